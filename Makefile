@@ -1,0 +1,72 @@
+# Set-up, checks and the demo. Needs make, git and Python 3.11 or newer with pip.
+
+PYTHON ?= python3
+# Further options for every `pip install` (an index of CPU-only torch builds, say).
+PIP_FLAGS ?=
+PYTEST_FLAGS ?= -n 2
+# What `make demo` runs, and where its files go.
+DEMO_OUT ?= demo_output
+DEMO = $(BIN)/headpatch rank --out $(DEMO_OUT) && $(BIN)/headpatch ablate --heads top:3 --out $(DEMO_OUT)
+
+VENV := .venv
+BIN := $(VENV)/bin
+INPUTS := pyproject.toml constraints.txt
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) -c constraints.txt -e
+
+ANNOUNCE = echo "installing into $(VENV): about a minute, longer where torch comes over a network"
+
+# Two busy OpenMP threads on shared cores can be 10-100 times slower than one.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/run.stamp ## install headpatch, then rank and ablate heads of the bundled model
+	$(DEMO)
+
+# Tests never reach a network: the hub is switched off.
+test: export HF_HUB_OFFLINE = 1
+test: export TRANSFORMERS_OFFLINE = 1
+test: $(VENV)/test.stamp ## install with test extras, then run the tests
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/dev.stamp ## style, types and the import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict headpatch
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp ## let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove the environment, the caches and the demo's files
+	rm -rf $(VENV) demo_output build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than what it was installed from, so a second call installs nothing.
+$(VENV)/venv.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit("headpatch needs Python 3.11 or newer, but %s is %d.%d: try make PYTHON=python3.11" % ((sys.executable,) + sys.version_info[:2]) if sys.version_info < (3, 11) else 0)'
+	@# Some distributions split ensurepip off: then the pip outside brings the venv its own.
+	$(PYTHON) -m venv $(VENV) || \
+	  { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet $(PIP_FLAGS) pip; }
+	@touch $@
+
+$(VENV)/run.stamp: $(VENV)/venv.stamp $(INPUTS)
+	@$(ANNOUNCE)
+	$(INSTALL) .
+	@touch $@
+
+# The test extra holds the runtime dependencies too.
+$(VENV)/test.stamp: $(VENV)/venv.stamp $(INPUTS)
+	@$(ANNOUNCE)
+	$(INSTALL) '.[test]'
+	@touch $(VENV)/run.stamp $@
+
+$(VENV)/dev.stamp: $(VENV)/venv.stamp $(INPUTS)
+	@$(ANNOUNCE)
+	$(INSTALL) '.[dev]'
+	@touch $(VENV)/run.stamp $@
