@@ -1,0 +1,5 @@
+"""``python -m headpatch``."""
+
+from headpatch.cli import main
+
+main()

@@ -1,0 +1,37 @@
+"""The two ways in which a command fails, each one line long.
+
+`InputError` is the user's to mend (exit code 2); `RunError` is a run that went wrong (exit code 1).
+"""
+
+
+class HeadpatchError(Exception):
+    """Base of the errors that are shown as one line, without a traceback."""
+
+    exit_code = 1
+
+
+class RunError(HeadpatchError):
+    """The input was fine, the run was not (exit code 1)."""
+
+
+class InputError(HeadpatchError, ValueError):
+    """Bad input (exit code 2): what was given, what was expected, and the way out.
+
+    Parameters
+    ----------
+    argument
+        The flag, key or file that is wrong, as the user wrote it: ``--heads``, ``region``.
+    found
+        What was found there.
+    expected
+        What was expected instead.
+    hint
+        What to do about it; left out when `expected` already says so.
+    """
+
+    exit_code = 2
+
+    def __init__(self, argument: str, found: str, expected: str, hint: str = "") -> None:
+        self.argument, self.found, self.expected, self.hint = argument, found, expected, hint
+        message = f"{argument}: {found}; expected {expected}"
+        super().__init__(" ".join(f"{message}. {hint}".split()) if hint else message)

@@ -1,0 +1,220 @@
+"""Names of attention heads: `Head`, `HeadSet`, and the text that selects them.
+
+A head is written ``layer.head`` (``24.17``); a head of the vision tower carries a ``v``
+(``v8.3``). Heads that are changed together are joined by ``+`` (``24.17+23.20``).
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from headpatch.errors import InputError
+
+Tower = Literal["lm", "vision"]
+
+_HEAD = re.compile(r"(v?)(\d+)\.(\d+)")
+_RANGE = re.compile(r"(v?\d+\.\d+)-(v?\d+\.\d+)")
+_LAYER = re.compile(r"layer:(v?)(\d+)(?:-(\d+))?")
+_TOP = re.compile(r"top:(\d+)")
+_EXAMPLES = "24.17 or 24.17,23.20 or 24.0-24.31 or layer:24 or top:5"
+
+
+@dataclass(frozen=True, order=True)
+class Head:
+    """One attention head. Layers and heads count from 0."""
+
+    layer: int
+    head: int
+    tower: Tower = "lm"
+
+    def __str__(self) -> str:
+        return f"{'v' if self.tower == 'vision' else ''}{self.layer}.{self.head}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Head":
+        """Read ``24.17`` or ``v8.3``.
+
+        Raises
+        ------
+        InputError
+            If `text` is not of that form.
+        """
+        match = _HEAD.fullmatch(text.strip())
+        if match is None:
+            raise InputError("heads", f"{text!r} is not a head", "layer.head, such as 24.17")
+        vision, layer, head = match.groups()
+        return cls(int(layer), int(head), "vision" if vision else "lm")
+
+
+@dataclass(frozen=True)
+class HeadSet:
+    """Heads that are changed together, in a fixed order and each once."""
+
+    heads: tuple[Head, ...]
+
+    def __post_init__(self) -> None:
+        repeated = sorted({head for head in self.heads if self.heads.count(head) > 1})
+        if repeated:
+            raise InputError(
+                "heads", f"{repeated[0]} is named twice in one set", "each head of a set once"
+            )
+        object.__setattr__(self, "heads", tuple(sorted(self.heads)))
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.heads))
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def __iter__(self) -> Iterator[Head]:
+        return iter(self.heads)
+
+    @classmethod
+    def of(cls, *heads: Head) -> "HeadSet":
+        return cls(heads)
+
+    @classmethod
+    def parse(cls, text: str) -> "HeadSet":
+        """Read ``24.17`` or ``24.17+23.20``."""
+        return cls(tuple(Head.parse(part) for part in text.split("+")))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How many layers a tower has, and how many heads each layer."""
+
+    layers: int
+    heads: int
+
+    def __iter__(self) -> Iterator[Head]:
+        return (Head(layer, head) for layer in range(self.layers) for head in range(self.heads))
+
+    def check(self, head: Head, argument: str = "--heads") -> Head:
+        """Return `head`, or raise `InputError` if the tower has no such head."""
+        if head.layer >= self.layers or head.head >= self.heads:
+            raise InputError(
+                argument,
+                f"{head} is out of range",
+                f"layers 0-{self.layers - 1} and heads 0-{self.heads - 1} in this model",
+            )
+        return head
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What ``--heads`` says, read before any model is loaded and resolved when one is.
+
+    Attributes
+    ----------
+    parts
+        Each one of ``24.17``, ``24.0-24.31``, ``layer:24``, ``layer:20-24`` or ``top:5``.
+    """
+
+    parts: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return ",".join(self.parts)
+
+    @classmethod
+    def parse(cls, text: str, argument: str = "--heads") -> "Selection":
+        """Check the form of a comma-separated selection.
+
+        Raises
+        ------
+        InputError
+            If a part is malformed, or a head is named twice.
+        """
+        parts = tuple(part.strip() for part in text.split(","))
+        for part in parts:
+            if not any(form.fullmatch(part) for form in (_HEAD, _RANGE, _LAYER, _TOP)):
+                hint = ""
+                if swapped := re.fullmatch(r"L?(\d+)[-:,/ ]?H?(\d+)", part, re.IGNORECASE):
+                    hint = f"Did you mean {swapped[1]}.{swapped[2]}?" if swapped[2] else ""
+                found = f"{part!r} is not a head" if part else "an empty entry"
+                raise InputError(argument, found, _EXAMPLES, hint)
+            if (top := _TOP.fullmatch(part)) and int(top[1]) == 0:
+                raise InputError(argument, "'top:0' selects nothing", "top:1 or more")
+        _refuse_repeats([Head.parse(part) for part in parts if _HEAD.fullmatch(part)], argument)
+        return cls(parts)
+
+    @property
+    def needs_ranking(self) -> bool:
+        """Whether a part is ``top:N``, so that heads must be ranked first."""
+        return any(_TOP.fullmatch(part) for part in self.parts)
+
+    def resolve(
+        self,
+        grid: Grid,
+        ranking: Sequence[Head] = (),
+        vision: Grid | None = None,
+        argument: str = "--heads",
+    ) -> tuple[Head, ...]:
+        """Return the heads meant, in the order given.
+
+        Parameters
+        ----------
+        grid, vision
+            The language model's heads, and the vision tower's if it can be changed.
+        ranking
+            All heads, the most attention-sensitive first; read for ``top:N``.
+
+        Raises
+        ------
+        InputError
+            If a head is out of range or comes up twice.
+        """
+        heads: list[Head] = []
+        for part in self.parts:
+            heads.extend(_expand(part, grid, ranking, vision, argument))
+        _refuse_repeats(heads, argument)
+        return tuple(heads)
+
+
+def _expand(
+    part: str, grid: Grid, ranking: Sequence[Head], vision: Grid | None, argument: str
+) -> Iterable[Head]:
+    def checked(head: Head) -> Head:
+        if head.tower == "lm":
+            return grid.check(head, argument)
+        if vision is None:
+            raise InputError(argument, f"{head} is a vision head", "a language-model head here")
+        return vision.check(head, argument)
+
+    if top := _TOP.fullmatch(part):
+        if int(top[1]) > len(ranking):
+            raise InputError(argument, part, f"at most top:{len(ranking)} in this model")
+        return ranking[: int(top[1])]
+    if layer := _LAYER.fullmatch(part):
+        tower: Tower = "vision" if layer[1] else "lm"
+        first, last = int(layer[2]), int(layer[3] or layer[2])
+        if first > last:
+            raise InputError(argument, f"{part!r} runs backwards", "the lower layer first")
+        size = (vision or grid) if tower == "vision" else grid
+        return [
+            checked(Head(index, head, tower))
+            for index in range(first, last + 1)
+            for head in range(size.heads)
+        ]
+    if ends := _RANGE.fullmatch(part):
+        first_head, last_head = (checked(Head.parse(end)) for end in ends.groups())
+        if first_head.layer != last_head.layer or first_head.tower != last_head.tower:
+            raise InputError(
+                argument, f"{part!r} crosses layers", "a range inside one layer",
+                f"Use layer:{first_head.layer}-{last_head.layer} for whole layers.",
+            )
+        if first_head > last_head:
+            raise InputError(argument, f"{part!r} runs backwards", "the lower head first")
+        return [
+            Head(first_head.layer, head, first_head.tower)
+            for head in range(first_head.head, last_head.head + 1)
+        ]
+    return [checked(Head.parse(part))]
+
+
+def _refuse_repeats(heads: Sequence[Head], argument: str) -> None:
+    seen: set[Head] = set()
+    for head in heads:
+        if head in seen:
+            raise InputError(argument, f"{head} is named twice", "each head once")
+        seen.add(head)
