@@ -1,0 +1,72 @@
+"""Where the image, the question and the answer sit among the prompt's tokens."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from headpatch.errors import InputError
+
+Positions = Literal["answer", "question", "image", "all"]
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Positions in the prompt, found from the token ids.
+
+    Attributes
+    ----------
+    length
+        Number of prompt tokens.
+    image
+        Positions of the image tokens.
+    """
+
+    length: int
+    image: Int[Tensor, " image"]
+
+    @property
+    def answer(self) -> int:
+        """The last prompt token, whose logits give the first answer token."""
+        return self.length - 1
+
+    @property
+    def question(self) -> Int[Tensor, " question"]:
+        """Every token after the image, the answer position included."""
+        return torch.arange(int(self.image.max()) + 1, self.length)
+
+    def positions(self, scope: Positions) -> Int[Tensor, " positions"]:
+        """Return the positions of `scope`, ascending.
+
+        Raises
+        ------
+        InputError
+            If the prompt has no such position.
+        """
+        if scope == "answer":
+            return torch.tensor([self.answer])
+        if scope == "all":
+            return torch.arange(self.length)
+        found = self.image if scope == "image" else self.question
+        if len(found) == 0:
+            raise InputError("--positions", f"{scope}: the prompt has none", "another scope")
+        return found
+
+
+def find_spans(input_ids: Int[Tensor, " tokens"], image_token_id: int) -> Spans:
+    """Find the spans of one prompt.
+
+    Raises
+    ------
+    InputError
+        If the prompt holds no image token.
+    """
+    image = (input_ids == image_token_id).nonzero().flatten()
+    if len(image) == 0:
+        raise InputError(
+            "--model", "its prompt holds no image token", "a vision-language model and a prompt "
+            "with its image token",
+        )
+    return Spans(len(input_ids), image)

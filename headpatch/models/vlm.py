@@ -1,0 +1,145 @@
+"""`VLM`: a loaded vision-language model and the parts of it that can be looked into."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, ProcessorMixin
+
+from headpatch.errors import InputError
+from headpatch.heads import Grid, Head, Tower
+from headpatch.models.families import FAMILIES, Family
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """The layers of one tower, and in each layer its attention and output projection.
+
+    Attributes
+    ----------
+    grid
+        Layers × heads.
+    head_dim
+        Width of one head's z; not always hidden size / heads.
+    """
+
+    layers: Sequence[nn.Module]
+    attentions: Sequence[nn.Module]
+    outputs: Sequence[nn.Module]
+    grid: Grid
+    head_dim: int
+
+
+@dataclass(frozen=True, eq=False)
+class VLM:
+    """A loaded model with its processor.
+
+    Attributes
+    ----------
+    model, processor
+        As transformers loads them.
+    name
+        What the user called it: ``demo``, a folder or a hub id.
+    fingerprint
+        The hub commit, or a hash of the weight files (see `headpatch.models.load`).
+    """
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    name: str
+    fingerprint: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        return self.model.dtype
+
+    @cached_property
+    def family(self) -> Family:
+        """Where things are in this model."""
+        kind = str(self.model.config.model_type)
+        if kind not in FAMILIES:
+            raise InputError(
+                "--model", f"{self.name} is of family {kind!r}", f"one of {', '.join(FAMILIES)}"
+            )
+        return FAMILIES[kind]
+
+    @cached_property
+    def decoder(self) -> nn.Module:
+        """The text model: its ``layers`` and final ``norm``."""
+        return _first(self.model, self.family.decoder)
+
+    @cached_property
+    def lm(self) -> Stack:
+        """The language model's layers."""
+        family, config = self.family, self.model.config.get_text_config()
+        layers = list(_first(self.decoder, ("layers",)).children())
+        heads = int(config.num_attention_heads)
+        return _stack(layers, family.lm_attention, family.lm_output, heads)
+
+    @cached_property
+    def vision(self) -> Stack | None:
+        """The vision tower's layers, if headpatch can change them in this family."""
+        if not self.family.vision:
+            return None
+        layers = list(_first(self.model, self.family.vision).children())
+        heads = int(self.model.config.vision_config.num_attention_heads)
+        return _stack(layers, self.family.vision_attention, self.family.vision_output, heads)
+
+    @cached_property
+    def feature_layer(self) -> int | None:
+        """The last vision layer whose output reaches the language model, if it is known.
+
+        ``hidden_states[0]`` is the embedding, so ``vision_feature_layer=-2`` of 24 layers is
+        hidden state 23, the output of layer 22: layer 23 never reaches the language model.
+        """
+        chosen = getattr(self.model.config, "vision_feature_layer", None)
+        if chosen is None or self.vision is None:
+            return None
+        states = self.vision.grid.layers + 1
+        indices = [chosen] if isinstance(chosen, int) else list(chosen)
+        return max(index % states for index in indices) - 1
+
+    def stack(self, tower: Tower) -> Stack:
+        """Return the layers of `tower`.
+
+        Raises
+        ------
+        InputError
+            If the vision tower of this family cannot be changed.
+        """
+        if tower == "lm":
+            return self.lm
+        if self.vision is None:
+            raise InputError("--heads", "a vision head", "language-model heads in this model")
+        return self.vision
+
+    def attention(self, head: Head) -> nn.Module:
+        """Return the attention module that `head` belongs to."""
+        return self.stack(head.tower).attentions[head.layer]
+
+
+def _first(root: nn.Module, paths: Sequence[str]) -> nn.Module:
+    for path in paths:
+        found: Any = root
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        if isinstance(found, nn.Module):
+            return found
+    raise InputError("--model", f"no module {' or '.join(paths)}", "the layout of its family")
+
+
+def _stack(layers: Sequence[nn.Module], attention: str, output: str, heads: int) -> Stack:
+    attentions = [layer.get_submodule(attention) for layer in layers]
+    outputs = [module.get_submodule(output) for module in attentions]
+    width = outputs[0].in_features
+    assert isinstance(width, int)
+    return Stack(layers, attentions, outputs, Grid(len(layers), heads), width // heads)

@@ -1,0 +1,102 @@
+"""What is looked at: two pictures that differ in one object, a question and a region."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+
+from headpatch.errors import InputError
+from headpatch.pairs.region import Region
+
+BUNDLED = Path(__file__).parent / "images"
+"""The default pair: ``1.jpg`` (with the triangle) and ``2.jpg`` (without)."""
+
+_ASPECT_TOLERANCE = 0.02  # a pixel or two of rounding when a picture was resized
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The two pictures of a study, both RGB and of one shape.
+
+    Attributes
+    ----------
+    name
+        What tables call the pair.
+    with_image, without_image
+        The picture with the object, and the one without it.
+    question
+        Asked of both; its answer flips between them.
+    region
+        Where the object is.
+    """
+
+    name: str
+    with_image: Image.Image
+    without_image: Image.Image
+    question: str
+    region: Region
+
+
+def read_image(path: Path, argument: str) -> Image.Image:
+    """Read a picture as RGB, turned upright by its EXIF tag.
+
+    Transparent pixels become white: no model sees an alpha channel.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not a picture, or ends early.
+    """
+    if not path.exists():
+        raise InputError(argument, f"{path} does not exist", "a picture file", "Check the path.")
+    if path.is_dir():
+        raise InputError(argument, f"{path} is a folder", "a picture file")
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                canvas = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(canvas, image)
+            return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise InputError(
+            argument, f"{path} is not a picture", "a JPEG, PNG or other image file"
+        ) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            argument,
+            f"{path} cannot be read ({error})",
+            "a complete image file",
+            "It may be truncated; save or download it again.",
+        ) from None
+
+
+def make_pair(
+    with_image: Path, without_image: Path, question: str, region: Region, name: str | None = None
+) -> Pair:
+    """Read both pictures and check that they make a pair.
+
+    Raises
+    ------
+    InputError
+        If a picture cannot be read, the two differ in shape, or are the same.
+    """
+    first, second = read_image(with_image, "--with"), read_image(without_image, "--without")
+    if abs(first.width * second.height / (first.height * second.width) - 1) > _ASPECT_TOLERANCE:
+        raise InputError(
+            "--with, --without",
+            f"sizes {first.width}x{first.height} and {second.width}x{second.height}",
+            "two pictures of one shape",
+            "A region means the same place in both only then; crop one of them.",
+        )
+    if first.size == second.size and ImageChops.difference(first, second).getbbox() is None:
+        raise InputError(
+            "--with, --without",
+            f"{with_image} and {without_image} show the same picture",
+            "two pictures that differ in one object",
+        )
+    if not question.strip():
+        raise InputError("--question", "an empty question", "a question answered by Yes or No")
+    return Pair(name or f"{with_image.stem}-{without_image.stem}", first, second, question, region)
