@@ -1,0 +1,148 @@
+"""The one attention function that headpatch registers with transformers, for both towers.
+
+transformers hands it q, k, v per head after the rotary embedding, and its return value is z: so
+attention rows and z can be read, z changed and edges cut without a hook on any module and without
+an N×N map. What to do at a module is a `Tap`, hung on that module for the length of one pass.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "headpatch"
+_TAP = "_headpatch_tap"
+
+
+@runtime_checkable
+class Tap(Protocol):
+    """What happens at one attention module."""
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Float[Tensor, "batch heads queries head_dim"],
+        key: Float[Tensor, "batch kv_heads keys head_dim"],
+        value: Float[Tensor, "batch kv_heads keys value_dim"],
+        mask: Tensor | None,
+        **options: Any,  # noqa: ANN401
+    ) -> Float[Tensor, "batch queries heads value_dim"]:
+        """Return z."""
+        ...
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **options: Any,  # noqa: ANN401
+) -> tuple[Tensor, None]:
+    """Be transformers' sdpa attention, unless a tap hangs on `module`."""
+    tap: Tap | None = module.__dict__.get(_TAP)
+    if tap is None:
+        return plain_attention(module, query, key, value, attention_mask, **options), None
+    return tap(module, query, key, value, attention_mask, **options), None
+
+
+def plain_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
+    **options: Any,  # noqa: ANN401
+) -> Tensor:
+    """Return z as transformers' sdpa attention computes it, ``[batch, queries, heads, dim]``."""
+    z, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
+    return z
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)  # else padded batches are silently wrong
+
+
+@contextmanager
+def tapped(model: PreTrainedModel, taps: Mapping[nn.Module, Tap]) -> Iterator[None]:
+    """Run the model through `attention` with `taps` hung on its attention modules.
+
+    On leaving, also after an exception, the taps are gone and every part of the model has the
+    attention implementation that it had before.
+    """
+    before = [
+        (part.config, part.config._attn_implementation)
+        for part in model.modules()
+        if isinstance(part, PreTrainedModel)
+    ]
+    try:
+        model.set_attn_implementation(NAME)
+        for module, tap in taps.items():
+            module.__dict__[_TAP] = tap
+        yield
+    finally:
+        for module in taps:
+            module.__dict__.pop(_TAP, None)
+        for config, implementation in before:
+            # Set directly: the public setter would push a parent's choice down to its children.
+            config._attn_implementation_internal = implementation
+
+
+def attention_rows(
+    module: nn.Module,
+    query: Float[Tensor, "batch heads queries head_dim"],
+    key: Float[Tensor, "batch kv_heads keys head_dim"],
+    mask: Tensor | None,
+    queries: Int[Tensor, " chosen"],
+    allowed: Bool[Tensor, "batch heads chosen keys"] | None = None,
+    scaling: float | None = None,
+    **options: Any,  # noqa: ANN401
+) -> Float[Tensor, "batch heads chosen keys"]:
+    """Return the attention of the chosen queries to every key, in float32.
+
+    Parameters
+    ----------
+    mask
+        As transformers passes it to sdpa: boolean (True = seen), additive, or None, which is
+        causal where the module is.
+    queries
+        Positions of the queries wanted.
+    allowed
+        Further removes edges where False. A query that keeps no key gets a row of zeros.
+    """
+    batch, heads, length, width = query.shape
+    kv_heads, keys = key.shape[1], key.shape[2]
+    picked = query[:, :, queries].float() * (width**-0.5 if scaling is None else scaling)
+    grouped = picked.reshape(batch, kv_heads, -1, width)
+    scores = (grouped @ key.float().transpose(-1, -2)).reshape(batch, heads, -1, keys)
+    if (softcap := options.get("softcap")) is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if mask is not None:
+        seen = mask[..., queries, :keys]
+        scores = (
+            scores.masked_fill(~seen, -torch.inf) if seen.dtype == torch.bool else scores + seen
+        )
+    elif is_causal(module, length, options):
+        later = torch.arange(keys, device=key.device) > queries[:, None] + (keys - length)
+        scores = scores.masked_fill(later, -torch.inf)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, -torch.inf)
+    return scores.softmax(-1).nan_to_num(0.0)  # NaN: no key left
+
+
+def is_causal(module: nn.Module, length: int, options: Mapping[str, Any]) -> bool:
+    """Whether sdpa would mask the future without being given a mask."""
+    causal = options.get("is_causal")
+    return length > 1 and bool(getattr(module, "is_causal", True) if causal is None else causal)
+
+
+def weigh(
+    rows: Float[Tensor, "batch heads chosen keys"], value: Float[Tensor, "batch kv_heads keys dim"]
+) -> Float[Tensor, "batch chosen heads dim"]:
+    """Return the z that attention rows give."""
+    batch, heads, chosen, keys = rows.shape
+    grouped = rows.reshape(batch, value.shape[1], -1, keys)
+    z = (grouped @ value.float()).reshape(batch, heads, chosen, value.shape[-1])
+    return z.transpose(1, 2).to(value.dtype)

@@ -1,0 +1,212 @@
+"""One forward pass with interventions, the plain way: the oracle of every faster path.
+
+Every row of a batch is a whole forward pass; edits say which rows differ from the model as it is.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headpatch.engine.attention import attention_rows, plain_attention, tapped, weigh
+from headpatch.engine.interventions import Cut, ZEdit
+from headpatch.errors import RunError
+from headpatch.heads import Tower
+from headpatch.models.prompt import Prompt
+from headpatch.models.vlm import VLM
+
+_BLOCK = 64  # queries at a time when rows are averaged, so that no N×N map is ever held
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What a pass should keep.
+
+    Attributes
+    ----------
+    lm_rows
+        The answer position's attention rows of every language-model head.
+    vision_rows
+        For every vision head: the class token's row, and the mean row of the patch queries.
+    z
+        Towers whose z is kept, at every position.
+    """
+
+    lm_rows: bool = False
+    vision_rows: bool = False
+    z: tuple[Tower, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What a pass gave.
+
+    Attributes
+    ----------
+    logits
+        Shape ``[batch, vocabulary]``: at the answer position, float32.
+    lm_rows
+        Shape ``[batch, layers, heads, tokens]``.
+    vision_class_rows, vision_patch_rows
+        Shape ``[images, vision layers, vision heads, vision tokens]``, the class token (if any) included as a key.
+    z
+        By tower and layer: shape ``[batch, tokens, heads, head_dim]``.
+    """
+
+    logits: Float[Tensor, "batch vocabulary"]
+    lm_rows: Float[Tensor, "batch layers heads tokens"] | None = None
+    vision_class_rows: Float[Tensor, "images vision_layers vision_heads vision_tokens"] | None = None
+    vision_patch_rows: Float[Tensor, "images vision_layers vision_heads vision_tokens"] | None = None
+    z: dict[Tower, list[Tensor]] = field(default_factory=dict)
+
+    def ld(self, prompt: Prompt) -> Float[Tensor, " batch"]:
+        """Logit(Yes) - logit(No) of each row."""
+        return self.logits[:, prompt.answers.yes] - self.logits[:, prompt.answers.no]
+
+
+@dataclass(eq=False)
+class _Site:
+    """A tap that reads and edits one attention module in the plain pass."""
+
+    edits: list[ZEdit] = field(default_factory=list)
+    cuts: list[Cut] = field(default_factory=list)
+    answer: int | None = None
+    class_and_patches: bool = False
+    class_token: bool = False
+    keep_z: bool = False
+    row: Tensor | None = None
+    class_row: Tensor | None = None
+    patch_row: Tensor | None = None
+    z: Tensor | None = None
+
+    def __call__(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
+        **options: Any,  # noqa: ANN401
+    ) -> Tensor:
+        z = plain_attention(module, query, key, value, mask, **options)
+        if self.cuts:
+            z = self._cut(z, module, query, key, value, mask, options)
+        if self.keep_z:
+            self.z = z
+        if self.edits:
+            z = z.clone()
+            for edit in self.edits:
+                where = edit.positions.to(z.device)
+                z[edit.row, where, edit.head.head] = (
+                    0.0 if edit.value is None else edit.value.to(z.device, z.dtype)
+                )
+        if self.answer is not None:
+            chosen = torch.tensor([self.answer], device=query.device)
+            self.row = attention_rows(module, query, key, mask, chosen, **options)[:, :, 0]
+        if self.class_and_patches:
+            self._average(module, query, key, mask, options)
+        return z
+
+    def _cut(
+        self, z: Tensor, module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
+        mask: Tensor | None, options: dict[str, Any],
+    ) -> Tensor:
+        queries = torch.cat([cut.queries for cut in self.cuts]).unique().to(z.device)
+        allowed = torch.ones(
+            len(z), z.shape[2], len(queries), key.shape[2], dtype=torch.bool, device=z.device
+        )
+        touched = torch.zeros(len(z), len(queries), z.shape[2], dtype=torch.bool, device=z.device)
+        for cut in self.cuts:
+            where = torch.isin(queries, cut.queries.to(z.device)).nonzero()[:, 0]
+            allowed[cut.row, cut.head.head, where[:, None], cut.keys.to(z.device)] = False
+            touched[cut.row, where, cut.head.head] = True
+        rows = attention_rows(module, query, key, mask, queries, allowed, **options)
+        z = z.clone()
+        z[:, queries] = torch.where(touched[..., None], weigh(rows, value), z[:, queries])
+        return z
+
+    def _average(
+        self, module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None,
+        options: dict[str, Any],
+    ) -> None:
+        first = int(self.class_token)
+        total = query.new_zeros(*query.shape[:2], key.shape[2], dtype=torch.float32)
+        for block in torch.arange(first, query.shape[2], device=query.device).split(_BLOCK):
+            total += attention_rows(module, query, key, mask, block, **options).sum(2)
+        self.patch_row = total / (query.shape[2] - first)
+        if self.class_token:
+            chosen = torch.zeros(1, dtype=torch.long, device=query.device)
+            self.class_row = attention_rows(module, query, key, mask, chosen, **options)[:, :, 0]
+
+
+@torch.no_grad()
+def forward(
+    vlm: VLM,
+    prompt: Prompt,
+    edits: Sequence[ZEdit] = (),
+    cuts: Sequence[Cut] = (),
+    keep: Keep | None = None,
+) -> Trace:
+    """Run one batch.
+
+    Parameters
+    ----------
+    prompt
+        As many runs as rows are wanted.
+    edits, cuts
+        What differs in which row.
+    keep
+        What to record; nothing but the answer's logits by default.
+
+    Raises
+    ------
+    RunError
+        If a logit is not a number.
+    """
+    keep = keep or Keep()
+    sites: dict[nn.Module, _Site] = defaultdict(_Site)
+    for edit in edits:
+        sites[vlm.attention(edit.head)].edits.append(edit)
+    for cut in cuts:
+        sites[vlm.attention(cut.head)].cuts.append(cut)
+    if keep.lm_rows:
+        for module in vlm.lm.attentions:
+            sites[module].answer = prompt.spans.answer
+    if keep.vision_rows and vlm.vision is not None:
+        for module in vlm.vision.attentions:
+            sites[module].class_and_patches = True
+            sites[module].class_token = vlm.family.class_token
+    for tower in keep.z:
+        for module in vlm.stack(tower).attentions:
+            sites[module].keep_z = True
+    with tapped(vlm.model, dict(sites)):
+        output = vlm.model(**prompt.inputs, use_cache=False, logits_to_keep=1)
+    logits = output.logits[:, -1].float()
+    if not torch.isfinite(logits).all():
+        raise RunError(
+            f"the model's logits are not finite ({vlm.name}, {vlm.dtype}); try --dtype float32, "
+            "and check the weights"
+        )
+    vision = vlm.vision.attentions if keep.vision_rows and vlm.vision is not None else ()
+    return Trace(
+        logits,
+        lm_rows=_stacked([sites[module].row for module in vlm.lm.attentions] if keep.lm_rows else []),
+        vision_class_rows=_stacked([sites[module].class_row for module in vision]),
+        vision_patch_rows=_stacked([sites[module].patch_row for module in vision]),
+        z={
+            tower: [_there(sites[module].z) for module in vlm.stack(tower).attentions]
+            for tower in keep.z
+        },
+    )
+
+
+def _there(tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise RunError("an attention module never ran through headpatch's attention function")
+    return tensor
+
+
+def _stacked(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Stack the layers' rows, ``[batch, heads, tokens]`` each, along dimension 1."""
+    if not parts or all(part is None for part in parts):
+        return None
+    return torch.stack([_there(part).cpu() for part in parts], 1)

@@ -1,0 +1,163 @@
+"""Interventions on a pair: the untouched runs, and the shift of LD that each change makes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headpatch.engine.forward import Keep, Trace, forward
+from headpatch.engine.interventions import Direction, Intervention, ZEdit
+from headpatch.heads import Head, Tower
+from headpatch.models.prompt import Prompt
+from headpatch.models.vlm import VLM
+
+WITH, WITHOUT = 0, 1  # the runs' places in a pair's batch
+ZMeans = dict[Tower, list[Tensor]]
+"""By tower and layer: mean z, shape ``[tokens, heads, head_dim]``."""
+OnProgress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """Both runs of a pair, untouched.
+
+    Attributes
+    ----------
+    prompt, trace
+        A batch of two: the with-run, then the without-run.
+    ld_with, ld_without
+        Logit(Yes) - logit(No) of each.
+    """
+
+    prompt: Prompt
+    trace: Trace
+    ld_with: float
+    ld_without: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one intervention did.
+
+    Attributes
+    ----------
+    ld
+        LD of the base run with the change: the untouched run's LD plus `effect`.
+    effect
+        Measured inside one batch, against its own untouched row, so that what the batch's shape
+        does to low-precision logits cancels.
+    token, token_before
+        The first generated token with the change, and in the untouched row.
+    """
+
+    intervention: Intervention
+    ld: float
+    effect: float
+    token: int
+    token_before: int
+
+
+def run_pair(vlm: VLM, prompt: Prompt, keep: Keep | None = None) -> Baseline:
+    """Run both pictures of a pair untouched, as one batch."""
+    trace = forward(vlm, prompt, keep=keep)
+    ld = trace.ld(prompt)
+    return Baseline(prompt, trace, float(ld[WITH]), float(ld[WITHOUT]))
+
+
+def patch(
+    vlm: VLM,
+    base: Baseline,
+    interventions: Sequence[Intervention],
+    means: ZMeans | None = None,
+    batch: int = 8,
+    on_progress: OnProgress | None = None,
+) -> list[Outcome]:
+    """Run interventions the plain way: one forward pass each, several to a batch.
+
+    Parameters
+    ----------
+    base
+        Must keep z of every tower that is changed.
+    means
+        Mean z, needed for kind ``mean``.
+    batch
+        Rows of a batch, its untouched row included.
+
+    Returns
+    -------
+    One outcome for each intervention, in order.
+    """
+    outcomes: dict[int, Outcome] = {}
+    for run, members in _by_run(interventions):
+        one = base.prompt.select(run)
+        untouched = base.ld_with if run == WITH else base.ld_without
+        for chunk in _chunks(members, max(batch - 1, 1)):
+            rows = [interventions[index] for index in chunk]
+            edits = [
+                edit
+                for row, intervention in enumerate(rows, start=1)
+                for edit in z_edits(row, intervention, base, means)
+            ]
+            prompt = one.repeat(len(rows) + 1)
+            trace = forward(vlm, prompt, edits)
+            ld, tokens = trace.ld(prompt), trace.logits.argmax(-1)
+            for row, index in enumerate(chunk, start=1):
+                effect = float(ld[row] - ld[0])
+                outcomes[index] = Outcome(
+                    interventions[index], untouched + effect, effect,
+                    int(tokens[row]), int(tokens[0]),
+                )
+            if on_progress:
+                on_progress(len(outcomes), len(interventions))
+    return [outcomes[index] for index in range(len(interventions))]
+
+
+def z_edits(
+    row: int, intervention: Intervention, base: Baseline, means: ZMeans | None
+) -> Iterator[ZEdit]:
+    """Say, head by head, what an intervention puts in place of z in row `row`."""
+    for head in intervention.heads:
+        positions = _positions(intervention, head, base)
+        yield ZEdit(row, head, positions, _value(intervention, head, positions, base, means))
+
+
+def base_run(direction: Direction) -> int:
+    """Return the run that a direction changes."""
+    return WITH if direction == "noising" else WITHOUT
+
+
+def _positions(intervention: Intervention, head: Head, base: Baseline) -> Tensor:
+    if head.tower == "lm":
+        return base.prompt.spans.positions(intervention.positions)
+    return torch.arange(base.trace.z["vision"][head.layer].shape[1])
+
+
+def _value(
+    intervention: Intervention, head: Head, positions: Tensor, base: Baseline, means: ZMeans | None
+) -> Tensor | None:
+    run = base_run(intervention.direction)
+    if intervention.kind == "zero":
+        return None
+    if intervention.kind == "mean":
+        if means is None:
+            raise ValueError("kind 'mean' needs means")
+        return means[head.tower][head.layer][positions, head.head]
+    source = run if intervention.kind == "self" else 1 - run
+    z = base.trace.z[head.tower][head.layer][source]
+    return z[positions.to(z.device), head.head]
+
+
+def _by_run(interventions: Sequence[Intervention]) -> Iterator[tuple[int, list[int]]]:
+    for run in (WITH, WITHOUT):
+        members = [
+            index for index, one in enumerate(interventions) if base_run(one.direction) == run
+        ]
+        if members:
+            yield run, members
+
+
+def _chunks(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
