@@ -1,0 +1,243 @@
+"""Which heads look at the region more when the object is there: the seed's analysis, complete.
+
+Everything here is correlational. Attention is read at the answer position (language model), and
+for the class token and the mean patch query (vision tower).
+"""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from headpatch.analyses.session import Session
+from headpatch.engine.generate import generate
+from headpatch.engine.patching import WITH, WITHOUT
+from headpatch.errors import InputError
+from headpatch.heads import Head
+from headpatch.measures import divergence, spatial
+
+Saved: TypeAlias = dict[str, Any]
+"""Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
+
+_KEPT_PIXELS = 672  # longest side of the pictures kept beside the results
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """What `rank` found.
+
+    Attributes
+    ----------
+    heads
+        All language-model heads, the largest attention difference first; columns of
+        ``heads.csv``.
+    per_head, spatial, with_run, without_run
+        What the four ``.pt`` files hold; ``attention_data/README.md`` gives every key.
+    answers
+        What the model says of each picture, in full.
+    """
+
+    heads: pd.DataFrame
+    per_head: Saved
+    spatial: Saved
+    with_run: Saved
+    without_run: Saved
+    answers: tuple[str, str]
+
+    @property
+    def order(self) -> tuple[Head, ...]:
+        """The heads, the largest attention difference first."""
+        return tuple(
+            Head(int(layer), int(head))
+            for layer, head in zip(self.heads["layer"], self.heads["head"], strict=True)
+        )
+
+
+def rank(session: Session) -> Ranking:
+    """Rank every head by attention difference and describe where attention falls.
+
+    Raises
+    ------
+    InputError
+        If the region holds no patch's centre.
+    """
+    boxes = session.prompt.patches.boxes
+    mask = spatial.region_mask(boxes, session.pair.region.box)
+    if not mask.any():
+        raise InputError(
+            "--region", f"{session.pair.region.name} holds no patch centre",
+            f"a box around at least one of the {len(boxes)} patches the model sees",
+        )
+    top = min(session.study.rank.top, session.vlm.lm.grid.layers * session.vlm.lm.grid.heads)
+    rows = _image_rows(session)
+    per_head = _per_head(rows, mask, top)
+    answers = generate(session.vlm, session.prompt)
+    return Ranking(
+        heads=_table(per_head),
+        per_head=_tensors(per_head),
+        spatial=_tensors(_spatial(session, rows, mask)),
+        with_run=_run(session, WITH, answers[WITH]),
+        without_run=_run(session, WITHOUT, answers[WITHOUT]),
+        answers=(answers[WITH], answers[WITHOUT]),
+    )
+
+
+def order(session: Session) -> tuple[Head, ...]:
+    """Return the heads, the largest attention difference first, and nothing else."""
+    mask = spatial.region_mask(session.prompt.patches.boxes, session.pair.region.box)
+    shares = spatial.normalized_mass(_image_rows(session), mask)
+    heads = list(session.vlm.lm.grid)
+    return tuple(heads[index] for index in _descending(shares[WITH] - shares[WITHOUT]))
+
+
+def _image_rows(session: Session) -> Float[np.ndarray, "runs layers heads tokens"]:
+    rows = session.base.trace.lm_rows
+    assert rows is not None
+    return rows[..., session.prompt.image_positions].numpy().astype(np.float64)
+
+
+def _descending(values: Float[np.ndarray, "layers heads"]) -> list[int]:
+    """Flat indices, the largest first; ties keep layer-head order."""
+    return [int(index) for index in np.argsort(-values.ravel(), kind="stable")]
+
+
+def _per_head(
+    rows: Float[np.ndarray, "runs layers heads tokens"], mask: Bool[np.ndarray, " tokens"], top: int
+) -> Saved:
+    normalized, raw = spatial.normalized_mass(rows, mask), spatial.mass(rows, mask)
+    diff = normalized[WITH] - normalized[WITHOUT]
+    by_diff = _descending(diff)
+    ranks = np.empty(diff.size, dtype=np.int64)
+    ranks[by_diff] = np.arange(1, diff.size + 1)
+    layers, heads = diff.shape
+    return {
+        "with": normalized[WITH],
+        "without": normalized[WITHOUT],
+        "diff": diff,
+        "with_raw": raw[WITH],
+        "without_raw": raw[WITHOUT],
+        "diff_raw": raw[WITH] - raw[WITHOUT],
+        "rank": ranks.reshape(diff.shape),
+        "layer_counts": np.bincount(np.array(by_diff[:top]) // heads, minlength=layers),
+        "top": top,
+    }
+
+
+def _table(per_head: Saved) -> pd.DataFrame:
+    layers, heads = per_head["diff"].shape
+    layer, head = np.divmod(np.arange(layers * heads), heads)
+    columns = {"rank": per_head["rank"].ravel(), "layer": layer, "head": head}
+    for name in ("diff", "with", "without", "diff_raw", "with_raw", "without_raw"):
+        columns[name] = per_head[name].ravel()
+    return pd.DataFrame(columns).sort_values("rank", ignore_index=True)
+
+
+def _spatial(
+    session: Session,
+    rows: Float[np.ndarray, "runs layers heads tokens"],
+    mask: Bool[np.ndarray, " tokens"],
+) -> Saved:
+    boxes = session.prompt.patches.boxes
+    per_head = spatial.distribution(rows)
+    by_layer = spatial.distribution(per_head.mean(2))  # every head of a layer weighs the same
+    overall = spatial.distribution(per_head.mean((1, 2)))
+    quadrants = np.stack(
+        [spatial.mass(per_head, quadrant) for quadrant in spatial.quadrant_masks(boxes)], -1
+    )
+    found: Saved = {
+        "quadrant_names": list(spatial.QUADRANTS),
+        "quadrants_by_layer_with": quadrants[WITH].mean(1),
+        "quadrants_by_layer_without": quadrants[WITHOUT].mean(1),
+        "divergence_overall": {
+            name: float(value) for name, value in _divergences(overall).items()
+        },
+        "divergence_lm": _divergences(by_layer),
+    }
+    _add_difference(found, "quadrants", quadrants.mean((1, 2)))
+    if session.vlm.vision is not None:
+        trace = session.base.trace
+        found["feature_layer"] = session.vlm.feature_layer
+        for query, kept in (("cls", trace.vision_class_rows), ("patch", trace.vision_patch_rows)):
+            if kept is not None:
+                patches = _patch_keys(session, kept)
+                shares = spatial.distribution(patches).mean(2)
+                _add_difference(found, f"vision_{query}", spatial.mass(shares, mask))
+                _add_difference(
+                    found, f"vision_{query}", spatial.mass(patches, mask).mean(2), "_raw"
+                )
+                found[f"divergence_vision_{query}"] = _divergences(spatial.distribution(shares))
+    return found
+
+
+def _add_difference(
+    found: Saved, name: str, runs: Float[np.ndarray, "runs *rest"], suffix: str = ""
+) -> None:
+    found[f"{name}_with{suffix}"], found[f"{name}_without{suffix}"] = runs[WITH], runs[WITHOUT]
+    found[f"{name}_diff{suffix}"] = runs[WITH] - runs[WITHOUT]
+
+
+def _divergences(runs: Float[np.ndarray, "runs *rest tokens"]) -> Saved:
+    p, q = runs[WITH], runs[WITHOUT]
+    return {
+        "kl": divergence.kl(p, q),
+        "js": divergence.js(p, q),
+        "js_distance": divergence.js_distance(p, q),
+    }
+
+
+def _patch_keys(session: Session, rows: Tensor) -> Float[np.ndarray, "runs layers heads patches"]:
+    """Attention to the patches: without the class token's key, which stands for no place."""
+    first = int(session.vlm.family.class_token)
+    return rows[..., first:].numpy().astype(np.float64)
+
+
+def _run(session: Session, run: int, answer: str) -> Saved:
+    prompt, trace = session.prompt, session.base.trace
+    image = session.pair.with_image if run == WITH else session.pair.without_image
+    logits = trace.logits[run]
+    yes, no = float(logits[prompt.answers.yes]), float(logits[prompt.answers.no])
+    small = image.copy()
+    small.thumbnail((_KEPT_PIXELS, _KEPT_PIXELS))
+    ids = prompt.input_ids.cpu()
+    assert trace.lm_rows is not None
+    found: Saved = {
+        "lm_rows": trace.lm_rows[run].clone(),
+        "image_positions": prompt.image_positions,
+        "boxes": torch.from_numpy(prompt.patches.boxes).float(),
+        "grid": torch.tensor(prompt.patches.grid),
+        "input_ids": ids,
+        "tokens": session.vlm.processor.tokenizer.convert_ids_to_tokens(ids.tolist()),
+        "ld": yes - no,
+        "logit_yes": yes,
+        "logit_no": no,
+        "answer": answer,
+        "question": session.pair.question,
+        "region_name": session.pair.region.name,
+        "region_box": torch.tensor(session.pair.region.box),
+        "image": torch.from_numpy(np.array(small)),
+        "valid": session.valid,
+    }
+    for name, kept in (
+        ("vision_cls_rows", trace.vision_class_rows), ("vision_patch_rows", trace.vision_patch_rows)
+    ):
+        if kept is not None:
+            found[name] = torch.from_numpy(_patch_keys(session, kept)[run]).float()
+    return found
+
+
+def _tensors(found: Saved) -> Saved:
+    """Turn arrays into tensors, float64 into float32."""
+    plain: Saved = {}
+    for key, value in found.items():
+        if isinstance(value, dict):
+            plain[key] = _tensors(value)
+        elif isinstance(value, np.ndarray):
+            tensor = torch.from_numpy(np.ascontiguousarray(value))
+            plain[key] = tensor.float() if tensor.is_floating_point() else tensor
+        else:
+            plain[key] = value
+    return plain

@@ -1,0 +1,47 @@
+"""Mean z over a reference set of drawn pairs: what kind ``mean`` puts in a head's place."""
+
+import numpy as np
+import torch
+
+from headpatch.analyses.session import Session
+from headpatch.engine.forward import Keep, forward
+from headpatch.engine.patching import OnProgress, ZMeans
+from headpatch.models.prompt import encode
+from headpatch.pairs.scene import PLACES, Style, draw, sample_pair
+
+
+def mean_z(session: Session, on_progress: OnProgress | None = None) -> ZMeans:
+    """Average z over both runs of each reference pair, per head and position.
+
+    The reference pairs are drawn scenes of the pair's size, asked the study's own question, with
+    an object at the place nearest to the region's centre. With ``reference: 0`` the pair's own
+    two runs are averaged.
+    """
+    count = session.study.ablate.reference
+    if count == 0:
+        return {"lm": [z.mean(0) for z in session.base.trace.z["lm"]]}
+    rng = np.random.default_rng([session.study.seed, count])
+    style = Style(*session.pair.with_image.size)
+    place = _nearest_place(session.pair.region.box)
+    total = [torch.zeros_like(z[0], dtype=torch.float32) for z in session.base.trace.z["lm"]]
+    for done in range(count):
+        images = [draw(scene, style) for scene in sample_pair(rng, place)]
+        study = session.study
+        prompt = encode(session.vlm, images, study.question, study.answers, study.prompt)
+        trace = forward(session.vlm, prompt, keep=Keep(z=("lm",)))
+        for sums, z in zip(total, trace.z["lm"], strict=True):
+            sums += z.float().sum(0)
+        if on_progress:
+            on_progress(done + 1, count)
+    return {"lm": [sums / (2 * count) for sums in total]}
+
+
+def _nearest_place(box: tuple[float, float, float, float]) -> str:
+    left, top, right, bottom = box
+    x, y = (left + right) / 2, (top + bottom) / 2
+
+    def distance(place: str) -> float:
+        row, column = PLACES[place]
+        return ((column + 0.5) / 3 - x) ** 2 + ((row + 0.5) / 3 - y) ** 2
+
+    return min(PLACES, key=distance)

@@ -1,0 +1,42 @@
+"""Draw the figures of a run from what it saved. No model is run."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from headpatch.report import plots
+from headpatch.results import read_table, read_tensors
+
+
+def draw_ranking(folder: Path, overlays: int) -> None:
+    """Draw the five figures of `rank` from its files in `folder`, into that folder."""
+    per_head = read_tensors(folder / "per_head_analysis.pt")
+    spatial = read_tensors(folder / "spatial_vision_analysis.pt")
+    present = read_tensors(folder / "attention_with_triangle.pt")
+    absent = read_tensors(folder / "attention_without_triangle.pt")
+    words = {"question": present["question"], "region": present["region_name"]}
+    plots.top_different_heads(
+        per_head, folder / "top_different_heads.png", per_head["top"], **words
+    )
+    plots.spatial_distribution(spatial, folder / "spatial_distribution.png", **words)
+    if "vision_patch_with" in spatial:
+        plots.vision_encoder_layers(spatial, folder / "vision_encoder_layers.png", **words)
+    plots.divergence_analysis(spatial, folder / "divergence_analysis.png", **words)
+    if overlays:
+        heads = read_table(folder / "heads.csv").head(overlays)
+        plots.attention_overlays(
+            Image.fromarray(np.asarray(present["image"])),
+            Image.fromarray(np.asarray(absent["image"])),
+            present,
+            absent,
+            [(int(layer), int(head)) for layer, head in zip(heads["layer"], heads["head"], strict=True)],
+            folder / "attention_overlays.png",
+            **words,
+        )
+
+
+def draw_ablation(folder: Path, question: str, region: str) -> None:
+    """Draw the effects that `ablate` wrote to `folder`."""
+    effects = read_table(folder / "effects.csv")
+    plots.head_effects(effects, folder / "head_effects.png", question=question, region=region)

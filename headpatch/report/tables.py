@@ -1,0 +1,216 @@
+"""Tables for a terminal."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from headpatch.study import Expected
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_VISION_ROWS = 5
+
+
+def answers(question: str, runs: Mapping[str, tuple[str, float]]) -> RenderableType:
+    """Show what the model says of each picture, and its LD."""
+    table = _table("", "answer", "LD (logits)", title=f"Question: {question}")
+    for run, (answer, ld) in runs.items():
+        table.add_row(run, Text(answer), f"{ld:+.3f}")
+    return table
+
+
+def top_heads(heads: "pd.DataFrame", top: int) -> RenderableType:
+    """Show the ranking's first heads as the seed does, and their raw mass."""
+    table = _table(
+        "Rank", "Layer", "Head", "Diff", "With", "Without", "raw diff", "raw with", "raw without",
+        title="Attention to the region from the answer position\n"
+        "(share of the image attention; raw: of all attention)",
+    )
+    columns = ("diff", "with", "without", "diff_raw", "with_raw", "without_raw")
+    for row in heads.head(top).to_dict("records"):
+        figures = [
+            f"{row[name]:+.4f}" if name.startswith("diff") else f"{row[name]:.4f}"
+            for name in columns
+        ]
+        table.add_row(*(str(row[name]) for name in ("rank", "layer", "head")), *figures)
+    return table
+
+
+def layers(layer_counts: Any, top: int) -> str:  # noqa: ANN401  a tensor, read as a list
+    """Say which layers the top heads come from."""
+    counts = {layer: int(count) for layer, count in enumerate(layer_counts) if count}
+    listed = ", ".join(f"{layer} ({count})" for layer, count in counts.items())
+    return f"Layers of the top {top} heads: {listed}"
+
+
+def quadrants(spatial: Mapping[str, Any]) -> RenderableType:
+    """Show where attention falls, mean over all heads."""
+    table = _table(
+        "Quadrant", "With", "Without", "Difference",
+        title="Four quadrants (share of image attention, mean over heads)",
+    )
+    rows = zip(
+        spatial["quadrant_names"], spatial["quadrants_with"], spatial["quadrants_without"],
+        spatial["quadrants_diff"], strict=True,
+    )
+    for name, present, absent, difference in rows:
+        table.add_row(name, f"{present:.4f}", f"{absent:.4f}", f"{difference:+.4f}")
+    return table
+
+
+def vision(spatial: Mapping[str, Any]) -> RenderableType:
+    """Show the vision layers whose attention to the region differs most."""
+    table = _table(
+        "Layer", "With", "Without", "Difference", "class token", "",
+        title=f"Vision encoder: the {_VISION_ROWS} layers that differ most\n"
+        "(region's share of the patch attention, mean over patch queries and heads)",
+    )
+    difference = spatial["vision_patch_diff"]
+    last = spatial.get("feature_layer")
+    for layer in difference.abs().argsort(descending=True)[:_VISION_ROWS].tolist():
+        unread = last is not None and layer > last
+        cls = spatial.get("vision_cls_diff")
+        table.add_row(
+            str(layer),
+            f"{spatial['vision_patch_with'][layer]:.4f}",
+            f"{spatial['vision_patch_without'][layer]:.4f}",
+            f"{difference[layer]:+.4f}",
+            "" if cls is None else f"{cls[layer]:+.4f}",
+            "not read by the language model" if unread else "",
+        )
+    return table
+
+
+def divergences(spatial: Mapping[str, Any]) -> RenderableType:
+    """Show the overall divergence, and the layers of each tower where it is largest."""
+    table = _table(
+        "Attention of", "KL (nats)", "JS (nats)", "JS distance",
+        title="Divergence of where attention falls, with against without",
+    )
+    _divergence_row(table, "all LM heads", spatial["divergence_overall"])
+    for name, label in (("lm", "LM layer"), ("vision_patch", "vision layer")):
+        if (found := spatial.get(f"divergence_{name}")) is not None:
+            for layer in found["js"].argsort(descending=True)[:3].tolist():
+                _divergence_row(table, f"{label} {layer}", {k: v[layer] for k, v in found.items()})
+    return table
+
+
+def effects(named: "pd.DataFrame", floor: float) -> RenderableType:
+    """Show what each intervention did, beside random heads of the same layers: a table a set."""
+    first = named.iloc[0]
+    parts: list[RenderableType] = [
+        Text(
+            f"Effect on LD = logit(Yes) - logit(No); positions: {first['positions']}; "
+            f"LD with {first['ld_with']:+.3f}, without {first['ld_without']:+.3f}",
+            style="bold",
+        )
+    ]
+    for heads, rows in named.groupby("heads", sort=False):
+        parts.append(_effects_of(str(heads), rows, floor))
+    parts.append(
+        Text(
+            "norm.: effect as a share of the difference between the runs (0 = nothing, 1 = all of "
+            "it, negative = the other way). random heads: the same, mean ± sd over other heads of "
+            "the same layers; p: two-sided rank of the effect among them. Effects below the noise "
+            f"floor ({floor:.1e} logits) are in brackets."
+        )
+    )
+    return Group(*parts)
+
+
+def _effects_of(heads: str, rows: "pd.DataFrame", floor: float) -> RenderableType:
+    table = _table(
+        "kind", "direction", "LD", "effect", "norm.", "random heads", "p", "first word",
+        title=f"{'heads' if '+' in heads else 'head'} {heads}",
+    )
+    for row in rows.to_dict("records"):
+        seen = abs(row["effect"]) > floor
+        control = f"{row['control_mean']:+.3f} ± {row['control_sd']:.3f}"
+        flipped = row["answer_before"] != row["answer_after"]
+        answer = f"{row['answer_before']} → {row['answer_after']}" if flipped else "unchanged"
+        table.add_row(
+            row["kind"],
+            row["direction"],
+            f"{row['ld']:+.3f}",
+            f"{row['effect']:+.4f}" if seen else f"({row['effect']:+.0e})",
+            f"{row['normalized']:+.3f}",
+            control if row["control_n"] > 1 else "none",
+            f"{row['control_p']:.2f}" if row["control_n"] else "",
+            Text(answer),
+        )
+    return table
+
+
+def expected(
+    published: Expected, heads: "pd.DataFrame", spatial: Mapping[str, Any]
+) -> RenderableType:
+    """Show published figures beside what was measured."""
+    table = _table("Figure", "Published", "Measured", title=f"Published by {published.source}")
+    measured = heads.set_index(["layer", "head"])
+    for one in published.heads:
+        where = (one.layer, one.head)
+        found = measured.loc[where] if where in measured.index else None
+        for name, value in (("diff", one.diff), ("with", one.with_), ("without", one.without)):
+            table.add_row(
+                f"head {one.layer}.{one.head} {name}", f"{value:.4f}",
+                "no such head" if found is None else f"{found[name]:.4f}",
+            )
+    for name, (present, absent) in published.quadrants.items():
+        index = spatial["quadrant_names"].index(name)
+        for run, value in (("with", present), ("without", absent)):
+            table.add_row(
+                f"{name} {run}", f"{value:.4f}", f"{spatial[f'quadrants_{run}'][index]:.4f}"
+            )
+    for measure, value in published.divergence.items():
+        table.add_row(
+            f"overall {_NAMES[measure]}", f"{value:.4f}",
+            f"{spatial['divergence_overall'][measure]:.4f}",
+        )
+    for layer, value in published.vision_diff.items():
+        found = _at(spatial.get("vision_patch_diff"), layer)
+        table.add_row(f"vision layer {layer} difference", f"{value:+.4f}", found)
+    for layer, measures in published.vision_divergence.items():
+        for measure, value in measures.items():
+            found = _at(spatial.get("divergence_vision_patch", {}).get(measure), layer)
+            table.add_row(f"vision layer {layer} {_NAMES[measure]}", f"{value:.4f}", found)
+    return table
+
+
+def files(folder: str, names: list[str]) -> RenderableType:
+    """Name the files that a run wrote."""
+    return Group(Text(f"Wrote to {folder}:"), *(Text(f"  {name}") for name in names))
+
+
+_NAMES = {"kl": "KL", "js": "JS divergence", "js_distance": "JS distance"}
+
+
+def _at(values: Any, layer: int) -> str:  # noqa: ANN401  a tensor or nothing
+    if values is None or layer >= len(values):
+        return "no such layer"
+    return f"{values[layer]:.4f}"
+
+
+def _divergence_row(table: Table, label: str, values: Mapping[str, Any]) -> None:
+    table.add_row(label, *(f"{values[name]:.4f}" for name in _NAMES))
+
+
+def _table(*columns: str, title: str, caption: str = "") -> Table:
+    table = Table(
+        title=escape(title),
+        caption=escape(caption) or None,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in columns:
+        table.add_column(column, no_wrap=column not in ("answer", "first word"))
+    return table

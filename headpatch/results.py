@@ -1,0 +1,149 @@
+"""What a run leaves behind: tables and tensors with their provenance, whole or not at all."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+import yaml
+
+from headpatch import __version__
+from headpatch.errors import InputError, RunError
+from headpatch.study import Study
+
+if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
+    from headpatch.analyses.ablate import Ablation
+    from headpatch.analyses.rank import Ranking
+    from headpatch.analyses.session import Session
+
+_STAGE = ".headpatch-"
+_PACKAGES = ("torch", "transformers", "numpy", "scipy", "pandas")
+
+
+def check_folder(out: Path) -> None:
+    """Refuse, before any model loads, an output folder that cannot be written.
+
+    Raises
+    ------
+    InputError
+        If `out` is a file, or neither it nor its nearest existing parent can be written.
+    """
+    place = out
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise InputError(
+            "--out", f"{out} cannot be written ({error.strerror}: {place})", "a folder to write in"
+        ) from None
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """Give a folder to write in; its files move to `out` together once all are written.
+
+    A run that fails or is killed leaves `out` as it was.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=out.parent))
+    try:
+        yield stage
+        out.mkdir(exist_ok=True)
+        for file in sorted(stage.iterdir()):
+            os.replace(file, out / file.name)
+    except OSError as error:
+        raise RunError(f"--out: {out} cannot be written ({error})") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def write_ranking(folder: Path, session: "Session", ranking: "Ranking") -> None:
+    """Write the four ``.pt`` files, ``heads.csv`` and ``run.yaml``."""
+    torch.save(ranking.with_run, folder / "attention_with_triangle.pt")
+    torch.save(ranking.without_run, folder / "attention_without_triangle.pt")
+    torch.save(ranking.per_head, folder / "per_head_analysis.pt")
+    torch.save(ranking.spatial, folder / "spatial_vision_analysis.pt")
+    write_table(folder / "heads.csv", ranking.heads)
+    write_run(folder, session, noise_floor=None)
+
+
+def write_ablation(folder: Path, session: "Session", ablation: "Ablation") -> None:
+    """Write ``effects.csv`` and ``run.yaml``."""
+    write_table(folder / "effects.csv", ablation.effects)
+    write_run(folder, session, ablation.noise_floor)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, seven significant digits: what float32 holds."""
+    table.to_csv(path, index=False, float_format="%.7g", lineterminator="\n")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table that a run wrote; heads such as ``24.10`` stay text."""
+    return pd.read_csv(path, dtype={"heads": str, "pair": str}, keep_default_na=True)
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Read a ``.pt`` file of a run, by the safe loader."""
+    loaded: dict[str, Any] = torch.load(path, weights_only=True)
+    return loaded
+
+
+def write_run(folder: Path, session: "Session", noise_floor: float | None) -> None:
+    """Write ``run.yaml``: the study, and what ran it. ``--config run.yaml`` runs it again."""
+    study = yaml.safe_load(_replayable(session.study).to_yaml())
+    content = {"study": study, "run": provenance(session, noise_floor)}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    (folder / "run.yaml").write_text(text, encoding="utf-8")
+
+
+def provenance(session: "Session", noise_floor: float | None) -> dict[str, Any]:
+    """Say what ran: versions, seed, device, dtype, weights, commit, time and noise floor."""
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "valid": session.valid,
+        "ld_with": session.base.ld_with,
+        "ld_without": session.base.ld_without,
+        "noise_floor": noise_floor,
+        "seed": session.study.seed,
+        "model": session.vlm.name,
+        "weights": session.vlm.fingerprint,
+        "device": str(session.vlm.device),
+        "dtype": str(session.vlm.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "headpatch": __version__,
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _replayable(study: Study) -> Study:
+    """Return the study with paths that hold wherever ``run.yaml`` is read from."""
+    paths: Mapping[str, str] = {
+        key: value if value.startswith("bundled:") else str(Path(value).resolve())
+        for key, value in (("with_", study.with_), ("without", study.without))
+    }
+    model = str(Path(study.model).resolve()) if Path(study.model).is_dir() else study.model
+    return study.model_copy(update={**paths, "model": model})
+
+
+def _commit() -> str | None:
+    """The commit of headpatch's own checkout, if it runs from one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except OSError:
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,229 @@
+"""The study: everything that a run depends on, as one frozen, strict YAML file.
+
+Defaults live here and nowhere else. Unknown keys are errors. `Study()` is the bundled default
+study: the seed's question, asked of the bundled model.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from headpatch.errors import InputError
+from headpatch.heads import Selection
+from headpatch.pairs.pair import BUNDLED, Pair, make_pair
+from headpatch.pairs.region import Region
+
+_BUNDLED = "bundled:"
+
+
+def _sequence(value: Any) -> Any:  # noqa: ANN401  YAML has lists only
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _words(value: Any) -> Any:  # noqa: ANN401  YAML 1.1 reads a bare Yes as true
+    spelled = {True: "Yes", False: "No"}
+    items = _sequence(value)
+    if not isinstance(items, tuple):
+        return items
+    return tuple(spelled[item] if isinstance(item, bool) else item for item in items)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, populate_by_name=True, serialize_by_alias=True
+    )
+
+
+class RankOptions(_Strict):
+    """How heads are ranked."""
+
+    top: Annotated[int, Field(ge=1)] = 20
+    """Heads listed, drawn, and counted by layer."""
+    overlays: Annotated[int, Field(ge=0)] = 5
+    """Heads whose attention is drawn over the pictures."""
+
+
+class AblateOptions(_Strict):
+    """Which heads are changed, and how."""
+
+    heads: str = "top:3"
+    """See `headpatch.heads.Selection`."""
+    kinds: Annotated[
+        tuple[Literal["zero", "mean", "resample"], ...],
+        BeforeValidator(_sequence), Field(min_length=1),
+    ] = ("zero", "mean", "resample")
+    directions: Annotated[
+        tuple[Literal["noising", "denoising"], ...],
+        BeforeValidator(_sequence), Field(min_length=1),
+    ] = ("noising", "denoising")
+    positions: Literal["answer", "question", "image", "all"] = "answer"
+    controls: Annotated[int, Field(ge=0)] = 20
+    """Random sets of heads of the same layers, to compare each set with."""
+    reference: Annotated[int, Field(ge=0)] = 16
+    """Drawn pairs over which `mean` averages z; 0 averages over the study's own two runs."""
+
+
+class Published(_Strict):
+    """A head's figures as published."""
+
+    layer: int
+    head: int
+    diff: float
+    with_: Annotated[float, Field(alias="with")]
+    without: float
+
+
+class Expected(_Strict):
+    """Published figures, printed beside what is measured."""
+
+    source: str
+    heads: Annotated[tuple[Published, ...], BeforeValidator(_sequence)] = ()
+    quadrants: dict[str, Annotated[tuple[float, float], BeforeValidator(_sequence)]] = Field(
+        default_factory=dict
+    )
+    """Quadrant: (with, without)."""
+    divergence: dict[Literal["kl", "js", "js_distance"], float] = Field(default_factory=dict)
+    vision_diff: dict[int, float] = Field(default_factory=dict)
+    """Vision layer: difference."""
+    vision_divergence: dict[int, dict[Literal["kl", "js", "js_distance"], float]] = Field(
+        default_factory=dict
+    )
+
+
+class Study(_Strict):
+    """One study. Paths in a file are relative to that file."""
+
+    name: str = "demo"
+    model: str = "demo"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    with_: Annotated[str, Field(alias="with")] = f"{_BUNDLED}1.jpg"
+    without: str = f"{_BUNDLED}2.jpg"
+    question: str = "Is there anything in the top left corner?"
+    region: str = "top-left"
+    answers: Annotated[tuple[str, str], BeforeValidator(_words)] = ("Yes", "No")
+    prompt: str | None = None
+    """Overrides the chat template; holds {question} and the image token."""
+    out: str = "attention_data"
+    seed: int = 0
+    force: bool = False
+    """Run a study whose two answers do not differ, and mark every output."""
+    rank: RankOptions = RankOptions()
+    ablate: AblateOptions = AblateOptions()
+    expected: Expected | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        Region.parse(self.region)
+        Selection.parse(self.ablate.heads)
+        return self
+
+    @classmethod
+    def make(cls, config: Path | None = None, flags: Mapping[str, Any] | None = None) -> "Study":
+        """Read `config`, then let `flags` override it.
+
+        Parameters
+        ----------
+        config
+            A study file, or the ``run.yaml`` of an earlier run. None is the default study.
+        flags
+            Dotted keys, such as ``{"ablate.heads": "24.17"}``; None values are left out.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or not YAML, or a key or value is wrong.
+        """
+        values = _read(config) if config is not None else {}
+        for key in ("with", "without"):
+            if config is not None and isinstance(values.get(key), str):
+                values[key] = _anchored(values[key], config.parent)
+        if config is not None and isinstance(values.get("model"), str):
+            values["model"] = _anchored_model(values["model"], config.parent)
+        given = {key: value for key, value in (flags or {}).items() if value is not None}
+        if ("with" in given) != ("without" in given):
+            raise InputError("--with, --without", "only one of them", "both pictures of the pair")
+        for key, value in given.items():
+            section, _, name = key.rpartition(".")
+            place = values.setdefault(section, {}) if section else values
+            if not isinstance(place, dict):
+                raise InputError(f"{config}: {section}", repr(place), "a mapping")
+            place[name] = value
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _one_line(error, config, given) from None
+
+    def pair(self) -> Pair:
+        """Read the study's two pictures."""
+        return make_pair(
+            _image(self.with_), _image(self.without), self.question, Region.parse(self.region)
+        )
+
+    def to_yaml(self) -> str:
+        """Return the study as YAML; `make` reads it back to an equal study."""
+        values = self.model_dump(mode="json", by_alias=True)
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError("--config", f"{config}: {error.strerror}", "a study file (YAML)") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = str(error).replace("\n", " ")
+        raise InputError("--config", f"{config} is not YAML ({where})", "a study file") from None
+    if isinstance(values, dict) and set(values) == {"study", "run"}:
+        values = values["study"]  # a run.yaml
+    if not isinstance(values, dict):
+        raise InputError("--config", f"{config} holds no mapping", "keys such as `question:`")
+    return values
+
+
+def _anchored(path: str, folder: Path) -> str:
+    return path if path.startswith(_BUNDLED) else str(folder / path)
+
+
+def _anchored_model(model: str, folder: Path) -> str:
+    """A relative path that exists beside the file is meant; a hub id looks the same otherwise."""
+    return str(folder / model) if (folder / model).is_dir() else model
+
+
+def _image(path: str) -> Path:
+    if path.startswith(_BUNDLED):
+        return BUNDLED / path.removeprefix(_BUNDLED)
+    return Path(path)
+
+
+def _one_line(
+    error: ValidationError, config: Path | None, flags: Mapping[str, Any]
+) -> InputError:
+    first, more = error.errors()[0], error.error_count() - 1
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return cause
+    key = ".".join(str(part) for part in first["loc"])
+    flag = next((name for name in flags if key == name or key.startswith(f"{name}.")), None)
+    where = f"--{flag.rpartition('.')[2]}" if flag else f"{config}: {key}" if config else key
+    hint = f"({more} more wrong)" if more else ""
+    if first["type"] == "extra_forbidden":
+        return InputError(where, "an unknown key", f"one of {_keys_near(first['loc'])}", hint)
+    return InputError(where, repr(first["input"]), _expectation(first["msg"]), hint)
+
+
+def _expectation(message: str) -> str:
+    return message.removeprefix("Input should be ").replace("valid ", "")
+
+
+def _keys_near(location: tuple[int | str, ...]) -> str:
+    model: Any = Study
+    for part in location[:-1]:
+        field = model.model_fields.get(part) if isinstance(model, type) else None
+        model = field.annotation if field else None
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        model = Study if len(location) == 1 else Expected
+    return ", ".join(field.alias or name for name, field in model.model_fields.items())
