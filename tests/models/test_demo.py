@@ -1,0 +1,337 @@
+"""The demo model: questions, text, training forward, resuming; the shipped weights, if there."""
+
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headpatch.models.demo import questions
+from headpatch.models.demo.batches import IGNORED, Batcher, ordered, patch_classes
+from headpatch.models.demo.forward import FastLlava
+from headpatch.models.demo.text import build_config, build_processor, question_prompt
+from headpatch.models.demo.train import Settings, Trainer, augment, train, write_pieces
+from headpatch.pairs.scene import (
+    COLOURS,
+    DEFAULT_PAIR,
+    PLACES,
+    SHAPES,
+    Scene,
+    Thing,
+    sample_pair,
+    sample_scene,
+)
+
+DEMO = Path(str(files("headpatch.models.demo")))
+TINY = {
+    "layers": 2,
+    "heads": 2,
+    "vision_layers": 3,
+    "vision_heads": 2,
+    "width": 16,
+    "mlp": 24,
+    "vision_mlp": 24,
+}
+ANSWERS = (
+    "Yes, there is a triangle in the top left corner of the image.",
+    "No, there is nothing in the top left corner of the image.",
+)
+
+
+@cache
+def processor():
+    return build_processor()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def batcher(size: int = 8) -> Batcher:
+    return Batcher(processor().tokenizer.backend_tokenizer.to_str(), 0, size, 352)
+
+
+# ---------------------------------------------------------------- questions
+
+
+def test_the_seeds_answers_come_out_word_for_word():
+    for scene, expected in zip(DEFAULT_PAIR, ANSWERS, strict=True):
+        assert questions.answer("anything", "top left", scene.at("top left"))[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "yes"),
+    [
+        ("shape", {"shape": "triangle"}, True),
+        ("shape", {"shape": "circle"}, False),
+        ("colour", {"colour": "white"}, True),
+        ("colour", {"colour": "red"}, False),
+        ("both", {"shape": "triangle", "colour": "white"}, True),
+        ("both", {"shape": "triangle", "colour": "red"}, False),
+        ("both", {"shape": "ring", "colour": "white"}, False),
+    ],
+)
+def test_yes_only_if_every_named_word_is_true(kind: str, names: dict[str, str], yes: bool):
+    with_, without = DEFAULT_PAIR
+    sentence, truth = questions.answer(kind, "top left", with_.at("top left"), **names)
+    assert (
+        truth is yes and sentence.startswith("Yes, " if yes else "No, ") and "triangle" in sentence
+    )
+    sentence, truth = questions.answer(kind, "top left", without.at("top left"), **names)
+    assert truth is False and sentence == ANSWERS[1]
+
+
+def test_promised_wordings_are_trained_and_held_out_ones_are_not():
+    seen = {t.format(at=at) for t, at in questions.wordings("anything", "top left")}
+    assert set(questions.NAMED_QUESTIONS) <= seen
+    for kind in questions.TEMPLATES:
+        for place in PLACES:
+            trained, unseen = (
+                questions.wordings(kind, place),
+                questions.wordings(kind, place, unseen=True),
+            )
+            assert trained and unseen and not set(trained) & set(unseen)
+
+
+def test_turns_ask_about_different_places_and_are_balanced():
+    rng = np.random.default_rng(0)
+    said = {kind: [0, 0] for kind in questions.YES_NO_KINDS}
+    for _ in range(400):
+        scene = sample_scene(rng, count=int(rng.integers(3, 6)))
+        turns = questions.sample_turns(rng, scene, 6)
+        assert 1 <= len(turns) <= 6 and len({t.place for t in turns}) == len(turns)
+        for turn in turns:
+            if turn.yes is not None:
+                said[turn.kind][turn.yes] += 1
+                assert turn.answer.startswith("Yes, " if turn.yes else "No, ")
+    for no, yes in said.values():
+        assert 0.4 < yes / (yes + no) < 0.6
+
+
+# ---------------------------------------------------------------- tokenizer and processor
+
+
+def test_any_text_survives_the_tokenizer():
+    tokenizer = processor().tokenizer
+    for text in ("Is there a triangle?", "Über 日本 12", "a  b\n\tc", "{x} <y>"):
+        assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == text
+
+
+def test_words_of_questions_and_answers_are_single_tokens():
+    tokenizer = processor().tokenizer
+    for word in ("Yes", "No"):
+        ids = tokenizer(f"{question_prompt(questions.DEFAULT_QUESTION)} {word},").input_ids
+        assert tokenizer.convert_ids_to_tokens(ids)[-3:] == [":", f"▁{word}", ","]
+    pieces = tokenizer.tokenize("Is there a yellow triangle in the upper left corner?")
+    assert (
+        pieces[:2] == ["▁", "Is"] and len(pieces) == 12
+    )  # "Is" is known as it stands: after a line end
+
+
+def test_the_chat_template_is_llava_15s():
+    ask = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it?"}]}
+    say = {"role": "assistant", "content": [{"type": "text", "text": "Yes, it is."}]}
+    more = {"role": "user", "content": "Is it not?"}
+    template = processor().apply_chat_template
+    assert (
+        template([ask], add_generation_prompt=True)
+        == "USER: <image>\nIs it? ASSISTANT:"
+        == question_prompt("Is it?")
+    )
+    assert template([ask, say]) == "USER: <image>\nIs it? ASSISTANT: Yes, it is.</s>"
+    expected = "USER: <image>\nIs it? ASSISTANT: Yes, it is.</s>USER: Is it not? ASSISTANT:"
+    assert template([ask, say, more], add_generation_prompt=True) == expected
+
+
+def test_the_processor_gives_the_ids_and_pixels_that_training_used():
+    batch = batcher(2)(5)
+    text = (
+        processor()
+        .tokenizer.decode(batch.tokens[0])
+        .replace("<pad>", "")
+        .replace("<image>" * 144, "<image>")
+    )
+    inputs = processor()(
+        images=Image.fromarray(batch.pixels[0]), text=text.removeprefix("<s> "), return_tensors="pt"
+    )
+    ids = inputs["input_ids"][0]
+    assert (ids == processor().tokenizer.convert_tokens_to_ids("<image>")).sum() == 144
+    assert ids.tolist() == batch.tokens[0, : len(ids)].tolist()
+    trainer = Trainer(Settings(Path("."), batch=2, shape=TINY))
+    trainer.device = torch.device("cpu")
+    pixels = trainer.send(batch)[0]
+    torch.testing.assert_close(
+        (pixels - trainer.mean) / trainer.std,
+        processor().image_processor(list(batch.pixels), return_tensors="pt")["pixel_values"],
+        atol=1e-5,
+        rtol=0,
+    )
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_labels_are_the_answers_and_nothing_else():
+    make, tokenizer = batcher(), processor().tokenizer
+    batch = make(0)
+    for labels, tokens in zip(batch.labels, batch.tokens, strict=True):
+        taught = tokenizer.decode(labels[labels != IGNORED])
+        whole = tokenizer.decode(tokens).replace("<pad>", "")
+        answers = [
+            part.split(" ASSISTANT:")[1] + "</s>"
+            for part in whole.split("</s>")
+            if " ASSISTANT:" in part
+        ]
+        assert taught.strip() == "".join(answers).strip()
+    after = np.isin(batch.labels, (make.yes, make.no))
+    assert (batch.verdict == after).all() and (batch.tokens[batch.verdict] == make.colon).all()
+
+
+def test_patch_classes_name_the_thing_in_each_patch():
+    scene = Scene(
+        (Thing("square", "green", 1 / 6, 1 / 6, 2 / 12), Thing("circle", "blue", 5 / 6, 5 / 6, 0.2))
+    )
+    classes = patch_classes(scene)
+    assert classes.shape == (12, 12)
+    assert (
+        classes[1:3, 1:3] == 1 + SHAPES.index("square") * 5 + list(COLOURS).index("green")
+    ).all()
+    assert classes[10, 10] == 1 + SHAPES.index("circle") * 5 + list(COLOURS).index("blue")
+    assert (classes[:6, 6:] == 0).all()
+
+
+def test_a_batch_depends_on_its_step_only():
+    one, two, other = batcher()(3), batcher()(3), batcher()(4)
+    assert all((a == b).all() for a, b in zip(vars(one).values(), vars(two).values(), strict=True))
+    assert (one.tokens != other.tokens).any()
+    assert list(ordered(abs, range(-5, 0), workers=2, ahead=2)) == [5, 4, 3, 2, 1]
+
+
+def test_augmentation_is_repeatable_and_mild():
+    pixels = torch.rand(4, 3, 28, 28)
+    one, two = (augment(pixels, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(one, two) and one.min() >= 0 and one.max() <= 1
+    assert 0 < (one - pixels).abs().mean() < 0.25
+
+
+# ---------------------------------------------------------------- training
+
+
+def test_the_training_forward_is_transformers_own():
+    from transformers import LlavaForConditionalGeneration
+
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(build_config(processor().tokenizer, **TINY)).eval()
+    batch = batcher(2)(0)
+    tokens = torch.from_numpy(batch.tokens).long()
+    pixels = torch.randn(2, 3, 168, 168)
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms and biases away from one and zero
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        fast = FastLlava(
+            model, image_start=int((tokens[0] == model.config.image_token_id).nonzero()[0])
+        )
+        expected = model(input_ids=tokens, pixel_values=pixels).logits
+        torch.testing.assert_close(
+            fast.read(tokens, fast.see(pixels)), expected, atol=2e-5, rtol=1e-4
+        )
+
+
+def test_a_killed_run_goes_on_exactly_where_it_was(tmp_path: Path):
+    whole = Settings(tmp_path / "whole", steps=4, batch=2, warm_up=2, save_every=2, shape=TINY)
+    unbroken = train(whole).model.state_dict()
+    broken = replace(whole, out=tmp_path / "broken")
+    train(replace(broken, stop_after=3))  # killed at step 3, saved at step 2
+    resumed = train(broken).model.state_dict()
+    assert unbroken.keys() == resumed.keys()
+    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+
+    write_pieces(broken.out, tmp_path / "pieces")
+    joined = b"".join(
+        p.read_bytes() for p in sorted((tmp_path / "pieces").glob("model.safetensors.*"))
+    )
+    assert joined == (broken.out / "model.safetensors").read_bytes()
+
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = AutoModelForImageTextToText.from_pretrained(broken.out, dtype=torch.float32)
+    assert torch.equal(model.lm_head.weight.half(), resumed["lm_head.weight"])
+    assert AutoProcessor.from_pretrained(broken.out).tokenizer.eos_token == "</s>"
+
+
+# ---------------------------------------------------------------- what is shipped
+
+needs_weights = pytest.mark.skipif(
+    not (DEMO / "model.safetensors").exists(), reason="no trained weights here"
+)
+
+
+@cache
+def shipped():
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    return AutoModelForImageTextToText.from_pretrained(
+        DEMO, dtype=torch.float32
+    ).eval(), AutoProcessor.from_pretrained(DEMO)
+
+
+def ask(image: Image.Image, question: str) -> str:
+    model, reader = shipped()
+    inputs = reader(images=image, text=question_prompt(question), return_tensors="pt")
+    with torch.inference_mode():
+        out = model.generate(**inputs, do_sample=False, max_new_tokens=32)
+    return reader.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+@needs_weights
+def test_the_shipped_model_is_small_and_of_llava_15s_shape():
+    import hashlib
+
+    assert sum(f.stat().st_size for f in DEMO.iterdir() if f.is_file()) <= 30e6
+    recorded = (DEMO / "model.safetensors.sha256").read_text().split()[0]
+    assert hashlib.sha256((DEMO / "model.safetensors").read_bytes()).hexdigest() == recorded
+    text, vision = shipped()[0].config.text_config, shipped()[0].config.vision_config
+    assert (text.num_hidden_layers, text.num_attention_heads, vision.num_hidden_layers) == (
+        32,
+        32,
+        24,
+    )
+    assert shipped()[0].config.vision_feature_layer == -2
+
+
+@needs_weights
+def test_the_shipped_text_side_is_what_the_script_makes(tmp_path: Path):
+    processor().save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "chat_template.jinja", "processor_config.json"):
+        assert (tmp_path / name).read_text() == (DEMO / name).read_text()
+
+
+@needs_weights
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_default_pair_is_answered_in_the_seeds_words(number: int):
+    image = Image.open(str(files("headpatch.pairs") / "images" / f"{number}.jpg"))
+    assert ask(image, questions.DEFAULT_QUESTION) == ANSWERS[number - 1]
+
+
+@needs_weights
+def test_a_triangle_is_not_a_circle():
+    from headpatch.pairs.scene import draw
+
+    with_, without = sample_pair(
+        np.random.default_rng(0), "top left", shape="circle", background="black"
+    )
+    assert ask(draw(with_), "Is there a triangle in the top left corner?") == ANSWERS[0].replace(
+        "Yes", "No"
+    ).replace("triangle", "circle")
+    assert (
+        ask(draw(Scene(without.things)), "Is there a triangle in the top left corner?")
+        == ANSWERS[1]
+    )
