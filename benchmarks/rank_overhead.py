@@ -67,8 +67,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         ours = [sys.executable, "-m", "headpatch", "rank", "--model", options.model, "--force"]
         ours += ["--out", str(Path(out) / "rank")]
-        pairs = [(run(bare, options.threads), run(ours, options.threads)) for _ in
-                 range(options.runs + 1)][1:]  # the first of each warms the disk cache
+        pairs = [
+            (run(bare, options.threads), run(ours, options.threads))
+            for _ in range(options.runs + 1)
+        ][1:]  # the first of each warms the disk cache
 
     print(f"{options.runs} runs in turn, {options.threads} threads, median (min-max)")
     print("| figure | bare script | headpatch rank | ratio | goal |")

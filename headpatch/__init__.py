@@ -1,9 +1,9 @@
 """Test causally which attention heads of a vision-language model decide a Yes/No answer.
 
-    >>> import headpatch as hp
-    >>> session = hp.open_session(hp.Study(), z=("lm",))
-    >>> hp.rank(session).heads.head()
-    >>> hp.ablate(session, [hp.Head(24, 17)], hp.mean_z(session)).effects
+>>> import headpatch as hp
+>>> session = hp.open_session(hp.Study(), positions="answer")
+>>> hp.rank(session).heads.head()
+>>> hp.ablate(session, [hp.Head(24, 17)], hp.mean_z(session)).effects
 """
 
 from typing import TYPE_CHECKING, Any
@@ -41,13 +41,28 @@ _HOMES = {
 }
 
 __all__ = [
-    "VLM", "Ablation", "Head", "HeadSet", "HeadpatchError", "InputError", "Pair", "Ranking",
-    "Region", "RunError", "Session", "Study", "ablate", "load", "make_pair", "mean_z",
-    "open_session", "rank",
+    "VLM",
+    "Ablation",
+    "Head",
+    "HeadSet",
+    "HeadpatchError",
+    "InputError",
+    "Pair",
+    "Ranking",
+    "Region",
+    "RunError",
+    "Session",
+    "Study",
+    "ablate",
+    "load",
+    "make_pair",
+    "mean_z",
+    "open_session",
+    "rank",
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  torch is imported only when it is needed
+def __getattr__(name: str) -> Any:  # torch is imported only when it is needed
     if name in _HOMES:
         from importlib import import_module
 

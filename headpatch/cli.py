@@ -28,7 +28,8 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="headpatch",
-    help="Test causally which attention heads of a vision-language model decide a Yes/No answer.\n\n"
+    help="Test causally which attention heads of a vision-language model decide a Yes/No answer."
+    "\n\n"
     "With no options, each verb runs the bundled study: a small LLaVA, two pictures that differ "
     "in one object, and a question about it. Start with `headpatch rank`, then "
     "`headpatch ablate --heads top:3`.",
@@ -40,13 +41,19 @@ app = typer.Typer(
 
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="Study file (YAML), or the run.yaml of an earlier run. "
-                 "Other flags override it.", metavar="FILE"),
+    typer.Option(
+        "--config",
+        help="Study file (YAML), or the run.yaml of an earlier run. Other flags override it.",
+        metavar="FILE",
+    ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", help="`demo`, a model's folder, or a hub id such as "
-                 "llava-hf/llava-1.5-7b-hf.", metavar="demo|PATH|HUB-ID"),
+    typer.Option(
+        "--model",
+        help="`demo`, a model's folder, or a hub id such as llava-hf/llava-1.5-7b-hf.",
+        metavar="demo|PATH|HUB-ID",
+    ),
 ]
 With = Annotated[
     Path | None, typer.Option("--with", help="Picture with the object.", metavar="IMG")
@@ -56,17 +63,21 @@ Without = Annotated[
 ]
 Question = Annotated[
     str | None,
-    typer.Option("--question", help="Asked of both pictures; the answer must flip.", metavar="TEXT"),
+    typer.Option(
+        "--question", help="Asked of both pictures; the answer must flip.", metavar="TEXT"
+    ),
 ]
 RegionName = Annotated[
     str | None,
-    typer.Option("--region", help="Where the object is: a quadrant (top-left), a corner "
-                 "(top-left-corner), a half (left-half), center, or left,top,right,bottom in "
-                 "fractions of the image.", metavar="NAME|BOX"),
+    typer.Option(
+        "--region",
+        help="Where the object is: a quadrant (top-left), a corner "
+        "(top-left-corner), a half (left-half), center, or left,top,right,bottom in "
+        "fractions of the image.",
+        metavar="NAME|BOX",
+    ),
 ]
-Out = Annotated[
-    Path | None, typer.Option("--out", help="Folder for the results.", metavar="DIR")
-]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results.", metavar="DIR")]
 Device = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")
 ]
@@ -77,7 +88,9 @@ Dtype = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.")]
 Force = Annotated[
     bool | None,
-    typer.Option("--force", help="Run even if the answers do not flip; outputs are marked invalid."),
+    typer.Option(
+        "--force", help="Run even if the answers do not flip; outputs are marked invalid."
+    ),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
@@ -137,10 +150,11 @@ def rank(
     folder = _folder(study)
     from headpatch import results
     from headpatch.analyses import rank as analysis
+    from headpatch.analyses.session import open_session
     from headpatch.report import draw, tables
 
     with _progress("Running both pictures", as_json):
-        session = _open(study)
+        session = open_session(study)
     ranking = analysis.rank(session)
     with results.staged(folder) as stage, _progress("Drawing", as_json):
         results.write_ranking(stage, session, ranking)
@@ -149,26 +163,37 @@ def rank(
     top = int(ranking.per_head["top"])
     if as_json:
         _print_json(
-            session, folder, names,
+            session,
+            folder,
+            names,
             answer_with=ranking.answers[0],
             answer_without=ranking.answers[1],
-            heads=ranking.heads.head(top).to_dict("records"),
+            heads=ranking.top(top),
             spatial=_plain(ranking.spatial),
         )
         return
     console = Console()
-    console.print(tables.answers(session.pair.question, {
-        "with": (ranking.answers[0], session.base.ld_with),
-        "without": (ranking.answers[1], session.base.ld_without),
-    }))
-    console.print(tables.top_heads(ranking.heads, top))
+    console.print(
+        tables.answers(
+            session.pair.question,
+            {
+                "with": (ranking.answers[0], session.base.ld_with),
+                "without": (ranking.answers[1], session.base.ld_without),
+            },
+        )
+    )
+    console.print(tables.top_heads(ranking.top(top)))
     console.print(tables.layers(ranking.per_head["layer_counts"], top))
     console.print(tables.quadrants(ranking.spatial))
     if "vision_patch_diff" in ranking.spatial:
         console.print(tables.vision(ranking.spatial))
     console.print(tables.divergences(ranking.spatial))
     if study.expected is not None:
-        console.print(tables.expected(study.expected, ranking.heads, ranking.spatial))
+        console.print(
+            tables.expected(
+                study.expected, ranking.top(ranking.per_head["rank"].numel()), ranking.spatial
+            )
+        )
     _print_files(console, session, folder, names)
 
 
@@ -176,23 +201,35 @@ def rank(
 def ablate(
     heads: Annotated[
         str | None,
-        typer.Option("--heads", help="Heads to change: 24.17,23.20 or 24.0-24.31 or layer:24 or "
-                     "top:5 (of the attention ranking).", metavar="HEADS"),
+        typer.Option(
+            "--heads",
+            help="Heads to change: 24.17,23.20 or 24.0-24.31 or layer:24 or "
+            "top:5 (of the attention ranking).",
+            metavar="HEADS",
+        ),
     ] = None,
     kinds: Annotated[
         str | None,
-        typer.Option("--kinds", help="What z becomes, comma-separated: zero, mean, resample.",
-                     metavar="KINDS"),
+        typer.Option(
+            "--kinds",
+            help="What z becomes, comma-separated: zero, mean, resample.",
+            metavar="KINDS",
+        ),
     ] = None,
     directions: Annotated[
         str | None,
-        typer.Option("--directions", help="noising (change the with-run: necessary?), denoising "
-                     "(change the without-run: sufficient?).", metavar="DIRECTIONS"),
+        typer.Option(
+            "--directions",
+            help="noising (change the with-run: necessary?), denoising "
+            "(change the without-run: sufficient?).",
+            metavar="DIRECTIONS",
+        ),
     ] = None,
     positions: Annotated[
         str | None,
-        typer.Option("--positions", help="Where z is changed: answer, question, image, all.",
-                     metavar="SCOPE"),
+        typer.Option(
+            "--positions", help="Where z is changed: answer, question, image, all.", metavar="SCOPE"
+        ),
     ] = None,
     controls: Annotated[
         int | None,
@@ -200,8 +237,9 @@ def ablate(
     ] = None,
     reference: Annotated[
         int | None,
-        typer.Option("--reference", help="Drawn pairs over which kind `mean` averages z; "
-                     "0: this pair alone."),
+        typer.Option(
+            "--reference", help="Drawn pairs over which kind `mean` averages z; 0: this pair alone."
+        ),
     ] = None,
     config: Config = None,
     model: Model = None,
@@ -243,10 +281,17 @@ def ablate(
     from headpatch.analyses import ablate as analysis
     from headpatch.analyses.rank import order
     from headpatch.analyses.reference import mean_z
+    from headpatch.analyses.session import open_session
     from headpatch.report import draw, tables
 
     with _progress("Running both pictures", as_json):
-        session = _open(study, z=("lm",))
+        session = open_session(study, positions=study.ablate.positions)
+    if session.fast is not None and not session.fast.exact:
+        print(
+            f"headpatch: the widening pass is not exact for {session.vlm.name} "
+            f"(off by {session.fast.worst:.1e} logits): every head gets a forward pass of its own",
+            file=sys.stderr,
+        )
     ranking = order(session) if selection.needs_ranking else ()
     chosen = selection.resolve(session.vlm.lm.grid, ranking)
     means = None
@@ -261,7 +306,9 @@ def ablate(
         names = sorted(file.name for file in stage.iterdir())
     if as_json:
         _print_json(
-            session, folder, names,
+            session,
+            folder,
+            names,
             noise_floor=ablation.noise_floor,
             effects=json.loads(ablation.named.to_json(orient="records")),
             summary=ablation.summary,
@@ -298,8 +345,15 @@ def _fail(message: str, code: int, debug: bool) -> None:
 
 
 def _flags(
-    model: str | None, with_image: Path | None, without_image: Path | None, question: str | None,
-    region: str | None, out: Path | None, device: str | None, dtype: str | None, seed: int | None,
+    model: str | None,
+    with_image: Path | None,
+    without_image: Path | None,
+    question: str | None,
+    region: str | None,
+    out: Path | None,
+    device: str | None,
+    dtype: str | None,
+    seed: int | None,
     force: bool | None,
 ) -> dict[str, Any]:
     return {
@@ -328,18 +382,15 @@ def _folder(study: Study) -> Path:
     return folder
 
 
-def _open(study: Study, z: tuple[str, ...] = ()) -> "Session":
-    from headpatch.analyses.session import open_session
-
-    return open_session(study, z=z)  # type: ignore[arg-type]
-
-
 @contextmanager
 def _progress(what: str, quiet: bool) -> "Iterator[OnProgress | None]":
     """Show a bar on a terminal's stderr while something long runs."""
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
     )
     with Progress(
         *columns, console=console, transient=True, disable=quiet or not console.is_terminal
@@ -348,7 +399,7 @@ def _progress(what: str, quiet: bool) -> "Iterator[OnProgress | None]":
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _print_json(session: "Session", folder: Path, names: list[str], **more: Any) -> None:  # noqa: ANN401
+def _print_json(session: "Session", folder: Path, names: list[str], **more: Any) -> None:
     content = {
         "question": session.pair.question,
         "region": session.pair.region.name,
@@ -362,7 +413,7 @@ def _print_json(session: "Session", folder: Path, names: list[str], **more: Any)
     print(json.dumps(content, ensure_ascii=False))
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     return value.tolist() if hasattr(value, "tolist") else value

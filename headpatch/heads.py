@@ -72,6 +72,7 @@ class HeadSet:
 
     @classmethod
     def of(cls, *heads: Head) -> "HeadSet":
+        """Return the set of these heads."""
         return cls(heads)
 
     @classmethod
@@ -129,8 +130,8 @@ class Selection:
         for part in parts:
             if not any(form.fullmatch(part) for form in (_HEAD, _RANGE, _LAYER, _TOP)):
                 hint = ""
-                if swapped := re.fullmatch(r"L?(\d+)[-:,/ ]?H?(\d+)", part, re.IGNORECASE):
-                    hint = f"Did you mean {swapped[1]}.{swapped[2]}?" if swapped[2] else ""
+                if swapped := re.fullmatch(r"L?(\d+)(?:[-:/ ]H?|H)(\d+)", part, re.IGNORECASE):
+                    hint = f"Did you mean {swapped[1]}.{swapped[2]}?"
                 found = f"{part!r} is not a head" if part else "an empty entry"
                 raise InputError(argument, found, _EXAMPLES, hint)
             if (top := _TOP.fullmatch(part)) and int(top[1]) == 0:
@@ -200,7 +201,9 @@ def _expand(
         first_head, last_head = (checked(Head.parse(end)) for end in ends.groups())
         if first_head.layer != last_head.layer or first_head.tower != last_head.tower:
             raise InputError(
-                argument, f"{part!r} crosses layers", "a range inside one layer",
+                argument,
+                f"{part!r} crosses layers",
+                "a range inside one layer",
                 f"Use layer:{first_head.layer}-{last_head.layer} for whole layers.",
             )
         if first_head > last_head:

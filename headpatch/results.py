@@ -1,18 +1,19 @@
 """What a run leaves behind: tables and tensors with their provenance, whole or not at all."""
 
+import csv
 import importlib.metadata
+import math
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 import yaml
 
@@ -21,12 +22,14 @@ from headpatch.errors import InputError, RunError
 from headpatch.study import Study
 
 if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
+    import pandas
+
     from headpatch.analyses.ablate import Ablation
     from headpatch.analyses.rank import Ranking
     from headpatch.analyses.session import Session
 
 _STAGE = ".headpatch-"
-_PACKAGES = ("torch", "transformers", "numpy", "scipy", "pandas")
+_PACKAGES = ("torch", "transformers", "numpy", "scipy")
 
 
 def check_folder(out: Path) -> None:
@@ -74,24 +77,39 @@ def write_ranking(folder: Path, session: "Session", ranking: "Ranking") -> None:
     torch.save(ranking.without_run, folder / "attention_without_triangle.pt")
     torch.save(ranking.per_head, folder / "per_head_analysis.pt")
     torch.save(ranking.spatial, folder / "spatial_vision_analysis.pt")
-    write_table(folder / "heads.csv", ranking.heads)
+    write_columns(folder / "heads.csv", ranking.columns)
     write_run(folder, session, noise_floor=None)
 
 
 def write_ablation(folder: Path, session: "Session", ablation: "Ablation") -> None:
     """Write ``effects.csv`` and ``run.yaml``."""
-    write_table(folder / "effects.csv", ablation.effects)
+    write_columns(
+        folder / "effects.csv",
+        {str(name): list(values) for name, values in ablation.effects.items()},
+    )
     write_run(folder, session, ablation.noise_floor)
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, seven significant digits: what float32 holds."""
-    table.to_csv(path, index=False, float_format="%.7g", lineterminator="\n")
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write a table as CSV; numbers with seven significant digits, which is what float32 holds."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow(_cell(value) for value in row)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.7g}"
+    return value
+
+
+def read_table(path: Path) -> "pandas.DataFrame":
     """Read a table that a run wrote; heads such as ``24.10`` stay text."""
-    return pd.read_csv(path, dtype={"heads": str, "pair": str}, keep_default_na=True)
+    import pandas
+
+    return pandas.read_csv(path, dtype={"heads": str, "pair": str})
 
 
 def read_tensors(path: Path) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from headpatch.pairs.region import Region
 _BUNDLED = "bundled:"
 
 
-def _sequence(value: Any) -> Any:  # noqa: ANN401  YAML has lists only
+def _sequence(value: Any) -> Any:  # YAML has lists only
     return tuple(value) if isinstance(value, list) else value
 
 
-def _words(value: Any) -> Any:  # noqa: ANN401  YAML 1.1 reads a bare Yes as true
+def _words(value: Any) -> Any:  # YAML 1.1 reads a bare Yes as true
     spelled = {True: "Yes", False: "No"}
     items = _sequence(value)
     if not isinstance(items, tuple):
@@ -53,11 +53,13 @@ class AblateOptions(_Strict):
     """See `headpatch.heads.Selection`."""
     kinds: Annotated[
         tuple[Literal["zero", "mean", "resample"], ...],
-        BeforeValidator(_sequence), Field(min_length=1),
+        BeforeValidator(_sequence),
+        Field(min_length=1),
     ] = ("zero", "mean", "resample")
     directions: Annotated[
         tuple[Literal["noising", "denoising"], ...],
-        BeforeValidator(_sequence), Field(min_length=1),
+        BeforeValidator(_sequence),
+        Field(min_length=1),
     ] = ("noising", "denoising")
     positions: Literal["answer", "question", "image", "all"] = "answer"
     controls: Annotated[int, Field(ge=0)] = 20
@@ -152,6 +154,10 @@ class Study(_Strict):
             if not isinstance(place, dict):
                 raise InputError(f"{config}: {section}", repr(place), "a mapping")
             place[name] = value
+        if ("with" in values) != ("without" in values):
+            raise InputError(
+                f"{config}: with, without", "only one of them", "both pictures of the pair"
+            )
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -165,7 +171,7 @@ class Study(_Strict):
 
     def to_yaml(self) -> str:
         """Return the study as YAML; `make` reads it back to an equal study."""
-        values = self.model_dump(mode="json", by_alias=True)
+        values = self.model_dump(by_alias=True)  # not mode="json": it would quote integer keys
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -179,7 +185,7 @@ def _read(config: Path) -> dict[str, Any]:
         raise InputError("--config", f"{config} is not YAML ({where})", "a study file") from None
     if isinstance(values, dict) and set(values) == {"study", "run"}:
         values = values["study"]  # a run.yaml
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError("--config", f"{config} holds no mapping", "keys such as `question:`")
     return values
 
@@ -199,9 +205,7 @@ def _image(path: str) -> Path:
     return Path(path)
 
 
-def _one_line(
-    error: ValidationError, config: Path | None, flags: Mapping[str, Any]
-) -> InputError:
+def _one_line(error: ValidationError, config: Path | None, flags: Mapping[str, Any]) -> InputError:
     first, more = error.errors()[0], error.error_count() - 1
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
@@ -220,10 +224,12 @@ def _expectation(message: str) -> str:
 
 
 def _keys_near(location: tuple[int | str, ...]) -> str:
-    model: Any = Study
+    """The keys that the section at `location` does have."""
+    model: type[BaseModel] = Study
     for part in location[:-1]:
-        field = model.model_fields.get(part) if isinstance(model, type) else None
-        model = field.annotation if field else None
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        model = Study if len(location) == 1 else Expected
+        field = model.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return "those that the documentation lists"
+        model = inner
     return ", ".join(field.alias or name for name, field in model.model_fields.items())

@@ -7,11 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from headpatch.analyses.session import Session
+from headpatch.analyses.session import Session, intervene
 from headpatch.engine.generate import decode
 from headpatch.engine.interventions import Direction, Intervention, Kind
-from headpatch.engine.patching import OnProgress, Outcome, ZMeans, patch
-from headpatch.errors import InputError
+from headpatch.engine.patching import OnProgress, Outcome, ZMeans
 from headpatch.heads import Head, HeadSet
 from headpatch.measures.logits import normalized_effect
 from headpatch.measures.stats import rank_of, spread
@@ -85,10 +84,7 @@ def ablate(
                 asked.extend((members, "control", one) for one in interventions(control, kind))
         asked.extend((members, "noise floor", one) for one in interventions(members, "self"))
     unique = list(dict.fromkeys(one for _, _, one in asked))
-    outcomes = dict(
-        zip(unique, patch(session.vlm, session.base, unique, means, on_progress=on_progress),
-            strict=True)
-    )
+    outcomes = dict(zip(unique, intervene(session, unique, means, on_progress), strict=True))
     nulls: dict[tuple[HeadSet, Kind, Direction], list[float]] = {}
     for members, role, one in asked:
         if role == "control":
@@ -138,18 +134,6 @@ def random_sets(session: Session, members: HeadSet, count: int, seed: int) -> li
     return list(found)
 
 
-def check_positions(session: Session) -> None:
-    """Refuse heads that cannot be changed at the study's positions."""
-    session.prompt.spans.positions(session.study.ablate.positions)
-
-
-def refuse_vision(heads: Sequence[Head]) -> None:
-    """Refuse vision heads, which `ablate` does not change."""
-    for head in heads:
-        if head.tower == "vision":
-            raise InputError("--heads", f"{head} is a vision head", "language-model heads")
-
-
 def _normalized(session: Session, outcome: Outcome) -> float:
     base = session.base
     direction = outcome.intervention.direction
@@ -178,9 +162,7 @@ def _row(session: Session, role: Role, outcome: Outcome) -> dict[str, Any]:
 def _beside(normalized: float, null: Sequence[float]) -> dict[str, float]:
     """How a normalized effect stands to those of the random sets."""
     if not null:
-        return {
-            "control_mean": np.nan, "control_sd": np.nan, "control_n": 0, "control_p": np.nan
-        }
+        return {"control_mean": np.nan, "control_sd": np.nan, "control_n": 0, "control_p": np.nan}
     summary = spread(null)
     return {
         "control_mean": summary.mean,

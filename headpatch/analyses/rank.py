@@ -5,10 +5,10 @@ for the class token and the mean patch query (vision tower).
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -19,6 +19,9 @@ from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.measures import divergence, spatial
+
+if TYPE_CHECKING:
+    import pandas
 
 Saved: TypeAlias = dict[str, Any]
 """Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
@@ -32,29 +35,34 @@ class Ranking:
 
     Attributes
     ----------
-    heads
-        All language-model heads, the largest attention difference first; columns of
-        ``heads.csv``.
+    columns
+        All language-model heads, the largest attention difference first: the columns of
+        ``heads.csv``, by name.
     per_head, spatial, with_run, without_run
         What the four ``.pt`` files hold; ``attention_data/README.md`` gives every key.
     answers
         What the model says of each picture, in full.
     """
 
-    heads: pd.DataFrame
+    columns: dict[str, list[int | float]]
     per_head: Saved
     spatial: Saved
     with_run: Saved
     without_run: Saved
     answers: tuple[str, str]
 
-    @property
-    def order(self) -> tuple[Head, ...]:
-        """The heads, the largest attention difference first."""
-        return tuple(
-            Head(int(layer), int(head))
-            for layer, head in zip(self.heads["layer"], self.heads["head"], strict=True)
-        )
+    @cached_property
+    def heads(self) -> "pandas.DataFrame":
+        """Give `columns` as a table (imports pandas, which `headpatch rank` does without)."""
+        import pandas
+
+        return pandas.DataFrame(self.columns)
+
+    def top(self, count: int) -> list[dict[str, int | float]]:
+        """Return the first rows of the table."""
+        names = list(self.columns)
+        rows = zip(*(self.columns[name][:count] for name in names), strict=True)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def rank(session: Session) -> Ranking:
@@ -69,7 +77,8 @@ def rank(session: Session) -> Ranking:
     mask = spatial.region_mask(boxes, session.pair.region.box)
     if not mask.any():
         raise InputError(
-            "--region", f"{session.pair.region.name} holds no patch centre",
+            "--region",
+            f"{session.pair.region.name} holds no patch centre",
             f"a box around at least one of the {len(boxes)} patches the model sees",
         )
     top = min(session.study.rank.top, session.vlm.lm.grid.layers * session.vlm.lm.grid.heads)
@@ -77,7 +86,7 @@ def rank(session: Session) -> Ranking:
     per_head = _per_head(rows, mask, top)
     answers = generate(session.vlm, session.prompt)
     return Ranking(
-        heads=_table(per_head),
+        columns=_columns(per_head),
         per_head=_tensors(per_head),
         spatial=_tensors(_spatial(session, rows, mask)),
         with_run=_run(session, WITH, answers[WITH]),
@@ -127,13 +136,13 @@ def _per_head(
     }
 
 
-def _table(per_head: Saved) -> pd.DataFrame:
-    layers, heads = per_head["diff"].shape
-    layer, head = np.divmod(np.arange(layers * heads), heads)
-    columns = {"rank": per_head["rank"].ravel(), "layer": layer, "head": head}
+def _columns(per_head: Saved) -> dict[str, list[int | float]]:
+    by_rank = per_head["rank"].ravel().argsort()
+    layer, head = np.divmod(by_rank, per_head["rank"].shape[1])
+    columns = {"rank": per_head["rank"].ravel()[by_rank], "layer": layer, "head": head}
     for name in ("diff", "with", "without", "diff_raw", "with_raw", "without_raw"):
-        columns[name] = per_head[name].ravel()
-    return pd.DataFrame(columns).sort_values("rank", ignore_index=True)
+        columns[name] = per_head[name].ravel()[by_rank]
+    return {name: values.tolist() for name, values in columns.items()}
 
 
 def _spatial(
@@ -152,9 +161,7 @@ def _spatial(
         "quadrant_names": list(spatial.QUADRANTS),
         "quadrants_by_layer_with": quadrants[WITH].mean(1),
         "quadrants_by_layer_without": quadrants[WITHOUT].mean(1),
-        "divergence_overall": {
-            name: float(value) for name, value in _divergences(overall).items()
-        },
+        "divergence_overall": {name: float(value) for name, value in _divergences(overall).items()},
         "divergence_lm": _divergences(by_layer),
     }
     _add_difference(found, "quadrants", quadrants.mean((1, 2)))
@@ -181,12 +188,15 @@ def _add_difference(
 
 
 def _divergences(runs: Float[np.ndarray, "runs *rest tokens"]) -> Saved:
+    """Divergences of two runs' distributions; NaN where a run has no attention to the image."""
     p, q = runs[WITH], runs[WITHOUT]
-    return {
-        "kl": divergence.kl(p, q),
-        "js": divergence.js(p, q),
-        "js_distance": divergence.js_distance(p, q),
-    }
+    there = (p.sum(-1) > 0) & (q.sum(-1) > 0)
+    found: Saved = {}
+    for name in ("kl", "js", "js_distance"):
+        measured = np.full(there.shape, np.nan)
+        measured[there] = getattr(divergence, name)(p[there], q[there])
+        found[name] = measured
+    return found
 
 
 def _patch_keys(session: Session, rows: Tensor) -> Float[np.ndarray, "runs layers heads patches"]:
@@ -222,7 +232,8 @@ def _run(session: Session, run: int, answer: str) -> Saved:
         "valid": session.valid,
     }
     for name, kept in (
-        ("vision_cls_rows", trace.vision_class_rows), ("vision_patch_rows", trace.vision_patch_rows)
+        ("vision_cls_rows", trace.vision_class_rows),
+        ("vision_patch_rows", trace.vision_patch_rows),
     ):
         if kept is not None:
             found[name] = torch.from_numpy(_patch_keys(session, kept)[run]).float()

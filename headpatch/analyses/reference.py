@@ -30,7 +30,7 @@ def mean_z(session: Session, on_progress: OnProgress | None = None) -> ZMeans:
         prompt = encode(session.vlm, images, study.question, study.answers, study.prompt)
         trace = forward(session.vlm, prompt, keep=Keep(z=("lm",)))
         for sums, z in zip(total, trace.z["lm"], strict=True):
-            sums += z.float().sum(0)
+            sums.add_(z.float().sum(0))
         if on_progress:
             on_progress(done + 1, count)
     return {"lm": [sums / (2 * count) for sums in total]}

@@ -1,13 +1,16 @@
 """What every analysis of one pair starts from: the model, the pair and its two untouched runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headpatch.engine.forward import Keep
-from headpatch.engine.patching import Baseline, run_pair
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.patching import Baseline, OnProgress, Outcome, ZMeans, patch, run_pair
+from headpatch.engine.sweep import Check, check, suffix_start, widen
 from headpatch.errors import InputError
-from headpatch.heads import Tower
 from headpatch.models.load import load
 from headpatch.models.prompt import Prompt, encode
+from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
 from headpatch.study import Study
@@ -23,6 +26,8 @@ class Session:
         Rows of every head in both towers, and z of the language model.
     valid
         Whether LD_with > 0 > LD_without; only a forced study may be invalid.
+    fast
+        How the widening pass did against the plain path, if heads are to be changed.
     """
 
     study: Study
@@ -30,6 +35,7 @@ class Session:
     pair: Pair
     base: Baseline
     valid: bool
+    fast: Check | None = None
 
     @property
     def prompt(self) -> Prompt:
@@ -37,13 +43,15 @@ class Session:
         return self.base.prompt
 
 
-def open_session(study: Study, vlm: VLM | None = None, z: tuple[Tower, ...] = ()) -> Session:
+def open_session(
+    study: Study, vlm: VLM | None = None, positions: Positions | None = None
+) -> Session:
     """Load the model (unless given), read the pair and run both pictures.
 
     Parameters
     ----------
-    z
-        Towers whose z is kept, for interventions.
+    positions
+        Where heads are to be changed; None if none are.
 
     Raises
     ------
@@ -55,7 +63,11 @@ def open_session(study: Study, vlm: VLM | None = None, z: tuple[Tower, ...] = ()
     prompt = encode(
         vlm, [pair.with_image, pair.without_image], pair.question, study.answers, study.prompt
     )
-    base = run_pair(vlm, prompt, Keep(lm_rows=True, vision_rows=True, z=z))
+    keep = Keep(lm_rows=True, vision_rows=True)
+    if positions is not None:
+        suffix = suffix_start(prompt.spans, positions)
+        keep = Keep(lm_rows=True, z=("lm",), suffix=suffix)
+    base = run_pair(vlm, prompt, keep)
     valid = base.ld_with > 0 > base.ld_without
     if not valid and not study.force:
         yes, no = study.answers
@@ -66,4 +78,16 @@ def open_session(study: Study, vlm: VLM | None = None, z: tuple[Tower, ...] = ()
             f"LD_with > 0 > LD_without ({yes} with the object, {no} without it)",
             "Change the question or the pictures, or use --force to run it marked as invalid.",
         )
-    return Session(study, vlm, pair, base, valid)
+    fast = check(vlm, base, positions) if positions is not None else None
+    return Session(study, vlm, pair, base, valid, fast)
+
+
+def intervene(
+    session: Session,
+    interventions: Sequence[Intervention],
+    means: ZMeans | None = None,
+    on_progress: OnProgress | None = None,
+) -> list[Outcome]:
+    """Run interventions by widening passes where they are exact for the model, else plainly."""
+    run = widen if session.fast is not None and session.fast.exact else patch
+    return run(session.vlm, session.base, interventions, means, on_progress=on_progress)

@@ -31,7 +31,7 @@ class Tap(Protocol):
         key: Float[Tensor, "batch kv_heads keys head_dim"],
         value: Float[Tensor, "batch kv_heads keys value_dim"],
         mask: Tensor | None,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> Float[Tensor, "batch queries heads value_dim"]:
         """Return z."""
         ...
@@ -43,7 +43,7 @@ def attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """Be transformers' sdpa attention, unless a tap hangs on `module`."""
     tap: Tap | None = module.__dict__.get(_TAP)
@@ -53,10 +53,15 @@ def attention(
 
 
 def plain_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
-    **options: Any,  # noqa: ANN401
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    **options: Any,
 ) -> Tensor:
     """Return z as transformers' sdpa attention computes it, ``[batch, queries, heads, dim]``."""
+    z: Tensor
     z, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
     return z
 
@@ -98,7 +103,7 @@ def attention_rows(
     queries: Int[Tensor, " chosen"],
     allowed: Bool[Tensor, "batch heads chosen keys"] | None = None,
     scaling: float | None = None,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Float[Tensor, "batch heads chosen keys"]:
     """Return the attention of the chosen queries to every key, in float32.
 

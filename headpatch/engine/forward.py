@@ -5,6 +5,7 @@ Every row of a batch is a whole forward pass; edits say which rows differ from t
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from headpatch.engine.attention import attention_rows, plain_attention, tapped, weigh
 from headpatch.engine.interventions import Cut, ZEdit
+from headpatch.engine.prefill import Capture, Prefill, split
 from headpatch.errors import RunError
 from headpatch.heads import Tower
 from headpatch.models.prompt import Prompt
@@ -34,11 +36,14 @@ class Keep:
         For every vision head: the class token's row, and the mean row of the patch queries.
     z
         Towers whose z is kept, at every position.
+    suffix
+        Keep what a widening pass needs to change z from this position on.
     """
 
     lm_rows: bool = False
     vision_rows: bool = False
     z: tuple[Tower, ...] = ()
+    suffix: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +57,24 @@ class Trace:
     lm_rows
         Shape ``[batch, layers, heads, tokens]``.
     vision_class_rows, vision_patch_rows
-        Shape ``[images, vision layers, vision heads, vision tokens]``, the class token (if any) included as a key.
+        Shape ``[images, vision layers, vision heads, vision tokens]``, the class token (if any)
+        included as a key.
     z
         By tower and layer: shape ``[batch, tokens, heads, head_dim]``.
+    prefills
+        One a row of the batch, if a suffix was kept.
     """
 
     logits: Float[Tensor, "batch vocabulary"]
     lm_rows: Float[Tensor, "batch layers heads tokens"] | None = None
-    vision_class_rows: Float[Tensor, "images vision_layers vision_heads vision_tokens"] | None = None
-    vision_patch_rows: Float[Tensor, "images vision_layers vision_heads vision_tokens"] | None = None
+    vision_class_rows: Float[Tensor, "images vision_layers vision_heads vision_tokens"] | None = (
+        None
+    )
+    vision_patch_rows: Float[Tensor, "images vision_layers vision_heads vision_tokens"] | None = (
+        None
+    )
     z: dict[Tower, list[Tensor]] = field(default_factory=dict)
+    prefills: tuple[Prefill, ...] = ()
 
     def ld(self, prompt: Prompt) -> Float[Tensor, " batch"]:
         """Logit(Yes) - logit(No) of each row."""
@@ -78,20 +91,29 @@ class _Site:
     class_and_patches: bool = False
     class_token: bool = False
     keep_z: bool = False
+    capture: Capture | None = None
+    layer: int = 0
     row: Tensor | None = None
     class_row: Tensor | None = None
     patch_row: Tensor | None = None
     z: Tensor | None = None
 
     def __call__(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
-        **options: Any,  # noqa: ANN401
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **options: Any,
     ) -> Tensor:
         z = plain_attention(module, query, key, value, mask, **options)
         if self.cuts:
             z = self._cut(z, module, query, key, value, mask, options)
         if self.keep_z:
             self.z = z
+        if self.capture is not None:
+            self.capture.keep(self.layer, key, value, mask, z)
         if self.edits:
             z = z.clone()
             for edit in self.edits:
@@ -107,8 +129,14 @@ class _Site:
         return z
 
     def _cut(
-        self, z: Tensor, module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
-        mask: Tensor | None, options: dict[str, Any],
+        self,
+        z: Tensor,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        options: dict[str, Any],
     ) -> Tensor:
         queries = torch.cat([cut.queries for cut in self.cuts]).unique().to(z.device)
         allowed = torch.ones(
@@ -125,7 +153,11 @@ class _Site:
         return z
 
     def _average(
-        self, module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None,
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        mask: Tensor | None,
         options: dict[str, Any],
     ) -> None:
         first = int(self.class_token)
@@ -178,7 +210,14 @@ def forward(
     for tower in keep.z:
         for module in vlm.stack(tower).attentions:
             sites[module].keep_z = True
-    with tapped(vlm.model, dict(sites)):
+    with ExitStack() as stack:
+        capture = None
+        if keep.suffix is not None:
+            capture = Capture(keep.suffix, prompt.spans.length)
+            stack.enter_context(capture.hooked(vlm))
+            for index, module in enumerate(vlm.lm.attentions):
+                sites[module].capture, sites[module].layer = capture, index
+        stack.enter_context(tapped(vlm.model, dict(sites)))
         output = vlm.model(**prompt.inputs, use_cache=False, logits_to_keep=1)
     logits = output.logits[:, -1].float()
     if not torch.isfinite(logits).all():
@@ -189,14 +228,23 @@ def forward(
     vision = vlm.vision.attentions if keep.vision_rows and vlm.vision is not None else ()
     return Trace(
         logits,
-        lm_rows=_stacked([sites[module].row for module in vlm.lm.attentions] if keep.lm_rows else []),
+        lm_rows=_stacked(
+            [sites[module].row for module in vlm.lm.attentions] if keep.lm_rows else []
+        ),
         vision_class_rows=_stacked([sites[module].class_row for module in vision]),
         vision_patch_rows=_stacked([sites[module].patch_row for module in vision]),
         z={
             tower: [_there(sites[module].z) for module in vlm.stack(tower).attentions]
             for tower in keep.z
         },
+        prefills=_prefills(capture, logits, len(vlm.lm.layers)),
     )
+
+
+def _prefills(capture: Capture | None, logits: Tensor, layers: int) -> tuple[Prefill, ...]:
+    if capture is None:
+        return ()
+    return tuple(split(capture.layers(layers), logits, capture.start, capture.tokens))
 
 
 def _there(tensor: Tensor | None) -> Tensor:

@@ -106,8 +106,11 @@ def patch(
             for row, index in enumerate(chunk, start=1):
                 effect = float(ld[row] - ld[0])
                 outcomes[index] = Outcome(
-                    interventions[index], untouched + effect, effect,
-                    int(tokens[row]), int(tokens[0]),
+                    interventions[index],
+                    untouched + effect,
+                    effect,
+                    int(tokens[row]),
+                    int(tokens[0]),
                 )
             if on_progress:
                 on_progress(len(outcomes), len(interventions))

@@ -14,7 +14,7 @@ class AnswerTokens:
     no: int
 
 
-def find_answers(tokenizer: Any, prompt: str, continuations: tuple[str, str]) -> AnswerTokens:  # noqa: ANN401
+def find_answers(tokenizer: Any, prompt: str, continuations: tuple[str, str]) -> AnswerTokens:
     """Find the two ids in context.
 
     Parameters
@@ -40,13 +40,16 @@ def find_answers(tokenizer: Any, prompt: str, continuations: tuple[str, str]) ->
         if ids[: len(before)] != before or len(added) != 1:
             pieces = tokenizer.convert_ids_to_tokens(ids[max(len(before) - 1, 0) :])
             raise InputError(
-                "answers", f"{text.strip()!r} is not one token after the prompt (it gives {pieces})",
-                "answers of one token each", "Set `answers` in the study, such as [Yes, No].",
+                "answers",
+                f"{text.strip()!r} is not one token after the prompt (it gives {pieces})",
+                "answers of one token each",
+                "Set `answers` in the study, such as [Yes, No].",
             )
         found.append(added[0])
     if found[0] == found[1]:
         raise InputError(
-            "answers", f"{continuations[0].strip()!r} and {continuations[1].strip()!r} are the "
-            "same token", "two answers that differ in their first token",
+            "answers",
+            f"{continuations[0].strip()!r} and {continuations[1].strip()!r} are the same token",
+            "two answers that differ in their first token",
         )
     return AnswerTokens(*found)

@@ -42,4 +42,3 @@ FAMILIES: dict[str, Family] = {
     "vipllava": Family(vision=_CLIP, class_token=True),
 }
 """Families by ``config.model_type``."""
-

@@ -74,9 +74,7 @@ def _source(name: str) -> tuple[str, bool]:
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
     if looks_local or "/" not in name:
         found = f"{name} is {'a file' if Path(name).exists() else 'not there'}"
-        raise InputError(
-            "--model", found, "demo, a model's folder, or a hub id such as owner/name"
-        )
+        raise InputError("--model", found, "demo, a model's folder, or a hub id such as owner/name")
     return name, False
 
 
@@ -85,12 +83,16 @@ def _check_folder(folder: Path, name: str) -> None:
         raise InputError("--model", f"{name} has no config.json", "a folder saved by transformers")
     if not any((folder / file).is_file() for file in _PROCESSOR_FILES):
         raise InputError(
-            "--model", f"{name} has no processor", f"one of {', '.join(_PROCESSOR_FILES)} in it",
+            "--model",
+            f"{name} has no processor",
+            f"one of {', '.join(_PROCESSOR_FILES)} in it",
             "Save it there with processor.save_pretrained(folder).",
         )
     if not list(folder.glob("*.safetensors")):
         raise InputError(
-            "--model", f"{name} has no weights", "*.safetensors files in it",
+            "--model",
+            f"{name} has no weights",
+            "*.safetensors files in it",
             "Convert other formats with model.save_pretrained(folder).",
         )
 
@@ -122,7 +124,8 @@ def _load_model(source: str, name: str, device: torch.device, dtype: str) -> Pre
         raise _bad_model(name, "it does not load", error) from error
     if missing := sorted(report["missing_keys"]):
         raise InputError(
-            "--model", f"{name} lacks {len(missing)} weights (first: {missing[0]})",
+            "--model",
+            f"{name} lacks {len(missing)} weights (first: {missing[0]})",
             "a complete checkpoint of the configured architecture",
         )
     if dtype == "auto" and 4 * model.num_parameters() < _SMALL:
@@ -142,7 +145,9 @@ def _dtype(dtype: str) -> torch.dtype | str:
 def _bad_model(name: str, what: str, error: Exception) -> InputError:
     first = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
     return InputError(
-        "--model", f"{name}: {what} ({first})", "a complete vision-language model",
+        "--model",
+        f"{name}: {what} ({first})",
+        "a complete vision-language model",
         _LOCAL_WAY_OUT if not Path(name).is_dir() else "",
     )
 
@@ -172,7 +177,10 @@ def _fingerprint(model: PreTrainedModel, folder: Path | None) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide transformers' notices (torchvision missing, say) and its own progress bars."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    verbosity, bars = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
     transformers_logging.set_verbosity(logging.CRITICAL)
     transformers_logging.disable_progress_bar()
     try:

@@ -27,7 +27,7 @@ class Patches:
 
 
 def patch_boxes(
-    image_processor: Any,  # noqa: ANN401  transformers gives these no common type
+    image_processor: Any,  # transformers gives these no common type
     size: tuple[int, int],
     patch: int,
 ) -> Patches:
@@ -48,7 +48,7 @@ def patch_boxes(
         crop = (image_processor.crop_size["width"], image_processor.crop_size["height"])
     columns, rows = (side // patch for side in crop)
     across, down = (
-        (np.arange(count + 1) * patch + (whole - cropped) / 2) / whole
+        (np.arange(count + 1) * patch + (whole - cropped) // 2) / whole
         for count, whole, cropped in zip((columns, rows), resized, crop, strict=True)
     )
     left, top = np.meshgrid(across[:-1], down[:-1])
@@ -57,13 +57,16 @@ def patch_boxes(
     return Patches(boxes, (rows, columns))
 
 
-def _resized(image_processor: Any, size: tuple[int, int]) -> tuple[float, float]:  # noqa: ANN401
+def _resized(image_processor: Any, size: tuple[int, int]) -> tuple[int, int]:
     if not getattr(image_processor, "do_resize", False):
         return size
     target = image_processor.size
-    if shortest := target.get("shortest_edge"):
-        scale = shortest / min(size)
-        return size[0] * scale, size[1] * scale
+    shortest = target.get("shortest_edge")
+    if shortest and not target.get("longest_edge"):
+        width, height = (int(shortest * side / min(size)) for side in size)  # as transformers does
+        return width, height
     if "width" in target and "height" in target:
         return target["width"], target["height"]
-    raise InputError("--model", f"a processor with size {dict(target)}", "one that resizes to a size")
+    raise InputError(
+        "--model", f"a processor with size {dict(target)}", "one that resizes to a size"
+    )

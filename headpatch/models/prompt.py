@@ -101,8 +101,10 @@ def encode(
     for other in encoded[1:]:
         if not torch.equal(first["input_ids"], other["input_ids"]):
             raise InputError(
-                "--with, --without", "the two pictures give different image tokens",
-                "pictures of one size", "Resize them to the same width and height.",
+                "--with, --without",
+                "the two pictures give different image tokens",
+                "pictures of one size",
+                "Resize them to the same width and height.",
             )
     inputs = {key: torch.cat([one[key] for one in encoded]).to(vlm.device) for key in first}
     for key, value in inputs.items():
@@ -113,8 +115,10 @@ def encode(
     extra = len(spans.image) - len(patches.boxes)
     if extra not in (0, 1):
         raise InputError(
-            "--model", f"{len(spans.image)} image tokens for {len(patches.boxes)} patches",
-            "one token a patch", "Its processor_config.json may lack num_additional_image_tokens.",
+            "--model",
+            f"{len(spans.image)} image tokens for {len(patches.boxes)} patches",
+            "one token a patch",
+            "Its processor_config.json may lack num_additional_image_tokens.",
         )
     words = find_answers(_tokenizer(vlm), text, _continuations(vlm, question, answers, text))
     return Prompt(inputs, len(images), spans, patches, spans.image[extra:], words, text)
@@ -140,7 +144,7 @@ def image_token_id(vlm: VLM) -> int:
     raise InputError("--model", f"{vlm.name} has no image token", "a vision-language model")
 
 
-def _tokenizer(vlm: VLM) -> Any:  # noqa: ANN401
+def _tokenizer(vlm: VLM) -> Any:
     return vlm.processor.tokenizer
 
 
@@ -164,7 +168,8 @@ def _encode_one(vlm: VLM, image: Image.Image, text: str) -> dict[str, Tensor]:
         )
     except (TypeError, ValueError) as error:
         raise InputError(
-            "--model", f"{vlm.name}: its processor refuses the prompt ({error})",
+            "--model",
+            f"{vlm.name}: its processor refuses the prompt ({error})",
             "a processor that fits the model",
         ) from error
     return dict(batch)
@@ -172,16 +177,16 @@ def _encode_one(vlm: VLM, image: Image.Image, text: str) -> dict[str, Tensor]:
 
 def _chat(vlm: VLM, question: str, answer: str | None) -> str:
     processor: Any = vlm.processor
-    turns = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
-    ]
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     if answer is not None:
         turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     try:
         return str(processor.apply_chat_template(turns, add_generation_prompt=answer is None))
     except (ValueError, AttributeError) as error:
         raise InputError(
-            "--model", f"{vlm.name} has no chat template ({error})", "one in its processor",
+            "--model",
+            f"{vlm.name} has no chat template ({error})",
+            "one in its processor",
             "Or set `prompt` in the study, such as 'USER: <image>\\n{question} ASSISTANT:'.",
         ) from None
 

@@ -66,7 +66,8 @@ def find_spans(input_ids: Int[Tensor, " tokens"], image_token_id: int) -> Spans:
     image = (input_ids == image_token_id).nonzero().flatten()
     if len(image) == 0:
         raise InputError(
-            "--model", "its prompt holds no image token", "a vision-language model and a prompt "
-            "with its image token",
+            "--model",
+            "its prompt holds no image token",
+            "a vision-language model and a prompt with its image token",
         )
     return Spans(len(input_ids), image)

@@ -55,12 +55,14 @@ class VLM:
     @property
     def device(self) -> torch.device:
         """Where the inputs go."""
-        return self.model.device
+        device: torch.device = self.model.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""
-        return self.model.dtype
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
     @cached_property
     def family(self) -> Family:

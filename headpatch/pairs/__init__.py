@@ -1,1 +1,1 @@
-
+"""What is looked at: drawn scenes, pairs of pictures, and regions of them."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from headpatch.errors import InputError
@@ -54,7 +55,7 @@ def read_image(path: Path, argument: str) -> Image.Image:
     try:
         with Image.open(path) as opened:
             opened.load()
-            image = ImageOps.exif_transpose(opened)
+            image = _eight_bits(ImageOps.exif_transpose(opened))
             if image.has_transparency_data:
                 image = image.convert("RGBA")
                 canvas = Image.new("RGBA", image.size, "white")
@@ -71,6 +72,15 @@ def read_image(path: Path, argument: str) -> Image.Image:
             "a complete image file",
             "It may be truncated; save or download it again.",
         ) from None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey, which PIL's own conversion would clip to white."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 bits a channel")
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
 
 
 def make_pair(

@@ -64,7 +64,7 @@ _STYLE: Final[dict[str, Any]] = {
     "lines.linewidth": 1.1,
     "lines.markersize": 3.5,
     "hatch.linewidth": 0.5,
-    "savefig.dpi": 300,
+    "savefig.dpi": 200,  # of a PNG; name the file .pdf or .svg for print
     "pdf.fonttype": 42,
 }
 

@@ -24,13 +24,13 @@ def draw_ranking(folder: Path, overlays: int) -> None:
         plots.vision_encoder_layers(spatial, folder / "vision_encoder_layers.png", **words)
     plots.divergence_analysis(spatial, folder / "divergence_analysis.png", **words)
     if overlays:
-        heads = read_table(folder / "heads.csv").head(overlays)
+        first = per_head["rank"].ravel().argsort()[:overlays]
         plots.attention_overlays(
             Image.fromarray(np.asarray(present["image"])),
             Image.fromarray(np.asarray(absent["image"])),
             present,
             absent,
-            [(int(layer), int(head)) for layer, head in zip(heads["layer"], heads["head"], strict=True)],
+            [divmod(int(index), per_head["rank"].shape[1]) for index in first],
             folder / "attention_overlays.png",
             **words,
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import matplotlib.colors
     import PIL.Image
 
-_LONGEST_SIDE = 900  # pixels of a drawn image: more than a 7-inch page resolves
+_LONGEST_SIDE = 500  # pixels of a drawn image: what its part of a 7-inch page resolves
 _TALLEST = 60.0  # inches of images: past it, rows shrink
 
 

@@ -1,6 +1,6 @@
 """Tables for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,7 +12,7 @@ from rich.text import Text
 from headpatch.study import Expected
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
 
 _VISION_ROWS = 5
 
@@ -25,24 +25,32 @@ def answers(question: str, runs: Mapping[str, tuple[str, float]]) -> RenderableT
     return table
 
 
-def top_heads(heads: "pd.DataFrame", top: int) -> RenderableType:
+def top_heads(heads: Sequence[Mapping[str, float]]) -> RenderableType:
     """Show the ranking's first heads as the seed does, and their raw mass."""
     table = _table(
-        "Rank", "Layer", "Head", "Diff", "With", "Without", "raw diff", "raw with", "raw without",
+        "Rank",
+        "Layer",
+        "Head",
+        "Diff",
+        "With",
+        "Without",
+        "raw diff",
+        "raw with",
+        "raw without",
         title="Attention to the region from the answer position\n"
         "(share of the image attention; raw: of all attention)",
     )
     columns = ("diff", "with", "without", "diff_raw", "with_raw", "without_raw")
-    for row in heads.head(top).to_dict("records"):
+    for row in heads:
         figures = [
             f"{row[name]:+.4f}" if name.startswith("diff") else f"{row[name]:.4f}"
             for name in columns
         ]
-        table.add_row(*(str(row[name]) for name in ("rank", "layer", "head")), *figures)
+        table.add_row(*(f"{row[name]:.0f}" for name in ("rank", "layer", "head")), *figures)
     return table
 
 
-def layers(layer_counts: Any, top: int) -> str:  # noqa: ANN401  a tensor, read as a list
+def layers(layer_counts: Any, top: int) -> str:  # a tensor, read as a list
     """Say which layers the top heads come from."""
     counts = {layer: int(count) for layer, count in enumerate(layer_counts) if count}
     listed = ", ".join(f"{layer} ({count})" for layer, count in counts.items())
@@ -52,12 +60,18 @@ def layers(layer_counts: Any, top: int) -> str:  # noqa: ANN401  a tensor, read 
 def quadrants(spatial: Mapping[str, Any]) -> RenderableType:
     """Show where attention falls, mean over all heads."""
     table = _table(
-        "Quadrant", "With", "Without", "Difference",
+        "Quadrant",
+        "With",
+        "Without",
+        "Difference",
         title="Four quadrants (share of image attention, mean over heads)",
     )
     rows = zip(
-        spatial["quadrant_names"], spatial["quadrants_with"], spatial["quadrants_without"],
-        spatial["quadrants_diff"], strict=True,
+        spatial["quadrant_names"],
+        spatial["quadrants_with"],
+        spatial["quadrants_without"],
+        spatial["quadrants_diff"],
+        strict=True,
     )
     for name, present, absent, difference in rows:
         table.add_row(name, f"{present:.4f}", f"{absent:.4f}", f"{difference:+.4f}")
@@ -67,7 +81,12 @@ def quadrants(spatial: Mapping[str, Any]) -> RenderableType:
 def vision(spatial: Mapping[str, Any]) -> RenderableType:
     """Show the vision layers whose attention to the region differs most."""
     table = _table(
-        "Layer", "With", "Without", "Difference", "class token", "",
+        "Layer",
+        "With",
+        "Without",
+        "Difference",
+        "class token",
+        "",
         title=f"Vision encoder: the {_VISION_ROWS} layers that differ most\n"
         "(region's share of the patch attention, mean over patch queries and heads)",
     )
@@ -90,7 +109,10 @@ def vision(spatial: Mapping[str, Any]) -> RenderableType:
 def divergences(spatial: Mapping[str, Any]) -> RenderableType:
     """Show the overall divergence, and the layers of each tower where it is largest."""
     table = _table(
-        "Attention of", "KL (nats)", "JS (nats)", "JS distance",
+        "Attention of",
+        "KL (nats)",
+        "JS (nats)",
+        "JS distance",
         title="Divergence of where attention falls, with against without",
     )
     _divergence_row(table, "all LM heads", spatial["divergence_overall"])
@@ -101,7 +123,7 @@ def divergences(spatial: Mapping[str, Any]) -> RenderableType:
     return table
 
 
-def effects(named: "pd.DataFrame", floor: float) -> RenderableType:
+def effects(named: "pandas.DataFrame", floor: float) -> RenderableType:
     """Show what each intervention did, beside random heads of the same layers: a table a set."""
     first = named.iloc[0]
     parts: list[RenderableType] = [
@@ -124,9 +146,16 @@ def effects(named: "pd.DataFrame", floor: float) -> RenderableType:
     return Group(*parts)
 
 
-def _effects_of(heads: str, rows: "pd.DataFrame", floor: float) -> RenderableType:
+def _effects_of(heads: str, rows: "pandas.DataFrame", floor: float) -> RenderableType:
     table = _table(
-        "kind", "direction", "LD", "effect", "norm.", "random heads", "p", "first word",
+        "kind",
+        "direction",
+        "LD",
+        "effect",
+        "norm.",
+        "random heads",
+        "p",
+        "first word",
         title=f"{'heads' if '+' in heads else 'head'} {heads}",
     )
     for row in rows.to_dict("records"):
@@ -148,17 +177,17 @@ def _effects_of(heads: str, rows: "pd.DataFrame", floor: float) -> RenderableTyp
 
 
 def expected(
-    published: Expected, heads: "pd.DataFrame", spatial: Mapping[str, Any]
+    published: Expected, heads: Sequence[Mapping[str, float]], spatial: Mapping[str, Any]
 ) -> RenderableType:
     """Show published figures beside what was measured."""
     table = _table("Figure", "Published", "Measured", title=f"Published by {published.source}")
-    measured = heads.set_index(["layer", "head"])
+    measured = {(row["layer"], row["head"]): row for row in heads}
     for one in published.heads:
-        where = (one.layer, one.head)
-        found = measured.loc[where] if where in measured.index else None
+        found = measured.get((one.layer, one.head))
         for name, value in (("diff", one.diff), ("with", one.with_), ("without", one.without)):
             table.add_row(
-                f"head {one.layer}.{one.head} {name}", f"{value:.4f}",
+                f"head {one.layer}.{one.head} {name}",
+                f"{value:.4f}",
                 "no such head" if found is None else f"{found[name]:.4f}",
             )
     for name, (present, absent) in published.quadrants.items():
@@ -169,16 +198,17 @@ def expected(
             )
     for measure, value in published.divergence.items():
         table.add_row(
-            f"overall {_NAMES[measure]}", f"{value:.4f}",
+            f"overall {_NAMES[measure]}",
+            f"{value:.4f}",
             f"{spatial['divergence_overall'][measure]:.4f}",
         )
     for layer, value in published.vision_diff.items():
-        found = _at(spatial.get("vision_patch_diff"), layer)
-        table.add_row(f"vision layer {layer} difference", f"{value:+.4f}", found)
+        shown = _at(spatial.get("vision_patch_diff"), layer)
+        table.add_row(f"vision layer {layer} difference", f"{value:+.4f}", shown)
     for layer, measures in published.vision_divergence.items():
         for measure, value in measures.items():
-            found = _at(spatial.get("divergence_vision_patch", {}).get(measure), layer)
-            table.add_row(f"vision layer {layer} {_NAMES[measure]}", f"{value:.4f}", found)
+            shown = _at(spatial.get("divergence_vision_patch", {}).get(measure), layer)
+            table.add_row(f"vision layer {layer} {_NAMES[measure]}", f"{value:.4f}", shown)
     return table
 
 
@@ -190,7 +220,7 @@ def files(folder: str, names: list[str]) -> RenderableType:
 _NAMES = {"kl": "KL", "js": "JS divergence", "js_distance": "JS distance"}
 
 
-def _at(values: Any, layer: int) -> str:  # noqa: ANN401  a tensor or nothing
+def _at(values: Any, layer: int) -> str:  # a tensor or nothing
     if values is None or layer >= len(values):
         return "no such layer"
     return f"{values[layer]:.4f}"

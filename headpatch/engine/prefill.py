@@ -1,0 +1,179 @@
+"""What one ordinary pass leaves behind for the widening pass to start from."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headpatch.errors import RunError
+from headpatch.models.vlm import VLM
+
+
+@dataclass(frozen=True, eq=False)
+class LayerState:
+    """One decoder layer of a pass, cut at the first position that may change.
+
+    Attributes
+    ----------
+    hidden
+        The layer's input from that position on: ``[runs, suffix, width]``.
+    key, value
+        What those positions attend to before it: ``[runs, kv_heads, prefix, dim]``.
+    mask
+        As transformers passed it, rows of the suffix only: ``[runs or 1, heads or 1, suffix,
+        tokens]``; None where it is plainly causal.
+    z
+        ``[runs, suffix, heads, dim]``.
+    options
+        The layer's other arguments (rotary embeddings and such), cut likewise.
+    """
+
+    hidden: Float[Tensor, "runs suffix width"]
+    key: Float[Tensor, "runs kv_heads prefix head_dim"]
+    value: Float[Tensor, "runs kv_heads prefix dim"]
+    mask: Tensor | None
+    z: Float[Tensor, "runs suffix heads dim"]
+    options: dict[str, Any]
+
+    def run(self, index: int, runs: int) -> "LayerState":
+        """Return one run of the batch."""
+        one = slice(index, index + 1)
+        mask = self.mask
+        if mask is not None and len(mask) == runs:
+            mask = mask[one]
+        options = {
+            name: _pick(value, index, runs, _BATCH.get(name))
+            for name, value in self.options.items()
+        }
+        return LayerState(
+            self.hidden[one], self.key[one], self.value[one], mask, self.z[one], options
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Prefill:
+    """A pass of one run, ready to be widened.
+
+    Attributes
+    ----------
+    start
+        First position that may change; everything before it stays as it was.
+    tokens
+        Length of the prompt.
+    logits
+        The untouched run's answer logits, ``[vocabulary]``.
+    """
+
+    start: int
+    tokens: int
+    layers: tuple[LayerState, ...]
+    logits: Float[Tensor, " vocabulary"]
+
+
+@dataclass(eq=False)
+class Capture:
+    """Collects `LayerState`s while a pass runs."""
+
+    start: int
+    tokens: int
+    inputs: dict[int, tuple[Tensor, dict[str, Any]]] = field(default_factory=dict)
+    attention: dict[int, tuple[Tensor, Tensor, Tensor | None, Tensor]] = field(default_factory=dict)
+
+    def keep(self, layer: int, key: Tensor, value: Tensor, mask: Tensor | None, z: Tensor) -> None:
+        """Take what the attention function saw at `layer`."""
+        if mask is not None:
+            mask = mask[..., self.start :, : self.tokens]
+        prefix = slice(0, self.start)
+        self.attention[layer] = (key[:, :, prefix], value[:, :, prefix], mask, z[:, self.start :])
+
+    @contextmanager
+    def hooked(self, vlm: VLM) -> Iterator[None]:
+        """Watch the decoder layers' inputs for the length of one pass."""
+        with ExitStack() as stack:
+            for index, layer in enumerate(vlm.lm.layers):
+                handle = layer.register_forward_pre_hook(self._hook(index), with_kwargs=True)
+                stack.callback(handle.remove)
+            yield
+
+    def _hook(self, index: int) -> Any:
+        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            self.inputs[index] = (hidden[:, self.start :], dict(kwargs))
+
+        return keep
+
+    def layers(self, count: int) -> tuple[LayerState, ...]:
+        """Return what was collected, layer by layer."""
+        if len(self.attention) != count or len(self.inputs) != count:
+            raise RunError("a decoder layer did not run through headpatch's attention function")
+        return tuple(
+            LayerState(
+                self.inputs[index][0],
+                *self.attention[index],
+                _suffix_options(self.inputs[index][1], self.start),
+            )
+            for index in range(count)
+        )
+
+
+def split(layers: tuple[LayerState, ...], logits: Tensor, start: int, tokens: int) -> list[Prefill]:
+    """Return one `Prefill` for each run of a batch."""
+    runs = len(logits)
+    return [
+        Prefill(start, tokens, tuple(layer.run(index, runs) for layer in layers), logits[index])
+        for index in range(runs)
+    ]
+
+
+# Dimensions of the arguments that depend on the position, counted from the end: rotary models pass
+# [..., batch, tokens, dim] embeddings and [..., batch, tokens] ids.
+_BATCH = {"position_embeddings": -3, "position_ids": -2}
+_TOKENS = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1}
+_DROPPED = {"hidden_states", "attention_mask", "past_key_values", "past_key_value", "use_cache"}
+
+
+def _suffix_options(options: Mapping[str, Any], start: int) -> dict[str, Any]:
+    return {
+        name: _cut(value, start, _TOKENS[name]) if name in _TOKENS else value
+        for name, value in options.items()
+        if name not in _DROPPED
+    }
+
+
+def _cut(value: Any, start: int, dim: int) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(_cut(one, start, dim) for one in value)
+    if isinstance(value, Tensor):
+        return value.narrow(dim, start, value.shape[dim] - start)
+    return value
+
+
+def _pick(value: Any, run: int, runs: int, dim: int | None) -> Any:
+    if dim is None:
+        return value
+    if isinstance(value, tuple | list):
+        return type(value)(_pick(one, run, runs, dim) for one in value)
+    if isinstance(value, Tensor) and value.ndim >= -dim and value.shape[dim] == runs:
+        return value.narrow(dim, run, 1)
+    return value
+
+
+def sources(
+    prefill: Prefill, other: Prefill, means: list[Tensor] | None, device: torch.device
+) -> list[Float[Tensor, "sources suffix heads dim"]]:
+    """Stack, layer by layer, every z that an intervention can put in place: see `SOURCES`."""
+    stacked = []
+    for index, (own, away) in enumerate(zip(prefill.layers, other.layers, strict=True)):
+        z = own.z[0]
+        mean = torch.zeros_like(z) if means is None else means[index][prefill.start :]
+        parts = [torch.zeros_like(z), mean.to(device, z.dtype), away.z[0], z]
+        stacked.append(torch.stack(parts))
+    return stacked
+
+
+SOURCES = {"zero": 0, "mean": 1, "resample": 2, "self": 3}
+"""Where each kind stands in `sources`."""

@@ -1,0 +1,194 @@
+"""Interventions through the widening pass: chunked to memory, checked against the plain path."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.patching import (
+    WITHOUT,
+    Baseline,
+    OnProgress,
+    Outcome,
+    ZMeans,
+    base_run,
+    patch,
+)
+from headpatch.engine.prefill import Prefill, sources
+from headpatch.engine.wavefront import Row, plan, walk
+from headpatch.errors import InputError
+from headpatch.heads import Head, HeadSet
+from headpatch.models.spans import Positions, Spans
+from headpatch.models.vlm import VLM
+
+TOLERANCE = 1e-4
+"""Logits by which the widening pass may differ from the plain path in float32."""
+
+_CPU_TOKENS = 64  # rows × suffix at a time; more falls out of the caches of a core
+_SHARE = 0.5  # of the free device memory that a chunk may take
+
+
+def suffix_start(spans: Spans, positions: Positions) -> int:
+    """Return the first position from which a pass must be widened for `positions`."""
+    if positions in ("answer", "question"):
+        return int(spans.positions(positions)[0])
+    return 0
+
+
+def widen(
+    vlm: VLM,
+    base: Baseline,
+    interventions: Sequence[Intervention],
+    means: ZMeans | None = None,
+    rows: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> list[Outcome]:
+    """Do what `headpatch.engine.patching.patch` does, by widening passes.
+
+    Parameters
+    ----------
+    base
+        Must keep prefills from `suffix_start` of the interventions' positions.
+    interventions
+        Of one scope of positions, language-model heads only.
+    rows
+        Rows of a chunk; None finds what fits. Out of memory halves it and goes on.
+
+    Raises
+    ------
+    InputError
+        If not even one row fits.
+    """
+    outcomes: dict[int, Outcome] = {}
+    for run in sorted({base_run(one.direction) for one in interventions}):
+        members = [i for i, one in enumerate(interventions) if base_run(one.direction) == run]
+        for index, outcome in _widen_run(vlm, base, run, interventions, members, means, rows):
+            outcomes[index] = outcome
+            if on_progress:
+                on_progress(len(outcomes), len(interventions))
+    return [outcomes[index] for index in range(len(interventions))]
+
+
+def _widen_run(
+    vlm: VLM,
+    base: Baseline,
+    run: int,
+    interventions: Sequence[Intervention],
+    members: Sequence[int],
+    means: ZMeans | None,
+    rows: int | None,
+) -> Iterator[tuple[int, Outcome]]:
+    prefill, other = base.trace.prefills[run], base.trace.prefills[1 - run]
+    untouched = base.ld_without if run == WITHOUT else base.ld_with
+    positions = _within(base, prefill, interventions[members[0]].positions)
+    source = sources(prefill, other, means["lm"] if means else None, vlm.device)
+    layers = len(vlm.lm.layers)
+    size = rows or rows_that_fit(vlm, prefill)
+    left = list(members)
+    while left:
+        asked = [Row(interventions[i].heads, interventions[i].kind) for i in left]
+        done: set[int] = set()
+        try:
+            for chunk, logits in walk(
+                vlm, prefill, plan(asked, layers, size, vlm.device), source, positions
+            ):
+                ld = (logits[:, base.prompt.answers.yes] - logits[:, base.prompt.answers.no]).cpu()
+                tokens = logits.argmax(-1).cpu()
+                for row, place in enumerate(chunk.order, start=1):
+                    effect = float(ld[row] - ld[0])
+                    index = left[place]
+                    done.add(index)
+                    yield (
+                        index,
+                        Outcome(
+                            interventions[index],
+                            untouched + effect,
+                            effect,
+                            int(tokens[row]),
+                            int(tokens[0]),
+                        ),
+                    )
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise InputError(
+                    "--device",
+                    f"{vlm.device} has too little memory for one row",
+                    "room for one row of a widening pass",
+                    "Use --device cpu or a smaller --dtype.",
+                ) from None
+            size = max(size // 2, 1)
+            torch.cuda.empty_cache()
+        left = [index for index in left if index not in done]
+
+
+def _within(base: Baseline, prefill: Prefill, scope: Positions) -> Tensor | None:
+    """Positions to change, counted from the suffix's start; None where that is all of them."""
+    found = base.prompt.spans.positions(scope) - prefill.start
+    whole = len(found) == prefill.tokens - prefill.start
+    return None if whole else found.to(base.trace.logits.device)
+
+
+def rows_that_fit(vlm: VLM, prefill: Prefill) -> int:
+    """Return how many rows a chunk may have on the model's device."""
+    suffix = prefill.tokens - prefill.start
+    if vlm.device.type != "cuda":
+        return max(_CPU_TOKENS // suffix, 1)
+    config = vlm.model.config.get_text_config()
+    wide = 4 * int(config.intermediate_size) + 12 * int(config.hidden_size)
+    attention = 3 * vlm.lm.grid.heads * (prefill.tokens if prefill.start else 1)
+    free, _ = torch.cuda.mem_get_info(vlm.device)
+    spare = free + torch.cuda.memory_reserved(vlm.device) - torch.cuda.memory_allocated(vlm.device)
+    return max(int(_SHARE * spare / (4 * suffix * (wide + attention))), 1)
+
+
+@dataclass(frozen=True)
+class Check:
+    """How the widening pass compares with the plain path on a few heads.
+
+    Attributes
+    ----------
+    worst
+        Largest difference of an effect, in logits.
+    allowed
+        What rounding explains: `TOLERANCE` in float32, in low precision half the spread of the
+        plain path's own effects of nothing.
+    """
+
+    worst: float
+    allowed: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether the widening pass may be used for this model."""
+        return self.worst <= self.allowed
+
+
+def check(vlm: VLM, base: Baseline, positions: Positions) -> Check:
+    """Compare the widening pass with the plain path on heads of the first, middle and last layer.
+
+    Both directions and two kinds; a model whose layers need more than headpatch hands them, or
+    whose prompt is not read causally, shows here.
+    """
+    grid = vlm.lm.grid
+    layers = sorted({0, grid.layers // 2, grid.layers - 1})
+    heads = [Head(layer, layer % grid.heads) for layer in layers]
+    kinds: tuple[Kind, ...] = ("zero", "resample")
+    directions: tuple[Direction, ...] = ("noising", "denoising")
+    asked = [
+        Intervention(HeadSet.of(head), kind, direction, positions)
+        for head in heads
+        for kind in kinds
+        for direction in directions
+    ]
+    slow = patch(vlm, base, asked)
+    try:
+        fast = widen(vlm, base, asked)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+        return Check(float("inf"), TOLERANCE)  # its layers cannot be walked like this
+    worst = max(abs(a.effect - b.effect) for a, b in zip(slow, fast, strict=True))
+    allowed = TOLERANCE
+    if vlm.dtype != torch.float32:
+        allowed = max(TOLERANCE, 0.05 * max(abs(one.effect) for one in slow))
+    return Check(worst, allowed)

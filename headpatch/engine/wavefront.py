@@ -1,0 +1,241 @@
+"""Every head in one widening pass.
+
+A change at the last positions leaves every earlier key and value as it was. So the pair is run
+once, the keys and values are kept, and then the layers are walked once with a batch that starts as
+the untouched run alone: at each layer, rows whose heads sit there join it as copies of the
+untouched row with those heads' z replaced, and walk on together. Every row is exact: it does the
+arithmetic of its own forward pass, less what it shares with the untouched run.
+
+The model's own layers do the work. Only attention differs: the kept prefix is attended by all rows
+in one batched product, without a copy of it for each row.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headpatch.engine.attention import plain_attention, tapped
+from headpatch.engine.prefill import SOURCES, Prefill
+from headpatch.heads import HeadSet
+from headpatch.models.vlm import VLM
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a widening pass: these heads, with z from that source (see `SOURCES`)."""
+
+    heads: HeadSet
+    kind: str
+
+    @property
+    def entry(self) -> int:
+        """The layer at which the row first differs from the untouched run."""
+        return min(head.layer for head in self.heads)
+
+
+@dataclass(frozen=True, eq=False)
+class Edits:
+    """The z of one layer that is replaced: element i is row ``rows[i]``, head ``heads[i]``."""
+
+    rows: Int[Tensor, " edits"]
+    heads: Int[Tensor, " edits"]
+    sources: Int[Tensor, " edits"]
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Rows that walk together.
+
+    Attributes
+    ----------
+    order
+        For each row after the untouched one: its place in the list that was asked for.
+    joining
+        By layer: how many rows join there.
+    edits
+        By layer.
+    """
+
+    order: tuple[int, ...]
+    joining: tuple[int, ...]
+    edits: tuple[Edits | None, ...]
+
+    @property
+    def first(self) -> int:
+        """The layer at which the walk begins."""
+        return next(layer for layer, count in enumerate(self.joining) if count)
+
+    @property
+    def layer_rows(self) -> int:
+        """Rows × layers that are computed, the untouched row included."""
+        total, rows = 0, 1
+        for count in self.joining[self.first :]:
+            rows += count
+            total += rows
+        return total
+
+
+def plan(rows: Sequence[Row], layers: int, size: int, device: torch.device) -> list[Chunk]:
+    """Cut rows into chunks of at most `size` that start as late as they can."""
+    by_entry = sorted(range(len(rows)), key=lambda index: rows[index].entry)
+    return [
+        _chunk(by_entry[start : start + size], rows, layers, device)
+        for start in range(0, len(by_entry), size)
+    ]
+
+
+def _chunk(order: Sequence[int], rows: Sequence[Row], layers: int, device: torch.device) -> Chunk:
+    joining = [0] * layers
+    edits: list[list[tuple[int, int, int]]] = [[] for _ in range(layers)]
+    for place, index in enumerate(order, start=1):
+        row = rows[index]
+        joining[row.entry] += 1
+        for head in row.heads:
+            edits[head.layer].append((place, head.head, SOURCES[row.kind]))
+
+    def packed(listed: list[tuple[int, int, int]]) -> Edits | None:
+        if not listed:
+            return None
+        table = torch.tensor(listed, device=device)
+        return Edits(table[:, 0], table[:, 1], table[:, 2])
+
+    return Chunk(tuple(order), tuple(joining), tuple(packed(listed) for listed in edits))
+
+
+@dataclass(eq=False)
+class _Site:
+    """The attention of one layer during a walk."""
+
+    prefill: Prefill
+    layer: int
+    source: Float[Tensor, "sources suffix heads dim"]
+    positions: Int[Tensor, " positions"] | None
+    edits: Edits | None = None
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **options: Any,
+    ) -> Tensor:
+        state = self.prefill.layers[self.layer]
+        if self.prefill.start == 0:
+            z = plain_attention(module, query, key, value, state.mask, **options)
+        else:
+            z = _shared_prefix(query, key, value, state.key[0], state.value[0], state.mask, options)
+        if self.edits is not None:
+            rows, heads, sources = self.edits.rows, self.edits.heads, self.edits.sources
+            if self.positions is None:
+                z[rows, :, heads] = self.source[sources, :, heads].to(z.dtype)
+            else:
+                where = self.positions[None, :]
+                place = (rows[:, None], where, heads[:, None])
+                z[place] = self.source[sources[:, None], where, heads[:, None]].to(z.dtype)
+        return z
+
+
+def _shared_prefix(
+    query: Float[Tensor, "rows heads suffix head_dim"],
+    key: Float[Tensor, "rows kv_heads suffix head_dim"],
+    value: Float[Tensor, "rows kv_heads suffix dim"],
+    prefix_key: Float[Tensor, "kv_heads prefix head_dim"],
+    prefix_value: Float[Tensor, "kv_heads prefix dim"],
+    mask: Tensor | None,
+    options: dict[str, Any],
+) -> Float[Tensor, "rows suffix heads dim"]:
+    """Attend to a prefix that all rows share, and to each row's own suffix."""
+    rows, heads, suffix, width = query.shape
+    kv_heads, prefix = prefix_key.shape[:2]
+    scaling = options.get("scaling")
+    query = query * (width**-0.5 if scaling is None else scaling)
+    group = heads // kv_heads
+    by_kv = query.reshape(rows, kv_heads, group * suffix, width)
+    together = by_kv.transpose(0, 1).reshape(kv_heads, -1, width)
+    scores = query.new_empty(kv_heads, rows * group * suffix, prefix + suffix)
+    scores[..., :prefix] = together @ prefix_key.transpose(1, 2)
+    own = by_kv @ key.transpose(2, 3)
+    apart = scores.view(kv_heads, rows, group, suffix, prefix + suffix)
+    apart[..., prefix:] = own.view(rows, kv_heads, group, suffix, suffix).transpose(0, 1)
+    if (softcap := options.get("softcap")) is not None:
+        apart = torch.tanh(apart / softcap) * softcap
+    if mask is not None:
+        apart = _masked(apart, mask, kv_heads)
+    elif suffix > 1:
+        ahead = torch.ones(suffix, suffix, dtype=torch.bool, device=query.device).triu(1)
+        apart[..., prefix:].masked_fill_(ahead, -torch.inf)
+    weights = apart.softmax(-1).view(kv_heads, -1, prefix + suffix)
+    z = weights[..., :prefix] @ prefix_value
+    z = z.view(kv_heads, rows, group * suffix, -1).transpose(0, 1)
+    mine = weights.view(kv_heads, rows, group * suffix, -1)[..., prefix:].transpose(0, 1)
+    z = z + mine @ value
+    return z.reshape(rows, heads, suffix, -1).transpose(1, 2).contiguous()
+
+
+def _masked(
+    scores: Float[Tensor, "kv_heads rows group suffix tokens"], mask: Tensor, kv_heads: int
+) -> Tensor:
+    """Apply a mask ``[1, heads or 1, suffix, tokens]``, boolean or additive."""
+    seen = mask[0]
+    if len(seen) > 1:
+        seen = seen.view(kv_heads, 1, -1, *seen.shape[1:])
+    if seen.dtype == torch.bool:
+        return scores.masked_fill(~seen, -torch.inf)
+    return scores + seen
+
+
+@torch.no_grad()
+def walk(
+    vlm: VLM,
+    prefill: Prefill,
+    chunks: Sequence[Chunk],
+    source: Sequence[Tensor],
+    positions: Int[Tensor, " positions"] | None = None,
+) -> Iterator[tuple[Chunk, Float[Tensor, "rows vocabulary"]]]:
+    """Walk each chunk through the layers; yield its answer logits, the untouched row first.
+
+    Parameters
+    ----------
+    source
+        By layer: ``[sources, suffix, heads, dim]``, see `headpatch.engine.prefill.sources`.
+    positions
+        Which of the suffix's positions are changed, counted from its start; None for all.
+    """
+    sites = [_Site(prefill, layer, source[layer], positions) for layer in range(len(vlm.lm.layers))]
+    with tapped(vlm.model, dict(zip(vlm.lm.attentions, sites, strict=True))):
+        for chunk in chunks:
+            for site, edits in zip(sites, chunk.edits, strict=True):
+                site.edits = edits
+            yield chunk, _through(vlm, prefill, chunk)
+
+
+def _through(vlm: VLM, prefill: Prefill, chunk: Chunk) -> Tensor:
+    hidden = prefill.layers[chunk.first].hidden
+    for index in range(chunk.first, len(vlm.lm.layers)):
+        if joining := chunk.joining[index]:
+            hidden = torch.cat([hidden, hidden[:1].expand(joining, -1, -1)])
+        state = prefill.layers[index]
+        output = vlm.lm.layers[index](
+            hidden,
+            attention_mask=state.mask,
+            past_key_values=None,
+            use_cache=False,
+            **state.options,
+        )
+        hidden = output[0] if isinstance(output, tuple) else output
+    return unembed(vlm, hidden[:, -1])
+
+
+def unembed(vlm: VLM, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
+    """Final norm and unembedding, float32."""
+    final: nn.Module = vlm.decoder.norm  # type: ignore[assignment]
+    head = vlm.model.get_output_embeddings()
+    logits: Tensor = head(final(hidden)).float()
+    cap = getattr(vlm.model.config.get_text_config(), "final_logit_softcapping", None)
+    return torch.tanh(logits / cap) * cap if cap else logits

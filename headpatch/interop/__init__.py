@@ -1,0 +1,1 @@
+"""Hand a model to other tools, and cross-check against them."""
