@@ -28,7 +28,7 @@ def mean_z(session: Session, on_progress: OnProgress | None = None) -> ZMeans:
         images = [draw(scene, style) for scene in sample_pair(rng, place)]
         study = session.study
         prompt = encode(session.vlm, images, study.question, study.answers, study.prompt)
-        trace = forward(session.vlm, prompt, keep=Keep(z=("lm",)))
+        trace = forward(session.vlm, prompt, keep=Keep(z=("lm",)), exact=True)
         for sums, z in zip(total, trace.z["lm"], strict=True):
             sums.add_(z.float().sum(0))
         if on_progress:

@@ -67,7 +67,7 @@ def open_session(
     if positions is not None:
         suffix = suffix_start(prompt.spans, positions)
         keep = Keep(lm_rows=True, z=("lm",), suffix=suffix)
-    base = run_pair(vlm, prompt, keep)
+    base = run_pair(vlm, prompt, keep, exact=positions is not None)
     valid = base.ld_with > 0 > base.ld_without
     if not valid and not study.force:
         yes, no = study.answers

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from headpatch.engine.attention import attention_rows, plain_attention, tapped, weigh
 from headpatch.engine.interventions import Cut, ZEdit
+from headpatch.engine.precision import Points, is_low, raised
 from headpatch.engine.prefill import Capture, Prefill, split
 from headpatch.errors import RunError
 from headpatch.heads import Tower
@@ -113,7 +114,7 @@ class _Site:
         if self.keep_z:
             self.z = z
         if self.capture is not None:
-            self.capture.keep(self.layer, key, value, mask, z)
+            self.capture.keep(self.layer, query, key, value, mask, z)
         if self.edits:
             z = z.clone()
             for edit in self.edits:
@@ -177,6 +178,7 @@ def forward(
     edits: Sequence[ZEdit] = (),
     cuts: Sequence[Cut] = (),
     keep: Keep | None = None,
+    exact: bool = False,
 ) -> Trace:
     """Run one batch.
 
@@ -188,6 +190,8 @@ def forward(
         What differs in which row.
     keep
         What to record; nothing but the answer's logits by default.
+    exact
+        Over low-precision weights, compute in float32 (see `headpatch.engine.precision`).
 
     Raises
     ------
@@ -210,15 +214,24 @@ def forward(
     for tower in keep.z:
         for module in vlm.stack(tower).attentions:
             sites[module].keep_z = True
+    raise_it = exact and is_low(vlm)
+    dtype = torch.float32 if raise_it else vlm.dtype
+    inputs = {
+        key: value.to(dtype) if value.is_floating_point() else value
+        for key, value in prompt.inputs.items()
+    }
     with ExitStack() as stack:
-        capture = None
+        capture = points = None
         if keep.suffix is not None:
             capture = Capture(keep.suffix, prompt.spans.length)
+            points = Points(keep.suffix)
             stack.enter_context(capture.hooked(vlm))
             for index, module in enumerate(vlm.lm.attentions):
                 sites[module].capture, sites[module].layer = capture, index
+        if raise_it:
+            stack.enter_context(raised(vlm, points))
         stack.enter_context(tapped(vlm.model, dict(sites)))
-        output = vlm.model(**prompt.inputs, use_cache=False, logits_to_keep=1)
+        output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
     logits = output.logits[:, -1].float()
     if not torch.isfinite(logits).all():
         raise RunError(
@@ -237,14 +250,17 @@ def forward(
             tower: [_there(sites[module].z) for module in vlm.stack(tower).attentions]
             for tower in keep.z
         },
-        prefills=_prefills(capture, logits, len(vlm.lm.layers)),
+        prefills=_prefills(vlm, capture, points, len(logits)),
     )
 
 
-def _prefills(capture: Capture | None, logits: Tensor, layers: int) -> tuple[Prefill, ...]:
+def _prefills(
+    vlm: VLM, capture: Capture | None, points: Points | None, runs: int
+) -> tuple[Prefill, ...]:
     if capture is None:
         return ()
-    return tuple(split(capture.layers(layers), logits, capture.start, capture.tokens))
+    layers = capture.layers(len(vlm.lm.layers))
+    return tuple(split(layers, runs, capture.start, capture.tokens, points))
 
 
 def _there(tensor: Tensor | None) -> Tensor:

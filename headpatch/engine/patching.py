@@ -59,9 +59,9 @@ class Outcome:
     token_before: int
 
 
-def run_pair(vlm: VLM, prompt: Prompt, keep: Keep | None = None) -> Baseline:
-    """Run both pictures of a pair untouched, as one batch."""
-    trace = forward(vlm, prompt, keep=keep)
+def run_pair(vlm: VLM, prompt: Prompt, keep: Keep | None = None, exact: bool = False) -> Baseline:
+    """Run both pictures of a pair untouched, as one batch; see `forward` for `exact`."""
+    trace = forward(vlm, prompt, keep=keep, exact=exact)
     ld = trace.ld(prompt)
     return Baseline(prompt, trace, float(ld[WITH]), float(ld[WITHOUT]))
 
@@ -101,7 +101,7 @@ def patch(
                 for edit in z_edits(row, intervention, base, means)
             ]
             prompt = one.repeat(len(rows) + 1)
-            trace = forward(vlm, prompt, edits)
+            trace = forward(vlm, prompt, edits, exact=True)
             ld, tokens = trace.ld(prompt), trace.logits.argmax(-1)
             for row, index in enumerate(chunk, start=1):
                 effect = float(ld[row] - ld[0])

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headpatch.engine.precision import Points
 from headpatch.errors import RunError
 from headpatch.models.vlm import VLM
 
@@ -21,13 +22,14 @@ class LayerState:
     ----------
     hidden
         The layer's input from that position on: ``[runs, suffix, width]``.
-    key, value
-        What those positions attend to before it: ``[runs, kv_heads, prefix, dim]``.
+    key, value, own_key, own_value
+        What those positions attend to: before it, ``[runs, kv_heads, prefix, dim]``, and from it
+        on.
     mask
         As transformers passed it, rows of the suffix only: ``[runs or 1, heads or 1, suffix,
         tokens]``; None where it is plainly causal.
-    z
-        ``[runs, suffix, heads, dim]``.
+    z, query
+        ``[runs, suffix, heads, dim]`` and ``[runs, heads, suffix, head_dim]``.
     options
         The layer's other arguments (rotary embeddings and such), cut likewise.
     """
@@ -35,8 +37,11 @@ class LayerState:
     hidden: Float[Tensor, "runs suffix width"]
     key: Float[Tensor, "runs kv_heads prefix head_dim"]
     value: Float[Tensor, "runs kv_heads prefix dim"]
+    own_key: Float[Tensor, "runs kv_heads suffix head_dim"]
+    own_value: Float[Tensor, "runs kv_heads suffix dim"]
     mask: Tensor | None
     z: Float[Tensor, "runs suffix heads dim"]
+    query: Float[Tensor, "runs heads suffix head_dim"]
     options: dict[str, Any]
 
     def run(self, index: int, runs: int) -> "LayerState":
@@ -50,7 +55,15 @@ class LayerState:
             for name, value in self.options.items()
         }
         return LayerState(
-            self.hidden[one], self.key[one], self.value[one], mask, self.z[one], options
+            self.hidden[one],
+            self.key[one],
+            self.value[one],
+            self.own_key[one],
+            self.own_value[one],
+            mask,
+            self.z[one],
+            self.query[one],
+            options,
         )
 
 
@@ -64,14 +77,14 @@ class Prefill:
         First position that may change; everything before it stays as it was.
     tokens
         Length of the prompt.
-    logits
-        The untouched run's answer logits, ``[vocabulary]``.
+    points
+        Where the linear layers stood, over low-precision weights; None in float32.
     """
 
     start: int
     tokens: int
     layers: tuple[LayerState, ...]
-    logits: Float[Tensor, " vocabulary"]
+    points: Points | None = None
 
 
 @dataclass(eq=False)
@@ -81,14 +94,25 @@ class Capture:
     start: int
     tokens: int
     inputs: dict[int, tuple[Tensor, dict[str, Any]]] = field(default_factory=dict)
-    attention: dict[int, tuple[Tensor, Tensor, Tensor | None, Tensor]] = field(default_factory=dict)
+    attention: dict[int, tuple[Tensor | None, ...]] = field(default_factory=dict)
 
-    def keep(self, layer: int, key: Tensor, value: Tensor, mask: Tensor | None, z: Tensor) -> None:
+    def keep(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        z: Tensor,
+    ) -> None:
         """Take what the attention function saw at `layer`."""
         if mask is not None:
             mask = mask[..., self.start :, : self.tokens]
-        prefix = slice(0, self.start)
-        self.attention[layer] = (key[:, :, prefix], value[:, :, prefix], mask, z[:, self.start :])
+        (prefix_key, own_key), (prefix_value, own_value) = (
+            (kept[:, :, : self.start], kept[:, :, self.start :]) for kept in (key, value)
+        )
+        rest = (mask, z[:, self.start :], query[:, :, self.start :])
+        self.attention[layer] = (prefix_key, prefix_value, own_key, own_value, *rest)
 
     @contextmanager
     def hooked(self, vlm: VLM) -> Iterator[None]:
@@ -113,18 +137,24 @@ class Capture:
         return tuple(
             LayerState(
                 self.inputs[index][0],
-                *self.attention[index],
+                *self.attention[index],  # type: ignore[arg-type]
                 _suffix_options(self.inputs[index][1], self.start),
             )
             for index in range(count)
         )
 
 
-def split(layers: tuple[LayerState, ...], logits: Tensor, start: int, tokens: int) -> list[Prefill]:
+def split(
+    layers: tuple[LayerState, ...], runs: int, start: int, tokens: int, points: Points | None
+) -> list[Prefill]:
     """Return one `Prefill` for each run of a batch."""
-    runs = len(logits)
     return [
-        Prefill(start, tokens, tuple(layer.run(index, runs) for layer in layers), logits[index])
+        Prefill(
+            start,
+            tokens,
+            tuple(layer.run(index, runs) for layer in layers),
+            points.run(index) if points is not None and points.inputs else None,
+        )
         for index in range(runs)
     ]
 

@@ -91,9 +91,9 @@ def _widen_run(
         asked = [Row(interventions[i].heads, interventions[i].kind) for i in left]
         done: set[int] = set()
         try:
-            for chunk, logits in walk(
-                vlm, prefill, plan(asked, layers, size, vlm.device), source, positions
-            ):
+            carried = prefill.points is None
+            chunks = plan(asked, layers, size, vlm.device, carried)
+            for chunk, logits in walk(vlm, prefill, chunks, source, positions):
                 ld = (logits[:, base.prompt.answers.yes] - logits[:, base.prompt.answers.no]).cpu()
                 tokens = logits.argmax(-1).cpu()
                 for row, place in enumerate(chunk.order, start=1):

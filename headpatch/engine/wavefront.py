@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from headpatch.engine.attention import plain_attention, tapped
-from headpatch.engine.prefill import SOURCES, Prefill
+from headpatch.engine.precision import Points, deviating, split_product
+from headpatch.engine.prefill import SOURCES, LayerState, Prefill
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 
@@ -79,19 +81,26 @@ class Chunk:
         return total
 
 
-def plan(rows: Sequence[Row], layers: int, size: int, device: torch.device) -> list[Chunk]:
-    """Cut rows into chunks of at most `size` that start as late as they can."""
+def plan(
+    rows: Sequence[Row], layers: int, size: int, device: torch.device, carried: bool = True
+) -> list[Chunk]:
+    """Cut rows into chunks of at most `size` that start as late as they can.
+
+    `carried`: whether the untouched run walks along as the first row (see `walk`).
+    """
     by_entry = sorted(range(len(rows)), key=lambda index: rows[index].entry)
     return [
-        _chunk(by_entry[start : start + size], rows, layers, device)
+        _chunk(by_entry[start : start + size], rows, layers, device, int(carried))
         for start in range(0, len(by_entry), size)
     ]
 
 
-def _chunk(order: Sequence[int], rows: Sequence[Row], layers: int, device: torch.device) -> Chunk:
+def _chunk(
+    order: Sequence[int], rows: Sequence[Row], layers: int, device: torch.device, first: int
+) -> Chunk:
     joining = [0] * layers
     edits: list[list[tuple[int, int, int]]] = [[] for _ in range(layers)]
-    for place, index in enumerate(order, start=1):
+    for place, index in enumerate(order, start=first):
         row = rows[index]
         joining[row.entry] += 1
         for head in row.heads:
@@ -129,7 +138,7 @@ class _Site:
         if self.prefill.start == 0:
             z = plain_attention(module, query, key, value, state.mask, **options)
         else:
-            z = _shared_prefix(query, key, value, state.key[0], state.value[0], state.mask, options)
+            z = _shared_prefix(query, key, value, state, options)
         if self.edits is not None:
             rows, heads, sources = self.edits.rows, self.edits.heads, self.edits.sources
             if self.positions is None:
@@ -145,13 +154,12 @@ def _shared_prefix(
     query: Float[Tensor, "rows heads suffix head_dim"],
     key: Float[Tensor, "rows kv_heads suffix head_dim"],
     value: Float[Tensor, "rows kv_heads suffix dim"],
-    prefix_key: Float[Tensor, "kv_heads prefix head_dim"],
-    prefix_value: Float[Tensor, "kv_heads prefix dim"],
-    mask: Tensor | None,
+    state: LayerState,
     options: dict[str, Any],
 ) -> Float[Tensor, "rows suffix heads dim"]:
     """Attend to a prefix that all rows share, and to each row's own suffix."""
     rows, heads, suffix, width = query.shape
+    prefix_key, prefix_value = state.key[0], state.value[0]
     kv_heads, prefix = prefix_key.shape[:2]
     scaling = options.get("scaling")
     query = query * (width**-0.5 if scaling is None else scaling)
@@ -165,8 +173,8 @@ def _shared_prefix(
     apart[..., prefix:] = own.view(rows, kv_heads, group, suffix, suffix).transpose(0, 1)
     if (softcap := options.get("softcap")) is not None:
         apart = torch.tanh(apart / softcap) * softcap
-    if mask is not None:
-        apart = _masked(apart, mask, kv_heads)
+    if state.mask is not None:
+        apart = _masked(apart, state.mask, kv_heads)
     elif suffix > 1:
         ahead = torch.ones(suffix, suffix, dtype=torch.bool, device=query.device).triu(1)
         apart[..., prefix:].masked_fill_(ahead, -torch.inf)
@@ -197,8 +205,12 @@ def walk(
     chunks: Sequence[Chunk],
     source: Sequence[Tensor],
     positions: Int[Tensor, " positions"] | None = None,
-) -> Iterator[tuple[Chunk, Float[Tensor, "rows vocabulary"]]]:
+    tokens: Int[Tensor, " tokens"] | None = None,
+) -> Iterator[tuple[Chunk, Float[Tensor, "rows tokens"]]]:
     """Walk each chunk through the layers; yield its answer logits, the untouched row first.
+
+    In float32 the untouched run walks along as the first row, so that what a batch's shape does to
+    rounding cancels. Over low-precision weights rows are deviations from it, and it need not.
 
     Parameters
     ----------
@@ -206,21 +218,28 @@ def walk(
         By layer: ``[sources, suffix, heads, dim]``, see `headpatch.engine.prefill.sources`.
     positions
         Which of the suffix's positions are changed, counted from its start; None for all.
+    tokens
+        Vocabulary entries whose logits are wanted; None for all.
     """
-    sites = [_Site(prefill, layer, source[layer], positions) for layer in range(len(vlm.lm.layers))]
-    with tapped(vlm.model, dict(zip(vlm.lm.attentions, sites, strict=True))):
+    sites = [_Site(prefill, layer, source[layer], positions) for layer in range(len(source))]
+    taps = dict(zip(vlm.lm.attentions, sites, strict=True))
+    with tapped(vlm.model, taps), deviating(vlm, prefill.points):
         for chunk in chunks:
             for site, edits in zip(sites, chunk.edits, strict=True):
                 site.edits = edits
-            yield chunk, _through(vlm, prefill, chunk)
+            hidden = _through(vlm, prefill, chunk)
+            yield chunk, unembed(vlm, hidden, prefill.points, tokens)
 
 
-def _through(vlm: VLM, prefill: Prefill, chunk: Chunk) -> Tensor:
-    hidden = prefill.layers[chunk.first].hidden
+def _through(vlm: VLM, prefill: Prefill, chunk: Chunk) -> Float[Tensor, "rows width"]:
+    """Return the rows' last hidden state at the answer position, before the final norm."""
+    carried = prefill.points is None
+    hidden = prefill.layers[chunk.first].hidden[: int(carried)]
     for index in range(chunk.first, len(vlm.lm.layers)):
-        if joining := chunk.joining[index]:
-            hidden = torch.cat([hidden, hidden[:1].expand(joining, -1, -1)])
         state = prefill.layers[index]
+        if joining := chunk.joining[index]:
+            copied = hidden[:1] if carried else state.hidden
+            hidden = torch.cat([hidden, copied.expand(joining, -1, -1)])
         output = vlm.lm.layers[index](
             hidden,
             attention_mask=state.mask,
@@ -229,13 +248,31 @@ def _through(vlm: VLM, prefill: Prefill, chunk: Chunk) -> Tensor:
             **state.options,
         )
         hidden = output[0] if isinstance(output, tuple) else output
-    return unembed(vlm, hidden[:, -1])
+    return hidden[:, -1]
 
 
-def unembed(vlm: VLM, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
-    """Final norm and unembedding, float32."""
+def unembed(
+    vlm: VLM,
+    hidden: Float[Tensor, "rows width"],
+    points: Points | None,
+    tokens: Int[Tensor, " tokens"] | None = None,
+) -> Float[Tensor, "rows_ tokens"]:
+    """Final norm and unembedding in float32; of `tokens` alone, or of the whole vocabulary.
+
+    The untouched run's row, if it did not walk along, is put first.
+    """
     final: nn.Module = vlm.decoder.norm  # type: ignore[assignment]
     head = vlm.model.get_output_embeddings()
-    logits: Tensor = head(final(hidden)).float()
+    x = final(hidden)
+    if points is not None:
+        x = torch.cat([points.inputs[head][:, -1], x])
+    if tokens is not None:
+        logits = functional.linear(x.float(), head.weight[tokens].float())
+        if head.bias is not None:
+            logits = logits + head.bias[tokens].float()
+    elif x.dtype == head.weight.dtype:
+        logits = head(x).float()
+    else:
+        logits = split_product(x, head.weight)
     cap = getattr(vlm.model.config.get_text_config(), "final_logit_softcapping", None)
     return torch.tanh(logits / cap) * cap if cap else logits
