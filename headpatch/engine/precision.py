@@ -122,8 +122,8 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     """Return x Wᵀ of low-precision operands, accumulated and returned in float32."""
     if x.device.type != "cuda":
         return functional.linear(x.float(), weight.float())
-    flat = torch.mm(x.flatten(0, -2), weight.t(), out_dtype=torch.float32)
-    return flat.unflatten(0, x.shape[:-1])
+    flat: Tensor = torch.mm(x.flatten(0, -2), weight.t(), out_dtype=torch.float32)
+    return flat.view(*x.shape[:-1], -1)
 
 
 def split_product(x: Tensor, weight: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ def test_a_readable_png_with_nothing_clipped(name, size, tmp_path, drawn):
 
     assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
     with Image.open(tmp_path / "figure.png") as picture:
-        assert picture.width == 2100  # 7 inches at 300 dpi
-        assert 800 <= picture.height <= 4200
+        assert picture.width == 1400  # 7 inches at 200 dpi
+        assert 500 <= picture.height <= 2800
         assert np.asarray(picture.convert("L")).std() > 5
         assert_unclipped(picture)
     assert_labelled(drawn.last)

@@ -1,0 +1,9 @@
+"""The command line: flags become a study, the study an analysis, the analysis tables and files.
+
+One file a verb. Nothing heavy is imported before a verb runs, so ``--help`` comes up at once.
+"""
+
+from headpatch.cli import ablate, rank  # noqa: F401  they add their verbs to the app
+from headpatch.cli.app import app, main
+
+__all__ = ["app", "main"]

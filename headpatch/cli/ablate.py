@@ -1,0 +1,151 @@
+"""`headpatch ablate`."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from headpatch.cli.app import app
+from headpatch.cli.options import (
+    Config,
+    Debug,
+    Device,
+    Dtype,
+    Force,
+    Json,
+    Model,
+    Out,
+    Question,
+    RegionName,
+    Seed,
+    With,
+    Without,
+    study_from,
+)
+from headpatch.cli.show import output_folder, print_files, print_json, progress
+from headpatch.heads import Selection
+
+
+@app.command()
+def ablate(
+    context: typer.Context,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            "--heads",
+            help="Heads to change: 24.17,23.20 or 24.0-24.31 or layer:24 or "
+            "top:5 (of the attention ranking).",
+            metavar="HEADS",
+        ),
+    ] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            "--kinds",
+            help="What z becomes, comma-separated: zero, mean, resample.",
+            metavar="KINDS",
+        ),
+    ] = None,
+    directions: Annotated[
+        str | None,
+        typer.Option(
+            "--directions",
+            help="noising (change the with-run: necessary?), denoising "
+            "(change the without-run: sufficient?).",
+            metavar="DIRECTIONS",
+        ),
+    ] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            "--positions", help="Where z is changed: answer, question, image, all.", metavar="SCOPE"
+        ),
+    ] = None,
+    controls: Annotated[
+        int | None,
+        typer.Option("--controls", help="Random sets of heads of the same layers to compare with."),
+    ] = None,
+    reference: Annotated[
+        int | None,
+        typer.Option(
+            "--reference", help="Drawn pairs over which kind `mean` averages z; 0: this pair alone."
+        ),
+    ] = None,
+    config: Config = None,
+    model: Model = None,
+    with_image: With = None,
+    without_image: Without = None,
+    question: Question = None,
+    region: RegionName = None,
+    out: Out = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    seed: Seed = None,
+    force: Force = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Change heads and measure the shift of LD = logit(Yes) - logit(No).
+
+    Each head alone, then all together: zero, mean and resample; noising (is the head necessary?)
+    and denoising (is it sufficient?); beside random heads of the same layers and the noise
+    floor. Writes effects.csv, head_effects.png and run.yaml.
+
+    Example: `headpatch ablate --heads 24.17,23.20`
+    """
+    study = study_from(
+        context,
+        {
+            "heads": "ablate.heads",
+            "positions": "ablate.positions",
+            "controls": "ablate.controls",
+            "reference": "ablate.reference",
+        },
+        kinds="ablate.kinds",
+        directions="ablate.directions",
+    )
+    selection = Selection.parse(study.ablate.heads)
+    folder = output_folder(study)
+    from headpatch import results
+    from headpatch.analyses import ablate as analysis
+    from headpatch.analyses.rank import order
+    from headpatch.analyses.reference import mean_z
+    from headpatch.analyses.session import open_session
+    from headpatch.report import draw, tables
+
+    with progress("Running both pictures", as_json):
+        session = open_session(study, positions=study.ablate.positions)
+    if session.fast is not None and not session.fast.exact:
+        print(
+            f"headpatch: the widening pass is not exact for {session.vlm.name} "
+            f"(off by {session.fast.worst:.1e} logits): every head gets a forward pass of its own",
+            file=sys.stderr,
+        )
+    ranking = order(session) if selection.needs_ranking else ()
+    chosen = selection.resolve(session.vlm.lm.grid, ranking)
+    means = None
+    if "mean" in study.ablate.kinds:
+        with progress("Averaging reference pairs", as_json) as advance:
+            means = mean_z(session, advance)
+    with progress("Changing heads", as_json) as advance:
+        ablation = analysis.ablate(session, chosen, means, advance)
+    with results.staged(folder) as stage, progress("Drawing", as_json):
+        results.write_ablation(stage, session, ablation)
+        draw.draw_ablation(stage, session.pair.question, session.pair.region.name)
+        names = sorted(file.name for file in stage.iterdir())
+    if as_json:
+        print_json(
+            session,
+            folder,
+            names,
+            noise_floor=ablation.noise_floor,
+            effects=json.loads(ablation.named.to_json(orient="records")),
+            summary=ablation.summary,
+        )
+        return
+    console = Console()
+    console.print(tables.effects(ablation.named, ablation.noise_floor))
+    console.print(ablation.summary, markup=False)
+    print_files(console, session, folder, names)

@@ -1,0 +1,100 @@
+"""The flags that every verb takes, and how flags become a study."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headpatch.study import Study
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="Study file (YAML), or the run.yaml of an earlier run. Other flags override it.",
+        metavar="FILE",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="`demo`, a model's folder, or a hub id such as llava-hf/llava-1.5-7b-hf.",
+        metavar="demo|PATH|HUB-ID",
+    ),
+]
+With = Annotated[
+    Path | None, typer.Option("--with", help="Picture with the object.", metavar="IMG")
+]
+Without = Annotated[
+    Path | None, typer.Option("--without", help="Picture without the object.", metavar="IMG")
+]
+Question = Annotated[
+    str | None,
+    typer.Option(
+        "--question", help="Asked of both pictures; the answer must flip.", metavar="TEXT"
+    ),
+]
+RegionName = Annotated[
+    str | None,
+    typer.Option(
+        "--region",
+        help="Where the object is: a quadrant (top-left), a corner "
+        "(top-left-corner), a half (left-half), center, or left,top,right,bottom in "
+        "fractions of the image.",
+        metavar="NAME|BOX",
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for the results.", metavar="DIR")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", metavar="NAME")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="auto, float32, bfloat16, float16.", metavar="NAME"),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.")]
+Force = Annotated[
+    bool | None,
+    typer.Option(
+        "--force", help="Run even if the answers do not flip; outputs are marked invalid."
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
+
+_COMMON = {
+    "model": "model",
+    "with_image": "with",
+    "without_image": "without",
+    "question": "question",
+    "region": "region",
+    "out": "out",
+    "device": "device",
+    "dtype": "dtype",
+    "seed": "seed",
+    "force": "force",
+}
+
+
+def study_from(context: typer.Context, own: Mapping[str, str], **listed: str) -> Study:
+    """Make the study of a verb: its file, overridden by the flags that were given.
+
+    Parameters
+    ----------
+    own, listed
+        The verb's own parameters and the study's keys that they set; those of `listed` hold
+        several words, separated by commas.
+    """
+    flags: dict[str, Any] = {}
+    for name, key in {**_COMMON, **own, **listed}.items():
+        value = context.params[name]
+        if isinstance(value, Path):
+            value = str(value)
+        if name in listed and value is not None:
+            value = tuple(part.strip() for part in value.split(","))
+        flags[key] = value
+    return Study.make(context.params["config"], flags)

@@ -1,0 +1,104 @@
+"""`headpatch rank`."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from headpatch.cli.app import app
+from headpatch.cli.options import (
+    Config,
+    Debug,
+    Device,
+    Dtype,
+    Force,
+    Json,
+    Model,
+    Out,
+    Question,
+    RegionName,
+    Seed,
+    With,
+    Without,
+    study_from,
+)
+from headpatch.cli.show import output_folder, plain, print_files, print_json, progress
+
+
+@app.command()
+def rank(
+    context: typer.Context,
+    config: Config = None,
+    model: Model = None,
+    with_image: With = None,
+    without_image: Without = None,
+    question: Question = None,
+    region: RegionName = None,
+    top: Annotated[
+        int | None, typer.Option("--top", help="Heads listed, drawn and counted by layer.")
+    ] = None,
+    out: Out = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    seed: Seed = None,
+    force: Force = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Rank heads by how much more they look at the region when the object is there.
+
+    Correlational: it shows where heads look, not what they do (that is `headpatch ablate`).
+    Writes heads.csv, four .pt files, five figures and run.yaml.
+
+    Example: `headpatch rank --with 1.jpg --without 2.jpg --region top-left
+    --question "Is there anything in the top left corner?"`
+    """
+    study = study_from(context, {"top": "rank.top"})
+    folder = output_folder(study)
+    from headpatch import results
+    from headpatch.analyses import rank as analysis
+    from headpatch.analyses.session import open_session
+    from headpatch.report import draw, tables
+
+    with progress("Running both pictures", as_json):
+        session = open_session(study)
+    ranking = analysis.rank(session)
+    with results.staged(folder) as stage, progress("Drawing", as_json):
+        results.write_ranking(stage, session, ranking)
+        draw.draw_ranking(stage, study.rank.overlays)
+        names = sorted(file.name for file in stage.iterdir())
+    top = int(ranking.per_head["top"])
+    if as_json:
+        print_json(
+            session,
+            folder,
+            names,
+            answer_with=ranking.answers[0],
+            answer_without=ranking.answers[1],
+            heads=ranking.top(top),
+            spatial=plain(ranking.spatial),
+        )
+        return
+    console = Console()
+    console.print(
+        tables.answers(
+            session.pair.question,
+            {
+                "with": (ranking.answers[0], session.base.ld_with),
+                "without": (ranking.answers[1], session.base.ld_without),
+            },
+        )
+    )
+    console.print(tables.top_heads(ranking.top(top)))
+    console.print(tables.layers(ranking.per_head["layer_counts"], top))
+    console.print(tables.quadrants(ranking.spatial))
+    if "vision_patch_diff" in ranking.spatial:
+        console.print(tables.vision(ranking.spatial))
+    console.print(tables.divergences(ranking.spatial))
+    if study.expected is not None:
+        console.print(
+            tables.expected(
+                study.expected, ranking.top(ranking.per_head["rank"].numel()), ranking.spatial
+            )
+        )
+    print_files(console, session, folder, names)

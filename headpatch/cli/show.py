@@ -1,0 +1,73 @@
+"""What a person sees while a verb runs and when it ends; what a script reads."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from headpatch.study import Study
+
+if TYPE_CHECKING:
+    from headpatch.analyses.session import Session
+    from headpatch.engine.patching import OnProgress
+
+
+def output_folder(study: Study) -> Path:
+    """Return the study's output folder, or refuse it if it cannot be written."""
+    from headpatch.results import check_folder
+
+    folder = Path(study.out)
+    check_folder(folder)
+    return folder
+
+
+@contextmanager
+def progress(what: str, quiet: bool) -> "Iterator[OnProgress | None]":
+    """Show a bar on a terminal's stderr while something long runs."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_json(session: "Session", folder: Path, names: list[str], **more: Any) -> None:
+    """Print what a script reads: the study's question and LDs, `more`, and the files."""
+    content = {
+        "question": session.pair.question,
+        "region": session.pair.region.name,
+        "model": session.vlm.name,
+        "valid": session.valid,
+        "ld_with": session.base.ld_with,
+        "ld_without": session.base.ld_without,
+        **more,
+        "files": [str(folder / name) for name in names],
+    }
+    print(json.dumps(content, ensure_ascii=False))
+
+
+def plain(value: Any) -> Any:
+    """Turn tensors, also those inside dicts, into numbers and lists."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def print_files(console: Console, session: "Session", folder: Path, names: list[str]) -> None:
+    """Name the files, and say first if the study was not valid."""
+    from headpatch.report import tables
+
+    if not session.valid:
+        console.print("INVALID STUDY: the two answers do not flip; see LD above.", style="bold red")
+    console.print(tables.files(str(folder), names))
