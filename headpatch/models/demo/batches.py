@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from tokenizers import Tokenizer
 
-from headpatch.models.demo.questions import Turn, careless, sample_turns
+from headpatch.models.demo.questions import KIND_WEIGHTS, Turn, careless, sample_turns
 from headpatch.pairs.scene import (
     COLOURS,
     SHAPES,
@@ -32,7 +32,6 @@ from headpatch.pairs.scene import (
 IGNORED = -100  # label of a position without loss
 TURNS = 6
 CARELESS = 0.05  # share of questions typed without capital and question mark
-PLAIN = (0.8, 800)  # chance of a kind's first wording at the start, and the step at which it is 0
 THINGS = np.arange(1, 7) / 21  # chance of 0..5 things: many, since a Yes needs a full place
 
 Item = TypeVar("Item")
@@ -45,7 +44,7 @@ class Batch:
 
     pixels uint8 [b, side, side, 3]; tokens int32 [b, length]; labels int32 [b, length], the token
     that follows inside an answer; classes int64 [b, patches]; verdict bool [b, length], where the
-    label is a Yes or a No.
+    label is a Yes or a No; names bool [b, length], where it is a shape's or a colour's name.
     """
 
     pixels: np.ndarray
@@ -53,38 +52,50 @@ class Batch:
     labels: np.ndarray
     classes: np.ndarray
     verdict: np.ndarray
+    names: np.ndarray
 
 
 class Batcher:
     """Makes the batch of a step.
 
-    `size`: rows, half of them flipped twins; `length`: tokens a row, image tokens included.
+    `size`: rows, half of them flipped twins; `length`: tokens a row, image tokens included;
+    `plain`: chance of a kind's first wording at the start, and the step at which it is 0.
     """
 
-    def __init__(self, tokenizer: str, seed: int, size: int, length: int, side: int = 168) -> None:
+    def __init__(
+        self,
+        tokenizer: str,
+        seed: int,
+        size: int,
+        length: int,
+        side: int = 168,
+        plain: tuple[float, int] = (0.0, 1),
+        kind_weights: Mapping[str, float] = KIND_WEIGHTS,
+    ) -> None:
+        self.plain, self.kind_weights = plain, kind_weights
         self.tokenizer = Tokenizer.from_str(tokenizer)
         self.seed, self.size, self.length, self.side = seed, size, length, side
         self.patches = side // 14
-        ids = [
-            self.tokenizer.token_to_id(t)
-            for t in ("▁ASSISTANT", ":", "</s>", "<pad>", "▁Yes", "▁No")
-        ]
-        if None in ids:
-            raise ValueError(
-                "the tokenizer splits one of ASSISTANT, Yes, No: train it on the whole corpus"
-            )
-        self.assistant, self.colon, self.end, self.pad, self.yes, self.no = ids
+        marks = ("▁ASSISTANT", ":", "</s>", "<pad>", "▁Yes", "▁No")
+        names = [f"▁{name}" for name in (*SHAPES, *COLOURS)]
+        ids = {token: self.tokenizer.token_to_id(token) for token in (*marks, *names)}
+        if split := [token for token, number in ids.items() if number is None]:
+            raise ValueError(f"the tokenizer splits {split}: train it on the whole corpus")
+        self.assistant, self.colon, self.end, self.pad, self.yes, self.no = map(ids.get, marks)
+        self.names = np.array([ids[name] for name in names])
 
     def __call__(self, step: int) -> Batch:
         """The batch of `step`."""
         rng = np.random.default_rng([self.seed, step])
         rows: list[tuple[Scene, list[Turn]]] = []
-        plain = max(PLAIN[0] * (1 - step / PLAIN[1]), 0.0)
+        plain = max(self.plain[0] * (1 - step / self.plain[1]), 0.0)
         for _ in range(self.size // 2):
             scene = sample_scene(rng, count=int(rng.choice(len(THINGS), p=THINGS)))
             place = sample_places(rng, 1)[0]
             for shown in (scene, flip(rng, scene, place)):
-                rows.append((shown, sample_turns(rng, shown, TURNS, place, plain)))
+                rows.append(
+                    (shown, sample_turns(rng, shown, TURNS, place, plain, self.kind_weights))
+                )
         style = Style(self.side, self.side)
         pixels = np.stack([np.asarray(draw(scene, style)) for scene, _ in rows])
         classes = np.stack([patch_classes(scene, self.patches).ravel() for scene, _ in rows])
@@ -95,7 +106,7 @@ class Batcher:
             tokens[row, : len(ids) - 1] = ids[:-1]
             labels[row, : len(ids) - 1] = np.where(self._answers(ids)[1:], ids[1:], IGNORED)
         verdict = (labels == self.yes) | (labels == self.no)
-        return Batch(pixels, tokens, labels, classes, verdict)
+        return Batch(pixels, tokens, labels, classes, verdict, np.isin(labels, self.names))
 
     def _encode(self, rng: np.random.Generator, turns: list[Turn]) -> np.ndarray:
         """Ids of the conversation, at most `length` + 1: turns that do not fit are left out."""

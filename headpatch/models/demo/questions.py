@@ -247,15 +247,17 @@ def sample_turns(
     count: int,
     first: str | None = None,
     plain: float = 0.0,
+    kind_weights: Mapping[str, float] = KIND_WEIGHTS,
 ) -> list[Turn]:
     """At most `count` turns about different places, in random order.
 
     Different, so that no answer gives away a later one. Yes and No are equally likely: where full
     places run short, the Noes are thinned out as the Yeses are. `first`: a place that is asked for
-    certain.
+    certain. `plain`: the chance that a question is put in the first wording of its kind.
+    `kind_weights`: how often each kind is asked, Yes/No kinds first.
     """
-    kinds = list(KIND_WEIGHTS)
-    weights = np.array(list(KIND_WEIGHTS.values()))
+    kinds = list(kind_weights)
+    weights = np.array(list(kind_weights.values()))
     free = {place: (1.0 if place in MAIN_PLACES else RANGES.edge_weight) for place in PLACES}
 
     def take(full: bool) -> str | None:

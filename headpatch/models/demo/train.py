@@ -26,12 +26,65 @@ from torch import Tensor, nn
 
 from headpatch.models.demo.batches import IGNORED, Batch, Batcher, ordered
 from headpatch.models.demo.forward import FastLlava
+from headpatch.models.demo.questions import KIND_WEIGHTS
 from headpatch.models.demo.text import build_config, build_processor
 from headpatch.pairs.scene import COLOURS, SHAPES
 
 STARTED = time.monotonic()
 CHECKPOINT = "checkpoint.pt"
 PIECE_BYTES = 15_000_000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of the training stresses.
+
+    `plain`: see `Batcher`; `kinds`: how often each kind of question is asked; `balanced`: whether
+    in the patch loss the few patches that show a thing weigh as much as the background; `patches`:
+    weight of the patch loss at the start, and from half-way on; `names`: weight of the loss on the
+    names of shapes and colours in answers, beside that on all answer tokens.
+    """
+
+    plain: tuple[float, int]
+    kinds: Mapping[str, float]
+    balanced: bool
+    patches: tuple[float, float]
+    names: float = 0.0
+
+
+STAGES = {
+    # Where things are: from random weights.
+    "places": Stage((0.8, 800), KIND_WEIGHTS, balanced=False, patches=(1.0, 0.05)),
+    # What they are: from the weights of the first stage.
+    "things": Stage(
+        (0.0, 1),
+        {
+            "anything": 0.22,
+            "shape": 0.24,
+            "colour": 0.13,
+            "both": 0.13,
+            "what_shape": 0.17,
+            "what_colour": 0.11,
+        },
+        balanced=True,
+        patches=(1.0, 0.3),
+    ),
+    # Saying it: from the weights of the second stage.
+    "words": Stage(
+        (0.0, 1),
+        {
+            "anything": 0.20,
+            "shape": 0.20,
+            "colour": 0.18,
+            "both": 0.12,
+            "what_shape": 0.12,
+            "what_colour": 0.18,
+        },
+        balanced=True,
+        patches=(0.3, 0.1),
+        names=1.0,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -50,10 +103,8 @@ class Settings:
     verdict_weight: float = (
         1.0  # of the loss on the Yes/No tokens, beside that on all answer tokens
     )
-    patch_weight: tuple[float, float] = (
-        1.0,
-        0.05,
-    )  # of the patch loss: at the start, and from half-way on
+    stage: str = "places"  # of STAGES
+    init: Path | None = None  # a model folder to start from, instead of random weights
     seed: int = 0
     device: str = "cpu"
     workers: int = 0
@@ -71,8 +122,9 @@ class PatchHeads(nn.Module):
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, width: int, patches: int) -> None:
+    def __init__(self, width: int, patches: int, balanced: bool) -> None:
         super().__init__()
+        self.balanced = balanced
         self.what = nn.Linear(width, 1 + len(SHAPES) * len(COLOURS))
         self.row, self.column = nn.Linear(width, 3), nn.Linear(width, 3)
         thirds = torch.arange(patches) * 3 // patches
@@ -82,10 +134,16 @@ class PatchHeads(nn.Module):
     def forward(self, image: Tensor, classes: Tensor) -> Tensor:
         """Mean loss of projected patches [b, patches, width] with classes [b, patches]."""
         where = ((self.row, self.rows), (self.column, self.columns))
-        loss = F.cross_entropy(self.what(image).float().flatten(0, 1), classes.flatten())
-        for head, target in where:
+        logits, target = self.what(image).float().flatten(0, 1), classes.flatten()
+        if self.balanced:
+            each, shown = F.cross_entropy(logits, target, reduction="none"), target > 0
+            on, off = (each * shown).sum() / shown.sum(), (each * ~shown).sum() / (~shown).sum()
+            loss = (on + off) / 2
+        else:
+            loss = F.cross_entropy(logits, target)
+        for head, third in where:
             loss = loss + F.cross_entropy(
-                head(image).float().flatten(0, 1), target.repeat(len(image))
+                head(image).float().flatten(0, 1), third.repeat(len(image))
             )
         return loss
 
@@ -121,13 +179,28 @@ class Trainer:
         config = build_config(tokenizer, **settings.shape)
         side = config.vision_config.image_size
         text = tokenizer.backend_tokenizer.to_str()
-        self.batcher = Batcher(text, settings.seed, settings.batch, settings.length, side)
+        self.stage = STAGES[settings.stage]
+        self.batcher = Batcher(
+            text,
+            settings.seed + list(STAGES).index(settings.stage),
+            settings.batch,
+            settings.length,
+            side,
+            self.stage.plain,
+            self.stage.kinds,
+        )
         self.fresh = Batcher(
             text, settings.seed + 1_000_000, settings.batch, settings.length, side
         )  # never trained on
         torch.manual_seed(settings.seed)
         self.model = LlavaForConditionalGeneration(config)
-        self.heads = PatchHeads(config.text_config.hidden_size, side // 14)
+        if settings.init is not None:
+            self.model.load_state_dict(
+                LlavaForConditionalGeneration.from_pretrained(
+                    settings.init, dtype=torch.float32
+                ).state_dict()
+            )
+        self.heads = PatchHeads(config.text_config.hidden_size, side // 14, self.stage.balanced)
         self.image_start = tokenizer("USER: <image>").input_ids.index(config.image_token_id)
         images = self.processor.image_processor
         self.mean, self.std = (
@@ -157,18 +230,26 @@ class Trainer:
         )
 
     def send(self, batch: Batch) -> tuple[Tensor, ...]:
-        """pixels in 0..1 [b, 3, side, side], tokens, labels, classes, verdict: on the device."""
-        arrays = (batch.pixels, batch.tokens, batch.labels, batch.classes, batch.verdict)
+        """pixels in 0..1 [b, 3, side, side], tokens, labels, classes, verdict, names: on the device."""
+        arrays = (
+            batch.pixels,
+            batch.tokens,
+            batch.labels,
+            batch.classes,
+            batch.verdict,
+            batch.names,
+        )
         tensors = [torch.from_numpy(a) for a in arrays]
         if self.device.type == "cuda":  # pinned, so that the copy does not wait for the step before
             tensors = [t.pin_memory().to(self.device, non_blocking=True) for t in tensors]
-        pixels, tokens, labels, classes, verdict = tensors
+        pixels, tokens, labels, classes, verdict, names = tensors
         return (
             pixels.permute(0, 3, 1, 2).float() / 255,
             tokens.long(),
             labels.long(),
             classes,
             verdict,
+            names,
         )
 
     def autocast(self) -> torch.autocast:
@@ -181,7 +262,7 @@ class Trainer:
         self, model: FastLlava, batch: Batch, step: int, patch_weight: float
     ) -> dict[str, Tensor]:
         """The losses of a training batch, `total` among them."""
-        pixels, tokens, labels, classes, verdict = self.send(batch)
+        pixels, tokens, labels, classes, verdict, names = self.send(batch)
         generator = torch.Generator(self.device).manual_seed(self.settings.seed * 1_000_003 + step)
         pixels = augment(pixels, generator)
         with self.autocast():
@@ -193,13 +274,21 @@ class Trainer:
         )
         answer = each.sum() / (labels != IGNORED).sum()
         decision = (each * verdict.flatten()).sum() / verdict.sum()
+        named = (each * names.flatten()).sum() / names.sum()
         total = answer + self.settings.verdict_weight * decision + patch_weight * patches
-        return {"total": total, "answer": answer, "verdict": decision, "patches": patches}
+        total = total + self.stage.names * named
+        return {
+            "total": total,
+            "answer": answer,
+            "verdict": decision,
+            "names": named,
+            "patches": patches,
+        }
 
     @torch.no_grad()
     def test(self, number: int) -> tuple[float, float]:
         """(Yes/No accuracy, share of right answer tokens) on fresh scenes without augmentation."""
-        pixels, tokens, labels, _, verdict = self.send(self.fresh(number))
+        pixels, tokens, labels, _, verdict, _ = self.send(self.fresh(number))
         with self.autocast():
             guess = self.plain.read(tokens, self.plain.see((pixels - self.mean) / self.std)).argmax(
                 -1
@@ -218,7 +307,7 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        start, end = settings.patch_weight
+        start, end = self.stage.patches
         patch_weight = start + (end - start) * min(2 * done, 1.0)
         try:
             losses = self.loss(self.fast, batch, step, patch_weight)
@@ -403,6 +492,8 @@ def main(argv: list[str] | None = None) -> None:
         "--batch", type=int, default=Settings.batch, help="scenes a step (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=Settings.seed)
+    parser.add_argument("--stage", choices=STAGES, default=Settings.stage)
+    parser.add_argument("--init", type=Path, help="model folder to start from")
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument(
         "--workers",
