@@ -1,0 +1,194 @@
+"""`ablate` finds the effects that were planted (see `tests.planted`)."""
+
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import pytest
+
+from headpatch.analyses.ablate import Ablation, ablate
+from headpatch.analyses.reference import mean_z
+from headpatch.analyses.session import Session, open_session
+from headpatch.errors import InputError
+from headpatch.heads import Head, HeadSet
+from tests.planted import HEADS, LD_WITH, LD_WITHOUT, SILENT, planted, planted_study
+
+CLOSE = 1e-4  # logits
+SPAN = LD_WITH - LD_WITHOUT
+ALL_KINDS, DIRECTIONS = ("zero", "mean", "resample"), ("noising", "denoising")
+
+
+@lru_cache
+def ablated(heads: str, positions: str = "answer", controls: int = 0) -> tuple[Session, Ablation]:
+    """With the mean over the pair's own two runs, so that it can be worked out by hand."""
+    with TemporaryDirectory() as folder:
+        study = planted_study(
+            Path(folder),
+            **{"ablate.positions": positions, "ablate.controls": controls, "ablate.reference": 0},
+        )
+        session = open_session(study, planted().vlm, study.ablate.positions)
+    return session, ablate(session, HeadSet.parse(heads).heads, mean_z(session))
+
+
+def row_of(ablation: Ablation, heads: str, kind: str, direction: str) -> pd.Series:
+    table = ablation.named
+    (row,) = table[
+        (table["heads"] == heads) & (table["kind"] == kind) & (table["direction"] == direction)
+    ].iloc
+    return row
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_alone(name: str) -> None:
+    planted_head = HEADS[name]
+    heads = str(planted_head.head)
+    _, ablation = ablated(heads, planted_head.scope)
+    for direction, expected, base, sign in (
+        ("noising", planted_head.necessity, LD_WITH, -1),
+        ("denoising", planted_head.sufficiency, LD_WITHOUT, 1),
+    ):
+        row = row_of(ablation, heads, "resample", direction)
+        assert row["normalized"] == pytest.approx(expected, abs=CLOSE)
+        assert row["effect"] == pytest.approx(sign * expected * SPAN, abs=CLOSE)
+        assert row["ld"] == pytest.approx(base + sign * expected * SPAN, abs=CLOSE)
+        assert row["ld_with"] == pytest.approx(LD_WITH, abs=CLOSE)
+        assert row["ld_without"] == pytest.approx(LD_WITHOUT, abs=CLOSE)
+        assert row["positions"] == planted_head.scope
+        assert row["role"] == "head"
+
+
+def test_the_redundant_pair_one_by_one_and_jointly() -> None:
+    _, ablation = ablated("0.3+1.0")
+    for alone in ("0.3", "1.0"):
+        assert row_of(ablation, alone, "resample", "noising")["effect"] == pytest.approx(
+            0, abs=CLOSE
+        )
+        assert row_of(ablation, alone, "resample", "denoising")["normalized"] == pytest.approx(
+            4 / 8, abs=CLOSE
+        )
+    for kind, noising in (("resample", 4 / 8), ("zero", 4 / 8), ("mean", 0)):
+        joint = row_of(ablation, "0.3+1.0", kind, "noising")
+        assert joint["role"] == "joint"
+        assert joint["normalized"] == pytest.approx(noising, abs=CLOSE)
+
+
+def test_the_three_kinds_differ_where_a_head_always_writes() -> None:
+    """The blind writer adds 2 with the object and 1 without; the mean is 1.5."""
+    _, ablation = ablated("0.2")
+    expected = {
+        ("zero", "noising"): -2,
+        ("zero", "denoising"): -1,
+        ("mean", "noising"): -0.5,
+        ("mean", "denoising"): 0.5,
+        ("resample", "noising"): -1,
+        ("resample", "denoising"): 1,
+    }
+    for (kind, direction), effect in expected.items():
+        row = row_of(ablation, "0.2", kind, direction)
+        assert row["effect"] == pytest.approx(effect, abs=CLOSE)
+
+
+def test_the_answer_turns_with_the_vote() -> None:
+    """The looker (2) and the pair (4) together outweigh LD = +4; the looker alone does not."""
+    _, ablation = ablated("0.3+1.0+1.1")
+    joint = row_of(ablation, "0.3+1.0+1.1", "resample", "noising")
+    assert joint["ld"] == pytest.approx(-2, abs=CLOSE)
+    assert (joint["answer_before"], joint["answer_after"]) == ("Yes", "No")
+    alone = row_of(ablation, "1.1", "resample", "noising")
+    assert (alone["answer_before"], alone["answer_after"]) == ("Yes", "Yes")
+    back = row_of(ablation, "0.3+1.0+1.1", "resample", "denoising")
+    assert back["ld"] == pytest.approx(2, abs=CLOSE)
+    assert (back["answer_before"], back["answer_after"]) == ("No", "Yes")
+
+
+def test_looking_is_not_deciding() -> None:
+    """The two heads that look most do nothing; one that never moves does an eighth."""
+    _, ablation = ablated("0.2+1.2+2.2")
+    for kind in ALL_KINDS:
+        for direction in DIRECTIONS:
+            for watcher in ("1.2", "2.2"):
+                effect = row_of(ablation, watcher, kind, direction)["effect"]
+                assert effect == pytest.approx(0, abs=1e-5)
+    assert row_of(ablation, "0.2", "resample", "noising")["normalized"] == pytest.approx(
+        1 / 8, abs=CLOSE
+    )
+
+
+def test_heads_that_act_elsewhere_show_only_there() -> None:
+    for scope, acting in (
+        ("answer", set()),
+        ("question", {"0.1"}),
+        ("image", {"0.0"}),
+        ("all", {"0.0", "0.1"}),
+    ):
+        _, ablation = ablated("0.0+0.1", scope)
+        for head in ("0.0", "0.1"):
+            found = row_of(ablation, head, "resample", "noising")["normalized"]
+            assert found == pytest.approx(1 / 8 if head in acting else 0, abs=CLOSE)
+        joint = row_of(ablation, "0.0+0.1", "resample", "noising")["normalized"]
+        assert joint == pytest.approx(len(acting) / 8, abs=CLOSE)
+
+
+def test_controls_are_other_heads_of_the_same_layers() -> None:
+    _, ablation = ablated("1.1+2.0", controls=5)
+    table = ablation.effects
+    controls = table[table["role"] == "control"]
+    for text in controls["heads"].unique():
+        drawn = HeadSet.parse(text)
+        assert not {Head(1, 1), Head(2, 0)} & set(drawn)
+        assert {head.layer for head in drawn} <= {1, 2}
+    joint = row_of(ablation, "1.1+2.0", "resample", "noising")
+    pairs = controls[controls["heads"].str.contains("+", regex=False)]
+    pairs = pairs[(pairs["kind"] == "resample") & (pairs["direction"] == "noising")]
+    assert joint["control_n"] == 5
+    assert joint["control_mean"] == pytest.approx(pairs["normalized"].mean(), abs=1e-9)
+    assert joint["control_sd"] == pytest.approx(pairs["normalized"].std(), abs=1e-9)
+    # Control effects are the planted ones as well: of layer 1 here 0 or −1/8, of layer 2 0 or 1/8.
+    alone = {str(planted_head.head): planted_head.necessity for planted_head in HEADS.values()}
+    for _, row in pairs.iterrows():
+        expected = sum(alone.get(part, 0) for part in row["heads"].split("+"))
+        assert row["normalized"] == pytest.approx(expected, abs=CLOSE)
+
+
+def test_the_same_seed_draws_the_same_controls() -> None:
+    first = ablated("1.1", controls=2)[1].effects
+    ablated.cache_clear()
+    again = ablated("1.1", controls=2)[1].effects
+    pd.testing.assert_frame_equal(first, again)
+
+
+def test_the_noise_floor_is_small_and_written_down() -> None:
+    _, ablation = ablated("1.1+1.3")
+    floor = ablation.effects[ablation.effects["role"] == "noise floor"]
+    assert set(floor["kind"]) == {"self"}
+    assert ablation.noise_floor == floor["effect"].abs().max() < 1e-5
+    assert "noise floor" not in set(ablation.named["role"])
+
+
+def test_the_summary_is_one_line_that_says_what_was_found() -> None:
+    summary = ablated("0.3+1.0")[1].summary
+    assert "\n" not in summary
+    for part in ("0.3+1.0", "answer", "+50.0%", "-4.000 logits", "'No'", "One pair"):
+        assert part in summary
+    silent = ablated(str(SILENT[-1]))[1].summary
+    assert "noise floor" in silent
+
+
+def test_a_study_whose_answers_do_not_flip_is_refused_unless_forced(tmp_path: Path) -> None:
+    """Left and right swapped: the object is not where the question asks, and the model says No."""
+    vlm = planted().vlm
+    study = planted_study(tmp_path)
+    swapped = {"with_": study.without, "without": study.with_}
+    backwards = study.model_copy(update=swapped)
+    with pytest.raises(InputError) as caught:
+        open_session(backwards, vlm, "answer")
+    message = str(caught.value)
+    assert "LD_with = -4.000" in message
+    assert "LD_without = +4.000" in message
+    assert "--force" in message
+    assert "\n" not in message
+    session = open_session(backwards.model_copy(update={"force": True}), vlm, "answer")
+    assert not session.valid
+    forced = ablate(session, [Head(1, 1)], mean_z(session))
+    assert "INVALID" in forced.summary

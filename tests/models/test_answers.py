@@ -1,0 +1,82 @@
+"""The ids of Yes and No are those of the answer where it stands, not of bare words."""
+
+from functools import lru_cache
+
+import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from headpatch.errors import InputError
+from headpatch.models.answers import find_answers
+from tests.tiny import tiny_tokenizer
+
+PROMPT = "USER: <image>\nIs it? ASSISTANT:"
+
+
+def ids_of(*tokens: str) -> list[int]:
+    return tiny_tokenizer().convert_tokens_to_ids(list(tokens))
+
+
+def refusal(prompt: str, continuations: tuple[str, str], tokenizer: object = None) -> str:
+    with pytest.raises(InputError) as caught:
+        find_answers(tokenizer or tiny_tokenizer(), prompt, continuations)
+    message = str(caught.value)
+    assert message.startswith("answers: ")
+    assert "\n" not in message
+    return message
+
+
+def test_after_a_space_and_after_a_line_end_the_ids_differ() -> None:
+    yes, no, bare_yes, bare_no = ids_of("▁Yes", "▁No", "Yes", "No")
+    assert len({yes, no, bare_yes, bare_no}) == 4
+    spaced = find_answers(tiny_tokenizer(), PROMPT, (" Yes", " No"))
+    assert (spaced.yes, spaced.no) == (yes, no)
+    unspaced = find_answers(tiny_tokenizer(), "Answer:\n", ("Yes", "No"))
+    assert (unspaced.yes, unspaced.no) == (bare_yes, bare_no)
+
+
+def test_each_id_continues_the_prompt() -> None:
+    tokenizer = tiny_tokenizer()
+    found = find_answers(tokenizer, PROMPT, (" Yes", " No"))
+    before = tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
+    for answer, token in ((" Yes", found.yes), (" No", found.no)):
+        whole = tokenizer(PROMPT + answer, add_special_tokens=False)["input_ids"]
+        assert whole == [*before, token]
+
+
+def test_swapped_words_swap_the_ids() -> None:
+    one = find_answers(tiny_tokenizer(), PROMPT, (" Yes", " No"))
+    other = find_answers(tiny_tokenizer(), PROMPT, (" No", " Yes"))
+    assert (one.yes, one.no) == (other.no, other.yes)
+
+
+@pytest.mark.parametrize("pair", [(" Yesterday", " No"), (" Yes", " Not so"), (" Yes", "")])
+def test_an_answer_of_several_tokens_or_none_is_refused(pair: tuple[str, str]) -> None:
+    message = refusal(PROMPT, pair)
+    assert "is not one token" in message
+    assert "answers" in message
+
+
+def test_the_message_shows_the_tokens() -> None:
+    assert "'▁Yes'" in refusal(PROMPT, (" Yes,", " No"))
+
+
+def test_two_answers_with_the_same_token_are_refused() -> None:
+    assert "same token" in refusal(PROMPT, (" Yes", " Yes"))
+
+
+@lru_cache
+def words_only() -> PreTrainedTokenizerFast:
+    """Whole words, all others unknown; ``:a`` is one word, so that answers can merge backwards."""
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "x:": 1, "a": 2, "x:a": 3}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(" "), behavior="removed")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+def test_two_unknown_words_are_the_same_token() -> None:
+    assert "same token" in refusal("x:", (" oui", " non"), words_only())
+
+
+def test_an_answer_that_merges_into_the_prompt_is_refused() -> None:
+    """Then the prompt's own last token would change, and its logits give another thing."""
+    assert "is not one token" in refusal("x:", ("a", " a"), words_only())

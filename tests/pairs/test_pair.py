@@ -1,0 +1,221 @@
+"""Pictures: what is accepted comes out as the same RGB picture, all else is refused in one line."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from headpatch.errors import InputError
+from headpatch.pairs.pair import Pair, make_pair, read_image
+from headpatch.pairs.region import REGIONS
+
+REGION = REGIONS["top-left"]
+QUESTION = "Is there anything in the top left corner?"
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
+
+
+def in_one_line(error: InputError) -> None:
+    assert "\n" not in str(error)
+
+
+def ramp(size: tuple[int, int] = (32, 24)) -> Image.Image:
+    """Grey that brightens to the right, so that an upside-down or clipped picture shows."""
+    row = np.linspace(0, 255, size[0]).round().astype(np.uint8)
+    return Image.fromarray(np.repeat(row[None], size[1], 0))
+
+
+def scene() -> Image.Image:
+    """A red square at the top left of a grey ramp."""
+    image = ramp().convert("RGB")
+    image.paste((255, 0, 0), (0, 0, 8, 8))
+    return image
+
+
+def refusal(action: Callable[[], object], argument: str = "--with") -> str:
+    with pytest.raises(InputError) as caught:
+        action()
+    message = str(caught.value)
+    assert message.startswith(f"{argument}: ")
+    assert "\n" not in message
+    assert "; expected " in message
+    assert caught.value.exit_code == 2
+    return message
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "CMYK", "1", "YCbCr", "I;16"])
+def test_modes_become_rgb_and_keep_their_picture(tmp_path: Path, mode: str) -> None:
+    grey = ramp()
+    if mode == "I;16":
+        image = Image.fromarray(pixels(grey).astype(np.uint16) * 257)
+    elif mode == "1":
+        image = grey.point(lambda value: 255 * (value > 127)).convert("1")
+        grey = image.convert("L")
+    else:
+        image = grey.convert(mode)
+    assert image.mode == mode
+    file = tmp_path / ("picture.tiff" if mode in ("CMYK", "YCbCr") else "picture.png")
+    image.save(file)
+    read = read_image(file, "--with")
+    assert read.mode == "RGB"
+    np.testing.assert_allclose(pixels(read), pixels(grey.convert("RGB")), atol=2)
+
+
+def test_colours_survive(tmp_path: Path) -> None:
+    for mode, suffix in (("P", "png"), ("CMYK", "tiff"), ("RGBA", "png")):
+        file = tmp_path / f"picture.{suffix}"
+        scene().convert(mode).save(file)
+        np.testing.assert_allclose(
+            pixels(read_image(file, "--with"))[:8, :8], [[[255, 0, 0]] * 8] * 8, atol=3
+        )
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_become_white(tmp_path: Path, mode: str) -> None:
+    image = ramp().convert("RGBA" if mode == "P" else mode)
+    image.putalpha(
+        Image.fromarray(np.where(np.arange(32) < 16, 0, 255)[None].repeat(24, 0).astype(np.uint8))
+    )
+    if mode == "P":
+        image = image.quantize()
+    file = tmp_path / "picture.png"
+    image.save(file)
+    read = pixels(read_image(file, "--with"))
+    assert (read[:, :16] == 255).all()
+    assert (read[:, 17] < 160).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_upright(tmp_path: Path, orientation: int) -> None:
+    """A camera stores the turned picture and a tag that says how to turn it back."""
+    stored_as = {
+        1: [],
+        2: ["FLIP_LEFT_RIGHT"],
+        3: ["ROTATE_180"],
+        4: ["FLIP_TOP_BOTTOM"],
+        5: ["TRANSPOSE"],
+        6: ["ROTATE_90"],
+        7: ["TRANSVERSE"],
+        8: ["ROTATE_270"],
+    }[orientation]
+    image = scene()
+    for step in stored_as:
+        image = image.transpose(Image.Transpose[step])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / "picture.png"
+    image.save(file, exif=exif)
+    assert np.array_equal(pixels(read_image(file, "--with")), pixels(scene()))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_formats(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"picture.{kind.lower()}"
+    scene().save(file, kind)
+    np.testing.assert_allclose(pixels(read_image(file, "--with"))[2:6, 2:6, 0], 255, atol=40)
+
+
+def test_what_is_not_a_picture_is_refused(tmp_path: Path) -> None:
+    text, empty, floats = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.tiff"
+    text.write_text("not a picture")
+    empty.touch()
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(floats)
+    assert "does not exist" in refusal(lambda: read_image(tmp_path / "none.png", "--with"))
+    assert "is a folder" in refusal(lambda: read_image(tmp_path, "--with"))
+    assert "is not a picture" in refusal(lambda: read_image(text, "--with"))
+    assert "is not a picture" in refusal(lambda: read_image(empty, "--with"))
+    assert "floating-point" in refusal(lambda: read_image(floats, "--with"))
+    assert refusal(lambda: read_image(text, "--without"), "--without")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_truncated_picture_is_refused(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"picture.{kind.lower()}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, kind)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    message = refusal(lambda: read_image(file, "--with"))
+    assert str(file) in message
+    assert "truncated" in message
+
+
+@given(
+    st.sampled_from(FORMATS),
+    st.integers(0, 2000),
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=5),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@pytest.mark.filterwarnings("ignore")
+def test_any_damage_is_survived_or_refused(
+    tmp_path: Path, kind: str, length: int, changes: list[tuple[int, int]]
+) -> None:
+    stream = io.BytesIO()
+    scene().save(stream, kind)
+    damaged = bytearray(stream.getvalue()[:length])
+    for place, value in changes:
+        if place < len(damaged):
+            damaged[place] = value
+    file = tmp_path / "picture"
+    file.write_bytes(damaged)
+    try:
+        image = read_image(file, "--with")
+    except InputError as error:
+        in_one_line(error)
+    else:
+        assert image.mode == "RGB"
+
+
+def saved(folder: Path, name: str, image: Image.Image) -> Path:
+    image.save(folder / name)
+    return folder / name
+
+
+def pair_of(folder: Path, first: Image.Image, second: Image.Image) -> Pair:
+    with_file, without_file = saved(folder, "a.png", first), saved(folder, "b.png", second)
+    return make_pair(with_file, without_file, QUESTION, REGION)
+
+
+def test_a_pair(tmp_path: Path) -> None:
+    pair = pair_of(tmp_path, scene(), ramp())
+    assert np.array_equal(pixels(pair.with_image), pixels(scene()))
+    assert np.array_equal(pixels(pair.without_image), pixels(ramp().convert("RGB")))
+    assert (pair.name, pair.question, pair.region) == ("a-b", QUESTION, REGION)
+
+
+def test_two_equal_pictures_are_refused_whatever_their_files(tmp_path: Path) -> None:
+    both = "--with, --without"
+    assert "same picture" in refusal(lambda: pair_of(tmp_path, scene(), scene()), both)
+    file = saved(tmp_path, "a.png", ramp())
+    refusal(lambda: make_pair(file, file, QUESTION, REGION), both)
+    other = saved(tmp_path, "a.bmp", ramp().convert("RGB"))
+    refusal(lambda: make_pair(file, other, QUESTION, REGION), both)
+
+
+def test_one_pixel_is_a_difference(tmp_path: Path) -> None:
+    image = scene()
+    image.putpixel((31, 23), (0, 0, 0))
+    pair_of(tmp_path, image, scene())
+
+
+def test_shapes_must_agree_but_sizes_need_not(tmp_path: Path) -> None:
+    pair_of(tmp_path, scene().resize((64, 48)), ramp())
+    message = refusal(
+        lambda: pair_of(tmp_path, scene().resize((48, 48)), ramp()), "--with, --without"
+    )
+    assert "48x48" in message
+    assert "32x24" in message
+
+
+def test_an_empty_question_is_refused(tmp_path: Path) -> None:
+    first, second = saved(tmp_path, "a.png", scene()), saved(tmp_path, "b.png", ramp())
+    for question in ("", "  \n"):
+        refusal(lambda q=question: make_pair(first, second, q, REGION), "--question")

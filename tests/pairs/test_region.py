@@ -1,0 +1,113 @@
+"""Regions: names, boxes, and what is refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headpatch.errors import InputError
+from headpatch.pairs.region import REGIONS, Region
+
+QUADRANTS = ("top-left", "top-right", "bottom-left", "bottom-right")
+HALVES = (("left-half", "right-half"), ("top-half", "bottom-half"))
+unit = st.floats(0, 1, exclude_max=True)
+edges = st.tuples(unit, st.floats(0, 1)).map(sorted).filter(lambda pair: pair[0] < pair[1])
+
+
+def in_one_line(error: InputError) -> None:
+    assert "\n" not in str(error)
+
+
+def holds(region: Region, x: float, y: float) -> bool:
+    return region.left <= x < region.right and region.top <= y < region.bottom
+
+
+@given(unit, unit)
+def test_quadrants_and_halves_partition_the_image(x: float, y: float) -> None:
+    assert sum(holds(REGIONS[name], x, y) for name in QUADRANTS) == 1
+    for parts in HALVES:
+        assert sum(holds(REGIONS[name], x, y) for name in parts) == 1
+    assert holds(REGIONS["image"], x, y)
+
+
+def test_names_say_where_they_are() -> None:
+    assert REGIONS["top-left"].box == (0, 0, 0.5, 0.5)
+    assert REGIONS["bottom-right"].box == (0.5, 0.5, 1, 1)
+    assert REGIONS["top-right"].box == (0.5, 0, 1, 0.5)
+    assert REGIONS["left-half"].box == (0, 0, 0.5, 1)
+    assert REGIONS["bottom-half"].box == (0, 0.5, 1, 1)
+
+
+@given(unit, unit)
+def test_corners_and_centre_are_disjoint_ninths(x: float, y: float) -> None:
+    ninths = [f"{quadrant}-corner" for quadrant in QUADRANTS] + ["center"]
+    assert sum(holds(REGIONS[name], x, y) for name in ninths) <= 1
+    for name in ninths:
+        region = REGIONS[name]
+        area = (region.right - region.left) * (region.bottom - region.top)
+        assert area == pytest.approx(1 / 9)
+    for quadrant in QUADRANTS:
+        if holds(REGIONS[f"{quadrant}-corner"], x, y):
+            assert holds(REGIONS[quadrant], x, y)
+
+
+@given(edges, edges)
+def test_a_box_reads_back(across: list[float], down: list[float]) -> None:
+    (left, right), (top, bottom) = across, down
+    region = Region.parse(f"{left!r}, {top!r},{right!r} ,{bottom!r}")
+    assert region.box == (left, top, right, bottom)
+    assert Region.parse(region.name) == region
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_a_name_reads_back_in_any_spelling(name: str) -> None:
+    for spelling in (
+        name,
+        name.upper(),
+        f" {name} ",
+        name.replace("-", " "),
+        name.replace("-", "_"),
+    ):
+        assert Region.parse(spelling) is REGIONS[name]
+
+
+def test_british_spelling() -> None:
+    assert Region.parse("Centre") is REGIONS["center"]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    {
+        "upstairs": "top-left",
+        "": "top-left",
+        "0,0,1": "left,top,right,bottom",
+        "0,0,1,1,1": "left,top,right,bottom",
+        "a,b,c,d": "left,top,right,bottom",
+        "0,0,1.5,1": "leaves the image",
+        "-0.1,0,1,1": "leaves the image",
+        "0,0,nan,1": "leaves the image",
+        "0,0,inf,1": "leaves the image",
+        "0,0,300,200": "between 0 and 1",
+        "0.5,0,0.5,1": "is empty",
+        "0.6,0,0.5,1": "is empty",
+        "0,0.5,1,0.2": "is empty",
+    }.items(),
+    ids=repr,
+)
+def test_refused_in_one_line(text: str, part: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Region.parse(text)
+    message = str(caught.value)
+    assert message.startswith("--region: ")
+    assert part in message
+    assert "\n" not in message
+
+
+@given(st.text(max_size=12) | st.text("0123456789.,-en ", max_size=16))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        region = Region.parse(text)
+    except InputError as error:
+        in_one_line(error)
+    else:
+        assert 0 <= region.left < region.right <= 1
+        assert 0 <= region.top < region.bottom <= 1

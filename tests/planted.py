@@ -1,0 +1,389 @@
+"""A micro LLaVA with a circuit planted by hand, whose every number can be worked out on paper.
+
+It is a real `LlavaForConditionalGeneration` behind a real processor; all its weights are set here.
+The residual stream has labelled dimensions (`FEATURES`), and a head is planted by saying from
+which token it looks, what it attends to, what it reads there and what it writes:
+
+    circuit.plant_head("1.1", at="ask", attends={"image": ALL, "found": 45}, reads={"found": 1},
+                       writes={"vote": 8 / 3})
+
+How the parts are made harmless, so that the arithmetic stays short:
+
+- *Norms.* A dimension ``const`` holds C = 10⁴, all others hold numbers up to about 10. So
+  every RMS is C/4 (hidden size 16) to within 10⁻⁶, and with weights C/4 each norm is the identity.
+  The vision tower has ±C and stores each feature as ±f, so that its LayerNorm's mean is 0.
+- *Attention.* A head's query is 1 at its own token and 0 elsewhere, its key the sum of the
+  logarithms of *odds* over the features a token has. So at its token a head attends to each token
+  in proportion to the product of its features' odds, and elsewhere evenly over what it may see.
+- *Positions.* Scores live in the head's dimension 1, which RoPE turns by 10⁻⁸ a token
+  (θ = 10¹⁶); values live in dimension 0, which RoPE does not touch.
+- *Vision.* A patch's brightness b (its mean pixel, 0 to 1) is a feature; no vision head writes.
+  The projector passes features through as gelu(x) − gelu(−x) = x, and adds
+  ``found`` = 1 where a bright patch lies in the region, by a clamp of b + region: 0 below
+  1.25, 1 above 1.75.
+
+The pictures are 56 px, 4 × 4 patches. Without: black, with one white patch at row 3, column 1.
+With: a white patch at row 1, column 1 as well. The region is the top left quadrant,
+4 of 16 patches.
+
+The vote. LD = vote − 5, and each head's share of it (with / without the object):
+
+| head | name          | looks from | at              | writes                 | with | without |
+|------|---------------|------------|-----------------|------------------------|------|---------|
+| 1.1  | looker        | answer     | found 3/4       | vote                   |  2   |  0      |
+| 0.2  | blind writer  | answer     | region, 1/4 each| vote, one regardless   |  2   |  1      |
+| 0.3  | redundant a   | answer     | found 3/4       | red 1, clamped to vote |  4   |  0      |
+| 1.0  | redundant b   | answer     | found 3/4       | red 1, either suffices | (4)  |  0      |
+| 1.3  | suppressor    | answer     | found 1/2       | vote                   | −1   |  0      |
+| 0.1  | note writer   | "?"        | found 3/4       | note, at "?"           |      |         |
+| 2.0  | note reader   | answer     | "?"             | vote                   |  1   |  0      |
+| 0.0  | pool writer   | last patch | found 3/4       | pool, at the last patch|      |         |
+| 2.1  | pool reader   | answer     | last patch      | vote                   |  1   |  0      |
+| 1.2  | decoy         | answer     | found 0.95      | junk, which none reads |  0   |  0      |
+| 2.2  | faint         | answer     | text; of the image, found 0.99 | nothing |  0   |  0      |
+| 2.3, 3.* | silent    |            |                 | nothing, or noise      |  0   |  0      |
+
+So LD_with = 2 + 2 + 4 − 1 + 1 + 1 − 5 = +4 and LD_without = 1 − 5 = −4.
+The MLP of layer 2 adds 4·clamp(2·red − 0.5, 0, 1) to the vote. `HEADS` holds what follows for each.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import log, sqrt
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from headpatch.heads import Head
+from headpatch.models.prompt import Prompt, encode
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+from headpatch.study import Study
+from tests.tiny import PATCH, QUESTION, SIDE, tiny_processor, tiny_tokenizer
+
+FEATURES = (
+    "const",  # C, everywhere
+    "image",  # 1 at image tokens
+    "bright",  # a patch's brightness
+    "region",  # 1 at patches of the top left quadrant
+    "found",  # 1 at a bright patch of the region
+    "last",  # 1 at the last patch
+    "relay",  # 1 at the question mark
+    "ask",  # 1 at the answer position
+    "said",  # 1 at the words Yes and No, after which the model stops
+    "vote",
+    "red",
+    "note",
+    "pool",
+    "junk",
+)
+DIMENSION = {name: index for index, name in enumerate(FEATURES)}
+VISION_FEATURES = ("const", "bright", "region", "last")  # each stored as +f, −f
+HIDDEN, HEAD_DIM, HEADS_PER_LAYER, LAYERS = 16, 4, 4, 4
+VISION_HIDDEN, VISION_HEADS, VISION_LAYERS = 8, 2, 3
+CONST, VISION_CONST = 1e4, 1e3
+ALL = 1e9  # odds that leave nothing for other tokens
+BIAS = 5.0
+LD_WITH, LD_WITHOUT = 4.0, -4.0
+VISION_ODDS = 7.0  # head v0.1 attends to bright patches
+
+
+@dataclass(frozen=True)
+class PlantedHead:
+    """A head of the circuit and what must be found for it.
+
+    Attributes
+    ----------
+    share_with, share_without
+        Share of its image attention, from the answer position, on the region.
+    raw_with, raw_without
+        The same of all its attention; None where it depends on the question's length.
+    scope
+        Narrowest scope of positions in which the head acts.
+    necessity, sufficiency
+        Normalized effects of resampling it there alone: noising, denoising.
+    """
+
+    head: Head
+    share_with: float
+    share_without: float
+    raw_with: float | None
+    raw_without: float | None
+    necessity: float
+    sufficiency: float
+    scope: Positions = "answer"
+
+    @property
+    def diff(self) -> float:
+        return self.share_with - self.share_without
+
+
+def _on_found(odds: float, name: str, *effects: float) -> PlantedHead:
+    """A head that attends to the image alone and to found with these odds: 15 other patches."""
+    share = (3 + odds) / (15 + odds)
+    return PlantedHead(Head.parse(name), share, 4 / 16, share, 4 / 16, *effects)
+
+
+HEADS: Mapping[str, PlantedHead] = {
+    "looker": _on_found(45, "1.1", 2 / 8, 2 / 8),
+    "blind writer": PlantedHead(Head(0, 2), 1, 1, 1, 1, 1 / 8, 1 / 8),
+    "redundant a": _on_found(45, "0.3", 0, 4 / 8),
+    "redundant b": _on_found(45, "1.0", 0, 4 / 8),
+    "suppressor": _on_found(15, "1.3", -1 / 8, -1 / 8),
+    "note writer": PlantedHead(Head(0, 1), 1 / 4, 1 / 4, None, None, 1 / 8, 1 / 8, "question"),
+    "note reader": PlantedHead(Head(2, 0), 1 / 4, 1 / 4, 0, 0, 1 / 8, 1 / 8),
+    "pool writer": PlantedHead(Head(0, 0), 1 / 4, 1 / 4, None, None, 1 / 8, 1 / 8, "image"),
+    "pool reader": PlantedHead(Head(2, 1), 0, 0, 0, 0, 1 / 8, 1 / 8),
+    "decoy": _on_found(285, "1.2", 0, 0),
+    "faint": replace(_on_found(1485, "2.2", 0, 0), raw_with=None, raw_without=None),
+}
+"""What to find; the redundant pair is necessary together: 4/8."""
+
+SILENT = (Head(2, 3), *(Head(3, head) for head in range(HEADS_PER_LAYER)))
+
+
+@dataclass(frozen=True, eq=False)
+class Planted:
+    """The model, the prompt of both runs, and its two pictures."""
+
+    vlm: VLM
+    prompt: Prompt
+    with_image: Image.Image
+    without_image: Image.Image
+
+
+class Circuit:
+    """A model whose weights are all zero, but for what makes its norms the identity."""
+
+    def __init__(self) -> None:
+        self.model = LlavaForConditionalGeneration(_config()).eval().requires_grad_(False)
+        for weight in self.model.parameters():
+            weight.zero_()
+        self._plant_vision()
+        self._plant_projector()
+        self._plant_words()
+
+    def plant_head(
+        self,
+        name: str,
+        *,
+        at: str,
+        attends: Mapping[str, float],
+        reads: Mapping[str, float] | None = None,
+        writes: Mapping[str, float] | None = None,
+    ) -> None:
+        """Plant one language-model head.
+
+        Parameters
+        ----------
+        at
+            The feature of the tokens it looks from.
+        attends
+            Feature: odds. A token's weight is the product over its features.
+        reads, writes
+            Feature: coefficient, of what enters z and of what z adds.
+        """
+        head = Head.parse(name)
+        module = self.model.model.language_model.layers[head.layer].self_attn
+        first = head.head * HEAD_DIM
+        module.q_proj.weight[first + 1, DIMENSION[at]] = sqrt(HEAD_DIM)
+        for feature, odds in attends.items():
+            module.k_proj.weight[first + 1, DIMENSION[feature]] = log(odds)
+        for feature, coefficient in (reads or {}).items():
+            module.v_proj.weight[first, DIMENSION[feature]] = coefficient
+        for feature, coefficient in (writes or {}).items():
+            module.o_proj.weight[DIMENSION[feature], first] = coefficient
+
+    def plant_vision_head(self, name: str, *, attends: Mapping[str, float]) -> None:
+        """Plant a vision head that looks from every token, and writes nothing."""
+        head = Head.parse(name)
+        module = self.model.model.vision_tower.encoder.layers[head.layer].self_attn
+        first = head.head * HEAD_DIM
+        module.q_proj.bias[first] = sqrt(HEAD_DIM)
+        for feature, odds in attends.items():
+            module.k_proj.weight[first, 2 * VISION_FEATURES.index(feature)] = log(odds)
+
+    def plant_clamp(
+        self, layer: int, reads: str, writes: str, height: float, sharpness: float = 100.0
+    ) -> None:
+        """Let a layer's MLP write height · clamp(2·x − 0.5, 0, 1).
+
+        A clamp is the difference of two ramps, and silu(s·x)/s is a ramp to within 1e-9 where
+        |s·x| > 20.
+        """
+        mlp = self.model.model.language_model.layers[layer].mlp
+        for unit, (start, sign) in enumerate(((0.25, 1), (0.75, -1))):
+            mlp.gate_proj.weight[unit, DIMENSION[reads]] = sharpness
+            mlp.gate_proj.weight[unit, DIMENSION["const"]] = -sharpness * start / CONST
+            mlp.up_proj.weight[unit, DIMENSION["const"]] = 1 / CONST
+            mlp.down_proj.weight[DIMENSION[writes], unit] = sign * 2 * height / sharpness
+
+    def plant_noise(self, heads: tuple[Head, ...], scale: float, seed: int) -> None:
+        """Give heads small random weights on every feature but ``const``."""
+        generator = torch.Generator().manual_seed(seed)
+        features = slice(1, HIDDEN)
+        for head in heads:
+            module = self.model.model.language_model.layers[head.layer].self_attn
+            mine = slice(head.head * HEAD_DIM, (head.head + 1) * HEAD_DIM)
+            for weight in (
+                module.q_proj.weight[mine, features],
+                module.k_proj.weight[mine, features],
+                module.v_proj.weight[mine, features],
+                module.o_proj.weight[features, mine],
+            ):
+                weight.add_(torch.randn(weight.shape, generator=generator), alpha=scale)
+
+    def _plant_vision(self) -> None:
+        tower = self.model.model.vision_tower
+        norms = [tower.pre_layrnorm, tower.post_layernorm]
+        for layer in tower.encoder.layers:
+            norms += [layer.layer_norm1, layer.layer_norm2]
+        for norm in norms:  # of ±C and 6 small numbers the standard deviation is C/2
+            norm.weight.fill_(VISION_CONST / 2)
+        place = tower.embeddings.position_embedding.weight
+        _both(place, "const", torch.full((17,), VISION_CONST))
+        patches = torch.arange(16)
+        region = ((patches // 4 < 2) & (patches % 4 < 2)).float()
+        _both(place[1:], "region", region)
+        _both(place[1:], "last", (patches == 15).float())
+        mean = 1 / (3 * PATCH * PATCH)
+        pixels = tower.embeddings.patch_embedding.weight
+        pixels[2 * VISION_FEATURES.index("bright")] = mean
+        pixels[2 * VISION_FEATURES.index("bright") + 1] = -mean
+
+    def _plant_projector(self, sharpness: float = 40.0) -> None:
+        projector = self.model.model.multi_modal_projector
+        first, second = projector.linear_1, projector.linear_2
+        for unit, feature in enumerate(("bright", "region", "last")):  # gelu(x) − gelu(−x) = x
+            column = 2 * VISION_FEATURES.index(feature)
+            for sign in (1, -1):
+                row = 2 * unit + (sign < 0)
+                first.weight[row, column] = sign
+                second.weight[DIMENSION[feature], row] = sign
+        for row, start, sign in ((6, 1.25, 1), (7, 1.75, -1)):
+            for feature in ("bright", "region"):
+                first.weight[row, 2 * VISION_FEATURES.index(feature)] = sharpness
+            first.bias[row] = -sharpness * start
+            second.weight[DIMENSION["found"], row] = sign * 2 / sharpness
+        second.bias[DIMENSION["const"]] = CONST
+        second.bias[DIMENSION["image"]] = 1
+
+    def _plant_words(self) -> None:
+        language, words = self.model.model.language_model, tiny_tokenizer()
+        language.norm.weight.fill_(CONST / sqrt(HIDDEN))
+        for layer in language.layers:
+            layer.input_layernorm.weight.fill_(CONST / sqrt(HIDDEN))
+            layer.post_attention_layernorm.weight.fill_(CONST / sqrt(HIDDEN))
+        embed, unembed = language.embed_tokens.weight, self.model.lm_head.weight
+        embed[:, DIMENSION["const"]] = CONST
+        yes, no, ask, relay = words.convert_tokens_to_ids(["▁Yes", "▁No", "▁ASSISTANT:", "?"])
+        assert len({yes, no, ask, relay, words.unk_token_id}) == 5
+        embed[ask, DIMENSION["ask"]] = 1
+        embed[relay, DIMENSION["relay"]] = 1
+        embed[[yes, no], DIMENSION["said"]] = 1
+        unembed[:, DIMENSION["const"]] = -50 / CONST  # every other word stays far below
+        for word, sign in ((yes, 1), (no, -1)):
+            unembed[word, DIMENSION["vote"]] = sign / 2
+            unembed[word, DIMENSION["const"]] = -sign * BIAS / 2 / CONST
+        unembed[words.eos_token_id, DIMENSION["said"]] = 200
+
+
+def planted(noise: float = 0.0, seed: int = 0) -> Planted:
+    """Build the circuit above; `noise` is the scale of the silent heads' weights."""
+    circuit = Circuit()
+    plant, found = circuit.plant_head, {"found": 1.0}
+    looks = {"image": ALL, "found": 45.0}
+    plant("1.1", at="ask", attends=looks, reads=found, writes={"vote": 8 / 3})
+    plant(
+        "0.2", at="ask", attends={"region": ALL}, reads={"found": 4, "image": 1}, writes={"vote": 1}
+    )
+    plant("0.3", at="ask", attends=looks, reads=found, writes={"red": 4 / 3})
+    plant("1.0", at="ask", attends=looks, reads=found, writes={"red": 4 / 3})
+    circuit.plant_clamp(2, reads="red", writes="vote", height=4)
+    plant("1.3", at="ask", attends={"image": ALL, "found": 15}, reads=found, writes={"vote": -2})
+    plant("0.1", at="relay", attends=looks, reads=found, writes={"note": 4 / 3})
+    plant("2.0", at="ask", attends={"relay": ALL}, reads={"note": 1}, writes={"vote": 1})
+    plant("0.0", at="last", attends=looks, reads=found, writes={"pool": 4 / 3})
+    plant("2.1", at="ask", attends={"last": ALL}, reads={"pool": 1}, writes={"vote": 1})
+    plant("1.2", at="ask", attends={"image": ALL, "found": 285}, reads=found, writes={"junk": 1})
+    plant("2.2", at="ask", attends={"image": 1e-6, "found": 1485}, reads=found)
+    circuit.plant_vision_head("v0.1", attends={"bright": VISION_ODDS})
+    if noise:
+        circuit.plant_noise(SILENT, noise, seed)
+    vlm = VLM(circuit.model, planted_processor(), "planted", f"noise:{noise} seed:{seed}")
+    with_image, without_image = planted_image(found=True), planted_image(found=False)
+    prompt = encode(vlm, [with_image, without_image], QUESTION)
+    return Planted(vlm, prompt, with_image, without_image)
+
+
+def planted_processor():
+    """One that hands pixels on as 0 to 1."""
+    return tiny_processor(image_mean=[0.0] * 3, image_std=[1.0] * 3)
+
+
+def planted_image(found: bool, row: int = 1, column: int = 1) -> Image.Image:
+    """Black, with a white patch at the bottom, and one at (row, column) if found."""
+    image = Image.new("RGB", (SIDE, SIDE))
+    for y, x in [(3, 1), (row, column)][: 1 + found]:
+        box = (x * PATCH, y * PATCH, (x + 1) * PATCH - 1, (y + 1) * PATCH - 1)
+        ImageDraw.Draw(image).rectangle(box, fill="white")
+    return image
+
+
+def planted_study(folder: Path, **options: object) -> Study:
+    """A study of the circuit's pictures, written to `folder`; dotted keys as in `Study.make`."""
+    pictures = {"with": folder / "with.png", "without": folder / "without.png"}
+    for key, file in pictures.items():
+        planted_image(found=key == "with").save(file)
+    flags = {key: str(file) for key, file in pictures.items()}
+    return Study.make(None, {**flags, "question": QUESTION, "region": "top-left", **options})
+
+
+def save_planted(folder: Path, noise: float = 0.0, seed: int = 0) -> Path:
+    """Write the model with its processor, as `headpatch.models.load.load` reads it."""
+    made = planted(noise, seed)
+    made.vlm.model.save_pretrained(folder)
+    made.vlm.processor.save_pretrained(folder)
+    return folder
+
+
+def _both(weight: Tensor, feature: str, values: Tensor) -> None:
+    column = 2 * VISION_FEATURES.index(feature)
+    weight[:, column], weight[:, column + 1] = values, -values
+
+
+def _config() -> LlavaConfig:
+    words = tiny_tokenizer()
+    text = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS_PER_LAYER,
+        num_key_value_heads=HEADS_PER_LAYER,
+        head_dim=HEAD_DIM,
+        intermediate_size=4,
+        max_position_embeddings=256,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e16},
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=3,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=VISION_HIDDEN,
+        num_hidden_layers=VISION_LAYERS,
+        num_attention_heads=VISION_HEADS,
+        intermediate_size=4,
+        image_size=SIDE,
+        patch_size=PATCH,
+        projection_dim=4,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        vision_feature_layer=-2,
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        tie_word_embeddings=False,
+    )

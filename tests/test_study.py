@@ -1,0 +1,218 @@
+"""The study file: what is written reads back, and nothing wrong is taken."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from headpatch.errors import InputError
+from headpatch.study import AblateOptions, Expected, Published, RankOptions, Study
+
+unit = st.floats(0, 1).map(lambda number: round(number, 3))
+# Any language, and line ends; not the control characters that PyYAML itself folds away.
+text = st.text(
+    st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]) | st.just("\n"),
+    min_size=1,
+    max_size=30,
+)
+studies = st.builds(
+    Study,
+    name=text,
+    model=st.sampled_from(["demo", "llava-hf/llava-1.5-7b-hf", "/models/mine"]),
+    device=st.sampled_from(["auto", "cpu", "cuda:1"]),
+    dtype=st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
+    with_=st.sampled_from(["bundled:1.jpg", "/pictures/a b.png", "/ü/№1.jpg"]),
+    without=st.sampled_from(["bundled:2.jpg", "/pictures/b.png"]),
+    question=text,
+    region=st.sampled_from(["top-left", "center", "0.1,0.2,0.5,1", "bottom-right-corner"]),
+    answers=st.tuples(text, text),
+    prompt=st.none() | text,
+    out=text,
+    seed=st.integers(),
+    force=st.booleans(),
+    rank=st.builds(RankOptions, top=st.integers(1, 99), overlays=st.integers(0, 9)),
+    ablate=st.builds(
+        AblateOptions,
+        heads=st.sampled_from(["top:3", "24.10", "24.17,23.20", "layer:24", "24.0-24.31"]),
+        kinds=st.lists(st.sampled_from(["zero", "mean", "resample"]), min_size=1, unique=True).map(
+            tuple
+        ),
+        directions=st.sampled_from([("noising",), ("noising", "denoising")]),
+        positions=st.sampled_from(["answer", "question", "image", "all"]),
+        controls=st.integers(0, 50),
+        reference=st.integers(0, 50),
+    ),
+    expected=st.none()
+    | st.builds(
+        Expected,
+        source=text,
+        heads=st.lists(
+            st.builds(
+                Published,
+                layer=st.integers(0, 31),
+                head=st.integers(0, 31),
+                diff=unit,
+                with_=unit,
+                without=unit,
+            ),
+            max_size=3,
+        ).map(tuple),
+        quadrants=st.dictionaries(st.just("top-left"), st.tuples(unit, unit)),
+        divergence=st.dictionaries(st.sampled_from(["kl", "js", "js_distance"]), unit),
+        vision_diff=st.dictionaries(st.integers(0, 23), unit, max_size=3),
+    ),
+)
+
+
+def written(folder: Path, content: str | dict) -> Path:
+    file = folder / "study.yaml"
+    file.write_text(
+        content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8"
+    )
+    return file
+
+
+def refusal(config: Path | None, flags: dict | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        Study.make(config, flags)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "; expected " in message
+    assert caught.value.exit_code == 2
+    return message
+
+
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # beartype draws items
+@given(studies)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_a_study_reads_back(tmp_path: Path, study: Study) -> None:
+    assert Study.make(written(tmp_path, study.to_yaml())) == study
+
+
+def test_the_default_study_is_the_empty_file() -> None:
+    assert Study.make() == Study()
+    assert Study.make(None, {"question": None}) == Study()
+
+
+def test_the_default_study_has_its_pictures() -> None:
+    pair = Study().pair()
+    assert pair.with_image.mode == pair.without_image.mode == "RGB"
+    assert pair.question == Study().question
+    assert pair.region.name == "top-left"
+
+
+def test_a_run_file_is_a_study(tmp_path: Path) -> None:
+    study = Study(name="again", seed=7)
+    content = {"study": yaml.safe_load(study.to_yaml()), "run": {"seed": 7, "torch": "2.13"}}
+    assert Study.make(written(tmp_path, content)) == study
+
+
+def test_flags_override_the_file(tmp_path: Path) -> None:
+    file = written(
+        tmp_path, {"question": "Q?", "seed": 1, "ablate": {"heads": "1.1", "controls": 4}}
+    )
+    study = Study.make(
+        file, {"seed": 2, "ablate.heads": "2.2", "rank.top": 3, "question": None, "out": None}
+    )
+    assert (study.question, study.seed, study.rank.top) == ("Q?", 2, 3)
+    assert (study.ablate.heads, study.ablate.controls) == ("2.2", 4)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "models/mine").mkdir(parents=True)
+    file = written(tmp_path, {"with": "a.png", "without": "sub/b.png", "model": "models/mine"})
+    study = Study.make(file)
+    assert Path(study.with_) == tmp_path / "a.png"
+    assert Path(study.without) == tmp_path / "sub/b.png"
+    assert Path(study.model) == tmp_path / "models/mine"
+    flags = {"with": "c.png", "without": "/d.png"}
+    assert (Study.make(file, flags).with_, Study.make(file, flags).without) == ("c.png", "/d.png")
+    hub = Study.make(written(tmp_path, {"model": "llava-hf/llava-1.5-7b-hf"}))
+    assert hub.model == "llava-hf/llava-1.5-7b-hf"
+
+
+def test_bare_yes_and_no_are_words(tmp_path: Path) -> None:
+    """YAML 1.1 reads them as booleans."""
+    assert Study.make(written(tmp_path, "answers: [Yes, No]")).answers == ("Yes", "No")
+
+
+def test_a_study_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Study().seed = 3
+    with pytest.raises(ValidationError):
+        Study().ablate.heads = "1.1"
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    {
+        "qestion: hm": ["qestion", "unknown key", "question"],
+        "ablate: {head: '1.1'}": ["ablate.head", "unknown key", "heads, kinds"],
+        "rank: {top: 5, tpo: 6}": ["rank.tpo", "unknown key", "top"],
+        "seed: three": ["seed", "'three'", "integer"],
+        "seed: '3'": ["seed", "integer"],
+        "seed: 1.5": ["seed", "integer"],
+        "force: 1": ["force", "bool"],
+        "question: [a]": ["question", "string"],
+        "rank: {top: 0}": ["rank.top", "0", "greater than or equal to 1"],
+        "rank: 5": ["rank", "5"],
+        "ablate: {heads: 24.10}": ["ablate.heads", "string"],
+        "ablate: {heads: 24-17}": ["24-17", "24.17"],
+        "ablate: {kinds: []}": ["ablate.kinds"],
+        "ablate: {kinds: [zeor]}": ["ablate.kinds", "zeor", "zero"],
+        "ablate: {positions: end}": ["ablate.positions", "answer"],
+        "dtype: float64": ["dtype", "float64", "float32"],
+        "answers: [Yes]": ["answers"],
+        "answers: Yes": ["answers"],
+        "region: nowhere": ["region", "nowhere", "top-left"],
+        "region: 0,0,1.5,1": ["region", "leaves the image"],
+        "expected: {heads: []}": ["expected.source"],
+        "{seed: x, dtype: y, nonsense: z}": ["more wrong"],
+        "1: 2": ["holds no mapping"],
+        "": ["holds no mapping"],
+        "- a\n- b": ["holds no mapping"],
+        "just words": ["holds no mapping"],
+        "a: b: c": ["is not YAML"],
+        "question: 'open": ["is not YAML"],
+        "!!python/object/apply:os.getcwd []": ["is not YAML"],
+        "study: {seed: 1}": ["study", "unknown key"],
+        "{study: [], run: {}}": ["holds no mapping"],
+    }.items(),
+    ids=repr,
+)
+def test_refused_in_one_line(tmp_path: Path, content: str, parts: list[str]) -> None:
+    file = written(tmp_path, content)
+    message = refusal(file)
+    for part in parts:
+        assert part in message
+
+
+def test_a_wrong_value_names_its_file(tmp_path: Path) -> None:
+    file = written(tmp_path, "seed: x")
+    assert str(file) in refusal(file)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "--config" in refusal(tmp_path / "none.yaml")
+    assert "--config" in refusal(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes("question: \xe4".encode("latin-1"))
+    assert "is not YAML" in refusal(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize("given_one", ["with", "without"])
+def test_one_picture_of_a_pair_is_not_enough(tmp_path: Path, given_one: str) -> None:
+    assert "both pictures" in refusal(None, {given_one: "a.png"})
+    assert "both pictures" in refusal(written(tmp_path, {given_one: "a.png"}))
+
+
+def test_a_flag_with_a_wrong_value() -> None:
+    assert "dtype" in refusal(None, {"dtype": "float8"})
+    assert "40" in refusal(None, {"ablate.heads": "40"})
+    assert "top: 0" in refusal(None, {"rank.top": 0})
+
+
+def test_a_flag_into_a_section_that_is_no_mapping(tmp_path: Path) -> None:
+    assert "rank" in refusal(written(tmp_path, "rank: 5"), {"rank.top": 3})
