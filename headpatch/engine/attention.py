@@ -16,8 +16,11 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from headpatch.errors import RunError
+
 NAME = "headpatch"
 _TAP = "_headpatch_tap"
+_BLOCK = 64  # queries at a time where sdpa cannot be used
 
 
 @runtime_checkable
@@ -60,7 +63,21 @@ def plain_attention(
     mask: Tensor | None,
     **options: Any,
 ) -> Tensor:
-    """Return z as transformers' sdpa attention computes it, ``[batch, queries, heads, dim]``."""
+    """Return z as transformers' sdpa attention computes it, ``[batch, queries, heads, dim]``.
+
+    Scores that are capped, which sdpa cannot do, are computed as eager attention would.
+
+    Raises
+    ------
+    RunError
+        If the attention has sinks, which sdpa would leave out without a word.
+    """
+    if options.get("s_aux") is not None:
+        raise RunError("the model's attention has sinks (as gpt-oss's), which headpatch cannot run")
+    if options.get("softcap") is not None:
+        blocks = torch.arange(query.shape[2], device=query.device).split(_BLOCK)
+        rows = (attention_rows(module, query, key, mask, one, **options) for one in blocks)
+        return torch.cat([weigh(row, value) for row in rows], 1)
     z: Tensor
     z, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
     return z

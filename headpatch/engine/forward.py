@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from headpatch.engine.attention import attention_rows, plain_attention, tapped, weigh
@@ -56,7 +56,8 @@ class Trace:
     logits
         Shape ``[batch, vocabulary]``: at the answer position, float32.
     lm_rows
-        Shape ``[batch, layers, heads, tokens]``.
+        Shape ``[batch, layers, heads, tokens]``; NaN for layers that do not attend to tokens
+        (cross-attention).
     vision_class_rows, vision_patch_rows
         Shape ``[images, vision layers, vision heads, vision tokens]``, the class token (if any)
         included as a key.
@@ -82,12 +83,43 @@ class Trace:
         return self.logits[:, prompt.answers.yes] - self.logits[:, prompt.answers.no]
 
 
+def allowed_edges(
+    cuts: Sequence[tuple[Cut, list[int]]],
+    queries: Int[Tensor, " queries"],
+    shape: tuple[int, int, int, int],
+) -> tuple[Bool[Tensor, "rows heads queries keys"], Bool[Tensor, "rows queries heads"]]:
+    """Say which edges cuts leave at one layer, and which queries of which heads they concern.
+
+    Parameters
+    ----------
+    cuts
+        Each with its heads' numbers in this layer.
+    queries
+        Their positions in the prompt, ascending.
+    shape
+        Rows, heads, queries, keys.
+    """
+    device = queries.device
+    allowed = torch.ones(shape, dtype=torch.bool, device=device)
+    touched = torch.zeros(shape[0], shape[2], shape[1], dtype=torch.bool, device=device)
+    for cut, numbers in cuts:
+        keys, heads = cut.keys.to(device), torch.tensor(numbers, device=device)
+        where = torch.isin(queries, cut.queries.to(device)).nonzero()[:, 0]
+        edges = cut.row, heads[:, None, None], where[:, None], keys
+        if cut.own:
+            allowed[edges] = False
+        else:
+            allowed[edges] &= keys == queries[where, None]
+        touched[cut.row, where[:, None], heads] = True
+    return allowed, touched
+
+
 @dataclass(eq=False)
 class _Site:
     """A tap that reads and edits one attention module in the plain pass."""
 
     edits: list[ZEdit] = field(default_factory=list)
-    cuts: list[Cut] = field(default_factory=list)
+    cuts: list[tuple[Cut, list[int]]] = field(default_factory=list)
     answer: int | None = None
     class_and_patches: bool = False
     class_token: bool = False
@@ -112,21 +144,32 @@ class _Site:
         if self.cuts:
             z = self._cut(z, module, query, key, value, mask, options)
         if self.keep_z:
-            self.z = z
+            self._take(z)
         if self.capture is not None:
             self.capture.keep(self.layer, query, key, value, mask, z)
         if self.edits:
-            z = z.clone()
-            for edit in self.edits:
-                where = edit.positions.to(z.device)
-                z[edit.row, where, edit.head.head] = (
-                    0.0 if edit.value is None else edit.value.to(z.device, z.dtype)
-                )
+            z = self._replace(z)
         if self.answer is not None:
             chosen = torch.tensor([self.answer], device=query.device)
             self.row = attention_rows(module, query, key, mask, chosen, **options)[:, :, 0]
         if self.class_and_patches:
             self._average(module, query, key, mask, options)
+        return z
+
+    def _take(self, z: Tensor) -> None:
+        self.z = z
+
+    def kept(self) -> Tensor | None:
+        """Z of all runs, ``[runs, tokens, heads, dim]``."""
+        return self.z
+
+    def _replace(self, z: Tensor) -> Tensor:
+        z = z.clone()
+        for edit in self.edits:
+            where = edit.positions.to(z.device)
+            z[edit.row, where, edit.head.head] = (
+                0.0 if edit.value is None else edit.value.to(z.device, z.dtype)
+            )
         return z
 
     def _cut(
@@ -139,15 +182,9 @@ class _Site:
         mask: Tensor | None,
         options: dict[str, Any],
     ) -> Tensor:
-        queries = torch.cat([cut.queries for cut in self.cuts]).unique().to(z.device)
-        allowed = torch.ones(
-            len(z), z.shape[2], len(queries), key.shape[2], dtype=torch.bool, device=z.device
-        )
-        touched = torch.zeros(len(z), len(queries), z.shape[2], dtype=torch.bool, device=z.device)
-        for cut in self.cuts:
-            where = torch.isin(queries, cut.queries.to(z.device)).nonzero()[:, 0]
-            allowed[cut.row, cut.head.head, where[:, None], cut.keys.to(z.device)] = False
-            touched[cut.row, where, cut.head.head] = True
+        queries = torch.cat([cut.queries for cut, _ in self.cuts]).unique().to(z.device)
+        shape = len(z), z.shape[2], len(queries), key.shape[2]
+        allowed, touched = allowed_edges(self.cuts, queries, shape)
         rows = attention_rows(module, query, key, mask, queries, allowed, **options)
         z = z.clone()
         z[:, queries] = torch.where(touched[..., None], weigh(rows, value), z[:, queries])
@@ -169,6 +206,63 @@ class _Site:
         if self.class_token:
             chosen = torch.zeros(1, dtype=torch.long, device=query.device)
             self.class_row = attention_rows(module, query, key, mask, chosen, **options)[:, :, 0]
+
+
+@dataclass(eq=False)
+class _TowerSite(_Site):
+    """A tap of the vision tower, whose tokens of one run may lie in several rows or calls.
+
+    A run's tokens are counted through: tile after tile, or in the order in which the tower takes
+    them.
+
+    Attributes
+    ----------
+    runs
+        Of the batch.
+    patches
+        Tokens of one run, where the tower takes those of all runs in one row, in one or several
+        calls.
+    """
+
+    runs: int = 1
+    patches: int | None = None
+    seen: int = 0
+    parts: list[Tensor] = field(default_factory=list)
+
+    def _take(self, z: Tensor) -> None:
+        self.parts.append(z.flatten(0, 1))
+
+    def kept(self) -> Tensor | None:
+        return torch.cat(self.parts).unflatten(0, (self.runs, -1)) if self.parts else None
+
+    def _replace(self, z: Tensor) -> Tensor:
+        z = z.clone(memory_format=torch.contiguous_format)
+        flat = z.view(-1, *z.shape[2:])
+        each = self.patches or len(flat) // self.runs
+        for edit in self.edits:
+            at = edit.row * each + edit.positions.to(z.device) - self.seen
+            here = (at >= 0) & (at < len(flat))
+            flat[at[here], edit.head.head] = (
+                0.0 if edit.value is None else edit.value.to(z.device, z.dtype)[here]
+            )
+        self.seen += len(flat)
+        return z
+
+    def _cut(self, z: Tensor, *arguments: Any) -> Tensor:
+        if len(z) != self.runs:
+            raise RunError("edges of this vision tower cannot be cut: it sees a run in parts")
+        return super()._cut(z, *arguments)
+
+
+def _tower_sites(vlm: VLM, prompt: Prompt) -> dict[nn.Module, _Site]:
+    if vlm.vision is None:
+        return {}
+    pixels = prompt.inputs.get("pixel_values")
+    flat = vlm.family.one_row and pixels is not None and pixels.ndim == 2
+    patches = len(pixels) // prompt.runs if flat and pixels is not None else None
+    return {
+        module: _TowerSite(runs=prompt.runs, patches=patches) for module in vlm.vision.attentions
+    }
 
 
 @torch.no_grad()
@@ -199,18 +293,20 @@ def forward(
         If a logit is not a number.
     """
     keep = keep or Keep()
-    sites: dict[nn.Module, _Site] = defaultdict(_Site)
+    sites: dict[nn.Module, _Site] = defaultdict(_Site, _tower_sites(vlm, prompt))
+    draws = keep.vision_rows and vlm.vision is not None and vlm.family.vision_rows
+    vision = vlm.vision.attentions if draws and vlm.vision is not None else ()
     for edit in edits:
         sites[vlm.attention(edit.head)].edits.append(edit)
     for cut in cuts:
-        sites[vlm.attention(cut.head)].cuts.append(cut)
+        for (tower, layer), numbers in cut.by_layer().items():
+            sites[vlm.stack(tower).attentions[layer]].cuts.append((cut, numbers))
     if keep.lm_rows:
         for module in vlm.lm.attentions:
             sites[module].answer = prompt.spans.answer
-    if keep.vision_rows and vlm.vision is not None:
-        for module in vlm.vision.attentions:
-            sites[module].class_and_patches = True
-            sites[module].class_token = vlm.family.class_token
+    for module in vision:
+        sites[module].class_and_patches = True
+        sites[module].class_token = vlm.family.class_token
     for tower in keep.z:
         for module in vlm.stack(tower).attentions:
             sites[module].keep_z = True
@@ -224,7 +320,7 @@ def forward(
         capture = points = None
         if keep.suffix is not None:
             capture = Capture(keep.suffix, prompt.spans.length)
-            points = Points(keep.suffix)
+            points = Points(keep.suffix, vlm.dtype)
             stack.enter_context(capture.hooked(vlm))
             for index, module in enumerate(vlm.lm.attentions):
                 sites[module].capture, sites[module].layer = capture, index
@@ -238,16 +334,17 @@ def forward(
             f"the model's logits are not finite ({vlm.name}, {vlm.dtype}); try --dtype float32, "
             "and check the weights"
         )
-    vision = vlm.vision.attentions if keep.vision_rows and vlm.vision is not None else ()
     return Trace(
         logits,
         lm_rows=_stacked(
-            [sites[module].row for module in vlm.lm.attentions] if keep.lm_rows else []
+            [_over_tokens(sites[module].row, prompt) for module in vlm.lm.attentions]
+            if keep.lm_rows
+            else []
         ),
         vision_class_rows=_stacked([sites[module].class_row for module in vision]),
         vision_patch_rows=_stacked([sites[module].patch_row for module in vision]),
         z={
-            tower: [_there(sites[module].z) for module in vlm.stack(tower).attentions]
+            tower: [_there(sites[module].kept()) for module in vlm.stack(tower).attentions]
             for tower in keep.z
         },
         prefills=_prefills(vlm, capture, points, len(logits)),
@@ -260,7 +357,14 @@ def _prefills(
     if capture is None:
         return ()
     layers = capture.layers(len(vlm.lm.layers))
-    return tuple(split(layers, runs, capture.start, capture.tokens, points))
+    return tuple(split(layers, runs, capture.start, capture.tokens, points, capture.refused))
+
+
+def _over_tokens(row: Tensor | None, prompt: Prompt) -> Tensor | None:
+    """Return a row over the prompt's tokens; NaN where the layer attends to something else."""
+    if row is None or row.shape[-1] == prompt.spans.length:
+        return row
+    return row.new_full((*row.shape[:-1], prompt.spans.length), torch.nan)
 
 
 def _there(tensor: Tensor | None) -> Tensor:

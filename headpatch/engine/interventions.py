@@ -10,7 +10,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headpatch.heads import Head, HeadSet
+from headpatch.heads import Head, HeadSet, Tower
 from headpatch.models.spans import Positions
 
 Kind = Literal["zero", "mean", "resample", "self"]
@@ -64,12 +64,32 @@ class ZEdit:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """Edges of one head in one row of a batch, removed: queries no longer see keys.
+    """Edges of heads in one row of a batch, removed: queries no longer see keys.
 
     The remaining attention is renormalised; a query that keeps no key gets z = 0.
+
+    Attributes
+    ----------
+    row
+        Row of the batch.
+    heads
+        One head, or several that lose the same edges.
+    queries, keys
+        Every query loses every key.
+    own
+        Whether a query that is among the keys loses its own position too.
     """
 
     row: int
-    head: Head
+    heads: Head | HeadSet
     queries: Int[Tensor, " queries"]
     keys: Int[Tensor, " keys"]
+    own: bool = True
+
+    def by_layer(self) -> dict[tuple[Tower, int], list[int]]:
+        """Return the heads' numbers, by tower and layer."""
+        heads = [self.heads] if isinstance(self.heads, Head) else self.heads
+        found: dict[tuple[Tower, int], list[int]] = {}
+        for head in heads:
+            found.setdefault((head.tower, head.layer), []).append(head.head)
+        return found

@@ -13,10 +13,14 @@ from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
 WITH, WITHOUT = 0, 1  # the runs' places in a pair's batch
+PLAIN_BATCH = 8
+"""Rows of a batch of plain passes, the untouched one included."""
 ZMeans = dict[Tower, list[Tensor]]
 """By tower and layer: mean z, shape ``[tokens, heads, head_dim]``."""
 OnProgress = Callable[[int, int], None]
 """Called with (done, total)."""
+OnOutcome = Callable[["Outcome"], None]
+"""Called with each outcome as soon as it is known, in the order in which they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +75,9 @@ def patch(
     base: Baseline,
     interventions: Sequence[Intervention],
     means: ZMeans | None = None,
-    batch: int = 8,
+    batch: int = PLAIN_BATCH,
     on_progress: OnProgress | None = None,
+    on_outcome: OnOutcome | None = None,
 ) -> list[Outcome]:
     """Run interventions the plain way: one forward pass each, several to a batch.
 
@@ -112,6 +117,8 @@ def patch(
                     int(tokens[row]),
                     int(tokens[0]),
                 )
+                if on_outcome:
+                    on_outcome(outcomes[index])
             if on_progress:
                 on_progress(len(outcomes), len(interventions))
     return [outcomes[index] for index in range(len(interventions))]

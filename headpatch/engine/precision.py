@@ -16,8 +16,10 @@ low-precision product, however small it is beside the logits.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -39,11 +41,14 @@ class Points:
     ----------
     start
         First position kept.
+    low
+        The weights' dtype.
     inputs, outputs
         Float32, ``[runs, suffix, width]``.
     """
 
     start: int
+    low: torch.dtype
     inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
     outputs: dict[nn.Module, Tensor] = field(default_factory=dict)
 
@@ -52,6 +57,7 @@ class Points:
         one = slice(index, index + 1)
         return Points(
             self.start,
+            self.low,
             {module: value[one] for module, value in self.inputs.items()},
             {module: value[one] for module, value in self.outputs.items()},
         )
@@ -85,8 +91,8 @@ def raised(vlm: VLM, points: Points | None = None) -> Iterator[None]:
     looked_up = embedding.forward
     with ExitStack() as stack:
         for module in _linears(vlm):
-            stack.enter_context(_forward(module, linear(module)))
-        stack.enter_context(_forward(embedding, lambda ids: looked_up(ids).float()))
+            stack.enter_context(replaced(module, linear(module)))
+        stack.enter_context(replaced(embedding, lambda ids: looked_up(ids).float()))
         stack.enter_context(_in_float32(vlm))
         yield
 
@@ -114,7 +120,7 @@ def deviating(vlm: VLM, points: Points | None) -> Iterator[None]:
     with ExitStack() as stack:
         for module in _linears(vlm):
             if module is not head:
-                stack.enter_context(_forward(module, linear(module)))
+                stack.enter_context(replaced(module, linear(module)))
         yield
 
 
@@ -126,9 +132,18 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     return flat.view(*x.shape[:-1], -1)
 
 
+def batched_product(
+    a: Float[Tensor, "batch m k"], b: Float[Tensor, "batch k n"]
+) -> Float[Tensor, "batch m n"]:
+    """Return a b of low-precision operands, accumulated and returned in float32."""
+    if a.device.type != "cuda":
+        return a.float() @ b.float()
+    return torch.bmm(a, b, out_dtype=torch.float32)
+
+
 def split_product(x: Tensor, weight: Tensor) -> Tensor:
     """Return x Wᵀ of a float32 x and a low-precision W, to about 16 bits."""
-    if x.device.type != "cuda":
+    if x.device.type != "cuda" or weight.dtype not in LOW:
         return functional.linear(x, weight.float())
     high = x.to(weight.dtype)
     low = (x - high.float()).to(weight.dtype)
@@ -146,10 +161,17 @@ def _linears(vlm: VLM) -> list[nn.Linear]:
 
 
 @contextmanager
-def _forward(module: nn.Module, run: Callable[..., Tensor]) -> Iterator[None]:
+def replaced(module: nn.Module, run: Callable[..., Tensor]) -> Iterator[None]:
     """Let `module` do `run` in place of its own forward."""
     before = module.__dict__.get("forward")
-    module.__dict__["forward"] = run
+    hook: Any = getattr(module, "_hf_hook", None)
+
+    def hooked(x: Tensor) -> Tensor:  # Accelerate's hooks bring offloaded weights in
+        (x,), _ = hook.pre_forward(module, x)
+        y: Tensor = hook.post_forward(module, run(x))
+        return y
+
+    module.__dict__["forward"] = run if hook is None else hooked
     try:
         yield
     finally:
@@ -161,14 +183,17 @@ def _forward(module: nn.Module, run: Callable[..., Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _in_float32(vlm: VLM) -> Iterator[None]:
-    """Hold everything before the decoder (vision tower, projector) in float32: it is small."""
+    """Hold everything before the decoder (vision tower, projector) in float32: it is small.
+
+    What Accelerate has put on disk stays in low precision, the same in every pass.
+    """
     body = vlm.model.model
     parts = [part for part in body.children() if part is not vlm.decoder]
     stored = [
         (tensor, tensor.data)
         for part in parts
         for tensor in (*part.parameters(), *part.buffers())
-        if tensor.dtype in LOW
+        if tensor.dtype in LOW and not tensor.is_meta
     ]
     try:
         for tensor, data in stored:

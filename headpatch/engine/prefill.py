@@ -77,24 +77,39 @@ class Prefill:
         First position that may change; everything before it stays as it was.
     tokens
         Length of the prompt.
+    layers
+        Empty if the pass cannot be widened.
     points
         Where the linear layers stood, over low-precision weights; None in float32.
+    refused
+        Why it cannot be widened, if so.
     """
 
     start: int
     tokens: int
     layers: tuple[LayerState, ...]
     points: Points | None = None
+    refused: str = ""
 
 
 @dataclass(eq=False)
 class Capture:
-    """Collects `LayerState`s while a pass runs."""
+    """Collects `LayerState`s while a pass runs.
+
+    Attributes
+    ----------
+    refused
+        Why the pass cannot be widened, if so. Seen from the pass itself, since a small effect may
+        hide a wrong one from any comparison of numbers.
+    """
 
     start: int
     tokens: int
     inputs: dict[int, tuple[Tensor, dict[str, Any]]] = field(default_factory=dict)
-    attention: dict[int, tuple[Tensor | None, ...]] = field(default_factory=dict)
+    attention: dict[int, dict[str, Any]] = field(default_factory=dict)
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+    last_mask: Tensor | None = None
+    refused: str = ""
 
     def keep(
         self,
@@ -106,13 +121,31 @@ class Capture:
         z: Tensor,
     ) -> None:
         """Take what the attention function saw at `layer`."""
+        if key.shape[2] != self.tokens:
+            self.refused = f"layer {layer} attends to more than the prompt (cross-attention)"
         if mask is not None:
+            self._look_ahead(mask)
             mask = mask[..., self.start :, : self.tokens]
-        (prefix_key, own_key), (prefix_value, own_value) = (
-            (kept[:, :, : self.start], kept[:, :, self.start :]) for kept in (key, value)
-        )
-        rest = (mask, z[:, self.start :], query[:, :, self.start :])
-        self.attention[layer] = (prefix_key, prefix_value, own_key, own_value, *rest)
+        before, after = slice(0, self.start), slice(self.start, None)
+        self.attention[layer] = {
+            "key": key[:, :, before],
+            "value": value[:, :, before],
+            "own_key": key[:, :, after],
+            "own_value": value[:, :, after],
+            "mask": mask,
+            "z": z[:, after],
+            "query": query[:, :, after],
+        }
+
+    def _look_ahead(self, mask: Tensor) -> None:
+        """Refuse a prompt whose earlier positions see those that change."""
+        if mask is self.last_mask:  # layers share it
+            return
+        self.last_mask = mask
+        ahead = mask[..., : self.start, self.start : self.tokens]
+        least = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min / 2
+        if bool((ahead > least).any()):
+            self.refused = "the prompt is not read causally: earlier tokens see those that change"
 
     @contextmanager
     def hooked(self, vlm: VLM) -> Iterator[None]:
@@ -121,31 +154,53 @@ class Capture:
             for index, layer in enumerate(vlm.lm.layers):
                 handle = layer.register_forward_pre_hook(self._hook(index), with_kwargs=True)
                 stack.callback(handle.remove)
+                handle = layer.register_forward_hook(self._after(index))
+                stack.callback(handle.remove)
             yield
+
+    def _after(self, index: int) -> Any:
+        def keep(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            self.outputs = {index: output[0] if isinstance(output, tuple) else output}
+
+        return keep
 
     def _hook(self, index: int) -> Any:
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]
+            before = self.outputs.get(index - 1)
+            if (
+                before is not None
+                and before is not hidden
+                and not torch.equal(before[:, self.start :], hidden[:, self.start :])
+            ):
+                self.refused = f"the model changes the stream itself before layer {index}"
             self.inputs[index] = (hidden[:, self.start :], dict(kwargs))
 
         return keep
 
     def layers(self, count: int) -> tuple[LayerState, ...]:
-        """Return what was collected, layer by layer."""
+        """Return what was collected, layer by layer; nothing if the pass cannot be widened."""
+        if self.refused:
+            return ()
         if len(self.attention) != count or len(self.inputs) != count:
             raise RunError("a decoder layer did not run through headpatch's attention function")
         return tuple(
             LayerState(
-                self.inputs[index][0],
-                *self.attention[index],  # type: ignore[arg-type]
-                _suffix_options(self.inputs[index][1], self.start),
+                hidden=self.inputs[index][0],
+                options=_suffix_options(self.inputs[index][1], self.start),
+                **self.attention[index],
             )
             for index in range(count)
         )
 
 
 def split(
-    layers: tuple[LayerState, ...], runs: int, start: int, tokens: int, points: Points | None
+    layers: tuple[LayerState, ...],
+    runs: int,
+    start: int,
+    tokens: int,
+    points: Points | None,
+    refused: str = "",
 ) -> list[Prefill]:
     """Return one `Prefill` for each run of a batch."""
     return [
@@ -154,6 +209,7 @@ def split(
             tokens,
             tuple(layer.run(index, runs) for layer in layers),
             points.run(index) if points is not None and points.inputs else None,
+            refused,
         )
         for index in range(runs)
     ]
@@ -195,7 +251,15 @@ def _pick(value: Any, run: int, runs: int, dim: int | None) -> Any:
 def sources(
     prefill: Prefill, other: Prefill, means: list[Tensor] | None, device: torch.device
 ) -> list[Float[Tensor, "sources suffix heads dim"]]:
-    """Stack, layer by layer, every z that an intervention can put in place: see `SOURCES`."""
+    """Stack, layer by layer, every z that an intervention can put in place: see `SOURCES`.
+
+    Raises
+    ------
+    ValueError
+        If the pass cannot be widened.
+    """
+    if prefill.refused:
+        raise ValueError(prefill.refused)
     stacked = []
     for index, (own, away) in enumerate(zip(prefill.layers, other.layers, strict=True)):
         z = own.z[0]

@@ -1,6 +1,8 @@
 """Interventions through the widening pass: chunked to memory, checked against the plain path."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +12,7 @@ from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import (
     WITHOUT,
     Baseline,
+    OnOutcome,
     OnProgress,
     Outcome,
     ZMeans,
@@ -26,7 +29,9 @@ from headpatch.models.vlm import VLM
 TOLERANCE = 1e-4
 """Logits by which the widening pass may differ from the plain path in float32."""
 
-_CPU_TOKENS = 64  # rows × suffix at a time; more falls out of the caches of a core
+_CPU_TOKENS = 96  # rows × suffix at a time; more falls out of the caches of a core
+_CPU_ROWS = 15  # of a longer suffix, so that the untouched row is a small part of the work,
+_CPU_BYTES = 256 << 20  # if they take no more than this
 _SHARE = 0.5  # of the free device memory that a chunk may take
 
 
@@ -44,6 +49,7 @@ def widen(
     means: ZMeans | None = None,
     rows: int | None = None,
     on_progress: OnProgress | None = None,
+    on_outcome: OnOutcome | None = None,
 ) -> list[Outcome]:
     """Do what `headpatch.engine.patching.patch` does, by widening passes.
 
@@ -60,15 +66,36 @@ def widen(
     ------
     InputError
         If not even one row fits.
+    ValueError
+        If the interventions are not such, or need means or a longer suffix than there are.
     """
+    _refuse(base, interventions, means)
     outcomes: dict[int, Outcome] = {}
     for run in sorted({base_run(one.direction) for one in interventions}):
         members = [i for i, one in enumerate(interventions) if base_run(one.direction) == run]
-        for index, outcome in _widen_run(vlm, base, run, interventions, members, means, rows):
-            outcomes[index] = outcome
-            if on_progress:
-                on_progress(len(outcomes), len(interventions))
+        # Closed at once if a callback raises: what hangs on the model must come off.
+        with closing(_widen_run(vlm, base, run, interventions, members, means, rows)) as found:
+            for index, outcome in found:
+                outcomes[index] = outcome
+                if on_outcome:
+                    on_outcome(outcome)
+                if on_progress:
+                    on_progress(len(outcomes), len(interventions))
     return [outcomes[index] for index in range(len(interventions))]
+
+
+def _refuse(base: Baseline, interventions: Sequence[Intervention], means: ZMeans | None) -> None:
+    """Refuse what would give wrong numbers without a word."""
+    if means is None and any(one.kind == "mean" for one in interventions):
+        raise ValueError("kind 'mean' needs means")
+    if any(head.tower != "lm" for one in interventions for head in one.heads):
+        raise ValueError("a widening pass changes language-model heads only")
+    scopes = {one.positions for one in interventions}
+    if len(scopes) > 1:
+        raise ValueError(f"one scope of positions at a time, not {sorted(scopes)}")
+    for scope in scopes:
+        if suffix_start(base.prompt.spans, scope) < base.trace.prefills[0].start:
+            raise ValueError(f"the baseline keeps too short a suffix for positions {scope!r}")
 
 
 def _widen_run(
@@ -79,7 +106,7 @@ def _widen_run(
     members: Sequence[int],
     means: ZMeans | None,
     rows: int | None,
-) -> Iterator[tuple[int, Outcome]]:
+) -> Generator[tuple[int, Outcome], None, None]:
     prefill, other = base.trace.prefills[run], base.trace.prefills[1 - run]
     untouched = base.ld_without if run == WITHOUT else base.ld_with
     positions = _within(base, prefill, interventions[members[0]].positions)
@@ -132,15 +159,51 @@ def _within(base: Baseline, prefill: Prefill, scope: Positions) -> Tensor | None
 
 def rows_that_fit(vlm: VLM, prefill: Prefill) -> int:
     """Return how many rows a chunk may have on the model's device."""
-    suffix = prefill.tokens - prefill.start
     if vlm.device.type != "cuda":
-        return max(_CPU_TOKENS // suffix, 1)
+        few = min(_CPU_ROWS, _CPU_BYTES // row_bytes(vlm, prefill))
+        return max(_CPU_TOKENS // (prefill.tokens - prefill.start), few, 1)
+    free, _ = torch.cuda.mem_get_info(vlm.device)
+    spare = free + torch.cuda.memory_reserved(vlm.device) - torch.cuda.memory_allocated(vlm.device)
+    return max(int(_SHARE * spare / row_bytes(vlm, prefill)), 1)
+
+
+def rows_within(vlm: VLM, prefill: Prefill, budget: int) -> int:
+    """Return how many rows a chunk may have in `budget` bytes, beside its untouched row.
+
+    Raises
+    ------
+    InputError
+        If not even one row fits.
+    """
+    each = row_bytes(vlm, prefill)
+    rows = budget // each - 1
+    if rows < 1:
+        raise InputError(
+            "--budget",
+            f"{budget >> 20} MiB",
+            f"at least {math.ceil(2 * each / 2**20)} MiB, which one row and the untouched row take",
+        )
+    return rows
+
+
+def row_bytes(vlm: VLM, prefill: Prefill) -> int:
+    """Return about how much memory one row takes in the widest layer, in float32."""
     config = vlm.model.config.get_text_config()
     wide = 4 * int(config.intermediate_size) + 12 * int(config.hidden_size)
     attention = 3 * vlm.lm.grid.heads * (prefill.tokens if prefill.start else 1)
-    free, _ = torch.cuda.mem_get_info(vlm.device)
-    spare = free + torch.cuda.memory_reserved(vlm.device) - torch.cuda.memory_allocated(vlm.device)
-    return max(int(_SHARE * spare / (4 * suffix * (wide + attention))), 1)
+    return 4 * (prefill.tokens - prefill.start) * (wide + attention)
+
+
+def passes(prefill: Prefill, sets: Sequence[HeadSet], layers: int, size: int) -> float:
+    """Return what widening `prefill` by `sets` costs, in forward passes of its prompt.
+
+    Rows × layers × suffix over layers × tokens: every position of every layer that is computed,
+    the untouched row of each chunk of `size` rows included.
+    """
+    entries = sorted(min(head.layer for head in one) for one in sets)
+    rows = sum(layers - entry for entry in entries)
+    untouched = sum(layers - entry for entry in entries[::size])
+    return (rows + untouched) * (prefill.tokens - prefill.start) / (layers * prefill.tokens)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headpatch.engine.attention import plain_attention, tapped
-from headpatch.engine.precision import Points, deviating, split_product
+from headpatch.engine.precision import Points, deviating, replaced, split_product
 from headpatch.engine.prefill import SOURCES, LayerState, Prefill
+from headpatch.engine.shared_prefix import attend, attend_deviating
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 
@@ -138,7 +139,7 @@ class _Site:
         if self.prefill.start == 0:
             z = plain_attention(module, query, key, value, state.mask, **options)
         else:
-            z = _shared_prefix(query, key, value, state, options)
+            z = self._attend(query, key, value, state, options)
         if self.edits is not None:
             rows, heads, sources = self.edits.rows, self.edits.heads, self.edits.sources
             if self.positions is None:
@@ -149,53 +150,13 @@ class _Site:
                 z[place] = self.source[sources[:, None], where, heads[:, None]].to(z.dtype)
         return z
 
-
-def _shared_prefix(
-    query: Float[Tensor, "rows heads suffix head_dim"],
-    key: Float[Tensor, "rows kv_heads suffix head_dim"],
-    value: Float[Tensor, "rows kv_heads suffix dim"],
-    state: LayerState,
-    options: dict[str, Any],
-) -> Float[Tensor, "rows suffix heads dim"]:
-    """Attend to a prefix that all rows share, and to each row's own suffix."""
-    rows, heads, suffix, width = query.shape
-    prefix_key, prefix_value = state.key[0], state.value[0]
-    kv_heads, prefix = prefix_key.shape[:2]
-    scaling = options.get("scaling")
-    query = query * (width**-0.5 if scaling is None else scaling)
-    group = heads // kv_heads
-    by_kv = query.reshape(rows, kv_heads, group * suffix, width)
-    together = by_kv.transpose(0, 1).reshape(kv_heads, -1, width)
-    scores = query.new_empty(kv_heads, rows * group * suffix, prefix + suffix)
-    scores[..., :prefix] = together @ prefix_key.transpose(1, 2)
-    own = by_kv @ key.transpose(2, 3)
-    apart = scores.view(kv_heads, rows, group, suffix, prefix + suffix)
-    apart[..., prefix:] = own.view(rows, kv_heads, group, suffix, suffix).transpose(0, 1)
-    if (softcap := options.get("softcap")) is not None:
-        apart = torch.tanh(apart / softcap) * softcap
-    if state.mask is not None:
-        apart = _masked(apart, state.mask, kv_heads)
-    elif suffix > 1:
-        ahead = torch.ones(suffix, suffix, dtype=torch.bool, device=query.device).triu(1)
-        apart[..., prefix:].masked_fill_(ahead, -torch.inf)
-    weights = apart.softmax(-1).view(kv_heads, -1, prefix + suffix)
-    z = weights[..., :prefix] @ prefix_value
-    z = z.view(kv_heads, rows, group * suffix, -1).transpose(0, 1)
-    mine = weights.view(kv_heads, rows, group * suffix, -1)[..., prefix:].transpose(0, 1)
-    z = z + mine @ value
-    return z.reshape(rows, heads, suffix, -1).transpose(1, 2).contiguous()
-
-
-def _masked(
-    scores: Float[Tensor, "kv_heads rows group suffix tokens"], mask: Tensor, kv_heads: int
-) -> Tensor:
-    """Apply a mask ``[1, heads or 1, suffix, tokens]``, boolean or additive."""
-    seen = mask[0]
-    if len(seen) > 1:
-        seen = seen.view(kv_heads, 1, -1, *seen.shape[1:])
-    if seen.dtype == torch.bool:
-        return scores.masked_fill(~seen, -torch.inf)
-    return scores + seen
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, state: LayerState, options: dict[str, Any]
+    ) -> Tensor:
+        points = self.prefill.points
+        if points is None:
+            return attend(query, key, value, state, options)
+        return attend_deviating(query, key, value, state, options, points.low)
 
 
 @torch.no_grad()
@@ -266,7 +227,11 @@ def unembed(
     x = final(hidden)
     if points is not None:
         x = torch.cat([points.inputs[head][:, -1], x])
-    if tokens is not None:
+    if head.weight.is_meta:  # offloaded: only the module itself brings its weights in
+        with replaced(head, lambda row: split_product(row.float(), head.weight)):
+            logits = head(x)
+        logits = logits if tokens is None else logits[:, tokens]
+    elif tokens is not None:
         logits = functional.linear(x.float(), head.weight[tokens].float())
         if head.bias is not None:
             logits = logits + head.bias[tokens].float()

@@ -1,10 +1,14 @@
 """What differs from one model family to the next, as data.
 
-A family says where the decoder and the vision layers are. Paths are tried in order, since
-transformers has moved some of them between releases.
+A family says where the decoder is and how the image comes in; a tower, where the vision layers
+are. They are told apart because one family can be built on several towers. Paths are tried in
+order, since transformers has moved some of them between releases; several paths joined by ``+``
+are one tower in two parts.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -15,30 +19,105 @@ class Family:
     ----------
     decoder
         Paths to the text model, which holds ``layers`` and the final ``norm``.
+    lm_attention, lm_output
+        In a decoder layer: its attention (the first of these that it has), and in that the output
+        projection, whose input is z.
+    layout
+        How image tokens map to places in the picture: a key of
+        `headpatch.models.patches.LAYOUTS`.
+    crossed
+        Whether the image comes in by cross-attention: then the prompt's image token is a mark
+        without content, and attention rows of the image are not available.
+    template
+        The prompt of a family whose processors come without a chat template.
+    suffix
+        What the processor adds to the text, after which the answer stands.
     vision
         Paths to the list of vision layers; empty if the tower cannot be changed.
-    lm_attention, lm_output
-        In a decoder layer: its self-attention, and in that the output projection, whose input
-        is z.
     vision_attention, vision_output
-        The same in a vision layer.
+        The attention and output projection in a vision layer.
     class_token
         Whether the vision tower's first token is a class token.
+    one_row
+        Whether the tower takes the patches of all runs in one row, in one or several calls of the
+        attention function a layer (else one row or more a run).
+    vision_rows
+        Whether the tower sees the picture once, patch for patch as the language model does, so
+        that its attention can be drawn on the image tokens' places. Else it is not recorded.
     """
 
     decoder: tuple[str, ...] = ("model.language_model",)
-    vision: tuple[str, ...] = ()
-    lm_attention: str = "self_attn"
+    lm_attention: tuple[str, ...] = ("self_attn",)
     lm_output: str = "o_proj"
+    layout: str = "crop"
+    crossed: bool = False
+    template: str | None = None
+    suffix: str = ""
+    vision: tuple[str, ...] = ()
     vision_attention: str = "self_attn"
     vision_output: str = "out_proj"
     class_token: bool = False
+    one_row: bool = False
+    vision_rows: bool = False
 
 
-_CLIP = ("model.vision_tower.encoder.layers", "model.vision_tower.vision_model.encoder.layers")
+_INNER = ("model.text_model",)
+_ENCODER = ("model.vision_tower.encoder.layers", "model.vision_tower.vision_model.encoder.layers")
+_QWEN = Family(layout="qwen")  # their processors need torchvision
 
 FAMILIES: dict[str, Family] = {
-    "llava": Family(vision=_CLIP, class_token=True),
-    "vipllava": Family(vision=_CLIP, class_token=True),
+    "llava": Family(vision_rows=True),
+    "vipllava": Family(vision_rows=True),
+    "llava_next": Family(layout="anyres"),
+    "llava_onevision": Family(layout="anyres"),  # its processor needs torchvision
+    "qwen2_vl": _QWEN,
+    "qwen2_5_vl": _QWEN,
+    "qwen3_vl": _QWEN,  # adds image features between its first layers
+    "idefics3": Family(decoder=_INNER, layout="idefics"),
+    "smolvlm": Family(decoder=_INNER, layout="idefics"),  # its processor: torchvision, num2words
+    # The whole prompt is a prefix read in both directions, the question too.
+    "paligemma": Family(template="<image>answer en {question}", suffix="\n", vision_rows=True),
+    "gemma3": Family(),  # image tokens are read in both directions among themselves
+    "internvl": Family(layout="internvl"),  # its processor needs torchvision
+    "mistral3": Family(),  # its processor needs torchvision; the layout comes with its tower
+    "mllama": Family(layout="none", crossed=True, lm_attention=("self_attn", "cross_attn")),
 }
 """Families by ``config.model_type``."""
+
+TOWERS: Mapping[str, Mapping[str, Any]] = {
+    "clip_vision_model": {"vision": _ENCODER, "class_token": True},
+    "siglip_vision_model": {"vision": _ENCODER},
+    "pixtral": {
+        "vision": ("model.vision_tower.transformer.layers",),
+        "vision_attention": "attention",
+        "vision_output": "o_proj",
+        "layout": "pixtral",
+        "one_row": True,
+        "vision_rows": False,
+    },
+    "idefics3_vision": {"vision": ("model.vision_model.encoder.layers",)},
+    "smolvlm_vision": {"vision": ("model.vision_model.encoder.layers",)},
+    "internvl_vision": {
+        "vision": ("model.vision_tower.encoder.layer",),
+        "vision_attention": "attention",
+        "vision_output": "projection_layer",
+        "class_token": True,
+    },
+    "mllama_vision_model": {
+        "vision": (
+            "model.vision_model.transformer.layers+model.vision_model.global_transformer.layers",
+        ),
+        "vision_output": "o_proj",
+        "class_token": True,  # one a tile
+    },
+    **{
+        f"{name}_vision": {
+            "vision": ("model.visual.blocks",),
+            "vision_attention": "attn",
+            "vision_output": "proj",
+            "one_row": True,
+        }
+        for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+    },
+}
+"""What a vision tower sets in its family, by ``config.vision_config.model_type``."""

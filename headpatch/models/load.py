@@ -3,9 +3,13 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from textwrap import shorten
+from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
@@ -17,10 +21,17 @@ from headpatch.models.vlm import VLM
 DEMO = Path(__file__).parent / "demo"
 _SMALL = 4 << 30  # bytes in float32 under which a model is not worth rounding
 _HASHED = 1 << 30  # bytes of weights that are hashed whole
+_WANTED = "demo, a model's folder, or a hub id such as owner/name"
 _LOCAL_WAY_OUT = "Give a folder that holds the model: --model PATH."
 
 
-def load(name: str = "demo", device: str = "auto", dtype: str = "auto") -> VLM:
+def load(
+    name: str = "demo",
+    device: str = "auto",
+    dtype: str = "auto",
+    device_map: str | dict[str, str] | None = None,
+    quantize: str | None = None,
+) -> VLM:
     """Load a vision-language model with its processor.
 
     Parameters
@@ -33,6 +44,11 @@ def load(name: str = "demo", device: str = "auto", dtype: str = "auto") -> VLM:
     dtype
         ``auto``, ``float32``, ``bfloat16`` or ``float16``. ``auto`` is float32 on the CPU and
         for small models, else the checkpoint's own.
+    device_map
+        Spreads a model over devices, CPU memory and disk through Accelerate: ``auto``, or a mapping
+        of modules to devices. `device` is not used then.
+    quantize
+        ``8bit`` or ``4bit``: weights quantised by bitsandbytes; z is not.
 
     Raises
     ------
@@ -40,13 +56,13 @@ def load(name: str = "demo", device: str = "auto", dtype: str = "auto") -> VLM:
         If the model is missing, incomplete or corrupted, has no processor, or is not a
         vision-language model of a known family.
     """
-    place = resolve_device(device)
+    placement = _placement(device, device_map, quantize)
     source, local = _source(name)
     if local:
         _check_folder(Path(source), name)
     with _quiet():
         processor = _load_processor(source, name)
-        model = _load_model(source, name, place, dtype)
+        model = _load_model(source, name, placement, dtype)
     vlm = VLM(model, processor, name, _fingerprint(model, Path(source) if local else None))
     vlm.lm  # noqa: B018  an unknown layout is refused here, not in the middle of a run
     return vlm
@@ -57,9 +73,11 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.device(device)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            place = torch.device(device)
+            torch.zeros(1, device=place).item()  # device `meta` holds no numbers
+    except (RuntimeError, AssertionError, ImportError):
         raise InputError(
             "--device", repr(device), "a device of this machine: auto, cpu, cuda, cuda:1 or mps"
         ) from None
@@ -69,12 +87,14 @@ def resolve_device(device: str) -> torch.device:
 def _source(name: str) -> tuple[str, bool]:
     if name == "demo":
         return str(DEMO), True
+    if not name:
+        raise InputError("--model", "an empty name", _WANTED)
     if Path(name).is_dir():
         return name, True
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
     if looks_local or "/" not in name:
         found = f"{name} is {'a file' if Path(name).exists() else 'not there'}"
-        raise InputError("--model", found, "demo, a model's folder, or a hub id such as owner/name")
+        raise InputError("--model", found, _WANTED)
     return name, False
 
 
@@ -110,8 +130,49 @@ def _load_processor(source: str, name: str) -> ProcessorMixin:
     return processor
 
 
-def _load_model(source: str, name: str, device: torch.device, dtype: str) -> PreTrainedModel:
-    wanted = torch.float32 if dtype == "auto" and device.type == "cpu" else _dtype(dtype)
+def _placement(
+    device: str, device_map: str | dict[str, str] | None, quantize: str | None
+) -> dict[str, Any]:
+    """Say where the weights go, as `from_pretrained` takes it.
+
+    Raises
+    ------
+    InputError
+        If a package that this needs is not installed.
+    """
+    if device_map is None and quantize is None:
+        return {"device_map": None, "device": resolve_device(device)}
+    if not _installed("accelerate"):
+        raise _not_installed("--device-map", "accelerate")
+    found: dict[str, Any] = {"device_map": device_map or "auto"}
+    if quantize is not None:
+        if quantize not in ("8bit", "4bit"):
+            raise InputError("--quantize", repr(quantize), "8bit or 4bit")
+        if not _installed("bitsandbytes"):
+            raise _not_installed("--quantize", "bitsandbytes")
+        from transformers import BitsAndBytesConfig
+
+        found["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{quantize}": True})
+    return found
+
+
+def _installed(package: str) -> bool:
+    return find_spec(package) is not None
+
+
+def _not_installed(argument: str, package: str) -> InputError:
+    return InputError(
+        argument, f"{package} is not installed", f"the package {package}", f"pip install {package}"
+    )
+
+
+def _load_model(
+    source: str, name: str, placement: Mapping[str, Any], dtype: str
+) -> PreTrainedModel:
+    spread = dict(placement)
+    device: torch.device | None = spread.pop("device", None)
+    on_cpu = device is not None and device.type == "cpu"
+    wanted = torch.float32 if dtype == "auto" and on_cpu else _dtype(dtype)
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             source,
@@ -119,6 +180,8 @@ def _load_model(source: str, name: str, device: torch.device, dtype: str) -> Pre
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with the weight's name
+            **spread,
         )
     except Exception as error:  # likewise
         raise _bad_model(name, "it does not load", error) from error
@@ -128,9 +191,20 @@ def _load_model(source: str, name: str, device: torch.device, dtype: str) -> Pre
             f"{name} lacks {len(missing)} weights (first: {missing[0]})",
             "a complete checkpoint of the configured architecture",
         )
+    if mismatched := sorted(report["mismatched_keys"]):
+        key, there, wanted_shape = mismatched[0]
+        raise InputError(
+            "--model",
+            f"{name} has {len(mismatched)} weights of a wrong shape "
+            f"(first: {key} is {list(there)}, its config.json asks for {list(wanted_shape)})",
+            "weights and a config.json that belong together",
+        )
+    model = model.eval().requires_grad_(False)
+    if device is None:  # Accelerate has put every part where it belongs
+        return model
     if dtype == "auto" and 4 * model.num_parameters() < _SMALL:
         model = model.float()
-    return model.eval().requires_grad_(False).to(device)
+    return model.to(device)
 
 
 def _dtype(dtype: str) -> torch.dtype | str:
@@ -143,7 +217,7 @@ def _dtype(dtype: str) -> torch.dtype | str:
 
 
 def _bad_model(name: str, what: str, error: Exception) -> InputError:
-    first = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+    first = shorten(str(error), 240, placeholder=" …") or type(error).__name__
     return InputError(
         "--model",
         f"{name}: {what} ({first})",

@@ -4,15 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 
 from headpatch.errors import InputError
 from headpatch.models.answers import AnswerTokens, find_answers
-from headpatch.models.patches import Patches, patch_boxes
+from headpatch.models.patches import Patches, Seen, locate
 from headpatch.models.spans import Spans, find_spans
 from headpatch.models.vlm import VLM
+
+_CLOSE = 0.02  # by how much of a side the patches of pictures of two sizes may lie apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +31,10 @@ class Prompt:
     runs
         Number of runs in the batch.
     spans, patches
-        Where things are; the same for every run.
+        Where things are; the same for every run. A patch for each of `image_positions`.
     image_positions
-        Positions of the image tokens that stand for a patch (a class token, where one is kept,
-        does not).
+        Positions of the image tokens that stand for a place: not a class token, where one is
+        kept, nor tokens that end a line of patches, nor tokens of padding alone.
     answers
         The ids of Yes and No.
     text
@@ -97,35 +101,61 @@ def encode(
     """
     text = prompt_text(vlm, question, template)
     encoded = [_encode_one(vlm, image, text) for image in images]
-    first = encoded[0]
-    for other in encoded[1:]:
-        if not torch.equal(first["input_ids"], other["input_ids"]):
-            raise InputError(
-                "--with, --without",
-                "the two pictures give different image tokens",
-                "pictures of one size",
-                "Resize them to the same width and height.",
-            )
+    first, *others = encoded
+    if not all(_same_shape(first, other) for other in others):
+        raise _unlike("give different image tokens")
+    spans = find_spans(first["input_ids"][0], image_token_id(vlm), vlm.family.crossed)
+    patches, *rest = (
+        _locate(vlm, image, one, len(spans.image))
+        for image, one in zip(images, encoded, strict=True)
+    )
+    if not all(_alike(patches, other) for other in rest):
+        raise _unlike("are cut up differently")
     inputs = {key: torch.cat([one[key] for one in encoded]).to(vlm.device) for key in first}
-    for key, value in inputs.items():
-        if value.is_floating_point():
-            inputs[key] = value.to(vlm.dtype)
-    spans = find_spans(first["input_ids"][0], image_token_id(vlm))
-    patches = patch_boxes(vlm.processor.image_processor, images[0].size, _patch_side(vlm))
-    extra = len(spans.image) - len(patches.boxes)
-    if extra not in (0, 1):
-        raise InputError(
-            "--model",
-            f"{len(spans.image)} image tokens for {len(patches.boxes)} patches",
-            "one token a patch",
-            "Its processor_config.json may lack num_additional_image_tokens.",
-        )
-    words = find_answers(_tokenizer(vlm), text, _continuations(vlm, question, answers, text))
-    return Prompt(inputs, len(images), spans, patches, spans.image[extra:], words, text)
+    before = text + vlm.family.suffix
+    words = find_answers(_tokenizer(vlm), before, _continuations(vlm, question, answers, before))
+    placed = ~np.isnan(patches.boxes[:, 0])
+    positions = spans.image[torch.from_numpy(placed)]
+    patches = Patches(patches.boxes[placed], patches.grid)
+    return Prompt(inputs, len(images), spans, patches, positions, words, text)
+
+
+def _unlike(what: str) -> InputError:
+    return InputError(
+        "--with, --without",
+        f"the two pictures {what}",
+        "pictures of one size",
+        "Resize them to the same width and height.",
+    )
+
+
+def _same_shape(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return torch.equal(first["input_ids"], second["input_ids"]) and all(
+        second[key].shape == value.shape for key, value in first.items()
+    )
+
+
+def _locate(vlm: VLM, image: Image.Image, inputs: dict[str, Tensor], tokens: int) -> Patches:
+    processor: Any = vlm.processor
+    seen = Seen(image, processor.image_processor, vlm.model.config, inputs, tokens)
+    return locate(vlm.family.layout, seen)
+
+
+def _alike(first: Patches, second: Patches) -> bool:
+    """Whether two pictures' patches lie in about the same places."""
+    return first.grid == second.grid and np.allclose(
+        first.boxes, second.boxes, atol=_CLOSE, equal_nan=True
+    )
 
 
 def prompt_text(vlm: VLM, question: str, template: str | None = None) -> str:
     """Return the prompt up to the answer, with one placeholder for the image."""
+    if template is None and not getattr(vlm.processor, "chat_template", None):
+        template = vlm.family.template
+    if _image_token(vlm) in question:
+        raise InputError(
+            "--question", f"it holds the image token {_image_token(vlm)}", "words alone"
+        )
     if template is not None:
         if "{question}" not in template or _image_token(vlm) not in template:
             raise InputError(
@@ -149,23 +179,27 @@ def _tokenizer(vlm: VLM) -> Any:
 
 
 def _image_token(vlm: VLM) -> str:
-    return str(_tokenizer(vlm).convert_ids_to_tokens(image_token_id(vlm)))
-
-
-def _patch_side(vlm: VLM) -> int:
-    return int(vlm.model.config.vision_config.patch_size)
+    """What stands for the image in a text; the processor puts the image tokens there."""
+    mark = getattr(vlm.processor, "image_token", None)
+    return str(mark or _tokenizer(vlm).convert_ids_to_tokens(image_token_id(vlm)))
 
 
 def _encode_one(vlm: VLM, image: Image.Image, text: str) -> dict[str, Tensor]:
-    processor: Any = vlm.processor
     bos = _tokenizer(vlm).bos_token
+    batch = _process(vlm, image, text, add=not (bos and text.startswith(bos)))
+    start = batch["input_ids"][0, :2].tolist()
+    if bos and start == [_tokenizer(vlm).bos_token_id] * 2:  # the processor has put it there too
+        batch = _process(vlm, image, text, add=False)
+    unused = ("labels",)  # PaliGemma's: the loss would be computed
+    return {
+        key: value for key, value in batch.items() if torch.is_tensor(value) and key not in unused
+    }
+
+
+def _process(vlm: VLM, image: Image.Image, text: str, add: bool) -> dict[str, Any]:
+    processor: Any = vlm.processor
     try:
-        batch = processor(
-            images=[image],
-            text=[text],
-            return_tensors="pt",
-            add_special_tokens=not (bos and text.startswith(bos)),
-        )
+        batch = processor(images=[image], text=[text], return_tensors="pt", add_special_tokens=add)
     except (TypeError, ValueError) as error:
         raise InputError(
             "--model",
@@ -182,10 +216,10 @@ def _chat(vlm: VLM, question: str, answer: str | None) -> str:
         turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     try:
         return str(processor.apply_chat_template(turns, add_generation_prompt=answer is None))
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TemplateError) as error:
         raise InputError(
             "--model",
-            f"{vlm.name} has no chat template ({error})",
+            f"{vlm.name} has no chat template that works ({error})",
             "one in its processor",
             "Or set `prompt` in the study, such as 'USER: <image>\\n{question} ASSISTANT:'.",
         ) from None

@@ -22,10 +22,13 @@ class Spans:
         Number of prompt tokens.
     image
         Positions of the image tokens.
+    crossed
+        Whether they are marks without content, the image coming in by cross-attention.
     """
 
     length: int
     image: Int[Tensor, " image"]
+    crossed: bool = False
 
     @property
     def answer(self) -> int:
@@ -50,13 +53,15 @@ class Spans:
         if scope == "all":
             return torch.arange(self.length)
         found = self.image if scope == "image" else self.question
-        if len(found) == 0:
+        if len(found) == 0 or (scope == "image" and self.crossed):
             raise InputError("--positions", f"{scope}: the prompt has none", "another scope")
         return found
 
 
-def find_spans(input_ids: Int[Tensor, " tokens"], image_token_id: int) -> Spans:
-    """Find the spans of one prompt.
+def find_spans(
+    input_ids: Int[Tensor, " tokens"], image_token_id: int, crossed: bool = False
+) -> Spans:
+    """Find the spans of one prompt; `crossed` as in `Spans`.
 
     Raises
     ------
@@ -70,4 +75,4 @@ def find_spans(input_ids: Int[Tensor, " tokens"], image_token_id: int) -> Spans:
             "its prompt holds no image token",
             "a vision-language model and a prompt with its image token",
         )
-    return Spans(len(input_ids), image)
+    return Spans(len(input_ids), image, crossed)

@@ -1,7 +1,7 @@
 """`VLM`: a loaded vision-language model and the parts of it that can be looked into."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, Tower
-from headpatch.models.families import FAMILIES, Family
+from headpatch.models.families import FAMILIES, TOWERS, Family
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,10 @@ class VLM:
     @property
     def device(self) -> torch.device:
         """Where the inputs go."""
+        if getattr(self.model, "hf_device_map", None):  # spread over several by Accelerate
+            hook: Any = getattr(self.model.get_input_embeddings(), "_hf_hook", None)
+            if hook is not None:
+                return torch.device(hook.execution_device)
         device: torch.device = self.model.device
         return device
 
@@ -72,7 +76,8 @@ class VLM:
             raise InputError(
                 "--model", f"{self.name} is of family {kind!r}", f"one of {', '.join(FAMILIES)}"
             )
-        return FAMILIES[kind]
+        tower = str(getattr(self.model.config.vision_config, "model_type", ""))
+        return replace(FAMILIES[kind], **TOWERS.get(tower, {}))
 
     @cached_property
     def decoder(self) -> nn.Module:
@@ -92,20 +97,28 @@ class VLM:
         """The vision tower's layers, if headpatch can change them in this family."""
         if not self.family.vision:
             return None
-        layers = list(_first(self.model, self.family.vision).children())
+        layers = [
+            layer
+            for part in zip(*(path.split("+") for path in self.family.vision), strict=True)
+            for layer in _first(self.model, part).children()
+        ]
         heads = int(self.model.config.vision_config.num_attention_heads)
-        return _stack(layers, self.family.vision_attention, self.family.vision_output, heads)
+        return _stack(layers, (self.family.vision_attention,), self.family.vision_output, heads)
 
     @cached_property
     def feature_layer(self) -> int | None:
-        """The last vision layer whose output reaches the language model, if it is known.
+        """The last vision layer whose output reaches the language model; the last unless set.
 
         ``hidden_states[0]`` is the embedding, so ``vision_feature_layer=-2`` of 24 layers is
         hidden state 23, the output of layer 22: layer 23 never reaches the language model.
         """
-        chosen = getattr(self.model.config, "vision_feature_layer", None)
-        if chosen is None or self.vision is None:
+        if self.vision is None:
             return None
+        named = (
+            getattr(self.model.config, name, None)
+            for name in ("vision_feature_layer", "vision_feature_layers")
+        )
+        chosen = next((one for one in named if one is not None), -1)
         states = self.vision.grid.layers + 1
         indices = [chosen] if isinstance(chosen, int) else list(chosen)
         return max(index % states for index in indices) - 1
@@ -139,8 +152,8 @@ def _first(root: nn.Module, paths: Sequence[str]) -> nn.Module:
     raise InputError("--model", f"no module {' or '.join(paths)}", "the layout of its family")
 
 
-def _stack(layers: Sequence[nn.Module], attention: str, output: str, heads: int) -> Stack:
-    attentions = [layer.get_submodule(attention) for layer in layers]
+def _stack(layers: Sequence[nn.Module], attention: Sequence[str], output: str, heads: int) -> Stack:
+    attentions = [_first(layer, attention) for layer in layers]
     outputs = [module.get_submodule(output) for module in attentions]
     width = outputs[0].in_features
     assert isinstance(width, int)

@@ -1,5 +1,6 @@
 """What is looked at: two pictures that differ in one object, a question and a region."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from headpatch.pairs.region import Region
 
 BUNDLED = Path(__file__).parent / "images"
 """The default pair: ``1.jpg`` (with the triangle) and ``2.jpg`` (without)."""
+
+# What Pillow raises for a file that it cannot read to the end.
+_DAMAGE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
 
 _ASPECT_TOLERANCE = 0.02  # a pixel or two of rounding when a picture was resized
 
@@ -48,12 +52,9 @@ def read_image(path: Path, argument: str) -> Image.Image:
     InputError
         If the file is missing, is not a picture, or ends early.
     """
-    if not path.exists():
-        raise InputError(argument, f"{path} does not exist", "a picture file", "Check the path.")
-    if path.is_dir():
-        raise InputError(argument, f"{path} is a folder", "a picture file")
     try:
-        with Image.open(path) as opened:
+        with warnings.catch_warnings(), Image.open(path) as opened:
+            warnings.simplefilter("ignore")  # of odd metadata, which does no harm
             opened.load()
             image = _eight_bits(ImageOps.exif_transpose(opened))
             if image.has_transparency_data:
@@ -65,19 +66,26 @@ def read_image(path: Path, argument: str) -> Image.Image:
         raise InputError(
             argument, f"{path} is not a picture", "a JPEG, PNG or other image file"
         ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except FileNotFoundError:
+        raise InputError(
+            argument, f"{path} does not exist", "a picture file", "Check the path."
+        ) from None
+    except IsADirectoryError:
+        raise InputError(argument, f"{path} is a folder", "a picture file") from None
+    except _DAMAGE as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
         raise InputError(
             argument,
-            f"{path} cannot be read ({error})",
-            "a complete image file",
-            "It may be truncated; save or download it again.",
+            f"{path} cannot be read ({reason})",
+            "a complete image file of 8 or 16 bits a channel",
+            "If it is damaged, save or download it again.",
         ) from None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey, which PIL's own conversion would clip to white."""
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers; save it with 8 bits a channel")
+        raise ValueError("its pixels are floating-point numbers")
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))

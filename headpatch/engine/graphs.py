@@ -1,0 +1,119 @@
+"""A widening pass captured as a CUDA graph: launched as one, for pairs of one prompt length.
+
+A walk is some thousand small kernels, and launching them one by one takes longer than running
+them. Captured once, it is replayed for every further pair: the pair's prefill is copied into the
+captured one's tensors. The recorded kernels read the model's weights where they are.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headpatch.engine.prefill import Prefill
+from headpatch.engine.wavefront import Chunk, walk
+from headpatch.models.vlm import VLM
+
+_WARM_UPS = 2  # passes before capture, so that libraries set up their workspaces outside of it
+
+
+@runtime_checkable
+class Replayable(Protocol):
+    """What a `torch.cuda.CUDAGraph` is used for here."""
+
+    def replay(self) -> None:
+        """Run what was recorded."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class GraphedWalk:
+    """One chunk's walk, ready to be replayed.
+
+    Attributes
+    ----------
+    prefill, source
+        What the graph reads; `replay` overwrites their tensors.
+    logits
+        What the graph writes: ``[rows, tokens]``, the untouched row first.
+    """
+
+    graph: Replayable
+    prefill: Prefill
+    source: Sequence[Tensor]
+    logits: Float[Tensor, "rows tokens"]
+
+    def replay(
+        self, prefill: Prefill | None = None, source: Sequence[Tensor] | None = None
+    ) -> Float[Tensor, "rows tokens"]:
+        """Walk again, over another prefill and its sources if given.
+
+        Raises
+        ------
+        ValueError
+            If the prefill is not of the captured shape.
+        """
+        if prefill is not None:
+            _copy(list(_tensors(prefill)), list(_tensors(self.prefill)))
+        if source is not None:
+            _copy(source, self.source)
+        self.graph.replay()
+        return self.logits
+
+
+@torch.no_grad()
+def capture(
+    vlm: VLM,
+    prefill: Prefill,
+    chunk: Chunk,
+    source: Sequence[Tensor],
+    positions: Int[Tensor, " positions"] | None = None,
+    tokens: Int[Tensor, " tokens"] | None = None,
+) -> GraphedWalk:
+    """Capture the walk of one chunk; see `headpatch.engine.wavefront.walk` for the parameters.
+
+    Raises
+    ------
+    RuntimeError
+        If the model's layers do something that cannot be captured (look at a value, say).
+    """
+    graph = torch.cuda.CUDAGraph()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM_UPS):
+            _once(vlm, prefill, chunk, source, positions, tokens)
+    torch.cuda.current_stream().wait_stream(side)
+    with torch.cuda.graph(graph):
+        logits = _once(vlm, prefill, chunk, source, positions, tokens)
+    return GraphedWalk(graph, prefill, source, logits)
+
+
+def _once(vlm: VLM, prefill: Prefill, chunk: Chunk, *rest: Any) -> Tensor:
+    ((_, logits),) = walk(vlm, prefill, [chunk], *rest)
+    return logits
+
+
+def _tensors(part: Any) -> Iterator[Tensor]:
+    """Every tensor of a prefill, always in the same order."""
+    if isinstance(part, Tensor):
+        yield part
+    elif isinstance(part, dict):
+        for value in part.values():
+            yield from _tensors(value)
+    elif isinstance(part, tuple | list):
+        for value in part:
+            yield from _tensors(value)
+    elif hasattr(part, "__dataclass_fields__"):
+        for one in fields(part):
+            yield from _tensors(getattr(part, one.name))
+
+
+def _copy(new: Sequence[Tensor], old: Sequence[Tensor]) -> None:
+    if [tensor.shape for tensor in new] != [tensor.shape for tensor in old]:
+        raise ValueError("this prefill is not of the captured shape: capture the walk again")
+    for source, place in zip(new, old, strict=True):
+        place.copy_(source)

@@ -1,0 +1,245 @@
+"""Attention knockout on a pair: cut edges in one run and measure the shift of LD.
+
+Two paths give the same numbers. The plain one is whole forward passes. The resumed one starts at
+the first layer that is cut, from what the untouched run left there, and carries only the positions
+from the first query on: a cut changes nothing before it, in layers or (read causally) in
+positions.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headpatch.engine.attention import attention_rows, plain_attention, tapped, weigh
+from headpatch.engine.forward import allowed_edges, forward
+from headpatch.engine.interventions import Cut
+from headpatch.engine.patching import WITH, WITHOUT, Baseline, OnProgress
+from headpatch.engine.prefill import Prefill
+from headpatch.engine.shared_prefix import attend
+from headpatch.engine.sweep import rows_that_fit
+from headpatch.engine.wavefront import unembed
+from headpatch.heads import HeadSet
+from headpatch.models.vlm import VLM
+
+PLAIN_ROWS = 7
+"""Cuts that share a plain pass, beside its untouched row."""
+
+
+@dataclass(frozen=True, eq=False)
+class Knockout:
+    """Edges of language-model heads, cut in one run of the pair.
+
+    Attributes
+    ----------
+    run
+        `WITH` or `WITHOUT`.
+    queries, keys
+        Every query loses every key; without any key nothing is cut, which measures the noise
+        floor.
+    own
+        Whether a query that is among the keys loses its own position too.
+    """
+
+    run: int
+    heads: HeadSet
+    queries: Int[Tensor, " queries"]
+    keys: Int[Tensor, " keys"]
+    own: bool = False
+
+    def cut(self, row: int) -> Cut:
+        """Return it as row `row` of a batch."""
+        return Cut(row, self.heads, self.queries, self.keys, self.own)
+
+    @property
+    def entry(self) -> int:
+        """The first layer that is cut."""
+        return min(head.layer for head in self.heads)
+
+    @property
+    def start(self) -> int:
+        """The first position that may change."""
+        return int(self.queries.min())
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What one knockout did.
+
+    Attributes
+    ----------
+    ld
+        LD of the run with the cut: the untouched run's LD plus `effect`.
+    effect
+        Measured inside one batch, against its own untouched row.
+    token, token_before
+        The first generated token with the cut, and in the untouched row.
+    """
+
+    ld: float
+    effect: float
+    token: int
+    token_before: int
+
+
+def knock_out(
+    vlm: VLM,
+    base: Baseline,
+    knockouts: Sequence[Knockout],
+    on_progress: OnProgress | None = None,
+) -> list[Shift]:
+    """Run knockouts by whole forward passes, several to a batch."""
+
+    def passes(run: int, rows: list[Knockout]) -> Tensor:
+        prompt = base.prompt.select(run).repeat(len(rows) + 1)
+        cuts = [one.cut(row) for row, one in enumerate(rows, start=1)]
+        return forward(vlm, prompt, cuts=cuts, exact=True).logits
+
+    return _in_batches(base, knockouts, PLAIN_ROWS, passes, on_progress)
+
+
+def resume(
+    vlm: VLM,
+    base: Baseline,
+    knockouts: Sequence[Knockout],
+    on_progress: OnProgress | None = None,
+) -> list[Shift]:
+    """Do what `knock_out` does from what `base` kept, in float32 only (see `disagreement`).
+
+    Parameters
+    ----------
+    base
+        Must keep prefills from the first query of any knockout.
+
+    Raises
+    ------
+    ValueError
+        If it does not, or a pass cannot be resumed.
+    """
+    prefills = base.trace.prefills
+    for one in knockouts:
+        if reason := _refusal(prefills, one.start):
+            raise ValueError(reason)
+    size = rows_that_fit(vlm, prefills[WITH])
+
+    def passes(run: int, rows: list[Knockout]) -> Tensor:
+        return _resumed(vlm, prefills[run], rows)
+
+    return _in_batches(base, knockouts, size, passes, on_progress)
+
+
+def disagreement(vlm: VLM, base: Baseline, probes: Sequence[Knockout]) -> float:
+    """Return how far `resume` and `knock_out` lie apart on `probes`, in logits.
+
+    Infinite where a pass cannot be resumed; otherwise rounding, if resuming is exact.
+    """
+    if any(_refusal(base.trace.prefills, one.start) for one in probes):
+        return float("inf")
+    try:
+        fast = resume(vlm, base, probes)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+        return float("inf")  # its layers cannot be walked like this
+    slow = knock_out(vlm, base, probes)
+    return max(abs(a.effect - b.effect) for a, b in zip(fast, slow, strict=True))
+
+
+def _refusal(prefills: Sequence[Prefill], start: int) -> str:
+    if not prefills or prefills[0].start > start:
+        return "the baseline keeps too short a suffix"
+    if prefills[0].points is not None:
+        return "over low-precision weights every cut is a whole pass"
+    return prefills[0].refused
+
+
+def _in_batches(
+    base: Baseline,
+    knockouts: Sequence[Knockout],
+    size: int,
+    passes: Callable[[int, list[Knockout]], Float[Tensor, "rows vocabulary"]],
+    on_progress: OnProgress | None,
+) -> list[Shift]:
+    """Run them in batches of one run and one first layer, each with its own untouched row."""
+    answers = base.prompt.answers
+    shifts: dict[int, Shift] = {}
+    for run, untouched in ((WITH, base.ld_with), (WITHOUT, base.ld_without)):
+        members = [index for index, one in enumerate(knockouts) if one.run == run]
+        for chunk in _chunks(knockouts, members, size):
+            logits = passes(run, [knockouts[index] for index in chunk]).cpu()
+            ld = (logits[:, answers.yes] - logits[:, answers.no]).tolist()
+            tokens = logits.argmax(-1).tolist()
+            for row, index in enumerate(chunk, start=1):
+                effect = ld[row] - ld[0]
+                shifts[index] = Shift(untouched + effect, effect, tokens[row], tokens[0])
+            if on_progress:
+                on_progress(len(shifts), len(knockouts))
+    return [shifts[index] for index in range(len(knockouts))]
+
+
+def _chunks(
+    knockouts: Sequence[Knockout], members: Sequence[int], size: int
+) -> Iterator[list[int]]:
+    """Put those of one first layer together, and where they leave room the next ones'."""
+    ordered = sorted(members, key=lambda index: knockouts[index].entry)
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+@dataclass(eq=False)
+class _Site:
+    """The attention of one layer while a pass is resumed."""
+
+    prefill: Prefill
+    layer: int
+    cuts: list[tuple[Cut, list[int]]] = field(default_factory=list)
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **options: Any,
+    ) -> Tensor:
+        state = self.prefill.layers[self.layer]
+        rows, heads, suffix, _ = query.shape
+        if not self.cuts:
+            if self.prefill.start == 0:
+                return plain_attention(module, query, key, value, state.mask, **options)
+            return attend(query, key, value, state, options)
+        key = torch.cat([state.key.expand(rows, -1, -1, -1), key], 2)
+        value = torch.cat([state.value.expand(rows, -1, -1, -1), value], 2)
+        here = torch.arange(suffix, device=query.device)
+        shape = rows, heads, suffix, key.shape[2]
+        allowed, _ = allowed_edges(self.cuts, here + self.prefill.start, shape)
+        kept = attention_rows(module, query, key, state.mask, here, allowed, **options)
+        return weigh(kept, value)
+
+
+@torch.no_grad()
+def _resumed(
+    vlm: VLM, prefill: Prefill, rows: Sequence[Knockout]
+) -> Float[Tensor, "rows_ vocabulary"]:
+    """Return the answer logits of every row, the untouched one first."""
+    sites = [_Site(prefill, layer) for layer in range(len(prefill.layers))]
+    for row, one in enumerate(rows, start=1):
+        cut = one.cut(row)
+        for (_, layer), numbers in cut.by_layer().items():
+            sites[layer].cuts.append((cut, numbers))
+    first = min(one.entry for one in rows)
+    hidden = prefill.layers[first].hidden.expand(len(rows) + 1, -1, -1)
+    with tapped(vlm.model, dict(zip(vlm.lm.attentions, sites, strict=True))):
+        for index in range(first, len(sites)):
+            state = prefill.layers[index]
+            output = vlm.lm.layers[index](
+                hidden,
+                attention_mask=state.mask,
+                past_key_values=None,
+                use_cache=False,
+                **state.options,
+            )
+            hidden = output[0] if isinstance(output, tuple) else output
+    return unembed(vlm, hidden[:, -1], prefill.points)

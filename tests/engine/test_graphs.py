@@ -1,0 +1,49 @@
+"""What can be shown of captured walks without CUDA: copying one prefill over another."""
+
+import pytest
+import torch
+
+from headpatch.engine.forward import Keep
+from headpatch.engine.graphs import GraphedWalk, _tensors
+from headpatch.engine.patching import run_pair
+from headpatch.engine.prefill import Prefill, sources
+from headpatch.engine.sweep import suffix_start
+from headpatch.engine.wavefront import Row, plan, walk
+from headpatch.heads import HeadSet
+from tests.tiny import tiny_prompt, tiny_vlm
+
+
+class Replayed:
+    """A graph that does what a captured one does: run again over the captured tensors."""
+
+    def replay(self) -> None:
+        pass
+
+
+def prefills(positions: str = "answer") -> tuple[Prefill, ...]:
+    vlm = tiny_vlm()
+    prompt = tiny_prompt(vlm)
+    start = suffix_start(prompt.spans, positions)  # type: ignore[arg-type]
+    return run_pair(vlm, prompt, Keep(z=("lm",), suffix=start)).trace.prefills
+
+
+def test_copying_a_prefill_makes_the_walk_its_own() -> None:
+    vlm = tiny_vlm()
+    first, second = prefills()
+    copied = list(prefills())[0]
+    walked = GraphedWalk(Replayed(), copied, [], torch.zeros(1, 1))
+    walked.replay(second)
+    rows = [Row(HeadSet.of(head), "resample") for head in vlm.lm.grid]
+    chunks = plan(rows, len(vlm.lm.layers), len(rows), torch.device("cpu"))
+    source = sources(second, first, None, torch.device("cpu"))
+    ((_, wanted),) = walk(vlm, second, chunks, source)
+    ((_, found),) = walk(vlm, copied, chunks, source)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+def test_a_prefill_of_another_length_is_refused() -> None:
+    (answer, _), (question, _) = prefills("answer"), prefills("question")
+    assert len(list(_tensors(answer))) == len(list(_tensors(question)))
+    walked = GraphedWalk(Replayed(), answer, [], torch.zeros(1, 1))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="capture the walk again"):
+        walked.replay(question)

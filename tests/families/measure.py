@@ -1,0 +1,190 @@
+"""How far headpatch is from plain transformers in one family: what the tests assert and the table
+of `benchmarks/family_table.py` prints.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from headpatch.engine.forward import Keep
+from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.patching import Baseline, Outcome, patch, run_pair
+from headpatch.engine.sweep import check, suffix_start, widen
+from headpatch.engine.vision import patch_vision
+from headpatch.errors import InputError, RunError
+from headpatch.heads import Head, HeadSet, Tower
+from headpatch.models.prompt import Prompt
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+from tests.families.oracle import Change, Oracle
+
+SCOPES: tuple[Positions, ...] = ("answer", "question", "image", "all")
+KINDS: tuple[Kind, ...] = ("zero", "resample")
+DIRECTIONS: tuple[Direction, ...] = ("noising", "denoising")
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Edits of z against the oracle: the largest disagreement of an effect, and effect."""
+
+    worst: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Fast:
+    """The widening pass against the plain one over every head, if its check allows it."""
+
+    exact: bool
+    worst: float
+    refused: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One family's figures.
+
+    Attributes
+    ----------
+    z
+        By tower: the largest disagreement of z, and with it `Edited`.
+    rows, without_rows
+        Largest disagreement of the answer position's rows; layers that have none.
+    fast
+        By scope that the prompt has.
+    vision_fast
+        The resumed vision sweep against the plain one; None if it is refused.
+    """
+
+    z: dict[Tower, float]
+    edits: dict[str, Edited]
+    rows: float
+    without_rows: list[int]
+    fast: dict[Positions, Fast]
+    vision_fast: float | None
+
+
+def interventions(heads: Sequence[Head], scope: Positions) -> list[Intervention]:
+    return [
+        Intervention(HeadSet.of(head), kind, direction, scope)
+        for head, kind, direction in product(heads, KINDS, DIRECTIONS)
+    ]
+
+
+def has(prompt: Prompt, scope: Positions) -> bool:
+    try:
+        prompt.spans.positions(scope)
+    except InputError:
+        return False
+    return True
+
+
+def towers(vlm: VLM) -> tuple[Tower, ...]:
+    return ("lm",) if vlm.vision is None else ("lm", "vision")
+
+
+def measure(vlm: VLM, prompt: Prompt) -> Measured:
+    """Compare z, edits of z, rows and the widening pass with plain transformers."""
+    oracle = Oracle(vlm)
+    base = run_pair(vlm, prompt, Keep(lm_rows=True, z=towers(vlm)))
+    z = [oracle.z(prompt.select(run).inputs) for run in (0, 1)]
+    rows, without = compare_rows(oracle, base)
+    scopes = [scope for scope in SCOPES if has(prompt, scope)]
+    edits = {scope: compare_edits(vlm, oracle, base, z, _few(vlm, "lm"), scope) for scope in scopes}
+    if vlm.vision is not None:
+        edits["vision"] = compare_edits(vlm, oracle, base, z, _few(vlm, "vision"), "answer")
+    return Measured(
+        {tower: _worst_z(z, base, tower) for tower in towers(vlm)},
+        edits,
+        rows,
+        without,
+        {scope: compare_fast(vlm, prompt, scope) for scope in scopes},
+        compare_vision_fast(vlm, base),
+    )
+
+
+def compare_rows(oracle: Oracle, base: Baseline) -> tuple[float, list[int]]:
+    assert base.trace.lm_rows is not None
+    worst, without = 0.0, []
+    for run in (0, 1):
+        maps = oracle.rows(base.prompt.select(run).inputs)
+        for layer, found in enumerate(base.trace.lm_rows[run]):
+            if found.isnan().all():
+                without.append(layer)
+            else:
+                worst = max(worst, float((maps[layer][0, :, -1] - found).abs().max()))
+    return worst, sorted(set(without))
+
+
+def compare_edits(
+    vlm: VLM,
+    oracle: Oracle,
+    base: Baseline,
+    z: list[dict[str, list[Tensor]]],
+    heads: Sequence[Head],
+    scope: Positions,
+) -> Edited:
+    """Effects of `patch`, several to a batch, against a pass with hooks for each."""
+    asked = interventions(heads, scope)
+    untouched = [_ld(oracle, base.prompt, run, []) for run in (0, 1)]
+    worst = largest = 0.0
+    for one, outcome in zip(asked, patch(vlm, base, asked, batch=5), strict=True):
+        run = 0 if one.direction == "noising" else 1
+        (head,) = one.heads
+        other = z[1 - run][head.tower][head.layer]
+        at = torch.arange(len(other))
+        if head.tower == "lm":
+            at = base.prompt.spans.positions(scope)
+        value = None if one.kind == "zero" else other[at, head.head]
+        effect = _ld(oracle, base.prompt, run, [Change(head, at, value)]) - untouched[run]
+        worst, largest = max(worst, abs(effect - outcome.effect)), max(largest, abs(effect))
+    return Edited(worst, largest)
+
+
+def compare_fast(vlm: VLM, prompt: Prompt, scope: Positions) -> Fast:
+    """Every head by widening passes, against `patch`."""
+    start = suffix_start(prompt.spans, scope)
+    base = run_pair(vlm, prompt, Keep(z=("lm",), suffix=start))
+    checked = check(vlm, base, scope)
+    refused = base.trace.prefills[0].refused
+    if not checked.exact:
+        return Fast(False, checked.worst, refused)
+    asked = interventions(list(vlm.lm.grid), scope)
+    return Fast(True, worst_effect(patch(vlm, base, asked), widen(vlm, base, asked)), refused)
+
+
+def compare_vision_fast(vlm: VLM, base: Baseline) -> float | None:
+    """Two heads of every vision layer by `patch_vision`, against `patch`."""
+    asked = interventions(_few(vlm, "vision"), "answer")
+    try:
+        return worst_effect(patch_vision(vlm, base, asked), patch(vlm, base, asked))
+    except RunError:
+        return None
+
+
+def worst_effect(first: Sequence[Outcome], second: Sequence[Outcome]) -> float:
+    return max(abs(a.effect - b.effect) for a, b in zip(first, second, strict=True))
+
+
+def _few(vlm: VLM, tower: Tower) -> list[Head]:
+    """The first and last head of every layer."""
+    grid = vlm.stack(tower).grid
+    return [
+        Head(layer, head, tower) for layer in range(grid.layers) for head in (0, grid.heads - 1)
+    ]
+
+
+def _worst_z(z: list[dict[str, list[Tensor]]], base: Baseline, tower: Tower) -> float:
+    return max(
+        float((exact - found[run]).abs().max())
+        for run in (0, 1)
+        for exact, found in zip(z[run][tower], base.trace.z[tower], strict=True)
+    )
+
+
+def _ld(oracle: Oracle, prompt: Prompt, run: int, changes: list[Change]) -> float:
+    logits = oracle.logits(prompt.select(run).inputs, changes)[0]
+    return float(logits[prompt.answers.yes] - logits[prompt.answers.no])

@@ -1,0 +1,80 @@
+"""The engine's other paths in every family: vision sweep, gradients, knockout."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from headpatch.engine.attribution import gradients
+from headpatch.engine.forward import Keep, forward
+from headpatch.engine.interventions import ZEdit
+from headpatch.engine.knockout import Knockout, disagreement
+from headpatch.engine.patching import patch, run_pair
+from headpatch.engine.sweep import widen
+from headpatch.engine.vision import patch_vision
+from headpatch.errors import RunError
+from headpatch.heads import Head, HeadSet
+from tests.families.builders import BUILDERS, build, prompt_of
+from tests.families.measure import interventions, towers, worst_effect
+
+NAMES = list(BUILDERS)
+IN_PARTS = {"llava (pixtral)", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "mistral3", "mllama"}
+NOT_RESUMED = {"paligemma", "paligemma (2)", "mllama"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_vision_sweep_is_the_plain_one_or_refused(name: str) -> None:
+    vlm = build(name)
+    assert vlm.vision is not None
+    base = run_pair(vlm, prompt_of(vlm), Keep(z=("vision",)))
+    heads = [Head(layer, 1, "vision") for layer in range(vlm.vision.grid.layers)]
+    asked = interventions(heads, "answer")
+    if name in IN_PARTS:
+        with pytest.raises(RunError, match="in one row"):
+            patch_vision(vlm, base, asked)
+    else:
+        assert worst_effect(patch_vision(vlm, base, asked), patch(vlm, base, asked)) <= 2e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_slopes_are_those_of_small_changes(name: str) -> None:
+    """∂LD/∂z against the difference of two passes, at one token of each layer's z."""
+    vlm = build(name)
+    prompt, step = prompt_of(vlm), 1e-2
+    pair = gradients(vlm, prompt)
+    for tower in towers(vlm):
+        for layer, (z, slope) in enumerate(zip(pair.z[tower], pair.slope[tower], strict=True)):
+            at, head = torch.tensor([1]), Head(layer, 1, tower)
+            change = torch.randn(z.shape[-1], generator=torch.Generator().manual_seed(layer))
+            ld = [
+                forward(vlm, prompt, [ZEdit(0, head, at, z[0, at, 1] + sign * step * change)]).ld(
+                    prompt
+                )[0]
+                for sign in (1, -1)
+            ]
+            expected = float(ld[0] - ld[1]) / (2 * step)
+            found = float(slope[0, 1, 1] @ change)
+            assert found == pytest.approx(expected, rel=2e-2, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_knockout_resumes_exactly_or_not_at_all(name: str) -> None:
+    vlm = build(name)
+    prompt = prompt_of(vlm)
+    queries, keys = prompt.spans.question[-2:], prompt.spans.image
+    base = run_pair(vlm, prompt, Keep(z=("lm",), suffix=int(queries.min())))
+    probes = [
+        Knockout(run, HeadSet.of(Head(layer, 1)), queries, keys)
+        for run, layer in product((0, 1), range(vlm.lm.grid.layers))
+    ]
+    off = disagreement(vlm, base, probes)
+    assert off == float("inf") if name in NOT_RESUMED else off <= 2e-5
+
+
+@pytest.mark.parametrize("name", ["paligemma", "paligemma (2)"])
+def test_a_prompt_read_in_both_directions_widens_if_it_is_carried_whole(name: str) -> None:
+    vlm = build(name)
+    base = run_pair(vlm, prompt_of(vlm), Keep(z=("lm",), suffix=0))
+    for scope in ("answer", "question"):
+        asked = interventions(list(vlm.lm.grid), scope)
+        assert worst_effect(widen(vlm, base, asked), patch(vlm, base, asked)) <= 1e-4

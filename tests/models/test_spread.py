@@ -1,0 +1,68 @@
+"""A model spread over CPU memory and disk by Accelerate computes what it computes whole."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from headpatch.engine.forward import Keep
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.patching import patch, run_pair
+from headpatch.engine.sweep import suffix_start, widen
+from headpatch.errors import InputError
+from headpatch.heads import HeadSet
+from headpatch.models.load import load
+from headpatch.models.prompt import encode
+from headpatch.models.vlm import VLM
+from tests.tiny import image_pair, save_tiny
+
+QUESTION = "Is there anything in the top left corner?"
+
+
+def split(vlm: VLM) -> dict[str, str]:
+    """Every second decoder layer and the unembedding on disk, the rest in memory."""
+    places = {"model.vision_tower": "cpu", "model.multi_modal_projector": "cpu", "lm_head": "disk"}
+    text = "model.language_model"
+    places |= {f"{text}.embed_tokens": "cpu", f"{text}.norm": "cpu", f"{text}.rotary_emb": "cpu"}
+    return places | {
+        f"{text}.layers.{layer}": ("disk", "cpu")[layer % 2] for layer in range(vlm.lm.grid.layers)
+    }
+
+
+def effects(vlm: VLM) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention rows of both runs, and every head's effect, plainly and by a widening pass."""
+    prompt = encode(vlm, list(image_pair()), QUESTION)
+    keep = Keep(lm_rows=True, z=("lm",), suffix=suffix_start(prompt.spans, "answer"))
+    base = run_pair(vlm, prompt, keep, exact=True)
+    asked = [Intervention(HeadSet.of(head), "resample", "noising") for head in vlm.lm.grid]
+    found = [[one.effect for one in run(vlm, base, asked)] for run in (patch, widen)]
+    assert base.trace.lm_rows is not None
+    return base.trace.lm_rows, torch.tensor(found)
+
+
+def test_cpu_and_disk_agree_with_memory(tmp_path: Path) -> None:
+    whole = load(str(save_tiny(tmp_path)), "cpu")
+    parts = load(str(tmp_path), dtype="float32", device_map=split(whole))
+    assert "disk" in parts.model.hf_device_map.values()
+    for one, other in zip(effects(whole), effects(parts), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_low_precision_on_disk_is_exact_over_its_own_vision_tower(tmp_path: Path) -> None:
+    whole = load(str(save_tiny(tmp_path)), "cpu")
+    parts = load(str(tmp_path), dtype="bfloat16", device_map=split(whole))
+    _, (plain, widened) = effects(parts)
+    # Deviations are rounded to bfloat16: 2^-9 relative a product.
+    torch.testing.assert_close(plain, widened, atol=0.02 * float(plain.abs().max()), rtol=0.02)
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tiny(tmp_path)
+    with pytest.raises(InputError, match="8bit or 4bit"):
+        load(str(tmp_path), quantize="2bit")
+    monkeypatch.setattr("headpatch.models.load._installed", lambda name: name == "accelerate")
+    with pytest.raises(InputError, match="bitsandbytes is not installed"):
+        load(str(tmp_path), quantize="8bit")
+    monkeypatch.setattr("headpatch.models.load._installed", lambda name: False)
+    with pytest.raises(InputError, match="accelerate is not installed"):
+        load(str(tmp_path), device_map="auto")
