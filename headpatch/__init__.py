@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headpatch.analyses.rank import Ranking, rank
     from headpatch.analyses.reference import mean_z
     from headpatch.analyses.session import Session, open_session
+    from headpatch.analyses.sweep import Sweep, sweep
     from headpatch.models.load import load
     from headpatch.models.vlm import VLM
     from headpatch.pairs.pair import Pair, make_pair
@@ -32,6 +33,8 @@ _HOMES = {
     "mean_z": "analyses.reference",
     "Session": "analyses.session",
     "open_session": "analyses.session",
+    "Sweep": "analyses.sweep",
+    "sweep": "analyses.sweep",
     "load": "models.load",
     "VLM": "models.vlm",
     "Pair": "pairs.pair",
@@ -53,12 +56,14 @@ __all__ = [
     "RunError",
     "Session",
     "Study",
+    "Sweep",
     "ablate",
     "load",
     "make_pair",
     "mean_z",
     "open_session",
     "rank",
+    "sweep",
 ]
 
 

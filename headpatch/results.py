@@ -1,6 +1,7 @@
 """What a run leaves behind: tables and tensors with their provenance, whole or not at all."""
 
 import csv
+import errno
 import importlib.metadata
 import math
 import os
@@ -25,8 +26,10 @@ if TYPE_CHECKING:  # names of types only: who reads results must not load a mode
     import pandas
 
     from headpatch.analyses.ablate import Ablation
+    from headpatch.analyses.cut import Cuts
     from headpatch.analyses.rank import Ranking
     from headpatch.analyses.session import Session
+    from headpatch.analyses.sweep import Sweep
 
 _STAGE = ".headpatch-"
 _PACKAGES = ("torch", "transformers", "numpy", "scipy")
@@ -41,15 +44,26 @@ def check_folder(out: Path) -> None:
         If `out` is a file, or neither it nor its nearest existing parent can be written.
     """
     place = out
-    while not place.exists() and place != place.parent:
-        place = place.parent
     try:
+        place = _nearest(out)
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
+        reason = "no file can be made there" if error.errno == errno.ENOENT else error.strerror
         raise InputError(
-            "--out", f"{out} cannot be written ({error.strerror}: {place})", "a folder to write in"
+            "--out",
+            f"{out} cannot be written ({place}: {reason})",
+            "a folder to write in",
+            "Choose another one.",
         ) from None
+
+
+def _nearest(out: Path) -> Path:
+    """Return `out` if it exists, else its nearest parent that does."""
+    place = out
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place
 
 
 @contextmanager
@@ -58,11 +72,16 @@ def staged(out: Path) -> Iterator[Path]:
 
     A run that fails or is killed leaves `out` as it was.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=out.parent))
+    try:  # beside the place where the files will lie: a rename cannot cross file systems
+        stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=_nearest(out)))
+    except OSError as error:
+        raise RunError(f"--out: {out} cannot be written ({error})") from error
     try:
         yield stage
-        out.mkdir(exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        for file in stage.iterdir():
+            if (out / file.name).is_dir():
+                raise RunError(f"--out: {out / file.name} is a folder; move it or change --out")
         for file in sorted(stage.iterdir()):
             os.replace(file, out / file.name)
     except OSError as error:
@@ -90,6 +109,24 @@ def write_ablation(folder: Path, session: "Session", ablation: "Ablation") -> No
     write_run(folder, session, ablation.noise_floor)
 
 
+def write_sweep(folder: Path, session: "Session", sweep: "Sweep") -> None:
+    """Write ``effects.csv``, ``sweep.pt`` and ``run.yaml``."""
+    torch.save(sweep.saved, folder / "sweep.pt")
+    columns = {str(name): list(values) for name, values in sweep.effects.items()}
+    ranks = sweep.effects["attention_rank"]
+    columns["attention_rank"] = list(ranks.astype("string").fillna(""))  # a set has none
+    write_columns(folder / "effects.csv", columns)
+    write_run(folder, session, sweep.noise_floor)
+
+
+def write_cuts(folder: Path, session: "Session", cuts: "Cuts") -> None:
+    """Write ``cuts.csv`` and ``run.yaml``."""
+    write_columns(
+        folder / "cuts.csv", {str(name): list(values) for name, values in cuts.effects.items()}
+    )
+    write_run(folder, session, cuts.noise_floor)
+
+
 def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write a table as CSV; numbers with seven significant digits, which is what float32 holds."""
     with path.open("w", encoding="utf-8", newline="") as stream:
@@ -109,7 +146,7 @@ def read_table(path: Path) -> "pandas.DataFrame":
     """Read a table that a run wrote; heads such as ``24.10`` stay text."""
     import pandas
 
-    return pandas.read_csv(path, dtype={"heads": str, "pair": str})
+    return pandas.read_csv(path, dtype={"heads": str, "pair": str, "layers": str})
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
@@ -153,8 +190,13 @@ def _replayable(study: Study) -> Study:
         key: value if value.startswith("bundled:") else str(Path(value).resolve())
         for key, value in (("with_", study.with_), ("without", study.without))
     }
-    model = str(Path(study.model).resolve()) if Path(study.model).is_dir() else study.model
-    return study.model_copy(update={**paths, "model": model})
+    model = study.model
+    if model != "demo" and Path(model).is_dir():
+        model = str(Path(model).resolve())
+    sweep = study.sweep
+    if sweep.sets is not None:
+        sweep = sweep.model_copy(update={"sets": str(Path(sweep.sets).resolve())})
+    return study.model_copy(update={**paths, "model": model, "sweep": sweep})
 
 
 def _commit() -> str | None:

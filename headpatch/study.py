@@ -4,6 +4,7 @@ Defaults live here and nowhere else. Unknown keys are errors. `Study()` is the b
 study: the seed's question, asked of the bundled model.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -31,6 +32,10 @@ def _words(value: Any) -> Any:  # YAML 1.1 reads a bare Yes as true
     return tuple(spelled[item] if isinstance(item, bool) else item for item in items)
 
 
+_Answer = Annotated[str, Field(min_length=1)]
+_Quadrant = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, populate_by_name=True, serialize_by_alias=True
@@ -42,15 +47,13 @@ class RankOptions(_Strict):
 
     top: Annotated[int, Field(ge=1)] = 20
     """Heads listed, drawn, and counted by layer."""
-    overlays: Annotated[int, Field(ge=0)] = 5
+    overlays: Annotated[int, Field(ge=0)] = 3
     """Heads whose attention is drawn over the pictures."""
 
 
-class AblateOptions(_Strict):
-    """Which heads are changed, and how."""
+class _Changes(_Strict):
+    """How z is changed."""
 
-    heads: str = "top:3"
-    """See `headpatch.heads.Selection`."""
     kinds: Annotated[
         tuple[Literal["zero", "mean", "resample"], ...],
         BeforeValidator(_sequence),
@@ -62,10 +65,115 @@ class AblateOptions(_Strict):
         Field(min_length=1),
     ] = ("noising", "denoising")
     positions: Literal["answer", "question", "image", "all"] = "answer"
-    controls: Annotated[int, Field(ge=0)] = 20
-    """Random sets of heads of the same layers, to compare each set with."""
     reference: Annotated[int, Field(ge=0)] = 16
     """Drawn pairs over which `mean` averages z; 0 averages over the study's own two runs."""
+
+
+class AblateOptions(_Changes):
+    """Which heads are changed, and how."""
+
+    heads: str = "top:3"
+    """See `headpatch.heads.Selection`."""
+    controls: Annotated[int, Field(ge=0)] = 20
+    """Random sets of heads of the same layers, to compare each set with."""
+
+
+class SweepOptions(_Changes):
+    """How every head, or every set of a list, is changed."""
+
+    sets: str | None = None
+    """A file with one set of heads a line (``24.17+23.20``) instead of every single head."""
+    top: Annotated[int, Field(ge=1)] = 10
+    """Heads listed for each direction."""
+    noise: Annotated[int, Field(ge=1)] = 32
+    """Heads (drawn by the seed) that are patched with their own z, for the noise floor."""
+    rows: Annotated[int, Field(ge=1)] | None = None
+    """Rows that walk through the layers together; None finds how many."""
+    budget: Annotated[int, Field(ge=1)] | None = None
+    """MiB that these rows may take; None takes what is free."""
+
+
+EDGE_ENDS = ("answer", "question", "image", "region", "other", "all")
+"""Positions that an edge joins; ``other`` is the image outside the study's region."""
+
+_LAYERS = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+def edge_ends(text: str) -> tuple[str, str]:
+    """Read ``answer-region``: the queries that look, and the keys that they lose.
+
+    Raises
+    ------
+    InputError
+        If an end is missing or unknown.
+    """
+    ends = text.split("-")
+    if len(ends) != 2 or not all(end in EDGE_ENDS for end in ends):
+        raise InputError(
+            "--edges",
+            repr(text) if text else "an empty edge",
+            f"from-to, such as answer-region; each end one of {', '.join(EDGE_ENDS)}",
+        )
+    return ends[0], ends[1]
+
+
+def layer_span(text: str) -> tuple[int, int]:
+    """Read ``10-14`` or ``10``: the first and the last layer.
+
+    Raises
+    ------
+    InputError
+        If it is neither, or runs backwards.
+    """
+    match = _LAYERS.fullmatch(text.strip())
+    if match is None:
+        raise InputError("--layers", repr(text), "first-last, such as 10-14, or one layer")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if first > last:
+        raise InputError("--layers", f"{text!r} runs backwards", "the lower layer first")
+    return first, last
+
+
+class CutOptions(_Strict):
+    """Which edges of attention are cut, and where."""
+
+    edges: Annotated[tuple[str, ...], BeforeValidator(_sequence), Field(min_length=1)] = (
+        "answer-region",
+        "question-region",
+        "question-other",
+        "answer-question",
+    )
+    """Each ``from-to``, see `EDGE_ENDS`: the queries ``from`` no longer see the keys ``to``."""
+    window: Annotated[int, Field(ge=1)] = 5
+    """Consecutive layers that are cut together, centred on every layer in turn."""
+    layers: str | None = None
+    """One fixed span of layers (``10-14``) instead of the windows."""
+    heads: str | None = None
+    """Heads whose edges are cut, one by one and jointly, instead of the windows."""
+    controls: Annotated[int, Field(ge=0)] = 10
+    """Random sets of image tokens outside the region that take the region's place."""
+    itself: bool = False
+    """Whether a query loses its own position too, where the keys hold it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for edge in self.edges:
+            if edge_ends(edge) == ("answer", "answer") and not self.itself:
+                raise InputError(
+                    "--edges",
+                    "answer-answer cuts nothing: a query keeps its own position",
+                    "an edge to other tokens",
+                    "Use --itself to cut that position too.",
+                )
+        if len(set(self.edges)) < len(self.edges):
+            raise InputError("--edges", "an edge is named twice", "each edge once")
+        if self.heads is not None and self.layers is not None:
+            raise InputError("--heads, --layers", "both of them", "one, or --window")
+        if self.layers is not None:
+            layer_span(self.layers)
+        if self.heads is not None:
+            Selection.parse(self.heads)
+        return self
 
 
 class Published(_Strict):
@@ -83,7 +191,7 @@ class Expected(_Strict):
 
     source: str
     heads: Annotated[tuple[Published, ...], BeforeValidator(_sequence)] = ()
-    quadrants: dict[str, Annotated[tuple[float, float], BeforeValidator(_sequence)]] = Field(
+    quadrants: dict[_Quadrant, Annotated[tuple[float, float], BeforeValidator(_sequence)]] = Field(
         default_factory=dict
     )
     """Quadrant: (with, without)."""
@@ -102,11 +210,15 @@ class Study(_Strict):
     model: str = "demo"
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device_map: str | None = None
+    """Spreads a model over devices, CPU memory and disk through Accelerate: ``auto``."""
+    quantize: Literal["8bit", "4bit"] | None = None
+    """Quantises the weights through bitsandbytes."""
     with_: Annotated[str, Field(alias="with")] = f"{_BUNDLED}1.jpg"
     without: str = f"{_BUNDLED}2.jpg"
     question: str = "Is there anything in the top left corner?"
     region: str = "top-left"
-    answers: Annotated[tuple[str, str], BeforeValidator(_words)] = ("Yes", "No")
+    answers: Annotated[tuple[_Answer, _Answer], BeforeValidator(_words)] = ("Yes", "No")
     prompt: str | None = None
     """Overrides the chat template; holds {question} and the image token."""
     out: str = "attention_data"
@@ -115,6 +227,8 @@ class Study(_Strict):
     """Run a study whose two answers do not differ, and mark every output."""
     rank: RankOptions = RankOptions()
     ablate: AblateOptions = AblateOptions()
+    sweep: SweepOptions = SweepOptions()
+    cut: CutOptions = CutOptions()
     expected: Expected | None = None
 
     @model_validator(mode="after")
@@ -145,6 +259,9 @@ class Study(_Strict):
                 values[key] = _anchored(values[key], config.parent)
         if config is not None and isinstance(values.get("model"), str):
             values["model"] = _anchored_model(values["model"], config.parent)
+        swept = values.get("sweep")
+        if config is not None and isinstance(swept, dict) and isinstance(swept.get("sets"), str):
+            swept["sets"] = str(config.parent / swept["sets"])
         given = {key: value for key, value in (flags or {}).items() if value is not None}
         if ("with" in given) != ("without" in given):
             raise InputError("--with, --without", "only one of them", "both pictures of the pair")
@@ -196,7 +313,8 @@ def _anchored(path: str, folder: Path) -> str:
 
 def _anchored_model(model: str, folder: Path) -> str:
     """A relative path that exists beside the file is meant; a hub id looks the same otherwise."""
-    return str(folder / model) if (folder / model).is_dir() else model
+    here = model != "demo" and (folder / model).is_dir()
+    return str(folder / model) if here else model
 
 
 def _image(path: str) -> Path:
@@ -210,17 +328,42 @@ def _one_line(error: ValidationError, config: Path | None, flags: Mapping[str, A
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
         return cause
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
     flag = next((name for name in flags if key == name or key.startswith(f"{name}.")), None)
     where = f"--{flag.rpartition('.')[2]}" if flag else f"{config}: {key}" if config else key
     hint = f"({more} more wrong)" if more else ""
     if first["type"] == "extra_forbidden":
         return InputError(where, "an unknown key", f"one of {_keys_near(first['loc'])}", hint)
-    return InputError(where, repr(first["input"]), _expectation(first["msg"]), hint)
+    found = "nothing" if first["type"] == "missing" else repr(first["input"])
+    return InputError(where, found, _expectation(first["type"], first["msg"]), hint)
 
 
-def _expectation(message: str) -> str:
-    return message.removeprefix("Input should be ").replace("valid ", "")
+def _expectation(kind: str, message: str) -> str:
+    """Say in a user's words what pydantic expected."""
+    if kind in _EXPECTATIONS:
+        return _EXPECTATIONS[kind]
+    message = message.partition(" after validation")[0].removeprefix("Input should be ")
+    for pydantic, plain in (
+        ("greater than or equal to", "at least"),
+        ("Tuple should have", "a list of"),
+        ("Value should have", "a list of"),
+        ("String should have", "a text of"),
+        ("valid ", ""),
+    ):
+        message = message.replace(pydantic, plain)
+    return message
+
+
+_EXPECTATIONS = {
+    "missing": "a value",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "model_type": "a mapping",
+    "dict_type": "a mapping",
+}
 
 
 def _keys_near(location: tuple[int | str, ...]) -> str:

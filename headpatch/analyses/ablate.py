@@ -120,7 +120,7 @@ def random_sets(session: Session, members: HeadSet, count: int, seed: int) -> li
     if count and any(len(others[layer]) < number for layer, number in wanted.items()):
         return []
     digits = [number for head in members for number in (head.layer, head.head)]
-    rng = np.random.default_rng([seed, *digits])
+    rng = np.random.default_rng([seed % 2**64, *digits])  # numpy takes no negative seed
     found: dict[HeadSet, None] = {}
     for _ in range(20 * count):  # enough tries to exhaust a small layer almost surely
         if len(found) == count:
@@ -160,9 +160,14 @@ def _row(session: Session, role: Role, outcome: Outcome) -> dict[str, Any]:
 
 
 def _beside(normalized: float, null: Sequence[float]) -> dict[str, float]:
-    """How a normalized effect stands to those of the random sets."""
-    if not null:
-        return {"control_mean": np.nan, "control_sd": np.nan, "control_n": 0, "control_p": np.nan}
+    """How a normalized effect stands to those of the random sets, where it is defined."""
+    if not null or np.isnan(normalized):
+        return {
+            "control_mean": np.nan,
+            "control_sd": np.nan,
+            "control_n": len(null),
+            "control_p": np.nan,
+        }
     summary = spread(null)
     return {
         "control_mean": summary.mean,
@@ -183,8 +188,10 @@ def _summary(session: Session, table: pd.DataFrame, floor: float) -> str:
     parts = []
     for row in last.to_dict("records"):
         words = f"{row['normalized']:+.1%} of the difference between the runs"
+        if np.isnan(row["normalized"]):
+            words = "the two runs have the same LD, so it is no share of a difference"
         part = f"{row['direction']} moves LD by {row['effect']:+.3f} logits ({words}"
-        if row["control_n"] > 1:
+        if row["control_n"] > 1 and not np.isnan(row["normalized"]):
             mean, sd = row["control_mean"], row["control_sd"]
             part += f"; random heads of the same layers {mean:+.1%} ± {sd:.1%}"
         part += ")"

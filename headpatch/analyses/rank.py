@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headpatch.analyses.session import Session
 from headpatch.engine.generate import generate
 from headpatch.engine.patching import WITH, WITHOUT
-from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.measures import divergence, spatial
 
@@ -73,14 +72,7 @@ def rank(session: Session) -> Ranking:
     InputError
         If the region holds no patch's centre.
     """
-    boxes = session.prompt.patches.boxes
-    mask = spatial.region_mask(boxes, session.pair.region.box)
-    if not mask.any():
-        raise InputError(
-            "--region",
-            f"{session.pair.region.name} holds no patch centre",
-            f"a box around at least one of the {len(boxes)} patches the model sees",
-        )
+    mask = session.region_tokens
     top = min(session.study.rank.top, session.vlm.lm.grid.layers * session.vlm.lm.grid.heads)
     rows = _image_rows(session)
     per_head = _per_head(rows, mask, top)
@@ -97,10 +89,21 @@ def rank(session: Session) -> Ranking:
 
 def order(session: Session) -> tuple[Head, ...]:
     """Return the heads, the largest attention difference first, and nothing else."""
-    mask = spatial.region_mask(session.prompt.patches.boxes, session.pair.region.box)
-    shares = spatial.normalized_mass(_image_rows(session), mask)
     heads = list(session.vlm.lm.grid)
-    return tuple(heads[index] for index in _descending(shares[WITH] - shares[WITHOUT]))
+    return tuple(heads[index] for index in _descending(differences(session)))
+
+
+def differences(session: Session) -> Float[np.ndarray, "layers heads"]:
+    """Return how much more of its image attention each head gives the region with the object."""
+    shares = spatial.normalized_mass(_image_rows(session), session.region_tokens)
+    return np.asarray(shares[WITH] - shares[WITHOUT])
+
+
+def ranks(diff: Float[np.ndarray, "layers heads"]) -> Int[np.ndarray, "layers heads"]:
+    """Return each head's rank: 1 is the largest difference; ties keep layer-head order."""
+    found = np.empty(diff.size, dtype=np.int64)
+    found[_descending(diff)] = np.arange(1, diff.size + 1)
+    return found.reshape(diff.shape)
 
 
 def _image_rows(session: Session) -> Float[np.ndarray, "runs layers heads tokens"]:
@@ -120,8 +123,6 @@ def _per_head(
     normalized, raw = spatial.normalized_mass(rows, mask), spatial.mass(rows, mask)
     diff = normalized[WITH] - normalized[WITHOUT]
     by_diff = _descending(diff)
-    ranks = np.empty(diff.size, dtype=np.int64)
-    ranks[by_diff] = np.arange(1, diff.size + 1)
     layers, heads = diff.shape
     return {
         "with": normalized[WITH],
@@ -130,7 +131,7 @@ def _per_head(
         "with_raw": raw[WITH],
         "without_raw": raw[WITHOUT],
         "diff_raw": raw[WITH] - raw[WITHOUT],
-        "rank": ranks.reshape(diff.shape),
+        "rank": ranks(diff),
         "layer_counts": np.bincount(np.array(by_diff[:top]) // heads, minlength=layers),
         "top": top,
     }

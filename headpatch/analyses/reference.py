@@ -10,17 +10,24 @@ from headpatch.models.prompt import encode
 from headpatch.pairs.scene import PLACES, Style, draw, sample_pair
 
 
-def mean_z(session: Session, on_progress: OnProgress | None = None) -> ZMeans:
+def mean_z(
+    session: Session, on_progress: OnProgress | None = None, reference: int | None = None
+) -> ZMeans:
     """Average z over both runs of each reference pair, per head and position.
 
     The reference pairs are drawn scenes of the pair's size, asked the study's own question, with
     an object at the place nearest to the region's centre. With ``reference: 0`` the pair's own
     two runs are averaged.
+
+    Parameters
+    ----------
+    reference
+        How many pairs; None takes the study's ``ablate.reference``.
     """
-    count = session.study.ablate.reference
+    count = session.study.ablate.reference if reference is None else reference
     if count == 0:
         return {"lm": [z.mean(0) for z in session.base.trace.z["lm"]]}
-    rng = np.random.default_rng([session.study.seed, count])
+    rng = np.random.default_rng([session.study.seed % 2**64, count])  # numpy takes no negative seed
     style = Style(*session.pair.with_image.size)
     place = _nearest_place(session.pair.region.box)
     total = [torch.zeros_like(z[0], dtype=torch.float32) for z in session.base.trace.z["lm"]]

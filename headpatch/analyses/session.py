@@ -3,11 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Bool
+
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
-from headpatch.engine.patching import Baseline, OnProgress, Outcome, ZMeans, patch, run_pair
+from headpatch.engine.patching import (
+    PLAIN_BATCH,
+    Baseline,
+    OnOutcome,
+    OnProgress,
+    Outcome,
+    ZMeans,
+    patch,
+    run_pair,
+)
 from headpatch.engine.sweep import Check, check, suffix_start, widen
 from headpatch.errors import InputError
+from headpatch.measures.spatial import region_mask
 from headpatch.models.load import load
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.spans import Positions
@@ -42,6 +55,30 @@ class Session:
         """Both runs as a batch of two."""
         return self.base.prompt
 
+    @property
+    def widens(self) -> bool:
+        """Whether heads are changed by widening passes."""
+        return self.fast is not None and self.fast.exact
+
+    @property
+    def region_tokens(self) -> Bool[np.ndarray, " tokens"]:
+        """Which image tokens belong to the pair's region.
+
+        Raises
+        ------
+        InputError
+            If none does.
+        """
+        boxes = self.prompt.patches.boxes
+        mask = region_mask(boxes, self.pair.region.box)
+        if not mask.any():
+            raise InputError(
+                "--region",
+                f"{self.pair.region.name} holds no patch centre",
+                f"a box around at least one of the {len(boxes)} patches the model sees",
+            )
+        return mask
+
 
 def open_session(
     study: Study, vlm: VLM | None = None, positions: Positions | None = None
@@ -59,7 +96,7 @@ def open_session(
         If the study's input is bad, or its two answers do not differ (see `Study.force`).
     """
     pair = study.pair()  # bad pictures are refused before the model loads
-    vlm = vlm or load(study.model, study.device, study.dtype)
+    vlm = vlm or load(study.model, study.device, study.dtype, study.device_map, study.quantize)
     prompt = encode(
         vlm, [pair.with_image, pair.without_image], pair.question, study.answers, study.prompt
     )
@@ -87,7 +124,18 @@ def intervene(
     interventions: Sequence[Intervention],
     means: ZMeans | None = None,
     on_progress: OnProgress | None = None,
+    on_outcome: OnOutcome | None = None,
+    rows: int | None = None,
 ) -> list[Outcome]:
-    """Run interventions by widening passes where they are exact for the model, else plainly."""
-    run = widen if session.fast is not None and session.fast.exact else patch
-    return run(session.vlm, session.base, interventions, means, on_progress=on_progress)
+    """Run interventions by widening passes where they are exact for the model, else plainly.
+
+    Parameters
+    ----------
+    rows
+        That are run together; None finds how many.
+    """
+    vlm, base = session.vlm, session.base
+    if session.widens:
+        return widen(vlm, base, interventions, means, rows, on_progress, on_outcome)
+    batch = PLAIN_BATCH if rows is None else rows + 1
+    return patch(vlm, base, interventions, means, batch, on_progress, on_outcome)

@@ -10,27 +10,31 @@ from rich.console import Console
 from headpatch.cli.app import app
 from headpatch.cli.options import (
     Config,
+    Context,
     Debug,
     Device,
+    DeviceMap,
     Dtype,
     Force,
     Json,
     Model,
     Out,
+    Quantize,
     Question,
     RegionName,
     Seed,
     With,
     Without,
     study_from,
+    whole,
 )
-from headpatch.cli.show import output_folder, print_files, print_json, progress
+from headpatch.cli.show import output_folder, print_files, print_json, progress, show
 from headpatch.heads import Selection
 
 
 @app.command()
 def ablate(
-    context: typer.Context,
+    context: Context,
     heads: Annotated[
         str | None,
         typer.Option(
@@ -65,12 +69,20 @@ def ablate(
     ] = None,
     controls: Annotated[
         int | None,
-        typer.Option("--controls", help="Random sets of heads of the same layers to compare with."),
+        typer.Option(
+            "--controls",
+            parser=whole,
+            help="Random sets of heads of the same layers to compare with.",
+            metavar="N",
+        ),
     ] = None,
     reference: Annotated[
         int | None,
         typer.Option(
-            "--reference", help="Drawn pairs over which kind `mean` averages z; 0: this pair alone."
+            "--reference",
+            parser=whole,
+            help="Drawn pairs over which kind `mean` averages z; 0: this pair alone.",
+            metavar="N",
         ),
     ] = None,
     config: Config = None,
@@ -82,6 +94,8 @@ def ablate(
     out: Out = None,
     device: Device = None,
     dtype: Dtype = None,
+    device_map: DeviceMap = None,
+    quantize: Quantize = None,
     seed: Seed = None,
     force: Force = None,
     as_json: Json = False,
@@ -123,6 +137,7 @@ def ablate(
             f"(off by {session.fast.worst:.1e} logits): every head gets a forward pass of its own",
             file=sys.stderr,
         )
+    session.region_tokens  # noqa: B018  a region without any is refused here
     ranking = order(session) if selection.needs_ranking else ()
     chosen = selection.resolve(session.vlm.lm.grid, ranking)
     means = None
@@ -133,7 +148,8 @@ def ablate(
         ablation = analysis.ablate(session, chosen, means, advance)
     with results.staged(folder) as stage, progress("Drawing", as_json):
         results.write_ablation(stage, session, ablation)
-        draw.draw_ablation(stage, session.pair.question, session.pair.region.name)
+        pair = session.pair
+        draw.draw_ablation(stage, pair.question, pair.region.name, session.valid)
         names = sorted(file.name for file in stage.iterdir())
     if as_json:
         print_json(
@@ -146,6 +162,5 @@ def ablate(
         )
         return
     console = Console()
-    console.print(tables.effects(ablation.named, ablation.noise_floor))
-    console.print(ablation.summary, markup=False)
+    show(console, tables.effects(ablation.named, ablation.noise_floor), ablation.summary)
     print_files(console, session, folder, names)

@@ -1,5 +1,6 @@
 """The command, and how it fails: one line on stderr, an exit code that says whose fault it is."""
 
+import signal
 import sys
 import traceback
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from headpatch.errors import HeadpatchError
 
 # typer brings its own copy of click from 0.17 on, so the class is reached through typer.
 _UsageError: Any = typer.BadParameter.__mro__[1]
+_INTERRUPTED = "interrupted; nothing was written"
 
 app = typer.Typer(
     name="headpatch",
@@ -25,12 +27,13 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from headpatch import __version__
 
         print(__version__)
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -45,18 +48,27 @@ def _main(
 def main() -> None:
     """Run the command line; errors are one line on stderr."""
     debug = "--debug" in sys.argv
+    signal.signal(signal.SIGTERM, _interrupt)  # so that what a run has begun is cleared away
     try:
         code = app(standalone_mode=False)
     except HeadpatchError as error:
         _fail(str(error), error.exit_code, debug)
     except _UsageError as error:
-        _fail(f"{error.format_message()} (see headpatch --help)", 2, debug)
+        if message := error.format_message():  # without any, help was due and is printed
+            _fail(f"{message} (see headpatch --help)", 2, debug)
+        sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted; nothing was written", 130, debug)
+        _fail(_INTERRUPTED, 130, debug)
     except Exception as error:  # a bug, or a fault of the machine
         _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
     else:
+        if code == 130:  # typer has caught the interrupt itself
+            _fail(_INTERRUPTED, 130, debug)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int, debug: bool) -> None:

@@ -2,11 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headpatch.study import Study
+
+if TYPE_CHECKING:
+    from typer import Context
+else:
+    Context = typer.Context.__mro__[1]  # what typer really passes: its own is but a name for it
 
 Config = Annotated[
     Path | None,
@@ -54,7 +59,35 @@ Dtype = Annotated[
     str | None,
     typer.Option("--dtype", help="auto, float32, bfloat16, float16.", metavar="NAME"),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random draw.")]
+
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(
+        "--device-map",
+        help="`auto` spreads a model over devices, CPU memory and disk (needs accelerate).",
+        metavar="auto",
+    ),
+]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        "--quantize", help="8bit or 4bit weights (needs bitsandbytes).", metavar="8bit|4bit"
+    ),
+]
+
+
+def whole(text: str) -> int:
+    """Read a whole number; the error says what was there instead."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}; expected a whole number") from None
+
+
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", parser=whole, help="Seed of every random draw.", metavar="N"),
+]
 Force = Annotated[
     bool | None,
     typer.Option(
@@ -75,12 +108,14 @@ _COMMON = {
     "out": "out",
     "device": "device",
     "dtype": "dtype",
+    "device_map": "device_map",
+    "quantize": "quantize",
     "seed": "seed",
     "force": "force",
 }
 
 
-def study_from(context: typer.Context, own: Mapping[str, str], **listed: str) -> Study:
+def study_from(context: Context, own: Mapping[str, str], **listed: str) -> Study:
     """Make the study of a verb: its file, overridden by the flags that were given.
 
     Parameters
@@ -91,7 +126,7 @@ def study_from(context: typer.Context, own: Mapping[str, str], **listed: str) ->
     """
     flags: dict[str, Any] = {}
     for name, key in {**_COMMON, **own, **listed}.items():
-        value = context.params[name]
+        value = context.params.get(name)
         if isinstance(value, Path):
             value = str(value)
         if name in listed and value is not None:

@@ -8,26 +8,30 @@ from rich.console import Console
 from headpatch.cli.app import app
 from headpatch.cli.options import (
     Config,
+    Context,
     Debug,
     Device,
+    DeviceMap,
     Dtype,
     Force,
     Json,
     Model,
     Out,
+    Quantize,
     Question,
     RegionName,
     Seed,
     With,
     Without,
     study_from,
+    whole,
 )
-from headpatch.cli.show import output_folder, plain, print_files, print_json, progress
+from headpatch.cli.show import output_folder, print_files, print_json, progress, show
 
 
 @app.command()
 def rank(
-    context: typer.Context,
+    context: Context,
     config: Config = None,
     model: Model = None,
     with_image: With = None,
@@ -35,11 +39,16 @@ def rank(
     question: Question = None,
     region: RegionName = None,
     top: Annotated[
-        int | None, typer.Option("--top", help="Heads listed, drawn and counted by layer.")
+        int | None,
+        typer.Option(
+            "--top", parser=whole, help="Heads listed, drawn and counted by layer.", metavar="N"
+        ),
     ] = None,
     out: Out = None,
     device: Device = None,
     dtype: Dtype = None,
+    device_map: DeviceMap = None,
+    quantize: Quantize = None,
     seed: Seed = None,
     force: Force = None,
     as_json: Json = False,
@@ -76,29 +85,27 @@ def rank(
             answer_with=ranking.answers[0],
             answer_without=ranking.answers[1],
             heads=ranking.top(top),
-            spatial=plain(ranking.spatial),
+            spatial=ranking.spatial,
         )
         return
     console = Console()
-    console.print(
+    show(
+        console,
         tables.answers(
             session.pair.question,
             {
                 "with": (ranking.answers[0], session.base.ld_with),
                 "without": (ranking.answers[1], session.base.ld_without),
             },
-        )
+        ),
+        tables.top_heads(ranking.top(top)),
+        tables.layers(ranking.per_head["layer_counts"], top),
+        tables.quadrants(ranking.spatial),
     )
-    console.print(tables.top_heads(ranking.top(top)))
-    console.print(tables.layers(ranking.per_head["layer_counts"], top))
-    console.print(tables.quadrants(ranking.spatial))
     if "vision_patch_diff" in ranking.spatial:
-        console.print(tables.vision(ranking.spatial))
-    console.print(tables.divergences(ranking.spatial))
+        show(console, tables.vision(ranking.spatial))
+    show(console, tables.divergences(ranking.spatial))
     if study.expected is not None:
-        console.print(
-            tables.expected(
-                study.expected, ranking.top(ranking.per_head["rank"].numel()), ranking.spatial
-            )
-        )
+        every = ranking.top(ranking.per_head["rank"].numel())
+        show(console, tables.expected(study.expected, every, ranking.spatial))
     print_files(console, session, folder, names)

@@ -1,12 +1,13 @@
 """What a person sees while a verb runs and when it ends; what a script reads."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headpatch.study import Study
@@ -54,14 +55,24 @@ def print_json(session: "Session", folder: Path, names: list[str], **more: Any) 
         **more,
         "files": [str(folder / name) for name in names],
     }
-    print(json.dumps(content, ensure_ascii=False))
+    print(json.dumps(plain(content), ensure_ascii=False, allow_nan=False))
 
 
 def plain(value: Any) -> Any:
-    """Turn tensors, also those inside dicts, into numbers and lists."""
+    """Turn tensors into lists, and what JSON has no word for (NaN, infinity) into null."""
     if isinstance(value, dict):
         return {key: plain(one) for key, one in value.items()}
-    return value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return plain(value.tolist()) if hasattr(value, "tolist") else value
+
+
+def show(console: Console, *parts: RenderableType) -> None:
+    """Print tables and texts; a table wider than the console runs over its edge, uncut."""
+    for part in parts:
+        console.print(part, crop=False, markup=False)
 
 
 def print_files(console: Console, session: "Session", folder: Path, names: list[str]) -> None:
@@ -70,4 +81,4 @@ def print_files(console: Console, session: "Session", folder: Path, names: list[
 
     if not session.valid:
         console.print("INVALID STUDY: the two answers do not flip; see LD above.", style="bold red")
-    console.print(tables.files(str(folder), names))
+    console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole

@@ -175,7 +175,7 @@ def _draw_effects(
         face = color if _answer_changed(own) else "white"
         axes.plot(value, y, marker, markeredgecolor=color, markerfacecolor=face, zorder=3,
                   markersize=4.5)  # fmt: skip
-        axes.annotate(signed(value, 2), (value, y), (5 if value >= 0 else -5, 0), va="center",
+        axes.annotate(_label(value), (value, y), (5 if value >= 0 else -5, 0), va="center",
                       ha="left" if value >= 0 else "right", textcoords="offset points",
                       fontsize=6, zorder=4)  # fmt: skip
 
@@ -207,3 +207,10 @@ def _finish_axes(axes: "matplotlib.axes.Axes", rows: list[str]) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     for face, label in ((GREY, "answer changed"), ("white", "answer kept")):
         axes.plot([], [], "o", markerfacecolor=face, markeredgecolor=GREY, label=label)
+
+
+def _label(value: float) -> str:
+    """Two digits after the point, or the order of magnitude of what would read as 0.00."""
+    if value and abs(value) < 0.005:
+        return f"{value:+.0e}".replace("e-0", "e-").replace("-", "−")
+    return signed(value, 2)

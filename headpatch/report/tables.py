@@ -1,9 +1,11 @@
 """Tables for a terminal."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -19,13 +21,13 @@ _VISION_ROWS = 5
 
 def answers(question: str, runs: Mapping[str, tuple[str, float]]) -> RenderableType:
     """Show what the model says of each picture, and its LD."""
-    table = _table("", "answer", "LD (logits)", title=f"Question: {question}")
+    table = _table("", "answer", "LD (logits)", title=f"Question: {question}", wrapped="answer")
     for run, (answer, ld) in runs.items():
         table.add_row(run, Text(answer), f"{ld:+.3f}")
     return table
 
 
-def top_heads(heads: Sequence[Mapping[str, float]]) -> RenderableType:
+def top_heads(heads: Sequence[Mapping[str, int | float]]) -> RenderableType:
     """Show the ranking's first heads as the seed does, and their raw mass."""
     table = _table(
         "Rank",
@@ -155,29 +157,35 @@ def _effects_of(heads: str, rows: "pandas.DataFrame", floor: float) -> Renderabl
         "norm.",
         "random heads",
         "p",
-        "first word",
+        "answer",
         title=f"{'heads' if '+' in heads else 'head'} {heads}",
     )
     for row in rows.to_dict("records"):
         seen = abs(row["effect"]) > floor
-        control = f"{row['control_mean']:+.3f} ± {row['control_sd']:.3f}"
         flipped = row["answer_before"] != row["answer_after"]
-        answer = f"{row['answer_before']} → {row['answer_after']}" if flipped else "unchanged"
+        answer = f"{row['answer_before']} → {row['answer_after']}" if flipped else "same"
         table.add_row(
             row["kind"],
             row["direction"],
             f"{row['ld']:+.3f}",
             f"{row['effect']:+.4f}" if seen else f"({row['effect']:+.0e})",
-            f"{row['normalized']:+.3f}",
-            control if row["control_n"] > 1 else "none",
-            f"{row['control_p']:.2f}" if row["control_n"] else "",
+            "undefined" if math.isnan(row["normalized"]) else f"{row['normalized']:+.4f}",
+            _controls(row),
+            "" if math.isnan(row["control_p"]) else f"{row['control_p']:.2f}",
             Text(answer),
         )
     return table
 
 
+def _controls(row: Mapping[Any, Any]) -> str:
+    if not row["control_n"] or math.isnan(row["control_mean"]):
+        return "none"
+    sd = "" if math.isnan(row["control_sd"]) else f"±{row['control_sd']:.4f}"
+    return f"{row['control_mean']:+.4f}{sd}"
+
+
 def expected(
-    published: Expected, heads: Sequence[Mapping[str, float]], spatial: Mapping[str, Any]
+    published: Expected, heads: Sequence[Mapping[str, int | float]], spatial: Mapping[str, Any]
 ) -> RenderableType:
     """Show published figures beside what was measured."""
     table = _table("Figure", "Published", "Measured", title=f"Published by {published.source}")
@@ -203,7 +211,7 @@ def expected(
             f"{spatial['divergence_overall'][measure]:.4f}",
         )
     for layer, value in published.vision_diff.items():
-        shown = _at(spatial.get("vision_patch_diff"), layer)
+        shown = _at(spatial.get("vision_patch_diff"), layer, "+.4f")
         table.add_row(f"vision layer {layer} difference", f"{value:+.4f}", shown)
     for layer, measures in published.vision_divergence.items():
         for measure, value in measures.items():
@@ -220,27 +228,36 @@ def files(folder: str, names: list[str]) -> RenderableType:
 _NAMES = {"kl": "KL", "js": "JS divergence", "js_distance": "JS distance"}
 
 
-def _at(values: Any, layer: int) -> str:  # a tensor or nothing
+def _at(values: Any, layer: int, form: str = ".4f") -> str:  # a tensor or nothing
     if values is None or layer >= len(values):
         return "no such layer"
-    return f"{values[layer]:.4f}"
+    return f"{values[layer]:{form}}"
 
 
 def _divergence_row(table: Table, label: str, values: Mapping[str, Any]) -> None:
     table.add_row(label, *(f"{values[name]:.4f}" for name in _NAMES))
 
 
-def _table(*columns: str, title: str, caption: str = "") -> Table:
-    table = Table(
+class _Whole(Table):
+    """A table whose unwrapped columns are never cut, however narrow the console."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*cells, **options)
+        for column, cell in zip(self.columns, cells, strict=False):
+            if column.no_wrap:
+                texts = (str(cell), str(column.header))
+                column.min_width = max(column.min_width or 0, *map(cell_len, texts))
+
+
+def _table(*columns: str, title: str, wrapped: str = "") -> Table:
+    table = _Whole(
         title=escape(title),
-        caption=escape(caption) or None,
         title_justify="left",
-        caption_justify="left",
         title_style="bold",
         header_style="bold",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     for column in columns:
-        table.add_column(column, no_wrap=column not in ("answer", "first word"))
+        table.add_column(column, no_wrap=column != wrapped)
     return table
