@@ -25,7 +25,10 @@ print(json.dumps({"code": code or 0, "roots": roots}), file=sys.stderr)
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["rank", "--help"], ["ablate", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], *([verb, "--help"] for verb in ("rank", "ablate", "check", "cut", "sweep"))],
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     """A fresh interpreter prints the help page and never loads a heavy package."""
     command = [sys.executable, "-c", PROBE, json.dumps(arguments)]

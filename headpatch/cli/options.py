@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from headpatch.study import Study
 
 if TYPE_CHECKING:
-    from typer import Context
+    Context: TypeAlias = typer.Context
 else:
     Context = typer.Context.__mro__[1]  # what typer really passes: its own is but a name for it
 

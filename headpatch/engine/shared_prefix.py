@@ -72,7 +72,7 @@ def attend_deviating(
 
 
 def _scaled(query: Tensor, options: Mapping[str, Any]) -> Tensor:
-    scaling = options.get("scaling")
+    scaling: float | None = options.get("scaling")
     return query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
 
 

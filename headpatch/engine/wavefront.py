@@ -224,7 +224,8 @@ def unembed(
     """
     final: nn.Module = vlm.decoder.norm  # type: ignore[assignment]
     head = vlm.model.get_output_embeddings()
-    x = final(hidden)
+    x: Tensor = final(hidden)
+    logits: Tensor
     if points is not None:
         x = torch.cat([points.inputs[head][:, -1], x])
     if head.weight.is_meta:  # offloaded: only the module itself brings its weights in

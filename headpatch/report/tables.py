@@ -1,12 +1,12 @@
 """Tables for a terminal."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas
 
 _VISION_ROWS = 5
+_WRAPPED = 20  # least width of a column that wraps
 
 
 def answers(question: str, runs: Mapping[str, tuple[str, float]]) -> RenderableType:
@@ -158,7 +159,7 @@ def _effects_of(heads: str, rows: "pandas.DataFrame", floor: float) -> Renderabl
         "random heads",
         "p",
         "answer",
-        title=f"{'heads' if '+' in heads else 'head'} {heads}",
+        title=f"{'heads' if '+' in heads else 'head'} {_breakable(heads)}",
     )
     for row in rows.to_dict("records"):
         seen = abs(row["effect"]) > floor
@@ -175,6 +176,11 @@ def _effects_of(heads: str, rows: "pandas.DataFrame", floor: float) -> Renderabl
             Text(answer),
         )
     return table
+
+
+def _breakable(heads: str) -> str:
+    """Let a long set of heads wrap between heads."""
+    return heads if len(heads) < 60 else heads.replace("+", " + ")
 
 
 def _controls(row: Mapping[Any, Any]) -> str:
@@ -239,7 +245,7 @@ def _divergence_row(table: Table, label: str, values: Mapping[str, Any]) -> None
 
 
 class _Whole(Table):
-    """A table whose unwrapped columns are never cut, however narrow the console."""
+    """A table that is wider than a narrow console rather than cut to it."""
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         super().add_row(*cells, **options)
@@ -247,6 +253,11 @@ class _Whole(Table):
             if column.no_wrap:
                 texts = (str(cell), str(column.header))
                 column.min_width = max(column.min_width or 0, *map(cell_len, texts))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        least = sum((column.min_width or 0) + sum(self.padding[1::2]) for column in self.columns)
+        wide = max(options.max_width, least + self._extra_width)
+        yield from super().__rich_console__(console, options.update(width=wide))
 
 
 def _table(*columns: str, title: str, wrapped: str = "") -> Table:
@@ -259,5 +270,8 @@ def _table(*columns: str, title: str, wrapped: str = "") -> Table:
         padding=(0, 1, 0, 0),
     )
     for column in columns:
-        table.add_column(column, no_wrap=column != wrapped)
+        if column == wrapped:
+            table.add_column(column, overflow="fold", min_width=_WRAPPED)
+        else:
+            table.add_column(column, no_wrap=True)
     return table

@@ -30,7 +30,7 @@ def prefills(positions: str = "answer") -> tuple[Prefill, ...]:
 def test_copying_a_prefill_makes_the_walk_its_own() -> None:
     vlm = tiny_vlm()
     first, second = prefills()
-    copied = list(prefills())[0]
+    copied = next(iter(prefills()))
     walked = GraphedWalk(Replayed(), copied, [], torch.zeros(1, 1))
     walked.replay(second)
     rows = [Row(HeadSet.of(head), "resample") for head in vlm.lm.grid]

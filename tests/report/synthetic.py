@@ -155,6 +155,48 @@ def effects(heads: list[str], pairs: int = 1, joint: bool = True, seed: int = 0)
     return table
 
 
+CUT_GAP = 20.0  # logits
+
+
+def cuts(
+    places: list[str],
+    role: str,
+    edges: tuple[str, ...] = ("answer-region", "question-other"),
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Made-up results; `answer-region` has controls."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for index, place in enumerate(places):
+        for edge in edges:
+            for run, sign in (("with", -1), ("without", 1)):
+                normalized = float(rng.normal(0.2, 0.3))
+                by_layer = role in ("window", "layers")
+                controlled = "region" in edge
+                rows.append(
+                    {
+                        "pair": "1-2",
+                        "edge": edge,
+                        "heads": "" if by_layer else place,
+                        "layers": place if by_layer else "",
+                        "centre": float(index) if role == "window" else np.nan,
+                        "run": run,
+                        "ld_with": 12.0,
+                        "ld_without": 12.0 - CUT_GAP,
+                        "ld": 0.0,
+                        "effect": sign * normalized * CUT_GAP,
+                        "normalized": normalized,
+                        "role": role,
+                        "answer_before": "Yes",
+                        "answer_after": "No" if normalized > 0.6 else "Yes",
+                        "control_mean": 0.05 if controlled else np.nan,
+                        "control_sd": 0.02 if controlled else np.nan,
+                        "control_n": 10 if controlled else 0,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
 def quadrant_shares(rows: np.ndarray, token_boxes: np.ndarray) -> np.ndarray:
     """Each quadrant's share of a row, in the order of :data:`QUADRANTS`."""
     return np.stack([mass(distribution(rows), m) for m in quadrant_masks(token_boxes)])

@@ -10,6 +10,7 @@ from PIL import Image
 
 from headpatch.report import plots
 from tests.report import synthetic
+from tests.report.test_sweeps import results as swept
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -30,6 +31,13 @@ def figure(name: str, size: str):
         count = {"tiny": 1, "usual": 5, "large": 64}[size]
         names = [f"{layers - 1}.{head}" for head in range(count)]
         return partial(plots.head_effects, synthetic.effects(names), **WORDS)
+    if name == "cut_effects":
+        spans = [f"{max(layer - 2, 0)}-{min(layer + 2, layers - 1)}" for layer in range(layers)]
+        return partial(plots.cut_effects, synthetic.cuts(spans, "window"), **WORDS)
+    if name == "sweep_maps":
+        return partial(plots.sweep_maps, swept(layers, heads), **WORDS)
+    if name == "set_effects":
+        return partial(plots.set_effects, swept(layers * heads), **WORDS)
     return partial(getattr(plots, name), synthetic.spatial(layers, vision), **WORDS)
 
 
@@ -51,8 +59,9 @@ def test_a_readable_png_with_nothing_clipped(name, size, tmp_path, drawn):
 
 def assert_labelled(figure) -> None:
     """Every column has a named x axis and every row a named y axis; pictures need none."""
-    plain = [axes for axes in figure.axes if not axes.images]
-    assert plain
+    placed = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
+    plain = [axes for axes in placed if not axes.images]
+    assert plain or any(axes.get_xlabel() for axes in placed)
     for axes in plain:
         spec = axes.get_subplotspec()
         row_mates = [a for a in plain if a.get_subplotspec().rowspan == spec.rowspan]

@@ -230,7 +230,7 @@ class Trainer:
         )
 
     def send(self, batch: Batch) -> tuple[Tensor, ...]:
-        """pixels in 0..1 [b, 3, side, side], tokens, labels, classes, verdict, names: on the device."""
+        """pixels in 0..1 [b, 3, side, side], then the batch's other arrays, on the device."""
         arrays = (
             batch.pixels,
             batch.tokens,

@@ -1,0 +1,235 @@
+"""What headpatch can and cannot control in a model, found by trying."""
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from headpatch.analyses.session import Session, intervene, open_session
+from headpatch.analyses.sweep import cost, plan
+from headpatch.engine.forward import forward
+from headpatch.engine.interventions import Direction, Intervention
+from headpatch.engine.patching import OnProgress
+from headpatch.errors import InputError
+from headpatch.heads import HeadSet
+from headpatch.measures.stats import noise_floor
+from headpatch.models.load import load
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM, Stack
+from headpatch.study import Study
+
+SCOPES: tuple[Positions, ...] = get_args(Positions)
+_SELVES = 8  # heads patched with their own z
+_TIMED = 3  # forward passes
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How heads are changed at one scope of positions.
+
+    Attributes
+    ----------
+    tokens
+        Positions that are changed.
+    suffix
+        Positions from the first of them on, which are computed anew for each row.
+    exact
+        Whether the widening pass agrees with the plain path; if not, every row is a plain pass.
+    worst, allowed
+        Largest difference between the two, in logits, and what rounding explains. `worst` is
+        infinite if the model cannot be widened at all.
+    reason
+        Why not, where it is known.
+    noise_floor
+        Largest effect of patching a head with its own z, in logits.
+    passes_once, passes
+        Cost in forward passes: every head in one kind and direction, and in those that the
+        study's ``sweep`` names, its noise floor included.
+    """
+
+    tokens: int
+    suffix: int
+    exact: bool
+    worst: float
+    allowed: float
+    reason: str
+    noise_floor: float
+    passes_once: float
+    passes: float
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What `check` found.
+
+    Attributes
+    ----------
+    facts
+        About the model and the prompt, by name: plain numbers, texts, and dicts of them.
+    scopes
+        By name; a text says why a scope is not there.
+    seconds
+        Of one forward pass of one run: the median of `_TIMED`.
+    limits
+        What cannot be done, a sentence each.
+    """
+
+    facts: dict[str, Any]
+    scopes: dict[str, Scope | str]
+    seconds: float
+    limits: tuple[str, ...]
+
+
+def check(study: Study, vlm: VLM | None = None, on_progress: OnProgress | None = None) -> Report:
+    """Try the study's model on the study's pair, whether or not its answers flip.
+
+    Raises
+    ------
+    InputError
+        If the model does not load, or cannot be asked the question.
+    """
+    sweep = study.sweep.model_copy(update={"sets": None})
+    study = study.model_copy(update={"force": True, "sweep": sweep})
+    vlm = vlm or load(study.model, study.device, study.dtype, study.device_map, study.quantize)
+    scopes: dict[str, Scope | str] = {}
+    session = None
+    for done, positions in enumerate(SCOPES):
+        if on_progress:
+            on_progress(done, len(SCOPES))
+        try:
+            session = open_session(_at(study, positions), vlm, positions)
+        except InputError as error:
+            if error.argument != "--positions":
+                raise
+            scopes[positions] = error.found
+        else:
+            scopes[positions] = _scope(session, positions)
+    assert session is not None  # the answer position is always there
+    prompt = session.prompt.select(0)
+    took = []
+    for _ in range(_TIMED):
+        start = time.perf_counter()
+        forward(vlm, prompt, exact=True)
+        took.append(time.perf_counter() - start)
+    limits = (*_limits(session), *_slow(scopes))
+    return Report(_facts(session), scopes, statistics.median(took), limits)
+
+
+def _at(study: Study, positions: Positions) -> Study:
+    sweep = study.sweep.model_copy(update={"positions": positions})
+    return study.model_copy(update={"sweep": sweep})
+
+
+def _scope(session: Session, positions: Positions) -> Scope:
+    assert session.fast is not None
+    grid, prefill = session.vlm.lm.grid, session.base.trace.prefills[0]
+    heads = list(grid)
+    rng = np.random.default_rng(session.study.seed % 2**64)
+    drawn = rng.choice(len(heads), size=min(_SELVES, len(heads)), replace=False)
+    directions: tuple[Direction, ...] = get_args(Direction)
+    selves = [
+        Intervention(HeadSet.of(heads[index]), "self", direction, positions)
+        for direction in directions
+        for index in drawn
+    ]
+    once = [Intervention(HeadSet.of(head), "zero", "noising", positions) for head in heads]
+    job = plan(session)
+    return Scope(
+        tokens=len(session.prompt.spans.positions(positions)),
+        suffix=prefill.tokens - prefill.start,
+        exact=session.fast.exact,
+        worst=session.fast.worst,
+        allowed=session.fast.allowed,
+        reason=prefill.refused,
+        noise_floor=noise_floor([one.effect for one in intervene(session, selves)]),
+        passes_once=cost(session, once, job.size),
+        passes=job.passes,
+    )
+
+
+def _facts(session: Session) -> dict[str, Any]:
+    vlm, prompt = session.vlm, session.prompt
+    return {
+        "model": vlm.name,
+        "family": str(vlm.model.config.model_type),
+        "class": type(vlm.model).__name__,
+        "parameters": sum(weight.numel() for weight in vlm.model.parameters()),
+        "weights": vlm.fingerprint,
+        "dtype": str(vlm.dtype).removeprefix("torch."),
+        "device": str(vlm.device),
+        "threads": torch.get_num_threads(),
+        "language_model": _language_model(vlm),
+        "vision_tower": None if vlm.vision is None else _vision(vlm, vlm.vision),
+        "answers": {
+            name: {"id": token, "text": vlm.processor.tokenizer.convert_ids_to_tokens(token)}
+            for name, token in zip(
+                session.study.answers, (prompt.answers.yes, prompt.answers.no), strict=True
+            )
+        },
+        "prompt_tokens": prompt.spans.length,
+        "image_tokens": len(prompt.spans.image),
+        "image_grid": list(map(int, prompt.patches.grid)),
+        "question": session.pair.question,
+        "ld_with": session.base.ld_with,
+        "ld_without": session.base.ld_without,
+        "valid": session.valid,
+    }
+
+
+def _language_model(vlm: VLM) -> dict[str, Any]:
+    config = vlm.model.config.get_text_config()
+    key_heads = int(getattr(config, "num_key_value_heads", None) or vlm.lm.grid.heads)
+    return {
+        **_stack(vlm.lm),
+        "key_value_heads": key_heads,
+        "grouped_query": key_heads != vlm.lm.grid.heads,
+        "hidden_size": int(config.hidden_size),
+    }
+
+
+def _vision(vlm: VLM, tower: Stack) -> dict[str, Any]:
+    return {
+        **_stack(tower),
+        "class_token": vlm.family.class_token,
+        "feature_layer": vlm.feature_layer,
+    }
+
+
+def _stack(tower: Stack) -> dict[str, int]:
+    return {
+        "layers": tower.grid.layers,
+        "heads": tower.grid.heads,
+        "head_dim": int(tower.head_dim),
+    }
+
+
+def _limits(session: Session) -> list[str]:
+    vlm = session.vlm
+    found = []
+    if vlm.vision is None:
+        found.append("Heads of the vision tower cannot be changed in this family.")
+    elif vlm.feature_layer is not None and vlm.feature_layer + 1 < vlm.vision.grid.layers:
+        found.append(
+            f"Vision layers after {vlm.feature_layer} never reach the language model: their effect "
+            "is 0 by construction."
+        )
+    if vlm.vision is not None and not vlm.family.vision_rows:
+        found.append("Attention inside the vision tower is not recorded in this family.")
+    if len(session.prompt.patches.boxes) == 0:
+        found.append("The image comes in by cross-attention: heads cannot be ranked by attention.")
+    if vlm.dtype != torch.float32:
+        found.append("Weights of low precision: the sweep computes in float32 over them.")
+    return found
+
+
+def _slow(scopes: dict[str, Scope | str]) -> list[str]:
+    return [
+        f"Positions {name}: the widening pass is not exact here"
+        + (f" ({scope.reason})" if scope.reason else "")
+        + "; every row is a forward pass of its own."
+        for name, scope in scopes.items()
+        if isinstance(scope, Scope) and not scope.exact
+    ]

@@ -1,0 +1,175 @@
+"""Tables of `headpatch sweep` and `headpatch check` for a terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from headpatch.report.tables import _table
+
+_CAUTION = (
+    "One pair and one model: this describes the pair, it tests nothing. Heads are not independent "
+    "draws, so no p-value is given."
+)
+
+
+def top(rows: Sequence[Mapping[str, Any]], floor: float, noise: int) -> RenderableType:
+    """Show each direction's heads with the largest effects, beside their attention rank.
+
+    Parameters
+    ----------
+    rows
+        Of `headpatch.analyses.sweep.Sweep.top`.
+    floor, noise
+        Noise floor in logits, and how many heads or sets it was measured on.
+    """
+    parts = [
+        _top_of(direction, [row for row in rows if row["direction"] == direction])
+        for direction in dict.fromkeys(row["direction"] for row in rows)
+    ]
+    note = (
+        "effect: shift of LD in logits, of the kind that sorts. Other columns: effect as a share "
+        "of the difference between the runs (0 = nothing, 1 = all of it, negative = the other "
+        f"way). In brackets: not above the noise floor, {floor:.1e} logits, the largest effect of "
+        f"patching with its own z, over {noise} of them drawn by the seed."
+    )
+    return Group(*parts, Text(note))
+
+
+def _top_of(direction: str, rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    first = rows[0]["kind"]
+    kinds = [first, *(kind for kind in rows[0]["normalized"] if kind != first)]
+    question = {"noising": "necessary?", "denoising": "sufficient?"}[direction]
+    ranked = any(row["attention_rank"] is not None for row in rows)
+    table = _table(
+        "",
+        "heads",
+        "effect",
+        *kinds,
+        "answer",
+        *["attention rank"] * ranked,
+        title=f"{direction} ({question}): largest effects of {first}",
+        wrapped="heads" if max(len(row["heads"]) for row in rows) > 30 else "",
+    )
+    for row in rows:
+        changed = row["answer_before"] != row["answer_after"]
+        answer = f"{row['answer_before']} → {row['answer_after']}" if changed else "same"
+        rank = row["attention_rank"]
+        table.add_row(
+            str(row["place"]),
+            row["heads"],
+            f"({row['effect']:+.0e})" if row["below_floor"] else f"{row['effect']:+.4f}",
+            *(_share(row["normalized"][kind]) for kind in kinds),
+            Text(answer),
+            *["" if rank is None else str(rank)] * ranked,
+        )
+    return table
+
+
+def correlations(found: Mapping[str, float], heads: int) -> str:
+    """Say how attention difference and effect go together on this pair."""
+    listed = "; ".join(
+        f"{way.replace('_', ' ')} " + ("undefined" if math.isnan(rho) else f"{rho:+.2f}")
+        for way, rho in found.items()
+    )
+    return (
+        f"Spearman's rho between attention difference and |effect|, over the {heads:,} heads of "
+        f"this pair: {listed}. {_CAUTION}"
+    )
+
+
+def model(facts: Mapping[str, Any], seconds: float) -> RenderableType:
+    """Show what a model is and how the study's pair reaches it."""
+    lm, vision = facts["language_model"], facts["vision_tower"]
+    grouped = f"grouped queries, {lm['key_value_heads']} key/value heads"
+    rows = {
+        "model": f"{facts['model']} ({facts['class']}, family {facts['family']})",
+        "weights": f"{facts['parameters']:,} parameters, {facts['weights']}",
+        "runs on": f"{facts['device']}, {facts['dtype']}, {facts['threads']} CPU thread(s)",
+        "language model": f"{_grid(lm)}, hidden size {lm['hidden_size']}, "
+        + (grouped if lm["grouped_query"] else "every head with keys of its own"),
+        "vision tower": "cannot be changed in this family" if vision is None else _tower(vision),
+        "question": facts["question"],
+        "answers": ", ".join(
+            f"{word} = token {one['id']} {one['text']!r}" for word, one in facts["answers"].items()
+        ),
+        "prompt": f"{facts['prompt_tokens']} tokens, {facts['image_tokens']} of them of the image"
+        + (f", {_times(facts['image_grid'])} patches" if any(facts["image_grid"]) else ""),
+        "LD": f"with {facts['ld_with']:+.3f}, without {facts['ld_without']:+.3f} logits"
+        + ("" if facts["valid"] else ": the answers do not flip, no valid study"),
+        "one forward pass": f"{seconds:.3g} s",
+    }
+    table = _table("", "", title="Model and prompt")
+    table.show_header = False
+    table.columns[1].no_wrap = False
+    table.columns[1].overflow = "fold"
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def scopes(found: Mapping[str, Mapping[str, Any] | str], ways: int) -> RenderableType:
+    """Show, scope by scope, whether the fast path is exact and what sweeps cost.
+
+    Parameters
+    ----------
+    found
+        By scope: the fields of `headpatch.analyses.check.Scope`, or why there is none.
+    ways
+        Kinds × directions of the study's sweep.
+    """
+    table = _table(
+        "positions",
+        "tokens",
+        "widening pass",
+        "off by",
+        "allowed",
+        "noise floor",
+        "1 kind, 1 direction",
+        f"all {ways}",
+        title="Sweeps of every head: exactness (logits) and cost (forward passes of the prompt)",
+    )
+    for name, scope in found.items():
+        if isinstance(scope, str):
+            table.add_row(name, "none")
+            continue
+        worst = "" if math.isinf(scope["worst"]) else f"{scope['worst']:.1e}"
+        table.add_row(
+            name,
+            str(scope["tokens"]),
+            "exact" if scope["exact"] else "not used",
+            worst,
+            f"{scope['allowed']:.1e}",
+            f"{scope['noise_floor']:.1e}",
+            _passes(scope["passes_once"]),
+            _passes(scope["passes"]),
+        )
+    return table
+
+
+def limits(found: Sequence[str]) -> RenderableType:
+    """List what cannot be done."""
+    return Group(*(Text(f"- {one}") for one in found))
+
+
+def _share(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:+.4f}"
+
+
+def _passes(count: float) -> str:
+    return f"{count:,.1f}" if count < 100 else f"{count:,.0f}"
+
+
+def _grid(tower: Mapping[str, Any]) -> str:
+    return f"{tower['layers']} layers × {tower['heads']} heads, {tower['head_dim']} a head"
+
+
+def _tower(vision: Mapping[str, Any]) -> str:
+    token = "with" if vision["class_token"] else "without"
+    return f"{_grid(vision)}, {token} class token; layer {vision['feature_layer']} is read"
+
+
+def _times(grid: Sequence[int]) -> str:
+    return " × ".join(map(str, grid))

@@ -1,0 +1,434 @@
+"""`cut` finds what was planted (see `tests.planted`), and what a mask made by hand finds.
+
+Worked out by hand, with n = 30 tokens or so, of which 16 are patches and 4 the region. A head
+that loses the region gives its attention to what is left, by its odds: heads on the image read
+nothing there, for ``found`` lies in the region. The blind writer, which saw the region alone,
+then looks evenly at the n − 4 other tokens, 12 of which are patches: it writes 12/(n − 4) in both
+runs.
+"""
+
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from headpatch.analyses import cut as analysis
+from headpatch.analyses.cut import Cuts, cut, positions, random_tokens
+from headpatch.analyses.session import Session, open_session
+from headpatch.engine.patching import WITH, WITHOUT
+from headpatch.errors import InputError
+from headpatch.heads import Head
+from headpatch.measures.stats import spread
+from headpatch.study import Study
+from tests.engine.oracle import Edges, Oracle
+from tests.planted import HEADS, LAYERS, LD_WITH, LD_WITHOUT, planted, planted_study
+from tests.tiny import QUESTION, SHAPES, image_pair, tiny_vlm
+
+CLOSE = 1e-4  # logits; what C = 10⁴ leaves of the norms, and float32
+SPAN = LD_WITH - LD_WITHOUT
+REGION = [0, 1, 4, 5]  # patches
+
+
+@lru_cache
+def vlm():
+    return planted().vlm
+
+
+def opened(**options: object) -> Session:
+    with TemporaryDirectory() as folder:
+        return open_session(planted_study(Path(folder), **options), vlm(), "question")
+
+
+@lru_cache
+def _found(options: tuple[tuple[str, Any], ...]) -> tuple[Session, Cuts]:
+    session = opened(**{f"cut.{key}": value for key, value in options})
+    return session, cut(session)
+
+
+def found(**options: Any) -> tuple[Session, Cuts]:
+    return _found(tuple(options.items()))
+
+
+def effect(heads: str, edge: str, run: str = "with", **options: Any) -> float:
+    _, cuts = found(heads=heads, edges=(edge,), controls=0, **options)
+    table = cuts.named
+    return float(table[(table["run"] == run)]["effect"].iloc[-1])
+
+
+def blind(session: Session) -> float:
+    """What the blind writer writes without the region."""
+    return 12 / (session.prompt.spans.length - 4)
+
+
+def label(name: str) -> str:
+    return str(HEADS[name].head)
+
+
+@pytest.mark.parametrize(
+    ("name", "edge", "expected"),
+    [
+        ("looker", "answer-region", -2),
+        ("looker", "question-region", -2),
+        ("looker", "answer-image", -2),
+        ("looker", "answer-all", -2),
+        ("looker", "answer-question", 0),
+        ("looker", "answer-other", 8 / 3 * 45 / 48 - 2),  # 3 patches beside the object are left
+        ("suppressor", "answer-region", 1),
+        ("redundant a", "answer-region", 0),
+        ("decoy", "answer-region", 0),
+        ("decoy", "question-all", 0),
+        ("faint", "answer-region", 0),
+        ("note writer", "answer-region", 0),
+        ("note writer", "question-region", -1),
+        ("note reader", "answer-region", 0),
+        ("pool writer", "question-region", 0),
+        ("pool writer", "other-region", -1),
+        ("pool writer", "image-region", -1),
+        ("pool reader", "answer-region", 0),
+    ],
+)
+def test_one_head(name: str, edge: str, expected: float) -> None:
+    assert effect(label(name), edge) == pytest.approx(expected, abs=CLOSE)
+    assert effect(label(name), edge, "without") == pytest.approx(0, abs=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("name", "edge"), [("note reader", "answer-question"), ("pool reader", "answer-other")]
+)
+def test_a_reader_cut_off_from_its_writer(name: str, edge: str) -> None:
+    """It then looks evenly at what is left, where the writer, looking evenly, wrote a little.
+
+    At token t, from the object on, the writer gives the object 1/(t + 1) of its attention.
+    """
+    session = opened()
+    start, end = edge.split("-")
+    cut_off = set(positions(session, end).tolist()) - set(positions(session, start).tolist())
+    kept = [token for token in range(session.prompt.spans.length) if token not in cut_off]
+    object_at = int(session.prompt.image_positions[5])
+    left = sum(4 / 3 / (token + 1) for token in kept if token >= object_at) / len(kept)
+    assert effect(label(name), edge) == pytest.approx(left - 1, abs=CLOSE)
+    assert effect(label(name), edge, "without") == pytest.approx(0, abs=CLOSE)
+
+
+def test_a_head_that_saw_nothing_else() -> None:
+    session = opened()
+    head = label("blind writer")
+    assert effect(head, "answer-region") == pytest.approx(blind(session) - 2, abs=CLOSE)
+    assert effect(head, "answer-region", "without") == pytest.approx(blind(session) - 1, abs=CLOSE)
+
+
+def test_a_query_keeps_itself_unless_asked() -> None:
+    """The blind writer's own token holds nothing to read; no key at all is z = 0."""
+    head = label("blind writer")
+    for itself in (False, True):
+        assert effect(head, "answer-all", itself=itself) == pytest.approx(-2, abs=CLOSE)
+        assert effect(head, "answer-all", "without", itself=itself) == pytest.approx(-1, abs=CLOSE)
+    assert effect(label("pool reader"), "answer-answer", itself=True) == pytest.approx(0, abs=CLOSE)
+    session, kept = found(heads="3.0", edges=("all-answer",), controls=0)
+    assert kept.named["effect"].abs().max() <= 1e-5  # none but the answer sees the answer
+    assert positions(session, "answer").tolist() == [session.prompt.spans.answer]
+
+
+def test_heads_one_by_one_and_jointly() -> None:
+    heads = f"{label('redundant a')},{label('redundant b')},{label('decoy')}"
+    _, cuts = found(heads=heads, edges=("answer-region",), controls=0)
+    table = cuts.named
+    assert table["role"].tolist() == ["head"] * 6 + ["joint"] * 2
+    by_run = table[table["run"] == "with"]
+    assert by_run["effect"].tolist() == pytest.approx([0, 0, 0, -4], abs=CLOSE)
+    assert by_run["normalized"].tolist() == pytest.approx([0, 0, 0, 4 / 8], abs=CLOSE)
+    assert by_run["heads"].tolist() == ["0.3", "1.0", "1.2", "0.3+1.0+1.2"]
+    assert by_run["layers"].tolist() == [""] * 4
+
+
+def test_windows_over_the_layers() -> None:
+    session, cuts = found(window=2, edges=("answer-region", "question-region"), controls=2)
+    table = cuts.named
+    writes = blind(session)
+    expected = {
+        ("0", "answer-region"): writes - 2,
+        ("0-1", "answer-region"): writes - 2 - 4 - 2 + 1,
+        ("1-2", "answer-region"): -2 + 1,
+        ("2-3", "answer-region"): 0,
+        ("0", "question-region"): writes - 2 - 1,
+        ("0-1", "question-region"): writes - 2 - 4 - 2 + 1 - 1,
+        ("1-2", "question-region"): -2 + 1,
+        ("2-3", "question-region"): 0,
+    }
+    with_run = table[table["run"] == "with"]
+    assert dict(
+        zip(zip(with_run["layers"], with_run["edge"], strict=True), with_run["effect"], strict=True)
+    ) == pytest.approx(expected, abs=CLOSE)
+    without = table[table["run"] == "without"].set_index(["layers", "edge"])["effect"]
+    for (layers, edge), value in without.items():
+        here = writes - 1 if layers in ("0", "0-1") else 0
+        assert value == pytest.approx(here, abs=CLOSE), (layers, edge)
+    assert set(table["role"]) == {"window"}
+    assert table["centre"].drop_duplicates().tolist() == [0, 1, 2, 3]
+    assert (table["heads"] == "").all()
+
+
+@pytest.mark.parametrize(
+    ("window", "spans"),
+    [
+        (1, ["0", "1", "2", "3"]),
+        (3, ["0-1", "0-2", "1-3", "2-3"]),
+        (4, ["0-1", "0-2", "0-3", "1-3"]),
+    ],
+)
+def test_windows_are_centred_and_clipped(window: int, spans: list[str]) -> None:
+    """From centre − window // 2 on, `window` layers, less those that the model has not."""
+    session = opened(**{"cut.window": window})
+    cut_at = list(analysis.places(session))
+    assert [place.name for place in cut_at] == spans
+    for place in cut_at:
+        first, last = place.layers or (0, 0)
+        assert len(place.heads) == 4 * (last - first + 1)
+        assert {head.layer for head in place.heads} == set(range(first, last + 1))
+
+
+def test_a_fixed_span_is_the_window_over_the_same_layers() -> None:
+    _, windows = found(window=2, edges=("answer-region", "question-region"), controls=2)
+    _, fixed = found(layers="1-2", edges=("answer-region", "question-region"), controls=2)
+    same = windows.named[windows.named["layers"] == "1-2"]
+    assert fixed.named["role"].tolist() == ["layers"] * 4
+    for column in ("edge", "run", "effect", "control_mean"):
+        expected = same[column].tolist()
+        if column in ("effect", "control_mean"):
+            expected = pytest.approx(expected, abs=1e-5)
+        assert fixed.named[column].tolist() == expected
+
+
+def test_all_heads_of_a_layer_are_the_layer() -> None:
+    _, heads = found(heads="layer:1", edges=("answer-region",), controls=0)
+    _, layer = found(layers="1", edges=("answer-region",), controls=0)
+    joint = heads.named[heads.named["role"] == "joint"]
+    assert joint["effect"].tolist() == pytest.approx(layer.named["effect"].tolist(), abs=1e-5)
+
+
+def test_as_many_other_tokens_are_cut_as_a_control() -> None:
+    """Any 4 of the 12 others: the looker's 45/60 on the object becomes 45/56."""
+    _, cuts = found(heads=label("looker"), edges=("answer-region", "answer-question"), controls=5)
+    moved = 8 / 3 * 45 / 56 - 2
+    region, question = cuts.named[cuts.named["run"] == "with"].to_dict("records")
+    assert region["control_n"] == 5
+    assert region["control_mean"] == pytest.approx(-moved / SPAN, abs=CLOSE / SPAN)
+    assert region["control_sd"] == pytest.approx(0, abs=CLOSE / SPAN)
+    assert question["control_n"] == 0
+    assert np.isnan(question["control_mean"])
+    drawn = cuts.effects[cuts.effects["role"] == "control"]
+    assert len(drawn) == 2 * 5
+    by_run = drawn[drawn["run"] == "with"]
+    assert by_run["effect"].tolist() == pytest.approx([moved] * 5, abs=CLOSE)
+    summary = spread(by_run["normalized"].tolist())
+    assert region["control_mean"] == pytest.approx(summary.mean)
+
+
+def test_control_tokens_lie_outside_the_region_and_differ() -> None:
+    session = opened()
+    outside = set(
+        session.prompt.image_positions[[p for p in range(16) if p not in REGION]].tolist()
+    )
+    draws = random_tokens(session, 20)
+    assert len(draws) == 20
+    for drawn in draws:
+        assert len(set(drawn.tolist())) == 4
+        assert set(drawn.tolist()) <= outside
+    assert len({tuple(drawn.tolist()) for drawn in draws}) > 10
+    again = random_tokens(opened(), 20)
+    assert all(torch.equal(a, b) for a, b in zip(draws, again, strict=True))
+    other_seed = random_tokens(opened(seed=1), 20)
+    assert not all(torch.equal(a, b) for a, b in zip(draws, other_seed, strict=True))
+    assert random_tokens(opened(region="0,0,1,0.75"), 3) == []  # 12 of 16: too few are left
+
+
+def test_positions_of_every_name() -> None:
+    session = opened()
+    spans, placed = session.prompt.spans, session.prompt.image_positions
+    assert positions(session, "region").tolist() == placed[REGION].tolist()
+    others = [patch for patch in range(16) if patch not in REGION]
+    assert positions(session, "other").tolist() == placed[others].tolist()
+    assert positions(session, "image").tolist() == spans.image.tolist()
+    assert positions(session, "question").tolist() == spans.question.tolist()
+    assert positions(session, "all").tolist() == list(range(spans.length))
+
+
+def test_a_class_token_is_image_but_no_place() -> None:
+    model = tiny_vlm(SHAPES["class-token-kept"])
+    with TemporaryDirectory() as folder:
+        session = open_session(tiny_study(Path(folder)), model, "question")
+    assert len(positions(session, "image")) == 17
+    assert len(positions(session, "region")) == 4
+    assert len(positions(session, "other")) == 13
+    outside = positions(session, "other")[1:].tolist()  # without the class token
+    assert all(set(drawn.tolist()) <= set(outside) for drawn in random_tokens(session, 20))
+
+
+def tiny_study(folder: Path, **options: object) -> Study:
+    pictures = {"with": folder / "with.png", "without": folder / "without.png"}
+    for file, image in zip(pictures.values(), image_pair(), strict=True):
+        image.save(file)
+    flags = {key: str(file) for key, file in pictures.items()}
+    return Study.make(None, {**flags, "question": QUESTION, "force": True, **options})
+
+
+@pytest.mark.parametrize("name", ["plain", "grouped-query", "wide-heads", "class-token-kept"])
+def test_the_table_equals_eager_transformers_with_a_mask(name: str) -> None:
+    model = tiny_vlm(SHAPES[name])
+    edges = ("answer-region", "question-region", "question-question", "image-region", "all-other")
+    with TemporaryDirectory() as folder:
+        options = {"cut.edges": edges, "cut.window": 2, "cut.controls": 0}
+        session = open_session(tiny_study(Path(folder), **options), model, "question")
+    cuts = cut(session)
+    assert cuts.resumed
+    oracle, answers = Oracle(model), session.prompt.answers
+    ends = {end: positions(session, end).tolist() for end in analysis_ends(edges)}
+
+    def ld(run: int, blocked: list[Edges]) -> float:
+        logits = oracle.logits(session.prompt.select(run).inputs, edges=blocked)[0]
+        return float(logits[answers.yes] - logits[answers.no])
+
+    untouched = [ld(WITH, []), ld(WITHOUT, [])]
+    for row in cuts.named.to_dict("records"):
+        run = WITH if row["run"] == "with" else WITHOUT
+        start, end = row["edge"].split("-")
+        first, _, last = row["layers"].partition("-")
+        blocked = [
+            Edges(Head(*place), [query], [key for key in ends[end] if key != query])
+            for place in product(range(int(first), int(last or first) + 1), range(4))
+            for query in ends[start]
+            if ends[end] != [query]
+        ]
+        expected = ld(run, blocked)
+        assert row["effect"] == pytest.approx(expected - untouched[run], abs=3e-5), row
+        assert row["ld"] == pytest.approx(expected, abs=3e-5)
+    assert cuts.named["effect"].abs().max() > 0.05
+
+
+def analysis_ends(edges: tuple[str, ...]) -> set[str]:
+    return {end for edge in edges for end in edge.split("-")}
+
+
+def test_cutting_nothing_changes_nothing() -> None:
+    _, cuts = found(window=2, edges=("answer-region", "question-region"), controls=2)
+    nothing = cuts.effects[cuts.effects["role"] == "noise floor"]
+    assert len(nothing) == 2 * LAYERS
+    assert nothing["effect"].abs().max() <= 1e-5
+    assert 0 <= cuts.noise_floor <= CLOSE
+
+
+def test_cutting_what_a_query_cannot_see_changes_nothing() -> None:
+    edges = ("image-question", "region-answer", "region-question")
+    _, cuts = found(layers="0-3", edges=edges, controls=0)
+    assert cuts.named["effect"].abs().max() <= 1e-5
+
+
+def test_the_same_study_gives_the_same_table() -> None:
+    options = {"cut.window": 2, "cut.edges": ("answer-region", "other-region"), "cut.controls": 3}
+    first, second = cut(opened(**options)), cut(opened(**options))
+    pd.testing.assert_frame_equal(first.effects, second.effects)
+    assert first.summary == second.summary
+
+
+def test_whole_passes_give_the_same_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, fast = found(window=2, edges=("answer-region", "question-region"), controls=2)
+    assert fast.resumed
+    monkeypatch.setattr(analysis, "disagreement", lambda *_: float("inf"))
+    slow = cut(session)
+    assert not slow.resumed
+    columns = ["ld", "effect", "normalized", "control_mean"]
+    np.testing.assert_allclose(slow.effects[columns], fast.effects[columns], atol=1e-4)
+    rest = [name for name in slow.effects if name not in (*columns, "control_sd")]
+    pd.testing.assert_frame_equal(slow.effects[rest], fast.effects[rest])
+
+
+def test_ld_effect_and_normalized_fit_together() -> None:
+    _, cuts = found(window=2, edges=("answer-region", "question-region"), controls=2)
+    for row in cuts.effects.to_dict("records"):
+        base = row["ld_with"] if row["run"] == "with" else row["ld_without"]
+        sign = -1 if row["run"] == "with" else 1
+        assert row["ld"] - base == pytest.approx(row["effect"], abs=1e-6)
+        span = row["ld_with"] - row["ld_without"]
+        assert row["normalized"] == pytest.approx(sign * row["effect"] / span, abs=1e-6)
+
+
+def test_the_summary_is_one_careful_sentence() -> None:
+    _, cuts = found(window=2, edges=("answer-region", "question-region"), controls=2)
+    assert "\n" not in cuts.summary
+    assert "Cutting question → region in layers 0-1, the largest of 8 cuts tried," in cuts.summary
+    assert "the answer becomes 'No'" in cuts.summary
+    assert cuts.summary.endswith("One pair shows one case, not a rule.")
+    _, none = found(heads=label("decoy"), edges=("answer-question",), controls=0)
+    assert "noise floor" in none.summary or "+0.0%" in none.summary
+
+
+def test_top_heads_are_asked_for_only_if_named() -> None:
+    session = opened(**{"cut.heads": "top:2", "cut.edges": ("answer-region",), "cut.controls": 0})
+    table = cut(session, lambda: (Head(1, 1), Head(1, 3), Head(0, 0))).named
+    assert table["heads"].drop_duplicates().tolist() == ["1.1", "1.3", "1.1+1.3"]
+    assert table["effect"].iloc[-2] == pytest.approx(-1, abs=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cut.window": 5}, "--window: 5 layers; expected at most 4 in this model"),
+        ({"cut.layers": "2-4"}, "--layers: 2-4; expected layers 0-3 in this model"),
+        ({"cut.layers": "4"}, "--layers: 4; expected layers 0-3 in this model"),
+        ({"cut.heads": "4.0"}, "--heads: 4.0 is out of range"),
+        ({"cut.heads": "v0.1"}, "v0.1 is a vision head"),
+        ({"region": "0,0,0.05,0.05", "cut.window": 2}, "--region: 0,0,0.05,0.05 holds no patch"),
+        ({"region": "image", "cut.window": 2}, "--edges: other: the region image is the whole"),
+    ],
+)
+def test_what_the_model_does_not_have_is_refused(options: dict[str, Any], message: str) -> None:
+    session = opened(**options)
+    with pytest.raises(InputError) as caught:
+        cut(session)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"edges": ("answer-sky",)}, "--edges: 'answer-sky'; expected from-to"),
+        ({"edges": ("answer",)}, "--edges: 'answer'; expected from-to"),
+        ({"edges": ("answer-",)}, "--edges: 'answer-'; expected from-to"),
+        ({"edges": ("",)}, "--edges: an empty edge; expected from-to"),
+        ({"edges": ()}, "--edges: (); expected a list of at least 1 item"),
+        ({"edges": ("a-b-c",)}, "each end one of answer, question, image, region, other, all"),
+        ({"edges": ("answer-answer",)}, "answer-answer cuts nothing"),
+        ({"edges": ("answer-image", "answer-image")}, "an edge is named twice"),
+        ({"window": 0}, "--window: 0; expected"),
+        ({"controls": -1}, "--controls: -1; expected"),
+        ({"layers": "14-10"}, "--layers: '14-10' runs backwards"),
+        ({"layers": "ten"}, "--layers: 'ten'; expected first-last"),
+        ({"layers": "1", "heads": "1.1"}, "--heads, --layers: both of them"),
+        ({"heads": "L1H1"}, "--heads: 'L1H1' is not a head"),
+    ],
+)
+def test_a_study_that_makes_no_sense_is_refused_unread(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        Study.make(None, {f"cut.{key}": value for key, value in options.items()})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_studys_cut_reads_back() -> None:
+    flags = {"cut.edges": ("all-other", "answer-answer"), "cut.itself": True, "cut.layers": "3"}
+    study = Study.make(None, flags)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "study.yaml"
+        file.write_text(study.to_yaml(), encoding="utf-8")
+        again = Study.make(file, None)
+    assert again.cut == study.cut

@@ -1,0 +1,442 @@
+"""`sweep` agrees with plain passes and finds what was planted; what is interrupted goes on."""
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from headpatch.analyses.check import Scope, check
+from headpatch.analyses.listed import Listed
+from headpatch.analyses.rank import rank
+from headpatch.analyses.reference import mean_z
+from headpatch.analyses.session import Session, open_session
+from headpatch.analyses.sweep import Sweep, plan, run, sweep
+from headpatch.engine import sweep as engine
+from headpatch.engine.patching import Outcome, patch
+from headpatch.engine.sweep import Check, passes, rows_within
+from headpatch.engine.wavefront import Row
+from headpatch.engine.wavefront import plan as chunks_of
+from headpatch.errors import InputError
+from headpatch.heads import Grid, Head, HeadSet
+from headpatch.models.patches import Patches
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+from headpatch.study import Study
+from tests.planted import HEADS, SILENT, planted, planted_study
+from tests.tiny import SHAPES, image_pair, tiny_vlm
+
+CLOSE = 1e-4  # logits, of the planted circuit: its arithmetic is exact to about 1e-6
+ROUNDING = 2e-5  # logits, between two float32 paths of a tiny model
+WAYS = [f"{k}_{d}" for k in ("zero", "mean", "resample") for d in ("noising", "denoising")]
+
+
+def opened(vlm: VLM, positions: Positions = "answer", **options: object) -> Session:
+    """A session on the planted pictures, whatever the model says of them."""
+    with TemporaryDirectory() as folder:
+        keys = {f"sweep.{name}": value for name, value in options.items()}
+        study = planted_study(
+            Path(folder),
+            **{"sweep.positions": positions, "sweep.reference": 0, "force": True, **keys},
+        )
+        return open_session(study, vlm, positions)
+
+
+def noisy_session(name: str, positions: Positions, **options: object) -> Session:
+    """A tiny random model on noisy pictures, where every head does something."""
+    with TemporaryDirectory() as folder:
+        files = {"with": Path(folder) / "a.png", "without": Path(folder) / "b.png"}
+        for file, image in zip(files.values(), image_pair(), strict=True):
+            image.save(file)
+        keys = {f"sweep.{key}": value for key, value in options.items()}
+        study = Study.make(
+            None,
+            {
+                **{key: str(file) for key, file in files.items()},
+                "sweep.positions": positions,
+                "sweep.reference": 0,
+                "force": True,
+                **keys,
+            },
+        )
+        return open_session(study, tiny_vlm(SHAPES[name]), positions)
+
+
+@lru_cache
+def swept() -> tuple[Session, Sweep]:
+    session = opened(planted().vlm)
+    return session, sweep(session)
+
+
+def effects_of(found: Sweep) -> np.ndarray:
+    return found.effects["effect"].to_numpy()
+
+
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [
+        ("plain", "answer"),
+        ("grouped-query", "question"),
+        ("wide-heads", "all"),
+        ("grouped-narrow-heads", "image"),
+    ],
+)
+def test_every_row_agrees_with_a_plain_pass(name: str, positions: Positions) -> None:
+    session = noisy_session(name, positions)
+    assert session.widens
+    means = mean_z(session, reference=0)
+    job = plan(session)
+    found = run(session, job, means)
+    slow = patch(session.vlm, session.base, job.asked, means)
+    np.testing.assert_allclose(
+        effects_of(found), [one.effect for one in slow], atol=ROUNDING, rtol=0
+    )
+    assert found.effects["effect"].abs().max() > 100 * ROUNDING
+
+
+def test_the_planted_heads_are_found() -> None:
+    _, found = swept()
+    assert list(found.saved["normalized"]) == WAYS
+    maps = found.saved["normalized"]
+    for one in HEADS.values():
+        if one.scope == "answer":
+            at = one.head.layer, one.head.head
+            assert float(maps["resample_noising"][at]) == pytest.approx(one.necessity, abs=CLOSE)
+            assert float(maps["resample_denoising"][at]) == pytest.approx(
+                one.sufficiency, abs=CLOSE
+            )
+    for head in SILENT:
+        assert all(abs(float(values[head.layer, head.head])) < CLOSE for values in maps.values())
+
+
+def test_tensors_and_table_say_the_same() -> None:
+    session, found = swept()
+    grid = session.vlm.lm.grid
+    for column in ("effect", "normalized"):
+        for way in WAYS:
+            kind, direction = way.split("_")
+            values = found.saved[column][way]
+            assert values.dtype == torch.float32
+            assert values.shape == (grid.layers, grid.heads)
+            rows = found.named
+            rows = rows[(rows["kind"] == kind) & (rows["direction"] == direction)]
+            for heads, value in zip(rows["heads"], rows[column], strict=True):
+                head = Head.parse(heads)
+                assert float(values[head.layer, head.head]) == pytest.approx(value, rel=1e-6)
+
+
+def test_effect_and_normalized_follow_their_definitions() -> None:
+    _, found = swept()
+    table = found.effects
+    gap = table["ld_with"] - table["ld_without"]
+    base = table["ld_with"].where(table["direction"] == "noising", table["ld_without"])
+    sign = np.where(table["direction"] == "noising", -1, 1)
+    pd.testing.assert_series_equal(table["ld"], base + table["effect"], check_names=False)
+    np.testing.assert_allclose(table["normalized"], sign * table["effect"] / gap, atol=1e-9)
+
+
+def test_heads_stand_beside_the_rank_that_rank_gives() -> None:
+    session, found = swept()
+    ranking = rank(session).heads
+    expected = {
+        f"{row['layer']:.0f}.{row['head']:.0f}": row["rank"] for row in ranking.to_dict("records")
+    }
+    named = found.named
+    assert dict(zip(named["heads"], named["attention_rank"], strict=True)) == expected
+    np.testing.assert_array_equal(found.saved["attention_rank"], rank(session).per_head["rank"])
+
+
+def test_spearman_is_that_of_the_ranks() -> None:
+    session, found = swept()
+    looks = pd.Series(found.saved["attention_diff"].flatten().numpy()).rank()
+    for way in WAYS:
+        does = pd.Series(found.saved["effect"][way].abs().flatten().numpy()).rank()
+        assert found.correlations[way] == pytest.approx(looks.corr(does), abs=1e-5)
+    assert session.vlm.lm.grid.layers * session.vlm.lm.grid.heads == len(looks)
+
+
+def test_the_noise_floor_is_the_largest_effect_of_a_seeded_sample_of_self_patches() -> None:
+    session = opened(planted().vlm, noise=5, kinds=("zero",))
+    first, again = sweep(session), sweep(session)
+    selves = first.effects[first.effects["role"] == "noise floor"]
+    assert set(selves["kind"]) == {"self"}
+    assert len(selves) == 5 * 2
+    assert first.plan.noise == 5
+    assert first.noise_floor == selves["effect"].abs().max() < 1e-5
+    pd.testing.assert_frame_equal(first.effects, again.effects)
+    other = replace(session, study=session.study.model_copy(update={"seed": 1}))
+    drawn = {str(one.heads) for one in plan(other).asked if one.kind == "self"}
+    assert drawn != set(selves["heads"])
+    everything = opened(planted().vlm, noise=10**6, kinds=("zero",))
+    assert plan(everything).noise == len(list(session.vlm.lm.grid))
+
+
+def test_the_top_is_sorted_by_effect_and_marks_what_is_not_above_the_floor() -> None:
+    _, found = swept()
+    rows = found.top(16)
+    assert [row["direction"] for row in rows] == ["noising"] * 16 + ["denoising"] * 16
+    assert found.sorted_by == "resample"
+    for direction in ("noising", "denoising"):
+        own = [row for row in rows if row["direction"] == direction]
+        assert [row["place"] for row in own] == list(range(1, 17))
+        sizes = [abs(row["effect"]) for row in own]
+        assert sizes == sorted(sizes, reverse=True)
+        for row in own:
+            assert row["below_floor"] == (abs(row["effect"]) <= found.noise_floor)
+            assert set(row["normalized"]) == {"zero", "mean", "resample"}
+    assert rows[0]["heads"] == str(HEADS["looker"].head)
+    assert {row["heads"] for row in rows[16:18]} == {"0.3", "1.0"}
+
+
+def test_sets_are_changed_together_in_their_own_order() -> None:
+    session = opened(planted().vlm, kinds=("resample",))
+    sets = [HeadSet.parse(text) for text in ("0.3+1.0", "1.1", "2.3", "0.3+1.0")]
+    found = sweep(session, sets)
+    assert found.saved["heads"] == ["0.3+1.0", "1.1", "2.3"]
+    assert found.saved["normalized"]["resample_noising"].tolist() == pytest.approx(
+        [4 / 8, 2 / 8, 0], abs=CLOSE
+    )
+    assert list(found.named["role"].unique()) == ["set", "head"]
+    ranks = found.named.set_index("heads")["attention_rank"]
+    assert ranks.loc["0.3+1.0"].isna().all()
+    assert ranks.loc["1.1"].notna().all()
+    assert found.correlations == {}
+    assert "attention_rank" not in found.saved
+
+
+@pytest.mark.parametrize("sets", [[], [HeadSet(())], [HeadSet.parse("9.0")]])
+def test_sets_that_are_none_are_refused(sets: list[HeadSet]) -> None:
+    session, _ = swept()
+    with pytest.raises(InputError, match=r"^sets: "):
+        plan(session, sets)
+
+
+def test_the_plain_path_gives_the_same_table_at_its_own_price() -> None:
+    session, found = swept()
+    plainly = replace(session, fast=Check(float("inf"), CLOSE))
+    assert not plainly.widens
+    job = plan(plainly)
+    each = len(job.asked) // 2  # a direction's rows, 7 to a batch beside its untouched row
+    assert job.passes == 2 * (each + -(-each // 7))
+    np.testing.assert_allclose(effects_of(run(plainly, job)), effects_of(found), atol=ROUNDING)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1000])
+def test_the_price_is_what_the_chunks_compute(size: int) -> None:
+    """Rows × layers × suffix over layers × tokens, counted chunk by chunk."""
+    session, _ = swept()
+    prefill, layers = session.base.trace.prefills[0], session.vlm.lm.grid.layers
+    rng = np.random.default_rng(0)
+    heads = list(session.vlm.lm.grid)
+    sets = [
+        HeadSet(tuple(heads[i] for i in rng.choice(16, rng.integers(1, 4), replace=False)))
+        for _ in range(50)
+    ]
+    chunks = chunks_of([Row(one, "zero") for one in sets], layers, size, torch.device("cpu"))
+    computed = sum(chunk.layer_rows for chunk in chunks) * (prefill.tokens - prefill.start)
+    assert passes(prefill, sets, layers, size) == pytest.approx(computed / layers / prefill.tokens)
+
+
+def test_a_budget_bounds_the_rows_and_changes_no_number() -> None:
+    session = noisy_session("plain", "all", budget=1, kinds=("resample",))
+    prefill = session.base.trace.prefills[0]
+    job = plan(session)
+    assert job.size is not None
+    assert 1 <= job.size <= rows_within(session.vlm, prefill, 1 << 20)
+    single = noisy_session("plain", "all", rows=1, kinds=("resample",))
+    assert plan(single).size == 1
+    np.testing.assert_allclose(
+        effects_of(run(session, job)), effects_of(sweep(single)), atol=ROUNDING
+    )
+
+
+def test_a_budget_too_small_for_one_row_says_what_one_row_takes() -> None:
+    session, _ = swept()
+    prefill = session.base.trace.prefills[0]
+    each = engine.row_bytes(session.vlm, prefill)
+    assert rows_within(session.vlm, prefill, 2 * each) == 1
+    with pytest.raises(InputError, match=r"--budget: 0 MiB; expected at least 1 MiB"):
+        rows_within(session.vlm, prefill, 2 * each - 1)
+
+
+def test_finished_rows_are_taken_bit_for_bit_and_the_rest_is_run() -> None:
+    session, whole = swept()
+    job, kept = plan(session), list[Outcome]()
+    run(session, job, on_outcome=kept.append)
+    assert {one.intervention for one in kept} == set(job.asked)
+    marked = [replace(one, effect=one.effect + 1.0, ld=one.ld + 1.0) for one in kept[:40]]
+    calls: list[tuple[int, int]] = []
+    later = list[Outcome]()
+    resumed = run(
+        session,
+        job,
+        None,
+        lambda *call: calls.append(call),
+        later.append,
+        {one.intervention: one for one in marked},
+    )
+    assert len(later) == len(job.asked) - 40
+    assert calls[0] == (41, len(job.asked))
+    assert calls[-1] == (len(job.asked), len(job.asked))
+    expected = {one.intervention: one.effect for one in (*kept, *marked)}
+    np.testing.assert_allclose(
+        effects_of(resumed), [expected[one] for one in job.asked], atol=ROUNDING
+    )
+    exact = {one.intervention: one.effect for one in marked}
+    for one, effect in zip(job.asked, effects_of(resumed), strict=True):
+        if one in exact:
+            assert effect == exact[one]
+    assert len(whole.effects) == len(resumed.effects)
+
+
+def test_an_interrupt_leaves_the_model_as_it_was() -> None:
+    """Also while the traceback still holds every frame, as in a notebook."""
+    session, whole = swept()
+    count = 0
+
+    def stop(_: Outcome) -> None:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(session, plan(session), on_outcome=stop)
+    assert caught.tb is not None
+    assert not [
+        module
+        for module in session.vlm.model.modules()
+        if any("tap" in name for name in module.__dict__)
+    ]
+    np.testing.assert_array_equal(effects_of(sweep(session)), effects_of(whole))
+
+
+def test_a_model_whose_image_is_not_attended_to_has_no_attention_rank() -> None:
+    session, _ = swept()
+    nowhere = Patches(np.empty((0, 4)), (0, 0))
+    base = replace(session.base, prompt=replace(session.prompt, patches=nowhere))
+    found = sweep(replace(session, base=base))
+    assert found.effects["attention_rank"].isna().all()
+    assert found.correlations == {}
+    assert found.top(1)[0]["attention_rank"] is None
+
+
+def test_a_flat_answer_has_undefined_shares_and_correlations() -> None:
+    """Two runs with the same LD: the effect is there, its share of nothing is not."""
+    session = opened(planted().vlm, kinds=("zero",))
+    base = replace(session.base, ld_without=session.base.ld_with)
+    found = sweep(replace(session, base=base))
+    assert found.named["normalized"].isna().all()
+    assert found.named["effect"].abs().max() > 1
+
+
+# The file of sets
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "sets.txt"
+
+
+def test_a_file_of_sets(file: Path) -> None:
+    file.write_text("\ufeff# redundant\n0.3+1.0\n\n  1.1   # looker\n1.0 + 0.3\n", "utf-8")
+    listed = Listed.read(file)
+    assert [number for number, _ in listed.lines] == [2, 4, 5]
+    assert list(map(str, listed.within(Grid(4, 4)))) == ["0.3+1.0", "1.1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("0.0\n\n0.3+0.3\n", 3, "0.3 is named twice"),
+        ("0.0\n24,17\n", 2, "'24,17' is not a head"),
+        ("0.1 0.2\n", 1, "Join the heads of a set by +"),
+        ("# x\n0.1+\n", 2, "'' is not a head"),
+        ("0.1\n0.1+4.0\n", 2, "4.0 is out of range"),
+        ("0.4\n", 1, "layers 0-3 and heads 0-3"),
+        ("v0.1\n", 1, "v0.1 is a vision head"),
+    ],
+)
+def test_a_bad_line_is_named(file: Path, text: str, line: int, said: str) -> None:
+    file.write_text(text, "utf-8")
+    with pytest.raises(InputError) as caught:
+        Listed.read(file).within(Grid(4, 4))
+    message = str(caught.value)
+    assert message.startswith(f"--sets {file}, line {line}: ")
+    assert said in message
+
+
+@pytest.mark.parametrize("content", [b"", b"\n# nothing\n", b"\xff\xfe\x00"])
+def test_a_file_without_sets_is_refused(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="--sets"):
+        Listed.read(file)
+
+
+def test_a_missing_file_is_refused(file: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        Listed.read(file)
+    with pytest.raises(InputError, match="directory"):
+        Listed.read(file.parent)
+
+
+# check
+
+
+def test_check_tells_what_the_model_is_and_that_every_scope_is_exact(tmp_path: Path) -> None:
+    vlm = tiny_vlm(SHAPES["grouped-query"])
+    report = check(planted_study(tmp_path), vlm)
+    assert report.facts["language_model"] == {
+        "layers": 3,
+        "heads": 4,
+        "head_dim": 8,
+        "key_value_heads": 2,
+        "grouped_query": True,
+        "hidden_size": 32,
+    }
+    assert report.facts["vision_tower"]["feature_layer"] == 1
+    assert report.facts["image_tokens"] == 16
+    assert report.facts["image_grid"] == [4, 4]
+    assert {name: one["text"] for name, one in report.facts["answers"].items()} == {
+        "Yes": "▁Yes",
+        "No": "▁No",
+    }
+    assert report.seconds > 0
+    costs = []
+    for scope in report.scopes.values():
+        assert isinstance(scope, Scope)
+        assert scope.exact
+        assert scope.worst <= scope.allowed
+        assert scope.noise_floor < 1e-5
+        costs.append(scope.passes_once)
+    assert costs == sorted(costs)
+    assert report.limits == (
+        "Vision layers after 1 never reach the language model: their effect is 0 by construction.",
+    )
+
+
+def test_check_needs_no_valid_study_and_says_where_the_fast_path_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headpatch.analyses.session.check", lambda *_: Check(0.5, 1e-4))
+    study = planted_study(tmp_path)
+    swapped = study.model_copy(update={"with_": study.without, "without": study.with_})
+    report = check(swapped, planted().vlm)
+    assert not report.facts["valid"]
+    assert report.facts["ld_with"] < 0 < report.facts["ld_without"]
+    slow = [one for one in report.limits if "not exact" in one]
+    assert len(slow) == 4
+    scope = report.scopes["answer"]
+    assert isinstance(scope, Scope)
+    assert scope.passes_once == 16 + 3  # heads, and the untouched rows of three batches
+
+
+def test_check_says_which_scope_a_prompt_lacks(tmp_path: Path) -> None:
+    study = planted_study(tmp_path, prompt="USER: {question} <image>")
+    report = check(study, planted().vlm)
+    assert report.scopes["question"] == "question: the prompt has none"
+    assert isinstance(report.scopes["answer"], Scope)

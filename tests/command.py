@@ -1,0 +1,73 @@
+"""The command line run in this process, as `headpatch ...` would, and what it leaves behind."""
+
+import io
+import json
+import signal
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from headpatch.cli import main
+
+
+class Said(NamedTuple):
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """What a script reads: the whole of stdout is one strict JSON object on one line."""
+
+        def refuse(word: str) -> None:
+            raise AssertionError(f"{word} is not JSON")
+
+        (line,) = self.out.splitlines()
+        found: dict[str, Any] = json.loads(line, parse_constant=refuse)
+        return found
+
+
+def headpatch(*words: object) -> Said:
+    """Run ``headpatch("rank", "--top", 3)``; nothing it patches outlives the call."""
+    out, err = io.StringIO(), io.StringIO()
+    terminate = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["headpatch", *map(str, words)])
+        try:
+            with pytest.raises(SystemExit) as left:
+                main()
+        finally:
+            signal.signal(signal.SIGTERM, terminate)
+    assert isinstance(left.value.code, int)
+    return Said(left.value.code, out.getvalue(), err.getvalue())
+
+
+def done(*words: object) -> Said:
+    """Run a command that must succeed in silence."""
+    said = headpatch(*words)
+    assert (said.code, said.err) == (0, ""), said.err
+    return said
+
+
+def refused(*words: object, code: int = 2) -> str:
+    """Run a command that must fail; return its one line."""
+    said = headpatch(*words)
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("headpatch: ")
+    assert "Traceback" not in line
+    assert said.code == code, line
+    return line.removeprefix("headpatch: ")
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every path below a folder, with its size and the time of its last change."""
+    return {
+        str(path.relative_to(folder)): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for path in (folder, *sorted(folder.rglob("*")))
+    }

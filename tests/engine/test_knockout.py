@@ -1,0 +1,210 @@
+"""Knockouts against eager transformers with a mask of one's own, whole passes and resumed ones."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from headpatch.engine import knockout
+from headpatch.engine.forward import Keep, forward
+from headpatch.engine.interventions import Cut, ZEdit
+from headpatch.engine.knockout import Knockout, disagreement, knock_out, resume
+from headpatch.engine.patching import WITH, WITHOUT, Baseline, run_pair
+from headpatch.heads import Head, HeadSet
+from headpatch.models.vlm import VLM
+from tests.engine.oracle import Edges, Oracle
+from tests.tiny import SHAPES, Shape, tiny_model, tiny_prompt, tiny_vlm
+
+CLOSE = 2e-5  # logits; float32 with two implementations of attention
+every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+def opened(shape: Shape = SHAPES["plain"], start: int = 0) -> tuple[VLM, Baseline]:
+    vlm = tiny_vlm(shape)
+    return vlm, run_pair(vlm, tiny_prompt(vlm), Keep(suffix=start), exact=True)
+
+
+def layer(vlm: VLM, *layers: int) -> HeadSet:
+    return HeadSet(tuple(head for head in vlm.lm.grid if head.layer in layers))
+
+
+def by_hand(asked: Knockout) -> list[Edges]:
+    """The same edges one query and one head at a time; a query's own position is left out."""
+    return [
+        Edges(head, [query], [key for key in asked.keys.tolist() if asked.own or key != query])
+        for head in asked.heads
+        for query in asked.queries.tolist()
+        if asked.own or asked.keys.tolist() != [query]
+    ]
+
+
+def various(vlm: VLM, base: Baseline) -> list[Knockout]:
+    spans = base.prompt.spans
+    answer, question, image = torch.tensor([spans.answer]), spans.question, spans.image
+    last = vlm.lm.grid.layers - 1
+    one = HeadSet.of(Head(0, 1))
+    return [
+        Knockout(WITH, one, answer, image[:5]),
+        Knockout(WITHOUT, layer(vlm, 0, 1), question, image[2:9]),
+        Knockout(WITH, layer(vlm, last), question, question),  # keeps its own position
+        Knockout(WITH, layer(vlm, last), question, question, own=True),
+        Knockout(WITHOUT, HeadSet.of(Head(0, 0), Head(last, 3)), answer, question),
+        Knockout(WITH, layer(vlm, *range(last + 1)), question, torch.arange(spans.length)),
+    ]
+
+
+def effects(vlm: VLM, base: Baseline, asked: Sequence[Knockout]) -> list[float]:
+    """By the oracle."""
+    oracle, answers = Oracle(vlm), base.prompt.answers
+
+    def ld(run: int, edges: Sequence[Edges]) -> float:
+        logits = oracle.logits(base.prompt.select(run).inputs, edges=edges)[0]
+        return float(logits[answers.yes] - logits[answers.no])
+
+    return [ld(one.run, by_hand(one)) - ld(one.run, []) for one in asked]
+
+
+@every_shape
+def test_both_paths_equal_an_eager_mask(shape: Shape) -> None:
+    vlm, base = opened(shape)
+    asked = various(vlm, base)
+    expected = effects(vlm, base, asked)
+    assert min(map(abs, expected)) > 1e-4  # a test of cuts that change nothing proves nothing
+    for path in (knock_out, resume):
+        shifts = path(vlm, base, asked)
+        assert [one.effect for one in shifts] == pytest.approx(expected, abs=CLOSE)
+        for one, shift in zip(asked, shifts, strict=True):
+            untouched = base.ld_with if one.run == WITH else base.ld_without
+            assert shift.ld == pytest.approx(untouched + shift.effect, abs=1e-9)
+
+
+@every_shape
+def test_resuming_from_the_question_on_is_resuming_from_the_start(shape: Shape) -> None:
+    vlm, whole = opened(shape)
+    spans = whole.prompt.spans
+    late = run_pair(vlm, whole.prompt, Keep(suffix=int(spans.question[0])), exact=True)
+    asked = various(vlm, whole)
+    found = [one.effect for one in resume(vlm, late, asked)]
+    assert found == pytest.approx([one.effect for one in resume(vlm, whole, asked)], abs=CLOSE)
+
+
+def test_queries_inside_the_image() -> None:
+    vlm, base = opened()
+    image = base.prompt.spans.image
+    asked = [Knockout(run, layer(vlm, 0, 1), image, image[:6]) for run in (WITH, WITHOUT)]
+    expected = effects(vlm, base, asked)
+    assert min(map(abs, expected)) > 1e-4
+    for path in (knock_out, resume):
+        assert [one.effect for one in path(vlm, base, asked)] == pytest.approx(expected, abs=CLOSE)
+
+
+def test_several_heads_of_one_cut_are_several_cuts() -> None:
+    vlm, base = opened()
+    prompt = base.prompt.select(WITH)
+    queries, keys = base.prompt.spans.question, base.prompt.spans.image[:7]
+    heads = HeadSet.parse("0.1+0.2+1.3+2.0")
+    together = forward(vlm, prompt, cuts=[Cut(0, heads, queries, keys)])
+    apart = forward(vlm, prompt, cuts=[Cut(0, head, queries, keys) for head in heads])
+    assert torch.equal(together.logits, apart.logits)
+
+
+def test_a_query_without_any_key_has_z_zero() -> None:
+    vlm, base = opened()
+    spans = base.prompt.spans
+    prompt, heads = base.prompt.select(WITH), HeadSet.parse("1.0+1.2")
+    where = torch.tensor([7, spans.answer])
+    every = torch.arange(spans.length)
+    cut = forward(vlm, prompt, cuts=[Cut(0, heads, where, every)])
+    zeroed = forward(vlm, prompt, [ZEdit(0, head, where, None) for head in heads])
+    torch.testing.assert_close(cut.logits, zeroed.logits, atol=1e-6, rtol=0)
+    spared = forward(vlm, prompt, cuts=[Cut(0, heads, where, every, own=False)])
+    assert (spared.logits - zeroed.logits).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("path", [knock_out, resume])
+def test_cutting_nothing_or_the_future_changes_nothing(path) -> None:
+    vlm, base = opened()
+    spans = base.prompt.spans
+    none = torch.tensor([], dtype=torch.long)
+    heads = layer(vlm, 0, 1, 2)
+    asked = [
+        Knockout(WITH, heads, torch.arange(spans.length), none),
+        Knockout(WITHOUT, heads, spans.image, spans.question),
+        Knockout(WITH, heads, torch.arange(spans.length), torch.tensor([spans.answer])),
+    ]
+    assert [one.effect for one in path(vlm, base, asked)] == pytest.approx([0] * 3, abs=5e-6)
+
+
+def test_rows_of_a_batch_do_not_feel_each_other() -> None:
+    vlm, base = opened()
+    asked = various(vlm, base)
+    alone = [path(vlm, base, [one])[0].effect for path in (knock_out, resume) for one in asked]
+    together = [one.effect for path in (knock_out, resume) for one in path(vlm, base, asked)]
+    assert together == pytest.approx(alone, abs=5e-6)
+
+
+def test_progress_counts_every_knockout() -> None:
+    vlm, base = opened()
+    asked, seen = various(vlm, base), []
+    resume(vlm, base, asked, lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(asked), len(asked))
+
+
+def test_paths_that_agree_are_said_to() -> None:
+    vlm, base = opened()
+    assert disagreement(vlm, base, various(vlm, base)) < CLOSE
+
+
+def test_a_wrong_resumption_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm, base = opened()
+
+    def off(*arguments: object) -> Tensor:
+        logits = original(*arguments)
+        logits[1:, base.prompt.answers.yes] += 0.01
+        return logits
+
+    original = knockout._resumed
+    monkeypatch.setattr(knockout, "_resumed", off)
+    assert disagreement(vlm, base, various(vlm, base)) == pytest.approx(0.01, abs=1e-3)
+
+    def broken(*_: object) -> Tensor:
+        raise TypeError("a layer that takes something else")
+
+    monkeypatch.setattr(knockout, "_resumed", broken)
+    assert disagreement(vlm, base, various(vlm, base)) == float("inf")
+
+
+def test_what_cannot_be_resumed_is_refused() -> None:
+    vlm, base = opened(start=20)
+    early = Knockout(WITH, HeadSet.of(Head(0, 0)), torch.tensor([5, 25]), torch.tensor([1]))
+    with pytest.raises(ValueError, match="too short a suffix"):
+        resume(vlm, base, [early])
+    assert disagreement(vlm, base, [early]) == float("inf")
+    bare = run_pair(vlm, base.prompt, exact=True)
+    with pytest.raises(ValueError, match="too short a suffix"):
+        resume(vlm, bare, [replace(early, queries=torch.tensor([25]))])
+
+
+def test_low_precision_goes_by_whole_passes() -> None:
+    """In float32 over the low-precision weights."""
+    low = VLM(tiny_model(dtype=torch.bfloat16), tiny_vlm().processor, "tiny", "")
+    rounded = VLM(tiny_model(dtype=torch.bfloat16).float(), low.processor, "tiny", "")
+    found = []
+    for vlm in (low, rounded):
+        base = run_pair(vlm, tiny_prompt(vlm), Keep(suffix=0), exact=True)
+        spans = base.prompt.spans
+        asked = [Knockout(WITH, layer(vlm, 1), spans.question, spans.image)]
+        found.append(knock_out(vlm, base, asked)[0].effect)
+        assert (disagreement(vlm, base, asked) < CLOSE) == (vlm is rounded)
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+    assert abs(found[0]) > 1e-2
+
+
+def test_the_model_is_left_as_found() -> None:
+    vlm, base = opened()
+    plain = vlm.model(**base.prompt.inputs).logits
+    resume(vlm, base, various(vlm, base))
+    assert all("_headpatch_tap" not in module.__dict__ for module in vlm.model.modules())
+    assert torch.equal(vlm.model(**base.prompt.inputs).logits, plain)

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import AxesImage
+
+from headpatch.report import sweeps
+from headpatch.report.sweeps import LABELLED, set_effects, sweep_maps
+
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]
+
+WAYS = [f"{k}_{d}" for k in ("zero", "mean", "resample") for d in ("noising", "denoising")]
+WORDS = {"question": "Is it $5?", "region": "top-left"}
+
+
+def results(*shape: int, ways: list[str] = WAYS, floor: float = 0.0, seed: int = 0) -> dict:
+    """Made-up effects, a few of them large."""
+    rng = np.random.default_rng(seed)
+    effects = {way: torch.from_numpy(0.02 * rng.standard_t(1.5, shape)).float() for way in ways}
+    found = {
+        "normalized": effects,
+        "effect": {way: 8 * values for way, values in effects.items()},
+        "noise_floor": floor,
+        "positions": "answer",
+        "heads": [f"1.{i}+2.{i}" for i in range(shape[0])],
+    }
+    if len(shape) == 2:
+        ranks = rng.permutation(int(np.prod(shape))).reshape(shape) + 1
+        found["attention_rank"] = torch.from_numpy(ranks)
+    return found
+
+
+def panels(figure):
+    return [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+
+
+def maps(figure) -> list[AxesImage]:
+    return [axes.images[0] for axes in panels(figure)]
+
+
+def names(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (80, 64), (2, 2), (1, 1)])
+def test_a_map_a_way_on_one_scale_centred_on_nothing(tmp_path, drawn, shape):
+    found = results(*shape)
+    sweep_maps(found, tmp_path / "f.png", **WORDS)
+    shown = maps(drawn.last)
+    assert len(shown) == len(WAYS)
+    largest = max(float(values.abs().max()) for values in found["normalized"].values())
+    for image in shown:
+        low, high = image.get_clim()
+        assert -low == high == pytest.approx(largest)
+        assert image.norm is shown[0].norm
+        assert float(image.norm(0.0)) == pytest.approx(0.5)
+        assert image.get_array().shape == shape
+    titles = [axes.get_title(loc="left") for axes in panels(drawn.last)[:3]]
+    assert titles == ["Zero", "Mean", "Resample"]
+    for axes, way in zip(panels(drawn.last), WAYS[::2], strict=False):
+        np.testing.assert_array_equal(axes.images[0].get_array(), found["normalized"][way])
+
+
+def test_colours_tell_the_signs_apart_and_nothing_is_light():
+    colours = sweeps._colours()
+    low, middle, high = (np.array(colours(value)[:3]) for value in (0.25, 0.5, 0.75))
+    assert middle.min() > 0.9
+    assert low[2] - low[0] > 0.3  # blue
+    assert high[0] - high[2] > 0.3  # vermillion
+    lightness = [np.dot(colours(x)[:3], (0.2126, 0.7152, 0.0722)) for x in np.linspace(0, 1, 21)]
+    assert (np.diff(lightness[:11]) > 0).all()  # so that it reads in grey as well
+    assert (np.diff(lightness[10:]) < 0).all()
+
+
+def test_the_largest_are_named_beside_their_cells_and_hide_no_other(tmp_path, drawn):
+    found = results(32, 32)
+    sweep_maps(found, tmp_path / "f.png", **WORDS)
+    for axes, way in zip(panels(drawn.last), [*WAYS[::2], *WAYS[1::2]], strict=True):
+        values = found["normalized"][way].abs()
+        first = values.flatten().argsort(descending=True)[:LABELLED].tolist()
+        expected = [f"{index // 32}.{index % 32}" for index in first]
+        assert names(axes) == expected
+        boxes = [text.get_window_extent() for text in axes.texts]
+        frame = axes.get_window_extent().expanded(1.01, 1.01)
+        assert all(frame.contains(box.x0, box.y0) for box in boxes)
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_what_does_not_rise_above_the_floor_is_not_named_and_counted(tmp_path, drawn):
+    found = results(4, 4, ways=["zero_noising"])
+    values = torch.full((4, 4), 1e-6)
+    values[2, 3], values[1, 0] = -0.5, 0.25
+    found.update(normalized={"zero_noising": values}, effect={"zero_noising": 8 * values})
+    found["noise_floor"] = 1e-5
+    sweep_maps(found, tmp_path / "f.png", **WORDS)
+    assert names(panels(drawn.last)[0]) == ["2.3", "1.0"]
+    said = " ".join(" ".join(drawn.texts()).split())
+    assert "14 of 16 effects do not rise above the noise floor" in said
+
+
+def test_heads_that_look_are_outlined(tmp_path, drawn):
+    found = results(8, 8, ways=["resample_noising"])
+    sweep_maps(found, tmp_path / "f.png", **WORDS)
+    (squares,) = panels(drawn.last)[0].lines
+    layers, heads = np.nonzero(found["attention_rank"].numpy() <= sweeps.LOOKING)
+    np.testing.assert_array_equal(squares.get_xdata(), heads)
+    np.testing.assert_array_equal(squares.get_ydata(), layers)
+    del found["attention_rank"]
+    sweep_maps(found, tmp_path / "f.png", **WORDS)
+    assert not panels(drawn.last)[0].lines
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_nothing_and_undefined_effects_draw(tmp_path, drawn, value):
+    found = results(3, 3)
+    for values in found["normalized"].values():
+        values.fill_(value)
+    for values in found["effect"].values():
+        values.fill_(0.0)
+    sweep_maps(found, tmp_path / "f.png", **WORDS)
+    assert all(names(axes) == [] for axes in panels(drawn.last))
+    flat = results(3)
+    for values in flat["normalized"].values():
+        values.fill_(value)
+    set_effects(flat, tmp_path / "g.png", **WORDS)
+
+
+def test_ways_that_were_not_run_leave_a_gap(tmp_path, drawn):
+    sweep_maps(results(3, 3, ways=["zero_noising", "mean_denoising"]), tmp_path / "f.png")
+    assert [axes.axison for axes in panels(drawn.last)] == [True, False, False, True]
+
+
+def test_sets_are_counted_and_the_largest_is_named(tmp_path, drawn):
+    found = results(500)
+    found["normalized"]["resample_noising"][7] = -9.0
+    set_effects(found, tmp_path / "f.png", **WORDS)
+    assert len(drawn.last.axes) == len(WAYS)
+    for axes in drawn.last.axes:
+        assert sum(bar.get_height() for bar in axes.patches) == 500
+    assert drawn.last.axes[2].get_title(loc="right") == "1.7+2.7: −9.000"
+    assert any("500 sets" in text for text in drawn.texts())
+
+
+def test_what_is_no_sweep_is_refused(tmp_path):
+    for draw, wrong in ((sweep_maps, results(3)), (set_effects, results(3, 3)), (sweep_maps, {})):
+        with pytest.raises(ValueError, match="normalized"):
+            draw(wrong, tmp_path / "f.png")
+    assert not list(tmp_path.iterdir())

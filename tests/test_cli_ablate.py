@@ -1,0 +1,391 @@
+"""`headpatch ablate`, end to end on the planted model (a valid study) and on the bundled one."""
+
+import csv
+import math
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from headpatch.heads import HeadSet
+from headpatch.models.load import DEMO, load
+from headpatch.report import plots
+from headpatch.results import read_table
+from tests.command import Said, contents, done, refused
+from tests.planted import HEADS, HEADS_PER_LAYER, LD_WITH, LD_WITHOUT, planted_study, save_planted
+
+COLUMNS = [
+    "pair", "heads", "kind", "direction", "positions", "ld_with", "ld_without", "ld", "effect",
+    "normalized",
+]  # fmt: skip
+MORE = [
+    "role", "answer_before", "answer_after", "control_mean", "control_sd", "control_n",
+    "control_p",
+]  # fmt: skip
+CLOSE = 1e-4  # logits
+QUICK = ("--kinds", "resample", "--controls", 0)
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ablate")
+    save_planted(folder / "model")
+    planted_study(folder)
+    return folder
+
+
+def flags(place: Path, out: Path) -> list[object]:
+    return [
+        "--model", place / "model", "--with", place / "with.png",
+        "--without", place / "without.png", "--out", out, "--reference", 2,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def printed(place: Path) -> Said:
+    """The one run that draws its figure; its files lie in `place / "out"`."""
+    return done("ablate", *flags(place, place / "out"), "--heads", "0.3,1.0", "--controls", 4)
+
+
+@pytest.fixture(scope="module")
+def out(place: Path, printed: Said) -> Path:
+    assert printed.code == 0
+    return place / "out"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures, and the model is loaded once."""
+    monkeypatch.setattr("headpatch.report.draw.draw_ablation", lambda *_: None)
+    monkeypatch.setattr("headpatch.analyses.session.load", _cached)
+
+
+_cached = cache(load)
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "effects.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def effects(place: Path, out: Path, *words: object) -> Rows:
+    rows: Rows = done("ablate", *flags(place, out), *words, "--json").json["effects"]
+    return rows
+
+
+def test_all_files_and_nothing_else(place: Path, out: Path) -> None:
+    assert {path.name for path in out.iterdir()} == {"effects.csv", "head_effects.png", "run.yaml"}
+    assert {path.name for path in place.iterdir()} == {"model", "out", "with.png", "without.png"}
+    with Image.open(out / "head_effects.png") as figure:
+        figure.load()
+        assert min(figure.size) > 300
+
+
+def test_effects_csv(out: Path) -> None:
+    rows = table(out)
+    assert list(rows[0]) == COLUMNS + MORE
+    of_role = Counter(row["role"] for row in rows)
+    assert of_role["head"] == 2 * 3 * 2  # heads × kinds × directions
+    assert of_role["joint"] == 3 * 2
+    assert of_role["noise floor"] == 3 * 2  # sets × directions
+    assert of_role["control"] > 0
+    keys = [(row["heads"], row["kind"], row["direction"], row["role"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    for row in rows:
+        assert HeadSet.parse(row["heads"])
+        assert row["pair"] == "with-without"
+        assert row["positions"] == "answer"
+        assert (row["kind"] == "self") == (row["role"] == "noise floor")
+        ld, effect, normalized = (float(row[name]) for name in ("ld", "effect", "normalized"))
+        base, sign = (LD_WITH, -1) if row["direction"] == "noising" else (LD_WITHOUT, 1)
+        assert float(row["ld_with"]) == pytest.approx(LD_WITH, abs=CLOSE)
+        assert float(row["ld_without"]) == pytest.approx(LD_WITHOUT, abs=CLOSE)
+        assert ld - base == pytest.approx(effect, abs=CLOSE)
+        assert normalized == pytest.approx(sign * effect / (LD_WITH - LD_WITHOUT), abs=CLOSE)
+        assert row["answer_before"] == ("Yes" if row["direction"] == "noising" else "No")
+
+
+def test_controls_are_other_heads_of_the_same_layers(out: Path) -> None:
+    rows = table(out)
+    for named in (row for row in rows if row["role"] in ("head", "joint")):
+        own = HeadSet.parse(named["heads"])
+        alike = [
+            float(row["normalized"])
+            for row in rows
+            if row["role"] == "control"
+            and (row["kind"], row["direction"]) == (named["kind"], named["direction"])
+            and _layers(HeadSet.parse(row["heads"])) == _layers(own)
+            and not set(HeadSet.parse(row["heads"])) & set(own)
+        ]
+        count = int(named["control_n"])
+        assert count == (HEADS_PER_LAYER - 1 if len(own) == 1 else 4)
+        assert len(alike) >= count
+        assert min(alike) - CLOSE <= float(named["control_mean"]) <= max(alike) + CLOSE
+        assert float(named["control_sd"]) >= 0
+        assert 2 / (count + 1) - 1e-6 <= float(named["control_p"]) <= 1
+    for row in rows:
+        if row["role"] not in ("head", "joint"):
+            assert (row["control_mean"], row["control_n"]) == ("", "0")
+
+
+def _layers(heads: HeadSet) -> Counter[int]:
+    return Counter(head.layer for head in heads)
+
+
+def test_a_redundant_pair_is_necessary_only_together(out: Path) -> None:
+    found = {
+        (row["heads"], row["direction"]): float(row["normalized"])
+        for row in table(out)
+        if row["kind"] == "resample" and row["role"] in ("head", "joint")
+    }
+    for name in ("redundant a", "redundant b"):
+        planted = HEADS[name]
+        assert found[str(planted.head), "noising"] == pytest.approx(planted.necessity, abs=CLOSE)
+        assert found[str(planted.head), "denoising"] == pytest.approx(
+            planted.sufficiency, abs=CLOSE
+        )
+    assert found["0.3+1.0", "noising"] == pytest.approx(4 / 8, abs=CLOSE)
+
+
+def test_what_a_person_reads(out: Path, printed: Said) -> None:
+    assert "…" not in printed.out
+    assert "INVALID" not in printed.out
+    shown = " ".join(printed.out.split())
+    for row in table(out):
+        if row["role"] in ("head", "joint"):
+            assert f"{float(row['ld']):+.3f}" in shown
+            assert f"{float(row['control_mean']):+.4f}" in shown
+    for title in ("head 0.3", "head 1.0", "heads 0.3+1.0", "noise floor", "random heads"):
+        assert title in shown
+    for path in out.iterdir():
+        assert path.name in printed.out
+
+
+@pytest.mark.usefixtures("quick")
+def test_json(place: Path, out: Path, tmp_path: Path) -> None:
+    words = ("--heads", "0.3,1.0", "--controls", 4, "--json")
+    found = done("ablate", *flags(place, tmp_path), *words).json
+    assert found["valid"] is True
+    assert found["ld_with"] == pytest.approx(LD_WITH, abs=CLOSE)
+    assert 0 <= found["noise_floor"] < 1e-3
+    named = [row for row in table(out) if row["role"] in ("head", "joint")]
+    assert len(found["effects"]) == len(named)
+    for shown, row in zip(found["effects"], named, strict=True):
+        assert list(shown) == COLUMNS + MORE
+        for key, value in shown.items():
+            if isinstance(value, str):
+                assert row[key] == value
+            else:
+                assert float(row[key]) == pytest.approx(value, abs=1e-5)
+    assert found["summary"].startswith("Resampling 0.3+1.0 (answer): ")
+    assert found["summary"].endswith("One pair shows one case, not a rule.")
+    assert "\n" not in found["summary"]
+    assert (tmp_path / "effects.csv").read_bytes() == (out / "effects.csv").read_bytes()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_file_runs_again(out: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copy(out / "run.yaml", tmp_path / "run.yaml"))
+    again = tmp_path / "again"
+    done("ablate", "--config", run, "--out", again)
+    assert (again / "effects.csv").read_bytes() == (out / "effects.csv").read_bytes()
+    first, second = (yaml.safe_load((one / "run.yaml").read_text()) for one in (out, again))
+    assert first["study"] | {"out": ""} == second["study"] | {"out": ""}
+    for key in first["run"].keys() - {"when"}:
+        assert first["run"][key] == second["run"][key], key
+    assert first["study"]["ablate"]["heads"] == "0.3,1.0"
+    assert first["run"]["noise_floor"] >= 0
+
+
+SELECTIONS = {
+    "1.1": ["1.1"],
+    "2.0,0.1": ["2.0", "0.1", "0.1+2.0"],
+    "layer:1": ["1.0", "1.1", "1.2", "1.3", "1.0+1.1+1.2+1.3"],
+    "2.1-2.3": ["2.1", "2.2", "2.3", "2.1+2.2+2.3"],
+    "3.0-3.0,1.2": ["3.0", "1.2", "1.2+3.0"],
+}
+
+
+@pytest.mark.parametrize("heads", SELECTIONS)
+@pytest.mark.usefixtures("quick")
+def test_selections(place: Path, tmp_path: Path, heads: str) -> None:
+    rows = effects(place, tmp_path, "--heads", heads, *QUICK, "--directions", "noising")
+    assert [row["heads"] for row in rows] == SELECTIONS[heads]
+    assert [row["role"] for row in rows] == ["head"] * (len(rows) - 1) + (
+        ["joint"] if len(rows) > 1 else ["head"]
+    )
+
+
+@pytest.mark.usefixtures("quick")
+def test_top_heads_are_those_of_rank(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headpatch.report.draw.draw_ranking", lambda *_: None)
+    ranked = done("rank", *flags(place, tmp_path)[:-2], "--json").json["heads"]
+    names = [f"{row['layer']}.{row['head']}" for row in ranked[:3]]
+    rows = effects(place, tmp_path, "--heads", "top:3", *QUICK, "--directions", "noising")
+    assert [row["heads"] for row in rows if row["role"] == "head"] == names
+    left = "0,0,0.5,1"  # another region is another ranking
+    ranked = done("rank", *flags(place, tmp_path)[:-2], "--json", "--region", left).json["heads"]
+    rows = effects(place, tmp_path, "--heads", "top:1", *QUICK, "--region", left)
+    assert rows[0]["heads"] == f"{ranked[0]['layer']}.{ranked[0]['head']}"
+
+
+@pytest.mark.parametrize("positions", ["answer", "question", "image", "all"])
+@pytest.mark.usefixtures("quick")
+def test_positions(place: Path, tmp_path: Path, positions: str) -> None:
+    """A head acts where it was planted: at the answer, in the question, in the image."""
+    scopes = {"answer": {"answer"}, "question": {"answer", "question"}, "image": {"image"}}
+    acting = scopes.get(positions, {"answer", "question", "image"})
+    names = ("looker", "note writer", "pool writer")
+    heads = ",".join(str(HEADS[name].head) for name in names)
+    rows = effects(place, tmp_path, "--heads", heads, *QUICK, "--positions", positions)
+    for row in rows:
+        assert row["positions"] == positions
+    alone = {(row["heads"], row["direction"]): row for row in rows}
+    for name in names:
+        planted = HEADS[name]
+        for direction, expected in (
+            ("noising", planted.necessity),
+            ("denoising", planted.sufficiency),
+        ):
+            row = alone[str(planted.head), direction]
+            effect = expected if planted.scope in acting else 0
+            assert row["normalized"] == pytest.approx(effect, abs=1e-3), (name, direction)
+
+
+@pytest.mark.usefixtures("quick")
+def test_kinds_and_directions(place: Path, tmp_path: Path) -> None:
+    words = ("--heads", "1.1", "--controls", 0)
+    rows = effects(place, tmp_path, *words, "--kinds", "zero, mean", "--directions", "denoising")
+    assert {(row["kind"], row["direction"]) for row in rows} == {
+        ("zero", "denoising"), ("mean", "denoising"),
+    }  # fmt: skip
+    assert {row["direction"] for row in table(tmp_path)} == {"denoising"}  # the noise floor's too
+    twice = effects(place, tmp_path, *words, "--kinds", "zero,zero")
+    assert [(row["kind"], row["direction"]) for row in twice] == [
+        ("zero", "noising"), ("zero", "denoising"),
+    ]  # fmt: skip
+    default = effects(place, tmp_path, *words)
+    assert len(default) == 3 * 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_seed_draws_the_controls(place: Path, tmp_path: Path) -> None:
+    def drawn(seed: int) -> set[str]:
+        words = ("--heads", "0.3,1.0", "--kinds", "zero", "--controls", 3, "--seed", seed)
+        done("ablate", *flags(place, tmp_path), *words)
+        return {row["heads"] for row in table(tmp_path) if row["role"] == "control"}
+
+    assert drawn(1) == drawn(1)
+    assert len({frozenset(drawn(seed)) for seed in (-1, 0, 1, 2)}) > 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_controls_none_are_shown(place: Path, tmp_path: Path) -> None:
+    for heads, count, shown in (("1.1", 0, "none"), ("layer:1", 5, "none"), ("1.1", 1, "1.00")):
+        words = ("--heads", heads, "--kinds", "zero", "--controls", count)
+        said = done("ablate", *flags(place, tmp_path), *words)
+        assert shown in said.out
+        assert "nan" not in said.out
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_narrow_terminal_cuts_no_figure(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Said
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    words = ("--heads", "0.3,1.0", "--controls", 4)
+    narrow = done("ablate", *flags(place, tmp_path), *words).out
+    assert "…" not in narrow
+    for number in (word for word in printed.out.split() if word[:1] in "+-" and "." in word):
+        assert number.rstrip(".,;)") in narrow
+
+
+@pytest.mark.usefixtures("quick")
+def test_equal_lds_leave_shares_undefined(place: Path, tmp_path: Path) -> None:
+    """A model that is blind: there is no difference to be a share of."""
+    blind = Path(shutil.copytree(place / "model", tmp_path / "blind"))
+    weights = {
+        key: torch.zeros_like(value) if "projector" in key else value
+        for key, value in load_file(blind / "model.safetensors").items()
+    }
+    save_file(weights, blind / "model.safetensors", metadata={"format": "pt"})
+    words = [*flags(place, tmp_path / "out"), "--model", blind, "--heads", "1.1,0.2"]
+    assert "--question" in refused("ablate", *words)
+    said = done("ablate", *words, "--force", "--controls", 2)
+    assert "undefined" in said.out
+    assert "nan" not in said.out
+    found = done("ablate", *words, "--force", "--controls", 2, "--json").json
+    assert found["ld_with"] == found["ld_without"]
+    for row in found["effects"]:
+        assert row["normalized"] is row["control_mean"] is row["control_p"] is None
+        assert math.isfinite(row["effect"])
+    assert {row["normalized"] for row in table(tmp_path / "out")} == {""}
+
+
+def test_equal_lds_can_be_drawn(out: Path, tmp_path: Path) -> None:
+    effects = read_table(out / "effects.csv")
+    plots.head_effects(
+        effects.assign(normalized=math.nan, control_mean=math.nan), tmp_path / "x.png"
+    )
+    assert (tmp_path / "x.png").stat().st_size > 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_failed_run_leaves_things_as_they_were(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "effects.csv").write_text("of an earlier run")
+    before = {name: size for name, (size, _) in contents(tmp_path).items()}
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("headpatch.report.draw.draw_ablation", fail)
+    message = refused("ablate", *flags(place, tmp_path), "--heads", "1.1", *QUICK, code=1)
+    assert message.startswith("RuntimeError: no font")
+    assert {name: size for name, (size, _) in contents(tmp_path).items()} == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_rank_and_an_ablation_share_a_folder(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headpatch.report.draw.draw_ranking", lambda *_: None)
+    done("rank", *flags(place, tmp_path)[:-2])
+    heads = (tmp_path / "heads.csv").read_bytes()
+    done("ablate", *flags(place, tmp_path), "--heads", "1.1", *QUICK)
+    assert (tmp_path / "heads.csv").read_bytes() == heads
+    assert (tmp_path / "effects.csv").exists()
+
+
+def test_a_process_of_its_own_prints_json_and_nothing_else(place: Path, tmp_path: Path) -> None:
+    words = [*flags(place, tmp_path), "--heads", "1.1", *QUICK, "--json"]
+    shell = [sys.executable, "-m", "headpatch", "ablate", *map(str, words)]
+    ended = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert Said(0, ended.stdout, "").json["valid"] is True
+
+
+@pytest.mark.skipif(not (DEMO / "model.safetensors").exists(), reason="no bundled weights")
+@pytest.mark.usefixtures("quick")
+def test_the_bundled_study(tmp_path: Path) -> None:
+    words = ("--out", tmp_path, "--kinds", "resample", "--controls", 4, "--heads", "top:2")
+    found = done("ablate", *words, "--json").json
+    assert found["valid"] is True
+    assert found["ld_with"] > 0 > found["ld_without"]
+    assert len(found["effects"]) == 3 * 2
+    assert {row["control_n"] for row in found["effects"]} == {4}
+    assert 0 <= found["noise_floor"] < 1e-3

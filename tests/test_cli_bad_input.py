@@ -1,0 +1,427 @@
+"""Bad input: one line that names the argument, what was found, what was expected; nothing written.
+
+Each command here runs in a folder of good and broken pictures and models.
+"""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from headpatch.models.load import load
+from tests.command import contents, done, headpatch, refused
+from tests.tiny import image_pair, save_tiny, tiny_processor, tiny_tokenizer
+
+RANK, ABLATE = (
+    f"{verb} --with with.png --without without.png --model tiny --out new/folder"
+    for verb in ("rank", "ablate")
+)
+TRUNCATED = ("png", "jpg", "gif", "bmp", "tiff", "webp")
+
+
+def command(line: str) -> list[str]:
+    return shlex.split(line)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    _pictures(folder)
+    _models(folder)
+    (folder / "a-file").write_text("in the way")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def untouched(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every command here runs in the folder and leaves it as it was."""
+    monkeypatch.chdir(place)
+    before = contents(place)
+    yield
+    assert contents(place) == before
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever needs a model fails."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("headpatch.analyses.session.load", refuse)
+
+
+@pytest.fixture
+def one_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same model is loaded once for all commands."""
+    monkeypatch.setattr("headpatch.analyses.session.load", _cached)
+
+
+_cached = cache(load)
+
+
+def _pictures(folder: Path) -> None:
+    present, absent = image_pair()
+    present.save(folder / "with.png")
+    absent.save(folder / "without.png")
+    present.resize((80, 56)).save(folder / "wide.png")
+    (folder / "words.png").write_text("not a picture")
+    (folder / "empty.png").write_bytes(b"")
+    for kind in TRUNCATED:
+        present.save(folder / f"whole.{kind}")
+        whole = (folder / f"whole.{kind}").read_bytes()
+        (folder / f"cut.{kind}").write_bytes(whole[: len(whole) * 2 // 3])
+    Image.new("F", (56, 56)).save(folder / "float.tiff")
+
+
+def _models(folder: Path) -> None:
+    save_tiny(folder / "tiny")
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(folder / "tiny", folder / name))
+
+    (copy("no-config") / "config.json").unlink()
+    (copy("no-processor") / "processor_config.json").unlink()
+    (copy("no-tokenizer") / "tokenizer.json").unlink()
+    (copy("no-weights") / "model.safetensors").unlink()
+    (copy("no-chat") / "chat_template.jinja").unlink()
+    (copy("bad-chat") / "chat_template.jinja").write_text("{% for message in messages %}")
+    (copy("blind-chat") / "chat_template.jinja").write_text("USER: hello ASSISTANT:")
+    (copy("bad-config") / "config.json").write_text("{")
+    (copy("bad-processor") / "processor_config.json").write_text("{")
+    for name, change in (
+        ("corrupted", lambda data: b"\xff" * 64 + data[64:]),
+        ("cut-off", lambda data: data[: len(data) // 2]),
+        ("hollow", lambda _: b""),
+    ):
+        file = copy(name) / "model.safetensors"
+        file.write_bytes(change(file.read_bytes()))
+    weights = load_file(folder / "tiny/model.safetensors")
+    (query,) = (key for key in weights if "language" in key and ".0.self_attn.q_proj" in key)
+    for name, changed in {
+        "missing": {key: value for key, value in weights.items() if key != query},
+        "misshapen": weights | {query: weights[query][:4].clone()},
+        "nan": weights | {query: torch.full_like(weights[query], float("nan"))},
+    }.items():
+        save_file(changed, copy(name) / "model.safetensors", metadata={"format": "pt"})
+    processor = json.loads((folder / "tiny/processor_config.json").read_text())
+    for name, options in {
+        "one-short": {"num_additional_image_tokens": 0},
+        "other-patches": {"patch_size": 7},
+    }.items():
+        (copy(name) / "processor_config.json").write_text(json.dumps(processor | options))
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    for name, reads in (("text", tiny_tokenizer()), ("text-with-processor", tiny_processor())):
+        LlamaForCausalLM(config).save_pretrained(folder / name)
+        reads.save_pretrained(folder / name)
+
+
+BEFORE_THE_MODEL = {
+    # heads
+    f"{ABLATE} --heads 24-17": ["--heads", "'24-17'", "24.17"],
+    f"{ABLATE} --heads L24H17": ["--heads", "Did you mean 24.17?"],
+    f"{ABLATE} --heads 1.1,0.1,1.1": ["--heads", "1.1", "twice", "once"],
+    f"{ABLATE} --heads ''": ["--heads", "empty", "24.17"],
+    f"{ABLATE} --heads 1.1,": ["--heads", "empty", "24.17"],
+    f"{ABLATE} --heads top:0": ["--heads", "top:0", "top:1"],
+    # pictures
+    f"{RANK} --with none.png": ["--with", "none.png", "does not exist", "picture"],
+    f"{RANK} --without none.png": ["--without", "none.png", "does not exist"],
+    f"{RANK} --with words.png": ["--with", "words.png", "is not a picture", "JPEG"],
+    f"{RANK} --with empty.png": ["--with", "empty.png", "is not a picture"],
+    f"{RANK} --with tiny": ["--with", "tiny", "a folder", "picture"],
+    f"{RANK} --with float.tiff": ["--with", "float.tiff", "8 or 16 bits"],
+    f"{RANK} --with {'x' * 300}.png": ["--with", "too long"],
+    f"{RANK} --with bundled:9.jpg": ["--with", "9.jpg", "does not exist"],
+    **{
+        f"{RANK} --with cut.{kind}": ["--with", f"cut.{kind}", "cannot be read", "complete"]
+        for kind in TRUNCATED
+    },
+    f"{RANK} --with without.png": ["--with, --without", "same picture", "differ"],
+    f"{RANK} --with wide.png": ["--with, --without", "80x56 and 56x56", "one shape"],
+    "rank --model tiny --with with.png": ["--with, --without", "only one", "both"],
+    "ablate --model tiny --without with.png": ["--with, --without", "only one", "both"],
+    # the question and the region
+    f"{RANK} --question ''": ["--question", "empty", "Yes or No"],
+    f"{RANK} --question ' '": ["--question", "empty"],
+    f"{RANK} --region nowhere": ["--region", "'nowhere'", "top-left", "left,top,right,bottom"],
+    f"{RANK} --region ''": ["--region", "''", "top-left"],
+    f"{RANK} --region 0,0,1": ["--region", "'0,0,1'", "left,top,right,bottom"],
+    f"{RANK} --region a,b,c,d": ["--region", "'a,b,c,d'", "left,top,right,bottom"],
+    f"{RANK} --region 0,0,1.5,1": ["--region", "0,0,1.5,1", "leaves the image", "between 0 and 1"],
+    f"{RANK} --region nan,0,1,1": ["--region", "nan,0,1,1", "between 0 and 1"],
+    f"{RANK} --region 0.5,0,0.5,1": ["--region", "0.5,0,0.5,1", "empty", "left < right"],
+    f"{ABLATE} --region 0,0.9,1,0.1": ["--region", "empty", "top < bottom"],
+    # the output folder
+    f"{RANK} --out a-file": ["--out", "a-file", "cannot be written", "folder"],
+    f"{ABLATE} --out a-file/below/it": ["--out", "a-file/below/it", "cannot be written"],
+    f"{RANK} --out /proc/headpatch": ["--out", "/proc/headpatch", "cannot be written"],
+    f"{RANK} --out /dev/null": ["--out", "/dev/null", "cannot be written"],
+    f"{RANK} --out {'y' * 300}": ["--out", "cannot be written", "too long"],
+    # choices and numbers
+    f"{RANK} --dtype int8": ["--dtype", "'int8'", "'float32'"],
+    f"{ABLATE} --kinds zeor": ["--kinds", "'zeor'", "'zero'", "'resample'"],
+    f"{ABLATE} --kinds zero,": ["--kinds", "''", "'zero'"],
+    f"{ABLATE} --directions up": ["--directions", "'up'", "'noising'", "'denoising'"],
+    f"{ABLATE} --positions end": ["--positions", "'end'", "'answer'"],
+    f"{ABLATE} --controls -1": ["--controls", "-1", "at least 0"],
+    f"{ABLATE} --reference -1": ["--reference", "-1", "at least 0"],
+    f"{RANK} --top 0": ["--top", "0", "at least 1"],
+    f"{RANK} --top many": ["--top", "'many'", "whole number"],
+    f"{ABLATE} --controls 2.5": ["--controls", "'2.5'", "whole number"],
+    f"{ABLATE} --seed x": ["--seed", "'x'", "whole number"],
+    # the command itself
+    "rnak": ["rnak", "--help"],
+    f"{RANK} --frobnicate": ["--frobnicate", "--help"],
+    f"{RANK} --heads 1.1": ["--heads", "--help"],
+    f"{RANK} again": ["again", "--help"],
+    f"{RANK} --seed": ["--seed", "--help"],
+    # the study file
+    "rank --config none.yaml": ["--config", "none.yaml", "No such file", "YAML"],
+    "rank --config tiny": ["--config", "tiny", "directory"],
+    "rank --config with.png": ["--config", "with.png", "is not YAML"],
+    "rank --config words.png": ["--config", "words.png", "question:"],
+}
+
+
+@pytest.mark.parametrize("line", BEFORE_THE_MODEL, ids=lambda line: line.removeprefix(RANK)[:60])
+@pytest.mark.usefixtures("no_model")
+def test_refused_before_a_model_loads(line: str) -> None:
+    message = refused(*command(line))
+    for part in BEFORE_THE_MODEL[line]:
+        assert part in message
+
+
+STUDIES = {
+    "qestion: Is it?": ["qestion", "unknown key", "question"],
+    "ablate: {haeds: '1.1'}": ["ablate.haeds", "unknown key", "heads"],
+    "seed: three": ["seed", "'three'", "whole number"],
+    "rank: 5": ["rank", "5", "mapping"],
+    "ablate: {kinds: zero}": ["ablate.kinds", "'zero'", "list"],
+    "ablate: {heads: 24-17}": ["--heads", "'24-17'"],
+    "question: [Is, it]": ["question", "text"],
+    "force: maybe": ["force", "'maybe'", "true or false"],
+    "answers: [Yes]": ["answers"],
+    "answers: ['', No]": ["answers.0", "''", "at least 1 character"],
+    "expected: {heads: []}": ["expected.source", "nothing", "a value"],
+    "expected: {source: me, quadrants: {top: [0, 1]}}": ["quadrants.top", "'top-left'"],
+    "expected: {source: me, quadrants: {top-left: [0, 0, 1]}}": ["top-left", "at most 2"],
+    "expected: {source: me, vision_diff: {one: 1}}": ["vision_diff.one", "whole number"],
+    "with: with.png": ["with, without", "only one", "both"],
+    "a: [": ["is not YAML"],
+    "- a": ["holds no mapping"],
+}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.usefixtures("no_model")
+def test_a_wrong_study_is_refused(tmp_path: Path, study: str) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(study)
+    message = refused("rank", "--config", file, "--out", "new/folder")
+    assert all(part in message for part in STUDIES[study]), message
+    assert str(file) in message or message.startswith("--")
+
+
+MODELS = {
+    "nowhere": ["nowhere is not there", "folder", "owner/name"],
+    "./nowhere": ["./nowhere is not there", "folder"],
+    "/no/where": ["/no/where is not there", "folder"],
+    "with.png": ["with.png is a file", "folder"],
+    "''": ["an empty name", "folder"],
+    "owner/name": ["owner/name", "--model PATH"],
+    "no-config": ["no-config", "config.json"],
+    "no-processor": ["no processor", "processor_config.json", "save_pretrained"],
+    "no-tokenizer": ["processor does not load", "tokenizer"],
+    "no-weights": ["no weights", "*.safetensors", "save_pretrained"],
+    "bad-config": ["bad-config", "does not load"],
+    "bad-processor": ["bad-processor", "processor does not load", "JSON"],
+    "corrupted": ["corrupted", "does not load", "header"],
+    "cut-off": ["cut-off", "does not load", "not fully covered"],
+    "hollow": ["hollow", "does not load", "header"],
+    "missing": ["lacks 1 weights", "q_proj.weight", "complete"],
+    "misshapen": ["q_proj.weight", "[4, 32]", "[32, 32]", "config.json"],
+    "text": ["no processor"],
+    "text-with-processor": ["Llama", "vision-language model"],
+    "no-chat": ["chat template", "`prompt`"],
+    "bad-chat": ["chat template", "`prompt`"],
+    "blind-chat": ["0 <image> tokens"],
+    "one-short": ["15 image tokens for 16 patches", "num_additional_image_tokens"],
+    "other-patches": ["64 image tokens for 16 patches"],
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_bad_model_is_refused(model: str) -> None:
+    message = refused(*command(f"{RANK} --force --model {model}"))
+    assert message.startswith("--model: ")
+    assert "; expected " in message
+    for part in MODELS[model]:
+        assert part in message
+
+
+@pytest.mark.parametrize("device", ["tpu", "", "cuda:99", "meta", "hpu", "mkldnn", "privateuseone"])
+def test_an_unknown_device_is_refused(device: str) -> None:
+    message = refused(*command(f"{RANK} --force"), "--device", device)
+    assert f"--device: {device!r}" in message
+    assert "cpu" in message
+
+
+WITH_THE_MODEL = {
+    f"{ABLATE} --force --heads 40.2": ["--heads", "40.2", "layers 0-2 and heads 0-3"],
+    f"{ABLATE} --force --heads 1.4": ["--heads", "1.4", "layers 0-2 and heads 0-3"],
+    f"{ABLATE} --force --heads layer:9": ["--heads", "out of range"],
+    f"{ABLATE} --force --heads 1.2-1.9": ["--heads", "1.9", "out of range"],
+    f"{ABLATE} --force --heads 1.3-1.2": ["--heads", "backwards", "lower"],
+    f"{ABLATE} --force --heads top:13": ["--heads", "top:13", "at most top:12"],
+    f"{ABLATE} --force --heads layer:1,1.2": ["--heads", "1.2", "twice"],
+    f"{RANK} --force --region 0,0,0.01,0.01": ["--region", "no patch centre", "16 patches"],
+    f"{ABLATE} --force --region 0,0,0.01,0.01": ["--region", "no patch centre"],
+    f"{ABLATE} --force --region 0,0,0.01,0.01 --heads 1.1": ["--region", "no patch centre"],
+    f"{RANK} --question 'Is <image> here?'": ["--question", "image token"],
+    RANK: ["--question", "LD_with = +", "LD_without = +", "LD_with > 0 > LD_without", "--force"],
+    f"{ABLATE} --heads 1.1": ["--question", "LD_with", "--force"],
+}
+
+
+@pytest.mark.parametrize("line", WITH_THE_MODEL)
+@pytest.mark.usefixtures("one_load")
+def test_refused_with_a_model(line: str) -> None:
+    message = refused(*command(line))
+    for part in WITH_THE_MODEL[line]:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("study", "parts"),
+    {
+        "prompt: 'no place for it'": ["prompt", "{question}", "<image>"],
+        "answers: [Yes, Yes]": ["answers", "same token", "differ"],
+        "answers: [Indubitably, No]": ["answers", "'Indubitably'", "one token"],
+    }.items(),
+)
+@pytest.mark.usefixtures("one_load")
+def test_a_study_that_does_not_fit_the_model(tmp_path: Path, study: str, parts: list[str]) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(study)
+    message = refused(*command(f"{RANK} --force"), "--config", file)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize("verb", [RANK, ABLATE])
+def test_logits_that_are_no_numbers_are_a_failed_run(verb: str) -> None:
+    message = refused(*command(f"{verb} --force --model nan"), code=1)
+    assert "nan" in message
+    assert "not finite" in message
+    assert "weights" in message
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_bug_is_one_line_too_and_debug_shows_where() -> None:
+    message = refused(*command(RANK), code=1)
+    assert "the model was loaded" in message
+    assert "--debug" in message
+    shown = headpatch(*command(f"{RANK} --debug")).err
+    assert "Traceback" in shown
+    assert shown.splitlines()[-1] == f"headpatch: {message}"
+
+
+def test_no_verb_shows_help() -> None:
+    said = headpatch()
+    assert said.code == 2
+    assert said.err == ""
+    assert "rank" in said.out
+    assert "ablate" in said.out
+
+
+@pytest.mark.usefixtures("one_load")
+def test_force_runs_and_marks_every_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+
+    def draw(*_: object, question: str, **__: object) -> None:
+        titles.append(question)
+
+    for name in (
+        "top_different_heads",
+        "spatial_distribution",
+        "vision_encoder_layers",
+        "divergence_analysis",
+        "attention_overlays",
+        "head_effects",
+    ):
+        monkeypatch.setattr(f"headpatch.report.plots.{name}", draw)
+    ablate = f"{ABLATE} --force --heads 1.1 --kinds zero --controls 0"
+    for line in (f"{RANK} --force", ablate):
+        said = done(*command(line), "--out", tmp_path / "out")
+        assert "INVALID" in said.out
+        assert done(*command(line), "--out", tmp_path / "out", "--json").json["valid"] is False
+        run = yaml.safe_load((tmp_path / "out/run.yaml").read_text())
+        assert run["run"]["valid"] is False
+        assert run["study"]["force"] is True
+    for run_name in ("with", "without"):
+        kept = torch.load(tmp_path / f"out/attention_{run_name}_triangle.pt", weights_only=True)
+        assert kept["valid"] is False
+    assert len(titles) == 2 * (5 + 1)
+    assert all("INVALID" in title for title in titles)
+
+
+def _grey() -> tuple[Image.Image, Image.Image]:
+    present, absent = image_pair((56, 42))
+    return present.convert("L"), absent.convert("L")
+
+
+def _turned(image: Image.Image, file: Path) -> None:
+    """The file lies on its side and says so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn a quarter clockwise to see it upright
+    image.convert("RGB").transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
+
+
+@pytest.mark.usefixtures("one_load")
+def test_image_modes_and_rotation_give_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headpatch.report.draw.draw_ablation", lambda *_: None)
+    found = {}
+    for mode in ("RGB", "L", "RGBA", "LA", "P", "CMYK", "turned"):
+        files = []
+        for run_name, image in zip(("with", "without"), _grey(), strict=True):
+            files.append(tmp_path / f"{mode}-{run_name}.tiff")
+            if mode == "turned":
+                _turned(image, files[-1])
+            else:
+                through = image if mode in ("L", "LA", "P") else image.convert("RGB")
+                through.convert(mode).save(files[-1])
+        said = done(
+            *command(f"{ABLATE} --force --json --heads 1.1 --kinds zero --controls 0"),
+            "--with", files[0], "--without", files[1], "--out", tmp_path / "out",
+        )  # fmt: skip
+        found[mode] = said.json["ld_with"], said.json["ld_without"]
+    assert len(set(found["RGB"])) == 2
+    for mode, lds in found.items():
+        assert lds == pytest.approx(found["RGB"], abs=1e-6), mode
+
+
+def test_a_process_of_its_own_says_no_more(place: Path) -> None:
+    """No warning of a library either; a library's own streams are not redirected above."""
+    shell = [sys.executable, "-m", "headpatch", *command(f"{RANK} --model corrupted")]
+    ended = subprocess.run(shell, cwd=place, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("headpatch: --model: corrupted")

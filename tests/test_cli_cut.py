@@ -1,0 +1,128 @@
+"""`headpatch cut`, from the command line to its files, on the planted model."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.command import done, refused
+from tests.planted import planted_study, save_planted
+from tests.tiny import QUESTION
+
+COLUMNS = [
+    "pair",
+    "edge",
+    "heads",
+    "layers",
+    "centre",
+    "run",
+    "ld_with",
+    "ld_without",
+    "ld",
+    "effect",
+    "normalized",
+    "role",
+    "answer_before",
+    "answer_after",
+    "control_mean",
+    "control_sd",
+    "control_n",
+]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """The flags of a study of the planted model."""
+    folder = save_planted(tmp_path_factory.mktemp("planted"))
+    planted_study(folder)  # for its pictures
+    pictures = ["--with", folder / "with.png", "--without", folder / "without.png"]
+    return ["cut", "--model", folder, *pictures, "--question", QUESTION]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "cuts.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_windows_from_the_command_line(asked: list[object], tmp_path: Path) -> None:
+    edges = ["--from", "answer,question", "--to", "region"]
+    said = done(*asked, "--out", tmp_path, *edges, "--window", 2, "--controls", 2)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cuts.csv", "cuts.png", "run.yaml"]
+    table = rows(tmp_path)
+    assert list(table[0]) == COLUMNS
+    named = [row for row in table if row["role"] == "window"]
+    assert len(named) == 4 * 2 * 2
+    assert {row["edge"] for row in named} == {"answer-region", "question-region"}
+    one = next(row for row in named if row["layers"] == "1-2" and row["run"] == "with")
+    assert float(one["effect"]) == pytest.approx(-1, abs=1e-3)
+    assert float(one["normalized"]) == pytest.approx(1 / 8, abs=1e-3)
+    assert one["control_n"] == "2"
+    assert "answer → region" in said.out
+    assert "One pair shows one case, not a rule." in " ".join(said.out.split())
+    kept = yaml.safe_load((tmp_path / "run.yaml").read_text(encoding="utf-8"))
+    assert kept["study"]["cut"]["edges"] == ["answer-region", "question-region"]
+    assert kept["run"]["noise_floor"] < 1e-3
+
+
+def test_a_script_reads_json_and_the_run_replays(asked: list[object], tmp_path: Path) -> None:
+    edges = ["--edges", "answer-region,answer-other", "--controls", 2]
+    found = done(*asked, "--out", tmp_path, "--heads", "1.1,1.2", *edges, "--json").json
+    by_head = {
+        (row["heads"], row["edge"]): row["effect"] for row in found["cuts"] if row["run"] == "with"
+    }
+    assert by_head["1.1", "answer-region"] == pytest.approx(-2, abs=1e-3)
+    assert by_head["1.2", "answer-region"] == pytest.approx(0, abs=1e-3)
+    assert by_head["1.1+1.2", "answer-region"] == pytest.approx(-2, abs=1e-3)
+    assert found["valid"] is True
+    assert [Path(file).name for file in found["files"]] == ["cuts.csv", "cuts.png", "run.yaml"]
+    again = tmp_path / "again"
+    done("cut", "--config", tmp_path / "run.yaml", "--out", again)
+    assert rows(again) == rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--edges", "answer-sky"], "--edges: 'answer-sky'; expected from-to"),
+        (["--edges", ""], "--edges: an empty edge"),
+        (["--edges", "answer-region,"], "--edges: an empty edge"),
+        (["--from", "answer"], "--from, --to: only one of them"),
+        (["--from", "answer", "--to", "region", "--edges", "all-all"], "--edges: --from or --to"),
+        (["--from", "answer", "--to", "moon"], "--edges: 'answer-moon'"),
+        (["--window", "0"], "--window: 0; expected at least 1"),
+        (["--window", "five"], "'five'; expected a whole number"),
+        (["--layers", "9-3"], "--layers: '9-3' runs backwards"),
+        (["--layers", "3", "--heads", "1.1"], "--heads, --layers: both of them"),
+        (["--heads", "24-17"], "--heads: '24-17' is not a head"),
+        (["--region", "nowhere"], "--region: 'nowhere'"),
+    ],
+)
+def test_bad_input_is_refused_before_the_model_loads(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headpatch.analyses import session
+
+    def loaded(*_: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(session, "load", loaded)
+    assert message in refused("cut", *arguments, "--out", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--window", "5"], "--window: 5 layers; expected at most 4 in this model"),
+        (["--layers", "3-9"], "--layers: 3-9; expected layers 0-3 in this model"),
+        (["--heads", "9.0"], "--heads: 9.0 is out of range"),
+        (["--region", "0,0,0.05,0.05", "--window", "2"], "--region: 0,0,0.05,0.05 holds no patch"),
+        (["--region", "image", "--window", "2"], "--edges: other: the region image is the whole"),
+    ],
+)
+def test_what_the_model_lacks_is_refused(
+    asked: list[object], arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    assert message in refused(*asked, *arguments, "--out", tmp_path)
+    assert not list(tmp_path.iterdir())

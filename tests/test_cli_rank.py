@@ -1,0 +1,406 @@
+"""`headpatch rank`, end to end on the planted model (a valid study) and on the bundled one."""
+
+import csv
+import math
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from headpatch.models.load import DEMO
+from headpatch.results import read_tensors
+from tests.command import Said, contents, done, headpatch, refused
+from tests.planted import (
+    HEADS,
+    HEADS_PER_LAYER,
+    LAYERS,
+    LD_WITH,
+    LD_WITHOUT,
+    planted_study,
+    save_planted,
+)
+
+README = Path(__file__).parent.parent / "attention_data/README.md"
+TENSORS = (
+    "attention_with_triangle.pt",
+    "attention_without_triangle.pt",
+    "per_head_analysis.pt",
+    "spatial_vision_analysis.pt",
+)
+FIGURES = (
+    "attention_overlays.png",
+    "divergence_analysis.png",
+    "spatial_distribution.png",
+    "top_different_heads.png",
+    "vision_encoder_layers.png",
+)
+ALL = LAYERS * HEADS_PER_LAYER
+COLUMNS = [
+    "rank", "layer", "head", "diff", "with", "without", "diff_raw", "with_raw", "without_raw",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rank")
+    save_planted(folder / "model")
+    planted_study(folder)
+    return folder
+
+
+def flags(place: Path, out: Path) -> list[object]:
+    return [
+        "--model", place / "model", "--with", place / "with.png",
+        "--without", place / "without.png", "--out", out,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def printed(place: Path) -> Said:
+    """The one run that draws its figures; its files lie in `place / "out"`."""
+    return done("rank", *flags(place, place / "out"), "--top", 5)
+
+
+@pytest.fixture(scope="module")
+def out(place: Path, printed: Said) -> Path:
+    assert printed.code == 0
+    return place / "out"
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take most of a run's time."""
+    monkeypatch.setattr("headpatch.report.draw.draw_ranking", lambda *_: None)
+
+
+def table(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def same(first: Any, second: Any) -> bool:
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    return bool(first == second)
+
+
+def test_all_files_and_nothing_else(place: Path, out: Path) -> None:
+    names = {path.name for path in out.iterdir()}
+    assert names == {*TENSORS, *FIGURES, "heads.csv", "run.yaml"}
+    assert {path.name for path in place.iterdir()} == {"model", "out", "with.png", "without.png"}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_pictures(out: Path, name: str) -> None:
+    with Image.open(out / name) as figure:
+        figure.load()
+        assert min(figure.size) > 300
+
+
+def documented(file: str) -> Iterator[tuple[str, str, str]]:
+    """(key, shape, dtype) of each key that attention_data/README.md gives for a file."""
+    sections = re.split(r"^## ", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (section,) = (one for one in sections if f"`{file}`" in one.partition("\n")[0])
+    tables = section.split("\n\n")
+    (keys,) = (one for one in tables if one.startswith("| key | shape | dtype |"))
+    for line in keys.splitlines()[2:]:
+        names, shape, dtype = (cell.strip() for cell in line.strip("|").split("|")[:3])
+        first, *others = re.findall(r"`([^`]+)`", names)
+        yield first, shape, dtype
+        for other in others:  # `a_with`, `_without` stands for a_without
+            stem = first.partition("_with")[0] if other.startswith("_") else ""
+            yield stem + other, shape, dtype
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_tensors_are_as_documented(out: Path, name: str) -> None:
+    saved = torch.load(out / name, weights_only=True)
+    sizes: dict[str, int] = {}
+    promised = list(documented(name))
+    assert [key for key, _, _ in promised if key not in saved] == []
+    assert set(saved) == {key for key, _, _ in promised}
+    for key, shape, dtype in promised:
+        value = saved[key]
+        if isinstance(value, dict):
+            assert set(value) == {"kl", "js", "js_distance"}
+            values = list(value.values())
+        else:
+            values = [value]
+        for one in values:
+            _check_shape(one, shape, sizes)
+            if isinstance(one, torch.Tensor):
+                assert str(one.dtype) == f"torch.{dtype}" or "see" in dtype, key
+            elif isinstance(one, list):
+                assert dtype == "list of str"
+                assert {type(item) for item in one} == {str}
+            else:
+                assert type(one).__name__ == dtype, key
+    assert sizes.get("layers", LAYERS) == LAYERS
+    assert sizes.get("heads", HEADS_PER_LAYER) == HEADS_PER_LAYER
+    assert sizes.get("tokens", 16) == 16
+
+
+def _check_shape(value: Any, shape: str, sizes: dict[str, int]) -> None:
+    """Sizes of one name are one number throughout a file."""
+    if not isinstance(value, torch.Tensor | list):
+        assert shape in ("–", "numbers")
+        return
+    lengths = list(value.shape) if isinstance(value, torch.Tensor) else [len(value)]
+    names = shape.removesuffix(" each").strip("[]").split(", ")
+    assert len(names) == len(lengths), shape
+    for length, size in zip(lengths, names, strict=True):
+        assert length == (int(size) if size.isdigit() else sizes.setdefault(size, length))
+
+
+def test_both_runs_are_kept(out: Path) -> None:
+    present, absent = (read_tensors(out / name) for name in TENSORS[:2])
+    assert present["ld"] == pytest.approx(LD_WITH, abs=1e-4)
+    assert absent["ld"] == pytest.approx(LD_WITHOUT, abs=1e-4)
+    assert (present["answer"], absent["answer"]) == ("Yes", "No")
+    for kept in (present, absent):
+        assert kept["valid"] is True
+        assert kept["ld"] == pytest.approx(kept["logit_yes"] - kept["logit_no"], abs=1e-6)
+        assert kept["lm_rows"].sum(-1) == pytest.approx(1, abs=1e-5)
+        image = {kept["tokens"][place] for place in kept["image_positions"]}
+        assert image == {"<image>"}
+
+
+def test_heads_csv(out: Path) -> None:
+    rows = table(out / "heads.csv")
+    per_head = read_tensors(out / "per_head_analysis.pt")
+    assert list(rows[0]) == COLUMNS
+    assert [int(row["rank"]) for row in rows] == list(range(1, ALL + 1))
+    assert len({(row["layer"], row["head"]) for row in rows}) == ALL
+    diffs = [float(row["diff"]) for row in rows]
+    assert diffs == sorted(diffs, reverse=True)
+    for row in rows:
+        place = int(row["layer"]), int(row["head"])
+        for name in COLUMNS[3:]:
+            assert float(row[name]) == pytest.approx(float(per_head[name][place]), abs=1e-6)
+        assert per_head["rank"][place] == int(row["rank"])
+        for end in ("", "_raw"):
+            difference = float(row[f"with{end}"]) - float(row[f"without{end}"])
+            assert float(row[f"diff{end}"]) == pytest.approx(difference, abs=1e-6)
+
+
+def test_the_planted_heads_are_measured(out: Path) -> None:
+    rows = {(int(row["layer"]), int(row["head"])): row for row in table(out / "heads.csv")}
+    for planted in HEADS.values():
+        row = rows[planted.head.layer, planted.head.head]
+        assert float(row["with"]) == pytest.approx(planted.share_with, abs=1e-5)
+        assert float(row["without"]) == pytest.approx(planted.share_without, abs=1e-5)
+
+
+def test_what_a_person_reads(out: Path, printed: Said) -> None:
+    """The seed's table: every figure of the top heads, whole."""
+    assert "…" not in printed.out
+    assert "INVALID" not in printed.out
+    rows = table(out / "heads.csv")
+    lines = [line.split() for line in printed.out.splitlines()]
+    for row in rows[:5]:
+        signed = [f"{float(row[name]):+.4f}" for name in ("diff", "diff_raw")]
+        plain = [f"{float(row[name]):.4f}" for name in COLUMNS if name.startswith("with")]
+        (shown,) = (line for line in lines if line[:3] == [row["rank"], row["layer"], row["head"]])
+        assert shown[3] == signed[0]
+        assert shown[6] == signed[1]
+        assert [shown[4], shown[5], shown[7], shown[8]] == plain
+    assert not any(line[:3] == [rows[5][name] for name in COLUMNS[:3]] for line in lines)
+    assert f"{LD_WITH:+.3f}" in printed.out
+    assert f"{LD_WITHOUT:+.3f}" in printed.out
+    assert "Layers of the top 5 heads:" in printed.out
+    for word in ("top-left", "bottom-right", "KL (nats)", "JS (nats)", "JS distance", "layer"):
+        assert word in printed.out
+    for path in out.iterdir():
+        assert path.name in printed.out
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_json(place: Path, out: Path, tmp_path: Path) -> None:
+    found = done("rank", *flags(place, tmp_path / "out"), "--json").json
+    assert found["valid"] is True
+    assert found["region"] == "top-left"
+    assert found["ld_with"] == pytest.approx(LD_WITH, abs=1e-4)
+    assert found["ld_without"] == pytest.approx(LD_WITHOUT, abs=1e-4)
+    assert (found["answer_with"], found["answer_without"]) == ("Yes", "No")
+    rows = table(out / "heads.csv")
+    assert [list(row) for row in found["heads"]] == [COLUMNS] * ALL
+    for row, shown in zip(rows, found["heads"], strict=True):
+        assert {name: float(row[name]) for name in COLUMNS} == pytest.approx(shown, abs=1e-6)
+    spatial = read_tensors(out / "spatial_vision_analysis.pt")
+    assert set(found["spatial"]) == set(spatial)
+    assert sum(found["spatial"]["quadrants_with"]) == pytest.approx(1, abs=1e-6)
+    assert {Path(file).name for file in found["files"]} == {*TENSORS, "heads.csv", "run.yaml"}
+    assert all(Path(file).is_file() for file in found["files"])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_file_runs_again_from_anywhere(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "elsewhere/run.yaml"
+    run.parent.mkdir()
+    shutil.copy(out / "run.yaml", run)
+    monkeypatch.chdir(tmp_path)
+    again = tmp_path / "again"
+    done("rank", "--config", run, "--out", again)
+    assert (again / "heads.csv").read_bytes() == (out / "heads.csv").read_bytes()
+    for name in TENSORS:
+        assert same(read_tensors(again / name), read_tensors(out / name)), name
+    first, second = (yaml.safe_load((one / "run.yaml").read_text()) for one in (out, again))
+    assert first["study"] | {"out": ""} == second["study"] | {"out": ""}
+    for key in first["run"].keys() - {"when"}:
+        assert first["run"][key] == second["run"][key], key
+
+
+def test_the_run_file_says_what_ran(place: Path, out: Path) -> None:
+    content = yaml.safe_load((out / "run.yaml").read_text())
+    assert set(content) == {"study", "run"}
+    run = content["run"]
+    assert run["valid"] is True
+    assert run["ld_with"] == pytest.approx(LD_WITH, abs=1e-4)
+    assert run["weights"].startswith("sha256:")
+    assert (run["device"], run["dtype"], run["seed"]) == ("cpu", "float32", 0)
+    assert {"when", "noise_floor", "commit", "headpatch", "torch", "transformers"} <= set(run)
+    assert content["study"]["rank"]["top"] == 5
+    assert content["study"]["model"] == str(place / "model")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_published_figures_stand_beside_the_measured(
+    place: Path, out: Path, tmp_path: Path
+) -> None:
+    rows = table(out / "heads.csv")
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "expected:\n"
+        "  source: an earlier paper\n"
+        "  heads:\n"
+        "  - {layer: 1, head: 2, diff: 0.4832, with: 0.8042, without: 0.3210}\n"
+        "  - {layer: 24, head: 17, diff: 0.1111, with: 0.2222, without: 0.3333}\n"
+        "  quadrants: {top-left: [0.2752, 0.1929]}\n"
+        "  divergence: {kl: 1.7054, js_distance: 0.4653}\n"
+        "  vision_diff: {0: 0.0713, 23: -0.0693}\n"
+        "  vision_divergence: {0: {kl: 1.3115}}\n"
+    )
+    said = done("rank", "--config", study, *flags(place, tmp_path / "out"))
+    shown = said.out.partition("an earlier paper")[2]
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    (row,) = (row for row in rows if (row["layer"], row["head"]) == ("1", "2"))
+    spatial = read_tensors(out / "spatial_vision_analysis.pt")
+    for line in (
+        f"head 1.2 diff 0.4832 {float(row['diff']):.4f}",
+        f"head 1.2 without 0.3210 {float(row['without']):.4f}",
+        "head 24.17 with 0.2222 no such head",
+        f"top-left with 0.2752 {spatial['quadrants_with'][0]:.4f}",
+        f"overall KL 1.7054 {spatial['divergence_overall']['kl']:.4f}",
+        f"overall JS distance 0.4653 {spatial['divergence_overall']['js_distance']:.4f}",
+        f"vision layer 0 difference +0.0713 {spatial['vision_patch_diff'][0]:+.4f}",
+        "vision layer 23 difference -0.0693 no such layer",
+        f"vision layer 0 KL 1.3115 {spatial['divergence_vision_patch']['kl'][0]:.4f}",
+    ):
+        assert line in lines
+    assert "an earlier paper" not in done("rank", *flags(place, tmp_path / "out")).out
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_regions_and_paths(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A region is the same however it is written, and `.` is a folder like any other."""
+    named = done("rank", *flags(place, tmp_path / "a/b/c"), "--json").json
+    monkeypatch.chdir(tmp_path)
+    boxed = done("rank", *flags(place, Path(".")), "--json", "--region", "0, 0,0.5,.5").json
+    assert boxed["heads"] == named["heads"]
+    assert (tmp_path / "heads.csv").read_bytes() == (tmp_path / "a/b/c/heads.csv").read_bytes()
+    whole = done("rank", *flags(place, Path("a")), "--json", "--region", "image").json
+    assert {round(row["with"], 5) for row in whole["heads"]} == {1.0}
+    assert not list(tmp_path.rglob(".headpatch-*"))
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def terminated(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+FAILURES: dict[str, tuple[Callable[..., None], int, str]] = {
+    "a bug": (raising(RuntimeError("no font")), 1, "RuntimeError: no font (--debug shows where)"),
+    "a full disk": (raising(OSError(28, "No space left on device")), 1, "--out: "),
+    "Ctrl-C": (raising(KeyboardInterrupt()), 130, "interrupted; nothing was written"),
+    "kill": (terminated, 130, "interrupted; nothing was written"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("where", ["new/below", "old"])
+def test_a_run_that_ends_early_leaves_things_as_they_were(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str, where: str
+) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/heads.csv").write_text("of an earlier run")
+    before = {name: size for name, (size, _) in contents(tmp_path).items()}
+    act, code, message = FAILURES[failure]
+    monkeypatch.setattr("headpatch.report.draw.draw_ranking", act)
+    assert refused("rank", *flags(place, tmp_path / where), code=code).startswith(message)
+    assert {name: size for name, (size, _) in contents(tmp_path).items()} == before
+    assert (tmp_path / "old/heads.csv").read_text() == "of an earlier run"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_folder_in_a_file_s_place_spoils_nothing(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").mkdir()
+    message = refused("rank", *flags(place, tmp_path), code=1)
+    assert message.startswith(f"--out: {tmp_path}/run.yaml is a folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("columns", ["80", "40"])
+def test_a_narrow_terminal_cuts_no_figure(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: Said, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    narrow = done("rank", *flags(place, tmp_path), "--top", 5).out
+    assert "…" not in narrow
+    figures = re.compile(r"[+-]?\d+\.\d{3,4}")
+    assert figures.findall(narrow) == figures.findall(printed.out)
+
+
+@pytest.mark.skipif(not (DEMO / "model.safetensors").exists(), reason="no bundled weights")
+@pytest.mark.usefixtures("undrawn")
+def test_the_bundled_study(tmp_path: Path) -> None:
+    """The seed's question on the seed's pictures, answered with the seed's sentences."""
+    found = done("rank", "--out", tmp_path, "--json").json
+    assert found["valid"] is True
+    assert found["ld_with"] > 0 > found["ld_without"]
+    assert found["answer_with"] == "Yes, there is a triangle in the top left corner of the image."
+    assert found["answer_without"].startswith("No, there is nothing in the top left corner")
+    assert len(table(tmp_path / "heads.csv")) == 32 * 32
+    assert found["heads"][0]["diff"] > 0.3
+    spatial = found["spatial"]
+    assert spatial["quadrants_with"][0] > spatial["quadrants_without"][0]
+    assert spatial["feature_layer"] == 22
+    assert all(math.isfinite(value) for value in spatial["divergence_lm"]["kl"])
+
+
+def test_help_names_every_flag() -> None:
+    said = headpatch("rank", "--help")
+    assert said.code == 0
+    for flag in (
+        "--config", "--model", "--with", "--without", "--question", "--region", "--top", "--out",
+        "--device", "--dtype", "--seed", "--force", "--json", "--debug",
+    ):  # fmt: skip
+        assert flag in said.out

@@ -1,0 +1,449 @@
+"""`headpatch sweep` and `headpatch check`, end to end; interrupted, killed and resumed."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from headpatch import journal
+from headpatch.analyses import sweep as analysis
+from headpatch.engine.patching import Outcome
+from headpatch.report import draw
+from headpatch.results import read_tensors
+from tests.command import Said, contents, headpatch, refused
+from tests.planted import HEADS, planted_image, planted_study, save_planted
+from tests.tiny import save_tiny
+
+COLUMNS = [
+    "pair", "heads", "kind", "direction", "positions", "ld_with", "ld_without", "ld", "effect",
+    "normalized", "role", "attention_rank", "answer_before", "answer_after",
+]  # fmt: skip
+FILES = ["effects.csv", "run.yaml", "sweep.png", "sweep.pt"]
+WAYS = [f"{k}_{d}" for k in ("zero", "mean", "resample") for d in ("noising", "denoising")]
+ONE_WAY = ("--kinds", "resample", "--directions", "noising")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    save_planted(folder / "model")
+    planted_study(folder)
+    return folder
+
+
+def flags(place: Path, out: Path) -> list[object]:
+    return [
+        "sweep", "--model", place / "model", "--with", place / "with.png",
+        "--without", place / "without.png", "--out", out, "--reference", 2,
+    ]  # fmt: skip
+
+
+def ran(*words: object, draws: bool = False) -> Said:
+    """Run a command that must succeed; its figure is left blank unless it `draws`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not draws:
+            patch.setattr(draw, "draw_sweep", lambda folder: (folder / "sweep.png").touch())
+        said = headpatch(*words)
+    assert said.code == 0, said.err
+    return said
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "effects.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def printed(place: Path) -> Said:
+    return ran(*flags(place, place / "out"), draws=True)
+
+
+@pytest.fixture(scope="module")
+def out(place: Path, printed: Said) -> Path:
+    assert printed.code == 0
+    return place / "out"
+
+
+def test_what_is_written(out: Path) -> None:
+    assert sorted(file.name for file in out.iterdir()) == FILES
+    rows = table(out)
+    assert list(rows[0]) == COLUMNS
+    assert len(rows) == 16 * 6 + 16 * 2
+    swept = read_tensors(out / "sweep.pt")
+    assert list(swept["normalized"]) == list(swept["effect"]) == WAYS
+    looker = HEADS["looker"]
+    at = looker.head.layer, looker.head.head
+    found = float(swept["normalized"]["resample_noising"][at])
+    assert found == pytest.approx(looker.necessity, abs=1e-4)
+    run = yaml.safe_load((out / "run.yaml").read_text("utf-8"))
+    selves = [abs(float(row["effect"])) for row in rows if row["role"] == "noise floor"]
+    assert run["run"]["noise_floor"] == swept["noise_floor"] == pytest.approx(max(selves))
+    assert run["study"]["sweep"]["positions"] == "answer"
+
+
+def test_the_price_is_said_before_the_run_and_the_top_after_it(printed: Said) -> None:
+    (line,) = printed.err.splitlines()
+    assert "16 heads x zero, mean, resample x noising, denoising at positions answer" in line
+    assert "16 patched with their own z: 128 rows for" in line
+    assert "forward passes" in line
+    for part in ("necessary?", "sufficient?", "attention rank", "noise floor", "Spearman", "1.1"):
+        assert part in printed.out
+    assert "One pair" in printed.out
+
+
+def test_a_script_reads_one_object(place: Path, tmp_path: Path) -> None:
+    found = ran(*flags(place, tmp_path), *ONE_WAY, "--top", 3, "--json").json
+    assert found["top"][0]["heads"] == "1.1"
+    assert len(found["top"]) == 3
+    assert found["rows"] == 32
+    assert 0 < found["forward_passes"] < 32
+    assert found["widened"] is True
+    assert set(found["spearman"]) == {"resample_noising"}
+    assert [Path(file).name for file in found["files"]] == FILES
+
+
+def test_the_run_replays(place: Path, out: Path, tmp_path: Path) -> None:
+    ran("sweep", "--config", out / "run.yaml", "--out", tmp_path)
+    assert (tmp_path / "effects.csv").read_bytes() == (out / "effects.csv").read_bytes()
+
+
+def test_sets_of_a_file(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "sets.txt").write_text("0.3+1.0  # redundant\n\n1.1\n1.0+0.3\n", "utf-8")
+    said = ran(*flags(place, tmp_path / "out"), *ONE_WAY, "--sets", tmp_path / "sets.txt")
+    assert "1 of the lines of" in said.err
+    assert "2 sets x resample" in said.err
+    rows = [row for row in table(tmp_path / "out") if row["role"] != "noise floor"]
+    assert [(row["heads"], row["role"]) for row in rows] == [("0.3+1.0", "set"), ("1.1", "head")]
+    assert [row["attention_rank"] == "" for row in rows] == [True, False]
+    assert float(rows[0]["normalized"]) == pytest.approx(4 / 8, abs=1e-4)
+    config = yaml.safe_load((tmp_path / "out/run.yaml").read_text("utf-8"))
+    assert Path(config["study"]["sweep"]["sets"]) == tmp_path / "sets.txt"
+
+
+def test_a_study_beside_its_sets(place: Path, tmp_path: Path) -> None:
+    """Paths in a file are relative to it."""
+    (tmp_path / "sets.txt").write_text("1.1\n", "utf-8")
+    content = {
+        "model": str(place / "model"),
+        "with": str(place / "with.png"),
+        "without": str(place / "without.png"),
+        "sweep": {"sets": "sets.txt", "kinds": ["zero"]},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    ran("sweep", "--config", tmp_path / "study.yaml", "--out", tmp_path / "out")
+    assert {row["heads"] for row in table(tmp_path / "out")} == {"1.1"}
+
+
+# Interruption
+
+
+def stopping(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseException) -> None:
+    """Let the engine stop after so many rows."""
+    intervene = analysis.intervene
+
+    def stop(*words: Any) -> list[Outcome]:
+        *before, on_outcome, rows = words
+        count = 0
+
+        def counted(outcome: Outcome) -> None:
+            nonlocal count
+            on_outcome(outcome)
+            count += 1
+            if count == after:
+                raise error
+
+        return intervene(*before, counted, rows)
+
+    monkeypatch.setattr(analysis, "intervene", stop)
+
+
+def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
+    place: Path, out: Path, tmp_path: Path
+) -> None:
+    words = flags(place, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        stopping(patch, 50, KeyboardInterrupt())
+        line = refused_after_the_price(*words, code=130)
+    assert "50 finished rows are kept" in line
+    assert "--resume" in line
+    assert [file.name for file in tmp_path.iterdir()] == [journal.NAME]
+    with pytest.MonkeyPatch.context() as patch:
+        stopping(patch, 30, KeyboardInterrupt())
+        assert "80 finished rows" in refused_after_the_price(*words, "--resume", code=130)
+    before = (tmp_path / journal.NAME).read_text("utf-8").splitlines()[2:]
+    said = ran(*words, "--resume")
+    assert "80 of 128 rows were finished before" in said.err
+    assert sorted(file.name for file in tmp_path.iterdir()) == FILES
+    whole, resumed = table(out), table(tmp_path)
+    kept = {tuple(row[:5]): float(row[6]) for row in csv.reader(before)}
+    assert len(kept) == 80
+    for expected, found in zip(whole, resumed, strict=True):
+        assert [found[name] for name in COLUMNS[:5]] == [expected[name] for name in COLUMNS[:5]]
+        assert float(found["effect"]) == pytest.approx(float(expected["effect"]), abs=2e-5)
+        key = tuple(found[name] for name in COLUMNS[:5])
+        if key in kept:
+            assert found["effect"] == f"{kept[key]:.7g}"
+
+
+def refused_after_the_price(*words: object, code: int) -> str:
+    said = headpatch(*words)
+    assert (said.code, said.out) == (code, ""), said.err
+    assert "Traceback" not in said.err
+    return said.err.splitlines()[-1]
+
+
+def test_an_interrupt_before_the_first_row_leaves_nothing(place: Path, tmp_path: Path) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analysis, "intervene", stop)
+        line = refused_after_the_price(*flags(place, tmp_path / "new"), code=130)
+    assert "nothing was written" in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failure_keeps_the_finished_part_as_well(place: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stopping(patch, 9, RuntimeError("the roof fell in"))
+        said = headpatch(*flags(place, tmp_path))
+    assert said.code == 1
+    assert "9 finished rows are kept" in said.err
+    assert "the roof fell in" in said.err.splitlines()[-1]
+    assert [file.name for file in tmp_path.iterdir()] == [journal.NAME]
+
+
+@pytest.fixture
+def interrupted(place: Path, tmp_path: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        stopping(patch, 20, KeyboardInterrupt())
+        headpatch(*flags(place, tmp_path / "out"))
+    assert (tmp_path / "out" / journal.NAME).is_file()
+    return tmp_path / "out"
+
+
+def test_what_is_left_is_neither_used_nor_lost_unasked(place: Path, interrupted: Path) -> None:
+    before = contents(interrupted)
+    line = refused(*flags(place, interrupted))
+    for part in ("20 finished rows", "of this study", "--resume", "--no-resume"):
+        assert part in line
+    assert contents(interrupted) == before
+    ran(*flags(place, interrupted), *ONE_WAY, "--no-resume")
+    assert sorted(file.name for file in interrupted.iterdir()) == FILES
+    assert len(table(interrupted)) == 32
+
+
+@pytest.mark.parametrize("change", ["picture", "seed", "positions", "model", "reference"])
+def test_another_studys_journal_is_refused(
+    place: Path, interrupted: Path, tmp_path: Path, change: str
+) -> None:
+    words = flags(place, interrupted)
+    if change == "picture":
+        planted_image(found=True, row=0).save(tmp_path / "other.png")
+        words += ["--with", tmp_path / "other.png", "--without", place / "without.png"]
+    elif change == "model":
+        save_planted(tmp_path / "model", noise=0.1)
+        words += ["--model", tmp_path / "model"]
+    else:
+        words += [f"--{change}", {"seed": 1, "positions": "question", "reference": 3}[change]]
+    before = contents(interrupted)
+    line = refused(*words, "--resume")
+    assert "of another study" in line
+    assert "--no-resume" in line
+    assert contents(interrupted) == before
+
+
+def test_what_only_shows_or_cuts_up_may_change(place: Path, interrupted: Path) -> None:
+    said = ran(*flags(place, interrupted), "--resume", "--top", 2, "--rows", 3)
+    assert "20 of 128 rows" in said.err
+
+
+def test_a_torn_last_line_is_done_again(place: Path, interrupted: Path) -> None:
+    file = interrupted / journal.NAME
+    file.write_bytes(file.read_bytes()[:-7])
+    said = ran(*flags(place, interrupted), "--resume")
+    assert "19 of 128 rows" in said.err
+    assert len({tuple(row.values()) for row in table(interrupted)}) == 128
+
+
+def test_a_damaged_journal_is_refused(place: Path, interrupted: Path) -> None:
+    file = interrupted / journal.NAME
+    lines = file.read_text("utf-8").splitlines()
+    lines[4] = lines[4].replace(",", ";")
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    assert "line 5 is damaged" in refused(*flags(place, interrupted), "--resume")
+
+
+def test_resume_with_nothing_to_resume_starts(place: Path, tmp_path: Path) -> None:
+    assert "were finished before" not in ran(*flags(place, tmp_path), *ONE_WAY, "--resume").err
+
+
+def test_a_killed_process_leaves_its_finished_rows(place: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle, then the rest; nothing that was on disk is run again."""
+    names = [f"{a}.{b}" for a in range(4) for b in range(4)]
+    sets = [f"{a}+{b}" for a in names for b in names if a < b][:90]
+    (tmp_path / "sets.txt").write_text("\n".join(sets), "utf-8")
+    words = [*flags(place, tmp_path / "out"), "--sets", tmp_path / "sets.txt", "--rows", 1]
+    words += ["--kinds", "zero"]
+    log = tmp_path / "out" / journal.NAME
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headpatch", *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and log.read_bytes().count(b"\n") > 40:
+                break
+            time.sleep(0.01)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    rows = [line.split(",") for line in log.read_text("utf-8").split("\n")[2:-1]]
+    kept = {(row[1], row[3]): float(row[6]) for row in rows if row[2] == "zero"}
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [journal.NAME]
+    said = ran(*words, "--resume")
+    assert f"{len(rows)} of {len(sets) * 2 + 64} rows were finished before" in said.err
+    named = [row for row in table(tmp_path / "out") if row["role"] != "noise floor"]
+    assert [row["heads"] for row in named] == sets * 2
+    for row in named:
+        if (key := (row["heads"], row["direction"])) in kept:
+            assert row["effect"] == f"{kept[key]:.7g}"
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--rows", 0], ["--rows: 0; expected at least 1"]),
+        (["--rows", "few"], ["'few'; expected a whole number"]),
+        (["--budget", 0], ["--budget: 0; expected at least 1"]),
+        (["--top", 0], ["--top: 0; expected at least 1"]),
+        (["--positions", "end"], ["--positions: 'end'", "'answer', 'question', 'image' or 'all'"]),
+        (["--kinds", "zero,none"], ["--kinds: 'none'"]),
+        (["--directions", ""], ["--directions: ''"]),
+        (["--sets", "nowhere.txt"], ["--sets: nowhere.txt: No such file"]),
+    ],
+)
+def test_bad_flags(place: Path, tmp_path: Path, words: list[object], parts: list[str]) -> None:
+    before = contents(tmp_path)
+    line = refused(*flags(place, tmp_path), *words)
+    for part in parts:
+        assert part in line
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "holds no set"),
+        ("1.1\nbanana\n", "line 2: 'banana' is not a head"),
+        ("1.1\n\n0.3+1.0+0.3\n", "line 3: 0.3 is named twice in one set"),
+        ("7.1\n", "line 1: 7.1 is out of range; expected layers 0-3 and heads 0-3"),
+    ],
+)
+def test_bad_sets(place: Path, tmp_path: Path, text: str, part: str) -> None:
+    (tmp_path / "sets.txt").write_text(text, "utf-8")
+    before = contents(tmp_path)
+    line = refused(*flags(place, tmp_path / "out"), "--sets", tmp_path / "sets.txt")
+    assert line.startswith(f"--sets{':' if not text else ''} {tmp_path / 'sets.txt'}")
+    assert part in line
+    assert contents(tmp_path) == before
+
+
+def test_a_scope_that_the_prompt_lacks(place: Path, tmp_path: Path) -> None:
+    content = {"prompt": "USER: {question} <image>", "force": True}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content), "utf-8")
+    words = [*flags(place, tmp_path / "out"), "--config", tmp_path / "study.yaml"]
+    line = refused(*words, "--positions", "question")
+    assert line.startswith("--positions: question: the prompt has none")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_budget_too_small_for_one_row(place: Path, tmp_path: Path) -> None:
+    """A row of the planted model takes kilobytes: the estimate is made larger."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headpatch.engine.sweep.row_bytes", lambda *_: 1 << 20)
+        line = refused(*flags(place, tmp_path / "out"), "--budget", 1)
+        assert line.startswith("--budget: 1 MiB; expected at least 2 MiB")
+        assert not (tmp_path / "out").exists()
+        ran(*flags(place, tmp_path / "out"), *ONE_WAY, "--budget", 2)
+
+
+def test_answers_that_do_not_flip(place: Path, tmp_path: Path) -> None:
+    words = flags(place, tmp_path / "out")
+    words[words.index("--with") + 1] = place / "without.png"
+    words[words.index("--without") + 1] = place / "with.png"
+    assert "do not flip" in refused(*words)
+    said = ran(*words, *ONE_WAY, "--force")
+    assert "INVALID STUDY" in said.out
+    assert read_tensors(tmp_path / "out/sweep.pt")["valid"] is False
+
+
+def test_a_model_that_cannot_be_widened_is_swept_plainly_and_this_is_said(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headpatch.engine.sweep import Check
+
+    monkeypatch.setattr("headpatch.analyses.session.check", lambda *_: Check(0.5, 1e-4))
+    said = ran(*flags(place, tmp_path), *ONE_WAY, "--json")
+    assert "not exact" in said.err.splitlines()[0]
+    assert "5.0e-01 logits" in said.err.splitlines()[0]
+    assert said.json["widened"] is False
+    assert said.json["forward_passes"] == 32 + 5
+
+
+# check
+
+
+def test_check_prints_what_the_model_is(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model")
+    before = contents(tmp_path)
+    said = headpatch("check", "--model", tmp_path / "model")
+    assert said.code == 0, said.err
+    words = " ".join(said.out.split())
+    for part in (
+        "family llava", "3 layers × 4 heads, 8 a head", "every head with keys of its own",
+        "token", "'▁Yes'", "16 of them of the image", "4 × 4 patches", "exact", "noise floor",
+        "Vision layers after 1 never reach the language model",
+    ):  # fmt: skip
+        assert part in words
+    assert said.out.count("exact") >= 4
+    assert contents(tmp_path) == before
+
+
+def test_check_gives_a_script_the_same(place: Path) -> None:
+    found = headpatch("check", "--model", place / "model", "--json").json
+    assert found["family"] == "llava"
+    assert found["language_model"]["layers"] == found["language_model"]["heads"] == 4
+    assert list(found["positions"]) == ["answer", "question", "image", "all"]
+    for scope in found["positions"].values():
+        assert scope["exact"] is True
+        assert scope["worst"] <= scope["allowed"]
+        assert scope["passes"] > scope["passes_once"] > 0
+    assert found["seconds_forward"] > 0
+
+
+def test_check_refuses_what_is_no_model(tmp_path: Path) -> None:
+    assert refused("check", "--model", tmp_path / "none").startswith("--model: ")
+
+
+def test_the_journal_holds_numbers_to_the_last_bit(interrupted: Path) -> None:
+    rows = list(csv.DictReader((interrupted / journal.NAME).open(encoding="utf-8").readlines()[1:]))
+    assert len(rows) == 20
+    for row in rows:
+        ld = float(row["ld"])
+        assert repr(ld) == row["ld"]
+        assert torch.tensor(float(row["effect"])).isfinite()
