@@ -6,7 +6,9 @@ PIP_FLAGS ?=
 PYTEST_FLAGS ?= -n 2
 # What `make demo` runs, and where its files go.
 DEMO_OUT ?= demo_output
-DEMO = $(BIN)/headpatch rank --out $(DEMO_OUT) && $(BIN)/headpatch ablate --heads top:3 --out $(DEMO_OUT)
+DEMO = $(BIN)/headpatch rank --out $(DEMO_OUT) && \
+  $(BIN)/headpatch ablate --heads top:3 --out $(DEMO_OUT) && \
+  $(BIN)/headpatch sweep --kinds resample --out $(DEMO_OUT)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,13 +21,17 @@ ANNOUNCE = echo "installing into $(VENV): about a minute, longer where torch com
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format clean attention_data
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/run.stamp ## install headpatch, then rank and ablate heads of the bundled model
+demo: $(VENV)/run.stamp ## install headpatch, then rank, ablate and sweep heads of the bundled model
 	$(DEMO)
+
+attention_data: $(VENV)/run.stamp ## make the committed results of the default study anew
+	$(BIN)/headpatch rank --out $@
+	$(BIN)/headpatch ablate --heads top:3,27.15,31.2 --out $@
 
 # Tests never reach a network: the hub is switched off.
 test: export HF_HUB_OFFLINE = 1

@@ -5,6 +5,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -250,7 +251,8 @@ def check(vlm: VLM, base: Baseline, positions: Positions) -> Check:
         fast = widen(vlm, base, asked)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
         return Check(float("inf"), TOLERANCE)  # its layers cannot be walked like this
-    worst = max(abs(a.effect - b.effect) for a, b in zip(slow, fast, strict=True))
+    apart = [abs(a.effect - b.effect) for a, b in zip(slow, fast, strict=True)]
+    worst = float(np.max(apart))  # NaN if any is: then it is not exact
     allowed = TOLERANCE
     if vlm.dtype != torch.float32:
         allowed = max(TOLERANCE, 0.05 * max(abs(one.effect) for one in slow))
