@@ -8,7 +8,7 @@ PYTEST_FLAGS ?= -n 2
 DEMO_OUT ?= demo_output
 DEMO = $(BIN)/headpatch rank --out $(DEMO_OUT) && \
   $(BIN)/headpatch ablate --heads top:3 --out $(DEMO_OUT) && \
-  $(BIN)/headpatch sweep --kinds resample --out $(DEMO_OUT)
+  $(BIN)/headpatch sweep --kinds resample --out $(DEMO_OUT)/sweep
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,7 +31,7 @@ demo: $(VENV)/run.stamp ## install headpatch, then rank, ablate and sweep heads 
 
 attention_data: $(VENV)/run.stamp ## make the committed results of the default study anew
 	$(BIN)/headpatch rank --out $@
-	$(BIN)/headpatch ablate --heads top:3,27.15,31.2 --out $@
+	$(BIN)/headpatch ablate --heads top:3,27.15,27.27 --out $@
 
 # Tests never reach a network: the hub is switched off.
 test: export HF_HUB_OFFLINE = 1

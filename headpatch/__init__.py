@@ -4,6 +4,7 @@
 >>> session = hp.open_session(hp.Study(), positions="answer")
 >>> hp.rank(session).heads.head()
 >>> hp.ablate(session, [hp.Head(24, 17)], hp.mean_z(session)).effects
+>>> hp.sweep(session).saved["normalized"]["resample_noising"]  # layers × heads
 """
 
 from typing import TYPE_CHECKING, Any
