@@ -330,9 +330,9 @@ def forward(
         output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
     logits = output.logits[:, -1].float()
     if not torch.isfinite(logits).all():
+        way_out = "try --dtype float32, and check" if is_low(vlm) else "check"
         raise RunError(
-            f"the model's logits are not finite ({vlm.name}, {vlm.dtype}); try --dtype float32, "
-            "and check the weights"
+            f"the model's logits are not finite ({vlm.name}, {vlm.dtype}): {way_out} the weights"
         )
     return Trace(
         logits,
