@@ -14,9 +14,11 @@ from headpatch.cli.options import (
     Debug,
     Device,
     DeviceMap,
+    Directions,
     Dtype,
     Force,
     Json,
+    Kinds,
     Model,
     Out,
     Quantize,
@@ -44,23 +46,8 @@ def ablate(
             metavar="HEADS",
         ),
     ] = None,
-    kinds: Annotated[
-        str | None,
-        typer.Option(
-            "--kinds",
-            help="What z becomes, comma-separated: zero, mean, resample.",
-            metavar="KINDS",
-        ),
-    ] = None,
-    directions: Annotated[
-        str | None,
-        typer.Option(
-            "--directions",
-            help="noising (change the with-run: necessary?), denoising "
-            "(change the without-run: sufficient?).",
-            metavar="DIRECTIONS",
-        ),
-    ] = None,
+    kinds: Kinds = None,
+    directions: Directions = None,
     positions: Annotated[
         str | None,
         typer.Option(

@@ -60,6 +60,21 @@ Dtype = Annotated[
     typer.Option("--dtype", help="auto, float32, bfloat16, float16.", metavar="NAME"),
 ]
 
+Kinds = Annotated[
+    str | None,
+    typer.Option(
+        "--kinds", help="What z becomes, comma-separated: zero, mean, resample.", metavar="KINDS"
+    ),
+]
+Directions = Annotated[
+    str | None,
+    typer.Option(
+        "--directions",
+        help="noising (change the with-run: necessary?), denoising "
+        "(change the without-run: sufficient?).",
+        metavar="DIRECTIONS",
+    ),
+]
 DeviceMap = Annotated[
     str | None,
     typer.Option(

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from headpatch.report.cuts import arrow
-from headpatch.report.tables import _table
+from headpatch.report.tables import plain_table
 
 if TYPE_CHECKING:
     import pandas
@@ -48,7 +48,7 @@ def _over_depth(named: "pandas.DataFrame", run: str, floor: float) -> Renderable
     here = named[named["run"] == run]
     edges = list(dict.fromkeys(here["edge"]))
     title = f"Run {run} the object: effect by window of layers (logits)"
-    table = _table("layers", *map(arrow, edges), title=title)
+    table = plain_table("layers", *map(arrow, edges), title=title)
     for layers, rows in here.groupby("layers", sort=False):
         effects = dict(zip(rows["edge"], rows["effect"], strict=True))
         table.add_row(str(layers), *(_effect(float(effects[edge]), floor) for edge in edges))
@@ -58,8 +58,17 @@ def _over_depth(named: "pandas.DataFrame", run: str, floor: float) -> Renderable
 def _in_full(shown: "pandas.DataFrame", floor: float, largest: bool) -> RenderableType:
     layers = bool(shown["layers"].astype(bool).all())
     title = "The window with the largest effect of each edge" if largest else "Every cut"
-    table = _table("from → to", "run", "layers" if layers else "heads", "LD", "effect", "norm.",
-                   "random tokens", "answer", title=title)  # fmt: skip
+    table = plain_table(
+        "from → to",
+        "run",
+        "layers" if layers else "heads",
+        "LD",
+        "effect",
+        "norm.",
+        "random tokens",
+        "answer",
+        title=title,
+    )
     for row in shown.to_dict("records"):
         flipped = row["answer_before"] != row["answer_after"]
         heads = str(row["heads"])

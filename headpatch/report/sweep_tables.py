@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headpatch.report.tables import _table
+from headpatch.report.tables import plain_table
 
 _CAUTION = (
     "One pair and one model: this describes the pair, it tests nothing. Heads are not independent "
@@ -43,7 +43,7 @@ def _top_of(direction: str, rows: Sequence[Mapping[str, Any]]) -> RenderableType
     kinds = [first, *(kind for kind in rows[0]["normalized"] if kind != first)]
     question = {"noising": "necessary?", "denoising": "sufficient?"}[direction]
     ranked = any(row["attention_rank"] is not None for row in rows)
-    table = _table(
+    table = plain_table(
         "",
         "heads",
         "effect",
@@ -101,7 +101,7 @@ def model(facts: Mapping[str, Any], seconds: float) -> RenderableType:
         + ("" if facts["valid"] else ": the answers do not flip, no valid study"),
         "one forward pass": f"{seconds:.3g} s",
     }
-    table = _table("", "", title="Model and prompt")
+    table = plain_table("", "", title="Model and prompt")
     table.show_header = False
     table.columns[1].no_wrap = False
     table.columns[1].overflow = "fold"
@@ -120,7 +120,7 @@ def scopes(found: Mapping[str, Mapping[str, Any] | str], ways: int) -> Renderabl
     ways
         Kinds × directions of the study's sweep.
     """
-    table = _table(
+    table = plain_table(
         "positions",
         "tokens",
         "widening pass",

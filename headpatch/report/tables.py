@@ -22,7 +22,9 @@ _WRAPPED = 20  # least width of a column that wraps
 
 def answers(question: str, runs: Mapping[str, tuple[str, float]]) -> RenderableType:
     """Show what the model says of each picture, and its LD."""
-    table = _table("", "answer", "LD (logits)", title=f"Question: {question}", wrapped="answer")
+    table = plain_table(
+        "", "answer", "LD (logits)", title=f"Question: {question}", wrapped="answer"
+    )
     for run, (answer, ld) in runs.items():
         table.add_row(run, Text(answer), f"{ld:+.3f}")
     return table
@@ -30,7 +32,7 @@ def answers(question: str, runs: Mapping[str, tuple[str, float]]) -> RenderableT
 
 def top_heads(heads: Sequence[Mapping[str, int | float]]) -> RenderableType:
     """Show the ranking's first heads as the seed does, and their raw mass."""
-    table = _table(
+    table = plain_table(
         "Rank",
         "Layer",
         "Head",
@@ -62,7 +64,7 @@ def layers(layer_counts: Any, top: int) -> str:  # a tensor, read as a list
 
 def quadrants(spatial: Mapping[str, Any]) -> RenderableType:
     """Show where attention falls, mean over all heads."""
-    table = _table(
+    table = plain_table(
         "Quadrant",
         "With",
         "Without",
@@ -83,7 +85,7 @@ def quadrants(spatial: Mapping[str, Any]) -> RenderableType:
 
 def vision(spatial: Mapping[str, Any]) -> RenderableType:
     """Show the vision layers whose attention to the region differs most."""
-    table = _table(
+    table = plain_table(
         "Layer",
         "With",
         "Without",
@@ -111,7 +113,7 @@ def vision(spatial: Mapping[str, Any]) -> RenderableType:
 
 def divergences(spatial: Mapping[str, Any]) -> RenderableType:
     """Show the overall divergence, and the layers of each tower where it is largest."""
-    table = _table(
+    table = plain_table(
         "Attention of",
         "KL (nats)",
         "JS (nats)",
@@ -150,7 +152,7 @@ def effects(named: "pandas.DataFrame", floor: float) -> RenderableType:
 
 
 def _effects_of(heads: str, rows: "pandas.DataFrame", floor: float) -> RenderableType:
-    table = _table(
+    table = plain_table(
         "kind",
         "direction",
         "LD",
@@ -194,7 +196,7 @@ def expected(
     published: Expected, heads: Sequence[Mapping[str, int | float]], spatial: Mapping[str, Any]
 ) -> RenderableType:
     """Show published figures beside what was measured."""
-    table = _table("Figure", "Published", "Measured", title=f"Published by {published.source}")
+    table = plain_table("Figure", "Published", "Measured", title=f"Published by {published.source}")
     measured = {(row["layer"], row["head"]): row for row in heads}
     for one in published.heads:
         found = measured.get((one.layer, one.head))
@@ -260,7 +262,8 @@ class _Whole(Table):
         yield from super().__rich_console__(console, options.update(width=wide))
 
 
-def _table(*columns: str, title: str, wrapped: str = "") -> Table:
+def plain_table(*columns: str, title: str, wrapped: str = "") -> Table:
+    """Return an empty table that keeps its figures whole; only column `wrapped` may wrap."""
     table = _Whole(
         title=escape(title),
         title_justify="left",
