@@ -21,7 +21,7 @@ ANNOUNCE = echo "installing into $(VENV): about a minute, longer where torch com
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean attention_data
+.PHONY: help demo test lint docs format clean attention_data
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,12 +45,15 @@ lint: $(VENV)/dev.stamp ## style, types and the import contracts
 	$(BIN)/mypy --strict headpatch
 	$(BIN)/lint-imports
 
+docs: $(VENV)/docs.stamp ## build the documentation into site/; a broken link fails
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs site
+
 format: $(VENV)/dev.stamp ## let ruff mend what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean: ## remove the environment, the caches and the demo's files
-	rm -rf $(VENV) demo_output build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) demo_output build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is newer than what it was installed from, so a second call installs nothing.
@@ -70,6 +73,11 @@ $(VENV)/run.stamp: $(VENV)/venv.stamp $(INPUTS)
 $(VENV)/test.stamp: $(VENV)/venv.stamp $(INPUTS)
 	@$(ANNOUNCE)
 	$(INSTALL) '.[test]'
+	@touch $(VENV)/run.stamp $@
+
+$(VENV)/docs.stamp: $(VENV)/venv.stamp $(INPUTS)
+	@$(ANNOUNCE)
+	$(INSTALL) '.[docs]'
 	@touch $(VENV)/run.stamp $@
 
 $(VENV)/dev.stamp: $(VENV)/venv.stamp $(INPUTS)
