@@ -11,7 +11,7 @@ from headpatch.analyses.session import Session, intervene
 from headpatch.engine.generate import decode
 from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import OnProgress, Outcome, ZMeans
-from headpatch.heads import Head, HeadSet
+from headpatch.heads import Grid, Head, HeadSet
 from headpatch.measures.logits import normalized_effect
 from headpatch.measures.stats import rank_of, spread
 
@@ -109,7 +109,11 @@ def random_sets(session: Session, members: HeadSet, count: int, seed: int) -> li
     A layer with too few other heads gives fewer sets; each is different. The draw depends on the
     seed and the set alone, not on what else was asked.
     """
-    grid = session.vlm.lm.grid
+    return random_sets_of(session.vlm.lm.grid, members, count, seed)
+
+
+def random_sets_of(grid: Grid, members: HeadSet, count: int, seed: int) -> list[HeadSet]:
+    """Draw the sets of `random_sets` among the heads of a grid."""
     wanted: dict[int, int] = {}
     for head in members:
         wanted[head.layer] = wanted.get(head.layer, 0) + 1

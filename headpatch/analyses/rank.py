@@ -4,6 +4,7 @@ Everything here is correlational. Attention is read at the answer position (lang
 for the class token and the mean patch query (vision tower).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 Saved: TypeAlias = dict[str, Any]
 """Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
 
+MASSES = ("diff", "with", "without", "diff_raw", "with_raw", "without_raw")
+"""Figures of a head: share of the image attention that the region gets, and (raw) of all of it."""
 _KEPT_PIXELS = 672  # longest side of the pictures kept beside the results
 
 
@@ -78,7 +81,7 @@ def rank(session: Session) -> Ranking:
     per_head = _per_head(rows, mask, top)
     answers = generate(session.vlm, session.prompt)
     return Ranking(
-        columns=_columns(per_head),
+        columns=columns_of({name: per_head[name] for name in MASSES}),
         per_head=_tensors(per_head),
         spatial=_tensors(_spatial(session, rows, mask)),
         with_run=_run(session, WITH, answers[WITH]),
@@ -97,6 +100,11 @@ def differences(session: Session) -> Float[np.ndarray, "layers heads"]:
     """Return how much more of its image attention each head gives the region with the object."""
     shares = spatial.normalized_mass(_image_rows(session), session.region_tokens)
     return np.asarray(shares[WITH] - shares[WITHOUT])
+
+
+def masses(session: Session) -> dict[str, Float[np.ndarray, "layers heads"]]:
+    """Return each head's attention mass on the region in both runs: the figures of `MASSES`."""
+    return _masses(_image_rows(session), session.region_tokens)
 
 
 def ranks(diff: Float[np.ndarray, "layers heads"]) -> Int[np.ndarray, "layers heads"]:
@@ -120,29 +128,40 @@ def _descending(values: Float[np.ndarray, "layers heads"]) -> list[int]:
 def _per_head(
     rows: Float[np.ndarray, "runs layers heads tokens"], mask: Bool[np.ndarray, " tokens"], top: int
 ) -> Saved:
-    normalized, raw = spatial.normalized_mass(rows, mask), spatial.mass(rows, mask)
-    diff = normalized[WITH] - normalized[WITHOUT]
-    by_diff = _descending(diff)
-    layers, heads = diff.shape
+    found = _masses(rows, mask)
+    by_diff = _descending(found["diff"])
+    layers, heads = found["diff"].shape
     return {
-        "with": normalized[WITH],
-        "without": normalized[WITHOUT],
-        "diff": diff,
-        "with_raw": raw[WITH],
-        "without_raw": raw[WITHOUT],
-        "diff_raw": raw[WITH] - raw[WITHOUT],
-        "rank": ranks(diff),
+        **found,
+        "rank": ranks(found["diff"]),
         "layer_counts": np.bincount(np.array(by_diff[:top]) // heads, minlength=layers),
         "top": top,
     }
 
 
-def _columns(per_head: Saved) -> dict[str, list[int | float]]:
-    by_rank = per_head["rank"].ravel().argsort()
-    layer, head = np.divmod(by_rank, per_head["rank"].shape[1])
-    columns = {"rank": per_head["rank"].ravel()[by_rank], "layer": layer, "head": head}
-    for name in ("diff", "with", "without", "diff_raw", "with_raw", "without_raw"):
-        columns[name] = per_head[name].ravel()[by_rank]
+def _masses(
+    rows: Float[np.ndarray, "runs layers heads tokens"], mask: Bool[np.ndarray, " tokens"]
+) -> dict[str, Float[np.ndarray, "layers heads"]]:
+    normalized, raw = spatial.normalized_mass(rows, mask), spatial.mass(rows, mask)
+    return {
+        "diff": normalized[WITH] - normalized[WITHOUT],
+        "with": normalized[WITH],
+        "without": normalized[WITHOUT],
+        "diff_raw": raw[WITH] - raw[WITHOUT],
+        "with_raw": raw[WITH],
+        "without_raw": raw[WITHOUT],
+    }
+
+
+def columns_of(
+    figures: Mapping[str, Float[np.ndarray, "layers heads"]],
+) -> dict[str, list[int | float]]:
+    """List every head, the largest ``diff`` first: rank, layer, head and its figures."""
+    rank = ranks(figures["diff"])
+    by_rank = rank.ravel().argsort()
+    layer, head = np.divmod(by_rank, rank.shape[1])
+    columns = {"rank": rank.ravel()[by_rank], "layer": layer, "head": head}
+    columns |= {name: values.ravel()[by_rank] for name, values in figures.items()}
     return {name: values.tolist() for name, values in columns.items()}
 
 

@@ -1,7 +1,7 @@
 """What every analysis of one pair starts from: the model, the pair and its two untouched runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool
@@ -14,6 +14,7 @@ from headpatch.engine.patching import (
     OnOutcome,
     OnProgress,
     Outcome,
+    Read,
     ZMeans,
     patch,
     run_pair,
@@ -96,7 +97,37 @@ def open_session(
         If the study's input is bad, or its two answers do not differ (see `Study.force`).
     """
     pair = study.pair()  # bad pictures are refused before the model loads
-    vlm = vlm or load(study.model, study.device, study.dtype, study.device_map, study.quantize)
+    vlm = vlm or model_of(study)
+    session = run_both(study, vlm, pair, positions)
+    if not session.valid and not study.force:
+        yes, no = study.answers
+        raise InputError(
+            "--question",
+            f"the model's two answers do not flip: LD_with = {session.base.ld_with:+.3f}, "
+            f"LD_without = {session.base.ld_without:+.3f}",
+            f"LD_with > 0 > LD_without ({yes} with the object, {no} without it)",
+            "Change the question or the pictures, or use --force to run it marked as invalid.",
+        )
+    if positions is None:
+        return session
+    return replace(session, fast=check(vlm, session.base, positions))
+
+
+def model_of(study: Study) -> VLM:
+    """Load the study's model."""
+    return load(study.model, study.device, study.dtype, study.device_map, study.quantize)
+
+
+def run_both(study: Study, vlm: VLM, pair: Pair, positions: Positions | None = None) -> Session:
+    """Run both pictures of a pair, whether or not the answers flip.
+
+    The session's `fast` is not filled in.
+
+    Parameters
+    ----------
+    positions
+        As in `open_session`.
+    """
     prompt = encode(
         vlm, [pair.with_image, pair.without_image], pair.question, study.answers, study.prompt
     )
@@ -105,18 +136,7 @@ def open_session(
         suffix = suffix_start(prompt.spans, positions)
         keep = Keep(lm_rows=True, z=("lm",), suffix=suffix)
     base = run_pair(vlm, prompt, keep, exact=positions is not None)
-    valid = base.ld_with > 0 > base.ld_without
-    if not valid and not study.force:
-        yes, no = study.answers
-        raise InputError(
-            "--question",
-            f"the model's two answers do not flip: LD_with = {base.ld_with:+.3f}, "
-            f"LD_without = {base.ld_without:+.3f}",
-            f"LD_with > 0 > LD_without ({yes} with the object, {no} without it)",
-            "Change the question or the pictures, or use --force to run it marked as invalid.",
-        )
-    fast = check(vlm, base, positions) if positions is not None else None
-    return Session(study, vlm, pair, base, valid, fast)
+    return Session(study, vlm, pair, base, base.ld_with > 0 > base.ld_without)
 
 
 def intervene(
@@ -126,6 +146,7 @@ def intervene(
     on_progress: OnProgress | None = None,
     on_outcome: OnOutcome | None = None,
     rows: int | None = None,
+    read: Read | None = None,
 ) -> list[Outcome]:
     """Run interventions by widening passes where they are exact for the model, else plainly.
 
@@ -136,6 +157,6 @@ def intervene(
     """
     vlm, base = session.vlm, session.base
     if session.widens:
-        return widen(vlm, base, interventions, means, rows, on_progress, on_outcome)
+        return widen(vlm, base, interventions, means, rows, on_progress, on_outcome, read)
     batch = PLAIN_BATCH if rows is None else rows + 1
-    return patch(vlm, base, interventions, means, batch, on_progress, on_outcome)
+    return patch(vlm, base, interventions, means, batch, on_progress, on_outcome, read)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from headpatch.cli import many
 from headpatch.cli.app import app
 from headpatch.cli.options import (
     Config,
@@ -19,8 +20,10 @@ from headpatch.cli.options import (
     Force,
     Json,
     Kinds,
+    Limit,
     Model,
     Out,
+    Pairs,
     Quantize,
     Question,
     RegionName,
@@ -68,7 +71,8 @@ def ablate(
         typer.Option(
             "--reference",
             parser=whole,
-            help="Drawn pairs over which kind `mean` averages z; 0: this pair alone.",
+            help="Drawn pairs over which kind `mean` averages z; 0: this pair alone. With --pairs, "
+            "used only where questions differ in length and --positions is not answer.",
             metavar="N",
         ),
     ] = None,
@@ -78,6 +82,8 @@ def ablate(
     without_image: Without = None,
     question: Question = None,
     region: RegionName = None,
+    pairs: Pairs = None,
+    limit: Limit = None,
     out: Out = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -94,7 +100,16 @@ def ablate(
     and denoising (is it sufficient?); beside random heads of the same layers and the noise
     floor. Writes effects.csv, head_effects.png and run.yaml.
 
-    Example: `headpatch ablate --heads 24.17,23.20`
+    With `--pairs`: on every pair of a dataset that passes the gate (both answers right). Kind
+    `mean` is then the mean over the dataset. Writes effects.csv (a row for each pair),
+    effects_mean.csv (means with bootstrap intervals over pairs), gate.csv (the LDs of every pair),
+    the figure and run.yaml.
+
+    Examples
+    --------
+    `headpatch ablate --heads 24.17,23.20`
+
+    `headpatch ablate --heads top:3 --pairs pairs` (after `headpatch pairs --n 20`)
     """
     study = study_from(
         context,
@@ -109,6 +124,9 @@ def ablate(
     )
     selection = Selection.parse(study.ablate.heads)
     folder = output_folder(study)
+    if study.pairs.manifest is not None:
+        many.ablate(study, folder, as_json)
+        return
     from headpatch import results
     from headpatch.analyses import ablate as analysis
     from headpatch.analyses.rank import order

@@ -1,11 +1,13 @@
 """The flags that every verb takes, and how flags become a study."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from headpatch.errors import InputError
 from headpatch.study import Study
 
 if TYPE_CHECKING:
@@ -75,6 +77,15 @@ Directions = Annotated[
         metavar="DIRECTIONS",
     ),
 ]
+Pairs = Annotated[
+    Path | None,
+    typer.Option(
+        "--pairs",
+        help="Run a dataset of pairs instead of one: its manifest (CSV), or its folder; "
+        "`headpatch pairs` draws one.",
+        metavar="FILE|DIR",
+    ),
+]
 DeviceMap = Annotated[
     str | None,
     typer.Option(
@@ -99,6 +110,15 @@ def whole(text: str) -> int:
         raise typer.BadParameter(f"{text!r}; expected a whole number") from None
 
 
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        parser=whole,
+        help="At most so many pairs of the dataset, drawn by the seed.",
+        metavar="N",
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option("--seed", parser=whole, help="Seed of every random draw.", metavar="N"),
@@ -127,6 +147,8 @@ _COMMON = {
     "quantize": "quantize",
     "seed": "seed",
     "force": "force",
+    "pairs": "pairs.manifest",
+    "limit": "pairs.limit",
 }
 
 
@@ -144,7 +166,34 @@ def study_from(context: Context, own: Mapping[str, str], **listed: str) -> Study
         value = context.params.get(name)
         if isinstance(value, Path):
             value = str(value)
-        if name in listed and value is not None:
+        if isinstance(value, list | tuple):  # a flag that may be given several times
+            value = tuple(value) or None
+        if name in listed and isinstance(value, str):
             value = tuple(part.strip() for part in value.split(","))
         flags[key] = value
-    return Study.make(context.params["config"], flags)
+    study = Study.make(context.params["config"], flags)
+    _check_pairs(context, study)
+    return study
+
+
+def _check_pairs(context: Context, study: Study) -> None:
+    """Refuse flags that a dataset leaves no room for; say so if the verb runs one pair only."""
+    given, dataset = context.params, study.pairs.manifest
+    if "pairs" not in given:
+        if dataset is not None:
+            print(
+                f"headpatch: {context.info_name} runs one pair: the study's own, not the dataset "
+                f"{dataset}",
+                file=sys.stderr,
+            )
+        return
+    if dataset is None and given.get("limit") is not None:
+        raise InputError("--limit", "no dataset to take pairs from", "--pairs as well")
+    for name, flag in (("with_image", "with"), ("question", "question"), ("region", "region")):
+        if dataset is not None and given.get(name) is not None:
+            raise InputError(
+                f"--pairs, --{flag}",
+                "both of them",
+                "one of them",
+                "A dataset names the pictures, question and region of each pair itself.",
+            )

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from headpatch.cli import many
 from headpatch.cli.app import app
 from headpatch.cli.options import (
     Config,
@@ -15,8 +16,10 @@ from headpatch.cli.options import (
     Dtype,
     Force,
     Json,
+    Limit,
     Model,
     Out,
+    Pairs,
     Quantize,
     Question,
     RegionName,
@@ -44,6 +47,8 @@ def rank(
             "--top", parser=whole, help="Heads listed, drawn and counted by layer.", metavar="N"
         ),
     ] = None,
+    pairs: Pairs = None,
+    limit: Limit = None,
     out: Out = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -59,11 +64,22 @@ def rank(
     Correlational: it shows where heads look, not what they do (that is `headpatch ablate`).
     Writes heads.csv, four .pt files, five figures and run.yaml.
 
-    Example: `headpatch rank --with 1.jpg --without 2.jpg --region top-left
+    With `--pairs`: means over a dataset of pairs, with bootstrap intervals over pairs. Pairs whose
+    two answers are not both right are listed and left out. Writes heads.csv, gate.csv (the LDs of
+    every pair), a figure and run.yaml.
+
+    Examples
+    --------
+    `headpatch rank --with 1.jpg --without 2.jpg --region top-left
     --question "Is there anything in the top left corner?"`
+
+    `headpatch rank --pairs pairs` (after `headpatch pairs --n 20`)
     """
     study = study_from(context, {"top": "rank.top"})
     folder = output_folder(study)
+    if study.pairs.manifest is not None:
+        many.rank(study, folder, as_json)
+        return
     from headpatch import results
     from headpatch.analyses import rank as analysis
     from headpatch.analyses.session import open_session

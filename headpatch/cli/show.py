@@ -55,6 +55,11 @@ def print_json(session: "Session", folder: Path, names: list[str], **more: Any) 
         **more,
         "files": [str(folder / name) for name in names],
     }
+    print_object(content)
+
+
+def print_object(content: dict[str, Any]) -> None:
+    """Print one JSON object on one line."""
     print(json.dumps(plain(content), ensure_ascii=False, allow_nan=False))
 
 

@@ -1,11 +1,14 @@
 """Draw the figures of a run from what it saved. No model is run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from headpatch.report import plots
+from headpatch.report import combinations, means, paths, plots
+from headpatch.report.faithfulness import faithfulness_curves
+from headpatch.report.verdicts import verdict_map
 from headpatch.results import read_table, read_tensors
 
 
@@ -58,6 +61,75 @@ def draw_cuts(folder: Path, question: str, region: str, valid: bool = True) -> N
     cuts = read_table(folder / "cuts.csv")
     question = _asked(question, valid)
     plots.cut_effects(cuts, folder / "cuts.png", question=question, region=region)
+
+
+def draw_ranked_pairs(
+    folder: Path, top: int, level: float, question: str, region: str, valid: bool = True
+) -> None:
+    """Draw the ranking that `rank` over a dataset wrote to `folder`."""
+    means.mean_attention(
+        read_table(folder / "heads.csv"),
+        folder / "top_different_heads.png",
+        top,
+        level=level,
+        question=_asked(question, valid),
+        region=region,
+    )
+
+
+def draw_mean_effects(
+    folder: Path, name: str, level: float, question: str, region: str, valid: bool = True
+) -> None:
+    """Draw the means over pairs that a run over a dataset wrote to `folder`."""
+    means.mean_effects(
+        read_table(folder / "effects_mean.csv"),
+        folder / name,
+        level=level,
+        question=_asked(question, valid),
+        region=region,
+    )
+
+
+def draw_verdict(
+    folder: Path,
+    delta: float,
+    level: float,
+    failed_nulls: Sequence[str],
+    question: str,
+    region: str,
+    valid: bool = True,
+) -> None:
+    """Draw both figures of the verdict that was written to `folder`."""
+    words = {"question": _asked(question, valid), "region": region}
+    if failed_nulls:
+        words["question"] += f" (A NULL FAILED: {', '.join(failed_nulls)})"
+    curves = read_table(folder / "faithfulness.csv")
+    verdict_map(
+        read_table(folder / "verdicts.csv"),
+        folder / "verdict.png",
+        delta=delta,
+        level=level,
+        pairs=int(curves["pairs"].iloc[0]),
+        **words,
+    )
+    faithfulness_curves(curves, folder / "faithfulness.png", level=level, **words)
+
+
+def draw_combinations(folder: Path, question: str, region: str, valid: bool = True) -> None:
+    """Draw the interactions that `combine` wrote to `folder`."""
+    combinations.combination_maps(
+        read_table(folder / "combinations.csv"),
+        folder / "combinations.png",
+        question=_asked(question, valid),
+        region=region,
+    )
+
+
+def draw_path(folder: Path) -> None:
+    """Draw what `path` wrote to `folder`."""
+    saved = read_tensors(folder / "path.pt")
+    words = {"question": _asked(saved["question"], saved["valid"]), "region": saved["region_name"]}
+    paths.path_over_depth(saved, folder / "path.png", **words)
 
 
 def _asked(question: str, valid: bool) -> str:

@@ -65,13 +65,13 @@ def head_effects(
     """
     if missing := {"heads", "kind", "direction", "normalized", "role"} - set(effects.columns):
         raise ValueError(f"effects lack the columns {', '.join(sorted(missing))}")
-    table = effects.assign(row=_row_names(effects))
+    table = effects.assign(row=row_names(effects))
     subjects = table[table["role"].isin(["head", "joint"])]
     if subjects.empty:
         raise ValueError("effects hold no row with the role 'head' or 'joint'")
     rows, left_out = _choose_rows(subjects)
-    kinds = _in_order(subjects["kind"], KINDS)
-    directions = _in_order(subjects["direction"], DIRECTIONS)
+    kinds = in_order(subjects["kind"], KINDS)
+    directions = in_order(subjects["direction"], DIRECTIONS)
     floor = _noise_floor(table)
     pitch = 0.19 if len(rows) <= 20 else 0.14
     with drawing(path, 0.5 + (0.25 + pitch * max(len(rows), 3)) * len(directions)) as figure:
@@ -100,13 +100,13 @@ def head_effects(
 
 
 def _title(subjects: "pandas.DataFrame", shown: int, left_out: int) -> str:
-    where = ", ".join(_in_order(subjects["positions"], {})) if "positions" in subjects else ""
+    where = ", ".join(in_order(subjects["positions"], {})) if "positions" in subjects else ""
     title = "Effect of the intervention on the Yes/No answer"
     title += f"; z changed at: {where}" if where else ""
     return title + (f" ({shown} largest of {shown + left_out})" if left_out else "")
 
 
-def _row_names(effects: "pandas.DataFrame") -> "pandas.Series":
+def row_names(effects: "pandas.DataFrame") -> "pandas.Series":
     """Name the row of the figure that each row of the table belongs to."""
     names = effects["heads"].astype(str)
     count = names.str.count(r"\+") + 1
@@ -126,7 +126,8 @@ def _choose_rows(subjects: "pandas.DataFrame") -> tuple[list[str], int]:
     return [name for name in names if name in kept], len(names) - len(kept)
 
 
-def _in_order(values: "pandas.Series", known: Mapping[str, object]) -> list[str]:
+def in_order(values: "pandas.Series", known: Mapping[str, object]) -> list[str]:
+    """List the values that there are, the `known` ones first and in their order."""
     found = list(dict.fromkeys(values.astype(str)))
     return [name for name in known if name in found] + [n for n in found if n not in known]
 

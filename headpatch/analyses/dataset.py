@@ -1,0 +1,140 @@
+"""A study over many pairs: one session after the other, for the pairs that pass the gate."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from headpatch.analyses.session import Session, run_both
+from headpatch.engine.sweep import Check, check, suffix_start
+from headpatch.errors import InputError
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
+from headpatch.study import PairsOptions, Study
+
+_OF_THE_PAIR = ("--with, --without", "--question", "--region")  # what its row has, not a flag
+
+
+@dataclass(frozen=True)
+class Gated:
+    """How a pair did at the gate.
+
+    Attributes
+    ----------
+    ld_with, ld_without
+        Logit(Yes) - logit(No) of each run, untouched.
+    passed
+        Whether both answers are right and LD lies apart by the study's margin.
+    reason
+        Why it did not pass, in a few words; empty if it did.
+    """
+
+    entry: Entry
+    ld_with: float
+    ld_without: float
+    passed: bool
+    reason: str
+
+
+def study_of(study: Study, entry: Entry) -> Study:
+    """Return the study of one pair of a dataset: its pictures, question and region."""
+    return study.model_copy(
+        update={
+            "with_": str(entry.with_path),
+            "without": str(entry.without_path),
+            "question": entry.question,
+            "region": entry.region.name,
+            "pairs": PairsOptions(margin=study.pairs.margin, level=study.pairs.level),
+        }
+    )
+
+
+def gate(entry: Entry, session: Session) -> Gated:
+    """Judge a pair by its untouched runs."""
+    present, absent = session.base.ld_with, session.base.ld_without
+    yes, no = session.study.answers
+    wrong = []
+    if not present > 0:
+        wrong.append(f"{no} with the object")
+    if not absent < 0:
+        wrong.append(f"{yes} without it")
+    margin = session.study.pairs.margin
+    if not wrong and not present - absent >= margin:
+        wrong.append(f"LD apart by less than {margin:g}")
+    return Gated(entry, present, absent, not wrong, ", ".join(wrong))
+
+
+def sessions(
+    study: Study,
+    vlm: VLM,
+    entries: Sequence[Entry],
+    positions: Positions | None = None,
+    on_gate: Callable[[Gated], None] | None = None,
+) -> Iterator[Session]:
+    """Open the pairs of a dataset one after the other, those that pass the gate.
+
+    Each session's study is that of its pair, see `study_of`; its pair has the entry's name. Drop a
+    session before asking for the next: it keeps a model's caches. The widening pass is compared
+    with the plain path once for each length of prompt and of suffix, on the first such pair.
+
+    Parameters
+    ----------
+    positions
+        Where heads are to be changed; None if none are.
+    on_gate
+        Called with every pair, in order, whether or not it passed.
+
+    Raises
+    ------
+    InputError
+        If a pair cannot be read or asked, or none passes (after `on_gate` was called with each).
+        With the study's `force`, those that do not pass are opened too.
+    """
+    checked: dict[tuple[int, int], Check] = {}
+    failed: list[Gated] = []
+    for entry in entries:
+        session = _run(study_of(study, entry), vlm, entry, positions)
+        found = gate(entry, session)
+        if on_gate:
+            on_gate(found)
+        if not found.passed:
+            failed.append(found)
+            if not study.force:
+                continue
+        if positions is not None:
+            spans = session.prompt.spans
+            key = (spans.length, suffix_start(spans, positions))
+            if key not in checked:
+                checked[key] = check(vlm, session.base, positions)
+            session = replace(session, fast=checked[key])
+        yield session
+        del session  # its caches go before the next pair's are made
+    if failed and len(failed) == len(entries) and not study.force:
+        raise none_passed(failed)
+
+
+def _run(study: Study, vlm: VLM, entry: Entry, positions: Positions | None) -> Session:
+    """Run a pair; what is wrong with it is said of its row."""
+    try:
+        session = run_both(study, vlm, entry.pair(), positions)
+        if len(session.prompt.patches.boxes):
+            session.region_tokens  # noqa: B018  a region without any is refused here
+    except InputError as error:
+        if error.argument not in _OF_THE_PAIR:
+            raise
+        column = error.argument.replace("--", "")
+        where = f"{entry.where}, {column}"
+        raise InputError(where, error.found, error.expected, error.hint) from None
+    return session
+
+
+def none_passed(failed: Sequence[Gated]) -> InputError:
+    """Say that no pair passed the gate, and what the first was like."""
+    first = failed[0]
+    return InputError(
+        "--pairs",
+        f"none of {len(failed)} pairs passes the gate (line {first.entry.line}: LD_with = "
+        f"{first.ld_with:+.3f}, LD_without = {first.ld_without:+.3f}: {first.reason})",
+        "a pair with LD_with > 0 > LD_without, apart by the margin",
+        "Try other questions, set pairs.margin lower, or use --force to run them marked as "
+        "invalid.",
+    )

@@ -1,0 +1,200 @@
+"""Tables about a dataset of pairs, and of means over it, for a terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from headpatch.report.tables import plain_table
+
+if TYPE_CHECKING:
+    import pandas
+
+_FAILED = 10  # pairs that failed the gate, listed on a terminal
+
+
+def design(counts: Mapping[str, Mapping[str, int]]) -> RenderableType:
+    """Show how often each level of each factor comes up.
+
+    Parameters
+    ----------
+    counts
+        By factor and level.
+    """
+    table = plain_table("factor", "levels (pairs)", title="Design", wrapped="levels (pairs)")
+    for factor, levels in counts.items():
+        table.add_row(factor, ", ".join(f"{level} ({count})" for level, count in levels.items()))
+    return table
+
+
+def gate(columns: Mapping[str, Sequence[Any]], margin: float) -> RenderableType:
+    """Say how many pairs passed, and list those that did not, with their LD.
+
+    Parameters
+    ----------
+    columns
+        Of ``gate.csv``.
+    margin
+        Logits by which a pair's LDs must lie apart.
+    """
+    total, passed = len(columns["passed"]), sum(columns["passed"])
+    words = Text(
+        f"Gate: {passed:,} of {total:,} pairs pass ({passed / total:.1%}): both answers right, LD "
+        f"at least {margin:g} logits apart."
+    )
+    failed = [index for index, good in enumerate(columns["passed"]) if not good]
+    if not failed:
+        return words
+    table = plain_table("pair", "line", "LD with", "LD without", "", title="Pairs that failed")
+    for index in failed[:_FAILED]:
+        table.add_row(
+            Text(columns["pair"][index]),
+            str(columns["line"][index]),
+            f"{columns['ld_with'][index]:+.3f}",
+            f"{columns['ld_without'][index]:+.3f}",
+            columns["reason"][index],
+        )
+    parts: list[RenderableType] = [words, table]
+    if len(failed) > _FAILED:
+        parts.append(Text(f"and {len(failed) - _FAILED:,} more: see gate.csv"))
+    return Group(*parts)
+
+
+def top_heads(heads: Sequence[Mapping[str, int | float]], level: float) -> RenderableType:
+    """Show the first heads of a ranking over pairs.
+
+    Parameters
+    ----------
+    heads
+        Rows of ``heads.csv``.
+    level
+        Coverage of the intervals.
+    """
+    table = plain_table(
+        "Rank",
+        "Layer",
+        "Head",
+        "Diff",
+        f"{level:.0%} interval",
+        "With",
+        "Without",
+        "raw diff",
+        f"{level:.0%} interval",
+        title="Attention to the region from the answer position, mean over pairs\n"
+        "(share of the image attention; raw: of all attention)",
+    )
+    for row in heads:
+        table.add_row(
+            *(f"{row[name]:.0f}" for name in ("rank", "layer", "head")),
+            f"{row['diff']:+.4f}",
+            _interval(row, "diff"),
+            f"{row['with']:.4f}",
+            f"{row['without']:.4f}",
+            f"{row['diff_raw']:+.4f}",
+            _interval(row, "diff_raw"),
+        )
+    return table
+
+
+def effects(means: "pandas.DataFrame", level: float, floor: float) -> RenderableType:
+    """Show mean effects over pairs: a table a head or set.
+
+    Parameters
+    ----------
+    means
+        ``effects_mean.csv``.
+    level
+        Coverage of the intervals.
+    floor
+        Noise floor, in logits.
+    """
+    parts: list[RenderableType] = []
+    for heads, rows in means.groupby("heads", sort=False):
+        table = plain_table(
+            "kind",
+            "direction",
+            "effect",
+            "norm.",
+            f"{level:.0%} interval",
+            "random heads",
+            "answer changed",
+            title=f"{'heads' if '+' in str(heads) else 'head'} {heads}",
+        )
+        for row in rows.to_dict("records"):
+            table.add_row(row["kind"], row["direction"], *_figures(row, floor), _control(row),
+                          f"{row['answer_changed']:.0%}")  # fmt: skip
+        parts.append(table)
+    return Group(*parts, Text(_words(level, floor)))
+
+
+def top_effects(rows: Sequence[Mapping[str, Any]], level: float, floor: float) -> RenderableType:
+    """Show each direction's heads with the largest mean effects, beside their attention rank.
+
+    Parameters
+    ----------
+    rows
+        Of `headpatch.analyses.many.Sweeps.top`.
+    level, floor
+        Coverage of the intervals; noise floor in logits.
+    """
+    parts: list[RenderableType] = []
+    for direction in dict.fromkeys(row["direction"] for row in rows):
+        here = [row for row in rows if row["direction"] == direction]
+        ranked = any(row["attention_rank"] is not None for row in here)
+        question = {"noising": "necessary?", "denoising": "sufficient?"}[direction]
+        table = plain_table(
+            "#",
+            "heads",
+            "effect",
+            "norm.",
+            f"{level:.0%} interval",
+            "answer changed",
+            *["attention rank"] * ranked,
+            title=f"{direction} ({question}): largest mean effects of {here[0]['kind']}",
+            wrapped="heads" if max(len(row["heads"]) for row in here) > 30 else "",
+        )
+        for row in here:
+            rank = row["attention_rank"]
+            table.add_row(
+                str(row["place"]),
+                row["heads"],
+                *_figures(row, floor),
+                f"{row['answer_changed']:.0%}",
+                *["" if rank is None else str(rank)] * ranked,
+            )
+        parts.append(table)
+    caution = (
+        " The largest of many are listed, and the largest of many are partly lucky: `headpatch "
+        "verdict` picks heads on one half of the pairs and judges them on the other."
+    )
+    return Group(*parts, Text(_words(level, floor) + caution))
+
+
+def _figures(row: Mapping[Any, Any], floor: float) -> tuple[str, str, str]:
+    seen = abs(row["effect"]) > floor
+    share = row["normalized"]
+    return (
+        f"{row['effect']:+.4f}" if seen else f"({row['effect']:+.0e})",
+        "undefined" if math.isnan(share) else f"{share:+.4f}",
+        _interval(row, "normalized"),
+    )
+
+
+def _interval(row: Mapping[Any, Any], name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return "" if math.isnan(low) else f"{low:+.4f} to {high:+.4f}"
+
+
+def _control(row: Mapping[Any, Any]) -> str:
+    return "none" if math.isnan(row["control_mean"]) else f"{row['control_mean']:+.4f}"
+
+
+def _words(level: float, floor: float) -> str:
+    return (
+        "Means over pairs. effect: shift of LD in logits; norm.: as a share of the difference "
+        f"between a pair's runs (0 = nothing, 1 = all of it), with its {level:.0%} bootstrap "
+        "interval over pairs. In brackets: not above the noise floor, "
+        f"{floor:.1e} logits."
+    )

@@ -1,0 +1,194 @@
+"""Pairs at the gate: who passes is run with its own question, who does not is named."""
+
+import weakref
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from headpatch.analyses import dataset
+from headpatch.analyses.dataset import Gated, sessions
+from headpatch.analyses.rank import rank
+from headpatch.analyses.session import Session, open_session
+from headpatch.analyses.survey import MeanZ, Survey, survey
+from headpatch.engine.forward import Keep, forward
+from headpatch.errors import InputError
+from headpatch.models.prompt import encode
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Manifest
+from headpatch.pairs.pair import make_pair
+from headpatch.pairs.region import REGIONS
+from headpatch.study import Study
+from tests.datasets import noisy_pairs, planted_pairs
+from tests.planted import planted
+from tests.tiny import tiny_vlm
+
+SHORT, LONG = "is there a red square ?", "is there a red square in the image ?"
+
+
+@lru_cache
+def vlms() -> tuple[VLM, VLM]:
+    return planted().vlm, tiny_vlm()
+
+
+def study(**options: object) -> Study:
+    return Study.make(None, options)
+
+
+def opened(path: Path, vlm: VLM, **options: object) -> tuple[list[Session], list[Gated]]:
+    judged: list[Gated] = []
+    found = sessions(study(**options), vlm, Manifest.read(path).entries, "answer", judged.append)
+    return list(found), judged
+
+
+def test_each_session_is_that_of_its_pair_alone(tmp_path: Path) -> None:
+    path, (vlm, _) = planted_pairs(tmp_path), vlms()
+    found, judged = opened(path, vlm)
+    assert [one.pair.name for one in found] == ["p0", "p1", "p2", "p3"]
+    assert all(one.passed and not one.reason for one in judged)
+    for session, entry in zip(found, Manifest.read(path).entries, strict=True):
+        assert session.valid and session.widens
+        alone = open_session(session.study, vlm, "answer")
+        assert session.study.question == entry.question
+        assert session.pair.region == alone.pair.region == entry.region
+        assert (session.base.ld_with, session.base.ld_without) == (
+            alone.base.ld_with, alone.base.ld_without,
+        )  # fmt: skip
+
+
+def test_who_fails_is_not_run_but_named_with_both_lds(tmp_path: Path) -> None:
+    path, (vlm, _) = planted_pairs(tmp_path, swapped=[1]), vlms()
+    found, judged = opened(path, vlm)
+    assert [one.pair.name for one in found] == ["p0", "p2", "p3"]
+    assert [one.passed for one in judged] == [True, False, True, True]
+    (failed,) = [one for one in judged if not one.passed]
+    assert failed.reason == "No with the object, Yes without it"
+    assert failed.ld_with < 0 < failed.ld_without
+    passed = judged[0]
+    assert failed.ld_with == pytest.approx(passed.ld_without, abs=1e-4)
+
+
+def test_the_margin_is_the_distance_of_the_lds(tmp_path: Path) -> None:
+    path, (vlm, _) = planted_pairs(tmp_path, count=2), vlms()
+    _, judged = opened(path, vlm)
+    apart = min(one.ld_with - one.ld_without for one in judged)
+    assert len(opened(path, vlm, **{"pairs.margin": apart - 0.01})[0]) == 2
+    with pytest.raises(InputError, match=r"none of 2 pairs passes .*apart by less than"):
+        opened(path, vlm, **{"pairs.margin": apart + 0.01})
+
+
+def test_all_failing_is_an_error_after_all_were_judged(tmp_path: Path) -> None:
+    path, (vlm, _) = planted_pairs(tmp_path, swapped=[0, 1], count=2), vlms()
+    judged: list[Gated] = []
+    found = sessions(study(), vlm, Manifest.read(path).entries, on_gate=judged.append)
+    with pytest.raises(InputError, match=r"^--pairs: none of 2 pairs .*line 2: LD_with = -.* --f"):
+        list(found)
+    assert [one.passed for one in judged] == [False, False]
+
+
+def test_a_forced_study_runs_them_and_is_not_valid(tmp_path: Path) -> None:
+    path, (vlm, _) = planted_pairs(tmp_path, swapped=[0], count=2), vlms()
+    found, judged = opened(path, vlm, force=True)
+    assert [one.valid for one in found] == [one.passed for one in judged] == [False, True]
+
+
+def test_the_fast_path_is_checked_once_for_each_length_of_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, (_, vlm) = noisy_pairs(tmp_path, [SHORT, SHORT, LONG, SHORT, LONG]), vlms()
+    checked, check = [], dataset.check
+    monkeypatch.setattr(
+        dataset, "check", lambda *args: checked.append(args[1].prompt.spans.length) or check(*args)
+    )
+    found, _ = opened(path, vlm, force=True)
+    assert len(found) == 5
+    assert all(one.widens for one in found)
+    lengths = [one.prompt.spans.length for one in found]
+    assert checked == list(dict.fromkeys(lengths))
+    assert len(checked) == 2
+
+
+def test_a_session_is_gone_before_the_next_pair_is_run(tmp_path: Path) -> None:
+    path, (_, vlm) = noisy_pairs(tmp_path, [SHORT] * 3), vlms()
+    entries = Manifest.read(path).entries
+    opened_ones: list[weakref.ref[Session]] = []
+    alive = []
+
+    def judge(_: Gated) -> None:
+        alive.append(sum(one() is not None for one in opened_ones))
+
+    for session in sessions(study(force=True), vlm, entries, "answer", judge):
+        opened_ones.append(weakref.ref(session))
+        del session
+    assert alive == [0, 0, 0]
+    assert len(opened_ones) == 3
+
+
+def test_what_is_wrong_with_a_pair_is_said_of_its_line(tmp_path: Path) -> None:
+    path, (_, vlm) = noisy_pairs(tmp_path, [SHORT, "is <image> there ?"]), vlms()
+    with pytest.raises(InputError, match=r"manifest\.csv, line 3, question: it holds the image"):
+        opened(path, vlm, force=True)
+    text = path.read_text().replace("top-left", '"0,0,0.01,0.01"', 1)
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"manifest\.csv, line 2, region: .* no patch centre"):
+        opened(path, vlm, force=True)
+
+
+def surveyed(path: Path, vlm: VLM, positions: str | None = None, **options: object) -> Survey:
+    return survey(study(**options), vlm, Manifest.read(path).entries, positions)
+
+
+def test_a_survey_has_what_rank_finds_pair_by_pair(tmp_path: Path) -> None:
+    path, (vlm, _) = planted_pairs(tmp_path, swapped=[1]), vlms()
+    found = surveyed(path, vlm)
+    assert [one.name for one in found.entries] == ["p0", "p2", "p3"]
+    assert found.valid and not found.widens
+    assert surveyed(path, vlm, "answer").widens
+    for index, entry in enumerate(found.entries):
+        flags = {"with": str(entry.with_path), "without": str(entry.without_path)}
+        alone = Study.make(None, {**flags, "question": entry.question, "region": "top-left"})
+        per_head = rank(open_session(alone, vlm)).per_head
+        for name, values in found.masses.items():
+            np.testing.assert_allclose(values[index], per_head[name], atol=1e-6)
+    gate = found.gate_columns()
+    assert gate["passed"] == [True, False, True, True]
+    assert gate["place"] == ["(0, 0)", "(0, 1)", "(1, 0)", "(1, 1)"]
+
+
+def test_fewer_than_two_pairs_have_no_interval(tmp_path: Path) -> None:
+    path, (vlm, _) = planted_pairs(tmp_path, swapped=[1, 2, 3]), vlms()
+    with pytest.raises(InputError, match="1 of 4 pairs pass the gate; expected at least 2"):
+        surveyed(path, vlm)
+
+
+@pytest.mark.parametrize("positions", ["answer", "question", "all"])
+def test_mean_z_is_the_mean_over_both_runs_of_every_pair(tmp_path: Path, positions: str) -> None:
+    path, (_, vlm) = noisy_pairs(tmp_path, [SHORT] * 3), vlms()
+    found = surveyed(path, vlm, positions, force=True)
+    assert isinstance(found.reference, MeanZ)
+    entries = Manifest.read(path).entries
+    session, *_ = sessions(study(force=True), vlm, entries[:1], "answer")
+    means = found.reference.of(session)["lm"]
+    every = []
+    for entry in entries:
+        pair = make_pair(entry.with_path, entry.without_path, SHORT, REGIONS["top-left"])
+        prompt = encode(vlm, [pair.with_image, pair.without_image], SHORT)
+        every.append(forward(vlm, prompt, keep=Keep(z=("lm",)), exact=True).z["lm"])
+    for layer, mean in enumerate(means):
+        slow = torch.cat([z[layer] for z in every]).mean(0)
+        where = session.prompt.spans.positions(positions)
+        torch.testing.assert_close(mean[where], slow[where], atol=1e-6, rtol=0)
+
+
+def test_unequal_prompts_have_a_mean_at_the_answer_only(tmp_path: Path) -> None:
+    path, (_, vlm) = noisy_pairs(tmp_path, [SHORT, LONG]), vlms()
+    assert surveyed(path, vlm, "question", force=True).reference is None
+    found = surveyed(path, vlm, "answer", force=True)
+    assert found.reference is not None
+    opened_ones = list(sessions(study(force=True), vlm, found.entries, "answer"))
+    last = [one.base.trace.z["lm"][0][:, -1] for one in opened_ones]
+    slow = torch.cat(last).mean(0)
+    for session in opened_ones:
+        torch.testing.assert_close(found.reference.of(session)["lm"][0][-1], slow)

@@ -1,0 +1,204 @@
+"""Means over pairs are those of the pairs one by one, and planted heads come out as planted."""
+
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from headpatch.analyses import many
+from headpatch.analyses.ablate import ablate
+from headpatch.analyses.dataset import study_of
+from headpatch.analyses.reference import mean_z
+from headpatch.analyses.session import open_session
+from headpatch.analyses.survey import Survey, survey
+from headpatch.engine.patching import Outcome
+from headpatch.heads import Head, HeadSet
+from headpatch.measures.intervals import mean_interval
+from headpatch.pairs.manifest import Manifest
+from headpatch.study import Study
+from tests.datasets import noisy_pairs, planted_pairs
+from tests.planted import HEADS, SILENT, planted
+from tests.tiny import tiny_vlm
+
+QUESTIONS = ["is there a red square ?"] * 3
+LONGER = ["is there a red square in the image ?"]
+NOISY = Study.make(
+    None,
+    {
+        "force": True,
+        "sweep.reference": 0,
+        "ablate.reference": 0,
+        "ablate.controls": 2,
+        "sweep.noise": 2,
+        "pairs.resamples": 200,
+    },
+)
+_FOLDERS: list[TemporaryDirectory] = []
+CLOSE = 1e-4  # logits, of the planted circuit
+ROUNDING = 2e-5  # logits, between two float32 paths of a tiny model
+
+
+@lru_cache
+def noisy(questions: tuple[str, ...] = tuple(QUESTIONS)) -> Survey:
+    _FOLDERS.append(TemporaryDirectory())  # it stays as long as the survey does
+    path = noisy_pairs(Path(_FOLDERS[-1].name), questions)
+    return survey(NOISY, tiny_vlm(), Manifest.read(path).entries, "answer")
+
+
+def by_pair(found: Survey, column: str, heads: list[Head]) -> np.ndarray:
+    """The slow twin: each pair opened by itself, as its own study."""
+    values = []
+    for entry in found.entries:
+        session = open_session(study_of(NOISY, entry), tiny_vlm(), "answer")
+        assert found.reference is not None
+        values.append(ablate(session, heads, found.reference.of(session)).named[column])
+    return np.stack(values)
+
+
+def test_a_ranking_has_means_and_intervals_of_the_pairs() -> None:
+    found = noisy()
+    table = pd.DataFrame(many.rank(NOISY, found))
+    heads = found.masses["diff"][0].size
+    assert list(table["rank"]) == list(range(1, heads + 1))
+    assert table["diff"].is_monotonic_decreasing
+    assert set(table["pairs"]) == {3}
+    assert (table["diff_low"] <= table["diff"]).all() and (
+        table["diff"] <= table["diff_high"]
+    ).all()
+    for row in table.to_dict("records"):
+        each = found.masses["diff_raw"][:, row["layer"], row["head"]]
+        assert row["diff_raw"] == pytest.approx(each.mean())
+        slow = mean_interval(each[:, None], 0.95, 200, np.random.default_rng(0))
+        assert (row["diff_raw_low"], row["diff_raw_high"]) == pytest.approx(
+            (slow.low[0], slow.high[0])
+        )
+    first = found.order()[0]
+    assert (first.layer, first.head) == (table["layer"][0], table["head"][0])
+
+
+def test_ablation_means_are_those_of_each_pair_by_itself() -> None:
+    found, heads = noisy(), [Head(0, 1), Head(2, 3)]
+    seen = []
+    done = many.ablate(NOISY, tiny_vlm(), found, heads, lambda *one: seen.append(one))
+    for column in ("effect", "normalized", "control_mean"):
+        slow = by_pair(found, column, heads)
+        np.testing.assert_allclose(done.means[column], slow.mean(0), atol=ROUNDING)
+        assert (done.means[f"{column}_low"] <= done.means[column] + 1e-12).all()
+    changed = by_pair(found, "answer_after", heads) != by_pair(found, "answer_before", heads)
+    np.testing.assert_array_equal(done.means["answer_changed"], changed.mean(0))
+    assert set(done.means["pairs"]) == {3}
+    assert list(done.effects["pair"].unique()) == [entry.name for entry in found.entries]
+    assert seen[-1][0] == seen[-1][1]
+    assert [one for one, _ in seen] == sorted(one for one, _ in seen)
+    assert done.noise_floor < ROUNDING
+
+
+def test_a_sweep_has_the_ablations_numbers_for_every_head() -> None:
+    found = noisy()
+    planned, swept = [], []
+    done = many.sweep(
+        NOISY, tiny_vlm(), found, None, None, lambda *one: planned.append(one), swept.append
+    )
+    heads = [Head(0, 1), Head(2, 3)]
+    slow = many.ablate(NOISY, tiny_vlm(), found, heads).means
+    single = slow[slow["role"] == "head"].set_index(["heads", "kind", "direction"])
+    mine = done.means.set_index(["heads", "kind", "direction"]).loc[single.index]
+    for column in ("effect", "normalized"):
+        np.testing.assert_allclose(mine[column], single[column], atol=ROUNDING)
+    assert len(planned) == len(swept) == 3
+    for way, values in done.saved["normalized"].items():
+        each = done.saved["normalized_by_pair"][way]
+        assert each.shape == (3, *values.shape)
+        np.testing.assert_allclose(each.mean(0), values, atol=1e-5)
+        np.testing.assert_allclose(
+            each, np.stack([one.saved["normalized"][way] for one in swept]), atol=1e-5
+        )
+        assert (done.saved["normalized_low"][way] <= done.saved["normalized_high"][way]).all()
+
+
+def test_finished_pairs_are_taken_as_they_are() -> None:
+    class Kept:
+        def __init__(self) -> None:
+            self.rows: dict[str, dict[object, Outcome]] = {}
+            self.added = 0
+
+        def finished(self, pair: str):
+            return dict(self.rows.get(pair, {}))
+
+        def writing(self, pair: str):
+            from contextlib import contextmanager
+
+            @contextmanager
+            def add():
+                def keep(outcome: Outcome) -> None:
+                    self.added += 1
+                    self.rows.setdefault(pair, {})[outcome.intervention] = outcome
+
+                yield keep
+
+            return add()
+
+    found, kept = noisy(), Kept()
+    sets = [HeadSet.parse("0.1+1.2"), HeadSet.parse("2.0")]
+    once = many.sweep(NOISY, tiny_vlm(), found, sets, keeper=kept)
+    rows, kept.added = kept.added, 0
+    del kept.rows[found.entries[-1].name]
+    again = many.sweep(NOISY, tiny_vlm(), found, sets, keeper=kept)
+    pd.testing.assert_frame_equal(once.means, again.means)
+    assert kept.added == rows / 3
+    assert once.means["attention_rank"].tolist()[0] is None
+    assert once.saved["heads"] == ["0.1+1.2", "2.0"]
+    assert [one["place"] for one in once.top(5)] == [1, 2, 1, 2]
+
+
+def test_prompts_of_unequal_length_run_too() -> None:
+    found = noisy((*QUESTIONS[:1], *LONGER))
+    done = many.ablate(NOISY, tiny_vlm(), found, [Head(1, 1)])
+    assert np.isfinite(done.means["normalized"]).all()
+
+
+def test_where_there_is_no_mean_over_the_dataset_each_pair_has_its_own() -> None:
+    """Away from the answer, positions of unequal prompts do not correspond."""
+    changes = {"positions": "question", "kinds": ("mean",), "controls": 0}
+    study = NOISY.model_copy(update={"ablate": NOISY.ablate.model_copy(update=changes)})
+    entries = noisy((*QUESTIONS[:1], *LONGER)).entries
+    found = survey(study, tiny_vlm(), entries, "question")
+    assert found.reference is None
+    done = many.ablate(study, tiny_vlm(), found, [Head(1, 1)])
+    slow = []
+    for entry in entries:
+        session = open_session(study_of(study, entry), tiny_vlm(), "question")
+        slow.append(ablate(session, [Head(1, 1)], mean_z(session, reference=0)).named["effect"])
+    np.testing.assert_allclose(done.means["effect"], np.mean(slow, axis=0), atol=ROUNDING)
+
+
+def test_a_pair_without_a_difference_in_ld_leaves_the_normalized_mean() -> None:
+    values = np.array([[1.0, np.nan, 0.2], [np.nan, np.nan, np.nan], [3.0, np.nan, 0.4]])
+    mean, low, high = many._intervals(NOISY, values)
+    assert mean[0] == 2
+    assert mean[2] == pytest.approx(0.3)
+    assert np.isnan([mean[1], low[1], high[1]]).all()
+    assert low[0] < 2 < high[0]
+
+
+def test_planted_heads_come_out_as_planted(tmp_path: Path) -> None:
+    """Wherever in the region the object is, the circuit does the same: means without spread."""
+    vlm, study = planted().vlm, Study.make(None, {"sweep.kinds": ("resample",)})
+    entries = Manifest.read(planted_pairs(tmp_path, swapped=[1])).entries
+    found = survey(study, vlm, entries, "answer")
+    maps = many.sweep(study, vlm, found).saved
+    for one in HEADS.values():
+        if one.scope == "answer":
+            at = one.head.layer, one.head.head
+            for way, planted_value in (
+                ("resample_noising", one.necessity),
+                ("resample_denoising", one.sufficiency),
+            ):
+                for end in ("", "_low", "_high"):
+                    value = float(maps[f"normalized{end}"][way][at])
+                    assert value == pytest.approx(planted_value, abs=CLOSE)
+    for head in SILENT:
+        assert abs(float(maps["normalized"]["resample_noising"][head.layer, head.head])) < CLOSE

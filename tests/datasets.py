@@ -1,0 +1,51 @@
+"""Small datasets on disk for tests: pictures and the table that lists them."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from tests.planted import QUESTION, planted_image
+from tests.tiny import SIDE, noise_image
+
+PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
+"""Patches of the top left quadrant of the planted pictures."""
+
+
+def write_table(folder: Path, rows: Sequence[dict[str, str]]) -> Path:
+    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "manifest.csv"
+
+
+def planted_pairs(folder: Path, swapped: Sequence[int] = (), count: int = len(PLACES)) -> Path:
+    """Pairs of the planted circuit's task, the object elsewhere each time.
+
+    The pictures of the `swapped` ones stand the wrong way round, so that both answers are wrong.
+    """
+    planted_image(found=False).save(folder / "without.png")
+    rows = []
+    for index, place in enumerate(PLACES[:count]):
+        planted_image(True, *place).save(folder / f"{index}.png")
+        files = [f"{index}.png", "without.png"]
+        present, absent = files[::-1] if index in swapped else files
+        rows.append({"name": f"p{index}", "with": present, "without": absent,
+                     "question": QUESTION, "region": "top-left", "place": str(place)})  # fmt: skip
+    return write_table(folder, rows)
+
+
+def noisy_pairs(folder: Path, questions: Sequence[str]) -> Path:
+    """Noise with and without a white block, asked one question each: for a random tiny model."""
+    rows = []
+    for index, question in enumerate(questions):
+        without: Image.Image = noise_image(index)
+        image = without.copy()
+        ImageDraw.Draw(image).rectangle((0, 0, SIDE // 3, SIDE // 3), fill="white")
+        files = {"with": f"{index}-with.png", "without": f"{index}-without.png"}
+        for file, one in zip(files.values(), (image, without), strict=True):
+            one.save(folder / file)
+        rows.append(files | {"question": question, "region": "top-left"})
+    return write_table(folder, rows)

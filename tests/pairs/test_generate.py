@@ -1,0 +1,139 @@
+"""Drawn datasets: counterbalanced to the last pair, and what the pictures show is what is said."""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headpatch.errors import InputError
+from headpatch.pairs.generate import DISTRACTORS, PLACES, SIZES, Drawn, plan, write_pictures
+from headpatch.pairs.region import REGIONS
+from headpatch.pairs.scene import BACKGROUNDS, COLOURS, SHAPES
+from headpatch.study import Study
+
+DRAW = Study().draw
+ALL = plan(200, 0, DRAW.regions, ("Is there anything {at}?", "Is there a {colour} {shape} {at}?"))
+
+
+def level(pair: Drawn, factor: str) -> str:
+    return pair.region if factor == "region" else pair.factors[factor]
+
+
+def test_every_factor_and_every_two_are_balanced() -> None:
+    """200 pairs: each level equally often, and so each two, exactly where that divides 200."""
+    factors = {
+        "region": DRAW.regions,
+        "shape": SHAPES,
+        "colour": COLOURS,
+        "size": SIZES,
+        "distractors": DISTRACTORS,
+        "background": BACKGROUNDS,
+        "wording": {pair.factors["wording"] for pair in ALL},
+    }
+    assert set(factors) == {"region", *ALL[0].factors}
+    for one, two in itertools.combinations(factors, 2):
+        counts = Counter((level(pair, one), level(pair, two)) for pair in ALL)
+        cells = len(list(factors[one])) * len(list(factors[two]))
+        assert len(counts) == cells
+        assert max(counts.values()) - min(counts.values()) <= (200 % cells > 0), (one, two)
+
+
+def test_whoever_always_says_yes_is_right_half_the_time() -> None:
+    right = [pair.with_scene.at(PLACES[pair.region]) is not None for pair in ALL]
+    right += [pair.without_scene.at(PLACES[pair.region]) is not None for pair in ALL]
+    assert sum(right) == len(ALL)
+
+
+def test_no_rule_on_the_count_of_objects_does_better_than_60_percent() -> None:
+    present = Counter(len(pair.with_scene.things) for pair in ALL)
+    absent = Counter(len(pair.without_scene.things) for pair in ALL)
+    best = sum(max(present[count], absent[count]) for count in range(7))
+    assert best / (2 * len(ALL)) == 0.6
+
+
+def test_a_pair_differs_in_the_asked_object_and_is_as_its_row_says() -> None:
+    for pair in ALL:
+        thing = pair.with_scene.at(PLACES[pair.region])
+        assert thing is not None
+        assert pair.without_scene.plus(thing) == pair.with_scene
+        assert (thing.shape, thing.colour) == (pair.factors["shape"], pair.factors["colour"])
+        assert len(pair.without_scene.things) == int(pair.factors["distractors"])
+        low, high = BACKGROUNDS[pair.factors["background"]]
+        assert all(low <= channel <= high for channel in pair.with_scene.background)
+        left, top, right, bottom = REGIONS[pair.region].box
+        assert left <= thing.x <= right and top <= thing.y <= bottom
+        assert PLACES[pair.region] in pair.question
+        if "shape" in pair.factors["wording"]:
+            assert f"{thing.colour} {thing.shape}" in pair.question
+    sizes = {
+        name: [
+            pair.with_scene.at(PLACES[pair.region]).size
+            for pair in ALL
+            if pair.factors["size"] == name
+        ]
+        for name in SIZES
+    }
+    assert max(sizes["small"]) < min(sizes["medium"]) < max(sizes["medium"]) < min(sizes["large"])
+
+
+def test_the_default_question_is_the_seeds() -> None:
+    (pair,) = plan(1, 0, ("top-left",), DRAW.wording)
+    assert pair.question == Study().question
+    (pair,) = plan(1, 0, ("center",), DRAW.wording)
+    assert pair.question == "Is there anything in the center?"
+
+
+def test_the_seed_decides_and_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    def drawn(name: str, seed: int) -> dict[str, bytes]:
+        (tmp_path / name).mkdir()
+        pairs = plan(3, seed, DRAW.regions, DRAW.wording)
+        write_pictures(tmp_path / name, pairs, 64, "png")
+        return {file.name: file.read_bytes() for file in sorted((tmp_path / name).iterdir())}
+
+    one, same, other = drawn("a", -1), drawn("b", -1), drawn("c", 1)
+    assert one == same
+    assert list(one) == [f"000{i}-{run}.png" for i in (1, 2, 3) for run in ("with", "without")]
+    assert one != other
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_pictures_differ_in_the_region_alone(tmp_path: Path, kind: str) -> None:
+    pairs = plan(4, 0, DRAW.regions, DRAW.wording)
+    seen = []
+    write_pictures(tmp_path, pairs, 96, kind, lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    for pair in pairs:
+        images = [np.asarray(Image.open(tmp_path / file)).astype(int) for file in pair.files(kind)]
+        assert images[0].shape == (96, 96, 3)
+        apart = np.abs(images[0] - images[1]).max(-1) > 40
+        left, top, right, bottom = (int(edge * 96) for edge in REGIONS[pair.region].box)
+        assert apart[top:bottom, left:right].any()
+        apart[top:bottom, left:right] = False
+        assert not apart.any()
+
+
+@pytest.mark.parametrize(
+    ("wording", "part"),
+    [
+        ("Anything there?", "no {at}"),
+        ("Is {it} {at}?", "at, shape, colour"),
+        ("Is {at", "Is {at"),
+        ("Is {} {at}?", "at, shape, colour"),
+        ("Is it {at:>9}?", "at, shape, colour"),
+        ("Is it {at!r}?", "at, shape, colour"),
+    ],
+)
+def test_a_bad_wording_is_refused(wording: str, part: str) -> None:
+    with pytest.raises(InputError, match=r"^--wording: ") as caught:
+        plan(1, 0, DRAW.regions, (wording,))
+    assert part in str(caught.value)
+
+
+def test_nothing_is_asked_twice() -> None:
+    with pytest.raises(InputError, match=r"^--regions: "):
+        plan(1, 0, ("top-left", "top-left"), DRAW.wording)
+    with pytest.raises(InputError, match=r"^--wording: "):
+        plan(1, 0, DRAW.regions, DRAW.wording * 2)
