@@ -33,8 +33,9 @@ import numpy as np
 import torch
 
 from headpatch.models.demo.batches import ordered
-from headpatch.models.demo.questions import LOCATIONS, YES_NO_KINDS, Turn, careless, make_turn
+from headpatch.models.demo.questions import LOCATIONS, YES_NO_KINDS, careless
 from headpatch.models.demo.text import question_prompt
+from headpatch.models.demo.turns import Turn, make_turn
 from headpatch.pairs.scene import (
     CORNERS,
     MAIN_PLACES,

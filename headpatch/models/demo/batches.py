@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from headpatch.models.demo.questions import KIND_WEIGHTS, Turn, careless, sample_turns
+from headpatch.models.demo.questions import careless
+from headpatch.models.demo.turns import (
+    KIND_WEIGHTS,
+    Turn,
+    other_name,
+    sample_turns,
+    twin_turns,
+)
 from headpatch.pairs.scene import (
     COLOURS,
+    RANGES,
     SHAPES,
     Scene,
     Style,
+    Thing,
+    colours_on,
     draw,
     mask,
     sample_places,
@@ -32,7 +42,10 @@ from headpatch.pairs.scene import (
 IGNORED = -100  # label of a position without loss
 TURNS = 6
 CARELESS = 0.05  # share of questions typed without capital and question mark
-THINGS = np.arange(1, 7) / 21  # chance of 0..5 things: many, since a Yes needs a full place
+# Chance of 0..7 things. Many, since only a full place can be compared with a named thing.
+THINGS = np.array([1, 2, 3, 4, 6, 7, 4, 3]) / 30
+SMALL = 0.25  # share of scenes with things of the least sizes alone: the hardest to name
+SMALL_RANGES = replace(RANGES, size=(RANGES.size[0], 0.17))
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,14 +56,18 @@ class Batch:
     """Scenes and conversations of one step.
 
     pixels uint8 [b, side, side, 3]; tokens int32 [b, length]; labels int32 [b, length], the token
-    that follows inside an answer; classes int64 [b, patches]; verdict bool [b, length], where the
-    label is a Yes or a No; names bool [b, length], where it is a shape's or a colour's name.
+    that follows inside an answer; classes int16 [b, patches], see `thing_class`; at each answer
+    position, else IGNORED: seen int16 [b, length], the class of the place that is asked about, and
+    kind int16 [b, length], the question's place in KIND_WEIGHTS; verdict bool [b, length], where
+    the label is a Yes or a No; names bool [b, length], where it is a shape's or a colour's name.
     """
 
     pixels: np.ndarray
     tokens: np.ndarray
     labels: np.ndarray
     classes: np.ndarray
+    seen: np.ndarray
+    kind: np.ndarray
     verdict: np.ndarray
     names: np.ndarray
 
@@ -70,9 +87,8 @@ class Batcher:
         length: int,
         side: int = 168,
         plain: tuple[float, int] = (0.0, 1),
-        kind_weights: Mapping[str, float] = KIND_WEIGHTS,
     ) -> None:
-        self.plain, self.kind_weights = plain, kind_weights
+        self.plain = plain
         self.tokenizer = Tokenizer.from_str(tokenizer)
         self.seed, self.size, self.length, self.side = seed, size, length, side
         self.patches = side // 14
@@ -90,23 +106,32 @@ class Batcher:
         rows: list[tuple[Scene, list[Turn]]] = []
         plain = max(self.plain[0] * (1 - step / self.plain[1]), 0.0)
         for _ in range(self.size // 2):
-            scene = sample_scene(rng, count=int(rng.choice(len(THINGS), p=THINGS)))
+            ranges = SMALL_RANGES if rng.random() < SMALL else RANGES
+            count = int(rng.choice(len(THINGS), p=THINGS))
+            scene = sample_scene(rng, count=count, ranges=ranges)
             place = sample_places(rng, 1)[0]
-            for shown in (scene, flip(rng, scene, place)):
-                rows.append(
-                    (shown, sample_turns(rng, shown, TURNS, place, plain, self.kind_weights))
-                )
+            twin = flip(rng, scene, place)
+            asked = twin_turns(rng, scene, twin, place, plain)
+            for shown, first in zip((scene, twin), asked, strict=True):
+                rows.append((shown, sample_turns(rng, shown, TURNS, first, plain)))
         style = Style(self.side, self.side)
         pixels = np.stack([np.asarray(draw(scene, style)) for scene, _ in rows])
         classes = np.stack([patch_classes(scene, self.patches).ravel() for scene, _ in rows])
         tokens = np.full((self.size, self.length), self.pad, dtype=np.int32)
         labels = np.full((self.size, self.length), IGNORED, dtype=np.int32)
-        for row, (_, turns) in enumerate(rows):
+        seen, kind = np.full((2, self.size, self.length), IGNORED, dtype=np.int16)
+        kinds = list(KIND_WEIGHTS)
+        for row, (scene, turns) in enumerate(rows):
             ids = self._encode(rng, turns)
             tokens[row, : len(ids) - 1] = ids[:-1]
             labels[row, : len(ids) - 1] = np.where(self._answers(ids)[1:], ids[1:], IGNORED)
+            ends = 1 + np.flatnonzero((ids[:-1] == self.assistant) & (ids[1:] == self.colon))
+            for end, turn in zip(ends, turns, strict=False):  # turns that fitted
+                seen[row, end] = thing_class(scene.at(turn.place))
+                kind[row, end] = kinds.index(turn.kind)
         verdict = (labels == self.yes) | (labels == self.no)
-        return Batch(pixels, tokens, labels, classes, verdict, np.isin(labels, self.names))
+        names = np.isin(labels, self.names)
+        return Batch(pixels, tokens, labels, classes, seen, kind, verdict, names)
 
     def _encode(self, rng: np.random.Generator, turns: list[Turn]) -> np.ndarray:
         """Ids of the conversation, at most `length` + 1: turns that do not fit are left out."""
@@ -136,31 +161,49 @@ def conversation(turns: Iterable[tuple[str, str]], image_tokens: int) -> str:
 
 
 def flip(rng: np.random.Generator, scene: Scene, place: str) -> Scene:
-    """The scene with one place filled if it was empty, else emptied or given another thing."""
-    if scene.at(place) is None:
+    """The scene with one place filled if it was empty, else emptied or its thing exchanged.
+
+    Most exchanged things keep spot and size and change the shape or the colour alone, so that
+    nothing but the comparison with a named thing tells the scenes apart.
+    """
+    thing, chance = scene.at(place), rng.random()
+    if thing is None:
         return scene.plus(sample_thing(rng, place, scene.background))
     emptied = scene.without(place)
-    return (
-        emptied if rng.random() < 0.6 else emptied.plus(sample_thing(rng, place, scene.background))
-    )
+    if chance < 0.35:
+        return emptied
+    if chance < 0.75:
+        other = replace(thing, shape=other_name(rng, SHAPES, thing.shape))
+    elif chance < 0.9:
+        other = replace(thing, colour=other_name(rng, colours_on(scene.background), thing.colour))
+    else:
+        other = sample_thing(rng, place, scene.background)
+        if (other.shape, other.colour) == (thing.shape, thing.colour):
+            return emptied
+    return emptied.plus(other)
+
+
+def thing_class(thing: Thing | None) -> int:
+    """0 for nothing, else 1 + 5 x shape + colour."""
+    if thing is None:
+        return 0
+    return 1 + SHAPES.index(thing.shape) * len(COLOURS) + list(COLOURS).index(thing.colour)
 
 
 def patch_classes(scene: Scene, patches: int = 12, cover: float = 0.1) -> np.ndarray:
-    """What each patch shows, int64 [patches, patches]: 0 or 1 + 5 x shape + colour of a thing.
+    """The `thing_class` that each patch shows, int16 [patches, patches].
 
     `cover`: the least part of a patch that the thing covers.
     """
     side = 14
     owner = mask(scene, Style(patches * side, patches * side))
     tiles = owner.reshape(patches, side, patches, side)
-    classes = np.zeros((patches, patches), dtype=np.int64)
+    classes = np.zeros((patches, patches), dtype=np.int16)
     for index, thing in enumerate(
         scene.things
     ):  # places do not overlap, so no patch is mostly two things
         covered = (tiles == index + 1).mean(axis=(1, 3)) >= cover
-        classes[covered] = (
-            1 + SHAPES.index(thing.shape) * len(COLOURS) + list(COLOURS).index(thing.colour)
-        )
+        classes[covered] = thing_class(thing)
     return classes
 
 

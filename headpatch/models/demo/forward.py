@@ -105,7 +105,7 @@ class FastLlava:
             )
             for layer in language.layers
         ]
-        d_head = text.hidden_size // text.num_attention_heads
+        d_head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         theta = (text.rope_parameters or {}).get("rope_theta", 10000.0)
         self.inverse = 1.0 / theta ** (torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)
         self.llama_block, self.clip_block = llama_block, clip_block
@@ -125,15 +125,21 @@ class FastLlava:
         image: Tensor = self.projector(x[:, 1:])
         return image
 
-    def read(self, tokens: Tensor, image: Tensor) -> Tensor:
-        """Logits [b, n, vocabulary] of tokens [b, n], `image` [b, patches, d] among them."""
+    def read(self, tokens: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [b, n, vocabulary] of tokens [b, n], `image` [b, patches, d] among them.
+
+        Also the residual stream [b, n, d] after half of the layers.
+        """
         x = self.language.embed_tokens(tokens)
         start, end = self.image_start, self.image_start + image.shape[1]
         x = torch.cat([x[:, :start], image.to(x.dtype), x[:, end:]], dim=1)
         self.inverse = self.inverse.to(x.device)
         angles = (torch.arange(x.shape[1], device=x.device)[:, None] * self.inverse).repeat(1, 2)
         cos, sin = angles.cos(), angles.sin()
-        for weights in self.text_layers:
+        middle = x
+        for number, weights in enumerate(self.text_layers, start=1):
             x = self.llama_block(x, cos, sin, self.text_heads, self.text_eps, weights)
+            if number == len(self.text_layers) // 2:
+                middle = x
         logits: Tensor = self.head(rms_norm(x, self.language.norm.weight, self.text_eps))
-        return logits
+        return logits, middle

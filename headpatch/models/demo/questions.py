@@ -2,18 +2,16 @@
 
 Yes/No kinds: `anything`, `shape` ("is there a triangle ...?"), `colour` ("is there a red object
 ...?"), `both` ("is there a red triangle ...?"). What kinds: `what_shape`, `what_colour`.
-Answers are full sentences in the seed's words. No torch here: data workers import this.
+Answers are full sentences in the seed's words. `turns.py` draws from them. No torch here: data
+workers import this.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
-import numpy as np
-
-from headpatch.pairs.scene import COLOURS, MAIN_PLACES, PLACES, RANGES, SHAPES, Scene, Thing
+from headpatch.pairs.scene import COLOURS, MAIN_PLACES, PLACES, SHAPES, Thing
 
 DEFAULT_QUESTION = "Is there anything in the top left corner?"
 NAMED_QUESTIONS: tuple[str, ...] = (  # wordings that users were promised; never held out
@@ -84,15 +82,6 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 YES_NO_KINDS = ("anything", "shape", "colour", "both")
-KIND_WEIGHTS: Mapping[str, float] = {
-    "anything": 0.42,
-    "shape": 0.18,
-    "colour": 0.10,
-    "both": 0.08,
-    "what_shape": 0.12,
-    "what_colour": 0.10,
-}
-EMPTY_WHAT = 0.15  # share of What questions about an empty place
 HELD_OUT = 10  # one wording in so many is never trained
 
 
@@ -150,17 +139,6 @@ def answer_place(place: str) -> str:
 LOCATIONS: Mapping[str, tuple[str, ...]] = {place: _locations(place) for place in PLACES}
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One question about one place, and its answer. `yes` is None for a What question."""
-
-    kind: str
-    place: str
-    question: str
-    answer: str
-    yes: bool | None
-
-
 def held_out(template: str, at: str) -> bool:
     """Whether this wording is kept from training, to be asked in the test alone."""
     if any(template.format(at=at, shape="", colour="") == named for named in NAMED_QUESTIONS):
@@ -174,8 +152,8 @@ def wordings(kind: str, place: str, unseen: bool = False) -> list[tuple[str, str
     return [pair for pair in pairs if held_out(*pair) == unseen]
 
 
-_SEEN = {(kind, place): wordings(kind, place) for kind in TEMPLATES for place in PLACES}
-_UNSEEN = {
+SEEN = {(kind, place): wordings(kind, place) for kind in TEMPLATES for place in PLACES}
+UNSEEN = {
     (kind, place): wordings(kind, place, unseen=True) for kind in TEMPLATES for place in PLACES
 }
 
@@ -196,113 +174,6 @@ def answer(
     if kind == "what_shape":
         return f"There is a {thing.shape} {at}.", None
     return f"The object {at} is {thing.colour}.", None
-
-
-def make_turn(
-    rng: np.random.Generator,
-    kind: str,
-    place: str,
-    scene: Scene,
-    *,
-    yes: bool | None = None,
-    shape: str = "",
-    colour: str = "",
-    wording: tuple[str, str] | None = None,
-    unseen: bool = False,
-) -> Turn:
-    """Ask about `place`, naming words that make the answer `yes` where the scene allows it.
-
-    `wording`, (template, location phrase), is drawn from the trained wordings (or the
-    `unseen` ones) if not given.
-    """
-    thing = scene.at(place)
-    if kind in ("shape", "both") and not shape:
-        shape = (
-            thing.shape if thing and yes else _other(rng, SHAPES, thing.shape if thing else None)
-        )
-    if kind in ("colour", "both") and not colour:
-        # A red triangle is refuted by its shape, its colour or both.
-        same = thing is not None and (yes or (kind == "both" and rng.random() < 0.5))
-        colour = (
-            thing.colour
-            if thing and same
-            else _other(rng, list(COLOURS), thing.colour if thing else None)
-        )
-        if kind == "both" and thing and not yes and colour != thing.colour and rng.random() < 0.5:
-            shape = thing.shape
-    choices = _UNSEEN if unseen else _SEEN
-    template, at = wording or choices[kind, place][rng.integers(len(choices[kind, place]))]
-    sentence, truth = answer(kind, place, thing, shape, colour)
-    return Turn(kind, place, template.format(at=at, shape=shape, colour=colour), sentence, truth)
-
-
-def _other(rng: np.random.Generator, names: Sequence[str], not_this: str | None) -> str:
-    rest = [name for name in names if name != not_this]
-    return rest[rng.integers(len(rest))]
-
-
-def sample_turns(
-    rng: np.random.Generator,
-    scene: Scene,
-    count: int,
-    first: str | None = None,
-    plain: float = 0.0,
-    kind_weights: Mapping[str, float] = KIND_WEIGHTS,
-) -> list[Turn]:
-    """At most `count` turns about different places, in random order.
-
-    Different, so that no answer gives away a later one. Yes and No are equally likely: where full
-    places run short, the Noes are thinned out as the Yeses are. `first`: a place that is asked for
-    certain. `plain`: the chance that a question is put in the first wording of its kind.
-    `kind_weights`: how often each kind is asked, Yes/No kinds first.
-    """
-    kinds = list(kind_weights)
-    weights = np.array(list(kind_weights.values()))
-    free = {place: (1.0 if place in MAIN_PLACES else RANGES.edge_weight) for place in PLACES}
-
-    def take(full: bool) -> str | None:
-        fitting = [p for p in free if (scene.at(p) is not None) == full]
-        if not fitting:
-            return None
-        chances = np.array([free[p] for p in fitting])
-        place = fitting[rng.choice(len(fitting), p=chances / chances.sum())]
-        del free[place]
-        return place
-
-    def ask(kind: str, place: str, yes: bool | None = None) -> Turn:
-        wording = _SEEN[kind, place][0] if rng.random() < plain else None
-        return make_turn(rng, kind, place, scene, yes=yes, wording=wording)
-
-    turns = []
-    if first is not None:
-        kind = YES_NO_KINDS[rng.choice(len(YES_NO_KINDS), p=weights[:4] / weights[:4].sum())]
-        turns.append(ask(kind, first, bool(rng.random() < 0.5)))
-        del free[first]
-    asked = [
-        kinds[i] for i in rng.choice(len(kinds), size=count - len(turns), p=weights / weights.sum())
-    ]
-    yes_no = [(kind, bool(rng.random() < 0.5)) for kind in asked if kind in YES_NO_KINDS]
-    wanted = sum(yes for _, yes in yes_no)
-    kept = min(1.0, sum(scene.at(p) is not None for p in free) / max(wanted, 1))
-    for kind, _ in [pair for pair in yes_no if pair[1]]:
-        if (place := take(full=True)) is not None:
-            turns.append(ask(kind, place, True))
-    for kind, _ in [pair for pair in yes_no if not pair[1]]:
-        if rng.random() < kept or not turns:
-            wrong_thing = kind != "anything" and rng.random() < 0.6
-            if (
-                place := (take(full=True) if wrong_thing else None) or take(full=False)
-            ) is not None:
-                turns.append(ask(kind, place, False))
-    for kind in asked:
-        if (
-            kind not in YES_NO_KINDS
-            and (place := take(full=rng.random() >= EMPTY_WHAT)) is not None
-        ):
-            turns.append(ask(kind, place))
-    if not turns and (place := take(full=False)) is not None:
-        turns.append(ask("anything", place))
-    return [turns[i] for i in rng.permutation(len(turns))]
 
 
 def careless(question: str) -> str:

@@ -125,7 +125,7 @@ def build_processor(image_size: int = 168, patch_size: int = 14) -> Any:
 def build_config(tokenizer: Any, **overrides: int) -> Any:
     """LLaVA-1.5's configuration, narrow: its 32 x 32 heads and 24 vision layers, width 128.
 
-    `overrides` change the shape: layers, heads, vision_layers, vision_heads, width, mlp,
+    `overrides` change the shape: layers, heads, head_dim, vision_layers, vision_heads, width, mlp,
     vision_mlp, image_size.
     """
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
@@ -133,6 +133,7 @@ def build_config(tokenizer: Any, **overrides: int) -> Any:
     shape = {
         "layers": 32,
         "heads": 32,
+        "head_dim": 8,
         "vision_layers": 24,
         "vision_heads": 4,
         "width": 128,
@@ -148,7 +149,7 @@ def build_config(tokenizer: Any, **overrides: int) -> Any:
         num_hidden_layers=shape["layers"],
         num_attention_heads=shape["heads"],
         num_key_value_heads=shape["heads"],
-        head_dim=shape["width"] // shape["heads"],
+        head_dim=shape["head_dim"],
         max_position_embeddings=1024,
         rms_norm_eps=1e-5,
         bos_token_id=tokenizer.bos_token_id,
