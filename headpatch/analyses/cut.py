@@ -189,8 +189,9 @@ def _selected(session: Session, ranking: Callable[[], Sequence[Head]]) -> tuple[
 def positions(session: Session, end: str) -> Tensor:
     """Return the positions that one end of an edge names.
 
-    ``image`` is every image token; ``other`` is every one outside the region, those that stand for
-    no place (a class token, ends of lines) included.
+    ``words`` is the question without the answer position; ``image`` is every image token; ``other``
+    is every one outside the region, those that stand for no place (a class token, ends of lines)
+    included.
 
     Raises
     ------
@@ -201,6 +202,8 @@ def positions(session: Session, end: str) -> Tensor:
     spans = prompt.spans
     if end in ("answer", "question", "all"):
         return spans.positions(end)  # type: ignore[arg-type]
+    if end == "words":
+        return spans.question[:-1]
     if spans.crossed:
         raise InputError(
             "--edges",

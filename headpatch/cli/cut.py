@@ -41,7 +41,8 @@ def cut(
         typer.Option(
             "--from",
             help="Which tokens no longer look, comma-separated: answer, question (every token "
-            "after the image), image, region, other (the image outside the region), all.",
+            "after the image), words (those but the answer), image, region, other (the image "
+            "outside the region), all.",
             metavar="NAMES",
         ),
     ] = None,

@@ -404,7 +404,10 @@ def test_what_the_model_does_not_have_is_refused(options: dict[str, Any], messag
         ({"edges": ("answer-",)}, "--edges: 'answer-'; expected from-to"),
         ({"edges": ("",)}, "--edges: an empty edge; expected from-to"),
         ({"edges": ()}, "--edges: (); expected a list of at least 1 item"),
-        ({"edges": ("a-b-c",)}, "each end one of answer, question, image, region, other, all"),
+        (
+            {"edges": ("a-b-c",)},
+            "each end one of answer, question, words, image, region, other, all",
+        ),
         ({"edges": ("answer-answer",)}, "answer-answer cuts nothing"),
         ({"edges": ("answer-image", "answer-image")}, "an edge is named twice"),
         ({"window": 0}, "--window: 0; expected"),

@@ -1,0 +1,136 @@
+"""Path patching to named heads: through which of its inputs a head hears of the object.
+
+A path runs from a *sender*, the stream at some tokens, to a *receiver*, one input of a head: its
+query at the answer position, its keys or its values at those tokens. The receiver alone hears the
+other run's sender; everything else that reads the stream there (every other head, every MLP, the
+head's other inputs) hears the run as it is. The head's z at the answer position follows from its
+inputs; it is put into the pass, and everything after it runs on. (Wang, Variengien, Conmy,
+Shlegeris & Steinhardt, *Interpretability in the Wild*, 2022, arXiv:2211.00593; Goldowsky-Dill,
+MacLeod, Sato & Arora, *Localizing Model Behavior with Path Patching*, 2023, arXiv:2304.05969.)
+
+With grouped queries several heads share a key and a value; a path changes them for the named head
+only. All three inputs at all tokens together are resampling the head.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headpatch.engine.attention import attention_rows, plain_attention, tapped, weigh
+from headpatch.engine.forward import forward
+from headpatch.engine.residual import Put, putting
+from headpatch.models.prompt import Prompt
+from headpatch.models.vlm import VLM
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What the attention of one layer takes, in rows of a batch.
+
+    Attributes
+    ----------
+    query, key, value
+        After the rotary embedding: ``[rows, heads or kv_heads, tokens, dim]``.
+    mask, options
+        As transformers passes them.
+    """
+
+    module: nn.Module
+    query: Float[Tensor, "rows heads tokens head_dim"]
+    key: Float[Tensor, "rows kv_heads tokens head_dim"]
+    value: Float[Tensor, "rows kv_heads tokens value_dim"]
+    mask: Tensor | None
+    options: dict[str, Any]
+
+
+@dataclass(eq=False)
+class _Site:
+    """A tap that keeps what an attention module takes."""
+
+    heard: list[Inputs] = field(default_factory=list)
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **options: Any,
+    ) -> Tensor:
+        self.heard.append(Inputs(module, query, key, value, mask, options))
+        return plain_attention(module, query, key, value, mask, **options)
+
+
+def hear(
+    vlm: VLM, prompt: Prompt, layers: Sequence[int], puts: Sequence[Put] = ()
+) -> dict[int, Inputs]:
+    """Run a batch, with values put into its stream, and keep what some layers' attention takes."""
+    sites = {layer: _Site() for layer in dict.fromkeys(layers)}
+    listening = {vlm.lm.attentions[layer]: site for layer, site in sites.items()}
+    with tapped(vlm.model, listening), putting(vlm, prompt.runs, puts):
+        forward(vlm, prompt, exact=True)
+    return {layer: site.heard[0] for layer, site in sites.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Sender:
+    """Whose inputs of one layer a receiver hears, and from where.
+
+    Attributes
+    ----------
+    inputs, row
+        The pass, and the run in it.
+    positions
+        Of the tokens.
+    """
+
+    inputs: Inputs
+    row: int
+    positions: Int[Tensor, " positions"]
+
+
+@torch.no_grad()
+def answer_z(
+    inputs: Inputs,
+    row: int,
+    query: Sender | None = None,
+    key: Sender | None = None,
+    value: Sender | None = None,
+) -> Float[Tensor, "heads dim"]:
+    """Return the z of every head at the answer position if it hears some inputs from senders.
+
+    Parameters
+    ----------
+    inputs, row
+        The run that is changed, untouched.
+    query
+        Changes the answer position's query, if that is among the sender's positions.
+    key, value
+        Change the keys and values of the sender's positions.
+    """
+    one = slice(row, row + 1)
+    q, k, v = inputs.query[one], inputs.key[one], inputs.value[one]
+    if query is not None:
+        q = _mixed(q, query.inputs.query, query)
+    if key is not None:
+        k = _mixed(k, key.inputs.key, key)
+    if value is not None:
+        v = _mixed(v, value.inputs.value, value)
+    mask = inputs.mask
+    if mask is not None and len(mask) > 1:
+        mask = mask[one]
+    answer = torch.tensor([q.shape[2] - 1], device=q.device)
+    rows = attention_rows(inputs.module, q, k, mask, answer, **inputs.options)
+    return weigh(rows, v)[0, 0]
+
+
+def _mixed(own: Tensor, other: Tensor, sender: Sender) -> Tensor:
+    at = sender.positions.to(own.device)
+    mixed = own.clone()
+    mixed[:, :, at] = other[sender.row : sender.row + 1, :, at]
+    return mixed

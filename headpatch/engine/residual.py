@@ -1,0 +1,331 @@
+"""The residual stream of one run put into the other, to find what tells the two apart.
+
+A swap replaces the stream at some positions of one layer by the other run's stream there, and lets
+everything after it run on (causal tracing, Meng, Bau, Andonian & Belinkov, *Locating and Editing
+Factual Associations in GPT*, 2022, arXiv:2202.05262, with the other run in place of noise). A
+language-model layer's stream is taken as it *enters* the layer; a vision layer's as it *leaves* it.
+Swapping every position of a language-model layer gives the other run exactly, and the effect 1.
+
+Two paths give the same numbers. The plain one is whole forward passes, in any family and both
+towers. The resumed one, for the language model, starts at the swapped layer from what the untouched
+run left there, and carries only the positions from the first swapped one on.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from headpatch.engine.attention import plain_attention, tapped
+from headpatch.engine.forward import forward
+from headpatch.engine.knockout import Shift
+from headpatch.engine.patching import WITH, WITHOUT, Baseline, OnProgress
+from headpatch.engine.precision import swapped
+from headpatch.engine.prefill import Prefill
+from headpatch.engine.shared_prefix import attend
+from headpatch.engine.sweep import rows_that_fit
+from headpatch.engine.wavefront import step, unembed
+from headpatch.errors import RunError
+from headpatch.heads import Tower
+from headpatch.models.prompt import Prompt
+from headpatch.models.vlm import VLM
+
+PLAIN_ROWS = 7
+"""Swaps that share a plain pass, beside its untouched row."""
+Streams = dict[Tower, list[Tensor]]
+"""By tower and layer: ``[runs, positions, width]``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Swap:
+    """The stream at some positions of one layer of one run, replaced.
+
+    Attributes
+    ----------
+    run
+        The run that is changed: `WITH` or `WITHOUT`.
+    tower, layer
+        Where: entering a layer of ``lm``, leaving one of ``vision``.
+    positions
+        Of the prompt, or of the vision tower's tokens of one run.
+    source
+        The run whose stream is put in; the run itself changes nothing, which measures the noise
+        floor.
+    """
+
+    run: int
+    tower: Tower
+    layer: int
+    positions: Int[Tensor, " positions"]
+    source: int
+
+
+def record(vlm: VLM, prompt: Prompt) -> Streams:
+    """Run a batch untouched; return the stream entering each layer and leaving each vision layer.
+
+    Raises
+    ------
+    RunError
+        If a layer does not run once.
+    """
+    found: dict[Tower, list[list[Tensor]]] = {"lm": [[] for _ in vlm.lm.layers]}
+    if vlm.vision is not None:
+        found["vision"] = [[] for _ in vlm.vision.layers]
+
+    def keep(tower: Tower, layer: int) -> Callable[[Tensor], Tensor]:
+        def take(hidden: Tensor) -> Tensor:
+            found[tower][layer].append(hidden.reshape(prompt.runs, -1, hidden.shape[-1]).clone())
+            return hidden
+
+        return take
+
+    where = {
+        (tower, layer): keep(tower, layer) for tower in found for layer in range(len(found[tower]))
+    }
+    with _edited(vlm, where):
+        forward(vlm, prompt, exact=True)
+    if any(len(kept) != 1 for layers in found.values() for kept in layers):
+        raise RunError(f"{vlm.name}: a layer does not run once a pass, so it cannot be swapped")
+    return {tower: [kept[0] for kept in layers] for tower, layers in found.items()}
+
+
+def swap(
+    vlm: VLM,
+    base: Baseline,
+    streams: Streams,
+    swaps: Sequence[Swap],
+    on_progress: OnProgress | None = None,
+) -> list[Shift]:
+    """Run swaps by whole forward passes, several to a batch.
+
+    Parameters
+    ----------
+    streams
+        As `record` gives them for the pair.
+    """
+
+    def passes(run: int, rows: list[Swap]) -> Tensor:
+        prompt = base.prompt.select(run).repeat(len(rows) + 1)
+        puts = [
+            Put(row, one.tower, one.layer, one.positions, _source(streams, one))
+            for row, one in enumerate(rows, start=1)
+        ]
+        with putting(vlm, prompt.runs, puts):
+            return forward(vlm, prompt, exact=True).logits
+
+    return _in_batches(base, swaps, PLAIN_ROWS, passes, on_progress)
+
+
+def _source(streams: Streams, one: Swap) -> Float[Tensor, "positions width"]:
+    there = streams[one.tower][one.layer][one.source]
+    return there[one.positions.to(there.device)]
+
+
+@dataclass(frozen=True, eq=False)
+class Put:
+    """What is put into the stream of one row of a batch; see `Swap`.
+
+    Attributes
+    ----------
+    values
+        ``[positions, width]``.
+    """
+
+    row: int
+    tower: Tower
+    layer: int
+    positions: Int[Tensor, " positions"]
+    values: Float[Tensor, "positions width"]
+
+
+@contextmanager
+def putting(vlm: VLM, rows: int, puts: Sequence[Put]) -> Iterator[None]:
+    """Put values into the stream of a batch of `rows` for as long as the context is open.
+
+    The vision tower may hold one row's tokens in one or in several rows of its own.
+    """
+    places: dict[tuple[Tower, int], list[Put]] = {}
+    for one in puts:
+        places.setdefault((one.tower, one.layer), []).append(one)
+
+    def put(there: Sequence[Put]) -> Callable[[Tensor], Tensor]:
+        def change(hidden: Tensor) -> Tensor:
+            changed = hidden.clone(memory_format=torch.contiguous_format)
+            flat = changed.view(rows, -1, hidden.shape[-1])
+            for one in there:
+                flat[one.row, one.positions.to(flat.device)] = one.values.to(flat)
+            return changed
+
+        return change
+
+    with _edited(vlm, {place: put(there) for place, there in places.items()}):
+        yield
+
+
+@contextmanager
+def _edited(vlm: VLM, where: dict[tuple[Tower, int], Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Change the stream where it enters decoder layers and leaves vision layers.
+
+    The layers' forward is replaced, not hooked: transformers records the vision tower's hidden
+    states in a place that hooks come after. On leaving, also after an exception, all is as before.
+    """
+
+    def entering(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+        run = module.forward
+
+        def enter(*args: Any, **kwargs: Any) -> Any:
+            if args:
+                return run(change(args[0]), *args[1:], **kwargs)
+            return run(**{**kwargs, "hidden_states": change(kwargs["hidden_states"])})
+
+        return enter
+
+    def leaving(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+        run = module.forward
+
+        def leave(*args: Any, **kwargs: Any) -> Any:
+            output = run(*args, **kwargs)
+            if isinstance(output, tuple):
+                return (change(output[0]), *output[1:])
+            return change(output)
+
+        return leave
+
+    with ExitStack() as stack:
+        for (tower, layer), change in where.items():
+            module = vlm.stack(tower).layers[layer]
+            wrap = entering if tower == "lm" else leaving
+            stack.enter_context(swapped(module, wrap(module, change)))
+        yield
+
+
+def resume(
+    vlm: VLM,
+    base: Baseline,
+    swaps: Sequence[Swap],
+    on_progress: OnProgress | None = None,
+) -> list[Shift]:
+    """Do what `swap` does in the language model, from what `base` kept; in float32 only.
+
+    Swaps join the walk through the layers where they happen, so that a chunk of them shares the
+    untouched row.
+
+    Parameters
+    ----------
+    base
+        Must keep prefills from the first swapped position on.
+
+    Raises
+    ------
+    ValueError
+        If it does not, or a pass cannot be resumed.
+    """
+    prefills = base.trace.prefills
+    for one in swaps:
+        if reason := _refusal(prefills, one):
+            raise ValueError(reason)
+    size = rows_that_fit(vlm, prefills[WITH])
+
+    def passes(run: int, rows: list[Swap]) -> Tensor:
+        return _resumed(vlm, prefills, run, rows)
+
+    return _in_batches(base, swaps, size, passes, on_progress)
+
+
+def disagreement(vlm: VLM, base: Baseline, streams: Streams, probes: Sequence[Swap]) -> float:
+    """Return how far `resume` and `swap` lie apart on `probes`, in logits.
+
+    Infinite where a pass cannot be resumed; otherwise rounding, if resuming is exact.
+    """
+    if any(_refusal(base.trace.prefills, one) for one in probes):
+        return float("inf")
+    try:
+        fast = resume(vlm, base, probes)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+        return float("inf")  # its layers cannot be walked like this
+    slow = swap(vlm, base, streams, probes)
+    return max(abs(a.effect - b.effect) for a, b in zip(fast, slow, strict=True))
+
+
+def _refusal(prefills: Sequence[Prefill], one: Swap) -> str:
+    if one.tower != "lm":
+        return "only the language model's passes are resumed"
+    if not prefills or prefills[0].start > int(one.positions.min()):
+        return "the baseline keeps too short a suffix"
+    if prefills[0].points is not None:
+        return "over low-precision weights every swap is a whole pass"
+    return prefills[0].refused
+
+
+def _in_batches(
+    base: Baseline,
+    swaps: Sequence[Swap],
+    size: int,
+    passes: Callable[[int, list[Swap]], Float[Tensor, "rows vocabulary"]],
+    on_progress: OnProgress | None,
+) -> list[Shift]:
+    """Run them in batches of one run, in the order of their layers, each with its untouched row."""
+    answers = base.prompt.answers
+    shifts: dict[int, Shift] = {}
+    for run, untouched in ((WITH, base.ld_with), (WITHOUT, base.ld_without)):
+        members = [index for index, one in enumerate(swaps) if one.run == run]
+        members.sort(key=lambda index: (swaps[index].tower != "vision", swaps[index].layer))
+        for start in range(0, len(members), size):
+            chunk = members[start : start + size]
+            logits = passes(run, [swaps[index] for index in chunk]).cpu()
+            ld = (logits[:, answers.yes] - logits[:, answers.no]).tolist()
+            tokens = logits.argmax(-1).tolist()
+            for row, index in enumerate(chunk, start=1):
+                effect = ld[row] - ld[0]
+                shifts[index] = Shift(untouched + effect, effect, tokens[row], tokens[0])
+            if on_progress:
+                on_progress(len(shifts), len(swaps))
+    return [shifts[index] for index in range(len(swaps))]
+
+
+@dataclass(eq=False)
+class _Site:
+    """The attention of one layer while passes are resumed."""
+
+    prefill: Prefill
+    layer: int
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **options: Any,
+    ) -> Tensor:
+        state = self.prefill.layers[self.layer]
+        if self.prefill.start == 0:
+            return plain_attention(module, query, key, value, state.mask, **options)
+        return attend(query, key, value, state, options)
+
+
+@torch.no_grad()
+def _resumed(
+    vlm: VLM, prefills: Sequence[Prefill], run: int, rows: Sequence[Swap]
+) -> Float[Tensor, "rows_ vocabulary"]:
+    """Return the answer logits of every row, the untouched one first; rows by their layers."""
+    prefill = prefills[run]
+    sites = [_Site(prefill, layer) for layer in range(len(prefill.layers))]
+    hidden = prefill.layers[rows[0].layer].hidden
+    with tapped(vlm.model, dict(zip(vlm.lm.attentions, sites, strict=True))):
+        for layer in range(rows[0].layer, len(sites)):
+            state = prefill.layers[layer]
+            joining = [one for one in rows if one.layer == layer]
+            if joining:
+                new = hidden[:1].repeat(len(joining), 1, 1)
+                for place, one in enumerate(joining):
+                    at = one.positions.to(new.device) - prefill.start
+                    new[place, at] = prefills[one.source].layers[layer].hidden[0, at]
+                hidden = torch.cat([hidden, new])
+            hidden = step(vlm, layer, hidden, state)
+    return unembed(vlm, hidden[:, -1], prefill.points)

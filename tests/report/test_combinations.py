@@ -1,0 +1,126 @@
+"""The map of interactions and the tables beside it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from headpatch.report.combinations import (
+    MOST_HEADS,
+    combination_maps,
+    combination_tables,
+    repair_tables,
+)
+from tests.report import synthetic
+from tests.report.test_plots import assert_labelled, assert_unclipped
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def combinations(heads: int, kinds: tuple[str, ...] = ("resample",), pairs: int = 1):
+    """A table as `headpatch combine` writes it."""
+    rng = np.random.default_rng(0)
+    names = [f"{28 + index // 32}.{index % 32}" for index in range(heads)]
+    rows = []
+    for kind in kinds:
+        for direction in ("noising", "denoising"):
+            common = {"kind": kind, "direction": direction, "positions": "answer", "pairs": pairs}
+            alone = rng.normal(0.05, 0.1, heads)
+            rows += [
+                {"heads": name, "role": "head", **common, "normalized": value, "sum": value}
+                for name, value in zip(names, alone, strict=True)
+            ]
+            for i in range(heads):
+                for j in range(i + 1, heads):
+                    extra = rng.normal(0, 0.2)
+                    word = "redundancy" if abs(extra) > 0.05 else "undecided"
+                    rows.append(
+                        {"heads": f"{names[i]}+{names[j]}", "role": "pair", **common,
+                         "sum": alone[i] + alone[j], "normalized": alone[i] + alone[j] + extra,
+                         "interaction": extra, "interaction_low": extra - 0.01,
+                         "interaction_high": extra + 0.01, "word": word}
+                    )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("heads", [2, 12, 30])
+def test_a_readable_map_with_nothing_clipped(heads: int, tmp_path, drawn) -> None:
+    words = {"question": synthetic.QUESTION, "region": "top-left"}
+    combination_maps(combinations(heads), tmp_path / "f.png", **words)
+    with Image.open(tmp_path / "f.png") as picture:
+        assert picture.width == 1400
+        assert_unclipped(picture)
+    assert_labelled(drawn.last)
+    assert any("It costs $5" in text for text in drawn.texts())
+
+
+def test_the_map_is_symmetric_with_effects_on_its_diagonal(tmp_path, drawn, draft) -> None:
+    table = combinations(5)
+    combination_maps(table, tmp_path / "f.png")
+    panels = [axes for axes in drawn.last.axes if axes.images]
+    assert len(panels) == 2
+    for axes, direction in zip(panels, ("noising", "denoising"), strict=True):
+        values = np.asarray(axes.images[0].get_array(), dtype=float)
+        np.testing.assert_allclose(values, values.T)
+        here = table[table["direction"] == direction]
+        alone = here[here["role"] == "head"]["normalized"].to_numpy()
+        np.testing.assert_allclose(np.diag(values), alone)
+        first = here[here["role"] == "pair"]["interaction"].iloc[0]
+        assert values[0, 1] == pytest.approx(first)
+        low, high = axes.images[0].get_clim()
+        assert low == -high  # the colours are centred on 0
+
+
+def test_a_grid_of_kinds_and_too_many_heads(tmp_path, drawn, draft) -> None:
+    combination_maps(combinations(4, ("zero", "resample")), tmp_path / "f.png")
+    assert len([axes for axes in drawn.last.axes if axes.images]) == 4
+    combination_maps(combinations(MOST_HEADS + 2), tmp_path / "g.png")
+    assert any(f"({MOST_HEADS} heads of {MOST_HEADS + 2})" in text for text in drawn.texts())
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path) -> None:
+    table = combinations(3)
+    with pytest.raises(ValueError, match="lack the columns word"):
+        combination_maps(table.drop(columns="word"), tmp_path / "f.png")
+    with pytest.raises(ValueError, match="no pair of heads"):
+        combination_maps(table[table["role"] == "head"], tmp_path / "f.png")
+    assert not list(tmp_path.iterdir())
+
+
+def printed(part) -> str:
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(part)
+    return capture.get()
+
+
+def test_tables_say_what_is_known(tmp_path) -> None:
+    one = combinations(3)
+    largest = one[one["role"] == "pair"]
+    text = printed(combination_tables(one, largest, 1e-6, 0.02, 0.95))
+    assert "One pair of pictures: known up to rounding (1.0e-06 logits" in text
+    assert "28.0+28.1" in text
+    assert "interval" not in text
+    many = combinations(3, pairs=40)
+    text = printed(combination_tables(many, many[many["role"] == "pair"], 1e-6, 0.02, 0.9))
+    assert "Means over 40 pairs of pictures" in text
+    assert "90% interval" in text
+
+
+def test_repair_names_the_parts_that_move() -> None:
+    figures = dict.fromkeys(("direct", "renormed", "total", "repair"), 0.25)
+    table = pd.DataFrame(
+        [{"heads": "1.1", "kind": "resample", "direction": "noising", **figures,
+          "other_heads": 0.1, "mlps": -0.1, "norm": 0.0}]
+    )  # fmt: skip
+    common = {"heads": "1.1", "kind": "resample", "direction": "noising"}
+    parts = pd.DataFrame(
+        [
+            {**common, "rank": 1, "part": "mlp 2", "change": -0.1},
+            {**common, "rank": 2, "part": "2.0", "change": 1e-6},
+        ]
+    )
+    text = printed(repair_tables(table, parts))
+    assert "mlp 2 -0.100" in text
+    assert "2.0 " not in text.split("mlp 2")[1].splitlines()[0]  # what three digits do not show

@@ -1,0 +1,91 @@
+"""The figure over depth and its tables."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from headpatch.report.path_tables import path_tables
+from headpatch.report.paths import path_over_depth
+from tests.report import synthetic
+from tests.report.test_plots import assert_labelled, assert_unclipped
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+SIZES = {"tiny": (2, 2, 2), "usual": (32, 32, 24), "large": (80, 64, 40)}
+
+
+def saved(layers: int, heads: int, vision: int, attributed: bool = True):
+    """Results as `headpatch path` writes them."""
+    rng = np.random.default_rng(0)
+
+    def curves(names: tuple[str, ...], count: int):
+        return {
+            name: {
+                way: torch.tensor(rng.uniform(-0.1, 1, count)).float()
+                for way in ("noising", "denoising")
+            }
+            for name in names
+        }
+
+    found = {
+        "stream": curves(("before", "region", "other", "words", "answer"), layers),
+        "vision": curves(("all", "region", "other"), vision) if vision else {},
+        "edges": curves(("answer-region", "words-region", "answer-other"), layers),
+        "window": 5,
+        "feature_layer": vision - 2,
+        "heads": ["1.1", "1.0", "1.0+1.1"],
+        "ways": [["values", "region"], ["query", "answer"]],
+        "head_paths": {way: torch.zeros(2, 3) for way in ("noising", "denoising")},
+    }
+    found["head_paths"]["noising"][0, 0] = 0.25
+    if attributed:
+        found |= {
+            "attribution_heads": torch.tensor(rng.normal(0, 0.01, (layers, heads))).float(),
+            "attribution_mlps": torch.tensor(rng.normal(0, 0.1, layers)).float(),
+        }
+    return found
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_readable_figure_with_nothing_clipped(size: str, tmp_path, drawn) -> None:
+    words = {"question": synthetic.QUESTION, "region": "top-left"}
+    path_over_depth(saved(*SIZES[size]), tmp_path / "f.png", **words)
+    with Image.open(tmp_path / "f.png") as picture:
+        assert picture.width == 1400
+        assert_unclipped(picture)
+    assert_labelled(drawn.last)
+    assert any("It costs $5" in text for text in drawn.texts())
+
+
+def test_towers_lie_side_by_side_over_one_axis(tmp_path, drawn, draft) -> None:
+    results = saved(6, 2, 4)
+    path_over_depth(results, tmp_path / "f.png")
+    panels = drawn.last.axes
+    assert len(panels) == 4
+    by_label = {line.get_label(): line for line in panels[0].lines}
+    assert by_label["the answer position"].get_xdata().tolist() == [6, 7, 8, 9, 10, 11]
+    assert by_label["all patches"].get_xdata().tolist() == [0, 1, 2, 3]
+    drawn_curve = by_label["the answer position"].get_ydata()
+    np.testing.assert_allclose(drawn_curve, results["stream"]["answer"]["noising"], atol=1e-6)
+    shown = [tick.get_text() for tick in panels[-1].get_xticklabels()]
+    assert shown == ["0", "1", "2", "3", "0", "1", "2", "3", "4", "5"]
+
+
+def test_without_a_tower_or_attribution(tmp_path, drawn, draft) -> None:
+    path_over_depth(saved(4, 2, 0, attributed=False), tmp_path / "f.png")
+    assert len(drawn.last.axes) == 3
+    assert "Language-model layer" in drawn.texts()
+    with pytest.raises(ValueError, match="no curve of the stream"):
+        path_over_depth({"stream": {}}, tmp_path / "g.png")
+
+
+def test_tables_leave_out_rows_of_zeros() -> None:
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(path_tables(saved(4, 2, 0)))
+    text = capture.get()
+    assert "answer → region" in text
+    assert "0.25" in text
+    assert "query" not in text

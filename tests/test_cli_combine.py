@@ -1,0 +1,148 @@
+"""`headpatch combine`, from the command line to its files, on the planted model."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.command import done, headpatch, refused
+from tests.datasets import planted_pairs
+from tests.planted import planted_study, save_planted
+from tests.tiny import QUESTION
+
+FILES = [
+    "combinations.csv",
+    "combinations.png",
+    "run.yaml",
+    "selfrepair.csv",
+    "selfrepair_parts.csv",
+]
+COLUMNS = ["heads", "role", "kind", "direction", "positions", "effect", "normalized", "low", "high",
+           "sum", "interaction", "interaction_low", "interaction_high", "interaction_logits", "q",
+           "word", "pairs"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("combine")
+    save_planted(folder / "model")
+    planted_study(folder)  # for its pictures
+    (folder / "pairs").mkdir()
+    planted_pairs(folder / "pairs")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def asked(place: Path) -> list[object]:
+    """The flags of a study of the planted model."""
+    pictures = ["--with", place / "with.png", "--without", place / "without.png"]
+    return ["combine", "--model", place / "model", *pictures, "--question", QUESTION]
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_from_the_command_line(asked: list[object], tmp_path: Path) -> None:
+    said = done(*asked, "--heads", "0.3,1.0,1.1", "--out", tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == FILES
+    table = rows(tmp_path / "combinations.csv")
+    assert list(table[0]) == COLUMNS
+    assert len(table) == 2 * (3 + 3 + 1)
+    (both,) = [r for r in table if r["heads"] == "0.3+1.0" and r["direction"] == "noising"]
+    assert float(both["interaction"]) == pytest.approx(0.5, abs=1e-3)
+    assert both["word"] == "redundancy"
+    words = " ".join(said.out.split())
+    assert "0.3+1.0" in words
+    assert "either would do" in words
+    assert "One pair of pictures shows one case, not a rule." in words
+    assert "parts that change most" in words
+    kept = yaml.safe_load((tmp_path / "run.yaml").read_text(encoding="utf-8"))
+    assert kept["study"]["combine"]["heads"] == "0.3,1.0,1.1"
+    assert kept["run"]["noise_floor"] < 1e-3
+    first = rows(tmp_path / "selfrepair_parts.csv")
+    assert {"heads", "kind", "direction", "rank", "part", "change"} == set(first[0])
+
+
+def test_a_script_reads_json_and_the_run_replays(asked: list[object], tmp_path: Path) -> None:
+    flags = ["--top", 1, "--kinds", "resample,mean", "--reference", 0, "--listed", 1]
+    found = done(*asked, *flags, "--out", tmp_path, "--json").json
+    assert found["valid"] is True
+    assert len(found["largest"]) == 2 * 2
+    assert {one["kind"] for one in found["combinations"]} == {"resample", "mean"}
+    assert {one["heads"] for one in found["selfrepair"]} >= {"1.1", "0.3"}
+    assert [Path(file).name for file in found["files"]] == FILES
+    again = tmp_path / "again"
+    done("combine", "--config", tmp_path / "run.yaml", "--out", again)
+    assert rows(again / "combinations.csv") == rows(tmp_path / "combinations.csv")
+
+
+def test_over_a_dataset(place: Path, tmp_path: Path) -> None:
+    flags = ["--model", place / "model", "--pairs", place / "pairs", "--out", tmp_path]
+    found = done("combine", *flags, "--heads", "0.3,1.0", "--json").json
+    assert (found["pairs"], found["passed"]) == (4, 4)
+    by_way = {(one["heads"], one["direction"]): one for one in found["combinations"]}
+    both = by_way["0.3+1.0", "noising"]
+    assert both["interaction"] == pytest.approx(0.5, abs=1e-3)
+    assert (both["word"], both["pairs"]) == ("redundancy", 4)
+    assert {file.name for file in tmp_path.iterdir()} == {*FILES, "gate.csv"}
+    said = done("combine", *flags, "--top", 1)
+    words = " ".join(said.out.split())
+    assert "Heads were picked on 2 other pairs and judged on 2." in words
+    assert "Gate: 4 of 4 pairs pass" in words
+
+
+def test_an_invalid_study_is_marked(asked: list[object], tmp_path: Path) -> None:
+    swapped = [*asked]
+    i, j = swapped.index("--with") + 1, swapped.index("--without") + 1
+    swapped[i], swapped[j] = swapped[j], swapped[i]
+    said = headpatch(*swapped, "--heads", "0.3,1.0", "--force", "--out", tmp_path)
+    assert said.code == 0
+    assert "INVALID" in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--heads", "24-17"], "--heads: '24-17' is not a head"),
+        (["--heads", "24.17,24.17"], "--heads: 24.17 is named twice"),
+        (["--heads", "24.17,24.18", "--top", "3"], "--heads, --top: both of them"),
+        (["--heads", "24.17,24.18", "--by", "effect"], "--heads, --by: both of them"),
+        (["--top", "0"], "--top: 0; expected at least 1"),
+        (["--top", "three"], "'three'; expected a whole number"),
+        (["--by", "beauty"], "--by: 'beauty'"),
+        (["--kinds", "self"], "--kinds: 'self'"),
+        (["--positions", "here"], "--positions: 'here'"),
+        (["--limit", "3"], "--limit: no dataset to take pairs from"),
+        (["--pairs", "nowhere.csv"], "--pairs: nowhere.csv"),
+        (["--region", "nowhere"], "--region: 'nowhere'"),
+    ],
+)
+def test_bad_input_is_refused_before_the_model_loads(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*_: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("headpatch.analyses.session.load", loaded)
+    assert message in refused("combine", *arguments, "--out", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--heads", "1.1"], "--heads: one head (1.1); expected two heads or more"),
+        (["--heads", "1.1,9.0"], "--heads: 9.0 is out of range"),
+        (["--heads", "1.1,v0.1"], "--heads: v0.1 is a vision head"),
+        (["--top", "99"], "--top: 99; expected at most 16 heads in this model"),
+        (["--region", "0,0,0.05,0.05"], "--region: 0,0,0.05,0.05 holds no patch"),
+    ],
+)
+def test_what_the_model_lacks_is_refused(
+    asked: list[object], arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    assert message in refused(*asked, *arguments, "--out", tmp_path)
+    assert not list(tmp_path.iterdir())
