@@ -23,13 +23,14 @@ import torch
 import transformers
 from PIL import Image
 
-from headpatch.engine.attribution import Agreement, agreement, attribute, gradients
+from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import Baseline, Outcome, ZMeans, run_pair
 from headpatch.engine.sweep import suffix_start, widen
 from headpatch.engine.vision import equivalents, patch_vision, single_heads, vision_positions
 from headpatch.heads import HeadSet, Tower
+from headpatch.measures.agreement import Agreement, agreement
 from headpatch.models.load import load
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.vlm import VLM

@@ -5,7 +5,7 @@ A head is written ``layer.head`` (``24.17``); a head of the vision tower carries
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ from headpatch.errors import InputError
 
 Tower = Literal["lm", "vision"]
 
+_TOWERS: Mapping[Tower, str] = {"lm": "language-model", "vision": "vision"}
 _HEAD = re.compile(r"(v?)(\d+)\.(\d+)")
 _RANGE = re.compile(r"(v?\d+\.\d+)-(v?\d+\.\d+)")
 _LAYER = re.compile(r"layer:(v?)(\d+)(?:-(\d+))?")
@@ -87,17 +88,34 @@ class Grid:
 
     layers: int
     heads: int
+    tower: Tower = "lm"
 
     def __iter__(self) -> Iterator[Head]:
-        return (Head(layer, head) for layer in range(self.layers) for head in range(self.heads))
+        return (
+            Head(layer, head, self.tower)
+            for layer in range(self.layers)
+            for head in range(self.heads)
+        )
+
+    def whole_layers(self) -> tuple[HeadSet, ...]:
+        """Return, for each layer, the set of all its heads."""
+        return tuple(
+            HeadSet(tuple(Head(layer, head, self.tower) for head in range(self.heads)))
+            for layer in range(self.layers)
+        )
 
     def check(self, head: Head, argument: str = "--heads") -> Head:
         """Return `head`, or raise `InputError` if the tower has no such head."""
+        if head.tower != self.tower:
+            raise InputError(
+                argument, f"{head} is a {_TOWERS[head.tower]} head", f"a {_TOWERS[self.tower]} head"
+            )
         if head.layer >= self.layers or head.head >= self.heads:
+            where = "this model" if self.tower == "lm" else "this model's vision tower"
             raise InputError(
                 argument,
                 f"{head} is out of range",
-                f"layers 0-{self.layers - 1} and heads 0-{self.heads - 1} in this model",
+                f"layers 0-{self.layers - 1} and heads 0-{self.heads - 1} in {where}",
             )
         return head
 

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from headpatch.analyses.sweep import Plan
     from headpatch.engine.interventions import Intervention
     from headpatch.engine.patching import Outcome
+    from headpatch.models.vlm import VLM
+    from headpatch.pairs.manifest import Entry
+    from headpatch.study import Study
 
 NAME = ".sweep-journal.csv"
 _MARK = "# headpatch sweep"
@@ -31,23 +34,52 @@ _COLUMNS = (
     "token",
     "token_before",
 )
-_SHOWN_ONLY = {"sets", "top", "rows", "budget"}  # of the sweep's options: no number hangs on them
+_SHOWN_ONLY = {
+    "sets",
+    "top",
+    "rows",
+    "budget",
+    "approx",
+}  # of the sweep's options: no number hangs on them
 
 
 def key(session: "Session", job: "Plan") -> str:
     """Name what is run: whatever an effect depends on, hashed."""
-    study, vlm = session.study, session.vlm
-    values = study.model_dump(
-        include={"question", "answers", "prompt", "region", "seed", "sweep"}, mode="json"
-    )
-    values["sweep"] = {k: v for k, v in values["sweep"].items() if k not in _SHOWN_ONLY}
     pictures = [
         hashlib.sha256(image.tobytes()).hexdigest()
         for image in (session.pair.with_image, session.pair.without_image)
     ]
+    return _key(session.study, session.vlm, [str(members) for members in job.sets], pictures)
+
+
+def key_of_pairs(
+    study: "Study", vlm: "VLM", entries: "Sequence[Entry]", sets: "Sequence[HeadSet] | None"
+) -> str:
+    """Name what is run over a dataset, likewise; None is every head alone."""
+    pictures = [
+        (
+            entry.name,
+            entry.question,
+            entry.region.box,
+            *(
+                hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in (entry.with_path, entry.without_path)
+            ),
+        )
+        for entry in entries
+    ]
+    content = (study.pairs.margin, study.force, pictures)
+    return _key(study, vlm, None if sets is None else [str(members) for members in sets], content)
+
+
+def _key(study: "Study", vlm: "VLM", sets: Sequence[str] | None, pictures: Any) -> str:
+    values = study.model_dump(
+        include={"question", "answers", "prompt", "region", "seed", "sweep", "vision"}, mode="json"
+    )
+    values["sweep"] = {k: v for k, v in values["sweep"].items() if k not in _SHOWN_ONLY}
     content = {
         "study": values,
-        "sets": [str(members) for members in job.sets],
+        "sets": sets,
         "pictures": pictures,
         "weights": vlm.fingerprint,
         "device": str(vlm.device),
@@ -74,7 +106,7 @@ class Journal:
     def __init__(self, folder: Path, run: str) -> None:
         self.path, self.run = folder / NAME, run
         self.count = 0
-        self._rows: list[list[str]] = []
+        self._rows: dict[str, list[list[str]]] = {}  # by pair
 
     def open(self, resume: bool | None) -> None:
         """Read what an earlier run has left.
@@ -112,7 +144,9 @@ class Journal:
                 "to be told what to do with them",
                 "Use --resume to go on from there or --no-resume to start over.",
             )
-        self._rows, self.count = rows, len(rows)
+        self.count = len(rows)
+        for row in rows:
+            self._rows.setdefault(row[0], []).append(row)
         with self.path.open("r+b") as stream:
             stream.truncate(end)  # without the line that was being written
 
@@ -122,10 +156,11 @@ class Journal:
         from headpatch.engine.patching import Outcome
 
         outcomes = {}
-        for name, heads, kind, direction, positions, ld, effect, *tokens in self._rows:
-            if name == pair:
-                one: Any = Intervention(HeadSet.parse(heads), kind, direction, positions)  # type: ignore[arg-type]
-                outcomes[one] = Outcome(one, float(ld), float(effect), *map(int, tokens))
+        for _, heads, kind, direction, positions, ld, effect, token, before in self._rows.get(
+            pair, []
+        ):
+            one: Any = Intervention(HeadSet.parse(heads), kind, direction, positions)  # type: ignore[arg-type]
+            outcomes[one] = Outcome(one, float(ld), float(effect), int(token), int(before))
         return outcomes
 
     @contextmanager
@@ -172,7 +207,7 @@ class Journal:
     def remove(self) -> None:
         """Delete the file, and forget what was read from it."""
         self.path.unlink(missing_ok=True)
-        self._rows, self.count = [], 0
+        self._rows, self.count = {}, 0
 
     def _append(self) -> IO[str]:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet, Selection
 
-GRID, VISION = Grid(32, 32), Grid(24, 16)
+GRID, VISION = Grid(32, 32), Grid(24, 16, "vision")
 RANKING = tuple(reversed(list(GRID)))
 
 lm_heads = st.builds(Head, st.integers(0, 31), st.integers(0, 31))
@@ -106,6 +106,23 @@ def test_parts_mix_and_spaces_do_not_matter() -> None:
 
 def test_a_grid_is_walked_layer_by_layer() -> None:
     assert list(Grid(2, 2)) == [Head(0, 0), Head(0, 1), Head(1, 0), Head(1, 1)]
+    assert list(map(str, Grid(2, 2, "vision"))) == ["v0.0", "v0.1", "v1.0", "v1.1"]
+
+
+@pytest.mark.parametrize("grid", [GRID, VISION])
+def test_whole_layers_are_the_grid_cut_layer_by_layer(grid: Grid) -> None:
+    layers = grid.whole_layers()
+    assert [{head.layer for head in one} for one in layers] == [{i} for i in range(grid.layers)]
+    assert [head for one in layers for head in one] == list(grid)
+
+
+def test_a_head_of_the_other_tower_is_none_of_a_grid() -> None:
+    assert GRID.check(Head(3, 1)) == Head(3, 1)
+    assert VISION.check(Head(3, 1, "vision")) == Head(3, 1, "vision")
+    with pytest.raises(InputError, match=r"--heads: v3\.1 is a vision head; expected a language-"):
+        GRID.check(Head(3, 1, "vision"))
+    with pytest.raises(InputError, match=r"sets: 3\.1 is a language-model head; expected a vision"):
+        VISION.check(Head(3, 1), "sets")
 
 
 @pytest.mark.parametrize(

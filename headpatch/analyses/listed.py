@@ -56,10 +56,7 @@ class Listed:
         """
         for number, members in self.lines:
             for head in members:
-                where = f"--sets {self.path}, line {number}"
-                if head.tower != "lm":
-                    raise InputError(where, f"{head} is a vision head", "a language-model head")
-                grid.check(head, where)
+                grid.check(head, f"--sets {self.path}, line {number}")
         return tuple(dict.fromkeys(members for _, members in self.lines))
 
 

@@ -1,17 +1,23 @@
 """Mean z over a reference set of drawn pairs: what kind ``mean`` puts in a head's place."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from headpatch.analyses.session import Session
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import OnProgress, ZMeans
+from headpatch.heads import Tower
 from headpatch.models.prompt import encode
 from headpatch.pairs.scene import PLACES, Style, draw, sample_pair
 
 
 def mean_z(
-    session: Session, on_progress: OnProgress | None = None, reference: int | None = None
+    session: Session,
+    on_progress: OnProgress | None = None,
+    reference: int | None = None,
+    towers: Sequence[Tower] = ("lm",),
 ) -> ZMeans:
     """Average z over both runs of each reference pair, per head and position.
 
@@ -23,24 +29,29 @@ def mean_z(
     ----------
     reference
         How many pairs; None takes the study's ``ablate.reference``.
+    towers
+        Whose z is averaged; with ``reference: 0`` the session must keep it.
     """
     count = session.study.ablate.reference if reference is None else reference
     if count == 0:
-        return {"lm": [z.mean(0) for z in session.base.trace.z["lm"]]}
+        return {tower: [z.mean(0) for z in session.base.trace.z[tower]] for tower in towers}
     rng = np.random.default_rng([session.study.seed % 2**64, count])  # numpy takes no negative seed
     style = Style(*session.pair.with_image.size)
     place = _nearest_place(session.pair.region.box)
-    total = [torch.zeros_like(z[0], dtype=torch.float32) for z in session.base.trace.z["lm"]]
+    total: ZMeans = {}
     for done in range(count):
         images = [draw(scene, style) for scene in sample_pair(rng, place)]
         study = session.study
         prompt = encode(session.vlm, images, study.question, study.answers, study.prompt)
-        trace = forward(session.vlm, prompt, keep=Keep(z=("lm",)), exact=True)
-        for sums, z in zip(total, trace.z["lm"], strict=True):
-            sums.add_(z.float().sum(0))
+        trace = forward(session.vlm, prompt, keep=Keep(z=tuple(towers)), exact=True)
+        for tower, layers in trace.z.items():
+            if tower not in total:
+                total[tower] = [torch.zeros_like(z[0], dtype=torch.float32) for z in layers]
+            for sums, z in zip(total[tower], layers, strict=True):
+                sums.add_(z.float().sum(0))
         if on_progress:
             on_progress(done + 1, count)
-    return {"lm": [sums / (2 * count) for sums in total]}
+    return {tower: [sums / (2 * count) for sums in layers] for tower, layers in total.items()}
 
 
 def _nearest_place(box: tuple[float, float, float, float]) -> str:

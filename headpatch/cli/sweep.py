@@ -1,16 +1,16 @@
 """`headpatch sweep`."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from headpatch.analyses.listed import Listed
+from headpatch.cli import many
 from headpatch.cli.app import app
+from headpatch.cli.kept import kept
 from headpatch.cli.options import (
     Config,
     Context,
@@ -22,8 +22,10 @@ from headpatch.cli.options import (
     Force,
     Json,
     Kinds,
+    Limit,
     Model,
     Out,
+    Pairs,
     Quantize,
     Question,
     RegionName,
@@ -33,17 +35,10 @@ from headpatch.cli.options import (
     study_from,
     whole,
 )
+from headpatch.cli.price import announce
 from headpatch.cli.show import output_folder, print_files, print_json, progress, show
-from headpatch.errors import HeadpatchError
-
-if TYPE_CHECKING:
-    from headpatch.analyses.session import Session
-    from headpatch.analyses.sweep import Plan
-    from headpatch.journal import Journal
-
-
-class _Interrupted(HeadpatchError):
-    exit_code = 130
+from headpatch.errors import InputError
+from headpatch.study import Study
 
 
 @app.command()
@@ -51,11 +46,20 @@ def sweep(
     context: Context,
     kinds: Kinds = None,
     directions: Directions = None,
+    tower: Annotated[
+        str | None,
+        typer.Option(
+            "--tower",
+            help="Whose heads are changed: lm (the language model's) or vision.",
+            metavar="lm|vision",
+        ),
+    ] = None,
     positions: Annotated[
         str | None,
         typer.Option(
             "--positions",
-            help="Where z is changed: answer (cheap), question, image, all (dear).",
+            help="Where z is changed: answer (cheap), question, image, all (dear); with --tower "
+            "vision: class (the class token), patches, all.",
             metavar="SCOPE",
         ),
     ] = None,
@@ -66,6 +70,18 @@ def sweep(
             help="Change the sets of this file instead of every single head: one set a line, "
             "such as 24.17+23.20; # starts a comment.",
             metavar="FILE",
+        ),
+    ] = None,
+    layers: Annotated[
+        bool | None,
+        typer.Option("--layers", help="Change every whole layer as well (all its heads at once)."),
+    ] = None,
+    approx: Annotated[
+        bool | None,
+        typer.Option(
+            "--approx",
+            help="Also estimate the same effects from one backward pass (attribution patching), "
+            "and measure how the estimates agree with the exact effects.",
         ),
     ] = None,
     top: Annotated[
@@ -79,7 +95,8 @@ def sweep(
         typer.Option(
             "--reference",
             parser=whole,
-            help="Drawn pairs over which kind `mean` averages z; 0: this pair alone.",
+            help="Drawn pairs over which kind `mean` averages z; 0: this pair alone. With --pairs, "
+            "used only where questions differ in length and --positions is not answer.",
             metavar="N",
         ),
     ] = None,
@@ -115,6 +132,8 @@ def sweep(
     without_image: Without = None,
     question: Question = None,
     region: RegionName = None,
+    pairs: Pairs = None,
+    limit: Limit = None,
     out: Out = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -127,16 +146,27 @@ def sweep(
 ) -> None:
     r"""Change every head, one after the other, and map what each does to the answer.
 
-    Every head of the language model x zero, mean, resample x noising (is it necessary?),
-    denoising (is it sufficient?): the shift of LD = logit(Yes) - logit(No), exact for each head.
-    All heads share the untouched part of the pass, so that at the answer position a whole sweep
-    costs a few forward passes instead of one for each head. Where a model does not allow this, it
-    falls back to plain passes and says so. The cost is printed before the run.
+    Every head of the language model, or of the vision tower with `--tower vision`, x zero, mean,
+    resample x noising (is it necessary?), denoising (is it sufficient?): the shift of LD =
+    logit(Yes) - logit(No), exact for each head. All heads share the untouched part of the pass,
+    so that at the answer position a whole sweep costs a few forward passes instead of one for
+    each head. Where a model does not allow this, it falls back to plain passes and says so. The
+    cost is printed before the run.
 
     Prints the heads with the largest effects beside their attention rank. Writes effects.csv (a
     row for every head, kind and direction), sweep.pt (the same as tensors), sweep.png (a map of
     layers x heads) and run.yaml. Effects at or below the noise floor (patching a head with its
     own z) are marked.
+
+    `--tower vision` starts each batch at the layer that it changes, but runs the whole language
+    model for each row: it costs most of a forward pass a row. Layers past the one that the
+    language model reads must move nothing at all, and this is said. `--approx` adds a column to
+    effects.csv, approx.pt (the estimate for every head and position) and approx.png; the
+    estimates are printed with their agreement with the exact effects, since they can be far off.
+
+    With `--pairs`: every head on every pair of a dataset that passes the gate (both answers
+    right). Kind `mean` is then the mean over the dataset. Writes also effects_mean.csv and
+    mean_effects.png (means with bootstrap intervals over pairs) and gate.csv.
 
     Ctrl-C keeps the finished rows in the output folder; the same command with `--resume` goes on.
 
@@ -147,22 +177,20 @@ def sweep(
     `printf '27.15+27.27\n31.2+31.15\n' > sets.txt`
 
     `headpatch sweep --sets sets.txt --out sets_output`
+
+    `headpatch sweep --tower vision --kinds resample --positions patches --layers`
+
+    `headpatch sweep --kinds resample --approx`
+
+    `headpatch sweep --pairs pairs --limit 5` (after `headpatch pairs --n 20`)
     """
-    study = study_from(
-        context,
-        {
-            "positions": "sweep.positions",
-            "sets": "sweep.sets",
-            "top": "sweep.top",
-            "reference": "sweep.reference",
-            "rows": "sweep.rows",
-            "budget": "sweep.budget",
-        },
-        kinds="sweep.kinds",
-        directions="sweep.directions",
-    )
-    folder = output_folder(study)
-    listed = Listed.read(Path(study.sweep.sets)) if study.sweep.sets is not None else None
+    study = _study(context)
+    options, folder = study.sweep, output_folder(study)
+    listed = Listed.read(Path(options.sets)) if options.sets is not None else None
+    _refuse(study)
+    if study.pairs.manifest is not None:
+        many.sweep(study, folder, listed, resume, as_json)
+        return
     from headpatch import results
     from headpatch.analyses import sweep as analysis
     from headpatch.analyses.reference import mean_z
@@ -172,20 +200,22 @@ def sweep(
     from headpatch.report import sweep_tables as tables
 
     with progress("Running both pictures", as_json):
-        session = open_session(study, positions=study.sweep.positions)
-    grid = session.vlm.lm.grid
+        lm_positions = options.positions if options.tower == "lm" else None
+        session = open_session(study, positions=lm_positions)
+        session = analysis.with_tower(session, options.tower)
+    grid = session.vlm.stack(options.tower).grid
     chosen = listed.within(grid) if listed is not None else None
-    job = analysis.plan(session, chosen)
+    job = analysis.plan(session, chosen, options.tower)
     journal = Journal(folder, key(session, job))
     journal.open(resume)
     finished = journal.finished(session.pair.name)
-    _announce(session, job, listed, len(finished))
+    announce(session, job, listed, len(finished))
     means = None
-    if "mean" in study.sweep.kinds:
+    if "mean" in options.kinds:
         with progress("Averaging reference pairs", as_json) as advance:
-            means = mean_z(session, advance, study.sweep.reference)
+            means = mean_z(session, advance, options.reference, (job.tower,))
     with (
-        _kept(journal),
+        kept(journal),
         journal.writing(session.pair.name) as add,
         progress("Changing heads", as_json) as advance,
     ):
@@ -193,15 +223,24 @@ def sweep(
         with results.staged(folder) as stage:
             results.write_sweep(stage, session, swept)
             draw.draw_sweep(stage)
+            if swept.approx is not None:
+                draw.draw_approx(stage)
             names = sorted(file.name for file in stage.iterdir())
     journal.remove()
-    best = swept.top(study.sweep.top)
+    best, layered = swept.top(options.top), swept.top(options.top, layers=True)
+    agreed = {way: one.figures() for way, one in swept.agreed.items()}
     if as_json:
+        more: dict[str, Any] = {"top_layers": layered} if job.layers else {}
+        if swept.unread is not None:
+            more["unread"] = asdict(swept.unread)
+        if job.approx:
+            more["approx"] = agreed
         print_json(
             session,
             folder,
             names,
-            positions=study.sweep.positions,
+            tower=job.tower,
+            positions=swept.saved["positions"],
             rows=len(job.asked),
             forward_passes=job.passes,
             widened=session.widens,
@@ -209,65 +248,55 @@ def sweep(
             noise_floor_over=job.noise,
             top=best,
             spearman=swept.correlations,
+            **more,
         )
         return
     console = Console()
     show(console, tables.top(best, swept.noise_floor, job.noise))
+    if layered:
+        show(console, tables.layers(layered))
     if swept.correlations:
         show(console, tables.correlations(swept.correlations, grid.layers * grid.heads))
+    if job.approx:
+        show(console, tables.agreement(agreed, not job.every, study.pairs.level))
+    if swept.unread is not None:
+        show(console, tables.unread(**asdict(swept.unread)))
     print_files(console, session, folder, names)
 
 
-def _announce(session: "Session", job: "Plan", listed: Listed | None, finished: int) -> None:
-    """Say on stderr what is run, how, and what it costs."""
-    options, fast = session.study.sweep, session.fast
-    if not session.widens:
-        why = session.base.trace.prefills[0].refused
-        if not why and fast is not None:
-            why = f"it is off by {fast.worst:.1e} logits"
-        print(
-            f"headpatch: the widening pass is not exact for {session.vlm.name} at positions "
-            f"{options.positions} ({why}): every row gets a forward pass of its own",
-            file=sys.stderr,
+def _study(context: Context) -> Study:
+    """Read the flags; what ``--positions`` speaks of hangs on the tower."""
+    own = {
+        "tower": "sweep.tower",
+        "sets": "sweep.sets",
+        "layers": "sweep.layers",
+        "approx": "sweep.approx",
+        "top": "sweep.top",
+        "reference": "sweep.reference",
+        "rows": "sweep.rows",
+        "budget": "sweep.budget",
+    }
+    listed = {"kinds": "sweep.kinds", "directions": "sweep.directions"}
+    positions = {"lm": "sweep.positions", "vision": "vision.positions"}
+    tower = study_from(context, own, **listed).sweep.tower
+    return study_from(context, {**own, "positions": positions[tower]}, **listed)
+
+
+def _refuse(study: Study) -> None:
+    """Refuse, before anything loads, what does not go together."""
+    options = study.sweep
+    if options.approx and study.quantize is not None:
+        raise InputError(
+            "--approx, --quantize",
+            "both of them",
+            "one of them",
+            "Gradients through quantised weights are not checked.",
         )
-    if listed is not None and (repeated := len(listed.lines) - len(job.sets)):
-        print(
-            f"headpatch: {repeated:,} of the lines of {listed.path} repeat an earlier set; each "
-            "set is run once",
-            file=sys.stderr,
-        )
-    what = "heads" if job.every else "sets"
-    print(
-        f"headpatch: {len(job.sets):,} {what} x {', '.join(dict.fromkeys(options.kinds))} x "
-        f"{', '.join(dict.fromkeys(options.directions))} at positions {options.positions}, and "
-        f"{job.noise} patched with their own z: {len(job.asked):,} rows for "
-        f"{job.passes:{',.1f' if job.passes >= 1 else '.1g'}} forward passes",
-        file=sys.stderr,
-    )
-    if finished:
-        print(
-            f"headpatch: {finished:,} of {len(job.asked):,} rows were finished before; going on",
-            file=sys.stderr,
-        )
-
-
-@contextmanager
-def _kept(journal: "Journal") -> Iterator[None]:
-    """Say, if the run ends early, that what is finished is kept."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if journal.count == 0:
-            raise
-        raise _Interrupted(f"interrupted; {_words(journal)}") from None
-    except Exception:
-        if journal.count:
-            print(f"headpatch: {_words(journal)}", file=sys.stderr)
-        raise
-
-
-def _words(journal: "Journal") -> str:
-    return (
-        f"{journal.count:,} finished rows are kept in {journal.path}: the same command with "
-        "--resume goes on from there"
-    )
+    asked = {
+        "--tower vision": options.tower == "vision",
+        "--layers": options.layers,
+        "--approx": options.approx,
+    }
+    for flag, given in asked.items():
+        if given and study.pairs.manifest is not None:
+            raise InputError(f"--pairs, {flag}", "both of them", "one of them")

@@ -5,7 +5,7 @@ at the run that is changed (Nanda, *Attribution Patching: Activation Patching At
 2023; Syed, Rager & Conmy, *Attribution Patching Outperforms Automated Circuit Discovery*, 2023,
 arXiv:2310.10348). It is exact in the limit of small changes; a saturated softmax or a large change
 can make it arbitrarily wrong (Kramár et al., AtP*, 2024, arXiv:2403.00745), so it is shown with
-its `agreement` with an exact sweep, never alone.
+its agreement with an exact sweep (`headpatch.measures.agreement`), never alone.
 
 Memory: the graph holds about 15 times the layers' inputs of both towers (measured: 119 MiB for the
 bundled model's pair; 3.0 GB a run with LLaVA-1.5-7B's dimensions in bfloat16, 5.3 GB in float32), z
@@ -16,10 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.stats import pearsonr, spearmanr
 from torch import Tensor, nn
 
 from headpatch.engine.attention import plain_attention, tapped
@@ -45,11 +43,15 @@ class Gradients:
     z, slope
         By tower and layer: z and ∂LD/∂z, ``[runs, positions, heads, head_dim]``. The slope of a
         layer that does not reach LD is 0.
+    tiles
+        Rows in which the vision tower takes a run, if it was run: its tokens of one run are those
+        of one tile after the other.
     """
 
     ld: Float[Tensor, " runs"]
     z: dict[Tower, list[Tensor]]
     slope: dict[Tower, list[Tensor]]
+    tiles: int = 1
 
 
 @dataclass(eq=False)
@@ -78,6 +80,16 @@ class _Site:
         return z + leaf
 
 
+def refused(vlm: VLM) -> str:
+    """Say why no gradient can be had of this model; "" if it can."""
+    places = set((getattr(vlm.model, "hf_device_map", None) or {}).values())
+    if getattr(vlm.model, "hf_quantizer", None) is not None:
+        return "its weights are quantised, and gradients through them are not checked"
+    if "disk" in places or ("cpu" in places and len(places) > 1):
+        return "some of its weights are offloaded, and a backward pass would need them all at once"
+    return ""
+
+
 def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower)) -> Gradients:
     """Run a batch forwards and backwards once.
 
@@ -93,7 +105,8 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
     Raises
     ------
     RunError
-        If LD or a gradient is not a number, or a layer's attention never ran.
+        If LD or a gradient is not a number, a layer's attention never ran, or the graph does not
+        fit the device's memory.
     """
     chosen = [tower for tower in towers if tower == "lm" or vlm.vision is not None]
     sites = {tower: [_Site() for _ in vlm.stack(tower).attentions] for tower in chosen}
@@ -106,12 +119,15 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
         key: value.to(vlm.dtype) if value.is_floating_point() else value
         for key, value in prompt.inputs.items()
     }
-    with torch.enable_grad(), tapped(vlm.model, taps):
-        output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
-        logits = output.logits[:, -1].float()
-        ld = logits[:, prompt.answers.yes] - logits[:, prompt.answers.no]
-        leaves = [leaf for there in sites.values() for site in there for leaf in site.leaves]
-        slopes = iter(torch.autograd.grad(ld.sum(), leaves, allow_unused=True))
+    try:
+        with torch.enable_grad(), tapped(vlm.model, taps):
+            output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+            logits = output.logits[:, -1].float()
+            ld = logits[:, prompt.answers.yes] - logits[:, prompt.answers.no]
+            leaves = [leaf for there in sites.values() for site in there for leaf in site.leaves]
+            slopes = iter(torch.autograd.grad(ld.sum(), leaves, allow_unused=True))
+    except torch.OutOfMemoryError as error:
+        raise RunError(f"{vlm.device} has too little memory for a backward pass") from error
     slope = {
         tower: [
             _whole([_or_zero(next(slopes), leaf) for leaf in site.leaves], prompt.runs)
@@ -125,7 +141,8 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
         raise RunError(
             f"LD or its gradient is not finite ({vlm.name}, {vlm.dtype}): --dtype float32"
         )
-    return Gradients(ld.detach(), z, slope)
+    tiles = len(sites["vision"][0].z[0]) // prompt.runs if "vision" in sites else 1
+    return Gradients(ld.detach(), z, slope, max(tiles, 1))
 
 
 def _or_zero(slope: Tensor | None, leaf: Tensor) -> Tensor:
@@ -175,51 +192,3 @@ def attribute(
             found.append(((source - here) * pair.slope[tower][layer][run].float()).sum(-1).T)
         estimates[tower] = torch.stack(found)
     return estimates
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well estimates stand for exact effects.
-
-    Attributes
-    ----------
-    pearson, spearman
-        Correlations over all heads; NaN where one side is constant.
-    top_recall
-        Of the `k` heads with the largest exact effects (by size), the share that is also among
-        the `k` with the largest estimates.
-    k
-        At most the number of heads.
-    """
-
-    pearson: float
-    spearman: float
-    top_recall: float
-    k: int
-
-    def __str__(self) -> str:
-        return (
-            f"Pearson {self.pearson:.2f}, Spearman {self.spearman:.2f}, "
-            f"top-{self.k} recall {self.top_recall:.2f}"
-        )
-
-
-def agreement(
-    approx: Float[np.ndarray, "*shape"], exact: Float[np.ndarray, "*shape"], k: int = 20
-) -> Agreement:
-    """Compare estimated with exact effects of the same heads.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two effects, or one is not a number.
-    """
-    a, b = np.ravel(approx).astype(float), np.ravel(exact).astype(float)
-    if len(a) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("agreement needs two or more effects, each a number")
-    k = min(k, len(a))
-    top = [set(np.argsort(-np.abs(values), kind="stable")[:k]) for values in (a, b)]
-    recall = len(top[0] & top[1]) / k
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return Agreement(float("nan"), float("nan"), recall, k)
-    return Agreement(float(pearsonr(a, b)[0]), float(spearmanr(a, b)[0]), recall, k)

@@ -30,7 +30,7 @@ from headpatch.engine.patching import (
     z_edits,
 )
 from headpatch.errors import InputError, RunError
-from headpatch.heads import Head, HeadSet
+from headpatch.heads import HeadSet
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM, Stack
 
@@ -111,18 +111,26 @@ def patch_vision(
     return [outcomes[index] for index in range(len(interventions))]
 
 
+def refused(vlm: VLM) -> str:
+    """Say why the layers of this vision tower cannot be resumed one by one; "" if they can."""
+    if not vlm.family.vision:
+        return "headpatch cannot change the vision tower of this family"
+    if vlm.family.one_row or vlm.family.crossed:
+        return (
+            "this vision tower takes several pictures or tiles in one row, so its layers cannot be "
+            "resumed one by one"
+        )
+    return ""
+
+
 def single_heads(vlm: VLM) -> list[HeadSet]:
     """Return every vision head as a set of its own."""
-    return [HeadSet.of(Head(one.layer, one.head, "vision")) for one in _tower(vlm).grid]
+    return [HeadSet.of(head) for head in _tower(vlm).grid]
 
 
 def whole_layers(vlm: VLM) -> list[HeadSet]:
     """Return, for each vision layer, the set of all its heads."""
-    grid = _tower(vlm).grid
-    return [
-        HeadSet(tuple(Head(layer, head, "vision") for head in range(grid.heads)))
-        for layer in range(grid.layers)
-    ]
+    return list(_tower(vlm).grid.whole_layers())
 
 
 def vision_positions(
@@ -199,11 +207,8 @@ def _split(indices: list[int], size: int) -> list[list[int]]:
 
 
 def _tower(vlm: VLM) -> Stack:
-    if vlm.family.one_row or vlm.family.crossed:
-        raise RunError(
-            f"{vlm.name}: this vision tower takes several pictures or tiles in one row, so its "
-            "layers cannot be resumed one by one; a plain pass for each head can"
-        )
+    if why := refused(vlm):
+        raise RunError(f"{vlm.name}: {why}")
     return vlm.stack("vision")
 
 

@@ -90,7 +90,7 @@ class VLM:
         family, config = self.family, self.model.config.get_text_config()
         layers = list(_first(self.decoder, ("layers",)).children())
         heads = int(config.num_attention_heads)
-        return _stack(layers, family.lm_attention, family.lm_output, heads)
+        return _stack(layers, family.lm_attention, family.lm_output, Grid(len(layers), heads))
 
     @cached_property
     def vision(self) -> Stack | None:
@@ -103,7 +103,8 @@ class VLM:
             for layer in _first(self.model, part).children()
         ]
         heads = int(self.model.config.vision_config.num_attention_heads)
-        return _stack(layers, (self.family.vision_attention,), self.family.vision_output, heads)
+        grid = Grid(len(layers), heads, "vision")
+        return _stack(layers, (self.family.vision_attention,), self.family.vision_output, grid)
 
     @cached_property
     def feature_layer(self) -> int | None:
@@ -152,9 +153,9 @@ def _first(root: nn.Module, paths: Sequence[str]) -> nn.Module:
     raise InputError("--model", f"no module {' or '.join(paths)}", "the layout of its family")
 
 
-def _stack(layers: Sequence[nn.Module], attention: Sequence[str], output: str, heads: int) -> Stack:
+def _stack(layers: Sequence[nn.Module], attention: Sequence[str], output: str, grid: Grid) -> Stack:
     attentions = [_first(layer, attention) for layer in layers]
     outputs = [module.get_submodule(output) for module in attentions]
     width = outputs[0].in_features
     assert isinstance(width, int)
-    return Stack(layers, attentions, outputs, Grid(len(layers), heads), width // heads)
+    return Stack(layers, attentions, outputs, grid, width // grid.heads)

@@ -29,29 +29,116 @@ def top(rows: Sequence[Mapping[str, Any]], floor: float, noise: int) -> Renderab
         _top_of(direction, [row for row in rows if row["direction"] == direction])
         for direction in dict.fromkeys(row["direction"] for row in rows)
     ]
+    approx = ""
+    if any("approx" in row for row in rows):
+        approx = " approx: what gradients estimate of the effect."
     note = (
         "effect: shift of LD in logits, of the kind that sorts. Other columns: effect as a share "
         "of the difference between the runs (0 = nothing, 1 = all of it, negative = the other "
         f"way). In brackets: not above the noise floor, {floor:.1e} logits, the largest effect of "
-        f"patching with its own z, over {noise} of them drawn by the seed."
+        f"patching with its own z, over {noise} of them drawn by the seed.{approx}"
     )
     return Group(*parts, Text(note))
 
 
-def _top_of(direction: str, rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+def layers(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Show each direction's whole layers with the largest effects.
+
+    Parameters
+    ----------
+    rows
+        Of `headpatch.analyses.sweep.Sweep.top`, of layers.
+    """
+    return Group(
+        *(
+            _top_of(direction, [row for row in rows if row["direction"] == direction], "layer")
+            for direction in dict.fromkeys(row["direction"] for row in rows)
+        )
+    )
+
+
+def unread(layers: Sequence[int], rows: int, largest: float) -> str:
+    """Say what the vision layers did that the language model never reads."""
+    named = f"Free control: vision layer {layers[0]} never reaches the language model"
+    if len(layers) > 1:
+        named = (
+            f"Free control: vision layers {layers[0]}-{layers[-1]} never reach the language model"
+        )
+    moved = "exactly 0, as it must"
+    if largest:
+        moved = f"up to {largest:.1e} logits, where it must be 0: DO NOT TRUST THIS RUN"
+    return f"{named}; over {rows:,} rows LD moves by {moved}."
+
+
+def agreement(
+    found: Mapping[str, Mapping[str, float | int]], sets: bool, level: float
+) -> RenderableType:
+    """Show how estimates from gradients agree with the exact effects of the same run.
+
+    Parameters
+    ----------
+    found
+        By ``kind_direction``: figures of `headpatch.analyses.approx.Agreed.figures`.
+    sets
+        Whether they are of sets rather than of single heads.
+    level
+        Coverage of the intervals.
+    """
+    if not found:
+        return Text("Attribution patching: fewer than two effects to compare with, nothing to say.")
+    one = next(iter(found.values()))
+    what = "sets" if sets else "heads"
+    table = plain_table(
+        "kind",
+        "direction",
+        "Pearson",
+        f"{level:.0%} interval",
+        "Spearman",
+        f"top-{one['k']} recall",
+        "by chance",
+        title="Attribution patching (one backward pass) against the exact effects of "
+        f"{one['heads']:,} {what}",
+    )
+    for way, figures in found.items():
+        kind, _, direction = way.rpartition("_")
+        table.add_row(
+            kind,
+            direction,
+            _correlation(figures["pearson"]),
+            ""
+            if math.isnan(figures["pearson_low"])
+            else f"{figures['pearson_low']:+.2f} to {figures['pearson_high']:+.2f}",
+            _correlation(figures["spearman"]),
+            f"{figures['top_recall']:.2f}",
+            f"{figures['top_recall_chance']:.2f}",
+        )
+    note = (
+        f"Intervals resample {what}, which are not independent draws: they show how far a figure "
+        "hangs on a few of them. The estimate is first-order and no substitute: a head with a "
+        "large effect can have a small estimate, or one of the wrong sign."
+    )
+    return Group(table, Text(note))
+
+
+def _top_of(
+    direction: str, rows: Sequence[Mapping[str, Any]], what: str = "heads"
+) -> RenderableType:
     first = rows[0]["kind"]
     kinds = [first, *(kind for kind in rows[0]["normalized"] if kind != first)]
     question = {"noising": "necessary?", "denoising": "sufficient?"}[direction]
     ranked = any(row["attention_rank"] is not None for row in rows)
+    approx = any("approx" in row for row in rows)
     table = plain_table(
         "",
-        "heads",
+        what,
         "effect",
+        *["approx"] * approx,
         *kinds,
         "answer",
         *["attention rank"] * ranked,
-        title=f"{direction} ({question}): largest effects of {first}",
-        wrapped="heads" if max(len(row["heads"]) for row in rows) > 30 else "",
+        title=f"{direction} ({question}): largest effects of {first}"
+        + ", whole layers" * (what == "layer"),
+        wrapped=what if max(len(row["heads"]) for row in rows) > 30 else "",
     )
     for row in rows:
         changed = row["answer_before"] != row["answer_after"]
@@ -61,6 +148,7 @@ def _top_of(direction: str, rows: Sequence[Mapping[str, Any]]) -> RenderableType
             str(row["place"]),
             row["heads"],
             f"({row['effect']:+.0e})" if row["below_floor"] else f"{row['effect']:+.4f}",
+            *([f"{row['approx']:+.4f}"] if approx else []),
             *(_share(row["normalized"][kind]) for kind in kinds),
             Text(answer),
             *["" if rank is None else str(rank)] * ranked,
@@ -152,6 +240,10 @@ def scopes(found: Mapping[str, Mapping[str, Any] | str], ways: int) -> Renderabl
 def limits(found: Sequence[str]) -> RenderableType:
     """List what cannot be done."""
     return Group(*(Text(f"- {one}") for one in found))
+
+
+def _correlation(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:+.2f}"
 
 
 def _share(value: float) -> str:

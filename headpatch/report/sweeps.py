@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from headpatch.report.canvas import BLUE, VERMILLION, drawing, frame, signed
 from headpatch.report.effects import DIRECTIONS, KINDS
+from headpatch.report.map_labels import name_largest
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -38,14 +39,15 @@ def sweep_maps(
     All maps share one diverging colour scale, centred on 0. Colours follow the signed square root
     of the effect, since a few heads usually tower over the rest. The `LABELLED` largest effects
     above the noise floor are named, and the `LOOKING` heads whose attention differs most are
-    outlined.
+    outlined. Whole layers, if they were changed too, stand as one column right of the heads.
 
     Parameters
     ----------
     results
         ``sweep.pt`` of a sweep over every head: ``normalized`` and ``effect``, dicts of tensors
         ``[layers, heads]`` by ``kind_direction``, ``noise_floor`` (logits), ``positions`` and, if
-        the heads were ranked, ``attention_rank``.
+        there are such, ``attention_rank``, ``layer_normalized`` (``[layers]`` likewise), and of
+        the vision tower ``tower`` and ``feature_layer``.
     path
         The file to write.
     question, region
@@ -57,10 +59,16 @@ def sweep_maps(
         If there is no map, or they are not ``[layers, heads]``.
     """
     maps, below = _read(results, axes=2)
-    layers = len(next(iter(maps.values())))
-    kinds, directions = _ways(maps)
+    layers, heads = next(iter(maps.values())).shape
+    kinds, directions = ways(maps)
     ranks = results.get("attention_rank")
-    norm, ticks = _scale(list(maps.values()))
+    whole = {
+        way: np.asarray(values, dtype=np.float64)
+        for way, values in results.get("layer_normalized", {}).items()
+    }
+    tower = "v" if results.get("tower") == "vision" else ""
+    last = results.get("feature_layer")
+    norm, ticks = _scale([*maps.values(), *whole.values()])
     colours = _colours()
     height = 0.5 + len(directions) * (0.45 + min(2.3, max(0.9, 0.07 * layers)))
     with drawing(path, height) as figure:
@@ -71,7 +79,8 @@ def sweep_maps(
             panels[i, 0].set_ylabel(f"{DIRECTIONS[direction]}\n\nLayer")
             for j, kind in enumerate(kinds):
                 axes = panels[i, j]
-                if (values := maps.get(f"{kind}_{direction}")) is None:
+                way = f"{kind}_{direction}"
+                if (values := maps.get(way)) is None:
                     axes.set_axis_off()
                     continue
                 image = axes.imshow(
@@ -79,29 +88,36 @@ def sweep_maps(
                 )
                 if ranks is not None:
                     _outline(axes, np.asarray(ranks))
+                if way in whole:
+                    _add_layers(axes, whole[way], values.shape[1], cmap=colours, norm=norm)
+                if last is not None and last < layers - 1:
+                    axes.axhline(last + 0.5, color="black", linewidth=0.7, linestyle=(0, (3, 2)),
+                                 label="below: not read by the language model")  # fmt: skip
         for axes, kind in zip(panels[0], kinds, strict=True):
             axes.set_title(kind.capitalize(), loc="left")
         for axes in panels[-1]:
             axes.set_xlabel("Head")
-        for axis in (panels[0, 0].xaxis, panels[0, 0].yaxis):
-            axis.get_major_locator().set_params(integer=True, nbins=6)
+        panels[0, 0].yaxis.get_major_locator().set_params(integer=True, nbins=6)
+        panels[0, 0].set_xticks(_ticks(heads))
         bar = figure.colorbar(image, ax=panels, fraction=0.03, pad=0.01, aspect=30, ticks=ticks)
-        bar.ax.set_yticklabels([signed(tick, _digits(ticks[-1])) for tick in ticks])
+        bar.ax.set_yticklabels([signed(tick, digits(ticks[-1])) for tick in ticks])
         bar.set_label(f"{_NORMALIZED} (square-root scale)")
         bar.outline.set_linewidth(0.6)
         frame(
             figure,
-            f"Effect of each head on the Yes/No answer; z changed at: {results['positions']}",
+            f"Effect of each {'vision ' * bool(tower)}head on the Yes/No answer; "
+            f"z changed at: {results['positions']}{' tokens of the tower' * bool(tower)}",
             question=question,
             region=region,
             legend=panels.ravel(),
-            note=f"{_NOTE} Named: the largest effects. {_floor_note(below)}",
+            note=f"{_NOTE} Named: the largest effects. {_floor_note(below)}"
+            + " The column on the right: all heads of a layer together." * bool(whole),
         )
         figure.draw_without_rendering()  # labels are placed once the panels have their sizes
         for way, values in maps.items():
             kind, _, direction = way.rpartition("_")
             axes = panels[directions.index(direction), kinds.index(kind)]
-            _name_largest(axes, values, below[way])
+            name_largest(axes, np.where(below[way], np.nan, values), LABELLED, tower)
 
 
 def set_effects(
@@ -127,7 +143,7 @@ def set_effects(
         If there is no effect.
     """
     effects, below = _read(results, axes=1)
-    kinds, directions = _ways(effects)
+    kinds, directions = ways(effects)
     finite = np.concatenate([values[np.isfinite(values)] for values in effects.values()])
     span = np.abs(finite).max() if len(finite) else 0.0
     low, high = (finite.min(), finite.max()) if span else (-1.0, 1.0)
@@ -182,7 +198,7 @@ def _read(
     return found, below
 
 
-def _ways(found: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def ways(found: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Return the kinds and the directions, in their usual order."""
     kinds, directions = {way.rpartition("_")[0] for way in found}, {*map(_direction, found)}
     return (
@@ -195,8 +211,18 @@ def _direction(way: str) -> str:
     return way.rpartition("_")[2]
 
 
+def root(x: Any) -> Any:
+    """Give the signed square root, which makes room for small effects beside a few large ones."""
+    return np.sign(x) * np.sqrt(np.abs(x))
+
+
+def square(x: Any) -> Any:
+    """Undo `root`."""
+    return np.sign(x) * np.square(x)
+
+
 def _scale(
-    maps: Sequence[Float[np.ndarray, "layers heads"]],
+    maps: Sequence[Float[np.ndarray, "..."]],
 ) -> tuple["matplotlib.colors.Normalize", list[float]]:
     """Return one scale for all maps, symmetric about 0, and its ticks."""
     from matplotlib.colors import FuncNorm
@@ -204,20 +230,21 @@ def _scale(
     finite = np.concatenate([values[np.isfinite(values)] for values in maps])
     most = float(np.abs(finite).max()) if len(finite) else 0.0
     most = most or 1.0
-
-    def root(x: Any) -> Any:
-        return np.sign(x) * np.sqrt(np.abs(x))
-
-    def square(x: Any) -> Any:
-        return np.sign(x) * np.square(x)
-
     norm = FuncNorm((root, square), vmin=-most, vmax=most)
     return norm, [most * share for share in (-1, -0.25, -0.0625, 0, 0.0625, 0.25, 1)]
 
 
-def _digits(most: float) -> int:
+def digits(most: float) -> int:
     """Digits after the point that show a sixteenth of `most`."""
     return int(max(1, np.ceil(1 - np.log10(most / 16))))
+
+
+def _ticks(count: int) -> list[int]:
+    """Return a few round numbers below `count`, which heads have and no other column does."""
+    from matplotlib.ticker import MaxNLocator
+
+    found = MaxNLocator(integer=True, nbins=6).tick_values(0, max(count - 1, 1))
+    return [int(tick) for tick in found if 0 <= tick < count]
 
 
 def _colours() -> "matplotlib.colors.Colormap":
@@ -235,55 +262,22 @@ def _outline(axes: "matplotlib.axes.Axes", ranks: Int[np.ndarray, "layers heads"
               label=f"attention differs most ({len(layers)})")  # fmt: skip
 
 
-def _name_largest(
-    axes: "matplotlib.axes.Axes",
-    values: Float[np.ndarray, "layers heads"],
-    below: Bool[np.ndarray, "layers heads"],
+def _add_layers(
+    axes: "matplotlib.axes.Axes", values: Float[np.ndarray, " layers"], heads: int, **colours: Any
 ) -> None:
-    """Write the largest effects' heads beside their cells, where they hide no other of them."""
-    from matplotlib.patheffects import withStroke
-    from matplotlib.transforms import Bbox
-
-    size = np.where(np.isfinite(values) & ~below, np.abs(values), -1.0)
-    order = np.argsort(-size, axis=None, kind="stable")[:LABELLED]
-    chosen = [divmod(int(i), values.shape[1]) for i in order if size.flat[i] >= 0]
-    panel = axes.get_window_extent()
-    pixel = axes.get_figure().dpi / 72  # type: ignore[union-attr]  # of a point
-    half = [min(side / pixel / 2, 7.0) + 1.5 for side in _cell(axes, values.shape)]
-
-    def cell(layer: int, head: int) -> Bbox:
-        x, y = axes.transData.transform((head, layer))
-        dx, dy = ((reach - 2.5) * pixel for reach in half)
-        return Bbox([[x - dx, y - dy], [x + dx, y + dy]])
-
-    taken = [cell(*one) for one in chosen]
-    halo = [withStroke(linewidth=1.4, foreground="white")]
-    for layer, head in chosen:
-        text = axes.annotate(f"{layer}.{head}", (head, layer), (0, 0), fontsize=5.5,
-                             textcoords="offset points", path_effects=halo, zorder=4,
-                             annotation_clip=False)  # fmt: skip
-        text.set_in_layout(False)
-        for far, x, y in _PLACES:
-            text.set_position((x * half[0] * far, y * half[1] * far))
-            text.set_horizontalalignment(("right", "center", "left")[x + 1])
-            text.set_verticalalignment(("top", "center", "bottom")[y + 1])
-            box = text.get_window_extent()
-            inside = panel.contains(box.x0, box.y0) and panel.contains(box.x1, box.y1)
-            if inside and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                break
-        else:
-            text.remove()
-
-
-_SIDES: Final = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-_PLACES: Final = tuple((far, *side) for far in (1.0, 2.2, 3.5) for side in _SIDES)
-
-
-def _cell(axes: "matplotlib.axes.Axes", shape: tuple[int, ...]) -> tuple[float, float]:
-    """Return the width and height of a map's cell, in pixels."""
-    panel = axes.get_window_extent()
-    return panel.width / shape[1], panel.height / shape[0]
+    """Draw whole layers as a column of their own, apart from the heads."""
+    wide = max(1.0, 0.06 * heads)
+    left, right = heads - 0.5 + 0.4 * wide, heads - 0.5 + 1.4 * wide
+    axes.imshow(
+        values[:, None],
+        extent=(left, right, len(values) - 0.5, -0.5),
+        aspect="auto",
+        interpolation="nearest",
+        **colours,
+    )
+    axes.set_xlim(-0.5, right)
+    axes.annotate("all", ((left + right) / 2, 1), (0, 2), xycoords=axes.get_xaxis_transform(),
+                  textcoords="offset points", ha="center", va="bottom", fontsize=5.5)  # fmt: skip
 
 
 def _name_extreme(

@@ -1,5 +1,7 @@
 """`sweep` agrees with plain passes and finds what was planted; what is interrupted goes on."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,12 +17,12 @@ from headpatch.analyses.listed import Listed
 from headpatch.analyses.rank import rank
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import Session, open_session
-from headpatch.analyses.sweep import Sweep, plan, run, sweep
+from headpatch.analyses.sweep import Sweep, cost, plan, run, sweep
 from headpatch.engine import sweep as engine
+from headpatch.engine.forward import forward
+from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome, patch
-from headpatch.engine.sweep import Check, passes, rows_within
-from headpatch.engine.wavefront import Row
-from headpatch.engine.wavefront import plan as chunks_of
+from headpatch.engine.sweep import Check, rows_within, widen
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet
 from headpatch.models.patches import Patches
@@ -225,20 +227,40 @@ def test_the_plain_path_gives_the_same_table_at_its_own_price() -> None:
     np.testing.assert_allclose(effects_of(run(plainly, job)), effects_of(found), atol=ROUNDING)
 
 
+@contextmanager
+def multiplications(vlm: VLM) -> Iterator[list[int]]:
+    """Count, layer call by layer call, what the decoder layers' weights are multiplied with."""
+    counts: list[int] = []
+    with ExitStack() as stack:
+        for layer in vlm.lm.layers:
+            for module in layer.modules():
+                if isinstance(module, torch.nn.Linear):
+                    handle = module.register_forward_hook(
+                        lambda module, inputs, _: counts.append(
+                            inputs[0].numel() // module.in_features * module.weight.numel()
+                        )
+                    )
+                    stack.callback(handle.remove)
+        yield counts
+
+
 @pytest.mark.parametrize("size", [1, 2, 5, 1000])
-def test_the_price_is_what_the_chunks_compute(size: int) -> None:
-    """Rows × layers × suffix over layers × tokens, counted chunk by chunk."""
-    session, _ = swept()
-    prefill, layers = session.base.trace.prefills[0], session.vlm.lm.grid.layers
+@pytest.mark.parametrize("positions", ["answer", "question"])
+def test_the_price_is_what_the_weights_are_multiplied_with(positions: Positions, size: int) -> None:
+    """Counted by hooks on every linear module, over what a plain pass of the prompt takes."""
+    session = noisy_session("grouped-query", positions, directions=("noising",))
     rng = np.random.default_rng(0)
     heads = list(session.vlm.lm.grid)
     sets = [
-        HeadSet(tuple(heads[i] for i in rng.choice(16, rng.integers(1, 4), replace=False)))
-        for _ in range(50)
+        HeadSet(tuple(heads[i] for i in rng.choice(12, rng.integers(1, 4), replace=False)))
+        for _ in range(40)
     ]
-    chunks = chunks_of([Row(one, "zero") for one in sets], layers, size, torch.device("cpu"))
-    computed = sum(chunk.layer_rows for chunk in chunks) * (prefill.tokens - prefill.start)
-    assert passes(prefill, sets, layers, size) == pytest.approx(computed / layers / prefill.tokens)
+    asked = [Intervention(one, "zero", "noising", positions) for one in sets]
+    with multiplications(session.vlm) as plain:
+        forward(session.vlm, session.prompt.select(0))
+    with multiplications(session.vlm) as walked:
+        widen(session.vlm, session.base, asked, rows=size)
+    assert cost(session, asked, size) == pytest.approx(sum(walked) / sum(plain), rel=1e-2)
 
 
 def test_a_budget_bounds_the_rows_and_changes_no_number() -> None:

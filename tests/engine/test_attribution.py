@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from headpatch.engine.attribution import Gradients, agreement, attribute, gradients
+from headpatch.engine.attribution import Gradients, attribute, gradients, refused
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Direction, Kind, ZEdit
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, run_pair
 from headpatch.errors import RunError
 from headpatch.heads import Head, Tower
+from headpatch.measures.agreement import agreement
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from tests.engine.oracle import Change, Oracle
@@ -299,29 +300,43 @@ def test_what_cannot_be_estimated_is_refused() -> None:
         gradients(broken, base.prompt)
 
 
-def test_agreement_by_hand() -> None:
-    exact_effects = np.array([[3.0, -2.0], [1.0, 0.0]])
-    same = agreement(2 * exact_effects, exact_effects, k=2)
-    assert (same.pearson, same.spearman, same.top_recall, same.k) == (
-        pytest.approx(1),
-        pytest.approx(1),
-        1.0,
-        2,
-    )
-    turned = agreement(-exact_effects, exact_effects, k=2)
-    assert (turned.pearson, turned.top_recall) == (pytest.approx(-1), 1.0)  # by size
-    # Ranks 4 1 3 2 against 4 2 1 3: 1 - 6 (0 + 1 + 4 + 1) / (4 · 15) = 0.4
-    other = agreement(np.array([4.0, 1.0, 3.0, 2.0]), np.array([4.0, 2.0, 1.0, 3.0]), k=2)
-    assert other.spearman == pytest.approx(0.4)
-    assert other.pearson == pytest.approx(0.4)
-    assert other.top_recall == 0.5  # {0, 2} and {0, 3}
-    assert str(other) == "Pearson 0.40, Spearman 0.40, top-2 recall 0.50"
+@pytest.mark.parametrize(
+    ("places", "offloaded"),
+    [
+        (None, False),
+        ({"": "cpu"}, False),
+        ({"a": 0, "b": 1}, False),
+        ({"a": 0, "b": "cpu"}, True),
+        ({"a": "cpu", "b": "disk"}, True),
+    ],
+)
+def test_offloaded_weights_have_no_gradient(
+    monkeypatch: pytest.MonkeyPatch, places: dict[str, object] | None, offloaded: bool
+) -> None:
+    vlm = tiny_vlm()
+    monkeypatch.setattr(vlm.model, "hf_device_map", places, raising=False)
+    assert ("offloaded" in refused(vlm)) is offloaded
 
 
-def test_agreement_of_few_or_equal_or_broken_effects() -> None:
-    assert agreement(np.arange(3.0), np.arange(3.0)).k == 3
-    flat = agreement(np.zeros(5), np.arange(5.0), k=1)
-    assert np.isnan(flat.pearson) and np.isnan(flat.spearman)
-    for bad in (np.array([1.0]), np.array([1.0, np.nan])):
-        with pytest.raises(ValueError, match="agreement needs"):
-            agreement(bad, bad)
+def test_quantised_weights_have_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = tiny_vlm()
+    assert refused(vlm) == ""
+    monkeypatch.setattr(vlm.model, "hf_quantizer", object(), raising=False)
+    assert "quantised" in refused(vlm)
+
+
+def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("as asked")
+
+    vlm = tiny_vlm()
+    monkeypatch.setattr(torch.autograd, "grad", full)
+    with pytest.raises(RunError, match="too little memory for a backward pass"):
+        gradients(vlm, tiny_prompt(vlm))
+
+
+def test_tiles_are_counted() -> None:
+    assert pair_of("plain")[2].tiles == 1
+    vlm = builders.build("llava_next")
+    assert gradients(vlm, builders.prompt_of(vlm), ("vision",)).tiles == 5
+    assert gradients(vlm, builders.prompt_of(vlm), ("lm",)).tiles == 1

@@ -109,6 +109,48 @@ def test_heads_that_look_are_outlined(tmp_path, drawn):
     assert not panels(drawn.last)[0].lines
 
 
+def vision(layers: int, heads: int) -> dict:
+    """Made-up effects of a tower whose last layer is not read, and of its whole layers."""
+    found = results(layers, heads)
+    del found["attention_rank"]
+    whole = {way: 3 * values.sum(1) for way, values in found["normalized"].items()}
+    return found | {"layer_normalized": whole, "tower": "vision", "feature_layer": layers - 2}
+
+
+@pytest.mark.parametrize("shape", [(24, 16), (24, 4), (3, 1)])
+def test_whole_layers_stand_beside_the_heads_on_the_same_scale(tmp_path, drawn, shape):
+    found = vision(*shape)
+    sweep_maps(found, tmp_path / "f.png", **WORDS)
+    largest = max(float(values.abs().max()) for values in found["layer_normalized"].values())
+    for axes, way in zip(panels(drawn.last), [*WAYS[::2], *WAYS[1::2]], strict=True):
+        heads, whole = axes.images
+        np.testing.assert_array_equal(whole.get_array()[:, 0], found["layer_normalized"][way])
+        assert whole.norm is heads.norm
+        assert whole.norm.vmax == pytest.approx(largest)
+        left, right, bottom, top = whole.get_extent()
+        assert (bottom, top) == (shape[0] - 0.5, -0.5)
+        assert shape[1] - 0.5 < left < right == axes.get_xlim()[1]
+        assert all(0 <= tick < shape[1] for tick in axes.get_xticks())
+        edge = axes.transData.transform((shape[1] - 0.5, 0))[0]
+        for text in axes.texts:
+            if text.get_text() != "all":
+                assert text.get_text().startswith("v")
+                assert text.get_window_extent().x1 <= edge + 1
+    assert any("all heads of a layer together" in text for text in drawn.texts())
+    assert any("Effect of each vision head" in text for text in drawn.texts())
+
+
+def test_what_is_not_read_is_marked_in_every_map(tmp_path, drawn):
+    sweep_maps(vision(6, 4), tmp_path / "f.png", **WORDS)
+    for axes in panels(drawn.last):
+        (line,) = axes.lines
+        assert list(line.get_ydata()) == [4.5, 4.5]
+        assert "not read" in line.get_label()
+    all_read = vision(6, 4) | {"feature_layer": 5}
+    sweep_maps(all_read, tmp_path / "f.png", **WORDS)
+    assert not any(axes.lines for axes in panels(drawn.last))
+
+
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_nothing_and_undefined_effects_draw(tmp_path, drawn, value):
     found = results(3, 3)

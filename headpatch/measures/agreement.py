@@ -1,0 +1,116 @@
+"""How well estimated effects stand for exact ones of the same heads."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import pearsonr, spearmanr
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Estimates beside exact effects.
+
+    Attributes
+    ----------
+    pearson, spearman
+        Correlations over all heads; NaN where one side is constant.
+    top_recall
+        Of the `k` heads with the largest exact effects (by size), the share that is also among
+        the `k` with the largest estimates.
+    k
+        At most the number of heads.
+    heads
+        How many were compared.
+    """
+
+    pearson: float
+    spearman: float
+    top_recall: float
+    k: int
+    heads: int
+
+    @property
+    def chance(self) -> float:
+        """The recall that a random order of the heads has on average."""
+        return self.k / self.heads
+
+    def __str__(self) -> str:
+        return (
+            f"Pearson {self.pearson:.2f}, Spearman {self.spearman:.2f}, "
+            f"top-{self.k} recall {self.top_recall:.2f}"
+        )
+
+
+def agreement(
+    approx: Float[np.ndarray, "*shape"], exact: Float[np.ndarray, "*shape"], k: int = 20
+) -> Agreement:
+    """Compare estimated with exact effects of the same heads.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two effects, or one is not a number.
+    """
+    a, b = _flat(approx, exact)
+    k = min(k, len(a))
+    top = [set(np.argsort(-np.abs(values), kind="stable")[:k]) for values in (a, b)]
+    recall = len(top[0] & top[1]) / k
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return Agreement(float("nan"), float("nan"), recall, k, len(a))
+    return Agreement(float(pearsonr(a, b)[0]), float(spearmanr(a, b)[0]), recall, k, len(a))
+
+
+def pearson_interval(
+    approx: Float[np.ndarray, "*shape"],
+    exact: Float[np.ndarray, "*shape"],
+    level: float,
+    resamples: int,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Bootstrap interval of Pearson's correlation, heads resampled (percentiles).
+
+    Heads of one model are not independent draws from anything, so this is no interval for other
+    models or pairs: it shows how far the figure hangs on a few heads with large effects.
+
+    Parameters
+    ----------
+    level
+        Coverage aimed at, such as 0.95.
+    resamples
+        Draws; one that leaves a side constant is left out.
+
+    Returns
+    -------
+    Its two ends; NaN where one side is constant.
+
+    Raises
+    ------
+    ValueError
+        As `agreement`, or if `level` does not lie between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    a, b = _flat(approx, exact)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan"), float("nan")
+    n = len(a)
+    a, b = (a - a.mean()) / a.std(), (b - b.mean()) / b.std()
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
+    mean_a, mean_b, aa, bb, ab = (weights @ values for values in (a, b, a * a, b * b, a * b))
+    spread = (aa - mean_a**2) * (bb - mean_b**2)
+    there = spread > 1e-12 * n  # what a draw of one head alone leaves is rounding
+    drawn = (ab - mean_a * mean_b)[there] / np.sqrt(spread[there])
+    if len(drawn) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _flat(
+    approx: Float[np.ndarray, "*shape"], exact: Float[np.ndarray, "*shape"]
+) -> tuple[Float[np.ndarray, " heads"], Float[np.ndarray, " heads"]]:
+    a, b = np.ravel(approx).astype(float), np.ravel(exact).astype(float)
+    if len(a) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("agreement needs two or more effects, each a number")
+    return a, b

@@ -1,0 +1,161 @@
+"""Estimates from gradients beside the exact sweep of the same run."""
+
+import numpy as np
+import pytest
+import torch
+
+from headpatch.analyses.approx import TOP, way
+from headpatch.analyses.reference import mean_z
+from headpatch.analyses.sweep import Sweep, plan, run, sweep
+from headpatch.engine import attribution
+from headpatch.engine.attribution import attribute, gradients
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.patching import Outcome
+from headpatch.engine.vision import vision_positions
+from headpatch.errors import InputError
+from headpatch.heads import HeadSet, Tower
+from headpatch.measures.agreement import agreement
+from tests.analyses.test_sweep_vision import opened
+from tests.families import builders
+from tests.tiny import SHAPES, tiny_vlm
+
+both_towers = pytest.mark.parametrize("tower", ["lm", "vision"])
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Sweep]:
+    return {
+        tower: sweep(opened(tiny_vlm(SHAPES["deep-vision"]), tower, approx=True, layers=True))
+        for tower in ("lm", "vision")
+    }
+
+
+@both_towers
+def test_the_exact_effects_are_as_without_estimates(found: dict[str, Sweep], tower: Tower) -> None:
+    without = sweep(opened(tiny_vlm(SHAPES["deep-vision"]), tower, layers=True))
+    table = found[tower].effects
+    assert list(table.columns) == [*without.effects.columns, "approx"]
+    np.testing.assert_array_equal(table["effect"], without.effects["effect"])
+    assert without.approx is None
+    assert without.agreed == {}
+    assert found[tower].plan.passes == without.plan.passes + 4
+
+
+@both_towers
+def test_an_estimate_is_the_sum_over_heads_and_changed_positions(
+    found: dict[str, Sweep], tower: Tower
+) -> None:
+    session = opened(tiny_vlm(SHAPES["deep-vision"]), tower)
+    means = mean_z(session, None, 0, (tower,))
+    pair = gradients(session.vlm, session.prompt, (tower,))
+    places = session.prompt.spans.positions("answer")
+    if tower == "vision":
+        places = vision_positions(session.vlm, session.base, "all")
+    rows = found[tower].effects
+    seen = 0
+    for row in rows[rows["role"] != "noise floor"].itertuples():
+        maps = attribute(pair, row.kind, row.direction, means)[tower][..., places]
+        expected = sum(
+            float(maps[head.layer, head.head].sum()) for head in HeadSet.parse(row.heads)
+        )
+        assert row.approx == pytest.approx(expected, abs=1e-5)
+        seen += row.role == "layer"
+    assert seen == 6 * session.vlm.stack(tower).grid.layers
+    assert rows.loc[rows["role"] == "noise floor", "approx"].isna().all()
+
+
+@both_towers
+def test_what_is_saved(found: dict[str, Sweep], tower: Tower) -> None:
+    one = found[tower]
+    kept = one.approx
+    assert kept is not None
+    session = opened(tiny_vlm(SHAPES["deep-vision"]), tower)
+    grid = session.vlm.stack(tower).grid
+    tokens = session.prompt.spans.length if tower == "lm" else 17
+    for name, exact in one.saved["effect"].items():
+        assert kept["attribution"][name].shape == (grid.layers, grid.heads, tokens)
+        summed = kept["attribution"][name][..., kept["places"]].sum(-1)
+        torch.testing.assert_close(kept["approx"][name], summed, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(kept["effect"][name], exact)
+        assert kept["approx"][name].dtype == kept["attribution"][name].dtype == torch.float32
+    assert ("image_positions" in kept) is (tower == "lm")
+    assert kept["tower"] == tower
+
+
+@both_towers
+def test_the_agreement_is_that_of_the_heads_that_reach_the_answer(
+    found: dict[str, Sweep], tower: Tower
+) -> None:
+    one = found[tower]
+    heads = one.effects[one.effects["role"] == "head"]
+    if tower == "vision":  # layer 3 is not read: 0 on both sides by construction
+        unread = heads[heads["heads"].str.startswith("v3.")]
+        assert (unread[["effect", "approx"]] == 0).all(axis=None)
+        heads = heads.drop(unread.index)
+    for (kind, direction), rows in heads.groupby(["kind", "direction"]):
+        agreed = one.agreed[f"{kind}_{direction}"]
+        approx, exact = rows["approx"].to_numpy(), rows["effect"].to_numpy()
+        assert agreed.measured == agreement(approx, exact, TOP)
+        assert -1 <= agreed.low <= agreed.measured.pearson <= agreed.high <= 1
+        figures = agreed.figures()
+        assert figures["heads"] == len(rows)
+        assert figures["top_recall_chance"] == min(TOP, len(rows)) / len(rows)
+        assert one.approx is not None
+        assert one.approx["agreement"][f"{kind}_{direction}"] == figures
+    assert len(one.agreed) == 6
+
+
+def test_the_top_shows_the_estimate_beside_the_effect(found: dict[str, Sweep]) -> None:
+    for one in found.values():
+        table = one.effects.set_index(["heads", "kind", "direction"])
+        for row in one.top(3):
+            where = (row["heads"], row["kind"], row["direction"])
+            assert row["approx"] == pytest.approx(float(table.loc[where, "approx"]))
+
+
+def test_sets_are_estimated_and_compared_as_sets() -> None:
+    session = opened(tiny_vlm(), "lm", approx=True, kinds=("resample",))
+    sets = [HeadSet.parse(text) for text in ("0.0+1.1", "1.2+2.3", "2.0")]
+    one = sweep(session, sets)
+    assert one.approx is not None
+    assert one.approx["approx"]["resample_noising"].shape == (3,)
+    assert {agreed.measured.heads for agreed in one.agreed.values()} == {3}
+    single = sweep(session, sets[:1])
+    assert single.agreed == {}  # nothing to correlate
+    assert single.effects["approx"].notna().any()
+
+
+def test_a_class_token_a_tile() -> None:
+    """The whole picture and two tiles, each with a class token of its own."""
+    vlm = builders.build("llava_next")
+    session = opened(vlm, approx=True, kinds=("zero",), directions=("noising",), scope="class")
+    one = sweep(session)
+    assert one.approx is not None
+    assert one.approx["places"].tolist() == [0, 17, 34]
+    tokens = one.approx["attribution"]["zero_noising"].shape[-1]
+    assert tokens == 3 * 17
+    assert one.effects["effect"].abs().max() > 0
+
+
+def test_estimates_do_not_hang_on_what_was_finished_before() -> None:
+    session = opened(tiny_vlm(), approx=True, kinds=("mean",))
+    job, kept = plan(session, tower="vision"), list[Outcome]()
+    whole = run(session, job, on_outcome=kept.append)
+    again = run(session, job, finished={one.intervention: one for one in kept})
+    np.testing.assert_array_equal(again.effects["approx"], whole.effects["approx"])
+    np.testing.assert_array_equal(again.effects["effect"], whole.effects["effect"])
+
+
+def test_a_model_without_gradients_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = opened(tiny_vlm(), "lm", approx=True)
+    monkeypatch.setattr(session.vlm.model, "hf_device_map", {"a": 0, "b": "disk"}, raising=False)
+    assert attribution.refused(session.vlm)
+    with pytest.raises(InputError, match=r"^--approx: some of its weights are offloaded") as caught:
+        plan(session)
+    assert "Leave --approx out" in str(caught.value)
+
+
+def test_a_way_is_named_as_in_the_files() -> None:
+    assert way(Intervention(HeadSet.parse("0.1"), "mean", "denoising")) == "mean_denoising"

@@ -1,0 +1,262 @@
+"""`sweep` of the vision tower: as plain passes say, its free control, and whole layers."""
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import torch
+
+from headpatch.analyses.reference import mean_z
+from headpatch.analyses.session import Session, open_session
+from headpatch.analyses.sweep import Sweep, cost, plan, run, sweep, with_tower
+from headpatch.engine import vision
+from headpatch.engine.forward import Keep, forward
+from headpatch.engine.patching import Outcome, patch
+from headpatch.errors import InputError
+from headpatch.heads import HeadSet, Tower
+from headpatch.models.load import load
+from headpatch.models.prompt import encode
+from headpatch.models.vlm import VLM
+from headpatch.pairs.scene import Style, draw, sample_pair
+from headpatch.study import Study
+from tests.families import builders
+from tests.tiny import SHAPES, image_pair, save_tiny, tiny_vlm
+
+ROUNDING = 2e-5  # logits, between two float32 paths of a tiny model
+WAYS = [f"{k}_{d}" for k in ("zero", "mean", "resample") for d in ("noising", "denoising")]
+
+
+def opened(vlm: VLM, tower: Tower = "vision", **options: object) -> Session:
+    """A session on noisy pictures, where every head does something."""
+    with TemporaryDirectory() as folder:
+        files = {"with": Path(folder) / "a.png", "without": Path(folder) / "b.png"}
+        for file, image in zip(files.values(), image_pair(), strict=True):
+            image.save(file)
+        keys = {f"sweep.{key}": value for key, value in options.items() if key != "scope"}
+        study = Study.make(
+            None,
+            {
+                **{key: str(file) for key, file in files.items()},
+                "sweep.tower": tower,
+                "sweep.reference": 0,
+                "vision.positions": options.get("scope"),
+                "force": True,
+                **keys,
+            },
+        )
+        lm_positions = study.sweep.positions if tower == "lm" else None
+        return with_tower(open_session(study, vlm, lm_positions), tower)
+
+
+@lru_cache
+def swept() -> tuple[Session, Sweep]:
+    session = opened(tiny_vlm(SHAPES["deep-vision"]), layers=True)
+    return session, sweep(session)
+
+
+def test_every_row_agrees_with_a_plain_pass() -> None:
+    session, found = swept()
+    means = mean_z(session, None, 0, ("vision",))
+    slow = patch(session.vlm, session.base, found.plan.asked, means)
+    effects = found.effects["effect"].to_numpy()
+    np.testing.assert_allclose(effects, [one.effect for one in slow], atol=ROUNDING, rtol=0)
+    assert np.abs(effects).max() > 1000 * ROUNDING
+
+
+def test_the_table_names_vision_heads_layers_and_the_scope() -> None:
+    _, found = swept()
+    table = found.effects
+    assert list(table["role"].unique()) == ["head", "layer", "noise floor"]
+    heads = table[table["role"] == "head"]
+    assert len(heads) == 4 * 5 * 6
+    assert list(heads["heads"][:6]) == ["v0.0", "v0.1", "v0.2", "v0.3", "v0.4", "v1.0"]
+    layers = table[table["role"] == "layer"]
+    assert len(layers) == 4 * 6
+    assert layers["heads"].iloc[1] == "v1.0+v1.1+v1.2+v1.3+v1.4"
+    assert set(table["positions"]) == {"all"}
+    assert table["attention_rank"].isna().all()
+    assert found.correlations == {}
+
+
+def test_the_maps_are_layers_by_heads_and_whole_layers_apart() -> None:
+    _, found = swept()
+    assert found.saved["tower"] == "vision"
+    assert found.saved["feature_layer"] == 2
+    named = found.named.set_index(["kind", "direction", "heads"])
+    for way in WAYS:
+        values, whole = found.saved["normalized"][way], found.saved["layer_normalized"][way]
+        assert values.shape == (4, 5)
+        assert whole.shape == (4,)
+        kind, direction = way.split("_")
+        one = named.loc[(kind, direction, "v2.3"), "normalized"]
+        assert float(values[2, 3]) == pytest.approx(float(one), rel=1e-6)
+        layer = named.loc[(kind, direction, "v1.0+v1.1+v1.2+v1.3+v1.4"), "normalized"]
+        assert float(whole[1]) == pytest.approx(float(layer), rel=1e-6)
+
+
+def test_heads_and_layers_are_listed_apart() -> None:
+    _, found = swept()
+    heads, layers = found.top(50), found.top(50, layers=True)
+    assert len(heads) == 2 * 20
+    assert all("+" not in row["heads"] for row in heads)
+    assert {row["heads"] for row in layers} == {f"layer:v{i}" for i in range(4)}
+    sizes = [abs(row["effect"]) for row in layers if row["direction"] == "noising"]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_what_the_language_model_does_not_read_moves_nothing() -> None:
+    session, found = swept()
+    assert found.unread is not None
+    assert found.unread.layers == (3,)
+    selves = found.effects["role"] == "noise floor"
+    last = found.effects["heads"].str.startswith("v3.")
+    assert found.unread.rows == last.sum()
+    assert last[~selves].sum() == (5 + 1) * 6
+    assert found.unread.largest == found.effects.loc[last, "effect"].abs().max() == 0
+    sets = [HeadSet.parse("v2.0+v3.0"), HeadSet.parse("v0.1")]
+    assert sweep(session, sets).unread is None
+
+
+def test_a_model_that_reads_its_last_layer_has_no_free_control(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vlm = tiny_vlm()
+    monkeypatch.setattr(vlm.model.config, "vision_feature_layer", -1)
+    found = sweep(opened(vlm, kinds=("zero",)))
+    assert found.saved["feature_layer"] == 2
+    assert found.unread is None
+    assert (found.saved["effect"]["zero_noising"][2].abs() > 1e-3).all()
+
+
+@pytest.mark.parametrize("scope", ["class", "patches"])
+def test_the_scope_reaches_the_engine_and_the_table(scope: str) -> None:
+    vlm = tiny_vlm(SHAPES["class-token-kept"])
+    session = opened(vlm, kinds=("zero",), directions=("noising",), scope=scope)
+    job = plan(session, tower="vision")
+    found = run(session, job)
+    expected = vision.patch_vision(vlm, session.base, job.asked, scope)  # type: ignore[arg-type]
+    assert list(found.effects["effect"]) == [one.effect for one in expected]
+    assert set(found.effects["positions"]) == {found.saved["positions"]} == {scope}
+    assert found.effects["effect"].abs().max() > 1e-3
+
+
+def test_the_price_is_that_of_the_batches() -> None:
+    session, _ = swept()
+    job = plan(session, tower="vision")
+    assert job.tower == "vision"
+    assert job.passes == vision.equivalents(session.vlm, session.base, job.asked)
+    fewer = replace(session, study=session.study.model_copy(
+        update={"sweep": session.study.sweep.model_copy(update={"rows": 2})}
+    ))  # fmt: skip
+    small = plan(fewer, tower="vision")
+    assert small.size == 2
+    assert small.passes == vision.equivalents(session.vlm, session.base, small.asked, 3)
+    assert cost(session, job.asked[:1], 1, "vision") < job.passes < small.passes
+
+
+def test_the_mean_is_over_both_runs_of_each_drawn_pair() -> None:
+    session, _ = swept()
+    study = session.study
+    means = mean_z(session, None, 2, ("vision", "lm"))
+    assert set(means) == {"vision", "lm"}
+    rng = np.random.default_rng([study.seed, 2])
+    runs = []
+    for _ in range(2):
+        images = [draw(one, Style(56, 56)) for one in sample_pair(rng, "top left")]
+        prompt = encode(session.vlm, images, study.question, study.answers, study.prompt)
+        runs.append(forward(session.vlm, prompt, keep=Keep(z=("vision",))).z["vision"][1])
+    torch.testing.assert_close(means["vision"][1], torch.cat(runs).mean(0))
+    own = mean_z(session, None, 0, ("vision",))["vision"][0]
+    torch.testing.assert_close(own, session.base.trace.z["vision"][0].mean(0))
+
+
+def test_finished_rows_are_taken_as_they_are() -> None:
+    session, whole = swept()
+    job, kept = whole.plan, list[Outcome]()
+    run(session, job, on_outcome=kept.append)
+    assert len(kept) == len(job.asked)
+    marked = {one.intervention: replace(one, effect=one.effect + 1.0) for one in kept[:30]}
+    calls, later = list[tuple[int, int]](), list[Outcome]()
+    resumed = run(session, job, None, lambda *call: calls.append(call), later.append, marked)
+    assert len(later) == len(job.asked) - 30
+    assert calls[-1] == (len(job.asked), len(job.asked))
+    for one, effect, before in zip(
+        job.asked, resumed.effects["effect"], whole.effects["effect"], strict=True
+    ):
+        if one in marked:
+            assert effect == marked[one].effect
+        else:
+            assert effect == pytest.approx(before, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("name", ["plain", "grouped-query"])
+def test_whole_layers_of_the_language_model(name: str) -> None:
+    session = opened(tiny_vlm(SHAPES[name]), "lm", layers=True, kinds=("resample",))
+    found = sweep(session)
+    assert found.plan.layers == session.vlm.lm.grid.whole_layers()
+    slow = patch(session.vlm, session.base, found.plan.asked)
+    np.testing.assert_allclose(
+        found.effects["effect"], [one.effect for one in slow], atol=ROUNDING, rtol=0
+    )
+    assert found.top(1, layers=True)[0]["heads"].startswith("layer:")
+    assert found.saved["layer_effect"]["resample_noising"].shape == (3,)
+    assert found.unread is None
+    without = sweep(opened(tiny_vlm(SHAPES[name]), "lm", kinds=("resample",)))
+    assert "layer_effect" not in without.saved
+    for way, values in without.saved["effect"].items():
+        torch.testing.assert_close(values, found.saved["effect"][way], atol=ROUNDING, rtol=0)
+
+
+def test_a_list_of_sets_has_no_layers_beside_it() -> None:
+    session, _ = swept()
+    job = plan(session, [HeadSet.parse("v0.1+v1.1")], "vision")
+    assert job.layers == ()
+    assert not job.every
+
+
+@pytest.mark.parametrize(
+    ("text", "tower", "part"),
+    [("v0.1", "lm", "v0.1 is a vision head"), ("0.1", "vision", "0.1 is a language-model head")],
+)
+def test_heads_of_the_other_tower_are_refused(text: str, tower: Tower, part: str) -> None:
+    session, _ = swept()
+    with pytest.raises(InputError, match=f"sets: {part}"):
+        plan(session, [HeadSet.parse(text)], tower)
+
+
+@pytest.mark.parametrize("name", ["llava (pixtral)", "qwen2_5_vl", "mllama"])
+def test_a_tower_that_cannot_be_resumed_is_refused_in_one_line(name: str) -> None:
+    session = replace(swept()[0], vlm=builders.build(name))
+    stripped = replace(session.base, trace=replace(session.base.trace, z={}))
+    with pytest.raises(InputError, match=r"^--tower: vision: this vision tower takes") as caught:
+        with_tower(replace(session, base=stripped), "vision")
+    assert "Use --tower lm" in str(caught.value)
+
+
+def test_a_class_token_that_is_not_there_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = opened(tiny_vlm(), scope="class")
+    family = replace(session.vlm.family, class_token=False)
+    monkeypatch.setitem(session.vlm.__dict__, "family", family)
+    with pytest.raises(InputError, match="--positions: class: the tower has no class token"):
+        plan(session, tower="vision")
+
+
+def test_a_model_on_cpu_and_disk_gives_the_same_numbers_and_no_gradients(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    save_tiny(tmp_path)
+    places = {"model.vision_tower": "cpu", "model.multi_modal_projector": "cpu"}
+    places |= {"model.language_model": "disk", "lm_head": "disk"}
+    split = load(str(tmp_path), "cpu", "float32", places)
+    offloaded = sweep(opened(split, kinds=("resample",)))
+    whole = sweep(opened(load(str(tmp_path), "cpu", "float32"), kinds=("resample",)))
+    np.testing.assert_allclose(
+        offloaded.effects["effect"], whole.effects["effect"], atol=ROUNDING, rtol=0
+    )
+    assert whole.effects["effect"].abs().max() > 1e-2
+    with pytest.raises(InputError, match="--approx: some of its weights are offloaded"):
+        sweep(opened(split, approx=True))

@@ -1,0 +1,83 @@
+"""What is said of a sweep: whole layers, the free control, and the agreement of estimates."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from headpatch.report.sweep_tables import agreement, layers, top, unread
+
+FIGURES = {
+    "pearson": 0.29,
+    "pearson_low": -0.12,
+    "pearson_high": 0.71,
+    "spearman": 0.97,
+    "top_recall": 0.85,
+    "top_recall_chance": 20 / 1024,
+    "k": 20,
+    "heads": 1024,
+}
+
+
+def said(part: RenderableType) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(part, markup=False)
+    return " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return {
+        "direction": "noising",
+        "place": 1,
+        "heads": "v3.1",
+        "kind": "zero",
+        "effect": -4.94,
+        "normalized": {"zero": 0.2},
+        "below_floor": False,
+        "answer_before": "Yes",
+        "answer_after": "No",
+        "attention_rank": None,
+    } | changes
+
+
+def test_a_control_that_holds_and_one_that_does_not() -> None:
+    assert unread([23], 12, 0.0) == (
+        "Free control: vision layer 23 never reaches the language model; over 12 rows LD moves by "
+        "exactly 0, as it must."
+    )
+    broken = unread([22, 23], 1200, 3e-6)
+    assert "layers 22-23 never reach the language model; over 1,200 rows" in broken
+    assert "up to 3.0e-06 logits, where it must be 0: DO NOT TRUST THIS RUN" in broken
+
+
+def test_the_estimate_stands_beside_the_effect() -> None:
+    words = said(top([row(approx=-0.11)], 1e-6, 8))
+    assert "heads effect approx zero answer" in words
+    assert "-4.9400 -0.1100 +0.2000 Yes → No" in words
+    assert "approx: what gradients estimate of the effect." in words
+    without = said(top([row()], 1e-6, 8))
+    assert "approx" not in without
+
+
+def test_whole_layers_have_their_own_table() -> None:
+    words = said(layers([row(heads="layer:v3")]))
+    assert "noising (necessary?): largest effects of zero, whole layers" in words
+    assert "layer:v3 -4.9400" in words
+
+
+def test_agreement_is_shown_with_its_interval_and_chance() -> None:
+    words = said(agreement({"resample_denoising": FIGURES}, False, 0.95))
+    assert "against the exact effects of 1,024 heads" in words
+    assert "top-20 recall" in words
+    assert "resample denoising +0.29 -0.12 to +0.71 +0.97 0.85 0.02" in words
+    assert "no substitute" in words
+    assert "sets, which are not" in said(agreement({"zero_noising": FIGURES}, True, 0.9))
+
+
+@pytest.mark.parametrize("found", [{}, {"zero_noising": dict.fromkeys(FIGURES, float("nan"))}])
+def test_what_cannot_be_compared_is_said(found: dict[str, Any]) -> None:
+    if found:
+        found["zero_noising"] |= {"k": 2, "heads": 2}
+    words = said(agreement(found, False, 0.95))
+    assert ("undefined" if found else "nothing to say") in words

@@ -1,0 +1,250 @@
+"""`headpatch sweep --tower vision`, `--layers` and `--approx`, end to end; interrupted, resumed."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headpatch import journal
+from headpatch.analyses import sweep as analysis
+from headpatch.engine.patching import Outcome
+from headpatch.report import draw
+from headpatch.results import read_tensors
+from tests.command import Said, contents, headpatch, refused
+from tests.tiny import image_pair, save_tiny
+
+FILES = ["effects.csv", "run.yaml", "sweep.png", "sweep.pt"]
+ONE_WAY = ("--kinds", "resample", "--directions", "noising")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tower")
+    save_tiny(folder / "model")
+    for name, image in zip(("with", "without"), image_pair(), strict=True):
+        image.save(folder / f"{name}.png")
+    return folder
+
+
+def flags(place: Path, out: Path, *more: object) -> list[object]:
+    return [
+        "sweep", "--model", place / "model", "--with", place / "with.png",
+        "--without", place / "without.png", "--out", out, "--reference", 2, "--force", *more,
+    ]  # fmt: skip
+
+
+def ran(*words: object, draws: bool = False) -> Said:
+    """Run a command that must succeed; its figures are left blank unless it `draws`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not draws:
+            patch.setattr(draw, "draw_sweep", lambda folder: (folder / "sweep.png").touch())
+            patch.setattr(draw, "draw_approx", lambda folder: (folder / "approx.png").touch())
+        said = headpatch(*words)
+    assert said.code == 0, said.err
+    return said
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "effects.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+VISION = ("--tower", "vision", "--layers")
+
+
+@pytest.fixture(scope="module")
+def printed(place: Path) -> Said:
+    return ran(*flags(place, place / "out"), *VISION, draws=True)
+
+
+def test_the_vision_tower_from_price_to_files(place: Path, printed: Said) -> None:
+    (line,) = printed.err.splitlines()
+    assert "9 vision heads and 3 whole layers x zero, mean, resample x noising, denoising" in line
+    assert "at all tokens of the vision tower" in line
+    assert "9 patched with their own z: 90 rows for" in line
+    words = " ".join(printed.out.split())
+    for part in (
+        "necessary?", "sufficient?", "noise floor", "whole layers", "layer:v0",
+        "Free control: vision layer 2 never reaches the language model; over 30 rows LD moves by "
+        "exactly 0, as it must.",
+    ):  # fmt: skip
+        assert part in words
+    assert "Spearman" not in words
+    assert "attention rank" not in words
+    assert sorted(file.name for file in (place / "out").iterdir()) == FILES
+    rows = table(place / "out")
+    assert [row["heads"] for row in rows[:2]] == ["v0.0", "v0.1"]
+    assert {row["role"] for row in rows} == {"head", "layer", "noise floor"}
+    run = yaml.safe_load((place / "out/run.yaml").read_text("utf-8"))
+    assert run["study"]["sweep"]["tower"] == "vision"
+    assert run["study"]["vision"]["positions"] == "all"
+    assert run["run"]["noise_floor"] == read_tensors(place / "out/sweep.pt")["noise_floor"]
+
+
+def test_the_run_replays(place: Path, printed: Said, tmp_path: Path) -> None:
+    assert printed.code == 0
+    ran("sweep", "--config", place / "out/run.yaml", "--out", tmp_path)
+    assert (tmp_path / "effects.csv").read_bytes() == (place / "out/effects.csv").read_bytes()
+
+
+def test_positions_speak_of_the_tower_that_the_file_names(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("sweep: {tower: vision}\nvision: {positions: class}\n")
+    words = [*flags(place, tmp_path / "out"), *ONE_WAY, "--config", tmp_path / "study.yaml"]
+    found = ran(*words, "--json").json
+    assert (found["tower"], found["positions"]) == ("vision", "class")
+    found = ran(*words, "--positions", "patches", "--json").json
+    assert (found["tower"], found["positions"]) == ("vision", "patches")
+    assert found["unread"] == {"layers": [2], "rows": 3 + 3, "largest": 0.0}
+    assert {row["positions"] for row in table(tmp_path / "out")} == {"patches"}
+    found = ran(*words, "--tower", "lm", "--positions", "question", "--json").json
+    assert (found["tower"], found["positions"]) == ("lm", "question")
+    assert "unread" not in found
+
+
+def test_sets_of_vision_heads(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "sets.txt").write_text("v0.1+v1.0\nv1.2\n", "utf-8")
+    words = [*flags(place, tmp_path / "out"), *ONE_WAY, "--sets", tmp_path / "sets.txt"]
+    said = ran(*words, "--tower", "vision")
+    assert "2 sets of vision heads x resample" in said.err
+    assert "Free control" not in said.out
+    named = [row["heads"] for row in table(tmp_path / "out") if row["role"] != "noise floor"]
+    assert named == ["v0.1+v1.0", "v1.2"]
+    line = refused(*words)
+    assert line.startswith(f"--sets {tmp_path / 'sets.txt'}, line 1: v0.1 is a vision head")
+
+
+def test_layers_of_the_language_model(place: Path, tmp_path: Path) -> None:
+    found = ran(*flags(place, tmp_path), *ONE_WAY, "--layers", "--json").json
+    assert {row["heads"] for row in found["top_layers"]} == {"layer:0", "layer:1", "layer:2"}
+    assert found["rows"] == 12 + 3 + 12
+
+
+# Interruption
+
+
+def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
+    place: Path, printed: Said, tmp_path: Path
+) -> None:
+    assert printed.code == 0
+    words = [*flags(place, tmp_path), *VISION]
+    patch_vision = analysis.patch_vision
+
+    def stop(*arguments: Any) -> list[Outcome]:
+        *before, on_outcome = arguments
+        count = 0
+
+        def counted(outcome: Outcome) -> None:
+            nonlocal count
+            on_outcome(outcome)
+            count += 1
+            if count == 40:
+                raise KeyboardInterrupt
+
+        return patch_vision(*before, counted)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analysis, "patch_vision", stop)
+        said = headpatch(*words)
+    assert said.code == 130
+    assert "40 finished rows are kept" in said.err
+    assert [file.name for file in tmp_path.iterdir()] == [journal.NAME]
+    line = refused(*words, "--resume", "--positions", "class")
+    assert "of another study" in line
+    kept = list(csv.reader((tmp_path / journal.NAME).open(encoding="utf-8")))[2:]
+    said = ran(*words, "--resume")
+    assert "40 of 90 rows were finished before" in said.err
+    assert "exactly 0" in said.out
+    whole, resumed = table(place / "out"), table(tmp_path)
+    written = {tuple(row[1:4]): f"{float(row[6]):.7g}" for row in kept}
+    assert len(written) == 40
+    for expected, found in zip(whole, resumed, strict=True):
+        key = tuple(found[name] for name in ("heads", "kind", "direction"))
+        assert key == tuple(expected[name] for name in ("heads", "kind", "direction"))
+        assert float(found["effect"]) == pytest.approx(float(expected["effect"]), abs=2e-5)
+        assert written.get(key, found["effect"]) == found["effect"]
+
+
+# Estimates
+
+
+@pytest.mark.parametrize("tower", ["lm", "vision"])
+def test_estimates_come_with_their_agreement(place: Path, tmp_path: Path, tower: str) -> None:
+    words = [*flags(place, tmp_path), "--tower", tower, "--approx", "--kinds", "mean,resample"]
+    said = ran(*words, draws=tower == "lm")
+    assert said.err.splitlines()[-1].endswith("forward passes, the backward pass included")
+    text = " ".join(said.out.split())
+    for part in (
+        "Attribution patching (one backward pass) against the exact effects of",
+        "Pearson", "95% interval", "top-", "by chance", "no substitute",
+    ):  # fmt: skip
+        assert part in text
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["approx.png", "approx.pt", *FILES]
+    rows = table(tmp_path)
+    assert list(rows[0])[-1] == "approx"
+    assert all((row["approx"] == "") is (row["role"] == "noise floor") for row in rows)
+    kept = read_tensors(tmp_path / "approx.pt")
+    assert kept["tower"] == tower
+    assert set(kept["agreement"]) == set(read_tensors(tmp_path / "sweep.pt")["effect"])
+    found = ran(*words, "--json").json
+    assert found["approx"] == pytest.approx(
+        {name: pytest.approx(one, nan_ok=True) for name, one in kept["agreement"].items()}
+    )
+    assert all("approx" in row for row in found["top"])
+
+
+def test_a_journal_serves_runs_with_and_without_estimates(place: Path, tmp_path: Path) -> None:
+    """Exact effects do not hang on them."""
+    intervene = analysis.intervene
+
+    def stop(*arguments: Any) -> list[Outcome]:
+        intervene(*arguments)
+        raise KeyboardInterrupt
+
+    words = [*flags(place, tmp_path), *ONE_WAY]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analysis, "intervene", stop)
+        assert headpatch(*words).code == 130
+    said = ran(*words, "--resume", "--approx")
+    assert "24 of 24 rows were finished before" in said.err
+    assert all(row["approx"] for row in table(tmp_path) if row["role"] == "head")
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--tower", "text"], "--tower: 'text'; expected 'lm' or 'vision'"),
+        (
+            ["--tower", "vision", "--positions", "answer"],
+            "--positions: 'answer'; expected 'class', 'patches' or 'all'",
+        ),
+        (
+            ["--positions", "class"],
+            "--positions: 'class'; expected 'answer', 'question', 'image' or 'all'",
+        ),
+        (["--tower", "vision", "--budget", 9], "--budget: of no use with --tower vision"),
+        (["--layers", "--sets", "sets.txt"], "--sets, --layers: both of them; expected one of"),
+        (["--approx", "--quantize", "8bit"], "--approx, --quantize: both of them; expected one"),
+        (["--pairs", "pairs", "--approx"], "--pairs, --approx: both of them; expected one of them"),
+        (["--pairs", "pairs", "--layers"], "--pairs, --layers: both of them; expected one of them"),
+        (["--pairs", "p", "--tower", "vision"], "--pairs, --tower vision: both of them; expected"),
+    ],
+)
+def test_what_does_not_go_together(tmp_path: Path, words: list[object], line: str) -> None:
+    before = contents(tmp_path)
+    assert refused("sweep", "--out", tmp_path / "out", *words).startswith(line)
+    assert contents(tmp_path) == before
+
+
+def test_offloaded_weights_are_refused_before_anything_runs(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headpatch.engine.attribution.refused", lambda _: "its weights are away")
+    line = refused(*flags(place, tmp_path / "out"), "--approx")
+    assert line == "--approx: its weights are away; expected a model with gradients. Leave " \
+        "--approx out."  # fmt: skip
+    assert not (tmp_path / "out").exists()
