@@ -2,26 +2,37 @@
 
     python benchmarks/gpu_sweep.py                    # one CUDA device with 48 GiB or more
     python benchmarks/gpu_sweep.py --size tiny --device cpu   # tries the script itself
+    python benchmarks/gpu_sweep.py --profile          # and which kernels a sweep spends its time in
 
 All figures of one run are from one process on one device. Times are medians of device-side
-intervals after warm-up; the naive loop is measured on `--naive` heads and scaled to all of them.
+intervals after warm-up. The divisor is a plain forward pass as transformers runs it (sdpa, one
+prompt), which a GPU spends largely waiting for its kernels to be launched, on some hosts twice as
+long as on others; so ratios are of runs in turn, and the time that its kernels take, and that of a
+prompt in a batch of eight, are printed too. The naive loop is measured
+on `--naive` heads and scaled to all of them, the scope `all` on every heads-over-`--deep`-th head.
 """
 
 import argparse
+import gc
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 
 import numpy as np
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from headpatch.engine.forward import Keep, forward
+from headpatch.engine.fused import kernels_on
+from headpatch.engine.graphs import capture
 from headpatch.engine.interventions import Intervention
-from headpatch.engine.patching import Baseline, run_pair, z_edits
+from headpatch.engine.patching import Baseline, patch, run_pair, z_edits
 from headpatch.engine.prefill import sources
-from headpatch.engine.sweep import rows_that_fit, suffix_start, widen
+from headpatch.engine.sweep import passes, rows_that_fit, suffix_start, widen
 from headpatch.engine.wavefront import Chunk, Row, plan, walk
 from headpatch.heads import HeadSet
 from headpatch.models.answers import AnswerTokens
@@ -41,6 +52,7 @@ class Size:
     text: dict[str, int]
     vision: dict[str, int]
     question: int = 22  # tokens after the image
+    spread: float = 0.02  # standard deviation of the weights
 
 
 SIZES = {
@@ -77,6 +89,7 @@ SIZES = {
             "image_size": 56,
             "patch_size": 14,
         },
+        spread=0.15,
     ),
 }
 
@@ -84,10 +97,11 @@ SIZES = {
 def build(size: Size, device: torch.device, dtype: torch.dtype) -> VLM:
     """Return a LLaVA with random weights, made where it will stay."""
     config = LlavaConfig(
-        text_config=LlamaConfig(vocab_size=32064, **size.text),
+        text_config=LlamaConfig(vocab_size=32064, initializer_range=size.spread, **size.text),
         vision_config=CLIPVisionConfig(**size.vision),
         image_token_index=IMAGE,
         vision_feature_layer=-2,
+        initializer_range=size.spread,
     )
     torch.manual_seed(0)
     default = torch.get_default_dtype()
@@ -143,6 +157,23 @@ class Clock:
         torch.cuda.synchronize()
         return float(begin.elapsed_time(end))
 
+    def beside(self, run: Callable[[], object], other: Callable[[], object]) -> float:
+        """Ratio of the two, timed in turn."""
+        for _ in range(3):
+            run(), other()
+        return statistics.median(self._once(run) / self._once(other) for _ in range(15))
+
+    def busy(self, run: Callable[[], object]) -> float:
+        """Milliseconds that the device's kernels take, without what lies between them."""
+        if not self.cuda:
+            return float("nan")
+        run()
+        torch.cuda.synchronize()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+            run()
+            torch.cuda.synchronize()
+        return sum(one.self_device_time_total for one in seen.key_averages()) / 1000
+
     def peak(self, run: Callable[[], object]) -> float:
         """MiB above what was held before."""
         if not self.cuda:
@@ -159,102 +190,187 @@ def rows_of(vlm: VLM, kinds: Sequence[str]) -> list[Row]:
     return [Row(HeadSet.of(head), kind) for kind in kinds for head in vlm.lm.grid]
 
 
+def free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 class Bench:
-    """The measurements; each prints its line and keeps its figure."""
+    """The measurements; each prints its lines."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.size, self.device = SIZES[options.size], torch.device(options.device)
+        self.cuda = self.device.type == "cuda"
         self.vlm = build(self.size, self.device, torch.bfloat16)
         self.prompt = make_prompt(self.size, self.device)
         self.clock = Clock(self.device)
-        self.heads = self.vlm.lm.grid.layers * self.vlm.lm.grid.heads
-        self.plain = 0.0
+        self.plain = self.batched = float("nan")
+
+    @property
+    def heads(self) -> int:
+        return self.vlm.lm.grid.layers * self.vlm.lm.grid.heads
 
     def line(self, name: str, value: str, goal: str = "") -> None:
         print(f"| {name} | {value} | {goal} |", flush=True)
 
-    def forward(self) -> None:
-        one = self.prompt.select(0)
-        self.plain = self.clock(lambda: forward(self.vlm, one))
-        self.line("one plain forward (bf16, sdpa)", f"{self.plain:.2f} ms")
+    def base(self, vlm: VLM, positions: str, prompt: Prompt | None = None) -> Baseline:
+        prompt = prompt or self.prompt
+        start = suffix_start(prompt.spans, positions)  # type: ignore[arg-type]
+        return run_pair(vlm, prompt, Keep(z=("lm",), suffix=start), exact=True)
 
-    def rows(self) -> None:
-        one = self.prompt.select(0)
-        keep = Keep(lm_rows=True)
-        recorded = self.clock(lambda: forward(self.vlm, one, keep=keep))
-        extra = self.clock.peak(lambda: forward(self.vlm, one, keep=keep))
-        least = self.clock.peak(lambda: forward(self.vlm, one))
-        model = self.vlm.model
-        model.set_attn_implementation("eager")
+    def bare(self, runs: int = 1, **options: object) -> Callable[[], object]:
+        """A forward pass as transformers runs it."""
         inputs = {
             key: value.to(self.vlm.dtype) if value.is_floating_point() else value
-            for key, value in one.inputs.items()
+            for key, value in self.prompt.select(0).repeat(runs).inputs.items()
         }
 
-        def eager() -> object:
+        def run() -> object:
             with torch.no_grad():
-                return model(
-                    **inputs, output_attentions=True, use_cache=False, logits_to_keep=1
-                ).logits
+                return self.vlm.model(**inputs, use_cache=False, logits_to_keep=1, **options).logits
 
-        slow, large = self.clock(eager, repeats=5), self.clock.peak(eager)
-        model.set_attn_implementation("sdpa")
-        self.line(
-            "recording all rows / plain forward, time", f"{recorded / self.plain:.3f}", "1.05"
-        )
+        return run
+
+    def forward(self) -> None:
+        self.vlm.model.set_attn_implementation("sdpa")
+        plain, one = self.bare(), self.prompt.select(0)
+        self.plain = self.clock(plain)
+        busy = self.clock.busy(plain)
+        self.line("one plain forward (transformers, bf16, sdpa)", f"{self.plain:.2f} ms")
+        self.line("its kernels alone", f"{busy:.2f} ms ({busy / self.plain:.2f} of it)")
+        self.batched = self.clock(self.bare(8), repeats=5, warm=2) / 8
+        self.line("one of a batch of 8 plain forwards", f"{self.batched:.2f} ms")
+        ours = self.clock.beside(lambda: forward(self.vlm, one), plain)
+        self.line("through headpatch, nothing recorded / plain", f"{ours:.3f}")
+
+    def rows(self) -> None:
+        one, plain = self.prompt.select(0), self.bare()
+        keep = Keep(lm_rows=True)
+
+        def record() -> object:
+            return forward(self.vlm, one, keep=keep)
+
+        recorded, extra = self.clock.beside(record, plain), self.clock.peak(record)
+        least = self.clock.peak(plain)
+        self.line("recording all rows / plain forward, time", f"{recorded:.3f}", "<= 1.05")
+        model = self.vlm.model
+        model.set_attn_implementation("eager")
+        try:
+            eager = self.bare(output_attentions=True)
+            slow, large = self.clock(eager, repeats=5), self.clock.peak(eager)
+        finally:
+            model.set_attn_implementation("sdpa")
         self.line(
             "extra memory of rows / of output_attentions=True",
             f"{(extra - least) / (large - least):.4f} ({extra - least:.1f} MiB)",
-            "0.02",
+            "<= 0.02",
         )
         self.line("output_attentions=True (eager) / plain, time", f"{slow / self.plain:.2f}")
-
-    def base(self, vlm: VLM, positions: str) -> Baseline:
-        start = suffix_start(self.prompt.spans, positions)  # type: ignore[arg-type]
-        return run_pair(vlm, self.prompt, Keep(z=("lm",), suffix=start), exact=True)
 
     def answer(self) -> None:
         base = self.base(self.vlm, "answer")
         prefill = self.clock(lambda: self.base(self.vlm, "answer"), repeats=3, warm=1)
-        self.line("raised prefill of both runs / plain forward", f"{prefill / self.plain:.2f}")
-        single = [self.walker(base, ("resample",), 0)]
-        sweep = self.clock(lambda: [run() for run in single])
         self.line(
-            "sweep, one kind and direction / plain forward", f"{sweep / self.plain:.3f}", "0.7"
+            "prefill of both runs, raised to float32 / plain forward", f"{prefill / self.plain:.2f}"
         )
         kinds = ("zero", "mean", "resample", "self")
+        one = [self.walker(base, ("resample",), 0)]
         five = [self.walker(base, kinds, 0), self.walker(base, ("resample",), 1)]
-        every = self.clock(lambda: [run() for run in five])
-        self.line("sweep, all five / plain forward", f"{every / self.plain:.3f}", "3.0")
+        names = (
+            ("sweep, one kind and direction", one, "<= 0.7"),
+            ("sweep, all five (zero, mean, resample both ways, self)", five, "<= 3.0"),
+        )
+        plain, swept = self.bare(), []
+        for name, walks, goal in names:
+
+            def run(walks: Sequence[tuple[Callable[[], object], object]] = walks) -> object:
+                return [walk() for walk, _ in walks]
+
+            swept.append(self.clock(run, repeats=5))
+            self.line(f"{name} / plain forward", f"{self.clock.beside(run, plain):.3f}", goal)
+            self.line(
+                "... in ms; its kernels alone; by its products at this device's best rate",
+                f"{swept[-1]:.1f}; {self.clock.busy(run):.1f}; {self.floor(walks):.1f}",
+            )
+            try:
+                swept.append(self.graphed(name, [parts for _, parts in walks], goal))
+            finally:
+                free()
         naive = self.naive(base)
         self.line(
-            f"naive loop / sweep (naive: {self.options.naive} heads, scaled)",
-            f"{naive / sweep:.0f}",
-            "1000",
+            f"naive loop / sweep, as a CUDA graph (naive: {self.options.naive} heads, scaled)",
+            f"{naive / swept[1]:,.0f} ({naive / swept[0]:,.0f} launched kernel by kernel)",
+            ">= 1,000",
         )
+        asked = [Intervention(HeadSet.of(head), "resample", "noising") for head in self.vlm.lm.grid]
+        whole = self.clock.beside(lambda: widen(self.vlm, base, asked), plain)
+        self.line("the sweep as a user calls it, outcomes listed / plain forward", f"{whole:.3f}")
+        if self.options.profile and self.cuda:
+            self.profile(one[0][0])
 
-    def walker(self, base: Baseline, kinds: Sequence[str], run: int) -> Callable[[], object]:
-        """Return a walk of all heads, as a CUDA graph where there is CUDA."""
+    def walker(
+        self, base: Baseline, kinds: Sequence[str], run: int
+    ) -> tuple[Callable[[], object], tuple[object, ...]]:
+        """Return a walk of all heads, and what it is made of."""
         mine, other = base.trace.prefills[run], base.trace.prefills[1 - run]
-        source = sources(mine, other, None, self.device)
+        means = [z.mean(0) for z in base.trace.z["lm"]]
+        source = sources(mine, other, means, self.device)
         rows = rows_of(self.vlm, kinds)
         (chunk,) = plan(rows, len(source), len(rows), self.device, carried=mine.points is None)
         tokens = torch.tensor([YES, NO], device=self.device)
-        if self.device.type == "cuda":
-            from headpatch.engine.graphs import capture
-
-            graphed = capture(self.vlm, mine, chunk, source, None, tokens)
-            eager = self.clock(lambda: self.walk(mine, chunk, source, tokens), repeats=3)
-            name = f"launched kernel by kernel: {'+'.join(kinds)} / plain forward"
-            self.line(name, f"{eager / self.plain:.3f}")
-            return graphed.replay
-        return lambda: self.walk(mine, chunk, source, tokens)
+        return lambda: self.walk(mine, chunk, source, tokens), (mine, chunk, source, None, tokens)
 
     def walk(self, *parts: object) -> object:
         mine, chunk, source, tokens = parts
         assert isinstance(chunk, Chunk)
         return list(walk(self.vlm, mine, [chunk], source, None, tokens))  # type: ignore[arg-type]
+
+    def graphed(self, name: str, walks: Sequence[tuple[object, ...]], goal: str) -> float:
+        """Milliseconds of the walks' replay."""
+        if not self.cuda:
+            return float("nan")
+        graphs, pool = [], None
+        for parts in walks:
+            graphs.append(capture(self.vlm, *parts, pool=pool))  # type: ignore[arg-type]
+            pool = graphs[0].graph.pool()  # type: ignore[attr-defined]
+
+        def replay() -> object:
+            return [one.replay() for one in graphs]
+
+        took, ratio = self.clock(replay, repeats=5), self.clock.beside(replay, self.bare())
+        self.line(f"{name}, as a CUDA graph / plain forward", f"{ratio:.3f} ({took:.1f} ms)", goal)
+        return took
+
+    def floor(self, walks: Sequence[tuple[object, tuple[object, ...]]]) -> float:
+        """Milliseconds that the products of walks take at the rate of one large product."""
+        if not self.cuda:
+            return float("nan")
+        a, b = (torch.randn(8192, 8192, device=self.device).bfloat16() for _ in range(2))
+        rate = 2 * 8192**3 / self.clock(lambda: a @ b)
+        layers = self.vlm.lm.layers
+        weights = sum(one.numel() for one in layers[0].parameters())
+        rows = 0
+        for _, (_, chunk, *_) in walks:
+            assert isinstance(chunk, Chunk)
+            rows += sum(count * (len(layers) - at) for at, count in enumerate(chunk.joining))
+        return 2 * weights * rows / rate
+
+    def profile(self, run: Callable[[], object]) -> None:
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+            run()
+            torch.cuda.synchronize()
+        table = seen.key_averages()
+        kernels = sorted(table, key=lambda one: -one.self_device_time_total)[: self.options.profile]
+        for one in kernels:
+            print(f"    {one.self_device_time_total / 1000:8.3f} ms {one.count:6d}x {one.key[:90]}")
+        for one in sorted(table, key=lambda one: -one.self_cpu_time_total)[:12]:
+            print(
+                f"    cpu {one.self_cpu_time_total / 1000:8.3f} ms {one.count:6d}x {one.key[:60]}"
+            )
 
     def naive(self, base: Baseline) -> float:
         """Milliseconds of a loop with one forward pass a head, over all heads."""
@@ -262,59 +378,173 @@ class Bench:
         grid = list(self.vlm.lm.grid)
         step = max(len(grid) // self.options.naive, 1)
 
-        def loop(heads: Sequence[object]) -> None:
-            for head in heads:
-                what = Intervention(HeadSet.of(head), "resample", "noising")  # type: ignore[arg-type]
-                forward(self.vlm, one, list(z_edits(0, what, base, None)))
+        asked = [Intervention(HeadSet.of(head), "resample", "noising") for head in grid[::step]]
+        edits = [list(z_edits(0, what, base, None)) for what in asked]
 
-        chosen = grid[::step]
-        return self.clock(lambda: loop(chosen), repeats=1, warm=1) * len(grid) / len(chosen)
+        def loop() -> None:
+            for change in edits:
+                forward(self.vlm, one, change)
 
-    def scopes(self) -> None:
-        for scope, goal in (("question", "25"), ("all", "500 x 1.3")):
-            base = self.base(self.vlm, scope)
-            grid = list(self.vlm.lm.grid)
-            step = 1 if scope == "question" else max(len(grid) // self.options.deep, 1)
-            asked = [
-                Intervention(HeadSet.of(head), "resample", "noising", scope)  # type: ignore[arg-type]
-                for head in grid[::step]
-            ]
-            spent = self.clock(lambda a=asked, b=base: widen(self.vlm, b, a), repeats=1, warm=0)
-            mine = base.trace.prefills[0]
-            size = rows_that_fit(self.vlm, mine)
-            chunks = plan(
-                [Row(one.heads, one.kind) for one in asked],
-                len(mine.layers),
-                size,
-                self.device,
-                carried=mine.points is None,
-            )
-            share = (mine.tokens - mine.start) / mine.tokens / len(mine.layers)
-            cost = sum(chunk.layer_rows for chunk in chunks) * share * step
+        return self.clock(loop, repeats=1, warm=1) * len(grid) / len(edits)
+
+    def asked(self, scope: str, step: int = 1) -> list[Intervention]:
+        grid = list(self.vlm.lm.grid)[::step]
+        return [Intervention(HeadSet.of(head), "resample", "noising", scope) for head in grid]  # type: ignore[arg-type]
+
+    def question(self) -> None:
+        base, asked = self.base(self.vlm, "question"), self.asked("question")
+        spent = self.clock(lambda: widen(self.vlm, base, asked), repeats=1, warm=1)
+        count = len(self.prompt.spans.positions("question"))
+        self.line(
+            f"`question` scope, {count} tokens / plain forward",
+            f"{spent / self.plain:.2f}",
+            "<= 25",
+        )
+
+    def everywhere(self) -> None:
+        base = self.base(self.vlm, "all")
+        step = max(self.heads // self.options.deep, 1)
+        asked, every = self.asked("all", step), self.asked("all")
+        mine = base.trace.prefills[0]
+        size, layers = rows_that_fit(self.vlm, mine), len(mine.layers)
+        cost = passes(mine, [one.heads for one in every], layers, size)
+        sampled = passes(mine, [one.heads for one in asked], layers, size)
+        self.line(f"`all` scope, {self.heads:,} heads: forward passes", f"{cost:.0f}", "<= 500")
+        spent = self.clock(lambda: widen(self.vlm, base, asked), repeats=1, warm=1)
+        self.line(
+            f"... wall / that many batched forwards ({len(asked)} heads timed)",
+            f"{spent / sampled / self.batched:.2f}",
+            "<= 1.3",
+        )
+
+    def memory(self) -> None:
+        """A sweep in less memory than it asks for: chunks are halved, numbers stay."""
+        if not self.cuda:
+            return
+        base, asked = self.base(self.vlm, "answer"), self.asked("answer")
+        floor = [Intervention(one.heads, "self", "noising") for one in asked[::8]]
+        roomy = [one.effect for one in widen(self.vlm, base, asked)]
+        noise = max(abs(one.effect) for one in widen(self.vlm, base, floor))
+        free()
+        need = self.clock.peak(lambda: widen(self.vlm, base, asked)) * 2**20
+        free()
+        total = torch.cuda.get_device_properties(self.device).total_memory
+        before = torch.cuda.memory_stats()["num_ooms"]
+        torch.cuda.set_per_process_memory_fraction(
+            (torch.cuda.memory_reserved() + need / 4) / total
+        )
+        try:
+            tight = [one.effect for one in widen(self.vlm, base, asked)]
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        halved = torch.cuda.memory_stats()["num_ooms"] - before
+        apart = max(abs(a - b) for a, b in zip(roomy, tight, strict=True))
+        self.line(
+            "a quarter of the memory it takes: times out of memory; largest change of an effect",
+            f"{halved}; {apart:.1e} logits (largest effect {max(map(abs, roomy)):.2g}, "
+            f"of patching with itself {noise:.1e})",
+        )
+
+    def exactness(self) -> None:
+        """Tiny models: every kind, direction and scope against whole passes, on this device."""
+        size = SIZES["tiny"]
+        prompt = make_prompt(size, self.device)
+        kinds, directions = ("zero", "mean", "resample", "self"), ("noising", "denoising")
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            vlm, worst, largest = build(size, self.device, dtype), 0.0, 0.0
+            for scope in ("answer", "question", "image", "all"):
+                base = self.base(vlm, scope, prompt)
+                means = {"lm": [z.mean(0) + 0.1 for z in base.trace.z["lm"]]}
+                sets = [HeadSet.of(head) for head in vlm.lm.grid]
+                sets += [HeadSet.parse("0.1+0.3"), HeadSet.parse("1.0+0.2+3.1")]
+                asked = [
+                    Intervention(heads, kind, direction, scope)  # type: ignore[arg-type]
+                    for heads, kind, direction in product(sets, kinds, directions)
+                ]
+                fast = widen(vlm, base, asked, means)  # type: ignore[arg-type]
+                slow = patch(vlm, base, asked, means, batch=64)  # type: ignore[arg-type]
+                pairs = [(a.effect, b.effect) for a, b in zip(fast, slow, strict=True)]
+                worst = max(worst, *(abs(a - b) for a, b in pairs))
+                largest = max(largest, *(abs(b) for _, b in pairs))
             self.line(
-                f"`{scope}` scope / plain forward"
-                + (f" (every {step}th head, scaled)" * (step > 1)),
-                f"{spent * step / self.plain:.1f}; {cost:.0f} forward-pass equivalents",
-                goal,
+                f"tiny model, {str(dtype).split('.')[1]}: sweep against whole passes, worst",
+                f"{worst:.1e} logits (largest effect {largest:.2f})",
+                "<= 1e-4" if dtype == torch.float32 else "",
             )
+            if self.cuda:
+                self.replayed(vlm, prompt)
+
+    def replayed(self, vlm: VLM, prompt: Prompt) -> None:
+        """A captured walk, replayed over the other run's prefill, against the walk itself."""
+        base = self.base(vlm, "answer", prompt)
+        again = self.base(vlm, "answer", prompt)
+        (mine, other), (copied, _) = again.trace.prefills, base.trace.prefills
+        rows = rows_of(vlm, ("zero", "resample"))
+        parts = []
+        for run, away in ((mine, other), (other, mine)):
+            source = sources(run, away, None, self.device)
+            carried = run.points is None
+            parts.append((source, plan(rows, len(source), len(rows), self.device, carried)))
+        ((source, (chunk,)), (new, _)) = parts
+        graph = capture(vlm, copied, chunk, [one.clone() for one in source])
+        del base
+        free()
+        ((_, wanted),) = walk(vlm, other, [chunk], new)
+        found = graph.replay(other, new)
+        self.line(
+            "... a captured walk of one run replayed over the other, against walking it",
+            f"{float((found - wanted).abs().max()):.1e} logits",
+        )
 
     def precision(self) -> None:
-        """Correlation with float32 activations over the same weights."""
-        asked = [Intervention(HeadSet.of(head), "resample", "noising") for head in self.vlm.lm.grid]
+        """Against float32 weights and activations, every weight the same number."""
+        asked = self.asked("answer")
         low = [one.effect for one in widen(self.vlm, self.base(self.vlm, "answer"), asked)]
+        free()
         full = VLM(self.vlm.model.float(), None, "random", "")  # type: ignore[arg-type]
-        exact = [one.effect for one in widen(full, self.base(full, "answer"), asked)]
+        base = self.base(full, "answer")
+        exact = [one.effect for one in widen(full, base, asked)]
         both = torch.tensor([low, exact], dtype=torch.float64)
         worst = (both[0] - both[1]).abs().max() / both[1].abs().max()
         self.line(
-            "bf16 sweep against float32 sweep, correlation",
-            f"{float(torch.corrcoef(both)[0, 1]):.5f}",
-            "0.99",
+            "bf16 sweep against float32 sweep, correlation of effects",
+            f"{float(torch.corrcoef(both)[0, 1]):.6f}",
+            ">= 0.99",
         )
-        self.line("largest difference / largest effect", f"{float(worst):.4f}")
+        self.line(
+            "largest difference / largest effect",
+            f"{float(worst):.4f} (largest {float(both[1].abs().max()):.3f} logits)",
+        )
+        step = max(self.heads // self.options.deep, 1)
+        slow = [one.effect for one in patch(full, base, asked[::step])]
+        apart = max(abs(a - b) for a, b in zip(slow, exact[::step], strict=True))
+        self.line(
+            f"float32 sweep against whole passes, worst of {len(slow)} heads",
+            f"{apart:.1e} logits",
+            "<= 1e-4",
+        )
 
     def sections(self) -> Iterator[Callable[[], None]]:
-        yield from (self.forward, self.rows, self.answer, self.scopes, self.precision)
+        yield from (
+            self.exactness,
+            self.forward,
+            self.rows,
+            self.answer,
+            self.question,
+            self.everywhere,
+            self.memory,
+            self.precision,
+        )
+
+
+def versions() -> str:
+    found = []
+    for name in ("torch", "transformers", "triton"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"no {name}")
+    return ", ".join(found)
 
 
 def main() -> None:
@@ -323,18 +553,25 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--naive", type=int, default=128, help="heads of the naive loop")
     parser.add_argument("--deep", type=int, default=64, help="heads of the `all` scope")
-    options = parser.parse_args()
-    name = torch.cuda.get_device_name() if options.device == "cuda" else options.device
-    print(
-        f"{name}, torch {torch.__version__}, size {options.size}, {torch.get_num_threads()} threads"
+    parser.add_argument(
+        "--profile", type=int, nargs="?", const=30, default=0, help="list a sweep's largest kernels"
     )
+    options = parser.parse_args()
+    cuda = options.device.startswith("cuda")
+    name = torch.cuda.get_device_name() if cuda else options.device
+    fused = "own kernels" if kernels_on(torch.device(options.device)) else "no kernels of its own"
+    print(f"{name}; {versions()}; {fused}; size {options.size}; {torch.get_num_threads()} threads")
     print("| figure | measured | goal |\n|---|---|---|", flush=True)
+    began = time.perf_counter()
     bench = Bench(options)
     for section in bench.sections():
         try:
             section()
-        except (RuntimeError, torch.OutOfMemoryError) as error:  # the other figures still count
-            bench.line(section.__name__, f"failed: {str(error).splitlines()[0]}")
+        except Exception as error:  # the other figures still count
+            bench.line(section.__name__, f"failed: {str(error).splitlines()[:1]}")
+            traceback.print_exc()
+        free()
+    print(f"{time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":

@@ -94,13 +94,12 @@ def tapped(model: PreTrainedModel, taps: Mapping[nn.Module, Tap]) -> Iterator[No
     On leaving, also after an exception, the taps are gone and every part of the model has the
     attention implementation that it had before.
     """
-    before = [
-        (part.config, part.config._attn_implementation)
-        for part in model.modules()
-        if isinstance(part, PreTrainedModel)
-    ]
+    before = [(part.config, part.config._attn_implementation) for part in _parts(model)]
     try:
-        model.set_attn_implementation(NAME)
+        # Set directly: the public setter looks at every module, and would push a parent's choice
+        # down to its children.
+        for config, _ in before:
+            config._attn_implementation_internal = NAME
         for module, tap in taps.items():
             module.__dict__[_TAP] = tap
         yield
@@ -108,8 +107,16 @@ def tapped(model: PreTrainedModel, taps: Mapping[nn.Module, Tap]) -> Iterator[No
         for module in taps:
             module.__dict__.pop(_TAP, None)
         for config, implementation in before:
-            # Set directly: the public setter would push a parent's choice down to its children.
             config._attn_implementation_internal = implementation
+
+
+def _parts(module: nn.Module) -> Iterator[PreTrainedModel]:
+    """Every model within a model; layers, of which there are many, hold none."""
+    if isinstance(module, PreTrainedModel):
+        yield module
+    if not isinstance(module, nn.ModuleList):
+        for child in module.children():
+            yield from _parts(child)
 
 
 def attention_rows(
@@ -139,16 +146,34 @@ def attention_rows(
     picked = query[:, :, queries].float() * (width**-0.5 if scaling is None else scaling)
     grouped = picked.reshape(batch, kv_heads, -1, width)
     scores = (grouped @ key.float().transpose(-1, -2)).reshape(batch, heads, -1, keys)
-    if (softcap := options.get("softcap")) is not None:
+    if mask is not None:
+        mask = mask[..., queries, :keys]
+    elif is_causal(module, length, options):
+        mask = torch.arange(keys, device=key.device) <= queries[:, None] + (keys - length)
+    return to_rows(scores, mask, options.get("softcap"), allowed)
+
+
+def to_rows(
+    scores: Float[Tensor, "*layers heads chosen keys"],
+    mask: Tensor | None,
+    softcap: float | None = None,
+    allowed: Tensor | None = None,
+) -> Float[Tensor, "*layers heads chosen keys"]:
+    """Return what attention makes of scaled scores.
+
+    Parameters
+    ----------
+    mask
+        Boolean (True = seen) or additive.
+    allowed
+        Further removes edges where False.
+    """
+    if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
-        seen = mask[..., queries, :keys]
         scores = (
-            scores.masked_fill(~seen, -torch.inf) if seen.dtype == torch.bool else scores + seen
+            scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         )
-    elif is_causal(module, length, options):
-        later = torch.arange(keys, device=key.device) > queries[:, None] + (keys - length)
-        scores = scores.masked_fill(later, -torch.inf)
     if allowed is not None:
         scores = scores.masked_fill(~allowed, -torch.inf)
     return scores.softmax(-1).nan_to_num(0.0)  # NaN: no key left

@@ -4,25 +4,29 @@ Every row of a batch is a whole forward pass; edits say which rows differ from t
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from headpatch.engine.attention import attention_rows, plain_attention, tapped, weigh
+from headpatch.engine.answer_rows import Scores, rows
+from headpatch.engine.attention import tapped
+from headpatch.engine.deviations import Points, watched
 from headpatch.engine.interventions import Cut, ZEdit
-from headpatch.engine.precision import Points, is_low, raised
+from headpatch.engine.precision import is_low, raised
 from headpatch.engine.prefill import Capture, Prefill, split
+from headpatch.engine.shared_prefix import prepared
+from headpatch.engine.sites import Site, tower_sites
 from headpatch.errors import RunError
-from headpatch.heads import Tower
+from headpatch.heads import Head, Tower
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
-_BLOCK = 64  # queries at a time when rows are averaged, so that no N×N map is ever held
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,188 +87,6 @@ class Trace:
         return self.logits[:, prompt.answers.yes] - self.logits[:, prompt.answers.no]
 
 
-def allowed_edges(
-    cuts: Sequence[tuple[Cut, list[int]]],
-    queries: Int[Tensor, " queries"],
-    shape: tuple[int, int, int, int],
-) -> tuple[Bool[Tensor, "rows heads queries keys"], Bool[Tensor, "rows queries heads"]]:
-    """Say which edges cuts leave at one layer, and which queries of which heads they concern.
-
-    Parameters
-    ----------
-    cuts
-        Each with its heads' numbers in this layer.
-    queries
-        Their positions in the prompt, ascending.
-    shape
-        Rows, heads, queries, keys.
-    """
-    device = queries.device
-    allowed = torch.ones(shape, dtype=torch.bool, device=device)
-    touched = torch.zeros(shape[0], shape[2], shape[1], dtype=torch.bool, device=device)
-    for cut, numbers in cuts:
-        keys, heads = cut.keys.to(device), torch.tensor(numbers, device=device)
-        where = torch.isin(queries, cut.queries.to(device)).nonzero()[:, 0]
-        edges = cut.row, heads[:, None, None], where[:, None], keys
-        if cut.own:
-            allowed[edges] = False
-        else:
-            allowed[edges] &= keys == queries[where, None]
-        touched[cut.row, where[:, None], heads] = True
-    return allowed, touched
-
-
-@dataclass(eq=False)
-class _Site:
-    """A tap that reads and edits one attention module in the plain pass."""
-
-    edits: list[ZEdit] = field(default_factory=list)
-    cuts: list[tuple[Cut, list[int]]] = field(default_factory=list)
-    answer: int | None = None
-    class_and_patches: bool = False
-    class_token: bool = False
-    keep_z: bool = False
-    capture: Capture | None = None
-    layer: int = 0
-    row: Tensor | None = None
-    class_row: Tensor | None = None
-    patch_row: Tensor | None = None
-    z: Tensor | None = None
-
-    def __call__(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **options: Any,
-    ) -> Tensor:
-        z = plain_attention(module, query, key, value, mask, **options)
-        if self.cuts:
-            z = self._cut(z, module, query, key, value, mask, options)
-        if self.keep_z:
-            self._take(z)
-        if self.capture is not None:
-            self.capture.keep(self.layer, query, key, value, mask, z)
-        if self.edits:
-            z = self._replace(z)
-        if self.answer is not None:
-            chosen = torch.tensor([self.answer], device=query.device)
-            self.row = attention_rows(module, query, key, mask, chosen, **options)[:, :, 0]
-        if self.class_and_patches:
-            self._average(module, query, key, mask, options)
-        return z
-
-    def _take(self, z: Tensor) -> None:
-        self.z = z
-
-    def kept(self) -> Tensor | None:
-        """Z of all runs, ``[runs, tokens, heads, dim]``."""
-        return self.z
-
-    def _replace(self, z: Tensor) -> Tensor:
-        z = z.clone()
-        for edit in self.edits:
-            where = edit.positions.to(z.device)
-            z[edit.row, where, edit.head.head] = (
-                0.0 if edit.value is None else edit.value.to(z.device, z.dtype)
-            )
-        return z
-
-    def _cut(
-        self,
-        z: Tensor,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        options: dict[str, Any],
-    ) -> Tensor:
-        queries = torch.cat([cut.queries for cut, _ in self.cuts]).unique().to(z.device)
-        shape = len(z), z.shape[2], len(queries), key.shape[2]
-        allowed, touched = allowed_edges(self.cuts, queries, shape)
-        rows = attention_rows(module, query, key, mask, queries, allowed, **options)
-        z = z.clone()
-        z[:, queries] = torch.where(touched[..., None], weigh(rows, value), z[:, queries])
-        return z
-
-    def _average(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        mask: Tensor | None,
-        options: dict[str, Any],
-    ) -> None:
-        first = int(self.class_token)
-        total = query.new_zeros(*query.shape[:2], key.shape[2], dtype=torch.float32)
-        for block in torch.arange(first, query.shape[2], device=query.device).split(_BLOCK):
-            total += attention_rows(module, query, key, mask, block, **options).sum(2)
-        self.patch_row = total / (query.shape[2] - first)
-        if self.class_token:
-            chosen = torch.zeros(1, dtype=torch.long, device=query.device)
-            self.class_row = attention_rows(module, query, key, mask, chosen, **options)[:, :, 0]
-
-
-@dataclass(eq=False)
-class _TowerSite(_Site):
-    """A tap of the vision tower, whose tokens of one run may lie in several rows or calls.
-
-    A run's tokens are counted through: tile after tile, or in the order in which the tower takes
-    them.
-
-    Attributes
-    ----------
-    runs
-        Of the batch.
-    patches
-        Tokens of one run, where the tower takes those of all runs in one row, in one or several
-        calls.
-    """
-
-    runs: int = 1
-    patches: int | None = None
-    seen: int = 0
-    parts: list[Tensor] = field(default_factory=list)
-
-    def _take(self, z: Tensor) -> None:
-        self.parts.append(z.flatten(0, 1))
-
-    def kept(self) -> Tensor | None:
-        return torch.cat(self.parts).unflatten(0, (self.runs, -1)) if self.parts else None
-
-    def _replace(self, z: Tensor) -> Tensor:
-        z = z.clone(memory_format=torch.contiguous_format)
-        flat = z.view(-1, *z.shape[2:])
-        each = self.patches or len(flat) // self.runs
-        for edit in self.edits:
-            at = edit.row * each + edit.positions.to(z.device) - self.seen
-            here = (at >= 0) & (at < len(flat))
-            flat[at[here], edit.head.head] = (
-                0.0 if edit.value is None else edit.value.to(z.device, z.dtype)[here]
-            )
-        self.seen += len(flat)
-        return z
-
-    def _cut(self, z: Tensor, *arguments: Any) -> Tensor:
-        if len(z) != self.runs:
-            raise RunError("edges of this vision tower cannot be cut: it sees a run in parts")
-        return super()._cut(z, *arguments)
-
-
-def _tower_sites(vlm: VLM, prompt: Prompt) -> dict[nn.Module, _Site]:
-    if vlm.vision is None:
-        return {}
-    pixels = prompt.inputs.get("pixel_values")
-    flat = vlm.family.one_row and pixels is not None and pixels.ndim == 2
-    patches = len(pixels) // prompt.runs if flat and pixels is not None else None
-    return {
-        module: _TowerSite(runs=prompt.runs, patches=patches) for module in vlm.vision.attentions
-    }
-
-
 @torch.no_grad()
 def forward(
     vlm: VLM,
@@ -293,7 +115,9 @@ def forward(
         If a logit is not a number.
     """
     keep = keep or Keep()
-    sites: dict[nn.Module, _Site] = defaultdict(_Site, _tower_sites(vlm, prompt))
+    sites: dict[nn.Module, Site] = defaultdict(Site)
+    if "vision" in keep.z or any(head.tower == "vision" for head in _changed(edits, cuts)):
+        sites.update(tower_sites(vlm, prompt))
     draws = keep.vision_rows and vlm.vision is not None and vlm.family.vision_rows
     vision = vlm.vision.attentions if draws and vlm.vision is not None else ()
     for edit in edits:
@@ -320,12 +144,14 @@ def forward(
         capture = points = None
         if keep.suffix is not None:
             capture = Capture(keep.suffix, prompt.spans.length)
-            points = Points(keep.suffix, vlm.dtype)
+            points = Points(keep.suffix, vlm.dtype, prompt.spans.length)
             stack.enter_context(capture.hooked(vlm))
             for index, module in enumerate(vlm.lm.attentions):
                 sites[module].capture, sites[module].layer = capture, index
         if raise_it:
-            stack.enter_context(raised(vlm, points))
+            stack.enter_context(raised(vlm))
+            if points is not None:
+                stack.enter_context(watched(vlm, points))
         stack.enter_context(tapped(vlm.model, dict(sites)))
         output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
     logits = output.logits[:, -1].float()
@@ -337,7 +163,7 @@ def forward(
     return Trace(
         logits,
         lm_rows=_stacked(
-            [_over_tokens(sites[module].row, prompt) for module in vlm.lm.attentions]
+            _lm_rows([sites[module].scores for module in vlm.lm.attentions], prompt)
             if keep.lm_rows
             else []
         ),
@@ -351,30 +177,58 @@ def forward(
     )
 
 
+def _changed(edits: Sequence[ZEdit], cuts: Sequence[Cut]) -> Iterator[Head]:
+    yield from (edit.head for edit in edits)
+    for cut in cuts:
+        yield from [cut.heads] if isinstance(cut.heads, Head) else cut.heads
+
+
 def _prefills(
     vlm: VLM, capture: Capture | None, points: Points | None, runs: int
 ) -> tuple[Prefill, ...]:
     if capture is None:
         return ()
     layers = capture.layers(len(vlm.lm.layers))
-    return tuple(split(layers, runs, capture.start, capture.tokens, points, capture.refused))
+    start, tokens, refused = capture.start, capture.tokens, capture.refused
+    found = split(layers, runs, start, tokens, points, refused, _reading(vlm))
+    return tuple(map(prepared, found))
 
 
-def _over_tokens(row: Tensor | None, prompt: Prompt) -> Tensor | None:
-    """Return a row over the prompt's tokens; NaN where the layer attends to something else."""
-    if row is None or row.shape[-1] == prompt.spans.length:
-        return row
-    return row.new_full((*row.shape[:-1], prompt.spans.length), torch.nan)
+def _reading(vlm: VLM) -> float:
+    """Return which part of a decoder layer's weights makes q, k and v."""
+
+    def count(module: nn.Module) -> int:
+        return sum(one.numel() for one in module.parameters())
+
+    layer, attention, output = vlm.lm.layers[0], vlm.lm.attentions[0], vlm.lm.outputs[0]
+    return (count(attention) - count(output)) / max(count(layer), 1)
 
 
-def _there(tensor: Tensor | None) -> Tensor:
-    if tensor is None:
+def _lm_rows(layers: Sequence[Scores | None], prompt: Prompt) -> list[Tensor]:
+    """Return rows over the prompt's tokens; NaN where a layer attends to something else."""
+    found = rows([_there(one) for one in layers])
+    return [
+        row
+        if row.shape[-1] == prompt.spans.length
+        else row.new_full((*row.shape[:-1], prompt.spans.length), torch.nan)
+        for row in found
+    ]
+
+
+def _there(kept: T | None) -> T:
+    if kept is None:
         raise RunError("an attention module never ran through headpatch's attention function")
-    return tensor
+    return kept
 
 
 def _stacked(parts: Sequence[Tensor | None]) -> Tensor | None:
     """Stack the layers' rows, ``[batch, heads, tokens]`` each, along dimension 1."""
     if not parts or all(part is None for part in parts):
         return None
-    return torch.stack([_there(part).cpu() for part in parts], 1)
+    whole = [_there(part) for part in parts]
+    stacked = torch.stack([part.to(whole[0].device) for part in whole], 1)
+    if stacked.device.type != "cuda":
+        return stacked.cpu()
+    # Into memory that the device can write to by itself: pageable memory takes ten times as long.
+    there = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True)
+    return there.copy_(stacked)

@@ -1,5 +1,7 @@
 """The model's own answer, in words."""
 
+from itertools import takewhile
+
 import torch
 
 from headpatch.engine.attention import tapped
@@ -10,11 +12,30 @@ from headpatch.models.vlm import VLM
 @torch.no_grad()
 def generate(vlm: VLM, prompt: Prompt, max_new_tokens: int = 32) -> list[str]:
     """Return each run's greedy answer, without special tokens."""
+    return [decode(vlm, row) for row in _generate(vlm, prompt, max_new_tokens)]
+
+
+def answer_ids(vlm: VLM, prompt: Prompt, max_new_tokens: int = 32) -> list[list[int]]:
+    """Return the tokens of each run's greedy answer, up to the first special one."""
+    special = {*vlm.processor.tokenizer.all_special_ids, *_ends(vlm)}
+    return [
+        list(takewhile(lambda token: token not in special, row))
+        for row in _generate(vlm, prompt, max_new_tokens)
+    ]
+
+
+def _generate(vlm: VLM, prompt: Prompt, max_new_tokens: int) -> list[list[int]]:
     with tapped(vlm.model, {}):
         ids = vlm.model.generate(
             **prompt.inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
         )
-    return [decode(vlm, row[prompt.spans.length :].tolist()) for row in ids]
+    return [row[prompt.spans.length :].tolist() for row in ids]
+
+
+def _ends(vlm: VLM) -> list[int]:
+    """Tokens at which the model stops."""
+    found = vlm.model.generation_config.eos_token_id
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
 def decode(vlm: VLM, ids: list[int]) -> str:

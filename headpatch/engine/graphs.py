@@ -3,6 +3,10 @@
 A walk is some thousand small kernels, and launching them one by one takes longer than running
 them. Captured once, it is replayed for every further pair: the pair's prefill is copied into the
 captured one's tensors. The recorded kernels read the model's weights where they are.
+
+Capturing takes about three walks, so it pays from the third or so pair of one prompt length on,
+and then saves a small part of what a pair costs: its two raised passes take several times as long
+as a walk. `headpatch.engine.sweep` therefore walks without it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,12 +43,15 @@ class GraphedWalk:
         What the graph reads; `replay` overwrites their tensors.
     logits
         What the graph writes: ``[rows, tokens]``, the untouched row first.
+    held
+        What else the graph reads, so that its memory is not given to something else.
     """
 
     graph: Replayable
     prefill: Prefill
     source: Sequence[Tensor]
     logits: Float[Tensor, "rows tokens"]
+    held: tuple[Any, ...] = ()
 
     def replay(
         self, prefill: Prefill | None = None, source: Sequence[Tensor] | None = None
@@ -72,8 +79,15 @@ def capture(
     source: Sequence[Tensor],
     positions: Int[Tensor, " positions"] | None = None,
     tokens: Int[Tensor, " tokens"] | None = None,
+    pool: Any = None,
 ) -> GraphedWalk:
     """Capture the walk of one chunk; see `headpatch.engine.wavefront.walk` for the parameters.
+
+    Parameters
+    ----------
+    pool
+        Memory shared with other graphs (``graph.pool()`` of one) that are replayed one after the
+        other, whose logits are read before the next replay.
 
     Raises
     ------
@@ -87,9 +101,9 @@ def capture(
         for _ in range(_WARM_UPS):
             _once(vlm, prefill, chunk, source, positions, tokens)
     torch.cuda.current_stream().wait_stream(side)
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=pool):
         logits = _once(vlm, prefill, chunk, source, positions, tokens)
-    return GraphedWalk(graph, prefill, source, logits)
+    return GraphedWalk(graph, prefill, source, logits, (chunk, positions, tokens))
 
 
 def _once(vlm: VLM, prefill: Prefill, chunk: Chunk, *rest: Any) -> Tensor:

@@ -15,13 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headpatch.engine.attention import attention_rows, plain_attention, tapped, weigh
-from headpatch.engine.forward import allowed_edges, forward
+from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Cut
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, OnProgress
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.shared_prefix import attend
+from headpatch.engine.sites import allowed_edges
 from headpatch.engine.sweep import rows_that_fit
-from headpatch.engine.wavefront import unembed
+from headpatch.engine.wavefront import step, unembed
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 
@@ -233,13 +234,5 @@ def _resumed(
     hidden = prefill.layers[first].hidden.expand(len(rows) + 1, -1, -1)
     with tapped(vlm.model, dict(zip(vlm.lm.attentions, sites, strict=True))):
         for index in range(first, len(sites)):
-            state = prefill.layers[index]
-            output = vlm.lm.layers[index](
-                hidden,
-                attention_mask=state.mask,
-                past_key_values=None,
-                use_cache=False,
-                **state.options,
-            )
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = step(vlm, index, hidden, prefill.layers[index])
     return unembed(vlm, hidden[:, -1], prefill.points)

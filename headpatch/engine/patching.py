@@ -21,6 +21,8 @@ OnProgress = Callable[[int, int], None]
 """Called with (done, total)."""
 OnOutcome = Callable[["Outcome"], None]
 """Called with each outcome as soon as it is known, in the order in which they are."""
+Read = Callable[[Tensor], Tensor]
+"""Measures something of logits beside LD: ``[rows, vocabulary]`` to ``[rows, measures]``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,8 @@ class Outcome:
         does to low-precision logits cancels.
     token, token_before
         The first generated token with the change, and in the untouched row.
+    read
+        Effects on what else was measured (see `Read`), each against the untouched row.
     """
 
     intervention: Intervention
@@ -61,6 +65,7 @@ class Outcome:
     effect: float
     token: int
     token_before: int
+    read: tuple[float, ...] = ()
 
 
 def run_pair(vlm: VLM, prompt: Prompt, keep: Keep | None = None, exact: bool = False) -> Baseline:
@@ -78,6 +83,7 @@ def patch(
     batch: int = PLAIN_BATCH,
     on_progress: OnProgress | None = None,
     on_outcome: OnOutcome | None = None,
+    read: Read | None = None,
 ) -> list[Outcome]:
     """Run interventions the plain way: one forward pass each, several to a batch.
 
@@ -108,6 +114,7 @@ def patch(
             prompt = one.repeat(len(rows) + 1)
             trace = forward(vlm, prompt, edits, exact=True)
             ld, tokens = trace.ld(prompt), trace.logits.argmax(-1)
+            more = beyond(read, trace.logits)
             for row, index in enumerate(chunk, start=1):
                 effect = float(ld[row] - ld[0])
                 outcomes[index] = Outcome(
@@ -116,12 +123,21 @@ def patch(
                     effect,
                     int(tokens[row]),
                     int(tokens[0]),
+                    more[row],
                 )
                 if on_outcome:
                     on_outcome(outcomes[index])
             if on_progress:
                 on_progress(len(outcomes), len(interventions))
     return [outcomes[index] for index in range(len(interventions))]
+
+
+def beyond(read: Read | None, logits: Tensor) -> list[tuple[float, ...]]:
+    """Return, row by row, the effects on what `read` measures; the untouched row comes first."""
+    if read is None:
+        return [()] * len(logits)
+    found = read(logits)
+    return [tuple(row) for row in (found - found[0]).tolist()]
 
 
 def z_edits(

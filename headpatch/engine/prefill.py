@@ -9,9 +9,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headpatch.engine.precision import Points
+from headpatch.engine.deviations import Points
 from headpatch.errors import RunError
 from headpatch.models.vlm import VLM
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What all rows of a walk have of the untouched run at one layer.
+
+    Attributes
+    ----------
+    weights
+        Its attention, float32; a key-value head's queries as in `scores`.
+    scores
+        Its scaled scores on the prefix: heads of one key-value head, then positions.
+    key, value
+        The prefix's, in low precision: what deviations are multiplied with.
+    """
+
+    weights: Float[Tensor, "kv_heads queries tokens"]
+    scores: Float[Tensor, "kv_heads queries prefix"]
+    key: Float[Tensor, "kv_heads prefix head_dim"]
+    value: Float[Tensor, "kv_heads prefix dim"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +52,10 @@ class LayerState:
         ``[runs, suffix, heads, dim]`` and ``[runs, heads, suffix, head_dim]``.
     options
         The layer's other arguments (rotary embeddings and such), cut likewise.
+    scoring
+        How the attention makes scores: ``scaling`` and ``softcap``, as transformers passes them.
+    known
+        Over low-precision weights, what all rows have of this run.
     """
 
     hidden: Float[Tensor, "runs suffix width"]
@@ -43,6 +67,8 @@ class LayerState:
     z: Float[Tensor, "runs suffix heads dim"]
     query: Float[Tensor, "runs heads suffix head_dim"]
     options: dict[str, Any]
+    scoring: dict[str, Any] = field(default_factory=dict)
+    known: Known | None = None
 
     def run(self, index: int, runs: int) -> "LayerState":
         """Return one run of the batch."""
@@ -64,6 +90,7 @@ class LayerState:
             self.z[one],
             self.query[one],
             options,
+            self.scoring,
         )
 
 
@@ -83,6 +110,9 @@ class Prefill:
         Where the linear layers stood, over low-precision weights; None in float32.
     refused
         Why it cannot be widened, if so.
+    reading
+        The part of a layer's weights that makes q, k and v: what a row need not multiply in the
+        layer that it joins.
     """
 
     start: int
@@ -90,6 +120,7 @@ class Prefill:
     layers: tuple[LayerState, ...]
     points: Points | None = None
     refused: str = ""
+    reading: float = 0.0
 
 
 @dataclass(eq=False)
@@ -119,6 +150,7 @@ class Capture:
         value: Tensor,
         mask: Tensor | None,
         z: Tensor,
+        options: Mapping[str, Any],
     ) -> None:
         """Take what the attention function saw at `layer`."""
         if key.shape[2] != self.tokens:
@@ -134,7 +166,8 @@ class Capture:
             "own_value": value[:, :, after],
             "mask": mask,
             "z": z[:, after],
-            "query": query[:, :, after],
+            "query": _own(query[:, :, after], self.start),
+            "scoring": {name: options.get(name) for name in ("scaling", "softcap")},
         }
 
     def _look_ahead(self, mask: Tensor) -> None:
@@ -174,7 +207,7 @@ class Capture:
                 and not torch.equal(before[:, self.start :], hidden[:, self.start :])
             ):
                 self.refused = f"the model changes the stream itself before layer {index}"
-            self.inputs[index] = (hidden[:, self.start :], dict(kwargs))
+            self.inputs[index] = (_own(hidden[:, self.start :], self.start), dict(kwargs))
 
         return keep
 
@@ -201,6 +234,7 @@ def split(
     tokens: int,
     points: Points | None,
     refused: str = "",
+    reading: float = 0.0,
 ) -> list[Prefill]:
     """Return one `Prefill` for each run of a batch."""
     return [
@@ -210,9 +244,15 @@ def split(
             tuple(layer.run(index, runs) for layer in layers),
             points.run(index) if points is not None and points.inputs else None,
             refused,
+            reading,
         )
         for index in range(runs)
     ]
+
+
+def _own(part: Tensor, start: int) -> Tensor:
+    """Return a part that does not hold on to the whole."""
+    return part.clone() if start else part
 
 
 # Dimensions of the arguments that depend on the position, counted from the end: rotary models pass

@@ -4,14 +4,16 @@ One batched product over the prefix serves all rows; no row has a copy of it.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headpatch.engine.fused import kernels_on
 from headpatch.engine.precision import batched_product
-from headpatch.engine.prefill import LayerState
+from headpatch.engine.prefill import Known, LayerState, Prefill
 
 Queries = Float[Tensor, "rows heads suffix head_dim"]
 Z = Float[Tensor, "rows suffix heads dim"]
@@ -41,39 +43,79 @@ def attend(
     return _joined(z, weights, value, query.shape[1])
 
 
+def prepared(prefill: Prefill) -> Prefill:
+    """Add to a pass over low-precision weights what all rows have of it, in float32."""
+    if prefill.points is None or prefill.start == 0:
+        return prefill
+    low = prefill.points.low
+    layers = tuple(replace(state, known=_known(state, low)) for state in prefill.layers)
+    return replace(prefill, layers=layers)
+
+
+def _known(state: LayerState, low: torch.dtype) -> Known:
+    key, value = state.key[0], state.value[0]
+    query = _scaled(state.query, state.scoring)
+    scores = _by_kv_head(query, len(key)) @ key.float().transpose(1, 2)
+    weights = _weights(scores, _own(query, state.own_key), 1, state, state.scoring)
+    return Known(weights, scores, key.to(low), value.to(low))
+
+
 def attend_deviating(
     query: Queries,
     key: Tensor,
     value: Tensor,
     state: LayerState,
-    options: Mapping[str, Any],
-    low: torch.dtype,
 ) -> Z:
-    """Return the rows' z over low-precision weights (see `headpatch.engine.precision`).
+    """Return how far z deviates from the untouched run's, in low precision.
 
-    What all rows have of the untouched run is computed once, in float32; only deviations from it
-    are multiplied in `low`: of the queries with the keys, and of the weights with the values.
+    Parameters
+    ----------
+    query, key, value
+        How far those of the rows' suffix deviate. Only deviations are multiplied in low precision:
+        of the queries with the keys, and of the weights with the values.
     """
-    rows, prefix = len(query), state.key.shape[2]
-    prefix_key, prefix_value = state.key[0].float(), state.value[0].float()
-    kv_heads = len(prefix_key)
-    query, untouched = _scaled(query, options), _scaled(state.query, options)
-    known = _by_kv_head(untouched, kv_heads) @ prefix_key.transpose(1, 2)
-    before = _weights(known, _own(untouched, state.own_key), 1, state, options)
-    moved = _by_kv_head((query - untouched).to(low), kv_heads)
-    scores = batched_product(moved, prefix_key.to(low).transpose(1, 2))
-    scores = scores.view(kv_heads, rows, -1, prefix).add_(known[:, None])
-    weights = _weights(scores.flatten(1, 2), _own(query, key), rows, state, options)
-    change = weights.view(kv_heads, rows, -1, weights.shape[-1]) - before[:, None]
-    change = change[..., :prefix].to(low).flatten(1, 2)
-    z = batched_product(change, prefix_value.to(low)).view(kv_heads, rows, -1, value.shape[-1])
-    z = z.add_((before[..., :prefix] @ prefix_value)[:, None]).flatten(1, 2)
-    return _joined(z, weights, value, query.shape[1])
+    untouched, options = state.known, state.scoring
+    assert untouched is not None  # see `prepared`
+    low = untouched.key.dtype
+    heads, suffix = query.shape[1:3]
+    kernels = kernels_on(query.device)
+    if kernels is not None and options.get("softcap") is None:
+        tokens = untouched.weights.shape[-1]
+        fast: Tensor = kernels.attend(
+            query,
+            key,
+            value,
+            state.query[0],
+            state.own_key[0],
+            state.own_value[0],
+            untouched.weights.view(heads, suffix, tokens),
+            untouched.key,
+            untouched.value,
+            _scaling(query, options),
+            state.mask is None,
+        )
+        return fast
+    rows, (kv_heads, prefix) = len(query), untouched.key.shape[:2]
+    query = _scaled(query, options)
+    after = query + _scaled(state.query, options)
+    scores = batched_product(_by_kv_head(query.to(low), kv_heads), untouched.key.transpose(1, 2))
+    scores = scores.view(kv_heads, rows, -1, prefix).add_(untouched.scores[:, None])
+    own = _own(after, state.own_key + key)
+    weights = _weights(scores.flatten(1, 2), own, rows, state, options)
+    change = weights.view(kv_heads, rows, -1, weights.shape[-1]) - untouched.weights[:, None]
+    change = change.flatten(1, 2)
+    z = batched_product(change[..., :prefix].to(low), untouched.value)
+    known_value = state.own_value.expand(rows, -1, -1, -1)
+    return (_joined(z, change, known_value, heads) + _joined(0 * z, weights, value, heads)).to(low)
+
+
+def _scaling(query: Tensor, options: Mapping[str, Any]) -> float:
+    scaling: float | None = options.get("scaling")
+    return float(query.shape[-1] ** -0.5 if scaling is None else scaling)
 
 
 def _scaled(query: Tensor, options: Mapping[str, Any]) -> Tensor:
-    scaling: float | None = options.get("scaling")
-    return query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    return query * _scaling(query, options)
 
 
 def _by_kv_head(query: Queries, kv_heads: int) -> Float[Tensor, "kv_heads queries head_dim"]:

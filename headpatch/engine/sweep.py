@@ -16,8 +16,10 @@ from headpatch.engine.patching import (
     OnOutcome,
     OnProgress,
     Outcome,
+    Read,
     ZMeans,
     base_run,
+    beyond,
     patch,
 )
 from headpatch.engine.prefill import Prefill, sources
@@ -51,6 +53,7 @@ def widen(
     rows: int | None = None,
     on_progress: OnProgress | None = None,
     on_outcome: OnOutcome | None = None,
+    read: Read | None = None,
 ) -> list[Outcome]:
     """Do what `headpatch.engine.patching.patch` does, by widening passes.
 
@@ -75,7 +78,9 @@ def widen(
     for run in sorted({base_run(one.direction) for one in interventions}):
         members = [i for i, one in enumerate(interventions) if base_run(one.direction) == run]
         # Closed at once if a callback raises: what hangs on the model must come off.
-        with closing(_widen_run(vlm, base, run, interventions, members, means, rows)) as found:
+        with closing(
+            _widen_run(vlm, base, run, interventions, members, means, rows, read)
+        ) as found:
             for index, outcome in found:
                 outcomes[index] = outcome
                 if on_outcome:
@@ -107,6 +112,7 @@ def _widen_run(
     members: Sequence[int],
     means: ZMeans | None,
     rows: int | None,
+    read: Read | None = None,
 ) -> Generator[tuple[int, Outcome], None, None]:
     prefill, other = base.trace.prefills[run], base.trace.prefills[1 - run]
     untouched = base.ld_without if run == WITHOUT else base.ld_with
@@ -122,20 +128,21 @@ def _widen_run(
             carried = prefill.points is None
             chunks = plan(asked, layers, size, vlm.device, carried)
             for chunk, logits in walk(vlm, prefill, chunks, source, positions):
-                ld = (logits[:, base.prompt.answers.yes] - logits[:, base.prompt.answers.no]).cpu()
-                tokens = logits.argmax(-1).cpu()
+                ld = logits[:, base.prompt.answers.yes] - logits[:, base.prompt.answers.no]
+                effects, tokens = (ld - ld[0]).tolist(), logits.argmax(-1).tolist()
+                more = beyond(read, logits)
                 for row, place in enumerate(chunk.order, start=1):
-                    effect = float(ld[row] - ld[0])
                     index = left[place]
                     done.add(index)
                     yield (
                         index,
                         Outcome(
                             interventions[index],
-                            untouched + effect,
-                            effect,
-                            int(tokens[row]),
-                            int(tokens[0]),
+                            untouched + effects[row],
+                            effects[row],
+                            tokens[row],
+                            tokens[0],
+                            more[row],
                         ),
                     )
         except torch.OutOfMemoryError:
@@ -147,7 +154,6 @@ def _widen_run(
                     "Use --device cpu or a smaller --dtype.",
                 ) from None
             size = max(size // 2, 1)
-            torch.cuda.empty_cache()
         left = [index for index in left if index not in done]
 
 
@@ -198,13 +204,25 @@ def row_bytes(vlm: VLM, prefill: Prefill) -> int:
 def passes(prefill: Prefill, sets: Sequence[HeadSet], layers: int, size: int) -> float:
     """Return what widening `prefill` by `sets` costs, in forward passes of its prompt.
 
-    Rows × layers × suffix over layers × tokens: every position of every layer that is computed,
-    the untouched row of each chunk of `size` rows included.
+    What the layers' weights are multiplied with, over what a pass of the prompt multiplies them
+    with: rows × layers × suffix, less q, k and v of a row in the layer that it joins, less all but
+    the answer after the last layer's attention. In float32 each chunk of `size` rows carries the
+    untouched row; over low-precision weights a chunk's first attention runs on one row for nothing.
     """
+    suffix, reading, last = prefill.tokens - prefill.start, prefill.reading, layers - 1
+
+    def walked(entry: int) -> float:  # layers entered in full, from `entry` on
+        before = max(last - entry, 0) * suffix
+        return before + (reading * suffix + 1 - reading) * (entry <= last)
+
+    def joined(entry: int) -> float:
+        return (1 - reading) * (suffix if entry < last else 1) + walked(entry + 1)
+
     entries = sorted(min(head.layer for head in one) for one in sets)
-    rows = sum(layers - entry for entry in entries)
-    untouched = sum(layers - entry for entry in entries[::size])
-    return (rows + untouched) * (prefill.tokens - prefill.start) / (layers * prefill.tokens)
+    total = sum(map(joined, entries))
+    for first in entries[::size]:
+        total += walked(first) if prefill.points is None else reading * suffix
+    return total / (layers * prefill.tokens)
 
 
 @dataclass(frozen=True)

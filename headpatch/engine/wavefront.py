@@ -11,7 +11,8 @@ in one batched product, without a copy of it for each row.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headpatch.engine.attention import plain_attention, tapped
-from headpatch.engine.precision import Points, deviating, replaced, split_product
+from headpatch.engine.deviations import Points, deviating
+from headpatch.engine.precision import lowered_difference, replaced, split_product
 from headpatch.engine.prefill import SOURCES, LayerState, Prefill
 from headpatch.engine.shared_prefix import attend, attend_deviating
 from headpatch.heads import HeadSet
@@ -72,15 +74,6 @@ class Chunk:
         """The layer at which the walk begins."""
         return next(layer for layer, count in enumerate(self.joining) if count)
 
-    @property
-    def layer_rows(self) -> int:
-        """Rows × layers that are computed, the untouched row included."""
-        total, rows = 0, 1
-        for count in self.joining[self.first :]:
-            rows += count
-            total += rows
-        return total
-
 
 def plan(
     rows: Sequence[Row], layers: int, size: int, device: torch.device, carried: bool = True
@@ -106,25 +99,50 @@ def _chunk(
         joining[row.entry] += 1
         for head in row.heads:
             edits[head.layer].append((place, head.head, SOURCES[row.kind]))
-
-    def packed(listed: list[tuple[int, int, int]]) -> Edits | None:
-        if not listed:
-            return None
-        table = torch.tensor(listed, device=device)
-        return Edits(table[:, 0], table[:, 1], table[:, 2])
-
-    return Chunk(tuple(order), tuple(joining), tuple(packed(listed) for listed in edits))
+    listed = [edit for layer in edits for edit in layer]
+    table = torch.tensor(listed, device=device).reshape(-1, 3)  # sent to the device at once
+    parts = table.split([len(layer) for layer in edits])
+    packed = (Edits(*part.T) if len(part) else None for part in parts)
+    return Chunk(tuple(order), tuple(joining), tuple(packed))
 
 
 @dataclass(eq=False)
 class _Site:
-    """The attention of one layer during a walk."""
+    """One layer during a walk: its attention, and what enters its output projection.
+
+    Rows join at the output projection. Until there they are the untouched run, whose z is kept,
+    so that q, k and v are not computed for them. In the last layer nothing but the answer
+    position goes on from there.
+
+    Attributes
+    ----------
+    going, joining
+        Rows that are there before this layer, and those that join.
+    own
+        The untouched run's z, as rows carry it: nothing where they are deviations from it.
+    """
 
     prefill: Prefill
     layer: int
     source: Float[Tensor, "sources suffix heads dim"]
     positions: Int[Tensor, " positions"] | None
     edits: Edits | None = None
+    going: int = 0
+    joining: int = 0
+    own: Tensor = field(init=False)
+    state: LayerState = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.state = self.prefill.layers[self.layer]
+        self.own = self.state.z
+        if self.prefill.points is not None:
+            self.source = lowered_difference(self.source, self.state.z, self.prefill.points.low)
+            self.own = torch.zeros_like(self.source[:1])
+
+    @property
+    def answer_only(self) -> bool:
+        """Whether only the answer position is needed after the attention."""
+        return self.layer == len(self.prefill.layers) - 1
 
     def __call__(
         self,
@@ -135,28 +153,69 @@ class _Site:
         mask: Tensor | None,
         **options: Any,
     ) -> Tensor:
-        state = self.prefill.layers[self.layer]
-        if self.prefill.start == 0:
-            z = plain_attention(module, query, key, value, state.mask, **options)
-        else:
-            z = self._attend(query, key, value, state, options)
-        if self.edits is not None:
-            rows, heads, sources = self.edits.rows, self.edits.heads, self.edits.sources
-            if self.positions is None:
-                z[rows, :, heads] = self.source[sources, :, heads].to(z.dtype)
-            else:
-                where = self.positions[None, :]
-                place = (rows[:, None], where, heads[:, None])
-                z[place] = self.source[sources[:, None], where, heads[:, None]].to(z.dtype)
-        return z
-
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, state: LayerState, options: dict[str, Any]
-    ) -> Tensor:
-        points = self.prefill.points
+        state, points = self.state, self.prefill.points
         if points is None:
+            if self.prefill.start == 0:
+                return plain_attention(module, query, key, value, state.mask, **options)
             return attend(query, key, value, state, options)
-        return attend_deviating(query, key, value, state, options, points.low)
+        if self.prefill.start == 0:
+            whole = query + state.query, key + state.own_key, value + state.own_value
+            z = plain_attention(module, *whole, state.mask, **options)
+            return lowered_difference(z, state.z, points.low)
+        return attend_deviating(query, key, value, state)
+
+    def enter(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Let only rows into the attention that were there before; one at least, for its shape."""
+        rows = max(self.going, 1)
+        if args:
+            return (args[0][:rows], *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": kwargs["hidden_states"][:rows]}
+
+    def leave(self, _: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        """Put all rows' z together, and replace what is to be replaced."""
+        z = args[0] if len(args[0]) == self.going else args[0][: self.going]
+        z = z.unflatten(-1, self.own.shape[2:])
+        if self.joining:
+            z = torch.cat([z, self.own.expand(self.joining, -1, -1, -1)])
+        if self.edits is not None:
+            self._replace(z, self.edits)
+        if self.answer_only:
+            z = z[:, -1:]
+        return (z.flatten(2),)
+
+    def _replace(self, z: Float[Tensor, "rows suffix heads dim"], edits: Edits) -> None:
+        rows, heads, sources = edits.rows, edits.heads, edits.sources
+        if self.positions is None:
+            z[rows, :, heads] = self.source[sources, :, heads].to(z.dtype)
+        else:
+            where = self.positions[None, :]
+            place = (rows[:, None], where, heads[:, None])
+            z[place] = self.source[sources[:, None], where, heads[:, None]].to(z.dtype)
+
+
+@contextmanager
+def _watching(vlm: VLM, sites: Sequence[_Site]) -> Iterator[None]:
+    """Let each site see what enters its attention and output projection."""
+    with ExitStack() as stack:
+        for site in sites:
+            attention, output = vlm.lm.attentions[site.layer], vlm.lm.outputs[site.layer]
+            stack.callback(attention.register_forward_pre_hook(site.enter, with_kwargs=True).remove)
+            stack.callback(output.register_forward_pre_hook(site.leave).remove)
+            if site.answer_only:
+                for part in vlm.lm.layers[site.layer].children():
+                    if part is not attention and any(part.children()):
+                        stack.callback(part.register_forward_pre_hook(_answer).remove)
+        yield
+
+
+def _answer(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Let only the answer position into an MLP.
+
+    What it gives is added to every position of the stream; only the last is looked at.
+    """
+    return (args[0][:, -1:], *args[1:])
 
 
 @torch.no_grad()
@@ -184,32 +243,46 @@ def walk(
     """
     sites = [_Site(prefill, layer, source[layer], positions) for layer in range(len(source))]
     taps = dict(zip(vlm.lm.attentions, sites, strict=True))
-    with tapped(vlm.model, taps), deviating(vlm, prefill.points):
+    with (
+        tapped(vlm.model, taps),
+        deviating(prefill.points),
+        _watching(vlm, sites),
+    ):
         for chunk in chunks:
-            for site, edits in zip(sites, chunk.edits, strict=True):
-                site.edits = edits
-            hidden = _through(vlm, prefill, chunk)
+            hidden = _through(vlm, prefill, chunk, sites)
             yield chunk, unembed(vlm, hidden, prefill.points, tokens)
 
 
-def _through(vlm: VLM, prefill: Prefill, chunk: Chunk) -> Float[Tensor, "rows width"]:
+def _through(
+    vlm: VLM, prefill: Prefill, chunk: Chunk, sites: Sequence[_Site]
+) -> Float[Tensor, "rows width"]:
     """Return the rows' last hidden state at the answer position, before the final norm."""
-    carried = prefill.points is None
-    hidden = prefill.layers[chunk.first].hidden[: int(carried)]
+    points, rows = prefill.points, int(prefill.points is None)
+    hidden = prefill.layers[chunk.first].hidden[:rows]
+    nothing = torch.zeros_like(prefill.layers[chunk.first].hidden)
     for index in range(chunk.first, len(vlm.lm.layers)):
-        state = prefill.layers[index]
-        if joining := chunk.joining[index]:
-            copied = hidden[:1] if carried else state.hidden
-            hidden = torch.cat([hidden, copied.expand(joining, -1, -1)])
-        output = vlm.lm.layers[index](
-            hidden,
-            attention_mask=state.mask,
-            past_key_values=None,
-            use_cache=False,
-            **state.options,
-        )
-        hidden = output[0] if isinstance(output, tuple) else output
-    return hidden[:, -1]
+        state, site, joining = prefill.layers[index], sites[index], chunk.joining[index]
+        site.going, site.joining, site.edits = rows, joining, chunk.edits[index]
+        if joining:
+            own = state.hidden if points is None else nothing
+            hidden = torch.cat([hidden, own.expand(joining, -1, -1)])
+            rows += joining
+        hidden = step(vlm, index, hidden, state)
+    if points is None:
+        return hidden[:, -1]
+    final: nn.Module = vlm.decoder.norm  # type: ignore[assignment]
+    return points.inputs[final][:, -1] + hidden[:, -1]
+
+
+def step(
+    vlm: VLM, index: int, hidden: Float[Tensor, "rows suffix width"], state: LayerState
+) -> Float[Tensor, "rows suffix width"]:
+    """Run one decoder layer on the suffix of some rows."""
+    output = vlm.lm.layers[index](
+        hidden, attention_mask=state.mask, past_key_values=None, use_cache=False, **state.options
+    )
+    found: Tensor = output[0] if isinstance(output, tuple) else output
+    return found
 
 
 def unembed(

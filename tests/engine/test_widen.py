@@ -1,8 +1,9 @@
 """The widening pass against its slow twin, the plain path: every row exact."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ import torch
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import Baseline, ZMeans, patch, run_pair
-from headpatch.engine.sweep import check, suffix_start, widen
+from headpatch.engine.prefill import Prefill
+from headpatch.engine.sweep import check, passes, suffix_start, widen
+from headpatch.engine.wavefront import Chunk, walk
+from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
@@ -28,6 +32,43 @@ def pair_of(shape: Shape, scope: Positions) -> tuple[VLM, Baseline]:
     prompt = tiny_prompt(vlm)
     keep = Keep(lm_rows=True, z=("lm",), suffix=suffix_start(prompt.spans, scope))
     return vlm, run_pair(vlm, prompt, keep)
+
+
+@pytest.mark.parametrize("room", [1, 4])
+def test_out_of_memory_halves_the_chunk_and_goes_on(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device with room for a few rows: as many outcomes, each once, with the same numbers."""
+    vlm, base = pair_of(SHAPES["plain"], "question")
+    asked, means = everything(vlm, "question"), means_of(base)
+    roomy = widen(vlm, base, asked, means)
+
+    def cramped(vlm: VLM, prefill: Prefill, chunks: list[Chunk], *rest: Any) -> Iterator[Any]:
+        for chunk in chunks:
+            if len(chunk.order) > room:
+                raise torch.OutOfMemoryError("as asked")
+            yield from walk(vlm, prefill, [chunk], *rest)
+
+    monkeypatch.setattr("headpatch.engine.sweep.walk", cramped)
+    told: list[Intervention] = []
+    tight = widen(
+        vlm, base, asked, means, rows=64, on_outcome=lambda one: told.append(one.intervention)
+    )
+    assert len(told) == len(set(told)) == len(asked)
+    for ours, theirs in zip(tight, roomy, strict=True):
+        assert ours.effect == pytest.approx(theirs.effect, abs=1e-5)
+
+
+def test_no_room_for_one_row_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm, base = pair_of(SHAPES["plain"], "answer")
+
+    def full(*_: Any) -> Iterator[Any]:
+        raise torch.OutOfMemoryError("as asked")
+        yield
+
+    monkeypatch.setattr("headpatch.engine.sweep.walk", full)
+    with pytest.raises(InputError, match="--device: cpu has too little memory for one row"):
+        widen(vlm, base, everything(vlm, "answer")[:4], means_of(base), rows=3)
 
 
 def means_of(base: Baseline) -> ZMeans:
@@ -124,3 +165,66 @@ def test_what_would_give_wrong_numbers_is_refused(
     asked = [Intervention(HeadSet.parse(heads), kind, "noising", scope) for scope in scopes]
     with pytest.raises(ValueError, match=message):
         widen(vlm, base, asked)
+
+
+@lru_cache
+def low_pair(shape: Shape, scope: Positions, dtype: torch.dtype) -> tuple[VLM, Baseline]:
+    vlm = tiny_vlm(shape, dtype=dtype)
+    prompt = tiny_prompt(vlm)
+    keep = Keep(z=("lm",), suffix=suffix_start(prompt.spans, scope))
+    return vlm, run_pair(vlm, prompt, keep, exact=True)
+
+
+LOW_SHAPES = [SHAPES[name] for name in ("plain", "grouped-query", "wide-heads")]
+
+
+@every_scope
+@pytest.mark.parametrize("shape", LOW_SHAPES)
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+def test_low_precision_rows_carry_the_error_of_their_own_products(
+    dtype: torch.dtype, rounding: float, shape: Shape, scope: Positions
+) -> None:
+    """Against float32 over the same weights: some twenty products in a row, each rounded."""
+    vlm, base = low_pair(shape, scope, dtype)
+    asked, means = everything(vlm, scope), means_of(base)
+    slow = torch.tensor([one.effect for one in patch(vlm, base, asked, means, batch=64)])
+    fast = torch.tensor([one.effect for one in widen(vlm, base, asked, means)])
+    assert (fast - slow).abs().max() < 16 * rounding * slow.abs().max()
+    selves = torch.tensor([one.kind == "self" for one in asked])
+    assert fast[selves].abs().max() < 1e-6  # a row that changes nothing deviates by nothing
+
+
+@every_scope
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_price_is_the_work_done(dtype: torch.dtype, size: int, scope: Positions) -> None:
+    """Weights × positions that every linear module of the decoder's layers was called with."""
+    vlm, base = low_pair(SHAPES["grouped-query"], scope, dtype)
+    asked = [one for one in everything(vlm, scope) if one.kind == "zero"][::2]
+    spent: list[int] = []
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor], _: object) -> None:
+        (x,) = inputs
+        weight = module.weight
+        assert isinstance(weight, torch.Tensor)
+        spent.append(x[..., 0].numel() * weight.numel())
+
+    linears = [
+        module
+        for layer in vlm.lm.layers
+        for module in layer.modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    hooks = [module.register_forward_hook(count) for module in linears]
+    widen(vlm, base, asked, rows=size)
+    for hook in hooks:
+        hook.remove()
+    layers = vlm.lm.grid.layers
+    one_layer = sum(one.weight.numel() for one in linears) / layers
+    paid = sum(
+        passes(prefill, [one.heads for one in asked if one.direction == direction], layers, size)
+        * prefill.tokens
+        for prefill, direction in zip(base.trace.prefills, DIRECTIONS, strict=True)
+    )
+    # A layer's norms are weights as well, which are not multiplied with: a little off.
+    assert paid == pytest.approx(sum(spent) / one_layer / layers, rel=0.02)

@@ -1,0 +1,262 @@
+"""Rows over low-precision weights, carried as deviations from an untouched run.
+
+The stream of a row is what it has beyond the untouched run's, h - h0. A linear layer takes a
+deviation d to W d, whatever the run and the bias; anything else takes it to f(x0 + d) - f(x0), with
+x0 and f(x0) kept from the raised pass (`Points`). Products are of low precision, so a deviation
+carries their relative error, and a row that changes nothing deviates by exactly nothing.
+
+The layer's own code still joins the parts: it only adds, reshapes and rotates, which is linear.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headpatch.engine import fused
+from headpatch.engine.precision import (
+    low_linear,
+    lowered_difference,
+    product,
+    replaced,
+    swapped,
+)
+from headpatch.models.vlm import VLM
+
+_CLOSE = 1e-5  # of a formula to what a module was seen to do, relative to the largest
+_GATED = ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A root-mean-square norm: x / sqrt(mean(x²) + eps) × scale."""
+
+    scale: Float[Tensor, " width"]
+    eps: float
+
+
+@dataclass(frozen=True, eq=False)
+class Gated:
+    """A gated MLP: down(act(gate(x)) × up(x)), by its linear layers."""
+
+    gate: nn.Module
+    up: nn.Module
+    down: nn.Module
+    act: fused.Act
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The decoder's modules by what a deviation does in them.
+
+    Attributes
+    ----------
+    linears
+        That take deviations to deviations.
+    lifted
+        Norms and the like, and whole MLPs, which are not linear.
+    inner
+        Linear layers of the MLPs: these see the stream itself.
+    """
+
+    linears: list[nn.Module]
+    lifted: list[nn.Module]
+    inner: list[nn.Module]
+
+
+def _parts(vlm: VLM) -> _Parts:
+    found = _Parts([], [], [])
+    for layer, attention in zip(vlm.lm.layers, vlm.lm.attentions, strict=True):
+        for module in (*layer.children(), *attention.children()):
+            if module is attention:
+                continue
+            if low_linear(module):
+                found.linears.append(module)
+                continue
+            found.lifted.append(module)
+            found.inner.extend(filter(low_linear, module.modules()))
+    return found
+
+
+@dataclass(eq=False)
+class Points:
+    """Where the decoder's modules stood in an untouched run, from one position on.
+
+    Attributes
+    ----------
+    start
+        First position kept.
+    low
+        The weights' dtype.
+    tokens
+        Of the prompt.
+    inputs, outputs
+        By module: float32, ``[runs, suffix, width]``; of norms inside the attention
+        ``[runs, suffix, heads, dim]`` or ``[runs, heads, suffix, dim]``.
+    parts
+        What is kept of which module.
+    known
+        Modules whose formula is known, and so can be computed in one step.
+    """
+
+    start: int
+    low: torch.dtype
+    tokens: int
+    inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
+    outputs: dict[nn.Module, Tensor] = field(default_factory=dict)
+    parts: _Parts = field(default_factory=lambda: _Parts([], [], []))
+    known: dict[nn.Module, Norm | Gated] = field(default_factory=dict)
+
+    def run(self, index: int) -> "Points":
+        """Return one run of the batch."""
+        one = slice(index, index + 1)
+        return replace(
+            self,
+            inputs={module: value[one] for module, value in self.inputs.items()},
+            outputs={module: value[one] for module, value in self.outputs.items()},
+        )
+
+    def keep(self, module: nn.Module, x: Any, y: Any) -> None:
+        """Take what went in and came out, where it runs over the prompt's positions."""
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            return
+        self.inputs[module], self.outputs[module] = self._suffix(x), self._suffix(y)
+
+    def _suffix(self, x: Tensor) -> Tensor:
+        at = _positions(x, self.tokens)
+        if at is None or self.start == 0:  # of the unembedding: the answer alone
+            return x.float()
+        return x.narrow(at, self.start, self.tokens - self.start).float().clone()
+
+
+def _positions(x: Tensor, tokens: int) -> int | None:
+    """The dimension that runs over the prompt's positions."""
+    return next((dim for dim in (1, 2) if x.ndim > dim + 1 and x.shape[dim] == tokens), None)
+
+
+@contextmanager
+def watched(vlm: VLM, points: Points) -> Iterator[None]:
+    """Keep `points` for the length of one raised pass."""
+    parts = points.parts = _parts(vlm)
+    ends = [vlm.decoder.norm, vlm.model.get_output_embeddings()]
+
+    def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        points.keep(module, args[0] if args else None, output)
+
+    with ExitStack() as stack:
+        for module in (*parts.lifted, *parts.inner, *ends):
+            assert isinstance(module, nn.Module)
+            stack.callback(module.register_forward_hook(keep).remove)
+        yield
+    points.known.update(_formulas(parts.lifted, points))
+
+
+def _formulas(modules: list[nn.Module], points: Points) -> dict[nn.Module, Norm | Gated]:
+    """Find the modules whose formula reproduces what they were seen to do."""
+    guesses: list[tuple[nn.Module, Norm | Gated]] = []
+    apart: list[Tensor] = []
+    for module in modules:
+        for guess, found, seen in _guesses(module, points):
+            guesses.append((module, guess))
+            apart.append((found - seen).abs().max() / seen.abs().max())
+    if not guesses:
+        return {}
+    right = (torch.stack([one.to(apart[0].device) for one in apart]) <= _CLOSE).tolist()
+    return {module: guess for (module, guess), yes in zip(guesses, right, strict=True) if yes}
+
+
+def _guesses(module: nn.Module, points: Points) -> Iterator[tuple[Norm | Gated, Tensor, Tensor]]:
+    """Say what `module` may compute, with what that gives and what was seen."""
+    if module not in points.inputs:
+        return
+    x, eps = points.inputs[module], getattr(module, "variance_epsilon", None)
+    eps = getattr(module, "eps", None) if eps is None else eps
+    if isinstance(eps, float) and x.ndim == 3:
+        of_ones = module(torch.ones_like(x[0, 0])).float()
+        norm = Norm(of_ones * (1 + eps) ** 0.5, eps)
+        yield norm, fused.rms_norm(x, norm.scale, eps), points.outputs[module]
+    gate, up, down = (getattr(module, name, None) for name in _GATED)
+    if gate in points.inputs and up in points.inputs and down in points.inputs:
+        for act, run in fused.ACTS.items():
+            between = run(points.outputs[gate]) * points.outputs[up]
+            yield Gated(gate, up, down, act), between, points.inputs[down]
+
+
+@contextmanager
+def deviating(points: Points | None) -> Iterator[None]:
+    """Let the decoder's layers take deviations from one run; nothing where there are no points."""
+    if points is None:
+        yield
+        return
+    parts = points.parts
+    with ExitStack() as stack:
+        for module in parts.linears:
+            stack.enter_context(replaced(module, _linear(module, points.low)))
+        known = [points.known.get(module) for module in parts.lifted]
+        gated = {
+            part for one in known if isinstance(one, Gated) for part in (one.gate, one.up, one.down)
+        }
+        for module in parts.inner:
+            if module in gated:
+                stack.enter_context(replaced(module, _linear(module, points.low)))
+            elif module in points.inputs:
+                stack.enter_context(replaced(module, _affine(module, points)))
+        for module, formula in zip(parts.lifted, known, strict=True):
+            if module in points.inputs:
+                stack.enter_context(swapped(module, _lifted(module, formula, points)))
+        yield
+
+
+def _linear(module: nn.Module, low: torch.dtype) -> Callable[[Tensor], Tensor]:
+    return lambda d: product(d.to(low), module.weight)  # type: ignore[arg-type]
+
+
+def _affine(module: nn.Module, points: Points) -> Callable[[Tensor], Tensor]:
+    x0, y0 = points.inputs[module], points.outputs[module]
+
+    def run(x: Tensor) -> Tensor:
+        moved = lowered_difference(x, _last(x0, x), points.low)
+        return product(moved, module.weight).add_(_last(y0, x))  # type: ignore[arg-type]
+
+    return run
+
+
+def _lifted(
+    module: nn.Module, formula: Norm | Gated | None, points: Points
+) -> Callable[[Tensor], Tensor]:
+    x0, y0 = points.inputs[module], points.outputs[module]
+    if isinstance(formula, Norm):
+        scale, eps = formula.scale, formula.eps
+        return lambda d: fused.norm_deviation(d, _last(x0, d), scale, eps, points.low)
+    if isinstance(formula, Gated):
+        gate0, up0 = points.outputs[formula.gate], points.outputs[formula.up]
+
+        def gated(d: Tensor) -> Tensor:
+            between = fused.gated_deviation(
+                formula.gate(d),
+                formula.up(d),
+                _last(gate0, d),
+                _last(up0, d),
+                formula.act,
+                points.low,
+            )
+            moved: Tensor = formula.down(between)
+            return moved
+
+        return gated
+    run = module.forward
+
+    def lifted(d: Tensor) -> Tensor:
+        moved: Tensor = run(_last(x0, d) + d) - _last(y0, d)
+        return moved
+
+    return lifted
+
+
+def _last(x0: Tensor, d: Tensor) -> Tensor:
+    """Return the last positions of `x0`, as many as `d` has."""
+    return x0 if x0.ndim != 3 or x0.shape[1] == d.shape[1] else x0[:, -d.shape[1] :]

@@ -1,0 +1,116 @@
+"""Deviations from an untouched run: each step against the difference that it stands for."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from headpatch.engine import fused
+from headpatch.engine.deviations import Gated, Norm
+from headpatch.engine.forward import Keep
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.patching import Baseline, patch, run_pair
+from headpatch.engine.sweep import widen
+from headpatch.heads import HeadSet
+from headpatch.models.vlm import VLM
+from tests.engine.test_attention import state_of
+from tests.tiny import tiny_prompt, tiny_vlm
+
+SIZES = (1e-4, 1.0, 30.0)  # of a deviation beside numbers near 1
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def close(found: Tensor, exact: Tensor) -> bool:
+    """Relative to the deviation, however small it is: that is what deviations are for."""
+    return bool((found.double() - exact).abs().max() < 1e-5 * exact.abs().max())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_norm_deviates_as_its_difference(size: float) -> None:
+    d, x0, scale = size * draw(5, 3, 16), draw(1, 3, 16, seed=1), draw(16, seed=2)
+    x, s = x0.double(), scale.double()
+    exact = fused.rms_norm(x + d, s, 1e-6) - fused.rms_norm(x, s, 1e-6)
+    found = fused.norm_deviation(d, x0, scale, 1e-6, torch.float32)
+    assert close(found, exact)
+    assert not fused.norm_deviation(0 * d, x0, scale, 1e-6, torch.float32).any()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("act", fused.ACTS)
+def test_a_gate_deviates_as_its_difference(act: fused.Act, size: float) -> None:
+    gate, up = size * draw(5, 3, 16), size * draw(5, 3, 16, seed=1)
+    gate0, up0 = draw(1, 3, 16, seed=2), draw(1, 3, 16, seed=3)
+    run, g, u = fused.ACTS[act], gate0.double(), up0.double()
+    exact = run(g + gate) * (u + up) - run(g) * u
+    found = fused.gated_deviation(gate, up, gate0, up0, act, torch.float32)
+    # Where the activation's own difference is taken, float32 leaves 1e-7 of numbers up to 10.
+    assert (found.double() - exact).abs().max() < 1e-5 * exact.abs().max() + 2e-6
+    still = fused.gated_deviation(0 * gate, 0 * up, gate0, up0, act, torch.float32)
+    assert still.abs().max() < 2e-6
+
+
+def kept(vlm: VLM) -> Baseline:
+    prompt = tiny_prompt(vlm)
+    return run_pair(vlm, prompt, Keep(z=("lm",), suffix=prompt.spans.answer), exact=True)
+
+
+def effects(vlm: VLM, base: Baseline) -> tuple[Tensor, Tensor]:
+    asked = [Intervention(HeadSet.of(head), "resample", "noising") for head in vlm.lm.grid]
+    fast, slow = (run(vlm, base, asked) for run in (widen, patch))
+    return torch.tensor([one.effect for one in fast]), torch.tensor([one.effect for one in slow])
+
+
+def test_norms_and_gates_are_known_by_what_they_do() -> None:
+    vlm = tiny_vlm(dtype=torch.bfloat16)
+    kept(vlm)  # transformers hangs hooks of its own on a model's first pass
+    before = state_of(vlm.model)
+    points = kept(vlm).trace.prefills[0].points
+    assert points is not None
+    kinds = [type(points.known[module]) for module in points.parts.lifted]
+    assert kinds.count(Norm) == 2 * vlm.lm.grid.layers
+    assert kinds.count(Gated) == vlm.lm.grid.layers
+    assert state_of(vlm.model) == before
+
+
+class Shifted(nn.Module):
+    """A norm of another formula, with the attributes of the usual one."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm_weight = nn.Parameter(norm.weight.detach().clone())
+        self.variance_epsilon = norm.variance_epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        return centred * (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * self.norm_weight
+
+
+def test_what_has_another_formula_is_run_as_it_is() -> None:
+    """Norms and activations that only look like the usual ones."""
+    plain = tiny_vlm(dtype=torch.bfloat16)
+    model = deepcopy(plain.model)
+    for layer in model.model.language_model.layers:
+        layer.post_attention_layernorm = Shifted(layer.post_attention_layernorm)
+        layer.mlp.act_fn = nn.Tanh()
+    vlm = VLM(model.requires_grad_(False), plain.processor, "odd", "")
+    base = kept(vlm)
+    points = base.trace.prefills[0].points
+    assert points is not None
+    assert [type(one) for one in points.known.values()] == [Norm] * vlm.lm.grid.layers
+    fast, slow = effects(vlm, base)
+    assert slow.abs().max() > 0.05
+    assert (fast - slow).abs().max() < 0.05 * slow.abs().max()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels need a CUDA device")
+def test_the_kernels_agree_with_plain_torch() -> None:
+    pytest.importorskip("triton")
+    assert fused.kernels_on(torch.device("cuda")) is not None
+
+
+def test_there_are_no_kernels_without_cuda() -> None:
+    assert fused.kernels_on(torch.device("cpu")) is None
