@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from headpatch.analyses.noise import floor_of
 from headpatch.analyses.session import Session, intervene
 from headpatch.engine.generate import decode
 from headpatch.engine.interventions import Direction, Intervention, Kind
@@ -96,7 +97,7 @@ def ablate(
         named = role in ("head", "joint")
         null = nulls.get((members, one.kind, one.direction), []) if named else []
         rows.append(row | _beside(row["normalized"], null))
-    floor = max(abs(outcomes[one].effect) for _, role, one in asked if role == "noise floor")
+    floor = floor_of(session, outcomes.values())
     table = pd.DataFrame(rows).drop_duplicates(
         subset=["heads", "kind", "direction", "role"], ignore_index=True
     )

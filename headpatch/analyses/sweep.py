@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headpatch.analyses.approx import Agreed, Estimates, compare, estimate, unread
 from headpatch.analyses.approx import saved as saved_approx
+from headpatch.analyses.noise import floor_of
 from headpatch.analyses.rank import differences, ranks
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import Session, intervene
@@ -22,7 +23,6 @@ from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import PLAIN_BATCH, OnOutcome, OnProgress, Outcome, ZMeans
 from headpatch.engine.vision import patch_vision
 from headpatch.heads import HeadSet
-from headpatch.measures.stats import noise_floor
 
 __all__ = ["Plan", "Sweep", "Unread", "cost", "plan", "run", "sweep", "with_tower"]
 
@@ -63,7 +63,7 @@ class Sweep:
     saved
         What ``sweep.pt`` holds; ``attention_data/README.md`` gives every key.
     noise_floor
-        The largest effect, in logits, of patching a set with its own z.
+        In logits; see `headpatch.analyses.noise.floor_of`.
     correlations
         By ``kind_direction``: Spearman's rho, over the heads of this pair, between the difference
         in attention and the size of the effect. Empty for a list of sets, and for vision heads.
@@ -195,13 +195,15 @@ def run(
 
 
 def _collect(
-    session: Session, job: Plan, outcomes: Sequence[Outcome], estimates: Estimates | None
+    session: Session,
+    job: Plan,
+    outcomes: Sequence[Outcome],
+    estimates: Estimates | None,
 ) -> Sweep:
     attention = _attention(session, job)
     ranking = None if attention is None else ranks(attention)
     table = table_of(session, job, outcomes, ranking, estimates)
-    selves = table.loc[table["role"] == "noise floor", "effect"]
-    floor = noise_floor(selves.to_numpy(dtype=np.float64))
+    floor = floor_of(session, outcomes)
     saved: Saved = {
         "normalized": by_way(table, "normalized", job),
         "effect": by_way(table, "effect", job),

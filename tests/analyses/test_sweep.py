@@ -48,7 +48,9 @@ def opened(vlm: VLM, positions: Positions = "answer", **options: object) -> Sess
         return open_session(study, vlm, positions)
 
 
-def noisy_session(name: str, positions: Positions, **options: object) -> Session:
+def noisy_session(
+    name: str, positions: Positions, dtype: torch.dtype = torch.float32, **options: object
+) -> Session:
     """A tiny random model on noisy pictures, where every head does something."""
     with TemporaryDirectory() as folder:
         files = {"with": Path(folder) / "a.png", "without": Path(folder) / "b.png"}
@@ -65,7 +67,7 @@ def noisy_session(name: str, positions: Positions, **options: object) -> Session
                 **keys,
             },
         )
-        return open_session(study, tiny_vlm(SHAPES[name]), positions)
+        return open_session(study, tiny_vlm(SHAPES[name], dtype=dtype), positions)
 
 
 @lru_cache
