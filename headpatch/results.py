@@ -26,10 +26,17 @@ if TYPE_CHECKING:  # names of types only: who reads results must not load a mode
     import pandas
 
     from headpatch.analyses.ablate import Ablation
+    from headpatch.analyses.combine_judge import Combinations
     from headpatch.analyses.cut import Cuts
+    from headpatch.analyses.path_table import Path as FollowedPath
     from headpatch.analyses.rank import Ranking
+    from headpatch.analyses.rollout import Rolled
+    from headpatch.analyses.selfrepair import SelfRepair
     from headpatch.analyses.session import Session
+    from headpatch.analyses.survey import Survey
     from headpatch.analyses.sweep import Sweep
+    from headpatch.analyses.trace import Traced
+    from headpatch.models.vlm import VLM
 
 _STAGE = ".headpatch-"
 _PACKAGES = ("torch", "transformers", "numpy", "scipy")
@@ -110,13 +117,20 @@ def write_ablation(folder: Path, session: "Session", ablation: "Ablation") -> No
 
 
 def write_sweep(folder: Path, session: "Session", sweep: "Sweep") -> None:
-    """Write ``effects.csv``, ``sweep.pt`` and ``run.yaml``."""
+    """Write ``effects.csv``, ``sweep.pt``, ``run.yaml`` and, if estimated, ``approx.pt``."""
     torch.save(sweep.saved, folder / "sweep.pt")
+    if sweep.approx is not None:
+        torch.save(sweep.approx, folder / "approx.pt")
+    write_columns(folder / "effects.csv", sweep_columns(sweep))
+    write_run(folder, session, sweep.noise_floor)
+
+
+def sweep_columns(sweep: "Sweep") -> dict[str, list[Any]]:
+    """Return the columns of a sweep's ``effects.csv``."""
     columns = {str(name): list(values) for name, values in sweep.effects.items()}
     ranks = sweep.effects["attention_rank"]
     columns["attention_rank"] = list(ranks.astype("string").fillna(""))  # a set has none
-    write_columns(folder / "effects.csv", columns)
-    write_run(folder, session, sweep.noise_floor)
+    return columns
 
 
 def write_cuts(folder: Path, session: "Session", cuts: "Cuts") -> None:
@@ -127,11 +141,68 @@ def write_cuts(folder: Path, session: "Session", cuts: "Cuts") -> None:
     write_run(folder, session, cuts.noise_floor)
 
 
-def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Write a table as CSV; numbers with seven significant digits, which is what float32 holds."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
+def combination_columns(
+    combined: "Combinations", repaired: "SelfRepair | None"
+) -> dict[str, dict[str, list[Any]]]:
+    """Return what `combine` writes: the columns of each table, by file name."""
+    tables = {"combinations.csv": combined.table.assign(word=combined.table["word"].fillna(""))}
+    if repaired is not None:
+        tables |= {"selfrepair.csv": repaired.table, "selfrepair_parts.csv": repaired.parts}
+    return {
+        file: {str(name): list(values) for name, values in table.items()}
+        for file, table in tables.items()
+    }
+
+
+def write_combinations(
+    folder: Path, session: "Session", combined: "Combinations", repaired: "SelfRepair | None"
+) -> None:
+    """Write ``combinations.csv``, ``run.yaml`` and, where LD can be attributed, self-repair."""
+    for file, columns in combination_columns(combined, repaired).items():
+        write_columns(folder / file, columns)
+    write_run(folder, session, combined.noise_floor)
+
+
+def write_path(folder: Path, session: "Session", traced: "FollowedPath") -> None:
+    """Write ``path.csv``, ``path.pt`` and ``run.yaml``."""
+    torch.save(traced.saved, folder / "path.pt")
+    write_columns(
+        folder / "path.csv", {str(name): list(values) for name, values in traced.table.items()}
+    )
+    write_run(folder, session, traced.noise_floor)
+
+
+def write_rollout(folder: Path, session: "Session", rolled: "Rolled") -> None:
+    """Write ``rollout.csv``, ``rollout.pt``, ``run.yaml`` and, if checked, ``perturbation.csv``."""
+    torch.save(rolled.saved(), folder / "rollout.pt")
+    tables = {"rollout.csv": rolled.table()}
+    if rolled.check is not None:
+        tables["perturbation.csv"] = rolled.check.curves
+    for name, table in tables.items():
+        write_columns(folder / name, {str(key): list(values) for key, values in table.items()})
+    write_run(folder, session, None if rolled.check is None else rolled.check.noise_floor)
+
+
+def write_trace(folder: Path, session: "Session", traced: "Traced") -> None:
+    """Write ``trace.csv``, ``trace.pt`` and ``run.yaml``."""
+    torch.save(traced.saved(), folder / "trace.pt")
+    table = traced.table()
+    write_columns(folder / "trace.csv", {str(key): list(values) for key, values in table.items()})
+    write_run(folder, session, traced.noise_floor)
+
+
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any]], more: bool = False) -> None:
+    """Write a table as CSV; numbers with seven significant digits, which is what float32 holds.
+
+    Parameters
+    ----------
+    more
+        Add the rows to those of a file that has these columns.
+    """
+    with path.open("a" if more else "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
+        if not more:
+            writer.writerow(columns)
         for row in zip(*columns.values(), strict=True):
             writer.writerow(_cell(value) for value in row)
 
@@ -146,7 +217,8 @@ def read_table(path: Path) -> "pandas.DataFrame":
     """Read a table that a run wrote; heads such as ``24.10`` stay text."""
     import pandas
 
-    return pandas.read_csv(path, dtype={"heads": str, "pair": str, "layers": str})
+    texts = ("heads", "pair", "layers", "partners", "failed_nulls")
+    return pandas.read_csv(path, dtype=dict.fromkeys(texts, str))
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
@@ -155,27 +227,76 @@ def read_tensors(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain tensors, numbers and texts, for `read_tensors`."""
+    torch.save(dict(content), path)
+
+
+def write_draw(path: Path, study: Study) -> None:
+    """Write how pairs were drawn; ``--config`` draws them again. Nothing in it changes by time."""
+    values = yaml.safe_load(study.to_yaml())
+    content = {
+        "study": {key: values[key] for key in ("seed", "draw")},
+        "run": {
+            "headpatch": __version__,
+            **{name: importlib.metadata.version(name) for name in ("numpy", "pillow")},
+        },
+    }
+    content["study"]["draw"].pop("folder")
+    path.write_text(
+        yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100), encoding="utf-8"
+    )
+
+
 def write_run(folder: Path, session: "Session", noise_floor: float | None) -> None:
     """Write ``run.yaml``: the study, and what ran it. ``--config run.yaml`` runs it again."""
-    study = yaml.safe_load(_replayable(session.study).to_yaml())
-    content = {"study": study, "run": provenance(session, noise_floor)}
+    _write_run(folder, session.study, provenance(session, noise_floor))
+
+
+def write_pairs(
+    folder: Path,
+    study: Study,
+    vlm: "VLM",
+    survey: "Survey",
+    tables: "Mapping[str, pandas.DataFrame | Mapping[str, Sequence[Any]]]",
+    noise_floor: float | None = None,
+) -> None:
+    """Write what a run over a dataset found: its `tables`, ``gate.csv`` and ``run.yaml``."""
+    for name, table in tables.items():
+        write_columns(folder / name, {str(key): list(values) for key, values in table.items()})
+    write_columns(folder / "gate.csv", survey.gate_columns())
+    passed = sum(one.passed for one in survey.gated)
+    ran = {"pairs": len(survey.gated), "passed": passed, "run": len(survey.entries)}
+    seen = {"valid": survey.valid, **ran, "noise_floor": noise_floor}
+    _write_run(folder, study, _provenance(study, vlm, seen))
+
+
+def _write_run(folder: Path, study: Study, run: Mapping[str, Any]) -> None:
+    content = {"study": yaml.safe_load(_replayable(study).to_yaml()), "run": run}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
     (folder / "run.yaml").write_text(text, encoding="utf-8")
 
 
 def provenance(session: "Session", noise_floor: float | None) -> dict[str, Any]:
     """Say what ran: versions, seed, device, dtype, weights, commit, time and noise floor."""
-    return {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    seen = {
         "valid": session.valid,
         "ld_with": session.base.ld_with,
         "ld_without": session.base.ld_without,
         "noise_floor": noise_floor,
-        "seed": session.study.seed,
-        "model": session.vlm.name,
-        "weights": session.vlm.fingerprint,
-        "device": str(session.vlm.device),
-        "dtype": str(session.vlm.dtype).removeprefix("torch."),
+    }
+    return _provenance(session.study, session.vlm, seen)
+
+
+def _provenance(study: Study, vlm: "VLM", seen: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        **seen,
+        "seed": study.seed,
+        "model": vlm.name,
+        "weights": vlm.fingerprint,
+        "device": str(vlm.device),
+        "dtype": str(vlm.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "commit": _commit(),
         "python": platform.python_version(),
@@ -193,10 +314,13 @@ def _replayable(study: Study) -> Study:
     model = study.model
     if model != "demo" and Path(model).is_dir():
         model = str(Path(model).resolve())
+    pairs = study.pairs
+    if pairs.manifest is not None:
+        pairs = pairs.model_copy(update={"manifest": str(Path(pairs.manifest).resolve())})
     sweep = study.sweep
     if sweep.sets is not None:
         sweep = sweep.model_copy(update={"sets": str(Path(sweep.sets).resolve())})
-    return study.model_copy(update={**paths, "model": model, "sweep": sweep})
+    return study.model_copy(update={**paths, "model": model, "sweep": sweep, "pairs": pairs})
 
 
 def _commit() -> str | None:

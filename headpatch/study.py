@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from headpatch.errors import InputError
 from headpatch.heads import Selection
+from headpatch.measures.claims import Claim
 from headpatch.pairs.pair import BUNDLED, Pair, make_pair
 from headpatch.pairs.region import Region
 
@@ -81,8 +82,14 @@ class AblateOptions(_Changes):
 class SweepOptions(_Changes):
     """How every head, or every set of a list, is changed."""
 
+    tower: Literal["lm", "vision"] = "lm"
+    """Whose heads are changed: the language model's, or the vision tower's (see `Study.vision`)."""
     sets: str | None = None
     """A file with one set of heads a line (``24.17+23.20``) instead of every single head."""
+    layers: bool = False
+    """Change every whole layer as well."""
+    approx: bool = False
+    """Estimate the same effects from gradients, and measure how the estimates agree."""
     top: Annotated[int, Field(ge=1)] = 10
     """Heads listed for each direction."""
     noise: Annotated[int, Field(ge=1)] = 32
@@ -92,9 +99,29 @@ class SweepOptions(_Changes):
     budget: Annotated[int, Field(ge=1)] | None = None
     """MiB that these rows may take; None takes what is free."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.layers and self.sets is not None:
+            raise InputError("--sets, --layers", "both of them", "one of them")
+        if self.tower == "vision" and self.budget is not None:
+            raise InputError(
+                "--budget",
+                "of no use with --tower vision, whose rows are whole passes",
+                "--rows",
+            )
+        return self
 
-EDGE_ENDS = ("answer", "question", "image", "region", "other", "all")
-"""Positions that an edge joins; ``other`` is the image outside the study's region."""
+
+class VisionOptions(_Strict):
+    """Where heads of the vision tower are changed."""
+
+    positions: Literal["class", "patches", "all"] = "all"
+    """The class token, every other token, or both."""
+
+
+EDGE_ENDS = ("answer", "question", "words", "image", "region", "other", "all")
+"""Positions that an edge joins; ``words`` is the question without the answer position, ``other``
+the image outside the study's region."""
 
 _LAYERS = re.compile(r"(\d+)(?:-(\d+))?")
 
@@ -176,6 +203,168 @@ class CutOptions(_Strict):
         return self
 
 
+class _Candidates(_Strict):
+    """Which heads are looked into: named ones, or the first of one or two rankings."""
+
+    heads: str | None = None
+    """Instead of the rankings; see `headpatch.heads.Selection`."""
+    top: Annotated[int, Field(ge=1)] = 3
+    """The first so many heads of each ranking of `by`."""
+    by: Annotated[
+        tuple[Literal["effect", "attention"], ...], BeforeValidator(_sequence), Field(min_length=1)
+    ] = ("effect", "attention")
+    """``effect``: the largest exact effects of resampling a head alone, of each direction;
+    ``attention``: the largest attention differences."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.heads is not None:
+            Selection.parse(self.heads)
+        return self
+
+
+class CombineOptions(_Candidates, _Changes):
+    """Which heads are changed in pairs, and how."""
+
+    top: Annotated[int, Field(ge=1)] = 6
+    kinds: Annotated[
+        tuple[Literal["zero", "mean", "resample"], ...],
+        BeforeValidator(_sequence),
+        Field(min_length=1),
+    ] = ("resample",)
+    listed: Annotated[int, Field(ge=1)] = 10
+    """Pairs listed for each direction."""
+
+
+class PathOptions(_Candidates):
+    """What is traced, and for which heads."""
+
+    edges: Annotated[tuple[str, ...], BeforeValidator(_sequence), Field(min_length=1)] = (
+        "answer-region",
+        "words-region",
+        "answer-other",
+        "answer-words",
+    )
+    """Cut in windows of layers; see `CutOptions.edges`."""
+    window: Annotated[int, Field(ge=1)] = 5
+    """Consecutive layers that are cut together, centred on every layer in turn."""
+
+    @model_validator(mode="after")
+    def _check_edges(self) -> Self:
+        CutOptions(edges=self.edges, window=self.window)
+        return self
+
+
+class _Forced(_Strict):
+    """Which answer both runs are made to say, word by word."""
+
+    answer: str | None = None
+    """Instead of a run's own answer."""
+    tokens: Annotated[int, Field(ge=1)] = 32
+    """At most so many tokens of it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.answer is not None and not self.answer.strip():
+            raise InputError("--answer", "an empty text", "words that the model could say")
+        return self
+
+
+class TraceOptions(_Forced):
+    """Which answer is traced token by token, and how heads are changed."""
+
+    forced: Literal["with", "without", "both"] = "with"
+    """The run whose own answer it is."""
+    kinds: Annotated[
+        tuple[Literal["zero", "resample"], ...], BeforeValidator(_sequence), Field(min_length=1)
+    ] = ("resample",)
+    directions: Annotated[
+        tuple[Literal["noising", "denoising"], ...],
+        BeforeValidator(_sequence),
+        Field(min_length=1),
+    ] = ("noising", "denoising")
+    top: Annotated[int, Field(ge=1)] = 3
+    """Heads listed for each token."""
+    noise: Annotated[int, Field(ge=1)] = 8
+    """Heads a token (drawn by the seed) that are patched with their own z, for the noise floor."""
+
+
+class RolloutOptions(_Forced):
+    """From which token of an answer attention is rolled back to the picture, and how it is checked."""
+
+    forced: Literal["with", "without"] = "with"
+    """The run whose own answer it is."""
+    token: Annotated[int, Field(ge=0)] = 0
+    """Which token of it, counted from 0."""
+    draws: Annotated[int, Field(ge=2)] = 20
+    """Random orders of the patches, to compare the maps with."""
+    fill: Literal["other", "mean"] = "other"
+    """What stands in a patch that is deleted: the other picture there, or the picture's mean."""
+
+
+class PairsOptions(_Strict):
+    """Over which pairs a study is run."""
+
+    manifest: str | None = None
+    """A dataset's table, or a folder with one; None runs the study's one pair."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """At most so many pairs of the dataset, drawn by the seed; None takes all."""
+    margin: Annotated[float, Field(ge=0)] = 1.0
+    """Logits by which LD_with and LD_without of a pair must lie apart."""
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Coverage of the intervals over pairs."""
+    resamples: Annotated[int, Field(ge=100)] = 5000
+    """Bootstrap draws of an interval."""
+
+
+class DrawOptions(_Strict):
+    """How pairs are drawn."""
+
+    n: Annotated[int, Field(ge=1, le=99_999)] = 200
+    """Pairs."""
+    regions: Annotated[
+        tuple[Literal[_Quadrant, "center"], ...], BeforeValidator(_sequence), Field(min_length=1)
+    ] = ("top-left", "top-right", "bottom-left", "bottom-right")
+    """Asked about equally often."""
+    wording: Annotated[tuple[str, ...], BeforeValidator(_sequence), Field(min_length=1)] = (
+        "Is there anything {at}?",
+    )
+    """Used equally often; see `headpatch.pairs.generate.plan`."""
+    size: Annotated[int, Field(ge=32, le=4096)] = 336
+    """Width and height of the pictures, in pixels."""
+    format: Literal["png", "jpg"] = "png"
+    """Kind of picture file."""
+    folder: str = "pairs"
+    """Where `headpatch pairs` writes them."""
+
+
+class VerdictOptions(_Strict):
+    """How heads are judged over many pairs."""
+
+    split: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the pairs on which heads are chosen; they are judged on the others."""
+    delta: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Smallest effect of interest, as a share of the difference between the runs."""
+    positions: Literal["answer", "question", "image", "all"] = "answer"
+    """Where z is changed."""
+    top: Annotated[int, Field(ge=1)] = 20
+    """Heads that attention picks out."""
+    partners: Annotated[int, Field(ge=0)] = 16
+    """Chosen heads of which every two are changed together, in search of redundant ones."""
+    controls: Annotated[int, Field(ge=0)] = 40
+    """Random sets of heads of the same layers, to compare the chosen set with."""
+    noise: Annotated[int, Field(ge=1)] = 8
+    """Heads a pair and direction that are patched with their own z, for the noise floor."""
+    nulls: Annotated[int, Field(ge=0)] = 16
+    """Pairs asked about a wrong place and mirrored."""
+    vision: Annotated[int, Field(ge=0)] = 12
+    """Pairs on which all heads of each vision layer are resampled."""
+    attribution: Annotated[int, Field(ge=0)] = 16
+    """Pairs whose gradients rank the heads, for the faithfulness curves; 0 leaves that out."""
+    random: Annotated[int, Field(ge=1)] = 3
+    """Random rankings beside the others in the faithfulness curves."""
+
+
 class Published(_Strict):
     """A head's figures as published."""
 
@@ -228,12 +417,24 @@ class Study(_Strict):
     rank: RankOptions = RankOptions()
     ablate: AblateOptions = AblateOptions()
     sweep: SweepOptions = SweepOptions()
+    vision: VisionOptions = VisionOptions()
     cut: CutOptions = CutOptions()
+    combine: CombineOptions = CombineOptions()
+    path: PathOptions = PathOptions()
+    trace: TraceOptions = TraceOptions()
+    rollout: RolloutOptions = RolloutOptions()
+    pairs: PairsOptions = PairsOptions()
+    draw: DrawOptions = DrawOptions()
+    verdict: VerdictOptions = VerdictOptions()
     expected: Expected | None = None
+    claims: Annotated[tuple[str, ...], BeforeValidator(_sequence)] = ()
+    """Sentences that `headpatch claims` judges; see `headpatch.measures.claims`."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         Region.parse(self.region)
+        for text in self.claims:
+            Claim.parse(text)
         Selection.parse(self.ablate.heads)
         return self
 
@@ -262,7 +463,36 @@ class Study(_Strict):
         swept = values.get("sweep")
         if config is not None and isinstance(swept, dict) and isinstance(swept.get("sets"), str):
             swept["sets"] = str(config.parent / swept["sets"])
-        given = {key: value for key, value in (flags or {}).items() if value is not None}
+        many = values.get("pairs")
+        if config is not None and isinstance(many, dict) and isinstance(many.get("manifest"), str):
+            many["manifest"] = str(config.parent / many["manifest"])
+        return cls._merged(values, flags or {}, config)
+
+    def override(self, flags: Mapping[str, Any]) -> "Study":
+        """Return the study with some keys changed.
+
+        Parameters
+        ----------
+        flags
+            As for `make`.
+
+        Raises
+        ------
+        InputError
+            If a key or value is wrong.
+
+        Examples
+        --------
+        >>> Study().override({"sweep.kinds": ["zero"], "seed": 1}).sweep.kinds
+        ('zero',)
+        """
+        return self._merged(self.model_dump(by_alias=True), flags, None)
+
+    @classmethod
+    def _merged(
+        cls, values: dict[str, Any], flags: Mapping[str, Any], config: Path | None
+    ) -> "Study":
+        given = {key: value for key, value in flags.items() if value is not None}
         if ("with" in given) != ("without" in given):
             raise InputError("--with, --without", "only one of them", "both pictures of the pair")
         for key, value in given.items():

@@ -49,6 +49,7 @@ The MLP of layer 2 adds 4·clamp(2·red − 0.5, 0, 1) to the vote. `HEADS` hold
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from math import log, sqrt
 from pathlib import Path
 
@@ -324,10 +325,12 @@ def planted_processor():
     return tiny_processor(image_mean=[0.0] * 3, image_std=[1.0] * 3)
 
 
-def planted_image(found: bool, row: int = 1, column: int = 1) -> Image.Image:
-    """Black, with a white patch at the bottom, and one at (row, column) if found."""
+def planted_image(
+    found: bool, row: int = 1, column: int = 1, other: tuple[int, int] = (3, 1)
+) -> Image.Image:
+    """Black, with a white patch at `other` (row, column), and one at (row, column) if found."""
     image = Image.new("RGB", (SIDE, SIDE))
-    for y, x in [(3, 1), (row, column)][: 1 + found]:
+    for y, x in [other, (row, column)][: 1 + found]:
         box = (x * PATCH, y * PATCH, (x + 1) * PATCH - 1, (y + 1) * PATCH - 1)
         ImageDraw.Draw(image).rectangle(box, fill="white")
     return image
@@ -340,6 +343,22 @@ def planted_study(folder: Path, **options: object) -> Study:
         planted_image(found=key == "with").save(file)
     flags = {key: str(file) for key, file in pictures.items()}
     return Study.make(None, {**flags, "question": QUESTION, "region": "top-left", **options})
+
+
+def planted_dataset(folder: Path, pairs: int = 48) -> Path:
+    """Write pairs that differ in the places of both patches, and their manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    inside = list(product(range(2), range(2)))
+    outside = [place for place in product(range(4), range(4)) if place not in inside]
+    rows = ["name,with,without,question,region"]
+    for index, (other, (row, column)) in enumerate(product(outside, inside)):
+        name = f"p{index:02d}"
+        for found in (True, False):
+            planted_image(found, row, column, other).save(folder / f"{name}-{found}.png")
+        rows.append(f'{name},{name}-True.png,{name}-False.png,"{QUESTION}",top-left')
+    manifest = folder / "manifest.csv"
+    manifest.write_text("\n".join(rows[: pairs + 1]) + "\n")
+    return manifest
 
 
 def save_planted(folder: Path, noise: float = 0.0, seed: int = 0) -> Path:

@@ -134,6 +134,15 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert hub.model == "llava-hf/llava-1.5-7b-hf"
 
 
+def test_a_dataset_is_relative_to_the_file_too(tmp_path: Path) -> None:
+    file = written(tmp_path, {"pairs": {"manifest": "mine/manifest.csv", "limit": 5}})
+    study = Study.make(file)
+    assert study.pairs.manifest == str(tmp_path / "mine/manifest.csv")
+    assert study.pairs.limit == 5
+    assert Study.make(file, {"pairs.manifest": "other.csv"}).pairs.manifest == "other.csv"
+    assert Study().pairs.manifest is None
+
+
 def test_bare_yes_and_no_are_words(tmp_path: Path) -> None:
     """YAML 1.1 reads them as booleans."""
     assert Study.make(written(tmp_path, "answers: [Yes, No]")).answers == ("Yes", "No")

@@ -1,0 +1,321 @@
+"""Which heads decide: the causal verdict of every head, over many pairs.
+
+Heads are chosen on one part of the pairs (discovery) and judged on the other (confirmation), so
+that the effect that is reported is not the one that selected the head.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+
+from headpatch.analyses import nulls as null
+from headpatch.analyses.ablate import random_sets_of
+from headpatch.analyses.faithfulness import RANDOM, Point, curves, points
+from headpatch.analyses.finished import Finished
+from headpatch.analyses.halves import halve
+from headpatch.analyses.headline import Headline, summarize
+from headpatch.analyses.judged_pair import DIRECTIONS, KINDS, JudgedPair, Task
+from headpatch.analyses.runner import Runner
+from headpatch.analyses.survey import Survey
+from headpatch.engine.patching import OnProgress
+from headpatch.heads import Grid, Head, HeadSet
+from headpatch.measures.intervals import mean_interval
+from headpatch.measures.rankings import Ranking, descending, effect_size, sizes
+from headpatch.measures.significance import adjusted, beyond
+from headpatch.measures.verdicts import Observed, Rule, Verdicts, judge
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
+from headpatch.study import Study
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What was chosen on the discovery pairs.
+
+    Attributes
+    ----------
+    picked
+        By attention: the largest mean differences.
+    chosen
+        By effect: those whose mean reaches δ in size in either direction, at most as many as are
+        picked.
+    pairs
+        Every two of the heads among which redundancy is sought.
+    random
+        Sets of other heads of the chosen heads' layers.
+    rankings
+        Of every head, by name, for the faithfulness curves.
+    points
+        Of those curves.
+    sets
+        Every set that the confirmation pairs noise, each once.
+    """
+
+    picked: tuple[Head, ...]
+    chosen: tuple[Head, ...]
+    pairs: tuple[HeadSet, ...]
+    random: tuple[HeadSet, ...]
+    rankings: Mapping[str, Sequence[Ranking]]
+    points: tuple[Point, ...]
+    sets: tuple[HeadSet, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What `run` found.
+
+    Attributes
+    ----------
+    verdicts
+        The columns of ``verdicts.csv``, and of ``partners.csv``.
+    nulls
+        Every null's figures.
+    faithfulness
+        The columns of ``faithfulness.csv``.
+    vision
+        The columns of ``vision.csv``: necessity of all heads of each vision layer, over the pairs
+        on which they were changed; None if there are too few.
+    headline
+        What the study says as a whole.
+    noise_floor
+        Largest effect, in logits, of patching a head with its own z, over all pairs.
+    saved
+        What ``verdict.pt`` holds: every pair's arrays.
+    widened
+        Whether heads were changed by widening passes.
+    """
+
+    verdicts: Verdicts
+    nulls: list[null.Null]
+    faithfulness: pd.DataFrame
+    vision: pd.DataFrame | None
+    headline: Headline
+    noise_floor: float
+    saved: dict[str, Any]
+    widened: bool
+
+
+def rule(study: Study) -> Rule:
+    """Return by what heads are judged."""
+    options = study.pairs
+    return Rule(study.verdict.delta, options.level, options.resamples, study.seed)
+
+
+def run(
+    study: Study,
+    vlm: VLM,
+    survey: Survey,
+    finished: Finished,
+    on_progress: OnProgress | None = None,
+) -> Judgement:
+    """Choose heads on the discovery pairs, judge every head on the others.
+
+    Parameters
+    ----------
+    survey
+        Of the positions of the study's ``verdict``.
+    finished
+        Where finished pairs are kept; those that are there are not run again.
+    on_progress
+        Called with (done, total), in heads or sets changed once; the total is an estimate.
+
+    Raises
+    ------
+    InputError
+        If the pairs are too few.
+    """
+    halves, options = halve(study, survey.entries), study.verdict
+    grid = vlm.lm.grid
+    runner = Runner(study, vlm, survey, finished, on_progress)
+    first = [Task(attribution=i < options.attribution) for i in range(len(halves.discovery))]
+    second = [
+        Task(nulls=i < options.nulls, vision=i < options.vision)
+        for i in range(len(halves.confirmation))
+    ]
+    runner.expect([*first, *second], len(second) * _set_count(study, grid))
+    discovery = list(runner.measured(halves.discovery, first))
+    choice = choose(study, grid, _attention(survey, halves.discovery), discovery)
+    second = [replace(task, sets=choice.sets) for task in second]
+    confirmation = list(runner.measured(halves.confirmation, second))
+    looks = _attention(survey, halves.confirmation)
+    return conclude(study, grid, choice, discovery, confirmation, looks)
+
+
+def _attention(survey: Survey, entries: Sequence[Entry]) -> Float[np.ndarray, "pairs layers heads"]:
+    """Attention differences of some of the survey's pairs."""
+    place = {entry.name: index for index, entry in enumerate(survey.entries)}
+    return survey.masses["diff"][[place[entry.name] for entry in entries]]
+
+
+def _set_count(study: Study, grid: Grid) -> int:
+    """How many sets a confirmation pair noises, but for those that are the same."""
+    options = study.verdict
+    rankings = 2 + (options.attribution > 0) + options.random
+    curved = 2 * rankings * len(sizes(grid.layers * grid.heads))
+    return options.controls + options.partners * (options.partners - 1) // 2 + curved
+
+
+def choose(
+    study: Study,
+    grid: Grid,
+    attention: Float[np.ndarray, "pairs layers heads"],
+    discovery: Sequence[JudgedPair],
+) -> Choice:
+    """Choose heads and sets by what the discovery pairs show."""
+    options, heads = study.verdict, list(grid)
+    size = effect_size(*_means(discovery))
+    by_attention, by_effect = descending(attention.mean(0)), descending(size)
+    rankings = {"attention": [by_attention], "effect": [by_effect]}
+    if estimated := [pair.attribution for pair in discovery if pair.attribution]:
+        estimate = [np.mean([one[way] for one in estimated], axis=0) for way in DIRECTIONS]
+        rankings["attribution"] = [descending(effect_size(*estimate))]
+    rng = np.random.default_rng([study.seed % 2**64, 3])
+    rankings[RANDOM] = [rng.permutation(len(heads)) for _ in range(options.random)]
+    picked = tuple(heads[i] for i in by_attention[: options.top])
+    large = [i for i in by_effect[: options.top] if size.flat[i] >= options.delta]
+    chosen = tuple(heads[i] for i in large)
+    among = [heads[i] for i in by_effect[: options.partners]]
+    pairs = tuple(HeadSet.of(a, b) for a, b in combinations(among, 2))
+    random: tuple[HeadSet, ...] = ()
+    if chosen:
+        random = tuple(random_sets_of(grid, HeadSet(chosen), options.controls, study.seed))
+    listed = tuple(points(grid, rankings))
+    named = [HeadSet(chosen)] if chosen else []
+    curved = [one.changed for one in listed if one.changed is not None]
+    sets = tuple(dict.fromkeys([*pairs, *named, *random, *curved]))
+    return Choice(picked, chosen, pairs, random, rankings, listed, sets)
+
+
+def conclude(
+    study: Study,
+    grid: Grid,
+    choice: Choice,
+    discovery: Sequence[JudgedPair],
+    confirmation: Sequence[JudgedPair],
+    attention: Float[np.ndarray, "pairs layers heads"],
+) -> Judgement:
+    """Judge every head by what the confirmation pairs show.
+
+    Parameters
+    ----------
+    attention
+        Attention differences of the confirmation pairs.
+    """
+    by, every = rule(study), [*discovery, *confirmation]
+    joint = dict(zip(choice.sets, np.stack([pair.sets for pair in confirmation], 1), strict=True))
+    necessity, sufficiency = (_stack(confirmation, f"resample_{way}") for way in DIRECTIONS)
+    seen = Observed(attention, necessity, sufficiency, {one: joint[one] for one in choice.pairs})
+    verdicts = _more_columns(judge(seen, by), grid, choice, confirmation, by)
+    own = HeadSet(choice.chosen) if choice.chosen else None
+    found = null.judge_nulls(
+        confirmation,
+        attention,
+        choice.picked,
+        choice.chosen,
+        np.array([joint[one] for one in choice.random]).reshape(-1, len(confirmation)),
+        None if own is None else joint[own],
+        max(pair.floor / abs(pair.gap) for pair in every),
+        by,
+    )
+    verdicts.heads["failed_nulls"] = ";".join(null.failed(found))
+    return Judgement(
+        verdicts,
+        found,
+        curves(choice.points, joint, by),
+        _vision(confirmation, by),
+        summarize(verdicts.heads, seen, choice.rankings["attention"][0], choice.picked, by),
+        max(pair.floor for pair in every),
+        _saved(study, choice, discovery, confirmation, attention),
+        all(pair.widened for pair in every),
+    )
+
+
+def _means(pairs: Sequence[JudgedPair]) -> tuple[Any, Any]:
+    """Mean necessity and sufficiency of every head."""
+    necessity, sufficiency = (_stack(pairs, f"resample_{way}").mean(0) for way in DIRECTIONS)
+    return necessity, sufficiency
+
+
+def _stack(pairs: Sequence[JudgedPair], way: str) -> Float[np.ndarray, "pairs layers heads"]:
+    return np.stack([pair.effects[way] for pair in pairs])
+
+
+def _more_columns(
+    verdicts: Verdicts, grid: Grid, choice: Choice, pairs: Sequence[JudgedPair], by: Rule
+) -> Verdicts:
+    """Add what the verdict does not rest on: attention rank, and the effects of kind mean."""
+    table = verdicts.heads
+    rank = np.empty(grid.layers * grid.heads, dtype=np.int64)
+    rank[choice.rankings["attention"][0]] = np.arange(1, len(rank) + 1)
+    table["attention_rank"] = rank
+    for name, way in (("necessity", "noising"), ("sufficiency", "denoising")):
+        rng = np.random.default_rng([by.seed % 2**64, 0])
+        found = mean_interval(_stack(pairs, f"mean_{way}"), by.level, by.resamples, rng)
+        table[f"{name}_mean_kind"] = found.mean.ravel()
+        table[f"{name}_mean_kind_low"] = found.low.ravel()
+        table[f"{name}_mean_kind_high"] = found.high.ravel()
+    return verdicts
+
+
+def _vision(pairs: Sequence[JudgedPair], by: Rule) -> pd.DataFrame | None:
+    """Judge whole vision layers by the pairs on which they were changed."""
+    effects = [pair.vision for pair in pairs if len(pair.vision)]
+    if len(effects) < 2:
+        return None
+    values = np.stack(effects)
+    rng = np.random.default_rng([by.seed % 2**64, 0])
+    found = mean_interval(values, by.level, by.resamples, rng)
+    return pd.DataFrame(
+        {
+            "layer": np.arange(values.shape[1]),
+            "necessity": found.mean,
+            "necessity_low": found.low,
+            "necessity_high": found.high,
+            "necessity_q": adjusted(beyond(values)),
+            "pairs": len(values),
+        }
+    )
+
+
+def _saved(
+    study: Study,
+    choice: Choice,
+    discovery: Sequence[JudgedPair],
+    confirmation: Sequence[JudgedPair],
+    attention: Float[np.ndarray, "pairs layers heads"],
+) -> dict[str, Any]:
+    def tensor(values: Any) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(values, dtype=np.float32))
+
+    return {
+        "positions": study.verdict.positions,
+        "delta": study.verdict.delta,
+        "level": study.pairs.level,
+        "attention_diff": tensor(attention),
+        **{
+            f"{kind}_{way}": tensor(_stack(confirmation, f"{kind}_{way}"))
+            for kind in KINDS
+            for way in DIRECTIONS
+        },
+        "sets": list(map(str, choice.sets)),
+        "sets_noising": tensor([pair.sets for pair in confirmation]),
+        "pairs": [pair.name for pair in confirmation],
+        "ld_with": tensor([pair.ld_with for pair in confirmation]),
+        "ld_without": tensor([pair.ld_without for pair in confirmation]),
+        "discovery": {
+            "pairs": [pair.name for pair in discovery],
+            **{
+                f"{kind}_{way}": tensor(_stack(discovery, f"{kind}_{way}"))
+                for kind in KINDS
+                for way in DIRECTIONS
+            },
+        },
+        "picked": list(map(str, choice.picked)),
+        "chosen": list(map(str, choice.chosen)),
+    }

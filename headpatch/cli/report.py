@@ -1,0 +1,65 @@
+"""`headpatch report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headpatch.cli.app import app
+from headpatch.cli.options import Debug, Json
+from headpatch.cli.show import print_object
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Folder with the results of one or several verbs."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="The file to write; report.html in DIR if left out.", metavar="FILE"
+        ),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Turn the results in a folder into one HTML page.
+
+    Reads what `rank`, `ablate`, `sweep`, `cut` and the other verbs saved in DIR and in the folders
+    directly in it; runs no model. The page begins with the question, both pictures and answers,
+    and the finding in a sentence; then come linked maps of where heads look and what changing
+    them does, a table of all heads, and a section for each kind of result that is there. It needs
+    nothing else: one file, no network, any browser of 2023 or later.
+
+    Results of another model, pair or question than DIR's own are left out, and named.
+
+    Examples
+    --------
+    `headpatch rank --out demo_output`
+
+    `headpatch sweep --out demo_output/sweep`
+
+    `headpatch report demo_output`
+    """
+    from headpatch.report import html
+
+    written = html.write(folder, out if out is not None else folder / "report.html")
+    left_out = {one.name: one.why for one in written.left_out}
+    if as_json:
+        content = {
+            "file": str(written.path),
+            "bytes": written.size,
+            "sections": list(written.sections),
+            "folders": [str(one) for one in written.folders],
+            "left_out": left_out,
+            "valid": written.valid,
+        }
+        print_object(content)
+        return
+    for name, why in left_out.items():
+        print(f"left out {name}: {why}")
+    if not written.valid:
+        print("INVALID STUDY: the two answers do not flip; the page says so.")
+    print(f"Wrote {written.path} ({written.size / 1e6:.1f} MB, {len(written.sections)} sections)")

@@ -1,0 +1,184 @@
+"""The pair of pictures that the first screen shows."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headpatch.errors import InputError
+from headpatch.pairs.pair import Pair
+from headpatch.report.html.folder import Part, Results, reading
+from headpatch.report.html.overlay import picture
+from headpatch.study import Study
+
+if TYPE_CHECKING:
+    import pandas
+
+GATE = {
+    "pair": "text",
+    "question": "text",
+    "ld_with": "number",
+    "ld_without": "number",
+    "passed": "text",
+    "reason": "text",
+}
+"""The columns of ``gate.csv`` that the report reads."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One picture, and what the model made of it.
+
+    Attributes
+    ----------
+    name
+        ``with`` or ``without``.
+    picture
+        A data URI.
+    width, height
+        Of the picture, in pixels.
+    box
+        The region, in fractions of the picture.
+    answer
+        In full, or its first word; empty if unknown.
+    ld
+        In logits; None if unknown.
+    """
+
+    name: str
+    picture: str
+    width: int
+    height: int
+    box: tuple[float, ...]
+    answer: str = ""
+    ld: float | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pair as it is shown.
+
+    Attributes
+    ----------
+    words
+        What pair it is, where a dataset was run.
+    """
+
+    question: str
+    region: str
+    words: str = ""
+    sides: tuple[Side, ...] = field(default=())
+
+
+def example_of(results: Results) -> Example:
+    """Return the pair that `rank` kept, the study's own, or the first of a dataset that passed.
+
+    Pictures that are no longer where they were are left out.
+    """
+    main, kept = results.main, _kept(results)
+    asked = str(main.study.get("question", "")), str(main.study.get("region", ""))
+    if not main.many:
+        return Example(*asked, sides=kept or _of_study(main))
+    gate = results.table("gate.csv", GATE)
+    if kept:
+        part = results.first("attention_with_triangle.pt")
+        assert part is not None
+        asked = str(part.study.get("question", "")), str(part.study.get("region", ""))
+        return Example(*asked, f"{_many(gate)}; shown is the study's own pair", kept)
+    found = _of_dataset(main, gate) if gate is not None else None
+    if found is not None:
+        return found
+    questions = [] if gate is None else list(dict.fromkeys(gate["question"]))
+    return Example(questions[0] if questions else asked[0], "", _many(gate))
+
+
+def _many(gate: "pandas.DataFrame | None") -> str:
+    if gate is None:
+        return "Asked of many pairs of pictures"
+    questions = gate["question"].nunique()
+    asked = "" if questions == 1 else f", {questions:,} questions"
+    return f"Asked of {len(gate):,} pairs of pictures{asked}"
+
+
+def _kept(results: Results) -> tuple[Side, ...]:
+    """What `rank` kept of the two runs."""
+    if results.pictures is None:
+        return ()
+    part = results.first("attention_with_triangle.pt")
+    assert part is not None
+    sides = []
+    for name, run in zip(("with", "without"), results.pictures, strict=True):
+        with reading(part.folder / f"attention_{name}_triangle.pt"):
+            box = tuple(float(edge) for edge in run["region_box"])
+            answer = " ".join(str(run["answer"]).split())
+            sides.append(_side(name, run["image"], box, answer, float(run["ld"])))
+    return tuple(sides)
+
+
+def _of_study(part: Part) -> tuple[Side, ...]:
+    """The study's pictures, where they still are."""
+    try:
+        study = Study.model_validate(dict(part.study))
+        pair = study.pair()
+    except (InputError, ValueError):  # pydantic's error is a ValueError
+        return ()
+    lds = [part.run.get(f"ld_{name}") for name in ("with", "without")]
+    return _sides(pair, lds, study.answers)
+
+
+def _of_dataset(part: Part, gate: "pandas.DataFrame") -> Example | None:
+    """The first pair of a dataset that passed the gate, where its pictures can be had."""
+    passed = gate[gate["passed"].str.lower() == "true"]
+    if passed.empty:
+        return None
+    row = passed.iloc[0]
+    try:
+        study = Study.model_validate(dict(part.study))
+        pair = _listed(study, row["pair"]) if study.pairs.manifest else _drawn(study, row["pair"])
+    except (InputError, ValueError):
+        return None
+    if pair is None or pair.question != row["question"]:
+        return None
+    sides = _sides(pair, [row["ld_with"], row["ld_without"]], study.answers)
+    return Example(pair.question, pair.region.name, f"{_many(gate)}; shown is one of them", sides)
+
+
+def _listed(study: Study, name: str) -> Pair | None:
+    from headpatch.pairs.manifest import Manifest
+
+    assert study.pairs.manifest is not None
+    entries = Manifest.read(Path(study.pairs.manifest)).entries
+    found = next((entry for entry in entries if entry.name == name), None)
+    return None if found is None else found.pair()
+
+
+def _drawn(study: Study, name: str) -> Pair | None:
+    """Draw a pair again: the same seed gives the same pair."""
+    from headpatch.pairs import generate
+    from headpatch.pairs.region import Region
+    from headpatch.pairs.scene import Style, draw
+
+    options = study.draw
+    planned = generate.plan(options.n, study.seed, options.regions, options.wording)
+    found = next((one for one in planned if one.name == name), None)
+    if found is None:
+        return None
+    style = Style(options.size, options.size, antialias=True)
+    pictures = draw(found.with_scene, style), draw(found.without_scene, style)
+    return Pair(name, *pictures, found.question, Region.parse(found.region))
+
+
+def _sides(pair: Pair, lds: list[Any], answers: tuple[str, str]) -> tuple[Side, ...]:
+    sides = []
+    images = pair.with_image, pair.without_image
+    for name, image, ld in zip(("with", "without"), images, lds, strict=True):
+        known = float(ld) if isinstance(ld, float | int) else None
+        answer = "" if known is None else answers[0 if known > 0 else 1]
+        sides.append(_side(name, np.asarray(image), pair.region.box, answer, known))
+    return tuple(sides)
+
+
+def _side(name: str, image: Any, box: tuple[float, ...], answer: str, ld: float | None) -> Side:
+    height, width = np.shape(image)[:2]
+    return Side(name, picture(image), width, height, box, answer, ld)

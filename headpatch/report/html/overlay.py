@@ -1,0 +1,114 @@
+"""The attention of every head over the two pictures, small enough to lie in the page.
+
+Attention becomes density relative to even attention over the image, on the cells between the
+edges of the tokens' boxes, as in the figure ``attention_overlays.png``; a head's densities of both
+runs are written as bytes, 255 being the largest of them.
+"""
+
+import base64
+import gzip
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from PIL import Image
+
+from headpatch.measures.spatial import distribution
+from headpatch.report.html.section import numbers
+
+MOST = 2_400_000
+"""Characters that all overlays may take; beyond, heads are kept by their importance."""
+_LONGEST_SIDE = 480
+"""Pixels of a picture in the page."""
+
+Rows = Float[np.ndarray, "heads tokens"]
+
+
+def packed(data: bytes) -> str:
+    """Compress for the page; the same data gives the same text."""
+    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii")
+
+
+def picture(image: Any) -> str:
+    """Return a picture (``[height, width, 3]`` bytes) as a data URI, shrunk if it is large."""
+    shown = Image.fromarray(np.asarray(image, dtype=np.uint8)).convert("RGB")
+    shown.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    stream = io.BytesIO()
+    shown.save(stream, "JPEG", quality=88, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def overlays(
+    runs: Sequence[Mapping[str, Any]], importance: Sequence[int]
+) -> tuple[dict[str, Any], str]:
+    """Pack the attention of as many heads as fit.
+
+    Parameters
+    ----------
+    runs
+        What `rank` kept of the with-run and the without-run.
+    importance
+        Flat indices of all heads, those to keep first.
+
+    Returns
+    -------
+    What the script needs to draw them, and the packed bytes: ``[kept heads, runs, y, x]``.
+
+    Raises
+    ------
+    ValueError
+        If the runs' rows do not belong together.
+    """
+    maps = [_densities(run) for run in runs]
+    if any(not _same(one, maps[0]) for one in maps[1:]):
+        raise ValueError("the two runs' image tokens do not lie in the same places")
+    cells = np.stack([one[0] for one in maps], axis=1)  # heads, runs, y, x
+    peaks = np.nan_to_num(cells).max(axis=(1, 2, 3))
+    levels = np.nan_to_num(cells) / np.where(peaks > 0, peaks, 1.0)[:, None, None, None]
+    bytes_ = np.round(255 * levels).astype(np.uint8)
+    kept = list(importance)
+    while len(text := packed(bytes_[kept].tobytes())) > MOST:
+        kept = kept[: int(len(kept) * 0.95 * MOST / len(text))]
+    _, x_edges, y_edges, covered = maps[0]
+    return {
+        "heads": kept,
+        "peaks": numbers(peaks[kept]),
+        "x": numbers(x_edges),
+        "y": numbers(y_edges),
+        "covered": None if covered.all() else covered.astype(int).ravel().tolist(),
+    }, text
+
+
+def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    return all(
+        np.shape(a) == np.shape(b) and bool(np.array_equal(a, b))
+        for a, b in zip(one[1:], other[1:], strict=True)
+    )
+
+
+def _densities(
+    run: Mapping[str, Any],
+) -> tuple[
+    Float[np.ndarray, "heads y x"],
+    Float[np.ndarray, " x_edges"],
+    Float[np.ndarray, " y_edges"],
+    Bool[np.ndarray, "y x"],
+]:
+    """Spread each head's shares over the tokens' boxes, as `headpatch.report.overlays.density`."""
+    rows = np.asarray(run["lm_rows"], dtype=np.float64)[..., np.asarray(run["image_positions"])]
+    boxes = np.asarray(run["boxes"], dtype=np.float64)
+    placed = np.isfinite(boxes).all(axis=1)
+    share = distribution(rows.reshape(-1, rows.shape[-1]))[:, placed]
+    corners = np.round(boxes[placed], 6)  # float32 edges of neighbours may differ
+    x_edges, y_edges = np.unique(corners[:, [0, 2]]), np.unique(corners[:, [1, 3]])
+    shape = (max(len(y_edges) - 1, 0), max(len(x_edges) - 1, 0))
+    cells, covered = np.zeros((len(share), *shape)), np.zeros(shape, dtype=bool)
+    columns = np.searchsorted(x_edges, corners[:, [0, 2]])
+    lines = np.searchsorted(y_edges, corners[:, [1, 3]])
+    area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    for value, (x0, x1), (y0, y1) in zip((share / area).T, columns, lines, strict=True):
+        cells[:, y0:y1, x0:x1] += value[:, None, None]
+        covered[y0:y1, x0:x1] = True
+    return cells, x_edges, y_edges, covered

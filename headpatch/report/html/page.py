@@ -1,0 +1,123 @@
+"""The page: every section that the results allow, in one file that needs nothing else."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from headpatch import __version__
+from headpatch.errors import InputError
+from headpatch.report.html.folder import LeftOut, find
+from headpatch.report.html.overlay import packed
+from headpatch.report.html.section import Section
+from headpatch.report.html.sections import SECTIONS
+
+_SCRIPTS = ("page", "figures", "heads", "overlay", "table")
+_STYLES = ("page", "parts", "print")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report that was written.
+
+    Attributes
+    ----------
+    path, size
+        The file, and its bytes.
+    sections
+        Names of its sections, in order.
+    folders
+        Whose results it shows.
+    left_out
+        Runs that it does not speak of.
+    valid
+        Whether no run says that its study was forced.
+    """
+
+    path: Path
+    size: int
+    sections: tuple[str, ...]
+    folders: tuple[Path, ...]
+    left_out: tuple[LeftOut, ...]
+    valid: bool
+
+
+def write(root: Path, path: Path) -> Written:
+    """Write the report of a folder's results.
+
+    Parameters
+    ----------
+    root
+        A folder with results; see `headpatch.report.html.folder`.
+    path
+        The file to write; it appears whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If there are no results, one of them is damaged, or `path` cannot be written.
+    """
+    from headpatch.results import check_folder, staged
+
+    if path.is_dir():
+        raise InputError("--out", f"{path} is a folder", "a file to write", "Add a file's name.")
+    results = find(root)
+    check_folder(path.parent)
+    made = [made for make in SECTIONS if (made := make(results)) is not None]
+    page = render(made)
+    with staged(path.parent) as stage:
+        (stage / path.name).write_text(page, encoding="utf-8")
+    return Written(
+        path,
+        path.stat().st_size,
+        tuple(one.name for one in made),
+        tuple(part.folder for part in results.parts),
+        results.left_out,
+        results.valid,
+    )
+
+
+def render(sections: list[Section]) -> str:
+    """Return the page of some sections."""
+    environment = Environment(
+        loader=PackageLoader("headpatch.report.html"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    data: dict[str, Any] = {}
+    for one in sections:
+        data |= one.data
+    rows = data.pop("overlay-rows", None)
+    drawn: Mapping[str, Any] = {
+        name: asdict(figure) for one in sections for name, figure in one.figures.items()
+    }
+    interactive = bool(drawn) or "heads" in data
+    template = environment.get_template("page.html")
+    return template.render(
+        sections=sections,
+        data={**data, "figures": drawn},
+        rows=rows,
+        library=_library() if interactive else None,
+        style=_texts("css", _STYLES),
+        script=_texts("js", _SCRIPTS),
+        version=__version__,
+    )
+
+
+@cache
+def _library() -> str:
+    """Plotly's script, compressed; see `headpatch.report.html`."""
+    from plotly.offline import get_plotlyjs
+
+    return packed(get_plotlyjs().encode())
+
+
+def _texts(kind: str, names: tuple[str, ...]) -> str:
+    folder = resources.files("headpatch.report.html") / "templates" / kind
+    return "\n".join((folder / f"{name}.{kind}").read_text(encoding="utf-8") for name in names)

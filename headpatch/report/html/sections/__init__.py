@@ -1,0 +1,51 @@
+"""One module a section: each reads what it needs and returns the section, or None.
+
+A new kind of result is a new module here, a template of its name, and a line in `SECTIONS`.
+"""
+
+from collections.abc import Callable
+
+from headpatch.report.html.folder import Results
+from headpatch.report.html.section import Section
+from headpatch.report.html.sections import (
+    claims,
+    combinations,
+    cuts,
+    divergences,
+    faithfulness,
+    first,
+    gate,
+    how,
+    maps,
+    named,
+    nulls,
+    path,
+    quadrants,
+    ranking,
+    scatter,
+    trace,
+    verdicts,
+    vision,
+)
+
+SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
+    first.section,
+    verdicts.section,
+    maps.section,
+    scatter.section,
+    ranking.section,
+    named.section,
+    combinations.section,
+    faithfulness.section,
+    quadrants.section,
+    vision.section,
+    divergences.section,
+    path.section,
+    cuts.section,
+    trace.section,
+    claims.section,
+    nulls.section,
+    gate.section,
+    how.section,
+)
+"""In the order of the page."""

@@ -1,0 +1,59 @@
+"""How much of the answer the first k heads of a ranking carry."""
+
+import numpy as np
+
+from headpatch.report.canvas import ORANGE
+from headpatch.report.faithfulness import RANKINGS
+from headpatch.report.html.folder import Results
+from headpatch.report.html.section import SYMBOLS, Figure, Section, band, lines
+
+_WAYS = {
+    "keep": "Keep only the first k heads",
+    "remove": "Take away the first k heads",
+}
+_NEEDED = {
+    "ranking": "text",
+    "way": "text",
+    **dict.fromkeys(
+        ["k", "share", "share_low", "share_high", "area", "area_low", "area_high"], "number"
+    ),
+}
+
+
+def section(results: Results) -> Section | None:
+    """Make the curves; None without them."""
+    table = results.table("faithfulness.csv", _NEEDED)
+    if table is None or table.empty:
+        return None
+    figures, rows = {}, []
+    for way, title in _WAYS.items():
+        traces = []
+        for ranking, curve in table[table["way"] == way].groupby("ranking", sort=False):
+            color, marker, name = RANKINGS.get(str(ranking), (ORANGE, "x", str(ranking)))
+            symbol = SYMBOLS[marker]
+            x = np.log2(curve["k"].to_numpy() + 1)
+            low, high = (curve[f"share_{end}"].to_numpy() for end in ("low", "high"))
+            traces.append(band(x, low, high, color, hoverinfo="skip"))
+            traces.append(lines(curve["share"].to_numpy(), name, color, symbol, x=x))
+            first = curve.iloc[0]
+            area = f"{first['area']:.3f} [{first['area_low']:.3f}, {first['area_high']:.3f}]"
+            rows.append({"way": title, "ranking": name, "area": area})
+        if traces:
+            counts = sorted(set(table["k"].astype(int)))
+            shown = counts[:: max(1, len(counts) // 6)]
+            figures[f"faithfulness-{way}"] = Figure(
+                traces,
+                {
+                    "xaxis": {"title": {"text": "k heads"}, "tickmode": "array",
+                              "tickvals": np.log2(np.array(shown) + 1).tolist(),
+                              "ticktext": [f"{k:,}" for k in shown], "zeroline": False},
+                    "yaxis": {"title": {"text": "share of the LD difference left"},
+                              "zeroline": True},
+                },
+                320,
+                f"Lines: {title.lower()}; areas under the curves are in the table.",
+        title=title,
+    )  # fmt: skip
+    return Section(
+        "faithfulness", "How much a ranking's first heads carry", {"rows": rows}, figures
+    )

@@ -1,0 +1,39 @@
+"""The first screen: the question, both pictures and answers, and what was found, in a sentence."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from headpatch.report.canvas import signed
+from headpatch.report.html.example import Side, example_of
+from headpatch.report.html.folder import Results
+from headpatch.report.html.headline import headline
+from headpatch.report.html.heads import heads_of
+from headpatch.report.html.section import Section
+
+
+def section(results: Results) -> Section:
+    """Make the first screen; what is not known is left out."""
+    example = example_of(results)
+    return Section(
+        "first",
+        "The finding",
+        {
+            "question": example.question,
+            "region": example.region,
+            "words": example.words,
+            "sides": example.sides,
+            "scale": _scale(example.sides),
+            "model": str(results.main.run.get("model", "")),
+            "valid": results.valid,
+            "said": headline(results, heads_of(results)),
+        },
+    )
+
+
+def _scale(sides: Sequence[Side]) -> dict[str, Any] | None:
+    """Both LDs on one axis, in percent of its width."""
+    known = {side.name: side.ld for side in sides if side.ld is not None}
+    if len(known) < 2:
+        return None
+    most = 1.15 * max(map(abs, known.values())) or 1.0
+    return {name: {"at": 50 + 50 * ld / most, "ld": signed(ld, 2)} for name, ld in known.items()}

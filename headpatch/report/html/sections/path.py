@@ -1,0 +1,180 @@
+"""Where the information about the object is, over the depth of both towers."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from headpatch.report.canvas import BLUE, GREEN, ORANGE, VERMILLION, signed
+from headpatch.report.html.folder import Results
+from headpatch.report.html.section import Figure, Section, largest, layer_axis, lines, numbers
+
+_GAP = 2  # columns between the towers
+_TOKENS = {
+    "all": ("all patches", "#737373", "square", "solid"),
+    "region": ("the region's tokens", VERMILLION, "circle", "solid"),
+    "other": ("the other image tokens", ORANGE, "triangle-up", "dash"),
+    "words": ("the question's words", GREEN, "diamond", "dashdot"),
+    "answer": ("the answer position", BLUE, "triangle-down", "solid"),
+}
+"""As in the figure ``path.png``."""
+_EDGES = ((VERMILLION, "circle", "solid"), (ORANGE, "triangle-up", "dash"),
+          (GREEN, "diamond", "dashdot"), (BLUE, "square", "dot"))  # fmt: skip
+_ASKED = {"noising": "Noising: necessary?", "denoising": "Denoising: sufficient?"}
+_NEEDED = {
+    "view": "text",
+    "tower": "text",
+    "layer": "number",
+    "where": "text",
+    "heads": "text",
+    "direction": "text",
+    "normalized": "number",
+}
+
+
+def section(results: Results) -> Section | None:
+    """Make the path; None unless `path` ran."""
+    table, part = results.table("path.csv", _NEEDED), results.first("path.csv")
+    if table is None or part is None:
+        return None
+    stream = table[table["view"] == "stream"]
+    figures = {
+        f"path-{direction}": _stream(stream[stream["direction"] == direction], title)
+        for direction, title in _ASKED.items()
+        if (stream["direction"] == direction).any()
+    }
+    edges = table[(table["view"] == "edge") & (table["direction"] == "noising")]
+    if len(edges):
+        figures["path-edges"] = _edges(edges)
+    direct = table[table["view"] == "direct"]
+    if len(direct):
+        figures["path-direct"] = _direct(direct)
+    paths = table[(table["view"] == "head path") & (table["tower"] == "lm")]
+    rows = [
+        {
+            "heads": _label(row["heads"]),
+            "where": row["where"],
+            "direction": row["direction"],
+            "share": signed(row["normalized"], 3),
+        }
+        for row in paths.to_dict("records")
+    ]
+    values = {
+        "window": part.study.get("path", {}).get("window", 5),
+        "rows": rows,
+        "edges": len(edges) > 0,
+        "direct": len(direct) > 0,
+    }
+    return Section("path", "The path of the information", values, figures) if figures else None
+
+
+def _label(name: str) -> str:
+    count = name.count("+") + 1
+    return name.replace("+", " + ") if count <= 3 else f"{count} heads together"
+
+
+def _stream(table: pd.DataFrame, title: str) -> Figure:
+    """One axis of depth: the vision layers, then those of the language model."""
+    vision = table[table["tower"] == "vision"]
+    before = 0 if vision.empty else int(vision["layer"].max()) + 1 + _GAP
+    lm = table[table["tower"] == "lm"]
+    layers = 0 if lm.empty else int(lm["layer"].max()) + 1
+    traces: list[dict[str, Any]] = []
+    for name, (label, color, symbol, dash) in _TOKENS.items():
+        for tower, start in (("vision", 0), ("lm", before)):
+            rows = table[(table["tower"] == tower) & (table["where"] == name)].sort_values("layer")
+            if rows.empty:
+                continue
+            layer = rows["layer"].to_numpy()
+            shown = not any(one["name"] == label for one in traces)
+            where = "vision layer" if tower == "vision" else "layer"
+            trace = lines(rows["normalized"].to_numpy(), label, color, symbol, x=layer + start,
+                          dash=dash, legendgroup=name, showlegend=shown)  # fmt: skip
+            trace |= {
+                "text": [f"{where} {one:.0f}" for one in layer],
+                "hovertemplate": "%{fullData.name}, %{text}: %{y:.3f}<extra></extra>",
+                "name": label,
+            }
+            traces.append(trace)
+    marks = [(f"v{one}", one) for one in range(0, max(before - _GAP, 0), 4)]
+    marks += [(str(one), before + one) for one in range(0, layers, 4)]
+    shapes = []
+    if before and layers:
+        shapes = [{"type": "line", "xref": "x", "yref": "paper", "x0": before - 1.5,
+                   "x1": before - 1.5, "y0": 0, "y1": 1,
+                   "line": {"color": "#8A8A8A", "width": 1, "dash": "dot"}}]  # fmt: skip
+    holding = lm[(lm["normalized"] >= 0.5) & lm["where"].isin(_TOKENS)]
+    said = "; ".join(
+        f"{_TOKENS[str(where)][0]}: layers {rows['layer'].min():.0f} to {rows['layer'].max():.0f}"
+        for where, rows in holding.groupby("where", sort=False)
+    )
+    return Figure(
+        traces,
+        {
+            "xaxis": {"title": {"text": "vision layers (v), then language-model layers"},
+                      "tickmode": "array", "tickvals": [at for _, at in marks],
+                      "ticktext": [text for text, _ in marks], "zeroline": False},
+            "yaxis": {"title": {"text": "share of the difference"}, "zeroline": True},
+            "shapes": shapes,
+        },
+        320,
+        f"Lines over depth, {title.lower()} Tokens that carry half of the difference or more: "
+        f"{said or 'none'}.",
+        title=title,
+    )  # fmt: skip
+
+
+def _edges(table: pd.DataFrame) -> Figure:
+    traces = []
+    for index, (edge, rows) in enumerate(table.groupby("where", sort=False)):
+        ordered = rows.sort_values("layer")
+        color, symbol, dash = _EDGES[index % len(_EDGES)]
+        label = str(edge).replace("-", " → ")
+        x, y = ordered["layer"].to_numpy(), ordered["normalized"].to_numpy()
+        traces.append(lines(y, label, color, symbol, x=x, dash=dash))
+    said = largest(
+        table,
+        "normalized",
+        lambda row: (
+            f"{row['where'].replace('-', ' to ')} around layer {row['layer']:.0f}, "
+            f"{signed(row['normalized'], 3)}"
+        ),
+    )
+    return Figure(
+        traces,
+        {
+            "xaxis": layer_axis("centre of the window of layers", int(table["layer"].max()) + 1),
+            "yaxis": {"title": {"text": "share of the difference"}, "zeroline": True},
+        },
+        300,
+        f"Lines: effect of cutting edges, noising.{said}",
+        title="Cut edges, noising",
+    )
+
+
+def _direct(table: pd.DataFrame) -> Figure:
+    """What each layer writes straight into LD: its heads in sum, its MLP."""
+    layers = int(table["layer"].max()) + 1
+    traces, sums = [], {}
+    for where, label, color, pattern in (
+        ("head", "heads, in sum", VERMILLION, ""),
+        ("mlp", "MLP", BLUE, "/"),
+    ):
+        rows = table[table["where"] == where].groupby("layer")["normalized"].sum()
+        values = rows.reindex(range(layers)).to_numpy()
+        sums[label] = float(np.nansum(values))
+        traces.append({"type": "bar", "name": label, "x": list(range(layers)),
+                       "y": numbers(values), "marker": {"color": color,
+                       "pattern": {"shape": pattern}}})  # fmt: skip
+    said = ", ".join(f"{label} {signed(value, 2)}" for label, value in sums.items())
+    return Figure(
+        traces,
+        {
+            "barmode": "group",
+            "xaxis": layer_axis("language-model layer", layers),
+            "yaxis": {"title": {"text": "share of the difference"}, "zeroline": True},
+        },
+        300,
+        f"Bars: what each layer writes straight into LD, with less without. In all: {said}.",
+        title="Written straight into LD",
+    )

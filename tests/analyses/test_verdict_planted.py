@@ -1,0 +1,254 @@
+"""`verdict` gives every planted head its class (see `tests.planted`), and no other head a cause."""
+
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from headpatch.analyses.finished import Finished
+from headpatch.analyses.halves import halve, need_pairs
+from headpatch.analyses.survey import survey
+from headpatch.analyses.verdict import Judgement, run
+from headpatch.errors import InputError
+from headpatch.heads import Head
+from headpatch.measures.verdicts import CAUSAL
+from headpatch.pairs.manifest import Entry, Manifest
+from headpatch.pairs.region import Region
+from headpatch.study import Study
+from tests.planted import HEADS, SILENT, planted, planted_dataset
+
+CLASSES = {
+    "looker": "necessary+sufficient",
+    "blind writer": "necessary+sufficient",
+    "redundant a": "redundant",
+    "redundant b": "redundant",
+    "suppressor": "inhibitory",
+    "note reader": "necessary+sufficient",
+    "pool reader": "necessary+sufficient",
+    "decoy": "watches",
+    "faint": "watches",
+    "note writer": "inert",  # it acts at the question mark,
+    "pool writer": "inert",  # it acts at the last patch: both do nothing at the answer
+}
+NOISE = 0.05
+QUICK = {
+    "verdict.top": 5,
+    "verdict.nulls": 0,
+    "verdict.vision": 0,
+    "verdict.controls": 0,
+    "verdict.attribution": 0,
+    "verdict.random": 1,
+    "verdict.noise": 1,
+    "pairs.resamples": 200,
+}
+
+
+PAIRS = 12  # half of them judge: the circuit's effects hardly vary
+
+
+@pytest.fixture(autouse=True)
+def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
+
+
+@lru_cache
+def judged(seed: int, **options: object) -> Judgement:
+    study = Study.make(None, {**QUICK, **options})
+    made = planted(NOISE, seed)
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        entries = Manifest.read(planted_dataset(folder / "pairs", PAIRS)).entries
+        seen = survey(study, made.vlm, entries, study.verdict.positions)
+        return run(study, made.vlm, seen, Finished(folder / "finished"))
+
+
+def row_of(found: Judgement, head: Head) -> pd.Series:
+    return found.verdicts.heads.iloc[head.layer * 4 + head.head]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_every_planted_head_gets_its_class_and_no_other_is_causal(seed: int) -> None:
+    found = judged(seed)
+    named = {name: row_of(found, planted.head)["verdict"] for name, planted in HEADS.items()}
+    assert named == CLASSES
+    for head in SILENT:
+        assert row_of(found, head)["verdict"] not in CAUSAL
+    assert not (found.verdicts.heads["verdict"] == "undecided").any()
+
+
+def test_the_figures_are_those_that_were_planted() -> None:
+    found = judged(0)
+    for one in HEADS.values():
+        row = row_of(found, one.head)
+        at_answer = one.scope == "answer"
+        assert row["necessity"] == pytest.approx(one.necessity * at_answer, abs=2e-3)
+        assert row["sufficiency"] == pytest.approx(one.sufficiency * at_answer, abs=2e-3)
+        assert row["attention_diff"] == pytest.approx(one.diff, abs=1e-3)
+    blind = row_of(found, HEADS["blind writer"].head)
+    assert blind["necessity_mean_kind"] == pytest.approx(1 / 16, abs=2e-3)  # 2 and 1: 1.5
+
+
+def test_redundant_heads_name_each_other_and_the_columns_show_that_each_suffices() -> None:
+    found = judged(0)
+    a, b = (row_of(found, HEADS[f"redundant {one}"].head) for one in "ab")
+    assert (a["partners"], b["partners"]) == ("1.0", "0.3")
+    for row in (a, b):
+        assert abs(row["necessity"]) < 1e-3
+        assert row["sufficiency_low"] > 0.4
+    (pair,) = found.verdicts.sets[found.verdicts.sets["redundant"]].to_dict("records")
+    assert pair["heads"] == "0.3+1.0"
+    assert pair["joint"] == pytest.approx(4 / 8, abs=2e-3)
+    assert pair["excess"] == pytest.approx(4 / 8, abs=2e-3)
+
+
+def test_the_headline_by_hand() -> None:
+    """Attention picks faint, decoy, both redundant heads and the looker."""
+    headline = judged(0).headline
+    assert set(headline.picked) == {"2.2", "1.2", "0.3", "1.0", "1.1"}
+    assert set(headline.picked_causal) == {"0.3", "1.0", "1.1"}
+    assert set(headline.picked_within) == {"2.2", "1.2"}
+    assert headline.picked_undecided == ()
+    assert set(headline.missed) == {"0.2", "1.3", "2.0", "2.1"}
+    assert (headline.pairs, headline.heads) == (PAIRS // 2, 16)
+    by_k = {one.k: one for one in headline.precision}
+    assert by_k[7].hits == 4  # with the suppressor and one noise head or reader
+    assert by_k[5].chance == 5 / 16
+
+
+def test_faithfulness_by_hand() -> None:
+    """By effect a redundant head comes first: alone it carries half, and removed costs nothing."""
+    table = judged(0).faithfulness
+
+    def share(ranking: str, way: str, k: int) -> float:
+        row = table[(table["ranking"] == ranking) & (table["way"] == way) & (table["k"] == k)]
+        return float(row["share"].iloc[0])
+
+    for ranking in ("attention", "effect", "random"):
+        assert share(ranking, "keep", 0) == pytest.approx(0, abs=1e-5)
+        assert share(ranking, "keep", 16) == 1
+        assert share(ranking, "remove", 0) == 1
+        assert share(ranking, "remove", 16) == pytest.approx(0, abs=1e-5)
+    assert share("effect", "keep", 1) == pytest.approx(4 / 8, abs=2e-3)
+    assert share("effect", "remove", 1) == pytest.approx(1, abs=2e-3)
+    assert share("effect", "remove", 2) == pytest.approx(4 / 8, abs=2e-3)
+    assert share("effect", "keep", 8) == pytest.approx(1, abs=5e-3)
+    assert share("attention", "keep", 2) == pytest.approx(0, abs=2e-3)  # faint and decoy
+
+
+def test_the_nulls_see_that_the_circuit_does_not_read_the_question() -> None:
+    """It says whether something is top left, whatever it is asked: the wrong place flips too."""
+    found = judged(0, **{"verdict.nulls": 4, "verdict.vision": 2, "verdict.controls": 40})
+    outcomes = {(one.null, one.figure[:5]): one.outcome for one in found.nulls}
+    assert outcomes["self-patch", "large"] == "passed"
+    assert outcomes["unread vision layers", "large"] == "passed"
+    assert outcomes["wrong place", "share"] == "failed"
+    assert outcomes["mirrored", "share"] == "failed"
+    assert outcomes["random heads", "p tha"] == "not tested"  # four heads a layer, most of them act
+    marked = set(found.verdicts.heads["failed_nulls"])
+    assert marked == {"wrong place;mirrored"}
+    unread = next(one for one in found.nulls if one.null == "unread vision layers")
+    assert unread.value == 0
+    assert found.vision is not None
+    np.testing.assert_allclose(found.vision["necessity"], 0, atol=1e-6)  # no vision head writes
+
+
+def test_attribution_ranks_heads_where_it_is_asked() -> None:
+    with_it = judged(0, **{"verdict.attribution": 2}).faithfulness
+    assert "attribution" in set(with_it["ranking"])
+    assert "attribution" not in set(judged(0).faithfulness["ranking"])
+
+
+def test_finished_pairs_are_not_run_again_and_give_the_same_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study.make(None, QUICK)
+    made = planted(NOISE, 0)
+    entries = Manifest.read(planted_dataset(tmp_path / "pairs", PAIRS)).entries
+    seen = survey(study, made.vlm, entries, "answer")
+    whole = run(study, made.vlm, seen, Finished(tmp_path / "whole"))
+    finished = Finished(tmp_path / "parts")
+    save = finished.save
+
+    def save_seven(name: str, content: object) -> None:
+        if finished.count == 7:
+            raise KeyboardInterrupt
+        save(name, content)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(finished, "save", save_seven)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, made.vlm, seen, finished)
+    monkeypatch.undo()
+    monkeypatch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
+    later = Finished(tmp_path / "parts")
+    later.open(True, "verdict")
+    assert later.count == 7
+    saved: list[str] = []
+    monkeypatch.setattr(
+        later,
+        "save",
+        lambda name, content: (saved.append(name), Finished.save(later, name, content)),
+    )
+    again = run(study, made.vlm, seen, later)
+    assert len(saved) == 5
+    pd.testing.assert_frame_equal(whole.verdicts.heads, again.verdicts.heads, check_exact=True)
+    pd.testing.assert_frame_equal(whole.faithfulness, again.faithfulness, check_exact=True)
+    monkeypatch.undo()
+    monkeypatch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
+    other = Study.make(None, {**QUICK, "seed": 1})  # nothing that is kept is used
+    count = later.count
+    run(other, made.vlm, seen, later)
+    assert later.count == count + PAIRS
+
+
+def entries(count: int, regions: int = 4) -> list[Entry]:
+    names = ("top-left", "top-right", "bottom-left", "bottom-right")[:regions]
+    return [
+        Entry(f"p{i}", Path("a"), Path("b"), "q", Region.parse(names[i % regions]), i)
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("count", "split"), [(100, 0.5), (41, 0.5), (60, 0.3), (50, 0.02)])
+def test_halves_hold_each_region_alike_and_every_pair_once(count: int, split: float) -> None:
+    study = Study.make(None, {"verdict.split": split})
+    listed = entries(count)
+    halves = halve(study, listed)
+    assert len(halves.discovery) == round(split * count)
+    assert sorted(one.name for one in (*halves.discovery, *halves.confirmation)) == sorted(
+        one.name for one in listed
+    )
+    for region in ("top-left", "bottom-right"):
+        share = np.mean([one.region.name == region for one in halves.confirmation])
+        assert share == pytest.approx(1 / 4, abs=0.05)
+    assert halve(study, listed) == halves
+    other = Study.make(None, {"verdict.split": split, "seed": 1})
+    assert halve(other, listed) != halves
+
+
+@pytest.mark.parametrize(
+    ("count", "split", "said"),
+    [
+        (30, 0.5, "at least 40 pairs"),
+        (40, 0.5, None),
+        (24, 0.1, None),
+        (21, 0.1, "at least 22 pairs"),
+        (1, 0.5, "at least 40 pairs"),
+        (40, 0.999, "leaves the confirmation half empty"),
+        (40, 0.001, "leaves the discovery half empty"),
+    ],
+)
+def test_too_few_pairs_are_refused_and_the_number_is_named(
+    count: int, split: float, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    study = Study.make(None, {"verdict.split": split})
+    if said is None:
+        need_pairs(study, count, "--n")
+        return
+    with pytest.raises(InputError) as caught:
+        need_pairs(study, count, "--n")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,256 @@
+"""Folders of made-up results, file for file as the verbs write them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from headpatch.measures.spatial import distribution, mass, region_mask
+from headpatch.report.verdicts import CLASSES
+from headpatch.results import write_columns
+from headpatch.study import Study
+from tests.report import synthetic
+
+LAYERS, HEADS = 6, 4
+QUESTION = "Is there anything in the top left corner?"
+
+
+def run_yaml(folder: Path, study: Mapping[str, Any] | None = None, **run: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    values = yaml.safe_load(Study().to_yaml()) | dict(study or {})
+    seen = {"when": "2026-01-01", "valid": True, "ld_with": 3.2, "ld_without": -4.1,
+            "noise_floor": 2e-6, "model": "demo", "weights": "sha256:1", "device": "cpu",
+            "dtype": "float32", "commit": "abc", "headpatch": "0"}  # fmt: skip
+    text = yaml.safe_dump({"study": values, "run": seen | run}, allow_unicode=True)
+    (folder / "run.yaml").write_text(text, encoding="utf-8")
+
+
+def over_pairs(folder: Path, study: Mapping[str, Any] | None = None, **run: Any) -> None:
+    run_yaml(folder, study, **{"pairs": 3, "passed": 2, "run": 2, **run})
+    gate = {
+        "pair": ["a", "b", "c"],
+        "line": [2, 3, 4],
+        "region": ["top-left"] * 3,
+        "question": [QUESTION] * 3,
+        "ld_with": [3.0, 2.0, -1.0],
+        "ld_without": [-3.0, -2.0, -4.0],
+        "passed": [True, True, False],
+        "reason": ["", "", "says No of the picture with the object"],
+    }
+    write_columns(folder / "gate.csv", gate)
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    torch.save(synthetic.tensors(dict(content)), path)
+
+
+def rank(
+    folder: Path,
+    layers: int = LAYERS,
+    heads: int = HEADS,
+    side: int = 4,
+    answer: str = "",
+    study: Mapping[str, Any] | None = None,
+) -> None:
+    run_yaml(folder, study)
+    boxes = synthetic.boxes(side, side)
+    region = region_mask(boxes, (0.0, 0.0, 0.5, 0.5))
+    columns: dict[str, Any] = {}
+    for name, image, present in zip(
+        ("with", "without"), synthetic.pair(120, 120), (True, False), strict=True
+    ):
+        attention = synthetic.attention(layers, heads, boxes, present)
+        attention |= {"image": torch.from_numpy(np.array(image)), "valid": True}
+        if answer:
+            attention["answer"] = answer
+        torch.save(attention, folder / f"attention_{name}_triangle.pt")
+        rows = attention["lm_rows"].double().numpy()[..., attention["image_positions"].numpy()]
+        columns[name] = mass(distribution(rows), region).ravel()
+        columns[f"{name}_raw"] = mass(rows, region).ravel()
+    for end in ("", "_raw"):
+        columns[f"diff{end}"] = columns[f"with{end}"] - columns[f"without{end}"]
+    order = np.argsort(-columns["diff"])
+    table = {"rank": np.arange(1, order.size + 1), "layer": order // heads, "head": order % heads}
+    table |= {name: values[order] for name, values in columns.items()}
+    write_columns(folder / "heads.csv", {key: list(value) for key, value in table.items()})
+    torch.save(synthetic.per_head(layers, heads), folder / "per_head_analysis.pt")
+    torch.save(synthetic.spatial(layers, 5), folder / "spatial_vision_analysis.pt")
+
+
+def effects_of(layers: int, heads: int, seed: int = 0) -> np.ndarray:
+    """Small effects, and that of head 3.2, which is large."""
+    values = np.random.default_rng(seed).normal(0, 0.004, (layers, heads))
+    values[3, 2] = 0.6
+    return values
+
+
+def sweep(folder: Path, layers: int = LAYERS, heads: int = HEADS) -> None:
+    run_yaml(folder)
+    maps = {
+        f"{kind}_{way}": effects_of(layers, heads, seed)
+        for seed, (kind, way) in enumerate(
+            (kind, way) for kind in ("zero", "resample") for way in ("noising", "denoising")
+        )
+    }
+    save(
+        folder / "sweep.pt",
+        {
+            "normalized": maps,
+            "effect": {way: 7.3 * values for way, values in maps.items()},
+            "heads": [f"{i}.{j}" for i in range(layers) for j in range(heads)],
+            "positions": "answer",
+            "noise_floor": 0.002,
+            "ld_with": 3.2,
+            "ld_without": -4.1,
+            "valid": True,
+            "question": QUESTION,
+            "region_name": "top-left",
+        },
+    )
+
+
+def ablate(folder: Path) -> None:
+    run_yaml(folder)
+    table = synthetic.effects(["3.2", "1.1"])
+    write_columns(folder / "effects.csv", {name: list(table[name]) for name in table})
+
+
+def cut(folder: Path) -> None:
+    run_yaml(folder)
+    table = synthetic.cuts(["0-1", "1-2", "2-3"], "window")
+    write_columns(folder / "cuts.csv", {name: list(table[name]) for name in table})
+
+
+def verdict(folder: Path, layers: int = LAYERS, heads: int = HEADS, failed: bool = False) -> None:
+    over_pairs(folder)
+    rng = np.random.default_rng(5)
+    count = layers * heads
+    need, enough = effects_of(layers, heads).ravel(), effects_of(layers, heads, 1).ravel()
+    looks = rng.normal(0.05, 0.1, count)
+    names = np.array(["inert"] * count, dtype=object)
+    names[3 * heads + 2] = "necessary+sufficient"
+    names[: len(CLASSES) - 1] = list(CLASSES)[1:]
+    columns: dict[str, Sequence[Any]] = {
+        "layer": np.repeat(np.arange(layers), heads),
+        "head": np.tile(np.arange(heads), layers),
+        "verdict": names,
+        "attention_rank": np.argsort(np.argsort(-looks)) + 1,
+        "partners": ["1.1;2.0" if name == "redundant" else "" for name in names],
+    }
+    for name, values in (("attention_diff", looks), ("necessity", need), ("sufficiency", enough)):
+        columns |= {name: values, f"{name}_low": values - 0.01, f"{name}_high": values + 0.01,
+                    f"{name}_q": np.clip(rng.random(count), 0, 1)}  # fmt: skip
+    write_columns(folder / "verdicts.csv", {key: list(value) for key, value in columns.items()})
+    maps = np.stack([need, enough]).reshape(2, 1, layers, heads)
+    noise = rng.normal(0, 0.001, (2, 30, layers, heads))
+    save(
+        folder / "verdict.pt",
+        {
+            "attention_diff": looks.reshape(1, layers, heads) + noise[0],
+            "resample_noising": maps[0] + noise[0],
+            "resample_denoising": maps[1] + noise[1],
+            "level": 0.95,
+        },
+    )
+    nulls = pd.DataFrame(
+        {
+            "null": ["self-patch", "mirrored"],
+            "figure": ["largest effect", "share of <b>pairs</b>"],
+            "value": [1e-7, np.nan],
+            "limit": ["below δ", "at least 0.95"],
+            "outcome": ["failed" if failed else "passed", "not tested"],
+            "pairs": [30, 0],
+            "note": ["", "no side to mirror"],
+        }
+    )
+    write_columns(folder / "nulls.csv", {name: list(nulls[name]) for name in nulls})
+    curves = [
+        {"ranking": name, "way": way, "k": k, "share": share, "share_low": share - 0.1,
+         "share_high": share + 0.1, "area": 0.5, "area_low": 0.4, "area_high": 0.6, "draws": 1,
+         "pairs": 30}
+        for name in ("attention", "effect", "random")
+        for way in ("keep", "remove")
+        for k, share in ((0, 0.0), (1, 0.5), (24, 1.0))
+    ]  # fmt: skip
+    write_columns(
+        folder / "faithfulness.csv", {key: [row[key] for row in curves] for key in curves[0]}
+    )
+
+
+def combine(folder: Path) -> None:
+    run_yaml(folder)
+    rows = []
+    for way in ("noising", "denoising"):
+        for name in ("3.2", "1.1"):
+            rows.append([name, "head", way, 0.3, 0.3, np.nan, "", 1])
+        rows.append(["1.1+3.2", "pair", way, 0.9, 0.6, 0.3, "redundancy", 1])
+    names = ["heads", "role", "direction", "normalized", "sum", "interaction", "word", "pairs"]
+    columns: dict[str, Any] = {name: [row[i] for row in rows] for i, name in enumerate(names)}
+    columns |= {"kind": ["resample"] * 6, "interaction_low": [np.nan] * 6,
+                "interaction_high": [np.nan] * 6}  # fmt: skip
+    write_columns(folder / "combinations.csv", columns)
+    repair = {"heads": ["3.2"], "kind": ["resample"], "direction": ["noising"], "direct": [0.5],
+              "total": [0.3], "repair": [0.2]}  # fmt: skip
+    write_columns(folder / "selfrepair.csv", repair)
+    parts = {"heads": ["3.2"], "kind": ["resample"], "direction": ["noising"], "rank": [1],
+             "part": ["mlp 4"], "change": [-0.2]}  # fmt: skip
+    write_columns(folder / "selfrepair_parts.csv", parts)
+
+
+def path(folder: Path) -> None:
+    run_yaml(folder)
+    rows = []
+    for way in ("noising", "denoising"):
+        for tower, names, layers in (("vision", ["all"], 5), ("lm", ["region", "answer"], LAYERS)):
+            for name in names:
+                rows += [["stream", tower, i, name, "", way, i / 6] for i in range(layers)]
+        rows += [["edge", "lm", i, "answer-region", "", way, 0.1 * i] for i in range(LAYERS)]
+        rows.append(["head path", "lm", "", "values from region", "3.2", way, 0.4])
+    rows += [["direct", "lm", i, "head", f"{i}.0", "", 0.1] for i in range(LAYERS)]
+    rows += [["direct", "lm", i, "mlp", "", "", 0.2] for i in range(LAYERS)]
+    names = ["view", "tower", "layer", "where", "heads", "direction", "normalized"]
+    write_columns(folder / "path.csv", {n: [row[i] for row in rows] for i, n in enumerate(names)})
+
+
+def trace(folder: Path, tokens: Sequence[str] = ("Yes", "there", "is")) -> None:
+    run_yaml(folder)
+    rng = np.random.default_rng(2)
+    shape = len(tokens), LAYERS, HEADS
+    save(
+        folder / "trace.pt",
+        {
+            "tokens": list(tokens),
+            "forced": ["with"] * len(tokens),
+            "rivals": ["No", *[""] * (len(tokens) - 1)],
+            "logit_with": rng.normal(8, 1, len(tokens)),
+            "logit_without": rng.normal(2, 1, len(tokens)),
+            "diff": rng.normal(0, 0.2, shape),
+            "effect_logit": {"resample_noising": rng.normal(0, 0.5, shape)},
+            "effect_contrast": {"resample_noising": rng.normal(0, 0.5, shape)},
+        },
+    )
+
+
+def claims(folder: Path, claim: str = "head 3.2 is necessary") -> None:
+    run_yaml(folder)
+    columns = {"claim": [claim, "layer 1 sees"], "outcome": ["supported", "not testable"],
+               "figure": [f"{claim}: 0.6", ""], "failed_nulls": ["", ""]}  # fmt: skip
+    write_columns(folder / "claims.csv", columns)
+
+
+def everything(folder: Path) -> Path:
+    """Write what every verb writes: one folder holds several, the others have one each."""
+    rank(folder)
+    sweep(folder / "sweep")
+    ablate(folder / "named")
+    cut(folder / "cuts")
+    verdict(folder / "verdict")
+    combine(folder / "combine")
+    path(folder / "path")
+    trace(folder / "trace")
+    claims(folder / "claims")
+    return folder

@@ -1,0 +1,200 @@
+"""`headpatch verdict` from the command line, on the planted circuit."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from headpatch.analyses.finished import Finished
+from headpatch.results import read_table, read_tensors
+from tests.command import Said, contents, headpatch, refused
+from tests.planted import QUESTION, planted_dataset, save_planted
+
+FILES = {
+    "faithfulness.csv",
+    "faithfulness.png",
+    "gate.csv",
+    "nulls.csv",
+    "partners.csv",
+    "run.yaml",
+    "verdict.png",
+    "verdict.pt",
+    "verdicts.csv",
+    "vision.csv",
+}
+PAIRS = 12
+CONFIG = """
+verdict: {top: 5, nulls: 2, vision: 2, controls: 0, attribution: 0, random: 1, noise: 1}
+pairs: {resamples: 200}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("verdict")
+    save_planted(folder / "model", noise=0.05)
+    planted_dataset(folder / "pairs", PAIRS)
+    (folder / "study.yaml").write_text(CONFIG)
+    return folder
+
+
+def words(place: Path, out: Path, *more: object) -> tuple[object, ...]:
+    return (
+        "verdict", "--config", place / "study.yaml", "--model", place / "model",
+        "--pairs", place / "pairs", "--out", out, *more,
+    )  # fmt: skip
+
+
+def run(place: Path, out: Path, *more: object) -> Said:
+    said = headpatch(*words(place, out, *more))
+    assert said.code == 0, said.err
+    return said
+
+
+def test_it_prints_the_verdicts_and_writes_every_file(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = run(place, out)
+    text = " ".join(said.out.split())
+    assert {path.name for path in out.iterdir()} == FILES
+    for part in (
+        "Gate: 12 of 12 pairs pass (100.0%)",
+        "A NULL FAILED (mirrored, wrong place)",  # the circuit reads no question
+        "Of the 5 heads that attention picks out (on other pairs), 3 are shown to act",
+        "Do the heads that look decide?",
+        "necessary+sufficient",
+    ):
+        assert part in text, part
+    table = read_table(out / "verdicts.csv")
+    assert len(table) == 16
+    assert set(table["failed_nulls"]) == {"wrong place;mirrored"}
+    assert table.set_index(["layer", "head"]).loc[(1, 3), "verdict"] == "inhibitory"
+    assert list(read_table(out / "gate.csv")["passed"]) == [True] * PAIRS
+    saved = read_tensors(out / "verdict.pt")
+    assert saved["resample_noising"].shape == (PAIRS // 2, 4, 4)
+    assert saved["discovery"]["mean_denoising"].shape == (PAIRS // 2, 4, 4)
+    assert saved["sets_noising"].shape == (PAIRS // 2, len(saved["sets"]))
+    run_file = yaml.safe_load((out / "run.yaml").read_text())
+    assert run_file["study"]["verdict"]["top"] == 5
+    assert run_file["run"]["noise_floor"] < 1e-4
+
+
+def test_json_is_one_object(place: Path, tmp_path: Path) -> None:
+    said = run(place, tmp_path / "out", "--json", "--top", 4)
+    found = said.json
+    assert said.err == ""
+    assert found["failed_nulls"] == ["wrong place", "mirrored"]
+    assert found["nulls_passed"] is False
+    assert len(found["headline"]["picked"]) == 4
+    assert found["headline"]["counts"]["redundant"] == 2
+    assert found["passed"] == PAIRS
+    assert {Path(name).name for name in found["files"]} == FILES
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_result(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(place, tmp_path / "whole")
+    out, save = tmp_path / "out", Finished.save
+
+    def save_five(self: Finished, name: str, content: object) -> None:
+        if self.count == 5:
+            raise KeyboardInterrupt
+        save(self, name, content)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Finished, "save", save_five)
+        line = refused(*words(place, out), code=130)
+    assert "5 finished pairs are kept" in line and "--resume" in line
+    before = contents(out)
+    asked = refused(*words(place, out))
+    assert "5 finished pairs of an interrupted verdict" in asked and "--no-resume" in asked
+    assert contents(out) == before
+    said = run(place, out, "--resume")
+    assert "5 finished pairs were found; going on" in said.err
+    for name in ("verdicts.csv", "faithfulness.csv", "nulls.csv", "partners.csv"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_no_resume_starts_over(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    left = Finished(out / ".verdict-pairs")
+    left.save("another", {"a": 1})
+    run(place, out, "--no-resume")
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_a_run_file_runs_it_again(place: Path, tmp_path: Path) -> None:
+    run(place, tmp_path / "first")
+    said = headpatch("verdict", "--config", tmp_path / "first" / "run.yaml",
+                     "--out", tmp_path / "again")  # fmt: skip
+    assert said.code == 0, said.err
+    tables = [read_table(tmp_path / name / "verdicts.csv") for name in ("first", "again")]
+    pd.testing.assert_frame_equal(*tables)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--split", "0.9"), "--pairs: 12 pairs, of which 1 would judge heads; expected at least"),
+        (("--split", "0.999"), "leaves the confirmation half empty"),
+        (("--split", "1"), "--split"),
+        (("--split", "0"), "--split"),
+        (("--limit", "4"), "at least 12 pairs that pass the gate"),
+        (("--delta", "0"), "--delta"),
+        (("--top", "0"), "--top"),
+        (("--n", "50"), "--n, --pairs: both of them"),
+        (("--positions", "nowhere"), "--positions"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    place: Path, tmp_path: Path, more: tuple[str, ...], said: str
+) -> None:
+    line = refused(*words(place, tmp_path / "out", *more))
+    assert said in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_few_drawn_pairs_are_refused_before_the_model_loads(tmp_path: Path) -> None:
+    line = refused("verdict", "--n", 10, "--out", tmp_path / "out", "--model", "/nowhere")
+    assert line.startswith("--n: 10 pairs, of which 5 would judge heads")
+
+
+def test_pairs_that_all_fail_the_gate_are_an_error(place: Path, tmp_path: Path) -> None:
+    """Left and right swapped: the object is there where it should not be."""
+    rows = (place / "pairs" / "manifest.csv").read_text().splitlines()
+    folder = tmp_path / "swapped"
+    folder.mkdir()
+    for path in (place / "pairs").glob("*.png"):
+        (folder / path.name).symlink_to(path)
+    swapped = [row.replace("True", "X").replace("False", "True").replace("X", "False")
+               for row in rows]  # fmt: skip
+    (folder / "manifest.csv").write_text("\n".join(swapped))
+    line = refused(*words(place, tmp_path / "out", "--pairs", folder))
+    assert "none of 12 pairs passes the gate" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_left_by_the_gate_must_be_enough(place: Path, tmp_path: Path) -> None:
+    rows = (place / "pairs" / "manifest.csv").read_text().splitlines()
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for path in (place / "pairs").glob("*.png"):
+        (folder / path.name).symlink_to(path)
+    swapped = [row.replace("True", "X").replace("False", "True").replace("X", "False")
+               for row in rows[1:4]]  # fmt: skip
+    (folder / "manifest.csv").write_text("\n".join([rows[0], *swapped, *rows[4:]]))
+    line = refused(*words(place, tmp_path / "out", "--pairs", folder))
+    assert "9 pairs, of which" in line and "that pass the gate" in line
+    forced = run(place, tmp_path / "out", "--pairs", folder, "--force")
+    assert "INVALID STUDY" in forced.out
+
+
+def test_the_planted_question_is_what_the_manifest_asks(place: Path) -> None:
+    assert QUESTION in (place / "pairs" / "manifest.csv").read_text()
