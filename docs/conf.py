@@ -39,8 +39,10 @@ def _help(app: object, name: str, source: list[str]) -> None:
     verb = name.removeprefix("verbs/")
     if verb == name:
         return
-    command = [sys.executable, "-m", "headpatch", verb, "--help"]
-    plain = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    # Not `python -m headpatch`: the usage line would say so.
+    run = "import sys; sys.argv[0] = 'headpatch'; from headpatch.cli import main; main()"
+    command = [sys.executable, "-c", run, verb, "--help"]
+    plain = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
     shown = subprocess.run(command, env=plain, capture_output=True, text=True, check=True).stdout
     source[0] = source[0].replace("{{help}}", f"```text\n{shown.rstrip()}\n```")
 
