@@ -6,7 +6,7 @@ from the first query on: a cut changes nothing before it, in layers or (read cau
 positions.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,20 +14,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headpatch.engine.attention import attention_rows, plain_attention, tapped, weigh
+from headpatch.engine.attention import attention_rows, tapped, weigh
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Cut
-from headpatch.engine.patching import WITH, WITHOUT, Baseline, OnProgress
+from headpatch.engine.patching import WITH, Baseline, OnProgress
 from headpatch.engine.prefill import Prefill
-from headpatch.engine.shared_prefix import attend
+from headpatch.engine.resumed import (
+    PLAIN_ROWS,
+    ResumedSite,
+    Shift,
+    apart,
+    in_batches,
+    refusal,
+)
 from headpatch.engine.sites import allowed_edges
 from headpatch.engine.sweep import rows_that_fit
 from headpatch.engine.wavefront import step, unembed
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
-
-PLAIN_ROWS = 7
-"""Cuts that share a plain pass, beside its untouched row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,26 +70,6 @@ class Knockout:
         return int(self.queries.min())
 
 
-@dataclass(frozen=True)
-class Shift:
-    """What one knockout did.
-
-    Attributes
-    ----------
-    ld
-        LD of the run with the cut: the untouched run's LD plus `effect`.
-    effect
-        Measured inside one batch, against its own untouched row.
-    token, token_before
-        The first generated token with the cut, and in the untouched row.
-    """
-
-    ld: float
-    effect: float
-    token: int
-    token_before: int
-
-
 def knock_out(
     vlm: VLM,
     base: Baseline,
@@ -99,7 +83,7 @@ def knock_out(
         cuts = [one.cut(row) for row, one in enumerate(rows, start=1)]
         return forward(vlm, prompt, cuts=cuts, exact=True).logits
 
-    return _in_batches(base, knockouts, PLAIN_ROWS, passes, on_progress)
+    return in_batches(base, knockouts, PLAIN_ROWS, passes, on_progress, _entry)
 
 
 def resume(
@@ -122,14 +106,14 @@ def resume(
     """
     prefills = base.trace.prefills
     for one in knockouts:
-        if reason := _refusal(prefills, one.start):
+        if reason := refusal(prefills, one.start, "cut"):
             raise ValueError(reason)
     size = rows_that_fit(vlm, prefills[WITH])
 
     def passes(run: int, rows: list[Knockout]) -> Tensor:
         return _resumed(vlm, prefills[run], rows)
 
-    return _in_batches(base, knockouts, size, passes, on_progress)
+    return in_batches(base, knockouts, size, passes, on_progress, _entry)
 
 
 def disagreement(vlm: VLM, base: Baseline, probes: Sequence[Knockout]) -> float:
@@ -137,63 +121,19 @@ def disagreement(vlm: VLM, base: Baseline, probes: Sequence[Knockout]) -> float:
 
     Infinite where a pass cannot be resumed; otherwise rounding, if resuming is exact.
     """
-    if any(_refusal(base.trace.prefills, one.start) for one in probes):
+    if any(refusal(base.trace.prefills, one.start, "cut") for one in probes):
         return float("inf")
-    try:
-        fast = resume(vlm, base, probes)
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
-        return float("inf")  # its layers cannot be walked like this
-    slow = knock_out(vlm, base, probes)
-    return max(abs(a.effect - b.effect) for a, b in zip(fast, slow, strict=True))
+    return apart(lambda: resume(vlm, base, probes), lambda: knock_out(vlm, base, probes))
 
 
-def _refusal(prefills: Sequence[Prefill], start: int) -> str:
-    if not prefills or prefills[0].start > start:
-        return "the baseline keeps too short a suffix"
-    if prefills[0].points is not None:
-        return "over low-precision weights every cut is a whole pass"
-    return prefills[0].refused
-
-
-def _in_batches(
-    base: Baseline,
-    knockouts: Sequence[Knockout],
-    size: int,
-    passes: Callable[[int, list[Knockout]], Float[Tensor, "rows vocabulary"]],
-    on_progress: OnProgress | None,
-) -> list[Shift]:
-    """Run them in batches of one run and one first layer, each with its own untouched row."""
-    answers = base.prompt.answers
-    shifts: dict[int, Shift] = {}
-    for run, untouched in ((WITH, base.ld_with), (WITHOUT, base.ld_without)):
-        members = [index for index, one in enumerate(knockouts) if one.run == run]
-        for chunk in _chunks(knockouts, members, size):
-            logits = passes(run, [knockouts[index] for index in chunk]).cpu()
-            ld = (logits[:, answers.yes] - logits[:, answers.no]).tolist()
-            tokens = logits.argmax(-1).tolist()
-            for row, index in enumerate(chunk, start=1):
-                effect = ld[row] - ld[0]
-                shifts[index] = Shift(untouched + effect, effect, tokens[row], tokens[0])
-            if on_progress:
-                on_progress(len(shifts), len(knockouts))
-    return [shifts[index] for index in range(len(knockouts))]
-
-
-def _chunks(
-    knockouts: Sequence[Knockout], members: Sequence[int], size: int
-) -> Iterator[list[int]]:
-    """Put those of one first layer together, and where they leave room the next ones'."""
-    ordered = sorted(members, key=lambda index: knockouts[index].entry)
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
+def _entry(one: Knockout) -> int:
+    return one.entry
 
 
 @dataclass(eq=False)
-class _Site:
-    """The attention of one layer while a pass is resumed."""
+class _Site(ResumedSite):
+    """The attention of one layer while a pass is resumed, less its cut edges."""
 
-    prefill: Prefill
-    layer: int
     cuts: list[tuple[Cut, list[int]]] = field(default_factory=list)
 
     def __call__(
@@ -205,12 +145,10 @@ class _Site:
         mask: Tensor | None,
         **options: Any,
     ) -> Tensor:
+        if not self.cuts:
+            return super().__call__(module, query, key, value, mask, **options)
         state = self.prefill.layers[self.layer]
         rows, heads, suffix, _ = query.shape
-        if not self.cuts:
-            if self.prefill.start == 0:
-                return plain_attention(module, query, key, value, state.mask, **options)
-            return attend(query, key, value, state, options)
         key = torch.cat([state.key.expand(rows, -1, -1, -1), key], 2)
         value = torch.cat([state.value.expand(rows, -1, -1, -1), value], 2)
         here = torch.arange(suffix, device=query.device)

@@ -20,13 +20,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headpatch.engine.attention import plain_attention, tapped
+from headpatch.engine.attention import tapped
 from headpatch.engine.forward import forward
-from headpatch.engine.knockout import Shift
-from headpatch.engine.patching import WITH, WITHOUT, Baseline, OnProgress
+from headpatch.engine.patching import WITH, Baseline, OnProgress
 from headpatch.engine.precision import swapped
 from headpatch.engine.prefill import Prefill
-from headpatch.engine.shared_prefix import attend
+from headpatch.engine.resumed import (
+    PLAIN_ROWS,
+    ResumedSite,
+    Shift,
+    apart,
+    in_batches,
+    refusal,
+)
 from headpatch.engine.sweep import rows_that_fit
 from headpatch.engine.wavefront import step, unembed
 from headpatch.errors import RunError
@@ -34,8 +40,6 @@ from headpatch.heads import Tower
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
-PLAIN_ROWS = 7
-"""Swaps that share a plain pass, beside its untouched row."""
 Streams = dict[Tower, list[Tensor]]
 """By tower and layer: ``[runs, positions, width]``."""
 
@@ -117,7 +121,7 @@ def swap(
         with putting(vlm, prompt.runs, puts):
             return forward(vlm, prompt, exact=True).logits
 
-    return _in_batches(base, swaps, PLAIN_ROWS, passes, on_progress)
+    return in_batches(base, swaps, PLAIN_ROWS, passes, on_progress, _entry)
 
 
 def _source(streams: Streams, one: Swap) -> Float[Tensor, "positions width"]:
@@ -233,7 +237,7 @@ def resume(
     def passes(run: int, rows: list[Swap]) -> Tensor:
         return _resumed(vlm, prefills, run, rows)
 
-    return _in_batches(base, swaps, size, passes, on_progress)
+    return in_batches(base, swaps, size, passes, on_progress, _entry)
 
 
 def disagreement(vlm: VLM, base: Baseline, streams: Streams, probes: Sequence[Swap]) -> float:
@@ -243,70 +247,17 @@ def disagreement(vlm: VLM, base: Baseline, streams: Streams, probes: Sequence[Sw
     """
     if any(_refusal(base.trace.prefills, one) for one in probes):
         return float("inf")
-    try:
-        fast = resume(vlm, base, probes)
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
-        return float("inf")  # its layers cannot be walked like this
-    slow = swap(vlm, base, streams, probes)
-    return max(abs(a.effect - b.effect) for a, b in zip(fast, slow, strict=True))
+    return apart(lambda: resume(vlm, base, probes), lambda: swap(vlm, base, streams, probes))
+
+
+def _entry(one: Swap) -> tuple[bool, int]:
+    return one.tower != "vision", one.layer
 
 
 def _refusal(prefills: Sequence[Prefill], one: Swap) -> str:
     if one.tower != "lm":
         return "only the language model's passes are resumed"
-    if not prefills or prefills[0].start > int(one.positions.min()):
-        return "the baseline keeps too short a suffix"
-    if prefills[0].points is not None:
-        return "over low-precision weights every swap is a whole pass"
-    return prefills[0].refused
-
-
-def _in_batches(
-    base: Baseline,
-    swaps: Sequence[Swap],
-    size: int,
-    passes: Callable[[int, list[Swap]], Float[Tensor, "rows vocabulary"]],
-    on_progress: OnProgress | None,
-) -> list[Shift]:
-    """Run them in batches of one run, in the order of their layers, each with its untouched row."""
-    answers = base.prompt.answers
-    shifts: dict[int, Shift] = {}
-    for run, untouched in ((WITH, base.ld_with), (WITHOUT, base.ld_without)):
-        members = [index for index, one in enumerate(swaps) if one.run == run]
-        members.sort(key=lambda index: (swaps[index].tower != "vision", swaps[index].layer))
-        for start in range(0, len(members), size):
-            chunk = members[start : start + size]
-            logits = passes(run, [swaps[index] for index in chunk]).cpu()
-            ld = (logits[:, answers.yes] - logits[:, answers.no]).tolist()
-            tokens = logits.argmax(-1).tolist()
-            for row, index in enumerate(chunk, start=1):
-                effect = ld[row] - ld[0]
-                shifts[index] = Shift(untouched + effect, effect, tokens[row], tokens[0])
-            if on_progress:
-                on_progress(len(shifts), len(swaps))
-    return [shifts[index] for index in range(len(swaps))]
-
-
-@dataclass(eq=False)
-class _Site:
-    """The attention of one layer while passes are resumed."""
-
-    prefill: Prefill
-    layer: int
-
-    def __call__(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **options: Any,
-    ) -> Tensor:
-        state = self.prefill.layers[self.layer]
-        if self.prefill.start == 0:
-            return plain_attention(module, query, key, value, state.mask, **options)
-        return attend(query, key, value, state, options)
+    return refusal(prefills, int(one.positions.min()), "swap")
 
 
 @torch.no_grad()
@@ -315,7 +266,7 @@ def _resumed(
 ) -> Float[Tensor, "rows_ vocabulary"]:
     """Return the answer logits of every row, the untouched one first; rows by their layers."""
     prefill = prefills[run]
-    sites = [_Site(prefill, layer) for layer in range(len(prefill.layers))]
+    sites = [ResumedSite(prefill, layer) for layer in range(len(prefill.layers))]
     hidden = prefill.layers[rows[0].layer].hidden
     with tapped(vlm.model, dict(zip(vlm.lm.attentions, sites, strict=True))):
         for layer in range(rows[0].layer, len(sites)):

@@ -81,7 +81,7 @@ class Sight:
     ) -> Iterator[tuple[Int[Tensor, " chosen"], Float[Tensor, "runs heads chosen tokens"]]]:
         """Give the attention rows of those tokens that `vector` has anything of."""
         wanted = vector.ne(0).any(0).nonzero().flatten().to(self.query.device)
-        for chosen in wanted.split(_BLOCK):
+        for chosen in wanted.split(_BLOCK) if len(wanted) else ():
             yield (
                 chosen,
                 attention_rows(
@@ -152,10 +152,9 @@ def look(vlm: VLM, prompt: Prompt, target: Target) -> Looked:
         asked = target(logits)
         _check(vlm, prompt, lm, vision)
         leaves = [sight.leaf for sight in sights if sight.leaf is not None]
-        slopes = torch.autograd.grad(asked.sum(), leaves, allow_unused=True)
+        slopes = torch.autograd.grad(asked.sum(), leaves, materialize_grads=True)
     for sight, slope in zip(sights, slopes, strict=True):
-        sight.slope = torch.zeros_like(sight.leaf) if slope is None else slope  # type: ignore[arg-type]
-        sight.leaf = None
+        sight.slope, sight.leaf = slope, None
     finite = [asked, *(sight.slope for sight in sights)]
     if not all(bool(torch.isfinite(one).all()) for one in finite):
         raise RunError(

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from headpatch.engine.attention import plain_attention
 from headpatch.engine.fused import kernels_on
 from headpatch.engine.precision import batched_product
 from headpatch.engine.prefill import Known, LayerState, Prefill
@@ -41,6 +42,20 @@ def attend(
     )
     z = weights[..., : prefix_key.shape[1]] @ prefix_value
     return _joined(z, weights, value, query.shape[1])
+
+
+def attend_own(
+    module: nn.Module,
+    query: Queries,
+    key: Tensor,
+    value: Tensor,
+    state: LayerState,
+    options: Mapping[str, Any],
+) -> Z:
+    """Return the rows' z, also where no prefix is shared: then it is plain attention."""
+    if state.key.shape[2] == 0:
+        return plain_attention(module, query, key, value, state.mask, **options)
+    return attend(query, key, value, state, options)
 
 
 def prepared(prefill: Prefill) -> Prefill:

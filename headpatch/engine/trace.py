@@ -1,8 +1,8 @@
 """One token of a forced answer, in both runs of a pair.
 
-The words before it are appended to both prompts, so that it stands where the answer's first token
-does in every other pass: at the last position. What the engine does there (attention rows, patching,
-widening passes) needs no change; only the logits are read differently, see `measures`.
+The words before it are appended to both prompts, so that it is looked at from where the answer's
+first token is in every other pass: the last position. What the engine does there (attention rows,
+patching, widening passes) needs no change; only the logits are read otherwise, see `measures`.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ from headpatch.engine.attention import plain_attention, tapped
 from headpatch.engine.deviations import Points, deviating
 from headpatch.engine.precision import lowered_difference, replaced, split_product
 from headpatch.engine.prefill import SOURCES, LayerState, Prefill
-from headpatch.engine.shared_prefix import attend, attend_deviating
+from headpatch.engine.shared_prefix import attend_deviating, attend_own
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 
@@ -155,9 +155,7 @@ class _Site:
     ) -> Tensor:
         state, points = self.state, self.prefill.points
         if points is None:
-            if self.prefill.start == 0:
-                return plain_attention(module, query, key, value, state.mask, **options)
-            return attend(query, key, value, state, options)
+            return attend_own(module, query, key, value, state, options)
         if self.prefill.start == 0:
             whole = query + state.query, key + state.own_key, value + state.own_value
             z = plain_attention(module, *whole, state.mask, **options)

@@ -34,7 +34,9 @@ def test_patches_are_replaced_pixel_by_pixel() -> None:
             square = np.s_[:, y * PATCH : (y + 1) * PATCH, x * PATCH : (x + 1) * PATCH]
             expected[square] = fill[0][square]
         assert torch.equal(found[picture], expected)
-        assert torch.equal(differing(own, found[picture : picture + 1], GRID, PATCH), chosen[picture])
+        assert torch.equal(
+            differing(own, found[picture : picture + 1], GRID, PATCH), chosen[picture]
+        )
 
 
 def test_every_patch_replaced_is_the_other_run() -> None:

@@ -67,7 +67,7 @@ def eager(name: str) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Ten
 
 def by_hand(name: str, method: str) -> Flow:
     """The product of whole maps, from the first layer to the last as the papers write it."""
-    vlm, prompt, _ = looked(name)
+    _, prompt, _ = looked(name)
     lm, lm_grad, vision, vision_grad = eager(name)
 
     def product(maps: list[Tensor], grads: list[Tensor]) -> Tensor:
@@ -91,7 +91,7 @@ def by_hand(name: str, method: str) -> Flow:
 @every_shape
 @pytest.mark.parametrize(("method", "step"), [("rollout", rollout), ("relevance", relevance)])
 def test_one_row_equals_the_product_of_whole_maps(name: str, method: str, step: Step) -> None:
-    vlm, prompt, seen = looked(name)
+    _, prompt, seen = looked(name)
     ours, theirs = follow(seen, prompt, step), by_hand(name, method)
     torch.testing.assert_close(ours.tokens, theirs.tokens, atol=1e-5, rtol=1e-4)
     assert ours.patches is not None
@@ -101,7 +101,7 @@ def test_one_row_equals_the_product_of_whole_maps(name: str, method: str, step: 
 
 @every_shape
 def test_maps_are_those_of_eager_attention(name: str) -> None:
-    vlm, _, seen = looked(name)
+    _, _, seen = looked(name)
     lm, _, vision, _ = eager(name)
     for sights, maps in ((seen.lm, lm), (seen.vision, vision)):
         for sight, whole in zip(sights, maps, strict=True):

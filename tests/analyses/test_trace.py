@@ -1,0 +1,185 @@
+"""`trace` finds at each token what was planted, and what a sweep finds at the first."""
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+import torch
+
+from headpatch.analyses import forced
+from headpatch.analyses.answer_token import MEASURES
+from headpatch.analyses.rank import MASSES, masses
+from headpatch.analyses.session import Session, open_session
+from headpatch.analyses.sweep import sweep
+from headpatch.analyses.trace import Traced, trace
+from headpatch.errors import InputError, RunError
+from headpatch.measures.stats import spread
+from headpatch.models.vlm import VLM
+from tests.planted import HEADS, LD_WITH, LD_WITHOUT, SILENT, planted, planted_study
+from tests.tiny import tiny_vlm
+
+CLOSE = 1e-4  # logits; what C = 10⁴ leaves of the norms, and float32
+SPAN = LD_WITH - LD_WITHOUT
+
+
+def opened(vlm: VLM, **options: object) -> Session:
+    with TemporaryDirectory() as folder:
+        study = planted_study(Path(folder), **{f"trace.{key}": v for key, v in options.items()},
+                              force=True)  # fmt: skip
+        return open_session(study, vlm, "answer")
+
+
+@lru_cache
+def found(answer: str | None = None, run: str = "with") -> Traced:
+    return trace(opened(planted().vlm, answer=answer, forced=run))
+
+
+def test_the_planted_heads_move_the_first_token() -> None:
+    (yes,) = found().tokens
+    assert (yes.text, yes.rival, yes.says) == ("Yes", "No", ("Yes", "No"))
+    assert yes.measured["contrast"] == pytest.approx([LD_WITH, LD_WITHOUT], abs=CLOSE)
+    for one in HEADS.values():
+        if one.scope != "answer":
+            continue
+        at = one.head.layer, one.head.head
+        noised = yes.effects["resample", "noising"]
+        assert noised["contrast"][at] == pytest.approx(-one.necessity * SPAN, abs=CLOSE)
+        assert noised["logit"][at] == pytest.approx(-one.necessity * SPAN / 2, abs=CLOSE)
+        restored = yes.effects["resample", "denoising"]
+        assert restored["contrast"][at] == pytest.approx(one.sufficiency * SPAN, abs=CLOSE)
+        assert yes.attention["diff"][at] == pytest.approx(one.diff, abs=1e-4)
+    for head in SILENT:
+        assert abs(yes.effects["resample", "noising"]["contrast"][head.layer, head.head]) < CLOSE
+
+
+def test_no_log_probability_hand_worked() -> None:
+    """Only Yes and No are near: log p(Yes) = -log(1 + exp(-LD)), before and after."""
+    (yes,) = found().tokens
+    effects = yes.effects["resample", "noising"]
+    before = -np.log1p(np.exp(-LD_WITH))
+    after = -np.log1p(np.exp(-(LD_WITH + effects["contrast"])))
+    np.testing.assert_allclose(effects["logprob"], after - before, atol=CLOSE)
+
+
+def test_the_next_token_is_looked_at_from_the_one_before_it() -> None:
+    """Planted heads look from the prompt's last token alone; from the word after it, evenly.
+
+    So the looker, which wrote 2 to the vote, now gives the object's patch 1/(n + 1) of its
+    attention, n being the prompt's tokens, and writes 8/3 of that; half goes to No, the other way.
+    """
+    first, second = found("Yes No").tokens
+    assert (first.text, second.text) == ("Yes", "No")
+    looker = HEADS["looker"].head
+    at = looker.layer, looker.head
+    assert first.effects["resample", "noising"]["logit"][at] == pytest.approx(-1, abs=CLOSE)
+    little = 8 / 3 / (planted().prompt.spans.length + 1) / 2
+    noised, restored = (second.effects["resample", way] for way in ("noising", "denoising"))
+    assert noised["logit"][at] == pytest.approx(little, abs=CLOSE)
+    assert restored["logit"][at] == pytest.approx(-little, abs=CLOSE)
+    assert second.attention["with"][at] == pytest.approx(4 / 16, abs=CLOSE)
+    assert second.says == ("</s>", "</s>")
+    assert second.rival == "</s>"
+
+
+def test_the_first_token_is_what_a_sweep_measures() -> None:
+    session = opened(planted(noise=0.3).vlm)
+    study = session.study.model_copy(
+        update={"sweep": session.study.sweep.model_copy(update={"kinds": ("resample",)})}
+    )
+    swept = sweep(replace(session, study=study))
+    (yes,) = trace(session).tokens
+    for direction in ("noising", "denoising"):
+        np.testing.assert_allclose(
+            yes.effects["resample", direction]["contrast"],
+            swept.saved["effect"][f"resample_{direction}"],
+            atol=2e-5,
+        )
+
+
+def test_attention_is_the_ranking_s_at_the_first_token() -> None:
+    session = opened(planted().vlm)
+    (yes,) = found().tokens
+    for name, values in masses(session).items():
+        np.testing.assert_allclose(yes.attention[name], values, atol=1e-6)
+
+
+def test_table_tensors_and_summaries_say_the_same() -> None:
+    traced = found("Yes there is")
+    table, saved, tokens = traced.table(), traced.saved(), traced.tokens
+    layers, heads = tokens[0].attention["diff"].shape
+    ways = list(tokens[0].effects)
+    assert len(table) == len(tokens) * len(ways) * layers * heads
+    for way in ways:
+        rows = table[table["kind"].eq(way[0]) & table["direction"].eq(way[1])]
+        for name in ("logit", "logprob"):
+            kept = saved[f"effect_{name}"]["_".join(way)]
+            assert kept.shape == (len(tokens), layers, heads)
+            column = torch.tensor(rows[f"effect_{name}"].to_numpy()).float()
+            assert torch.equal(kept.flatten(), column)
+        for name in MASSES:
+            column = torch.tensor(rows[name].to_numpy()).float()
+            assert torch.equal(saved[name].flatten(), column)
+    assert saved["tokens"] == [one.text for one in tokens]
+    for one, summary in zip(tokens, traced.summaries(), strict=True):
+        first = summary["resample_noising"]["top"][0]
+        layer, head = map(int, first["head"].split("."))
+        size = np.abs(one.effects["resample", "noising"][one.measure])
+        assert size[layer, head] == size.max() == abs(first["effect"])
+        assert summary["resample_noising"]["total"] == pytest.approx(size.sum())
+        assert {f"{name}_with" for name in MEASURES} <= set(summary)
+
+
+def test_other_heads_of_the_layer() -> None:
+    rows = found().table()
+    rows = rows[rows["direction"] == "noising"]
+    for (_, layer), here in rows.groupby(["index", "layer"]):
+        for place, row in enumerate(here.to_dict("records")):
+            others = spread(np.delete(here["effect"].to_numpy(), place))
+            assert row["layer_mean"] == pytest.approx(others.mean, abs=1e-9), layer
+            assert row["layer_sd"] == pytest.approx(others.sd, abs=1e-9)
+
+
+def test_normalized_is_the_share_of_the_difference_between_the_runs() -> None:
+    rows = found().table()
+    looker = rows[rows["layer"].eq(1) & rows["head"].eq(1)].set_index("direction")
+    assert looker.loc["noising", "normalized"] == pytest.approx(2 / 8, abs=CLOSE)
+    assert looker.loc["denoising", "normalized"] == pytest.approx(2 / 8, abs=CLOSE)
+
+
+def test_both_answers_one_after_the_other() -> None:
+    traced = found(run="both")
+    assert [(one.answer.source, one.text) for one in traced.tokens] == [
+        ("with", "Yes"),
+        ("without", "No"),
+    ]
+    yes, no = (one.effects["resample", "noising"]["contrast"] for one in traced.tokens)
+    np.testing.assert_allclose(yes, -no, atol=CLOSE)
+
+
+def test_the_noise_floor_is_rounding_and_progress_counts_rows() -> None:
+    session = opened(tiny_vlm(), answer="Yes there is", noise=3)
+    calls: list[tuple[int, int]] = []
+    traced = trace(session, lambda *call: calls.append(call))
+    assert traced.noise_floor < 2e-5
+    assert calls[-1][0] == calls[-1][1] == len(traced.tokens) * (2 * 12 + 2 * 3)
+
+
+def test_a_run_that_would_not_say_its_own_answer_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = planted()
+    wrong = [[made.prompt.answers.no], [made.prompt.answers.yes]]
+    monkeypatch.setattr(forced, "answer_ids", lambda *_: wrong)
+    with pytest.raises(RunError, match=r"would not go on with 'No' \(4 logits behind\)"):
+        trace(opened(made.vlm))
+    monkeypatch.setattr(forced, "answer_ids", lambda *_: [[], []])
+    with pytest.raises(RunError, match="ends its answer"):
+        trace(opened(made.vlm))
+
+
+def test_words_that_the_model_does_not_know_are_refused() -> None:
+    with pytest.raises(InputError, match="unknown tokens"):
+        trace(opened(planted().vlm, answer="Yes ☃"))
