@@ -5,6 +5,7 @@ A head is written ``layer.head`` (``24.17``); a head of the vision tower carries
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,7 +24,13 @@ _EXAMPLES = "24.17 or 24.17,23.20 or 24.0-24.31 or layer:24 or top:5"
 
 @dataclass(frozen=True, order=True)
 class Head:
-    """One attention head. Layers and heads count from 0."""
+    """One attention head. Layers and heads count from 0.
+
+    Examples
+    --------
+    >>> str(Head(24, 17)), Head.parse("v8.3")
+    ('24.17', Head(layer=8, head=3, tower='vision'))
+    """
 
     layer: int
     head: int
@@ -50,12 +57,19 @@ class Head:
 
 @dataclass(frozen=True)
 class HeadSet:
-    """Heads that are changed together, in a fixed order and each once."""
+    """Heads that are changed together, in a fixed order and each once.
+
+    Examples
+    --------
+    >>> str(HeadSet.of(Head(24, 17), Head(23, 20)))
+    '23.20+24.17'
+    """
 
     heads: tuple[Head, ...]
 
     def __post_init__(self) -> None:
-        repeated = sorted({head for head in self.heads if self.heads.count(head) > 1})
+        counts = Counter(self.heads)
+        repeated = sorted(head for head, count in counts.items() if count > 1)
         if repeated:
             raise InputError(
                 "heads", f"{repeated[0]} is named twice in one set", "each head of a set once"
@@ -197,7 +211,12 @@ def _expand(
         if head.tower == "lm":
             return grid.check(head, argument)
         if vision is None:
-            raise InputError(argument, f"{head} is a vision head", "a language-model head here")
+            raise InputError(
+                argument,
+                f"{head} is a vision head",
+                "a language-model head here",
+                "Use headpatch sweep --tower vision, with --sets for chosen heads.",
+            )
         return vision.check(head, argument)
 
     if top := _TOP.fullmatch(part):

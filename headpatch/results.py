@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import yaml
 
 from headpatch import __version__
 from headpatch.errors import InputError, RunError
+from headpatch.pairs.manifest import NAME
 from headpatch.study import Study
 
 if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # names of types only: who reads results must not load a mode
     from headpatch.analyses.sweep import Sweep
     from headpatch.analyses.trace import Traced
     from headpatch.models.vlm import VLM
+    from headpatch.pairs.generate import Drawn
 
 _STAGE = ".headpatch-"
 _PACKAGES = ("torch", "transformers", "numpy", "scipy")
@@ -74,10 +76,16 @@ def _nearest(out: Path) -> Path:
 
 
 @contextmanager
-def staged(out: Path) -> Iterator[Path]:
+def staged(out: Path, may: Collection[str] = ()) -> Iterator[Path]:
     """Give a folder to write in; its files move to `out` together once all are written.
 
     A run that fails or is killed leaves `out` as it was.
+
+    Parameters
+    ----------
+    may
+        Files that only some runs of the same verb write: what an earlier run left of them, and this
+        one does not write, is deleted, so that nobody takes it for a result of this one.
     """
     try:  # beside the place where the files will lie: a rename cannot cross file systems
         stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=_nearest(out)))
@@ -89,8 +97,13 @@ def staged(out: Path) -> Iterator[Path]:
         for file in stage.iterdir():
             if (out / file.name).is_dir():
                 raise RunError(f"--out: {out / file.name} is a folder; move it or change --out")
+        written = set()
         for file in sorted(stage.iterdir()):
             os.replace(file, out / file.name)
+            written.add(file.name)
+        for name in set(may) - written:
+            if (out / name).is_file():
+                (out / name).unlink()
     except OSError as error:
         raise RunError(f"--out: {out} cannot be written ({error})") from error
     finally:
@@ -191,6 +204,20 @@ def write_trace(folder: Path, session: "Session", traced: "Traced") -> None:
     write_run(folder, session, traced.noise_floor)
 
 
+def effects_by(folder: Path) -> str | None:
+    """Return which verb wrote the ``effects.csv`` in a folder; None if there is none, or another's.
+
+    Both `ablate` and `sweep` write one, with columns of their own.
+    """
+    try:
+        with (folder / "effects.csv").open(encoding="utf-8", newline="") as stream:
+            columns = next(csv.reader(stream), [])
+    except (OSError, ValueError, csv.Error):
+        return None
+    marks = {"control_n": "ablate", "attention_rank": "sweep"}
+    return next((verb for mark, verb in marks.items() if mark in columns), None)
+
+
 def write_columns(path: Path, columns: Mapping[str, Sequence[Any]], more: bool = False) -> None:
     """Write a table as CSV; numbers with seven significant digits, which is what float32 holds.
 
@@ -230,6 +257,21 @@ def read_tensors(path: Path) -> dict[str, Any]:
 def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
     """Write plain tensors, numbers and texts, for `read_tensors`."""
     torch.save(dict(content), path)
+
+
+def write_manifest(
+    folder: Path, planned: "Sequence[Drawn]", extension: str
+) -> list[dict[str, str]]:
+    """Write the table of drawn pairs, and return its rows.
+
+    Parameters
+    ----------
+    extension
+        Of the pictures: png, jpg.
+    """
+    rows = [pair.row(extension) for pair in planned]
+    write_columns(folder / NAME, {column: [row[column] for row in rows] for column in rows[0]})
+    return rows
 
 
 def write_draw(path: Path, study: Study) -> None:

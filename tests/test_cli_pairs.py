@@ -159,7 +159,7 @@ def test_a_run_over_pairs_is_replayed_from_its_file(place: Path, tmp_path: Path)
     assert len(table(tmp_path / "a/gate.csv")) == 3
 
 
-def test_ablate_over_pairs(place: Path, tmp_path: Path) -> None:
+def test_ablate_over_pairs(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     head = HEADS["looker"]
     words = [*flags("ablate", place, tmp_path), "--heads", str(head.head), "--controls", 1]
     said = done(*words, "--json").json
@@ -178,6 +178,7 @@ def test_ablate_over_pairs(place: Path, tmp_path: Path) -> None:
     assert {"effects_mean.csv", "gate.csv", "head_effects.png", "run.yaml"} <= {
         file.name for file in tmp_path.iterdir()
     }
+    monkeypatch.setattr(draw, "draw_mean_effects", lambda *_, **__: None)
     text = done(*flags("ablate", place, tmp_path), "--heads", "top:2", "--controls", 0).out
     assert "picked by their attention on the same pairs" in text
 
@@ -259,7 +260,10 @@ def test_the_bundled_model_on_drawn_pairs(tmp_path: Path) -> None:
     assert len(table(tmp_path / "out/effects_mean.csv")) == 4
 
 
-def test_a_forced_run_is_marked(place: Path, tmp_path: Path) -> None:
+def test_a_forced_run_is_marked(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draw, "draw_ranked_pairs", lambda *_, **__: None)
     said = done(*flags("rank", place, tmp_path), "--force")
     assert "INVALID STUDY" in said.out
     assert {row["pairs"] for row in table(tmp_path / "heads.csv")} == {"4"}

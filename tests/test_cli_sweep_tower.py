@@ -248,3 +248,23 @@ def test_offloaded_weights_are_refused_before_anything_runs(
     assert line == "--approx: its weights are away; expected a model with gradients. Leave " \
         "--approx out."  # fmt: skip
     assert not (tmp_path / "out").exists()
+
+
+def test_what_an_earlier_run_left_in_the_folder(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Estimates of another sweep go; another verb's table goes too, and that is said."""
+    words = [*flags(place, tmp_path), *ONE_WAY]
+    assert "replaced" not in ran(*words, "--approx").err
+    assert (tmp_path / "approx.pt").exists()
+    assert "replaced" not in ran(*words).err
+    assert sorted(file.name for file in tmp_path.iterdir()) == FILES
+    monkeypatch.setattr("headpatch.report.draw.draw_ablation", lambda *_: None)
+    ablated = ["ablate", *words[1:], "--heads", "0.0", "--controls", 0]
+    line = (
+        f"headpatch: {tmp_path / 'effects.csv'} of an earlier {{}} is replaced; another --out "
+        "keeps both"
+    )
+    assert ran(*ablated).err.splitlines() == [line.format("sweep")]
+    assert ran(*ablated).err == ""
+    assert ran(*words).err.splitlines()[-1] == line.format("ablate")

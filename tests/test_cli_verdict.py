@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from headpatch.analyses.finished import Finished
+from headpatch.report import draw
 from headpatch.results import read_table, read_tensors
 from tests.command import Said, contents, headpatch, refused
 from tests.planted import QUESTION, planted_dataset, save_planted
@@ -51,15 +52,31 @@ def words(place: Path, out: Path, *more: object) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def run(place: Path, out: Path, *more: object) -> Said:
-    said = headpatch(*words(place, out, *more))
+def run(place: Path, out: Path, *more: object, draws: bool = False) -> Said:
+    """Run a verdict that must succeed; its figures are left blank unless it `draws`."""
+
+    def blank(folder: Path, *_: object, **__: object) -> None:
+        for name in ("verdict.png", "faithfulness.png"):
+            (folder / name).touch()
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not draws:
+            patch.setattr(draw, "draw_verdict", blank)
+        said = headpatch(*words(place, out, *more))
     assert said.code == 0, said.err
     return said
 
 
-def test_it_prints_the_verdicts_and_writes_every_file(place: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    said = run(place, out)
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Said:
+    """What is printed of an uninterrupted run into ``whole``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
+        return run(place, place / "whole", draws=True)
+
+
+def test_it_prints_the_verdicts_and_writes_every_file(place: Path, whole: Said) -> None:
+    out, said = place / "whole", whole
     text = " ".join(said.out.split())
     assert {path.name for path in out.iterdir()} == FILES
     for part in (
@@ -97,9 +114,9 @@ def test_json_is_one_object(place: Path, tmp_path: Path) -> None:
 
 
 def test_a_killed_run_goes_on_and_gives_the_same_result(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, whole: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(place, tmp_path / "whole")
+    assert whole.code == 0
     out, save = tmp_path / "out", Finished.save
 
     def save_five(self: Finished, name: str, content: object) -> None:
@@ -118,7 +135,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_result(
     said = run(place, out, "--resume")
     assert "5 finished pairs were found; going on" in said.err
     for name in ("verdicts.csv", "faithfulness.csv", "nulls.csv", "partners.csv"):
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (out / name).read_bytes() == (place / "whole" / name).read_bytes()
     assert {path.name for path in out.iterdir()} == FILES
 
 
@@ -130,12 +147,12 @@ def test_no_resume_starts_over(place: Path, tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == FILES
 
 
-def test_a_run_file_runs_it_again(place: Path, tmp_path: Path) -> None:
-    run(place, tmp_path / "first")
-    said = headpatch("verdict", "--config", tmp_path / "first" / "run.yaml",
+def test_a_run_file_runs_it_again(place: Path, whole: Said, tmp_path: Path) -> None:
+    assert whole.code == 0
+    said = headpatch("verdict", "--config", place / "whole" / "run.yaml",
                      "--out", tmp_path / "again")  # fmt: skip
     assert said.code == 0, said.err
-    tables = [read_table(tmp_path / name / "verdicts.csv") for name in ("first", "again")]
+    tables = [read_table(out / "verdicts.csv") for out in (place / "whole", tmp_path / "again")]
     pd.testing.assert_frame_equal(*tables)
 
 
@@ -161,7 +178,13 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_too_few_drawn_pairs_are_refused_before_the_model_loads(tmp_path: Path) -> None:
+def test_too_few_drawn_pairs_are_refused_before_any_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw_one(*_: object) -> None:
+        raise AssertionError("a pair was drawn")
+
+    monkeypatch.setattr("headpatch.pairs.generate.write_pictures", draw_one)
     line = refused("verdict", "--n", 10, "--out", tmp_path / "out", "--model", "/nowhere")
     assert line.startswith("--n: 10 pairs, of which 5 would judge heads")
 

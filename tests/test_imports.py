@@ -27,7 +27,10 @@ print(json.dumps({"code": code or 0, "roots": roots}), file=sys.stderr)
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([verb, "--help"] for verb in ("rank", "ablate", "check", "cut", "pairs", "sweep"))],
+    [
+        ["--help"],
+        *([verb, "--help"] for verb in ("rank", "ablate", "check", "cut", "pairs", "sweep")),
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     """A fresh interpreter prints the help page and never loads a heavy package."""

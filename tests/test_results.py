@@ -57,6 +57,26 @@ def test_a_failure_leaves_nothing(tmp_path: Path, out: str, error: type[BaseExce
     assert (tmp_path / "here/a").read_text() == "old"
 
 
+def test_what_an_earlier_run_of_the_verb_left_goes_with_success_only(tmp_path: Path) -> None:
+    for name in ("a", "maybe", "also", "kept"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "folder").mkdir()
+
+    def run(fails: bool) -> None:
+        with staged(tmp_path, ("maybe", "also", "never", "folder")) as stage:
+            (stage / "a").write_text("new")
+            (stage / "also").write_text("new")
+            if fails:
+                raise KeyError
+
+    with pytest.raises(KeyError):
+        run(True)
+    assert (tmp_path / "maybe").read_text() == "old"
+    run(False)
+    assert names(tmp_path) == {"a", "also", "kept", "folder"}
+    assert (tmp_path / "also").read_text() == "new"
+
+
 def write_one(out: Path) -> None:
     with staged(out) as stage:
         (stage / "a").write_text("new")

@@ -20,8 +20,9 @@ from torch import Tensor
 from headpatch.analyses.session import Session
 from headpatch.engine.forward import Keep
 from headpatch.engine.generate import decode
-from headpatch.engine.knockout import Knockout, Shift, disagreement, knock_out, resume
+from headpatch.engine.knockout import Knockout, disagreement, knock_out, resume
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, OnProgress, run_pair
+from headpatch.engine.resumed import Shift
 from headpatch.engine.sweep import TOLERANCE
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet, Selection

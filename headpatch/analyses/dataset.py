@@ -88,6 +88,16 @@ def sessions(
     InputError
         If a pair cannot be read or asked, or none passes (after `on_gate` was called with each).
         With the study's `force`, those that do not pass are opened too.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     entries = hp.draw_pairs(2, folder, size=168).entries
+    ...     for one in hp.sessions(hp.Study(), vlm, entries):
+    ...         print(one.pair.name, one.base.ld_with > 0 > one.base.ld_without)
+    0001 True
+    0002 True
     """
     checked: dict[tuple[int, int], Check] = {}
     failed: list[Gated] = []

@@ -31,6 +31,16 @@ def mean_z(
         How many pairs; None takes the study's ``ablate.reference``.
     towers
         Whose z is averaged; with ``reference: 0`` the session must keep it.
+
+    Returns
+    -------
+    By tower, for each layer a tensor ``[positions, heads, head_dim]``.
+
+    Examples
+    --------
+    >>> means = hp.mean_z(session, reference=1)
+    >>> len(means["lm"]), tuple(means["lm"][0].shape)  # layers; positions, heads, head_dim
+    (32, (160, 32, 8))
     """
     count = session.study.ablate.reference if reference is None else reference
     if count == 0:

@@ -42,6 +42,8 @@ class Session:
         Whether LD_with > 0 > LD_without; only a forced study may be invalid.
     fast
         How the widening pass did against the plain path, if heads are to be changed.
+    positions
+        Where heads can be changed: what was kept of the runs hangs on it. None: nowhere.
     """
 
     study: Study
@@ -50,6 +52,7 @@ class Session:
     base: Baseline
     valid: bool
     fast: Check | None = None
+    positions: Positions | None = None
 
     @property
     def prompt(self) -> Prompt:
@@ -82,21 +85,39 @@ class Session:
 
 
 def open_session(
-    study: Study, vlm: VLM | None = None, positions: Positions | None = None
+    study: Study,
+    vlm: VLM | None = None,
+    positions: Positions | None = None,
+    pair: Pair | None = None,
 ) -> Session:
     """Load the model (unless given), read the pair and run both pictures.
 
     Parameters
     ----------
+    vlm
+        Of `headpatch.load`; None loads the study's.
     positions
         Where heads are to be changed; None if none are.
+    pair
+        Of `headpatch.make_pair`, instead of the study's pictures, question and region.
 
     Raises
     ------
     InputError
         If the study's input is bad, or its two answers do not differ (see `Study.force`).
+
+    Examples
+    --------
+    >>> opened = hp.open_session(hp.Study(), vlm, positions="answer")
+    >>> opened.base.ld_with > 0 > opened.base.ld_without  # logits
+    True
+    >>> opened.prompt.spans.length, len(opened.prompt.patches.boxes)  # tokens, patches
+    (160, 144)
     """
-    pair = study.pair()  # bad pictures are refused before the model loads
+    if pair is None:
+        pair = study.pair()  # bad pictures are refused before the model loads
+    else:
+        study = study.override({"question": pair.question, "region": pair.region.name})
     vlm = vlm or model_of(study)
     session = run_both(study, vlm, pair, positions)
     if not session.valid and not study.force:
@@ -108,9 +129,25 @@ def open_session(
             f"LD_with > 0 > LD_without ({yes} with the object, {no} without it)",
             "Change the question or the pictures, or use --force to run it marked as invalid.",
         )
-    if positions is None:
+    return _checked(session)
+
+
+def reopen(session: Session, positions: Positions | None = None) -> Session:
+    """Run both pictures again, so that heads can be changed at other positions.
+
+    Parameters
+    ----------
+    positions
+        As in `open_session`.
+    """
+    return _checked(run_both(session.study, session.vlm, session.pair, positions))
+
+
+def _checked(session: Session) -> Session:
+    """Compare the widening pass with the plain path, where heads are to be changed."""
+    if session.positions is None:
         return session
-    return replace(session, fast=check(vlm, session.base, positions))
+    return replace(session, fast=check(session.vlm, session.base, session.positions))
 
 
 def model_of(study: Study) -> VLM:
@@ -136,7 +173,8 @@ def run_both(study: Study, vlm: VLM, pair: Pair, positions: Positions | None = N
         suffix = suffix_start(prompt.spans, positions)
         keep = Keep(lm_rows=True, z=("lm",), suffix=suffix)
     base = run_pair(vlm, prompt, keep, exact=positions is not None)
-    return Session(study, vlm, pair, base, base.ld_with > 0 > base.ld_without)
+    valid = base.ld_with > 0 > base.ld_without
+    return Session(study, vlm, pair, base, valid, positions=positions)
 
 
 def intervene(

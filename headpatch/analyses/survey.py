@@ -56,7 +56,7 @@ class Survey:
         """The pairs' question as a title says it."""
         asked, pairs = {entry.question for entry in self.entries}, len(self.entries)
         own = asked.pop() if len(asked) == 1 else f"each pair's own, {len(asked):,} questions"
-        return f"{own} (mean over {pairs:,} pairs)"
+        return f"{own} ({pairs:,} pairs)"
 
     @property
     def region_name(self) -> str:

@@ -3,7 +3,21 @@
 One file a verb. Nothing heavy is imported before a verb runs, so ``--help`` comes up at once.
 """
 
-from headpatch.cli import ablate, check, claims, combine, cut, pairs, path, rank, report, rollout, sweep, trace, verdict  # noqa: F401  they add their verbs to the app
+from headpatch.cli import (  # noqa: F401  they add their verbs to the app
+    ablate,
+    check,
+    claims,
+    combine,
+    cut,
+    pairs,
+    path,
+    rank,
+    report,
+    rollout,
+    sweep,
+    trace,
+    verdict,
+)
 from headpatch.cli.app import app, main
 
 __all__ = ["app", "main"]

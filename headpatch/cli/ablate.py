@@ -33,7 +33,7 @@ from headpatch.cli.options import (
     study_from,
     whole,
 )
-from headpatch.cli.show import output_folder, print_files, print_json, progress, show
+from headpatch.cli.show import output_folder, print_files, print_json, progress, say_replaced, show
 from headpatch.heads import Selection
 
 
@@ -156,6 +156,7 @@ def ablate(
         pair = session.pair
         draw.draw_ablation(stage, pair.question, pair.region.name, session.valid)
         names = sorted(file.name for file in stage.iterdir())
+        say_replaced(folder, "ablate")
     if as_json:
         print_json(
             session,

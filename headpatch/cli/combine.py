@@ -60,6 +60,8 @@ By = Annotated[
     ),
 ]
 
+_REPAIR = ("selfrepair.csv", "selfrepair_parts.csv")  # not every model's LD can be taken apart
+
 
 @app.command()
 def combine(
@@ -192,7 +194,7 @@ def combine(
             repaired = selfrepair.judge(study, [found])
     except RunError as error:
         _without_repair(error)
-    with results.staged(folder) as stage, progress("Drawing", as_json):
+    with results.staged(folder, _REPAIR) as stage, progress("Drawing", as_json):
         results.write_combinations(stage, session, combined, repaired)
         pair = session.pair
         draw.draw_combinations(stage, pair.question, pair.region.name, session.valid)
@@ -243,7 +245,7 @@ def _many(study: Study, folder: Path, as_json: bool) -> None:
     except RunError as error:
         _without_repair(error)
     tables = results.combination_columns(combined, repaired)
-    with results.staged(folder) as stage, progress("Drawing", as_json):
+    with results.staged(folder, _REPAIR) as stage, progress("Drawing", as_json):
         results.write_pairs(stage, study, vlm, survey, tables, combined.noise_floor)
         draw.draw_combinations(stage, **survey.words)
         names = sorted(file.name for file in stage.iterdir())

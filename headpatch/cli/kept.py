@@ -1,14 +1,21 @@
-"""What a long verb says when it ends early: its finished rows are kept."""
+"""What a long verb says when it ends early: what is finished is kept."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from headpatch.errors import HeadpatchError
 
-if TYPE_CHECKING:
-    from headpatch.journal import Journal
+
+@runtime_checkable
+class Counted(Protocol):
+    """Something on disk that grows while a run goes on."""
+
+    @property
+    def count(self) -> int:
+        """How much is finished."""
 
 
 class _Interrupted(HeadpatchError):
@@ -16,22 +23,30 @@ class _Interrupted(HeadpatchError):
 
 
 @contextmanager
-def kept(journal: "Journal") -> Iterator[None]:
-    """Say, if the run ends early, that what is finished is kept."""
+def kept(finished: Counted, what: str, place: Path) -> Iterator[None]:
+    """Say, if the run ends early, that what is finished is kept.
+
+    Parameters
+    ----------
+    what
+        What is counted: rows, pairs.
+    place
+        Where it lies.
+    """
+
+    def words() -> str:
+        return (
+            f"{finished.count:,} finished {what} are kept in {place}: the same command with "
+            "--resume goes on from there"
+        )
+
     try:
         yield
     except KeyboardInterrupt:
-        if journal.count == 0:
+        if not finished.count:
             raise
-        raise _Interrupted(f"interrupted; {_words(journal)}") from None
+        raise _Interrupted(f"interrupted; {words()}") from None
     except Exception:
-        if journal.count:
-            print(f"headpatch: {_words(journal)}", file=sys.stderr)
+        if finished.count:
+            print(f"headpatch: {words()}", file=sys.stderr)
         raise
-
-
-def _words(journal: "Journal") -> str:
-    return (
-        f"{journal.count:,} finished rows are kept in {journal.path}: the same command with "
-        "--resume goes on from there"
-    )

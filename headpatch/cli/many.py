@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from headpatch.cli.kept import kept
-from headpatch.cli.show import print_object, progress, show
+from headpatch.cli.show import print_object, progress, say_replaced, show
 from headpatch.heads import Selection
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.study import Study
@@ -76,6 +76,7 @@ def ablate(study: Study, folder: Path, as_json: bool) -> None:
         results.write_pairs(stage, study, vlm, survey, tables, found.noise_floor)
         draw.draw_mean_effects(stage, "head_effects.png", study.pairs.level, **survey.words)
         names = sorted(file.name for file in stage.iterdir())
+        say_replaced(folder, "ablate")
     if as_json:
         means = json.loads(found.means.to_json(orient="records"))
         print_pairs(vlm, survey, folder, names, noise_floor=found.noise_floor, effects_mean=means)
@@ -109,7 +110,8 @@ def sweep(
         if session.pair.name == survey.entries[0].name:
             _announce(session, job, len(survey.entries), finished)
 
-    with kept(journal), results.staged(folder) as stage:
+    estimates = ("approx.pt", "approx.png")  # of one pair
+    with kept(journal, "rows", journal.path), results.staged(folder, estimates) as stage:
 
         def write(found: Sweep) -> None:
             path = stage / "effects.csv"
@@ -124,6 +126,7 @@ def sweep(
             draw.draw_sweep(stage)
             draw.draw_mean_effects(stage, "mean_effects.png", study.pairs.level, **survey.words)
         names = sorted(file.name for file in stage.iterdir())
+        say_replaced(folder, "sweep")
     journal.remove()
     best = found.top(study.sweep.top)
     if as_json:

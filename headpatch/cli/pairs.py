@@ -102,10 +102,7 @@ def pairs(
 
     results.check_folder(folder)
     with results.staged(folder) as stage, progress("Drawing", as_json) as advance:
-        rows = [pair.row(options.format) for pair in planned]
-        results.write_columns(
-            stage / NAME, {column: [row[column] for row in rows] for column in rows[0]}
-        )
+        rows = results.write_manifest(stage, planned, options.format)
         results.write_draw(stage / _DRAW, study)
         _refuse_another(folder, stage)
         generate.write_pictures(stage, planned, options.size, options.format, advance)

@@ -88,7 +88,8 @@ def rank(
     with progress("Running both pictures", as_json):
         session = open_session(study)
     ranking = analysis.rank(session)
-    with results.staged(folder) as stage, progress("Drawing", as_json):
+    optional = ("attention_overlays.png", "vision_encoder_layers.png")
+    with results.staged(folder, optional) as stage, progress("Drawing", as_json):
         results.write_ranking(stage, session, ranking)
         draw.draw_ranking(stage, study.rank.overlays)
         names = sorted(file.name for file in stage.iterdir())

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,19 @@ def progress(what: str, quiet: bool) -> "Iterator[OnProgress | None]":
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def say_replaced(folder: Path, verb: str) -> None:
+    """Say on stderr, as files are moved to `folder`, that another verb's effects.csv goes."""
+    from headpatch.results import effects_by
+
+    other = effects_by(folder)
+    if other not in (None, verb):
+        print(
+            f"headpatch: {folder / 'effects.csv'} of an earlier {other} is replaced; another --out "
+            "keeps both",
+            file=sys.stderr,
+        )
 
 
 def print_json(session: "Session", folder: Path, names: list[str], **more: Any) -> None:

@@ -36,7 +36,7 @@ from headpatch.cli.options import (
     whole,
 )
 from headpatch.cli.price import announce
-from headpatch.cli.show import output_folder, print_files, print_json, progress, show
+from headpatch.cli.show import output_folder, print_files, print_json, progress, say_replaced, show
 from headpatch.errors import InputError
 from headpatch.study import Study
 
@@ -215,17 +215,18 @@ def sweep(
         with progress("Averaging reference pairs", as_json) as advance:
             means = mean_z(session, advance, options.reference, (job.tower,))
     with (
-        kept(journal),
+        kept(journal, "rows", journal.path),
         journal.writing(session.pair.name) as add,
         progress("Changing heads", as_json) as advance,
     ):
         swept = analysis.run(session, job, means, advance, add, finished)
-        with results.staged(folder) as stage:
+        with results.staged(folder, ("approx.pt", "approx.png")) as stage:
             results.write_sweep(stage, session, swept)
             draw.draw_sweep(stage)
             if swept.approx is not None:
                 draw.draw_approx(stage)
             names = sorted(file.name for file in stage.iterdir())
+            say_replaced(folder, "sweep")
     journal.remove()
     best, layered = swept.top(options.top), swept.top(options.top, layers=True)
     agreed = {way: one.figures() for way, one in swept.agreed.items()}

@@ -6,13 +6,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from headpatch.cli import many
 from headpatch.cli.app import app
+from headpatch.cli.kept import kept
 from headpatch.cli.options import (
     Config,
     Context,
@@ -32,19 +33,12 @@ from headpatch.cli.options import (
     whole,
 )
 from headpatch.cli.show import output_folder, progress, show
-from headpatch.errors import HeadpatchError, InputError
+from headpatch.errors import InputError
 from headpatch.pairs import generate
-from headpatch.pairs.manifest import NAME, Entry, Manifest
+from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.study import Study
 
-if TYPE_CHECKING:
-    from headpatch.analyses.finished import Finished
-
 _PAIRS = ".verdict-pairs"
-
-
-class _Interrupted(HeadpatchError):
-    exit_code = 130
 
 
 @app.command()
@@ -174,8 +168,6 @@ def _run(
     from headpatch.analyses.nulls import failed, table
     from headpatch.report import dataset_tables, draw, tables, verdict_tables
 
-    argument = "--n" if study.pairs.manifest is None else "--pairs"
-    need_pairs(study, len(entries), argument)
     finished = Finished(folder / _PAIRS)
     finished.open(resume, "verdict")
     before = finished.count
@@ -183,7 +175,7 @@ def _run(
     need_pairs(study, len(survey.entries), "--pairs")
     if before:
         print(f"headpatch: {before:,} finished pairs were found; going on", file=sys.stderr)
-    with _kept(finished), progress("Changing heads", as_json) as advance:
+    with kept(finished, "pairs", finished.folder), progress("Changing heads", as_json) as advance:
         found = analysis.run(study, vlm, survey, finished, advance)
     nulls = table(found.nulls)
     written = {
@@ -195,7 +187,7 @@ def _run(
     if found.vision is not None:
         written["vision.csv"] = found.vision
     wrong = failed(found.nulls)
-    with results.staged(folder) as stage, progress("Drawing", as_json):
+    with results.staged(folder, ("vision.csv",)) as stage, progress("Drawing", as_json):
         results.write_pairs(stage, study, vlm, survey, written, found.noise_floor)
         results.write_tensors(stage / "verdict.pt", found.saved)
         draw.draw_verdict(stage, study.verdict.delta, study.pairs.level, wrong, **survey.words)
@@ -236,34 +228,21 @@ def _run(
 @contextmanager
 def _entries(study: Study, as_json: bool) -> Iterator[tuple[Entry, ...]]:
     """Give the dataset's pairs, or draw them into a folder that lasts as long as the block."""
+    from headpatch.analyses.halves import need_pairs
+
     if study.pairs.manifest is not None:
-        yield many.dataset(study)
+        entries = many.dataset(study)
+        need_pairs(study, len(entries), "--pairs")
+        yield entries
         return
     options = study.draw
     planned = generate.plan(options.n, study.seed, options.regions, options.wording)
+    need_pairs(study, options.n, "--n")
     from headpatch import results
 
     with TemporaryDirectory(prefix="headpatch-pairs-") as place:
         folder = Path(place)
-        rows = [pair.row(options.format) for pair in planned]
-        results.write_columns(folder / NAME, {key: [row[key] for row in rows] for key in rows[0]})
+        results.write_manifest(folder, planned, options.format)
         with progress("Drawing pairs", as_json) as advance:
             generate.write_pictures(folder, planned, options.size, options.format, advance)
         yield Manifest.read(folder).entries
-
-
-@contextmanager
-def _kept(finished: "Finished") -> Iterator[None]:
-    """Say, if the run ends early, that finished pairs are kept."""
-    words = "finished pairs are kept in {}: the same command with --resume goes on from there"
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not finished.count:
-            raise
-        said = f"{finished.count:,} {words.format(finished.folder)}"
-        raise _Interrupted(f"interrupted; {said}") from None
-    except Exception:
-        if finished.count:
-            print(f"headpatch: {finished.count:,} {words.format(finished.folder)}", file=sys.stderr)
-        raise

@@ -39,8 +39,11 @@ _SHARE = 0.5  # of the free device memory that a chunk may take
 
 
 def suffix_start(spans: Spans, positions: Positions) -> int:
-    """Return the first position from which a pass must be widened for `positions`."""
-    if positions in ("answer", "question"):
+    """Return the first position from which a pass must be widened for `positions`.
+
+    What is read in both directions is carried whole: a change at its end reaches its beginning.
+    """
+    if positions in ("answer", "question") and not spans.both_ways:
         return int(spans.positions(positions)[0])
     return 0
 

@@ -69,9 +69,16 @@ def correlation(
 
     The interval is a jackknife over pairs (Tukey 1958) of Fisher's z = artanh(rho): heads are not
     independent draws, pairs are. A bootstrap would repeat pairs, which adds noise to the means and
-    pulls its rhos towards 0; its intervals covered 67% to 92% where the jackknife's covered 96%.
-    Neither undoes what noise does to rho itself: where most effects are smaller than their errors,
-    rho lies nearer 0 than it would over endless pairs.
+    pulls its rhos towards 0: where effects stand out from their errors, its intervals covered the
+    rho of endless pairs in 67% to 92% of simulated runs, the jackknife's in 96%.
+
+    Neither undoes what noise does to rho itself. It is pulled to 0, the interval goes with it, and
+    the rho of endless pairs is then covered in next to no case. Simulated with 1,024 heads, 100
+    pairs and a true rho of 0.75 (normal noise, the same for every head): mean effects of ten times
+    their errors gave a rho of 0.73, covered in 12% of runs; of three times, 0.62; as large as their
+    errors, 0.29; a third of them, 0.04; all three covered in none. So the interval says how
+    far *this many* pairs settle the rho of means over as many, and a rho near 0 says little unless
+    effects stand out from their errors.
 
     Parameters
     ----------

@@ -28,6 +28,8 @@ class Family:
     crossed
         Whether the image comes in by cross-attention: then the prompt's image token is a mark
         without content, and attention rows of the image are not available.
+    both_ways
+        Whether the whole prompt, the question too, is a prefix that is read in both directions.
     template
         The prompt of a family whose processors come without a chat template.
     suffix
@@ -51,6 +53,7 @@ class Family:
     lm_output: str = "o_proj"
     layout: str = "crop"
     crossed: bool = False
+    both_ways: bool = False
     template: str | None = None
     suffix: str = ""
     vision: tuple[str, ...] = ()
@@ -75,8 +78,9 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl": _QWEN,  # adds image features between its first layers
     "idefics3": Family(decoder=_INNER, layout="idefics"),
     "smolvlm": Family(decoder=_INNER, layout="idefics"),  # its processor: torchvision, num2words
-    # The whole prompt is a prefix read in both directions, the question too.
-    "paligemma": Family(template="<image>answer en {question}", suffix="\n", vision_rows=True),
+    "paligemma": Family(
+        both_ways=True, template="<image>answer en {question}", suffix="\n", vision_rows=True
+    ),
     "gemma3": Family(),  # image tokens are read in both directions among themselves
     "internvl": Family(layout="internvl"),  # its processor needs torchvision
     "mistral3": Family(),  # its processor needs torchvision; the layout comes with its tower

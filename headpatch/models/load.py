@@ -55,6 +55,14 @@ def load(
     InputError
         If the model is missing, incomplete or corrupted, has no processor, or is not a
         vision-language model of a known family.
+
+    Examples
+    --------
+    >>> vlm = hp.load("demo")
+    >>> vlm.lm.grid
+    Grid(layers=32, heads=32, tower='lm')
+    >>> vlm.dtype
+    torch.float32
     """
     placement = _placement(device, device_map, quantize)
     source, local = _source(name)

@@ -104,7 +104,8 @@ def encode(
     first, *others = encoded
     if not all(_same_shape(first, other) for other in others):
         raise _unlike("give different image tokens")
-    spans = find_spans(first["input_ids"][0], image_token_id(vlm), vlm.family.crossed)
+    family = vlm.family
+    spans = find_spans(first["input_ids"][0], image_token_id(vlm), family.crossed, family.both_ways)
     patches, *rest = (
         _locate(vlm, image, one, len(spans.image))
         for image, one in zip(images, encoded, strict=True)

@@ -24,11 +24,14 @@ class Spans:
         Positions of the image tokens.
     crossed
         Whether they are marks without content, the image coming in by cross-attention.
+    both_ways
+        Whether every token sees all others, later ones too.
     """
 
     length: int
     image: Int[Tensor, " image"]
     crossed: bool = False
+    both_ways: bool = False
 
     @property
     def answer(self) -> int:
@@ -59,9 +62,12 @@ class Spans:
 
 
 def find_spans(
-    input_ids: Int[Tensor, " tokens"], image_token_id: int, crossed: bool = False
+    input_ids: Int[Tensor, " tokens"],
+    image_token_id: int,
+    crossed: bool = False,
+    both_ways: bool = False,
 ) -> Spans:
-    """Find the spans of one prompt; `crossed` as in `Spans`.
+    """Find the spans of one prompt; `crossed` and `both_ways` as in `Spans`.
 
     Raises
     ------
@@ -75,4 +81,4 @@ def find_spans(
             "its prompt holds no image token",
             "a vision-language model and a prompt with its image token",
         )
-    return Spans(len(input_ids), image, crossed)
+    return Spans(len(input_ids), image, crossed, both_ways)

@@ -92,15 +92,40 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def make_pair(
-    with_image: Path, without_image: Path, question: str, region: Region, name: str | None = None
+    with_image: str | Path,
+    without_image: str | Path,
+    question: str,
+    region: Region | str,
+    name: str | None = None,
 ) -> Pair:
     """Read both pictures and check that they make a pair.
+
+    Parameters
+    ----------
+    with_image, without_image
+        Picture files: with the object, and without it.
+    question
+        Asked of both.
+    region
+        Where the object is: as `Region.parse` reads it, if a text.
+    name
+        What tables call the pair; None makes one of the files' names.
 
     Raises
     ------
     InputError
-        If a picture cannot be read, the two differ in shape, or are the same.
+        If a picture cannot be read, the two differ in shape, or are the same; or there is no such
+        region.
+
+    Examples
+    --------
+    >>> folder = "headpatch/pairs/images"
+    >>> pair = hp.make_pair(f"{folder}/1.jpg", f"{folder}/2.jpg", "Is it there?", "top-left")
+    >>> pair.name, pair.region.box  # left, top, right, bottom in fractions of the picture
+    ('1-2', (0.0, 0.0, 0.5, 0.5))
     """
+    region = Region.parse(region) if isinstance(region, str) else region
+    with_image, without_image = Path(with_image), Path(without_image)
     first, second = read_image(with_image, "--with"), read_image(without_image, "--without")
     if abs(first.width * second.height / (first.height * second.width) - 1) > _ASPECT_TOLERANCE:
         raise InputError(

@@ -17,7 +17,13 @@ _OUTER = {
 
 @dataclass(frozen=True)
 class Region:
-    """A box: `left` ≤ x < `right`, `top` ≤ y < `bottom`, as fractions from the top left corner."""
+    """A box: `left` ≤ x < `right`, `top` ≤ y < `bottom`, as fractions from the top left corner.
+
+    Examples
+    --------
+    >>> Region.parse("bottom-right").box
+    (0.5, 0.5, 1.0, 1.0)
+    """
 
     name: str
     left: float

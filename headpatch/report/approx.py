@@ -1,13 +1,12 @@
 """Attribution patching beside the exact effects it stands for: every head a point."""
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.report.canvas import drawing, frame, signed
+from headpatch.report.canvas import Target, drawing, frame, signed
 from headpatch.report.effects import DIRECTIONS, KINDS
 from headpatch.report.sweeps import digits, root, square, ways
 
@@ -24,7 +23,7 @@ _NOTE: Final = (
 
 def approx_scatter(
     results: Mapping[str, Any],
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     question: str = "",
     region: str = "",

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import uuid4
 
 import numpy as np
@@ -69,39 +69,67 @@ _STYLE: Final[dict[str, Any]] = {
 }
 
 
+class Sheet:
+    """A place for a figure that is kept instead of written.
+
+    Attributes
+    ----------
+    figure
+        There once something is drawn; it shows itself in a notebook.
+    """
+
+    figure: "matplotlib.figure.Figure"
+
+
+Target: TypeAlias = str | os.PathLike[str] | Sheet
+"""Where a figure goes: into a file, or onto a sheet."""
+
+
 @contextmanager
-def drawing(path: str | os.PathLike[str], height: float) -> Iterator["matplotlib.figure.Figure"]:
+def styled() -> Iterator[None]:
+    """Let matplotlib draw in the house's style, whatever the caller's own is."""
+    from matplotlib import font_manager, style
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    family = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in installed)]
+    with (
+        style.context(["default", {**_STYLE, "font.family": family}]),
+        warnings.catch_warnings(),
+    ):  # the boxes in the title show it; one warning a glyph is noise
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        yield
+
+
+@contextmanager
+def drawing(path: Target, height: float) -> Iterator["matplotlib.figure.Figure"]:
     """Give an empty figure, 7 inches wide, and write it to ``path`` when the block ends.
 
     ``height`` is that of the panels, in inches; :func:`frame` adds to it.
 
     The file appears whole or not at all: it is written beside its place under another name and
-    then renamed. If the block raises, nothing is written.
+    then renamed. If the block raises, nothing is written. A sheet gets the figure itself.
 
     Raises
     ------
     OSError
         If the folder does not exist or cannot be written.
     """
-    from matplotlib import font_manager, style
-    from matplotlib.figure import Figure
+    from headpatch.report.shown import Shown
 
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    family = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in installed)]
-    with style.context(["default", {**_STYLE, "font.family": family}]):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    with styled():
+        figure = Shown(figsize=(WIDTH, height), layout="constrained")
         yield figure
-        _save(figure, Path(path))
+        if isinstance(path, Sheet):
+            figure.draw_without_rendering()  # ticks take their style when they are made
+            path.figure = figure
+        else:
+            _save(figure, Path(path))
 
 
 def _save(figure: "matplotlib.figure.Figure", path: Path) -> None:
     temporary = path.with_name(f".{path.stem}.{uuid4().hex}{path.suffix}")
     try:
-        with (
-            warnings.catch_warnings()
-        ):  # the boxes in the title show it; one warning a glyph is noise
-            warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
-            figure.savefig(temporary, format=path.suffix.lstrip(".").lower() or "png")
+        figure.savefig(temporary, format=path.suffix.lstrip(".").lower() or "png")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

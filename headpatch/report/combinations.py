@@ -1,7 +1,6 @@
 """How heads act together: a map of interactions a way, and the tables for a terminal."""
 
 import math
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headpatch.report.canvas import BLUE, VERMILLION, drawing, frame, signed
+from headpatch.report.canvas import BLUE, VERMILLION, Target, drawing, frame, signed
 from headpatch.report.effects import DIRECTIONS, in_order
 from headpatch.report.tables import plain_table
 
@@ -29,7 +28,7 @@ _QUESTIONS: Final = {"noising": "necessary?", "denoising": "sufficient?"}
 
 def combination_maps(
     table: "pandas.DataFrame",
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     question: str = "",
     region: str = "",

@@ -1,12 +1,11 @@
 """A sheet of the first pairs of a dataset, to look at before they are used."""
 
-import os
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from headpatch.pairs.manifest import Entry
-from headpatch.report.canvas import ORANGE, drawing, frame
+from headpatch.report.canvas import ORANGE, Target, drawing, frame
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -18,7 +17,7 @@ SHOWN: Final = 12
 _COLUMNS: Final = 3
 
 
-def contact_sheet(entries: Sequence[Entry], path: str | os.PathLike[str]) -> None:
+def contact_sheet(entries: Sequence[Entry], path: Target) -> None:
     """Draw pairs side by side, *with* on the left, each under its name and question.
 
     The region is outlined in both pictures.

@@ -1,6 +1,5 @@
 """What cutting attention edges does to the answer: over depth, or head by head. The figure."""
 
-import os
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -11,6 +10,7 @@ from headpatch.report.canvas import (
     GREEN,
     ORANGE,
     VERMILLION,
+    Target,
     drawing,
     frame,
     layer_axis,
@@ -51,7 +51,7 @@ def arrow(edge: str) -> str:
 
 def cut_effects(
     cuts: "pandas.DataFrame",
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     question: str = "",
     region: str = "",

@@ -153,7 +153,7 @@ def top_effects(rows: Sequence[Mapping[str, Any]], level: float, floor: float) -
             "answer changed",
             *["attention rank"] * ranked,
             title=f"{direction} ({question}): largest mean effects of {here[0]['kind']}",
-            wrapped="heads" if max(len(row["heads"]) for row in here) > 30 else "",
+            wrapped="heads" if max(len(row["heads"]) for row in here) > 30 else None,
         )
         for row in here:
             rank = row["attention_rank"]

@@ -1,6 +1,5 @@
 """How far apart the two runs' spatial attention is, layer by layer."""
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from headpatch.report.canvas import (
     BLUE,
     GREEN,
     ORANGE,
+    Target,
     array,
     drawing,
     frame,
@@ -37,7 +37,7 @@ _LOOKS = {
 
 def divergence_analysis(
     spatial: Mapping[str, Any],
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     question: str = "",
     region: str = "",

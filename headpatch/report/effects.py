@@ -1,6 +1,5 @@
 """What interventions on named heads do to the answer, beside their controls."""
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +11,7 @@ from headpatch.report.canvas import (
     GREY,
     ORANGE,
     VERMILLION,
+    Target,
     drawing,
     frame,
     signed,
@@ -32,7 +32,7 @@ MOST_ROWS: Final = 40
 
 def head_effects(
     effects: "pandas.DataFrame",
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     question: str = "",
     region: str = "",

@@ -1,6 +1,5 @@
 """The heads whose attention to the region differs most between the two runs."""
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from headpatch.report.canvas import (
     GREEN,
     WITH,
     WITHOUT,
+    Target,
     array,
     drawing,
     frame,
@@ -32,7 +32,7 @@ _FAINT_NOTE = (
 
 def top_different_heads(
     per_head: Mapping[str, Any],
-    path: str | os.PathLike[str],
+    path: Target,
     top: int = 20,
     *,
     question: str = "",

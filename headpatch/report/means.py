@@ -1,12 +1,11 @@
 """Means over a dataset's pairs, each with its interval: effects of heads, and where they look."""
 
-import os
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.report.canvas import DIFFERENCE, GREY, ORANGE, drawing, frame
+from headpatch.report.canvas import DIFFERENCE, GREY, ORANGE, Target, drawing, frame
 from headpatch.report.effects import DIRECTIONS, KINDS, in_order, row_names
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ _COVER: Final = "Bar: {level:.0%} bootstrap interval over pairs."
 
 def mean_effects(
     means: "pandas.DataFrame",
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     level: float,
     question: str = "",
@@ -98,7 +97,7 @@ def mean_effects(
 
 def mean_attention(
     heads: "pandas.DataFrame",
-    path: str | os.PathLike[str],
+    path: Target,
     top: int,
     *,
     level: float,

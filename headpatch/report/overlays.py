@@ -1,6 +1,5 @@
 """Attention of chosen heads laid over the two images."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.measures.spatial import distribution, mass, region_mask
-from headpatch.report.canvas import WIDTH, array, drawing, frame, signed
+from headpatch.report.canvas import WIDTH, Target, array, drawing, frame, signed
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -25,7 +24,7 @@ def attention_overlays(
     attention_with: Mapping[str, Any],
     attention_without: Mapping[str, Any],
     heads: Sequence[tuple[int, int]],
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     question: str = "",
     region: str = "",
@@ -72,7 +71,7 @@ def attention_overlays(
             ]
             peak = max(float(np.nanmax(cells, initial=0.0)) for cells, _, _ in maps)
             for j, (image, attention) in enumerate(sides):
-                mesh = _draw_map(panels[i, j], image, attention, maps[j], peak or 1.0)
+                mesh = draw_map(panels[i, j], image, attention, maps[j], peak or 1.0)
                 title = _shares(rows[j][i], attention)
                 if i == 0:
                     title = f"{_run(('With', 'Without')[j], attention)}\n{title}"
@@ -109,19 +108,31 @@ def density(
     no box lies), and the edges ``[x + 1]``, ``[y + 1]`` in fractions of the image. Over the
     image, density times cell area sums to the share of the placed tokens.
     """
+    cells, x_edges, y_edges = densities(row[None], boxes)
+    return cells[0], x_edges, y_edges
+
+
+def densities(
+    rows: Float[np.ndarray, "heads tokens"], boxes: Float[np.ndarray, "tokens 4"]
+) -> tuple[
+    Float[np.ndarray, "heads y x"], Float[np.ndarray, "x_edges"], Float[np.ndarray, "y_edges"]
+]:
+    """Do what `density` does for many rows over the same boxes."""
     placed = np.isfinite(boxes).all(axis=1)
-    share = distribution(row)[placed]
+    share = distribution(rows)[:, placed]
     corners = np.round(
         boxes[placed].astype(np.float64), 6
     )  # float32 edges of neighbours may differ
     x_edges, y_edges = np.unique(corners[:, [0, 2]]), np.unique(corners[:, [1, 3]])
-    cells = np.full((max(len(y_edges) - 1, 0), max(len(x_edges) - 1, 0)), np.nan)
+    shape = (max(len(y_edges) - 1, 0), max(len(x_edges) - 1, 0))
+    cells, covered = np.zeros((len(share), *shape)), np.zeros(shape, dtype=bool)
     columns = np.searchsorted(x_edges, corners[:, [0, 2]])
     lines = np.searchsorted(y_edges, corners[:, [1, 3]])
     area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    for value, (x0, x1), (y0, y1) in zip(share / area, columns, lines, strict=True):
-        block = cells[y0:y1, x0:x1]
-        block[...] = np.where(np.isnan(block), 0.0, block) + value
+    for value, (x0, x1), (y0, y1) in zip((share / area).T, columns, lines, strict=True):
+        cells[:, y0:y1, x0:x1] += value[:, None, None]
+        covered[y0:y1, x0:x1] = True
+    cells[:, ~covered] = np.nan
     return cells, x_edges, y_edges
 
 
@@ -143,7 +154,7 @@ def _image_rows(
     return np.asarray(rows[layers, numbers][:, positions])
 
 
-def _draw_map(
+def draw_map(
     axes: "matplotlib.axes.Axes",
     image: "PIL.Image.Image",
     attention: Mapping[str, Any],
@@ -152,6 +163,7 @@ def _draw_map(
     ],
     peak: float,
 ) -> Any:
+    """Lay a map over a picture and outline the region; return what a colour bar needs."""
     from matplotlib import patheffects
     from matplotlib.patches import Rectangle
 

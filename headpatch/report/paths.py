@@ -1,35 +1,36 @@
 """Where the information about the object is over depth: one figure of both towers."""
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.report.canvas import BLUE, GREEN, ORANGE, VERMILLION, array, drawing, frame
+from headpatch.report.canvas import BLUE, GREEN, ORANGE, VERMILLION, Target, array, drawing, frame
 from headpatch.report.cuts import arrow
 
 if TYPE_CHECKING:
     import matplotlib.axes
 
 _GAP: Final = 2  # columns between the towers
-_TOKENS: Final = {
-    "all": ("all patches", "0.45", "-", "s"),
+TOKENS: Final = {
+    "all": ("all patches", "#737373", "-", "s"),
     "region": ("the region's tokens", VERMILLION, "-", "o"),
     "other": ("the other image tokens", ORANGE, "--", "^"),
     "words": ("the question's words", GREEN, "-.", "D"),
     "answer": ("the answer position", BLUE, "-", "v"),
 }
-_EDGES: Final = (
+"""Tokens: label, colour, line and marker."""
+EDGES: Final = (
     (VERMILLION, "-"),
     (ORANGE, "--"),
     (GREEN, "-."),
     (BLUE, ":"),
     ("#CC79A7", "-"),
     ("#56B4E9", "--"),
-    ("0.25", "-."),
+    ("#404040", "-."),
 )
+"""Edges, in their order: colour and line."""
 _DIRECTIONS: Final = {
     "noising": "Stream: noising\n(necessary?)",
     "denoising": "Stream: denoising\n(sufficient?)",
@@ -38,7 +39,7 @@ _DIRECTIONS: Final = {
 
 def path_over_depth(
     saved: Mapping[str, Any],
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     question: str = "",
     region: str = "",
@@ -111,7 +112,7 @@ def _depth(curves: Mapping[str, Any]) -> int:
 def _curves(
     axes: "matplotlib.axes.Axes", tower: Mapping[str, Any], direction: str, offset: int
 ) -> None:
-    for name, (label, colour, line, marker) in _TOKENS.items():
+    for name, (label, colour, line, marker) in TOKENS.items():
         if direction in tower.get(name, {}):
             values = array(tower[name], direction, 1)
             x = offset + np.arange(len(values))
@@ -125,7 +126,7 @@ def _edge_curves(axes: "matplotlib.axes.Axes", edges: Mapping[str, Any], start: 
     for index, (edge, there) in enumerate(edges.items()):
         if "noising" in there:
             values = array(there, "noising", 1)
-            colour, line = _EDGES[index % len(_EDGES)]
+            colour, line = EDGES[index % len(EDGES)]
             axes.plot(start + np.arange(len(values)), values, color=colour, linestyle=line,
                       label=arrow(edge), zorder=3)  # fmt: skip
     axes.legend(loc="upper left" if start else "best", fontsize=6.5)

@@ -1,6 +1,5 @@
 """How the language model's image attention spreads over the four quadrants."""
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from headpatch.report.canvas import (
     DIFFERENCE,
     WITH,
     WITHOUT,
+    Target,
     array,
     drawing,
     frame,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def spatial_distribution(
     spatial: Mapping[str, Any],
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     question: str = "",
     region: str = "",

@@ -138,7 +138,7 @@ def _top_of(
         *["attention rank"] * ranked,
         title=f"{direction} ({question}): largest effects of {first}"
         + ", whole layers" * (what == "layer"),
-        wrapped=what if max(len(row["heads"]) for row in rows) > 30 else "",
+        wrapped=what if max(len(row["heads"]) for row in rows) > 30 else None,
     )
     for row in rows:
         changed = row["answer_before"] != row["answer_after"]

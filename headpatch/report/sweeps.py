@@ -1,13 +1,12 @@
 """What every head, or every set of heads, does to the answer: a map or a distribution a way."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from headpatch.report.canvas import BLUE, VERMILLION, drawing, frame, signed
+from headpatch.report.canvas import BLUE, VERMILLION, Target, drawing, frame, signed
 from headpatch.report.effects import DIRECTIONS, KINDS
 from headpatch.report.map_labels import name_largest
 
@@ -29,7 +28,7 @@ _NOTE: Final = (
 
 def sweep_maps(
     results: Mapping[str, Any],
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     question: str = "",
     region: str = "",
@@ -122,7 +121,7 @@ def sweep_maps(
 
 def set_effects(
     results: Mapping[str, Any],
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     question: str = "",
     region: str = "",

@@ -254,7 +254,8 @@ class _Whole(Table):
         for column, cell in zip(self.columns, cells, strict=False):
             if column.no_wrap:
                 texts = (str(cell), str(column.header))
-                column.min_width = max(column.min_width or 0, *map(cell_len, texts))
+                lines = [line for text in texts for line in text.splitlines()]
+                column.min_width = max([column.min_width or 0, *map(cell_len, lines)])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         least = sum((column.min_width or 0) + sum(self.padding[1::2]) for column in self.columns)
@@ -262,7 +263,7 @@ class _Whole(Table):
         yield from super().__rich_console__(console, options.update(width=wide))
 
 
-def plain_table(*columns: str, title: str, wrapped: str = "") -> Table:
+def plain_table(*columns: str, title: str, wrapped: str | None = None) -> Table:
     """Return an empty table that keeps its figures whole; only column `wrapped` may wrap."""
     table = _Whole(
         title=escape(title),

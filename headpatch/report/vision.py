@@ -1,6 +1,5 @@
 """The vision encoder, layer by layer: how much its attention goes to the region."""
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from headpatch.report.canvas import (
     DIFFERENCE,
     WITH,
     WITHOUT,
+    Target,
     array,
     drawing,
     frame,
@@ -28,7 +28,7 @@ QUERIES = {"vision_cls": "Class-token query", "vision_patch": "Mean over patch q
 
 def vision_encoder_layers(
     spatial: Mapping[str, Any],
-    path: str | os.PathLike[str],
+    path: Target,
     *,
     question: str = "",
     region: str = "",

@@ -33,8 +33,6 @@ NAMES = list(BUILDERS)
 
 # Scopes that the widening pass must refuse; every other must be exact.
 REFUSED: dict[str, tuple[Positions, ...]] = {
-    "paligemma": ("answer", "question"),  # the whole prompt sees the answer position
-    "paligemma (2)": ("answer", "question"),
     "qwen3_vl": ("image", "all"),  # image features are added between layers (deepstack)
     "mllama": ("answer", "question", "all"),  # cross-attention; it has no scope `image`
 }
@@ -132,8 +130,9 @@ def _padded(prompt: Prompt, count: int) -> Prompt:
             inputs["cross_attention_mask"], (0, 0, 0, 0, count, 0)
         )
     spans = type(prompt.spans)(
-        prompt.spans.length + count, prompt.spans.image + count, prompt.spans.crossed
-    )
+        prompt.spans.length + count, prompt.spans.image + count, prompt.spans.crossed,
+        prompt.spans.both_ways,
+    )  # fmt: skip
     return Prompt(
         inputs, prompt.runs, spans, prompt.patches, prompt.image_positions + count, prompt.answers,
         prompt.text,

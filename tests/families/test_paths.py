@@ -10,7 +10,7 @@ from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import ZEdit
 from headpatch.engine.knockout import Knockout, disagreement
 from headpatch.engine.patching import patch, run_pair
-from headpatch.engine.sweep import widen
+from headpatch.engine.sweep import suffix_start, widen
 from headpatch.engine.vision import patch_vision
 from headpatch.errors import RunError
 from headpatch.heads import Head, HeadSet
@@ -72,9 +72,14 @@ def test_knockout_resumes_exactly_or_not_at_all(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["paligemma", "paligemma (2)"])
-def test_a_prompt_read_in_both_directions_widens_if_it_is_carried_whole(name: str) -> None:
+def test_a_prompt_read_in_both_directions_is_carried_whole(name: str) -> None:
+    """And one that is not is refused, by what the pass shows."""
     vlm = build(name)
-    base = run_pair(vlm, prompt_of(vlm), Keep(z=("lm",), suffix=0))
+    prompt = prompt_of(vlm)
+    assert suffix_start(prompt.spans, "answer") == suffix_start(prompt.spans, "question") == 0
+    base = run_pair(vlm, prompt, Keep(z=("lm",), suffix=0))
     for scope in ("answer", "question"):
         asked = interventions(list(vlm.lm.grid), scope)
         assert worst_effect(widen(vlm, base, asked), patch(vlm, base, asked)) <= 1e-4
+    late = run_pair(vlm, prompt, Keep(z=("lm",), suffix=prompt.spans.answer))
+    assert "causally" in late.trace.prefills[0].refused

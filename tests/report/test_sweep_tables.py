@@ -51,6 +51,14 @@ def test_a_control_that_holds_and_one_that_does_not() -> None:
     assert "up to 3.0e-06 logits, where it must be 0: DO NOT TRUST THIS RUN" in broken
 
 
+def test_the_place_is_as_wide_as_its_figures() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(top([row()], 1e-6, 8))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    (line,) = (line for line in printed.splitlines() if "v3.1" in line)
+    assert line.index("v3.1") <= len("  1  ")
+
+
 def test_the_estimate_stands_beside_the_effect() -> None:
     words = said(top([row(approx=-0.11)], 1e-6, 8))
     assert "heads effect approx zero answer" in words

@@ -218,9 +218,10 @@ def _ranked(results: Results) -> Iterator[Look]:
 
 def _swept(results: Results) -> Iterator[Look | Effect]:
     """Sweeps over every head, and the attention differences that they kept."""
-    parts = results.having("sweep.pt")
-    for part in parts:
-        saved = load(part, "sweep.pt", {"noise_floor": 0, "ld_with": 0, "ld_without": 0})
+    needed = {"noise_floor": 0, "ld_with": 0, "ld_without": 0}
+    loaded = [(part, load(part, "sweep.pt", needed)) for part in results.having("sweep.pt")]
+    swept = [(part, saved) for part, saved in loaded if saved.get("tower", "lm") == "lm"]
+    for part, saved in swept:
         with reading(part.folder / "sweep.pt"):
             maps = {way: np.asarray(one, np.float64) for way, one in saved["normalized"].items()}
             if not maps or next(iter(maps.values())).ndim != 2:
@@ -232,7 +233,7 @@ def _swept(results: Results) -> Iterator[Look | Effect]:
             floor = saved["noise_floor"] / gap if gap else nan()
             positions = str(saved["positions"])
             shown = where if positions == "answer" else f"{where}, z changed at: {positions}"
-            if len(parts) > 1 and part.name:
+            if len(swept) > 1 and part.name:
                 shown = f"{shown} ({part.name})"
             for way in sorted(maps, key=_order):
                 kind, _, direction = way.rpartition("_")

@@ -12,18 +12,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image
 
-from headpatch.measures.spatial import distribution
 from headpatch.report.html.section import numbers
+from headpatch.report.overlays import densities
 
 MOST = 2_400_000
 """Characters that all overlays may take; beyond, heads are kept by their importance."""
 _LONGEST_SIDE = 480
 """Pixels of a picture in the page."""
 
-Rows = Float[np.ndarray, "heads tokens"]
+Densities = tuple[
+    Float[np.ndarray, "heads y x"], Float[np.ndarray, "x_edges"], Float[np.ndarray, "y_edges"]
+]
 
 
 def packed(data: bytes) -> str:
@@ -62,7 +64,7 @@ def overlays(
         If the runs' rows do not belong together.
     """
     maps = [_densities(run) for run in runs]
-    if any(not _same(one, maps[0]) for one in maps[1:]):
+    if any(not _together(one, maps[0]) for one in maps[1:]):
         raise ValueError("the two runs' image tokens do not lie in the same places")
     cells = np.stack([one[0] for one in maps], axis=1)  # heads, runs, y, x
     peaks = np.nan_to_num(cells).max(axis=(1, 2, 3))
@@ -71,7 +73,8 @@ def overlays(
     kept = list(importance)
     while len(text := packed(bytes_[kept].tobytes())) > MOST:
         kept = kept[: int(len(kept) * 0.95 * MOST / len(text))]
-    _, x_edges, y_edges, covered = maps[0]
+    found, x_edges, y_edges = maps[0]
+    covered = np.isfinite(found[0])
     return {
         "heads": kept,
         "peaks": numbers(peaks[kept]),
@@ -81,34 +84,15 @@ def overlays(
     }, text
 
 
-def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
-    return all(
-        np.shape(a) == np.shape(b) and bool(np.array_equal(a, b))
-        for a, b in zip(one[1:], other[1:], strict=True)
+def _together(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether the boxes of two runs lie in the same places."""
+    edges = zip(one[1:], other[1:], strict=True)
+    return all(np.array_equal(a, b) for a, b in edges) and np.array_equal(
+        np.isfinite(one[0][0]), np.isfinite(other[0][0])
     )
 
 
-def _densities(
-    run: Mapping[str, Any],
-) -> tuple[
-    Float[np.ndarray, "heads y x"],
-    Float[np.ndarray, " x_edges"],
-    Float[np.ndarray, " y_edges"],
-    Bool[np.ndarray, "y x"],
-]:
-    """Spread each head's shares over the tokens' boxes, as `headpatch.report.overlays.density`."""
+def _densities(run: Mapping[str, Any]) -> Densities:
     rows = np.asarray(run["lm_rows"], dtype=np.float64)[..., np.asarray(run["image_positions"])]
     boxes = np.asarray(run["boxes"], dtype=np.float64)
-    placed = np.isfinite(boxes).all(axis=1)
-    share = distribution(rows.reshape(-1, rows.shape[-1]))[:, placed]
-    corners = np.round(boxes[placed], 6)  # float32 edges of neighbours may differ
-    x_edges, y_edges = np.unique(corners[:, [0, 2]]), np.unique(corners[:, [1, 3]])
-    shape = (max(len(y_edges) - 1, 0), max(len(x_edges) - 1, 0))
-    cells, covered = np.zeros((len(share), *shape)), np.zeros(shape, dtype=bool)
-    columns = np.searchsorted(x_edges, corners[:, [0, 2]])
-    lines = np.searchsorted(y_edges, corners[:, [1, 3]])
-    area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    for value, (x0, x1), (y0, y1) in zip((share / area).T, columns, lines, strict=True):
-        cells[:, y0:y1, x0:x1] += value[:, None, None]
-        covered[y0:y1, x0:x1] = True
-    return cells, x_edges, y_edges, covered
+    return densities(rows.reshape(-1, rows.shape[-1]), boxes)

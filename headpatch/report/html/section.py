@@ -25,6 +25,8 @@ SYMBOLS = {
     "x": "x-thin-open",
 }
 """Plotly's names of matplotlib's markers: a class looks the same in every figure."""
+DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
+"""Plotly's names of matplotlib's lines."""
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headpatch.report.canvas import BLUE, GREEN, ORANGE, VERMILLION, signed
+from headpatch.report.canvas import BLUE, VERMILLION, signed
 from headpatch.report.html.folder import Results
-from headpatch.report.html.section import Figure, Section, largest, layer_axis, lines, numbers
+from headpatch.report.html.section import (
+    DASHES,
+    SYMBOLS,
+    Figure,
+    Section,
+    largest,
+    layer_axis,
+    lines,
+    numbers,
+)
+from headpatch.report.paths import EDGES, TOKENS
 
 _GAP = 2  # columns between the towers
-_TOKENS = {
-    "all": ("all patches", "#737373", "square", "solid"),
-    "region": ("the region's tokens", VERMILLION, "circle", "solid"),
-    "other": ("the other image tokens", ORANGE, "triangle-up", "dash"),
-    "words": ("the question's words", GREEN, "diamond", "dashdot"),
-    "answer": ("the answer position", BLUE, "triangle-down", "solid"),
-}
-"""As in the figure ``path.png``."""
-_EDGES = ((VERMILLION, "circle", "solid"), (ORANGE, "triangle-up", "dash"),
-          (GREEN, "diamond", "dashdot"), (BLUE, "square", "dot"))  # fmt: skip
+_MARKS = ("o", "^", "D", "s", "v", "x", ".")  # of edges, in their order
 _ASKED = {"noising": "Noising: necessary?", "denoising": "Denoising: sufficient?"}
 _NEEDED = {
     "view": "text",
@@ -80,7 +81,7 @@ def _stream(table: pd.DataFrame, title: str) -> Figure:
     lm = table[table["tower"] == "lm"]
     layers = 0 if lm.empty else int(lm["layer"].max()) + 1
     traces: list[dict[str, Any]] = []
-    for name, (label, color, symbol, dash) in _TOKENS.items():
+    for name, (label, color, line, marker) in TOKENS.items():
         for tower, start in (("vision", 0), ("lm", before)):
             rows = table[(table["tower"] == tower) & (table["where"] == name)].sort_values("layer")
             if rows.empty:
@@ -88,8 +89,9 @@ def _stream(table: pd.DataFrame, title: str) -> Figure:
             layer = rows["layer"].to_numpy()
             shown = not any(one["name"] == label for one in traces)
             where = "vision layer" if tower == "vision" else "layer"
-            trace = lines(rows["normalized"].to_numpy(), label, color, symbol, x=layer + start,
-                          dash=dash, legendgroup=name, showlegend=shown)  # fmt: skip
+            trace = lines(rows["normalized"].to_numpy(), label, color, SYMBOLS[marker],
+                          x=layer + start, dash=DASHES[line],
+                          legendgroup=name, showlegend=shown)  # fmt: skip
             trace |= {
                 "text": [f"{where} {one:.0f}" for one in layer],
                 "hovertemplate": "%{fullData.name}, %{text}: %{y:.3f}<extra></extra>",
@@ -103,9 +105,9 @@ def _stream(table: pd.DataFrame, title: str) -> Figure:
         shapes = [{"type": "line", "xref": "x", "yref": "paper", "x0": before - 1.5,
                    "x1": before - 1.5, "y0": 0, "y1": 1,
                    "line": {"color": "#8A8A8A", "width": 1, "dash": "dot"}}]  # fmt: skip
-    holding = lm[(lm["normalized"] >= 0.5) & lm["where"].isin(_TOKENS)]
+    holding = lm[(lm["normalized"] >= 0.5) & lm["where"].isin(TOKENS)]
     said = "; ".join(
-        f"{_TOKENS[str(where)][0]}: layers {rows['layer'].min():.0f} to {rows['layer'].max():.0f}"
+        f"{TOKENS[str(where)][0]}: layers {rows['layer'].min():.0f} to {rows['layer'].max():.0f}"
         for where, rows in holding.groupby("where", sort=False)
     )
     return Figure(
@@ -128,10 +130,11 @@ def _edges(table: pd.DataFrame) -> Figure:
     traces = []
     for index, (edge, rows) in enumerate(table.groupby("where", sort=False)):
         ordered = rows.sort_values("layer")
-        color, symbol, dash = _EDGES[index % len(_EDGES)]
+        color, line = EDGES[index % len(EDGES)]
+        symbol = SYMBOLS[_MARKS[index % len(_MARKS)]]
         label = str(edge).replace("-", " → ")
         x, y = ordered["layer"].to_numpy(), ordered["normalized"].to_numpy()
-        traces.append(lines(y, label, color, symbol, x=x, dash=dash))
+        traces.append(lines(y, label, color, symbol, x=x, dash=DASHES[line]))
     said = largest(
         table,
         "normalized",

@@ -1,0 +1,180 @@
+"""A figure of results, whether they were written or not."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import singledispatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headpatch.analyses.ablate import Ablation
+from headpatch.analyses.cut import Cuts
+from headpatch.analyses.path_table import Path as Followed
+from headpatch.analyses.rank import Ranking
+from headpatch.analyses.rollout import Rolled
+from headpatch.analyses.sweep import Sweep
+from headpatch.analyses.trace import Traced
+from headpatch.api.many_pairs import Verdict
+from headpatch.api.one_pair import Combined
+from headpatch.api.runs import Run, read_run
+from headpatch.errors import InputError
+from headpatch.report.canvas import Sheet
+from headpatch.report.figures import KINDS, Files, Words, kinds_of
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+def plot(
+    what: Any, kind: str | None = None, *, question: str = "", region: str = "", overlays: int = 3
+) -> "matplotlib.figure.Figure":
+    """Draw results as the command line does; a notebook shows the figure.
+
+    Parameters
+    ----------
+    what
+        What a function of `headpatch` found, a run of `read_run`, or its folder.
+    kind
+        Which figure: of a ranking ``heads``, ``quadrants``, ``vision``, ``divergences`` or
+        ``overlays``; of a sweep ``sweep`` or ``approx``; of a rollout ``rollout`` or
+        ``perturbation``; of a verdict ``verdict`` or ``faithfulness``; ``effects``, ``cuts``,
+        ``combinations``, ``path``, ``trace``; of a run over pairs ``mean_effects`` or
+        ``ranked_pairs``. None takes the first that there is.
+    question, region
+        Words for the title, where the results hold none.
+    overlays
+        Heads whose attention is laid over the pictures.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        7 inches wide; ``savefig("figure.pdf")`` writes it. pyplot does not know of it.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to draw, or no such figure.
+
+    Examples
+    --------
+    >>> figure = hp.plot(hp.rank(session), "quadrants")
+    >>> float(figure.get_figwidth())
+    7.0
+    >>> hp.plot("attention_data", "heads").axes[0].get_ylabel()
+    'Head (layer.head)'
+    """
+    files, words = contents(what)
+    found = kinds_of(files)
+    if not found:
+        raise InputError("what", f"nothing to draw in {', '.join(files) or 'it'}", "results")
+    if kind is not None and kind not in found:
+        raise InputError("kind", repr(kind), f"one of {', '.join(found)}")
+    words = replace(
+        words,
+        question=question or words.question,
+        region=region or words.region,
+        overlays=overlays,
+    )
+    sheet = Sheet()
+    KINDS[kind or found[0]].draw(files, sheet, words)
+    return sheet.figure
+
+
+@singledispatch
+def contents(what: Any) -> tuple[Files, Words]:
+    """Return the files of results, by name, and words for a title."""
+    raise InputError("what", f"a {type(what).__name__}", "results of headpatch, or their folder")
+
+
+@contents.register
+def _ranking(what: Ranking) -> tuple[Files, Words]:
+    files = {
+        "per_head_analysis.pt": what.per_head,
+        "spatial_vision_analysis.pt": what.spatial,
+        "attention_with_triangle.pt": what.with_run,
+        "attention_without_triangle.pt": what.without_run,
+    }
+    return files, Words()
+
+
+@contents.register
+def _ablation(what: Ablation) -> tuple[Files, Words]:
+    return {"effects.csv": what.effects}, Words()
+
+
+@contents.register
+def _sweep(what: Sweep) -> tuple[Files, Words]:
+    approx = {} if what.approx is None else {"approx.pt": what.approx}
+    return {"sweep.pt": what.saved, "effects.csv": what.effects, **approx}, Words()
+
+
+@contents.register
+def _cuts(what: Cuts) -> tuple[Files, Words]:
+    return {"cuts.csv": what.effects}, Words()
+
+
+@contents.register
+def _combined(what: Combined) -> tuple[Files, Words]:
+    return {"combinations.csv": what.table}, Words()
+
+
+@contents.register
+def _followed(what: Followed) -> tuple[Files, Words]:
+    return {"path.pt": what.saved}, Words()
+
+
+@contents.register
+def _traced(what: Traced) -> tuple[Files, Words]:
+    return {"trace.pt": what.saved()}, Words()
+
+
+@contents.register
+def _rolled(what: Rolled) -> tuple[Files, Words]:
+    files = {"rollout.pt": what.saved()}
+    return files | ({} if what.check is None else {"perturbation.csv": what.check.curves}), Words()
+
+
+@contents.register
+def _verdict(what: Verdict) -> tuple[Files, Words]:
+    files = {"verdicts.csv": what.heads, "faithfulness.csv": what.faithfulness}
+    said: Mapping[str, Any] = what.survey.words
+    study = what.study
+    words = Words(
+        level=study.pairs.level,
+        delta=study.verdict.delta,
+        failed_nulls=what.failed_nulls,
+        **said,
+    )
+    return files, words
+
+
+@contents.register
+def _run(what: Run) -> tuple[Files, Words]:
+    study, question, region = what.study, what.study.question, what.study.region
+    if "gate.csv" in what:
+        ran = what["gate.csv"] if study.force else what["gate.csv"].query("passed")
+        question = f"{_one(ran['question'], 'questions')} ({len(ran):,} pairs)"
+        region = _one(ran["region"], "regions")
+    nulls = what.get("nulls.csv")
+    failed = () if nulls is None else nulls.loc[nulls["outcome"] == "failed", "null"]
+    words = Words(
+        question,
+        region,
+        bool(what.provenance.get("valid", True)),
+        top=study.rank.top,
+        level=study.pairs.level,
+        delta=study.verdict.delta,
+        failed_nulls=tuple(dict.fromkeys(failed)),
+    )
+    return what, words
+
+
+def _one(values: Any, what: str) -> str:
+    """Return the value that all pairs have, or say that they differ."""
+    found = list(dict.fromkeys(values))
+    return str(found[0]) if len(found) == 1 else f"each pair's own, {len(found):,} {what}"
+
+
+@contents.register(str)
+@contents.register(Path)
+def _folder(what: str | Path) -> tuple[Files, Words]:
+    return contents(read_run(what))

@@ -1,0 +1,233 @@
+"""Every figure by the name of its kind, with the files that it is drawn from.
+
+Files are given by name: those of a folder (`headpatch.report.saved.Saved`), or what they would hold
+of results that were never written. Nothing here runs a model.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from headpatch.report import combinations, means, paths, plots
+from headpatch.report.approx import approx_scatter
+from headpatch.report.canvas import Target
+from headpatch.report.faithfulness import faithfulness_curves
+from headpatch.report.rollouts import perturbation_curves, rollout_maps
+from headpatch.report.traces import token_traces
+from headpatch.report.verdicts import verdict_map
+
+Files: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a figure says beside its data, where the files do not say it themselves.
+
+    Attributes
+    ----------
+    question, region
+        Of the title.
+    valid
+        Whether the two answers flip.
+    overlays
+        Heads whose attention is laid over the pictures: the first of the ranking.
+    top
+        Heads of a ranking over pairs that are shown.
+    level
+        Coverage of intervals over pairs.
+    delta
+        Smallest effect of interest.
+    failed_nulls
+        Names of the nulls of a verdict that failed.
+    """
+
+    question: str = ""
+    region: str = ""
+    valid: bool = True
+    overlays: int = 3
+    top: int = 20
+    level: float = 0.95
+    delta: float = 0.02
+    failed_nulls: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> dict[str, str]:
+        """Question and region; a figure of a forced study, or of a failed null, says so."""
+        failed = ", ".join(self.failed_nulls)
+        question = _asked(self.question, self.valid)
+        return {
+            "question": f"{question} (A NULL FAILED: {failed})" if failed else question,
+            "region": self.region,
+        }
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of figure.
+
+    Attributes
+    ----------
+    needs
+        Files it is drawn from.
+    draw
+        Draws it.
+    unless
+        Files beside which `needs` mean something else.
+    """
+
+    needs: tuple[str, ...]
+    draw: Callable[[Files, Target, Words], None]
+    unless: tuple[str, ...] = ()
+
+    def fits(self, files: Files) -> bool:
+        """Whether it can be drawn from these files."""
+        return all(name in files for name in self.needs) and not any(
+            name in files for name in self.unless
+        )
+
+
+def kinds_of(files: Files) -> list[str]:
+    """Name the figures that can be drawn from files, the most telling first."""
+    return [name for name, kind in KINDS.items() if kind.fits(files)]
+
+
+def _asked(question: str, valid: bool) -> str:
+    """The question as a figure shows it; a figure of a forced study says so."""
+    return question if valid else f"{question} (INVALID STUDY: the two answers do not flip)"
+
+
+def _own(saved: Mapping[str, Any]) -> dict[str, str]:
+    """Question and region as a ``.pt`` file says them."""
+    question = _asked(saved["question"], saved["valid"])
+    return {"question": question, "region": saved["region_name"]}
+
+
+_PER_HEAD, _SPATIAL = "per_head_analysis.pt", "spatial_vision_analysis.pt"
+_WITH, _WITHOUT = "attention_with_triangle.pt", "attention_without_triangle.pt"
+
+
+def _heads(files: Files, target: Target, words: Words) -> None:
+    per_head = files[_PER_HEAD]
+    plots.top_different_heads(per_head, target, per_head["top"], **_own(files[_WITH]))
+
+
+def _quadrants(files: Files, target: Target, words: Words) -> None:
+    plots.spatial_distribution(files[_SPATIAL], target, **_own(files[_WITH]))
+
+
+def _vision(files: Files, target: Target, words: Words) -> None:
+    plots.vision_encoder_layers(files[_SPATIAL], target, **_own(files[_WITH]))
+
+
+def _divergences(files: Files, target: Target, words: Words) -> None:
+    plots.divergence_analysis(files[_SPATIAL], target, **_own(files[_WITH]))
+
+
+def _overlays(files: Files, target: Target, words: Words) -> None:
+    rank, present, absent = files[_PER_HEAD]["rank"], files[_WITH], files[_WITHOUT]
+    first = rank.ravel().argsort()[: words.overlays]
+    plots.attention_overlays(
+        Image.fromarray(np.asarray(present["image"])),
+        Image.fromarray(np.asarray(absent["image"])),
+        present,
+        absent,
+        [divmod(int(index), rank.shape[1]) for index in first],
+        target,
+        **_own(present),
+    )
+
+
+def _effects(files: Files, target: Target, words: Words) -> None:
+    plots.head_effects(files["effects.csv"], target, **words.title)
+
+
+def _sweep(files: Files, target: Target, words: Words) -> None:
+    swept = files["sweep.pt"]
+    every = next(iter(swept["normalized"].values())).ndim == 2
+    draw = plots.sweep_maps if every else plots.set_effects
+    draw(swept, target, **_own(swept))
+
+
+def _approx(files: Files, target: Target, words: Words) -> None:
+    found = files["approx.pt"]
+    approx_scatter(found, target, **_own(found))
+
+
+def _cuts(files: Files, target: Target, words: Words) -> None:
+    plots.cut_effects(files["cuts.csv"], target, **words.title)
+
+
+def _ranked_pairs(files: Files, target: Target, words: Words) -> None:
+    means.mean_attention(files["heads.csv"], target, words.top, level=words.level, **words.title)
+
+
+def _mean_effects(files: Files, target: Target, words: Words) -> None:
+    means.mean_effects(files["effects_mean.csv"], target, level=words.level, **words.title)
+
+
+def _verdict(files: Files, target: Target, words: Words) -> None:
+    pairs = int(files["faithfulness.csv"]["pairs"].iloc[0])
+    verdict_map(
+        files["verdicts.csv"],
+        target,
+        delta=words.delta,
+        level=words.level,
+        pairs=pairs,
+        **words.title,
+    )
+
+
+def _faithfulness(files: Files, target: Target, words: Words) -> None:
+    faithfulness_curves(files["faithfulness.csv"], target, level=words.level, **words.title)
+
+
+def _combinations(files: Files, target: Target, words: Words) -> None:
+    combinations.combination_maps(files["combinations.csv"], target, **words.title)
+
+
+def _path(files: Files, target: Target, words: Words) -> None:
+    saved = files["path.pt"]
+    paths.path_over_depth(saved, target, **_own(saved))
+
+
+def _rollout(files: Files, target: Target, words: Words) -> None:
+    found = files["rollout.pt"]
+    rollout_maps(found, target, **_own(found))
+
+
+def _perturbation(files: Files, target: Target, words: Words) -> None:
+    found, curves = files["rollout.pt"], files["perturbation.csv"]
+    token, fill = repr(found["token"]), found["fill"]
+    perturbation_curves(curves, target, token=token, fill=fill, **_own(found))
+
+
+def _trace(files: Files, target: Target, words: Words) -> None:
+    traced = files["trace.pt"]
+    token_traces(traced, target, **_own(traced))
+
+
+_CURVES = ("verdicts.csv", "faithfulness.csv")
+KINDS: Final[Mapping[str, Kind]] = {
+    "verdict": Kind(_CURVES, _verdict),
+    "faithfulness": Kind(_CURVES, _faithfulness),
+    "sweep": Kind(("sweep.pt",), _sweep),
+    "approx": Kind(("approx.pt",), _approx),
+    "mean_effects": Kind(("effects_mean.csv",), _mean_effects),
+    "effects": Kind(("effects.csv",), _effects, unless=("sweep.pt", "effects_mean.csv")),
+    "combinations": Kind(("combinations.csv",), _combinations),
+    "path": Kind(("path.pt",), _path),
+    "cuts": Kind(("cuts.csv",), _cuts),
+    "trace": Kind(("trace.pt",), _trace),
+    "rollout": Kind(("rollout.pt",), _rollout),
+    "perturbation": Kind(("rollout.pt", "perturbation.csv"), _perturbation),
+    "heads": Kind((_PER_HEAD, _WITH), _heads),
+    "quadrants": Kind((_SPATIAL, _WITH), _quadrants),
+    "vision": Kind((_SPATIAL, _WITH), _vision),
+    "divergences": Kind((_SPATIAL, _WITH), _divergences),
+    "overlays": Kind((_PER_HEAD, _WITH, _WITHOUT), _overlays),
+    "ranked_pairs": Kind(("heads.csv", "gate.csv"), _ranked_pairs, unless=(_PER_HEAD,)),
+}
+"""Every figure of a run by name, the most telling first."""

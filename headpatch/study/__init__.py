@@ -1,0 +1,40 @@
+"""The study: everything that a run depends on, as one frozen, strict YAML file.
+
+Defaults live here and nowhere else. Unknown keys are errors. `Study()` is the bundled default
+study: the seed's question, asked of the bundled model.
+"""
+
+from headpatch.study.changes import AblateOptions, RankOptions, SweepOptions, VisionOptions
+from headpatch.study.edges import (
+    EDGE_ENDS,
+    CombineOptions,
+    CutOptions,
+    PathOptions,
+    edge_ends,
+    layer_span,
+)
+from headpatch.study.expected import Expected, Published
+from headpatch.study.forced import RolloutOptions, TraceOptions
+from headpatch.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
+from headpatch.study.study import Study
+
+__all__ = [
+    "EDGE_ENDS",
+    "AblateOptions",
+    "CombineOptions",
+    "CutOptions",
+    "DrawOptions",
+    "Expected",
+    "PairsOptions",
+    "PathOptions",
+    "Published",
+    "RankOptions",
+    "RolloutOptions",
+    "Study",
+    "SweepOptions",
+    "TraceOptions",
+    "VerdictOptions",
+    "VisionOptions",
+    "edge_ends",
+    "layer_span",
+]

@@ -1,0 +1,70 @@
+"""Over which pairs a study is run, how they are drawn, and how heads are judged over them."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from headpatch.study.strict import Quadrant, Strict, sequence
+
+
+class PairsOptions(Strict):
+    """Over which pairs a study is run."""
+
+    manifest: str | None = None
+    """A dataset's table, or a folder with one; None runs the study's one pair."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """At most so many pairs of the dataset, drawn by the seed; None takes all."""
+    margin: Annotated[float, Field(ge=0)] = 1.0
+    """Logits by which LD_with and LD_without of a pair must lie apart."""
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Coverage of the intervals over pairs."""
+    resamples: Annotated[int, Field(ge=100)] = 5000
+    """Bootstrap draws of an interval."""
+
+
+class DrawOptions(Strict):
+    """How pairs are drawn."""
+
+    n: Annotated[int, Field(ge=1, le=99_999)] = 200
+    """Pairs."""
+    regions: Annotated[
+        tuple[Literal[Quadrant, "center"], ...], BeforeValidator(sequence), Field(min_length=1)
+    ] = ("top-left", "top-right", "bottom-left", "bottom-right")
+    """Asked about equally often."""
+    wording: Annotated[tuple[str, ...], BeforeValidator(sequence), Field(min_length=1)] = (
+        "Is there anything {at}?",
+    )
+    """Used equally often; see `headpatch.pairs.generate.plan`."""
+    size: Annotated[int, Field(ge=32, le=4096)] = 336
+    """Width and height of the pictures, in pixels."""
+    format: Literal["png", "jpg"] = "png"
+    """Kind of picture file."""
+    folder: str = "pairs"
+    """Where `headpatch pairs` writes them."""
+
+
+class VerdictOptions(Strict):
+    """How heads are judged over many pairs."""
+
+    split: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the pairs on which heads are chosen; they are judged on the others."""
+    delta: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Smallest effect of interest, as a share of the difference between the runs."""
+    positions: Literal["answer", "question", "image", "all"] = "answer"
+    """Where z is changed."""
+    top: Annotated[int, Field(ge=1)] = 20
+    """Heads that attention picks out."""
+    partners: Annotated[int, Field(ge=0)] = 16
+    """Chosen heads of which every two are changed together, in search of redundant ones."""
+    controls: Annotated[int, Field(ge=0)] = 40
+    """Random sets of heads of the same layers, to compare the chosen set with."""
+    noise: Annotated[int, Field(ge=1)] = 8
+    """Heads a pair and direction that are patched with their own z, for the noise floor."""
+    nulls: Annotated[int, Field(ge=0)] = 16
+    """Pairs asked about a wrong place and mirrored."""
+    vision: Annotated[int, Field(ge=0)] = 12
+    """Pairs on which all heads of each vision layer are resampled."""
+    attribution: Annotated[int, Field(ge=0)] = 16
+    """Pairs whose gradients rank the heads, for the faithfulness curves; 0 leaves that out."""
+    random: Annotated[int, Field(ge=1)] = 3
+    """Random rankings beside the others in the faithfulness curves."""

@@ -1,0 +1,149 @@
+"""The study itself: its sections, how flags override it, and its YAML."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from headpatch.errors import InputError
+from headpatch.heads import Selection
+from headpatch.measures.claims import Claim
+from headpatch.pairs.pair import Pair, make_pair
+from headpatch.pairs.region import Region
+from headpatch.study.changes import AblateOptions, RankOptions, SweepOptions, VisionOptions
+from headpatch.study.edges import CombineOptions, CutOptions, PathOptions
+from headpatch.study.expected import Expected
+from headpatch.study.forced import RolloutOptions, TraceOptions
+from headpatch.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
+from headpatch.study.reading import BUNDLED_PICTURE, one_line, picture, read
+from headpatch.study.strict import Strict, sequence, words
+
+_Answer = Annotated[str, Field(min_length=1)]
+
+
+class Study(Strict):
+    """One study. Paths in a file are relative to that file.
+
+    Examples
+    --------
+    >>> study = Study.make(flags={"region": "top-left", "sweep.positions": "question"})
+    >>> study.sweep.positions, study.model
+    ('question', 'demo')
+    """
+
+    name: str = "demo"
+    model: str = "demo"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device_map: str | None = None
+    """Spreads a model over devices, CPU memory and disk through Accelerate: ``auto``."""
+    quantize: Literal["8bit", "4bit"] | None = None
+    """Quantises the weights through bitsandbytes."""
+    with_: Annotated[str, Field(alias="with")] = f"{BUNDLED_PICTURE}1.jpg"
+    without: str = f"{BUNDLED_PICTURE}2.jpg"
+    question: str = "Is there anything in the top left corner?"
+    region: str = "top-left"
+    answers: Annotated[tuple[_Answer, _Answer], BeforeValidator(words)] = ("Yes", "No")
+    prompt: str | None = None
+    """Overrides the chat template; holds {question} and the image token."""
+    out: str = "attention_data"
+    seed: int = 0
+    force: bool = False
+    """Run a study whose two answers do not differ, and mark every output."""
+    rank: RankOptions = RankOptions()
+    ablate: AblateOptions = AblateOptions()
+    sweep: SweepOptions = SweepOptions()
+    vision: VisionOptions = VisionOptions()
+    cut: CutOptions = CutOptions()
+    combine: CombineOptions = CombineOptions()
+    path: PathOptions = PathOptions()
+    trace: TraceOptions = TraceOptions()
+    rollout: RolloutOptions = RolloutOptions()
+    pairs: PairsOptions = PairsOptions()
+    draw: DrawOptions = DrawOptions()
+    verdict: VerdictOptions = VerdictOptions()
+    expected: Expected | None = None
+    claims: Annotated[tuple[str, ...], BeforeValidator(sequence)] = ()
+    """Sentences that `headpatch claims` judges; see `headpatch.measures.claims`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        Region.parse(self.region)
+        for text in self.claims:
+            Claim.parse(text)
+        Selection.parse(self.ablate.heads)
+        return self
+
+    @classmethod
+    def make(cls, config: Path | None = None, flags: Mapping[str, Any] | None = None) -> "Study":
+        """Read `config`, then let `flags` override it.
+
+        Parameters
+        ----------
+        config
+            A study file, or the ``run.yaml`` of an earlier run. None is the default study.
+        flags
+            Dotted keys, such as ``{"ablate.heads": "24.17"}``; None values are left out.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or not YAML, or a key or value is wrong.
+        """
+        values = read(config) if config is not None else {}
+        return cls._merged(values, flags or {}, config)
+
+    def override(self, flags: Mapping[str, Any]) -> "Study":
+        """Return the study with some keys changed.
+
+        Parameters
+        ----------
+        flags
+            As for `make`.
+
+        Raises
+        ------
+        InputError
+            If a key or value is wrong.
+
+        Examples
+        --------
+        >>> Study().override({"sweep.kinds": ["zero"], "seed": 1}).sweep.kinds
+        ('zero',)
+        """
+        return self._merged(self.model_dump(by_alias=True), flags, None)
+
+    @classmethod
+    def _merged(
+        cls, values: dict[str, Any], flags: Mapping[str, Any], config: Path | None
+    ) -> "Study":
+        given = {key: value for key, value in flags.items() if value is not None}
+        if ("with" in given) != ("without" in given):
+            raise InputError("--with, --without", "only one of them", "both pictures of the pair")
+        for key, value in given.items():
+            section, _, name = key.rpartition(".")
+            place = values.setdefault(section, {}) if section else values
+            if not isinstance(place, dict):
+                raise InputError(f"{config}: {section}", repr(place), "a mapping")
+            place[name] = value
+        if ("with" in values) != ("without" in values):
+            raise InputError(
+                f"{config}: with, without", "only one of them", "both pictures of the pair"
+            )
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise one_line(cls, error, config, given) from None
+
+    def pair(self) -> Pair:
+        """Read the study's two pictures."""
+        return make_pair(
+            picture(self.with_), picture(self.without), self.question, Region.parse(self.region)
+        )
+
+    def to_yaml(self) -> str:
+        """Return the study as YAML; `make` reads it back to an equal study."""
+        values = self.model_dump(by_alias=True)  # not mode="json": it would quote integer keys
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,67 @@
+"""The committed results of the default study are what the code makes of it today."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from headpatch.results import read_tensors
+from tests.command import done
+
+KEPT = Path(__file__).parent.parent / "attention_data"
+# Float32 kernels of another processor round differently, in the sixth digit of an effect.
+CLOSE = {"rtol": 1e-3, "atol": 1e-4}
+
+
+def table(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headpatch.report.draw.draw_ranking", lambda *_: None)
+        patch.setattr("headpatch.report.draw.draw_sweep", lambda *_: None)
+        done("rank", "--out", folder)
+        done("sweep", "--kinds", "resample", "--out", folder / "sweep")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attention_with_triangle.pt",
+        "attention_without_triangle.pt",
+        "per_head_analysis.pt",
+        "spatial_vision_analysis.pt",
+        "sweep/sweep.pt",
+    ],
+)
+def test_tensors(made: Path, name: str) -> None:
+    kept, new = (read_tensors(folder / name) for folder in (KEPT, made))
+    assert kept.keys() == new.keys()
+    for key, value in kept.items():
+        if isinstance(value, torch.Tensor) and key not in (
+            "rank",
+            "attention_rank",
+        ):  # ties may turn
+            torch.testing.assert_close(new[key], value, **CLOSE)
+        elif isinstance(value, str):
+            assert new[key] == value
+
+
+def test_the_same_heads_lead(made: Path) -> None:
+    kept, new = (table(folder / "heads.csv")[:20] for folder in (KEPT, made))
+    assert kept[0].keys() == new[0].keys()
+    assert {(r["layer"], r["head"]) for r in kept} == {(r["layer"], r["head"]) for r in new}
+
+
+def test_effects_of_the_same_interventions(made: Path) -> None:
+    kept, new = (table(folder / "sweep/effects.csv") for folder in (KEPT, made))
+    assert kept[0].keys() == new[0].keys()
+    for one, other in zip(kept, new, strict=True):
+        assert one["heads"] == other["heads"]
+        assert float(one["effect"]) == pytest.approx(float(other["effect"]), rel=1e-3, abs=1e-3)
