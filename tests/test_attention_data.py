@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from headpatch.results import read_tensors
-from tests.command import done
+from tests.command import headpatch
 
 KEPT = Path(__file__).parent.parent / "attention_data"
 # Float32 kernels of another processor round differently, in the sixth digit of an effect.
@@ -25,8 +25,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("headpatch.report.draw.draw_ranking", lambda *_: None)
         patch.setattr("headpatch.report.draw.draw_sweep", lambda *_: None)
-        done("rank", "--out", folder)
-        done("sweep", "--kinds", "resample", "--out", folder / "sweep")
+        for words in (
+            ("rank", "--out", folder),
+            ("sweep", "--kinds", "resample", "--out", folder / "sweep"),
+        ):
+            said = headpatch(*words)
+            assert said.code == 0, said.err
     return folder
 
 
