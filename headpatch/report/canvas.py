@@ -5,6 +5,7 @@ outlives a call. Annotations name matplotlib's classes as strings, because matpl
 when the first figure is drawn.
 """
 
+import math
 import os
 import textwrap
 import unicodedata
@@ -162,7 +163,9 @@ def frame(
 
     line = 0.145  # inches
     title_lines = title.count("\n") + 1
-    head = 0.06 + 0.175 * title_lines + line * len(asked) + (0.24 if handles else 0.03)
+    rows = _legend_rows(list(handles))
+    key = 0.07 + 0.17 * rows if rows else 0.03
+    head = 0.06 + 0.175 * title_lines + line * len(asked) + key
     foot = line * len(noted) + 0.05 if noted else 0.0
     height = figure.get_figheight() + head + foot
     figure.set_figheight(height)
@@ -176,13 +179,19 @@ def frame(
             handles.values(),
             handles.keys(),
             loc="upper left",
-            bbox_to_anchor=(0.006, 1 - (head - 0.25) / height),
+            bbox_to_anchor=(0.006, 1 - (head - key - 0.01) / height),
             borderaxespad=0.2,
-            ncols=len(handles),
+            ncols=-(-len(handles) // rows),
         )
     engine = figure.get_layout_engine()
     if isinstance(engine, ConstrainedLayoutEngine):
         engine.set(rect=(0, foot / height, 1, 1 - (head + foot) / height))
+
+
+def _legend_rows(labels: list[str]) -> int:
+    """How many rows a legend takes that must not be wider than the figure."""
+    wide = sum(0.42 + 0.055 * len(label) for label in labels)  # inches: a sign and a text of 7 pt
+    return math.ceil(wide / WIDTH)
 
 
 def _wrap(text: str, width: int) -> list[str]:
