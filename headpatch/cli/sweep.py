@@ -174,7 +174,7 @@ def sweep(
     --------
     `headpatch sweep --kinds resample --out sweep_output`
 
-    `printf '27.15+27.27\n31.2+31.15\n' > sets.txt`
+    `printf '21.14+23.9\n21.16+25.8\n' > sets.txt`
 
     `headpatch sweep --sets sets.txt --out sets_output`
 
