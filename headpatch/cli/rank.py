@@ -71,8 +71,8 @@ def rank(
     Examples
     --------
     `headpatch rank --with bundled:1.jpg --without bundled:2.jpg --region top-left
-    --question "Is there anything in the top left corner?"` (pictures that come with headpatch; yours
-    are paths)
+    --question "Is there anything in the top left corner?"` (pictures that come with headpatch;
+    yours are paths)
 
     `headpatch rank --pairs pairs` (after `headpatch pairs --n 20`)
     """
