@@ -3,7 +3,7 @@
 PYTHON ?= python3
 # Further options for every `pip install` (an index of CPU-only torch builds, say).
 PIP_FLAGS ?=
-PYTEST_FLAGS ?= -n 2
+PYTEST_FLAGS ?= -n 2 --dist worksteal
 # What `make demo` runs, and where its files go.
 DEMO_OUT ?= demo_output
 DEMO = $(BIN)/headpatch rank --out $(DEMO_OUT) && \

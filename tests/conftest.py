@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import beartype.typing  # noqa: F401  CHECKER needs it
 import jaxtyping
+import pytest
 import torch
 from hypothesis import settings
 
@@ -27,3 +28,8 @@ jaxtyping.install_import_hook("headpatch", CHECKER)
 # The first draw may load a model, so no deadline; CI draws the same examples each time.
 settings.register_profile("headpatch", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("headpatch")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest, so that no worker is left with one of them at the end."""
+    items.sort(key=lambda item: "test_notebooks" not in item.nodeid)
