@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from headpatch.engine.chunks import Chunk, Row, plan
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.fused import kernels_on
 from headpatch.engine.graphs import capture
@@ -33,7 +34,7 @@ from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Baseline, patch, run_pair, z_edits
 from headpatch.engine.prefill import sources
 from headpatch.engine.sweep import passes, rows_that_fit, suffix_start, widen
-from headpatch.engine.wavefront import Chunk, Row, plan, walk
+from headpatch.engine.wavefront import walk
 from headpatch.heads import HeadSet
 from headpatch.models.answers import AnswerTokens
 from headpatch.models.patches import Patches
@@ -157,11 +158,13 @@ class Clock:
         torch.cuda.synchronize()
         return float(begin.elapsed_time(end))
 
-    def beside(self, run: Callable[[], object], other: Callable[[], object]) -> float:
+    def beside(
+        self, run: Callable[[], object], other: Callable[[], object], repeats: int = 15
+    ) -> float:
         """Ratio of the two, timed in turn."""
         for _ in range(3):
             run(), other()
-        return statistics.median(self._once(run) / self._once(other) for _ in range(15))
+        return statistics.median(self._once(run) / self._once(other) for _ in range(repeats))
 
     def busy(self, run: Callable[[], object]) -> float:
         """Milliseconds that the device's kernels take, without what lies between them."""
@@ -247,14 +250,19 @@ class Bench:
 
     def rows(self) -> None:
         one, plain = self.prompt.select(0), self.bare()
-        keep = Keep(lm_rows=True)
 
-        def record() -> object:
-            return forward(self.vlm, one, keep=keep)
+        def record(prompt: Prompt = one) -> object:
+            return forward(self.vlm, prompt, keep=Keep(lm_rows=True))
 
-        recorded, extra = self.clock.beside(record, plain), self.clock.peak(record)
+        recorded, extra = self.clock.beside(record, plain, 45), self.clock.peak(record)
         least = self.clock.peak(plain)
         self.line("recording all rows / plain forward, time", f"{recorded:.3f}", "<= 1.05")
+        both = self.clock.beside(lambda: record(self.prompt), self.bare(2), 25)
+        self.line(
+            "... of both pictures in one batch, as `rank` runs them", f"{both:.3f}", "<= 1.05"
+        )
+        busy = self.clock.busy(record) / self.clock.busy(plain)
+        self.line("... of one picture, kernels alone", f"{busy:.3f}")
         model = self.vlm.model
         model.set_attn_implementation("eager")
         try:
@@ -422,9 +430,11 @@ class Bench:
         if not self.cuda:
             return
         base, asked = self.base(self.vlm, "answer"), self.asked("answer")
-        floor = [Intervention(one.heads, "self", "noising") for one in asked[::8]]
-        roomy = [one.effect for one in widen(self.vlm, base, asked)]
-        noise = max(abs(one.effect) for one in widen(self.vlm, base, floor))
+        found = widen(self.vlm, base, asked)
+        roomy = [one.effect for one in found]
+        largest = sorted(found, key=lambda one: -abs(one.effect))[:7]
+        again = patch(self.vlm, base, [one.intervention for one in largest])
+        noise = max(abs(a.effect - b.effect) for a, b in zip(largest, again, strict=True))
         free()
         need = self.clock.peak(lambda: widen(self.vlm, base, asked)) * 2**20
         free()
@@ -442,7 +452,7 @@ class Bench:
         self.line(
             "a quarter of the memory it takes: times out of memory; largest change of an effect",
             f"{halved}; {apart:.1e} logits (largest effect {max(map(abs, roomy)):.2g}, "
-            f"of patching with itself {noise:.1e})",
+            f"noise floor: the seven largest against float32 arithmetic {noise:.1e})",
         )
 
     def exactness(self) -> None:
@@ -556,6 +566,9 @@ def main() -> None:
     parser.add_argument(
         "--profile", type=int, nargs="?", const=30, default=0, help="list a sweep's largest kernels"
     )
+    parser.add_argument(
+        "--only", nargs="+", metavar="SECTION", help="of the table: forward, rows, answer, ..."
+    )
     options = parser.parse_args()
     cuda = options.device.startswith("cuda")
     name = torch.cuda.get_device_name() if cuda else options.device
@@ -565,6 +578,8 @@ def main() -> None:
     began = time.perf_counter()
     bench = Bench(options)
     for section in bench.sections():
+        if options.only and section.__name__ not in options.only:
+            continue
         try:
             section()
         except Exception as error:  # the other figures still count

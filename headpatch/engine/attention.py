@@ -5,7 +5,7 @@ attention rows and z can be read, z changed and edges cut without a hook on any 
 an N×N map. What to do at a module is a `Tap`, hung on that module for the length of one pass.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -88,13 +88,15 @@ AttentionMaskInterface.register(NAME, sdpa_mask)  # else padded batches are sile
 
 
 @contextmanager
-def tapped(model: PreTrainedModel, taps: Mapping[nn.Module, Tap]) -> Iterator[None]:
-    """Run the model through `attention` with `taps` hung on its attention modules.
+def tapped(parts: Iterable[PreTrainedModel], taps: Mapping[nn.Module, Tap]) -> Iterator[None]:
+    """Run a model through `attention` with `taps` hung on its attention modules.
+
+    `parts` are all models that it is made of (`headpatch.models.vlm.parts`).
 
     On leaving, also after an exception, the taps are gone and every part of the model has the
     attention implementation that it had before.
     """
-    before = [(part.config, part.config._attn_implementation) for part in _parts(model)]
+    before = [(part.config, part.config._attn_implementation) for part in parts]
     try:
         # Set directly: the public setter looks at every module, and would push a parent's choice
         # down to its children.
@@ -108,15 +110,6 @@ def tapped(model: PreTrainedModel, taps: Mapping[nn.Module, Tap]) -> Iterator[No
             module.__dict__.pop(_TAP, None)
         for config, implementation in before:
             config._attn_implementation_internal = implementation
-
-
-def _parts(module: nn.Module) -> Iterator[PreTrainedModel]:
-    """Every model within a model; layers, of which there are many, hold none."""
-    if isinstance(module, PreTrainedModel):
-        yield module
-    if not isinstance(module, nn.ModuleList):
-        for child in module.children():
-            yield from _parts(child)
 
 
 def attention_rows(

@@ -4,7 +4,7 @@ Every row of a batch is a whole forward pass; edits say which rows differ from t
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -13,14 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headpatch.engine.answer_rows import Scores, rows
-from headpatch.engine.attention import tapped
+from headpatch.engine.answer_rows import AnswerRows
+from headpatch.engine.attention import Tap, tapped
+from headpatch.engine.capture import Capture
 from headpatch.engine.deviations import Points, watched
 from headpatch.engine.interventions import Cut, ZEdit
 from headpatch.engine.precision import is_low, raised
-from headpatch.engine.prefill import Capture, Prefill, split
+from headpatch.engine.prefill import Prefill, split
 from headpatch.engine.shared_prefix import prepared
-from headpatch.engine.sites import Site, tower_sites
+from headpatch.engine.sites import Site, edges_by_layer, tower_sites
 from headpatch.errors import RunError
 from headpatch.heads import Head, Tower
 from headpatch.models.prompt import Prompt
@@ -123,11 +124,9 @@ def forward(
     for edit in edits:
         sites[vlm.attention(edit.head)].edits.append(edit)
     for cut in cuts:
-        for (tower, layer), numbers in cut.by_layer().items():
+        for tower, layer, numbers in edges_by_layer(vlm, cut):
             sites[vlm.stack(tower).attentions[layer]].cuts.append((cut, numbers))
-    if keep.lm_rows:
-        for module in vlm.lm.attentions:
-            sites[module].answer = prompt.spans.answer
+    recorded = AnswerRows(prompt.spans.answer, len(vlm.lm.attentions)) if keep.lm_rows else None
     for module in vision:
         sites[module].class_and_patches = True
         sites[module].class_token = vlm.family.class_token
@@ -147,26 +146,25 @@ def forward(
             points = Points(keep.suffix, vlm.dtype, prompt.spans.length)
             stack.enter_context(capture.hooked(vlm))
             for index, module in enumerate(vlm.lm.attentions):
-                sites[module].capture, sites[module].layer = capture, index
+                sites[module].layer, sites[module].capture = index, capture
         if raise_it:
             stack.enter_context(raised(vlm))
             if points is not None:
                 stack.enter_context(watched(vlm, points))
-        stack.enter_context(tapped(vlm.model, dict(sites)))
+        stack.enter_context(tapped(vlm.parts, _with_rows(vlm, sites, recorded)))
         output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
     logits = output.logits[:, -1].float()
-    if not torch.isfinite(logits).all():
+    finite = torch.isfinite(logits).all()
+    # Asked for only when all is launched: the answer waits for the device.
+    lm_rows = _to_host(recorded.stacked(prompt.spans.length)) if recorded is not None else None
+    if not finite:
         way_out = "try --dtype float32, and check" if is_low(vlm) else "check"
         raise RunError(
             f"the model's logits are not finite ({vlm.name}, {vlm.dtype}): {way_out} the weights"
         )
     return Trace(
         logits,
-        lm_rows=_stacked(
-            _lm_rows([sites[module].scores for module in vlm.lm.attentions], prompt)
-            if keep.lm_rows
-            else []
-        ),
+        lm_rows=lm_rows,
         vision_class_rows=_stacked([sites[module].class_row for module in vision]),
         vision_patch_rows=_stacked([sites[module].patch_row for module in vision]),
         z={
@@ -175,6 +173,20 @@ def forward(
         },
         prefills=_prefills(vlm, capture, points, len(logits)),
     )
+
+
+def _with_rows(
+    vlm: VLM, sites: Mapping[nn.Module, Site], recorded: AnswerRows | None
+) -> dict[nn.Module, Tap]:
+    """Let every language-model layer record; one that does nothing else gets the lighter tap."""
+    taps: dict[nn.Module, Tap] = dict(sites)
+    if recorded is not None:
+        for index, module in enumerate(vlm.lm.attentions):
+            if module in sites:
+                sites[module].layer, sites[module].answer_rows = index, recorded
+            else:
+                taps[module] = recorded.tap(index)
+    return taps
 
 
 def _changed(edits: Sequence[ZEdit], cuts: Sequence[Cut]) -> Iterator[Head]:
@@ -204,17 +216,6 @@ def _reading(vlm: VLM) -> float:
     return (count(attention) - count(output)) / max(count(layer), 1)
 
 
-def _lm_rows(layers: Sequence[Scores | None], prompt: Prompt) -> list[Tensor]:
-    """Return rows over the prompt's tokens; NaN where a layer attends to something else."""
-    found = rows([_there(one) for one in layers])
-    return [
-        row
-        if row.shape[-1] == prompt.spans.length
-        else row.new_full((*row.shape[:-1], prompt.spans.length), torch.nan)
-        for row in found
-    ]
-
-
 def _there(kept: T | None) -> T:
     if kept is None:
         raise RunError("an attention module never ran through headpatch's attention function")
@@ -226,9 +227,13 @@ def _stacked(parts: Sequence[Tensor | None]) -> Tensor | None:
     if not parts or all(part is None for part in parts):
         return None
     whole = [_there(part) for part in parts]
-    stacked = torch.stack([part.to(whole[0].device) for part in whole], 1)
-    if stacked.device.type != "cuda":
-        return stacked.cpu()
+    return _to_host(torch.stack([part.to(whole[0].device) for part in whole], 1))
+
+
+def _to_host(rows: Tensor) -> Tensor:
+    """Copy rows to where tables are made."""
+    if rows.device.type != "cuda":
+        return rows.cpu()
     # Into memory that the device can write to by itself: pageable memory takes ten times as long.
-    there = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True)
-    return there.copy_(stacked)
+    there = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+    return there.copy_(rows)

@@ -14,7 +14,7 @@ of low-precision products, however small it is beside the logits.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -31,7 +31,7 @@ def is_low(vlm: VLM) -> bool:
     return vlm.dtype in LOW
 
 
-def low_linear(module: nn.Module) -> bool:
+def low_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether `module` is a linear layer of plain low-precision weights."""
     return isinstance(module, nn.Linear) and module.weight.dtype in LOW
 
@@ -83,12 +83,16 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def batched_product(
-    a: Float[Tensor, "batch m k"], b: Float[Tensor, "batch k n"]
+    a: Float[Tensor, "batch m k"],
+    b: Float[Tensor, "batch k n"],
+    out: Float[Tensor, "batch m n"] | None = None,
 ) -> Float[Tensor, "batch m n"]:
-    """Return a b of operands of one dtype, accumulated and returned in float32."""
+    """Return a b of operands of one dtype, accumulated and returned in float32 (into `out`)."""
     if a.device.type != "cuda" or a.dtype not in LOW:
-        return a.float() @ b.float()
-    return torch.bmm(a, b, out_dtype=torch.float32)
+        return torch.bmm(a.float(), b.float(), out=out)
+    if out is None:
+        return torch.bmm(a, b, out_dtype=torch.float32)
+    return torch.bmm(a, b, out_dtype=torch.float32, out=out)
 
 
 def split_product(x: Tensor, weight: Tensor) -> Tensor:

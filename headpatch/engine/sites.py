@@ -1,6 +1,6 @@
 """What the plain pass reads and edits at each attention module of the two towers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,15 +8,26 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from headpatch.engine.answer_rows import Scores, scores
+from headpatch.engine.answer_rows import AnswerRows
 from headpatch.engine.attention import attention_rows, plain_attention, weigh
+from headpatch.engine.capture import Capture
 from headpatch.engine.interventions import Cut, ZEdit
-from headpatch.engine.prefill import Capture
 from headpatch.errors import RunError
+from headpatch.heads import Tower
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
 _BLOCK = 64  # queries at a time when rows are averaged, so that no N×N map is ever held
+
+
+def edges_by_layer(vlm: VLM, cut: Cut) -> Iterator[tuple[Tower, int, list[int]]]:
+    """Say where a cut is made: tower, layer and heads.
+
+    Layers that look at the image across see no token of the prompt, so nothing is cut there.
+    """
+    for (tower, layer), numbers in cut.by_layer().items():
+        if tower != "lm" or layer not in vlm.crossing:
+            yield tower, layer, numbers
 
 
 def allowed_edges(
@@ -56,13 +67,12 @@ class Site:
 
     edits: list[ZEdit] = field(default_factory=list)
     cuts: list[tuple[Cut, list[int]]] = field(default_factory=list)
-    answer: int | None = None
+    answer_rows: AnswerRows | None = None
     class_and_patches: bool = False
     class_token: bool = False
     keep_z: bool = False
     capture: Capture | None = None
     layer: int = 0
-    scores: Scores | None = None
     class_row: Tensor | None = None
     patch_row: Tensor | None = None
     z: Tensor | None = None
@@ -85,8 +95,8 @@ class Site:
             self.capture.keep(self.layer, query, key, value, mask, z, options)
         if self.edits:
             z = self._replace(z)
-        if self.answer is not None:
-            self.scores = scores(module, query, key, mask, self.answer, options)
+        if self.answer_rows is not None:
+            self.answer_rows.record(self.layer, module, query, key, mask, options)
         if self.class_and_patches:
             self._average(module, query, key, mask, options)
         return z

@@ -1,6 +1,6 @@
 """`VLM`: a loaded vision-language model and the parts of it that can be looked into."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -62,11 +62,16 @@ class VLM:
         device: torch.device = self.model.device
         return device
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""
         dtype: torch.dtype = self.model.dtype
         return dtype
+
+    @cached_property
+    def parts(self) -> tuple[PreTrainedModel, ...]:
+        """Every model within the model: each has a config of its own."""
+        return tuple(parts(self.model))
 
     @cached_property
     def family(self) -> Family:
@@ -85,12 +90,26 @@ class VLM:
         return _first(self.model, self.family.decoder)
 
     @cached_property
+    def final_norm(self) -> nn.Module:
+        """The norm between the text model's last layer and the unembedding."""
+        return _first(self.decoder, ("norm",))
+
+    @cached_property
     def lm(self) -> Stack:
         """The language model's layers."""
         family, config = self.family, self.model.config.get_text_config()
         layers = list(_first(self.decoder, ("layers",)).children())
         heads = int(config.num_attention_heads)
-        return _stack(layers, family.lm_attention, family.lm_output, Grid(len(layers), heads))
+        names = [name for name in (family.lm_attention, family.cross_attention) if name]
+        return _stack(layers, names, family.lm_output, Grid(len(layers), heads))
+
+    @cached_property
+    def crossing(self) -> frozenset[int]:
+        """Language-model layers that look at the image across, and at no token of the prompt."""
+        name = self.family.cross_attention
+        return frozenset(
+            index for index, layer in enumerate(self.lm.layers) if name and hasattr(layer, name)
+        )
 
     @cached_property
     def vision(self) -> Stack | None:
@@ -141,6 +160,15 @@ class VLM:
     def attention(self, head: Head) -> nn.Module:
         """Return the attention module that `head` belongs to."""
         return self.stack(head.tower).attentions[head.layer]
+
+
+def parts(module: nn.Module) -> Iterator[PreTrainedModel]:
+    """Every model within a model, itself first; layers, of which there are many, hold none."""
+    if isinstance(module, PreTrainedModel):
+        yield module
+    if not isinstance(module, nn.ModuleList):
+        for child in module.children():
+            yield from parts(child)
 
 
 def _first(root: nn.Module, paths: Sequence[str]) -> nn.Module:

@@ -13,6 +13,7 @@ from headpatch.engine.attention import (
     tapped,
     weigh,
 )
+from headpatch.models.vlm import parts
 from tests.tiny import SHAPES, pad_left, tiny_model, tiny_prompt, tiny_vlm
 
 BATCH, HEADS, KV_HEADS, LENGTH, DIM = 2, 4, 2, 7, 5
@@ -170,10 +171,10 @@ def test_the_model_is_left_as_found(choices: str | dict[str, str], fails: bool) 
     attention = model.model.language_model.layers[1].self_attn
     if fails:
         taps = {attention: tap}
-        with pytest.raises(RuntimeError, match="a failing tap"), tapped(model, taps):
+        with pytest.raises(RuntimeError, match="a failing tap"), tapped(parts(model), taps):
             model(**prompt.inputs)
     else:
-        with tapped(model, {}):
+        with tapped(parts(model), {}):
             assert attention.config._attn_implementation == NAME
             model(**prompt.inputs)
     assert state_of(model) == before
@@ -182,7 +183,7 @@ def test_the_model_is_left_as_found(choices: str | dict[str, str], fails: bool) 
 def test_passes_may_nest_on_two_models() -> None:
     first, second = tiny_model(), tiny_model(seed=1)
     before = state_of(first), state_of(second)
-    with tapped(first, {}), tapped(second, {}):
+    with tapped(parts(first), {}), tapped(parts(second), {}):
         pass
     assert (state_of(first), state_of(second)) == before
 
@@ -194,6 +195,6 @@ def test_without_taps_it_is_sdpa_also_with_padding(shape) -> None:
     inputs = pad_left(tiny_prompt(vlm), 5)
     inputs["attention_mask"][1, 5:8] = 0  # and a row of its own padding
     plain = vlm.model(**inputs).logits
-    with tapped(vlm.model, {}):
+    with tapped(vlm.parts, {}):
         ours = vlm.model(**inputs).logits
     assert torch.equal(ours[:, -1], plain[:, -1])
