@@ -44,12 +44,10 @@ zeroed and resampled, both directions. *rows*: the answer position's attention t
 Mllama's cross-attention layers have none. *regions*: placeless tokens end lines of patches and
 count for no region. *vision maps*: attention inside the vision tower, recorded where its patches
 are the image tokens one for one. *fast*: the widening pass over every head, and the resumed sweep
-of the vision tower, against plain passes. *plain*: the fast path refuses, and a forward pass for
-each head gives the numbers: PaliGemma reads its whole prompt in both directions, Qwen3-VL adds
-image features between layers, Mllama attends to the image across (its prompt has no image tokens
-to change), and some towers take several pictures or tiles in one row. Refused, never approximated:
-Gemma 3's pan and scan, cutting edges in towers that see a picture in parts, attention with
-sinks."""
+of the vision tower, against plain passes. *none*: Mllama attends to the image across, so its prompt
+has no image tokens to change. A fast path that is not exact for a model is refused, and a forward
+pass for each head gives the numbers (*plain*). Refused, never approximated: Gemma 3's pan and scan,
+cutting edges in towers that see a picture in parts, attention with sinks."""
 
 
 def cell(value: float | None) -> str:
@@ -72,7 +70,7 @@ def row(name: str, vlm: VLM, measured: Measured, placed: int, image: int) -> str
         fast.append("none" if found is None else cell(found.worst) if found.exact else "plain")
     cells = [TITLES[name], cell(edits), rows, regions, cell(vision.worst if vision else None)]
     cells += ["yes" if vlm.family.vision_rows else "no", *fast]
-    cells.append("plain" if measured.vision_fast is None else cell(measured.vision_fast))
+    cells.append(cell(measured.vision_fast))
     return f"| {' | '.join(cells)} |"
 
 

@@ -26,6 +26,7 @@ from headpatch.engine.patching import ZMeans, base_run
 from headpatch.errors import RunError
 from headpatch.heads import Tower
 from headpatch.models.prompt import Prompt
+from headpatch.models.quantized import quantized
 from headpatch.models.vlm import VLM
 
 Attribution = dict[Tower, Float[Tensor, "layers heads positions"]]
@@ -43,15 +44,11 @@ class Gradients:
     z, slope
         By tower and layer: z and ∂LD/∂z, ``[runs, positions, heads, head_dim]``. The slope of a
         layer that does not reach LD is 0.
-    tiles
-        Rows in which the vision tower takes a run, if it was run: its tokens of one run are those
-        of one tile after the other.
     """
 
     ld: Float[Tensor, " runs"]
     z: dict[Tower, list[Tensor]]
     slope: dict[Tower, list[Tensor]]
-    tiles: int = 1
 
 
 @dataclass(eq=False)
@@ -83,7 +80,7 @@ class _Site:
 def refused(vlm: VLM) -> str:
     """Say why no gradient can be had of this model; "" if it can."""
     places = set((getattr(vlm.model, "hf_device_map", None) or {}).values())
-    if getattr(vlm.model, "hf_quantizer", None) is not None:
+    if quantized(vlm.model):
         return "its weights are quantised, and gradients through them are not checked"
     if "disk" in places or ("cpu" in places and len(places) > 1):
         return "some of its weights are offloaded, and a backward pass would need them all at once"
@@ -120,7 +117,7 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
         for key, value in prompt.inputs.items()
     }
     try:
-        with torch.enable_grad(), tapped(vlm.model, taps):
+        with torch.enable_grad(), tapped(vlm.parts, taps):
             output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
             logits = output.logits[:, -1].float()
             ld = logits[:, prompt.answers.yes] - logits[:, prompt.answers.no]
@@ -141,8 +138,7 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
         raise RunError(
             f"LD or its gradient is not finite ({vlm.name}, {vlm.dtype}): --dtype float32"
         )
-    tiles = len(sites["vision"][0].z[0]) // prompt.runs if "vision" in sites else 1
-    return Gradients(ld.detach(), z, slope, max(tiles, 1))
+    return Gradients(ld.detach(), z, slope)
 
 
 def _or_zero(slope: Tensor | None, leaf: Tensor) -> Tensor:

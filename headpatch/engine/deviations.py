@@ -63,9 +63,9 @@ class _Parts:
         Linear layers of the MLPs: these see the stream itself.
     """
 
-    linears: list[nn.Module]
+    linears: list[nn.Linear]
     lifted: list[nn.Module]
-    inner: list[nn.Module]
+    inner: list[nn.Linear]
 
 
 def _parts(vlm: VLM) -> _Parts:
@@ -142,7 +142,7 @@ def _positions(x: Tensor, tokens: int) -> int | None:
 def watched(vlm: VLM, points: Points) -> Iterator[None]:
     """Keep `points` for the length of one raised pass."""
     parts = points.parts = _parts(vlm)
-    ends = [vlm.decoder.norm, vlm.model.get_output_embeddings()]
+    ends = [vlm.final_norm, vlm.model.get_output_embeddings()]
 
     def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         points.keep(module, args[0] if args else None, output)
@@ -194,33 +194,33 @@ def deviating(points: Points | None) -> Iterator[None]:
         return
     parts = points.parts
     with ExitStack() as stack:
-        for module in parts.linears:
-            stack.enter_context(replaced(module, _linear(module, points.low)))
+        for linear in parts.linears:
+            stack.enter_context(replaced(linear, _linear(linear, points.low)))
         known = [points.known.get(module) for module in parts.lifted]
         gated = {
             part for one in known if isinstance(one, Gated) for part in (one.gate, one.up, one.down)
         }
-        for module in parts.inner:
-            if module in gated:
-                stack.enter_context(replaced(module, _linear(module, points.low)))
-            elif module in points.inputs:
-                stack.enter_context(replaced(module, _affine(module, points)))
+        for linear in parts.inner:
+            if linear in gated:
+                stack.enter_context(replaced(linear, _linear(linear, points.low)))
+            elif linear in points.inputs:
+                stack.enter_context(replaced(linear, _affine(linear, points)))
         for module, formula in zip(parts.lifted, known, strict=True):
             if module in points.inputs:
                 stack.enter_context(swapped(module, _lifted(module, formula, points)))
         yield
 
 
-def _linear(module: nn.Module, low: torch.dtype) -> Callable[[Tensor], Tensor]:
-    return lambda d: product(d.to(low), module.weight)  # type: ignore[arg-type]
+def _linear(module: nn.Linear, low: torch.dtype) -> Callable[[Tensor], Tensor]:
+    return lambda d: product(d.to(low), module.weight)
 
 
-def _affine(module: nn.Module, points: Points) -> Callable[[Tensor], Tensor]:
+def _affine(module: nn.Linear, points: Points) -> Callable[[Tensor], Tensor]:
     x0, y0 = points.inputs[module], points.outputs[module]
 
     def run(x: Tensor) -> Tensor:
         moved = lowered_difference(x, _last(x0, x), points.low)
-        return product(moved, module.weight).add_(_last(y0, x))  # type: ignore[arg-type]
+        return product(moved, module.weight).add_(_last(y0, x))
 
     return run
 

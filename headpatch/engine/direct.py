@@ -122,7 +122,7 @@ def take_apart(vlm: VLM, prompt: Prompt, edits: Sequence[ZEdit] = ()) -> Apart:
         logits = forward(vlm, prompt, edits, exact=True).logits
     with raised(vlm):
         final = heard[-1].after.float()
-        norm: nn.Module = vlm.decoder.norm  # type: ignore[assignment]
+        norm = vlm.final_norm
         gain = norm(torch.ones_like(final[:1]))[0].float()
         scale = _scale(norm(final).float(), gain * final)
         words, biases = _words(vlm, prompt)
@@ -190,7 +190,7 @@ def direct_effect(vlm: VLM, apart: Apart, row: int, heads: Sequence[Head]) -> Di
             gain = apart.gains[layer]
             change += written.float() if gain is None else gain[0] * written.float()
         after = (apart.final[0] + change)[None]
-        norm: nn.Module = vlm.decoder.norm  # type: ignore[assignment]
+        norm = vlm.final_norm
         scale = float(_scale(norm(after).float(), apart.gain * after)[0])
     along, parts = float(change @ apart.direction), apart.parts
     before = float(parts.scale[0])

@@ -25,7 +25,7 @@ def answer_ids(vlm: VLM, prompt: Prompt, max_new_tokens: int = 32) -> list[list[
 
 
 def _generate(vlm: VLM, prompt: Prompt, max_new_tokens: int) -> list[list[int]]:
-    with tapped(vlm.model, {}):
+    with tapped(vlm.parts, {}):
         ids = vlm.model.generate(
             **prompt.inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
         )

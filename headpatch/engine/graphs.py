@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headpatch.engine.chunks import Chunk
 from headpatch.engine.prefill import Prefill
-from headpatch.engine.wavefront import Chunk, walk
+from headpatch.engine.wavefront import walk
 from headpatch.models.vlm import VLM
 
 _WARM_UPS = 2  # passes before capture, so that libraries set up their workspaces outside of it

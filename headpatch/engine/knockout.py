@@ -27,7 +27,7 @@ from headpatch.engine.resumed import (
     in_batches,
     refusal,
 )
-from headpatch.engine.sites import allowed_edges
+from headpatch.engine.sites import allowed_edges, edges_by_layer
 from headpatch.engine.sweep import rows_that_fit
 from headpatch.engine.wavefront import step, unembed
 from headpatch.heads import HeadSet
@@ -166,11 +166,11 @@ def _resumed(
     sites = [_Site(prefill, layer) for layer in range(len(prefill.layers))]
     for row, one in enumerate(rows, start=1):
         cut = one.cut(row)
-        for (_, layer), numbers in cut.by_layer().items():
+        for _, layer, numbers in edges_by_layer(vlm, cut):
             sites[layer].cuts.append((cut, numbers))
     first = min(one.entry for one in rows)
     hidden = prefill.layers[first].hidden.expand(len(rows) + 1, -1, -1)
-    with tapped(vlm.model, dict(zip(vlm.lm.attentions, sites, strict=True))):
+    with tapped(vlm.parts, dict(zip(vlm.lm.attentions, sites, strict=True))):
         for index in range(first, len(sites)):
             hidden = step(vlm, index, hidden, prefill.layers[index])
     return unembed(vlm, hidden[:, -1], prefill.points)

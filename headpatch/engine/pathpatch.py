@@ -72,7 +72,7 @@ def hear(
     """Run a batch, with values put into its stream, and keep what some layers' attention takes."""
     sites = {layer: _Site() for layer in dict.fromkeys(layers)}
     listening = {vlm.lm.attentions[layer]: site for layer, site in sites.items()}
-    with tapped(vlm.model, listening), putting(vlm, prompt.runs, puts):
+    with tapped(vlm.parts, listening), putting(vlm, prompt.runs, puts):
         forward(vlm, prompt, exact=True)
     return {layer: site.heard[0] for layer, site in sites.items()}
 

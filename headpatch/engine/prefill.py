@@ -1,17 +1,13 @@
 """What one ordinary pass leaves behind for the widening pass to start from."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from headpatch.engine.deviations import Points
-from headpatch.errors import RunError
-from headpatch.models.vlm import VLM
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +40,8 @@ class LayerState:
         The layer's input from that position on: ``[runs, suffix, width]``.
     key, value, own_key, own_value
         What those positions attend to: before it, ``[runs, kv_heads, prefix, dim]``, and from it
-        on.
+        on. In a layer that attends to the image across, the image's are the first and there are no
+        others.
     mask
         As transformers passed it, rows of the suffix only: ``[runs or 1, heads or 1, suffix,
         tokens]``; None where it is plainly causal.
@@ -52,6 +49,9 @@ class LayerState:
         ``[runs, suffix, heads, dim]`` and ``[runs, heads, suffix, head_dim]``.
     options
         The layer's other arguments (rotary embeddings and such), cut likewise.
+    added
+        What the model itself adds to the stream after the layer, whatever is in it:
+        ``[runs, suffix, width]``. None if nothing, or where rows are deviations.
     scoring
         How the attention makes scores: ``scaling`` and ``softcap``, as transformers passes them.
     known
@@ -61,12 +61,13 @@ class LayerState:
     hidden: Float[Tensor, "runs suffix width"]
     key: Float[Tensor, "runs kv_heads prefix head_dim"]
     value: Float[Tensor, "runs kv_heads prefix dim"]
-    own_key: Float[Tensor, "runs kv_heads suffix head_dim"]
-    own_value: Float[Tensor, "runs kv_heads suffix dim"]
+    own_key: Float[Tensor, "runs kv_heads own head_dim"]
+    own_value: Float[Tensor, "runs kv_heads own dim"]
     mask: Tensor | None
     z: Float[Tensor, "runs suffix heads dim"]
     query: Float[Tensor, "runs heads suffix head_dim"]
     options: dict[str, Any]
+    added: Float[Tensor, "runs suffix width"] | None = None
     scoring: dict[str, Any] = field(default_factory=dict)
     known: Known | None = None
 
@@ -90,6 +91,7 @@ class LayerState:
             self.z[one],
             self.query[one],
             options,
+            None if self.added is None else self.added[one],
             self.scoring,
         )
 
@@ -122,109 +124,11 @@ class Prefill:
     refused: str = ""
     reading: float = 0.0
 
-
-@dataclass(eq=False)
-class Capture:
-    """Collects `LayerState`s while a pass runs.
-
-    Attributes
-    ----------
-    refused
-        Why the pass cannot be widened, if so. Seen from the pass itself, since a small effect may
-        hide a wrong one from any comparison of numbers.
-    """
-
-    start: int
-    tokens: int
-    inputs: dict[int, tuple[Tensor, dict[str, Any]]] = field(default_factory=dict)
-    attention: dict[int, dict[str, Any]] = field(default_factory=dict)
-    outputs: dict[int, Tensor] = field(default_factory=dict)
-    last_mask: Tensor | None = None
-    refused: str = ""
-
-    def keep(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        z: Tensor,
-        options: Mapping[str, Any],
-    ) -> None:
-        """Take what the attention function saw at `layer`."""
-        if key.shape[2] != self.tokens:
-            self.refused = f"layer {layer} attends to more than the prompt (cross-attention)"
-        if mask is not None:
-            self._look_ahead(mask)
-            mask = mask[..., self.start :, : self.tokens]
-        before, after = slice(0, self.start), slice(self.start, None)
-        self.attention[layer] = {
-            "key": key[:, :, before],
-            "value": value[:, :, before],
-            "own_key": key[:, :, after],
-            "own_value": value[:, :, after],
-            "mask": mask,
-            "z": z[:, after],
-            "query": _own(query[:, :, after], self.start),
-            "scoring": {name: options.get(name) for name in ("scaling", "softcap")},
-        }
-
-    def _look_ahead(self, mask: Tensor) -> None:
-        """Refuse a prompt whose earlier positions see those that change."""
-        if mask is self.last_mask:  # layers share it
-            return
-        self.last_mask = mask
-        ahead = mask[..., : self.start, self.start : self.tokens]
-        least = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min / 2
-        if bool((ahead > least).any()):
-            self.refused = "the prompt is not read causally: earlier tokens see those that change"
-
-    @contextmanager
-    def hooked(self, vlm: VLM) -> Iterator[None]:
-        """Watch the decoder layers' inputs for the length of one pass."""
-        with ExitStack() as stack:
-            for index, layer in enumerate(vlm.lm.layers):
-                handle = layer.register_forward_pre_hook(self._hook(index), with_kwargs=True)
-                stack.callback(handle.remove)
-                handle = layer.register_forward_hook(self._after(index))
-                stack.callback(handle.remove)
-            yield
-
-    def _after(self, index: int) -> Any:
-        def keep(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            self.outputs = {index: output[0] if isinstance(output, tuple) else output}
-
-        return keep
-
-    def _hook(self, index: int) -> Any:
-        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            before = self.outputs.get(index - 1)
-            if (
-                before is not None
-                and before is not hidden
-                and not torch.equal(before[:, self.start :], hidden[:, self.start :])
-            ):
-                self.refused = f"the model changes the stream itself before layer {index}"
-            self.inputs[index] = (_own(hidden[:, self.start :], self.start), dict(kwargs))
-
-        return keep
-
-    def layers(self, count: int) -> tuple[LayerState, ...]:
-        """Return what was collected, layer by layer; nothing if the pass cannot be widened."""
-        if self.refused:
-            return ()
-        if len(self.attention) != count or len(self.inputs) != count:
-            raise RunError("a decoder layer did not run through headpatch's attention function")
-        return tuple(
-            LayerState(
-                hidden=self.inputs[index][0],
-                options=_suffix_options(self.inputs[index][1], self.start),
-                **self.attention[index],
-            )
-            for index in range(count)
-        )
+    @property
+    def remembering(self) -> float:
+        """The part that makes k and v: all that the last layer does for the other positions."""
+        heads, kv_heads = self.layers[0].query.shape[1], self.layers[0].key.shape[1]
+        return self.reading * 2 * kv_heads / (heads + 2 * kv_heads)
 
 
 def split(
@@ -237,6 +141,8 @@ def split(
     reading: float = 0.0,
 ) -> list[Prefill]:
     """Return one `Prefill` for each run of a batch."""
+    if points is not None and points.inputs:
+        layers = tuple(replace(layer, added=None) for layer in layers)
     return [
         Prefill(
             start,
@@ -250,32 +156,12 @@ def split(
     ]
 
 
-def _own(part: Tensor, start: int) -> Tensor:
-    """Return a part that does not hold on to the whole."""
-    return part.clone() if start else part
-
-
-# Dimensions of the arguments that depend on the position, counted from the end: rotary models pass
-# [..., batch, tokens, dim] embeddings and [..., batch, tokens] ids.
-_BATCH = {"position_embeddings": -3, "position_ids": -2}
-_TOKENS = {"position_embeddings": -2, "position_ids": -1, "cache_position": -1}
-_DROPPED = {"hidden_states", "attention_mask", "past_key_values", "past_key_value", "use_cache"}
-
-
-def _suffix_options(options: Mapping[str, Any], start: int) -> dict[str, Any]:
-    return {
-        name: _cut(value, start, _TOKENS[name]) if name in _TOKENS else value
-        for name, value in options.items()
-        if name not in _DROPPED
-    }
-
-
-def _cut(value: Any, start: int, dim: int) -> Any:
-    if isinstance(value, tuple | list):
-        return type(value)(_cut(one, start, dim) for one in value)
-    if isinstance(value, Tensor):
-        return value.narrow(dim, start, value.shape[dim] - start)
-    return value
+# Dimensions of the arguments that run over the batch, counted from the end.
+_BATCH = {
+    "position_embeddings": -3,
+    "position_ids": -2,
+    "full_text_row_masked_out_mask": -4,
+}
 
 
 def _pick(value: Any, run: int, runs: int, dim: int | None) -> Any:

@@ -268,7 +268,7 @@ def _resumed(
     prefill = prefills[run]
     sites = [ResumedSite(prefill, layer) for layer in range(len(prefill.layers))]
     hidden = prefill.layers[rows[0].layer].hidden
-    with tapped(vlm.model, dict(zip(vlm.lm.attentions, sites, strict=True))):
+    with tapped(vlm.parts, dict(zip(vlm.lm.attentions, sites, strict=True))):
         for layer in range(rows[0].layer, len(sites)):
             state = prefill.layers[layer]
             joining = [one for one in rows if one.layer == layer]

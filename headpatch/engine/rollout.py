@@ -146,7 +146,7 @@ def look(vlm: VLM, prompt: Prompt, target: Target) -> Looked:
         key: value.to(vlm.dtype) if value.is_floating_point() else value
         for key, value in prompt.inputs.items()
     }
-    with torch.enable_grad(), tapped(vlm.model, {sight.module: sight for sight in sights}):
+    with torch.enable_grad(), tapped(vlm.parts, {sight.module: sight for sight in sights}):
         output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
         logits = output.logits[:, -1].float()
         asked = target(logits)

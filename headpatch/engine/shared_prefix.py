@@ -16,8 +16,8 @@ from headpatch.engine.fused import kernels_on
 from headpatch.engine.precision import batched_product
 from headpatch.engine.prefill import Known, LayerState, Prefill
 
-Queries = Float[Tensor, "rows heads suffix head_dim"]
-Z = Float[Tensor, "rows suffix heads dim"]
+Queries = Float[Tensor, "rows heads asked head_dim"]
+Z = Float[Tensor, "rows asked heads dim"]
 
 
 def attend(
@@ -28,7 +28,8 @@ def attend(
     Parameters
     ----------
     query, key, value
-        Of the rows' suffix: ``[rows, heads or kv_heads, suffix, dim]``.
+        Of the rows' suffix: ``[rows, heads or kv_heads, suffix, dim]``. Queries may be of its last
+        positions alone.
     state
         The prefix's keys and values, and the mask.
     options
@@ -36,12 +37,10 @@ def attend(
     """
     query = _scaled(query, options)
     prefix_key, prefix_value = state.key[0], state.value[0]
-    together = _by_kv_head(query, len(prefix_key))
-    weights = _weights(
-        together @ prefix_key.transpose(1, 2), _own(query, key), len(query), state, options
-    )
+    scores = _by_kv_head(query, len(prefix_key)) @ prefix_key.transpose(1, 2)
+    weights = _weights(scores, _own(query, key), query.shape[2], state, options)
     z = weights[..., : prefix_key.shape[1]] @ prefix_value
-    return _joined(z, weights, value, query.shape[1])
+    return _joined(z, weights, value, query)
 
 
 def attend_own(
@@ -54,24 +53,28 @@ def attend_own(
 ) -> Z:
     """Return the rows' z, also where no prefix is shared: then it is plain attention."""
     if state.key.shape[2] == 0:
-        return plain_attention(module, query, key, value, state.mask, **options)
+        mask = None if state.mask is None else state.mask[..., -query.shape[2] :, :]
+        return plain_attention(module, query, key, value, mask, **options)
     return attend(query, key, value, state, options)
 
 
 def prepared(prefill: Prefill) -> Prefill:
     """Add to a pass over low-precision weights what all rows have of it, in float32."""
-    if prefill.points is None or prefill.start == 0:
+    if prefill.points is None:
         return prefill
     low = prefill.points.low
-    layers = tuple(replace(state, known=_known(state, low)) for state in prefill.layers)
-    return replace(prefill, layers=layers)
+    layers = (
+        replace(state, known=_known(state, low)) if state.key.shape[2] else state
+        for state in prefill.layers
+    )
+    return replace(prefill, layers=tuple(layers))
 
 
 def _known(state: LayerState, low: torch.dtype) -> Known:
     key, value = state.key[0], state.value[0]
     query = _scaled(state.query, state.scoring)
     scores = _by_kv_head(query, len(key)) @ key.float().transpose(1, 2)
-    weights = _weights(scores, _own(query, state.own_key), 1, state, state.scoring)
+    weights = _weights(scores, _own(query, state.own_key), query.shape[2], state, state.scoring)
     return Known(weights, scores, key.to(low), value.to(low))
 
 
@@ -94,7 +97,7 @@ def attend_deviating(
     low = untouched.key.dtype
     heads, suffix = query.shape[1:3]
     kernels = kernels_on(query.device)
-    if kernels is not None and options.get("softcap") is None:
+    if kernels is not None and options.get("softcap") is None and key.shape[2] == suffix:
         tokens = untouched.weights.shape[-1]
         fast: Tensor = kernels.attend(
             query,
@@ -116,12 +119,12 @@ def attend_deviating(
     scores = batched_product(_by_kv_head(query.to(low), kv_heads), untouched.key.transpose(1, 2))
     scores = scores.view(kv_heads, rows, -1, prefix).add_(untouched.scores[:, None])
     own = _own(after, state.own_key + key)
-    weights = _weights(scores.flatten(1, 2), own, rows, state, options)
+    weights = _weights(scores.flatten(1, 2), own, suffix, state, options)
     change = weights.view(kv_heads, rows, -1, weights.shape[-1]) - untouched.weights[:, None]
     change = change.flatten(1, 2)
     z = batched_product(change[..., :prefix].to(low), untouched.value)
-    known_value = state.own_value.expand(rows, -1, -1, -1)
-    return (_joined(z, change, known_value, heads) + _joined(0 * z, weights, value, heads)).to(low)
+    moved = _joined(z, change, state.own_value, query) + _joined(0 * z, weights, value, query)
+    return moved.to(low)
 
 
 def _scaling(query: Tensor, options: Mapping[str, Any]) -> float:
@@ -141,37 +144,37 @@ def _by_kv_head(query: Queries, kv_heads: int) -> Float[Tensor, "kv_heads querie
 
 
 def _own(query: Queries, key: Tensor) -> Float[Tensor, "rows kv_heads queries suffix"]:
-    rows, kv_heads = key.shape[:2]
-    return query.reshape(rows, kv_heads, -1, query.shape[-1]) @ key.transpose(2, 3)
+    return query.reshape(len(query), key.shape[1], -1, query.shape[-1]) @ key.transpose(2, 3)
 
 
 def _weights(
     scores: Float[Tensor, "kv_heads queries prefix"],
-    own: Float[Tensor, "rows kv_heads group_suffix suffix"],
-    rows: int,
+    own: Float[Tensor, "rows kv_heads group_asked suffix"],
+    asked: int,
     state: LayerState,
     options: Mapping[str, Any],
 ) -> Float[Tensor, "kv_heads queries tokens"]:
-    """Softmax over prefix and suffix together."""
-    kv_heads, suffix = len(scores), own.shape[-1]
+    """Softmax over prefix and suffix together, at the last `asked` positions."""
+    kv_heads, rows, suffix = len(scores), len(own), own.shape[-1]
     joined = torch.cat([scores, own.transpose(0, 1).flatten(1, 2)], -1)
-    apart = joined.view(kv_heads, rows, -1, suffix, joined.shape[-1])
+    apart = joined.view(kv_heads, rows, -1, asked, joined.shape[-1])
     if (softcap := options.get("softcap")) is not None:
         apart = torch.tanh(apart / softcap) * softcap
     if state.mask is not None:
-        apart = _masked(apart, state.mask[0], kv_heads)
+        apart = _masked(apart, state.mask[0, :, -asked:], kv_heads)
     elif suffix > 1:
-        ahead = torch.ones(suffix, suffix, dtype=torch.bool, device=own.device).triu(1)
+        ahead = torch.ones(asked, suffix, dtype=torch.bool, device=own.device)
+        ahead = ahead.triu(1 + suffix - asked)
         apart[..., scores.shape[-1] :].masked_fill_(ahead, -torch.inf)
     return apart.softmax(-1).view(kv_heads, -1, joined.shape[-1])
 
 
 def _masked(
-    scores: Float[Tensor, "kv_heads rows group suffix tokens"],
+    scores: Float[Tensor, "kv_heads rows group asked tokens"],
     seen: Tensor,
     kv_heads: int,
-) -> Float[Tensor, "kv_heads rows group suffix tokens"]:
-    """Apply a mask ``[heads or 1, suffix, tokens]``, boolean or additive."""
+) -> Float[Tensor, "kv_heads rows group asked tokens"]:
+    """Apply a mask ``[heads or 1, asked, tokens]``, boolean or additive."""
     if len(seen) > 1:
         seen = seen.view(kv_heads, 1, -1, *seen.shape[1:])
     if seen.dtype == torch.bool:
@@ -182,11 +185,12 @@ def _masked(
 def _joined(
     z: Float[Tensor, "kv_heads queries dim"],
     weights: Float[Tensor, "kv_heads queries tokens"],
-    value: Float[Tensor, "rows kv_heads suffix dim"],
-    heads: int,
+    value: Float[Tensor, "rows_or_one kv_heads suffix dim"],
+    query: Queries,
 ) -> Z:
     """Add what each row has from its own suffix, and put z in transformers' order."""
-    rows, kv_heads, suffix, dim = value.shape
-    mine = weights[..., -suffix:].view(kv_heads, rows, -1, suffix).transpose(0, 1)
+    (rows, heads, asked, _), (kv_heads, suffix, dim) = query.shape, value.shape[1:]
+    own = weights[..., weights.shape[-1] - suffix :]
+    mine = own.view(kv_heads, rows, heads // kv_heads * asked, suffix).transpose(0, 1)
     whole = z.view(kv_heads, rows, -1, dim).transpose(0, 1) + mine @ value
-    return whole.reshape(rows, heads, suffix, dim).transpose(1, 2).contiguous()
+    return whole.reshape(rows, heads, asked, dim).transpose(1, 2).contiguous()

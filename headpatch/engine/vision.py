@@ -10,10 +10,9 @@ Everything else is the model's own forward pass, which makes each row exact.
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
 from headpatch.engine.forward import forward
@@ -29,13 +28,10 @@ from headpatch.engine.patching import (
     base_run,
     z_edits,
 )
+from headpatch.engine.tower import VisionPositions, never_read, tower_of, vision_positions
 from headpatch.errors import InputError, RunError
-from headpatch.heads import HeadSet
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM, Stack
-
-VisionPositions = Literal["class", "patches", "all"]
-"""Tokens of the vision tower: its class token, every other token, or both."""
 
 
 def patch_vision(
@@ -50,12 +46,15 @@ def patch_vision(
 ) -> list[Outcome]:
     """Do what `headpatch.engine.patching.patch` does to vision heads, without the layers below.
 
+    A set may hold language-model heads as well; they change at their intervention's positions.
+
     Parameters
     ----------
     base
-        Must keep z of the vision tower.
+        Must keep z of the vision tower, and of the language model where its heads are changed.
     interventions
-        Vision heads only. Their own positions speak of the prompt and are not read.
+        Each with a vision head or more. Their own positions speak of the prompt, and so of
+        language-model heads alone.
     positions
         Where in the tower z is changed.
     means
@@ -74,15 +73,15 @@ def patch_vision(
     InputError
         If the tower has no class token for positions ``class``, or not even two rows fit.
     ValueError
-        If a head is none of the vision tower's, or means are needed and missing.
+        If a set holds no vision head, or means are needed and missing.
     """
-    tower = _tower(vlm)
-    if any(head.tower != "vision" for one in interventions for head in one.heads):
-        raise ValueError("vision heads only; language-model heads go through `widen` or `patch`")
+    tower = tower_of(vlm)
+    if not all(any(head.tower == "vision" for head in one.heads) for one in interventions):
+        raise ValueError("a set without a vision head goes through `widen` or `patch`")
     if not interventions:
         return []
     kept = _outputs(vlm, base, tower)
-    where = vision_positions(vlm, base, positions, tiles=len(_hidden(kept[0])) // base.prompt.runs)
+    where = vision_positions(vlm, base, positions)
     outcomes: dict[int, Outcome] = {}
     pending = _plan(vlm, interventions, batch)
     while pending:
@@ -111,50 +110,6 @@ def patch_vision(
     return [outcomes[index] for index in range(len(interventions))]
 
 
-def refused(vlm: VLM) -> str:
-    """Say why the layers of this vision tower cannot be resumed one by one; "" if they can."""
-    if not vlm.family.vision:
-        return "headpatch cannot change the vision tower of this family"
-    if vlm.family.one_row or vlm.family.crossed:
-        return (
-            "this vision tower takes several pictures or tiles in one row, so its layers cannot be "
-            "resumed one by one"
-        )
-    return ""
-
-
-def single_heads(vlm: VLM) -> list[HeadSet]:
-    """Return every vision head as a set of its own."""
-    return [HeadSet.of(head) for head in _tower(vlm).grid]
-
-
-def whole_layers(vlm: VLM) -> list[HeadSet]:
-    """Return, for each vision layer, the set of all its heads."""
-    return list(_tower(vlm).grid.whole_layers())
-
-
-def vision_positions(
-    vlm: VLM, base: Baseline, positions: VisionPositions, tiles: int = 1
-) -> Int[Tensor, " positions"]:
-    """Return the positions of a scope among the tower's tokens of one run, tile after tile.
-
-    Raises
-    ------
-    InputError
-        If the tower has no class token and it is asked for.
-    """
-    tokens = base.trace.z["vision"][0].shape[1]
-    each = torch.arange(tokens)
-    if positions == "all":
-        return each
-    if not vlm.family.class_token:
-        if positions == "class":
-            raise InputError("--positions", "class: the tower has no class token", "patches or all")
-        return each
-    is_class = each % (tokens // tiles) == 0
-    return each[is_class if positions == "class" else ~is_class]
-
-
 def equivalents(
     vlm: VLM, base: Baseline, interventions: Sequence[Intervention], batch: int = PLAIN_BATCH
 ) -> float:
@@ -163,7 +118,7 @@ def equivalents(
     Counted in operations of the layers' products and attention; the pass over the pair that fills
     the cache is included.
     """
-    tower = _tower(vlm)
+    tower = tower_of(vlm)
     vision = _operations(tower, base.trace.z["vision"][0].shape[1])
     skipped = vision / (
         vision * tower.grid.layers
@@ -172,7 +127,7 @@ def equivalents(
     total = float(base.prompt.runs)
     for chunk in _plan(vlm, interventions, batch):
         entry = _entry(interventions[chunk[0]])
-        passes = 2 if _is_control(vlm, interventions[chunk[0]]) else 1
+        passes = 2 if never_read(vlm, interventions[chunk[0]].heads) else 1
         total += passes * (len(chunk) + 1) * (1 - skipped * entry)
     return total
 
@@ -184,12 +139,8 @@ def _operations(stack: Stack, tokens: int) -> float:
 
 
 def _entry(intervention: Intervention) -> int:
-    return min(head.layer for head in intervention.heads)
-
-
-def _is_control(vlm: VLM, intervention: Intervention) -> bool:
-    """Whether it changes only layers that do not reach the language model."""
-    return vlm.feature_layer is not None and _entry(intervention) > vlm.feature_layer
+    """Return the first vision layer that it changes."""
+    return min(head.layer for head in intervention.heads if head.tower == "vision")
 
 
 def _plan(vlm: VLM, interventions: Sequence[Intervention], batch: int) -> list[list[int]]:
@@ -197,19 +148,13 @@ def _plan(vlm: VLM, interventions: Sequence[Intervention], batch: int) -> list[l
     members: dict[tuple[int, bool], list[int]] = {}
     for index in sorted(range(len(interventions)), key=lambda i: _entry(interventions[i])):
         one = interventions[index]
-        members.setdefault((base_run(one.direction), _is_control(vlm, one)), []).append(index)
+        members.setdefault((base_run(one.direction), never_read(vlm, one.heads)), []).append(index)
     return [chunk for key in sorted(members) for chunk in _split(members[key], batch - 1)]
 
 
 def _split(indices: list[int], size: int) -> list[list[int]]:
     size = max(size, 1)
     return [indices[start : start + size] for start in range(0, len(indices), size)]
-
-
-def _tower(vlm: VLM) -> Stack:
-    if why := refused(vlm):
-        raise RunError(f"{vlm.name}: {why}")
-    return vlm.stack("vision")
 
 
 def _outputs(vlm: VLM, base: Baseline, tower: Stack) -> list[Any]:
@@ -222,8 +167,11 @@ def _outputs(vlm: VLM, base: Baseline, tower: Stack) -> list[Any]:
             )
             stack.callback(handle.remove)
         forward(vlm, base.prompt, exact=True)
-    if any(len(outputs) != 1 or len(_hidden(outputs[0])) % base.prompt.runs for outputs in kept):
-        raise RunError(f"{vlm.name}: a vision layer does not run once, with the pictures in rows")
+    at = _dimension(vlm)
+    if any(
+        len(outputs) != 1 or _hidden(outputs[0]).shape[at] % base.prompt.runs for outputs in kept
+    ):
+        raise RunError(f"{vlm.name}: a vision layer does not run once, picture after picture")
     return [outputs[0] for outputs in kept]
 
 
@@ -249,14 +197,14 @@ def _run_chunk(
     run = base_run(asked[0].direction)
     prompt = base.prompt.select(run).repeat(len(asked) + 1)
     edits = [
-        _at(edit, where)
+        _at(edit, where) if edit.head.tower == "vision" else edit
         for row, intervention in enumerate(asked, start=1)
         for edit in z_edits(row, intervention, base, means)
     ]
-    below = kept[: _entry(asked[0])]
-    with _resumed(vlm.stack("vision"), [_rows(one, run, base.prompt, prompt) for one in below]):
+    below, at = kept[: _entry(asked[0])], _dimension(vlm)
+    with _resumed(vlm.stack("vision"), [_rows(one, run, base.prompt, prompt, at) for one in below]):
         trace = forward(vlm, prompt, edits, exact=True)
-        before = forward(vlm, prompt, exact=True) if _is_control(vlm, asked[0]) else None
+        before = forward(vlm, prompt, exact=True) if never_read(vlm, asked[0].heads) else None
     ld, tokens = trace.ld(prompt).cpu(), trace.logits.argmax(-1).cpu()
     reference = ld[:1].expand_as(ld) if before is None else before.ld(prompt).cpu()
     untouched = base.ld_with if run == WITH else base.ld_without
@@ -275,14 +223,19 @@ def _at(edit: ZEdit, where: Tensor) -> ZEdit:
     return replace(edit, positions=where, value=value)
 
 
-def _rows(output: Any, run: int, pair: Prompt, batch: Prompt) -> Any:
+def _dimension(vlm: VLM) -> int:
+    """Along which of a layer's output the pictures follow each other: rows, or patches of one."""
+    return -2 if vlm.family.one_row else 0
+
+
+def _rows(output: Any, run: int, pair: Prompt, batch: Prompt, at: int) -> Any:
     """Return a layer's output for one run of a pair, for every row; what is no tensor stays."""
     if isinstance(output, tuple):
-        return tuple(_rows(one, run, pair, batch) for one in output)
+        return tuple(_rows(one, run, pair, batch, at) for one in output)
     if not isinstance(output, Tensor):
         return output
-    each = len(output) // pair.runs
-    return output[run * each : (run + 1) * each].repeat(batch.runs, *[1] * (output.ndim - 1))
+    each = output.shape[at] // pair.runs
+    return torch.cat([output.narrow(at, run * each, each)] * batch.runs, at)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ The model's own layers do the work. Only attention differs: the kept prefix is a
 in one batched product, without a copy of it for each row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,90 +20,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headpatch.engine.attention import plain_attention, tapped
+from headpatch.engine.attention import tapped
+from headpatch.engine.chunks import Chunk, Edits
 from headpatch.engine.deviations import Points, deviating
 from headpatch.engine.precision import lowered_difference, replaced, split_product
-from headpatch.engine.prefill import SOURCES, LayerState, Prefill
+from headpatch.engine.prefill import LayerState, Prefill
 from headpatch.engine.shared_prefix import attend_deviating, attend_own
-from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a widening pass: these heads, with z from that source (see `SOURCES`)."""
-
-    heads: HeadSet
-    kind: str
-
-    @property
-    def entry(self) -> int:
-        """The layer at which the row first differs from the untouched run."""
-        return min(head.layer for head in self.heads)
-
-
-@dataclass(frozen=True, eq=False)
-class Edits:
-    """The z of one layer that is replaced: element i is row ``rows[i]``, head ``heads[i]``."""
-
-    rows: Int[Tensor, " edits"]
-    heads: Int[Tensor, " edits"]
-    sources: Int[Tensor, " edits"]
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """Rows that walk together.
-
-    Attributes
-    ----------
-    order
-        For each row after the untouched one: its place in the list that was asked for.
-    joining
-        By layer: how many rows join there.
-    edits
-        By layer.
-    """
-
-    order: tuple[int, ...]
-    joining: tuple[int, ...]
-    edits: tuple[Edits | None, ...]
-
-    @property
-    def first(self) -> int:
-        """The layer at which the walk begins."""
-        return next(layer for layer, count in enumerate(self.joining) if count)
-
-
-def plan(
-    rows: Sequence[Row], layers: int, size: int, device: torch.device, carried: bool = True
-) -> list[Chunk]:
-    """Cut rows into chunks of at most `size` that start as late as they can.
-
-    `carried`: whether the untouched run walks along as the first row (see `walk`).
-    """
-    by_entry = sorted(range(len(rows)), key=lambda index: rows[index].entry)
-    return [
-        _chunk(by_entry[start : start + size], rows, layers, device, int(carried))
-        for start in range(0, len(by_entry), size)
-    ]
-
-
-def _chunk(
-    order: Sequence[int], rows: Sequence[Row], layers: int, device: torch.device, first: int
-) -> Chunk:
-    joining = [0] * layers
-    edits: list[list[tuple[int, int, int]]] = [[] for _ in range(layers)]
-    for place, index in enumerate(order, start=first):
-        row = rows[index]
-        joining[row.entry] += 1
-        for head in row.heads:
-            edits[head.layer].append((place, head.head, SOURCES[row.kind]))
-    listed = [edit for layer in edits for edit in layer]
-    table = torch.tensor(listed, device=device).reshape(-1, 3)  # sent to the device at once
-    parts = table.split([len(layer) for layer in edits])
-    packed = (Edits(*part.T) if len(part) else None for part in parts)
-    return Chunk(tuple(order), tuple(joining), tuple(packed))
 
 
 @dataclass(eq=False)
@@ -111,8 +34,8 @@ class _Site:
     """One layer during a walk: its attention, and what enters its output projection.
 
     Rows join at the output projection. Until there they are the untouched run, whose z is kept,
-    so that q, k and v are not computed for them. In the last layer nothing but the answer
-    position goes on from there.
+    so that q, k and v are not computed for them. In the last layer the answer position alone asks
+    and goes on from there; the others are keys and values.
 
     Attributes
     ----------
@@ -153,14 +76,18 @@ class _Site:
         mask: Tensor | None,
         **options: Any,
     ) -> Tensor:
-        state, points = self.state, self.prefill.points
+        state, points, suffix = self.state, self.prefill.points, query.shape[2]
+        if state.known is not None:
+            return attend_deviating(query, key, value, state)
+        asked = 1 if self.answer_only else suffix
+        query = query[:, :, -asked:]
         if points is None:
-            return attend_own(module, query, key, value, state, options)
-        if self.prefill.start == 0:
-            whole = query + state.query, key + state.own_key, value + state.own_value
-            z = plain_attention(module, *whole, state.mask, **options)
-            return lowered_difference(z, state.z, points.low)
-        return attend_deviating(query, key, value, state)
+            z = attend_own(module, query, key, value, state, options)
+        else:
+            whole = query + state.query[:, :, -asked:], key + state.own_key, value + state.own_value
+            z = attend_own(module, *whole, state, options)
+            z = lowered_difference(z, state.z[:, -asked:], points.low)
+        return z if asked == suffix else z.expand(-1, suffix, -1, -1).contiguous()
 
     def enter(
         self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -205,6 +132,10 @@ def _watching(vlm: VLM, sites: Sequence[_Site]) -> Iterator[None]:
                 for part in vlm.lm.layers[site.layer].children():
                     if part is not attention and any(part.children()):
                         stack.callback(part.register_forward_pre_hook(_answer).remove)
+            if site.answer_only and (suffix := site.state.hidden.shape[1]) > 1:
+                queries = attention.get_submodule(vlm.family.lm_query)
+                stack.callback(queries.register_forward_pre_hook(_answer).remove)
+                stack.callback(queries.register_forward_hook(_everywhere(suffix)).remove)
         yield
 
 
@@ -214,6 +145,15 @@ def _answer(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     What it gives is added to every position of the stream; only the last is looked at.
     """
     return (args[0][:, -1:], *args[1:])
+
+
+def _everywhere(suffix: int) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+    """Let the answer's query stand at every position, since the attention expects one there."""
+
+    def spread(_: nn.Module, __: tuple[Any, ...], query: Tensor) -> Tensor:
+        return query.expand(-1, suffix, -1).contiguous()
+
+    return spread
 
 
 @torch.no_grad()
@@ -242,7 +182,7 @@ def walk(
     sites = [_Site(prefill, layer, source[layer], positions) for layer in range(len(source))]
     taps = dict(zip(vlm.lm.attentions, sites, strict=True))
     with (
-        tapped(vlm.model, taps),
+        tapped(vlm.parts, taps),
         deviating(prefill.points),
         _watching(vlm, sites),
     ):
@@ -268,19 +208,17 @@ def _through(
         hidden = step(vlm, index, hidden, state)
     if points is None:
         return hidden[:, -1]
-    final: nn.Module = vlm.decoder.norm  # type: ignore[assignment]
-    return points.inputs[final][:, -1] + hidden[:, -1]
+    return points.inputs[vlm.final_norm][:, -1] + hidden[:, -1]
 
 
 def step(
     vlm: VLM, index: int, hidden: Float[Tensor, "rows suffix width"], state: LayerState
 ) -> Float[Tensor, "rows suffix width"]:
-    """Run one decoder layer on the suffix of some rows."""
-    output = vlm.lm.layers[index](
-        hidden, attention_mask=state.mask, past_key_values=None, use_cache=False, **state.options
-    )
+    """Run one decoder layer on the suffix of some rows, and add what the model adds itself."""
+    options = {"past_key_values": None, "use_cache": False, **state.options}
+    output = vlm.lm.layers[index](hidden, attention_mask=state.mask, **options)
     found: Tensor = output[0] if isinstance(output, tuple) else output
-    return found
+    return found if state.added is None else found + state.added
 
 
 def unembed(
@@ -293,9 +231,8 @@ def unembed(
 
     The untouched run's row, if it did not walk along, is put first.
     """
-    final: nn.Module = vlm.decoder.norm  # type: ignore[assignment]
     head = vlm.model.get_output_embeddings()
-    x: Tensor = final(hidden)
+    x: Tensor = vlm.final_norm(hidden)
     logits: Tensor
     if points is not None:
         x = torch.cat([points.inputs[head][:, -1], x])

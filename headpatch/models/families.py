@@ -7,7 +7,7 @@ are one tower in two parts.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -19,15 +19,18 @@ class Family:
     ----------
     decoder
         Paths to the text model, which holds ``layers`` and the final ``norm``.
-    lm_attention, lm_output
-        In a decoder layer: its attention (the first of these that it has), and in that the output
+    lm_attention, lm_query, lm_output
+        In a decoder layer: its attention, and in that what makes the queries, and the output
         projection, whose input is z.
+    cross_attention
+        The attention of those decoder layers that look at the image across, and at no token of the
+        prompt; "" if there are none. With them the prompt's image token is a mark without content,
+        and attention rows of the image are not available.
+    adds_between_layers
+        Whether the model itself adds image features to the stream, between its first layers.
     layout
         How image tokens map to places in the picture: a key of
         `headpatch.models.patches.LAYOUTS`.
-    crossed
-        Whether the image comes in by cross-attention: then the prompt's image token is a mark
-        without content, and attention rows of the image are not available.
     both_ways
         Whether the whole prompt, the question too, is a prefix that is read in both directions.
     template
@@ -49,10 +52,12 @@ class Family:
     """
 
     decoder: tuple[str, ...] = ("model.language_model",)
-    lm_attention: tuple[str, ...] = ("self_attn",)
+    lm_attention: str = "self_attn"
+    lm_query: str = "q_proj"
     lm_output: str = "o_proj"
+    cross_attention: str = ""
+    adds_between_layers: bool = False
     layout: str = "crop"
-    crossed: bool = False
     both_ways: bool = False
     template: str | None = None
     suffix: str = ""
@@ -62,6 +67,11 @@ class Family:
     class_token: bool = False
     one_row: bool = False
     vision_rows: bool = False
+
+    @property
+    def crossed(self) -> bool:
+        """Whether the image comes in by cross-attention."""
+        return bool(self.cross_attention)
 
 
 _INNER = ("model.text_model",)
@@ -75,7 +85,7 @@ FAMILIES: dict[str, Family] = {
     "llava_onevision": Family(layout="anyres"),  # its processor needs torchvision
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
-    "qwen3_vl": _QWEN,  # adds image features between its first layers
+    "qwen3_vl": replace(_QWEN, adds_between_layers=True),  # "deepstack"
     "idefics3": Family(decoder=_INNER, layout="idefics"),
     "smolvlm": Family(decoder=_INNER, layout="idefics"),  # its processor: torchvision, num2words
     "paligemma": Family(
@@ -84,7 +94,7 @@ FAMILIES: dict[str, Family] = {
     "gemma3": Family(),  # image tokens are read in both directions among themselves
     "internvl": Family(layout="internvl"),  # its processor needs torchvision
     "mistral3": Family(),  # its processor needs torchvision; the layout comes with its tower
-    "mllama": Family(layout="none", crossed=True, lm_attention=("self_attn", "cross_attn")),
+    "mllama": Family(layout="none", cross_attention="cross_attn"),
 }
 """Families by ``config.model_type``."""
 

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from transformers.utils import logging as transformers_logging
 
 from headpatch.errors import InputError
+from headpatch.models.quantized import quantize_weights_alone, quantized
 from headpatch.models.vlm import VLM
 
 DEMO = Path(__file__).parent / "demo"
@@ -48,7 +49,9 @@ def load(
         Spreads a model over devices, CPU memory and disk through Accelerate: ``auto``, or a mapping
         of modules to devices. `device` is not used then.
     quantize
-        ``8bit`` or ``4bit``: weights quantised by bitsandbytes; z is not.
+        ``8bit`` or ``4bit``: the language model's and the tower's weights are stored by
+        bitsandbytes in that many bits, and nothing else is rounded (see
+        `headpatch.models.quantized`).
 
     Raises
     ------
@@ -151,8 +154,10 @@ def _placement(
     if device_map is None and quantize is None:
         return {"device_map": None, "device": resolve_device(device)}
     if not _installed("accelerate"):
-        raise _not_installed("--device-map", "accelerate")
-    found: dict[str, Any] = {"device_map": device_map or "auto"}
+        raise _not_installed("--quantize" if device_map is None else "--device-map", "accelerate")
+    found: dict[str, Any] = {"device_map": device_map}
+    if device_map is None:  # quantised, on one device
+        found = {"device": resolve_device(device), "device_map": {"": resolve_device(device)}}
     if quantize is not None:
         if quantize not in ("8bit", "4bit"):
             raise InputError("--quantize", repr(quantize), "8bit or 4bit")
@@ -160,7 +165,9 @@ def _placement(
             raise _not_installed("--quantize", "bitsandbytes")
         from transformers import BitsAndBytesConfig
 
-        found["quantization_config"] = BitsAndBytesConfig(**{f"load_in_{quantize}": True})
+        # Of the two codes of 4 bits, nf4 is made for weights that scatter normally.
+        way = {f"load_in_{quantize}": True, "bnb_4bit_quant_type": "nf4"}
+        found["quantization_config"] = BitsAndBytesConfig(**way)
     return found
 
 
@@ -207,8 +214,9 @@ def _load_model(
             f"(first: {key} is {list(there)}, its config.json asks for {list(wanted_shape)})",
             "weights and a config.json that belong together",
         )
+    quantize_weights_alone(model)
     model = model.eval().requires_grad_(False)
-    if device is None:  # Accelerate has put every part where it belongs
+    if device is None or quantized(model):  # every part is where it belongs
         return model
     if dtype == "auto" and 4 * model.num_parameters() < _SMALL:
         model = model.float()
@@ -258,16 +266,20 @@ def _fingerprint(model: PreTrainedModel, folder: Path | None) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide transformers' notices (torchvision missing, say) and its own progress bars."""
+    """Hide notices (torchvision missing, say) and transformers' own progress bars."""
     verbosity, bars = (
         transformers_logging.get_verbosity(),
         transformers_logging.is_progress_bar_enabled(),
     )
+    quantizer = logging.getLogger("bitsandbytes")
+    level = quantizer.level
     transformers_logging.set_verbosity(logging.CRITICAL)
     transformers_logging.disable_progress_bar()
+    quantizer.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
+        quantizer.setLevel(level)
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()

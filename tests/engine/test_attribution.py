@@ -333,10 +333,3 @@ def test_too_little_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.autograd, "grad", full)
     with pytest.raises(RunError, match="too little memory for a backward pass"):
         gradients(vlm, tiny_prompt(vlm))
-
-
-def test_tiles_are_counted() -> None:
-    assert pair_of("plain")[2].tiles == 1
-    vlm = builders.build("llava_next")
-    assert gradients(vlm, builders.prompt_of(vlm), ("vision",)).tiles == 5
-    assert gradients(vlm, builders.prompt_of(vlm), ("lm",)).tiles == 1

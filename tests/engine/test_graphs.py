@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from headpatch.engine.chunks import Row, plan
 from headpatch.engine.forward import Keep
 from headpatch.engine.graphs import GraphedWalk, _tensors
 from headpatch.engine.patching import run_pair
 from headpatch.engine.prefill import Prefill, sources
 from headpatch.engine.sweep import suffix_start
-from headpatch.engine.wavefront import Row, plan, walk
+from headpatch.engine.wavefront import walk
 from headpatch.heads import HeadSet
 from tests.tiny import tiny_prompt, tiny_vlm
 

@@ -117,6 +117,16 @@ def test_the_whole_stream_is_the_other_run(name: str) -> None:
         assert [one.effect for one in found] == pytest.approx(expected, abs=CLOSE)
 
 
+@pytest.mark.parametrize("name", sorted(ELSEWHERE))
+def test_resuming_equals_whole_passes_where_the_image_comes_in_again(name: str) -> None:
+    vlm, base, streams = family(name)
+    asked = [one for one in various(base, vlm.lm.grid.layers) if len(one.positions)]
+    slow, fast = swap(vlm, base, streams, asked), resume(vlm, base, asked)
+    assert max(abs(one.effect) for one in slow) > 0.01
+    expected = [one.effect for one in slow]
+    assert [one.effect for one in fast] == pytest.approx(expected, abs=CLOSE)
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_vision_layers_carry_all_up_to_the_feature_layer(name: str) -> None:
     """Where features of one layer are read: else a later layer's swap leaves the earlier ones'."""

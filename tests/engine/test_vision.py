@@ -12,16 +12,15 @@ import torch
 
 import headpatch.engine.vision as vision
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.interventions import Direction, Intervention, Kind, ZEdit
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, patch, run_pair, z_edits
-from headpatch.engine.vision import (
+from headpatch.engine.tower import (
     VisionPositions,
-    equivalents,
-    patch_vision,
     single_heads,
     vision_positions,
     whole_layers,
 )
+from headpatch.engine.vision import equivalents, patch_vision
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet
 from headpatch.models.vlm import VLM
@@ -119,7 +118,7 @@ def test_each_tile_has_a_class_token(scope: VisionPositions) -> None:
     vlm, base = family("llava_next")
     assert base.trace.z["vision"][0].shape[1] == 5 * 17  # the whole picture and four tiles
     each = [position + 17 * tile for tile in range(5) for position in PLACES[scope]]
-    assert vision_positions(vlm, base, scope, tiles=5).tolist() == each
+    assert vision_positions(vlm, base, scope).tolist() == each
     asked = everything(some_sets(vlm))
     means = means_of(base)
     for outcome in patch_vision(vlm, base, asked, scope, means)[::5]:
@@ -303,14 +302,35 @@ def test_low_precision_runs_in_float32_as_the_plain_path() -> None:
         assert ours.effect == pytest.approx(theirs.effect, abs=ROUNDING)
 
 
-@pytest.mark.parametrize("name", ["llava (pixtral)", "qwen2_5_vl", "mllama"])
-def test_towers_that_mix_pictures_in_a_row_are_refused(name: str) -> None:
-    vlm, base = family(name)
+def test_an_unknown_tower_is_refused() -> None:
+    vlm, base = builders.build(builders.STRANGE), pair_of(SHAPES["plain"])[1]
     asked = [Intervention(HeadSet.parse("v0.0"), "zero", "noising")]
-    with pytest.raises(RunError, match="several pictures or tiles in one row"):
+    with pytest.raises(RunError, match="cannot change the vision tower of this family"):
         patch_vision(vlm, base, asked)
-    with pytest.raises(RunError, match="in one row"):
+    with pytest.raises(RunError, match="cannot change"):
         whole_layers(vlm)
+
+
+@pytest.mark.parametrize(
+    ("name", "tiles", "tokens"),
+    [("llava", 1, 17), ("internvl", 3, 17), ("mllama", 4, 24)],  # Mllama pads 17 to 24
+)
+def test_a_class_token_in_each_tile(name: str, tiles: int, tokens: int) -> None:
+    """Also where all tiles lie in one row, as Mllama's."""
+    vlm, base = family(name)
+    assert base.trace.z["vision"][0].shape[1] == tiles * tokens
+    every = torch.arange(tiles * tokens)
+    first = every % tokens == 0
+    for scope, places in (("class", every[first]), ("patches", every[~first])):
+        assert vision_positions(vlm, base, scope).equal(places)
+        for layer in range(3):
+            head = Head(layer, 1, "vision")
+            asked = [Intervention(HeadSet.of(head), "resample", "noising")]
+            value = base.trace.z["vision"][layer][WITHOUT, places, 1]
+            edited = forward(vlm, base.prompt, [ZEdit(WITH, head, places, value)])
+            expected = float(edited.ld(base.prompt)[WITH]) - base.ld_with
+            (found,) = patch_vision(vlm, base, asked, scope)
+            assert found.effect == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_tower_without_a_class_token() -> None:
@@ -325,8 +345,8 @@ def test_a_tower_without_a_class_token() -> None:
 
 def test_what_would_give_wrong_numbers_is_refused() -> None:
     vlm, base = pair_of(SHAPES["plain"])
-    with pytest.raises(ValueError, match="vision heads only"):
-        patch_vision(vlm, base, [Intervention(HeadSet.parse("v0.0+0.0"), "zero", "noising")])
+    with pytest.raises(ValueError, match="without a vision head"):
+        patch_vision(vlm, base, [Intervention(HeadSet.parse("0.0"), "zero", "noising")])
     with pytest.raises(ValueError, match="means"):
         patch_vision(vlm, base, [Intervention(HeadSet.parse("v0.0"), "mean", "noising")])
     assert patch_vision(vlm, base, []) == []
@@ -338,3 +358,38 @@ def test_sets_of_the_tower() -> None:
     assert [str(one) for one in whole_layers(vlm)][1] == "v1.0+v1.1+v1.2"
     assert all(head.tower == "vision" for one in whole_layers(vlm) for head in one)
     assert Head(2, 2, "vision") in single_heads(vlm)[-1].heads
+
+
+@pytest.mark.parametrize("name", ["plain", "grouped-query"])
+def test_heads_of_both_towers_together_equal_eager_transformers(name: str) -> None:
+    vlm = tiny_vlm(SHAPES[name])
+    prompt = tiny_prompt(vlm)
+    base = run_pair(vlm, prompt, Keep(z=("vision", "lm")))
+    means = means_of(base) | {"lm": [z.mean(0) for z in base.trace.z["lm"]]}
+    oracle, answers = Oracle(vlm), prompt.answers
+    z = oracle.z(prompt.inputs)
+    sets = [HeadSet.parse(text) for text in ("v0.1+1.2", "v1.0+v1.2+0.3+2.1", "v2.0+1.0")]
+    asked = [replace(one, positions="question") for one in everything(sets)]
+    places = {"vision": PLACES["patches"], "lm": prompt.spans.positions("question").tolist()}
+    for outcome in patch_vision(vlm, base, asked, "patches", means, batch=5):
+        one = outcome.intervention
+        run = WITH if one.direction == "noising" else WITHOUT
+
+        def source(head: Head, one: Intervention = one, run: int = run) -> torch.Tensor:
+            here, heads = places[head.tower], z[head.tower][head.layer]
+            value = {
+                "zero": 0 * heads[0],
+                "mean": means[head.tower][head.layer],
+                "resample": heads[1 - run],
+                "self": heads[run],
+            }[one.kind]
+            return value[here, head.head]
+
+        changes = [Change(head, places[head.tower], source(head)) for head in one.heads]
+        logits = oracle.logits(prompt.select(run).inputs, changes)[0]
+        ld = float(logits[answers.yes] - logits[answers.no])
+        assert outcome.ld == pytest.approx(ld, abs=ROUNDING), one
+    unread = [Intervention(HeadSet.parse("v2.0"), "zero", "noising")]
+    assert vision.never_read(vlm, unread[0].heads)
+    assert not vision.never_read(vlm, sets[2])  # the other head is read
+    assert patch_vision(vlm, base, unread)[0].effect == 0

@@ -8,12 +8,13 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from headpatch.engine.chunks import Chunk
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import Baseline, ZMeans, patch, run_pair
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.sweep import check, passes, suffix_start, widen
-from headpatch.engine.wavefront import Chunk, walk
+from headpatch.engine.wavefront import walk
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions

@@ -10,7 +10,7 @@ copied here (`PixtralStandIn`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -420,8 +420,16 @@ def _draw(model: torch.nn.Module) -> None:
             weight.add_(0.3 * torch.randn_like(weight))
 
 
+STRANGE = "llava (strange tower)"
+"""A model on a vision tower that headpatch does not know, and so cannot change."""
+
+
 def build(name: str) -> VLM:
-    return make(BUILDERS[name]())
+    if name != STRANGE:
+        return make(BUILDERS[name]())
+    vlm = build("llava")
+    vlm.__dict__["family"] = replace(vlm.family, vision=())
+    return vlm
 
 
 def prompt_of(vlm: VLM, size: tuple[int, int] = WIDE) -> Prompt:

@@ -14,7 +14,7 @@ from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import Baseline, Outcome, patch, run_pair
 from headpatch.engine.sweep import check, suffix_start, widen
 from headpatch.engine.vision import patch_vision
-from headpatch.errors import InputError, RunError
+from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet, Tower
 from headpatch.models.prompt import Prompt
 from headpatch.models.spans import Positions
@@ -56,7 +56,7 @@ class Measured:
     fast
         By scope that the prompt has.
     vision_fast
-        The resumed vision sweep against the plain one; None if it is refused.
+        The resumed vision sweep against the plain one.
     """
 
     z: dict[Tower, float]
@@ -64,7 +64,7 @@ class Measured:
     rows: float
     without_rows: list[int]
     fast: dict[Positions, Fast]
-    vision_fast: float | None
+    vision_fast: float
 
 
 def interventions(heads: Sequence[Head], scope: Positions) -> list[Intervention]:
@@ -156,13 +156,10 @@ def compare_fast(vlm: VLM, prompt: Prompt, scope: Positions) -> Fast:
     return Fast(True, worst_effect(patch(vlm, base, asked), widen(vlm, base, asked)), refused)
 
 
-def compare_vision_fast(vlm: VLM, base: Baseline) -> float | None:
+def compare_vision_fast(vlm: VLM, base: Baseline) -> float:
     """Two heads of every vision layer by `patch_vision`, against `patch`."""
     asked = interventions(_few(vlm, "vision"), "answer")
-    try:
-        return worst_effect(patch_vision(vlm, base, asked), patch(vlm, base, asked))
-    except RunError:
-        return None
+    return worst_effect(patch_vision(vlm, base, asked), patch(vlm, base, asked))
 
 
 def worst_effect(first: Sequence[Outcome], second: Sequence[Outcome]) -> float:
