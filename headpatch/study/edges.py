@@ -1,7 +1,8 @@
 """Which edges of attention are cut, and which heads are looked into: cut, combine and path."""
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -10,14 +11,16 @@ from headpatch.heads import Selection
 from headpatch.study.changes import Changes
 from headpatch.study.strict import Strict, sequence
 
-EDGE_ENDS = ("answer", "question", "words", "image", "region", "other", "all")
+EdgeEnd = Literal["answer", "question", "words", "image", "region", "other", "all"]
 """Positions that an edge joins; ``words`` is the question without the answer position, ``other``
 the image outside the study's region."""
+EDGE_ENDS: Mapping[str, EdgeEnd] = {name: name for name in get_args(EdgeEnd)}
+"""The ends by their names."""
 
 _LAYERS = re.compile(r"(\d+)(?:-(\d+))?")
 
 
-def edge_ends(text: str) -> tuple[str, str]:
+def edge_ends(text: str) -> tuple[EdgeEnd, EdgeEnd]:
     """Read ``answer-region``: the queries that look, and the keys that they lose.
 
     Raises
@@ -25,14 +28,14 @@ def edge_ends(text: str) -> tuple[str, str]:
     InputError
         If an end is missing or unknown.
     """
-    ends = text.split("-")
-    if len(ends) != 2 or not all(end in EDGE_ENDS for end in ends):
+    start, _, end = text.partition("-")
+    if start not in EDGE_ENDS or end not in EDGE_ENDS:
         raise InputError(
             "--edges",
             repr(text) if text else "an empty edge",
             f"from-to, such as answer-region; each end one of {', '.join(EDGE_ENDS)}",
         )
-    return ends[0], ends[1]
+    return EDGE_ENDS[start], EDGE_ENDS[end]
 
 
 def layer_span(text: str) -> tuple[int, int]:

@@ -29,7 +29,9 @@ class TraceOptions(_Forced):
     forced: Literal["with", "without", "both"] = "with"
     """The run whose own answer it is."""
     kinds: Annotated[
-        tuple[Literal["zero", "resample"], ...], BeforeValidator(sequence), Field(min_length=1)
+        tuple[Literal["zero", "mean", "resample"], ...],
+        BeforeValidator(sequence),
+        Field(min_length=1),
     ] = ("resample",)
     directions: Annotated[
         tuple[Literal["noising", "denoising"], ...],
@@ -40,6 +42,9 @@ class TraceOptions(_Forced):
     """Heads listed for each token."""
     noise: Annotated[int, Field(ge=1)] = 8
     """Heads a token (drawn by the seed) that are patched with their own z, for the noise floor."""
+    reference: Annotated[int, Field(ge=0)] = 16
+    """Drawn pairs over which `mean` averages z; 0 averages over the study's own two runs. Over a
+    dataset, `mean` averages over the dataset."""
 
 
 class RolloutOptions(_Forced):

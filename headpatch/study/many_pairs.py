@@ -54,8 +54,14 @@ class VerdictOptions(Strict):
     """Where z is changed."""
     top: Annotated[int, Field(ge=1)] = 20
     """Heads that attention picks out."""
-    partners: Annotated[int, Field(ge=0)] = 16
-    """Chosen heads of which every two are changed together, in search of redundant ones."""
+    groups: Annotated[int, Field(ge=0)] = 200
+    """Random sets of heads on each pair that chooses, which show what a head adds once others are
+    gone; 0 seeks partners by the effects of heads alone."""
+    partners: Annotated[int, Field(ge=0)] = 32
+    """Heads among which redundant ones are sought: half of them add most once others are gone, half
+    have the largest effects alone."""
+    search: Annotated[int, Field(ge=0)] = 16
+    """Pairs, of those that choose, on which sets of redundant heads are sought."""
     controls: Annotated[int, Field(ge=0)] = 40
     """Random sets of heads of the same layers, to compare the chosen set with."""
     noise: Annotated[int, Field(ge=1)] = 8
@@ -64,6 +70,9 @@ class VerdictOptions(Strict):
     """Pairs asked about a wrong place and mirrored."""
     vision: Annotated[int, Field(ge=0)] = 12
     """Pairs on which all heads of each vision layer are resampled."""
+    followed: Annotated[int, Field(ge=2)] = 20
+    """Pairs, of those that judge, on which the study's claims are followed up where they need more
+    than a verdict: attention that is cut, a stream that is swapped."""
     attribution: Annotated[int, Field(ge=0)] = 16
     """Pairs whose gradients rank the heads, for the faithfulness curves; 0 leaves that out."""
     random: Annotated[int, Field(ge=1)] = 3

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from headpatch.analyses import cut as analysis
-from headpatch.analyses.cut import Cuts, cut, positions, random_tokens
+from headpatch.analyses.cut import Cuts, cut
+from headpatch.analyses.cut_edges import end_positions
 from headpatch.analyses.session import Session, open_session
 from headpatch.engine.patching import WITH, WITHOUT
-from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.measures.stats import spread
 from headpatch.study import Study
@@ -108,7 +107,8 @@ def test_a_reader_cut_off_from_its_writer(name: str, edge: str) -> None:
     """
     session = opened()
     start, end = edge.split("-")
-    cut_off = set(positions(session, end).tolist()) - set(positions(session, start).tolist())
+    queries, keys = (set(end_positions(session, one).tolist()) for one in (start, end))
+    cut_off = keys - queries
     kept = [token for token in range(session.prompt.spans.length) if token not in cut_off]
     object_at = int(session.prompt.image_positions[5])
     left = sum(4 / 3 / (token + 1) for token in kept if token >= object_at) / len(kept)
@@ -132,7 +132,7 @@ def test_a_query_keeps_itself_unless_asked() -> None:
     assert effect(label("pool reader"), "answer-answer", itself=True) == pytest.approx(0, abs=CLOSE)
     session, kept = found(heads="3.0", edges=("all-answer",), controls=0)
     assert kept.named["effect"].abs().max() <= 1e-5  # none but the answer sees the answer
-    assert positions(session, "answer").tolist() == [session.prompt.spans.answer]
+    assert end_positions(session, "answer").tolist() == [session.prompt.spans.answer]
 
 
 def test_heads_one_by_one_and_jointly() -> None:
@@ -174,25 +174,6 @@ def test_windows_over_the_layers() -> None:
     assert (table["heads"] == "").all()
 
 
-@pytest.mark.parametrize(
-    ("window", "spans"),
-    [
-        (1, ["0", "1", "2", "3"]),
-        (3, ["0-1", "0-2", "1-3", "2-3"]),
-        (4, ["0-1", "0-2", "0-3", "1-3"]),
-    ],
-)
-def test_windows_are_centred_and_clipped(window: int, spans: list[str]) -> None:
-    """From centre − window // 2 on, `window` layers, less those that the model has not."""
-    session = opened(**{"cut.window": window})
-    cut_at = list(analysis.places(session))
-    assert [place.name for place in cut_at] == spans
-    for place in cut_at:
-        first, last = place.layers or (0, 0)
-        assert len(place.heads) == 4 * (last - first + 1)
-        assert {head.layer for head in place.heads} == set(range(first, last + 1))
-
-
 def test_a_fixed_span_is_the_window_over_the_same_layers() -> None:
     _, windows = found(window=2, edges=("answer-region", "question-region"), controls=2)
     _, fixed = found(layers="1-2", edges=("answer-region", "question-region"), controls=2)
@@ -230,46 +211,6 @@ def test_as_many_other_tokens_are_cut_as_a_control() -> None:
     assert region["control_mean"] == pytest.approx(summary.mean)
 
 
-def test_control_tokens_lie_outside_the_region_and_differ() -> None:
-    session = opened()
-    outside = set(
-        session.prompt.image_positions[[p for p in range(16) if p not in REGION]].tolist()
-    )
-    draws = random_tokens(session, 20)
-    assert len(draws) == 20
-    for drawn in draws:
-        assert len(set(drawn.tolist())) == 4
-        assert set(drawn.tolist()) <= outside
-    assert len({tuple(drawn.tolist()) for drawn in draws}) > 10
-    again = random_tokens(opened(), 20)
-    assert all(torch.equal(a, b) for a, b in zip(draws, again, strict=True))
-    other_seed = random_tokens(opened(seed=1), 20)
-    assert not all(torch.equal(a, b) for a, b in zip(draws, other_seed, strict=True))
-    assert random_tokens(opened(region="0,0,1,0.75"), 3) == []  # 12 of 16: too few are left
-
-
-def test_positions_of_every_name() -> None:
-    session = opened()
-    spans, placed = session.prompt.spans, session.prompt.image_positions
-    assert positions(session, "region").tolist() == placed[REGION].tolist()
-    others = [patch for patch in range(16) if patch not in REGION]
-    assert positions(session, "other").tolist() == placed[others].tolist()
-    assert positions(session, "image").tolist() == spans.image.tolist()
-    assert positions(session, "question").tolist() == spans.question.tolist()
-    assert positions(session, "all").tolist() == list(range(spans.length))
-
-
-def test_a_class_token_is_image_but_no_place() -> None:
-    model = tiny_vlm(SHAPES["class-token-kept"])
-    with TemporaryDirectory() as folder:
-        session = open_session(tiny_study(Path(folder)), model, "question")
-    assert len(positions(session, "image")) == 17
-    assert len(positions(session, "region")) == 4
-    assert len(positions(session, "other")) == 13
-    outside = positions(session, "other")[1:].tolist()  # without the class token
-    assert all(set(drawn.tolist()) <= set(outside) for drawn in random_tokens(session, 20))
-
-
 def tiny_study(folder: Path, **options: object) -> Study:
     pictures = {"with": folder / "with.png", "without": folder / "without.png"}
     for file, image in zip(pictures.values(), image_pair(), strict=True):
@@ -288,7 +229,7 @@ def test_the_table_equals_eager_transformers_with_a_mask(name: str) -> None:
     cuts = cut(session)
     assert cuts.resumed
     oracle, answers = Oracle(model), session.prompt.answers
-    ends = {end: positions(session, end).tolist() for end in analysis_ends(edges)}
+    ends = {end: end_positions(session, end).tolist() for end in analysis_ends(edges)}
 
     def ld(run: int, blocked: list[Edges]) -> float:
         logits = oracle.logits(session.prompt.select(run).inputs, edges=blocked)[0]
@@ -373,65 +314,3 @@ def test_top_heads_are_asked_for_only_if_named() -> None:
     table = cut(session, lambda: (Head(1, 1), Head(1, 3), Head(0, 0))).named
     assert table["heads"].drop_duplicates().tolist() == ["1.1", "1.3", "1.1+1.3"]
     assert table["effect"].iloc[-2] == pytest.approx(-1, abs=CLOSE)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"cut.window": 5}, "--window: 5 layers; expected at most 4 in this model"),
-        ({"cut.layers": "2-4"}, "--layers: 2-4; expected layers 0-3 in this model"),
-        ({"cut.layers": "4"}, "--layers: 4; expected layers 0-3 in this model"),
-        ({"cut.heads": "4.0"}, "--heads: 4.0 is out of range"),
-        ({"cut.heads": "v0.1"}, "v0.1 is a vision head"),
-        ({"region": "0,0,0.05,0.05", "cut.window": 2}, "--region: 0,0,0.05,0.05 holds no patch"),
-        ({"region": "image", "cut.window": 2}, "--edges: other: the region image is the whole"),
-    ],
-)
-def test_what_the_model_does_not_have_is_refused(options: dict[str, Any], message: str) -> None:
-    session = opened(**options)
-    with pytest.raises(InputError) as caught:
-        cut(session)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"edges": ("answer-sky",)}, "--edges: 'answer-sky'; expected from-to"),
-        ({"edges": ("answer",)}, "--edges: 'answer'; expected from-to"),
-        ({"edges": ("answer-",)}, "--edges: 'answer-'; expected from-to"),
-        ({"edges": ("",)}, "--edges: an empty edge; expected from-to"),
-        ({"edges": ()}, "--edges: (); expected a list of at least 1 item"),
-        (
-            {"edges": ("a-b-c",)},
-            "each end one of answer, question, words, image, region, other, all",
-        ),
-        ({"edges": ("answer-answer",)}, "answer-answer cuts nothing"),
-        ({"edges": ("answer-image", "answer-image")}, "an edge is named twice"),
-        ({"window": 0}, "--window: 0; expected"),
-        ({"controls": -1}, "--controls: -1; expected"),
-        ({"layers": "14-10"}, "--layers: '14-10' runs backwards"),
-        ({"layers": "ten"}, "--layers: 'ten'; expected first-last"),
-        ({"layers": "1", "heads": "1.1"}, "--heads, --layers: both of them"),
-        ({"heads": "L1H1"}, "--heads: 'L1H1' is not a head"),
-    ],
-)
-def test_a_study_that_makes_no_sense_is_refused_unread(
-    options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(InputError) as caught:
-        Study.make(None, {f"cut.{key}": value for key, value in options.items()})
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_studys_cut_reads_back() -> None:
-    flags = {"cut.edges": ("all-other", "answer-answer"), "cut.itself": True, "cut.layers": "3"}
-    study = Study.make(None, flags)
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "study.yaml"
-        file.write_text(study.to_yaml(), encoding="utf-8")
-        again = Study.make(file, None)
-    assert again.cut == study.cut

@@ -1,19 +1,13 @@
-"""What a run leaves behind: whole files or none, where they can be written."""
+"""Files appear together, whole or not at all, where they can be written."""
 
-import math
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from headpatch.errors import InputError, RunError
-from headpatch.results import check_folder, read_table, read_tensors, staged, write_columns
+from headpatch.results import check_folder, staged
 from tests.command import contents
 
 
@@ -157,41 +151,3 @@ def test_a_bad_folder_is_refused(tmp_path: Path, bad: str) -> None:
     assert message.startswith(f"--out: {out} cannot be written (")
     assert "; expected a folder to write in" in message
     assert "\n" not in message
-
-
-@given(st.lists(st.floats(allow_nan=True, allow_infinity=False, width=32), min_size=1, max_size=9))
-@settings(max_examples=50)
-def test_float32_survives_a_table(values: list[float]) -> None:
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "table.csv"
-        write_columns(file, {"x": values, "n": list(range(len(values)))})
-        back = read_table(file)
-    assert list(back.columns) == ["x", "n"]
-    assert list(back["n"]) == list(range(len(values)))
-    for value, read in zip(values, back["x"], strict=True):
-        assert math.isnan(read) if math.isnan(value) else read == pytest.approx(value, rel=5e-7)
-
-
-def test_heads_stay_text(tmp_path: Path) -> None:
-    """24.10 is not 24.1, and a pair called 007 is not 7."""
-    file = tmp_path / "effects.csv"
-    write_columns(file, {"pair": ["007", "a, b"], "heads": ["24.10", "1.1+2.2"], "ld": [0.5, 1.0]})
-    back = read_table(file)
-    assert list(back["heads"]) == ["24.10", "1.1+2.2"]
-    assert list(back["pair"]) == ["007", "a, b"]
-    assert list(back["ld"]) == [0.5, 1.0]
-
-
-def test_columns_of_unlike_length_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"shorter|longer"):
-        write_columns(tmp_path / "t.csv", {"a": [1, 2], "b": [1]})
-
-
-def test_tensors_are_read_by_the_safe_loader(tmp_path: Path) -> None:
-    torch.save({"diff": torch.ones(2, 3), "top": 5, "names": ["a"]}, tmp_path / "good.pt")
-    good = read_tensors(tmp_path / "good.pt")
-    assert torch.equal(good["diff"], torch.ones(2, 3))
-    assert (good["top"], good["names"]) == (5, ["a"])
-    torch.save({"run": os.getcwd}, tmp_path / "code.pt")
-    with pytest.raises(pickle.UnpicklingError):
-        read_tensors(tmp_path / "code.pt")

@@ -1,0 +1,70 @@
+"""The plain files that every analysis writes and reads back: tables, tensors and YAML."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def columns_of(table: "pandas.DataFrame") -> dict[str, list[Any]]:
+    """Return a table's columns by name, for `write_columns` and for ``--json``."""
+    return {str(name): list(values) for name, values in table.items()}
+
+
+def write_table(path: Path, table: "pandas.DataFrame") -> None:
+    """Write a table as CSV, as `write_columns` does; its index is left out."""
+    write_columns(path, columns_of(table))
+
+
+def write_columns(path: Path, columns: Mapping[str, Sequence[object]], more: bool = False) -> None:
+    """Write a table as CSV; numbers with seven significant digits, which is what float32 holds.
+
+    Parameters
+    ----------
+    more
+        Add the rows to those of a file that has these columns.
+    """
+    with path.open("a" if more else "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        if not more:
+            writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow(_cell(value) for value in row)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.7g}"
+    return value
+
+
+def read_table(path: Path) -> "pandas.DataFrame":
+    """Read a table that a run wrote; heads such as ``24.10`` stay text."""
+    import pandas
+
+    texts = ("heads", "pair", "layers", "partners", "failed_nulls")
+    return pandas.read_csv(path, dtype=dict.fromkeys(texts, str))
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Read a ``.pt`` file of a run, by the safe loader."""
+    loaded: dict[str, Any] = torch.load(path, weights_only=True)
+    return loaded
+
+
+def write_tensors(path: Path, content: Mapping[str, object]) -> None:
+    """Write plain tensors, numbers and texts, for `read_tensors`."""
+    torch.save(dict(content), path)
+
+
+def write_yaml(path: Path, content: Mapping[str, object]) -> None:
+    """Write nested plain values as YAML, keys in the order given."""
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,103 @@
+"""``run.yaml``: the study as run, and what ran it. ``--config run.yaml`` runs it again."""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import yaml
+
+from headpatch import __version__
+from headpatch.results.files import write_yaml
+from headpatch.study import Study
+
+if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
+    from headpatch.analyses.session import Session
+    from headpatch.analyses.survey import Survey
+    from headpatch.models.vlm import VLM
+
+_PACKAGES = ("torch", "transformers", "numpy", "scipy")
+
+
+def write_run(folder: Path, session: "Session", noise_floor: float | None) -> None:
+    """Write ``run.yaml`` of a run over one pair."""
+    seen = {
+        "valid": session.valid,
+        "ld_with": session.base.ld_with,
+        "ld_without": session.base.ld_without,
+        "noise_floor": noise_floor,
+    }
+    _write(folder, session.study, session.vlm, seen)
+
+
+def write_dataset_run(
+    folder: Path, study: Study, vlm: "VLM", survey: "Survey", noise_floor: float | None
+) -> None:
+    """Write ``run.yaml`` of a run over many pairs: how many there were, passed and were run."""
+    passed = sum(one.passed for one in survey.gated)
+    ran = {"pairs": len(survey.gated), "passed": passed, "run": len(survey.entries)}
+    _write(folder, study, vlm, {"valid": survey.valid, **ran, "noise_floor": noise_floor})
+
+
+def write_draw(path: Path, study: Study) -> None:
+    """Write how pairs were drawn; ``--config`` draws them again. Nothing in it changes by time."""
+    values = yaml.safe_load(study.to_yaml())
+    draw = {key: value for key, value in values["draw"].items() if key != "folder"}
+    run = {"headpatch": __version__, **_versions(("numpy", "pillow"))}
+    write_yaml(path, {"study": {"seed": values["seed"], "draw": draw}, "run": run})
+
+
+def _write(folder: Path, study: Study, vlm: "VLM", seen: Mapping[str, object]) -> None:
+    """Write the study, what was `seen` in it, and versions, seed, device, weights and commit."""
+    run = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        **seen,
+        "seed": study.seed,
+        "model": vlm.name,
+        "weights": vlm.fingerprint,
+        "device": str(vlm.device),
+        "dtype": str(vlm.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "headpatch": __version__,
+        **_versions(_PACKAGES),
+    }
+    study_as_run = yaml.safe_load(_replayable(study).to_yaml())
+    write_yaml(folder / "run.yaml", {"study": study_as_run, "run": run})
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def _replayable(study: Study) -> Study:
+    """Return the study with paths that hold wherever ``run.yaml`` is read from."""
+    paths: Mapping[str, str] = {
+        key: value if value.startswith("bundled:") else str(Path(value).resolve())
+        for key, value in (("with_", study.with_), ("without", study.without))
+    }
+    model = study.model
+    if model != "demo" and Path(model).is_dir():
+        model = str(Path(model).resolve())
+    pairs = study.pairs
+    if pairs.manifest is not None:
+        pairs = pairs.model_copy(update={"manifest": str(Path(pairs.manifest).resolve())})
+    sweep = study.sweep
+    if sweep.sets is not None:
+        sweep = sweep.model_copy(update={"sets": str(Path(sweep.sets).resolve())})
+    return study.model_copy(update={**paths, "model": model, "sweep": sweep, "pairs": pairs})
+
+
+def _commit() -> str | None:
+    """The commit of headpatch's own checkout, if it runs from one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except OSError:
+        return None
+    return found.stdout.strip() or None
