@@ -16,7 +16,9 @@ from headpatch.measures.rankings import (
     effect_size,
     precision_at,
 )
-from headpatch.measures.verdicts import CAUSAL, Observed, Rule
+from headpatch.measures.rule import Rule
+from headpatch.measures.true_rho import TrueCorrelation, true_correlation
+from headpatch.measures.verdicts import CAUSAL, Observed
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,10 @@ class Headline:
     missed
         Those of them that attention did not pick.
     rho
-        Spearman's, over heads, of attention difference and effect size.
+        Spearman's, over heads, of attention difference and effect size, both means over the pairs
+        that were measured.
+    true_rho
+        The same of true values, which endless pairs would show; and how reliable both rankings are.
     precision
         Of the attention ranking against the exact causal one, at several k.
     """
@@ -55,6 +60,7 @@ class Headline:
     causal: tuple[str, ...]
     missed: tuple[str, ...]
     rho: Correlation
+    true_rho: TrueCorrelation
     precision: tuple[Precision, ...]
 
 
@@ -103,5 +109,6 @@ def summarize(
         causal=causal,
         missed=tuple(name for name in causal if name not in chosen),
         rho=correlation(flat[0], flat[1], flat[2], rule.level),
+        true_rho=true_correlation(flat[0], flat[1], flat[2], rule.level),
         precision=tuple(precision_at(by_attention, by_effect, k) for k in ks),
     )

@@ -24,14 +24,21 @@ def mean_interval(
     resamples: int,
     rng: np.random.Generator,
 ) -> Interval:
-    r"""Bootstrap interval of each mean over pairs: BCa, expanded for small n.
+    """Interval of each mean over pairs: bootstrap or Student's t, whichever reaches further.
 
-    The bias-corrected and accelerated interval (Efron 1987) takes quantiles of the resampled means
-    that make up for skewness; its acceleration is, for a mean, the skewness
-    :math:`\sum d_i^3 / 6 (\sum d_i^2)^{3/2}` of the deviations :math:`d`. Like every percentile
-    method it is too narrow at small n, by about
-    :math:`\sqrt{(n-1)/n}\, z_{\alpha/2} / t_{\alpha/2, n-1}`; both ends are moved out by that
-    factor (Hesterberg 2015, section 4). The tests hold its coverage against known distributions.
+    The bootstrap's ends (`bca_interval`) follow skewness, but fall short where pairs are few or
+    tails heavy, as no resample goes beyond the sample; those of t (`t_interval`) do the reverse.
+    At each side the outer of the two is taken, just as `headpatch.measures.significance` takes the
+    larger of two p-values: an interval never excludes what the t-test does not reject. For normal
+    values it is 1% wider than that of t.
+
+    Coverage of 95% intervals in simulated studies, 4,000 of each kind, so known to 0.7%
+    (``benchmarks/interval_coverage.py``). For 50 and 100 pairs: 93% to 97% for values that are
+    normal, uniform, discrete, exponential, lognormal (93% for 50 pairs), heavy-tailed (t with 3
+    degrees of freedom), 0 in half or three quarters of pairs, or flips in half or a quarter of
+    them. For 20 pairs the same but for flips (98%) and lognormal values (90%). For 10 pairs: 91%
+    for exponential values, 86% for lognormal ones. Flips in one pair of ten: 87% for 20 pairs (12%
+    of such samples hold none, which no interval can mend), 98% for 50, 97% for 100.
 
     Parameters
     ----------
@@ -51,15 +58,42 @@ def mean_interval(
     ------
     ValueError
         If there are fewer than two pairs, a value is not finite, or `level` is not inside (0, 1).
+    """
+    drawn, straight = bca_interval(values, level, resamples, rng), t_interval(values, level)
+    return Interval(
+        straight.mean,
+        np.minimum(drawn.low, straight.low),
+        np.maximum(drawn.high, straight.high),
+    )
+
+
+def t_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Interval:
+    """Student's interval of each mean over pairs; parameters and errors as of `mean_interval`."""
+    pairs = _checked(values, level)
+    n, mean = len(pairs), np.asarray(pairs.mean(0))
+    reach = t.ppf((1 + level) / 2, n - 1) * np.asarray(pairs.std(0, ddof=1)) / np.sqrt(n)
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def bca_interval(
+    values: Float[np.ndarray, "pairs *rest"],
+    level: float,
+    resamples: int,
+    rng: np.random.Generator,
+) -> Interval:
+    r"""Bootstrap interval of each mean over pairs: bias-corrected and accelerated (BCa).
+
+    It takes quantiles of the resampled means that make up for skewness (Efron 1987). Its
+    acceleration is, for a mean, the skewness :math:`\sum d_i^3 / 6 (\sum d_i^2)^{3/2}` of the
+    deviations :math:`d`. Like every percentile method it is too narrow for few pairs.
+
+    Parameters and errors are those of `mean_interval`.
 
     References
     ----------
-    B. Efron, Better bootstrap confidence intervals, JASA 82 (1987). T. Hesterberg, What teachers
-    should know about the bootstrap, The American Statistician 69 (2015).
+    B. Efron, Better bootstrap confidence intervals, JASA 82 (1987).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
-    pairs = finite_pairs(values)
+    pairs = _checked(values, level)
     n, flat = len(pairs), pairs.reshape(len(pairs), -1)
     draws = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64) / n
     low, high = np.empty(flat.shape[1]), np.empty(flat.shape[1])
@@ -68,13 +102,16 @@ def mean_interval(
     for start in range(0, flat.shape[1], columns):
         here = slice(start, start + columns)
         low[here], high[here] = _bca(flat[:, here] - mean[here], draws, level)
-    wider = float(t.ppf((1 + level) / 2, n - 1) / norm.ppf((1 + level) / 2) * np.sqrt(n / (n - 1)))
     shape = pairs.shape[1:]
-    return Interval(
-        mean.reshape(shape),
-        (mean + wider * low).reshape(shape),
-        (mean + wider * high).reshape(shape),
-    )
+    return Interval(mean.reshape(shape), (mean + low).reshape(shape), (mean + high).reshape(shape))
+
+
+def _checked(
+    values: Float[np.ndarray, "pairs *rest"], level: float
+) -> Float[np.ndarray, "pairs *rest"]:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    return finite_pairs(values)
 
 
 def _bca(
@@ -82,7 +119,7 @@ def _bca(
     draws: Float[np.ndarray, "resamples pairs"],
     level: float,
 ) -> tuple[Float[np.ndarray, "columns"], Float[np.ndarray, "columns"]]:
-    """Ends of the BCa interval of values whose mean is 0, before it is expanded."""
+    """Ends of the BCa interval of values whose mean is 0."""
     means = np.sort(draws @ apart, axis=0)
     tiny = 1e-12 * np.abs(apart).max(0)  # resampled means that equal 0 but for rounding
     below = ((means < -tiny).mean(0) + (means <= tiny).mean(0)) / 2

@@ -78,7 +78,7 @@ def correlation(
     their errors gave a rho of 0.73, covered in 12% of runs; of three times, 0.62; as large as their
     errors, 0.29; a third of them, 0.04; all three covered in none. So the interval says how
     far *this many* pairs settle the rho of means over as many, and a rho near 0 says little unless
-    effects stand out from their errors.
+    effects stand out from their errors. `headpatch.measures.true_rho` estimates the other.
 
     Parameters
     ----------
@@ -90,11 +90,8 @@ def correlation(
     ValueError
         If there are fewer than three pairs, or a value is not finite.
     """
-    together = finite_pairs(np.stack([looks, necessity, sufficiency], 1))
-    n = len(together)
-    if n < 3:
-        raise ValueError(f"a jackknife needs three pairs or more, got {n}")
-    total = together.sum(0)
+    together = stacked(looks, necessity, sufficiency)
+    n, total = len(together), together.sum(0)
 
     def rho(means: Float[np.ndarray, "three heads"]) -> float:
         return spearman(means[0], effect_size(means[1], means[2]))
@@ -108,6 +105,24 @@ def correlation(
     middle = np.arctanh(np.clip(value, -_NEARLY_ONE, _NEARLY_ONE))
     reach = float(t.ppf((1 + level) / 2, n - 1)) * error
     return Correlation(value, float(np.tanh(middle - reach)), float(np.tanh(middle + reach)))
+
+
+def stacked(
+    looks: Float[np.ndarray, "pairs heads"],
+    necessity: Float[np.ndarray, "pairs heads"],
+    sufficiency: Float[np.ndarray, "pairs heads"],
+) -> Float[np.ndarray, "pairs three heads"]:
+    """Put the three side by side, in float64, for a jackknife over pairs.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three pairs, or a value is not finite.
+    """
+    together = finite_pairs(np.stack([looks, necessity, sufficiency], 1))
+    if len(together) < 3:
+        raise ValueError(f"a jackknife needs three pairs or more, got {len(together)}")
+    return together
 
 
 def effect_size(

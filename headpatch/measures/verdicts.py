@@ -12,16 +12,16 @@ The logic, with δ the smallest effect of interest (in normalized units) and α 
 - *Shown within.* `watches` and `inert` need an equivalence test: both effects lie within ±δ, by
   the larger p of the two, its q over all heads below α.
 - Neither is `undecided`: more pairs would be needed. Absence of evidence is no evidence of absence.
-- *Redundant.* A pair of heads a, b with joint necessity N(ab) is redundant if both N(ab) and the
-  excess N(ab) - N(a) - N(b) are shown above δ (the larger p of the two; q over all tested pairs):
-  together they matter, and more than their parts. The class goes to those of the two that are not
-  shown necessary alone. So it, too, rests on something shown, not on a failure to see a head's own
-  effect. It outranks `sufficient`, which its columns still show.
+- *Redundant.* A set of heads is redundant if it is shown to be necessary together, and each of its
+  members to add more once the others are gone than it does alone (`headpatch.measures.redundancy`).
+  The class goes to those of its heads that are not shown necessary alone. So it, too, rests on
+  something shown, not on a failure to see a head's own effect. It outranks `sufficient`, which its
+  columns still show.
 
 A head that is shown beyond δ in opposite directions keeps the positive name; the columns tell.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,8 +30,10 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from headpatch.heads import Head, HeadSet
-from headpatch.measures.intervals import Interval, finite_pairs, mean_interval
-from headpatch.measures.significance import above, adjusted, beyond, layer_null, within
+from headpatch.measures.intervals import Interval, mean_interval
+from headpatch.measures.redundancy import Joint, judge_sets, partners
+from headpatch.measures.rule import Rule
+from headpatch.measures.significance import adjusted, beyond, layer_null, within
 
 Verdict = Literal[
     "necessary+sufficient",
@@ -47,33 +49,6 @@ CAUSAL: tuple[Verdict, ...] = get_args(Verdict)[:5]
 """The classes of a head that is shown to act."""
 
 
-@dataclass(frozen=True)
-class Rule:
-    """By what a verdict is reached.
-
-    Attributes
-    ----------
-    delta
-        Smallest effect of interest, in normalized units; above 0.
-    level
-        Of intervals; 1 - level bounds the q-values.
-    resamples
-        Bootstrap draws, and draws of the layer-matched null.
-    seed
-        Of both.
-    """
-
-    delta: float
-    level: float
-    resamples: int
-    seed: int
-
-    @property
-    def alpha(self) -> float:
-        """The bound of q-values: 1 - level."""
-        return 1 - self.level
-
-
 @dataclass(frozen=True, eq=False)
 class Observed:
     """What was measured, one value a pair and head; every head's name is its place.
@@ -86,13 +61,17 @@ class Observed:
     necessity, sufficiency
         Normalized effects of resampling the head alone: noising, denoising.
     joint
-        Normalized effects of noising two heads together, one a pair.
+        Normalized effects of noising heads together: the sets that are tested, and what is left of
+        them without each of their heads.
+    tested
+        For redundancy; None tests every set of `joint`.
     """
 
     attention: Float[np.ndarray, "pairs layers heads"]
     necessity: Float[np.ndarray, "pairs layers heads"]
     sufficiency: Float[np.ndarray, "pairs layers heads"]
-    joint: Mapping[HeadSet, Float[np.ndarray, " pairs"]]
+    joint: Joint
+    tested: Sequence[HeadSet] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +83,8 @@ class Verdicts:
     heads
         A row a head, in layer-head order: the columns of ``verdicts.csv``.
     sets
-        A row for each tested pair of heads: ``heads``, its joint necessity and its excess over the
-        sum of the parts with intervals and q, and whether it is ``redundant``.
+        A row for each tested set of heads: the columns of ``partners.csv``, see
+        `headpatch.measures.redundancy.judge_sets`.
     """
 
     heads: pd.DataFrame
@@ -118,8 +97,10 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
     Raises
     ------
     ValueError
-        If δ is not above 0, there are fewer than two pairs, an effect is not finite, or a joint
-        set is not of two heads.
+        If δ is not above 0, there are fewer than two pairs, an effect is not finite, or a tested
+        set holds fewer than two heads.
+    KeyError
+        If a joint set that a test needs is missing.
     """
     if not rule.delta > 0:
         raise ValueError(f"delta must be above 0, got {rule.delta}")
@@ -134,13 +115,14 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
     need_q, enough_q = adjusted(beyond(both))
     need_more, enough_more = adjusted(beyond(both, rule.delta))
     inside = adjusted(within(both, rule.delta).max(0))
-    sets = _sets(seen, rule)
-    partners = _partners(sets)
+    tested = tuple(seen.joint) if seen.tested is None else seen.tested
+    sets = judge_sets(tested, seen.joint, necessity, rule)
+    with_others = partners(sets)
 
     needed, suffices = _signs(need, need_q, rule), _signs(enough, enough_q, rule)
     layers, heads = need.mean.shape
     paired = np.zeros((layers, heads), dtype=bool)
-    for one in partners:
+    for one in with_others:
         paired[one.layer, one.head] = True
     watching = (look_q < rule.alpha) & (looks.mean > 0) & ~unread
     verdict = np.select(
@@ -187,10 +169,10 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
         "equivalence_q": inside,
         "necessity_layer_p": layer_null(necessity, rule.resamples, rng),
         "sufficiency_layer_p": layer_null(sufficiency, rule.resamples, rng),
-        "partners": np.array([";".join(map(str, partners.get(one, ()))) for one in named]),
+        "partners": np.array([";".join(map(str, with_others.get(one, ()))) for one in named]),
     }
     table = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
-    # A partner of a pair that is itself necessary alone is named beside the other, not as redundant
+    # A member that is itself necessary alone is named beside the others, not as redundant
     table.loc[table["verdict"] != "redundant", "partners"] = ""
     return Verdicts(table, sets)
 
@@ -215,41 +197,3 @@ def shown(values: Float[np.ndarray, "pairs *rest"], rule: Rule) -> Int[np.ndarra
 def _signs(found: Interval, q: Float[np.ndarray, "*rest"], rule: Rule) -> Int[np.ndarray, "*rest"]:
     above_it, below_it = found.low > rule.delta, found.high < -rule.delta
     return np.where(q < rule.alpha, above_it.astype(int) - below_it.astype(int), 0)
-
-
-def _sets(seen: Observed, rule: Rule) -> pd.DataFrame:
-    """Test whether each joint set is necessary, and more than the sum of its parts."""
-    names = ("joint", "joint_low", "joint_high", "excess", "excess_low", "excess_high", "q")
-    if not seen.joint:
-        return pd.DataFrame({"heads": [], **{name: [] for name in names}, "redundant": []})
-    if any(len(members) != 2 for members in seen.joint):
-        raise ValueError("joint sets are of two heads each")
-    joint = finite_pairs(np.stack(list(seen.joint.values()), 1))
-    parts = [
-        sum(seen.necessity[:, head.layer, head.head].astype(np.float64) for head in members)
-        for members in seen.joint
-    ]
-    excess = joint - np.stack(parts, 1)
-    whole, more = _interval(joint, rule), _interval(excess, rule)
-    q = adjusted(np.maximum(above(joint, rule.delta), above(excess, rule.delta)))
-    redundant = (q < rule.alpha) & (whole.low > rule.delta) & (more.low > rule.delta)
-    columns = [whole.mean, whole.low, whole.high, more.mean, more.low, more.high, q]
-    return pd.DataFrame(
-        {
-            "heads": list(map(str, seen.joint)),
-            **dict(zip(names, columns, strict=True)),
-            "redundant": redundant,
-        }
-    )
-
-
-def _partners(sets: pd.DataFrame) -> dict[Head, tuple[Head, ...]]:
-    """By head of a redundant pair: its partners, the largest joint effect first."""
-    found: dict[Head, tuple[Head, ...]] = {}
-    if len(sets):
-        kept = sets[sets["redundant"]].sort_values("joint", ascending=False, kind="stable")
-        for text in kept["heads"]:
-            first, second = HeadSet.parse(text)
-            found[first] = (*found.get(first, ()), second)
-            found[second] = (*found.get(second, ()), first)
-    return found

@@ -6,9 +6,13 @@ import pytest
 
 from headpatch.errors import InputError
 from headpatch.heads import Head
-from headpatch.measures.claims import Claim, Evidence, judge_claim
+from headpatch.measures.claim_evidence import Evidence, missing
+from headpatch.measures.claims import Claim
+from headpatch.measures.followed import Followed
+from headpatch.measures.judged_claims import judge_claim
+from headpatch.measures.rule import Rule
 
-DELTA = 0.02
+RULE = Rule(delta=0.02, level=0.95, resamples=400, seed=0)
 
 
 def table() -> pd.DataFrame:
@@ -47,7 +51,32 @@ def evidence(vision: bool = True) -> Evidence:
         "necessity_low": [0.4, -0.1, -0.01, 0.0], "necessity_high": [0.6, 0.3, 0.01, 0.0],
         "necessity_q": [0.001, 0.3, 0.9, 1.0],
     })  # fmt: skip
-    return Evidence(table(), sets, DELTA, 0.95, top=2, vision=layers if vision else None)
+    return Evidence(
+        table(), sets, RULE, top=2, looks=np.linspace(0.05, 0.15, 20),
+        vision=layers if vision else None, vision_layers=4, followed=followed(),
+    )  # fmt: skip
+
+
+def followed() -> dict[str, Followed]:
+    def about(mean: float, width: float = 0.02) -> np.ndarray:
+        return mean + np.linspace(-width, width, 20)
+
+    swapped = "the region's patches swapped, leaving vision layer"
+    cut = "to region cut in layer"
+    return {
+        f"{swapped} 1": Followed({"sufficiency": about(0.9)}),
+        f"{swapped} 2": Followed({"sufficiency": about(0.5, 0.4)}),
+        f"{swapped} 3": Followed({"sufficiency": about(0.0, 0.0)}),  # not read
+        f"answer {cut}s 0-1": Followed({"region": about(0.3), "elsewhere": about(0.02)}),
+        f"answer {cut} 0": Followed({"region": about(0.3), "elsewhere": about(0.3, 0.1)}),
+        f"answer {cut} 1": Followed({"region": about(0.0), "elsewhere": about(0.0)}),
+        f"question {cut} 1": Followed({"region": about(0.3)}),  # no room for as many elsewhere
+        f"question {cut} 0": Followed({}, "no image among the prompt's tokens"),
+        "all heads of vision layer 0 changed": Followed({"necessity": about(0.3)}),
+        "all heads of vision layer 1 changed": Followed({}, "one row for several pictures"),
+        "heads 0.3+1.0 changed together": Followed({"joint": about(0.3), "excess": about(0.2)}),
+        "heads 1.1+1.2 changed together": Followed({"joint": about(0.3), "excess": about(0.0)}),
+    }
 
 
 @pytest.mark.parametrize(
@@ -77,12 +106,23 @@ def evidence(vision: bool = True) -> Evidence:
         ("heads 1.3 and 0.1 are redundant", "supported"),
         ("heads 0.0 and 0.2 are redundant", "contradicted"),
         ("heads 0.0 and 0.3 are redundant", "not testable"),
+        ("heads 0.3 and 1.0 are redundant", "supported"),  # beside the verdict
+        ("heads 1.1 and 1.2 are redundant", "contradicted"),
+        ("the model looks at the region", "supported"),
+        ("the answer reads the region in layers 0-1", "supported"),
+        ("the answer reads the region in layer 0", "not testable"),  # no more than elsewhere
+        ("the answer reads the region in layer 1", "contradicted"),
+        ("the question reads the region in layer 1", "supported"),
+        ("the question reads the region in layer 0", "not testable"),
+        ("the question reads the region in layers 0-1", "not testable"),
         ("layer 0 holds the causal heads", "not testable"),  # 3 of 3, but of 8 that is no proof
         ("layers 1 hold the sensitive heads", "contradicted"),
         ("vision layer 0 carries the object", "supported"),
-        ("vision layers 0-1 carry the object", "not testable"),
-        ("vision layers 0-2 carry the object", "not testable"),  # the stream may
-        ("vision layer 3 carries the object", "contradicted"),  # not read
+        ("vision layers 0-1 carry the object", "not testable"),  # layer 0 was not swapped
+        ("vision layer 1 carries the object", "supported"),  # not its heads, but its stream
+        ("vision layers 1-2 carry the object", "not testable"),  # about half
+        ("vision layers 1-3 carry the object", "contradicted"),
+        ("vision layer 3 carries the object", "contradicted"),
         ("the heads of vision layer 0 are necessary", "supported"),
         ("the heads of vision layers 0-1 are necessary", "not testable"),
         ("the heads of vision layers 0-2 are necessary", "contradicted"),
@@ -102,9 +142,50 @@ def test_the_figure_is_the_one_behind_the_outcome() -> None:
     assert found.figure.startswith("3 of 3 lie in layers 0-0, which hold 4 of 8 heads")
 
 
-def test_without_vision_layers_their_claims_are_not_testable() -> None:
-    found = judge_claim(Claim.parse("vision layer 0 carries the object"), evidence(vision=False))
-    assert found.outcome == "not testable" and "changed no vision layers" in found.figure
+def test_a_verdict_without_vision_layers_is_filled_from_what_was_measured_beside_it() -> None:
+    seen = evidence(vision=False)
+    found = judge_claim(Claim.parse("vision layer 0 carries the object"), seen)
+    assert found.outcome == "supported"
+    found = judge_claim(Claim.parse("the heads of vision layer 1 are necessary"), seen)
+    assert (found.outcome, found.figure) == ("not testable", "one row for several pictures")
+    found = judge_claim(Claim.parse("the heads of vision layer 2 are necessary"), seen)
+    assert (found.outcome, found.figure) == ("not testable", "no vision layer was changed")
+
+
+def test_what_is_open_and_what_is_missing_is_said() -> None:
+    def figure(claim: str) -> str:
+        return judge_claim(Claim.parse(claim), evidence()).figure
+
+    assert "more pairs are needed" in figure("head 1.0 is causal")
+    assert "no set of heads was found" in figure("head 1.1 is redundant")
+    assert figure("heads 0.0 and 0.3 are redundant") == "0.0+0.3: they were not changed together"
+    assert figure("the question reads the region in layers 0-1") == "attention was not cut there"
+    assert "by chance" in figure("layer 0 holds the causal heads")
+    assert "the stream was not swapped there" in figure("vision layers 0-1 carry the object")
+    plain = Evidence(table(), evidence().sets, RULE, top=2)
+    found = judge_claim(Claim.parse("the model looks at the region"), plain)
+    assert found.outcome == "not testable" and "verdict.pt" in found.figure
+
+
+@pytest.mark.parametrize(
+    ("claim", "wanted"),
+    [
+        ("head 0.0 is necessary", []),
+        ("heads 0.1 and 1.3 are redundant", []),
+        ("heads 0.3 and 1.0 are redundant", []),
+        ("heads 0.3, 1.0 and 1.1 are redundant", ["heads 0.3+1.0+1.1 changed together"]),
+        ("the heads of vision layers 0-1 are necessary", []),
+        ("vision layer 1 carries the object", []),
+        (
+            "vision layers 0-1 carry the object",
+            ["the region's patches swapped, leaving vision layer 0"],
+        ),
+        ("the answer reads the region in layer 0", []),
+        ("the question reads the region in layers 0-1", ["question to region cut in layers 0-1"]),
+    ],
+)
+def test_what_a_claim_needs_that_is_not_there_is_asked_for(claim: str, wanted: list[str]) -> None:
+    assert [one.name for one in missing(Claim.parse(claim), evidence())] == wanted
 
 
 def test_the_grammar_forgives_capitals_spaces_and_a_full_stop() -> None:
@@ -112,6 +193,10 @@ def test_the_grammar_forgives_capitals_spaces_and_a_full_stop() -> None:
     assert (found.heads, found.word, found.form) == ((Head(24, 17),), "necessary", "class")
     assert Claim.parse("layers 17-26 hold the sensitive heads").layers == (17, 26)
     assert Claim.parse("vision layer 8 carries the object").layers == (8, 8)
+    three = Claim.parse("heads 1.2, 3.4 and 0.17 are redundant")
+    assert (three.form, three.heads) == ("together", (Head(1, 2), Head(3, 4), Head(0, 17)))
+    reads = Claim.parse("The question reads the region in layers 3-5")
+    assert (reads.word, reads.layers) == ("question", (3, 5))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +208,8 @@ def test_the_grammar_forgives_capitals_spaces_and_a_full_stop() -> None:
         "heads 1.1 and 1.1 are redundant",
         "layers 9-3 hold the causal heads",
         "head 24.17 is necessary and so on",
+        "heads 1.1, 1.2 are redundant",
+        "the picture reads the region in layer 1",
     ],
 )
 def test_what_is_no_claim_is_refused_with_examples(text: str) -> None:
