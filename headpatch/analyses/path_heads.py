@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headpatch.analyses.path import DIRECTION, normalized, token_classes, vision_classes
+from headpatch.analyses.path_stream import DIRECTION, normalized, token_classes, vision_classes
 from headpatch.analyses.session import Session, intervene
-from headpatch.engine.interventions import Intervention
+from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
 from headpatch.engine.pathpatch import Inputs, Sender, answer_z, hear
 from headpatch.engine.residual import Put, record
@@ -47,9 +47,9 @@ class HeadPaths:
         Every head alone, and all together if there are several.
     ways
         Inputs and sender of each path.
-    normalized, effects
-        By direction: ``[ways, sets]``; effects in logits.
-    vision
+    shares, effects
+        By direction: normalized, and in logits.
+    vision_shares, vision_effects
         By direction: the keys and values at the image's tokens, changed from the region's patches
         of each vision layer. Empty where the tower's patches are not the image's tokens.
     noise_floor
@@ -58,9 +58,10 @@ class HeadPaths:
 
     sets: tuple[HeadSet, ...]
     ways: tuple[Way, ...]
-    normalized: Mapping[str, Float[np.ndarray, "ways sets"]]
-    effects: Mapping[str, Float[np.ndarray, "ways sets"]]
-    vision: Mapping[str, Float[np.ndarray, "vision_layers sets"]]
+    shares: Mapping[Direction, Float[np.ndarray, "ways sets"]]
+    effects: Mapping[Direction, Float[np.ndarray, "ways sets"]]
+    vision_shares: Mapping[Direction, Float[np.ndarray, "vision_layers sets"]]
+    vision_effects: Mapping[Direction, Float[np.ndarray, "vision_layers sets"]]
     noise_floor: float
 
 
@@ -77,14 +78,14 @@ def head_paths(
     Raises
     ------
     InputError
-        As `headpatch.analyses.path.token_classes`.
+        As `headpatch.analyses.path_stream.token_classes`.
     """
     sets = tuple(HeadSet.of(head) for head in heads)
     if len(heads) > 1:
         sets = (*sets, HeadSet(tuple(heads)))
     ear = _Ear(session, sorted({head.layer for head in heads}))
     total = 1 + len(ear.patches)
-    effects: dict[str, Float[np.ndarray, "ways sets"]] = {}
+    effects: dict[Direction, Float[np.ndarray, "ways sets"]] = {}
     ways: tuple[Way, ...] = ()
     for run, direction in DIRECTION.items():
         senders = ear.ways(run)
@@ -92,19 +93,21 @@ def head_paths(
         effects[direction] = np.stack([_effects(session, sets, run, z) for z in senders.values()])
     if on_progress:
         on_progress(1, total)
-    curves: dict[str, list[Float[np.ndarray, " sets"]]] = {}
+    curves: dict[Direction, list[Float[np.ndarray, " sets"]]] = {}
     for layer in range(len(ear.patches)):
         for run, z in ear.vision(layer).items():
             curves.setdefault(DIRECTION[run], []).append(_effects(session, sets, run, z))
         if on_progress:
             on_progress(2 + layer, total)
+    vision = {way: np.stack(curve) for way, curve in curves.items()}
     itself = ways.index(("none", "itself"))
     return HeadPaths(
         sets,
         ways,
-        {name: normalized(session, values, name) for name, values in effects.items()},
+        {way: normalized(session, values, way) for way, values in effects.items()},
         effects,
-        {name: normalized(session, np.stack(curve), name) for name, curve in curves.items()},
+        {way: normalized(session, values, way) for way, values in vision.items()},
+        vision,
         noise_floor(np.concatenate([values[itself] for values in effects.values()])),
     )
 

@@ -1,82 +1,42 @@
 """`headpatch path`."""
 
-import json
-import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console
 
-from headpatch.cli.app import app
-from headpatch.cli.combine import By, Heads, one_choice
-from headpatch.cli.options import (
-    Config,
-    Context,
-    Debug,
-    Device,
-    DeviceMap,
-    Dtype,
-    Force,
-    Json,
-    Model,
-    Out,
-    Quantize,
-    Question,
-    RegionName,
-    Seed,
-    With,
-    Without,
-    study_from,
-    whole,
-)
-from headpatch.cli.show import output_folder, print_files, print_json, progress, show
-from headpatch.errors import RunError
+from headpatch.cli import many
+from headpatch.cli.chosen import By, Heads, Top, one_choice
+from headpatch.cli.kept import kept
+from headpatch.cli.options import Resume, Several, Window, several
+from headpatch.cli.show import print_files, print_json, records, show, warn
+from headpatch.cli.verb import Request, verb
+from headpatch.errors import InputError
+
+if TYPE_CHECKING:
+    from headpatch.models.vlm import VLM
+
+_PAIRS = ".path-pairs"
+_OVER_PAIRS = ("path_mean.csv",)  # one pair has no means
 
 
-@app.command()
+@verb("path", keys={"resume": None})
 def path(
-    context: Context,
+    request: Request,
     heads: Heads = None,
-    top: Annotated[
-        int | None,
-        typer.Option(
-            "--top", parser=whole, help="Take the first N heads of each ranking.", metavar="N"
-        ),
-    ] = None,
+    top: Top = None,
     by: By = None,
     edges: Annotated[
-        str | None,
-        typer.Option(
+        Several | None,
+        several(
             "--edges",
-            help="Attention to cut, from-to, comma-separated: answer-region,words-region. Ends as "
+            "Attention to cut, from-to, comma-separated: answer-region,words-region. Ends as "
             "for `headpatch cut`.",
-            metavar="EDGES",
+            "EDGES",
         ),
     ] = None,
-    window: Annotated[
-        int | None,
-        typer.Option(
-            "--window",
-            parser=whole,
-            help="Layers that are cut together, centred on every layer in turn.",
-            metavar="N",
-        ),
-    ] = None,
-    config: Config = None,
-    model: Model = None,
-    with_image: With = None,
-    without_image: Without = None,
-    question: Question = None,
-    region: RegionName = None,
-    out: Out = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    device_map: DeviceMap = None,
-    quantize: Quantize = None,
-    seed: Seed = None,
-    force: Force = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    window: Window = None,
+    resume: Resume = None,
 ) -> None:
     """Follow the object through the model: where what tells the pictures apart is, and when.
 
@@ -88,73 +48,117 @@ def path(
     logit(No). Paths to heads: through which input (query, keys, values), and from which tokens or
     vision layer, named heads hear of the object.
 
+    One pair of pictures shows one case. With `--pairs` all of it is measured on every pair that
+    passes the gate, and figures are means with intervals over pairs; the region's tokens are each
+    pair's own. Heads that rankings pick are picked on one half of the pairs, and the paths to them
+    are those of the other half. Ctrl-C keeps finished pairs; the same command with `--resume` goes
+    on and gives the same result.
+
     Prints what it found in sentences. Writes path.csv, path.pt, path.png (one figure over depth)
-    and run.yaml.
+    and run.yaml; with `--pairs` path_mean.csv and gate.csv too.
 
     Examples
     --------
     `headpatch path`
 
     `headpatch path --heads 24.17,23.20 --edges answer-region,words-region --window 3`
+
+    `headpatch path --pairs pairs --limit 4` (after `headpatch pairs --n 20`)
     """
-    one_choice(context)
-    own = {name: f"path.{name}" for name in ("heads", "top", "window")}
-    study = study_from(context, own, by="path.by", edges="path.edges")
-    folder = output_folder(study)
+    one_choice(heads, top, by)
+    study, folder = request.study, request.folder
+    if study.pairs.manifest is not None:
+        _many(request, folder, resume)
+        return
+    if resume is not None:
+        raise InputError("--resume, --no-resume", "one pair of pictures", "--pairs as well")
     from headpatch import results
     from headpatch.analyses import path as analysis
-    from headpatch.analyses.combine_heads import choose, single_effects
-    from headpatch.analyses.cut import check_layers
-    from headpatch.analyses.path_heads import head_paths
-    from headpatch.analyses.path_table import assemble
-    from headpatch.analyses.rank import order
     from headpatch.analyses.session import open_session
     from headpatch.report import draw
     from headpatch.report.path_tables import path_tables
 
-    with progress("Running both pictures", as_json):
+    with request.stage("Running both pictures"):
         session = open_session(study, positions="answer")
-    check_layers(analysis.cut_session(session))
-    analysis.token_classes(session)  # a region without tokens is refused here
-    with progress("Ranking heads by effect", as_json) as advance:
-        chosen = choose(
-            session.vlm.lm.grid,
-            study.path,
-            lambda: single_effects(session, "answer", advance),
-            lambda: order(session),
-        )
-    with progress("Swapping the stream", as_json) as advance:
-        streams = analysis.streams(session, advance)
-    if not streams.resumed:
-        print(
-            f"headpatch: passes of {session.vlm.name} ({study.dtype}) cannot be resumed halfway: "
-            "every swap took a whole forward pass",
-            file=sys.stderr,
-        )
-    with progress("Cutting edges", as_json) as advance:
-        cuts = analysis.edges(session, advance)
-    attribution = None
-    try:
-        attribution = analysis.attribute(session)
-    except RunError as error:
-        print(f"headpatch: direct attribution is left out: {error}", file=sys.stderr)
-    with progress("Patching paths to heads", as_json) as advance:
-        paths = head_paths(session, chosen, advance)
-    traced = assemble(session, streams, cuts, attribution, paths)
-    with results.staged(folder) as stage, progress("Drawing", as_json):
-        results.write_path(stage, session, traced)
+    found = analysis.follow(session, request.stage)
+    _say(session.vlm, "" if found.resumed else "every swap", found.why_not)
+    with results.staged(folder, _OVER_PAIRS) as stage, request.stage("Drawing"):
+        results.write_path(stage, session, found)
         draw.draw_path(stage)
         names = sorted(file.name for file in stage.iterdir())
-    if as_json:
+    if request.as_json:
         print_json(
             session,
             folder,
             names,
-            noise_floor=traced.noise_floor,
-            path=json.loads(traced.table.to_json(orient="records")),
-            summary=list(traced.summary),
+            noise_floor=found.noise_floor,
+            path=records(found.table),
+            summary=list(found.summary),
         )
         return
     console = Console()
-    show(console, path_tables(traced.saved), *traced.summary)
+    show(console, path_tables(found.saved), *found.summary)
     print_files(console, session, folder, names)
+
+
+def _many(request: Request, folder: Path, resume: bool | None) -> None:
+    """Do the same over a dataset."""
+    study = request.study
+    entries = many.dataset(study)
+    from headpatch import results
+    from headpatch.analyses import path_many as analysis
+    from headpatch.analyses.finished import Finished
+    from headpatch.analyses.session import model_of
+    from headpatch.report import draw
+    from headpatch.report.path_tables import path_tables
+
+    finished = Finished(folder / _PAIRS)
+    finished.open(resume, "path")
+    before = finished.count
+    with request.stage("Loading the model"):
+        vlm = model_of(study)
+    analysis.check(study, vlm)
+    _, survey = many.surveyed(request, entries, None, vlm)
+    if before:
+        warn(f"{before:,} finished pairs were found; going on")
+    with kept(finished, "pairs", finished.folder):
+        found = analysis.follow(study, vlm, survey, finished, request.stage)
+    _say(vlm, f"every swap of {found.whole:,} pairs" if found.whole else "", found.why_not)
+    tables = {"path.csv": found.table, "path_mean.csv": found.means}
+    with results.staged(folder, _OVER_PAIRS) as stage, request.stage("Drawing"):
+        results.write_pairs(stage, study, vlm, survey, tables, found.noise_floor)
+        results.write_tensors(stage / "path.pt", found.saved)
+        draw.draw_path(stage)
+        names = sorted(file.name for file in stage.iterdir())
+    finished.remove()
+    if request.as_json:
+        many.print_pairs(
+            vlm,
+            survey,
+            folder,
+            names,
+            noise_floor=found.noise_floor,
+            path_mean=records(found.means),
+            summary=list(found.summary),
+        )
+        return
+    console = Console()
+    show(console, path_tables(found.saved), *found.summary)
+    many.finish(console, study, survey, folder, names)
+
+
+def _say(vlm: "VLM", whole: str, why_not: str) -> None:
+    """Say on stderr what was slow, and what is left out.
+
+    Parameters
+    ----------
+    whole
+        What took whole passes; empty if nothing did.
+    """
+    if whole:
+        warn(
+            f"passes of {vlm.name} ({str(vlm.dtype).removeprefix('torch.')}) cannot be resumed "
+            f"halfway: {whole} took a whole forward pass"
+        )
+    if why_not:
+        warn(f"direct attribution is left out: {why_not}")

@@ -13,20 +13,22 @@ _DIRECTIONS = ("noising", "denoising")
 
 
 def path_tables(saved: Mapping[str, Any]) -> RenderableType:
-    """Show the language model's curves layer by layer, and the paths to heads.
+    """Show the language model's curves layer by layer, or their means, and the paths to heads.
 
     Parameters
     ----------
     saved
         ``path.pt``.
     """
-    stream, edges = saved["stream"], saved["edges"]
+    stream, edges, pairs = saved["stream"], saved["edges"], int(saved.get("pairs", 1))
+    means = f"Means over {pairs:,} pairs; their intervals are in path_mean.csv.\n"
     names = [name for name in stream if name != "before"]
     table = plain_table(
         "layer",
         *names,
         *map(arrow, edges),
-        title="Language model. Left: the stream of the other run put in, entering the layer: "
+        title=(means if pairs > 1 else "")
+        + "Language model. Left: the stream of the other run put in, entering the layer: "
         "noising / denoising\nRight: attention cut in windows centred on the layer, with-run",
     )
     for layer in range(len(next(iter(stream.values()))["noising"])):
@@ -35,15 +37,16 @@ def path_tables(saved: Mapping[str, Any]) -> RenderableType:
             *("/".join(_share(stream[name][way][layer]) for way in _DIRECTIONS) for name in names),
             *(_share(edges[edge]["noising"][layer]) for edge in edges),
         )
-    return Group(table, _head_paths(saved))
+    return Group(table, _head_paths(saved, int(saved.get("pairs_heads", 1))))
 
 
-def _head_paths(saved: Mapping[str, Any]) -> RenderableType:
+def _head_paths(saved: Mapping[str, Any], pairs: int) -> RenderableType:
     table = plain_table(
         "input",
         "from",
         *(f"{_short(heads)} {way}" for heads in saved["heads"] for way in _DIRECTIONS),
-        title="Paths to heads: the input of these heads alone changed to the other run's",
+        title="Paths to heads: the input of these heads alone changed to the other run's"
+        + (f"; means over {pairs:,} pairs" if pairs > 1 else ""),
     )
     for index, (inputs, sender) in enumerate(saved["ways"]):
         figures = [

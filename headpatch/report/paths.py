@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from headpatch.report.canvas import BLUE, GREEN, ORANGE, VERMILLION, Target, array, drawing, frame
 from headpatch.report.cuts import arrow
@@ -31,6 +31,7 @@ EDGES: Final = (
     ("#404040", "-."),
 )
 """Edges, in their order: colour and line."""
+_COVER: Final = " Bands and bars: {level:.0%} interval over pairs, of each layer by itself."
 _DIRECTIONS: Final = {
     "noising": "Stream: noising\n(necessary?)",
     "denoising": "Stream: denoising\n(sufficient?)",
@@ -48,12 +49,13 @@ def path_over_depth(
 
     From the top: the effect of swapping the stream at each class of tokens, a panel a direction;
     of cutting attention in windows of layers, in the with-run; what each layer's heads and MLP
-    write straight into the logits.
+    write straight into the logits. Of many pairs the lines are means, in a band that is the
+    interval over pairs.
 
     Parameters
     ----------
     saved
-        ``path.pt``; see ``attention_data/README.md``.
+        ``path.pt``, of one pair or of many; see ``attention_data/README.md``.
     path
         The file to write.
     question, region
@@ -65,6 +67,7 @@ def path_over_depth(
         If there is no curve of the language model's stream.
     """
     stream, vision = saved.get("stream", {}), saved.get("vision", {})
+    pairs = int(saved.get("pairs", 1))
     if not stream:
         raise ValueError("results hold no curve of the stream")
     below = _depth(vision)
@@ -74,12 +77,13 @@ def path_over_depth(
     with drawing(path, 5.6 if attributed else 4.6) as figure:
         panels = figure.subplots(3 + attributed, 1, sharex=True)
         for axes, (direction, label) in zip(panels, _DIRECTIONS.items(), strict=False):
-            for tower, offset in ((vision, 0), (stream, start)):
-                _curves(axes, tower, direction, offset)
+            for tower, offset in (("vision", 0), ("stream", start)):
+                _curves(axes, saved, tower, direction, offset)
             axes.set_ylabel(label)
             axes.axhline(1, color="0.55", linewidth=0.6, linestyle=":", zorder=1)
         panels[1].sharey(panels[0])
-        _edge_curves(panels[2], saved["edges"], start)
+        panels[0].autoscale(axis="y")  # to what both hold
+        _edge_curves(panels[2], saved, start)
         panels[2].set_ylabel("Attention cut\n(with-run)")
         if attributed:
             _bars(panels[3], saved, start)
@@ -92,7 +96,8 @@ def path_over_depth(
         _depth_axis(panels[-1], below, start, layers)
         frame(
             figure,
-            "Where the information about the object is, and when it moves",
+            "Where the information about the object is, and when it moves"
+            + (f": mean over {pairs:,} pairs" if pairs > 1 else ""),
             question=question,
             region=region,
             legend=panels[:1],
@@ -101,7 +106,8 @@ def path_over_depth(
             "layer or entering a language-model layer. Attention cut: from → to, in "
             f"{int(saved['window'])} layers centred there. Written straight into LD: direct logit "
             "attribution, with-run less without-run."
-            + (" Hatched: vision layers that the language model does not read." if below else ""),
+            + (" Hatched: vision layers that the language model does not read." if below else "")
+            + (_COVER.format(level=saved["level"]) if pairs > 1 else ""),
         )
 
 
@@ -110,26 +116,43 @@ def _depth(curves: Mapping[str, Any]) -> int:
 
 
 def _curves(
-    axes: "matplotlib.axes.Axes", tower: Mapping[str, Any], direction: str, offset: int
+    axes: "matplotlib.axes.Axes", saved: Mapping[str, Any], tower: str, direction: str, offset: int
 ) -> None:
     for name, (label, colour, line, marker) in TOKENS.items():
-        if direction in tower.get(name, {}):
-            values = array(tower[name], direction, 1)
+        there = saved.get(tower, {}).get(name, {})
+        if direction in there:
+            values = array(there, direction, 1)
             x = offset + np.arange(len(values))
             wide = name == "all"  # the others lie on it
             axes.plot(x, values, color=colour, linestyle=line, marker=marker, markersize=2.4,
                       markeredgewidth=0, label=label, zorder=2 if wide else 3,
                       linewidth=4 if wide else 1.1, alpha=0.4 if wide else 1)  # fmt: skip
+            _band(axes, saved, (tower, name, direction), x, colour)
 
 
-def _edge_curves(axes: "matplotlib.axes.Axes", edges: Mapping[str, Any], start: int) -> None:
-    for index, (edge, there) in enumerate(edges.items()):
+def _edge_curves(axes: "matplotlib.axes.Axes", saved: Mapping[str, Any], start: int) -> None:
+    for index, (edge, there) in enumerate(saved["edges"].items()):
         if "noising" in there:
             values = array(there, "noising", 1)
             colour, line = EDGES[index % len(EDGES)]
-            axes.plot(start + np.arange(len(values)), values, color=colour, linestyle=line,
-                      label=arrow(edge), zorder=3)  # fmt: skip
+            x = start + np.arange(len(values))
+            axes.plot(x, values, color=colour, linestyle=line, label=arrow(edge), zorder=3)
+            _band(axes, saved, ("edges", edge, "noising"), x, colour)
     axes.legend(loc="upper left" if start else "best", fontsize=6.5)
+
+
+def _band(
+    axes: "matplotlib.axes.Axes",
+    saved: Mapping[str, Any],
+    curve: tuple[str, str, str],
+    x: Float[np.ndarray, " layers"] | Int[np.ndarray, " layers"],
+    colour: str,
+) -> None:
+    """Shade the interval over pairs of a curve, if there is one."""
+    view, name, direction = curve
+    if f"{view}_low" in saved:
+        low, high = (array(saved[f"{view}{end}"][name], direction, 1) for end in ("_low", "_high"))
+        axes.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0, zorder=2.5)
 
 
 def _bars(axes: "matplotlib.axes.Axes", saved: Mapping[str, Any], start: int) -> None:
@@ -142,6 +165,12 @@ def _bars(axes: "matplotlib.axes.Axes", saved: Mapping[str, Any], start: int) ->
         axes.bar(x - 0.2, share, 0.4, color=shade, label=label, zorder=3)
     axes.bar(x + 0.2, mlps, 0.4, color=BLUE, hatch="////", edgecolor="white", linewidth=0,
              label="MLP", zorder=3)  # fmt: skip
+    if "attribution_layers" in saved:
+        for shift, name in ((-0.2, "attribution_layers"), (0.2, "attribution_mlps")):
+            low, high = (array(saved, f"{name}{end}", 1) for end in ("_low", "_high"))
+            axes.vlines(x + shift, low, high, color="0.15", linewidth=0.8, zorder=4)
+        sums = array(saved, "attribution_layers", 1)
+        axes.plot(x - 0.2, sums, ".", color="0.15", markersize=2.5, label="heads in sum", zorder=4)
     axes.legend(loc="upper left" if start else "best", fontsize=6.5)
 
 

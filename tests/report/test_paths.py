@@ -48,6 +48,24 @@ def saved(layers: int, heads: int, vision: int, attributed: bool = True):
     return found
 
 
+def over_pairs(found, pairs: int = 24):
+    """The same as means over pairs: every curve in a band of ±0.05."""
+
+    def moved(value, by: float):
+        if isinstance(value, dict):
+            return {name: moved(one, by) for name, one in value.items()}
+        return value + by
+
+    found["attribution_layers"] = found["attribution_heads"].sum(1)
+    curves = [name for name, one in found.items() if isinstance(one, dict | torch.Tensor)]
+    for name in curves:
+        found |= {
+            f"{name}_low": moved(found[name], -0.05),
+            f"{name}_high": moved(found[name], 0.05),
+        }
+    return found | {"pairs": pairs, "pairs_heads": pairs // 2, "level": 0.95}
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_a_readable_figure_with_nothing_clipped(size: str, tmp_path, drawn) -> None:
     words = {"question": synthetic.QUESTION, "region": "top-left"}
@@ -79,6 +97,46 @@ def test_without_a_tower_or_attribution(tmp_path, drawn, draft) -> None:
     assert "Language-model layer" in drawn.texts()
     with pytest.raises(ValueError, match="no curve of the stream"):
         path_over_depth({"stream": {}}, tmp_path / "g.png")
+
+
+@pytest.mark.parametrize("size", ["usual", "large"])
+def test_means_over_pairs_lie_in_their_intervals(size: str, tmp_path, drawn) -> None:
+    results = over_pairs(saved(*SIZES[size]))
+    path_over_depth(results, tmp_path / "f.png", question=synthetic.QUESTION)
+    with Image.open(tmp_path / "f.png") as picture:
+        assert_unclipped(picture)
+    assert_labelled(drawn.last)
+    title = "Where the information about the object is, and when it moves: mean over 24 pairs"
+    assert title in drawn.texts()
+    note = " ".join(" ".join(drawn.texts()).split())
+    assert "95% interval over pairs, of each layer by itself" in note
+    panels = drawn.last.axes
+    by_label = {line.get_label(): line for line in panels[0].lines}
+    bands = [one for one in panels[0].collections if len(one.get_paths()) == 1]
+    assert len(bands) == 3 + 4  # of the vision tower's tokens, and of the language model's
+    for axes in panels[:2]:
+        low, high = axes.get_ylim()
+        for one in axes.collections:
+            heights = one.get_paths()[0].vertices[:, 1]
+            assert low <= heights.min() and heights.max() <= high
+    answer = by_label["the answer position"]
+    heights = [band.get_paths()[0].vertices for band in bands]
+    inside = [
+        one[:, 1].min() <= answer.get_ydata().min() - 0.04
+        and one[:, 1].max() >= answer.get_ydata().max() + 0.04
+        and one[:, 0].max() == answer.get_xdata().max()
+        for one in heights
+    ]
+    assert any(inside)
+
+
+def test_tables_of_means_say_so() -> None:
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(path_tables(over_pairs(saved(4, 2, 0))))
+    text = capture.get()
+    assert "Means over 24 pairs; their intervals are in path_mean.csv." in text
+    assert "means over 12 pairs" in text
 
 
 def test_tables_leave_out_rows_of_zeros() -> None:
