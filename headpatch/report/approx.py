@@ -8,7 +8,8 @@ from jaxtyping import Float
 
 from headpatch.report.canvas import Target, drawing, frame, signed
 from headpatch.report.effects import DIRECTIONS, KINDS
-from headpatch.report.sweeps import digits, root, square, ways
+from headpatch.report.root_scale import digits, root, square
+from headpatch.report.sweeps import over, place, ways
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 _NAMED: Final = 3
 """Points named in each panel: the largest exact effects."""
 _NOTE: Final = (
-    "Each point is a head (or a set of the list); on the dashed line the estimate equals the exact "
-    "effect. Both axes follow the signed square root. Named: the largest exact effects."
+    "Estimated by attribution patching, one backward pass a run. Each point is a head (or a set of "
+    "the list); on the dashed line the estimate equals the exact effect. Both axes follow the "
+    "signed square root. Named: the largest exact effects."
 )
+_OVER_PAIRS: Final = " In brackets: intervals over pairs."
 
 
 def approx_scatter(
@@ -34,7 +37,9 @@ def approx_scatter(
     ----------
     results
         ``approx.pt`` of a sweep: ``approx`` and ``effect``, dicts of tensors by
-        ``kind_direction``, and ``agreement``, ``noise_floor``, ``tower``, ``positions``.
+        ``kind_direction``, and ``agreement``, ``noise_floor``, ``tower``, ``positions``. Over a
+        dataset: their means over pairs, and ``pair_names``; ``agreement`` then holds the figures
+        of the means under ``of_means_…``.
     path
         The file to write.
     question, region
@@ -56,7 +61,6 @@ def approx_scatter(
         raise ValueError("'approx' holds no estimates of the shape of 'effect'")
     kinds, directions = ways(sides)
     tower = "v" if results["tower"] == "vision" else ""
-    where = f"{results['positions']}{' tokens of the tower' * bool(tower)}"
     with drawing(path, 0.4 + 2.0 * len(directions)) as figure:
         panels = figure.subplots(len(directions), len(kinds), squeeze=False)
         for i, direction in enumerate(directions):
@@ -85,10 +89,10 @@ def approx_scatter(
             axes.set_xlabel("Exact effect (logits)")
         frame(
             figure,
-            f"Attribution patching against the exact effects; z changed at: {where}",
+            f"Estimated and exact effects{over(results)}; z changed at: {place(results)}",
             question=question,
             region=region,
-            note=_NOTE,
+            note=_NOTE + _OVER_PAIRS * bool(over(results)),
         )
         figure.draw_without_rendering()  # labels are placed once the panels have their sizes
         for way, (exact, approx) in sides.items():
@@ -128,11 +132,15 @@ def _say(axes: "matplotlib.axes.Axes", figures: Mapping[str, float] | None) -> N
     """Write the agreement into the corner where the estimate has the wrong sign."""
     if figures is None:
         return
+    own = "of_means_" if "of_means_pearson" in figures else ""
     words = "r undefined"
-    if not np.isnan(figures["pearson"]):
-        r, low, high = (signed(figures[f"pearson{end}"], 2) for end in ("", "_low", "_high"))
+    if not np.isnan(figures[f"{own}pearson"]):
+        r, low, high = (signed(figures[f"{own}pearson{end}"], 2) for end in ("", "_low", "_high"))
         words = f"r = {r} ({low} to {high})"
-    recall = f"top-{figures['k']} recall {figures['top_recall']:.2f}"
-    chance = f"(by chance {figures['top_recall_chance']:.2f})"
-    axes.text(0.03, 0.97, f"{words}\n{recall}\n{chance}", transform=axes.transAxes, va="top",
+    words += f"\ntop-{figures['k']} recall {figures[f'{own}top_recall']:.2f}"
+    words += f"\n(by chance {figures['top_recall_chance']:.2f})"
+    if own:
+        mean = "undefined" if np.isnan(figures["pearson"]) else signed(figures["pearson"], 2)
+        words += f"\nmean of the pairs: r = {mean}, recall {figures['top_recall']:.2f}"
+    axes.text(0.03, 0.97, words, transform=axes.transAxes, va="top",
               fontsize=5.5, color="0.3")  # fmt: skip

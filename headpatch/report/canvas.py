@@ -22,6 +22,7 @@ from jaxtyping import Float
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
+    import pandas
 
 WIDTH: Final = 7.0
 """Inches: the text width of a page."""
@@ -228,6 +229,23 @@ def mark_unread(axes: "matplotlib.axes.Axes", layers: int, feature_layer: int) -
             zorder=0,
             label="not read by the language model",
         )
+
+
+def check_columns(table: "pandas.DataFrame", needed: Iterable[str], what: str) -> None:
+    """Refuse a table that lacks some columns.
+
+    Parameters
+    ----------
+    what
+        Its rows, as the error names them: ``effects``.
+
+    Raises
+    ------
+    ValueError
+        If it does.
+    """
+    if missing := set(needed) - set(table.columns):
+        raise ValueError(f"{what} lack the columns {', '.join(sorted(missing))}")
 
 
 def array(source: Mapping[str, Any], key: str, ndim: int) -> Float[np.ndarray, "..."]:

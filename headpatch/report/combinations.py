@@ -9,7 +9,7 @@ from jaxtyping import Float
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headpatch.report.canvas import BLUE, VERMILLION, Target, drawing, frame, signed
+from headpatch.report.canvas import BLUE, VERMILLION, Target, check_columns, drawing, frame, signed
 from headpatch.report.effects import DIRECTIONS, in_order
 from headpatch.report.tables import plain_table
 
@@ -53,8 +53,7 @@ def combination_maps(
     ValueError
         If a column is missing, or there is no pair of heads.
     """
-    if missing := set(_COLUMNS) - set(table.columns):
-        raise ValueError(f"combinations lack the columns {', '.join(sorted(missing))}")
+    check_columns(table, _COLUMNS, "combinations")
     two = table[table["role"] == "pair"]
     if two.empty:
         raise ValueError("combinations hold no pair of heads")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from headpatch.report.canvas import (
     BLUE,
@@ -11,6 +12,7 @@ from headpatch.report.canvas import (
     ORANGE,
     VERMILLION,
     Target,
+    check_columns,
     drawing,
     frame,
     layer_axis,
@@ -76,8 +78,7 @@ def cut_effects(
     ValueError
         If a column is missing, or there is no row but controls.
     """
-    if missing := set(_COLUMNS) - set(cuts.columns):
-        raise ValueError(f"cuts lack the columns {', '.join(sorted(missing))}")
+    check_columns(cuts, _COLUMNS, "cuts")
     table = cuts[cuts["role"].isin(NAMED)]
     if table.empty:
         raise ValueError(f"cuts hold no row of the roles {', '.join(NAMED)}")
@@ -187,13 +188,13 @@ def _logit_axis(axes: "matplotlib.axes.Axes", here: "pandas.DataFrame", run: str
         return
     scale = -gap if run == "with" else gap
 
-    def logits(values: Values) -> Values:
-        return values * scale
+    def logits(values: ArrayLike) -> ArrayLike:
+        return np.asarray(values) * scale
 
-    def shares(values: Values) -> Values:
-        return values / scale
+    def shares(values: ArrayLike) -> ArrayLike:
+        return np.asarray(values) / scale
 
-    right = axes.secondary_yaxis("right", functions=(logits, shares))  # type: ignore[arg-type]
+    right = axes.secondary_yaxis("right", functions=(logits, shares))
     right.set_ylabel("Effect on LD (logits)")
 
 

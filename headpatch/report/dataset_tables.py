@@ -129,47 +129,66 @@ def effects(means: "pandas.DataFrame", level: float, floor: float) -> Renderable
     return Group(*parts, Text(_words(level, floor)))
 
 
-def top_effects(rows: Sequence[Mapping[str, Any]], level: float, floor: float) -> RenderableType:
+def top_effects(
+    rows: Sequence[Mapping[str, Any]],
+    level: float,
+    floor: float,
+    layers: Sequence[Mapping[str, Any]] = (),
+) -> RenderableType:
     """Show each direction's heads with the largest mean effects, beside their attention rank.
 
     Parameters
     ----------
-    rows
-        Of `headpatch.analyses.many.Sweeps.top`.
+    rows, layers
+        Of `headpatch.analyses.sweep_many.Sweeps.top`: heads or sets, and whole layers.
     level, floor
         Coverage of the intervals; noise floor in logits.
     """
-    parts: list[RenderableType] = []
-    for direction in dict.fromkeys(row["direction"] for row in rows):
-        here = [row for row in rows if row["direction"] == direction]
-        ranked = any(row["attention_rank"] is not None for row in here)
-        question = {"noising": "necessary?", "denoising": "sufficient?"}[direction]
-        table = plain_table(
-            "#",
-            "heads",
-            "effect",
-            "norm.",
-            f"{level:.0%} interval",
-            "answer changed",
-            *["attention rank"] * ranked,
-            title=f"{direction} ({question}): largest mean effects of {here[0]['kind']}",
-            wrapped="heads" if max(len(row["heads"]) for row in here) > 30 else None,
-        )
-        for row in here:
-            rank = row["attention_rank"]
-            table.add_row(
-                str(row["place"]),
-                row["heads"],
-                *_figures(row, floor),
-                f"{row['answer_changed']:.0%}",
-                *["" if rank is None else str(rank)] * ranked,
-            )
-        parts.append(table)
+    parts = [
+        _top_of(direction, [row for row in several if row["direction"] == direction], what, level,
+                floor)
+        for what, several in (("heads", rows), ("layer", layers))
+        for direction in dict.fromkeys(row["direction"] for row in several)
+    ]  # fmt: skip
     caution = (
         " The largest of many are listed, and the largest of many are partly lucky: `headpatch "
         "verdict` picks heads on one half of the pairs and judges them on the other."
     )
     return Group(*parts, Text(_words(level, floor) + caution))
+
+
+def _top_of(
+    direction: str, rows: Sequence[Mapping[str, Any]], what: str, level: float, floor: float
+) -> RenderableType:
+    ranked = any(row["attention_rank"] is not None for row in rows)
+    approx = "approx" in rows[0]
+    question = {"noising": "necessary?", "denoising": "sufficient?"}[direction]
+    table = plain_table(
+        "#",
+        what,
+        "effect",
+        *["approx"] * approx,
+        "norm.",
+        f"{level:.0%} interval",
+        "answer changed",
+        *["attention rank"] * ranked,
+        title=f"{direction} ({question}): largest mean effects of {rows[0]['kind']}"
+        + ", whole layers" * (what == "layer"),
+        wrapped=what if max(len(row["heads"]) for row in rows) > 30 else None,
+    )
+    for row in rows:
+        rank = row["attention_rank"]
+        effect, *share = _figures(row, floor)
+        table.add_row(
+            str(row["place"]),
+            row["heads"],
+            effect,
+            *([f"{row['approx']:+.4f}"] if approx else []),
+            *share,
+            f"{row['answer_changed']:.0%}",
+            *["" if rank is None else str(rank)] * ranked,
+        )
+    return table
 
 
 def _figures(row: Mapping[Any, Any], floor: float) -> tuple[str, str, str]:
@@ -194,7 +213,6 @@ def _control(row: Mapping[Any, Any]) -> str:
 def _words(level: float, floor: float) -> str:
     return (
         "Means over pairs. effect: shift of LD in logits; norm.: as a share of the difference "
-        f"between a pair's runs (0 = nothing, 1 = all of it), with its {level:.0%} bootstrap "
-        "interval over pairs. In brackets: not above the noise floor, "
-        f"{floor:.1e} logits."
+        f"between a pair's runs (0 = nothing, 1 = all of it), with its {level:.0%} interval over "
+        f"pairs. In brackets: not above the noise floor, {floor:.1e} logits."
     )

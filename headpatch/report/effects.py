@@ -12,6 +12,7 @@ from headpatch.report.canvas import (
     ORANGE,
     VERMILLION,
     Target,
+    check_columns,
     drawing,
     frame,
     signed,
@@ -63,8 +64,7 @@ def head_effects(
     ValueError
         If a column is missing or no row has the role head or joint.
     """
-    if missing := {"heads", "kind", "direction", "normalized", "role"} - set(effects.columns):
-        raise ValueError(f"effects lack the columns {', '.join(sorted(missing))}")
+    check_columns(effects, ("heads", "kind", "direction", "normalized", "role"), "effects")
     table = effects.assign(row=row_names(effects))
     subjects = table[table["role"].isin(["head", "joint"])]
     if subjects.empty:
@@ -100,10 +100,16 @@ def head_effects(
 
 
 def _title(subjects: "pandas.DataFrame", shown: int, left_out: int) -> str:
-    where = ", ".join(in_order(subjects["positions"], {})) if "positions" in subjects else ""
-    title = "Effect of the intervention on the Yes/No answer"
-    title += f"; z changed at: {where}" if where else ""
+    title = "Effect of the intervention on the Yes/No answer" + changed_at(subjects)
     return title + (f" ({shown} largest of {shown + left_out})" if left_out else "")
+
+
+def changed_at(effects: "pandas.DataFrame") -> str:
+    """Say for a title where z was changed; the rows say it where it was at several places."""
+    if "positions" not in effects:
+        return ""
+    places = in_order(effects["positions"], {})
+    return f"; z changed at: {places[0]}" if len(places) == 1 else "; z changed as the rows say"
 
 
 def row_names(effects: "pandas.DataFrame") -> "pandas.Series":
@@ -202,7 +208,7 @@ def _finish_axes(axes: "matplotlib.axes.Axes", rows: list[str]) -> None:
     low, high = axes.get_xlim()
     low, high = min(low, -0.05), max(high, 1.0)
     room = 0.27 * (high - low)  # for the printed values
-    axes.set_xlim(low - room, high + room)
+    axes.set_xlim(low - 1.3 * room, high + room)
     axes.locator_params(axis="x", nbins=5)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylim(len(rows) - 0.4, -0.6)

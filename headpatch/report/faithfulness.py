@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from headpatch.report.canvas import BLUE, GREY, ORANGE, VERMILLION, Target, drawing, frame
+from headpatch.report.canvas import (
+    BLUE,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    Target,
+    check_columns,
+    drawing,
+    frame,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -49,8 +58,7 @@ def faithfulness_curves(
         If a column is missing or there is no row.
     """
     needed = {"ranking", "way", "k", "share", "share_low", "share_high", "area", "draws", "pairs"}
-    if missing := needed - set(curves.columns):
-        raise ValueError(f"curves lack the columns {', '.join(sorted(missing))}")
+    check_columns(curves, needed, "curves")
     if curves.empty:
         raise ValueError("there is no curve")
     counts = sorted(curves["k"].unique())
@@ -86,6 +94,6 @@ def faithfulness_curves(
             region=region,
             legend=panels,
             note="0 = the without-run's answer, 1 = the with-run's. Rankings were made on other "
-            f"pairs; random: mean of {draws}. Bands: {level:.0%} bootstrap intervals over pairs. "
+            f"pairs; random: mean of {draws}. Bands: {level:.0%} intervals over pairs. "
             "Area: under the curve over log2(k + 1), scaled to 0 to 1.",
         )

@@ -16,6 +16,7 @@ from headpatch.report.approx import approx_scatter
 from headpatch.report.canvas import Target
 from headpatch.report.faithfulness import faithfulness_curves
 from headpatch.report.rollouts import perturbation_curves, rollout_maps
+from headpatch.report.trace_means import mean_traces
 from headpatch.report.traces import token_traces
 from headpatch.report.verdicts import verdict_map
 
@@ -176,6 +177,7 @@ def _verdict(files: Files, target: Target, words: Words) -> None:
         delta=words.delta,
         level=words.level,
         pairs=pairs,
+        rhos=files.get("verdict.pt"),
         **words.title,
     )
 
@@ -206,7 +208,8 @@ def _perturbation(files: Files, target: Target, words: Words) -> None:
 
 def _trace(files: Files, target: Target, words: Words) -> None:
     traced = files["trace.pt"]
-    token_traces(traced, target, **_own(traced))
+    draw = mean_traces if "pair_names" in traced else token_traces
+    draw(traced, target, **_own(traced))
 
 
 _CURVES = ("verdicts.csv", "faithfulness.csv")

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from jaxtyping import Float
 
+from headpatch.report.labels import pixel, write_names
+
 if TYPE_CHECKING:
     import matplotlib.axes
 
-_SIDES: Final = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-_PLACES: Final = tuple((far, *side) for far in (1.0, 2.2, 3.5) for side in _SIDES)
+_RINGS: Final = (1.0, 2.2, 3.5)
 
 
 def name_largest(
@@ -31,7 +32,6 @@ def name_largest(
     tower
         Stands before each name.
     """
-    from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
 
     size = np.where(np.isfinite(values), np.abs(values), -1.0)
@@ -39,32 +39,22 @@ def name_largest(
     chosen = [divmod(int(i), values.shape[1]) for i in order if size.flat[i] >= 0]
     corners = [(-0.5, len(values) - 0.5), (values.shape[1] - 0.5, -0.5)]
     panel = Bbox(axes.transData.transform(corners))
-    pixel = axes.get_figure().dpi / 72  # type: ignore[union-attr]  # of a point
-    half = [min(side / pixel / 2, 7.0) + 1.5 for side in _cell(axes)]
+    point = pixel(axes)
+    half = [min(side / point / 2, 7.0) + 1.5 for side in _cell(axes)]
 
     def cell(layer: int, head: int) -> Bbox:
         x, y = axes.transData.transform((head, layer))
-        dx, dy = ((reach - 2.5) * pixel for reach in half)
+        dx, dy = ((reach - 2.5) * point for reach in half)
         return Bbox([[x - dx, y - dy], [x + dx, y + dy]])
 
-    taken = [cell(*one) for one in chosen]
-    halo = [withStroke(linewidth=1.4, foreground="white")]
-    for layer, head in chosen:
-        text = axes.annotate(f"{tower}{layer}.{head}", (head, layer), (0, 0), fontsize=5.5,
-                             textcoords="offset points", path_effects=halo, zorder=4,
-                             annotation_clip=False)  # fmt: skip
-        text.set_in_layout(False)
-        for far, x, y in _PLACES:
-            text.set_position((x * half[0] * far, y * half[1] * far))
-            text.set_horizontalalignment(("right", "center", "left")[x + 1])
-            text.set_verticalalignment(("top", "center", "bottom")[y + 1])
-            box = text.get_window_extent()
-            inside = panel.contains(box.x0, box.y0) and panel.contains(box.x1, box.y1)
-            if inside and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                break
-        else:
-            text.remove()
+    write_names(
+        axes,
+        [(f"{tower}{layer}.{head}", float(head), float(layer)) for layer, head in chosen],
+        reach=(half[0], half[1]),
+        rings=_RINGS,
+        panel=panel,
+        taken=[cell(*one) for one in chosen],
+    )
 
 
 def _cell(axes: "matplotlib.axes.Axes") -> tuple[float, float]:

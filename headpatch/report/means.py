@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.report.canvas import DIFFERENCE, GREY, ORANGE, Target, drawing, frame
-from headpatch.report.effects import DIRECTIONS, KINDS, in_order, row_names
+from headpatch.report.canvas import DIFFERENCE, GREY, ORANGE, Target, check_columns, drawing, frame
+from headpatch.report.effects import DIRECTIONS, KINDS, changed_at, in_order, row_names
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 MOST_ROWS: Final = 20
 """Heads or sets in a figure: those with the largest effects."""
-_COVER: Final = "Bar: {level:.0%} bootstrap interval over pairs."
+_WHOLE: Final = 3
+"""Heads of a set that are all named."""
+_COVER: Final = "Bar: {level:.0%} interval over pairs."
 
 
 def mean_effects(
@@ -51,7 +53,7 @@ def mean_effects(
     """
     needed = ("heads", "kind", "direction", "normalized", "normalized_low", "normalized_high")
     _check(means, needed)
-    table = means.assign(row=row_names(means))
+    table = means.assign(row=_names(means))
     size = table["normalized"].abs().groupby(table["row"]).max().fillna(0.0)
     names = list(dict.fromkeys(table["row"]))
     if len(names) > MOST_ROWS:
@@ -81,9 +83,7 @@ def mean_effects(
         panels[0, 0].set_ylim(len(names) - 0.4, -0.6)
         for axes in panels[-1]:
             axes.set_xlabel("Normalized effect")
-        title = f"Mean effect on the Yes/No answer over {_pairs(means)}"
-        if "positions" in means:
-            title += f"; z changed at: {', '.join(in_order(means['positions'], {}))}"
+        title = f"Mean effect on the Yes/No answer over {_pairs(means)}{changed_at(means)}"
         frame(
             figure,
             title + (f" ({len(names)} largest of {len(names) + left_out})" if left_out else ""),
@@ -150,9 +150,25 @@ def mean_attention(
         )
 
 
+def _names(means: "pandas.DataFrame") -> "pandas.Series":
+    """Name each row: a whole layer as such, and long sets so that each has a name of its own."""
+    names = row_names(means)
+    if "role" not in means:
+        return names
+    heads, role = means["heads"].astype(str), means["role"]
+    layers = "layer:" + heads.str.partition(".")[0]
+    names = names.mask(role == "layer", layers)
+    long = (role == "set") & (heads.str.count(r"\+") >= _WHOLE)
+    if long.any():
+        known = dict.fromkeys(heads[long])
+        first = {one: "+".join(one.split("+")[: _WHOLE - 1]) for one in known}
+        short = {one: f"set {number}: {first[one]}+…" for number, one in enumerate(known, start=1)}
+        names = names.mask(long, heads.map(short))
+    return names
+
+
 def _check(table: "pandas.DataFrame", columns: "tuple[str, ...] | list[str]") -> None:
-    if missing := set(columns) - set(table.columns):
-        raise ValueError(f"the table lacks the columns {', '.join(sorted(missing))}")
+    check_columns(table, columns, "means")
     if table.empty:
         raise ValueError("the table holds no row")
 

@@ -7,7 +7,17 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headpatch.report.canvas import BLUE, GREY, VERMILLION, Target, array, drawing, frame, signed
+from headpatch.report.canvas import (
+    BLUE,
+    GREY,
+    VERMILLION,
+    Target,
+    array,
+    check_columns,
+    drawing,
+    frame,
+    signed,
+)
 from headpatch.report.overlays import density, draw_map
 from headpatch.report.tables import plain_table
 
@@ -121,8 +131,7 @@ def perturbation_curves(
     ValueError
         If a column is missing or there is no row.
     """
-    if missing := {"run", "way", "order", "draw", "k", "share"} - set(curves.columns):
-        raise ValueError(f"curves lack the columns {', '.join(sorted(missing))}")
+    check_columns(curves, ("run", "way", "order", "draw", "k", "share"), "curves")
     if curves.empty:
         raise ValueError("there is no curve")
     draws = curves.loc[curves["order"] == "random", "draw"].nunique()
@@ -170,13 +179,13 @@ def _draw_curves(axes: "matplotlib.axes.Axes", here: "pandas.DataFrame", draws: 
         own = here[here["order"] == name].sort_values("k")
         if not own.empty:
             axes.plot(_place(own["k"]), own["share"], marker, linestyle=line, color=color,
-                      label=_short(words), markersize=2.6)  # fmt: skip
+                      label=short(words), markersize=2.6)  # fmt: skip
     region = here[here["order"] == "region"]
     axes.plot(_place(region["k"]), region["share"], "*", color="black", markersize=8,
               label="region", zorder=4)  # fmt: skip
 
 
-def _short(words: str) -> str:
+def short(words: str) -> str:
     """Write ``rollout (tokens)``."""
     method, _, stage = words.partition(", at the ")
     return f"{method} ({stage.removeprefix('image ')})"

@@ -70,56 +70,6 @@ def unread(layers: Sequence[int], rows: int, largest: float) -> str:
     return f"{named}; over {rows:,} rows LD moves by {moved}."
 
 
-def agreement(
-    found: Mapping[str, Mapping[str, float | int]], sets: bool, level: float
-) -> RenderableType:
-    """Show how estimates from gradients agree with the exact effects of the same run.
-
-    Parameters
-    ----------
-    found
-        By ``kind_direction``: figures of `headpatch.analyses.approx.Agreed.figures`.
-    sets
-        Whether they are of sets rather than of single heads.
-    level
-        Coverage of the intervals.
-    """
-    if not found:
-        return Text("Attribution patching: fewer than two effects to compare with, nothing to say.")
-    one = next(iter(found.values()))
-    what = "sets" if sets else "heads"
-    table = plain_table(
-        "kind",
-        "direction",
-        "Pearson",
-        f"{level:.0%} interval",
-        "Spearman",
-        f"top-{one['k']} recall",
-        "by chance",
-        title="Attribution patching (one backward pass) against the exact effects of "
-        f"{one['heads']:,} {what}",
-    )
-    for way, figures in found.items():
-        kind, _, direction = way.rpartition("_")
-        table.add_row(
-            kind,
-            direction,
-            _correlation(figures["pearson"]),
-            ""
-            if math.isnan(figures["pearson_low"])
-            else f"{figures['pearson_low']:+.2f} to {figures['pearson_high']:+.2f}",
-            _correlation(figures["spearman"]),
-            f"{figures['top_recall']:.2f}",
-            f"{figures['top_recall_chance']:.2f}",
-        )
-    note = (
-        f"Intervals resample {what}, which are not independent draws: they show how far a figure "
-        "hangs on a few of them. The estimate is first-order and no substitute: a head with a "
-        "large effect can have a small estimate, or one of the wrong sign."
-    )
-    return Group(table, Text(note))
-
-
 def _top_of(
     direction: str, rows: Sequence[Mapping[str, Any]], what: str = "heads"
 ) -> RenderableType:
@@ -240,10 +190,6 @@ def scopes(found: Mapping[str, Mapping[str, Any] | str], ways: int) -> Renderabl
 def limits(found: Sequence[str]) -> RenderableType:
     """List what cannot be done."""
     return Group(*(Text(f"- {one}") for one in found))
-
-
-def _correlation(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:+.2f}"
 
 
 def _share(value: float) -> str:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from headpatch.report.canvas import BLUE, VERMILLION, Target, drawing, frame, signed
 from headpatch.report.effects import DIRECTIONS, KINDS
 from headpatch.report.map_labels import name_largest
+from headpatch.report.root_scale import digits, scale
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -20,6 +21,7 @@ LOOKING: Final = 5
 """Heads outlined in each map: the first of the attention ranking; at most a quarter of all."""
 _COLOURS: Final = ("#08306B", BLUE, "#F7F7F7", VERMILLION, "#7F2704")  # light 0, dark ends
 _NORMALIZED: Final = "Normalized effect"
+_ON_THE_ANSWER: Final = " on the Yes/No answer"
 _NOTE: Final = (
     "Normalized effect: 0 = nothing, 1 = the whole difference between the two runs, negative = "
     "the other way."
@@ -46,7 +48,8 @@ def sweep_maps(
         ``sweep.pt`` of a sweep over every head: ``normalized`` and ``effect``, dicts of tensors
         ``[layers, heads]`` by ``kind_direction``, ``noise_floor`` (logits), ``positions`` and, if
         there are such, ``attention_rank``, ``layer_normalized`` (``[layers]`` likewise), and of
-        the vision tower ``tower`` and ``feature_layer``.
+        the vision tower ``tower`` and ``feature_layer``. Over a dataset they are means over pairs,
+        and ``pair_names`` names these.
     path
         The file to write.
     question, region
@@ -67,7 +70,7 @@ def sweep_maps(
     }
     tower = "v" if results.get("tower") == "vision" else ""
     last = results.get("feature_layer")
-    norm, ticks = _scale([*maps.values(), *whole.values()])
+    norm, ticks = scale([*maps.values(), *whole.values()])
     colours = _colours()
     height = 0.5 + len(directions) * (0.45 + min(2.3, max(0.9, 0.07 * layers)))
     with drawing(path, height) as figure:
@@ -104,8 +107,8 @@ def sweep_maps(
         bar.outline.set_linewidth(0.6)
         frame(
             figure,
-            f"Effect of each {'vision ' * bool(tower)}head on the Yes/No answer; "
-            f"z changed at: {results['positions']}{' tokens of the tower' * bool(tower)}",
+            f"Effect of each {'vision ' * bool(tower)}head{over(results) or _ON_THE_ANSWER}; "
+            f"z changed at: {place(results)}",
             question=question,
             region=region,
             legend=panels.ravel(),
@@ -173,8 +176,8 @@ def set_effects(
         count = len(next(iter(effects.values())))
         frame(
             figure,
-            f"Effects of {count:,} sets of heads on the Yes/No answer; "
-            f"z changed at: {results['positions']}",
+            f"Effects of {count:,} sets of heads{over(results) or _ON_THE_ANSWER}; "
+            f"z changed at: {place(results)}",
             question=question,
             region=region,
             note=f"{_NOTE} Counts are on a logarithmic scale; the largest effect is named (▲). "
@@ -197,6 +200,22 @@ def _read(
     return found, below
 
 
+def place(results: Mapping[str, Any]) -> str:
+    """Say where z was changed: a scope of the prompt's tokens, or of the vision tower's."""
+    positions = str(results["positions"])
+    if results.get("tower") != "vision":
+        return positions
+    return {"class": "the class token", "patches": "the patches"}.get(positions, "all tokens") + (
+        " of the tower"
+    )
+
+
+def over(results: Mapping[str, Any]) -> str:
+    """Say in a title that results are means over the pairs of a dataset, where they are."""
+    pairs = len(results.get("pair_names", ()))
+    return f", means over {pairs:,} pairs" if pairs else ""
+
+
 def ways(found: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Return the kinds and the directions, in their usual order."""
     kinds, directions = {way.rpartition("_")[0] for way in found}, {*map(_direction, found)}
@@ -208,34 +227,6 @@ def ways(found: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 def _direction(way: str) -> str:
     return way.rpartition("_")[2]
-
-
-def root(x: Any) -> Any:
-    """Give the signed square root, which makes room for small effects beside a few large ones."""
-    return np.sign(x) * np.sqrt(np.abs(x))
-
-
-def square(x: Any) -> Any:
-    """Undo `root`."""
-    return np.sign(x) * np.square(x)
-
-
-def _scale(
-    maps: Sequence[Float[np.ndarray, "..."]],
-) -> tuple["matplotlib.colors.Normalize", list[float]]:
-    """Return one scale for all maps, symmetric about 0, and its ticks."""
-    from matplotlib.colors import FuncNorm
-
-    finite = np.concatenate([values[np.isfinite(values)] for values in maps])
-    most = float(np.abs(finite).max()) if len(finite) else 0.0
-    most = most or 1.0
-    norm = FuncNorm((root, square), vmin=-most, vmax=most)
-    return norm, [most * share for share in (-1, -0.25, -0.0625, 0, 0.0625, 0.25, 1)]
-
-
-def digits(most: float) -> int:
-    """Digits after the point that show a sixteenth of `most`."""
-    return int(max(1, np.ceil(1 - np.log10(most / 16))))
 
 
 def _ticks(count: int) -> list[int]:

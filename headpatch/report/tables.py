@@ -130,16 +130,17 @@ def divergences(spatial: Mapping[str, Any]) -> RenderableType:
 
 def effects(named: "pandas.DataFrame", floor: float) -> RenderableType:
     """Show what each intervention did, beside random heads of the same layers: a table a set."""
-    first = named.iloc[0]
+    first, places = named.iloc[0], list(named["positions"].unique())
     parts: list[RenderableType] = [
         Text(
-            f"Effect on LD = logit(Yes) - logit(No); positions: {first['positions']}; "
+            f"Effect on LD = logit(Yes) - logit(No); positions: {', '.join(places)}; "
             f"LD with {first['ld_with']:+.3f}, without {first['ld_without']:+.3f}",
             style="bold",
         )
     ]
     for heads, rows in named.groupby("heads", sort=False):
-        parts.append(_effects_of(str(heads), rows, floor))
+        at = f" ({rows['positions'].iloc[0]})" if len(places) > 1 else ""
+        parts.append(_effects_of(str(heads), rows, floor, at))
     parts.append(
         Text(
             "norm.: effect as a share of the difference between the runs (0 = nothing, 1 = all of "
@@ -151,7 +152,7 @@ def effects(named: "pandas.DataFrame", floor: float) -> RenderableType:
     return Group(*parts)
 
 
-def _effects_of(heads: str, rows: "pandas.DataFrame", floor: float) -> RenderableType:
+def _effects_of(heads: str, rows: "pandas.DataFrame", floor: float, at: str = "") -> RenderableType:
     table = plain_table(
         "kind",
         "direction",
@@ -161,7 +162,7 @@ def _effects_of(heads: str, rows: "pandas.DataFrame", floor: float) -> Renderabl
         "random heads",
         "p",
         "answer",
-        title=f"{'heads' if '+' in heads else 'head'} {_breakable(heads)}",
+        title=f"{'heads' if '+' in heads else 'head'} {_breakable(heads)}{at}",
     )
     for row in rows.to_dict("records"):
         seen = abs(row["effect"]) > floor

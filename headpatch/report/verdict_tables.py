@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from headpatch.report.rhos import measured_words, true_words
 from headpatch.report.tables import plain_table
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def headline(found: Mapping[str, Any], delta: float, level: float) -> Renderable
         f"±{delta:.3g} of the LD difference; {_count(open_)} undecided.",
         f"Of all {found['heads']:,} heads, {_count(causal)} shown to act{_named(causal)}. "
         + _missed(causal, missed),
-        _rho(found["rho"], found["heads"], level),
+        _rho(found, level),
     ]
     for one in found["precision"]:
         lines.append(
@@ -76,13 +77,11 @@ def headline(found: Mapping[str, Any], delta: float, level: float) -> Renderable
     return Group(Text("Do the heads that look decide?", style="bold"), *map(Text, lines))
 
 
-def _rho(rho: Mapping[str, float], heads: int, level: float) -> str:
-    words = f"Spearman's rho, over {heads:,} heads, of attention difference and size of effect: "
-    if rho["rho"] != rho["rho"]:
-        return words + "undefined, one of them does not vary."
+def _rho(found: Mapping[str, Any], level: float) -> str:
     return (
-        f"{words}{rho['rho']:+.2f} ({level:.0%} interval over pairs {rho['low']:+.2f} to "
-        f"{rho['high']:+.2f})."
+        f"Spearman's rho, over {found['heads']:,} heads, of attention difference and size of "
+        f"effect. Of the means that were measured: {measured_words(found['rho'], level)}. "
+        f"Of the true values: {true_words(found['true_rho'], level)}."
     )
 
 

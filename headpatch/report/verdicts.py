@@ -1,10 +1,24 @@
 """Looking against deciding: every head's attention difference and causal effect, by verdict."""
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from headpatch.report.canvas import BLUE, GREEN, ORANGE, VERMILLION, Target, drawing, frame, signed
+from headpatch.measures.verdicts import CAUSAL
+from headpatch.report.canvas import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    VERMILLION,
+    Target,
+    check_columns,
+    drawing,
+    frame,
+    signed,
+)
+from headpatch.report.labels import pixel, write_names
+from headpatch.report.rhos import measured_words, true_words
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -21,10 +35,9 @@ CLASSES: Final = {
     "undecided": (ORANGE, "x"),
 }
 """Colour and marker of each verdict, in the order of the legend."""
-LABELLED: Final = 14
-"""Heads named in each panel at most: the largest effects, and those that attention picks first."""
 LOOKING: Final = 4
-"""Of these, heads that attention picks first."""
+"""Heads named because attention picks them first; those that are shown to act are all named."""
+_RINGS: Final = tuple(np.geomspace(1.0, 66.0, 17).tolist())  # of names round a point, to the edges
 _PANELS: Final = {
     "necessity": "Necessity (noising)",
     "sufficiency": "Sufficiency (denoising)",
@@ -38,6 +51,7 @@ def verdict_map(
     delta: float,
     level: float,
     pairs: int,
+    rhos: Mapping[str, Any] | None = None,
     question: str = "",
     region: str = "",
 ) -> None:
@@ -56,6 +70,8 @@ def verdict_map(
         Smallest effect of interest, in normalized units.
     level, pairs
         Coverage of the intervals, and pairs that the heads were judged on.
+    rhos
+        ``verdict.pt``, for what it says of the correlation.
     question, region
         Words for the title.
 
@@ -66,11 +82,11 @@ def verdict_map(
     """
     needed = {"layer", "head", "verdict", "attention_diff", "attention_rank"}
     needed |= {f"{name}{end}" for name in _PANELS for end in ("", "_low", "_high")}
-    if missing := needed - set(verdicts.columns):
-        raise ValueError(f"verdicts lack the columns {', '.join(sorted(missing))}")
+    check_columns(verdicts, needed, "verdicts")
     if verdicts.empty:
         raise ValueError("verdicts hold no head")
     table = verdicts[verdicts["attention_diff"].notna()]
+    named = _named(table)
     counts = table["verdict"].value_counts()
     with drawing(path, 3.3) as figure:
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -90,6 +106,10 @@ def verdict_map(
                     markeredgecolor=colour if marker == "x" else "white",
                     zorder=2 + order / 10,
                 )
+            for _, row in named.iterrows():
+                ends = [row[f"{name}_low"], row[f"{name}_high"]]
+                axes.plot([row["attention_diff"]] * 2, ends, color=CLASSES[row["verdict"]][0],
+                          linewidth=0.6, zorder=1.5)  # fmt: skip
             axes.set_title(title, loc="left")
             axes.set_xlabel("Attention difference, with − without")
             axes.set_yscale("symlog", linthresh=delta, linscale=0.7)
@@ -105,13 +125,24 @@ def verdict_map(
             region=region,
             legend=panels,
             note=f"Effect: share of the LD difference between the runs. Grey band: ±δ = {delta:g}, "
-            "the smallest effect of interest; linear inside, logarithmic beyond. Named: the "
-            f"largest effects and the first of the attention ranking; bars: {level:.0%} bootstrap "
-            "intervals over pairs.",
+            "the smallest effect of interest; linear inside, logarithmic beyond. Named: every "
+            f"head that is shown to act, and the first of the attention ranking; bars: {level:.0%} "
+            f"intervals over pairs.{_correlation(rhos or {}, level)}",
         )
         figure.draw_without_rendering()  # labels are placed once the panels have their sizes
         for axes, name in zip(panels, _PANELS, strict=True):
-            _name(axes, table, name, delta)
+            _name(axes, named, name)
+
+
+def _correlation(rhos: Mapping[str, Any], level: float) -> str:
+    """Say how looking and deciding go together; results of earlier versions lack it."""
+    if not {"rho", "true_rho"} <= set(rhos):
+        return ""
+    return (
+        f" Spearman's rho, over heads, of attention difference and size of effect: of the means "
+        f"shown {measured_words(rhos['rho'], level)}; of the true values "
+        f"{true_words(rhos['true_rho'], level)}."
+    )
 
 
 def _ticks(axes: "matplotlib.axes.Axes", table: "pandas.DataFrame", delta: float) -> None:
@@ -128,50 +159,31 @@ def _ticks(axes: "matplotlib.axes.Axes", table: "pandas.DataFrame", delta: float
     axes.minorticks_off()
 
 
-def _name(axes: "matplotlib.axes.Axes", table: "pandas.DataFrame", name: str, delta: float) -> None:
-    """Write names beside the points that matter, where they hide no other name."""
-    from matplotlib.patheffects import withStroke
+def _named(table: "pandas.DataFrame") -> "pandas.DataFrame":
+    """Return the heads that matter: those that act, the largest effect first, and that look."""
+    acting = table[table["verdict"].isin(CAUSAL)]
+    size = acting[list(_PANELS)].abs().max(axis=1).sort_values(ascending=False, kind="stable")
+    looking = table.sort_values("attention_rank").index[:LOOKING]
+    return table.loc[list(dict.fromkeys([*size.index, *looking]))]
+
+
+def _name(axes: "matplotlib.axes.Axes", named: "pandas.DataFrame", name: str) -> None:
+    """Write the heads' names beside their points."""
     from matplotlib.transforms import Bbox
 
-    size = table[list(_PANELS)].abs().max(axis=1).sort_values(ascending=False, kind="stable")
-    size = size[size > delta]
-    looking = table.sort_values("attention_rank")
-    chosen = [*size.index[: LABELLED - LOOKING], *looking.index[:LOOKING]]
-    points = {index: table.loc[index] for index in dict.fromkeys(chosen)}
-    pixel = axes.get_figure().dpi / 72  # type: ignore[union-attr]  # of a point
-    halo = [withStroke(linewidth=1.4, foreground="white")]
-    panel = axes.get_window_extent()
-    taken = []
-    for row in points.values():
-        x, y = axes.transData.transform((row["attention_diff"], row[name]))
-        taken.append(Bbox([[x - 2 * pixel, y - 2 * pixel], [x + 2 * pixel, y + 2 * pixel]]))
-        colour = CLASSES[row["verdict"]][0]
-        axes.plot([row["attention_diff"]] * 2, [row[f"{name}_low"], row[f"{name}_high"]],
-                  color=colour, linewidth=0.6, zorder=1.5)  # fmt: skip
-    for row in points.values():
-        text = axes.annotate(
-            f"{row['layer']}.{row['head']}",
-            (row["attention_diff"], row[name]),
-            (0, 0),
-            textcoords="offset points",
-            fontsize=5.5,
-            path_effects=halo,
-            zorder=5,
-            annotation_clip=False,
-        )
-        text.set_in_layout(False)
-        for far, across, up in _PLACES:
-            text.set_position((across * far, up * far))
-            text.set_horizontalalignment(("right", "center", "left")[across + 1])
-            text.set_verticalalignment(("top", "center", "bottom")[up + 1])
-            box = text.get_window_extent()
-            inside = panel.contains(box.x0, box.y0) and panel.contains(box.x1, box.y1)
-            if inside and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                break
-        else:
-            text.remove()
-
-
-_SIDES: Final = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-_PLACES: Final = tuple((far, *side) for far in (3.5, 7.0, 11.0) for side in _SIDES)
+    points = [
+        (f"{row['layer']}.{row['head']}", float(row["attention_diff"]), float(row[name]))
+        for row in named.to_dict("records")
+    ]
+    half = 2 * pixel(axes)
+    middles = axes.transData.transform([(x, y) for _, x, y in points])
+    taken = [Bbox([[x - half, y - half], [x + half, y + half]]) for x, y in middles]
+    write_names(
+        axes,
+        points,
+        reach=(3.5, 3.5),
+        rings=_RINGS,
+        panel=axes.get_window_extent(),
+        taken=taken,
+        led=_RINGS[2],
+    )

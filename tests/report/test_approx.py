@@ -5,21 +5,13 @@ import pytest
 import torch
 
 from headpatch.report.approx import approx_scatter
+from tests.report import synthetic
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]
 
 WAYS = [f"{k}_{d}" for k in ("zero", "mean", "resample") for d in ("noising", "denoising")]
 WORDS = {"question": "Is it $5?", "region": "top-left"}
-FIGURES = {
-    "pearson": 0.29,
-    "pearson_low": -0.12,
-    "pearson_high": 0.71,
-    "spearman": 0.97,
-    "top_recall": 0.85,
-    "top_recall_chance": 0.02,
-    "k": 20,
-    "heads": 1024,
-}
+FIGURES = synthetic.agreement()
 
 
 def results(*shape: int, ways: list[str] = WAYS, tower: str = "lm") -> dict:
@@ -93,3 +85,18 @@ def test_what_holds_no_estimates_is_refused(tmp_path):
         with pytest.raises(ValueError, match="approx"):
             approx_scatter(wrong, tmp_path / "f.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_over_pairs_the_figures_of_the_means_come_first(tmp_path, drawn):
+    found = results(8, 8, tower="vision") | {"pair_names": ["a", "b"], "positions": "patches"}
+    more = {"of_means_pearson": 0.5, "of_means_pearson_low": 0.4, "of_means_pearson_high": 0.6,
+            "of_means_top_recall": 0.7}  # fmt: skip
+    found["agreement"] = dict.fromkeys(WAYS, FIGURES | more)
+    approx_scatter(found, tmp_path / "f.png", **WORDS)
+    for axes in drawn.last.axes:
+        words = " ".join(text.get_text() for text in axes.texts).replace("\n", " ")
+        assert "r = +0.50 (+0.40 to +0.60) top-20 recall 0.70 (by chance 0.02)" in words
+        assert "mean of the pairs: r = +0.29, recall 0.85" in words
+    title = " ".join(drawn.texts())
+    assert "effects, means over 2 pairs; z changed at: the patches of the tower" in title
+    assert "In brackets: intervals over pairs." in title

@@ -1,6 +1,7 @@
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from headpatch.report import canvas
@@ -58,3 +59,10 @@ def test_array_takes_tensors_and_names_what_is_wrong():
         canvas.array({"a": 1}, "b", 0)
     with pytest.raises(ValueError, match=r"'a' has shape \(2, 3\), expected 1"):
         canvas.array({"a": torch.ones(2, 3)}, "a", 1)
+
+
+def test_columns_that_are_missing_are_named_in_order() -> None:
+    table = pd.DataFrame({"b": [1]})
+    canvas.check_columns(table, ("b",), "effects")
+    with pytest.raises(ValueError, match=r"^effects lack the columns a, c$"):
+        canvas.check_columns(table, ("c", "b", "a"), "effects")

@@ -56,7 +56,7 @@ def test_every_mean_has_its_bar(tmp_path: Path, drawn) -> None:
              for y, r in enumerate(rows.to_dict("records"))],
         )  # fmt: skip
     words = " ".join(drawn.texts())
-    for part in ("over 7 pairs", "90% bootstrap", "Is it?", "here", "0.0", "2.0"):
+    for part in ("over 7 pairs", "90% interval", "Is it?", "here", "0.0", "2.0"):
         assert part in words
 
 
@@ -105,8 +105,32 @@ def test_the_ranking_shows_its_first_heads(tmp_path: Path, drawn) -> None:
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="lacks the columns normalized_low"):
+    with pytest.raises(ValueError, match="lack the columns normalized_low"):
         mean_effects(effects().drop(columns="normalized_low"), tmp_path / "a.png", level=0.95)
     with pytest.raises(ValueError, match="no row"):
         mean_effects(effects().head(0), tmp_path / "a.png", level=0.95)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("draft")
+def test_layers_and_long_sets_have_names_of_their_own(tmp_path: Path, drawn) -> None:
+    roles = {"0.1": "set", "0.1+0.2+1.3": "set", "0.1+0.2+1.3+1.4": "set", "0.1+0.2+1.3+1.5": "set",
+             "2.0+2.1+2.2+2.3": "layer", "v2.0+v2.1": "layer"}  # fmt: skip
+    table = effects(heads=len(roles))
+    table["heads"] = list(roles) * len(WAYS)
+    table["role"] = table["heads"].map(roles)
+    mean_effects(table, tmp_path / "a.png", level=0.95)
+    names = [text.get_text() for text in drawn.last.axes[0].get_yticklabels()]
+    assert names == ["0.1", "0.1+0.2+1.3", "set 1: 0.1+0.2+…", "set 2: 0.1+0.2+…", "layer:2",
+                     "layer:v2"]  # fmt: skip
+
+
+@pytest.mark.usefixtures("draft")
+def test_several_places_are_said_by_the_rows(tmp_path: Path, drawn) -> None:
+    table = effects()
+    mean_effects(table, tmp_path / "a.png", level=0.95)
+    assert "z changed at: answer" in " ".join(drawn.texts())
+    table.loc[table["heads"] == "0.0", "positions"] = "answer+v:all"
+    mean_effects(table, tmp_path / "b.png", level=0.95)
+    words = " ".join(drawn.texts())
+    assert "z changed as the rows say" in words and "0.0 (answer+v:all)" in words

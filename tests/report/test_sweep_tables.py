@@ -1,23 +1,11 @@
-"""What is said of a sweep: whole layers, the free control, and the agreement of estimates."""
+"""What is said of a sweep: whole layers, the free control, and estimates beside effects."""
 
 import io
 from typing import Any
 
-import pytest
 from rich.console import Console, RenderableType
 
-from headpatch.report.sweep_tables import agreement, layers, top, unread
-
-FIGURES = {
-    "pearson": 0.29,
-    "pearson_low": -0.12,
-    "pearson_high": 0.71,
-    "spearman": 0.97,
-    "top_recall": 0.85,
-    "top_recall_chance": 20 / 1024,
-    "k": 20,
-    "heads": 1024,
-}
+from headpatch.report.sweep_tables import layers, top, unread
 
 
 def said(part: RenderableType) -> str:
@@ -72,20 +60,3 @@ def test_whole_layers_have_their_own_table() -> None:
     words = said(layers([row(heads="layer:v3")]))
     assert "noising (necessary?): largest effects of zero, whole layers" in words
     assert "layer:v3 -4.9400" in words
-
-
-def test_agreement_is_shown_with_its_interval_and_chance() -> None:
-    words = said(agreement({"resample_denoising": FIGURES}, False, 0.95))
-    assert "against the exact effects of 1,024 heads" in words
-    assert "top-20 recall" in words
-    assert "resample denoising +0.29 -0.12 to +0.71 +0.97 0.85 0.02" in words
-    assert "no substitute" in words
-    assert "sets, which are not" in said(agreement({"zero_noising": FIGURES}, True, 0.9))
-
-
-@pytest.mark.parametrize("found", [{}, {"zero_noising": dict.fromkeys(FIGURES, float("nan"))}])
-def test_what_cannot_be_compared_is_said(found: dict[str, Any]) -> None:
-    if found:
-        found["zero_noising"] |= {"k": 2, "heads": 2}
-    words = said(agreement(found, False, 0.95))
-    assert ("undefined" if found else "nothing to say") in words

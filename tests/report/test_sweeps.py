@@ -187,3 +187,9 @@ def test_what_is_no_sweep_is_refused(tmp_path):
         with pytest.raises(ValueError, match="normalized"):
             draw(wrong, tmp_path / "f.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_means_over_pairs_say_so(tmp_path, drawn):
+    found = results(4, 4) | {"pair_names": ["a", "b", "c"]}
+    sweep_maps(found, tmp_path / "f.png", **WORDS)
+    assert any("Effect of each head, means over 3 pairs; z" in text for text in drawn.texts())

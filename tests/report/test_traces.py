@@ -12,7 +12,8 @@ from headpatch.report.rollouts import (
     rollout_summary,
     rollout_tables,
 )
-from headpatch.report.traces import HEADS, lead_effects, token_traces, trace_summary, trace_tables
+from headpatch.report.trace_tables import trace_summary, trace_tables
+from headpatch.report.traces import HEADS, lead_effects, token_traces
 from tests.report import synthetic
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]

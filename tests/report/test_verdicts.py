@@ -1,6 +1,7 @@
 """The figures and tables of a verdict, from tables made by hand."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from headpatch.measures.verdicts import CAUSAL
+from headpatch.report.canvas import Sheet
 from headpatch.report.faithfulness import faithfulness_curves
 from headpatch.report.verdict_tables import areas, headline, heads, nulls
 from headpatch.report.verdicts import CLASSES, verdict_map
@@ -74,6 +77,22 @@ def test_odd_tables_are_drawn(tmp_path: Path, change: str) -> None:
     assert (tmp_path / "v.png").exists()
 
 
+def test_every_head_that_acts_is_named_and_no_name_hides_another() -> None:
+    table = verdicts()
+    table.loc[20:45, "verdict"] = "redundant"  # crowded: small effects, alike attention
+    table.loc[20:45, ["attention_diff", "necessity", "sufficiency"]] = 0.0
+    sheet = Sheet()
+    verdict_map(table, sheet, delta=0.02, level=0.95, pairs=20)
+    acting = table[table["verdict"].isin(CAUSAL)]
+    wanted = {f"{row.layer}.{row.head}" for row in acting.itertuples()}
+    assert len(wanted) == 31
+    for axes in sheet.figure.axes:
+        names = [text for text in axes.texts if text.get_text()]
+        assert wanted <= {text.get_text() for text in names}
+        boxes = [text.get_window_extent() for text in names]
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="necessity_low"):
         verdict_map(verdicts().drop(columns="necessity_low"), tmp_path / "v.png", delta=0.02,
@@ -106,12 +125,19 @@ def test_a_failed_null_is_shouted_and_an_untested_one_is_not_passed() -> None:
     assert "A NULL FAILED (mirrored)" in bad
 
 
+TRUE = {
+    "rho": 0.2, "low": 0.08, "high": 0.3, "looks_reliability": 0.76, "effects_reliability": 0.95,
+    "untold": "",
+}  # fmt: skip
+
+
 def found(causal: Sequence[str], missed: Sequence[str], hits: Sequence[str]) -> dict[str, object]:
     return {
         "pairs": 50, "heads": 64, "counts": {"inert": 60}, "picked": ("0.1", "0.2"),
         "picked_causal": hits, "picked_within": ("0.2",), "picked_undecided": (),
         "causal": causal, "missed": missed,
         "rho": {"rho": 0.1, "low": 0.05, "high": 0.15},
+        "true_rho": TRUE,
         "precision": ({"k": 2, "hits": 1, "share": 0.5, "chance": 0.031, "p": 0.06},),
     }  # fmt: skip
 
@@ -123,7 +149,8 @@ def test_the_headline_says_no_more_than_the_numbers() -> None:
         "1 is shown to act on the answer (0.1); 1 is shown to stay within ±0.02",
         "none is undecided",
         "2 are shown to act (0.1, 3.3). Attention misses 1 of them (3.3).",
-        "+0.10 (95% interval over pairs +0.05 to +0.15)",
+        "means that were measured: +0.10 (95% interval over pairs +0.05 to +0.15; errors",
+        "true values: +0.20 (95% interval +0.08 to +0.30); reliability of the rankings: 0.76",
         "Precision@2: 1 of the first 2",
         "chance 3.1%",
     ):

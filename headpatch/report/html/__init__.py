@@ -1,7 +1,7 @@
 """The report as one HTML file: from a folder of results, without running a model.
 
-`page` writes the file, `folder` finds the results, `sections` holds a module for each part of the
-page, ``templates`` its HTML, styles and scripts.
+`page` writes the file, `folder` finds the runs and `part` reads them, `sections` holds a module for
+each part of the page, `charts` what their figures are made of, ``templates`` HTML, styles, scripts.
 
 The figures are drawn by Plotly (its script lies in the ``plotly`` package, under the MIT licence).
 What was weighed, with the sizes of the scripts:

@@ -8,8 +8,9 @@ import numpy as np
 
 from headpatch.errors import InputError
 from headpatch.pairs.pair import Pair
-from headpatch.report.html.folder import Part, Results, reading
+from headpatch.report.html.folder import Results
 from headpatch.report.html.overlay import picture
+from headpatch.report.html.part import Part, reading
 from headpatch.study import Study
 
 if TYPE_CHECKING:

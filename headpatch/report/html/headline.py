@@ -13,9 +13,11 @@ from headpatch.measures.rankings import (
     spearman,
 )
 from headpatch.report.canvas import signed
-from headpatch.report.html.folder import Results, reading
+from headpatch.report.html.folder import Results
 from headpatch.report.html.heads import CAUSAL, Heads, judged_on
+from headpatch.report.html.part import reading
 from headpatch.report.html.section import listed
+from headpatch.report.rhos import true_words
 
 ONE_PAIR = (
     "One pair of pictures shows one case and says nothing of others: headpatch verdict tests many."
@@ -55,7 +57,10 @@ def headline(results: Results, heads: Heads | None) -> Said:
         return _looked(heads)
     if heads is not None and heads.effects:
         return _only_changed(heads)
-    return Said("No run in this folder says anything of every head; what there is follows below.")
+    return Said(
+        "No run in this folder says anything of every head of the language model; what there is "
+        "follows below."
+    )
 
 
 def _judged(results: Results, heads: Heads) -> Said:
@@ -102,19 +107,23 @@ def _agreement(results: Results, heads: Heads, size: np.ndarray) -> str:
     part = results.first("verdict.pt")
     needed = {"attention_diff": 3, "resample_noising": 3, "resample_denoising": 3, "level": 0}
     saved = results.tensors("verdict.pt", needed)
+    true = ""
     if saved is not None and part is not None:
         with reading(part.folder / "verdict.pt"):
             looks, necessity, sufficiency = (
                 np.nan_to_num(np.asarray(saved[key], np.float64)).reshape(len(saved[key]), -1)
                 for key in list(needed)[:3]
             )
-            found = correlation(looks, necessity, sufficiency, float(saved["level"]))
+            level = float(saved["level"])
+            found = correlation(looks, necessity, sufficiency, level)
+            if "true_rho" in saved:  # results of earlier versions lack it
+                true = f" Of their true values: {true_words(saved['true_rho'], level)}."
         rho = f"{signed(found.rho, 2)} [{signed(found.low, 2)}, {signed(found.high, 2)}]"
     first = precision_at(descending(-look.rank.astype(float)), descending(size), heads.top)
     return (
-        f"Spearman's ρ of attention difference and size of effect: {rho}. Of attention's first "
-        f"{first.k}, {first.hits} are among the {first.k} largest effects (chance: "
-        f"{first.chance * first.k:.1f})."
+        f"Spearman's ρ of measured attention difference and size of effect: {rho}.{true} "
+        f"Of attention's first {first.k}, {first.hits} are among the {first.k} largest effects "
+        f"(chance: {first.chance * first.k:.1f})."
     )
 
 

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 
 from headpatch.measures.rankings import descending
 from headpatch.measures.verdicts import CAUSAL
-from headpatch.report.html.folder import Results, load, read, reading
+from headpatch.report.html.folder import Results
+from headpatch.report.html.part import load, read, reading
 from headpatch.report.verdicts import CLASSES
 
 VERDICTS = tuple(CLASSES)

@@ -1,8 +1,9 @@
-"""The attention of every head over the two pictures, small enough to lie in the page.
+"""Attention over the two pictures, small enough to lie in the page.
 
 Attention becomes density relative to even attention over the image, on the cells between the
-edges of the tokens' boxes, as in the figure ``attention_overlays.png``; a head's densities of both
-runs are written as bytes, 255 being the largest of them.
+edges of the tokens' boxes, as in the figure ``attention_overlays.png``. The page's script draws
+that of the head that is chosen: the densities of every head in both runs are written as bytes, 255
+being the largest of the head's. Other maps are laid over their pictures here (`painted`).
 """
 
 import base64
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
 from headpatch.report.html.section import numbers
@@ -22,6 +23,13 @@ MOST = 2_400_000
 """Characters that all overlays may take; beyond, heads are kept by their importance."""
 _LONGEST_SIDE = 480
 """Pixels of a picture in the page."""
+RAMP = (
+    "#5c01a6", "#7e03a8", "#9c179e", "#b52f8c", "#cc4778", "#de5f65", "#ed7953", "#f89540",
+    "#fdb42f", "#fbd524", "#f4e726",
+)  # fmt: skip
+"""Colours of a density, from 0 to the largest: matplotlib's plasma without its dark end."""
+OPAQUE = 0.85
+"""How much the largest density covers the picture; none is clear."""
 
 Densities = tuple[
     Float[np.ndarray, "heads y x"], Float[np.ndarray, "x_edges"], Float[np.ndarray, "y_edges"]
@@ -33,13 +41,49 @@ def packed(data: bytes) -> str:
     return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii")
 
 
-def picture(image: Any) -> str:
+def picture(image: Any, longest: int = _LONGEST_SIDE) -> str:
     """Return a picture (``[height, width, 3]`` bytes) as a data URI, shrunk if it is large."""
     shown = Image.fromarray(np.asarray(image, dtype=np.uint8)).convert("RGB")
-    shown.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    shown.thumbnail((longest, longest))
     stream = io.BytesIO()
     shown.save(stream, "JPEG", quality=88, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def painted(
+    image: UInt8[np.ndarray, "height width 3"],
+    cells: Float[np.ndarray, "y x"],
+    x_edges: Float[np.ndarray, " x_edges"],
+    y_edges: Float[np.ndarray, " y_edges"],
+    peak: float,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Lay a density over a picture.
+
+    Parameters
+    ----------
+    cells
+        Densities between the edges, which are fractions of the picture; NaN is left clear.
+    peak
+        The density that is drawn with the last colour.
+    """
+    height, width = image.shape[:2]
+    (x, across), (y, down) = _cells(x_edges, width), _cells(y_edges, height)
+    level = np.clip(np.nan_to_num(cells[np.ix_(y, x)]) / (peak or 1.0), 0.0, 1.0)
+    level = np.where(np.logical_and.outer(down, across), level, 0.0)
+    stops = np.array([[int(one[i : i + 2], 16) for i in (1, 3, 5)] for one in RAMP])
+    at = np.linspace(0, 1, len(RAMP))
+    colour = np.stack([np.interp(level, at, stops[:, i]) for i in range(3)], -1)
+    share = OPAQUE * level[..., None]
+    return np.asarray(np.round((1 - share) * image + share * colour), dtype=np.uint8)
+
+
+def _cells(
+    edges: Float[np.ndarray, " edges"], pixels: int
+) -> tuple[Int[np.ndarray, " pixels"], Bool[np.ndarray, " pixels"]]:
+    """Return the cell that each pixel lies in, and whether it lies in one."""
+    found = np.searchsorted(edges, (np.arange(pixels) + 0.5) / pixels, "right") - 1
+    inside = (found >= 0) & (found < len(edges) - 1)
+    return np.where(inside, found, 0), inside
 
 
 def overlays(
@@ -77,6 +121,8 @@ def overlays(
     covered = np.isfinite(found[0])
     return {
         "heads": kept,
+        "ramp": RAMP,
+        "opaque": OPAQUE,
         "peaks": numbers(peaks[kept]),
         "x": numbers(x_edges),
         "y": numbers(y_edges),

@@ -8,25 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headpatch.report.canvas import signed
+
 if TYPE_CHECKING:
     import pandas
 
 DIGITS = 5
 """Significant digits of a figure's numbers: more than a screen resolves."""
-
-
-SYMBOLS = {
-    "o": "circle",
-    "^": "triangle-up",
-    "v": "triangle-down",
-    "D": "diamond",
-    "s": "square",
-    ".": "circle",
-    "x": "x-thin-open",
-}
-"""Plotly's names of matplotlib's markers: a class looks the same in every figure."""
-DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
-"""Plotly's names of matplotlib's lines."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +92,16 @@ def listed(items: Iterable[object], most: int = 8) -> str:
     return shown if len(texts) <= most else f"{shown} and {len(texts) - most:,} more"
 
 
+def said(value: float, digits: int) -> str:
+    """Write a figure with its sign; one that is not finite is undefined."""
+    return signed(value, digits) if math.isfinite(value) else "undefined"
+
+
+def records(table: "pandas.DataFrame") -> list[dict[str, Any]]:
+    """Return the rows of a table by column."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
 def largest(table: "pandas.DataFrame", column: str, say: Callable[[Mapping[str, Any]], str]) -> str:
     """Say of the row whose value is largest in size what `say` says; nothing if none is finite."""
     size = np.abs(table[column].to_numpy(dtype=np.float64))
@@ -111,56 +109,3 @@ def largest(table: "pandas.DataFrame", column: str, say: Callable[[Mapping[str, 
         return ""
     row = {str(key): value for key, value in table.iloc[int(np.nanargmax(size))].items()}
     return f" Largest: {say(row)}."
-
-
-def layer_axis(title: str, layers: int) -> dict[str, Any]:
-    """Return an x axis that counts layers from 0."""
-    return {
-        "title": {"text": title},
-        "range": [-0.6, layers - 0.4],
-        "dtick": next((step for step in (1, 2, 4, 5, 10) if layers / step <= 17), 20),
-        "tick0": 0,
-        "zeroline": False,
-    }
-
-
-def lines(
-    values: Any,
-    name: str,
-    color: str,
-    symbol: str = "circle",
-    *,
-    x: Any = None,
-    dash: str = "solid",
-    **more: Any,
-) -> dict[str, Any]:
-    """Return a line over layers; a symbol says what the colour says."""
-    y = numbers(values)
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "x": list(range(len(y))) if x is None else numbers(x),
-        "y": y,
-        "name": words(name),
-        "line": {"color": color, "width": 2, "dash": dash},
-        "marker": {"color": color, "symbol": symbol, "size": 6},
-        **more,
-    }
-
-
-def band(x: Any, low: Any, high: Any, color: str, name: str = "", **more: Any) -> dict[str, Any]:
-    """Return the area between two lines, for an interval."""
-    along = numbers(x)
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": [*along, *reversed(along)],
-        "y": [*numbers(high), *reversed(numbers(low))],
-        "fill": "toself",
-        "fillcolor": f"{color}33",
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-        "showlegend": bool(name),
-        "name": words(name),
-        **more,
-    }

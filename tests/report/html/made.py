@@ -1,6 +1,6 @@
 """Folders of made-up results, file for file as the verbs write them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import torch
 import yaml
 
 from headpatch.measures.spatial import distribution, mass, region_mask
+from headpatch.report.html.folder import Results, find
+from headpatch.report.html.section import Section
 from headpatch.report.verdicts import CLASSES
 from headpatch.results import write_columns
 from headpatch.study import Study
@@ -17,6 +19,13 @@ from tests.report import synthetic
 
 LAYERS, HEADS = 6, 4
 QUESTION = "Is there anything in the top left corner?"
+
+
+def section(make: Callable[[Results], Section | None], folder: Path) -> Section:
+    """Make a section of a folder that has what it needs."""
+    found = make(find(folder))
+    assert found is not None
+    return found
 
 
 def run_yaml(folder: Path, study: Mapping[str, Any] | None = None, **run: Any) -> None:
@@ -156,6 +165,16 @@ def verdict(folder: Path, layers: int = LAYERS, heads: int = HEADS, failed: bool
             "level": 0.95,
         },
     )
+    layers_mean = np.arange(5) / 100
+    vision = {
+        "layer": np.arange(5),
+        "necessity": layers_mean,
+        "necessity_low": layers_mean - 0.01,
+        "necessity_high": layers_mean + 0.02,
+        "necessity_q": [1.0] * 5,
+        "pairs": [30] * 5,
+    }
+    write_columns(folder / "vision.csv", {key: list(value) for key, value in vision.items()})
     nulls = pd.DataFrame(
         {
             "null": ["self-patch", "mirrored"],
@@ -235,6 +254,91 @@ def trace(folder: Path, tokens: Sequence[str] = ("Yes", "there", "is")) -> None:
     )
 
 
+def tower(folder: Path, pairs: int = 0) -> None:
+    """A sweep of 5 × 2 vision heads, of which the language model reads the first 4 layers."""
+    run_yaml(folder)
+    maps = {f"resample_{way}": np.random.default_rng(seed).normal(0, 0.004, (5, 2))
+            for seed, way in enumerate(("noising", "denoising"))}  # fmt: skip
+    for values in maps.values():
+        values[1, 1], values[4] = 0.3, 0.0
+    content = {
+        "normalized": maps,
+        "effect": {way: 7.3 * values for way, values in maps.items()},
+        "layer_normalized": {way: values.sum(1) for way, values in maps.items()},
+        "heads": [f"v{i}.{j}" for i in range(5) for j in range(2)],
+        "tower": "vision",
+        "feature_layer": 3,
+        "positions": "patches",
+        "noise_floor": 0.002,
+        "ld_with": 3.2,
+        "ld_without": -4.1,
+    }
+    if pairs:
+        content["pair_names"] = [str(pair) for pair in range(pairs)]
+    save(folder / "sweep.pt", content)
+
+
+def approx(folder: Path, pairs: int = 0) -> None:
+    """Estimates that are right but for head 3.2, whose large effect they miss."""
+    run_yaml(folder)
+    exact = {f"resample_{way}": 7.3 * effects_of(LAYERS, HEADS, seed)
+             for seed, way in enumerate(("noising", "denoising"))}  # fmt: skip
+    estimates = {way: values.copy() for way, values in exact.items()}
+    estimates["resample_noising"][3, 2] = -0.25
+    agreed = {"pearson": 0.5, "pearson_low": 0.25, "pearson_high": 0.75, "spearman": 0.625,
+              "top_recall": 0.875, "top_recall_chance": 0.125, "k": 3, "heads": 24}  # fmt: skip
+    more: dict[str, Any] = {}
+    if pairs:
+        agreed |= {f"of_means_pearson{end}": 0.375 for end in ("", "_low", "_high")}
+        more = {"pairs": pairs, "pair_names": [str(pair) for pair in range(pairs)]}
+    content = {
+        "approx": estimates,
+        "effect": exact,
+        "agreement": dict.fromkeys(exact, agreed),
+        "tower": "lm",
+        "positions": "answer",
+        "noise_floor": 0.002,
+        "level": 0.95,
+    }
+    save(folder / "approx.pt", content | more)
+
+
+def rollout(folder: Path, token: str = "Yes", rival: str = "No", checked: bool = True) -> None:
+    """A map that finds the region's 4 of 16 patches, and one that is even."""
+    run_yaml(folder)
+    boxes = synthetic.boxes(4, 4)
+    region = (0.0, 0.0, 0.5, 0.5)
+    inside = region_mask(boxes, region)
+    pictures = [np.array(image) for image in synthetic.pair(120, 90)]
+    maps = {"rollout_patches": np.ones((2, 16)), "relevance_tokens": np.stack([inside] * 2) + 0.0}
+    content = {
+        "maps": maps,
+        "elsewhere": {name: np.array([0.25, 0.5]) for name in maps},
+        "boxes": boxes,
+        "region_box": np.array(region),
+        "in_region": inside,
+        "token": token,
+        "rival": rival,
+        "fill": "other",
+        "unchecked": "" if checked else "both runs would say 'Yes' here",
+        "image_with": pictures[0],
+        "image_without": pictures[1],
+    }
+    save(folder / "rollout.pt", content)
+    if checked:
+        curves = [[run, way, name, draw, k, share]
+                  for run in ("with", "without") for way in ("delete", "insert")
+                  for name, draw, shares in (("rollout_patches", 0, (0, 0, 1)),
+                                             ("relevance_tokens", 0, (0, 1, 1)),
+                                             ("random", 0, (0, 0.2, 1)), ("random", 1, (0, 0.4, 1)))
+                  for k, share in zip((0, 4, 16), shares, strict=True)]  # fmt: skip
+        curves += [[run, way, "region", 0, 4, 0.9] for run in ("with", "without")
+                   for way in ("delete", "insert")]  # fmt: skip
+        names = ["run", "way", "order", "draw", "k", "share"]
+        columns = {name: [row[i] for row in curves] for i, name in enumerate(names)}
+        write_columns(folder / "perturbation.csv", columns)
+
+
 def claims(folder: Path, claim: str = "head 3.2 is necessary") -> None:
     run_yaml(folder)
     columns = {"claim": [claim, "layer 1 sees"], "outcome": ["supported", "not testable"],
@@ -252,5 +356,8 @@ def everything(folder: Path) -> Path:
     combine(folder / "combine")
     path(folder / "path")
     trace(folder / "trace")
+    tower(folder / "tower")
+    approx(folder / "sweep")
+    rollout(folder / "rollout")
     claims(folder / "claims")
     return folder

@@ -56,7 +56,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made.rank(root / "hostile", answer=HOSTILE, study=study)
     made.trace(root / "hostile/trace", [HOSTILE, "b"])
     made.claims(root / "hostile/claims", HOSTILE)
-    for verb in ("trace", "claims"):
+    made.rollout(root / "hostile/rollout", HOSTILE, HOSTILE)
+    for verb in ("trace", "claims", "rollout"):
         made.run_yaml(root / "hostile" / verb, study)
     return {
         name: write(root / name, root / f"{name}.html").path
@@ -345,6 +346,18 @@ def test_words_of_strangers_do_nothing(opened: Visits) -> None:
     )
     assert shown == f"{HOSTILE[:20]}…"
     assert page.locator("#figure-trace img").count() == 0
+
+
+def test_every_figure_and_picture_is_drawn(opened: Visits) -> None:
+    page = opened("whole")
+    undrawn = page.evaluate(
+        "[...document.querySelectorAll('.plot')].filter(node => !node.querySelector('.main-svg'))"
+        ".map(node => node.id)"
+    )
+    assert undrawn == []
+    blank = page.evaluate("[...document.images].filter(one => !one.naturalWidth).length")
+    assert blank == 0
+    assert page.locator("#rollout img").count() == 2 * 2
 
 
 def test_an_old_browser_is_told(opened: Visits) -> None:

@@ -1,14 +1,16 @@
 """The sentence on the first screen says what the figures say, and no more."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from headpatch.measures.true_rho import TrueCorrelation
 from headpatch.report.html.folder import find
 from headpatch.report.html.headline import ONE_PAIR, Said, headline, share
 from headpatch.report.html.heads import heads_of
-from headpatch.results import read_table, write_columns
+from headpatch.results import read_table, read_tensors, write_columns, write_tensors
 from tests.report.html import made
 
 
@@ -47,6 +49,19 @@ def test_a_verdict_counts_what_attention_picks(tmp_path: Path) -> None:
     assert f"Of the 20 heads that attention picks out, {both} are shown to act" in found.sentence
     assert f"Of all 24 heads, {every} are shown to act, judged on 30 pairs." in found.more[0]
     assert found.failed == ""
+
+
+def test_the_true_rho_is_said_where_the_run_kept_it(tmp_path: Path) -> None:
+    made.verdict(tmp_path)
+    assert "true values" not in found_rho(tmp_path)
+    saved = read_tensors(tmp_path / "verdict.pt")
+    true = TrueCorrelation(0.19, 0.08, 0.3, 0.76, 0.95, "")
+    write_tensors(tmp_path / "verdict.pt", saved | {"true_rho": asdict(true)})
+    assert "Of their true values: +0.19 (95% interval +0.08 to +0.30)" in found_rho(tmp_path)
+
+
+def found_rho(folder: Path) -> str:
+    return said(folder).more[1]
 
 
 def test_no_acting_head_is_no_proof(tmp_path: Path) -> None:

@@ -24,10 +24,13 @@ SECTIONS = {
     "faithfulness": ["faithfulness.csv"],
     "quadrants": ["spatial_vision_analysis.pt"],
     "vision": ["spatial_vision_analysis.pt"],
+    "tower": ["sweep.pt", "vision.csv"],
     "divergences": ["spatial_vision_analysis.pt"],
     "path": ["path.csv"],
     "cuts": ["cuts.csv"],
     "trace": ["trace.pt"],
+    "rollout": ["rollout.pt"],
+    "approx": ["approx.pt"],
     "claims": ["claims.csv"],
     "gate": ["gate.csv"],
 }
@@ -112,8 +115,11 @@ def test_one_verb_alone_makes_a_page(tmp_path: Path) -> None:
         "combine": {"combinations"},
         "path": {"path"},
         "trace": {"trace"},
+        "rollout": {"rollout"},
+        "tower": {"tower"},
+        "approx": {"approx"},
         "claims": {"claims"},
-        "verdict": {"verdict", "maps", "scatter", "ranking", "faithfulness", "gate"},
+        "verdict": {"verdict", "maps", "scatter", "ranking", "faithfulness", "tower", "gate"},
     }
     for verb, wanted in expected.items():
         folder = tmp_path / verb
@@ -141,7 +147,8 @@ def test_words_of_strangers_stay_words(tmp_path: Path, hostile: str) -> None:
         study = {"question": text, "region": text, "model": text, "with": text, "without": text}
         made.rank(folder, answer=text, study=study)
         made.run_yaml(folder, study, model=text, commit=text)
-        for verb, given in ((made.trace, [text, "b"]), (made.claims, text)):
+        asked = (made.trace, [text, "b"]), (made.claims, text), (made.rollout, text)
+        for verb, given in asked:
             verb(folder / verb.__name__, given)
             made.run_yaml(folder / verb.__name__, study)
         pages.append(Parsed(report(folder)[0]))
@@ -150,7 +157,7 @@ def test_words_of_strangers_stay_words(tmp_path: Path, hostile: str) -> None:
     assert shape[0] == shape[1]
     assert len(plain.scripts) == len(other.scripts)
     shown = other.words.count(hostile)
-    assert shown >= 5  # question, region, answer, claim, token
+    assert shown >= 6  # question, region, answer, claim, tokens
     figures = other.data()["figures"]
     ticks = figures["trace"]["layout"]["xaxis"]["ticktext"]
     assert ticks[0].rstrip("…") == hostile[:20].replace("&", "&amp;").replace("<", "&lt;").replace(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from headpatch.report.html.folder import Results
 from headpatch.report.html.section import Section
 from headpatch.report.html.sections import (
+    approx,
     claims,
     combinations,
     cuts,
@@ -22,7 +23,9 @@ from headpatch.report.html.sections import (
     path,
     quadrants,
     ranking,
+    rollout,
     scatter,
+    tower,
     trace,
     verdicts,
     vision,
@@ -39,10 +42,13 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     faithfulness.section,
     quadrants.section,
     vision.section,
+    tower.section,
     divergences.section,
     path.section,
     cuts.section,
     trace.section,
+    rollout.section,
+    approx.section,
     claims.section,
     nulls.section,
     gate.section,

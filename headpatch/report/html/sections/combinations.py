@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from headpatch.report.canvas import signed
+from headpatch.report.html.charts import heat, slots
 from headpatch.report.html.folder import Results
-from headpatch.report.html.section import Figure, Section, largest, listed, numbers, words
+from headpatch.report.html.section import Figure, Section, largest, listed, words
 
 LISTED = 8
 """Pairs of heads in the table, for each way."""
@@ -90,30 +91,14 @@ def _figure(alone: pd.DataFrame, two: pd.DataFrame, title: str) -> Figure:
     for name, value in zip(alone["heads"], alone["normalized"], strict=True):
         if name in place:
             texts[place[name]][place[name]] = words(f"{name} alone: {signed(value, 4)}")
-    most = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    axis = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names,
-            "showgrid": False, "zeroline": False}  # fmt: skip
+    axis = slots(names)
     said = largest(
         two,
         "interaction",
         lambda row: f"{row['heads']}, {signed(row['interaction'], 4)}, {row['word']}",
     )
     return Figure(
-        [
-            {
-                "type": "heatmap",
-                "z": numbers(values),
-                "text": texts,
-                "hovertemplate": "%{text}<extra></extra>",
-                "zmin": -most,
-                "zmax": most,
-                "colorscale": "effect",
-                "xgap": 1,
-                "ygap": 1,
-                "hoverongaps": True,
-                "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 1, "xpad": 0},
-            }
-        ],
+        [heat(values, texts)],
         {
             "xaxis": {**axis, "tickangle": -90},
             "yaxis": {**axis, "autorange": "reversed"},

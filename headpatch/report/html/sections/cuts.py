@@ -1,13 +1,17 @@
 """Cut edges of attention over depth: where the object's information moves between tokens."""
 
+from typing import Any
+
 import pandas as pd
 
-from headpatch.report.canvas import BLUE, GREEN, ORANGE, VERMILLION, signed
+from headpatch.report.canvas import signed
+from headpatch.report.cuts import arrow
+from headpatch.report.html.charts import DASHES, SYMBOLS, band, interval, layer_axis, lines
 from headpatch.report.html.folder import Results
-from headpatch.report.html.section import Figure, Section, band, largest, layer_axis, lines
+from headpatch.report.html.section import Figure, Section, largest
+from headpatch.report.paths import EDGES
 
-_COLORS = (VERMILLION, BLUE, GREEN, ORANGE, "#CC79A7", "#56B4E9")
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+_MARKS = ("o", "^", "D", "s", "v", "x", ".")  # of edges, in their order
 _NEEDED = {
     "edge": "text",
     "heads": "text",
@@ -31,14 +35,19 @@ def section(results: Results) -> Section | None:
         return None
     windows = table[table["role"] == "window"]
     figures = {
-        f"cuts-{run}": _figure(windows[windows["run"] == run], words)
+        f"cuts-{run}": edge_figure(
+            windows[windows["run"] == run],
+            f"Run {words}",
+            f"Lines: effect of cutting each edge in a window of layers, run {words}.",
+            "normalized effect",
+        )
         for run, words in _RUNS.items()
         if (windows["run"] == run).any()
     }
     single = table[table["role"].isin(["layers", "head", "joint"])]
     rows = [
         {
-            "edge": row["edge"].replace("-", " → "),
+            "edge": arrow(row["edge"]),
             "where": row["heads"].replace("+", " + ") or f"layers {row['layers']}",
             "run": row["run"],
             "normalized": signed(row["normalized"], 4),
@@ -56,19 +65,33 @@ def section(results: Results) -> Section | None:
     )
 
 
-def _figure(table: pd.DataFrame, run: str) -> Figure:
-    traces, banded = [], False
+def edge_figure(table: pd.DataFrame, title: str, label: str, unit: str) -> Figure:
+    """Draw what cutting each edge does in windows of layers, over the windows' centres.
+
+    Parameters
+    ----------
+    table
+        ``edge``, ``centre``, ``normalized`` and perhaps ``normalized_low`` and
+        ``normalized_high``, or ``control_mean`` and ``control_sd``.
+    label
+        What the figure shows, for who cannot see it; the largest effect is added.
+    unit
+        Of the effects.
+    """
+    traces: list[dict[str, Any]] = []
+    banded = False
     for index, (edge, rows) in enumerate(table.groupby("edge", sort=False)):
         ordered = rows.sort_values("centre")
-        color, symbol = _COLORS[index % 6], _SYMBOLS[index % 6]
-        x, mean = ordered["centre"].to_numpy(), ordered["control_mean"].to_numpy()
-        if not pd.isna(mean).all():
-            sd = ordered["control_sd"].fillna(0.0).to_numpy()
+        color, line = EDGES[index % len(EDGES)]
+        symbol = SYMBOLS[_MARKS[index % len(_MARKS)]]
+        x, y = ordered["centre"].to_numpy(), ordered["normalized"].to_numpy()
+        if "control_mean" in ordered and ordered["control_mean"].notna().any():
+            mean, sd = ordered["control_mean"], ordered["control_sd"].fillna(0.0)
             name = "" if banded else "random tokens (± sd)"
-            traces.append(band(x, mean - sd, mean + sd, color, name))
+            traces.append(band(x, (mean - sd).to_numpy(), (mean + sd).to_numpy(), color, name))
             banded = True
-        label = str(edge).replace("-", " → ")
-        traces.append(lines(ordered["normalized"].to_numpy(), label, color, symbol, x=x))
+        traces += interval(x, ordered, color)
+        traces.append(lines(y, arrow(str(edge)), color, symbol, x=x, dash=DASHES[line]))
     said = largest(
         table,
         "normalized",
@@ -81,9 +104,9 @@ def _figure(table: pd.DataFrame, run: str) -> Figure:
         traces,
         {
             "xaxis": layer_axis("centre of the window of layers", int(table["centre"].max()) + 1),
-            "yaxis": {"title": {"text": "normalized effect"}, "zeroline": True},
+            "yaxis": {"title": {"text": unit}, "zeroline": True},
         },
         340,
-        f"Lines: effect of cutting each edge in a window of layers, run {run}.{said}",
-        title=f"Run {run}",
+        f"{label}{said}",
+        title=title,
     )

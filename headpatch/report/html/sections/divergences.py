@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 
 from headpatch.report.canvas import BLUE, GREEN, VERMILLION
-from headpatch.report.html.folder import Results, reading
-from headpatch.report.html.section import Figure, Section, layer_axis, lines
+from headpatch.report.html.charts import layer_axis, lines
+from headpatch.report.html.folder import Results
+from headpatch.report.html.part import reading
+from headpatch.report.html.section import Figure, Section
 
 _MEASURES = {
     "kl": ("KL (nats)", VERMILLION, "circle"),

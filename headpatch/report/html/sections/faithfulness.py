@@ -1,11 +1,10 @@
 """How much of the answer the first k heads of a ranking carry."""
 
-import numpy as np
-
 from headpatch.report.canvas import ORANGE
 from headpatch.report.faithfulness import RANKINGS
+from headpatch.report.html.charts import SYMBOLS, along, band, counts_axis, lines
 from headpatch.report.html.folder import Results
-from headpatch.report.html.section import SYMBOLS, Figure, Section, band, lines
+from headpatch.report.html.section import Figure, Section
 
 _WAYS = {
     "keep": "Keep only the first k heads",
@@ -31,7 +30,7 @@ def section(results: Results) -> Section | None:
         for ranking, curve in table[table["way"] == way].groupby("ranking", sort=False):
             color, marker, name = RANKINGS.get(str(ranking), (ORANGE, "x", str(ranking)))
             symbol = SYMBOLS[marker]
-            x = np.log2(curve["k"].to_numpy() + 1)
+            x = along(curve["k"])
             low, high = (curve[f"share_{end}"].to_numpy() for end in ("low", "high"))
             traces.append(band(x, low, high, color, hoverinfo="skip"))
             traces.append(lines(curve["share"].to_numpy(), name, color, symbol, x=x))
@@ -40,20 +39,19 @@ def section(results: Results) -> Section | None:
             rows.append({"way": title, "ranking": name, "area": area})
         if traces:
             counts = sorted(set(table["k"].astype(int)))
-            shown = counts[:: max(1, len(counts) // 6)]
             figures[f"faithfulness-{way}"] = Figure(
                 traces,
                 {
-                    "xaxis": {"title": {"text": "k heads"}, "tickmode": "array",
-                              "tickvals": np.log2(np.array(shown) + 1).tolist(),
-                              "ticktext": [f"{k:,}" for k in shown], "zeroline": False},
-                    "yaxis": {"title": {"text": "share of the LD difference left"},
-                              "zeroline": True},
+                    "xaxis": counts_axis("k heads", counts),
+                    "yaxis": {
+                        "title": {"text": "share of the LD difference left"},
+                        "zeroline": True,
+                    },
                 },
                 320,
                 f"Lines: {title.lower()}; areas under the curves are in the table.",
-        title=title,
-    )  # fmt: skip
+                title=title,
+            )
     return Section(
         "faithfulness", "How much a ranking's first heads carry", {"rows": rows}, figures
     )

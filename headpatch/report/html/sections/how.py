@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from headpatch.report.html.folder import Part, Results
+from headpatch.report.html.folder import Results
+from headpatch.report.html.part import Part
 from headpatch.report.html.section import Section
 
 _VERBS = (
@@ -15,6 +16,7 @@ _VERBS = (
     ("cut", ("cuts.csv",)),
     ("trace", ("trace.csv",)),
     ("path", ("path.csv",)),
+    ("rollout", ("rollout.pt",)),
     ("combine", ("combinations.csv",)),
 )
 

@@ -7,8 +7,10 @@ import pandas as pd
 
 from headpatch.report.canvas import GREY, signed
 from headpatch.report.effects import KINDS
-from headpatch.report.html.folder import Part, Results, read
-from headpatch.report.html.section import SYMBOLS, Figure, Section, largest, numbers, words
+from headpatch.report.html.charts import SYMBOLS
+from headpatch.report.html.folder import Results
+from headpatch.report.html.part import Part, read
+from headpatch.report.html.section import Figure, Section, largest, numbers, words
 
 _KINDS = {name: (color, SYMBOLS[marker]) for name, (color, marker) in KINDS.items()}
 _ASKED = {

@@ -1,26 +1,19 @@
 """Where the information about the object is, over the depth of both towers."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from headpatch.report.canvas import BLUE, VERMILLION, signed
+from headpatch.report.html.charts import DASHES, SYMBOLS, interval, layer_axis, lines
 from headpatch.report.html.folder import Results
-from headpatch.report.html.section import (
-    DASHES,
-    SYMBOLS,
-    Figure,
-    Section,
-    largest,
-    layer_axis,
-    lines,
-    numbers,
-)
-from headpatch.report.paths import EDGES, TOKENS
+from headpatch.report.html.section import Figure, Section, numbers, records
+from headpatch.report.html.sections.cuts import edge_figure
+from headpatch.report.paths import TOKENS
 
 _GAP = 2  # columns between the towers
-_MARKS = ("o", "^", "D", "s", "v", "x", ".")  # of edges, in their order
 _ASKED = {"noising": "Noising: necessary?", "denoising": "Denoising: sufficient?"}
 _NEEDED = {
     "view": "text",
@@ -35,7 +28,8 @@ _NEEDED = {
 
 def section(results: Results) -> Section | None:
     """Make the path; None unless `path` ran."""
-    table, part = results.table("path.csv", _NEEDED), results.first("path.csv")
+    name = "path.csv" if results.first("path_mean.csv") is None else "path_mean.csv"
+    table, part = results.table(name, _NEEDED), results.first(name)
     if table is None or part is None:
         return None
     stream = table[table["view"] == "stream"]
@@ -46,7 +40,12 @@ def section(results: Results) -> Section | None:
     }
     edges = table[(table["view"] == "edge") & (table["direction"] == "noising")]
     if len(edges):
-        figures["path-edges"] = _edges(edges)
+        figures["path-edges"] = edge_figure(
+            edges.rename(columns={"where": "edge", "layer": "centre"}),
+            "Cut edges, noising",
+            "Lines: effect of cutting edges, noising.",
+            "share of the difference",
+        )
     direct = table[table["view"] == "direct"]
     if len(direct):
         figures["path-direct"] = _direct(direct)
@@ -56,13 +55,14 @@ def section(results: Results) -> Section | None:
             "heads": _label(row["heads"]),
             "where": row["where"],
             "direction": row["direction"],
-            "share": signed(row["normalized"], 3),
+            "share": _share(row),
         }
-        for row in paths.to_dict("records")
+        for row in records(paths)
     ]
     values = {
         "window": part.study.get("path", {}).get("window", 5),
         "rows": rows,
+        "pairs": int(table["pairs"].max()) if "pairs" in table else 0,
         "edges": len(edges) > 0,
         "direct": len(direct) > 0,
     }
@@ -72,6 +72,15 @@ def section(results: Results) -> Section | None:
 def _label(name: str) -> str:
     count = name.count("+") + 1
     return name.replace("+", " + ") if count <= 3 else f"{count} heads together"
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    """Write a share, with its interval if it has one."""
+    ends = [row.get(f"normalized_{end}", np.nan) for end in ("low", "high")]
+    said = signed(row["normalized"], 3)
+    if np.isnan(ends).any():
+        return said
+    return "{} [{}, {}]".format(said, *(signed(end, 3) for end in ends))
 
 
 def _stream(table: pd.DataFrame, title: str) -> Figure:
@@ -87,7 +96,7 @@ def _stream(table: pd.DataFrame, title: str) -> Figure:
             if rows.empty:
                 continue
             layer = rows["layer"].to_numpy()
-            shown = not any(one["name"] == label for one in traces)
+            shown = all(one["name"] != label for one in traces)
             where = "vision layer" if tower == "vision" else "layer"
             trace = lines(rows["normalized"].to_numpy(), label, color, SYMBOLS[marker],
                           x=layer + start, dash=DASHES[line],
@@ -97,6 +106,7 @@ def _stream(table: pd.DataFrame, title: str) -> Figure:
                 "hovertemplate": "%{fullData.name}, %{text}: %{y:.3f}<extra></extra>",
                 "name": label,
             }
+            traces += interval(layer + start, rows, color, legendgroup=name)
             traces.append(trace)
     marks = [(f"v{one}", one) for one in range(0, max(before - _GAP, 0), 4)]
     marks += [(str(one), before + one) for one in range(0, layers, 4)]
@@ -124,35 +134,6 @@ def _stream(table: pd.DataFrame, title: str) -> Figure:
         f"{said or 'none'}.",
         title=title,
     )  # fmt: skip
-
-
-def _edges(table: pd.DataFrame) -> Figure:
-    traces = []
-    for index, (edge, rows) in enumerate(table.groupby("where", sort=False)):
-        ordered = rows.sort_values("layer")
-        color, line = EDGES[index % len(EDGES)]
-        symbol = SYMBOLS[_MARKS[index % len(_MARKS)]]
-        label = str(edge).replace("-", " → ")
-        x, y = ordered["layer"].to_numpy(), ordered["normalized"].to_numpy()
-        traces.append(lines(y, label, color, symbol, x=x, dash=DASHES[line]))
-    said = largest(
-        table,
-        "normalized",
-        lambda row: (
-            f"{row['where'].replace('-', ' to ')} around layer {row['layer']:.0f}, "
-            f"{signed(row['normalized'], 3)}"
-        ),
-    )
-    return Figure(
-        traces,
-        {
-            "xaxis": layer_axis("centre of the window of layers", int(table["layer"].max()) + 1),
-            "yaxis": {"title": {"text": "share of the difference"}, "zeroline": True},
-        },
-        300,
-        f"Lines: effect of cutting edges, noising.{said}",
-        title="Cut edges, noising",
-    )
 
 
 def _direct(table: pd.DataFrame) -> Figure:

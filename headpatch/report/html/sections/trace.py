@@ -6,8 +6,10 @@ import numpy as np
 
 from headpatch.measures.rankings import descending
 from headpatch.report.canvas import signed
-from headpatch.report.html.folder import Results, reading
-from headpatch.report.html.section import Figure, Section, numbers, words
+from headpatch.report.html.charts import heat, slots
+from headpatch.report.html.folder import Results
+from headpatch.report.html.part import reading
+from headpatch.report.html.section import Figure, Section, words
 from headpatch.report.traces import lead_effects
 
 HEADS = 2
@@ -34,7 +36,8 @@ def section(results: Results) -> Section | None:
         forced = list(dict.fromkeys(str(one) for one in saved["forced"]))
         kind, _, direction = way.rpartition("_")
     figure = _figure(tokens, effect, f"{kind}, {direction}")
-    values = {"rows": rows, "forced": forced, "kind": kind, "direction": direction}
+    values = {"rows": rows, "forced": forced, "kind": kind, "direction": direction,
+              "pairs": len(saved.get("pair_names", ()))}  # fmt: skip
     return Section("trace", "The answer, token by token", values, {"trace": figure})
 
 
@@ -67,37 +70,22 @@ def _figure(tokens: list[str], effect: np.ndarray, way: str) -> Figure:
     chosen.sort()
     names = [_head(one, effect.shape[2]) for one in chosen]
     values = flat[:, chosen].T
-    most = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    shown = [words(token if len(token) <= LONGEST else f"{token[:LONGEST]}…") for token in tokens]
+    shown = [token if len(token) <= LONGEST else f"{token[:LONGEST]}…" for token in tokens]
     texts = [
-        [f"head {words(name)}, {token}: {signed(float(value), 3)}" for token, value in zip(
-            shown, row, strict=True)]
-        for name, row in zip(names, values, strict=True)
-    ]  # fmt: skip
-    return Figure(
         [
-            {
-                "type": "heatmap",
-                "z": numbers(values),
-                "text": texts,
-                "hovertemplate": "%{text}<extra></extra>",
-                "zmin": -most,
-                "zmax": most,
-                "colorscale": "effect",
-                "xgap": 1,
-                "ygap": 1,
-                "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 1, "xpad": 0},
-            }
-        ],
+            words(f"head {name}, {token}: {signed(float(value), 3)}")
+            for token, value in zip(shown, row, strict=True)
+        ]
+        for name, row in zip(names, values, strict=True)
+    ]
+    return Figure(
+        [heat(values, texts)],
         {
-            "xaxis": {"tickmode": "array", "tickvals": list(range(len(tokens))),
-                      "ticktext": shown, "tickangle": -45, "showgrid": False, "zeroline": False},
-            "yaxis": {"tickmode": "array", "tickvals": list(range(len(names))),
-                      "ticktext": names, "autorange": "reversed", "showgrid": False,
-                      "zeroline": False, "title": {"text": "head"}},
+            "xaxis": {**slots(shown), "tickangle": -45},
+            "yaxis": {**slots(names), "autorange": "reversed", "title": {"text": "head"}},
         },
         160 + 20 * len(names),
         f"Map: effect on each token, {way}, for the {len(names)} heads that move tokens "
         "most; the table lists the largest.",
         title=f"Effect on each token ({way}), logits",
-    )  # fmt: skip
+    )

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 
 from headpatch.report.canvas import DIFFERENCE, WITH, WITHOUT, signed
-from headpatch.report.html.folder import Results, reading
-from headpatch.report.html.section import Figure, Section, layer_axis, lines, numbers
+from headpatch.report.html.charts import layer_axis, lines, unread
+from headpatch.report.html.folder import Results
+from headpatch.report.html.part import reading
+from headpatch.report.html.section import Figure, Section, numbers
 from headpatch.report.vision import queries
 
 
@@ -53,11 +55,6 @@ def _figure(spatial: dict[str, Any], prefix: str, name: str, feature: int) -> Fi
         "xaxis": "x",
         "yaxis": "y2",
     }
-    shapes = []
-    if feature < layers - 1:
-        shapes = [{"type": "rect", "xref": "x", "yref": "paper", "x0": feature + 0.5,
-                   "x1": layers - 0.4, "y0": 0, "y1": 1, "line": {"width": 0},
-                   "fillcolor": "rgba(128,128,128,0.22)", "layer": "below"}]  # fmt: skip
     return Figure(
         [
             lines(present, "with the object", WITH),
@@ -69,7 +66,7 @@ def _figure(spatial: dict[str, Any], prefix: str, name: str, feature: int) -> Fi
             "yaxis": {"domain": [0.46, 1], "title": {"text": "region's share"},
                       "rangemode": "tozero"},
             "yaxis2": {"domain": [0, 0.36], "title": {"text": "difference"}, "zeroline": True},
-            "shapes": shapes,
+            "shapes": unread(feature, layers),
         },
         360,
         f"{name}: the region's share of patch attention by vision layer; largest difference "

@@ -62,7 +62,7 @@ function forPrint(on) {
   printing = on;
   for (const tell of onTheme) tell();
   for (const node of document.querySelectorAll(".plot.js-plotly-plot")) {
-    const width = on ? Math.min(node.closest(".two, .maps") ? 320 : 660, 660) : node.clientWidth;
+    const width = on ? (node.closest(".three") ? 210 : node.closest(".two, .maps") ? 320 : 660) : node.clientWidth;
     Plotly.relayout(node, { width: on ? width : undefined, autosize: !on });
   }
 }

@@ -1,13 +1,13 @@
 // One head's attention over both pictures: density relative to even attention, as bytes.
-const PLASMA = ["#5c01a6", "#7e03a8", "#9c179e", "#b52f8c", "#cc4778", "#de5f65", "#ed7953", "#f89540", "#fdb42f", "#fbd524", "#f4e726"];
 let overlayRows = null, overlayPlace = null;
-const RAMP = Array.from({ length: 256 }, (_, level) => {
-  const at = (level / 255) * (PLASMA.length - 1);
+const RAMP = !data.overlay ? [] : Array.from({ length: 256 }, (_, level) => {
+  const { ramp, opaque } = data.overlay;
+  const at = (level / 255) * (ramp.length - 1);
   const low = Math.floor(at), part = at - low;
   const rgb = (text) => [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16));
-  const a = rgb(PLASMA[low]), b = rgb(PLASMA[Math.min(low + 1, PLASMA.length - 1)]);
+  const a = rgb(ramp[low]), b = rgb(ramp[Math.min(low + 1, ramp.length - 1)]);
   const mixed = a.map((value, i) => Math.round(value + part * (b[i] - value)));
-  return `rgba(${mixed.join(",")},${((0.85 * level) / 255).toFixed(3)})`;
+  return `rgba(${mixed.join(",")},${((opaque * level) / 255).toFixed(3)})`;
 });
 
 async function startOverlays() {
