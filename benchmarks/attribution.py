@@ -28,7 +28,8 @@ from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import Baseline, Outcome, ZMeans, run_pair
 from headpatch.engine.sweep import suffix_start, widen
-from headpatch.engine.vision import equivalents, patch_vision, single_heads, vision_positions
+from headpatch.engine.tower import single_heads, vision_positions
+from headpatch.engine.vision import equivalents, patch_vision
 from headpatch.heads import HeadSet, Tower
 from headpatch.measures.agreement import Agreement, agreement
 from headpatch.models.load import load

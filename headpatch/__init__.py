@@ -1,8 +1,9 @@
 """Test causally which attention heads of a vision-language model decide a Yes/No answer.
 
 A study names a model, two pictures and a question; a session holds its two untouched runs; one
-call asks each question of it. Tables are pandas DataFrames, figures matplotlib's. Nothing prints,
-and nothing is written but where a folder is given.
+call asks each question of it. Tables are pandas DataFrames, figures matplotlib's. Nothing prints
+but a bar, on a terminal or in a notebook, while something long runs (``on_progress=False`` or the
+environment's ``TQDM_DISABLE=1`` turn it off); nothing is written but where a folder is given.
 
 >>> import headpatch as hp
 >>> session = hp.open_session(hp.Study())  # the bundled model and pair
@@ -25,9 +26,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from headpatch.analyses.ablate import Ablation
+    from headpatch.analyses.combined import Combined
     from headpatch.analyses.cut import Cuts
     from headpatch.analyses.dataset import sessions
-    from headpatch.analyses.path_table import Path as FollowedPath
+    from headpatch.analyses.path import FollowedPath
     from headpatch.analyses.rank import Ranking
     from headpatch.analyses.reference import mean_z
     from headpatch.analyses.rollout import Rolled
@@ -35,18 +37,9 @@ if TYPE_CHECKING:
     from headpatch.analyses.sweep import Sweep
     from headpatch.analyses.trace import Traced
     from headpatch.api.figures import plot
+    from headpatch.api.follow_ups import combine, path, rollout, trace
     from headpatch.api.many_pairs import Verdict, draw_pairs, verdict
-    from headpatch.api.one_pair import (
-        Combined,
-        ablate,
-        combine,
-        cut,
-        path,
-        rank,
-        rollout,
-        sweep,
-        trace,
-    )
+    from headpatch.api.one_pair import ablate, cut, rank, sweep
     from headpatch.api.runs import Run, read_run
     from headpatch.models.load import load
     from headpatch.models.vlm import VLM
@@ -57,9 +50,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Ablation": "analyses.ablate",
-    "Combined": "api.one_pair",
+    "Combined": "analyses.combined",
     "Cuts": "analyses.cut",
-    "FollowedPath": "analyses.path_table:Path",
+    "FollowedPath": "analyses.path",
     "Manifest": "pairs.manifest",
     "Pair": "pairs.pair",
     "Ranking": "analyses.rank",
@@ -73,21 +66,21 @@ _HOMES = {
     "VLM": "models.vlm",
     "Verdict": "api.many_pairs",
     "ablate": "api.one_pair",
-    "combine": "api.one_pair",
+    "combine": "api.follow_ups",
     "cut": "api.one_pair",
     "draw_pairs": "api.many_pairs",
     "load": "models.load",
     "make_pair": "pairs.pair",
     "mean_z": "analyses.reference",
     "open_session": "analyses.session",
-    "path": "api.one_pair",
+    "path": "api.follow_ups",
     "plot": "api.figures",
     "rank": "api.one_pair",
     "read_run": "api.runs",
-    "rollout": "api.one_pair",
+    "rollout": "api.follow_ups",
     "sessions": "analyses.dataset",
     "sweep": "api.one_pair",
-    "trace": "api.one_pair",
+    "trace": "api.follow_ups",
     "verdict": "api.many_pairs",
 }
 """The room of each public name; ``:name`` where it is called otherwise there."""

@@ -176,6 +176,11 @@ class Selection:
         """Whether a part is ``top:N``, so that heads must be ranked first."""
         return any(_TOP.fullmatch(part) for part in self.parts)
 
+    @property
+    def names_vision(self) -> bool:
+        """Whether a part names heads of the vision tower: ``v8.3``, ``layer:v8``."""
+        return any(part.removeprefix("layer:").startswith("v") for part in self.parts)
+
     def resolve(
         self,
         grid: Grid,
@@ -215,7 +220,7 @@ def _expand(
                 argument,
                 f"{head} is a vision head",
                 "a language-model head here",
-                "Use headpatch sweep --tower vision, with --sets for chosen heads.",
+                "headpatch ablate changes heads of both towers.",
             )
         return vision.check(head, argument)
 

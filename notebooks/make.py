@@ -31,6 +31,7 @@ if __name__ == "__main__":
     # Two busy threads on shared cores can be 10-100 times slower than one; nothing is fetched.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars come to nothing on paper
     for path in sorted(HERE.glob("*.ipynb")):
         if len(sys.argv) == 1 or path.name.split("_")[0] in sys.argv[1:]:
             print(path.name, flush=True)

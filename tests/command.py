@@ -65,6 +65,23 @@ def refused(*words: object, code: int = 2) -> str:
     return line.removeprefix("headpatch: ")
 
 
+def refused_early(*words: object) -> str:
+    """Run a command that must fail before its model is loaded; return its one line."""
+
+    def load(*_: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headpatch.analyses.session.load", load)
+        return refused(*words)
+
+
+def of_pair(place: Path) -> list[object]:
+    """The flags of a model and a pair of pictures that lie in a folder."""
+    pictures = ("--with", place / "with.png", "--without", place / "without.png")
+    return ["--model", place / "model", *pictures]
+
+
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
     """Every path below a folder, with its size and the time of its last change."""
     return {

@@ -1,13 +1,17 @@
-"""Small datasets on disk for tests: pictures and the table that lists them."""
+"""Small datasets on disk for tests, and the studies and tiny models that run on them."""
 
 import csv
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from headpatch.models.vlm import VLM
+from headpatch.study import Study
+from tests.families import builders
 from tests.planted import QUESTION, planted_image
-from tests.tiny import SIDE, noise_image
+from tests.tiny import SHAPES, SIDE, noise_image, tiny_vlm
 
 PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Patches of the top left quadrant of the planted pictures."""
@@ -49,3 +53,26 @@ def noisy_pairs(folder: Path, questions: Sequence[str]) -> Path:
             one.save(folder / file)
         rows.append(files | {"question": question, "region": "top-left"})
     return write_table(folder, rows)
+
+
+@lru_cache
+def any_model(name: str) -> VLM:
+    """A tiny LLaVA of one of `tests.tiny.SHAPES`, or a tiny model of a family."""
+    return tiny_vlm(SHAPES[name]) if name in SHAPES else builders.build(name)
+
+
+def noisy_study(section: str, scope: str | None = None, **options: object) -> Study:
+    """A study that runs whatever a random model answers, means over the pairs themselves.
+
+    `options` are those of its `section`; `scope` is where vision heads are changed.
+    """
+    asked = {"reference": 0, **options}
+    return Study.make(
+        None,
+        {
+            "force": True,
+            "pairs.resamples": 200,
+            "vision.positions": scope,
+            **{f"{section}.{key}": value for key, value in asked.items()},
+        },
+    )

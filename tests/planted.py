@@ -45,6 +45,10 @@ The vote. LD = vote − 5, and each head's share of it (with / without the objec
 
 So LD_with = 2 + 2 + 4 − 1 + 1 + 1 − 5 = +4 and LD_without = 1 − 5 = −4.
 The MLP of layer 2 adds 4·clamp(2·red − 0.5, 0, 1) to the vote. `HEADS` holds what follows for each.
+
+With ``trio=True`` there is a layer 4, whose heads are silent, and heads 2.3, 3.0 and 3.1 (`TRIO`)
+write ``trio`` 1 each where 1.1 looks; the MLP of layer 3 adds 4·clamp(2·trio − 0.5, 0, 1) to the
+vote. One of the three suffices, so no two of them are missed: LD_with = +8, a gap of 12.
 """
 
 from collections.abc import Mapping
@@ -80,6 +84,7 @@ FEATURES = (
     "note",
     "pool",
     "junk",
+    "trio",
 )
 DIMENSION = {name: index for index, name in enumerate(FEATURES)}
 VISION_FEATURES = ("const", "bright", "region", "last")  # each stored as +f, −f
@@ -144,6 +149,10 @@ HEADS: Mapping[str, PlantedHead] = {
 """What to find; the redundant pair is necessary together: 4/8."""
 
 SILENT = (Head(2, 3), *(Head(3, head) for head in range(HEADS_PER_LAYER)))
+TRIO = (Head(2, 3), Head(3, 0), Head(3, 1))
+"""Redundant all three together: necessary together, 4/12, and no two of them."""
+SILENT_BESIDE_TRIO = (Head(3, 2), Head(3, 3), *(Head(4, head) for head in range(HEADS_PER_LAYER)))
+GAP_WITH_TRIO = 12.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +168,8 @@ class Planted:
 class Circuit:
     """A model whose weights are all zero, but for what makes its norms the identity."""
 
-    def __init__(self) -> None:
-        self.model = LlavaForConditionalGeneration(_config()).eval().requires_grad_(False)
+    def __init__(self, layers: int = LAYERS) -> None:
+        self.model = LlavaForConditionalGeneration(_config(layers)).eval().requires_grad_(False)
         for weight in self.model.parameters():
             weight.zero_()
         self._plant_vision()
@@ -292,9 +301,9 @@ class Circuit:
         unembed[words.eos_token_id, DIMENSION["said"]] = 200
 
 
-def planted(noise: float = 0.0, seed: int = 0) -> Planted:
+def planted(noise: float = 0.0, seed: int = 0, trio: bool = False) -> Planted:
     """Build the circuit above; `noise` is the scale of the silent heads' weights."""
-    circuit = Circuit()
+    circuit = Circuit(LAYERS + trio)
     plant, found = circuit.plant_head, {"found": 1.0}
     looks = {"image": ALL, "found": 45.0}
     plant("1.1", at="ask", attends=looks, reads=found, writes={"vote": 8 / 3})
@@ -312,8 +321,12 @@ def planted(noise: float = 0.0, seed: int = 0) -> Planted:
     plant("1.2", at="ask", attends={"image": ALL, "found": 285}, reads=found, writes={"junk": 1})
     plant("2.2", at="ask", attends={"image": 1e-6, "found": 1485}, reads=found)
     circuit.plant_vision_head("v0.1", attends={"bright": VISION_ODDS})
+    if trio:
+        for head in TRIO:
+            plant(str(head), at="ask", attends=looks, reads=found, writes={"trio": 4 / 3})
+        circuit.plant_clamp(3, reads="trio", writes="vote", height=4)
     if noise:
-        circuit.plant_noise(SILENT, noise, seed)
+        circuit.plant_noise(SILENT_BESIDE_TRIO if trio else SILENT, noise, seed)
     vlm = VLM(circuit.model, planted_processor(), "planted", f"noise:{noise} seed:{seed}")
     with_image, without_image = planted_image(found=True), planted_image(found=False)
     prompt = encode(vlm, [with_image, without_image], QUESTION)
@@ -374,12 +387,12 @@ def _both(weight: Tensor, feature: str, values: Tensor) -> None:
     weight[:, column], weight[:, column + 1] = values, -values
 
 
-def _config() -> LlavaConfig:
+def _config(layers: int) -> LlavaConfig:
     words = tiny_tokenizer()
     text = LlamaConfig(
         vocab_size=len(words),
         hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=HEADS_PER_LAYER,
         num_key_value_heads=HEADS_PER_LAYER,
         head_dim=HEAD_DIM,

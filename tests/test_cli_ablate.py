@@ -20,7 +20,8 @@ from headpatch.heads import HeadSet
 from headpatch.models.load import DEMO, load
 from headpatch.report import plots
 from headpatch.results import read_table
-from tests.command import Said, contents, done, refused
+from tests.command import Said, contents, done, headpatch, of_pair, refused
+from tests.datasets import planted_pairs
 from tests.planted import HEADS, HEADS_PER_LAYER, LD_WITH, LD_WITHOUT, planted_study, save_planted
 
 COLUMNS = [
@@ -46,10 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def flags(place: Path, out: Path) -> list[object]:
-    return [
-        "--model", place / "model", "--with", place / "with.png",
-        "--without", place / "without.png", "--out", out, "--reference", 2,
-    ]  # fmt: skip
+    return [*of_pair(place), "--out", out, "--reference", 2]
 
 
 @pytest.fixture(scope="module")
@@ -389,3 +387,62 @@ def test_the_bundled_study(tmp_path: Path) -> None:
     assert len(found["effects"]) == 3 * 2
     assert {row["control_n"] for row in found["effects"]} == {4}
     assert 0 <= found["noise_floor"] < 1e-3
+
+
+# Vision heads
+
+
+def test_heads_of_both_towers_from_price_to_files(place: Path, tmp_path: Path) -> None:
+    words = ["ablate", *flags(place, tmp_path), "--heads", "v0.1,1.0,v1.0", "--controls", 2,
+             "--kinds", "resample"]  # fmt: skip
+    said = headpatch(*words, "--vision-positions", "patches")
+    assert said.code == 0, said.err
+    (line,) = said.err.splitlines()
+    assert " rows change vision heads (patches tokens of the tower): " in line
+    text = " ".join(said.out.split())
+    assert "positions: patches, answer, answer+v:patches" in text
+    assert "heads v0.1+1.0+v1.0 (answer+v:patches)" in text
+    table = read_table(tmp_path / "effects.csv")
+    named = table[table["role"] == "head"].set_index("heads")["positions"].to_dict()
+    assert named == {"v0.1": "patches", "1.0": "answer", "v1.0": "patches"}
+    alone = table[(table["heads"] == "1.0") & (table["direction"] == "noising")]
+    assert float(alone["effect"].iloc[0]) != 0
+    run = yaml.safe_load((tmp_path / "run.yaml").read_text("utf-8"))["study"]
+    assert (run["ablate"]["positions"], run["vision"]["positions"]) == ("answer", "patches")
+
+
+def test_vision_heads_over_pairs(place: Path, tmp_path: Path) -> None:
+    planted_pairs(tmp_path)
+    words = ["ablate", "--model", place / "model", "--pairs", tmp_path / "manifest.csv", "--out",
+             tmp_path / "out", "--heads", "top:1,v0.0", *QUICK, "--limit", 2]  # fmt: skip
+    said = headpatch(*words, "--json")
+    assert said.code == 0, said.err
+    assert "change vision heads (all tokens of the tower)" in said.err
+    rows = {row["heads"]: row for row in said.json["effects_mean"]}
+    assert {row["positions"] for row in rows.values()} == {"answer", "all", "answer+v:all"}
+    assert rows["v0.0"]["effect"] == pytest.approx(0, abs=CLOSE)  # no planted vision head writes
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--heads", "1.0", "--vision-positions", "class"],
+         "--vision-positions: no vision head in --heads 1.0; expected a vision head there"),
+        (["--heads", "v0.0", "--vision-positions", "answer"],
+         "--vision-positions: 'answer'; expected 'class', 'patches' or 'all'"),
+        (["--heads", "v0.0,v0.0"], "--heads: v0.0 is named twice"),
+        (["--heads", "v0"], "--heads: 'v0' is not a head"),
+    ],
+)  # fmt: skip
+def test_wrong_vision_heads_are_refused_before_a_model_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], line: str
+) -> None:
+    monkeypatch.setattr("headpatch.analyses.session.load", lambda *_: pytest.fail("it loaded"))
+    assert refused("ablate", "--out", tmp_path / "out", *words).startswith(line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vision_heads_that_are_not_there_are_refused(place: Path, tmp_path: Path) -> None:
+    words = ["ablate", *flags(place, tmp_path / "out"), *QUICK]
+    assert refused(*words, "--heads", "v9.0").startswith("--heads: v9.0 is out of range; expected")
+    assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""`headpatch claims` from the command line, on a verdict of the planted circuit."""
+"""`headpatch claims` from the command line, on the planted circuit."""
 
 from pathlib import Path
 
@@ -6,20 +6,36 @@ import pytest
 
 from headpatch.results import read_table
 from headpatch.study import Study
-from tests.command import contents, done, headpatch, refused
+from tests.command import contents, done, headpatch, refused, refused_early
 from tests.planted import planted_dataset, save_planted
 
 PAIRS = 12
 CONFIG = """
 model: {model}
-verdict: {{top: 5, nulls: 0, vision: 2, controls: 0, attribution: 0, random: 1, noise: 1}}
+verdict: {{top: 5, nulls: 0, vision: {vision}, controls: 0, attribution: 0, random: 1, noise: 1, \
+groups: 40, search: 4, followed: 3}}
 pairs: {{resamples: 200, manifest: {pairs}}}
 claims:
-  - head 1.1 is necessary
-  - head 1.2 is causal
-  - heads 0.3 and 1.0 are redundant
-  - the heads of vision layer 0 are necessary
 """
+WANTED = {
+    "head 1.1 is necessary": "supported",
+    "head 1.2 is causal": "contradicted",
+    "head 1.0 is redundant": "supported",
+    "head 1.3 is inhibitory": "supported",
+    "head 2.3 is inert": "supported",
+    "head 1.1 looks at the region": "supported",
+    "the model looks at the region": "supported",
+    "heads 0.3 and 1.0 are redundant": "supported",
+    "heads 0.3, 1.0 and 2.2 are redundant": "contradicted",  # two suffice
+    "layers 0-1 hold the sensitive heads": "not testable",  # 4 of 5, but so do half of all
+    "layer 3 holds the causal heads": "contradicted",
+    "the answer reads the region in layers 0-1": "supported",
+    "the answer reads the region in layer 3": "contradicted",
+    "the question reads the region in layer 0": "supported",  # the note writer, and the rest
+    "the heads of vision layer 0 are necessary": "contradicted",
+    "vision layers 0-1 carry the object": "supported",
+    "vision layer 2 carries the object": "contradicted",  # not read
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,63 +43,135 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("claims")
     save_planted(folder / "model", noise=0.05)
     planted_dataset(folder / "pairs", PAIRS)
-    text = CONFIG.format(model=folder / "model", pairs=folder / "pairs")
-    (folder / "study.yaml").write_text(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
-        said = headpatch("verdict", "--config", folder / "study.yaml", "--out", folder / "out")
-    assert said.code == 0, said.err
     return folder
 
 
-def test_claims_are_judged_from_the_saved_verdict(place: Path) -> None:
-    said = done("claims", place / "study.yaml", "--out", place / "out")
+@pytest.fixture(autouse=True)
+def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
+
+
+def study(place: Path, *claims: str, vision: int = 2, name: str = "study.yaml") -> Path:
+    text = CONFIG.format(model=place / "model", pairs=place / "pairs", vision=vision)
+    file = place / name
+    file.write_text(text + "".join(f"  - {claim}\n" for claim in claims))
+    return file
+
+
+@pytest.fixture(scope="module")
+def judged(place: Path) -> Path:
+    """The folder in which an empty one was filled by every form of claim."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
+        said = headpatch("claims", study(place, *WANTED), "--out", place / "out")
+    assert said.code == 0, said.err
+    first, second = said.err.splitlines()
+    assert "holds no verdict" in first and "12 pairs, about" in first
+    assert "answer to region cut in layers 0-1" in second and "on each of 3 pairs" in second
     assert "supported" in said.out and "contradicted" in said.out
-    found = read_table(place / "out" / "claims.csv").set_index("claim")["outcome"]
-    assert found.to_dict() == {
-        "head 1.1 is necessary": "supported",
-        "head 1.2 is causal": "contradicted",
-        "heads 0.3 and 1.0 are redundant": "supported",
-        "the heads of vision layer 0 are necessary": "contradicted",
-    }
+    return place / "out"
 
 
-def test_json_is_one_object(place: Path) -> None:
-    found = done("claims", place / "study.yaml", "--out", place / "out", "--json").json
-    assert [one["outcome"] for one in found["claims"]][:2] == ["supported", "contradicted"]
+def outcomes(folder: Path) -> dict[str, str]:
+    found = read_table(folder / "claims.csv").set_index("claim")
+    assert found["figure"].str.len().gt(5).all()
+    return found["outcome"].to_dict()
+
+
+def test_in_an_empty_folder_every_form_of_claim_is_run_and_judged(judged: Path) -> None:
+    assert outcomes(judged) == WANTED
+    written = {path.name for path in judged.iterdir()}
+    assert {"claims.csv", "followed.csv", "verdicts.csv", "verdict.png", "run.yaml"} <= written
+    assert not [name for name in written if name.startswith(".")]
+
+
+def test_what_was_saved_is_judged_again_without_a_model(place: Path, judged: Path) -> None:
+    before = contents(judged)["verdict.pt"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headpatch.analyses.session.load", lambda *_: pytest.fail("loaded"))
+        found = done("claims", study(place, *WANTED), "--out", judged, "--json").json
+    assert {one["claim"]: one["outcome"] for one in found["claims"]} == WANTED
     assert found["failed_nulls"] == []
+    assert contents(judged)["verdict.pt"] == before
+
+
+def test_only_what_a_saved_verdict_does_not_cover_is_run(
+    place: Path, judged: Path, tmp_path: Path
+) -> None:
+    """Beside --results, into another folder."""
+    asked = {"the answer reads the region in layer 1": "supported",
+             "heads 1.1 and 1.3 are redundant": "contradicted"}  # fmt: skip
+    file = study(place, "head 1.1 is necessary", *asked, name="more.yaml")
+    said = headpatch("claims", file, "--results", judged, "--out", tmp_path / "more")
+    assert said.code == 0, said.err
+    (line,) = said.err.splitlines()
+    assert "heads 1.1+1.3 changed together" in line and "head 1.1 is" not in line
+    assert outcomes(tmp_path / "more") == {"head 1.1 is necessary": "supported", **asked}
+    written = {path.name for path in (tmp_path / "more").iterdir()}
+    assert written == {"claims.csv", "followed.csv"}
+
+
+def test_a_run_that_was_interrupted_goes_on(
+    place: Path, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headpatch.analyses.finished import Finished
+
+    file = study(place, "the answer reads the region in layer 2", name="cut.yaml")
+    words = ("claims", file, "--results", judged, "--out", tmp_path)
+    save = Finished.save
+
+    def once(self: Finished, name: str, content: object) -> None:
+        if self.count:
+            raise KeyboardInterrupt
+        save(self, name, content)
+
+    monkeypatch.setattr(Finished, "save", once)
+    said = headpatch(*words)
+    assert said.code == 130 and "1 finished pairs are kept" in said.err
+    monkeypatch.setattr(Finished, "save", save)
+    assert "--no-resume" in headpatch(*words).err
+    assert headpatch(*words, "--resume").code == 0
+    assert outcomes(tmp_path) == {"the answer reads the region in layer 2": "contradicted"}
+    assert {path.name for path in tmp_path.iterdir()} == {"claims.csv", "followed.csv"}
 
 
 @pytest.mark.parametrize(
     ("claim", "said"),
     [
         ("head 9.9 is necessary", "9.9 is out of range"),
+        ("vision layer 3 carries the object", "layer 3 is out of range; expected layers 0-2"),
         ("head 1.1 is great", "expected a claim such as"),
         (None, "claims: none; expected claims such as"),
     ],
 )
 def test_bad_claims_are_one_line_and_nothing_is_written(
-    place: Path, tmp_path: Path, claim: str | None, said: str
+    place: Path, judged: Path, tmp_path: Path, claim: str | None, said: str
 ) -> None:
-    text = (place / "study.yaml").read_text().partition("claims:")[0]
-    file = tmp_path / "study.yaml"
-    file.write_text(text + (f"claims: [{claim}]\n" if claim else ""))
-    before = contents(place / "out")
-    assert said in refused("claims", file, "--out", place / "out")
-    assert contents(place / "out") == before
+    file = study(place, *([claim] if claim else []), name="bad.yaml")
+    if claim is None:
+        file.write_text(file.read_text().replace("claims:", ""))
+    before = contents(judged)
+    assert said in refused("claims", file, "--out", judged)
+    assert contents(judged) == before
+    assert said in refused("claims", file, "--out", tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
 
 
-def test_without_a_verdict_it_says_how_to_get_one(place: Path, tmp_path: Path) -> None:
-    line = refused("claims", place / "study.yaml", "--out", tmp_path)
-    assert "holds no verdicts.csv" in line and "Run headpatch verdict" in line
+def test_results_that_hold_no_verdict_are_refused(place: Path, tmp_path: Path) -> None:
+    file = study(place, "head 1.1 is necessary", name="one.yaml")
+    line = refused_early("claims", file, "--results", tmp_path, "--out", tmp_path / "out")
+    assert line.startswith("--results: ") and "holds no verdicts.csv" in line
+    (tmp_path / "verdicts.csv").write_text("layer\n")
+    line = refused_early("claims", file, "--out", tmp_path)
+    assert "holds no partners.csv" in line and "Run headpatch verdict" in line
 
 
-def test_a_verdict_of_another_model_is_refused(place: Path, tmp_path: Path) -> None:
+def test_a_verdict_of_another_model_is_refused(judged: Path, tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text("model: demo\nclaims: [head 1.1 is necessary]\n")
-    assert "holds a verdict of model" in refused("claims", file, "--out", place / "out")
+    assert "a verdict of model" in refused_early("claims", file, "--out", judged)
 
 
 @pytest.mark.parametrize("name", ["llava-1.5-7b", "demo"])
 def test_the_claims_of_the_configs_are_claims(name: str) -> None:
-    Study.make(Path(__file__).parents[1] / "configs" / f"{name}.yaml")
+    assert Study.make(Path(__file__).parents[1] / "configs" / f"{name}.yaml").claims

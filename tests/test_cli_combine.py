@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.command import done, headpatch, refused
+from tests.command import done, headpatch, of_pair, refused, refused_early
 from tests.datasets import planted_pairs
 from tests.planted import planted_study, save_planted
 from tests.tiny import QUESTION
@@ -36,8 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def asked(place: Path) -> list[object]:
     """The flags of a study of the planted model."""
-    pictures = ["--with", place / "with.png", "--without", place / "without.png"]
-    return ["combine", "--model", place / "model", *pictures, "--question", QUESTION]
+    return ["combine", *of_pair(place), "--question", QUESTION]
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -106,13 +105,7 @@ def test_an_invalid_study_is_marked(asked: list[object], tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--heads", "24-17"], "--heads: '24-17' is not a head"),
         (["--heads", "24.17,24.17"], "--heads: 24.17 is named twice"),
-        (["--heads", "24.17,24.18", "--top", "3"], "--heads, --top: both of them"),
-        (["--heads", "24.17,24.18", "--by", "effect"], "--heads, --by: both of them"),
-        (["--top", "0"], "--top: 0; expected at least 1"),
-        (["--top", "three"], "'three'; expected a whole number"),
-        (["--by", "beauty"], "--by: 'beauty'"),
         (["--kinds", "self"], "--kinds: 'self'"),
         (["--positions", "here"], "--positions: 'here'"),
         (["--limit", "3"], "--limit: no dataset to take pairs from"),
@@ -121,13 +114,9 @@ def test_an_invalid_study_is_marked(asked: list[object], tmp_path: Path) -> None
     ],
 )
 def test_bad_input_is_refused_before_the_model_loads(
-    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], message: str, tmp_path: Path
 ) -> None:
-    def loaded(*_: object) -> None:
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr("headpatch.analyses.session.load", loaded)
-    assert message in refused("combine", *arguments, "--out", tmp_path)
+    assert message in refused_early("combine", *arguments, "--out", tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.command import done, refused
+from tests.command import done, refused, refused_early
 from tests.planted import planted_study, save_planted
 from tests.tiny import QUESTION
 
@@ -99,15 +99,9 @@ def test_a_script_reads_json_and_the_run_replays(asked: list[object], tmp_path: 
     ],
 )
 def test_bad_input_is_refused_before_the_model_loads(
-    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], message: str, tmp_path: Path
 ) -> None:
-    from headpatch.analyses import session
-
-    def loaded(*_: object) -> None:
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(session, "load", loaded)
-    assert message in refused("cut", *arguments, "--out", tmp_path)
+    assert message in refused_early("cut", *arguments, "--out", tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from headpatch import journal
-from headpatch.analyses import sweep as analysis
+from headpatch.analyses import towers
 from headpatch.engine.patching import Outcome
 from headpatch.report import draw
 from headpatch.results import read_tensors
@@ -185,7 +185,7 @@ def test_ablate_over_pairs(place: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 def stopping(patch: pytest.MonkeyPatch, after: int) -> None:
     """Ctrl-C when so many rows are done."""
-    real: Callable[..., list[Outcome]] = analysis.intervene
+    real: Callable[..., list[Outcome]] = towers.intervene
     left = [after]
 
     def stop(session: Any, asked: Any, means: Any, show: Any, on_outcome: Any, rows: Any) -> Any:
@@ -197,7 +197,7 @@ def stopping(patch: pytest.MonkeyPatch, after: int) -> None:
 
         return real(session, asked, means, show, count, rows)
 
-    patch.setattr(analysis, "intervene", stop)
+    patch.setattr(towers, "intervene", stop)
 
 
 def test_sweep_over_pairs_is_resumed_to_the_same_tables(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from headpatch.models.load import DEMO
 from headpatch.results import read_tensors
-from tests.command import Said, contents, done, headpatch, refused
+from tests.command import Said, contents, done, headpatch, of_pair, refused
 from tests.planted import (
     HEADS,
     HEADS_PER_LAYER,
@@ -57,10 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def flags(place: Path, out: Path) -> list[object]:
-    return [
-        "--model", place / "model", "--with", place / "with.png",
-        "--without", place / "without.png", "--out", out,
-    ]  # fmt: skip
+    return [*of_pair(place), "--out", out]
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ import torch
 import yaml
 
 from headpatch import journal
-from headpatch.analyses import sweep as analysis
-from headpatch.engine.patching import Outcome
+from headpatch.analyses import towers
 from headpatch.report import draw
 from headpatch.results import read_tensors
-from tests.command import Said, contents, headpatch, refused
+from tests.command import Said, contents, headpatch, of_pair, refused
 from tests.planted import HEADS, planted_image, planted_study, save_planted
+from tests.stopped import stop_after
 from tests.tiny import save_tiny
 
 COLUMNS = [
@@ -40,10 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def flags(place: Path, out: Path) -> list[object]:
-    return [
-        "sweep", "--model", place / "model", "--with", place / "with.png",
-        "--without", place / "without.png", "--out", out, "--reference", 2,
-    ]  # fmt: skip
+    return ["sweep", *of_pair(place), "--out", out, "--reference", 2]
 
 
 def ran(*words: object, draws: bool = False) -> Said:
@@ -145,38 +142,18 @@ def test_a_study_beside_its_sets(place: Path, tmp_path: Path) -> None:
 # Interruption
 
 
-def stopping(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseException) -> None:
-    """Let the engine stop after so many rows."""
-    intervene = analysis.intervene
-
-    def stop(*words: Any) -> list[Outcome]:
-        *before, on_outcome, rows = words
-        count = 0
-
-        def counted(outcome: Outcome) -> None:
-            nonlocal count
-            on_outcome(outcome)
-            count += 1
-            if count == after:
-                raise error
-
-        return intervene(*before, counted, rows)
-
-    monkeypatch.setattr(analysis, "intervene", stop)
-
-
 def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
     place: Path, out: Path, tmp_path: Path
 ) -> None:
     words = flags(place, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        stopping(patch, 50, KeyboardInterrupt())
+        stop_after(patch, "intervene", 50, KeyboardInterrupt())
         line = refused_after_the_price(*words, code=130)
     assert "50 finished rows are kept" in line
     assert "--resume" in line
     assert [file.name for file in tmp_path.iterdir()] == [journal.NAME]
     with pytest.MonkeyPatch.context() as patch:
-        stopping(patch, 30, KeyboardInterrupt())
+        stop_after(patch, "intervene", 30, KeyboardInterrupt())
         assert "80 finished rows" in refused_after_the_price(*words, "--resume", code=130)
     before = (tmp_path / journal.NAME).read_text("utf-8").splitlines()[2:]
     said = ran(*words, "--resume")
@@ -205,7 +182,7 @@ def test_an_interrupt_before_the_first_row_leaves_nothing(place: Path, tmp_path:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analysis, "intervene", stop)
+        patch.setattr(towers, "intervene", stop)
         line = refused_after_the_price(*flags(place, tmp_path / "new"), code=130)
     assert "nothing was written" in line
     assert not (tmp_path / "new").exists()
@@ -213,7 +190,7 @@ def test_an_interrupt_before_the_first_row_leaves_nothing(place: Path, tmp_path:
 
 def test_a_failure_keeps_the_finished_part_as_well(place: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        stopping(patch, 9, RuntimeError("the roof fell in"))
+        stop_after(patch, "intervene", 9, RuntimeError("the roof fell in"))
         said = headpatch(*flags(place, tmp_path))
     assert said.code == 1
     assert "9 finished rows are kept" in said.err
@@ -224,7 +201,7 @@ def test_a_failure_keeps_the_finished_part_as_well(place: Path, tmp_path: Path) 
 @pytest.fixture
 def interrupted(place: Path, tmp_path: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        stopping(patch, 20, KeyboardInterrupt())
+        stop_after(patch, "intervene", 20, KeyboardInterrupt())
         headpatch(*flags(place, tmp_path / "out"))
     assert (tmp_path / "out" / journal.NAME).is_file()
     return tmp_path / "out"

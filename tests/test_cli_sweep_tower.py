@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from headpatch import journal
-from headpatch.analyses import sweep as analysis
+from headpatch.analyses import towers
 from headpatch.engine.patching import Outcome
 from headpatch.report import draw
 from headpatch.results import read_tensors
-from tests.command import Said, contents, headpatch, refused
+from tests.command import Said, contents, headpatch, of_pair, refused
+from tests.stopped import stop_after
 from tests.tiny import image_pair, save_tiny
 
 FILES = ["effects.csv", "run.yaml", "sweep.png", "sweep.pt"]
@@ -29,10 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def flags(place: Path, out: Path, *more: object) -> list[object]:
-    return [
-        "sweep", "--model", place / "model", "--with", place / "with.png",
-        "--without", place / "without.png", "--out", out, "--reference", 2, "--force", *more,
-    ]  # fmt: skip
+    return ["sweep", *of_pair(place), "--out", out, "--reference", 2, "--force", *more]
 
 
 def ran(*words: object, draws: bool = False) -> Said:
@@ -129,23 +127,9 @@ def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
 ) -> None:
     assert printed.code == 0
     words = [*flags(place, tmp_path), *VISION]
-    patch_vision = analysis.patch_vision
-
-    def stop(*arguments: Any) -> list[Outcome]:
-        *before, on_outcome = arguments
-        count = 0
-
-        def counted(outcome: Outcome) -> None:
-            nonlocal count
-            on_outcome(outcome)
-            count += 1
-            if count == 40:
-                raise KeyboardInterrupt
-
-        return patch_vision(*before, counted)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analysis, "patch_vision", stop)
+        stop_after(patch, "patch_vision", 40, KeyboardInterrupt())
         said = headpatch(*words)
     assert said.code == 130
     assert "40 finished rows are kept" in said.err
@@ -196,7 +180,7 @@ def test_estimates_come_with_their_agreement(place: Path, tmp_path: Path, tower:
 
 def test_a_journal_serves_runs_with_and_without_estimates(place: Path, tmp_path: Path) -> None:
     """Exact effects do not hang on them."""
-    intervene = analysis.intervene
+    intervene = towers.intervene
 
     def stop(*arguments: Any) -> list[Outcome]:
         intervene(*arguments)
@@ -204,7 +188,7 @@ def test_a_journal_serves_runs_with_and_without_estimates(place: Path, tmp_path:
 
     words = [*flags(place, tmp_path), *ONE_WAY]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analysis, "intervene", stop)
+        patch.setattr(towers, "intervene", stop)
         assert headpatch(*words).code == 130
     said = ran(*words, "--resume", "--approx")
     assert "24 of 24 rows were finished before" in said.err
@@ -229,9 +213,6 @@ def test_a_journal_serves_runs_with_and_without_estimates(place: Path, tmp_path:
         (["--tower", "vision", "--budget", 9], "--budget: of no use with --tower vision"),
         (["--layers", "--sets", "sets.txt"], "--sets, --layers: both of them; expected one of"),
         (["--approx", "--quantize", "8bit"], "--approx, --quantize: both of them; expected one"),
-        (["--pairs", "pairs", "--approx"], "--pairs, --approx: both of them; expected one of them"),
-        (["--pairs", "pairs", "--layers"], "--pairs, --layers: both of them; expected one of them"),
-        (["--pairs", "p", "--tower", "vision"], "--pairs, --tower vision: both of them; expected"),
     ],
 )
 def test_what_does_not_go_together(tmp_path: Path, words: list[object], line: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from tests.command import done, refused
+from tests.command import done, refused, refused_early
 from tests.planted import planted_study, save_planted
 from tests.tiny import QUESTION
 
@@ -103,8 +103,12 @@ def test_a_script_reads_a_rollout(asked: list[object], tmp_path: Path) -> None:
 
 def test_a_rollout_without_a_check_says_so(asked: list[object], tmp_path: Path) -> None:
     """Made to say Yes, both runs of the planted model end their answer."""
+    for left in ("perturbation.csv", "perturbation.png"):  # of an earlier run, which had one
+        (tmp_path / left).touch()
     said = done("rollout", *asked, "--out", tmp_path, "--answer", "Yes No", "--token", 1)
     assert names(tmp_path) == ["rollout.csv", "rollout.png", "rollout.pt", "run.yaml"]
+    kept = torch.load(tmp_path / "rollout.pt", weights_only=True)
+    assert "both runs would say" in kept["unchecked"]
     assert "The maps are not checked: both runs would say '</s>' here." in said.out
 
 
@@ -114,7 +118,7 @@ def test_a_rollout_without_a_check_says_so(asked: list[object], tmp_path: Path) 
         (["trace", "--answer", " "], "--answer: an empty text; expected words"),
         (["trace", "--answer", "Yes", "--forced", "with"], "--answer, --forced: both of them"),
         (["trace", "--forced", "left"], "--forced: 'left'; expected 'with', 'without' or 'both'"),
-        (["trace", "--kinds", "mean"], "--kinds: 'mean'; expected 'zero' or 'resample'"),
+        (["trace", "--kinds", "self"], "--kinds: 'self'; expected 'zero', 'mean' or 'resample'"),
         (["trace", "--top", "0"], "--top: 0; expected at least 1"),
         (["trace", "--tokens", "0"], "--tokens: 0; expected at least 1"),
         (["trace", "--noise", "0"], "--noise: 0; expected at least 1"),
@@ -127,15 +131,9 @@ def test_a_rollout_without_a_check_says_so(asked: list[object], tmp_path: Path) 
     ],
 )
 def test_bad_input_is_refused_before_the_model_loads(
-    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], message: str, tmp_path: Path
 ) -> None:
-    from headpatch.analyses import session
-
-    def loaded(*_: object) -> None:
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(session, "load", loaded)
-    assert message in refused(*arguments, "--out", tmp_path)
+    assert message in refused_early(*arguments, "--out", tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -19,7 +19,8 @@ def shown(notebook: NotebookNode) -> list[list[NotebookNode]]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs(path: Path) -> None:
+def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # as notebooks/make.py does
     if path.stem in NEEDS:
         pytest.importorskip(NEEDS[path.stem])
     notebook = nbformat.read(path, as_version=4)

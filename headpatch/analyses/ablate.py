@@ -7,16 +7,57 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from headpatch.analyses.controls import random_sets
 from headpatch.analyses.noise import floor_of
-from headpatch.analyses.session import Session, intervene
+from headpatch.analyses.session import Session
+from headpatch.analyses.towers import Unread, change, has, scope_of, unread
 from headpatch.engine.generate import decode
 from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import OnProgress, Outcome, ZMeans
-from headpatch.heads import Grid, Head, HeadSet
+from headpatch.engine.tower import check_scope
+from headpatch.engine.vision import equivalents
+from headpatch.heads import Head, HeadSet
 from headpatch.measures.logits import normalized_effect
 from headpatch.measures.stats import rank_of, spread
 
 Role = Literal["head", "joint", "control", "noise floor"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An intervention, and what it is run for.
+
+    Attributes
+    ----------
+    members
+        The named set; of a control, the set that it is compared with.
+    """
+
+    members: HeadSet
+    role: Role
+    intervention: Intervention
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `ablate` is going to do.
+
+    Attributes
+    ----------
+    vision_rows
+        Interventions that change vision heads: each costs most of a forward pass.
+    passes
+        What those cost, in forward passes of the prompt; the others are cheap.
+    """
+
+    asked: tuple[Asked, ...]
+    vision_rows: int
+    passes: float
+
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """Every intervention, once."""
+        return tuple(dict.fromkeys(one.intervention for one in self.asked))
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +73,14 @@ class Ablation:
         The largest effect, in logits, of patching a named set with its own z.
     summary
         One line of plain words.
+    unread
+        The free control, if vision heads were changed that never reach the language model.
     """
 
     effects: pd.DataFrame
     noise_floor: float
     summary: str
+    unread: Unread | None = None
 
     @property
     def named(self) -> pd.DataFrame:
@@ -55,88 +99,80 @@ def ablate(
     Parameters
     ----------
     session
-        Opened with z of the language model.
+        Opened so that these heads can be changed.
     heads
-        The heads to change, each once.
+        The heads to change, each once. Those of the vision tower change at the positions of the
+        study's ``vision``, those of the language model at those of its ``ablate``.
     means
         Needed if the study's kinds hold ``mean``.
+
+    Raises
+    ------
+    InputError
+        If the vision tower has no class token, where its heads are to be changed there.
     """
-    options = session.study.ablate
-    sets = [(HeadSet.of(head), "head") for head in heads]
+    return run(session, plan(session, heads), means, on_progress)
+
+
+def plan(session: Session, heads: Sequence[Head]) -> Plan:
+    """Work out what changing `heads` takes; see `ablate`."""
+    options, vlm = session.study.ablate, session.vlm
+    vision = None
+    if has("vision", heads):
+        vision = vlm.stack("vision").grid
+        check_scope(vlm, session.study.vision.positions, "--vision-positions")
+    sets: list[tuple[HeadSet, Role]] = [(HeadSet.of(head), "head") for head in heads]
     if len(heads) > 1:
         sets.append((HeadSet(tuple(heads)), "joint"))
-    controls = {
-        members: random_sets(session, members, options.controls, session.study.seed)
-        for members, _ in sets
-    }
 
-    def interventions(members: HeadSet, kind: Kind) -> list[Intervention]:
+    def ways(members: HeadSet, kind: Kind) -> list[Intervention]:
+        positions = options.positions if has("lm", members) else "all"
         return [
-            Intervention(members, kind, direction, options.positions)
-            for direction in options.directions
+            Intervention(members, kind, direction, positions) for direction in options.directions
         ]
 
-    asked: list[tuple[HeadSet, Role, Intervention]] = []
+    asked: list[Asked] = []
     for members, role in sets:
+        controls = random_sets(members, options.controls, session.study.seed, vlm.lm.grid, vision)
         for kind in options.kinds:
-            for one in interventions(members, kind):
-                asked.append((members, role, one))  # type: ignore[arg-type]
-            for control in controls[members]:
-                asked.extend((members, "control", one) for one in interventions(control, kind))
-        asked.extend((members, "noise floor", one) for one in interventions(members, "self"))
-    unique = list(dict.fromkeys(one for _, _, one in asked))
-    outcomes = dict(zip(unique, intervene(session, unique, means, on_progress), strict=True))
+            asked += [Asked(members, role, one) for one in ways(members, kind)]
+            for control in controls:
+                asked += [Asked(members, "control", one) for one in ways(control, kind)]
+        asked += [Asked(members, "noise floor", one) for one in ways(members, "self")]
+    unique = dict.fromkeys(one.intervention for one in asked)
+    seen = [one for one in unique if has("vision", one.heads)]
+    passes = equivalents(vlm, session.base, seen) if seen else 0.0
+    return Plan(tuple(asked), len(seen), passes)
+
+
+def run(
+    session: Session,
+    job: Plan,
+    means: ZMeans | None = None,
+    on_progress: OnProgress | None = None,
+) -> Ablation:
+    """Do what is planned; see `ablate`."""
+    unique = job.interventions
+    outcomes = dict(zip(unique, change(session, unique, means, on_progress), strict=True))
     nulls: dict[tuple[HeadSet, Kind, Direction], list[float]] = {}
-    for members, role, one in asked:
-        if role == "control":
-            key = (members, one.kind, one.direction)
+    for asked in job.asked:
+        if asked.role == "control":
+            one = asked.intervention
+            key = (asked.members, one.kind, one.direction)
             nulls.setdefault(key, []).append(_normalized(session, outcomes[one]))
     rows = []
-    for members, role, one in asked:
-        row = _row(session, role, outcomes[one])
-        named = role in ("head", "joint")
-        null = nulls.get((members, one.kind, one.direction), []) if named else []
+    for asked in job.asked:
+        one = asked.intervention
+        row = _row(session, asked.role, outcomes[one])
+        named = asked.role in ("head", "joint")
+        null = nulls.get((asked.members, one.kind, one.direction), []) if named else []
         rows.append(row | _beside(row["normalized"], null))
     floor = floor_of(session, outcomes.values())
     table = pd.DataFrame(rows).drop_duplicates(
         subset=["heads", "kind", "direction", "role"], ignore_index=True
     )
-    return Ablation(table, floor, _summary(session, table, floor))
-
-
-def random_sets(session: Session, members: HeadSet, count: int, seed: int) -> list[HeadSet]:
-    """Draw sets with as many heads of each layer as `members` has, none of them a member.
-
-    A layer with too few other heads gives fewer sets; each is different. The draw depends on the
-    seed and the set alone, not on what else was asked.
-    """
-    return random_sets_of(session.vlm.lm.grid, members, count, seed)
-
-
-def random_sets_of(grid: Grid, members: HeadSet, count: int, seed: int) -> list[HeadSet]:
-    """Draw the sets of `random_sets` among the heads of a grid."""
-    wanted: dict[int, int] = {}
-    for head in members:
-        wanted[head.layer] = wanted.get(head.layer, 0) + 1
-    others = {
-        layer: [head for head in range(grid.heads) if Head(layer, head) not in members.heads]
-        for layer in wanted
-    }
-    if count and any(len(others[layer]) < number for layer, number in wanted.items()):
-        return []
-    digits = [number for head in members for number in (head.layer, head.head)]
-    rng = np.random.default_rng([seed % 2**64, *digits])  # numpy takes no negative seed
-    found: dict[HeadSet, None] = {}
-    for _ in range(20 * count):  # enough tries to exhaust a small layer almost surely
-        if len(found) == count:
-            break
-        drawn = [
-            Head(layer, int(head))
-            for layer, number in wanted.items()
-            for head in rng.choice(others[layer], size=number, replace=False)
-        ]
-        found[HeadSet(tuple(drawn))] = None
-    return list(found)
+    control = unread(session, outcomes.values())
+    return Ablation(table, floor, _summary(session, table, floor), control)
 
 
 def _normalized(session: Session, outcome: Outcome) -> float:
@@ -152,7 +188,9 @@ def _row(session: Session, role: Role, outcome: Outcome) -> dict[str, Any]:
         "heads": str(one.heads),
         "kind": one.kind,
         "direction": one.direction,
-        "positions": one.positions,
+        "positions": scope_of(
+            one.heads, session.study.ablate.positions, session.study.vision.positions
+        ),
         "ld_with": base.ld_with,
         "ld_without": base.ld_without,
         "ld": outcome.ld,
@@ -205,8 +243,7 @@ def _summary(session: Session, table: pd.DataFrame, floor: float) -> str:
         flips = row["answer_before"] != row["answer_after"]
         part += f"; the answer {'becomes' if flips else 'stays'} {row['answer_after']!r}"
         parts.append(part)
-    heads, kind = last["heads"].iloc[0], last["kind"].iloc[0]
-    positions = session.study.ablate.positions
+    heads, kind, positions = (last[name].iloc[0] for name in ("heads", "kind", "positions"))
     verb = {"zero": "Zeroing", "mean": "Mean-ablating", "resample": "Resampling"}[kind]
     caveat = "One pair shows one case, not a rule."
     if not session.valid:

@@ -1,12 +1,14 @@
 """One token of a forced answer, and what every head does to it: its rows and figures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from headpatch.analyses.forced import Answer
 from headpatch.analyses.rank import MASSES
@@ -20,7 +22,8 @@ Way: TypeAlias = tuple[Kind, Direction]
 
 MEASURES = ("contrast", "logit", "logprob")
 """Of a token: logit(token) - logit(rival), logit(token), and its log-probability in nats."""
-_RUN = {"noising": "with", "denoising": "without"}
+RUN = {"noising": "with", "denoising": "without"}
+"""The run that a direction changes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +72,46 @@ class Token:
         """
         return "contrast" if self.rival else "logit"
 
-    def top(self, values: Float[np.ndarray, "layers heads"], count: int) -> list[dict[str, Any]]:
-        """Return the heads with the largest values, and these."""
-        if np.isnan(values).all():
-            return []
-        heads = values.shape[1]
-        found = []
-        for flat in descending(values)[:count].tolist():
-            layer, head = divmod(flat, heads)
-            found.append({"head": f"{layer}.{head}", "value": float(values[layer, head])})
-        return found
+    def to_saved(self) -> dict[str, Any]:
+        """Return what was measured, as plain tensors, numbers and texts."""
+        return {
+            "rival": self.rival,
+            "says": self.says,
+            "measured": _tensors(self.measured),
+            "attention": _tensors(self.attention),
+            "effects": {way: _tensors(maps) for way, maps in self.effects.items()},
+            "floors": self.floors,
+        }
+
+    @classmethod
+    def from_saved(cls, answer: Answer, index: int, saved: Mapping[str, Any]) -> "Token":
+        """Read back, bit for bit, what `to_saved` gave of a token of this answer."""
+        return cls(
+            answer,
+            index,
+            saved["rival"],
+            saved["says"],
+            _arrays(saved["measured"]),
+            _arrays(saved["attention"]),
+            {way: _arrays(maps) for way, maps in saved["effects"].items()},
+            saved["floors"],
+        )
+
+
+def _tensors(arrays: Mapping[str, Float[np.ndarray, "..."]]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(values.copy()) for name, values in arrays.items()}
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Float[np.ndarray, "..."]]:
+    return {name: values.numpy() for name, values in tensors.items()}
+
+
+def largest(values: Float[np.ndarray, "layers heads"], count: int) -> list[tuple[int, int]]:
+    """Return layer and head of the largest values; none if no value is known."""
+    if np.isnan(values).all():
+        return []
+    heads = values.shape[1]
+    return [divmod(flat, heads) for flat in descending(values)[:count].tolist()]
 
 
 def rows(pair: str, one: Token, way: Way) -> pd.DataFrame:
@@ -100,7 +133,7 @@ def rows(pair: str, one: Token, way: Way) -> pd.DataFrame:
         "rival": one.rival,
         "kind": kind,
         "direction": direction,
-        "run": _RUN[direction],
+        "run": RUN[direction],
         "layer": np.repeat(np.arange(layers), heads),
         "head": np.tile(np.arange(heads), layers),
         **{name: one.attention[name].ravel() for name in MASSES},
@@ -148,31 +181,33 @@ def summary(one: Token, top: int) -> dict[str, Any]:
         },
         "measure": one.measure,
         "noise_floor": one.floors[one.measure],
-        "attention": one.top(one.attention["diff"], top),
+        "attention": [
+            {"head": f"{layer}.{head}", "value": float(one.attention["diff"][layer, head])}
+            for layer, head in largest(one.attention["diff"], top)
+        ],
     }
     for way, effects in one.effects.items():
         found["_".join(way)] = {
             "total": float(np.abs(effects[one.measure]).sum()),
             "top": list(_by_size(one, effects, top)),
-            "spearman": _rho(one.attention["diff"], effects[one.measure]),
+            "spearman": looks_and_moves(one.attention["diff"], effects[one.measure]),
         }
     return found
 
 
 def _by_size(one: Token, effects: Maps, top: int) -> Iterator[dict[str, Any]]:
     """The heads with the largest effects on the token's measure."""
-    for row in one.top(np.abs(effects[one.measure]), top):
-        layer, head = map(int, row["head"].split("."))
+    for layer, head in largest(np.abs(effects[one.measure]), top):
         figures = {name: float(effects[name][layer, head]) for name in MEASURES}
         own = figures[one.measure]
         below = bool(abs(own) <= one.floors[one.measure])
-        yield {"head": row["head"], "effect": own, **figures, "below_floor": below}
+        yield {"head": f"{layer}.{head}", "effect": own, **figures, "below_floor": below}
 
 
-def _rho(
+def looks_and_moves(
     looks: Float[np.ndarray, "layers heads"], effects: Float[np.ndarray, "layers heads"]
 ) -> float:
-    """Spearman's rho, over heads, of attention difference and size of effect."""
+    """Spearman's rho, over heads, of attention difference and size of effect; NaN if unknown."""
     if np.isnan(looks).any():
         return float("nan")
     return spearman(looks.ravel(), np.abs(effects).ravel())

@@ -1,7 +1,7 @@
 """What gradients estimate of a sweep, beside what the sweep found (see `engine.attribution`)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +15,9 @@ from headpatch.analyses.sweep_plan import Plan
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome, ZMeans
-from headpatch.engine.vision import vision_positions
-from headpatch.heads import HeadSet
+from headpatch.engine.tower import never_read, vision_positions
 from headpatch.measures.agreement import Agreement, agreement, pearson_interval
+from headpatch.study import PairsOptions
 
 TOP = 20
 """Heads of whose recall is spoken."""
@@ -33,10 +33,13 @@ class Estimates:
         By ``kind_direction``: ``[layers, heads, positions]``.
     places
         The positions that the sweep changes.
+    image_positions
+        The prompt's image tokens; None in the vision tower.
     """
 
     maps: dict[str, Float[Tensor, "layers heads positions"]]
     places: Int[Tensor, " places"]
+    image_positions: Int[Tensor, " image"] | None = None
 
     @cached_property
     def summed(self) -> dict[str, Float[Tensor, "layers heads"]]:
@@ -51,27 +54,44 @@ class Estimates:
         return sum(float(found[head.layer, head.head]) for head in one.heads)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Agreed:
     """How well the estimates of one kind and direction stand for the exact effects.
 
     Attributes
     ----------
-    low, high
-        Bootstrap interval of Pearson's correlation, heads resampled.
+    approx, exact
+        Of the heads or sets that are compared, in logits.
+    options
+        Coverage and draws of the interval.
+    seed
+        Of the draws.
     """
 
-    measured: Agreement
-    low: float
-    high: float
+    approx: Float[np.ndarray, " heads"]
+    exact: Float[np.ndarray, " heads"]
+    options: PairsOptions
+    seed: int
+
+    @cached_property
+    def measured(self) -> Agreement:
+        """How they agree."""
+        return agreement(self.approx, self.exact, TOP)
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """Bootstrap interval of Pearson's correlation, heads resampled."""
+        rng = np.random.default_rng(self.seed % 2**64)  # numpy takes no negative seed
+        level, resamples = self.options.level, self.options.resamples
+        return pearson_interval(self.approx, self.exact, level, resamples, rng)
 
     def figures(self) -> dict[str, float | int]:
         """Return plain numbers by name."""
-        one = self.measured
+        one, (low, high) = self.measured, self.interval
         return {
             "pearson": one.pearson,
-            "pearson_low": self.low,
-            "pearson_high": self.high,
+            "pearson_low": low,
+            "pearson_high": high,
             "spearman": one.spearman,
             "top_recall": one.top_recall,
             "top_recall_chance": one.chance,
@@ -103,13 +123,14 @@ def estimate(session: Session, job: Plan, means: ZMeans | None) -> Estimates:
     places = session.prompt.spans.positions(options.positions)
     if job.tower == "vision":
         scope = session.study.vision.positions
-        places = vision_positions(vlm, session.base, scope, pair.tiles)
+        places = vision_positions(vlm, session.base, scope)
     ways = dict.fromkeys((one.kind, one.direction) for one in job.asked if one.kind != "self")
     maps = {
         f"{kind}_{direction}": attribute(pair, kind, direction, means)[job.tower].float().cpu()
         for kind, direction in ways
     }
-    return Estimates(maps, places.cpu())
+    image = session.prompt.image_positions.cpu() if job.tower == "lm" else None
+    return Estimates(maps, places.cpu(), image)
 
 
 def compare(
@@ -121,7 +142,7 @@ def compare(
     the language model (both sides 0 by construction) are left out. Empty if fewer than two are
     left.
     """
-    counted = {members for members in job.sets if not unread(session, job, members)}
+    counted = {members for members in job.sets if not never_read(session.vlm, members)}
     sides: dict[str, tuple[list[float], list[float]]] = {}
     for outcome in outcomes:
         one = outcome.intervention
@@ -129,32 +150,20 @@ def compare(
             approx, exact = sides.setdefault(way(one), ([], []))
             approx.append(estimates.of(one))
             exact.append(outcome.effect)
-    options = session.study.pairs
-    found = {}
-    for name, (approx, exact) in sides.items():
-        if len(exact) < 2:
-            continue
-        rng = np.random.default_rng(session.study.seed % 2**64)  # numpy takes no negative seed
-        a, b = np.array(approx), np.array(exact)
-        ends = pearson_interval(a, b, options.level, options.resamples, rng)
-        found[name] = Agreed(agreement(a, b, TOP), *ends)
-    return found
-
-
-def unread(session: Session, job: Plan, members: HeadSet) -> bool:
-    """Whether none of these vision heads lies in a layer that reaches the language model."""
-    last = session.vlm.feature_layer
-    if job.tower != "vision" or last is None:
-        return False
-    return all(head.layer > last for head in members)
+    study = session.study
+    return {
+        name: Agreed(np.array(approx), np.array(exact), study.pairs, study.seed)
+        for name, (approx, exact) in sides.items()
+        if len(exact) > 1
+    }
 
 
 def saved(
-    session: Session,
     job: Plan,
     estimates: Estimates,
     agreed: dict[str, Agreed],
     sweep: dict[str, Any],
+    level: float,
 ) -> dict[str, Any]:
     """Lay out ``approx.pt``: estimates beside exact effects, and their agreement.
 
@@ -162,6 +171,8 @@ def saved(
     ----------
     sweep
         What ``sweep.pt`` holds.
+    level
+        Coverage of the intervals.
 
     Returns
     -------
@@ -178,20 +189,21 @@ def saved(
     - ``tower``, ``positions``, ``noise_floor``, ``level``, ``valid``, ``question``,
       ``region_name``: as in ``sweep.pt``; ``level`` is that of the intervals.
     """
-    by_way = {}
-    for name, exact in sweep["effect"].items():
-        kind, _, direction = name.rpartition("_")
-        values = [estimates.of(Intervention(members, kind, direction)) for members in job.sets]
-        by_way[name] = torch.tensor(values, dtype=torch.float32).reshape(exact.shape)
+    by_way: dict[str, Tensor] = {}
+    for one in job.asked:
+        if one.kind != "self" and way(one) not in by_way:
+            of_all = [estimates.of(replace(one, heads=members)) for members in job.sets]
+            shape = sweep["effect"][way(one)].shape
+            by_way[way(one)] = torch.tensor(of_all, dtype=torch.float32).reshape(shape)
     kept = ("effect", "tower", "positions", "noise_floor", "valid", "question", "region_name")
     found: dict[str, Any] = {
         "attribution": estimates.maps,
         "places": estimates.places,
         "approx": by_way,
         "agreement": {name: one.figures() for name, one in agreed.items()},
-        "level": session.study.pairs.level,
+        "level": level,
         **{key: sweep[key] for key in kept},
     }
-    if job.tower == "lm":
-        found["image_positions"] = session.prompt.image_positions.cpu()
+    if estimates.image_positions is not None:
+        found["image_positions"] = estimates.image_positions
     return found

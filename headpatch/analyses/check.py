@@ -8,15 +8,15 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from headpatch.analyses.session import Session, intervene, open_session
+from headpatch.analyses.noise import floor_of
+from headpatch.analyses.session import Session, intervene, model_of, open_session
 from headpatch.analyses.sweep import cost, plan
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
-from headpatch.measures.stats import noise_floor
-from headpatch.models.load import load
+from headpatch.models.quantized import quantized
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM, Stack
 from headpatch.study import Study
@@ -44,7 +44,7 @@ class Scope:
     reason
         Why not, where it is known.
     noise_floor
-        Largest effect of patching a head with its own z, in logits.
+        In logits; see `headpatch.analyses.noise.floor_of`.
     passes_once, passes
         Cost in forward passes: every head in one kind and direction, and in those that the
         study's ``sweep`` names, its noise floor included.
@@ -93,7 +93,7 @@ def check(study: Study, vlm: VLM | None = None, on_progress: OnProgress | None =
     """
     sweep = study.sweep.model_copy(update={"sets": None})
     study = study.model_copy(update={"force": True, "sweep": sweep})
-    vlm = vlm or load(study.model, study.device, study.dtype, study.device_map, study.quantize)
+    vlm = vlm or model_of(study)
     scopes: dict[str, Scope | str] = {}
     session = None
     for done, positions in enumerate(SCOPES):
@@ -144,7 +144,7 @@ def _scope(session: Session, positions: Positions) -> Scope:
         worst=session.fast.worst,
         allowed=session.fast.allowed,
         reason=prefill.refused,
-        noise_floor=noise_floor([one.effect for one in intervene(session, selves)]),
+        noise_floor=floor_of(session, intervene(session, selves)),
         passes_once=cost(session, once, job.size),
         passes=job.passes,
     )
@@ -156,7 +156,7 @@ def _facts(session: Session) -> dict[str, Any]:
         "model": vlm.name,
         "family": str(vlm.model.config.model_type),
         "class": type(vlm.model).__name__,
-        "parameters": sum(weight.numel() for weight in vlm.model.parameters()),
+        "parameters": int(vlm.model.num_parameters()),  # two to a byte, where 4 bits are stored
         "weights": vlm.fingerprint,
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "device": str(vlm.device),
@@ -222,6 +222,8 @@ def _limits(session: Session) -> list[str]:
         found.append("The image comes in by cross-attention: heads cannot be ranked by attention.")
     if vlm.dtype != torch.float32:
         found.append("Weights of low precision: the sweep computes in float32 over them.")
+    if quantized(vlm.model):
+        found.append("Weights are stored in fewer bits; activations are not rounded to them.")
     return found
 
 

@@ -21,9 +21,8 @@ both, both are needed; redundancy noising and synergy denoising, a threshold tha
 alone; synergy noising and redundancy denoising, in series (one reads what the other writes) or two
 copies of one thing. Where heads work against the answer (Δ < 0), the signs turn round.
 
-δ is the study's smallest effect of interest. On one pair nothing is estimated: an interaction is
-known up to rounding, three times the noise floor, and says nothing of other pairs. Over many pairs
-the pair is the unit: intervals over pairs, and q-values over all combinations that were tried.
+δ is the study's smallest effect of interest; what is shown, `headpatch.analyses.combine_evidence`
+says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,14 +31,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
 
 from headpatch.analyses.combine import Effects, Plan
+from headpatch.analyses.combine_evidence import Evidence, Seen
 from headpatch.engine.interventions import Direction
 from headpatch.heads import HeadSet
-from headpatch.measures.intervals import mean_interval
-from headpatch.measures.significance import adjusted, beyond, within
-from headpatch.measures.verdicts import Rule, shown
 from headpatch.study import Study
 
 Word = Literal["redundancy", "synergy", "opposed", "independence", "undecided"]
@@ -128,8 +124,8 @@ def judge(study: Study, plan: Plan, found: Sequence[Effects]) -> Combinations:
         If there is none.
     """
     kept = [one for one in found if np.isfinite(one.normalized).all()] or list(found)
-    seen = _Seen.of(plan, kept)
-    evidence = _one_pair(study, plan, seen, kept[0]) if len(kept) == 1 else _many(study, plan, seen)
+    seen = Seen.of(plan, kept)
+    evidence = Evidence.of(study, plan, seen, kept)
     rows = [
         _row(plan, way, index, seen, evidence)
         for way in range(len(plan.ways))
@@ -141,106 +137,7 @@ def judge(study: Study, plan: Plan, found: Sequence[Effects]) -> Combinations:
     return Combinations(table, max(one.floor for one in found), len(kept))
 
 
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """Effects of every set, and what they have beyond the heads' own effects added up."""
-
-    effect: Float[np.ndarray, "pairs ways sets"]
-    interaction: Float[np.ndarray, "pairs ways sets"]
-    logits: Float[np.ndarray, "pairs ways sets"]
-    interaction_logits: Float[np.ndarray, "pairs ways sets"]
-
-    @classmethod
-    def of(cls, plan: Plan, found: Sequence[Effects]) -> "_Seen":
-        effect = np.stack([one.normalized for one in found])
-        logits = np.stack([one.logits for one in found])
-        singles, members = slice(len(plan.heads)), plan.members.T
-        return cls(
-            effect,
-            effect - effect[..., singles] @ members,
-            logits,
-            logits - logits[..., singles] @ members,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Evidence:
-    """What is shown of effects and interactions: intervals, and signs.
-
-    Attributes
-    ----------
-    effect_sign
-        Of an effect that is shown to lie beyond ±δ.
-    sign, small
-        Of an interaction that is shown to lie beyond ±δ; and whether one is shown to lie within.
-    q
-        Of the interaction's difference from 0; NaN on one pair.
-    """
-
-    effect_low: Float[np.ndarray, "ways sets"]
-    effect_high: Float[np.ndarray, "ways sets"]
-    low: Float[np.ndarray, "ways sets"]
-    high: Float[np.ndarray, "ways sets"]
-    effect_sign: Int[np.ndarray, "ways sets"]
-    sign: Int[np.ndarray, "ways sets"]
-    small: Bool[np.ndarray, "ways sets"]
-    q: Float[np.ndarray, "ways sets"]
-
-
-def _one_pair(study: Study, plan: Plan, seen: _Seen, one: Effects) -> _Evidence:
-    """On one pair everything is known up to rounding."""
-    delta, size = study.verdict.delta, plan.members.sum(1)
-    rounding = one.floor / abs(one.gap) if one.gap else np.inf
-    effect, interaction = seen.effect[0], seen.interaction[0]
-    slack = np.where(size > 1, rounding * (1 + size), 0.0)  # n heads make n + 1 effects
-    low, high = interaction - slack, interaction + slack
-    return _Evidence(
-        effect - rounding,
-        effect + rounding,
-        low,
-        high,
-        _side(effect - rounding, effect + rounding, delta),
-        _side(low, high, delta),
-        np.maximum(-low, high) < delta,
-        np.full_like(effect, np.nan),
-    )
-
-
-def _side(
-    low: Float[np.ndarray, "*shape"], high: Float[np.ndarray, "*shape"], delta: float
-) -> Int[np.ndarray, "*shape"]:
-    return np.asarray((low > delta).astype(int) - (high < -delta).astype(int))
-
-
-def _many(study: Study, plan: Plan, seen: _Seen) -> _Evidence:
-    """Over pairs: intervals, and tests that are corrected over all sets and ways together."""
-    options = study.pairs
-    rule = Rule(study.verdict.delta, options.level, options.resamples, study.seed)
-    effect, interaction = (
-        mean_interval(
-            values, options.level, options.resamples, np.random.default_rng(study.seed % 2**64)
-        )  # numpy takes no negative seed
-        for values in (seen.effect, seen.interaction)
-    )
-    together = seen.interaction[..., len(plan.heads) :]  # a head alone does not interact
-    sign, small, q = np.zeros((3, len(plan.ways), len(plan.sets)))
-    there = slice(len(plan.heads), None)
-    sign[:, there] = shown(together, rule)
-    small[:, there] = adjusted(within(together, rule.delta)) < rule.alpha
-    q[:, there] = adjusted(beyond(together))
-    return _Evidence(
-        effect.low,
-        effect.high,
-        interaction.low,
-        interaction.high,
-        shown(seen.effect, rule),
-        sign.astype(int),
-        small.astype(bool),
-        q,
-    )
-
-
-def _row(plan: Plan, way: int, index: int, seen: _Seen, shown_as: _Evidence) -> dict[str, Any]:
+def _row(plan: Plan, way: int, index: int, seen: Seen, shown_as: Evidence) -> dict[str, Any]:
     members, (kind, direction) = plan.sets[index], plan.ways[way]
     effect, interaction = seen.effect[:, way].mean(0), seen.interaction[:, way].mean(0)
     role = "head" if len(members) == 1 else "pair" if len(members) == 2 else "all"

@@ -1,6 +1,6 @@
 """A study over many pairs: one session after the other, for the pairs that pass the gate."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from headpatch.analyses.session import Session, run_both
@@ -69,6 +69,8 @@ def sessions(
     entries: Sequence[Entry],
     positions: Positions | None = None,
     on_gate: Callable[[Gated], None] | None = None,
+    vision: bool = False,
+    held: Mapping[str, Session] | None = None,
 ) -> Iterator[Session]:
     """Open the pairs of a dataset one after the other, those that pass the gate.
 
@@ -79,9 +81,13 @@ def sessions(
     Parameters
     ----------
     positions
-        Where heads are to be changed; None if none are.
+        Where language-model heads are to be changed; None if none are.
     on_gate
         Called with every pair, in order, whether or not it passed.
+    vision
+        Whether vision heads are to be changed.
+    held
+        Pairs that are open already, by name: they are not run again.
 
     Raises
     ------
@@ -102,7 +108,11 @@ def sessions(
     checked: dict[tuple[int, int], Check] = {}
     failed: list[Gated] = []
     for entry in entries:
-        session = _run(study_of(study, entry), vlm, entry, positions)
+        own = study_of(study, entry)
+        session = (held or {}).get(entry.name)
+        if session is None:
+            session = _run(own, vlm, entry, positions, vision)
+        session = replace(session, study=own)
         found = gate(entry, session)
         if on_gate:
             on_gate(found)
@@ -110,7 +120,7 @@ def sessions(
             failed.append(found)
             if not study.force:
                 continue
-        if positions is not None:
+        if positions is not None and session.fast is None:
             spans = session.prompt.spans
             key = (spans.length, suffix_start(spans, positions))
             if key not in checked:
@@ -122,10 +132,12 @@ def sessions(
         raise none_passed(failed)
 
 
-def _run(study: Study, vlm: VLM, entry: Entry, positions: Positions | None) -> Session:
+def _run(
+    study: Study, vlm: VLM, entry: Entry, positions: Positions | None, vision: bool
+) -> Session:
     """Run a pair; what is wrong with it is said of its row."""
     try:
-        session = run_both(study, vlm, entry.pair(), positions)
+        session = run_both(study, vlm, entry.pair(), positions, vision)
         if len(session.prompt.patches.boxes):
             session.region_tokens  # noqa: B018  a region without any is refused here
     except InputError as error:

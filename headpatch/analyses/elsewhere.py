@@ -127,4 +127,5 @@ def _is_flat(image: Image.Image, box: _Box) -> bool:
     part = image.crop(
         (round(left * width), round(top * height), round(right * width), round(bottom * height))
     )
-    return all(low == high for low, high in part.getextrema())  # type: ignore[misc]  # RGB
+    pixels = np.asarray(part)
+    return pixels.size > 0 and bool((pixels == pixels[0, 0]).all())

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from headpatch.heads import Grid, HeadSet
 from headpatch.measures.intervals import mean_interval
 from headpatch.measures.rankings import Ranking, area_under, sizes
-from headpatch.measures.verdicts import Rule
+from headpatch.measures.rule import Rule
 
 Way = Literal["keep", "remove"]
 """keep: all but the first k are resampled; remove: the first k are."""

@@ -59,15 +59,15 @@ class Finished:
         self.folder = folder
         self.count = 0
 
-    def open(self, resume: bool | None, what: str) -> None:
+    def open(self, resume: bool | None, what: str, parts: str = "pairs") -> None:
         """Look at what an earlier run has left.
 
         Parameters
         ----------
         resume
             True goes on from it, False discards it, None refuses to decide.
-        what
-            Kind of run, for messages.
+        what, parts
+            Kind of run, and what is kept of it, for messages.
 
         Raises
         ------
@@ -81,10 +81,10 @@ class Finished:
         if self.count and resume is None:
             raise InputError(
                 "--out",
-                f"{self.folder} holds {self.count:,} finished pairs of an interrupted {what}",
+                f"{self.folder} holds {self.count:,} finished {parts} of an interrupted {what}",
                 "to be told what to do with them",
-                "Use --resume to go on from there or --no-resume to start over; pairs of another "
-                "study, model or dataset are not used.",
+                "Use --resume to go on from there or --no-resume to start over; "
+                f"{parts} of another study, model or dataset are not used.",
             )
 
     def load(self, name: str) -> dict[str, Any] | None:

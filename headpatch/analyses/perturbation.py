@@ -31,8 +31,9 @@ from headpatch.engine.perturb import (
 )
 from headpatch.engine.trace import Said
 from headpatch.measures.logits import normalized_effect
-from headpatch.measures.rankings import area_under, descending, sizes
-from headpatch.measures.stats import noise_floor, spread
+from headpatch.measures.perturbed import RANDOM, REGION, areas
+from headpatch.measures.rankings import descending, sizes
+from headpatch.measures.stats import noise_floor
 
 Way = Literal["delete", "insert"]
 Mask: TypeAlias = Bool[np.ndarray, " patches"]
@@ -41,7 +42,6 @@ Values: TypeAlias = Float[np.ndarray, "runs patches"]
 
 WAYS: tuple[Way, ...] = ("delete", "insert")
 RUNS = {WITH: "with", WITHOUT: "without"}
-RANDOM, REGION = "random", "region"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def check_maps(
     nothing = [
         ld - base[one.run] for one, ld in zip(points, values, strict=True) if not one.changed.any()
     ]
-    return Check(curves, _areas(curves), noise_floor(nothing))
+    return Check(curves, areas(curves), noise_floor(nothing))
 
 
 def _points(session: Session, maps: Mapping[str, Values]) -> Iterator[_Point]:
@@ -167,41 +167,3 @@ def _row(one: _Point, ld: float, base: tuple[float, float]) -> dict[str, Any]:
         "ld": ld,
         "share": moved if one.way == "delete" else 1 - moved,
     }
-
-
-def _areas(curves: pd.DataFrame) -> pd.DataFrame:
-    """Put each map's area beside the random orders'."""
-    lines = curves[curves["order"] != REGION]
-    areas: dict[Any, float] = {
-        key: float(area_under(rows["k"].tolist(), rows["share"].to_numpy(dtype=np.float64)))
-        for key, rows in lines.groupby(["run", "way", "order", "draw"], sort=False)
-    }
-    size = int(curves.loc[curves["order"] == REGION, "k"].iloc[0])
-    found = []
-    for (run, way, order, _), area in areas.items():
-        if order == RANDOM:
-            continue
-        null = [value for key, value in areas.items() if key[:3] == (run, way, RANDOM)]
-        beside = spread(null)
-
-        def at(name: str, run: str = run, way: str = way) -> "pd.Series[float]":
-            here = curves["run"].eq(run) & curves["way"].eq(way) & curves["order"].eq(name)
-            return curves.loc[here & curves["k"].eq(size), "share"]
-
-        found.append(
-            {
-                "run": run,
-                "way": way,
-                "map": order,
-                "area": area,
-                "random_mean": beside.mean,
-                "random_sd": beside.sd,
-                "random_n": beside.n,
-                "random_below": sum(value < area for value in null),
-                "region_size": size,
-                "at_region_size": float(at(order).iloc[0]),
-                "random_at_region_size": float(at(RANDOM).mean()),
-                "region": float(at(REGION).iloc[0]),
-            }
-        )
-    return pd.DataFrame(found)

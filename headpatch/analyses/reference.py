@@ -9,6 +9,7 @@ from headpatch.analyses.session import Session
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.heads import Tower
+from headpatch.models.forced import forced
 from headpatch.models.prompt import encode
 from headpatch.pairs.scene import PLACES, Style, draw, sample_pair
 
@@ -18,6 +19,7 @@ def mean_z(
     on_progress: OnProgress | None = None,
     reference: int | None = None,
     towers: Sequence[Tower] = ("lm",),
+    words: Sequence[int] = (),
 ) -> ZMeans:
     """Average z over both runs of each reference pair, per head and position.
 
@@ -31,6 +33,8 @@ def mean_z(
         How many pairs; None takes the study's ``ablate.reference``.
     towers
         Whose z is averaged; with ``reference: 0`` the session must keep it.
+    words
+        Tokens that every run is made to say after its prompt; their positions are averaged too.
 
     Returns
     -------
@@ -44,7 +48,11 @@ def mean_z(
     """
     count = session.study.ablate.reference if reference is None else reference
     if count == 0:
-        return {tower: [z.mean(0) for z in session.base.trace.z[tower]] for tower in towers}
+        own = session.base.trace
+        if words:
+            said = forced(session.vlm, session.prompt, words)
+            own = forward(session.vlm, said, keep=Keep(z=tuple(towers)), exact=True)
+        return {tower: [z.mean(0) for z in own.z[tower]] for tower in towers}
     rng = np.random.default_rng([session.study.seed % 2**64, count])  # numpy takes no negative seed
     style = Style(*session.pair.with_image.size)
     place = _nearest_place(session.pair.region.box)
@@ -53,6 +61,7 @@ def mean_z(
         images = [draw(scene, style) for scene in sample_pair(rng, place)]
         study = session.study
         prompt = encode(session.vlm, images, study.question, study.answers, study.prompt)
+        prompt = forced(session.vlm, prompt, words)
         trace = forward(session.vlm, prompt, keep=Keep(z=tuple(towers)), exact=True)
         for tower, layers in trace.z.items():
             if tower not in total:

@@ -180,6 +180,7 @@ class Rolled:
             "image_with": _small(session.pair.with_image),
             "image_without": _small(session.pair.without_image),
             "fill": session.study.rollout.fill,
+            "unchecked": self.unchecked,
             "valid": session.valid,
             "question": session.pair.question,
             "region_name": session.pair.region.name,

@@ -20,7 +20,9 @@ from headpatch.engine.patching import (
     run_pair,
 )
 from headpatch.engine.sweep import Check, check, suffix_start, widen
+from headpatch.engine.tower import refused
 from headpatch.errors import InputError
+from headpatch.heads import Tower
 from headpatch.measures.spatial import region_mask
 from headpatch.models.load import load
 from headpatch.models.prompt import Prompt, encode
@@ -37,13 +39,14 @@ class Session:
     Attributes
     ----------
     base
-        Rows of every head in both towers, and z of the language model.
+        Rows of every head, and z of the heads that can be changed.
     valid
         Whether LD_with > 0 > LD_without; only a forced study may be invalid.
     fast
         How the widening pass did against the plain path, if heads are to be changed.
     positions
-        Where heads can be changed: what was kept of the runs hangs on it. None: nowhere.
+        Where language-model heads can be changed: what was kept of the runs hangs on it. None:
+        nowhere.
     """
 
     study: Study
@@ -60,8 +63,13 @@ class Session:
         return self.base.prompt
 
     @property
+    def vision(self) -> bool:
+        """Whether vision heads can be changed."""
+        return "vision" in self.base.trace.z
+
+    @property
     def widens(self) -> bool:
-        """Whether heads are changed by widening passes."""
+        """Whether language-model heads are changed by widening passes."""
         return self.fast is not None and self.fast.exact
 
     @property
@@ -89,6 +97,7 @@ def open_session(
     vlm: VLM | None = None,
     positions: Positions | None = None,
     pair: Pair | None = None,
+    vision: bool = False,
 ) -> Session:
     """Load the model (unless given), read the pair and run both pictures.
 
@@ -97,14 +106,17 @@ def open_session(
     vlm
         Of `headpatch.load`; None loads the study's.
     positions
-        Where heads are to be changed; None if none are.
+        Where language-model heads are to be changed; None if none are.
     pair
         Of `headpatch.make_pair`, instead of the study's pictures, question and region.
+    vision
+        Whether vision heads are to be changed.
 
     Raises
     ------
     InputError
-        If the study's input is bad, or its two answers do not differ (see `Study.force`).
+        If the study's input is bad, its two answers do not differ (see `Study.force`), or vision
+        heads are to be changed where they cannot be.
 
     Examples
     --------
@@ -119,7 +131,7 @@ def open_session(
     else:
         study = study.override({"question": pair.question, "region": pair.region.name})
     vlm = vlm or model_of(study)
-    session = run_both(study, vlm, pair, positions)
+    session = run_both(study, vlm, pair, positions, vision)
     if not session.valid and not study.force:
         yes, no = study.answers
         raise InputError(
@@ -132,15 +144,21 @@ def open_session(
     return _checked(session)
 
 
-def reopen(session: Session, positions: Positions | None = None) -> Session:
-    """Run both pictures again, so that heads can be changed at other positions.
+def reopen(session: Session, positions: Positions | None = None, vision: bool = False) -> Session:
+    """Run both pictures again, so that other heads can be changed, or elsewhere.
 
     Parameters
     ----------
-    positions
+    positions, vision
         As in `open_session`.
     """
-    return _checked(run_both(session.study, session.vlm, session.pair, positions))
+    return _checked(run_both(session.study, session.vlm, session.pair, positions, vision))
+
+
+def ready(session: Session, positions: Positions | None, vision: bool = False) -> Session:
+    """Return a session in which such heads can be changed: this one if it is, else `reopen` it."""
+    here = session.positions == positions and (session.vision or not vision)
+    return session if here else reopen(session, positions, vision)
 
 
 def _checked(session: Session) -> Session:
@@ -155,26 +173,63 @@ def model_of(study: Study) -> VLM:
     return load(study.model, study.device, study.dtype, study.device_map, study.quantize)
 
 
-def run_both(study: Study, vlm: VLM, pair: Pair, positions: Positions | None = None) -> Session:
+def run_both(
+    study: Study,
+    vlm: VLM,
+    pair: Pair,
+    positions: Positions | None = None,
+    vision: bool = False,
+) -> Session:
     """Run both pictures of a pair, whether or not the answers flip.
 
     The session's `fast` is not filled in.
 
     Parameters
     ----------
-    positions
+    positions, vision
         As in `open_session`.
+
+    Raises
+    ------
+    InputError
+        If vision heads are to be changed and cannot be.
     """
+    if vision:
+        check_vision(vlm)
     prompt = encode(
         vlm, [pair.with_image, pair.without_image], pair.question, study.answers, study.prompt
     )
     keep = Keep(lm_rows=True, vision_rows=True)
-    if positions is not None:
-        suffix = suffix_start(prompt.spans, positions)
-        keep = Keep(lm_rows=True, z=("lm",), suffix=suffix)
-    base = run_pair(vlm, prompt, keep, exact=positions is not None)
+    if positions is not None or vision:
+        towers = towers_of(positions, vision)
+        suffix = None if positions is None else suffix_start(prompt.spans, positions)
+        keep = Keep(lm_rows=True, z=towers, suffix=suffix)
+    base = run_pair(vlm, prompt, keep, exact=positions is not None or vision)
     valid = base.ld_with > 0 > base.ld_without
     return Session(study, vlm, pair, base, valid, positions=positions)
+
+
+def check_vision(vlm: VLM) -> None:
+    """Refuse to change vision heads where they cannot be changed.
+
+    Raises
+    ------
+    InputError
+        If headpatch does not know the model's vision tower.
+    """
+    if why := refused(vlm):
+        raise InputError(
+            "vision heads",
+            f"{why} ({vlm.name})",
+            "a model whose vision tower is known",
+            "Change language-model heads instead.",
+        )
+
+
+def towers_of(positions: Positions | None, vision: bool) -> tuple[Tower, ...]:
+    """Return the towers whose heads are changed where a session is opened like this."""
+    changed: dict[Tower, bool] = {"lm": positions is not None, "vision": vision}
+    return tuple(tower for tower, here in changed.items() if here)
 
 
 def intervene(
@@ -186,7 +241,7 @@ def intervene(
     rows: int | None = None,
     read: Read | None = None,
 ) -> list[Outcome]:
-    """Run interventions by widening passes where they are exact for the model, else plainly.
+    """Change language-model heads by widening passes where they are exact, else plainly.
 
     Parameters
     ----------

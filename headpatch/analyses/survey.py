@@ -1,18 +1,18 @@
 """The first walk over a dataset: which pairs pass the gate, where heads look, their mean z."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from headpatch.analyses.dataset import Gated, sessions
+from headpatch.analyses.dataset_mean import MeanZ
+from headpatch.analyses.held import Held
 from headpatch.analyses.rank import MASSES, masses, ranks
 from headpatch.analyses.session import Session
-from headpatch.engine.patching import OnProgress, ZMeans
+from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.models.spans import Positions
@@ -41,15 +41,18 @@ class Survey:
     valid
         Whether all that are run passed.
     widens
-        Whether heads of every pair can be changed by widening passes.
+        Whether language-model heads of every pair can be changed by widening passes.
+    held
+        Run pairs that are still open, by name, if asked for: as many as memory allows.
     """
 
     gated: tuple[Gated, ...]
     entries: tuple[Entry, ...]
     masses: Mapping[str, Float[np.ndarray, "pairs layers heads"]]
-    reference: "MeanZ | None"
+    reference: MeanZ | None
     valid: bool
     widens: bool
+    held: Mapping[str, Session] = field(default_factory=dict)
 
     @property
     def question(self) -> str:
@@ -95,46 +98,6 @@ class Survey:
         )
 
 
-class MeanZ:
-    """Mean z over both runs of the pairs of a dataset, per head and position.
-
-    Position by position where all prompts are equally long. Where they are not, only the answer
-    position means the same in all of them.
-
-    Parameters
-    ----------
-    positions
-        Where z is to be replaced by the mean.
-    """
-
-    def __init__(self, positions: Positions) -> None:
-        self.positions, self.runs = positions, 0
-        self._sums: list[Tensor] = []  # a layer: [positions, heads, head_dim]
-        self._lengths: set[int] = set()
-
-    def add(self, session: Session) -> None:
-        """Take in both runs of a pair."""
-        self._lengths.add(session.prompt.spans.length)
-        if not self.here:
-            self._sums = []
-            return
-        first = -1 if self.positions == "answer" else 0
-        found = [z[:, first:].float().sum(0) for z in session.base.trace.z["lm"]]
-        known = self._sums or [torch.zeros_like(sums) for sums in found]
-        self._sums = [sums + more for sums, more in zip(known, found, strict=True)]
-        self.runs += session.prompt.runs
-
-    @property
-    def here(self) -> bool:
-        """Whether there is such a mean; if not, drawn reference pairs must do."""
-        return self.positions == "answer" or len(self._lengths) <= 1
-
-    def of(self, session: Session) -> ZMeans:
-        """Return the mean as a pair's interventions take it."""
-        length = session.prompt.spans.length
-        return {"lm": [(sums / self.runs).expand(length, -1, -1) for sums in self._sums]}
-
-
 def survey(
     study: Study,
     vlm: VLM,
@@ -142,13 +105,19 @@ def survey(
     positions: Positions | None = None,
     on_progress: OnProgress | None = None,
     on_gate: Callable[[Gated], None] | None = None,
+    vision: bool = False,
+    hold: bool = False,
 ) -> Survey:
     """Run every pair untouched.
 
     Parameters
     ----------
     positions
-        Where heads are to be changed; None if none are.
+        Where language-model heads are to be changed; None if none are.
+    vision
+        Whether vision heads are to be changed.
+    hold
+        Keep pairs open for the second walk, so that their pictures are not run again.
 
     Raises
     ------
@@ -164,16 +133,19 @@ def survey(
         if on_progress:
             on_progress(len(gated), len(entries))
 
-    reference = MeanZ(positions) if positions is not None else None
+    reference = MeanZ(positions, vision) if positions is not None or vision else None
+    held = Held(vlm.device)
     found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in MASSES}
     run, widens = [], True
-    for session in sessions(study, vlm, entries, positions, judge):
+    for session in sessions(study, vlm, entries, positions, judge, vision):
         run.append(gated[-1].entry)
         widens &= session.widens
         for name, values in masses(session).items():
             found[name].append(values)
         if reference is not None:
             reference.add(session)
+        if hold:
+            held.offer(session)
         del session  # its caches go before the next pair's are made
     if len(run) < LEAST:
         raise InputError(
@@ -190,4 +162,5 @@ def survey(
         reference if reference is not None and reference.here else None,
         valid,
         widens,
+        held.sessions,
     )

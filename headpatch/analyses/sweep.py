@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,44 +12,32 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from headpatch.analyses.approx import Agreed, Estimates, compare, estimate, unread
+from headpatch.analyses.approx import Agreed, Estimates, compare, estimate
 from headpatch.analyses.approx import saved as saved_approx
 from headpatch.analyses.noise import floor_of
 from headpatch.analyses.rank import differences, ranks
 from headpatch.analyses.reference import mean_z
-from headpatch.analyses.session import Session, intervene
-from headpatch.analyses.sweep_plan import Plan, cost, plan, with_tower
-from headpatch.analyses.sweep_table import by_layer, by_way, positions_of, table_of
+from headpatch.analyses.session import Session, ready
+from headpatch.analyses.stages import Stages, reporting
+from headpatch.analyses.sweep_plan import Plan, cost, plan
+from headpatch.analyses.sweep_table import (
+    by_layer,
+    by_way,
+    first_kind,
+    largest,
+    layer_name,
+    positions_of,
+    table_of,
+)
+from headpatch.analyses.towers import Unread, change, unread
 from headpatch.engine.interventions import Intervention
-from headpatch.engine.patching import PLAIN_BATCH, OnOutcome, OnProgress, Outcome, ZMeans
-from headpatch.engine.vision import patch_vision
+from headpatch.engine.patching import OnOutcome, OnProgress, Outcome, ZMeans
 from headpatch.heads import HeadSet
 
-__all__ = ["Plan", "Sweep", "Unread", "cost", "plan", "run", "sweep", "with_tower"]
+__all__ = ["Plan", "Sweep", "cost", "plan", "run", "sweep"]
 
 Saved: TypeAlias = dict[str, Any]
 """Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
-
-_FIRST_KIND = ("resample", "mean", "zero")  # by which heads are sorted, if there are several
-
-
-@dataclass(frozen=True)
-class Unread:
-    """The free control: vision layers that never reach the language model.
-
-    Attributes
-    ----------
-    layers
-        Those past the last one that is read.
-    rows
-        Interventions on nothing else.
-    largest
-        Largest of their effects, in logits: 0 by construction.
-    """
-
-    layers: tuple[int, ...]
-    rows: int
-    largest: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +60,10 @@ class Sweep:
         The free control, if the vision tower was swept and has such layers.
     agreed
         By ``kind_direction``: how gradients' estimates agree with these effects, if asked for.
-    approx
-        What ``approx.pt`` holds, likewise (see `headpatch.analyses.approx.saved`).
+    estimates
+        The estimates, likewise.
+    level
+        Coverage of the agreement's intervals.
     """
 
     plan: Plan
@@ -82,7 +73,15 @@ class Sweep:
     correlations: dict[str, float]
     unread: Unread | None = None
     agreed: dict[str, Agreed] = field(default_factory=dict)
-    approx: Saved | None = None
+    estimates: Estimates | None = None
+    level: float = float("nan")
+
+    @cached_property
+    def approx(self) -> Saved | None:
+        """What ``approx.pt`` holds, if asked for (see `headpatch.analyses.approx.saved`)."""
+        if self.estimates is None:
+            return None
+        return saved_approx(self.plan, self.estimates, self.agreed, self.saved, self.level)
 
     @property
     def named(self) -> pd.DataFrame:
@@ -92,8 +91,7 @@ class Sweep:
     @property
     def sorted_by(self) -> str:
         """The kind by which `top` sorts: resample, if it was run."""
-        kinds = set(self.named["kind"])
-        return next(kind for kind in _FIRST_KIND if kind in kinds)
+        return first_kind(self.named)
 
     def top(self, count: int, layers: bool = False) -> list[dict[str, Any]]:
         """Return each direction's heads or sets with the largest effects, one dict each.
@@ -103,33 +101,28 @@ class Sweep:
         layers
             Take whole layers instead; their ``heads`` is then the layer's name.
         """
-        named, first = self.named, self.sorted_by
-        named = named[(named["role"] == "layer") == layers]
-        names = dict(zip(map(str, self.plan.layers), map(_layer, self.plan.layers), strict=True))
-        found = []
-        for direction, rows in named.groupby("direction", sort=False):
-            lead = rows[rows["kind"] == first].set_index("heads")
-            size = (lead["effect"].abs()).sort_values(ascending=False, kind="stable")
-            for place, heads in enumerate(size.index[:count], start=1):
-                row = lead.loc[heads]
-                own = rows[rows["heads"] == heads].set_index("kind")
-                found.append(
-                    {
-                        "direction": direction,
-                        "place": place,
-                        "heads": names[heads] if layers else heads,
-                        "kind": first,
-                        "effect": float(row["effect"]),
-                        "normalized": {
-                            str(kind): float(value) for kind, value in own["normalized"].items()
-                        },
-                        "below_floor": bool(abs(row["effect"]) <= self.noise_floor),
-                        "answer_before": row["answer_before"],
-                        "answer_after": row["answer_after"],
-                        "attention_rank": _whole(row["attention_rank"]),
-                    }
-                    | ({"approx": float(row["approx"])} if "approx" in row else {})
-                )
+        named, found = self.named, []
+        for place, row in largest(named, count, layers):
+            heads, direction = row["heads"], row["direction"]
+            own = named[(named["heads"] == heads) & (named["direction"] == direction)]
+            found.append(
+                {
+                    "direction": direction,
+                    "place": place,
+                    "heads": layer_name(heads) if layers else heads,
+                    "kind": row["kind"],
+                    "effect": float(row["effect"]),
+                    "normalized": {
+                        str(kind): float(value)
+                        for kind, value in own.set_index("kind")["normalized"].items()
+                    },
+                    "below_floor": bool(abs(row["effect"]) <= self.noise_floor),
+                    "answer_before": row["answer_before"],
+                    "answer_after": row["answer_after"],
+                    "attention_rank": _whole(row["attention_rank"]),
+                }
+                | ({"approx": float(row["approx"])} if "approx" in row else {})
+            )
         return found
 
 
@@ -137,20 +130,28 @@ def sweep(
     session: Session,
     sets: Sequence[HeadSet] | None = None,
     means: ZMeans | None = None,
-    on_progress: OnProgress | None = None,
+    stages: Stages | None = None,
 ) -> Sweep:
     """Change every head, or every set of `sets`, in every way that the study's ``sweep`` names.
 
     Parameters
     ----------
     session
-        Opened with the positions of the study's ``sweep``.
+        Run again unless it is open for the heads and positions of the study's ``sweep``.
     means
         For kind ``mean``; made if left out.
+    stages
+        Told what is done; None tells nobody.
     """
-    tower = session.study.sweep.tower
-    session = with_tower(session, tower)
-    return run(session, plan(session, sets, tower), means, on_progress)
+    options, stages = session.study.sweep, stages or reporting(None)
+    positions = options.positions if options.tower == "lm" else session.positions
+    session = ready(session, positions, options.tower == "vision")
+    job = plan(session, sets, options.tower)
+    if means is None and "mean" in options.kinds:
+        with stages("Averaging reference pairs") as advance:
+            means = mean_z(session, advance, options.reference, (job.tower,))
+    with stages("Changing heads") as advance:
+        return run(session, job, means, advance)
 
 
 def run(
@@ -183,13 +184,7 @@ def run(
         if on_progress:
             on_progress(start + done, total)
 
-    if job.tower == "vision":
-        scope, batch = session.study.vision.positions, (job.size or PLAIN_BATCH - 1) + 1
-        found = patch_vision(
-            session.vlm, session.base, left, scope, means, batch, advance, on_outcome
-        )
-    else:
-        found = intervene(session, left, means, advance, on_outcome, job.size)
+    found = change(session, left, means, advance, on_outcome, job.size)
     outcomes.update(zip(left, found, strict=True))
     return _collect(session, job, [outcomes[one] for one in job.asked], estimates)
 
@@ -209,7 +204,7 @@ def _collect(
         "effect": by_way(table, "effect", job),
         "heads": list(map(str, job.sets)),
         "tower": job.tower,
-        "positions": positions_of(session, job),
+        "positions": positions_of(session.study, job),
         "noise_floor": floor,
         "ld_with": session.base.ld_with,
         "ld_without": session.base.ld_without,
@@ -228,12 +223,11 @@ def _collect(
         }
     if job.tower == "vision":
         saved["feature_layer"] = session.vlm.feature_layer
-    agreed, approx = dict[str, Agreed](), None
+    agreed = dict[str, Agreed]()
     if estimates is not None:
         agreed = compare(session, job, estimates, outcomes)
-        approx = saved_approx(session, job, estimates, agreed, saved)
-    control = _unread(session, job, outcomes)
-    return Sweep(job, table, saved, floor, correlations, control, agreed, approx)
+    control, level = unread(session, outcomes), session.study.pairs.level
+    return Sweep(job, table, saved, floor, correlations, control, agreed, estimates, level)
 
 
 def _attention(session: Session, job: Plan) -> Float[np.ndarray, "layers heads"] | None:
@@ -241,21 +235,6 @@ def _attention(session: Session, job: Plan) -> Float[np.ndarray, "layers heads"]
     if job.tower != "lm" or len(session.prompt.patches.boxes) == 0:
         return None
     return differences(session)
-
-
-def _unread(session: Session, job: Plan, outcomes: Sequence[Outcome]) -> Unread | None:
-    sizes = [abs(one.effect) for one in outcomes if unread(session, job, one.intervention.heads)]
-    last = session.vlm.feature_layer
-    if not sizes or last is None:
-        return None
-    layers = range(last + 1, session.vlm.stack("vision").grid.layers)
-    return Unread(tuple(layers), len(sizes), max(sizes))
-
-
-def _layer(members: HeadSet) -> str:
-    """Name a whole layer as ``headpatch ablate --heads`` does: ``layer:3``, ``layer:v3``."""
-    head = members.heads[0]
-    return f"layer:{str(head).partition('.')[0]}"
 
 
 def _spearman(attention: Float[np.ndarray, "layers heads"], effects: Tensor) -> float:

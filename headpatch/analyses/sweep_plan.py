@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from headpatch.analyses.listed import Listed
-from headpatch.analyses.session import Session
+from headpatch.analyses.session import Session, check_vision
 from headpatch.engine import attribution, vision
-from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
-from headpatch.engine.patching import PLAIN_BATCH, base_run, run_pair
+from headpatch.engine.patching import PLAIN_BATCH, base_run
 from headpatch.engine.sweep import passes, rows_that_fit, rows_within
+from headpatch.engine.tower import check_scope
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+from headpatch.study import Study
 
 _MIB = 1 << 20
 _GRADIENT_PASSES = 4  # both runs, forwards and backwards; no weight gets a gradient
@@ -59,27 +62,30 @@ class Plan:
     approx: bool = False
 
 
-def with_tower(session: Session, tower: Tower) -> Session:
-    """Return the session with the z that changing heads of `tower` takes.
+def opening(study: Study) -> tuple[Positions | None, bool]:
+    """Return how a session is opened for the study's sweep: positions, and whether for vision.
 
-    For the vision tower both pictures are run once more, and z of the language model is let go.
+    As `headpatch.analyses.session.open_session` takes them.
+    """
+    options = study.sweep
+    return (options.positions, False) if options.tower == "lm" else (None, True)
+
+
+def refuse(study: Study, vlm: VLM) -> None:
+    """Refuse, once the model is loaded and before it runs, what it cannot do.
 
     Raises
     ------
     InputError
-        If the vision tower's layers cannot be resumed one by one.
+        If gradients are asked of a model that has none, or vision heads are to be changed that
+        cannot be, or not there.
     """
-    if tower == "lm" or "vision" in session.base.trace.z:
-        return session
-    if why := vision.refused(session.vlm):
-        raise InputError(
-            "--tower",
-            f"vision: {why} ({session.vlm.name})",
-            "a model whose pictures or tiles each have a row of their own",
-            "Use --tower lm.",
-        )
-    base = run_pair(session.vlm, session.prompt, Keep(z=("vision",)), exact=True)
-    return replace(session, base=base, valid=base.ld_with > 0 > base.ld_without)
+    options = study.sweep
+    if options.approx and (why := attribution.refused(vlm)):
+        raise InputError("--approx", why, "a model with gradients", "Leave --approx out.")
+    if options.tower == "vision":
+        check_vision(vlm)
+        check_scope(vlm, study.vision.positions)
 
 
 def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower = "lm") -> Plan:
@@ -88,7 +94,7 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
     Parameters
     ----------
     session
-        Opened with the positions of the study's ``sweep``, or given `with_tower`.
+        Opened with the positions of the study's ``sweep``, or for vision heads.
     sets
         None takes those of the study's file, and every head alone if it names none.
 
@@ -99,8 +105,7 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
         a scope of positions is not there, or gradients are asked of a model that has none.
     """
     options = session.study.sweep
-    if options.approx and (why := attribution.refused(session.vlm)):
-        raise InputError("--approx", why, "a model with gradients", "Leave --approx out.")
+    refuse(session.study, session.vlm)
     grid = session.vlm.stack(tower).grid
     if sets is None and options.sets is not None:
         sets = Listed.read(Path(options.sets)).within(grid)
@@ -115,8 +120,6 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
     whole = [one for one in grid.whole_layers() if len(one) > 1]  # a layer of one head is that head
     layers = tuple(whole) if options.layers and every else ()
     positions = options.positions if tower == "lm" else "all"
-    if tower == "vision":  # a scope that is not there is refused before anything runs
-        vision.vision_positions(session.vlm, session.base, session.study.vision.positions)
     kinds, directions = dict.fromkeys(options.kinds), dict.fromkeys(options.directions)
     asked = [
         Intervention(members, kind, direction, positions)

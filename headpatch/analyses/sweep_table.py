@@ -1,7 +1,7 @@
 """The table of a sweep, and its columns as tensors."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,11 @@ from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome
 from headpatch.heads import HeadSet
 from headpatch.measures.logits import normalized_effect
+from headpatch.study import Study
 
 Role = Literal["head", "set", "layer", "noise floor"]
+
+_FIRST_KIND = ("resample", "mean", "zero")  # by which heads are sorted, if there are several
 
 
 def table_of(
@@ -46,7 +49,7 @@ def table_of(
             "heads": [str(one.heads) for one in asked],
             "kind": [one.kind for one in asked],
             "direction": [one.direction for one in asked],
-            "positions": positions_of(session, job),
+            "positions": positions_of(session.study, job),
             "ld_with": base.ld_with,
             "ld_without": base.ld_without,
             "ld": [one.ld for one in outcomes],
@@ -63,7 +66,7 @@ def table_of(
     whole = set(job.layers)
     table["role"] = [_role(one, whole) for one in asked]
     table["attention_rank"] = pd.array(
-        [None if ranking is None else _rank(ranking, one.heads) for one in asked], dtype="Int64"
+        [None if ranking is None else rank_in(ranking, one.heads) for one in asked], dtype="Int64"
     )
     table["answer_before"] = [words(one.token_before) for one in outcomes]
     table["answer_after"] = [words(one.token) for one in outcomes]
@@ -72,10 +75,47 @@ def table_of(
     return table
 
 
-def positions_of(session: Session, job: Plan) -> str:
+def positions_of(study: Study, job: Plan) -> str:
     """Return where z is changed: a scope of the prompt, or of the vision tower's tokens."""
-    study = session.study
     return study.sweep.positions if job.tower == "lm" else study.vision.positions
+
+
+def first_kind(named: pd.DataFrame) -> str:
+    """Return the kind by which heads are listed: resample, if it was run."""
+    kinds = set(named["kind"])
+    return next(kind for kind in _FIRST_KIND if kind in kinds)
+
+
+def largest(
+    named: pd.DataFrame, count: int, layers: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each direction's rows with the largest effects, each with its place from 1.
+
+    Parameters
+    ----------
+    named
+        Effects of heads, sets and layers, or their means.
+    layers
+        Take whole layers instead of heads or sets.
+    """
+    first = first_kind(named)
+    chosen = named[((named["role"] == "layer") == layers) & (named["kind"] == first)]
+    for _, rows in chosen.groupby("direction", sort=False):
+        size = rows["effect"].abs().sort_values(ascending=False, kind="stable")
+        listed = rows.loc[size.index[:count]].to_dict("records")
+        for place, row in enumerate(listed, start=1):
+            yield place, {str(name): value for name, value in row.items()}
+
+
+def layer_name(heads: str) -> str:
+    """Name a whole layer as ``headpatch ablate --heads`` does: ``layer:3``, ``layer:v3``.
+
+    Parameters
+    ----------
+    heads
+        All its heads, as tables have them: ``3.0+3.1``.
+    """
+    return f"layer:{heads.partition('.')[0]}"
 
 
 def by_way(table: pd.DataFrame, column: str, job: Plan) -> dict[str, Tensor]:
@@ -119,7 +159,7 @@ def _role(one: Intervention, whole: set[HeadSet]) -> Role:
     return "head" if len(one.heads) == 1 else "set"
 
 
-def _rank(ranking: Int[np.ndarray, "layers heads"], members: HeadSet) -> int | None:
+def rank_in(ranking: Int[np.ndarray, "layers heads"], members: HeadSet) -> int | None:
     """Attention rank of a single head; a set has none."""
     if len(members) > 1:
         return None

@@ -1,51 +1,29 @@
 """`headpatch ablate`."""
 
-import json
-import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from headpatch.cli import many
-from headpatch.cli.app import app
-from headpatch.cli.options import (
-    Config,
-    Context,
-    Debug,
-    Device,
-    DeviceMap,
-    Directions,
-    Dtype,
-    Force,
-    Json,
-    Kinds,
-    Limit,
-    Model,
-    Out,
-    Pairs,
-    Quantize,
-    Question,
-    RegionName,
-    Seed,
-    With,
-    Without,
-    study_from,
-    whole,
-)
-from headpatch.cli.show import output_folder, print_files, print_json, progress, say_replaced, show
+from headpatch.cli import ablate_many
+from headpatch.cli.options import Directions, Kinds, Reference, number
+from headpatch.cli.price import announce_vision
+from headpatch.cli.show import print_files, print_json, records, say_replaced, show, warn
+from headpatch.cli.verb import Request, verb
+from headpatch.errors import InputError
 from headpatch.heads import Selection
 
 
-@app.command()
+@verb("ablate", keys={"vision_positions": None})
 def ablate(
-    context: Context,
+    request: Request,
     heads: Annotated[
         str | None,
         typer.Option(
             "--heads",
             help="Heads to change: 24.17,23.20 or 24.0-24.31 or layer:24 or "
-            "top:5 (of the attention ranking).",
+            "top:5 (of the attention ranking); with a v of the vision tower: v8.3, layer:v8.",
             metavar="HEADS",
         ),
     ] = None,
@@ -54,45 +32,24 @@ def ablate(
     positions: Annotated[
         str | None,
         typer.Option(
-            "--positions", help="Where z is changed: answer, question, image, all.", metavar="SCOPE"
+            "--positions",
+            help="Where z of language-model heads is changed: answer, question, image, all.",
+            metavar="SCOPE",
+        ),
+    ] = None,
+    vision_positions: Annotated[
+        str | None,
+        typer.Option(
+            "--vision-positions",
+            help="Where z of vision heads is changed: class (the class token), patches, all.",
+            metavar="SCOPE",
         ),
     ] = None,
     controls: Annotated[
         int | None,
-        typer.Option(
-            "--controls",
-            parser=whole,
-            help="Random sets of heads of the same layers to compare with.",
-            metavar="N",
-        ),
+        number("--controls", "Random sets of heads of the same layers to compare with."),
     ] = None,
-    reference: Annotated[
-        int | None,
-        typer.Option(
-            "--reference",
-            parser=whole,
-            help="Drawn pairs over which kind `mean` averages z; 0: this pair alone. With --pairs, "
-            "used only where questions differ in length and --positions is not answer.",
-            metavar="N",
-        ),
-    ] = None,
-    config: Config = None,
-    model: Model = None,
-    with_image: With = None,
-    without_image: Without = None,
-    question: Question = None,
-    region: RegionName = None,
-    pairs: Pairs = None,
-    limit: Limit = None,
-    out: Out = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    device_map: DeviceMap = None,
-    quantize: Quantize = None,
-    seed: Seed = None,
-    force: Force = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    reference: Reference = None,
 ) -> None:
     """Change heads and measure the shift of LD = logit(Yes) - logit(No).
 
@@ -100,73 +57,90 @@ def ablate(
     and denoising (is it sufficient?); beside random heads of the same layers and the noise
     floor. Writes effects.csv, head_effects.png and run.yaml.
 
+    Heads of both towers may stand side by side. Those of the language model change at
+    `--positions`, those of the vision tower (v8.3) at `--vision-positions`; the column `positions`
+    says which. A set with a vision head costs most of a forward pass for every row and control:
+    this is said before the run. Heads of vision layers that the language model never reads must
+    move nothing at all, and this is said too.
+
     With `--pairs`: on every pair of a dataset that passes the gate (both answers right). Kind
     `mean` is then the mean over the dataset. Writes effects.csv (a row for each pair),
-    effects_mean.csv (means with bootstrap intervals over pairs), gate.csv (the LDs of every pair),
+    effects_mean.csv (means with intervals over pairs), gate.csv (the LDs of every pair),
     the figure and run.yaml.
 
     Examples
     --------
     `headpatch ablate --heads 24.17,23.20`
 
-    `headpatch ablate --heads top:3 --pairs pairs` (after `headpatch pairs --n 20`)
+    `headpatch ablate --heads v8.3,21.14 --kinds resample --controls 2`
+
+    `headpatch ablate --heads top:3 --kinds resample --pairs pairs --limit 5`
+    (after `headpatch pairs --n 20`)
     """
-    study = study_from(
-        context,
-        {
-            "heads": "ablate.heads",
-            "positions": "ablate.positions",
-            "controls": "ablate.controls",
-            "reference": "ablate.reference",
-        },
-        kinds="ablate.kinds",
-        directions="ablate.directions",
-    )
-    selection = Selection.parse(study.ablate.heads)
-    folder = output_folder(study)
+    selection = Selection.parse(request.study.ablate.heads)
+    request = _at_vision_positions(request, selection, vision_positions)
+    study, folder = request.study, request.folder
     if study.pairs.manifest is not None:
-        many.ablate(study, folder, as_json)
+        ablate_many.ablate(request, folder)
         return
     from headpatch import results
     from headpatch.analyses import ablate as analysis
     from headpatch.analyses.rank import order
     from headpatch.analyses.reference import mean_z
-    from headpatch.analyses.session import open_session
-    from headpatch.report import draw, tables
+    from headpatch.analyses.session import open_session, towers_of
+    from headpatch.analyses.towers import resolve
+    from headpatch.report import draw, sweep_tables, tables
 
-    with progress("Running both pictures", as_json):
-        session = open_session(study, positions=study.ablate.positions)
+    with request.stage("Running both pictures"):
+        at, vision = study.ablate.positions, selection.names_vision
+        session = open_session(study, positions=at, vision=vision)
     if session.fast is not None and not session.fast.exact:
-        print(
-            f"headpatch: the widening pass is not exact for {session.vlm.name} "
-            f"(off by {session.fast.worst:.1e} logits): every head gets a forward pass of its own",
-            file=sys.stderr,
+        warn(
+            f"the widening pass is not exact for {session.vlm.name} "
+            f"(off by {session.fast.worst:.1e} logits): every head gets a forward pass of its own"
         )
     session.region_tokens  # noqa: B018  a region without any is refused here
-    ranking = order(session) if selection.needs_ranking else ()
-    chosen = selection.resolve(session.vlm.lm.grid, ranking)
+    chosen = resolve(selection, session.vlm, lambda: order(session))
+    job = analysis.plan(session, chosen)
+    announce_vision(session, job)
     means = None
     if "mean" in study.ablate.kinds:
-        with progress("Averaging reference pairs", as_json) as advance:
-            means = mean_z(session, advance)
-    with progress("Changing heads", as_json) as advance:
-        ablation = analysis.ablate(session, chosen, means, advance)
-    with results.staged(folder) as stage, progress("Drawing", as_json):
+        with request.stage("Averaging reference pairs") as advance:
+            means = mean_z(session, advance, towers=towers_of(at, vision))
+    with request.stage("Changing heads") as advance:
+        ablation = analysis.run(session, job, means, advance)
+    with results.staged(folder) as stage, request.stage("Drawing"):
         results.write_ablation(stage, session, ablation)
         pair = session.pair
         draw.draw_ablation(stage, pair.question, pair.region.name, session.valid)
         names = sorted(file.name for file in stage.iterdir())
         say_replaced(folder, "ablate")
-    if as_json:
+    if request.as_json:
         print_json(
             session,
             folder,
             names,
             noise_floor=ablation.noise_floor,
-            effects=json.loads(ablation.named.to_json(orient="records")),
+            effects=records(ablation.named),
             summary=ablation.summary,
+            **({} if ablation.unread is None else {"unread": asdict(ablation.unread)}),
         )
         return
     console = Console()
     show(console, tables.effects(ablation.named, ablation.noise_floor), ablation.summary)
+    if ablation.unread is not None:
+        show(console, sweep_tables.unread(**asdict(ablation.unread)))
     print_files(console, session, folder, names)
+
+
+def _at_vision_positions(request: Request, selection: Selection, scope: str | None) -> Request:
+    """Take the flag into the study, under its own name if it is wrong."""
+    flag = "--vision-positions"
+    if scope is not None and not selection.names_vision:
+        raise InputError(
+            flag, f"no vision head in --heads {selection}", "a vision head there, such as v8.3"
+        )
+    try:
+        return request.override({"vision.positions": scope})
+    except InputError as error:
+        raise InputError(flag, error.found, error.expected, error.hint) from None

@@ -1,78 +1,29 @@
 """`headpatch combine`."""
 
-import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from headpatch.cli.app import app
-from headpatch.cli.options import (
-    Config,
-    Context,
-    Debug,
-    Device,
-    DeviceMap,
-    Directions,
-    Dtype,
-    Force,
-    Json,
-    Kinds,
-    Limit,
-    Model,
-    Out,
-    Pairs,
-    Quantize,
-    Question,
-    RegionName,
-    Seed,
-    With,
-    Without,
-    study_from,
-    whole,
-)
-from headpatch.cli.show import output_folder, print_files, print_json, progress, show
-from headpatch.errors import InputError, RunError
+from headpatch.cli import many
+from headpatch.cli.chosen import By, Heads, Top, one_choice
+from headpatch.cli.options import Directions, Kinds, number
+from headpatch.cli.show import print_files, print_json, records, show, warn
+from headpatch.cli.verb import Request, verb
 from headpatch.study import Study
 
 if TYPE_CHECKING:
-    from headpatch.analyses.combine_judge import Combinations
-    from headpatch.analyses.selfrepair import SelfRepair
-
-Heads = Annotated[
-    str | None,
-    typer.Option(
-        "--heads",
-        help="Named heads instead of --top and --by: 24.17,23.20 or 24.0-24.5 or layer:24 or top:5 "
-        "(of the attention ranking).",
-        metavar="HEADS",
-    ),
-]
-By = Annotated[
-    str | None,
-    typer.Option(
-        "--by",
-        help="Rankings that --top takes heads of, comma-separated: effect (the largest exact "
-        "effects of one head alone, of each direction), attention.",
-        metavar="RANKINGS",
-    ),
-]
+    from headpatch.analyses.combined import Combined
 
 _REPAIR = ("selfrepair.csv", "selfrepair_parts.csv")  # not every model's LD can be taken apart
 
 
-@app.command()
+@verb("combine")
 def combine(
-    context: Context,
+    request: Request,
     heads: Heads = None,
-    top: Annotated[
-        int | None,
-        typer.Option(
-            "--top", parser=whole, help="Take the first N heads of each ranking.", metavar="N"
-        ),
-    ] = None,
+    top: Top = None,
     by: By = None,
     kinds: Kinds = None,
     directions: Directions = None,
@@ -84,36 +35,12 @@ def combine(
     ] = None,
     reference: Annotated[
         int | None,
-        typer.Option(
-            "--reference",
-            parser=whole,
-            help="Drawn pairs over which kind `mean` averages z; 0: this pair alone.",
-            metavar="N",
-        ),
+        number("--reference", "Drawn pairs over which kind `mean` averages z; 0: this pair alone."),
     ] = None,
     listed: Annotated[
         int | None,
-        typer.Option(
-            "--listed", parser=whole, help="Pairs of heads listed for each way.", metavar="N"
-        ),
+        number("--listed", "Pairs of heads listed for each way."),
     ] = None,
-    pairs: Pairs = None,
-    limit: Limit = None,
-    config: Config = None,
-    model: Model = None,
-    with_image: With = None,
-    without_image: Without = None,
-    question: Question = None,
-    region: RegionName = None,
-    out: Out = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    device_map: DeviceMap = None,
-    quantize: Quantize = None,
-    seed: Seed = None,
-    force: Force = None,
-    as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Change heads two by two, to see whether they stand in for each other or need each other.
 
@@ -134,175 +61,92 @@ def combine(
     --------
     `headpatch combine --top 6`
 
-    `headpatch combine --heads 24.17,23.20,31.2`
+    `headpatch combine --heads 20.18,21.14,23.9`
 
-    `headpatch combine --pairs pairs --limit 20` (after `headpatch pairs --n 20`)
+    `headpatch combine --heads 21.14,23.9 --pairs pairs --limit 5` (after `headpatch pairs --n 20`)
     """
-    one_choice(context)
-    own = {name: f"combine.{name}" for name in ("heads", "top", "positions", "reference", "listed")}
-    study = study_from(
-        context,
-        own,
-        by="combine.by",
-        kinds="combine.kinds",
-        directions="combine.directions",
-    )
-    folder = output_folder(study)
+    one_choice(heads, top, by)
+    study, folder = request.study, request.folder
     if study.pairs.manifest is not None:
-        _many(study, folder, as_json)
+        _many(request, folder)
         return
     from headpatch import results
-    from headpatch.analyses import combine as analysis
-    from headpatch.analyses import combine_judge, selfrepair
-    from headpatch.analyses.combine_heads import choose, single_effects
-    from headpatch.analyses.rank import order
-    from headpatch.analyses.reference import mean_z
+    from headpatch.analyses.combined import combine as analysis
     from headpatch.analyses.session import open_session
     from headpatch.report import draw
 
-    options = study.combine
-    with progress("Running both pictures", as_json):
-        session = open_session(study, positions=options.positions)
+    scope = study.combine.positions
+    with request.stage("Running both pictures"):
+        session = open_session(study, positions=scope)
     if not session.widens:
-        print(
-            f"headpatch: the widening pass is not exact for {session.vlm.name} at positions "
-            f"{options.positions}: every set of heads gets a forward pass of its own",
-            file=sys.stderr,
+        warn(
+            f"the widening pass is not exact for {session.vlm.name} at positions {scope}: every "
+            "set of heads gets a forward pass of its own"
         )
-    session.region_tokens  # noqa: B018  a region without any is refused here
-    with progress("Ranking heads by effect", as_json) as advance:
-        chosen = choose(
-            session.vlm.lm.grid,
-            options,
-            lambda: single_effects(session, options.positions, advance),
-            lambda: order(session),
-        )
-    plan = analysis.Plan.of(study, chosen)
-    means = None
-    if "mean" in options.kinds:
-        with progress("Averaging reference pairs", as_json) as advance:
-            means = mean_z(session, advance, options.reference)
-    with progress("Changing heads together", as_json) as advance:
-        combined = combine_judge.judge(
-            study, plan, [analysis.measure(session, plan, means, advance)]
-        )
-    repaired = None
-    try:
-        with progress("Taking passes apart", as_json) as advance:
-            asked = selfrepair.plan(study, combined.repaired)
-            found = selfrepair.measure(session, asked, means, advance)
-            repaired = selfrepair.judge(study, [found])
-    except RunError as error:
-        _without_repair(error)
-    with results.staged(folder, _REPAIR) as stage, progress("Drawing", as_json):
-        results.write_combinations(stage, session, combined, repaired)
+    found = analysis(session, request.stage)
+    with results.staged(folder, _REPAIR) as stage, request.stage("Drawing"):
+        results.write_combinations(stage, session, found.combinations, found.repair)
         pair = session.pair
         draw.draw_combinations(stage, pair.question, pair.region.name, session.valid)
         names = sorted(file.name for file in stage.iterdir())
-    summary = combined.summary(session.valid)
-    if as_json:
-        print_json(
-            session, folder, names, **_content(combined, repaired, options.listed), summary=summary
-        )
+    _say(found)
+    if request.as_json:
+        print_json(session, folder, names, **_content(found, study.combine.listed))
         return
     console = Console()
-    _show(console, study, combined, repaired, summary)
+    _show(console, study, found)
     print_files(console, session, folder, names)
 
 
-def one_choice(context: Context) -> None:
-    """Refuse heads that are both named and taken from rankings.
-
-    Raises
-    ------
-    InputError
-        If so.
-    """
-    for name in ("top", "by"):
-        if context.params["heads"] is not None and context.params[name] is not None:
-            raise InputError(f"--heads, --{name}", "both of them", "named heads, or rankings")
-
-
-def _many(study: Study, folder: Path, as_json: bool) -> None:
+def _many(request: Request, folder: Path) -> None:
     """Do the same over a dataset."""
-    from headpatch.cli import many
-
+    study = request.study
     entries = many.dataset(study)
     from headpatch import results
-    from headpatch.analyses import combine_many as analysis
+    from headpatch.analyses.combined import combine_pairs
     from headpatch.report import draw
 
-    vlm, survey = many.surveyed(study, entries, study.combine.positions, as_json)
-    with progress("Ranking heads by effect", as_json) as advance:
-        chosen = analysis.choose_heads(study, vlm, survey, advance)
-    with progress("Changing heads together", as_json) as advance:
-        combined = analysis.run(study, vlm, survey, chosen, advance)
-    repaired = None
-    try:
-        with progress("Taking passes apart", as_json) as advance:
-            sets = combined.repaired
-            repaired = analysis.repair(study, vlm, survey, chosen, sets, advance)
-    except RunError as error:
-        _without_repair(error)
-    tables = results.combination_columns(combined, repaired)
-    with results.staged(folder, _REPAIR) as stage, progress("Drawing", as_json):
-        results.write_pairs(stage, study, vlm, survey, tables, combined.noise_floor)
+    vlm, survey = many.surveyed(request, entries, study.combine.positions)
+    found = combine_pairs(study, vlm, survey, request.stage)
+    tables = results.combination_columns(found.combinations, found.repair)
+    with results.staged(folder, _REPAIR) as stage, request.stage("Drawing"):
+        results.write_pairs(stage, study, vlm, survey, tables, found.noise_floor)
         draw.draw_combinations(stage, **survey.words)
         names = sorted(file.name for file in stage.iterdir())
-    summary = combined.summary(survey.valid)
-    if chosen.chosen_on:
-        summary += (
-            f" Heads were picked on {chosen.chosen_on:,} other pairs and judged on "
-            f"{len(chosen.entries):,}."
-        )
-    if as_json:
-        content = _content(combined, repaired, study.combine.listed)
-        many.print_pairs(vlm, survey, folder, names, **content, summary=summary)
+    _say(found)
+    if request.as_json:
+        many.print_pairs(vlm, survey, folder, names, **_content(found, study.combine.listed))
         return
     console = Console()
-    _show(console, study, combined, repaired, summary)
+    _show(console, study, found)
     many.finish(console, study, survey, folder, names)
 
 
-def _without_repair(error: RunError) -> None:
-    print(f"headpatch: self-repair is left out: {error}", file=sys.stderr)
+def _say(found: "Combined") -> None:
+    """Say on stderr what is left out."""
+    if found.repair is None:
+        warn(f"self-repair is left out: {found.why_not}")
 
 
-def _content(
-    combined: "Combinations", repaired: "SelfRepair | None", listed: int
-) -> dict[str, Any]:
+def _content(found: "Combined", listed: int) -> dict[str, object]:
     """What a script reads: every set, the largest interactions, and self-repair."""
-
-    def rows(table: Any) -> Any:
-        return json.loads(table.to_json(orient="records"))
-
-    content = {
-        "noise_floor": combined.noise_floor,
-        "combinations": rows(combined.table),
-        "largest": rows(combined.largest(listed)),
+    content: dict[str, object] = {
+        "noise_floor": found.noise_floor,
+        "combinations": records(found.table),
+        "largest": records(found.combinations.largest(listed)),
     }
-    if repaired is not None:
-        content["selfrepair"] = rows(repaired.table)
-        content["selfrepair_parts"] = rows(repaired.parts)
-    return content
+    if found.repair is not None:
+        content["selfrepair"] = records(found.repair.table)
+        content["selfrepair_parts"] = records(found.repair.parts)
+    return content | {"summary": found.summary}
 
 
-def _show(
-    console: Console,
-    study: Study,
-    combined: "Combinations",
-    repaired: "SelfRepair | None",
-    summary: str,
-) -> None:
+def _show(console: Console, study: Study, found: "Combined") -> None:
     from headpatch.report.combinations import combination_tables, repair_tables
 
-    largest = combined.largest(study.combine.listed)
-    show(
-        console,
-        combination_tables(
-            combined.table, largest, combined.noise_floor, study.verdict.delta, study.pairs.level
-        ),
-    )
-    if repaired is not None:
-        show(console, repair_tables(repaired.table, repaired.parts))
-    show(console, summary)
+    largest = found.combinations.largest(study.combine.listed)
+    delta, level = study.verdict.delta, study.pairs.level
+    show(console, combination_tables(found.table, largest, found.noise_floor, delta, level))
+    if found.repair is not None:
+        show(console, repair_tables(found.repair.table, found.repair.parts))
+    show(console, found.summary)

@@ -1,11 +1,11 @@
 """What a long verb says when it ends early: what is finished is kept."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from headpatch.cli.show import warn
 from headpatch.errors import HeadpatchError
 
 
@@ -48,5 +48,5 @@ def kept(finished: Counted, what: str, place: Path) -> Iterator[None]:
         raise _Interrupted(f"interrupted; {words()}") from None
     except Exception:
         if finished.count:
-            print(f"headpatch: {words()}", file=sys.stderr)
+            warn(words())
         raise

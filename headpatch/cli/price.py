@@ -1,50 +1,79 @@
-"""What `headpatch sweep` says before it runs: what, how, and at what price."""
+"""What verbs say before they run: what, how, and at what price."""
 
-import sys
 from typing import TYPE_CHECKING
 
 from headpatch.analyses.listed import Listed
+from headpatch.cli.show import warn
 
 if TYPE_CHECKING:
+    from headpatch.analyses import ablate
     from headpatch.analyses.session import Session
     from headpatch.analyses.sweep import Plan
 
 
-def announce(session: "Session", job: "Plan", listed: Listed | None, finished: int) -> None:
-    """Say on stderr what is run, how, and what it costs."""
+def announce(
+    session: "Session",
+    job: "Plan",
+    listed: Listed | None,
+    finished: int,
+    pairs: int | None = None,
+) -> None:
+    """Say on stderr what a sweep runs, how, and what it costs.
+
+    Parameters
+    ----------
+    finished
+        Rows that an earlier run has left.
+    pairs
+        Of a dataset, of which the session is the first; None is one pair alone.
+    """
     options, fast = session.study.sweep, session.fast
-    if job.tower == "lm" and not session.widens:
+    if pairs is None and job.tower == "lm" and not session.widens:
         why = session.base.trace.prefills[0].refused
         if not why and fast is not None:
             why = f"it is off by {fast.worst:.1e} logits"
-        print(
-            f"headpatch: the widening pass is not exact for {session.vlm.name} at positions "
-            f"{options.positions} ({why}): every row gets a forward pass of its own",
-            file=sys.stderr,
+        warn(
+            f"the widening pass is not exact for {session.vlm.name} at positions "
+            f"{options.positions} ({why}): every row gets a forward pass of its own"
         )
     if listed is not None and (repeated := len(listed.lines) - len(job.sets)):
-        print(
-            f"headpatch: {repeated:,} of the lines of {listed.path} repeat an earlier set; each "
-            "set is run once",
-            file=sys.stderr,
+        warn(
+            f"{repeated:,} of the lines of {listed.path} repeat an earlier set; each "
+            "set is run once"
         )
     what, where = "heads" if job.every else "sets", f"positions {options.positions}"
     if job.tower == "vision":
         what = "vision heads" if job.every else "sets of vision heads"
         where = f"{session.study.vision.positions} tokens of the vision tower"
     layers = f" and {len(job.layers):,} whole layers" if job.layers else ""
-    passes = f"{job.passes:{',.1f' if job.passes >= 1 else '.1g'}} forward passes"
-    if job.approx:
-        passes += ", the backward pass included"
-    print(
-        f"headpatch: {len(job.sets):,} {what}{layers} x "
+    asked = (
+        f"{len(job.sets):,} {what}{layers} x "
         f"{', '.join(dict.fromkeys(options.kinds))} x "
         f"{', '.join(dict.fromkeys(options.directions))} at {where}, and "
-        f"{job.noise} patched with their own z: {len(job.asked):,} rows for {passes}",
-        file=sys.stderr,
+        f"{job.noise} patched with their own z"
     )
+    price = passes(job.passes * (pairs or 1))
+    if job.approx:
+        price += ", the backward pass included" if pairs is None else ", backward passes included"
+    rows = len(job.asked) * (pairs or 1)
+    if pairs is None:
+        warn(f"{asked}: {rows:,} rows for {price}")
+    else:
+        warn(f"{pairs:,} pairs x {len(job.asked):,} rows ({asked}): {price}")
     if finished:
-        print(
-            f"headpatch: {finished:,} of {len(job.asked):,} rows were finished before; going on",
-            file=sys.stderr,
+        warn(f"{finished:,} of {rows:,} rows were finished before; going on")
+
+
+def announce_vision(session: "Session", job: "ablate.Plan", pairs: int = 1) -> None:
+    """Say on stderr what vision heads cost, if some are changed; the others are cheap."""
+    if job.vision_rows:
+        rows = job.vision_rows * pairs
+        warn(
+            f"{rows:,} rows change vision heads ({session.study.vision.positions} tokens of the "
+            f"tower): {passes(job.passes * pairs)}"
         )
+
+
+def passes(count: float) -> str:
+    """Write a number of forward passes."""
+    return f"{count:{',.1f' if count >= 1 else '.1g'}} forward passes"

@@ -2,69 +2,28 @@
 
 from typing import Annotated
 
-import typer
 from rich.console import Console
 
-from headpatch.cli import many
-from headpatch.cli.app import app
-from headpatch.cli.options import (
-    Config,
-    Context,
-    Debug,
-    Device,
-    DeviceMap,
-    Dtype,
-    Force,
-    Json,
-    Limit,
-    Model,
-    Out,
-    Pairs,
-    Quantize,
-    Question,
-    RegionName,
-    Seed,
-    With,
-    Without,
-    study_from,
-    whole,
-)
-from headpatch.cli.show import output_folder, print_files, print_json, progress, show
+from headpatch.cli import rank_many
+from headpatch.cli.options import number
+from headpatch.cli.show import print_files, print_json, show
+from headpatch.cli.verb import Request, verb
 
 
-@app.command()
+@verb("rank")
 def rank(
-    context: Context,
-    config: Config = None,
-    model: Model = None,
-    with_image: With = None,
-    without_image: Without = None,
-    question: Question = None,
-    region: RegionName = None,
+    request: Request,
     top: Annotated[
         int | None,
-        typer.Option(
-            "--top", parser=whole, help="Heads listed, drawn and counted by layer.", metavar="N"
-        ),
+        number("--top", "Heads listed, drawn and counted by layer."),
     ] = None,
-    pairs: Pairs = None,
-    limit: Limit = None,
-    out: Out = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    device_map: DeviceMap = None,
-    quantize: Quantize = None,
-    seed: Seed = None,
-    force: Force = None,
-    as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Rank heads by how much more they look at the region when the object is there.
 
     Correlational: it shows where heads look, not what they do (that is `headpatch ablate`).
     Writes heads.csv, four .pt files, five figures and run.yaml.
 
-    With `--pairs`: means over a dataset of pairs, with bootstrap intervals over pairs. Pairs whose
+    With `--pairs`: means over a dataset of pairs, with intervals over pairs. Pairs whose
     two answers are not both right are listed and left out. Writes heads.csv, gate.csv (the LDs of
     every pair), a figure and run.yaml.
 
@@ -74,35 +33,34 @@ def rank(
     --question "Is there anything in the top left corner?"` (pictures that come with headpatch;
     yours are paths)
 
-    `headpatch rank --pairs pairs` (after `headpatch pairs --n 20`)
+    `headpatch rank --pairs pairs --limit 8` (after `headpatch pairs --n 20`)
     """
-    study = study_from(context, {"top": "rank.top"})
-    folder = output_folder(study)
+    study, folder = request.study, request.folder
     if study.pairs.manifest is not None:
-        many.rank(study, folder, as_json)
+        rank_many.rank(request, folder)
         return
     from headpatch import results
     from headpatch.analyses import rank as analysis
     from headpatch.analyses.session import open_session
     from headpatch.report import draw, tables
 
-    with progress("Running both pictures", as_json):
+    with request.stage("Running both pictures"):
         session = open_session(study)
     ranking = analysis.rank(session)
     optional = ("attention_overlays.png", "vision_encoder_layers.png")
-    with results.staged(folder, optional) as stage, progress("Drawing", as_json):
+    with results.staged(folder, optional) as stage, request.stage("Drawing"):
         results.write_ranking(stage, session, ranking)
         draw.draw_ranking(stage, study.rank.overlays)
         names = sorted(file.name for file in stage.iterdir())
-    top = int(ranking.per_head["top"])
-    if as_json:
+    shown = int(ranking.per_head["top"])
+    if request.as_json:
         print_json(
             session,
             folder,
             names,
             answer_with=ranking.answers[0],
             answer_without=ranking.answers[1],
-            heads=ranking.top(top),
+            heads=ranking.top(shown),
             spatial=ranking.spatial,
         )
         return
@@ -116,8 +74,8 @@ def rank(
                 "without": (ranking.answers[1], session.base.ld_without),
             },
         ),
-        tables.top_heads(ranking.top(top)),
-        tables.layers(ranking.per_head["layer_counts"], top),
+        tables.top_heads(ranking.top(shown)),
+        tables.layers(ranking.per_head["layer_counts"], shown),
         tables.quadrants(ranking.spatial),
     )
     if "vision_patch_diff" in ranking.spatial:

@@ -30,8 +30,10 @@ def report(
     Reads what `rank`, `ablate`, `sweep`, `cut` and the other verbs saved in DIR and in the folders
     directly in it; runs no model. The page begins with the question, both pictures and answers,
     and the finding in a sentence; then come linked maps of where heads look and what changing
-    them does, a table of all heads, and a section for each kind of result that is there. It needs
-    nothing else: one file, no network, any browser of 2023 or later.
+    them does, a table of all heads, and a section for each kind of result that is there: verdict,
+    named heads, pairs of heads, faithfulness, quadrants, the vision encoder and its heads, path,
+    cuts, trace, maps of a token with their check, estimates beside the exact effects, claims,
+    nulls. It needs nothing else: one file, no network, any browser of 2023 or later.
 
     Results of another model, pair or question than DIR's own are left out, and named.
 
@@ -39,7 +41,7 @@ def report(
     --------
     `headpatch rank --out demo_output`
 
-    `headpatch sweep --out demo_output/sweep`
+    `headpatch sweep --kinds resample --out demo_output/sweep`
 
     `headpatch report demo_output`
     """

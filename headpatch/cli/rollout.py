@@ -1,44 +1,22 @@
 """`headpatch rollout`."""
 
-import json
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from headpatch.cli.app import app
-from headpatch.cli.options import (
-    Config,
-    Context,
-    Debug,
-    Device,
-    DeviceMap,
-    Dtype,
-    Force,
-    Json,
-    Model,
-    Out,
-    Quantize,
-    Question,
-    RegionName,
-    Seed,
-    With,
-    Without,
-    study_from,
-    whole,
-)
-from headpatch.cli.show import output_folder, print_files, print_json, progress, show
+from headpatch.cli.options import number
+from headpatch.cli.show import print_files, print_json, records, show
 from headpatch.cli.trace import Answer, Tokens, check_forced
+from headpatch.cli.verb import ONE_PAIR, Request, verb
 
 
-@app.command()
+@verb("rollout", ONE_PAIR)
 def rollout(
-    context: Context,
+    request: Request,
     token: Annotated[
         int | None,
-        typer.Option(
-            "--token", parser=whole, help="Which token of the answer, counted from 0.", metavar="N"
-        ),
+        number("--token", "Which token of the answer, counted from 0."),
     ] = None,
     answer: Answer = None,
     forced: Annotated[
@@ -52,12 +30,7 @@ def rollout(
     tokens: Tokens = None,
     draws: Annotated[
         int | None,
-        typer.Option(
-            "--draws",
-            parser=whole,
-            help="Random orders of the patches to compare the maps with.",
-            metavar="N",
-        ),
+        number("--draws", "Random orders of the patches to compare the maps with."),
     ] = None,
     fill: Annotated[
         str | None,
@@ -68,21 +41,6 @@ def rollout(
             metavar="NAME",
         ),
     ] = None,
-    config: Config = None,
-    model: Model = None,
-    with_image: With = None,
-    without_image: Without = None,
-    question: Question = None,
-    region: RegionName = None,
-    out: Out = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    device_map: DeviceMap = None,
-    quantize: Quantize = None,
-    seed: Seed = None,
-    force: Force = None,
-    as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Map where a token of the answer comes from, over both pictures, and check the maps.
 
@@ -109,28 +67,27 @@ def rollout(
 
     Example: `headpatch rollout --token 0 --draws 5 --out rollout_output`
     """
-    check_forced(context)
-    names = ("token", "answer", "forced", "tokens", "draws", "fill")
-    study = study_from(context, {name: f"rollout.{name}" for name in names})
-    folder = output_folder(study)
+    check_forced(answer, forced)
+    folder = request.folder
     from headpatch import results
     from headpatch.analyses.rollout import roll_out
     from headpatch.analyses.session import open_session
     from headpatch.report import draw
     from headpatch.report.rollouts import rollout_summary, rollout_tables
 
-    with progress("Running both pictures", as_json):
-        session = open_session(study)
-    with progress("Replacing patches", as_json) as advance:
+    with request.stage("Running both pictures"):
+        session = open_session(request.study)
+    with request.stage("Replacing patches") as advance:
         found = roll_out(session, advance)
     check = found.check
-    with results.staged(folder) as stage, progress("Drawing", as_json):
+    may = "perturbation.csv", "perturbation.png"
+    with results.staged(folder, may) as stage, request.stage("Drawing"):
         results.write_rollout(stage, session, found)
         draw.draw_rollout(stage)
         written = sorted(file.name for file in stage.iterdir())
-    areas = json.loads(check.areas.to_json(orient="records")) if check is not None else []
+    areas = records(check.areas) if check is not None else []
     summary = rollout_summary(areas, found.unchecked, session.valid)
-    if as_json:
+    if request.as_json:
         print_json(
             session,
             folder,

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from headpatch.study import Study
 
 if TYPE_CHECKING:
+    import pandas
+
     from headpatch.analyses.session import Session
     from headpatch.engine.patching import OnProgress
 
@@ -28,7 +30,7 @@ def output_folder(study: Study) -> Path:
 
 
 @contextmanager
-def progress(what: str, quiet: bool) -> "Iterator[OnProgress | None]":
+def progress(what: str, quiet: bool) -> "Iterator[OnProgress]":
     """Show a bar on a terminal's stderr while something long runs."""
     console = Console(stderr=True)
     columns = (
@@ -44,16 +46,19 @@ def progress(what: str, quiet: bool) -> "Iterator[OnProgress | None]":
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def warn(text: str) -> None:
+    """Say something on stderr that the results do not."""
+    print(f"headpatch: {text}", file=sys.stderr)
+
+
 def say_replaced(folder: Path, verb: str) -> None:
     """Say on stderr, as files are moved to `folder`, that another verb's effects.csv goes."""
     from headpatch.results import effects_by
 
     other = effects_by(folder)
     if other not in (None, verb):
-        print(
-            f"headpatch: {folder / 'effects.csv'} of an earlier {other} is replaced; another --out "
-            "keeps both",
-            file=sys.stderr,
+        warn(
+            f"{folder / 'effects.csv'} of an earlier {other} is replaced; another --out keeps both"
         )
 
 
@@ -75,6 +80,12 @@ def print_json(session: "Session", folder: Path, names: list[str], **more: Any) 
 def print_object(content: dict[str, Any]) -> None:
     """Print one JSON object on one line."""
     print(json.dumps(plain(content), ensure_ascii=False, allow_nan=False))
+
+
+def records(table: "pandas.DataFrame") -> list[dict[str, Any]]:
+    """Return the rows of a table, as a script reads them."""
+    found: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
+    return found
 
 
 def plain(value: Any) -> Any:

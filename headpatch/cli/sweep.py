@@ -8,42 +8,19 @@ import typer
 from rich.console import Console
 
 from headpatch.analyses.listed import Listed
-from headpatch.cli import many
-from headpatch.cli.app import app
+from headpatch.cli import sweep_many
 from headpatch.cli.kept import kept
-from headpatch.cli.options import (
-    Config,
-    Context,
-    Debug,
-    Device,
-    DeviceMap,
-    Directions,
-    Dtype,
-    Force,
-    Json,
-    Kinds,
-    Limit,
-    Model,
-    Out,
-    Pairs,
-    Quantize,
-    Question,
-    RegionName,
-    Seed,
-    With,
-    Without,
-    study_from,
-    whole,
-)
+from headpatch.cli.options import Directions, Kinds, Reference, number
 from headpatch.cli.price import announce
-from headpatch.cli.show import output_folder, print_files, print_json, progress, say_replaced, show
+from headpatch.cli.show import print_files, print_json, say_replaced, show
+from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
 from headpatch.study import Study
 
 
-@app.command()
+@verb("sweep", keys={"positions": None, "resume": None})
 def sweep(
-    context: Context,
+    request: Request,
     kinds: Kinds = None,
     directions: Directions = None,
     tower: Annotated[
@@ -86,37 +63,16 @@ def sweep(
     ] = None,
     top: Annotated[
         int | None,
-        typer.Option(
-            "--top", parser=whole, help="Heads or sets listed for each direction.", metavar="N"
-        ),
+        number("--top", "Heads or sets listed for each direction."),
     ] = None,
-    reference: Annotated[
-        int | None,
-        typer.Option(
-            "--reference",
-            parser=whole,
-            help="Drawn pairs over which kind `mean` averages z; 0: this pair alone. With --pairs, "
-            "used only where questions differ in length and --positions is not answer.",
-            metavar="N",
-        ),
-    ] = None,
+    reference: Reference = None,
     rows: Annotated[
         int | None,
-        typer.Option(
-            "--rows",
-            parser=whole,
-            help="Rows that are run together; found by itself if left out.",
-            metavar="N",
-        ),
+        number("--rows", "Rows that are run together; found by itself if left out."),
     ] = None,
     budget: Annotated[
         int | None,
-        typer.Option(
-            "--budget",
-            parser=whole,
-            help="Memory that these rows may take, in MiB.",
-            metavar="MIB",
-        ),
+        number("--budget", "Memory that these rows may take, in MiB.", "MIB"),
     ] = None,
     resume: Annotated[
         bool | None,
@@ -126,23 +82,6 @@ def sweep(
             "it.",
         ),
     ] = None,
-    config: Config = None,
-    model: Model = None,
-    with_image: With = None,
-    without_image: Without = None,
-    question: Question = None,
-    region: RegionName = None,
-    pairs: Pairs = None,
-    limit: Limit = None,
-    out: Out = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    device_map: DeviceMap = None,
-    quantize: Quantize = None,
-    seed: Seed = None,
-    force: Force = None,
-    as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     r"""Change every head, one after the other, and map what each does to the answer.
 
@@ -164,9 +103,10 @@ def sweep(
     effects.csv, approx.pt (the estimate for every head and position) and approx.png; the
     estimates are printed with their agreement with the exact effects, since they can be far off.
 
-    With `--pairs`: every head on every pair of a dataset that passes the gate (both answers
-    right). Kind `mean` is then the mean over the dataset. Writes also effects_mean.csv and
-    mean_effects.png (means with bootstrap intervals over pairs) and gate.csv.
+    With `--pairs`: every head of either tower, and every layer, on every pair of a dataset that
+    passes the gate (both answers right). Kind `mean` is then the mean over the dataset. Writes
+    also effects_mean.csv and mean_effects.png (means with intervals over pairs) and gate.csv.
+    `--approx` shows how estimates agree pair by pair, and in their means over pairs.
 
     Ctrl-C keeps the finished rows in the output folder; the same command with `--resume` goes on.
 
@@ -176,33 +116,36 @@ def sweep(
 
     `printf '21.14+23.9\n21.16+25.8\n' > sets.txt`
 
-    `headpatch sweep --sets sets.txt --out sets_output`
+    `headpatch sweep --sets sets.txt --kinds resample --out sets_output`
 
     `headpatch sweep --tower vision --kinds resample --positions patches --layers`
 
     `headpatch sweep --kinds resample --approx`
 
-    `headpatch sweep --pairs pairs --limit 5` (after `headpatch pairs --n 20`)
+    `headpatch sweep --kinds resample --pairs pairs --limit 5` (after `headpatch pairs --n 20`)
     """
-    study = _study(context)
-    options, folder = study.sweep, output_folder(study)
+    scope = {"lm": "sweep.positions", "vision": "vision.positions"}
+    request = request.override({scope[request.study.sweep.tower]: positions})
+    study, folder = request.study, request.folder
+    options = study.sweep
     listed = Listed.read(Path(options.sets)) if options.sets is not None else None
     _refuse(study)
     if study.pairs.manifest is not None:
-        many.sweep(study, folder, listed, resume, as_json)
+        sweep_many.sweep(request, folder, listed, resume)
         return
     from headpatch import results
     from headpatch.analyses import sweep as analysis
     from headpatch.analyses.reference import mean_z
     from headpatch.analyses.session import open_session
+    from headpatch.analyses.sweep_plan import opening
     from headpatch.journal import Journal, key
     from headpatch.report import draw
     from headpatch.report import sweep_tables as tables
+    from headpatch.report.agreement_tables import agreement
 
-    with progress("Running both pictures", as_json):
-        lm_positions = options.positions if options.tower == "lm" else None
-        session = open_session(study, positions=lm_positions)
-        session = analysis.with_tower(session, options.tower)
+    with request.stage("Running both pictures"):
+        positions, vision = opening(study)
+        session = open_session(study, positions=positions, vision=vision)
     grid = session.vlm.stack(options.tower).grid
     chosen = listed.within(grid) if listed is not None else None
     job = analysis.plan(session, chosen, options.tower)
@@ -212,12 +155,12 @@ def sweep(
     announce(session, job, listed, len(finished))
     means = None
     if "mean" in options.kinds:
-        with progress("Averaging reference pairs", as_json) as advance:
+        with request.stage("Averaging reference pairs") as advance:
             means = mean_z(session, advance, options.reference, (job.tower,))
     with (
         kept(journal, "rows", journal.path),
         journal.writing(session.pair.name) as add,
-        progress("Changing heads", as_json) as advance,
+        request.stage("Changing heads") as advance,
     ):
         swept = analysis.run(session, job, means, advance, add, finished)
         with results.staged(folder, ("approx.pt", "approx.png")) as stage:
@@ -230,7 +173,7 @@ def sweep(
     journal.remove()
     best, layered = swept.top(options.top), swept.top(options.top, layers=True)
     agreed = {way: one.figures() for way, one in swept.agreed.items()}
-    if as_json:
+    if request.as_json:
         more: dict[str, Any] = {"top_layers": layered} if job.layers else {}
         if swept.unread is not None:
             more["unread"] = asdict(swept.unread)
@@ -259,28 +202,10 @@ def sweep(
     if swept.correlations:
         show(console, tables.correlations(swept.correlations, grid.layers * grid.heads))
     if job.approx:
-        show(console, tables.agreement(agreed, not job.every, study.pairs.level))
+        show(console, agreement(agreed, not job.every, study.pairs.level))
     if swept.unread is not None:
         show(console, tables.unread(**asdict(swept.unread)))
     print_files(console, session, folder, names)
-
-
-def _study(context: Context) -> Study:
-    """Read the flags; what ``--positions`` speaks of hangs on the tower."""
-    own = {
-        "tower": "sweep.tower",
-        "sets": "sweep.sets",
-        "layers": "sweep.layers",
-        "approx": "sweep.approx",
-        "top": "sweep.top",
-        "reference": "sweep.reference",
-        "rows": "sweep.rows",
-        "budget": "sweep.budget",
-    }
-    listed = {"kinds": "sweep.kinds", "directions": "sweep.directions"}
-    positions = {"lm": "sweep.positions", "vision": "vision.positions"}
-    tower = study_from(context, own, **listed).sweep.tower
-    return study_from(context, {**own, "positions": positions[tower]}, **listed)
 
 
 def _refuse(study: Study) -> None:
@@ -293,11 +218,3 @@ def _refuse(study: Study) -> None:
             "one of them",
             "Gradients through quantised weights are not checked.",
         )
-    asked = {
-        "--tower vision": options.tower == "vision",
-        "--layers": options.layers,
-        "--approx": options.approx,
-    }
-    for flag, given in asked.items():
-        if given and study.pairs.manifest is not None:
-            raise InputError(f"--pairs, {flag}", "both of them", "one of them")

@@ -1,35 +1,25 @@
 """`headpatch trace`."""
 
-import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from headpatch.cli.app import app
-from headpatch.cli.options import (
-    Config,
-    Context,
-    Debug,
-    Device,
-    DeviceMap,
-    Directions,
-    Dtype,
-    Force,
-    Json,
-    Model,
-    Out,
-    Quantize,
-    Question,
-    RegionName,
-    Seed,
-    With,
-    Without,
-    study_from,
-    whole,
-)
-from headpatch.cli.show import output_folder, print_files, print_json, progress, show
+from headpatch.cli import many
+from headpatch.cli.kept import kept
+from headpatch.cli.options import Directions, Kinds, number
+from headpatch.cli.show import print_files, print_json, show, warn
+from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
+from headpatch.pairs.manifest import Entry
+
+if TYPE_CHECKING:
+    from headpatch.analyses.finished import Finished
+
+_TOKENS = ".trace-tokens"
+_ONE = ("trace.csv",)  # what a run of one pair alone writes
+_MANY = ("trace_mean.csv", "trace_tokens.csv")  # what a run over a dataset alone writes
 
 Answer = Annotated[
     str | None,
@@ -41,19 +31,19 @@ Answer = Annotated[
 ]
 Tokens = Annotated[
     int | None,
-    typer.Option("--tokens", parser=whole, help="At most so many tokens of it.", metavar="N"),
+    number("--tokens", "At most so many tokens of it."),
 ]
 
 
-def check_forced(context: Context) -> None:
+def check_forced(answer: str | None, forced: str | None) -> None:
     """Refuse an answer that is given twice."""
-    if context.params["answer"] is not None and context.params["forced"] is not None:
+    if answer is not None and forced is not None:
         raise InputError("--answer, --forced", "both of them", "one of them")
 
 
-@app.command()
+@verb("trace", keys={"resume": None})
 def trace(
-    context: Context,
+    request: Request,
     answer: Answer = None,
     forced: Annotated[
         str | None,
@@ -64,41 +54,32 @@ def trace(
         ),
     ] = None,
     tokens: Tokens = None,
-    kinds: Annotated[
-        str | None,
-        typer.Option(
-            "--kinds", help="What z becomes, comma-separated: resample, zero.", metavar="KINDS"
-        ),
-    ] = None,
+    kinds: Kinds = None,
     directions: Directions = None,
     top: Annotated[
         int | None,
-        typer.Option("--top", parser=whole, help="Heads listed for each token.", metavar="N"),
+        number("--top", "Heads listed for each token."),
     ] = None,
     noise: Annotated[
         int | None,
-        typer.Option(
-            "--noise",
-            parser=whole,
-            help="Heads a token that are patched with their own z, for the noise floor.",
-            metavar="N",
+        number("--noise", "Heads a token that are patched with their own z, for the noise floor."),
+    ] = None,
+    reference: Annotated[
+        int | None,
+        number(
+            "--reference",
+            "Drawn pairs over which kind `mean` averages z, made to say the same words; 0: "
+            "this pair alone. Not used with --pairs: `mean` is then the mean over the dataset.",
         ),
     ] = None,
-    config: Config = None,
-    model: Model = None,
-    with_image: With = None,
-    without_image: Without = None,
-    question: Question = None,
-    region: RegionName = None,
-    out: Out = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    device_map: DeviceMap = None,
-    quantize: Quantize = None,
-    seed: Seed = None,
-    force: Force = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on from the tokens that an interrupted trace has left in the output folder, "
+            "or discard them.",
+        ),
+    ] = None,
 ) -> None:
     """Trace an answer token by token: which heads look at the region, which move the token.
 
@@ -114,44 +95,74 @@ def trace(
     A head acts here through one position. What it has written into the earlier tokens of the
     answer or the question is left as it was.
 
+    Kind `mean` puts the mean of z there: over drawn pairs asked the same question and made to say
+    the same words up to the token, so that the picture is averaged away and the words stay.
+
     Prints each token with its first heads by attention and by effect. Writes trace.csv (a row for
     every token, kind, direction and head; beside each effect the mean and deviation of the other
     heads of its layer), trace.pt (the same as tensors, tokens x layers x heads), trace.png and
     run.yaml.
 
+    With `--pairs`: every pair of a dataset that passes the gate (both answers right), each saying
+    its own answer; means with bootstrap intervals over pairs. Tokens of different answers are
+    averaged where they stand in the same slot: the answers are laid side by side as sequences of
+    tokens, and in a stretch where they differ (a shape, a place) the first token stands for the
+    first. A contrast is averaged over those pairs that have a rival; a slot that one pair alone
+    has gets no interval. Kind `mean` is the mean over the dataset's pairs at the slot, each asked
+    its own question and having said its own words. Writes trace_mean.csv (a row for every slot,
+    kind, direction and head), trace_tokens.csv (every pair's tokens: what was averaged), gate.csv,
+    trace.pt (with each pair's effects), trace.png and run.yaml.
+
+    Ctrl-C keeps finished tokens; the same command with `--resume` goes on and gives the same
+    result.
+
     Examples
     --------
-    `headpatch trace --tokens 6 --out trace_output`
+    `headpatch trace --tokens 3 --out trace_output`
 
     `headpatch trace --answer "Yes, there is a triangle" --directions denoising`
+
+    `headpatch trace --pairs pairs --limit 3 --tokens 3` (after `headpatch pairs --n 20`)
     """
-    check_forced(context)
-    own = {name: f"trace.{name}" for name in ("answer", "forced", "tokens", "top", "noise")}
-    study = study_from(context, own, kinds="trace.kinds", directions="trace.directions")
-    folder = output_folder(study)
+    check_forced(answer, forced)
+    study, folder = request.study, request.folder
+    entries = None if study.pairs.manifest is None else many.dataset(study)
+    from headpatch.analyses.finished import Finished
+
+    finished = Finished(folder / _TOKENS)
+    finished.open(resume, "trace", "tokens")
+    if finished.count:
+        warn(f"{finished.count:,} finished tokens were found; going on")
+    with kept(finished, "tokens", finished.folder):
+        if entries is None:
+            _one(request, folder, finished)
+        else:
+            _many(request, folder, entries, finished)
+
+
+def _one(request: Request, folder: Path, finished: "Finished") -> None:
     from headpatch import results
     from headpatch.analyses import trace as analysis
     from headpatch.analyses.session import open_session
     from headpatch.report import draw
-    from headpatch.report.traces import trace_summary, trace_tables
+    from headpatch.report.trace_tables import trace_summary, trace_tables
 
-    with progress("Running both pictures", as_json):
-        session = open_session(study, positions="answer")
+    with request.stage("Running both pictures"):
+        session = open_session(request.study, positions="answer")
     if not session.widens:
-        print(
-            f"headpatch: the widening pass is not exact for {session.vlm.name}: every head gets a "
-            "forward pass of its own at every token",
-            file=sys.stderr,
+        warn(
+            f"the widening pass is not exact for {session.vlm.name}: every head gets a "
+            "forward pass of its own at every token"
         )
-    with progress("Changing heads, token by token", as_json) as advance:
-        traced = analysis.trace(session, advance)
-    with results.staged(folder) as stage, progress("Writing and drawing", as_json):
+    traced = analysis.trace(session, request.stage, finished)
+    with results.staged(folder, _MANY) as stage, request.stage("Writing and drawing"):
         results.write_trace(stage, session, traced)
         draw.draw_trace(stage)
         names = sorted(file.name for file in stage.iterdir())
+    finished.remove()
     summaries = traced.summaries()
     summary = trace_summary(summaries, session.valid)
-    if as_json:
+    if request.as_json:
         print_json(
             session,
             folder,
@@ -165,3 +176,30 @@ def trace(
     console = Console()
     show(console, trace_tables(summaries), summary)
     print_files(console, session, folder, names)
+
+
+def _many(request: Request, folder: Path, entries: tuple[Entry, ...], finished: "Finished") -> None:
+    from headpatch import results
+    from headpatch.analyses import trace_many as analysis
+    from headpatch.report import draw
+    from headpatch.report.trace_tables import trace_summary, trace_tables
+
+    study = request.study
+    vlm, survey = many.surveyed(request, entries, "answer")
+    traced = analysis.run(study, vlm, survey, finished, request.stage)
+    with results.staged(folder, _ONE) as stage, request.stage("Writing and drawing"):
+        tables = {"trace_mean.csv": traced.table(), "trace_tokens.csv": traced.said()}
+        results.write_pairs(stage, study, vlm, survey, tables, traced.noise_floor)
+        results.write_tensors(stage / "trace.pt", traced.saved())
+        draw.draw_trace(stage)
+        names = sorted(file.name for file in stage.iterdir())
+    finished.remove()
+    summaries = traced.summaries()
+    summary = trace_summary(summaries, survey.valid, len(survey.entries))
+    if request.as_json:
+        found = {"noise_floor": traced.noise_floor, "tokens": summaries, "summary": summary}
+        many.print_pairs(vlm, survey, folder, names, level=study.pairs.level, **found)
+        return
+    console = Console()
+    show(console, trace_tables(summaries, study.pairs.level), summary)
+    many.finish(console, study, survey, folder, names)

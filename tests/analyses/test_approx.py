@@ -11,7 +11,7 @@ from headpatch.engine import attribution
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome
-from headpatch.engine.vision import vision_positions
+from headpatch.engine.tower import vision_positions
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
 from headpatch.measures.agreement import agreement
@@ -96,7 +96,8 @@ def test_the_agreement_is_that_of_the_heads_that_reach_the_answer(
         agreed = one.agreed[f"{kind}_{direction}"]
         approx, exact = rows["approx"].to_numpy(), rows["effect"].to_numpy()
         assert agreed.measured == agreement(approx, exact, TOP)
-        assert -1 <= agreed.low <= agreed.measured.pearson <= agreed.high <= 1
+        low, high = agreed.interval
+        assert -1 <= low <= agreed.measured.pearson <= high <= 1
         figures = agreed.figures()
         assert figures["heads"] == len(rows)
         assert figures["top_recall_chance"] == min(TOP, len(rows)) / len(rows)

@@ -10,9 +10,10 @@ import torch
 
 from headpatch.analyses import dataset
 from headpatch.analyses.dataset import Gated, sessions
+from headpatch.analyses.dataset_mean import MeanZ
 from headpatch.analyses.rank import rank
 from headpatch.analyses.session import Session, open_session
-from headpatch.analyses.survey import MeanZ, Survey, survey
+from headpatch.analyses.survey import Survey, survey
 from headpatch.engine.forward import Keep, forward
 from headpatch.errors import InputError
 from headpatch.models.prompt import encode

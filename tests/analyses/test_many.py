@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headpatch.analyses import many
+from headpatch.analyses import ablate_many, rank_many, sweep_many
 from headpatch.analyses.ablate import ablate
 from headpatch.analyses.dataset import study_of
+from headpatch.analyses.gathered import intervals
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import open_session
 from headpatch.analyses.survey import Survey, survey
@@ -60,7 +61,7 @@ def by_pair(found: Survey, column: str, heads: list[Head]) -> np.ndarray:
 
 def test_a_ranking_has_means_and_intervals_of_the_pairs() -> None:
     found = noisy()
-    table = pd.DataFrame(many.rank(NOISY, found))
+    table = pd.DataFrame(rank_many.rank(NOISY, found))
     heads = found.masses["diff"][0].size
     assert list(table["rank"]) == list(range(1, heads + 1))
     assert table["diff"].is_monotonic_decreasing
@@ -82,7 +83,7 @@ def test_a_ranking_has_means_and_intervals_of_the_pairs() -> None:
 def test_ablation_means_are_those_of_each_pair_by_itself() -> None:
     found, heads = noisy(), [Head(0, 1), Head(2, 3)]
     seen = []
-    done = many.ablate(NOISY, tiny_vlm(), found, heads, lambda *one: seen.append(one))
+    done = ablate_many.ablate(NOISY, tiny_vlm(), found, heads, lambda *one: seen.append(one))
     for column in ("effect", "normalized", "control_mean"):
         slow = by_pair(found, column, heads)
         np.testing.assert_allclose(done.means[column], slow.mean(0), atol=ROUNDING)
@@ -99,11 +100,11 @@ def test_ablation_means_are_those_of_each_pair_by_itself() -> None:
 def test_a_sweep_has_the_ablations_numbers_for_every_head() -> None:
     found = noisy()
     planned, swept = [], []
-    done = many.sweep(
+    done = sweep_many.sweep(
         NOISY, tiny_vlm(), found, None, None, lambda *one: planned.append(one), swept.append
     )
     heads = [Head(0, 1), Head(2, 3)]
-    slow = many.ablate(NOISY, tiny_vlm(), found, heads).means
+    slow = ablate_many.ablate(NOISY, tiny_vlm(), found, heads).means
     single = slow[slow["role"] == "head"].set_index(["heads", "kind", "direction"])
     mine = done.means.set_index(["heads", "kind", "direction"]).loc[single.index]
     for column in ("effect", "normalized"):
@@ -143,10 +144,10 @@ def test_finished_pairs_are_taken_as_they_are() -> None:
 
     found, kept = noisy(), Kept()
     sets = [HeadSet.parse("0.1+1.2"), HeadSet.parse("2.0")]
-    once = many.sweep(NOISY, tiny_vlm(), found, sets, keeper=kept)
+    once = sweep_many.sweep(NOISY, tiny_vlm(), found, sets, keeper=kept)
     rows, kept.added = kept.added, 0
     del kept.rows[found.entries[-1].name]
-    again = many.sweep(NOISY, tiny_vlm(), found, sets, keeper=kept)
+    again = sweep_many.sweep(NOISY, tiny_vlm(), found, sets, keeper=kept)
     pd.testing.assert_frame_equal(once.means, again.means)
     assert kept.added == rows / 3
     assert once.means["attention_rank"].tolist()[0] is None
@@ -156,7 +157,7 @@ def test_finished_pairs_are_taken_as_they_are() -> None:
 
 def test_prompts_of_unequal_length_run_too() -> None:
     found = noisy((*QUESTIONS[:1], *LONGER))
-    done = many.ablate(NOISY, tiny_vlm(), found, [Head(1, 1)])
+    done = ablate_many.ablate(NOISY, tiny_vlm(), found, [Head(1, 1)])
     assert np.isfinite(done.means["normalized"]).all()
 
 
@@ -167,7 +168,7 @@ def test_where_there_is_no_mean_over_the_dataset_each_pair_has_its_own() -> None
     entries = noisy((*QUESTIONS[:1], *LONGER)).entries
     found = survey(study, tiny_vlm(), entries, "question")
     assert found.reference is None
-    done = many.ablate(study, tiny_vlm(), found, [Head(1, 1)])
+    done = ablate_many.ablate(study, tiny_vlm(), found, [Head(1, 1)])
     slow = []
     for entry in entries:
         session = open_session(study_of(study, entry), tiny_vlm(), "question")
@@ -177,7 +178,7 @@ def test_where_there_is_no_mean_over_the_dataset_each_pair_has_its_own() -> None
 
 def test_a_pair_without_a_difference_in_ld_leaves_the_normalized_mean() -> None:
     values = np.array([[1.0, np.nan, 0.2], [np.nan, np.nan, np.nan], [3.0, np.nan, 0.4]])
-    mean, low, high = many._intervals(NOISY, values)
+    mean, low, high = intervals(NOISY, values)
     assert mean[0] == 2
     assert mean[2] == pytest.approx(0.3)
     assert np.isnan([mean[1], low[1], high[1]]).all()
@@ -189,7 +190,7 @@ def test_planted_heads_come_out_as_planted(tmp_path: Path) -> None:
     vlm, study = planted().vlm, Study.make(None, {"sweep.kinds": ("resample",)})
     entries = Manifest.read(planted_pairs(tmp_path, swapped=[1])).entries
     found = survey(study, vlm, entries, "answer")
-    maps = many.sweep(study, vlm, found).saved
+    maps = sweep_many.sweep(study, vlm, found).saved
     for one in HEADS.values():
         if one.scope == "answer":
             at = one.head.layer, one.head.head

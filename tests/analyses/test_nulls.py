@@ -9,7 +9,7 @@ import pytest
 from headpatch.analyses.judged_pair import JudgedPair, Other
 from headpatch.analyses.nulls import Null, failed, judge_nulls, table
 from headpatch.heads import Head
-from headpatch.measures.verdicts import Rule
+from headpatch.measures.rule import Rule
 
 RULE = Rule(delta=0.02, level=0.95, resamples=300, seed=0)
 PAIRS, SHAPE = 12, (2, 4)

@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from headpatch.analyses.perturbation import RANDOM, REGION
 from headpatch.analyses.rollout import Rolled, roll_out
 from headpatch.analyses.session import Session, open_session
 from headpatch.errors import InputError
+from headpatch.measures.perturbed import RANDOM, REGION
 from headpatch.measures.rankings import area_under, descending
 from headpatch.models.vlm import VLM
 from tests.families import builders

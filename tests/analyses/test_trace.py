@@ -13,6 +13,7 @@ from headpatch.analyses import forced
 from headpatch.analyses.answer_token import MEASURES
 from headpatch.analyses.rank import MASSES, masses
 from headpatch.analyses.session import Session, open_session
+from headpatch.analyses.stages import reporting
 from headpatch.analyses.sweep import sweep
 from headpatch.analyses.trace import Traced, trace
 from headpatch.errors import InputError, RunError
@@ -162,7 +163,7 @@ def test_both_answers_one_after_the_other() -> None:
 def test_the_noise_floor_is_rounding_and_progress_counts_rows() -> None:
     session = opened(tiny_vlm(), answer="Yes there is", noise=3)
     calls: list[tuple[int, int]] = []
-    traced = trace(session, lambda *call: calls.append(call))
+    traced = trace(session, reporting(lambda *call: calls.append(call)))
     assert traced.noise_floor < 2e-5
     assert calls[-1][0] == calls[-1][1] == len(traced.tokens) * (2 * 12 + 2 * 3)
 

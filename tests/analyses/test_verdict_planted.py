@@ -18,7 +18,15 @@ from headpatch.measures.verdicts import CAUSAL
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.region import Region
 from headpatch.study import Study
-from tests.planted import HEADS, SILENT, planted, planted_dataset
+from tests.planted import (
+    GAP_WITH_TRIO,
+    HEADS,
+    SILENT,
+    SILENT_BESIDE_TRIO,
+    TRIO,
+    planted,
+    planted_dataset,
+)
 
 CLASSES = {
     "looker": "necessary+sufficient",
@@ -55,9 +63,9 @@ def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @lru_cache
-def judged(seed: int, **options: object) -> Judgement:
+def judged(seed: int, trio: bool = False, **options: object) -> Judgement:
     study = Study.make(None, {**QUICK, **options})
-    made = planted(NOISE, seed)
+    made = planted(NOISE, seed, trio)
     with TemporaryDirectory() as place:
         folder = Path(place)
         entries = Manifest.read(planted_dataset(folder / "pairs", PAIRS)).entries
@@ -69,12 +77,15 @@ def row_of(found: Judgement, head: Head) -> pd.Series:
     return found.verdicts.heads.iloc[head.layer * 4 + head.head]
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_every_planted_head_gets_its_class_and_no_other_is_causal(seed: int) -> None:
-    found = judged(seed)
+@pytest.mark.parametrize(
+    ("seed", "trio"), [*((seed, True) for seed in range(10)), (0, False), (1, False)]
+)
+def test_every_planted_head_gets_its_class_and_no_other_is_causal(seed: int, trio: bool) -> None:
+    """With the trio the model has every head of the one without."""
+    found = judged(seed, trio)
     named = {name: row_of(found, planted.head)["verdict"] for name, planted in HEADS.items()}
     assert named == CLASSES
-    for head in SILENT:
+    for head in SILENT_BESIDE_TRIO if trio else SILENT:
         assert row_of(found, head)["verdict"] not in CAUSAL
     assert not (found.verdicts.heads["verdict"] == "undecided").any()
 
@@ -102,6 +113,32 @@ def test_redundant_heads_name_each_other_and_the_columns_show_that_each_suffices
     assert pair["heads"] == "0.3+1.0"
     assert pair["joint"] == pytest.approx(4 / 8, abs=2e-3)
     assert pair["excess"] == pytest.approx(4 / 8, abs=2e-3)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_three_that_stand_in_for_one_another_are_found_beside_the_two(seed: int) -> None:
+    """No two of the three are missed, and no other head is called redundant."""
+    found = judged(seed, True)
+    heads = found.verdicts.heads
+    partners = {str(head): row_of(found, head)["partners"] for head in TRIO}
+    assert partners == {"2.3": "3.0+3.1", "3.0": "2.3+3.1", "3.1": "2.3+3.0"}
+    assert list(heads.loc[heads["verdict"] == "redundant", "partners"]) == [
+        "1.0", "0.3", *partners.values()
+    ]  # fmt: skip
+    sets = found.verdicts.sets.set_index("heads")
+    assert set(sets.index[sets["redundant"]]) == {"0.3+1.0", "2.3+3.0+3.1"}
+    three = sets.loc["2.3+3.0+3.1"]
+    assert three["joint"] == pytest.approx(4 / GAP_WITH_TRIO, abs=2e-3)
+    assert three["excess"] == pytest.approx(4 / GAP_WITH_TRIO, abs=2e-3)
+    assert sets.loc["0.3+1.0", "joint"] == pytest.approx(4 / GAP_WITH_TRIO, abs=2e-3)
+
+
+def test_two_by_two_three_heads_that_stand_in_for_one_another_are_not_found() -> None:
+    """Why it goes from many to few: no pair of the three does anything."""
+    found = judged(0, trio=True, **{"verdict.groups": 0, "verdict.search": 0})
+    for head in TRIO:
+        assert abs(row_of(found, head)["necessity"]) < 1e-3
+        assert row_of(found, head)["verdict"] == "sufficient"
 
 
 def test_the_headline_by_hand() -> None:
@@ -168,7 +205,8 @@ def test_finished_pairs_are_not_run_again_and_give_the_same_verdict(
     made = planted(NOISE, 0)
     entries = Manifest.read(planted_dataset(tmp_path / "pairs", PAIRS)).entries
     seen = survey(study, made.vlm, entries, "answer")
-    whole = run(study, made.vlm, seen, Finished(tmp_path / "whole"))
+    uninterrupted = Finished(tmp_path / "whole")
+    whole = run(study, made.vlm, seen, uninterrupted)
     finished = Finished(tmp_path / "parts")
     save = finished.save
 
@@ -192,7 +230,7 @@ def test_finished_pairs_are_not_run_again_and_give_the_same_verdict(
         lambda name, content: (saved.append(name), Finished.save(later, name, content)),
     )
     again = run(study, made.vlm, seen, later)
-    assert len(saved) == 5
+    assert len(saved) == uninterrupted.count - 7
     pd.testing.assert_frame_equal(whole.verdicts.heads, again.verdicts.heads, check_exact=True)
     pd.testing.assert_frame_equal(whole.faithfulness, again.faithfulness, check_exact=True)
     monkeypatch.undo()
@@ -200,7 +238,7 @@ def test_finished_pairs_are_not_run_again_and_give_the_same_verdict(
     other = Study.make(None, {**QUICK, "seed": 1})  # nothing that is kept is used
     count = later.count
     run(other, made.vlm, seen, later)
-    assert later.count == count + PAIRS
+    assert later.count >= count + PAIRS
 
 
 def entries(count: int, regions: int = 4) -> list[Entry]:

@@ -1,0 +1,133 @@
+"""A verdict as the command line runs it: its pairs, the run itself, and its files."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from headpatch.cli import many
+from headpatch.cli.kept import kept
+from headpatch.cli.show import warn
+from headpatch.cli.verb import Request
+from headpatch.errors import InputError
+from headpatch.pairs.manifest import Entry
+
+if TYPE_CHECKING:
+    import pandas
+
+    from headpatch.analyses.survey import Survey
+    from headpatch.analyses.verdict import Judgement
+    from headpatch.models.vlm import VLM
+
+_FINISHED = ".verdict-pairs"
+
+
+@dataclass(frozen=True, eq=False)
+class Ran:
+    """A verdict that was run and written.
+
+    Attributes
+    ----------
+    nulls
+        The columns of ``nulls.csv``.
+    failed
+        Nulls that failed.
+    names
+        Files that were written.
+    """
+
+    vlm: "VLM"
+    survey: "Survey"
+    found: "Judgement"
+    nulls: "pandas.DataFrame"
+    failed: list[str]
+    names: list[str]
+
+
+def check_source(request: Request, n: int | None) -> None:
+    """Refuse pairs that are to be drawn and to be read.
+
+    Raises
+    ------
+    InputError
+        If so.
+    """
+    if n is not None and request.study.pairs.manifest is not None:
+        raise InputError(
+            "--n, --pairs", "both of them", "one of them", "--limit takes fewer of a dataset."
+        )
+
+
+@contextmanager
+def pairs_of(request: Request) -> Iterator[tuple[Entry, ...]]:
+    """Give the dataset's pairs, or draw them into a folder that lasts as long as the block."""
+    from headpatch.analyses.halves import need_pairs
+
+    study = request.study
+    if study.pairs.manifest is not None:
+        entries = many.dataset(study)
+        need_pairs(study, len(entries), "--pairs")
+        yield entries
+        return
+    need_pairs(study, study.draw.n, "--n")
+    from headpatch.api.drawing import draw_for_once
+
+    with TemporaryDirectory(prefix="headpatch-pairs-") as place:
+        with request.stage("Drawing pairs") as advance:
+            drawn = draw_for_once(study, Path(place), advance)
+        yield drawn.entries
+
+
+def judge(
+    request: Request,
+    folder: Path,
+    entries: tuple[Entry, ...],
+    resume: bool | None,
+    vlm: "VLM | None" = None,
+) -> Ran:
+    """Run a verdict, and write its files.
+
+    Parameters
+    ----------
+    resume
+        Whether to go on from pairs that an interrupted verdict has left in the folder; None
+        refuses to decide.
+    vlm
+        None loads the study's.
+    """
+    from headpatch import results
+    from headpatch.analyses import verdict as analysis
+    from headpatch.analyses.finished import Finished
+    from headpatch.analyses.halves import need_pairs
+    from headpatch.analyses.nulls import failed, table
+    from headpatch.report import draw
+
+    study, finished = request.study, Finished(folder / _FINISHED)
+    finished.open(resume, "verdict", "parts")
+    before = finished.count
+    vlm, survey = many.surveyed(request, entries, study.verdict.positions, vlm, hold=True)
+    need_pairs(study, len(survey.entries), "--pairs")
+    if before:
+        warn(f"{before:,} finished parts were found; going on")
+    with kept(finished, "parts", finished.folder), request.stage("Changing heads") as advance:
+        found = analysis.run(study, vlm, survey, finished, advance)
+    nulls = table(found.nulls)
+    written = {
+        "verdicts.csv": found.verdicts.heads,
+        "partners.csv": found.verdicts.sets,
+        "nulls.csv": nulls,
+        "faithfulness.csv": found.faithfulness,
+    }
+    if found.vision is not None:
+        written["vision.csv"] = found.vision
+    wrong = failed(found.nulls)
+    stale = ("vision.csv", "claims.csv", "followed.csv")  # said of an earlier verdict
+    with results.staged(folder, stale) as stage, request.stage("Drawing"):
+        results.write_pairs(stage, study, vlm, survey, written, found.noise_floor)
+        results.write_tensors(stage / "verdict.pt", found.saved)
+        draw.draw_verdict(stage, study.verdict.delta, study.pairs.level, wrong, **survey.words)
+        names = sorted(file.name for file in stage.iterdir())
+    finished.remove()
+    return Ran(vlm, survey, found, nulls, wrong, names)

@@ -1,0 +1,116 @@
+"""`headpatch sweep --pairs`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from headpatch.analyses.listed import Listed
+from headpatch.cli import many
+from headpatch.cli.kept import kept
+from headpatch.cli.price import announce
+from headpatch.cli.show import say_replaced, show
+from headpatch.cli.verb import Request
+
+if TYPE_CHECKING:
+    from headpatch.analyses.session import Session
+    from headpatch.analyses.sweep import Plan, Sweep
+    from headpatch.analyses.sweep_many import Sweeps
+    from headpatch.study import Study
+
+
+def sweep(request: Request, folder: Path, listed: Listed | None, resume: bool | None) -> None:
+    """Change every head, or every set of a list, on every pair of the dataset."""
+    study = request.study
+    entries = many.dataset(study)
+    from headpatch import results
+    from headpatch.analyses import sweep_many as analysis
+    from headpatch.analyses.sweep_plan import opening, refuse
+    from headpatch.journal import Journal, key_of_pairs
+    from headpatch.report import draw
+
+    vlm = many.loaded(request)
+    refuse(study, vlm)
+    sets = None if listed is None else listed.within(vlm.stack(study.sweep.tower).grid)
+    journal = Journal(folder, key_of_pairs(study, vlm, entries, sets))
+    journal.open(resume)
+    finished = journal.count
+    positions, vision = opening(study)
+    vlm, survey = many.surveyed(request, entries, positions, vlm, vision, hold=True)
+
+    def say(session: "Session", job: "Plan") -> None:
+        if session.pair.name == survey.entries[0].name:
+            announce(session, job, listed, finished, len(survey.entries))
+
+    with (
+        kept(journal, "rows", journal.path),
+        results.staged(folder, ("approx.pt", "approx.png")) as stage,
+    ):
+
+        def write(found: "Sweep") -> None:
+            path = stage / "effects.csv"
+            results.write_columns(path, results.sweep_columns(found), more=path.exists())
+
+        with request.stage("Changing heads") as advance:
+            found = analysis.sweep(study, vlm, survey, sets, advance, say, write, journal)
+        with request.stage("Drawing"):
+            tables = {"effects_mean.csv": found.means}
+            results.write_pairs(stage, study, vlm, survey, tables, found.noise_floor)
+            results.write_tensors(stage / "sweep.pt", found.saved)
+            draw.draw_sweep(stage)
+            draw.draw_mean_effects(stage, "mean_effects.png", study.pairs.level, **survey.words)
+            if found.approx is not None:
+                results.write_tensors(stage / "approx.pt", found.approx)
+                draw.draw_approx(stage)
+        names = sorted(file.name for file in stage.iterdir())
+        say_replaced(folder, "sweep")
+    journal.remove()
+    agreed = {way: one.figures() for way, one in found.agreed.items()}
+    if request.as_json:
+        many.print_pairs(vlm, survey, folder, names, **_for_a_script(study, found, agreed))
+        return
+    console = Console()
+    _show(console, study, found, agreed)
+    many.finish(console, study, survey, folder, names)
+
+
+def _for_a_script(
+    study: "Study", found: "Sweeps", agreed: Mapping[str, Mapping[str, float | int]]
+) -> dict[str, Any]:
+    """Return what `--json` prints beside the gate."""
+    top = study.sweep.top
+    more: dict[str, Any] = {}
+    if found.plan.layers:
+        more["top_layers"] = found.top(top, layers=True)
+    if found.unread is not None:
+        more["unread"] = asdict(found.unread)
+    if found.plan.approx:
+        more["approx"] = agreed
+    return {
+        "tower": found.plan.tower,
+        "positions": found.saved["positions"],
+        "noise_floor": found.noise_floor,
+        "top": found.top(top),
+        **more,
+    }
+
+
+def _show(
+    console: Console,
+    study: "Study",
+    found: "Sweeps",
+    agreed: Mapping[str, Mapping[str, float | int]],
+) -> None:
+    """Print the tables."""
+    from headpatch.report import dataset_tables, sweep_tables
+    from headpatch.report.agreement_tables import agreement
+
+    top, level, floor = study.sweep.top, study.pairs.level, found.noise_floor
+    heads, layers = found.top(top), found.top(top, layers=True)
+    show(console, dataset_tables.top_effects(heads, level, floor, layers))
+    if found.plan.approx:
+        show(console, agreement(agreed, not found.plan.every, level))
+    if found.unread is not None:
+        show(console, sweep_tables.unread(**asdict(found.unread)))
