@@ -13,8 +13,9 @@ from jaxtyping import Float
 
 from headpatch.analyses.judged_pair import JudgedPair, Other
 from headpatch.heads import Head
+from headpatch.measures.rule import Rule
 from headpatch.measures.stats import rank_of
-from headpatch.measures.verdicts import Rule, shown
+from headpatch.measures.verdicts import shown
 
 SAME = 0.5
 """Least share of the chosen heads' effect, and of their attention, found again when mirrored."""

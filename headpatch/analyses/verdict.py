@@ -4,9 +4,8 @@ Heads are chosen on one part of the pairs (discovery) and judged on the other (c
 that the effect that is reported is not the one that selected the head.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,55 +14,25 @@ import torch
 from jaxtyping import Float
 
 from headpatch.analyses import nulls as null
-from headpatch.analyses.ablate import random_sets_of
-from headpatch.analyses.faithfulness import RANDOM, Point, curves, points
+from headpatch.analyses.faithfulness import curves
 from headpatch.analyses.finished import Finished
 from headpatch.analyses.halves import halve
 from headpatch.analyses.headline import Headline, summarize
 from headpatch.analyses.judged_pair import DIRECTIONS, KINDS, JudgedPair, Task
-from headpatch.analyses.runner import Runner
+from headpatch.analyses.rules import rule
+from headpatch.analyses.runner import Runner, rows
+from headpatch.analyses.screen import as_sets, random_members
 from headpatch.analyses.survey import Survey
+from headpatch.analyses.verdict_choice import Choice, choose, set_counts
 from headpatch.engine.patching import OnProgress
-from headpatch.heads import Grid, Head, HeadSet
+from headpatch.heads import Grid, HeadSet
 from headpatch.measures.intervals import mean_interval
-from headpatch.measures.rankings import Ranking, descending, effect_size, sizes
+from headpatch.measures.rule import Rule
 from headpatch.measures.significance import adjusted, beyond
-from headpatch.measures.verdicts import Observed, Rule, Verdicts, judge
+from headpatch.measures.verdicts import Observed, Verdicts, judge
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.study import Study
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """What was chosen on the discovery pairs.
-
-    Attributes
-    ----------
-    picked
-        By attention: the largest mean differences.
-    chosen
-        By effect: those whose mean reaches δ in size in either direction, at most as many as are
-        picked.
-    pairs
-        Every two of the heads among which redundancy is sought.
-    random
-        Sets of other heads of the chosen heads' layers.
-    rankings
-        Of every head, by name, for the faithfulness curves.
-    points
-        Of those curves.
-    sets
-        Every set that the confirmation pairs noise, each once.
-    """
-
-    picked: tuple[Head, ...]
-    chosen: tuple[Head, ...]
-    pairs: tuple[HeadSet, ...]
-    random: tuple[HeadSet, ...]
-    rankings: Mapping[str, Sequence[Ranking]]
-    points: tuple[Point, ...]
-    sets: tuple[HeadSet, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +70,6 @@ class Judgement:
     widened: bool
 
 
-def rule(study: Study) -> Rule:
-    """Return by what heads are judged."""
-    options = study.pairs
-    return Rule(study.verdict.delta, options.level, options.resamples, study.seed)
-
-
 def run(
     study: Study,
     vlm: VLM,
@@ -130,17 +93,16 @@ def run(
     InputError
         If the pairs are too few.
     """
-    halves, options = halve(study, survey.entries), study.verdict
-    grid = vlm.lm.grid
+    halves, grid = halve(study, survey.entries), vlm.lm.grid
     runner = Runner(study, vlm, survey, finished, on_progress)
-    first = [Task(attribution=i < options.attribution) for i in range(len(halves.discovery))]
-    second = [
-        Task(nulls=i < options.nulls, vision=i < options.vision)
-        for i in range(len(halves.confirmation))
-    ]
-    runner.expect([*first, *second], len(second) * _set_count(study, grid))
+    first, second = _tasks(study, grid, len(halves.discovery), len(halves.confirmation))
+    runner.expect(cost(study, grid, len(survey.entries)))
     discovery = list(runner.measured(halves.discovery, first))
-    choice = choose(study, grid, _attention(survey, halves.discovery), discovery)
+
+    def noised(places: Sequence[int], sets: Sequence[HeadSet]) -> Float[np.ndarray, "pairs sets"]:
+        return runner.noised([halves.discovery[place] for place in places], sets)
+
+    choice = choose(study, grid, _attention(survey, halves.discovery), discovery, noised)
     second = [replace(task, sets=choice.sets) for task in second]
     confirmation = list(runner.measured(halves.confirmation, second))
     looks = _attention(survey, halves.confirmation)
@@ -153,43 +115,35 @@ def _attention(survey: Survey, entries: Sequence[Entry]) -> Float[np.ndarray, "p
     return survey.masses["diff"][[place[entry.name] for entry in entries]]
 
 
-def _set_count(study: Study, grid: Grid) -> int:
-    """How many sets a confirmation pair noises, but for those that are the same."""
+def cost(study: Study, grid: Grid, pairs: int) -> int:
+    """Return about how many rows a verdict over so many pairs takes: heads or sets changed once."""
+    count = round(study.verdict.split * pairs)
+    first, second = _tasks(study, grid, count, pairs - count, drawn=False)
+    seeking, judging = set_counts(study, grid)
+    sets = count * study.verdict.groups + min(study.verdict.search, count) * seeking
+    return sum(rows(task, grid) for task in (*first, *second)) + sets + len(second) * judging
+
+
+def _tasks(
+    study: Study, grid: Grid, discovery: int, confirmation: int, drawn: bool = True
+) -> tuple[list[Task], list[Task]]:
+    """Return what to do with each pair that chooses, and each that judges, but for chosen sets.
+
+    Parameters
+    ----------
+    drawn
+        Whether the random sets of the pairs that choose are drawn.
+    """
     options = study.verdict
-    rankings = 2 + (options.attribution > 0) + options.random
-    curved = 2 * rankings * len(sizes(grid.layers * grid.heads))
-    return options.controls + options.partners * (options.partners - 1) // 2 + curved
 
+    def random(place: int) -> tuple[HeadSet, ...]:
+        if not drawn:
+            return ()
+        return as_sets(grid, random_members(grid, options.groups, study.seed, place))
 
-def choose(
-    study: Study,
-    grid: Grid,
-    attention: Float[np.ndarray, "pairs layers heads"],
-    discovery: Sequence[JudgedPair],
-) -> Choice:
-    """Choose heads and sets by what the discovery pairs show."""
-    options, heads = study.verdict, list(grid)
-    size = effect_size(*_means(discovery))
-    by_attention, by_effect = descending(attention.mean(0)), descending(size)
-    rankings = {"attention": [by_attention], "effect": [by_effect]}
-    if estimated := [pair.attribution for pair in discovery if pair.attribution]:
-        estimate = [np.mean([one[way] for one in estimated], axis=0) for way in DIRECTIONS]
-        rankings["attribution"] = [descending(effect_size(*estimate))]
-    rng = np.random.default_rng([study.seed % 2**64, 3])
-    rankings[RANDOM] = [rng.permutation(len(heads)) for _ in range(options.random)]
-    picked = tuple(heads[i] for i in by_attention[: options.top])
-    large = [i for i in by_effect[: options.top] if size.flat[i] >= options.delta]
-    chosen = tuple(heads[i] for i in large)
-    among = [heads[i] for i in by_effect[: options.partners]]
-    pairs = tuple(HeadSet.of(a, b) for a, b in combinations(among, 2))
-    random: tuple[HeadSet, ...] = ()
-    if chosen:
-        random = tuple(random_sets_of(grid, HeadSet(chosen), options.controls, study.seed))
-    listed = tuple(points(grid, rankings))
-    named = [HeadSet(chosen)] if chosen else []
-    curved = [one.changed for one in listed if one.changed is not None]
-    sets = tuple(dict.fromkeys([*pairs, *named, *random, *curved]))
-    return Choice(picked, chosen, pairs, random, rankings, listed, sets)
+    first = [Task(random(i), attribution=i < options.attribution) for i in range(discovery)]
+    second = [Task(nulls=i < options.nulls, vision=i < options.vision) for i in range(confirmation)]
+    return first, second
 
 
 def conclude(
@@ -210,7 +164,7 @@ def conclude(
     by, every = rule(study), [*discovery, *confirmation]
     joint = dict(zip(choice.sets, np.stack([pair.sets for pair in confirmation], 1), strict=True))
     necessity, sufficiency = (_stack(confirmation, f"resample_{way}") for way in DIRECTIONS)
-    seen = Observed(attention, necessity, sufficiency, {one: joint[one] for one in choice.pairs})
+    seen = Observed(attention, necessity, sufficiency, joint, choice.partners)
     verdicts = _more_columns(judge(seen, by), grid, choice, confirmation, by)
     own = HeadSet(choice.chosen) if choice.chosen else None
     found = null.judge_nulls(
@@ -224,22 +178,19 @@ def conclude(
         by,
     )
     verdicts.heads["failed_nulls"] = ";".join(null.failed(found))
+    ranked = choice.rankings["attention"][0]
+    headline = summarize(verdicts.heads, seen, ranked, choice.picked, by)
+    rhos = {"rho": asdict(headline.rho), "true_rho": asdict(headline.true_rho)}
     return Judgement(
         verdicts,
         found,
         curves(choice.points, joint, by),
         _vision(confirmation, by),
-        summarize(verdicts.heads, seen, choice.rankings["attention"][0], choice.picked, by),
+        headline,
         max(pair.floor for pair in every),
-        _saved(study, choice, discovery, confirmation, attention),
+        _saved(study, choice, discovery, confirmation, attention) | rhos,
         all(pair.widened for pair in every),
     )
-
-
-def _means(pairs: Sequence[JudgedPair]) -> tuple[Any, Any]:
-    """Mean necessity and sufficiency of every head."""
-    necessity, sufficiency = (_stack(pairs, f"resample_{way}").mean(0) for way in DIRECTIONS)
-    return necessity, sufficiency
 
 
 def _stack(pairs: Sequence[JudgedPair], way: str) -> Float[np.ndarray, "pairs layers heads"]:
