@@ -3,29 +3,25 @@
 Both runs are made to say the same answer (teacher forcing). Token t is looked at from the position
 before it, where the model has read the prompt and the tokens before t: that is the answer position
 of this token. There every head's z is replaced by the other run's, one head at a time, and the
-token's logit is watched.
+token's logit is watched. Kinds ``zero`` and ``mean`` put nothing, or a mean, in its place instead.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 
-from headpatch.analyses.answer_token import MEASURES, Maps, Token, Way, rows, summary
-from headpatch.analyses.forced import Answer, check_said, given_answer, own_answers, word
-from headpatch.analyses.rank import MASSES, masses
-from headpatch.analyses.session import Session, intervene
-from headpatch.engine.forward import Keep
-from headpatch.engine.interventions import Intervention
+from headpatch.analyses.answer_token import MEASURES, Token, rows, summary
+from headpatch.analyses.finished import Finished
+from headpatch.analyses.forced import Answer, given_answer, own_answers
+from headpatch.analyses.rank import MASSES
+from headpatch.analyses.reference import mean_z
+from headpatch.analyses.session import Session
+from headpatch.analyses.stages import Stages, reporting
+from headpatch.analyses.token_runner import AnswerMeans, TokenRunner
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
-from headpatch.engine.trace import Said, measures, say
-from headpatch.heads import HeadSet
-from headpatch.measures.stats import noise_floor
 
 Saved: TypeAlias = dict[str, Any]
 """Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
@@ -100,13 +96,17 @@ class Traced:
         }
 
 
-def trace(session: Session, on_progress: OnProgress | None = None) -> Traced:
+def trace(
+    session: Session, stages: Stages | None = None, finished: Finished | None = None
+) -> Traced:
     """Trace the study's answer, or answers, through every head of the language model.
 
     Parameters
     ----------
     session
         Opened with positions ``answer``.
+    finished
+        Where finished tokens are kept; those that are there are not run again.
 
     Raises
     ------
@@ -115,97 +115,51 @@ def trace(session: Session, on_progress: OnProgress | None = None) -> Traced:
     RunError
         If a run made to say its own answer would not say it.
     """
-    options = session.study.trace
-    own = own_answers(session, options.tokens)
-    chosen = {"with": own[:1], "without": own[1:], "both": own}[options.forced]
-    if options.answer is not None:
-        chosen = (given_answer(session, options.answer, options.tokens),)
-    asked = _asked(session)
-    total = sum(len(answer.ids) for answer in chosen) * len(asked)
-    found: list[Token] = []
-    for answer in chosen:
-        for index in range(len(answer.ids)):
-            start = len(found) * len(asked)
-
-            def advance(done: int, _: int, start: int = start) -> None:
-                if on_progress:
-                    on_progress(start + done, total)
-
-            found.append(_token(session, answer, index, asked, advance))
+    stages, options = stages or reporting(None), session.study.trace
+    with stages("Reading the answers"):
+        own = own_answers(session, options.tokens)
+        chosen = spoken(session, own)
+    means: list[AnswerMeans | None] = [None] * len(chosen)
+    if "mean" in options.kinds:
+        with stages("Averaging reference pairs") as advance:
+            means = [means_of(session, answer, advance) for answer in chosen]
+    total, found = sum(len(answer.ids) for answer in chosen), list[Token]()
+    with stages("Changing heads, token by token") as advance:
+        runner = TokenRunner(session.study, session.vlm, finished, total, advance)
+        for answer, known in zip(chosen, means, strict=True):
+            names = (
+                runner.names(session.pair, answer, options.reference)
+                if finished is not None
+                else []
+            )
+            found += runner.measured(lambda: session, answer, known, names)
     return Traced(session, tuple(found), own)
 
 
-def _asked(session: Session) -> list[Intervention]:
-    """Every head in every way, then the heads of the noise floor."""
-    options, grid = session.study.trace, list(session.vlm.lm.grid)
-    directions = tuple(dict.fromkeys(options.directions))
-    asked = [
-        Intervention(HeadSet.of(head), kind, direction)
-        for kind, direction in product(dict.fromkeys(options.kinds), directions)
-        for head in grid
-    ]
-    rng = np.random.default_rng([session.study.seed % 2**64, 0x7ACE])  # numpy takes no negatives
-    drawn = rng.choice(len(grid), size=min(options.noise, len(grid)), replace=False)
-    return asked + [
-        Intervention(HeadSet.of(grid[index]), "self", direction)
-        for direction in directions
-        for index in sorted(drawn.tolist())
-    ]
+def spoken(session: Session, own: tuple[Answer, Answer]) -> tuple[Answer, ...]:
+    """Return the answers that both runs are made to say, by what each says itself.
+
+    Raises
+    ------
+    InputError
+        If the study's own answer cannot stand after the prompt.
+    """
+    options = session.study.trace
+    if options.answer is not None:
+        return (given_answer(session, options.answer, options.tokens),)
+    return {"with": own[:1], "without": own[1:], "both": own}[options.forced]
 
 
-def _token(
-    session: Session,
-    answer: Answer,
-    index: int,
-    asked: Sequence[Intervention],
-    on_progress: OnProgress,
-) -> Token:
-    suffix = session.prompt.spans.answer + index
-    keep = Keep(lm_rows=True, z=() if session.widens else ("lm",), suffix=suffix)
-    before, token = answer.ids[:index], answer.ids[index]
-    said = say(session.vlm, session.prompt, before, token, keep)
-    check_said(session, answer, index, said)
-    here = replace(session, base=said.base)
-    outcomes = intervene(here, asked, on_progress=on_progress, read=measures(token))
-    grid = session.vlm.lm.grid
-    effects: dict[Way, list[tuple[float, ...]]] = {}
-    selves: list[tuple[float, ...]] = []
-    for one in outcomes:
-        figures = (one.effect, *one.read)
-        way = one.intervention.kind, one.intervention.direction
-        (selves if way[0] == "self" else effects.setdefault(way, [])).append(figures)
-    shape = grid.layers, grid.heads, len(MEASURES)
-    maps = {way: np.array(rows).reshape(shape) for way, rows in effects.items()}
-    if said.rival is None:
-        for values in maps.values():
-            values[..., 0] = np.nan
-    return Token(
-        answer,
-        index,
-        "" if said.rival is None else word(session, said.rival),
-        (word(session, said.first[WITH]), word(session, said.first[WITHOUT])),
-        _measured(said),
-        _attention(here),
-        {way: _named(values) for way, values in maps.items()},
-        {name: noise_floor([row[place] for row in selves]) for place, name in enumerate(MEASURES)},
-    )
+def means_of(
+    session: Session, answer: Answer, on_progress: OnProgress | None = None
+) -> AnswerMeans:
+    """Average z over both runs of each reference pair, made to say the same words as the pair.
 
-
-def _measured(said: Said) -> dict[str, Float[np.ndarray, " runs"]]:
-    contrast = np.array([said.base.ld_with, said.base.ld_without])
-    logit, logprob = said.measured.numpy().astype(np.float64).T
-    none = np.full(2, np.nan)
-    values = none if said.rival is None else contrast, logit, logprob
-    return dict(zip(MEASURES, values, strict=True))
-
-
-def _named(values: Float[np.ndarray, "layers heads measures"]) -> Maps:
-    return {name: values[..., place] for place, name in enumerate(MEASURES)}
-
-
-def _attention(session: Session) -> Maps:
-    """Each head's attention to the region from this token's answer position."""
-    grid = session.vlm.lm.grid
-    if len(session.prompt.patches.boxes) == 0:
-        return {name: np.full((grid.layers, grid.heads), np.nan) for name in MASSES}
-    return masses(session)
+    Token t is looked at from the position where the prompt and the answer's first t tokens have
+    been read; so z is averaged at that position of the reference pairs' runs, after the question
+    and the same t tokens. What is averaged away is the picture; the words stay.
+    """
+    words = answer.ids[:-1]
+    found = mean_z(session, on_progress, session.study.trace.reference, words=words)["lm"]
+    first = session.prompt.spans.answer
+    return [[z[first + index].clone() for z in found] for index in range(len(answer.ids))]
