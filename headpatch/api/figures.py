@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headpatch.analyses.ablate import Ablation
+from headpatch.analyses.combined import Combined
 from headpatch.analyses.cut import Cuts
-from headpatch.analyses.path_table import Path as Followed
+from headpatch.analyses.path import FollowedPath
 from headpatch.analyses.rank import Ranking
 from headpatch.analyses.rollout import Rolled
 from headpatch.analyses.sweep import Sweep
 from headpatch.analyses.trace import Traced
 from headpatch.api.many_pairs import Verdict
-from headpatch.api.one_pair import Combined
 from headpatch.api.runs import Run, read_run
 from headpatch.errors import InputError
 from headpatch.report.canvas import Sheet
@@ -118,7 +118,7 @@ def _combined(what: Combined) -> tuple[Files, Words]:
 
 
 @contents.register
-def _followed(what: Followed) -> tuple[Files, Words]:
+def _followed(what: FollowedPath) -> tuple[Files, Words]:
     return {"path.pt": what.saved}, Words()
 
 
@@ -135,7 +135,11 @@ def _rolled(what: Rolled) -> tuple[Files, Words]:
 
 @contents.register
 def _verdict(what: Verdict) -> tuple[Files, Words]:
-    files = {"verdicts.csv": what.heads, "faithfulness.csv": what.faithfulness}
+    files = {
+        "verdicts.csv": what.heads,
+        "faithfulness.csv": what.faithfulness,
+        "verdict.pt": what.judgement.saved,
+    }
     said: Mapping[str, Any] = what.survey.words
     study = what.study
     words = Words(

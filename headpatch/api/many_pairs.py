@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from headpatch import results
 from headpatch.analyses import verdict as verdicts
 from headpatch.analyses.finished import Finished
 from headpatch.analyses.halves import need_pairs
@@ -17,28 +16,27 @@ from headpatch.analyses.nulls import failed
 from headpatch.analyses.nulls import table as table_of_nulls
 from headpatch.analyses.session import model_of
 from headpatch.analyses.survey import Survey, survey
-from headpatch.engine.patching import OnProgress
-from headpatch.errors import InputError
+from headpatch.api.drawing import draw_dataset, draw_for_once
+from headpatch.api.progress import Progress, stages_of
 from headpatch.models.vlm import VLM
-from headpatch.pairs import generate
-from headpatch.pairs.manifest import NAME, Entry, Manifest
+from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.report.verdict_tables import headline
 from headpatch.study import Study
 
 if TYPE_CHECKING:
     import pandas
 
-_DRAW = "draw.yaml"
-
 
 def draw_pairs(
     n: int,
     folder: str | Path,
     study: Study | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress = None,
     **options: Any,
 ) -> Manifest:
-    """Draw a dataset of counterbalanced pairs: pictures, and a table of them.
+    """Draw a dataset of counterbalanced pairs, as `headpatch pairs` does.
+
+    Writes the pictures, their table, a sheet of the first to look at, and how they were drawn.
 
     The same arguments give the same pairs. What is balanced, and what is left to chance, says
     `headpatch.pairs.generate`.
@@ -72,24 +70,8 @@ def draw_pairs(
     """
     flags = {f"draw.{name}": value for name, value in options.items() if name != "seed"}
     study = (study or Study()).override({**flags, "draw.n": n, "seed": options.get("seed")})
-    section, folder = study.draw, Path(folder)
-    planned = generate.plan(section.n, study.seed, section.regions, section.wording)
-    results.check_folder(folder)
-    with results.staged(folder) as stage:
-        results.write_manifest(stage, planned, section.format)
-        results.write_draw(stage / _DRAW, study)
-        _refuse_another(folder, stage)
-        generate.write_pictures(stage, planned, section.size, section.format, on_progress)
-    return Manifest.read(folder)
-
-
-def _refuse_another(folder: Path, stage: Path) -> None:
-    """Refuse a folder that holds a dataset other than the one that is being drawn."""
-    there = folder / NAME
-    if there.exists() and there.read_bytes() != (stage / NAME).read_bytes():
-        raise InputError(
-            "folder", f"{there} is there, and is another dataset", "a folder without a dataset"
-        )
+    with stages_of(on_progress)("Drawing pairs") as advance:
+        return draw_dataset(study, Path(folder), advance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,15 +144,16 @@ def verdict(
     n: int | None = None,
     vlm: VLM | None = None,
     keep: str | Path | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress = None,
     **options: Any,
 ) -> Verdict:
     """Judge over many pairs which heads decide, and whether those that look are among them.
 
-    Heads are chosen on one part of the pairs and judged on the other; effects carry bootstrap
-    intervals over pairs (B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993) and
-    q-values (Y. Benjamini and Y. Hochberg, JRSS B 57, 1995); "next to nothing" is said only after
-    an equivalence test (D. Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987).
+    Heads are chosen on one part of the pairs and judged on the other; effects carry
+    intervals over pairs (B. Efron, Better Bootstrap Confidence Intervals, JASA 82, 1987, or
+    Student's t: the wider) and q-values (Y. Benjamini and Y. Hochberg, JRSS B 57, 1995); "next to
+    nothing" is said only after an equivalence test (D. Schuirmann, J. Pharmacokinet. Biopharm. 15,
+    1987).
 
     Parameters
     ----------
@@ -187,7 +170,8 @@ def verdict(
         A folder for finished pairs, so that an interrupted verdict goes on from there; it is empty
         at the end. None keeps them only as long as the call lasts.
     on_progress
-        Called with (done, total): first for the untouched runs, in pairs; then for the heads.
+        Called with (done, total): for drawn pairs, if they are; then for the untouched runs, in
+        pairs; then for the heads. None shows a bar on a terminal or in a notebook; False nothing.
     options
         Override `headpatch.Study.verdict`: ``split``, ``delta``, ``positions``, ``top``,
         ``partners``, ``controls``, ``nulls``, ``vision``, ``attribution``, …
@@ -207,6 +191,7 @@ def verdict(
     """
     flags = {f"verdict.{name}": value for name, value in options.items()}
     study = (study or Study()).override({**flags, "draw.n": n})
+    stages = stages_of(on_progress)
     with ExitStack() as stack:
 
         def folder(prefix: str) -> Path:
@@ -215,14 +200,17 @@ def verdict(
         known = study.pairs.manifest if pairs is None else pairs
         if known is None:
             need_pairs(study, study.draw.n, "--n")
-            known = draw_pairs(study.draw.n, folder("pairs"), study)
+            with stages("Drawing pairs") as advance:
+                known = draw_for_once(study, folder("pairs"), advance)
         entries = _entries(known, study)
         need_pairs(study, len(entries), "--pairs")
         finished = Finished(Path(keep) if keep is not None else folder("finished"))
         vlm = vlm or model_of(study)
-        seen = survey(study, vlm, entries, study.verdict.positions, on_progress)
+        with stages("Running the pairs") as advance:
+            seen = survey(study, vlm, entries, study.verdict.positions, advance, hold=True)
         need_pairs(study, len(seen.entries), "--pairs")
-        found = verdicts.run(study, vlm, seen, finished, on_progress)
+        with stages("Changing heads") as advance:
+            found = verdicts.run(study, vlm, seen, finished, advance)
         finished.remove()
     return Verdict(found, seen, study)
 

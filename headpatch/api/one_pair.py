@@ -1,38 +1,25 @@
-"""One call for each question about a pair of pictures.
+"""Which heads look, which decide, and when: one call for each question about a pair of pictures.
 
 Every function takes a session, opened for whatever positions: where it needs others, it runs both
 pictures again. Keyword arguments override the study's own section of that name. `on_progress` is
-called with (done, total), stage by stage; without it nothing is shown.
+called with (done, total), stage by stage; where it is None, a terminal or a notebook shows a bar;
+False shows nothing.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterable
+from typing import Any
 
 from headpatch.analyses import ablate as ablations
-from headpatch.analyses import combine as combining
-from headpatch.analyses import combine_judge, path_table, selfrepair
 from headpatch.analyses import cut as cuts
-from headpatch.analyses import path as paths
 from headpatch.analyses import rank as ranking
-from headpatch.analyses import rollout as rollouts
 from headpatch.analyses import sweep as sweeps
-from headpatch.analyses import trace as traces
-from headpatch.analyses.combine_heads import choose, single_effects
-from headpatch.analyses.path_heads import head_paths
 from headpatch.analyses.reference import mean_z
-from headpatch.analyses.session import Session, reopen
-from headpatch.engine.patching import OnProgress, ZMeans
-from headpatch.errors import RunError
-from headpatch.heads import Head, HeadSet, Selection
-from headpatch.models.spans import Positions
-
-if TYPE_CHECKING:
-    import pandas
-
-Heads: TypeAlias = str | Head | Iterable[Head]
-"""``24.17,23.20`` or ``24.0-24.31`` or ``layer:24`` or ``top:5`` (of the attention ranking), a
-`Head`, or several."""
+from headpatch.analyses.session import Session, ready, reopen, towers_of
+from headpatch.analyses.towers import resolve
+from headpatch.api.asking import Heads, asked, named
+from headpatch.api.progress import Progress, stages_of
+from headpatch.engine.patching import ZMeans
+from headpatch.heads import HeadSet, Selection
 
 
 def rank(session: Session, **options: Any) -> ranking.Ranking:
@@ -60,7 +47,7 @@ def rank(session: Session, **options: Any) -> ranking.Ranking:
     >>> tuple(ranked.with_run["lm_rows"].shape)  # layers, heads, keys
     (32, 32, 160)
     """
-    session = _asked(session, "rank", options)
+    session = asked(session, "rank", options)
     if session.positions is not None:  # rows of the vision tower are not kept then
         session = reopen(session)
     return ranking.rank(session)
@@ -70,7 +57,7 @@ def ablate(
     session: Session,
     heads: Heads | None = None,
     means: ZMeans | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress = None,
     **options: Any,
 ) -> ablations.Ablation:
     """Change each of some heads alone, then all together, beside random heads of their layers.
@@ -87,7 +74,8 @@ def ablate(
         For kind ``mean``, of `headpatch.mean_z`; made if left out.
     options
         Override `headpatch.Study.ablate`: ``kinds``, ``directions``, ``positions``, ``controls``,
-        ``reference``.
+        ``reference``; ``vision_positions`` overrides that of `headpatch.Study.vision`, where vision
+        heads (``v8.3``) change.
 
     Returns
     -------
@@ -108,20 +96,26 @@ def ablate(
     >>> found.summary.startswith("Resampling 20.18+21.14 (answer): noising moves LD by")
     True
     """
-    session = _asked(session, "ablate", options | _named(heads))
+    at = {"vision.positions": options.pop("vision_positions", None)}
+    session = asked(session, "ablate", options | named(heads), at)
     section = session.study.ablate
-    session = _at(session, section.positions)
-    chosen = _resolved(session, section.heads)
+    selection = Selection.parse(section.heads)
+    chosen = resolve(selection, session.vlm, lambda: ranking.order(session))
+    vision = selection.names_vision
+    session = ready(session, section.positions, vision)
+    stages = stages_of(on_progress)
     if means is None and "mean" in section.kinds:
-        means = mean_z(session)
-    return ablations.ablate(session, chosen, means, on_progress)
+        with stages("Averaging reference pairs") as advance:
+            means = mean_z(session, advance, towers=towers_of(section.positions, vision))
+    with stages("Changing heads") as advance:
+        return ablations.ablate(session, chosen, means, advance)
 
 
 def sweep(
     session: Session,
     sets: Iterable[HeadSet | str] | None = None,
     means: ZMeans | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress = None,
     **options: Any,
 ) -> sweeps.Sweep:
     """Change every head, one after the other, or every set of heads, and see what each does.
@@ -160,14 +154,12 @@ def sweep(
     """
     tower = options.get("tower", session.study.sweep.tower)
     at = options.pop("positions", None) if tower == "vision" else None
-    session = _asked(session, "sweep", options, {"vision.positions": at})
-    section = session.study.sweep
-    session = _at(session, section.positions if section.tower == "lm" else None)
+    session = asked(session, "sweep", options, {"vision.positions": at})
     listed = None if sets is None else [_set(one) for one in sets]
-    return sweeps.sweep(session, listed, means, on_progress)
+    return sweeps.sweep(session, listed, means, stages_of(on_progress))
 
 
-def cut(session: Session, on_progress: OnProgress | None = None, **options: Any) -> cuts.Cuts:
+def cut(session: Session, on_progress: Progress = None, **options: Any) -> cuts.Cuts:
     """Cut attention between named positions, in windows of layers: it shows when what is read.
 
     Attention knockout (M. Geva et al., Dissecting Recall of Factual Associations in Auto-Regressive
@@ -195,260 +187,9 @@ def cut(session: Session, on_progress: OnProgress | None = None, **options: Any)
     >>> found.named[["edge", "layers", "run"]].values.tolist()
     [['answer-region', '10-14', 'with'], ['answer-region', '10-14', 'without']]
     """
-    return cuts.cut(_asked(session, "cut", options), lambda: ranking.order(session), on_progress)
-
-
-@dataclass(frozen=True, eq=False)
-class Combined:
-    """What `combine` found.
-
-    Attributes
-    ----------
-    combinations
-        Every set in every way; its ``largest(count)`` are the largest interactions.
-    repair
-        Direct and total effects of sets, and the parts that make the difference; None where LD
-        cannot be attributed to the model's parts (`why_not` says why).
-    summary
-        In plain words.
-    """
-
-    combinations: combine_judge.Combinations
-    repair: selfrepair.SelfRepair | None
-    why_not: str
-    summary: str
-
-    @property
-    def table(self) -> "pandas.DataFrame":
-        """A row for each set × kind × direction: the columns of ``combinations.csv``."""
-        return self.combinations.table
-
-    @property
-    def noise_floor(self) -> float:
-        """Largest effect, in logits, of patching heads with their own z."""
-        return self.combinations.noise_floor
-
-
-def combine(
-    session: Session,
-    heads: Heads | None = None,
-    means: ZMeans | None = None,
-    on_progress: OnProgress | None = None,
-    **options: Any,
-) -> Combined:
-    """Change heads two by two, to see whether they stand in for or need each other.
-
-    Then self-repair: what heads write straight to the logits against what follows when they are
-    changed (T. McGrath et al., The Hydra Effect, 2023, arXiv:2307.15771; C. Rushing and N. Nanda,
-    Explorations of Self-Repair in Language Models, ICML 2024, arXiv:2402.15390).
-
-    Parameters
-    ----------
-    heads
-        Two or more. None takes the study's, or the first of its rankings.
-    means
-        For kind ``mean``, of `headpatch.mean_z`; made if left out.
-    options
-        Override `headpatch.Study.combine`: ``top``, ``by``, ``kinds``, ``directions``,
-        ``positions``, …
-
-    Raises
-    ------
-    InputError
-        If an option is wrong, the model has no such heads, or there are fewer than two.
-
-    Examples
-    --------
-    >>> found = hp.combine(session, "20.18,21.14,23.9")
-    >>> int((found.table["role"] == "pair").sum())  # 3 pairs × 2 directions
-    6
-    >>> found.repair.table[["heads", "direct", "total", "repair"]].shape[1]
-    4
-    """
-    session = _asked(session, "combine", options | _named(heads))
-    study, section = session.study, session.study.combine
-    session = _at(session, section.positions)
-    chosen = choose(
-        session.vlm.lm.grid,
-        section,
-        lambda: single_effects(session, section.positions, on_progress),
-        lambda: ranking.order(session),
-    )
-    plan = combining.Plan.of(study, chosen)
-    if means is None and "mean" in section.kinds:
-        means = mean_z(session, on_progress, section.reference)
-    found = combine_judge.judge(study, plan, [combining.measure(session, plan, means, on_progress)])
-    repair, why_not = None, ""
-    try:
-        asked = selfrepair.plan(study, found.repaired)
-        repair = selfrepair.judge(study, [selfrepair.measure(session, asked, means, on_progress)])
-    except RunError as error:
-        why_not = str(error)
-    return Combined(found, repair, why_not, found.summary(session.valid))
-
-
-def path(
-    session: Session,
-    heads: Heads | None = None,
-    on_progress: OnProgress | None = None,
-    **options: Any,
-) -> path_table.Path:
-    """Follow the object through the model: where what tells the pictures apart is, and when.
-
-    The stream is swapped as in causal tracing (K. Meng et al., Locating and Editing Factual
-    Associations in GPT, NeurIPS 2022, arXiv:2202.05262), edges are cut as by `headpatch.cut`, LD is
-    attributed to what writes it, and paths to heads are patched (N. Goldowsky-Dill et al.,
-    Localizing Model Behavior with Path Patching, 2023, arXiv:2304.05969).
-
-    Parameters
-    ----------
-    heads
-        To which paths are patched. None takes the study's, or the first of its rankings.
-    options
-        Override `headpatch.Study.path`: ``top``, ``by``, ``edges``, ``window``.
-
-    Returns
-    -------
-    Path
-        ``table`` has the columns of ``path.csv``, ``saved`` holds what ``path.pt`` does, and
-        ``summary`` says it in sentences.
-
-    Raises
-    ------
-    InputError
-        If an option is wrong, or the model has no such heads, layers or positions.
-
-    Examples
-    --------
-    >>> followed = hp.path(session, "top:1", edges=["answer-region"], window=1)
-    >>> sorted(set(followed.table["view"]))
-    ['direct', 'edge', 'head path', 'stream']
-    """
-    session = _at(_asked(session, "path", options | _named(heads)), "answer")
-    cuts.check_layers(paths.cut_session(session))
-    paths.token_classes(session)  # a region without tokens is refused before any work
-    chosen = choose(
-        session.vlm.lm.grid,
-        session.study.path,
-        lambda: single_effects(session, "answer", on_progress),
-        lambda: ranking.order(session),
-    )
-    streams = paths.streams(session, on_progress)
-    edges = paths.edges(session, on_progress)
-    try:
-        attribution = paths.attribute(session)
-    except RunError:
-        attribution = None
-    heard = head_paths(session, chosen, on_progress)
-    return path_table.assemble(session, streams, edges, attribution, heard)
-
-
-def trace(session: Session, on_progress: OnProgress | None = None, **options: Any) -> traces.Traced:
-    """Find the heads behind each token of the answer.
-
-    Both runs are made to say the same answer; token by token, every head is changed.
-
-    Parameters
-    ----------
-    options
-        Override `headpatch.Study.trace`: ``forced``, ``answer``, ``tokens``, ``kinds``,
-        ``directions``, ``top``, ``noise``.
-
-    Returns
-    -------
-    Traced
-        ``table()`` has the columns of ``trace.csv``; ``saved()`` holds tensors ``[tokens, layers,
-        heads]``.
-
-    Raises
-    ------
-    InputError
-        If an option is wrong, or the answer cannot stand after the prompt.
-    RunError
-        If a run made to say its own answer would not say it.
-
-    Examples
-    --------
-    >>> traced = hp.trace(session, tokens=2, directions=["noising"], noise=1)
-    >>> [(one.text, one.rival) for one in traced.tokens][0]
-    ('Yes', 'No')
-    >>> len(traced.table())  # a row for each token × head
-    2048
-    """
-    return traces.trace(_at(_asked(session, "trace", options), "answer"), on_progress)
-
-
-def rollout(
-    session: Session, on_progress: OnProgress | None = None, **options: Any
-) -> rollouts.Rolled:
-    """Roll attention back from a token of the answer to the patches, and check the map.
-
-    Attention rollout (S. Abnar and W. Zuidema, Quantifying Attention Flow in Transformers, ACL
-    2020, arXiv:2005.00928) and gradient-weighted relevance (H. Chefer, S. Gur and L. Wolf, Generic
-    Attention-model Explainability, ICCV 2021, arXiv:2103.15679), checked by deleting patches
-    (V. Petsiuk, A. Das and K. Saenko, RISE, BMVC 2018, arXiv:1806.07421).
-
-    Parameters
-    ----------
-    options
-        Override `headpatch.Study.rollout`: ``forced``, ``answer``, ``token``, ``draws``, ``fill``.
-
-    Returns
-    -------
-    Rolled
-        ``table()`` has the columns of ``rollout.csv``, ``check.curves`` those of
-        ``perturbation.csv``.
-
-    Raises
-    ------
-    InputError
-        If an option is wrong, the answer has no such token, the region no patch, or the image is
-        not among the prompt's tokens.
-    RunError
-        If attention cannot be followed back in this model.
-
-    Examples
-    --------
-    >>> rolled = hp.rollout(session, draws=2)
-    >>> rolled.table()["method"].unique().tolist()
-    ['rollout', 'relevance']
-    >>> [one.name for one in rolled.maps]
-    ['rollout_tokens', 'rollout_patches', 'relevance_tokens', 'relevance_patches']
-    """
-    return rollouts.roll_out(_asked(session, "rollout", options), on_progress)
-
-
-def _asked(
-    session: Session,
-    section: str,
-    options: Mapping[str, Any],
-    more: Mapping[str, Any] | None = None,
-) -> Session:
-    """Return the session with options of the study's section overridden."""
-    flags = {f"{section}.{name}": value for name, value in options.items()} | dict(more or {})
-    if not any(value is not None for value in flags.values()):
-        return session
-    return replace(session, study=session.study.override(flags))
-
-
-def _at(session: Session, positions: Positions | None) -> Session:
-    """Return a session in which heads can be changed there."""
-    return session if session.positions == positions else reopen(session, positions)
-
-
-def _named(heads: Heads | None) -> dict[str, str]:
-    """Write heads as the study does."""
-    if heads is None:
-        return {}
-    if isinstance(heads, str | Head):
-        return {"heads": str(heads)}
-    return {"heads": ",".join(map(str, heads))}
-
-
-def _resolved(session: Session, text: str) -> tuple[Head, ...]:
-    selection = Selection.parse(text)
-    order = ranking.order(session) if selection.needs_ranking else ()
-    return selection.resolve(session.vlm.lm.grid, order)
+    session = asked(session, "cut", options)
+    with stages_of(on_progress)("Cutting edges") as advance:
+        return cuts.cut(session, lambda: ranking.order(session), advance)
 
 
 def _set(one: HeadSet | str) -> HeadSet:

@@ -1,19 +1,48 @@
-"""The flags that every verb takes, and how flags become a study."""
+"""The flags that verbs share, and what flags have in common."""
 
-import sys
-from collections.abc import Mapping
+from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias
 
 import typer
-
-from headpatch.errors import InputError
-from headpatch.study import Study
+from typer.models import OptionInfo
 
 if TYPE_CHECKING:
     Context: TypeAlias = typer.Context
 else:
     Context = typer.Context.__mro__[1]  # what typer really passes: its own is but a name for it
+
+
+def whole(text: str) -> int:
+    """Read a whole number; the error says what was there instead."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}; expected a whole number") from None
+
+
+class Several(tuple[str, ...]):
+    """Words of one flag, separated by commas."""
+
+    __slots__ = ()
+
+    @classmethod
+    def read(cls, text: str) -> "Several":
+        """Take the words apart."""
+        return cls(part.strip() for part in text.split(","))
+
+
+def number(flag: str, text: str, metavar: str = "N") -> OptionInfo:
+    """Return the option of a whole number, with its help text."""
+    option: OptionInfo = typer.Option(flag, parser=whole, help=text, metavar=metavar)
+    return option
+
+
+def several(flag: str, text: str, metavar: str) -> OptionInfo:
+    """Return the option of several words, with its help text."""
+    option: OptionInfo = typer.Option(flag, parser=Several.read, help=text, metavar=metavar)
+    return option
+
 
 Config = Annotated[
     Path | None,
@@ -63,18 +92,16 @@ Dtype = Annotated[
 ]
 
 Kinds = Annotated[
-    str | None,
-    typer.Option(
-        "--kinds", help="What z becomes, comma-separated: zero, mean, resample.", metavar="KINDS"
-    ),
+    Several | None,
+    several("--kinds", "What z becomes, comma-separated: zero, mean, resample.", "KINDS"),
 ]
 Directions = Annotated[
-    str | None,
-    typer.Option(
+    Several | None,
+    several(
         "--directions",
-        help="noising (change the with-run: necessary?), denoising "
+        "noising (change the with-run: necessary?), denoising "
         "(change the without-run: sufficient?).",
-        metavar="DIRECTIONS",
+        "DIRECTIONS",
     ),
 ]
 Pairs = Annotated[
@@ -100,28 +127,33 @@ Quantize = Annotated[
         "--quantize", help="8bit or 4bit weights (needs bitsandbytes).", metavar="8bit|4bit"
     ),
 ]
-
-
-def whole(text: str) -> int:
-    """Read a whole number; the error says what was there instead."""
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}; expected a whole number") from None
-
-
 Limit = Annotated[
     int | None,
+    number("--limit", "At most so many pairs of the dataset, drawn by the seed."),
+]
+Resume = Annotated[
+    bool | None,
     typer.Option(
-        "--limit",
-        parser=whole,
-        help="At most so many pairs of the dataset, drawn by the seed.",
-        metavar="N",
+        "--resume/--no-resume",
+        help="With --pairs: go on from the pairs that an interrupted run has left in the output "
+        "folder, or discard them.",
+    ),
+]
+Window = Annotated[
+    int | None,
+    number("--window", "Layers that are cut together, centred on every layer in turn."),
+]
+Reference = Annotated[
+    int | None,
+    number(
+        "--reference",
+        "Drawn pairs over which kind `mean` averages z; 0: this pair alone. With --pairs, "
+        "used only where the positions of the pairs do not correspond.",
     ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", parser=whole, help="Seed of every random draw.", metavar="N"),
+    number("--seed", "Seed of every random draw."),
 ]
 Force = Annotated[
     bool | None,
@@ -134,66 +166,48 @@ Json = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
-_COMMON = {
-    "model": "model",
-    "with_image": "with",
-    "without_image": "without",
-    "question": "question",
-    "region": "region",
-    "out": "out",
-    "device": "device",
-    "dtype": "dtype",
-    "device_map": "device_map",
-    "quantize": "quantize",
-    "seed": "seed",
-    "force": "force",
-    "pairs": "pairs.manifest",
-    "limit": "pairs.limit",
-}
 
+class Common(NamedTuple):
+    """A flag that verbs share.
 
-def study_from(context: Context, own: Mapping[str, str], **listed: str) -> Study:
-    """Make the study of a verb: its file, overridden by the flags that were given.
-
-    Parameters
+    Attributes
     ----------
-    own, listed
-        The verb's own parameters and the study's keys that they set; those of `listed` hold
-        several words, separated by commas.
+    annotation
+        As typer reads it.
+    key
+        Of the study, overridden by the flag; None: the flag says how to run it.
+    default
+        Without the flag.
     """
-    flags: dict[str, Any] = {}
-    for name, key in {**_COMMON, **own, **listed}.items():
-        value = context.params.get(name)
-        if isinstance(value, Path):
-            value = str(value)
-        if isinstance(value, list | tuple):  # a flag that may be given several times
-            value = tuple(value) or None
-        if name in listed and isinstance(value, str):
-            value = tuple(part.strip() for part in value.split(","))
-        flags[key] = value
-    study = Study.make(context.params["config"], flags)
-    _check_pairs(context, study)
-    return study
+
+    annotation: object
+    key: str | None = None
+    default: bool | None = None
+
+    def parameter(self, name: str) -> Parameter:
+        """Return the parameter of a command that is this flag."""
+        return Parameter(
+            name, Parameter.KEYWORD_ONLY, default=self.default, annotation=self.annotation
+        )
 
 
-def _check_pairs(context: Context, study: Study) -> None:
-    """Refuse flags that a dataset leaves no room for; say so if the verb runs one pair only."""
-    given, dataset = context.params, study.pairs.manifest
-    if "pairs" not in given:
-        if dataset is not None:
-            print(
-                f"headpatch: {context.info_name} runs one pair: the study's own, not the dataset "
-                f"{dataset}",
-                file=sys.stderr,
-            )
-        return
-    if dataset is None and given.get("limit") is not None:
-        raise InputError("--limit", "no dataset to take pairs from", "--pairs as well")
-    for name, flag in (("with_image", "with"), ("question", "question"), ("region", "region")):
-        if dataset is not None and given.get(name) is not None:
-            raise InputError(
-                f"--pairs, --{flag}",
-                "both of them",
-                "one of them",
-                "A dataset names the pictures, question and region of each pair itself.",
-            )
+COMMON = {
+    "config": Common(Config),
+    "model": Common(Model, "model"),
+    "with_image": Common(With, "with"),
+    "without_image": Common(Without, "without"),
+    "question": Common(Question, "question"),
+    "region": Common(RegionName, "region"),
+    "pairs": Common(Pairs, "pairs.manifest"),
+    "limit": Common(Limit, "pairs.limit"),
+    "out": Common(Out, "out"),
+    "device": Common(Device, "device"),
+    "dtype": Common(Dtype, "dtype"),
+    "device_map": Common(DeviceMap, "device_map"),
+    "quantize": Common(Quantize, "quantize"),
+    "seed": Common(Seed, "seed"),
+    "force": Common(Force, "force"),
+    "as_json": Common(Json, default=False),
+    "debug": Common(Debug, default=False),
+}
+"""The flags that verbs share, by parameter, in the order of a help page."""

@@ -155,7 +155,7 @@ def test_drawn_pairs_are_drawn_again_and_others_are_left_alone(tmp_path: Path) -
     again = hp.draw_pairs(4, tmp_path, size=48)
     assert first == again
     assert len(first.entries) == 4
-    with pytest.raises(hp.InputError, match="another dataset"):
+    with pytest.raises(hp.InputError, match=r"manifest\.csv is not what these options"):
         hp.draw_pairs(4, tmp_path, size=48, seed=1)
     assert hp.draw_pairs(4, tmp_path / "other", size=48, seed=1) != first
 

@@ -1,0 +1,85 @@
+"""Drawing a dataset of pairs into a folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from headpatch import results
+from headpatch.errors import InputError
+from headpatch.pairs import generate
+from headpatch.pairs.manifest import NAME, Manifest
+from headpatch.report.contact import contact_sheet
+from headpatch.study import Study
+
+DRAW: Final = "draw.yaml"
+"""How the pairs of a folder were drawn."""
+SHEET: Final = "pairs.png"
+"""The first of them, to look at."""
+
+
+def draw_dataset(
+    study: Study, folder: Path, on_progress: Callable[[int, int], None] | None = None
+) -> Manifest:
+    """Draw the study's pairs: pictures, their table, `DRAW` and `SHEET`.
+
+    Raises
+    ------
+    InputError
+        If pairs cannot be drawn so, or the folder holds another dataset or cannot be written.
+    """
+    planned = _planned(study)
+    results.check_folder(folder)
+    with results.staged(folder) as stage:
+        results.write_manifest(stage, planned, study.draw.format)
+        results.write_draw(stage / DRAW, study)
+        _refuse_another(folder, stage)
+        _write_pictures(study, stage, planned, on_progress)
+        contact_sheet(Manifest.read(stage).entries, stage / SHEET)
+    return Manifest.read(folder)
+
+
+def draw_for_once(
+    study: Study, folder: Path, on_progress: Callable[[int, int], None] | None = None
+) -> Manifest:
+    """Draw the study's pairs into an empty folder that will not last: pictures and their table.
+
+    Raises
+    ------
+    InputError
+        If pairs cannot be drawn so.
+    """
+    planned = _planned(study)
+    results.write_manifest(folder, planned, study.draw.format)
+    _write_pictures(study, folder, planned, on_progress)
+    return Manifest.read(folder)
+
+
+def _planned(study: Study) -> tuple[generate.Drawn, ...]:
+    options = study.draw
+    return generate.plan(options.n, study.seed, options.regions, options.wording)
+
+
+def _write_pictures(
+    study: Study,
+    folder: Path,
+    planned: tuple[generate.Drawn, ...],
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    options = study.draw
+    generate.write_pictures(folder, planned, options.size, options.format, on_progress)
+
+
+def _refuse_another(folder: Path, stage: Path) -> None:
+    """Refuse a folder that holds a dataset other than the one that is being drawn."""
+    there = folder / NAME
+    if not there.exists():
+        return
+    for name in (NAME, DRAW):
+        old = folder / name
+        if not old.is_file() or old.read_bytes() != (stage / name).read_bytes():
+            raise InputError(
+                "--out",
+                f"{there} is there, and {name} is not what these options and seed give",
+                "a folder without a dataset",
+                "Choose another --out, or delete the old dataset.",
+            )
