@@ -104,7 +104,7 @@ def trace(
     run.yaml.
 
     With `--pairs`: every pair of a dataset that passes the gate (both answers right), each saying
-    its own answer; means with bootstrap intervals over pairs. Tokens of different answers are
+    its own answer; means with intervals over pairs. Tokens of different answers are
     averaged where they stand in the same slot: the answers are laid side by side as sequences of
     tokens, and in a stretch where they differ (a shape, a place) the first token stands for the
     first. A contrast is averaged over those pairs that have a rival; a slot that one pair alone

@@ -80,14 +80,14 @@ def mean_traces(
         for axes in panels.ravel():
             part(axes, here["forced"])
         looking.set_xlim(-0.5, len(slots) - 0.5)
-        more = f" The {left_out} tokens that fewest pairs have are left out." if left_out else ""
+        more = f" Left out: the tokens that fewest pairs have ({left_out})." if left_out else ""
         frame(
             figure,
             "Heads behind each token of the answer, means over pairs",
             question=question,
             region=region,
             legend=(looking, moving),
-            note=f"Bars: {float(results['level']):.0%} bootstrap intervals over pairs; none where "
+            note=f"Bars: {float(results['level']):.0%} intervals over pairs; none where "
             "one pair alone has the token. Tokens of different answers are averaged where they "
             "stand in the same place of the sentence (a/b: tokens there). Effect: what replacing "
             "one head's z at the position before a token does to logit(token) - logit(what a run "
@@ -131,7 +131,8 @@ def _draw_looks(
     first = np.nan_to_num(mean, nan=-np.inf).argmax(1)
     rows = np.arange(len(slots))
     figures = (mean[rows, first], low[rows, first], high[rows, first])
-    _draw_line(axes, rows, figures, here, DIFFERENCE, "o", "-", "largest attention difference")
+    x = rows.astype(float)
+    _draw_line(axes, x, figures, here, DIFFERENCE, "o", "-", "largest attention difference")
     for place, flat in enumerate(first.tolist()):
         layer, head = divmod(flat, heads)
         top = np.nanmax([figures[0][place], figures[2][place]])

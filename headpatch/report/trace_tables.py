@@ -31,7 +31,7 @@ _COLUMNS = (
 )
 _FLOOR = "Effects at or below the noise floor ({floor:.1e} logits at most) are in brackets."
 _MANY = (
-    "Means over pairs, with {level:.0%} bootstrap intervals over pairs; n: pairs that have the "
+    "Means over pairs, with {level:.0%} intervals over pairs; n: pairs that have the "
     "token, and after the stroke those of them with another one under `or`, over which alone that "
     "difference is averaged. Fewer than two pairs have no interval. The largest of many heads are "
     "listed, and the largest of many are partly lucky. "

@@ -6,19 +6,29 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from headpatch.analyses import forced
 from headpatch.analyses.answer_token import MEASURES
+from headpatch.analyses.finished import Finished
 from headpatch.analyses.rank import MASSES, masses
 from headpatch.analyses.session import Session, open_session
 from headpatch.analyses.stages import reporting
 from headpatch.analyses.sweep import sweep
 from headpatch.analyses.trace import Traced, trace
+from headpatch.engine.forward import Keep, forward
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.patching import patch
+from headpatch.engine.trace import measures, say
 from headpatch.errors import InputError, RunError
+from headpatch.heads import Head, HeadSet
 from headpatch.measures.stats import spread
+from headpatch.models.forced import forced as forced_words
+from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
+from headpatch.pairs.scene import Style, draw, sample_pair
 from tests.planted import HEADS, LD_WITH, LD_WITHOUT, SILENT, planted, planted_study
 from tests.tiny import tiny_vlm
 
@@ -184,3 +194,76 @@ def test_a_run_that_would_not_say_its_own_answer_is_refused(
 def test_words_that_the_model_does_not_know_are_refused() -> None:
     with pytest.raises(InputError, match="unknown tokens"):
         trace(opened(planted().vlm, answer="Yes ☃"))
+
+
+def test_a_mean_over_the_pair_itself_moves_half_way() -> None:
+    """z of the mean lies between the runs', and the looker's way to the vote is straight."""
+    (yes,) = trace(opened(planted().vlm, kinds=("mean",), reference=0)).tokens
+    looker = HEADS["looker"]
+    at, half = (looker.head.layer, looker.head.head), looker.necessity * SPAN / 2
+    assert yes.effects["mean", "noising"]["contrast"][at] == pytest.approx(-half, abs=CLOSE)
+    assert yes.effects["mean", "denoising"]["contrast"][at] == pytest.approx(half, abs=CLOSE)
+
+
+@pytest.mark.parametrize("reference", [0, 2])
+def test_kind_mean_is_over_reference_pairs_that_say_the_same_words(reference: int) -> None:
+    """Slow twin: each token by a run of its own of each pair, read and changed at the last place.
+
+    One pass over the whole answer gives the same, as no word sees those after it.
+    """
+    vlm, head = tiny_vlm(), Head(1, 2)
+    options = {"kinds": ("mean",), "reference": reference, "answer": "Yes there is", "noise": 1}
+    session = opened(vlm, **options)
+    study, prompts = session.study, [session.prompt]
+    if reference:
+        rng = np.random.default_rng([study.seed, reference])
+        scenes = [sample_pair(rng, "top left") for _ in range(reference)]
+        style = Style(*session.pair.with_image.size)
+        images = [[draw(scene, style) for scene in pair] for pair in scenes]
+        prompts = [encode(vlm, pair, study.question, study.answers) for pair in images]
+    for one in trace(session).tokens:
+        before, token = one.answer.ids[: one.index], one.answer.ids[one.index]
+        keep = Keep(z=("lm",))
+        z = torch.cat(
+            [
+                forward(vlm, forced_words(vlm, prompt, before), keep=keep, exact=True)
+                .z["lm"][head.layer][:, -1, head.head]
+                for prompt in prompts
+            ]
+        )  # fmt: skip
+        assert len(z) == 2 * max(reference, 1)
+        said = say(vlm, session.prompt, before, token)
+        everywhere = torch.zeros(said.base.prompt.spans.length, vlm.lm.grid.heads, z.shape[-1])
+        everywhere[-1, head.head] = z.mean(0)
+        means = {"lm": [everywhere] * vlm.lm.grid.layers}
+        for direction in ("noising", "denoising"):
+            asked = [Intervention(HeadSet.of(head), "mean", direction)]
+            (outcome,) = patch(vlm, said.base, asked, means, read=measures(token))
+            effects = one.effects["mean", direction]
+            for name, slow in zip(("logit", "logprob"), outcome.read, strict=True):
+                assert effects[name][head.layer, head.head] == pytest.approx(slow, abs=2e-5)
+            assert abs(outcome.read[0]) > 1e-4
+
+
+def test_finished_tokens_are_taken_as_they_are(tmp_path: Path) -> None:
+    session = opened(tiny_vlm(), answer="Yes there is", kinds=("zero", "mean"), reference=1)
+    whole = trace(session)
+    kept = Finished(tmp_path)
+    trace(session, finished=kept)
+    assert kept.count == 3
+    sorted(tmp_path.glob("*.pt"))[1].unlink()
+    calls: list[tuple[int, int]] = []
+    again = trace(session, reporting(lambda *call: calls.append(call)), Finished(tmp_path))
+    pd.testing.assert_frame_equal(again.table(), whole.table())
+    assert all(
+        torch.equal(a.nan_to_num(9), b.nan_to_num(9))
+        for a, b in (
+            (again.saved()["effect_logit"][way], one)
+            for way, one in whole.saved()["effect_logit"].items()
+        )
+    )
+    assert len(list(tmp_path.glob("*.pt"))) == 3
+    assert calls[-1][0] == calls[-1][1]
+    other = replace(session, study=session.study.override({"trace.reference": 2}))
+    trace(other, finished=kept)
+    assert len(list(tmp_path.glob("*.pt"))) == 6

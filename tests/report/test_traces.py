@@ -5,6 +5,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from headpatch.report import trace_means
 from headpatch.report.rollouts import (
     MAPS,
     perturbation_curves,
@@ -12,6 +13,7 @@ from headpatch.report.rollouts import (
     rollout_summary,
     rollout_tables,
 )
+from headpatch.report.trace_means import mean_traces
 from headpatch.report.trace_tables import trace_summary, trace_tables
 from headpatch.report.traces import HEADS, lead_effects, token_traces
 from tests.report import synthetic
@@ -207,3 +209,114 @@ def test_tables_of_a_rollout():
     assert "50.0%" in text
     assert "first 4" in text
     assert "matter" not in said(rollout_tables(regions, []))
+
+
+def mean_traced(slots=3, pairs=(4, 4, 1)):
+    """Means over 4 pairs of a slot that all have, one where few have a rival, and one pair's."""
+    results = traced(tokens=("Yes", "ring/square", "big")[:slots], rivals=("No", "", "")[:slots])
+    ways = list(results["effect_logit"])
+    few = torch.tensor([count < 2 for count in pairs])
+
+    def ends(mean, reach):
+        gone = few.reshape(-1, *[1] * (mean.ndim - 1)).expand_as(mean)
+        return {"low": torch.where(gone, torch.nan, mean - reach),
+                "high": torch.where(gone, torch.nan, mean + reach)}  # fmt: skip
+
+    lead = {way: torch.tensor(values) for way, values in lead_effects(results).items()}
+    total = {way: values.abs().sum((1, 2)) for way, values in lead.items()}
+    diff = results["with"] - results["without"]
+    return results | {
+        "pairs": torch.tensor(pairs),
+        "pair_names": ["a", "b", "c", "d"],
+        "level": 0.9,
+        "diff": diff,
+        **{f"diff_{end}": values for end, values in ends(diff, 0.1).items()},
+        "total": total,
+        **{
+            f"{name}_{end}": {way: ends(values[way], 1.0)[end] for way in ways}
+            for name, values in (("effect", lead), ("total", total))
+            for end in ("low", "high")
+        },
+    }
+
+
+def test_means_over_pairs_have_intervals_where_two_pairs_have_the_token(tmp_path, drawn):
+    results = mean_traced()
+    mean_traces(results, tmp_path / "f.png", question="Is it $5?", region="top-left")
+    looking, moving, *maps = drawn.last.axes[:4]
+    assert [one.get_text() for one in maps[-1].get_xticklabels()] == [
+        "Yes\n(No)",
+        "ring/square",
+        "big\nn=1",
+    ]
+    diff = results["diff"].reshape(3, -1)
+    np.testing.assert_allclose(looking.lines[0].get_ydata(), diff.max(1).values, rtol=1e-6)
+    names = [text.get_text() for text in looking.texts]
+    assert names == ["{}.{}".format(*divmod(int(flat), PER_LAYER)) for flat in diff.argmax(1)]
+    (bars,) = looking.collections
+    assert len(bars.get_segments()) == 2
+    for bar, place in zip(bars.get_segments(), (0, 1), strict=True):
+        low, high = diff[place].max() - 0.1, diff[place].max() + 0.1
+        np.testing.assert_allclose(bar[:, 1], [low, high], rtol=1e-6)
+    total = results["total"]["resample_noising"]
+    np.testing.assert_allclose(moving.lines[0].get_ydata(), total, rtol=1e-6)
+    assert "90% intervals over pairs" in " ".join(" ".join(drawn.texts()).split())
+
+
+def test_a_dot_marks_an_effect_whose_interval_excludes_0(tmp_path, drawn):
+    results = mean_traced()
+    mean_traces(results, tmp_path / "f.png")
+    for axes, way in zip(drawn.last.axes[2:4], results["total"], strict=True):
+        shown = np.asarray(axes.images[0].get_array())
+        beyond = np.abs(shown) > 1
+        beyond[:, 2] = False  # one pair has no interval
+        (dots,) = [line for line in axes.lines if line.get_marker() == "."]
+        found = np.zeros_like(beyond)
+        found[dots.get_ydata().astype(int), dots.get_xdata().astype(int)] = True
+        np.testing.assert_array_equal(found, beyond, err_msg=way)
+    with pytest.raises(ValueError, match="no effects"):
+        mean_traces({**results, "effect_logit": {}}, tmp_path / "g.png")
+    assert not (tmp_path / "g.png").exists()
+
+
+def test_tokens_that_few_pairs_have_are_left_out_of_a_full_figure(tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(trace_means, "SLOTS", 2)
+    mean_traces(mean_traced(), tmp_path / "f.png")
+    assert len(drawn.last.axes[3].get_xticklabels()) == 2
+    assert "Left out: the tokens that fewest pairs have (1)." in " ".join(
+        " ".join(drawn.texts()).split()
+    )
+
+
+def mean_summary(token, rival, effect, pairs=(4, 4), ends=True):
+    nan = float("nan")
+    found = summary(token, rival, effect)
+    low, high = (effect - 1, effect + 1) if ends else (nan, nan)
+    found["resample_noising"]["top"][0] |= {"effect_low": low, "effect_high": high}
+    found["resample_noising"] |= {"total_low": abs(effect), "total_high": abs(effect)}
+    return found | {
+        "tokens": {"top": 3, "bottom": 1},  # a token may be any word
+        "pairs": pairs[0],
+        "measure_pairs": pairs[1],
+    }
+
+
+def test_the_table_of_means():
+    slots = [
+        mean_summary("Yes", "No", -2.0),
+        mean_summary("top/bottom", "left", 0.5, (4, 3)),
+        mean_summary("big", "red", 9.0, (1, 1), ends=False),
+    ]
+    text = said(trace_tables(slots, 0.95))
+    yes, place, big = (line for line in text.splitlines() if "1.2" in line)
+    assert yes.split()[:3] == ["Yes", "No", "4"]
+    assert yes.rstrip().endswith("1.2 -2.00 [-3.00, -1.00]")
+    assert place.split()[2] == "4/3"
+    assert big.rstrip().endswith("1.2 +9.00")
+    words = " ".join(text.split())
+    assert "95% intervals over pairs" in words
+    assert "partly lucky" in words
+    line = trace_summary(slots, True, 4)
+    assert "heads move 'Yes' most" in line  # not 'big', which one pair has
+    assert line.endswith("Means over 4 pairs.")
+    assert "INVALID" in trace_summary(slots, False, 4)
