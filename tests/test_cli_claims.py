@@ -69,6 +69,7 @@ def judged(place: Path) -> Path:
     assert "holds no verdict" in first and "12 pairs, about" in first
     assert "answer to region cut in layers 0-1" in second and "on each of 3 pairs" in second
     assert "supported" in said.out and "contradicted" in said.out
+    assert "claims.csv" in said.out and "verdict.png" in said.out
     return place / "out"
 
 

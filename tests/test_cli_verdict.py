@@ -127,13 +127,13 @@ def test_a_killed_run_goes_on_and_gives_the_same_result(
     with monkeypatch.context() as patch:
         patch.setattr(Finished, "save", save_five)
         line = refused(*words(place, out), code=130)
-    assert "5 finished pairs are kept" in line and "--resume" in line
+    assert "5 finished parts are kept" in line and "--resume" in line
     before = contents(out)
     asked = refused(*words(place, out))
-    assert "5 finished pairs of an interrupted verdict" in asked and "--no-resume" in asked
+    assert "5 finished parts of an interrupted verdict" in asked and "--no-resume" in asked
     assert contents(out) == before
     said = run(place, out, "--resume")
-    assert "5 finished pairs were found; going on" in said.err
+    assert "5 finished parts were found; going on" in said.err
     for name in ("verdicts.csv", "faithfulness.csv", "nulls.csv", "partners.csv"):
         assert (out / name).read_bytes() == (place / "whole" / name).read_bytes()
     assert {path.name for path in out.iterdir()} == FILES

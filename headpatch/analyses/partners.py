@@ -14,8 +14,9 @@ goes from many to few:
   N(S \\ ab) clearly differs from 0 by more than δ. Parts between which no two heads do, and whose
   necessities add up to N(S), are sets of their own.
 
-Then what is left of the pool is searched again. Nothing of this is a test: what is found is judged
-on other pairs (`headpatch.measures.redundancy`).
+Of what is found, the heads that are needed most surely make a further set: one weak member fails a
+whole set where it is judged. Then what is left of the pool is searched again. Nothing of this is a
+test: what is found is judged on other pairs (`headpatch.measures.redundancy`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ from headpatch.measures.rankings import descending
 from headpatch.measures.redundancy import excesses, necessity_of, rests
 
 _PASSES = 3  # over what is left of the pool
+_SURER = 2.0  # standard errors; a set of which each head is needed by so many is judged as well
 PerHead: TypeAlias = Float[np.ndarray, "layers heads"]
 Noise: TypeAlias = Callable[[Sequence[HeadSet]], Float[np.ndarray, "pairs sets"]]
 """Noises sets of two heads or more, on the same pairs each time."""
@@ -99,15 +101,28 @@ class Search:
             needed = self._shrink(left)
             if len(needed) < 2:
                 return
-            yield from self._apart(needed)
+            for members in self._apart(needed):
+                yield members
+                surer = self._shrink([head for head in left if head in members.heads], _SURER)
+                if len(surer) > 1:
+                    yield HeadSet(tuple(surer))
             left = [head for head in left if head not in needed]
 
-    def _shrink(self, among: Sequence[Head]) -> list[Head]:
-        """Let heads leave until each that is left is needed; among them, the last leave first."""
+    def _shrink(self, among: Sequence[Head], errors: float = 1.0) -> list[Head]:
+        """Let heads leave until each that is left is needed.
+
+        Parameters
+        ----------
+        among
+            Of those that are not, the last leave first.
+        errors
+            By so many standard errors an excess must lie above δ.
+        """
         left = list(among)
         while len(left) > 1:
             members = HeadSet(tuple(left))
-            clearly = dict(zip(members, _low(self._excess(members)), strict=True))
+            low = _low(self._excess(members), errors)
+            clearly = dict(zip(members, low, strict=True))
             weak = [head for head in left if clearly[head] <= self._delta]
             if not weak:
                 return left
@@ -165,7 +180,9 @@ def _without(members: HeadSet, *some: Head) -> HeadSet:
     return HeadSet(tuple(head for head in members if head not in some))
 
 
-def _low(values: Float[np.ndarray, "pairs columns"]) -> Float[np.ndarray, " columns"]:
-    """Means over pairs, less one standard error: what they clearly are."""
+def _low(
+    values: Float[np.ndarray, "pairs columns"], errors: float = 1.0
+) -> Float[np.ndarray, " columns"]:
+    """Means over pairs, less so many standard errors: what they clearly are."""
     error = values.std(0, ddof=1) / np.sqrt(len(values))
-    return np.asarray(values.mean(0) - error)
+    return np.asarray(values.mean(0) - errors * error)

@@ -1,7 +1,6 @@
 """`headpatch claims`."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,10 +93,11 @@ def claims(
         argument = "--out" if results is None else "--results"
         saved = SavedVerdict.read(place, argument)
         saved.check_model(study, argument)
+    ran: list[str] = []
     if saved is None or saved.missing(listed):
-        saved = _complete(request, folder, saved, listed, resume)
+        saved, ran = _complete(request, folder, saved, listed, resume)
     judged = [asdict(one) for one in saved.judge(listed)]
-    names = _write(folder, saved, judged)
+    names = sorted([*ran, *_write(folder, saved, judged)])
     if request.as_json:
         files = [str(folder / name) for name in names]
         print_object({"claims": judged, "failed_nulls": saved.failed_nulls, "files": files})
@@ -119,7 +119,7 @@ def _write(folder: Path, saved: "SavedVerdict", judged: Sequence[dict[str, str]]
         results.write_columns(stage / "claims.csv", columns)
         if saved.followed is not None:
             results.write_columns(stage / "followed.csv", columns_of(saved.followed))
-        return sorted(file.name for file in stage.iterdir())
+        return [file.name for file in stage.iterdir()]
 
 
 def _complete(
@@ -128,24 +128,31 @@ def _complete(
     saved: "SavedVerdict | None",
     listed: Sequence[Claim],
     resume: bool | None,
-) -> "SavedVerdict":
-    """Run what the claims need: a verdict if there is none, and what they need beside it."""
+) -> "tuple[SavedVerdict, list[str]]":
+    """Run what the claims need: a verdict if there is none, and what they need beside it.
+
+    Returns
+    -------
+    The verdict, and the files that it wrote if it was run.
+    """
     from headpatch.results.verdict import SavedVerdict
 
     if saved is not None:  # with the settings that it was made by
         request = replace(request, study=saved.study_like(request.study))
-    with ExitStack() as stack:
-        entries = stack.enter_context(pairs_of(request))
+    names: list[str] = []
+    with pairs_of(request) as entries:
         vlm = many.loaded(request)
         layers = 0 if vlm.vision is None else vlm.vision.grid.layers
         for claim in listed:
             claim.check(vlm.lm.grid, layers)
         if saved is None:
             _say_verdict(request, folder, vlm, len(entries))
-            judge(request, folder, entries, resume, vlm)
+            names = judge(request, folder, entries, resume, vlm).names
             saved = SavedVerdict.read(folder)
         asks = saved.missing(listed)
-        return _follow(request, folder, vlm, saved, entries, asks, resume) if asks else saved
+        if asks:
+            saved = _follow(request, folder, vlm, saved, entries, asks, resume)
+        return saved, names
 
 
 def _say_verdict(request: Request, folder: Path, vlm: "VLM", pairs: int) -> None:

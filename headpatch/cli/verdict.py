@@ -9,7 +9,7 @@ from rich.console import Console
 from headpatch.cli import many
 from headpatch.cli.judging import check_source, judge, pairs_of
 from headpatch.cli.options import number
-from headpatch.cli.show import show
+from headpatch.cli.show import records, show
 from headpatch.cli.verb import EVERY, PICTURES, Request, verb
 
 
@@ -118,6 +118,7 @@ def verdict(
             failed_nulls=ran.failed,
             nulls=ran.nulls.to_dict("records"),
             headline=headline,
+            redundant_sets=records(found.verdicts.sets[found.verdicts.sets["redundant"]]),
         )
         return
     from headpatch.report import dataset_tables, tables, verdict_tables
@@ -132,6 +133,7 @@ def verdict(
         console,
         verdict_tables.nulls(ran.nulls),
         verdict_tables.heads(found.verdicts.heads, list(named), level, options.delta),
+        verdict_tables.redundant(found.verdicts.sets, level),
         verdict_tables.areas(found.faithfulness),
         verdict_tables.headline(headline, options.delta, level),
     )

@@ -62,8 +62,8 @@ def mean_interval(
     drawn, straight = bca_interval(values, level, resamples, rng), t_interval(values, level)
     return Interval(
         straight.mean,
-        np.minimum(drawn.low, straight.low),
-        np.maximum(drawn.high, straight.high),
+        np.asarray(np.minimum(drawn.low, straight.low)),  # numpy makes a number of a 0-d array
+        np.asarray(np.maximum(drawn.high, straight.high)),
     )
 
 
@@ -72,7 +72,7 @@ def t_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Interv
     pairs = _checked(values, level)
     n, mean = len(pairs), np.asarray(pairs.mean(0))
     reach = t.ppf((1 + level) / 2, n - 1) * np.asarray(pairs.std(0, ddof=1)) / np.sqrt(n)
-    return Interval(mean, mean - reach, mean + reach)
+    return Interval(mean, np.asarray(mean - reach), np.asarray(mean + reach))
 
 
 def bca_interval(

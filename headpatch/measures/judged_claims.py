@@ -196,8 +196,8 @@ def _vision(claim: Claim, seen: Evidence) -> _Found:
     carried = all(low > HALF for _, low, _, _ in layers)
     short = any(high < HALF for _, _, high, _ in layers)
     return _either(carried, short), (
-        f"the region's patches, put into the other run as they leave the layer, bring {held} of "
-        f"the difference (half counts as carrying it); {said}"
+        f"share of the difference that the region's patches bring, put into the other run as they "
+        f"leave the layer: {held}; half counts as carrying it; {said}"
     )
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas
 
 _NAMES = 12  # heads listed in a sentence
+_FEW = 4  # partners named in a cell
 
 
 def nulls(table: "pandas.DataFrame") -> RenderableType:
@@ -143,8 +144,11 @@ def heads(
             name,
             row["verdict"],
             f"{row['attention_diff']:+.3f} ({row['attention_rank']})",
-            *(cell for way in ("necessity", "sufficiency") for cell in _effect(row, way)),
-            *[row["partners"]] * partnered,
+            *_effect(row, "necessity"),
+            f"{row['necessity_q']:.1g}",
+            *_effect(row, "sufficiency"),
+            f"{row['sufficiency_q']:.1g}",
+            *[_with(row["partners"])] * partnered,
         )
     note = (
         "Means over pairs, as a share of the LD difference between the runs; resampled at the "
@@ -158,12 +162,49 @@ def heads(
     return Group(shown, Text(note))
 
 
-def _effect(row: Mapping[Any, Any], name: str) -> tuple[str, str, str]:
-    return (
-        f"{row[name]:+.3f}",
-        f"{row[f'{name}_low']:+.3f} to {row[f'{name}_high']:+.3f}",
-        f"{row[f'{name}_q']:.1g}",
+def _with(partners: str) -> str:
+    """Name the partners of a redundant head; of many, say how many."""
+    sets = [one.split("+") for one in partners.split(";") if one]
+    return "; ".join("+".join(one) if len(one) <= _FEW else f"{len(one)} others" for one in sets)
+
+
+def redundant(sets: "pandas.DataFrame", level: float) -> RenderableType:
+    """Show the sets of redundant heads: what they do together, and what each of them adds.
+
+    Parameters
+    ----------
+    sets
+        ``partners.csv``.
+    """
+    table = plain_table(
+        "heads",
+        "necessity together",
+        f"{level:.0%} interval",
+        "least that one adds",
+        f"{level:.0%} interval",
+        "q",
+        title="Redundant heads: sets of which every head is needed",
+        wrapped="heads",
     )
+    kept = sets[sets["redundant"]]
+    if kept.empty:
+        return Text(f"Sets of heads tested for redundancy: {len(sets):,}; shown to be so: none.")
+    for row in kept.to_dict("records"):
+        table.add_row(
+            row["heads"].replace("+", " + "),
+            *_effect(row, "joint"),
+            *_effect(row, "excess"),
+            f"{row['q']:.1g}",
+        )
+    note = (
+        f"{len(kept):,} of {len(sets):,} sets that were tested. Least that one adds: of any of the "
+        "heads, once the others are gone, beyond what it does alone."
+    )
+    return Group(table, Text(note))
+
+
+def _effect(row: Mapping[Any, Any], name: str) -> tuple[str, str]:
+    return f"{row[name]:+.3f}", f"{row[f'{name}_low']:+.3f} to {row[f'{name}_high']:+.3f}"
 
 
 def areas(curves: "pandas.DataFrame") -> RenderableType:

@@ -50,6 +50,8 @@ QUICK = {
     "verdict.attribution": 0,
     "verdict.random": 1,
     "verdict.noise": 1,
+    "verdict.groups": 60,
+    "verdict.search": 2,
     "pairs.resamples": 200,
 }
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from headpatch.measures.verdicts import CAUSAL
 from headpatch.report.canvas import Sheet
 from headpatch.report.faithfulness import faithfulness_curves
-from headpatch.report.verdict_tables import areas, headline, heads, nulls
+from headpatch.report.verdict_tables import areas, headline, heads, nulls, redundant
 from headpatch.report.verdicts import CLASSES, verdict_map
 
 
@@ -160,6 +160,22 @@ def test_the_headline_says_no_more_than_the_numbers() -> None:
     assert "misses all of them" in said(headline(found(("3.3",), ("3.3",), ()), 0.02, 0.95))
     flat = found((), (), ()) | {"rho": {"rho": float("nan"), "low": 0.0, "high": 0.0}}
     assert "undefined" in said(headline(flat, 0.02, 0.95))
+
+
+def test_redundant_sets_are_shown_whole_and_counted_beside_their_heads() -> None:
+    table = verdicts()
+    many = "+".join(f"6.{head}" for head in range(6))
+    table.loc[3, "partners"] = f"7.1;{many}"
+    assert "7.1; 6 others" in said(heads(table, ["0.3"], 0.95, 0.02))
+    columns = {"joint": 0.9, "joint_low": 0.8, "joint_high": 0.95, "excess": 0.05,
+               "excess_low": 0.03, "excess_high": 0.07, "q": 0.001}  # fmt: skip
+    sets = pd.DataFrame([{"heads": f"0.3+{many}", **columns, "redundant": True},
+                         {"heads": "0.1+0.2", **columns, "redundant": False}])  # fmt: skip
+    text = said(redundant(sets, 0.95))
+    for words in ("0.3 + 6.0 + 6.1", "+0.900", "+0.800 to +0.950", "+0.050", "1 of 2 sets"):
+        assert words in text, words
+    assert "0.1" not in text
+    assert "tested for redundancy: 1; shown to be so: none" in said(redundant(sets.iloc[1:], 0.95))
 
 
 def test_the_table_names_partners_only_where_there_are_some() -> None:
