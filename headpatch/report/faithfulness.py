@@ -1,11 +1,13 @@
 """How much of the answer the first heads of a ranking carry: curves over the number of heads."""
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from headpatch.report.canvas import (
     BLUE,
+    GREEN,
     GREY,
     ORANGE,
     VERMILLION,
@@ -22,6 +24,7 @@ RANKINGS: Final = {
     "attention": (BLUE, "o", "attention difference"),
     "effect": (VERMILLION, "^", "exact effect"),
     "attribution": (ORANGE, "s", "attribution (estimated effect)"),
+    "context": (GREEN, "D", "what a head adds once others are gone"),
     "random": (GREY, ".", "random"),
 }
 """Colour, marker and words of each ranking."""
@@ -77,9 +80,10 @@ def faithfulness_curves(
                     x, here["share_low"], here["share_high"], color=colour, alpha=0.2, linewidth=0
                 )
                 axes.plot(x, here["share"], color=colour, marker=marker, label=label)
-                areas.append(f"{ranking} {here['area'].iloc[0]:.2f}")
-            axes.set_title(words, loc="left", pad=13)
-            axes.text(0, 1.03, f"Area: {', '.join(areas)}", transform=axes.transAxes, fontsize=6.5,
+                areas.append(f"{ranking}\N{NO-BREAK SPACE}{here['area'].iloc[0]:.2f}")
+            lines = wrap(f"Area: {', '.join(areas)}", 60)
+            axes.set_title(words, loc="left", pad=4 + 9 * len(lines))
+            axes.text(0, 1.03, "\n".join(lines), transform=axes.transAxes, fontsize=6.5,
                       color="0.3")  # fmt: skip
             axes.set_xlabel("k heads")
             axes.set_xticks(np.log2(np.array(counts) + 1), [f"{k:,}" for k in counts])

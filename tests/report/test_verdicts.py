@@ -11,7 +11,7 @@ from rich.console import Console
 
 from headpatch.measures.verdicts import CAUSAL
 from headpatch.report.canvas import Sheet
-from headpatch.report.faithfulness import faithfulness_curves
+from headpatch.report.faithfulness import RANKINGS, faithfulness_curves
 from headpatch.report.verdict_tables import areas, headline, heads, nulls, redundant
 from headpatch.report.verdicts import CLASSES, verdict_map
 
@@ -32,7 +32,7 @@ def verdicts(count: int = 64) -> pd.DataFrame:
 
 def curves() -> pd.DataFrame:
     rows = []
-    for ranking in ("attention", "effect", "random"):
+    for ranking in RANKINGS:
         for way in ("keep", "remove"):
             for k in (0, 1, 2, 4, 8):
                 share = k / 8 if way == "keep" else 1 - k / 8
