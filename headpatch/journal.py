@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from headpatch import __version__
 from headpatch.errors import InputError, RunError
@@ -15,8 +15,9 @@ from headpatch.heads import HeadSet
 if TYPE_CHECKING:
     from headpatch.analyses.session import Session
     from headpatch.analyses.sweep import Plan
-    from headpatch.engine.interventions import Intervention
+    from headpatch.engine.interventions import Direction, Intervention, Kind
     from headpatch.engine.patching import Outcome
+    from headpatch.models.spans import Positions
     from headpatch.models.vlm import VLM
     from headpatch.pairs.manifest import Entry
     from headpatch.study import Study
@@ -159,7 +160,12 @@ class Journal:
         for _, heads, kind, direction, positions, ld, effect, token, before in self._rows.get(
             pair, []
         ):
-            one: Any = Intervention(HeadSet.parse(heads), kind, direction, positions)  # type: ignore[arg-type]
+            one = Intervention(
+                HeadSet.parse(heads),
+                cast("Kind", kind),
+                cast("Direction", direction),
+                cast("Positions", positions),
+            )
             outcomes[one] = Outcome(one, float(ld), float(effect), int(token), int(before))
         return outcomes
 

@@ -6,12 +6,15 @@ of this token. There every head's z is replaced by the other run's, one head at 
 token's logit is watched. Kinds ``zero`` and ``mean`` put nothing, or a mean, in its place instead.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from headpatch.analyses.answer_token import MEASURES, Token, rows, summary
 from headpatch.analyses.finished import Finished
@@ -73,16 +76,14 @@ class Traced:
             "says_without": [one.says[WITHOUT] for one in tokens],
         }
         for name in MEASURES:
-            runs = torch.tensor(np.stack([one.measured[name] for one in tokens])).float()
+            runs = stacked([one.measured[name] for one in tokens])
             found[f"{name}_with"], found[f"{name}_without"] = runs.unbind(1)
             found[f"{name}_floor"] = torch.tensor([one.floors[name] for one in tokens])
         for name in MASSES:
-            found[name] = torch.tensor(np.stack([one.attention[name] for one in tokens])).float()
+            found[name] = stacked([one.attention[name] for one in tokens])
         for name in MEASURES:
             found[f"effect_{name}"] = {
-                "_".join(way): torch.tensor(
-                    np.stack([one.effects[way][name] for one in tokens])
-                ).float()
+                "_".join(way): stacked([one.effects[way][name] for one in tokens])
                 for way in tokens[0].effects
             }
         session = self.session
@@ -94,6 +95,11 @@ class Traced:
             "question": session.pair.question,
             "region_name": session.pair.region.name,
         }
+
+
+def stacked(values: Sequence[ArrayLike]) -> Tensor:
+    """Return arrays of one shape as one float32 tensor, along a new first dimension."""
+    return torch.tensor(np.stack([np.asarray(one) for one in values])).float()
 
 
 def trace(

@@ -10,7 +10,6 @@ from functools import cache, partial
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from headpatch.analyses.slots import Slot, slots_of
 from headpatch.analyses.stages import Stages, reporting
 from headpatch.analyses.survey import Survey
 from headpatch.analyses.token_runner import TokenRunner
-from headpatch.analyses.trace import spoken
+from headpatch.analyses.trace import spoken, stacked
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import RunError
 from headpatch.models.vlm import VLM
@@ -83,28 +82,28 @@ class TracedPairs:
             "pairs": torch.tensor([one.pairs for one in slots]),
             "measure_pairs": torch.tensor([one.counts[one.measure] for one in slots]),
             "floor": torch.tensor([one.floor for one in slots]),
-            "diff_low": _stacked([one.looks.low for one in slots]),
-            "diff_high": _stacked([one.looks.high for one in slots]),
+            "diff_low": stacked([one.looks.low for one in slots]),
+            "diff_high": stacked([one.looks.high for one in slots]),
         }
         for name in MEASURES:
-            runs = _stacked([one.measured[name] for one in slots])
+            runs = stacked([one.measured[name] for one in slots])
             found[f"{name}_with"], found[f"{name}_without"] = runs.unbind(1)
         for name in MASSES:
-            found[name] = _stacked([one.attention[name] for one in slots])
+            found[name] = stacked([one.attention[name] for one in slots])
         ways = {"_".join(way): way for way in slots[0].moves}
         for name in MEASURES:
             found[f"effect_{name}"] = {
-                word: _stacked([one.effects[way][name] for one in slots])
+                word: stacked([one.effects[way][name] for one in slots])
                 for word, way in ways.items()
             }
         for end in ("low", "high"):
             found[f"effect_{end}"] = {
-                word: _stacked([getattr(one.moves[way], end) for one in slots])
+                word: stacked([getattr(one.moves[way], end) for one in slots])
                 for word, way in ways.items()
             }
         for name, end in (("total", "mean"), ("total_low", "low"), ("total_high", "high")):
             found[name] = {
-                word: _stacked([getattr(one.totals[way], end) for one in slots])
+                word: stacked([getattr(one.totals[way], end) for one in slots])
                 for word, way in ways.items()
             }
         found["effect_by_pair"] = {word: self._by_pair(way) for word, way in ways.items()}
@@ -124,10 +123,6 @@ class TracedPairs:
         for place, one in enumerate(self.slots):
             found[one.slot.answers, place] = torch.from_numpy(one.each[way]).float()
         return found
-
-
-def _stacked(values: Sequence[Any]) -> Tensor:
-    return torch.from_numpy(np.stack(values)).float()
 
 
 def run(

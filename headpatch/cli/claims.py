@@ -11,7 +11,7 @@ from rich.console import Console
 from headpatch.cli import many
 from headpatch.cli.judging import check_source, judge, pairs_of
 from headpatch.cli.kept import kept
-from headpatch.cli.options import number
+from headpatch.cli.options import Resume, number
 from headpatch.cli.show import print_object, show, warn
 from headpatch.cli.verb import EVERY, PICTURES, Request, verb
 from headpatch.errors import InputError
@@ -43,13 +43,7 @@ def claims(
             "--results", help="Folder of a verdict to judge by, instead of --out.", metavar="DIR"
         ),
     ] = None,
-    resume: Annotated[
-        bool | None,
-        typer.Option(
-            "--resume/--no-resume",
-            help="Go on from what an interrupted run has left in the output folder, or discard it.",
-        ),
-    ] = None,
+    resume: Resume = None,
 ) -> None:
     r"""Judge a study's claims: supported, contradicted, or not testable.
 

@@ -135,8 +135,7 @@ Resume = Annotated[
     bool | None,
     typer.Option(
         "--resume/--no-resume",
-        help="With --pairs: go on from the pairs that an interrupted run has left in the output "
-        "folder, or discard them.",
+        help="Go on from what an interrupted run has left in the output folder, or discard it.",
     ),
 ]
 Window = Annotated[

@@ -10,7 +10,7 @@ from rich.console import Console
 from headpatch.analyses.listed import Listed
 from headpatch.cli import sweep_many
 from headpatch.cli.kept import kept
-from headpatch.cli.options import Directions, Kinds, Reference, number
+from headpatch.cli.options import Directions, Kinds, Reference, Resume, number
 from headpatch.cli.price import announce
 from headpatch.cli.show import print_files, print_json, say_replaced, show
 from headpatch.cli.verb import Request, verb
@@ -74,14 +74,7 @@ def sweep(
         int | None,
         number("--budget", "Memory that these rows may take, in MiB.", "MIB"),
     ] = None,
-    resume: Annotated[
-        bool | None,
-        typer.Option(
-            "--resume/--no-resume",
-            help="Go on from what an interrupted sweep has left in the output folder, or discard "
-            "it.",
-        ),
-    ] = None,
+    resume: Resume = None,
 ) -> None:
     r"""Change every head, one after the other, and map what each does to the answer.
 

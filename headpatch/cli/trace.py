@@ -8,7 +8,7 @@ from rich.console import Console
 
 from headpatch.cli import many
 from headpatch.cli.kept import kept
-from headpatch.cli.options import Directions, Kinds, number
+from headpatch.cli.options import Directions, Kinds, Resume, number
 from headpatch.cli.show import print_files, print_json, show, warn
 from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
@@ -72,14 +72,7 @@ def trace(
             "this pair alone. Not used with --pairs: `mean` is then the mean over the dataset.",
         ),
     ] = None,
-    resume: Annotated[
-        bool | None,
-        typer.Option(
-            "--resume/--no-resume",
-            help="Go on from the tokens that an interrupted trace has left in the output folder, "
-            "or discard them.",
-        ),
-    ] = None,
+    resume: Resume = None,
 ) -> None:
     """Trace an answer token by token: which heads look at the region, which move the token.
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from headpatch.cli import many
 from headpatch.cli.judging import check_source, judge, pairs_of
-from headpatch.cli.options import number
+from headpatch.cli.options import Resume, number
 from headpatch.cli.show import records, show
 from headpatch.cli.verb import EVERY, PICTURES, Request, verb
 
@@ -56,14 +56,7 @@ def verdict(
             metavar="SCOPE",
         ),
     ] = None,
-    resume: Annotated[
-        bool | None,
-        typer.Option(
-            "--resume/--no-resume",
-            help="Go on from what an interrupted verdict has left in the output folder, or "
-            "discard it.",
-        ),
-    ] = None,
+    resume: Resume = None,
 ) -> None:
     r"""Judge over many pairs which heads decide, and whether those that look are among them.
 
