@@ -261,6 +261,8 @@ class Bench:
         self.line(
             "... of both pictures in one batch, as `rank` runs them", f"{both:.3f}", "<= 1.05"
         )
+        recorded = self.clock.beside(record, torch.inference_mode()(plain), 25)
+        self.line("... of one picture / plain forward without autograd's views", f"{recorded:.3f}")
         busy = self.clock.busy(record) / self.clock.busy(plain)
         self.line("... of one picture, kernels alone", f"{busy:.3f}")
         model = self.vlm.model

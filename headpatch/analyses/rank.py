@@ -117,7 +117,7 @@ def ranks(diff: Float[np.ndarray, "layers heads"]) -> Int[np.ndarray, "layers he
 def _image_rows(session: Session) -> Float[np.ndarray, "runs layers heads tokens"]:
     rows = session.base.trace.lm_rows
     assert rows is not None
-    return rows[..., session.prompt.image_positions].numpy().astype(np.float64)
+    return rows.cpu()[..., session.prompt.image_positions].numpy().astype(np.float64)
 
 
 def _descending(values: Float[np.ndarray, "layers heads"]) -> list[int]:
@@ -235,7 +235,7 @@ def _run(session: Session, run: int, answer: str) -> Saved:
     ids = prompt.input_ids.cpu()
     assert trace.lm_rows is not None
     found: Saved = {
-        "lm_rows": trace.lm_rows[run].clone(),
+        "lm_rows": trace.lm_rows[run].cpu().clone(),
         "image_positions": prompt.image_positions,
         "boxes": torch.from_numpy(prompt.patches.boxes).float(),
         "grid": torch.tensor(prompt.patches.grid),

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,7 @@ from headpatch.engine.attention import Tap, tapped
 from headpatch.engine.capture import Capture
 from headpatch.engine.deviations import Points, watched
 from headpatch.engine.interventions import Cut, ZEdit
-from headpatch.engine.precision import is_low, raised
+from headpatch.engine.precision import is_low, raised, swapped
 from headpatch.engine.prefill import Prefill, split
 from headpatch.engine.shared_prefix import prepared
 from headpatch.engine.sites import Site, edges_by_layer, tower_sites
@@ -61,8 +61,8 @@ class Trace:
     logits
         Shape ``[batch, vocabulary]``: at the answer position, float32.
     lm_rows
-        Shape ``[batch, layers, heads, tokens]``; NaN for layers that do not attend to tokens
-        (cross-attention).
+        Shape ``[batch, layers, heads, tokens]``, on the model's device; NaN for layers that do not
+        attend to tokens (cross-attention).
     vision_class_rows, vision_patch_rows
         Shape ``[images, vision layers, vision heads, vision tokens]``, the class token (if any)
         included as a key.
@@ -151,13 +151,20 @@ def forward(
             stack.enter_context(raised(vlm))
             if points is not None:
                 stack.enter_context(watched(vlm, points))
+        for idle in _idle(vlm, sites):
+            stack.enter_context(swapped(idle, _unchanged))
         stack.enter_context(tapped(vlm.parts, _with_rows(vlm, sites, recorded)))
+        # Autograd's bookkeeping of views costs a pass that waits for its launches about 4 %. What
+        # is kept of a layer may meet a backward pass later, which refuses tensors made without it.
+        stack.enter_context(torch.inference_mode(not keep.z and keep.suffix is None))
         output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
-    logits = output.logits[:, -1].float()
-    finite = torch.isfinite(logits).all()
-    # Asked for only when all is launched: the answer waits for the device.
-    lm_rows = _to_host(recorded.stacked(prompt.spans.length)) if recorded is not None else None
-    if not finite:
+        logits = output.logits[:, -1].float()
+        finite = torch.isfinite(logits).all()
+        lm_rows = recorded.stacked(prompt.spans.length) if recorded is not None else None
+    logits = logits.clone() if logits.is_inference() else logits
+    if lm_rows is not None and lm_rows.is_inference():
+        lm_rows = lm_rows.clone()
+    if not finite:  # asked for only when all is launched: the answer waits for the device
         way_out = "try --dtype float32, and check" if is_low(vlm) else "check"
         raise RunError(
             f"the model's logits are not finite ({vlm.name}, {vlm.dtype}): {way_out} the weights"
@@ -187,6 +194,23 @@ def _with_rows(
             else:
                 taps[module] = recorded.tap(index)
     return taps
+
+
+def _idle(vlm: VLM, sites: Mapping[nn.Module, Site]) -> Iterator[nn.Module]:
+    """Vision layers that need not run: nothing reads their output, and nobody looks inside."""
+    if vlm.vision is None or vlm.feature_layer is None:
+        return
+    first = vlm.feature_layer + 1
+    for layer, attention in zip(
+        vlm.vision.layers[first:], vlm.vision.attentions[first:], strict=True
+    ):
+        used = attention in sites and sites[attention].used
+        if not used and "forward" not in layer.__dict__:
+            yield layer
+
+
+def _unchanged(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    return hidden_states
 
 
 def _changed(edits: Sequence[ZEdit], cuts: Sequence[Cut]) -> Iterator[Head]:

@@ -77,6 +77,11 @@ class Site:
     patch_row: Tensor | None = None
     z: Tensor | None = None
 
+    @property
+    def used(self) -> bool:
+        """Whether anything is read or changed here."""
+        return bool(self.edits or self.cuts or self.keep_z or self.class_and_patches)
+
     def __call__(  # noqa: D102
         self,
         module: nn.Module,

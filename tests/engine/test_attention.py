@@ -1,9 +1,12 @@
 """The attention function: rows and z by the definition, and a model left as it was found."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from headpatch.engine.attention import (
     NAME,
@@ -97,6 +100,33 @@ def test_weighed_values_are_the_z_of_plain_attention(is_causal: bool) -> None:
     rows = attention_rows(module, query, key, None, torch.arange(LENGTH))
     plain = plain_attention(module, query, key, value, None)
     torch.testing.assert_close(weigh(rows, value), plain, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("options", [{}, {"scaling": 0.3}, {"is_causal": False, "dropout": 0.0}])
+def test_plain_attention_is_transformers_own_bit_for_bit(
+    grouped: bool, is_causal: bool, options: dict[str, Any]
+) -> None:
+    query, key, value = tensors()
+    module = Module(is_causal)
+    if not grouped:
+        module.num_key_value_groups = 1
+        key, value = key.repeat_interleave(2, 1), value.repeat_interleave(2, 1)
+    plain = plain_attention(module, query, key, value, None, **options)
+    theirs, _ = sdpa_attention_forward(module, query, key, value, None, **options)
+    assert torch.equal(plain, theirs) and plain.is_contiguous()
+
+
+def test_what_changes_attention_is_left_to_transformers() -> None:
+    query, key, value = tensors()
+    key, value = key.repeat_interleave(2, 1), value.repeat_interleave(2, 1)
+    module = Module(True)
+    module.num_key_value_groups = 1
+    bias = torch.randn(1, HEADS, LENGTH, LENGTH, generator=torch.Generator().manual_seed(1))
+    plain = plain_attention(module, query, key, value, None, position_bias=bias)
+    theirs, _ = sdpa_attention_forward(module, query, key, value, None, position_bias=bias)
+    assert torch.equal(plain, theirs)
 
 
 def test_removed_edges_renormalise_the_rest() -> None:

@@ -52,6 +52,42 @@ def test_rows_are_distributions(shape: Shape) -> None:
         close(rows.sum(-1), torch.ones(rows.shape[:-1]), 1e-6)
 
 
+@every_shape
+def test_rows_alone_are_those_of_eager_transformers_and_ordinary_tensors(shape: Shape) -> None:
+    vlm = tiny_vlm(shape)
+    prompt = tiny_prompt(vlm)
+    trace, oracle = forward(vlm, prompt, keep=Keep(lm_rows=True, vision_rows=True)), Oracle(vlm)
+    lm, vision = oracle.rows(prompt.inputs)
+    found = {
+        "logits": (trace.logits, oracle.logits(prompt.inputs), 2e-5),
+        "rows": (trace.lm_rows, lm[:, :, :, -1], 1e-6),
+        "class": (trace.vision_class_rows, vision[:, :, :, 0], 1e-6),
+        "patch": (trace.vision_patch_rows, vision[:, :, :, 1:].mean(3), 1e-6),
+    }
+    for ours, theirs, tolerance in found.values():
+        close(ours, theirs, tolerance)
+        assert ours is not None and not ours.is_inference()
+        ours.requires_grad_().square().sum().backward()  # a tensor of inference mode refuses
+
+
+def test_vision_layers_that_nothing_reads_run_only_when_looked_at() -> None:
+    vlm = tiny_vlm(SHAPES["deep-vision"])
+    assert vlm.vision is not None and vlm.feature_layer is not None
+    last = vlm.vision.grid.layers - 1
+    assert vlm.feature_layer < last
+    prompt, ran = tiny_prompt(vlm), []
+    hook = vlm.vision.layers[last].mlp.register_forward_hook(lambda *_: ran.append(1))
+    plain = Oracle(vlm).logits(prompt.inputs)
+    ran.clear()
+    close(forward(vlm, prompt).logits, plain, 2e-5)
+    assert not ran
+    forward(vlm, prompt, keep=Keep(vision_rows=True))
+    forward(vlm, prompt, keep=Keep(z=("vision",)))
+    forward(vlm, prompt, [ZEdit(0, Head(last, 0, "vision"), torch.tensor([0]), None)])
+    assert len(ran) == 3
+    hook.remove()
+
+
 def test_nothing_is_kept_unless_asked() -> None:
     vlm = tiny_vlm()
     trace = forward(vlm, tiny_prompt(vlm))
