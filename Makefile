@@ -45,6 +45,8 @@ notebooks: $(VENV)/test.stamp ## run the notebooks and keep what they show
 # Tests never reach a network: the hub is switched off.
 test: export HF_HUB_OFFLINE = 1
 test: export TRANSFORMERS_OFFLINE = 1
+# Workers, kernels and commands share what one of them compiled, wherever the shell says otherwise.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/test.stamp ## install with test extras, then run the tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 

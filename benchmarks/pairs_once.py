@@ -18,9 +18,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from headpatch.analyses import ablate_many, sweep_many
-from headpatch.analyses.held import size_of
-from headpatch.analyses.survey import Survey, survey
+from headpatch.analyses.ablate import many as ablate_many
+from headpatch.analyses.dataset.held import size_of
+from headpatch.analyses.dataset.survey import Survey, survey
+from headpatch.analyses.sweep import many as sweep_many
 from headpatch.api.many_pairs import draw_pairs
 from headpatch.heads import Head
 from headpatch.models.load import load

@@ -19,7 +19,7 @@ from importlib.metadata import version
 import torch
 
 from headpatch.analyses.session import Session, intervene, open_session
-from headpatch.analyses.sweep import cost
+from headpatch.analyses.sweep.one import cost
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention, ZEdit
 from headpatch.engine.patching import WITH, WITHOUT

@@ -1,9 +1,12 @@
 """Test causally which attention heads of a vision-language model decide a Yes/No answer.
 
 A study names a model, two pictures and a question; a session holds its two untouched runs; one
-call asks each question of it. Tables are pandas DataFrames, figures matplotlib's. Nothing prints
-but a bar, on a terminal or in a notebook, while something long runs (``on_progress=False`` or the
-environment's ``TQDM_DISABLE=1`` turn it off); nothing is written but where a folder is given.
+call asks each question of it. Many pairs are opened alike: the same calls then answer with means
+and intervals over the pairs, and a verdict judges every head.
+
+Tables are pandas DataFrames, figures matplotlib's. Nothing prints but a bar, on a terminal or in a
+notebook, while something long runs (``on_progress=False`` or the environment's ``TQDM_DISABLE=1``
+turn it off); nothing is written but where a folder is given.
 
 >>> import headpatch as hp
 >>> session = hp.open_session(hp.Study())  # the bundled model and pair
@@ -15,6 +18,11 @@ True
 >>> swept.saved["normalized"]["resample_noising"].shape  # layers, heads
 torch.Size([32, 32])
 >>> figure = hp.plot(swept)
+>>> pairs = hp.open_pairs(n=2, vlm=session.vlm)  # drawn; or your own: pairs="pairs/manifest.csv"
+>>> found = hp.ablate(pairs, "20.18", kinds=["resample"], controls=0)
+>>> list(found.means.columns)[5:8]
+['effect', 'effect_low', 'effect_high']
+>>> figure = hp.plot(found)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -25,21 +33,28 @@ from headpatch.heads import Head, HeadSet
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from headpatch.analyses.ablate import Ablation
-    from headpatch.analyses.combined import Combined
-    from headpatch.analyses.cut import Cuts
-    from headpatch.analyses.dataset import sessions
-    from headpatch.analyses.path import FollowedPath
+    from headpatch.analyses.ablate.one import Ablation
+    from headpatch.analyses.combine.whole import Combined
+    from headpatch.analyses.cut.one import Cuts
+    from headpatch.analyses.dataset.sessions import sessions
+    from headpatch.analyses.path.many import FollowedPaths
+    from headpatch.analyses.path.one import FollowedPath
     from headpatch.analyses.rank import Ranking
     from headpatch.analyses.reference import mean_z
-    from headpatch.analyses.rollout import Rolled
+    from headpatch.analyses.rollout.one import Rolled
     from headpatch.analyses.session import Session, open_session
-    from headpatch.analyses.sweep import Sweep
-    from headpatch.analyses.trace import Traced
+    from headpatch.analyses.sweep.many import Sweeps
+    from headpatch.analyses.sweep.one import Sweep
+    from headpatch.analyses.trace.many import TracedPairs
+    from headpatch.analyses.trace.one import Traced
+    from headpatch.api.claims import claims
     from headpatch.api.figures import plot
     from headpatch.api.follow_ups import combine, path, rollout, trace
+    from headpatch.api.judged import Claims
     from headpatch.api.many_pairs import Verdict, draw_pairs, verdict
     from headpatch.api.one_pair import ablate, cut, rank, sweep
+    from headpatch.api.over_pairs import AblatedPairs, CombinedPairs, RankedPairs
+    from headpatch.api.pairs import Pairs, open_pairs
     from headpatch.api.runs import Run, read_run
     from headpatch.models.load import load
     from headpatch.models.vlm import VLM
@@ -49,36 +64,46 @@ if TYPE_CHECKING:
     from headpatch.study import Study
 
 _HOMES = {
-    "Ablation": "analyses.ablate",
-    "Combined": "analyses.combined",
-    "Cuts": "analyses.cut",
-    "FollowedPath": "analyses.path",
+    "AblatedPairs": "api.over_pairs",
+    "Ablation": "analyses.ablate.one",
+    "Claims": "api.judged",
+    "Combined": "analyses.combine.whole",
+    "CombinedPairs": "api.over_pairs",
+    "Cuts": "analyses.cut.one",
+    "FollowedPath": "analyses.path.one",
+    "FollowedPaths": "analyses.path.many",
     "Manifest": "pairs.manifest",
     "Pair": "pairs.pair",
+    "Pairs": "api.pairs",
+    "RankedPairs": "api.over_pairs",
     "Ranking": "analyses.rank",
     "Region": "pairs.region",
-    "Rolled": "analyses.rollout",
+    "Rolled": "analyses.rollout.one",
     "Run": "api.runs",
     "Session": "analyses.session",
     "Study": "study",
-    "Sweep": "analyses.sweep",
-    "Traced": "analyses.trace",
+    "Sweep": "analyses.sweep.one",
+    "Sweeps": "analyses.sweep.many",
+    "Traced": "analyses.trace.one",
+    "TracedPairs": "analyses.trace.many",
     "VLM": "models.vlm",
     "Verdict": "api.many_pairs",
     "ablate": "api.one_pair",
+    "claims": "api.claims",
     "combine": "api.follow_ups",
     "cut": "api.one_pair",
     "draw_pairs": "api.many_pairs",
     "load": "models.load",
     "make_pair": "pairs.pair",
     "mean_z": "analyses.reference",
+    "open_pairs": "api.pairs",
     "open_session": "analyses.session",
     "path": "api.follow_ups",
     "plot": "api.figures",
     "rank": "api.one_pair",
     "read_run": "api.runs",
     "rollout": "api.follow_ups",
-    "sessions": "analyses.dataset",
+    "sessions": "analyses.dataset.sessions",
     "sweep": "api.one_pair",
     "trace": "api.follow_ups",
     "verdict": "api.many_pairs",
@@ -87,16 +112,22 @@ _HOMES = {
 
 __all__ = [
     "VLM",
+    "AblatedPairs",
     "Ablation",
+    "Claims",
     "Combined",
+    "CombinedPairs",
     "Cuts",
     "FollowedPath",
+    "FollowedPaths",
     "Head",
     "HeadSet",
     "HeadpatchError",
     "InputError",
     "Manifest",
     "Pair",
+    "Pairs",
+    "RankedPairs",
     "Ranking",
     "Region",
     "Rolled",
@@ -105,15 +136,19 @@ __all__ = [
     "Session",
     "Study",
     "Sweep",
+    "Sweeps",
     "Traced",
+    "TracedPairs",
     "Verdict",
     "ablate",
+    "claims",
     "combine",
     "cut",
     "draw_pairs",
     "load",
     "make_pair",
     "mean_z",
+    "open_pairs",
     "open_session",
     "path",
     "plot",

@@ -14,7 +14,7 @@ from headpatch.heads import HeadSet
 
 if TYPE_CHECKING:
     from headpatch.analyses.session import Session
-    from headpatch.analyses.sweep import Plan
+    from headpatch.analyses.sweep.one import Plan
     from headpatch.engine.interventions import Direction, Intervention, Kind
     from headpatch.engine.patching import Outcome
     from headpatch.models.spans import Positions

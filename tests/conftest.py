@@ -7,23 +7,17 @@ import sys
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", MPLBACKEND="Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import beartype.typing  # noqa: F401  CHECKER needs it
-import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
 
-torch.set_num_threads(1)
+from tests import checking
 
-# jaxtyping decorates methods one by one; beartype knows `Self` only when it decorates the class.
-CHECKER = (
-    "beartype.beartype(conf=beartype.BeartypeConf(hint_overrides="
-    "beartype.FrozenDict({beartype.typing.Self: object})))"
-)
+torch.set_num_threads(1)
 
 # The hook sees only modules that are imported after it.
 assert not any(name.split(".")[0] == "headpatch" for name in sys.modules)
-jaxtyping.install_import_hook("headpatch", CHECKER)
+checking.install("headpatch")
 
 # The first draw may load a model, so no deadline; CI draws the same examples each time.
 settings.register_profile("headpatch", deadline=None, derandomize="CI" in os.environ)

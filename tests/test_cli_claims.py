@@ -1,9 +1,12 @@
 """`headpatch claims` from the command line, on the planted circuit."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+import headpatch as hp
 from headpatch.results import read_table
 from headpatch.study import Study
 from tests.command import contents, done, headpatch, refused, refused_early
@@ -48,7 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
+    monkeypatch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
 
 
 def study(place: Path, *claims: str, vision: int = 2, name: str = "study.yaml") -> Path:
@@ -62,7 +65,7 @@ def study(place: Path, *claims: str, vision: int = 2, name: str = "study.yaml") 
 def judged(place: Path) -> Path:
     """The folder in which an empty one was filled by every form of claim."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
+        patch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
         said = headpatch("claims", study(place, *WANTED), "--out", place / "out")
     assert said.code == 0, said.err
     first, second = said.err.splitlines()
@@ -112,12 +115,158 @@ def test_only_what_a_saved_verdict_does_not_cover_is_run(
     assert written == {"claims.csv", "followed.csv"}
 
 
+ASKED = "the answer reads the region in layer 2"
+
+
+@pytest.fixture(scope="module")
+def measured(place: Path, judged: Path) -> Path:
+    """A folder with one claim's figures, beside --results."""
+    out = place / "measured"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
+        said = headpatch("claims", asking(place), "--results", judged, "--out", out)
+    assert said.code == 0 and "answer to region cut in layer 2" in said.err, said.err
+    return out
+
+
+def asking(place: Path) -> Path:
+    return study(place, ASKED, name="asked.yaml")
+
+
+def copy(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to))
+
+
+def again(place: Path, results: Path, out: Path) -> str:
+    """Ask the same again; return what was said of a price."""
+    said = headpatch("claims", asking(place), "--results", results, "--out", out)
+    assert said.code == 0, said.err
+    assert outcomes(out) == {ASKED: "contradicted"}
+    return said.err
+
+
+def test_what_an_earlier_run_measured_is_not_measured_again(
+    place: Path, judged: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (measured / "followed.csv").read_bytes()
+    monkeypatch.setattr("headpatch.analyses.session.load", lambda *_: pytest.fail("loaded"))
+    assert again(place, judged, measured) == ""
+    assert (measured / "followed.csv").read_bytes() == before
+
+
+def test_figures_of_another_verdict_are_not_taken(
+    place: Path, judged: Path, measured: Path, tmp_path: Path
+) -> None:
+    other = copy(judged, tmp_path / "other")
+    run = (other / "run.yaml").read_text()
+    (other / "run.yaml").write_text(re.sub(r"(?m)^(  seed:) 0$", r"\1 1", run))
+    out = copy(measured, tmp_path / "out")
+    assert "answer to region cut in layer 2" in again(place, other, out)
+    first, second = (read_table(one / "followed.csv") for one in (measured, out))
+    assert set(first["verdict"]).isdisjoint(second["verdict"])
+    assert again(place, other, out) == ""  # now they are its own
+
+
+def test_figures_of_other_pictures_are_not_taken(
+    place: Path, judged: Path, measured: Path, tmp_path: Path
+) -> None:
+    """Neither those beside --results, nor those that lie with the verdict."""
+    pair = read_table(measured / "followed.csv")["pair"].iloc[0]
+    picture = place / "pairs" / f"{pair}-False.png"
+    before, out = picture.read_bytes(), copy(measured, tmp_path / "out")
+    try:
+        picture.write_bytes(before + b"more")
+        assert "answer to region cut in layer 2" in again(place, judged, out)
+        own = study(place, "the answer reads the region in layer 3", name="own.yaml")
+        said = headpatch("claims", own, "--out", copy(judged, tmp_path / "own"))
+        assert "answer to region cut in layer 3" in said.err
+    finally:
+        picture.write_bytes(before)
+
+
+def test_figures_are_taken_where_pairs_have_gone(
+    place: Path, judged: Path, measured: Path, tmp_path: Path
+) -> None:
+    """Then nothing says that they have changed; but nothing more can be measured."""
+    (place / "pairs").rename(tmp_path / "elsewhere")
+    try:
+        assert again(place, judged, measured) == ""
+        line = refused("claims", asking(place), "--results", judged, "--out", tmp_path / "out")
+        assert line.startswith("--pairs: ") and "No such file" in line
+    finally:
+        (tmp_path / "elsewhere").rename(place / "pairs")
+
+
+def test_figures_of_an_earlier_version_are_measured_again(
+    place: Path, judged: Path, measured: Path, tmp_path: Path
+) -> None:
+    """Their rows do not say of which verdict they are."""
+    out = copy(measured, tmp_path / "out")
+    old = read_table(out / "followed.csv").drop(columns=["verdict", "pictures"])
+    old.assign(value=1.0).to_csv(out / "followed.csv", index=False)
+    assert "answer to region cut in layer 2" in again(place, judged, out)
+    assert read_table(out / "followed.csv").equals(read_table(measured / "followed.csv"))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "line"),
+    [
+        ("run.yaml", r"weights: \S+", "weights: others", "--model: the weights of"),
+        ("gate.csv", r"(?m)^p0(\d),(.*)Is", r"p0\1,\2Was", "--pairs: pair p00 of the verdict is"),
+    ],
+)
+def test_another_model_or_other_pairs_than_the_verdicts_are_refused(
+    place: Path, judged: Path, tmp_path: Path, file: str, old: str, new: str, line: str
+) -> None:
+    other = copy(judged, tmp_path / "other")
+    changed, count = re.subn(old, new, (other / file).read_text())
+    assert count
+    (other / file).write_text(changed)
+    found = refused("claims", asking(place), "--results", other, "--out", tmp_path / "out")
+    assert found.startswith(line)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_a_verdict_of_its_own_is_refused(
+    place: Path, judged: Path, tmp_path: Path
+) -> None:
+    other = copy(judged, tmp_path / "other")
+    line = refused_early("claims", asking(place), "--results", judged, "--out", other)
+    assert line.startswith(f"--out: {other} holds another verdict")
+
+
+def test_the_same_from_python(
+    place: Path, judged: Path, measured: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of a folder, and of a verdict that was never written."""
+    options = Study.make(study(place, *WANTED))
+    found = hp.claims(options, judged)
+    table = read_table(judged / "claims.csv").fillna("")
+    assert found.table.equals(table)
+    verdict = hp.verdict(options)
+    fresh = hp.claims(options, verdict, out=tmp_path)
+    assert fresh.table["outcome"].tolist() == list(WANTED.values())
+    assert fresh.table.equals(table)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headpatch.api.case.follow", lambda *_: pytest.fail("measured"))
+        assert hp.claims(options, verdict, out=tmp_path).table.equals(table)
+        one = hp.claims(ASKED, verdict, out=copy(measured, tmp_path / "out"))
+    assert one.summary.startswith("Of 1 claims: 0 supported, 1 contradicted, 0 not testable.")
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(hp.InputError, match="claims: none"):
+        hp.claims([], verdict)
+    with pytest.raises(hp.InputError, match="holds another verdict"):
+        hp.claims(ASKED, verdict, out=judged)
+    with pytest.raises(hp.InputError, match="verdict: a verdict of model"):
+        hp.claims(Study(claims=(ASKED,)), verdict)
+
+
 def test_a_run_that_was_interrupted_goes_on(
     place: Path, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from headpatch.analyses.finished import Finished
 
-    file = study(place, "the answer reads the region in layer 2", name="cut.yaml")
+    file = asking(place)
     words = ("claims", file, "--results", judged, "--out", tmp_path)
     save = Finished.save
 
@@ -132,7 +281,7 @@ def test_a_run_that_was_interrupted_goes_on(
     monkeypatch.setattr(Finished, "save", save)
     assert "--no-resume" in headpatch(*words).err
     assert headpatch(*words, "--resume").code == 0
-    assert outcomes(tmp_path) == {"the answer reads the region in layer 2": "contradicted"}
+    assert outcomes(tmp_path) == {ASKED: "contradicted"}
     assert {path.name for path in tmp_path.iterdir()} == {"claims.csv", "followed.csv"}
 
 

@@ -69,7 +69,7 @@ def test_without_attribution_the_rest_is_shown(
     def refuse(*_: object) -> None:
         raise RunError("a layer adds more than it should")
 
-    monkeypatch.setattr("headpatch.analyses.path_direct.take_apart", refuse)
+    monkeypatch.setattr("headpatch.analyses.path.direct.take_apart", refuse)
     said = headpatch(*asked, "--heads", "1.1", "--out", tmp_path)
     assert said.code == 0
     assert (

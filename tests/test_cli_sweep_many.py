@@ -177,6 +177,8 @@ def test_refused_before_a_pair_is_run(
         "vision": "headpatch.analyses.session.refused",
     }
     monkeypatch.setattr(where[place_of], lambda _: "its weights are away")
-    monkeypatch.setattr("headpatch.analyses.dataset.run_both", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(
+        "headpatch.analyses.dataset.sessions.run_both", lambda *_: pytest.fail("it ran")
+    )
     assert refused(*flags(place, tmp_path / "out"), *words).startswith(line)
     assert not (tmp_path / "out").exists()

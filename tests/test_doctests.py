@@ -32,11 +32,25 @@ def small_session() -> hp.Session:
     return hp.open_session(hp.Study(force=True), tiny_vlm(), positions="answer")
 
 
+@pytest.fixture(scope="module")
+def pairs(session: hp.Session) -> hp.Pairs:
+    """Two pairs: what every example of many pairs starts from."""
+    return hp.open_pairs(n=2, vlm=session.vlm)
+
+
+@pytest.fixture(scope="module")
+def small_pairs(small_session: hp.Session) -> hp.Pairs:
+    """The same of a model of a few heads."""
+    return hp.open_pairs(hp.Study(force=True), n=2, vlm=small_session.vlm)
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_examples(
     room: str,
     session: hp.Session,
     small_session: hp.Session,
+    pairs: hp.Pairs,
+    small_pairs: hp.Pairs,
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -45,8 +59,8 @@ def test_examples(
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS, verbose=False)
     said: list[str] = []
     for test in doctest.DocTestFinder(exclude_empty=True).find(module):
-        chosen = small_session if test.name in DEAR else session
-        test.globs.update(hp=hp, session=chosen, vlm=chosen.vlm)
+        one, many = (small_session, small_pairs) if test.name in DEAR else (session, pairs)
+        test.globs.update(hp=hp, session=one, pairs=many, vlm=one.vlm)
         runner.run(test, out=said.append)
     assert not runner.failures, "".join(said)
 

@@ -1,10 +1,16 @@
-"""Every notebook runs from top to bottom on the bundled model; its outputs are committed."""
+"""Every notebook runs from top to bottom on the bundled model; its outputs are committed.
 
+One process runs them all, so that torch is imported once; each begins without any names.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+from nbclient.util import run_sync
 from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -17,15 +23,25 @@ def shown(notebook: NotebookNode) -> list[list[NotebookNode]]:
     return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
 
 
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[AsyncKernelManager]:
+    manager = AsyncKernelManager(kernel_name="python3")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TQDM_DISABLE", "1")  # as notebooks/make.py does
+        run_sync(manager.start_kernel)(cwd=str(FOLDER))
+    yield manager
+    run_sync(manager.shutdown_kernel)(now=True)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TQDM_DISABLE", "1")  # as notebooks/make.py does
+def test_runs(path: Path, kernel: AsyncKernelManager) -> None:
     if path.stem in NEEDS:
         pytest.importorskip(NEEDS[path.stem])
     notebook = nbformat.read(path, as_version=4)
-    where = {"metadata": {"path": str(FOLDER)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
+    clean = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%reset -f")])
+    for one in (clean, notebook):
+        NotebookClient(one, timeout=300, km=kernel).execute()
     outputs = [one for cell in shown(notebook) for one in cell]
     assert all(shown(notebook)), "a cell shows nothing"
     assert not [one.text for one in outputs if one.get("name") == "stderr"]

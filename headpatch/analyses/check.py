@@ -10,7 +10,7 @@ import torch
 
 from headpatch.analyses.noise import floor_of
 from headpatch.analyses.session import Session, intervene, model_of, open_session
-from headpatch.analyses.sweep import cost, plan
+from headpatch.analyses.sweep.one import cost, plan
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress

@@ -1,28 +1,46 @@
-"""How the arguments of a call become the study of a session."""
+"""How the arguments of a call become the study of what it is asked of."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from headpatch.analyses.session import Session
-from headpatch.heads import Head
+from headpatch.api.pairs import Pairs
+from headpatch.heads import Head, HeadSet
 
 Heads: TypeAlias = str | Head | Iterable[Head]
 """``24.17,23.20`` or ``24.0-24.31`` or ``layer:24`` or ``top:5`` (of the attention ranking), a
 `Head`, or several."""
 
+Opened = TypeVar("Opened", Session, Pairs)
+
 
 def asked(
-    session: Session,
+    opened: Opened,
     section: str,
     options: Mapping[str, Any],
     more: Mapping[str, Any] | None = None,
-) -> Session:
-    """Return the session with options of the study's section overridden."""
+) -> Opened:
+    """Return a session, or pairs, with options of the study's section overridden."""
     flags = {f"{section}.{name}": value for name, value in options.items()} | dict(more or {})
     if not any(value is not None for value in flags.values()):
-        return session
-    return replace(session, study=session.study.override(flags))
+        return opened
+    return replace(opened, study=opened.study.override(flags))
+
+
+def asked_to_ablate(opened: Opened, heads: Heads | None, options: Mapping[str, Any]) -> Opened:
+    """Return them with what `headpatch.ablate` was asked."""
+    own = {name: value for name, value in options.items() if name != "vision_positions"}
+    at = {"vision.positions": options.get("vision_positions")}
+    return asked(opened, "ablate", own | named(heads), at)
+
+
+def asked_to_sweep(opened: Opened, options: Mapping[str, Any]) -> Opened:
+    """Return them with what `headpatch.sweep` was asked."""
+    own = dict(options)
+    tower = own.get("tower", opened.study.sweep.tower)
+    at = own.pop("positions", None) if tower == "vision" else None
+    return asked(opened, "sweep", own, {"vision.positions": at})
 
 
 def named(heads: Heads | None) -> dict[str, str]:
@@ -32,3 +50,10 @@ def named(heads: Heads | None) -> dict[str, str]:
     if isinstance(heads, str | Head):
         return {"heads": str(heads)}
     return {"heads": ",".join(map(str, heads))}
+
+
+def sets_of(sets: Iterable[HeadSet | str] | None) -> list[HeadSet] | None:
+    """Read sets of heads such as ``20.18+21.14``."""
+    if sets is None:
+        return None
+    return [HeadSet.parse(one) if isinstance(one, str) else one for one in sets]

@@ -6,15 +6,19 @@ from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headpatch.analyses.ablate import Ablation
-from headpatch.analyses.combined import Combined
-from headpatch.analyses.cut import Cuts
-from headpatch.analyses.path import FollowedPath
+from headpatch.analyses.ablate.one import Ablation
+from headpatch.analyses.combine.whole import Combined
+from headpatch.analyses.cut.one import Cuts
+from headpatch.analyses.path.many import FollowedPaths
+from headpatch.analyses.path.one import FollowedPath
 from headpatch.analyses.rank import Ranking
-from headpatch.analyses.rollout import Rolled
-from headpatch.analyses.sweep import Sweep
-from headpatch.analyses.trace import Traced
+from headpatch.analyses.rollout.one import Rolled
+from headpatch.analyses.sweep.many import Sweeps
+from headpatch.analyses.sweep.one import Sweep
+from headpatch.analyses.trace.many import TracedPairs
+from headpatch.analyses.trace.one import Traced
 from headpatch.api.many_pairs import Verdict
+from headpatch.api.over_pairs import AblatedPairs, CombinedPairs, RankedPairs
 from headpatch.api.runs import Run, read_run
 from headpatch.errors import InputError
 from headpatch.report.canvas import Sheet
@@ -37,8 +41,8 @@ def plot(
         Which figure: of a ranking ``heads``, ``quadrants``, ``vision``, ``divergences`` or
         ``overlays``; of a sweep ``sweep`` or ``approx``; of a rollout ``rollout`` or
         ``perturbation``; of a verdict ``verdict`` or ``faithfulness``; ``effects``, ``cuts``,
-        ``combinations``, ``path``, ``trace``; of a run over pairs ``mean_effects`` or
-        ``ranked_pairs``. None takes the first that there is.
+        ``combinations``, ``path``, ``trace``; over pairs ``mean_effects`` or ``ranked_pairs``. None
+        takes the first that there is.
     question, region
         Words for the title, where the results hold none.
     overlays
@@ -97,14 +101,32 @@ def _ranking(what: Ranking) -> tuple[Files, Words]:
 
 
 @contents.register
+def _ranked_pairs(what: RankedPairs) -> tuple[Files, Words]:
+    return {"heads.csv": what.heads, "gate.csv": what.gate}, what.words
+
+
+@contents.register
 def _ablation(what: Ablation) -> tuple[Files, Words]:
     return {"effects.csv": what.effects}, Words()
+
+
+@contents.register
+def _ablated_pairs(what: AblatedPairs) -> tuple[Files, Words]:
+    return {"effects.csv": what.effects, "effects_mean.csv": what.means}, what.words
 
 
 @contents.register
 def _sweep(what: Sweep) -> tuple[Files, Words]:
     approx = {} if what.approx is None else {"approx.pt": what.approx}
     return {"sweep.pt": what.saved, "effects.csv": what.effects, **approx}, Words()
+
+
+@contents.register
+def _sweeps(what: Sweeps) -> tuple[Files, Words]:
+    approx = {} if what.approx is None else {"approx.pt": what.approx}
+    saved = what.saved
+    words = Words(saved["question"], saved["region_name"], saved["valid"], level=saved["level"])
+    return {"sweep.pt": saved, "effects_mean.csv": what.means, **approx}, words
 
 
 @contents.register
@@ -118,12 +140,19 @@ def _combined(what: Combined) -> tuple[Files, Words]:
 
 
 @contents.register
-def _followed(what: FollowedPath) -> tuple[Files, Words]:
+def _combined_pairs(what: CombinedPairs) -> tuple[Files, Words]:
+    return {"combinations.csv": what.table}, what.words
+
+
+@contents.register(FollowedPath)
+@contents.register(FollowedPaths)
+def _followed(what: FollowedPath | FollowedPaths) -> tuple[Files, Words]:
     return {"path.pt": what.saved}, Words()
 
 
-@contents.register
-def _traced(what: Traced) -> tuple[Files, Words]:
+@contents.register(Traced)
+@contents.register(TracedPairs)
+def _traced(what: Traced | TracedPairs) -> tuple[Files, Words]:
     return {"trace.pt": what.saved()}, Words()
 
 

@@ -1,27 +1,48 @@
-"""What follows from a head that decides: one call for each question about a pair of pictures.
+"""What follows from a head that decides: one call for each question, of one pair or of many.
 
 The functions are called as those of `headpatch.api.one_pair`.
 """
 
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
-from headpatch.analyses import combined as combining
-from headpatch.analyses import path as paths
-from headpatch.analyses import rollout as rollouts
-from headpatch.analyses import trace as traces
+from headpatch.analyses.combine import whole as combining
+from headpatch.analyses.path import many as path_pairs
+from headpatch.analyses.path import one as paths
+from headpatch.analyses.rollout import one as rollouts
 from headpatch.analyses.session import Session, ready
+from headpatch.analyses.trace import many as traced_pairs
+from headpatch.analyses.trace import one as traces
+from headpatch.api import over_pairs
 from headpatch.api.asking import Heads, asked, named
+from headpatch.api.pairs import Pairs
 from headpatch.api.progress import Progress, stages_of
 from headpatch.engine.patching import ZMeans
 
 
+@overload
 def combine(
     session: Session,
     heads: Heads | None = None,
     means: ZMeans | None = None,
     on_progress: Progress = None,
     **options: Any,
-) -> combining.Combined:
+) -> combining.Combined: ...
+@overload
+def combine(
+    session: Pairs,
+    heads: Heads | None = None,
+    means: None = None,
+    on_progress: Progress = None,
+    **options: Any,
+) -> over_pairs.CombinedPairs: ...
+def combine(
+    session: Session | Pairs,
+    heads: Heads | None = None,
+    means: ZMeans | None = None,
+    on_progress: Progress = None,
+    **options: Any,
+) -> combining.Combined | over_pairs.CombinedPairs:
     """Change heads two by two, to see whether they stand in for or need each other.
 
     Then self-repair: what heads write straight to the logits against what follows when they are
@@ -30,18 +51,28 @@ def combine(
 
     Parameters
     ----------
+    session
+        One pair, or many of `headpatch.open_pairs`. Over many, heads that a ranking picks are
+        picked on one half of the pairs and judged on the other.
     heads
         Two or more. None takes the study's, or the first of its rankings.
     means
-        For kind ``mean``, of `headpatch.mean_z`; made if left out.
+        For kind ``mean``, of `headpatch.mean_z`; made if left out. Not for many pairs: theirs is
+        their own mean.
     options
         Override `headpatch.Study.combine`: ``top``, ``by``, ``kinds``, ``directions``,
         ``positions``, …
 
+    Returns
+    -------
+    Combined or CombinedPairs
+        ``table`` has the columns of ``combinations.csv``, and ``summary`` says it in words.
+
     Raises
     ------
     InputError
-        If an option is wrong, the model has no such heads, or there are fewer than two.
+        If an option is wrong, the model has no such heads, or there are fewer than two; or too few
+        pairs to pick heads on some and judge them on others.
 
     Examples
     --------
@@ -51,17 +82,35 @@ def combine(
     >>> found.repair.table[["heads", "direct", "total", "repair"]].shape[1]
     4
     """
+    if isinstance(session, Pairs):
+        return over_pairs.combine(session, heads, means, on_progress, **options)
     session = asked(session, "combine", options | named(heads))
     session = ready(session, session.study.combine.positions)
     return combining.combine(session, stages_of(on_progress), means)
 
 
+@overload
 def path(
     session: Session,
     heads: Heads | None = None,
     on_progress: Progress = None,
     **options: Any,
-) -> paths.FollowedPath:
+) -> paths.FollowedPath: ...
+@overload
+def path(
+    session: Pairs,
+    heads: Heads | None = None,
+    on_progress: Progress = None,
+    *,
+    keep: str | Path | None = None,
+    **options: Any,
+) -> path_pairs.FollowedPaths: ...
+def path(
+    session: Session | Pairs,
+    heads: Heads | None = None,
+    on_progress: Progress = None,
+    **options: Any,
+) -> paths.FollowedPath | path_pairs.FollowedPaths:
     """Follow the object through the model: where what tells the pictures apart is, and when.
 
     The stream is swapped as in causal tracing (K. Meng et al., Locating and Editing Factual
@@ -71,16 +120,22 @@ def path(
 
     Parameters
     ----------
+    session
+        One pair, or many of `headpatch.open_pairs`. Over many, heads that a ranking picks are
+        picked on one half of the pairs, and the paths to them are patched on the other.
     heads
         To which paths are patched. None takes the study's, or the first of its rankings.
+    keep
+        Over many pairs: a folder for finished ones, from which an interrupted call goes on.
     options
         Override `headpatch.Study.path`: ``top``, ``by``, ``edges``, ``window``.
 
     Returns
     -------
-    FollowedPath
+    FollowedPath or FollowedPaths
         ``table`` has the columns of ``path.csv``, ``saved`` holds what ``path.pt`` does, and
-        ``summary`` says it in sentences.
+        ``summary`` says it in sentences. Over many pairs ``means`` has the columns of
+        ``path_mean.csv``.
 
     Raises
     ------
@@ -92,27 +147,45 @@ def path(
     >>> followed = hp.path(session, "top:1", edges=["answer-region"], window=1)
     >>> sorted(set(followed.table["view"]))
     ['direct', 'edge', 'head path', 'stream']
+    >>> followed = hp.path(pairs, "0.1", edges=["answer-region"], window=1)
+    >>> [name for name in followed.means if name.startswith("normalized")]
+    ['normalized', 'normalized_low', 'normalized_high']
     """
+    if isinstance(session, Pairs):
+        return over_pairs.path(session, heads, on_progress, **options)
     session = asked(session, "path", options | named(heads))
     return paths.follow(ready(session, "answer"), stages_of(on_progress))
 
 
-def trace(session: Session, on_progress: Progress = None, **options: Any) -> traces.Traced:
+@overload
+def trace(session: Session, on_progress: Progress = None, **options: Any) -> traces.Traced: ...
+@overload
+def trace(
+    session: Pairs, on_progress: Progress = None, *, keep: str | Path | None = None, **options: Any
+) -> traced_pairs.TracedPairs: ...
+def trace(
+    session: Session | Pairs, on_progress: Progress = None, **options: Any
+) -> traces.Traced | traced_pairs.TracedPairs:
     """Find the heads behind each token of the answer.
 
     Both runs are made to say the same answer; token by token, every head is changed.
 
     Parameters
     ----------
+    session
+        One pair, or many of `headpatch.open_pairs`. Over many, each says its own answer, and tokens
+        are averaged that stand in the same slot of it.
+    keep
+        Over many pairs: a folder for finished tokens, from which an interrupted call goes on.
     options
         Override `headpatch.Study.trace`: ``forced``, ``answer``, ``tokens``, ``kinds``,
         ``directions``, ``top``, ``noise``.
 
     Returns
     -------
-    Traced
-        ``table()`` has the columns of ``trace.csv``; ``saved()`` holds tensors ``[tokens, layers,
-        heads]``.
+    Traced or TracedPairs
+        ``table()`` has the columns of ``trace.csv`` (over many pairs ``trace_mean.csv``);
+        ``saved()`` holds tensors ``[tokens, layers, heads]``.
 
     Raises
     ------
@@ -129,6 +202,8 @@ def trace(session: Session, on_progress: Progress = None, **options: Any) -> tra
     >>> len(traced.table())  # a row for each token × head
     2048
     """
+    if isinstance(session, Pairs):
+        return over_pairs.trace(session, on_progress, **options)
     return traces.trace(ready(asked(session, "trace", options), "answer"), stages_of(on_progress))
 
 

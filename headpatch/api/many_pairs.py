@@ -1,25 +1,23 @@
-"""One call for each question about many pairs of pictures."""
+"""One call for each question that takes many pairs of pictures."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-from headpatch.analyses import verdict as verdicts
-from headpatch.analyses.finished import Finished
-from headpatch.analyses.halves import need_pairs
-from headpatch.analyses.headline import Headline
-from headpatch.analyses.nulls import failed
-from headpatch.analyses.nulls import table as table_of_nulls
-from headpatch.analyses.session import model_of
-from headpatch.analyses.survey import Survey, survey
-from headpatch.api.drawing import draw_dataset, draw_for_once
+from headpatch.analyses.dataset.survey import Survey
+from headpatch.analyses.verdict import whole as verdicts
+from headpatch.analyses.verdict.halves import need_pairs
+from headpatch.analyses.verdict.headline import Headline
+from headpatch.analyses.verdict.nulls import failed
+from headpatch.analyses.verdict.nulls import table as table_of_nulls
+from headpatch.api.drawing import draw_dataset
+from headpatch.api.kept import finished_in
+from headpatch.api.pairs import Dataset, Pairs, closed, found_pairs, ready, run_pairs
 from headpatch.api.progress import Progress, stages_of
+from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
-from headpatch.pairs.manifest import Entry, Manifest
+from headpatch.pairs.manifest import Manifest
 from headpatch.report.verdict_tables import headline
 from headpatch.study import Study
 
@@ -82,15 +80,22 @@ class Verdict:
     ----------
     judgement
         Everything, with each pair's effects under ``saved``.
-    survey
-        How the pairs did at the gate.
-    study
-        As run.
+    pairs
+        On which: how they did at the gate, and the model. None of them is kept open.
     """
 
     judgement: verdicts.Judgement
-    survey: Survey
-    study: Study
+    pairs: Pairs
+
+    @property
+    def study(self) -> Study:
+        """As run."""
+        return self.pairs.study
+
+    @property
+    def survey(self) -> Survey:
+        """How the pairs did at the gate."""
+        return self.pairs.survey
 
     @property
     def heads(self) -> "pandas.DataFrame":
@@ -112,12 +117,10 @@ class Verdict:
         """Curves of how much the first k heads of a ranking carry."""
         return self.judgement.faithfulness
 
-    @cached_property
+    @property
     def gate(self) -> "pandas.DataFrame":
         """A row for each pair: its LDs, and whether it was run."""
-        import pandas
-
-        return pandas.DataFrame(self.survey.gate_columns())
+        return self.pairs.gate
 
     @property
     def failed_nulls(self) -> tuple[str, ...]:
@@ -138,9 +141,27 @@ class Verdict:
         return "\n".join(str(line) for line in said.renderables)
 
 
+@overload
+def verdict(
+    study: Pairs,
+    *,
+    keep: str | Path | None = None,
+    on_progress: Progress = None,
+    **options: Any,
+) -> Verdict: ...
+@overload
 def verdict(
     study: Study | None = None,
-    pairs: Manifest | Sequence[Entry] | str | Path | None = None,
+    pairs: Pairs | Dataset | None = None,
+    n: int | None = None,
+    vlm: VLM | None = None,
+    keep: str | Path | None = None,
+    on_progress: Progress = None,
+    **options: Any,
+) -> Verdict: ...
+def verdict(
+    study: Study | Pairs | None = None,
+    pairs: Pairs | Dataset | None = None,
     n: int | None = None,
     vlm: VLM | None = None,
     keep: str | Path | None = None,
@@ -158,10 +179,13 @@ def verdict(
     Parameters
     ----------
     study
-        None is the default study.
+        None is the default study. Pairs that are open stand for both study and pairs:
+        ``hp.verdict(opened)`` is ``hp.verdict(pairs=opened)``.
     pairs
-        A dataset of `draw_pairs`, your own (a table of pairs, or its folder: see
-        `headpatch.Manifest`), or some of its entries. None takes the study's, or draws `n`.
+        Of `headpatch.open_pairs`, with their study and model: what was run of them is not run
+        again, if they were opened for the verdict's positions. Or a dataset of `draw_pairs`, your
+        own (a table of pairs, or its folder: see `headpatch.Manifest`), or some of its entries.
+        None takes the study's, or draws `n`.
     n
         How many pairs are drawn, where none are given.
     vlm
@@ -179,8 +203,8 @@ def verdict(
     Raises
     ------
     InputError
-        If an option is wrong, a pair cannot be read, or too few pairs pass the gate: at least 20
-        judge heads.
+        If an option is wrong, a pair cannot be read, too few pairs pass the gate (at least 20
+        judge heads), or pairs that are open come with another study, model or number.
 
     Examples
     --------
@@ -190,34 +214,28 @@ def verdict(
     headpatch.errors.InputError: --n: 10 pairs, of which 5 would judge heads; expected at least ...
     """
     flags = {f"verdict.{name}": value for name, value in options.items()}
-    study = (study or Study()).override({**flags, "draw.n": n})
     stages = stages_of(on_progress)
-    with ExitStack() as stack:
-
-        def folder(prefix: str) -> Path:
-            return Path(stack.enter_context(TemporaryDirectory(prefix=f"headpatch-{prefix}-")))
-
-        known = study.pairs.manifest if pairs is None else pairs
-        if known is None:
-            need_pairs(study, study.draw.n, "--n")
-            with stages("Drawing pairs") as advance:
-                known = draw_for_once(study, folder("pairs"), advance)
-        entries = _entries(known, study)
-        need_pairs(study, len(entries), "--pairs")
-        finished = Finished(Path(keep) if keep is not None else folder("finished"))
-        vlm = vlm or model_of(study)
-        with stages("Running the pairs") as advance:
-            seen = survey(study, vlm, entries, study.verdict.positions, advance, hold=True)
-        need_pairs(study, len(seen.entries), "--pairs")
-        with stages("Changing heads") as advance:
-            found = verdicts.run(study, vlm, seen, finished, advance)
-        finished.remove()
-    return Verdict(found, seen, study)
+    if isinstance(study, Pairs):
+        _refuse_more(pairs=pairs)
+        study, pairs = None, study
+    if isinstance(pairs, Pairs):
+        _refuse_more(study=study, n=n, vlm=vlm)
+        opened = replace(pairs, study=pairs.study.override(flags))
+        need_pairs(opened.study, len(opened.survey.gated), "--pairs")
+        opened = ready(opened, opened.study.verdict.positions, stages=stages)
+    else:
+        study = (study or Study()).override({**flags, "draw.n": n})
+        found = found_pairs(study, pairs, n, partial(need_pairs, study), stages)
+        opened = run_pairs(study, found, vlm, study.verdict.positions, stages=stages)
+    need_pairs(opened.study, len(opened.entries), "--pairs")
+    with finished_in(keep) as finished, stages("Changing heads") as advance:
+        judged = verdicts.run(opened.study, opened.vlm, opened.survey, finished, advance)
+    return Verdict(judged, replace(opened, survey=closed(opened.survey)))
 
 
-def _entries(pairs: Manifest | Sequence[Entry] | str | Path, study: Study) -> tuple[Entry, ...]:
-    if isinstance(pairs, str | Path):
-        pairs = Manifest.read(Path(pairs))
-    if isinstance(pairs, Manifest):
-        return pairs.take(study.pairs.limit, study.seed).entries
-    return tuple(pairs)
+def _refuse_more(**given: object) -> None:
+    """Refuse what pairs that are open bring along."""
+    if more := [name for name, one in given.items() if one is not None]:
+        raise InputError(
+            ", ".join(more), "given beside pairs that are open", "none: they have their own"
+        )

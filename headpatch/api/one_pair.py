@@ -1,36 +1,52 @@
-"""Which heads look, which decide, and when: one call for each question about a pair of pictures.
+"""Which heads look, which decide, and when: one call for each question, of one pair or of many.
 
-Every function takes a session, opened for whatever positions: where it needs others, it runs both
-pictures again. Keyword arguments override the study's own section of that name. `on_progress` is
-called with (done, total), stage by stage; where it is None, a terminal or a notebook shows a bar;
-False shows nothing.
+Every function takes a session, or pairs that are open, for whatever positions: where it needs
+others, it runs the pictures again. Over many pairs the figures are means with intervals over those
+that pass the gate. Keyword arguments override the study's own section of that name. `on_progress`
+is called with (done, total), stage by stage; where it is None, a terminal or a notebook shows a
+bar; False shows nothing.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
-from headpatch.analyses import ablate as ablations
-from headpatch.analyses import cut as cuts
 from headpatch.analyses import rank as ranking
-from headpatch.analyses import sweep as sweeps
+from headpatch.analyses.ablate import one as ablations
+from headpatch.analyses.cut import one as cuts
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import Session, ready, reopen, towers_of
+from headpatch.analyses.sweep import many as swept_pairs
+from headpatch.analyses.sweep import one as sweeps
 from headpatch.analyses.towers import resolve
-from headpatch.api.asking import Heads, asked, named
+from headpatch.api import over_pairs
+from headpatch.api.asking import Heads, asked, asked_to_ablate, asked_to_sweep, sets_of
+from headpatch.api.pairs import Pairs
 from headpatch.api.progress import Progress, stages_of
 from headpatch.engine.patching import ZMeans
 from headpatch.heads import HeadSet, Selection
 
 
-def rank(session: Session, **options: Any) -> ranking.Ranking:
+@overload
+def rank(session: Session, **options: Any) -> ranking.Ranking: ...
+@overload
+def rank(session: Pairs, **options: Any) -> over_pairs.RankedPairs: ...
+def rank(session: Session | Pairs, **options: Any) -> ranking.Ranking | over_pairs.RankedPairs:
     """Rank every head by how much more it looks at the region when the object is there.
 
     Correlational: it shows where heads look, not what they do.
 
     Parameters
     ----------
+    session
+        One pair, or many of `headpatch.open_pairs`.
     options
         Override `headpatch.Study.rank`: ``top``, ``overlays``.
+
+    Returns
+    -------
+    Ranking or RankedPairs
+        ``heads`` has the columns of ``heads.csv``; over many pairs they are means, with intervals.
 
     Raises
     ------
@@ -46,20 +62,41 @@ def rank(session: Session, **options: Any) -> ranking.Ranking:
     ['rank', 'layer', 'head', 'diff', 'with', 'without']
     >>> tuple(ranked.with_run["lm_rows"].shape)  # layers, heads, keys
     (32, 32, 160)
+    >>> ranked = hp.rank(pairs)
+    >>> list(ranked.heads.columns)[9:]
+    ['diff_low', 'diff_high', 'diff_raw_low', 'diff_raw_high', 'pairs']
     """
+    if isinstance(session, Pairs):
+        return over_pairs.rank(session, **options)
     session = asked(session, "rank", options)
     if session.positions is not None:  # rows of the vision tower are not kept then
         session = reopen(session)
     return ranking.rank(session)
 
 
+@overload
 def ablate(
     session: Session,
     heads: Heads | None = None,
     means: ZMeans | None = None,
     on_progress: Progress = None,
     **options: Any,
-) -> ablations.Ablation:
+) -> ablations.Ablation: ...
+@overload
+def ablate(
+    session: Pairs,
+    heads: Heads | None = None,
+    means: None = None,
+    on_progress: Progress = None,
+    **options: Any,
+) -> over_pairs.AblatedPairs: ...
+def ablate(
+    session: Session | Pairs,
+    heads: Heads | None = None,
+    means: ZMeans | None = None,
+    on_progress: Progress = None,
+    **options: Any,
+) -> ablations.Ablation | over_pairs.AblatedPairs:
     """Change each of some heads alone, then all together, beside random heads of their layers.
 
     Kind ``resample`` is activation patching (J. Vig et al., Investigating Gender Bias in Language
@@ -68,10 +105,13 @@ def ablate(
 
     Parameters
     ----------
+    session
+        One pair, or many of `headpatch.open_pairs`.
     heads
         None takes the study's.
     means
-        For kind ``mean``, of `headpatch.mean_z`; made if left out.
+        For kind ``mean``, of `headpatch.mean_z`; made if left out. Not for many pairs: theirs is
+        their own mean.
     options
         Override `headpatch.Study.ablate`: ``kinds``, ``directions``, ``positions``, ``controls``,
         ``reference``; ``vision_positions`` overrides that of `headpatch.Study.vision`, where vision
@@ -79,9 +119,10 @@ def ablate(
 
     Returns
     -------
-    Ablation
+    Ablation or AblatedPairs
         Its ``named`` and ``effects`` are tables with the columns of ``effects.csv``; effects in
-        logits, ``normalized`` as a share of LD_with - LD_without.
+        logits, ``normalized`` as a share of LD_with - LD_without. Over many pairs ``effects`` has
+        every pair's rows and ``means`` the columns of ``effects_mean.csv``.
 
     Raises
     ------
@@ -95,39 +136,66 @@ def ablate(
     ['20.18', 'noising', 'head']
     >>> found.summary.startswith("Resampling 20.18+21.14 (answer): noising moves LD by")
     True
+    >>> found = hp.ablate(pairs, "20.18,21.14", kinds=["resample"], controls=2)
+    >>> found.means[["heads", "direction", "pairs"]].values.tolist()[0]
+    ['20.18', 'noising', 2]
     """
-    at = {"vision.positions": options.pop("vision_positions", None)}
-    session = asked(session, "ablate", options | named(heads), at)
-    section = session.study.ablate
+    if isinstance(session, Pairs):
+        return over_pairs.ablate(session, heads, means, on_progress, **options)
+    opened = asked_to_ablate(session, heads, options)
+    section = opened.study.ablate
     selection = Selection.parse(section.heads)
-    chosen = resolve(selection, session.vlm, lambda: ranking.order(session))
+    chosen = resolve(selection, opened.vlm, lambda: ranking.order(opened))
     vision = selection.names_vision
-    session = ready(session, section.positions, vision)
+    opened = ready(opened, section.positions, vision)
     stages = stages_of(on_progress)
     if means is None and "mean" in section.kinds:
         with stages("Averaging reference pairs") as advance:
-            means = mean_z(session, advance, towers=towers_of(section.positions, vision))
+            means = mean_z(opened, advance, towers=towers_of(section.positions, vision))
     with stages("Changing heads") as advance:
-        return ablations.ablate(session, chosen, means, advance)
+        return ablations.ablate(opened, chosen, means, advance)
 
 
+@overload
 def sweep(
     session: Session,
     sets: Iterable[HeadSet | str] | None = None,
     means: ZMeans | None = None,
     on_progress: Progress = None,
     **options: Any,
-) -> sweeps.Sweep:
+) -> sweeps.Sweep: ...
+@overload
+def sweep(
+    session: Pairs,
+    sets: Iterable[HeadSet | str] | None = None,
+    means: None = None,
+    on_progress: Progress = None,
+    *,
+    keep: str | Path | None = None,
+    **options: Any,
+) -> swept_pairs.Sweeps: ...
+def sweep(
+    session: Session | Pairs,
+    sets: Iterable[HeadSet | str] | None = None,
+    means: ZMeans | None = None,
+    on_progress: Progress = None,
+    **options: Any,
+) -> sweeps.Sweep | swept_pairs.Sweeps:
     """Change every head, one after the other, or every set of heads, and see what each does.
 
     Exact for each head. At the answer position all heads together cost a few forward passes.
 
     Parameters
     ----------
+    session
+        One pair, or many of `headpatch.open_pairs`.
     sets
         ``20.18+21.14`` or a `HeadSet` each. None takes the study's file, or every single head.
     means
-        For kind ``mean``, of `headpatch.mean_z`; made if left out.
+        For kind ``mean``, of `headpatch.mean_z`; made if left out. Not for many pairs: theirs is
+        their own mean.
+    keep
+        Over many pairs: a folder for finished rows, from which an interrupted sweep goes on.
     options
         Override `headpatch.Study.sweep`: ``kinds``, ``directions``, ``positions``, ``tower``,
         ``layers``, ``approx``, ``reference``, …; with tower ``vision``, ``positions`` is that of
@@ -135,9 +203,11 @@ def sweep(
 
     Returns
     -------
-    Sweep
+    Sweep or Sweeps
         ``named`` and ``effects`` are tables with the columns of ``effects.csv``;
-        ``saved["normalized"]`` holds a tensor ``[layers, heads]`` for each ``kind_direction``.
+        ``saved["normalized"]`` holds a tensor ``[layers, heads]`` for each ``kind_direction``. Over
+        many pairs ``means`` has the columns of ``effects_mean.csv``, and ``saved`` the means, their
+        intervals (``normalized_low``, …) and each pair's (``normalized_by_pair``).
 
     Raises
     ------
@@ -151,12 +221,14 @@ def sweep(
     ['20.18+21.14', 'zero', 'noising']
     >>> bool(swept.noise_floor < 1e-4)  # logits
     True
+    >>> swept = hp.sweep(pairs, ["20.18", "20.18+21.14"], kinds=["zero"], noise=1)
+    >>> swept.saved["normalized_by_pair"]["zero_noising"].shape  # pairs, sets
+    torch.Size([2, 2])
     """
-    tower = options.get("tower", session.study.sweep.tower)
-    at = options.pop("positions", None) if tower == "vision" else None
-    session = asked(session, "sweep", options, {"vision.positions": at})
-    listed = None if sets is None else [_set(one) for one in sets]
-    return sweeps.sweep(session, listed, means, stages_of(on_progress))
+    if isinstance(session, Pairs):
+        return over_pairs.sweep(session, sets, means, on_progress, **options)
+    session = asked_to_sweep(session, options)
+    return sweeps.sweep(session, sets_of(sets), means, stages_of(on_progress))
 
 
 def cut(session: Session, on_progress: Progress = None, **options: Any) -> cuts.Cuts:
@@ -190,7 +262,3 @@ def cut(session: Session, on_progress: Progress = None, **options: Any) -> cuts.
     session = asked(session, "cut", options)
     with stages_of(on_progress)("Cutting edges") as advance:
         return cuts.cut(session, lambda: ranking.order(session), advance)
-
-
-def _set(one: HeadSet | str) -> HeadSet:
-    return HeadSet.parse(one) if isinstance(one, str) else one

@@ -84,7 +84,7 @@ def ablate(
         ablate_many.ablate(request, folder)
         return
     from headpatch import results
-    from headpatch.analyses import ablate as analysis
+    from headpatch.analyses.ablate import one as analysis
     from headpatch.analyses.rank import order
     from headpatch.analyses.reference import mean_z
     from headpatch.analyses.session import open_session, towers_of

@@ -13,7 +13,7 @@ from headpatch.cli.verb import Request
 from headpatch.heads import Selection
 
 if TYPE_CHECKING:
-    from headpatch.analyses.ablate import Plan
+    from headpatch.analyses.ablate.one import Plan
     from headpatch.analyses.session import Session
 
 
@@ -23,7 +23,7 @@ def ablate(request: Request, folder: Path) -> None:
     entries = many.dataset(study)
     selection = Selection.parse(study.ablate.heads)
     from headpatch import results
-    from headpatch.analyses import ablate_many as analysis
+    from headpatch.analyses.ablate import many as analysis
     from headpatch.analyses.towers import resolve
     from headpatch.report import dataset_tables, draw, sweep_tables
 

@@ -1,6 +1,5 @@
 """`headpatch claims`."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,10 +17,9 @@ from headpatch.errors import InputError
 from headpatch.measures.claims import Claim
 
 if TYPE_CHECKING:
-    from headpatch.measures.followed import Ask
+    from headpatch.api.case import Case
     from headpatch.models.vlm import VLM
     from headpatch.pairs.manifest import Entry
-    from headpatch.results.verdict import SavedVerdict
 
 _FINISHED = ".claims-pairs"
 
@@ -67,7 +65,10 @@ def claims(
 
     An interval over pairs must lie beyond, or within, the smallest effect of interest. What that
     leaves open is not testable, and the figure says why, or what is missing. Writes claims.csv and,
-    where something was measured for it, followed.csv.
+    where something was measured for it, followed.csv: a later run takes from there, and from the
+    verdict's folder, what it need not measure again. Figures of another verdict, or of pictures
+    that have changed since, are measured anew; a model with other weights than the verdict's is
+    not measured.
 
     Examples
     --------
@@ -79,78 +80,63 @@ def claims(
     if not study.claims:
         raise InputError(f"{config}: claims", "none", "claims such as 'head 24.17 is necessary'")
     check_source(request, n)
-    listed = [Claim.parse(text) for text in study.claims]
+    from headpatch.api.case import Case, refuse_another_verdict
     from headpatch.results.verdict import SavedVerdict
 
-    place, saved = results or folder, None
-    if results is not None or SavedVerdict.lies_in(folder):
-        argument = "--out" if results is None else "--results"
-        saved = SavedVerdict.read(place, argument)
-        saved.check_model(study, argument)
+    case: Case | None = None
+    if results is not None:
+        refuse_another_verdict(folder, results)
+        case = Case.read(study, results, "--results", folder)
+    elif SavedVerdict.lies_in(folder):
+        case = Case.read(study, folder, "--out", None)
     ran: list[str] = []
-    if saved is None or saved.missing(listed):
-        saved, ran = _complete(request, folder, saved, listed, resume)
-    judged = [asdict(one) for one in saved.judge(listed)]
-    names = sorted([*ran, *_write(folder, saved, judged)])
+    if case is None or case.asks:
+        case, ran = _complete(request, folder, case, resume)
+    judged = case.judged()
+    names = sorted([*ran, *judged.write(folder)])
+    found, failed = [asdict(one) for one in judged.judged], list(judged.failed_nulls)
     if request.as_json:
         files = [str(folder / name) for name in names]
-        print_object({"claims": judged, "failed_nulls": saved.failed_nulls, "files": files})
+        print_object({"claims": found, "failed_nulls": failed, "files": files})
         return
     from headpatch.report import tables, verdict_tables
 
     console = Console()
-    show(console, verdict_tables.claims(judged, saved.failed_nulls))
+    show(console, verdict_tables.claims(found, failed))
     console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole
 
 
-def _write(folder: Path, saved: "SavedVerdict", judged: Sequence[dict[str, str]]) -> list[str]:
-    from headpatch import results
-    from headpatch.results.files import columns_of
-
-    columns = {name: [one[name] for one in judged] for name in judged[0]}
-    columns["failed_nulls"] = [";".join(saved.failed_nulls)] * len(judged)
-    with results.staged(folder) as stage:
-        results.write_columns(stage / "claims.csv", columns)
-        if saved.followed is not None:
-            results.write_columns(stage / "followed.csv", columns_of(saved.followed))
-        return [file.name for file in stage.iterdir()]
-
-
 def _complete(
-    request: Request,
-    folder: Path,
-    saved: "SavedVerdict | None",
-    listed: Sequence[Claim],
-    resume: bool | None,
-) -> "tuple[SavedVerdict, list[str]]":
+    request: Request, folder: Path, case: "Case | None", resume: bool | None
+) -> "tuple[Case, list[str]]":
     """Run what the claims need: a verdict if there is none, and what they need beside it.
 
     Returns
     -------
-    The verdict, and the files that it wrote if it was run.
+    The claims with what was found, and the files of the verdict if it was run.
     """
-    from headpatch.results.verdict import SavedVerdict
+    from headpatch.api.case import Case, check_claims
 
-    if saved is not None:  # with the settings that it was made by
-        request = replace(request, study=saved.study_like(request.study))
+    asked = request.study
+    if case is not None:
+        request = replace(request, study=case.study)
     names: list[str] = []
     with pairs_of(request) as entries:
         vlm = many.loaded(request)
-        layers = 0 if vlm.vision is None else vlm.vision.grid.layers
-        for claim in listed:
-            claim.check(vlm.lm.grid, layers)
-        if saved is None:
+        if case is not None:
+            case.check(vlm)
+        else:
+            check_claims(map(Claim.parse, asked.claims), vlm)
             _say_verdict(request, folder, vlm, len(entries))
             names = judge(request, folder, entries, resume, vlm).names
-            saved = SavedVerdict.read(folder)
-        asks = saved.missing(listed)
-        if asks:
-            saved = _follow(request, folder, vlm, saved, entries, asks, resume)
-        return saved, names
+            case = Case.read(asked, folder, "--out", None)
+        if case.asks:
+            case = _follow(request, folder, vlm, case, entries, resume)
+        return case, names
 
 
 def _say_verdict(request: Request, folder: Path, vlm: "VLM", pairs: int) -> None:
-    from headpatch.analyses.verdict import cost
+    from headpatch.analyses.verdict.whole import cost
 
     rows = cost(request.study, vlm.lm.grid, pairs)
     warn(
@@ -163,27 +149,23 @@ def _follow(
     request: Request,
     folder: Path,
     vlm: "VLM",
-    saved: "SavedVerdict",
+    case: "Case",
     entries: "tuple[Entry, ...]",
-    asks: "Sequence[Ask]",
     resume: bool | None,
-) -> "SavedVerdict":
+) -> "Case":
     """Measure what claims need beside a verdict, on some of the pairs that judged."""
     from headpatch.analyses.finished import Finished
-    from headpatch.analyses.followed import follow, pairs_followed, passes
 
-    study, finished = request.study, Finished(folder / _FINISHED)
+    finished = Finished(folder / _FINISHED)
     finished.open(resume, "run of claims")
-    chosen = pairs_followed(study, saved.passed(entries))
-    each = 2 + sum(passes(study, one) for one in asks)
     warn(
-        f"the claims need more than the verdict: {'; '.join(one.name for one in asks)}: on each of "
-        f"{len(chosen):,} pairs, at most {each:,} forward passes"
+        f"the claims need more than the verdict: {'; '.join(one.name for one in case.asks)}: on "
+        f"each of {len(case.chosen(entries)):,} pairs, at most {case.passes():,} forward passes"
     )
     with (
         kept(finished, "pairs", finished.folder),
         request.stage("Following claims up") as advance,
     ):
-        found = follow(study, vlm, chosen, asks, finished, advance)
+        found = case.measured(vlm, entries, finished, advance)
     finished.remove()
-    return saved.with_followed(found, [entry.name for entry in chosen])
+    return found

@@ -14,7 +14,7 @@ from headpatch.cli.verb import Request, verb
 from headpatch.study import Study
 
 if TYPE_CHECKING:
-    from headpatch.analyses.combined import Combined
+    from headpatch.analyses.combine.whole import Combined
 
 _REPAIR = ("selfrepair.csv", "selfrepair_parts.csv")  # not every model's LD can be taken apart
 
@@ -71,7 +71,7 @@ def combine(
         _many(request, folder)
         return
     from headpatch import results
-    from headpatch.analyses.combined import combine as analysis
+    from headpatch.analyses.combine.whole import combine as analysis
     from headpatch.analyses.session import open_session
     from headpatch.report import draw
 
@@ -103,7 +103,7 @@ def _many(request: Request, folder: Path) -> None:
     study = request.study
     entries = many.dataset(study)
     from headpatch import results
-    from headpatch.analyses.combined import combine_pairs
+    from headpatch.analyses.combine.whole import combine_pairs
     from headpatch.report import draw
 
     vlm, survey = many.surveyed(request, entries, study.combine.positions)

@@ -78,7 +78,7 @@ def cut(
     request = request.override({"cut.edges": _edges(queries, keys, edges)})
     study, folder = request.study, request.folder
     from headpatch import results
-    from headpatch.analyses import cut as analysis
+    from headpatch.analyses.cut import one as analysis
     from headpatch.analyses.rank import order
     from headpatch.analyses.session import open_session
     from headpatch.report import draw

@@ -17,8 +17,8 @@ from headpatch.pairs.manifest import Entry
 if TYPE_CHECKING:
     import pandas
 
-    from headpatch.analyses.survey import Survey
-    from headpatch.analyses.verdict import Judgement
+    from headpatch.analyses.dataset.survey import Survey
+    from headpatch.analyses.verdict.whole import Judgement
     from headpatch.models.vlm import VLM
 
 _FINISHED = ".verdict-pairs"
@@ -63,7 +63,7 @@ def check_source(request: Request, n: int | None) -> None:
 @contextmanager
 def pairs_of(request: Request) -> Iterator[tuple[Entry, ...]]:
     """Give the dataset's pairs, or draw them into a folder that lasts as long as the block."""
-    from headpatch.analyses.halves import need_pairs
+    from headpatch.analyses.verdict.halves import need_pairs
 
     study = request.study
     if study.pairs.manifest is not None:
@@ -98,10 +98,10 @@ def judge(
         None loads the study's.
     """
     from headpatch import results
-    from headpatch.analyses import verdict as analysis
     from headpatch.analyses.finished import Finished
-    from headpatch.analyses.halves import need_pairs
-    from headpatch.analyses.nulls import failed, table
+    from headpatch.analyses.verdict import whole as analysis
+    from headpatch.analyses.verdict.halves import need_pairs
+    from headpatch.analyses.verdict.nulls import failed, table
     from headpatch.report import draw
 
     study, finished = request.study, Finished(folder / _FINISHED)

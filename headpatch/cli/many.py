@@ -11,7 +11,7 @@ from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.study import Study
 
 if TYPE_CHECKING:
-    from headpatch.analyses.survey import Survey
+    from headpatch.analyses.dataset.survey import Survey
     from headpatch.models.spans import Positions
     from headpatch.models.vlm import VLM
 
@@ -51,9 +51,9 @@ def surveyed(
     Parameters
     ----------
     positions, vision, hold
-        As `headpatch.analyses.survey.survey` takes them.
+        As `headpatch.analyses.dataset.survey.survey` takes them.
     """
-    from headpatch.analyses.survey import survey
+    from headpatch.analyses.dataset.survey import survey
 
     vlm = vlm or loaded(request)
     with request.stage("Running the pairs") as advance:

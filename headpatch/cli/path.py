@@ -73,7 +73,7 @@ def path(
     if resume is not None:
         raise InputError("--resume, --no-resume", "one pair of pictures", "--pairs as well")
     from headpatch import results
-    from headpatch.analyses import path as analysis
+    from headpatch.analyses.path import one as analysis
     from headpatch.analyses.session import open_session
     from headpatch.report import draw
     from headpatch.report.path_tables import path_tables
@@ -106,8 +106,8 @@ def _many(request: Request, folder: Path, resume: bool | None) -> None:
     study = request.study
     entries = many.dataset(study)
     from headpatch import results
-    from headpatch.analyses import path_many as analysis
     from headpatch.analyses.finished import Finished
+    from headpatch.analyses.path import many as analysis
     from headpatch.analyses.session import model_of
     from headpatch.report import draw
     from headpatch.report.path_tables import path_tables

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from headpatch.analyses.listed import Listed
+from headpatch.analyses.sweep.listed import Listed
 from headpatch.cli.show import warn
 
 if TYPE_CHECKING:
-    from headpatch.analyses import ablate
+    from headpatch.analyses.ablate import one as ablate
     from headpatch.analyses.session import Session
-    from headpatch.analyses.sweep import Plan
+    from headpatch.analyses.sweep.one import Plan
 
 
 def announce(

@@ -14,7 +14,7 @@ def rank(request: Request, folder: Path) -> None:
     study = request.study
     entries = many.dataset(study)
     from headpatch import results
-    from headpatch.analyses import rank_many as analysis
+    from headpatch.analyses.dataset import rank as analysis
     from headpatch.report import dataset_tables, draw
 
     vlm, survey = many.surveyed(request, entries, None)

@@ -70,7 +70,7 @@ def rollout(
     check_forced(answer, forced)
     folder = request.folder
     from headpatch import results
-    from headpatch.analyses.rollout import roll_out
+    from headpatch.analyses.rollout.one import roll_out
     from headpatch.analyses.session import open_session
     from headpatch.report import draw
     from headpatch.report.rollouts import rollout_summary, rollout_tables

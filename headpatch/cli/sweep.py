@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from headpatch.analyses.listed import Listed
+from headpatch.analyses.sweep.listed import Listed
 from headpatch.cli import sweep_many
 from headpatch.cli.kept import kept
 from headpatch.cli.options import Directions, Kinds, Reference, Resume, number
@@ -127,10 +127,10 @@ def sweep(
         sweep_many.sweep(request, folder, listed, resume)
         return
     from headpatch import results
-    from headpatch.analyses import sweep as analysis
     from headpatch.analyses.reference import mean_z
     from headpatch.analyses.session import open_session
-    from headpatch.analyses.sweep_plan import opening
+    from headpatch.analyses.sweep import one as analysis
+    from headpatch.analyses.sweep.plan import opening
     from headpatch.journal import Journal, key
     from headpatch.report import draw
     from headpatch.report import sweep_tables as tables

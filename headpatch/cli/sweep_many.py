@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from headpatch.analyses.listed import Listed
+from headpatch.analyses.sweep.listed import Listed
 from headpatch.cli import many
 from headpatch.cli.kept import kept
 from headpatch.cli.price import announce
@@ -16,8 +16,8 @@ from headpatch.cli.verb import Request
 
 if TYPE_CHECKING:
     from headpatch.analyses.session import Session
-    from headpatch.analyses.sweep import Plan, Sweep
-    from headpatch.analyses.sweep_many import Sweeps
+    from headpatch.analyses.sweep.many import Sweeps
+    from headpatch.analyses.sweep.one import Plan, Sweep
     from headpatch.study import Study
 
 
@@ -26,8 +26,8 @@ def sweep(request: Request, folder: Path, listed: Listed | None, resume: bool | 
     study = request.study
     entries = many.dataset(study)
     from headpatch import results
-    from headpatch.analyses import sweep_many as analysis
-    from headpatch.analyses.sweep_plan import opening, refuse
+    from headpatch.analyses.sweep import many as analysis
+    from headpatch.analyses.sweep.plan import opening, refuse
     from headpatch.journal import Journal, key_of_pairs
     from headpatch.report import draw
 

@@ -135,8 +135,8 @@ def trace(
 
 def _one(request: Request, folder: Path, finished: "Finished") -> None:
     from headpatch import results
-    from headpatch.analyses import trace as analysis
     from headpatch.analyses.session import open_session
+    from headpatch.analyses.trace import one as analysis
     from headpatch.report import draw
     from headpatch.report.trace_tables import trace_summary, trace_tables
 
@@ -173,7 +173,7 @@ def _one(request: Request, folder: Path, finished: "Finished") -> None:
 
 def _many(request: Request, folder: Path, entries: tuple[Entry, ...], finished: "Finished") -> None:
     from headpatch import results
-    from headpatch.analyses import trace_many as analysis
+    from headpatch.analyses.trace import many as analysis
     from headpatch.report import draw
     from headpatch.report.trace_tables import trace_summary, trace_tables
 

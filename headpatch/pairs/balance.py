@@ -34,15 +34,6 @@ def balanced(
     return np.stack(columns)
 
 
-def unevenness(table: Int[np.ndarray, "levels others"]) -> float:
-    """Return how far a cross table's worst cell lies from an even share, rounding granted.
-
-    0 if every cell holds the even share, rounded up or down.
-    """
-    share = table.sum() / table.size
-    return float(max(table.max() - np.ceil(share), np.floor(share) - table.min(), 0))
-
-
 def _cross(
     first: Int[np.ndarray, " rows"], second: Int[np.ndarray, " rows"], rows: int, columns: int
 ) -> Int[np.ndarray, "levels others"]:
@@ -59,17 +50,20 @@ def _even_out(
 
     A swap is taken if the sum of the squared cells does not grow; the one that lowers it most.
     """
+    shares = [table.sum() / table.size for table in tables]  # which no swap changes
+    bounds = [(np.floor(share), np.ceil(share)) for share in shares]
     for _ in range(_STEPS * sum(table.size for table in tables)):
-        if not any(unevenness(table) for table in tables):
+        if all(
+            t.min() >= low and t.max() <= high
+            for t, (low, high) in zip(tables, bounds, strict=True)
+        ):
             return
         row = int(rng.integers(len(column)))
         others = np.flatnonzero(column != column[row])
         if len(others) == 0:
             return
         others = rng.permutation(others)[:_SAMPLE]  # in random order, so that ties are too
-        change = np.zeros(len(others), dtype=np.int64)
-        for table, known in zip(tables, earlier, strict=True):
-            change += _change(table, known[row], known[others], column[row], column[others])
+        change = _change(column, earlier, tables, row, others)
         best = int(np.argmin(change))
         if change[best] <= 0:
             other = int(others[best])
@@ -82,16 +76,21 @@ def _even_out(
 
 
 def _change(
-    table: Int[np.ndarray, "levels others"],
-    at: np.integer,
-    others_at: Int[np.ndarray, " rows"],
-    level: np.integer,
-    others_level: Int[np.ndarray, " rows"],
-) -> Int[np.ndarray, " rows"]:
+    column: Int[np.ndarray, " rows"],
+    earlier: Sequence[Int[np.ndarray, " rows"]],
+    tables: Sequence[Int[np.ndarray, "_ levels"]],
+    row: int,
+    others: Int[np.ndarray, " others"],
+) -> Int[np.ndarray, " others"]:
     """By how much half the sum of squared cells changes if a row swaps levels with each other."""
-    change = (
-        table[at, others_level] - table[at, level]
-        + table[others_at, level] - table[others_at, others_level]
-        + 2
-    )  # fmt: skip
-    return np.where(others_at == at, 0, change)
+    level, others_level = column[row], column[others]
+    total = np.zeros(len(others), dtype=np.int64)
+    for table, known in zip(tables, earlier, strict=True):
+        at, others_at = known[row], known[others]
+        change = (
+            table[at, others_level] - table[at, level]
+            + table[others_at, level] - table[others_at, others_level]
+            + 2
+        )  # fmt: skip
+        total += np.where(others_at == at, 0, change)
+    return total

@@ -21,8 +21,8 @@ def agreement(
     Parameters
     ----------
     found
-        By ``kind_direction``: figures of `headpatch.analyses.approx.Agreed.figures`, or of
-        `headpatch.analyses.approx_many.AgreedPairs.figures`.
+        By ``kind_direction``: figures of `headpatch.analyses.sweep.approx.Agreed.figures`, or of
+        `headpatch.analyses.sweep.approx_many.AgreedPairs.figures`.
     sets
         Whether they are of sets rather than of single heads.
     level

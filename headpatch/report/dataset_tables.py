@@ -140,7 +140,7 @@ def top_effects(
     Parameters
     ----------
     rows, layers
-        Of `headpatch.analyses.sweep_many.Sweeps.top`: heads or sets, and whole layers.
+        Of `headpatch.analyses.sweep.many.Sweeps.top`: heads or sets, and whole layers.
     level, floor
         Coverage of the intervals; noise floor in logits.
     """

@@ -21,7 +21,7 @@ def top(rows: Sequence[Mapping[str, Any]], floor: float, noise: int) -> Renderab
     Parameters
     ----------
     rows
-        Of `headpatch.analyses.sweep.Sweep.top`.
+        Of `headpatch.analyses.sweep.one.Sweep.top`.
     floor, noise
         Noise floor in logits, and how many heads or sets it was measured on.
     """
@@ -47,7 +47,7 @@ def layers(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     Parameters
     ----------
     rows
-        Of `headpatch.analyses.sweep.Sweep.top`, of layers.
+        Of `headpatch.analyses.sweep.one.Sweep.top`, of layers.
     """
     return Group(
         *(

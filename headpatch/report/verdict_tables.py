@@ -53,7 +53,7 @@ def headline(found: Mapping[str, Any], delta: float, level: float) -> Renderable
     Parameters
     ----------
     found
-        The fields of `headpatch.analyses.headline.Headline`.
+        The fields of `headpatch.analyses.verdict.headline.Headline`.
     delta, level
         Smallest effect of interest; coverage of the intervals.
     """

@@ -12,7 +12,7 @@ from headpatch.study import Study
 if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
     import pandas
 
-    from headpatch.analyses.survey import Survey
+    from headpatch.analyses.dataset.survey import Survey
     from headpatch.models.vlm import VLM
     from headpatch.pairs.generate import Drawn
 

@@ -10,9 +10,9 @@ from headpatch.results.files import columns_of, write_columns, write_table
 from headpatch.results.provenance import write_run
 
 if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
-    from headpatch.analyses.ablate import Ablation
+    from headpatch.analyses.ablate.one import Ablation
     from headpatch.analyses.session import Session
-    from headpatch.analyses.sweep import Sweep
+    from headpatch.analyses.sweep.one import Sweep
 
 
 def write_ablation(folder: Path, session: "Session", ablation: "Ablation") -> None:

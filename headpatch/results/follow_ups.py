@@ -9,13 +9,13 @@ from headpatch.results.files import columns_of, write_columns, write_table
 from headpatch.results.provenance import write_run
 
 if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
-    from headpatch.analyses.combine_judge import Combinations
-    from headpatch.analyses.cut import Cuts
-    from headpatch.analyses.path import FollowedPath
-    from headpatch.analyses.rollout import Rolled
-    from headpatch.analyses.selfrepair import SelfRepair
+    from headpatch.analyses.combine.judge import Combinations
+    from headpatch.analyses.combine.selfrepair import SelfRepair
+    from headpatch.analyses.cut.one import Cuts
+    from headpatch.analyses.path.one import FollowedPath
+    from headpatch.analyses.rollout.one import Rolled
     from headpatch.analyses.session import Session
-    from headpatch.analyses.trace import Traced
+    from headpatch.analyses.trace.one import Traced
 
 
 def write_cuts(folder: Path, session: "Session", cuts: "Cuts") -> None:

@@ -16,8 +16,8 @@ from headpatch.results.files import write_yaml
 from headpatch.study import Study
 
 if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
+    from headpatch.analyses.dataset.survey import Survey
     from headpatch.analyses.session import Session
-    from headpatch.analyses.survey import Survey
     from headpatch.models.vlm import VLM
 
 _PACKAGES = ("torch", "transformers", "numpy", "scipy")

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from headpatch.analyses.followed import from_table, table_of
 from headpatch.analyses.rules import rule
+from headpatch.analyses.verdict.followed import from_table, table_of
 from headpatch.errors import InputError
 from headpatch.measures.claim_evidence import Evidence, missing
 from headpatch.measures.claims import Claim
@@ -144,8 +145,16 @@ class SavedVerdict:
 
 
 def _looks(path: Path) -> Float[np.ndarray, " pairs"] | None:
-    """Mean attention difference of each pair, over the heads that attend to the image."""
-    if not path.is_file():
-        return None
-    each = read_tensors(path)["attention_diff"].double().numpy()
+    return looks_of(read_tensors(path)) if path.is_file() else None
+
+
+def looks_of(saved: Mapping[str, Any]) -> Float[np.ndarray, " pairs"]:
+    """Mean attention difference of each pair, over the heads that attend to the image.
+
+    Parameters
+    ----------
+    saved
+        What ``verdict.pt`` holds.
+    """
+    each = saved["attention_diff"].double().numpy()
     return np.asarray(np.nanmean(each.reshape(len(each), -1), 1))

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 import pytest
 
-from headpatch.analyses.ablate import Ablation, ablate
+from headpatch.analyses.ablate.one import Ablation, ablate
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import Session, open_session
 from headpatch.errors import InputError

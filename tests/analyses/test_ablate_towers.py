@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import headpatch as hp
-from headpatch.analyses import ablate_many
-from headpatch.analyses.ablate import Ablation, ablate, plan
+from headpatch.analyses.ablate import many as ablate_many
+from headpatch.analyses.ablate.one import Ablation, ablate, plan
 from headpatch.analyses.controls import random_sets
-from headpatch.analyses.dataset import study_of
+from headpatch.analyses.dataset.sessions import study_of
+from headpatch.analyses.dataset.survey import survey
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import Session, open_session
-from headpatch.analyses.survey import survey
 from headpatch.analyses.towers import Unread, resolve, scope_of
 from headpatch.engine import vision
 from headpatch.engine.patching import patch

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses.approx import TOP, way
 from headpatch.analyses.reference import mean_z
-from headpatch.analyses.sweep import Sweep, plan, run, sweep
+from headpatch.analyses.sweep.approx import TOP, way
+from headpatch.analyses.sweep.one import Sweep, plan, run, sweep
 from headpatch.engine import attribution
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Intervention

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headpatch.analyses import combine_many, selfrepair
-from headpatch.analyses.ablate import ablate
-from headpatch.analyses.combine import Effects, Plan, measure
-from headpatch.analyses.combine_heads import choose, single_effects
-from headpatch.analyses.combine_judge import Combinations, judge, together, word
+from headpatch.analyses.ablate.one import ablate
+from headpatch.analyses.combine import many as combine_many
+from headpatch.analyses.combine import selfrepair
+from headpatch.analyses.combine.judge import Combinations, judge, together, word
+from headpatch.analyses.combine.one import Effects, Plan, measure
+from headpatch.analyses.dataset.survey import survey
+from headpatch.analyses.few_heads import choose, single_effects
 from headpatch.analyses.rank import order
 from headpatch.analyses.session import Session, open_session
-from headpatch.analyses.survey import survey
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet

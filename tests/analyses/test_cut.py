@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headpatch.analyses import cut as analysis
-from headpatch.analyses.cut import Cuts, cut
-from headpatch.analyses.cut_edges import end_positions
+from headpatch.analyses.cut import one as analysis
+from headpatch.analyses.cut.edges import end_positions
+from headpatch.analyses.cut.one import Cuts, cut
 from headpatch.analyses.session import Session, open_session
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Head

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headpatch.analyses.cut_plan import places, plan
+from headpatch.analyses.cut.plan import places, plan
 from headpatch.errors import InputError
 from headpatch.study import Study
 from tests.analyses.test_cut import opened

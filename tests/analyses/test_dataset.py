@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses import dataset
-from headpatch.analyses.dataset import Gated, sessions
-from headpatch.analyses.dataset_mean import MeanZ
+from headpatch.analyses.dataset import sessions as dataset
+from headpatch.analyses.dataset.mean import MeanZ
+from headpatch.analyses.dataset.sessions import Gated, sessions
+from headpatch.analyses.dataset.survey import Survey, survey
 from headpatch.analyses.rank import rank
 from headpatch.analyses.session import Session, open_session
-from headpatch.analyses.survey import Survey, survey
 from headpatch.engine.forward import Keep, forward
 from headpatch.errors import InputError
 from headpatch.models.prompt import encode

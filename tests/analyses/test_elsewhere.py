@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from headpatch.analyses.elsewhere import mirrored, wrong_place
+from headpatch.analyses.verdict.elsewhere import mirrored, wrong_place
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
 

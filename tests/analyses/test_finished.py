@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from headpatch.analyses.finished import Finished, key
-from headpatch.analyses.judged_pair import JudgedPair, Other, Task
+from headpatch.analyses.verdict.judged_pair import JudgedPair, Other, Task
 from headpatch.errors import InputError, RunError
 from headpatch.heads import HeadSet
 from headpatch.pairs.pair import Pair

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headpatch.analyses import ablate_many, rank_many, sweep_many
-from headpatch.analyses.ablate import ablate
-from headpatch.analyses.dataset import study_of
-from headpatch.analyses.gathered import intervals
+from headpatch.analyses.ablate import many as ablate_many
+from headpatch.analyses.ablate.one import ablate
+from headpatch.analyses.dataset import rank as rank_many
+from headpatch.analyses.dataset.gathered import intervals
+from headpatch.analyses.dataset.sessions import study_of
+from headpatch.analyses.dataset.survey import Survey, survey
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import open_session
-from headpatch.analyses.survey import Survey, survey
+from headpatch.analyses.sweep import many as sweep_many
 from headpatch.engine.patching import Outcome
 from headpatch.heads import Head, HeadSet
 from headpatch.measures.intervals import mean_interval

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses.ablate import ablate
+from headpatch.analyses.ablate.one import ablate
 from headpatch.analyses.session import intervene
-from headpatch.analyses.sweep import Sweep, sweep
+from headpatch.analyses.sweep.one import Sweep, sweep
 from headpatch.engine.patching import patch
 from headpatch.heads import Head
 from tests.analyses.test_sweep import effects_of, noisy_session

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headpatch.analyses.judged_pair import JudgedPair, Other
-from headpatch.analyses.nulls import Null, failed, judge_nulls, table
+from headpatch.analyses.verdict.judged_pair import JudgedPair, Other
+from headpatch.analyses.verdict.nulls import Null, failed, judge_nulls, table
 from headpatch.heads import Head
 from headpatch.measures.rule import Rule
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from headpatch.analyses.partners import Search, pool
+from headpatch.analyses.verdict.partners import Search, pool
 from headpatch.heads import Grid, Head, HeadSet
 
 GRID = Grid(3, 8)

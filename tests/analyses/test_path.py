@@ -8,9 +8,9 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from headpatch.analyses.path import FollowedPath, follow
-from headpatch.analyses.path_direct import attribute
-from headpatch.analyses.path_edges import edges
+from headpatch.analyses.path.direct import attribute
+from headpatch.analyses.path.edges import edges
+from headpatch.analyses.path.one import FollowedPath, follow
 from headpatch.analyses.session import Session
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError

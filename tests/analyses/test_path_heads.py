@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from headpatch.analyses.path_heads import HeadPaths, head_paths
+from headpatch.analyses.path.heads import HeadPaths, head_paths
 from headpatch.heads import HeadSet
 from tests.analyses.path_case import CLOSE, opened
 from tests.planted import HEADS

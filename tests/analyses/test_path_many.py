@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headpatch.analyses import path_many
-from headpatch.analyses.dataset import study_of
+from headpatch.analyses.dataset.sessions import study_of
+from headpatch.analyses.dataset.survey import Survey, survey
 from headpatch.analyses.finished import Finished
-from headpatch.analyses.path import follow
-from headpatch.analyses.path_many import FollowedPaths
-from headpatch.analyses.path_means import OverPairs
-from headpatch.analyses.path_rows import KEYS
+from headpatch.analyses.path import many as path_many
+from headpatch.analyses.path.many import FollowedPaths
+from headpatch.analyses.path.means import OverPairs
+from headpatch.analyses.path.one import follow
+from headpatch.analyses.path.rows import KEYS
 from headpatch.analyses.session import open_session
-from headpatch.analyses.survey import Survey, survey
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.measures.intervals import mean_interval

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses import path_stream as analysis
-from headpatch.analyses.cut_edges import end_positions
-from headpatch.analyses.path_stream import token_classes
+from headpatch.analyses.cut.edges import end_positions
+from headpatch.analyses.path import stream as analysis
+from headpatch.analyses.path.stream import token_classes
 from headpatch.analyses.session import open_session
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from headpatch.analyses.rollout import Rolled, roll_out
+from headpatch.analyses.rollout.one import Rolled, roll_out
 from headpatch.analyses.session import Session, open_session
 from headpatch.errors import InputError
 from headpatch.measures.perturbed import RANDOM, REGION
@@ -109,7 +109,7 @@ def test_a_grey_patch_is_dimmer_than_what_the_circuit_finds() -> None:
 
 def test_equal_pictures_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pair differs in one patch, so that there are but two pictures."""
-    from headpatch.analyses import perturbation as analysis
+    from headpatch.analyses.rollout import perturbation as analysis
 
     counts: list[int] = []
 

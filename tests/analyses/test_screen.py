@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from headpatch.analyses.screen import SHARES, as_sets, random_members, scores
+from headpatch.analyses.verdict.screen import SHARES, as_sets, random_members, scores
 from headpatch.heads import Grid
 
 GRID = Grid(2, 4)

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from headpatch.analyses.check import Scope, check
-from headpatch.analyses.listed import Listed
 from headpatch.analyses.rank import rank
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import Session, open_session
-from headpatch.analyses.sweep import Sweep, cost, plan, run, sweep
+from headpatch.analyses.sweep.listed import Listed
+from headpatch.analyses.sweep.one import Sweep, cost, plan, run, sweep
 from headpatch.engine import sweep as engine
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses import approx_many, dataset
-from headpatch.analyses import sweep as one_pair
-from headpatch.analyses.dataset import study_of
-from headpatch.analyses.held import Held, size_of
+from headpatch.analyses.dataset import sessions as dataset
+from headpatch.analyses.dataset.held import Held, size_of
+from headpatch.analyses.dataset.sessions import study_of
+from headpatch.analyses.dataset.survey import Survey, survey
 from headpatch.analyses.session import open_session
-from headpatch.analyses.survey import Survey, survey
-from headpatch.analyses.sweep_many import Sweeps, sweep
-from headpatch.analyses.sweep_plan import opening, refuse
+from headpatch.analyses.sweep import approx_many
+from headpatch.analyses.sweep import one as one_pair
+from headpatch.analyses.sweep.many import Sweeps, sweep
+from headpatch.analyses.sweep.plan import opening, refuse
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
@@ -160,7 +161,7 @@ def test_no_more_pairs_are_held_than_memory_allows(monkeypatch: pytest.MonkeyPat
     asked = study(kinds=("resample",))
     held = surveyed(asked, "plain", QUESTIONS).held
     (size,) = {size_of(session) for session in held.values()}
-    monkeypatch.setattr("headpatch.analyses.held._room", lambda _: int(2.5 * size))
+    monkeypatch.setattr("headpatch.analyses.dataset.held._room", lambda _: int(2.5 * size))
     assert list(surveyed(asked, "plain", QUESTIONS).held) == list(held)[:2]
 
 

@@ -11,7 +11,7 @@ import torch
 
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import Session, open_session
-from headpatch.analyses.sweep import Sweep, cost, plan, run, sweep
+from headpatch.analyses.sweep.one import Sweep, cost, plan, run, sweep
 from headpatch.engine import vision
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import Outcome, patch

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from headpatch.analyses import forced
-from headpatch.analyses.answer_token import MEASURES
 from headpatch.analyses.finished import Finished
 from headpatch.analyses.rank import MASSES, masses
 from headpatch.analyses.session import Session, open_session
 from headpatch.analyses.stages import reporting
-from headpatch.analyses.sweep import sweep
-from headpatch.analyses.trace import Traced, trace
+from headpatch.analyses.sweep.one import sweep
+from headpatch.analyses.trace import forced
+from headpatch.analyses.trace.answer_token import MEASURES
+from headpatch.analyses.trace.one import Traced, trace
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import patch

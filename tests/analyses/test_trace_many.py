@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 import torch
 
-from headpatch.analyses import trace_many
-from headpatch.analyses.answer_token import MEASURES, Token
-from headpatch.analyses.dataset import study_of
+from headpatch.analyses.dataset.sessions import study_of
+from headpatch.analyses.dataset.survey import Survey, survey
 from headpatch.analyses.finished import Finished
 from headpatch.analyses.rank import MASSES
 from headpatch.analyses.session import open_session
-from headpatch.analyses.survey import Survey, survey
-from headpatch.analyses.trace import trace
-from headpatch.analyses.trace_many import TracedPairs
+from headpatch.analyses.trace import many as trace_many
+from headpatch.analyses.trace.answer_token import MEASURES, Token
+from headpatch.analyses.trace.many import TracedPairs
+from headpatch.analyses.trace.one import trace
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import patch

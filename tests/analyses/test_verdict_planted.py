@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from headpatch.analyses.dataset.survey import survey
 from headpatch.analyses.finished import Finished
-from headpatch.analyses.halves import halve, need_pairs
-from headpatch.analyses.survey import survey
-from headpatch.analyses.verdict import Judgement, run
+from headpatch.analyses.verdict.halves import halve, need_pairs
+from headpatch.analyses.verdict.whole import Judgement, run
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.measures.verdicts import CAUSAL
@@ -61,7 +61,7 @@ PAIRS = 12  # half of them judge: the circuit's effects hardly vary
 
 @pytest.fixture(autouse=True)
 def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
+    monkeypatch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
 
 
 @lru_cache
@@ -221,7 +221,7 @@ def test_finished_pairs_are_not_run_again_and_give_the_same_verdict(
     with pytest.raises(KeyboardInterrupt):
         run(study, made.vlm, seen, finished)
     monkeypatch.undo()
-    monkeypatch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
+    monkeypatch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
     later = Finished(tmp_path / "parts")
     later.open(True, "verdict")
     assert later.count == 7
@@ -236,7 +236,7 @@ def test_finished_pairs_are_not_run_again_and_give_the_same_verdict(
     pd.testing.assert_frame_equal(whole.verdicts.heads, again.verdicts.heads, check_exact=True)
     pd.testing.assert_frame_equal(whole.faithfulness, again.faithfulness, check_exact=True)
     monkeypatch.undo()
-    monkeypatch.setattr("headpatch.analyses.halves.LEAST", PAIRS // 2)
+    monkeypatch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
     other = Study.make(None, {**QUICK, "seed": 1})  # nothing that is kept is used
     count = later.count
     run(other, made.vlm, seen, later)

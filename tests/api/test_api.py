@@ -161,12 +161,15 @@ def test_drawn_pairs_are_drawn_again_and_others_are_left_alone(tmp_path: Path) -
 
 
 def test_a_verdict_over_pairs_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headpatch.analyses.halves.LEAST", 6)
+    monkeypatch.setattr("headpatch.analyses.verdict.halves.LEAST", 6)
     study = hp.Study.make(flags={"pairs.resamples": 200})
     manifest = planted_dataset(tmp_path / "pairs", 12)
     options = {"top": 5, "nulls": 2, "vision": 2, "controls": 0, "attribution": 0, "partners": 2}
     kept = tmp_path / "kept"
-    found = hp.verdict(study, manifest, vlm=planted().vlm, keep=kept, **options)
+    opened = hp.open_pairs(study, manifest, vlm=planted().vlm)
+    found = hp.verdict(pairs=opened, keep=kept, **options)
+    assert opened.survey.held and not found.survey.held  # a result keeps no pair open
+    assert (opened.study.verdict.top, found.study.verdict.top) == (20, 5)
     heads = found.heads.set_index(["layer", "head"])["verdict"]
     assert heads[LOOKER.layer, LOOKER.head] == "necessary+sufficient"
     assert len(found.gate) == 12

@@ -18,6 +18,7 @@ from headpatch.api.progress import Progress, stages_of
 from tests.planted import HEADS, planted, planted_study
 
 LOOKER, WRITER = HEADS["looker"].head, HEADS["blind writer"].head
+END = "\x1e"
 QUICK = {"kinds": ["mean"], "directions": ["noising"], "reference": 2}
 
 CALLS: dict[str, Callable[[hp.Session, Progress], object]] = {
@@ -39,18 +40,18 @@ def on_a_terminal(call: Callable[[], object], patience: float = 0.0) -> str:
     """What a terminal shows while something runs."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    os.set_blocking(ours, False)
     with os.fdopen(theirs, "w") as stderr, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TERM", "xterm")
         patch.setattr("sys.stderr", stderr)
         patch.setattr(progress, "_PATIENCE", patience)
         call()
-        try:
-            return os.read(ours, 1_000_000).decode()
-        except BlockingIOError:
-            return ""
-        finally:
-            os.close(ours)
+        stderr.write(END)
+        stderr.flush()
+        shown = ""
+        while not shown.endswith(END):  # what was written need not be there at once
+            shown += os.read(ours, 1_000_000).decode()
+        os.close(ours)
+        return shown.removesuffix(END)
 
 
 @pytest.mark.parametrize("name", CALLS)

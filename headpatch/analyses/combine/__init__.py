@@ -1,0 +1,1 @@
+"""How heads act together, and what later parts make up for when they are changed."""

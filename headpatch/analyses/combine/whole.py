@@ -1,0 +1,140 @@
+"""Heads changed two by two, and their self-repair: the whole, on one pair or over many.
+
+What interactions mean says `headpatch.analyses.combine.judge`; what self-repair is,
+`headpatch.analyses.combine.selfrepair`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from headpatch.analyses.combine import many as combine_many
+from headpatch.analyses.combine import selfrepair
+from headpatch.analyses.combine.judge import Combinations, judge
+from headpatch.analyses.combine.one import Plan, measure
+from headpatch.analyses.combine.selfrepair import SelfRepair
+from headpatch.analyses.dataset.survey import Survey
+from headpatch.analyses.few_heads import choose, single_effects
+from headpatch.analyses.rank import order
+from headpatch.analyses.reference import mean_z
+from headpatch.analyses.session import Session
+from headpatch.analyses.stages import Stages, reporting
+from headpatch.engine.patching import ZMeans
+from headpatch.errors import RunError
+from headpatch.models.vlm import VLM
+from headpatch.study import Study
+
+
+@dataclass(frozen=True, eq=False)
+class Combined:
+    """What combining heads showed.
+
+    Attributes
+    ----------
+    combinations
+        Every set in every way; its ``largest(count)`` are the largest interactions.
+    repair
+        Direct and total effects of sets, and the parts that make the difference; None where LD
+        cannot be attributed to the model's parts (`why_not` says why).
+    summary
+        In plain words.
+    """
+
+    combinations: Combinations
+    repair: SelfRepair | None
+    why_not: str
+    summary: str
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each set × kind × direction: the columns of ``combinations.csv``."""
+        return self.combinations.table
+
+    @property
+    def noise_floor(self) -> float:
+        """Largest effect, in logits, of patching heads with their own z."""
+        return self.combinations.noise_floor
+
+
+def combine(
+    session: Session, stages: Stages | None = None, means: ZMeans | None = None
+) -> Combined:
+    """Combine the study's heads on one pair of pictures.
+
+    Parameters
+    ----------
+    session
+        Opened with the positions of the study's ``combine``.
+    stages
+        Told what is done; None tells nobody.
+    means
+        For kind ``mean``; made if left out.
+
+    Raises
+    ------
+    InputError
+        If the region has no image token, the model no such heads, or there are fewer than two.
+    """
+    study, options, stages = session.study, session.study.combine, stages or reporting(None)
+    session.region_tokens  # noqa: B018  a region without any is refused here
+    with stages("Ranking heads by effect") as advance:
+        heads = choose(
+            session.vlm.lm.grid,
+            options,
+            lambda: single_effects(session, options.positions, advance),
+            lambda: order(session),
+        )
+    plan = Plan.of(study, heads)
+    if means is None and "mean" in options.kinds:
+        with stages("Averaging reference pairs") as advance:
+            means = mean_z(session, advance, options.reference)
+    with stages("Changing heads together") as advance:
+        found = judge(study, plan, [measure(session, plan, means, advance)])
+    with stages("Taking passes apart") as advance:
+
+        def repair() -> SelfRepair:
+            asked = selfrepair.plan(study, found.repaired)
+            return selfrepair.judge(study, [selfrepair.measure(session, asked, means, advance)])
+
+        repaired, why_not = _where_possible(repair)
+    return Combined(found, repaired, why_not, found.summary(session.valid))
+
+
+def combine_pairs(study: Study, vlm: VLM, survey: Survey, stages: Stages | None = None) -> Combined:
+    """Combine the study's heads on every pair of a dataset that passed the gate.
+
+    Parameters
+    ----------
+    survey
+        Of the positions of the study's ``combine``.
+
+    Raises
+    ------
+    InputError
+        As `combine`; or if there are too few pairs to pick heads on some and judge on others.
+    """
+    stages = stages or reporting(None)
+    with stages("Ranking heads by effect") as advance:
+        chosen = combine_many.choose_heads(study, vlm, survey, advance)
+    with stages("Changing heads together") as advance:
+        found = combine_many.run(study, vlm, survey, chosen, advance)
+    with stages("Taking passes apart") as advance:
+        repaired, why_not = _where_possible(
+            lambda: combine_many.repair(study, vlm, survey, chosen, found.repaired, advance)
+        )
+    summary = found.summary(survey.valid)
+    if chosen.chosen_on:
+        summary += (
+            f" Heads were picked on {chosen.chosen_on:,} other pairs and judged on "
+            f"{len(chosen.entries):,}."
+        )
+    return Combined(found, repaired, why_not, summary)
+
+
+def _where_possible(repair: Callable[[], SelfRepair]) -> tuple[SelfRepair | None, str]:
+    """Return self-repair, or why LD cannot be attributed to the model's parts."""
+    try:
+        return repair(), ""
+    except RunError as error:
+        return None, str(error)

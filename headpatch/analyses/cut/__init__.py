@@ -1,0 +1,1 @@
+"""What cutting attention between named positions does to the answer."""

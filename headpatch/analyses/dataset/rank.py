@@ -1,0 +1,25 @@
+"""Which heads look at the region more when the object is there, over a dataset of pairs."""
+
+from headpatch.analyses.dataset.gathered import intervals
+from headpatch.analyses.dataset.survey import Survey
+from headpatch.analyses.rank import columns_of
+from headpatch.study import Study
+
+
+def rank(study: Study, survey: Survey) -> dict[str, list[int | float]]:
+    """Rank every head by its mean attention difference over the pairs.
+
+    Returns
+    -------
+    The columns of ``heads.csv``: means over pairs, then the interval of each difference
+    (``diff_low``, ``diff_high``, …) and the number of pairs.
+    """
+    figures = {name: values.mean(0) for name, values in survey.masses.items()}
+    for name in ("diff", "diff_raw"):
+        values = survey.masses[name]
+        _, low, high = intervals(study, values.reshape(len(values), -1))
+        shape = values.shape[1:]
+        figures |= {f"{name}_low": low.reshape(shape), f"{name}_high": high.reshape(shape)}
+    columns = columns_of(figures)
+    columns["pairs"] = [len(survey.entries)] * len(columns["rank"])
+    return columns

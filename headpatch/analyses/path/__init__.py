@@ -1,0 +1,1 @@
+"""Where the information about the object is, and when it moves."""

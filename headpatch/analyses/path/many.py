@@ -1,0 +1,217 @@
+"""The information path over a dataset of pairs of pictures.
+
+Every view is measured on every pair. Heads that rankings pick are picked on one half of the pairs,
+once for all, and the paths to them are patched on the other half, so that an effect is not also
+what selected its head. Paths to named heads are patched on every pair.
+
+What is finished of a pair is kept, whole or not at all, so that a killed run goes on later and
+finds the same.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from headpatch.analyses.combine.many import choose_heads
+from headpatch.analyses.dataset.sessions import sessions
+from headpatch.analyses.dataset.survey import Survey
+from headpatch.analyses.few_heads import DIRECTIONS, choose
+from headpatch.analyses.finished import Finished, key
+from headpatch.analyses.path.edges import check_window
+from headpatch.analyses.path.many_words import sentences
+from headpatch.analyses.path.means import OverPairs
+from headpatch.analyses.path.rows import rows_of, scale_of
+from headpatch.analyses.path.views import measure
+from headpatch.analyses.session import Session
+from headpatch.analyses.stages import Stages, reporting
+from headpatch.errors import InputError
+from headpatch.heads import Head
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
+from headpatch.study import CombineOptions, Study
+
+
+@dataclass(frozen=True, eq=False)
+class FollowedPaths:
+    """All views of many pairs.
+
+    Attributes
+    ----------
+    table
+        The columns of ``path.csv``: a row for each figure of each pair.
+    means
+        The columns of ``path_mean.csv``: a row for each figure, with its interval over pairs.
+    saved
+        What ``path.pt`` holds.
+    noise_floor
+        The largest over views and pairs, in logits.
+    summary
+        Plain sentences.
+    whole
+        Pairs on which every swapped stream took a whole forward pass.
+    why_not
+        Why there is no direct attribution; empty if there is.
+    """
+
+    table: pd.DataFrame
+    means: pd.DataFrame
+    saved: dict[str, Any]
+    noise_floor: float
+    summary: tuple[str, ...]
+    whole: int
+    why_not: str
+
+
+@dataclass(frozen=True, eq=False)
+class KeptPair:
+    """What is kept of a pair: its rows of ``path.csv``, and what `FollowedPaths` says besides."""
+
+    table: pd.DataFrame
+    noise_floor: float
+    resumed: bool
+    why_not: str
+
+    @classmethod
+    def measured(cls, session: Session, heads: tuple[Head, ...]) -> "KeptPair":
+        """Measure every view of a pair; paths to `heads`, if there are any."""
+        views = measure(session, heads, reporting(None))
+        table, resumed = rows_of(session, views), views.stream.resumed
+        return cls(table, views.noise_floor, resumed, views.why_not)
+
+    def to_saved(self) -> dict[str, Any]:
+        """Return plain tensors, numbers and texts."""
+        columns = {
+            str(name): torch.tensor(values.to_numpy(dtype=np.float64))
+            if name in ("effect", "normalized")
+            else list(values)
+            for name, values in self.table.items()
+        }
+        rest = {"noise_floor": self.noise_floor, "resumed": self.resumed, "why_not": self.why_not}
+        return {"columns": columns, **rest}
+
+    @classmethod
+    def from_saved(cls, saved: Mapping[str, Any]) -> "KeptPair":
+        """Read back what `to_saved` gave, bit for bit."""
+        columns = {
+            name: values.numpy() if torch.is_tensor(values) else values
+            for name, values in saved["columns"].items()
+        }
+        rest = saved["noise_floor"], saved["resumed"], saved["why_not"]
+        return cls(pd.DataFrame(columns), *rest)
+
+
+def check(study: Study, vlm: VLM) -> None:
+    """Refuse, before any pair runs, heads and layers that the model does not have.
+
+    Raises
+    ------
+    InputError
+        If so.
+    """
+    grid = vlm.lm.grid
+    check_window(study.path, grid)
+    nothing = np.zeros((len(DIRECTIONS), grid.layers, grid.heads))
+    choose(grid, study.path, lambda: nothing, lambda: tuple(grid))
+
+
+def follow(
+    study: Study,
+    vlm: VLM,
+    survey: Survey,
+    finished: Finished,
+    stages: Stages | None = None,
+) -> FollowedPaths:
+    """Follow the object through the model on every pair.
+
+    Parameters
+    ----------
+    survey
+        Of positions ``answer``.
+    finished
+        Where pairs are taken from, and kept.
+    stages
+        Told what is done; None tells nobody.
+
+    Raises
+    ------
+    InputError
+        If a pair cannot be run, or rankings pick heads and there are too few pairs to pick on some
+        and judge on others.
+    """
+    options, stages = study.path, stages or reporting(None)
+    check(study, vlm)
+    asked = CombineOptions(heads=options.heads, top=options.top, by=options.by)
+    with stages("Ranking heads by effect") as advance:
+        chosen = choose_heads(study.model_copy(update={"combine": asked}), vlm, survey, advance)
+    judged = {entry.name for entry in chosen.entries}
+    heads = {entry.name: chosen.heads if entry.name in judged else () for entry in survey.entries}
+    with stages("Following the object") as advance:
+        found = []
+        for one in _followed(study, vlm, survey, heads, finished):
+            found.append(one)
+            advance(len(found), len(survey.entries))
+    over = OverPairs.of(study, [one.table for one in found])
+    floor = max(one.noise_floor for one in found)
+    gated = [one for one in survey.gated if one.entry.name in heads]
+    saved = (
+        over.saved()
+        | scale_of(study, vlm)
+        | {
+            "pairs": len(found),
+            "pairs_heads": len(chosen.entries),
+            "level": study.pairs.level,
+            "noise_floor": floor,
+            "ld_with": float(np.mean([one.ld_with for one in gated])),
+            "ld_without": float(np.mean([one.ld_without for one in gated])),
+            "valid": survey.valid,
+            "question": survey.question,
+            "region_name": survey.region_name,
+        }
+    )
+    return FollowedPaths(
+        pd.concat([one.table for one in found], ignore_index=True),
+        over.table,
+        saved,
+        floor,
+        sentences(over, chosen.chosen_on, survey.valid, floor),
+        sum(not one.resumed for one in found),
+        next((one.why_not for one in found if one.why_not), ""),
+    )
+
+
+def _followed(
+    study: Study,
+    vlm: VLM,
+    survey: Survey,
+    heads: Mapping[str, tuple[Head, ...]],
+    finished: Finished,
+) -> Iterator[KeptPair]:
+    """Yield every pair, in order: as it was finished before, or measured and kept now."""
+    judged = study.model_copy(update={"force": True})  # the survey was the gate
+    keys = {entry.name: _key(study, vlm, entry, heads[entry.name]) for entry in survey.entries}
+    known = {name: finished.load(one) for name, one in keys.items()}
+    left = [entry for entry in survey.entries if known[entry.name] is None]
+    opened = sessions(judged, vlm, left, "answer")
+    for entry in survey.entries:
+        saved = known.pop(entry.name)
+        if saved is None:
+            session = next(opened)
+            try:
+                saved = KeptPair.measured(session, heads[entry.name]).to_saved()
+            except InputError as error:
+                where = f"{entry.where}, {error.argument}"
+                raise InputError(where, error.found, error.expected, error.hint) from None
+            del session  # its caches go before the next pair's are made
+            finished.save(keys[entry.name], saved)
+        yield KeptPair.from_saved(saved)
+
+
+def _key(study: Study, vlm: VLM, entry: Entry, heads: tuple[Head, ...]) -> str:
+    values = study.model_dump(include={"answers", "prompt"}, mode="json")
+    options = {"edges": study.path.edges, "window": study.path.window}
+    asked = values | options | {"path to": [str(head) for head in heads]}
+    return key(vlm, entry.pair(), asked)

@@ -1,0 +1,194 @@
+"""The tokens of forced answers, measured one after the other; what is finished is kept."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from headpatch.analyses.finished import Finished, key
+from headpatch.analyses.rank import MASSES, masses
+from headpatch.analyses.session import Session, intervene
+from headpatch.analyses.trace.answer_token import MEASURES, Maps, Token, Way
+from headpatch.analyses.trace.forced import Answer, check_said, word
+from headpatch.engine.forward import Keep
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.patching import WITH, WITHOUT, OnProgress, ZMeans
+from headpatch.engine.trace import Said, measures, say
+from headpatch.heads import Grid, HeadSet
+from headpatch.measures.stats import noise_floor
+from headpatch.models.vlm import VLM
+from headpatch.pairs.pair import Pair
+from headpatch.study import Study
+
+AnswerMeans: TypeAlias = Sequence[Sequence[Tensor]]
+"""What kind ``mean`` puts in a head's place: for each token of an answer and each layer, mean z at
+the position from which the token is looked at, ``[heads, head_dim]``."""
+
+
+class TokenRunner:
+    """Measures the tokens of answers, and keeps what is finished.
+
+    Parameters
+    ----------
+    finished
+        Where each token is kept; None keeps none.
+    tokens
+        How many there are in all, of every pair.
+    on_progress
+        Called with (done, total), in changes of one head.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        vlm: VLM,
+        finished: Finished | None,
+        tokens: int,
+        on_progress: OnProgress,
+    ) -> None:
+        self._study, self._vlm, self._finished = study, vlm, finished
+        self._asked = asked(study, vlm.lm.grid)
+        self._done, self._total = 0, tokens * len(self._asked)
+        self._on_progress = on_progress
+
+    def names(self, pair: Pair, answer: Answer, reference: Any) -> list[str]:
+        """Name each token of a pair's answer by all that its numbers depend on.
+
+        Parameters
+        ----------
+        reference
+            Names what kind ``mean`` averages over.
+        """
+        options = self._study.trace
+        name = key(
+            self._vlm,
+            pair,
+            {
+                **self._study.model_dump(include={"answers", "prompt", "seed"}, mode="json"),
+                "trace": (answer.source, answer.ids),
+                "kinds": options.kinds,
+                "directions": options.directions,
+                "noise": options.noise,
+                "reference": reference if "mean" in options.kinds else None,
+            },
+        )
+        return [f"{name}-{index}" for index in range(len(answer.ids))]
+
+    def measured(
+        self,
+        opened: Callable[[], Session],
+        answer: Answer,
+        means: AnswerMeans | None,
+        names: Sequence[str],
+    ) -> Iterator[Token]:
+        """Yield what was measured of each token of an answer, in order.
+
+        Parameters
+        ----------
+        opened
+            Gives the pair's session, with positions ``answer``; called if a token is not finished.
+        names
+            Of `names`; none if nothing is kept.
+        """
+        for index in range(len(answer.ids)):
+            saved = self._finished.load(names[index]) if self._finished is not None else None
+            if saved is not None:
+                found = Token.from_saved(answer, index, saved)
+            else:
+                found = _token(opened(), answer, index, self._asked, means, self._advance)
+                if self._finished is not None:
+                    self._finished.save(names[index], found.to_saved())
+            self._done += len(self._asked)
+            self._on_progress(self._done, self._total)
+            yield found
+
+    def _advance(self, done: int, _: int) -> None:
+        self._on_progress(self._done + done, self._total)
+
+
+def asked(study: Study, grid: Grid) -> list[Intervention]:
+    """Return every head in every way, then the heads of the noise floor."""
+    options, heads = study.trace, list(grid)
+    directions = tuple(dict.fromkeys(options.directions))
+    found = [
+        Intervention(HeadSet.of(head), kind, direction)
+        for kind, direction in product(dict.fromkeys(options.kinds), directions)
+        for head in heads
+    ]
+    rng = np.random.default_rng([study.seed % 2**64, 0x7ACE])  # numpy takes no negatives
+    drawn = rng.choice(len(heads), size=min(options.noise, len(heads)), replace=False)
+    return found + [
+        Intervention(HeadSet.of(heads[index]), "self", direction)
+        for direction in directions
+        for index in sorted(drawn.tolist())
+    ]
+
+
+def _token(
+    session: Session,
+    answer: Answer,
+    index: int,
+    asked: Sequence[Intervention],
+    means: AnswerMeans | None,
+    on_progress: OnProgress,
+) -> Token:
+    suffix = session.prompt.spans.answer + index
+    keep = Keep(lm_rows=True, z=() if session.widens else ("lm",), suffix=suffix)
+    before, token = answer.ids[:index], answer.ids[index]
+    said = say(session.vlm, session.prompt, before, token, keep)
+    check_said(session, answer, index, said)
+    here = replace(session, base=said.base)
+    known = None if means is None else _everywhere(here, means[index])
+    outcomes = intervene(here, asked, known, on_progress, read=measures(token))
+    grid = session.vlm.lm.grid
+    effects: dict[Way, list[tuple[float, ...]]] = {}
+    selves: list[tuple[float, ...]] = []
+    for one in outcomes:
+        figures = (one.effect, *one.read)
+        way = one.intervention.kind, one.intervention.direction
+        (selves if way[0] == "self" else effects.setdefault(way, [])).append(figures)
+    shape = grid.layers, grid.heads, len(MEASURES)
+    maps = {way: np.array(rows).reshape(shape) for way, rows in effects.items()}
+    if said.rival is None:
+        for values in maps.values():
+            values[..., 0] = np.nan
+    return Token(
+        answer,
+        index,
+        "" if said.rival is None else word(session, said.rival),
+        (word(session, said.first[WITH]), word(session, said.first[WITHOUT])),
+        _measured(said),
+        _attention(here),
+        {way: _named(values) for way, values in maps.items()},
+        {name: noise_floor([row[place] for row in selves]) for place, name in enumerate(MEASURES)},
+    )
+
+
+def _everywhere(session: Session, layers: Sequence[Tensor]) -> ZMeans:
+    """Return mean z as interventions take it: only the answer position's is ever looked up."""
+    length = session.prompt.spans.length
+    return {"lm": [z.expand(length, -1, -1) for z in layers]}
+
+
+def _measured(said: Said) -> dict[str, Float[np.ndarray, " runs"]]:
+    contrast = np.array([said.base.ld_with, said.base.ld_without])
+    logit, logprob = said.measured.numpy().astype(np.float64).T
+    none = np.full(2, np.nan)
+    values = none if said.rival is None else contrast, logit, logprob
+    return dict(zip(MEASURES, values, strict=True))
+
+
+def _named(values: Float[np.ndarray, "layers heads measures"]) -> Maps:
+    return {name: values[..., place] for place, name in enumerate(MEASURES)}
+
+
+def _attention(session: Session) -> Maps:
+    """Each head's attention to the region from this token's answer position."""
+    grid = session.vlm.lm.grid
+    if len(session.prompt.patches.boxes) == 0:
+        return {name: np.full((grid.layers, grid.heads), np.nan) for name in MASSES}
+    return masses(session)

@@ -1,0 +1,138 @@
+"""A verdict's pairs, measured one after the other; what is finished is kept."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from headpatch.analyses.dataset.held import Held
+from headpatch.analyses.dataset.sessions import sessions
+from headpatch.analyses.dataset.survey import Survey
+from headpatch.analyses.finished import Finished, key
+from headpatch.analyses.reference import mean_z
+from headpatch.analyses.session import Session
+from headpatch.analyses.verdict.judged_pair import DIRECTIONS, KINDS, JudgedPair, Task
+from headpatch.analyses.verdict.measured_pair import Checks, measure, noise_sets
+from headpatch.engine.patching import OnProgress, ZMeans
+from headpatch.heads import Grid, HeadSet
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
+from headpatch.study import Study
+
+
+class Runner:
+    """Measures pairs one after the other, and keeps what is finished."""
+
+    def __init__(
+        self,
+        study: Study,
+        vlm: VLM,
+        survey: Survey,
+        finished: Finished,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self._study = study.model_copy(update={"force": True})  # the survey was the gate
+        self._vlm, self._survey, self._finished = vlm, survey, finished
+        self._on_progress, self._checks = on_progress, Checks()
+        self._held = Held(vlm.device)
+        self._held.sessions.update(survey.held)
+        self._done = self._total = 0
+        self._dataset = _digest(survey.entries)
+
+    def expect(self, total: int) -> None:
+        """Say about how many rows will be run in all."""
+        self._total = total
+
+    def measured(self, entries: Sequence[Entry], tasks: Sequence[Task]) -> Iterator[JudgedPair]:
+        """Yield what was measured of each pair, in order."""
+        wanted = {entry.name: task for entry, task in zip(entries, tasks, strict=True)}
+
+        def run(session: Session, name: str) -> dict[str, Any]:
+            rng = np.random.default_rng(int(name[:16], 16))
+            task = wanted[session.pair.name]
+            return measure(session, task, self._reference(session), self._checks, rng).to_saved()
+
+        keys = {entry.name: self._key(entry, wanted[entry.name].words()) for entry in entries}
+        for entry, saved in self._each(entries, keys, run):
+            self._advance(rows(wanted[entry.name], self._vlm.lm.grid))
+            yield JudgedPair.from_saved(saved)
+
+    def noised(
+        self, entries: Sequence[Entry], sets: Sequence[HeadSet]
+    ) -> Float[np.ndarray, "pairs sets"]:
+        """Noise sets of heads on some pairs, which stay open afterwards as memory allows."""
+
+        def run(session: Session, _: str) -> dict[str, Any]:
+            if session.pair.name not in self._held.sessions:
+                self._held.offer(session)
+            return {"sets": torch.from_numpy(noise_sets(session, sets))}
+
+        asked = {"noised": [str(members) for members in sets]}
+        keys = {entry.name: self._key(entry, asked) for entry in entries}
+        found = []
+        for _, saved in self._each(entries, keys, run):
+            self._advance(len(sets))
+            found.append(saved["sets"].numpy())
+        return np.stack(found)
+
+    def _each(
+        self,
+        entries: Sequence[Entry],
+        keys: Mapping[str, str],
+        run: Callable[[Session, str], dict[str, Any]],
+    ) -> Iterator[tuple[Entry, dict[str, Any]]]:
+        """Yield what is saved of each pair, in order; what is not is run, and saved."""
+        known = {name: self._finished.load(one) for name, one in keys.items()}
+        left = [entry for entry in entries if known[entry.name] is None]
+        positions = self._study.verdict.positions
+        opened = sessions(self._study, self._vlm, left, positions, held=self._held.sessions)
+        for entry in entries:
+            saved = known.pop(entry.name)
+            if saved is None:
+                session = next(opened)
+                saved = run(session, keys[entry.name])
+                del session  # its caches go before the next pair's are made
+                self._finished.save(keys[entry.name], saved)
+            yield entry, saved
+
+    def _advance(self, rows: int) -> None:
+        self._done += rows
+        if self._on_progress:
+            self._on_progress(min(self._done, self._total), self._total)
+
+    def _reference(self, session: Session) -> ZMeans:
+        known = self._survey.reference
+        if known is not None:
+            return known.of(session)
+        return mean_z(session, reference=self._study.ablate.reference)
+
+    def _key(self, entry: Entry, what: Mapping[str, Any]) -> str:
+        values = self._study.model_dump(include={"answers", "prompt", "seed"}, mode="json")
+        options = self._study.verdict
+        asked = values | dict(what) | {
+            "positions": options.positions,
+            "noise": options.noise,
+            "dataset": self._dataset,
+            "reference": self._study.ablate.reference,
+        }  # fmt: skip
+        return key(self._vlm, entry.pair(), asked)
+
+
+def rows(task: Task, grid: Grid) -> int:
+    """Return how many rows a task takes; what is no row counts as about as many."""
+    sweeps = len(KINDS) * len(DIRECTIONS) + task.attribution + 4 * task.nulls + 3 * task.vision
+    return sweeps * grid.layers * grid.heads + len(task.sets)
+
+
+def _digest(entries: Sequence[Entry]) -> str:
+    """Hash the pairs that are run: mean z, and so the effects of kind mean, depend on all."""
+    found = hashlib.sha256()
+    for entry in entries:
+        for part in (entry.name, entry.question, str(entry.region.box)):
+            found.update(part.encode())
+        for path in (entry.with_path, entry.without_path):
+            found.update(path.read_bytes())
+    return found.hexdigest()

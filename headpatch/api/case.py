@@ -1,0 +1,211 @@
+"""Claims of a study, the verdict that judges them, and what they need beside it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from headpatch.analyses.finished import Finished
+from headpatch.analyses.verdict.followed import follow, passes
+from headpatch.api.judged import Claims
+from headpatch.api.measured import Basis, followed_pairs, recalled
+from headpatch.api.runs import read_run
+from headpatch.engine.patching import OnProgress
+from headpatch.errors import InputError
+from headpatch.measures.claims import Claim
+from headpatch.measures.followed import Ask
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry, Manifest
+from headpatch.results.verdict import SavedVerdict
+from headpatch.study import Study
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Claims, the verdict by which they are judged, and what is known beside it.
+
+    Attributes
+    ----------
+    study
+        As the verdict was run, on the device where claims are followed up.
+    weights
+        Of its model.
+    entries
+        Its pairs; none if they are not there, or are drawn again when they are needed.
+    """
+
+    listed: tuple[Claim, ...]
+    saved: SavedVerdict
+    study: Study
+    weights: str
+    entries: tuple[Entry, ...]
+    basis: Basis
+
+    @classmethod
+    def of(
+        cls,
+        study: Study,
+        saved: SavedVerdict,
+        weights: str,
+        entries: tuple[Entry, ...],
+        out: Path | None,
+    ) -> "Case":
+        """Put it together.
+
+        Parameters
+        ----------
+        study
+            Which lists the claims.
+        out
+            Where an earlier run may have left what it measured.
+        """
+        listed, own = map(Claim.parse, study.claims), saved.study_like(study)
+        basis = Basis.of(saved, own, weights, entries)
+        return cls(tuple(listed), recalled(saved, basis, out), own, weights, entries, basis)
+
+    @classmethod
+    def read(
+        cls, study: Study | Iterable[str], folder: Path, argument: str, out: Path | None
+    ) -> "Case":
+        """Read a verdict's folder.
+
+        Parameters
+        ----------
+        study
+            Which lists the claims, or the claims.
+        argument
+            That names the folder, for messages.
+
+        Raises
+        ------
+        InputError
+            If it holds none, or one of another model than the study's.
+        """
+        saved = SavedVerdict.read(folder, argument)
+        asked = study_of_claims(study, saved, argument)
+        weights = str(read_run(folder).provenance.get("weights", ""))
+        return cls.of(asked, saved, weights, _entries(saved.study), out)
+
+    @property
+    def asks(self) -> tuple[Ask, ...]:
+        """What the claims need that is not known.
+
+        Raises
+        ------
+        InputError
+            If one names a head or a layer that the model does not have.
+        """
+        return self.saved.missing(self.listed)
+
+    def passes(self) -> int:
+        """Return how many forward passes that takes at most, on one pair."""
+        return 2 + sum(passes(self.study, one) for one in self.asks)
+
+    def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return the pairs on which it is measured."""
+        return followed_pairs(self.saved, self.study, entries)
+
+    def check(self, vlm: VLM) -> None:
+        """Refuse a model that is not the verdict's, or does not have what the claims name.
+
+        Raises
+        ------
+        InputError
+            If it is so.
+        """
+        if vlm.fingerprint != self.weights:
+            raise InputError(
+                "--model",
+                f"the weights of {vlm.name} ({vlm.fingerprint})",
+                f"those of the verdict ({self.weights})",
+                "Run the verdict again with this model.",
+            )
+        check_claims(self.listed, vlm)
+
+    def measured(
+        self, vlm: VLM, entries: Sequence[Entry], finished: Finished, on_progress: OnProgress
+    ) -> "Case":
+        """Measure it.
+
+        Raises
+        ------
+        InputError
+            If the model or the pairs are not those of the verdict, or a claim names what the model
+            does not have.
+        """
+        self.check(vlm)
+        chosen = self.chosen(entries)
+        found = follow(self.study, vlm, chosen, self.asks, finished, on_progress)
+        names = [entry.name for entry in chosen]
+        known = self.saved.with_followed(found, names)
+        assert known.followed is not None
+        signed = self.basis.sign(known.followed)
+        return replace(self, saved=replace(known, followed=signed))
+
+    def judged(self) -> Claims:
+        """Judge the claims."""
+        saved = self.saved
+        found, failed = tuple(saved.judge(self.listed)), tuple(saved.failed_nulls)
+        return Claims(found, failed, saved.followed)
+
+
+def check_claims(listed: Iterable[Claim], vlm: VLM) -> None:
+    """Refuse claims about heads or layers that a model does not have.
+
+    Raises
+    ------
+    InputError
+        If there is one.
+    """
+    layers = 0 if vlm.vision is None else vlm.vision.grid.layers
+    for claim in listed:
+        claim.check(vlm.lm.grid, layers)
+
+
+def refuse_another_verdict(out: Path, place: Path | None) -> None:
+    """Refuse to write claims of one verdict beside another.
+
+    Parameters
+    ----------
+    place
+        Of the verdict that judges; None if it was not written.
+
+    Raises
+    ------
+    InputError
+        If `out` holds a verdict, and is another folder.
+    """
+    if SavedVerdict.lies_in(out) and (place is None or out.resolve() != place.resolve()):
+        raise InputError(
+            "--out",
+            f"{out} holds another verdict",
+            "the folder of the verdict that judges, or one without a verdict",
+            "What claims need is written beside the verdict that it belongs to, or elsewhere.",
+        )
+
+
+def study_of_claims(study: Study | Iterable[str], saved: SavedVerdict, argument: str) -> Study:
+    """Return the study of the claims; sentences alone are about the verdict's own.
+
+    Raises
+    ------
+    InputError
+        If there are none, or the verdict is of another model.
+    """
+    if not isinstance(study, Study):
+        sentences = (study,) if isinstance(study, str) else tuple(study)
+        study = saved.study.override({"claims": sentences})
+    if not study.claims:
+        raise InputError("claims", "none", "claims such as 'head 24.17 is necessary'")
+    saved.check_model(study, argument)
+    return study
+
+
+def _entries(study: Study) -> tuple[Entry, ...]:
+    """Return the pairs of a study's dataset; none if it has none, or it cannot be read."""
+    if study.pairs.manifest is None:
+        return ()
+    try:
+        found = Manifest.read(Path(study.pairs.manifest))
+    except InputError:
+        return ()
+    return found.take(study.pairs.limit, study.seed).entries

@@ -1,0 +1,114 @@
+"""One call that judges claims by a verdict."""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from headpatch import results
+from headpatch.analyses.rules import rule
+from headpatch.analyses.session import model_of
+from headpatch.analyses.verdict.halves import need_pairs
+from headpatch.api.case import Case, refuse_another_verdict, study_of_claims
+from headpatch.api.judged import Claims
+from headpatch.api.kept import finished_in
+from headpatch.api.many_pairs import Verdict
+from headpatch.api.pairs import found_pairs
+from headpatch.api.progress import Progress, stages_of
+from headpatch.measures.claim_evidence import Evidence
+from headpatch.models.vlm import VLM
+from headpatch.results.verdict import SavedVerdict, looks_of
+from headpatch.study import Study
+
+
+def claims(
+    study: Study | Iterable[str],
+    verdict: Verdict | str | Path,
+    out: str | Path | None = None,
+    vlm: VLM | None = None,
+    keep: str | Path | None = None,
+    on_progress: Progress = None,
+) -> Claims:
+    """Judge claims about a model: supported, contradicted, or not testable.
+
+    They are judged by a verdict. What a claim needs beside it is measured on some of the pairs that
+    judged: attention to the region is cut, the stream at the region's patches is swapped, heads are
+    changed together. An interval over pairs must lie beyond, or within, the smallest effect of
+    interest; what that leaves open is not testable.
+
+    Parameters
+    ----------
+    study
+        Whose ``claims`` are judged, or the claims themselves: ``head 24.17 is necessary``,
+        ``heads 24.17 and 23.20 are redundant``, ``layers 17-26 hold the sensitive heads``,
+        ``the answer reads the region in layers 17-24``, ``vision layer 8 carries the object``, …
+        (`headpatch.measures.claims`).
+    verdict
+        Of `headpatch.verdict`, or a folder that `headpatch verdict` wrote.
+    out
+        A folder for ``claims.csv`` and ``followed.csv``. What an earlier call has measured and left
+        there, or in the verdict's folder, is not measured again, unless it is of another verdict
+        or its pictures have changed. None writes nothing.
+    vlm
+        The verdict's model, if something must be measured. None takes the one that a `Verdict`
+        holds, or loads the study's.
+    keep
+        A folder for finished pairs, from which an interrupted call goes on; it is empty at the end.
+    on_progress
+        Called with (done, total), in pairs. None shows a bar on a terminal or in a notebook; False
+        nothing.
+
+    Raises
+    ------
+    InputError
+        If there is no claim or a claim cannot be read, the model has no such heads or layers, the
+        folder holds no verdict, or model or pairs are no longer those of the verdict.
+
+    Examples
+    --------
+    >>> listed = ["head 9.31 looks at the region", "head 9.31 is causal"]
+    >>> found = hp.claims(listed, "attention_data/verdict")
+    >>> found.table["outcome"].tolist()
+    ['supported', 'contradicted']
+    >>> found.summary.splitlines()[0]
+    'Of 2 claims: 1 supported, 1 contradicted, 0 not testable.'
+    """
+    stages, place = stages_of(on_progress), None if out is None else Path(out)
+    case = _case(study, verdict, place)
+    if place is not None:
+        results.check_folder(place)
+        refuse_another_verdict(place, None if isinstance(verdict, Verdict) else Path(verdict))
+    if case.asks:
+        if isinstance(verdict, Verdict):
+            vlm = vlm or verdict.pairs.vlm
+        need = partial(need_pairs, case.study)
+        found = found_pairs(case.study, case.entries or None, None, need, stages)
+        vlm = vlm or model_of(case.study)
+        with finished_in(keep) as finished, stages("Following claims up") as advance:
+            case = case.measured(vlm, found.entries, finished, advance)
+    judged = case.judged()
+    if place is not None:
+        judged.write(place)
+    return judged
+
+
+def _case(study: Study | Iterable[str], verdict: Verdict | str | Path, out: Path | None) -> Case:
+    if not isinstance(verdict, Verdict):
+        return Case.read(study, Path(verdict), "verdict", out)
+    saved = _saved(verdict)
+    asked = study_of_claims(study, saved, "verdict")
+    entries = tuple(one.entry for one in verdict.survey.gated)
+    return Case.of(asked, saved, verdict.pairs.vlm.fingerprint, entries, out)
+
+
+def _saved(verdict: Verdict) -> SavedVerdict:
+    """Return a verdict as its folder would be read."""
+    judgement, by = verdict.judgement, rule(verdict.study)
+    seen = Evidence(
+        heads=verdict.heads,
+        sets=verdict.partners,
+        rule=by,
+        top=verdict.study.verdict.top,
+        looks=looks_of(judgement.saved),
+        vision=judgement.vision,
+    )
+    return SavedVerdict(verdict.study, seen, verdict.gate, None)

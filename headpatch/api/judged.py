@@ -1,0 +1,66 @@
+"""Claims, and what became of them."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headpatch import results
+from headpatch.api.measured import FILE
+from headpatch.measures.judged_claims import Judged
+from headpatch.report.verdict_tables import failed_words
+from headpatch.results.files import columns_of
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, eq=False)
+class Claims:
+    """What `headpatch.claims` found.
+
+    Attributes
+    ----------
+    judged
+        Each claim, what became of it, and the figure behind it.
+    failed_nulls
+        Nulls of the verdict that failed; then no outcome can be taken at its word.
+    followed
+        What was measured beside the verdict: the columns of ``followed.csv``; None if nothing was.
+    """
+
+    judged: tuple[Judged, ...]
+    failed_nulls: tuple[str, ...]
+    followed: "pandas.DataFrame | None"
+
+    @property
+    def table(self) -> "pandas.DataFrame":
+        """A row for each claim: the columns of ``claims.csv``."""
+        import pandas
+
+        found = pandas.DataFrame([asdict(one) for one in self.judged])
+        return found.assign(failed_nulls=";".join(self.failed_nulls))
+
+    @property
+    def summary(self) -> str:
+        """How many are supported, contradicted and not testable; then each, and why."""
+        every = [one.outcome for one in self.judged]
+        counts = {name: every.count(name) for name in ("supported", "contradicted", "not testable")}
+        said = [f"{count:,} {name}" for name, count in counts.items()]
+        lines = [f"Of {len(every):,} claims: {', '.join(said)}."]
+        lines += [f"{one.outcome}: {one.claim} ({one.figure})" for one in self.judged]
+        if self.failed_nulls:
+            lines.insert(0, failed_words(self.failed_nulls))
+        return "\n".join(lines)
+
+    def write(self, folder: Path) -> list[str]:
+        """Write ``claims.csv`` and, where something was measured, ``followed.csv``.
+
+        Returns
+        -------
+        Names of the files.
+        """
+        with results.staged(folder) as stage:
+            results.write_columns(stage / "claims.csv", columns_of(self.table))
+            if self.followed is not None:
+                results.write_columns(stage / FILE, columns_of(self.followed))
+            return [file.name for file in stage.iterdir()]

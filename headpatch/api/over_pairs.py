@@ -1,0 +1,192 @@
+"""What the calls of `headpatch.api.one_pair` and `headpatch.api.follow_ups` do with many pairs.
+
+Figures are means over the pairs that pass the gate, with intervals over pairs; kind ``mean`` puts
+the pairs' own mean in a head's place.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headpatch.analyses.ablate import many as ablations
+from headpatch.analyses.combine import whole as combining
+from headpatch.analyses.dataset import rank as ranking
+from headpatch.analyses.path import many as paths
+from headpatch.analyses.sweep import many as sweeps
+from headpatch.analyses.sweep.listed import Listed
+from headpatch.analyses.sweep.plan import opening, refuse
+from headpatch.analyses.towers import resolve
+from headpatch.analyses.trace import many as traces
+from headpatch.api.asking import (
+    Heads,
+    asked,
+    asked_to_ablate,
+    asked_to_sweep,
+    named,
+    sets_of,
+)
+from headpatch.api.kept import finished_in
+from headpatch.api.pairs import Pairs, closed, ready
+from headpatch.api.progress import Progress, stages_of
+from headpatch.engine.patching import ZMeans
+from headpatch.errors import InputError
+from headpatch.heads import HeadSet, Selection
+from headpatch.journal import Journal, key_of_pairs
+from headpatch.report.figures import Words
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, eq=False)
+class RankedPairs:
+    """What `headpatch.rank` finds over pairs.
+
+    Attributes
+    ----------
+    heads
+        A row for each head, the largest mean attention difference first: the columns of
+        ``heads.csv``, with intervals over pairs (``diff_low``, ``diff_high``, …).
+    gate
+        A row for each pair: the columns of ``gate.csv``.
+    words
+        What a figure says beside them.
+    """
+
+    heads: "pandas.DataFrame"
+    gate: "pandas.DataFrame"
+    words: Words
+
+
+@dataclass(frozen=True, eq=False)
+class AblatedPairs(ablations.Ablations):
+    """What `headpatch.ablate` finds over pairs.
+
+    Attributes
+    ----------
+    words
+        What a figure says beside it.
+    """
+
+    words: Words = field(kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class CombinedPairs(combining.Combined):
+    """What `headpatch.combine` finds over pairs.
+
+    Attributes
+    ----------
+    words
+        What a figure says beside it.
+    """
+
+    words: Words = field(kw_only=True)
+
+
+def rank(pairs: Pairs, **options: Any) -> RankedPairs:
+    """Rank every head by its mean attention difference."""
+    import pandas
+
+    pairs = asked(pairs, "rank", options)
+    columns = ranking.rank(pairs.study, pairs.survey)
+    return RankedPairs(pandas.DataFrame(columns), pairs.gate, _words(pairs))
+
+
+def ablate(
+    pairs: Pairs,
+    heads: Heads | None,
+    means: ZMeans | None,
+    on_progress: Progress,
+    **options: Any,
+) -> AblatedPairs:
+    """Change heads, alone and together, on every pair."""
+    _refuse_means(means)
+    pairs = asked_to_ablate(pairs, heads, options)
+    study, vlm, stages = pairs.study, pairs.vlm, stages_of(on_progress)
+    selection = Selection.parse(study.ablate.heads)
+    chosen = resolve(selection, vlm, pairs.survey.order)
+    pairs = ready(pairs, study.ablate.positions, selection.names_vision, stages=stages)
+    with stages("Changing heads") as advance:
+        found = ablations.ablate(study, vlm, pairs.survey, chosen, advance)
+    return AblatedPairs(**vars(found), words=_words(pairs))
+
+
+def sweep(
+    pairs: Pairs,
+    sets: Iterable[HeadSet | str] | None,
+    means: ZMeans | None,
+    on_progress: Progress,
+    keep: str | Path | None = None,
+    **options: Any,
+) -> sweeps.Sweeps:
+    """Change every head, or every set, on every pair."""
+    _refuse_means(means)
+    pairs = asked_to_sweep(pairs, options)
+    study, vlm, stages = pairs.study, pairs.vlm, stages_of(on_progress)
+    refuse(study, vlm)
+    listed = sets_of(sets)
+    if listed is None and study.sweep.sets is not None:
+        grid = vlm.stack(study.sweep.tower).grid
+        listed = list(Listed.read(Path(study.sweep.sets)).within(grid))
+    journal = None
+    if keep is not None:
+        every = [one.entry for one in pairs.survey.gated]
+        journal = Journal(Path(keep), key_of_pairs(study, vlm, every, listed))
+        journal.open(resume=True)
+    pairs = ready(pairs, *opening(study), stages=stages)
+    with stages("Changing heads") as advance:
+        found = sweeps.sweep(study, vlm, pairs.survey, listed, advance, keeper=journal)
+    if journal is not None:
+        journal.remove()
+    return found
+
+
+def combine(
+    pairs: Pairs,
+    heads: Heads | None,
+    means: ZMeans | None,
+    on_progress: Progress,
+    **options: Any,
+) -> CombinedPairs:
+    """Change heads two by two on every pair."""
+    _refuse_means(means)
+    pairs, stages = asked(pairs, "combine", options | named(heads)), stages_of(on_progress)
+    pairs = ready(pairs, pairs.study.combine.positions, stages=stages)
+    found = combining.combine_pairs(pairs.study, pairs.vlm, pairs.survey, stages)
+    return CombinedPairs(**vars(found), words=_words(pairs))
+
+
+def path(
+    pairs: Pairs,
+    heads: Heads | None,
+    on_progress: Progress,
+    keep: str | Path | None = None,
+    **options: Any,
+) -> paths.FollowedPaths:
+    """Follow the object through the model on every pair."""
+    pairs, stages = asked(pairs, "path", options | named(heads)), stages_of(on_progress)
+    with finished_in(keep) as finished:
+        return paths.follow(pairs.study, pairs.vlm, pairs.survey, finished, stages)
+
+
+def trace(
+    pairs: Pairs, on_progress: Progress, keep: str | Path | None = None, **options: Any
+) -> traces.TracedPairs:
+    """Trace the answer of every pair."""
+    pairs, stages = asked(pairs, "trace", options), stages_of(on_progress)
+    with finished_in(keep) as finished:
+        return traces.run(pairs.study, pairs.vlm, closed(pairs.survey), finished, stages)
+
+
+def _words(pairs: Pairs) -> Words:
+    study, said = pairs.study, pairs.survey.words
+    return Words(**said, top=study.rank.top, level=study.pairs.level)
+
+
+def _refuse_means(means: ZMeans | None) -> None:
+    if means is not None:
+        raise InputError(
+            "means", "given, and many pairs", "none: kind mean puts the pairs' own mean there"
+        )

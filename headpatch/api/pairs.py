@@ -1,0 +1,245 @@
+"""Many pairs, opened: each run untouched once, so that every question can be asked of them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from headpatch.analyses.dataset.survey import LEAST, Survey, survey
+from headpatch.analyses.session import model_of
+from headpatch.analyses.stages import Stages
+from headpatch.api.drawing import draw_for_once
+from headpatch.api.kept import Scratch
+from headpatch.api.progress import Progress, stages_of
+from headpatch.errors import InputError
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry, Manifest
+from headpatch.report.dataset_tables import gate
+from headpatch.study import Study
+
+if TYPE_CHECKING:
+    import pandas
+
+Dataset: TypeAlias = Manifest | Iterable[Entry] | str | Path
+"""A dataset of `headpatch.draw_pairs`, a table of pairs or its folder, or some of its entries."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """A study's model, and many pairs, both pictures of each run untouched.
+
+    What `headpatch.Session` is to one pair: `headpatch.rank`, `headpatch.ablate`,
+    `headpatch.sweep`, `headpatch.combine`, `headpatch.path`, `headpatch.trace` and
+    `headpatch.verdict` take it, and answer with means and their intervals over the pairs.
+
+    Attributes
+    ----------
+    survey
+        How every pair did at the gate, and where heads look in those that are run.
+    positions, vision
+        Where language-model heads can be changed, and whether vision heads can: what was kept of
+        the runs hangs on it.
+    drawn
+        The folder of pairs that were drawn for this object; None if it was given them.
+    """
+
+    study: Study
+    vlm: VLM
+    survey: Survey
+    positions: Positions | None = None
+    vision: bool = False
+    drawn: Scratch | None = None
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The pairs that are run: those that pass the gate, or all of a forced study."""
+        return self.survey.entries
+
+    @property
+    def valid(self) -> bool:
+        """Whether all that are run pass."""
+        return self.survey.valid
+
+    @cached_property
+    def gate(self) -> "pandas.DataFrame":
+        """A row for each pair, run or not: the columns of ``gate.csv``."""
+        import pandas
+
+        return pandas.DataFrame(self.survey.gate_columns())
+
+    @property
+    def summary(self) -> str:
+        """How many pairs pass the gate; a forced study says so."""
+        said: Any = gate(self.survey.gate_columns(), self.study.pairs.margin)
+        words = str(getattr(said, "renderables", [said])[0])  # a table of those that fail follows
+        return (
+            words if self.valid else f"{words} INVALID STUDY: pairs that failed the gate are run."
+        )
+
+
+def open_pairs(
+    study: Study | None = None,
+    pairs: Dataset | None = None,
+    n: int | None = None,
+    vlm: VLM | None = None,
+    positions: Positions | None = "answer",
+    vision: bool = False,
+    on_progress: Progress = None,
+    **options: Any,
+) -> Pairs:
+    """Load the model (unless given), and run both pictures of every pair.
+
+    Pairs whose two answers are not both right do not pass the gate and are left out.
+
+    Parameters
+    ----------
+    study
+        None is the default study.
+    pairs
+        A dataset of `headpatch.draw_pairs`, your own (a table of pairs, or its folder: see
+        `headpatch.Manifest`), or some of its entries. None takes the study's, or draws `n`, which
+        last as long as what is returned.
+    n
+        How many pairs are drawn, where none are given.
+    vlm
+        Of `headpatch.load`; None loads the study's.
+    positions, vision
+        Where heads are to be changed, as for `headpatch.open_session`. A question that changes them
+        elsewhere runs the pictures again. Pairs stay open, as many as a quarter of the free memory
+        holds.
+    on_progress
+        Called with (done, total), in pairs: for drawn ones, if they are, then for those that run.
+        None shows a bar on a terminal or in a notebook; False nothing.
+    options
+        Override `headpatch.Study.pairs`: ``margin``, ``level``, ``resamples``, ``limit``.
+
+    Raises
+    ------
+    InputError
+        If an option is wrong, a pair cannot be read or run, or fewer than two pass the gate.
+
+    Examples
+    --------
+    >>> opened = hp.open_pairs(n=2, vlm=vlm)
+    >>> opened.gate[["pair", "passed"]].values.tolist()[0]
+    ['0001', True]
+    >>> opened.summary
+    'Gate: 2 of 2 pairs pass (100.0%): both answers right, LD at least 1 logits apart.'
+    """
+    flags = {f"pairs.{name}": value for name, value in options.items()}
+    study = (study or Study()).override({**flags, "draw.n": n})
+    stages = stages_of(on_progress)
+    found = found_pairs(study, pairs, n, _need_two, stages)
+    return run_pairs(study, found, vlm, positions, vision, stages=stages)
+
+
+def ready(
+    pairs: Pairs, positions: Positions | None, vision: bool = False, *, stages: Stages
+) -> Pairs:
+    """Return pairs in which such heads can be changed: these if they are, else run again.
+
+    Those that pass the gate stay the same.
+    """
+    if (pairs.positions, pairs.vision) == (positions, vision):
+        return pairs
+    known = pairs.survey
+    judged = pairs.study.model_copy(update={"force": True})  # the first survey was the gate
+    seen = _survey(judged, pairs.vlm, known.entries, positions, vision, stages)
+    seen = replace(seen, gated=known.gated, valid=known.valid)
+    return replace(pairs, survey=seen, positions=positions, vision=vision)
+
+
+def closed(seen: Survey) -> Survey:
+    """Return a survey without the pairs that it holds open: what a result may keep."""
+    return replace(seen, held={})
+
+
+@dataclass(frozen=True)
+class Found:
+    """Pairs that are to be run, and the folder of those that were drawn."""
+
+    entries: tuple[Entry, ...]
+    drawn: Scratch | None = None
+
+
+def found_pairs(
+    study: Study,
+    pairs: Dataset | None,
+    n: int | None,
+    need: Callable[[int, str], None],
+    stages: Stages,
+) -> Found:
+    """Read the pairs that are given, or those of the study, or draw the study's number of them.
+
+    Parameters
+    ----------
+    n
+        How many were asked for; the study knows it already.
+    need
+        Called with a number of pairs, and the argument that gave it, before they are drawn or run.
+
+    Raises
+    ------
+    InputError
+        If `need` does, the dataset is bad, or pairs are both given and to be drawn.
+    """
+    known = study.pairs.manifest if pairs is None else pairs
+    if known is None:
+        need(study.draw.n, "--n")
+        drawn = Scratch()
+        with stages("Drawing pairs") as advance:
+            return Found(draw_for_once(study, drawn.path, advance).entries, drawn)
+    if n is not None:
+        raise InputError("n, pairs", "both of them", "one of them", "limit takes fewer of them.")
+    entries = _entries(known, study)
+    need(len(entries), "--pairs")
+    return Found(entries)
+
+
+def run_pairs(
+    study: Study,
+    found: Found,
+    vlm: VLM | None,
+    positions: Positions | None,
+    vision: bool = False,
+    *,
+    stages: Stages,
+) -> Pairs:
+    """Load the model, unless it is given, and run the pairs."""
+    vlm = vlm or model_of(study)
+    seen = _survey(study, vlm, found.entries, positions, vision, stages)
+    return Pairs(study, vlm, seen, positions, vision, found.drawn)
+
+
+def _entries(pairs: Dataset, study: Study) -> tuple[Entry, ...]:
+    if isinstance(pairs, str | Path):
+        pairs = Manifest.read(Path(pairs))
+    if isinstance(pairs, Manifest):
+        return pairs.take(study.pairs.limit, study.seed).entries
+    entries = tuple(pairs)
+    names = [entry.name for entry in entries]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError("pairs", f"the name {twice[0]!r} twice", "a name of its own for each")
+    return entries
+
+
+def _need_two(count: int, argument: str) -> None:
+    if count < LEAST:
+        raise InputError(
+            argument, str(count), f"at least {LEAST} pairs, which an interval over pairs needs"
+        )
+
+
+def _survey(
+    study: Study,
+    vlm: VLM,
+    entries: tuple[Entry, ...],
+    positions: Positions | None,
+    vision: bool,
+    stages: Stages,
+) -> Survey:
+    hold = positions is not None or vision
+    with stages("Running the pairs") as advance:
+        return survey(study, vlm, entries, positions, advance, vision=vision, hold=hold)
