@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from headpatch.analyses.combine.many import choose_heads
-from headpatch.analyses.dataset.sessions import sessions
+from headpatch.analyses.dataset.measured import measured
 from headpatch.analyses.dataset.survey import Survey
 from headpatch.analyses.few_heads import DIRECTIONS, choose
 from headpatch.analyses.finished import Finished, key
@@ -191,22 +191,19 @@ def _followed(
     finished: Finished,
 ) -> Iterator[KeptPair]:
     """Yield every pair, in order: as it was finished before, or measured and kept now."""
-    judged = study.model_copy(update={"force": True})  # the survey was the gate
-    keys = {entry.name: _key(study, vlm, entry, heads[entry.name]) for entry in survey.entries}
-    known = {name: finished.load(one) for name, one in keys.items()}
-    left = [entry for entry in survey.entries if known[entry.name] is None]
-    opened = sessions(judged, vlm, left, "answer")
-    for entry in survey.entries:
-        saved = known.pop(entry.name)
-        if saved is None:
-            session = next(opened)
-            try:
-                saved = KeptPair.measured(session, heads[entry.name]).to_saved()
-            except InputError as error:
-                where = f"{entry.where}, {error.argument}"
-                raise InputError(where, error.found, error.expected, error.hint) from None
-            del session  # its caches go before the next pair's are made
-            finished.save(keys[entry.name], saved)
+    entries = survey.entries
+    rows = {entry.name: entry.where for entry in entries}
+    keys = {entry.name: _key(study, vlm, entry, heads[entry.name]) for entry in entries}
+
+    def measure(session: Session) -> dict[str, Any]:
+        name = session.pair.name
+        try:
+            return KeptPair.measured(session, heads[name]).to_saved()
+        except InputError as error:
+            where = f"{rows[name]}, {error.argument}"
+            raise InputError(where, error.found, error.expected, error.hint) from None
+
+    for _, saved in measured(study, vlm, entries, keys, "answer", finished, measure):
         yield KeptPair.from_saved(saved)
 
 

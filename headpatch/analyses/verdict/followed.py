@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from headpatch.analyses.cut.one import cut
-from headpatch.analyses.dataset.sessions import sessions
+from headpatch.analyses.dataset.measured import measured
 from headpatch.analyses.finished import Finished, key
 from headpatch.analyses.path.stream import normalized as shares
 from headpatch.analyses.path.stream import vision_classes
@@ -78,19 +78,13 @@ def follow(
         Called with (done, total), in pairs.
     """
     keys = {entry.name: _key(study, vlm, entry, asks) for entry in entries}
-    known = {name: finished.load(one) for name, one in keys.items()}
-    left = [entry for entry in entries if known[entry.name] is None]
-    judged = study.model_copy(update={"force": True})  # the verdict was the gate
-    opened = sessions(judged, vlm, left, study.verdict.positions)
     found: list[Mapping[str, Figures]] = []
     why_not: dict[str, str] = {}
-    for entry in entries:
-        saved = known.pop(entry.name)
-        if saved is None:
-            session = next(opened)
-            saved = dict(_measure(session, asks))
-            del session  # its caches go before the next pair's are made
-            finished.save(keys[entry.name], saved)
+
+    def measure(session: Session) -> Mapping[str, Any]:
+        return dict(_measure(session, asks))
+
+    for _, saved in measured(study, vlm, entries, keys, study.verdict.positions, finished, measure):
         found.append(saved["figures"])
         why_not |= saved["why_not"]
         if on_progress:

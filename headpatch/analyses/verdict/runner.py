@@ -9,14 +9,15 @@ import torch
 from jaxtyping import Float
 
 from headpatch.analyses.dataset.held import Held
-from headpatch.analyses.dataset.sessions import sessions
+from headpatch.analyses.dataset.measured import measured
 from headpatch.analyses.dataset.survey import Survey
 from headpatch.analyses.finished import Finished, key
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import Session
 from headpatch.analyses.verdict.judged_pair import DIRECTIONS, KINDS, JudgedPair, Task
-from headpatch.analyses.verdict.measured_pair import Checks, measure, noise_sets
+from headpatch.analyses.verdict.measured_pair import measure, noise_sets
 from headpatch.engine.patching import OnProgress, ZMeans
+from headpatch.engine.selfcheck import Checks
 from headpatch.heads import Grid, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
@@ -34,8 +35,8 @@ class Runner:
         finished: Finished,
         on_progress: OnProgress | None,
     ) -> None:
-        self._study = study.model_copy(update={"force": True})  # the survey was the gate
-        self._vlm, self._survey, self._finished = vlm, survey, finished
+        self._study, self._vlm = study, vlm
+        self._survey, self._finished = survey, finished
         self._on_progress, self._checks = on_progress, Checks()
         self._held = Held(vlm.device)
         self._held.sessions.update(survey.held)
@@ -50,9 +51,9 @@ class Runner:
         """Yield what was measured of each pair, in order."""
         wanted = {entry.name: task for entry, task in zip(entries, tasks, strict=True)}
 
-        def run(session: Session, name: str) -> dict[str, Any]:
-            rng = np.random.default_rng(int(name[:16], 16))
+        def run(session: Session) -> dict[str, Any]:
             task = wanted[session.pair.name]
+            rng = np.random.default_rng(int(keys[session.pair.name][:16], 16))
             return measure(session, task, self._reference(session), self._checks, rng).to_saved()
 
         keys = {entry.name: self._key(entry, wanted[entry.name].words()) for entry in entries}
@@ -65,7 +66,7 @@ class Runner:
     ) -> Float[np.ndarray, "pairs sets"]:
         """Noise sets of heads on some pairs, which stay open afterwards as memory allows."""
 
-        def run(session: Session, _: str) -> dict[str, Any]:
+        def run(session: Session) -> dict[str, Any]:
             if session.pair.name not in self._held.sessions:
                 self._held.offer(session)
             return {"sets": torch.from_numpy(noise_sets(session, sets))}
@@ -82,21 +83,10 @@ class Runner:
         self,
         entries: Sequence[Entry],
         keys: Mapping[str, str],
-        run: Callable[[Session, str], dict[str, Any]],
+        run: Callable[[Session], dict[str, Any]],
     ) -> Iterator[tuple[Entry, dict[str, Any]]]:
-        """Yield what is saved of each pair, in order; what is not is run, and saved."""
-        known = {name: self._finished.load(one) for name, one in keys.items()}
-        left = [entry for entry in entries if known[entry.name] is None]
-        positions = self._study.verdict.positions
-        opened = sessions(self._study, self._vlm, left, positions, held=self._held.sessions)
-        for entry in entries:
-            saved = known.pop(entry.name)
-            if saved is None:
-                session = next(opened)
-                saved = run(session, keys[entry.name])
-                del session  # its caches go before the next pair's are made
-                self._finished.save(keys[entry.name], saved)
-            yield entry, saved
+        positions, held = self._study.verdict.positions, self._held.sessions
+        return measured(self._study, self._vlm, entries, keys, positions, self._finished, run, held)
 
     def _advance(self, rows: int) -> None:
         self._done += rows
