@@ -1,8 +1,8 @@
 """The types and shapes of every call into the package are checked, at a cost that tests can bear.
 
 jaxtyping's hook wraps every function for the sake of shapes: a call binds its arguments anew, opens
-a scope for the names of axes and checks its arguments twice, which takes some 25 µs. A function
-whose annotations name no shape gets the type checker alone, which finds the same in a tenth.
+a scope for the names of axes and checks its arguments twice, which takes some 3 µs. A function
+whose annotations name no shape gets the type checker alone, for less than a tenth of it.
 """
 
 import dataclasses
