@@ -1,5 +1,6 @@
 """The command line run in this process, as `headpatch ...` would, and what it leaves behind."""
 
+import csv
 import io
 import json
 import signal
@@ -88,3 +89,9 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
         str(path.relative_to(folder)): (path.lstat().st_size, path.lstat().st_mtime_ns)
         for path in (folder, *sorted(folder.rglob("*")))
     }
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table that a command wrote."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))

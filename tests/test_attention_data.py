@@ -1,22 +1,16 @@
 """The committed results of the default study are what the code makes of it today."""
 
-import csv
 from pathlib import Path
 
 import pytest
 import torch
 
 from headpatch.results import read_tensors
-from tests.command import headpatch
+from tests.command import headpatch, table
 
 KEPT = Path(__file__).parent.parent / "attention_data"
 # Float32 kernels of another processor round differently, in the sixth digit of an effect.
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
-
-
-def table(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """`headpatch pairs`, and `rank`, `ablate` and `sweep` over what it draws or a user brings."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from headpatch.analyses import towers
 from headpatch.engine.patching import Outcome
 from headpatch.report import draw
 from headpatch.results import read_tensors
-from tests.command import contents, done, headpatch, refused
+from tests.command import contents, done, headpatch, refused, table
 from tests.datasets import planted_pairs
 from tests.planted import HEADS, save_planted
 
@@ -41,11 +40,6 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def flags(verb: str, place: Path, out: Path) -> list[object]:
     return [verb, "--model", place / "model", "--pairs", place / "manifest.csv", "--out", out]
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def files(folder: Path) -> dict[str, bytes]:

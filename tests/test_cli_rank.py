@@ -1,6 +1,5 @@
 """`headpatch rank`, end to end on the planted model (a valid study) and on the bundled one."""
 
-import csv
 import math
 import os
 import re
@@ -17,7 +16,7 @@ from PIL import Image
 
 from headpatch.models.load import DEMO
 from headpatch.results import read_tensors
-from tests.command import Said, contents, done, headpatch, of_pair, refused
+from tests.command import Said, contents, done, headpatch, of_pair, refused, table
 from tests.planted import (
     HEADS,
     HEADS_PER_LAYER,
@@ -76,11 +75,6 @@ def out(place: Path, printed: Said) -> Path:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take most of a run's time."""
     monkeypatch.setattr("headpatch.report.draw.draw_ranking", lambda *_: None)
-
-
-def table(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def same(first: Any, second: Any) -> bool:

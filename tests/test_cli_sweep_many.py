@@ -1,6 +1,5 @@
 """`headpatch sweep --pairs` of the vision tower, of whole layers and with estimates, end to end."""
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import yaml
 from headpatch import journal
 from headpatch.report import draw
 from headpatch.results import read_table, read_tensors
-from tests.command import Said, contents, headpatch, refused
+from tests.command import Said, contents, headpatch, refused, table
 from tests.datasets import noisy_pairs
 from tests.stopped import stop_after
 from tests.tiny import save_tiny
@@ -44,11 +43,6 @@ def ran(*words: object, draws: bool = False) -> Said:
         said = headpatch(*words)
     assert said.code == 0, said.err
     return said
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.fixture(scope="module")

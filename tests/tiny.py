@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from tokenizers.processors import TemplateProcessing
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -25,6 +23,7 @@ from transformers import (
 
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.vlm import VLM
+from tests.tokens import llama_like
 
 QUESTION = "Is there anything in the top left corner?"
 SIDE, PATCH = 56, 14  # 4 × 4 patches
@@ -73,30 +72,8 @@ SHAPES = {
 
 @lru_cache
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A BPE in LLaMA's manner; ``▁Yes`` and ``Yes`` are both words of it, as in LLaMA's."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Metaspace(prepend_scheme="first"),
-            pre_tokenizers.Split(Regex(r"[?!.,\n]"), behavior="isolated"),
-        ]
-    )
-    tokenizer.decoder = decoders.Metaspace()
-    letters = [chr(code) for code in range(33, 127)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        initial_alphabet=["▁", "\n", *letters],
-        show_progress=False,
-        special_tokens=["<unk>", "<s>", "</s>", "<pad>"],
-        min_frequency=1,
-    )
-    tokenizer.train_from_iterator(_CORPUS * 2, trainer)
-    tokenizer.add_special_tokens([AddedToken("<image>", normalized=False, special=True)])
-    tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
-    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=llama_like(_CORPUS, 400, ["<image>"]),
         bos_token="<s>",
         eos_token="</s>",
         unk_token="<unk>",

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 import transformers as hf
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from tokenizers.processors import TemplateProcessing
+from tokenizers import Tokenizer
 from transformers.models.smolvlm import processing_smolvlm
 
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.vlm import VLM
 from tests.tiny import image_pair
+from tests.tokens import llama_like
 
 QUESTION = "Is it red?"
 TALL, WIDE = (60, 100), (100, 60)  # (width, height)
@@ -50,27 +50,7 @@ _SPECIAL = (
 
 @lru_cache
 def _backend() -> str:
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Metaspace(prepend_scheme="first"),
-            pre_tokenizers.Split(Regex(r"[?!.,\n]"), behavior="isolated"),
-        ]
-    )
-    tokenizer.decoder = decoders.Metaspace()
-    letters = [chr(code) for code in range(33, 127)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=260, initial_alphabet=["▁", "\n", *letters], show_progress=False,
-        special_tokens=["<unk>", "<s>", "</s>", "<pad>"], min_frequency=1,
-    )  # fmt: skip
-    tokenizer.train_from_iterator(_CORPUS * 2, trainer)
-    tokenizer.add_special_tokens(
-        [AddedToken(one, normalized=False, special=True) for one in (*_MARKS.values(), *_SPECIAL)]
-    )
-    tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
-    )
-    return tokenizer.to_str()
+    return llama_like(_CORPUS, 260, [*_MARKS.values(), *_SPECIAL]).to_str()
 
 
 def tokenizer(marks: tuple[str, ...] = ("image_token",)) -> hf.PreTrainedTokenizerFast:
