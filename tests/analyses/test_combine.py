@@ -13,6 +13,7 @@ from headpatch.analyses.combine import many as combine_many
 from headpatch.analyses.combine import selfrepair
 from headpatch.analyses.combine.judge import Combinations, judge, together, word
 from headpatch.analyses.combine.one import Effects, Plan, measure
+from headpatch.analyses.dataset.chosen import choose_heads
 from headpatch.analyses.dataset.survey import survey
 from headpatch.analyses.few_heads import choose, single_effects
 from headpatch.analyses.rank import order
@@ -211,7 +212,7 @@ def test_over_a_dataset_heads_are_picked_and_judged_on_different_pairs(tmp_path:
     flags = {"combine.top": 1, "pairs.resamples": 200}
     study = Study.make(None, {**flags, "pairs.manifest": str(manifest.path)})
     seen = survey(study, vlm(), manifest.entries, "answer")
-    chosen = combine_many.choose_heads(study, vlm(), seen)
+    chosen = choose_heads(study, study.combine, "answer", vlm(), seen)
     assert chosen.chosen_on == 2
     assert len(chosen.entries) == 2
     found = combine_many.run(study, vlm(), seen, chosen)
@@ -219,7 +220,7 @@ def test_over_a_dataset_heads_are_picked_and_judged_on_different_pairs(tmp_path:
     named = study.model_copy(
         update={"combine": study.combine.model_copy(update={"heads": "0.3,1.0"})}
     )
-    every = combine_many.choose_heads(named, vlm(), seen)
+    every = choose_heads(named, named.combine, "answer", vlm(), seen)
     assert (every.chosen_on, len(every.entries)) == (0, 4)
     judged = combine_many.run(named, vlm(), seen, every)
     assert judged.pairs == 4
@@ -228,7 +229,7 @@ def test_over_a_dataset_heads_are_picked_and_judged_on_different_pairs(tmp_path:
     assert repaired.table["total"].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
     fewer = survey(study, vlm(), manifest.entries[:3], "answer")
     with pytest.raises(InputError, match="at least 4"):
-        combine_many.choose_heads(study, vlm(), fewer)
+        choose_heads(study, study.combine, "answer", vlm(), fewer)
 
 
 # --- self-repair

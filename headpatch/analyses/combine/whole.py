@@ -14,6 +14,7 @@ from headpatch.analyses.combine import selfrepair
 from headpatch.analyses.combine.judge import Combinations, judge
 from headpatch.analyses.combine.one import Plan, measure
 from headpatch.analyses.combine.selfrepair import SelfRepair
+from headpatch.analyses.dataset.chosen import choose_heads
 from headpatch.analyses.dataset.survey import Survey
 from headpatch.analyses.few_heads import choose, single_effects
 from headpatch.analyses.rank import order
@@ -116,7 +117,7 @@ def combine_pairs(study: Study, vlm: VLM, survey: Survey, stages: Stages | None 
     """
     stages = stages or reporting(None)
     with stages("Ranking heads by effect") as advance:
-        chosen = combine_many.choose_heads(study, vlm, survey, advance)
+        chosen = choose_heads(study, study.combine, study.combine.positions, vlm, survey, advance)
     with stages("Changing heads together") as advance:
         found = combine_many.run(study, vlm, survey, chosen, advance)
     with stages("Taking passes apart") as advance:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from headpatch.analyses.combine.many import choose_heads
+from headpatch.analyses.dataset.chosen import choose_heads
 from headpatch.analyses.dataset.measured import measured
 from headpatch.analyses.dataset.survey import Survey
 from headpatch.analyses.few_heads import DIRECTIONS, choose
@@ -32,7 +32,7 @@ from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.study import CombineOptions, Study
+from headpatch.study import Study
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,9 +144,8 @@ def follow(
     """
     options, stages = study.path, stages or reporting(None)
     check(study, vlm)
-    asked = CombineOptions(heads=options.heads, top=options.top, by=options.by)
     with stages("Ranking heads by effect") as advance:
-        chosen = choose_heads(study.model_copy(update={"combine": asked}), vlm, survey, advance)
+        chosen = choose_heads(study, options, "answer", vlm, survey, advance)
     judged = {entry.name for entry in chosen.entries}
     heads = {entry.name: chosen.heads if entry.name in judged else () for entry in survey.entries}
     with stages("Following the object") as advance:
