@@ -7,7 +7,7 @@ import pytest
 from headpatch.analyses import towers
 from headpatch.engine.patching import Outcome
 
-PLACES: Final = {"intervene": -2, "patch_vision": -1}
+PLACES: Final = {"intervene": -2, "patch_vision": -2}
 """Where, among its arguments, each function is given whom to tell of an outcome."""
 
 

@@ -2,45 +2,51 @@
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
 import torch
 
 from headpatch.analyses.noise import floor_of
-from headpatch.analyses.session import Session, intervene, model_of, open_session
+from headpatch.analyses.session import Session, model_of, open_session, run_both
 from headpatch.analyses.sweep.one import cost, plan
+from headpatch.analyses.towers import change
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress
+from headpatch.engine.selfcheck import Check, check_vision
+from headpatch.engine.tower import VisionPositions, refused, vision_positions
 from headpatch.errors import InputError
-from headpatch.heads import HeadSet
+from headpatch.heads import HeadSet, Tower
 from headpatch.models.quantized import quantized
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM, Stack
 from headpatch.study import Study
 
 SCOPES: tuple[Positions, ...] = get_args(Positions)
-_SELVES = 8  # heads patched with their own z
+VISION_SCOPES: tuple[VisionPositions, ...] = get_args(VisionPositions)
+_SELVES: dict[Tower, int] = {"lm": 8, "vision": 3}  # heads patched with their own z
 _TIMED = 3  # forward passes
 
 
 @dataclass(frozen=True)
 class Scope:
-    """How heads are changed at one scope of positions.
+    """How heads of one tower are changed at one scope of positions.
 
     Attributes
     ----------
     tokens
         Positions that are changed.
     suffix
-        Positions from the first of them on, which are computed anew for each row.
+        Positions from the first of them on, which are computed anew for each row; of the vision
+        tower, all.
     exact
-        Whether the widening pass agrees with the plain path; if not, every row is a plain pass.
+        Whether the fast path (the widening pass; of the vision tower, passes that are resumed at
+        the layer that is changed) agrees with the plain one; if not, every row is a plain pass.
     worst, allowed
         Largest difference between the two, in logits, and what rounding explains. `worst` is
-        infinite if the model cannot be widened at all.
+        infinite if the fast path cannot run at all.
     reason
         Why not, where it is known.
     noise_floor
@@ -69,8 +75,9 @@ class Report:
     ----------
     facts
         About the model and the prompt, by name: plain numbers, texts, and dicts of them.
-    scopes
-        By name; a text says why a scope is not there.
+    scopes, vision
+        Of the language model and of the vision tower, by name; a text says why a scope is not
+        there. `vision` is empty where the tower's heads cannot be changed.
     seconds
         Of one forward pass of one run: the median of `_TIMED`.
     limits
@@ -79,6 +86,7 @@ class Report:
 
     facts: dict[str, Any]
     scopes: dict[str, Scope | str]
+    vision: dict[str, Scope | str]
     seconds: float
     limits: tuple[str, ...]
 
@@ -95,10 +103,12 @@ def check(study: Study, vlm: VLM | None = None, on_progress: OnProgress | None =
     study = study.model_copy(update={"force": True, "sweep": sweep})
     vlm = vlm or model_of(study)
     scopes: dict[str, Scope | str] = {}
+    vision: dict[str, Scope | str] = {}
     session = None
+    towers = len(SCOPES) + (0 if refused(vlm) else len(VISION_SCOPES))
     for done, positions in enumerate(SCOPES):
         if on_progress:
-            on_progress(done, len(SCOPES))
+            on_progress(done, towers)
         try:
             session = open_session(_at(study, positions), vlm, positions)
         except InputError as error:
@@ -108,27 +118,61 @@ def check(study: Study, vlm: VLM | None = None, on_progress: OnProgress | None =
         else:
             scopes[positions] = _scope(session, positions)
     assert session is not None  # the answer position is always there
+    if not refused(vlm):
+        seeing = run_both(study, vlm, session.pair, vision=True)
+        for done, tokens in enumerate(VISION_SCOPES, start=len(SCOPES)):
+            if on_progress:
+                on_progress(done, towers)
+            vision[tokens] = _vision_scope(seeing, tokens)
     prompt = session.prompt.select(0)
     took = []
     for _ in range(_TIMED):
         start = time.perf_counter()
         forward(vlm, prompt, exact=True)
         took.append(time.perf_counter() - start)
-    limits = (*_limits(session), *_slow(scopes))
-    return Report(_facts(session), scopes, statistics.median(took), limits)
+    limits = (
+        *_limits(session),
+        *_slow(scopes, "Positions {}: the widening pass"),
+        *_slow(vision, "Vision tower, {} tokens: the resumed pass"),
+    )
+    return Report(_facts(session), scopes, vision, statistics.median(took), limits)
 
 
 def _at(study: Study, positions: Positions) -> Study:
-    sweep = study.sweep.model_copy(update={"positions": positions})
+    sweep = study.sweep.model_copy(update={"positions": positions, "tower": "lm"})
     return study.model_copy(update={"sweep": sweep})
 
 
 def _scope(session: Session, positions: Positions) -> Scope:
     assert session.fast is not None
-    grid, prefill = session.vlm.lm.grid, session.base.trace.prefills[0]
-    heads = list(grid)
+    prefill = session.base.trace.prefills[0]
+    tokens = len(session.prompt.spans.positions(positions))
+    return _tried(session, "lm", positions, session.fast, (tokens, prefill.tokens - prefill.start))
+
+
+def _vision_scope(session: Session, tokens: VisionPositions) -> Scope | str:
+    """Try a scope of the tower's tokens; say so if there are none such."""
+    study = session.study
+    sweep = study.sweep.model_copy(update={"tower": "vision"})
+    vision = study.vision.model_copy(update={"positions": tokens})
+    study = study.model_copy(update={"sweep": sweep, "vision": vision})
+    try:
+        changed = vision_positions(session.vlm, session.base, tokens)
+    except InputError as error:
+        return error.found
+    fast = check_vision(session.vlm, session.base, tokens)
+    session = replace(session, study=study, fast_vision=fast)
+    whole = session.base.trace.z["vision"][0].shape[1]
+    return _tried(session, "vision", "all", fast, (len(changed), whole))
+
+
+def _tried(
+    session: Session, tower: Tower, positions: Positions, fast: Check, tokens: tuple[int, int]
+) -> Scope:
+    """Measure the noise floor of a scope, and what sweeps cost there."""
+    heads = list(session.vlm.stack(tower).grid)
     rng = np.random.default_rng(session.study.seed % 2**64)
-    drawn = rng.choice(len(heads), size=min(_SELVES, len(heads)), replace=False)
+    drawn = rng.choice(len(heads), size=min(_SELVES[tower], len(heads)), replace=False)
     directions: tuple[Direction, ...] = get_args(Direction)
     selves = [
         Intervention(HeadSet.of(heads[index]), "self", direction, positions)
@@ -136,16 +180,15 @@ def _scope(session: Session, positions: Positions) -> Scope:
         for index in drawn
     ]
     once = [Intervention(HeadSet.of(head), "zero", "noising", positions) for head in heads]
-    job = plan(session)
+    job = plan(session, tower=tower)
     return Scope(
-        tokens=len(session.prompt.spans.positions(positions)),
-        suffix=prefill.tokens - prefill.start,
-        exact=session.fast.exact,
-        worst=session.fast.worst,
-        allowed=session.fast.allowed,
-        reason=prefill.refused,
-        noise_floor=floor_of(session, intervene(session, selves)),
-        passes_once=cost(session, once, job.size),
+        *tokens,
+        exact=fast.exact,
+        worst=fast.worst,
+        allowed=fast.allowed,
+        reason=fast.reason,
+        noise_floor=floor_of(session, change(session, selves)),
+        passes_once=cost(session, once, job.size, tower),
         passes=job.passes,
     )
 
@@ -209,7 +252,7 @@ def _stack(tower: Stack) -> dict[str, int]:
 def _limits(session: Session) -> list[str]:
     vlm = session.vlm
     found = []
-    if vlm.vision is None:
+    if vlm.vision is None or refused(vlm):
         found.append("Heads of the vision tower cannot be changed in this family.")
     elif vlm.feature_layer is not None and vlm.feature_layer + 1 < vlm.vision.grid.layers:
         found.append(
@@ -227,9 +270,10 @@ def _limits(session: Session) -> list[str]:
     return found
 
 
-def _slow(scopes: dict[str, Scope | str]) -> list[str]:
+def _slow(scopes: dict[str, Scope | str], what: str) -> list[str]:
     return [
-        f"Positions {name}: the widening pass is not exact here"
+        what.format(name)
+        + " is not exact here"
         + (f" ({scope.reason})" if scope.reason else "")
         + "; every row is a forward pass of its own."
         for name, scope in scopes.items()

@@ -30,7 +30,7 @@ def single_effects(
         for direction in DIRECTIONS
         for head in grid
     ]
-    outcomes = intervene(session, asked, on_progress=on_progress)
+    outcomes = intervene(session, asked, on_progress=on_progress, answers_only=True)
     found = [
         normalized_effect(one.ld, base.ld_with, base.ld_without, one.intervention.direction)
         for one in outcomes

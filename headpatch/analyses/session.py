@@ -19,7 +19,8 @@ from headpatch.engine.patching import (
     patch,
     run_pair,
 )
-from headpatch.engine.sweep import Check, check, suffix_start, widen
+from headpatch.engine.selfcheck import Check, Checks
+from headpatch.engine.sweep import suffix_start, widen
 from headpatch.engine.tower import refused
 from headpatch.errors import InputError
 from headpatch.heads import Tower
@@ -47,6 +48,8 @@ class Session:
     positions
         Where language-model heads can be changed: what was kept of the runs hangs on it. None:
         nowhere.
+    fast_vision
+        How resuming the vision tower did against the plain path, if its heads are to be changed.
     """
 
     study: Study
@@ -56,6 +59,7 @@ class Session:
     valid: bool
     fast: Check | None = None
     positions: Positions | None = None
+    fast_vision: Check | None = None
 
     @property
     def prompt(self) -> Prompt:
@@ -71,6 +75,16 @@ class Session:
     def widens(self) -> bool:
         """Whether language-model heads are changed by widening passes."""
         return self.fast is not None and self.fast.exact
+
+    @property
+    def widened_off(self) -> float:
+        """Logits by which widening passes were off in their self-check; 0 if there are none."""
+        return self.fast.worst if self.fast is not None and self.fast.exact else 0.0
+
+    @property
+    def resumes(self) -> bool:
+        """Whether vision heads are changed by passes that begin at their layer."""
+        return self.fast_vision is not None and self.fast_vision.exact
 
     @property
     def region_tokens(self) -> Bool[np.ndarray, " tokens"]:
@@ -141,7 +155,7 @@ def open_session(
             f"LD_with > 0 > LD_without ({yes} with the object, {no} without it)",
             "Change the question or the pictures, or use --force to run it marked as invalid.",
         )
-    return _checked(session)
+    return checked(session)
 
 
 def reopen(session: Session, positions: Positions | None = None, vision: bool = False) -> Session:
@@ -152,7 +166,7 @@ def reopen(session: Session, positions: Positions | None = None, vision: bool = 
     positions, vision
         As in `open_session`.
     """
-    return _checked(run_both(session.study, session.vlm, session.pair, positions, vision))
+    return checked(run_both(session.study, session.vlm, session.pair, positions, vision))
 
 
 def ready(session: Session, positions: Positions | None, vision: bool = False) -> Session:
@@ -161,11 +175,21 @@ def ready(session: Session, positions: Positions | None, vision: bool = False) -
     return session if here else reopen(session, positions, vision)
 
 
-def _checked(session: Session) -> Session:
-    """Compare the widening pass with the plain path, where heads are to be changed."""
-    if session.positions is None:
-        return session
-    return replace(session, fast=check(session.vlm, session.base, session.positions))
+def checked(session: Session, checks: Checks | None = None) -> Session:
+    """Compare the fast paths with the plain one, for the heads that are to be changed.
+
+    Parameters
+    ----------
+    checks
+        What is known of the model already; what is found is added.
+    """
+    checks, vlm, base = checks or Checks(), session.vlm, session.base
+    fast, fast_vision = session.fast, session.fast_vision
+    if session.positions is not None:
+        fast = checks.lm(vlm, base, session.positions, fast)
+    if session.vision:
+        fast_vision = checks.vision(vlm, base, fast_vision)
+    return replace(session, fast=fast, fast_vision=fast_vision)
 
 
 def model_of(study: Study) -> VLM:
@@ -182,7 +206,7 @@ def run_both(
 ) -> Session:
     """Run both pictures of a pair, whether or not the answers flip.
 
-    The session's `fast` is not filled in.
+    The session's `fast` and `fast_vision` are not filled in.
 
     Parameters
     ----------
@@ -240,6 +264,7 @@ def intervene(
     on_outcome: OnOutcome | None = None,
     rows: int | None = None,
     read: Read | None = None,
+    answers_only: bool = False,
 ) -> list[Outcome]:
     """Change language-model heads by widening passes where they are exact, else plainly.
 
@@ -247,9 +272,12 @@ def intervene(
     ----------
     rows
         That are run together; None finds how many.
+    answers_only
+        Whether the outcomes' tokens are of no interest; see `headpatch.engine.sweep.widen`.
     """
     vlm, base = session.vlm, session.base
     if session.widens:
-        return widen(vlm, base, interventions, means, rows, on_progress, on_outcome, read)
+        more = on_progress, on_outcome, read, answers_only
+        return widen(vlm, base, interventions, means, rows, *more)
     batch = PLAIN_BATCH if rows is None else rows + 1
     return patch(vlm, base, interventions, means, batch, on_progress, on_outcome, read)

@@ -104,7 +104,10 @@ def change(
     """Run interventions on heads of one tower or of both.
 
     Sets of language-model heads go through `headpatch.analyses.session.intervene`, those with a
-    vision head through `headpatch.engine.vision.patch_vision`, at the study's ``vision.positions``.
+    vision head through `headpatch.engine.vision.patch_vision`, at the study's ``vision.positions``;
+    each plainly where its fast path is not exact.
+
+    Tables name the word that follows, so the whole vocabulary is unembedded.
 
     Parameters
     ----------
@@ -125,9 +128,8 @@ def change(
             continue
         if seen:
             scope, batch = session.study.vision.positions, (rows or PLAIN_BATCH - 1) + 1
-            found = patch_vision(
-                session.vlm, session.base, part, scope, means, batch, advance, on_outcome
-            )
+            told = advance, on_outcome, session.resumes
+            found = patch_vision(session.vlm, session.base, part, scope, means, batch, *told)
         else:
             found = intervene(session, part, means, advance, on_outcome, rows)
         outcomes.update(zip(part, found, strict=True))

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from headpatch.cli import ablate_many
 from headpatch.cli.options import Directions, Kinds, Reference, number
-from headpatch.cli.price import announce_vision
-from headpatch.cli.show import print_files, print_json, records, say_replaced, show, warn
+from headpatch.cli.price import announce_plain, announce_vision
+from headpatch.cli.show import print_files, print_json, records, say_replaced, show
 from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
 from headpatch.heads import Selection
@@ -94,11 +94,7 @@ def ablate(
     with request.stage("Running both pictures"):
         at, vision = study.ablate.positions, selection.names_vision
         session = open_session(study, positions=at, vision=vision)
-    if session.fast is not None and not session.fast.exact:
-        warn(
-            f"the widening pass is not exact for {session.vlm.name} "
-            f"(off by {session.fast.worst:.1e} logits): every head gets a forward pass of its own"
-        )
+    announce_plain(session)
     session.region_tokens  # noqa: B018  a region without any is refused here
     chosen = resolve(selection, session.vlm, lambda: order(session))
     job = analysis.plan(session, chosen)

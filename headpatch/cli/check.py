@@ -12,10 +12,10 @@ from headpatch.cli.verb import ONE_PAIR, Request, verb
 def check(request: Request) -> None:
     """Say what headpatch can and cannot control in a model.
 
-    Loads the model, asks it the study's question, and tries: are single heads changed exactly by
-    the fast path (against plain forward passes), how large is the noise floor, what would each
-    sweep cost? Prints towers, layers, heads, answer tokens, image tokens and times. Writes
-    nothing; the two answers need not flip.
+    Loads the model, asks it the study's question, and tries, in the language model and in the
+    vision tower: are single heads changed exactly by the fast path (against plain forward passes),
+    how large is the noise floor, what would each sweep cost? Prints towers, layers, heads, answer
+    tokens, image tokens and times. Writes nothing; the two answers need not flip.
 
     Example: `headpatch check --model demo`
     """
@@ -26,15 +26,16 @@ def check(request: Request) -> None:
 
     with request.stage("Trying positions") as advance:
         report = analysis.check(study, None, advance)
-    scopes = {
-        name: scope if isinstance(scope, str) else asdict(scope)
-        for name, scope in report.scopes.items()
-    }
+    scopes, vision = (
+        {name: scope if isinstance(scope, str) else asdict(scope) for name, scope in found.items()}
+        for found in (report.scopes, report.vision)
+    )
     if request.as_json:
         content = {
             **report.facts,
             "seconds_forward": report.seconds,
             "positions": scopes,
+            "vision_positions": vision,
             "limits": list(report.limits),
         }
         print_object(content)
@@ -45,5 +46,6 @@ def check(request: Request) -> None:
         console,
         tables.model(report.facts, report.seconds),
         tables.scopes(scopes, ways),
+        *([tables.vision_scopes(vision, ways)] if vision else []),
         tables.limits(report.limits),
     )

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from headpatch.analyses.sweep.listed import Listed
 from headpatch.cli.show import warn
+from headpatch.heads import Tower
 
 if TYPE_CHECKING:
     from headpatch.analyses.ablate import one as ablate
@@ -27,15 +28,9 @@ def announce(
     pairs
         Of a dataset, of which the session is the first; None is one pair alone.
     """
-    options, fast = session.study.sweep, session.fast
-    if pairs is None and job.tower == "lm" and not session.widens:
-        why = session.base.trace.prefills[0].refused
-        if not why and fast is not None:
-            why = f"it is off by {fast.worst:.1e} logits"
-        warn(
-            f"the widening pass is not exact for {session.vlm.name} at positions "
-            f"{options.positions} ({why}): every row gets a forward pass of its own"
-        )
+    options = session.study.sweep
+    if pairs is None or job.tower == "vision":  # of many pairs, the survey says the other
+        announce_plain(session, job.tower)
     if listed is not None and (repeated := len(listed.lines) - len(job.sets)):
         warn(
             f"{repeated:,} of the lines of {listed.path} repeat an earlier set; each "
@@ -64,9 +59,22 @@ def announce(
         warn(f"{finished:,} of {rows:,} rows were finished before; going on")
 
 
+def announce_plain(session: "Session", tower: Tower = "lm") -> None:
+    """Say on stderr, where a tower's fast path is not exact, why and what is done instead."""
+    fast, path, where = session.fast, "widening", f"at positions {session.positions}"
+    if tower == "vision":
+        fast, path, where = session.fast_vision, "resumed", "in its vision tower"
+    if fast is not None and not fast.exact:
+        warn(
+            f"the {path} pass is not exact for {session.vlm.name} {where} ({fast.why}): every row "
+            "gets a forward pass of its own"
+        )
+
+
 def announce_vision(session: "Session", job: "ablate.Plan", pairs: int = 1) -> None:
     """Say on stderr what vision heads cost, if some are changed; the others are cheap."""
     if job.vision_rows:
+        announce_plain(session, "vision")
         rows = job.vision_rows * pairs
         warn(
             f"{rows:,} rows change vision heads ({session.study.vision.positions} tokens of the "

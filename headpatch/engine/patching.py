@@ -8,6 +8,7 @@ from torch import Tensor
 
 from headpatch.engine.forward import Keep, Trace, forward
 from headpatch.engine.interventions import Direction, Intervention, ZEdit
+from headpatch.engine.memory import halving, split
 from headpatch.heads import Head, Tower
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
@@ -55,7 +56,8 @@ class Outcome:
         Measured inside one batch, against its own untouched row, so that what the batch's shape
         does to low-precision logits cancels.
     token, token_before
-        The first generated token with the change, and in the untouched row.
+        The first generated token with the change, and in the untouched row; the likelier of the
+        two answers, where only their logits were asked for.
     read
         Effects on what else was measured (see `Read`), each against the untouched row.
     """
@@ -84,6 +86,7 @@ def patch(
     on_progress: OnProgress | None = None,
     on_outcome: OnOutcome | None = None,
     read: Read | None = None,
+    seen: Tensor | None = None,
 ) -> list[Outcome]:
     """Run interventions the plain way: one forward pass each, several to a batch.
 
@@ -94,42 +97,64 @@ def patch(
     means
         Mean z, needed for kind ``mean``.
     batch
-        Rows of a batch, its untouched row included.
+        Rows of a batch, its untouched row included. Out of memory halves it and goes on.
+    seen
+        Where in the vision tower z of its heads is changed; None is everywhere.
 
     Returns
     -------
     One outcome for each intervention, in order.
+
+    Raises
+    ------
+    InputError
+        If not even two rows fit.
+    ValueError
+        If means are needed and missing.
     """
     outcomes: dict[int, Outcome] = {}
-    for run, members in _by_run(interventions):
-        one = base.prompt.select(run)
-        untouched = base.ld_with if run == WITH else base.ld_without
-        for chunk in _chunks(members, max(batch - 1, 1)):
-            rows = [interventions[index] for index in chunk]
-            edits = [
-                edit
-                for row, intervention in enumerate(rows, start=1)
-                for edit in z_edits(row, intervention, base, means)
-            ]
-            prompt = one.repeat(len(rows) + 1)
-            trace = forward(vlm, prompt, edits, exact=True)
-            ld, tokens = trace.ld(prompt), trace.logits.argmax(-1)
-            more = beyond(read, trace.logits)
-            for row, index in enumerate(chunk, start=1):
-                effect = float(ld[row] - ld[0])
-                outcomes[index] = Outcome(
-                    interventions[index],
-                    untouched + effect,
-                    effect,
-                    int(tokens[row]),
-                    int(tokens[0]),
-                    more[row],
-                )
-                if on_outcome:
-                    on_outcome(outcomes[index])
+
+    def passes(chunk: list[int]) -> list[Outcome]:
+        asked = [interventions[index] for index in chunk]
+        return _run_chunk(vlm, base, asked, means, read, seen)
+
+    for members in _by_run(interventions):
+        for chunk, found in halving(split(members, batch - 1), passes, vlm.device):
+            outcomes.update(zip(chunk, found, strict=True))
+            if on_outcome:
+                for outcome in found:
+                    on_outcome(outcome)
             if on_progress:
                 on_progress(len(outcomes), len(interventions))
     return [outcomes[index] for index in range(len(interventions))]
+
+
+def _run_chunk(
+    vlm: VLM,
+    base: Baseline,
+    asked: Sequence[Intervention],
+    means: ZMeans | None,
+    read: Read | None,
+    seen: Tensor | None,
+) -> list[Outcome]:
+    """Run interventions of one run in one batch behind an untouched row."""
+    run = base_run(asked[0].direction)
+    edits = [
+        edit
+        for row, intervention in enumerate(asked, start=1)
+        for edit in z_edits(row, intervention, base, means, seen)
+    ]
+    prompt = base.prompt.select(run).repeat(len(asked) + 1)
+    trace = forward(vlm, prompt, edits, exact=True)
+    ld, tokens = trace.ld(prompt), trace.logits.argmax(-1)
+    more = beyond(read, trace.logits)
+    untouched = base.ld_with if run == WITH else base.ld_without
+    outcomes = []
+    for row, intervention in enumerate(asked, start=1):
+        effect = float(ld[row] - ld[0])
+        token, before = int(tokens[row]), int(tokens[0])
+        outcomes.append(Outcome(intervention, untouched + effect, effect, token, before, more[row]))
+    return outcomes
 
 
 def beyond(read: Read | None, logits: Tensor) -> list[tuple[float, ...]]:
@@ -141,11 +166,18 @@ def beyond(read: Read | None, logits: Tensor) -> list[tuple[float, ...]]:
 
 
 def z_edits(
-    row: int, intervention: Intervention, base: Baseline, means: ZMeans | None
+    row: int,
+    intervention: Intervention,
+    base: Baseline,
+    means: ZMeans | None,
+    seen: Tensor | None = None,
 ) -> Iterator[ZEdit]:
-    """Say, head by head, what an intervention puts in place of z in row `row`."""
+    """Say, head by head, what an intervention puts in place of z in row `row`.
+
+    `seen`: where in the vision tower; None is everywhere.
+    """
     for head in intervention.heads:
-        positions = _positions(intervention, head, base)
+        positions = _positions(intervention, head, base, seen)
         yield ZEdit(row, head, positions, _value(intervention, head, positions, base, means))
 
 
@@ -154,9 +186,13 @@ def base_run(direction: Direction) -> int:
     return WITH if direction == "noising" else WITHOUT
 
 
-def _positions(intervention: Intervention, head: Head, base: Baseline) -> Tensor:
+def _positions(
+    intervention: Intervention, head: Head, base: Baseline, seen: Tensor | None
+) -> Tensor:
     if head.tower == "lm":
         return base.prompt.spans.positions(intervention.positions)
+    if seen is not None:
+        return seen
     return torch.arange(base.trace.z["vision"][head.layer].shape[1])
 
 
@@ -175,15 +211,10 @@ def _value(
     return z[positions.to(z.device), head.head]
 
 
-def _by_run(interventions: Sequence[Intervention]) -> Iterator[tuple[int, list[int]]]:
+def _by_run(interventions: Sequence[Intervention]) -> Iterator[list[int]]:
     for run in (WITH, WITHOUT):
         members = [
             index for index, one in enumerate(interventions) if base_run(one.direction) == run
         ]
         if members:
-            yield run, members
-
-
-def _chunks(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
+            yield members

@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headpatch.engine.memory import halving, split
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, OnProgress
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.shared_prefix import attend_own
+from headpatch.errors import HeadpatchError
 
 PLAIN_ROWS: Final = 7
 """Changes that share a plain pass, beside its untouched row."""
@@ -64,21 +67,28 @@ def in_batches(
     Parameters
     ----------
     size
-        Changes in a batch.
+        Changes in a batch. Out of memory halves it and goes on.
     passes
         Gives the answer logits of a run's untouched row and of some changes of it.
     order
         Changes go in its order, so that those of one layer are together; where they leave room,
         the next layer's join them.
+
+    Raises
+    ------
+    InputError
+        If not even two rows fit.
     """
     answers = base.prompt.answers
     shifts: dict[int, Shift] = {}
     for run, untouched in ((WITH, base.ld_with), (WITHOUT, base.ld_without)):
         members = [index for index, one in enumerate(changes) if one.run == run]
         members.sort(key=lambda index: order(changes[index]))
-        for start in range(0, len(members), size):
-            chunk = members[start : start + size]
-            logits = passes(run, [changes[index] for index in chunk]).cpu()
+
+        def logits_of(chunk: list[int], run: int = run) -> Tensor:
+            return passes(run, [changes[index] for index in chunk]).cpu()
+
+        for chunk, logits in halving(split(members, size), logits_of, base.trace.logits.device):
             ld = (logits[:, answers.yes] - logits[:, answers.no]).tolist()
             tokens = logits.argmax(-1).tolist()
             for row, index in enumerate(chunk, start=1):
@@ -108,6 +118,8 @@ def apart(fast: Callable[[], list[Shift]], slow: Callable[[], list[Shift]]) -> f
     """Return how far two paths lie apart, in logits; infinite where `fast` cannot run."""
     try:
         found = fast()
+    except (torch.OutOfMemoryError, HeadpatchError):
+        raise  # whole passes take more memory, not less
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
         return float("inf")  # its layers cannot be walked like this
     return max(abs(a.effect - b.effect) for a, b in zip(found, slow(), strict=True))

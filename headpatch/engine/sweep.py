@@ -1,16 +1,15 @@
-"""Interventions through the widening pass: chunked to memory, checked against the plain path."""
+"""Interventions through the widening pass, chunked to memory."""
 
 import math
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from headpatch.engine.chunks import Row, plan
-from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.memory import too_little
 from headpatch.engine.patching import (
     WITHOUT,
     Baseline,
@@ -21,20 +20,16 @@ from headpatch.engine.patching import (
     ZMeans,
     base_run,
     beyond,
-    patch,
 )
 from headpatch.engine.prefill import Prefill, sources
 from headpatch.engine.wavefront import walk
 from headpatch.errors import InputError
-from headpatch.heads import Head, HeadSet
+from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions, Spans
 from headpatch.models.vlm import VLM
 
-TOLERANCE = 1e-4
-"""Logits by which the widening pass may differ from the plain path in float32."""
-
 _CPU_TOKENS = 96  # rows × suffix at a time; more falls out of the caches of a core
-_CPU_ROWS = 31  # of a longer suffix, so that the untouched row is a small part of the work,
+_CPU_ROWS = 95  # of a longer suffix, so that the untouched row is a small part of the work,
 _CPU_BYTES = 256 << 20  # if they take no more than this
 _SHARE = 0.5  # of the free device memory that a chunk may take
 
@@ -58,6 +53,7 @@ def widen(
     on_progress: OnProgress | None = None,
     on_outcome: OnOutcome | None = None,
     read: Read | None = None,
+    answers_only: bool = False,
 ) -> list[Outcome]:
     """Do what `headpatch.engine.patching.patch` does, by widening passes.
 
@@ -69,6 +65,9 @@ def widen(
         Of one scope of positions, language-model heads only.
     rows
         Rows of a chunk; None finds what fits. Out of memory halves it and goes on.
+    answers_only
+        Whether Yes and No alone are unembedded. Each `Outcome.token` is then the likelier of the
+        two: the word that would follow can be any, and takes the whole vocabulary.
 
     Raises
     ------
@@ -78,12 +77,14 @@ def widen(
         If the interventions are not such, or need means or a longer suffix than there are.
     """
     _refuse(base, interventions, means)
+    if answers_only and read is not None:
+        raise ValueError("what is read takes the logits of the whole vocabulary")
     outcomes: dict[int, Outcome] = {}
     for run in sorted({base_run(one.direction) for one in interventions}):
         members = [i for i, one in enumerate(interventions) if base_run(one.direction) == run]
         # Closed at once if a callback raises: what hangs on the model must come off.
         with closing(
-            _widen_run(vlm, base, run, interventions, members, means, rows, read)
+            _widen_run(vlm, base, run, interventions, members, means, rows, read, answers_only)
         ) as found:
             for index, outcome in found:
                 outcomes[index] = outcome
@@ -116,13 +117,17 @@ def _widen_run(
     members: Sequence[int],
     means: ZMeans | None,
     rows: int | None,
-    read: Read | None = None,
+    read: Read | None,
+    answers_only: bool,
 ) -> Generator[tuple[int, Outcome], None, None]:
     prefill, other = base.trace.prefills[run], base.trace.prefills[1 - run]
     untouched = base.ld_without if run == WITHOUT else base.ld_with
     positions = _within(base, prefill, interventions[members[0]].positions)
     source = sources(prefill, other, means["lm"] if means else None, vlm.device)
     layers = len(vlm.lm.layers)
+    answers = base.prompt.answers
+    wanted = torch.tensor([answers.yes, answers.no]) if answers_only else None
+    yes, no = (answers.yes, answers.no) if wanted is None else (0, 1)
     size = rows or rows_that_fit(vlm, prefill)
     left = list(members)
     while left:
@@ -131,9 +136,10 @@ def _widen_run(
         try:
             carried = prefill.points is None
             chunks = plan(asked, layers, size, vlm.device, carried)
-            for chunk, logits in walk(vlm, prefill, chunks, source, positions):
-                ld = logits[:, base.prompt.answers.yes] - logits[:, base.prompt.answers.no]
-                effects, tokens = (ld - ld[0]).tolist(), logits.argmax(-1).tolist()
+            for chunk, logits in walk(vlm, prefill, chunks, source, positions, wanted):
+                ld, found = logits[:, yes] - logits[:, no], logits.argmax(-1).cpu()
+                effects = (ld - ld[0]).tolist()
+                tokens = (found if wanted is None else wanted[found]).tolist()
                 more = beyond(read, logits)
                 for row, place in enumerate(chunk.order, start=1):
                     index = left[place]
@@ -151,12 +157,7 @@ def _widen_run(
                     )
         except torch.OutOfMemoryError:
             if size == 1:
-                raise InputError(
-                    "--device",
-                    f"{vlm.device} has too little memory for one row",
-                    "room for one row of a widening pass",
-                    "Use --device cpu or a smaller --dtype.",
-                ) from None
+                raise too_little(vlm.device, "one row", "one row of a widening pass") from None
             size = max(size // 2, 1)
         left = [index for index in left if index not in done]
 
@@ -216,7 +217,7 @@ def passes(prefill: Prefill, sets: Sequence[HeadSet], layers: int, size: int) ->
     For every head of L layers of H alone, at all positions, that is H (L - 1) / 2 passes for what
     comes after the layers where rows join, about H (1 - reading) there, and about H × remembering
     in the last layer: of 32 × 32 heads with q, k, v and the output projection at 8 % each of a
-    layer, 465 + 24 + 5 = 494. The untouched rows come on top: 16 with 31 rows a chunk, 4 with 127.
+    layer, 465 + 24 + 5 = 494. The untouched rows come on top: 16 with 31 rows a chunk, 5 with 95.
     """
     suffix, reading, last = prefill.tokens - prefill.start, prefill.reading, layers - 1
     in_last = prefill.remembering * (suffix - 1)
@@ -234,55 +235,3 @@ def passes(prefill: Prefill, sets: Sequence[HeadSet], layers: int, size: int) ->
         for_nothing = reading * suffix if first < last else in_last + reading
         total += walked(first) if prefill.points is None else for_nothing
     return total / (layers * prefill.tokens)
-
-
-@dataclass(frozen=True)
-class Check:
-    """How the widening pass compares with the plain path on a few heads.
-
-    Attributes
-    ----------
-    worst
-        Largest difference of an effect, in logits.
-    allowed
-        What rounding explains: `TOLERANCE` in float32, in low precision half the spread of the
-        plain path's own effects of nothing.
-    """
-
-    worst: float
-    allowed: float
-
-    @property
-    def exact(self) -> bool:
-        """Whether the widening pass may be used for this model."""
-        return self.worst <= self.allowed
-
-
-def check(vlm: VLM, base: Baseline, positions: Positions) -> Check:
-    """Compare the widening pass with the plain path on heads of the first, middle and last layer.
-
-    Both directions and two kinds; a model whose layers need more than headpatch hands them, or
-    whose prompt is not read causally, shows here.
-    """
-    grid = vlm.lm.grid
-    layers = sorted({0, grid.layers // 2, grid.layers - 1})
-    heads = [Head(layer, layer % grid.heads) for layer in layers]
-    kinds: tuple[Kind, ...] = ("zero", "resample")
-    directions: tuple[Direction, ...] = ("noising", "denoising")
-    asked = [
-        Intervention(HeadSet.of(head), kind, direction, positions)
-        for head in heads
-        for kind in kinds
-        for direction in directions
-    ]
-    slow = patch(vlm, base, asked)
-    try:
-        fast = widen(vlm, base, asked)
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
-        return Check(float("inf"), TOLERANCE)  # its layers cannot be walked like this
-    apart = [abs(a.effect - b.effect) for a, b in zip(slow, fast, strict=True)]
-    worst = float(np.max(apart))  # NaN if any is: then it is not exact
-    allowed = TOLERANCE
-    if vlm.dtype != torch.float32:
-        allowed = max(TOLERANCE, 0.05 * max(abs(one.effect) for one in slow))
-    return Check(worst, allowed)

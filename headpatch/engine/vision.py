@@ -9,14 +9,14 @@ Everything else is the model's own forward pass, which makes each row exact.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from headpatch.engine.forward import forward
-from headpatch.engine.interventions import Intervention, ZEdit
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.memory import halving, split
 from headpatch.engine.patching import (
     PLAIN_BATCH,
     WITH,
@@ -29,7 +29,7 @@ from headpatch.engine.patching import (
     z_edits,
 )
 from headpatch.engine.tower import VisionPositions, never_read, tower_of, vision_positions
-from headpatch.errors import InputError, RunError
+from headpatch.errors import RunError
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM, Stack
 
@@ -43,6 +43,7 @@ def patch_vision(
     batch: int = PLAIN_BATCH,
     on_progress: OnProgress | None = None,
     on_outcome: OnOutcome | None = None,
+    resumed: bool = True,
 ) -> list[Outcome]:
     """Do what `headpatch.engine.patching.patch` does to vision heads, without the layers below.
 
@@ -61,6 +62,8 @@ def patch_vision(
         Mean z, needed for kind ``mean``.
     batch
         Rows of a batch, its untouched row included. Out of memory halves it and goes on.
+    resumed
+        Whether layers below are left out; if not, every batch is a whole pass.
 
     Returns
     -------
@@ -80,28 +83,16 @@ def patch_vision(
         raise ValueError("a set without a vision head goes through `widen` or `patch`")
     if not interventions:
         return []
-    kept = _outputs(vlm, base, tower)
+    kept = _outputs(vlm, base, tower) if resumed else []
     where = vision_positions(vlm, base, positions)
-    outcomes: dict[int, Outcome] = {}
-    pending = _plan(vlm, interventions, batch)
-    while pending:
-        chunk = pending[0]
+
+    def passes(chunk: list[int]) -> list[Outcome]:
         asked = [interventions[index] for index in chunk]
-        try:
-            found = _run_chunk(vlm, base, asked, where, means, kept)
-        except torch.OutOfMemoryError:
-            if len(chunk) == 1:
-                raise InputError(
-                    "--device",
-                    f"{vlm.device} has too little memory for two rows",
-                    "room for the untouched row and one more",
-                    "Use --device cpu or a smaller --dtype.",
-                ) from None
-            pending = [part for one in pending for part in _split(one, (len(chunk) + 1) // 2)]
-            torch.cuda.empty_cache()
-            continue
+        return _run_chunk(vlm, base, asked, where, means, kept)
+
+    outcomes: dict[int, Outcome] = {}
+    for chunk, found in halving(_plan(vlm, interventions, batch), passes, vlm.device):
         outcomes.update(zip(chunk, found, strict=True))
-        pending = pending[1:]
         if on_outcome:
             for outcome in found:
                 on_outcome(outcome)
@@ -111,12 +102,16 @@ def patch_vision(
 
 
 def equivalents(
-    vlm: VLM, base: Baseline, interventions: Sequence[Intervention], batch: int = PLAIN_BATCH
+    vlm: VLM,
+    base: Baseline,
+    interventions: Sequence[Intervention],
+    batch: int = PLAIN_BATCH,
+    resumed: bool = True,
 ) -> float:
     """Return what `patch_vision` costs, in plain forward passes of one run.
 
-    Counted in operations of the layers' products and attention; the pass over the pair that fills
-    the cache is included.
+    Counted in operations of the layers' products and attention; where passes are resumed, the one
+    over the pair that fills the cache is included.
     """
     tower = tower_of(vlm)
     vision = _operations(tower, base.trace.z["vision"][0].shape[1])
@@ -124,9 +119,9 @@ def equivalents(
         vision * tower.grid.layers
         + _operations(vlm.lm, base.prompt.spans.length) * len(vlm.lm.layers)
     )
-    total = float(base.prompt.runs)
+    total = float(base.prompt.runs * resumed)
     for chunk in _plan(vlm, interventions, batch):
-        entry = _entry(interventions[chunk[0]])
+        entry = _entry(interventions[chunk[0]]) if resumed else 0
         passes = 2 if never_read(vlm, interventions[chunk[0]].heads) else 1
         total += passes * (len(chunk) + 1) * (1 - skipped * entry)
     return total
@@ -149,12 +144,7 @@ def _plan(vlm: VLM, interventions: Sequence[Intervention], batch: int) -> list[l
     for index in sorted(range(len(interventions)), key=lambda i: _entry(interventions[i])):
         one = interventions[index]
         members.setdefault((base_run(one.direction), never_read(vlm, one.heads)), []).append(index)
-    return [chunk for key in sorted(members) for chunk in _split(members[key], batch - 1)]
-
-
-def _split(indices: list[int], size: int) -> list[list[int]]:
-    size = max(size, 1)
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
+    return [chunk for key in sorted(members) for chunk in split(members[key], batch - 1)]
 
 
 def _outputs(vlm: VLM, base: Baseline, tower: Stack) -> list[Any]:
@@ -197,9 +187,9 @@ def _run_chunk(
     run = base_run(asked[0].direction)
     prompt = base.prompt.select(run).repeat(len(asked) + 1)
     edits = [
-        _at(edit, where) if edit.head.tower == "vision" else edit
+        edit
         for row, intervention in enumerate(asked, start=1)
-        for edit in z_edits(row, intervention, base, means)
+        for edit in z_edits(row, intervention, base, means, where)
     ]
     below, at = kept[: _entry(asked[0])], _dimension(vlm)
     with _resumed(vlm.stack("vision"), [_rows(one, run, base.prompt, prompt, at) for one in below]):
@@ -215,12 +205,6 @@ def _run_chunk(
         )
         for row, intervention in enumerate(asked, start=1)
     ]
-
-
-def _at(edit: ZEdit, where: Tensor) -> ZEdit:
-    """Restrict an edit of all positions to some."""
-    value = edit.value if edit.value is None else edit.value[where.to(edit.value.device)]
-    return replace(edit, positions=where, value=value)
 
 
 def _dimension(vlm: VLM) -> int:

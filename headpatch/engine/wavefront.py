@@ -241,9 +241,10 @@ def unembed(
             logits = head(x)
         logits = logits if tokens is None else logits[:, tokens]
     elif tokens is not None:
-        logits = functional.linear(x.float(), head.weight[tokens].float())
+        where = tokens.to(head.weight.device)
+        logits = functional.linear(x.float().to(where.device), head.weight[where].float())
         if head.bias is not None:
-            logits = logits + head.bias[tokens].float()
+            logits = logits + head.bias[where].float()
     elif x.dtype == head.weight.dtype:
         logits = head(x).float()
     else:

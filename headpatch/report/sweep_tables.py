@@ -35,8 +35,9 @@ def top(rows: Sequence[Mapping[str, Any]], floor: float, noise: int) -> Renderab
     note = (
         "effect: shift of LD in logits, of the kind that sorts. Other columns: effect as a share "
         "of the difference between the runs (0 = nothing, 1 = all of it, negative = the other "
-        f"way). In brackets: not above the noise floor, {floor:.1e} logits, the largest effect of "
-        f"patching with its own z, over {noise} of them drawn by the seed.{approx}"
+        f"way). In brackets: not above the noise floor, {floor:.1e} logits: the largest effect of "
+        f"patching with its own z, over {noise} of them drawn by the seed, or what sets the fast "
+        f"path apart from plain passes, if that is more.{approx}"
     )
     return Group(*parts, Text(note))
 
@@ -158,16 +159,27 @@ def scopes(found: Mapping[str, Mapping[str, Any] | str], ways: int) -> Renderabl
     ways
         Kinds × directions of the study's sweep.
     """
+    return _scopes(found, ways, "positions", "widening pass", "head")
+
+
+def vision_scopes(found: Mapping[str, Mapping[str, Any] | str], ways: int) -> RenderableType:
+    """Show the same of the vision tower, by its tokens."""
+    return _scopes(found, ways, "vision tokens", "resumed pass", "vision head")
+
+
+def _scopes(
+    found: Mapping[str, Mapping[str, Any] | str], ways: int, where: str, path: str, what: str
+) -> RenderableType:
     table = plain_table(
-        "positions",
+        where,
         "tokens",
-        "widening pass",
+        path,
         "off by",
         "allowed",
         "noise floor",
         "1 kind, 1 direction",
         f"all {ways}",
-        title="Sweeps of every head: exactness (logits) and cost (forward passes of the prompt)",
+        title=f"Sweeps of every {what}: exactness (logits) and cost (forward passes of the prompt)",
     )
     for name, scope in found.items():
         if isinstance(scope, str):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses.dataset import sessions as dataset
 from headpatch.analyses.dataset.mean import MeanZ
 from headpatch.analyses.dataset.sessions import Gated, sessions
 from headpatch.analyses.dataset.survey import Survey, survey
 from headpatch.analyses.rank import rank
 from headpatch.analyses.session import Session, open_session
+from headpatch.engine import selfcheck
 from headpatch.engine.forward import Keep, forward
 from headpatch.errors import InputError
 from headpatch.models.prompt import encode
@@ -99,9 +99,11 @@ def test_the_fast_path_is_checked_once_for_each_length_of_prompt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, (_, vlm) = noisy_pairs(tmp_path, [SHORT, SHORT, LONG, SHORT, LONG]), vlms()
-    checked, check = [], dataset.check
+    checked, check = [], selfcheck.check
     monkeypatch.setattr(
-        dataset, "check", lambda *args: checked.append(args[1].prompt.spans.length) or check(*args)
+        selfcheck,
+        "check",
+        lambda *args: checked.append(args[1].prompt.spans.length) or check(*args),
     )
     found, _ = opened(path, vlm, force=True)
     assert len(found) == 5

@@ -7,11 +7,16 @@ import pytest
 import torch
 
 from headpatch.analyses.ablate.one import ablate
+from headpatch.analyses.noise import floor_of
 from headpatch.analyses.session import intervene
 from headpatch.analyses.sweep.one import Sweep, sweep
-from headpatch.engine.patching import patch
-from headpatch.heads import Head
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.patching import Outcome, patch
+from headpatch.engine.selfcheck import Check
+from headpatch.heads import Head, HeadSet
 from tests.analyses.test_sweep import effects_of, noisy_session
+from tests.analyses.test_sweep_vision import opened
+from tests.tiny import tiny_vlm
 
 
 def self_patches(found: Sweep) -> float:
@@ -40,9 +45,32 @@ def test_it_covers_what_the_size_of_a_chunk_does() -> None:
         assert moved.max() <= found.noise_floor
 
 
-def test_float32_shows_the_self_patches() -> None:
-    found = sweep(noisy_session("grouped-query", "answer", kinds=("resample",)))
-    assert found.noise_floor == self_patches(found)
+def test_float32_shows_what_sets_the_fast_path_apart() -> None:
+    """Where patching a head with its own z changes no bit, too."""
+    session = noisy_session("grouped-query", "answer", kinds=("resample",))
+    found = sweep(session)
+    assert session.fast is not None
+    assert found.noise_floor == max(self_patches(found), session.fast.worst) > 0
+    off = replace(session, fast=Check(3e-5, 1e-4))
+    assert sweep(off).noise_floor == 3e-5
+    assert any(row["below_floor"] for row in sweep(off).top(16)) is any(
+        abs(row["effect"]) <= 3e-5 for row in found.top(16)
+    )
+    plainly = replace(session, fast=Check(0.5, 1e-4))  # not used, so it does not count
+    assert sweep(plainly).noise_floor < 1e-4
+
+
+def test_each_tower_has_the_floor_of_its_own_path() -> None:
+    session = replace(opened(tiny_vlm()), fast_vision=Check(2e-5, 1e-4), fast=Check(7e-5, 1e-4))
+    head = HeadSet.parse("v0.1")
+    itself, other = (
+        Outcome(Intervention(head, kind, "noising"), 1.0, effect, 0, 0)  # type: ignore[arg-type]
+        for kind, effect in (("self", 1e-6), ("zero", 0.5))
+    )
+    assert floor_of(session, [itself, other]) == 2e-5
+    text = replace(other, intervention=replace(other.intervention, heads=HeadSet.parse("0.1")))
+    assert floor_of(session, [itself, other, text]) == 7e-5
+    assert floor_of(replace(session, fast_vision=None, fast=None), [itself, text]) == 1e-6
 
 
 def test_ablate_shows_it_too() -> None:

@@ -22,13 +22,15 @@ from headpatch.engine import sweep as engine
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome, patch
-from headpatch.engine.sweep import Check, rows_within, widen
+from headpatch.engine.selfcheck import Check
+from headpatch.engine.sweep import rows_within, widen
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet
 from headpatch.models.patches import Patches
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.study import Study
+from tests.families import builders
 from tests.planted import HEADS, SILENT, planted, planted_study
 from tests.tiny import SHAPES, image_pair, tiny_vlm
 
@@ -438,6 +440,15 @@ def test_check_tells_what_the_model_is_and_that_every_scope_is_exact(tmp_path: P
         assert scope.noise_floor < 1e-5
         costs.append(scope.passes_once)
     assert costs == sorted(costs)
+    assert list(report.vision) == ["class", "patches", "all"]
+    tokens = []
+    for scope in report.vision.values():
+        assert isinstance(scope, Scope)
+        assert scope.exact
+        assert scope.noise_floor < 1e-5
+        assert scope.passes > scope.passes_once > 0
+        tokens.append((scope.tokens, scope.suffix))
+    assert tokens == [(1, 17), (16, 17), (17, 17)]
     assert report.limits == (
         "Vision layers after 1 never reach the language model: their effect is 0 by construction.",
     )
@@ -446,17 +457,33 @@ def test_check_tells_what_the_model_is_and_that_every_scope_is_exact(tmp_path: P
 def test_check_needs_no_valid_study_and_says_where_the_fast_path_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headpatch.analyses.session.check", lambda *_: Check(0.5, 1e-4))
+    monkeypatch.setattr("headpatch.engine.selfcheck.check", lambda *_: Check(0.5, 1e-4))
+    why = Check(float("inf"), 1e-4, "TypeError: as asked")
+    monkeypatch.setattr("headpatch.analyses.check.check_vision", lambda *_: why)
     study = planted_study(tmp_path)
     swapped = study.model_copy(update={"with_": study.without, "without": study.with_})
     report = check(swapped, planted().vlm)
     assert not report.facts["valid"]
     assert report.facts["ld_with"] < 0 < report.facts["ld_without"]
     slow = [one for one in report.limits if "not exact" in one]
-    assert len(slow) == 4
+    assert len(slow) == 4 + 3
+    assert slow[-1] == (
+        "Vision tower, all tokens: the resumed pass is not exact here (TypeError: as asked); every "
+        "row is a forward pass of its own."
+    )
     scope = report.scopes["answer"]
     assert isinstance(scope, Scope)
     assert scope.passes_once == 16 + 3  # heads, and the untouched rows of three batches
+
+
+def test_check_says_which_tower_it_cannot_change(tmp_path: Path) -> None:
+    vlm = builders.build("llava (siglip)")
+    report = check(planted_study(tmp_path), vlm)
+    assert report.vision["class"] == "class: the tower has no class token"
+    assert isinstance(report.vision["patches"], Scope)
+    report = check(planted_study(tmp_path), builders.build(builders.STRANGE))
+    assert report.vision == {}
+    assert "Heads of the vision tower cannot be changed in this family." in report.limits
 
 
 def test_check_says_which_scope_a_prompt_lacks(tmp_path: Path) -> None:

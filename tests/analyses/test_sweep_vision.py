@@ -157,6 +157,29 @@ def test_the_price_is_that_of_the_batches() -> None:
     assert cost(session, job.asked[:1], 1, "vision") < job.passes < small.passes
 
 
+def test_a_tower_that_cannot_be_resumed_is_swept_by_whole_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resumed, found = swept()
+    assert resumed.resumes
+    monkeypatch.setattr(vision, "_outputs", _broken)
+    session = opened(tiny_vlm(SHAPES["deep-vision"]), layers=True)
+    assert session.fast_vision is not None and not session.resumes
+    assert session.fast_vision.why == "TypeError: what this layer gives"
+    plainly = sweep(session)
+    np.testing.assert_allclose(
+        plainly.effects["effect"], found.effects["effect"], atol=ROUNDING, rtol=0
+    )
+    assert plainly.unread == found.unread  # still exactly 0
+    chunks = [len(batch) for batch in vision._plan(session.vlm, plainly.plan.asked, 8)]
+    whole = sum(chunks) + len(chunks)
+    assert found.plan.passes < whole < plainly.plan.passes < whole * 1.3  # the control runs twice
+
+
+def _broken(*_: object) -> None:
+    raise TypeError("what this layer gives")
+
+
 def test_the_mean_is_over_both_runs_of_each_drawn_pair() -> None:
     session, _ = swept()
     study = session.study

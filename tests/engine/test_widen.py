@@ -13,7 +13,8 @@ from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import Baseline, ZMeans, patch, run_pair
 from headpatch.engine.prefill import Prefill
-from headpatch.engine.sweep import check, passes, suffix_start, widen
+from headpatch.engine.selfcheck import check
+from headpatch.engine.sweep import passes, suffix_start, widen
 from headpatch.engine.wavefront import walk
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
@@ -229,3 +230,29 @@ def test_the_price_is_the_work_done(dtype: torch.dtype, size: int, scope: Positi
     )
     # A layer's norms are weights as well, which are not multiplied with: a little off.
     assert paid == pytest.approx(sum(spent) / one_layer / layers, rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_answers_alone_are_unembedded(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm, base = low_pair(SHAPES["plain"], "answer", dtype)
+    asked, means = everything(vlm, "answer"), means_of(base)
+    whole = widen(vlm, base, asked, means)
+    shapes: list[tuple[int, ...]] = []
+
+    def measured(*arguments: Any) -> Iterator[Any]:
+        for chunk, logits in walk(*arguments):
+            shapes.append(tuple(logits.shape))
+            yield chunk, logits
+
+    monkeypatch.setattr("headpatch.engine.sweep.walk", measured)
+    alone = widen(vlm, base, asked, means, answers_only=True)
+    assert {width for _, width in shapes} == {2}
+    answers = base.prompt.answers
+    for ours, theirs in zip(alone, whole, strict=True):
+        assert ours.effect == pytest.approx(theirs.effect, abs=2e-5)
+        assert ours.token == (answers.yes if ours.ld > 0 else answers.no)
+        assert ours.token_before in (answers.yes, answers.no)
+    with pytest.raises(ValueError, match="whole vocabulary"):
+        widen(vlm, base, asked, means, read=lambda logits: logits[:, :1], answers_only=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import Baseline, Outcome, patch, run_pair
-from headpatch.engine.sweep import check, suffix_start, widen
+from headpatch.engine.selfcheck import check
+from headpatch.engine.sweep import suffix_start, widen
 from headpatch.engine.vision import patch_vision
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet, Tower

@@ -12,7 +12,8 @@ from headpatch.engine.forward import Keep, forward
 from headpatch.engine.generate import generate
 from headpatch.engine.interventions import Cut
 from headpatch.engine.patching import patch, run_pair
-from headpatch.engine.sweep import check, suffix_start, widen
+from headpatch.engine.selfcheck import check
+from headpatch.engine.sweep import suffix_start, widen
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head
 from headpatch.models.families import FAMILIES

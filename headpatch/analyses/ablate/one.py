@@ -70,7 +70,7 @@ class Ablation:
         One row for each set × kind × direction; the columns of ``effects.csv``. Rows of role
         ``control`` are the random sets, those of role ``noise floor`` patch a set with its own z.
     noise_floor
-        The largest effect, in logits, of patching a named set with its own z.
+        In logits; see `headpatch.analyses.noise.floor_of`.
     summary
         One line of plain words.
     unread
@@ -141,7 +141,7 @@ def plan(session: Session, heads: Sequence[Head]) -> Plan:
         asked += [Asked(members, "noise floor", one) for one in ways(members, "self")]
     unique = dict.fromkeys(one.intervention for one in asked)
     seen = [one for one in unique if has("vision", one.heads)]
-    passes = equivalents(vlm, session.base, seen) if seen else 0.0
+    passes = equivalents(vlm, session.base, seen, resumed=session.resumes) if seen else 0.0
     return Plan(tuple(asked), len(seen), passes)
 
 

@@ -110,7 +110,7 @@ def measure(
         for one in plan.sets
         if len(one) in (1, len(plan.heads))
     ]
-    outcomes = intervene(session, [*asked, *nothing], means, on_progress)
+    outcomes = intervene(session, [*asked, *nothing], means, on_progress, answers_only=True)
     shape = len(plan.ways), len(plan.sets)
     normalized = [
         normalized_effect(one.ld, base.ld_with, base.ld_without, one.intervention.direction)
@@ -119,6 +119,6 @@ def measure(
     return Effects(
         np.array([one.effect for one in outcomes[: len(asked)]]).reshape(shape),
         np.array(normalized).reshape(shape),
-        noise_floor([one.effect for one in outcomes[len(asked) :]]),
+        noise_floor([session.widened_off, *(one.effect for one in outcomes[len(asked) :])]),
         base.ld_with - base.ld_without,
     )

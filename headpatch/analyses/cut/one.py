@@ -18,7 +18,7 @@ from headpatch.analyses.session import Session
 from headpatch.engine.forward import Keep
 from headpatch.engine.knockout import disagreement, knock_out, resume
 from headpatch.engine.patching import WITH, Baseline, OnProgress, run_pair
-from headpatch.engine.sweep import TOLERANCE
+from headpatch.engine.selfcheck import TOLERANCE
 from headpatch.heads import Head
 from headpatch.measures.stats import noise_floor
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from headpatch.analyses.session import Session, run_both
-from headpatch.engine.sweep import Check, check, suffix_start
+from headpatch.analyses.session import Session, checked, run_both
+from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
@@ -75,8 +75,8 @@ def sessions(
     """Open the pairs of a dataset one after the other, those that pass the gate.
 
     Each session's study is that of its pair, see `study_of`; its pair has the entry's name. Drop a
-    session before asking for the next: it keeps a model's caches. The widening pass is compared
-    with the plain path once for each length of prompt and of suffix, on the first such pair.
+    session before asking for the next: it keeps a model's caches. The fast paths are compared with
+    the plain one once for each length of prompt and of suffix, on the first such pair.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def sessions(
     0001 True
     0002 True
     """
-    checked: dict[tuple[int, int], Check] = {}
+    checks = Checks()
     failed: list[Gated] = []
     for entry in entries:
         own = study_of(study, entry)
@@ -120,12 +120,7 @@ def sessions(
             failed.append(found)
             if not study.force:
                 continue
-        if positions is not None and session.fast is None:
-            spans = session.prompt.spans
-            key = (spans.length, suffix_start(spans, positions))
-            if key not in checked:
-                checked[key] = check(vlm, session.base, positions)
-            session = replace(session, fast=checked[key])
+        session = checked(session, checks)
         yield session
         del session  # its caches go before the next pair's are made
     if failed and len(failed) == len(entries) and not study.force:

@@ -108,7 +108,7 @@ def head_paths(
         effects,
         {way: normalized(session, values, way) for way, values in vision.items()},
         vision,
-        noise_floor(np.concatenate([values[itself] for values in effects.values()])),
+        noise_floor([session.widened_off, *np.concatenate([v[itself] for v in effects.values()])]),
     )
 
 
@@ -120,7 +120,8 @@ def _effects(
     for layer, heads in z.items():
         means[layer][-1] = heads.to(means[layer])
     asked = [Intervention(one, "mean", DIRECTION[run], "answer") for one in sets]
-    return np.array([one.effect for one in intervene(session, asked, {"lm": means})])
+    outcomes = intervene(session, asked, {"lm": means}, answers_only=True)
+    return np.array([one.effect for one in outcomes])
 
 
 class _Ear:

@@ -21,7 +21,7 @@ from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress, run_pair
 from headpatch.engine.residual import Streams, Swap, disagreement, record, resume, swap
-from headpatch.engine.sweep import TOLERANCE
+from headpatch.engine.selfcheck import TOLERANCE
 from headpatch.heads import Tower
 from headpatch.measures.logits import normalized_effect
 from headpatch.measures.stats import noise_floor

@@ -162,7 +162,7 @@ def cost(
     """Return what interventions cost, in forward passes of the prompt."""
     each = size or PLAIN_BATCH - 1
     if tower == "vision":
-        return vision.equivalents(session.vlm, session.base, asked, each + 1)
+        return vision.equivalents(session.vlm, session.base, asked, each + 1, session.resumes)
     total = 0.0
     for run, prefill in enumerate(session.base.trace.prefills):
         sets = [one.heads for one in asked if base_run(one.direction) == run]

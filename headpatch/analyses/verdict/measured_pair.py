@@ -1,14 +1,13 @@
 """Measuring one pair for a verdict: every head, sets of heads, nulls, whole vision layers."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
 from jaxtyping import Float
 
 from headpatch.analyses.rank import differences
-from headpatch.analyses.session import Session, intervene, run_both
+from headpatch.analyses.session import Session, checked, intervene, run_both
 from headpatch.analyses.verdict.elsewhere import mirrored, wrong_place
 from headpatch.analyses.verdict.judged_pair import (
     DIRECTIONS,
@@ -22,30 +21,12 @@ from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import Outcome, ZMeans, run_pair
-from headpatch.engine.sweep import Check, check
+from headpatch.engine.selfcheck import Checks
 from headpatch.engine.tower import refused, whole_layers
 from headpatch.engine.vision import patch_vision
 from headpatch.heads import HeadSet
 from headpatch.measures.logits import normalized_effect
 from headpatch.pairs.pair import Pair
-
-
-class Checks:
-    """How the widening pass does for each length of prompt, compared once."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, int], Check] = {}
-
-    def of(self, session: Session) -> Check:
-        """Return the comparison for a session's length."""
-        prefill = session.base.trace.prefills[0]
-        key = (prefill.tokens, prefill.start)
-        if session.fast is not None:
-            self._known.setdefault(key, session.fast)
-        if key not in self._known:
-            positions = session.study.verdict.positions
-            self._known[key] = check(session.vlm, session.base, positions)
-        return self._known[key]
 
 
 def measure(
@@ -71,9 +52,9 @@ def measure(
     asked += [changed(one, "resample", "noising") for one in task.sets]
     drawn = rng.choice(len(singles), size=min(options.noise, len(singles)), replace=False)
     own = [changed(singles[i], "self", direction) for direction in DIRECTIONS for i in drawn]
-    outcomes = intervene(session, [*asked, *own], means)
-    checks.of(session)
-    vision, unread = _vision(session) if task.vision else (np.zeros(0), float("nan"))
+    outcomes = intervene(session, [*asked, *own], means, answers_only=True)
+    checked(session, checks)  # the same pair asked otherwise is as long
+    vision, unread = _vision(session, checks) if task.vision else (np.zeros(0), float("nan"))
     shape = (session.vlm.lm.grid.layers, session.vlm.lm.grid.heads)
     found = normalized(session, outcomes[: len(asked)])
     swept = found[: len(ways) * len(singles)].reshape(len(ways), *shape)
@@ -82,7 +63,7 @@ def measure(
         ld_with=base.ld_with,
         ld_without=base.ld_without,
         effects={f"{kind}_{way}": swept[i] for i, (kind, way) in enumerate(ways)},
-        floor=max(abs(one.effect) for one in outcomes[len(asked) :]),
+        floor=max(session.widened_off, *(abs(one.effect) for one in outcomes[len(asked) :])),
         sets=found[len(ways) * len(singles) :],
         attribution=_attributed(session) if task.attribution else {},
         vision=vision,
@@ -97,7 +78,7 @@ def noise_sets(session: Session, sets: Sequence[HeadSet]) -> Float[np.ndarray, "
     """Return the normalized effect of noising each set, by resampling, as the verdict does."""
     positions = session.study.verdict.positions
     asked = [Intervention(one, "resample", "noising", positions) for one in sets]
-    return normalized(session, intervene(session, asked))
+    return normalized(session, intervene(session, asked, answers_only=True))
 
 
 def normalized(session: Session, outcomes: Sequence[Outcome]) -> Float[np.ndarray, " outcomes"]:
@@ -125,22 +106,31 @@ def _attributed(session: Session) -> dict[str, PerHead]:
     return found
 
 
-def _vision(session: Session) -> tuple[Float[np.ndarray, " vision_layers"], float]:
+def _vision(session: Session, checks: Checks) -> tuple[Float[np.ndarray, " vision_layers"], float]:
     """Noise all heads of each vision layer; the layers beyond the last that is read do nothing."""
     if refused(session.vlm):
         return np.zeros(0), float("nan")
-    found = noise_vision(session, whole_layers(session.vlm))
+    found = noise_vision(session, whole_layers(session.vlm), checks)
     last = session.vlm.feature_layer
     beyond = [] if last is None else found[last + 1 :]
     unread = max((abs(one.effect) for one in beyond), default=float("nan"))
     return normalized(session, found), unread
 
 
-def noise_vision(session: Session, sets: Sequence[HeadSet]) -> list[Outcome]:
-    """Noise sets of vision heads by resampling, at all tokens of the tower."""
+def noise_vision(
+    session: Session, sets: Sequence[HeadSet], checks: Checks | None = None
+) -> list[Outcome]:
+    """Noise sets of vision heads by resampling, at all tokens of the tower.
+
+    Parameters
+    ----------
+    checks
+        Say whether passes may be resumed; None runs whole ones.
+    """
     base = run_pair(session.vlm, session.prompt, Keep(z=("vision",)), exact=True)
     asked = [Intervention(one, "resample", "noising") for one in sets]
-    return patch_vision(session.vlm, base, asked)
+    resumed = checks is not None and checks.vision(session.vlm, base).exact
+    return patch_vision(session.vlm, base, asked, resumed=resumed)
 
 
 def _otherwise(session: Session, pair: Pair | None, checks: Checks) -> Other | None:
@@ -149,14 +139,15 @@ def _otherwise(session: Session, pair: Pair | None, checks: Checks) -> Other | N
         return None
     study = session.study
     other = run_both(study, session.vlm, pair, study.verdict.positions)
-    other = replace(other, fast=checks.of(other))
+    other = checked(other, checks)
     grid = session.vlm.lm.grid
     asked = [
         Intervention(HeadSet.of(head), "resample", direction, study.verdict.positions)
         for direction in DIRECTIONS
         for head in grid
     ]
-    effects = np.array([one.effect for one in intervene(other, asked)])
+    outcomes = intervene(other, asked, answers_only=True)
+    effects = np.array([one.effect for one in outcomes])
     noising, denoising = effects.reshape(2, grid.layers, grid.heads)
     base = other.base
     return Other(base.ld_with, base.ld_without, differences(other), noising, denoising)

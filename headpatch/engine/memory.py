@@ -1,0 +1,63 @@
+"""Batches that are halved where memory runs out, so that a long run goes on."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from headpatch.errors import InputError
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+def split(items: Sequence[Item], size: int) -> list[list[Item]]:
+    """Cut items into batches of `size`, one at least; the last may be smaller."""
+    size = max(size, 1)
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def halving(
+    batches: Sequence[list[Item]], run: Callable[[list[Item]], Found], device: torch.device
+) -> Iterator[tuple[list[Item], Found]]:
+    """Run batches one after the other; yield each with what it gave.
+
+    Out of memory halves the batch, and those to come with it; each carries an untouched row, so
+    that the numbers stay the same to rounding.
+
+    Raises
+    ------
+    InputError
+        If a batch of one does not fit, beside its untouched row.
+    """
+    pending = list(batches)
+    while pending:
+        batch = pending[0]
+        try:
+            found = run(batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise too_little(device, "two rows", "the untouched row and one more") from None
+        else:
+            pending = pending[1:]
+            yield batch, found
+            continue
+        # Only here are the failed pass's tensors gone.
+        torch.cuda.empty_cache()
+        pending = [part for one in pending for part in split(one, (len(batch) + 1) // 2)]
+
+
+def too_little(device: torch.device, rows: str, room: str) -> InputError:
+    """Say that not even the fewest rows fit.
+
+    Parameters
+    ----------
+    rows, room
+        What does not fit, and what there must be room for.
+    """
+    return InputError(
+        "--device",
+        f"{device} has too little memory for {rows}",
+        f"room for {room}",
+        "Use --device cpu or a smaller --dtype.",
+    )

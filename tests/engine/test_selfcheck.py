@@ -1,0 +1,147 @@
+"""When a fast path may be used: it agrees with the plain one, or says by name why it may not."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from headpatch.engine import selfcheck, vision
+from headpatch.engine.forward import Keep
+from headpatch.engine.patching import Baseline, run_pair
+from headpatch.engine.selfcheck import Check, Checks, check, check_vision
+from headpatch.engine.tower import VisionPositions
+from headpatch.errors import InputError
+from headpatch.models.prompt import Prompt
+from headpatch.models.vlm import VLM
+from tests.tiny import SHAPES, tiny_prompt, tiny_vlm
+
+ROUNDING = 2e-5
+
+
+@lru_cache
+def pair_of(name: str = "deep-vision") -> tuple[VLM, Baseline]:
+    vlm = tiny_vlm(SHAPES[name])
+    prompt = tiny_prompt(vlm)
+    keep = Keep(z=("lm", "vision"), suffix=prompt.spans.answer)
+    return vlm, run_pair(vlm, prompt, keep)
+
+
+def failing(error: Exception) -> Any:
+    def walk(*_: Any) -> Iterator[Any]:
+        raise error
+        yield
+
+    return walk
+
+
+def test_memory_that_runs_out_is_not_called_inexact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain path would take more of it."""
+    vlm, base = pair_of()
+    monkeypatch.setattr("headpatch.engine.sweep.walk", failing(torch.OutOfMemoryError("as asked")))
+    with pytest.raises(InputError, match="--device: cpu has too little memory for one row"):
+        check(vlm, base, "answer")
+    monkeypatch.setattr(vision, "_outputs", failing_at_once(torch.OutOfMemoryError("as asked")))
+    with pytest.raises(torch.OutOfMemoryError, match="as asked"):
+        check_vision(vlm, base)
+
+
+def failing_at_once(error: Exception) -> Any:
+    def run(*_: Any) -> None:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TypeError("a layer that takes\nsomething else"), "TypeError: a layer that takes"),
+        (AttributeError(), "AttributeError"),
+        (RuntimeError("shapes (3) and (4)"), "RuntimeError: shapes (3) and (4)"),
+    ],
+)
+def test_what_cannot_run_is_named(
+    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm, base = pair_of()
+    monkeypatch.setattr("headpatch.engine.sweep.walk", failing(error))
+    monkeypatch.setattr(vision, "_outputs", failing_at_once(error))
+    for found in (check(vlm, base, "answer"), check_vision(vlm, base)):
+        assert (found.exact, found.worst, found.reason) == (False, float("inf"), reason)
+        assert found.why == reason
+
+
+def test_what_differs_is_said_in_logits() -> None:
+    assert Check(0.25, 1e-4).why == "it is off by 2.5e-01 logits"
+    assert not Check(float("nan"), 1e-4).exact
+
+
+def test_a_prompt_that_cannot_be_widened_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm, base = pair_of()
+    prefills = tuple(replace(one, refused="read both ways") for one in base.trace.prefills)
+    monkeypatch.setattr(selfcheck, "patch", failing_at_once(AssertionError("it was")))
+    found = check(vlm, replace(base, trace=replace(base.trace, prefills=prefills)), "answer")
+    assert (found.exact, found.why) == (False, "read both ways")
+
+
+@pytest.mark.parametrize("scope", get_args(VisionPositions))
+@pytest.mark.parametrize("name", ["plain", "deep-vision", "class-token-kept"])
+def test_resumed_passes_of_the_tower_are_exact(name: str, scope: VisionPositions) -> None:
+    found = check_vision(*pair_of(name), scope)
+    assert found.exact
+    assert found.worst < ROUNDING
+
+
+def test_layers_that_are_handed_back_wrongly_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm, base = pair_of()
+    rows = vision._rows
+
+    def swapped(output: Any, run: int, pair: Prompt, batch: Prompt, at: int) -> Any:
+        return rows(output, 1 - run, pair, batch, at)
+
+    monkeypatch.setattr(vision, "_rows", swapped)
+    found = check_vision(vlm, base)
+    assert not found.exact
+    assert 1e-2 < found.worst < float("inf")
+
+
+def test_a_tower_that_does_not_keep_pictures_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm, base = pair_of()
+    monkeypatch.setattr(vision, "_hidden", lambda _: torch.zeros(3, 17, 24))
+    found = check_vision(vlm, base)
+    assert found.why == "tiny: a vision layer does not run once, picture after picture"
+
+
+def test_each_shape_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm, base = pair_of()
+    made: list[str] = []
+
+    def making(name: str) -> Any:
+        def make(*_: Any) -> Check:
+            made.append(name)
+            return Check(0.0, 1e-4)
+
+        return make
+
+    monkeypatch.setattr(selfcheck, "check", making("lm"))
+    monkeypatch.setattr(selfcheck, "check_vision", making("vision"))
+    checks, known = Checks(), Check(0.0, 1e-4)
+    assert checks.vision(vlm, base) is checks.vision(vlm, base)
+    assert checks.lm(vlm, base, "answer", known) is known
+    assert checks.lm(vlm, base, "answer", None) is known
+    other, longer = tiny_vlm(), tiny_prompt(tiny_vlm(), "is there a red square in the image ?")
+    keep = Keep(z=("vision",), suffix=longer.spans.answer)
+    checks.lm(other, run_pair(other, longer, keep), "answer", None)
+    assert made == ["vision", "lm"]
+
+
+def test_low_precision_is_allowed_the_rounding_of_its_largest_effect() -> None:
+    vlm = tiny_vlm(SHAPES["deep-vision"], dtype=torch.bfloat16)
+    base = run_pair(vlm, tiny_prompt(vlm), Keep(z=("vision",)), exact=True)
+    found = check_vision(vlm, base)
+    assert found.exact
+    assert found.worst < ROUNDING  # both paths are in float32
+    assert found.allowed >= 1e-4
