@@ -176,6 +176,13 @@ class Circuit:
         self._plant_projector()
         self._plant_words()
 
+    @classmethod
+    def of(cls, model: LlavaForConditionalGeneration) -> "Circuit":
+        """Go on planting in a model that is there."""
+        made = cls.__new__(cls)
+        made.model = model
+        return made
+
     def plant_head(
         self,
         name: str,
@@ -207,14 +214,27 @@ class Circuit:
         for feature, coefficient in (writes or {}).items():
             module.o_proj.weight[DIMENSION[feature], first] = coefficient
 
-    def plant_vision_head(self, name: str, *, attends: Mapping[str, float]) -> None:
-        """Plant a vision head that looks from every token, and writes nothing."""
+    def plant_vision_head(
+        self,
+        name: str,
+        *,
+        attends: Mapping[str, float],
+        reads: Mapping[str, float] | None = None,
+        writes: Mapping[str, float] | None = None,
+    ) -> None:
+        """Plant a vision head that looks from every token; by default it writes nothing."""
         head = Head.parse(name)
         module = self.model.model.vision_tower.encoder.layers[head.layer].self_attn
         first = head.head * HEAD_DIM
         module.q_proj.bias[first] = sqrt(HEAD_DIM)
         for feature, odds in attends.items():
             module.k_proj.weight[first, 2 * VISION_FEATURES.index(feature)] = log(odds)
+        for feature, coefficient in (reads or {}).items():
+            module.v_proj.weight[first, 2 * VISION_FEATURES.index(feature)] = coefficient
+        for feature, coefficient in (writes or {}).items():
+            for sign in (1, -1):
+                row = 2 * VISION_FEATURES.index(feature) + (sign < 0)
+                module.out_proj.weight[row, first] = sign * coefficient
 
     def plant_clamp(
         self, layer: int, reads: str, writes: str, height: float, sharpness: float = 100.0

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import headpatch as hp
+from headpatch.measures.claims import Claim
 from headpatch.results import read_table
 from headpatch.study import Study
 from tests.command import contents, done, headpatch, refused, refused_early
@@ -34,9 +35,16 @@ WANTED = {
     "layer 3 holds the causal heads": "contradicted",
     "the answer reads the region in layers 0-1": "supported",
     "the answer reads the region in layer 3": "contradicted",
-    "the question reads the region in layer 0": "supported",  # the note writer, and the rest
+    "the question reads the region in layer 0": "supported",  # the note writer
+    "the question reads the region in layer 1": "contradicted",  # its heads look from the answer
+    "heads 0.3 and 1.0 do more together than alone": "supported",
+    "heads 0.3 and 1.0 work together": "contradicted",  # either would do
+    "heads 1.1 and 2.0 are independent": "supported",
+    "head 1.3 is causal": "contradicted",  # it works against the answer
     "the heads of vision layer 0 are necessary": "contradicted",
-    "vision layers 0-1 carry the object": "supported",
+    "the heads of vision layer 0 matter more than those of other layers": "contradicted",
+    "vision layers 0-1 carry the object": "not testable",  # nothing lies before them
+    "vision layer 1 carries the object": "not testable",  # it passes on what is there
     "vision layer 2 carries the object": "contradicted",  # not read
 }
 
@@ -227,6 +235,19 @@ def test_another_model_or_other_pairs_than_the_verdicts_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_verdict_of_other_weights_judges_nothing_though_nothing_need_be_measured(
+    place: Path, judged: Path, tmp_path: Path
+) -> None:
+    """The model's folder is what it was; the verdict is of weights that lay there before."""
+    other = copy(judged, tmp_path / "other")
+    text, count = re.subn(r"weights: \S+", "weights: sha256:0", (other / "run.yaml").read_text())
+    assert count == 1
+    (other / "run.yaml").write_text(text)
+    file = study(place, "head 1.1 is necessary", name="one.yaml")
+    line = refused_early("claims", file, "--out", other)
+    assert line.startswith("--model: the weights of") and "sha256:0" in line
+
+
 def test_a_folder_with_a_verdict_of_its_own_is_refused(
     place: Path, judged: Path, tmp_path: Path
 ) -> None:
@@ -324,4 +345,5 @@ def test_a_verdict_of_another_model_is_refused(judged: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["llava-1.5-7b", "demo"])
 def test_the_claims_of_the_configs_are_claims(name: str) -> None:
-    assert Study.make(Path(__file__).parents[1] / "configs" / f"{name}.yaml").claims
+    listed = Study.make(Path(__file__).parents[1] / "configs" / f"{name}.yaml").claims
+    assert len(set(map(Claim.parse, listed))) == len(listed) > 5

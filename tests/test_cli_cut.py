@@ -1,12 +1,13 @@
 """`headpatch cut`, from the command line to its files, on the planted model."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.command import done, refused, refused_early
+from tests.command import Said, headpatch, refused, refused_early
 from tests.planted import planted_study, save_planted
 from tests.tiny import QUESTION
 
@@ -40,6 +41,21 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     return ["cut", "--model", folder, *pictures, "--question", QUESTION]
 
 
+def ran(*words: object) -> Said:
+    """Run a command that must succeed and say nothing but its price."""
+    said = headpatch(*words)
+    assert said.code == 0, said.err
+    assert len(said.err.splitlines()) == 1
+    return said
+
+
+def test_whole_passes_are_said_before_they_are_run(asked: list[object], tmp_path: Path) -> None:
+    words = [*asked, "--out", tmp_path, "--heads", "1.1", "--edges", "answer-question"]
+    said = ran(*words, "--dtype", "bfloat16", "--force")
+    assert said.err.startswith("headpatch: 1 head x 1 edge x both runs and 2 of nothing: 4 cuts, ")
+    assert "(bfloat16) cannot be resumed halfway: 6.0 forward passes" in said.err
+
+
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "cuts.csv").open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
@@ -47,7 +63,13 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def test_windows_from_the_command_line(asked: list[object], tmp_path: Path) -> None:
     edges = ["--from", "answer,question", "--to", "region"]
-    said = done(*asked, "--out", tmp_path, *edges, "--window", 2, "--controls", 2)
+    said = ran(*asked, "--out", tmp_path, *edges, "--window", 2, "--controls", 2)
+    assert re.fullmatch(
+        r"headpatch: 4 windows of 2 layers x 2 edges x both runs, 32 cuts of random image tokens "
+        r"and 8 of nothing: 56 cuts, each resumed at the first layer that is cut: [\d.]+ forward "
+        r"passes\n",
+        said.err,
+    )
     assert sorted(file.name for file in tmp_path.iterdir()) == ["cuts.csv", "cuts.png", "run.yaml"]
     table = rows(tmp_path)
     assert list(table[0]) == COLUMNS
@@ -67,7 +89,9 @@ def test_windows_from_the_command_line(asked: list[object], tmp_path: Path) -> N
 
 def test_a_script_reads_json_and_the_run_replays(asked: list[object], tmp_path: Path) -> None:
     edges = ["--edges", "answer-region,answer-other", "--controls", 2]
-    found = done(*asked, "--out", tmp_path, "--heads", "1.1,1.2", *edges, "--json").json
+    found = ran(*asked, "--out", tmp_path, "--heads", "1.1,1.2", *edges, "--json").json
+    assert found["resumed"] is True
+    assert 0 < found["forward_passes"] < len(found["cuts"]) * 4
     by_head = {
         (row["heads"], row["edge"]): row["effect"] for row in found["cuts"] if row["run"] == "with"
     }
@@ -77,7 +101,7 @@ def test_a_script_reads_json_and_the_run_replays(asked: list[object], tmp_path: 
     assert found["valid"] is True
     assert [Path(file).name for file in found["files"]] == ["cuts.csv", "cuts.png", "run.yaml"]
     again = tmp_path / "again"
-    done("cut", "--config", tmp_path / "run.yaml", "--out", again)
+    ran("cut", "--config", tmp_path / "run.yaml", "--out", again)
     assert rows(again) == rows(tmp_path)
 
 

@@ -165,6 +165,7 @@ def test_ablate_over_pairs(place: Path, tmp_path: Path, monkeypatch: pytest.Monk
     for end in ("", "_low", "_high"):
         assert found[f"normalized{end}"] == pytest.approx(head.necessity, abs=1e-4)
     assert found["pairs"] == 3
+    assert said["caution"].startswith("Caution: 3 pairs. With fewer than 20, intervals")
     effects = table(tmp_path / "effects.csv")
     named = [row for row in effects if row["role"] == "head"]
     assert sorted({row["pair"] for row in named}) == ["p0", "p2", "p3"]
@@ -175,6 +176,7 @@ def test_ablate_over_pairs(place: Path, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(draw, "draw_mean_effects", lambda *_, **__: None)
     text = done(*flags("ablate", place, tmp_path), "--heads", "top:2", "--controls", 0).out
     assert "picked by their attention on the same pairs" in text
+    assert "Caution: 3 pairs" in text
 
 
 def stopping(patch: pytest.MonkeyPatch, after: int) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -90,7 +91,9 @@ def test_the_price_is_said_before_the_run_and_the_top_after_it(printed: Said) ->
     (line,) = printed.err.splitlines()
     assert "16 heads x zero, mean, resample x noising, denoising at positions answer" in line
     assert "16 patched with their own z: 128 rows for" in line
-    assert "forward passes" in line
+    rows, total = map(float, re.findall(r"([\d.]+) (?:forward passes|in all)", line))
+    assert "forward passes, and 4 over reference pairs for their mean: " in line
+    assert total == pytest.approx(rows + 4, abs=0.06)
     for part in ("necessary?", "sufficient?", "attention rank", "noise floor", "Spearman", "1.1"):
         assert part in printed.out
     assert "One pair" in printed.out
@@ -100,6 +103,9 @@ def test_a_script_reads_one_object(place: Path, tmp_path: Path) -> None:
     found = ran(*flags(place, tmp_path), *ONE_WAY, "--top", 3, "--json").json
     assert found["top"][0]["heads"] == "1.1"
     assert len(found["top"]) == 3
+    (largest,) = found["largest"]
+    assert (largest["kind"], largest["heads"]) == ("resample", found["top"][0]["heads"])
+    assert largest["effect"] == found["top"][0]["effect"]
     assert found["rows"] == 32
     assert 0 < found["forward_passes"] < 32
     assert found["widened"] is True
@@ -158,6 +164,7 @@ def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
     before = (tmp_path / journal.NAME).read_text("utf-8").splitlines()[2:]
     said = ran(*words, "--resume")
     assert "80 of 128 rows were finished before" in said.err
+    assert "48 rows are left for " in said.err
     assert sorted(file.name for file in tmp_path.iterdir()) == FILES
     whole, resumed = table(out), table(tmp_path)
     kept = {tuple(row[:5]): float(row[6]) for row in csv.reader(before)}
@@ -372,9 +379,9 @@ def test_answers_that_do_not_flip(place: Path, tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_widened_is_swept_plainly_and_this_is_said(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headpatch.engine.sweep import Check
+    from headpatch.engine.selfcheck import Check
 
-    monkeypatch.setattr("headpatch.analyses.session.check", lambda *_: Check(0.5, 1e-4))
+    monkeypatch.setattr("headpatch.engine.selfcheck.check", lambda *_: Check(0.5, 1e-4))
     said = ran(*flags(place, tmp_path), *ONE_WAY, "--json")
     assert "not exact" in said.err.splitlines()[0]
     assert "5.0e-01 logits" in said.err.splitlines()[0]
@@ -397,7 +404,8 @@ def test_check_prints_what_the_model_is(tmp_path: Path) -> None:
         "Vision layers after 1 never reach the language model",
     ):  # fmt: skip
         assert part in words
-    assert said.out.count("exact") >= 4
+    assert said.out.count(" exact ") == 4 + 3
+    assert "Sweeps of every vision head" in words
     assert contents(tmp_path) == before
 
 
@@ -406,7 +414,8 @@ def test_check_gives_a_script_the_same(place: Path) -> None:
     assert found["family"] == "llava"
     assert found["language_model"]["layers"] == found["language_model"]["heads"] == 4
     assert list(found["positions"]) == ["answer", "question", "image", "all"]
-    for scope in found["positions"].values():
+    assert list(found["vision_positions"]) == ["class", "patches", "all"]
+    for scope in (*found["positions"].values(), *found["vision_positions"].values()):
         assert scope["exact"] is True
         assert scope["worst"] <= scope["allowed"]
         assert scope["passes"] > scope["passes_once"] > 0

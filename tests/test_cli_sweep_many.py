@@ -176,3 +176,11 @@ def test_refused_before_a_pair_is_run(
     )
     assert refused(*flags(place, tmp_path / "out"), *words).startswith(line)
     assert not (tmp_path / "out").exists()
+
+
+def test_pairs_that_memory_does_not_hold_are_in_the_price(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headpatch.analyses.dataset.held._room", lambda _: 0)
+    said = ran(*flags(place, tmp_path, "--kinds", "mean", "--directions", "noising"))
+    assert "forward passes, and 2 for pairs that memory does not hold open: " in said.err

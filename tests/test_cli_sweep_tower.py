@@ -10,6 +10,7 @@ import yaml
 from headpatch import journal
 from headpatch.analyses import towers
 from headpatch.engine.patching import Outcome
+from headpatch.engine.selfcheck import Check
 from headpatch.report import draw
 from headpatch.results import read_tensors
 from tests.command import Said, contents, headpatch, of_pair, refused
@@ -79,6 +80,18 @@ def test_the_vision_tower_from_price_to_files(place: Path, printed: Said) -> Non
     assert run["study"]["sweep"]["tower"] == "vision"
     assert run["study"]["vision"]["positions"] == "all"
     assert run["run"]["noise_floor"] == read_tensors(place / "out/sweep.pt")["noise_floor"]
+
+
+def test_a_tower_that_cannot_be_resumed_is_swept_plainly_and_this_is_said(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headpatch.engine.selfcheck.check_vision", lambda *_: Check(0.5, 1e-4))
+    words = "model in its vision tower (it is off by 5.0e-01 logits): every row gets a forward"
+    said = ran(*flags(place, tmp_path), *ONE_WAY, "--tower", "vision")
+    assert words in said.err.splitlines()[0]
+    more = "--out", tmp_path, "--heads", "v0.1", "--kinds", "zero", "--controls", 0, "--force"
+    said = headpatch("ablate", *of_pair(place), *more)
+    assert words in said.err.splitlines()[0]
 
 
 def test_the_run_replays(place: Path, printed: Said, tmp_path: Path) -> None:
@@ -157,7 +170,8 @@ def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
 def test_estimates_come_with_their_agreement(place: Path, tmp_path: Path, tower: str) -> None:
     words = [*flags(place, tmp_path), "--tower", tower, "--approx", "--kinds", "mean,resample"]
     said = ran(*words, draws=tower == "lm")
-    assert said.err.splitlines()[-1].endswith("forward passes, the backward pass included")
+    price = said.err.splitlines()[-1]
+    assert "forward passes, the backward pass included, and 4 over reference pairs" in price
     text = " ".join(said.out.split())
     for part in (
         "Attribution patching (one backward pass) against the exact effects of",

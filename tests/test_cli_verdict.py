@@ -99,6 +99,11 @@ def test_it_prints_the_verdicts_and_writes_every_file(place: Path, whole: Said) 
     run_file = yaml.safe_load((out / "run.yaml").read_text())
     assert run_file["study"]["verdict"]["top"] == 5
     assert run_file["run"]["noise_floor"] < 1e-4
+    assert run_file["run"]["failed_nulls"] == ["wrong place", "mirrored"]
+    for name in ("verdicts.csv", "partners.csv", "faithfulness.csv", "vision.csv"):
+        marked = read_table(out / name)
+        assert marked.columns[-1] == "failed_nulls"
+        assert set(marked["failed_nulls"]) == {"wrong place;mirrored"}, name
 
 
 def test_json_is_one_object(place: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class Scope:
         In logits; see `headpatch.analyses.noise.floor_of`.
     passes_once, passes
         Cost in forward passes: every head in one kind and direction, and in those that the
-        study's ``sweep`` names, its noise floor included.
+        study's ``sweep`` names, its noise floor and its reference pairs included.
     """
 
     tokens: int
@@ -189,7 +189,7 @@ def _tried(
         reason=fast.reason,
         noise_floor=floor_of(session, change(session, selves)),
         passes_once=cost(session, once, job.size, tower),
-        passes=job.passes,
+        passes=job.total,
     )
 
 

@@ -14,6 +14,7 @@ from headpatch.errors import InputError
 from headpatch.measures.claims import Claim
 from headpatch.measures.followed import Ask
 from headpatch.models.vlm import VLM
+from headpatch.models.weights import weights_of
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.results.verdict import SavedVerdict
 from headpatch.study import Study
@@ -78,11 +79,14 @@ class Case:
         Raises
         ------
         InputError
-            If it holds none, or one of another model than the study's.
+            If it holds none, or one of another model than the study's, or of other weights than
+            that has now.
         """
         saved = SavedVerdict.read(folder, argument)
         asked = study_of_claims(study, saved, argument)
         weights = str(read_run(folder).provenance.get("weights", ""))
+        if (there := weights_of(asked.model)) is not None:
+            _refuse_other_weights(asked.model, there, weights)
         return cls.of(asked, saved, weights, _entries(saved.study), out)
 
     @property
@@ -96,9 +100,10 @@ class Case:
         """
         return self.saved.missing(self.listed)
 
-    def passes(self) -> int:
+    def passes(self, vlm: VLM) -> int:
         """Return how many forward passes that takes at most, on one pair."""
-        return 2 + sum(passes(self.study, one) for one in self.asks)
+        layers = 0 if vlm.vision is None else vlm.vision.grid.layers
+        return 2 + sum(passes(self.study, one, layers) for one in self.asks)
 
     def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
         """Return the pairs on which it is measured."""
@@ -112,13 +117,7 @@ class Case:
         InputError
             If it is so.
         """
-        if vlm.fingerprint != self.weights:
-            raise InputError(
-                "--model",
-                f"the weights of {vlm.name} ({vlm.fingerprint})",
-                f"those of the verdict ({self.weights})",
-                "Run the verdict again with this model.",
-            )
+        _refuse_other_weights(vlm.name, vlm.fingerprint, self.weights)
         check_claims(self.listed, vlm)
 
     def measured(
@@ -146,6 +145,16 @@ class Case:
         saved = self.saved
         found, failed = tuple(saved.judge(self.listed)), tuple(saved.failed_nulls)
         return Claims(found, failed, saved.followed)
+
+
+def _refuse_other_weights(model: str, found: str, of_verdict: str) -> None:
+    if found != of_verdict:
+        raise InputError(
+            "--model",
+            f"the weights of {model} ({found})",
+            f"those of the verdict ({of_verdict})",
+            "Run the verdict again with this model.",
+        )
 
 
 def check_claims(listed: Iterable[Claim], vlm: VLM) -> None:

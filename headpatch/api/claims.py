@@ -31,17 +31,17 @@ def claims(
     """Judge claims about a model: supported, contradicted, or not testable.
 
     They are judged by a verdict. What a claim needs beside it is measured on some of the pairs that
-    judged: attention to the region is cut, the stream at the region's patches is swapped, heads are
-    changed together. An interval over pairs must lie beyond, or within, the smallest effect of
-    interest; what that leaves open is not testable.
+    judged: attention to the region is cut, the stream at the region's patches is swapped, heads and
+    vision layers are changed together. An interval over pairs must lie beyond, or within, the
+    smallest effect of interest; what that leaves open is not testable.
 
     Parameters
     ----------
     study
         Whose ``claims`` are judged, or the claims themselves: ``head 24.17 is necessary``,
-        ``heads 24.17 and 23.20 are redundant``, ``layers 17-26 hold the sensitive heads``,
-        ``the answer reads the region in layers 17-24``, ``vision layer 8 carries the object``, …
-        (`headpatch.measures.claims`).
+        ``heads 24.17 and 23.20 work together``, ``layers 17-26 hold the sensitive heads``,
+        ``the answer reads the region in layers 17-24``, … (every form, and what it means:
+        `headpatch.measures.claims`).
     verdict
         Of `headpatch.verdict`, or a folder that `headpatch verdict` wrote.
     out

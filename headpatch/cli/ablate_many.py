@@ -36,7 +36,7 @@ def ablate(request: Request, folder: Path) -> None:
 
     def say(session: "Session", job: "Plan") -> None:
         if session.pair.name == survey.entries[0].name:
-            announce_vision(session, job, len(survey.entries))
+            announce_vision(session, job, survey)
 
     with request.stage("Changing heads") as advance:
         found = analysis.ablate(study, vlm, survey, chosen, advance, say)

@@ -52,16 +52,24 @@ def claims(
           - head 24.17 looks at the region
           - the model looks at the region
           - heads 24.17 and 23.20 are redundant          (or: heads 24.17, 23.20 and 19.31)
+          - heads 24.17 and 23.20 do more together than alone            (or three or more)
+          - heads 24.17 and 23.20 work together          (or: are independent)
           - layers 17-26 hold the sensitive heads        (or: the causal heads)
           - the answer reads the region in layers 17-24  (or: the question)
           - the heads of vision layer 8 are necessary
+          - the heads of vision layers 8-9 matter more than those of other layers
           - vision layer 8 carries the object
+
+    What they mean: a causal head acts for the answer (it is necessary, sufficient or redundant);
+    redundant heads are necessary together, and none of them alone; heads that work together are
+    both needed; the question is its words, without the answer position; a layer carries the object
+    if the region's patches bring the other run's answer as they leave it, and not as they enter it.
 
     They are judged by the verdict in the output folder (--out, or --results); where there is none,
     `headpatch verdict` is run first, with its files. What a claim needs beside it is measured on
     some of the pairs that judge: attention to the region is cut, the stream at the region's patches
-    is swapped, heads are changed together. What is run, and its price, is said first. Ctrl-C keeps
-    what is finished; the same command with `--resume` goes on.
+    is swapped, heads and vision layers are changed together. What is run, and its price, is said
+    first. Ctrl-C keeps what is finished; the same command with `--resume` goes on.
 
     An interval over pairs must lie beyond, or within, the smallest effect of interest. What that
     leaves open is not testable, and the figure says why, or what is missing. Writes claims.csv and,
@@ -160,7 +168,7 @@ def _follow(
     finished.open(resume, "run of claims")
     warn(
         f"the claims need more than the verdict: {'; '.join(one.name for one in case.asks)}: on "
-        f"each of {len(case.chosen(entries)):,} pairs, at most {case.passes():,} forward passes"
+        f"each of {len(case.chosen(entries)):,} pairs, at most {case.passes(vlm):,} forward passes"
     )
     with (
         kept(finished, "pairs", finished.folder),

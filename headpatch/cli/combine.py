@@ -87,7 +87,9 @@ def combine(
     with results.staged(folder, _REPAIR) as stage, request.stage("Drawing"):
         results.write_combinations(stage, session, found.combinations, found.repair)
         pair = session.pair
-        draw.draw_combinations(stage, pair.question, pair.region.name, session.valid)
+        draw.draw_combinations(
+            stage, study.verdict.delta, pair.question, pair.region.name, session.valid
+        )
         names = sorted(file.name for file in stage.iterdir())
     _say(found)
     if request.as_json:
@@ -111,7 +113,7 @@ def _many(request: Request, folder: Path) -> None:
     tables = results.combination_columns(found.combinations, found.repair)
     with results.staged(folder, _REPAIR) as stage, request.stage("Drawing"):
         results.write_pairs(stage, study, vlm, survey, tables, found.noise_floor)
-        draw.draw_combinations(stage, **survey.words)
+        draw.draw_combinations(stage, study.verdict.delta, **survey.words)
         names = sorted(file.name for file in stage.iterdir())
     _say(found)
     if request.as_json:

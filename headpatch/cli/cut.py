@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 
 from headpatch.cli.options import Several, Window, number, several
-from headpatch.cli.show import print_files, print_json, records, show, warn
+from headpatch.cli.price import announce_cuts
+from headpatch.cli.show import print_files, print_json, records, show
 from headpatch.cli.verb import ONE_PAIR, Request, verb
 from headpatch.errors import InputError
 
@@ -69,6 +70,9 @@ def cut(
     many random image tokens, and the noise floor. A token keeps its own position unless --itself
     is given; one that loses every key gets z = 0. Writes cuts.csv, cuts.png and run.yaml.
 
+    The cost is printed before the run. A pass starts at the first layer that is cut, where the
+    model allows it; else every cut takes a whole one.
+
     Examples
     --------
     `headpatch cut --from answer --to region --layers 20-23 --out cut_output`
@@ -86,13 +90,11 @@ def cut(
 
     with request.stage("Running both pictures"):
         session = open_session(study, positions="question")
+        job = analysis.prepare(session, lambda: order(session))
+    price = job.passes(session)
+    announce_cuts(session, job, price)
     with request.stage("Cutting edges") as advance:
-        found = analysis.cut(session, lambda: order(session), advance)
-    if not found.resumed:
-        warn(
-            f"passes of {session.vlm.name} ({study.dtype}) cannot be resumed halfway: "
-            "every cut took a whole forward pass"
-        )
+        found = analysis.run(session, job, advance)
     with results.staged(folder) as stage, request.stage("Drawing"):
         results.write_cuts(stage, session, found)
         pair = session.pair
@@ -104,6 +106,8 @@ def cut(
             folder,
             names,
             noise_floor=found.noise_floor,
+            forward_passes=price,
+            resumed=found.resumed,
             cuts=records(found.named),
             summary=found.summary,
         )

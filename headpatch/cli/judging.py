@@ -125,7 +125,9 @@ def judge(
     wrong = failed(found.nulls)
     stale = ("vision.csv", "claims.csv", "followed.csv")  # said of an earlier verdict
     with results.staged(folder, stale) as stage, request.stage("Drawing"):
-        results.write_pairs(stage, study, vlm, survey, written, found.noise_floor)
+        results.write_pairs(
+            stage, study, vlm, survey, written, found.noise_floor, failed_nulls=wrong
+        )
         results.write_tensors(stage / "verdict.pt", found.saved)
         draw.draw_verdict(stage, study.verdict.delta, study.pairs.level, wrong, **survey.words)
         names = sorted(file.name for file in stage.iterdir())

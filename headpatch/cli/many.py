@@ -79,12 +79,14 @@ def print_pairs(vlm: "VLM", survey: "Survey", folder: Path, names: list[str], **
         for one in survey.gated
         if not one.passed
     ]
+    caution = _caution(survey)
     content = {
         "model": vlm.name,
         "valid": survey.valid,
         "pairs": len(survey.gated),
         "passed": len(survey.gated) - len(failed),
         "failed": failed,
+        **({"caution": caution} if caution else {}),
         **more,
         "files": [str(folder / name) for name in names],
     }
@@ -100,4 +102,19 @@ def finish(
     show(console, dataset_tables.gate(survey.gate_columns(), study.pairs.margin))
     if not survey.valid:
         console.print("INVALID STUDY: pairs that failed the gate were run.", style="bold red")
+    if caution := _caution(survey):
+        console.print(caution)
     console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole
+
+
+def _caution(survey: "Survey") -> str:
+    """Say that intervals over so few pairs are rough; empty if they are enough."""
+    from headpatch.analyses.verdict import halves
+
+    count = len(survey.entries)
+    if count >= halves.LEAST:
+        return ""
+    return (
+        f"Caution: {count} pairs. With fewer than {halves.LEAST}, intervals over pairs are rough: "
+        "they may miss the mean more often than they say, or reach beyond what is possible."
+    )

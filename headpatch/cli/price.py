@@ -8,6 +8,9 @@ from headpatch.heads import Tower
 
 if TYPE_CHECKING:
     from headpatch.analyses.ablate import one as ablate
+    from headpatch.analyses.cut import one as cut
+    from headpatch.analyses.dataset.survey import Survey
+    from headpatch.analyses.price import Beside
     from headpatch.analyses.session import Session
     from headpatch.analyses.sweep.one import Plan
 
@@ -17,18 +20,21 @@ def announce(
     job: "Plan",
     listed: Listed | None,
     finished: int,
-    pairs: int | None = None,
+    survey: "Survey | None" = None,
 ) -> None:
-    """Say on stderr what a sweep runs, how, and what it costs.
+    """Say on stderr what a sweep runs, how, and what is still to come of its cost.
 
     Parameters
     ----------
+    job
+        Of one pair alone, at the price of what is not finished.
     finished
         Rows that an earlier run has left.
-    pairs
-        Of a dataset, of which the session is the first; None is one pair alone.
+    survey
+        Of a dataset, of whose pairs the session is the first; None is one pair alone.
     """
     options = session.study.sweep
+    pairs = None if survey is None else len(survey.entries)
     if pairs is None or job.tower == "vision":  # of many pairs, the survey says the other
         announce_plain(session, job.tower)
     if listed is not None and (repeated := len(listed.lines) - len(job.sets)):
@@ -47,16 +53,21 @@ def announce(
         f"{', '.join(dict.fromkeys(options.directions))} at {where}, and "
         f"{job.noise} patched with their own z"
     )
-    price = passes(job.passes * (pairs or 1))
-    if job.approx:
-        price += ", the backward pass included" if pairs is None else ", backward passes included"
     rows = len(job.asked) * (pairs or 1)
-    if pairs is None:
-        warn(f"{asked}: {rows:,} rows for {price}")
-    else:
-        warn(f"{pairs:,} pairs x {len(job.asked):,} rows ({asked}): {price}")
+    still, share = rows - finished, 1.0
+    if survey is not None:
+        share = len(survey.entries) * still / rows
+    included = ""
+    if job.approx:
+        included = ", the backward pass included" if pairs is None else ", backward passes included"
+    price = _in_all(job.passes * share, included, job.beside, survey)
     if finished:
         warn(f"{finished:,} of {rows:,} rows were finished before; going on")
+    if pairs is not None:
+        price = f"{pairs:,} pairs x {len(job.asked):,} rows ({asked}): {price}"
+    else:
+        price = f"{asked}: {still:,} rows{' are left' if finished else ''} for {price}"
+    warn(price)
 
 
 def announce_plain(session: "Session", tower: Tower = "lm") -> None:
@@ -71,15 +82,77 @@ def announce_plain(session: "Session", tower: Tower = "lm") -> None:
         )
 
 
-def announce_vision(session: "Session", job: "ablate.Plan", pairs: int = 1) -> None:
-    """Say on stderr what vision heads cost, if some are changed; the others are cheap."""
+def announce_vision(session: "Session", job: "ablate.Plan", survey: "Survey | None" = None) -> None:
+    """Say on stderr what a run costs that changes vision heads; one that does not is cheap.
+
+    Parameters
+    ----------
+    survey
+        Of a dataset, of whose pairs the session is the first; None is one pair alone.
+    """
     if job.vision_rows:
         announce_plain(session, "vision")
-        rows = job.vision_rows * pairs
-        warn(
-            f"{rows:,} rows change vision heads ({session.study.vision.positions} tokens of the "
-            f"tower): {passes(job.passes * pairs)}"
-        )
+        pairs = 1 if survey is None else len(survey.entries)
+        rows, others = job.vision_rows * pairs, (len(job.interventions) - job.vision_rows) * pairs
+        included = f" with the {others:,} other rows" if others else ""
+        price = _in_all(job.passes * pairs, included, job.beside, survey)
+        where = f"({session.study.vision.positions} tokens of the tower)"
+        warn(f"{rows:,} rows change vision heads {where}: {price}")
+
+
+def announce_cuts(session: "Session", job: "cut.Job", price: float) -> None:
+    """Say on stderr what is cut, how, and what it costs.
+
+    Parameters
+    ----------
+    price
+        In forward passes of the prompt.
+    """
+    options, roles = session.study.cut, [one.role for one in job.asked]
+    places = len(dict.fromkeys(one.place.name for one in job.asked))
+    if options.heads is not None:
+        where = f"{places:,} {'heads or sets' if places > 1 else 'head'}"
+    elif options.layers is not None:
+        where = f"layers {options.layers}"
+    else:
+        where = f"{places:,} windows of {options.window} layers"
+    edges = len(options.edges)
+    asked = f"{where} x {edges:,} {'edge' if edges == 1 else 'edges'} x both runs"
+    if controls := roles.count("control"):
+        asked += f", {controls:,} cuts of random image tokens"
+    how = "each resumed at the first layer that is cut"
+    if not job.resumed:
+        dtype = str(session.vlm.dtype).removeprefix("torch.")
+        model = f"{session.vlm.name} ({dtype})"
+        how = f"each a whole pass, since those of {model} cannot be resumed halfway"
+    nothing = roles.count("noise floor")
+    warn(f"{asked} and {nothing:,} of nothing: {len(roles):,} cuts, {how}: {passes(price)}")
+
+
+def _in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None") -> str:
+    """Write the cost of rows, of what comes besides, and the sum.
+
+    Parameters
+    ----------
+    included
+        What else is in `rows`, in words.
+    beside
+        Of one pair.
+    """
+    means, rechecks, again = beside.means, beside.rechecks, 0
+    if survey is not None:  # the first pair's are done
+        means *= 0 if survey.reference is not None else len(survey.entries) - 1
+        rechecks *= len(survey.entries)
+        again = 2 * sum(entry.name not in survey.held for entry in survey.entries[1:])
+    parts = {
+        "{:,} over reference pairs for their mean": means,
+        "{:,} for pairs that memory does not hold open": again,
+        "at most {:,} to check the noise floor in float32": rechecks,
+    }
+    more = ", ".join(words.format(count) for words, count in parts.items() if count)
+    if not more:
+        return passes(rows) + included
+    return f"{passes(rows)}{included}, and {more}: {rows + sum(parts.values()):,.1f} in all"
 
 
 def passes(count: float) -> str:

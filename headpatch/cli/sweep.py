@@ -81,9 +81,9 @@ def sweep(
     Every head of the language model, or of the vision tower with `--tower vision`, x zero, mean,
     resample x noising (is it necessary?), denoising (is it sufficient?): the shift of LD =
     logit(Yes) - logit(No), exact for each head. All heads share the untouched part of the pass,
-    so that at the answer position a whole sweep costs a few forward passes instead of one for
-    each head. Where a model does not allow this, it falls back to plain passes and says so. The
-    cost is printed before the run.
+    so that at the answer position each kind and direction costs a few forward passes instead of
+    one for each head. Where a model does not allow this, it falls back to plain passes and says
+    so. What is to come is priced before the run, the reference pairs of kind mean included.
 
     Prints the heads with the largest effects beside their attention rank. Writes effects.csv (a
     row for every head, kind and direction), sweep.pt (the same as tensors), sweep.png (a map of
@@ -130,7 +130,7 @@ def sweep(
     from headpatch.analyses.reference import mean_z
     from headpatch.analyses.session import open_session
     from headpatch.analyses.sweep import one as analysis
-    from headpatch.analyses.sweep.plan import opening
+    from headpatch.analyses.sweep.plan import left, opening
     from headpatch.journal import Journal, key
     from headpatch.report import draw
     from headpatch.report import sweep_tables as tables
@@ -145,7 +145,8 @@ def sweep(
     journal = Journal(folder, key(session, job))
     journal.open(resume)
     finished = journal.finished(session.pair.name)
-    announce(session, job, listed, len(finished))
+    to_come = left(session, job, finished)
+    announce(session, to_come, listed, len(finished))
     means = None
     if "mean" in options.kinds:
         with request.stage("Averaging reference pairs") as advance:
@@ -165,6 +166,7 @@ def sweep(
             say_replaced(folder, "sweep")
     journal.remove()
     best, layered = swept.top(options.top), swept.top(options.top, layers=True)
+    largest = swept.largest()
     agreed = {way: one.figures() for way, one in swept.agreed.items()}
     if request.as_json:
         more: dict[str, Any] = {"top_layers": layered} if job.layers else {}
@@ -179,17 +181,20 @@ def sweep(
             tower=job.tower,
             positions=swept.saved["positions"],
             rows=len(job.asked),
-            forward_passes=job.passes,
+            forward_passes=to_come.total,
             widened=session.widens,
             noise_floor=swept.noise_floor,
             noise_floor_over=job.noise,
             top=best,
+            largest=largest,
             spearman=swept.correlations,
             **more,
         )
         return
     console = Console()
     show(console, tables.top(best, swept.noise_floor, job.noise))
+    if words := tables.unlisted(largest, best):
+        show(console, words)
     if layered:
         show(console, tables.layers(layered))
     if swept.correlations:

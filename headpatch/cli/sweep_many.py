@@ -42,7 +42,7 @@ def sweep(request: Request, folder: Path, listed: Listed | None, resume: bool | 
 
     def say(session: "Session", job: "Plan") -> None:
         if session.pair.name == survey.entries[0].name:
-            announce(session, job, listed, finished, len(survey.entries))
+            announce(session, job, listed, finished, survey)
 
     with (
         kept(journal, "rows", journal.path),
@@ -93,6 +93,7 @@ def _for_a_script(
         "positions": found.saved["positions"],
         "noise_floor": found.noise_floor,
         "top": found.top(top),
+        "largest": found.largest(),
         **more,
     }
 
@@ -110,6 +111,8 @@ def _show(
     top, level, floor = study.sweep.top, study.pairs.level, found.noise_floor
     heads, layers = found.top(top), found.top(top, layers=True)
     show(console, dataset_tables.top_effects(heads, level, floor, layers))
+    if words := sweep_tables.unlisted(found.largest(), heads):
+        show(console, words)
     if found.plan.approx:
         show(console, agreement(agreed, not found.plan.every, level))
     if found.unread is not None:

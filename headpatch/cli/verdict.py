@@ -126,7 +126,7 @@ def verdict(
         console,
         verdict_tables.nulls(ran.nulls),
         verdict_tables.heads(found.verdicts.heads, list(named), level, options.delta),
-        verdict_tables.redundant(found.verdicts.sets, level),
+        verdict_tables.together(found.verdicts.sets, found.verdicts.heads, level),
         verdict_tables.areas(found.faithfulness),
         verdict_tables.headline(headline, options.delta, level),
     )

@@ -71,14 +71,20 @@ class Evidence:
 def missing(claim: Claim, seen: Evidence) -> tuple[Ask, ...]:
     """Say what a claim needs that is not there."""
     asked: list[Ask] = []
-    if claim.form == "together" and str(HeadSet(claim.heads)) not in set(seen.sets["heads"]):
-        asked.append(Ask("together", claim.heads))
-    if "vision" in claim.form and seen.vision is None:
-        asked += each_layer(claim, "vision heads")
-    if claim.form == "vision":
-        asked += each_layer(claim, "stream")
-    if claim.form == "reads":
-        asked.append(cut_of(claim))
+    match claim.form:
+        case "redundant" | "more together":
+            if str(HeadSet(claim.heads)) not in set(seen.sets["heads"]):
+                asked.append(Ask("together", claim.heads))
+        case "work together" | "independent":
+            asked.append(interaction_of(claim))
+        case "vision heads":
+            asked += each_layer(claim, "vision heads") if seen.vision is None else []
+        case "vision span":
+            asked.append(Ask("vision span", layers=claim.layers))
+        case "vision":
+            asked += streams_of(claim)
+        case "reads":
+            asked.append(cut_of(claim))
     return tuple(one for one in asked if one.name not in seen.followed)
 
 
@@ -88,9 +94,24 @@ def each_layer(claim: Claim, kind: Kind) -> list[Ask]:
     return [Ask(kind, layers=(layer, layer)) for layer in range(first, last + 1)]
 
 
+def streams_of(claim: Claim) -> list[Ask]:
+    """Ask for swaps after the vision layers that a claim names, and before them if some are."""
+    first, last = claim.layers
+    return [Ask("stream", layers=(layer, layer)) for layer in (last, first - 1) if layer >= 0]
+
+
+def interaction_of(claim: Claim) -> Ask:
+    """Ask for two heads, whichever a claim names first."""
+    return Ask("interaction", HeadSet(claim.heads).heads)
+
+
 def cut_of(claim: Claim) -> Ask:
-    """Ask for the cut that shows whether the region is read."""
-    return Ask("cut", layers=claim.layers, queries=claim.word)
+    """Ask for the cut that shows whether the region is read.
+
+    The question's words are cut without the answer position, which has a claim of its own.
+    """
+    queries = {"answer": "answer", "question": "words"}[claim.word]
+    return Ask("cut", layers=claim.layers, queries=queries)
 
 
 def records(table: pd.DataFrame) -> list[Mapping[str, Any]]:

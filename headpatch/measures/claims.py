@@ -3,14 +3,30 @@
 The grammar, one claim a line (H is a head such as ``24.17``, A-B layers such as ``17-26`` or one):
 
     head H is necessary | sufficient | causal | redundant | inhibitory | inert
+    heads H and H are redundant                (or more: heads H, H and H)
+    heads H and H do more together than alone  (or more)
+    heads H and H work together
+    heads H and H are independent
     head H looks at the region
     the model looks at the region
-    heads H and H are redundant                (or more: heads H, H and H)
     layers A-B hold the sensitive heads        (those that attention picks)
     layers A-B hold the causal heads
     the answer reads the region in layers A-B  (or: the question)
     the heads of vision layers A-B are necessary
+    the heads of vision layers A-B matter more than those of other layers
     vision layers A-B carry the object
+
+What some of them mean:
+
+- *causal*: shown to act for the answer: necessary, sufficient or redundant. An inhibitory head acts
+  against it.
+- *redundant*: necessary together, and none of them necessary alone; *do more together than alone*
+  leaves the second open.
+- *work together*: both are needed (synergy: see `headpatch.measures.interactions`).
+- *the question reads*: from its words; the answer position, which is the prompt's last token, has a
+  claim of its own.
+- *carry the object*: the region's patches bring the other run's answer as they leave layer B, and
+  did not before layer A.
 
 What data say to each, `headpatch.measures.judged_claims` has.
 """
@@ -29,15 +45,19 @@ _FORMS: Mapping[str, str] = {
     "class": rf"head {_HEAD} is (necessary|sufficient|causal|redundant|inhibitory|inert)",
     "looks": rf"head {_HEAD} looks at the region",
     "model": r"the model looks at the region",
-    "together": rf"heads {_HEADS} are redundant",
+    "redundant": rf"heads {_HEADS} are redundant",
+    "more together": rf"heads {_HEADS} do more together than alone",
+    "work together": rf"heads {_HEAD} and {_HEAD} work together",
+    "independent": rf"heads {_HEAD} and {_HEAD} are independent",
     "hold": rf"layers? {_LAYERS} holds? the (sensitive|causal) heads",
     "reads": rf"the (answer|question) reads the region in layers? {_LAYERS}",
     "vision heads": rf"the heads of vision layers? {_LAYERS} are necessary",
+    "vision span": rf"the heads of vision layers? {_LAYERS} matter more than those of other layers",
     "vision": rf"vision layers? {_LAYERS} (?:carry|carries) the object",
 }
 _EXAMPLES = (
     "a claim such as 'head 24.17 is necessary', 'head 24.17 looks at the region', 'heads 24.17 and "
-    "23.20 are redundant', 'layers 17-26 hold the sensitive heads', 'the answer reads the region "
+    "23.20 work together', 'layers 17-26 hold the sensitive heads', 'the answer reads the region "
     "in layers 17-24' or 'vision layer 8 carries the object'"
 )
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from headpatch.heads import Head, HeadSet
 
-Kind = Literal["together", "vision heads", "stream", "cut"]
+Kind = Literal["together", "interaction", "vision heads", "vision span", "stream", "cut"]
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,12 @@ class Ask:
     ----------
     kind
         ``together``: noise a set of heads, what is left of it without each of its heads, and each
-        alone. ``vision heads``: noise all heads of a vision layer. ``stream``: swap the residual
-        stream at the region's patches, leaving a vision layer. ``cut``: cut attention to the
-        region, and to as many random image tokens, in layers of the language model.
+        alone. ``interaction``: noise, and denoise, two heads together and each alone. ``vision
+        heads``: noise all heads of a vision layer. ``vision span``: noise all heads of vision
+        layers together, and those of as many other layers that the language model reads.
+        ``stream``: swap the residual stream at the region's patches, leaving a vision layer.
+        ``cut``: cut attention to the region, and to as many random image tokens, in layers of the
+        language model.
     heads, layers, queries
         Which heads; first and last layer; from where attention is cut.
     """
@@ -40,8 +43,12 @@ class Ask:
         match self.kind:
             case "together":
                 return f"heads {HeadSet(self.heads)} changed together"
+            case "interaction":
+                return f"heads {HeadSet(self.heads)} changed both ways, together and alone"
             case "vision heads":
                 return f"all heads of vision {span} changed"
+            case "vision span":
+                return f"all heads of vision {span} changed, and of as many other layers"
             case "stream":
                 return f"the region's patches swapped, leaving vision {span}"
             case "cut":

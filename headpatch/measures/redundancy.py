@@ -6,8 +6,9 @@ are gone,
 .. math:: e(h, S) = N(S) - N(S \setminus h) - N(h)
 
 more than it does alone: its *excess*. Of two heads both have the same, N(ab) - N(a) - N(b). A set
-is redundant if it is shown to be necessary (N(S) above δ) and *each* of its members is shown to
-have an excess above δ. So no member can be left out: a head that does nothing has no excess in any
+does more together than alone, column ``redundant``, if it is shown to be necessary (N(S) above δ)
+and *each* of its members is shown to have an excess above δ; a head is redundant only if it is not
+necessary alone besides. So no member can be left out: a head that does nothing has no excess in any
 set, nor has one whose effect just adds to the others'. All of it must hold, so the largest p
 counts (an intersection-union test); q is over all sets that were tested.
 """

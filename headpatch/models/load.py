@@ -1,7 +1,5 @@
 """Loading a model: the bundled one, a local folder, or a hub id. Never remote code."""
 
-import hashlib
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,14 +14,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from transformers.utils import logging as transformers_logging
 
 from headpatch.errors import InputError
+from headpatch.models.hub import PROCESSOR_FILES, WAY_OUT, copy_of
 from headpatch.models.quantized import quantize_weights_alone, quantized
 from headpatch.models.vlm import VLM
+from headpatch.models.weights import DEMO, weights_in
 
-DEMO = Path(__file__).parent / "demo"
 _SMALL = 4 << 30  # bytes in float32 under which a model is not worth rounding
-_HASHED = 1 << 30  # bytes of weights that are hashed whole
+_TALKATIVE = ("accelerate", "bitsandbytes", "huggingface_hub")
 _WANTED = "demo, a model's folder, or a hub id such as owner/name"
-_LOCAL_WAY_OUT = "Give a folder that holds the model: --model PATH."
 
 
 def load(
@@ -57,7 +55,8 @@ def load(
     ------
     InputError
         If the model is missing, incomplete or corrupted, has no processor, or is not a
-        vision-language model of a known family.
+        vision-language model of a known family; or the hub is to be asked for it and cannot be
+        reached (then a copy that it left in its cache is loaded, if there is one).
 
     Examples
     --------
@@ -72,9 +71,12 @@ def load(
     if local:
         _check_folder(Path(source), name)
     with _quiet():
+        copy = None if local else copy_of(name)
+        source = str(copy or source)
         processor = _load_processor(source, name)
         model = _load_model(source, name, placement, dtype)
-    vlm = VLM(model, processor, name, _fingerprint(model, Path(source) if local else None))
+    fingerprint = f"commit:{copy.name}" if copy else _fingerprint(model, source if local else None)
+    vlm = VLM(model, processor, name, fingerprint)
     vlm.lm  # noqa: B018  an unknown layout is refused here, not in the middle of a run
     return vlm
 
@@ -112,11 +114,11 @@ def _source(name: str) -> tuple[str, bool]:
 def _check_folder(folder: Path, name: str) -> None:
     if not (folder / "config.json").is_file():
         raise InputError("--model", f"{name} has no config.json", "a folder saved by transformers")
-    if not any((folder / file).is_file() for file in _PROCESSOR_FILES):
+    if not any((folder / file).is_file() for file in PROCESSOR_FILES):
         raise InputError(
             "--model",
             f"{name} has no processor",
-            f"one of {', '.join(_PROCESSOR_FILES)} in it",
+            f"one of {', '.join(PROCESSOR_FILES)} in it",
             "Save it there with processor.save_pretrained(folder).",
         )
     if not list(folder.glob("*.safetensors")):
@@ -126,9 +128,6 @@ def _check_folder(folder: Path, name: str) -> None:
             "*.safetensors files in it",
             "Convert other formats with model.save_pretrained(folder).",
         )
-
-
-_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
 def _load_processor(source: str, name: str) -> ProcessorMixin:
@@ -238,30 +237,15 @@ def _bad_model(name: str, what: str, error: Exception) -> InputError:
         "--model",
         f"{name}: {what} ({first})",
         "a complete vision-language model",
-        _LOCAL_WAY_OUT if not Path(name).is_dir() else "",
+        WAY_OUT if not Path(name).is_dir() else "",
     )
 
 
-def _fingerprint(model: PreTrainedModel, folder: Path | None) -> str:
-    """Name the weights: the hub's commit, or a SHA-256.
-
-    Weight files up to 1 GiB are hashed whole, larger ones by their headers (which list every
-    tensor's name, shape and place) and sizes, since reading 14 GB would take longer than a run.
-    """
+def _fingerprint(model: PreTrainedModel, folder: str | None) -> str:
+    """Name the weights: the hub's commit, or a SHA-256."""
     if folder is None:
         return f"commit:{getattr(model.config, '_commit_hash', None) or 'unknown'}"
-    files = sorted(folder.glob("*.safetensors"))
-    whole = sum(file.stat().st_size for file in files) <= _HASHED
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            if whole:
-                while block := stream.read(1 << 22):
-                    digest.update(block)
-            else:
-                size = int.from_bytes(stream.read(8), "little")
-                digest.update(stream.read(size) + json.dumps(file.stat().st_size).encode())
-    return f"{'sha256' if whole else 'sha256-of-headers'}:{digest.hexdigest()}"
+    return weights_in(Path(folder))
 
 
 @contextmanager
@@ -271,15 +255,17 @@ def _quiet() -> Iterator[None]:
         transformers_logging.get_verbosity(),
         transformers_logging.is_progress_bar_enabled(),
     )
-    quantizer = logging.getLogger("bitsandbytes")
-    level = quantizer.level
+    others = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [one.level for one in others]
     transformers_logging.set_verbosity(logging.CRITICAL)
     transformers_logging.disable_progress_bar()
-    quantizer.setLevel(logging.CRITICAL)
+    for one in others:
+        one.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        quantizer.setLevel(level)
+        for one, level in zip(others, levels, strict=True):
+            one.setLevel(level)
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()

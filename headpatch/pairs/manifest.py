@@ -4,7 +4,8 @@ The columns `with`, `without`, `question` and `region` must be there; `name` (or
 every further column is a factor, by which results can be grouped. Paths are relative to the table.
 A table is a CSV, or JSON lines. A folder stands for its ``manifest.csv``, or for the ``metadata``
 file of a dataset in Hugging Face's ``imagefolder`` layout, whose columns of paths are called
-`with_file_name` and `without_file_name`.
+`with_file_name` and `without_file_name`; or for the table of its only folder that holds one, as
+``train/metadata.jsonl``.
 """
 
 import csv
@@ -108,9 +109,9 @@ class Manifest:
         Raises
         ------
         InputError
-            If the table is missing, not UTF-8, empty or malformed, lacks a column, names a picture
-            that is not there or a region that is none, or holds a pair or a name twice. The line
-            is named.
+            If the table is missing, or several folders hold one; if it is not UTF-8, empty or
+            malformed, lacks a column, names a picture that is not there or a region that is none,
+            or holds a pair or a name twice. The line is named.
         """
         path = _table(path)
         entries: list[Entry] = []
@@ -158,17 +159,31 @@ class Manifest:
 
 
 def _table(path: Path) -> Path:
+    """Return a folder's table, or that of its only folder that has one (a split of a dataset)."""
     if not path.is_dir():
         return path
-    for name in _TABLES:
-        if os.path.isfile(path / name):
-            return path / name
+    if table := _table_in(path):
+        return table
+    folders = sorted(one for one in path.iterdir() if one.is_dir())
+    below = {folder: table for folder in folders if (table := _table_in(folder))}
+    if len(below) == 1:
+        return next(iter(below.values()))
+    if below:
+        raise InputError(
+            "--pairs",
+            f"{len(below)} folders of {path} hold a table: {', '.join(map(str, below))}"[:300],
+            "one of them",
+        )
     raise InputError(
         "--pairs",
-        f"folder {path} holds no table",
+        f"{path} holds no table, nor does a folder in it",
         f"one of {', '.join(_TABLES)} in it",
         "headpatch pairs --n 200 --out DIR draws pairs with one.",
     )
+
+
+def _table_in(folder: Path) -> Path | None:
+    return next((folder / name for name in _TABLES if os.path.isfile(folder / name)), None)
 
 
 def _rows(path: Path) -> Iterator[_Row]:

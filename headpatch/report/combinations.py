@@ -30,6 +30,7 @@ def combination_maps(
     table: "pandas.DataFrame",
     path: Target,
     *,
+    delta: float | None = None,
     question: str = "",
     region: str = "",
 ) -> None:
@@ -45,6 +46,8 @@ def combination_maps(
         ``combinations.csv``; see ``attention_data/README.md``.
     path
         The file to write.
+    delta
+        Smallest effect of interest, in normalized units: marked on the scale; None marks nothing.
     question, region
         Words for the title.
 
@@ -74,10 +77,11 @@ def combination_maps(
             bad="0.8"
         )
         panels = figure.subplots(len(kinds), len(directions), squeeze=False)
+        grey = False
         for (kind, direction), (values, undecided) in maps.items():
             axes = panels[kinds.index(kind), directions.index(direction)]
             image = axes.imshow(values, cmap=colours, vmin=-most, vmax=most)
-            printed = _annotate(axes, values, undecided, most, len(directions))
+            grey |= _annotate(axes, values, undecided, most, len(directions))
             axes.set_xticks(range(len(names)), names, rotation=90)
             axes.set_yticks(range(len(names)), names)
             axes.set_title(
@@ -89,6 +93,10 @@ def combination_maps(
             axes.set_ylabel("Head (layer.head)")
         bar = figure.colorbar(image, ax=panels, fraction=0.03, pad=0.01, aspect=30)
         bar.set_label("Interaction (normalized)")
+        if delta is not None and delta < most:
+            for end in (-delta, delta):
+                bar.ax.axhline(end, color="black", linewidth=0.8)
+            bar.set_label(f"Interaction (normalized); lines: ±δ = {delta:g}")
         bar.outline.set_linewidth(0.6)
         title = "What two heads do together beyond what each does alone"
         frame(
@@ -100,7 +108,8 @@ def combination_maps(
             "Framed, on the diagonal: the effect of the head alone. Noising: above 0 each stands "
             "in for the other, below 0 both are needed or in series. Denoising: above 0 both are "
             "needed, below 0 either would do or they are in series."
-            + (" Grey figures: nothing is shown." if printed else ""),
+            + " Grey figures, in brackets: nothing is shown."
+            * grey,
         )
 
 
@@ -140,7 +149,7 @@ def _annotate(
     most: float,
     panels: int,
 ) -> bool:
-    """Frame the diagonal, and print the figures if they fit; say whether they do."""
+    """Frame the diagonal, and print the figures if they fit; say whether some are grey."""
     from matplotlib.patches import Rectangle
 
     size = len(values)
@@ -151,12 +160,11 @@ def _annotate(
     points = min(6.5, 70 / size) if panels == 1 else min(6.0, 52 / size)
     for (row, column), value in np.ndenumerate(values):
         if math.isfinite(value):
-            ink = (
-                "white" if abs(value) > 0.6 * most else "0.55" if undecided[row, column] else "0.1"
-            )
-            text = signed(value, 2)
+            ink, text = "white" if abs(value) > 0.6 * most else "0.1", signed(value, 2)
+            if undecided[row, column]:
+                ink, text = "0.85" if ink == "white" else "0.5", f"({text})"
             axes.text(column, row, text, ha="center", va="center", fontsize=points, color=ink)
-    return True
+    return bool((undecided & np.isfinite(values)).any())
 
 
 def combination_tables(

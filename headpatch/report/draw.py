@@ -80,9 +80,12 @@ def draw_verdict(
     _draw(folder, {"verdict": "verdict.png", "faithfulness": "faithfulness.png"}, words)
 
 
-def draw_combinations(folder: Path, question: str, region: str, valid: bool = True) -> None:
+def draw_combinations(
+    folder: Path, delta: float, question: str, region: str, valid: bool = True
+) -> None:
     """Draw the interactions that `combine` wrote."""
-    _draw(folder, {"combinations": "combinations.png"}, Words(question, region, valid))
+    words = Words(question, region, valid, delta=delta)
+    _draw(folder, {"combinations": "combinations.png"}, words)
 
 
 def draw_path(folder: Path) -> None:

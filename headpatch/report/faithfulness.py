@@ -16,6 +16,7 @@ from headpatch.report.canvas import (
     drawing,
     frame,
 )
+from headpatch.report.verdicts import judging
 
 if TYPE_CHECKING:
     import pandas
@@ -24,7 +25,7 @@ RANKINGS: Final = {
     "attention": (BLUE, "o", "attention difference"),
     "effect": (VERMILLION, "^", "exact effect"),
     "attribution": (ORANGE, "s", "attribution (estimated effect)"),
-    "context": (GREEN, "D", "what a head adds once others are gone"),
+    "context": (GREEN, "D", "context: what a head adds once others are gone"),
     "random": (GREY, ".", "random"),
 }
 """Colour, marker and words of each ranking."""
@@ -39,6 +40,7 @@ def faithfulness_curves(
     path: Target,
     *,
     level: float,
+    of: int | None = None,
     question: str = "",
     region: str = "",
 ) -> None:
@@ -52,6 +54,8 @@ def faithfulness_curves(
         The file to write.
     level
         Coverage of the intervals, for the note.
+    of
+        Pairs in all, with those that made the rankings; None if that is not known.
     question, region
         Words for the title.
 
@@ -93,7 +97,7 @@ def faithfulness_curves(
         draws = int(curves.loc[curves["ranking"] == "random", "draws"].max())
         frame(
             figure,
-            f"What the first k heads of a ranking carry; means over {pairs:,} pairs",
+            f"What the first k heads of a ranking carry; {judging(pairs, of)}",
             question=question,
             region=region,
             legend=panels,

@@ -177,17 +177,28 @@ def _verdict(files: Files, target: Target, words: Words) -> None:
         delta=words.delta,
         level=words.level,
         pairs=pairs,
+        of=_run_pairs(files),
         rhos=files.get("verdict.pt"),
         **words.title,
     )
 
 
 def _faithfulness(files: Files, target: Target, words: Words) -> None:
-    faithfulness_curves(files["faithfulness.csv"], target, level=words.level, **words.title)
+    faithfulness_curves(
+        files["faithfulness.csv"], target, level=words.level, of=_run_pairs(files), **words.title
+    )
+
+
+def _run_pairs(files: Files) -> int | None:
+    """How many pairs a verdict ran: those that chose heads, and those that judged them."""
+    saved = files.get("verdict.pt")
+    return None if saved is None else len(saved["pairs"]) + len(saved["discovery"]["pairs"])
 
 
 def _combinations(files: Files, target: Target, words: Words) -> None:
-    combinations.combination_maps(files["combinations.csv"], target, **words.title)
+    combinations.combination_maps(
+        files["combinations.csv"], target, delta=words.delta, **words.title
+    )
 
 
 def _path(files: Files, target: Target, words: Words) -> None:

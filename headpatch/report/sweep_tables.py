@@ -42,6 +42,35 @@ def top(rows: Sequence[Mapping[str, Any]], floor: float, noise: int) -> Renderab
     return Group(*parts, Text(note))
 
 
+def unlisted(
+    largest: Sequence[Mapping[str, Any]], listed: Sequence[Mapping[str, Any]]
+) -> RenderableType | None:
+    """Name the largest effect of each kind and direction that is in no table.
+
+    Parameters
+    ----------
+    largest
+        Of a sweep's ``largest``: of one pair, or of many.
+    listed
+        The tables' rows, of its ``top``. Of one pair they give the share of every kind, of many
+        that of the kind that sorts.
+    """
+    known = {
+        (kind, row["direction"], row["heads"])
+        for row in listed
+        for kind in (row["normalized"] if isinstance(row["normalized"], dict) else [row["kind"]])
+    }
+    words = [
+        f"{row['kind']} {row['direction']} {row['heads']} {_effect(row)} (share "
+        f"{_share(row['normalized'])})"
+        for row in largest
+        if (row["kind"], row["direction"], row["heads"]) not in known
+    ]
+    if not words:
+        return None
+    return Text(f"Largest of their kind and direction, in no table here: {'; '.join(words)}.")
+
+
 def layers(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Show each direction's whole layers with the largest effects.
 
@@ -98,7 +127,7 @@ def _top_of(
         table.add_row(
             str(row["place"]),
             row["heads"],
-            f"({row['effect']:+.0e})" if row["below_floor"] else f"{row['effect']:+.4f}",
+            _effect(row),
             *([f"{row['approx']:+.4f}"] if approx else []),
             *(_share(row["normalized"][kind]) for kind in kinds),
             Text(answer),
@@ -202,6 +231,10 @@ def _scopes(
 def limits(found: Sequence[str]) -> RenderableType:
     """List what cannot be done."""
     return Group(*(Text(f"- {one}") for one in found))
+
+
+def _effect(row: Mapping[str, Any]) -> str:
+    return f"({row['effect']:+.0e})" if row["below_floor"] else f"{row['effect']:+.4f}"
 
 
 def _share(value: float) -> str:

@@ -9,6 +9,8 @@ from jaxtyping import Float
 
 from headpatch.report.canvas import (
     BLUE,
+    GREEN,
+    ORANGE,
     VERMILLION,
     WITH,
     WITHOUT,
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
 HEADS: Final = 12
 """Heads with a line of their own in the maps: those with the largest effect on any token."""
-LOOKS: Final = {"noising": (WITH, "o", "-"), "denoising": (WITHOUT, "s", "--")}
-"""Colour, marker and line of a direction."""
+LOOKS: Final = {"noising": (GREEN, "^", "-"), "denoising": (ORANGE, "v", "--")}
+"""Colour, marker and line of a direction: none of a run's."""
 LINES: Final = {"zero": ":", "mean": "-."}
 """Lines of the kinds other than resample, which has its direction's."""
 Values = Float[np.ndarray, "..."]

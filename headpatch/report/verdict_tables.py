@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from headpatch.report.faithfulness import RANKINGS
 from headpatch.report.rhos import measured_words, true_words
 from headpatch.report.tables import plain_table
 
@@ -168,39 +169,49 @@ def _with(partners: str) -> str:
     return "; ".join("+".join(one) if len(one) <= _FEW else f"{len(one)} others" for one in sets)
 
 
-def redundant(sets: "pandas.DataFrame", level: float) -> RenderableType:
-    """Show the sets of redundant heads: what they do together, and what each of them adds.
+def together(sets: "pandas.DataFrame", table: "pandas.DataFrame", level: float) -> RenderableType:
+    """Show the sets of heads that do more together than alone, and what each of them adds.
 
     Parameters
     ----------
-    sets
-        ``partners.csv``.
+    sets, table
+        ``partners.csv`` and ``verdicts.csv``.
     """
-    table = plain_table(
+    names = table["layer"].astype(str) + "." + table["head"].astype(str)
+    verdicts = dict(zip(names, table["verdict"], strict=True))
+    shown = plain_table(
         "heads",
         "necessity together",
         f"{level:.0%} interval",
         "least that one adds",
         f"{level:.0%} interval",
         "q",
-        title="Redundant heads: sets of which every head is needed",
+        "redundant",
+        title="More together than alone: sets of which every head is needed",
         wrapped="heads",
     )
     kept = sets[sets["redundant"]]
     if kept.empty:
-        return Text(f"Sets of heads tested for redundancy: {len(sets):,}; shown to be so: none.")
+        return Text(
+            f"Sets of heads tested for doing more together than alone: {len(sets):,}; shown to do "
+            "so: none."
+        )
     for row in kept.to_dict("records"):
-        table.add_row(
+        members = row["heads"].split("+")
+        alike = sum(verdicts[name] == "redundant" for name in members)
+        shown.add_row(
             row["heads"].replace("+", " + "),
             *_effect(row, "joint"),
             *_effect(row, "excess"),
             f"{row['q']:.1g}",
+            f"{alike} of {len(members)}",
         )
     note = (
         f"{len(kept):,} of {len(sets):,} sets that were tested. Least that one adds: of any of the "
-        "heads, once the others are gone, beyond what it does alone."
+        "heads, once the others are gone, beyond what it does alone. redundant: how many of the "
+        "heads are not shown to be necessary alone; the others are, and do more beside."
     )
-    return Group(table, Text(note))
+    return Group(shown, Text(note))
 
 
 def _effect(row: Mapping[Any, Any], name: str) -> tuple[str, str]:
@@ -221,7 +232,7 @@ def areas(curves: "pandas.DataFrame") -> RenderableType:
         for way in ("keep", "remove"):
             row = curves[(curves["ranking"] == ranking) & (curves["way"] == way)].iloc[0]
             cells.append(f"{row['area']:.3f} ({row['area_low']:.3f} to {row['area_high']:.3f})")
-        table.add_row(str(ranking), *cells)
+        table.add_row(RANKINGS[ranking][2], *cells)
     return table
 
 

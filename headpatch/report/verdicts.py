@@ -35,6 +35,8 @@ CLASSES: Final = {
     "undecided": (ORANGE, "x"),
 }
 """Colour and marker of each verdict, in the order of the legend."""
+_SAID: Final = {"redundant": "redundant: necessary only together with others"}
+"""Words of the legend, where the verdict alone says too little."""
 LOOKING: Final = 4
 """Heads named because attention picks them first; those that are shown to act are all named."""
 _RINGS: Final = tuple(np.geomspace(1.0, 66.0, 17).tolist())  # of names round a point, to the edges
@@ -51,6 +53,7 @@ def verdict_map(
     delta: float,
     level: float,
     pairs: int,
+    of: int | None = None,
     rhos: Mapping[str, Any] | None = None,
     question: str = "",
     region: str = "",
@@ -70,6 +73,8 @@ def verdict_map(
         Smallest effect of interest, in normalized units.
     level, pairs
         Coverage of the intervals, and pairs that the heads were judged on.
+    of
+        Pairs in all, with those that chose heads; None if that is not known.
     rhos
         ``verdict.pt``, for what it says of the correlation.
     question, region
@@ -117,10 +122,12 @@ def verdict_map(
         panels[0].set_ylabel("Mean normalized effect")
         for verdict, (colour, marker) in CLASSES.items():
             if count := int(counts.get(verdict, 0)):
-                panels[0].plot([], [], marker, color=colour, label=f"{verdict} ({count:,})")
+                panels[0].plot(
+                    [], [], marker, color=colour, label=f"{_SAID.get(verdict, verdict)} ({count:,})"
+                )
         frame(
             figure,
-            f"Looking against deciding: {len(table):,} heads, means over {pairs:,} pairs",
+            f"Looking against deciding: {len(table):,} heads, {judging(pairs, of)}",
             question=question,
             region=region,
             legend=panels,
@@ -132,6 +139,13 @@ def verdict_map(
         figure.draw_without_rendering()  # labels are placed once the panels have their sizes
         for axes, name in zip(panels, _PANELS, strict=True):
             _name(axes, named, name)
+
+
+def judging(pairs: int, of: int | None) -> str:
+    """Say how many pairs judge, and of how many."""
+    if of is None or of == pairs:
+        return f"means over {pairs:,} pairs"
+    return f"{of:,} pairs, {pairs:,} of them judge"
 
 
 def _correlation(rhos: Mapping[str, Any], level: float) -> str:

@@ -24,12 +24,19 @@ def write_pairs(
     survey: "Survey",
     tables: "Mapping[str, pandas.DataFrame | Mapping[str, Sequence[object]]]",
     noise_floor: float | None = None,
+    **more: object,
 ) -> None:
-    """Write what a run over a dataset found: its `tables`, ``gate.csv`` and ``run.yaml``."""
+    """Write what a run over a dataset found: its `tables`, ``gate.csv`` and ``run.yaml``.
+
+    Parameters
+    ----------
+    more
+        What else ``run.yaml`` says of the run.
+    """
     for name, table in tables.items():
         write_columns(folder / name, {str(key): list(values) for key, values in table.items()})
     write_columns(folder / "gate.csv", survey.gate_columns())
-    write_dataset_run(folder, study, vlm, survey, noise_floor)
+    write_dataset_run(folder, study, vlm, survey, noise_floor, **more)
 
 
 def write_manifest(

@@ -35,12 +35,23 @@ def write_run(folder: Path, session: "Session", noise_floor: float | None) -> No
 
 
 def write_dataset_run(
-    folder: Path, study: Study, vlm: "VLM", survey: "Survey", noise_floor: float | None
+    folder: Path,
+    study: Study,
+    vlm: "VLM",
+    survey: "Survey",
+    noise_floor: float | None,
+    **more: object,
 ) -> None:
-    """Write ``run.yaml`` of a run over many pairs: how many there were, passed and were run."""
+    """Write ``run.yaml`` of a run over many pairs: how many there were, passed and were run.
+
+    Parameters
+    ----------
+    more
+        What else it says of the run.
+    """
     passed = sum(one.passed for one in survey.gated)
     ran = {"pairs": len(survey.gated), "passed": passed, "run": len(survey.entries)}
-    _write(folder, study, vlm, {"valid": survey.valid, **ran, "noise_floor": noise_floor})
+    _write(folder, study, vlm, {"valid": survey.valid, **ran, "noise_floor": noise_floor, **more})
 
 
 def write_draw(path: Path, study: Study) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from headpatch.analyses.cut import one as analysis
 from headpatch.analyses.cut.edges import end_positions
-from headpatch.analyses.cut.one import Cuts, cut
+from headpatch.analyses.cut.one import Cuts, cut, prepare
 from headpatch.analyses.session import Session, open_session
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Head
@@ -314,3 +315,27 @@ def test_top_heads_are_asked_for_only_if_named() -> None:
     table = cut(session, lambda: (Head(1, 1), Head(1, 3), Head(0, 0))).named
     assert table["heads"].drop_duplicates().tolist() == ["1.1", "1.3", "1.1+1.3"]
     assert table["effect"].iloc[-2] == pytest.approx(-1, abs=CLOSE)
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+@pytest.mark.parametrize("start", ["answer", "image"])
+def test_the_price_is_the_tokens_that_the_layers_are_run_on(
+    resumed: bool, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not resumed:
+        monkeypatch.setattr(analysis, "disagreement", lambda *_: float("inf"))
+    session = opened(**{"cut.window": 2, "cut.edges": (f"{start}-region",), "cut.controls": 9})
+    job = prepare(session)
+    assert job.resumed is resumed
+    tokens, layers = 0, session.vlm.lm.layers
+
+    def count(_: Any, inputs: tuple[torch.Tensor, ...], __: Any) -> None:
+        nonlocal tokens
+        tokens += inputs[0].shape[0] * inputs[0].shape[1]
+
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    analysis.run(session, job)
+    for handle in handles:
+        handle.remove()
+    whole = len(layers) * session.prompt.spans.length
+    assert job.passes(session) == pytest.approx(tokens / whole)

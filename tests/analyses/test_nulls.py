@@ -128,6 +128,14 @@ def test_without_chosen_heads_the_mirror_still_tests_the_rest() -> None:
     assert [one.outcome for one in found] == ["passed", "passed", "not tested"]
 
 
+def test_the_least_p_is_said_to_be_the_least() -> None:
+    assert judged()[-1].note == "beats all 40 (p = 0.049, the least that 40 can give)"
+    effects = np.zeros((80, PAIRS))
+    effects[0] = 1.0
+    found = judged(random_effects=effects)[-1]
+    assert (found.outcome, found.note) == ("passed", "")
+
+
 def test_too_few_random_sets_cannot_tell() -> None:
     found = judged(random_effects=np.zeros((38, PAIRS)))
     assert found[-1].outcome == "not tested" and "38" in found[-1].note

@@ -135,6 +135,17 @@ def test_tensors_and_table_say_the_same() -> None:
                 assert float(values[head.layer, head.head]) == pytest.approx(value, rel=1e-6)
 
 
+def test_the_largest_of_each_way_is_that_of_its_map() -> None:
+    _, found = swept()
+    largest = found.largest()
+    assert [f"{one['kind']}_{one['direction']}" for one in largest] == WAYS
+    for way, one in zip(WAYS, largest, strict=True):
+        sizes = found.saved["effect"][way].abs()
+        head = Head.parse(one["heads"])
+        assert float(sizes[head.layer, head.head]) == float(sizes.max())
+        assert abs(one["effect"]) == pytest.approx(float(sizes.max()), rel=1e-6)
+
+
 def test_effect_and_normalized_follow_their_definitions() -> None:
     _, found = swept()
     table = found.effects

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from headpatch.engine.patching import run_pair
 from headpatch.errors import InputError
 from headpatch.models.load import load, resolve_device
+from headpatch.models.weights import weights_of
 from tests.tiny import (
     SHAPES,
     save_tiny,
@@ -95,6 +96,7 @@ def test_the_fingerprint_is_of_the_weights(folder: Path, saved: Path) -> None:
     before = load(str(folder)).fingerprint
     assert before == load(str(saved)).fingerprint
     assert before.startswith("sha256:")
+    assert weights_of(str(folder)) == before and weights_of("owner/name") is None
     weights = load_file(folder / "model.safetensors")
     next(iter(weights.values())).view(-1)[0] += 1
     save_file(weights, folder / "model.safetensors", {"format": "pt"})

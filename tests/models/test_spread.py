@@ -48,6 +48,24 @@ def test_cpu_and_disk_agree_with_memory(tmp_path: Path) -> None:
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+def test_what_memory_does_not_hold_goes_to_disk_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`auto` on a machine that has as much memory as the weights take, 9/10 of it to be used."""
+    whole = load(str(save_tiny(tmp_path)), "cpu")
+    free = sum(weight.nbytes for weight in whole.model.parameters())
+    found = "transformers.integrations.accelerate.accelerate_max_memory"
+    monkeypatch.setattr(found, lambda *_: {"cpu": free})
+    capfd.readouterr()
+    parts = load(str(tmp_path), dtype="float32", device_map="auto")
+    assert capfd.readouterr() == ("", "")
+    places = parts.model.hf_device_map
+    layers = {place for name, place in places.items() if "language_model.layers." in name}
+    assert layers == {"cpu", "disk"}
+    for one, other in zip(effects(whole), effects(parts), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
 def test_low_precision_on_disk_is_exact_over_its_own_vision_tower(tmp_path: Path) -> None:
     whole = load(str(save_tiny(tmp_path)), "cpu")
     parts = load(str(tmp_path), dtype="bfloat16", device_map=split(whole))

@@ -106,6 +106,23 @@ def test_an_imagefolder_loads_too(folder: Path, kind: str) -> None:
     assert entry.factors == {"distractors": "3"}
 
 
+def test_a_split_of_an_imagefolder_is_found_if_it_is_the_only_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        place = tmp_path / "splits" / split
+        place.mkdir(parents=True)
+        for name in ("a.png", "b.png"):
+            (place / name).write_bytes((folder / name).read_bytes())
+    path = table(tmp_path / "splits" / "train", HEADER, row(), name="metadata.csv")
+    found = Manifest.read(tmp_path / "splits")
+    assert found == Manifest.read(path)
+    assert found.entries[0].with_path == path.parent / "a.png"
+    table(tmp_path / "splits" / "test", HEADER, row())
+    message = refusal(tmp_path / "splits")
+    assert "2 folders" in message and "splits/test, " in message and "splits/train;" in message
+
+
 def test_a_folder_stands_for_its_manifest(folder: Path) -> None:
     path = table(folder, HEADER, row())
     table(folder, HEADER, row("c", "d"), name="metadata.csv")

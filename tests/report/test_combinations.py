@@ -72,6 +72,24 @@ def test_the_map_is_symmetric_with_effects_on_its_diagonal(tmp_path, drawn, draf
         assert low == -high  # the colours are centred on 0
 
 
+def test_what_is_not_shown_is_grey_and_in_brackets_and_delta_is_on_the_scale(
+    tmp_path, drawn, draft
+) -> None:
+    table = combinations(5)
+    for some, delta in ((True, 0.02), (False, 9.0)):
+        combination_maps(table, tmp_path / "f.png", delta=delta)
+        texts = [text for axes in drawn.last.axes if axes.images for text in axes.texts]
+        grey = [text for text in texts if text.get_text().startswith("(")]
+        assert all((text.get_color() == "0.5") == (text in grey) for text in texts)
+        assert bool(grey) is some
+        assert any("Grey figures" in text for text in drawn.texts()) is some
+        assert any("±δ = 0.02" in text for text in drawn.texts()) is some
+        bar = drawn.last.axes[-1]
+        lines = [line.get_ydata()[0] for line in bar.lines]
+        assert lines == ([-delta, delta] if some else [])
+        table.loc[table["word"] == "undecided", "word"] = "independence"
+
+
 def test_a_grid_of_kinds_and_too_many_heads(tmp_path, drawn, draft) -> None:
     combination_maps(combinations(4, ("zero", "resample")), tmp_path / "f.png")
     assert len([axes for axes in drawn.last.axes if axes.images]) == 4

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from headpatch.report.sweep_tables import layers, top, unread
+from headpatch.report.sweep_tables import layers, top, unlisted, unread
 
 
 def said(part: RenderableType) -> str:
@@ -37,6 +37,25 @@ def test_a_control_that_holds_and_one_that_does_not() -> None:
     broken = unread([22, 23], 1200, 3e-6)
     assert "layers 22-23 never reach the language model; over 1,200 rows" in broken
     assert "up to 3.0e-06 logits, where it must be 0: DO NOT TRUST THIS RUN" in broken
+
+
+def test_the_largest_of_a_kind_that_no_table_lists_is_named() -> None:
+    listed = [row(heads="1.1", normalized={"zero": 0.2, "mean": 0.1})]
+    largest = [
+        row(heads="1.1", normalized=0.2),
+        row(heads="2.3", kind="mean", effect=-9.0, normalized=0.9),
+        row(heads="1.1", direction="denoising", effect=1e-7, normalized=0.0, below_floor=True),
+    ]
+    found = unlisted(largest, listed)
+    assert found is not None
+    assert said(found) == (
+        "Largest of their kind and direction, in no table here: mean noising 2.3 -9.0000 (share "
+        "+0.9000); zero denoising 1.1 (+1e-07) (share +0.0000)."
+    )
+    assert unlisted(largest[:1], listed) is None
+    over_pairs = [row(heads="1.1", normalized=0.2)]  # their tables show one kind
+    assert unlisted(largest[:1], over_pairs) is None
+    assert unlisted([row(heads="1.1", kind="mean", normalized=0.1)], over_pairs) is not None
 
 
 def test_the_place_is_as_wide_as_its_figures() -> None:

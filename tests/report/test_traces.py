@@ -45,6 +45,18 @@ def traced(tokens=("Yes", ",", "there", "\n"), forced=None, rivals=("No", "", ""
     }
 
 
+def test_no_two_lines_of_the_legend_look_alike(tmp_path, drawn):
+    token_traces(traced(), tmp_path / "f.png")
+    looking, moving = drawn.last.axes[:2]
+    marks = [
+        (line.get_color(), line.get_marker())
+        for axes in (looking, moving)
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        if not label.startswith("mean")  # hollow, and dotted
+    ]
+    assert len(marks) == 4 == len(set(marks))
+
+
 def test_a_trace_has_a_place_for_every_token(tmp_path, drawn):
     results = traced(forced=["with", "with", "without", "without"])
     token_traces(results, tmp_path / "f.png", question="Is it $5?", region="top-left")

@@ -12,7 +12,7 @@ from rich.console import Console
 from headpatch.measures.verdicts import CAUSAL
 from headpatch.report.canvas import Sheet
 from headpatch.report.faithfulness import RANKINGS, faithfulness_curves
-from headpatch.report.verdict_tables import areas, headline, heads, nulls, redundant
+from headpatch.report.verdict_tables import areas, headline, heads, nulls, together
 from headpatch.report.verdicts import CLASSES, verdict_map
 
 
@@ -93,6 +93,22 @@ def test_every_head_that_acts_is_named_and_no_name_hides_another() -> None:
         assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
+def test_one_number_of_pairs_and_one_name_of_a_ranking() -> None:
+    sheet = Sheet()
+    verdict_map(verdicts(), sheet, delta=0.02, level=0.95, pairs=20, of=50)
+    words = " ".join(text.get_text() for text in sheet.figure.texts)
+    assert "50 pairs, 20 of them judge" in words
+    (legend,) = sheet.figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
+    assert any(one.startswith("redundant: necessary only together with") for one in named)
+    faithfulness_curves(curves(), sheet, level=0.95, of=50)
+    assert any("of them judge" in text.get_text() for text in sheet.figure.texts)
+    (legend,) = sheet.figure.legends
+    for text in legend.get_texts():
+        assert text.get_text() in said(areas(curves()))
+    assert all(ranking in label for ranking, (*_, label) in RANKINGS.items())
+
+
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="necessity_low"):
         verdict_map(verdicts().drop(columns="necessity_low"), tmp_path / "v.png", delta=0.02,
@@ -162,7 +178,7 @@ def test_the_headline_says_no_more_than_the_numbers() -> None:
     assert "undefined" in said(headline(flat, 0.02, 0.95))
 
 
-def test_redundant_sets_are_shown_whole_and_counted_beside_their_heads() -> None:
+def test_sets_are_shown_whole_with_how_many_of_their_heads_are_redundant() -> None:
     table = verdicts()
     many = "+".join(f"6.{head}" for head in range(6))
     table.loc[3, "partners"] = f"7.1;{many}"
@@ -171,11 +187,22 @@ def test_redundant_sets_are_shown_whole_and_counted_beside_their_heads() -> None
                "excess_low": 0.03, "excess_high": 0.07, "q": 0.001}  # fmt: skip
     sets = pd.DataFrame([{"heads": f"0.3+{many}", **columns, "redundant": True},
                          {"heads": "0.1+0.2", **columns, "redundant": False}])  # fmt: skip
-    text = said(redundant(sets, 0.95))
-    for words in ("0.3 + 6.0 + 6.1", "+0.900", "+0.800 to +0.950", "+0.050", "1 of 2 sets"):
+    named = pd.DataFrame([{"layer": int(one[0]), "head": int(one[2]), "verdict": "necessary"}
+                          for one in ["0.1", "0.2", "0.3", *many.split("+")]])  # fmt: skip
+    named.loc[3:4, "verdict"] = "redundant"
+    text = said(together(sets, named, 0.95))
+    for words in (
+        "More together than alone",
+        "2 of 7",
+        "0.3 + 6.0 + 6.1",
+        "+0.900",
+        "+0.800 to +0.950",
+        "+0.050",
+        "1 of 2 sets",
+    ):
         assert words in text, words
     assert "0.1" not in text
-    assert "tested for redundancy: 1; shown to be so: none" in said(redundant(sets.iloc[1:], 0.95))
+    assert "alone: 1; shown to do so: none" in said(together(sets.iloc[1:], named, 0.95))
 
 
 def test_the_table_names_partners_only_where_there_are_some() -> None:

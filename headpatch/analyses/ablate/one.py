@@ -9,13 +9,13 @@ import pandas as pd
 
 from headpatch.analyses.controls import random_sets
 from headpatch.analyses.noise import floor_of
+from headpatch.analyses.price import Beside, cost
 from headpatch.analyses.session import Session
 from headpatch.analyses.towers import Unread, change, has, scope_of, unread
 from headpatch.engine.generate import decode
 from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import OnProgress, Outcome, ZMeans
 from headpatch.engine.tower import check_scope
-from headpatch.engine.vision import equivalents
 from headpatch.heads import Head, HeadSet
 from headpatch.measures.logits import normalized_effect
 from headpatch.measures.stats import rank_of, spread
@@ -47,12 +47,15 @@ class Plan:
     vision_rows
         Interventions that change vision heads: each costs most of a forward pass.
     passes
-        What those cost, in forward passes of the prompt; the others are cheap.
+        What all interventions cost, in forward passes of the prompt.
+    beside
+        What the run costs besides, likewise.
     """
 
     asked: tuple[Asked, ...]
     vision_rows: int
     passes: float
+    beside: Beside
 
     @property
     def interventions(self) -> tuple[Intervention, ...]:
@@ -141,8 +144,10 @@ def plan(session: Session, heads: Sequence[Head]) -> Plan:
         asked += [Asked(members, "noise floor", one) for one in ways(members, "self")]
     unique = dict.fromkeys(one.intervention for one in asked)
     seen = [one for one in unique if has("vision", one.heads)]
-    passes = equivalents(vlm, session.base, seen, resumed=session.resumes) if seen else 0.0
-    return Plan(tuple(asked), len(seen), passes)
+    others = [one for one in unique if not has("vision", one.heads)]
+    passes = cost(session, seen, tower="vision") + cost(session, others)
+    beside = Beside.of(session, options.kinds, options.reference, widened=bool(others))
+    return Plan(tuple(asked), len(seen), passes, beside)
 
 
 def run(

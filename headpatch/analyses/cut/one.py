@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from headpatch.analyses.cut.plan import NAMED, Asked, plan
+from headpatch.analyses.cut.price import cost
 from headpatch.analyses.cut.table import summarize, table_of
 from headpatch.analyses.session import Session
 from headpatch.engine.forward import Keep
@@ -21,6 +22,35 @@ from headpatch.engine.patching import WITH, Baseline, OnProgress, run_pair
 from headpatch.engine.selfcheck import TOLERANCE
 from headpatch.heads import Head
 from headpatch.measures.stats import noise_floor
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What `cut` is going to do, and how.
+
+    Attributes
+    ----------
+    asked
+        Every cut.
+    base
+        Both untouched runs, with what resuming needs.
+    apart
+        How far resumed passes lay from whole ones where they were compared, in logits; infinite
+        where passes cannot be resumed.
+    """
+
+    asked: tuple[Asked, ...]
+    base: Baseline
+    apart: float
+
+    @property
+    def resumed(self) -> bool:
+        """Whether passes are resumed at the first layer that is cut, or all are whole."""
+        return self.apart <= TOLERANCE
+
+    def passes(self, session: Session) -> float:
+        """Return what the cuts cost, in forward passes of the prompt."""
+        return cost(session, self.base, [one.knockout for one in self.asked], self.resumed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,22 +101,26 @@ def cut(
     InputError
         If the model has no such layers or heads, or the prompt no such positions.
     """
-    asked = plan(session, ranking)
-    base, apart = _base(session, asked)
-    resumed = apart <= TOLERANCE
-    run_all = resume if resumed else knock_out
-    shifts = run_all(session.vlm, base, [one.knockout for one in asked], on_progress)
-    table = table_of(session, asked, shifts)
+    return run(session, prepare(session, ranking), on_progress)
+
+
+def run(session: Session, job: Job, on_progress: OnProgress | None = None) -> Cuts:
+    """Do what is prepared; see `cut`."""
+    run_all = resume if job.resumed else knock_out
+    knockouts = [one.knockout for one in job.asked]
+    shifts = run_all(session.vlm, job.base, knockouts, on_progress)
+    table = table_of(session, job.asked, shifts)
     nothing_cut = table.loc[table["role"] == "noise floor", "effect"].tolist()
-    floor = noise_floor([*nothing_cut, apart] if resumed else nothing_cut)
-    return Cuts(table, floor, resumed, summarize(session, table, floor))
+    floor = noise_floor([*nothing_cut, job.apart] if job.resumed else nothing_cut)
+    return Cuts(table, floor, job.resumed, summarize(session, table, floor))
 
 
-def _base(session: Session, asked: Sequence[Asked]) -> tuple[Baseline, float]:
-    """Return both untouched runs with what resuming needs, and how far off resuming is.
+def prepare(session: Session, ranking: Callable[[], Sequence[Head]] = tuple) -> Job:
+    """List every cut, and compare resumed passes with whole ones; see `cut`.
 
-    It is compared with whole passes on every edge, at the place in the middle.
+    On every edge, at the place in the middle.
     """
+    asked = plan(session, ranking)
     start = min(one.knockout.start for one in asked)
     base = session.base
     if not base.trace.prefills or base.trace.prefills[WITH].start > start:
@@ -94,4 +128,4 @@ def _base(session: Session, asked: Sequence[Asked]) -> tuple[Baseline, float]:
     named = [one for one in asked if one.role in NAMED and one.knockout.run == WITH]
     middle = named[len(named) // 2].place
     probes = [one.knockout for one in named if one.place == middle]
-    return base, disagreement(session.vlm, base, probes)
+    return Job(tuple(asked), base, disagreement(session.vlm, base, probes))

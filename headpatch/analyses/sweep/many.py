@@ -21,6 +21,7 @@ from headpatch.analyses.sweep.plan import opening
 from headpatch.analyses.sweep.table import (
     by_layer,
     by_way,
+    extremes,
     largest,
     layer_name,
     positions_of,
@@ -78,6 +79,10 @@ class Sweeps:
             named = {"heads": layer_name(row["heads"])} if layers else {}
             found.append({"place": place} | row | named)
         return found
+
+    def largest(self) -> list[dict[str, Any]]:
+        """Return the head or set with the largest mean effect of each kind and direction."""
+        return extremes(self.means, self.noise_floor)
 
 
 @runtime_checkable

@@ -13,16 +13,18 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from headpatch.analyses.noise import floor_of
+from headpatch.analyses.price import cost
 from headpatch.analyses.rank import differences, ranks
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import Session, ready
 from headpatch.analyses.stages import Stages, reporting
 from headpatch.analyses.sweep.approx import Agreed, Estimates, compare, estimate
 from headpatch.analyses.sweep.approx import saved as saved_approx
-from headpatch.analyses.sweep.plan import Plan, cost, plan
+from headpatch.analyses.sweep.plan import Plan, plan
 from headpatch.analyses.sweep.table import (
     by_layer,
     by_way,
+    extremes,
     first_kind,
     largest,
     layer_name,
@@ -124,6 +126,10 @@ class Sweep:
                 | ({"approx": float(row["approx"])} if "approx" in row else {})
             )
         return found
+
+    def largest(self) -> list[dict[str, Any]]:
+        """Return the head or set with the largest effect of each kind and direction."""
+        return extremes(self.named, self.noise_floor)
 
 
 def sweep(

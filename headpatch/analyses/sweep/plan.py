@@ -1,18 +1,18 @@
 """What a sweep is going to do, and what that costs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
+from headpatch.analyses.price import Beside, cost
 from headpatch.analyses.session import Session, check_vision
 from headpatch.analyses.sweep.listed import Listed
-from headpatch.engine import attribution, vision
+from headpatch.engine import attribution
 from headpatch.engine.interventions import Intervention
-from headpatch.engine.patching import PLAIN_BATCH, base_run
-from headpatch.engine.sweep import passes, rows_that_fit, rows_within
+from headpatch.engine.sweep import rows_that_fit, rows_within
 from headpatch.engine.tower import check_scope
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
@@ -42,13 +42,15 @@ class Plan:
     size
         Rows that are run together; None leaves it to the path that runs them.
     passes
-        Cost, in forward passes of the prompt.
+        Cost of the rows and of `approx`, in forward passes of the prompt.
     layers
         Whole layers, changed beside every head.
     tower
         Whose heads they are.
     approx
         Whether gradients estimate the same effects.
+    beside
+        What the run costs besides, likewise.
     """
 
     sets: tuple[HeadSet, ...]
@@ -60,6 +62,12 @@ class Plan:
     layers: tuple[HeadSet, ...] = ()
     tower: Tower = "lm"
     approx: bool = False
+    beside: Beside = field(default_factory=Beside)
+
+    @property
+    def total(self) -> float:
+        """Cost of all that comes after the two untouched runs and the self-check."""
+        return self.passes + self.beside.total
 
 
 def opening(study: Study) -> tuple[Positions | None, bool]:
@@ -136,7 +144,16 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
     ]
     size = _size(session, tower)
     price = cost(session, asked, size, tower) + _GRADIENT_PASSES * options.approx
-    return Plan(chosen, every, tuple(asked), count, size, price, layers, tower, options.approx)
+    beside = Beside.of(session, options.kinds, options.reference, tower == "lm")
+    more = layers, tower, options.approx, beside
+    return Plan(chosen, every, tuple(asked), count, size, price, *more)
+
+
+def left(session: Session, job: Plan, finished: Container[Intervention]) -> Plan:
+    """Return the same plan at the price of what is not finished."""
+    asked = [one for one in job.asked if one not in finished]
+    price = cost(session, asked, job.size, job.tower) + _GRADIENT_PASSES * job.approx
+    return replace(job, passes=price)
 
 
 def _size(session: Session, tower: Tower) -> int | None:
@@ -154,21 +171,3 @@ def _size(session: Session, tower: Tower) -> int | None:
         most = rows_within(session.vlm, prefill, options.budget * _MIB)
         size = most if size is None else min(size, most)
     return size
-
-
-def cost(
-    session: Session, asked: Sequence[Intervention], size: int | None, tower: Tower = "lm"
-) -> float:
-    """Return what interventions cost, in forward passes of the prompt."""
-    each = size or PLAIN_BATCH - 1
-    if tower == "vision":
-        return vision.equivalents(session.vlm, session.base, asked, each + 1, session.resumes)
-    total = 0.0
-    for run, prefill in enumerate(session.base.trace.prefills):
-        sets = [one.heads for one in asked if base_run(one.direction) == run]
-        if session.widens:
-            layers = session.vlm.lm.grid.layers
-            total += passes(prefill, sets, layers, size or rows_that_fit(session.vlm, prefill))
-        else:
-            total += len(sets) + -(-len(sets) // each)
-    return total

@@ -107,6 +107,27 @@ def largest(
             yield place, {str(name): value for name, value in row.items()}
 
 
+def extremes(named: pd.DataFrame, floor: float) -> list[dict[str, Any]]:
+    """Return the head or set with the largest effect of each kind and direction.
+
+    Parameters
+    ----------
+    named
+        Effects of heads, sets and layers, or their means.
+    floor
+        Noise floor, in logits.
+    """
+    chosen = named[named["role"] != "layer"]
+    sizes = chosen["effect"].abs()
+    first = sizes.groupby([chosen["kind"], chosen["direction"]], sort=False).idxmax()
+    return [
+        {name: row[name] for name in ("kind", "direction", "heads")}
+        | {name: float(row[name]) for name in ("effect", "normalized")}
+        | {"below_floor": bool(abs(row["effect"]) <= floor)}
+        for row in chosen.loc[first].to_dict("records")
+    ]
+
+
 def layer_name(heads: str) -> str:
     """Name a whole layer as ``headpatch ablate --heads`` does: ``layer:3``, ``layer:v3``.
 

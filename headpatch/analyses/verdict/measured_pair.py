@@ -117,19 +117,17 @@ def _vision(session: Session, checks: Checks) -> tuple[Float[np.ndarray, " visio
     return normalized(session, found), unread
 
 
-def noise_vision(
-    session: Session, sets: Sequence[HeadSet], checks: Checks | None = None
-) -> list[Outcome]:
+def noise_vision(session: Session, sets: Sequence[HeadSet], checks: Checks) -> list[Outcome]:
     """Noise sets of vision heads by resampling, at all tokens of the tower.
 
     Parameters
     ----------
     checks
-        Say whether passes may be resumed; None runs whole ones.
+        Say whether passes may be resumed.
     """
     base = run_pair(session.vlm, session.prompt, Keep(z=("vision",)), exact=True)
     asked = [Intervention(one, "resample", "noising") for one in sets]
-    resumed = checks is not None and checks.vision(session.vlm, base).exact
+    resumed = checks.vision(session.vlm, base).exact
     return patch_vision(session.vlm, base, asked, resumed=resumed)
 
 

@@ -40,7 +40,7 @@ class Null:
     pairs
         It was measured on.
     note
-        Why it was not tested; which heads failed it.
+        Why it was not tested; which heads failed it; what the value cannot say.
     """
 
     null: str
@@ -227,7 +227,9 @@ def _random(
         why = f"{len(random_effects)} other sets in these layers: too few to tell"
         return _untested(*words, why)
     p = rank_of(float(chosen_effect.mean()), random_effects.mean(1))
-    return _verdict(*words[:2], p, words[2], p < rule.alpha, random_effects.shape[1])
+    count = len(random_effects)
+    note = f"beats all {count} (p = {p:.2g}, the least that {count} can give)" if p <= least else ""
+    return _verdict(*words[:2], p, words[2], p < rule.alpha, random_effects.shape[1], note)
 
 
 def _asked(

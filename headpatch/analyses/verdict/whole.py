@@ -42,7 +42,8 @@ class Judgement:
     Attributes
     ----------
     verdicts
-        The columns of ``verdicts.csv``, and of ``partners.csv``.
+        The columns of ``verdicts.csv``, and of ``partners.csv``. These and the tables below name
+        the nulls that failed in a last column.
     nulls
         Every null's figures.
     faithfulness
@@ -177,15 +178,18 @@ def conclude(
         max(pair.floor / abs(pair.gap) for pair in every),
         by,
     )
-    verdicts.heads["failed_nulls"] = ";".join(null.failed(found))
+    faithfulness, vision = curves(choice.points, joint, by), _vision(confirmation, by)
+    for table in (verdicts.heads, verdicts.sets, faithfulness, vision):
+        if table is not None:
+            table["failed_nulls"] = ";".join(null.failed(found))
     ranked = choice.rankings["attention"][0]
     headline = summarize(verdicts.heads, seen, ranked, choice.picked, by)
     rhos = {"rho": asdict(headline.rho), "true_rho": asdict(headline.true_rho)}
     return Judgement(
         verdicts,
         found,
-        curves(choice.points, joint, by),
-        _vision(confirmation, by),
+        faithfulness,
+        vision,
         headline,
         max(pair.floor for pair in every),
         _saved(study, choice, discovery, confirmation, attention) | rhos,

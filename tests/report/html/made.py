@@ -153,6 +153,8 @@ def verdict(folder: Path, layers: int = LAYERS, heads: int = HEADS, failed: bool
     for name, values in (("attention_diff", looks), ("necessity", need), ("sufficiency", enough)):
         columns |= {name: values, f"{name}_low": values - 0.01, f"{name}_high": values + 0.01,
                     f"{name}_q": np.clip(rng.random(count), 0, 1)}  # fmt: skip
+    for name in ("necessity", "sufficiency"):
+        columns[f"{name}_layer_p"] = np.full(count, 0.031)
     write_columns(folder / "verdicts.csv", {key: list(value) for key, value in columns.items()})
     maps = np.stack([need, enough]).reshape(2, 1, layers, heads)
     noise = rng.normal(0, 0.001, (2, 30, layers, heads))

@@ -165,6 +165,18 @@ def test_words_of_strangers_stay_words(tmp_path: Path, hostile: str) -> None:
     )
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_heads_that_act_are_compared_with_their_layer(tmp_path: Path, there: bool) -> None:
+    """Results of a table without these columns are shown without."""
+    made.verdict(tmp_path)
+    table = tmp_path / "verdicts.csv"
+    if not there:
+        table.write_text(table.read_text().replace("_layer_p", "_other"))
+    text = write(tmp_path, tmp_path / "r.html").path.read_text(encoding="utf-8")
+    assert ("Layer p (necessity / sufficiency)" in text) is there
+    assert ("0.031 / 0.031" in text) is there
+
+
 def test_a_large_model_stays_small(tmp_path: Path) -> None:
     """LLaVA-1.5-7B's heads, a picture of 1,600 tokens, attention that hardly compresses."""
     made.rank(tmp_path, layers=32, heads=32, side=40)

@@ -18,6 +18,7 @@ MEANING = {
     "inert": "its effect is shown to lie within ±δ",
     "undecided": "the interval is too wide to say either",
 }
+_LAYER_P = ("necessity_layer_p", "sufficiency_layer_p")
 MOST = 12
 """Heads listed here; the table of all heads has the rest."""
 _NEEDED = {
@@ -51,6 +52,7 @@ def section(results: Results) -> Section | None:
     acting = table[table["verdict"].isin(CAUSAL)]
     size = effect_size(acting["necessity"].to_numpy(float), acting["sufficiency"].to_numpy(float))
     acting = acting.iloc[descending(size)]
+    layer_p = all(name in acting and acting[name].dtype.kind == "f" for name in _LAYER_P)
     delta = part.study.get("verdict", {}).get("delta")
     return Section(
         "verdict",
@@ -58,16 +60,17 @@ def section(results: Results) -> Section | None:
         {
             "classes": classes,
             "total": total,
-            "acting": [_row(row) for row in acting.head(MOST).to_dict("records")],
+            "acting": [_row(row, layer_p) for row in acting.head(MOST).to_dict("records")],
             "more": max(len(acting) - MOST, 0),
             "pairs": judged_on(results),
             "delta": delta,
+            "layer_p": layer_p,
             "partners": "partners" in acting and acting["partners"].notna().any(),
         },
     )
 
 
-def _row(row: dict[Any, Any]) -> dict[str, Any]:
+def _row(row: dict[Any, Any], layer_p: bool) -> dict[str, Any]:
     partners = row.get("partners")
     return {
         "head": f"{int(row['layer'])}.{int(row['head'])}",
@@ -76,6 +79,7 @@ def _row(row: dict[Any, Any]) -> dict[str, Any]:
             "attention_diff"] else "–",
         "necessity": _interval(row, "necessity"),
         "sufficiency": _interval(row, "sufficiency"),
+        "layer_p": " / ".join(f"{row[name]:.2g}" for name in _LAYER_P * layer_p),
         "partners": partners.replace(";", ", ") if isinstance(partners, str) else "",
     }  # fmt: skip
 

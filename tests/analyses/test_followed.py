@@ -1,0 +1,72 @@
+"""What claims need beside a verdict, on a circuit whose vision tower is made to matter."""
+
+import numpy as np
+import pytest
+
+from headpatch.analyses.finished import Finished
+from headpatch.analyses.verdict.followed import follow
+from headpatch.heads import Head
+from headpatch.measures.followed import Ask, Followed
+from headpatch.pairs.manifest import Manifest
+from headpatch.study import Study
+from tests.planted import ALL, HEADS, Circuit, planted, planted_dataset
+
+SPANS = [Ask("vision span", layers=span) for span in ((0, 0), (1, 1), (0, 1), (2, 2))]
+CUTS = [Ask("cut", layers=(1, 1), queries=queries) for queries in ("answer", "words")]
+EITHER = (HEADS["redundant a"].head, HEADS["redundant b"].head)
+TWO = [Ask("interaction", heads) for heads in (EITHER, (Head(1, 1), Head(2, 0)))]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Followed]:
+    folder = tmp_path_factory.mktemp("followed")
+    entries = Manifest.read(planted_dataset(folder / "pairs", 2)).entries
+    asks, finished = [*CUTS, *TWO], Finished(folder / "kept")
+    study, seeing = Study.make(None, {"cut.controls": 2}), planted()
+    plain = follow(study, seeing.vlm, entries, asks, finished)
+    circuit = Circuit.of(seeing.vlm.model)  # the head below finds the object, and brightens all
+    circuit.plant_vision_head(
+        "v1.1", attends={"region": ALL}, reads={"bright": 4.0}, writes={"bright": 1.0}
+    )
+    finished.remove()
+    return plain | follow(study, seeing.vlm, entries, SPANS, finished)
+
+
+def means(found: dict[str, Followed], ask: Ask) -> dict[str, float]:
+    assert not found[ask.name].why_not
+    return {name: float(values.mean()) for name, values in found[ask.name].figures.items()}
+
+
+def test_a_span_of_vision_layers_is_compared_with_the_others_that_are_read(
+    found: dict[str, Followed],
+) -> None:
+    """Layer 2 is not read: no layer is compared with it."""
+    none, acts, both, unread = (means(found, ask) for ask in SPANS)
+    assert acts["necessity"] > 0.02 and acts["elsewhere"] == pytest.approx(0, abs=1e-5)
+    assert none["necessity"] == pytest.approx(0, abs=1e-5)
+    assert none["elsewhere"] == pytest.approx(acts["necessity"])
+    assert both == {"necessity": pytest.approx(acts["necessity"], rel=1e-3)}
+    assert unread["necessity"] == 0 and unread["elsewhere"] == pytest.approx(
+        np.mean([acts["necessity"], 0]), rel=1e-3
+    )
+
+
+def test_heads_that_read_from_the_answer_are_not_cut_with_the_questions_words(
+    found: dict[str, Followed],
+) -> None:
+    answer, words = (means(found, ask)["region"] for ask in CUTS)
+    assert answer == pytest.approx(1 / 8, abs=1e-5)  # the looker, less the suppressor
+    assert words == pytest.approx(0, abs=1e-5)
+
+
+def test_two_heads_are_changed_both_ways(found: dict[str, Followed]) -> None:
+    either, added = (means(found, ask) for ask in TWO)
+    assert either == pytest.approx(
+        {"noising both": 4 / 8, "noising 0.3": 0, "noising 1.0": 0,
+         "denoising both": 4 / 8, "denoising 0.3": 4 / 8, "denoising 1.0": 4 / 8},
+        abs=1e-4,
+    )  # fmt: skip
+    for way in ("noising", "denoising"):
+        assert added[f"{way} both"] == pytest.approx(
+            added[f"{way} 1.1"] + added[f"{way} 2.0"], abs=1e-4
+        )

@@ -1,0 +1,83 @@
+"""What a run costs besides its rows, against the whole passes that hooks count."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from headpatch.analyses.ablate import one as ablate
+from headpatch.analyses.noise import floor_of
+from headpatch.analyses.price import Beside, cost
+from headpatch.analyses.reference import mean_z
+from headpatch.analyses.session import Session, intervene, open_session
+from headpatch.analyses.sweep.plan import left, plan
+from headpatch.heads import Head
+from headpatch.study import Study
+from tests.tiny import SHAPES, image_pair, tiny_vlm
+
+
+def opened(folder: Path, dtype: torch.dtype = torch.float32, **options: object) -> Session:
+    """A tiny random model on noisy pictures."""
+    files = {"with": folder / "a.png", "without": folder / "b.png"}
+    for file, image in zip(files.values(), image_pair(), strict=True):
+        image.save(file)
+    keys: dict[str, Any] = {f"sweep.{key}": value for key, value in options.items()}
+    keys |= {key: str(file) for key, file in files.items()} | {"force": True}
+    return open_session(Study.make(None, keys), tiny_vlm(SHAPES["plain"], dtype=dtype), "answer")
+
+
+@contextmanager
+def whole_passes(session: Session) -> Iterator[list[int]]:
+    """Count the rows of the model's own passes."""
+    rows: list[int] = []
+
+    def count(_: object, __: object, keys: dict[str, Any], ___: object) -> None:
+        rows.append(len(keys["input_ids"]))
+
+    handle = session.vlm.model.register_forward_hook(count, with_kwargs=True)
+    try:
+        yield rows
+    finally:
+        handle.remove()
+
+
+def test_the_mean_costs_both_runs_of_each_reference_pair(tmp_path: Path) -> None:
+    session = opened(tmp_path, reference=3)
+    job = plan(session)
+    with whole_passes(session) as rows:
+        mean_z(session, None, session.study.sweep.reference)
+    assert job.beside == Beside(means=sum(rows)) == Beside(means=6)
+    assert job.total == job.passes + 6
+    assert plan(opened(tmp_path, reference=3, kinds=("zero",))).beside == Beside()
+
+
+def test_rows_of_low_precision_are_checked_again(tmp_path: Path) -> None:
+    session = opened(tmp_path, torch.bfloat16, kinds=("zero",))
+    assert session.widens
+    job = plan(session)
+    outcomes = intervene(session, job.asked)
+    with whole_passes(session) as rows:
+        floor_of(session, outcomes)
+    assert 0 < sum(rows) <= job.beside.rechecks <= sum(rows) + 1
+
+
+def test_what_is_finished_costs_nothing_more(tmp_path: Path) -> None:
+    session = opened(tmp_path)
+    job = plan(session)
+    half = left(session, job, job.asked[::2])
+    assert half.passes == cost(session, job.asked[1::2], job.size)
+    assert left(session, job, job.asked).total == half.beside.total == job.beside.total == 32
+    assert cost(session, (), tower="vision") == 0
+
+
+@pytest.mark.parametrize("reference", [0, 2])
+def test_ablate_tells_the_same(tmp_path: Path, reference: int) -> None:
+    session = opened(tmp_path)
+    session = replace(session, study=session.study.override({"ablate.reference": reference}))
+    job = ablate.plan(session, [Head(1, 2)])
+    assert job.passes == cost(session, job.interventions)
+    assert job.beside == Beside(means=2 * reference)
