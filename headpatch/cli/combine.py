@@ -9,6 +9,7 @@ from rich.console import Console
 from headpatch.cli import many
 from headpatch.cli.chosen import By, Heads, Top, one_choice
 from headpatch.cli.options import Directions, Kinds, number
+from headpatch.cli.price import announce_plain
 from headpatch.cli.show import print_files, print_json, records, show, warn
 from headpatch.cli.verb import Request, verb
 from headpatch.study import Study
@@ -75,14 +76,9 @@ def combine(
     from headpatch.analyses.session import open_session
     from headpatch.report import draw
 
-    scope = study.combine.positions
     with request.stage("Running both pictures"):
-        session = open_session(study, positions=scope)
-    if not session.widens:
-        warn(
-            f"the widening pass is not exact for {session.vlm.name} at positions {scope}: every "
-            "set of heads gets a forward pass of its own"
-        )
+        session = open_session(study, positions=study.combine.positions)
+    announce_plain(session)
     found = analysis(session, request.stage)
     with results.staged(folder, _REPAIR) as stage, request.stage("Drawing"):
         results.write_combinations(stage, session, found.combinations, found.repair)

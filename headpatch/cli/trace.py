@@ -9,6 +9,7 @@ from rich.console import Console
 from headpatch.cli import many
 from headpatch.cli.kept import kept
 from headpatch.cli.options import Directions, Kinds, Resume, number
+from headpatch.cli.price import announce_plain
 from headpatch.cli.show import print_files, print_json, show, warn
 from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
@@ -142,11 +143,7 @@ def _one(request: Request, folder: Path, finished: "Finished") -> None:
 
     with request.stage("Running both pictures"):
         session = open_session(request.study, positions="answer")
-    if not session.widens:
-        warn(
-            f"the widening pass is not exact for {session.vlm.name}: every head gets a "
-            "forward pass of its own at every token"
-        )
+    announce_plain(session)
     traced = analysis.trace(session, request.stage, finished)
     with results.staged(folder, _MANY) as stage, request.stage("Writing and drawing"):
         results.write_trace(stage, session, traced)

@@ -42,9 +42,9 @@ def head_effects(
 
     One row of panels a direction, one column a kind, values printed. Behind each effect lies the
     band of the same intervention on random heads of the same layers (mean, and one standard
-    deviation either side) and, around 0, the noise floor. A filled marker says that the first
-    answer token changed. If the table holds several pairs, the marker is their mean and a small
-    dot stands for each.
+    deviation either side) and, around 0, what patching heads with their own z does. A filled marker
+    says that the first answer token changed. If the table holds several pairs, the marker is their
+    mean and a small dot stands for each.
 
     Parameters
     ----------
@@ -148,8 +148,16 @@ def _draw_references(axes: "matplotlib.axes.Axes", floor: float) -> None:
     for x in (0.0, 1.0):
         axes.axvline(x, color="0.55", linewidth=0.6, linestyle="-" if x == 0 else ":", zorder=1)
     if np.isfinite(floor):
-        axes.axvspan(-floor, floor, facecolor="none", edgecolor="0.55", hatch="xxxx",
-                     linewidth=0, zorder=0.5, label=f"noise floor (±{floor:.1g})")  # fmt: skip
+        axes.axvspan(
+            -floor,
+            floor,
+            facecolor="none",
+            edgecolor="0.55",
+            hatch="xxxx",
+            linewidth=0,
+            zorder=0.5,
+            label=f"patched with own z (±{floor:.1g})",
+        )
 
 
 def _draw_effects(

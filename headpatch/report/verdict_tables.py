@@ -149,7 +149,7 @@ def heads(
             f"{row['necessity_q']:.1g}",
             *_effect(row, "sufficiency"),
             f"{row['sufficiency_q']:.1g}",
-            *[_with(row["partners"])] * partnered,
+            *[with_whom(row["partners"])] * partnered,
         )
     note = (
         "Means over pairs, as a share of the LD difference between the runs; resampled at the "
@@ -163,7 +163,7 @@ def heads(
     return Group(shown, Text(note))
 
 
-def _with(partners: str) -> str:
+def with_whom(partners: str) -> str:
     """Name the partners of a redundant head; of many, say how many."""
     sets = [one.split("+") for one in partners.split(";") if one]
     return "; ".join("+".join(one) if len(one) <= _FEW else f"{len(one)} others" for one in sets)

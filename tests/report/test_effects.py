@@ -38,7 +38,7 @@ def test_values_controls_and_noise_floor_are_where_the_table_says(tmp_path, draw
     assert any(box == pytest.approx((-0.1, 0.3)) for box in boxes)
     assert any(box == pytest.approx((-0.03, 0.03)) for box in boxes)
     assert "+0.50" in [text.get_text() for text in axes.texts]
-    assert "noise floor (±0.03)" in drawn.texts()
+    assert "patched with own z (±0.03)" in drawn.texts()
 
 
 def test_without_control_columns_the_control_rows_make_the_band(tmp_path, drawn):

@@ -7,6 +7,7 @@ from headpatch.report.canvas import signed
 from headpatch.report.html.folder import Results
 from headpatch.report.html.heads import CAUSAL, VERDICTS, heads_of, judged_on
 from headpatch.report.html.section import Section
+from headpatch.report.verdict_tables import with_whom
 
 MEANING = {
     "necessary+sufficient": "exchanging its z moves the answer beyond δ, both ways",
@@ -80,7 +81,7 @@ def _row(row: dict[Any, Any], layer_p: bool) -> dict[str, Any]:
         "necessity": _interval(row, "necessity"),
         "sufficiency": _interval(row, "sufficiency"),
         "layer_p": " / ".join(f"{row[name]:.2g}" for name in _LAYER_P * layer_p),
-        "partners": partners.replace(";", ", ") if isinstance(partners, str) else "",
+        "partners": with_whom(partners) if isinstance(partners, str) else "",
     }  # fmt: skip
 
 
