@@ -50,6 +50,14 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not HEAVY & set(done.stdout.split())
 
 
+def test_drawing_and_writing_load_neither_pandas_nor_statistics() -> None:
+    """`headpatch rank` takes little more memory than the model does: 100 MiB hang on these."""
+    code = "import sys, headpatch.report.draw, headpatch.report.tables; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert not {"pandas", "scipy.stats"} & set(done.stdout.split())
+
+
 def test_every_public_name_resolves() -> None:
     """A lazy export that names a module or attribute that has moved would fail here."""
     for name in headpatch.__all__:

@@ -12,9 +12,9 @@ from scipy.stats import binom, hypergeom
 from headpatch.measures.claim_evidence import Evidence
 from headpatch.measures.claim_figures import Found, Outcome, either, figure, interval, needed
 from headpatch.measures.claims import Claim
+from headpatch.measures.classes import CAUSAL
 from headpatch.measures.judged_layers import carries, reads, vision_heads, vision_span
 from headpatch.measures.judged_sets import independent, more_together, redundant, work_together
-from headpatch.measures.verdicts import CAUSAL
 
 _OPEN = "the interval reaches across the bound: more pairs are needed"
 _FOR = tuple(one for one in CAUSAL if one != "inhibitory")

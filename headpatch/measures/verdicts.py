@@ -23,7 +23,6 @@ A head that is shown beyond δ in opposite directions keeps the positive name; t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -34,19 +33,6 @@ from headpatch.measures.intervals import Interval, mean_interval
 from headpatch.measures.redundancy import Joint, judge_sets, partners
 from headpatch.measures.rule import Rule
 from headpatch.measures.significance import adjusted, beyond, layer_null, within
-
-Verdict = Literal[
-    "necessary+sufficient",
-    "necessary",
-    "sufficient",
-    "redundant",
-    "inhibitory",
-    "watches",
-    "inert",
-    "undecided",
-]
-CAUSAL: tuple[Verdict, ...] = get_args(Verdict)[:5]
-"""The classes of a head that is shown to act."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from math import isnan
 from typing import Any
 
-from headpatch.measures.true_rho import LEAST
-
 
 def measured_words(rho: Mapping[str, float], level: float) -> str:
     """Say the rho of the means over the pairs measured.
@@ -35,6 +33,8 @@ def true_words(rho: Mapping[str, Any], level: float) -> str:
     level
         Coverage of the interval.
     """
+    from headpatch.measures.true_rho import LEAST  # with scipy: a ranking's figures do without
+
     said = f"{rho['rho']:+.2f} ({level:.0%} interval {_ends(rho)})"
     if rho["untold"]:
         said = f"cannot be told, {rho['untold']}"

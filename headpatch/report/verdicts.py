@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from headpatch.measures.verdicts import CAUSAL
+from headpatch.measures.classes import CAUSAL
 from headpatch.report.canvas import (
     BLUE,
     GREEN,

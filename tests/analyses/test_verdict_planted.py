@@ -14,7 +14,7 @@ from headpatch.analyses.verdict.halves import halve, need_pairs
 from headpatch.analyses.verdict.whole import Judgement, run
 from headpatch.errors import InputError
 from headpatch.heads import Head
-from headpatch.measures.verdicts import CAUSAL
+from headpatch.measures.classes import CAUSAL
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.region import Region
 from headpatch.study import Study

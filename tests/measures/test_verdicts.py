@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from headpatch.heads import Head, HeadSet
+from headpatch.measures.classes import CAUSAL
 from headpatch.measures.rule import Rule
-from headpatch.measures.verdicts import CAUSAL, Observed, judge
+from headpatch.measures.verdicts import Observed, judge
 
 RULE = Rule(delta=0.02, level=0.95, resamples=400, seed=0)
 PAIRS, LAYERS, HEADS = 60, 2, 6

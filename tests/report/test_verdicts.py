@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from headpatch.measures.verdicts import CAUSAL
+from headpatch.measures.classes import CAUSAL
 from headpatch.report.canvas import Sheet
 from headpatch.report.faithfulness import RANKINGS, faithfulness_curves
 from headpatch.report.verdict_tables import areas, headline, heads, nulls, together

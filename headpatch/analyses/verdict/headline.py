@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from headpatch.heads import Head
+from headpatch.measures.classes import CAUSAL
 from headpatch.measures.rankings import (
     Correlation,
     Precision,
@@ -18,7 +19,7 @@ from headpatch.measures.rankings import (
 )
 from headpatch.measures.rule import Rule
 from headpatch.measures.true_rho import TrueCorrelation, true_correlation
-from headpatch.measures.verdicts import CAUSAL, Observed
+from headpatch.measures.verdicts import Observed
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from headpatch.measures.classes import CAUSAL
 from headpatch.measures.rankings import descending
-from headpatch.measures.verdicts import CAUSAL
 from headpatch.report.html.folder import Results
 from headpatch.report.html.part import load, read, reading
 from headpatch.report.verdicts import CLASSES
