@@ -16,7 +16,8 @@ nitpicky = True
 # Names of other projects are no links: nothing is fetched while the site is built.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!headpatch).*"),
-    (r"py:.*", r"headpatch\.(engine|models|measures|analyses|pairs|study|heads|errors)\..*"),
+    (r"py:.*", r"headpatch\.(report|engine|models|measures|analyses|pairs|study|heads|errors)\..*"),
+    (r"py:.*", r"headpatch\.api\.kept\..*"),
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
