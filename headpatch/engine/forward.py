@@ -161,17 +161,14 @@ def forward(
         logits = output.logits[:, -1].float()
         finite = torch.isfinite(logits).all()
         lm_rows = recorded.stacked(prompt.spans.length) if recorded is not None else None
-    logits = logits.clone() if logits.is_inference() else logits
-    if lm_rows is not None and lm_rows.is_inference():
-        lm_rows = lm_rows.clone()
     if not finite:  # asked for only when all is launched: the answer waits for the device
         way_out = "try --dtype float32, and check" if is_low(vlm) else "check"
         raise RunError(
             f"the model's logits are not finite ({vlm.name}, {vlm.dtype}): {way_out} the weights"
         )
     return Trace(
-        logits,
-        lm_rows=lm_rows,
+        _ordinary(logits),
+        lm_rows=None if lm_rows is None else _ordinary(lm_rows),
         vision_class_rows=_stacked([sites[module].class_row for module in vision]),
         vision_patch_rows=_stacked([sites[module].patch_row for module in vision]),
         z={
@@ -252,6 +249,11 @@ def _stacked(parts: Sequence[Tensor | None]) -> Tensor | None:
         return None
     whole = [_there(part) for part in parts]
     return _to_host(torch.stack([part.to(whole[0].device) for part in whole], 1))
+
+
+def _ordinary(found: Tensor) -> Tensor:
+    """Copy what inference mode has made: it could not be changed, nor meet autograd, outside."""
+    return found.clone() if found.is_inference() else found
 
 
 def _to_host(rows: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ and then saves a small part of what a pair costs: its two raised passes take sev
 as a walk. `headpatch.engine.sweep` therefore walks without it.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from headpatch.engine.chunks import Chunk
 from headpatch.engine.prefill import Prefill
+from headpatch.engine.tensors import tensors_in
 from headpatch.engine.wavefront import walk
 from headpatch.models.vlm import VLM
 
@@ -65,7 +66,7 @@ class GraphedWalk:
             If the prefill is not of the captured shape.
         """
         if prefill is not None:
-            _copy(list(_tensors(prefill)), list(_tensors(self.prefill)))
+            _copy(list(tensors_in(prefill)), list(tensors_in(self.prefill)))
         if source is not None:
             _copy(source, self.source)
         self.graph.replay()
@@ -110,21 +111,6 @@ def capture(
 def _once(vlm: VLM, prefill: Prefill, chunk: Chunk, *rest: Any) -> Tensor:
     ((_, logits),) = walk(vlm, prefill, [chunk], *rest)
     return logits
-
-
-def _tensors(part: Any) -> Iterator[Tensor]:
-    """Every tensor of a prefill, always in the same order."""
-    if isinstance(part, Tensor):
-        yield part
-    elif isinstance(part, dict):
-        for value in part.values():
-            yield from _tensors(value)
-    elif isinstance(part, tuple | list):
-        for value in part:
-            yield from _tensors(value)
-    elif hasattr(part, "__dataclass_fields__"):
-        for one in fields(part):
-            yield from _tensors(getattr(part, one.name))
 
 
 def _copy(new: Sequence[Tensor], old: Sequence[Tensor]) -> None:

@@ -35,11 +35,6 @@ def tower_of(vlm: VLM) -> Stack:
     return vlm.stack("vision")
 
 
-def single_heads(vlm: VLM) -> list[HeadSet]:
-    """Return every vision head as a set of its own."""
-    return [HeadSet.of(head) for head in tower_of(vlm).grid]
-
-
 def whole_layers(vlm: VLM) -> list[HeadSet]:
     """Return, for each vision layer, the set of all its heads."""
     return list(tower_of(vlm).grid.whole_layers())

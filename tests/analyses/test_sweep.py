@@ -196,7 +196,6 @@ def test_the_top_is_sorted_by_effect_and_marks_what_is_not_above_the_floor() -> 
     _, found = swept()
     rows = found.top(16)
     assert [row["direction"] for row in rows] == ["noising"] * 16 + ["denoising"] * 16
-    assert found.sorted_by == "resample"
     for direction in ("noising", "denoising"):
         own = [row for row in rows if row["direction"] == direction]
         assert [row["place"] for row in own] == list(range(1, 17))

@@ -5,10 +5,11 @@ import torch
 
 from headpatch.engine.chunks import Row, plan
 from headpatch.engine.forward import Keep
-from headpatch.engine.graphs import GraphedWalk, _tensors
+from headpatch.engine.graphs import GraphedWalk
 from headpatch.engine.patching import run_pair
 from headpatch.engine.prefill import Prefill, sources
 from headpatch.engine.sweep import suffix_start
+from headpatch.engine.tensors import tensors_in
 from headpatch.engine.wavefront import walk
 from headpatch.heads import HeadSet
 from tests.tiny import tiny_prompt, tiny_vlm
@@ -44,7 +45,7 @@ def test_copying_a_prefill_makes_the_walk_its_own() -> None:
 
 def test_a_prefill_of_another_length_is_refused() -> None:
     (answer, _), (question, _) = prefills("answer"), prefills("question")
-    assert len(list(_tensors(answer))) == len(list(_tensors(question)))
+    assert len(list(tensors_in(answer))) == len(list(_tensors(question)))
     walked = GraphedWalk(Replayed(), answer, [], torch.zeros(1, 1))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="capture the walk again"):
         walked.replay(question)

@@ -1,15 +1,12 @@
 """Pairs that stay open from the first walk over a dataset to the second, as memory allows."""
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from headpatch.analyses.session import Session
+from headpatch.engine.tensors import tensors_in
 
 _SHARE = 0.25  # of what is free: the rest is for the work on them
 _MOST_ON_CPU = 2 << 30  # bytes; what is free there may belong to others
@@ -53,25 +50,10 @@ def size_of(session: Session) -> int:
     pictures = (session.pair.with_image, session.pair.without_image)
     stored = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in _tensors(session.base)
+        for tensor in tensors_in(session.base)
     }
     return sum(stored.values()) + sum(_pixels(one) for one in pictures)
 
 
 def _pixels(image: Image.Image) -> int:
     return image.width * image.height * len(image.getbands())
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield every tensor in dataclasses, mappings and sequences."""
-    if isinstance(value, Tensor):
-        yield value
-    elif is_dataclass(value):
-        for one in fields(value):
-            yield from _tensors(getattr(value, one.name))
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _tensors(one)
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _tensors(one)

@@ -25,7 +25,6 @@ from headpatch.analyses.sweep.table import (
     by_layer,
     by_way,
     extremes,
-    first_kind,
     largest,
     layer_name,
     positions_of,
@@ -89,11 +88,6 @@ class Sweep:
     def named(self) -> pd.DataFrame:
         """The rows of the heads, sets and layers, without those of the noise floor."""
         return self.effects[self.effects["role"] != "noise floor"].reset_index(drop=True)
-
-    @property
-    def sorted_by(self) -> str:
-        """The kind by which `top` sorts: resample, if it was run."""
-        return first_kind(self.named)
 
     def top(self, count: int, layers: bool = False) -> list[dict[str, Any]]:
         """Return each direction's heads or sets with the largest effects, one dict each.
