@@ -45,7 +45,7 @@ def test_copying_a_prefill_makes_the_walk_its_own() -> None:
 
 def test_a_prefill_of_another_length_is_refused() -> None:
     (answer, _), (question, _) = prefills("answer"), prefills("question")
-    assert len(list(tensors_in(answer))) == len(list(_tensors(question)))
+    assert len(list(tensors_in(answer))) == len(list(tensors_in(question)))
     walked = GraphedWalk(Replayed(), answer, [], torch.zeros(1, 1))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="capture the walk again"):
         walked.replay(question)
