@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import headpatch as hp
-from headpatch.measures.claims import Claim
+from headpatch.measures.claims import Claim, Form
 from headpatch.results import read_table
 from headpatch.study import Study
 from tests.command import contents, done, headpatch, refused, refused_early
@@ -92,9 +92,27 @@ def outcomes(folder: Path) -> dict[str, str]:
 
 def test_in_an_empty_folder_every_form_of_claim_is_run_and_judged(judged: Path) -> None:
     assert outcomes(judged) == WANTED
+    assert {Claim.parse(claim).form for claim in WANTED} == set(Form)
     written = {path.name for path in judged.iterdir()}
     assert {"claims.csv", "followed.csv", "verdicts.csv", "verdict.png", "run.yaml"} <= written
     assert not [name for name in written if name.startswith(".")]
+
+
+def test_sets_that_claims_name_are_tested_with_the_verdicts_own(judged: Path) -> None:
+    """On every pair that judges, with q over all sets: not on a few pairs beside the verdict."""
+    tested = read_table(judged / "partners.csv").set_index("heads")["redundant"]
+    claimed = {str(one) for claim in WANTED if (one := Claim.parse(claim).tested_set) is not None}
+    assert claimed == {"0.3+1.0", "0.3+1.0+2.2"}
+    assert tested[sorted(claimed)].tolist() == [True, False]
+    assert not read_table(judged / "followed.csv")["what"].str.contains("changed together").any()
+
+
+def test_a_claim_that_a_verdict_cannot_test_is_refused(place: Path, tmp_path: Path) -> None:
+    """Its heads are changed together, so the model must have them."""
+    file = study(place, "heads 0.3 and 1.7 are redundant", name="absent.yaml")
+    line = refused("verdict", "--config", file, "--out", tmp_path / "out")
+    assert line.startswith("claims: 'heads 0.3 and 1.7 are redundant': 1.7 is out of range")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_was_saved_is_judged_again_without_a_model(place: Path, judged: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headpatch.analyses.finished import Finished
+from headpatch.analyses.verdict.choice import check_claims
 from headpatch.analyses.verdict.followed import follow, passes
 from headpatch.api.judged import Claims
 from headpatch.api.measured import Basis, followed_pairs, recalled
@@ -155,19 +156,6 @@ def _refuse_other_weights(model: str, found: str, of_verdict: str) -> None:
             f"those of the verdict ({of_verdict})",
             "Run the verdict again with this model.",
         )
-
-
-def check_claims(listed: Iterable[Claim], vlm: VLM) -> None:
-    """Refuse claims about heads or layers that a model does not have.
-
-    Raises
-    ------
-    InputError
-        If there is one.
-    """
-    layers = 0 if vlm.vision is None else vlm.vision.grid.layers
-    for claim in listed:
-        claim.check(vlm.lm.grid, layers)
 
 
 def refuse_another_verdict(out: Path, place: Path | None) -> None:

@@ -123,7 +123,8 @@ def _complete(
     -------
     The claims with what was found, and the files of the verdict if it was run.
     """
-    from headpatch.api.case import Case, check_claims
+    from headpatch.analyses.verdict.choice import check_claims
+    from headpatch.api.case import Case
 
     asked = request.study
     if case is not None:

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from headpatch.heads import Grid, Head, HeadSet
-from headpatch.measures.claims import Claim
+from headpatch.measures.claims import Claim, Form
 from headpatch.measures.followed import Ask, Followed, Kind
 from headpatch.measures.rule import Rule
 
@@ -72,19 +72,23 @@ def missing(claim: Claim, seen: Evidence) -> tuple[Ask, ...]:
     """Say what a claim needs that is not there."""
     asked: list[Ask] = []
     match claim.form:
-        case "redundant" | "more together":
-            if str(HeadSet(claim.heads)) not in set(seen.sets["heads"]):
+        case Form.REDUNDANT | Form.MORE_TOGETHER:
+            if str(claim.tested_set) not in set(seen.sets["heads"]):
                 asked.append(Ask("together", claim.heads))
-        case "work together" | "independent":
+        case Form.WORK_TOGETHER | Form.INDEPENDENT:
             asked.append(interaction_of(claim))
-        case "vision heads":
+        case Form.VISION_HEADS:
             asked += each_layer(claim, "vision heads") if seen.vision is None else []
-        case "vision span":
+        case Form.VISION_SPAN:
             asked.append(Ask("vision span", layers=claim.layers))
-        case "vision":
+        case Form.VISION_CARRIES:
             asked += streams_of(claim)
-        case "reads":
+        case Form.READS:
             asked.append(cut_of(claim))
+        case Form.CLASS | Form.LOOKS | Form.MODEL_LOOKS | Form.HOLD:
+            pass  # the verdict's own tables say it
+        case _:
+            assert_never(claim.form)
     return tuple(one for one in asked if one.name not in seen.followed)
 
 

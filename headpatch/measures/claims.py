@@ -32,29 +32,36 @@ What data say to each, `headpatch.measures.judged_claims` has.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from headpatch.errors import InputError
-from headpatch.heads import Grid, Head
+from headpatch.heads import Grid, Head, HeadSet
 
 _HEAD = r"(\d+\.\d+)"
 _HEADS = r"((?:\d+\.\d+, )*\d+\.\d+ and \d+\.\d+)"
 _LAYERS = r"(\d+)(?:-(\d+))?"
-_FORMS: Mapping[str, str] = {
-    "class": rf"head {_HEAD} is (necessary|sufficient|causal|redundant|inhibitory|inert)",
-    "looks": rf"head {_HEAD} looks at the region",
-    "model": r"the model looks at the region",
-    "redundant": rf"heads {_HEADS} are redundant",
-    "more together": rf"heads {_HEADS} do more together than alone",
-    "work together": rf"heads {_HEAD} and {_HEAD} work together",
-    "independent": rf"heads {_HEAD} and {_HEAD} are independent",
-    "hold": rf"layers? {_LAYERS} holds? the (sensitive|causal) heads",
-    "reads": rf"the (answer|question) reads the region in layers? {_LAYERS}",
-    "vision heads": rf"the heads of vision layers? {_LAYERS} are necessary",
-    "vision span": rf"the heads of vision layers? {_LAYERS} matter more than those of other layers",
-    "vision": rf"vision layers? {_LAYERS} (?:carry|carries) the object",
-}
+
+
+class Form(Enum):
+    """Every form of a claim, and the line of the grammar that it is read by."""
+
+    CLASS = rf"head {_HEAD} is (necessary|sufficient|causal|redundant|inhibitory|inert)"
+    LOOKS = rf"head {_HEAD} looks at the region"
+    MODEL_LOOKS = r"the model looks at the region"
+    REDUNDANT = rf"heads {_HEADS} are redundant"
+    MORE_TOGETHER = rf"heads {_HEADS} do more together than alone"
+    WORK_TOGETHER = rf"heads {_HEAD} and {_HEAD} work together"
+    INDEPENDENT = rf"heads {_HEAD} and {_HEAD} are independent"
+    HOLD = rf"layers? {_LAYERS} holds? the (sensitive|causal) heads"
+    READS = rf"the (answer|question) reads the region in layers? {_LAYERS}"
+    VISION_HEADS = rf"the heads of vision layers? {_LAYERS} are necessary"
+    VISION_SPAN = rf"the heads of vision layers? {_LAYERS} matter more than those of other layers"
+    VISION_CARRIES = rf"vision layers? {_LAYERS} (?:carry|carries) the object"
+
+
+_TESTED_TOGETHER = (Form.REDUNDANT, Form.MORE_TOGETHER)
+_OF_VISION_LAYERS = (Form.VISION_HEADS, Form.VISION_SPAN, Form.VISION_CARRIES)
 _EXAMPLES = (
     "a claim such as 'head 24.17 is necessary', 'head 24.17 looks at the region', 'heads 24.17 and "
     "23.20 work together', 'layers 17-26 hold the sensitive heads', 'the answer reads the region "
@@ -75,7 +82,7 @@ class Claim:
     """
 
     text: str
-    form: str
+    form: Form
     heads: tuple[Head, ...] = ()
     layers: tuple[int, int] = (0, 0)
     word: str = ""
@@ -90,8 +97,8 @@ class Claim:
             If it is none of the grammar's lines.
         """
         plain = " ".join(text.lower().rstrip(". ").split())
-        for form, pattern in _FORMS.items():
-            if match := re.fullmatch(pattern, plain):
+        for form in Form:
+            if match := re.fullmatch(form.value, plain):
                 parts = match.groups()
                 heads = tuple(map(Head.parse, re.findall(_HEAD, plain)))
                 word = next((part for part in parts if part and part.isalpha()), "")
@@ -101,6 +108,11 @@ class Claim:
                     break
                 return cls(text, form, heads, layers, word)
         raise InputError(argument, repr(text), _EXAMPLES)
+
+    @property
+    def tested_set(self) -> HeadSet | None:
+        """The heads that must be noised together to judge it; None if it is of another form."""
+        return HeadSet(self.heads) if self.form in _TESTED_TOGETHER else None
 
     def check(self, grid: Grid, vision_layers: int | None = None, argument: str = "claims") -> None:
         """Refuse a claim about heads or layers that the model does not have.
@@ -117,7 +129,7 @@ class Claim:
         """
         for head in self.heads:
             grid.check(head, f"{argument}: {self.text!r}")
-        layers = vision_layers if "vision" in self.form else grid.layers
+        layers = vision_layers if self.form in _OF_VISION_LAYERS else grid.layers
         if layers is not None and self.layers[1] >= layers:
             raise InputError(
                 f"{argument}: {self.text!r}",

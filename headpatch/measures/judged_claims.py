@@ -11,7 +11,7 @@ from scipy.stats import binom, hypergeom
 
 from headpatch.measures.claim_evidence import Evidence
 from headpatch.measures.claim_figures import Found, Outcome, either, figure, interval, needed
-from headpatch.measures.claims import Claim
+from headpatch.measures.claims import Claim, Form
 from headpatch.measures.classes import CAUSAL
 from headpatch.measures.judged_layers import carries, reads, vision_heads, vision_span
 from headpatch.measures.judged_sets import independent, more_together, redundant, work_together
@@ -39,21 +39,7 @@ def judge_claim(claim: Claim, seen: Evidence) -> Judged:
         If it names a head or a layer that the model does not have.
     """
     seen.check(claim)
-    judges: Mapping[str, Callable[[Claim, Evidence], Found]] = {
-        "class": _class,
-        "looks": _looks,
-        "model": _model_looks,
-        "redundant": redundant,
-        "more together": more_together,
-        "work together": work_together,
-        "independent": independent,
-        "hold": _hold,
-        "reads": reads,
-        "vision heads": vision_heads,
-        "vision span": vision_span,
-        "vision": carries,
-    }
-    outcome, said = judges[claim.form](claim, seen)
+    outcome, said = _JUDGES[claim.form](claim, seen)
     if outcome is None:
         return Judged(claim.text, "not testable", f"{said}; {_OPEN}")
     return Judged(claim.text, outcome, said)
@@ -133,3 +119,19 @@ def _hold(claim: Claim, seen: Evidence) -> Found:
     if p < seen.rule.alpha:
         return "supported", said
     return "not testable", f"{said}: as many may lie there by chance"
+
+
+_JUDGES: Mapping[Form, Callable[[Claim, Evidence], Found]] = {
+    Form.CLASS: _class,
+    Form.LOOKS: _looks,
+    Form.MODEL_LOOKS: _model_looks,
+    Form.REDUNDANT: redundant,
+    Form.MORE_TOGETHER: more_together,
+    Form.WORK_TOGETHER: work_together,
+    Form.INDEPENDENT: independent,
+    Form.HOLD: _hold,
+    Form.READS: reads,
+    Form.VISION_HEADS: vision_heads,
+    Form.VISION_SPAN: vision_span,
+    Form.VISION_CARRIES: carries,
+}

@@ -26,7 +26,7 @@ def redundant(claim: Claim, seen: Evidence) -> Found:
 
 def more_together(claim: Claim, seen: Evidence) -> Found:
     """Necessary together, and each adds more once the others are gone than it does alone."""
-    name, rows = str(HeadSet(claim.heads)), seen.sets
+    name, rows = str(claim.tested_set), seen.sets
     rows = rows[rows["heads"] == name]
     if len(rows):
         row = records(rows)[0]

@@ -7,7 +7,7 @@ import pytest
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.measures.claim_evidence import Evidence, missing
-from headpatch.measures.claims import Claim
+from headpatch.measures.claims import Claim, Form
 from headpatch.measures.followed import Followed
 from headpatch.measures.judged_claims import judge_claim
 from headpatch.measures.rule import Rule
@@ -259,16 +259,16 @@ def test_what_a_claim_needs_that_is_not_there_is_asked_for(claim: str, wanted: l
 
 def test_the_grammar_forgives_capitals_spaces_and_a_full_stop() -> None:
     found = Claim.parse("  Head  24.17 is Necessary. ")
-    assert (found.heads, found.word, found.form) == ((Head(24, 17),), "necessary", "class")
+    assert (found.heads, found.word, found.form) == ((Head(24, 17),), "necessary", Form.CLASS)
     assert Claim.parse("layers 17-26 hold the sensitive heads").layers == (17, 26)
     assert Claim.parse("vision layer 8 carries the object").layers == (8, 8)
     three = Claim.parse("heads 1.2, 3.4 and 0.17 are redundant")
-    assert (three.form, three.heads) == ("redundant", (Head(1, 2), Head(3, 4), Head(0, 17)))
+    assert (three.form, three.heads) == (Form.REDUNDANT, (Head(1, 2), Head(3, 4), Head(0, 17)))
     more = Claim.parse("heads 1.2, 3.4 and 0.17 do more together than alone")
-    assert (more.form, more.heads) == ("more together", three.heads)
-    assert Claim.parse("heads 1.2 and 3.4 work together").form == "work together"
+    assert (more.form, more.heads) == (Form.MORE_TOGETHER, three.heads)
+    assert Claim.parse("heads 1.2 and 3.4 work together").form is Form.WORK_TOGETHER
     span = Claim.parse("the heads of vision layers 8-9 matter more than those of other layers")
-    assert (span.form, span.layers) == ("vision span", (8, 9))
+    assert (span.form, span.layers) == (Form.VISION_SPAN, (8, 9))
     reads = Claim.parse("The question reads the region in layers 3-5")
     assert (reads.word, reads.layers) == ("question", (3, 5))
 

@@ -1,6 +1,6 @@
 """What a verdict chooses on its discovery pairs: heads, and sets of them, for others to judge."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from headpatch.heads import Grid, Head, HeadSet
 from headpatch.measures.claims import Claim
 from headpatch.measures.rankings import Ranking, descending, effect_size, sizes
 from headpatch.measures.redundancy import rests
+from headpatch.models.vlm import VLM
 from headpatch.study import Study
 
 Noised = Callable[[Sequence[int], Sequence[HeadSet]], Float[np.ndarray, "pairs sets"]]
@@ -92,13 +93,27 @@ def choose(
     return Choice(picked, chosen, partners, random, rankings, listed, sets)
 
 
+def check_claims(listed: Iterable[Claim], vlm: VLM) -> None:
+    """Refuse claims about heads or layers that a model does not have.
+
+    Raises
+    ------
+    InputError
+        If there is one.
+    """
+    layers = 0 if vlm.vision is None else vlm.vision.grid.layers
+    for claim in listed:
+        claim.check(vlm.lm.grid, layers)
+
+
 def set_counts(study: Study, grid: Grid) -> tuple[int, int]:
     """Return about how many sets are noised on a pair that seeks partners, and to judge them."""
     options = study.verdict
     rankings = 2 + (options.attribution > 0) + (options.groups > 0) + options.random
     curved = 2 * rankings * len(sizes(grid.layers * grid.heads))
     seeking = options.partners * (options.partners + 4) // 2
-    return seeking, options.controls + 2 * options.partners + curved
+    claimed = sum(1 + len(one) for one in _claimed(study))
+    return seeking, options.controls + 2 * options.partners + claimed + curved
 
 
 def _score(
@@ -131,6 +146,6 @@ def _sought(
 
 
 def _claimed(study: Study) -> list[HeadSet]:
-    """Return the sets that the study's own claims call redundant."""
-    claims = [Claim.parse(text) for text in study.claims]
-    return [HeadSet(claim.heads) for claim in claims if claim.form == "together"]
+    """Return the sets that the study's own claims say something of as a whole."""
+    sets = (Claim.parse(text).tested_set for text in study.claims)
+    return [one for one in sets if one is not None]

@@ -17,7 +17,7 @@ from headpatch.analyses.dataset.survey import Survey
 from headpatch.analyses.finished import Finished
 from headpatch.analyses.rules import rule
 from headpatch.analyses.verdict import nulls as null
-from headpatch.analyses.verdict.choice import Choice, choose, set_counts
+from headpatch.analyses.verdict.choice import Choice, check_claims, choose, set_counts
 from headpatch.analyses.verdict.faithfulness import curves
 from headpatch.analyses.verdict.halves import halve
 from headpatch.analyses.verdict.headline import Headline, summarize
@@ -26,6 +26,7 @@ from headpatch.analyses.verdict.runner import Runner, rows
 from headpatch.analyses.verdict.screen import as_sets, random_members
 from headpatch.engine.patching import OnProgress
 from headpatch.heads import Grid, HeadSet
+from headpatch.measures.claims import Claim
 from headpatch.measures.intervals import mean_interval
 from headpatch.measures.rule import Rule
 from headpatch.measures.significance import adjusted, beyond
@@ -92,8 +93,10 @@ def run(
     Raises
     ------
     InputError
-        If the pairs are too few.
+        If the pairs are too few, or a claim of the study, whose heads are tested together, names
+        what the model does not have.
     """
+    check_claims(map(Claim.parse, study.claims), vlm)
     halves, grid = halve(study, survey.entries), vlm.lm.grid
     runner = Runner(study, vlm, survey, finished, on_progress)
     first, second = _tasks(study, grid, len(halves.discovery), len(halves.confirmation))
