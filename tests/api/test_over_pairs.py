@@ -12,6 +12,8 @@ import torch
 import headpatch as hp
 from headpatch.analyses.finished import Finished
 from headpatch.report import draw
+from headpatch.report.html.folder import find
+from headpatch.report.html.sections import how
 from headpatch.results import read_table, read_tensors
 from tests.command import headpatch
 from tests.datasets import planted_pairs
@@ -136,6 +138,8 @@ def test_a_call_finds_what_the_command_writes(
         )
     for file, saved in twin.tensors.items():
         same(saved(found), read_tensors(out / file))
+    (run,) = how.section(find(out)).values["runs"]
+    assert [words.split()[1] for words in run["commands"]] == [verb]
     drawn, again = hp.plot(found), hp.plot(out)
     for one, other in zip(drawn.axes, again.axes, strict=True):
         assert one.get_title(loc="left") == other.get_title(loc="left")

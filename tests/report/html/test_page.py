@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from headpatch.report.html import page, write
+from headpatch.report.html.folder import find
 from headpatch.report.html.overlay import MOST
+from headpatch.report.html.sections import named
+from headpatch.report.html.sections.how import verbs
+from headpatch.results import read_table
+from headpatch.results.files import write_table
 from tests.report.html import made
 
 SECTIONS = {
@@ -125,6 +131,32 @@ def test_one_verb_alone_makes_a_page(tmp_path: Path) -> None:
         folder = tmp_path / verb
         getattr(made, verb)(folder)
         assert set(report(folder)[1]) - {"first", "how", "nulls"} == wanted
+
+
+def test_commands_of_every_run_in_a_folder_are_shown(tmp_path: Path) -> None:
+    """Also beside a verdict, which writes none of the others' tables."""
+    made.verdict(tmp_path)
+    made.rank(tmp_path)
+    made.sweep(tmp_path)
+    (part,) = find(tmp_path).parts
+    assert set(verbs(part)) == {"verdict", "rank", "sweep"}
+
+
+def test_where_heads_were_changed_is_what_the_table_says(tmp_path: Path) -> None:
+    """Not what the study says of the language model's heads."""
+    made.ablate(tmp_path)
+    table = read_table(tmp_path / "effects.csv")
+    vision = table.assign(heads="v" + table["heads"].str.replace("+", "+v"), positions="patches")
+    write_table(tmp_path / "effects.csv", vision)
+    assert "z changed at: patches" in report(tmp_path)[0]
+    write_table(tmp_path / "effects.csv", pd.concat([table, vision]))
+    made_of = named.section(find(tmp_path))
+    assert made_of is not None
+    assert made_of.values["changed"] == "; z changed as the rows say"
+    listed = {row["heads"] for row in made_of.values["rows"]}
+    assert {"3.2 (answer)", "v3.2 (patches)"} <= listed
+    axis = made_of.figures["named-noising"].layout["yaxis"]["ticktext"]
+    assert {"3.2 (answer)", "v3.2 (patches)"} <= set(axis)
 
 
 def test_nothing_is_loaded_from_elsewhere(whole: Path) -> None:

@@ -14,7 +14,7 @@ _VERBS = (
     ("rank", ("heads.csv",)),
     ("sweep", ("sweep.pt",)),
     ("cut", ("cuts.csv",)),
-    ("trace", ("trace.csv",)),
+    ("trace", ("trace.pt",)),
     ("path", ("path.csv",)),
     ("rollout", ("rollout.pt",)),
     ("combine", ("combinations.csv",)),
@@ -54,8 +54,6 @@ def _run(part: Part) -> dict[str, Any]:
 def verbs(part: Part) -> list[str]:
     """Name the verbs whose files a run's folder holds."""
     found = [verb for verb, files in _VERBS if all(map(part.has, files))]
-    if part.has("verdicts.csv"):  # it writes the others' tables too
-        return ["verdict"]
     if part.has("effects.csv"):
         with (part.folder / "effects.csv").open(encoding="utf-8", errors="replace") as stream:
             if "control_mean" in stream.readline():

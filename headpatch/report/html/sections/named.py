@@ -1,15 +1,16 @@
 """Heads that were named: what changing them did, beside random heads of the same layers."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from headpatch.report.canvas import GREY, signed
-from headpatch.report.effects import KINDS
+from headpatch.report.effects import KINDS, changed_at
 from headpatch.report.html.charts import SYMBOLS
 from headpatch.report.html.folder import Results
-from headpatch.report.html.part import Part, read
+from headpatch.report.html.part import read
 from headpatch.report.html.section import Figure, Section, largest, numbers, words
 
 _KINDS = {name: (color, SYMBOLS[marker]) for name, (color, marker) in KINDS.items()}
@@ -23,11 +24,11 @@ _NEEDED = {
     "heads": "text",
     "kind": "text",
     "direction": "text",
+    "positions": "text",
     "role": "text",
     "effect": "number",
     "normalized": "number",
 }
-_CONTROLS = ("control_mean", "control_sd")
 
 
 def section(results: Results) -> Section | None:
@@ -36,24 +37,28 @@ def section(results: Results) -> Section | None:
         for part in results.having(name):
             table = read(part, name, _NEEDED)
             if "control_mean" in table:
-                return _section(part, table[table["role"].isin(["head", "joint"])])
+                return _section(table[table["role"].isin(["head", "joint"])])
     return None
 
 
-def _section(part: Part, table: pd.DataFrame) -> Section | None:
+def _section(table: pd.DataFrame) -> Section | None:
     if table.empty:
         return None
     many = "normalized_low" in table
+    labels = _labels(table)
     names = list(dict.fromkeys(table["heads"]))
     size = table["normalized"].abs().groupby(table["heads"]).max().fillna(0.0)
     shown = sorted(names, key=lambda name: -size[name])[:MOST]
     names = [name for name in names if name in shown]
     figures = {
-        f"named-{direction}": _figure(table[table["direction"] == direction], names, asked)
+        f"named-{direction}": _figure(
+            table[table["direction"] == direction], {name: labels[name] for name in names}, asked
+        )
         for direction, asked in _ASKED.items()
         if (table["direction"] == direction).any()
     }
-    rows = [_row(row, many) for row in table.to_dict("records")]
+    scopes = table["positions"].nunique() > 1
+    rows = [_row(row, many, scopes) for row in table.to_dict("records")]
     return Section(
         "named",
         "The named heads",
@@ -61,21 +66,21 @@ def _section(part: Part, table: pd.DataFrame) -> Section | None:
             "rows": rows,
             "left_out": len(size) - len(names),
             "many": many,
-            "positions": str(part.study.get("ablate", {}).get("positions", "answer")),
+            "changed": changed_at(table),
             "p": any(row["p"] for row in rows),
         },
         figures,
     )
 
 
-def _figure(table: pd.DataFrame, names: list[str], asked: str) -> Figure:
-    labels = [_label(name) for name in names]
-    place = {name: index for index, name in enumerate(names)}
+def _figure(table: pd.DataFrame, labels: Mapping[str, str], asked: str) -> Figure:
+    """Draw sets of heads, one below the other in the order of their labels."""
+    place = {name: index for index, name in enumerate(labels)}
     traces: list[dict[str, Any]] = []
     kinds = [kind for kind in _KINDS if (table["kind"] == kind).any()]
     for index, kind in enumerate(kinds):
         color, symbol = _KINDS[kind]
-        rows = table[(table["kind"] == kind) & table["heads"].isin(names)]
+        rows = table[(table["kind"] == kind) & table["heads"].isin(labels)]
         shift = 0.22 * (index - (len(kinds) - 1) / 2)
         y = [place[name] + shift for name in rows["heads"]]
         error = None
@@ -93,7 +98,7 @@ def _figure(table: pd.DataFrame, names: list[str], asked: str) -> Figure:
                 "x": numbers(rows["normalized"].to_numpy()),
                 "y": y,
                 "marker": {"color": color, "symbol": symbol, "size": 9},
-                "text": [words(name) for name in rows["heads"].map(_label)],
+                "text": [words(name) for name in rows["heads"].map(labels)],
                 "hovertemplate": "%{text}: %{x:.4f}",
                 **({"error_x": error} if error else {}),
             }
@@ -116,31 +121,36 @@ def _figure(table: pd.DataFrame, names: list[str], asked: str) -> Figure:
             }
         )  # fmt: skip
     said = largest(
-        table,
+        table[table["heads"].isin(labels)],
         "normalized",
-        lambda row: f"{_label(row['heads'])}, {row['kind']}, {signed(row['normalized'], 3)}",
+        lambda row: f"{labels[row['heads']]}, {row['kind']}, {signed(row['normalized'], 3)}",
     )
     return Figure(
         traces,
         {
             "xaxis": {"title": {"text": "normalized effect"},
                       "zeroline": True},
-            "yaxis": {"tickmode": "array", "tickvals": list(range(len(names))),
-                      "ticktext": [words(label) for label in labels],
-                      "range": [len(names) - 0.4, -0.6], "zeroline": False, "automargin": True},
+            "yaxis": {"tickmode": "array", "tickvals": list(range(len(labels))),
+                      "ticktext": [words(label) for label in labels.values()],
+                      "range": [len(labels) - 0.4, -0.6], "zeroline": False, "automargin": True},
         },
-        110 + 34 * max(len(names), 2),
+        110 + 34 * max(len(labels), 2),
         f"Points: normalized effect of each named head, {asked}{said}",
         title=asked,
     )  # fmt: skip
 
 
-def _label(name: str) -> str:
-    count = name.count("+") + 1
-    return name if count <= 2 else f"{count} heads together"
+def _labels(table: pd.DataFrame) -> dict[str, str]:
+    """Name each set of heads, and where it was changed if not all were at the same positions."""
+    found = {}
+    for name, scope in zip(table["heads"], table["positions"], strict=True):
+        count = name.count("+") + 1
+        at = f" ({scope})" if table["positions"].nunique() > 1 else ""
+        found[name] = (name if count <= 2 else f"{count} heads together") + at
+    return found
 
 
-def _row(row: dict[Any, Any], many: bool) -> dict[str, str]:
+def _row(row: dict[Any, Any], many: bool, scopes: bool) -> dict[str, str]:
     normalized = row["normalized"]
     text = "undefined" if np.isnan(normalized) else signed(normalized, 4)
     if many and not np.isnan(row["normalized_low"]):
@@ -155,7 +165,7 @@ def _row(row: dict[Any, Any], many: bool) -> dict[str, str]:
     if "answer_changed" in row:
         answer = f"{row['answer_changed']:.0%} of pairs"
     return {
-        "heads": row["heads"].replace("+", " + "),
+        "heads": row["heads"].replace("+", " + ") + f" ({row['positions']})" * scopes,
         "kind": row["kind"],
         "direction": row["direction"],
         "effect": signed(row["effect"], 4),
