@@ -63,18 +63,31 @@ def rank_of(value: float, null: Values) -> float:
     return min(1.0, 2.0 * (tail + 1) / (draws.size + 1))
 
 
-def noise_floor(self_patch_effects: Values) -> float:
-    """Return the largest absolute effect of an intervention that should do nothing.
+def noise_floor(nothing: Values, fast_path: float = 0.0, low_precision: float = 0.0) -> float:
+    """Return the size up to which an effect is rounding, by the one definition of all analyses.
 
-    Patching a head with its own z changes nothing in exact arithmetic; what it does change is
-    rounding. An effect no larger than this says nothing. Same unit as the effects.
+    The largest of three; an effect no larger says nothing. Same unit as the effects.
+
+    Parameters
+    ----------
+    nothing
+        Effects of changes that change nothing: heads patched with their own z, a stream swapped
+        with itself, no edge cut, no patch replaced. What they do is rounding.
+    fast_path
+        How far a fast path that was used lay from plain passes in its self-check: a change that
+        changes nothing may leave every bit as it was, where one that does something is rounded.
+    low_precision
+        Over low-precision weights, how far the largest effects of a fast path lie from those in
+        float32 arithmetic, since rounding grows with the effect. Plain passes are float32
+        arithmetic over any weights: for them it is 0.
 
     Raises
     ------
     ValueError
-        If there are no effects, or one of them is not finite.
+        If nothing was changed into itself, or a number is not finite.
     """
-    return float(np.abs(_finite("self_patch_effects", self_patch_effects)).max())
+    largest = float(np.abs(_finite("nothing", nothing)).max())
+    return float(_finite("floors", [largest, fast_path, low_precision]).max())
 
 
 def _finite(name: str, values: Values) -> Float[np.ndarray, "n"]:

@@ -21,7 +21,7 @@ def judged() -> JudgedPair:
     other = Other(1.0, -0.1, next(values), next(values), next(values))
     effects = {"resample_noising": next(values), "mean_noising": next(values)}
     return JudgedPair(
-        "p", 4.0, -4.0, effects, 1e-7, rng.normal(size=5), {"noising": next(values)},
+        "p", 4.0, -4.0, effects, 1e-7, 1e-8, rng.normal(size=5), {"noising": next(values)},
         vision=rng.normal(size=3), unread=0.0, wrong_place=other,
     )  # fmt: skip
 

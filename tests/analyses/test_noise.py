@@ -1,5 +1,6 @@
 """The noise floor is as large as what rounding does to an effect."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -7,12 +8,17 @@ import pytest
 import torch
 
 from headpatch.analyses.ablate.one import ablate
-from headpatch.analyses.noise import floor_of
-from headpatch.analyses.session import intervene
+from headpatch.analyses.combine import one as combine
+from headpatch.analyses.noise import FEW, floor_of
+from headpatch.analyses.path.heads import head_paths
+from headpatch.analyses.session import Session, intervene
 from headpatch.analyses.sweep.one import Sweep, sweep
+from headpatch.analyses.trace.one import trace
+from headpatch.analyses.verdict import measured_pair as verdict
+from headpatch.analyses.verdict.judged_pair import Task
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome, patch
-from headpatch.engine.selfcheck import Check
+from headpatch.engine.selfcheck import Check, Checks
 from headpatch.heads import Head, HeadSet
 from tests.analyses.test_sweep import effects_of, noisy_session
 from tests.analyses.test_sweep_vision import opened
@@ -80,3 +86,70 @@ def test_ablate_shows_it_too() -> None:
     found = ablate(replace(session, study=study), [Head(0, 1), Head(1, 2)])
     assert session.fast is not None
     assert found.noise_floor >= session.fast.worst > 0
+
+
+TWO = (Head(0, 1), Head(1, 2))
+
+
+def combined(session: Session) -> float:
+    return combine.measure(session, combine.Plan.of(session.study, TWO)).floor
+
+
+def followed(session: Session) -> float:
+    return head_paths(session, TWO).noise_floor
+
+
+def traced(session: Session) -> float:
+    study = session.study.override({"trace.answer": "Yes", "trace.noise": 1})
+    (token,) = trace(replace(session, study=study)).tokens
+    assert min(token.floors["logit"], token.floors["logprob"]) > 0
+    return token.floors["contrast"]
+
+
+def judged(session: Session) -> float:
+    study = session.study.override({"verdict.noise": 1})
+    rng, means = np.random.default_rng(0), {"lm": [z[0] for z in session.base.trace.z["lm"]]}
+    task = Task((HeadSet(TWO),))
+    return verdict.measure(replace(session, study=study), task, means, Checks(), rng).floor
+
+
+FLOORS: dict[str, Callable[[Session], float]] = {
+    "combine": combined, "path": followed, "trace": traced, "verdict": judged,
+}  # fmt: skip
+"""Beside those of `ablate` and `sweep`."""
+
+
+@pytest.mark.parametrize("verb", FLOORS)
+def test_every_question_counts_what_sets_the_fast_path_apart(verb: str) -> None:
+    session = noisy_session("grouped-query", "answer")
+    assert FLOORS[verb](replace(session, fast=Check(3e-5, 1e-4))) == 3e-5
+    assert FLOORS[verb](replace(session, fast=Check(0.5, 1e-4))) < 1e-4  # not used
+
+
+@pytest.mark.parametrize("verb", FLOORS)
+def test_every_question_is_held_against_float32_in_low_precision(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its largest effects; so no floor is lower for one question than for another."""
+    session = noisy_session("grouped-query", "answer", torch.bfloat16)
+    assert session.fast is not None and session.widens
+    asked: list[int] = []
+
+    def plain(*given: object, **more: object) -> list[Outcome]:
+        found = patch(*given, **more)  # type: ignore[arg-type]
+        asked.append(len(found))
+        return [replace(one, effect=one.effect + 0.25) for one in found]
+
+    monkeypatch.setattr("headpatch.analyses.noise.patch", plain)
+    assert FLOORS[verb](session) == pytest.approx(0.25, abs=0.1)
+    assert 0 < sum(asked) <= (7 if verb == "combine" else FEW)
+
+
+def test_effects_of_means_alone_are_held_against_float32_too() -> None:
+    session = noisy_session("grouped-query", "answer", torch.bfloat16, kinds=("mean",))
+    means = {"lm": [z.mean(0) for z in session.base.trace.z["lm"]]}
+    found = sweep(session, means=means)
+    asked = [one for one in found.plan.asked if one.kind == "mean"]
+    exact = np.array([one.effect for one in patch(session.vlm, session.base, asked, means)])
+    off = np.abs(effects_of(found)[: len(asked)] - exact)
+    assert found.noise_floor >= off[np.argsort(-np.abs(exact))[:5]].max() > self_patches(found)

@@ -34,7 +34,7 @@ def pair(index: int) -> JudgedPair:
     effects = {f"resample_{way}": at(ACTS, 0.3) + noise() for way in ("noising", "denoising")}
     shift = at(ACTS, 0.3 * GAP)
     return JudgedPair(
-        f"p{index}", 4.0, -4.0, effects, 1e-6, np.zeros(0), unread=0.0,
+        f"p{index}", 4.0, -4.0, effects, 1e-6, 1e-6, np.zeros(0), unread=0.0,
         wrong_place=Other(-4.0, -4.1, noise(), noise(), noise()),
         mirrored=Other(4.0, -4.0, at(LOOKS, 0.5) + noise(), -shift + noise(), shift + noise()),
     )  # fmt: skip
@@ -49,7 +49,7 @@ def judged(change: Change = lambda one: one, **more: object) -> list[Null]:
         "chosen": (ACTS,),
         "random_effects": rng.normal(0, 0.01, (40, PAIRS)),
         "chosen_effect": np.full(PAIRS, 0.3),
-        "floor": 1e-6,
+        "nothing": 1e-6,
     }
     return judge_nulls(pairs, rule=RULE, **(given | more))  # type: ignore[arg-type]
 
@@ -82,7 +82,7 @@ def test_all_pass_where_nothing_is_wrong() -> None:
 @pytest.mark.parametrize(
     ("change", "more", "null", "figure"),
     [
-        (None, {"floor": 0.03}, "self-patch", "largest"),
+        (None, {"nothing": 0.03}, "self-patch", "largest"),
         (wrong_place(ld_with=1.0), {}, "wrong place", "share of pairs"),
         (wrong_place(noising=at(Head(0, 3), -0.1 * GAP)), {}, "wrong place", "heads with"),
         (wrong_place(denoising=at(Head(0, 3), -0.1 * GAP)), {}, "wrong place", "heads with"),

@@ -54,6 +54,8 @@ def test_p_by_hand():
 def test_noise_floor_is_the_largest_absolute_effect():
     assert noise_floor([0.1, -0.3, 0.2]) == 0.3
     assert noise_floor(np.zeros(3)) == 0
+    assert noise_floor([1e-6], fast_path=2e-6, low_precision=1e-7) == 2e-6
+    assert noise_floor([1e-6], fast_path=2e-6, low_precision=3e-3) == 3e-3
 
 
 @pytest.mark.parametrize("bad", [[], [1.0, math.nan], [math.inf]])

@@ -172,7 +172,7 @@ def run(
         named = asked.role in ("head", "joint")
         null = nulls.get((asked.members, one.kind, one.direction), []) if named else []
         rows.append(row | _beside(row["normalized"], null))
-    floor = floor_of(session, outcomes.values())
+    floor = floor_of(session, outcomes.values(), means)
     table = pd.DataFrame(rows).drop_duplicates(
         subset=["heads", "kind", "direction", "role"], ignore_index=True
     )

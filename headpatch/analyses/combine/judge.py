@@ -29,7 +29,7 @@ class Combinations:
     table
         A row for each set × kind × direction: the columns of ``combinations.csv``.
     noise_floor
-        In logits, the largest over all pairs.
+        In logits, the largest over all pairs; see `headpatch.analyses.noise.floor_of`.
     pairs
         Over which effects are averaged.
     """

@@ -10,13 +10,13 @@ from itertools import combinations, product
 import numpy as np
 from jaxtyping import Float, Int
 
+from headpatch.analyses.noise import floor_of
 from headpatch.analyses.session import Session, intervene
 from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
 from headpatch.measures.logits import normalized_effect
-from headpatch.measures.stats import noise_floor
 from headpatch.study import Study
 
 
@@ -76,7 +76,7 @@ class Effects:
     logits, normalized
         The effect on LD.
     floor
-        The largest effect, in logits, of patching a head or all of them with their own z.
+        Noise floor, in logits; see `headpatch.analyses.noise.floor_of`.
     gap
         LD_with - LD_without.
     """
@@ -119,6 +119,6 @@ def measure(
     return Effects(
         np.array([one.effect for one in outcomes[: len(asked)]]).reshape(shape),
         np.array(normalized).reshape(shape),
-        noise_floor([session.widened_off, *(one.effect for one in outcomes[len(asked) :])]),
+        floor_of(session, outcomes, means),
         base.ld_with - base.ld_without,
     )

@@ -54,7 +54,7 @@ class Combined:
 
     @property
     def noise_floor(self) -> float:
-        """Largest effect, in logits, of patching heads with their own z."""
+        """In logits, the largest over all pairs; see `headpatch.analyses.noise.floor_of`."""
         return self.combinations.noise_floor
 
 

@@ -62,8 +62,8 @@ class Cuts:
     effects
         One row for each place × edge × run; the columns of ``cuts.csv``.
     noise_floor
-        The largest effect, in logits, of cutting nothing; or how far resumed passes lay from
-        whole ones where they were compared, if that is more.
+        In logits; see `headpatch.measures.stats.noise_floor`. The fast path are passes that are
+        resumed at the first layer that is cut; over low-precision weights there are none.
     resumed
         Whether passes were resumed at the first layer that is cut, or all were whole.
     summary
@@ -111,7 +111,7 @@ def run(session: Session, job: Job, on_progress: OnProgress | None = None) -> Cu
     shifts = run_all(session.vlm, job.base, knockouts, on_progress)
     table = table_of(session, job.asked, shifts)
     nothing_cut = table.loc[table["role"] == "noise floor", "effect"].tolist()
-    floor = noise_floor([*nothing_cut, job.apart] if job.resumed else nothing_cut)
+    floor = noise_floor(nothing_cut, job.apart if job.resumed else 0.0)
     return Cuts(table, floor, job.resumed, summarize(session, table, floor))
 
 

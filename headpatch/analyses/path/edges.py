@@ -22,7 +22,7 @@ class EdgeCurves:
     shares, effects
         By edge: normalized, and in logits.
     noise_floor
-        The largest effect, in logits, of cutting nothing.
+        In logits, as `headpatch.analyses.cut.one.Cuts` has it.
     """
 
     shares: Curves

@@ -21,14 +21,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headpatch.analyses.noise import FEW, Changed, floors_over
 from headpatch.analyses.path.stream import DIRECTION, normalized, token_classes, vision_classes
 from headpatch.analyses.session import Session, intervene
 from headpatch.engine.interventions import Direction, Intervention
-from headpatch.engine.patching import WITH, WITHOUT, OnProgress
+from headpatch.engine.patching import WITH, WITHOUT, OnProgress, Outcome, ZMeans
 from headpatch.engine.pathpatch import Inputs, Sender, answer_z, hear
 from headpatch.engine.residual import Put, record
 from headpatch.heads import Head, HeadSet
-from headpatch.measures.stats import noise_floor
 
 Way = tuple[str, str]
 """Inputs (``query``, ``keys``, ``values``, …) and the sender's tokens."""
@@ -53,7 +53,8 @@ class HeadPaths:
         By direction: the keys and values at the image's tokens, changed from the region's patches
         of each vision layer. Empty where the tower's patches are not the image's tokens.
     noise_floor
-        The largest effect, in logits, of a path from the run itself.
+        In logits; see `headpatch.analyses.noise.floors_over`. A path from the run itself changes
+        nothing.
     """
 
     sets: tuple[HeadSet, ...]
@@ -87,20 +88,25 @@ def head_paths(
     total = 1 + len(ear.patches)
     effects: dict[Direction, Float[np.ndarray, "ways sets"]] = {}
     ways: tuple[Way, ...] = ()
+    every, nothing = list[Changed](), list[Outcome]()
     for run, direction in DIRECTION.items():
         senders = ear.ways(run)
         ways = tuple(senders)
-        effects[direction] = np.stack([_effects(session, sets, run, z) for z in senders.values()])
+        changed = [_changed(session, sets, run, z) for z in senders.values()]
+        every += changed
+        nothing += changed[ways.index(("none", "itself"))][0]
+        effects[direction] = np.stack([_effects(one) for one in changed])
     if on_progress:
         on_progress(1, total)
     curves: dict[Direction, list[Float[np.ndarray, " sets"]]] = {}
     for layer in range(len(ear.patches)):
         for run, z in ear.vision(layer).items():
-            curves.setdefault(DIRECTION[run], []).append(_effects(session, sets, run, z))
+            every.append(_changed(session, sets, run, z))
+            curves.setdefault(DIRECTION[run], []).append(_effects(every[-1]))
         if on_progress:
             on_progress(2 + layer, total)
     vision = {way: np.stack(curve) for way, curve in curves.items()}
-    itself = ways.index(("none", "itself"))
+    (floor,) = floors_over(session, nothing, every, FEW)
     return HeadPaths(
         sets,
         ways,
@@ -108,20 +114,24 @@ def head_paths(
         effects,
         {way: normalized(session, values, way) for way, values in vision.items()},
         vision,
-        noise_floor([session.widened_off, *np.concatenate([v[itself] for v in effects.values()])]),
+        floor,
     )
 
 
-def _effects(
-    session: Session, sets: Sequence[HeadSet], run: int, z: Z
-) -> Float[np.ndarray, " sets"]:
-    """Put z in at the answer position of one run's heads; return the shifts of LD."""
-    means = [torch.zeros_like(one[0]) for one in session.base.trace.z["lm"]]
-    for layer, heads in z.items():
-        means[layer][-1] = heads.to(means[layer])
+def _changed(session: Session, sets: Sequence[HeadSet], run: int, z: Z) -> Changed:
+    """Put z in at the answer position of one run's heads."""
+    there = [one[0] for one in session.base.trace.z["lm"]]  # of either run
+    means = [one.new_zeros(()).expand_as(one) for one in there]
+    for layer, heads in z.items():  # only the answer position's is ever looked up
+        means[layer] = heads.to(there[layer]).expand_as(there[layer])
     asked = [Intervention(one, "mean", DIRECTION[run], "answer") for one in sets]
-    outcomes = intervene(session, asked, {"lm": means}, answers_only=True)
-    return np.array([one.effect for one in outcomes])
+    put: ZMeans = {"lm": means}
+    return intervene(session, asked, put, answers_only=True), put
+
+
+def _effects(changed: Changed) -> Float[np.ndarray, " sets"]:
+    """Return the shifts of LD, in logits."""
+    return np.array([one.effect for one in changed[0]])
 
 
 class _Ear:

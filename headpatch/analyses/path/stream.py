@@ -88,8 +88,8 @@ class StreamCurves:
     shares, effects
         By tower: normalized, and in logits.
     noise_floor
-        The largest effect, in logits, of swapping a stream with itself; or how far resumed passes
-        lay from whole ones where they were compared, if that is more.
+        In logits; see `headpatch.measures.stats.noise_floor`. The fast path are passes that are
+        resumed at the swapped layer; over low-precision weights there are none.
     resumed
         Whether the language model's passes were resumed at the swapped layer.
     """
@@ -122,7 +122,7 @@ def streams(session: Session, on_progress: OnProgress | None = None) -> StreamCu
     resumed = apart <= TOLERANCE
     total, done = sum(len(job.swaps) for job in jobs), 0
     effects: dict[Tower, Curves] = {"vision": {}, "lm": {}}
-    selves = [apart] if resumed else []
+    selves: list[float] = []
     for job in jobs:
 
         def advance(here: int, _: int, before: int = done) -> None:
@@ -139,7 +139,7 @@ def streams(session: Session, on_progress: OnProgress | None = None) -> StreamCu
         selves += values[len(job.asked) :]
         effects[job.tower][job.name] = job.curves(values[: len(job.asked)])
     shares = {tower: as_shares(session, curves) for tower, curves in effects.items()}
-    return StreamCurves(shares, effects, noise_floor(selves), resumed)
+    return StreamCurves(shares, effects, noise_floor(selves, apart if resumed else 0.0), resumed)
 
 
 def _jobs(session: Session, kept: Streams) -> list["_Job"]:

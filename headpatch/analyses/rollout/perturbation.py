@@ -55,7 +55,8 @@ class Check:
     areas
         One row for each run × way × map, beside random orders.
     noise_floor
-        The largest shift of LD by replacing no patch, in logits.
+        In logits, of replacing no patch; see `headpatch.measures.stats.noise_floor`. Every picture
+        takes a whole pass: there is no fast path.
     """
 
     curves: pd.DataFrame

@@ -174,7 +174,8 @@ def run(
     finished = finished or {}
     outcomes = {one: finished[one] for one in job.asked if one in finished}
     left = [one for one in job.asked if one not in outcomes]
-    asked = job.asked if job.approx else left
+    again = job.approx or session.vlm.dtype != torch.float32  # the floor may hold them against it
+    asked = job.asked if again else left
     if means is None and any(one.kind == "mean" for one in asked):
         means = mean_z(session, None, session.study.sweep.reference, (job.tower,))
     estimates = estimate(session, job, means) if job.approx else None
@@ -186,7 +187,7 @@ def run(
 
     found = change(session, left, means, advance, on_outcome, job.size)
     outcomes.update(zip(left, found, strict=True))
-    return _collect(session, job, [outcomes[one] for one in job.asked], estimates)
+    return _collect(session, job, [outcomes[one] for one in job.asked], estimates, means)
 
 
 def _collect(
@@ -194,11 +195,12 @@ def _collect(
     job: Plan,
     outcomes: Sequence[Outcome],
     estimates: Estimates | None,
+    means: ZMeans | None,
 ) -> Sweep:
     attention = _attention(session, job)
     ranking = None if attention is None else ranks(attention)
     table = table_of(session, job, outcomes, ranking, estimates)
-    floor = floor_of(session, outcomes)
+    floor = floor_of(session, outcomes, means)
     saved: Saved = {
         "normalized": by_way(table, "normalized", job),
         "effect": by_way(table, "effect", job),

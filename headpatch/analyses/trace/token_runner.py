@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.analyses.finished import Finished, key
+from headpatch.analyses.noise import FEW, floors_of
 from headpatch.analyses.rank import MASSES, masses
 from headpatch.analyses.session import Session, intervene
 from headpatch.analyses.trace.answer_token import MEASURES, Maps, Token, Way
@@ -17,9 +18,9 @@ from headpatch.analyses.trace.forced import Answer, check_said, word
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress, ZMeans
+from headpatch.engine.precision import is_low
 from headpatch.engine.trace import Said, measures, say
 from headpatch.heads import Grid, HeadSet
-from headpatch.measures.stats import noise_floor
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
 from headpatch.study import Study
@@ -137,20 +138,21 @@ def _token(
     on_progress: OnProgress,
 ) -> Token:
     suffix = session.prompt.spans.answer + index
-    keep = Keep(lm_rows=True, z=() if session.widens else ("lm",), suffix=suffix)
+    patched = not session.widens or is_low(session.vlm)  # what the floor is held against is
+    keep = Keep(lm_rows=True, z=("lm",) if patched else (), suffix=suffix)
     before, token = answer.ids[:index], answer.ids[index]
     said = say(session.vlm, session.prompt, before, token, keep)
     check_said(session, answer, index, said)
     here = replace(session, base=said.base)
     known = None if means is None else _everywhere(here, means[index])
     outcomes = intervene(here, asked, known, on_progress, read=measures(token))
+    floors = floors_of(here, outcomes, known, FEW, measures(token))
     grid = session.vlm.lm.grid
     effects: dict[Way, list[tuple[float, ...]]] = {}
-    selves: list[tuple[float, ...]] = []
     for one in outcomes:
-        figures = (one.effect, *one.read)
         way = one.intervention.kind, one.intervention.direction
-        (selves if way[0] == "self" else effects.setdefault(way, [])).append(figures)
+        if way[0] != "self":
+            effects.setdefault(way, []).append((one.effect, *one.read))
     shape = grid.layers, grid.heads, len(MEASURES)
     maps = {way: np.array(rows).reshape(shape) for way, rows in effects.items()}
     if said.rival is None:
@@ -164,7 +166,7 @@ def _token(
         _measured(said),
         _attention(here),
         {way: _named(values) for way, values in maps.items()},
-        {name: noise_floor([row[place] for row in selves]) for place, name in enumerate(MEASURES)},
+        dict(zip(MEASURES, floors, strict=True)),
     )
 
 

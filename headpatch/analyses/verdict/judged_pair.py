@@ -79,7 +79,10 @@ class JudgedPair:
     effects
         Normalized, by ``kind_direction``.
     floor
-        Largest effect, in logits, of patching a head with its own z.
+        Noise floor, in logits; see `headpatch.analyses.noise.floor_of`.
+    nothing
+        Largest effect, in logits, of patching a head with its own z, or how far widening passes
+        were off in their self-check: what should be nothing, which a null tests.
     sets
         Normalized effect of noising each of the task's sets, in order.
     attribution
@@ -101,6 +104,7 @@ class JudgedPair:
     ld_without: float
     effects: Mapping[str, PerHead]
     floor: float
+    nothing: float
     sets: Float[np.ndarray, " sets"]
     attribution: Mapping[str, PerHead] = field(default_factory=dict)
     vision: Float[np.ndarray, " vision_layers"] = field(default_factory=lambda: np.zeros(0))

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 from jaxtyping import Float
 
+from headpatch.analyses.noise import FEW, floor_of
 from headpatch.analyses.rank import differences
 from headpatch.analyses.session import Session, checked, intervene, run_both
 from headpatch.analyses.verdict.elsewhere import mirrored, wrong_place
@@ -54,7 +55,8 @@ def measure(
     own = [changed(singles[i], "self", direction) for direction in DIRECTIONS for i in drawn]
     outcomes = intervene(session, [*asked, *own], means, answers_only=True)
     checked(session, checks)  # the same pair asked otherwise is as long
-    vision, unread = _vision(session, checks) if task.vision else (np.zeros(0), float("nan"))
+    nowhere = np.zeros(0), float("nan"), 0.0
+    vision, unread, off = _vision(session, checks) if task.vision else nowhere
     shape = (session.vlm.lm.grid.layers, session.vlm.lm.grid.heads)
     found = normalized(session, outcomes[: len(asked)])
     swept = found[: len(ways) * len(singles)].reshape(len(ways), *shape)
@@ -63,7 +65,8 @@ def measure(
         ld_with=base.ld_with,
         ld_without=base.ld_without,
         effects={f"{kind}_{way}": swept[i] for i, (kind, way) in enumerate(ways)},
-        floor=max(session.widened_off, *(abs(one.effect) for one in outcomes[len(asked) :])),
+        floor=max(floor_of(session, outcomes, means, FEW), off),
+        nothing=max(session.widened_off, *(abs(one.effect) for one in outcomes[len(asked) :])),
         sets=found[len(ways) * len(singles) :],
         attribution=_attributed(session) if task.attribution else {},
         vision=vision,
@@ -106,15 +109,23 @@ def _attributed(session: Session) -> dict[str, PerHead]:
     return found
 
 
-def _vision(session: Session, checks: Checks) -> tuple[Float[np.ndarray, " vision_layers"], float]:
-    """Noise all heads of each vision layer; the layers beyond the last that is read do nothing."""
+def _vision(
+    session: Session, checks: Checks
+) -> tuple[Float[np.ndarray, " vision_layers"], float, float]:
+    """Noise all heads of each vision layer; the layers beyond the last that is read do nothing.
+
+    Returns
+    -------
+    Normalized effects; the largest of the layers that are not read; and how far the resumed passes
+    that were used lay from whole ones where they were compared. Both in logits.
+    """
     if refused(session.vlm):
-        return np.zeros(0), float("nan")
-    found = noise_vision(session, whole_layers(session.vlm), checks)
+        return np.zeros(0), float("nan"), 0.0
+    found, off = _noised_vision(session, whole_layers(session.vlm), checks)
     last = session.vlm.feature_layer
     beyond = [] if last is None else found[last + 1 :]
     unread = max((abs(one.effect) for one in beyond), default=float("nan"))
-    return normalized(session, found), unread
+    return normalized(session, found), unread, off
 
 
 def noise_vision(session: Session, sets: Sequence[HeadSet], checks: Checks) -> list[Outcome]:
@@ -125,10 +136,17 @@ def noise_vision(session: Session, sets: Sequence[HeadSet], checks: Checks) -> l
     checks
         Say whether passes may be resumed.
     """
+    return _noised_vision(session, sets, checks)[0]
+
+
+def _noised_vision(
+    session: Session, sets: Sequence[HeadSet], checks: Checks
+) -> tuple[list[Outcome], float]:
     base = run_pair(session.vlm, session.prompt, Keep(z=("vision",)), exact=True)
     asked = [Intervention(one, "resample", "noising") for one in sets]
-    resumed = checks.vision(session.vlm, base).exact
-    return patch_vision(session.vlm, base, asked, resumed=resumed)
+    fast = checks.vision(session.vlm, base)
+    found = patch_vision(session.vlm, base, asked, resumed=fast.exact)
+    return found, fast.worst if fast.exact else 0.0
 
 
 def _otherwise(session: Session, pair: Pair | None, checks: Checks) -> Other | None:

@@ -69,7 +69,7 @@ def judge_nulls(
     chosen: Sequence[Head],
     random_effects: Float[np.ndarray, "sets pairs"],
     chosen_effect: Float[np.ndarray, " pairs"] | None,
-    floor: float,
+    nothing: float,
     rule: Rule,
 ) -> list[Null]:
     """Judge every null.
@@ -83,11 +83,12 @@ def judge_nulls(
     random_effects, chosen_effect
         Joint necessity of random heads of the chosen heads' layers, and of the chosen heads, if
         any.
-    floor
-        Largest effect of patching a head with its own z, as a share of its pair's LD difference.
+    nothing
+        Largest effect of patching a head with its own z, or difference of the fast path from the
+        plain one in its self-check, as a share of its pair's LD difference.
     """
     return [
-        _self_patch(floor, len(pairs), rule),
+        _self_patch(nothing, len(pairs), rule),
         *_wrong_place(pairs, attention, picked, rule),
         *_mirrored(pairs, attention, picked, chosen, rule),
         _unread(pairs),
@@ -105,13 +106,13 @@ def _untested(null: str, figure: str, limit: str, why: str) -> Null:
     return Null(null, figure, float("nan"), limit, "not tested", 0, why)
 
 
-def _self_patch(floor: float, pairs: int, rule: Rule) -> Null:
+def _self_patch(nothing: float, pairs: int, rule: Rule) -> Null:
     return _verdict(
         "self-patch",
         "largest normalized effect of patching a head with its own z",
-        floor,
+        nothing,
         f"below δ = {rule.delta:g}",
-        floor < rule.delta,
+        nothing < rule.delta,
         pairs,
     )
 

@@ -55,7 +55,7 @@ class Judgement:
     headline
         What the study says as a whole.
     noise_floor
-        Largest effect, in logits, of patching a head with its own z, over all pairs.
+        In logits, the largest of all pairs; see `headpatch.analyses.noise.floor_of`.
     saved
         What ``verdict.pt`` holds: every pair's arrays.
     widened
@@ -178,7 +178,7 @@ def conclude(
         choice.chosen,
         np.array([joint[one] for one in choice.random]).reshape(-1, len(confirmation)),
         None if own is None else joint[own],
-        max(pair.floor / abs(pair.gap) for pair in every),
+        max(pair.nothing / abs(pair.gap) for pair in every),
         by,
     )
     faithfulness, vision = curves(choice.points, joint, by), _vision(confirmation, by)
