@@ -22,8 +22,9 @@ from headpatch.study import Study
 if TYPE_CHECKING:
     import pandas
 
-Dataset: TypeAlias = Manifest | Iterable[Entry] | str | Path
-"""A dataset of `headpatch.draw_pairs`, a table of pairs or its folder, or some of its entries."""
+Dataset: TypeAlias = Manifest | Iterable[object] | str | Path
+"""A dataset of `headpatch.draw_pairs`, a table of pairs or its folder, or some of its entries; or
+rows in memory: a table of pandas, a list of dicts, a dataset of Hugging Face's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +100,11 @@ def open_pairs(
         None is the default study.
     pairs
         A dataset of `headpatch.draw_pairs`, your own (a table of pairs, or its folder: see
-        `headpatch.Manifest`), or some of its entries. None takes the study's, or draws `n`, which
-        last as long as what is returned.
+        `headpatch.Manifest`), or some of its entries. Or rows in memory: a table of pandas, a list
+        of dicts, a dataset of Hugging Face's; a picture may then be a path, a picture of Pillow,
+        an array, or ``{"bytes": …, "path": …}``. None takes the study's, or draws `n`, which last
+        as long as what is returned. What is returned names the dataset in its study,
+        ``pairs.manifest``: rows in memory by a hash, from which nothing can be run again.
     n
         How many pairs are drawn, where none are given.
     vlm
@@ -158,10 +162,11 @@ def closed(seen: Survey) -> Survey:
 
 @dataclass(frozen=True)
 class Found:
-    """Pairs that are to be run, and the folder of those that were drawn."""
+    """Pairs that are to be run, the folder of those that were drawn, and what others are of."""
 
     entries: tuple[Entry, ...]
     drawn: Scratch | None = None
+    manifest: str | None = None
 
 
 def found_pairs(
@@ -193,9 +198,10 @@ def found_pairs(
             return Found(draw_for_once(study, drawn.path, advance).entries, drawn)
     if n is not None:
         raise InputError("n, pairs", "both of them", "one of them", "limit takes fewer of them.")
-    entries = _entries(known, study)
+    given = _manifest(known)
+    entries = given.take(study.pairs.limit, study.seed).entries
     need(len(entries), "--pairs")
-    return Found(entries)
+    return Found(entries, manifest=str(given.path))
 
 
 def run_pairs(
@@ -208,21 +214,18 @@ def run_pairs(
     stages: Stages,
 ) -> Pairs:
     """Load the model, unless it is given, and run the pairs."""
+    study = study.override({"pairs.manifest": found.manifest})
     vlm = vlm or model_of(study)
     seen = _survey(study, vlm, found.entries, positions, vision, stages)
     return Pairs(study, vlm, seen, positions, vision, found.drawn)
 
 
-def _entries(pairs: Dataset, study: Study) -> tuple[Entry, ...]:
-    if isinstance(pairs, str | Path):
-        pairs = Manifest.read(Path(pairs))
+def _manifest(pairs: Dataset) -> Manifest:
     if isinstance(pairs, Manifest):
-        return pairs.take(study.pairs.limit, study.seed).entries
-    entries = tuple(pairs)
-    names = [entry.name for entry in entries]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError("pairs", f"the name {twice[0]!r} twice", "a name of its own for each")
-    return entries
+        return pairs
+    if isinstance(pairs, str | Path):
+        return Manifest.read(Path(pairs))
+    return Manifest.of(pairs)
 
 
 def _need_two(count: int, argument: str) -> None:

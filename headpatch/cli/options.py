@@ -108,7 +108,8 @@ Pairs = Annotated[
     Path | None,
     typer.Option(
         "--pairs",
-        help="Run a dataset of pairs instead of one: its manifest (CSV), or its folder; "
+        help="Run a dataset of pairs instead of one: its manifest (CSV, "
+        "JSON lines or Parquet), or its folder; "
         "`headpatch pairs` draws one.",
         metavar="FILE|DIR",
     ),

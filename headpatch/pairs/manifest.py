@@ -2,34 +2,44 @@
 
 The columns `with`, `without`, `question` and `region` must be there; `name` (or `pair`) may be, and
 every further column is a factor, by which results can be grouped. Paths are relative to the table.
-A table is a CSV, or JSON lines. A folder stands for its ``manifest.csv``, or for the ``metadata``
-file of a dataset in Hugging Face's ``imagefolder`` layout, whose columns of paths are called
+A table is a CSV, JSON lines, or Parquet (with pyarrow), which may hold the pictures itself, as
+Hugging Face stores them. A folder stands for its ``manifest.csv``, or for the ``metadata`` file of
+a dataset in Hugging Face's ``imagefolder`` layout, whose columns of paths are called
 `with_file_name` and `without_file_name`; or for the table of its only folder that holds one, as
 ``train/metadata.jsonl``.
+
+A program may hold the rows in memory: a table of pandas, a list of dicts, a dataset of Hugging
+Face's. Their pictures are files, or pictures of Pillow, arrays or bytes.
 """
 
-import csv
-import io
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from headpatch.errors import InputError
 from headpatch.pairs.pair import Pair, make_pair
 from headpatch.pairs.region import Region
+from headpatch.pairs.rows import (
+    COLUMNS,
+    MEMORY,
+    Row,
+    in_memory,
+    place_of,
+    rows_in_memory,
+    rows_of_file,
+    text_of,
+)
+from headpatch.pairs.stored import StoredPictures
 
 NAME = "manifest.csv"
 """The table of a folder of pairs."""
-COLUMNS = ("with", "without", "question", "region")
-"""Columns that a table must have."""
-
 _TABLES = (NAME, "metadata.csv", "metadata.jsonl")
-_ALIASES = {"with_file_name": "with", "without_file_name": "without", "pair": "name"}
-_Row = tuple[int, dict[str, str]]  # its line, and its cells by column
 
 
 @dataclass(frozen=True)
@@ -47,11 +57,13 @@ class Entry:
     region
         Where the object is.
     line
-        Line of the table, for messages.
+        Line of the table, for messages; its number from 1 if it is no line of text.
     factors
         Every further column: what varies between pairs.
     table
         The file that lists the pair, for messages.
+    stored
+        Keeps pictures that were no files; None if both were.
     """
 
     name: str
@@ -62,11 +74,12 @@ class Entry:
     line: int
     factors: Mapping[str, str] = field(default_factory=dict, hash=False)
     table: Path = Path(NAME)
+    stored: StoredPictures | None = field(default=None, compare=False, repr=False)
 
     @property
     def where(self) -> str:
         """The pair's place, as messages name it."""
-        return f"--pairs {self.table}, line {self.line}"
+        return place_of(self.table, self.line)
 
     def pair(self) -> Pair:
         """Read the two pictures.
@@ -94,7 +107,7 @@ class Manifest:
     Attributes
     ----------
     path
-        The table.
+        The table; of one in memory, ``memory:`` and the hash of what it says, pictures included.
     entries
         Its pairs, in its order.
     """
@@ -109,18 +122,37 @@ class Manifest:
         Raises
         ------
         InputError
-            If the table is missing, or several folders hold one; if it is not UTF-8, empty or
-            malformed, lacks a column, names a picture that is not there or a region that is none,
-            or holds a pair or a name twice. The line is named.
+            If the table is missing, or several folders hold one; if it is no table, not UTF-8,
+            empty or malformed, lacks a column, names a picture that is not there or a region that
+            is none, or holds a pair or a name twice. The line is named.
         """
         path = _table(path)
-        entries: list[Entry] = []
-        for number, (line, row) in enumerate(_rows(path), start=1):
-            entries.append(_entry(path, line, number, row))
-        if not entries:
-            raise InputError("--pairs", f"{path} holds no pair", "one pair a line below the header")
-        _refuse_repeats(entries)
-        return cls(path, tuple(entries))
+        return cls(path, _entries(path, path.parent, rows_of_file(path)))
+
+    @classmethod
+    def of(cls, table: Any) -> "Manifest":
+        """Read rows that a program holds in memory.
+
+        Parameters
+        ----------
+        table
+            A table of pandas, a list of dicts by column, or a dataset of Hugging Face's. A picture
+            is a path (relative to where the program runs) or what else `headpatch.make_pair`
+            takes; one that is no file is written to a temporary folder, which lasts as long as its
+            pair. Or entries of another dataset.
+
+        Raises
+        ------
+        InputError
+            As `read`; the row is named, the first is 1.
+        """
+        rows = in_memory(table)
+        if rows and all(isinstance(one, Entry) for one in rows):
+            entries = tuple(one for one in rows if isinstance(one, Entry))
+            _refuse_a_name_twice(entries)
+        else:
+            entries = _entries(Path(MEMORY), Path.cwd(), rows_in_memory(rows))
+        return cls(Path(f"{MEMORY}sha256:{digest(entries)[:16]}"), entries)
 
     def take(self, limit: int | None, seed: int) -> "Manifest":
         """Return at most `limit` pairs, drawn by the seed, in the table's order.
@@ -186,143 +218,89 @@ def _table_in(folder: Path) -> Path | None:
     return next((folder / name for name in _TABLES if os.path.isfile(folder / name)), None)
 
 
-def _rows(path: Path) -> Iterator[_Row]:
-    """Yield the table's rows, their columns under the names of `COLUMNS`."""
-    text = _text(path)
-    yield from _json_rows(path, text) if path.suffix == ".jsonl" else _csv_rows(path, text)
+def digest(entries: Iterable[Entry]) -> str:
+    """Hash all that pairs say, their pictures included."""
+    found = hashlib.sha256()
+    for one in entries:
+        pictures = [_digest_of(path) for path in (one.with_path, one.without_path)]
+        said = [one.name, one.question, one.region.box, dict(one.factors), pictures]
+        found.update(json.dumps(said, sort_keys=True).encode())
+    return found.hexdigest()
 
 
-def _text(path: Path) -> str:
+def _digest_of(picture: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            "--pairs", f"{path}: {error.strerror}", "a manifest (CSV) of pairs"
-        ) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(
-            "--pairs", f"{path} is not UTF-8 (line {line})", "a CSV in UTF-8", "Save it as UTF-8."
-        ) from None
+        return hashlib.sha256(picture.read_bytes()).hexdigest()
+    except OSError:
+        return "none"  # whoever reads it says so
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[_Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    columns: list[str] = []
-    line = 1  # of a row's start: quoted cells may run over several
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise InputError(
-                f"--pairs {path}, line {line}", f"not CSV ({error})", "cells parted by commas"
-            ) from None
-        if cells is None:
-            break
-        start, line = line, reader.line_num + 1
-        if not any(cell.strip() for cell in cells):
-            continue
-        if not columns:
-            columns = _columns(path, start, cells)
-            continue
-        if len(cells) != len(columns):
-            raise InputError(
-                f"--pairs {path}, line {start}",
-                f"{len(cells)} cells",
-                f"{len(columns)}, one for each column of the header",
-                "Put a cell that holds a comma in double quotes.",
-            )
-        yield start, {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
-    if not columns:
-        raise _empty(path)
+def _entries(path: Path, base: Path, rows: Iterable[Row]) -> tuple[Entry, ...]:
+    """Read every row as a pair.
 
-
-def _json_rows(path: Path, text: str) -> Iterator[_Row]:
-    seen = False
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
-        where = f"--pairs {path}, line {line}"
-        try:
-            row = json.loads(content)
-        except ValueError as error:
-            raise InputError(where, f"not JSON ({error})", "one JSON object a line") from None
-        if not isinstance(row, dict):
-            raise InputError(where, content.strip()[:40], "one JSON object a line")
-        seen = True
-        columns = _columns(path, line, list(row))
-        yield (
-            line,
-            {
-                name: value.strip() if isinstance(value, str) else json.dumps(value)
-                for name, value in zip(columns, row.values(), strict=True)
-            },
-        )
-    if not seen:
-        raise _empty(path)
-
-
-def _empty(path: Path) -> InputError:
-    return InputError(
-        "--pairs", f"{path} is empty", f"a table with the columns {', '.join(COLUMNS)}"
+    Parameters
+    ----------
+    base
+        What paths of pictures are relative to.
+    """
+    stored = StoredPictures()
+    entries = tuple(
+        _entry(path, base, row, number, stored) for number, row in enumerate(rows, start=1)
     )
+    if not entries:
+        found = "no row" if path.name == MEMORY else f"{path} holds no pair"
+        raise InputError("--pairs", found, "one pair a row, below the header of a file")
+    _refuse_repeats(entries)
+    return entries
 
 
-def _columns(path: Path, line: int, header: Sequence[str]) -> list[str]:
-    columns = [_ALIASES.get(name.strip(), name.strip()) for name in header]
-    where = f"--pairs {path}, line {line}"
-    if missing := [name for name in COLUMNS if name not in columns]:
-        hint = "Parted by commas, not semicolons." if any(";" in name for name in header) else ""
-        raise InputError(
-            where,
-            f"no column {', '.join(missing)} (columns: {', '.join(header)})"[:300],
-            f"the columns {', '.join(COLUMNS)}",
-            hint,
-        )
-    for name in columns:
-        if columns.count(name) > 1:
-            raise InputError(where, f"column {name!r} twice", "each column once")
-    return columns
-
-
-def _entry(path: Path, line: int, number: int, row: dict[str, str]) -> Entry:
-    where = f"--pairs {path}, line {line}"
+def _entry(path: Path, base: Path, row: Row, number: int, stored: StoredPictures) -> Entry:
+    where, pictures = place_of(path, row.line), ("with", "without")
+    cells = {name: text_of(one) for name, one in row.cells.items() if name not in pictures}
     for column in (*COLUMNS, "name"):
-        if row.get(column) == "":
+        cell = row.cells.get(column) if column in pictures else cells.get(column, "none")
+        if cell is None or (isinstance(cell, str | float) and not text_of(cell)):
             raise InputError(where, f"an empty {column}", "a value in each of its columns")
-    found = {column: path.parent / row[column] for column in ("with", "without")}
-    for column, picture in found.items():
-        if not os.path.isfile(picture):
-            raise InputError(
-                f"{where} (row {number})",
-                f"{column}: there is no file {picture}",
-                "a picture file",
-                "Paths are relative to the table's folder.",
-            )
+    counted = where if number == row.line else f"{where} (row {number})"
+    found = {
+        column: stored.file_of(row.cells[column], base, f"{counted}, {column}")
+        for column in pictures
+    }
     if found["with"] == found["without"]:
         raise InputError(where, "one picture twice", "two pictures that differ in one object")
     return Entry(
-        name=row.get("name", f"{number:04d}"),
+        name=cells.get("name", f"{number:04d}"),
         with_path=found["with"],
         without_path=found["without"],
-        question=row["question"],
-        region=Region.parse(row["region"], f"{where}, region"),
-        line=line,
-        factors={key: value for key, value in row.items() if key not in (*COLUMNS, "name")},
+        question=cells["question"],
+        region=Region.parse(cells["region"], f"{where}, region"),
+        line=row.line,
+        factors={name: cell for name, cell in cells.items() if name not in (*COLUMNS, "name")},
         table=path,
+        stored=stored,
     )
+
+
+def _refuse_a_name_twice(entries: Sequence[Entry]) -> None:
+    names = [entry.name for entry in entries]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError("pairs", f"the name {twice[0]!r} twice", "a name of its own for each")
 
 
 def _refuse_repeats(entries: Sequence[Entry]) -> None:
     names: dict[str, int] = {}
     pairs: dict[tuple[Path, Path, str, Region], int] = {}
     for entry in entries:
+        kind = entry.where.split()[-2]  # line or row
         asked = (entry.with_path, entry.without_path, entry.question, entry.region)
         if (line := pairs.setdefault(asked, entry.line)) != entry.line:
             raise InputError(
-                entry.where, f"the same pair as line {line}", "each pair once", "Delete one line."
+                entry.where,
+                f"the same pair as {kind} {line}",
+                "each pair once",
+                f"Delete one {kind}.",
             )
         if (line := names.setdefault(entry.name, entry.line)) != entry.line:
             raise InputError(
-                entry.where, f"the name {entry.name!r} of line {line}", "a name of its own"
+                entry.where, f"the name {entry.name!r} of {kind} {line}", "a name of its own"
             )

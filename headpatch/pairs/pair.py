@@ -1,8 +1,12 @@
 """What is looked at: two pictures that differ in one object, a question and a region."""
 
+import io
 import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
@@ -15,6 +19,14 @@ BUNDLED = Path(__file__).parent / "images"
 
 # What Pillow raises for a file that it cannot read to the end.
 _DAMAGE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
+
+Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Mapping[str, Any]
+"""A picture: a file, a file's bytes, a picture of Pillow, an array of bytes ``[height, width]`` or
+``[height, width, 3 or 4]``, or ``{"bytes": …, "path": …}`` as Hugging Face's datasets store it."""
+IS_PICTURE = (
+    "a picture: a path, the bytes of a file, a picture of Pillow, an array of uint8 [height, "
+    'width, 3], or {"bytes": …, "path": …}'
+)
 
 _ASPECT_TOLERANCE = 0.02  # a pixel or two of rounding when a picture was resized
 
@@ -42,7 +54,7 @@ class Pair:
     region: Region
 
 
-def read_image(path: Path, argument: str) -> Image.Image:
+def read_image(picture: Picture, argument: str) -> Image.Image:
     """Read a picture as RGB, turned upright by its EXIF tag.
 
     Transparent pixels become white: no model sees an alpha channel.
@@ -50,10 +62,11 @@ def read_image(path: Path, argument: str) -> Image.Image:
     Raises
     ------
     InputError
-        If the file is missing, is not a picture, or ends early.
+        If it is none, the file is missing or ends early.
     """
+    path = name_of(picture)
     try:
-        with warnings.catch_warnings(), Image.open(path) as opened:
+        with warnings.catch_warnings(), _opened(picture, argument) as opened:
             warnings.simplefilter("ignore")  # of odd metadata, which does no harm
             opened.load()
             image = _eight_bits(ImageOps.exif_transpose(opened))
@@ -82,6 +95,39 @@ def read_image(path: Path, argument: str) -> Image.Image:
         ) from None
 
 
+def name_of(picture: Picture) -> str:
+    """Name a picture in messages: by its file, if it has one."""
+    if isinstance(picture, Mapping):
+        picture = picture.get("path") or b""
+    return str(picture) if isinstance(picture, str | Path) else "a picture in memory"
+
+
+def _opened(picture: Picture, argument: str) -> AbstractContextManager[Image.Image]:
+    """Open a picture; one that the caller holds is left open, and as it is.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    if isinstance(picture, Mapping):
+        picture = picture.get("bytes") or picture.get("path") or picture
+    if isinstance(picture, str | Path):
+        return Image.open(picture)
+    if isinstance(picture, bytes):
+        return Image.open(io.BytesIO(picture))
+    if isinstance(picture, Image.Image):
+        return nullcontext(picture)
+    if not hasattr(picture, "__array__"):
+        raise InputError(argument, f"a {type(picture).__name__}", IS_PICTURE)
+    pixels = np.asarray(picture)
+    flat = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    if pixels.dtype != np.uint8 or not flat or 0 in pixels.shape:
+        found = f"an array of {pixels.dtype} {list(pixels.shape)}"
+        raise InputError(argument, found, "an array of uint8 [height, width, 3]")
+    return nullcontext(Image.fromarray(pixels))
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey, which PIL's own conversion would clip to white."""
     if image.mode == "F":
@@ -92,8 +138,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def make_pair(
-    with_image: str | Path,
-    without_image: str | Path,
+    with_image: Picture,
+    without_image: Picture,
     question: str,
     region: Region | str,
     name: str | None = None,
@@ -103,13 +149,14 @@ def make_pair(
     Parameters
     ----------
     with_image, without_image
-        Picture files: with the object, and without it.
+        With the object, and without it: files, pictures of Pillow, arrays of uint8
+        ``[height, width, 3]``, or what else a `Picture` may be.
     question
         Asked of both.
     region
         Where the object is: as `Region.parse` reads it, if a text.
     name
-        What tables call the pair; None makes one of the files' names.
+        What tables call the pair; None makes one of the files' names, or ``pair``.
 
     Raises
     ------
@@ -125,7 +172,6 @@ def make_pair(
     ('1-2', (0.0, 0.0, 0.5, 0.5))
     """
     region = Region.parse(region) if isinstance(region, str) else region
-    with_image, without_image = Path(with_image), Path(without_image)
     first, second = read_image(with_image, "--with"), read_image(without_image, "--without")
     if abs(first.width * second.height / (first.height * second.width) - 1) > _ASPECT_TOLERANCE:
         raise InputError(
@@ -137,9 +183,16 @@ def make_pair(
     if first.size == second.size and ImageChops.difference(first, second).getbbox() is None:
         raise InputError(
             "--with, --without",
-            f"{with_image} and {without_image} show the same picture",
+            f"{name_of(with_image)} and {name_of(without_image)} show the same picture",
             "two pictures that differ in one object",
         )
     if not question.strip():
         raise InputError("--question", "an empty question", "a question answered by Yes or No")
-    return Pair(name or f"{with_image.stem}-{without_image.stem}", first, second, question, region)
+    return Pair(name or _pair_name(with_image, without_image), first, second, question, region)
+
+
+def _pair_name(*pictures: Picture) -> str:
+    """Join the names of the pictures' files; where one has none, there is nothing to name it by."""
+    files = [one.get("path") if isinstance(one, Mapping) else one for one in pictures]
+    named = [Path(one).stem for one in files if isinstance(one, str | Path)]
+    return "-".join(named) if len(named) == len(files) else "pair"

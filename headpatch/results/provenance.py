@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from headpatch import __version__
+from headpatch.pairs.rows import MEMORY
 from headpatch.results.files import write_yaml
 from headpatch.study import Study
 
@@ -96,7 +97,7 @@ def _replayable(study: Study) -> Study:
     if model != "demo" and Path(model).is_dir():
         model = str(Path(model).resolve())
     pairs = study.pairs
-    if pairs.manifest is not None:
+    if pairs.manifest is not None and not pairs.manifest.startswith(MEMORY):
         pairs = pairs.model_copy(update={"manifest": str(Path(pairs.manifest).resolve())})
     sweep = study.sweep
     if sweep.sets is not None:

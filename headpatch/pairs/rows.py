@@ -1,0 +1,265 @@
+"""Rows of a dataset's table: a CSV, JSON lines, Parquet, or what a program holds in memory.
+
+Every source gives the same: a row's number and its cells by column. What a row says as a pair,
+`headpatch.pairs.manifest` reads.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headpatch.errors import InputError
+
+COLUMNS = ("with", "without", "question", "region")
+"""Columns that a table must have."""
+MEMORY = "memory:"
+"""Begins the name of a table that was no file."""
+
+_ALIASES = {"with_file_name": "with", "without_file_name": "without", "pair": "name"}
+_ROWS = "rows: a table of pandas, a list of dicts, a datasets.Dataset, or the path of a table"
+_UNPACK = "Unpack it first."
+_SAVE = "Save the table as CSV (UTF-8), JSON lines or Parquet."
+_PARQUET = b"PAR1"
+_BINARY = {
+    b"PK\x03\x04": ("a zip archive", _UNPACK),
+    b"\x1f\x8b": ("compressed by gzip", _UNPACK),
+    b"BZh": ("compressed by bzip2", _UNPACK),
+    b"\xfd7zXZ": ("compressed by xz", _UNPACK),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", _UNPACK),
+    b"ARROW1": ("a Feather (Arrow) file", _SAVE),
+    b"FEA1": ("a Feather file", _SAVE),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", _SAVE),
+    b"\x89HDF": ("an HDF5 file", _SAVE),
+    b"SQLite format 3": ("an SQLite database", _SAVE),
+}
+"""What files begin with that are no text, what they are, and the way out."""
+_SPREADSHEETS = (".xlsx", ".xlsm", ".ods")  # zip archives, too
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table, its columns under the names of `COLUMNS`.
+
+    Attributes
+    ----------
+    line
+        Its line in a file of text; elsewhere its number, from 1.
+    """
+
+    line: int
+    cells: Mapping[str, Any]
+
+
+def place_of(table: Path, line: int) -> str:
+    """Name a row in messages."""
+    if table.name.startswith(MEMORY):
+        return f"--pairs, row {line}"
+    return f"--pairs {table}, {'row' if table.suffix == '.parquet' else 'line'} {line}"
+
+
+def rows_of_file(path: Path) -> Iterator[Row]:
+    """Yield a file's rows.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is no such table or lacks a column.
+    """
+    if path.name.startswith(MEMORY):
+        raise InputError(
+            "--pairs",
+            f"{path.name} was a table in memory",
+            "a file of pairs",
+            "Save the table and name the file, or hand it to headpatch.open_pairs again.",
+        )
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(16)
+    except OSError as error:
+        raise InputError(
+            "--pairs", f"{path}: {error.strerror}", "a manifest (CSV) of pairs"
+        ) from None
+    if start.startswith(_PARQUET):
+        return _parquet_rows(path)
+    binary = next((said for mark, said in _BINARY.items() if start.startswith(mark)), None)
+    if binary is not None:
+        what, way_out = binary
+        if path.suffix.lower() in _SPREADSHEETS:
+            what, way_out = "a spreadsheet", _SAVE
+        raise InputError(
+            "--pairs", f"{path} is {what}", "a table as CSV, JSON lines or Parquet", way_out
+        )
+    text = _text(path)
+    return _json_rows(path, text) if path.suffix == ".jsonl" else _csv_rows(path, text)
+
+
+def in_memory(table: Any) -> Sequence[object]:
+    """Return the rows of a table of pandas, a list of dicts, or a dataset of Hugging Face's.
+
+    Raises
+    ------
+    InputError
+        If it is none of them.
+    """
+    if isinstance(table, Mapping):
+        splits = [str(name) for name, one in table.items() if hasattr(one, "features")]
+        found = f"a dict of splits: {', '.join(splits)}" if splits else "a dict"
+        hint = f"Hand over one of them, such as pairs[{splits[0]!r}]." if splits else ""
+        raise InputError("pairs", found, _ROWS, hint)
+    if hasattr(table, "columns") and hasattr(table, "to_dict"):  # pandas
+        return list(table.to_dict("records"))
+    features = getattr(table, "features", None)
+    if features and hasattr(table, "cast_column"):  # datasets.Dataset
+        for name, feature in features.items():
+            if type(feature).__name__ == "Image":  # its pictures stay as they are stored
+                table = table.cast_column(name, type(feature)(decode=False))
+        return list(table.with_format(None))
+    if not isinstance(table, Iterable) or isinstance(table, str | bytes):
+        raise InputError("pairs", f"a {type(table).__name__}", _ROWS)
+    return list(table)
+
+
+def rows_in_memory(rows: Iterable[object]) -> Iterator[Row]:
+    """Yield rows of `in_memory`.
+
+    Raises
+    ------
+    InputError
+        If one is no dict, or lacks a column.
+    """
+    path = Path(MEMORY)
+    for line, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            raise InputError(place_of(path, line), f"a {type(row).__name__}", "a dict of cells")
+        columns = _columns(path, line, [str(name) for name in row])
+        yield Row(line, dict(zip(columns, row.values(), strict=True)))
+
+
+def text_of(value: Any) -> str:
+    """Write a cell as text; nothing if it is missing."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return ""
+    if isinstance(value, float) and math.isnan(value):
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    if isinstance(value, list | tuple | np.ndarray):  # a box of a region, say
+        return ",".join(map(text_of, value))
+    return str(value)
+
+
+def empty(path: Path) -> InputError:
+    """Say that a table is empty."""
+    return InputError(
+        "--pairs", f"{path} is empty", f"a table with the columns {', '.join(COLUMNS)}"
+    )
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pandas
+
+    try:
+        table = pandas.read_parquet(path, engine="pyarrow")
+    except ImportError:
+        raise InputError(
+            "--pairs", f"{path} is a Parquet file", "pyarrow, which reads it", "pip install pyarrow"
+        ) from None
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError("--pairs", f"{path} cannot be read ({said})", "a Parquet file") from None
+    columns = _columns(path, 1, [str(name) for name in table.columns])
+    for line, row in enumerate(table.itertuples(index=False, name=None), start=1):
+        yield Row(line, dict(zip(columns, row, strict=True)))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(
+            "--pairs", f"{path}: {error.strerror}", "a manifest (CSV) of pairs"
+        ) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(
+            "--pairs", f"{path} is not UTF-8 (line {line})", "a CSV in UTF-8", "Save it as UTF-8."
+        ) from None
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    columns: list[str] = []
+    line = 1  # of a row's start: quoted cells may run over several
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise InputError(
+                f"--pairs {path}, line {line}", f"not CSV ({error})", "cells parted by commas"
+            ) from None
+        if cells is None:
+            break
+        start, line = line, reader.line_num + 1
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not columns:
+            columns = _columns(path, start, cells)
+            continue
+        if len(cells) != len(columns):
+            raise InputError(
+                f"--pairs {path}, line {start}",
+                f"{len(cells)} cells",
+                f"{len(columns)}, one for each column of the header",
+                "Put a cell that holds a comma in double quotes.",
+            )
+        yield Row(start, dict(zip(columns, cells, strict=True)))
+    if not columns:
+        raise empty(path)
+
+
+def _json_rows(path: Path, text: str) -> Iterator[Row]:
+    seen = False
+    for line, content in enumerate(text.split("\n"), start=1):
+        if not content.strip():
+            continue
+        where = f"--pairs {path}, line {line}"
+        try:
+            row = json.loads(content)
+        except ValueError as error:
+            raise InputError(where, f"not JSON ({error})", "one JSON object a line") from None
+        if not isinstance(row, dict):
+            raise InputError(where, content.strip()[:40], "one JSON object a line")
+        seen = True
+        columns = _columns(path, line, list(row))
+        cells = (one if isinstance(one, str) else json.dumps(one) for one in row.values())
+        yield Row(line, dict(zip(columns, cells, strict=True)))
+    if not seen:
+        raise empty(path)
+
+
+def _columns(path: Path, line: int, header: Sequence[str]) -> list[str]:
+    columns = [_ALIASES.get(name.strip(), name.strip()) for name in header]
+    where = place_of(path, line)
+    if missing := [name for name in COLUMNS if name not in columns]:
+        hint = "Parted by commas, not semicolons." if any(";" in name for name in header) else ""
+        raise InputError(
+            where,
+            f"no column {', '.join(missing)} (columns: {', '.join(header)})"[:300],
+            f"the columns {', '.join(COLUMNS)}",
+            hint,
+        )
+    for name in columns:
+        if columns.count(name) > 1:
+            raise InputError(where, f"column {name!r} twice", "each column once")
+    return columns
