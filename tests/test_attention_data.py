@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -49,6 +50,14 @@ def test_tensors(made: Path, name: str) -> None:
             torch.testing.assert_close(new[key], value, **CLOSE)
         elif isinstance(value, str):
             assert new[key] == value
+
+
+def test_a_sweeps_heads_are_told_apart_by_whoever_reads_its_table() -> None:
+    """As pandas reads it without options, 21.1 and 21.10 are one name, but two heads."""
+    found = pd.read_csv(KEPT / "sweep/effects.csv")
+    found = found[(found["role"] == "head") & (found["direction"] == "noising")]
+    assert len(found) == 1024 > found["heads"].nunique()
+    assert found.groupby(["layer", "head"]).ngroups == 1024
 
 
 def test_the_same_heads_lead(made: Path) -> None:

@@ -32,8 +32,7 @@ def write_sweep(folder: Path, session: "Session", sweep: "Sweep") -> None:
 
 def sweep_columns(sweep: "Sweep") -> dict[str, list[Any]]:
     """Return the columns of a sweep's ``effects.csv``."""
-    ranks = sweep.effects["attention_rank"].astype("string").fillna("")  # a set has none
-    return columns_of(sweep.effects.assign(attention_rank=ranks))
+    return columns_of(sweep.effects)
 
 
 def effects_by(folder: Path) -> str | None:

@@ -40,6 +40,8 @@ def write_columns(path: Path, columns: Mapping[str, Sequence[object]], more: boo
 
 
 def _cell(value: object) -> object:
+    if type(value).__name__ == "NAType":  # pandas' word for a missing integer
+        return ""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.7g}"
     return value

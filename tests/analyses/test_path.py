@@ -43,8 +43,8 @@ def test_edges_are_cut_where_they_are_read() -> None:
 
 def test_the_table_holds_every_figure() -> None:
     table = followed().table
-    assert list(table.columns) == ["pair", "view", "tower", "layer", "where", "heads", "direction",
-                                   "effect", "normalized"]  # fmt: skip
+    assert list(table.columns) == ["pair", "view", "tower", "layer", "where", "heads", "head_layer",
+                                   "head", "direction", "effect", "normalized"]  # fmt: skip
     count = table["view"].value_counts()
     assert count["stream"] == 2 * (5 * 4 + 3 * 3)
     assert count["edge"] == 4 * 4 * 2

@@ -17,6 +17,7 @@ from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import OnProgress, Outcome, ZMeans
 from headpatch.engine.tower import check_scope
 from headpatch.heads import Head, HeadSet
+from headpatch.measures.head_columns import with_head_columns
 from headpatch.measures.logits import normalized_effect
 from headpatch.measures.stats import rank_of, spread
 
@@ -177,7 +178,7 @@ def run(
         subset=["heads", "kind", "direction", "role"], ignore_index=True
     )
     control = unread(session, outcomes.values())
-    return Ablation(table, floor, _summary(session, table, floor), control)
+    return Ablation(with_head_columns(table), floor, _summary(session, table, floor), control)
 
 
 def _normalized(session: Session, outcome: Outcome) -> float:

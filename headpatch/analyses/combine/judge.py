@@ -16,6 +16,7 @@ import pandas as pd
 from headpatch.analyses.combine.evidence import Evidence, Seen
 from headpatch.analyses.combine.one import Effects, Plan
 from headpatch.heads import HeadSet
+from headpatch.measures.head_columns import with_head_columns
 from headpatch.measures.interactions import together, word
 from headpatch.study import Study
 
@@ -113,7 +114,7 @@ def judge(study: Study, plan: Plan, found: Sequence[Effects]) -> Combinations:
     table = pd.DataFrame(rows)
     table.insert(4, "positions", study.combine.positions)
     table["pairs"] = len(kept)
-    return Combinations(table, max(one.floor for one in found), len(kept))
+    return Combinations(with_head_columns(table), max(one.floor for one in found), len(kept))
 
 
 def _row(plan: Plan, way: int, index: int, seen: Seen, shown_as: Evidence) -> dict[str, Any]:

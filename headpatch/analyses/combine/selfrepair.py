@@ -41,6 +41,7 @@ from headpatch.engine.patching import (
     z_edits,
 )
 from headpatch.heads import Head, HeadSet
+from headpatch.measures.head_columns import with_head_columns
 from headpatch.measures.intervals import mean_interval
 from headpatch.study import Study
 
@@ -197,7 +198,7 @@ def judge(study: Study, found: Sequence[Repairs], listed: int = 10) -> SelfRepai
         for place, one in enumerate(asked)
         for rank, (name, change) in enumerate(_changed(one, heads[place], mlps[place])[:listed], 1)
     ]
-    return SelfRepair(pd.DataFrame(columns), pd.DataFrame(parts))
+    return SelfRepair(*(with_head_columns(pd.DataFrame(one)) for one in (columns, parts)))
 
 
 def _interval(

@@ -11,6 +11,7 @@ from headpatch.analyses.session import Session
 from headpatch.engine.generate import decode
 from headpatch.engine.patching import WITH
 from headpatch.engine.resumed import Shift
+from headpatch.measures.head_columns import with_head_columns
 from headpatch.measures.logits import normalized_effect
 from headpatch.measures.stats import spread
 from headpatch.study import edge_ends
@@ -33,7 +34,7 @@ def table_of(session: Session, asked: Sequence[Asked], shifts: Sequence[Shift]) 
         row["control_mean"] = summary.mean if summary else np.nan
         row["control_sd"] = summary.sd if summary else np.nan
         row["control_n"] = len(null)
-    return pd.DataFrame(rows)
+    return with_head_columns(pd.DataFrame(rows))
 
 
 def _row(session: Session, one: Asked, shift: Shift) -> dict[str, Any]:

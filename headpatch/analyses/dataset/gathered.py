@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from headpatch.analyses.dataset.survey import LEAST
+from headpatch.measures.head_columns import with_head_columns
 from headpatch.measures.intervals import mean_interval
 from headpatch.study import Study
 
@@ -58,7 +59,7 @@ class Gathered:
             table[name], table[f"{name}_low"], table[f"{name}_high"] = ends
         table["answer_changed"] = self.values("answer_changed").mean(0)
         table["pairs"] = int(np.isfinite(self.values("normalized")).all(1).sum())
-        return table
+        return with_head_columns(table)
 
 
 def intervals(study: Study, values: Values) -> tuple[Row, Row, Row]:

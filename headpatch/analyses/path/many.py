@@ -30,6 +30,7 @@ from headpatch.analyses.session import Session
 from headpatch.analyses.stages import Stages, reporting
 from headpatch.errors import InputError
 from headpatch.heads import Head
+from headpatch.measures.head_columns import with_head_columns
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.study import Study
@@ -172,7 +173,7 @@ def follow(
         }
     )
     return FollowedPaths(
-        pd.concat([one.table for one in found], ignore_index=True),
+        with_head_columns(pd.concat([one.table for one in found], ignore_index=True), "head_layer"),
         over.table,
         saved,
         floor,

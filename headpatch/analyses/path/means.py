@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from headpatch.analyses.dataset.gathered import Row, Values, intervals
 from headpatch.analyses.path.rows import KEYS, curves, labels, tensor
 from headpatch.analyses.path.words import HALF
+from headpatch.measures.head_columns import with_head_columns
 from headpatch.measures.intervals import Interval
 from headpatch.study import Study
 
@@ -87,7 +88,7 @@ class OverPairs:
                 table[f"{name}{end}"] = column
         table["pairs"] = np.isfinite(self.normalized).sum(0)
         table["half"] = (self.normalized >= HALF).sum(0)
-        return table
+        return with_head_columns(table, "head_layer")
 
     def saved(self) -> dict[str, Any]:
         """Return what ``path.pt`` holds of the means: as of one pair, ``…_low`` and ``…_high``."""

@@ -28,6 +28,7 @@ from headpatch.analyses.path.words import sentences
 from headpatch.analyses.rank import order
 from headpatch.analyses.session import Session
 from headpatch.analyses.stages import Stages, reporting
+from headpatch.measures.head_columns import with_head_columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,7 @@ def follow(session: Session, stages: Stages | None = None) -> FollowedPath:
         }
     )
     return FollowedPath(
-        table,
+        with_head_columns(table, "head_layer"),
         saved,
         views.noise_floor,
         sentences(session, views),

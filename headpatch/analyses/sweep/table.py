@@ -16,6 +16,7 @@ from headpatch.engine.generate import decode
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome
 from headpatch.heads import HeadSet
+from headpatch.measures.head_columns import with_head_columns
 from headpatch.measures.logits import normalized_effect
 from headpatch.study import Study
 
@@ -72,7 +73,7 @@ def table_of(
     table["answer_after"] = [words(one.token) for one in outcomes]
     if estimates is not None:
         table["approx"] = [estimates.of(one) for one in asked]
-    return table
+    return with_head_columns(table)
 
 
 def positions_of(study: Study, job: Plan) -> str:

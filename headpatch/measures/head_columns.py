@@ -1,0 +1,29 @@
+"""Layer and number of a head beside its name, which a reader of tables may take for a number."""
+
+import pandas as pd
+
+from headpatch.heads import Head
+
+
+def with_head_columns(table: pd.DataFrame, layer: str = "layer") -> pd.DataFrame:
+    """Return a table with the layer and the number of the head behind the column ``heads``.
+
+    Read as numbers, heads 21.1 and 21.10 are one; their layer and number stay two. Both are empty
+    where a row is of several heads, of none, or of a random control.
+
+    Parameters
+    ----------
+    layer
+        Name of the column of layers.
+    """
+    controls = table["role"] == "control" if "role" in table else [False] * len(table)
+    heads = [
+        None if control or not name or "+" in name else Head.parse(name)
+        for name, control in zip(table["heads"], controls, strict=True)
+    ]
+    found, place = table.copy(), table.columns.get_loc("heads")
+    assert isinstance(place, int)
+    for offset, (column, field) in enumerate(((layer, "layer"), ("head", "head")), start=1):
+        values = [None if one is None else getattr(one, field) for one in heads]
+        found.insert(place + offset, column, pd.array(values, dtype="Int64"))
+    return found
