@@ -15,6 +15,7 @@ from headpatch.report import draw
 from headpatch.report.html.folder import find
 from headpatch.report.html.sections import how
 from headpatch.results import read_table, read_tensors
+from tests.api.contract import same_cells, shown_in
 from tests.command import headpatch
 from tests.datasets import planted_pairs
 from tests.planted import HEADS, planted, save_planted
@@ -104,11 +105,31 @@ def written(place: Path) -> Callable[[str], Path]:
                 for name in dir(draw):
                     if name.startswith("draw_"):
                         patch.setattr(draw, name, lambda *_, **__: None)
-                said = headpatch(verb, *words, *TWINS[verb].words, "--out", out)
+                said = headpatch(verb, *words, *TWINS[verb].words, "--out", out, "--json")
             assert said.code == 0, said.err
+            printed[verb] = said.json
         return out
 
     return run
+
+
+printed: dict[str, dict[str, Any]] = {}
+JSON = {
+    "ablate": ("effects_mean", "effects_mean.csv"),
+    "combine": ("combinations", "combinations.csv"),
+    "path": ("path_mean", "path_mean.csv"),
+}
+"""Tables that are printed whole, and their files."""
+
+
+@pytest.mark.parametrize("verb", JSON)
+def test_json_and_page_are_the_file_to_the_last_digit(
+    verb: str, written: Callable[[str], Path]
+) -> None:
+    out, (key, file) = written(verb), JSON[verb]
+    table = pd.read_csv(out / file, dtype=str, keep_default_na=False)
+    same_cells(printed[verb][key], table)
+    shown_in(out, verb, table)
 
 
 def same(found: Any, expected: Any, where: str = "") -> None:
