@@ -53,7 +53,7 @@ test: $(VENV)/test.stamp ## install with test extras, then run the tests
 lint: $(VENV)/dev.stamp ## style, types and the import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict headpatch
+	$(BIN)/mypy --strict headpatch training
 	$(BIN)/lint-imports
 
 docs: $(VENV)/docs.stamp ## build the documentation into site/; a broken link fails

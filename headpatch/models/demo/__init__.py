@@ -1,1 +1,1 @@
-"""The bundled demo model: its weights and the code that makes it. Import nothing heavy here."""
+"""The bundled model: weights, tokenizer and card. The repository's `training/` made it."""

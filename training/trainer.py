@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headpatch.models.demo.batches import IGNORED, Batch, Batcher
-from headpatch.models.demo.export import log
-from headpatch.models.demo.forward import FastLlava
-from headpatch.models.demo.losses import Probes, augment, masked_mean
-from headpatch.models.demo.questions import YES_NO_KINDS
-from headpatch.models.demo.text import build_config, build_processor
-from headpatch.models.demo.turns import KIND_WEIGHTS
+from training.batches import IGNORED, Batch, Batcher
+from training.export import log
+from training.forward import FastLlava
+from training.losses import Probes, augment, masked_mean
+from training.questions import YES_NO_KINDS
+from training.text import build_config, build_processor
+from training.turns import KIND_WEIGHTS
 
 PLAIN_STEPS = 3  # before the capture: they compile, and let the optimiser make its state
 FRESH = 1_000_000  # added to the seed for scenes that are never trained on

@@ -11,21 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from headpatch.models.demo import questions, turns
-from headpatch.models.demo.batches import (
-    IGNORED,
-    Batcher,
-    flip,
-    ordered,
-    patch_classes,
-    thing_class,
-)
-from headpatch.models.demo.export import write_pieces
-from headpatch.models.demo.forward import FastLlava
-from headpatch.models.demo.losses import augment
-from headpatch.models.demo.text import build_config, build_processor, question_prompt
-from headpatch.models.demo.train import train
-from headpatch.models.demo.trainer import Settings, Trainer
 from headpatch.pairs.scene import (
     COLOURS,
     DEFAULT_PAIR,
@@ -36,6 +21,21 @@ from headpatch.pairs.scene import (
     sample_pair,
     sample_scene,
 )
+from training import questions, turns
+from training.batches import (
+    IGNORED,
+    Batcher,
+    flip,
+    ordered,
+    patch_classes,
+    thing_class,
+)
+from training.export import write_pieces
+from training.forward import FastLlava
+from training.losses import augment
+from training.text import build_config, build_processor, question_prompt
+from training.train import train
+from training.trainer import Settings, Trainer
 
 DEMO = Path(str(files("headpatch.models.demo")))
 TINY = {

@@ -17,7 +17,7 @@ from tokenizers import (
     trainers,
 )
 
-from headpatch.models.demo.questions import corpus
+from training.questions import corpus
 
 BOS, EOS, UNK, PAD, IMAGE = "<s>", "</s>", "<unk>", "<pad>", "<image>"
 

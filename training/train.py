@@ -1,9 +1,9 @@
-"""Train the demo model from nothing: `python -m headpatch.models.demo.train --out DIR`.
+"""Train the demo model from nothing: `python -m training.train --out DIR`.
 
 One GPU, under 15 minutes. Kill it at any time: the same command goes on from the last checkpoint in
 DIR; without `--minutes` it takes the steps that it would have taken if it had never stopped. At the
 end DIR holds the model as `from_pretrained` reads it, weights in float16.
-The recipe and its reasons are in README.md beside this file.
+The recipe and its reasons are in headpatch/models/demo/README.md.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from headpatch.models.demo.batches import ordered
-from headpatch.models.demo.export import CHECKPOINT, export, log, save, write_pieces
-from headpatch.models.demo.trainer import Settings, Trainer
+from training.batches import ordered
+from training.export import CHECKPOINT, export, log, save, write_pieces
+from training.trainer import Settings, Trainer
 
 STARTED = time.monotonic()
 # Best first. On an H100 and this training's shapes: 1.34, 1.83 and 2.97 ms a layer and step.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headpatch.models.demo.questions import SEEN, UNSEEN, YES_NO_KINDS, answer
 from headpatch.pairs.scene import COLOURS, MAIN_PLACES, PLACES, RANGES, SHAPES, Scene
+from training.questions import SEEN, UNSEEN, YES_NO_KINDS, answer
 
 KIND_WEIGHTS: Mapping[str, float] = {  # naming a shape is the hardest to learn
     "anything": 0.22,

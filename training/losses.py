@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headpatch.models.demo.batches import IGNORED
 from headpatch.pairs.scene import COLOURS, SHAPES
+from training.batches import IGNORED
 
 
 class Probes(nn.Module):

@@ -1,6 +1,6 @@
 """How often the demo model is right, condition by condition, on fresh pictures.
 
-    python benchmarks/demo_accuracy.py --n 2000 --write-card headpatch/models/demo/README.md
+    python -m training.accuracy --n 2000 --write-card headpatch/models/demo/README.md
 
 Pictures are drawn through PIL and read by the model folder's own processor; the model is the
 folder's own, as `from_pretrained` loads it, in float32. A condition is so many pairs, both pictures
@@ -32,10 +32,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 import torch
 
-from headpatch.models.demo.batches import ordered
-from headpatch.models.demo.questions import LOCATIONS, YES_NO_KINDS, careless
-from headpatch.models.demo.text import question_prompt
-from headpatch.models.demo.turns import Turn, make_turn
 from headpatch.pairs.scene import (
     CORNERS,
     MAIN_PLACES,
@@ -49,6 +45,10 @@ from headpatch.pairs.scene import (
     sample_pair,
     sample_thing,
 )
+from training.batches import ordered
+from training.questions import LOCATIONS, YES_NO_KINDS, careless
+from training.text import question_prompt
+from training.turns import Turn, make_turn
 
 GOAL = 0.995
 CHUNK = 64  # pairs a batch

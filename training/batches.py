@@ -16,14 +16,6 @@ from typing import TypeVar
 import numpy as np
 from tokenizers import Tokenizer
 
-from headpatch.models.demo.questions import careless
-from headpatch.models.demo.turns import (
-    KIND_WEIGHTS,
-    Turn,
-    other_name,
-    sample_turns,
-    twin_turns,
-)
 from headpatch.pairs.scene import (
     COLOURS,
     RANGES,
@@ -37,6 +29,14 @@ from headpatch.pairs.scene import (
     sample_places,
     sample_scene,
     sample_thing,
+)
+from training.questions import careless
+from training.turns import (
+    KIND_WEIGHTS,
+    Turn,
+    other_name,
+    sample_turns,
+    twin_turns,
 )
 
 IGNORED = -100  # label of a position without loss
