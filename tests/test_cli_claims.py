@@ -303,21 +303,21 @@ def test_the_same_from_python(
 def test_a_run_that_was_interrupted_goes_on(
     place: Path, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headpatch.analyses.finished import Finished
+    from headpatch.store import Store
 
     file = asking(place)
     words = ("claims", file, "--results", judged, "--out", tmp_path)
-    save = Finished.save
+    save = Store.put
 
-    def once(self: Finished, name: str, content: object) -> None:
+    def once(self: Store, name: str, content: object) -> None:
         if self.count:
             raise KeyboardInterrupt
         save(self, name, content)
 
-    monkeypatch.setattr(Finished, "save", once)
+    monkeypatch.setattr(Store, "put", once)
     said = headpatch(*words)
     assert said.code == 130 and "1 finished pairs are kept" in said.err
-    monkeypatch.setattr(Finished, "save", save)
+    monkeypatch.setattr(Store, "put", save)
     assert "--no-resume" in headpatch(*words).err
     assert headpatch(*words, "--resume").code == 0
     assert outcomes(tmp_path) == {ASKED: "contradicted"}

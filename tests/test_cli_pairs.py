@@ -9,8 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from headpatch import journal
 from headpatch.analyses import towers
+from headpatch.analyses.sweep import finished_rows
 from headpatch.engine.patching import Outcome
 from headpatch.report import draw
 from headpatch.results import read_tensors
@@ -184,14 +184,16 @@ def stopping(patch: pytest.MonkeyPatch, after: int) -> None:
     real: Callable[..., list[Outcome]] = towers.intervene
     left = [after]
 
-    def stop(session: Any, asked: Any, means: Any, show: Any, on_outcome: Any, rows: Any) -> Any:
+    def stop(
+        session: Any, asked: Any, means: Any, show: Any, on_outcome: Any, rows: Any, **more: Any
+    ) -> Any:
         def count(outcome: Outcome) -> None:
             on_outcome(outcome)
             left[0] -= 1
             if left[0] == 0:
                 raise KeyboardInterrupt
 
-        return real(session, asked, means, show, count, rows)
+        return real(session, asked, means, show, count, rows, **more)
 
     patch.setattr(towers, "intervene", stop)
 
@@ -215,7 +217,7 @@ def test_sweep_over_pairs_is_resumed_to_the_same_tables(
         said = headpatch(*words)
     assert said.code == 130
     assert "150 finished rows are kept" in said.err
-    assert [file.name for file in (tmp_path / "again").iterdir()] == [journal.NAME]
+    assert [file.name for file in (tmp_path / "again").iterdir()] == [finished_rows.NAME]
     before = contents(tmp_path / "again")
     assert "--resume" in refused(*words)
     assert "another study" in refused(*words, "--limit", 3, "--resume")

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from headpatch.analyses.finished import Finished
 from headpatch.report import draw
 from headpatch.results import read_table, read_tensors
+from headpatch.store import Store
 from tests.command import Said, contents, headpatch, refused
 from tests.datasets import planted_pairs
 from tests.planted import QUESTION, save_planted
@@ -89,15 +89,15 @@ def test_a_killed_run_goes_on_and_gives_the_same_result(
     place: Path, whole: Said, tmp_path: Path
 ) -> None:
     assert whole.code == 0
-    out, save = tmp_path / "out", Finished.save
+    out, save = tmp_path / "out", Store.put
 
-    def save_two(self: Finished, name: str, content: dict[str, object]) -> None:
+    def save_two(self: Store, name: str, content: dict[str, object]) -> None:
         if self.count == 2:
             raise KeyboardInterrupt
         save(self, name, content)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Finished, "save", save_two)
+        patch.setattr(Store, "put", save_two)
         line = refused(*words(place, out), code=130)
     assert "2 finished pairs are kept" in line and "--resume" in line
     before = contents(out)

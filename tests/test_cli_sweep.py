@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
-from headpatch import journal
 from headpatch.analyses import towers
+from headpatch.analyses.sweep import finished_rows
 from headpatch.report import draw
 from headpatch.results import read_tensors
 from tests.command import Said, contents, headpatch, of_pair, refused
 from tests.planted import HEADS, planted_image, planted_study, save_planted
-from tests.stopped import stop_after
+from tests.stopped import rows_left, stop_after, written
 from tests.tiny import save_tiny
 
 COLUMNS = [
@@ -157,24 +156,23 @@ def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
         line = refused_after_the_price(*words, code=130)
     assert "50 finished rows are kept" in line
     assert "--resume" in line
-    assert [file.name for file in tmp_path.iterdir()] == [journal.NAME]
+    assert [file.name for file in tmp_path.iterdir()] == [finished_rows.NAME]
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, "intervene", 30, KeyboardInterrupt())
         assert "80 finished rows" in refused_after_the_price(*words, "--resume", code=130)
-    before = (tmp_path / journal.NAME).read_text("utf-8").splitlines()[2:]
+    kept = written(rows_left(tmp_path))
     said = ran(*words, "--resume")
     assert "80 of 128 rows were finished before" in said.err
     assert "48 rows are left for " in said.err
     assert sorted(file.name for file in tmp_path.iterdir()) == FILES
     whole, resumed = table(out), table(tmp_path)
-    kept = {tuple(row[:5]): float(row[6]) for row in csv.reader(before)}
     assert len(kept) == 80
     for expected, found in zip(whole, resumed, strict=True):
         assert [found[name] for name in COLUMNS[:5]] == [expected[name] for name in COLUMNS[:5]]
         assert float(found["effect"]) == pytest.approx(float(expected["effect"]), abs=2e-5)
-        key = tuple(found[name] for name in COLUMNS[:5])
-        if key in kept:
-            assert found["effect"] == f"{kept[key]:.7g}"
+        key = tuple(found[name] for name in COLUMNS[1:4])
+        assert kept.get(key, found["effect"]) == found["effect"]
+    assert (tmp_path / "effects.csv").read_bytes() == (out / "effects.csv").read_bytes()
 
 
 def refused_after_the_price(*words: object, code: int) -> str:
@@ -185,7 +183,7 @@ def refused_after_the_price(*words: object, code: int) -> str:
 
 
 def test_an_interrupt_before_the_first_row_leaves_nothing(place: Path, tmp_path: Path) -> None:
-    def stop(*_: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
@@ -202,7 +200,7 @@ def test_a_failure_keeps_the_finished_part_as_well(place: Path, tmp_path: Path) 
     assert said.code == 1
     assert "9 finished rows are kept" in said.err
     assert "the roof fell in" in said.err.splitlines()[-1]
-    assert [file.name for file in tmp_path.iterdir()] == [journal.NAME]
+    assert [file.name for file in tmp_path.iterdir()] == [finished_rows.NAME]
 
 
 @pytest.fixture
@@ -210,7 +208,7 @@ def interrupted(place: Path, tmp_path: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, "intervene", 20, KeyboardInterrupt())
         headpatch(*flags(place, tmp_path / "out"))
-    assert (tmp_path / "out" / journal.NAME).is_file()
+    assert (tmp_path / "out" / finished_rows.NAME).is_dir()
     return tmp_path / "out"
 
 
@@ -226,7 +224,7 @@ def test_what_is_left_is_neither_used_nor_lost_unasked(place: Path, interrupted:
 
 
 @pytest.mark.parametrize("change", ["picture", "seed", "positions", "model", "reference"])
-def test_another_studys_journal_is_refused(
+def test_another_studys_rows_are_refused(
     place: Path, interrupted: Path, tmp_path: Path, change: str
 ) -> None:
     words = flags(place, interrupted)
@@ -250,20 +248,19 @@ def test_what_only_shows_or_cuts_up_may_change(place: Path, interrupted: Path) -
     assert "20 of 128 rows" in said.err
 
 
-def test_a_torn_last_line_is_done_again(place: Path, interrupted: Path) -> None:
-    file = interrupted / journal.NAME
-    file.write_bytes(file.read_bytes()[:-7])
+@pytest.mark.parametrize("damage", ["torn", "changed"])
+def test_damaged_rows_are_done_again(
+    place: Path, out: Path, interrupted: Path, damage: str
+) -> None:
+    (file,) = (interrupted / finished_rows.NAME).iterdir()
+    whole = file.read_bytes()
+    changed = whole[:-700] + bytes([whole[-700] ^ 1]) + whole[-699:]
+    file.write_bytes(whole[:-7] if damage == "torn" else changed)
     said = ran(*flags(place, interrupted), "--resume")
-    assert "19 of 128 rows" in said.err
-    assert len({tuple(row.values()) for row in table(interrupted)}) == 128
-
-
-def test_a_damaged_journal_is_refused(place: Path, interrupted: Path) -> None:
-    file = interrupted / journal.NAME
-    lines = file.read_text("utf-8").splitlines()
-    lines[4] = lines[4].replace(",", ";")
-    file.write_text("\n".join(lines) + "\n", "utf-8")
-    assert "line 5 is damaged" in refused(*flags(place, interrupted), "--resume")
+    assert "1 of the files in" in said.err and "measured anew" in said.err.splitlines()[0]
+    assert "were finished before" not in said.err
+    assert (interrupted / "effects.csv").read_bytes() == (out / "effects.csv").read_bytes()
+    assert sorted(file.name for file in interrupted.iterdir()) == FILES
 
 
 def test_resume_with_nothing_to_resume_starts(place: Path, tmp_path: Path) -> None:
@@ -277,7 +274,7 @@ def test_a_killed_process_leaves_its_finished_rows(place: Path, tmp_path: Path) 
     (tmp_path / "sets.txt").write_text("\n".join(sets), "utf-8")
     words = [*flags(place, tmp_path / "out"), "--sets", tmp_path / "sets.txt", "--rows", 1]
     words += ["--kinds", "zero"]
-    log = tmp_path / "out" / journal.NAME
+    kept = tmp_path / "out" / finished_rows.NAME
     process = subprocess.Popen(
         [sys.executable, "-m", "headpatch", *map(str, words)],
         stdout=subprocess.DEVNULL,
@@ -287,22 +284,26 @@ def test_a_killed_process_leaves_its_finished_rows(place: Path, tmp_path: Path) 
     try:
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
-            if log.exists() and log.read_bytes().count(b"\n") > 40:
+            if any(kept.glob("*.unit")) and len(rows_left(tmp_path / "out")) > 40:
                 break
             time.sleep(0.01)
     finally:
         process.kill()
     assert process.wait() == -signal.SIGKILL
-    rows = [line.split(",") for line in log.read_text("utf-8").split("\n")[2:-1]]
-    kept = {(row[1], row[3]): float(row[6]) for row in rows if row[2] == "zero"}
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [journal.NAME]
+    rows = rows_left(tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [finished_rows.NAME]
     said = ran(*words, "--resume")
     assert f"{len(rows)} of {len(sets) * 2 + 64} rows were finished before" in said.err
     named = [row for row in table(tmp_path / "out") if row["role"] != "noise floor"]
     assert [row["heads"] for row in named] == sets * 2
+    effects = written(rows)
     for row in named:
-        if (key := (row["heads"], row["direction"])) in kept:
-            assert row["effect"] == f"{kept[key]:.7g}"
+        key = row["heads"], row["kind"], row["direction"]
+        assert effects.get(key, row["effect"]) == row["effect"]
+    whole = tmp_path / "whole"
+    ran(*words, "--out", whole)
+    for file in ("effects.csv", "sweep.pt"):
+        assert (whole / file).read_bytes() == (tmp_path / "out" / file).read_bytes()
 
 
 # Bad input
@@ -426,10 +427,10 @@ def test_check_refuses_what_is_no_model(tmp_path: Path) -> None:
     assert refused("check", "--model", tmp_path / "none").startswith("--model: ")
 
 
-def test_the_journal_holds_numbers_to_the_last_bit(interrupted: Path) -> None:
-    rows = list(csv.DictReader((interrupted / journal.NAME).open(encoding="utf-8").readlines()[1:]))
-    assert len(rows) == 20
-    for row in rows:
-        ld = float(row["ld"])
-        assert repr(ld) == row["ld"]
-        assert torch.tensor(float(row["effect"])).isfinite()
+def test_finished_rows_hold_numbers_to_the_last_bit(place: Path, tmp_path: Path) -> None:
+    told: list[Outcome] = []
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, "intervene", 20, KeyboardInterrupt(), told)
+        headpatch(*flags(place, tmp_path))
+    assert len(told) == 20
+    assert rows_left(tmp_path) == {one.intervention: one for one in told}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headpatch import journal
+from headpatch.analyses.sweep import finished_rows
 from headpatch.report import draw
 from headpatch.results import read_table, read_tensors
 from tests.command import Said, contents, headpatch, refused, table
@@ -105,7 +105,7 @@ def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_tables
         said = headpatch(*words)
     assert said.code == 130
     assert "30 finished rows are kept" in said.err
-    assert [file.name for file in tmp_path.iterdir()] == [journal.NAME]
+    assert [file.name for file in tmp_path.iterdir()] == [finished_rows.NAME]
     before = contents(tmp_path)
     assert "--resume" in refused(*words)
     assert "of another study" in refused(*words, "--positions", "class", "--resume")

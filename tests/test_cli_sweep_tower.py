@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
-from headpatch import journal
 from headpatch.analyses import towers
+from headpatch.analyses.sweep import finished_rows
 from headpatch.engine.patching import Outcome
 from headpatch.engine.selfcheck import Check
 from headpatch.report import draw
 from headpatch.results import read_tensors
 from tests.command import Said, contents, headpatch, of_pair, refused
-from tests.stopped import stop_after
+from tests.stopped import rows_left, stop_after, written
 from tests.tiny import image_pair, save_tiny
 
 FILES = ["effects.csv", "run.yaml", "sweep.png", "sweep.pt"]
@@ -146,21 +146,21 @@ def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
         said = headpatch(*words)
     assert said.code == 130
     assert "40 finished rows are kept" in said.err
-    assert [file.name for file in tmp_path.iterdir()] == [journal.NAME]
+    assert [file.name for file in tmp_path.iterdir()] == [finished_rows.NAME]
     line = refused(*words, "--resume", "--positions", "class")
     assert "of another study" in line
-    kept = list(csv.reader((tmp_path / journal.NAME).open(encoding="utf-8")))[2:]
+    kept = written(rows_left(tmp_path))
     said = ran(*words, "--resume")
     assert "40 of 90 rows were finished before" in said.err
     assert "exactly 0" in said.out
     whole, resumed = table(place / "out"), table(tmp_path)
-    written = {tuple(row[1:4]): f"{float(row[6]):.7g}" for row in kept}
-    assert len(written) == 40
+    assert len(kept) == 40
     for expected, found in zip(whole, resumed, strict=True):
         key = tuple(found[name] for name in ("heads", "kind", "direction"))
         assert key == tuple(expected[name] for name in ("heads", "kind", "direction"))
         assert float(found["effect"]) == pytest.approx(float(expected["effect"]), abs=2e-5)
-        assert written.get(key, found["effect"]) == found["effect"]
+        assert kept.get(key, found["effect"]) == found["effect"]
+    assert (tmp_path / "effects.csv").read_bytes() == (place / "out/effects.csv").read_bytes()
 
 
 # Estimates
@@ -192,12 +192,12 @@ def test_estimates_come_with_their_agreement(place: Path, tmp_path: Path, tower:
     assert all("approx" in row for row in found["top"])
 
 
-def test_a_journal_serves_runs_with_and_without_estimates(place: Path, tmp_path: Path) -> None:
+def test_finished_rows_serve_runs_with_and_without_estimates(place: Path, tmp_path: Path) -> None:
     """Exact effects do not hang on them."""
     intervene = towers.intervene
 
-    def stop(*arguments: Any) -> list[Outcome]:
-        intervene(*arguments)
+    def stop(*arguments: Any, **options: Any) -> list[Outcome]:
+        intervene(*arguments, **options)
         raise KeyboardInterrupt
 
     words = [*flags(place, tmp_path), *ONE_WAY]

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from headpatch.analyses.finished import Finished
+from headpatch.store import Store
 from tests.command import contents, done, headpatch, refused
 from tests.datasets import planted_pairs
 from tests.planted import planted_study, save_planted
@@ -99,15 +99,15 @@ class Killed:
     """Lets so many tokens be finished, then interrupts."""
 
     def __init__(self, patch: pytest.MonkeyPatch, after: int) -> None:
-        save, self.left = Finished.save, after
+        save, self.left = Store.put, after
 
-        def keep(finished: Finished, name: str, content: dict[str, object]) -> None:
+        def keep(finished: Store, name: str, content: dict[str, object]) -> None:
             if not self.left:
                 raise KeyboardInterrupt
             self.left -= 1
             save(finished, name, content)
 
-        patch.setattr(Finished, "save", keep)
+        patch.setattr(Store, "put", keep)
 
 
 @pytest.mark.parametrize("verb", [one, many])

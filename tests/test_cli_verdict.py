@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from headpatch.analyses.finished import Finished
 from headpatch.report import draw
 from headpatch.results import read_table, read_tensors
+from headpatch.store import Store
 from tests.command import Said, contents, headpatch, refused
 from tests.planted import QUESTION, planted_dataset, save_planted
 
@@ -122,15 +122,15 @@ def test_a_killed_run_goes_on_and_gives_the_same_result(
     place: Path, whole: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert whole.code == 0
-    out, save = tmp_path / "out", Finished.save
+    out, save = tmp_path / "out", Store.put
 
-    def save_five(self: Finished, name: str, content: object) -> None:
+    def save_five(self: Store, name: str, content: object) -> None:
         if self.count == 5:
             raise KeyboardInterrupt
         save(self, name, content)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Finished, "save", save_five)
+        patch.setattr(Store, "put", save_five)
         line = refused(*words(place, out), code=130)
     assert "5 finished parts are kept" in line and "--resume" in line
     before = contents(out)
@@ -146,8 +146,8 @@ def test_a_killed_run_goes_on_and_gives_the_same_result(
 
 def test_no_resume_starts_over(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    left = Finished(out / ".verdict-pairs")
-    left.save("another", {"a": 1})
+    left = Store(out / ".verdict-pairs")
+    left.put("another", {"a": 1})
     run(place, out, "--no-resume")
     assert {path.name for path in out.iterdir()} == FILES
 

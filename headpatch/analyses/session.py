@@ -1,6 +1,6 @@
 """What every analysis of one pair starts from: the model, the pair and its two untouched runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -265,6 +265,7 @@ def intervene(
     rows: int | None = None,
     read: Read | None = None,
     answers_only: bool = False,
+    finished: Mapping[Intervention, Outcome] | None = None,
 ) -> list[Outcome]:
     """Change language-model heads by widening passes where they are exact, else plainly.
 
@@ -274,10 +275,13 @@ def intervene(
         That are run together; None finds how many.
     answers_only
         Whether the outcomes' tokens are of no interest; see `headpatch.engine.sweep.widen`.
+    finished
+        As in `headpatch.engine.patching.patch`.
     """
     vlm, base = session.vlm, session.base
     if session.widens:
-        more = on_progress, on_outcome, read, answers_only
+        more = on_progress, on_outcome, read, answers_only, finished
         return widen(vlm, base, interventions, means, rows, *more)
     batch = PLAIN_BATCH if rows is None else rows + 1
-    return patch(vlm, base, interventions, means, batch, on_progress, on_outcome, read)
+    told = on_progress, on_outcome, read
+    return patch(vlm, base, interventions, means, batch, *told, finished=finished)

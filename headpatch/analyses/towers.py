@@ -1,6 +1,6 @@
 """Heads of either tower, changed together: by which path, and where."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headpatch.analyses.session import Session, check_vision, intervene
@@ -100,6 +100,7 @@ def change(
     on_progress: OnProgress | None = None,
     on_outcome: OnOutcome | None = None,
     rows: int | None = None,
+    finished: Mapping[Intervention, Outcome] | None = None,
 ) -> list[Outcome]:
     """Run interventions on heads of one tower or of both.
 
@@ -115,6 +116,8 @@ def change(
         Opened so that these heads can be changed.
     rows
         That are run together; None finds how many.
+    finished
+        Outcomes that an earlier run has left, see `headpatch.engine.patching.patch`.
 
     Returns
     -------
@@ -129,9 +132,11 @@ def change(
         if seen:
             scope, batch = session.study.vision.positions, (rows or PLAIN_BATCH - 1) + 1
             told = advance, on_outcome, session.resumes
-            found = patch_vision(session.vlm, session.base, part, scope, means, batch, *told)
+            found = patch_vision(
+                session.vlm, session.base, part, scope, means, batch, *told, finished=finished
+            )
         else:
-            found = intervene(session, part, means, advance, on_outcome, rows)
+            found = intervene(session, part, means, advance, on_outcome, rows, finished=finished)
         outcomes.update(zip(part, found, strict=True))
     return [outcomes[one] for one in interventions]
 

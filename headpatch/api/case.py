@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headpatch.analyses.finished import Finished
 from headpatch.analyses.verdict.choice import check_claims
 from headpatch.analyses.verdict.followed import follow, passes
 from headpatch.api.judged import Claims
@@ -18,6 +17,7 @@ from headpatch.models.vlm import VLM
 from headpatch.models.weights import weights_of
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.results.verdict import SavedVerdict
+from headpatch.store import Store
 from headpatch.study import Study
 
 
@@ -122,7 +122,7 @@ class Case:
         check_claims(self.listed, vlm)
 
     def measured(
-        self, vlm: VLM, entries: Sequence[Entry], finished: Finished, on_progress: OnProgress
+        self, vlm: VLM, entries: Sequence[Entry], store: Store, on_progress: OnProgress
     ) -> "Case":
         """Measure it.
 
@@ -134,7 +134,7 @@ class Case:
         """
         self.check(vlm)
         chosen = self.chosen(entries)
-        found = follow(self.study, vlm, chosen, self.asks, finished, on_progress)
+        found = follow(self.study, vlm, chosen, self.asks, store, on_progress)
         names = [entry.name for entry in chosen]
         known = self.saved.with_followed(found, names)
         assert known.followed is not None

@@ -10,7 +10,7 @@ from headpatch.analyses.session import model_of
 from headpatch.analyses.verdict.halves import need_pairs
 from headpatch.api.case import Case, refuse_another_verdict, study_of_claims
 from headpatch.api.judged import Claims
-from headpatch.api.kept import finished_in
+from headpatch.api.kept import store_in
 from headpatch.api.many_pairs import Verdict
 from headpatch.api.pairs import found_pairs
 from headpatch.api.progress import Progress, stages_of
@@ -83,8 +83,11 @@ def claims(
         need = partial(need_pairs, case.study)
         found = found_pairs(case.study, case.entries or None, None, need, stages)
         vlm = vlm or model_of(case.study)
-        with finished_in(keep) as finished, stages("Following claims up") as advance:
-            case = case.measured(vlm, found.entries, finished, advance)
+        with (
+            store_in(keep, "pairs", "run of claims") as store,
+            stages("Following claims up") as advance,
+        ):
+            case = case.measured(vlm, found.entries, store, advance)
     judged = case.judged()
     if place is not None:
         judged.write(place)

@@ -1,13 +1,14 @@
 """Folders of a call: those that last as long as something needs them, and those that are given."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, mkdtemp
 from weakref import finalize
 
-from headpatch.analyses.finished import Finished
+from headpatch.store import Store
 
 _PREFIX = "headpatch-"
 
@@ -27,18 +28,27 @@ class Scratch:
 
 
 @contextmanager
-def finished_in(keep: str | Path | None) -> Iterator[Finished]:
+def store_in(
+    keep: str | Path | None, what: str, run: str, keys: Collection[str] | None = None
+) -> Iterator[Store]:
     """Give a place for what is finished; it is emptied if the block ends well.
 
     Parameters
     ----------
     keep
         A folder, from which an interrupted call goes on. None keeps nothing beyond the block.
+    what
+        What is counted, for messages: pairs, rows.
+    run, keys
+        As `headpatch.store.Store.open` takes them.
     """
     if keep is None:
         with TemporaryDirectory(prefix=_PREFIX) as folder:
-            yield Finished(Path(folder))
+            yield Store(Path(folder), what)
         return
-    finished = Finished(Path(keep))
-    yield finished
-    finished.remove()
+    store = Store(Path(keep), what, "keep")
+    store.open(True, run, keys)
+    if store.unfit:
+        warnings.warn(store.unfit_words, stacklevel=4)
+    yield store
+    store.remove()

@@ -12,7 +12,7 @@ from headpatch.analyses.verdict.headline import Headline
 from headpatch.analyses.verdict.nulls import failed
 from headpatch.analyses.verdict.nulls import table as table_of_nulls
 from headpatch.api.drawing import draw_dataset
-from headpatch.api.kept import finished_in
+from headpatch.api.kept import store_in
 from headpatch.api.pairs import Dataset, Pairs, closed, found_pairs, ready, run_pairs
 from headpatch.api.progress import Progress, stages_of
 from headpatch.errors import InputError
@@ -228,8 +228,8 @@ def verdict(
         found = found_pairs(study, pairs, n, partial(need_pairs, study), stages)
         opened = run_pairs(study, found, vlm, study.verdict.positions, stages=stages)
     need_pairs(opened.study, len(opened.entries), "--pairs")
-    with finished_in(keep) as finished, stages("Changing heads") as advance:
-        judged = verdicts.run(opened.study, opened.vlm, opened.survey, finished, advance)
+    with store_in(keep, "parts", "verdict") as store, stages("Changing heads") as advance:
+        judged = verdicts.run(opened.study, opened.vlm, opened.survey, store, advance)
     return Verdict(judged, replace(opened, survey=closed(opened.survey)))
 
 

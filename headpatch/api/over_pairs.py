@@ -5,6 +5,7 @@ the pairs' own mean in a head's place.
 """
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from headpatch.analyses.combine import whole as combining
 from headpatch.analyses.dataset import rank as ranking
 from headpatch.analyses.path import many as paths
 from headpatch.analyses.sweep import many as sweeps
+from headpatch.analyses.sweep.finished_rows import FinishedRows, keys_of_pairs
 from headpatch.analyses.sweep.listed import Listed
 from headpatch.analyses.sweep.plan import opening, refuse
 from headpatch.analyses.towers import resolve
@@ -26,13 +28,12 @@ from headpatch.api.asking import (
     named,
     sets_of,
 )
-from headpatch.api.kept import finished_in
+from headpatch.api.kept import store_in
 from headpatch.api.pairs import Pairs, closed, ready
 from headpatch.api.progress import Progress, stages_of
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Selection
-from headpatch.journal import Journal, key_of_pairs
 from headpatch.report.figures import Words
 
 if TYPE_CHECKING:
@@ -130,17 +131,15 @@ def sweep(
     if listed is None and study.sweep.sets is not None:
         grid = vlm.stack(study.sweep.tower).grid
         listed = list(Listed.read(Path(study.sweep.sets)).within(grid))
-    journal = None
-    if keep is not None:
-        every = [one.entry for one in pairs.survey.gated]
-        journal = Journal(Path(keep), key_of_pairs(study, vlm, every, listed))
-        journal.open(resume=True)
-    pairs = ready(pairs, *opening(study), stages=stages)
-    with stages("Changing heads") as advance:
-        found = sweeps.sweep(study, vlm, pairs.survey, listed, advance, keeper=journal)
-    if journal is not None:
-        journal.remove()
-    return found
+    with ExitStack() as kept:
+        keeper = None
+        if keep is not None:
+            keys = keys_of_pairs(study, vlm, [one.entry for one in pairs.survey.gated], listed)
+            store = kept.enter_context(store_in(keep, "rows", "sweep", keys.values()))
+            keeper = FinishedRows(store, keys)
+        pairs = ready(pairs, *opening(study), stages=stages)
+        with stages("Changing heads") as advance:
+            return sweeps.sweep(study, vlm, pairs.survey, listed, advance, keeper=keeper)
 
 
 def combine(
@@ -167,8 +166,8 @@ def path(
 ) -> paths.FollowedPaths:
     """Follow the object through the model on every pair."""
     pairs, stages = asked(pairs, "path", options | named(heads)), stages_of(on_progress)
-    with finished_in(keep) as finished:
-        return paths.follow(pairs.study, pairs.vlm, pairs.survey, finished, stages)
+    with store_in(keep, "pairs", "path") as store:
+        return paths.follow(pairs.study, pairs.vlm, pairs.survey, store, stages)
 
 
 def trace(
@@ -176,8 +175,8 @@ def trace(
 ) -> traces.TracedPairs:
     """Trace the answer of every pair."""
     pairs, stages = asked(pairs, "trace", options), stages_of(on_progress)
-    with finished_in(keep) as finished:
-        return traces.run(pairs.study, pairs.vlm, closed(pairs.survey), finished, stages)
+    with store_in(keep, "tokens", "trace") as store:
+        return traces.run(pairs.study, pairs.vlm, closed(pairs.survey), store, stages)
 
 
 def _words(pairs: Pairs) -> Words:

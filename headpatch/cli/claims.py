@@ -9,7 +9,7 @@ from rich.console import Console
 
 from headpatch.cli import many
 from headpatch.cli.judging import check_source, judge, pairs_of
-from headpatch.cli.kept import kept
+from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Resume, number
 from headpatch.cli.show import print_object, show, warn
 from headpatch.cli.verb import EVERY, PICTURES, Request, verb
@@ -163,18 +163,15 @@ def _follow(
     resume: bool | None,
 ) -> "Case":
     """Measure what claims need beside a verdict, on some of the pairs that judged."""
-    from headpatch.analyses.finished import Finished
-
-    finished = Finished(folder / _FINISHED)
-    finished.open(resume, "run of claims")
+    store = opened(folder / _FINISHED, "pairs", resume, "run of claims")
     warn(
         f"the claims need more than the verdict: {'; '.join(one.name for one in case.asks)}: on "
         f"each of {len(case.chosen(entries)):,} pairs, at most {case.passes(vlm):,} forward passes"
     )
     with (
-        kept(finished, "pairs", finished.folder),
+        kept(store),
         request.stage("Following claims up") as advance,
     ):
-        found = case.measured(vlm, entries, finished, advance)
-    finished.remove()
+        found = case.measured(vlm, entries, store, advance)
+    store.remove()
     return found

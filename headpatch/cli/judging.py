@@ -8,8 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from headpatch.cli import many
-from headpatch.cli.kept import kept
-from headpatch.cli.show import warn
+from headpatch.cli.kept import kept, opened
 from headpatch.cli.verb import Request
 from headpatch.errors import InputError
 from headpatch.pairs.manifest import Entry
@@ -98,21 +97,17 @@ def judge(
         None loads the study's.
     """
     from headpatch import results
-    from headpatch.analyses.finished import Finished
     from headpatch.analyses.verdict import whole as analysis
     from headpatch.analyses.verdict.halves import need_pairs
     from headpatch.analyses.verdict.nulls import failed, table
     from headpatch.report import draw
 
-    study, finished = request.study, Finished(folder / _FINISHED)
-    finished.open(resume, "verdict", "parts")
-    before = finished.count
+    study = request.study
+    store = opened(folder / _FINISHED, "parts", resume, "verdict")
     vlm, survey = many.surveyed(request, entries, study.verdict.positions, vlm, hold=True)
     need_pairs(study, len(survey.entries), "--pairs")
-    if before:
-        warn(f"{before:,} finished parts were found; going on")
-    with kept(finished, "parts", finished.folder), request.stage("Changing heads") as advance:
-        found = analysis.run(study, vlm, survey, finished, advance)
+    with kept(store), request.stage("Changing heads") as advance:
+        found = analysis.run(study, vlm, survey, store, advance)
     nulls = table(found.nulls)
     written = {
         "verdicts.csv": found.verdicts.heads,
@@ -131,5 +126,5 @@ def judge(
         results.write_tensors(stage / "verdict.pt", found.saved)
         draw.draw_verdict(stage, study.verdict.delta, study.pairs.level, wrong, **survey.words)
         names = sorted(file.name for file in stage.iterdir())
-    finished.remove()
+    store.remove()
     return Ran(vlm, survey, found, nulls, wrong, names)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from headpatch.cli import many
 from headpatch.cli.chosen import By, Heads, Top, one_choice
-from headpatch.cli.kept import kept
+from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Resume, Several, Window, several
 from headpatch.cli.show import print_files, print_json, records, show, warn
 from headpatch.cli.verb import Request, verb
@@ -106,23 +106,18 @@ def _many(request: Request, folder: Path, resume: bool | None) -> None:
     study = request.study
     entries = many.dataset(study)
     from headpatch import results
-    from headpatch.analyses.finished import Finished
     from headpatch.analyses.path import many as analysis
     from headpatch.analyses.session import model_of
     from headpatch.report import draw
     from headpatch.report.path_tables import path_tables
 
-    finished = Finished(folder / _PAIRS)
-    finished.open(resume, "path")
-    before = finished.count
+    store = opened(folder / _PAIRS, "pairs", resume, "path")
     with request.stage("Loading the model"):
         vlm = model_of(study)
     analysis.check(study, vlm)
     _, survey = many.surveyed(request, entries, None, vlm)
-    if before:
-        warn(f"{before:,} finished pairs were found; going on")
-    with kept(finished, "pairs", finished.folder):
-        found = analysis.follow(study, vlm, survey, finished, request.stage)
+    with kept(store):
+        found = analysis.follow(study, vlm, survey, store, request.stage)
     _say(vlm, f"every swap of {found.whole:,} pairs" if found.whole else "", found.why_not)
     tables = {"path.csv": found.table, "path_mean.csv": found.means}
     with results.staged(folder, _OVER_PAIRS) as stage, request.stage("Drawing"):
@@ -130,7 +125,7 @@ def _many(request: Request, folder: Path, resume: bool | None) -> None:
         results.write_tensors(stage / "path.pt", found.saved)
         draw.draw_path(stage)
         names = sorted(file.name for file in stage.iterdir())
-    finished.remove()
+    store.remove()
     if request.as_json:
         many.print_pairs(
             vlm,

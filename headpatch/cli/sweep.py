@@ -9,7 +9,7 @@ from rich.console import Console
 
 from headpatch.analyses.sweep.listed import Listed
 from headpatch.cli import sweep_many
-from headpatch.cli.kept import kept
+from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Directions, Kinds, Reference, Resume, number
 from headpatch.cli.price import announce
 from headpatch.cli.show import print_files, print_json, say_replaced, show
@@ -130,8 +130,8 @@ def sweep(
     from headpatch.analyses.reference import mean_z
     from headpatch.analyses.session import open_session
     from headpatch.analyses.sweep import one as analysis
+    from headpatch.analyses.sweep.finished_rows import NAME, FinishedRows, keys_of
     from headpatch.analyses.sweep.plan import left, opening
-    from headpatch.journal import Journal, key
     from headpatch.report import draw
     from headpatch.report import sweep_tables as tables
     from headpatch.report.agreement_tables import agreement
@@ -142,9 +142,10 @@ def sweep(
     grid = session.vlm.stack(options.tower).grid
     chosen = listed.within(grid) if listed is not None else None
     job = analysis.plan(session, chosen, options.tower)
-    journal = Journal(folder, key(session, job))
-    journal.open(resume)
-    finished = journal.finished(session.pair.name)
+    keys = keys_of(study, session.vlm, [session.pair], chosen)
+    store = opened(folder / NAME, "rows", resume, "sweep", keys.values())
+    keeper = FinishedRows(store, keys)
+    finished = keeper.finished(session.pair.name)
     to_come = left(session, job, finished)
     announce(session, to_come, listed, len(finished))
     means = None
@@ -152,8 +153,8 @@ def sweep(
         with request.stage("Averaging reference pairs") as advance:
             means = mean_z(session, advance, options.reference, (job.tower,))
     with (
-        kept(journal, "rows", journal.path),
-        journal.writing(session.pair.name) as add,
+        kept(store),
+        keeper.writing(session.pair.name) as add,
         request.stage("Changing heads") as advance,
     ):
         swept = analysis.run(session, job, means, advance, add, finished)
@@ -164,7 +165,7 @@ def sweep(
                 draw.draw_approx(stage)
             names = sorted(file.name for file in stage.iterdir())
             say_replaced(folder, "sweep")
-    journal.remove()
+    store.remove()
     best, layered = swept.top(options.top), swept.top(options.top, layers=True)
     largest = swept.largest()
     agreed = {way: one.figures() for way, one in swept.agreed.items()}

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from headpatch.analyses.sweep.listed import Listed
 from headpatch.cli import many
-from headpatch.cli.kept import kept
+from headpatch.cli.kept import kept, opened
 from headpatch.cli.price import announce
 from headpatch.cli.show import say_replaced, show
 from headpatch.cli.verb import Request
@@ -27,16 +27,16 @@ def sweep(request: Request, folder: Path, listed: Listed | None, resume: bool | 
     entries = many.dataset(study)
     from headpatch import results
     from headpatch.analyses.sweep import many as analysis
+    from headpatch.analyses.sweep.finished_rows import NAME, FinishedRows, keys_of_pairs
     from headpatch.analyses.sweep.plan import opening, refuse
-    from headpatch.journal import Journal, key_of_pairs
     from headpatch.report import draw
 
     vlm = many.loaded(request)
     refuse(study, vlm)
     sets = None if listed is None else listed.within(vlm.stack(study.sweep.tower).grid)
-    journal = Journal(folder, key_of_pairs(study, vlm, entries, sets))
-    journal.open(resume)
-    finished = journal.count
+    keys = keys_of_pairs(study, vlm, entries, sets)
+    store = opened(folder / NAME, "rows", resume, "sweep", keys.values())
+    keeper, finished = FinishedRows(store, keys), store.count
     positions, vision = opening(study)
     vlm, survey = many.surveyed(request, entries, positions, vlm, vision, hold=True)
 
@@ -45,7 +45,7 @@ def sweep(request: Request, folder: Path, listed: Listed | None, resume: bool | 
             announce(session, job, listed, finished, survey)
 
     with (
-        kept(journal, "rows", journal.path),
+        kept(store),
         results.staged(folder, ("approx.pt", "approx.png")) as stage,
     ):
 
@@ -54,7 +54,7 @@ def sweep(request: Request, folder: Path, listed: Listed | None, resume: bool | 
             results.write_columns(path, results.sweep_columns(found), more=path.exists())
 
         with request.stage("Changing heads") as advance:
-            found = analysis.sweep(study, vlm, survey, sets, advance, say, write, journal)
+            found = analysis.sweep(study, vlm, survey, sets, advance, say, write, keeper)
         with request.stage("Drawing"):
             tables = {"effects_mean.csv": found.means}
             results.write_pairs(stage, study, vlm, survey, tables, found.noise_floor)
@@ -66,7 +66,7 @@ def sweep(request: Request, folder: Path, listed: Listed | None, resume: bool | 
                 draw.draw_approx(stage)
         names = sorted(file.name for file in stage.iterdir())
         say_replaced(folder, "sweep")
-    journal.remove()
+    store.remove()
     agreed = {way: one.figures() for way, one in found.agreed.items()}
     if request.as_json:
         many.print_pairs(vlm, survey, folder, names, **_for_a_script(study, found, agreed))

@@ -7,16 +7,16 @@ import typer
 from rich.console import Console
 
 from headpatch.cli import many
-from headpatch.cli.kept import kept
+from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Directions, Kinds, Resume, number
 from headpatch.cli.price import announce_plain
-from headpatch.cli.show import print_files, print_json, show, warn
+from headpatch.cli.show import print_files, print_json, show
 from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
 from headpatch.pairs.manifest import Entry
 
 if TYPE_CHECKING:
-    from headpatch.analyses.finished import Finished
+    from headpatch.store import Store
 
 _TOKENS = ".trace-tokens"
 _ONE = ("trace.csv",)  # what a run of one pair alone writes
@@ -121,20 +121,15 @@ def trace(
     check_forced(answer, forced)
     study, folder = request.study, request.folder
     entries = None if study.pairs.manifest is None else many.dataset(study)
-    from headpatch.analyses.finished import Finished
-
-    finished = Finished(folder / _TOKENS)
-    finished.open(resume, "trace", "tokens")
-    if finished.count:
-        warn(f"{finished.count:,} finished tokens were found; going on")
-    with kept(finished, "tokens", finished.folder):
+    store = opened(folder / _TOKENS, "tokens", resume, "trace")
+    with kept(store):
         if entries is None:
-            _one(request, folder, finished)
+            _one(request, folder, store)
         else:
-            _many(request, folder, entries, finished)
+            _many(request, folder, entries, store)
 
 
-def _one(request: Request, folder: Path, finished: "Finished") -> None:
+def _one(request: Request, folder: Path, store: "Store") -> None:
     from headpatch import results
     from headpatch.analyses.session import open_session
     from headpatch.analyses.trace import one as analysis
@@ -144,12 +139,12 @@ def _one(request: Request, folder: Path, finished: "Finished") -> None:
     with request.stage("Running both pictures"):
         session = open_session(request.study, positions="answer")
     announce_plain(session)
-    traced = analysis.trace(session, request.stage, finished)
+    traced = analysis.trace(session, request.stage, store)
     with results.staged(folder, _MANY) as stage, request.stage("Writing and drawing"):
         results.write_trace(stage, session, traced)
         draw.draw_trace(stage)
         names = sorted(file.name for file in stage.iterdir())
-    finished.remove()
+    store.remove()
     summaries = traced.summaries()
     summary = trace_summary(summaries, session.valid)
     if request.as_json:
@@ -168,7 +163,7 @@ def _one(request: Request, folder: Path, finished: "Finished") -> None:
     print_files(console, session, folder, names)
 
 
-def _many(request: Request, folder: Path, entries: tuple[Entry, ...], finished: "Finished") -> None:
+def _many(request: Request, folder: Path, entries: tuple[Entry, ...], store: "Store") -> None:
     from headpatch import results
     from headpatch.analyses.trace import many as analysis
     from headpatch.report import draw
@@ -176,14 +171,14 @@ def _many(request: Request, folder: Path, entries: tuple[Entry, ...], finished: 
 
     study = request.study
     vlm, survey = many.surveyed(request, entries, "answer")
-    traced = analysis.run(study, vlm, survey, finished, request.stage)
+    traced = analysis.run(study, vlm, survey, store, request.stage)
     with results.staged(folder, _ONE) as stage, request.stage("Writing and drawing"):
         tables = {"trace_mean.csv": traced.table(), "trace_tokens.csv": traced.said()}
         results.write_pairs(stage, study, vlm, survey, tables, traced.noise_floor)
         results.write_tensors(stage / "trace.pt", traced.saved())
         draw.draw_trace(stage)
         names = sorted(file.name for file in stage.iterdir())
-    finished.remove()
+    store.remove()
     summaries = traced.summaries()
     summary = trace_summary(summaries, survey.valid, len(survey.entries))
     if request.as_json:

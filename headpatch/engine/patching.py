@@ -1,6 +1,6 @@
 """Interventions on a pair: the untouched runs, and the shift of LD that each change makes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,6 +87,7 @@ def patch(
     on_outcome: OnOutcome | None = None,
     read: Read | None = None,
     seen: Tensor | None = None,
+    finished: Mapping[Intervention, Outcome] | None = None,
 ) -> list[Outcome]:
     """Run interventions the plain way: one forward pass each, several to a batch.
 
@@ -100,6 +101,11 @@ def patch(
         Rows of a batch, its untouched row included. Out of memory halves it and goes on.
     seen
         Where in the vision tower z of its heads is changed; None is everywhere.
+    finished
+        Outcomes that an earlier run has left. They are taken as they are, and told to nobody. A
+        batch that is finished is not run again; any other is run with all its rows, since the
+        batch's shape moves the last digits of each: so the rest comes out as if nothing had been
+        interrupted.
 
     Returns
     -------
@@ -112,21 +118,46 @@ def patch(
     ValueError
         If means are needed and missing.
     """
-    outcomes: dict[int, Outcome] = {}
+    outcomes = known_outcomes(interventions, finished)
 
     def passes(chunk: list[int]) -> list[Outcome]:
         asked = [interventions[index] for index in chunk]
         return _run_chunk(vlm, base, asked, means, read, seen)
 
     for members in _by_run(interventions):
-        for chunk, found in halving(split(members, batch - 1), passes, vlm.device):
-            outcomes.update(zip(chunk, found, strict=True))
-            if on_outcome:
-                for outcome in found:
-                    on_outcome(outcome)
+        batches = unfinished(split(members, batch - 1), outcomes)
+        for chunk, found in halving(batches, passes, vlm.device):
+            add_outcomes(outcomes, chunk, found, on_outcome)
             if on_progress:
                 on_progress(len(outcomes), len(interventions))
     return [outcomes[index] for index in range(len(interventions))]
+
+
+def known_outcomes(
+    interventions: Sequence[Intervention], finished: Mapping[Intervention, Outcome] | None
+) -> dict[int, Outcome]:
+    """Return what is finished, by its place among the interventions."""
+    known = finished or {}
+    return {place: known[one] for place, one in enumerate(interventions) if one in known}
+
+
+def unfinished(batches: Sequence[list[int]], outcomes: Container[int]) -> list[list[int]]:
+    """Return the batches of which not every row is known."""
+    return [batch for batch in batches if not all(place in outcomes for place in batch)]
+
+
+def add_outcomes(
+    outcomes: dict[int, Outcome],
+    batch: Sequence[int],
+    found: Sequence[Outcome],
+    on_outcome: OnOutcome | None,
+) -> None:
+    """Add those of a batch's outcomes that are new, and tell them."""
+    for place, outcome in zip(batch, found, strict=True):
+        if place not in outcomes:
+            outcomes[place] = outcome
+            if on_outcome:
+                on_outcome(outcome)
 
 
 def _run_chunk(

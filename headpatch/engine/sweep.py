@@ -1,7 +1,7 @@
 """Interventions through the widening pass, chunked to memory."""
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Container, Generator, Mapping, Sequence
 from contextlib import closing
 
 import torch
@@ -20,6 +20,7 @@ from headpatch.engine.patching import (
     ZMeans,
     base_run,
     beyond,
+    known_outcomes,
 )
 from headpatch.engine.prefill import Prefill, sources
 from headpatch.engine.wavefront import walk
@@ -54,6 +55,7 @@ def widen(
     on_outcome: OnOutcome | None = None,
     read: Read | None = None,
     answers_only: bool = False,
+    finished: Mapping[Intervention, Outcome] | None = None,
 ) -> list[Outcome]:
     """Do what `headpatch.engine.patching.patch` does, by widening passes.
 
@@ -68,6 +70,8 @@ def widen(
     answers_only
         Whether Yes and No alone are unembedded. Each `Outcome.token` is then the likelier of the
         two: the word that would follow can be any, and takes the whole vocabulary.
+    finished
+        As in `headpatch.engine.patching.patch`.
 
     Raises
     ------
@@ -79,14 +83,18 @@ def widen(
     _refuse(base, interventions, means)
     if answers_only and read is not None:
         raise ValueError("what is read takes the logits of the whole vocabulary")
-    outcomes: dict[int, Outcome] = {}
+    outcomes = known_outcomes(interventions, finished)
     for run in sorted({base_run(one.direction) for one in interventions}):
         members = [i for i, one in enumerate(interventions) if base_run(one.direction) == run]
         # Closed at once if a callback raises: what hangs on the model must come off.
         with closing(
-            _widen_run(vlm, base, run, interventions, members, means, rows, read, answers_only)
+            _widen_run(
+                vlm, base, run, interventions, members, means, rows, read, answers_only, outcomes
+            )
         ) as found:
             for index, outcome in found:
+                if index in outcomes:
+                    continue
                 outcomes[index] = outcome
                 if on_outcome:
                     on_outcome(outcome)
@@ -119,6 +127,7 @@ def _widen_run(
     rows: int | None,
     read: Read | None,
     answers_only: bool,
+    known: Container[int],
 ) -> Generator[tuple[int, Outcome], None, None]:
     prefill, other = base.trace.prefills[run], base.trace.prefills[1 - run]
     untouched = base.ld_without if run == WITHOUT else base.ld_with
@@ -135,7 +144,11 @@ def _widen_run(
         done: set[int] = set()
         try:
             carried = prefill.points is None
-            chunks = plan(asked, layers, size, vlm.device, carried)
+            chunks = [
+                chunk
+                for chunk in plan(asked, layers, size, vlm.device, carried)
+                if not all(left[place] in known for place in chunk.order)
+            ]
             for chunk, logits in walk(vlm, prefill, chunks, source, positions, wanted):
                 ld, found = logits[:, yes] - logits[:, no], logits.argmax(-1).cpu()
                 effects = (ld - ld[0]).tolist()
@@ -159,7 +172,7 @@ def _widen_run(
             if size == 1:
                 raise too_little(vlm.device, "one row", "one row of a widening pass") from None
             size = max(size // 2, 1)
-        left = [index for index in left if index not in done]
+        left = [index for index in left if index not in done and index not in known]
 
 
 def _within(base: Baseline, prefill: Prefill, scope: Positions) -> Tensor | None:

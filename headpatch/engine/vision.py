@@ -7,7 +7,7 @@ layer that they change, and the layers below a batch's first one hand back what 
 Everything else is the model's own forward pass, which makes each row exact.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -25,7 +25,10 @@ from headpatch.engine.patching import (
     OnProgress,
     Outcome,
     ZMeans,
+    add_outcomes,
     base_run,
+    known_outcomes,
+    unfinished,
     z_edits,
 )
 from headpatch.engine.tower import VisionPositions, never_read, tower_of, vision_positions
@@ -44,6 +47,7 @@ def patch_vision(
     on_progress: OnProgress | None = None,
     on_outcome: OnOutcome | None = None,
     resumed: bool = True,
+    finished: Mapping[Intervention, Outcome] | None = None,
 ) -> list[Outcome]:
     """Do what `headpatch.engine.patching.patch` does to vision heads, without the layers below.
 
@@ -64,6 +68,8 @@ def patch_vision(
         Rows of a batch, its untouched row included. Out of memory halves it and goes on.
     resumed
         Whether layers below are left out; if not, every batch is a whole pass.
+    finished
+        As in `headpatch.engine.patching.patch`.
 
     Returns
     -------
@@ -90,12 +96,10 @@ def patch_vision(
         asked = [interventions[index] for index in chunk]
         return _run_chunk(vlm, base, asked, where, means, kept)
 
-    outcomes: dict[int, Outcome] = {}
-    for chunk, found in halving(_plan(vlm, interventions, batch), passes, vlm.device):
-        outcomes.update(zip(chunk, found, strict=True))
-        if on_outcome:
-            for outcome in found:
-                on_outcome(outcome)
+    outcomes = known_outcomes(interventions, finished)
+    batches = unfinished(_plan(vlm, interventions, batch), outcomes)
+    for chunk, found in halving(batches, passes, vlm.device):
+        add_outcomes(outcomes, chunk, found, on_outcome)
         if on_progress:
             on_progress(len(outcomes), len(interventions))
     return [outcomes[index] for index in range(len(interventions))]

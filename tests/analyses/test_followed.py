@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from headpatch.analyses.finished import Finished
 from headpatch.analyses.verdict.followed import follow
 from headpatch.heads import Head
 from headpatch.measures.followed import Ask, Followed
 from headpatch.pairs.manifest import Manifest
+from headpatch.store import Store
 from headpatch.study import Study
 from tests.planted import ALL, HEADS, Circuit, planted, planted_dataset
 
@@ -21,7 +21,7 @@ TWO = [Ask("interaction", heads) for heads in (EITHER, (Head(1, 1), Head(2, 0)))
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Followed]:
     folder = tmp_path_factory.mktemp("followed")
     entries = Manifest.read(planted_dataset(folder / "pairs", 2)).entries
-    asks, finished = [*CUTS, *TWO], Finished(folder / "kept")
+    asks, finished = [*CUTS, *TWO], Store(folder / "kept")
     study, seeing = Study.make(None, {"cut.controls": 2}), planted()
     plain = follow(study, seeing.vlm, entries, asks, finished)
     circuit = Circuit.of(seeing.vlm.model)  # the head below finds the object, and brightens all

@@ -13,7 +13,6 @@ import pytest
 
 from headpatch.analyses.dataset.sessions import study_of
 from headpatch.analyses.dataset.survey import Survey, survey
-from headpatch.analyses.finished import Finished
 from headpatch.analyses.path import many as path_many
 from headpatch.analyses.path.many import FollowedPaths
 from headpatch.analyses.path.means import OverPairs
@@ -25,6 +24,7 @@ from headpatch.errors import InputError
 from headpatch.measures.intervals import mean_interval
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
+from headpatch.store import Store
 from headpatch.study import Study
 from tests.analyses.path_case import CLOSE, HELD
 from tests.analyses.path_case import vlm as planted_vlm
@@ -53,8 +53,8 @@ def surveyed(study: Study, table: Path, vlm: VLM) -> Survey:
     return survey(study, vlm, Manifest.read(table).entries)
 
 
-def kept() -> Finished:
-    return Finished(folder() / "kept")
+def kept() -> Store:
+    return Store(folder() / "kept")
 
 
 # --- the planted circuit: what the mean must be

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 
-from headpatch.analyses.finished import Finished
 from headpatch.analyses.rank import MASSES, masses
 from headpatch.analyses.session import Session, open_session
 from headpatch.analyses.stages import reporting
@@ -29,6 +28,7 @@ from headpatch.models.forced import forced as forced_words
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.scene import Style, draw, sample_pair
+from headpatch.store import Store
 from tests.planted import HEADS, LD_WITH, LD_WITHOUT, SILENT, planted, planted_study
 from tests.tiny import tiny_vlm
 
@@ -248,12 +248,12 @@ def test_kind_mean_is_over_reference_pairs_that_say_the_same_words(reference: in
 def test_finished_tokens_are_taken_as_they_are(tmp_path: Path) -> None:
     session = opened(tiny_vlm(), answer="Yes there is", kinds=("zero", "mean"), reference=1)
     whole = trace(session)
-    kept = Finished(tmp_path)
-    trace(session, finished=kept)
+    kept = Store(tmp_path)
+    trace(session, store=kept)
     assert kept.count == 3
-    sorted(tmp_path.glob("*.pt"))[1].unlink()
+    sorted(tmp_path.glob("*.unit"))[1].unlink()
     calls: list[tuple[int, int]] = []
-    again = trace(session, reporting(lambda *call: calls.append(call)), Finished(tmp_path))
+    again = trace(session, reporting(lambda *call: calls.append(call)), Store(tmp_path))
     pd.testing.assert_frame_equal(again.table(), whole.table())
     assert all(
         torch.equal(a.nan_to_num(9), b.nan_to_num(9))
@@ -262,8 +262,8 @@ def test_finished_tokens_are_taken_as_they_are(tmp_path: Path) -> None:
             for way, one in whole.saved()["effect_logit"].items()
         )
     )
-    assert len(list(tmp_path.glob("*.pt"))) == 3
+    assert len(list(tmp_path.glob("*.unit"))) == 3
     assert calls[-1][0] == calls[-1][1]
     other = replace(session, study=session.study.override({"trace.reference": 2}))
-    trace(other, finished=kept)
-    assert len(list(tmp_path.glob("*.pt"))) == 6
+    trace(other, store=kept)
+    assert len(list(tmp_path.glob("*.unit"))) == 6

@@ -12,7 +12,6 @@ import torch
 
 from headpatch.analyses.dataset.sessions import study_of
 from headpatch.analyses.dataset.survey import Survey, survey
-from headpatch.analyses.finished import Finished
 from headpatch.analyses.rank import MASSES
 from headpatch.analyses.session import open_session
 from headpatch.analyses.trace import many as trace_many
@@ -29,6 +28,7 @@ from headpatch.measures.intervals import mean_interval
 from headpatch.models.forced import forced
 from headpatch.models.prompt import encode
 from headpatch.pairs.manifest import Manifest
+from headpatch.store import Store
 from headpatch.study import Study
 from tests.datasets import noisy_pairs, planted_pairs
 from tests.planted import HEADS, SILENT, planted
@@ -58,7 +58,7 @@ def noisy() -> Survey:
 @lru_cache
 def found() -> TracedPairs:
     with TemporaryDirectory() as folder:
-        return trace_many.run(NOISY, tiny_vlm(), noisy(), Finished(Path(folder)))
+        return trace_many.run(NOISY, tiny_vlm(), noisy(), Store(Path(folder)))
 
 
 @lru_cache
@@ -206,13 +206,13 @@ def stopping(after: int):
 def test_a_killed_run_goes_on_to_the_same_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vlm, kept = tiny_vlm(), Finished(tmp_path)
+    vlm, kept = tiny_vlm(), Store(tmp_path)
     a_token = 2 * 2 * vlm.lm.grid.layers * vlm.lm.grid.heads + 2 * 2
     with pytest.raises(KeyboardInterrupt):
         trace_many.run(NOISY, vlm, noisy(), kept, stopping(7 * a_token + 3))
     assert kept.count == 7
-    again = Finished(tmp_path)
-    again.open(True, "trace", "tokens")
+    again = Store(tmp_path)
+    again.open(True, "trace")
     sessions, opened = trace_many.sessions, []
 
     def counted(study, vlm, entries, positions=None):
@@ -220,7 +220,7 @@ def test_a_killed_run_goes_on_to_the_same_table(
         return sessions(study, vlm, entries, positions)
 
     monkeypatch.setattr(trace_many, "sessions", counted)
-    damaged = next(tmp_path.glob("*.pt"))
+    damaged = next(tmp_path.glob("*.unit"))
     damaged.write_bytes(damaged.read_bytes()[:100])
     done = trace_many.run(NOISY, vlm, noisy(), again)
     assert again.count == 7 + 20 - 7 + 1  # the damaged one is made again
@@ -233,7 +233,7 @@ def test_a_killed_run_goes_on_to_the_same_table(
 
 
 def test_another_study_s_tokens_are_not_used(tmp_path: Path) -> None:
-    kept = Finished(tmp_path)
+    kept = Store(tmp_path)
     study = NOISY.override({"trace.kinds": ("zero",), "trace.tokens": 1})
     trace_many.run(study, tiny_vlm(), noisy(), kept)
     assert kept.count == 4
@@ -250,11 +250,11 @@ def test_a_finished_token_that_has_gone_is_an_error(tmp_path: Path) -> None:
     @contextmanager
     def losing(what: str):
         if what.startswith("Averaging over"):
-            next(tmp_path.glob("*.pt")).unlink()
+            next(tmp_path.glob("*.unit")).unlink()
         yield lambda *_: None
 
     with pytest.raises(RunError, match="a finished token has gone"):
-        trace_many.run(study, tiny_vlm(), noisy(), Finished(tmp_path), losing)
+        trace_many.run(study, tiny_vlm(), noisy(), Store(tmp_path), losing)
 
 
 def test_planted_heads_come_out_as_planted(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_planted_heads_come_out_as_planted(tmp_path: Path) -> None:
     study = Study.make(None, {"trace.forced": "both", "pairs.resamples": 100})
     entries = Manifest.read(planted_pairs(tmp_path, swapped=[1])).entries
     seen = survey(study, vlm, entries, "answer")
-    traced = trace_many.run(study, vlm, seen, Finished(tmp_path / "kept"))
+    traced = trace_many.run(study, vlm, seen, Store(tmp_path / "kept"))
     yes, no = traced.slots
     assert (yes.text, yes.rival, yes.pairs) == ("Yes", "No", 3)
     assert (no.text, no.rival, no.slot.source) == ("No", "Yes", "without")

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from headpatch.analyses.dataset.survey import survey
-from headpatch.analyses.finished import Finished
 from headpatch.analyses.verdict.halves import halve, need_pairs
 from headpatch.analyses.verdict.whole import Judgement, run
 from headpatch.errors import InputError
@@ -17,6 +16,7 @@ from headpatch.heads import Head
 from headpatch.measures.classes import CAUSAL
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.region import Region
+from headpatch.store import Store
 from headpatch.study import Study
 from tests.planted import (
     GAP_WITH_TRIO,
@@ -72,7 +72,7 @@ def judged(seed: int, trio: bool = False, **options: object) -> Judgement:
         folder = Path(place)
         entries = Manifest.read(planted_dataset(folder / "pairs", PAIRS)).entries
         seen = survey(study, made.vlm, entries, study.verdict.positions)
-        return run(study, made.vlm, seen, Finished(folder / "finished"))
+        return run(study, made.vlm, seen, Store(folder / "finished"))
 
 
 def row_of(found: Judgement, head: Head) -> pd.Series:
@@ -207,29 +207,29 @@ def test_finished_pairs_are_not_run_again_and_give_the_same_verdict(
     made = planted(NOISE, 0)
     entries = Manifest.read(planted_dataset(tmp_path / "pairs", PAIRS)).entries
     seen = survey(study, made.vlm, entries, "answer")
-    uninterrupted = Finished(tmp_path / "whole")
+    uninterrupted = Store(tmp_path / "whole")
     whole = run(study, made.vlm, seen, uninterrupted)
-    finished = Finished(tmp_path / "parts")
-    save = finished.save
+    finished = Store(tmp_path / "parts")
+    save = finished.put
 
     def save_seven(name: str, content: object) -> None:
         if finished.count == 7:
             raise KeyboardInterrupt
         save(name, content)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(finished, "save", save_seven)
+    monkeypatch.setattr(finished, "put", save_seven)
     with pytest.raises(KeyboardInterrupt):
         run(study, made.vlm, seen, finished)
     monkeypatch.undo()
     monkeypatch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
-    later = Finished(tmp_path / "parts")
+    later = Store(tmp_path / "parts")
     later.open(True, "verdict")
     assert later.count == 7
     saved: list[str] = []
     monkeypatch.setattr(
         later,
-        "save",
-        lambda name, content: (saved.append(name), Finished.save(later, name, content)),
+        "put",
+        lambda name, content: (saved.append(name), Store.put(later, name, content)),
     )
     again = run(study, made.vlm, seen, later)
     assert len(saved) == uninterrupted.count - 7

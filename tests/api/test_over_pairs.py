@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import headpatch as hp
-from headpatch.analyses.finished import Finished
 from headpatch.report import draw
 from headpatch.report.html.folder import find
 from headpatch.report.html.sections import how
 from headpatch.results import read_table, read_tensors
+from headpatch.store import Store
 from tests.api.contract import same_cells, shown_in
 from tests.command import headpatch
 from tests.datasets import planted_pairs
@@ -213,17 +213,17 @@ def test_an_interrupted_call_goes_on(
 ) -> None:
     """What is finished is kept as long as it is of use, and taken."""
     asked: dict[str, Any] = {"tokens": 1, "directions": ["noising"], "keep": tmp_path / "kept"}
-    save, kept = Finished.save, asked["keep"]
+    save, kept = Store.put, asked["keep"]
     saved: list[str] = []
 
-    def once(self: Finished, name: str, content: Any) -> None:
+    def once(self: Store, name: str, content: Any) -> None:
         if len(saved) == 1:
             saved.append("stopped")
             raise KeyboardInterrupt
         saved.append(name)
         save(self, name, content)
 
-    monkeypatch.setattr(Finished, "save", once)
+    monkeypatch.setattr(Store, "put", once)
     with pytest.raises(KeyboardInterrupt):
         hp.trace(pairs, **asked)
     assert len(list(kept.iterdir())) == 1
@@ -244,9 +244,9 @@ def test_an_interrupted_sweep_goes_on(pairs: hp.Pairs, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         hp.sweep(pairs, None, None, stop, keep=tmp_path, **asked)
-    (journal,) = tmp_path.iterdir()
-    before = journal.read_text().count("\n")
-    assert before > 3
+    store = Store(tmp_path, "rows")
+    store.open(True, "sweep")
+    assert store.count > 3
     with pytest.raises(hp.InputError, match="of another study"):
         hp.sweep(pairs, keep=tmp_path, **asked | {"kinds": ["resample"]})
     again = hp.sweep(pairs, keep=tmp_path, **asked)

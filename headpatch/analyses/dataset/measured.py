@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from headpatch.analyses.dataset.sessions import sessions
-from headpatch.analyses.finished import Finished
 from headpatch.analyses.session import Session
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.store import Store
 from headpatch.study import Study
 
 
@@ -18,7 +18,7 @@ def measured(
     entries: Sequence[Entry],
     keys: Mapping[str, str],
     positions: Positions,
-    finished: Finished,
+    store: Store,
     measure: Callable[[Session], Mapping[str, Any]],
     held: Mapping[str, Session] | None = None,
 ) -> Iterator[tuple[Entry, dict[str, Any]]]:
@@ -30,14 +30,14 @@ def measured(
         Its gate is not applied again: `entries` are those that are run.
     keys
         By the pair's name, under which it is saved: all that its numbers depend on
-        (`headpatch.analyses.finished.key`).
+        (`headpatch.store.unit_key`).
     positions
         Where heads can be changed in the sessions that `measure` is given.
     held
         Sessions that are still open.
     """
     judged = study.model_copy(update={"force": True})
-    known = {name: finished.load(key) for name, key in keys.items()}
+    known = {name: store.get(key) for name, key in keys.items()}
     left = [entry for entry in entries if known[entry.name] is None]
     opened = sessions(judged, vlm, left, positions, held=held)
     for entry in entries:
@@ -46,5 +46,5 @@ def measured(
             session = next(opened)
             saved = dict(measure(session))
             del session  # its caches go before the next pair's are made
-            finished.save(keys[entry.name], saved)
+            store.put(keys[entry.name], saved)
         yield entry, saved

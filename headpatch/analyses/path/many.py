@@ -20,7 +20,6 @@ from headpatch.analyses.dataset.chosen import choose_heads
 from headpatch.analyses.dataset.measured import measured
 from headpatch.analyses.dataset.survey import Survey
 from headpatch.analyses.few_heads import DIRECTIONS, choose
-from headpatch.analyses.finished import Finished, key
 from headpatch.analyses.path.edges import check_window
 from headpatch.analyses.path.many_words import sentences
 from headpatch.analyses.path.means import OverPairs
@@ -33,6 +32,7 @@ from headpatch.heads import Head
 from headpatch.measures.head_columns import with_head_columns
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.store import Store, unit_key
 from headpatch.study import Study
 
 
@@ -123,7 +123,7 @@ def follow(
     study: Study,
     vlm: VLM,
     survey: Survey,
-    finished: Finished,
+    store: Store,
     stages: Stages | None = None,
 ) -> FollowedPaths:
     """Follow the object through the model on every pair.
@@ -132,8 +132,8 @@ def follow(
     ----------
     survey
         Of positions ``answer``.
-    finished
-        Where pairs are taken from, and kept.
+    store
+        Where finished pairs are taken from, and kept.
     stages
         Told what is done; None tells nobody.
 
@@ -151,7 +151,7 @@ def follow(
     heads = {entry.name: chosen.heads if entry.name in judged else () for entry in survey.entries}
     with stages("Following the object") as advance:
         found = []
-        for one in _followed(study, vlm, survey, heads, finished):
+        for one in _followed(study, vlm, survey, heads, store):
             found.append(one)
             advance(len(found), len(survey.entries))
     over = OverPairs.of(study, [one.table for one in found])
@@ -188,7 +188,7 @@ def _followed(
     vlm: VLM,
     survey: Survey,
     heads: Mapping[str, tuple[Head, ...]],
-    finished: Finished,
+    store: Store,
 ) -> Iterator[KeptPair]:
     """Yield every pair, in order: as it was finished before, or measured and kept now."""
     entries = survey.entries
@@ -203,12 +203,11 @@ def _followed(
             where = f"{rows[name]}, {error.argument}"
             raise InputError(where, error.found, error.expected, error.hint) from None
 
-    for _, saved in measured(study, vlm, entries, keys, "answer", finished, measure):
+    for _, saved in measured(study, vlm, entries, keys, "answer", store, measure):
         yield KeptPair.from_saved(saved)
 
 
 def _key(study: Study, vlm: VLM, entry: Entry, heads: tuple[Head, ...]) -> str:
-    values = study.model_dump(include={"answers", "prompt"}, mode="json")
     options = {"edges": study.path.edges, "window": study.path.window}
-    asked = values | options | {"path to": [str(head) for head in heads]}
-    return key(vlm, entry.pair(), asked)
+    asked = {"path to": [str(head) for head in heads], **options}
+    return unit_key(study, vlm, entry.pair(), asked)

@@ -87,7 +87,7 @@ class Sweeps:
 
 @runtime_checkable
 class Keeper(Protocol):
-    """Keeps finished outcomes by pair, such as `headpatch.journal.Journal`."""
+    """Keeps finished outcomes by pair: `headpatch.analyses.sweep.finished_rows.FinishedRows`."""
 
     def finished(self, pair: str) -> dict[Intervention, Outcome]:
         """Return what an earlier run has finished of a pair."""

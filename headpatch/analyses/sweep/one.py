@@ -171,23 +171,12 @@ def run(
     finished
         Outcomes of the same study; taken as they are.
     """
-    finished = finished or {}
-    outcomes = {one: finished[one] for one in job.asked if one in finished}
-    left = [one for one in job.asked if one not in outcomes]
-    again = job.approx or session.vlm.dtype != torch.float32  # the floor may hold them against it
-    asked = job.asked if again else left
-    if means is None and any(one.kind == "mean" for one in asked):
+    if means is None and any(one.kind == "mean" for one in job.asked):
         means = mean_z(session, None, session.study.sweep.reference, (job.tower,))
     estimates = estimate(session, job, means) if job.approx else None
-    start, total = len(outcomes), len(job.asked)
-
-    def advance(done: int, _: int) -> None:
-        if on_progress:
-            on_progress(start + done, total)
-
-    found = change(session, left, means, advance, on_outcome, job.size)
-    outcomes.update(zip(left, found, strict=True))
-    return _collect(session, job, [outcomes[one] for one in job.asked], estimates, means)
+    told = on_progress, on_outcome
+    outcomes = change(session, job.asked, means, *told, job.size, finished=finished)
+    return _collect(session, job, outcomes, estimates, means)
 
 
 def _collect(

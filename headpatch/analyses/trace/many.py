@@ -17,7 +17,6 @@ from torch import Tensor
 
 from headpatch.analyses.dataset.sessions import sessions
 from headpatch.analyses.dataset.survey import Survey
-from headpatch.analyses.finished import Finished
 from headpatch.analyses.rank import MASSES
 from headpatch.analyses.stages import Stages, reporting
 from headpatch.analyses.trace.answer_token import MEASURES, Token, Way
@@ -31,6 +30,7 @@ from headpatch.engine.patching import OnProgress
 from headpatch.errors import RunError
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.store import Store
 from headpatch.study import Study
 
 
@@ -130,7 +130,7 @@ def run(
     study: Study,
     vlm: VLM,
     survey: Survey,
-    finished: Finished,
+    store: Store,
     stages: Stages | None = None,
 ) -> TracedPairs:
     """Trace every pair's answer, or answers, through every head of the language model.
@@ -139,7 +139,7 @@ def run(
     ----------
     survey
         Of the positions ``answer``.
-    finished
+    store
         Where finished tokens are kept; those that are there are not run again.
 
     Raises
@@ -159,11 +159,11 @@ def run(
         with stages("Averaging z over the pairs") as advance:
             means = average(judged, vlm, entries, said, slots, advance)
     with stages("Changing heads, token by token") as advance:
-        names = _measure(judged, vlm, entries, said, means, finished, advance)
+        names = _measure(judged, vlm, entries, said, means, store, advance)
     found, total = list[SlotMean](), sum(map(len, slots))
     with stages("Averaging over the pairs") as advance:
         for slot in chain.from_iterable(slots):
-            tokens = list(_read(finished, slot, said, names, slots))
+            tokens = list(_read(store, slot, said, names, slots))
             pairs = [entries[pair].name for pair in slot.answers]
             found.append(mean_of(study, slot, tokens, pairs))
             advance(len(found), total)
@@ -185,7 +185,7 @@ def _measure(
     entries: Sequence[Entry],
     said: Said,
     means: SlotReference | None,
-    finished: Finished,
+    store: Store,
     on_progress: OnProgress,
 ) -> list[list[list[str]]]:
     """Measure every token that is not finished.
@@ -195,7 +195,7 @@ def _measure(
     By pair and answer, the name under which each token is kept.
     """
     total = sum(len(answer.ids) for answers in said for answer in answers)
-    runner = TokenRunner(study, vlm, finished, total, on_progress)
+    runner = TokenRunner(study, vlm, store, total, on_progress)
     reference = None if means is None else means.name
     names = [
         [runner.names(entry.pair(), answer, reference) for answer in answers]
@@ -204,7 +204,7 @@ def _measure(
     left = [
         entry
         for entry, own in zip(entries, names, strict=True)
-        if any(finished.load(name) is None for name in chain.from_iterable(own))
+        if any(store.get(name) is None for name in chain.from_iterable(own))
     ]
     opened = sessions(study, vlm, left, "answer")
     for pair, answers in enumerate(said):
@@ -212,12 +212,12 @@ def _measure(
         for source, answer in enumerate(answers):
             known = None if means is None else means.of(pair, source)
             for _ in runner.measured(session, answer, known, names[pair][source]):
-                pass  # it is kept in `finished`
+                pass  # it is kept in the store
     return names
 
 
 def _read(
-    finished: Finished,
+    store: Store,
     slot: Slot,
     said: Said,
     names: Sequence[Sequence[Sequence[str]]],
@@ -228,7 +228,7 @@ def _read(
     for pair in slot.answers:
         token = slot.tokens[pair]
         assert token is not None
-        saved = finished.load(names[pair][source][token])
+        saved = store.get(names[pair][source][token])
         if saved is None:
-            raise RunError(f"--out: a finished token has gone from {finished.folder}")
+            raise RunError(f"--out: a finished token has gone from {store.folder}")
         yield Token.from_saved(said[pair][source], token, saved)

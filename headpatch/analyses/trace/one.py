@@ -16,7 +16,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from headpatch.analyses.finished import Finished
 from headpatch.analyses.rank import MASSES
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import Session
@@ -25,6 +24,7 @@ from headpatch.analyses.trace.answer_token import MEASURES, Token, rows, summary
 from headpatch.analyses.trace.forced import Answer, given_answer, own_answers
 from headpatch.analyses.trace.token_runner import AnswerMeans, TokenRunner
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
+from headpatch.store import Store
 
 Saved: TypeAlias = dict[str, Any]
 """Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
@@ -102,16 +102,14 @@ def stacked(values: Sequence[ArrayLike]) -> Tensor:
     return torch.tensor(np.stack([np.asarray(one) for one in values])).float()
 
 
-def trace(
-    session: Session, stages: Stages | None = None, finished: Finished | None = None
-) -> Traced:
+def trace(session: Session, stages: Stages | None = None, store: Store | None = None) -> Traced:
     """Trace the study's answer, or answers, through every head of the language model.
 
     Parameters
     ----------
     session
         Opened with positions ``answer``.
-    finished
+    store
         Where finished tokens are kept; those that are there are not run again.
 
     Raises
@@ -131,12 +129,10 @@ def trace(
             means = [means_of(session, answer, advance) for answer in chosen]
     total, found = sum(len(answer.ids) for answer in chosen), list[Token]()
     with stages("Changing heads, token by token") as advance:
-        runner = TokenRunner(session.study, session.vlm, finished, total, advance)
+        runner = TokenRunner(session.study, session.vlm, store, total, advance)
         for answer, known in zip(chosen, means, strict=True):
             names = (
-                runner.names(session.pair, answer, options.reference)
-                if finished is not None
-                else []
+                runner.names(session.pair, answer, options.reference) if store is not None else []
             )
             found += runner.measured(lambda: session, answer, known, names)
     return Traced(session, tuple(found), own)

@@ -7,7 +7,6 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from headpatch.analyses.finished import key
 from headpatch.analyses.trace.forced import Answer
 from headpatch.analyses.trace.slots import Slot
 from headpatch.analyses.trace.token_runner import AnswerMeans
@@ -17,6 +16,7 @@ from headpatch.models.forced import forced
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.store import unit_key
 from headpatch.study import Study
 
 Said: TypeAlias = Sequence[tuple[Answer, ...]]
@@ -63,7 +63,7 @@ def average(
     sums: list[list[list[Tensor]]] = [[[] for _ in own] for own in slots]
     for place, entry in enumerate(entries):
         pair, answers = entry.pair(), said[place]
-        name.append((key(vlm, pair, {}), [answer.ids for answer in answers]))
+        name.append((unit_key(study, vlm, pair, {}), [answer.ids for answer in answers]))
         pictures = [pair.with_image, pair.without_image]
         prompt = encode(vlm, pictures, pair.question, study.answers, study.prompt)
         first = prompt.spans.answer

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from headpatch.analyses.finished import Finished, key
 from headpatch.analyses.noise import FEW, floors_of
 from headpatch.analyses.rank import MASSES, masses
 from headpatch.analyses.session import Session, intervene
@@ -23,6 +22,7 @@ from headpatch.engine.trace import Said, measures, say
 from headpatch.heads import Grid, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
+from headpatch.store import Store, unit_key
 from headpatch.study import Study
 
 AnswerMeans: TypeAlias = Sequence[Sequence[Tensor]]
@@ -35,7 +35,7 @@ class TokenRunner:
 
     Parameters
     ----------
-    finished
+    store
         Where each token is kept; None keeps none.
     tokens
         How many there are in all, of every pair.
@@ -47,11 +47,11 @@ class TokenRunner:
         self,
         study: Study,
         vlm: VLM,
-        finished: Finished | None,
+        store: Store | None,
         tokens: int,
         on_progress: OnProgress,
     ) -> None:
-        self._study, self._vlm, self._finished = study, vlm, finished
+        self._study, self._vlm, self._store = study, vlm, store
         self._asked = asked(study, vlm.lm.grid)
         self._done, self._total = 0, tokens * len(self._asked)
         self._on_progress = on_progress
@@ -65,18 +65,14 @@ class TokenRunner:
             Names what kind ``mean`` averages over.
         """
         options = self._study.trace
-        name = key(
-            self._vlm,
-            pair,
-            {
-                **self._study.model_dump(include={"answers", "prompt", "seed"}, mode="json"),
-                "trace": (answer.source, answer.ids),
-                "kinds": options.kinds,
-                "directions": options.directions,
-                "noise": options.noise,
-                "reference": reference if "mean" in options.kinds else None,
-            },
-        )
+        asked = {
+            "trace": (answer.source, answer.ids),
+            "kinds": options.kinds,
+            "directions": options.directions,
+            "noise": options.noise,
+            "reference": reference if "mean" in options.kinds else None,
+        }
+        name = unit_key(self._study, self._vlm, pair, asked)
         return [f"{name}-{index}" for index in range(len(answer.ids))]
 
     def measured(
@@ -96,13 +92,13 @@ class TokenRunner:
             Of `names`; none if nothing is kept.
         """
         for index in range(len(answer.ids)):
-            saved = self._finished.load(names[index]) if self._finished is not None else None
+            saved = None if self._store is None else self._store.get(names[index])
             if saved is not None:
                 found = Token.from_saved(answer, index, saved)
             else:
                 found = _token(opened(), answer, index, self._asked, means, self._advance)
-                if self._finished is not None:
-                    self._finished.save(names[index], found.to_saved())
+                if self._store is not None:
+                    self._store.put(names[index], found.to_saved())
             self._done += len(self._asked)
             self._on_progress(self._done, self._total)
             yield found

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from headpatch.analyses.dataset.measured import measured
-from headpatch.analyses.finished import Finished, key
 from headpatch.analyses.session import Session
 from headpatch.analyses.verdict.followed_pair import Figures, measure_pair
 from headpatch.analyses.verdict.halves import halve
@@ -16,6 +15,7 @@ from headpatch.engine.selfcheck import Checks
 from headpatch.measures.followed import Ask, Followed
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.store import Store, unit_key
 from headpatch.study import Study
 
 _COLUMNS = ("what", "figure", "pair", "value", "why_not")
@@ -59,14 +59,14 @@ def follow(
     vlm: VLM,
     entries: Sequence[Entry],
     asks: Sequence[Ask],
-    finished: Finished,
+    store: Store,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Followed]:
     """Do to every pair what is asked; return what came of it, by the name of each ask.
 
     Parameters
     ----------
-    finished
+    store
         Where finished pairs are kept; those that are there are not run again.
     on_progress
         Called with (done, total), in pairs.
@@ -80,7 +80,7 @@ def follow(
     def measure(session: Session) -> Mapping[str, Any]:
         return dict(measure_pair(session, asks, checks))
 
-    for _, saved in measured(study, vlm, entries, keys, study.verdict.positions, finished, measure):
+    for _, saved in measured(study, vlm, entries, keys, study.verdict.positions, store, measure):
         found.append(saved["figures"])
         why_not |= saved["why_not"]
         if on_progress:
@@ -99,13 +99,12 @@ def _columns(rows: Sequence[Figures]) -> dict[str, np.ndarray]:
 
 
 def _key(study: Study, vlm: VLM, entry: Entry, asks: Sequence[Ask]) -> str:
-    values = study.model_dump(include={"answers", "prompt", "seed"}, mode="json")
-    asked = values | {
+    asked = {
         "followed": [one.name for one in asks],
         "positions": study.verdict.positions,
         "controls": study.cut.controls,
     }
-    return key(vlm, entry.pair(), asked)
+    return unit_key(study, vlm, entry.pair(), asked)
 
 
 def table_of(followed: Mapping[str, Followed], pairs: Sequence[str]) -> pd.DataFrame:

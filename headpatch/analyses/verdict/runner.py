@@ -1,6 +1,5 @@
 """A verdict's pairs, measured one after the other; what is finished is kept."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ from jaxtyping import Float
 from headpatch.analyses.dataset.held import Held
 from headpatch.analyses.dataset.measured import measured
 from headpatch.analyses.dataset.survey import Survey
-from headpatch.analyses.finished import Finished, key
 from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import Session
 from headpatch.analyses.verdict.judged_pair import DIRECTIONS, KINDS, JudgedPair, Task
@@ -21,6 +19,7 @@ from headpatch.engine.selfcheck import Checks
 from headpatch.heads import Grid, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.store import Store, dataset_digest, unit_key
 from headpatch.study import Study
 
 
@@ -32,16 +31,17 @@ class Runner:
         study: Study,
         vlm: VLM,
         survey: Survey,
-        finished: Finished,
+        store: Store,
         on_progress: OnProgress | None,
     ) -> None:
         self._study, self._vlm = study, vlm
-        self._survey, self._finished = survey, finished
+        self._survey, self._store = survey, store
         self._on_progress, self._checks = on_progress, Checks()
         self._held = Held(vlm.device)
         self._held.sessions.update(survey.held)
         self._done = self._total = 0
-        self._dataset = _digest(survey.entries)
+        self._dataset = dataset_digest(survey.entries)
+        self._places = {entry.name: place for place, entry in enumerate(survey.entries)}
 
     def expect(self, total: int) -> None:
         """Say about how many rows will be run in all."""
@@ -53,7 +53,8 @@ class Runner:
 
         def run(session: Session) -> dict[str, Any]:
             task = wanted[session.pair.name]
-            rng = np.random.default_rng(int(keys[session.pair.name][:16], 16))
+            seeds = [self._study.seed % 2**64, self._places[session.pair.name]]
+            rng = np.random.default_rng(seeds)
             return measure(session, task, self._reference(session), self._checks, rng).to_saved()
 
         keys = {entry.name: self._key(entry, wanted[entry.name].words()) for entry in entries}
@@ -86,7 +87,7 @@ class Runner:
         run: Callable[[Session], dict[str, Any]],
     ) -> Iterator[tuple[Entry, dict[str, Any]]]:
         positions, held = self._study.verdict.positions, self._held.sessions
-        return measured(self._study, self._vlm, entries, keys, positions, self._finished, run, held)
+        return measured(self._study, self._vlm, entries, keys, positions, self._store, run, held)
 
     def _advance(self, rows: int) -> None:
         self._done += rows
@@ -100,29 +101,18 @@ class Runner:
         return mean_z(session, reference=self._study.ablate.reference)
 
     def _key(self, entry: Entry, what: Mapping[str, Any]) -> str:
-        values = self._study.model_dump(include={"answers", "prompt", "seed"}, mode="json")
         options = self._study.verdict
-        asked = values | dict(what) | {
+        asked = {
+            **what,
             "positions": options.positions,
             "noise": options.noise,
             "dataset": self._dataset,
             "reference": self._study.ablate.reference,
-        }  # fmt: skip
-        return key(self._vlm, entry.pair(), asked)
+        }
+        return unit_key(self._study, self._vlm, entry.pair(), asked)
 
 
 def rows(task: Task, grid: Grid) -> int:
     """Return how many rows a task takes; what is no row counts as about as many."""
     sweeps = len(KINDS) * len(DIRECTIONS) + task.attribution + 4 * task.nulls + 3 * task.vision
     return sweeps * grid.layers * grid.heads + len(task.sets)
-
-
-def _digest(entries: Sequence[Entry]) -> str:
-    """Hash the pairs that are run: mean z, and so the effects of kind mean, depend on all."""
-    found = hashlib.sha256()
-    for entry in entries:
-        for part in (entry.name, entry.question, str(entry.region.box)):
-            found.update(part.encode())
-        for path in (entry.with_path, entry.without_path):
-            found.update(path.read_bytes())
-    return found.hexdigest()

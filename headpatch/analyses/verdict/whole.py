@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 
 from headpatch.analyses.dataset.survey import Survey
-from headpatch.analyses.finished import Finished
 from headpatch.analyses.rules import rule
 from headpatch.analyses.verdict import nulls as null
 from headpatch.analyses.verdict.choice import Choice, check_claims, choose, set_counts
@@ -33,6 +32,7 @@ from headpatch.measures.significance import adjusted, beyond
 from headpatch.measures.verdicts import Observed, Verdicts, judge
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.store import Store
 from headpatch.study import Study
 
 
@@ -76,7 +76,7 @@ def run(
     study: Study,
     vlm: VLM,
     survey: Survey,
-    finished: Finished,
+    store: Store,
     on_progress: OnProgress | None = None,
 ) -> Judgement:
     """Choose heads on the discovery pairs, judge every head on the others.
@@ -85,7 +85,7 @@ def run(
     ----------
     survey
         Of the positions of the study's ``verdict``.
-    finished
+    store
         Where finished pairs are kept; those that are there are not run again.
     on_progress
         Called with (done, total), in heads or sets changed once; the total is an estimate.
@@ -98,7 +98,7 @@ def run(
     """
     check_claims(map(Claim.parse, study.claims), vlm)
     halves, grid = halve(study, survey.entries), vlm.lm.grid
-    runner = Runner(study, vlm, survey, finished, on_progress)
+    runner = Runner(study, vlm, survey, store, on_progress)
     first, second = _tasks(study, grid, len(halves.discovery), len(halves.confirmation))
     runner.expect(cost(study, grid, len(survey.entries)))
     discovery = list(runner.measured(halves.discovery, first))
