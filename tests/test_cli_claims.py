@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import headpatch as hp
@@ -230,6 +231,28 @@ def test_figures_of_an_earlier_version_are_measured_again(
     out = copy(measured, tmp_path / "out")
     old = read_table(out / "followed.csv").drop(columns=["verdict", "pictures"])
     old.assign(value=1.0).to_csv(out / "followed.csv", index=False)
+    assert "answer to region cut in layer 2" in again(place, judged, out)
+    assert read_table(out / "followed.csv").equals(read_table(measured / "followed.csv"))
+
+
+@pytest.mark.parametrize("change", ["a figure", "a row less", "a row twice", "another claim's"])
+def test_figures_that_were_changed_are_measured_again(
+    place: Path, judged: Path, measured: Path, tmp_path: Path, change: str
+) -> None:
+    """Neither edited rows nor those of another claim under this one's name are taken."""
+    out = copy(measured, tmp_path / "out")
+    table = read_table(out / "followed.csv")
+    if change == "a figure":
+        table.loc[table.index[-1], "value"] += 0.5
+    elif change == "a row less":
+        table = table.iloc[:-1]
+    elif change == "a row twice":
+        table = pd.concat([table, table.iloc[-1:]])
+    else:
+        here = table["what"] == "answer to region cut in layer 2"
+        other = table[table["what"] == "answer to region cut in layers 0-1"]
+        table = pd.concat([table[~here], other.assign(what="answer to region cut in layer 2")])
+    table.to_csv(out / "followed.csv", index=False)
     assert "answer to region cut in layer 2" in again(place, judged, out)
     assert read_table(out / "followed.csv").equals(read_table(measured / "followed.csv"))
 

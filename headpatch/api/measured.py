@@ -1,7 +1,8 @@
 """What claims needed beside a verdict, kept in ``followed.csv`` so that it is measured once.
 
-Each row says of which verdict it is, and with which pictures it was measured. A row of another
-verdict, or of pictures that are no longer what they were, is not used.
+Each row says, by hashes, of which verdict and what rows it is one, and with which pictures it was
+measured. A row of another verdict, one that was changed since, or of pictures that are no longer
+what they were, is not used.
 """
 
 import hashlib
@@ -9,10 +10,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headpatch import __version__
-from headpatch.analyses.verdict.followed import from_table, pairs_followed
+from headpatch.analyses.verdict.followed import COLUMNS, from_table, pairs_followed
 from headpatch.errors import InputError
 from headpatch.pairs.manifest import Entry
 from headpatch.results.files import read_table
@@ -72,16 +73,30 @@ class Basis:
 
     def sign(self, table: "pandas.DataFrame") -> "pandas.DataFrame":
         """Return rows of ``followed.csv``, saying of what they are."""
-        return table.assign(verdict=self.verdict, pictures=self.pictures)
+        return table.assign(verdict=self._signatures(table), pictures=self.pictures)
 
     def own(self, table: "pandas.DataFrame") -> "pandas.DataFrame":
-        """Return those rows that are of this verdict, and of pictures that have not changed."""
-        if not {"verdict", "pictures"} <= set(table.columns):  # of an earlier headpatch
+        """Return those rows that are of this verdict, and of pictures that have not changed.
+
+        What was measured counts as a whole: if one of its rows was changed or is missing, none of
+        them is taken.
+        """
+        if not {*COLUMNS, "verdict", "pictures"} <= set(table.columns):  # of an earlier headpatch
             return table.iloc[:0]
-        mine = table["verdict"] == self.verdict
+        mine = table["verdict"] == self._signatures(table)
         if self.pictures:
             mine &= table["pictures"] == self.pictures
         return table[mine]
+
+    def _signatures(self, table: "pandas.DataFrame") -> list[str]:
+        """Hash, for each row, all rows of what was measured with it, and the verdict."""
+        plain = table[list(COLUMNS)].astype(object).where(table[list(COLUMNS)].notna(), "")
+        digests: dict[str, Any] = {}
+        for what, *cells, value, why_not in plain.itertuples(index=False):
+            row = what, *cells, value if isinstance(value, str) else f"{value:.7g}", why_not
+            digest = digests.setdefault(what, hashlib.sha256(self.verdict.encode()))
+            digest.update(json.dumps(row).encode())
+        return [_word(digests[what].hexdigest()) for what in plain["what"]]
 
 
 def recalled(saved: SavedVerdict, basis: Basis, folder: Path | None) -> SavedVerdict:

@@ -18,7 +18,8 @@ from headpatch.pairs.manifest import Entry
 from headpatch.store import Store, unit_key
 from headpatch.study import Study
 
-_COLUMNS = ("what", "figure", "pair", "value", "why_not")
+COLUMNS = ("what", "figure", "pair", "value", "why_not")
+"""Of ``followed.csv``, but for those that say of what its rows are."""
 
 
 def pairs_followed(study: Study, passed: Sequence[Entry]) -> tuple[Entry, ...]:
@@ -116,7 +117,7 @@ def table_of(followed: Mapping[str, Followed], pairs: Sequence[str]) -> pd.DataF
             rows += [(what, figure, pair, value, "") for pair, value in each]
         if one.why_not:
             rows.append((what, "", "", float("nan"), one.why_not))
-    return pd.DataFrame(rows, columns=list(_COLUMNS))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def from_table(table: pd.DataFrame) -> dict[str, Followed]:
