@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from headpatch.heads import Head, HeadSet
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 
+Saved: TypeAlias = Sequence[tuple[str, tuple[int, ...], tuple[float, float, str]]]
+"""Comparisons: tower, shape of what is run, and the fields of a `Check`."""
 TOLERANCE = 1e-4
 """Logits by which a fast path may differ from the plain path in float32."""
 
@@ -77,6 +80,20 @@ class Checks:
         if key not in self._vision:
             self._vision[key] = known or check_vision(vlm, base)
         return known or self._vision[key]
+
+    def saved(self) -> Saved:
+        """Return what was compared, as plain values that can be kept."""
+        return [
+            (tower, key, (one.worst, one.allowed, one.reason))
+            for tower, found in (("lm", self._lm), ("vision", self._vision))
+            for key, one in found.items()
+        ]
+
+    def recall(self, saved: Saved) -> None:
+        """Take comparisons that an earlier run made; what is known already stays."""
+        for tower, key, values in saved:
+            known: dict[Any, Check] = self._lm if tower == "lm" else self._vision
+            known.setdefault(tuple(key), Check(*values))
 
 
 def check(vlm: VLM, base: Baseline, positions: Positions) -> Check:

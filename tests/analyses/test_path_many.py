@@ -254,6 +254,7 @@ def test_finished_pairs_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -
     pd.testing.assert_frame_equal(again.table, noisy_paths().table)
     pd.testing.assert_frame_equal(again.means, noisy_paths().means)
     assert again.summary == noisy_paths().summary
+    assert again.noise_floor == noisy_paths().noise_floor  # the check of the first pair is kept
 
     def none(*_: object) -> None:
         raise AssertionError("a finished pair was measured again")

@@ -10,6 +10,7 @@ import pytest
 
 from headpatch.analyses.dataset.survey import survey
 from headpatch.analyses.verdict.halves import halve, need_pairs
+from headpatch.analyses.verdict.nulls import table
 from headpatch.analyses.verdict.whole import Judgement, run
 from headpatch.errors import InputError
 from headpatch.heads import Head
@@ -235,6 +236,8 @@ def test_finished_pairs_are_not_run_again_and_give_the_same_verdict(
     assert len(saved) == uninterrupted.count - 7
     pd.testing.assert_frame_equal(whole.verdicts.heads, again.verdicts.heads, check_exact=True)
     pd.testing.assert_frame_equal(whole.faithfulness, again.faithfulness, check_exact=True)
+    assert whole.noise_floor == again.noise_floor  # the first pair's self-check is kept
+    pd.testing.assert_frame_equal(table(whole.nulls), table(again.nulls), check_exact=True)
     monkeypatch.undo()
     monkeypatch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
     other = Study.make(None, {**QUICK, "seed": 1})  # nothing that is kept is used

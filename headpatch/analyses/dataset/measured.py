@@ -5,6 +5,7 @@ from typing import Any
 
 from headpatch.analyses.dataset.sessions import sessions
 from headpatch.analyses.session import Session
+from headpatch.engine.selfcheck import Checks
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
@@ -20,6 +21,7 @@ def measured(
     positions: Positions,
     store: Store,
     measure: Callable[[Session], Mapping[str, Any]],
+    checks: Checks,
     held: Mapping[str, Session] | None = None,
 ) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """Yield what is saved of each pair, in order; what is not is measured, and saved.
@@ -33,18 +35,23 @@ def measured(
         (`headpatch.store.unit_key`).
     positions
         Where heads can be changed in the sessions that `measure` is given.
+    checks
+        What is known of the fast paths. It is saved with each pair, since the noise floor hangs on
+        it: a run that goes on must not compare them anew, on another pair.
     held
         Sessions that are still open.
     """
     judged = study.model_copy(update={"force": True})
     known = {name: store.get(key) for name, key in keys.items()}
+    for unit in known.values():
+        checks.recall(() if unit is None else unit["checks"])
     left = [entry for entry in entries if known[entry.name] is None]
-    opened = sessions(judged, vlm, left, positions, held=held)
+    opened = sessions(judged, vlm, left, positions, held=held, checks=checks)
     for entry in entries:
-        saved = known.pop(entry.name)
-        if saved is None:
+        unit = known.pop(entry.name)
+        if unit is None:
             session = next(opened)
-            saved = dict(measure(session))
+            unit = {"measured": dict(measure(session)), "checks": checks.saved()}
             del session  # its caches go before the next pair's are made
-            store.put(keys[entry.name], saved)
-        yield entry, saved
+            store.put(keys[entry.name], unit)
+        yield entry, unit["measured"]

@@ -71,6 +71,7 @@ def sessions(
     on_gate: Callable[[Gated], None] | None = None,
     vision: bool = False,
     held: Mapping[str, Session] | None = None,
+    checks: Checks | None = None,
 ) -> Iterator[Session]:
     """Open the pairs of a dataset one after the other, those that pass the gate.
 
@@ -88,6 +89,8 @@ def sessions(
         Whether vision heads are to be changed.
     held
         Pairs that are open already, by name: they are not run again.
+    checks
+        What is known of the fast paths already; what is found is added.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def sessions(
     0001 True
     0002 True
     """
-    checks = Checks()
+    checks = checks or Checks()
     failed: list[Gated] = []
     for entry in entries:
         own = study_of(study, entry)

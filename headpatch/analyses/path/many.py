@@ -27,6 +27,7 @@ from headpatch.analyses.path.rows import rows_of, scale_of
 from headpatch.analyses.path.views import measure
 from headpatch.analyses.session import Session
 from headpatch.analyses.stages import Stages, reporting
+from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.measures.head_columns import with_head_columns
@@ -203,7 +204,7 @@ def _followed(
             where = f"{rows[name]}, {error.argument}"
             raise InputError(where, error.found, error.expected, error.hint) from None
 
-    for _, saved in measured(study, vlm, entries, keys, "answer", store, measure):
+    for _, saved in measured(study, vlm, entries, keys, "answer", store, measure, Checks()):
         yield KeptPair.from_saved(saved)
 
 

@@ -81,7 +81,9 @@ def follow(
     def measure(session: Session) -> Mapping[str, Any]:
         return dict(measure_pair(session, asks, checks))
 
-    for _, saved in measured(study, vlm, entries, keys, study.verdict.positions, store, measure):
+    for _, saved in measured(
+        study, vlm, entries, keys, study.verdict.positions, store, measure, checks
+    ):
         found.append(saved["figures"])
         why_not |= saved["why_not"]
         if on_progress:

@@ -86,8 +86,9 @@ class Runner:
         keys: Mapping[str, str],
         run: Callable[[Session], dict[str, Any]],
     ) -> Iterator[tuple[Entry, dict[str, Any]]]:
-        positions, held = self._study.verdict.positions, self._held.sessions
-        return measured(self._study, self._vlm, entries, keys, positions, self._store, run, held)
+        where = self._study.verdict.positions
+        more = self._store, run, self._checks, self._held.sessions
+        return measured(self._study, self._vlm, entries, keys, where, *more)
 
     def _advance(self, rows: int) -> None:
         self._done += rows
