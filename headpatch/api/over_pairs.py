@@ -15,7 +15,7 @@ from headpatch.analyses.combine import whole as combining
 from headpatch.analyses.dataset import rank as ranking
 from headpatch.analyses.path import many as paths
 from headpatch.analyses.sweep import many as sweeps
-from headpatch.analyses.sweep.finished_rows import FinishedRows, keys_of_pairs
+from headpatch.analyses.sweep.finished_rows import NAME, FinishedRows, keys_of_pairs
 from headpatch.analyses.sweep.listed import Listed
 from headpatch.analyses.sweep.plan import opening, refuse
 from headpatch.analyses.towers import resolve
@@ -135,7 +135,7 @@ def sweep(
         keeper = None
         if keep is not None:
             keys = keys_of_pairs(study, vlm, [one.entry for one in pairs.survey.gated], listed)
-            store = kept.enter_context(store_in(keep, "rows", "sweep", keys.values()))
+            store = kept.enter_context(store_in(Path(keep) / NAME, "rows", "sweep", keys.values()))
             keeper = FinishedRows(store, keys)
         pairs = ready(pairs, *opening(study), stages=stages)
         with stages("Changing heads") as advance:

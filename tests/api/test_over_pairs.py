@@ -244,7 +244,8 @@ def test_an_interrupted_sweep_goes_on(pairs: hp.Pairs, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         hp.sweep(pairs, None, None, stop, keep=tmp_path, **asked)
-    store = Store(tmp_path, "rows")
+    (folder,) = tmp_path.iterdir()
+    store = Store(folder, "rows")
     store.open(True, "sweep")
     assert store.count > 3
     with pytest.raises(hp.InputError, match="of another study"):
