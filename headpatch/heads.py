@@ -15,10 +15,13 @@ from headpatch.errors import InputError
 Tower = Literal["lm", "vision"]
 
 _TOWERS: Mapping[Tower, str] = {"lm": "language-model", "vision": "vision"}
-_HEAD = re.compile(r"(v?)(\d+)\.(\d+)")
-_RANGE = re.compile(r"(v?\d+\.\d+)-(v?\d+\.\d+)")
-_LAYER = re.compile(r"layer:(v?)(\d+)(?:-(\d+))?")
-_TOP = re.compile(r"top:(\d+)")
+# ASCII digits: \d also takes those of other scripts; and no more than Python turns into a number.
+_NUMBER = "[0-9]{1,99}"
+_HEAD = re.compile(rf"(v?)({_NUMBER})\.({_NUMBER})")
+_RANGE = re.compile(rf"(v?{_NUMBER}\.{_NUMBER})-(v?{_NUMBER}\.{_NUMBER})")
+_LAYER = re.compile(rf"layer:(v?)({_NUMBER})(?:-({_NUMBER}))?")
+_TOP = re.compile(rf"top:({_NUMBER})")
+_SWAPPED = re.compile(rf"L?({_NUMBER})(?:[-:/ ]H?|H)({_NUMBER})", re.IGNORECASE)
 _EXAMPLES = "24.17 or 24.17,23.20 or 24.0-24.31 or layer:24 or top:5"
 
 
@@ -162,7 +165,7 @@ class Selection:
         for part in parts:
             if not any(form.fullmatch(part) for form in (_HEAD, _RANGE, _LAYER, _TOP)):
                 hint = ""
-                if swapped := re.fullmatch(r"L?(\d+)(?:[-:/ ]H?|H)(\d+)", part, re.IGNORECASE):
+                if swapped := _SWAPPED.fullmatch(part):
                     hint = f"Did you mean {swapped[1]}.{swapped[2]}?"
                 found = f"{part!r} is not a head" if part else "an empty entry"
                 raise InputError(argument, found, _EXAMPLES, hint)

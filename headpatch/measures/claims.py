@@ -38,9 +38,10 @@ from enum import Enum
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet
 
-_HEAD = r"(\d+\.\d+)"
-_HEADS = r"((?:\d+\.\d+, )*\d+\.\d+ and \d+\.\d+)"
-_LAYERS = r"(\d+)(?:-(\d+))?"
+_ONE = r"[0-9]{1,99}\.[0-9]{1,99}"
+_HEAD = rf"({_ONE})"
+_HEADS = rf"((?:{_ONE}, )*{_ONE} and {_ONE})"
+_LAYERS = "([0-9]{1,99})(?:-([0-9]{1,99}))?"
 
 
 class Form(Enum):

@@ -36,6 +36,7 @@ from headpatch.pairs.rows import (
     text_of,
 )
 from headpatch.pairs.stored import StoredPictures
+from headpatch.text import checked_text, user_path
 
 NAME = "manifest.csv"
 """The table of a folder of pairs."""
@@ -126,7 +127,7 @@ class Manifest:
             empty or malformed, lacks a column, names a picture that is not there or a region that
             is none, or holds a pair or a name twice. The line is named.
         """
-        path = _table(path)
+        path = _table(user_path(path, "--pairs"))
         return cls(path, _entries(path, path.parent, rows_of_file(path)))
 
     @classmethod
@@ -257,6 +258,8 @@ def _entries(path: Path, base: Path, rows: Iterable[Row]) -> tuple[Entry, ...]:
 def _entry(path: Path, base: Path, row: Row, number: int, stored: StoredPictures) -> Entry:
     where, pictures = place_of(path, row.line), ("with", "without")
     cells = {name: text_of(one) for name, one in row.cells.items() if name not in pictures}
+    for text in (part for pair in cells.items() for part in pair):
+        checked_text(text, where)
     for column in (*COLUMNS, "name"):
         cell = row.cells.get(column) if column in pictures else cells.get(column, "none")
         if cell is None or (isinstance(cell, str | float) and not text_of(cell)):

@@ -13,12 +13,13 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from headpatch.errors import InputError
 from headpatch.pairs.region import Region
+from headpatch.text import checked_text, user_path
 
 BUNDLED = Path(__file__).parent / "images"
 """The default pair: ``1.jpg`` (with the triangle) and ``2.jpg`` (without)."""
 
 # What Pillow raises for a file that it cannot read to the end.
-_DAMAGE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
+_DAMAGE = (OSError, SyntaxError, ValueError, RuntimeError)
 
 Picture: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Mapping[str, Any]
 """A picture: a file, a file's bytes, a picture of Pillow, an array of bytes ``[height, width]`` or
@@ -66,8 +67,8 @@ def read_image(picture: Picture, argument: str) -> Image.Image:
     """
     path = name_of(picture)
     try:
-        with warnings.catch_warnings(), _opened(picture, argument) as opened:
-            warnings.simplefilter("ignore")  # of odd metadata, which does no harm
+        # Odd metadata does no harm, nor does a picture that is merely large
+        with warnings.catch_warnings(action="ignore"), _opened(picture, argument) as opened:
             opened.load()
             image = _eight_bits(ImageOps.exif_transpose(opened))
             if image.has_transparency_data:
@@ -85,6 +86,13 @@ def read_image(picture: Picture, argument: str) -> Image.Image:
         ) from None
     except IsADirectoryError:
         raise InputError(argument, f"{path} is a folder", "a picture file") from None
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise InputError(
+            argument, f"{path} is too large a picture", f"at most {most:,} pixels", "Shrink it."
+        ) from None
+    except InputError:
+        raise
     except _DAMAGE as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise InputError(
@@ -113,7 +121,7 @@ def _opened(picture: Picture, argument: str) -> AbstractContextManager[Image.Ima
     if isinstance(picture, Mapping):
         picture = picture.get("bytes") or picture.get("path") or picture
     if isinstance(picture, str | Path):
-        return Image.open(picture)
+        return Image.open(user_path(picture, argument))
     if isinstance(picture, bytes):
         return Image.open(io.BytesIO(picture))
     if isinstance(picture, Image.Image):
@@ -172,6 +180,7 @@ def make_pair(
     ('1-2', (0.0, 0.0, 0.5, 0.5))
     """
     region = Region.parse(region) if isinstance(region, str) else region
+    checked_text(question, "--question")
     first, second = read_image(with_image, "--with"), read_image(without_image, "--without")
     if abs(first.width * second.height / (first.height * second.width) - 1) > _ASPECT_TOLERANCE:
         raise InputError(

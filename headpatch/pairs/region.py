@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from headpatch.errors import InputError
+from headpatch.text import checked_text, decimal_number
 
 _HALVES = {"left": (0.0, 0.5), "right": (0.5, 1.0), "top": (0.0, 0.5), "bottom": (0.5, 1.0)}
 _THIRD = 1 / 3
@@ -48,12 +49,9 @@ class Region:
         name = re.sub(r"[\s_]+", "-", text.strip().lower()).replace("centre", "center")
         if name in REGIONS:
             return REGIONS[name]
-        parts = text.split(",")
-        try:
-            numbers = [float(part) for part in parts]
-        except ValueError:
-            numbers = []
-        if len(numbers) != 4:
+        parts = [part.strip() for part in checked_text(text, argument).split(",")]
+        numbers = [found for part in parts if (found := decimal_number(part)) is not None]
+        if len(parts) != 4 or len(numbers) != 4:
             raise InputError(
                 argument, repr(text), f"one of {', '.join(REGIONS)}, or left,top,right,bottom"
             )
@@ -66,7 +64,7 @@ class Region:
             )
         if left >= right or top >= bottom:
             raise InputError(argument, f"{text} is empty", "left < right and top < bottom")
-        return cls(text.replace(" ", ""), left, top, right, bottom)
+        return cls(",".join(parts), left, top, right, bottom)
 
 
 def _named() -> dict[str, Region]:

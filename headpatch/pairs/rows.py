@@ -236,7 +236,7 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
         where = f"--pairs {path}, line {line}"
         try:
             row = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(where, f"not JSON ({error})", "one JSON object a line") from None
         if not isinstance(row, dict):
             raise InputError(where, content.strip()[:40], "one JSON object a line")

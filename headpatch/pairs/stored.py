@@ -13,6 +13,7 @@ from PIL import Image
 
 from headpatch.errors import InputError
 from headpatch.pairs.pair import IS_PICTURE, read_image
+from headpatch.text import user_path
 
 
 class StoredPictures:
@@ -42,7 +43,7 @@ class StoredPictures:
         if isinstance(content, Mapping):
             content = content.get("bytes") or content.get("path") or cell
         if isinstance(content, str | Path):
-            path = base / str(content).strip()
+            path = base / user_path(str(content).strip(), where)
             if not os.path.isfile(path):  # also of a path that the system refuses
                 hint = f"Paths are relative to {base.resolve()}."
                 raise InputError(where, f"there is no file {path}", "a picture file", hint)

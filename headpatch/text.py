@@ -1,0 +1,86 @@
+"""The user's own words: numbers and paths are read strictly, and no text can act on a terminal."""
+
+import os
+import re
+from pathlib import Path
+
+from headpatch.errors import InputError
+
+_MOST_DIGITS = 1000
+_WHOLE = re.compile(rf"[-+]?[0-9]{{1,{_MOST_DIGITS}}}")
+_DIGITS = f"[0-9]{{1,{_MOST_DIGITS}}}"
+_DECIMAL = re.compile(
+    rf"[-+]?(?:(?:{_DIGITS}\.?(?:{_DIGITS})?|\.{_DIGITS})(?:[eE][-+]?[0-9]{{1,9}})?|inf|nan)"
+)
+# Control characters but for tab and line end, what turns the direction of writing, separators of
+# lines, and halves of surrogate pairs.
+_ACTING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_ACTS = re.compile(f"[{_ACTING}]")
+
+
+def whole_number(text: str) -> int | None:
+    """Read a whole number of decimal digits; None if it is none.
+
+    Python's own `int` also takes the digits of other scripts, and ``1_000``.
+
+    Examples
+    --------
+    >>> whole_number("-12"), whole_number("1e3"), whole_number("１２")
+    (-12, None, None)
+    """
+    return int(text) if _WHOLE.fullmatch(text) else None
+
+
+def decimal_number(text: str) -> float | None:
+    """Read a number such as ``0.5`` or ``1e-3``, ``inf`` and ``nan`` too; None if it is none.
+
+    Examples
+    --------
+    >>> decimal_number("1e-3"), decimal_number("1_0"), decimal_number("０.５")
+    (0.001, None, None)
+    """
+    return float(text) if _DECIMAL.fullmatch(text) else None
+
+
+def visible(text: str) -> str:
+    r"""Return a text whose control characters are spelled out, so that none acts on a terminal.
+
+    Examples
+    --------
+    >>> visible("red: \x1b[31m")
+    'red: \\x1b[31m'
+    """
+    return _ACTS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def checked_text(text: str, argument: str) -> str:
+    """Return a text that a file in UTF-8 can hold, and any library can take.
+
+    Raises
+    ------
+    InputError
+        If it holds a NUL character, or bytes that are no UTF-8.
+    """
+    if "\0" in text:
+        raise InputError(argument, f"{text[:80]!r} holds a NUL character", "a text without it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(argument, f"{text[:80]!r} is not UTF-8", "a text in UTF-8") from None
+    return text
+
+
+def at_home(path: str) -> str:
+    """Return a path whose leading ``~`` is the user's own folder, as a shell would take it."""
+    return os.path.expanduser(path)
+
+
+def user_path(path: str | os.PathLike[str], argument: str) -> Path:
+    """Return a path as a user means it: a leading ``~`` is the user's own folder.
+
+    Raises
+    ------
+    InputError
+        If it holds a NUL character, or bytes that are no UTF-8.
+    """
+    return Path(at_home(checked_text(os.fspath(path), argument)))
