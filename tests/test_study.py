@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from headpatch.errors import InputError
-from headpatch.study import AblateOptions, Expected, Published, RankOptions, Study
+from headpatch.study import AblateOptions, DrawOptions, Expected, Published, RankOptions, Study
 
 unit = st.floats(0, 1).map(lambda number: round(number, 3))
 # Any language, and line ends; not the control characters that PyYAML itself folds away.
@@ -89,7 +89,7 @@ def refusal(config: Path | None, flags: dict | None = None) -> str:
 @given(studies)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_a_study_reads_back(tmp_path: Path, study: Study) -> None:
-    assert Study.make(written(tmp_path, study.to_yaml())) == study
+    assert Study.make(written(tmp_path, study.to_yaml())).portable() == study.portable()
 
 
 def test_the_default_study_is_the_empty_file() -> None:
@@ -105,7 +105,7 @@ def test_the_default_study_has_its_pictures() -> None:
 
 
 def test_a_run_file_is_a_study(tmp_path: Path) -> None:
-    study = Study(name="again", seed=7)
+    study = Study(name="again", seed=7, out="/results", draw=DrawOptions(folder="/pairs"))
     content = {"study": yaml.safe_load(study.to_yaml()), "run": {"seed": 7, "torch": "2.13"}}
     assert Study.make(written(tmp_path, content)) == study
 
@@ -168,7 +168,6 @@ def test_a_study_is_frozen() -> None:
         "question: [a]": ["question", "text"],
         "rank: {top: 0}": ["rank.top", "0", "at least 1"],
         "rank: 5": ["rank", "5"],
-        "ablate: {heads: 24.10}": ["ablate.heads", "text"],
         "ablate: {heads: 24-17}": ["24-17", "24.17"],
         "ablate: {kinds: []}": ["ablate.kinds"],
         "ablate: {kinds: [zeor]}": ["ablate.kinds", "zeor", "zero"],
@@ -180,7 +179,7 @@ def test_a_study_is_frozen() -> None:
         "region: 0,0,1.5,1": ["region", "leaves the image"],
         "expected: {heads: []}": ["expected.source"],
         "{seed: x, dtype: y, nonsense: z}": ["more wrong"],
-        "1: 2": ["holds no mapping"],
+        "1: 2": ["1: an unknown key", "question"],
         "": ["holds no mapping"],
         "- a\n- b": ["holds no mapping"],
         "just words": ["holds no mapping"],

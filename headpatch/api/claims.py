@@ -18,6 +18,7 @@ from headpatch.measures.claim_evidence import Evidence
 from headpatch.models.vlm import VLM
 from headpatch.results.verdict import SavedVerdict, looks_of
 from headpatch.study import Study
+from headpatch.text import user_path
 
 
 def claims(
@@ -72,11 +73,12 @@ def claims(
     >>> found.summary.splitlines()[0]
     'Of 2 claims: 1 supported, 1 contradicted, 0 not testable.'
     """
-    stages, place = stages_of(on_progress), None if out is None else Path(out)
+    stages, place = stages_of(on_progress), None if out is None else user_path(out, "out")
     case = _case(study, verdict, place)
     if place is not None:
         results.check_folder(place)
-        refuse_another_verdict(place, None if isinstance(verdict, Verdict) else Path(verdict))
+        there = None if isinstance(verdict, Verdict) else user_path(verdict, "verdict")
+        refuse_another_verdict(place, there)
     if case.asks:
         if isinstance(verdict, Verdict):
             vlm = vlm or verdict.pairs.vlm
@@ -96,7 +98,7 @@ def claims(
 
 def _case(study: Study | Iterable[str], verdict: Verdict | str | Path, out: Path | None) -> Case:
     if not isinstance(verdict, Verdict):
-        return Case.read(study, Path(verdict), "verdict", out)
+        return Case.read(study, user_path(verdict, "verdict"), "verdict", out)
     saved = _saved(verdict)
     asked = study_of_claims(study, saved, "verdict")
     entries = tuple(one.entry for one in verdict.survey.gated)

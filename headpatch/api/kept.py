@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 from weakref import finalize
 
 from headpatch.store import Store
+from headpatch.text import user_path
 
 _PREFIX = "headpatch-"
 
@@ -46,7 +47,7 @@ def store_in(
         with TemporaryDirectory(prefix=_PREFIX) as folder:
             yield Store(Path(folder), what)
         return
-    store = Store(Path(keep), what, "keep")
+    store = Store(user_path(keep, "keep"), what, "keep")
     store.open(True, run, keys)
     if store.unfit:
         warnings.warn(store.unfit_words, stacklevel=4)

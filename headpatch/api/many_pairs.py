@@ -20,6 +20,7 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
 from headpatch.report.verdict_tables import headline
 from headpatch.study import Study
+from headpatch.text import user_path
 
 if TYPE_CHECKING:
     import pandas
@@ -69,7 +70,7 @@ def draw_pairs(
     flags = {f"draw.{name}": value for name, value in options.items() if name != "seed"}
     study = (study or Study()).override({**flags, "draw.n": n, "seed": options.get("seed")})
     with stages_of(on_progress)("Drawing pairs") as advance:
-        return draw_dataset(study, Path(folder), advance)
+        return draw_dataset(study, user_path(folder, "folder"), advance)
 
 
 @dataclass(frozen=True, eq=False)

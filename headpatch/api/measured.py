@@ -63,7 +63,9 @@ class Basis:
             Its pairs; none if they are not there.
         """
         content = {
-            "study": study.model_dump(mode="json", include=_DECIDES | _WHERE),
+            "study": study.model_dump(
+                mode="json", include=_DECIDES | _WHERE, exclude={"draw": {"folder"}}
+            ),
             "weights": weights,
             "gate": saved.gate[_GATE].astype(str).to_numpy().tolist(),
             "headpatch": __version__,

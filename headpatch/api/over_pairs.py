@@ -35,6 +35,7 @@ from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Selection
 from headpatch.report.figures import Words
+from headpatch.text import user_path
 
 if TYPE_CHECKING:
     import pandas
@@ -135,7 +136,8 @@ def sweep(
         keeper = None
         if keep is not None:
             keys = keys_of_pairs(study, vlm, [one.entry for one in pairs.survey.gated], listed)
-            store = kept.enter_context(store_in(Path(keep) / NAME, "rows", "sweep", keys.values()))
+            place = user_path(keep, "keep") / NAME
+            store = kept.enter_context(store_in(place, "rows", "sweep", keys.values()))
             keeper = FinishedRows(store, keys)
         pairs = ready(pairs, *opening(study), stages=stages)
         with stages("Changing heads") as advance:

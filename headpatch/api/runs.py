@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from headpatch.errors import InputError
+from headpatch.report.html.part import reading
 from headpatch.report.saved import Saved
-from headpatch.study import Study
+from headpatch.study import Study, read_record
+from headpatch.text import user_path
 
 if TYPE_CHECKING:
     import pandas
@@ -66,7 +66,7 @@ def read_run(folder: str | Path) -> Run:
     >>> tuple(run.tensors["per_head_analysis"]["diff"].shape)  # layers, heads
     (32, 32)
     """
-    folder = Path(folder)
+    folder = user_path(folder, "folder")
     path = folder / _RUN
     if not path.is_file():
         raise InputError(
@@ -76,5 +76,6 @@ def read_run(folder: str | Path) -> Run:
             f"`headpatch rank --out {folder}` writes one.",
         )
     study = Study.make(path)  # a damaged file is refused here
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return Run(folder, study, dict(content.get("run", {})))
+    with reading(path):
+        provenance = dict(read_record(path).get("run", {}))
+    return Run(folder, study, provenance)

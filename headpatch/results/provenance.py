@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import yaml
 
 from headpatch import __version__
-from headpatch.pairs.rows import MEMORY
 from headpatch.results.files import write_yaml
 from headpatch.study import Study
 
@@ -57,7 +55,7 @@ def write_dataset_run(
 
 def write_draw(path: Path, study: Study) -> None:
     """Write how pairs were drawn; ``--config`` draws them again. Nothing in it changes by time."""
-    values = yaml.safe_load(study.to_yaml())
+    values = study.model_dump(by_alias=True)
     draw = {key: value for key, value in values["draw"].items() if key != "folder"}
     run = {"headpatch": __version__, **_versions(("numpy", "pillow"))}
     write_yaml(path, {"study": {"seed": values["seed"], "draw": draw}, "run": run})
@@ -79,30 +77,14 @@ def _write(folder: Path, study: Study, vlm: "VLM", seen: Mapping[str, object]) -
         "headpatch": __version__,
         **_versions(_PACKAGES),
     }
-    study_as_run = yaml.safe_load(_replayable(study).to_yaml())
+    study_as_run = study.portable()
+    study_as_run["out"] = "."  # that of run.yaml itself, so results that are moved stay together
+    del study_as_run["draw"]["folder"]  # of `headpatch pairs` alone
     write_yaml(folder / "run.yaml", {"study": study_as_run, "run": run})
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in packages}
-
-
-def _replayable(study: Study) -> Study:
-    """Return the study with paths that hold wherever ``run.yaml`` is read from."""
-    paths: Mapping[str, str] = {
-        key: value if value.startswith("bundled:") else str(Path(value).resolve())
-        for key, value in (("with_", study.with_), ("without", study.without))
-    }
-    model = study.model
-    if model != "demo" and Path(model).is_dir():
-        model = str(Path(model).resolve())
-    pairs = study.pairs
-    if pairs.manifest is not None and not pairs.manifest.startswith(MEMORY):
-        pairs = pairs.model_copy(update={"manifest": str(Path(pairs.manifest).resolve())})
-    sweep = study.sweep
-    if sweep.sets is not None:
-        sweep = sweep.model_copy(update={"sets": str(Path(sweep.sets).resolve())})
-    return study.model_copy(update={**paths, "model": model, "sweep": sweep, "pairs": pairs})
 
 
 def _commit() -> str | None:

@@ -18,6 +18,7 @@ from headpatch.study.expected import Expected, Published
 from headpatch.study.forced import RolloutOptions, TraceOptions
 from headpatch.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
 from headpatch.study.study import Study
+from headpatch.study.yaml_tree import read_record
 
 __all__ = [
     "EDGE_ENDS",
@@ -39,4 +40,5 @@ __all__ = [
     "VisionOptions",
     "edge_ends",
     "layer_span",
+    "read_record",
 ]

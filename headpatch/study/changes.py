@@ -5,15 +5,16 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from headpatch.errors import InputError
-from headpatch.study.strict import Strict, sequence
+from headpatch.study.paths import PathText
+from headpatch.study.strict import Count, Positive, Strict, sequence
 
 
 class RankOptions(Strict):
     """How heads are ranked."""
 
-    top: Annotated[int, Field(ge=1)] = 20
+    top: Positive = 20
     """Heads listed, drawn, and counted by layer."""
-    overlays: Annotated[int, Field(ge=0)] = 3
+    overlays: Count = 3
     """Heads whose attention is drawn over the pictures."""
 
 
@@ -31,7 +32,7 @@ class Changes(Strict):
         Field(min_length=1),
     ] = ("noising", "denoising")
     positions: Literal["answer", "question", "image", "all"] = "answer"
-    reference: Annotated[int, Field(ge=0)] = 16
+    reference: Count = 16
     """Drawn pairs over which `mean` averages z; 0 averages over the study's own two runs."""
 
 
@@ -40,7 +41,7 @@ class AblateOptions(Changes):
 
     heads: str = "top:3"
     """See `headpatch.heads.Selection`."""
-    controls: Annotated[int, Field(ge=0)] = 20
+    controls: Count = 20
     """Random sets of heads of the same layers, to compare each set with."""
 
 
@@ -49,19 +50,19 @@ class SweepOptions(Changes):
 
     tower: Literal["lm", "vision"] = "lm"
     """Whose heads are changed: the language model's, or the vision tower's (see `Study.vision`)."""
-    sets: str | None = None
+    sets: PathText | None = None
     """A file with one set of heads a line (``24.17+23.20``) instead of every single head."""
     layers: bool = False
     """Change every whole layer as well."""
     approx: bool = False
     """Estimate the same effects from gradients, and measure how the estimates agree."""
-    top: Annotated[int, Field(ge=1)] = 10
+    top: Positive = 10
     """Heads listed for each direction."""
-    noise: Annotated[int, Field(ge=1)] = 32
+    noise: Positive = 32
     """Heads (drawn by the seed) that are patched with their own z, for the noise floor."""
-    rows: Annotated[int, Field(ge=1)] | None = None
+    rows: Positive | None = None
     """Rows that walk through the layers together; None finds how many."""
-    budget: Annotated[int, Field(ge=1)] | None = None
+    budget: Positive | None = None
     """MiB that these rows may take; None takes what is free."""
 
     @model_validator(mode="after")

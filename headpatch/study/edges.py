@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.study.changes import Changes
-from headpatch.study.strict import Strict, sequence
+from headpatch.study.strict import Count, Positive, Strict, sequence
 
 EdgeEnd = Literal["answer", "question", "words", "image", "region", "other", "all"]
 """Positions that an edge joins; ``words`` is the question without the answer position, ``other``
@@ -17,7 +17,7 @@ the image outside the study's region."""
 EDGE_ENDS: Mapping[str, EdgeEnd] = {name: name for name in get_args(EdgeEnd)}
 """The ends by their names."""
 
-_LAYERS = re.compile(r"(\d+)(?:-(\d+))?")
+_LAYERS = re.compile("([0-9]{1,99})(?:-([0-9]{1,99}))?")
 
 
 def edge_ends(text: str) -> tuple[EdgeEnd, EdgeEnd]:
@@ -65,13 +65,13 @@ class CutOptions(Strict):
         "answer-question",
     )
     """Each ``from-to``, see `EDGE_ENDS`: the queries ``from`` no longer see the keys ``to``."""
-    window: Annotated[int, Field(ge=1)] = 5
+    window: Positive = 5
     """Consecutive layers that are cut together, centred on every layer in turn."""
     layers: str | None = None
     """One fixed span of layers (``10-14``) instead of the windows."""
     heads: str | None = None
     """Heads whose edges are cut, one by one and jointly, instead of the windows."""
-    controls: Annotated[int, Field(ge=0)] = 10
+    controls: Count = 10
     """Random sets of image tokens outside the region that take the region's place."""
     itself: bool = False
     """Whether a query loses its own position too, where the keys hold it."""
@@ -102,7 +102,7 @@ class _Candidates(Strict):
 
     heads: str | None = None
     """Instead of the rankings; see `headpatch.heads.Selection`."""
-    top: Annotated[int, Field(ge=1)] = 3
+    top: Positive = 3
     """The first so many heads of each ranking of `by`."""
     by: Annotated[
         tuple[Literal["effect", "attention"], ...], BeforeValidator(sequence), Field(min_length=1)
@@ -120,13 +120,13 @@ class _Candidates(Strict):
 class CombineOptions(_Candidates, Changes):
     """Which heads are changed in pairs, and how."""
 
-    top: Annotated[int, Field(ge=1)] = 6
+    top: Positive = 6
     kinds: Annotated[
         tuple[Literal["zero", "mean", "resample"], ...],
         BeforeValidator(sequence),
         Field(min_length=1),
     ] = ("resample",)
-    listed: Annotated[int, Field(ge=1)] = 10
+    listed: Positive = 10
     """Pairs listed for each direction."""
 
 
@@ -140,7 +140,7 @@ class PathOptions(_Candidates):
         "answer-words",
     )
     """Cut in windows of layers; see `CutOptions.edges`."""
-    window: Annotated[int, Field(ge=1)] = 5
+    window: Positive = 5
     """Consecutive layers that are cut together, centred on every layer in turn."""
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from headpatch.errors import InputError
-from headpatch.study.strict import Strict, sequence
+from headpatch.study.strict import Count, Positive, Strict, sequence
 
 
 class _Forced(Strict):
@@ -13,7 +13,7 @@ class _Forced(Strict):
 
     answer: str | None = None
     """Instead of a run's own answer."""
-    tokens: Annotated[int, Field(ge=1)] = 32
+    tokens: Positive = 32
     """At most so many tokens of it."""
 
     @model_validator(mode="after")
@@ -38,11 +38,11 @@ class TraceOptions(_Forced):
         BeforeValidator(sequence),
         Field(min_length=1),
     ] = ("noising", "denoising")
-    top: Annotated[int, Field(ge=1)] = 3
+    top: Positive = 3
     """Heads listed for each token."""
-    noise: Annotated[int, Field(ge=1)] = 8
+    noise: Positive = 8
     """Heads a token (drawn by the seed) that are patched with their own z, for the noise floor."""
-    reference: Annotated[int, Field(ge=0)] = 16
+    reference: Count = 16
     """Drawn pairs over which `mean` averages z; 0 averages over the study's own two runs. Over a
     dataset, `mean` averages over the dataset."""
 
@@ -52,9 +52,9 @@ class RolloutOptions(_Forced):
 
     forced: Literal["with", "without"] = "with"
     """The run whose own answer it is."""
-    token: Annotated[int, Field(ge=0)] = 0
+    token: Count = 0
     """Which token of it, counted from 0."""
-    draws: Annotated[int, Field(ge=2)] = 20
+    draws: Annotated[int, Field(ge=2, le=1_000_000)] = 20
     """Random orders of the patches, to compare the maps with."""
     fill: Literal["other", "mean"] = "other"
     """What stands in a patch that is deleted: the other picture there, or the picture's mean."""

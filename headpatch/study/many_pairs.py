@@ -4,21 +4,22 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from headpatch.study.strict import Quadrant, Strict, sequence
+from headpatch.study.paths import PathText
+from headpatch.study.strict import Count, Positive, Quadrant, Strict, sequence
 
 
 class PairsOptions(Strict):
     """Over which pairs a study is run."""
 
-    manifest: str | None = None
+    manifest: PathText | None = None
     """A dataset's table, or a folder with one; None runs the study's one pair."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Positive | None = None
     """At most so many pairs of the dataset, drawn by the seed; None takes all."""
     margin: Annotated[float, Field(ge=0)] = 1.0
     """Logits by which LD_with and LD_without of a pair must lie apart."""
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Coverage of the intervals over pairs."""
-    resamples: Annotated[int, Field(ge=100)] = 5000
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 5000
     """Bootstrap draws of an interval."""
 
 
@@ -39,7 +40,7 @@ class DrawOptions(Strict):
     """Width and height of the pictures, in pixels."""
     format: Literal["png", "jpg"] = "png"
     """Kind of picture file."""
-    folder: str = "pairs"
+    folder: PathText = "pairs"
     """Where `headpatch pairs` writes them."""
 
 
@@ -52,28 +53,28 @@ class VerdictOptions(Strict):
     """Smallest effect of interest, as a share of the difference between the runs."""
     positions: Literal["answer", "question", "image", "all"] = "answer"
     """Where z is changed."""
-    top: Annotated[int, Field(ge=1)] = 20
+    top: Positive = 20
     """Heads that attention picks out."""
-    groups: Annotated[int, Field(ge=0)] = 200
+    groups: Count = 200
     """Random sets of heads on each pair that chooses, which show what a head adds once others are
     gone; 0 seeks partners by the effects of heads alone."""
-    partners: Annotated[int, Field(ge=0)] = 32
+    partners: Count = 32
     """Heads among which redundant ones are sought: half of them add most once others are gone, half
     have the largest effects alone."""
-    search: Annotated[int, Field(ge=0)] = 16
+    search: Count = 16
     """Pairs, of those that choose, on which sets of redundant heads are sought."""
-    controls: Annotated[int, Field(ge=0)] = 40
+    controls: Count = 40
     """Random sets of heads of the same layers, to compare the chosen set with."""
-    noise: Annotated[int, Field(ge=1)] = 8
+    noise: Positive = 8
     """Heads a pair and direction that are patched with their own z, for the noise floor."""
-    nulls: Annotated[int, Field(ge=0)] = 16
+    nulls: Count = 16
     """Pairs asked about a wrong place and mirrored."""
-    vision: Annotated[int, Field(ge=0)] = 12
+    vision: Count = 12
     """Pairs on which all heads of each vision layer are resampled."""
-    followed: Annotated[int, Field(ge=2)] = 20
+    followed: Annotated[int, Field(ge=2, le=1_000_000)] = 20
     """Pairs, of those that judge, on which the study's claims are followed up where they need more
     than a verdict: attention that is cut, a stream that is swapped."""
-    attribution: Annotated[int, Field(ge=0)] = 16
+    attribution: Count = 16
     """Pairs whose gradients rank the heads, for the faithfulness curves; 0 leaves that out."""
-    random: Annotated[int, Field(ge=1)] = 3
+    random: Positive = 3
     """Random rankings beside the others in the faithfulness curves."""

@@ -2,74 +2,49 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from headpatch.errors import InputError
-from headpatch.pairs.pair import BUNDLED
+from headpatch.study.declared import declared
+from headpatch.study.paths import anchored_in, change_paths
+from headpatch.study.yaml_tree import NotYaml, Tree, read_tree
 
-BUNDLED_PICTURE = "bundled:"
-"""Begins the name of a picture that ships with headpatch."""
 
-
-def read(config: Path) -> dict[str, Any]:
+def read(config: Path, root: type[BaseModel]) -> dict[str, Any]:
     """Read a study file's keys, its relative paths made relative to where the program runs.
 
     Parameters
     ----------
     config
         A study file, or the ``run.yaml`` of an earlier run.
+    root
+        What it declares: the study.
 
     Raises
     ------
     InputError
         If the file is missing, is not YAML or holds no mapping.
     """
-    values = _mapping(config)
-    for key in ("with", "without"):
-        if isinstance(values.get(key), str):
-            values[key] = _anchored(values[key], config.parent)
-    if isinstance(values.get("model"), str):
-        values["model"] = _anchored_model(values["model"], config.parent)
-    for section, key in (("sweep", "sets"), ("pairs", "manifest")):
-        place = values.get(section)
-        if isinstance(place, dict) and isinstance(place.get(key), str):
-            place[key] = str(config.parent / place[key])
+    values: dict[str, Any] = declared(root, _mapping(config))
+    change_paths(root, values, anchored_in(config.parent))
     return values
 
 
-def _mapping(config: Path) -> dict[str, Any]:
+def _mapping(config: Path) -> Tree:
     try:
-        values = yaml.safe_load(config.read_text(encoding="utf-8"))
+        values = read_tree(config)
     except OSError as error:
         raise InputError("--config", f"{config}: {error.strerror}", "a study file (YAML)") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = str(error).replace("\n", " ")
-        raise InputError("--config", f"{config} is not YAML ({where})", "a study file") from None
+    except NotYaml as error:
+        raise InputError("--config", f"{config} is not YAML ({error})", "a study file") from None
     if isinstance(values, dict) and set(values) == {"study", "run"}:
         values = values["study"]  # a run.yaml
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+    if not isinstance(values, dict):
         raise InputError("--config", f"{config} holds no mapping", "keys such as `question:`")
     return values
-
-
-def _anchored(path: str, folder: Path) -> str:
-    return path if path.startswith(BUNDLED_PICTURE) else str(folder / path)
-
-
-def _anchored_model(model: str, folder: Path) -> str:
-    """A relative path that exists beside the file is meant; a hub id looks the same otherwise."""
-    here = model != "demo" and (folder / model).is_dir()
-    return str(folder / model) if here else model
-
-
-def picture(path: str) -> Path:
-    """Return where a picture of a study lies."""
-    if path.startswith(BUNDLED_PICTURE):
-        return BUNDLED / path.removeprefix(BUNDLED_PICTURE)
-    return Path(path)
 
 
 def one_line(
@@ -98,8 +73,20 @@ def one_line(
     hint = f"({more} more wrong)" if more else ""
     if first["type"] == "extra_forbidden":
         return InputError(where, "an unknown key", f"one of {_keys_near(root, first['loc'])}", hint)
-    found = "nothing" if first["type"] == "missing" else repr(first["input"])
-    return InputError(where, found, _expectation(first["type"], first["msg"]), hint)
+    found = "nothing" if _absent(first) else shorten(repr(first["input"]), 200, placeholder=" …")
+    wanted = _expectation(first["type"], first["msg"])
+    if first["type"] in _TEXT and first["input"] is None:
+        wanted += """, in quotes if it looks like nothing ("null", "~")"""
+    if first["type"] in ("int_type", "float_type") and isinstance(first["input"], str):
+        wanted += ", in decimal digits, without quotes and leading zeros"
+    return InputError(where, found, wanted, hint)
+
+
+_TEXT = ("string_type", "literal_error")
+
+
+def _absent(wrong: Mapping[str, Any]) -> bool:
+    return wrong["type"] == "missing" or wrong["input"] is None
 
 
 def _expectation(kind: str, message: str) -> str:
@@ -120,6 +107,7 @@ def _expectation(kind: str, message: str) -> str:
 
 _EXPECTATIONS = {
     "missing": "a value",
+    "finite_number": "a finite number",
     "int_type": "a whole number",
     "float_type": "a number",
     "string_type": "a text",

@@ -17,14 +17,16 @@ from headpatch.study.edges import CombineOptions, CutOptions, PathOptions
 from headpatch.study.expected import Expected
 from headpatch.study.forced import RolloutOptions, TraceOptions
 from headpatch.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
-from headpatch.study.reading import BUNDLED_PICTURE, one_line, picture, read
-from headpatch.study.strict import Strict, sequence, words
+from headpatch.study.paths import BUNDLED_PICTURE, PathText, absolute, change_paths, picture
+from headpatch.study.reading import one_line, read
+from headpatch.study.strict import Strict, sequence
+from headpatch.text import user_path
 
 _Answer = Annotated[str, Field(min_length=1)]
 
 
 class Study(Strict):
-    """One study. Paths in a file are relative to that file.
+    """One study. Paths in a file are relative to that file; ``~`` is the user's own folder.
 
     Examples
     --------
@@ -34,21 +36,22 @@ class Study(Strict):
     """
 
     name: str = "demo"
-    model: str = "demo"
+    model: PathText = "demo"
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device_map: str | None = None
     """Spreads a model over devices, CPU memory and disk through Accelerate: ``auto``."""
     quantize: Literal["8bit", "4bit"] | None = None
     """Quantises the weights through bitsandbytes."""
-    with_: Annotated[str, Field(alias="with")] = f"{BUNDLED_PICTURE}1.jpg"
-    without: str = f"{BUNDLED_PICTURE}2.jpg"
+    with_: Annotated[PathText, Field(alias="with")] = f"{BUNDLED_PICTURE}1.jpg"
+    without: PathText = f"{BUNDLED_PICTURE}2.jpg"
     question: str = "Is there anything in the top left corner?"
     region: str = "top-left"
-    answers: Annotated[tuple[_Answer, _Answer], BeforeValidator(words)] = ("Yes", "No")
+    answers: Annotated[tuple[_Answer, _Answer], BeforeValidator(sequence)] = ("Yes", "No")
     prompt: str | None = None
-    """Overrides the chat template; holds {question} and the image token."""
-    out: str = "attention_data"
+    r"""Overrides the chat template; holds {question} and the image token. A backslash and an n, as
+    YAML's single quotes leave ``\n``, stand for a line end."""
+    out: PathText = "attention_data"
     seed: int = 0
     force: bool = False
     """Run a study whose two answers do not differ, and mark every output."""
@@ -92,7 +95,9 @@ class Study(Strict):
         InputError
             If the file is missing or not YAML, or a key or value is wrong.
         """
-        values = read(config) if config is not None else {}
+        if config is not None:
+            config = user_path(config, "--config")
+        values = read(config, cls) if config is not None else {}
         return cls._merged(values, flags or {}, config)
 
     def override(self, flags: Mapping[str, Any]) -> "Study":
@@ -143,7 +148,13 @@ class Study(Strict):
             picture(self.with_), picture(self.without), self.question, Region.parse(self.region)
         )
 
-    def to_yaml(self) -> str:
-        """Return the study as YAML; `make` reads it back to an equal study."""
+    def portable(self) -> dict[str, Any]:
+        """Return the study as a file may hold it, with paths that hold wherever the file lies."""
         values = self.model_dump(by_alias=True)  # not mode="json": it would quote integer keys
+        change_paths(type(self), values, absolute)
+        return values
+
+    def to_yaml(self) -> str:
+        """Return the study as YAML; `make` reads it back to the same study, its paths absolute."""
+        values = self.portable()
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)

@@ -11,16 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from headpatch.errors import InputError
 from headpatch.report.html.part import RUN, SHOWN, Part, load, read, reading
+from headpatch.study import read_record
 
 if TYPE_CHECKING:
     import pandas
-
-_SAFE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Not every build of PyYAML has the one in C, which is ten times as fast."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +119,7 @@ def find(root: Path) -> Results:
 def _part(folder: Path, root: Path) -> Part:
     path = folder / RUN
     with reading(path):
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_SAFE)
+        content = read_record(path)
         study, run = dict(content["study"]), dict(content["run"])
     return Part(folder, "" if folder == root else folder.name, study, run)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
 from headpatch.errors import InputError
 
@@ -55,7 +54,6 @@ _DAMAGE = (
     EOFError,
     RuntimeError,
     pickle.UnpicklingError,
-    yaml.YAMLError,
 )
 
 
