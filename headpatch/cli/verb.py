@@ -105,6 +105,7 @@ def verb(
             config = given.get("config")
             flags = {key: _value(given[name]) for name, key in places.items() if key is not None}
             study = Study.make(config if isinstance(config, Path) else None, flags)
+            _warn_of_prompt(study)
             _check_pairs(str(context.info_name), study, given)
             request = Request(study, given["as_json"] is True)
             function(request, **{one.name: given[one.name] for one in own})
@@ -127,6 +128,12 @@ def _value(given: object) -> object:
     if isinstance(given, list | tuple):  # several words, or a flag that was given several times
         return tuple(given) or None
     return given
+
+
+def _warn_of_prompt(study: Study) -> None:
+    r"""Say how a prompt's ``\n`` of two characters is read, as YAML's single quotes leave it."""
+    if study.prompt is not None and r"\n" in study.prompt:
+        warn(r"prompt: each \n of two characters is taken for a line end")
 
 
 def _check_pairs(name: str, study: Study, given: Mapping[str, object]) -> None:

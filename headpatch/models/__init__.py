@@ -1,1 +1,8 @@
 """What is looked into: loading a model, and finding its tokens, patches and answers."""
+
+import sys
+
+from headpatch.errors import InputError
+
+if sys.flags.optimize > 1:  # here, before transformers is imported and complains at length
+    raise InputError("python -OO", "it drops docstrings, which transformers reads", "python -O")

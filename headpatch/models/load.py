@@ -18,6 +18,7 @@ from headpatch.models.hub import PROCESSOR_FILES, WAY_OUT, copy_of
 from headpatch.models.quantized import quantize_weights_alone, quantized
 from headpatch.models.vlm import VLM
 from headpatch.models.weights import DEMO, weights_in
+from headpatch.text import at_home, checked_text
 
 _SMALL = 4 << 30  # bytes in float32 under which a model is not worth rounding
 _TALKATIVE = ("accelerate", "bitsandbytes", "huggingface_hub")
@@ -67,6 +68,7 @@ def load(
     torch.float32
     """
     placement = _placement(device, device_map, quantize)
+    name = at_home(checked_text(name, "--model"))
     source, local = _source(name)
     if local:
         _check_folder(Path(source), name)

@@ -91,7 +91,8 @@ def encode(
     answers
         The words for yes and no.
     template
-        Overrides the processor's chat template; holds ``{question}`` and the image token.
+        Overrides the processor's chat template; holds ``{question}`` and the image token. A
+        backslash and an n stand for a line end.
 
     Raises
     ------
@@ -162,7 +163,7 @@ def prompt_text(vlm: VLM, question: str, template: str | None = None) -> str:
             raise InputError(
                 "prompt", repr(template), f"a text with {{question}} and {_image_token(vlm)}"
             )
-        return template.replace("{question}", question)
+        return template.replace(r"\n", "\n").replace("{question}", question)
     return _chat(vlm, question, None)
 
 
@@ -222,7 +223,7 @@ def _chat(vlm: VLM, question: str, answer: str | None) -> str:
             "--model",
             f"{vlm.name} has no chat template that works ({error})",
             "one in its processor",
-            "Or set `prompt` in the study, such as 'USER: <image>\\n{question} ASSISTANT:'.",
+            r"""Or set `prompt` in the study, such as "USER: <image>\n{question} ASSISTANT:".""",
         ) from None
 
 
