@@ -16,18 +16,19 @@ from tests.command import headpatch, refused, refused_early
 PRINT = ["--json", "--debug"]
 MODEL = ["--model", "--device", "--dtype", "--device-map", "--quantize", "--seed"]
 PICTURES = ["--with", "--without", "--question"]
+ASKED = [*PICTURES, "--answers"]
 RUN = ["--config", *MODEL, "--out", "--force", *PRINT]
 FLAGS = {
-    "rank": [*RUN, *PICTURES, "--region", "--pairs", "--limit"],
-    "ablate": [*RUN, *PICTURES, "--region", "--pairs", "--limit"],
-    "sweep": [*RUN, *PICTURES, "--region", "--pairs", "--limit"],
-    "combine": [*RUN, *PICTURES, "--region", "--pairs", "--limit"],
-    "path": [*RUN, *PICTURES, "--region"],
-    "trace": [*RUN, *PICTURES, "--region"],
-    "cut": [*RUN, *PICTURES, "--region"],
-    "rollout": [*RUN, *PICTURES, "--region"],
-    "verdict": [*RUN, "--pairs", "--limit"],
-    "check": ["--config", *MODEL, *PICTURES, *PRINT],
+    "rank": [*RUN, *ASKED, "--region", "--pairs", "--limit"],
+    "ablate": [*RUN, *ASKED, "--region", "--pairs", "--limit"],
+    "sweep": [*RUN, *ASKED, "--region", "--pairs", "--limit"],
+    "combine": [*RUN, *ASKED, "--region", "--pairs", "--limit"],
+    "path": [*RUN, *ASKED, "--region"],
+    "trace": [*RUN, *ASKED, "--region"],
+    "cut": [*RUN, *ASKED, "--region"],
+    "rollout": [*RUN, *ASKED, "--region"],
+    "verdict": [*RUN, "--answers", "--pairs", "--limit"],
+    "check": ["--config", *MODEL, *ASKED, *PRINT],
     "pairs": ["--config", "--seed", *PRINT],
     "claims": [*MODEL, "--out", "--force", "--pairs", "--limit", *PRINT],
     "report": PRINT,
@@ -37,7 +38,7 @@ LACKS = {
     "verdict": [*PICTURES, "--region"],
     "check": ["--region", "--out", "--force", "--pairs", "--limit"],
     "pairs": ["--model", "--device", "--with", "--force"],
-    "claims": [*PICTURES, "--region", "--config"],
+    "claims": [*ASKED, "--region", "--config"],
     "report": ["--model", "--seed", "--config"],
 }
 NEEDS = {"claims": ["claims.yaml"], "report": ["folder"]}
@@ -110,6 +111,7 @@ def test_common_flags_override_the_study(monkeypatch: pytest.MonkeyPatch) -> Non
     found = asked(
         "rank",
         *("--model", "m", "--with", "a.png", "--without", "b.png", "--question", "Q"),
+        *("--answers", "yes, no"),
         *("--region", "center", "--pairs", "p.csv", "--limit", "3", "--out", "o"),
         *("--device", "cpu", "--dtype", "float32", "--device-map", "auto", "--quantize", "4bit"),
         *("--seed", "7", "--force"),
@@ -121,6 +123,7 @@ def test_common_flags_override_the_study(monkeypatch: pytest.MonkeyPatch) -> Non
         "with": "a.png",
         "without": "b.png",
         "question": "Q",
+        "answers": ("yes", "no"),
         "region": "center",
         "pairs.manifest": "p.csv",
         "pairs.limit": 3,

@@ -4,12 +4,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from headpatch.cli import ablate_many
 from headpatch.cli.options import Directions, Kinds, Reference, number
 from headpatch.cli.price import announce_plain, announce_vision
-from headpatch.cli.show import print_files, print_json, records, say_replaced, show
+from headpatch.cli.show import Terminal, print_files, print_json, records, say_replaced, show
 from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
 from headpatch.heads import Selection
@@ -122,7 +121,7 @@ def ablate(
             **({} if ablation.unread is None else {"unread": asdict(ablation.unread)}),
         )
         return
-    console = Console()
+    console = Terminal()
     show(console, tables.effects(ablation.named, ablation.noise_floor), ablation.summary)
     if ablation.unread is not None:
         show(console, sweep_tables.unread(**asdict(ablation.unread)))

@@ -4,11 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from headpatch.cli import many
 from headpatch.cli.price import announce_vision
-from headpatch.cli.show import records, say_replaced, show
+from headpatch.cli.show import Terminal, records, say_replaced, show
 from headpatch.cli.verb import Request
 from headpatch.heads import Selection
 
@@ -51,7 +49,7 @@ def ablate(request: Request, folder: Path) -> None:
         more["effects_mean"] = records(found.means)
         many.print_pairs(vlm, survey, folder, names, noise_floor=found.noise_floor, **more)
         return
-    console = Console()
+    console = Terminal()
     show(console, dataset_tables.effects(found.means, study.pairs.level, found.noise_floor))
     if selection.needs_ranking:
         console.print("These heads were picked by their attention on the same pairs.")

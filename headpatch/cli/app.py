@@ -1,13 +1,17 @@
 """The command, and how it fails: one line on stderr, an exit code that says whose fault it is."""
 
+import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 
 from headpatch.errors import HeadpatchError
+from headpatch.text import visible
 
 # typer brings its own copy of click from 0.17 on, so the class is reached through typer.
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -47,32 +51,74 @@ def _main(
 
 def main() -> None:
     """Run the command line; errors are one line on stderr."""
-    debug = "--debug" in sys.argv
+    _open_streams()
     signal.signal(signal.SIGTERM, _interrupt)  # so that what a run has begun is cleared away
+    code = _run("--debug" in sys.argv)
+    for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+        _drain(name)
+    sys.exit(code)
+
+
+def _run(debug: bool) -> int:
+    """Run the command line; return its exit code."""
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()  # here, where a full disk is still one line
     except HeadpatchError as error:
-        _fail(str(error), error.exit_code, debug)
+        return _fail(str(error), error.exit_code, debug)
     except _UsageError as error:
         if message := error.format_message():  # without any, help was due and is printed
-            _fail(f"{message} (see headpatch --help)", 2, debug)
-        sys.exit(2)
+            return _fail(f"{message} (see headpatch --help)", 2, debug)
+        return 2
     except (typer.Abort, KeyboardInterrupt):
-        _fail(_INTERRUPTED, 130, debug)
+        return _fail(_INTERRUPTED, 130, debug)
+    except BrokenPipeError:  # who reads has seen enough
+        return 1
+    except SystemExit as left:  # of typer or rich, for the same reason
+        return left.code if isinstance(left.code, int) else 1
     except Exception as error:  # a bug, or a fault of the machine
-        _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
-    else:
-        if code == 130:  # typer has caught the interrupt itself
-            _fail(_INTERRUPTED, 130, debug)
-        sys.exit(code if isinstance(code, int) else 0)
+        return _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
+    if code == 130:  # typer has caught the interrupt itself
+        return _fail(_INTERRUPTED, 130, debug)
+    return code if isinstance(code, int) else 0
+
+
+def _open_streams() -> None:
+    """Let what is printed be lost rather than fail where it cannot be spelled, or is not read.
+
+    A stream that was closed is opened on nothing, lest a file of the run take its number.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _drain(name: str) -> None:
+    """Flush a stream; what nobody reads goes nowhere, so that Python does not complain of it."""
+    stream = getattr(sys, name)
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(message: str, code: int, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    print(f"headpatch: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
+def _fail(message: str, code: int, debug: bool) -> int:
+    """Say in one line what went wrong; return the exit code."""
+    with suppress(OSError):  # nobody reads: the code says it alone
+        if debug:
+            print(visible(traceback.format_exc()), end="", file=sys.stderr)
+        print(visible(f"headpatch: {' '.join(message.split())}"), file=sys.stderr)
+    return code

@@ -2,9 +2,7 @@
 
 from dataclasses import asdict
 
-from rich.console import Console
-
-from headpatch.cli.show import print_object, show
+from headpatch.cli.show import Terminal, print_object, show
 from headpatch.cli.verb import ONE_PAIR, Request, verb
 
 
@@ -41,7 +39,7 @@ def check(request: Request) -> None:
         print_object(content)
         return
     ways = len(set(study.sweep.kinds)) * len(set(study.sweep.directions))
-    console = Console()
+    console = Terminal()
     show(
         console,
         tables.model(report.facts, report.seconds),

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from headpatch.cli import many
 from headpatch.cli.judging import check_source, judge, pairs_of
 from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Resume, number
-from headpatch.cli.show import print_object, show, warn
+from headpatch.cli.show import Terminal, print_object, show, warn
 from headpatch.cli.verb import EVERY, PICTURES, Request, verb
 from headpatch.errors import InputError
 from headpatch.measures.claims import Claim
+from headpatch.text import user_path
 
 if TYPE_CHECKING:
     from headpatch.api.case import Case
@@ -26,7 +26,7 @@ _FINISHED = ".claims-pairs"
 
 @verb(
     "claims",
-    (EVERY - PICTURES) - {"config"},
+    EVERY - PICTURES - {"config", "answers"},
     {"config": None, "n": "draw.n", "results": None, "resume": None},
 )
 def claims(
@@ -93,6 +93,7 @@ def claims(
 
     case: Case | None = None
     if results is not None:
+        results = user_path(results, "--results")
         refuse_another_verdict(folder, results)
         case = Case.read(study, results, "--results", folder)
     elif SavedVerdict.lies_in(folder):
@@ -109,7 +110,7 @@ def claims(
         return
     from headpatch.report import tables, verdict_tables
 
-    console = Console()
+    console = Terminal()
     show(console, verdict_tables.claims(found, failed))
     console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole
 

@@ -10,7 +10,7 @@ from headpatch.cli import many
 from headpatch.cli.chosen import By, Heads, Top, one_choice
 from headpatch.cli.options import Directions, Kinds, number
 from headpatch.cli.price import announce_plain
-from headpatch.cli.show import print_files, print_json, records, show, warn
+from headpatch.cli.show import Terminal, print_files, print_json, records, show, warn
 from headpatch.cli.verb import Request, verb
 from headpatch.study import Study
 
@@ -91,7 +91,7 @@ def combine(
     if request.as_json:
         print_json(session, folder, names, **_content(found, study.combine.listed))
         return
-    console = Console()
+    console = Terminal()
     _show(console, study, found)
     print_files(console, session, folder, names)
 
@@ -115,7 +115,7 @@ def _many(request: Request, folder: Path) -> None:
     if request.as_json:
         many.print_pairs(vlm, survey, folder, names, **_content(found, study.combine.listed))
         return
-    console = Console()
+    console = Terminal()
     _show(console, study, found)
     many.finish(console, study, survey, folder, names)
 

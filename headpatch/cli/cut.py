@@ -4,11 +4,10 @@ from itertools import product
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from headpatch.cli.options import Several, Window, number, several
 from headpatch.cli.price import announce_cuts
-from headpatch.cli.show import print_files, print_json, records, show
+from headpatch.cli.show import Terminal, print_files, print_json, records, show
 from headpatch.cli.verb import ONE_PAIR, Request, verb
 from headpatch.errors import InputError
 
@@ -112,7 +111,7 @@ def cut(
             summary=found.summary,
         )
         return
-    console = Console()
+    console = Terminal()
     show(console, cut_tables(found.named, found.noise_floor), found.summary)
     print_files(console, session, folder, names)
 

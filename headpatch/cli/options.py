@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias
 import typer
 from typer.models import OptionInfo
 
+from headpatch.text import decimal_number, whole_number
+
 if TYPE_CHECKING:
     Context: TypeAlias = typer.Context
 else:
@@ -15,10 +17,21 @@ else:
 
 def whole(text: str) -> int:
     """Read a whole number; the error says what was there instead."""
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}; expected a whole number") from None
+    if (found := whole_number(text)) is None:
+        raise typer.BadParameter(f"{shorten(text)}; expected a whole number")
+    return found
+
+
+def decimal(text: str) -> float:
+    """Read a number; the error says what was there instead."""
+    if (found := decimal_number(text)) is None:
+        raise typer.BadParameter(f"{shorten(text)}; expected a number")
+    return found
+
+
+def shorten(text: str) -> str:
+    """Quote what was given, the start of it if it is long."""
+    return repr(text) if len(text) <= 80 else f"{text[:80]!r}… ({len(text):,} characters)"
 
 
 class Several(tuple[str, ...]):
@@ -35,6 +48,12 @@ class Several(tuple[str, ...]):
 def number(flag: str, text: str, metavar: str = "N") -> OptionInfo:
     """Return the option of a whole number, with its help text."""
     option: OptionInfo = typer.Option(flag, parser=whole, help=text, metavar=metavar)
+    return option
+
+
+def share(flag: str, text: str) -> OptionInfo:
+    """Return the option of a number between 0 and 1, with its help text."""
+    option: OptionInfo = typer.Option(flag, parser=decimal, help=text, metavar="SHARE")
     return option
 
 
@@ -70,6 +89,14 @@ Question = Annotated[
     str | None,
     typer.Option(
         "--question", help="Asked of both pictures; the answer must flip.", metavar="TEXT"
+    ),
+]
+Answers = Annotated[
+    Several | None,
+    several(
+        "--answers",
+        "What the model says for yes and for no, as it is spelled: Yes,No if left out.",
+        "YES,NO",
     ),
 ]
 RegionName = Annotated[
@@ -197,6 +224,7 @@ COMMON = {
     "with_image": Common(With, "with"),
     "without_image": Common(Without, "without"),
     "question": Common(Question, "question"),
+    "answers": Common(Answers, "answers"),
     "region": Common(RegionName, "region"),
     "pairs": Common(Pairs, "pairs.manifest"),
     "limit": Common(Limit, "pairs.limit"),

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from headpatch.cli.options import Several, number, several
-from headpatch.cli.show import print_object, show
+from headpatch.cli.show import Terminal, print_object, show
 from headpatch.cli.verb import PRINT, Request, verb
 from headpatch.pairs.manifest import NAME
 
@@ -91,11 +90,10 @@ def pairs(
     if request.as_json:
         print_object({"pairs": len(drawn), "factors": counts, "files": written})
         return
-    console = Console()
+    console = Terminal()
     show(console, dataset_tables.design(counts))
     console.print(
         f"Wrote {len(drawn):,} pairs to {folder}: {2 * len(drawn):,} pictures, {NAME}, {DRAW}, "
         f"{SHEET}",
         soft_wrap=True,
-        markup=False,
     )

@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
-
 from headpatch.cli import many
 from headpatch.cli.chosen import By, Heads, Top, one_choice
 from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Resume, Several, Window, several
-from headpatch.cli.show import print_files, print_json, records, show, warn
+from headpatch.cli.show import Terminal, print_files, print_json, records, show, warn
 from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
 
@@ -96,7 +94,7 @@ def path(
             summary=list(found.summary),
         )
         return
-    console = Console()
+    console = Terminal()
     show(console, path_tables(found.saved), *found.summary)
     print_files(console, session, folder, names)
 
@@ -137,7 +135,7 @@ def _many(request: Request, folder: Path, resume: bool | None) -> None:
             summary=list(found.summary),
         )
         return
-    console = Console()
+    console = Terminal()
     show(console, path_tables(found.saved), *found.summary)
     many.finish(console, study, survey, folder, names)
 

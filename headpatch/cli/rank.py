@@ -2,11 +2,9 @@
 
 from typing import Annotated
 
-from rich.console import Console
-
 from headpatch.cli import rank_many
 from headpatch.cli.options import number
-from headpatch.cli.show import print_files, print_json, show
+from headpatch.cli.show import Terminal, print_files, print_json, show
 from headpatch.cli.verb import Request, verb
 
 
@@ -64,7 +62,7 @@ def rank(
             spatial=ranking.spatial,
         )
         return
-    console = Console()
+    console = Terminal()
     show(
         console,
         tables.answers(

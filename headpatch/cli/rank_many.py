@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from headpatch.cli import many
-from headpatch.cli.show import show
+from headpatch.cli.show import Terminal, show
 from headpatch.cli.verb import Request
 
 
@@ -28,6 +26,6 @@ def rank(request: Request, folder: Path) -> None:
     if request.as_json:
         many.print_pairs(vlm, survey, folder, names, heads=top)
         return
-    console = Console()
+    console = Terminal()
     show(console, dataset_tables.top_heads(top, study.pairs.level))
     many.finish(console, study, survey, folder, names)

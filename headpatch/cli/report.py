@@ -7,7 +7,8 @@ import typer
 
 from headpatch.cli.app import app
 from headpatch.cli.options import Debug, Json
-from headpatch.cli.show import print_object
+from headpatch.cli.show import print_object, say
+from headpatch.text import user_path
 
 
 @app.command()
@@ -47,7 +48,9 @@ def report(
     """
     from headpatch.report import html
 
-    written = html.write(folder, out if out is not None else folder / "report.html")
+    folder = user_path(folder, "DIR")
+    page = folder / "report.html" if out is None else user_path(out, "--out")
+    written = html.write(folder, page)
     left_out = {one.name: one.why for one in written.left_out}
     if as_json:
         content = {
@@ -61,7 +64,7 @@ def report(
         print_object(content)
         return
     for name, why in left_out.items():
-        print(f"left out {name}: {why}")
+        say(f"left out {name}: {why}")
     if not written.valid:
-        print("INVALID STUDY: the two answers do not flip; the page says so.")
-    print(f"Wrote {written.path} ({written.size / 1e6:.1f} MB, {len(written.sections)} sections)")
+        say("INVALID STUDY: the two answers do not flip; the page says so.")
+    say(f"Wrote {written.path} ({written.size / 1e6:.1f} MB, {len(written.sections)} sections)")

@@ -3,10 +3,9 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from headpatch.cli.options import number
-from headpatch.cli.show import print_files, print_json, records, show
+from headpatch.cli.show import Terminal, print_files, print_json, records, show
 from headpatch.cli.trace import Answer, Tokens, check_forced
 from headpatch.cli.verb import ONE_PAIR, Request, verb
 
@@ -101,6 +100,6 @@ def rollout(
             summary=summary,
         )
         return
-    console = Console()
+    console = Terminal()
     show(console, found.title, rollout_tables(found.regions(), areas), summary)
     print_files(console, session, folder, written)

@@ -2,22 +2,56 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.text import Text
 
 from headpatch.study import Study
+from headpatch.text import visible
 
 if TYPE_CHECKING:
     import pandas
 
     from headpatch.analyses.session import Session
     from headpatch.engine.patching import OnProgress
+
+
+_JSON_ACTS = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # below: json escapes them
+
+
+class Terminal(Console):
+    """A console on which a user's words are but words: no markup, no control characters.
+
+    Whatever is printed is rendered here, cells of tables too; the console's own colours come later.
+    """
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Turn a text into what can be measured and shown."""
+        return super().render_str(visible(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Turn anything into pieces of text."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else piece._replace(text=visible(piece.text))
+
+
+def say(text: str, stderr: bool = False) -> None:
+    """Print a line; what would act on a terminal is spelled out. Nobody need read stderr."""
+    with suppress(OSError) if stderr else nullcontext():
+        print(visible(text), file=sys.stderr if stderr else sys.stdout)
 
 
 def output_folder(study: Study) -> Path:
@@ -32,7 +66,7 @@ def output_folder(study: Study) -> Path:
 @contextmanager
 def progress(what: str, quiet: bool) -> "Iterator[OnProgress]":
     """Show a bar on a terminal's stderr while something long runs."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -48,7 +82,7 @@ def progress(what: str, quiet: bool) -> "Iterator[OnProgress]":
 
 def warn(text: str) -> None:
     """Say something on stderr that the results do not."""
-    print(f"headpatch: {text}", file=sys.stderr)
+    say(f"headpatch: {text}", stderr=True)
 
 
 def say_replaced(folder: Path, verb: str) -> None:
@@ -78,8 +112,10 @@ def print_json(session: "Session", folder: Path, names: list[str], **more: Any) 
 
 
 def print_object(content: dict[str, Any]) -> None:
-    """Print one JSON object on one line."""
-    print(json.dumps(plain(content), ensure_ascii=False, allow_nan=False))
+    """Print one JSON object on one line, with what stdout or a terminal cannot take escaped."""
+    unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = json.dumps(plain(content), ensure_ascii=not unicode, allow_nan=False)
+    print(_JSON_ACTS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def records(table: "pandas.DataFrame") -> list[dict[str, Any]]:
@@ -102,7 +138,7 @@ def plain(value: Any) -> Any:
 def show(console: Console, *parts: RenderableType) -> None:
     """Print tables and texts; a table wider than the console runs over its edge, uncut."""
     for part in parts:
-        console.print(part, crop=False, markup=False)
+        console.print(part, crop=False)
 
 
 def print_files(console: Console, session: "Session", folder: Path, names: list[str]) -> None:

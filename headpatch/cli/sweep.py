@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from headpatch.analyses.sweep.listed import Listed
 from headpatch.cli import sweep_many
 from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Directions, Kinds, Reference, Resume, number
 from headpatch.cli.price import announce
-from headpatch.cli.show import print_files, print_json, say_replaced, show
+from headpatch.cli.show import Terminal, print_files, print_json, say_replaced, show
 from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
 from headpatch.study import Study
@@ -192,7 +191,7 @@ def sweep(
             **more,
         )
         return
-    console = Console()
+    console = Terminal()
     show(console, tables.top(best, swept.noise_floor, job.noise))
     if words := tables.unlisted(largest, best):
         show(console, words)

@@ -11,7 +11,7 @@ from headpatch.analyses.sweep.listed import Listed
 from headpatch.cli import many
 from headpatch.cli.kept import kept, opened
 from headpatch.cli.price import announce
-from headpatch.cli.show import say_replaced, show
+from headpatch.cli.show import Terminal, say_replaced, show
 from headpatch.cli.verb import Request
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def sweep(request: Request, folder: Path, listed: Listed | None, resume: bool | 
     if request.as_json:
         many.print_pairs(vlm, survey, folder, names, **_for_a_script(study, found, agreed))
         return
-    console = Console()
+    console = Terminal()
     _show(console, study, found, agreed)
     many.finish(console, study, survey, folder, names)
 

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from headpatch.cli import many
 from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Directions, Kinds, Resume, number
 from headpatch.cli.price import announce_plain
-from headpatch.cli.show import print_files, print_json, show
+from headpatch.cli.show import Terminal, print_files, print_json, show, warn
 from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
 from headpatch.pairs.manifest import Entry
@@ -158,7 +157,7 @@ def _one(request: Request, folder: Path, store: "Store") -> None:
             summary=summary,
         )
         return
-    console = Console()
+    console = Terminal()
     show(console, trace_tables(summaries), summary)
     print_files(console, session, folder, names)
 
@@ -185,6 +184,6 @@ def _many(request: Request, folder: Path, entries: tuple[Entry, ...], store: "St
         found = {"noise_floor": traced.noise_floor, "tokens": summaries, "summary": summary}
         many.print_pairs(vlm, survey, folder, names, level=study.pairs.level, **found)
         return
-    console = Console()
+    console = Terminal()
     show(console, trace_tables(summaries, study.pairs.level), summary)
     many.finish(console, study, survey, folder, names)

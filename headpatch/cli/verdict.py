@@ -4,12 +4,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from headpatch.cli import many
 from headpatch.cli.judging import check_source, judge, pairs_of
-from headpatch.cli.options import Resume, number
-from headpatch.cli.show import records, show
+from headpatch.cli.options import Resume, number, share
+from headpatch.cli.show import Terminal, records, show
 from headpatch.cli.verb import EVERY, PICTURES, Request, verb
 
 
@@ -22,18 +21,13 @@ def verdict(
     ] = None,
     split: Annotated[
         float | None,
-        typer.Option(
-            "--split",
-            help="Share of the pairs on which heads are chosen; the others judge them.",
-            metavar="SHARE",
-        ),
+        share("--split", "Share of the pairs on which heads are chosen; the others judge them."),
     ] = None,
     delta: Annotated[
         float | None,
-        typer.Option(
+        share(
             "--delta",
-            help="Smallest effect of interest, as a share of the LD difference between the runs.",
-            metavar="SHARE",
+            "Smallest effect of interest, as a share of the LD difference between the runs.",
         ),
     ] = None,
     top: Annotated[
@@ -116,7 +110,7 @@ def verdict(
         return
     from headpatch.report import dataset_tables, tables, verdict_tables
 
-    console = Console()
+    console = Terminal()
     named = dict.fromkeys([*found.headline.causal, *found.headline.picked])
     options, level = study.verdict, study.pairs.level
     show(console, dataset_tables.gate(survey.gate_columns(), study.pairs.margin))

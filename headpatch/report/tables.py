@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from headpatch.study import Expected
+from headpatch.text import visible
 
 if TYPE_CHECKING:
     import pandas
@@ -251,6 +251,7 @@ class _Whole(Table):
     """A table that is wider than a narrow console rather than cut to it."""
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        cells = tuple(_spelled_out(cell) for cell in cells)
         super().add_row(*cells, **options)
         for column, cell in zip(self.columns, cells, strict=False):
             if column.no_wrap:
@@ -264,10 +265,17 @@ class _Whole(Table):
         yield from super().__rich_console__(console, options.update(width=wide))
 
 
+def _spelled_out(cell: RenderableType | None) -> RenderableType | None:
+    """Spell out a cell's control characters before its column is measured."""
+    if isinstance(cell, Text):
+        cell.plain = visible(cell.plain)
+    return visible(cell) if isinstance(cell, str) else cell
+
+
 def plain_table(*columns: str, title: str, wrapped: str | None = None) -> Table:
     """Return an empty table that keeps its figures whole; only column `wrapped` may wrap."""
     table = _Whole(
-        title=escape(title),
+        title=title,
         title_justify="left",
         title_style="bold",
         header_style="bold",

@@ -96,6 +96,7 @@ def _expectation(kind: str, message: str) -> str:
     message = message.partition(" after validation")[0].removeprefix("Input should be ")
     for pydantic, plain in (
         ("greater than or equal to", "at least"),
+        ("less than or equal to", "at most"),
         ("Tuple should have", "a list of"),
         ("Value should have", "a list of"),
         ("String should have", "a text of"),
