@@ -9,7 +9,7 @@ from headpatch.cli import many
 from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Directions, Kinds, Resume, number
 from headpatch.cli.price import announce_plain
-from headpatch.cli.show import Terminal, print_files, print_json, show, warn
+from headpatch.cli.show import Terminal, print_files, print_json, show
 from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
 from headpatch.pairs.manifest import Entry
