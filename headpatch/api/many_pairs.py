@@ -64,7 +64,7 @@ def draw_pairs(
     ...     drawn = hp.draw_pairs(4, folder, size=64)
     ...     [(one.name, one.region.name) for one in drawn.entries][:2]
     ...     drawn.entries[0].pair().with_image.size
-    [('0001', 'bottom-left'), ('0002', 'top-right')]
+    [('0001', 'bottom-left-corner'), ('0002', 'top-right-corner')]
     (64, 64)
     """
     flags = {f"draw.{name}": value for name, value in options.items() if name != "seed"}

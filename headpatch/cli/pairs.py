@@ -34,8 +34,8 @@ def pairs(
         Several | None,
         several(
             "--regions",
-            "What is asked about, comma-separated: top-left, top-right, bottom-left, "
-            "bottom-right, center.",
+            "Places that are asked about, comma-separated: top-left-corner, top-right-corner, "
+            "bottom-left-corner, bottom-right-corner (or top-left and so on), center.",
             "NAMES",
         ),
     ] = None,
@@ -55,7 +55,8 @@ def pairs(
     r"""Draw a dataset of counterbalanced pairs, for every verb that takes --pairs.
 
     Two pictures a pair: with an object at the place that is asked about, and without it; all else
-    is the same. So the right answer is Yes once and No once in each pair, and whoever always says
+    is the same. The region is that place, a ninth of the picture: no other object reaches into it.
+    So the right answer is Yes once and No once in each pair, and whoever always says
     Yes scores 50%. Asked place, shape, colour, size, number of other objects, background and
     wording come up equally often, and so do every two of them together, as far as --n divides:
     multiples of 100 fit well.

@@ -5,7 +5,7 @@ The design. Each pair asks about one place. Its *with* picture holds an object t
 No once: whoever always says Yes, or No, scores 50%. Each pair has a level of each factor:
 
 =============  ====================================================================
-region         the place that is asked about and changed
+region         the place that is asked about and changed: a ninth of the picture
 shape, colour  of the object there
 size           of the object: small, medium or large, a third of the range each
 distractors    how many other objects stand elsewhere, in *both* pictures: 0 to 4
@@ -17,6 +17,11 @@ Every level of a factor comes up equally often, and every two levels of two fact
 often (rounded up or down where the number of pairs does not divide; `headpatch.pairs.balance`), so
 that no factor stands in for another. What is left is drawn at random: where in its place an object
 stands, and the places, shapes, colours and sizes of the distractors.
+
+The region is the whole place that the question names, and nothing more: things stand at most one a
+place and wholly inside it, so that the object lies inside the region and every other thing outside
+it. A quadrant would not do: it reaches over parts of the neighbouring places, where distractors
+stand in a picture whose right answer is No.
 
 What can be had without looking at the place. *Is there anything at all* is right in every *with*
 picture and in those *without* pictures that hold no distractor: 60%. Counting objects does no
@@ -46,10 +51,10 @@ from headpatch.pairs.scene import (
     sample_pair,
 )
 
-PLACES: Mapping[str, str] = {corner.replace(" ", "-"): corner for corner in CORNERS} | {
+PLACES: Mapping[str, str] = {f"{corner.replace(' ', '-')}-corner": corner for corner in CORNERS} | {
     "center": "center"
 }
-"""The place of a scene that a region's name asks about."""
+"""The place of a scene that a region's name asks about: the region is the place, to the edge."""
 SIZES = ("small", "medium", "large")
 DISTRACTORS = tuple(map(str, range(RANGES.things[1])))  # with the object: as many as a scene holds
 FIELDS = ("at", "shape", "colour")
@@ -67,7 +72,7 @@ class Drawn:
     with_scene, without_scene
         They differ in the object at the asked place.
     region
-        The quadrant (or the center) that holds the place.
+        The place, as `headpatch.pairs.region.REGIONS` names it.
     factors
         The pair's level of each factor.
     """
@@ -96,7 +101,7 @@ def plan(n: int, seed: int, regions: Sequence[str], wordings: Sequence[str]) -> 
     Parameters
     ----------
     regions
-        Asked about in turn, each of `PLACES`.
+        Asked about in turn, each of `PLACES`; ``top-left`` stands for ``top-left-corner``.
     wordings
         Each with ``{at}`` ("in the top left corner"), and perhaps ``{shape}`` and ``{colour}`` of
         the object.
@@ -106,6 +111,7 @@ def plan(n: int, seed: int, regions: Sequence[str], wordings: Sequence[str]) -> 
     InputError
         If a wording is malformed, or a region or wording is named twice.
     """
+    regions = [name if name in PLACES else f"{name}-corner" for name in regions]
     for wording in wordings:
         _check_wording(wording)
     for flag, values in (("--regions", regions), ("--wording", wordings)):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from headpatch.study.paths import PathText
-from headpatch.study.strict import Count, Positive, Quadrant, Strict, sequence
+from headpatch.study.strict import Corner, Count, Positive, Quadrant, Strict, sequence
 
 
 class PairsOptions(Strict):
@@ -29,9 +29,11 @@ class DrawOptions(Strict):
     n: Annotated[int, Field(ge=1, le=99_999)] = 200
     """Pairs."""
     regions: Annotated[
-        tuple[Literal[Quadrant, "center"], ...], BeforeValidator(sequence), Field(min_length=1)
-    ] = ("top-left", "top-right", "bottom-left", "bottom-right")
-    """Asked about equally often."""
+        tuple[Literal[Corner, "center", Quadrant], ...],
+        BeforeValidator(sequence),
+        Field(min_length=1),
+    ] = ("top-left-corner", "top-right-corner", "bottom-left-corner", "bottom-right-corner")
+    """Places asked about equally often; `top-left` is short for `top-left-corner`."""
     wording: Annotated[tuple[str, ...], BeforeValidator(sequence), Field(min_length=1)] = (
         "Is there anything {at}?",
     )

@@ -13,6 +13,7 @@ from pydantic import (
 from headpatch.text import checked_text
 
 Quadrant = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
+Corner = Literal["top-left-corner", "top-right-corner", "bottom-left-corner", "bottom-right-corner"]
 _MOST = 1_000_000
 Count = Annotated[int, Field(ge=0, le=_MOST)]
 """How many there are of something that may be left out."""

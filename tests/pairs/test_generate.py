@@ -12,6 +12,7 @@ from headpatch.errors import InputError
 from headpatch.pairs.generate import DISTRACTORS, PLACES, SIZES, Drawn, plan, write_pictures
 from headpatch.pairs.region import REGIONS
 from headpatch.pairs.scene import BACKGROUNDS, COLOURS, SHAPES
+from headpatch.pairs.scene import PLACES as SCENE_PLACES
 from headpatch.study import Study
 
 DRAW = Study().draw
@@ -113,6 +114,46 @@ def test_pictures_differ_in_the_region_alone(tmp_path: Path, kind: str) -> None:
         assert apart[top:bottom, left:right].any()
         apart[top:bottom, left:right] = False
         assert not apart.any()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+@pytest.mark.parametrize("regions", [DRAW.regions, ("center",)], ids=["corners", "center"])
+def test_the_region_is_empty_without_the_object_and_holds_it_with_it(
+    tmp_path: Path, regions: tuple[str, ...], kind: str
+) -> None:
+    """Measured by pixels: no other object of either picture reaches into the region."""
+    pairs = plan(40, 3, regions, DRAW.wording)
+    write_pictures(tmp_path, pairs, 168, kind)
+    assert {pair.factors["distractors"] for pair in pairs} == set(DISTRACTORS)
+    for pair in pairs:
+        present, absent = (
+            np.asarray(Image.open(tmp_path / file)).astype(int) for file in pair.files(kind)
+        )
+        ground = np.array(pair.without_scene.background)
+        left, top, right, bottom = (round(edge * 168) for edge in REGIONS[pair.region].box)
+        inside = (slice(top, bottom), slice(left, right))
+        assert not (np.abs(absent[inside] - ground).sum(-1) > 60).any(), pair.name
+        object_pixels = np.abs(present - absent).sum(-1) > 60
+        assert object_pixels[inside].sum() == object_pixels.sum() > 0, pair.name
+
+
+def test_a_region_is_its_place_to_the_edge() -> None:
+    for region, place in PLACES.items():
+        row, column = SCENE_PLACES[place]
+        edges = np.array([column, row, column + 1, row + 1]) / 3
+        np.testing.assert_allclose(REGIONS[region].box, edges, atol=1e-12)
+
+
+def test_a_quadrants_name_asks_about_its_corner() -> None:
+    """Names of earlier studies: the same pairs, with the region that the question names."""
+    short = tuple(name.removesuffix("-corner") for name in DRAW.regions)
+    for one, other in zip(
+        plan(8, 0, short, DRAW.wording), plan(8, 0, DRAW.regions, DRAW.wording), strict=True
+    ):
+        assert one.row("png") == other.row("png")
+        assert one.region in DRAW.regions
+    with pytest.raises(InputError, match=r"^--regions: .*twice"):
+        plan(1, 0, ("top-left", "top-left-corner"), DRAW.wording)
 
 
 @pytest.mark.parametrize(
