@@ -166,6 +166,8 @@ BEFORE_THE_MODEL = {
     f"{RANK} --region nan,0,1,1": ["--region", "nan,0,1,1", "between 0 and 1"],
     f"{RANK} --region 0.5,0,0.5,1": ["--region", "0.5,0,0.5,1", "empty", "left < right"],
     f"{ABLATE} --region 0,0.9,1,0.1": ["--region", "empty", "top < bottom"],
+    f"{RANK} --region image": ["--region", "image is the whole picture", "smaller", "top-left"],
+    f"{RANK} --region 0,0,1,1": ["--region", "0,0,1,1 is the whole picture", "smaller"],
     # the output folder
     f"{RANK} --out a-file": ["--out", "a-file", "cannot be written", "folder"],
     f"{ABLATE} --out a-file/below/it": ["--out", "a-file/below/it", "cannot be written"],
@@ -282,6 +284,7 @@ def test_an_unknown_device_is_refused(device: str) -> None:
 
 
 WITH_THE_MODEL = {
+    f"{ABLATE} --heads top:2 --region image --force": ["--region", "all 16 patches", "smaller"],
     f"{ABLATE} --force --heads 40.2": ["--heads", "40.2", "layers 0-2 and heads 0-3"],
     f"{ABLATE} --force --heads 1.4": ["--heads", "1.4", "layers 0-2 and heads 0-3"],
     f"{ABLATE} --force --heads layer:9": ["--heads", "out of range"],

@@ -73,9 +73,9 @@ def rank(session: Session) -> Ranking:
     Raises
     ------
     InputError
-        If the region holds no patch's centre.
+        If the region holds no patch's centre, or all of them.
     """
-    mask = session.region_tokens
+    mask = session.compared_tokens
     top = min(session.study.rank.top, session.vlm.lm.grid.layers * session.vlm.lm.grid.heads)
     rows = _image_rows(session)
     per_head = _per_head(rows, mask, top)
@@ -98,13 +98,13 @@ def order(session: Session) -> tuple[Head, ...]:
 
 def differences(session: Session) -> Float[np.ndarray, "layers heads"]:
     """Return how much more of its image attention each head gives the region with the object."""
-    shares = spatial.normalized_mass(_image_rows(session), session.region_tokens)
+    shares = spatial.normalized_mass(_image_rows(session), session.compared_tokens)
     return np.asarray(shares[WITH] - shares[WITHOUT])
 
 
 def masses(session: Session) -> dict[str, Float[np.ndarray, "layers heads"]]:
     """Return each head's attention mass on the region in both runs: the figures of `MASSES`."""
-    return _masses(_image_rows(session), session.region_tokens)
+    return _masses(_image_rows(session), session.compared_tokens)
 
 
 def ranks(diff: Float[np.ndarray, "layers heads"]) -> Int[np.ndarray, "layers heads"]:

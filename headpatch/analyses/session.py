@@ -30,6 +30,7 @@ from headpatch.models.prompt import Prompt, encode
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
+from headpatch.pairs.region import whole_picture
 from headpatch.study import Study
 
 
@@ -104,6 +105,26 @@ class Session:
                 f"a box around at least one of the {len(boxes)} patches the model sees",
             )
         return mask
+
+    @property
+    def compared_tokens(self) -> Bool[np.ndarray, " tokens"]:
+        """Which image tokens belong to the pair's region, where heads are compared by their share.
+
+        Raises
+        ------
+        InputError
+            If none does, or all do: each head's share is then 1, and differences are rounding.
+        """
+        mask = self.region_tokens
+        if mask.all():
+            name = self.pair.region.name
+            raise whole_picture("--region", f"{name} holds all {len(mask)} patches the model sees")
+        return mask
+
+    @property
+    def compares(self) -> bool:
+        """Whether heads can be compared by the share of image attention the region gets."""
+        return len(self.prompt.patches.boxes) > 0 and not self.region_tokens.all()
 
 
 def open_session(

@@ -66,7 +66,7 @@ def pairs_of(request: Request) -> Iterator[tuple[Entry, ...]]:
 
     study = request.study
     if study.pairs.manifest is not None:
-        entries = many.dataset(study)
+        entries = many.dataset(study, compared=True)
         need_pairs(study, len(entries), "--pairs")
         yield entries
         return

@@ -16,17 +16,24 @@ if TYPE_CHECKING:
     from headpatch.models.vlm import VLM
 
 
-def dataset(study: Study) -> tuple[Entry, ...]:
+def dataset(study: Study, compared: bool = False) -> tuple[Entry, ...]:
     """Read the pairs that a study runs, before any model loads.
+
+    Parameters
+    ----------
+    compared
+        Whether heads are compared by their attention to each pair's region.
 
     Raises
     ------
     InputError
-        If the dataset is bad, or holds too few pairs.
+        If the dataset is bad, holds too few pairs, or heads cannot be compared on a region.
     """
     assert study.pairs.manifest is not None
     found = Manifest.read(Path(study.pairs.manifest)).take(study.pairs.limit, study.seed)
     found.need(2, "which an interval over pairs needs")
+    for entry in found.entries if compared else ():
+        entry.region.compare(f"{entry.where}, region")
     return found.entries
 
 

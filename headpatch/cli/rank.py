@@ -40,8 +40,10 @@ def rank(
     from headpatch import results
     from headpatch.analyses import rank as analysis
     from headpatch.analyses.session import open_session
+    from headpatch.pairs.region import Region
     from headpatch.report import draw, tables
 
+    Region.parse(study.region).compare()
     with request.stage("Running both pictures"):
         session = open_session(study)
     ranking = analysis.rank(session)

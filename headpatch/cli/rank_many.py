@@ -10,7 +10,7 @@ from headpatch.cli.verb import Request
 def rank(request: Request, folder: Path) -> None:
     """Rank heads by their mean attention difference over the dataset."""
     study = request.study
-    entries = many.dataset(study)
+    entries = many.dataset(study, compared=True)
     from headpatch import results
     from headpatch.analyses.dataset import rank as analysis
     from headpatch.report import dataset_tables, draw

@@ -37,6 +37,17 @@ class Region:
         """(left, top, right, bottom)."""
         return self.left, self.top, self.right, self.bottom
 
+    def compare(self, argument: str = "--region") -> None:
+        """Refuse the whole picture, whose share of a head's image attention is always 1.
+
+        Raises
+        ------
+        InputError
+            If it is the whole picture.
+        """
+        if self.box == (0.0, 0.0, 1.0, 1.0):
+            raise whole_picture(argument, f"{self.name} is the whole picture")
+
     @classmethod
     def parse(cls, text: str, argument: str = "--region") -> "Region":
         """Read a region's name, or a box such as ``0,0,0.5,0.5``.
@@ -65,6 +76,17 @@ class Region:
         if left >= right or top >= bottom:
             raise InputError(argument, f"{text} is empty", "left < right and top < bottom")
         return cls(",".join(parts), left, top, right, bottom)
+
+
+def whole_picture(argument: str, found: str) -> InputError:
+    """Say why heads cannot be ranked by a region that leaves nothing of the picture out."""
+    return InputError(
+        argument,
+        f"{found}: every head's share of its image attention there is 1, in both runs",
+        "a smaller region, by which heads can be ranked",
+        "Name where the object is, such as top-left or left,top,right,bottom; or name the heads "
+        "(ablate --heads 24.17).",
+    )
 
 
 def _named() -> dict[str, Region]:

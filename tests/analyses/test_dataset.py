@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 import torch
 
+from headpatch.analyses.ablate.many import ablate
 from headpatch.analyses.dataset.mean import MeanZ
+from headpatch.analyses.dataset.rank import rank as rank_pairs
 from headpatch.analyses.dataset.sessions import Gated, sessions
 from headpatch.analyses.dataset.survey import Survey, survey
+from headpatch.analyses.finished import Finished
 from headpatch.analyses.rank import rank
 from headpatch.analyses.session import Session, open_session
+from headpatch.analyses.sweep.many import sweep
+from headpatch.analyses.towers import resolve
+from headpatch.analyses.verdict import whole as verdict
 from headpatch.engine import selfcheck
 from headpatch.engine.forward import Keep, forward
 from headpatch.errors import InputError
+from headpatch.heads import Selection
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
@@ -158,6 +165,27 @@ def test_a_survey_has_what_rank_finds_pair_by_pair(tmp_path: Path) -> None:
     gate = found.gate_columns()
     assert gate["passed"] == [True, False, True, True]
     assert gate["place"] == ["(0, 0)", "(0, 1)", "(1, 0)", "(1, 1)"]
+
+
+def test_a_pair_whose_region_is_the_whole_picture_cannot_be_compared(tmp_path: Path) -> None:
+    """Its line is named where heads are ranked; named heads and whole sweeps run without ranks."""
+    path, (vlm, _) = planted_pairs(tmp_path), vlms()
+    first, second, *others = path.read_text().splitlines(keepends=True)[1:]
+    header = path.read_text().splitlines(keepends=True)[0]
+    path.write_text("".join([header, first, second.replace("top-left", "image"), *others]))
+    found = surveyed(path, vlm, "answer")
+    for compared in (
+        found.order, lambda: rank_pairs(study(), found),
+        lambda: verdict.run(study(), vlm, found, Finished(tmp_path / "kept")),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=r"manifest\.csv, line 3, region: image holds all 16"):
+            compared()
+    assert np.isnan(found.masses["diff"][1]).all() and np.isfinite(found.masses["diff"][0]).all()
+    heads = resolve(Selection.parse("1.1"), vlm, found.order)
+    effects = ablate(study(**{"ablate.kinds": ["zero"], "ablate.controls": 0}), vlm, found, heads)
+    assert set(effects.effects["pair"]) == {"p0", "p1", "p2", "p3"}
+    swept = sweep(study(**{"sweep.kinds": ["zero"]}), vlm, found)
+    assert swept.means["attention_rank"].isna().all() and "attention_rank" not in swept.saved
 
 
 def test_fewer_than_two_pairs_have_no_interval(tmp_path: Path) -> None:

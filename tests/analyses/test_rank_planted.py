@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
-from headpatch.analyses.rank import Ranking, order, rank
+from headpatch.analyses.rank import Ranking, differences, masses, order, rank
 from headpatch.analyses.session import Session, open_session
 from headpatch.errors import InputError
 from tests.planted import (
@@ -231,13 +231,16 @@ def test_other_regions_of_the_same_runs() -> None:
     with TemporaryDirectory() as folder:
         place = Path(folder)
         vlm = planted().vlm
-        whole = rank(open_session(planted_study(place, region="image"), vlm)).heads
+        for region in ("image", "0.1,0.1,0.9,0.9"):  # both hold the centre of every patch
+            whole = open_session(planted_study(place, region=region), vlm)
+            for ranks_by_share in (rank, order, differences, masses):
+                with pytest.raises(InputError, match=r"^--region: .* all 16 patches") as refusal:
+                    ranks_by_share(whole)
+                assert "\n" not in str(refusal.value)
         right = rank(open_session(planted_study(place, region="0.25,0.25,0.5,0.5"), vlm)).heads
         none = open_session(planted_study(place, region="0,0,0.05,0.05"), vlm)
         with pytest.raises(InputError, match="no patch centre"):
             rank(none)
-    assert whole["with"].to_numpy() == pytest.approx(1)
-    assert whole["diff"].to_numpy() == pytest.approx(0, abs=1e-6)
     looker = right[(right["layer"] == 1) & (right["head"] == 1)].iloc[0]
     assert looker["with"] == pytest.approx(45 / 60, abs=1e-6)
     assert looker["without"] == pytest.approx(1 / 16, abs=1e-6)

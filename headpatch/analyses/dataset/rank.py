@@ -9,11 +9,17 @@ from headpatch.study import Study
 def rank(study: Study, survey: Survey) -> dict[str, list[int | float]]:
     """Rank every head by its mean attention difference over the pairs.
 
+    Raises
+    ------
+    InputError
+        If heads cannot be compared on the region of a pair.
+
     Returns
     -------
     The columns of ``heads.csv``: means over pairs, then the interval of each difference
     (``diff_low``, ``diff_high``, …) and the number of pairs.
     """
+    survey.compare()
     figures = {name: values.mean(0) for name, values in survey.masses.items()}
     for name in ("diff", "diff_raw"):
         values = survey.masses[name]

@@ -139,12 +139,16 @@ def _run(
         if len(session.prompt.patches.boxes):
             session.region_tokens  # noqa: B018  a region without any is refused here
     except InputError as error:
-        if error.argument not in _OF_THE_PAIR:
-            raise
-        column = error.argument.replace("--", "")
-        where = f"{entry.where}, {column}"
-        raise InputError(where, error.found, error.expected, error.hint) from None
+        raise of_the_row(error, entry) from None
     return session
+
+
+def of_the_row(error: InputError, entry: Entry) -> InputError:
+    """Say of a pair's row what is wrong with it; what is wrong with the model stays as it is."""
+    if error.argument not in _OF_THE_PAIR:
+        return error
+    column = error.argument.replace("--", "")
+    return InputError(f"{entry.where}, {column}", error.found, error.expected, error.hint)
 
 
 def none_passed(failed: Sequence[Gated]) -> InputError:

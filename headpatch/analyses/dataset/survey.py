@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from headpatch.analyses.dataset.held import Held
 from headpatch.analyses.dataset.mean import MeanZ
-from headpatch.analyses.dataset.sessions import Gated, sessions
+from headpatch.analyses.dataset.sessions import Gated, of_the_row, sessions
 from headpatch.analyses.rank import MASSES, masses, ranks
 from headpatch.analyses.session import Session
 from headpatch.engine.patching import OnProgress
@@ -35,7 +35,8 @@ class Survey:
     entries
         The pairs that are run: those that passed, or all of a forced study.
     masses
-        By name (`headpatch.analyses.rank.MASSES`): each run pair's attention on its region.
+        By name (`headpatch.analyses.rank.MASSES`): each run pair's attention on its region; NaN
+        where heads cannot be compared on it.
     reference
         Mean z over the run pairs; None if no heads are to be changed, or there is no such mean.
     valid
@@ -44,6 +45,9 @@ class Survey:
         Whether language-model heads of every pair can be changed by widening passes.
     held
         Run pairs that are still open, by name, if asked for: as many as memory allows.
+    incomparable
+        Why heads cannot be compared by attention on the first pair where they cannot; None if they
+        can on every one.
     """
 
     gated: tuple[Gated, ...]
@@ -53,6 +57,7 @@ class Survey:
     valid: bool
     widens: bool
     held: Mapping[str, Session] = field(default_factory=dict)
+    incomparable: InputError | None = None
 
     @property
     def question(self) -> str:
@@ -89,8 +94,26 @@ class Survey:
                 columns[name] = [one.entry.factors.get(name, "") for one in self.gated]
         return columns
 
+    def compare(self) -> None:
+        """Refuse to compare heads by their attention where a pair's region does not allow it.
+
+        Raises
+        ------
+        InputError
+            If heads cannot be compared on the region of a pair; it names the pair's line.
+        """
+        if self.incomparable is not None:
+            raise self.incomparable
+
     def order(self) -> tuple[Head, ...]:
-        """Return the heads, the largest mean attention difference first."""
+        """Return the heads, the largest mean attention difference first.
+
+        Raises
+        ------
+        InputError
+            As `compare`.
+        """
+        self.compare()
         diff = self.masses["diff"].mean(0)
         by_rank = ranks(diff).ravel().argsort()
         return tuple(
@@ -136,11 +159,17 @@ def survey(
     reference = MeanZ(positions, vision) if positions is not None or vision else None
     held = Held(vlm.device)
     found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in MASSES}
-    run, widens = [], True
+    run, widens, incomparable = [], True, None
     for session in sessions(study, vlm, entries, positions, judge, vision):
         run.append(gated[-1].entry)
         widens &= session.widens
-        for name, values in masses(session).items():
+        try:
+            figures = masses(session)
+        except InputError as error:  # only a question that compares heads is refused
+            incomparable = incomparable or of_the_row(error, run[-1])
+            grid = vlm.lm.grid
+            figures = dict.fromkeys(MASSES, np.full((grid.layers, grid.heads), np.nan))
+        for name, values in figures.items():
             found[name].append(values)
         if reference is not None:
             reference.add(session)
@@ -163,4 +192,5 @@ def survey(
         valid,
         widens,
         held.sessions,
+        incomparable,
     )

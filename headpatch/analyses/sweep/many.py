@@ -151,7 +151,8 @@ def sweep(
 
 def _with_attention(means: pd.DataFrame, survey: Survey, job: one_pair.Plan) -> pd.DataFrame:
     """Add each head's rank by mean attention difference; a set and a vision head have none."""
-    ranking = ranks(survey.masses["diff"].mean(0)) if job.tower == "lm" else None
+    compared = job.tower == "lm" and survey.incomparable is None
+    ranking = ranks(survey.masses["diff"].mean(0)) if compared else None
     found = [
         None if ranking is None else rank_in(ranking, HeadSet.parse(str(heads)))
         for heads in means["heads"]
@@ -195,7 +196,7 @@ def _saved(
         "question": survey.question,
         "region_name": survey.region_name,
     }
-    if job.every and job.tower == "lm":
+    if job.every and job.tower == "lm" and survey.incomparable is None:
         diff = survey.masses["diff"].mean(0)
         saved["attention_diff"] = torch.from_numpy(diff).float()
         saved["attention_rank"] = torch.from_numpy(ranks(diff))

@@ -222,8 +222,8 @@ def _collect(
 
 
 def _attention(session: Session, job: Plan) -> Float[np.ndarray, "layers heads"] | None:
-    """Each head's attention difference, where the image's tokens are attended to at all."""
-    if job.tower != "lm" or len(session.prompt.patches.boxes) == 0:
+    """Each head's attention difference, where the region has a share of it that can differ."""
+    if job.tower != "lm" or not session.compares:
         return None
     return differences(session)
 

@@ -187,6 +187,6 @@ def _named(values: Float[np.ndarray, "layers heads measures"]) -> Maps:
 def _attention(session: Session) -> Maps:
     """Each head's attention to the region from this token's answer position."""
     grid = session.vlm.lm.grid
-    if len(session.prompt.patches.boxes) == 0:
+    if not session.compares:
         return {name: np.full((grid.layers, grid.heads), np.nan) for name in MASSES}
     return masses(session)

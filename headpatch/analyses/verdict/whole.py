@@ -93,9 +93,10 @@ def run(
     Raises
     ------
     InputError
-        If the pairs are too few, or a claim of the study, whose heads are tested together, names
-        what the model does not have.
+        If the pairs are too few, heads cannot be compared on the region of one, or a claim of the
+        study, whose heads are tested together, names what the model does not have.
     """
+    survey.compare()
     check_claims(map(Claim.parse, study.claims), vlm)
     halves, grid = halve(study, survey.entries), vlm.lm.grid
     runner = Runner(study, vlm, survey, store, on_progress)
