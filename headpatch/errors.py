@@ -35,3 +35,7 @@ class InputError(HeadpatchError, ValueError):
         self.argument, self.found, self.expected, self.hint = argument, found, expected, hint
         message = f"{argument}: {found}; expected {expected}"
         super().__init__(" ".join(f"{message}. {hint}".split()) if hint else message)
+
+    def again(self) -> "InputError":
+        """Return the same error anew, for one that is kept: it holds nothing of where it arose."""
+        return type(self)(self.argument, self.found, self.expected, self.hint)

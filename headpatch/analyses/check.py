@@ -261,8 +261,12 @@ def _limits(session: Session) -> list[str]:
         )
     if vlm.vision is not None and not vlm.family.vision_rows:
         found.append("Attention inside the vision tower is not recorded in this family.")
-    if len(session.prompt.patches.boxes) == 0:
+    if session.prompt.spans.crossed:
         found.append("The image comes in by cross-attention: heads cannot be ranked by attention.")
+    elif (unknown := session.prompt.patches.unknown) is not None:
+        found.append(f"Heads cannot be ranked by attention: {unknown.found}.")
+    if session.cut_away:
+        found.append(f"{session.cut_away[0].upper()}{session.cut_away[1:]}.")
     if vlm.dtype != torch.float32:
         found.append("Weights of low precision: the sweep computes in float32 over them.")
     if quantized(vlm.model):

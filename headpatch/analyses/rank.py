@@ -220,9 +220,8 @@ def _divergences(runs: Float[np.ndarray, "runs *rest tokens"]) -> Saved:
 
 
 def _patch_keys(session: Session, rows: Tensor) -> Float[np.ndarray, "runs layers heads patches"]:
-    """Attention to the patches: without the class token's key, which stands for no place."""
-    first = int(session.vlm.family.class_token)
-    return rows[..., first:].numpy().astype(np.float64)
+    """Attention to the patches: a class token's key and padding's stand for no place."""
+    return rows[..., session.prompt.placed_in(rows.shape[-1])].numpy().astype(np.float64)
 
 
 def _run(session: Session, run: int, answer: str) -> Saved:

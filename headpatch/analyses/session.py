@@ -1,5 +1,6 @@
 """What every analysis of one pair starts from: the model, the pair and its two untouched runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,7 @@ from headpatch.engine.sweep import suffix_start, widen
 from headpatch.engine.tower import refused
 from headpatch.errors import InputError
 from headpatch.heads import Tower
-from headpatch.measures.spatial import region_mask
+from headpatch.measures.spatial import Box, region_mask, visible_share
 from headpatch.models.load import load
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.spans import Positions
@@ -94,17 +95,65 @@ class Session:
         Raises
         ------
         InputError
-            If none does.
+            If none does: the region is too small, or cut away by the processor; or it is not known
+            where the patches are.
         """
-        boxes = self.prompt.patches.boxes
-        mask = region_mask(boxes, self.pair.region.box)
-        if not mask.any():
+        patches, region = self.prompt.patches, self.pair.region
+        if patches.unknown is not None:
+            raise patches.unknown.again()
+        mask = region_mask(patches.boxes, region.box)
+        if mask.any():
+            return mask
+        if self.region_shown == 0:
             raise InputError(
                 "--region",
-                f"{self.pair.region.name} holds no patch centre",
-                f"a box around at least one of the {len(boxes)} patches the model sees",
+                f"{region.name} is cut away: the processor shows the model "
+                f"{self.picture_shown:.0%} of the picture, and nothing of the region",
+                "a region that the model sees",
+                "Crop or pad the two pictures to the shape that the model takes, such as a square.",
             )
-        return mask
+        raise InputError(
+            "--region",
+            f"{region.name} holds no patch centre{self.cut_away and f' ({self.cut_away})'}",
+            f"a box around at least one of the {len(patches.boxes)} patches the model sees",
+        )
+
+    def check_region(self) -> None:
+        """Refuse a region of which the model sees nothing, where it is known what it sees.
+
+        Raises
+        ------
+        InputError
+            As `region_tokens`.
+        """
+        if len(self.prompt.patches.boxes):
+            _ = self.region_tokens
+
+    @property
+    def picture_shown(self) -> float:
+        """Share of the picture that the model is shown; NaN if it is not known."""
+        return self._shown((0.0, 0.0, 1.0, 1.0))
+
+    @property
+    def region_shown(self) -> float:
+        """Share of the region that the model is shown; NaN if it is not known."""
+        return self._shown(self.pair.region.box)
+
+    def _shown(self, box: Box) -> float:
+        patches = self.prompt.patches
+        return visible_share(patches.boxes, box) if patches.unknown is None else math.nan
+
+    @property
+    def cut_away(self) -> str:
+        """What the processor does not show of the picture and the region; empty if it shows all."""
+        picture, cut = f"{self.picture_shown:.0%}", f"{1 - self.region_shown:.0%}"
+        if self.prompt.patches.unknown is not None or (picture, cut) == ("100%", "0%"):
+            return ""
+        cut = "nothing" if cut == "0%" else cut
+        return (
+            f"the processor shows the model {picture} of the picture; {cut} of the region is cut "
+            "away"
+        )
 
     @property
     def compared_tokens(self) -> Bool[np.ndarray, " tokens"]:
@@ -167,6 +216,7 @@ def open_session(
         study = study.override({"question": pair.question, "region": pair.region.name})
     vlm = vlm or model_of(study)
     session = run_both(study, vlm, pair, positions, vision)
+    session.check_region()  # what the model does not see is not to be mended by other questions
     if not session.valid and not study.force:
         yes, no = study.answers
         raise InputError(
@@ -174,6 +224,7 @@ def open_session(
             f"the model's two answers do not flip: LD_with = {session.base.ld_with:+.3f}, "
             f"LD_without = {session.base.ld_without:+.3f}",
             f"LD_with > 0 > LD_without ({yes} with the object, {no} without it)",
+            f"{session.cut_away and f'Mind that {session.cut_away}. '}"
             "Change the question or the pictures, or use --force to run it marked as invalid.",
         )
     return checked(session)

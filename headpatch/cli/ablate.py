@@ -94,7 +94,6 @@ def ablate(
         at, vision = study.ablate.positions, selection.names_vision
         session = open_session(study, positions=at, vision=vision)
     announce_plain(session)
-    session.region_tokens  # noqa: B018  a region without any is refused here
     chosen = resolve(selection, session.vlm, lambda: order(session))
     job = analysis.plan(session, chosen)
     announce_vision(session, job)

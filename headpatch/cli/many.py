@@ -10,6 +10,8 @@ from headpatch.cli.verb import Request
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.study import Study
 
+_ALL = 0.995  # what 100% is written for
+
 if TYPE_CHECKING:
     from headpatch.analyses.dataset.survey import Survey
     from headpatch.models.spans import Positions
@@ -86,7 +88,9 @@ def print_pairs(vlm: "VLM", survey: "Survey", folder: Path, names: list[str], **
         for one in survey.gated
         if not one.passed
     ]
-    caution = _caution(survey)
+    caution, cut = _caution(survey), _cut_away(survey)
+    if cut:
+        warn(cut)
     content = {
         "model": vlm.name,
         "valid": survey.valid,
@@ -94,6 +98,7 @@ def print_pairs(vlm: "VLM", survey: "Survey", folder: Path, names: list[str], **
         "passed": len(survey.gated) - len(failed),
         "failed": failed,
         **({"caution": caution} if caution else {}),
+        **({"cut_away": cut} if cut else {}),
         **more,
         "files": [str(folder / name) for name in names],
     }
@@ -111,7 +116,28 @@ def finish(
         console.print("INVALID STUDY: pairs that failed the gate were run.", style="bold red")
     if caution := _caution(survey):
         console.print(caution)
+    say_cut_away(console, survey)
     console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole
+
+
+def say_cut_away(console: Console, survey: "Survey") -> None:
+    """Say, on stderr too, of which pairs the model does not see all."""
+    if cut := _cut_away(survey):
+        warn(cut)
+        console.print(f"Note: {cut}.", soft_wrap=True, markup=False)
+
+
+def _cut_away(survey: "Survey") -> str:
+    """What the processor does not show of the pairs; empty if it shows all, or is not known."""
+    pictures = [one.picture_shown for one in survey.gated if one.picture_shown < _ALL]
+    regions = [one.region_shown for one in survey.gated if one.region_shown < _ALL]
+    if not pictures and not regions:
+        return ""
+    count = f"{len(survey.gated):,} pairs"
+    said = f"the processor cuts away part of the picture in {len(pictures):,} of {count}"
+    said += f" (down to {min(pictures):.0%} of it)" if pictures else ""
+    said += f", part of the region in {len(regions):,}"
+    return said + (f" (down to {min(regions):.0%} of it)" if regions else "")
 
 
 def _caution(survey: "Survey") -> str:

@@ -97,7 +97,12 @@ def say_replaced(folder: Path, verb: str) -> None:
 
 
 def print_json(session: "Session", folder: Path, names: list[str], **more: Any) -> None:
-    """Print what a script reads: the study's question and LDs, `more`, and the files."""
+    """Print what a script reads: the study's question and LDs, `more`, and the files.
+
+    What the processor cuts away is said on stderr too.
+    """
+    if session.cut_away:
+        warn(session.cut_away)
     content = {
         "question": session.pair.question,
         "region": session.pair.region.name,
@@ -105,6 +110,8 @@ def print_json(session: "Session", folder: Path, names: list[str], **more: Any) 
         "valid": session.valid,
         "ld_with": session.base.ld_with,
         "ld_without": session.base.ld_without,
+        "picture_shown": session.picture_shown,
+        "region_shown": session.region_shown,
         **more,
         "files": [str(folder / name) for name in names],
     }
@@ -142,9 +149,12 @@ def show(console: Console, *parts: RenderableType) -> None:
 
 
 def print_files(console: Console, session: "Session", folder: Path, names: list[str]) -> None:
-    """Name the files, and say first if the study was not valid."""
+    """Name the files, and say first if the study was not valid, or part of it cut away."""
     from headpatch.report import tables
 
+    if session.cut_away:
+        warn(session.cut_away)
+        console.print(f"Note: {session.cut_away}.", soft_wrap=True, markup=False)
     if not session.valid:
         console.print("INVALID STUDY: the two answers do not flip; see LD above.", style="bold red")
     console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole

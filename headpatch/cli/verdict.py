@@ -116,6 +116,7 @@ def verdict(
     show(console, dataset_tables.gate(survey.gate_columns(), study.pairs.margin))
     if not survey.valid:
         console.print("INVALID STUDY: pairs that failed the gate were run.", style="bold red")
+    many.say_cut_away(console, survey)
     show(
         console,
         verdict_tables.nulls(ran.nulls),

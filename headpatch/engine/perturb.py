@@ -35,7 +35,8 @@ def pictures(vlm: VLM, prompt: Prompt) -> list[Picture]:
     if not whole or rows * columns != len(prompt.patches.boxes) or not rows:
         raise InputError(
             "--model",
-            f"{vlm.name} takes a picture in parts, or patches that are not one token each",
+            f"{vlm.name} takes a picture in parts or with padding, or patches that are not one "
+            "token each",
             "a family whose vision tower sees the whole picture once, such as LLaVA-1.5",
         )
     assert pixels is not None

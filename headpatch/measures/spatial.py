@@ -67,6 +67,28 @@ def region_mask(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> Bool[np.ndarr
     return inside
 
 
+def visible_share(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> float:
+    """How much of a region some token's box covers: 1 all of it, 0 nothing.
+
+    Parameters
+    ----------
+    boxes
+        As in `region_mask`.
+    box
+        The region.
+    """
+    left, top, right, bottom = box
+    within = boxes[np.isfinite(boxes).all(1)].clip((left, top, left, top), (right, bottom) * 2)
+    columns, rows = (np.unique(np.round(within[:, side::2], _DECIMALS).ravel()) for side in (0, 1))
+    seen = np.zeros((max(len(rows) - 1, 0), max(len(columns) - 1, 0)), dtype=bool)
+    starts = np.searchsorted(columns, np.round(within[:, 0::2], _DECIMALS))
+    ends = np.searchsorted(rows, np.round(within[:, 1::2], _DECIMALS))
+    for (first, last), (upper, lower) in zip(starts, ends, strict=True):
+        seen[upper:lower, first:last] = True
+    covered = np.diff(rows) @ seen @ np.diff(columns)
+    return min(float(covered / ((right - left) * (bottom - top))), 1.0)  # edges are rounded
+
+
 def quadrant_masks(boxes: Float[np.ndarray, "tokens 4"]) -> Bool[np.ndarray, "4 tokens"]:
     """Which tokens belong to each quadrant, in the order of :data:`QUADRANTS`.
 

@@ -1,17 +1,19 @@
 """From a picture and a question to what the model's forward pass takes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 
 from headpatch.errors import InputError
 from headpatch.models.answers import AnswerTokens, find_answers
+from headpatch.models.layouts.measured import Measured
 from headpatch.models.patches import Patches, Seen, locate
 from headpatch.models.spans import Spans, find_spans
 from headpatch.models.vlm import VLM
@@ -53,6 +55,20 @@ class Prompt:
     def input_ids(self) -> Tensor:
         """Shape ``[tokens]``."""
         return self.inputs["input_ids"][0]
+
+    def placed_in(self, tokens: int) -> Int[Tensor, " placed"]:
+        """Return which of a vision tower's tokens stand for a place, in the order of `patches`.
+
+        Where the tower sees the picture patch for patch as the language model does: its tokens are
+        the image's, perhaps after a class token that one of the two leaves out.
+
+        Parameters
+        ----------
+        tokens
+            Of the tower, in one run.
+        """
+        placed = torch.isin(self.spans.image.cpu(), self.image_positions.cpu())
+        return placed.nonzero().flatten() + tokens - len(placed)
 
     def repeat(self, times: int) -> "Prompt":
         """Return the batch `times` over."""
@@ -108,7 +124,7 @@ def encode(
     family = vlm.family
     spans = find_spans(first["input_ids"][0], image_token_id(vlm), family.crossed, family.both_ways)
     patches, *rest = (
-        _locate(vlm, image, one, len(spans.image))
+        _locate(vlm, image, one, text, len(spans.image))
         for image, one in zip(images, encoded, strict=True)
     )
     if not all(_alike(patches, other) for other in rest):
@@ -118,7 +134,7 @@ def encode(
     words = find_answers(_tokenizer(vlm), before, _continuations(vlm, question, answers, before))
     placed = ~np.isnan(patches.boxes[:, 0])
     positions = spans.image[torch.from_numpy(placed)]
-    patches = Patches(patches.boxes[placed], patches.grid)
+    patches = replace(patches, boxes=patches.boxes[placed])
     return Prompt(inputs, len(images), spans, patches, positions, words, text)
 
 
@@ -137,10 +153,17 @@ def _same_shape(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     )
 
 
-def _locate(vlm: VLM, image: Image.Image, inputs: dict[str, Tensor], tokens: int) -> Patches:
+def _locate(
+    vlm: VLM, image: Image.Image, inputs: dict[str, Tensor], text: str, tokens: int
+) -> Patches:
     processor: Any = vlm.processor
-    seen = Seen(image, processor.image_processor, vlm.model.config, inputs, tokens)
-    return locate(vlm.family.layout, seen)
+
+    def process(picture: Image.Image) -> Tensor:
+        return _encode_one(vlm, picture, text)["pixel_values"]
+
+    measured = Measured(process, image.size)
+    seen = Seen(image, processor.image_processor, vlm.model.config, inputs, tokens, measured)
+    return locate(vlm.family.layout, seen, processor)
 
 
 def _alike(first: Patches, second: Patches) -> bool:

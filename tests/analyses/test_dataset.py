@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from headpatch.analyses.finished import Finished
 
 from headpatch.analyses.ablate.many import ablate
 from headpatch.analyses.dataset.mean import MeanZ
 from headpatch.analyses.dataset.rank import rank as rank_pairs
 from headpatch.analyses.dataset.sessions import Gated, sessions
 from headpatch.analyses.dataset.survey import Survey, survey
-from headpatch.analyses.finished import Finished
 from headpatch.analyses.rank import rank
 from headpatch.analyses.session import Session, open_session
 from headpatch.analyses.sweep.many import sweep

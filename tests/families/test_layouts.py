@@ -1,6 +1,6 @@
 """Where each image token comes from, in every family.
 
-Three oracles, none of which knows the arithmetic of `headpatch.models.layouts`: pictures of their
+Three oracles, none of which knows how `headpatch.models.layouts` finds it: pictures of their
 own coordinates through the real image processors (and, where tiles become one grid, through the
 model's own `pack_image_features`); a picture changed inside one box, through the real model; and
 transformers' own functions that choose tiles.
@@ -21,6 +21,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 
 from headpatch.errors import InputError
 from headpatch.measures.spatial import quadrant_masks
+from headpatch.models.layouts.measured import Measured
 from headpatch.models.layouts.seen import Seen
 from headpatch.models.layouts.tiles import _nearest_grid
 from headpatch.models.patches import LAYOUTS
@@ -245,7 +246,9 @@ def seen_by_lm(vlm: VLM, prompt: Prompt) -> Tensor:
 @given(width=st.integers(20, 3000), height=st.integers(20, 3000), most=st.integers(1, 12))
 def test_internvls_grid_is_its_processors(width: int, height: int, most: int) -> None:
     processor = SimpleNamespace(size={"height": 448, "width": 448}, min_patches=1, max_patches=most)
-    seen = Seen(Image.new("1", (width, height)), processor, None, {}, 1)
+    image = Image.new("1", (width, height))
+    unasked = Measured(lambda _: torch.empty(0), image.size)
+    seen = Seen(image, processor, None, {}, 1, unasked)
     columns, rows = get_optimal_tiled_canvas((height, width), (448, 448), 1, most)
     assert _nearest_grid(seen) == (rows, columns)
 
@@ -261,8 +264,16 @@ def test_tiles_that_are_not_the_nearest_grid_are_refused() -> None:
     encode(forced, [noise_image(0, (300, 100))], QUESTION)
     real = odd.image_processor.crop_image_to_patches
     odd.image_processor.crop_image_to_patches = lambda image, *a, **k: real(image, *a, **k)[:-1]
-    with pytest.raises(InputError, match="300x100 shown in 3 parts; expected 4"):
-        encode(forced, [noise_image(0, (300, 100))], QUESTION)
+    assert "300x100 shown in 3 parts; expected 4" in why_unknown(forced, (300, 100))
+
+
+def why_unknown(vlm: VLM, size: tuple[int, int]) -> str:
+    """Why no token has a place: all else can still be measured."""
+    prompt = encode(vlm, [noise_image(0, size)], QUESTION)
+    assert len(prompt.patches.boxes) == len(prompt.image_positions) == 0
+    assert isinstance(prompt.patches.unknown, InputError)
+    assert len(prompt.spans.image) > 0
+    return str(prompt.patches.unknown)
 
 
 def test_pan_and_scan_is_refused() -> None:
@@ -273,5 +284,5 @@ def test_pan_and_scan_is_refused() -> None:
     images.do_pan_and_scan, images.pan_and_scan_min_crop_size = True, 16
     images.pan_and_scan_max_num_crops, images.pan_and_scan_min_ratio_to_activate = 4, 1.2
     panned.images_kwargs = {}  # the processor's own say no
-    with pytest.raises(InputError, match="300x100 shown in 4 parts; expected 1"):
-        encode(replace(vlm, processor=panned), [noise_image(0, (300, 100))], QUESTION)
+    unknown = why_unknown(replace(vlm, processor=panned), (300, 100))
+    assert "300x100 shown in 4 parts; expected 1" in unknown

@@ -13,6 +13,7 @@ from headpatch.measures.spatial import (
     normalized_mass,
     quadrant_masks,
     region_mask,
+    visible_share,
 )
 
 sides = st.integers(1, 30)
@@ -133,3 +134,18 @@ def test_any_leading_axes_and_any_precision():
     assert mass(rows, mask).dtype == np.float64
     np.testing.assert_allclose(normalized_mass(rows, mask), 0.25)
     assert rows.dtype == np.float16
+
+
+def test_visible_share_is_the_area_that_any_box_covers() -> None:
+    boxes = np.array(
+        [[0, 0, 0.5, 0.5], [0.25, 0, 0.5, 1.0], [0.3, 0.1, 0.4, 0.2], [np.nan] * 4]  # overlapping
+    )
+    assert visible_share(boxes, (0.0, 0.0, 1.0, 1.0)) == pytest.approx(0.25 + 0.25 * 0.5)
+    assert visible_share(boxes, (0.0, 0.0, 0.5, 0.5)) == pytest.approx(1)
+    assert visible_share(boxes, (0.0, 0.5, 0.5, 1.0)) == pytest.approx(0.5)
+    assert (
+        visible_share(boxes, (0.5, 0.0, 1.0, 1.0))
+        == visible_share(boxes[3:], (0.0, 0.0, 1.0, 1.0))
+        == 0
+    )
+    assert visible_share(grid_boxes(12, 12), (0.1, 0.3, 0.77, 0.9)) == pytest.approx(1)

@@ -78,7 +78,6 @@ def combine(
         If the region has no image token, the model no such heads, or there are fewer than two.
     """
     study, options, stages = session.study, session.study.combine, stages or reporting(None)
-    session.region_tokens  # noqa: B018  a region without any is refused here
     with stages("Ranking heads by effect") as advance:
         heads = choose(
             session.vlm.lm.grid,

@@ -1,5 +1,6 @@
 """A study over many pairs: one session after the other, for the pairs that pass the gate."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,8 @@ class Gated:
         Whether both answers are right and LD lies apart by the study's margin.
     reason
         Why it did not pass, in a few words; empty if it did.
+    picture_shown, region_shown
+        Shares that the processor shows the model; NaN if they are not known.
     """
 
     entry: Entry
@@ -33,6 +36,8 @@ class Gated:
     ld_without: float
     passed: bool
     reason: str
+    picture_shown: float = math.nan
+    region_shown: float = math.nan
 
 
 def study_of(study: Study, entry: Entry) -> Study:
@@ -60,7 +65,8 @@ def gate(entry: Entry, session: Session) -> Gated:
     margin = session.study.pairs.margin
     if not wrong and not present - absent >= margin:
         wrong.append(f"LD apart by less than {margin:g}")
-    return Gated(entry, present, absent, not wrong, ", ".join(wrong))
+    shown = session.picture_shown, session.region_shown
+    return Gated(entry, present, absent, not wrong, ", ".join(wrong), *shown)
 
 
 def sessions(
@@ -136,8 +142,7 @@ def _run(
     """Run a pair; what is wrong with it is said of its row."""
     try:
         session = run_both(study, vlm, entry.pair(), positions, vision)
-        if len(session.prompt.patches.boxes):
-            session.region_tokens  # noqa: B018  a region without any is refused here
+        session.check_region()
     except InputError as error:
         raise of_the_row(error, entry) from None
     return session
@@ -146,7 +151,7 @@ def _run(
 def of_the_row(error: InputError, entry: Entry) -> InputError:
     """Say of a pair's row what is wrong with it; what is wrong with the model stays as it is."""
     if error.argument not in _OF_THE_PAIR:
-        return error
+        return error.again()
     column = error.argument.replace("--", "")
     return InputError(f"{entry.where}, {column}", error.found, error.expected, error.hint)
 

@@ -70,11 +70,10 @@ def vision_classes(session: Session, tokens: int) -> dict[str, Tensor]:
         Of one run.
     """
     found = {"all": torch.arange(tokens)}
-    family, boxes = session.vlm.family, session.prompt.patches.boxes
-    first = int(family.class_token)
-    if family.vision_rows and tokens == first + len(boxes):
+    prompt = session.prompt
+    if session.vlm.family.vision_rows and len(prompt.patches.boxes):
         inside = torch.zeros(tokens, dtype=torch.bool)
-        inside[first:] = torch.from_numpy(session.region_tokens)
+        inside[prompt.placed_in(tokens)] = torch.from_numpy(session.region_tokens)
         found |= {"region": found["all"][inside], "other": found["all"][~inside]}
     return {name: positions for name, positions in found.items() if len(positions)}
 

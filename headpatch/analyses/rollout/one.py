@@ -32,6 +32,7 @@ from headpatch.engine.relevance import relevance
 from headpatch.engine.rollout import Flow, Step, follow, look, rollout
 from headpatch.engine.trace import Said, say
 from headpatch.errors import InputError
+from headpatch.models.prompt import Prompt
 
 Saved: TypeAlias = dict[str, Any]
 """Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
@@ -206,7 +207,7 @@ def roll_out(session: Session, on_progress: OnProgress | None = None) -> Rolled:
         If attention cannot be followed back in this model.
     """
     options = session.study.rollout
-    if session.prompt.spans.crossed or len(session.prompt.patches.boxes) == 0:
+    if session.prompt.spans.crossed:
         raise InputError(
             "--model",
             f"{session.vlm.name} looks at the image by cross-attention",
@@ -248,17 +249,16 @@ def _maps(session: Session, said: Said) -> tuple[Map, ...]:
     looked = look(session.vlm, prompt, target)
     found: list[Map] = []
     for method, step in METHODS.items():
-        found += _stages(method, follow(looked, prompt, step), prompt.image_positions.cpu())
+        found += _stages(method, follow(looked, prompt, step), prompt)
     return tuple(found)
 
 
-def _stages(method: str, flow: Flow, positions: Tensor) -> Iterator[Map]:
-    for stage, weights, placed in (
-        ("tokens", flow.tokens, positions),
-        ("patches", flow.patches, slice(-len(positions), None)),
-    ):
+def _stages(method: str, flow: Flow, prompt: Prompt) -> Iterator[Map]:
+    for stage, weights in (("tokens", flow.tokens), ("patches", flow.patches)):
         if weights is not None:
             whole = weights.double()
+            at_image = stage == "tokens"
+            placed = prompt.image_positions.cpu() if at_image else prompt.placed_in(whole.shape[1])
             values = whole[:, placed]
             elsewhere = 1 - values.sum(1) / whole.sum(1).clamp(min=torch.finfo(whole.dtype).tiny)
             yield Map(method, stage, values.numpy(), elsewhere.numpy())

@@ -5,45 +5,49 @@ padding alone are dropped, a grid that is too large is shrunk (LLaVA-OneVision),
 ends the line follows each row.
 """
 
+from functools import partial
 from math import sqrt
 
 import numpy as np
-from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
+from jaxtyping import Int
+from torch import Tensor
+from transformers.image_processing_utils import select_best_resolution
 
-from headpatch.models.layouts.seen import Axis, Patches, Seen, axis, cells, placeless
+from headpatch.models.layouts.axis import Axis, cells, placeless
+from headpatch.models.layouts.seen import Patches, Seen, joined
 
 
 def anyres(seen: Seen) -> Patches:
     """Find the tokens of the squashed picture, of the tiles' grid, and of its line ends."""
-    tile, patch = seen.pixels[0], seen.patch
-    side = tile // patch
-    squashed = axis(np.arange(side) * patch, patch, 0, tile)
-    down, across = _canvas(seen, tile, side)
-    down, across = _unpadded(seen, down, across)
+    tile, side = seen.pixels[0], seen.pixels[0] // seen.patch
+    starts = np.arange(side) * seen.patch
+    squashed = seen.view(_first).cells(starts, starts, seen.patch)
+    down, across = _unpadded(seen, *_canvas(seen, tile, starts))
     down, across = _shrunk(seen, down, across, side)
     rows, columns = len(down), len(across)
-    grid = cells(down.clip(0, 1), across.clip(0, 1)).reshape(rows, columns, 4)
-    grid[(grid[..., 0] == grid[..., 2]) | (grid[..., 1] == grid[..., 3])] = np.nan  # padding alone
+    grid = cells(down, across).reshape(rows, columns, 4)
     lines = np.concatenate([grid, placeless(rows, 1)], 1).reshape(-1, 4)
-    boxes = np.concatenate([cells(squashed, squashed), lines])
-    return seen.fitted(Patches(boxes, (rows, columns)))
+    return seen.fitted(Patches(np.concatenate([squashed, lines]), (rows, columns)))
 
 
-def _canvas(seen: Seen, tile: int, side: int) -> list[Axis]:
-    """Rows and columns of all tiles.
+def _first(pixels: Tensor) -> Tensor:
+    return pixels.flatten(0, -4)[0]
 
-    The picture is resized to fit the canvas and pasted at its centre. A tile whose side is no
-    multiple of the patch has a margin at its end that no patch sees.
+
+def _canvas(seen: Seen, tile: int, starts: Int[np.ndarray, " cells"]) -> list[Axis]:
+    """Rows and columns of all tiles, which are cut from one canvas with the picture in it.
+
+    A tile whose side is no multiple of the patch has a margin at its end that no patch sees.
     """
     width, height = seen.image.size
-    canvas = select_best_resolution((height, width), seen.processor.image_grid_pinpoints)
-    shape = np.broadcast_to(np.uint8(0), (1, height, width))
-    resized = get_patch_output_size(shape, canvas, input_data_format="channels_first")
-    axes = []
-    for whole, size in zip(canvas, resized, strict=True):
-        starts = np.arange(whole // tile)[:, None] * tile + np.arange(side) * seen.patch
-        axes.append(axis(starts.ravel(), seen.patch, (whole - size) // 2, size))
-    return axes
+    canvas = select_best_resolution((height, width), seen.config.image_grid_pinpoints)
+    rows, columns = (int(whole) // tile for whole in canvas)
+    seen.shown(rows * columns + 1, f"the whole, and {rows} rows of {columns} tiles")
+    view = seen.view(partial(joined, rows=rows, columns=columns, first=1))
+    return [
+        line.axis((np.arange(tiles)[:, None] * tile + starts).ravel(), seen.patch)
+        for line, tiles in ((view.down, rows), (view.across, columns))
+    ]
 
 
 def _unpadded(seen: Seen, down: Axis, across: Axis) -> list[Axis]:

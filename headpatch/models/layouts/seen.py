@@ -6,14 +6,14 @@ from math import isqrt, prod
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from headpatch.errors import InputError
+from headpatch.models.layouts.measured import Arrange, Measured, Placeless, View
 
-Axis = Float[np.ndarray, "_ 2"]
-"""Where each row or column of cells starts and ends, in fractions of the picture."""
+_SLIVER = 1e-4  # of the picture: less is what measuring errs by
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +28,13 @@ class Patches:
         whole picture, the tokens of both have boxes.
     grid
         (rows, columns) of the finest view of the picture; (0, 0) if there is none.
+    unknown
+        Why no token has a place; None if places are known.
     """
 
     boxes: Float[np.ndarray, "tokens 4"]
     grid: tuple[int, int]
+    unknown: InputError | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,8 @@ class Seen:
         The model's inputs for this run alone.
     tokens
         Number of image tokens.
+    measured
+        What the processor makes of pictures of coordinates.
     """
 
     image: Image.Image
@@ -57,6 +62,7 @@ class Seen:
     config: Any
     inputs: Mapping[str, Tensor]
     tokens: int
+    measured: Measured
 
     @property
     def patch(self) -> int:
@@ -70,17 +76,32 @@ class Seen:
         height, width = self.inputs["pixel_values"].shape[-2:]
         return height, width
 
-    def shown(self, views: int, what: str) -> None:
-        """Refuse a picture that the vision tower is not shown in this many parts.
+    def view(self, arrange: Arrange) -> View:
+        """Measure where one view of the picture looks.
+
+        Parameters
+        ----------
+        arrange
+            Takes the view, ``[channels, height, width]``, out of the pixel values.
 
         Raises
         ------
-        InputError
+        Placeless
+            If it shows no upright rectangle of the picture.
+        """
+        return self.measured.view(arrange, tuple(self.inputs["pixel_values"].shape))
+
+    def shown(self, views: int, what: str) -> None:
+        """Refuse to place a picture that the vision tower is not shown in this many parts.
+
+        Raises
+        ------
+        Placeless
             If it is shown in more or fewer.
         """
         found = prod(self.inputs["pixel_values"].shape[:-3])
         if found != views:
-            raise InputError(
+            raise Placeless(
                 "--model",
                 f"a picture of {self.image.width}x{self.image.height} shown in {found} parts",
                 f"{views} ({what})",
@@ -91,35 +112,47 @@ class Seen:
         return max(isqrt(patches // self.tokens), 1)
 
     def fitted(self, patches: Patches) -> Patches:
-        """Return `patches` if there is one for each token.
+        """Return `patches` within the picture, if there is one for each token.
+
+        A patch that shows padding alone has no place.
 
         Raises
         ------
         InputError
             If there is not.
         """
-        if len(patches.boxes) == self.tokens:
-            return patches
-        raise InputError(
-            "--model",
-            f"{self.tokens} image tokens for {len(patches.boxes)} patches",
-            "one token a patch",
-            "Its processor_config.json may lack num_additional_image_tokens.",
-        )
+        self.need(len(patches.boxes))
+        boxes = patches.boxes.clip(0, 1)
+        empty = (boxes[:, 2:] - boxes[:, :2]).min(1) < _SLIVER
+        return Patches(np.where(empty[:, None], np.nan, boxes), patches.grid)
+
+    def need(self, patches: int) -> None:
+        """Refuse a model that is not given as many image tokens as there are patches.
+
+        Raises
+        ------
+        InputError
+            If it is not: the model itself would fail.
+        """
+        if patches != self.tokens:
+            raise InputError(
+                "--model",
+                f"{self.tokens} image tokens for {patches} patches",
+                "one token a patch",
+                "Its processor_config.json may lack num_additional_image_tokens.",
+            )
 
 
-def cells(down: Axis, across: Axis) -> Float[np.ndarray, "tokens 4"]:
-    """Boxes of a grid, row by row."""
-    top, left = np.meshgrid(down[:, 0], across[:, 0], indexing="ij")
-    bottom, right = np.meshgrid(down[:, 1], across[:, 1], indexing="ij")
-    return np.stack([left, top, right, bottom], -1).reshape(-1, 4)
+def joined(pixels: Tensor, rows: int, columns: int, first: int = 0) -> Tensor:
+    """Put tiles together to the one picture that they were cut from.
 
-
-def axis(starts: Int[np.ndarray, " cells"], side: int, offset: int, whole: int) -> Axis:
-    """Cells of one side, that start at these pixels of a picture pasted at `offset`."""
-    return (np.stack([starts, starts + side], -1) - offset) / whole
-
-
-def placeless(*shape: int) -> Float[np.ndarray, "..."]:
-    """Boxes of tokens that stand for no place."""
-    return np.full((*shape, 4), np.nan)
+    Parameters
+    ----------
+    pixels
+        Tiles row by row, ``[..., tiles, channels, height, width]``.
+    first
+        Of them, of `rows` × `columns`.
+    """
+    tiles = pixels.flatten(0, -4)[first : first + rows * columns].unflatten(0, (rows, columns))
+    canvas: Tensor = tiles.permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2)
+    return canvas

@@ -1,8 +1,11 @@
 """Tiles of the picture row by row, then the whole picture; or the whole picture alone."""
 
-import numpy as np
+from functools import partial
 
-from headpatch.models.layouts.seen import Patches, Seen, axis, cells
+import numpy as np
+from torch import Tensor
+
+from headpatch.models.layouts.seen import Patches, Seen, joined
 
 
 def idefics(seen: Seen) -> Patches:
@@ -38,22 +41,24 @@ def _nearest_grid(seen: Seen) -> tuple[int, int]:
 
 
 def _tiles(seen: Seen, rows: int, columns: int) -> Patches:
-    views = [
-        (column / columns, row / rows, (column + 1) / columns, (row + 1) / rows)
-        for row in range(rows)
-        for column in range(columns)
-    ]
-    views.append((0.0, 0.0, 1.0, 1.0))
-    seen.shown(len(views), f"{rows} rows of {columns} tiles, and the whole")
+    seen.shown(rows * columns + 1, f"{rows} rows of {columns} tiles, and the whole")
     height, width = seen.pixels
-    merge = seen.merged(len(views) * (height // seen.patch) * (width // seen.patch))
+    merge = seen.merged((rows * columns + 1) * (height // seen.patch) * (width // seen.patch))
     side = seen.patch * merge
-    down, across = (
-        axis(np.arange(pixels // side) * side, side, 0, pixels) for pixels in (height, width)
-    )
-    boxes = [
-        cells(top + down * (bottom - top), left + across * (right - left))
-        for left, top, right, bottom in views
-    ]
+    down, across = (np.arange(pixels // side) * side for pixels in (height, width))
+    seen.need((rows * columns + 1) * len(down) * len(across))
+    boxes = []
+    if rows:
+        canvas = seen.view(partial(joined, rows=rows, columns=columns))
+        boxes = [
+            canvas.cells(row * height + down, column * width + across, side)
+            for row in range(rows)
+            for column in range(columns)
+        ]
+    boxes.append(seen.view(_last).cells(down, across, side))
     grid = (max(rows, 1) * len(down), max(columns, 1) * len(across))
     return seen.fitted(Patches(np.concatenate(boxes), grid))
+
+
+def _last(pixels: Tensor) -> Tensor:
+    return pixels.flatten(0, -4)[-1]
