@@ -1,12 +1,17 @@
 """The model's own answer, in words."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 
 import torch
+from transformers import GenerationConfig
 
 from headpatch.engine.attention import tapped
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
+
+_SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @torch.no_grad()
@@ -25,11 +30,28 @@ def answer_ids(vlm: VLM, prompt: Prompt, max_new_tokens: int = 32) -> list[list[
 
 
 def _generate(vlm: VLM, prompt: Prompt, max_new_tokens: int) -> list[list[int]]:
-    with tapped(vlm.parts, {}):
+    with tapped(vlm.parts, {}), _unprocessed(vlm):
         ids = vlm.model.generate(
             **prompt.inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
         )
     return [row[prompt.spans.length :].tolist() for row in ids]
+
+
+@contextmanager
+def _unprocessed(vlm: VLM) -> Iterator[None]:
+    """Let each word be the likeliest by the model's own logits, in which heads are measured.
+
+    A checkpoint's generation config may punish repetition, suppress tokens or force some. Of it,
+    only the ids of special tokens are kept.
+    """
+    model, given = vlm.model, vlm.model.generation_config
+    model.generation_config = GenerationConfig(
+        **{name: getattr(given, name, None) for name in _SPECIAL}
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = given
 
 
 def _ends(vlm: VLM) -> list[int]:

@@ -18,8 +18,10 @@ from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress, ZMeans
 from headpatch.engine.precision import is_low
+from headpatch.engine.sweep import suffix_start
 from headpatch.engine.trace import Said, measures, say
 from headpatch.heads import Grid, HeadSet
+from headpatch.models.forced import forced
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
 from headpatch.store import Store, unit_key
@@ -133,10 +135,10 @@ def _token(
     means: AnswerMeans | None,
     on_progress: OnProgress,
 ) -> Token:
-    suffix = session.prompt.spans.answer + index
+    before, token = answer.ids[:index], answer.ids[index]
+    suffix = suffix_start(forced(session.vlm, session.prompt, before).spans, "answer")
     patched = not session.widens or is_low(session.vlm)  # what the floor is held against is
     keep = Keep(lm_rows=True, z=("lm",) if patched else (), suffix=suffix)
-    before, token = answer.ids[:index], answer.ids[index]
     said = say(session.vlm, session.prompt, before, token, keep)
     check_said(session, answer, index, said)
     here = replace(session, base=said.base)
