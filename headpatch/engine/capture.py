@@ -141,7 +141,8 @@ class Capture:
             # none: those that it attends to are in the layer's state.
             kept = self.attention[index]
             none = SimpleNamespace(keys=kept["own_key"][:1], values=kept["own_value"][:1])
-            options["past_key_values"] = SimpleNamespace(layers={index: none})
+            name = next(name for name in _CACHES if name in self.inputs[index][1])
+            options[name] = SimpleNamespace(layers={index: none}, get_seq_length=lambda *_: 1)
         return options
 
 
@@ -159,7 +160,8 @@ _TOKENS = {
     "cache_position": -1,
     "full_text_row_masked_out_mask": -2,
 }
-_DROPPED = {"hidden_states", "attention_mask", "past_key_values", "past_key_value", "use_cache"}
+_CACHES = ("cache", "past_key_values")  # its name, by the release of transformers
+_DROPPED = {"hidden_states", "attention_mask", "use_cache", *_CACHES}
 _OF_THE_IMAGE = {"cross_attention_states", "cross_attention_mask"}  # kept as keys, values, mask
 
 

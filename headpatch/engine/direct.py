@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import ZEdit
+from headpatch.engine.logits import cap_of, capped
 from headpatch.engine.precision import raised
 from headpatch.errors import RunError
 from headpatch.heads import Head
@@ -302,9 +303,7 @@ def _refuse_other_logits(
     vlm: VLM, prompt: Prompt, expected: Float[Tensor, "rows 2"], logits: Tensor
 ) -> None:
     """Refuse a model that makes other logits of its stream than are attributed to."""
-    cap = getattr(vlm.model.config.get_text_config(), "final_logit_softcapping", None)
-    if cap:
-        expected = torch.tanh(expected / cap) * cap
     found = logits[:, [prompt.answers.yes, prompt.answers.no]].to(expected)
+    expected = capped(expected, cap_of(vlm, expected, found))
     if not _alike(found, expected, torch.maximum(logits.abs().max(), expected.abs().max())):
         raise RunError(f"{vlm.name}: its logits are not its final norm times its unembedding")

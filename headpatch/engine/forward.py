@@ -5,7 +5,7 @@ Every row of a batch is a whole forward pass; edits say which rows differ from t
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from headpatch.engine.attention import Tap, tapped
 from headpatch.engine.capture import Capture
 from headpatch.engine.deviations import Points, watched
 from headpatch.engine.interventions import Cut, ZEdit
+from headpatch.engine.logits import cap_of
 from headpatch.engine.precision import is_low, raised, swapped
 from headpatch.engine.prefill import Prefill, split
 from headpatch.engine.shared_prefix import prepared
@@ -141,7 +142,9 @@ def forward(
     }
     with ExitStack() as stack:
         capture = points = None
+        unembedded: list[Tensor] = []
         if keep.suffix is not None:
+            stack.enter_context(_unembedding(vlm, unembedded))
             capture = Capture(keep.suffix, prompt.spans.length)
             points = Points(keep.suffix, vlm.dtype, prompt.spans.length)
             stack.enter_context(capture.hooked(vlm))
@@ -166,6 +169,7 @@ def forward(
         raise RunError(
             f"the model's logits are not finite ({vlm.name}, {vlm.dtype}): {way_out} the weights"
         )
+    cap = cap_of(vlm, unembedded[0], logits) if unembedded else None
     return Trace(
         _ordinary(logits),
         lm_rows=None if lm_rows is None else _ordinary(lm_rows),
@@ -175,8 +179,22 @@ def forward(
             tower: [_there(sites[module].kept()) for module in vlm.stack(tower).attentions]
             for tower in keep.z
         },
-        prefills=_prefills(vlm, capture, points, len(logits)),
+        prefills=_prefills(vlm, capture, points, len(logits), cap),
     )
+
+
+@contextmanager
+def _unembedding(vlm: VLM, found: list[Tensor]) -> Iterator[None]:
+    """Keep what the unembedding gives at the last position."""
+
+    def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
+        found.append(output[:, -1].float())
+
+    handle = vlm.model.get_output_embeddings().register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _with_rows(
@@ -217,13 +235,13 @@ def _changed(edits: Sequence[ZEdit], cuts: Sequence[Cut]) -> Iterator[Head]:
 
 
 def _prefills(
-    vlm: VLM, capture: Capture | None, points: Points | None, runs: int
+    vlm: VLM, capture: Capture | None, points: Points | None, runs: int, cap: float | None
 ) -> tuple[Prefill, ...]:
     if capture is None:
         return ()
     layers = capture.layers(len(vlm.lm.layers))
     start, tokens, refused = capture.start, capture.tokens, capture.refused
-    found = split(layers, runs, start, tokens, points, refused, _reading(vlm))
+    found = split(layers, runs, start, tokens, points, refused, _reading(vlm), cap)
     return tuple(map(prepared, found))
 
 

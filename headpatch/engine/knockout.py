@@ -173,4 +173,4 @@ def _resumed(
     with tapped(vlm.parts, dict(zip(vlm.lm.attentions, sites, strict=True))):
         for index in range(first, len(sites)):
             hidden = step(vlm, index, hidden, prefill.layers[index])
-    return unembed(vlm, hidden[:, -1], prefill.points)
+    return unembed(vlm, hidden[:, -1], prefill)

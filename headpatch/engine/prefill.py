@@ -115,6 +115,8 @@ class Prefill:
     reading
         The part of a layer's weights that makes q, k and v: what a row need not multiply in the
         layer that it joins.
+    cap
+        The soft cap that the pass put on its logits, if any.
     """
 
     start: int
@@ -123,6 +125,7 @@ class Prefill:
     points: Points | None = None
     refused: str = ""
     reading: float = 0.0
+    cap: float | None = None
 
     @property
     def remembering(self) -> float:
@@ -139,6 +142,7 @@ def split(
     points: Points | None,
     refused: str = "",
     reading: float = 0.0,
+    cap: float | None = None,
 ) -> list[Prefill]:
     """Return one `Prefill` for each run of a batch."""
     if points is not None and points.inputs:
@@ -151,6 +155,7 @@ def split(
             points.run(index) if points is not None and points.inputs else None,
             refused,
             reading,
+            cap,
         )
         for index in range(runs)
     ]

@@ -279,4 +279,4 @@ def _resumed(
                     new[place, at] = prefills[one.source].layers[layer].hidden[0, at]
                 hidden = torch.cat([hidden, new])
             hidden = step(vlm, layer, hidden, state)
-    return unembed(vlm, hidden[:, -1], prefill.points)
+    return unembed(vlm, hidden[:, -1], prefill)

@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from headpatch.engine.attention import tapped
 from headpatch.engine.chunks import Chunk, Edits
-from headpatch.engine.deviations import Points, deviating
+from headpatch.engine.deviations import deviating
+from headpatch.engine.logits import capped
 from headpatch.engine.precision import lowered_difference, replaced, split_product
 from headpatch.engine.prefill import LayerState, Prefill
 from headpatch.engine.shared_prefix import attend_deviating, attend_own
@@ -188,7 +189,7 @@ def walk(
     ):
         for chunk in chunks:
             hidden = _through(vlm, prefill, chunk, sites)
-            yield chunk, unembed(vlm, hidden, prefill.points, tokens)
+            yield chunk, unembed(vlm, hidden, prefill, tokens)
 
 
 def _through(
@@ -215,8 +216,7 @@ def step(
     vlm: VLM, index: int, hidden: Float[Tensor, "rows suffix width"], state: LayerState
 ) -> Float[Tensor, "rows suffix width"]:
     """Run one decoder layer on the suffix of some rows, and add what the model adds itself."""
-    options = {"past_key_values": None, "use_cache": False, **state.options}
-    output = vlm.lm.layers[index](hidden, attention_mask=state.mask, **options)
+    output = vlm.lm.layers[index](hidden, attention_mask=state.mask, **state.options)
     found: Tensor = output[0] if isinstance(output, tuple) else output
     return found if state.added is None else found + state.added
 
@@ -224,14 +224,14 @@ def step(
 def unembed(
     vlm: VLM,
     hidden: Float[Tensor, "rows width"],
-    points: Points | None,
+    prefill: Prefill,
     tokens: Int[Tensor, " tokens"] | None = None,
 ) -> Float[Tensor, "rows_ tokens"]:
     """Final norm and unembedding in float32; of `tokens` alone, or of the whole vocabulary.
 
     The untouched run's row, if it did not walk along, is put first.
     """
-    head = vlm.model.get_output_embeddings()
+    head, points = vlm.model.get_output_embeddings(), prefill.points
     x: Tensor = vlm.final_norm(hidden)
     logits: Tensor
     if points is not None:
@@ -249,5 +249,4 @@ def unembed(
         logits = head(x).float()
     else:
         logits = split_product(x, head.weight)
-    cap = getattr(vlm.model.config.get_text_config(), "final_logit_softcapping", None)
-    return torch.tanh(logits / cap) * cap if cap else logits
+    return capped(logits, prefill.cap)

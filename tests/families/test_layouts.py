@@ -281,8 +281,10 @@ def test_pan_and_scan_is_refused() -> None:
     vlm = model("gemma3")
     panned = builders.gemma3().processor
     images = panned.image_processor
-    images.do_pan_and_scan, images.pan_and_scan_min_crop_size = True, 16
-    images.pan_and_scan_max_num_crops, images.pan_and_scan_min_ratio_to_activate = 4, 1.2
-    panned.images_kwargs = {}  # the processor's own say no
+    real, asked = images.preprocess, {
+        "do_pan_and_scan": True, "pan_and_scan_min_crop_size": 16,
+        "pan_and_scan_max_num_crops": 4, "pan_and_scan_min_ratio_to_activate": 1.2,
+    }  # fmt: skip
+    images.preprocess = lambda *a, **k: real(*a, **{**k, **asked})  # its processor's own say no
     unknown = why_unknown(replace(vlm, processor=panned), (300, 100))
     assert "300x100 shown in 4 parts; expected 1" in unknown

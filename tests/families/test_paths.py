@@ -4,16 +4,19 @@ from itertools import product
 
 import pytest
 import torch
+import transformers as hf
 
 from headpatch.engine.attribution import gradients
+from headpatch.engine.direct import take_apart
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import ZEdit
 from headpatch.engine.knockout import Knockout, disagreement, knock_out, resume
 from headpatch.engine.patching import patch, run_pair
+from headpatch.engine.selfcheck import check
 from headpatch.engine.sweep import suffix_start, widen
 from headpatch.engine.vision import patch_vision
 from headpatch.heads import Head, HeadSet
-from tests.families.builders import BUILDERS, build, prompt_of
+from tests.families.builders import BUILDERS, build, make, prompt_of
 from tests.families.measure import interventions, towers, worst_effect
 
 NAMES = list(BUILDERS)
@@ -91,3 +94,30 @@ def test_a_prompt_read_in_both_directions_is_carried_whole(name: str) -> None:
         assert worst_effect(widen(vlm, base, asked), patch(vlm, base, asked)) <= 1e-4
     late = run_pair(vlm, prompt, Keep(z=("lm",), suffix=prompt.spans.answer))
     assert "causally" in late.trace.prefills[0].refused
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_a_cap_on_the_logits_is_put_where_the_model_puts_it(applied: bool) -> None:
+    """LLaVA around Gemma 2 leaves out the cap that the text model's config names."""
+    parts = BUILDERS["paligemma (2)" if applied else "llava"]()
+    if not applied:
+        text = {
+            name: getattr(parts.config.text_config, name)
+            for name in ("hidden_size", "intermediate_size", "num_hidden_layers",
+                         "num_attention_heads", "num_key_value_heads")
+        }  # fmt: skip
+        more = {"head_dim": 12, "query_pre_attn_scalar": 12, "final_logit_softcapping": 1.0}
+        parts.config.text_config = hf.Gemma2Config(**text, **more)
+    vlm = make(parts)
+    prompt = prompt_of(vlm)
+    cap = float(vlm.model.config.get_text_config().final_logit_softcapping)
+    start = suffix_start(prompt.spans, "answer")
+    base = run_pair(vlm, prompt, Keep(z=("lm",), suffix=start))
+    caps = {one.cap for one in base.trace.prefills}
+    assert caps <= {None, cap} if applied else caps == {None}  # by the release of transformers
+    assert check(vlm, base, "answer").exact
+    asked = interventions(list(vlm.lm.grid), "answer")
+    slow = patch(vlm, base, asked)
+    assert worst_effect(widen(vlm, base, asked), slow) <= 2e-5
+    assert max(abs(one.effect) for one in slow) > 0.01
+    take_apart(vlm, prompt)  # adds LD up before the cap, if there is one
