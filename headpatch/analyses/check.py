@@ -12,6 +12,7 @@ from headpatch.analyses.noise import floor_of
 from headpatch.analyses.session import Session, model_of, open_session, run_both
 from headpatch.analyses.sweep.one import cost, plan
 from headpatch.analyses.towers import change
+from headpatch.engine.control import HEADS_OF, uncontrolled, why_not
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress
@@ -104,6 +105,7 @@ def check(study: Study, vlm: VLM | None = None, on_progress: OnProgress | None =
     vlm = vlm or model_of(study)
     scopes: dict[str, Scope | str] = {}
     vision: dict[str, Scope | str] = {}
+    lost: dict[Tower, str] = {}
     session = None
     towers = len(SCOPES) + (0 if refused(vlm) else len(VISION_SCOPES))
     for done, positions in enumerate(SCOPES):
@@ -112,18 +114,22 @@ def check(study: Study, vlm: VLM | None = None, on_progress: OnProgress | None =
         try:
             session = open_session(_at(study, positions), vlm, positions)
         except InputError as error:
-            if error.argument != "--positions":
+            if error.argument not in ("--positions", HEADS_OF["lm"]):
                 raise
+            if error.argument == HEADS_OF["lm"]:
+                lost["lm"] = error.found
             scopes[positions] = error.found
         else:
             scopes[positions] = _scope(session, positions)
-    assert session is not None  # the answer position is always there
+    session = session or open_session(study, vlm)  # none of its heads can be changed
     if not refused(vlm):
         seeing = run_both(study, vlm, session.pair, vision=True)
+        if why := why_not(vlm, seeing.base, "vision"):
+            lost["vision"] = uncontrolled(vlm, why)
         for done, tokens in enumerate(VISION_SCOPES, start=len(SCOPES)):
             if on_progress:
                 on_progress(done, towers)
-            vision[tokens] = _vision_scope(seeing, tokens)
+            vision[tokens] = lost.get("vision") or _vision_scope(seeing, tokens)
     prompt = session.prompt.select(0)
     took = []
     for _ in range(_TIMED):
@@ -131,6 +137,7 @@ def check(study: Study, vlm: VLM | None = None, on_progress: OnProgress | None =
         forward(vlm, prompt, exact=True)
         took.append(time.perf_counter() - start)
     limits = (
+        *(f"{HEADS_OF[tower].capitalize()}: {why}." for tower, why in lost.items()),
         *_limits(session),
         *_slow(scopes, "Positions {}: the widening pass"),
         *_slow(vision, "Vision tower, {} tokens: the resumed pass"),

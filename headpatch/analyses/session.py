@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool
 
+from headpatch.engine.control import refuse_uncontrolled
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import (
@@ -248,18 +249,25 @@ def ready(session: Session, positions: Positions | None, vision: bool = False) -
 
 
 def checked(session: Session, checks: Checks | None = None) -> Session:
-    """Compare the fast paths with the plain one, for the heads that are to be changed.
+    """Compare the fast paths with the plain one, and that with hooks, for heads to be changed.
 
     Parameters
     ----------
     checks
         What is known of the model already; what is found is added.
+
+    Raises
+    ------
+    InputError
+        If heads that are to be changed cannot be controlled in this model.
     """
     checks, vlm, base = checks or Checks(), session.vlm, session.base
     fast, fast_vision = session.fast, session.fast_vision
     if session.positions is not None:
+        refuse_uncontrolled(vlm, base, "lm", session.positions)
         fast = checks.lm(vlm, base, session.positions, fast)
     if session.vision:
+        refuse_uncontrolled(vlm, base, "vision")
         fast_vision = checks.vision(vlm, base, fast_vision)
     return replace(session, fast=fast, fast_vision=fast_vision)
 

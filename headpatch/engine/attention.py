@@ -113,18 +113,27 @@ def tapped(parts: Iterable[PreTrainedModel], taps: Mapping[nn.Module, Tap]) -> I
     On leaving, also after an exception, the taps are gone and every part of the model has the
     attention implementation that it had before.
     """
+    with implemented(parts, NAME):
+        try:
+            for module, tap in taps.items():
+                module.__dict__[_TAP] = tap
+            yield
+        finally:
+            for module in taps:
+                module.__dict__.pop(_TAP, None)
+
+
+@contextmanager
+def implemented(parts: Iterable[PreTrainedModel], name: str) -> Iterator[None]:
+    """Run every part of a model with an attention implementation, by transformers' name."""
     before = [(part.config, part.config._attn_implementation) for part in parts]
     try:
         # Set directly: the public setter looks at every module, and would push a parent's choice
         # down to its children.
         for config, _ in before:
-            config._attn_implementation_internal = NAME
-        for module, tap in taps.items():
-            module.__dict__[_TAP] = tap
+            config._attn_implementation_internal = name
         yield
     finally:
-        for module in taps:
-            module.__dict__.pop(_TAP, None)
         for config, implementation in before:
             config._attn_implementation_internal = implementation
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from headpatch.engine.attention import plain_attention
+from headpatch.engine.control import why_not
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.generate import generate
 from headpatch.engine.interventions import Cut
@@ -28,6 +29,7 @@ from tests.families.measure import (
     has,
     interventions,
     measure,
+    towers,
     worst_effect,
 )
 from tests.families.oracle import Oracle
@@ -86,6 +88,13 @@ def test_the_widening_pass_is_exact(name: str) -> None:
     for scope, fast in found.items():
         assert fast.exact and not fast.refused, scope
         assert fast.worst <= 2e-5, scope
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_heads_are_changed_as_hooks_in_the_models_own_pass_change_them(name: str) -> None:
+    vlm, prompt = built(name)
+    base = run_pair(vlm, prompt, Keep(z=towers(vlm)))
+    assert {tower: why_not(vlm, base, tower) for tower in towers(vlm)} == {"lm": "", "vision": ""}
 
 
 @pytest.mark.parametrize("name", UNKNOWN)

@@ -1,0 +1,140 @@
+"""Whether headpatch's own way of changing a tower's heads does what a plain torch hook does.
+
+The fast paths are compared with headpatch's plain path (`headpatch.engine.selfcheck`); this
+compares the plain path with the model itself, so that a wrong entry in
+`headpatch.models.families`, for instance, does not give wrong numbers without a word.
+"""
+
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from headpatch.engine.hooks import changed, observe
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.patching import WITHOUT, Baseline, patch
+from headpatch.engine.precision import is_low
+from headpatch.errors import InputError, RunError
+from headpatch.heads import Head, HeadSet, Tower
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+
+HEADS_OF: dict[Tower, str] = {
+    "lm": "heads of the language model",
+    "vision": "heads of the vision tower",
+}
+"""What a refusal names."""
+_GAIN = 10.0  # times a head's own z: unchanged heads may do less than rounding
+_CLOSE = {True: 0.05, False: 1e-3}  # over low-precision weights or not; a share
+_FAILED = (RunError, RuntimeError, TypeError, ValueError, LookupError, AttributeError)
+_known: WeakKeyDictionary[VLM, dict[Tower, str]] = WeakKeyDictionary()
+
+
+def why_not(vlm: VLM, base: Baseline, tower: Tower, positions: Positions = "answer") -> str:
+    """Say why a tower's heads cannot be controlled in this model; "" if they can.
+
+    In one plain forward pass of the without-run, what enters each attention output projection must
+    be the z that headpatch keeps, and LD headpatch's. In a second one a hook puts 2 to 10 times its
+    own z in the place of each head of a layer in the middle; headpatch does the same, and LD must
+    move alike.
+
+    Done once for a model and tower.
+
+    Parameters
+    ----------
+    base
+        Must keep z of the tower.
+    positions
+        Where language-model heads are changed; vision heads are changed at every token.
+    """
+    known = _known.setdefault(vlm, {})
+    if tower not in known:
+        try:
+            known[tower] = _compared(vlm, base, tower, positions)
+        except (torch.OutOfMemoryError, InputError):
+            raise
+        except _FAILED as error:
+            said = str(error).strip().partition("\n")[0]
+            known[tower] = f"it does not run plainly ({type(error).__name__}: {said})"
+    return known[tower]
+
+
+def refuse_uncontrolled(
+    vlm: VLM, base: Baseline, tower: Tower, positions: Positions = "answer"
+) -> None:
+    """Refuse to change heads that `why_not` says cannot be controlled.
+
+    Raises
+    ------
+    InputError
+        If so.
+    """
+    if why := why_not(vlm, base, tower, positions):
+        raise InputError(
+            HEADS_OF[tower],
+            uncontrolled(vlm, why),
+            "a model in which headpatch changes heads as a hook on their output projection does",
+        )
+
+
+def uncontrolled(vlm: VLM, why: str) -> str:
+    """Say that heads cannot be controlled, and why."""
+    return f"headpatch cannot control them in {vlm.name}: {why}"
+
+
+def _compared(vlm: VLM, base: Baseline, tower: Tower, positions: Positions) -> str:
+    kept, close, outputs = base.trace.z[tower], _CLOSE[is_low(vlm)], vlm.stack(tower).outputs
+    wrong: list[int] = []
+
+    def compare(where: Tower, layer: int, z: Tensor) -> None:
+        if where == tower and layer < len(kept) and not _alike(z, kept[layer][WITHOUT], close):
+            wrong.append(layer)
+
+    prompt = base.prompt.select(WITHOUT)
+    untouched, projections = observe(vlm, prompt, compare)
+    ran = projections[tower][: len(kept)]
+    if len(ran) < len(kept):
+        return f"{len(ran)} attention layers ran, not {len(kept)}"
+    if off := [layer for layer, one in enumerate(ran) if one is not outputs[layer]]:
+        return f"what it knows as the output projection of layer {off[0]} is another module"
+    size = max(1.0, abs(untouched))
+    if not abs(untouched - base.ld_without) <= close * size:
+        return f"its untouched LD is {base.ld_without:+.3f}, that of the model {untouched:+.3f}"
+    if wrong:
+        return (
+            f"what it keeps of layer {wrong[0]} is not what enters that layer's attention output "
+            "projection"
+        )
+    heads = _chosen(vlm, tower)
+    layer = heads[0].layer
+    put = [z[WITHOUT] for z in kept]
+    put[layer] = put[layer] * torch.linspace(2, _GAIN, len(heads))[:, None].to(put[layer])
+    asked = Intervention(HeadSet(heads), "mean", "denoising", positions)
+    (own,) = patch(vlm, base, [asked], {tower: put})
+    where = torch.arange(len(put[layer]))
+    if tower == "lm":
+        where = base.prompt.spans.positions(positions)
+    value = put[layer][where.to(put[layer].device)].flatten(1)
+    effect = changed(vlm, prompt, ran[layer], where, value) - untouched
+    if not abs(effect - own.effect) <= close * max(size, abs(effect)):
+        return (
+            f"changing layer {layer} as it does moves LD by {own.effect:+.3f}, a hook on the "
+            f"output projection by {effect:+.3f}"
+        )
+    return ""
+
+
+def _chosen(vlm: VLM, tower: Tower) -> tuple[Head, ...]:
+    """Return the heads of a layer in the middle of those that are read."""
+    grid = vlm.stack(tower).grid
+    last = grid.layers - 1
+    if tower == "vision" and vlm.feature_layer is not None:
+        last = vlm.feature_layer
+    return tuple(Head((last + 1) // 2, head, tower) for head in range(grid.heads))
+
+
+def _alike(hooked: Tensor, kept: Tensor, close: float) -> bool:
+    z = kept.flatten(1).to(hooked)
+    return hooked.shape == z.shape and bool(
+        torch.linalg.vector_norm(hooked - z) <= close * torch.linalg.vector_norm(hooked)
+    )
