@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import platform
-import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from headpatch import __version__
+from headpatch.results.commit import commit
 from headpatch.results.files import write_yaml
 from headpatch.study import Study
 
@@ -72,7 +72,7 @@ def _write(folder: Path, study: Study, vlm: "VLM", seen: Mapping[str, object]) -
         "device": str(vlm.device),
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "headpatch": __version__,
         **_versions(_PACKAGES),
@@ -85,13 +85,3 @@ def _write(folder: Path, study: Study, vlm: "VLM", seen: Mapping[str, object]) -
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in packages}
-
-
-def _commit() -> str | None:
-    """The commit of headpatch's own checkout, if it runs from one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except OSError:
-        return None
-    return found.stdout.strip() or None
