@@ -6,7 +6,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from headpatch.analyses.session import Session
 from headpatch.api.pairs import Pairs
-from headpatch.heads import Head, HeadSet
+from headpatch.heads import Head, HeadSet, Selection
+from headpatch.study.together import refuse_both, refuse_void_scope
 
 Heads: TypeAlias = str | Head | Iterable[Head]
 """``24.17,23.20`` or ``24.0-24.31`` or ``layer:24`` or ``top:5`` (of the attention ranking), a
@@ -22,6 +23,7 @@ def asked(
     more: Mapping[str, Any] | None = None,
 ) -> Opened:
     """Return a session, or pairs, with options of the study's section overridden."""
+    refuse_both(options)
     flags = {f"{section}.{name}": value for name, value in options.items()} | dict(more or {})
     if not any(value is not None for value in flags.values()):
         return opened
@@ -31,8 +33,11 @@ def asked(
 def asked_to_ablate(opened: Opened, heads: Heads | None, options: Mapping[str, Any]) -> Opened:
     """Return them with what `headpatch.ablate` was asked."""
     own = {name: value for name, value in options.items() if name != "vision_positions"}
-    at = {"vision.positions": options.get("vision_positions")}
-    return asked(opened, "ablate", own | named(heads), at)
+    scope = options.get("vision_positions")
+    found = asked(opened, "ablate", own | named(heads), {"vision.positions": scope})
+    selection = Selection.parse(found.study.ablate.heads)
+    refuse_void_scope(selection.names_vision, str(selection), scope)
+    return found
 
 
 def asked_to_sweep(opened: Opened, options: Mapping[str, Any]) -> Opened:

@@ -12,6 +12,7 @@ from headpatch.cli.show import Terminal, print_files, print_json, records, say_r
 from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
 from headpatch.heads import Selection
+from headpatch.study.together import refuse_void_scope
 
 
 @verb("ablate", keys={"vision_positions": None})
@@ -130,10 +131,7 @@ def ablate(
 def _at_vision_positions(request: Request, selection: Selection, scope: str | None) -> Request:
     """Take the flag into the study, under its own name if it is wrong."""
     flag = "--vision-positions"
-    if scope is not None and not selection.names_vision:
-        raise InputError(
-            flag, f"no vision head in --heads {selection}", "a vision head there, such as v8.3"
-        )
+    refuse_void_scope(selection.names_vision, str(selection), scope)
     try:
         return request.override({"vision.positions": scope})
     except InputError as error:

@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from headpatch.cli.options import Several, number, several
-from headpatch.errors import InputError
 
 Heads = Annotated[
     str | None,
@@ -26,16 +25,3 @@ By = Annotated[
         "RANKINGS",
     ),
 ]
-
-
-def one_choice(heads: str | None, top: int | None, by: Several | None) -> None:
-    """Refuse heads that are both named and taken from rankings.
-
-    Raises
-    ------
-    InputError
-        If so.
-    """
-    for name, given in (("top", top), ("by", by)):
-        if heads is not None and given is not None:
-            raise InputError(f"--heads, --{name}", "both of them", "named heads, or rankings")

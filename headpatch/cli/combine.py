@@ -7,12 +7,13 @@ import typer
 from rich.console import Console
 
 from headpatch.cli import many
-from headpatch.cli.chosen import By, Heads, Top, one_choice
+from headpatch.cli.chosen import By, Heads, Top
 from headpatch.cli.options import Directions, Kinds, number
 from headpatch.cli.price import announce_plain
 from headpatch.cli.show import Terminal, print_files, print_json, records, show, warn
 from headpatch.cli.verb import Request, verb
 from headpatch.study import Study
+from headpatch.study.together import refuse_both
 
 if TYPE_CHECKING:
     from headpatch.analyses.combine.whole import Combined
@@ -66,7 +67,7 @@ def combine(
 
     `headpatch combine --heads 21.14,23.9 --pairs pairs --limit 5` (after `headpatch pairs --n 20`)
     """
-    one_choice(heads, top, by)
+    refuse_both({"heads": heads, "top": top, "by": by})
     study, folder = request.study, request.folder
     if study.pairs.manifest is not None:
         _many(request, folder)

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from headpatch.cli import many
-from headpatch.cli.chosen import By, Heads, Top, one_choice
+from headpatch.cli.chosen import By, Heads, Top
 from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Resume, Several, Window, several
 from headpatch.cli.show import Terminal, print_files, print_json, records, show, warn
 from headpatch.cli.verb import Request, verb
 from headpatch.errors import InputError
+from headpatch.study.together import refuse_both
 
 if TYPE_CHECKING:
     from headpatch.models.vlm import VLM
@@ -63,7 +64,7 @@ def path(
 
     `headpatch path --pairs pairs --limit 4` (after `headpatch pairs --n 20`)
     """
-    one_choice(heads, top, by)
+    refuse_both({"heads": heads, "top": top, "by": by})
     study, folder = request.study, request.folder
     if study.pairs.manifest is not None:
         _many(request, folder, resume)

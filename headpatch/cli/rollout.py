@@ -6,8 +6,9 @@ import typer
 
 from headpatch.cli.options import number
 from headpatch.cli.show import Terminal, print_files, print_json, records, show
-from headpatch.cli.trace import Answer, Tokens, check_forced
+from headpatch.cli.trace import Answer, Tokens
 from headpatch.cli.verb import ONE_PAIR, Request, verb
+from headpatch.study.together import refuse_both
 
 
 @verb("rollout", ONE_PAIR)
@@ -66,7 +67,7 @@ def rollout(
 
     Example: `headpatch rollout --token 0 --draws 5 --out rollout_output`
     """
-    check_forced(answer, forced)
+    refuse_both({"answer": answer, "forced": forced})
     folder = request.folder
     from headpatch import results
     from headpatch.analyses.rollout.one import roll_out

@@ -11,7 +11,6 @@ from headpatch.cli.options import Directions, Kinds, Resume, number
 from headpatch.cli.price import announce_plain
 from headpatch.cli.show import Terminal, print_files, print_json, show
 from headpatch.cli.verb import Request, verb
-from headpatch.errors import InputError
 from headpatch.pairs.manifest import Entry
 
 if TYPE_CHECKING:
@@ -33,12 +32,6 @@ Tokens = Annotated[
     int | None,
     number("--tokens", "At most so many tokens of it."),
 ]
-
-
-def check_forced(answer: str | None, forced: str | None) -> None:
-    """Refuse an answer that is given twice."""
-    if answer is not None and forced is not None:
-        raise InputError("--answer, --forced", "both of them", "one of them")
 
 
 @verb("trace", keys={"resume": None})
@@ -117,7 +110,7 @@ def trace(
 
     `headpatch trace --pairs pairs --limit 3 --tokens 3` (after `headpatch pairs --n 20`)
     """
-    check_forced(answer, forced)
+    refuse_both({"answer": answer, "forced": forced})
     study, folder = request.study, request.folder
     entries = None if study.pairs.manifest is None else many.dataset(study)
     store = opened(folder / _TOKENS, "tokens", resume, "trace")

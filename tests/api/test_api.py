@@ -1,6 +1,6 @@
 """What the public functions add: options, other positions, runs, figures; and silence."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -51,6 +51,23 @@ def test_a_wrong_option_is_named(
 ) -> None:
     with pytest.raises(hp.InputError, match=message):
         hp.ablate(session, LOOKER, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda one: hp.combine(one, [LOOKER, WRITER], top=2), "--heads, --top: both"),
+        (lambda one: hp.path(one, LOOKER, by=["effect"]), "--heads, --by: both"),
+        (lambda one: hp.trace(one, answer="Yes", forced="without"), "--answer, --forced: both"),
+        (lambda one: hp.rollout(one, answer="Yes", forced="with"), "--answer, --forced: both"),
+        (lambda one: hp.ablate(one, LOOKER, vision_positions="patches"), "no vision head in"),
+    ],
+)
+def test_a_call_refuses_together_what_the_command_line_does(
+    session: hp.Session, call: Callable[[hp.Session], object], message: str
+) -> None:
+    with pytest.raises(hp.InputError, match=message):
+        call(session)
 
 
 def test_heads_may_be_named_in_any_way(session: hp.Session) -> None:
