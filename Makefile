@@ -12,6 +12,7 @@ DEMO = $(BIN)/headpatch rank --out $(DEMO_OUT) && \
   $(BIN)/headpatch report $(DEMO_OUT)
 
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) -c constraints.txt -e
@@ -22,10 +23,10 @@ ANNOUNCE = echo "installing into $(VENV): about a minute, longer where torch com
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs format clean attention_data notebooks
+.PHONY: help demo test test-lowest lock lint docs format clean attention_data notebooks
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/run.stamp ## install headpatch, then rank, ablate and sweep heads of the bundled model; one page of it
 	$(DEMO)
@@ -50,6 +51,20 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/test.stamp ## install with test extras, then run the tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+# Every direct dependency at its lower bound, what those need at its newest.
+test-lowest: export HF_HUB_OFFLINE = 1
+test-lowest: export TRANSFORMERS_OFFLINE = 1
+test-lowest: export PYTHONDONTWRITEBYTECODE =
+test-lowest: $(LOWEST)/test.stamp ## run the tests with the lowest versions that pyproject.toml allows
+	$(LOWEST)/bin/python -m pytest $(PYTEST_FLAGS)
+
+lock: $(VENV)/venv.stamp ## write lock.txt: constraints.txt for every platform, with hashes
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) uv
+	{ echo "# Made by \`make lock\` of constraints.txt: the same versions for every platform, with hashes."; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11.7 --generate-hashes --no-annotate \
+	  --no-header --all-extras --constraints constraints.txt pyproject.toml; } > lock.new
+	mv lock.new lock.txt
+
 lint: $(VENV)/dev.stamp ## style, types and the import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -64,15 +79,15 @@ format: $(VENV)/dev.stamp ## let ruff mend what it can
 	$(BIN)/ruff format
 
 clean: ## remove the environment, the caches and the demo's files
-	rm -rf $(VENV) demo_output build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) demo_output build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is newer than what it was installed from, so a second call installs nothing.
-$(VENV)/venv.stamp:
+$(VENV)/venv.stamp $(LOWEST)/venv.stamp: %/venv.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit("headpatch needs Python 3.11 or newer, but %s is %d.%d: try make PYTHON=python3.11" % ((sys.executable,) + sys.version_info[:2]) if sys.version_info < (3, 11) else 0)'
 	@# Some distributions split ensurepip off: then the pip outside brings the venv its own.
-	$(PYTHON) -m venv $(VENV) || \
-	  { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet $(PIP_FLAGS) pip; }
+	$(PYTHON) -m venv $* || \
+	  { $(PYTHON) -m venv --clear --without-pip $* && $(PYTHON) -m pip --python $*/bin/python install --quiet $(PIP_FLAGS) pip; }
 	@touch $@
 
 $(VENV)/run.stamp: $(VENV)/venv.stamp $(INPUTS)
@@ -95,3 +110,10 @@ $(VENV)/dev.stamp: $(VENV)/venv.stamp $(INPUTS)
 	@$(ANNOUNCE)
 	$(INSTALL) '.[dev]'
 	@touch $(VENV)/run.stamp $@
+
+$(LOWEST)/test.stamp: $(LOWEST)/venv.stamp pyproject.toml
+	@echo "installing into $(LOWEST): on Linux with a torch of several gigabytes, unless PIP_FLAGS names an index of CPU builds"
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct $(PIP_FLAGS) \
+	  -e '.[test]' 'torchvision>=0.21'  # without it two processors cannot be made with transformers 5.17
+	@touch $@

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from headpatch.analyses.path.direct import Attribution
@@ -144,7 +145,7 @@ def labels(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def tensor(values: "Sequence[float] | pd.Series[float] | np.ndarray") -> Tensor:
+def tensor(values: ArrayLike) -> Tensor:
     """Return values as float32."""
     return torch.tensor(np.asarray(values, dtype=np.float64), dtype=torch.float32)
 
