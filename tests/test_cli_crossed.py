@@ -52,7 +52,7 @@ def test_heads_by_attention_are_refused_for_what_it_is(
     asked: tuple[Session, list[str]],
 ) -> None:
     session, flags = asked
-    words = "--region: image tokens have no place in the picture in tiny"
+    words = "it looks at the image by cross-attention, without image tokens"
     assert words in refused("ablate", "--heads", "top:2", *flags)
     with pytest.raises(hp.InputError, match=words):
         hp.ablate(session, "top:2")

@@ -102,13 +102,6 @@ class Session:
         patches, region = self.prompt.patches, self.pair.region
         if patches.unknown is not None:
             raise patches.unknown.again()
-        if len(patches.boxes) == 0:
-            raise InputError(
-                "--region",
-                f"image tokens have no place in the picture in {self.vlm.name}",
-                "a model whose prompt holds the image",
-                "Attention to a region cannot be measured here: name heads one by one.",
-            )
         mask = region_mask(patches.boxes, region.box)
         if mask.any():
             return mask
