@@ -133,8 +133,9 @@ def _watching(vlm: VLM, sites: Sequence[_Site]) -> Iterator[None]:
                 for part in vlm.lm.layers[site.layer].children():
                     if part is not attention and any(part.children()):
                         stack.callback(part.register_forward_pre_hook(_answer).remove)
-            if site.answer_only and (suffix := site.state.hidden.shape[1]) > 1:
-                queries = attention.get_submodule(vlm.family.lm_query)
+            name, suffix = vlm.family.lm_query, site.state.hidden.shape[1]
+            if site.answer_only and suffix > 1 and name:
+                queries = attention.get_submodule(name)
                 stack.callback(queries.register_forward_pre_hook(_answer).remove)
                 stack.callback(queries.register_forward_hook(_everywhere(suffix)).remove)
         yield

@@ -6,3 +6,7 @@ from headpatch.errors import InputError
 
 if sys.flags.optimize > 1:  # here, before transformers is imported and complains at length
     raise InputError("python -OO", "it drops docstrings, which transformers reads", "python -O")
+
+from headpatch.models.installed import check_transformers  # noqa: E402
+
+check_transformers()

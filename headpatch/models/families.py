@@ -1,9 +1,9 @@
 """What differs from one model family to the next, as data.
 
 A family says where the decoder is and how the image comes in; a tower, where the vision layers
-are. They are told apart because one family can be built on several towers. Paths are tried in
-order, since transformers has moved some of them between releases; several paths joined by ``+``
-are one tower in two parts.
+are; a decoder, what the parts of its layers are called. They are told apart because one family can
+be built on several towers and decoders. Paths are tried in order, since transformers has moved some
+of them between releases; several paths joined by ``+`` are one tower in two parts.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,10 @@ class Family:
     decoder
         Paths to the text model, which holds ``layers`` and the final ``norm``.
     lm_attention, lm_query, lm_output
-        In a decoder layer: its attention, and in that what makes the queries, and the output
-        projection, whose input is z.
+        In a decoder layer: its attention, and in that what makes the queries (and nothing else; ""
+        if it makes keys and values too), and the output projection, whose input is z.
+    lm_norm
+        In the decoder: the norm after its last layer.
     cross_attention
         The attention of those decoder layers that look at the image across, and at no token of the
         prompt; "" if there are none. With them the prompt's image token is a mark without content,
@@ -37,6 +39,8 @@ class Family:
         The prompt of a family whose processors come without a chat template.
     suffix
         What the processor adds to the text, after which the answer stands.
+    needs
+        Packages that its processor needs, beside those that headpatch itself needs.
     vision
         Paths to the list of vision layers; empty if the tower cannot be changed.
     vision_attention, vision_output
@@ -55,12 +59,14 @@ class Family:
     lm_attention: str = "self_attn"
     lm_query: str = "q_proj"
     lm_output: str = "o_proj"
+    lm_norm: str = "norm"
     cross_attention: str = ""
     adds_between_layers: bool = False
     layout: str = "crop"
     both_ways: bool = False
     template: str | None = None
     suffix: str = ""
+    needs: tuple[str, ...] = ()
     vision: tuple[str, ...] = ()
     vision_attention: str = "self_attn"
     vision_output: str = "out_proj"
@@ -76,24 +82,25 @@ class Family:
 
 _INNER = ("model.text_model",)
 _ENCODER = ("model.vision_tower.encoder.layers", "model.vision_tower.vision_model.encoder.layers")
-_QWEN = Family(layout="qwen")  # their processors need torchvision
+_TV = ("torchvision",)
+_QWEN = Family(layout="qwen", needs=_TV)
 
 FAMILIES: dict[str, Family] = {
     "llava": Family(vision_rows=True),
     "vipllava": Family(vision_rows=True),
     "llava_next": Family(layout="anyres"),
-    "llava_onevision": Family(layout="anyres"),  # its processor needs torchvision
+    "llava_onevision": Family(layout="anyres", needs=_TV),
     "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": replace(_QWEN, adds_between_layers=True),  # "deepstack"
     "idefics3": Family(decoder=_INNER, layout="idefics"),
-    "smolvlm": Family(decoder=_INNER, layout="idefics"),  # its processor: torchvision, num2words
+    "smolvlm": Family(decoder=_INNER, layout="idefics", needs=(*_TV, "num2words")),
     "paligemma": Family(
         both_ways=True, template="<image>answer en {question}", suffix="\n", vision_rows=True
     ),
     "gemma3": Family(),  # image tokens are read in both directions among themselves
-    "internvl": Family(layout="internvl"),  # its processor needs torchvision
-    "mistral3": Family(),  # its processor needs torchvision; the layout comes with its tower
+    "internvl": Family(layout="internvl", needs=_TV),
+    "mistral3": Family(needs=_TV),  # the layout comes with its tower
     "mllama": Family(layout="none", cross_attention="cross_attn"),
 }
 """Families by ``config.model_type``."""
@@ -135,3 +142,18 @@ TOWERS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """What a vision tower sets in its family, by ``config.vision_config.model_type``."""
+
+DECODERS: Mapping[str, Mapping[str, Any]] = {
+    "phi": {"lm_output": "dense", "lm_norm": "final_layernorm"},
+    "phi3": {"lm_query": ""},
+    "gpt_neox": {
+        "lm_attention": "attention",
+        "lm_query": "",
+        "lm_output": "dense",
+        "lm_norm": "final_layer_norm",
+    },
+}
+"""What a decoder with names of its own sets, by ``config.text_config.model_type``."""
+
+LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3")
+"""Decoders whose parts are called as in `Family`; others may be, and are found to be or not."""

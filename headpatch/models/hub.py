@@ -1,9 +1,21 @@
-"""Whether the hub has a model: asked once, in seconds, before anything is downloaded."""
+"""A model on the hub: asked for once and in seconds, judged by its config before the rest comes."""
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from textwrap import shorten
+from typing import TypeVar
 
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    snapshot_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -12,61 +24,127 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from headpatch.errors import InputError
-
-PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-"""Either of them describes a processor."""
+from headpatch.errors import InputError, RunError
+from headpatch.models.described import (
+    ADAPTER,
+    CONFIG,
+    PROCESSOR_FILES,
+    config_of,
+    refused_adapter,
+)
 
 WAY_OUT = "Give a folder that holds the model: --model PATH."
 """A hint for where the hub does not help."""
 
-_CONFIG = "config.json"
 _SECONDS = 5.0  # for each address of the hub, to connect and to answer
+_SMALL = (".json", ".jinja", ".txt", ".model")
+_Given = TypeVar("_Given")
 
 
-def copy_of(name: str) -> Path | None:
-    """Ask the hub for a model; return where it is kept here if the hub does not answer.
-
-    One ``HEAD`` request for its ``config.json``, not tried again: transformers would try every
-    file of the model for minutes.
+class HubModel:
+    """A model on the hub, at one commit.
 
     Parameters
     ----------
     name
-        A hub id, of which no folder is here.
+        A hub id, of which no folder is here. The hub gets one ``HEAD`` request for the model's
+        ``config.json``, not tried again: transformers would try every file for minutes.
 
-    Returns
-    -------
-    The copy in huggingface_hub's cache, named after its commit; None where the hub answers, and
-    transformers may ask it for more.
+    Attributes
+    ----------
+    commit
+        At which every file is taken.
 
     Raises
     ------
     InputError
         If the hub does not have the model, or does not answer and no copy is kept.
     """
-    try:
-        get_hf_file_metadata(hf_hub_url(name, _CONFIG), timeout=_SECONDS)
-    except HFValidationError:
-        raise _nowhere(name, "this is no name that the hub could have") from None
-    except GatedRepoError:
-        why = f"the hub ({constants.ENDPOINT}) gives it only to those who may have it"
-        raise _nowhere(name, why, f"Log in with `hf auth login`. {WAY_OUT}") from None
-    except RepositoryNotFoundError:
-        why = f"the hub ({constants.ENDPOINT}) has none of this name, or shows it to others only"
-        raise _nowhere(name, why) from None
-    except EntryNotFoundError:
-        raise _nowhere(name, f"the hub's has no {_CONFIG}") from None
-    except OfflineModeIsEnabled:
-        return _kept(name, "the hub is not asked (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)")
-    except Exception as error:  # whatever its HTTP library raises, which differs by release
-        said = shorten(str(error), 120, placeholder=" …") or type(error).__name__
-        return _kept(name, f"the hub ({constants.ENDPOINT}) cannot be reached ({said})")
-    return None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._copy = None
+        try:
+            found = get_hf_file_metadata(hf_hub_url(name, CONFIG), timeout=_SECONDS)
+        except HFValidationError:
+            raise _nowhere(name, "this is no name that the hub could have") from None
+        except GatedRepoError:
+            why = f"the hub ({constants.ENDPOINT}) gives it only to those who may have it"
+            raise _nowhere(name, why, f"Log in with `hf auth login`. {WAY_OUT}") from None
+        except RepositoryNotFoundError:
+            why = f"the hub ({constants.ENDPOINT}) has none of this name, or shows it to others"
+            raise _nowhere(name, f"{why} only") from None
+        except EntryNotFoundError:
+            raise _without_config(name) from None
+        except OfflineModeIsEnabled:
+            self._copy = _kept(
+                name, "the hub is not asked (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)"
+            )
+        except Exception as error:  # whatever its HTTP library raises, which differs by release
+            said = shorten(str(error), 120, placeholder=" …") or type(error).__name__
+            why = f"the hub ({constants.ENDPOINT}) cannot be reached ({said})"
+            self._copy = _kept(name, why)
+        self.commit: str | None = self._copy.name if self._copy else found.commit_hash
+
+    def describe(self) -> Path:
+        """Fetch ``config.json`` alone, judge it, then fetch what else is small.
+
+        Returns
+        -------
+        The folder, in huggingface_hub's cache, without the weights.
+
+        Raises
+        ------
+        InputError
+            If it is a model that headpatch cannot look into, has no processor or no weights.
+        RunError
+            If the hub stops answering.
+        """
+        if self._copy is not None:
+            return self._copy
+        path = Path(self._fetch(lambda: hf_hub_download(self.name, CONFIG, revision=self.commit)))
+        config_of(path.parent, self.name)
+        listed = self._fetch(lambda: _listed(self.name, self.commit))
+        if not set(PROCESSOR_FILES) & set(listed):
+            raise _nowhere(self.name, f"the hub's has no {' or '.join(PROCESSOR_FILES)}")
+        if not any(fnmatch(one, "*.safetensors") for one in listed):
+            raise _nowhere(self.name, "the hub's has no weights in the form of safetensors")
+        self._take(one for one in listed if _is_small(one))
+        return path.parent
+
+    def weights(self, files: Iterable[str]) -> None:
+        """Fetch weight files into the folder.
+
+        Raises
+        ------
+        RunError
+            If the hub stops answering.
+        """
+        if self._copy is None:
+            self._take(files)
+
+    def _take(self, files: Iterable[str]) -> None:
+        names = list(files)
+        self._fetch(
+            lambda: snapshot_download(self.name, revision=self.commit, allow_patterns=names)
+        )
+
+    def _fetch(self, get: Callable[[], _Given]) -> _Given:
+        try:
+            return get()
+        except Exception as error:  # likewise
+            said = shorten(str(error), 200, placeholder=" …") or type(error).__name__
+            raise RunError(f"--model: {self.name} could not be fetched whole ({said})") from error
+
+
+def _is_small(file: str) -> bool:
+    """Whether a file describes the model: in its folder itself, or one of its chat templates."""
+    folder, _, name = file.rpartition("/")
+    return name.endswith(_SMALL) and folder in ("", "additional_chat_templates")
 
 
 def _kept(name: str, why: str) -> Path:
-    config = try_to_load_from_cache(name, _CONFIG)
+    config = try_to_load_from_cache(name, CONFIG)
     if not isinstance(config, str):
         raise _nowhere(name, why)
     folder = Path(config).parent
@@ -74,6 +152,20 @@ def _kept(name: str, why: str) -> Path:
     if not has_processor or not list(folder.glob("*.safetensors")):
         raise _nowhere(name, f"{why}, and its local cache holds only a part of it")
     return folder
+
+
+def _without_config(name: str) -> InputError:
+    """Say what is on the hub in place of a model with a config."""
+    with suppress(Exception):  # what cannot be found out now is not said
+        if ADAPTER in _listed(name, None):
+            return refused_adapter(Path(hf_hub_download(name, ADAPTER)).parent, name)
+    return _nowhere(name, f"the hub's has no {CONFIG}")
+
+
+def _listed(name: str, commit: str | None) -> list[str]:
+    """Ask the hub which files a model has."""
+    said = HfApi().model_info(name, revision=commit, timeout=6 * _SECONDS)
+    return [one.rfilename for one in said.siblings or ()]
 
 
 def _nowhere(name: str, why: str, hint: str = WAY_OUT) -> InputError:

@@ -10,14 +10,31 @@ from textwrap import shorten
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.utils import logging as transformers_logging
 
 from headpatch.errors import InputError
-from headpatch.models.hub import PROCESSOR_FILES, WAY_OUT, copy_of
+from headpatch.models.described import (
+    ADAPTER,
+    PROCESSOR_FILES,
+    check_layers,
+    config_of,
+    refused_adapter,
+)
+from headpatch.models.families import FAMILIES
+from headpatch.models.fitting import fit_processor
+from headpatch.models.hub import WAY_OUT, HubModel
 from headpatch.models.quantized import quantize_weights_alone, quantized
 from headpatch.models.vlm import VLM
-from headpatch.models.weights import DEMO, weights_in
+from headpatch.models.weights import DEMO, Held, held, weight_files, weights_in
+from headpatch.pairs.lfs import refuse_pointer
 from headpatch.text import at_home, checked_text
 
 _SMALL = 4 << 30  # bytes in float32 under which a model is not worth rounding
@@ -31,6 +48,7 @@ def load(
     dtype: str = "auto",
     device_map: str | dict[str, str] | None = None,
     quantize: str | None = None,
+    allow_unused_weights: bool = False,
 ) -> VLM:
     """Load a vision-language model with its processor.
 
@@ -51,13 +69,21 @@ def load(
         ``8bit`` or ``4bit``: the language model's and the tower's weights are stored by
         bitsandbytes in that many bits, and nothing else is rounded (see
         `headpatch.models.quantized`).
+    allow_unused_weights
+        Loads a checkpoint that holds weights which the model has no place for, and leaves these
+        out: `VLM.unused` counts them. Those that transformers expects to be left out (buffers of
+        earlier releases) do not count.
 
     Raises
     ------
     InputError
-        If the model is missing, incomplete or corrupted, has no processor, or is not a
-        vision-language model of a known family; or the hub is to be asked for it and cannot be
-        reached (then a copy that it left in its cache is loaded, if there is one).
+        If the model is missing, incomplete or corrupted, has no processor, holds an adapter or
+        weights that it does not use, or is not a vision-language model of a known family; or the
+        hub is to be asked for it and cannot be reached (then a copy that it left in its cache is
+        loaded, if there is one). A model on the hub is judged by its ``config.json`` before the
+        rest of it is fetched.
+    RunError
+        If the hub stops answering meanwhile.
 
     Examples
     --------
@@ -69,16 +95,32 @@ def load(
     """
     placement = _placement(device, device_map, quantize)
     name = at_home(checked_text(name, "--model"))
-    source, local = _source(name)
-    if local:
-        _check_folder(Path(source), name)
+    local = _local(name)
     with _quiet():
-        copy = None if local else copy_of(name)
-        source = str(copy or source)
-        processor = _load_processor(source, name)
-        model = _load_model(source, name, placement, dtype)
-    fingerprint = f"commit:{copy.name}" if copy else _fingerprint(model, source if local else None)
-    vlm = VLM(model, processor, name, fingerprint)
+        remote = None if local else HubModel(name)
+        folder = local or remote.describe()
+        described = config_of(folder, name)
+        _check_folder(folder, name)
+        processor = _load_processor(folder, name, str(described["model_type"]))
+        files = weight_files(folder, described)
+        if remote:
+            remote.weights(files)
+        tensors = _tensors(folder, files, name)
+        check_layers(described, tensors, name)
+        config = _config(folder, name, tensors)
+        fit_processor(processor, config, folder, name)
+        model, unused = _load_model(folder, config, name, placement, dtype)
+    if unused and not allow_unused_weights:
+        raise InputError(
+            "--model",
+            f"{name} holds {len(unused)} weights that the model does not use (first: "
+            f"{', '.join(unused[:3])})",
+            "weights and a config.json that belong together",
+            "Mend config.json; or load it without them: --allow-unused-weights, or "
+            "allow_unused_weights=True.",
+        )
+    fingerprint = f"commit:{folder.name}" if remote else weights_in(folder, files)
+    vlm = VLM(model, processor, name, fingerprint, len(unused))
     vlm.lm  # noqa: B018  an unknown layout is refused here, not in the middle of a run
     return vlm
 
@@ -99,23 +141,25 @@ def resolve_device(device: str) -> torch.device:
     return place
 
 
-def _source(name: str) -> tuple[str, bool]:
+def _local(name: str) -> Path | None:
+    """Return the folder that a name means; None if it is for the hub to know."""
     if name == "demo":
-        return str(DEMO), True
+        return DEMO
     if not name:
         raise InputError("--model", "an empty name", _WANTED)
     if Path(name).is_dir():
-        return name, True
+        return Path(name)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
     if looks_local or "/" not in name:
         found = f"{name} is {'a file' if Path(name).exists() else 'not there'}"
         raise InputError("--model", found, _WANTED)
-    return name, False
+    return None
 
 
 def _check_folder(folder: Path, name: str) -> None:
-    if not (folder / "config.json").is_file():
-        raise InputError("--model", f"{name} has no config.json", "a folder saved by transformers")
+    """Refuse a folder of which a part is missing, or an adapter lies in it."""
+    if (folder / ADAPTER).exists():
+        raise refused_adapter(folder, name)
     if not any((folder / file).is_file() for file in PROCESSOR_FILES):
         raise InputError(
             "--model",
@@ -123,23 +167,82 @@ def _check_folder(folder: Path, name: str) -> None:
             f"one of {', '.join(PROCESSOR_FILES)} in it",
             "Save it there with processor.save_pretrained(folder).",
         )
-    if not list(folder.glob("*.safetensors")):
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".jinja", ".model", ".txt"):
+            refuse_pointer("--model", file)
+
+
+def _tensors(folder: Path, files: list[str], name: str) -> dict[str, Held]:
+    """Read what the weight files hold; refuse a folder without any."""
+    if not files:
         raise InputError(
             "--model",
             f"{name} has no weights",
-            "*.safetensors files in it",
+            "model.safetensors in it, or model.safetensors.index.json and what it lists",
             "Convert other formats with model.save_pretrained(folder).",
         )
+    return held([folder / file for file in files])
 
 
-def _load_processor(source: str, name: str) -> ProcessorMixin:
+def _load_processor(folder: Path, name: str, kind: str) -> ProcessorMixin:
+    missing = [package for package in FAMILIES[kind].needs if not _installed(package)]
+    if missing:
+        raise _needs(name, missing)
     try:
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False)
+    except ImportError as error:  # a processor of another family than the model's
+        raise _needs(
+            name, [one for one in ("torchvision", "num2words") if not _installed(one)]
+        ) from error
     except Exception as error:  # transformers raises whatever its parts raise
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                "--model",
+                f"{name}: its processor runs only with code of its own (`auto_map`); headpatch "
+                "never runs code that comes with a model",
+                "a processor of transformers' own classes",
+            ) from error
         raise _bad_model(name, "its processor does not load", error) from error
     if not hasattr(processor, "image_processor"):
         raise InputError("--model", f"{name} has no image processor", "a vision-language model")
     return processor
+
+
+def _needs(name: str, packages: list[str]) -> InputError:
+    found = [f"{package} is not installed" for package in packages]
+    return InputError(
+        "--model",
+        f"{name}: its processor needs {' and '.join(packages)}; {', '.join(found)}",
+        "what the extra `vision` installs",
+        "pip install 'headpatch[vision]'; torchvision must be the release made for torch's.",
+    )
+
+
+def _config(folder: Path, name: str, tensors: Mapping[str, Held]) -> PretrainedConfig:
+    """Read a model's config as transformers does, without what concerns other ways to run it.
+
+    Raises
+    ------
+    InputError
+        If transformers cannot read it, or the model that it describes is larger than its weights.
+    """
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        config._attn_implementation = None  # headpatch brings its own
+        config.return_dict = True
+        with torch.device("meta"):  # shapes without numbers
+            asked = AutoModelForImageTextToText.from_config(config).num_parameters()
+    except Exception as error:  # likewise
+        raise _bad_model(name, "its config.json is of no model", error) from error
+    there = sum(one.numbers for one in tensors.values())
+    packed = 16 if getattr(config, "quantization_config", None) else 1  # numbers to one stored
+    if asked > 2 * there * packed:
+        raise InputError(
+            "--model",
+            f"{name}: its config.json asks for {asked:,} numbers, its weights are {there:,}",
+            "weights and a config.json that belong together",
+        )
+    return config
 
 
 def _placement(
@@ -183,15 +286,17 @@ def _not_installed(argument: str, package: str) -> InputError:
 
 
 def _load_model(
-    source: str, name: str, placement: Mapping[str, Any], dtype: str
-) -> PreTrainedModel:
+    folder: Path, config: PretrainedConfig, name: str, placement: Mapping[str, Any], dtype: str
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load the weights; return also the names of those that the model has no place for."""
     spread = dict(placement)
     device: torch.device | None = spread.pop("device", None)
     on_cpu = device is not None and device.type == "cpu"
     wanted = torch.float32 if dtype == "auto" and on_cpu else _dtype(dtype)
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
-            source,
+            str(folder),
+            config=config,
             dtype=wanted,
             use_safetensors=True,
             trust_remote_code=False,
@@ -215,13 +320,14 @@ def _load_model(
             f"(first: {key} is {list(there)}, its config.json asks for {list(wanted_shape)})",
             "weights and a config.json that belong together",
         )
+    unused = sorted(map(str, report["unexpected_keys"]))
     quantize_weights_alone(model)
     model = model.eval().requires_grad_(False)
     if device is None or quantized(model):  # every part is where it belongs
-        return model
+        return model, unused
     if dtype == "auto" and 4 * model.num_parameters() < _SMALL:
         model = model.float()
-    return model.to(device)
+    return model.to(device), unused
 
 
 def _dtype(dtype: str) -> torch.dtype | str:
@@ -241,13 +347,6 @@ def _bad_model(name: str, what: str, error: Exception) -> InputError:
         "a complete vision-language model",
         WAY_OUT if not Path(name).is_dir() else "",
     )
-
-
-def _fingerprint(model: PreTrainedModel, folder: str | None) -> str:
-    """Name the weights: the hub's commit, or a SHA-256."""
-    if folder is None:
-        return f"commit:{getattr(model.config, '_commit_hash', None) or 'unknown'}"
-    return weights_in(Path(folder))
 
 
 @contextmanager

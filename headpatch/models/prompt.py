@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
-from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from headpatch.errors import InputError
 from headpatch.models.answers import AnswerTokens, find_answers
 from headpatch.models.layouts.measured import Measured
 from headpatch.models.patches import Patches, Seen, locate
+from headpatch.models.rendering import TemplateFailed, render
 from headpatch.models.spans import Spans, find_spans
 from headpatch.models.vlm import VLM
 
@@ -240,8 +240,8 @@ def _chat(vlm: VLM, question: str, answer: str | None) -> str:
     if answer is not None:
         turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     try:
-        return str(processor.apply_chat_template(turns, add_generation_prompt=answer is None))
-    except (ValueError, AttributeError, TemplateError) as error:
+        return render(processor, turns, add_generation_prompt=answer is None)
+    except TemplateFailed as error:
         raise InputError(
             "--model",
             f"{vlm.name} has no chat template that works ({error})",

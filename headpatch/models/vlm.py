@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, Tower
-from headpatch.models.families import FAMILIES, TOWERS, Family
+from headpatch.models.families import DECODERS, FAMILIES, LIKE_LLAMA, TOWERS, Family
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +45,15 @@ class VLM:
         What the user called it: ``demo``, a folder or a hub id.
     fingerprint
         The hub commit, or a hash of the weight files (see `headpatch.models.load`).
+    unused
+        How many weights of the checkpoint the model has no place for.
     """
 
     model: PreTrainedModel
     processor: ProcessorMixin
     name: str
     fingerprint: str
+    unused: int = 0
 
     @property
     def device(self) -> torch.device:
@@ -82,7 +85,8 @@ class VLM:
                 "--model", f"{self.name} is of family {kind!r}", f"one of {', '.join(FAMILIES)}"
             )
         tower = str(getattr(self.model.config.vision_config, "model_type", ""))
-        return replace(FAMILIES[kind], **TOWERS.get(tower, {}))
+        decoder = str(self.model.config.get_text_config().model_type)
+        return replace(FAMILIES[kind], **TOWERS.get(tower, {}), **DECODERS.get(decoder, {}))
 
     @cached_property
     def decoder(self) -> nn.Module:
@@ -92,7 +96,7 @@ class VLM:
     @cached_property
     def final_norm(self) -> nn.Module:
         """The norm between the text model's last layer and the unembedding."""
-        return _first(self.decoder, ("norm",))
+        return _first(self.decoder, (self.family.lm_norm,))
 
     @cached_property
     def lm(self) -> Stack:
@@ -101,7 +105,17 @@ class VLM:
         layers = list(_first(self.decoder, ("layers",)).children())
         heads = int(config.num_attention_heads)
         names = [name for name in (family.lm_attention, family.cross_attention) if name]
-        return _stack(layers, names, family.lm_output, Grid(len(layers), heads))
+        try:
+            self.final_norm  # noqa: B018  part of the layout
+            return _stack(layers, names, family.lm_output, Grid(len(layers), heads))
+        except (InputError, AttributeError) as error:
+            missing = error.found if isinstance(error, InputError) else str(error)
+            raise InputError(
+                "--model",
+                f"{self.name}: its decoder is of type {config.model_type!r}, whose parts are "
+                f"not where they are looked for ({missing})",
+                f"a decoder such as {', '.join((*LIKE_LLAMA, *DECODERS))}",
+            ) from None
 
     @cached_property
     def crossing(self) -> frozenset[int]:

@@ -1,35 +1,156 @@
-"""A name for a model's weights, worked out from its files, without loading them."""
+"""A model's weight files, read without loading them: which they are, what they hold, their name."""
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Any
+
+from headpatch.errors import InputError
+from headpatch.pairs.lfs import refuse_pointer
 
 DEMO = Path(__file__).parent / "demo"
 """The bundled model's folder."""
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _HASHED = 1 << 30  # bytes of weights that are hashed whole
+_LONGEST = 100 << 20  # bytes of a header that safetensors itself would read
 
 
-def weights_in(folder: Path) -> str:
+@dataclass(frozen=True)
+class Held:
+    """A tensor that lies in a file: its shape and the safetensors name of its dtype."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it holds."""
+        return prod(self.shape)
+
+
+def weight_files(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """Name the weight files that transformers reads in a folder, in the order of their names.
+
+    Other ``*.safetensors`` may lie beside them: the weights in the form of another program, or an
+    adapter's.
+
+    Parameters
+    ----------
+    config
+        ``config.json``, which may name the file.
+
+    Raises
+    ------
+    InputError
+        If the list of a divided checkpoint is no such list.
+    """
+    named = config.get("transformers_weights")
+    first = named if isinstance(named, str) else WHOLE
+    if not isinstance(named, str) and not (folder / WHOLE).exists():
+        first = INDEX
+    if not first.endswith(".index.json"):
+        return [first] if (folder / first).exists() else []
+    if not (folder / first).exists():
+        return []
+    refuse_pointer("--model", folder / first)
+    try:
+        parts = json.loads((folder / first).read_text("utf-8"))["weight_map"].values()
+        return sorted({str(part) for part in parts})
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise InputError(
+            "--model", f"{folder / first} lists no files", "a `weight_map` of tensors and files"
+        ) from None
+
+
+def weights_in(folder: Path, files: list[str] | None = None) -> str:
     """Name the weights in a folder by a SHA-256.
 
     Weight files up to 1 GiB are hashed whole, larger ones by their headers (which list every
     tensor's name, shape and place) and sizes, since reading 14 GB would take longer than a run.
+
+    Parameters
+    ----------
+    files
+        Of `weight_files`; None looks for them.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    whole = sum(file.stat().st_size for file in files) <= _HASHED
+    paths = [folder / name for name in (_files(folder) if files is None else files)]
+    whole = sum(path.stat().st_size for path in paths) <= _HASHED
     digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
+    for path in paths:
+        with path.open("rb") as stream:
             if whole:
                 while block := stream.read(1 << 22):
                     digest.update(block)
             else:
                 size = int.from_bytes(stream.read(8), "little")
-                digest.update(stream.read(size) + json.dumps(file.stat().st_size).encode())
+                digest.update(stream.read(size) + json.dumps(path.stat().st_size).encode())
     return f"{'sha256' if whole else 'sha256-of-headers'}:{digest.hexdigest()}"
 
 
 def weights_of(model: str) -> str | None:
     """Name the weights of ``demo`` or of a model's folder; None of one that is on the hub."""
     folder = DEMO if model == "demo" else Path(model)
-    return weights_in(folder) if any(folder.glob("*.safetensors")) else None
+    files = _files(folder)
+    return weights_in(folder, files) if files else None
+
+
+def _files(folder: Path) -> list[str]:
+    """Name the weight files of a folder that may not be a model's."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        files = weight_files(folder, config)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return []
+    return files if all((folder / name).is_file() for name in files) else []
+
+
+def held(paths: list[Path]) -> dict[str, Held]:
+    """Read which tensors lie in weight files.
+
+    Raises
+    ------
+    InputError
+        If a file is not there, is no safetensors file, or is cut.
+    """
+    found: dict[str, Held] = {}
+    for path in paths:
+        found |= dict(_header(path))
+    return found
+
+
+def _header(path: Path) -> Iterator[tuple[str, Held]]:
+    if not path.is_file():
+        raise InputError(
+            "--model",
+            f"{path} is not there",
+            "every file of the weights",
+            "Give a folder that holds them all: --model PATH.",
+        )
+    refuse_pointer("--model", path)
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        text = stream.read(length) if length <= min(size, _LONGEST) else b""
+    try:
+        listed = json.loads(text)
+        tensors = {
+            str(name): (Held(tuple(map(int, one["shape"])), str(one["dtype"])), one["data_offsets"])
+            for name, one in listed.items()
+            if name != "__metadata__"
+        }
+        end = max((int(offsets[1]) for _, offsets in tensors.values()), default=0)
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError):
+        raise InputError(
+            "--model", f"{path} is no safetensors file, or its start is damaged", "weights"
+        ) from None
+    if size < 8 + length + end:
+        raise InputError(
+            "--model",
+            f"{path} is cut: it has {size:,} bytes and lists {8 + length + end:,}",
+            "the whole file",
+            "Download or copy it again.",
+        )
+    yield from ((name, one) for name, (one, _) in tensors.items())

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from headpatch.errors import InputError
+from headpatch.pairs.lfs import refuse_pointer
 from headpatch.pairs.region import Region
-from headpatch.text import checked_text, user_path
+from headpatch.text import at_home, checked_text, user_path
 
 BUNDLED = Path(__file__).parent / "images"
 """The default pair: ``1.jpg`` (with the triangle) and ``2.jpg`` (without)."""
@@ -63,7 +64,7 @@ def read_image(picture: Picture, argument: str) -> Image.Image:
     Raises
     ------
     InputError
-        If it is none, the file is missing or ends early.
+        If it is none (a git-lfs pointer to one, say), the file is missing or ends early.
     """
     path = name_of(picture)
     try:
@@ -77,6 +78,7 @@ def read_image(picture: Picture, argument: str) -> Image.Image:
                 image = Image.alpha_composite(canvas, image)
             return image.convert("RGB")
     except UnidentifiedImageError:
+        refuse_pointer(argument, Path(at_home(path)))
         raise InputError(
             argument, f"{path} is not a picture", "a JPEG, PNG or other image file"
         ) from None

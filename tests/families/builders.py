@@ -126,9 +126,11 @@ def _siglip(**options: Any) -> hf.SiglipVisionConfig:
     return hf.SiglipVisionConfig(**{**_VISION, **options, "vision_use_head": False})
 
 
-def _llava(tower: Any, select: str, processor: Any, kind: str = "Llava", **options: Any) -> Parts:
+def _llava(
+    tower: Any, select: str, processor: Any, kind: str = "Llava", text: Any = None, **options: Any
+) -> Parts:
     config = getattr(hf, f"{kind}Config")(
-        vision_config=tower, text_config=hf.LlamaConfig(**_TEXT, **_WIDER),
+        vision_config=tower, text_config=text or hf.LlamaConfig(**_TEXT, **_WIDER),
         vision_feature_select_strategy=select, **(options or {"vision_feature_layer": -2}),
     )  # fmt: skip
     return Parts(getattr(hf, f"{kind}ForConditionalGeneration"), config, processor)
@@ -159,6 +161,26 @@ def llava_pixtral() -> Parts:
     """LLaVA on a Pixtral tower, as Pixtral-12B is published."""
     tower = hf.PixtralVisionConfig(**{**_VISION, "image_size": 112})
     return _llava(tower, "full", _pixtral_processor(1), vision_feature_layer=-1)
+
+
+def _on(decoder: Any) -> Parts:
+    """LLaVA on another decoder."""
+    return _llava(hf.CLIPVisionConfig(**_VISION), "default", _clip_processor(), text=decoder)
+
+
+def llava_phi() -> Parts:
+    """Attention and MLP side by side, layer norms with biases."""
+    return _on(hf.PhiConfig(**_TEXT))
+
+
+def llava_phi3() -> Parts:
+    """Queries, keys and values in one projection."""
+    return _on(hf.Phi3Config(**_TEXT))
+
+
+def llava_neox() -> Parts:
+    kept = {key: value for key, value in _TEXT.items() if key != "num_key_value_heads"}
+    return _on(hf.GPTNeoXConfig(**kept))
 
 
 def vipllava() -> Parts:
@@ -367,6 +389,11 @@ BUILDERS: dict[str, Callable[[], Parts]] = {
     "mistral3": mistral3,
     "mllama": mllama,
 }
+
+DECODERS: dict[str, Callable[[], Parts]] = {
+    "phi": llava_phi, "phi3": llava_phi3, "gpt_neox": llava_neox,
+}  # fmt: skip
+"""LLaVA on decoders whose parts have other names."""
 
 
 def make(parts: Parts, seed: int = 0) -> VLM:

@@ -16,7 +16,10 @@ from headpatch.heads import Head
 from headpatch.models.vlm import VLM
 
 _PROJECTIONS = {
-    "lm": r"\.(language_model|text_model)\.layers\.\d+\.(self_attn|cross_attn)\.o_proj$",
+    "lm": (
+        r"\.(language_model|text_model)\.layers\.\d+\."
+        r"(self_attn|cross_attn|attention)\.(o_proj|dense)$"
+    ),
     "vision": (
         r"\.(vision_tower|vision_model|visual)\..*\b(layers|layer|blocks)\.\d+\."
         r"(self_attn|attention|attn)\.(out_proj|o_proj|projection_layer|proj)$"

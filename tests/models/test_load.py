@@ -210,10 +210,7 @@ def test_a_text_model_is_refused(tmp_path: Path) -> None:
             intermediate_size=8,
         )
     ).save_pretrained(tmp_path)
-    tiny_tokenizer().save_pretrained(tmp_path)
-    assert "no processor" in refusal(tmp_path)
-    tiny_processor().save_pretrained(tmp_path)
-    assert "vision-language model" in refusal(tmp_path)
+    assert "reads text alone" in refusal(tmp_path)  # before a processor is looked for
 
 
 def test_a_model_of_an_unknown_family_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,190 @@
+"""What a model's ``config.json`` says it is, judged before anything else of it is read or fetched.
+
+A model that headpatch cannot look into is refused here, when only this one small file is known.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from headpatch.errors import InputError
+from headpatch.models.families import FAMILIES
+from headpatch.models.weights import Held
+from headpatch.pairs.lfs import refuse_pointer
+
+CONFIG, ADAPTER = "config.json", "adapter_config.json"
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+"""Either of them describes a processor."""
+
+_LAYERS = ("num_hidden_layers", "num_layers", "num_global_layers", "depth")
+_ORIGINAL = (  # published in LLaVA's own format, and where the same weights are in transformers'
+    ("liuhaotian/llava-v1.5-", "llava-hf/llava-1.5-7b-hf"),
+    ("liuhaotian/llava-v1.6-mistral", "llava-hf/llava-v1.6-mistral-7b-hf"),
+    ("liuhaotian/llava-v1.6-vicuna", "llava-hf/llava-v1.6-vicuna-7b-hf"),
+    ("liuhaotian/llava-v1.6-34b", "llava-hf/llava-v1.6-34b-hf"),
+    ("lmms-lab/llava-onevision-qwen2", "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+)
+
+
+def config_of(folder: Path, name: str) -> dict[str, Any]:
+    """Read and judge a folder's ``config.json``.
+
+    Parameters
+    ----------
+    name
+        What the user called the model.
+
+    Raises
+    ------
+    InputError
+        If it is not there or cannot be read, or describes a model that headpatch cannot look into.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise _without_config(folder, name)
+    refuse_pointer("--model", path)
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise InputError("--model", f"{path} is no JSON ({reason})", "a model's config") from None
+    if not isinstance(config, dict):
+        raise InputError("--model", f"{path} holds no mapping", "a model's config")
+    judge(config, name)
+    return config
+
+
+def judge(config: Mapping[str, Any], name: str) -> None:
+    """Refuse a model that headpatch cannot look into, by its config alone.
+
+    Raises
+    ------
+    InputError
+        If it is so: what is missing, and the nearest model that is known.
+    """
+    kind = config.get("model_type")
+    made_as = config.get("architectures")
+    classes = [str(one) for one in made_as] if isinstance(made_as, list) else []
+    if _is_original(config, classes):
+        raise refused_original(name)
+    if kind in FAMILIES:
+        if not isinstance(config.get("vision_config", {}), dict):
+            raise InputError(
+                "--model", f"{name}: its config.json has no `vision_config`", "a mapping"
+            )
+        return
+    of = f" ({classes[0]})" if classes else ""
+    what = f"model type {kind!r}{of}" if kind else f"a model without `model_type`{of}"
+    expected = f"a model type of {', '.join(FAMILIES)}"
+    near = _nearest(str(kind or ""), classes)
+    if config.get("auto_map"):
+        raise InputError(
+            "--model",
+            f"{name} is {what} and runs only with code of its own (`auto_map` in its config.json); "
+            "headpatch never runs code that comes with a model",
+            expected,
+            f"Look for the same weights converted for transformers' own classes{near}.",
+        )
+    lacks = "" if _sees(config) else ": it has no `vision_config`, so it reads text alone"
+    raise InputError(
+        "--model",
+        f"{name} is {what}, of which headpatch does not know where the decoder and the image "
+        f"tokens are{lacks}",
+        expected,
+        f"The nearest that it knows is {near.removeprefix(', such as ')}." if near else "",
+    )
+
+
+def _nearest(kind: str, classes: list[str]) -> str:
+    """Return the nearest model type that is known, as the end of a sentence."""
+    close = get_close_matches(kind, FAMILIES, 1, 0.5) or [
+        name for name in FAMILIES if kind and (kind.startswith(name) or name.startswith(kind))
+    ]
+    if not close and classes:
+        spelled = {name.replace("_", ""): name for name in FAMILIES}
+        short = classes[0].partition("For")[0].lower()
+        close = [spelled[one] for one in get_close_matches(short, spelled, 1, 0.6)]
+    return f", such as {close[0]}" if close else ""
+
+
+def _sees(config: Mapping[str, Any]) -> bool:
+    return any("vision" in key or "image" in key or "visual" in key for key in config)
+
+
+def _is_original(config: Mapping[str, Any], classes: list[str]) -> bool:
+    """Whether it is a LLaVA in the form of LLaVA's own code, not transformers'."""
+    return "mm_vision_tower" in config or any(
+        one.startswith("Llava") and one.endswith("ForCausalLM") for one in classes
+    )
+
+
+def refused_original(name: str) -> InputError:
+    """Return the error for a LLaVA in the form of LLaVA's own code."""
+    other = next((there for start, there in _ORIGINAL if name.startswith(start)), "")
+    return InputError(
+        "--model",
+        f"{name} is in the form of LLaVA's own code (mm_projector, mm_vision_tower)",
+        "the form of transformers (LlavaForConditionalGeneration)",
+        f"Use {other or 'a converted one, such as llava-hf/llava-1.5-7b-hf'}, or convert it with "
+        "transformers' script convert_llava_weights_to_hf.py.",
+    )
+
+
+def _without_config(folder: Path, name: str) -> InputError:
+    if (folder / ADAPTER).is_file():
+        return refused_adapter(folder, name)
+    if (folder / "mm_projector.bin").exists():
+        return refused_original(name)
+    return InputError("--model", f"{name} has no {CONFIG}", "a folder saved by transformers")
+
+
+def refused_adapter(folder: Path, name: str) -> InputError:
+    """Return the error for an adapter that lies in a model's folder, or alone in one."""
+    try:
+        base = json.loads((folder / ADAPTER).read_text("utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        base = None
+    alone = not (folder / CONFIG).is_file()
+    of = f" of {base}" if isinstance(base, str) and base else ""
+    return InputError(
+        "--model",
+        f"{name} {'is' if alone else 'holds'} an adapter{of} ({ADAPTER}), which headpatch does not "
+        "apply",
+        "a model whose weights are whole",
+        "Merge it with peft (PeftModel.from_pretrained(model, folder).merge_and_unload()) and save "
+        f"that{'' if alone else ', or move the adapter away to load the weights without it'}.",
+    )
+
+
+def check_layers(config: Mapping[str, Any], tensors: Mapping[str, Held], name: str) -> None:
+    """Refuse a config with more layers than the weights have, before any layer is made.
+
+    Parameters
+    ----------
+    tensors
+        Of the weight files, by name: a layer's number is a part of its tensors' names.
+
+    Raises
+    ------
+    InputError
+        If it is so.
+    """
+    most = len({part for key in tensors for part in key.split(".") if part.isdecimal()})
+    for key, asked in _layer_counts(config):
+        if asked > most:
+            raise InputError(
+                "--model",
+                f"{name}: its config.json asks for {asked:,} layers (`{key}`), and its weights "
+                f"have no more than {most:,}",
+                "weights and a config.json that belong together",
+            )
+
+
+def _layer_counts(config: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _layer_counts(value, f"{inside}{key}.")
+        elif key in _LAYERS and isinstance(value, int | float):
+            yield f"{inside}{key}", value
