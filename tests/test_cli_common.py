@@ -14,7 +14,8 @@ from headpatch.study import Study
 from tests.command import headpatch, refused, refused_early
 
 PRINT = ["--json", "--debug"]
-MODEL = ["--model", "--device", "--dtype", "--device-map", "--quantize", "--seed"]
+LOAD = ["--device", "--dtype", "--device-map", "--quantize", "--allow-unused-weights"]
+MODEL = ["--model", *LOAD, "--seed"]
 PICTURES = ["--with", "--without", "--question"]
 ASKED = [*PICTURES, "--answers"]
 RUN = ["--config", *MODEL, "--out", "--force", *PRINT]
@@ -114,7 +115,7 @@ def test_common_flags_override_the_study(monkeypatch: pytest.MonkeyPatch) -> Non
         *("--answers", "yes, no"),
         *("--region", "center", "--pairs", "p.csv", "--limit", "3", "--out", "o"),
         *("--device", "cpu", "--dtype", "float32", "--device-map", "auto", "--quantize", "4bit"),
-        *("--seed", "7", "--force"),
+        *("--allow-unused-weights", "--seed", "7", "--force"),
         patch=monkeypatch,
     )
     assert found == {
@@ -132,6 +133,7 @@ def test_common_flags_override_the_study(monkeypatch: pytest.MonkeyPatch) -> Non
         "dtype": "float32",
         "device_map": "auto",
         "quantize": "4bit",
+        "allow_unused_weights": True,
         "seed": 7,
         "force": True,
     }

@@ -208,6 +208,7 @@ def _facts(session: Session) -> dict[str, Any]:
         "class": type(vlm.model).__name__,
         "parameters": int(vlm.model.num_parameters()),  # two to a byte, where 4 bits are stored
         "weights": vlm.fingerprint,
+        **({"unused_weights": vlm.unused} if vlm.unused else {}),
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "device": str(vlm.device),
         "threads": torch.get_num_threads(),

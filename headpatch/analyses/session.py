@@ -274,7 +274,14 @@ def checked(session: Session, checks: Checks | None = None) -> Session:
 
 def model_of(study: Study) -> VLM:
     """Load the study's model."""
-    return load(study.model, study.device, study.dtype, study.device_map, study.quantize)
+    return load(
+        study.model,
+        study.device,
+        study.dtype,
+        study.device_map,
+        study.quantize,
+        study.allow_unused_weights,
+    )
 
 
 def run_both(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FILE = "followed.csv"
 _DECIDES = {"answers", "prompt", "seed", "force", "verdict", "cut", "draw", "vision"}
-_WHERE = {"device", "dtype", "device_map", "quantize"}
+_WHERE = {"device", "dtype", "device_map", "quantize", "allow_unused_weights"}
 _GATE = ["pair", "region", "question", "passed"]
 
 

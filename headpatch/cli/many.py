@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from headpatch.cli.show import print_object, show, warn
+from headpatch.cli.show import print_object, show, unused, warn
 from headpatch.cli.verb import Request
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.study import Study
@@ -93,6 +93,7 @@ def print_pairs(vlm: "VLM", survey: "Survey", folder: Path, names: list[str], **
         warn(cut)
     content = {
         "model": vlm.name,
+        **unused(vlm),
         "valid": survey.valid,
         "pairs": len(survey.gated),
         "passed": len(survey.gated) - len(failed),

@@ -155,6 +155,13 @@ Quantize = Annotated[
         "--quantize", help="8bit or 4bit weights (needs bitsandbytes).", metavar="8bit|4bit"
     ),
 ]
+AllowUnusedWeights = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-unused-weights",
+        help="Load a checkpoint without the weights that the model has no place for.",
+    ),
+]
 Limit = Annotated[
     int | None,
     number("--limit", "At most so many pairs of the dataset, drawn by the seed."),
@@ -233,6 +240,7 @@ COMMON = {
     "dtype": Common(Dtype, "dtype"),
     "device_map": Common(DeviceMap, "device_map"),
     "quantize": Common(Quantize, "quantize"),
+    "allow_unused_weights": Common(AllowUnusedWeights, "allow_unused_weights"),
     "seed": Common(Seed, "seed"),
     "force": Common(Force, "force"),
     "as_json": Common(Json, default=False),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from headpatch.analyses.session import Session
     from headpatch.engine.patching import OnProgress
+    from headpatch.models.vlm import VLM
 
 
 _JSON_ACTS = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # below: json escapes them
@@ -107,6 +108,7 @@ def print_json(session: "Session", folder: Path, names: list[str], **more: Any) 
         "question": session.pair.question,
         "region": session.pair.region.name,
         "model": session.vlm.name,
+        **unused(session.vlm),
         "valid": session.valid,
         "ld_with": session.base.ld_with,
         "ld_without": session.base.ld_without,
@@ -116,6 +118,11 @@ def print_json(session: "Session", folder: Path, names: list[str], **more: Any) 
         "files": [str(folder / name) for name in names],
     }
     print_object(content)
+
+
+def unused(vlm: "VLM") -> dict[str, int]:
+    """Return what a script reads of weights that were left out; nothing if none were."""
+    return {"unused_weights": vlm.unused} if vlm.unused else {}
 
 
 def print_object(content: dict[str, Any]) -> None:

@@ -82,10 +82,10 @@ def judge(config: Mapping[str, Any], name: str) -> None:
     if config.get("auto_map"):
         raise InputError(
             "--model",
-            f"{name} is {what} and runs only with code of its own (`auto_map` in its config.json); "
-            "headpatch never runs code that comes with a model",
+            f"{name} is {what}, run by code of its own (`auto_map`); headpatch never runs code "
+            "that comes with a model",
             expected,
-            f"Look for the same weights converted for transformers' own classes{near}.",
+            f"Look for a copy converted to transformers' classes{near}.",
         )
     lacks = "" if _sees(config) else ": it has no `vision_config`, so it reads text alone"
     raise InputError(

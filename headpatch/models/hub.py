@@ -1,6 +1,7 @@
 """A model on the hub: asked for once and in seconds, judged by its config before the rest comes."""
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -13,7 +14,6 @@ from huggingface_hub import (
     get_hf_file_metadata,
     hf_hub_download,
     hf_hub_url,
-    snapshot_download,
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
@@ -37,6 +37,7 @@ WAY_OUT = "Give a folder that holds the model: --model PATH."
 """A hint for where the hub does not help."""
 
 _SECONDS = 5.0  # for each address of the hub, to connect and to answer
+_AT_ONCE = 8  # files that are fetched
 _SMALL = (".json", ".jinja", ".txt", ".model")
 _Given = TypeVar("_Given")
 
@@ -54,6 +55,8 @@ class HubModel:
     ----------
     commit
         At which every file is taken.
+    files
+        That the hub has; none before `describe`, nor if it is not asked.
 
     Raises
     ------
@@ -63,6 +66,7 @@ class HubModel:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.files: list[str] = []
         self._copy = None
         try:
             found = get_hf_file_metadata(hf_hub_url(name, CONFIG), timeout=_SECONDS)
@@ -104,12 +108,12 @@ class HubModel:
             return self._copy
         path = Path(self._fetch(lambda: hf_hub_download(self.name, CONFIG, revision=self.commit)))
         config_of(path.parent, self.name)
-        listed = self._fetch(lambda: _listed(self.name, self.commit))
-        if not set(PROCESSOR_FILES) & set(listed):
+        self.files = self._fetch(lambda: _listed(self.name, self.commit))
+        if not set(PROCESSOR_FILES) & set(self.files):
             raise _nowhere(self.name, f"the hub's has no {' or '.join(PROCESSOR_FILES)}")
-        if not any(fnmatch(one, "*.safetensors") for one in listed):
+        if not any(fnmatch(one, "*.safetensors") for one in self.files):
             raise _nowhere(self.name, "the hub's has no weights in the form of safetensors")
-        self._take(one for one in listed if _is_small(one))
+        self._take(one for one in self.files if _is_small(one))
         return path.parent
 
     def weights(self, files: Iterable[str]) -> None:
@@ -124,10 +128,11 @@ class HubModel:
             self._take(files)
 
     def _take(self, files: Iterable[str]) -> None:
-        names = list(files)
-        self._fetch(
-            lambda: snapshot_download(self.name, revision=self.commit, allow_patterns=names)
-        )
+        def take(file: str) -> str:
+            return self._fetch(lambda: hf_hub_download(self.name, file, revision=self.commit))
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(take, files))
 
     def _fetch(self, get: Callable[[], _Given]) -> _Given:
         try:

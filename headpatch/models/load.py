@@ -37,6 +37,7 @@ from headpatch.models.weights import DEMO, Held, held, weight_files, weights_in
 from headpatch.pairs.lfs import refuse_pointer
 from headpatch.text import at_home, checked_text
 
+_LOG = logging.getLogger(__name__)
 _SMALL = 4 << 30  # bytes in float32 under which a model is not worth rounding
 _TALKATIVE = ("accelerate", "bitsandbytes", "huggingface_hub")
 _WANTED = "demo, a model's folder, or a hub id such as owner/name"
@@ -102,7 +103,7 @@ def load(
         described = config_of(folder, name)
         _check_folder(folder, name)
         processor = _load_processor(folder, name, str(described["model_type"]))
-        files = weight_files(folder, described)
+        files = weight_files(folder, described, remote.files if remote else ())
         if remote:
             remote.weights(files)
         tensors = _tensors(folder, files, name)
@@ -118,6 +119,13 @@ def load(
             "weights and a config.json that belong together",
             "Mend config.json; or load it without them: --allow-unused-weights, or "
             "allow_unused_weights=True.",
+        )
+    if unused:
+        _LOG.warning(
+            "headpatch: %s: %d weights that the model does not use are left out (first: %s)",
+            name,
+            len(unused),
+            ", ".join(unused[:3]),
         )
     fingerprint = f"commit:{folder.name}" if remote else weights_in(folder, files)
     vlm = VLM(model, processor, name, fingerprint, len(unused))

@@ -65,6 +65,11 @@ class VLM:
         device: torch.device = self.model.device
         return device
 
+    @property
+    def image_processor(self) -> str:
+        """The class that makes pixels of pictures; there is one for torchvision and one for PIL."""
+        return type(getattr(self.processor, "image_processor", None)).__name__
+
     @cached_property
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -31,7 +31,9 @@ class Held:
         return prod(self.shape)
 
 
-def weight_files(folder: Path, config: Mapping[str, Any]) -> list[str]:
+def weight_files(
+    folder: Path, config: Mapping[str, Any], to_come: Collection[str] = ()
+) -> list[str]:
     """Name the weight files that transformers reads in a folder, in the order of their names.
 
     Other ``*.safetensors`` may lie beside them: the weights in the form of another program, or an
@@ -41,6 +43,8 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> list[str]:
     ----------
     config
         ``config.json``, which may name the file.
+    to_come
+        Files that are not there yet.
 
     Raises
     ------
@@ -48,13 +52,12 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> list[str]:
         If the list of a divided checkpoint is no such list.
     """
     named = config.get("transformers_weights")
-    first = named if isinstance(named, str) else WHOLE
-    if not isinstance(named, str) and not (folder / WHOLE).exists():
-        first = INDEX
-    if not first.endswith(".index.json"):
-        return [first] if (folder / first).exists() else []
-    if not (folder / first).exists():
+    candidates = (named,) if isinstance(named, str) else (WHOLE, INDEX)
+    there = (one for one in candidates if one in to_come or (folder / one).exists())
+    if (first := next(there, None)) is None:
         return []
+    if not first.endswith(".index.json"):
+        return [first]
     refuse_pointer("--model", folder / first)
     try:
         parts = json.loads((folder / first).read_text("utf-8"))["weight_map"].values()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # names of types only: who reads results must not load a mode
     from headpatch.analyses.session import Session
     from headpatch.models.vlm import VLM
 
-_PACKAGES = ("torch", "transformers", "numpy", "scipy")
+_PACKAGES = ("torch", "transformers", "torchvision", "pillow", "numpy", "scipy")
 
 
 def write_run(folder: Path, session: "Session", noise_floor: float | None) -> None:
@@ -69,6 +69,8 @@ def _write(folder: Path, study: Study, vlm: "VLM", seen: Mapping[str, object]) -
         "seed": study.seed,
         "model": vlm.name,
         "weights": vlm.fingerprint,
+        **({"unused_weights": vlm.unused} if vlm.unused else {}),
+        "image_processor": vlm.image_processor,
         "device": str(vlm.device),
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
@@ -83,5 +85,13 @@ def _write(folder: Path, study: Study, vlm: "VLM", seen: Mapping[str, object]) -
     write_yaml(folder / "run.yaml", {"study": study_as_run, "run": run})
 
 
-def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in packages}
+def _versions(packages: tuple[str, ...]) -> dict[str, str | None]:
+    return {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str | None:
+    """Return a package's version; None if it is not installed, as torchvision need not be."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

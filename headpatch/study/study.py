@@ -43,6 +43,8 @@ class Study(Strict):
     """Spreads a model over devices, CPU memory and disk through Accelerate: ``auto``."""
     quantize: Literal["8bit", "4bit"] | None = None
     """Quantises the weights through bitsandbytes."""
+    allow_unused_weights: bool = False
+    """Loads a checkpoint without the weights that the model has no place for."""
     with_: Annotated[PathText, Field(alias="with")] = f"{BUNDLED_PICTURE}1.jpg"
     without: PathText = f"{BUNDLED_PICTURE}2.jpg"
     question: str = "Is there anything in the top left corner?"

@@ -1,11 +1,12 @@
 """The hub: asked once and quickly; where it does not answer, what it left here still loads."""
 
+import hashlib
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
@@ -13,6 +14,7 @@ import pytest
 from huggingface_hub import constants
 
 from headpatch.errors import InputError
+from headpatch.models import hub as hub_module
 from headpatch.models.load import load
 from tests.command import refused
 from tests.tiny import save_tiny
@@ -144,3 +146,112 @@ def test_a_shard_that_is_missing_is_named(hub: Callable[[str], None], tmp_path: 
     with pytest.raises(InputError, match="model-00002-of-00002") as caught:
         load(NAME)
     assert "--model PATH" in str(caught.value)
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Be a hub that has one model, the files of `folder`; give the address, and what is asked."""
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            path = self.path.partition("?")[0]
+            asked.append(f"{self.command} {path.rpartition('/')[2]}")
+            if path.startswith("/api/models/"):
+                names = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
+                about = {"id": NAME, "sha": COMMIT, "siblings": names}
+                return self.send(200, json.dumps(about).encode(), body, "application/json")
+            file = folder / path.rpartition("/")[2]
+            if not file.is_file():
+                return self.send(404, b"", body, "text/plain")
+            self.send(200, file.read_bytes(), body, "application/octet-stream")
+
+        def send(self, status: int, content: bytes, body: bool, kind: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Type", kind)
+            self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            if status == 404:
+                self.send_header("X-Error-Code", "EntryNotFound")
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_model_that_the_hub_gives_loads(hub: Callable[[str], None], tmp_path: Path) -> None:
+    place = save_tiny(tmp_path / "there")
+    (place / "consolidated.safetensors").write_bytes(b"of another program")
+    with holding(place) as (address, asked):
+        hub(address)
+        vlm = load(NAME)
+    assert (vlm.name, vlm.fingerprint) == (NAME, f"commit:{COMMIT}")
+    gets = [one for one in asked if one.startswith("GET")]
+    assert gets[0] == "GET config.json"
+    assert "GET model.safetensors" in gets and "GET consolidated.safetensors" not in gets
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"model_type": "idefics2"}, "idefics3"),
+        ({"model_type": "other", "auto_map": {"AutoModel": "a.B"}}, "never runs code"),
+        ({"mm_vision_tower": "openai/clip"}, "llava-hf/llava-1.5-7b-hf"),
+    ],
+)
+def test_a_model_is_refused_when_its_config_alone_is_known(
+    hub: Callable[[str], None], tmp_path: Path, change: dict[str, object], part: str
+) -> None:
+    place = save_tiny(tmp_path / "there")
+    config = json.loads((place / "config.json").read_text("utf-8"))
+    (place / "config.json").write_text(json.dumps(config | change), "utf-8")
+    with holding(place) as (address, asked):
+        hub(address)
+        assert part in refused("check", "--model", NAME)
+    assert {one.partition(" ")[2] for one in asked} == {"config.json"}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_adapter_on_the_hub_is_refused_without_weights(
+    hub: Callable[[str], None], tmp_path: Path, alone: bool
+) -> None:
+    place = save_tiny(tmp_path / "there")
+    (place / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/base"}', "utf-8")
+    if alone:
+        (place / "config.json").unlink()
+    with holding(place) as (address, asked):
+        hub(address)
+        assert "an adapter of owner/base" in refused("check", "--model", NAME)
+    assert "GET model.safetensors" not in asked
+
+
+def test_a_hub_that_stops_answering_is_one_line(hub: Callable[[str], None], tmp_path: Path) -> None:
+    place = save_tiny(tmp_path / "there")
+    with holding(place) as (address, _):
+        hub(address)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hub_module, "hf_hub_download", _stopped)
+            line = refused("check", "--model", NAME, code=1)
+    assert "could not be fetched whole (the line is dead)" in line
+
+
+def _stopped(*_: object, **__: object) -> None:
+    raise ConnectionError("the line is dead")

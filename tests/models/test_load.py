@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from headpatch.engine.patching import run_pair
 from headpatch.errors import InputError
 from headpatch.models.load import load, resolve_device
+from headpatch.models.vlm import VLM
 from headpatch.models.weights import weights_of
 from tests.tiny import (
     SHAPES,
@@ -20,7 +21,6 @@ from tests.tiny import (
     tiny_model,
     tiny_processor,
     tiny_prompt,
-    tiny_tokenizer,
     tiny_vlm,
 )
 
@@ -265,3 +265,210 @@ def test_devices_and_dtypes_that_are_not_there(saved: Path) -> None:
     for device in ("gpu", "cuda:99", "cpu:x", ""):
         assert "auto, cpu" in refusal(saved, "--device", device=device)
     assert "float32" in refusal(saved, "--dtype", dtype="float8")
+
+
+def edit(file: Path, **changes: object) -> None:
+    """Set keys of a JSON file; ``a__b`` is key b of the mapping a, and None deletes."""
+    content = json.loads(file.read_text("utf-8"))
+    for key, value in changes.items():
+        *places, last = key.split("__")
+        place = content
+        for name in places:
+            place = place[name]
+        if value is None:
+            place.pop(last, None)
+        else:
+            place[last] = value
+    file.write_text(json.dumps(content), "utf-8")
+
+
+def add(folder: Path, **tensors: torch.Tensor) -> None:
+    """Put more tensors into a checkpoint; ``__`` in a name is a dot."""
+    file = folder / "model.safetensors"
+    more = {name.replace("__", "."): value for name, value in tensors.items()}
+    save_file({**load_file(file), **more}, file, {"format": "pt"})
+
+
+BIAS = "model__language_model__layers__0__self_attn__o_proj__bias"
+
+
+def test_weights_that_the_model_does_not_use_are_refused(folder: Path) -> None:
+    add(folder, **{BIAS: torch.ones(32)})
+    message = refusal(folder)
+    assert "holds 1 weights that the model does not use" in message
+    assert "layers.0.self_attn.o_proj.bias" in message and "--allow-unused-weights" in message
+
+
+def test_layers_that_the_config_leaves_out_are_refused(folder: Path) -> None:
+    edit(folder / "config.json", text_config__num_hidden_layers=2)
+    message = refusal(folder)
+    assert "layers.2." in message and "does not use" in message
+
+
+def test_unused_weights_are_left_out_when_asked_for(
+    folder: Path, saved: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add(folder, **{BIAS: torch.ones(32)}, vision__extra=torch.ones(2))
+    vlm, plain = load(str(folder), allow_unused_weights=True), load(str(saved))
+    assert (vlm.unused, plain.unused) == (2, 0)
+    assert vlm.fingerprint != plain.fingerprint
+    (record,) = caplog.records
+    assert "2 weights that the model does not use are left out" in record.getMessage()
+    assert run_pair(vlm, tiny_prompt(vlm)).ld_with == run_pair(plain, tiny_prompt(plain)).ld_with
+
+
+def test_buffers_of_earlier_releases_are_no_unused_weights(folder: Path) -> None:
+    """Of transformers 4: every old checkpoint of these families holds some."""
+    add(
+        folder,
+        model__language_model__layers__0__self_attn__rotary_emb__inv_freq=torch.ones(4),
+        model__vision_tower__embeddings__position_ids=torch.arange(17)[None],
+    )
+    assert load(str(folder)).unused == 0
+
+
+def test_a_checkpoint_with_both_of_two_tied_weights_loads(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True
+    model.lm_head.weight = torch.nn.Parameter(model.get_input_embeddings().weight.clone())
+    model.save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    assert load(str(tmp_path)).unused == 0
+
+
+def test_the_weights_name_covers_the_files_that_are_read(folder: Path) -> None:
+    """Others beside them, as Mistral publishes, are not read."""
+    before = load(str(folder)).fingerprint
+    save_file({"other": torch.ones(3)}, folder / "consolidated.safetensors", {"format": "pt"})
+    assert load(str(folder)).fingerprint == before == weights_of(str(folder))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_adapter_is_refused(folder: Path, alone: bool) -> None:
+    base = {"base_model_name_or_path": "owner/base", "peft_type": "LORA"}
+    (folder / "adapter_config.json").write_text(json.dumps(base), "utf-8")
+    if alone:
+        (folder / "config.json").unlink()
+    message = refusal(folder)
+    assert "an adapter of owner/base (adapter_config.json)" in message
+    assert "merge_and_unload" in message
+    assert ("is an adapter" in message) == alone
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer.json", "processor_config.json", "model.safetensors"]
+)
+def test_a_git_lfs_pointer_is_called_one(folder: Path, file: str) -> None:
+    (folder / file).write_text(POINTER, "utf-8")
+    message = refusal(folder)
+    assert f"{file} is a git-lfs pointer" in message and "git lfs pull" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"model_type": "idefics2"}, "The nearest that it knows is idefics3"),
+        ({"model_type": "qwen2_5_omni"}, "The nearest that it knows is qwen2_5_vl"),
+        ({"model_type": None}, "a model without `model_type`"),
+        (
+            {"model_type": "internvl_chat", "auto_map": {"AutoModel": "evil.Evil"}},
+            "headpatch never runs code that comes with a model",
+        ),
+        ({"architectures": ["LlavaLlamaForCausalLM"]}, "the form of LLaVA's own code"),
+        ({"model_type": "llava_llama", "mm_vision_tower": "x"}, "llava-hf/llava-1.5-7b-hf"),
+    ],
+)
+def test_a_config_is_judged_before_anything_else(
+    folder: Path, changes: dict[str, object], part: str
+) -> None:
+    edit(folder / "config.json", **changes)
+    for file in folder.iterdir():
+        if file.name != "config.json":
+            file.unlink()
+    assert part in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"text_config__num_hidden_layers": 10**9}, "asks for 1,000,000,000 layers"),
+        ({"vision_config__num_hidden_layers": 10**9}, "vision_config.num_hidden_layers"),
+        ({"text_config__hidden_size": 10**7}, "numbers, its weights are"),
+        ({"text_config__vocab_size": 10**12}, "numbers, its weights are"),
+    ],
+)
+def test_a_config_larger_than_its_weights_is_refused_before_any_layer_is_made(
+    folder: Path, changes: dict[str, object], part: str
+) -> None:
+    edit(folder / "config.json", **changes)
+    assert part in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"_attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "flash_attention_3", "return_dict": False},
+        {"text_config___attn_implementation": "flash_attention_2", "use_cache": False},
+    ],
+)
+def test_how_another_program_runs_a_model_is_not_asked(
+    folder: Path, saved: Path, changes: dict[str, object]
+) -> None:
+    edit(folder / "config.json", **changes)
+    vlm, plain = load(str(folder)), load(str(saved))
+    assert run_pair(vlm, tiny_prompt(vlm)).ld_with == run_pair(plain, tiny_prompt(plain)).ld_with
+
+
+def test_a_processor_is_given_what_its_files_leave_out(folder: Path, saved: Path) -> None:
+    """As in folders of early 2024, which hold preprocessor_config.json alone."""
+    edit(
+        folder / "processor_config.json",
+        patch_size=None,
+        vision_feature_select_strategy=None,
+        num_additional_image_tokens=None,
+    )
+    vlm, plain = load(str(folder)), load(str(saved))
+    assert torch.equal(tiny_prompt(vlm).input_ids, tiny_prompt(plain).input_ids)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("vision_feature_select_strategy", "full"),
+        ("patch_size", 7),
+        ("num_additional_image_tokens", 0),
+    ],
+)
+def test_a_processor_that_counts_other_tokens_is_refused(
+    folder: Path, key: str, value: object
+) -> None:
+    edit(folder / "processor_config.json", **{key: value})
+    message = refusal(folder)
+    assert f"`{key}` is {value!r} in processor_config.json" in message
+    assert "model's config.json" in message
+
+
+def test_a_processor_that_counts_the_same_otherwise_loads(tmp_path: Path) -> None:
+    """A class token neither counted nor left out, and one counted and left out, are one number."""
+    save_tiny(tmp_path / "m", SHAPES["class-token-kept"])
+    edit(
+        tmp_path / "m/processor_config.json",
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=1,
+    )
+    load(str(tmp_path / "m"))
+
+
+def test_a_decoder_of_unknown_layout_is_refused(tmp_path: Path) -> None:
+    model = tiny_model()
+    for layer in model.model.language_model.layers:
+        layer.self_attn.other = layer.self_attn.o_proj
+        del layer.self_attn.o_proj
+    vlm = VLM(model, tiny_processor(), "tiny", "")
+    with pytest.raises(InputError, match="its decoder is of type 'llama'") as caught:
+        vlm.lm  # noqa: B018
+    assert "gpt_neox" in str(caught.value) and "o_proj" in str(caught.value)

@@ -132,6 +132,8 @@ def test_what_is_not_a_picture_is_refused(tmp_path: Path) -> None:
     assert "is a folder" in refusal(lambda: read_image(tmp_path, "--with"))
     assert "is not a picture" in refusal(lambda: read_image(text, "--with"))
     assert "is not a picture" in refusal(lambda: read_image(empty, "--with"))
+    text.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert "is a git-lfs pointer" in refusal(lambda: read_image(text, "--with"))
     assert "floating-point" in refusal(lambda: read_image(floats, "--with"))
     assert refusal(lambda: read_image(text, "--without"), "--without")
 
