@@ -315,7 +315,16 @@ def run_both(
         towers = towers_of(positions, vision)
         suffix = None if positions is None else suffix_start(prompt.spans, positions)
         keep = Keep(lm_rows=True, z=towers, suffix=suffix)
-    base = run_pair(vlm, prompt, keep, exact=positions is not None or vision)
+    try:
+        base = run_pair(vlm, prompt, keep, exact=positions is not None or vision)
+    except ValueError as error:  # transformers', of inputs that the model was not made for
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            "--model",
+            f"{vlm.name}: the model refuses what its processor makes ({error})",
+            "a processor and a model that belong together",
+        ) from error
     valid = base.ld_with > 0 > base.ld_without
     return Session(study, vlm, pair, base, valid, positions=positions)
 

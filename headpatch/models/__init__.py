@@ -3,10 +3,8 @@
 import sys
 
 from headpatch.errors import InputError
+from headpatch.models.installed import check_transformers
 
-if sys.flags.optimize > 1:  # here, before transformers is imported and complains at length
+if sys.flags.optimize > 1:  # before transformers is imported and complains at length
     raise InputError("python -OO", "it drops docstrings, which transformers reads", "python -O")
-
-from headpatch.models.installed import check_transformers  # noqa: E402
-
 check_transformers()

@@ -32,13 +32,13 @@ from headpatch.models.described import (
     config_of,
     refused_adapter,
 )
+from headpatch.models.weights import DESCRIBING
 
 WAY_OUT = "Give a folder that holds the model: --model PATH."
 """A hint for where the hub does not help."""
 
 _SECONDS = 5.0  # for each address of the hub, to connect and to answer
 _AT_ONCE = 8  # files that are fetched
-_SMALL = (".json", ".jinja", ".txt", ".model")
 _Given = TypeVar("_Given")
 
 
@@ -145,7 +145,7 @@ class HubModel:
 def _is_small(file: str) -> bool:
     """Whether a file describes the model: in its folder itself, or one of its chat templates."""
     folder, _, name = file.rpartition("/")
-    return name.endswith(_SMALL) and folder in ("", "additional_chat_templates")
+    return name.endswith(DESCRIBING) and folder in ("", "additional_chat_templates")
 
 
 def _kept(name: str, why: str) -> Path:

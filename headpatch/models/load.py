@@ -33,7 +33,15 @@ from headpatch.models.fitting import fit_processor
 from headpatch.models.hub import WAY_OUT, HubModel
 from headpatch.models.quantized import quantize_weights_alone, quantized
 from headpatch.models.vlm import VLM
-from headpatch.models.weights import DEMO, Held, held, weight_files, weights_in
+from headpatch.models.weights import (
+    DEMO,
+    DESCRIBING,
+    Held,
+    held,
+    settings_in,
+    weight_files,
+    weights_in,
+)
 from headpatch.pairs.lfs import refuse_pointer
 from headpatch.text import at_home, checked_text
 
@@ -128,7 +136,8 @@ def load(
             ", ".join(unused[:3]),
         )
     fingerprint = f"commit:{folder.name}" if remote else weights_in(folder, files)
-    vlm = VLM(model, processor, name, fingerprint, len(unused))
+    settings = fingerprint if remote else settings_in(folder)
+    vlm = VLM(model, processor, name, fingerprint, len(unused), settings)
     vlm.lm  # noqa: B018  an unknown layout is refused here, not in the middle of a run
     return vlm
 
@@ -176,7 +185,7 @@ def _check_folder(folder: Path, name: str) -> None:
             "Save it there with processor.save_pretrained(folder).",
         )
     for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".jinja", ".model", ".txt"):
+        if file.suffix in DESCRIBING:
             refuse_pointer("--model", file)
 
 

@@ -47,6 +47,8 @@ class VLM:
         The hub commit, or a hash of the weight files (see `headpatch.models.load`).
     unused
         How many weights of the checkpoint the model has no place for.
+    settings
+        The hub commit, or a hash of the config, processor, tokenizer and chat template.
     """
 
     model: PreTrainedModel
@@ -54,6 +56,7 @@ class VLM:
     name: str
     fingerprint: str
     unused: int = 0
+    settings: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -69,6 +72,17 @@ class VLM:
     def image_processor(self) -> str:
         """The class that makes pixels of pictures; there is one for torchvision and one for PIL."""
         return type(getattr(self.processor, "image_processor", None)).__name__
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Whatever of the model its numbers depend on, for the names of finished parts."""
+        return {
+            "weights": self.fingerprint,
+            "settings": self.settings,
+            "image_processor": self.image_processor,
+            "device": str(self.device),
+            "dtype": str(self.dtype),
+        }
 
     @cached_property
     def dtype(self) -> torch.dtype:

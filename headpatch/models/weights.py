@@ -14,6 +14,8 @@ from headpatch.pairs.lfs import refuse_pointer
 DEMO = Path(__file__).parent / "demo"
 """The bundled model's folder."""
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DESCRIBING = (".json", ".jinja", ".model", ".txt")
+"""Endings of the files that describe a model."""
 _HASHED = 1 << 30  # bytes of weights that are hashed whole
 _LONGEST = 100 << 20  # bytes of a header that safetensors itself would read
 
@@ -98,6 +100,19 @@ def weights_of(model: str) -> str | None:
     folder = DEMO if model == "demo" else Path(model)
     files = _files(folder)
     return weights_in(folder, files) if files else None
+
+
+def settings_in(folder: Path) -> str:
+    """Name by a SHA-256 what describes a model: its config, processor, tokenizer, chat template.
+
+    The same weights are another model with another config.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in DESCRIBING and path.is_file():
+            digest.update(f"{path.name} {path.stat().st_size} ".encode())
+            digest.update(path.read_bytes())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _files(folder: Path) -> list[str]:

@@ -70,6 +70,7 @@ def _write(folder: Path, study: Study, vlm: "VLM", seen: Mapping[str, object]) -
         "model": vlm.name,
         "weights": vlm.fingerprint,
         **({"unused_weights": vlm.unused} if vlm.unused else {}),
+        "settings": vlm.settings,
         "image_processor": vlm.image_processor,
         "device": str(vlm.device),
         "dtype": str(vlm.dtype).removeprefix("torch."),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from transformers import GitConfig, GitForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
@@ -15,6 +16,7 @@ from headpatch.errors import InputError
 from headpatch.models.load import load, resolve_device
 from headpatch.models.vlm import VLM
 from headpatch.models.weights import weights_of
+from tests.command import headpatch, refused
 from tests.tiny import (
     SHAPES,
     save_tiny,
@@ -472,3 +474,49 @@ def test_a_decoder_of_unknown_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its decoder is of type 'llama'") as caught:
         vlm.lm  # noqa: B018
     assert "gpt_neox" in str(caught.value) and "o_proj" in str(caught.value)
+
+
+def test_a_processor_whose_packages_are_missing_is_refused_by_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headpatch.models.load._installed", lambda _: False)
+    edit(folder / "config.json", model_type="smolvlm")
+    message = refusal(folder)
+    assert "needs torchvision and num2words" in message and "headpatch[vision]" in message
+
+
+def test_what_was_left_out_and_what_read_the_pictures_is_written_down(
+    folder: Path, tmp_path: Path
+) -> None:
+    add(folder, **{BIAS: torch.ones(32)})
+    words = ("rank", "--model", folder, "--force", "--out", tmp_path / "out", "--json")
+    assert "--allow-unused-weights" in refused(*words)
+    said = headpatch(*words, "--allow-unused-weights")
+    assert said.code == 0 and said.json["unused_weights"] == 1
+    run = yaml.safe_load((tmp_path / "out/run.yaml").read_text("utf-8"))
+    assert run["study"]["allow_unused_weights"] is True
+    ran = run["run"]
+    assert ran["unused_weights"] == 1 and ran["image_processor"].startswith("CLIPImageProcessor")
+    assert {"torchvision", "pillow"} <= set(ran)
+    assert ran["settings"].startswith("sha256:")
+
+
+@pytest.mark.parametrize("file", ["config.json", "chat_template.jinja", "tokenizer_config.json"])
+def test_finished_parts_hang_on_what_describes_the_model(
+    folder: Path, saved: Path, file: str
+) -> None:
+    text = (folder / file).read_text("utf-8")
+    (folder / file).write_text(text + " ", "utf-8")
+    changed, before = load(str(folder)).identity, load(str(saved)).identity
+    assert changed["weights"] == before["weights"] and changed["settings"] != before["settings"]
+
+
+def test_pictures_of_another_size_than_the_towers_are_refused(folder: Path) -> None:
+    size = {"height": 28, "width": 28}
+    edit(
+        folder / "processor_config.json",
+        image_processor__crop_size=size,
+        image_processor__size={"shortest_edge": 28},
+    )
+    line = refused("rank", "--model", folder, "--force", "--out", folder / "out")
+    assert "refuses what its processor makes" in line and "28" in line
