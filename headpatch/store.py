@@ -56,9 +56,8 @@ def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> st
             for image in (pair.with_image, pair.without_image)
         ],
         "taken in by": pictures.image_processor.to_dict(),
-        "weights": vlm.fingerprint,
         "device": vlm.device.type,
-        "dtype": str(vlm.dtype),
+        **vlm.identity,
     }
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -61,16 +61,16 @@ def fit_processor(processor: Any, config: Any, folder: Path, name: str) -> None:
 def _right(processor: Any, config: Any) -> dict[str, Any]:
     """Return what the processor should hold, as far as the model's config says so."""
     tower = config.vision_config
-    sides = getattr(tower, "image_size", None), getattr(tower, "patch_size", None)
-    found = {
-        "patch_size": sides[1],
+    whole, patch = getattr(tower, "image_size", None), getattr(tower, "patch_size", None)
+    found: dict[str, Any] = {
+        "patch_size": patch,
         # a ViP-LLaVA always leaves out the class token, and has no name for that
         _STRATEGY: getattr(config, _STRATEGY, "default"),
     }
     if (known := TOWERS.get(str(tower.model_type))) is not None:
         found[_MORE] = int(bool(known.get("class_token")))
-    if all(isinstance(side, int) and side for side in sides):
-        found["num_image_tokens"] = (sides[0] // sides[1]) ** 2
+    if isinstance(whole, int) and isinstance(patch, int) and patch:
+        found["num_image_tokens"] = (whole // patch) ** 2
     return {key: value for key, value in found.items() if hasattr(processor, key)}
 
 

@@ -1,10 +1,8 @@
 """Loading a model: the bundled one, a local folder, or a hub id. Never remote code."""
 
 import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -31,6 +29,7 @@ from headpatch.models.described import (
 from headpatch.models.families import FAMILIES
 from headpatch.models.fitting import fit_processor
 from headpatch.models.hub import WAY_OUT, HubModel
+from headpatch.models.placement import dtype_of, installed, placement
 from headpatch.models.quantized import quantize_weights_alone, quantized
 from headpatch.models.vlm import VLM
 from headpatch.models.weights import (
@@ -102,12 +101,12 @@ def load(
     >>> vlm.dtype
     torch.float32
     """
-    placement = _placement(device, device_map, quantize)
+    place = placement(device, device_map, quantize)
     name = at_home(checked_text(name, "--model"))
     local = _local(name)
     with _quiet():
-        remote = None if local else HubModel(name)
-        folder = local or remote.describe()
+        remote = HubModel(name) if local is None else None
+        folder = remote.describe() if remote else Path(local or "")
         described = config_of(folder, name)
         _check_folder(folder, name)
         processor = _load_processor(folder, name, str(described["model_type"]))
@@ -118,7 +117,7 @@ def load(
         check_layers(described, tensors, name)
         config = _config(folder, name, tensors)
         fit_processor(processor, config, folder, name)
-        model, unused = _load_model(folder, config, name, placement, dtype)
+        model, unused = _load_model(folder, config, name, place, dtype)
     if unused and not allow_unused_weights:
         raise InputError(
             "--model",
@@ -140,22 +139,6 @@ def load(
     vlm = VLM(model, processor, name, fingerprint, len(unused), settings)
     vlm.lm  # noqa: B018  an unknown layout is refused here, not in the middle of a run
     return vlm
-
-
-def resolve_device(device: str) -> torch.device:
-    """Turn ``auto`` or a device's name into a device that exists here."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            place = torch.device(device)
-            torch.zeros(1, device=place).item()  # device `meta` holds no numbers
-    except (RuntimeError, AssertionError, ImportError):
-        raise InputError(
-            "--device", repr(device), "a device of this machine: auto, cpu, cuda, cuda:1 or mps"
-        ) from None
-    return place
 
 
 def _local(name: str) -> Path | None:
@@ -202,14 +185,14 @@ def _tensors(folder: Path, files: list[str], name: str) -> dict[str, Held]:
 
 
 def _load_processor(folder: Path, name: str, kind: str) -> ProcessorMixin:
-    missing = [package for package in FAMILIES[kind].needs if not _installed(package)]
+    missing = [package for package in FAMILIES[kind].needs if not installed(package)]
     if missing:
         raise _needs(name, missing)
     try:
         processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False)
     except ImportError as error:  # a processor of another family than the model's
         raise _needs(
-            name, [one for one in ("torchvision", "num2words") if not _installed(one)]
+            name, [one for one in ("torchvision", "num2words") if not installed(one)]
         ) from error
     except Exception as error:  # transformers raises whatever its parts raise
         if "trust_remote_code" in str(error):
@@ -262,54 +245,14 @@ def _config(folder: Path, name: str, tensors: Mapping[str, Held]) -> PretrainedC
     return config
 
 
-def _placement(
-    device: str, device_map: str | dict[str, str] | None, quantize: str | None
-) -> dict[str, Any]:
-    """Say where the weights go, as `from_pretrained` takes it.
-
-    Raises
-    ------
-    InputError
-        If a package that this needs is not installed.
-    """
-    if device_map is None and quantize is None:
-        return {"device_map": None, "device": resolve_device(device)}
-    if not _installed("accelerate"):
-        raise _not_installed("--quantize" if device_map is None else "--device-map", "accelerate")
-    found: dict[str, Any] = {"device_map": device_map}
-    if device_map is None:  # quantised, on one device
-        found = {"device": resolve_device(device), "device_map": {"": resolve_device(device)}}
-    if quantize is not None:
-        if quantize not in ("8bit", "4bit"):
-            raise InputError("--quantize", repr(quantize), "8bit or 4bit")
-        if not _installed("bitsandbytes"):
-            raise _not_installed("--quantize", "bitsandbytes")
-        from transformers import BitsAndBytesConfig
-
-        # Of the two codes of 4 bits, nf4 is made for weights that scatter normally.
-        way = {f"load_in_{quantize}": True, "bnb_4bit_quant_type": "nf4"}
-        found["quantization_config"] = BitsAndBytesConfig(**way)
-    return found
-
-
-def _installed(package: str) -> bool:
-    return find_spec(package) is not None
-
-
-def _not_installed(argument: str, package: str) -> InputError:
-    return InputError(
-        argument, f"{package} is not installed", f"the package {package}", f"pip install {package}"
-    )
-
-
 def _load_model(
-    folder: Path, config: PretrainedConfig, name: str, placement: Mapping[str, Any], dtype: str
+    folder: Path, config: PretrainedConfig, name: str, place: Mapping[str, Any], dtype: str
 ) -> tuple[PreTrainedModel, list[str]]:
     """Load the weights; return also the names of those that the model has no place for."""
-    spread = dict(placement)
+    spread = dict(place)
     device: torch.device | None = spread.pop("device", None)
     on_cpu = device is not None and device.type == "cpu"
-    wanted = torch.float32 if dtype == "auto" and on_cpu else _dtype(dtype)
+    wanted = torch.float32 if dtype == "auto" and on_cpu else dtype_of(dtype)
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             str(folder),
@@ -345,15 +288,6 @@ def _load_model(
     if dtype == "auto" and 4 * model.num_parameters() < _SMALL:
         model = model.float()
     return model.to(device), unused
-
-
-def _dtype(dtype: str) -> torch.dtype | str:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype == "auto":
-        return "auto"
-    if dtype not in known:
-        raise InputError("--dtype", repr(dtype), f"auto, {', '.join(known)}")
-    return known[dtype]
 
 
 def _bad_model(name: str, what: str, error: Exception) -> InputError:

@@ -75,12 +75,11 @@ class VLM:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Whatever of the model its numbers depend on, for the names of finished parts."""
+        """Whatever of the model its numbers depend on, but for the device it is on."""
         return {
             "weights": self.fingerprint,
             "settings": self.settings,
             "image_processor": self.image_processor,
-            "device": str(self.device),
             "dtype": str(self.dtype),
         }
 

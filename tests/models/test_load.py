@@ -13,7 +13,8 @@ from transformers.utils import logging as transformers_logging
 
 from headpatch.engine.patching import run_pair
 from headpatch.errors import InputError
-from headpatch.models.load import load, resolve_device
+from headpatch.models.load import load
+from headpatch.models.placement import resolve_device
 from headpatch.models.vlm import VLM
 from headpatch.models.weights import weights_of
 from tests.command import headpatch, refused
@@ -479,7 +480,7 @@ def test_a_decoder_of_unknown_layout_is_refused(tmp_path: Path) -> None:
 def test_a_processor_whose_packages_are_missing_is_refused_by_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headpatch.models.load._installed", lambda _: False)
+    monkeypatch.setattr("headpatch.models.load.installed", lambda _: False)
     edit(folder / "config.json", model_type="smolvlm")
     message = refusal(folder)
     assert "needs torchvision and num2words" in message and "headpatch[vision]" in message

@@ -78,9 +78,9 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     save_tiny(tmp_path)
     with pytest.raises(InputError, match="8bit or 4bit"):
         load(str(tmp_path), quantize="2bit")
-    monkeypatch.setattr("headpatch.models.load._installed", lambda name: name == "accelerate")
+    monkeypatch.setattr("headpatch.models.placement.installed", lambda name: name == "accelerate")
     with pytest.raises(InputError, match="bitsandbytes is not installed"):
         load(str(tmp_path), quantize="8bit")
-    monkeypatch.setattr("headpatch.models.load._installed", lambda name: False)
+    monkeypatch.setattr("headpatch.models.placement.installed", lambda name: False)
     with pytest.raises(InputError, match="accelerate is not installed"):
         load(str(tmp_path), device_map="auto")
