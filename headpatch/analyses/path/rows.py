@@ -1,6 +1,6 @@
 """Every figure of the views as a row of one table, and the table's curves as tensors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
