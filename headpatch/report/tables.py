@@ -275,9 +275,8 @@ def _spelled_out(cell: RenderableType | None) -> RenderableType | None:
 def plain_table(*columns: str, title: str, wrapped: str | None = None) -> Table:
     """Return an empty table that keeps its figures whole; only column `wrapped` may wrap."""
     table = _Whole(
-        title=title,
+        title=Text(visible(title), style="bold"),
         title_justify="left",
-        title_style="bold",
         header_style="bold",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

@@ -152,7 +152,7 @@ class _Builder:
         self.nodes = self.aliased = 0
 
     def take(self, event: yaml.Event) -> None:
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.ScalarEvent):
             self._scalar(event, line)
         elif isinstance(event, yaml.MappingStartEvent):
@@ -186,8 +186,8 @@ class _Builder:
         self._add(items, line)
         self.stack.append(_Open(items, event.anchor, before))
 
-    def _alias(self, anchor: str, line: int) -> None:
-        if anchor not in self.anchors:
+    def _alias(self, anchor: str | None, line: int) -> None:
+        if anchor is None or anchor not in self.anchors:
             raise NotYaml(f"line {line}: *{anchor} stands for nothing that is complete before it")
         value, size = self.anchors[anchor]
         self.aliased += size
