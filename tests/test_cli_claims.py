@@ -11,7 +11,7 @@ import headpatch as hp
 from headpatch.measures.claims import Claim, Form
 from headpatch.results import read_table
 from headpatch.study import Study
-from tests.command import contents, done, headpatch, refused, refused_early
+from tests.command import contents, done, edit_record, headpatch, refused, refused_early
 from tests.planted import planted_dataset, save_planted
 
 PAIRS = 12
@@ -139,7 +139,7 @@ def test_only_what_a_saved_verdict_does_not_cover_is_run(
     assert "heads 1.1+1.3 changed together" in line and "head 1.1 is" not in line
     assert outcomes(tmp_path / "more") == {"head 1.1 is necessary": "supported", **asked}
     written = {path.name for path in (tmp_path / "more").iterdir()}
-    assert written == {"claims.csv", "followed.csv"}
+    assert written == {"claims.csv", "followed.csv", "run.yaml"}
 
 
 ASKED = "the answer reads the region in layer 2"
@@ -185,8 +185,7 @@ def test_figures_of_another_verdict_are_not_taken(
     place: Path, judged: Path, measured: Path, tmp_path: Path
 ) -> None:
     other = copy(judged, tmp_path / "other")
-    run = (other / "run.yaml").read_text()
-    (other / "run.yaml").write_text(re.sub(r"(?m)^(  seed:) 0$", r"\1 1", run))
+    edit_record(other, "verdict", {"seed": 1})
     out = copy(measured, tmp_path / "out")
     assert "answer to region cut in layer 2" in again(place, other, out)
     first, second = (read_table(one / "followed.csv") for one in (measured, out))
@@ -231,6 +230,7 @@ def test_figures_of_an_earlier_version_are_measured_again(
     out = copy(measured, tmp_path / "out")
     old = read_table(out / "followed.csv").drop(columns=["verdict", "pictures"])
     old.assign(value=1.0).to_csv(out / "followed.csv", index=False)
+    (out / "run.yaml").unlink()
     assert "answer to region cut in layer 2" in again(place, judged, out)
     assert read_table(out / "followed.csv").equals(read_table(measured / "followed.csv"))
 
@@ -258,19 +258,22 @@ def test_figures_that_were_changed_are_measured_again(
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "line"),
+    ("weights", "asked", "line"),
     [
-        ("run.yaml", r"weights: \S+", "weights: others", "--model: the weights of"),
-        ("gate.csv", r"(?m)^p0(\d),(.*)Is", r"p0\1,\2Was", "--pairs: pair p00 of the verdict is"),
+        ({"weights": "others"}, "Is", "--model: the weights of"),
+        ({}, "Was", "--pairs: pair p00 of the verdict is"),
     ],
 )
 def test_another_model_or_other_pairs_than_the_verdicts_are_refused(
-    place: Path, judged: Path, tmp_path: Path, file: str, old: str, new: str, line: str
+    place: Path, judged: Path, tmp_path: Path, weights: dict[str, str], asked: str, line: str
 ) -> None:
     other = copy(judged, tmp_path / "other")
-    changed, count = re.subn(old, new, (other / file).read_text())
+    edit_record(other, "verdict", **weights)
+    text, count = re.subn(
+        r"(?m)^p0(\d),(.*)Is", rf"p0\1,\2{asked}", (other / "gate.csv").read_text()
+    )
     assert count
-    (other / file).write_text(changed)
+    (other / "gate.csv").write_text(text)
     found = refused("claims", asking(place), "--results", other, "--out", tmp_path / "out")
     assert found.startswith(line)
     assert not (tmp_path / "out").exists()
@@ -281,9 +284,7 @@ def test_a_verdict_of_other_weights_judges_nothing_though_nothing_need_be_measur
 ) -> None:
     """The model's folder is what it was; the verdict is of weights that lay there before."""
     other = copy(judged, tmp_path / "other")
-    text, count = re.subn(r"weights: \S+", "weights: sha256:0", (other / "run.yaml").read_text())
-    assert count == 1
-    (other / "run.yaml").write_text(text)
+    edit_record(other, "verdict", weights="sha256:0")
     file = study(place, "head 1.1 is necessary", name="one.yaml")
     line = refused_early("claims", file, "--out", other)
     assert line.startswith("--model: the weights of") and "sha256:0" in line
@@ -344,7 +345,7 @@ def test_a_run_that_was_interrupted_goes_on(
     assert "--no-resume" in headpatch(*words).err
     assert headpatch(*words, "--resume").code == 0
     assert outcomes(tmp_path) == {ASKED: "contradicted"}
-    assert {path.name for path in tmp_path.iterdir()} == {"claims.csv", "followed.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == {"claims.csv", "followed.csv", "run.yaml"}
 
 
 @pytest.mark.parametrize(

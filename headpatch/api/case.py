@@ -8,7 +8,6 @@ from headpatch.analyses.verdict.choice import check_claims
 from headpatch.analyses.verdict.followed import follow, passes
 from headpatch.api.judged import Claims
 from headpatch.api.measured import Basis, followed_pairs, recalled
-from headpatch.api.runs import read_run
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.measures.claims import Claim
@@ -85,7 +84,7 @@ class Case:
         """
         saved = SavedVerdict.read(folder, argument)
         asked = study_of_claims(study, saved, argument)
-        weights = str(read_run(folder).provenance.get("weights", ""))
+        weights = str(saved.run.get("weights", ""))
         if (there := weights_of(asked.model)) is not None:
             _refuse_other_weights(asked.model, there, weights)
         return cls.of(asked, saved, weights, _entries(saved.study), out)
@@ -145,7 +144,9 @@ class Case:
         """Judge the claims."""
         saved = self.saved
         found, failed = tuple(saved.judge(self.listed)), tuple(saved.failed_nulls)
-        return Claims(found, failed, saved.followed)
+        place = None if saved.folder is None else str(saved.folder.resolve())
+        by = {"valid": saved.run.get("valid"), "verdict": place, "weights": self.weights}
+        return Claims(found, failed, saved.followed, self.study, by)
 
 
 def _refuse_other_weights(model: str, found: str, of_verdict: str) -> None:

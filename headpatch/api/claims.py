@@ -7,6 +7,7 @@ from pathlib import Path
 from headpatch import results
 from headpatch.analyses.rules import rule
 from headpatch.analyses.session import model_of
+from headpatch.analyses.stages import Stages
 from headpatch.analyses.verdict.halves import need_pairs
 from headpatch.api.case import Case, refuse_another_verdict, study_of_claims
 from headpatch.api.judged import Claims
@@ -73,10 +74,26 @@ def claims(
     >>> found.summary.splitlines()[0]
     'Of 2 claims: 1 supported, 1 contradicted, 0 not testable.'
     """
-    stages, place = stages_of(on_progress), None if out is None else user_path(out, "out")
+    place = None if out is None else user_path(out, "out")
+    if place is None:
+        return _judged(study, verdict, None, vlm, keep, stages_of(on_progress))
+    results.check_folder(place)
+    with results.taken(place, "claims"):
+        judged = _judged(study, verdict, place, vlm, keep, stages_of(on_progress))
+        judged.write(place)
+    return judged
+
+
+def _judged(
+    study: Study | Iterable[str],
+    verdict: Verdict | str | Path,
+    place: Path | None,
+    vlm: VLM | None,
+    keep: str | Path | None,
+    stages: Stages,
+) -> Claims:
     case = _case(study, verdict, place)
     if place is not None:
-        results.check_folder(place)
         there = None if isinstance(verdict, Verdict) else user_path(verdict, "verdict")
         refuse_another_verdict(place, there)
     if case.asks:
@@ -90,10 +107,7 @@ def claims(
             stages("Following claims up") as advance,
         ):
             case = case.measured(vlm, found.entries, store, advance)
-    judged = case.judged()
-    if place is not None:
-        judged.write(place)
-    return judged
+    return case.judged()
 
 
 def _case(study: Study | Iterable[str], verdict: Verdict | str | Path, out: Path | None) -> Case:
@@ -116,4 +130,5 @@ def _saved(verdict: Verdict) -> SavedVerdict:
         looks=looks_of(judgement.saved),
         vision=judgement.vision,
     )
-    return SavedVerdict(verdict.study, seen, verdict.gate, None)
+    run = {"valid": verdict.survey.valid}
+    return SavedVerdict(verdict.study, seen, verdict.gate, None, run)

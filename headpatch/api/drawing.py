@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from headpatch import results
+from headpatch.disk import reporting_failure
 from headpatch.errors import InputError
 from headpatch.pairs import generate
 from headpatch.pairs.manifest import NAME, Manifest
@@ -29,7 +30,7 @@ def draw_dataset(
     """
     planned = _planned(study)
     results.check_folder(folder)
-    with results.staged(folder) as stage:
+    with results.staged(folder, "pairs") as stage:
         results.write_manifest(stage, planned, study.draw.format)
         results.write_draw(stage / DRAW, study)
         _refuse_another(folder, stage)
@@ -47,10 +48,13 @@ def draw_for_once(
     ------
     InputError
         If pairs cannot be drawn so.
+    RunError
+        If the folder cannot be written.
     """
     planned = _planned(study)
-    results.write_manifest(folder, planned, study.draw.format)
-    _write_pictures(study, folder, planned, on_progress)
+    with reporting_failure(folder, "TMPDIR"):
+        results.write_manifest(folder, planned, study.draw.format)
+        _write_pictures(study, folder, planned, on_progress)
     return Manifest.read(folder)
 
 

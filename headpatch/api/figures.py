@@ -72,6 +72,9 @@ def plot(
         raise InputError("what", f"nothing to draw in {', '.join(files) or 'it'}", "results")
     if kind is not None and kind not in found:
         raise InputError("kind", repr(kind), f"one of {', '.join(found)}")
+    kind = kind or found[0]
+    if isinstance(files, Run):
+        words = _words(files.by(KINDS[kind].needs))
     words = replace(
         words,
         question=question or words.question,
@@ -79,7 +82,7 @@ def plot(
         overlays=overlays,
     )
     sheet = Sheet()
-    KINDS[kind or found[0]].draw(files, sheet, words)
+    KINDS[kind].draw(files, sheet, words)
     return sheet.figure
 
 
@@ -182,14 +185,19 @@ def _verdict(what: Verdict) -> tuple[Files, Words]:
 
 @contents.register
 def _run(what: Run) -> tuple[Files, Words]:
+    return what, Words()  # those of the run that wrote what is drawn
+
+
+def _words(what: Run) -> Words:
+    """Return the words of a figure of what was saved."""
     study, question, region = what.study, what.study.question, what.study.region
-    if "gate.csv" in what:
+    if "pairs" in what.provenance and what.wrote("gate.csv"):
         ran = what["gate.csv"] if study.force else what["gate.csv"].query("passed")
         question = f"{_one(ran['question'], 'questions')} ({len(ran):,} pairs)"
         region = _one(ran["region"], "regions")
-    nulls = what.get("nulls.csv")
+    nulls = what["nulls.csv"] if what.wrote("nulls.csv") else None
     failed = () if nulls is None else nulls.loc[nulls["outcome"] == "failed", "null"]
-    words = Words(
+    return Words(
         question,
         region,
         bool(what.provenance.get("valid", True)),
@@ -198,7 +206,6 @@ def _run(what: Run) -> tuple[Files, Words]:
         delta=study.verdict.delta,
         failed_nulls=tuple(dict.fromkeys(failed)),
     )
-    return what, words
 
 
 def _one(values: Any, what: str) -> str:

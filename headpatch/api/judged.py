@@ -1,17 +1,20 @@
 """Claims, and what became of them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headpatch import results
-from headpatch.api.measured import FILE
 from headpatch.measures.judged_claims import Judged
 from headpatch.report.verdict_tables import failed_words
 from headpatch.results.files import columns_of
+from headpatch.results.verdict import FOLLOWED
 
 if TYPE_CHECKING:
     import pandas
+
+    from headpatch.study import Study
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +29,18 @@ class Claims:
         Nulls of the verdict that failed; then no outcome can be taken at its word.
     followed
         What was measured beside the verdict: the columns of ``followed.csv``; None if nothing was.
+    study
+        That of the verdict, with the claims.
+    by
+        What judged them, for ``run.yaml``: where the verdict lies, its weights, and whether it is
+        valid.
     """
 
     judged: tuple[Judged, ...]
     failed_nulls: tuple[str, ...]
     followed: "pandas.DataFrame | None"
+    study: "Study"
+    by: Mapping[str, object]
 
     @property
     def table(self) -> "pandas.DataFrame":
@@ -53,14 +63,15 @@ class Claims:
         return "\n".join(lines)
 
     def write(self, folder: Path) -> list[str]:
-        """Write ``claims.csv`` and, where something was measured, ``followed.csv``.
+        """Write ``claims.csv``, ``run.yaml`` and, where something was measured, ``followed.csv``.
 
         Returns
         -------
         Names of the files.
         """
-        with results.staged(folder) as stage:
+        with results.staged(folder, "claims") as stage:
             results.write_columns(stage / "claims.csv", columns_of(self.table))
             if self.followed is not None:
-                results.write_columns(stage / FILE, columns_of(self.followed))
+                results.write_columns(stage / FOLLOWED, columns_of(self.followed))
+            results.write_judged(stage, self.study, {**self.by, "failed_nulls": self.failed_nulls})
             return [file.name for file in stage.iterdir()]

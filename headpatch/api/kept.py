@@ -2,16 +2,13 @@
 
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from shutil import rmtree
-from tempfile import TemporaryDirectory, mkdtemp
 from weakref import finalize
 
+from headpatch.results import scratch_folder, taken
 from headpatch.store import Store
 from headpatch.text import user_path
-
-_PREFIX = "headpatch-"
 
 
 class Scratch:
@@ -24,8 +21,9 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        self.path = Path(mkdtemp(prefix=_PREFIX))
-        finalize(self, rmtree, self.path, ignore_errors=True)
+        held = ExitStack()
+        self.path = held.enter_context(scratch_folder())
+        finalize(self, held.close)
 
 
 @contextmanager
@@ -42,14 +40,21 @@ def store_in(
         What is counted, for messages: pairs, rows.
     run, keys
         As `headpatch.store.Store.open` takes them.
+
+    Raises
+    ------
+    InputError
+        If another call or run holds the folder.
     """
     if keep is None:
-        with TemporaryDirectory(prefix=_PREFIX) as folder:
-            yield Store(Path(folder), what)
+        with scratch_folder() as folder:
+            yield Store(folder, what)
         return
-    store = Store(user_path(keep, "keep"), what, "keep")
-    store.open(True, run, keys)
-    if store.unfit:
-        warnings.warn(store.unfit_words, stacklevel=4)
-    yield store
-    store.remove()
+    place = user_path(keep, "keep")
+    with taken(place, "call"):
+        store = Store(place, what, "keep")
+        store.open(True, run, keys)
+        if store.unfit:
+            warnings.warn(store.unfit_words, stacklevel=4)
+        yield store
+        store.remove()

@@ -16,15 +16,13 @@ from headpatch import __version__
 from headpatch.analyses.verdict.followed import COLUMNS, from_table, pairs_followed
 from headpatch.errors import InputError
 from headpatch.pairs.manifest import Entry
-from headpatch.results.files import read_table
-from headpatch.results.verdict import SavedVerdict
+from headpatch.results.verdict import SavedVerdict, read_followed
 
 if TYPE_CHECKING:
     import pandas
 
     from headpatch.study import Study
 
-FILE = "followed.csv"
 _DECIDES = {"answers", "prompt", "seed", "force", "verdict", "cut", "draw", "vision"}
 _WHERE = {"device", "dtype", "device_map", "quantize", "allow_unused_weights"}
 _GATE = ["pair", "region", "question", "passed"]
@@ -107,13 +105,13 @@ def recalled(saved: SavedVerdict, basis: Basis, folder: Path | None) -> SavedVer
     Parameters
     ----------
     folder
-        Where an earlier run may have left a `FILE`; None is nowhere else.
+        Where an earlier run may have left its ``followed.csv``; None is nowhere else.
     """
     import pandas
 
     tables = [] if saved.followed is None else [saved.followed]
-    if folder is not None and (folder / FILE).is_file():
-        tables.append(read_table(folder / FILE))
+    if folder is not None and (more := read_followed(folder)) is not None:
+        tables.append(more)
     found = [basis.own(table) for table in tables]
     found = [table for table in found if len(table)]
     if not found:

@@ -1,38 +1,61 @@
 """What an earlier run saved, as tables and tensors."""
 
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headpatch.errors import InputError
-from headpatch.report.html.part import reading
 from headpatch.report.saved import Saved
-from headpatch.study import Study, read_record
+from headpatch.results import settle
+from headpatch.results.records import Records
+from headpatch.study import Study
+from headpatch.study.record import RUN, Record
 from headpatch.text import user_path
 
 if TYPE_CHECKING:
     import pandas
 
-_RUN = "run.yaml"
-
 
 class Run(Saved):
     """A folder of results; ``run["sweep.pt"]`` is what the file holds.
 
-    Files are read when they are asked for. ``attention_data/README.md`` gives every column and key.
+    Files are read when they are asked for; one that was changed after the run is warned of.
+    ``attention_data/README.md`` gives every column and key.
 
     Attributes
     ----------
     folder
         Where they are.
     study
-        As run; `headpatch.open_session` takes it again.
+        Of the latest run there; `headpatch.open_session` takes it again.
     provenance
-        What ran it: versions, device, dtype, weights, LDs, noise floor.
+        What ran it: verb, versions, device, dtype, weights, LDs, noise floor.
     """
 
-    def __init__(self, folder: Path, study: Study, provenance: dict[str, Any]) -> None:
-        super().__init__(folder)
-        self.study, self.provenance = study, provenance
+    def __init__(self, records: Records, record: Record) -> None:
+        super().__init__(records.folder)
+        self._records, self._record = records, record
+        self.study = Study.make(records.folder / RUN, verb=record.verb or None)
+        self.provenance = dict(record.run)
+
+    def by(self, names: Iterable[str]) -> "Run":
+        """Return the run that wrote files, where several verbs share the folder."""
+        for name in names:
+            for record in self._records.wrote(name):
+                return self if record is self._record else Run(self._records, record)
+        return self
+
+    def wrote(self, name: str) -> bool:
+        """Say whether a file is of this run."""
+        return name in self and self._record in self._records.wrote(name)
+
+    def __getitem__(self, name: str) -> Any:
+        first = name not in self._read
+        found = super().__getitem__(name)
+        if first and any(self._records.changed(one, [name]) for one in self._records.wrote(name)):
+            warnings.warn(f"{self.folder / name} was changed after the run", stacklevel=2)
+        return found
 
     @property
     def tables(self) -> "dict[str, pandas.DataFrame]":
@@ -67,15 +90,13 @@ def read_run(folder: str | Path) -> Run:
     (32, 32)
     """
     folder = user_path(folder, "folder")
-    path = folder / _RUN
-    if not path.is_file():
+    settle(folder)
+    records = Records.read(folder)
+    if not records.every:
         raise InputError(
             "folder",
-            f"{folder} holds no {_RUN}",
+            f"{folder} holds no {RUN}",
             "a folder that a verb wrote",
             f"`headpatch rank --out {folder}` writes one.",
         )
-    study = Study.make(path)  # a damaged file is refused here
-    with reading(path):
-        provenance = dict(read_record(path).get("run", {}))
-    return Run(folder, study, provenance)
+    return Run(records, records.every[0])

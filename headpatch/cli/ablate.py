@@ -104,7 +104,7 @@ def ablate(
             means = mean_z(session, advance, towers=towers_of(at, vision))
     with request.stage("Changing heads") as advance:
         ablation = analysis.run(session, job, means, advance)
-    with results.staged(folder) as stage, request.stage("Drawing"):
+    with results.staged(folder, "ablate") as stage, request.stage("Drawing"):
         results.write_ablation(stage, session, ablation)
         pair = session.pair
         draw.draw_ablation(stage, pair.question, pair.region.name, session.valid)

@@ -39,7 +39,7 @@ def ablate(request: Request, folder: Path) -> None:
     with request.stage("Changing heads") as advance:
         found = analysis.ablate(study, vlm, survey, chosen, advance, say)
     tables = {"effects.csv": found.effects, "effects_mean.csv": found.means}
-    with results.staged(folder) as stage, request.stage("Drawing"):
+    with results.staged(folder, "ablate") as stage, request.stage("Drawing"):
         results.write_pairs(stage, study, vlm, survey, tables, found.noise_floor)
         draw.draw_mean_effects(stage, "head_effects.png", study.pairs.level, **survey.words)
         names = sorted(file.name for file in stage.iterdir())

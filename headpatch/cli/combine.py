@@ -18,8 +18,6 @@ from headpatch.study.together import refuse_both
 if TYPE_CHECKING:
     from headpatch.analyses.combine.whole import Combined
 
-_REPAIR = ("selfrepair.csv", "selfrepair_parts.csv")  # not every model's LD can be taken apart
-
 
 @verb("combine")
 def combine(
@@ -81,7 +79,7 @@ def combine(
         session = open_session(study, positions=study.combine.positions)
     announce_plain(session)
     found = analysis(session, request.stage)
-    with results.staged(folder, _REPAIR) as stage, request.stage("Drawing"):
+    with results.staged(folder, "combine") as stage, request.stage("Drawing"):
         results.write_combinations(stage, session, found.combinations, found.repair)
         pair = session.pair
         draw.draw_combinations(
@@ -108,7 +106,7 @@ def _many(request: Request, folder: Path) -> None:
     vlm, survey = many.surveyed(request, entries, study.combine.positions)
     found = combine_pairs(study, vlm, survey, request.stage)
     tables = results.combination_columns(found.combinations, found.repair)
-    with results.staged(folder, _REPAIR) as stage, request.stage("Drawing"):
+    with results.staged(folder, "combine") as stage, request.stage("Drawing"):
         results.write_pairs(stage, study, vlm, survey, tables, found.noise_floor)
         draw.draw_combinations(stage, study.verdict.delta, **survey.words)
         names = sorted(file.name for file in stage.iterdir())

@@ -94,7 +94,7 @@ def cut(
     announce_cuts(session, job, price)
     with request.stage("Cutting edges") as advance:
         found = analysis.run(session, job, advance)
-    with results.staged(folder) as stage, request.stage("Drawing"):
+    with results.staged(folder, "cut") as stage, request.stage("Drawing"):
         results.write_cuts(stage, session, found)
         pair = session.pair
         draw.draw_cuts(stage, pair.question, pair.region.name, session.valid)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from headpatch.cli import many
@@ -72,10 +71,11 @@ def pairs_of(request: Request) -> Iterator[tuple[Entry, ...]]:
         return
     need_pairs(study, study.draw.n, "--n")
     from headpatch.api.drawing import draw_for_once
+    from headpatch.results import scratch_folder
 
-    with TemporaryDirectory(prefix="headpatch-pairs-") as place:
+    with scratch_folder() as place:
         with request.stage("Drawing pairs") as advance:
-            drawn = draw_for_once(study, Path(place), advance)
+            drawn = draw_for_once(study, place, advance)
         yield drawn.entries
 
 
@@ -118,8 +118,7 @@ def judge(
     if found.vision is not None:
         written["vision.csv"] = found.vision
     wrong = failed(found.nulls)
-    stale = ("vision.csv", "claims.csv", "followed.csv")  # said of an earlier verdict
-    with results.staged(folder, stale) as stage, request.stage("Drawing"):
+    with results.staged(folder, "verdict") as stage, request.stage("Drawing"):
         results.write_pairs(
             stage, study, vlm, survey, written, found.noise_floor, failed_nulls=wrong
         )

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from headpatch.models.vlm import VLM
 
 _PAIRS = ".path-pairs"
-_OVER_PAIRS = ("path_mean.csv",)  # one pair has no means
 
 
 @verb("path", keys={"resume": None})
@@ -81,7 +80,7 @@ def path(
         session = open_session(study, positions="answer")
     found = analysis.follow(session, request.stage)
     _say(session.vlm, "" if found.resumed else "every swap", found.why_not)
-    with results.staged(folder, _OVER_PAIRS) as stage, request.stage("Drawing"):
+    with results.staged(folder, "path") as stage, request.stage("Drawing"):
         results.write_path(stage, session, found)
         draw.draw_path(stage)
         names = sorted(file.name for file in stage.iterdir())
@@ -119,7 +118,7 @@ def _many(request: Request, folder: Path, resume: bool | None) -> None:
         found = analysis.follow(study, vlm, survey, store, request.stage)
     _say(vlm, f"every swap of {found.whole:,} pairs" if found.whole else "", found.why_not)
     tables = {"path.csv": found.table, "path_mean.csv": found.means}
-    with results.staged(folder, _OVER_PAIRS) as stage, request.stage("Drawing"):
+    with results.staged(folder, "path") as stage, request.stage("Drawing"):
         results.write_pairs(stage, study, vlm, survey, tables, found.noise_floor)
         results.write_tensors(stage / "path.pt", found.saved)
         draw.draw_path(stage)

@@ -47,8 +47,7 @@ def rank(
     with request.stage("Running both pictures"):
         session = open_session(study)
     ranking = analysis.rank(session)
-    optional = ("attention_overlays.png", "vision_encoder_layers.png")
-    with results.staged(folder, optional) as stage, request.stage("Drawing"):
+    with results.staged(folder, "rank") as stage, request.stage("Drawing"):
         results.write_ranking(stage, session, ranking)
         draw.draw_ranking(stage, study.rank.overlays)
         names = sorted(file.name for file in stage.iterdir())

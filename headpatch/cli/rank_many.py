@@ -17,7 +17,7 @@ def rank(request: Request, folder: Path) -> None:
 
     vlm, survey = many.surveyed(request, entries, None)
     columns = analysis.rank(study, survey)
-    with results.staged(folder) as stage, request.stage("Drawing"):
+    with results.staged(folder, "rank") as stage, request.stage("Drawing"):
         results.write_pairs(stage, study, vlm, survey, {"heads.csv": columns})
         draw.draw_ranked_pairs(stage, study.rank.top, study.pairs.level, **survey.words)
         names = sorted(file.name for file in stage.iterdir())

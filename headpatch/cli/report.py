@@ -7,7 +7,7 @@ import typer
 
 from headpatch.cli.app import app
 from headpatch.cli.options import Debug, Json
-from headpatch.cli.show import print_object, say
+from headpatch.cli.show import print_object, say, warn
 from headpatch.text import user_path
 
 
@@ -51,6 +51,8 @@ def report(
     folder = user_path(folder, "DIR")
     page = folder / "report.html" if out is None else user_path(out, "--out")
     written = html.write(folder, page)
+    if written.changed:
+        warn(f"changed after the run, as the page says: {', '.join(written.changed)}")
     left_out = {one.name: one.why for one in written.left_out}
     if as_json:
         content = {
@@ -60,6 +62,7 @@ def report(
             "folders": [str(one) for one in written.folders],
             "left_out": left_out,
             "valid": written.valid,
+            "changed": list(written.changed),
         }
         print_object(content)
         return

@@ -80,8 +80,7 @@ def rollout(
     with request.stage("Replacing patches") as advance:
         found = roll_out(session, advance)
     check = found.check
-    may = "perturbation.csv", "perturbation.png"
-    with results.staged(folder, may) as stage, request.stage("Drawing"):
+    with results.staged(folder, "rollout") as stage, request.stage("Drawing"):
         results.write_rollout(stage, session, found)
         draw.draw_rollout(stage)
         written = sorted(file.name for file in stage.iterdir())

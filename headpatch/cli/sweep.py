@@ -157,7 +157,7 @@ def sweep(
         request.stage("Changing heads") as advance,
     ):
         swept = analysis.run(session, job, means, advance, add, finished)
-        with results.staged(folder, ("approx.pt", "approx.png")) as stage:
+        with results.staged(folder, "sweep") as stage:
             results.write_sweep(stage, session, swept)
             draw.draw_sweep(stage)
             if swept.approx is not None:

@@ -46,7 +46,7 @@ def sweep(request: Request, folder: Path, listed: Listed | None, resume: bool | 
 
     with (
         kept(store),
-        results.staged(folder, ("approx.pt", "approx.png")) as stage,
+        results.staged(folder, "sweep") as stage,
     ):
 
         def write(found: "Sweep") -> None:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from headpatch.store import Store
 
 _TOKENS = ".trace-tokens"
-_ONE = ("trace.csv",)  # what a run of one pair alone writes
-_MANY = ("trace_mean.csv", "trace_tokens.csv")  # what a run over a dataset alone writes
 
 Answer = Annotated[
     str | None,
@@ -132,7 +130,7 @@ def _one(request: Request, folder: Path, store: "Store") -> None:
         session = open_session(request.study, positions="answer")
     announce_plain(session)
     traced = analysis.trace(session, request.stage, store)
-    with results.staged(folder, _MANY) as stage, request.stage("Writing and drawing"):
+    with results.staged(folder, "trace") as stage, request.stage("Writing and drawing"):
         results.write_trace(stage, session, traced)
         draw.draw_trace(stage)
         names = sorted(file.name for file in stage.iterdir())
@@ -164,7 +162,7 @@ def _many(request: Request, folder: Path, entries: tuple[Entry, ...], store: "St
     study = request.study
     vlm, survey = many.surveyed(request, entries, "answer")
     traced = analysis.run(study, vlm, survey, store, request.stage)
-    with results.staged(folder, _ONE) as stage, request.stage("Writing and drawing"):
+    with results.staged(folder, "trace") as stage, request.stage("Writing and drawing"):
         tables = {"trace_mean.csv": traced.table(), "trace_tokens.csv": traced.said()}
         results.write_pairs(stage, study, vlm, survey, tables, traced.noise_floor)
         results.write_tensors(stage / "trace.pt", traced.saved())

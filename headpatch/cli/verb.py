@@ -2,8 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from inspect import Parameter
 from pathlib import Path
@@ -14,6 +14,7 @@ from headpatch.cli.options import COMMON, Context
 from headpatch.cli.show import output_folder, progress, warn
 from headpatch.errors import InputError
 from headpatch.study import Study
+from headpatch.study.record import said_of
 
 if TYPE_CHECKING:
     from headpatch.engine.patching import OnProgress
@@ -29,21 +30,31 @@ class Request:
         The study file, or the default study, overridden by the flags that were given.
     as_json
         One JSON object is printed, and no progress is shown.
+    verb
+        What is run.
+    until_the_end
+        Closed when the verb has ended.
     """
 
     study: Study
     as_json: bool
+    verb: str = ""
+    until_the_end: ExitStack = field(default_factory=ExitStack)
 
     @property
     def folder(self) -> Path:
-        """The study's output folder.
+        """The study's output folder, which is this run's until the verb has ended.
 
         Raises
         ------
         InputError
-            If it cannot be written.
+            If it cannot be written, or another run holds it.
         """
-        return output_folder(self.study)
+        folder = output_folder(self.study)
+        from headpatch.results import taken
+
+        self.until_the_end.enter_context(taken(folder, self.verb))
+        return folder
 
     def stage(self, what: str) -> "AbstractContextManager[OnProgress]":
         """Show a bar on a terminal's stderr while something long runs."""
@@ -104,11 +115,15 @@ def verb(
         def command(context: Context, **given: object) -> None:
             config = given.get("config")
             flags = {key: _value(given[name]) for name, key in places.items() if key is not None}
-            study = Study.make(config if isinstance(config, Path) else None, flags)
+            name, config = str(context.info_name), config if isinstance(config, Path) else None
+            study = Study.make(config, flags, name)
+            if config is not None and (changed := said_of(config, name)):
+                warn(changed)
             _warn_of_prompt(study)
-            _check_pairs(str(context.info_name), study, given)
-            request = Request(study, given["as_json"] is True)
-            function(request, **{one.name: given[one.name] for one in own})
+            _check_pairs(name, study, given)
+            with ExitStack() as until_the_end:
+                request = Request(study, given["as_json"] is True, name, until_the_end)
+                function(request, **{one.name: given[one.name] for one in own})
 
         common = [flag.parameter(name) for name, flag in COMMON.items() if name in takes]
         context = Parameter("context", Parameter.KEYWORD_ONLY, annotation=Context)

@@ -32,6 +32,7 @@ on the count is right in half of the cases and a fifth of the other half: 60%.
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -175,11 +176,12 @@ def write_pictures(
     for done, pair in enumerate(pairs, start=1):
         scenes = (pair.with_scene, pair.without_scene)
         for scene, file in zip(scenes, pair.files(kind), strict=True):
-            image = draw(scene, style)
+            drawn = BytesIO()  # Pillow, given a file, hides why it cannot be written
             if kind == "png":
-                image.save(folder / file)
+                draw(scene, style).save(drawn, "png")
             else:
-                image.save(folder / file, quality=_JPEG_QUALITY, subsampling=0)
+                draw(scene, style).save(drawn, "jpeg", quality=_JPEG_QUALITY, subsampling=0)
+            (folder / file).write_bytes(drawn.getvalue())
         if on_progress:
             on_progress(done, len(pairs))
 

@@ -5,6 +5,7 @@ outlives a call. Annotations name matplotlib's classes as strings, because matpl
 when the first figure is drawn.
 """
 
+import errno
 import math
 import os
 import textwrap
@@ -12,12 +13,14 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Float
+
+from headpatch.disk import write_whole
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -129,12 +132,11 @@ def drawing(path: Target, height: float) -> Iterator["matplotlib.figure.Figure"]
 
 
 def _save(figure: "matplotlib.figure.Figure", path: Path) -> None:
-    temporary = path.with_name(f".{path.stem}.{uuid4().hex}{path.suffix}")
-    try:
-        figure.savefig(temporary, format=path.suffix.lstrip(".").lower() or "png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    drawn = BytesIO()  # Pillow, given a file, hides why it cannot be written
+    figure.savefig(drawn, format=path.suffix.lstrip(".").lower() or "png")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    write_whole(path, drawn.getvalue())
 
 
 def frame(

@@ -1,12 +1,12 @@
 """The files of a run, read when they are asked for: what every figure is drawn from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from headpatch.results import read_table, read_tensors
 
-_READERS: Final = {".csv": read_table, ".pt": read_tensors}
+_READERS: Final[Mapping[str, Callable[[Path], Any]]] = {".csv": read_table, ".pt": read_tensors}
 
 
 class Saved(Mapping[str, Any]):

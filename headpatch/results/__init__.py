@@ -1,8 +1,8 @@
 """What a run leaves behind: tables and tensors with their provenance, whole or not at all."""
 
 from headpatch.results.dataset import write_manifest, write_pairs
-from headpatch.results.effects import effects_by, sweep_columns, write_ablation, write_sweep
-from headpatch.results.files import read_table, read_tensors, write_columns, write_tensors
+from headpatch.results.effects import sweep_columns, write_ablation, write_sweep
+from headpatch.results.files import write_columns, write_tensors
 from headpatch.results.follow_ups import (
     combination_columns,
     write_combinations,
@@ -11,9 +11,12 @@ from headpatch.results.follow_ups import (
     write_rollout,
     write_trace,
 )
-from headpatch.results.provenance import write_draw, write_run
+from headpatch.results.provenance import write_draw, write_judged, write_run
 from headpatch.results.ranking import write_ranking
-from headpatch.results.staging import check_folder, staged
+from headpatch.results.reading import read_table, read_tensors, reading
+from headpatch.results.scratch import scratch_folder
+from headpatch.results.staging import check_folder, settle, staged, taken
+from headpatch.results.written import effects_by
 
 __all__ = [
     "check_folder",
@@ -21,13 +24,18 @@ __all__ = [
     "effects_by",
     "read_table",
     "read_tensors",
+    "reading",
+    "scratch_folder",
+    "settle",
     "staged",
     "sweep_columns",
+    "taken",
     "write_ablation",
     "write_columns",
     "write_combinations",
     "write_cuts",
     "write_draw",
+    "write_judged",
     "write_manifest",
     "write_pairs",
     "write_path",

@@ -1,12 +1,9 @@
 """What `ablate` and `sweep` write: both an ``effects.csv``, each with columns of its own."""
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from headpatch.results.files import columns_of, write_columns, write_table
+from headpatch.results.files import columns_of, write_columns, write_table, write_tensors
 from headpatch.results.provenance import write_run
 
 if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
@@ -23,9 +20,9 @@ def write_ablation(folder: Path, session: "Session", ablation: "Ablation") -> No
 
 def write_sweep(folder: Path, session: "Session", sweep: "Sweep") -> None:
     """Write ``effects.csv``, ``sweep.pt``, ``run.yaml`` and, if estimated, ``approx.pt``."""
-    torch.save(sweep.saved, folder / "sweep.pt")
+    write_tensors(folder / "sweep.pt", sweep.saved)
     if sweep.approx is not None:
-        torch.save(sweep.approx, folder / "approx.pt")
+        write_tensors(folder / "approx.pt", sweep.approx)
     write_columns(folder / "effects.csv", sweep_columns(sweep))
     write_run(folder, session, sweep.noise_floor)
 
@@ -33,17 +30,3 @@ def write_sweep(folder: Path, session: "Session", sweep: "Sweep") -> None:
 def sweep_columns(sweep: "Sweep") -> dict[str, list[Any]]:
     """Return the columns of a sweep's ``effects.csv``."""
     return columns_of(sweep.effects)
-
-
-def effects_by(folder: Path) -> str | None:
-    """Return which verb wrote the ``effects.csv`` in a folder; None if there is none, or another's.
-
-    Both `ablate` and `sweep` write one, with columns of their own.
-    """
-    try:
-        with (folder / "effects.csv").open(encoding="utf-8", newline="") as stream:
-            columns = next(csv.reader(stream), [])
-    except (OSError, ValueError, csv.Error):
-        return None
-    marks = {"control_n": "ablate", "attention_rank": "sweep"}
-    return next((verb for mark, verb in marks.items() if mark in columns), None)

@@ -1,4 +1,4 @@
-"""The plain files that every analysis writes and reads back: tables, tensors and YAML."""
+"""The plain files that every analysis writes: tables, tensors and YAML."""
 
 import csv
 import math
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
+
+from headpatch.disk import tensor_bytes
 
 if TYPE_CHECKING:
     import pandas
@@ -47,23 +48,9 @@ def _cell(value: object) -> object:
     return value
 
 
-def read_table(path: Path) -> "pandas.DataFrame":
-    """Read a table that a run wrote; heads such as ``24.10`` stay text."""
-    import pandas
-
-    texts = ("heads", "pair", "layers", "partners", "failed_nulls")
-    return pandas.read_csv(path, dtype=dict.fromkeys(texts, str))
-
-
-def read_tensors(path: Path) -> dict[str, Any]:
-    """Read a ``.pt`` file of a run, by the safe loader."""
-    loaded: dict[str, Any] = torch.load(path, weights_only=True)
-    return loaded
-
-
 def write_tensors(path: Path, content: Mapping[str, object]) -> None:
-    """Write plain tensors, numbers and texts, for `read_tensors`."""
-    torch.save(dict(content), path)
+    """Write plain tensors, numbers and texts, for `headpatch.results.read_tensors`."""
+    path.write_bytes(tensor_bytes(content))
 
 
 def write_yaml(path: Path, content: Mapping[str, object]) -> None:

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from headpatch.results.files import columns_of, write_columns, write_table
+from headpatch.results.files import columns_of, write_columns, write_table, write_tensors
 from headpatch.results.provenance import write_run
 
 if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
@@ -45,14 +43,14 @@ def write_combinations(
 
 def write_path(folder: Path, session: "Session", traced: "FollowedPath") -> None:
     """Write ``path.csv``, ``path.pt`` and ``run.yaml``."""
-    torch.save(traced.saved, folder / "path.pt")
+    write_tensors(folder / "path.pt", traced.saved)
     write_table(folder / "path.csv", traced.table)
     write_run(folder, session, traced.noise_floor)
 
 
 def write_rollout(folder: Path, session: "Session", rolled: "Rolled") -> None:
     """Write ``rollout.csv``, ``rollout.pt``, ``run.yaml`` and, if checked, ``perturbation.csv``."""
-    torch.save(rolled.saved(), folder / "rollout.pt")
+    write_tensors(folder / "rollout.pt", rolled.saved())
     write_table(folder / "rollout.csv", rolled.table())
     if rolled.check is not None:
         write_table(folder / "perturbation.csv", rolled.check.curves)
@@ -61,6 +59,6 @@ def write_rollout(folder: Path, session: "Session", rolled: "Rolled") -> None:
 
 def write_trace(folder: Path, session: "Session", traced: "Traced") -> None:
     """Write ``trace.csv``, ``trace.pt`` and ``run.yaml``."""
-    torch.save(traced.saved(), folder / "trace.pt")
+    write_tensors(folder / "trace.pt", traced.saved())
     write_table(folder / "trace.csv", traced.table())
     write_run(folder, session, traced.noise_floor)

@@ -13,6 +13,7 @@ from headpatch import __version__
 from headpatch.results.commit import commit
 from headpatch.results.files import write_yaml
 from headpatch.study import Study
+from headpatch.study.record import RUN
 
 if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
     from headpatch.analyses.dataset.survey import Survey
@@ -53,6 +54,13 @@ def write_dataset_run(
     _write(folder, study, vlm, {"valid": survey.valid, **ran, "noise_floor": noise_floor, **more})
 
 
+def write_judged(folder: Path, study: Study, seen: Mapping[str, object]) -> None:
+    """Write ``run.yaml`` of claims that a verdict has judged; `seen` says which."""
+    model: dict[str, object] = {"seed": study.seed, "model": study.model}
+    plain = {key: list(one) if isinstance(one, tuple) else one for key, one in seen.items()}
+    _record(folder, study, {**plain, **model})
+
+
 def write_draw(path: Path, study: Study) -> None:
     """Write how pairs were drawn; ``--config`` draws them again. Nothing in it changes by time."""
     values = study.model_dump(by_alias=True)
@@ -63,9 +71,7 @@ def write_draw(path: Path, study: Study) -> None:
 
 def _write(folder: Path, study: Study, vlm: "VLM", seen: Mapping[str, object]) -> None:
     """Write the study, what was `seen` in it, and versions, seed, device, weights and commit."""
-    run = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        **seen,
+    model = {
         "seed": study.seed,
         "model": vlm.name,
         "weights": vlm.fingerprint,
@@ -75,6 +81,15 @@ def _write(folder: Path, study: Study, vlm: "VLM", seen: Mapping[str, object]) -
         "device": str(vlm.device),
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+    }
+    _record(folder, study, {**seen, **model})
+
+
+def _record(folder: Path, study: Study, seen: Mapping[str, object]) -> None:
+    """Write a run's own record; where it comes to lie, `staged` adds verb, files and checksum."""
+    run = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        **seen,
         "commit": commit(),
         "python": platform.python_version(),
         "headpatch": __version__,
@@ -83,7 +98,7 @@ def _write(folder: Path, study: Study, vlm: "VLM", seen: Mapping[str, object]) -
     study_as_run = study.portable()
     study_as_run["out"] = "."  # that of run.yaml itself, so results that are moved stay together
     del study_as_run["draw"]["folder"]  # of `headpatch pairs` alone
-    write_yaml(folder / "run.yaml", {"study": study_as_run, "run": run})
+    write_yaml(folder / RUN, {"study": study_as_run, "run": run})
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str | None]:

@@ -1,7 +1,7 @@
 """A verdict read back from its folder, as what claims are judged by."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,46 @@ import pandas as pd
 from jaxtyping import Float
 
 from headpatch.analyses.rules import rule
-from headpatch.analyses.verdict.followed import from_table, table_of
+from headpatch.analyses.verdict.followed import table_of
 from headpatch.errors import InputError
 from headpatch.measures.claim_evidence import Evidence, missing
 from headpatch.measures.claims import Claim
 from headpatch.measures.followed import Ask, Followed
 from headpatch.measures.judged_claims import Judged, judge_claim
 from headpatch.pairs.manifest import Entry
-from headpatch.results.files import read_table, read_tensors
+from headpatch.results.reading import read_table, read_tensors, reading
+from headpatch.results.records import Records
+from headpatch.results.staging import settle
 from headpatch.study import Study
+from headpatch.study.record import RUN, Record
 
-_NEEDED = ("verdicts.csv", "partners.csv", "gate.csv", "run.yaml")
+_NEEDED = ("verdicts.csv", "partners.csv", "gate.csv", RUN)
+_READ = (*_NEEDED, "vision.csv", "verdict.pt")
+_INTERVAL = ("", "_low", "_high")
+
+
+def _numbers(*names: str, ends: tuple[str, ...] = (*_INTERVAL, "_q")) -> dict[str, str]:
+    return {f"{name}{end}": "number" for name in names for end in ends}
+
+
+_HEADS = {
+    "layer": "whole",
+    "head": "whole",
+    "verdict": "text",
+    "attention_rank": "whole",
+    "partners": "text",
+    "failed_nulls": "text",
+    "equivalence_q": "number",
+    **_numbers("attention_diff", "necessity", "sufficiency"),
+}
+_SETS = {
+    "heads": "text",
+    "redundant": "truth",
+    **_numbers("joint", "excess", ends=_INTERVAL),
+}
+_VISION = {"layer": "whole", **_numbers("necessity")}
+_GATE = {"pair": "text", "region": "text", "question": "text", "passed": "truth"}
+FOLLOWED = "followed.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +66,18 @@ class SavedVerdict:
         ``gate.csv``.
     followed
         ``followed.csv``; None if nothing was measured beside the verdict.
+    run
+        What ran it, as its record says.
+    folder
+        Where it lies; None if it was not written.
     """
 
     study: Study
     evidence: Evidence
     gate: pd.DataFrame
     followed: pd.DataFrame | None
+    run: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
     @classmethod
     def read(cls, folder: Path, argument: str = "--out") -> "SavedVerdict":
@@ -51,8 +86,9 @@ class SavedVerdict:
         Raises
         ------
         InputError
-            If it holds none.
+            If it holds none, a damaged one, or one whose files were changed after the run.
         """
+        settle(folder)
         absent = [name for name in _NEEDED if not (folder / name).is_file()]
         if absent:
             raise InputError(
@@ -61,20 +97,19 @@ class SavedVerdict:
                 "the folder of a verdict",
                 "Run headpatch verdict with this --out, or headpatch claims with an empty one.",
             )
-        study = Study.make(folder / "run.yaml")
-        heads, vision = read_table(folder / "verdicts.csv"), folder / "vision.csv"
-        beside = folder / "followed.csv"
-        followed = read_table(beside) if beside.is_file() else None
+        record = _record(folder, argument)
+        study = Study.make(folder / RUN, verb="verdict")
+        vision = folder / "vision.csv"
         seen = Evidence(
-            heads=heads.fillna({"partners": "", "failed_nulls": ""}),
-            sets=read_table(folder / "partners.csv"),
+            heads=_heads(folder / "verdicts.csv"),
+            sets=read_table(folder / "partners.csv", _SETS),
             rule=rule(study),
             top=study.verdict.top,
             looks=_looks(folder / "verdict.pt"),
-            vision=read_table(vision) if vision.is_file() else None,
-            followed={} if followed is None else from_table(followed),
+            vision=read_table(vision, _VISION) if vision.is_file() else None,
         )
-        return cls(study, seen, read_table(folder / "gate.csv"), followed)
+        gate = read_table(folder / "gate.csv", _GATE)
+        return cls(study, seen, gate, read_followed(folder), record.run, folder)
 
     @staticmethod
     def lies_in(folder: Path) -> bool:
@@ -144,8 +179,50 @@ class SavedVerdict:
         return replace(self, evidence=replace(self.evidence, followed=both), followed=table)
 
 
+def _record(folder: Path, argument: str) -> Record:
+    """Return how the verdict of a folder was run; refuse files that are not what it wrote."""
+    records = Records.read(folder)
+    found = records.of("verdict")
+    if found is None:
+        raise InputError(
+            argument,
+            f"{folder / RUN} has no record of a verdict",
+            "the record of the run that wrote verdicts.csv",
+            "Run headpatch verdict again with this --out.",
+        )
+    records.refuse_changed(argument, found, _READ)
+    return found
+
+
+def read_followed(folder: Path) -> pd.DataFrame | None:
+    """Read the ``followed.csv`` of a folder; None if there is none.
+
+    Its rows are signed: what was changed since it was measured is not taken.
+
+    Raises
+    ------
+    InputError
+        If it is no table.
+    """
+    path = folder / FOLLOWED
+    return read_table(path) if path.is_file() else None
+
+
+def _heads(path: Path) -> pd.DataFrame:
+    table = read_table(path, _HEADS)
+    with reading(path):
+        place = table["layer"] * (table["head"].max() + 1) + table["head"]
+        if not len(table) or not np.array_equal(place, np.arange(len(table))):
+            raise ValueError("it does not list every head once, in order")
+    return table
+
+
 def _looks(path: Path) -> Float[np.ndarray, " pairs"] | None:
-    return looks_of(read_tensors(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    saved = read_tensors(path, {"attention_diff": 3})
+    with reading(path):
+        return looks_of(saved)
 
 
 def looks_of(saved: Mapping[str, Any]) -> Float[np.ndarray, " pairs"]:

@@ -10,10 +10,11 @@ from pydantic import BaseModel, ValidationError
 from headpatch.errors import InputError
 from headpatch.study.declared import declared
 from headpatch.study.paths import anchored_in, change_paths
+from headpatch.study.record import study_of
 from headpatch.study.yaml_tree import NotYaml, Tree, read_tree
 
 
-def read(config: Path, root: type[BaseModel]) -> dict[str, Any]:
+def read(config: Path, root: type[BaseModel], verb: str | None = None) -> dict[str, Any]:
     """Read a study file's keys, its relative paths made relative to where the program runs.
 
     Parameters
@@ -22,26 +23,27 @@ def read(config: Path, root: type[BaseModel]) -> dict[str, Any]:
         A study file, or the ``run.yaml`` of an earlier run.
     root
         What it declares: the study.
+    verb
+        Whose study is taken from a ``run.yaml`` that has several; None is the latest.
 
     Raises
     ------
     InputError
         If the file is missing, is not YAML or holds no mapping.
     """
-    values: dict[str, Any] = declared(root, _mapping(config))
+    values: dict[str, Any] = declared(root, _mapping(config, verb))
     change_paths(root, values, anchored_in(config.parent))
     return values
 
 
-def _mapping(config: Path) -> Tree:
+def _mapping(config: Path, verb: str | None) -> Tree:
     try:
         values = read_tree(config)
     except OSError as error:
         raise InputError("--config", f"{config}: {error.strerror}", "a study file (YAML)") from None
     except NotYaml as error:
         raise InputError("--config", f"{config} is not YAML ({error})", "a study file") from None
-    if isinstance(values, dict) and set(values) == {"study", "run"}:
-        values = values["study"]  # a run.yaml
+    values = study_of(values, verb)
     if not isinstance(values, dict):
         raise InputError("--config", f"{config} holds no mapping", "keys such as `question:`")
     return values

@@ -82,7 +82,12 @@ class Study(Strict):
         return self
 
     @classmethod
-    def make(cls, config: Path | None = None, flags: Mapping[str, Any] | None = None) -> "Study":
+    def make(
+        cls,
+        config: Path | None = None,
+        flags: Mapping[str, Any] | None = None,
+        verb: str | None = None,
+    ) -> "Study":
         """Read `config`, then let `flags` override it.
 
         Parameters
@@ -91,6 +96,8 @@ class Study(Strict):
             A study file, or the ``run.yaml`` of an earlier run. None is the default study.
         flags
             Dotted keys, such as ``{"ablate.heads": "24.17"}``; None values are left out.
+        verb
+            Whose study is taken from a ``run.yaml`` that has several; None is the latest.
 
         Raises
         ------
@@ -99,7 +106,7 @@ class Study(Strict):
         """
         if config is not None:
             config = user_path(config, "--config")
-        values = read(config, cls) if config is not None else {}
+        values = read(config, cls, verb) if config is not None else {}
         return cls._merged(values, flags or {}, config)
 
     def override(self, flags: Mapping[str, Any]) -> "Study":

@@ -103,9 +103,9 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def typed_as_written(tree: Tree) -> Any:
-    """Give scalars the type that they had when headpatch wrote them."""
+    """Give scalars, keys among them, the type that they had when headpatch wrote them."""
     if isinstance(tree, dict):
-        return {str(key): typed_as_written(one) for key, one in tree.items()}
+        return {typed_as_written(key): typed_as_written(one) for key, one in tree.items()}
     if isinstance(tree, list):
         return [typed_as_written(one) for one in tree]
     return _value(tree) if isinstance(tree, Plain) else tree

@@ -2,7 +2,6 @@
 
 import math
 import os
-import pickle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headpatch.errors import InputError
 from headpatch.results import read_table, read_tensors, write_columns, write_tensors
 from headpatch.results.files import write_table
 
@@ -50,7 +50,7 @@ def test_tensors_are_read_by_the_safe_loader(tmp_path: Path) -> None:
     assert torch.equal(good["diff"], torch.ones(2, 3))
     assert (good["top"], good["names"]) == (5, ["a"])
     torch.save({"run": os.getcwd}, tmp_path / "code.pt")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(InputError, match=r"code\.pt: it cannot be read .*plain tensors"):
         read_tensors(tmp_path / "code.pt")
 
 

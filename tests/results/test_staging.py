@@ -22,7 +22,7 @@ def test_files_appear_together_at_the_end(tmp_path: Path, out: str) -> None:
         folder.mkdir()
         (folder / "a").write_text("old")
         (folder / "kept").write_text("kept")
-    with staged(folder) as stage:
+    with staged(folder, "test") as stage:
         (stage / "a").write_text("new")
         (stage / "b").write_text("new")
         assert not (folder / "b").exists()
@@ -40,7 +40,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, out: str, error: type[BaseExce
     before = set(contents(tmp_path))
 
     def run() -> None:
-        with staged(tmp_path / out) as stage:
+        with staged(tmp_path / out, "test") as stage:
             (stage / "a").write_text("half")
             (stage / "below").mkdir()
             raise error
@@ -52,27 +52,27 @@ def test_a_failure_leaves_nothing(tmp_path: Path, out: str, error: type[BaseExce
 
 
 def test_what_an_earlier_run_of_the_verb_left_goes_with_success_only(tmp_path: Path) -> None:
-    for name in ("a", "maybe", "also", "kept"):
+    for name in ("cuts.csv", "cuts.png", "kept"):
         (tmp_path / name).write_text("old")
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "rollout.png").mkdir()
 
     def run(fails: bool) -> None:
-        with staged(tmp_path, ("maybe", "also", "never", "folder")) as stage:
-            (stage / "a").write_text("new")
-            (stage / "also").write_text("new")
+        with staged(tmp_path, "cut") as stage:
+            (stage / "cuts.csv").write_text("new")
+            (stage / "run.yaml").write_text("study: {seed: 0}\nrun: {seed: 0}\n")
             if fails:
                 raise KeyError
 
     with pytest.raises(KeyError):
         run(True)
-    assert (tmp_path / "maybe").read_text() == "old"
+    assert (tmp_path / "cuts.png").read_text() == "old"
     run(False)
-    assert names(tmp_path) == {"a", "also", "kept", "folder"}
-    assert (tmp_path / "also").read_text() == "new"
+    assert names(tmp_path) == {"cuts.csv", "kept", "rollout.png", "run.yaml"}
+    assert (tmp_path / "cuts.csv").read_text() == "new"
 
 
 def write_one(out: Path) -> None:
-    with staged(out) as stage:
+    with staged(out, "test") as stage:
         (stage / "a").write_text("new")
         (stage / "b").write_text("new")
 
@@ -88,7 +88,7 @@ def test_a_folder_in_a_file_s_place_is_found_before_anything_moves(tmp_path: Pat
 
 def test_a_disk_that_fails_is_a_failed_run(tmp_path: Path) -> None:
     def run() -> None:
-        with staged(tmp_path / "out"):
+        with staged(tmp_path / "out", "test"):
             raise OSError(28, "No space left on device")
 
     with pytest.raises(RunError, match=r"--out: .*No space left"):

@@ -1,19 +1,22 @@
 """What a folder of results holds: which runs, and which of them one report speaks of.
 
-A run is a folder with a ``run.yaml``. A report takes the named folder and the folders directly in
-it, so that several verbs may share one folder or have one each. Runs of other weights, or of
-another pair or question, are left out, and the page says so: one report speaks of one study.
+A run is a record of a ``run.yaml``, and the files that it names. A report takes the named folder
+and the folders directly in it, so that several verbs may share one folder or have one each. Runs of
+other weights, or of another pair or question, are left out, and the page says so: one report speaks
+of one study.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headpatch.errors import InputError
-from headpatch.report.html.part import RUN, SHOWN, Part, load, read, reading
-from headpatch.study import read_record
+from headpatch.report.html.part import SHOWN, Part, load, read, reading
+from headpatch.results import settle
+from headpatch.results.records import Records
+from headpatch.study.record import RUN
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A run that the report does not speak of, and why."""
+    """A run, or a file, that the report does not speak of, and why."""
 
     name: str
     why: str
@@ -54,6 +57,15 @@ class Results:
     def valid(self) -> bool:
         """Whether no run says that its study was forced."""
         return all(part.run.get("valid", True) is not False for part in self.parts)
+
+    @property
+    def changed(self) -> list[str]:
+        """Name the files that are no longer as the run wrote them."""
+        return sorted(
+            str((part.folder / name).relative_to(self.root))
+            for part in self.parts
+            for name in part.changed
+        )
 
     def having(self, name: str) -> list[Part]:
         """Return the runs that hold a file."""
@@ -98,35 +110,60 @@ def find(root: Path) -> Results:
         )  # fmt: skip
     with reading(root):
         below = sorted(one for one in root.iterdir() if one.is_dir() and one.name[0] != ".")
-    parts = [_part(folder, root) for folder in (root, *below) if (folder / RUN).is_file()]
-    parts = [part for part in parts if part.files()]
+    every: list[Part] = []
+    loose: list[LeftOut] = []
+    for folder in (root, *below):
+        settle(folder)
+        records = Records.read(folder)
+        runs = list(_parts(records, root))
+        every += runs
+        if runs:
+            loose += _loose(runs, root)
+    parts = [part for part in every if part.files()]
     if not parts:
-        loose = [name for name in SHOWN if (root / name).is_file()]
-        found = f"{loose[0]} without the {RUN} of its run" if loose else "no results"
+        lying = [name for name in SHOWN if (root / name).is_file()]
+        found = f"{lying[0]} without the {RUN} of its run" if lying else "no results"
         raise InputError(
             "DIR",
             f"{root} holds {found}",
             f"the files of a run, {RUN} among them",
             f"`headpatch rank --out {root}` writes them.",
         )
-    main = min(parts, key=_importance)
+    main = min(parts, key=lambda part: _importance(part, root))
     rest = [part for part in parts if part is not main]
     others = {part.name: why for part in rest if (why := _differs(part, main))}
     kept = tuple(part for part in rest if part.name not in others)
-    return Results(root, (main, *kept), tuple(LeftOut(*one) for one in others.items()))
+    left_out = (*(LeftOut(*one) for one in others.items()), *loose)
+    return Results(root, (main, *kept), left_out)
 
 
-def _part(folder: Path, root: Path) -> Part:
-    path = folder / RUN
-    with reading(path):
-        content = read_record(path)
-        study, run = dict(content["study"]), dict(content["run"])
-    return Part(folder, "" if folder == root else folder.name, study, run)
+def _parts(records: Records, root: Path) -> Iterator[Part]:
+    """Give the runs of a folder, each with the files that it wrote."""
+    folder = records.folder
+    place = "" if folder == root else folder.name
+    with reading(folder):
+        names = [file.name for file in folder.iterdir() if file.is_file()]
+    wrote = {name: records.wrote(name) for name in names}
+    for record in records.every:
+        own = frozenset(name for name in names if record in wrote[name])
+        shared = len(records.every) > 1
+        name = f"{place or 'this folder'} ({record.verb})" if shared else place
+        read = [RUN, *(name for name in record.files or () if not name.endswith(".png"))]
+        yield Part(folder, name, record, own, tuple(records.changed(record, read)))
 
 
-def _importance(part: Part) -> tuple[bool, bool, bool]:
+def _loose(parts: list[Part], root: Path) -> Iterator[LeftOut]:
+    """Name files of results that no run has written."""
+    folder, known = parts[0].folder, {name for part in parts for name in part.own}
+    for name in SHOWN:
+        if name not in known and (folder / name).is_file():
+            place = str((folder / name).relative_to(root))
+            yield LeftOut(place, f"which no run of {RUN} has written")
+
+
+def _importance(part: Part, root: Path) -> tuple[bool, bool, bool]:
     """Sort the run that says most about the study first; the folder's own before those in it."""
-    return not part.has("verdicts.csv"), bool(part.name), not part.has("heads.csv")
+    return not part.has("verdicts.csv"), part.folder != root, not part.has("heads.csv")
 
 
 def _differs(part: Part, main: Part) -> str:

@@ -134,7 +134,8 @@ def heads_of(results: Results) -> Heads | None:
     effects = tuple(one for one in found if isinstance(one, Effect))
     looks = tuple(one for i, one in enumerate(looks) if one.label not in _labels(looks[:i]))
     verdicts = _verdicts(results, shape)
-    options = results.main.study.get("rank" if verdicts is None else "verdict", {})
+    verb, table = ("rank", "heads.csv") if verdicts is None else ("verdict", "verdicts.csv")
+    options = (results.first(table) or results.main).study.get(verb, {})
     top = min(int(options.get("top", 20)), shape[0] * shape[1])
     return Heads(shape, looks, effects, verdicts, top)
 

@@ -36,6 +36,8 @@ class Written:
         Runs that it does not speak of.
     valid
         Whether no run says that its study was forced.
+    changed
+        Files that are no longer as their run wrote them.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Written:
     folders: tuple[Path, ...]
     left_out: tuple[LeftOut, ...]
     valid: bool
+    changed: tuple[str, ...] = ()
 
 
 def write(root: Path, path: Path) -> Written:
@@ -69,15 +72,16 @@ def write(root: Path, path: Path) -> Written:
     check_folder(path.parent)
     made = [made for make in SECTIONS if (made := make(results)) is not None]
     page = render(made)
-    with staged(path.parent) as stage:
+    with staged(path.parent, "report") as stage:
         (stage / path.name).write_text(page, encoding="utf-8")
     return Written(
         path,
         path.stat().st_size,
         tuple(one.name for one in made),
-        tuple(part.folder for part in results.parts),
+        tuple(dict.fromkeys(part.folder for part in results.parts)),
         results.left_out,
         results.valid,
+        tuple(results.changed),
     )
 
 

@@ -1,20 +1,19 @@
 """One run of a folder: which files it left, and reading them, damaged or not."""
 
-import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from headpatch.errors import InputError
+from headpatch.results import read_table, read_tensors, reading
+from headpatch.results.written import verbs_in
+from headpatch.study.record import Record
 
 if TYPE_CHECKING:
     import pandas
 
-RUN = "run.yaml"
+__all__ = ["SHOWN", "Part", "load", "read", "reading"]
+
 SHOWN = (
     "approx.pt",
     "attention_with_triangle.pt",
@@ -44,17 +43,6 @@ SHOWN = (
     "vision.csv",
 )
 """Files that sections are made of; a folder without any of them holds no results."""
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    IndexError,
-    AttributeError,
-    EOFError,
-    RuntimeError,
-    pickle.UnpicklingError,
-)
 
 
 @dataclass(frozen=True)
@@ -66,52 +54,52 @@ class Part:
     folder
         Where its files are.
     name
-        The same, as seen from the report's folder; empty for that folder itself.
-    study, run
-        The two parts of its ``run.yaml``.
+        The run, as seen from the report's folder: empty for that folder itself, and with its verb
+        where several runs share a folder.
+    record
+        How it was run.
+    own
+        Files that it wrote and that are there.
+    changed
+        Files that are no longer as it wrote them, ``run.yaml`` among them.
     """
 
     folder: Path
     name: str
-    study: Mapping[str, Any]
-    run: Mapping[str, Any]
+    record: Record
+    own: frozenset[str]
+    changed: tuple[str, ...] = ()
+
+    @property
+    def study(self) -> Mapping[str, Any]:
+        """The study as it was run."""
+        return self.record.study
+
+    @property
+    def run(self) -> Mapping[str, Any]:
+        """What ran it."""
+        return self.record.run
 
     @property
     def many(self) -> bool:
         """Whether it ran a dataset of pairs rather than the study's own pair."""
         return "pairs" in self.run
 
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """The verb that was run; all whose files are there, if an earlier version kept no name."""
+        if self.record.verb:
+            return (self.record.verb,)
+        found = verbs_in(self.folder)
+        return found if self.study.get("claims") else tuple(v for v in found if v != "claims")
+
     def has(self, name: str) -> bool:
-        """Whether a file is there."""
-        return (self.folder / name).is_file()
+        """Whether it wrote a file that is there."""
+        return name in self.own
 
     def files(self) -> list[str]:
         """Name its files that sections are made of."""
         return [name for name in SHOWN if self.has(name)]
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged file raises into one line.
-
-    Raises
-    ------
-    InputError
-        If the block raises what a damaged file may raise.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        said = said if len(said) <= 160 else f"{said[:159]}…"
-        raise InputError(
-            str(path),
-            f"it cannot be read ({said})",
-            "a file as headpatch writes it",
-            "Run the verb that wrote it again, or move the file away.",
-        ) from None
 
 
 def read(part: Part, name: str, needed: Mapping[str, str]) -> "pandas.DataFrame":
@@ -127,21 +115,7 @@ def read(part: Part, name: str, needed: Mapping[str, str]) -> "pandas.DataFrame"
     InputError
         If it is damaged: a column is missing, or holds text where numbers belong.
     """
-    import pandas
-
-    from headpatch.results import read_table
-
-    path = part.folder / name
-    with reading(path):
-        table = read_table(path)
-        if missing := [column for column in needed if column not in table]:
-            raise ValueError(f"it lacks the column {missing[0]!r}")
-        for column, kind in needed.items():
-            if kind == "number":
-                table[column] = pandas.to_numeric(table[column]).astype(float)
-            else:
-                table[column] = table[column].astype("string").fillna("").astype(object)
-    return table
+    return read_table(part.folder / name, needed)
 
 
 def load(part: Part, name: str, needed: Mapping[str, int]) -> dict[str, Any]:
@@ -157,17 +131,7 @@ def load(part: Part, name: str, needed: Mapping[str, int]) -> dict[str, Any]:
     InputError
         If the file is damaged, lacks a key, or has one of another shape.
     """
-    from headpatch.results import read_tensors
-
-    path = part.folder / name
-    with reading(path):
-        content: dict[str, Any] = _arrays(read_tensors(path))
-        for key, axes in needed.items():
-            if key not in content:
-                raise ValueError(f"it lacks {key!r}")
-            if (found := np.ndim(content[key])) != axes:
-                raise ValueError(f"{key!r} has {found} axes instead of {axes}")
-    return content
+    return {key: _arrays(one) for key, one in read_tensors(part.folder / name, needed).items()}
 
 
 def _arrays(value: Any) -> Any:

@@ -25,6 +25,7 @@ def section(results: Results) -> Section:
             "scale": _scale(example.sides),
             "model": str(results.main.run.get("model", "")),
             "valid": results.valid,
+            "changed": results.changed,
             "said": headline(results, heads_of(results)),
         },
     )

@@ -1,6 +1,7 @@
 """How it was run: commands that run it again, the full study, versions, weights, commit."""
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -8,17 +9,7 @@ import yaml
 from headpatch.report.html.folder import Results
 from headpatch.report.html.part import Part
 from headpatch.report.html.section import Section
-
-_VERBS = (
-    ("verdict", ("verdicts.csv",)),
-    ("rank", ("heads.csv",)),
-    ("sweep", ("sweep.pt",)),
-    ("cut", ("cuts.csv",)),
-    ("trace", ("trace.pt",)),
-    ("path", ("path.csv",)),
-    ("rollout", ("rollout.pt",)),
-    ("combine", ("combinations.csv",)),
-)
+from headpatch.study.record import RUN
 
 
 def section(results: Results) -> Section:
@@ -37,25 +28,24 @@ def section(results: Results) -> Section:
 
 
 def _run(part: Part) -> dict[str, Any]:
-    config, out = shlex.quote(str(part.folder / "run.yaml")), shlex.quote(str(part.folder))
-    commands = [f"headpatch {verb} --config {config} --out {out}" for verb in verbs(part)]
-    if part.has("claims.csv") and part.study.get("claims"):
-        commands.append(f"headpatch claims {config} --out {out}")
     study = yaml.safe_dump(dict(part.study), sort_keys=False, allow_unicode=True, width=100)
+    left_out = ("files", "checksum")  # the list of files is above
+    facts = {key: one for key, one in part.run.items() if one is not None and key not in left_out}
     return {
         "name": part.name or "this folder",
         "files": part.files(),
-        "commands": commands,
-        "facts": {key: value for key, value in part.run.items() if value is not None},
+        "commands": [_command(part, verb) for verb in part.verbs],
+        "facts": facts,
         "study": study,
     }
 
 
-def verbs(part: Part) -> list[str]:
-    """Name the verbs whose files a run's folder holds."""
-    found = [verb for verb, files in _VERBS if all(map(part.has, files))]
-    if part.has("effects.csv"):
-        with (part.folder / "effects.csv").open(encoding="utf-8", errors="replace") as stream:
-            if "control_mean" in stream.readline():
-                found.append("ablate")
-    return found
+def _command(part: Part, verb: str) -> str:
+    """Return the command that runs a verb again; its study is the one that it has in the file."""
+    config, out = shlex.quote(str(part.folder / RUN)), shlex.quote(str(part.folder))
+    if verb != "claims":
+        return f"headpatch {verb} --config {config} --out {out}"
+    verdict = part.run.get("verdict")
+    elsewhere = isinstance(verdict, str) and Path(verdict) != part.folder.resolve()
+    by = f" --results {shlex.quote(str(verdict))}" if elsewhere else ""
+    return f"headpatch claims {config}{by} --out {out}"

@@ -1,0 +1,100 @@
+"""What each verb writes, beside ``run.yaml``: the one list of names."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "rank": (
+            "heads.csv",
+            "attention_with_triangle.pt",
+            "attention_without_triangle.pt",
+            "per_head_analysis.pt",
+            "spatial_vision_analysis.pt",
+            "gate.csv",
+            "top_different_heads.png",
+            "spatial_distribution.png",
+            "vision_encoder_layers.png",
+            "divergence_analysis.png",
+            "attention_overlays.png",
+        ),
+        "ablate": ("effects.csv", "effects_mean.csv", "gate.csv", "head_effects.png"),
+        "sweep": (
+            "sweep.pt",
+            "effects.csv",
+            "approx.pt",
+            "effects_mean.csv",
+            "gate.csv",
+            "sweep.png",
+            "approx.png",
+            "mean_effects.png",
+        ),
+        "cut": ("cuts.csv", "cuts.png"),
+        "combine": (
+            "combinations.csv",
+            "selfrepair.csv",
+            "selfrepair_parts.csv",
+            "gate.csv",
+            "combinations.png",
+        ),
+        "path": ("path.csv", "path_mean.csv", "path.pt", "gate.csv", "path.png"),
+        "trace": (
+            "trace.pt",
+            "trace.csv",
+            "trace_mean.csv",
+            "trace_tokens.csv",
+            "gate.csv",
+            "trace.png",
+        ),
+        "rollout": (
+            "rollout.pt",
+            "rollout.csv",
+            "perturbation.csv",
+            "rollout.png",
+            "perturbation.png",
+        ),
+        "verdict": (
+            "verdicts.csv",
+            "partners.csv",
+            "nulls.csv",
+            "faithfulness.csv",
+            "vision.csv",
+            "verdict.pt",
+            "gate.csv",
+            "verdict.png",
+            "faithfulness.png",
+        ),
+        "claims": ("claims.csv", "followed.csv"),
+    }
+)
+"""By verb; the first is always written. A run deletes what an earlier run of its verb left of them.
+"""
+SHARED: Final = frozenset({"gate.csv"})
+"""Files of several verbs, one of which does not displace the other."""
+UPON: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"verdict": ("claims",)})
+"""Verbs whose results are about those of another, and go when that is run again."""
+
+
+def verbs_in(folder: Path) -> tuple[str, ...]:
+    """Name the verbs whose files lie in a folder, by the names of the files alone."""
+    there = {verb for verb, (first, *_) in WRITTEN.items() if (folder / first).is_file()}
+    if effects_by(folder) != "ablate":  # sweep writes a table of this name as well
+        there.discard("ablate")
+    return tuple(verb for verb in WRITTEN if verb in there)
+
+
+def effects_by(folder: Path) -> str | None:
+    """Return which verb wrote the ``effects.csv`` in a folder; None if there is none, or another's.
+
+    Both `ablate` and `sweep` write one, with columns of their own.
+    """
+    try:
+        with (folder / "effects.csv").open(encoding="utf-8", newline="") as stream:
+            columns = next(csv.reader(stream), [])
+    except (OSError, ValueError, csv.Error):
+        return None
+    marks = {"control_n": "ablate", "attention_rank": "sweep"}
+    return next((verb for mark, verb in marks.items() if mark in columns), None)
