@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from headpatch.analyses.cut.edges import Ends
 from headpatch.analyses.few_heads import choose, single_effects
 from headpatch.analyses.path.edges import check_window
 from headpatch.analyses.path.rows import curves, labels, rows_of, scale_of
@@ -77,7 +78,9 @@ def follow(session: Session, stages: Stages | None = None) -> FollowedPath:
     study, grid = session.study, session.vlm.lm.grid
     stages = stages or reporting(None)
     check_window(study.path, grid)
-    token_classes(session)  # a region without tokens is refused here
+    token_classes(session)  # a region without tokens is refused here, one without others below
+    for edge in study.path.edges:
+        Ends.of(session, edge)
     with stages("Ranking heads by effect") as advance:
         chosen = choose(
             grid,
