@@ -217,7 +217,8 @@ def open_session(
         study = study.override({"question": pair.question, "region": pair.region.name})
     vlm = vlm or model_of(study)
     session = run_both(study, vlm, pair, positions, vision)
-    session.check_region()  # what the model does not see is not to be mended by other questions
+    if session.region_shown == 0:  # no other question mends that
+        session.check_region()
     if not session.valid and not study.force:
         yes, no = study.answers
         raise InputError(

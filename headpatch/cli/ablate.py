@@ -95,6 +95,7 @@ def ablate(
         at, vision = study.ablate.positions, selection.names_vision
         session = open_session(study, positions=at, vision=vision)
     announce_plain(session)
+    session.check_region()
     chosen = resolve(selection, session.vlm, lambda: order(session))
     job = analysis.plan(session, chosen)
     announce_vision(session, job)

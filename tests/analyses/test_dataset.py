@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from headpatch.analyses.finished import Finished
 
 from headpatch.analyses.ablate.many import ablate
 from headpatch.analyses.dataset.mean import MeanZ
@@ -28,6 +27,7 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
 from headpatch.pairs.pair import make_pair
 from headpatch.pairs.region import REGIONS
+from headpatch.store import Store
 from headpatch.study import Study
 from tests.datasets import noisy_pairs, planted_pairs
 from tests.planted import planted
@@ -176,7 +176,7 @@ def test_a_pair_whose_region_is_the_whole_picture_cannot_be_compared(tmp_path: P
     found = surveyed(path, vlm, "answer")
     for compared in (
         found.order, lambda: rank_pairs(study(), found),
-        lambda: verdict.run(study(), vlm, found, Finished(tmp_path / "kept")),
+        lambda: verdict.run(study(), vlm, found, Store(tmp_path / "kept")),
     ):  # fmt: skip
         with pytest.raises(InputError, match=r"manifest\.csv, line 3, region: image holds all 16"):
             compared()

@@ -78,6 +78,7 @@ def combine(
         If the region has no image token, the model no such heads, or there are fewer than two.
     """
     study, options, stages = session.study, session.study.combine, stages or reporting(None)
+    session.check_region()
     with stages("Ranking heads by effect") as advance:
         heads = choose(
             session.vlm.lm.grid,
