@@ -261,7 +261,7 @@ MODELS = {
     "text-with-processor": ["Llama", "vision-language model"],
     "no-chat": ["chat template", "`prompt`"],
     "bad-chat": ["chat template", "`prompt`"],
-    "blind-chat": ["0 <image> tokens"],
+    "blind-chat": ["leaves out the image token <image>", "`prompt`"],
     "one-short": ["15 image tokens for 16 patches", "num_additional_image_tokens"],
     "other-patches": ["64 image tokens for 16 patches"],
 }

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from headpatch.errors import InputError
-from headpatch.models.prompt import Prompt
+from headpatch.models.prompt import A_VALUE_A_TOKEN, Prompt
 from headpatch.models.spans import Spans
 from headpatch.models.vlm import VLM
 
-_ALONG = ("attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
-"""Inputs with a value a token: what is appended is like the last prompt token."""
 _TEXT_TYPE = {"paligemma": 1}  # tokens of type 0 are a prefix that is read in both directions
 _GAPS = (" ", "", "\n", "\n\n")
 
@@ -33,7 +31,7 @@ def forced(vlm: VLM, prompt: Prompt, words: Sequence[int]) -> Prompt:
     ids = inputs["input_ids"]
     more = torch.tensor(words, device=ids.device, dtype=ids.dtype).expand(len(ids), count)
     inputs["input_ids"] = torch.cat([ids, more], 1)
-    for name in _ALONG:
+    for name in A_VALUE_A_TOKEN:  # what is appended is like the last prompt token
         if (value := inputs.get(name)) is not None:
             inputs[name] = torch.cat([value, _like_last(vlm, name, value, count)], 1)
     spans = Spans(length + count, prompt.spans.image, prompt.spans.crossed)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby, takewhile
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from headpatch.errors import InputError
-from headpatch.models.answers import AnswerTokens, find_answers
+from headpatch.models.answers import AnswerTokens, find_answers, text_after
 from headpatch.models.layouts.measured import Measured
 from headpatch.models.patches import Patches, Seen, locate
-from headpatch.models.rendering import TemplateFailed, render
 from headpatch.models.spans import Spans, find_spans
 from headpatch.models.vlm import VLM
+from headpatch.models.wording import continuations, image_token, image_token_id, prompt_text
 
+A_VALUE_A_TOKEN = (
+    "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask",
+)  # fmt: skip
+"""What processors give with a value for each token of ``input_ids``."""
 _CLOSE = 0.02  # by how much of a side the patches of pictures of two sizes may lie apart
 
 
@@ -41,6 +46,9 @@ class Prompt:
         The ids of Yes and No.
     text
         The prompt before image tokens are put in.
+    left_out
+        Tokens that the tokenizer ends every text with, and that are not run: an end token stands
+        where the answer starts.
     """
 
     inputs: dict[str, Tensor]
@@ -50,6 +58,7 @@ class Prompt:
     image_positions: Tensor
     answers: AnswerTokens
     text: str
+    left_out: tuple[str, ...] = ()
 
     @property
     def input_ids(self) -> Tensor:
@@ -75,7 +84,7 @@ class Prompt:
         inputs = {
             key: value.repeat(times, *[1] * (value.ndim - 1)) for key, value in self.inputs.items()
         }
-        return self._replace(inputs, self.runs * times)
+        return replace(self, inputs=inputs, runs=self.runs * times)
 
     def select(self, run: int) -> "Prompt":
         """Return one run of the batch."""
@@ -83,12 +92,7 @@ class Prompt:
         for key, value in self.inputs.items():
             each = len(value) // self.runs
             inputs[key] = value[run * each : (run + 1) * each]
-        return self._replace(inputs, 1)
-
-    def _replace(self, inputs: dict[str, Tensor], runs: int) -> "Prompt":
-        return Prompt(
-            inputs, runs, self.spans, self.patches, self.image_positions, self.answers, self.text
-        )
+        return replace(self, inputs=inputs, runs=1)
 
 
 def encode(
@@ -113,11 +117,14 @@ def encode(
     Raises
     ------
     InputError
-        If the prompts differ in their tokens or hold no image token, or an answer is not one
-        token.
+        If the prompts differ in their tokens, hold no image token or do not end where the answer
+        starts, the question is not in them once, or an answer is not one token.
     """
     text = prompt_text(vlm, question, template)
-    encoded = [_encode_one(vlm, image, text) for image in images]
+    before = text + vlm.family.suffix
+    whole = [_encode_one(vlm, image, text) for image in images]
+    extra = _appended(vlm, whole[0]["input_ids"][0].tolist(), before)
+    encoded = [_without_last(one, len(extra)) for one in whole]
     first, *others = encoded
     if not all(_same_shape(first, other) for other in others):
         raise _unlike("give different image tokens")
@@ -130,12 +137,24 @@ def encode(
     if not all(_alike(patches, other) for other in rest):
         raise _unlike("are cut up differently")
     inputs = {key: torch.cat([one[key] for one in encoded]).to(vlm.device) for key in first}
-    before = text + vlm.family.suffix
-    words = find_answers(_tokenizer(vlm), before, _continuations(vlm, question, answers, before))
+    words = find_answers(_tokenizer(vlm), before, continuations(vlm, question, answers, before))
     placed = ~np.isnan(patches.boxes[:, 0])
     positions = spans.image[torch.from_numpy(placed)]
     patches = replace(patches, boxes=patches.boxes[placed])
-    return Prompt(inputs, len(images), spans, patches, positions, words, text)
+    left_out = tuple(_tokenizer(vlm).convert_ids_to_tokens(extra))
+    return Prompt(inputs, len(images), spans, patches, positions, words, text, left_out)
+
+
+def as_run(vlm: VLM, prompt: Prompt) -> str:
+    """Return the text of a prompt's tokens, special ones too; ``<image>×144`` for 144 of them."""
+    image, last, parts = image_token_id(vlm), image_token_id(vlm), []
+    mark = _tokenizer(vlm).convert_ids_to_tokens(image)
+    for is_image, group in groupby(prompt.input_ids.tolist(), lambda token: token == image):
+        tokens = list(group)
+        text = mark if is_image else text_after(_tokenizer(vlm), last, tokens)
+        parts.append(f"{text}×{len(tokens)}" if is_image else text)
+        last = tokens[-1]
+    return "".join(parts)
 
 
 def _unlike(what: str) -> InputError:
@@ -173,40 +192,56 @@ def _alike(first: Patches, second: Patches) -> bool:
     )
 
 
-def prompt_text(vlm: VLM, question: str, template: str | None = None) -> str:
-    """Return the prompt up to the answer, with one placeholder for the image."""
-    if template is None and not getattr(vlm.processor, "chat_template", None):
-        template = vlm.family.template
-    if _image_token(vlm) in question:
-        raise InputError(
-            "--question", f"it holds the image token {_image_token(vlm)}", "words alone"
-        )
-    if template is not None:
-        if "{question}" not in template or _image_token(vlm) not in template:
-            raise InputError(
-                "prompt", repr(template), f"a text with {{question}} and {_image_token(vlm)}"
-            )
-        return template.replace(r"\n", "\n").replace("{question}", question)
-    return _chat(vlm, question, None)
-
-
-def image_token_id(vlm: VLM) -> int:
-    """Return the id of the image token."""
-    config: Any = vlm.model.config
-    for name in ("image_token_id", "image_token_index"):
-        if (found := getattr(config, name, None)) is not None:
-            return int(found)
-    raise InputError("--model", f"{vlm.name} has no image token", "a vision-language model")
-
-
 def _tokenizer(vlm: VLM) -> Any:
     return vlm.processor.tokenizer
 
 
-def _image_token(vlm: VLM) -> str:
-    """What stands for the image in a text; the processor puts the image tokens there."""
-    mark = getattr(vlm.processor, "image_token", None)
-    return str(mark or _tokenizer(vlm).convert_ids_to_tokens(image_token_id(vlm)))
+def _appended(vlm: VLM, ids: list[int], before: str) -> list[int]:
+    """Return what the tokenizer has put behind the prompt, where the answer starts.
+
+    Raises
+    ------
+    InputError
+        If the prompt ends in something else that its text does not end in.
+    """
+    tokenizer, image = _tokenizer(vlm), image_token_id(vlm)
+    plain = tokenizer(before, add_special_tokens=False)["input_ids"]
+    mark = tokenizer.convert_tokens_to_ids(image_token(vlm))
+    tail = list(takewhile(lambda token: token not in (image, mark), reversed(plain)))[1::-1]
+    for extra in ([], _ending(tokenizer)):
+        rest = ids[: len(ids) - len(extra)]
+        if rest + extra == ids and tail and rest[-len(tail) :] == tail:
+            return extra
+    if not tail:  # the image comes last: what follows its tokens is the processor's affair
+        extra = _ending(tokenizer)
+        return extra if extra and ids[-len(extra) :] == extra else []
+    ends, asked = (tokenizer.convert_ids_to_tokens(one) for one in (ids[-2:], tail))
+    raise InputError(
+        "--model",
+        f"the processor of {vlm.name} ends the prompt in {ends}, where the answer should start",
+        f"a prompt that ends as its text does, in {asked}",
+        "See its tokenizer's post_processor, and padding in its processor's files.",
+    )
+
+
+def _ending(tokenizer: Any) -> list[int]:
+    """Return the special tokens that a tokenizer ends every text with (``add_eos_token``)."""
+    bare, whole = (
+        tokenizer("x", add_special_tokens=special)["input_ids"] for special in (False, True)
+    )
+    places = (at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
+    at = next(places, None)
+    return [] if at is None else list(whole[at + len(bare) :])
+
+
+def _without_last(inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Return the inputs without their last `count` tokens."""
+    if not count:
+        return inputs
+    return {
+        name: value[:, :-count] if name in ("input_ids", *A_VALUE_A_TOKEN) else value
+        for name, value in inputs.items()
+    }
 
 
 def _encode_one(vlm: VLM, image: Image.Image, text: str) -> dict[str, Tensor]:
@@ -232,34 +267,3 @@ def _process(vlm: VLM, image: Image.Image, text: str, add: bool) -> dict[str, An
             "a processor that fits the model",
         ) from error
     return dict(batch)
-
-
-def _chat(vlm: VLM, question: str, answer: str | None) -> str:
-    processor: Any = vlm.processor
-    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-    if answer is not None:
-        turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    try:
-        return render(processor, turns, add_generation_prompt=answer is None)
-    except TemplateFailed as error:
-        raise InputError(
-            "--model",
-            f"{vlm.name} has no chat template that works ({error})",
-            "one in its processor",
-            r"""Or set `prompt` in the study, such as "USER: <image>\n{question} ASSISTANT:".""",
-        ) from None
-
-
-def _continuations(
-    vlm: VLM, question: str, answers: tuple[str, str], prompt: str
-) -> tuple[str, str]:
-    """How each answer follows the prompt, by the chat template, or after one space."""
-    found = []
-    for word in answers:
-        gap = "" if prompt[-1:].isspace() else " "
-        if getattr(vlm.processor, "chat_template", None):
-            whole = _chat(vlm, question, word)
-            if whole.startswith(prompt) and word in whole[len(prompt) :]:
-                gap = whole[len(prompt) :].partition(word)[0]
-        found.append(gap + word)
-    return found[0], found[1]

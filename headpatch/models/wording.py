@@ -1,0 +1,149 @@
+"""From a question to the prompt's text, and how an answer follows it: chat templates, checked."""
+
+import html
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from headpatch.errors import InputError
+from headpatch.models.rendering import TemplateFailed, Turn, render
+from headpatch.models.vlm import VLM
+
+_ELSE = "\N{ASTERISM}"
+"""Asked in place of the question, to see what a template says whatever is asked."""
+_WAY_OUT = 'Or set `prompt` in the study, such as "USER: {mark}\\n{{question}} ASSISTANT:".'
+
+
+def prompt_text(vlm: VLM, question: str, template: str | None = None) -> str:
+    """Return the prompt up to the answer, with one placeholder for the image.
+
+    Parameters
+    ----------
+    template
+        Overrides the processor's chat template; holds ``{question}`` and the image token. A
+        backslash and an n stand for a line end.
+
+    Raises
+    ------
+    InputError
+        If there is no template, or the question is not in the text exactly once.
+    """
+    if template is None and not getattr(vlm.processor, "chat_template", None):
+        template = vlm.family.template
+    mark = image_token(vlm)
+    if mark in question:
+        raise InputError("--question", f"it holds the image token {mark}", "words alone")
+    if template is not None:
+        if template.count("{question}") != 1 or mark not in template:
+            raise InputError(
+                "prompt", repr(template), f"a text with {{question}}, once, and {mark}"
+            )
+        return template.replace(r"\n", "\n").replace("{question}", question)
+    text = _chat(vlm, question)
+    if mark not in text:
+        raise _bad_template(vlm, f"leaves out the image token {mark}: it gives {text!r}")
+    times = _occurrences(question, text) - _occurrences(question, _chat(vlm, _ELSE))
+    if times != 1:
+        lost = "leaves out the question" if times < 1 else f"asks the question {times} times"
+        raise _bad_template(vlm, f"{lost}: it gives {text!r}")
+    return text
+
+
+def continuations(
+    vlm: VLM, question: str, answers: tuple[str, str], prompt: str
+) -> tuple[str, str]:
+    """Return each answer as it follows the prompt: by the chat template, or after one space.
+
+    Raises
+    ------
+    InputError
+        If the template puts words between the prompt and the answer.
+    """
+    yes, no = (_continuation(vlm, question, answer, prompt) for answer in answers)
+    return yes, no
+
+
+def image_token_id(vlm: VLM) -> int:
+    """Return the id of the image token."""
+    config: Any = vlm.model.config
+    for name in ("image_token_id", "image_token_index"):
+        if (found := getattr(config, name, None)) is not None:
+            return int(found)
+    raise InputError("--model", f"{vlm.name} has no image token", "a vision-language model")
+
+
+def image_token(vlm: VLM) -> str:
+    """Return what stands for the image in a text; the processor puts the image tokens there."""
+    processor: Any = vlm.processor
+    mark = getattr(processor, "image_token", None)
+    return str(mark or processor.tokenizer.convert_ids_to_tokens(image_token_id(vlm)))
+
+
+def _occurrences(question: str, text: str) -> int:
+    """Count a question in a text; a template may strip or escape it, or join its lines."""
+    plain = " ".join(question.split())
+    forms = {
+        plain,
+        html.escape(plain),
+        html.escape(plain, quote=False),
+        json.dumps(plain)[1:-1],
+        json.dumps(plain, ensure_ascii=False)[1:-1],
+    }
+    spaced = (" ".join(one.split()) for one in (text, html.unescape(text)))
+    return max(one.count(form) for one in spaced for form in forms)
+
+
+def _chat(vlm: VLM, question: str) -> str:
+    try:
+        return _rendered(vlm, question)
+    except TemplateFailed as error:
+        raise InputError(
+            "--model",
+            f"{vlm.name} has no chat template that works ({error})",
+            "one in its processor",
+            _WAY_OUT.format(mark=image_token(vlm)),
+        ) from None
+
+
+def _rendered(vlm: VLM, question: str, answer: object = None) -> str:
+    """Render the question, and the answer if there is one: its parts, or its text."""
+    turns: list[Turn] = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+    ]
+    if answer is not None:
+        turns.append({"role": "assistant", "content": answer})
+    return render(vlm.processor, turns, add_generation_prompt=answer is None)
+
+
+def _continuation(vlm: VLM, question: str, answer: str, prompt: str) -> str:
+    between = []
+    if getattr(vlm.processor, "chat_template", None):
+        for whole in _answered(vlm, question, answer):
+            gap, found, _ = whole.removeprefix(prompt).partition(answer)
+            if whole.startswith(prompt) and found:
+                if not gap.strip():
+                    return gap + answer
+                between.append(gap)
+    if between:
+        raise _bad_template(
+            vlm, f"puts {between[-1]!r} between the prompt and the answer {answer!r}"
+        )
+    return answer if prompt[-1:].isspace() else f" {answer}"
+
+
+def _answered(vlm: VLM, question: str, answer: str) -> Iterator[str]:
+    """Render the answer as a list of parts, and as a text: many templates take only one of them."""
+    for content in ([{"type": "text", "text": answer}], answer):
+        try:
+            yield _rendered(vlm, question, content)
+        except TemplateFailed:
+            continue
+
+
+def _bad_template(vlm: VLM, what: str) -> InputError:
+    return InputError(
+        "--model",
+        f"the chat template of {vlm.name} {what}",
+        "a prompt that asks the question once and ends where the answer starts",
+        _WAY_OUT.format(mark=image_token(vlm)),
+    )
