@@ -51,7 +51,8 @@ write ``trio`` 1 each where 1.1 looks; the MLP of layer 3 adds 4·clamp(2·trio 
 vote. One of the three suffices, so no two of them are missed: LD_with = +8, a gap of 12.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from math import log, sqrt
@@ -351,6 +352,21 @@ def planted(noise: float = 0.0, seed: int = 0, trio: bool = False) -> Planted:
     with_image, without_image = planted_image(found=True), planted_image(found=False)
     prompt = encode(vlm, [with_image, without_image], QUESTION)
     return Planted(vlm, prompt, with_image, without_image)
+
+
+@contextmanager
+def says_instead(vlm: VLM, word: str, logits: float) -> Iterator[None]:
+    """Add to the logit of a token wherever the model looks for its next."""
+    token = vlm.processor.tokenizer.convert_tokens_to_ids(word)
+
+    def louder(_: object, __: object, output: Tensor) -> Tensor:
+        return output.index_add(-1, torch.tensor([token]), torch.full_like(output[..., :1], logits))
+
+    handle = vlm.model.lm_head.register_forward_hook(louder)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def planted_processor():

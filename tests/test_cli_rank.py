@@ -253,12 +253,38 @@ def test_a_run_file_runs_again_from_anywhere(
         assert first["run"][key] == second["run"][key], key
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_template_that_holds_the_time_is_told_when_it_is_asked_again(
+    place: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(place / "model", tmp_path / "model")
+    chat = model / "chat_template.jinja"
+    chat.write_text("{{ strftime_now('%f') }} " + chat.read_text())
+    words = ["rank", *flags(place, tmp_path / "out"), "--model", model, "--json"]
+    done(*words)
+    asked = yaml.safe_load((tmp_path / "out/run.yaml").read_text())["run"]["prompt"]
+    assert re.fullmatch(r"\d{6} USER: <image>\n.*\? ASSISTANT:", asked)
+    again = headpatch("rank", "--config", tmp_path / "out/run.yaml", "--out", tmp_path / "again")
+    assert again.code == 0
+    (line,) = again.err.splitlines()
+    assert "the prompt is not that of the run that is run again" in line
+    assert line.count("USER: <image>\\n{question} ASSISTANT:") == 2
+    assert asked[:6] in line
+
+
 def test_the_run_file_says_what_ran(place: Path, out: Path) -> None:
     content = yaml.safe_load((out / "run.yaml").read_text())
     assert set(content) == {"study", "run"}
     run = content["run"]
     assert run["valid"] is True
     assert run["ld_with"] == pytest.approx(LD_WITH, abs=1e-4)
+    assert run["prompt"] == f"USER: <image>\n{content['study']['question']} ASSISTANT:"
+    present, absent = (run["answer_probabilities"][name] for name in ("with", "without"))
+    odds = math.exp(LD_WITH)  # nothing but Yes and No is likely
+    assert present["p_yes"] == pytest.approx(odds / (1 + odds), abs=1e-4)
+    assert present["p_no"] == pytest.approx(1 / (1 + odds), abs=1e-4)
+    assert (present["rank_yes"], present["rank_no"], present["top"]) == (1, 2, " Yes")
+    assert (absent["rank_yes"], absent["rank_no"], absent["top"]) == (2, 1, " No")
     assert run["weights"].startswith("sha256:")
     assert (run["device"], run["dtype"], run["seed"]) == ("cpu", "float32", 0)
     assert {"when", "noise_floor", "commit", "headpatch", "torch", "transformers"} <= set(run)

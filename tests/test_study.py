@@ -110,6 +110,21 @@ def test_a_run_file_is_a_study(tmp_path: Path) -> None:
     assert Study.make(written(tmp_path, content)) == study
 
 
+def test_a_run_file_keeps_the_prompt_that_was_asked(tmp_path: Path) -> None:
+    study = Study(question="Is it red?")
+    run = {"seed": 7, "prompt": "May 1. USER: <image>\nIs it red? ASSISTANT:"}
+    file = written(tmp_path, {"study": yaml.safe_load(study.to_yaml()), "run": run})
+    again = Study.make(file, {"seed": 3}).override({"region": "left-half"})
+    same, other = (f"{day}. USER: <image>\n{{question}} ASSISTANT:" for day in ("May 1", "May 2"))
+    assert again.reworded(same) == study.reworded(other) == ()
+    (said,) = again.reworded(other)
+    assert repr(same) in said
+    assert repr(other) in said
+    for flags in ({"question": "Is it blue?"}, {"prompt": other}, {"model": "other"}):
+        assert Study.make(file, flags).reworded(other) == ()  # it is another one for a reason
+        assert again.override(flags).reworded(other) == ()
+
+
 def test_flags_override_the_file(tmp_path: Path) -> None:
     file = written(
         tmp_path, {"question": "Q?", "seed": 1, "ablate": {"heads": "1.1", "controls": 4}}

@@ -20,6 +20,7 @@ from headpatch.engine.selfcheck import Check, check_vision
 from headpatch.engine.tower import VisionPositions, refused, vision_positions
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
+from headpatch.models.prompt import as_run
 from headpatch.models.quantized import quantized
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM, Stack
@@ -220,13 +221,16 @@ def _facts(session: Session) -> dict[str, Any]:
                 session.study.answers, (prompt.answers.yes, prompt.answers.no), strict=True
             )
         },
+        "prompt": as_run(vlm, prompt),
         "prompt_tokens": prompt.spans.length,
         "image_tokens": len(prompt.spans.image),
         "image_grid": list(map(int, prompt.patches.grid)),
         "question": session.pair.question,
         "ld_with": session.base.ld_with,
         "ld_without": session.base.ld_without,
+        "answer_probabilities": session.answer_probabilities,
         "valid": session.valid,
+        "invalid_because": list(session.faults),
     }
 
 
@@ -275,6 +279,11 @@ def _limits(session: Session) -> list[str]:
         found.append(f"Heads cannot be ranked by attention: {unknown.found}.")
     if session.cut_away:
         found.append(f"{session.cut_away[0].upper()}{session.cut_away[1:]}.")
+    if ends := session.prompt.left_out:
+        found.append(
+            f"The tokenizer ends every text with {' '.join(ends)}; headpatch leaves it out, so "
+            "that the prompt ends where the answer starts."
+        )
     if vlm.dtype != torch.float32:
         found.append("Weights of low precision: the sweep computes in float32 over them.")
     if quantized(vlm.model):

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
+from headpatch.engine.answer_reading import AnswerReading, read_answers
 from headpatch.engine.control import refuse_uncontrolled
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
@@ -26,6 +28,7 @@ from headpatch.engine.sweep import suffix_start, widen
 from headpatch.engine.tower import refused
 from headpatch.errors import InputError
 from headpatch.heads import Tower
+from headpatch.measures.logits import DOUBTFUL_BELOW, NEITHER_BELOW
 from headpatch.measures.spatial import Box, region_mask, visible_share
 from headpatch.models.load import load
 from headpatch.models.prompt import Prompt, encode
@@ -33,7 +36,9 @@ from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import whole_picture
-from headpatch.study import Study
+from headpatch.study import Study, prompt_form
+
+RUNS = ("with the object", "without it")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +49,8 @@ class Session:
     ----------
     base
         Rows of every head, and z of the heads that can be changed.
-    valid
-        Whether LD_with > 0 > LD_without; only a forced study may be invalid.
+    readings
+        What each run says, with and without the object, and how likely both answers are there.
     fast
         How the widening pass did against the plain path, if heads are to be changed.
     positions
@@ -59,7 +64,7 @@ class Session:
     vlm: VLM
     pair: Pair
     base: Baseline
-    valid: bool
+    readings: tuple[AnswerReading, AnswerReading]
     fast: Check | None = None
     positions: Positions | None = None
     fast_vision: Check | None = None
@@ -68,6 +73,45 @@ class Session:
     def prompt(self) -> Prompt:
         """Both runs as a batch of two."""
         return self.base.prompt
+
+    @property
+    def valid(self) -> bool:
+        """Whether the runs answer with Yes and No; only a forced study may be invalid."""
+        return not self.faults
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Why the study is not valid: its answers do not flip, or a run says neither of them."""
+        base, found = self.base, []
+        if not base.ld_with > 0 > base.ld_without:
+            found.append(
+                f"the model's two answers do not flip: LD_with = {base.ld_with:+.3f}, "
+                f"LD_without = {base.ld_without:+.3f}"
+            )
+        return (*found, *self._said(0.0, NEITHER_BELOW))
+
+    @property
+    def answer_probabilities(self) -> dict[str, dict[str, Any]]:
+        """`readings` as plain numbers and texts, by run: what ``--json`` and ``run.yaml`` hold."""
+        return dict(zip(("with", "without"), (one.facts() for one in self.readings), strict=True))
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a reader should know that is no fault, a sentence each.
+
+        Both answers are unlikely, though not so that a run says neither; or the prompt is not that
+        of the run that is run again.
+        """
+        another = self.study.reworded(prompt_form(self.prompt.text, self.pair.question))
+        return (*self._said(NEITHER_BELOW, DOUBTFUL_BELOW), *another)
+
+    def _said(self, least: float, below: float) -> tuple[str, ...]:
+        """Say what the runs say whose answers have a probability in this range together."""
+        return tuple(
+            f"{run} the model says {reading.says(self.study.answers)}"
+            for run, reading in zip(RUNS, self.readings, strict=True)
+            if least <= reading.p_answers < below
+        )
 
     @property
     def vision(self) -> bool:
@@ -200,8 +244,8 @@ def open_session(
     Raises
     ------
     InputError
-        If the study's input is bad, its two answers do not differ (see `Study.force`), or vision
-        heads are to be changed where they cannot be.
+        If the study's input is bad, its two answers do not differ or are not what the model says
+        (see `Study.force`), or vision heads are to be changed where they cannot be.
 
     Examples
     --------
@@ -219,15 +263,16 @@ def open_session(
     session = run_both(study, vlm, pair, positions, vision)
     if session.region_shown == 0:  # no other question mends that
         session.check_region()
-    if not session.valid and not study.force:
+    if session.faults and not study.force:
         yes, no = study.answers
         raise InputError(
             "--question",
-            f"the model's two answers do not flip: LD_with = {session.base.ld_with:+.3f}, "
-            f"LD_without = {session.base.ld_without:+.3f}",
-            f"LD_with > 0 > LD_without ({yes} with the object, {no} without it)",
+            "; ".join(session.faults),
+            f"LD_with > 0 > LD_without ({yes} with the object, {no} without it), and a probability "
+            f"of at least {NEITHER_BELOW:g} for the two together",
             f"{session.cut_away and f'Mind that {session.cut_away}. '}"
-            "Change the question or the pictures, or use --force to run it marked as invalid.",
+            "Change the question, `answers`, `prompt` or the pictures, or use --force to run it "
+            "marked as invalid.",
         )
     return checked(session)
 
@@ -326,8 +371,9 @@ def run_both(
             f"{vlm.name}: the model refuses what its processor makes ({error})",
             "a processor and a model that belong together",
         ) from error
-    valid = base.ld_with > 0 > base.ld_without
-    return Session(study, vlm, pair, base, valid, positions=positions)
+    tokenizer: Any = vlm.processor.tokenizer
+    readings = read_answers(base.trace.logits, prompt.answers, study.answers, tokenizer)
+    return Session(study, vlm, pair, base, readings, positions=positions)
 
 
 def check_vision(vlm: VLM) -> None:

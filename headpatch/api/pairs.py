@@ -151,7 +151,7 @@ def ready(
     known = pairs.survey
     judged = pairs.study.model_copy(update={"force": True})  # the first survey was the gate
     seen = _survey(judged, pairs.vlm, known.entries, positions, vision, stages)
-    seen = replace(seen, gated=known.gated, valid=known.valid)
+    seen = replace(seen, gated=known.gated, valid=known.valid, cautions=known.cautions)
     return replace(pairs, survey=seen, positions=positions, vision=vision)
 
 

@@ -67,6 +67,8 @@ def surveyed(
     vlm = vlm or loaded(request)
     with request.stage("Running the pairs") as advance:
         found = survey(request.study, vlm, entries, positions, advance, vision=vision, hold=hold)
+    for caution in found.cautions:
+        warn(caution)
     if positions is not None and not found.widens:
         warn(
             f"the widening pass is not exact for {vlm.name} at positions {positions}: "
@@ -84,6 +86,7 @@ def print_pairs(vlm: "VLM", survey: "Survey", folder: Path, names: list[str], **
             "ld_with": one.ld_with,
             "ld_without": one.ld_without,
             "reason": one.reason,
+            **one.columns(),
         }
         for one in survey.gated
         if not one.passed
@@ -95,8 +98,7 @@ def print_pairs(vlm: "VLM", survey: "Survey", folder: Path, names: list[str], **
         "model": vlm.name,
         **unused(vlm),
         "valid": survey.valid,
-        "pairs": len(survey.gated),
-        "passed": len(survey.gated) - len(failed),
+        **survey.counts,
         "failed": failed,
         **({"caution": caution} if caution else {}),
         **({"cut_away": cut} if cut else {}),

@@ -192,7 +192,8 @@ Seed = Annotated[
 Force = Annotated[
     bool | None,
     typer.Option(
-        "--force", help="Run even if the answers do not flip; outputs are marked invalid."
+        "--force",
+        help="Run even if the answers are not Yes and No; outputs are marked invalid.",
     ),
 ]
 Json = Annotated[

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from headpatch.cli import rank_many
 from headpatch.cli.options import number
-from headpatch.cli.show import Terminal, print_files, print_json, show
+from headpatch.cli.show import Terminal, print_files, print_json, show, show_answers
 from headpatch.cli.verb import Request, verb
 
 
@@ -64,15 +64,9 @@ def rank(
         )
         return
     console = Terminal()
+    show_answers(console, session, ranking.answers)
     show(
         console,
-        tables.answers(
-            session.pair.question,
-            {
-                "with": (ranking.answers[0], session.base.ld_with),
-                "without": (ranking.answers[1], session.base.ld_without),
-            },
-        ),
         tables.top_heads(ranking.top(shown)),
         tables.layers(ranking.per_head["layer_counts"], shown),
         tables.quadrants(ranking.spatial),
@@ -83,4 +77,4 @@ def rank(
     if study.expected is not None:
         every = ranking.top(ranking.per_head["rank"].numel())
         show(console, tables.expected(study.expected, every, ranking.spatial))
-    print_files(console, session, folder, names)
+    print_files(console, session, folder, names, answers=False)

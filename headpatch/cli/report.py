@@ -69,5 +69,5 @@ def report(
     for name, why in left_out.items():
         say(f"left out {name}: {why}")
     if not written.valid:
-        say("INVALID STUDY: the two answers do not flip; the page says so.")
+        say("INVALID STUDY: its answers are not Yes and No; the page says so.")
     say(f"Wrote {written.path} ({written.size / 1e6:.1f} MB, {len(written.sections)} sections)")

@@ -97,13 +97,18 @@ def say_replaced(folder: Path, verb: str) -> None:
         )
 
 
+def warn_of(session: "Session") -> None:
+    """Say on stderr what is odd about the runs' answers, their prompt, or what the model sees."""
+    for caution in (*session.cautions, *([session.cut_away] if session.cut_away else [])):
+        warn(caution)
+
+
 def print_json(session: "Session", folder: Path, names: list[str], **more: Any) -> None:
     """Print what a script reads: the study's question and LDs, `more`, and the files.
 
-    What the processor cuts away is said on stderr too.
+    What is odd is said on stderr too.
     """
-    if session.cut_away:
-        warn(session.cut_away)
+    warn_of(session)
     content = {
         "question": session.pair.question,
         "region": session.pair.region.name,
@@ -114,6 +119,8 @@ def print_json(session: "Session", folder: Path, names: list[str], **more: Any) 
         "ld_without": session.base.ld_without,
         "picture_shown": session.picture_shown,
         "region_shown": session.region_shown,
+        "answer_probabilities": session.answer_probabilities,
+        **({} if session.valid else {"invalid_because": list(session.faults)}),
         **more,
         "files": [str(folder / name) for name in names],
     }
@@ -155,13 +162,42 @@ def show(console: Console, *parts: RenderableType) -> None:
         console.print(part, crop=False)
 
 
-def print_files(console: Console, session: "Session", folder: Path, names: list[str]) -> None:
-    """Name the files, and say first if the study was not valid, or part of it cut away."""
+def show_answers(
+    console: Console, session: "Session", in_full: "tuple[str, str] | None" = None
+) -> None:
+    """Show what the model says of both pictures, LD, and how likely its two answers are.
+
+    Parameters
+    ----------
+    in_full
+        What it says, where that is known beyond the first token.
+    """
     from headpatch.report import tables
 
+    base, study = session.base, session.study
+    runs = zip(session.answer_probabilities.values(), (base.ld_with, base.ld_without), strict=True)
+    rows = [{**reading, "ld": ld} for reading, ld in runs]
+    show(console, tables.answers(session.pair.question, study.answers, rows, in_full))
+
+
+def print_files(
+    console: Console, session: "Session", folder: Path, names: list[str], answers: bool = True
+) -> None:
+    """Name the files; say first what the model answers, if it is not valid, and what is cut away.
+
+    Parameters
+    ----------
+    answers
+        False where they were shown already.
+    """
+    from headpatch.report import tables
+
+    warn_of(session)
+    if answers:
+        show_answers(console, session)
     if session.cut_away:
-        warn(session.cut_away)
         console.print(f"Note: {session.cut_away}.", soft_wrap=True, markup=False)
     if not session.valid:
-        console.print("INVALID STUDY: the two answers do not flip; see LD above.", style="bold red")
+        faults = "; ".join(session.faults)
+        console.print(f"INVALID STUDY: {faults}", style="bold red", markup=False)
     console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole

@@ -15,6 +15,9 @@ without-run and z comes from the with-run (is it sufficient?)."""
 
 Array: TypeAlias = Float[np.ndarray, "..."]
 
+NEITHER_BELOW, DOUBTFUL_BELOW = 0.01, 0.5
+"""P(Yes) + P(No) below which a run answers with neither, and below which its reader is told."""
+
 
 @overload
 def logit_difference(yes: float, no: float) -> float: ...

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from headpatch.measures.logits import DOUBTFUL_BELOW, NEITHER_BELOW
 from headpatch.report.tables import plain_table
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def gate(columns: Mapping[str, Sequence[Any]], margin: float) -> RenderableType:
     total, passed = len(columns["passed"]), sum(columns["passed"])
     words = Text(
         f"Gate: {passed:,} of {total:,} pairs pass ({passed / total:.1%}): both answers right, LD "
-        f"at least {margin:g} logits apart."
+        f"at least {margin:g} logits apart.{_unlikely(columns)}"
     )
     failed = [index for index, good in enumerate(columns["passed"]) if not good]
     if not failed:
@@ -60,6 +61,28 @@ def gate(columns: Mapping[str, Sequence[Any]], margin: float) -> RenderableType:
     if len(failed) > _FAILED:
         parts.append(Text(f"and {len(failed) - _FAILED:,} more: see gate.csv"))
     return Group(*parts)
+
+
+def _unlikely(columns: Mapping[str, Sequence[Any]]) -> str:
+    """Say in how many pairs a run makes both answers unlikely, and in how many it says neither."""
+    if "p_yes_with" not in columns:  # of an earlier version
+        return ""
+    both = [
+        min(sum(shares[:2]), sum(shares[2:]))
+        for shares in zip(
+            *(columns[f"p_{word}_{run}"] for run in ("with", "without") for word in ("yes", "no")),
+            strict=True,
+        )
+    ]
+    counts = [
+        (sum(share < below for share in both), below) for below in (DOUBTFUL_BELOW, NEITHER_BELOW)
+    ]
+    return "".join(
+        f" {count:,} {'pair gives' if count == 1 else 'pairs give'} the two answers less than "
+        f"{below:g} of the probability together."
+        for count, below in counts
+        if count
+    )
 
 
 def top_heads(heads: Sequence[Mapping[str, int | float]], level: float) -> RenderableType:

@@ -97,7 +97,7 @@ def kinds_of(files: Files) -> list[str]:
 
 def _asked(question: str, valid: bool) -> str:
     """The question as a figure shows it; a figure of a forced study says so."""
-    return question if valid else f"{question} (INVALID STUDY: the two answers do not flip)"
+    return question if valid else f"{question} (INVALID STUDY: its answers are not Yes and No)"
 
 
 def _own(saved: Mapping[str, Any]) -> dict[str, str]:

@@ -279,7 +279,7 @@ def rollout_summary(areas: Sequence[Mapping[str, Any]], unchecked: str, valid: b
         return f"The maps are not checked: {unchecked}."
     caveat = "One pair shows one case, not a rule."
     if not valid:
-        caveat = "The study is INVALID (the answers do not flip): these figures say nothing."
+        caveat = "The study is INVALID (its answers are not Yes and No): these figures say nothing."
     said = []
     for one in areas:
         if one["run"] == "with" and one["way"] == "delete":

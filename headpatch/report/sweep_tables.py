@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headpatch.report.tables import plain_table
+from headpatch.report.tables import plain_table, says
 
 _CAUTION = (
     "One pair and one model: this describes the pair, it tests nothing. Heads are not independent "
@@ -163,10 +163,15 @@ def model(facts: Mapping[str, Any], seconds: float) -> RenderableType:
         "answers": ", ".join(
             f"{word} = token {one['id']} {one['text']!r}" for word, one in facts["answers"].items()
         ),
-        "prompt": f"{facts['prompt_tokens']} tokens, {facts['image_tokens']} of them of the image"
+        "prompt": repr(facts["prompt"]),
+        "prompt's tokens": f"{facts['prompt_tokens']}, {facts['image_tokens']} of them of the image"
         + (f", {_times(facts['image_grid'])} patches" if any(facts["image_grid"]) else ""),
         "LD": f"with {facts['ld_with']:+.3f}, without {facts['ld_without']:+.3f} logits"
-        + ("" if facts["valid"] else ": the answers do not flip, no valid study"),
+        + ("" if facts["valid"] else f": no valid study, {'; '.join(facts['invalid_because'])}"),
+        **{
+            f"says {run}": says(list(facts["answers"]), reading)
+            for run, reading in facts["answer_probabilities"].items()
+        },
         "one forward pass": f"{seconds:.3g} s",
     }
     table = plain_table("", "", title="Model and prompt")

@@ -20,14 +20,54 @@ _VISION_ROWS = 5
 _WRAPPED = 20  # least width of a column that wraps
 
 
-def answers(question: str, runs: Mapping[str, tuple[str, float]]) -> RenderableType:
-    """Show what the model says of each picture, and its LD."""
+def answers(
+    question: str,
+    words: Sequence[str],
+    runs: Sequence[Mapping[str, Any]],
+    in_full: Sequence[str] | None = None,
+) -> RenderableType:
+    """Show what the model says of each picture, its LD, and how likely the two answers are.
+
+    Parameters
+    ----------
+    words
+        The two answers.
+    runs
+        With and without the object: ``ld``, and the facts of
+        `headpatch.engine.answer_reading.AnswerReading`.
+    in_full
+        The model's answers; None shows their first tokens.
+    """
+    columns = [f"P({word})" for word in words]
     table = plain_table(
-        "", "answer", "LD (logits)", title=f"Question: {question}", wrapped="answer"
+        "", "answer", "LD (logits)", *columns, title=f"Question: {question}", wrapped="answer"
     )
-    for run, (answer, ld) in runs.items():
-        table.add_row(run, Text(answer), f"{ld:+.3f}")
-    return table
+    for index, (name, run) in enumerate(zip(("with", "without"), runs, strict=True)):
+        first = f"{run['top']!r} {probability(run['p_top'])}"
+        answer = first if in_full is None else in_full[index]
+        shares = (
+            f"{probability(run[f'p_{one}'])}, rank {run[f'rank_{one}']:,}" for one in ("yes", "no")
+        )
+        table.add_row(name, Text(answer), f"{run['ld']:+.3f}", *shares)
+    said = [
+        f"{text!r} holds {share:.2g}" for run in runs for text, share in run["variants"].items()
+    ]
+    return Group(table, Text("; ".join(said))) if said else table
+
+
+def says(words: Sequence[str], reading: Mapping[str, Any]) -> str:
+    """Say how likely the two answers are in one run, and which token wins."""
+    answers = ", ".join(
+        f"{word} {probability(reading[f'p_{one}'])} (rank {reading[f'rank_{one}']:,})"
+        for word, one in zip(words, ("yes", "no"), strict=True)
+    )
+    alike = "".join(f"; {text!r} holds {share:.2g}" for text, share in reading["variants"].items())
+    return f"{reading['top']!r} {probability(reading['p_top'])}; {answers}{alike}"
+
+
+def probability(value: float) -> str:
+    """Write a probability so that a small one is no 0."""
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
 def top_heads(heads: Sequence[Mapping[str, int | float]]) -> RenderableType:

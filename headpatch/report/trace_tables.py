@@ -134,7 +134,7 @@ def trace_summary(tokens: Sequence[Row], valid: bool, pairs: int | None = None) 
         caveat = f"Means over {pairs:,} pairs."
         tokens = [one for one in tokens if 2 * one["pairs"] >= pairs] or tokens
     if not valid:
-        caveat = "The study is INVALID (the answers do not flip): these figures say nothing."
+        caveat = "The study is INVALID (its answers are not Yes and No): these figures say nothing."
     said = []
     contested = [one for one in tokens if one["rival"]] or tokens
     for way in _ways(tokens):

@@ -25,11 +25,16 @@ _PACKAGES = ("torch", "transformers", "torchvision", "pillow", "numpy", "scipy")
 
 def write_run(folder: Path, session: "Session", noise_floor: float | None) -> None:
     """Write ``run.yaml`` of a run over one pair."""
+    left_out = session.prompt.left_out
     seen = {
         "valid": session.valid,
         "ld_with": session.base.ld_with,
         "ld_without": session.base.ld_without,
+        "answer_probabilities": session.answer_probabilities,
         "noise_floor": noise_floor,
+        "prompt": session.prompt.text,
+        **({"prompt_left_out": list(left_out)} if left_out else {}),
+        **({} if session.valid else {"invalid_because": list(session.faults)}),
     }
     _write(folder, session.study, session.vlm, seen)
 
@@ -49,9 +54,10 @@ def write_dataset_run(
     more
         What else it says of the run.
     """
-    passed = sum(one.passed for one in survey.gated)
-    ran = {"pairs": len(survey.gated), "passed": passed, "run": len(survey.entries)}
-    _write(folder, study, vlm, {"valid": survey.valid, **ran, "noise_floor": noise_floor, **more})
+    ran = {**survey.counts, "run": len(survey.entries)}
+    prompt = {"prompt": survey.prompts[0], "prompts": len(survey.prompts)}
+    seen = {"valid": survey.valid, **ran, "noise_floor": noise_floor, **prompt, **more}
+    _write(folder, study, vlm, seen)
 
 
 def write_judged(folder: Path, study: Study, seen: Mapping[str, object]) -> None:

@@ -17,6 +17,7 @@ from headpatch.study.edges import (
 from headpatch.study.expected import Expected, Published
 from headpatch.study.forced import RolloutOptions, TraceOptions
 from headpatch.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
+from headpatch.study.reading import prompt_form
 from headpatch.study.study import Study
 from headpatch.study.yaml_tree import read_record
 
@@ -40,5 +41,6 @@ __all__ = [
     "VisionOptions",
     "edge_ends",
     "layer_span",
+    "prompt_form",
     "read_record",
 ]

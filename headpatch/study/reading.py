@@ -10,12 +10,16 @@ from pydantic import BaseModel, ValidationError
 from headpatch.errors import InputError
 from headpatch.study.declared import declared
 from headpatch.study.paths import anchored_in, change_paths
-from headpatch.study.record import study_of
+from headpatch.study.record import own_record, study_of
 from headpatch.study.yaml_tree import NotYaml, Tree, read_tree
 
 
-def read(config: Path, root: type[BaseModel], verb: str | None = None) -> dict[str, Any]:
+def read(
+    config: Path, root: type[BaseModel], verb: str | None = None
+) -> tuple[dict[str, Any], str | None]:
     """Read a study file's keys, its relative paths made relative to where the program runs.
+
+    The second is the prompt that a ``run.yaml`` says was asked; None if it is no such file.
 
     Parameters
     ----------
@@ -31,22 +35,28 @@ def read(config: Path, root: type[BaseModel], verb: str | None = None) -> dict[s
     InputError
         If the file is missing, is not YAML or holds no mapping.
     """
-    values: dict[str, Any] = declared(root, _mapping(config, verb))
+    tree = _tree(config)
+    study, record = study_of(tree, verb), own_record(tree, verb)
+    if not isinstance(study, dict):
+        raise InputError("--config", f"{config} holds no mapping", "keys such as `question:`")
+    values: dict[str, Any] = declared(root, study)
     change_paths(root, values, anchored_in(config.parent))
-    return values
+    prompt = None if record is None else record.run.get("prompt")
+    return values, str(prompt) if isinstance(prompt, str) else None
 
 
-def _mapping(config: Path, verb: str | None) -> Tree:
+def _tree(config: Path) -> Tree:
     try:
-        values = read_tree(config)
+        return read_tree(config)
     except OSError as error:
         raise InputError("--config", f"{config}: {error.strerror}", "a study file (YAML)") from None
     except NotYaml as error:
         raise InputError("--config", f"{config} is not YAML ({error})", "a study file") from None
-    values = study_of(values, verb)
-    if not isinstance(values, dict):
-        raise InputError("--config", f"{config} holds no mapping", "keys such as `question:`")
-    return values
+
+
+def prompt_form(text: str, question: str) -> str:
+    """Return a prompt's text with ``{question}`` in place of the question."""
+    return "{question}".join(text.rsplit(question, 1)) if question else text
 
 
 def one_line(

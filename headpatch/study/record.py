@@ -105,7 +105,7 @@ def study_of(content: object, verb: str | None) -> Any:
     if not _is_record_file(content):
         return content
     assert isinstance(content, dict)
-    one = _own(content, verb)
+    one = own_record(content, verb)
     return content["study"] if one is None else one.study
 
 
@@ -117,7 +117,7 @@ def said_of(config: Path, verb: str) -> str:
     Empty if it is, or if nothing is known of it.
     """
     try:
-        one = _own(read_record(user_path(config, "--config")), verb)
+        one = own_record(read_record(user_path(config, "--config")), verb)
     except (OSError, ValueError):
         return ""  # whoever reads the study says so
     if one is None or not one.changed:
@@ -125,7 +125,8 @@ def said_of(config: Path, verb: str) -> str:
     return f"{config} was changed after the run: this may not be the study that was run"
 
 
-def _own(content: object, verb: str | None) -> Record | None:
+def own_record(content: object, verb: str | None) -> Record | None:
+    """Return a verb's own record, or else the latest; None of what is no ``run.yaml``."""
     every = list(records_in(content))
     return next((one for one in every if one.verb == verb), every[0] if every else None)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from headpatch.errors import InputError
 from headpatch.heads import Selection
@@ -18,10 +18,11 @@ from headpatch.study.expected import Expected
 from headpatch.study.forced import RolloutOptions, TraceOptions
 from headpatch.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
 from headpatch.study.paths import BUNDLED_PICTURE, PathText, absolute, change_paths, picture
-from headpatch.study.reading import one_line, read
+from headpatch.study.reading import one_line, prompt_form, read
 from headpatch.study.strict import Strict, sequence
 from headpatch.text import user_path
 
+_ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on
 _Answer = Annotated[str, Field(min_length=1)]
 
 
@@ -73,6 +74,30 @@ class Study(Strict):
     claims: Annotated[tuple[str, ...], BeforeValidator(sequence)] = ()
     """Sentences that `headpatch claims` judges; see `headpatch.measures.claims`."""
 
+    _recorded_prompt: str | None = PrivateAttr(default=None)
+
+    def reworded(self, asked: str) -> tuple[str, ...]:
+        """Say that another prompt is asked than in the run whose ``run.yaml`` this study is.
+
+        Parameters
+        ----------
+        asked
+            The prompt, with ``{question}`` in place of the question.
+
+        Returns
+        -------
+        A sentence; none if it is the same prompt, or the study is no ``run.yaml``.
+        """
+        if self._recorded_prompt is None:
+            return ()
+        was = prompt_form(self._recorded_prompt, self.question)
+        if was == asked:
+            return ()
+        return (
+            f"the prompt is not that of the run that is run again (a chat template that holds the "
+            f"date?): {asked!r} now, {was!r} then",
+        )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         Region.parse(self.region)
@@ -106,8 +131,12 @@ class Study(Strict):
         """
         if config is not None:
             config = user_path(config, "--config")
-        values = read(config, cls, verb) if config is not None else {}
-        return cls._merged(values, flags or {}, config)
+        values, prompt = read(config, cls, verb) if config is not None else ({}, None)
+        asked = [values.get(name) for name in _ASKED]
+        found = cls._merged(values, flags or {}, config)
+        if [values.get(name) for name in _ASKED] == asked:
+            found._recorded_prompt = prompt
+        return found
 
     def override(self, flags: Mapping[str, Any]) -> "Study":
         """Return the study with some keys changed.
@@ -127,7 +156,10 @@ class Study(Strict):
         >>> Study().override({"sweep.kinds": ["zero"], "seed": 1}).sweep.kinds
         ('zero',)
         """
-        return self._merged(self.model_dump(by_alias=True), flags, None)
+        found = self._merged(self.model_dump(by_alias=True), flags, None)
+        if all(getattr(found, name) == getattr(self, name) for name in _ASKED):
+            found._recorded_prompt = self._recorded_prompt
+        return found
 
     @classmethod
     def _merged(

@@ -12,7 +12,15 @@ from headpatch.analyses.reference import mean_z
 from headpatch.analyses.session import Session, open_session
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
-from tests.planted import HEADS, LD_WITH, LD_WITHOUT, SILENT, planted, planted_study
+from tests.planted import (
+    HEADS,
+    LD_WITH,
+    LD_WITHOUT,
+    SILENT,
+    planted,
+    planted_study,
+    says_instead,
+)
 
 CLOSE = 1e-4  # logits
 SPAN = LD_WITH - LD_WITHOUT
@@ -173,6 +181,44 @@ def test_the_summary_is_one_line_that_says_what_was_found() -> None:
         assert part in summary
     silent = ablated(str(SILENT[-1]))[1].summary
     assert "noise floor" in silent
+
+
+def test_a_study_whose_answers_the_model_does_not_say_is_refused_unless_forced(
+    tmp_path: Path,
+) -> None:
+    """LD is as it was; but the model says another word, with a probability of nearly 1."""
+    vlm, study = planted().vlm, planted_study(tmp_path)
+    ordinary = open_session(study, vlm)
+    assert ordinary.cautions == ()
+    assert ordinary.valid
+    assert ordinary.readings[0].p_answers == pytest.approx(1)
+    with says_instead(vlm, "A", 75):
+        with pytest.raises(InputError) as caught:
+            open_session(study, vlm)
+        session = open_session(study.model_copy(update={"force": True}), vlm)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in ("with the object", "without it", "says 'A' (probability 1)", "--force"):
+        assert part in message
+    assert session.base.ld_with == pytest.approx(ordinary.base.ld_with)
+    assert not session.valid
+    present, absent = session.readings
+    assert present.p_answers == pytest.approx(absent.p_answers, rel=1e-3)
+    assert 0 < present.p_answers < 1e-8
+    assert (present.rank_yes, present.rank_no, absent.rank_yes) == (2, 3, 3)
+    assert f"{present.p_answers:.3g}" in message
+
+
+def test_answers_that_are_unlikely_are_a_caution_that_names_their_variants(tmp_path: Path) -> None:
+    vlm, study = planted().vlm, planted_study(tmp_path)
+    with says_instead(vlm, "Yes", 54):
+        session = open_session(study, vlm)
+    assert session.valid
+    present, _ = session.readings
+    assert 0.01 < present.p_answers < 0.5
+    (first, _) = session.cautions
+    assert first.startswith("with the object the model says 'Yes' (probability 0.")
+    assert f"; 'Yes' holds {present.variants[0][1]:.2g}" in first
 
 
 def test_a_study_whose_answers_do_not_flip_is_refused_unless_forced(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from headpatch.pairs.region import REGIONS
 from headpatch.store import Store
 from headpatch.study import Study
 from tests.datasets import noisy_pairs, planted_pairs
-from tests.planted import planted
+from tests.planted import planted, says_instead
 from tests.tiny import tiny_vlm
 
 SHORT, LONG = "is there a red square ?", "is there a red square in the image ?"
@@ -94,6 +94,31 @@ def test_all_failing_is_an_error_after_all_were_judged(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^--pairs: none of 2 pairs .*line 2: LD_with = -.* --f"):
         list(found)
     assert [one.passed for one in judged] == [False, False]
+
+
+def test_a_pair_that_is_answered_by_neither_does_not_pass(tmp_path: Path) -> None:
+    path, vlm = planted_pairs(tmp_path, swapped=[0], count=3), planted().vlm
+    with says_instead(vlm, "A", 75):
+        with pytest.raises(InputError, match=r"none of 3 pairs passes the gate .*says 'A'"):
+            surveyed(path, vlm)
+        forced = surveyed(path, vlm, force=True)
+    assert forced.counts == {"pairs": 3, "passed": 0, "neither": 3, "doubtful": 0}
+    columns = forced.gate_columns()
+    assert columns["top_with"] == columns["top_without"] == ["A"] * 3
+    assert max(columns["p_yes_with"]) < 1e-8
+    assert columns["reason"][0].startswith("No with the object, Yes without it, with the object it")
+    assert columns["reason"][1].startswith("with the object it says 'A' (probability 1); Yes and")
+
+
+def test_pairs_whose_answers_are_unlikely_pass_and_are_counted(tmp_path: Path) -> None:
+    path, vlm = planted_pairs(tmp_path, count=2), planted().vlm
+    with says_instead(vlm, "A", 54):
+        found = surveyed(path, vlm)
+    assert found.valid
+    assert found.counts == {"pairs": 2, "passed": 2, "neither": 0, "doubtful": 2}
+    (caution,) = found.cautions
+    assert caution.startswith("in 2 of 2 pairs Yes and No have less than 0.5 of the probability")
+    assert found.prompts == ("USER: <image>\n{question} ASSISTANT:",)
 
 
 def test_a_forced_study_runs_them_and_is_not_valid(tmp_path: Path) -> None:

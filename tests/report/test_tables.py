@@ -170,21 +170,38 @@ def test_a_flipped_answer_shows_both() -> None:
     assert "Yes" not in line
 
 
+def reading(ld: float, **more: object) -> dict[str, object]:
+    found = {"p_yes": 0.5, "p_no": 0.25, "rank_yes": 1, "rank_no": 2, "top": " Yes", "p_top": 0.5}
+    return {"ld": ld, **found, "variants": {}, **more}
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_answers_and_questions_are_whole(width: int) -> None:
     question = "Is [bold]anything[/bold] at [0, 1] in the top left corner?"
     answer = "Yes, there is a [red]triangle[/red] in the top left corner of the image: \\[x]."
+    runs = [reading(7.4934, p_yes=0.31, rank_yes=2, top=" There", variants={" yes": 0.043}),
+            reading(-8.881, p_no=2.3e-20, rank_no=31_002)]  # fmt: skip
     shown = text(
-        tables.answers(question, {"with": (answer, 7.4934), "without": ("No.", -8.881)}),
+        tables.answers(question, ("Yes", "No"), runs, (answer, "No.")),
         width=width,
     )
+    assert "' yes' holds 0.043" in " ".join(shown.split())
     assert "…" not in shown
     assert "+7.493" in shown
     assert "-8.881" in shown
     if width >= 60:
         words = shown.split()
-        for part in (*question.split(), *answer.split()):
+        for part in (*question.split(), *answer.split(), "0.310,", "2.3e-20,", "31,002"):
             assert part in words
+
+
+def test_without_full_answers_the_token_that_wins_is_shown() -> None:
+    runs = [reading(1.0, top=" There", p_top=0.97), reading(-1.0, p_top=3e-5)]
+    shown = text(tables.answers("Q?", ("Ja", "Nein"), runs), width=100)
+    assert "' There' 0.970" in shown
+    assert "' Yes' 3.0e-05" in shown
+    assert "P(Ja)" in shown
+    assert "P(Nein)" in shown
 
 
 @pytest.mark.parametrize("width", WIDTHS)

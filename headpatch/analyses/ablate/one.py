@@ -253,5 +253,5 @@ def _summary(session: Session, table: pd.DataFrame, floor: float) -> str:
     verb = {"zero": "Zeroing", "mean": "Mean-ablating", "resample": "Resampling"}[kind]
     caveat = "One pair shows one case, not a rule."
     if not session.valid:
-        caveat = "The study is INVALID (the answers do not flip): these figures say nothing."
+        caveat = "The study is INVALID (its answers are not Yes and No): these figures say nothing."
     return f"{verb} {heads} ({positions}): {'; '.join(parts)}. {caveat}"

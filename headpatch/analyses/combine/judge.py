@@ -71,7 +71,9 @@ class Combinations:
             largest = two["heads"].iloc[int(np.nanargmax(size.to_numpy(dtype=np.float64)))]
             words += f" {self._largest(str(largest))}"
         if not valid:
-            return f"{words} The study is INVALID (the answers do not flip): this says nothing."
+            return (
+                f"{words} The study is INVALID (its answers are not Yes and No): this says nothing."
+            )
         if self.pairs == 1:
             return f"{words} One pair of pictures shows one case, not a rule."
         return f"{words} Means over {self.pairs:,} pairs of pictures."

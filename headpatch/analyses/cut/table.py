@@ -69,7 +69,7 @@ def summarize(session: Session, table: pd.DataFrame, floor: float) -> str:
     chosen = f", the largest of {len(named)} cuts tried," if len(named) > 1 else ""
     caveat = "One pair shows one case, not a rule."
     if not session.valid:
-        caveat = "The study is INVALID (the answers do not flip): these figures say nothing."
+        caveat = "The study is INVALID (its answers are not Yes and No): these figures say nothing."
     if abs(row["effect"]) <= floor:
         return f"No cut moves LD of the with-run beyond the noise floor ({floor:.1e}). {caveat}"
     words = f"by {row['effect']:+.3f} logits"

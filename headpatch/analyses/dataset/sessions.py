@@ -4,13 +4,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from headpatch.analyses.session import Session, checked, run_both
+from headpatch.analyses.session import RUNS, Session, checked, run_both
+from headpatch.engine.answer_reading import AnswerReading
 from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError
+from headpatch.measures.logits import DOUBTFUL_BELOW
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.study import PairsOptions, Study
+from headpatch.study import PairsOptions, Study, prompt_form
 
 _OF_THE_PAIR = ("--with, --without", "--question", "--region")  # what its row has, not a flag
 
@@ -23,10 +25,15 @@ class Gated:
     ----------
     ld_with, ld_without
         Logit(Yes) - logit(No) of each run, untouched.
+    readings
+        What each run says, with and without the object.
     passed
-        Whether both answers are right and LD lies apart by the study's margin.
+        Whether both answers are right, and what the model says; and LD lies apart by the study's
+        margin.
     reason
         Why it did not pass, in a few words; empty if it did.
+    prompt
+        As asked, with ``{question}`` in place of the question.
     picture_shown, region_shown
         Shares that the processor shows the model; NaN if they are not known.
     """
@@ -34,10 +41,36 @@ class Gated:
     entry: Entry
     ld_with: float
     ld_without: float
+    readings: tuple[AnswerReading, AnswerReading]
     passed: bool
     reason: str
+    prompt: str
     picture_shown: float = math.nan
     region_shown: float = math.nan
+
+    @property
+    def neither(self) -> bool:
+        """Whether a run answers with neither Yes nor No."""
+        return not all(reading.answers for reading in self.readings)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether Yes and No together are unlikely in a run, if not so that it says neither."""
+        return not self.neither and any(
+            reading.p_answers < DOUBTFUL_BELOW for reading in self.readings
+        )
+
+    def columns(self) -> dict[str, float | str]:
+        """Return what ``gate.csv`` says of the runs' answers, by column."""
+        found: dict[str, float | str] = {}
+        for run, reading in zip(("with", "without"), self.readings, strict=True):
+            found |= {
+                f"p_yes_{run}": reading.p_yes,
+                f"p_no_{run}": reading.p_no,
+                f"top_{run}": reading.top,
+                f"p_top_{run}": reading.p_top,
+            }
+        return found
 
 
 def study_of(study: Study, entry: Entry) -> Study:
@@ -62,11 +95,16 @@ def gate(entry: Entry, session: Session) -> Gated:
         wrong.append(f"{no} with the object")
     if not absent < 0:
         wrong.append(f"{yes} without it")
+    for run, reading in zip(RUNS, session.readings, strict=True):
+        if not reading.answers:
+            wrong.append(f"{run} it says {reading.says(session.study.answers)}")
     margin = session.study.pairs.margin
     if not wrong and not present - absent >= margin:
         wrong.append(f"LD apart by less than {margin:g}")
     shown = session.picture_shown, session.region_shown
-    return Gated(entry, present, absent, not wrong, ", ".join(wrong), *shown)
+    prompt = prompt_form(session.prompt.text, session.pair.question)
+    why = ", ".join(wrong)
+    return Gated(entry, present, absent, session.readings, not wrong, why, prompt, *shown)
 
 
 def sessions(
@@ -163,7 +201,7 @@ def none_passed(failed: Sequence[Gated]) -> InputError:
         "--pairs",
         f"none of {len(failed)} pairs passes the gate (line {first.entry.line}: LD_with = "
         f"{first.ld_with:+.3f}, LD_without = {first.ld_without:+.3f}: {first.reason})",
-        "a pair with LD_with > 0 > LD_without, apart by the margin",
+        "a pair whose answers are Yes and No (LD_with > 0 > LD_without), apart by the margin",
         "Try other questions, set pairs.margin lower, or use --force to run them marked as "
         "invalid.",
     )

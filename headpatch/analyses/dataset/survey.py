@@ -15,6 +15,7 @@ from headpatch.analyses.session import Session
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.heads import Head
+from headpatch.measures.logits import DOUBTFUL_BELOW
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
@@ -43,6 +44,9 @@ class Survey:
         Whether all that are run passed.
     widens
         Whether language-model heads of every pair can be changed by widening passes.
+    cautions
+        What a reader should know: both answers are unlikely in some pairs, or another prompt was
+        asked than in the run that is run again.
     held
         Run pairs that are still open, by name, if asked for: as many as memory allows.
     incomparable
@@ -56,8 +60,14 @@ class Survey:
     reference: MeanZ | None
     valid: bool
     widens: bool
+    cautions: tuple[str, ...] = ()
     held: Mapping[str, Session] = field(default_factory=dict)
     incomparable: InputError | None = None
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The pairs' prompts, with ``{question}`` in place of the question, each once."""
+        return tuple(dict.fromkeys(one.prompt for one in self.gated))
 
     @property
     def question(self) -> str:
@@ -77,6 +87,16 @@ class Survey:
         """Words for the title of a figure: question, region, and whether all is valid."""
         return {"question": self.question, "region": self.region_name, "valid": self.valid}
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many pairs there are, pass the gate, say neither answer, or make both unlikely."""
+        return {
+            "pairs": len(self.gated),
+            "passed": sum(one.passed for one in self.gated),
+            "neither": sum(one.neither for one in self.gated),
+            "doubtful": sum(one.doubtful for one in self.gated),
+        }
+
     def gate_columns(self) -> dict[str, list[Any]]:
         """Return the columns of ``gate.csv``: a row for each pair, its factors at the end."""
         columns: dict[str, list[Any]] = {
@@ -89,6 +109,8 @@ class Survey:
             "passed": [one.passed for one in self.gated],
             "reason": [one.reason for one in self.gated],
         }
+        answers = [one.columns() for one in self.gated]
+        columns |= {name: [one[name] for one in answers] for name in answers[0]}
         for name in dict.fromkeys(name for one in self.gated for name in one.entry.factors):
             if name not in columns:  # a table's own `reason`, say, gives way
                 columns[name] = [one.entry.factors.get(name, "") for one in self.gated]
@@ -191,6 +213,19 @@ def survey(
         reference if reference is not None and reference.here else None,
         valid,
         widens,
+        _cautions(study, gated),
         held.sessions,
         incomparable,
     )
+
+
+def _cautions(study: Study, gated: Sequence[Gated]) -> tuple[str, ...]:
+    found = study.reworded(gated[0].prompt)
+    if doubtful := sum(one.doubtful for one in gated):
+        yes, no = study.answers
+        return (
+            f"in {doubtful:,} of {len(gated):,} pairs {yes} and {no} have less than "
+            f"{DOUBTFUL_BELOW:g} of the probability together; see gate.csv for what the model says",
+            *found,
+        )
+    return found

@@ -208,7 +208,7 @@ def _listeners(heads: HeadPaths | None) -> Iterator[str]:
 
 def _caveat(session: Session, views: Views) -> str:
     if not session.valid:
-        return "The study is INVALID (the answers do not flip): these figures say nothing."
+        return "The study is INVALID (its answers are not Yes and No): these figures say nothing."
     return (
         f"Shares of the difference between the runs (noise floor {views.noise_floor:.1e} logits). "
         "One pair shows one case, not a rule."

@@ -1,5 +1,6 @@
 """The pair of pictures that the first screen shows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from headpatch.errors import InputError
 from headpatch.pairs.pair import Pair
 from headpatch.report.html.folder import Results
 from headpatch.report.html.overlay import picture
-from headpatch.report.html.part import Part, reading
+from headpatch.report.html.part import RUN, Part, reading
+from headpatch.report.tables import says
 from headpatch.study import Study
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Side:
         In full, or its first word; empty if unknown.
     ld
         In logits; None if unknown.
+    likely
+        How likely the two answers are, and which token wins; empty if unknown.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Side:
     box: tuple[float, ...]
     answer: str = ""
     ld: float | None = None
+    likely: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ def _kept(results: Results) -> tuple[Side, ...]:
         with reading(part.folder / f"attention_{name}_triangle.pt"):
             box = tuple(float(edge) for edge in run["region_box"])
             answer = " ".join(str(run["answer"]).split())
-            sides.append(_side(name, run["image"], box, answer, float(run["ld"])))
+            likely = _likely(part, name)
+            sides.append(_side(name, run["image"], box, answer, float(run["ld"]), likely))
     return tuple(sides)
 
 
@@ -125,7 +131,19 @@ def _of_study(part: Part) -> tuple[Side, ...]:
     except (InputError, ValueError):  # pydantic's error is a ValueError
         return ()
     lds = [part.run.get(f"ld_{name}") for name in ("with", "without")]
-    return _sides(pair, lds, study.answers)
+    likely = [_likely(part, name) for name in ("with", "without")]
+    return _sides(pair, lds, study.answers, likely)
+
+
+def _likely(part: Part, run: str) -> str:
+    """Say how likely the two answers are in a run of one pair; empty if it does not say."""
+    readings = part.run.get("answer_probabilities")
+    told = readings.get(run) if isinstance(readings, dict) else None
+    words = part.study.get("answers")
+    if not isinstance(told, dict) or not isinstance(words, list):
+        return ""
+    with reading(part.folder / RUN):
+        return says(words, told)
 
 
 def _of_dataset(part: Part, gate: "pandas.DataFrame") -> Example | None:
@@ -170,16 +188,20 @@ def _drawn(study: Study, name: str) -> Pair | None:
     return Pair(name, *pictures, found.question, Region.parse(found.region))
 
 
-def _sides(pair: Pair, lds: list[Any], answers: tuple[str, str]) -> tuple[Side, ...]:
+def _sides(
+    pair: Pair, lds: list[Any], answers: tuple[str, str], likely: Sequence[str] = ("", "")
+) -> tuple[Side, ...]:
     sides = []
     images = pair.with_image, pair.without_image
-    for name, image, ld in zip(("with", "without"), images, lds, strict=True):
+    for name, image, ld, said in zip(("with", "without"), images, lds, likely, strict=True):
         known = float(ld) if isinstance(ld, float | int) else None
         answer = "" if known is None else answers[0 if known > 0 else 1]
-        sides.append(_side(name, np.asarray(image), pair.region.box, answer, known))
+        sides.append(_side(name, np.asarray(image), pair.region.box, answer, known, said))
     return tuple(sides)
 
 
-def _side(name: str, image: Any, box: tuple[float, ...], answer: str, ld: float | None) -> Side:
+def _side(
+    name: str, image: Any, box: tuple[float, ...], answer: str, ld: float | None, likely: str
+) -> Side:
     height, width = np.shape(image)[:2]
-    return Side(name, picture(image), width, height, box, answer, ld)
+    return Side(name, picture(image), width, height, box, answer, ld, likely)

@@ -23,12 +23,20 @@ def section(results: Results) -> Section:
             "words": example.words,
             "sides": example.sides,
             "scale": _scale(example.sides),
+            "likely": {side.name: side.likely for side in example.sides},
+            "because": _because(results),
             "model": str(results.main.run.get("model", "")),
             "valid": results.valid,
             "changed": results.changed,
             "said": headline(results, heads_of(results)),
         },
     )
+
+
+def _because(results: Results) -> str:
+    """Why the study is not valid, as its first invalid run says."""
+    found = (part.run.get("invalid_because") for part in results.parts)
+    return next(("; ".join(map(str, why)) for why in found if isinstance(why, list) and why), "")
 
 
 def _scale(sides: Sequence[Side]) -> dict[str, Any] | None:

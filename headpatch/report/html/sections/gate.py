@@ -1,9 +1,15 @@
 """Which pairs passed the gate: both answers right, and their LDs far enough apart."""
 
+from typing import TYPE_CHECKING
+
+from headpatch.measures.logits import DOUBTFUL_BELOW, NEITHER_BELOW
 from headpatch.report.canvas import signed
 from headpatch.report.html.example import GATE
 from headpatch.report.html.folder import Results
 from headpatch.report.html.section import Section
+
+if TYPE_CHECKING:
+    import pandas
 
 MOST = 30
 """Failed pairs listed; ``gate.csv`` has all."""
@@ -26,10 +32,30 @@ def section(results: Results) -> Section | None:
         }
         for row in failed.head(MOST).to_dict("records")
     ]
+    both = _both_answers(table)
     values = {
         "pairs": len(table),
         "passed": int(passed.sum()),
         "failed": rows,
         "more": len(failed) - len(rows),
+        "unlikely": [
+            (int((both < below).sum()), below)
+            for below in (DOUBTFUL_BELOW, NEITHER_BELOW)
+            if (both < below).any()
+        ],
     }
     return Section("gate", "Which pairs passed", values)
+
+
+def _both_answers(table: "pandas.DataFrame") -> "pandas.Series[float]":
+    """P(Yes) + P(No) of each pair, in the run where it is smaller; 1 where it is not known."""
+    import pandas
+
+    runs = ("with", "without")
+    if not {f"p_{word}_{run}" for word in ("yes", "no") for run in runs} <= set(table):
+        return pandas.Series(1.0, table.index)
+    columns = {
+        run: sum(pandas.to_numeric(table[f"p_{word}_{run}"], "coerce") for word in ("yes", "no"))
+        for run in runs
+    }
+    return pandas.DataFrame(columns).min(axis=1)

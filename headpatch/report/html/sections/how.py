@@ -11,6 +11,8 @@ from headpatch.report.html.part import Part
 from headpatch.report.html.section import Section
 from headpatch.study.record import RUN
 
+_SHOWN_ELSEWHERE = ("prompt", "answer_probabilities", "invalid_because", "files", "checksum")
+
 
 def section(results: Results) -> Section:
     """Make the list of runs."""
@@ -29,13 +31,16 @@ def section(results: Results) -> Section:
 
 def _run(part: Part) -> dict[str, Any]:
     study = yaml.safe_dump(dict(part.study), sort_keys=False, allow_unicode=True, width=100)
-    left_out = ("files", "checksum")  # the list of files is above
-    facts = {key: one for key, one in part.run.items() if one is not None and key not in left_out}
     return {
         "name": part.name or "this folder",
         "files": part.files(),
         "commands": [_command(part, verb) for verb in part.verbs],
-        "facts": facts,
+        "prompt": repr(part.run["prompt"]) if "prompt" in part.run else "",
+        "facts": {
+            key: value
+            for key, value in part.run.items()
+            if value is not None and key not in _SHOWN_ELSEWHERE
+        },
         "study": study,
     }
 
