@@ -1,6 +1,7 @@
 """`headpatch sweep` and `headpatch check`, end to end; interrupted, killed and resumed."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -405,6 +406,8 @@ def test_check_prints_what_the_model_is(tmp_path: Path) -> None:
         "family llava", "3 layers × 4 heads, 8 a head", "every head with keys of its own",
         "token", "'▁Yes'", "16 of them of the image", "4 × 4 patches", "exact", "noise floor",
         "Vision layers after 1 never reach the language model",
+        "'<s> USER: <image>×16\\nIs there anything in the top left corner? ASSISTANT:'",
+        "says with", "says without", "Yes 0.00", "(rank ", "no valid study",
     ):  # fmt: skip
         assert part in words
     assert said.out.count(" exact ") == 4 + 3
@@ -423,6 +426,25 @@ def test_check_gives_a_script_the_same(place: Path) -> None:
         assert scope["worst"] <= scope["allowed"]
         assert scope["passes"] > scope["passes_once"] > 0
     assert found["seconds_forward"] > 0
+    assert found["prompt"] == f"<s> USER: <image>×16\n{found['question']} ASSISTANT:"
+    reading = found["answer_probabilities"]["with"]
+    assert {reading["rank_yes"], reading["rank_no"]} == {1, 2}
+    assert found["valid"] == (not found["invalid_because"])
+
+
+def test_check_names_an_end_token_that_it_leaves_out(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model")
+    file = tmp_path / "model/tokenizer.json"
+    content = json.loads(file.read_text("utf-8"))
+    end = {"SpecialToken": {"id": "</s>", "type_id": 0}}
+    content["post_processor"]["single"].append(end)
+    content["post_processor"]["special_tokens"]["</s>"] = {
+        "id": "</s>", "ids": [2], "tokens": ["</s>"],
+    }  # fmt: skip
+    file.write_text(json.dumps(content), "utf-8")
+    found = headpatch("check", "--model", tmp_path / "model", "--json").json
+    assert found["prompt"].endswith(" ASSISTANT:")
+    assert "The tokenizer ends every text with </s>" in " ".join(found["limits"])
 
 
 def test_check_refuses_what_is_no_model(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
+from headpatch.errors import InputError
 from headpatch.report.html import page, write
 from headpatch.report.html.folder import find
 from headpatch.report.html.overlay import MOST
-from headpatch.report.html.sections import named
+from headpatch.report.html.sections import gate, named
 from headpatch.report.html.sections.how import verbs
 from headpatch.results import read_table
 from headpatch.results.files import write_table
@@ -253,6 +254,41 @@ def test_an_invalid_study_says_so(tmp_path: Path) -> None:
     written = write(tmp_path, tmp_path / "r.html")
     assert not written.valid
     assert "Invalid study." in written.path.read_text(encoding="utf-8")
+
+
+def test_the_prompt_and_what_the_model_says_are_shown(tmp_path: Path) -> None:
+    def said(**more: object) -> dict[str, object]:
+        found = {"p_yes": 0.3, "p_no": 2e-9, "rank_yes": 2, "rank_no": 71, "variants": {}}
+        return {**found, "top": " <b>A", "p_top": 0.6, **more}
+
+    made.rank(tmp_path)
+    readings = {"with": said(variants={" yes": 0.08}), "without": said(p_no=0.9)}
+    why = ["without it the model says 'A'"]
+    prompt = "May 1. USER: <image>\nIs it? ASSISTANT:"
+    more = {"prompt": prompt, "valid": False, "invalid_because": why}
+    made.run_yaml(tmp_path, answer_probabilities=readings, **more)
+    words = Parsed(report(tmp_path)[0]).words
+    assert repr(prompt) in words
+    assert "Without it the model says 'A'; it was run by force." in words
+    line = "' <b>A' 0.600; Yes 0.300 (rank 2), No 2.0e-09 (rank 71)"
+    assert f"{line}; ' yes' holds 0.08" in words
+    assert "No 0.900 (rank 71)" in words
+    made.run_yaml(tmp_path, answer_probabilities={"with": {"p_yes": 0.3}})
+    with pytest.raises(InputError, match=r"run\.yaml: it cannot be read"):
+        report(tmp_path)
+
+
+def test_pairs_whose_answers_are_unlikely_are_counted(tmp_path: Path) -> None:
+    made.over_pairs(tmp_path)
+    assert made.section(gate.section, tmp_path).values["unlikely"] == []
+    table = read_table(tmp_path / "gate.csv")
+    shares = [0.9, 0.2, 1e-9]
+    for name in ("p_yes_with", "p_no_with", "p_yes_without", "p_no_without"):
+        table[name] = [0.5 * share for share in shares] if "yes" in name else 0.0
+    table["p_no_with"] = 0.6
+    table.to_csv(tmp_path / "gate.csv", index=False)
+    found = made.section(gate.section, tmp_path).values["unlikely"]
+    assert found == [(3, 0.5), (1, 0.01)]
 
 
 def test_equal_studies_are_printed_once(tmp_path: Path) -> None:
