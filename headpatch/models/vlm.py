@@ -58,6 +58,15 @@ class VLM:
     unused: int = 0
     settings: str = ""
 
+    @cached_property
+    def prompts(self) -> dict[tuple[str, str, str | None], str]:
+        """Prompts by chat template, question and study's template, as first asked.
+
+        A template may hold the time: the same question is asked in the same words, and what is
+        finished is known by them, as long as the model is loaded.
+        """
+        return {}
+
     @property
     def device(self) -> torch.device:
         """Where the inputs go."""

@@ -17,6 +17,8 @@ _WAY_OUT = 'Or set `prompt` in the study, such as "USER: {mark}\\n{{question}} A
 def prompt_text(vlm: VLM, question: str, template: str | None = None) -> str:
     """Return the prompt up to the answer, with one placeholder for the image.
 
+    It is the same text each time, even where a template holds the time: see `VLM.prompts`.
+
     Parameters
     ----------
     template
@@ -28,6 +30,13 @@ def prompt_text(vlm: VLM, question: str, template: str | None = None) -> str:
     InputError
         If there is no template, or the question is not in the text exactly once.
     """
+    asked = str(getattr(vlm.processor, "chat_template", None)), question, template
+    if asked not in vlm.prompts:
+        vlm.prompts[asked] = _checked(vlm, question, template)
+    return vlm.prompts[asked]
+
+
+def _checked(vlm: VLM, question: str, template: str | None) -> str:
     if template is None and not getattr(vlm.processor, "chat_template", None):
         template = vlm.family.template
     mark = image_token(vlm)

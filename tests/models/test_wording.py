@@ -182,3 +182,12 @@ def test_an_answer_follows_as_the_template_writes_it() -> None:
     vlm = vlm_with(chat)
     assert continuations(vlm, QUESTION, ("Yes", "No"), CHAT) == ("\nYes", "\nNo")
     assert continuations(plain(), QUESTION, ("Yes", "No"), CHAT) == (" Yes", " No")
+
+
+def test_a_template_that_holds_the_time_is_rendered_once() -> None:
+    """What is finished of a run is known by its prompt, and both walks over a dataset ask it."""
+    vlm = vlm_with("{{ strftime_now('%H:%M:%S.%f') }} " + PARTS)
+    assert prompt_text(vlm, QUESTION) == prompt_text(vlm, QUESTION)
+    assert prompt_text(vlm, QUESTION) != prompt_text(
+        vlm_with(vlm.processor.chat_template), QUESTION
+    )
