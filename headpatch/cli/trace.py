@@ -12,6 +12,7 @@ from headpatch.cli.price import announce_plain
 from headpatch.cli.show import Terminal, print_files, print_json, show
 from headpatch.cli.verb import Request, verb
 from headpatch.pairs.manifest import Entry
+from headpatch.study.together import refuse_both
 
 if TYPE_CHECKING:
     from headpatch.store import Store
