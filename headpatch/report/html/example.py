@@ -11,9 +11,10 @@ from headpatch.errors import InputError
 from headpatch.pairs.pair import Pair
 from headpatch.report.html.folder import Results
 from headpatch.report.html.overlay import picture
-from headpatch.report.html.part import RUN, Part, reading
+from headpatch.report.html.part import Part, reading
 from headpatch.report.tables import says
 from headpatch.study import Study
+from headpatch.study.record import RUN
 
 if TYPE_CHECKING:
     import pandas
