@@ -115,10 +115,10 @@ def _own_attention(vlm: VLM) -> str:
 
 
 def _text_model(vlm: VLM) -> nn.Module:
-    embedding = vlm.model.get_input_embeddings()
+    embedding, modules = vlm.model.get_input_embeddings(), cast("nn.Module", vlm.model).modules()
     return next(
         module
-        for module in vlm.model.modules()
+        for module in modules
         if any(child is embedding for child in module.children())
     )
 

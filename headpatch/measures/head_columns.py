@@ -25,5 +25,6 @@ def with_head_columns(table: pd.DataFrame, layer: str = "layer") -> pd.DataFrame
     assert isinstance(place, int)
     for offset, (column, field) in enumerate(((layer, "layer"), ("head", "head")), start=1):
         values = [None if one is None else getattr(one, field) for one in heads]
-        found.insert(place + offset, column, pd.array(values, dtype="Int64"))
+        whole = pd.Series(values, index=found.index, dtype="Int64")  # empty where there is none
+        found.insert(place + offset, column, whole)
     return found
