@@ -19,8 +19,8 @@ import torch
 from headpatch import __version__
 from headpatch.disk import UNFINISHED, reporting_failure, tensor_bytes, write_whole
 from headpatch.errors import InputError
-from headpatch.models.prompt import prompt_text
 from headpatch.models.vlm import VLM
+from headpatch.models.wording import prompt_text
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
 from headpatch.study import Study
