@@ -8,7 +8,7 @@ input is z. Layers count in the order in which they run.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -117,9 +117,7 @@ def _own_attention(vlm: VLM) -> str:
 def _text_model(vlm: VLM) -> nn.Module:
     embedding, modules = vlm.model.get_input_embeddings(), cast("nn.Module", vlm.model).modules()
     return next(
-        module
-        for module in modules
-        if any(child is embedding for child in module.children())
+        module for module in modules if any(child is embedding for child in module.children())
     )
 
 

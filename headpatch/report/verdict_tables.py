@@ -242,7 +242,7 @@ def claims(judged: Sequence[Mapping[str, str]], failed: Sequence[str]) -> Render
     Parameters
     ----------
     judged
-        The fields of `headpatch.measures.claims.Judged`.
+        The fields of `headpatch.measures.judged_claims.Judged`.
     failed
         Nulls that failed.
     """
