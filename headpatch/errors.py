@@ -3,6 +3,8 @@
 `InputError` is the user's to mend (exit code 2); `RunError` is a run that went wrong (exit code 1).
 """
 
+_LONGEST = 600  # characters of what was found, say, on the one line of an error
+
 
 class HeadpatchError(Exception):
     """Base of the errors that are shown as one line, without a traceback."""
@@ -32,10 +34,19 @@ class InputError(HeadpatchError, ValueError):
     exit_code = 2
 
     def __init__(self, argument: str, found: str, expected: str, hint: str = "") -> None:
-        self.argument, self.found, self.expected, self.hint = argument, found, expected, hint
-        message = f"{argument}: {found}; expected {expected}"
-        super().__init__(" ".join(f"{message}. {hint}".split()) if hint else message)
+        self.argument, self.found, self.expected, self.hint = map(
+            _brief, (argument, found, expected, hint)
+        )
+        message = f"{self.argument}: {self.found}; expected {self.expected}"
+        super().__init__(f"{message}. {self.hint}" if hint else message)
 
     def again(self) -> "InputError":
         """Return the same error anew, for one that is kept: it holds nothing of where it arose."""
         return type(self)(self.argument, self.found, self.expected, self.hint)
+
+
+def _brief(text: str) -> str:
+    """Put a text on one line, without its middle if somebody else's words are very long."""
+    line = " ".join(text.split())
+    half = _LONGEST // 2
+    return line if len(line) <= _LONGEST else f"{line[:half]} … {line[-half:]}"

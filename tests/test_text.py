@@ -68,3 +68,10 @@ def test_a_users_path(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong, why in (("a\0b", "NUL"), ("a\udce4b", "UTF-8")):
         with pytest.raises(InputError, match=f"--out: .*{why}"):
             user_path(wrong, "--out")
+
+
+def test_an_error_is_one_line_of_bounded_length() -> None:
+    error = InputError("--pairs a\nb", "x" * 70_000, "one\n  line")
+    assert len(str(error)) < 700
+    assert str(error).startswith("--pairs a b: xxx")
+    assert str(error).endswith("x; expected one line")
