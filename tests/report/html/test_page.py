@@ -16,7 +16,6 @@ from headpatch.report.html import page, write
 from headpatch.report.html.folder import find
 from headpatch.report.html.overlay import MOST
 from headpatch.report.html.sections import gate, named
-from headpatch.report.html.sections.how import verbs
 from headpatch.results import read_table
 from headpatch.results.files import write_table
 from tests.report.html import made
@@ -140,7 +139,7 @@ def test_commands_of_every_run_in_a_folder_are_shown(tmp_path: Path) -> None:
     made.rank(tmp_path)
     made.sweep(tmp_path)
     (part,) = find(tmp_path).parts
-    assert set(verbs(part)) == {"verdict", "rank", "sweep"}
+    assert set(part.verbs) == {"verdict", "rank", "sweep"}
 
 
 def test_where_heads_were_changed_is_what_the_table_says(tmp_path: Path) -> None:
