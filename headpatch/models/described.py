@@ -49,7 +49,9 @@ def config_of(folder: Path, name: str) -> dict[str, Any]:
         config = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise InputError("--model", f"{path} is no JSON ({reason})", "a model's config") from None
+        raise InputError(
+            "--model", f"{path} does not load: it is no JSON ({reason})", "a model's config"
+        ) from None
     if not isinstance(config, dict):
         raise InputError("--model", f"{path} holds no mapping", "a model's config")
     judge(config, name)

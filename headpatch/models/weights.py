@@ -162,7 +162,9 @@ def _header(path: Path) -> Iterator[tuple[str, Held]]:
         end = max((int(offsets[1]) for _, offsets in tensors.values()), default=0)
     except (ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError):
         raise InputError(
-            "--model", f"{path} is no safetensors file, or its start is damaged", "weights"
+            "--model",
+            f"{path} does not load: its header is not one of safetensors",
+            "a whole file of weights",
         ) from None
     if size < 8 + length + end:
         raise InputError(
