@@ -115,5 +115,5 @@ $(LOWEST)/test.stamp: $(LOWEST)/venv.stamp pyproject.toml
 	@echo "installing into $(LOWEST): on Linux with a torch of several gigabytes, unless PIP_FLAGS names an index of CPU builds"
 	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) uv
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct $(PIP_FLAGS) \
-	  -e '.[test]' 'torchvision>=0.21'  # without it two processors cannot be made with transformers 5.17
+	  -e '.[test,vision]'
 	@touch $@
