@@ -25,8 +25,8 @@ from tests.datasets import planted_pairs
 from tests.planted import HEADS, HEADS_PER_LAYER, LD_WITH, LD_WITHOUT, planted_study, save_planted
 
 COLUMNS = [
-    "pair", "heads", "kind", "direction", "positions", "ld_with", "ld_without", "ld", "effect",
-    "normalized",
+    "pair", "heads", "layer", "head", "kind", "direction", "positions", "ld_with", "ld_without",
+    "ld", "effect", "normalized",
 ]  # fmt: skip
 MORE = [
     "role", "answer_before", "answer_after", "control_mean", "control_sd", "control_n",
@@ -184,6 +184,8 @@ def test_json(place: Path, out: Path, tmp_path: Path) -> None:
         for key, value in shown.items():
             if isinstance(value, str):
                 assert row[key] == value
+            elif value is None:  # the layer and head of a set
+                assert row[key] == ""
             else:
                 assert float(row[key]) == pytest.approx(value, abs=1e-5)
     assert found["summary"].startswith("Resampling 0.3+1.0 (answer): ")

@@ -230,7 +230,6 @@ def test_figures_of_an_earlier_version_are_measured_again(
     out = copy(measured, tmp_path / "out")
     old = read_table(out / "followed.csv").drop(columns=["verdict", "pictures"])
     old.assign(value=1.0).to_csv(out / "followed.csv", index=False)
-    (out / "run.yaml").unlink()
     assert "answer to region cut in layer 2" in again(place, judged, out)
     assert read_table(out / "followed.csv").equals(read_table(measured / "followed.csv"))
 
