@@ -3,7 +3,7 @@
 `InputError` is the user's to mend (exit code 2); `RunError` is a run that went wrong (exit code 1).
 """
 
-_LONGEST = 600  # characters of what was found, say, on the one line of an error
+_LONGEST, _LONGEST_WORD = 800, 300  # characters of what was found, say, and of a word of it
 
 
 class HeadpatchError(Exception):
@@ -46,7 +46,10 @@ class InputError(HeadpatchError, ValueError):
 
 
 def _brief(text: str) -> str:
-    """Put a text on one line, without its middle if somebody else's words are very long."""
-    line = " ".join(text.split())
-    half = _LONGEST // 2
-    return line if len(line) <= _LONGEST else f"{line[:half]} … {line[-half:]}"
+    """Put a text on one line, and leave the middle out of words and lines that are very long."""
+    words = (_without_middle(word, _LONGEST_WORD) for word in text.split())
+    return _without_middle(" ".join(words), _LONGEST)
+
+
+def _without_middle(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
