@@ -49,7 +49,9 @@ def asked(verb: str, *words: str, patch: pytest.MonkeyPatch) -> Mapping[str, Any
     """Return the keys of the study that a command overrides, and by what."""
     seen: dict[str, Any] = {}
 
-    def make(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> Study:
+    def make(
+        config: Path | None = None, flags: Mapping[str, Any] | None = None, *_: object
+    ) -> Study:
         seen.update(flags or {})
         raise InputError("the study", "enough", "no more")
 
