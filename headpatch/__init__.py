@@ -20,7 +20,7 @@ torch.Size([32, 32])
 >>> figure = hp.plot(swept)
 >>> pairs = hp.open_pairs(n=2, vlm=session.vlm)  # drawn; or your own: pairs="pairs/manifest.csv"
 >>> found = hp.ablate(pairs, "20.18", kinds=["resample"], controls=0)
->>> list(found.means.columns)[5:8]
+>>> [name for name in found.means.columns if name.startswith("effect")]
 ['effect', 'effect_low', 'effect_high']
 >>> figure = hp.plot(found)
 """
