@@ -18,9 +18,9 @@ FILES = [
     "selfrepair.csv",
     "selfrepair_parts.csv",
 ]
-COLUMNS = ["heads", "role", "kind", "direction", "positions", "effect", "normalized", "low", "high",
-           "sum", "interaction", "interaction_low", "interaction_high", "interaction_logits", "q",
-           "word", "pairs"]  # fmt: skip
+COLUMNS = ["heads", "layer", "head", "role", "kind", "direction", "positions", "effect",
+           "normalized", "low", "high", "sum", "interaction", "interaction_low",
+           "interaction_high", "interaction_logits", "q", "word", "pairs"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,9 @@ def test_from_the_command_line(asked: list[object], tmp_path: Path) -> None:
     assert kept["study"]["combine"]["heads"] == "0.3,1.0,1.1"
     assert kept["run"]["noise_floor"] < 1e-3
     first = rows(tmp_path / "selfrepair_parts.csv")
-    assert {"heads", "kind", "direction", "rank", "part", "change"} == set(first[0])
+    assert {"heads", "layer", "head", "kind", "direction", "rank", "part", "change"} == set(
+        first[0]
+    )
 
 
 def test_a_script_reads_json_and_the_run_replays(asked: list[object], tmp_path: Path) -> None:

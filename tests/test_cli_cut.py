@@ -15,6 +15,8 @@ COLUMNS = [
     "pair",
     "edge",
     "heads",
+    "layer",
+    "head",
     "layers",
     "centre",
     "run",

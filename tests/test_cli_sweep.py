@@ -25,7 +25,8 @@ from tests.stopped import rows_left, stop_after, written
 from tests.tiny import save_tiny
 
 COLUMNS = [
-    "pair", "heads", "kind", "direction", "positions", "ld_with", "ld_without", "ld", "effect",
+    "pair", "heads", "layer", "head", "kind", "direction", "positions", "ld_with", "ld_without",
+    "ld", "effect",
     "normalized", "role", "attention_rank", "answer_before", "answer_after",
 ]  # fmt: skip
 FILES = ["effects.csv", "run.yaml", "sweep.png", "sweep.pt"]
@@ -170,9 +171,9 @@ def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
     whole, resumed = table(out), table(tmp_path)
     assert len(kept) == 80
     for expected, found in zip(whole, resumed, strict=True):
-        assert [found[name] for name in COLUMNS[:5]] == [expected[name] for name in COLUMNS[:5]]
+        assert [found[name] for name in COLUMNS[:7]] == [expected[name] for name in COLUMNS[:7]]
         assert float(found["effect"]) == pytest.approx(float(expected["effect"]), abs=2e-5)
-        key = tuple(found[name] for name in COLUMNS[1:4])
+        key = tuple(found[name] for name in COLUMNS[1:6])
         assert kept.get(key, found["effect"]) == found["effect"]
     assert (tmp_path / "effects.csv").read_bytes() == (out / "effects.csv").read_bytes()
 
