@@ -78,7 +78,7 @@ def test_a_trace_of_a_dataset(place: Path, tmp_path: Path) -> None:
     assert kept["run"]["passed"] == 3
     done(*one(place, tmp_path))
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "gate.csv", "run.yaml", "trace.csv", "trace.png", "trace.pt",
+        "run.yaml", "trace.csv", "trace.png", "trace.pt",
     ]  # fmt: skip
 
 

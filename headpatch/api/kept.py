@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from weakref import finalize
 
@@ -58,3 +58,5 @@ def store_in(
             warnings.warn(store.unfit_words, stacklevel=4)
         yield store
         store.remove()
+    with suppress(OSError):  # something else is in it
+        place.rmdir()
