@@ -86,7 +86,7 @@ class Basis:
         mine = table["verdict"] == self._signatures(table)
         if self.pictures:
             mine &= table["pictures"] == self.pictures
-        return table[mine]
+        return table[mine & ~table["what"].isin(set(table["what"][~mine]))]
 
     def _signatures(self, table: "pandas.DataFrame") -> list[str]:
         """Hash, for each row, all rows of what was measured with it, and the verdict."""

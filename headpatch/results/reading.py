@@ -131,7 +131,7 @@ def _as(kind: str, column: "pandas.Series[Any]") -> "pandas.Series[Any]":
         sort, words = _SORTS[kind]
         if len(column) and column.dtype.kind != sort:
             raise ValueError(f"the column {column.name!r} holds {words}")
-        return column
+        return column.astype(bool) if kind == "truth" else column  # of no rows nothing says so
     return column.astype("string").fillna("").astype(object)
 
 

@@ -109,6 +109,9 @@ class SavedVerdict:
             vision=read_table(vision, _VISION) if vision.is_file() else None,
         )
         gate = read_table(folder / "gate.csv", _GATE)
+        with reading(folder / "gate.csv"):
+            if gate.empty:
+                raise ValueError("it lists no pairs")
         return cls(study, seen, gate, read_followed(folder), record.run, folder)
 
     @staticmethod
