@@ -3,7 +3,7 @@
 `InputError` is the user's to mend (exit code 2); `RunError` is a run that went wrong (exit code 1).
 """
 
-_LONGEST, _LONGEST_WORD = 800, 300  # characters of what was found, say, and of a word of it
+_LONGEST, _LONGEST_WORD = 1200, 600  # characters of what was found, say, and of a word of it
 
 
 class HeadpatchError(Exception):

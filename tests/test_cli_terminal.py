@@ -34,7 +34,9 @@ def test_a_users_words_are_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("COLUMNS", "150")
     table = plain_table("name", "answer", "end", title=ESCAPE, wrapped="answer")
     table.add_row(ESCAPE, Text(ESCAPE), "end")
-    for part in (table, ESCAPE, Text(ESCAPE), answers(ESCAPE, {"with": (ESCAPE, 1.0)})):
+    run = {"ld": 1.0, "p_yes": 0.9, "p_no": 0.05, "rank_yes": 1, "rank_no": 2}
+    run |= {"top": ESCAPE, "p_top": 0.9, "variants": {}}
+    for part in (table, ESCAPE, Text(ESCAPE), answers(ESCAPE, ("Yes", "No"), [run, run])):
         text = shown(part)
         assert SPELLED in text
         assert not any((ord(letter) < 32 and letter != "\n") or letter == "\x9b" for letter in text)
@@ -82,11 +84,10 @@ def test_a_stdout_of_ascii_gets_what_it_can_spell(
     words = ["pairs", "--n", "1", "--size", "32", "--wording", "Ist da ü {at}?"]
     monkeypatch.setattr(sys, "argv", ["headpatch", *words, "--out", str(tmp_path / "o")])
     terminate = signal.getsignal(signal.SIGTERM)
-    with (
-        redirect_stdout(io.TextIOWrapper(bytes_, encoding="ascii")),
-        pytest.raises(SystemExit, match="0"),
-    ):
+    ascii_ = io.TextIOWrapper(bytes_, encoding="ascii")
+    with redirect_stdout(ascii_), pytest.raises(SystemExit, match="0"):
         main()
+    ascii_.flush()
     signal.signal(signal.SIGTERM, terminate)
     assert b"Ist da ? {at}?" in bytes_.getvalue()
 
