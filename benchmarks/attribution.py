@@ -23,6 +23,7 @@ import torch
 import transformers
 from PIL import Image
 
+from headpatch.core.study import Study
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Direction, Intervention, Kind
@@ -31,12 +32,11 @@ from headpatch.engine.sweep import suffix_start, widen
 from headpatch.engine.tower import single_heads, vision_positions
 from headpatch.engine.vision import equivalents, patch_vision
 from headpatch.heads import HeadSet, Tower
-from headpatch.measures.agreement import Agreement, agreement
 from headpatch.models.load import load
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.scene import Style, draw, sample_pair
-from headpatch.study import Study
+from headpatch.stats.agreement import Agreement, agreement
 
 KINDS: tuple[Kind, ...] = ("zero", "mean", "resample")
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)

@@ -16,7 +16,7 @@ from math import sqrt
 import numpy as np
 from scipy.stats import norm
 
-from headpatch.measures.intervals import (
+from headpatch.stats.intervals import (
     Interval,
     bca_interval,
     hall_interval,

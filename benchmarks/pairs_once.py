@@ -18,16 +18,16 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from headpatch.analyses.ablate import many as ablate_many
-from headpatch.analyses.dataset.held import size_of
-from headpatch.analyses.dataset.survey import Survey, survey
-from headpatch.analyses.sweep import many as sweep_many
 from headpatch.api.many_pairs import draw_pairs
+from headpatch.core.baseline_runs import Survey, survey
+from headpatch.core.session_cache import size_of
+from headpatch.core.study import Study
 from headpatch.heads import Head
 from headpatch.models.load import load
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.study import Study
+from headpatch.questions.ablate import many as ablate_many
+from headpatch.questions.sweep import many as sweep_many
 
 HEADS = tuple(map(Head.parse, ("20.18", "21.14", "23.9")))
 ONE = {"sweep.kinds": ("resample",), "ablate.kinds": ("resample",)}

@@ -56,9 +56,9 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     options = parser.parse_args()
 
+    from headpatch.core.study import Study
     from headpatch.models.load import DEMO
     from headpatch.pairs.pair import BUNDLED
-    from headpatch.study import Study
 
     study = Study()
     folder = str(DEMO) if options.model == "demo" else options.model

@@ -18,8 +18,8 @@ from importlib.metadata import version
 
 import torch
 
-from headpatch.analyses.session import Session, intervene, open_session
-from headpatch.analyses.sweep.one import cost
+from headpatch.core.session import Session, intervene, open_session
+from headpatch.core.study import Study
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention, ZEdit
 from headpatch.engine.patching import WITH, WITHOUT
@@ -27,7 +27,7 @@ from headpatch.heads import HeadSet
 from headpatch.interop.lens import hook_name, to_lens
 from headpatch.models.load import load
 from headpatch.models.spans import Positions
-from headpatch.study import Study
+from headpatch.questions.sweep.one import cost
 
 
 def clock() -> float:

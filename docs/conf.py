@@ -16,7 +16,10 @@ nitpicky = True
 # Names of other projects are no links: nothing is fetched while the site is built.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!headpatch).*"),
-    (r"py:.*", r"headpatch\.(report|engine|models|measures|analyses|pairs|study|heads|errors)\..*"),
+    (
+        r"py:.*",
+        r"headpatch\.(report|present|engine|models|stats|questions|core|pairs|heads|errors)\..*",
+    ),
     (r"py:.*", r"headpatch\.api\.kept\..*"),
 ]
 

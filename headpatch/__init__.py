@@ -33,20 +33,6 @@ from headpatch.heads import Head, HeadSet
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from headpatch.analyses.ablate.one import Ablation
-    from headpatch.analyses.combine.whole import Combined
-    from headpatch.analyses.cut.one import Cuts
-    from headpatch.analyses.dataset.sessions import sessions
-    from headpatch.analyses.path.many import FollowedPaths
-    from headpatch.analyses.path.one import FollowedPath
-    from headpatch.analyses.rank import Ranking
-    from headpatch.analyses.reference import mean_z
-    from headpatch.analyses.rollout.one import Rolled
-    from headpatch.analyses.session import Session, open_session
-    from headpatch.analyses.sweep.many import Sweeps
-    from headpatch.analyses.sweep.one import Sweep
-    from headpatch.analyses.trace.many import TracedPairs
-    from headpatch.analyses.trace.one import Traced
     from headpatch.api.claims import claims
     from headpatch.api.figures import plot
     from headpatch.api.follow_ups import combine, path, rollout, trace
@@ -56,36 +42,50 @@ if TYPE_CHECKING:
     from headpatch.api.over_pairs import AblatedPairs, CombinedPairs, RankedPairs
     from headpatch.api.pairs import Pairs, open_pairs
     from headpatch.api.runs import Run, read_run
+    from headpatch.core.gate import sessions
+    from headpatch.core.mean_activations import mean_z
+    from headpatch.core.ranking import Ranking
+    from headpatch.core.session import Session, open_session
+    from headpatch.core.study import Study
     from headpatch.models.load import load
     from headpatch.models.vlm import VLM
     from headpatch.pairs.manifest import Manifest
     from headpatch.pairs.pair import Pair, make_pair
     from headpatch.pairs.region import Region
-    from headpatch.study import Study
+    from headpatch.questions.ablate.one import Ablation
+    from headpatch.questions.combine.whole import Combined
+    from headpatch.questions.cut.one import Cuts
+    from headpatch.questions.path.many import FollowedPaths
+    from headpatch.questions.path.one import FollowedPath
+    from headpatch.questions.rollout.one import Rolled
+    from headpatch.questions.sweep.many import Sweeps
+    from headpatch.questions.sweep.one import Sweep
+    from headpatch.questions.trace.many import TracedPairs
+    from headpatch.questions.trace.one import Traced
 
 _HOMES = {
     "AblatedPairs": "api.over_pairs",
-    "Ablation": "analyses.ablate.one",
+    "Ablation": "questions.ablate.one",
     "Claims": "api.judged",
-    "Combined": "analyses.combine.whole",
+    "Combined": "questions.combine.whole",
     "CombinedPairs": "api.over_pairs",
-    "Cuts": "analyses.cut.one",
-    "FollowedPath": "analyses.path.one",
-    "FollowedPaths": "analyses.path.many",
+    "Cuts": "questions.cut.one",
+    "FollowedPath": "questions.path.one",
+    "FollowedPaths": "questions.path.many",
     "Manifest": "pairs.manifest",
     "Pair": "pairs.pair",
     "Pairs": "api.pairs",
     "RankedPairs": "api.over_pairs",
-    "Ranking": "analyses.rank",
+    "Ranking": "core.ranking",
     "Region": "pairs.region",
-    "Rolled": "analyses.rollout.one",
+    "Rolled": "questions.rollout.one",
     "Run": "api.runs",
-    "Session": "analyses.session",
-    "Study": "study",
-    "Sweep": "analyses.sweep.one",
-    "Sweeps": "analyses.sweep.many",
-    "Traced": "analyses.trace.one",
-    "TracedPairs": "analyses.trace.many",
+    "Session": "core.session",
+    "Study": "core.study",
+    "Sweep": "questions.sweep.one",
+    "Sweeps": "questions.sweep.many",
+    "Traced": "questions.trace.one",
+    "TracedPairs": "questions.trace.many",
     "VLM": "models.vlm",
     "Verdict": "api.many_pairs",
     "ablate": "api.one_pair",
@@ -95,15 +95,15 @@ _HOMES = {
     "draw_pairs": "api.many_pairs",
     "load": "models.load",
     "make_pair": "pairs.pair",
-    "mean_z": "analyses.reference",
+    "mean_z": "core.mean_activations",
     "open_pairs": "api.pairs",
-    "open_session": "analyses.session",
+    "open_session": "core.session",
     "path": "api.follow_ups",
     "plot": "api.figures",
     "rank": "api.one_pair",
     "read_run": "api.runs",
     "rollout": "api.follow_ups",
-    "sessions": "analyses.dataset.sessions",
+    "sessions": "core.gate",
     "sweep": "api.one_pair",
     "trace": "api.follow_ups",
     "verdict": "api.many_pairs",

@@ -75,7 +75,7 @@ def refused_early(*words: object) -> str:
         raise AssertionError("the model was loaded")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.analyses.session.load", load)
+        patch.setattr("headpatch.core.session.load", load)
         return refused(*words)
 
 

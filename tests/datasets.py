@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from headpatch.core.study import Study
 from headpatch.models.vlm import VLM
-from headpatch.study import Study
 from tests.families import builders
 from tests.planted import QUESTION, planted_image
 from tests.tiny import SHAPES, SIDE, noise_image, tiny_vlm

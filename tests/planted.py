@@ -63,11 +63,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from headpatch.core.study import Study
 from headpatch.heads import Head
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
-from headpatch.study import Study
 from tests.tiny import PATCH, QUESTION, SIDE, tiny_processor, tiny_tokenizer
 
 FEATURES = (

@@ -5,11 +5,11 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from headpatch.analyses import towers
-from headpatch.analyses.sweep.finished_rows import NAME, outcomes_in
+from headpatch.core import towers
+from headpatch.core.store import Store
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome
-from headpatch.store import Store
+from headpatch.questions.sweep.finished_rows import NAME, outcomes_in
 
 Rows: TypeAlias = dict[Intervention, Outcome]
 
@@ -24,7 +24,7 @@ def stop_after(
     error: BaseException,
     told: list[Outcome] | None = None,
 ) -> None:
-    """Let a function of `headpatch.analyses.towers` raise as soon as so many outcomes are told.
+    """Let a function of `headpatch.core.towers` raise as soon as so many outcomes are told.
 
     They are counted over all of its calls, and added to `told`.
     """

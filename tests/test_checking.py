@@ -11,7 +11,7 @@ import torch
 from beartype.roar import BeartypeCallHintViolation
 
 import headpatch.heads
-from headpatch.measures import logits
+from headpatch.stats import logits
 from tests import checking
 
 SOURCE = """

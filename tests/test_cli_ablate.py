@@ -16,10 +16,10 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from headpatch.core.output import read_table
 from headpatch.heads import HeadSet
 from headpatch.models.load import DEMO, load
 from headpatch.report import plots
-from headpatch.results import read_table
 from tests.command import Said, contents, done, headpatch, of_pair, refused
 from tests.datasets import planted_pairs
 from tests.planted import HEADS, HEADS_PER_LAYER, LD_WITH, LD_WITHOUT, planted_study, save_planted
@@ -66,7 +66,7 @@ def out(place: Path, printed: Said) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures, and the model is loaded once."""
     monkeypatch.setattr("headpatch.report.draw.draw_ablation", lambda *_: None)
-    monkeypatch.setattr("headpatch.analyses.session.load", _cached)
+    monkeypatch.setattr("headpatch.core.session.load", _cached)
 
 
 _cached = cache(load)
@@ -441,7 +441,7 @@ def test_vision_heads_over_pairs(place: Path, tmp_path: Path) -> None:
 def test_wrong_vision_heads_are_refused_before_a_model_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], line: str
 ) -> None:
-    monkeypatch.setattr("headpatch.analyses.session.load", lambda *_: pytest.fail("it loaded"))
+    monkeypatch.setattr("headpatch.core.session.load", lambda *_: pytest.fail("it loaded"))
     assert refused("ablate", "--out", tmp_path / "out", *words).startswith(line)
     assert list(tmp_path.iterdir()) == []
 

@@ -59,13 +59,13 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("headpatch.analyses.session.load", refuse)
+    monkeypatch.setattr("headpatch.core.session.load", refuse)
 
 
 @pytest.fixture
 def one_load(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same model is loaded once for all commands."""
-    monkeypatch.setattr("headpatch.analyses.session.load", _cached)
+    monkeypatch.setattr("headpatch.core.session.load", _cached)
 
 
 _cached = cache(load)

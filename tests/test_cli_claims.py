@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import headpatch as hp
-from headpatch.measures.claims import Claim, Form
-from headpatch.results import read_table
-from headpatch.study import Study
+from headpatch.core.output import read_table
+from headpatch.core.study import Study
+from headpatch.stats.claims import Claim, Form
 from tests.command import contents, done, edit_record, headpatch, refused, refused_early
 from tests.planted import planted_dataset, save_planted
 
@@ -61,7 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
+    monkeypatch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
 
 
 def study(place: Path, *claims: str, vision: int = 2, name: str = "study.yaml") -> Path:
@@ -75,7 +75,7 @@ def study(place: Path, *claims: str, vision: int = 2, name: str = "study.yaml") 
 def judged(place: Path) -> Path:
     """The folder in which an empty one was filled by every form of claim."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
+        patch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
         said = headpatch("claims", study(place, *WANTED), "--out", place / "out")
     assert said.code == 0, said.err
     first, second = said.err.splitlines()
@@ -120,7 +120,7 @@ def test_a_claim_that_a_verdict_cannot_test_is_refused(place: Path, tmp_path: Pa
 def test_what_was_saved_is_judged_again_without_a_model(place: Path, judged: Path) -> None:
     before = contents(judged)["verdict.pt"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.analyses.session.load", lambda *_: pytest.fail("loaded"))
+        patch.setattr("headpatch.core.session.load", lambda *_: pytest.fail("loaded"))
         found = done("claims", study(place, *WANTED), "--out", judged, "--json").json
     assert {one["claim"]: one["outcome"] for one in found["claims"]} == WANTED
     assert found["failed_nulls"] == []
@@ -151,7 +151,7 @@ def measured(place: Path, judged: Path) -> Path:
     """A folder with one claim's figures, beside --results."""
     out = place / "measured"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
+        patch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
         said = headpatch("claims", asking(place), "--results", judged, "--out", out)
     assert said.code == 0 and "answer to region cut in layer 2" in said.err, said.err
     return out
@@ -177,7 +177,7 @@ def test_what_an_earlier_run_measured_is_not_measured_again(
     place: Path, judged: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (measured / "followed.csv").read_bytes()
-    monkeypatch.setattr("headpatch.analyses.session.load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("headpatch.core.session.load", lambda *_: pytest.fail("loaded"))
     assert again(place, judged, measured) == ""
     assert (measured / "followed.csv").read_bytes() == before
 
@@ -331,7 +331,7 @@ def test_the_same_from_python(
 def test_a_run_that_was_interrupted_goes_on(
     place: Path, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headpatch.store import Store
+    from headpatch.core.store import Store
 
     file = asking(place)
     words = ("claims", file, "--results", judged, "--out", tmp_path)

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from headpatch.cli import app
 from headpatch.cli.options import COMMON
+from headpatch.core.study import Study
 from headpatch.errors import InputError
-from headpatch.study import Study
 from tests.command import headpatch, refused, refused_early
 
 PRINT = ["--json", "--debug"]

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 import headpatch as hp
-from headpatch.analyses import session as sessions
-from headpatch.analyses.session import Session, open_session
+from headpatch.core import session as sessions
+from headpatch.core.session import Session, open_session
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
 from tests.command import headpatch, refused

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import headpatch as hp
-from headpatch.results import taken
+from headpatch.core.output import taken
 from tests.command import contents, done, headpatch, of_pair, refused, refused_early, table
 from tests.planted import planted_study, save_planted
 from tests.tiny import QUESTION
@@ -152,7 +152,7 @@ def test_a_full_disk_is_one_line_with_path_and_space(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("headpatch.results.files.tensor_bytes", full)
+    monkeypatch.setattr("headpatch.core.output.files.tensor_bytes", full)
     words = (*of_pair(place), "--question", QUESTION, "--out", tmp_path / "out")
     said = headpatch(verb, *words)
     assert said.code == 1

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from headpatch.analyses import towers
-from headpatch.analyses.sweep import finished_rows
+from headpatch.core import towers
+from headpatch.core.output import read_tensors
 from headpatch.engine.patching import Outcome
+from headpatch.questions.sweep import finished_rows
 from headpatch.report import draw
-from headpatch.results import read_tensors
 from tests.command import contents, done, headpatch, refused, table
 from tests.datasets import planted_pairs
 from tests.planted import HEADS, save_planted
@@ -35,7 +35,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("headpatch.analyses.session.load", refuse)
+    monkeypatch.setattr("headpatch.core.session.load", refuse)
 
 
 def flags(verb: str, place: Path, out: Path) -> list[object]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from headpatch.core.output import read_tensors
 from headpatch.errors import RunError
-from headpatch.results import read_tensors
 from tests.command import done, headpatch, refused, refused_early
 from tests.planted import planted_study, save_planted
 from tests.tiny import QUESTION
@@ -69,7 +69,7 @@ def test_without_attribution_the_rest_is_shown(
     def refuse(*_: object) -> None:
         raise RunError("a layer adds more than it should")
 
-    monkeypatch.setattr("headpatch.analyses.path.direct.take_apart", refuse)
+    monkeypatch.setattr("headpatch.questions.path.direct.take_apart", refuse)
     said = headpatch(*asked, "--heads", "1.1", "--out", tmp_path)
     assert said.code == 0
     assert (

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from headpatch.core.output import read_table, read_tensors
+from headpatch.core.store import Store
 from headpatch.report import draw
-from headpatch.results import read_table, read_tensors
-from headpatch.store import Store
 from tests.command import Said, contents, headpatch, refused
 from tests.datasets import planted_pairs
 from tests.planted import QUESTION, save_planted

@@ -14,8 +14,8 @@ import torch
 import yaml
 from PIL import Image
 
+from headpatch.core.output import read_tensors
 from headpatch.models.load import DEMO
-from headpatch.results import read_tensors
 from tests.command import Said, contents, done, headpatch, of_pair, refused, table
 from tests.planted import (
     HEADS,

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from headpatch.analyses import towers
-from headpatch.analyses.sweep import finished_rows
+from headpatch.core import towers
+from headpatch.core.output import read_tensors
+from headpatch.core.output.lock import LOCK
+from headpatch.questions.sweep import finished_rows
 from headpatch.report import draw
-from headpatch.results import read_tensors
-from headpatch.results.lock import LOCK
 from tests.command import Said, contents, headpatch, of_pair, refused
 from tests.planted import HEADS, planted_image, planted_study, save_planted
 from tests.stopped import rows_left, stop_after, written

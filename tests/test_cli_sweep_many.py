@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headpatch.analyses.sweep import finished_rows
+from headpatch.core.output import read_table, read_tensors
+from headpatch.questions.sweep import finished_rows
 from headpatch.report import draw
-from headpatch.results import read_table, read_tensors
 from tests.command import Said, contents, headpatch, refused, table
 from tests.datasets import noisy_pairs
 from tests.stopped import stop_after
@@ -168,12 +168,10 @@ def test_refused_before_a_pair_is_run(
 ) -> None:
     where = {
         "attribution": "headpatch.engine.attribution.refused",
-        "vision": "headpatch.analyses.session.refused",
+        "vision": "headpatch.core.session.refused",
     }
     monkeypatch.setattr(where[place_of], lambda _: "its weights are away")
-    monkeypatch.setattr(
-        "headpatch.analyses.dataset.sessions.run_both", lambda *_: pytest.fail("it ran")
-    )
+    monkeypatch.setattr("headpatch.core.gate.run_both", lambda *_: pytest.fail("it ran"))
     assert refused(*flags(place, tmp_path / "out"), *words).startswith(line)
     assert not (tmp_path / "out").exists()
 
@@ -181,6 +179,6 @@ def test_refused_before_a_pair_is_run(
 def test_pairs_that_memory_does_not_hold_are_in_the_price(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headpatch.analyses.dataset.held._room", lambda _: 0)
+    monkeypatch.setattr("headpatch.core.session_cache._room", lambda _: 0)
     said = ran(*flags(place, tmp_path, "--kinds", "mean", "--directions", "noising"))
     assert "forward passes, and 2 for pairs that memory does not hold open: " in said.err

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from headpatch.analyses import towers
-from headpatch.analyses.sweep import finished_rows
+from headpatch.core import towers
+from headpatch.core.output import read_tensors
 from headpatch.engine.patching import Outcome
 from headpatch.engine.selfcheck import Check
+from headpatch.questions.sweep import finished_rows
 from headpatch.report import draw
-from headpatch.results import read_tensors
 from tests.command import Said, contents, headpatch, of_pair, refused
 from tests.stopped import rows_left, stop_after, written
 from tests.tiny import image_pair, save_tiny

@@ -17,7 +17,7 @@ from headpatch.cli import main
 from headpatch.cli.show import Terminal, plain, print_object, records, show
 from headpatch.errors import InputError
 from headpatch.pairs import pair
-from headpatch.report.tables import answers, plain_table
+from headpatch.present.tables import answers, plain_table
 from tests.command import done, headpatch, refused_early
 
 ESCAPE = "\x1b[31mred\x1b[0m [bold]x[/bold] \x9b\u202e"

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from headpatch.store import Store
+from headpatch.core.store import Store
 from tests.command import contents, done, headpatch, refused
 from tests.datasets import planted_pairs
 from tests.planted import planted_study, save_planted
@@ -160,7 +160,7 @@ def test_bad_input_is_refused_before_the_model_loads(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from headpatch.analyses import session
+    from headpatch.core import session
 
     def loaded(*_: object) -> None:
         raise AssertionError("the model was loaded")

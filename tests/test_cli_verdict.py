@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from headpatch.core.output import read_table, read_tensors
+from headpatch.core.store import Store
 from headpatch.report import draw
-from headpatch.results import read_table, read_tensors
-from headpatch.store import Store
 from tests.command import Said, contents, headpatch, refused
 from tests.planted import QUESTION, planted_dataset, save_planted
 
@@ -33,7 +33,7 @@ pairs: {resamples: 200}
 
 @pytest.fixture(autouse=True)
 def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
+    monkeypatch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def run(place: Path, out: Path, *more: object, draws: bool = False) -> Said:
 def whole(place: Path) -> Said:
     """What is printed of an uninterrupted run into ``whole``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.analyses.verdict.halves.LEAST", PAIRS // 2)
+        patch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
         return run(place, place / "whole", draws=True)
 
 

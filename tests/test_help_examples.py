@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from headpatch.analyses import session
 from headpatch.cli import app
+from headpatch.core import session
 from headpatch.errors import RunError
 from tests.command import headpatch, refused
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses.verdict.judged_pair import JudgedPair, Other, Task
+from headpatch.core.store import Store, unit_key
+from headpatch.core.study import Study
 from headpatch.errors import InputError, RunError
 from headpatch.heads import HeadSet
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
-from headpatch.store import Store, unit_key
-from headpatch.study import Study
+from headpatch.questions.verdict.judged_pair import JudgedPair, Other, Task
 from tests.planted import planted, planted_image
 
 

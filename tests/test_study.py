@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from headpatch.core.study import AblateOptions, DrawOptions, Expected, Published, RankOptions, Study
 from headpatch.errors import InputError
-from headpatch.study import AblateOptions, DrawOptions, Expected, Published, RankOptions, Study
 
 unit = st.floats(0, 1).map(lambda number: round(number, 3))
 # Any language, and line ends; not the control characters that PyYAML itself folds away.

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
-from headpatch.analyses.session import Session
 from headpatch.api.pairs import Pairs
+from headpatch.core.session import Session
+from headpatch.core.study.together import refuse_both, refuse_void_scope
 from headpatch.heads import Head, HeadSet, Selection
-from headpatch.study.together import refuse_both, refuse_void_scope
 
 Heads: TypeAlias = str | Head | Iterable[Head]
 """``24.17,23.20`` or ``24.0-24.31`` or ``layer:24`` or ``top:5`` (of the attention ranking), a

@@ -4,20 +4,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headpatch.analyses.verdict.choice import check_claims
-from headpatch.analyses.verdict.followed import follow, passes
 from headpatch.api.judged import Claims
 from headpatch.api.measured import Basis, followed_pairs, recalled
+from headpatch.core.store import Store
+from headpatch.core.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
-from headpatch.measures.claims import Claim
-from headpatch.measures.followed import Ask
 from headpatch.models.vlm import VLM
 from headpatch.models.weights import weights_of
 from headpatch.pairs.manifest import Entry, Manifest
-from headpatch.results.verdict import SavedVerdict
-from headpatch.store import Store
-from headpatch.study import Study
+from headpatch.questions.verdict.choice import check_claims
+from headpatch.questions.verdict.followed import follow, passes
+from headpatch.questions.verdict.saved import SavedVerdict
+from headpatch.stats.claims import Claim
+from headpatch.stats.followed import Ask
 
 
 @dataclass(frozen=True, eq=False)

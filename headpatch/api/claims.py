@@ -4,21 +4,21 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from headpatch import results
-from headpatch.analyses.rules import rule
-from headpatch.analyses.session import model_of
-from headpatch.analyses.stages import Stages
-from headpatch.analyses.verdict.halves import need_pairs
 from headpatch.api.case import Case, refuse_another_verdict, study_of_claims
 from headpatch.api.judged import Claims
 from headpatch.api.kept import store_in
 from headpatch.api.many_pairs import Verdict
 from headpatch.api.pairs import found_pairs
 from headpatch.api.progress import Progress, stages_of
-from headpatch.measures.claim_evidence import Evidence
+from headpatch.core import output as results
+from headpatch.core.decision_rule import rule
+from headpatch.core.progress import Stages
+from headpatch.core.session import model_of
+from headpatch.core.study import Study
 from headpatch.models.vlm import VLM
-from headpatch.results.verdict import SavedVerdict, looks_of
-from headpatch.study import Study
+from headpatch.questions.verdict.halves import need_pairs
+from headpatch.questions.verdict.saved import SavedVerdict, looks_of
+from headpatch.stats.claim_evidence import Evidence
 from headpatch.text import user_path
 
 
@@ -43,7 +43,7 @@ def claims(
         Whose ``claims`` are judged, or the claims themselves: ``head 24.17 is necessary``,
         ``heads 24.17 and 23.20 work together``, ``layers 17-26 hold the sensitive heads``,
         ``the answer reads the region in layers 17-24``, … (every form, and what it means:
-        `headpatch.measures.claims`).
+        `headpatch.stats.claims`).
     verdict
         Of `headpatch.verdict`, or a folder that `headpatch verdict` wrote.
     out

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from headpatch import results
+from headpatch.core import output as results
+from headpatch.core.study import Study
 from headpatch.disk import reporting_failure
 from headpatch.errors import InputError
 from headpatch.pairs import generate
 from headpatch.pairs.manifest import NAME, Manifest
 from headpatch.report.contact import contact_sheet
-from headpatch.study import Study
 
 DRAW: Final = "draw.yaml"
 """How the pairs of a folder were drawn."""

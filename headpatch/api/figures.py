@@ -6,22 +6,22 @@ from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headpatch.analyses.ablate.one import Ablation
-from headpatch.analyses.combine.whole import Combined
-from headpatch.analyses.cut.one import Cuts
-from headpatch.analyses.path.many import FollowedPaths
-from headpatch.analyses.path.one import FollowedPath
-from headpatch.analyses.rank import Ranking
-from headpatch.analyses.rollout.one import Rolled
-from headpatch.analyses.sweep.many import Sweeps
-from headpatch.analyses.sweep.one import Sweep
-from headpatch.analyses.trace.many import TracedPairs
-from headpatch.analyses.trace.one import Traced
 from headpatch.api.many_pairs import Verdict
 from headpatch.api.over_pairs import AblatedPairs, CombinedPairs, RankedPairs
 from headpatch.api.runs import Run, read_run
+from headpatch.core.ranking import Ranking
 from headpatch.errors import InputError
-from headpatch.report.canvas import Sheet
+from headpatch.present.canvas import Sheet
+from headpatch.questions.ablate.one import Ablation
+from headpatch.questions.combine.whole import Combined
+from headpatch.questions.cut.one import Cuts
+from headpatch.questions.path.many import FollowedPaths
+from headpatch.questions.path.one import FollowedPath
+from headpatch.questions.rollout.one import Rolled
+from headpatch.questions.sweep.many import Sweeps
+from headpatch.questions.sweep.one import Sweep
+from headpatch.questions.trace.many import TracedPairs
+from headpatch.questions.trace.one import Traced
 from headpatch.report.figures import KINDS, Files, Words, kinds_of
 
 if TYPE_CHECKING:

@@ -6,18 +6,18 @@ The functions are called as those of `headpatch.api.one_pair`.
 from pathlib import Path
 from typing import Any, overload
 
-from headpatch.analyses.combine import whole as combining
-from headpatch.analyses.path import many as path_pairs
-from headpatch.analyses.path import one as paths
-from headpatch.analyses.rollout import one as rollouts
-from headpatch.analyses.session import Session, ready
-from headpatch.analyses.trace import many as traced_pairs
-from headpatch.analyses.trace import one as traces
 from headpatch.api import over_pairs
 from headpatch.api.asking import Heads, asked, named
 from headpatch.api.pairs import Pairs
 from headpatch.api.progress import Progress, stages_of
+from headpatch.core.session import Session, ready
 from headpatch.engine.patching import ZMeans
+from headpatch.questions.combine import whole as combining
+from headpatch.questions.path import many as path_pairs
+from headpatch.questions.path import one as paths
+from headpatch.questions.rollout import one as rollouts
+from headpatch.questions.trace import many as traced_pairs
+from headpatch.questions.trace import one as traces
 
 
 @overload

@@ -5,16 +5,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headpatch import results
-from headpatch.measures.judged_claims import Judged
+from headpatch.core import output as results
+from headpatch.core.output.files import columns_of
+from headpatch.questions.verdict.saved import FOLLOWED
 from headpatch.report.verdict_tables import failed_words
-from headpatch.results.files import columns_of
-from headpatch.results.verdict import FOLLOWED
+from headpatch.stats.judged_claims import Judged
 
 if TYPE_CHECKING:
     import pandas
 
-    from headpatch.study import Study
+    from headpatch.core.study import Study
 
 
 @dataclass(frozen=True, eq=False)

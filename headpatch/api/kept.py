@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from weakref import finalize
 
-from headpatch.results import scratch_folder, taken
-from headpatch.store import Store
+from headpatch.core.output import scratch_folder, taken
+from headpatch.core.store import Store
 from headpatch.text import user_path
 
 
@@ -39,7 +39,7 @@ def store_in(
     what
         What is counted, for messages: pairs, rows.
     run, keys
-        As `headpatch.store.Store.open` takes them.
+        As `headpatch.core.store.Store.open` takes them.
 
     Raises
     ------

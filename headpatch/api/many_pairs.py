@@ -5,21 +5,21 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from headpatch.analyses.dataset.survey import Survey
-from headpatch.analyses.verdict import whole as verdicts
-from headpatch.analyses.verdict.halves import need_pairs
-from headpatch.analyses.verdict.headline import Headline
-from headpatch.analyses.verdict.nulls import failed
-from headpatch.analyses.verdict.nulls import table as table_of_nulls
 from headpatch.api.drawing import draw_dataset
 from headpatch.api.kept import store_in
 from headpatch.api.pairs import Dataset, Pairs, closed, found_pairs, ready, run_pairs
 from headpatch.api.progress import Progress, stages_of
+from headpatch.core.baseline_runs import Survey
+from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
+from headpatch.questions.verdict import whole as verdicts
+from headpatch.questions.verdict.halves import need_pairs
+from headpatch.questions.verdict.headline import Headline
+from headpatch.questions.verdict.nulls import failed
+from headpatch.questions.verdict.nulls import table as table_of_nulls
 from headpatch.report.verdict_tables import headline
-from headpatch.study import Study
 from headpatch.text import user_path
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headpatch import __version__
-from headpatch.analyses.verdict.followed import COLUMNS, from_table, pairs_followed
 from headpatch.errors import InputError
 from headpatch.pairs.manifest import Entry
-from headpatch.results.verdict import SavedVerdict, read_followed
+from headpatch.questions.verdict.followed import COLUMNS, from_table, pairs_followed
+from headpatch.questions.verdict.saved import SavedVerdict, read_followed
 
 if TYPE_CHECKING:
     import pandas
 
-    from headpatch.study import Study
+    from headpatch.core.study import Study
 
 _DECIDES = {"answers", "prompt", "seed", "force", "verdict", "cut", "draw", "vision"}
 _WHERE = {"device", "dtype", "device_map", "quantize", "allow_unused_weights"}

@@ -11,20 +11,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, overload
 
-from headpatch.analyses import rank as ranking
-from headpatch.analyses.ablate import one as ablations
-from headpatch.analyses.cut import one as cuts
-from headpatch.analyses.reference import mean_z
-from headpatch.analyses.session import Session, ready, reopen, towers_of
-from headpatch.analyses.sweep import many as swept_pairs
-from headpatch.analyses.sweep import one as sweeps
-from headpatch.analyses.towers import resolve
 from headpatch.api import over_pairs
 from headpatch.api.asking import Heads, asked, asked_to_ablate, asked_to_sweep, sets_of
 from headpatch.api.pairs import Pairs
 from headpatch.api.progress import Progress, stages_of
+from headpatch.core import ranking
+from headpatch.core.mean_activations import mean_z
+from headpatch.core.session import Session, ready, reopen, towers_of
+from headpatch.core.towers import resolve
 from headpatch.engine.patching import ZMeans
 from headpatch.heads import HeadSet, Selection
+from headpatch.questions.ablate import one as ablations
+from headpatch.questions.cut import one as cuts
+from headpatch.questions.sweep import many as swept_pairs
+from headpatch.questions.sweep import one as sweeps
 
 
 @overload

@@ -10,16 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headpatch.analyses.ablate import many as ablations
-from headpatch.analyses.combine import whole as combining
-from headpatch.analyses.dataset import rank as ranking
-from headpatch.analyses.path import many as paths
-from headpatch.analyses.sweep import many as sweeps
-from headpatch.analyses.sweep.finished_rows import NAME, FinishedRows, keys_of_pairs
-from headpatch.analyses.sweep.listed import Listed
-from headpatch.analyses.sweep.plan import opening, refuse
-from headpatch.analyses.towers import resolve
-from headpatch.analyses.trace import many as traces
 from headpatch.api.asking import (
     Heads,
     asked,
@@ -31,9 +21,19 @@ from headpatch.api.asking import (
 from headpatch.api.kept import store_in
 from headpatch.api.pairs import Pairs, closed, ready
 from headpatch.api.progress import Progress, stages_of
+from headpatch.core.towers import resolve
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Selection
+from headpatch.questions.ablate import many as ablations
+from headpatch.questions.combine import whole as combining
+from headpatch.questions.path import many as paths
+from headpatch.questions.rank import many as ranking
+from headpatch.questions.sweep import many as sweeps
+from headpatch.questions.sweep.finished_rows import NAME, FinishedRows, keys_of_pairs
+from headpatch.questions.sweep.listed import Listed
+from headpatch.questions.sweep.plan import opening, refuse
+from headpatch.questions.trace import many as traces
 from headpatch.report.figures import Words
 from headpatch.text import user_path
 

@@ -6,18 +6,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from headpatch.analyses.dataset.survey import LEAST, Survey, survey
-from headpatch.analyses.session import model_of
-from headpatch.analyses.stages import Stages
 from headpatch.api.drawing import draw_for_once
 from headpatch.api.kept import Scratch
 from headpatch.api.progress import Progress, stages_of
+from headpatch.core.baseline_runs import LEAST, Survey, survey
+from headpatch.core.progress import Stages
+from headpatch.core.session import model_of
+from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.report.dataset_tables import gate
-from headpatch.study import Study
 
 if TYPE_CHECKING:
     import pandas

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from rich.console import Console
 from tqdm.auto import tqdm
 
-from headpatch.analyses.stages import Stages, reporting
+from headpatch.core.progress import Stages, reporting
 from headpatch.engine.patching import OnProgress
 
 Progress: TypeAlias = OnProgress | Literal[False] | None

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headpatch.core.output import settle
+from headpatch.core.output.records import Records
+from headpatch.core.study import Study
+from headpatch.core.study.record import RUN, Record
 from headpatch.errors import InputError
 from headpatch.report.saved import Saved
-from headpatch.results import settle
-from headpatch.results.records import Records
-from headpatch.study import Study
-from headpatch.study.record import RUN, Record
 from headpatch.text import user_path
 
 if TYPE_CHECKING:

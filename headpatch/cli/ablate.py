@@ -10,9 +10,9 @@ from headpatch.cli.options import Directions, Kinds, Reference, number
 from headpatch.cli.price import announce_plain, announce_vision
 from headpatch.cli.show import Terminal, print_files, print_json, records, say_replaced, show
 from headpatch.cli.verb import Request, verb
+from headpatch.core.study.together import refuse_void_scope
 from headpatch.errors import InputError
 from headpatch.heads import Selection
-from headpatch.study.together import refuse_void_scope
 
 
 @verb("ablate", keys={"vision_positions": None})
@@ -83,13 +83,14 @@ def ablate(
     if study.pairs.manifest is not None:
         ablate_many.ablate(request, folder)
         return
-    from headpatch import results
-    from headpatch.analyses.ablate import one as analysis
-    from headpatch.analyses.rank import order
-    from headpatch.analyses.reference import mean_z
-    from headpatch.analyses.session import open_session, towers_of
-    from headpatch.analyses.towers import resolve
-    from headpatch.report import draw, sweep_tables, tables
+    from headpatch.core import output as results
+    from headpatch.core.mean_activations import mean_z
+    from headpatch.core.ranking import order
+    from headpatch.core.session import open_session, towers_of
+    from headpatch.core.towers import resolve
+    from headpatch.present import tables
+    from headpatch.questions.ablate import one as analysis
+    from headpatch.report import draw, sweep_tables
 
     with request.stage("Running both pictures"):
         at, vision = study.ablate.positions, selection.names_vision

@@ -11,8 +11,8 @@ from headpatch.cli.verb import Request
 from headpatch.heads import Selection
 
 if TYPE_CHECKING:
-    from headpatch.analyses.ablate.one import Plan
-    from headpatch.analyses.session import Session
+    from headpatch.core.session import Session
+    from headpatch.questions.ablate.one import Plan
 
 
 def ablate(request: Request, folder: Path) -> None:
@@ -20,9 +20,9 @@ def ablate(request: Request, folder: Path) -> None:
     study = request.study
     entries = many.dataset(study)
     selection = Selection.parse(study.ablate.heads)
-    from headpatch import results
-    from headpatch.analyses.ablate import many as analysis
-    from headpatch.analyses.towers import resolve
+    from headpatch.core import output as results
+    from headpatch.core.towers import resolve
+    from headpatch.questions.ablate import many as analysis
     from headpatch.report import dataset_tables, draw, sweep_tables
 
     vlm = many.loaded(request)

@@ -19,7 +19,7 @@ def check(request: Request) -> None:
     """
     study = request.study
     study.pair()  # bad pictures are refused before torch is imported
-    from headpatch.analyses import check as analysis
+    from headpatch.questions.check import checks as analysis
     from headpatch.report import sweep_tables as tables
 
     with request.stage("Trying positions") as advance:

@@ -13,7 +13,7 @@ from headpatch.cli.options import Resume, number
 from headpatch.cli.show import Terminal, print_object, show, warn
 from headpatch.cli.verb import EVERY, PICTURES, Request, verb
 from headpatch.errors import InputError
-from headpatch.measures.claims import Claim
+from headpatch.stats.claims import Claim
 from headpatch.text import user_path
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def claims(
         raise InputError(f"{config}: claims", "none", "claims such as 'head 24.17 is necessary'")
     check_source(request, n)
     from headpatch.api.case import Case, refuse_another_verdict
-    from headpatch.results.verdict import SavedVerdict
+    from headpatch.questions.verdict.saved import SavedVerdict
 
     case: Case | None = None
     if results is not None:
@@ -108,7 +108,8 @@ def claims(
         files = [str(folder / name) for name in names]
         print_object({"claims": found, "failed_nulls": failed, "files": files})
         return
-    from headpatch.report import tables, verdict_tables
+    from headpatch.present import tables
+    from headpatch.report import verdict_tables
 
     console = Terminal()
     show(console, verdict_tables.claims(found, failed))
@@ -124,8 +125,8 @@ def _complete(
     -------
     The claims with what was found, and the files of the verdict if it was run.
     """
-    from headpatch.analyses.verdict.choice import check_claims
     from headpatch.api.case import Case
+    from headpatch.questions.verdict.choice import check_claims
 
     asked = request.study
     if case is not None:
@@ -146,7 +147,7 @@ def _complete(
 
 
 def _say_verdict(request: Request, folder: Path, vlm: "VLM", pairs: int) -> None:
-    from headpatch.analyses.verdict.whole import cost
+    from headpatch.questions.verdict.whole import cost
 
     rows = cost(request.study, vlm.lm.grid, pairs)
     warn(

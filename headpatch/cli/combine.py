@@ -12,11 +12,11 @@ from headpatch.cli.options import Directions, Kinds, number
 from headpatch.cli.price import announce_plain
 from headpatch.cli.show import Terminal, print_files, print_json, records, show, warn
 from headpatch.cli.verb import Request, verb
-from headpatch.study import Study
-from headpatch.study.together import refuse_both
+from headpatch.core.study import Study
+from headpatch.core.study.together import refuse_both
 
 if TYPE_CHECKING:
-    from headpatch.analyses.combine.whole import Combined
+    from headpatch.questions.combine.whole import Combined
 
 
 @verb("combine")
@@ -70,9 +70,9 @@ def combine(
     if study.pairs.manifest is not None:
         _many(request, folder)
         return
-    from headpatch import results
-    from headpatch.analyses.combine.whole import combine as analysis
-    from headpatch.analyses.session import open_session
+    from headpatch.core import output as results
+    from headpatch.core.session import open_session
+    from headpatch.questions.combine.whole import combine as analysis
     from headpatch.report import draw
 
     with request.stage("Running both pictures"):
@@ -99,8 +99,8 @@ def _many(request: Request, folder: Path) -> None:
     """Do the same over a dataset."""
     study = request.study
     entries = many.dataset(study)
-    from headpatch import results
-    from headpatch.analyses.combine.whole import combine_pairs
+    from headpatch.core import output as results
+    from headpatch.questions.combine.whole import combine_pairs
     from headpatch.report import draw
 
     vlm, survey = many.surveyed(request, entries, study.combine.positions)

@@ -80,10 +80,10 @@ def cut(
     """
     request = request.override({"cut.edges": _edges(queries, keys, edges)})
     study, folder = request.study, request.folder
-    from headpatch import results
-    from headpatch.analyses.cut import one as analysis
-    from headpatch.analyses.rank import order
-    from headpatch.analyses.session import open_session
+    from headpatch.core import output as results
+    from headpatch.core.ranking import order
+    from headpatch.core.session import open_session
+    from headpatch.questions.cut import one as analysis
     from headpatch.report import draw
     from headpatch.report.cut_tables import cut_tables
 

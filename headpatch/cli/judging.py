@@ -15,9 +15,9 @@ from headpatch.pairs.manifest import Entry
 if TYPE_CHECKING:
     import pandas
 
-    from headpatch.analyses.dataset.survey import Survey
-    from headpatch.analyses.verdict.whole import Judgement
+    from headpatch.core.baseline_runs import Survey
     from headpatch.models.vlm import VLM
+    from headpatch.questions.verdict.whole import Judgement
 
 _FINISHED = ".verdict-pairs"
 
@@ -61,7 +61,7 @@ def check_source(request: Request, n: int | None) -> None:
 @contextmanager
 def pairs_of(request: Request) -> Iterator[tuple[Entry, ...]]:
     """Give the dataset's pairs, or draw them into a folder that lasts as long as the block."""
-    from headpatch.analyses.verdict.halves import need_pairs
+    from headpatch.questions.verdict.halves import need_pairs
 
     study = request.study
     if study.pairs.manifest is not None:
@@ -71,7 +71,7 @@ def pairs_of(request: Request) -> Iterator[tuple[Entry, ...]]:
         return
     need_pairs(study, study.draw.n, "--n")
     from headpatch.api.drawing import draw_for_once
-    from headpatch.results import scratch_folder
+    from headpatch.core.output import scratch_folder
 
     with scratch_folder() as place:
         with request.stage("Drawing pairs") as advance:
@@ -96,10 +96,10 @@ def judge(
     vlm
         None loads the study's.
     """
-    from headpatch import results
-    from headpatch.analyses.verdict import whole as analysis
-    from headpatch.analyses.verdict.halves import need_pairs
-    from headpatch.analyses.verdict.nulls import failed, table
+    from headpatch.core import output as results
+    from headpatch.questions.verdict import whole as analysis
+    from headpatch.questions.verdict.halves import need_pairs
+    from headpatch.questions.verdict.nulls import failed, table
     from headpatch.report import draw
 
     study = request.study

@@ -9,7 +9,7 @@ from headpatch.cli.show import warn
 from headpatch.errors import HeadpatchError
 
 if TYPE_CHECKING:
-    from headpatch.store import Store
+    from headpatch.core.store import Store
 
 
 class _Interrupted(HeadpatchError):
@@ -26,9 +26,9 @@ def opened(
     what
         What is counted: rows, pairs.
     resume, run, keys
-        As `headpatch.store.Store.open` takes them.
+        As `headpatch.core.store.Store.open` takes them.
     """
-    from headpatch.store import Store
+    from headpatch.core.store import Store
 
     store = Store(folder, what)
     store.open(resume, run, keys)

@@ -7,13 +7,13 @@ from rich.console import Console
 
 from headpatch.cli.show import print_object, show, unused, warn
 from headpatch.cli.verb import Request
+from headpatch.core.study import Study
 from headpatch.pairs.manifest import Entry, Manifest
-from headpatch.study import Study
 
 _ALL = 0.995  # what 100% is written for
 
 if TYPE_CHECKING:
-    from headpatch.analyses.dataset.survey import Survey
+    from headpatch.core.baseline_runs import Survey
     from headpatch.models.spans import Positions
     from headpatch.models.vlm import VLM
 
@@ -41,7 +41,7 @@ def dataset(study: Study, compared: bool = False) -> tuple[Entry, ...]:
 
 def loaded(request: Request) -> "VLM":
     """Load the study's model."""
-    from headpatch.analyses.session import model_of
+    from headpatch.core.session import model_of
 
     with request.stage("Loading the model"):
         return model_of(request.study)
@@ -60,9 +60,9 @@ def surveyed(
     Parameters
     ----------
     positions, vision, hold
-        As `headpatch.analyses.dataset.survey.survey` takes them.
+        As `headpatch.core.baseline_runs.survey` takes them.
     """
-    from headpatch.analyses.dataset.survey import survey
+    from headpatch.core.baseline_runs import survey
 
     vlm = vlm or loaded(request)
     with request.stage("Running the pairs") as advance:
@@ -112,7 +112,8 @@ def finish(
     console: Console, study: Study, survey: "Survey", folder: Path, names: list[str]
 ) -> None:
     """Say how the gate went, and name the files."""
-    from headpatch.report import dataset_tables, tables
+    from headpatch.present import tables
+    from headpatch.report import dataset_tables
 
     show(console, dataset_tables.gate(survey.gate_columns(), study.pairs.margin))
     if not survey.valid:
@@ -145,7 +146,7 @@ def _cut_away(survey: "Survey") -> str:
 
 def _caution(survey: "Survey") -> str:
     """Say that intervals over so few pairs are rough; empty if they are enough."""
-    from headpatch.analyses.verdict import halves
+    from headpatch.questions.verdict import halves
 
     count = len(survey.entries)
     if count >= halves.LEAST:

@@ -9,8 +9,8 @@ from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Resume, Several, Window, several
 from headpatch.cli.show import Terminal, print_files, print_json, records, show, warn
 from headpatch.cli.verb import Request, verb
+from headpatch.core.study.together import refuse_both
 from headpatch.errors import InputError
-from headpatch.study.together import refuse_both
 
 if TYPE_CHECKING:
     from headpatch.models.vlm import VLM
@@ -70,9 +70,9 @@ def path(
         return
     if resume is not None:
         raise InputError("--resume, --no-resume", "one pair of pictures", "--pairs as well")
-    from headpatch import results
-    from headpatch.analyses.path import one as analysis
-    from headpatch.analyses.session import open_session
+    from headpatch.core import output as results
+    from headpatch.core.session import open_session
+    from headpatch.questions.path import one as analysis
     from headpatch.report import draw
     from headpatch.report.path_tables import path_tables
 
@@ -103,9 +103,9 @@ def _many(request: Request, folder: Path, resume: bool | None) -> None:
     """Do the same over a dataset."""
     study = request.study
     entries = many.dataset(study)
-    from headpatch import results
-    from headpatch.analyses.path import many as analysis
-    from headpatch.analyses.session import model_of
+    from headpatch.core import output as results
+    from headpatch.core.session import model_of
+    from headpatch.questions.path import many as analysis
     from headpatch.report import draw
     from headpatch.report.path_tables import path_tables
 

@@ -2,17 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from headpatch.analyses.sweep.listed import Listed
 from headpatch.cli.show import warn
 from headpatch.heads import Tower
+from headpatch.questions.sweep.listed import Listed
 
 if TYPE_CHECKING:
-    from headpatch.analyses.ablate import one as ablate
-    from headpatch.analyses.cut import one as cut
-    from headpatch.analyses.dataset.survey import Survey
-    from headpatch.analyses.price import Beside
-    from headpatch.analyses.session import Session
-    from headpatch.analyses.sweep.one import Plan
+    from headpatch.core.baseline_runs import Survey
+    from headpatch.core.cost import Beside
+    from headpatch.core.session import Session
+    from headpatch.questions.ablate import one as ablate
+    from headpatch.questions.cut import one as cut
+    from headpatch.questions.sweep.one import Plan
 
 
 def announce(

@@ -37,11 +37,12 @@ def rank(
     if study.pairs.manifest is not None:
         rank_many.rank(request, folder)
         return
-    from headpatch import results
-    from headpatch.analyses import rank as analysis
-    from headpatch.analyses.session import open_session
+    from headpatch.core import output as results
+    from headpatch.core import ranking as analysis
+    from headpatch.core.session import open_session
     from headpatch.pairs.region import Region
-    from headpatch.report import draw, tables
+    from headpatch.present import tables
+    from headpatch.report import draw
 
     Region.parse(study.region).compare()
     with request.stage("Running both pictures"):

@@ -11,8 +11,8 @@ def rank(request: Request, folder: Path) -> None:
     """Rank heads by their mean attention difference over the dataset."""
     study = request.study
     entries = many.dataset(study, compared=True)
-    from headpatch import results
-    from headpatch.analyses.dataset import rank as analysis
+    from headpatch.core import output as results
+    from headpatch.questions.rank import many as analysis
     from headpatch.report import dataset_tables, draw
 
     vlm, survey = many.surveyed(request, entries, None)

@@ -8,7 +8,7 @@ from headpatch.cli.options import number
 from headpatch.cli.show import Terminal, print_files, print_json, records, show
 from headpatch.cli.trace import Answer, Tokens
 from headpatch.cli.verb import ONE_PAIR, Request, verb
-from headpatch.study.together import refuse_both
+from headpatch.core.study.together import refuse_both
 
 
 @verb("rollout", ONE_PAIR)
@@ -69,9 +69,9 @@ def rollout(
     """
     refuse_both({"answer": answer, "forced": forced})
     folder = request.folder
-    from headpatch import results
-    from headpatch.analyses.rollout.one import roll_out
-    from headpatch.analyses.session import open_session
+    from headpatch.core import output as results
+    from headpatch.core.session import open_session
+    from headpatch.questions.rollout.one import roll_out
     from headpatch.report import draw
     from headpatch.report.rollouts import rollout_summary, rollout_tables
 

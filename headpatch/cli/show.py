@@ -14,13 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.segment import Segment
 from rich.text import Text
 
-from headpatch.study import Study
+from headpatch.core.study import Study
 from headpatch.text import visible
 
 if TYPE_CHECKING:
     import pandas
 
-    from headpatch.analyses.session import Session
+    from headpatch.core.session import Session
     from headpatch.engine.patching import OnProgress
     from headpatch.models.vlm import VLM
 
@@ -57,7 +57,7 @@ def say(text: str, stderr: bool = False) -> None:
 
 def output_folder(study: Study) -> Path:
     """Return the study's output folder, or refuse it if it cannot be written."""
-    from headpatch.results import check_folder
+    from headpatch.core.output import check_folder
 
     folder = Path(study.out)
     check_folder(folder)
@@ -88,7 +88,7 @@ def warn(text: str) -> None:
 
 def say_replaced(folder: Path, verb: str) -> None:
     """Say on stderr, as files are moved to `folder`, that another verb's effects.csv goes."""
-    from headpatch.results import effects_by
+    from headpatch.core.output import effects_by
 
     other = effects_by(folder)
     if other not in (None, verb):
@@ -172,7 +172,7 @@ def show_answers(
     in_full
         What it says, where that is known beyond the first token.
     """
-    from headpatch.report import tables
+    from headpatch.present import tables
 
     base, study = session.base, session.study
     runs = zip(session.answer_probabilities.values(), (base.ld_with, base.ld_without), strict=True)
@@ -190,7 +190,7 @@ def print_files(
     answers
         False where they were shown already.
     """
-    from headpatch.report import tables
+    from headpatch.present import tables
 
     warn_of(session)
     if answers:

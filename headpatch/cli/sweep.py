@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from headpatch.analyses.sweep.listed import Listed
 from headpatch.cli import sweep_many
 from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Directions, Kinds, Reference, Resume, number
 from headpatch.cli.price import announce
 from headpatch.cli.show import Terminal, print_files, print_json, say_replaced, show
 from headpatch.cli.verb import Request, verb
+from headpatch.core.study import Study
 from headpatch.errors import InputError
-from headpatch.study import Study
+from headpatch.questions.sweep.listed import Listed
 
 
 @verb("sweep", keys={"positions": None, "resume": None})
@@ -125,12 +125,12 @@ def sweep(
     if study.pairs.manifest is not None:
         sweep_many.sweep(request, folder, listed, resume)
         return
-    from headpatch import results
-    from headpatch.analyses.reference import mean_z
-    from headpatch.analyses.session import open_session
-    from headpatch.analyses.sweep import one as analysis
-    from headpatch.analyses.sweep.finished_rows import NAME, FinishedRows, keys_of
-    from headpatch.analyses.sweep.plan import left, opening
+    from headpatch.core import output as results
+    from headpatch.core.mean_activations import mean_z
+    from headpatch.core.session import open_session
+    from headpatch.questions.sweep import one as analysis
+    from headpatch.questions.sweep.finished_rows import NAME, FinishedRows, keys_of
+    from headpatch.questions.sweep.plan import left, opening
     from headpatch.report import draw
     from headpatch.report import sweep_tables as tables
     from headpatch.report.agreement_tables import agreement

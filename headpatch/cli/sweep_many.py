@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from headpatch.analyses.sweep.listed import Listed
 from headpatch.cli import many
 from headpatch.cli.kept import kept, opened
 from headpatch.cli.price import announce
 from headpatch.cli.show import Terminal, say_replaced, show
 from headpatch.cli.verb import Request
+from headpatch.questions.sweep.listed import Listed
 
 if TYPE_CHECKING:
-    from headpatch.analyses.session import Session
-    from headpatch.analyses.sweep.many import Sweeps
-    from headpatch.analyses.sweep.one import Plan, Sweep
-    from headpatch.study import Study
+    from headpatch.core.session import Session
+    from headpatch.core.study import Study
+    from headpatch.questions.sweep.many import Sweeps
+    from headpatch.questions.sweep.one import Plan, Sweep
 
 
 def sweep(request: Request, folder: Path, listed: Listed | None, resume: bool | None) -> None:
     """Change every head, or every set of a list, on every pair of the dataset."""
     study = request.study
     entries = many.dataset(study)
-    from headpatch import results
-    from headpatch.analyses.sweep import many as analysis
-    from headpatch.analyses.sweep.finished_rows import NAME, FinishedRows, keys_of_pairs
-    from headpatch.analyses.sweep.plan import opening, refuse
+    from headpatch.core import output as results
+    from headpatch.questions.sweep import many as analysis
+    from headpatch.questions.sweep.finished_rows import NAME, FinishedRows, keys_of_pairs
+    from headpatch.questions.sweep.plan import opening, refuse
     from headpatch.report import draw
 
     vlm = many.loaded(request)

@@ -11,11 +11,11 @@ from headpatch.cli.options import Directions, Kinds, Resume, number
 from headpatch.cli.price import announce_plain
 from headpatch.cli.show import Terminal, print_files, print_json, show
 from headpatch.cli.verb import Request, verb
+from headpatch.core.study.together import refuse_both
 from headpatch.pairs.manifest import Entry
-from headpatch.study.together import refuse_both
 
 if TYPE_CHECKING:
-    from headpatch.store import Store
+    from headpatch.core.store import Store
 
 _TOKENS = ".trace-tokens"
 
@@ -121,9 +121,9 @@ def trace(
 
 
 def _one(request: Request, folder: Path, store: "Store") -> None:
-    from headpatch import results
-    from headpatch.analyses.session import open_session
-    from headpatch.analyses.trace import one as analysis
+    from headpatch.core import output as results
+    from headpatch.core.session import open_session
+    from headpatch.questions.trace import one as analysis
     from headpatch.report import draw
     from headpatch.report.trace_tables import trace_summary, trace_tables
 
@@ -155,8 +155,8 @@ def _one(request: Request, folder: Path, store: "Store") -> None:
 
 
 def _many(request: Request, folder: Path, entries: tuple[Entry, ...], store: "Store") -> None:
-    from headpatch import results
-    from headpatch.analyses.trace import many as analysis
+    from headpatch.core import output as results
+    from headpatch.questions.trace import many as analysis
     from headpatch.report import draw
     from headpatch.report.trace_tables import trace_summary, trace_tables
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Concatenate, TypeAlias, TypeVar
 from headpatch.cli.app import app
 from headpatch.cli.options import COMMON, Context
 from headpatch.cli.show import output_folder, progress, warn
+from headpatch.core.study import Study
+from headpatch.core.study.record import said_of
 from headpatch.errors import InputError
-from headpatch.study import Study
-from headpatch.study.record import said_of
 
 if TYPE_CHECKING:
     from headpatch.engine.patching import OnProgress
@@ -51,7 +51,7 @@ class Request:
             If it cannot be written, or another run holds it.
         """
         folder = output_folder(self.study)
-        from headpatch.results import taken
+        from headpatch.core.output import taken
 
         self.until_the_end.enter_context(taken(folder, self.verb))
         return folder

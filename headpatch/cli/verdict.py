@@ -108,7 +108,8 @@ def verdict(
             redundant_sets=records(found.verdicts.sets[found.verdicts.sets["redundant"]]),
         )
         return
-    from headpatch.report import dataset_tables, tables, verdict_tables
+    from headpatch.present import tables
+    from headpatch.report import dataset_tables, verdict_tables
 
     console = Terminal()
     named = dict.fromkeys([*found.headline.causal, *found.headline.picked])

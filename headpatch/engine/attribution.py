@@ -5,7 +5,7 @@ at the run that is changed (Nanda, *Attribution Patching: Activation Patching At
 2023; Syed, Rager & Conmy, *Attribution Patching Outperforms Automated Circuit Discovery*, 2023,
 arXiv:2310.10348). It is exact in the limit of small changes; a saturated softmax or a large change
 can make it arbitrarily wrong (Kramár et al., AtP*, 2024, arXiv:2403.00745), so it is shown with
-its agreement with an exact sweep (`headpatch.measures.agreement`), never alone.
+its agreement with an exact sweep (`headpatch.stats.agreement`), never alone.
 
 Memory: the graph holds about 15 times the layers' inputs of both towers (measured: 119 MiB for the
 bundled model's pair; 3.0 GB a run with LLaVA-1.5-7B's dimensions in bfloat16, 5.3 GB in float32), z

@@ -7,7 +7,7 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headpatch.report.tables import plain_table
+from headpatch.present.tables import plain_table
 
 _ONE: Final = {"": ""}
 _PAIRS: Final = {"": "mean of the pairs", "of_means_": "mean effects"}
@@ -21,8 +21,8 @@ def agreement(
     Parameters
     ----------
     found
-        By ``kind_direction``: figures of `headpatch.analyses.sweep.approx.Agreed.figures`, or of
-        `headpatch.analyses.sweep.approx_many.AgreedPairs.figures`.
+        By ``kind_direction``: figures of `headpatch.questions.sweep.approx.Agreed.figures`, or of
+        `headpatch.questions.sweep.approx_many.AgreedPairs.figures`.
     sets
         Whether they are of sets rather than of single heads.
     level

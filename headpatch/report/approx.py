@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.report.canvas import Target, drawing, frame, signed
+from headpatch.present.canvas import Target, drawing, frame, signed
+from headpatch.present.root_scale import digits, root, square
 from headpatch.report.effects import DIRECTIONS, KINDS
-from headpatch.report.root_scale import digits, root, square
 from headpatch.report.sweeps import over, place, ways
 
 if TYPE_CHECKING:

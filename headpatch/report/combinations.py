@@ -9,9 +9,9 @@ from jaxtyping import Float
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headpatch.report.canvas import BLUE, VERMILLION, Target, check_columns, drawing, frame, signed
+from headpatch.present.canvas import BLUE, VERMILLION, Target, check_columns, drawing, frame, signed
+from headpatch.present.tables import plain_table
 from headpatch.report.effects import DIRECTIONS, in_order
-from headpatch.report.tables import plain_table
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from headpatch.pairs.manifest import Entry
-from headpatch.report.canvas import ORANGE, Target, drawing, frame
+from headpatch.present.canvas import ORANGE, Target, drawing, frame
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from headpatch.present.tables import plain_table
 from headpatch.report.cuts import arrow
-from headpatch.report.tables import plain_table
 
 if TYPE_CHECKING:
     import pandas

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from headpatch.report.canvas import (
+from headpatch.present.canvas import (
     BLUE,
     GREEN,
     ORANGE,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headpatch.measures.logits import DOUBTFUL_BELOW, NEITHER_BELOW
-from headpatch.report.tables import plain_table
+from headpatch.present.tables import plain_table
+from headpatch.stats.logits import DOUBTFUL_BELOW, NEITHER_BELOW
 
 if TYPE_CHECKING:
     import pandas
@@ -163,7 +163,7 @@ def top_effects(
     Parameters
     ----------
     rows, layers
-        Of `headpatch.analyses.sweep.many.Sweeps.top`: heads or sets, and whole layers.
+        Of `headpatch.questions.sweep.many.Sweeps.top`: heads or sets, and whole layers.
     level, floor
         Coverage of the intervals; noise floor in logits.
     """

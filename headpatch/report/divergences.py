@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.report.canvas import (
+from headpatch.present.canvas import (
     BLUE,
     GREEN,
     ORANGE,

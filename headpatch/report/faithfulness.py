@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from headpatch.report.canvas import (
+from headpatch.present.canvas import (
     BLUE,
     GREEN,
     GREY,

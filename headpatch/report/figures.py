@@ -11,9 +11,9 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from PIL import Image
 
+from headpatch.present.canvas import Target
 from headpatch.report import combinations, means, paths, plots
 from headpatch.report.approx import approx_scatter
-from headpatch.report.canvas import Target
 from headpatch.report.faithfulness import faithfulness_curves
 from headpatch.report.rollouts import perturbation_curves, rollout_maps
 from headpatch.report.trace_means import mean_traces

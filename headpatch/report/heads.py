@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from headpatch.report.canvas import (
+from headpatch.present.canvas import (
     GREEN,
     WITH,
     WITHOUT,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.report.canvas import DIFFERENCE, GREY, ORANGE, Target, check_columns, drawing, frame
+from headpatch.present.canvas import DIFFERENCE, GREY, ORANGE, Target, check_columns, drawing, frame
 from headpatch.report.effects import DIRECTIONS, KINDS, changed_at, in_order, row_names
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from headpatch.present.tables import plain_table
 from headpatch.report.cuts import arrow
-from headpatch.report.tables import plain_table
 
 _DIRECTIONS = ("noising", "denoising")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float, Int
 
-from headpatch.report.canvas import BLUE, GREEN, ORANGE, VERMILLION, Target, array, drawing, frame
+from headpatch.present.canvas import BLUE, GREEN, ORANGE, VERMILLION, Target, array, drawing, frame
 from headpatch.report.cuts import arrow
 
 if TYPE_CHECKING:

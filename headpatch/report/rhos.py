@@ -11,7 +11,7 @@ def measured_words(rho: Mapping[str, float], level: float) -> str:
     Parameters
     ----------
     rho
-        The fields of `headpatch.measures.rankings.Correlation`.
+        The fields of `headpatch.stats.rankings.Correlation`.
     level
         Coverage of the interval.
     """
@@ -29,11 +29,11 @@ def true_words(rho: Mapping[str, Any], level: float) -> str:
     Parameters
     ----------
     rho
-        The fields of `headpatch.measures.true_rho.TrueCorrelation`.
+        The fields of `headpatch.stats.true_rho.TrueCorrelation`.
     level
         Coverage of the interval.
     """
-    from headpatch.measures.true_rho import LEAST  # with scipy: a ranking's figures do without
+    from headpatch.stats.true_rho import LEAST  # with scipy: a ranking's figures do without
 
     said = f"{rho['rho']:+.2f} ({level:.0%} interval {_ends(rho)})"
     if rho["untold"]:

@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headpatch.report.canvas import (
+from headpatch.present.canvas import (
     BLUE,
     GREY,
     VERMILLION,
@@ -18,8 +18,8 @@ from headpatch.report.canvas import (
     frame,
     signed,
 )
-from headpatch.report.overlays import density, draw_map
-from headpatch.report.tables import plain_table
+from headpatch.present.overlays import density, draw_map
+from headpatch.present.tables import plain_table
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -51,7 +51,7 @@ def rollout_maps(
     """Draw every map over both pictures, a row a map, the with-run left; one colour scale a row.
 
     The colour is the map's density relative to an even map, as in
-    `headpatch.report.overlays.attention_overlays`.
+    `headpatch.present.overlays.attention_overlays`.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from headpatch.results import read_table, read_tensors
+from headpatch.core.output import read_table, read_tensors
 
 _READERS: Final[Mapping[str, Callable[[Path], Any]]] = {".csv": read_table, ".pt": read_tensors}
 

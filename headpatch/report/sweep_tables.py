@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headpatch.report.tables import plain_table, says
+from headpatch.present.tables import plain_table, says
 
 _CAUTION = (
     "One pair and one model: this describes the pair, it tests nothing. Heads are not independent "
@@ -21,7 +21,7 @@ def top(rows: Sequence[Mapping[str, Any]], floor: float, noise: int) -> Renderab
     Parameters
     ----------
     rows
-        Of `headpatch.analyses.sweep.one.Sweep.top`.
+        Of `headpatch.questions.sweep.one.Sweep.top`.
     floor, noise
         Noise floor in logits, and how many heads or sets it was measured on.
     """
@@ -77,7 +77,7 @@ def layers(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     Parameters
     ----------
     rows
-        Of `headpatch.analyses.sweep.one.Sweep.top`, of layers.
+        Of `headpatch.questions.sweep.one.Sweep.top`, of layers.
     """
     return Group(
         *(
@@ -189,7 +189,7 @@ def scopes(found: Mapping[str, Mapping[str, Any] | str], ways: int) -> Renderabl
     Parameters
     ----------
     found
-        By scope: the fields of `headpatch.analyses.check.Scope`, or why there is none.
+        By scope: the fields of `headpatch.questions.check.checks.Scope`, or why there is none.
     ways
         Kinds × directions of the study's sweep.
     """

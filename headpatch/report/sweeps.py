@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float, Int
 
-from headpatch.report.canvas import BLUE, VERMILLION, Target, drawing, frame, signed
+from headpatch.present.canvas import BLUE, VERMILLION, Target, drawing, frame, signed
+from headpatch.present.map_labels import name_largest
+from headpatch.present.root_scale import digits, scale
 from headpatch.report.effects import DIRECTIONS, KINDS
-from headpatch.report.map_labels import name_largest
-from headpatch.report.root_scale import digits, scale
 
 if TYPE_CHECKING:
     import matplotlib.axes

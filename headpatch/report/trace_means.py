@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Bool, Float
 
-from headpatch.report.canvas import DIFFERENCE, Target, array, drawing, frame
+from headpatch.present.canvas import DIFFERENCE, Target, array, drawing, frame
 from headpatch.report.traces import (
     LINES,
     LOOKS,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from headpatch.present.tables import plain_table
 from headpatch.report.effects import DIRECTIONS
-from headpatch.report.tables import plain_table
 from headpatch.report.traces import shown
 
 if TYPE_CHECKING:

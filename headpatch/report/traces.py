@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.report.canvas import (
+from headpatch.present.canvas import (
     BLUE,
     GREEN,
     ORANGE,
@@ -20,8 +20,8 @@ from headpatch.report.canvas import (
     frame,
     signed,
 )
+from headpatch.present.root_scale import digits, root, square
 from headpatch.report.effects import DIRECTIONS
-from headpatch.report.root_scale import digits, root, square
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from headpatch.present.tables import plain_table
 from headpatch.report.faithfulness import RANKINGS
 from headpatch.report.rhos import measured_words, true_words
-from headpatch.report.tables import plain_table
 
 if TYPE_CHECKING:
     import pandas
@@ -54,7 +54,7 @@ def headline(found: Mapping[str, Any], delta: float, level: float) -> Renderable
     Parameters
     ----------
     found
-        The fields of `headpatch.analyses.verdict.headline.Headline`.
+        The fields of `headpatch.questions.verdict.headline.Headline`.
     delta, level
         Smallest effect of interest; coverage of the intervals.
     """
@@ -242,7 +242,7 @@ def claims(judged: Sequence[Mapping[str, str]], failed: Sequence[str]) -> Render
     Parameters
     ----------
     judged
-        The fields of `headpatch.measures.judged_claims.Judged`.
+        The fields of `headpatch.stats.judged_claims.Judged`.
     failed
         Nulls that failed.
     """

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from headpatch.measures.classes import CAUSAL
-from headpatch.report.canvas import (
+from headpatch.present.canvas import (
     BLUE,
     GREEN,
     ORANGE,
@@ -17,8 +16,9 @@ from headpatch.report.canvas import (
     frame,
     signed,
 )
-from headpatch.report.labels import pixel, write_names
+from headpatch.present.labels import pixel, write_names
 from headpatch.report.rhos import measured_words, true_words
+from headpatch.stats.classes import CAUSAL
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from headpatch.analyses.session import Session, open_session
+from headpatch.core.session import Session, open_session
 from headpatch.models.vlm import VLM
 from tests.planted import planted, planted_study
 

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 import headpatch as hp
-from headpatch.analyses.ablate import many as ablate_many
-from headpatch.analyses.ablate.one import Ablation, ablate, plan
-from headpatch.analyses.controls import random_sets
-from headpatch.analyses.dataset.sessions import study_of
-from headpatch.analyses.dataset.survey import survey
-from headpatch.analyses.reference import mean_z
-from headpatch.analyses.session import Session, open_session
-from headpatch.analyses.towers import Unread, resolve, scope_of
+from headpatch.core.baseline_runs import survey
+from headpatch.core.controls import random_sets
+from headpatch.core.gate import study_of
+from headpatch.core.mean_activations import mean_z
+from headpatch.core.session import Session, open_session
+from headpatch.core.study import Study
+from headpatch.core.towers import Unread, resolve, scope_of
 from headpatch.engine import vision
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet, Selection
 from headpatch.pairs.manifest import Manifest
-from headpatch.study import Study
+from headpatch.questions.ablate import many as ablate_many
+from headpatch.questions.ablate.one import Ablation, ablate, plan
 from tests.datasets import any_model, noisy_pairs, noisy_study
 from tests.families import builders
 from tests.tiny import image_pair

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses.reference import mean_z
-from headpatch.analyses.sweep.approx import TOP, way
-from headpatch.analyses.sweep.one import Sweep, plan, run, sweep
+from headpatch.core.mean_activations import mean_z
 from headpatch.engine import attribution
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Intervention
@@ -14,7 +12,9 @@ from headpatch.engine.patching import Outcome
 from headpatch.engine.tower import vision_positions
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
-from headpatch.measures.agreement import agreement
+from headpatch.questions.sweep.approx import TOP, way
+from headpatch.questions.sweep.one import Sweep, plan, run, sweep
+from headpatch.stats.agreement import agreement
 from tests.analyses.test_sweep_vision import opened
 from tests.families import builders
 from tests.tiny import SHAPES, tiny_vlm

@@ -8,21 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headpatch.analyses.ablate.one import ablate
-from headpatch.analyses.combine import many as combine_many
-from headpatch.analyses.combine import selfrepair
-from headpatch.analyses.combine.judge import Combinations, judge, together, word
-from headpatch.analyses.combine.one import Effects, Plan, measure
-from headpatch.analyses.dataset.chosen import choose_heads
-from headpatch.analyses.dataset.survey import survey
-from headpatch.analyses.few_heads import choose, single_effects
-from headpatch.analyses.rank import order
-from headpatch.analyses.session import Session, open_session
+from headpatch.core.baseline_runs import survey
+from headpatch.core.dataset_selection import choose_heads
+from headpatch.core.head_selection import choose, single_effects
+from headpatch.core.ranking import order
+from headpatch.core.session import Session, open_session
+from headpatch.core.study import Study
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
 from headpatch.pairs.manifest import Manifest
-from headpatch.study import Study
+from headpatch.questions.ablate.one import ablate
+from headpatch.questions.combine import many as combine_many
+from headpatch.questions.combine import selfrepair
+from headpatch.questions.combine.judge import Combinations, judge, together, word
+from headpatch.questions.combine.one import Effects, Plan, measure
 from tests.datasets import planted_pairs
 from tests.planted import HEADS, planted, planted_study
 from tests.tiny import SHAPES, image_pair, tiny_vlm

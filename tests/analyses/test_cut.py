@@ -18,14 +18,14 @@ import pandas as pd
 import pytest
 import torch
 
-from headpatch.analyses.cut import one as analysis
-from headpatch.analyses.cut.edges import end_positions
-from headpatch.analyses.cut.one import Cuts, cut, prepare
-from headpatch.analyses.session import Session, open_session
+from headpatch.core.session import Session, open_session
+from headpatch.core.study import Study
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Head
-from headpatch.measures.stats import spread
-from headpatch.study import Study
+from headpatch.questions.cut import one as analysis
+from headpatch.questions.cut.edges import end_positions
+from headpatch.questions.cut.one import Cuts, cut, prepare
+from headpatch.stats.summaries import spread
 from tests.engine.oracle import Edges, Oracle
 from tests.planted import HEADS, LAYERS, LD_WITH, LD_WITHOUT, planted, planted_study
 from tests.tiny import QUESTION, SHAPES, image_pair, tiny_vlm

@@ -5,8 +5,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from headpatch.analyses.cut.edges import end_positions, random_tokens
-from headpatch.analyses.session import open_session
+from headpatch.core.session import open_session
+from headpatch.questions.cut.edges import end_positions, random_tokens
 from tests.analyses.test_cut import REGION, opened, tiny_study
 from tests.tiny import SHAPES, tiny_vlm
 

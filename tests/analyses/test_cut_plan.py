@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from headpatch.analyses.cut.plan import places, plan
+from headpatch.core.study import Study
 from headpatch.errors import InputError
-from headpatch.study import Study
+from headpatch.questions.cut.plan import places, plan
 from tests.analyses.test_cut import opened
 
 

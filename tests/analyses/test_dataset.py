@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses.ablate.many import ablate
-from headpatch.analyses.dataset.mean import MeanZ
-from headpatch.analyses.dataset.rank import rank as rank_pairs
-from headpatch.analyses.dataset.sessions import Gated, sessions
-from headpatch.analyses.dataset.survey import Survey, survey
-from headpatch.analyses.rank import rank
-from headpatch.analyses.session import Session, open_session
-from headpatch.analyses.sweep.many import sweep
-from headpatch.analyses.towers import resolve
-from headpatch.analyses.verdict import whole as verdict
+from headpatch.core.baseline_runs import Survey, survey
+from headpatch.core.dataset_mean import MeanZ
+from headpatch.core.gate import Gated, sessions
+from headpatch.core.ranking import rank
+from headpatch.core.session import Session, open_session
+from headpatch.core.store import Store
+from headpatch.core.study import Study
+from headpatch.core.towers import resolve
 from headpatch.engine import selfcheck
 from headpatch.engine.forward import Keep, forward
 from headpatch.errors import InputError
@@ -27,8 +25,10 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
 from headpatch.pairs.pair import make_pair
 from headpatch.pairs.region import REGIONS
-from headpatch.store import Store
-from headpatch.study import Study
+from headpatch.questions.ablate.many import ablate
+from headpatch.questions.rank.many import rank as rank_pairs
+from headpatch.questions.sweep.many import sweep
+from headpatch.questions.verdict import whole as verdict
 from tests.datasets import noisy_pairs, planted_pairs
 from tests.planted import planted, says_instead
 from tests.tiny import tiny_vlm

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from headpatch.analyses.verdict.elsewhere import mirrored, wrong_place
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
+from headpatch.questions.verdict.elsewhere import mirrored, wrong_place
 
 
 def pair(question: str, region: str, *things: tuple[int, int]) -> Pair:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from headpatch.analyses.verdict.followed import follow
+from headpatch.core.store import Store
+from headpatch.core.study import Study
 from headpatch.heads import Head
-from headpatch.measures.followed import Ask, Followed
 from headpatch.pairs.manifest import Manifest
-from headpatch.store import Store
-from headpatch.study import Study
+from headpatch.questions.verdict.followed import follow
+from headpatch.stats.followed import Ask, Followed
 from tests.planted import ALL, HEADS, Circuit, planted, planted_dataset
 
 SPANS = [Ask("vision span", layers=span) for span in ((0, 0), (1, 1), (0, 1), (2, 2))]

@@ -8,20 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headpatch.analyses.ablate import many as ablate_many
-from headpatch.analyses.ablate.one import ablate
-from headpatch.analyses.dataset import rank as rank_many
-from headpatch.analyses.dataset.gathered import intervals
-from headpatch.analyses.dataset.sessions import study_of
-from headpatch.analyses.dataset.survey import Survey, survey
-from headpatch.analyses.reference import mean_z
-from headpatch.analyses.session import open_session
-from headpatch.analyses.sweep import many as sweep_many
+from headpatch.core.aggregate import intervals
+from headpatch.core.baseline_runs import Survey, survey
+from headpatch.core.gate import study_of
+from headpatch.core.mean_activations import mean_z
+from headpatch.core.session import open_session
+from headpatch.core.study import Study
 from headpatch.engine.patching import Outcome
 from headpatch.heads import Head, HeadSet
-from headpatch.measures.intervals import mean_interval
 from headpatch.pairs.manifest import Manifest
-from headpatch.study import Study
+from headpatch.questions.ablate import many as ablate_many
+from headpatch.questions.ablate.one import ablate
+from headpatch.questions.rank import many as rank_many
+from headpatch.questions.sweep import many as sweep_many
+from headpatch.stats.intervals import mean_interval
 from tests.datasets import noisy_pairs, planted_pairs
 from tests.planted import HEADS, SILENT, planted
 from tests.tiny import tiny_vlm

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses.ablate.one import ablate
-from headpatch.analyses.combine import one as combine
-from headpatch.analyses.noise import FEW, floor_of
-from headpatch.analyses.path.heads import head_paths
-from headpatch.analyses.session import Session, intervene
-from headpatch.analyses.sweep.one import Sweep, sweep
-from headpatch.analyses.trace.one import trace
-from headpatch.analyses.verdict import measured_pair as verdict
-from headpatch.analyses.verdict.judged_pair import Task
+from headpatch.core.noise_floor import FEW, floor_of
+from headpatch.core.session import Session, intervene
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome, patch
 from headpatch.engine.selfcheck import Check, Checks
 from headpatch.heads import Head, HeadSet
+from headpatch.questions.ablate.one import ablate
+from headpatch.questions.combine import one as combine
+from headpatch.questions.path.heads import head_paths
+from headpatch.questions.sweep.one import Sweep, sweep
+from headpatch.questions.trace.one import trace
+from headpatch.questions.verdict import measured_pair as verdict
+from headpatch.questions.verdict.judged_pair import Task
 from tests.analyses.test_sweep import effects_of, noisy_session
 from tests.analyses.test_sweep_vision import opened
 from tests.tiny import tiny_vlm
@@ -140,7 +140,7 @@ def test_every_question_is_held_against_float32_in_low_precision(
         asked.append(len(found))
         return [replace(one, effect=one.effect + 0.25) for one in found]
 
-    monkeypatch.setattr("headpatch.analyses.noise.patch", plain)
+    monkeypatch.setattr("headpatch.core.noise_floor.patch", plain)
     assert FLOORS[verb](session) == pytest.approx(0.25, abs=0.1)
     assert 0 < sum(asked) <= (7 if verb == "combine" else FEW)
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headpatch.analyses.verdict.judged_pair import JudgedPair, Other
-from headpatch.analyses.verdict.nulls import Null, failed, judge_nulls, table
 from headpatch.heads import Head
-from headpatch.measures.rule import Rule
+from headpatch.questions.verdict.judged_pair import JudgedPair, Other
+from headpatch.questions.verdict.nulls import Null, failed, judge_nulls, table
+from headpatch.stats.rule import Rule
 
 RULE = Rule(delta=0.02, level=0.95, resamples=300, seed=0)
 PAIRS, SHAPE = 12, (2, 4)

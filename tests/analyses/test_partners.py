@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from headpatch.analyses.verdict.partners import Search, pool
 from headpatch.heads import Grid, Head, HeadSet
+from headpatch.questions.verdict.partners import Search, pool
 
 GRID = Grid(3, 8)
 HEADS = list(GRID)

@@ -8,12 +8,12 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from headpatch.analyses.path.direct import attribute
-from headpatch.analyses.path.edges import edges
-from headpatch.analyses.path.one import FollowedPath, follow
-from headpatch.analyses.session import Session
+from headpatch.core.session import Session
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
+from headpatch.questions.path.direct import attribute
+from headpatch.questions.path.edges import edges
+from headpatch.questions.path.one import FollowedPath, follow
 from tests.analyses.path_case import CLOSE, HELD, opened
 from tests.planted import HEADS
 

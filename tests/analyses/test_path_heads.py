@@ -5,8 +5,8 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from headpatch.analyses.path.heads import HeadPaths, head_paths
 from headpatch.heads import HeadSet
+from headpatch.questions.path.heads import HeadPaths, head_paths
 from tests.analyses.path_case import CLOSE, opened
 from tests.planted import HEADS
 

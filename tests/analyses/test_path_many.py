@@ -11,21 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headpatch.analyses.dataset.sessions import study_of
-from headpatch.analyses.dataset.survey import Survey, survey
-from headpatch.analyses.path import many as path_many
-from headpatch.analyses.path.many import FollowedPaths
-from headpatch.analyses.path.means import OverPairs
-from headpatch.analyses.path.one import follow
-from headpatch.analyses.path.rows import KEYS
-from headpatch.analyses.session import open_session
+from headpatch.core.baseline_runs import Survey, survey
+from headpatch.core.gate import study_of
+from headpatch.core.session import open_session
+from headpatch.core.store import Store
+from headpatch.core.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
-from headpatch.measures.intervals import mean_interval
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
-from headpatch.store import Store
-from headpatch.study import Study
+from headpatch.questions.path import many as path_many
+from headpatch.questions.path.many import FollowedPaths
+from headpatch.questions.path.means import OverPairs
+from headpatch.questions.path.one import follow
+from headpatch.questions.path.rows import KEYS
+from headpatch.stats.intervals import mean_interval
 from tests.analyses.path_case import CLOSE, HELD
 from tests.analyses.path_case import vlm as planted_vlm
 from tests.datasets import noisy_pairs, planted_pairs

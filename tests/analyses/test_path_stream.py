@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses.cut.edges import end_positions
-from headpatch.analyses.path import stream as analysis
-from headpatch.analyses.path.stream import token_classes
-from headpatch.analyses.session import open_session
+from headpatch.core.session import open_session
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
+from headpatch.questions.cut.edges import end_positions
+from headpatch.questions.path import stream as analysis
+from headpatch.questions.path.stream import token_classes
 from tests.analyses.path_case import CLOSE, HELD, opened, vlm
 from tests.planted import planted_study
 from tests.tiny import tiny_model

@@ -9,20 +9,20 @@ import torch
 from PIL import Image
 from transformers import LlavaImageProcessorPil
 
-from headpatch.analyses.ablate import one as ablation
-from headpatch.analyses.ablate.many import ablate as ablate_pairs
-from headpatch.analyses.dataset.rank import rank as rank_pairs
-from headpatch.analyses.dataset.survey import survey
-from headpatch.analyses.path.stream import vision_classes
-from headpatch.analyses.rank import differences, masses, rank
-from headpatch.analyses.rollout.one import roll_out
-from headpatch.analyses.session import Session, open_session
+from headpatch.core.baseline_runs import survey
+from headpatch.core.ranking import differences, masses, rank
+from headpatch.core.session import Session, open_session
+from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
-from headpatch.study import Study
+from headpatch.questions.ablate import one as ablation
+from headpatch.questions.ablate.many import ablate as ablate_pairs
+from headpatch.questions.path.stream import vision_classes
+from headpatch.questions.rank.many import rank as rank_pairs
+from headpatch.questions.rollout.one import roll_out
 from tests.command import headpatch
 from tests.datasets import write_table
 from tests.families import builders

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from headpatch.analyses.ablate import one as ablate
-from headpatch.analyses.noise import floor_of
-from headpatch.analyses.price import Beside, cost
-from headpatch.analyses.reference import mean_z
-from headpatch.analyses.session import Session, intervene, open_session
-from headpatch.analyses.sweep.plan import left, plan
+from headpatch.core.cost import Beside, cost
+from headpatch.core.mean_activations import mean_z
+from headpatch.core.noise_floor import floor_of
+from headpatch.core.session import Session, intervene, open_session
+from headpatch.core.study import Study
 from headpatch.heads import Head
-from headpatch.study import Study
+from headpatch.questions.ablate import one as ablate
+from headpatch.questions.sweep.plan import left, plan
 from tests.tiny import SHAPES, image_pair, tiny_vlm
 
 

@@ -10,8 +10,8 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
-from headpatch.analyses.rank import Ranking, differences, masses, order, rank
-from headpatch.analyses.session import Session, open_session
+from headpatch.core.ranking import Ranking, differences, masses, order, rank
+from headpatch.core.session import Session, open_session
 from headpatch.errors import InputError
 from tests.planted import (
     HEADS,

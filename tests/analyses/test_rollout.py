@@ -7,12 +7,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from headpatch.analyses.rollout.one import Rolled, roll_out
-from headpatch.analyses.session import Session, open_session
+from headpatch.core.session import Session, open_session
 from headpatch.errors import InputError
-from headpatch.measures.perturbed import RANDOM, REGION
-from headpatch.measures.rankings import area_under, descending
 from headpatch.models.vlm import VLM
+from headpatch.questions.rollout.one import Rolled, roll_out
+from headpatch.stats.perturbed import RANDOM, REGION
+from headpatch.stats.rankings import area_under, descending
 from tests.families import builders
 from tests.planted import LD_WITH, LD_WITHOUT, planted, planted_study
 from tests.tiny import SHAPES, tiny_vlm
@@ -109,7 +109,7 @@ def test_a_grey_patch_is_dimmer_than_what_the_circuit_finds() -> None:
 
 def test_equal_pictures_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pair differs in one patch, so that there are but two pictures."""
-    from headpatch.analyses.rollout import perturbation as analysis
+    from headpatch.questions.rollout import perturbation as analysis
 
     counts: list[int] = []
 

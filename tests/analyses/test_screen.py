@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from headpatch.analyses.verdict.screen import SHARES, as_sets, random_members, scores
 from headpatch.heads import Grid
+from headpatch.questions.verdict.screen import SHARES, as_sets, random_members, scores
 
 GRID = Grid(2, 4)
 

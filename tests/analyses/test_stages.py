@@ -1,6 +1,6 @@
 """Stages tell whoever asked, and nobody else."""
 
-from headpatch.analyses.stages import reporting
+from headpatch.core.progress import reporting
 
 
 def test_every_stage_reports_to_the_one_who_asked() -> None:

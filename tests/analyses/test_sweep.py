@@ -12,12 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
-from headpatch.analyses.check import Scope, check
-from headpatch.analyses.rank import rank
-from headpatch.analyses.reference import mean_z
-from headpatch.analyses.session import Session, open_session
-from headpatch.analyses.sweep.listed import Listed
-from headpatch.analyses.sweep.one import Sweep, cost, plan, run, sweep
+from headpatch.core.mean_activations import mean_z
+from headpatch.core.ranking import rank
+from headpatch.core.session import Session, open_session
+from headpatch.core.study import Study
 from headpatch.engine import sweep as engine
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention
@@ -29,7 +27,9 @@ from headpatch.heads import Grid, Head, HeadSet
 from headpatch.models.patches import Patches
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
-from headpatch.study import Study
+from headpatch.questions.check.checks import Scope, check
+from headpatch.questions.sweep.listed import Listed
+from headpatch.questions.sweep.one import Sweep, cost, plan, run, sweep
 from tests.families import builders
 from tests.planted import HEADS, SILENT, planted, planted_study
 from tests.tiny import SHAPES, image_pair, tiny_vlm
@@ -469,7 +469,7 @@ def test_check_needs_no_valid_study_and_says_where_the_fast_path_is_not_used(
 ) -> None:
     monkeypatch.setattr("headpatch.engine.selfcheck.check", lambda *_: Check(0.5, 1e-4))
     why = Check(float("inf"), 1e-4, "TypeError: as asked")
-    monkeypatch.setattr("headpatch.analyses.check.check_vision", lambda *_: why)
+    monkeypatch.setattr("headpatch.questions.check.checks.check_vision", lambda *_: why)
     study = planted_study(tmp_path)
     swapped = study.model_copy(update={"with_": study.without, "without": study.with_})
     report = check(swapped, planted().vlm)

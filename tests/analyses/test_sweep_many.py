@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses.dataset import sessions as dataset
-from headpatch.analyses.dataset.held import Held, size_of
-from headpatch.analyses.dataset.sessions import study_of
-from headpatch.analyses.dataset.survey import Survey, survey
-from headpatch.analyses.session import open_session
-from headpatch.analyses.sweep import approx_many
-from headpatch.analyses.sweep import one as one_pair
-from headpatch.analyses.sweep.many import Sweeps, sweep
-from headpatch.analyses.sweep.plan import opening, refuse
+from headpatch.core import gate as dataset
+from headpatch.core.baseline_runs import Survey, survey
+from headpatch.core.gate import study_of
+from headpatch.core.session import open_session
+from headpatch.core.session_cache import Held, size_of
+from headpatch.core.study import Study
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
-from headpatch.measures.agreement import agreement
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
-from headpatch.study import Study
+from headpatch.questions.sweep import approx_many
+from headpatch.questions.sweep import one as one_pair
+from headpatch.questions.sweep.many import Sweeps, sweep
+from headpatch.questions.sweep.plan import opening, refuse
+from headpatch.stats.agreement import agreement
 from tests.datasets import any_model, noisy_pairs, noisy_study
 from tests.families import builders
 
@@ -161,7 +161,7 @@ def test_no_more_pairs_are_held_than_memory_allows(monkeypatch: pytest.MonkeyPat
     asked = study(kinds=("resample",))
     held = surveyed(asked, "plain", QUESTIONS).held
     (size,) = {size_of(session) for session in held.values()}
-    monkeypatch.setattr("headpatch.analyses.dataset.held._room", lambda _: int(2.5 * size))
+    monkeypatch.setattr("headpatch.core.session_cache._room", lambda _: int(2.5 * size))
     assert list(surveyed(asked, "plain", QUESTIONS).held) == list(held)[:2]
 
 

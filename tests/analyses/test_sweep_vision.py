@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.analyses.reference import mean_z
-from headpatch.analyses.session import Session, open_session
-from headpatch.analyses.sweep.one import Sweep, cost, plan, run, sweep
+from headpatch.core.mean_activations import mean_z
+from headpatch.core.session import Session, open_session
+from headpatch.core.study import Study
 from headpatch.engine import vision
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import Outcome, patch
@@ -21,7 +21,7 @@ from headpatch.models.load import load
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.scene import Style, draw, sample_pair
-from headpatch.study import Study
+from headpatch.questions.sweep.one import Sweep, cost, plan, run, sweep
 from tests.families import builders
 from tests.tiny import SHAPES, image_pair, save_tiny, tiny_vlm
 

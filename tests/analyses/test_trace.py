@@ -10,25 +10,25 @@ import pandas as pd
 import pytest
 import torch
 
-from headpatch.analyses.rank import MASSES, masses
-from headpatch.analyses.session import Session, open_session
-from headpatch.analyses.stages import reporting
-from headpatch.analyses.sweep.one import sweep
-from headpatch.analyses.trace import forced
-from headpatch.analyses.trace.answer_token import MEASURES
-from headpatch.analyses.trace.one import Traced, trace
+from headpatch.core.progress import reporting
+from headpatch.core.ranking import MASSES, masses
+from headpatch.core.session import Session, open_session
+from headpatch.core.store import Store
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import patch
 from headpatch.engine.trace import measures, say
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet
-from headpatch.measures.stats import spread
 from headpatch.models.forced import forced as forced_words
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.scene import Style, draw, sample_pair
-from headpatch.store import Store
+from headpatch.questions.sweep.one import sweep
+from headpatch.questions.trace import forced
+from headpatch.questions.trace.answer_token import MEASURES
+from headpatch.questions.trace.one import Traced, trace
+from headpatch.stats.summaries import spread
 from tests.planted import HEADS, LD_WITH, LD_WITHOUT, SILENT, planted, planted_study
 from tests.tiny import tiny_vlm
 

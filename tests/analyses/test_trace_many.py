@@ -10,26 +10,26 @@ import pandas as pd
 import pytest
 import torch
 
-from headpatch.analyses.dataset.sessions import study_of
-from headpatch.analyses.dataset.survey import Survey, survey
-from headpatch.analyses.rank import MASSES
-from headpatch.analyses.session import open_session
-from headpatch.analyses.trace import many as trace_many
-from headpatch.analyses.trace.answer_token import MEASURES, Token
-from headpatch.analyses.trace.many import TracedPairs
-from headpatch.analyses.trace.one import trace
+from headpatch.core.baseline_runs import Survey, survey
+from headpatch.core.gate import study_of
+from headpatch.core.ranking import MASSES
+from headpatch.core.session import open_session
+from headpatch.core.store import Store
+from headpatch.core.study import Study
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import patch
 from headpatch.engine.trace import measures, say
 from headpatch.errors import RunError
 from headpatch.heads import Head, HeadSet
-from headpatch.measures.intervals import mean_interval
 from headpatch.models.forced import forced
 from headpatch.models.prompt import encode
 from headpatch.pairs.manifest import Manifest
-from headpatch.store import Store
-from headpatch.study import Study
+from headpatch.questions.trace import many as trace_many
+from headpatch.questions.trace.answer_token import MEASURES, Token
+from headpatch.questions.trace.many import TracedPairs
+from headpatch.questions.trace.one import trace
+from headpatch.stats.intervals import mean_interval
 from tests.datasets import noisy_pairs, planted_pairs
 from tests.planted import HEADS, SILENT, planted
 from tests.tiny import tiny_vlm

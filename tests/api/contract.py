@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from headpatch.report.canvas import signed
-from headpatch.report.html.folder import find
+from headpatch.core.output.folder import find
+from headpatch.present.canvas import signed
 from headpatch.report.html.sections import combinations, cuts, named
 
 _SECTIONS: Mapping[str, tuple[Callable[..., Any], str, int, str, list[str]]] = {

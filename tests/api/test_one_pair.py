@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 import headpatch as hp
+from headpatch.core.output.files import write_table
+from headpatch.core.output.folder import find
 from headpatch.report import draw
-from headpatch.report.html.folder import find
 from headpatch.report.html.sections import how
-from headpatch.results.files import write_table
 from tests.api.contract import same_cells, shown_in
 from tests.command import headpatch, of_pair
 from tests.planted import HEADS, planted, planted_study, save_planted

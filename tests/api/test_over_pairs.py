@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import headpatch as hp
+from headpatch.core.output import read_table, read_tensors
+from headpatch.core.output.folder import find
+from headpatch.core.store import Store
 from headpatch.report import draw
-from headpatch.report.html.folder import find
 from headpatch.report.html.sections import how
-from headpatch.results import read_table, read_tensors
-from headpatch.store import Store
 from tests.api.contract import same_cells, shown_in
 from tests.command import headpatch
 from tests.datasets import planted_pairs
@@ -181,7 +181,7 @@ def test_pairs_that_fit_are_not_run_again_and_others_are(
     place: Path, pairs: hp.Pairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Opened elsewhere, the effects are the same, and so are the pairs."""
-    from headpatch.analyses.dataset import sessions
+    from headpatch.core import gate as sessions
 
     run, count = sessions.run_both, 0
 

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import yaml
 
-from headpatch.study.record import RUN
+from headpatch.core.study.record import RUN
 from tests.campaigns.forked import (
     HUNG,
     KILLED,

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from headpatch.cli import main as command_line
-from headpatch.results.records import Records, digest
-from headpatch.results.written import SHARED
-from headpatch.study.record import RUN
+from headpatch.core.output.records import Records, digest
+from headpatch.core.output.written import SHARED
+from headpatch.core.study.record import RUN
 from tests.command import Said, of_pair
 from tests.planted import planted_dataset, planted_study, save_planted
 from tests.tiny import QUESTION
@@ -31,7 +31,7 @@ CRASHED = 70  # an exception that the command line let through
 
 PRELOADED = (
     "torch", "yaml", "pandas", "matplotlib", "scipy.stats", "transformers", "typer",
-    "headpatch.report.html", "headpatch.api.figures", "headpatch.analyses.verdict.whole",
+    "headpatch.report.html", "headpatch.api.figures", "headpatch.questions.verdict.whole",
 )  # fmt: skip
 
 STUDY = """\
@@ -132,7 +132,7 @@ def _become(
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         sys.argv = ["headpatch", *map(str, words)]
         # Twelve pairs are quick, and enough to judge on where nobody reads the intervals.
-        pytest.MonkeyPatch().setattr("headpatch.analyses.verdict.halves.LEAST", 6)
+        pytest.MonkeyPatch().setattr("headpatch.questions.verdict.halves.LEAST", 6)
         if before is not None:
             before()
         command_line()

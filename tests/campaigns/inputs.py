@@ -28,13 +28,13 @@ import numpy as np
 from PIL import Image
 
 from headpatch.cli import main as command_line
+from headpatch.core.study import Study, edge_ends, layer_span
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Selection
-from headpatch.measures.claims import Claim
 from headpatch.pairs.manifest import Manifest
 from headpatch.pairs.pair import read_image
 from headpatch.pairs.region import REGIONS, Region
-from headpatch.study import Study, edge_ends, layer_span
+from headpatch.stats.claims import Claim
 
 LIMIT = 20  # seconds that an input may take
 
@@ -365,7 +365,7 @@ def flags(rng: random.Random, folder: Path) -> Iterator[Attempt]:
         ]
 
         def attempt(verb: str = verb, words: list[str] = words) -> bool:
-            from headpatch.analyses import session
+            from headpatch.core import session
 
             def reached(*_: object, **__: object) -> None:
                 raise InputError("model", "reached", "nothing")  # good input goes on to the model

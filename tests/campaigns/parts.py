@@ -25,9 +25,9 @@ from typing import Any
 import pytest
 import torch
 
-from headpatch.analyses import session
+from headpatch.core import session
+from headpatch.core.store import Store
 from headpatch.report import draw
-from headpatch.store import Store
 from tests.campaigns.table import Tally
 from tests.command import headpatch, of_pair
 from tests.datasets import planted_pairs
@@ -97,8 +97,8 @@ def quick_runs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "load", load)
-        patch.setattr("headpatch.analyses.verdict.halves.LEAST", 4)
-        patch.setattr("headpatch.analyses.sweep.finished_rows._SHARE", 1e9)
+        patch.setattr("headpatch.questions.verdict.halves.LEAST", 4)
+        patch.setattr("headpatch.questions.sweep.finished_rows._SHARE", 1e9)
         for name in dir(draw):
             if name.startswith("draw_"):
                 patch.setattr(draw, name, lambda *_, **__: None)

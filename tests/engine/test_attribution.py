@@ -18,9 +18,9 @@ from headpatch.engine.interventions import Direction, Kind, ZEdit
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, run_pair
 from headpatch.errors import RunError
 from headpatch.heads import Head, Tower
-from headpatch.measures.agreement import agreement
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
+from headpatch.stats.agreement import agreement
 from tests.engine.oracle import Change, Oracle
 from tests.families import builders
 from tests.tiny import SHAPES, tiny_prompt, tiny_vlm

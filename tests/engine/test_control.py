@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from headpatch.analyses import session as sessions
-from headpatch.analyses.check import check
-from headpatch.analyses.session import open_session
+from headpatch.core import session as sessions
+from headpatch.core.session import open_session
+from headpatch.core.study import Study
 from headpatch.engine import control
 from headpatch.engine.control import why_not
 from headpatch.engine.forward import Keep, forward
@@ -21,7 +21,7 @@ from headpatch.heads import Grid, Tower
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
-from headpatch.study import Study
+from headpatch.questions.check.checks import check
 from tests.families.builders import build, prompt_of
 from tests.tiny import SHAPES, image_pair, tiny_prompt, tiny_vlm
 

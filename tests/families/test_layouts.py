@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from headpatch.errors import InputError
-from headpatch.measures.spatial import quadrant_masks
 from headpatch.models.layouts.measured import Measured
 from headpatch.models.layouts.seen import Seen
 from headpatch.models.layouts.tiles import _nearest_grid
 from headpatch.models.patches import LAYOUTS
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.vlm import VLM
+from headpatch.stats.spatial import quadrant_masks
 from tests.families import builders
 from tests.families.builders import BUILDERS, QUESTION
 from tests.tiny import noise_image

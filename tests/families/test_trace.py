@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from headpatch.analyses.session import open_session
-from headpatch.analyses.trace.one import trace
+from headpatch.core.session import open_session
+from headpatch.core.study import Study
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
-from headpatch.study import Study
+from headpatch.questions.trace.one import trace
 from tests.families.builders import build
 from tests.tiny import image_pair
 

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from headpatch.core.study import Study
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import Baseline, run_pair
@@ -16,7 +17,6 @@ from headpatch.models.load import DEMO, load
 from headpatch.models.prompt import encode
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
-from headpatch.study import Study
 from tests.engine.test_attention import state_of
 from tests.planted import HEADS, LD_WITH, LD_WITHOUT, planted
 from tests.tiny import SHAPES, Shape, tiny_prompt, tiny_vlm

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.pairs.generate import DISTRACTORS, PLACES, SIZES, Drawn, plan, write_pictures
 from headpatch.pairs.region import REGIONS
 from headpatch.pairs.scene import BACKGROUNDS, COLOURS, SHAPES
 from headpatch.pairs.scene import PLACES as SCENE_PLACES
-from headpatch.study import Study
 
 DRAW = Study().draw
 ALL = plan(200, 0, DRAW.regions, ("Is there anything {at}?", "Is there a {colour} {shape} {at}?"))

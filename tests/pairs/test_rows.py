@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import headpatch as hp
+from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.pairs.manifest import Manifest
-from headpatch.study import Study
 from tests.command import refused_early
 from tests.planted import planted, planted_image
 from tests.tiny import QUESTION

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from headpatch.report import canvas
+from headpatch.present import canvas
 
 
 class Drawn:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headpatch.report import canvas
+from headpatch.present import canvas
 
 
 def test_a_drawing_that_fails_leaves_the_old_file(tmp_path):

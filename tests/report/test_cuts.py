@@ -109,7 +109,7 @@ def test_a_table_as_it_is_read_from_a_file(tmp_path, drawn):
     for table in (cuts(["10-14"], "layers"), cuts(["24.10"], "head")):
         file = tmp_path / "cuts.csv"
         table.to_csv(file, index=False)
-        from headpatch.results import read_table
+        from headpatch.core.output import read_table
 
         cut_effects(read_table(file), tmp_path / "f.png")
     ticks = [[t.get_text() for t in one.axes[-1].get_xticklabels()] for one in drawn.figures]

@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import numpy as np
 
-from headpatch.measures.rankings import Correlation
-from headpatch.measures.true_rho import TrueCorrelation, true_correlation
 from headpatch.report.rhos import measured_words, true_words
+from headpatch.stats.rankings import Correlation
+from headpatch.stats.true_rho import TrueCorrelation, true_correlation
 
 NAN = float("nan")
 

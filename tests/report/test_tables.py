@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from headpatch.cli.show import show
-from headpatch.report import tables
-from headpatch.study import Expected, Published
+from headpatch.core.study import Expected, Published
+from headpatch.present import tables
 
 WIDTHS = (20, 40, 60, 80, 120, 200)
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from headpatch.measures.classes import CAUSAL
-from headpatch.report.canvas import Sheet
+from headpatch.present.canvas import Sheet
 from headpatch.report.faithfulness import RANKINGS, faithfulness_curves
 from headpatch.report.verdict_tables import areas, headline, heads, nulls, together
 from headpatch.report.verdicts import CLASSES, verdict_map
+from headpatch.stats.classes import CAUSAL
 
 
 def verdicts(count: int = 64) -> pd.DataFrame:

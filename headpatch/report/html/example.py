@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import Part, reading
+from headpatch.core.study import Study
+from headpatch.core.study.record import RUN
 from headpatch.errors import InputError
 from headpatch.pairs.pair import Pair
-from headpatch.report.html.folder import Results
+from headpatch.present.tables import says
 from headpatch.report.html.overlay import picture
-from headpatch.report.html.part import Part, reading
-from headpatch.report.tables import says
-from headpatch.study import Study
-from headpatch.study.record import RUN
 
 if TYPE_CHECKING:
     import pandas

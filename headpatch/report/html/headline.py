@@ -5,19 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headpatch.measures.rankings import (
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import reading
+from headpatch.present.canvas import signed
+from headpatch.present.section import listed
+from headpatch.report.html.heads import CAUSAL, Heads, judged_on
+from headpatch.report.rhos import true_words
+from headpatch.stats.rankings import (
     correlation,
     descending,
     effect_size,
     precision_at,
     spearman,
 )
-from headpatch.report.canvas import signed
-from headpatch.report.html.folder import Results
-from headpatch.report.html.heads import CAUSAL, Heads, judged_on
-from headpatch.report.html.part import reading
-from headpatch.report.html.section import listed
-from headpatch.report.rhos import true_words
 
 ONE_PAIR = (
     "One pair of pictures shows one case and says nothing of others: headpatch verdict tests many."

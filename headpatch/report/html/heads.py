@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from headpatch.measures.classes import CAUSAL
-from headpatch.measures.rankings import descending
-from headpatch.report.html.folder import Results
-from headpatch.report.html.part import load, read, reading
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import load, read, reading
 from headpatch.report.verdicts import CLASSES
+from headpatch.stats.classes import CAUSAL
+from headpatch.stats.rankings import descending
 
 VERDICTS = tuple(CLASSES)
 """Classes of ``verdicts.csv``, the strongest first."""

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
-from headpatch.report.html.section import numbers
-from headpatch.report.overlays import densities
+from headpatch.present.overlays import densities
+from headpatch.present.section import numbers
 
 MOST = 2_400_000
 """Characters that all overlays may take; beyond, heads are kept by their importance."""

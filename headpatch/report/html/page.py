@@ -10,10 +10,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from headpatch import __version__
+from headpatch.core.output.folder import LeftOut, find
 from headpatch.errors import InputError
-from headpatch.report.html.folder import LeftOut, find
+from headpatch.present.section import Section
 from headpatch.report.html.overlay import packed
-from headpatch.report.html.section import Section
 from headpatch.report.html.sections import SECTIONS
 
 _SCRIPTS = ("page", "figures", "heads", "overlay", "table")
@@ -55,7 +55,7 @@ def write(root: Path, path: Path) -> Written:
     Parameters
     ----------
     root
-        A folder with results; see `headpatch.report.html.folder`.
+        A folder with results; see `headpatch.core.output.folder`.
     path
         The file to write; it appears whole or not at all.
 
@@ -64,7 +64,7 @@ def write(root: Path, path: Path) -> Written:
     InputError
         If there are no results, one of them is damaged, or `path` cannot be written.
     """
-    from headpatch.results import check_folder, staged
+    from headpatch.core.output import check_folder, staged
 
     if path.is_dir():
         raise InputError("--out", f"{path} is a folder", "a file to write", "Add a file's name.")

@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 import yaml
 
-from headpatch.measures.spatial import distribution, mass, region_mask
-from headpatch.report.html.folder import Results, find
-from headpatch.report.html.section import Section
+from headpatch.core.output import write_columns
+from headpatch.core.output.folder import Results, find
+from headpatch.core.study import Study
+from headpatch.present.section import Section
 from headpatch.report.verdicts import CLASSES
-from headpatch.results import write_columns
-from headpatch.study import Study
+from headpatch.stats.spatial import distribution, mass, region_mask
 from tests.report import synthetic
 
 LAYERS, HEADS = 6, 4

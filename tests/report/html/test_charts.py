@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headpatch.report.html.charts import along, counts_axis, rooted_heat, rooted_ticks, unread
+from headpatch.present.charts import along, counts_axis, rooted_heat, rooted_ticks, unread
 
 
 @given(st.sets(st.integers(1, 5000), min_size=1, max_size=30))

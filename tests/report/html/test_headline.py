@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headpatch.measures.true_rho import TrueCorrelation
-from headpatch.report.html.folder import find
+from headpatch.core.output import read_table, read_tensors, write_columns, write_tensors
+from headpatch.core.output.folder import find
 from headpatch.report.html.headline import ONE_PAIR, Said, headline, share
 from headpatch.report.html.heads import heads_of
-from headpatch.results import read_table, read_tensors, write_columns, write_tensors
+from headpatch.stats.true_rho import TrueCorrelation
 from tests.report.html import made
 
 

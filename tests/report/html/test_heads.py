@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from headpatch.report.html.folder import find
+from headpatch.core.output.folder import find
 from headpatch.report.html.heads import heads_of
 from tests.report.html import made
 

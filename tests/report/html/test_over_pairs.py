@@ -5,11 +5,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from headpatch.core.output import read_table
+from headpatch.core.output.files import write_table
+from headpatch.core.output.folder import find
 from headpatch.report.html import write
-from headpatch.report.html.folder import find
 from headpatch.report.html.sections import path
-from headpatch.results import read_table
-from headpatch.results.files import write_table
 from tests.report.html import made
 
 ONE = "One pair shows one case, not a rule."

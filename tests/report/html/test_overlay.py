@@ -6,8 +6,8 @@ import gzip
 import numpy as np
 import pytest
 
+from headpatch.present.overlays import density
 from headpatch.report.html.overlay import OPAQUE, RAMP, overlays, packed, painted
-from headpatch.report.overlays import density
 from tests.report import synthetic
 
 

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
+from headpatch.core.output import read_table
+from headpatch.core.output.files import write_table
+from headpatch.core.output.folder import find
 from headpatch.errors import InputError
 from headpatch.report.html import page, write
-from headpatch.report.html.folder import find
 from headpatch.report.html.overlay import MOST
 from headpatch.report.html.sections import gate, named
-from headpatch.results import read_table
-from headpatch.results.files import write_table
 from tests.report.html import made
 
 SECTIONS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headpatch.report.html.folder import find
+from headpatch.core.output.folder import find
 from headpatch.report.html.sections import tower
 from tests.report.html import made
 

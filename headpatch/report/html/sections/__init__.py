@@ -5,8 +5,8 @@ A new kind of result is a new module here, a template of its name, and a line in
 
 from collections.abc import Callable
 
-from headpatch.report.html.folder import Results
-from headpatch.report.html.section import Section
+from headpatch.core.output.folder import Results
+from headpatch.present.section import Section
 from headpatch.report.html.sections import (
     approx,
     claims,

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.report.canvas import GREY, signed
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import Part, load, reading
+from headpatch.present.canvas import GREY, signed
+from headpatch.present.charts import SYMBOLS, rooted_ticks
+from headpatch.present.root_scale import root
+from headpatch.present.section import Figure, Section, numbers, said, words
 from headpatch.report.effects import KINDS
-from headpatch.report.html.charts import SYMBOLS, rooted_ticks
-from headpatch.report.html.folder import Results
-from headpatch.report.html.part import Part, load, reading
-from headpatch.report.html.section import Figure, Section, numbers, said, words
-from headpatch.report.root_scale import root
 from headpatch.report.sweeps import ways
 
 Sides = tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]

@@ -1,7 +1,7 @@
 """Claims that a study lists, and what became of them."""
 
-from headpatch.report.html.folder import Results
-from headpatch.report.html.section import Section, listed
+from headpatch.core.output.folder import Results
+from headpatch.present.section import Section, listed
 
 _NEEDED = {"claim": "text", "outcome": "text", "figure": "text"}
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headpatch.report.canvas import signed
-from headpatch.report.html.charts import heat, slots
-from headpatch.report.html.folder import Results
-from headpatch.report.html.section import Figure, Section, largest, listed, words
+from headpatch.core.output.folder import Results
+from headpatch.present.canvas import signed
+from headpatch.present.charts import heat, slots
+from headpatch.present.section import Figure, Section, largest, listed, words
 
 LISTED = 8
 """Pairs of heads in the table, for each way."""

@@ -4,11 +4,11 @@ from typing import Any
 
 import pandas as pd
 
-from headpatch.report.canvas import signed
+from headpatch.core.output.folder import Results
+from headpatch.present.canvas import signed
+from headpatch.present.charts import DASHES, SYMBOLS, band, interval, layer_axis, lines
+from headpatch.present.section import Figure, Section, largest
 from headpatch.report.cuts import arrow
-from headpatch.report.html.charts import DASHES, SYMBOLS, band, interval, layer_axis, lines
-from headpatch.report.html.folder import Results
-from headpatch.report.html.section import Figure, Section, largest
 from headpatch.report.paths import EDGES
 
 _MARKS = ("o", "^", "D", "s", "v", "x", ".")  # of edges, in their order

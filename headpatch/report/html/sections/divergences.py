@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from headpatch.report.canvas import BLUE, GREEN, VERMILLION
-from headpatch.report.html.charts import layer_axis, lines
-from headpatch.report.html.folder import Results
-from headpatch.report.html.part import reading
-from headpatch.report.html.section import Figure, Section
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import reading
+from headpatch.present.canvas import BLUE, GREEN, VERMILLION
+from headpatch.present.charts import layer_axis, lines
+from headpatch.present.section import Figure, Section
 
 _MEASURES = {
     "kl": ("KL (nats)", VERMILLION, "circle"),

@@ -1,10 +1,10 @@
 """How much of the answer the first k heads of a ranking carry."""
 
-from headpatch.report.canvas import ORANGE
+from headpatch.core.output.folder import Results
+from headpatch.present.canvas import ORANGE
+from headpatch.present.charts import SYMBOLS, along, band, counts_axis, lines
+from headpatch.present.section import Figure, Section
 from headpatch.report.faithfulness import RANKINGS
-from headpatch.report.html.charts import SYMBOLS, along, band, counts_axis, lines
-from headpatch.report.html.folder import Results
-from headpatch.report.html.section import Figure, Section
 
 _WAYS = {
     "keep": "Keep only the first k heads",

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from headpatch.report.canvas import signed
+from headpatch.core.output.folder import Results
+from headpatch.present.canvas import signed
+from headpatch.present.section import Section
 from headpatch.report.html.example import Side, example_of
-from headpatch.report.html.folder import Results
 from headpatch.report.html.headline import headline
 from headpatch.report.html.heads import heads_of
-from headpatch.report.html.section import Section
 
 
 def section(results: Results) -> Section:

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from headpatch.measures.logits import DOUBTFUL_BELOW, NEITHER_BELOW
-from headpatch.report.canvas import signed
+from headpatch.core.output.folder import Results
+from headpatch.present.canvas import signed
+from headpatch.present.section import Section
 from headpatch.report.html.example import GATE
-from headpatch.report.html.folder import Results
-from headpatch.report.html.section import Section
+from headpatch.stats.logits import DOUBTFUL_BELOW, NEITHER_BELOW
 
 if TYPE_CHECKING:
     import pandas

@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from headpatch.report.html.folder import Results
-from headpatch.report.html.part import Part
-from headpatch.report.html.section import Section
-from headpatch.study.record import RUN
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import Part
+from headpatch.core.study.record import RUN
+from headpatch.present.section import Section
 
 _SHOWN_ELSEWHERE = ("prompt", "answer_probabilities", "invalid_because", "files", "checksum")
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from headpatch.report.canvas import GREY
-from headpatch.report.html.charts import SYMBOLS
-from headpatch.report.html.folder import Results
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import reading
+from headpatch.present.canvas import GREY
+from headpatch.present.charts import SYMBOLS
+from headpatch.present.section import Section, numbers
 from headpatch.report.html.heads import VERDICTS, Effect, Heads, Look, heads_of
 from headpatch.report.html.overlay import overlays
-from headpatch.report.html.part import reading
-from headpatch.report.html.section import Section, numbers
 from headpatch.report.verdicts import CLASSES
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headpatch.report.canvas import GREY, signed
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import read
+from headpatch.present.canvas import GREY, signed
+from headpatch.present.charts import SYMBOLS
+from headpatch.present.section import Figure, Section, largest, numbers, words
 from headpatch.report.effects import KINDS, changed_at
-from headpatch.report.html.charts import SYMBOLS
-from headpatch.report.html.folder import Results
-from headpatch.report.html.part import read
-from headpatch.report.html.section import Figure, Section, largest, numbers, words
 
 _KINDS = {name: (color, SYMBOLS[marker]) for name, (color, marker) in KINDS.items()}
 _ASKED = {

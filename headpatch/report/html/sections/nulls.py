@@ -1,7 +1,7 @@
 """What must come out as nothing, and whether it did; and the noise floor of every run."""
 
-from headpatch.report.html.folder import Results
-from headpatch.report.html.section import Section
+from headpatch.core.output.folder import Results
+from headpatch.present.section import Section
 
 _NEEDED = {
     "null": "text",

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headpatch.report.canvas import BLUE, VERMILLION, signed
-from headpatch.report.html.charts import DASHES, SYMBOLS, interval, layer_axis, lines
-from headpatch.report.html.folder import Results
-from headpatch.report.html.section import Figure, Section, numbers, records
+from headpatch.core.output.folder import Results
+from headpatch.present.canvas import BLUE, VERMILLION, signed
+from headpatch.present.charts import DASHES, SYMBOLS, interval, layer_axis, lines
+from headpatch.present.section import Figure, Section, numbers, records
 from headpatch.report.html.sections.cuts import edge_figure
 from headpatch.report.paths import TOKENS
 

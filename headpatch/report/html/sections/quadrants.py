@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from headpatch.report.canvas import BLUE, GREEN, ORANGE, VERMILLION, WITH, WITHOUT, signed
-from headpatch.report.html.charts import layer_axis, lines
-from headpatch.report.html.folder import Results
-from headpatch.report.html.part import reading
-from headpatch.report.html.section import Figure, Section, numbers, words
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import reading
+from headpatch.present.canvas import BLUE, GREEN, ORANGE, VERMILLION, WITH, WITHOUT, signed
+from headpatch.present.charts import layer_axis, lines
+from headpatch.present.section import Figure, Section, numbers, words
 
 _COLORS = (VERMILLION, BLUE, GREEN, ORANGE)
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up")

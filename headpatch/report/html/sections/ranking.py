@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from headpatch.report.html.folder import Results
+from headpatch.core.output.folder import Results
+from headpatch.present.section import Section
 from headpatch.report.html.heads import Heads, heads_of
-from headpatch.report.html.section import Section
 
 _PLACE = {"kind": "place", "digits": 0}
 _SHARE = {"kind": "number", "digits": 3}

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headpatch.measures.perturbed import RANDOM, REGION, areas
-from headpatch.report.canvas import GREY, ORANGE, signed
-from headpatch.report.html.charts import DASHES, SYMBOLS, along, band, counts_axis, lines
-from headpatch.report.html.folder import Results
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import read, reading
+from headpatch.present.canvas import GREY, ORANGE, signed
+from headpatch.present.charts import DASHES, SYMBOLS, along, band, counts_axis, lines
+from headpatch.present.overlays import density
+from headpatch.present.section import Figure, Section, records
 from headpatch.report.html.overlay import painted, picture
-from headpatch.report.html.part import read, reading
-from headpatch.report.html.section import Figure, Section, records
-from headpatch.report.overlays import density
 from headpatch.report.rollouts import MAPS, rollout_summary, short
+from headpatch.stats.perturbed import RANDOM, REGION, areas
 
 SIDE = 320
 """Pixels of a picture: eight of them lie in the page."""

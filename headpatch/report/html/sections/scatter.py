@@ -1,8 +1,8 @@
 """Attention difference against causal effect: every head a point."""
 
-from headpatch.report.html.folder import Results
+from headpatch.core.output.folder import Results
+from headpatch.present.section import Section
 from headpatch.report.html.heads import heads_of
-from headpatch.report.html.section import Section
 
 
 def section(results: Results) -> Section | None:

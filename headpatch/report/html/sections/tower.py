@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.measures.rankings import descending
-from headpatch.report.canvas import VERMILLION, signed
-from headpatch.report.effects import KINDS
-from headpatch.report.html.charts import (
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import load, reading
+from headpatch.present.canvas import VERMILLION, signed
+from headpatch.present.charts import (
     SYMBOLS,
     band,
     layer_axis,
@@ -17,10 +17,10 @@ from headpatch.report.html.charts import (
     rooted_heat,
     unread,
 )
-from headpatch.report.html.folder import Results
-from headpatch.report.html.part import load, reading
-from headpatch.report.html.section import Figure, Section, said
+from headpatch.present.section import Figure, Section, said
+from headpatch.report.effects import KINDS
 from headpatch.report.sweeps import ways
+from headpatch.stats.rankings import descending
 
 LISTED = 10
 """Heads in the table: those with the largest effects."""

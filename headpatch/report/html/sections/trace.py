@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from headpatch.measures.rankings import descending
-from headpatch.report.canvas import signed
-from headpatch.report.html.charts import heat, slots
-from headpatch.report.html.folder import Results
-from headpatch.report.html.part import reading
-from headpatch.report.html.section import Figure, Section, words
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import reading
+from headpatch.present.canvas import signed
+from headpatch.present.charts import heat, slots
+from headpatch.present.section import Figure, Section, words
 from headpatch.report.traces import lead_effects
+from headpatch.stats.rankings import descending
 
 HEADS = 2
 """Heads of each token in the map: those that move it most."""

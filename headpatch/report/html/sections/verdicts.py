@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from headpatch.measures.rankings import descending, effect_size
-from headpatch.report.canvas import signed
-from headpatch.report.html.folder import Results
+from headpatch.core.output.folder import Results
+from headpatch.present.canvas import signed
+from headpatch.present.section import Section
 from headpatch.report.html.heads import CAUSAL, VERDICTS, heads_of, judged_on
-from headpatch.report.html.section import Section
 from headpatch.report.verdict_tables import with_whom
+from headpatch.stats.rankings import descending, effect_size
 
 MEANING = {
     "necessary+sufficient": "exchanging its z moves the answer beyond δ, both ways",

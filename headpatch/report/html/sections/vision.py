@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from headpatch.report.canvas import DIFFERENCE, WITH, WITHOUT, signed
-from headpatch.report.html.charts import layer_axis, lines, unread
-from headpatch.report.html.folder import Results
-from headpatch.report.html.part import reading
-from headpatch.report.html.section import Figure, Section, numbers
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import reading
+from headpatch.present.canvas import DIFFERENCE, WITH, WITHOUT, signed
+from headpatch.present.charts import layer_axis, lines, unread
+from headpatch.present.section import Figure, Section, numbers
 from headpatch.report.vision import queries
 
 

@@ -1,0 +1,1 @@
+"""What every question stands on: the study, a pair opened, a dataset, the store and the output."""

@@ -1,0 +1,207 @@
+"""A study over many pairs: one session after the other, for the pairs that pass the gate."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from headpatch.core.session import RUNS, Session, checked, run_both
+from headpatch.core.study import PairsOptions, Study, prompt_form
+from headpatch.engine.answer_reading import AnswerReading
+from headpatch.engine.selfcheck import Checks
+from headpatch.errors import InputError
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
+from headpatch.stats.logits import DOUBTFUL_BELOW
+
+_OF_THE_PAIR = ("--with, --without", "--question", "--region")  # what its row has, not a flag
+
+
+@dataclass(frozen=True)
+class Gated:
+    """How a pair did at the gate.
+
+    Attributes
+    ----------
+    ld_with, ld_without
+        Logit(Yes) - logit(No) of each run, untouched.
+    readings
+        What each run says, with and without the object.
+    passed
+        Whether both answers are right, and what the model says; and LD lies apart by the study's
+        margin.
+    reason
+        Why it did not pass, in a few words; empty if it did.
+    prompt
+        As asked, with ``{question}`` in place of the question.
+    picture_shown, region_shown
+        Shares that the processor shows the model; NaN if they are not known.
+    """
+
+    entry: Entry
+    ld_with: float
+    ld_without: float
+    readings: tuple[AnswerReading, AnswerReading]
+    passed: bool
+    reason: str
+    prompt: str
+    picture_shown: float = math.nan
+    region_shown: float = math.nan
+
+    @property
+    def neither(self) -> bool:
+        """Whether a run answers with neither Yes nor No."""
+        return not all(reading.answers for reading in self.readings)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether Yes and No together are unlikely in a run, if not so that it says neither."""
+        return not self.neither and any(
+            reading.p_answers < DOUBTFUL_BELOW for reading in self.readings
+        )
+
+    def columns(self) -> dict[str, float | str]:
+        """Return what ``gate.csv`` says of the runs' answers, by column."""
+        found: dict[str, float | str] = {}
+        for run, reading in zip(("with", "without"), self.readings, strict=True):
+            found |= {
+                f"p_yes_{run}": reading.p_yes,
+                f"p_no_{run}": reading.p_no,
+                f"top_{run}": reading.top,
+                f"p_top_{run}": reading.p_top,
+            }
+        return found
+
+
+def study_of(study: Study, entry: Entry) -> Study:
+    """Return the study of one pair of a dataset: its pictures, question and region."""
+    return study.model_copy(
+        update={
+            "with_": str(entry.with_path),
+            "without": str(entry.without_path),
+            "question": entry.question,
+            "region": entry.region.name,
+            "pairs": PairsOptions(margin=study.pairs.margin, level=study.pairs.level),
+        }
+    )
+
+
+def gate(entry: Entry, session: Session) -> Gated:
+    """Judge a pair by its untouched runs."""
+    present, absent = session.base.ld_with, session.base.ld_without
+    yes, no = session.study.answers
+    wrong = []
+    if not present > 0:
+        wrong.append(f"{no} with the object")
+    if not absent < 0:
+        wrong.append(f"{yes} without it")
+    for run, reading in zip(RUNS, session.readings, strict=True):
+        if not reading.answers:
+            wrong.append(f"{run} it says {reading.says(session.study.answers)}")
+    margin = session.study.pairs.margin
+    if not wrong and not present - absent >= margin:
+        wrong.append(f"LD apart by less than {margin:g}")
+    shown = session.picture_shown, session.region_shown
+    prompt = prompt_form(session.prompt.text, session.pair.question)
+    why = ", ".join(wrong)
+    return Gated(entry, present, absent, session.readings, not wrong, why, prompt, *shown)
+
+
+def sessions(
+    study: Study,
+    vlm: VLM,
+    entries: Sequence[Entry],
+    positions: Positions | None = None,
+    on_gate: Callable[[Gated], None] | None = None,
+    vision: bool = False,
+    held: Mapping[str, Session] | None = None,
+    checks: Checks | None = None,
+) -> Iterator[Session]:
+    """Open the pairs of a dataset one after the other, those that pass the gate.
+
+    Each session's study is that of its pair, see `study_of`; its pair has the entry's name. Drop a
+    session before asking for the next: it keeps a model's caches. The fast paths are compared with
+    the plain one once for each length of prompt and of suffix, on the first such pair.
+
+    Parameters
+    ----------
+    positions
+        Where language-model heads are to be changed; None if none are.
+    on_gate
+        Called with every pair, in order, whether or not it passed.
+    vision
+        Whether vision heads are to be changed.
+    held
+        Pairs that are open already, by name: they are not run again.
+    checks
+        What is known of the fast paths already; what is found is added.
+
+    Raises
+    ------
+    InputError
+        If a pair cannot be read or asked, or none passes (after `on_gate` was called with each).
+        With the study's `force`, those that do not pass are opened too.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     entries = hp.draw_pairs(2, folder, size=168).entries
+    ...     for one in hp.sessions(hp.Study(), vlm, entries):
+    ...         print(one.pair.name, one.base.ld_with > 0 > one.base.ld_without)
+    0001 True
+    0002 True
+    """
+    checks = checks or Checks()
+    failed: list[Gated] = []
+    for entry in entries:
+        own = study_of(study, entry)
+        session = (held or {}).get(entry.name)
+        if session is None:
+            session = _run(own, vlm, entry, positions, vision)
+        session = replace(session, study=own)
+        found = gate(entry, session)
+        if on_gate:
+            on_gate(found)
+        if not found.passed:
+            failed.append(found)
+            if not study.force:
+                continue
+        session = checked(session, checks)
+        yield session
+        del session  # its caches go before the next pair's are made
+    if failed and len(failed) == len(entries) and not study.force:
+        raise none_passed(failed)
+
+
+def _run(
+    study: Study, vlm: VLM, entry: Entry, positions: Positions | None, vision: bool
+) -> Session:
+    """Run a pair; what is wrong with it is said of its row."""
+    try:
+        session = run_both(study, vlm, entry.pair(), positions, vision)
+        session.check_region()
+    except InputError as error:
+        raise of_the_row(error, entry) from None
+    return session
+
+
+def of_the_row(error: InputError, entry: Entry) -> InputError:
+    """Say of a pair's row what is wrong with it; what is wrong with the model stays as it is."""
+    if error.argument not in _OF_THE_PAIR:
+        return error.again()
+    column = error.argument.replace("--", "")
+    return InputError(f"{entry.where}, {column}", error.found, error.expected, error.hint)
+
+
+def none_passed(failed: Sequence[Gated]) -> InputError:
+    """Say that no pair passed the gate, and what the first was like."""
+    first = failed[0]
+    return InputError(
+        "--pairs",
+        f"none of {len(failed)} pairs passes the gate (line {first.entry.line}: LD_with = "
+        f"{first.ld_with:+.3f}, LD_without = {first.ld_without:+.3f}: {first.reason})",
+        "a pair whose answers are Yes and No (LD_with > 0 > LD_without), apart by the margin",
+        "Try other questions, set pairs.margin lower, or use --force to run them marked as "
+        "invalid.",
+    )

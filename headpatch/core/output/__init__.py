@@ -1,0 +1,48 @@
+"""What a run leaves behind: tables and tensors with their provenance, whole or not at all."""
+
+from headpatch.core.output.dataset import write_manifest, write_pairs
+from headpatch.core.output.effects import sweep_columns, write_ablation, write_sweep
+from headpatch.core.output.files import write_columns, write_tensors
+from headpatch.core.output.follow_ups import (
+    combination_columns,
+    write_combinations,
+    write_cuts,
+    write_path,
+    write_rollout,
+    write_trace,
+)
+from headpatch.core.output.provenance import write_draw, write_judged, write_run
+from headpatch.core.output.ranking import write_ranking
+from headpatch.core.output.reading import read_table, read_tensors, reading
+from headpatch.core.output.scratch import scratch_folder
+from headpatch.core.output.staging import check_folder, settle, staged, taken
+from headpatch.core.output.written import effects_by
+
+__all__ = [
+    "check_folder",
+    "combination_columns",
+    "effects_by",
+    "read_table",
+    "read_tensors",
+    "reading",
+    "scratch_folder",
+    "settle",
+    "staged",
+    "sweep_columns",
+    "taken",
+    "write_ablation",
+    "write_columns",
+    "write_combinations",
+    "write_cuts",
+    "write_draw",
+    "write_judged",
+    "write_manifest",
+    "write_pairs",
+    "write_path",
+    "write_ranking",
+    "write_rollout",
+    "write_run",
+    "write_sweep",
+    "write_tensors",
+    "write_trace",
+]

@@ -1,0 +1,180 @@
+"""What a folder of results holds: which runs, and which of them one report speaks of.
+
+A run is a record of a ``run.yaml``, and the files that it names. A report takes the named folder
+and the folders directly in it, so that several verbs may share one folder or have one each. Runs of
+other weights, or of another pair or question, are left out, and the page says so: one report speaks
+of one study.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headpatch.core.output import settle
+from headpatch.core.output.part import SHOWN, Part, load, read, reading
+from headpatch.core.output.records import Records
+from headpatch.core.study.record import RUN
+from headpatch.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run, or a file, that the report does not speak of, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """The saved results that one report speaks of.
+
+    Attributes
+    ----------
+    root
+        The folder that was named.
+    parts
+        Its runs; the first one says what the study is.
+    left_out
+        Runs of something else.
+    """
+
+    root: Path
+    parts: tuple[Part, ...]
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def main(self) -> Part:
+        """The run that says what the study is."""
+        return self.parts[0]
+
+    @property
+    def valid(self) -> bool:
+        """Whether no run says that its study was forced."""
+        return all(part.run.get("valid", True) is not False for part in self.parts)
+
+    @property
+    def changed(self) -> list[str]:
+        """Name the files that are no longer as the run wrote them."""
+        return sorted(
+            str((part.folder / name).relative_to(self.root))
+            for part in self.parts
+            for name in part.changed
+        )
+
+    def having(self, name: str) -> list[Part]:
+        """Return the runs that hold a file."""
+        return [part for part in self.parts if part.has(name)]
+
+    def first(self, name: str) -> Part | None:
+        """Return the first run that holds a file."""
+        return next(iter(self.having(name)), None)
+
+    def table(self, name: str, needed: Mapping[str, str]) -> "pandas.DataFrame | None":
+        """Read a table of the first run that has it; see `read`."""
+        part = self.first(name)
+        return None if part is None else read(part, name, needed)
+
+    def tensors(self, name: str, needed: Mapping[str, int]) -> dict[str, Any] | None:
+        """Read the tensors of the first run that has them; see `load`."""
+        part = self.first(name)
+        return None if part is None else load(part, name, needed)
+
+    @cached_property
+    def pictures(self) -> "tuple[dict[str, Any], dict[str, Any]] | None":
+        """What `rank` kept of both runs: pictures, answers, LD, and the rows of attention."""
+        needed = {"lm_rows": 3, "image_positions": 1, "boxes": 2, "region_box": 1, "ld": 0}
+        present = self.tensors("attention_with_triangle.pt", needed)
+        absent = self.tensors("attention_without_triangle.pt", needed)
+        return None if present is None or absent is None else (present, absent)
+
+
+def find(root: Path) -> Results:
+    """Find the runs in a folder and directly below it.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, it holds no results, or a ``run.yaml`` is damaged.
+    """
+    if not root.is_dir():
+        found = "a file" if root.exists() else "no such folder"
+        raise InputError(
+            "DIR", f"{root}: {found}", "a folder with results", f"`headpatch rank --out {root}` "
+            "makes one.",
+        )  # fmt: skip
+    with reading(root):
+        below = sorted(one for one in root.iterdir() if one.is_dir() and one.name[0] != ".")
+    every: list[Part] = []
+    loose: list[LeftOut] = []
+    for folder in (root, *below):
+        settle(folder)
+        records = Records.read(folder)
+        runs = list(_parts(records, root))
+        every += runs
+        if runs:
+            loose += _loose(runs, root)
+    parts = [part for part in every if part.files()]
+    if not parts:
+        lying = [name for name in SHOWN if (root / name).is_file()]
+        found = f"{lying[0]} without the {RUN} of its run" if lying else "no results"
+        raise InputError(
+            "DIR",
+            f"{root} holds {found}",
+            f"the files of a run, {RUN} among them",
+            f"`headpatch rank --out {root}` writes them.",
+        )
+    main = min(parts, key=lambda part: _importance(part, root))
+    rest = [part for part in parts if part is not main]
+    others = {part.name: why for part in rest if (why := _differs(part, main))}
+    kept = tuple(part for part in rest if part.name not in others)
+    left_out = (*(LeftOut(*one) for one in others.items()), *loose)
+    return Results(root, (main, *kept), left_out)
+
+
+def _parts(records: Records, root: Path) -> Iterator[Part]:
+    """Give the runs of a folder, each with the files that it wrote."""
+    folder = records.folder
+    place = "" if folder == root else folder.name
+    with reading(folder):
+        names = [file.name for file in folder.iterdir() if file.is_file()]
+    wrote = {name: records.wrote(name) for name in names}
+    for record in records.every:
+        own = frozenset(name for name in names if record in wrote[name])
+        shared = len(records.every) > 1
+        name = f"{place or 'this folder'} ({record.verb})" if shared else place
+        read = [RUN, *(name for name in record.files or () if not name.endswith(".png"))]
+        yield Part(folder, name, record, own, tuple(records.changed(record, read)))
+
+
+def _loose(parts: list[Part], root: Path) -> Iterator[LeftOut]:
+    """Name files of results that no run has written."""
+    folder, known = parts[0].folder, {name for part in parts for name in part.own}
+    for name in SHOWN:
+        if name not in known and (folder / name).is_file():
+            place = str((folder / name).relative_to(root))
+            yield LeftOut(place, f"which no run of {RUN} has written")
+
+
+def _importance(part: Part, root: Path) -> tuple[bool, bool, bool]:
+    """Sort the run that says most about the study first; the folder's own before those in it."""
+    return not part.has("verdicts.csv"), part.folder != root, not part.has("heads.csv")
+
+
+def _differs(part: Part, main: Part) -> str:
+    """Say why a run is not of the same study; empty if it is."""
+    if part.run.get("weights") != main.run.get("weights"):
+        model = part.run.get("model")
+        same = model == main.run.get("model")
+        return f"of other weights of {model}" if same else f"of another model ({model})"
+    if part.many or main.many:
+        return ""
+    for key in ("with", "without", "question", "region", "answers", "prompt"):
+        if part.study.get(key) != main.study.get(key):
+            return f"of another study (its {key} differs)"
+    return ""

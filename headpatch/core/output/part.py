@@ -1,0 +1,140 @@
+"""One run of a folder: which files it left, and reading them, damaged or not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headpatch.core.output import read_table, read_tensors, reading
+from headpatch.core.output.written import verbs_in
+from headpatch.core.study.record import Record
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["SHOWN", "Part", "load", "read", "reading"]
+
+SHOWN = (
+    "approx.pt",
+    "attention_with_triangle.pt",
+    "claims.csv",
+    "combinations.csv",
+    "cuts.csv",
+    "effects.csv",
+    "effects_mean.csv",
+    "faithfulness.csv",
+    "gate.csv",
+    "heads.csv",
+    "nulls.csv",
+    "path.csv",
+    "path_mean.csv",
+    "per_head_analysis.pt",
+    "perturbation.csv",
+    "rollout.pt",
+    "selfrepair.csv",
+    "selfrepair_parts.csv",
+    "spatial_vision_analysis.pt",
+    "sweep.pt",
+    "trace.csv",
+    "trace.pt",
+    "trace_mean.csv",
+    "verdict.pt",
+    "verdicts.csv",
+    "vision.csv",
+)
+"""Files that sections are made of; a folder without any of them holds no results."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run of the folder.
+
+    Attributes
+    ----------
+    folder
+        Where its files are.
+    name
+        The run, as seen from the report's folder: empty for that folder itself, and with its verb
+        where several runs share a folder.
+    record
+        How it was run.
+    own
+        Files that it wrote and that are there.
+    changed
+        Files that are no longer as it wrote them, ``run.yaml`` among them.
+    """
+
+    folder: Path
+    name: str
+    record: Record
+    own: frozenset[str]
+    changed: tuple[str, ...] = ()
+
+    @property
+    def study(self) -> Mapping[str, Any]:
+        """The study as it was run."""
+        return self.record.study
+
+    @property
+    def run(self) -> Mapping[str, Any]:
+        """What ran it."""
+        return self.record.run
+
+    @property
+    def many(self) -> bool:
+        """Whether it ran a dataset of pairs rather than the study's own pair."""
+        return "pairs" in self.run
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """The verb that was run; all whose files are there, if an earlier version kept no name."""
+        if self.record.verb:
+            return (self.record.verb,)
+        found = verbs_in(self.folder)
+        return found if self.study.get("claims") else tuple(v for v in found if v != "claims")
+
+    def has(self, name: str) -> bool:
+        """Whether it wrote a file that is there."""
+        return name in self.own
+
+    def files(self) -> list[str]:
+        """Name its files that sections are made of."""
+        return [name for name in SHOWN if self.has(name)]
+
+
+def read(part: Part, name: str, needed: Mapping[str, str]) -> "pandas.DataFrame":
+    """Read a table of a run.
+
+    Parameters
+    ----------
+    needed
+        Its columns: ``number`` or ``text``. Others are kept as they are.
+
+    Raises
+    ------
+    InputError
+        If it is damaged: a column is missing, or holds text where numbers belong.
+    """
+    return read_table(part.folder / name, needed)
+
+
+def load(part: Part, name: str, needed: Mapping[str, int]) -> dict[str, Any]:
+    """Read the tensors of a run, as arrays.
+
+    Parameters
+    ----------
+    needed
+        Keys, and how many axes each has.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, lacks a key, or has one of another shape.
+    """
+    return {key: _arrays(one) for key, one in read_tensors(part.folder / name, needed).items()}
+
+
+def _arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _arrays(one) for key, one in value.items()}
+    return value.numpy() if hasattr(value, "numpy") else value

@@ -1,0 +1,188 @@
+"""The ``run.yaml`` of a folder: a record of every verb whose files lie there."""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from headpatch.core.output.reading import reading
+from headpatch.core.output.written import SHARED, UPON, WRITTEN, effects_by, verbs_in
+from headpatch.core.study import read_record
+from headpatch.core.study.record import RUN, Record, records_in
+from headpatch.errors import InputError
+
+
+@dataclass(frozen=True)
+class Records:
+    """What is known of the runs of a folder.
+
+    Attributes
+    ----------
+    every
+        The latest first.
+    """
+
+    folder: Path
+    every: tuple[Record, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Records":
+        """Read a folder's ``run.yaml``; none if there is no such file.
+
+        Raises
+        ------
+        InputError
+            If it is damaged.
+        """
+        path = folder / RUN
+        if not path.is_file():
+            return cls(folder, ())
+        with reading(path):
+            found = tuple(records_in(read_record(path)))
+            if not found or not found[0].run:
+                raise ValueError("it lacks `study:` and `run:`")
+        return cls(folder, found)
+
+    def of(self, verb: str) -> Record | None:
+        """Return a verb's record; of an earlier version's folder, that of its latest run."""
+        return next((one for one in self.every if one.verb in (verb, "")), None)
+
+    def wrote(self, name: str) -> tuple[Record, ...]:
+        """Return the records of the runs that wrote a file as it is; none if nothing says which."""
+        named = [one for one in self.every if name in (one.files or ())]
+        if len(named) > 1:  # the same for both, or the later run's
+            fits = [one for one in named if self._digest(name) == (one.files or {})[name]]
+            named = fits or named[:1]
+        silent = [one for one in self.every if one.files is None]
+        by_name = [one for one in silent if not one.verb or name in WRITTEN.get(one.verb, ())]
+        return tuple(named or by_name[:1])
+
+    def changed(self, record: Record, names: Collection[str]) -> list[str]:
+        """Name what is no longer as a run wrote it.
+
+        Parameters
+        ----------
+        names
+            What is looked at; `RUN` is the record itself. Files that have gone are left out.
+        """
+        files = record.files or {}
+        there = [name for name in names if name in files and (self.folder / name).is_file()]
+        found = [name for name in there if self._digest(name) != files[name]]
+        return [RUN, *found] if RUN in names and record.changed else found
+
+    def refuse_changed(self, argument: str, record: Record, names: Collection[str]) -> None:
+        """Refuse files that are no longer as a run wrote them, where an outcome hangs on them.
+
+        Raises
+        ------
+        InputError
+            If one is not.
+        """
+        for name in self.changed(record, names):
+            hint = "Put the file back, or run the verb that wrote it again."
+            if name == RUN:
+                hint += f" If you meant to change {record.verb}'s record, delete its `checksum:`."
+            raise InputError(
+                argument,
+                f"{self.folder / name} was changed after the run",
+                "the file as the run wrote it",
+                hint,
+            )
+
+    def _digest(self, name: str) -> str:
+        if name not in self._digests:
+            try:
+                self._digests[name] = digest(self.folder / name)
+            except OSError:
+                self._digests[name] = ""
+        return self._digests[name]
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {}
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file; of a table whatever way its lines end (git changes that).
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    if path.suffix == ".csv":
+        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a folder holds once a run's files are in it.
+
+    Attributes
+    ----------
+    content
+        Of its ``run.yaml``.
+    gone
+        Files that are deleted: left by an earlier run of the verb, or by another verb whose table
+        this run replaces.
+    """
+
+    content: Mapping[str, Any]
+    gone: frozenset[str]
+
+
+def merged(folder: Path, verb: str, own: Mapping[str, Any], files: Mapping[str, str]) -> Merged:
+    """Put a run's record before those that are there.
+
+    Parameters
+    ----------
+    own
+        Its ``study`` and ``run``.
+    files
+        What it wrote, with their SHA-256.
+    """
+    assert set(files) <= set(WRITTEN.get(verb, files)), f"{verb} writes what WRITTEN does not name"
+    run = {"verb": verb, **own["run"], "files": dict(files)}
+    latest = Record(verb, own["study"], run).signed()
+    others = [one for one in _known(folder, verb) if one.verb != verb]
+    kept = [one for one in others if not _displaced(one, verb, files)]
+    stale = {name for one in (verb, *UPON.get(verb, ())) for name in WRITTEN.get(one, ())}
+    for one in (*others, *_nameless(folder, files)):
+        stale |= set(() if one in kept else _names(one))
+    gone = stale - set(files) - {name for one in kept for name in _names(one)}
+    content = latest.content
+    if kept:
+        content["earlier"] = {one.verb: one.content for one in kept}
+    return Merged(content, frozenset(gone))
+
+
+def _known(folder: Path, verb: str) -> list[Record]:
+    """The records that are there; a nameless one gets its name, if only one verb can have it."""
+    try:
+        found = Records.read(folder).every
+    except ValueError:  # damaged: of what it said nothing is left
+        return []
+    there = verbs_in(folder)
+    only = there[0] if len(there) == 1 else ""
+    named = [one if one.verb else replace(one, verb=only) for one in found]
+    return [one for one in named if one.verb in WRITTEN]
+
+
+def _nameless(folder: Path, files: Iterable[str]) -> list[Record]:
+    """The verb whose effects.csv is replaced, where no record says so."""
+    other = effects_by(folder) if "effects.csv" in files else None
+    return [] if other is None else [Record(other, {}, {})]
+
+
+def _displaced(record: Record, verb: str, files: Iterable[str]) -> bool:
+    return record.verb in UPON.get(verb, ()) or bool((_names(record) & set(files)) - SHARED)
+
+
+def _names(record: Record) -> set[str]:
+    """What a run wrote, as far as its verb may have: a record can be edited, and files go by it."""
+    possible = set(WRITTEN.get(record.verb, ()))
+    return possible if record.files is None else possible & set(record.files)

@@ -1,0 +1,430 @@
+"""What every analysis of one pair starts from: the model, the pair and its two untouched runs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from headpatch.core.study import Study, prompt_form
+from headpatch.engine.answer_reading import AnswerReading, read_answers
+from headpatch.engine.control import refuse_uncontrolled
+from headpatch.engine.forward import Keep
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.patching import (
+    PLAIN_BATCH,
+    Baseline,
+    OnOutcome,
+    OnProgress,
+    Outcome,
+    Read,
+    ZMeans,
+    patch,
+    run_pair,
+)
+from headpatch.engine.selfcheck import Check, Checks
+from headpatch.engine.sweep import suffix_start, widen
+from headpatch.engine.tower import refused
+from headpatch.errors import InputError
+from headpatch.heads import Tower
+from headpatch.models.load import load
+from headpatch.models.prompt import Prompt, encode
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+from headpatch.pairs.pair import Pair
+from headpatch.pairs.region import whole_picture
+from headpatch.stats.logits import DOUBTFUL_BELOW, NEITHER_BELOW
+from headpatch.stats.spatial import Box, region_mask, visible_share
+
+RUNS = ("with the object", "without it")
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A study's model and pair, and both runs untouched.
+
+    Attributes
+    ----------
+    base
+        Rows of every head, and z of the heads that can be changed.
+    readings
+        What each run says, with and without the object, and how likely both answers are there.
+    fast
+        How the widening pass did against the plain path, if heads are to be changed.
+    positions
+        Where language-model heads can be changed: what was kept of the runs hangs on it. None:
+        nowhere.
+    fast_vision
+        How resuming the vision tower did against the plain path, if its heads are to be changed.
+    """
+
+    study: Study
+    vlm: VLM
+    pair: Pair
+    base: Baseline
+    readings: tuple[AnswerReading, AnswerReading]
+    fast: Check | None = None
+    positions: Positions | None = None
+    fast_vision: Check | None = None
+
+    @property
+    def prompt(self) -> Prompt:
+        """Both runs as a batch of two."""
+        return self.base.prompt
+
+    @property
+    def valid(self) -> bool:
+        """Whether the runs answer with Yes and No; only a forced study may be invalid."""
+        return not self.faults
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Why the study is not valid: its answers do not flip, or a run says neither of them."""
+        base, found = self.base, []
+        if not base.ld_with > 0 > base.ld_without:
+            found.append(
+                f"the model's two answers do not flip: LD_with = {base.ld_with:+.3f}, "
+                f"LD_without = {base.ld_without:+.3f}"
+            )
+        return (*found, *self._said(0.0, NEITHER_BELOW))
+
+    @property
+    def answer_probabilities(self) -> dict[str, dict[str, Any]]:
+        """`readings` as plain numbers and texts, by run: what ``--json`` and ``run.yaml`` hold."""
+        return dict(zip(("with", "without"), (one.facts() for one in self.readings), strict=True))
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a reader should know that is no fault, a sentence each.
+
+        Both answers are unlikely, though not so that a run says neither; or the prompt is not that
+        of the run that is run again.
+        """
+        another = self.study.reworded(prompt_form(self.prompt.text, self.pair.question))
+        return (*self._said(NEITHER_BELOW, DOUBTFUL_BELOW), *another)
+
+    def _said(self, least: float, below: float) -> tuple[str, ...]:
+        """Say what the runs say whose answers have a probability in this range together."""
+        return tuple(
+            f"{run} the model says {reading.says(self.study.answers)}"
+            for run, reading in zip(RUNS, self.readings, strict=True)
+            if least <= reading.p_answers < below
+        )
+
+    @property
+    def vision(self) -> bool:
+        """Whether vision heads can be changed."""
+        return "vision" in self.base.trace.z
+
+    @property
+    def widens(self) -> bool:
+        """Whether language-model heads are changed by widening passes."""
+        return self.fast is not None and self.fast.exact
+
+    @property
+    def widened_off(self) -> float:
+        """Logits by which widening passes were off in their self-check; 0 if there are none."""
+        return self.fast.worst if self.fast is not None and self.fast.exact else 0.0
+
+    @property
+    def resumes(self) -> bool:
+        """Whether vision heads are changed by passes that begin at their layer."""
+        return self.fast_vision is not None and self.fast_vision.exact
+
+    @property
+    def region_tokens(self) -> Bool[np.ndarray, " tokens"]:
+        """Which image tokens belong to the pair's region.
+
+        Raises
+        ------
+        InputError
+            If none does: the region is too small, or cut away by the processor; or it is not known
+            where the patches are.
+        """
+        patches, region = self.prompt.patches, self.pair.region
+        if patches.unknown is not None:
+            raise patches.unknown.again()
+        mask = region_mask(patches.boxes, region.box)
+        if mask.any():
+            return mask
+        if self.region_shown == 0:
+            raise InputError(
+                "--region",
+                f"{region.name} is cut away: the processor shows the model "
+                f"{self.picture_shown:.0%} of the picture, and nothing of the region",
+                "a region that the model sees",
+                "Crop or pad the two pictures to the shape that the model takes, such as a square.",
+            )
+        raise InputError(
+            "--region",
+            f"{region.name} holds no patch centre{self.cut_away and f' ({self.cut_away})'}",
+            f"a box around at least one of the {len(patches.boxes)} patches the model sees",
+        )
+
+    def check_region(self) -> None:
+        """Refuse a region of which the model sees nothing, where it is known what it sees.
+
+        Raises
+        ------
+        InputError
+            As `region_tokens`.
+        """
+        if len(self.prompt.patches.boxes):
+            _ = self.region_tokens
+
+    @property
+    def picture_shown(self) -> float:
+        """Share of the picture that the model is shown; NaN if it is not known."""
+        return self._shown((0.0, 0.0, 1.0, 1.0))
+
+    @property
+    def region_shown(self) -> float:
+        """Share of the region that the model is shown; NaN if it is not known."""
+        return self._shown(self.pair.region.box)
+
+    def _shown(self, box: Box) -> float:
+        patches = self.prompt.patches
+        return visible_share(patches.boxes, box) if patches.unknown is None else math.nan
+
+    @property
+    def cut_away(self) -> str:
+        """What the processor does not show of the picture and the region; empty if it shows all."""
+        picture, cut = f"{self.picture_shown:.0%}", f"{1 - self.region_shown:.0%}"
+        if self.prompt.patches.unknown is not None or (picture, cut) == ("100%", "0%"):
+            return ""
+        cut = "nothing" if cut == "0%" else cut
+        return (
+            f"the processor shows the model {picture} of the picture; {cut} of the region is cut "
+            "away"
+        )
+
+    @property
+    def compared_tokens(self) -> Bool[np.ndarray, " tokens"]:
+        """Which image tokens belong to the pair's region, where heads are compared by their share.
+
+        Raises
+        ------
+        InputError
+            If none does, or all do: each head's share is then 1, and differences are rounding.
+        """
+        mask = self.region_tokens
+        if mask.all():
+            name = self.pair.region.name
+            raise whole_picture("--region", f"{name} holds all {len(mask)} patches the model sees")
+        return mask
+
+    @property
+    def compares(self) -> bool:
+        """Whether heads can be compared by the share of image attention the region gets."""
+        return len(self.prompt.patches.boxes) > 0 and not self.region_tokens.all()
+
+
+def open_session(
+    study: Study,
+    vlm: VLM | None = None,
+    positions: Positions | None = None,
+    pair: Pair | None = None,
+    vision: bool = False,
+) -> Session:
+    """Load the model (unless given), read the pair and run both pictures.
+
+    Parameters
+    ----------
+    vlm
+        Of `headpatch.load`; None loads the study's.
+    positions
+        Where language-model heads are to be changed; None if none are.
+    pair
+        Of `headpatch.make_pair`, instead of the study's pictures, question and region.
+    vision
+        Whether vision heads are to be changed.
+
+    Raises
+    ------
+    InputError
+        If the study's input is bad, its two answers do not differ or are not what the model says
+        (see `Study.force`), or vision heads are to be changed where they cannot be.
+
+    Examples
+    --------
+    >>> opened = hp.open_session(hp.Study(), vlm, positions="answer")
+    >>> opened.base.ld_with > 0 > opened.base.ld_without  # logits
+    True
+    >>> opened.prompt.spans.length, len(opened.prompt.patches.boxes)  # tokens, patches
+    (160, 144)
+    """
+    if pair is None:
+        pair = study.pair()  # bad pictures are refused before the model loads
+    else:
+        study = study.override({"question": pair.question, "region": pair.region.name})
+    vlm = vlm or model_of(study)
+    session = run_both(study, vlm, pair, positions, vision)
+    if session.region_shown == 0:  # no other question mends that
+        session.check_region()
+    if session.faults and not study.force:
+        yes, no = study.answers
+        raise InputError(
+            "--question",
+            "; ".join(session.faults),
+            f"LD_with > 0 > LD_without ({yes} with the object, {no} without it), and a probability "
+            f"of at least {NEITHER_BELOW:g} for the two together",
+            f"{session.cut_away and f'Mind that {session.cut_away}. '}"
+            "Change the question, `answers`, `prompt` or the pictures, or use --force to run it "
+            "marked as invalid.",
+        )
+    return checked(session)
+
+
+def reopen(session: Session, positions: Positions | None = None, vision: bool = False) -> Session:
+    """Run both pictures again, so that other heads can be changed, or elsewhere.
+
+    Parameters
+    ----------
+    positions, vision
+        As in `open_session`.
+    """
+    return checked(run_both(session.study, session.vlm, session.pair, positions, vision))
+
+
+def ready(session: Session, positions: Positions | None, vision: bool = False) -> Session:
+    """Return a session in which such heads can be changed: this one if it is, else `reopen` it."""
+    here = session.positions == positions and (session.vision or not vision)
+    return session if here else reopen(session, positions, vision)
+
+
+def checked(session: Session, checks: Checks | None = None) -> Session:
+    """Compare the fast paths with the plain one, and that with hooks, for heads to be changed.
+
+    Parameters
+    ----------
+    checks
+        What is known of the model already; what is found is added.
+
+    Raises
+    ------
+    InputError
+        If heads that are to be changed cannot be controlled in this model.
+    """
+    checks, vlm, base = checks or Checks(), session.vlm, session.base
+    fast, fast_vision = session.fast, session.fast_vision
+    if session.positions is not None:
+        refuse_uncontrolled(vlm, base, "lm", session.positions)
+        fast = checks.lm(vlm, base, session.positions, fast)
+    if session.vision:
+        refuse_uncontrolled(vlm, base, "vision")
+        fast_vision = checks.vision(vlm, base, fast_vision)
+    return replace(session, fast=fast, fast_vision=fast_vision)
+
+
+def model_of(study: Study) -> VLM:
+    """Load the study's model."""
+    return load(
+        study.model,
+        study.device,
+        study.dtype,
+        study.device_map,
+        study.quantize,
+        study.allow_unused_weights,
+    )
+
+
+def run_both(
+    study: Study,
+    vlm: VLM,
+    pair: Pair,
+    positions: Positions | None = None,
+    vision: bool = False,
+) -> Session:
+    """Run both pictures of a pair, whether or not the answers flip.
+
+    The session's `fast` and `fast_vision` are not filled in.
+
+    Parameters
+    ----------
+    positions, vision
+        As in `open_session`.
+
+    Raises
+    ------
+    InputError
+        If vision heads are to be changed and cannot be.
+    """
+    if vision:
+        check_vision(vlm)
+    prompt = encode(
+        vlm, [pair.with_image, pair.without_image], pair.question, study.answers, study.prompt
+    )
+    keep = Keep(lm_rows=True, vision_rows=True)
+    if positions is not None or vision:
+        towers = towers_of(positions, vision)
+        suffix = None if positions is None else suffix_start(prompt.spans, positions)
+        keep = Keep(lm_rows=True, z=towers, suffix=suffix)
+    try:
+        base = run_pair(vlm, prompt, keep, exact=positions is not None or vision)
+    except ValueError as error:  # transformers', of inputs that the model was not made for
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            "--model",
+            f"{vlm.name}: the model refuses what its processor makes ({error})",
+            "a processor and a model that belong together",
+        ) from error
+    tokenizer: Any = vlm.processor.tokenizer
+    readings = read_answers(base.trace.logits, prompt.answers, study.answers, tokenizer)
+    return Session(study, vlm, pair, base, readings, positions=positions)
+
+
+def check_vision(vlm: VLM) -> None:
+    """Refuse to change vision heads where they cannot be changed.
+
+    Raises
+    ------
+    InputError
+        If headpatch does not know the model's vision tower.
+    """
+    if why := refused(vlm):
+        raise InputError(
+            "vision heads",
+            f"{why} ({vlm.name})",
+            "a model whose vision tower is known",
+            "Change language-model heads instead.",
+        )
+
+
+def towers_of(positions: Positions | None, vision: bool) -> tuple[Tower, ...]:
+    """Return the towers whose heads are changed where a session is opened like this."""
+    changed: dict[Tower, bool] = {"lm": positions is not None, "vision": vision}
+    return tuple(tower for tower, here in changed.items() if here)
+
+
+def intervene(
+    session: Session,
+    interventions: Sequence[Intervention],
+    means: ZMeans | None = None,
+    on_progress: OnProgress | None = None,
+    on_outcome: OnOutcome | None = None,
+    rows: int | None = None,
+    read: Read | None = None,
+    answers_only: bool = False,
+    finished: Mapping[Intervention, Outcome] | None = None,
+) -> list[Outcome]:
+    """Change language-model heads by widening passes where they are exact, else plainly.
+
+    Parameters
+    ----------
+    rows
+        That are run together; None finds how many.
+    answers_only
+        Whether the outcomes' tokens are of no interest; see `headpatch.engine.sweep.widen`.
+    finished
+        As in `headpatch.engine.patching.patch`.
+    """
+    vlm, base = session.vlm, session.base
+    if session.widens:
+        more = on_progress, on_outcome, read, answers_only, finished
+        return widen(vlm, base, interventions, means, rows, *more)
+    batch = PLAIN_BATCH if rows is None else rows + 1
+    told = on_progress, on_outcome, read
+    return patch(vlm, base, interventions, means, batch, *told, finished=finished)

@@ -1,0 +1,59 @@
+"""Pairs that stay open from the first walk over a dataset to the second, as memory allows."""
+
+import os
+
+import torch
+from PIL import Image
+
+from headpatch.core.session import Session
+from headpatch.engine.tensors import tensors_in
+
+_SHARE = 0.25  # of what is free: the rest is for the work on them
+_MOST_ON_CPU = 2 << 30  # bytes; what is free there may belong to others
+
+
+class Held:
+    """Open pairs by name, the first ones that fit.
+
+    Parameters
+    ----------
+    device
+        Where their tensors lie.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.sessions: dict[str, Session] = {}
+        self._left = _room(device)
+
+    def offer(self, session: Session) -> None:
+        """Keep the pair, unless there is no room for it."""
+        size = size_of(session)
+        if size <= self._left:
+            self.sessions[session.pair.name] = session
+            self._left -= size
+
+
+def _room(device: torch.device) -> int:
+    """Return how many bytes may be held."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(_SHARE * free)
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not every system says
+        return _MOST_ON_CPU
+    return min(int(_SHARE * free), _MOST_ON_CPU)
+
+
+def size_of(session: Session) -> int:
+    """Return about how much memory a pair takes: its tensors and its pictures."""
+    pictures = (session.pair.with_image, session.pair.without_image)
+    stored = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in tensors_in(session.base)
+    }
+    return sum(stored.values()) + sum(_pixels(one) for one in pictures)
+
+
+def _pixels(image: Image.Image) -> int:
+    return image.width * image.height * len(image.getbands())

@@ -1,0 +1,239 @@
+"""Finished units of a long run, one file each: the one way in which an interrupted run goes on.
+
+A unit is what was measured of one pair for one task. Its key is a hash of all that its numbers
+depend on, so that it is found again only by a run that would measure the same. A file names the
+unit that it is, and holds a checksum: what does not fit, however it came about, counts as not
+finished and is measured anew.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headpatch import __version__
+from headpatch.core.study import Study
+from headpatch.disk import UNFINISHED, reporting_failure, tensor_bytes, write_whole
+from headpatch.errors import InputError
+from headpatch.models.vlm import VLM
+from headpatch.models.wording import prompt_text
+from headpatch.pairs.manifest import Entry
+from headpatch.pairs.pair import Pair
+
+_FORMAT = "headpatch unit 2"
+_SUFFIX = ".unit"
+_OLDER = f"{'[0-9a-f]' * 64}*.pt"  # as files were called that did not say what they are
+
+
+def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> str:
+    """Name what is measured of a pair: whatever its numbers depend on, hashed.
+
+    Where the model runs is left out but for the kind of device: units that several devices of one
+    kind have measured belong together.
+
+    Parameters
+    ----------
+    asked
+        What is measured and how, in words and numbers.
+    """
+    pictures: Any = vlm.processor
+    content = {
+        "format": _FORMAT,
+        "headpatch": __version__,
+        "asked": asked,
+        "study": study.model_dump(include={"answers", "seed", "quantize"}, mode="json"),
+        "name": pair.name,
+        "question": pair.question,
+        "prompt": prompt_text(vlm, pair.question, study.prompt),
+        "region": (pair.region.name, pair.region.box),
+        "pictures": [
+            hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+            for image in (pair.with_image, pair.without_image)
+        ],
+        "taken in by": pictures.image_processor.to_dict(),
+        "device": vlm.device.type,
+        **vlm.identity,
+    }
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def dataset_digest(entries: Iterable[Entry]) -> str:
+    """Hash pairs on which a unit depends beside its own: what a mean over them is made of."""
+    found = hashlib.sha256()
+    for entry in entries:
+        for part in (entry.name, entry.question, str(entry.region.box)):
+            found.update(part.encode())
+        for path in (entry.with_path, entry.without_path):
+            found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What a file holds, once it is known to be whole and the unit that it is called."""
+
+    count: int
+    payload: bytes
+
+    @classmethod
+    def read(cls, path: Path) -> "_Unit | None":
+        """Read a file; None if it is not there, or does not fit."""
+        try:
+            head, _, payload = path.read_bytes().partition(b"\n")
+            count, _ = head.removeprefix(_FORMAT.encode()).split()
+            unit = cls(int(count), payload)
+        except (OSError, ValueError):
+            return None
+        return unit if head == unit.head(path.stem) else None
+
+    def head(self, key: str) -> bytes:
+        """Return a file's first line: its format, what it counts as, and its checksum."""
+        said = f"{_FORMAT} {self.count}"
+        digest = hashlib.sha256(f"{said} {key} ".encode() + self.payload).hexdigest()
+        return f"{said} {digest}".encode()
+
+
+class Store:
+    """A folder of finished units, each whole or not there.
+
+    Safe with many writers on a shared file system: a unit is written under a name of its own and
+    renamed, and whoever writes one writes the same.
+
+    Parameters
+    ----------
+    folder
+        There only between the first finished unit and `remove`.
+    what
+        What is counted, for messages: pairs, rows.
+    argument
+        What names the folder, for messages.
+
+    Attributes
+    ----------
+    unfit
+        Files that `open` found damaged, or under another unit's name.
+    """
+
+    def __init__(self, folder: Path, what: str = "pairs", argument: str = "--out") -> None:
+        self.folder, self.what, self._argument = folder, what, argument
+        self.unfit = 0
+        self._counts: dict[str, int] = {}  # by key: of this run's units, as far as is known
+        self._used: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        """How much is finished: what was found when the run began, and what came since."""
+        return sum(self._counts.values())
+
+    @property
+    def unfit_words(self) -> str:
+        """Say that so many files do not fit."""
+        return (
+            f"{self.unfit:,} of the files in {self.folder} are damaged, of an older headpatch or "
+            "not what they are called; what they were to hold is measured anew"
+        )
+
+    def open(self, resume: bool | None, run: str, keys: Collection[str] | None = None) -> None:
+        """Look at what an earlier run has left.
+
+        Parameters
+        ----------
+        resume
+            True goes on from it, False discards it, None refuses to decide.
+        run
+            Kind of run, for messages.
+        keys
+            Of all units of this run, if they are known yet: others are not counted.
+
+        Raises
+        ------
+        InputError
+            If something is left and nothing was said about it, or it is all of other runs.
+        """
+        if resume is False:
+            self._remove(self._files())
+            return
+        units = {path.stem: _Unit.read(path) for path in self._files()}
+        counts = {key: unit.count for key, unit in units.items() if unit is not None}
+        self.unfit = len(units) - len(counts)
+        self._counts = {key: counts[key] for key in counts if keys is None or key in keys}
+        left = f"{self.folder} holds {{:,}} finished {self.what} of an interrupted {run}"
+        if counts and not self._counts:
+            raise InputError(
+                self._argument,
+                left.format(sum(counts.values()))
+                + " of another study, other pictures or another model",
+                "this study's",
+                "Finish that one first, use another --out, or discard it with --no-resume.",
+            )
+        if self._counts and resume is None:
+            raise InputError(
+                self._argument,
+                left.format(self.count) + ("" if keys is None else " of this study"),
+                "to be told what to do with them",
+                "Use --resume to go on from there or --no-resume to start over; "
+                f"{self.what} of another study, model or dataset are not used.",
+            )
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return what was put under a key, bit for bit; None if nothing was, or it does not fit."""
+        unit = _Unit.read(self._path(key))
+        if unit is None:
+            return None
+        try:
+            found: dict[str, Any] = torch.load(io.BytesIO(unit.payload), weights_only=True)
+        except Exception:  # whole, but of a torch that this one does not understand
+            return None
+        self._used.add(key)
+        self._counts[key] = unit.count
+        return found
+
+    def put(self, key: str, content: Mapping[str, object], count: int = 1) -> None:
+        """Write a unit; it is there as a whole or not at all, and replaces what was there.
+
+        Parameters
+        ----------
+        content
+            Plain tensors, numbers and texts.
+        count
+            As how much it counts.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written.
+        """
+        unit = _Unit(count, tensor_bytes(content))
+        with reporting_failure(self.folder, self._argument):
+            write_whole(self._path(key), unit.head(key) + b"\n" + unit.payload)
+        self._used.add(key)
+        self._counts[key] = count
+
+    def remove(self) -> None:
+        """Delete this run's units and what does not fit, and the folder if nothing else is in it.
+
+        Sound units of other runs stay.
+        """
+        mine = (path for path in self._files() if path.stem in self._used or not _Unit.read(path))
+        self._remove(list(mine))
+
+    def _remove(self, files: Sequence[Path]) -> None:
+        with reporting_failure(self.folder, self._argument):
+            for path in (*files, *self.folder.glob(f"*{UNFINISHED}")):
+                path.unlink(missing_ok=True)
+            if self.folder.is_dir() and not any(self.folder.iterdir()):
+                self.folder.rmdir()
+        self._counts = {}
+
+    def _files(self) -> Sequence[Path]:
+        names = (f"*{_SUFFIX}", _OLDER)
+        return [path for name in names for path in sorted(self.folder.glob(name))]
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}{_SUFFIX}"

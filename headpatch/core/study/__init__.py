@@ -1,0 +1,46 @@
+"""The study: everything that a run depends on, as one frozen, strict YAML file.
+
+Defaults live here and nowhere else. Unknown keys are errors. `Study()` is the bundled default
+study: the seed's question, asked of the bundled model.
+"""
+
+from headpatch.core.study.changes import AblateOptions, RankOptions, SweepOptions, VisionOptions
+from headpatch.core.study.edges import (
+    EDGE_ENDS,
+    CombineOptions,
+    CutOptions,
+    EdgeEnd,
+    PathOptions,
+    edge_ends,
+    layer_span,
+)
+from headpatch.core.study.expected import Expected, Published
+from headpatch.core.study.forced import RolloutOptions, TraceOptions
+from headpatch.core.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
+from headpatch.core.study.reading import prompt_form
+from headpatch.core.study.study import Study
+from headpatch.core.study.yaml_tree import read_record
+
+__all__ = [
+    "EDGE_ENDS",
+    "AblateOptions",
+    "CombineOptions",
+    "CutOptions",
+    "DrawOptions",
+    "EdgeEnd",
+    "Expected",
+    "PairsOptions",
+    "PathOptions",
+    "Published",
+    "RankOptions",
+    "RolloutOptions",
+    "Study",
+    "SweepOptions",
+    "TraceOptions",
+    "VerdictOptions",
+    "VisionOptions",
+    "edge_ends",
+    "layer_span",
+    "prompt_form",
+    "read_record",
+]

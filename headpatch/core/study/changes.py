@@ -1,0 +1,85 @@
+"""Which heads are ranked and changed, and how: the options of rank, ablate and sweep."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from headpatch.core.study.paths import PathText
+from headpatch.core.study.strict import Count, Positive, Strict, sequence
+from headpatch.errors import InputError
+
+
+class RankOptions(Strict):
+    """How heads are ranked."""
+
+    top: Positive = 20
+    """Heads listed, drawn, and counted by layer."""
+    overlays: Count = 3
+    """Heads whose attention is drawn over the pictures."""
+
+
+class Changes(Strict):
+    """How z is changed."""
+
+    kinds: Annotated[
+        tuple[Literal["zero", "mean", "resample"], ...],
+        BeforeValidator(sequence),
+        Field(min_length=1),
+    ] = ("zero", "mean", "resample")
+    directions: Annotated[
+        tuple[Literal["noising", "denoising"], ...],
+        BeforeValidator(sequence),
+        Field(min_length=1),
+    ] = ("noising", "denoising")
+    positions: Literal["answer", "question", "image", "all"] = "answer"
+    reference: Count = 16
+    """Drawn pairs over which `mean` averages z; 0 averages over the study's own two runs."""
+
+
+class AblateOptions(Changes):
+    """Which heads are changed, and how."""
+
+    heads: str = "top:3"
+    """See `headpatch.heads.Selection`."""
+    controls: Count = 20
+    """Random sets of heads of the same layers, to compare each set with."""
+
+
+class SweepOptions(Changes):
+    """How every head, or every set of a list, is changed."""
+
+    tower: Literal["lm", "vision"] = "lm"
+    """Whose heads are changed: the language model's, or the vision tower's (see `Study.vision`)."""
+    sets: PathText | None = None
+    """A file with one set of heads a line (``24.17+23.20``) instead of every single head."""
+    layers: bool = False
+    """Change every whole layer as well."""
+    approx: bool = False
+    """Estimate the same effects from gradients, and measure how the estimates agree."""
+    top: Positive = 10
+    """Heads listed for each direction."""
+    noise: Positive = 32
+    """Heads (drawn by the seed) that are patched with their own z, for the noise floor."""
+    rows: Positive | None = None
+    """Rows that walk through the layers together; None finds how many."""
+    budget: Positive | None = None
+    """MiB that these rows may take; None takes what is free."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.layers and self.sets is not None:
+            raise InputError("--sets, --layers", "both of them", "one of them")
+        if self.tower == "vision" and self.budget is not None:
+            raise InputError(
+                "--budget",
+                "of no use with --tower vision, whose rows are whole passes",
+                "--rows",
+            )
+        return self
+
+
+class VisionOptions(Strict):
+    """Where heads of the vision tower are changed."""
+
+    positions: Literal["class", "patches", "all"] = "all"
+    """The class token, every other token, or both."""

@@ -1,0 +1,149 @@
+"""Which edges of attention are cut, and which heads are looked into: cut, combine and path."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from headpatch.core.study.changes import Changes
+from headpatch.core.study.strict import Count, Positive, Strict, sequence
+from headpatch.errors import InputError
+from headpatch.heads import Selection
+
+EdgeEnd = Literal["answer", "question", "words", "image", "region", "other", "all"]
+"""Positions that an edge joins; ``words`` is the question without the answer position, ``other``
+the image outside the study's region."""
+EDGE_ENDS: Mapping[str, EdgeEnd] = {name: name for name in get_args(EdgeEnd)}
+"""The ends by their names."""
+
+_LAYERS = re.compile("([0-9]{1,99})(?:-([0-9]{1,99}))?")
+
+
+def edge_ends(text: str) -> tuple[EdgeEnd, EdgeEnd]:
+    """Read ``answer-region``: the queries that look, and the keys that they lose.
+
+    Raises
+    ------
+    InputError
+        If an end is missing or unknown.
+    """
+    start, _, end = text.partition("-")
+    if start not in EDGE_ENDS or end not in EDGE_ENDS:
+        raise InputError(
+            "--edges",
+            repr(text) if text else "an empty edge",
+            f"from-to, such as answer-region; each end one of {', '.join(EDGE_ENDS)}",
+        )
+    return EDGE_ENDS[start], EDGE_ENDS[end]
+
+
+def layer_span(text: str) -> tuple[int, int]:
+    """Read ``10-14`` or ``10``: the first and the last layer.
+
+    Raises
+    ------
+    InputError
+        If it is neither, or runs backwards.
+    """
+    match = _LAYERS.fullmatch(text.strip())
+    if match is None:
+        raise InputError("--layers", repr(text), "first-last, such as 10-14, or one layer")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if first > last:
+        raise InputError("--layers", f"{text!r} runs backwards", "the lower layer first")
+    return first, last
+
+
+class CutOptions(Strict):
+    """Which edges of attention are cut, and where."""
+
+    edges: Annotated[tuple[str, ...], BeforeValidator(sequence), Field(min_length=1)] = (
+        "answer-region",
+        "question-region",
+        "question-other",
+        "answer-question",
+    )
+    """Each ``from-to``, see `EDGE_ENDS`: the queries ``from`` no longer see the keys ``to``."""
+    window: Positive = 5
+    """Consecutive layers that are cut together, centred on every layer in turn."""
+    layers: str | None = None
+    """One fixed span of layers (``10-14``) instead of the windows."""
+    heads: str | None = None
+    """Heads whose edges are cut, one by one and jointly, instead of the windows."""
+    controls: Count = 10
+    """Random sets of image tokens outside the region that take the region's place."""
+    itself: bool = False
+    """Whether a query loses its own position too, where the keys hold it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for edge in self.edges:
+            if edge_ends(edge) == ("answer", "answer") and not self.itself:
+                raise InputError(
+                    "--edges",
+                    "answer-answer cuts nothing: a query keeps its own position",
+                    "an edge to other tokens",
+                    "Use --itself to cut that position too.",
+                )
+        if len(set(self.edges)) < len(self.edges):
+            raise InputError("--edges", "an edge is named twice", "each edge once")
+        if self.heads is not None and self.layers is not None:
+            raise InputError("--heads, --layers", "both of them", "one, or --window")
+        if self.layers is not None:
+            layer_span(self.layers)
+        if self.heads is not None:
+            Selection.parse(self.heads)
+        return self
+
+
+class _Candidates(Strict):
+    """Which heads are looked into: named ones, or the first of one or two rankings."""
+
+    heads: str | None = None
+    """Instead of the rankings; see `headpatch.heads.Selection`."""
+    top: Positive = 3
+    """The first so many heads of each ranking of `by`."""
+    by: Annotated[
+        tuple[Literal["effect", "attention"], ...], BeforeValidator(sequence), Field(min_length=1)
+    ] = ("effect", "attention")
+    """``effect``: the largest exact effects of resampling a head alone, of each direction;
+    ``attention``: the largest attention differences."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.heads is not None:
+            Selection.parse(self.heads)
+        return self
+
+
+class CombineOptions(_Candidates, Changes):
+    """Which heads are changed in pairs, and how."""
+
+    top: Positive = 6
+    kinds: Annotated[
+        tuple[Literal["zero", "mean", "resample"], ...],
+        BeforeValidator(sequence),
+        Field(min_length=1),
+    ] = ("resample",)
+    listed: Positive = 10
+    """Pairs listed for each direction."""
+
+
+class PathOptions(_Candidates):
+    """What is traced, and for which heads."""
+
+    edges: Annotated[tuple[str, ...], BeforeValidator(sequence), Field(min_length=1)] = (
+        "answer-region",
+        "words-region",
+        "answer-other",
+        "answer-words",
+    )
+    """Cut in windows of layers; see `CutOptions.edges`."""
+    window: Positive = 5
+    """Consecutive layers that are cut together, centred on every layer in turn."""
+
+    @model_validator(mode="after")
+    def _check_edges(self) -> Self:
+        CutOptions(edges=self.edges, window=self.window)
+        return self

@@ -1,0 +1,201 @@
+"""The study itself: its sections, how flags override it, and its YAML."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
+
+from headpatch.core.study.changes import AblateOptions, RankOptions, SweepOptions, VisionOptions
+from headpatch.core.study.edges import CombineOptions, CutOptions, PathOptions
+from headpatch.core.study.expected import Expected
+from headpatch.core.study.forced import RolloutOptions, TraceOptions
+from headpatch.core.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
+from headpatch.core.study.paths import BUNDLED_PICTURE, PathText, absolute, change_paths, picture
+from headpatch.core.study.reading import one_line, prompt_form, read
+from headpatch.core.study.strict import Strict, sequence
+from headpatch.errors import InputError
+from headpatch.heads import Selection
+from headpatch.pairs.pair import Pair, make_pair
+from headpatch.pairs.region import Region
+from headpatch.stats.claims import Claim
+from headpatch.text import user_path
+
+_ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on
+_Answer = Annotated[str, Field(min_length=1)]
+
+
+class Study(Strict):
+    """One study. Paths in a file are relative to that file; ``~`` is the user's own folder.
+
+    Examples
+    --------
+    >>> study = Study.make(flags={"region": "top-left", "sweep.positions": "question"})
+    >>> study.sweep.positions, study.model
+    ('question', 'demo')
+    """
+
+    name: str = "demo"
+    model: PathText = "demo"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device_map: str | None = None
+    """Spreads a model over devices, CPU memory and disk through Accelerate: ``auto``."""
+    quantize: Literal["8bit", "4bit"] | None = None
+    """Quantises the weights through bitsandbytes."""
+    allow_unused_weights: bool = False
+    """Loads a checkpoint without the weights that the model has no place for."""
+    with_: Annotated[PathText, Field(alias="with")] = f"{BUNDLED_PICTURE}1.jpg"
+    without: PathText = f"{BUNDLED_PICTURE}2.jpg"
+    question: str = "Is there anything in the top left corner?"
+    region: str = "top-left"
+    answers: Annotated[tuple[_Answer, _Answer], BeforeValidator(sequence)] = ("Yes", "No")
+    prompt: str | None = None
+    r"""Overrides the chat template; holds {question} and the image token. A backslash and an n, as
+    YAML's single quotes leave ``\n``, stand for a line end."""
+    out: PathText = "attention_data"
+    seed: int = 0
+    force: bool = False
+    """Run a study whose two answers do not differ, and mark every output."""
+    rank: RankOptions = RankOptions()
+    ablate: AblateOptions = AblateOptions()
+    sweep: SweepOptions = SweepOptions()
+    vision: VisionOptions = VisionOptions()
+    cut: CutOptions = CutOptions()
+    combine: CombineOptions = CombineOptions()
+    path: PathOptions = PathOptions()
+    trace: TraceOptions = TraceOptions()
+    rollout: RolloutOptions = RolloutOptions()
+    pairs: PairsOptions = PairsOptions()
+    draw: DrawOptions = DrawOptions()
+    verdict: VerdictOptions = VerdictOptions()
+    expected: Expected | None = None
+    claims: Annotated[tuple[str, ...], BeforeValidator(sequence)] = ()
+    """Sentences that `headpatch claims` judges; see `headpatch.stats.claims`."""
+
+    _recorded_prompt: str | None = PrivateAttr(default=None)
+
+    def reworded(self, asked: str) -> tuple[str, ...]:
+        """Say that another prompt is asked than in the run whose ``run.yaml`` this study is.
+
+        Parameters
+        ----------
+        asked
+            The prompt, with ``{question}`` in place of the question.
+
+        Returns
+        -------
+        A sentence; none if it is the same prompt, or the study is no ``run.yaml``.
+        """
+        if self._recorded_prompt is None:
+            return ()
+        was = prompt_form(self._recorded_prompt, self.question)
+        if was == asked:
+            return ()
+        return (
+            f"the prompt is not that of the run that is run again (a chat template that holds the "
+            f"date?): {asked!r} now, {was!r} then",
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        Region.parse(self.region)
+        for text in self.claims:
+            Claim.parse(text)
+        Selection.parse(self.ablate.heads)
+        return self
+
+    @classmethod
+    def make(
+        cls,
+        config: Path | None = None,
+        flags: Mapping[str, Any] | None = None,
+        verb: str | None = None,
+    ) -> "Study":
+        """Read `config`, then let `flags` override it.
+
+        Parameters
+        ----------
+        config
+            A study file, or the ``run.yaml`` of an earlier run. None is the default study.
+        flags
+            Dotted keys, such as ``{"ablate.heads": "24.17"}``; None values are left out.
+        verb
+            Whose study is taken from a ``run.yaml`` that has several; None is the latest.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or not YAML, or a key or value is wrong.
+        """
+        if config is not None:
+            config = user_path(config, "--config")
+        values, prompt = read(config, cls, verb) if config is not None else ({}, None)
+        asked = [values.get(name) for name in _ASKED]
+        found = cls._merged(values, flags or {}, config)
+        if [values.get(name) for name in _ASKED] == asked:
+            found._recorded_prompt = prompt
+        return found
+
+    def override(self, flags: Mapping[str, Any]) -> "Study":
+        """Return the study with some keys changed.
+
+        Parameters
+        ----------
+        flags
+            As for `make`.
+
+        Raises
+        ------
+        InputError
+            If a key or value is wrong.
+
+        Examples
+        --------
+        >>> Study().override({"sweep.kinds": ["zero"], "seed": 1}).sweep.kinds
+        ('zero',)
+        """
+        found = self._merged(self.model_dump(by_alias=True), flags, None)
+        if all(getattr(found, name) == getattr(self, name) for name in _ASKED):
+            found._recorded_prompt = self._recorded_prompt
+        return found
+
+    @classmethod
+    def _merged(
+        cls, values: dict[str, Any], flags: Mapping[str, Any], config: Path | None
+    ) -> "Study":
+        given = {key: value for key, value in flags.items() if value is not None}
+        if ("with" in given) != ("without" in given):
+            raise InputError("--with, --without", "only one of them", "both pictures of the pair")
+        for key, value in given.items():
+            section, _, name = key.rpartition(".")
+            place = values.setdefault(section, {}) if section else values
+            if not isinstance(place, dict):
+                raise InputError(f"{config}: {section}", repr(place), "a mapping")
+            place[name] = value
+        if ("with" in values) != ("without" in values):
+            raise InputError(
+                f"{config}: with, without", "only one of them", "both pictures of the pair"
+            )
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise one_line(cls, error, config, given) from None
+
+    def pair(self) -> Pair:
+        """Read the study's two pictures."""
+        return make_pair(
+            picture(self.with_), picture(self.without), self.question, Region.parse(self.region)
+        )
+
+    def portable(self) -> dict[str, Any]:
+        """Return the study as a file may hold it, with paths that hold wherever the file lies."""
+        values = self.model_dump(by_alias=True)  # not mode="json": it would quote integer keys
+        change_paths(type(self), values, absolute)
+        return values
+
+    def to_yaml(self) -> str:
+        """Return the study as YAML; `make` reads it back to the same study, its paths absolute."""
+        values = self.portable()
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,148 @@
+"""Heads of either tower, changed together: by which path, and where."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from headpatch.core.session import Session, check_vision, intervene
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.patching import PLAIN_BATCH, OnOutcome, OnProgress, Outcome, ZMeans
+from headpatch.engine.tower import VisionPositions, never_read
+from headpatch.engine.vision import patch_vision
+from headpatch.heads import Head, Selection, Tower
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+
+
+@dataclass(frozen=True)
+class Unread:
+    """The free control: vision layers that never reach the language model.
+
+    Attributes
+    ----------
+    layers
+        Those past the last one that is read.
+    rows
+        Interventions on nothing else.
+    largest
+        Largest of their effects, in logits: 0 by construction.
+    """
+
+    layers: tuple[int, ...]
+    rows: int
+    largest: float
+
+    def __add__(self, other: "Unread") -> "Unread":
+        """Return the control of both, of the same model."""
+        return Unread(self.layers, self.rows + other.rows, max(self.largest, other.largest))
+
+
+def unread(session: Session, outcomes: Iterable[Outcome]) -> Unread | None:
+    """Return what the free control did; None if no outcome is of it alone."""
+    vlm = session.vlm
+    sizes = [abs(one.effect) for one in outcomes if never_read(vlm, one.intervention.heads)]
+    last = vlm.feature_layer
+    if not sizes or last is None:
+        return None
+    layers = range(last + 1, vlm.stack("vision").grid.layers)
+    return Unread(tuple(layers), len(sizes), max(sizes))
+
+
+def has(tower: Tower, heads: Iterable[Head]) -> bool:
+    """Whether one of the heads is of this tower."""
+    return any(head.tower == tower for head in heads)
+
+
+def scope_of(heads: Iterable[Head], lm: Positions, vision: VisionPositions) -> str:
+    """Name the positions at which heads are changed, as tables do.
+
+    Parameters
+    ----------
+    lm, vision
+        Scopes of the prompt's tokens, and of the vision tower's.
+
+    Returns
+    -------
+    The scope of their tower, or both where they are of both: ``answer+v:all``.
+    """
+    members = tuple(heads)
+    if not has("vision", members):
+        return lm
+    return f"{lm}+v:{vision}" if has("lm", members) else vision
+
+
+def resolve(
+    selection: Selection, vlm: VLM, order: Callable[[], Sequence[Head]] | None = None
+) -> tuple[Head, ...]:
+    """Return the heads that are meant, of either tower.
+
+    Parameters
+    ----------
+    order
+        Ranks the language model's heads, the most attention-sensitive first; asked for ``top:N``.
+
+    Raises
+    ------
+    InputError
+        If the model has no such heads, or its vision heads cannot be changed.
+    """
+    vision = None
+    if selection.names_vision:
+        check_vision(vlm)
+        vision = vlm.stack("vision").grid
+    ranking = order() if order is not None and selection.needs_ranking else ()
+    return selection.resolve(vlm.lm.grid, ranking, vision)
+
+
+def change(
+    session: Session,
+    interventions: Sequence[Intervention],
+    means: ZMeans | None = None,
+    on_progress: OnProgress | None = None,
+    on_outcome: OnOutcome | None = None,
+    rows: int | None = None,
+    finished: Mapping[Intervention, Outcome] | None = None,
+) -> list[Outcome]:
+    """Run interventions on heads of one tower or of both.
+
+    Sets of language-model heads go through `headpatch.core.session.intervene`, those with a
+    vision head through `headpatch.engine.vision.patch_vision`, at the study's ``vision.positions``;
+    each plainly where its fast path is not exact.
+
+    Tables name the word that follows, so the whole vocabulary is unembedded.
+
+    Parameters
+    ----------
+    session
+        Opened so that these heads can be changed.
+    rows
+        That are run together; None finds how many.
+    finished
+        Outcomes that an earlier run has left, see `headpatch.engine.patching.patch`.
+
+    Returns
+    -------
+    One outcome for each intervention, in order.
+    """
+    outcomes: dict[Intervention, Outcome] = {}
+    for seen in (False, True):
+        part = [one for one in interventions if has("vision", one.heads) is seen]
+        advance = _after(len(outcomes), len(interventions), on_progress)
+        if not part:
+            continue
+        if seen:
+            scope, batch = session.study.vision.positions, (rows or PLAIN_BATCH - 1) + 1
+            told = advance, on_outcome, session.resumes
+            found = patch_vision(
+                session.vlm, session.base, part, scope, means, batch, *told, finished=finished
+            )
+        else:
+            found = intervene(session, part, means, advance, on_outcome, rows, finished=finished)
+        outcomes.update(zip(part, found, strict=True))
+    return [outcomes[one] for one in interventions]
+
+
+def _after(before: int, total: int, on_progress: OnProgress | None) -> OnProgress | None:
+    """Count on from what is done already."""
+    if on_progress is None:
+        return None
+    return lambda done, _: on_progress(before + done, total)

@@ -1,0 +1,48 @@
+"""The second walk over a dataset: the pairs that are run, each with what its changes need."""
+
+from collections.abc import Iterator
+
+from headpatch.core.baseline_runs import Survey
+from headpatch.core.gate import sessions
+from headpatch.core.mean_activations import mean_z
+from headpatch.core.session import Session, towers_of
+from headpatch.core.study import AblateOptions, Study, SweepOptions
+from headpatch.engine.patching import OnProgress, ZMeans
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+
+
+def walk(
+    study: Study,
+    vlm: VLM,
+    survey: Survey,
+    options: AblateOptions | SweepOptions,
+    positions: Positions | None,
+    vision: bool,
+    on_progress: OnProgress | None,
+) -> Iterator[tuple[Session, ZMeans | None, OnProgress]]:
+    """Yield the pairs open, each with the mean z that its kinds need, and its progress.
+
+    Those that the survey holds open are not run again.
+
+    Parameters
+    ----------
+    positions, vision
+        As the survey was asked; see `headpatch.core.session.open_session`.
+    """
+    judged = study.model_copy(update={"force": True})  # the survey was the gate
+    done_pairs, pairs = 0, len(survey.entries)
+
+    def advance(done: int, total: int) -> None:
+        if on_progress:
+            on_progress(done_pairs * total + done, pairs * total)
+
+    opened = sessions(judged, vlm, survey.entries, positions, None, vision, survey.held)
+    for session in opened:
+        means = None
+        if "mean" in options.kinds:
+            known, towers = survey.reference, towers_of(positions, vision)
+            means = known.of(session) if known else mean_z(session, None, options.reference, towers)
+        yield session, means, advance
+        done_pairs += 1
+        del session  # its caches go before the next pair's are made

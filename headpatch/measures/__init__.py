@@ -1,9 +1,0 @@
-"""Pure maths on numpy arrays: where attention falls, how far apart it is, what a logit shift means.
-
-Nothing here knows a model, a file or a picture; every module is usable alone.
-
-- :mod:`~headpatch.measures.spatial`: attention mass of image regions
-- :mod:`~headpatch.measures.divergence`: KL, JS divergence, JS distance
-- :mod:`~headpatch.measures.logits`: logit difference, effect, normalized effect
-- :mod:`~headpatch.measures.stats`: spread of controls, permutation p, noise floor
-"""

@@ -1,0 +1,1 @@
+"""How results are shown: tables, figures and parts of a page, whatever the question."""

@@ -1,0 +1,266 @@
+"""What all figures share: palette, type sizes, titles, and a save that never leaves half a file.
+
+Figures use matplotlib's object-oriented interface only: no pyplot, no window, no state that
+outlives a call. Annotations name matplotlib's classes as strings, because matplotlib is imported
+when the first figure is drawn.
+"""
+
+import errno
+import math
+import os
+import textwrap
+import unicodedata
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from headpatch.disk import write_whole
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
+    import pandas
+
+WIDTH: Final = 7.0
+"""Inches: the text width of a page."""
+
+# Okabe & Ito, Color Universal Design (2008). Colour never stands alone: a marker, a hatch or a
+# place says the same.
+ORANGE: Final = "#E69F00"
+GREEN: Final = "#009E73"
+BLUE: Final = "#0072B2"
+VERMILLION: Final = "#D55E00"
+GREY: Final = "#8A8A8A"
+WITH: Final = VERMILLION
+WITHOUT: Final = BLUE
+DIFFERENCE: Final = GREEN
+
+_CJK_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "Droid Sans Fallback",
+)
+_STYLE: Final[dict[str, Any]] = {
+    "text.parse_math": False,  # a question may hold a dollar sign
+    "font.size": 7.5,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
+    "legend.fontsize": 7.0,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.5,
+    "hatch.linewidth": 0.5,
+    "savefig.dpi": 200,  # of a PNG; name the file .pdf or .svg for print
+    "pdf.fonttype": 42,
+}
+
+
+class Sheet:
+    """A place for a figure that is kept instead of written.
+
+    Attributes
+    ----------
+    figure
+        There once something is drawn; it shows itself in a notebook.
+    """
+
+    figure: "matplotlib.figure.Figure"
+
+
+Target: TypeAlias = str | os.PathLike[str] | Sheet
+"""Where a figure goes: into a file, or onto a sheet."""
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Let matplotlib draw in the house's style, whatever the caller's own is."""
+    from matplotlib import font_manager, style
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    family = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in installed)]
+    with (
+        style.context(["default", {**_STYLE, "font.family": family}]),
+        warnings.catch_warnings(),
+    ):  # the boxes in the title show it; one warning a glyph is noise
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        yield
+
+
+@contextmanager
+def drawing(path: Target, height: float) -> Iterator["matplotlib.figure.Figure"]:
+    """Give an empty figure, 7 inches wide, and write it to ``path`` when the block ends.
+
+    ``height`` is that of the panels, in inches; :func:`frame` adds to it.
+
+    The file appears whole or not at all: it is written beside its place under another name and
+    then renamed. If the block raises, nothing is written. A sheet gets the figure itself.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or cannot be written.
+    """
+    from headpatch.present.shown import Shown
+
+    with styled():
+        figure = Shown(figsize=(WIDTH, height), layout="constrained")
+        yield figure
+        if isinstance(path, Sheet):
+            figure.draw_without_rendering()  # ticks take their style when they are made
+            path.figure = figure
+        else:
+            _save(figure, Path(path))
+
+
+def _save(figure: "matplotlib.figure.Figure", path: Path) -> None:
+    drawn = BytesIO()  # Pillow, given a file, hides why it cannot be written
+    figure.savefig(drawn, format=path.suffix.lstrip(".").lower() or "png")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    write_whole(path, drawn.getvalue())
+
+
+def frame(
+    figure: "matplotlib.figure.Figure",
+    title: str,
+    *,
+    question: str = "",
+    region: str = "",
+    legend: "Iterable[matplotlib.axes.Axes]" = (),
+    note: str = "",
+) -> None:
+    """Add what surrounds the panels, and make the figure that much taller. Call it last.
+
+    Above the panels: the title, then region and question in small, then one legend that holds
+    each label of the given axes once. Below them: a small note.
+    """
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    words = [f"Region: {region}"] if region else []
+    words += [f"Question: {question}"] if question else []
+    asked = _wrap("     ".join(words), 120)
+    noted = _wrap(note, 145)
+    handles: dict[str, Any] = {}
+    for axes in legend:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+
+    line = 0.145  # inches
+    title_lines = title.count("\n") + 1
+    rows = _legend_rows(list(handles))
+    key = 0.07 + 0.17 * rows if rows else 0.03
+    head = 0.06 + 0.175 * title_lines + line * len(asked) + key
+    foot = line * len(noted) + 0.05 if noted else 0.0
+    height = figure.get_figheight() + head + foot
+    figure.set_figheight(height)
+    top = 1 - 0.06 / height
+    figure.text(0.012, top, title, fontsize=9, fontweight="bold", va="top")
+    top -= 0.175 * title_lines / height
+    figure.text(0.012, top, "\n".join(asked), va="top", color="0.3", linespacing=1.35)
+    figure.text(0.012, 0.05 / height, "\n".join(noted), fontsize=6.5, color="0.3")
+    if handles:
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="upper left",
+            bbox_to_anchor=(0.006, 1 - (head - key - 0.01) / height),
+            borderaxespad=0.2,
+            ncols=-(-len(handles) // rows),
+        )
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(rect=(0, foot / height, 1, 1 - (head + foot) / height))
+
+
+def _legend_rows(labels: list[str]) -> int:
+    """How many rows a legend takes that must not be wider than the figure."""
+    wide = sum(0.42 + 0.055 * len(label) for label in labels)  # inches: a sign and a text of 7 pt
+    return math.ceil(wide / WIDTH)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Break a text into lines of this many narrow characters, or 2/5 as many wide ones."""
+    wide = any(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return textwrap.wrap(text, 2 * width // 5 if wide else width)
+
+
+def signed(value: float, digits: int) -> str:
+    """Write a number with its sign (a true minus), and what rounds to 0 without one."""
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", "−") if float(text) else text[1:]
+
+
+def layer_axis(axes: "matplotlib.axes.Axes", layers: int, label: str) -> None:
+    """Give an x axis that counts layers from 0, whatever their number."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlim(-0.5, layers - 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1))
+    axes.set_xlabel(label)
+
+
+def mark_unread(axes: "matplotlib.axes.Axes", layers: int, feature_layer: int) -> None:
+    """Shade the vision layers past the one whose output the language model reads."""
+    if feature_layer < layers - 1:
+        axes.axvspan(
+            feature_layer + 0.5,
+            layers - 0.5,
+            facecolor="0.93",
+            edgecolor="0.65",
+            hatch="////",
+            linewidth=0,
+            zorder=0,
+            label="not read by the language model",
+        )
+
+
+def check_columns(table: "pandas.DataFrame", needed: Iterable[str], what: str) -> None:
+    """Refuse a table that lacks some columns.
+
+    Parameters
+    ----------
+    what
+        Its rows, as the error names them: ``effects``.
+
+    Raises
+    ------
+    ValueError
+        If it does.
+    """
+    if missing := set(needed) - set(table.columns):
+        raise ValueError(f"{what} lack the columns {', '.join(sorted(missing))}")
+
+
+def array(source: Mapping[str, Any], key: str, ndim: int) -> Float[np.ndarray, "..."]:
+    """Read an array (or tensor) of a results dict in float64.
+
+    Raises
+    ------
+    ValueError
+        If the key is missing or its value has another number of axes.
+    """
+    if key not in source:
+        raise ValueError(f"results lack {key!r}; they hold {', '.join(map(str, source))}")
+    values = np.asarray(source[key], dtype=np.float64)
+    if values.ndim != ndim:
+        raise ValueError(f"{key!r} has shape {values.shape}, expected {ndim} axes")
+    return values

@@ -1,0 +1,187 @@
+"""What the page's figures are made of: lines, bands, maps and their axes, as Plotly reads them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headpatch.present.canvas import signed
+from headpatch.present.root_scale import digits, root
+from headpatch.present.section import numbers, words
+
+if TYPE_CHECKING:
+    import pandas
+
+SYMBOLS = {
+    "o": "circle",
+    "^": "triangle-up",
+    "v": "triangle-down",
+    "D": "diamond",
+    "s": "square",
+    ".": "circle",
+    "x": "x-thin-open",
+}
+"""Plotly's names of matplotlib's markers: a class looks the same in every figure."""
+DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
+"""Plotly's names of matplotlib's lines."""
+
+
+def layer_axis(title: str, layers: int) -> dict[str, Any]:
+    """Return an x axis that counts layers from 0."""
+    return {
+        "title": {"text": title},
+        "range": [-0.6, layers - 0.4],
+        "dtick": next((step for step in (1, 2, 4, 5, 10) if layers / step <= 17), 20),
+        "tick0": 0,
+        "zeroline": False,
+    }
+
+
+def lines(
+    values: Any,
+    name: str,
+    color: str,
+    symbol: str = "circle",
+    *,
+    x: Any = None,
+    dash: str = "solid",
+    **more: Any,
+) -> dict[str, Any]:
+    """Return a line over layers; a symbol says what the colour says."""
+    y = numbers(values)
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": list(range(len(y))) if x is None else numbers(x),
+        "y": y,
+        "name": words(name),
+        "line": {"color": color, "width": 2, "dash": dash},
+        "marker": {"color": color, "symbol": symbol, "size": 6},
+        **more,
+    }
+
+
+def band(x: Any, low: Any, high: Any, color: str, name: str = "", **more: Any) -> dict[str, Any]:
+    """Return the area between two lines, for an interval."""
+    along = numbers(x)
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [*along, *reversed(along)],
+        "y": [*numbers(high), *reversed(numbers(low))],
+        "fill": "toself",
+        "fillcolor": f"{color}33",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": bool(name),
+        "name": words(name),
+        **more,
+    }
+
+
+def interval(x: Any, table: "pandas.DataFrame", color: str, **more: Any) -> list[dict[str, Any]]:
+    """Return the band of a table's ``normalized_low`` and ``…_high``, where it has them."""
+    ends = ("normalized_low", "normalized_high")
+    if not all(end in table and table[end].notna().any() for end in ends):
+        return []
+    low, high = (table[end].to_numpy(np.float64) for end in ends)
+    return [band(x, low, high, color, **more)]
+
+
+def heat(values: Any, texts: Sequence[Sequence[str]], most: float = 0.0) -> dict[str, Any]:
+    """Return a map of effects, coloured about 0 up to `most`, or to the largest value.
+
+    Parameters
+    ----------
+    texts
+        What pointing at each cell says; escaped already.
+    """
+    most = most or float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+    return {
+        "type": "heatmap",
+        "z": numbers(values),
+        "text": texts,
+        "hovertemplate": "%{text}<extra></extra>",
+        "zmin": -most,
+        "zmax": most,
+        "colorscale": "effect",
+        "xgap": 1,
+        "ygap": 1,
+        "hoverongaps": True,
+        "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 1, "xpad": 0},
+    }
+
+
+def rooted_heat(values: Any, texts: Sequence[Sequence[str]], most: float) -> dict[str, Any]:
+    """Return a map whose colours follow the signed square root, which shows small effects too."""
+    found, ticks = heat(root(values), texts, float(root(most))), (-1.0, -0.25, 0.0, 0.25, 1.0)
+    return found | {"colorbar": {**found["colorbar"], **rooted_ticks(most, ticks)}}
+
+
+def rooted_ticks(most: float, shares: Sequence[float] = (-1.0, 0.0, 1.0)) -> dict[str, Any]:
+    """Return the ticks of a scale that follows the signed square root: shares of `most`."""
+    at = np.array(shares) * most
+    return {
+        "tickmode": "array",
+        "tickvals": numbers(root(at)),
+        "ticktext": [signed(value, digits(4 * most)) if value else "0" for value in at],
+    }
+
+
+def slots(names: Sequence[str]) -> dict[str, Any]:
+    """Return an axis of a map, a name for each slot."""
+    return {
+        "tickmode": "array",
+        "tickvals": list(range(len(names))),
+        "ticktext": [words(name) for name in names],
+        "showgrid": False,
+        "zeroline": False,
+    }
+
+
+def counts_axis(title: str, counts: Sequence[int]) -> dict[str, Any]:
+    """Return an x axis of numbers from 0, laid out by log2(n + 1): see `along`."""
+    place, last = along(counts), counts[-1]
+    shown, room = [counts[0]], (place[-1] - place[0]) / 11  # a label's width
+    for count, at in zip(counts, place, strict=True):
+        if at - along(shown[-1]) >= room and (count == last or place[-1] - at >= room):
+            shown.append(count)
+    return {
+        "title": {"text": title},
+        "tickmode": "array",
+        "tickvals": numbers(along(shown)),
+        "ticktext": [f"{count:,}" for count in shown],
+        "zeroline": False,
+    }
+
+
+def along(counts: Any) -> Any:
+    """Lay numbers from 0 out by log2(n + 1)."""
+    return np.log2(np.asarray(counts, np.float64) + 1)
+
+
+def unread(feature: int, layers: int, axis: str = "x") -> list[dict[str, Any]]:
+    """Shade the vision layers past the one that the language model reads.
+
+    Parameters
+    ----------
+    axis
+        That counts the layers.
+    """
+    if feature >= layers - 1:
+        return []
+    other = "y" if axis == "x" else "x"
+    return [
+        {
+            "type": "rect",
+            f"{axis}ref": axis,
+            f"{other}ref": "paper",
+            f"{axis}0": feature + 0.5,
+            f"{axis}1": layers - 0.4,
+            f"{other}0": 0,
+            f"{other}1": 1,
+            "line": {"width": 0},
+            "fillcolor": "rgba(128,128,128,0.22)",
+            "layer": "below",
+        }
+    ]

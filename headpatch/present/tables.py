@@ -1,0 +1,330 @@
+"""Tables for a terminal."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from headpatch.text import visible
+
+if TYPE_CHECKING:
+    import pandas
+
+    from headpatch.core.study import Expected
+
+_VISION_ROWS = 5
+_WRAPPED = 20  # least width of a column that wraps
+
+
+def answers(
+    question: str,
+    words: Sequence[str],
+    runs: Sequence[Mapping[str, Any]],
+    in_full: Sequence[str] | None = None,
+) -> RenderableType:
+    """Show what the model says of each picture, its LD, and how likely the two answers are.
+
+    Parameters
+    ----------
+    words
+        The two answers.
+    runs
+        With and without the object: ``ld``, and the facts of
+        `headpatch.engine.answer_reading.AnswerReading`.
+    in_full
+        The model's answers; None shows their first tokens.
+    """
+    columns = [f"P({word})" for word in words]
+    table = plain_table(
+        "", "answer", "LD (logits)", *columns, title=f"Question: {question}", wrapped="answer"
+    )
+    for index, (name, run) in enumerate(zip(("with", "without"), runs, strict=True)):
+        first = f"{run['top']!r} {probability(run['p_top'])}"
+        answer = first if in_full is None else in_full[index]
+        shares = (
+            f"{probability(run[f'p_{one}'])}, rank {run[f'rank_{one}']:,}" for one in ("yes", "no")
+        )
+        table.add_row(name, Text(answer), f"{run['ld']:+.3f}", *shares)
+    said = [
+        f"{text!r} holds {share:.2g}" for run in runs for text, share in run["variants"].items()
+    ]
+    return Group(table, Text("; ".join(said))) if said else table
+
+
+def says(words: Sequence[str], reading: Mapping[str, Any]) -> str:
+    """Say how likely the two answers are in one run, and which token wins."""
+    answers = ", ".join(
+        f"{word} {probability(reading[f'p_{one}'])} (rank {reading[f'rank_{one}']:,})"
+        for word, one in zip(words, ("yes", "no"), strict=True)
+    )
+    alike = "".join(f"; {text!r} holds {share:.2g}" for text, share in reading["variants"].items())
+    return f"{reading['top']!r} {probability(reading['p_top'])}; {answers}{alike}"
+
+
+def probability(value: float) -> str:
+    """Write a probability so that a small one is no 0."""
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def top_heads(heads: Sequence[Mapping[str, int | float]]) -> RenderableType:
+    """Show the ranking's first heads as the seed does, and their raw mass."""
+    table = plain_table(
+        "Rank",
+        "Layer",
+        "Head",
+        "Diff",
+        "With",
+        "Without",
+        "raw diff",
+        "raw with",
+        "raw without",
+        title="Attention to the region from the answer position\n"
+        "(share of the image attention; raw: of all attention)",
+    )
+    columns = ("diff", "with", "without", "diff_raw", "with_raw", "without_raw")
+    for row in heads:
+        figures = [
+            f"{row[name]:+.4f}" if name.startswith("diff") else f"{row[name]:.4f}"
+            for name in columns
+        ]
+        table.add_row(*(f"{row[name]:.0f}" for name in ("rank", "layer", "head")), *figures)
+    return table
+
+
+def layers(layer_counts: Any, top: int) -> str:  # a tensor, read as a list
+    """Say which layers the top heads come from."""
+    counts = {layer: int(count) for layer, count in enumerate(layer_counts) if count}
+    listed = ", ".join(f"{layer} ({count})" for layer, count in counts.items())
+    return f"Layers of the top {top} heads: {listed}"
+
+
+def quadrants(spatial: Mapping[str, Any]) -> RenderableType:
+    """Show where attention falls, mean over all heads."""
+    table = plain_table(
+        "Quadrant",
+        "With",
+        "Without",
+        "Difference",
+        title="Four quadrants (share of image attention, mean over heads)",
+    )
+    rows = zip(
+        spatial["quadrant_names"],
+        spatial["quadrants_with"],
+        spatial["quadrants_without"],
+        spatial["quadrants_diff"],
+        strict=True,
+    )
+    for name, present, absent, difference in rows:
+        table.add_row(name, f"{present:.4f}", f"{absent:.4f}", f"{difference:+.4f}")
+    return table
+
+
+def vision(spatial: Mapping[str, Any]) -> RenderableType:
+    """Show the vision layers whose attention to the region differs most."""
+    table = plain_table(
+        "Layer",
+        "With",
+        "Without",
+        "Difference",
+        "class token",
+        "",
+        title=f"Vision encoder: the {_VISION_ROWS} layers that differ most\n"
+        "(region's share of the patch attention, mean over patch queries and heads)",
+    )
+    difference = spatial["vision_patch_diff"]
+    last = spatial.get("feature_layer")
+    for layer in difference.abs().argsort(descending=True)[:_VISION_ROWS].tolist():
+        unread = last is not None and layer > last
+        cls = spatial.get("vision_cls_diff")
+        table.add_row(
+            str(layer),
+            f"{spatial['vision_patch_with'][layer]:.4f}",
+            f"{spatial['vision_patch_without'][layer]:.4f}",
+            f"{difference[layer]:+.4f}",
+            "" if cls is None else f"{cls[layer]:+.4f}",
+            "not read by the language model" if unread else "",
+        )
+    return table
+
+
+def divergences(spatial: Mapping[str, Any]) -> RenderableType:
+    """Show the overall divergence, and the layers of each tower where it is largest."""
+    table = plain_table(
+        "Attention of",
+        "KL (nats)",
+        "JS (nats)",
+        "JS distance",
+        title="Divergence of where attention falls, with against without",
+    )
+    _divergence_row(table, "all LM heads", spatial["divergence_overall"])
+    for name, label in (("lm", "LM layer"), ("vision_patch", "vision layer")):
+        if (found := spatial.get(f"divergence_{name}")) is not None:
+            for layer in found["js"].argsort(descending=True)[:3].tolist():
+                _divergence_row(table, f"{label} {layer}", {k: v[layer] for k, v in found.items()})
+    return table
+
+
+def effects(named: "pandas.DataFrame", floor: float) -> RenderableType:
+    """Show what each intervention did, beside random heads of the same layers: a table a set."""
+    first, places = named.iloc[0], list(named["positions"].unique())
+    parts: list[RenderableType] = [
+        Text(
+            f"Effect on LD = logit(Yes) - logit(No); positions: {', '.join(places)}; "
+            f"LD with {first['ld_with']:+.3f}, without {first['ld_without']:+.3f}",
+            style="bold",
+        )
+    ]
+    for heads, rows in named.groupby("heads", sort=False):
+        at = f" ({rows['positions'].iloc[0]})" if len(places) > 1 else ""
+        parts.append(_effects_of(str(heads), rows, floor, at))
+    parts.append(
+        Text(
+            "norm.: effect as a share of the difference between the runs (0 = nothing, 1 = all of "
+            "it, negative = the other way). random heads: the same, mean ± sd over other heads of "
+            "the same layers; p: two-sided rank of the effect among them. Effects below the noise "
+            f"floor ({floor:.1e} logits) are in brackets."
+        )
+    )
+    return Group(*parts)
+
+
+def _effects_of(heads: str, rows: "pandas.DataFrame", floor: float, at: str = "") -> RenderableType:
+    table = plain_table(
+        "kind",
+        "direction",
+        "LD",
+        "effect",
+        "norm.",
+        "random heads",
+        "p",
+        "answer",
+        title=f"{'heads' if '+' in heads else 'head'} {_breakable(heads)}{at}",
+    )
+    for row in rows.to_dict("records"):
+        seen = abs(row["effect"]) > floor
+        flipped = row["answer_before"] != row["answer_after"]
+        answer = f"{row['answer_before']} → {row['answer_after']}" if flipped else "same"
+        table.add_row(
+            row["kind"],
+            row["direction"],
+            f"{row['ld']:+.3f}",
+            f"{row['effect']:+.4f}" if seen else f"({row['effect']:+.0e})",
+            "undefined" if math.isnan(row["normalized"]) else f"{row['normalized']:+.4f}",
+            _controls(row),
+            "" if math.isnan(row["control_p"]) else f"{row['control_p']:.2f}",
+            Text(answer),
+        )
+    return table
+
+
+def _breakable(heads: str) -> str:
+    """Let a long set of heads wrap between heads."""
+    return heads if len(heads) < 60 else heads.replace("+", " + ")
+
+
+def _controls(row: Mapping[Any, Any]) -> str:
+    if not row["control_n"] or math.isnan(row["control_mean"]):
+        return "none"
+    sd = "" if math.isnan(row["control_sd"]) else f"±{row['control_sd']:.4f}"
+    return f"{row['control_mean']:+.4f}{sd}"
+
+
+def expected(
+    published: "Expected", heads: Sequence[Mapping[str, int | float]], spatial: Mapping[str, Any]
+) -> RenderableType:
+    """Show published figures beside what was measured."""
+    table = plain_table("Figure", "Published", "Measured", title=f"Published by {published.source}")
+    measured = {(row["layer"], row["head"]): row for row in heads}
+    for one in published.heads:
+        found = measured.get((one.layer, one.head))
+        for name, value in (("diff", one.diff), ("with", one.with_), ("without", one.without)):
+            table.add_row(
+                f"head {one.layer}.{one.head} {name}",
+                f"{value:.4f}",
+                "no such head" if found is None else f"{found[name]:.4f}",
+            )
+    for name, (present, absent) in published.quadrants.items():
+        index = spatial["quadrant_names"].index(name)
+        for run, value in (("with", present), ("without", absent)):
+            table.add_row(
+                f"{name} {run}", f"{value:.4f}", f"{spatial[f'quadrants_{run}'][index]:.4f}"
+            )
+    for measure, value in published.divergence.items():
+        table.add_row(
+            f"overall {_NAMES[measure]}",
+            f"{value:.4f}",
+            f"{spatial['divergence_overall'][measure]:.4f}",
+        )
+    for layer, value in published.vision_diff.items():
+        shown = _at(spatial.get("vision_patch_diff"), layer, "+.4f")
+        table.add_row(f"vision layer {layer} difference", f"{value:+.4f}", shown)
+    for layer, measures in published.vision_divergence.items():
+        for measure, value in measures.items():
+            shown = _at(spatial.get("divergence_vision_patch", {}).get(measure), layer)
+            table.add_row(f"vision layer {layer} {_NAMES[measure]}", f"{value:.4f}", shown)
+    return table
+
+
+def files(folder: str, names: list[str]) -> RenderableType:
+    """Name the files that a run wrote."""
+    return Group(Text(f"Wrote to {folder}:"), *(Text(f"  {name}") for name in names))
+
+
+_NAMES = {"kl": "KL", "js": "JS divergence", "js_distance": "JS distance"}
+
+
+def _at(values: Any, layer: int, form: str = ".4f") -> str:  # a tensor or nothing
+    if values is None or layer >= len(values):
+        return "no such layer"
+    return f"{values[layer]:{form}}"
+
+
+def _divergence_row(table: Table, label: str, values: Mapping[str, Any]) -> None:
+    table.add_row(label, *(f"{values[name]:.4f}" for name in _NAMES))
+
+
+class _Whole(Table):
+    """A table that is wider than a narrow console rather than cut to it."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        cells = tuple(_spelled_out(cell) for cell in cells)
+        super().add_row(*cells, **options)
+        for column, cell in zip(self.columns, cells, strict=False):
+            if column.no_wrap:
+                texts = (str(cell), str(column.header))
+                lines = [line for text in texts for line in text.splitlines()]
+                column.min_width = max([column.min_width or 0, *map(cell_len, lines)])
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        least = sum((column.min_width or 0) + sum(self.padding[1::2]) for column in self.columns)
+        wide = max(options.max_width, least + self._extra_width)
+        yield from super().__rich_console__(console, options.update(width=wide))
+
+
+def _spelled_out(cell: RenderableType | None) -> RenderableType | None:
+    """Spell out a cell's control characters before its column is measured."""
+    if isinstance(cell, Text):
+        cell.plain = visible(cell.plain)
+    return visible(cell) if isinstance(cell, str) else cell
+
+
+def plain_table(*columns: str, title: str, wrapped: str | None = None) -> Table:
+    """Return an empty table that keeps its figures whole; only column `wrapped` may wrap."""
+    table = _Whole(
+        title=Text(visible(title), style="bold"),
+        title_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for column in columns:
+        if column == wrapped:
+            table.add_column(column, overflow="fold", min_width=_WRAPPED)
+        else:
+            table.add_column(column, no_wrap=True)
+    return table

@@ -1,0 +1,257 @@
+"""What named heads do to the Yes/No logits of one pair, beside random heads of their layers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from headpatch.core.controls import random_sets
+from headpatch.core.cost import Beside, cost
+from headpatch.core.noise_floor import floor_of
+from headpatch.core.session import Session
+from headpatch.core.towers import Unread, change, has, scope_of, unread
+from headpatch.engine.generate import decode
+from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.patching import OnProgress, Outcome, ZMeans
+from headpatch.engine.tower import check_scope
+from headpatch.heads import Head, HeadSet
+from headpatch.present.head_columns import with_head_columns
+from headpatch.stats.logits import normalized_effect
+from headpatch.stats.summaries import rank_of, spread
+
+Role = Literal["head", "joint", "control", "noise floor"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An intervention, and what it is run for.
+
+    Attributes
+    ----------
+    members
+        The named set; of a control, the set that it is compared with.
+    """
+
+    members: HeadSet
+    role: Role
+    intervention: Intervention
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `ablate` is going to do.
+
+    Attributes
+    ----------
+    vision_rows
+        Interventions that change vision heads: each costs most of a forward pass.
+    passes
+        What all interventions cost, in forward passes of the prompt.
+    beside
+        What the run costs besides, likewise.
+    """
+
+    asked: tuple[Asked, ...]
+    vision_rows: int
+    passes: float
+    beside: Beside
+
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """Every intervention, once."""
+        return tuple(dict.fromkeys(one.intervention for one in self.asked))
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """What `ablate` found.
+
+    Attributes
+    ----------
+    effects
+        One row for each set × kind × direction; the columns of ``effects.csv``. Rows of role
+        ``control`` are the random sets, those of role ``noise floor`` patch a set with its own z.
+    noise_floor
+        In logits; see `headpatch.core.noise_floor.floor_of`.
+    summary
+        One line of plain words.
+    unread
+        The free control, if vision heads were changed that never reach the language model.
+    """
+
+    effects: pd.DataFrame
+    noise_floor: float
+    summary: str
+    unread: Unread | None = None
+
+    @property
+    def named(self) -> pd.DataFrame:
+        """The named heads and their joint set, without controls."""
+        return self.effects[self.effects["role"].isin(["head", "joint"])].reset_index(drop=True)
+
+
+def ablate(
+    session: Session,
+    heads: Sequence[Head],
+    means: ZMeans | None = None,
+    on_progress: OnProgress | None = None,
+) -> Ablation:
+    """Change each head alone, then all of them together.
+
+    Parameters
+    ----------
+    session
+        Opened so that these heads can be changed.
+    heads
+        The heads to change, each once. Those of the vision tower change at the positions of the
+        study's ``vision``, those of the language model at those of its ``ablate``.
+    means
+        Needed if the study's kinds hold ``mean``.
+
+    Raises
+    ------
+    InputError
+        If the vision tower has no class token, where its heads are to be changed there.
+    """
+    return run(session, plan(session, heads), means, on_progress)
+
+
+def plan(session: Session, heads: Sequence[Head]) -> Plan:
+    """Work out what changing `heads` takes; see `ablate`."""
+    options, vlm = session.study.ablate, session.vlm
+    vision = None
+    if has("vision", heads):
+        vision = vlm.stack("vision").grid
+        check_scope(vlm, session.study.vision.positions, "--vision-positions")
+    sets: list[tuple[HeadSet, Role]] = [(HeadSet.of(head), "head") for head in heads]
+    if len(heads) > 1:
+        sets.append((HeadSet(tuple(heads)), "joint"))
+
+    def ways(members: HeadSet, kind: Kind) -> list[Intervention]:
+        positions = options.positions if has("lm", members) else "all"
+        return [
+            Intervention(members, kind, direction, positions) for direction in options.directions
+        ]
+
+    asked: list[Asked] = []
+    for members, role in sets:
+        controls = random_sets(members, options.controls, session.study.seed, vlm.lm.grid, vision)
+        for kind in options.kinds:
+            asked += [Asked(members, role, one) for one in ways(members, kind)]
+            for control in controls:
+                asked += [Asked(members, "control", one) for one in ways(control, kind)]
+        asked += [Asked(members, "noise floor", one) for one in ways(members, "self")]
+    unique = dict.fromkeys(one.intervention for one in asked)
+    seen = [one for one in unique if has("vision", one.heads)]
+    others = [one for one in unique if not has("vision", one.heads)]
+    passes = cost(session, seen, tower="vision") + cost(session, others)
+    beside = Beside.of(session, options.kinds, options.reference, widened=bool(others))
+    return Plan(tuple(asked), len(seen), passes, beside)
+
+
+def run(
+    session: Session,
+    job: Plan,
+    means: ZMeans | None = None,
+    on_progress: OnProgress | None = None,
+) -> Ablation:
+    """Do what is planned; see `ablate`."""
+    unique = job.interventions
+    outcomes = dict(zip(unique, change(session, unique, means, on_progress), strict=True))
+    nulls: dict[tuple[HeadSet, Kind, Direction], list[float]] = {}
+    for asked in job.asked:
+        if asked.role == "control":
+            one = asked.intervention
+            key = (asked.members, one.kind, one.direction)
+            nulls.setdefault(key, []).append(_normalized(session, outcomes[one]))
+    rows = []
+    for asked in job.asked:
+        one = asked.intervention
+        row = _row(session, asked.role, outcomes[one])
+        named = asked.role in ("head", "joint")
+        null = nulls.get((asked.members, one.kind, one.direction), []) if named else []
+        rows.append(row | _beside(row["normalized"], null))
+    floor = floor_of(session, outcomes.values(), means)
+    table = pd.DataFrame(rows).drop_duplicates(
+        subset=["heads", "kind", "direction", "role"], ignore_index=True
+    )
+    control = unread(session, outcomes.values())
+    return Ablation(with_head_columns(table), floor, _summary(session, table, floor), control)
+
+
+def _normalized(session: Session, outcome: Outcome) -> float:
+    base = session.base
+    direction = outcome.intervention.direction
+    return normalized_effect(outcome.ld, base.ld_with, base.ld_without, direction)
+
+
+def _row(session: Session, role: Role, outcome: Outcome) -> dict[str, Any]:
+    one, base = outcome.intervention, session.base
+    return {
+        "pair": session.pair.name,
+        "heads": str(one.heads),
+        "kind": one.kind,
+        "direction": one.direction,
+        "positions": scope_of(
+            one.heads, session.study.ablate.positions, session.study.vision.positions
+        ),
+        "ld_with": base.ld_with,
+        "ld_without": base.ld_without,
+        "ld": outcome.ld,
+        "effect": outcome.effect,
+        "normalized": _normalized(session, outcome),
+        "role": role,
+        "answer_before": decode(session.vlm, [outcome.token_before]),
+        "answer_after": decode(session.vlm, [outcome.token]),
+    }
+
+
+def _beside(normalized: float, null: Sequence[float]) -> dict[str, float]:
+    """How a normalized effect stands to those of the random sets, where it is defined."""
+    if not null or np.isnan(normalized):
+        return {
+            "control_mean": np.nan,
+            "control_sd": np.nan,
+            "control_n": len(null),
+            "control_p": np.nan,
+        }
+    summary = spread(null)
+    return {
+        "control_mean": summary.mean,
+        "control_sd": summary.sd,
+        "control_n": summary.n,
+        "control_p": rank_of(normalized, null),
+    }
+
+
+def _summary(session: Session, table: pd.DataFrame, floor: float) -> str:
+    """Say what was found in one line, and no more than one pair can show."""
+    named = table[table["role"].isin(["head", "joint"])]
+    last = named[named["heads"] == named["heads"].iloc[-1]]
+    for kind in ("resample", "mean", "zero"):
+        if (last["kind"] == kind).any():
+            last = last[last["kind"] == kind]
+            break
+    parts = []
+    for row in last.to_dict("records"):
+        words = f"{row['normalized']:+.1%} of the difference between the runs"
+        if np.isnan(row["normalized"]):
+            words = "the two runs have the same LD, so it is no share of a difference"
+        part = f"{row['direction']} moves LD by {row['effect']:+.3f} logits ({words}"
+        if row["control_n"] > 1 and not np.isnan(row["normalized"]):
+            mean, sd = row["control_mean"], row["control_sd"]
+            part += f"; random heads of the same layers {mean:+.1%} ± {sd:.1%}"
+        part += ")"
+        if abs(row["effect"]) <= floor:
+            part = f"{row['direction']} does not move LD beyond the noise floor"
+        flips = row["answer_before"] != row["answer_after"]
+        part += f"; the answer {'becomes' if flips else 'stays'} {row['answer_after']!r}"
+        parts.append(part)
+    heads, kind, positions = (last[name].iloc[0] for name in ("heads", "kind", "positions"))
+    verb = {"zero": "Zeroing", "mean": "Mean-ablating", "resample": "Resampling"}[kind]
+    caveat = "One pair shows one case, not a rule."
+    if not session.valid:
+        caveat = "The study is INVALID (its answers are not Yes and No): these figures say nothing."
+    return f"{verb} {heads} ({positions}): {'; '.join(parts)}. {caveat}"

@@ -1,0 +1,1 @@
+"""Are the fast paths exact for this model?"""

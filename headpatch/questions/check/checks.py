@@ -1,0 +1,302 @@
+"""What headpatch can and cannot control in a model, found by trying."""
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from headpatch.core.noise_floor import floor_of
+from headpatch.core.session import Session, model_of, open_session, run_both
+from headpatch.core.study import Study
+from headpatch.core.towers import change
+from headpatch.engine.control import HEADS_OF, uncontrolled, why_not
+from headpatch.engine.forward import forward
+from headpatch.engine.interventions import Direction, Intervention
+from headpatch.engine.patching import OnProgress
+from headpatch.engine.selfcheck import Check, check_vision
+from headpatch.engine.tower import VisionPositions, refused, vision_positions
+from headpatch.errors import InputError
+from headpatch.heads import HeadSet, Tower
+from headpatch.models.prompt import as_run
+from headpatch.models.quantized import quantized
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM, Stack
+from headpatch.questions.sweep.one import cost, plan
+
+SCOPES: tuple[Positions, ...] = get_args(Positions)
+VISION_SCOPES: tuple[VisionPositions, ...] = get_args(VisionPositions)
+_SELVES: dict[Tower, int] = {"lm": 8, "vision": 3}  # heads patched with their own z
+_TIMED = 3  # forward passes
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How heads of one tower are changed at one scope of positions.
+
+    Attributes
+    ----------
+    tokens
+        Positions that are changed.
+    suffix
+        Positions from the first of them on, which are computed anew for each row; of the vision
+        tower, all.
+    exact
+        Whether the fast path (the widening pass; of the vision tower, passes that are resumed at
+        the layer that is changed) agrees with the plain one; if not, every row is a plain pass.
+    worst, allowed
+        Largest difference between the two, in logits, and what rounding explains. `worst` is
+        infinite if the fast path cannot run at all.
+    reason
+        Why not, where it is known.
+    noise_floor
+        In logits; see `headpatch.core.noise_floor.floor_of`.
+    passes_once, passes
+        Cost in forward passes: every head in one kind and direction, and in those that the
+        study's ``sweep`` names, its noise floor and its reference pairs included.
+    """
+
+    tokens: int
+    suffix: int
+    exact: bool
+    worst: float
+    allowed: float
+    reason: str
+    noise_floor: float
+    passes_once: float
+    passes: float
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What `check` found.
+
+    Attributes
+    ----------
+    facts
+        About the model and the prompt, by name: plain numbers, texts, and dicts of them.
+    scopes, vision
+        Of the language model and of the vision tower, by name; a text says why a scope is not
+        there. `vision` is empty where the tower's heads cannot be changed.
+    seconds
+        Of one forward pass of one run: the median of `_TIMED`.
+    limits
+        What cannot be done, a sentence each.
+    """
+
+    facts: dict[str, Any]
+    scopes: dict[str, Scope | str]
+    vision: dict[str, Scope | str]
+    seconds: float
+    limits: tuple[str, ...]
+
+
+def check(study: Study, vlm: VLM | None = None, on_progress: OnProgress | None = None) -> Report:
+    """Try the study's model on the study's pair, whether or not its answers flip.
+
+    Raises
+    ------
+    InputError
+        If the model does not load, or cannot be asked the question.
+    """
+    sweep = study.sweep.model_copy(update={"sets": None})
+    study = study.model_copy(update={"force": True, "sweep": sweep})
+    vlm = vlm or model_of(study)
+    scopes: dict[str, Scope | str] = {}
+    vision: dict[str, Scope | str] = {}
+    lost: dict[Tower, str] = {}
+    session = None
+    towers = len(SCOPES) + (0 if refused(vlm) else len(VISION_SCOPES))
+    for done, positions in enumerate(SCOPES):
+        if on_progress:
+            on_progress(done, towers)
+        try:
+            session = open_session(_at(study, positions), vlm, positions)
+        except InputError as error:
+            if error.argument not in ("--positions", HEADS_OF["lm"]):
+                raise
+            if error.argument == HEADS_OF["lm"]:
+                lost["lm"] = error.found
+            scopes[positions] = error.found
+        else:
+            scopes[positions] = _scope(session, positions)
+    session = session or open_session(study, vlm)  # none of its heads can be changed
+    if not refused(vlm):
+        seeing = run_both(study, vlm, session.pair, vision=True)
+        if why := why_not(vlm, seeing.base, "vision"):
+            lost["vision"] = uncontrolled(vlm, why)
+        for done, tokens in enumerate(VISION_SCOPES, start=len(SCOPES)):
+            if on_progress:
+                on_progress(done, towers)
+            vision[tokens] = lost.get("vision") or _vision_scope(seeing, tokens)
+    prompt = session.prompt.select(0)
+    took = []
+    for _ in range(_TIMED):
+        start = time.perf_counter()
+        forward(vlm, prompt, exact=True)
+        took.append(time.perf_counter() - start)
+    limits = (
+        *(f"{HEADS_OF[tower].capitalize()}: {why}." for tower, why in lost.items()),
+        *_limits(session),
+        *_slow(scopes, "Positions {}: the widening pass"),
+        *_slow(vision, "Vision tower, {} tokens: the resumed pass"),
+    )
+    return Report(_facts(session), scopes, vision, statistics.median(took), limits)
+
+
+def _at(study: Study, positions: Positions) -> Study:
+    sweep = study.sweep.model_copy(update={"positions": positions, "tower": "lm"})
+    return study.model_copy(update={"sweep": sweep})
+
+
+def _scope(session: Session, positions: Positions) -> Scope:
+    assert session.fast is not None
+    prefill = session.base.trace.prefills[0]
+    tokens = len(session.prompt.spans.positions(positions))
+    return _tried(session, "lm", positions, session.fast, (tokens, prefill.tokens - prefill.start))
+
+
+def _vision_scope(session: Session, tokens: VisionPositions) -> Scope | str:
+    """Try a scope of the tower's tokens; say so if there are none such."""
+    study = session.study
+    sweep = study.sweep.model_copy(update={"tower": "vision"})
+    vision = study.vision.model_copy(update={"positions": tokens})
+    study = study.model_copy(update={"sweep": sweep, "vision": vision})
+    try:
+        changed = vision_positions(session.vlm, session.base, tokens)
+    except InputError as error:
+        return error.found
+    fast = check_vision(session.vlm, session.base, tokens)
+    session = replace(session, study=study, fast_vision=fast)
+    whole = session.base.trace.z["vision"][0].shape[1]
+    return _tried(session, "vision", "all", fast, (len(changed), whole))
+
+
+def _tried(
+    session: Session, tower: Tower, positions: Positions, fast: Check, tokens: tuple[int, int]
+) -> Scope:
+    """Measure the noise floor of a scope, and what sweeps cost there."""
+    heads = list(session.vlm.stack(tower).grid)
+    rng = np.random.default_rng(session.study.seed % 2**64)
+    drawn = rng.choice(len(heads), size=min(_SELVES[tower], len(heads)), replace=False)
+    directions: tuple[Direction, ...] = get_args(Direction)
+    selves = [
+        Intervention(HeadSet.of(heads[index]), "self", direction, positions)
+        for direction in directions
+        for index in drawn
+    ]
+    once = [Intervention(HeadSet.of(head), "zero", "noising", positions) for head in heads]
+    job = plan(session, tower=tower)
+    return Scope(
+        *tokens,
+        exact=fast.exact,
+        worst=fast.worst,
+        allowed=fast.allowed,
+        reason=fast.reason,
+        noise_floor=floor_of(session, change(session, selves)),
+        passes_once=cost(session, once, job.size, tower),
+        passes=job.total,
+    )
+
+
+def _facts(session: Session) -> dict[str, Any]:
+    vlm, prompt = session.vlm, session.prompt
+    return {
+        "model": vlm.name,
+        "family": str(vlm.model.config.model_type),
+        "class": type(vlm.model).__name__,
+        "parameters": int(vlm.model.num_parameters()),  # two to a byte, where 4 bits are stored
+        "weights": vlm.fingerprint,
+        **({"unused_weights": vlm.unused} if vlm.unused else {}),
+        "dtype": str(vlm.dtype).removeprefix("torch."),
+        "device": str(vlm.device),
+        "threads": torch.get_num_threads(),
+        "language_model": _language_model(vlm),
+        "vision_tower": None if vlm.vision is None else _vision(vlm, vlm.vision),
+        "answers": {
+            name: {"id": token, "text": vlm.processor.tokenizer.convert_ids_to_tokens(token)}
+            for name, token in zip(
+                session.study.answers, (prompt.answers.yes, prompt.answers.no), strict=True
+            )
+        },
+        "prompt": as_run(vlm, prompt),
+        "prompt_tokens": prompt.spans.length,
+        "image_tokens": len(prompt.spans.image),
+        "image_grid": list(map(int, prompt.patches.grid)),
+        "question": session.pair.question,
+        "ld_with": session.base.ld_with,
+        "ld_without": session.base.ld_without,
+        "answer_probabilities": session.answer_probabilities,
+        "valid": session.valid,
+        "invalid_because": list(session.faults),
+    }
+
+
+def _language_model(vlm: VLM) -> dict[str, Any]:
+    config = vlm.model.config.get_text_config()
+    key_heads = int(getattr(config, "num_key_value_heads", None) or vlm.lm.grid.heads)
+    return {
+        **_stack(vlm.lm),
+        "key_value_heads": key_heads,
+        "grouped_query": key_heads != vlm.lm.grid.heads,
+        "hidden_size": int(config.hidden_size),
+    }
+
+
+def _vision(vlm: VLM, tower: Stack) -> dict[str, Any]:
+    return {
+        **_stack(tower),
+        "class_token": vlm.family.class_token,
+        "feature_layer": vlm.feature_layer,
+    }
+
+
+def _stack(tower: Stack) -> dict[str, int]:
+    return {
+        "layers": tower.grid.layers,
+        "heads": tower.grid.heads,
+        "head_dim": int(tower.head_dim),
+    }
+
+
+def _limits(session: Session) -> list[str]:
+    vlm = session.vlm
+    found = []
+    if vlm.vision is None or refused(vlm):
+        found.append("Heads of the vision tower cannot be changed in this family.")
+    elif vlm.feature_layer is not None and vlm.feature_layer + 1 < vlm.vision.grid.layers:
+        found.append(
+            f"Vision layers after {vlm.feature_layer} never reach the language model: their effect "
+            "is 0 by construction."
+        )
+    if vlm.vision is not None and not vlm.family.vision_rows:
+        found.append("Attention inside the vision tower is not recorded in this family.")
+    if session.prompt.spans.crossed:
+        found.append("The image comes in by cross-attention: heads cannot be ranked by attention.")
+    elif (unknown := session.prompt.patches.unknown) is not None:
+        found.append(f"Heads cannot be ranked by attention: {unknown.found}.")
+    if session.cut_away:
+        found.append(f"{session.cut_away[0].upper()}{session.cut_away[1:]}.")
+    if ends := session.prompt.left_out:
+        found.append(
+            f"The tokenizer ends every text with {' '.join(ends)}; headpatch leaves it out, so "
+            "that the prompt ends where the answer starts."
+        )
+    if vlm.dtype != torch.float32:
+        found.append("Weights of low precision: the sweep computes in float32 over them.")
+    if quantized(vlm.model):
+        found.append("Weights are stored in fewer bits; activations are not rounded to them.")
+    return found
+
+
+def _slow(scopes: dict[str, Scope | str], what: str) -> list[str]:
+    return [
+        what.format(name)
+        + " is not exact here"
+        + (f" ({scope.reason})" if scope.reason else "")
+        + "; every row is a forward pass of its own."
+        for name, scope in scopes.items()
+        if isinstance(scope, Scope) and not scope.exact
+    ]

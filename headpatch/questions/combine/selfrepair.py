@@ -1,0 +1,235 @@
+r"""Self-repair: what later parts make up for when heads are changed.
+
+When heads S are changed, LD moves by the *total* effect T. Had everything after them stayed as it
+was, it would have moved by their *direct* effect alone: what they write, seen through the final
+norm and the unembedding. In normalized units (a share of LD_with - LD_without, positive towards
+the other run),
+
+.. math:: repair(S) = D(S) - T(S).
+
+Above 0, later parts make up for the loss (McGrath, Rahtz, Kramár, Mikulik & Legg, *The Hydra
+Effect*, 2023, arXiv:2307.15771); below 0 they pass it on and add to it, as parts do that read what
+these heads write. D is given twice: with the scale of the final norm as the untouched run has it
+(frozen), and with the norm computed anew (renormed). The difference is what the norm alone repairs
+(Rushing & Nanda, *Explorations of Self-Repair in Language Models*, 2024, arXiv:2402.15390).
+
+T is then taken apart, exactly: with the frozen scale, T = D + Σ the change in what each other head,
+each MLP and each bias adds directly + what the changed scale does to the sum. The parts that take
+over are those whose direct attribution moves against D. All of it is read at the answer position;
+LD is meant before a soft cap of the logits.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from headpatch.core.session import Session
+from headpatch.core.study import Study
+from headpatch.engine.direct import direct_effect, take_apart
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.patching import (
+    PLAIN_BATCH,
+    WITH,
+    WITHOUT,
+    OnProgress,
+    ZMeans,
+    base_run,
+    z_edits,
+)
+from headpatch.heads import Head, HeadSet
+from headpatch.present.head_columns import with_head_columns
+from headpatch.stats.intervals import mean_interval
+
+FIGURES = ("direct", "renormed", "total", "repair", "other_heads", "mlps", "biases", "norm")
+"""Of a set of heads: normalized effects; the last four make up total - direct."""
+
+
+@dataclass(frozen=True, eq=False)
+class Repairs:
+    """What changing each set did to every part, in one pair of pictures.
+
+    Attributes
+    ----------
+    asked
+        The interventions.
+    figures
+        By name (`FIGURES`): normalized, ``[asked]``.
+    heads
+        Change in the direct attribution of each head, the changed ones included; normalized like
+        an effect: positive where it moves LD towards the other run.
+    mlps
+        The same of each layer's MLP.
+    """
+
+    asked: tuple[Intervention, ...]
+    figures: dict[str, Float[np.ndarray, " asked"]]
+    heads: Float[np.ndarray, "asked layers heads"]
+    mlps: Float[np.ndarray, "asked layers"]
+
+
+def plan(study: Study, sets: Sequence[HeadSet]) -> tuple[Intervention, ...]:
+    """Return every set changed in every way that the study's ``combine`` names."""
+    options = study.combine
+    ways = product(dict.fromkeys(options.kinds), dict.fromkeys(options.directions))
+    return tuple(
+        Intervention(one, kind, direction, options.positions)
+        for kind, direction in ways
+        for one in sets
+    )
+
+
+def measure(
+    session: Session,
+    asked: Sequence[Intervention],
+    means: ZMeans | None = None,
+    on_progress: OnProgress | None = None,
+) -> Repairs:
+    """Change sets of heads by plain passes, and take each pass apart.
+
+    Raises
+    ------
+    RunError
+        If LD cannot be attributed to this model's parts.
+    """
+    gap = session.base.ld_with - session.base.ld_without
+    rows: dict[Intervention, dict[str, Any]] = {}
+    for one, found in _passes(session, asked, means):
+        towards = (-1 if base_run(one.direction) == WITH else 1) / gap if gap else np.nan
+        rows[one] = {name: value * towards for name, value in found.items()}
+        if on_progress:
+            on_progress(len(rows), len(asked))
+    return Repairs(
+        tuple(asked),
+        {name: np.array([rows[one][name] for one in asked]) for name in FIGURES},
+        np.stack([rows[one]["by_head"] for one in asked]),
+        np.stack([rows[one]["by_mlp"] for one in asked]),
+    )
+
+
+def _passes(
+    session: Session, asked: Sequence[Intervention], means: ZMeans | None
+) -> Iterator[tuple[Intervention, dict[str, Any]]]:
+    """Give each intervention's effects in logits."""
+    vlm, base = session.vlm, session.base
+    for run in (WITH, WITHOUT):
+        members = [one for one in asked if base_run(one.direction) == run]
+        for start in range(0, len(members), PLAIN_BATCH - 1):
+            chunk = members[start : start + PLAIN_BATCH - 1]
+            edits = [
+                edit
+                for row, one in enumerate(chunk, start=1)
+                for edit in z_edits(row, one, base, means)
+            ]
+            apart = take_apart(vlm, base.prompt.select(run).repeat(len(chunk) + 1), edits)
+            parts, scale = apart.parts, apart.parts.scale[0]
+            heads = scale * (parts.heads - parts.heads[:1])
+            mlps = scale * (parts.mlps - parts.mlps[:1])
+            biases = scale * (parts.biases - parts.biases[:1]).sum(1)
+            total, norm = parts.ld - parts.ld[0], (parts.scale - scale) * parts.total
+            for row, one in enumerate(chunk, start=1):
+                direct = direct_effect(vlm, apart, row, one.heads.heads)
+                by_head = heads[row].double()
+                yield (
+                    one,
+                    {
+                        "direct": direct.frozen,
+                        "renormed": direct.renormed,
+                        "total": float(total[row]),
+                        "repair": direct.frozen - float(total[row]),
+                        "other_heads": float(by_head.sum()) - direct.frozen,
+                        "mlps": float(mlps[row].sum()),
+                        "biases": float(biases[row]),
+                        "norm": float(norm[row]),
+                        "by_head": by_head.numpy(),
+                        "by_mlp": mlps[row].double().numpy(),
+                    },
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class SelfRepair:
+    """What `judge` found.
+
+    Attributes
+    ----------
+    table
+        A row for each set × kind × direction: the columns of ``selfrepair.csv``.
+    parts
+        For each of these, the parts whose direct attribution changes most, the changed heads left
+        out: the columns of ``selfrepair_parts.csv``.
+    """
+
+    table: pd.DataFrame
+    parts: pd.DataFrame
+
+
+def judge(study: Study, found: Sequence[Repairs], listed: int = 10) -> SelfRepair:
+    """Average over pairs of pictures, with intervals where there are several.
+
+    Parameters
+    ----------
+    listed
+        Parts named for each intervention.
+    """
+    asked = found[0].asked
+    columns: dict[str, Any] = {
+        "heads": [str(one.heads) for one in asked],
+        "kind": [one.kind for one in asked],
+        "direction": [one.direction for one in asked],
+        "positions": [one.positions for one in asked],
+    }
+    defined = [one for one in found if np.isfinite(one.figures["total"]).all()] or list(found)
+    for name in FIGURES:
+        values = np.stack([one.figures[name] for one in defined])
+        columns[name] = values.mean(0)
+        if name in ("direct", "total", "repair"):
+            low, high = _interval(study, values)
+            columns |= {f"{name}_low": low, f"{name}_high": high}
+    columns["pairs"] = len(defined)
+    heads = np.stack([one.heads for one in defined]).mean(0)
+    mlps = np.stack([one.mlps for one in defined]).mean(0)
+    parts = [
+        _part(one, rank, name, change)
+        for place, one in enumerate(asked)
+        for rank, (name, change) in enumerate(_changed(one, heads[place], mlps[place])[:listed], 1)
+    ]
+    return SelfRepair(*(with_head_columns(pd.DataFrame(one)) for one in (columns, parts)))
+
+
+def _interval(
+    study: Study, values: Float[np.ndarray, "pairs asked"]
+) -> tuple[Float[np.ndarray, " asked"], Float[np.ndarray, " asked"]]:
+    if len(values) < 2:
+        return np.full_like(values[0], np.nan), np.full_like(values[0], np.nan)
+    rng = np.random.default_rng(study.seed % 2**64)  # numpy takes no negative seed
+    found = mean_interval(values, study.pairs.level, study.pairs.resamples, rng)
+    return found.low, found.high
+
+
+def _changed(
+    one: Intervention, heads: Float[np.ndarray, "layers heads"], mlps: Float[np.ndarray, " layers"]
+) -> list[tuple[str, float]]:
+    """Return the other parts by the size of their change: heads by name, MLPs as ``mlp 28``."""
+    named = {
+        str(Head(layer, head)): float(heads[layer, head])
+        for layer, head in np.ndindex(*heads.shape)
+        if Head(layer, head) not in one.heads.heads
+    }
+    named |= {f"mlp {layer}": float(change) for layer, change in enumerate(mlps)}
+    return sorted(named.items(), key=lambda item: -abs(item[1]))
+
+
+def _part(one: Intervention, rank: int, name: str, change: float) -> dict[str, Any]:
+    return {
+        "heads": str(one.heads),
+        "kind": one.kind,
+        "direction": one.direction,
+        "rank": rank,
+        "part": name,
+        "change": change,
+    }

@@ -1,0 +1,202 @@
+"""The residual stream swapped between the two runs, by class of tokens, at every depth.
+
+The stream of one run is put into the other at one class of tokens of one layer: the region's image
+tokens, the other image tokens, the question's words, the answer position (language model, entering
+a layer), or patches (vision tower, leaving a layer). See `headpatch.engine.residual`. 1 means: at
+this depth these tokens hold all that tells the runs apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headpatch.core.session import Session
+from headpatch.engine.forward import Keep
+from headpatch.engine.interventions import Direction
+from headpatch.engine.patching import WITH, WITHOUT, OnProgress, run_pair
+from headpatch.engine.residual import Streams, Swap, disagreement, record, resume, swap
+from headpatch.engine.selfcheck import TOLERANCE
+from headpatch.heads import Tower
+from headpatch.questions.cut.edges import end_positions
+from headpatch.stats.logits import normalized_effect
+from headpatch.stats.summaries import noise_floor
+
+DIRECTION: Mapping[int, Direction] = {WITH: "noising", WITHOUT: "denoising"}
+"""What is asked of each run when it is changed."""
+Curve: TypeAlias = Float[np.ndarray, " layers"]
+Curves: TypeAlias = dict[str, dict[Direction, Curve]]
+"""By class of tokens (or edge) and direction: effects over the layers of one tower."""
+_SUFFIX = ("words", "answer")  # classes behind the image: their passes carry only what follows
+
+
+def token_classes(session: Session) -> dict[str, Tensor]:
+    """Return the prompt's tokens by class: each token is in one, and no class is empty.
+
+    ``before`` are tokens of text ahead of the image's last token; they are the same in both runs.
+
+    Raises
+    ------
+    InputError
+        If the image is not among the prompt's tokens, or the region holds no patch's centre.
+    """
+    spans = session.prompt.spans
+    region = end_positions(session, "region")
+    image = spans.image.cpu()
+    every = torch.arange(spans.length)
+    found = {
+        "before": every[~torch.isin(every, torch.cat([image, spans.question]))],
+        "region": region,
+        "other": image[~torch.isin(image, region)],
+        "words": spans.question[:-1],
+        "answer": spans.question[-1:],
+    }
+    return {name: positions for name, positions in found.items() if len(positions)}
+
+
+def vision_classes(session: Session, tokens: int) -> dict[str, Tensor]:
+    """Return the vision tower's tokens of one run by class; ``all`` holds every one of them.
+
+    ``region`` (its patches) and ``other`` (every other token, a class token included) are known
+    only where the tower sees the picture patch for patch as the language model does.
+
+    Parameters
+    ----------
+    tokens
+        Of one run.
+    """
+    found = {"all": torch.arange(tokens)}
+    prompt = session.prompt
+    if session.vlm.family.vision_rows and len(prompt.patches.boxes):
+        inside = torch.zeros(tokens, dtype=torch.bool)
+        inside[prompt.placed_in(tokens)] = torch.from_numpy(session.region_tokens)
+        found |= {"region": found["all"][inside], "other": found["all"][~inside]}
+    return {name: positions for name, positions in found.items() if len(positions)}
+
+
+@dataclass(frozen=True, eq=False)
+class StreamCurves:
+    """What swapping the stream does.
+
+    Attributes
+    ----------
+    shares, effects
+        By tower: normalized, and in logits.
+    noise_floor
+        In logits; see `headpatch.stats.summaries.noise_floor`. The fast path are passes that are
+        resumed at the swapped layer; over low-precision weights there are none.
+    resumed
+        Whether the language model's passes were resumed at the swapped layer.
+    """
+
+    shares: Mapping[Tower, Curves]
+    effects: Mapping[Tower, Curves]
+    noise_floor: float
+    resumed: bool
+
+
+def streams(session: Session, on_progress: OnProgress | None = None) -> StreamCurves:
+    """Swap the stream at every layer and class of tokens, in both runs.
+
+    Raises
+    ------
+    InputError
+        As `token_classes`.
+    """
+    vlm, prompt = session.vlm, session.prompt
+    kept = record(vlm, prompt)
+    jobs = _jobs(session, kept)
+    question = int(prompt.spans.question[0])
+    whole = run_pair(vlm, prompt, Keep(suffix=0), exact=True)
+    suffix = run_pair(vlm, prompt, Keep(suffix=question), exact=True)
+    probes = [job.probe for job in jobs if job.tower == "lm"]
+    apart = max(
+        disagreement(vlm, whole, kept, probes),
+        disagreement(vlm, suffix, kept, [one for one in probes if one.positions.min() >= question]),
+    )
+    resumed = apart <= TOLERANCE
+    total, done = sum(len(job.swaps) for job in jobs), 0
+    effects: dict[Tower, Curves] = {"vision": {}, "lm": {}}
+    selves: list[float] = []
+    for job in jobs:
+
+        def advance(here: int, _: int, before: int = done) -> None:
+            if on_progress:
+                on_progress(before + here, total)
+
+        if job.tower == "lm" and resumed:
+            base = suffix if job.name in _SUFFIX else whole
+            shifts = resume(vlm, base, job.swaps, advance)
+        else:
+            shifts = swap(vlm, session.base, kept, job.swaps, advance)
+        done += len(job.swaps)
+        values = [shift.effect for shift in shifts]
+        selves += values[len(job.asked) :]
+        effects[job.tower][job.name] = job.curves(values[: len(job.asked)])
+    shares = {tower: as_shares(session, curves) for tower, curves in effects.items()}
+    return StreamCurves(shares, effects, noise_floor(selves, apart if resumed else 0.0), resumed)
+
+
+def _jobs(session: Session, kept: Streams) -> list["_Job"]:
+    """Return what is swapped: a job for each class of tokens of each tower."""
+    classes = token_classes(session)
+    jobs = [_Job("lm", name, positions, kept) for name, positions in classes.items()]
+    if "vision" in kept:
+        tokens = vision_classes(session, kept["vision"][0].shape[1])
+        jobs += [_Job("vision", name, positions, kept) for name, positions in tokens.items()]
+    return jobs
+
+
+class _Job:
+    """The swaps of one class of tokens: those asked for, then those that change nothing.
+
+    Where the two runs are the same nothing is run, since the effect is 0.
+    """
+
+    def __init__(self, tower: Tower, name: str, positions: Tensor, kept: Streams) -> None:
+        self.tower, self.name = tower, name
+        self.layers = len(kept[tower])
+
+        def make(run: int, layer: int, source: int) -> Swap:
+            return Swap(run, tower, layer, positions, source)
+
+        self.asked = [
+            make(run, layer, 1 - run)
+            for run in DIRECTION
+            for layer in range(self.layers)
+            if not torch.equal(*kept[tower][layer][:, positions.to(kept[tower][layer].device)])
+        ]
+        some = sorted({0, self.layers // 2, self.layers - 1})
+        nothing = [make(run, layer, run) for run in DIRECTION for layer in some]
+        self.swaps = [*self.asked, *nothing]
+        self.probe = make(WITH, self.layers // 2, WITHOUT)
+
+    def curves(self, effects: Sequence[float]) -> dict[Direction, Curve]:
+        """Return the effects over the layers, by direction."""
+        found = {direction: np.zeros(self.layers) for direction in DIRECTION.values()}
+        for one, effect in zip(self.asked, effects, strict=True):
+            found[DIRECTION[one.run]][one.layer] = effect
+        return found
+
+
+def as_shares(session: Session, curves: Curves) -> Curves:
+    """Return curves in logits as shares of the difference between the runs."""
+    return {
+        name: {way: normalized(session, curve, way) for way, curve in there.items()}
+        for name, there in curves.items()
+    }
+
+
+def normalized(
+    session: Session, effects: Float[np.ndarray, "*shape"], direction: Direction
+) -> Float[np.ndarray, "*shape"]:
+    """Return effects in logits as shares of the difference between the runs."""
+    base = session.base
+    untouched = base.ld_with if direction == "noising" else base.ld_without
+    return np.asarray(
+        normalized_effect(untouched + effects, base.ld_with, base.ld_without, direction)
+    )

@@ -1,0 +1,1 @@
+"""Which heads look at the region more when the object is there?"""

@@ -1,0 +1,264 @@
+"""From a token of the answer back to the patches of the picture, and whether those patches matter.
+
+Two maps say where a token's weight comes from: attention rollout and gradient-weighted relevance
+(see `headpatch.engine.rollout` and `headpatch.engine.relevance`), each read at the image tokens
+(through the language model alone) and at the patches (on through the vision tower). A map is a
+claim; the check of it is an experiment (see `headpatch.questions.rollout.perturbation`).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headpatch.core.session import Session
+from headpatch.engine.patching import WITH, WITHOUT, OnProgress
+from headpatch.engine.perturb import pictures
+from headpatch.engine.relevance import relevance
+from headpatch.engine.rollout import Flow, Step, follow, look, rollout
+from headpatch.engine.trace import Said, say
+from headpatch.errors import InputError
+from headpatch.models.prompt import Prompt
+from headpatch.questions.rollout.perturbation import RUNS, Check, check_maps
+from headpatch.questions.trace.forced import (
+    Answer,
+    check_said,
+    check_token,
+    given_answer,
+    own_answers,
+    word,
+)
+
+Saved: TypeAlias = dict[str, Any]
+"""Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
+
+METHODS: Mapping[str, Step] = {"rollout": rollout, "relevance": relevance}
+_KEPT_PIXELS = 672  # longest side of the pictures kept beside the results
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """One method's weights over the patches, read at one stage.
+
+    Attributes
+    ----------
+    stage
+        ``tokens``: as the image tokens enter the language model; ``patches``: as the patches
+        enter the vision tower.
+    values
+        ``[runs, patches]``, not negative.
+    elsewhere
+        What each run has at this stage on no patch: on the text's tokens, or on a class token,
+        as a share of all of it.
+    """
+
+    method: str
+    stage: str
+    values: Float[np.ndarray, "runs patches"]
+    elsewhere: Float[np.ndarray, " runs"]
+
+    @property
+    def name(self) -> str:
+        """Return ``rollout_patches`` and such."""
+        return f"{self.method}_{self.stage}"
+
+    @property
+    def shares(self) -> Float[np.ndarray, "runs patches"]:
+        """Values as shares of the patches' sum; 0 where nothing comes from them."""
+        total = self.values.sum(1, keepdims=True)
+        return np.asarray(self.values / np.where(total > 0, total, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Rolled:
+    """What `roll_out` found.
+
+    Attributes
+    ----------
+    said
+        The token, its rival, and both untouched runs.
+    maps
+        In the order of `METHODS`, each stage by stage.
+    check
+        None where the two runs would say the same token, or the model does not take a picture
+        patch by patch.
+    unchecked
+        Why there is no check, if so.
+    """
+
+    session: Session
+    answer: Answer
+    index: int
+    said: Said
+    maps: tuple[Map, ...]
+    check: Check | None
+    unchecked: str = ""
+
+    @property
+    def token(self) -> str:
+        """The token as text."""
+        return self.answer.words[self.index]
+
+    @property
+    def rival(self) -> str:
+        """What a run would say instead; empty if none."""
+        return "" if self.said.rival is None else word(self.session, self.said.rival)
+
+    @property
+    def title(self) -> str:
+        """Say which token it is, and LD of both runs."""
+        base, what = self.said.base, f"Token {self.index} of {self.answer.text!r}: {self.token!r}"
+        if not self.rival:
+            return f"{what}, which both runs would say"
+        return (
+            f"{what}; LD = logit({self.token}) - logit({self.rival}): with {base.ld_with:+.3f}, "
+            f"without {base.ld_without:+.3f}"
+        )
+
+    def table(self) -> pd.DataFrame:
+        """One row for each map × run × patch: the columns of ``rollout.csv``."""
+        boxes, inside = self.session.prompt.patches.boxes, self.session.region_tokens
+        return pd.concat(
+            [
+                pd.DataFrame(
+                    {
+                        "pair": self.session.pair.name,
+                        "token": self.token,
+                        "run": run,
+                        "method": one.method,
+                        "stage": one.stage,
+                        "patch": np.arange(len(boxes)),
+                        **dict(zip(("left", "top", "right", "bottom"), boxes.T, strict=True)),
+                        "in_region": inside,
+                        "value": one.values[place],
+                        "share": one.shares[place],
+                    }
+                )
+                for one in self.maps
+                for place, run in RUNS.items()
+            ],
+            ignore_index=True,
+        )
+
+    def regions(self) -> list[dict[str, Any]]:
+        """Return the share of each map that falls on the region, and what falls on no patch."""
+        inside = self.session.region_tokens
+        return [
+            {
+                "method": one.method,
+                "stage": one.stage,
+                "run": run,
+                "region": float(one.shares[place][inside].sum()),
+                "even": float(inside.mean()),
+                "elsewhere": float(one.elsewhere[place]),
+            }
+            for one in self.maps
+            for place, run in RUNS.items()
+        ]
+
+    def saved(self) -> Saved:
+        """Return what ``rollout.pt`` holds."""
+        session = self.session
+        found: Saved = {"maps": {one.name: torch.tensor(one.values).float() for one in self.maps}}
+        found["elsewhere"] = {one.name: torch.tensor(one.elsewhere).float() for one in self.maps}
+        found |= {
+            "boxes": torch.tensor(session.prompt.patches.boxes).float(),
+            "grid": torch.tensor(session.prompt.patches.grid),
+            "region_box": torch.tensor(session.pair.region.box),
+            "in_region": torch.tensor(session.region_tokens),
+            "answer": self.answer.text,
+            "forced": self.answer.source,
+            "index": self.index,
+            "token": self.token,
+            "rival": self.rival,
+            "base_with": self.said.base.ld_with,
+            "base_without": self.said.base.ld_without,
+            "image_with": _small(session.pair.with_image),
+            "image_without": _small(session.pair.without_image),
+            "fill": session.study.rollout.fill,
+            "unchecked": self.unchecked,
+            "valid": session.valid,
+            "question": session.pair.question,
+            "region_name": session.pair.region.name,
+        }
+        return found
+
+
+def _small(image: Any) -> Tensor:
+    small = image.copy()
+    small.thumbnail((_KEPT_PIXELS, _KEPT_PIXELS))
+    return torch.from_numpy(np.array(small))
+
+
+def roll_out(session: Session, on_progress: OnProgress | None = None) -> Rolled:
+    """Map where a token of the study's answer comes from, and check the maps.
+
+    Raises
+    ------
+    InputError
+        If the answer has no such token, the region no patch, or the image is not among the
+        prompt's tokens.
+    RunError
+        If attention cannot be followed back in this model.
+    """
+    options = session.study.rollout
+    if session.prompt.spans.crossed:
+        raise InputError(
+            "--model",
+            f"{session.vlm.name} looks at the image by cross-attention",
+            "a model whose image is among the prompt's tokens",
+        )
+    _ = session.region_tokens  # refused here, before any work
+    if options.answer is None:
+        present, absent = own_answers(session, options.tokens)
+        answer = present if options.forced == "with" else absent
+    else:
+        answer = given_answer(session, options.answer, options.tokens)
+    check_token(answer, options.token)
+    token = answer.ids[options.token]
+    said = say(session.vlm, session.prompt, answer.ids[: options.token], token)
+    check_said(session, answer, options.token, said)
+    maps = _maps(session, said)
+    check, unchecked = None, ""
+    try:
+        shown = pictures(session.vlm, said.base.prompt)
+    except InputError as error:
+        unchecked = str(error)
+    else:
+        if said.first[WITH] == said.first[WITHOUT] or said.base.ld_with == said.base.ld_without:
+            unchecked = f"both runs would say {word(session, said.first[WITH])!r} here"
+        else:
+            values = {one.name: one.values for one in maps}
+            check = check_maps(session, said, values, shown, on_progress)
+    return Rolled(session, answer, options.token, said, maps, check, unchecked)
+
+
+def _maps(session: Session, said: Said) -> tuple[Map, ...]:
+    """Both methods at both stages."""
+
+    def target(logits: Float[Tensor, "runs vocabulary"]) -> Float[Tensor, " runs"]:
+        own = logits[:, said.token]
+        return own if said.rival is None else own - logits[:, said.rival]
+
+    prompt = said.base.prompt
+    looked = look(session.vlm, prompt, target)
+    found: list[Map] = []
+    for method, step in METHODS.items():
+        found += _stages(method, follow(looked, prompt, step), prompt)
+    return tuple(found)
+
+
+def _stages(method: str, flow: Flow, prompt: Prompt) -> Iterator[Map]:
+    for stage, weights in (("tokens", flow.tokens), ("patches", flow.patches)):
+        if weights is not None:
+            whole = weights.double()
+            at_image = stage == "tokens"
+            placed = prompt.image_positions.cpu() if at_image else prompt.placed_in(whole.shape[1])
+            values = whole[:, placed]
+            elsewhere = 1 - values.sum(1) / whole.sum(1).clamp(min=torch.finfo(whole.dtype).tiny)
+            yield Map(method, stage, values.numpy(), elsewhere.numpy())

@@ -1,0 +1,139 @@
+"""Claims about heads and layers: the sentences that a study may list.
+
+The grammar, one claim a line (H is a head such as ``24.17``, A-B layers such as ``17-26`` or one):
+
+    head H is necessary | sufficient | causal | redundant | inhibitory | inert
+    heads H and H are redundant                (or more: heads H, H and H)
+    heads H and H do more together than alone  (or more)
+    heads H and H work together
+    heads H and H are independent
+    head H looks at the region
+    the model looks at the region
+    layers A-B hold the sensitive heads        (those that attention picks)
+    layers A-B hold the causal heads
+    the answer reads the region in layers A-B  (or: the question)
+    the heads of vision layers A-B are necessary
+    the heads of vision layers A-B matter more than those of other layers
+    vision layers A-B carry the object
+
+What some of them mean:
+
+- *causal*: shown to act for the answer: necessary, sufficient or redundant. An inhibitory head acts
+  against it.
+- *redundant*: necessary together, and none of them necessary alone; *do more together than alone*
+  leaves the second open.
+- *work together*: both are needed (synergy: see `headpatch.stats.interactions`).
+- *the question reads*: from its words; the answer position, which is the prompt's last token, has a
+  claim of its own.
+- *carry the object*: the region's patches bring the other run's answer as they leave layer B, and
+  did not before layer A.
+
+What data say to each, `headpatch.stats.judged_claims` has.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from headpatch.errors import InputError
+from headpatch.heads import Grid, Head, HeadSet
+
+_ONE = r"[0-9]{1,99}\.[0-9]{1,99}"
+_HEAD = rf"({_ONE})"
+_HEADS = rf"((?:{_ONE}, )*{_ONE} and {_ONE})"
+_LAYERS = "([0-9]{1,99})(?:-([0-9]{1,99}))?"
+
+
+class Form(Enum):
+    """Every form of a claim, and the line of the grammar that it is read by."""
+
+    CLASS = rf"head {_HEAD} is (necessary|sufficient|causal|redundant|inhibitory|inert)"
+    LOOKS = rf"head {_HEAD} looks at the region"
+    MODEL_LOOKS = r"the model looks at the region"
+    REDUNDANT = rf"heads {_HEADS} are redundant"
+    MORE_TOGETHER = rf"heads {_HEADS} do more together than alone"
+    WORK_TOGETHER = rf"heads {_HEAD} and {_HEAD} work together"
+    INDEPENDENT = rf"heads {_HEAD} and {_HEAD} are independent"
+    HOLD = rf"layers? {_LAYERS} holds? the (sensitive|causal) heads"
+    READS = rf"the (answer|question) reads the region in layers? {_LAYERS}"
+    VISION_HEADS = rf"the heads of vision layers? {_LAYERS} are necessary"
+    VISION_SPAN = rf"the heads of vision layers? {_LAYERS} matter more than those of other layers"
+    VISION_CARRIES = rf"vision layers? {_LAYERS} (?:carry|carries) the object"
+
+
+_TESTED_TOGETHER = (Form.REDUNDANT, Form.MORE_TOGETHER)
+_OF_VISION_LAYERS = (Form.VISION_HEADS, Form.VISION_SPAN, Form.VISION_CARRIES)
+_EXAMPLES = (
+    "a claim such as 'head 24.17 is necessary', 'head 24.17 looks at the region', 'heads 24.17 and "
+    "23.20 work together', 'layers 17-26 hold the sensitive heads', 'the answer reads the region "
+    "in layers 17-24' or 'vision layer 8 carries the object'"
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, read.
+
+    Attributes
+    ----------
+    form
+        Which line of the grammar.
+    heads, layers, word
+        What the line leaves open: heads, first and last layer, and a word.
+    """
+
+    text: str
+    form: Form
+    heads: tuple[Head, ...] = ()
+    layers: tuple[int, int] = (0, 0)
+    word: str = ""
+
+    @classmethod
+    def parse(cls, text: str, argument: str = "claims") -> "Claim":
+        """Read a claim.
+
+        Raises
+        ------
+        InputError
+            If it is none of the grammar's lines.
+        """
+        plain = " ".join(text.lower().rstrip(". ").split())
+        for form in Form:
+            if match := re.fullmatch(form.value, plain):
+                parts = match.groups()
+                heads = tuple(map(Head.parse, re.findall(_HEAD, plain)))
+                word = next((part for part in parts if part and part.isalpha()), "")
+                numbers = [int(part) for part in parts if part and part.isdigit()]
+                layers = (numbers[0], numbers[-1]) if numbers else (0, 0)
+                if layers[0] > layers[1] or len(set(heads)) < len(heads):
+                    break
+                return cls(text, form, heads, layers, word)
+        raise InputError(argument, repr(text), _EXAMPLES)
+
+    @property
+    def tested_set(self) -> HeadSet | None:
+        """The heads that must be noised together to judge it; None if it is of another form."""
+        return HeadSet(self.heads) if self.form in _TESTED_TOGETHER else None
+
+    def check(self, grid: Grid, vision_layers: int | None = None, argument: str = "claims") -> None:
+        """Refuse a claim about heads or layers that the model does not have.
+
+        Parameters
+        ----------
+        vision_layers
+            None if it is not known.
+
+        Raises
+        ------
+        InputError
+            If one is out of range.
+        """
+        for head in self.heads:
+            grid.check(head, f"{argument}: {self.text!r}")
+        layers = vision_layers if self.form in _OF_VISION_LAYERS else grid.layers
+        if layers is not None and self.layers[1] >= layers:
+            raise InputError(
+                f"{argument}: {self.text!r}",
+                f"layer {self.layers[1]} is out of range",
+                f"layers 0-{layers - 1} in this model",
+            )

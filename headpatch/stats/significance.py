@@ -1,0 +1,161 @@
+r"""Tests of means over pairs: different from nothing, beyond ±δ, within ±δ, unlike its layer.
+
+`beyond` and `within` meet at the same boundary, the smallest effect of interest δ, so that what a
+study can say has three parts: shown to be larger, shown to be smaller, or neither.
+
+All are t-tests that also withstand skewness. A head that acts in some pairs only (for one quadrant
+of four, say) has skewed effects, and far out, where corrections over a thousand heads look, the
+plain t-test of 50 exponential values errs 29 times as often as it says. Hall's transformation of t
+takes the sample's skewness g into account,
+
+.. math:: t' = t + g t^2 / 3\sqrt n + g^2 t^3 / 27 n + g / 6\sqrt n,
+
+but errs too often where tails are heavy. The larger p of the two is taken: with symmetric samples
+it is the t-test.
+
+References
+----------
+P. Hall, On the removal of skewness by transformation, JRSS B 54 (1992).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import false_discovery_control, t
+
+from headpatch.stats.intervals import finite_pairs
+
+
+def beyond(
+    values: Float[np.ndarray, "pairs *rest"], delta: float = 0.0
+) -> Float[np.ndarray, "*rest"]:
+    r"""Two-sided p of the hypothesis that a mean over pairs lies within ±δ.
+
+    A t-test against an interval (McCarthy & Smyth 2009, TREAT): with mean m and standard error s,
+
+    .. math:: p = P(T_{n-1} \ge (|m| - δ)/s) + P(T_{n-1} \ge (|m| + δ)/s),
+
+    at most 1. Under any mean inside the interval P(p ≤ α) is at most about α, and about α at
+    its ends.
+
+    Parameters
+    ----------
+    values
+        ``[pairs, ...]``. Where all pairs are equal, p is 0 or 1.
+    delta
+        Not negative, in the values' unit.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two pairs, a value is not finite, or δ is negative.
+
+    References
+    ----------
+    D. J. McCarthy and G. K. Smyth, Testing significance relative to a fold-change threshold is a
+    TREAT, Bioinformatics 25 (2009).
+    """
+    seen = _summary(values, delta)
+    sign = np.where(seen.mean < 0, -1.0, 1.0)
+    size, skew = np.abs(seen.mean), sign * seen.skew
+    p = _upper(size - delta, seen, skew) + _upper(size + delta, seen, skew)
+    return np.asarray(np.where((seen.error == 0) & (size <= delta), 1.0, np.minimum(p, 1.0)))
+
+
+def above(
+    values: Float[np.ndarray, "pairs *rest"], delta: float = 0.0
+) -> Float[np.ndarray, "*rest"]:
+    """One-sided p of the hypothesis that a mean over pairs is at most δ; as `beyond`."""
+    seen = _summary(values, delta)
+    return _upper(seen.mean - delta, seen, seen.skew)
+
+
+def within(values: Float[np.ndarray, "pairs *rest"], delta: float) -> Float[np.ndarray, "*rest"]:
+    """Equivalence test: p of the hypothesis that a mean over pairs lies outside ±δ.
+
+    Two one-sided t-tests (Schuirmann 1987); the larger p counts. A small p *shows* that the mean
+    lies within ±δ, which no large p of another test does.
+
+    Raises
+    ------
+    ValueError
+        As `beyond`.
+
+    References
+    ----------
+    D. J. Schuirmann, A comparison of the two one-sided tests procedure and the power approach,
+    Journal of Pharmacokinetics and Biopharmaceutics 15 (1987).
+    """
+    seen = _summary(values, delta)
+    low = _upper(seen.mean + delta, seen, seen.skew)
+    return np.asarray(np.maximum(low, _upper(delta - seen.mean, seen, -seen.skew)))
+
+
+def adjusted(p: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Benjamini-Hochberg q of every p, over all of them together.
+
+    Calling those with q < α keeps the expected share of false calls below α.
+    """
+    return np.reshape(false_discovery_control(p, axis=None), p.shape) if p.size else p
+
+
+def layer_null(
+    values: Float[np.ndarray, "pairs layers heads"], resamples: int, rng: np.random.Generator
+) -> Float[np.ndarray, "layers heads"]:
+    """P that a random head of a head's own layer has a mean as large in size.
+
+    The hypothesis: in each pair, a head's value is exchangeable with those of its layer's heads.
+    Each draw takes, pair by pair, a random head of the layer, and averages. The head itself counts
+    as a draw, so the smallest p is 1 / (resamples + 1) (Phipson & Smyth 2010).
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two pairs, or a value is not finite.
+    """
+    pairs = finite_pairs(values)
+    n, layers, heads = pairs.shape
+    found = np.empty((layers, heads))
+    for layer in range(layers):
+        drawn = rng.integers(heads, size=(resamples, n))
+        null = np.sort(np.abs(pairs[np.arange(n), layer, drawn].mean(1)))
+        size = np.abs(pairs[:, layer].mean(0))
+        slack = 1e-12 * np.abs(pairs[:, layer]).max(initial=0.0)  # equal but for rounding
+        as_large = resamples - np.searchsorted(null, size - slack, side="left")
+        found[layer] = (as_large + 1) / (resamples + 1)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Summary:
+    """Means over pairs, their standard errors, skewness of the values, and how many pairs."""
+
+    mean: Float[np.ndarray, "*rest"]
+    error: Float[np.ndarray, "*rest"]
+    skew: Float[np.ndarray, "*rest"]
+    n: int
+
+
+def _summary(values: Float[np.ndarray, "pairs *rest"], delta: float) -> _Summary:
+    if delta < 0:
+        raise ValueError(f"delta must not be negative, got {delta}")
+    pairs = finite_pairs(values)
+    mean = np.asarray(pairs.mean(0))
+    error = np.asarray(pairs.std(0, ddof=1)) / np.sqrt(len(pairs))
+    rounding = 1e-14 * np.abs(pairs).max(0, initial=0.0)
+    error = np.where(error <= rounding, 0.0, error)
+    square, cube = (np.asarray(((pairs - mean) ** power).mean(0)) for power in (2, 3))
+    skew = np.divide(cube, square**1.5, out=np.zeros_like(cube), where=error > 0)
+    return _Summary(mean, error, skew, len(pairs))
+
+
+def _upper(
+    distance: Float[np.ndarray, "*rest"], seen: _Summary, skew: Float[np.ndarray, "*rest"]
+) -> Float[np.ndarray, "*rest"]:
+    """P(T ≥ distance/error), allowing for skew; without any spread, 0 or 1 by the sign."""
+    ratio = np.divide(distance, seen.error, out=np.zeros_like(distance), where=seen.error > 0)
+    a = skew / np.sqrt(seen.n)
+    straight = ratio + a * ratio**2 / 3 + a**2 * ratio**3 / 27 + a / 6
+    p = t.sf(np.minimum(ratio, straight), seen.n - 1)
+    return np.where(seen.error > 0, p, np.where(distance > 0, 0.0, 1.0))

@@ -1,0 +1,171 @@
+"""Where on the image a head's attention falls.
+
+Every image token has a box ``(left, top, right, bottom)`` in fractions of the original image,
+so a plain patch grid, a centre crop and a set of tiles are all read in the same way. A token
+belongs to a region if and only if its *centre* lies in the region's half-open box
+``[left, right) x [top, bottom)``: regions that tile the image therefore partition the tokens.
+
+"Rows" are attention rows restricted to the image tokens, in the order of the boxes, with any
+leading axes (layers, heads, ...): ``[..., tokens]``. They need not sum to 1, because a head also
+attends to text. Results are float64 whatever the rows' precision.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+Box = tuple[float, float, float, float]
+"""``(left, top, right, bottom)`` in fractions of the image, origin at the top left."""
+
+QUADRANTS: Final[Mapping[str, Box]] = MappingProxyType(
+    {
+        "top-left": (0.0, 0.0, 0.5, 0.5),
+        "top-right": (0.5, 0.0, 1.0, 0.5),
+        "bottom-left": (0.0, 0.5, 0.5, 1.0),
+        "bottom-right": (0.5, 0.5, 1.0, 1.0),
+    }
+)
+"""The image cut in halves both ways; the order is the one of every four-quadrant table."""
+
+_DECIMALS = 6  # centres are compared to 1e-6 of the image: float32 boxes decide as exact ones do
+
+
+def region_mask(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> Bool[np.ndarray, "tokens"]:
+    """Which tokens belong to a region.
+
+    Parameters
+    ----------
+    boxes
+        ``[tokens, 4]``, each token's box in fractions of the image. A token that stands for no
+        place (a row separator) has NaN here and belongs to no region.
+    box
+        The region, in the same unit.
+
+    Returns
+    -------
+    Bool array ``[tokens]``. A region smaller than a token may hold no centre and then is all
+    False: callers that need a non-empty region must check ``.any()``.
+
+    Raises
+    ------
+    ValueError
+        If the region is not four finite numbers with left < right and top < bottom.
+    """
+    edges = np.asarray(box, dtype=np.float64)
+    if edges.shape != (4,) or not np.isfinite(edges).all():
+        raise ValueError(f"a region is four finite numbers (left, top, right, bottom), got {box!r}")
+    left, top, right, bottom = np.round(edges, _DECIMALS)
+    if not (left < right and top < bottom):
+        raise ValueError(f"a region needs left < right and top < bottom, got {box!r}")
+    corners = boxes.astype(np.float64)
+    x = np.round((corners[:, 0] + corners[:, 2]) / 2, _DECIMALS)
+    y = np.round((corners[:, 1] + corners[:, 3]) / 2, _DECIMALS)
+    inside: Bool[np.ndarray, "tokens"] = (left <= x) & (x < right) & (top <= y) & (y < bottom)
+    return inside
+
+
+def visible_share(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> float:
+    """How much of a region some token's box covers: 1 all of it, 0 nothing.
+
+    Parameters
+    ----------
+    boxes
+        As in `region_mask`.
+    box
+        The region.
+    """
+    left, top, right, bottom = box
+    within = boxes[np.isfinite(boxes).all(1)].clip((left, top, left, top), (right, bottom) * 2)
+    columns, rows = (np.unique(np.round(within[:, side::2], _DECIMALS).ravel()) for side in (0, 1))
+    seen = np.zeros((max(len(rows) - 1, 0), max(len(columns) - 1, 0)), dtype=bool)
+    starts = np.searchsorted(columns, np.round(within[:, 0::2], _DECIMALS))
+    ends = np.searchsorted(rows, np.round(within[:, 1::2], _DECIMALS))
+    for (first, last), (upper, lower) in zip(starts, ends, strict=True):
+        seen[upper:lower, first:last] = True
+    covered = np.diff(rows) @ seen @ np.diff(columns)
+    return min(float(covered / ((right - left) * (bottom - top))), 1.0)  # edges are rounded
+
+
+def quadrant_masks(boxes: Float[np.ndarray, "tokens 4"]) -> Bool[np.ndarray, "4 tokens"]:
+    """Which tokens belong to each quadrant, in the order of :data:`QUADRANTS`.
+
+    Returns
+    -------
+    Bool array ``[4, tokens]``. Each token whose centre lies in ``[0, 1) x [0, 1)`` is in exactly
+    one quadrant; a token that stands for padding or for no place is in none.
+    """
+    return np.stack([region_mask(boxes, box) for box in QUADRANTS.values()])
+
+
+def mass(
+    rows: Float[np.ndarray, "*batch tokens"], mask: Bool[np.ndarray, "tokens"]
+) -> Float[np.ndarray, "*batch"]:
+    """Raw attention mass of a region: the sum of the rows over the region's tokens.
+
+    Parameters
+    ----------
+    rows
+        ``[..., tokens]`` attention to the image tokens (fractions of all attention).
+    mask
+        ``[tokens]``, True for the region's tokens.
+
+    Returns
+    -------
+    ``[...]``, the fraction of the head's whole attention that falls on the region (for a single
+    row an array with no axes).
+
+    Raises
+    ------
+    ValueError
+        If a row holds a negative or non-finite number.
+    """
+    return np.asarray(_attention(rows)[..., mask].sum(axis=-1))
+
+
+def normalized_mass(
+    rows: Float[np.ndarray, "*batch tokens"], mask: Bool[np.ndarray, "tokens"]
+) -> Float[np.ndarray, "*batch"]:
+    """Share of a head's *image* attention that falls on a region: its mass over the image's mass.
+
+    Over regions that partition the tokens the shares of a head sum to 1. A head with no image
+    attention at all (mass exactly 0) has share 0 in every region, never NaN; its shares then sum
+    to 0. A head with very little image attention can have a large share: read it beside
+    :func:`mass`.
+
+    Parameters, return shape and errors are those of :func:`mass`.
+    """
+    return mass(distribution(rows), mask)
+
+
+def distribution(rows: Float[np.ndarray, "*batch tokens"]) -> Float[np.ndarray, "*batch tokens"]:
+    """Rows divided by their sum: each head's spatial distribution over the image tokens.
+
+    A row whose sum is exactly 0 stays all zeros (it has no distribution, and none is made up
+    for it); :mod:`~headpatch.stats.divergence` refuses such a row.
+
+    Returns
+    -------
+    ``[..., tokens]`` in float64.
+
+    Raises
+    ------
+    ValueError
+        If a row holds a negative or non-finite number.
+    """
+    attention = _attention(rows)
+    peak = attention.max(axis=-1, keepdims=True, initial=0.0)
+    scaled = attention / np.where(peak > 0, peak, 1.0)  # so that subnormal rows divide safely
+    total = scaled.sum(axis=-1, keepdims=True)
+    return np.asarray(scaled / np.where(total > 0, total, 1.0))
+
+
+def _attention(rows: Float[np.ndarray, "*batch tokens"]) -> Float[np.ndarray, "*batch tokens"]:
+    attention = rows.astype(np.float64)
+    if not np.isfinite(attention).all():
+        raise ValueError("attention rows must be finite, found NaN or infinity")
+    if (attention < 0).any():
+        raise ValueError(f"attention rows must not be negative, found {attention.min():.3g}")
+    return attention

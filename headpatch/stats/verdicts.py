@@ -1,0 +1,185 @@
+"""What is shown of each head over many pairs: the verdict classes.
+
+The logic, with δ the smallest effect of interest (in normalized units) and α = 1 - level:
+
+- *Shown beyond.* Two things must hold. The mean differs from 0: the q of a t-test, over all heads
+  and both directions together (Benjamini-Hochberg), is below α, which bounds the share of heads
+  without any effect among those that are called. And it is of interest: the interval that the
+  table prints lies beyond δ; a threshold on the estimate alone would let luck lift a head over it,
+  and over enough pairs the smallest effect differs from 0. The interval is each head's own; who
+  wants δ itself tested with correction over all heads reads the column ``_beyond_q`` (a stricter
+  test, of `beyond` at δ).
+- *Shown within.* `watches` and `inert` need an equivalence test: both effects lie within ±δ, by
+  the larger p of the two, its q over all heads below α.
+- Neither is `undecided`: more pairs would be needed. Absence of evidence is no evidence of absence.
+- *Redundant.* A set of heads is redundant if it is shown to be necessary together, and each of its
+  members to add more once the others are gone than it does alone (`headpatch.stats.redundancy`).
+  The class goes to those of its heads that are not shown necessary alone. So it, too, rests on
+  something shown, not on a failure to see a head's own effect. It outranks `sufficient`, which its
+  columns still show.
+
+A head that is shown beyond δ in opposite directions keeps the positive name; the columns tell.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from headpatch.heads import Head, HeadSet
+from headpatch.stats.intervals import Interval, mean_interval
+from headpatch.stats.redundancy import Joint, judge_sets, partners
+from headpatch.stats.rule import Rule
+from headpatch.stats.significance import adjusted, beyond, layer_null, within
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What was measured, one value a pair and head; every head's name is its place.
+
+    Attributes
+    ----------
+    attention
+        Attention difference of the region: share of the image attention, with minus without. NaN
+        for heads that do not attend to the image's tokens.
+    necessity, sufficiency
+        Normalized effects of resampling the head alone: noising, denoising.
+    joint
+        Normalized effects of noising heads together: the sets that are tested, and what is left of
+        them without each of their heads.
+    tested
+        For redundancy; None tests every set of `joint`.
+    """
+
+    attention: Float[np.ndarray, "pairs layers heads"]
+    necessity: Float[np.ndarray, "pairs layers heads"]
+    sufficiency: Float[np.ndarray, "pairs layers heads"]
+    joint: Joint
+    tested: Sequence[HeadSet] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """What is shown.
+
+    Attributes
+    ----------
+    heads
+        A row a head, in layer-head order: the columns of ``verdicts.csv``.
+    sets
+        A row for each tested set of heads: the columns of ``partners.csv``, see
+        `headpatch.stats.redundancy.judge_sets`.
+    """
+
+    heads: pd.DataFrame
+    sets: pd.DataFrame
+
+
+def judge(seen: Observed, rule: Rule) -> Verdicts:
+    """Give every head its verdict; see the module for the logic.
+
+    Raises
+    ------
+    ValueError
+        If δ is not above 0, there are fewer than two pairs, an effect is not finite, or a tested
+        set holds fewer than two heads.
+    KeyError
+        If a joint set that a test needs is missing.
+    """
+    if not rule.delta > 0:
+        raise ValueError(f"delta must be above 0, got {rule.delta}")
+    rng = np.random.default_rng([rule.seed % 2**64, 1])
+    necessity, sufficiency = seen.necessity, seen.sufficiency
+    looks = _interval(np.nan_to_num(seen.attention), rule)
+    unread = np.isnan(seen.attention).any(0)
+    look_p = beyond(np.nan_to_num(seen.attention))
+    look_q = adjusted(np.where(unread, 1.0, look_p))
+    need, enough = _interval(necessity, rule), _interval(sufficiency, rule)
+    both = np.stack([necessity, sufficiency], 1)
+    need_q, enough_q = adjusted(beyond(both))
+    need_more, enough_more = adjusted(beyond(both, rule.delta))
+    inside = adjusted(within(both, rule.delta).max(0))
+    tested = tuple(seen.joint) if seen.tested is None else seen.tested
+    sets = judge_sets(tested, seen.joint, necessity, rule)
+    with_others = partners(sets)
+
+    needed, suffices = _signs(need, need_q, rule), _signs(enough, enough_q, rule)
+    layers, heads = need.mean.shape
+    paired = np.zeros((layers, heads), dtype=bool)
+    for one in with_others:
+        paired[one.layer, one.head] = True
+    watching = (look_q < rule.alpha) & (looks.mean > 0) & ~unread
+    verdict = np.select(
+        [
+            (needed > 0) & (suffices > 0),
+            needed > 0,
+            paired,
+            suffices > 0,
+            (needed < 0) | (suffices < 0),
+            (inside < rule.alpha) & watching,
+            inside < rule.alpha,
+        ],
+        [
+            "necessary+sufficient",
+            "necessary",
+            "redundant",
+            "sufficient",
+            "inhibitory",
+            "watches",
+            "inert",
+        ],
+        "undecided",
+    )
+    layer, head = np.divmod(np.arange(need.mean.size), heads)
+    named = [Head(int(a), int(b)) for a, b in zip(layer, head, strict=True)]
+    columns = {
+        "layer": layer,
+        "head": head,
+        "verdict": verdict,
+        "attention_diff": np.where(unread, np.nan, looks.mean),
+        "attention_diff_q": np.where(unread, np.nan, look_q),
+        "necessity": need.mean,
+        "necessity_low": need.low,
+        "necessity_high": need.high,
+        "necessity_q": need_q,
+        "sufficiency": enough.mean,
+        "sufficiency_low": enough.low,
+        "sufficiency_high": enough.high,
+        "sufficiency_q": enough_q,
+        "attention_diff_low": np.where(unread, np.nan, looks.low),
+        "attention_diff_high": np.where(unread, np.nan, looks.high),
+        "necessity_beyond_q": need_more,
+        "sufficiency_beyond_q": enough_more,
+        "equivalence_q": inside,
+        "necessity_layer_p": layer_null(necessity, rule.resamples, rng),
+        "sufficiency_layer_p": layer_null(sufficiency, rule.resamples, rng),
+        "partners": np.array([";".join(map(str, with_others.get(one, ()))) for one in named]),
+    }
+    table = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+    # A member that is itself necessary alone is named beside the others, not as redundant
+    table.loc[table["verdict"] != "redundant", "partners"] = ""
+    return Verdicts(table, sets)
+
+
+def _interval(values: Float[np.ndarray, "pairs *rest"], rule: Rule) -> Interval:
+    """Every interval resamples the same pairs."""
+    rng = np.random.default_rng([rule.seed % 2**64, 0])
+    return mean_interval(values, rule.level, rule.resamples, rng)
+
+
+def shown(values: Float[np.ndarray, "pairs *rest"], rule: Rule) -> Int[np.ndarray, "*rest"]:
+    """1 or -1 where a mean is shown to lie above δ or below -δ, corrected over all of them; else 0.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two pairs, or a value is not finite.
+    """
+    return _signs(_interval(values, rule), adjusted(beyond(values)), rule)
+
+
+def _signs(found: Interval, q: Float[np.ndarray, "*rest"], rule: Rule) -> Int[np.ndarray, "*rest"]:
+    above_it, below_it = found.low > rule.delta, found.high < -rule.delta
+    return np.where(q < rule.alpha, above_it.astype(int) - below_it.astype(int), 0)

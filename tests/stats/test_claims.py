@@ -1,0 +1,325 @@
+"""The grammar of claims, and what tables made by hand say to each."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from headpatch.errors import InputError
+from headpatch.heads import Head
+from headpatch.stats.claim_evidence import Evidence, missing
+from headpatch.stats.claims import Claim, Form
+from headpatch.stats.followed import Followed
+from headpatch.stats.judged_claims import judge_claim
+from headpatch.stats.rule import Rule
+
+RULE = Rule(delta=0.02, level=0.95, resamples=400, seed=0)
+
+
+def table() -> pd.DataFrame:
+    """2 layers of 4 heads: each verdict's first, then inert ones."""
+    rows = [
+        # verdict, necessity, low, high, sufficiency, low, high, attention, low, high, rank
+        ("necessary", 0.30, 0.20, 0.40, 0.00, -0.01, 0.01, 0.00, -0.01, 0.01, 5),
+        ("redundant", 0.00, -0.01, 0.01, 0.40, 0.30, 0.50, 0.20, 0.10, 0.30, 2),
+        ("inhibitory", -0.20, -0.30, -0.10, 0.00, -0.01, 0.01, -0.20, -0.30, -0.10, 8),
+        ("watches", 0.00, -0.01, 0.01, 0.00, -0.01, 0.01, 0.50, 0.40, 0.60, 1),
+        ("undecided", 0.05, -0.10, 0.20, 0.05, -0.10, 0.20, np.nan, np.nan, np.nan, 4),
+        *[("inert", 0.00, -0.01, 0.01, 0.00, -0.01, 0.01, 0.0, -0.1, 0.1, rank)
+          for rank in (3, 6, 7)],
+    ]  # fmt: skip
+    ends = [f"{name}{end}" for name in ("necessity", "sufficiency", "attention_diff")
+            for end in ("", "_low", "_high")]  # fmt: skip
+    found = pd.DataFrame(rows, columns=["verdict", *ends, "attention_rank"])
+    found.insert(0, "layer", np.arange(8) // 4)
+    found.insert(1, "head", np.arange(8) % 4)
+    for name in ("necessity", "sufficiency", "attention_diff"):
+        shown = (found[f"{name}_low"] > 0) | (found[f"{name}_high"] < 0)
+        found[f"{name}_q"] = np.where(shown, 0.001, 0.8)
+    found["equivalence_q"] = 0.01
+    found["partners"] = ["", "1.3", *[""] * 6]
+    return found
+
+
+def evidence(vision: bool = True) -> Evidence:
+    sets = pd.DataFrame({
+        "heads": ["0.1+1.3", "0.0+0.2"], "joint": [0.5, 0.1], "joint_low": [0.4, 0.0],
+        "joint_high": [0.6, 0.2], "excess": [0.5, 0.0], "excess_low": [0.4, -0.01],
+        "excess_high": [0.6, 0.01], "q": [0.001, 0.9], "redundant": [True, False],
+    })  # fmt: skip
+    layers = pd.DataFrame({
+        "layer": [0, 1, 2, 3], "necessity": [0.5, 0.1, 0.0, 0.0],
+        "necessity_low": [0.4, -0.1, -0.01, 0.0], "necessity_high": [0.6, 0.3, 0.01, 0.0],
+        "necessity_q": [0.001, 0.3, 0.9, 1.0],
+    })  # fmt: skip
+    return Evidence(
+        table(), sets, RULE, top=2, looks=np.linspace(0.05, 0.15, 20),
+        vision=layers if vision else None, vision_layers=4, followed=followed(),
+    )  # fmt: skip
+
+
+def followed() -> dict[str, Followed]:
+    def about(mean: float, width: float = 0.02) -> np.ndarray:
+        return mean + np.linspace(-width, width, 20)
+
+    swapped = "the region's patches swapped, leaving vision layer"
+    cut = "to region cut in layer"
+    return {
+        f"{swapped} 1": Followed({"sufficiency": about(0.9)}),
+        f"{swapped} 2": Followed({"sufficiency": about(0.5, 0.4)}),
+        f"{swapped} 3": Followed({"sufficiency": about(0.0, 0.0)}),  # not read
+        f"{swapped} 0": Followed({"sufficiency": about(0.1)}),
+        "all heads of vision layer 0 changed, and of as many other layers": Followed(
+            {"necessity": about(0.3), "elsewhere": about(0.1)}
+        ),
+        "all heads of vision layer 1 changed, and of as many other layers": Followed(
+            {"necessity": about(0.3), "elsewhere": about(0.3)}
+        ),
+        "all heads of vision layer 2 changed, and of as many other layers": Followed(
+            {"necessity": about(0.0, 0.001), "elsewhere": about(0.0, 0.001)}
+        ),
+        "all heads of vision layers 0-2 changed, and of as many other layers": Followed(
+            {"necessity": about(0.3)}
+        ),
+        **{
+            f"heads {names} changed both ways, together and alone": Followed(
+                {
+                    f"noising {name}": about(value)
+                    for name, value in zip(("both", *names.split("+")), noising, strict=True)
+                }
+                | {
+                    f"denoising {name}": about(value)
+                    for name, value in zip(("both", *names.split("+")), denoising, strict=True)
+                }
+            )
+            for names, noising, denoising in (
+                ("0.0+1.0", (0.5, 0.5, 0.5), (0.5, 0.0, 0.0)),  # both are needed
+                ("0.0+1.1", (0.5, 0.0, 0.0), (0.5, 0.5, 0.5)),  # either would do
+                ("0.0+1.2", (0.5, 0.2, 0.3), (0.5, 0.2, 0.3)),  # added up
+                ("0.0+1.3", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # in series
+                ("0.1+1.0", (0.5, 0.5, 0.5), (0.5, 0.2, 0.3)),  # both are needed, one way
+                ("0.1+1.1", (0.2, 0.5, -0.2), (0.3, 0.5, -0.2)),  # against each other
+            )
+        },
+        f"answer {cut}s 0-1": Followed({"region": about(0.3), "elsewhere": about(0.02)}),
+        f"answer {cut} 0": Followed({"region": about(0.3), "elsewhere": about(0.3, 0.1)}),
+        f"answer {cut} 1": Followed({"region": about(0.0), "elsewhere": about(0.0)}),
+        f"words {cut} 1": Followed({"region": about(0.3)}),  # no room for as many elsewhere
+        f"words {cut} 0": Followed({}, "no image among the prompt's tokens"),
+        "all heads of vision layer 0 changed": Followed({"necessity": about(0.3)}),
+        "all heads of vision layer 1 changed": Followed({}, "one row for several pictures"),
+        "heads 0.3+1.0 changed together": Followed({"joint": about(0.3), "excess": about(0.2)}),
+        "heads 1.1+1.2 changed together": Followed({"joint": about(0.3), "excess": about(0.0)}),
+        "heads 0.0+1.2 changed together": Followed({"joint": about(0.5), "excess": about(0.2)}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("claim", "outcome"),
+    [
+        ("head 0.0 is necessary", "supported"),
+        ("head 0.0 is sufficient", "contradicted"),
+        ("head 0.0 is causal", "supported"),
+        ("head 0.0 is inert", "contradicted"),
+        ("head 0.0 is redundant", "contradicted"),
+        ("head 0.0 is inhibitory", "contradicted"),
+        ("head 0.1 is redundant", "supported"),
+        ("head 0.1 is necessary", "contradicted"),
+        ("head 0.1 is sufficient", "supported"),
+        ("head 0.2 is inhibitory", "supported"),
+        ("head 0.1 is causal", "supported"),
+        ("head 0.2 is causal", "contradicted"),  # it acts, but against the answer
+        ("head 0.2 is inert", "contradicted"),
+        ("head 0.3 is causal", "contradicted"),
+        ("head 0.3 is inert", "supported"),
+        ("head 1.0 is necessary", "not testable"),
+        ("head 1.0 is causal", "not testable"),
+        ("head 1.0 is inert", "not testable"),
+        ("head 1.0 is inhibitory", "not testable"),
+        ("head 1.1 is redundant", "not testable"),
+        ("head 0.3 looks at the region", "supported"),
+        ("head 0.2 looks at the region", "contradicted"),
+        ("head 0.0 looks at the region", "not testable"),
+        ("head 1.0 looks at the region", "not testable"),
+        ("heads 1.3 and 0.1 are redundant", "supported"),
+        ("heads 0.0 and 0.2 are redundant", "contradicted"),
+        ("heads 0.3 and 1.2 are redundant", "not testable"),
+        ("heads 0.3 and 1.0 are redundant", "supported"),  # beside the verdict
+        ("heads 1.1 and 1.2 are redundant", "contradicted"),
+        ("heads 0.0 and 1.2 are redundant", "contradicted"),  # 0.0 is necessary alone
+        ("heads 0.0 and 1.2 do more together than alone", "supported"),
+        ("heads 1.3 and 0.1 do more together than alone", "supported"),
+        ("heads 1.1 and 1.2 do more together than alone", "contradicted"),
+        ("heads 0.0 and 1.0 work together", "supported"),
+        ("heads 1.0 and 0.0 are independent", "contradicted"),
+        ("heads 0.0 and 1.1 work together", "contradicted"),
+        ("heads 0.0 and 1.1 are independent", "contradicted"),
+        ("heads 0.0 and 1.2 work together", "contradicted"),
+        ("heads 0.0 and 1.2 are independent", "supported"),
+        ("heads 0.0 and 1.3 work together", "not testable"),  # or the same thing twice
+        ("heads 0.1 and 1.0 work together", "supported"),
+        ("heads 0.1 and 1.1 work together", "contradicted"),
+        ("heads 0.1 and 1.2 work together", "not testable"),  # not changed
+        ("the model looks at the region", "supported"),
+        ("the answer reads the region in layers 0-1", "supported"),
+        ("the answer reads the region in layer 0", "not testable"),  # no more than elsewhere
+        ("the answer reads the region in layer 1", "contradicted"),
+        ("the question reads the region in layer 1", "supported"),
+        ("the question reads the region in layer 0", "not testable"),
+        ("the question reads the region in layers 0-1", "not testable"),
+        ("layer 0 holds the causal heads", "not testable"),  # 2 of 2, but of 8 that is no proof
+        ("layers 1 hold the sensitive heads", "not testable"),  # 0 of 2 is no proof either
+        ("vision layer 0 carries the object", "contradicted"),
+        ("vision layers 0-1 carry the object", "not testable"),  # nothing lies before layer 0
+        ("vision layer 1 carries the object", "supported"),  # not there before
+        ("vision layers 1-2 carry the object", "not testable"),  # about half
+        ("vision layer 2 carries the object", "not testable"),
+        ("vision layers 1-3 carry the object", "contradicted"),
+        ("vision layer 3 carries the object", "contradicted"),
+        ("the heads of vision layer 0 matter more than those of other layers", "supported"),
+        ("the heads of vision layer 1 matter more than those of other layers", "contradicted"),
+        ("the heads of vision layer 2 matter more than those of other layers", "contradicted"),
+        ("the heads of vision layers 0-2 matter more than those of other layers", "not testable"),
+        ("the heads of vision layers 1-2 matter more than those of other layers", "not testable"),
+        ("the heads of vision layer 0 are necessary", "supported"),
+        ("the heads of vision layers 0-1 are necessary", "not testable"),
+        ("the heads of vision layers 0-2 are necessary", "contradicted"),
+    ],
+)
+def test_each_claim_is_judged_by_what_is_shown(claim: str, outcome: str) -> None:
+    found = judge_claim(Claim.parse(claim), evidence())
+    assert found.outcome == outcome
+    assert found.claim == claim
+    assert found.figure
+
+
+def test_the_figure_is_the_one_behind_the_outcome() -> None:
+    found = judge_claim(Claim.parse("head 0.0 is necessary"), evidence())
+    assert "necessity +0.300 (+0.200 to +0.400), q = 0.001" in found.figure
+    found = judge_claim(Claim.parse("layer 0 holds the causal heads"), evidence())
+    assert found.figure.startswith("2 of 2 lie in layers 0-0, which hold 4 of 8 heads")
+
+
+def test_a_verdict_without_vision_layers_is_filled_from_what_was_measured_beside_it() -> None:
+    seen = evidence(vision=False)
+    found = judge_claim(Claim.parse("the heads of vision layer 0 are necessary"), seen)
+    assert found.outcome == "supported"
+    found = judge_claim(Claim.parse("the heads of vision layer 1 are necessary"), seen)
+    assert (found.outcome, found.figure) == ("not testable", "one row for several pictures")
+    found = judge_claim(Claim.parse("the heads of vision layer 2 are necessary"), seen)
+    assert (found.outcome, found.figure) == ("not testable", "no vision layer was changed")
+
+
+def test_what_is_open_and_what_is_missing_is_said() -> None:
+    def figure(claim: str) -> str:
+        return judge_claim(Claim.parse(claim), evidence()).figure
+
+    assert "more pairs are needed" in figure("head 1.0 is causal")
+    assert "no set of heads was found" in figure("head 1.1 is redundant")
+    assert figure("heads 0.3 and 1.2 are redundant") == "0.3+1.2: they were not changed together"
+    assert figure("the question reads the region in layers 0-1") == "attention was not cut there"
+    assert "by chance" in figure("layer 0 holds the causal heads")
+    assert "nothing lies before layer 0" in figure("vision layers 0-1 carry the object")
+    assert "no other layers" in figure(
+        "the heads of vision layers 0-2 matter more than those of other layers"
+    )
+    assert "too few heads" in figure("layer 1 holds the sensitive heads")
+    assert "necessary alone: 0.0" in figure("heads 0.0 and 1.2 are redundant")
+    assert "in series" in figure("heads 0.0 and 1.3 work together")
+    assert "acts against the answer" in figure("head 0.2 is causal")
+    plain = Evidence(table(), evidence().sets, RULE, top=2)
+    found = judge_claim(Claim.parse("the model looks at the region"), plain)
+    assert found.outcome == "not testable" and "verdict.pt" in found.figure
+
+
+@pytest.mark.parametrize(
+    ("claim", "wanted"),
+    [
+        ("head 0.0 is necessary", []),
+        ("heads 0.1 and 1.3 are redundant", []),
+        ("heads 0.3 and 1.0 are redundant", []),
+        ("heads 0.3, 1.0 and 1.1 are redundant", ["heads 0.3+1.0+1.1 changed together"]),
+        ("the heads of vision layers 0-1 are necessary", []),
+        ("vision layer 1 carries the object", []),
+        ("the answer reads the region in layer 0", []),
+        ("the question reads the region in layers 0-1", ["words to region cut in layers 0-1"]),
+        ("heads 1.0 and 0.0 work together", []),
+        (
+            "heads 1.2 and 0.1 are independent",
+            ["heads 0.1+1.2 changed both ways, together and alone"],
+        ),
+        (
+            "heads 0.3, 1.0 and 1.1 do more together than alone",
+            ["heads 0.3+1.0+1.1 changed together"],
+        ),
+    ],
+)
+def test_what_a_claim_needs_that_is_not_there_is_asked_for(claim: str, wanted: list[str]) -> None:
+    assert [one.name for one in missing(Claim.parse(claim), evidence())] == wanted
+
+
+def test_the_grammar_forgives_capitals_spaces_and_a_full_stop() -> None:
+    found = Claim.parse("  Head  24.17 is Necessary. ")
+    assert (found.heads, found.word, found.form) == ((Head(24, 17),), "necessary", Form.CLASS)
+    assert Claim.parse("layers 17-26 hold the sensitive heads").layers == (17, 26)
+    assert Claim.parse("vision layer 8 carries the object").layers == (8, 8)
+    three = Claim.parse("heads 1.2, 3.4 and 0.17 are redundant")
+    assert (three.form, three.heads) == (Form.REDUNDANT, (Head(1, 2), Head(3, 4), Head(0, 17)))
+    more = Claim.parse("heads 1.2, 3.4 and 0.17 do more together than alone")
+    assert (more.form, more.heads) == (Form.MORE_TOGETHER, three.heads)
+    assert Claim.parse("heads 1.2 and 3.4 work together").form is Form.WORK_TOGETHER
+    span = Claim.parse("the heads of vision layers 8-9 matter more than those of other layers")
+    assert (span.form, span.layers) == (Form.VISION_SPAN, (8, 9))
+    reads = Claim.parse("The question reads the region in layers 3-5")
+    assert (reads.word, reads.layers) == ("question", (3, 5))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "head 24.17 matters",
+        "head 24 is necessary",
+        "heads 1.1 and 1.1 are redundant",
+        "layers 9-3 hold the causal heads",
+        "head 24.17 is necessary and so on",
+        "heads 1.1, 1.2 are redundant",
+        "heads 1.1, 1.2 and 1.3 work together",
+        "the picture reads the region in layer 1",
+    ],
+)
+def test_what_is_no_claim_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(InputError, match="head 24.17 is necessary") as caught:  # noqa: RUF043
+        Claim.parse(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        ("head 2.0 is causal", "2.0 is out of range; expected layers 0-1 and heads 0-3"),
+        ("heads 0.1 and 0.4 are redundant", "0.4 is out of range"),
+        ("layers 1-2 hold the causal heads", "layer 2 is out of range; expected layers 0-1"),
+        ("vision layer 4 carries the object", "layer 4 is out of range; expected layers 0-3"),
+    ],
+)
+def test_an_unknown_head_or_layer_is_named(claim: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        judge_claim(Claim.parse(claim), evidence())
+    assert said in str(caught.value) and claim in str(caught.value)
+
+
+def test_a_claim_that_is_contradicted_by_where_heads_lie_takes_enough_of_them() -> None:
+    """0 of 6 lie there: were it half of such heads, p = 1/64."""
+    heads = table().assign(verdict="necessary")
+    heads.loc[6:, "verdict"] = "inert"
+    heads["layer"] = [0, 0, 0, 0, 0, 0, 1, 1]
+    heads["head"] = [0, 1, 2, 3, 4, 5, 0, 1]
+    seen = Evidence(heads, evidence().sets, RULE, top=2)
+    assert (
+        judge_claim(Claim.parse("layer 1 holds the causal heads"), seen).outcome == "contradicted"
+    )
+    heads["verdict"] = "inhibitory"
+    found = judge_claim(Claim.parse("layer 0 holds the causal heads"), seen)
+    assert (found.outcome, found.figure) == (
+        "not testable", "no head is shown to act for the answer",
+    )  # fmt: skip
