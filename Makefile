@@ -65,16 +65,18 @@ lock: $(VENV)/venv.stamp ## write lock.txt: constraints.txt for every platform, 
 	  --no-header --all-extras --constraints constraints.txt pyproject.toml; } > lock.new
 	mv lock.new lock.txt
 
-lint: $(VENV)/dev.stamp ## style, types and the import contracts
+lint: $(VENV)/dev.stamp ## style, types, the import contracts, and how large the package is
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict headpatch training
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/sizes.py
 
 docs: $(VENV)/docs.stamp ## build the documentation into site/; a broken link fails
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs site
 
-format: $(VENV)/dev.stamp ## let ruff mend what it can
+format: $(VENV)/dev.stamp ## let ruff mend what it can; write the tables of columns anew
+	$(BIN)/python -m scripts.formats
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import headpatch
+from headpatch.questions import VERBS
 
 project = "headpatch"
 author = "headpatch authors"
@@ -20,7 +22,7 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"headpatch\.(report|present|engine|models|stats|questions|core|pairs|heads|errors)\..*",
     ),
-    (r"py:.*", r"headpatch\.api\.kept\..*"),
+    (r"py:.*", r"headpatch\.core\.keeping\..*"),
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -38,6 +40,17 @@ html_title = "headpatch"
 html_show_sphinx = False
 
 
+def _pages() -> None:
+    """Write a page a question: its README, the command's own help, and what its tables hold."""
+    folder, package = Path(__file__).parent / "verbs", Path(headpatch.__file__).parent
+    for verb in VERBS:
+        text = (package / "questions" / verb.name / "README.md").read_text(encoding="utf-8")
+        tables = [f"### `{schema.file}`\n\n{schema.markdown()}" for schema in verb.schemas]
+        columns = "\n\n".join(["## Tables", *tables]) if tables else ""
+        page = folder / f"{verb.name}.md"
+        page.write_text(f"{text}\n## Help\n{{{{help}}}}\n\n{columns}\n", encoding="utf-8")
+
+
 def _help(app: object, name: str, source: list[str]) -> None:
     """Put a verb's own help into its page, so that the page cannot lag behind the command."""
     verb = name.removeprefix("verbs/")
@@ -53,4 +66,5 @@ def _help(app: object, name: str, source: list[str]) -> None:
 
 def setup(app: object) -> None:
     """Called by Sphinx."""
+    _pages()
     app.connect("source-read", _help)  # type: ignore[attr-defined]

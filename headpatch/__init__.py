@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from headpatch.api.follow_ups import combine, path, rollout, trace
     from headpatch.api.judged import Claims
     from headpatch.api.many_pairs import Verdict, draw_pairs, verdict
-    from headpatch.api.one_pair import ablate, cut, rank, sweep
+    from headpatch.api.one_pair import ablate, rank, sweep
     from headpatch.api.over_pairs import AblatedPairs, CombinedPairs, RankedPairs
-    from headpatch.api.pairs import Pairs, open_pairs
     from headpatch.api.runs import Run, read_run
+    from headpatch.core.dataset import Pairs, open_pairs
     from headpatch.core.gate import sessions
     from headpatch.core.mean_activations import mean_z
     from headpatch.core.ranking import Ranking
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from headpatch.pairs.region import Region
     from headpatch.questions.ablate.one import Ablation
     from headpatch.questions.combine.whole import Combined
-    from headpatch.questions.cut.one import Cuts
+    from headpatch.questions.cut.question import Cuts, cut
     from headpatch.questions.path.many import FollowedPaths
     from headpatch.questions.path.one import FollowedPath
     from headpatch.questions.rollout.one import Rolled
@@ -69,12 +69,12 @@ _HOMES = {
     "Claims": "api.judged",
     "Combined": "questions.combine.whole",
     "CombinedPairs": "api.over_pairs",
-    "Cuts": "questions.cut.one",
+    "Cuts": "questions.cut.question",
     "FollowedPath": "questions.path.one",
     "FollowedPaths": "questions.path.many",
     "Manifest": "pairs.manifest",
     "Pair": "pairs.pair",
-    "Pairs": "api.pairs",
+    "Pairs": "core.dataset",
     "RankedPairs": "api.over_pairs",
     "Ranking": "core.ranking",
     "Region": "pairs.region",
@@ -91,12 +91,12 @@ _HOMES = {
     "ablate": "api.one_pair",
     "claims": "api.claims",
     "combine": "api.follow_ups",
-    "cut": "api.one_pair",
+    "cut": "questions.cut.question",
     "draw_pairs": "api.many_pairs",
     "load": "models.load",
     "make_pair": "pairs.pair",
     "mean_z": "core.mean_activations",
-    "open_pairs": "api.pairs",
+    "open_pairs": "core.dataset",
     "open_session": "core.session",
     "path": "api.follow_ups",
     "plot": "api.figures",

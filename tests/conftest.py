@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 # Set before torch, transformers and matplotlib are imported, here and in child processes.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", MPLBACKEND="Agg")
@@ -27,3 +29,44 @@ settings.load_profile("headpatch")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest, so that no worker is left with one of them at the end."""
     items.sort(key=lambda item: "test_notebooks" not in item.nodeid)
+
+
+class Drawn:
+    """The figures that were saved, in order, with their place."""
+
+    def __init__(self) -> None:
+        self.figures = []
+        self.paths: list[Path] = []
+
+    @property
+    def last(self):
+        return self.figures[-1]
+
+    def texts(self) -> list[str]:
+        from matplotlib.text import Text
+
+        return [t.get_text() for t in self.last.findobj(Text) if t.get_visible() and t.get_text()]
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> Iterator[Drawn]:
+    """Keep each figure as it was when it was saved."""
+    from headpatch.present import canvas
+
+    kept, save = Drawn(), canvas._save
+
+    def keep(figure, path):
+        save(figure, path)
+        kept.figures.append(figure)
+        kept.paths.append(path)
+
+    monkeypatch.setattr(canvas, "_save", keep)
+    return kept
+
+
+@pytest.fixture
+def draft(monkeypatch) -> None:
+    """Save at low resolution: for tests that look at the figure, not at the file."""
+    from headpatch.present import canvas
+
+    monkeypatch.setitem(canvas._STYLE, "savefig.dpi", 40)

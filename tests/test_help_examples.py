@@ -32,6 +32,7 @@ DEAR = (
     "headpatch claims",
     "headpatch combine --heads 21.14,23.9 --pairs",
     "headpatch combine --top",
+    "headpatch cut --edges",
     "headpatch cut --from answer,question",
     "headpatch path",
     "headpatch rollout",
@@ -44,7 +45,7 @@ DEAR = (
 )
 """How the examples begin that take more than four seconds each."""
 VERBS = {
-    one.callback.__name__: inspect.getdoc(one.callback) or ""
+    one.name or one.callback.__name__: inspect.getdoc(one.callback) or ""
     for one in app.registered_commands
     if one.callback
 }

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
-from headpatch.api.pairs import Pairs
+from headpatch.core.dataset import Pairs
 from headpatch.core.session import Session
 from headpatch.core.study.together import refuse_both, refuse_void_scope
 from headpatch.heads import Head, HeadSet, Selection

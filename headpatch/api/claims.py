@@ -6,13 +6,13 @@ from pathlib import Path
 
 from headpatch.api.case import Case, refuse_another_verdict, study_of_claims
 from headpatch.api.judged import Claims
-from headpatch.api.kept import store_in
 from headpatch.api.many_pairs import Verdict
-from headpatch.api.pairs import found_pairs
-from headpatch.api.progress import Progress, stages_of
 from headpatch.core import output as results
+from headpatch.core.dataset import found_pairs
 from headpatch.core.decision_rule import rule
+from headpatch.core.keeping import store_in
 from headpatch.core.progress import Stages
+from headpatch.core.progress_bars import Progress, stages_of
 from headpatch.core.session import model_of
 from headpatch.core.study import Study
 from headpatch.models.vlm import VLM

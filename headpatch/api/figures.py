@@ -1,6 +1,6 @@
 """A figure of results, whether they were written or not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from headpatch.api.many_pairs import Verdict
 from headpatch.api.over_pairs import AblatedPairs, CombinedPairs, RankedPairs
 from headpatch.api.runs import Run, read_run
+from headpatch.core.question import Context, Result, Verb
 from headpatch.core.ranking import Ranking
+from headpatch.core.registry import verbs
 from headpatch.errors import InputError
 from headpatch.present.canvas import Sheet
+from headpatch.present.figure import draw
+from headpatch.present.parts import Chart, Drawn
 from headpatch.questions.ablate.one import Ablation
 from headpatch.questions.combine.whole import Combined
-from headpatch.questions.cut.one import Cuts
 from headpatch.questions.path.many import FollowedPaths
 from headpatch.questions.path.one import FollowedPath
 from headpatch.questions.rollout.one import Rolled
@@ -23,6 +26,8 @@ from headpatch.questions.sweep.one import Sweep
 from headpatch.questions.trace.many import TracedPairs
 from headpatch.questions.trace.one import Traced
 from headpatch.report.figures import KINDS, Files, Words, kinds_of
+from headpatch.report.html.sections.derived import context as context_of
+from headpatch.report.html.sections.derived import saved
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -66,8 +71,18 @@ def plot(
     >>> hp.plot("attention_data", "heads").axes[0].get_ylabel()
     'Head (layer.head)'
     """
+    if isinstance(what, str | Path):
+        what = read_run(what)
+    charts = charts_of(what)
+    if charts and (kind in charts or (kind is None and not isinstance(what, Run))):
+        chart, title = charts[kind or next(iter(charts))]
+        sheet = Sheet()
+        draw(chart, sheet, question or title["question"], region or title["region"])
+        return sheet.figure
+    if isinstance(what, Result) and kind is not None:
+        raise InputError("kind", repr(kind), f"one of {', '.join(charts)}")
     files, words = contents(what)
-    found = kinds_of(files)
+    found = [*kinds_of(files), *charts]
     if not found:
         raise InputError("what", f"nothing to draw in {', '.join(files) or 'it'}", "results")
     if kind is not None and kind not in found:
@@ -84,6 +99,28 @@ def plot(
     sheet = Sheet()
     KINDS[kind].draw(files, sheet, words)
     return sheet.figure
+
+
+def charts_of(what: Any) -> dict[str, tuple[Chart | Drawn, dict[str, str]]]:
+    """Return the charts of results by name, with the words of their titles."""
+    if isinstance(what, Result):
+        verb, context = what.origin.verb, what.origin.context
+        return {name: (one, context.title) for name, one in _charts(verb, what.files(), context)}
+    found = {}
+    for verb in verbs() if isinstance(what, Run) else ():
+        parts = [part for part in what.parts() if part.has(verb.schemas[0].file)]
+        for part in parts[:1]:
+            said = context_of(verb, part)
+            found.update(
+                {name: (one, said.title) for name, one in _charts(verb, saved(verb, part), said)}
+            )
+    return found
+
+
+def _charts(verb: Verb, files: Any, context: Context) -> Iterator[tuple[str, Chart | Drawn]]:
+    for part in verb.question().view(files, context):
+        if isinstance(part, Chart | Drawn):
+            yield part.name, part
 
 
 @singledispatch
@@ -130,11 +167,6 @@ def _sweeps(what: Sweeps) -> tuple[Files, Words]:
     saved = what.saved
     words = Words(saved["question"], saved["region_name"], saved["valid"], level=saved["level"])
     return {"sweep.pt": saved, "effects_mean.csv": what.means, **approx}, words
-
-
-@contents.register
-def _cuts(what: Cuts) -> tuple[Files, Words]:
-    return {"cuts.csv": what.effects}, Words()
 
 
 @contents.register

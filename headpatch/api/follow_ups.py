@@ -8,8 +8,8 @@ from typing import Any, overload
 
 from headpatch.api import over_pairs
 from headpatch.api.asking import Heads, asked, named
-from headpatch.api.pairs import Pairs
-from headpatch.api.progress import Progress, stages_of
+from headpatch.core.dataset import Pairs
+from headpatch.core.progress_bars import Progress, stages_of
 from headpatch.core.session import Session, ready
 from headpatch.engine.patching import ZMeans
 from headpatch.questions.combine import whole as combining

@@ -5,11 +5,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from headpatch.api.drawing import draw_dataset
-from headpatch.api.kept import store_in
-from headpatch.api.pairs import Dataset, Pairs, closed, found_pairs, ready, run_pairs
-from headpatch.api.progress import Progress, stages_of
 from headpatch.core.baseline_runs import Survey
+from headpatch.core.dataset import Dataset, Pairs, closed, found_pairs, ready, run_pairs
+from headpatch.core.drawing import draw_dataset
+from headpatch.core.keeping import store_in
+from headpatch.core.progress_bars import Progress, stages_of
 from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM

@@ -13,16 +13,15 @@ from typing import Any, overload
 
 from headpatch.api import over_pairs
 from headpatch.api.asking import Heads, asked, asked_to_ablate, asked_to_sweep, sets_of
-from headpatch.api.pairs import Pairs
-from headpatch.api.progress import Progress, stages_of
 from headpatch.core import ranking
+from headpatch.core.dataset import Pairs
 from headpatch.core.mean_activations import mean_z
+from headpatch.core.progress_bars import Progress, stages_of
 from headpatch.core.session import Session, ready, reopen, towers_of
 from headpatch.core.towers import resolve
 from headpatch.engine.patching import ZMeans
 from headpatch.heads import HeadSet, Selection
 from headpatch.questions.ablate import one as ablations
-from headpatch.questions.cut import one as cuts
 from headpatch.questions.sweep import many as swept_pairs
 from headpatch.questions.sweep import one as sweeps
 
@@ -229,36 +228,3 @@ def sweep(
         return over_pairs.sweep(session, sets, means, on_progress, **options)
     session = asked_to_sweep(session, options)
     return sweeps.sweep(session, sets_of(sets), means, stages_of(on_progress))
-
-
-def cut(session: Session, on_progress: Progress = None, **options: Any) -> cuts.Cuts:
-    """Cut attention between named positions, in windows of layers: it shows when what is read.
-
-    Attention knockout (M. Geva et al., Dissecting Recall of Factual Associations in Auto-Regressive
-    Language Models, EMNLP 2023, arXiv:2304.14767).
-
-    Parameters
-    ----------
-    options
-        Override `headpatch.Study.cut`: ``edges``, ``window``, ``layers``, ``heads``, ``controls``,
-        ``itself``.
-
-    Returns
-    -------
-    Cuts
-        ``named`` and ``effects`` are tables with the columns of ``cuts.csv``.
-
-    Raises
-    ------
-    InputError
-        If an option is wrong, or the model has no such layers, heads or positions.
-
-    Examples
-    --------
-    >>> found = hp.cut(session, edges=["answer-region"], layers="10-14", controls=2)
-    >>> found.named[["edge", "layers", "run"]].values.tolist()
-    [['answer-region', '10-14', 'with'], ['answer-region', '10-14', 'without']]
-    """
-    session = asked(session, "cut", options)
-    with stages_of(on_progress)("Cutting edges") as advance:
-        return cuts.cut(session, lambda: ranking.order(session), advance)

@@ -18,9 +18,9 @@ from headpatch.api.asking import (
     named,
     sets_of,
 )
-from headpatch.api.kept import store_in
-from headpatch.api.pairs import Pairs, closed, ready
-from headpatch.api.progress import Progress, stages_of
+from headpatch.core.dataset import Pairs, closed, ready
+from headpatch.core.keeping import store_in
+from headpatch.core.progress_bars import Progress, stages_of
 from headpatch.core.towers import resolve
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError

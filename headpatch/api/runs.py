@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headpatch.core.output import settle
+from headpatch.core.output.folder import parts_of
+from headpatch.core.output.part import Part
 from headpatch.core.output.records import Records
+from headpatch.core.output.saved import Saved
 from headpatch.core.study import Study
 from headpatch.core.study.record import RUN, Record
 from headpatch.errors import InputError
-from headpatch.report.saved import Saved
 from headpatch.text import user_path
 
 if TYPE_CHECKING:
@@ -56,6 +58,10 @@ class Run(Saved):
         if first and any(self._records.changed(one, [name]) for one in self._records.wrote(name)):
             warnings.warn(f"{self.folder / name} was changed after the run", stacklevel=2)
         return found
+
+    def parts(self) -> list[Part]:
+        """Return what each verb has left here."""
+        return list(parts_of(self._records, self.folder))
 
     @property
     def tables(self) -> "dict[str, pandas.DataFrame]":

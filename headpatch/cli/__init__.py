@@ -8,7 +8,6 @@ from headpatch.cli import (  # noqa: F401  they add their verbs to the app
     check,
     claims,
     combine,
-    cut,
     pairs,
     path,
     rank,
@@ -19,5 +18,10 @@ from headpatch.cli import (  # noqa: F401  they add their verbs to the app
     verdict,
 )
 from headpatch.cli.app import app, main
+from headpatch.cli.derive import add
+from headpatch.questions import VERBS
+
+for verb in VERBS:
+    add(verb)
 
 __all__ = ["app", "main"]

@@ -70,7 +70,7 @@ def pairs_of(request: Request) -> Iterator[tuple[Entry, ...]]:
         yield entries
         return
     need_pairs(study, study.draw.n, "--n")
-    from headpatch.api.drawing import draw_for_once
+    from headpatch.core.drawing import draw_for_once
     from headpatch.core.output import scratch_folder
 
     with scratch_folder() as place:

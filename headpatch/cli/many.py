@@ -112,10 +112,11 @@ def finish(
     console: Console, study: Study, survey: "Survey", folder: Path, names: list[str]
 ) -> None:
     """Say how the gate went, and name the files."""
+    from headpatch.core.gate_view import gate
     from headpatch.present import tables
-    from headpatch.report import dataset_tables
+    from headpatch.present.terminal import renderables
 
-    show(console, dataset_tables.gate(survey.gate_columns(), study.pairs.margin))
+    show(console, *renderables(gate(survey.gate_columns(), study.pairs.margin)))
     if not survey.valid:
         console.print("INVALID STUDY: pairs that failed the gate were run.", style="bold red")
     if caution := _caution(survey):

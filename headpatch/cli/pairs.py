@@ -80,7 +80,7 @@ def pairs(
     """
     study = request.study
     folder = Path(study.draw.folder)
-    from headpatch.api.drawing import DRAW, SHEET, draw_dataset
+    from headpatch.core.drawing import DRAW, SHEET, draw_dataset
     from headpatch.report import dataset_tables
 
     with request.stage("Drawing") as advance:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from headpatch.cli.show import warn
+from headpatch.core.price import passes
 from headpatch.heads import Tower
 from headpatch.questions.sweep.listed import Listed
 
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
     from headpatch.core.cost import Beside
     from headpatch.core.session import Session
     from headpatch.questions.ablate import one as ablate
-    from headpatch.questions.cut import one as cut
     from headpatch.questions.sweep.one import Plan
 
 
@@ -100,35 +100,6 @@ def announce_vision(session: "Session", job: "ablate.Plan", survey: "Survey | No
         warn(f"{rows:,} rows change vision heads {where}: {price}")
 
 
-def announce_cuts(session: "Session", job: "cut.Job", price: float) -> None:
-    """Say on stderr what is cut, how, and what it costs.
-
-    Parameters
-    ----------
-    price
-        In forward passes of the prompt.
-    """
-    options, roles = session.study.cut, [one.role for one in job.asked]
-    places = len(dict.fromkeys(one.place.name for one in job.asked))
-    if options.heads is not None:
-        where = f"{places:,} {'heads or sets' if places > 1 else 'head'}"
-    elif options.layers is not None:
-        where = f"layers {options.layers}"
-    else:
-        where = f"{places:,} windows of {options.window} layers"
-    edges = len(options.edges)
-    asked = f"{where} x {edges:,} {'edge' if edges == 1 else 'edges'} x both runs"
-    if controls := roles.count("control"):
-        asked += f", {controls:,} cuts of random image tokens"
-    how = "each resumed at the first layer that is cut"
-    if not job.resumed:
-        dtype = str(session.vlm.dtype).removeprefix("torch.")
-        model = f"{session.vlm.name} ({dtype})"
-        how = f"each a whole pass, since those of {model} cannot be resumed halfway"
-    nothing = roles.count("noise floor")
-    warn(f"{asked} and {nothing:,} of nothing: {len(roles):,} cuts, {how}: {passes(price)}")
-
-
 def _in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None") -> str:
     """Write the cost of rows, of what comes besides, and the sum.
 
@@ -153,8 +124,3 @@ def _in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None
     if not more:
         return passes(rows) + included
     return f"{passes(rows)}{included}, and {more}: {rows + sum(parts.values()):,.1f} in all"
-
-
-def passes(count: float) -> str:
-    """Write a number of forward passes."""
-    return f"{count:{',.1f' if count >= 1 else '.1g'}} forward passes"

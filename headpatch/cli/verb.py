@@ -50,11 +50,16 @@ class Request:
         InputError
             If it cannot be written, or another run holds it.
         """
-        folder = output_folder(self.study)
+        folder = output_folder(self.study)  # refused before anything heavy is imported
         from headpatch.core.output import taken
 
         self.until_the_end.enter_context(taken(folder, self.verb))
         return folder
+
+    @property
+    def folder_path(self) -> Path:
+        """The study's output folder, by name."""
+        return Path(self.study.out)
 
     def stage(self, what: str) -> "AbstractContextManager[OnProgress]":
         """Show a bar on a terminal's stderr while something long runs."""
@@ -68,7 +73,9 @@ class Request:
         InputError
             If a key or value is wrong.
         """
-        return replace(self, study=self.study.override(flags))
+        return replace(
+            self, study=self.study.override({key: _value(one) for key, one in flags.items()})
+        )
 
 
 EVERY = frozenset(COMMON)
@@ -113,16 +120,9 @@ def verb(
 
         @wraps(function, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
         def command(context: Context, **given: object) -> None:
-            config = given.get("config")
-            flags = {key: _value(given[name]) for name, key in places.items() if key is not None}
-            name, config = str(context.info_name), config if isinstance(config, Path) else None
-            study = Study.make(config, flags, name)
-            if config is not None and (changed := said_of(config, name)):
-                warn(changed)
-            _warn_of_prompt(study)
-            _check_pairs(name, study, given)
+            keys = {key: given[name] for name, key in places.items() if key is not None}
             with ExitStack() as until_the_end:
-                request = Request(study, given["as_json"] is True, name, until_the_end)
+                request = request_of(str(context.info_name), keys, given, until_the_end)
                 function(request, **{one.name: given[one.name] for one in own})
 
         common = [flag.parameter(name) for name, flag in COMMON.items() if name in takes]
@@ -134,6 +134,28 @@ def verb(
         return function
 
     return add
+
+
+def request_of(
+    name: str, keys: Mapping[str, object], given: Mapping[str, object], until_the_end: ExitStack
+) -> Request:
+    """Return what a verb is asked to do.
+
+    Parameters
+    ----------
+    keys
+        Of the study, overridden by flags; None overrides nothing.
+    given
+        Every flag, by parameter.
+    """
+    config = given.get("config")
+    config = config if isinstance(config, Path) else None
+    study = Study.make(config, {key: _value(value) for key, value in keys.items()}, name)
+    if config is not None and (changed := said_of(config, name)):
+        warn(changed)
+    _warn_of_prompt(study)
+    _check_pairs(name, study, given)
+    return Request(study, given["as_json"] is True, name, until_the_end)
 
 
 def _value(given: object) -> object:

@@ -108,13 +108,15 @@ def verdict(
             redundant_sets=records(found.verdicts.sets[found.verdicts.sets["redundant"]]),
         )
         return
+    from headpatch.core.gate_view import gate
     from headpatch.present import tables
-    from headpatch.report import dataset_tables, verdict_tables
+    from headpatch.present.terminal import renderables
+    from headpatch.report import verdict_tables
 
     console = Terminal()
     named = dict.fromkeys([*found.headline.causal, *found.headline.picked])
     options, level = study.verdict, study.pairs.level
-    show(console, dataset_tables.gate(survey.gate_columns(), study.pairs.margin))
+    show(console, *renderables(gate(survey.gate_columns(), study.pairs.margin)))
     if not survey.valid:
         console.print("INVALID STUDY: pairs that failed the gate were run.", style="bold red")
     many.say_cut_away(console, survey)

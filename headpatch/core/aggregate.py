@@ -4,7 +4,8 @@ The pair is the unit: all figures of a pair are resampled together. A mean is th
 pairs; its interval says how far it might move with other pairs like them.
 """
 
-from typing import TypeAlias
+from collections.abc import Hashable, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from jaxtyping import Float
 
 from headpatch.core.baseline_runs import LEAST
 from headpatch.core.study import Study
+from headpatch.present.column import Schema
 from headpatch.present.head_columns import with_head_columns
 from headpatch.stats.intervals import mean_interval
 
@@ -75,4 +77,62 @@ def intervals(study: Study, values: Values) -> tuple[Row, Row, Row]:
         rng = np.random.default_rng(study.seed % 2**64)  # numpy takes no negative seed
         found = mean_interval(values[pairs][:, there], options.level, options.resamples, rng)
         mean[there], low[there], high[there] = found.mean, found.low, found.high
+    return mean, low, high
+
+
+Gaps: TypeAlias = Literal["pair", "pattern"]
+"""What is done with a row that a pair lacks or has no figure of: with ``pair`` the pair is left out
+of all intervals of the column; with ``pattern`` of those of the rows that it lacks."""
+
+
+def aggregate(
+    tables: Sequence[pd.DataFrame],
+    schema: Schema,
+    study: Study,
+    *,
+    gaps: Gaps = "pattern",
+) -> pd.DataFrame:
+    """Return means over pairs with intervals: the one place where pairs become one figure.
+
+    Rows are aligned by the schema's keys; columns that it marks with ``interval`` are averaged.
+    Of one pair there is no interval.
+
+    Parameters
+    ----------
+    tables
+        One a pair.
+
+    Returns
+    -------
+    Keys, then ``…``, ``…_low`` and ``…_high`` of each column, and ``pairs``: those that have a
+    figure in the last column.
+    """
+    keys = [name for name in schema.keys if name != "pair"]
+    asked = [_keys_of(table[keys]) for table in tables]
+    place = {key: row for row, key in enumerate(dict.fromkeys(k for one in asked for k in one))}
+    found = pd.DataFrame(list(place), columns=keys)
+    values: Values = np.full((len(tables), len(place)), np.nan)
+    for column in (one.name for one in schema if one.interval):
+        values = np.full((len(tables), len(place)), np.nan)
+        for pair, (table, rows) in enumerate(zip(tables, asked, strict=True)):
+            values[pair, [place[key] for key in rows]] = table[column].to_numpy(dtype=np.float64)
+        ends = intervals(study, values) if gaps == "pair" else _by_pattern(study, values)
+        found[column], found[f"{column}_low"], found[f"{column}_high"] = ends
+    found["pairs"] = np.isfinite(values).sum(0)
+    return with_head_columns(found) if "heads" in keys else found
+
+
+def _keys_of(table: pd.DataFrame) -> list[tuple[Hashable, ...]]:
+    """Return what each row is about; nothing is None, since NaN is not itself."""
+    cells = table.astype(object).where(table.notna(), None)
+    return list(cells.itertuples(index=False, name=None))
+
+
+def _by_pattern(study: Study, values: Values) -> tuple[Row, Row, Row]:
+    """Return means, low and high ends; each row over the pairs that have it."""
+    mean, low, high = np.full((3, values.shape[1]), np.nan)
+    there = np.isfinite(values)
+    for pattern in np.unique(there, axis=1).T:
+        rows = (there == pattern[:, None]).all(0)
+        mean[rows], low[rows], high[rows] = intervals(study, values[:, rows])
     return mean, low, high

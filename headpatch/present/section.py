@@ -63,6 +63,12 @@ class Section:
     values: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
+    template: str = ""
+
+    @property
+    def page_template(self) -> str:
+        """Name of its template: its own, or that of every view."""
+        return self.template or self.name
 
 
 def words(text: object) -> str:

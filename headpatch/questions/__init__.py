@@ -1,1 +1,13 @@
-"""The questions that headpatch answers: a package holds the whole story of one."""
+"""The questions that headpatch answers: a package holds the whole story of one.
+
+The registry: nothing else imports a question.
+"""
+
+from typing import Final
+
+import headpatch.core.study  # noqa: F401  it names every question's options, and comes first
+from headpatch.core.question import Verb
+from headpatch.questions.cut import VERB as CUT
+
+VERBS: Final[tuple[Verb, ...]] = (CUT,)
+"""In the order of the page."""

@@ -8,12 +8,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from headpatch.present.tables import plain_table
-from headpatch.stats.logits import DOUBTFUL_BELOW, NEITHER_BELOW
 
 if TYPE_CHECKING:
     import pandas
-
-_FAILED = 10  # pairs that failed the gate, listed on a terminal
 
 
 def design(counts: Mapping[str, Mapping[str, int]]) -> RenderableType:
@@ -28,61 +25,6 @@ def design(counts: Mapping[str, Mapping[str, int]]) -> RenderableType:
     for factor, levels in counts.items():
         table.add_row(factor, ", ".join(f"{level} ({count})" for level, count in levels.items()))
     return table
-
-
-def gate(columns: Mapping[str, Sequence[Any]], margin: float) -> RenderableType:
-    """Say how many pairs passed, and list those that did not, with their LD.
-
-    Parameters
-    ----------
-    columns
-        Of ``gate.csv``.
-    margin
-        Logits by which a pair's LDs must lie apart.
-    """
-    total, passed = len(columns["passed"]), sum(columns["passed"])
-    words = Text(
-        f"Gate: {passed:,} of {total:,} pairs pass ({passed / total:.1%}): both answers right, LD "
-        f"at least {margin:g} logits apart.{_unlikely(columns)}"
-    )
-    failed = [index for index, good in enumerate(columns["passed"]) if not good]
-    if not failed:
-        return words
-    table = plain_table("pair", "line", "LD with", "LD without", "", title="Pairs that failed")
-    for index in failed[:_FAILED]:
-        table.add_row(
-            Text(columns["pair"][index]),
-            str(columns["line"][index]),
-            f"{columns['ld_with'][index]:+.3f}",
-            f"{columns['ld_without'][index]:+.3f}",
-            columns["reason"][index],
-        )
-    parts: list[RenderableType] = [words, table]
-    if len(failed) > _FAILED:
-        parts.append(Text(f"and {len(failed) - _FAILED:,} more: see gate.csv"))
-    return Group(*parts)
-
-
-def _unlikely(columns: Mapping[str, Sequence[Any]]) -> str:
-    """Say in how many pairs a run makes both answers unlikely, and in how many it says neither."""
-    if "p_yes_with" not in columns:  # of an earlier version
-        return ""
-    both = [
-        min(sum(shares[:2]), sum(shares[2:]))
-        for shares in zip(
-            *(columns[f"p_{word}_{run}"] for run in ("with", "without") for word in ("yes", "no")),
-            strict=True,
-        )
-    ]
-    counts = [
-        (sum(share < below for share in both), below) for below in (DOUBTFUL_BELOW, NEITHER_BELOW)
-    ]
-    return "".join(
-        f" {count:,} {'pair gives' if count == 1 else 'pairs give'} the two answers less than "
-        f"{below:g} of the probability together."
-        for count, below in counts
-        if count
-    )
 
 
 def top_heads(heads: Sequence[Mapping[str, int | float]], level: float) -> RenderableType:

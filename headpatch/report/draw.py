@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from headpatch.core.output.saved import Saved
 from headpatch.report.figures import KINDS, Words
-from headpatch.report.saved import Saved
 
 
 def _draw(folder: Path, figures: dict[str, str], words: Words | None = None) -> None:
@@ -43,11 +43,6 @@ def draw_sweep(folder: Path) -> None:
 def draw_approx(folder: Path) -> None:
     """Draw the estimates that `sweep` wrote beside its exact effects."""
     _draw(folder, {"approx": "approx.png"})
-
-
-def draw_cuts(folder: Path, question: str, region: str, valid: bool = True) -> None:
-    """Draw the effects that `cut` wrote."""
-    _draw(folder, {"cuts": "cuts.png"}, Words(question, region, valid))
 
 
 def draw_ranked_pairs(

@@ -1,7 +1,7 @@
 """Every figure by the name of its kind, with the files that it is drawn from.
 
-Files are given by name: those of a folder (`headpatch.report.saved.Saved`), or what they would hold
-of results that were never written. Nothing here runs a model.
+Files are given by name: those of a folder (`headpatch.core.output.saved.Saved`), or what they would
+hold of results that were never written. Nothing here runs a model.
 """
 
 from collections.abc import Callable, Mapping
@@ -157,10 +157,6 @@ def _approx(files: Files, target: Target, words: Words) -> None:
     approx_scatter(found, target, **_own(found))
 
 
-def _cuts(files: Files, target: Target, words: Words) -> None:
-    plots.cut_effects(files["cuts.csv"], target, **words.title)
-
-
 def _ranked_pairs(files: Files, target: Target, words: Words) -> None:
     means.mean_attention(files["heads.csv"], target, words.top, level=words.level, **words.title)
 
@@ -233,7 +229,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "effects": Kind(("effects.csv",), _effects, unless=("sweep.pt", "effects_mean.csv")),
     "combinations": Kind(("combinations.csv",), _combinations),
     "path": Kind(("path.pt",), _path),
-    "cuts": Kind(("cuts.csv",), _cuts),
     "trace": Kind(("trace.pt",), _trace),
     "rollout": Kind(("rollout.pt",), _rollout),
     "perturbation": Kind(("rollout.pt", "perturbation.csv"), _perturbation),

@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from headpatch.present.parts import arrow
 from headpatch.present.tables import plain_table
-from headpatch.report.cuts import arrow
 
 _DIRECTIONS = ("noising", "denoising")
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from headpatch.present.canvas import BLUE, GREEN, ORANGE, VERMILLION, Target, array, drawing, frame
-from headpatch.report.cuts import arrow
+from headpatch.present.parts import arrow
 
 if TYPE_CHECKING:
     import matplotlib.axes

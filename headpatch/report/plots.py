@@ -7,7 +7,6 @@ key read here.
 """
 
 from headpatch.present.overlays import attention_overlays
-from headpatch.report.cuts import cut_effects
 from headpatch.report.divergences import divergence_analysis
 from headpatch.report.effects import head_effects
 from headpatch.report.heads import top_different_heads
@@ -17,7 +16,6 @@ from headpatch.report.vision import vision_encoder_layers
 
 __all__ = [
     "attention_overlays",
-    "cut_effects",
     "divergence_analysis",
     "head_effects",
     "set_effects",

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from headpatch.core.edges import end_positions
 from headpatch.core.session import open_session
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
-from headpatch.questions.cut.edges import end_positions
 from headpatch.questions.path import stream as analysis
 from headpatch.questions.path.stream import token_classes
 from tests.analyses.path_case import CLOSE, HELD, opened, vlm

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headpatch.core.gate_view import gate
 from headpatch.pairs.manifest import Manifest
-from headpatch.report.contact import SHOWN, contact_sheet
-from headpatch.report.dataset_tables import gate
+from headpatch.present.contact import SHOWN, contact_sheet
+from headpatch.present.terminal import renderables
 from tests.datasets import noisy_pairs
 
 
@@ -39,7 +40,7 @@ def test_the_gate_lists_ten_failures_and_counts_the_rest() -> None:
         "ld_without": [2.0] * 15, "passed": [i < 3 for i in range(15)], "reason": ["Yes"] * 15,
     }  # fmt: skip
     out = StringIO()
-    Console(file=out, width=100).print(gate(columns, 1.5))
+    Console(file=out, width=100).print(*renderables(gate(columns, 1.5)), sep="\n")
     text = out.getvalue()
     assert "3 of 15 pairs pass (20.0%)" in text
     assert "1.5 logits apart" in text

@@ -3,11 +3,15 @@
 import subprocess
 import sys
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from headpatch.core.question import Context
+from headpatch.present.figure import draw
+from headpatch.present.parts import Chart, Drawn
 from headpatch.report import plots
 from tests.report import synthetic
 from tests.report.test_sweeps import results as swept
@@ -16,6 +20,17 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 SIZES = {"tiny": (2, 2, 2), "usual": (32, 32, 24), "large": (80, 64, 40)}
 WORDS = {"question": synthetic.QUESTION, "region": "top-left"}
+
+
+CHARTS = ("cut",)
+"""Questions whose charts their views declare."""
+
+
+def chart(verb: str, files):
+    """A call that draws the first chart of a question's view."""
+    view = import_module(f"headpatch.questions.{verb}.view").view(files, Context())
+    first = next(part for part in view if isinstance(part, Chart | Drawn))
+    return lambda path: draw(first, path, **WORDS)
 
 
 def figure(name: str, size: str):
@@ -31,9 +46,9 @@ def figure(name: str, size: str):
         count = {"tiny": 1, "usual": 5, "large": 64}[size]
         names = [f"{layers - 1}.{head}" for head in range(count)]
         return partial(plots.head_effects, synthetic.effects(names), **WORDS)
-    if name == "cut_effects":
+    if name == "cut":
         spans = [f"{max(layer - 2, 0)}-{min(layer + 2, layers - 1)}" for layer in range(layers)]
-        return partial(plots.cut_effects, synthetic.cuts(spans, "window"), **WORDS)
+        return chart(name, {"cuts.csv": synthetic.cuts(spans, "window")})
     if name == "sweep_maps":
         return partial(plots.sweep_maps, swept(layers, heads), **WORDS)
     if name == "set_effects":
@@ -42,7 +57,7 @@ def figure(name: str, size: str):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", plots.__all__)
+@pytest.mark.parametrize("name", [*plots.__all__, *CHARTS])
 def test_a_readable_png_with_nothing_clipped(name, size, tmp_path, drawn):
     figure(name, size)(path=tmp_path / "figure.png")
 

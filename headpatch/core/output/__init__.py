@@ -6,7 +6,6 @@ from headpatch.core.output.files import write_columns, write_tensors
 from headpatch.core.output.follow_ups import (
     combination_columns,
     write_combinations,
-    write_cuts,
     write_path,
     write_rollout,
     write_trace,
@@ -33,7 +32,6 @@ __all__ = [
     "write_ablation",
     "write_columns",
     "write_combinations",
-    "write_cuts",
     "write_draw",
     "write_judged",
     "write_manifest",

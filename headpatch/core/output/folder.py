@@ -115,7 +115,7 @@ def find(root: Path) -> Results:
     for folder in (root, *below):
         settle(folder)
         records = Records.read(folder)
-        runs = list(_parts(records, root))
+        runs = list(parts_of(records, root))
         every += runs
         if runs:
             loose += _loose(runs, root)
@@ -137,7 +137,7 @@ def find(root: Path) -> Results:
     return Results(root, (main, *kept), left_out)
 
 
-def _parts(records: Records, root: Path) -> Iterator[Part]:
+def parts_of(records: Records, root: Path) -> Iterator[Part]:
     """Give the runs of a folder, each with the files that it wrote."""
     folder = records.folder
     place = "" if folder == root else folder.name

@@ -1,4 +1,4 @@
-"""What the follow-ups of one pair write: `cut`, `combine`, `path`, `rollout`, `trace`."""
+"""What the follow-ups of one pair write: `combine`, `path`, `rollout`, `trace`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,16 +10,9 @@ if TYPE_CHECKING:  # names of types only: who reads results must not load a mode
     from headpatch.core.session import Session
     from headpatch.questions.combine.judge import Combinations
     from headpatch.questions.combine.selfrepair import SelfRepair
-    from headpatch.questions.cut.one import Cuts
     from headpatch.questions.path.one import FollowedPath
     from headpatch.questions.rollout.one import Rolled
     from headpatch.questions.trace.one import Traced
-
-
-def write_cuts(folder: Path, session: "Session", cuts: "Cuts") -> None:
-    """Write ``cuts.csv`` and ``run.yaml``."""
-    write_table(folder / "cuts.csv", cuts.effects)
-    write_run(folder, session, cuts.noise_floor)
 
 
 def combination_columns(

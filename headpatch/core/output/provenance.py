@@ -25,8 +25,13 @@ _PACKAGES = ("torch", "transformers", "torchvision", "pillow", "numpy", "scipy")
 
 def write_run(folder: Path, session: "Session", noise_floor: float | None) -> None:
     """Write ``run.yaml`` of a run over one pair."""
+    write_record(folder, session.study, pair_facts(session, noise_floor))
+
+
+def pair_facts(session: "Session", noise_floor: float | None) -> dict[str, object]:
+    """Return what ``run.yaml`` says of a run over one pair."""
     left_out = session.prompt.left_out
-    seen = {
+    return {
         "valid": session.valid,
         "ld_with": session.base.ld_with,
         "ld_without": session.base.ld_without,
@@ -35,8 +40,8 @@ def write_run(folder: Path, session: "Session", noise_floor: float | None) -> No
         "prompt": session.prompt.text,
         **({"prompt_left_out": list(left_out)} if left_out else {}),
         **({} if session.valid else {"invalid_because": list(session.faults)}),
+        **_model_facts(session.study, session.vlm),
     }
-    _write(folder, session.study, session.vlm, seen)
 
 
 def write_dataset_run(
@@ -47,24 +52,31 @@ def write_dataset_run(
     noise_floor: float | None,
     **more: object,
 ) -> None:
-    """Write ``run.yaml`` of a run over many pairs: how many there were, passed and were run.
+    """Write ``run.yaml`` of a run over many pairs; `more` is what else it says of the run."""
+    write_record(folder, study, dataset_facts(study, vlm, survey, noise_floor, **more))
 
-    Parameters
-    ----------
-    more
-        What else it says of the run.
-    """
-    ran = {**survey.counts, "run": len(survey.entries)}
-    prompt = {"prompt": survey.prompts[0], "prompts": len(survey.prompts)}
-    seen = {"valid": survey.valid, **ran, "noise_floor": noise_floor, **prompt, **more}
-    _write(folder, study, vlm, seen)
+
+def dataset_facts(
+    study: Study, vlm: "VLM", survey: "Survey", noise_floor: float | None, **more: object
+) -> dict[str, object]:
+    """Return what ``run.yaml`` says of a run over many pairs: how many passed and were run."""
+    return {
+        "valid": survey.valid,
+        **survey.counts,
+        "run": len(survey.entries),
+        "noise_floor": noise_floor,
+        "prompt": survey.prompts[0],
+        "prompts": len(survey.prompts),
+        **more,
+        **_model_facts(study, vlm),
+    }
 
 
 def write_judged(folder: Path, study: Study, seen: Mapping[str, object]) -> None:
     """Write ``run.yaml`` of claims that a verdict has judged; `seen` says which."""
     model: dict[str, object] = {"seed": study.seed, "model": study.model}
     plain = {key: list(one) if isinstance(one, tuple) else one for key, one in seen.items()}
-    _record(folder, study, {**plain, **model})
+    write_record(folder, study, {**plain, **model})
 
 
 def write_draw(path: Path, study: Study) -> None:
@@ -75,9 +87,9 @@ def write_draw(path: Path, study: Study) -> None:
     write_yaml(path, {"study": {"seed": values["seed"], "draw": draw}, "run": run})
 
 
-def _write(folder: Path, study: Study, vlm: "VLM", seen: Mapping[str, object]) -> None:
-    """Write the study, what was `seen` in it, and versions, seed, device, weights and commit."""
-    model = {
+def _model_facts(study: Study, vlm: "VLM") -> dict[str, object]:
+    """Return seed, weights, device and the like."""
+    return {
         "seed": study.seed,
         "model": vlm.name,
         "weights": vlm.fingerprint,
@@ -88,14 +100,13 @@ def _write(folder: Path, study: Study, vlm: "VLM", seen: Mapping[str, object]) -
         "dtype": str(vlm.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }
-    _record(folder, study, {**seen, **model})
 
 
-def _record(folder: Path, study: Study, seen: Mapping[str, object]) -> None:
+def write_record(folder: Path, study: Study, facts: Mapping[str, object]) -> None:
     """Write a run's own record; where it comes to lie, `staged` adds verb, files and checksum."""
     run = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        **seen,
+        **facts,
         "commit": commit(),
         "python": platform.python_version(),
         "headpatch": __version__,

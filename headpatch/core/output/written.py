@@ -6,6 +6,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from headpatch.core.registry import verbs
+
 WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "rank": (
@@ -32,7 +34,6 @@ WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "approx.png",
             "mean_effects.png",
         ),
-        "cut": ("cuts.csv", "cuts.png"),
         "combine": (
             "combinations.csv",
             "selfrepair.csv",
@@ -68,6 +69,7 @@ WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "faithfulness.png",
         ),
         "claims": ("claims.csv", "followed.csv"),
+        **{verb.name: verb.files for verb in verbs()},
     }
 )
 """By verb; the first is always written. A run deletes what an earlier run of its verb left of them.

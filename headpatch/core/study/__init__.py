@@ -8,9 +8,9 @@ from headpatch.core.study.changes import AblateOptions, RankOptions, SweepOption
 from headpatch.core.study.edges import (
     EDGE_ENDS,
     CombineOptions,
-    CutOptions,
     EdgeEnd,
     PathOptions,
+    check_edges,
     edge_ends,
     layer_span,
 )
@@ -25,7 +25,6 @@ __all__ = [
     "EDGE_ENDS",
     "AblateOptions",
     "CombineOptions",
-    "CutOptions",
     "DrawOptions",
     "EdgeEnd",
     "Expected",
@@ -39,6 +38,7 @@ __all__ = [
     "TraceOptions",
     "VerdictOptions",
     "VisionOptions",
+    "check_edges",
     "edge_ends",
     "layer_span",
     "prompt_form",

@@ -1,13 +1,13 @@
 """Which edges of attention are cut, and which heads are looked into: cut, combine and path."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from headpatch.core.study.changes import Changes
-from headpatch.core.study.strict import Count, Positive, Strict, sequence
+from headpatch.core.study.strict import Positive, Strict, sequence
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 
@@ -55,46 +55,29 @@ def layer_span(text: str) -> tuple[int, int]:
     return first, last
 
 
-class CutOptions(Strict):
-    """Which edges of attention are cut, and where."""
+def check_edges(edges: Sequence[str], itself: bool = False) -> None:
+    """Refuse edges that are unknown, named twice, or cut nothing.
 
-    edges: Annotated[tuple[str, ...], BeforeValidator(sequence), Field(min_length=1)] = (
-        "answer-region",
-        "question-region",
-        "question-other",
-        "answer-question",
-    )
-    """Each ``from-to``, see `EDGE_ENDS`: the queries ``from`` no longer see the keys ``to``."""
-    window: Positive = 5
-    """Consecutive layers that are cut together, centred on every layer in turn."""
-    layers: str | None = None
-    """One fixed span of layers (``10-14``) instead of the windows."""
-    heads: str | None = None
-    """Heads whose edges are cut, one by one and jointly, instead of the windows."""
-    controls: Count = 10
-    """Random sets of image tokens outside the region that take the region's place."""
-    itself: bool = False
-    """Whether a query loses its own position too, where the keys hold it."""
+    Parameters
+    ----------
+    itself
+        Whether a query loses its own position too.
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for edge in self.edges:
-            if edge_ends(edge) == ("answer", "answer") and not self.itself:
-                raise InputError(
-                    "--edges",
-                    "answer-answer cuts nothing: a query keeps its own position",
-                    "an edge to other tokens",
-                    "Use --itself to cut that position too.",
-                )
-        if len(set(self.edges)) < len(self.edges):
-            raise InputError("--edges", "an edge is named twice", "each edge once")
-        if self.heads is not None and self.layers is not None:
-            raise InputError("--heads, --layers", "both of them", "one, or --window")
-        if self.layers is not None:
-            layer_span(self.layers)
-        if self.heads is not None:
-            Selection.parse(self.heads)
-        return self
+    Raises
+    ------
+    InputError
+        If so.
+    """
+    for edge in edges:
+        if edge_ends(edge) == ("answer", "answer") and not itself:
+            raise InputError(
+                "--edges",
+                "answer-answer cuts nothing: a query keeps its own position",
+                "an edge to other tokens",
+                "Use --itself to cut that position too.",
+            )
+    if len(set(edges)) < len(edges):
+        raise InputError("--edges", "an edge is named twice", "each edge once")
 
 
 class _Candidates(Strict):
@@ -139,11 +122,11 @@ class PathOptions(_Candidates):
         "answer-other",
         "answer-words",
     )
-    """Cut in windows of layers; see `CutOptions.edges`."""
+    """Cut in windows of layers; see `EDGE_ENDS`."""
     window: Positive = 5
     """Consecutive layers that are cut together, centred on every layer in turn."""
 
     @model_validator(mode="after")
     def _check_edges(self) -> Self:
-        CutOptions(edges=self.edges, window=self.window)
+        check_edges(self.edges)
         return self

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from headpatch.core.study.changes import AblateOptions, RankOptions, SweepOptions, VisionOptions
-from headpatch.core.study.edges import CombineOptions, CutOptions, PathOptions
+from headpatch.core.study.edges import CombineOptions, PathOptions
 from headpatch.core.study.expected import Expected
 from headpatch.core.study.forced import RolloutOptions, TraceOptions
 from headpatch.core.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
@@ -19,6 +19,7 @@ from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.pairs.pair import Pair, make_pair
 from headpatch.pairs.region import Region
+from headpatch.questions.cut.options import CutOptions
 from headpatch.stats.claims import Claim
 from headpatch.text import user_path
 

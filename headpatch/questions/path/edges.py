@@ -1,15 +1,15 @@
 """Attention cut in windows of layers around every layer: it shows when an edge is read."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from headpatch.core.edge_cuts import Cutting, cut_edges
 from headpatch.core.session import Session
-from headpatch.core.study import CutOptions, PathOptions
+from headpatch.core.study import PathOptions
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
 from headpatch.errors import InputError
 from headpatch.heads import Grid
-from headpatch.questions.cut.one import cut
 from headpatch.questions.path.stream import DIRECTION, Curves
 
 
@@ -22,7 +22,7 @@ class EdgeCurves:
     shares, effects
         By edge: normalized, and in logits.
     noise_floor
-        In logits, as `headpatch.questions.cut.one.Cuts` has it.
+        In logits, as `headpatch.core.edge_cuts.CutTable` has it.
     """
 
     shares: Curves
@@ -49,12 +49,11 @@ def edges(session: Session, on_progress: OnProgress | None = None) -> EdgeCurves
     Raises
     ------
     InputError
-        As `headpatch.questions.cut.one.cut`.
+        As `headpatch.core.edge_cuts.cut_edges`.
     """
     options = session.study.path
-    asked = CutOptions(edges=options.edges, window=options.window, controls=0)
-    study = session.study.model_copy(update={"cut": asked})
-    found = cut(replace(session, study=study), on_progress=on_progress)
+    cutting = Cutting(options.edges, options.window)
+    found = cut_edges(session, cutting, on_progress=on_progress)
     named = found.named.sort_values("centre")
     shares: Curves = {edge: {} for edge in options.edges}
     effects: Curves = {edge: {} for edge in options.edges}

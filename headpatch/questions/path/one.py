@@ -19,12 +19,12 @@ from typing import Any
 
 import pandas as pd
 
+from headpatch.core.edges import Ends
 from headpatch.core.head_selection import choose, single_effects
 from headpatch.core.progress import Stages, reporting
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
 from headpatch.present.head_columns import with_head_columns
-from headpatch.questions.cut.edges import Ends
 from headpatch.questions.path.edges import check_window
 from headpatch.questions.path.rows import curves, labels, rows_of, scale_of
 from headpatch.questions.path.stream import token_classes

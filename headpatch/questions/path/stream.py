@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headpatch.core.edges import end_positions
 from headpatch.core.session import Session
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction
@@ -22,7 +23,6 @@ from headpatch.engine.patching import WITH, WITHOUT, OnProgress, run_pair
 from headpatch.engine.residual import Streams, Swap, disagreement, record, resume, swap
 from headpatch.engine.selfcheck import TOLERANCE
 from headpatch.heads import Tower
-from headpatch.questions.cut.edges import end_positions
 from headpatch.stats.logits import normalized_effect
 from headpatch.stats.summaries import noise_floor
 

@@ -1,13 +1,12 @@
 """What claims need beside a verdict, on one pair of pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TypeAlias, TypedDict
 
 import numpy as np
 
+from headpatch.core.edge_cuts import Cutting, cut_edges
 from headpatch.core.session import Session, intervene
-from headpatch.core.study import CutOptions
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.engine.residual import Swap, record, swap
@@ -16,7 +15,6 @@ from headpatch.engine.tower import refused, whole_layers
 from headpatch.errors import HeadpatchError, RunError
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
-from headpatch.questions.cut.one import cut
 from headpatch.questions.path.stream import normalized as shares
 from headpatch.questions.path.stream import vision_classes
 from headpatch.questions.verdict.judged_pair import DIRECTIONS
@@ -180,13 +178,10 @@ def _cut(session: Session, asks: Sequence[Ask], _: Checks) -> dict[str, Figures]
     found = {}
     for ask in asks:
         first, last = ask.layers
-        options = CutOptions(
-            edges=(f"{ask.queries}-region",),
-            layers=f"{first}-{last}",
-            controls=session.study.cut.controls,
-        )
-        study = session.study.model_copy(update={"cut": options})
-        table = cut(replace(session, study=study)).effects
+        edges, controls = (f"{ask.queries}-region",), session.study.cut.controls
+        table = cut_edges(
+            session, Cutting(edges, layers=f"{first}-{last}", controls=controls)
+        ).table
         lost = table[table["run"] == "with"].groupby("role")["normalized"].mean()
         found[ask.name] = {"region": float(lost["layers"])}
         if "control" in lost:

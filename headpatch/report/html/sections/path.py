@@ -8,11 +8,12 @@ import pandas as pd
 
 from headpatch.core.output.folder import Results
 from headpatch.present.canvas import BLUE, VERMILLION, signed
-from headpatch.present.charts import DASHES, SYMBOLS, interval, layer_axis, lines
-from headpatch.present.section import Figure, Section, numbers, records
-from headpatch.report.html.sections.cuts import edge_figure
-from headpatch.report.paths import TOKENS
+from headpatch.present.charts import DASHES, SYMBOLS, band, interval, layer_axis, lines
+from headpatch.present.parts import arrow
+from headpatch.present.section import Figure, Section, largest, numbers, records
+from headpatch.report.paths import EDGES, TOKENS
 
+_MARKS = ("o", "^", "D", "s", "v", "x", ".")  # of edges, in their order
 _GAP = 2  # columns between the towers
 _ASKED = {"noising": "Noising: necessary?", "denoising": "Denoising: sufficient?"}
 _NEEDED = {
@@ -161,4 +162,51 @@ def _direct(table: pd.DataFrame) -> Figure:
         300,
         f"Bars: what each layer writes straight into LD, with less without. In all: {said}.",
         title="Written straight into LD",
+    )
+
+
+def edge_figure(table: pd.DataFrame, title: str, label: str, unit: str) -> Figure:
+    """Draw what cutting each edge does in windows of layers, over the windows' centres.
+
+    Parameters
+    ----------
+    table
+        ``edge``, ``centre``, ``normalized`` and perhaps ``normalized_low`` and
+        ``normalized_high``, or ``control_mean`` and ``control_sd``.
+    label
+        What the figure shows, for who cannot see it; the largest effect is added.
+    unit
+        Of the effects.
+    """
+    traces: list[dict[str, Any]] = []
+    banded = False
+    for index, (edge, rows) in enumerate(table.groupby("edge", sort=False)):
+        ordered = rows.sort_values("centre")
+        color, line = EDGES[index % len(EDGES)]
+        symbol = SYMBOLS[_MARKS[index % len(_MARKS)]]
+        x, y = ordered["centre"].to_numpy(), ordered["normalized"].to_numpy()
+        if "control_mean" in ordered and ordered["control_mean"].notna().any():
+            mean, sd = ordered["control_mean"], ordered["control_sd"].fillna(0.0)
+            name = "" if banded else "random tokens (± sd)"
+            traces.append(band(x, (mean - sd).to_numpy(), (mean + sd).to_numpy(), color, name))
+            banded = True
+        traces += interval(x, ordered, color)
+        traces.append(lines(y, arrow(str(edge)), color, symbol, x=x, dash=DASHES[line]))
+    said = largest(
+        table,
+        "normalized",
+        lambda row: (
+            f"{row['edge'].replace('-', ' to ')} around layer {row['centre']:.0f}, "
+            f"{signed(row['normalized'], 3)}"
+        ),
+    )
+    return Figure(
+        traces,
+        {
+            "xaxis": layer_axis("centre of the window of layers", int(table["centre"].max()) + 1),
+            "yaxis": {"title": {"text": unit}, "zeroline": True},
+        },
+        340,
+        f"{label}{said}",
+        title=title,
     )

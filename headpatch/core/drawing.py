@@ -10,7 +10,7 @@ from headpatch.disk import reporting_failure
 from headpatch.errors import InputError
 from headpatch.pairs import generate
 from headpatch.pairs.manifest import NAME, Manifest
-from headpatch.report.contact import contact_sheet
+from headpatch.present.contact import contact_sheet
 
 DRAW: Final = "draw.yaml"
 """How the pairs of a folder were drawn."""

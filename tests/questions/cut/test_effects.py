@@ -18,13 +18,14 @@ import pandas as pd
 import pytest
 import torch
 
+import headpatch as hp
+from headpatch.core import edge_cuts
+from headpatch.core.edge_cuts import CutTable, Cutting, cost, cut_edges, make, prepare
+from headpatch.core.edges import end_positions
 from headpatch.core.session import Session, open_session
 from headpatch.core.study import Study
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Head
-from headpatch.questions.cut import one as analysis
-from headpatch.questions.cut.edges import end_positions
-from headpatch.questions.cut.one import Cuts, cut, prepare
 from headpatch.stats.summaries import spread
 from tests.engine.oracle import Edges, Oracle
 from tests.planted import HEADS, LAYERS, LD_WITH, LD_WITHOUT, planted, planted_study
@@ -33,31 +34,34 @@ from tests.tiny import QUESTION, SHAPES, image_pair, tiny_vlm
 CLOSE = 1e-4  # logits; what C = 10⁴ leaves of the norms, and float32
 SPAN = LD_WITH - LD_WITHOUT
 REGION = [0, 1, 4, 5]  # patches
-
-
-@lru_cache
-def vlm():
-    return planted().vlm
+WINDOWS: dict[str, Any] = {
+    "window": 2,
+    "edges": ("answer-region", "question-region"),
+    "controls": 2,
+}
 
 
 def opened(**options: object) -> Session:
     with TemporaryDirectory() as folder:
-        return open_session(planted_study(Path(folder), **options), vlm(), "question")
+        return open_session(planted_study(Path(folder), **options), planted().vlm, "question")
 
 
 @lru_cache
-def _found(options: tuple[tuple[str, Any], ...]) -> tuple[Session, Cuts]:
-    session = opened(**{f"cut.{key}": value for key, value in options})
-    return session, cut(session)
+def planted_session() -> Session:
+    return opened()
 
 
-def found(**options: Any) -> tuple[Session, Cuts]:
-    return _found(tuple(options.items()))
+@lru_cache
+def _cut(options: tuple[tuple[str, Any], ...]) -> CutTable:
+    return cut_edges(planted_session(), Cutting(**dict(options)))
+
+
+def cut(**options: Any) -> CutTable:
+    return _cut(tuple(options.items()))
 
 
 def effect(heads: str, edge: str, run: str = "with", **options: Any) -> float:
-    _, cuts = found(heads=heads, edges=(edge,), controls=0, **options)
-    table = cuts.named
+    table = cut(heads=heads, edges=(edge,), **options).named
     return float(table[(table["run"] == run)]["effect"].iloc[-1])
 
 
@@ -106,7 +110,7 @@ def test_a_reader_cut_off_from_its_writer(name: str, edge: str) -> None:
 
     At token t, from the object on, the writer gives the object 1/(t + 1) of its attention.
     """
-    session = opened()
+    session = planted_session()
     start, end = edge.split("-")
     queries, keys = (set(end_positions(session, one).tolist()) for one in (start, end))
     cut_off = keys - queries
@@ -118,7 +122,7 @@ def test_a_reader_cut_off_from_its_writer(name: str, edge: str) -> None:
 
 
 def test_a_head_that_saw_nothing_else() -> None:
-    session = opened()
+    session = planted_session()
     head = label("blind writer")
     assert effect(head, "answer-region") == pytest.approx(blind(session) - 2, abs=CLOSE)
     assert effect(head, "answer-region", "without") == pytest.approx(blind(session) - 1, abs=CLOSE)
@@ -131,14 +135,14 @@ def test_a_query_keeps_itself_unless_asked() -> None:
         assert effect(head, "answer-all", itself=itself) == pytest.approx(-2, abs=CLOSE)
         assert effect(head, "answer-all", "without", itself=itself) == pytest.approx(-1, abs=CLOSE)
     assert effect(label("pool reader"), "answer-answer", itself=True) == pytest.approx(0, abs=CLOSE)
-    session, kept = found(heads="3.0", edges=("all-answer",), controls=0)
+    session, kept = planted_session(), cut(heads="3.0", edges=("all-answer",))
     assert kept.named["effect"].abs().max() <= 1e-5  # none but the answer sees the answer
     assert end_positions(session, "answer").tolist() == [session.prompt.spans.answer]
 
 
 def test_heads_one_by_one_and_jointly() -> None:
     heads = f"{label('redundant a')},{label('redundant b')},{label('decoy')}"
-    _, cuts = found(heads=heads, edges=("answer-region",), controls=0)
+    cuts = cut(heads=heads, edges=("answer-region",))
     table = cuts.named
     assert table["role"].tolist() == ["head"] * 6 + ["joint"] * 2
     by_run = table[table["run"] == "with"]
@@ -149,8 +153,7 @@ def test_heads_one_by_one_and_jointly() -> None:
 
 
 def test_windows_over_the_layers() -> None:
-    session, cuts = found(window=2, edges=("answer-region", "question-region"), controls=2)
-    table = cuts.named
+    session, table = planted_session(), cut(**WINDOWS).named
     writes = blind(session)
     expected = {
         ("0", "answer-region"): writes - 2,
@@ -168,16 +171,16 @@ def test_windows_over_the_layers() -> None:
     ) == pytest.approx(expected, abs=CLOSE)
     without = table[table["run"] == "without"].set_index(["layers", "edge"])["effect"]
     for (layers, edge), value in without.items():
-        here = writes - 1 if layers in ("0", "0-1") else 0
-        assert value == pytest.approx(here, abs=CLOSE), (layers, edge)
+        expected_there = writes - 1 if layers in ("0", "0-1") else 0
+        assert value == pytest.approx(expected_there, abs=CLOSE), (layers, edge)
     assert set(table["role"]) == {"window"}
     assert table["centre"].drop_duplicates().tolist() == [0, 1, 2, 3]
     assert (table["heads"] == "").all()
 
 
 def test_a_fixed_span_is_the_window_over_the_same_layers() -> None:
-    _, windows = found(window=2, edges=("answer-region", "question-region"), controls=2)
-    _, fixed = found(layers="1-2", edges=("answer-region", "question-region"), controls=2)
+    windows = cut(**WINDOWS)
+    fixed = cut(layers="1-2", edges=("answer-region", "question-region"), controls=2)
     same = windows.named[windows.named["layers"] == "1-2"]
     assert fixed.named["role"].tolist() == ["layers"] * 4
     for column in ("edge", "run", "effect", "control_mean"):
@@ -188,15 +191,15 @@ def test_a_fixed_span_is_the_window_over_the_same_layers() -> None:
 
 
 def test_all_heads_of_a_layer_are_the_layer() -> None:
-    _, heads = found(heads="layer:1", edges=("answer-region",), controls=0)
-    _, layer = found(layers="1", edges=("answer-region",), controls=0)
+    heads = cut(heads="layer:1", edges=("answer-region",))
+    layer = cut(layers="1", edges=("answer-region",))
     joint = heads.named[heads.named["role"] == "joint"]
     assert joint["effect"].tolist() == pytest.approx(layer.named["effect"].tolist(), abs=1e-5)
 
 
 def test_as_many_other_tokens_are_cut_as_a_control() -> None:
     """Any 4 of the 12 others: the looker's 45/60 on the object becomes 45/56."""
-    _, cuts = found(heads=label("looker"), edges=("answer-region", "answer-question"), controls=5)
+    cuts = cut(heads=label("looker"), edges=("answer-region", "answer-question"), controls=5)
     moved = 8 / 3 * 45 / 56 - 2
     region, question = cuts.named[cuts.named["run"] == "with"].to_dict("records")
     assert region["control_n"] == 5
@@ -204,7 +207,7 @@ def test_as_many_other_tokens_are_cut_as_a_control() -> None:
     assert region["control_sd"] == pytest.approx(0, abs=CLOSE / SPAN)
     assert question["control_n"] == 0
     assert np.isnan(question["control_mean"])
-    drawn = cuts.effects[cuts.effects["role"] == "control"]
+    drawn = cuts.table[cuts.table["role"] == "control"]
     assert len(drawn) == 2 * 5
     by_run = drawn[drawn["run"] == "with"]
     assert by_run["effect"].tolist() == pytest.approx([moved] * 5, abs=CLOSE)
@@ -225,12 +228,13 @@ def test_the_table_equals_eager_transformers_with_a_mask(name: str) -> None:
     model = tiny_vlm(SHAPES[name])
     edges = ("answer-region", "question-region", "question-question", "image-region", "all-other")
     with TemporaryDirectory() as folder:
-        options = {"cut.edges": edges, "cut.window": 2, "cut.controls": 0}
-        session = open_session(tiny_study(Path(folder), **options), model, "question")
-    cuts = cut(session)
-    assert cuts.resumed
+        session = open_session(tiny_study(Path(folder)), model, "question")
+    settings = Cutting(edges, window=2)
+    assert prepare(session, settings).resumed
+    cuts = cut_edges(session, settings)
     oracle, answers = Oracle(model), session.prompt.answers
-    ends = {end: end_positions(session, end).tolist() for end in analysis_ends(edges)}
+    names = {end for edge in edges for end in edge.split("-")}
+    ends = {end: end_positions(session, end).tolist() for end in names}
 
     def ld(run: int, blocked: list[Edges]) -> float:
         logits = oracle.logits(session.prompt.select(run).inputs, edges=blocked)[0]
@@ -253,13 +257,9 @@ def test_the_table_equals_eager_transformers_with_a_mask(name: str) -> None:
     assert cuts.named["effect"].abs().max() > 0.05
 
 
-def analysis_ends(edges: tuple[str, ...]) -> set[str]:
-    return {end for edge in edges for end in edge.split("-")}
-
-
 def test_cutting_nothing_changes_nothing() -> None:
-    _, cuts = found(window=2, edges=("answer-region", "question-region"), controls=2)
-    nothing = cuts.effects[cuts.effects["role"] == "noise floor"]
+    cuts = cut(**WINDOWS)
+    nothing = cuts.table[cuts.table["role"] == "noise floor"]
     assert len(nothing) == 2 * LAYERS
     assert nothing["effect"].abs().max() <= 1e-5
     assert 0 <= cuts.noise_floor <= CLOSE
@@ -267,32 +267,36 @@ def test_cutting_nothing_changes_nothing() -> None:
 
 def test_cutting_what_a_query_cannot_see_changes_nothing() -> None:
     edges = ("image-question", "region-answer", "region-question")
-    _, cuts = found(layers="0-3", edges=edges, controls=0)
+    cuts = cut(layers="0-3", edges=edges)
     assert cuts.named["effect"].abs().max() <= 1e-5
 
 
 def test_the_same_study_gives_the_same_table() -> None:
     options = {"cut.window": 2, "cut.edges": ("answer-region", "other-region"), "cut.controls": 3}
-    first, second = cut(opened(**options)), cut(opened(**options))
+    first, second = hp.cut(opened(**options)), hp.cut(opened(**options))
     pd.testing.assert_frame_equal(first.effects, second.effects)
     assert first.summary == second.summary
 
 
+def whole_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_cuts, "disagreement", lambda *_: float("inf"))
+
+
 def test_whole_passes_give_the_same_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    session, fast = found(window=2, edges=("answer-region", "question-region"), controls=2)
-    assert fast.resumed
-    monkeypatch.setattr(analysis, "disagreement", lambda *_: float("inf"))
-    slow = cut(session)
-    assert not slow.resumed
+    session, fast = planted_session(), cut(**WINDOWS).table
+    assert prepare(session, Cutting(**WINDOWS)).resumed
+    whole_passes(monkeypatch)
+    assert not prepare(session, Cutting(**WINDOWS)).resumed
+    slow = cut_edges(session, Cutting(**WINDOWS)).table
     columns = ["ld", "effect", "normalized", "control_mean"]
-    np.testing.assert_allclose(slow.effects[columns], fast.effects[columns], atol=1e-4)
-    rest = [name for name in slow.effects if name not in (*columns, "control_sd")]
-    pd.testing.assert_frame_equal(slow.effects[rest], fast.effects[rest])
+    np.testing.assert_allclose(slow[columns], fast[columns], atol=1e-4)
+    rest = [name for name in slow if name not in (*columns, "control_sd")]
+    pd.testing.assert_frame_equal(slow[rest], fast[rest])
 
 
 def test_ld_effect_and_normalized_fit_together() -> None:
-    _, cuts = found(window=2, edges=("answer-region", "question-region"), controls=2)
-    for row in cuts.effects.to_dict("records"):
+    cuts = cut(**WINDOWS)
+    for row in cuts.table.to_dict("records"):
         base = row["ld_with"] if row["run"] == "with" else row["ld_without"]
         sign = -1 if row["run"] == "with" else 1
         assert row["ld"] - base == pytest.approx(row["effect"], abs=1e-6)
@@ -301,18 +305,19 @@ def test_ld_effect_and_normalized_fit_together() -> None:
 
 
 def test_the_summary_is_one_careful_sentence() -> None:
-    _, cuts = found(window=2, edges=("answer-region", "question-region"), controls=2)
-    assert "\n" not in cuts.summary
-    assert "Cutting question → region in layers 0-1, the largest of 8 cuts tried," in cuts.summary
-    assert "the answer becomes 'No'" in cuts.summary
-    assert cuts.summary.endswith("One pair shows one case, not a rule.")
-    _, none = found(heads=label("decoy"), edges=("answer-question",), controls=0)
-    assert "noise floor" in none.summary or "+0.0%" in none.summary
+    words = hp.cut(planted_session(), **WINDOWS).summary
+    assert "\n" not in words
+    assert "Cutting question → region in layers 0-1, the largest of 8 cuts tried," in words
+    assert "the answer becomes 'No'" in words
+    assert words.endswith("One pair shows one case, not a rule.")
+    nothing = hp.cut(planted_session(), heads=label("decoy"), edges=["answer-question"], controls=0)
+    assert "noise floor" in nothing.summary or "+0.0%" in nothing.summary
 
 
-def test_top_heads_are_asked_for_only_if_named() -> None:
-    session = opened(**{"cut.heads": "top:2", "cut.edges": ("answer-region",), "cut.controls": 0})
-    table = cut(session, lambda: (Head(1, 1), Head(1, 3), Head(0, 0))).named
+def test_top_heads_are_those_of_the_ranking_that_is_given() -> None:
+    settings = Cutting(("answer-region",), heads="top:2")
+    ranking = lambda: (Head(1, 1), Head(1, 3), Head(0, 0))  # noqa: E731
+    table = cut_edges(planted_session(), settings, ranking).named
     assert table["heads"].drop_duplicates().tolist() == ["1.1", "1.3", "1.1+1.3"]
     assert table["effect"].iloc[-2] == pytest.approx(-1, abs=CLOSE)
 
@@ -323,9 +328,9 @@ def test_the_price_is_the_tokens_that_the_layers_are_run_on(
     resumed: bool, start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not resumed:
-        monkeypatch.setattr(analysis, "disagreement", lambda *_: float("inf"))
-    session = opened(**{"cut.window": 2, "cut.edges": (f"{start}-region",), "cut.controls": 9})
-    job = prepare(session)
+        whole_passes(monkeypatch)
+    session = planted_session()
+    job = prepare(session, Cutting((f"{start}-region",), window=2, controls=9))
     assert job.resumed is resumed
     tokens, layers = 0, session.vlm.lm.layers
 
@@ -334,8 +339,8 @@ def test_the_price_is_the_tokens_that_the_layers_are_run_on(
         tokens += inputs[0].shape[0] * inputs[0].shape[1]
 
     handles = [layer.register_forward_hook(count) for layer in layers]
-    analysis.run(session, job)
+    make(session, job)
     for handle in handles:
         handle.remove()
     whole = len(layers) * session.prompt.spans.length
-    assert job.passes(session) == pytest.approx(tokens / whole)
+    assert cost(session, job) == pytest.approx(tokens / whole)

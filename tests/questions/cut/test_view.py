@@ -1,3 +1,5 @@
+"""What is seen of cut edges: lines over depth, heads side by side, tables, words over pairs."""
+
 import math
 
 import numpy as np
@@ -5,30 +7,43 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from headpatch.report.cut_tables import cut_tables
-from headpatch.report.cuts import MOST_PLACES, cut_effects
+from headpatch.core.output.folder import find
+from headpatch.core.question import Context
+from headpatch.present.figure import draw
+from headpatch.present.parts import Chart
+from headpatch.present.terminal import renderables
+from headpatch.questions.cut import VERB
+from headpatch.questions.cut.view import view
+from headpatch.report.html.sections import derived
+from tests.report.html import made
 from tests.report.synthetic import CUT_GAP as GAP
 from tests.report.synthetic import cuts
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]
 
 SPANS = ["0-2", "0-3", "0-4", "1-5", "2-6"]
+CONTEXT = Context("Q?", "top-left", noise_floor=1e-6)
 
 
 def windows(**options: object) -> pd.DataFrame:
     return cuts(SPANS, "window", **options)
 
 
-def printed(table: pd.DataFrame, floor: float = 1e-6) -> str:
+def figure(table: pd.DataFrame, path) -> None:
+    (chart,) = (part for part in view({"cuts.csv": table}, CONTEXT) if isinstance(part, Chart))
+    draw(chart, path, **CONTEXT.title)
+
+
+def printed(table: pd.DataFrame) -> str:
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(cut_tables(table, floor))
+        console.print(*renderables(view({"cuts.csv": table}, CONTEXT)))
     return capture.get()
 
 
 def test_a_panel_a_run_and_a_line_an_edge(tmp_path, drawn):
     table = windows()
-    cut_effects(table, tmp_path / "f.png", question="Q?", region="top-left")
+    figure(table, tmp_path / "f.png")
     assert (tmp_path / "f.png").exists()
     above, below = drawn.last.axes
     assert [above.get_title(loc="left"), below.get_title(loc="left")] == [
@@ -51,7 +66,7 @@ def test_a_panel_a_run_and_a_line_an_edge(tmp_path, drawn):
 
 def test_the_right_axis_gives_logits_with_their_sign(tmp_path, drawn):
     """The with-run falls by the whole difference where the effect is 1; the other run rises."""
-    cut_effects(windows(), tmp_path / "f.png")
+    figure(windows(), tmp_path / "f.png")
     for axes, sign in zip(drawn.last.axes, (-1, 1), strict=True):
         (right,) = axes.child_axes
         assert right.get_ylabel() == "Effect on LD (logits)"
@@ -62,7 +77,7 @@ def test_the_right_axis_gives_logits_with_their_sign(tmp_path, drawn):
 
 
 def test_the_control_band_is_where_the_table_says(tmp_path, drawn):
-    cut_effects(windows(), tmp_path / "f.png")
+    figure(windows(), tmp_path / "f.png")
     for axes in drawn.last.axes:
         (band,) = axes.collections  # one of the two edges has controls
         ys = band.get_paths()[0].vertices[:, 1]
@@ -72,8 +87,8 @@ def test_the_control_band_is_where_the_table_says(tmp_path, drawn):
 
 
 def legends(figure) -> list[str]:
-    found = [one for axes in figure.axes if (one := axes.get_legend())] + figure.legends
-    return [text.get_text() for one in found for text in one.get_texts()]
+    every = [legend for axes in figure.axes if (legend := axes.get_legend())] + figure.legends
+    return [text.get_text() for legend in every for text in legend.get_texts()]
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 6, 9])
@@ -83,11 +98,10 @@ def test_every_edge_is_named_inside_the_figure(count, tmp_path, drawn):
         for start in ("answer", "question", "all")
         for end in ("region", "other", "image")
     )[:count]
-    cut_effects(windows(edges=edges), tmp_path / "f.png")
-    figure = drawn.last
-    assert legends(figure) == [edge.replace("-", " → ") for edge in edges]
-    for legend in figure.legends:
-        assert legend.get_window_extent().x1 <= figure.bbox.x1
+    figure(windows(edges=edges), tmp_path / "f.png")
+    assert legends(drawn.last) == [edge.replace("-", " → ") for edge in edges]
+    for legend in drawn.last.legends:
+        assert legend.get_window_extent().x1 <= drawn.last.bbox.x1
 
 
 def test_heads_stand_side_by_side(tmp_path, drawn):
@@ -98,7 +112,7 @@ def test_heads_stand_side_by_side(tmp_path, drawn):
             cuts(["1.1+2.2+3.3"], "joint"),
         ]
     )
-    cut_effects(table, tmp_path / "f.png")
+    figure(table, tmp_path / "f.png")
     axes = drawn.last.axes[-1]
     names = [label.get_text() for label in axes.get_xticklabels()]
     assert names == ["24.10", "24.1", "24.1+24.10", "joint: 3"]
@@ -107,11 +121,10 @@ def test_heads_stand_side_by_side(tmp_path, drawn):
 
 def test_a_table_as_it_is_read_from_a_file(tmp_path, drawn):
     for table in (cuts(["10-14"], "layers"), cuts(["24.10"], "head")):
-        file = tmp_path / "cuts.csv"
-        table.to_csv(file, index=False)
-        from headpatch.core.output import read_table
-
-        cut_effects(read_table(file), tmp_path / "f.png")
+        made.run_yaml(tmp_path)
+        table.to_csv(tmp_path / "cuts.csv", index=False)
+        run = find(tmp_path).first("cuts.csv")
+        figure(derived.saved(VERB, run)["cuts.csv"], tmp_path / "f.png")
     ticks = [[t.get_text() for t in one.axes[-1].get_xticklabels()] for one in drawn.figures]
     assert ticks == [["10-14"], ["24.10"]]
     assert drawn.figures[0].axes[-1].get_xlabel() == "Layers cut"
@@ -120,28 +133,24 @@ def test_a_table_as_it_is_read_from_a_file(tmp_path, drawn):
 def test_the_largest_are_kept_when_a_page_is_full(tmp_path, drawn):
     table = cuts([f"3.{head}" for head in range(64)], "head", edges=("answer-other",))
     table.loc[table["heads"] == "3.63", "effect"] = -99.0
-    cut_effects(table, tmp_path / "f.png")
+    figure(table, tmp_path / "f.png")
     names = [label.get_text() for label in drawn.last.axes[-1].get_xticklabels()]
-    assert len(names) == MOST_PLACES
+    assert len(names) == 40
     assert names[-1] == "3.63"
-    assert any(f"{MOST_PLACES} largest of 64" in text for text in drawn.texts())
+    assert any("40 largest of 64" in text for text in drawn.texts())
 
 
 def test_runs_of_equal_ld_have_no_normalized_effect(tmp_path, drawn):
     table = windows().assign(normalized=math.nan, ld_without=12.0, control_mean=math.nan)
-    cut_effects(table, tmp_path / "f.png")
+    figure(table, tmp_path / "f.png")
     assert not any(axes.child_axes for axes in drawn.last.axes)
     assert "undefined" in printed(table)
 
 
-def test_controls_and_the_noise_floor_are_no_subjects(tmp_path, drawn):
-    table = pd.concat([windows(), windows(seed=1).assign(role="control", centre=np.nan)])
-    cut_effects(table, tmp_path / "f.png")
-    with pytest.raises(ValueError, match="no row of the roles"):
-        cut_effects(table[table["role"] == "control"], tmp_path / "g.png")
-    with pytest.raises(ValueError, match="lack the columns control_sd, edge"):
-        cut_effects(table.drop(columns=["edge", "control_sd"]), tmp_path / "g.png")
-    assert not (tmp_path / "g.png").exists()
+def test_controls_and_the_noise_floor_are_no_subjects() -> None:
+    controls = windows(seed=1).assign(role="control", centre=np.nan)
+    table = windows()
+    assert printed(pd.concat([table, controls])) == printed(table)
 
 
 def test_tables_over_depth_and_of_the_largest() -> None:
@@ -170,5 +179,25 @@ def test_every_cut_of_heads_is_listed() -> None:
         pd.concat([cuts(["24.10"], "head"), cuts(["1.1+2.2+3.3+4.4"], "joint")], ignore_index=True)
     )
     assert "Every cut" in text
-    assert text.count("24.10") == 4
+    rows = [line for line in text.splitlines() if " → " in line and " with" in line]
+    assert sum(" 24.10 " in line for line in rows) == 4
     assert text.count("joint: 4 heads") == 4
+
+
+def test_means_over_pairs_have_intervals_and_no_caveat_of_one_pair() -> None:
+    table = windows().drop(columns=["pair", "ld_with", "ld_without", "ld", "control_sd"])
+    table = table.assign(answer_changed=0.25, pairs=12, effect_low=-9.0, effect_high=9.0)
+    ends = {"normalized_low": table["normalized"] - 0.1, "normalized_high": 0.75}
+    table = table.assign(**ends)
+    parts = list(view({"cuts_mean.csv": table}, Context("Q?", "top-left", pairs=12)))
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(*renderables(parts))
+    text = " ".join(capture.get().split())
+    assert "95% interval" in text and "mean over 12 pairs" in text
+    assert "answer changed" in text and "25%" in text
+    assert "The largest of many cuts is partly lucky." in text
+    assert "One pair shows" not in text
+    (chart,) = (part for part in parts if isinstance(part, Chart))
+    assert "Means over 12 pairs" in chart.note
+    assert all((series.high == 0.75).all() for panel in chart.panels for series in panel.series)

@@ -1,37 +1,18 @@
 """`headpatch cut`, from the command line to its files, on the planted model."""
 
-import csv
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
+import headpatch as hp
+from headpatch.core.output import read_table
+from headpatch.questions.cut.columns import CUTS, MEANS
 from tests.command import Said, headpatch, refused, refused_early
-from tests.planted import planted_study, save_planted
+from tests.planted import planted, planted_dataset, planted_study, save_planted
 from tests.tiny import QUESTION
-
-COLUMNS = [
-    "pair",
-    "edge",
-    "heads",
-    "layer",
-    "head",
-    "layers",
-    "centre",
-    "run",
-    "ld_with",
-    "ld_without",
-    "ld",
-    "effect",
-    "normalized",
-    "role",
-    "answer_before",
-    "answer_after",
-    "control_mean",
-    "control_sd",
-    "control_n",
-]
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +39,6 @@ def test_whole_passes_are_said_before_they_are_run(asked: list[object], tmp_path
     assert "(bfloat16) cannot be resumed halfway: 6.0 forward passes" in said.err
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "cuts.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def test_windows_from_the_command_line(asked: list[object], tmp_path: Path) -> None:
     edges = ["--from", "answer,question", "--to", "region"]
     said = ran(*asked, "--out", tmp_path, *edges, "--window", 2, "--controls", 2)
@@ -73,15 +49,15 @@ def test_windows_from_the_command_line(asked: list[object], tmp_path: Path) -> N
         said.err,
     )
     assert sorted(file.name for file in tmp_path.iterdir()) == ["cuts.csv", "cuts.png", "run.yaml"]
-    table = rows(tmp_path)
-    assert list(table[0]) == COLUMNS
-    named = [row for row in table if row["role"] == "window"]
+    table = read_table(tmp_path / "cuts.csv")
+    assert list(table) == [column.name for column in CUTS]
+    named = table[table["role"] == "window"]
     assert len(named) == 4 * 2 * 2
-    assert {row["edge"] for row in named} == {"answer-region", "question-region"}
-    one = next(row for row in named if row["layers"] == "1-2" and row["run"] == "with")
-    assert float(one["effect"]) == pytest.approx(-1, abs=1e-3)
-    assert float(one["normalized"]) == pytest.approx(1 / 8, abs=1e-3)
-    assert one["control_n"] == "2"
+    assert set(named["edge"]) == {"answer-region", "question-region"}
+    row = named[(named["layers"] == "1-2") & (named["run"] == "with")].iloc[0]
+    assert row["effect"] == pytest.approx(-1, abs=1e-3)
+    assert row["normalized"] == pytest.approx(1 / 8, abs=1e-3)
+    assert row["control_n"] == 2
     assert "answer → region" in said.out
     assert "One pair shows one case, not a rule." in " ".join(said.out.split())
     kept = yaml.safe_load((tmp_path / "run.yaml").read_text(encoding="utf-8"))
@@ -104,7 +80,39 @@ def test_a_script_reads_json_and_the_run_replays(asked: list[object], tmp_path: 
     assert [Path(file).name for file in found["files"]] == ["cuts.csv", "cuts.png", "run.yaml"]
     again = tmp_path / "again"
     ran("cut", "--config", tmp_path / "run.yaml", "--out", again)
-    assert rows(again) == rows(tmp_path)
+    assert (again / "cuts.csv").read_bytes() == (tmp_path / "cuts.csv").read_bytes()
+
+
+def test_over_pairs_means_are_those_of_single_runs(asked: list[object], tmp_path: Path) -> None:
+    """Of the planted circuit: every pair's own cuts, and their mean row by row."""
+    planted_dataset(tmp_path / "pairs", 3)
+    flags = ["--edges", "answer-region,question-region", "--window", 2, "--controls", 2]
+    out = tmp_path / "out"
+    said = headpatch(*asked[:3], "--pairs", tmp_path / "pairs", *flags, "--out", out)
+    assert said.code == 0, said.err
+    assert "3 pairs x " in said.err
+    written = ["cuts.csv", "cuts.png", "cuts_mean.csv", "gate.csv", "run.yaml"]
+    assert sorted(file.name for file in out.iterdir()) == written
+    means, every = read_table(out / "cuts_mean.csv"), read_table(out / "cuts.csv")
+    assert list(means) == [column.name for column in MEANS]
+    assert set(means["pairs"]) == {3}
+    keys = ["edge", "layers", "run"]
+    study = hp.Study.make(flags={f"cut.{name}": value for name, value in {
+        "edges": ("answer-region", "question-region"), "window": 2, "controls": 2}.items()})  # fmt: skip
+    singles = []
+    for entry in hp.Manifest.read(tmp_path / "pairs").entries:
+        session = hp.open_session(study, planted().vlm, "question", pair=entry.pair())
+        singles.append(hp.cut(session).named)
+    rows = pd.concat(singles)
+    named = every[every["role"] == "window"]
+    for name in ("effect", "normalized", "control_mean"):
+        assert named[name].tolist() == pytest.approx(rows[name].tolist(), abs=1e-6)
+        expected = rows.groupby(keys, sort=False)[name].mean()
+        mean = means.set_index(keys)[name]
+        assert mean[expected.index].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    assert (means["effect_low"] <= means["effect"] + 1e-6).all()
+    called = hp.cut(hp.open_pairs(study, tmp_path / "pairs", vlm=planted().vlm))
+    assert called.means["effect"].tolist() == pytest.approx(means["effect"].tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize(

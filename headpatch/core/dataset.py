@@ -6,18 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from headpatch.api.drawing import draw_for_once
-from headpatch.api.kept import Scratch
-from headpatch.api.progress import Progress, stages_of
 from headpatch.core.baseline_runs import LEAST, Survey, survey
+from headpatch.core.drawing import draw_for_once
+from headpatch.core.gate_view import gate
+from headpatch.core.keeping import Scratch
 from headpatch.core.progress import Stages
+from headpatch.core.progress_bars import Progress, stages_of
 from headpatch.core.session import model_of
 from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry, Manifest
-from headpatch.report.dataset_tables import gate
+from headpatch.present.parts import Words
 
 if TYPE_CHECKING:
     import pandas
@@ -73,8 +74,8 @@ class Pairs:
     @property
     def summary(self) -> str:
         """How many pairs pass the gate; a forced study says so."""
-        said: Any = gate(self.survey.gate_columns(), self.study.pairs.margin)
-        words = str(getattr(said, "renderables", [said])[0])  # a table of those that fail follows
+        first, *_ = gate(self.survey.gate_columns(), self.study.pairs.margin)
+        words = first.text if isinstance(first, Words) else ""  # a table of those that fail follows
         return (
             words if self.valid else f"{words} INVALID STUDY: pairs that failed the gate are run."
         )

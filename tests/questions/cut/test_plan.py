@@ -1,15 +1,59 @@
-"""Windows lie where they should; what the model does not have, or makes no sense, is refused."""
+"""Positions are found by name, windows lie where they should, and what makes no sense is refused."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import torch
 
+from headpatch.core.edge_cuts import Cutting, places, plan
+from headpatch.core.edges import end_positions, random_tokens
+from headpatch.core.session import open_session
 from headpatch.core.study import Study
 from headpatch.errors import InputError
-from headpatch.questions.cut.plan import places, plan
-from tests.analyses.test_cut import opened
+from tests.questions.cut.test_effects import REGION, opened, planted_session, tiny_study
+from tests.tiny import SHAPES, tiny_vlm
+
+
+def test_control_tokens_lie_outside_the_region_and_differ() -> None:
+    session = planted_session()
+    outside = set(
+        session.prompt.image_positions[[p for p in range(16) if p not in REGION]].tolist()
+    )
+    draws = random_tokens(session, 20)
+    assert len(draws) == 20
+    for drawn in draws:
+        assert len(set(drawn.tolist())) == 4
+        assert set(drawn.tolist()) <= outside
+    assert len({tuple(drawn.tolist()) for drawn in draws}) > 10
+    again = random_tokens(opened(), 20)
+    assert all(torch.equal(a, b) for a, b in zip(draws, again, strict=True))
+    other_seed = random_tokens(opened(seed=1), 20)
+    assert not all(torch.equal(a, b) for a, b in zip(draws, other_seed, strict=True))
+    assert random_tokens(opened(region="0,0,1,0.75"), 3) == []  # 12 of 16: too few are left
+
+
+def test_positions_of_every_name() -> None:
+    session = planted_session()
+    spans, placed = session.prompt.spans, session.prompt.image_positions
+    assert end_positions(session, "region").tolist() == placed[REGION].tolist()
+    others = [patch for patch in range(16) if patch not in REGION]
+    assert end_positions(session, "other").tolist() == placed[others].tolist()
+    assert end_positions(session, "image").tolist() == spans.image.tolist()
+    assert end_positions(session, "question").tolist() == spans.question.tolist()
+    assert end_positions(session, "all").tolist() == list(range(spans.length))
+
+
+def test_a_class_token_is_image_but_no_place() -> None:
+    model = tiny_vlm(SHAPES["class-token-kept"])
+    with TemporaryDirectory() as folder:
+        session = open_session(tiny_study(Path(folder)), model, "question")
+    assert len(end_positions(session, "image")) == 17
+    assert len(end_positions(session, "region")) == 4
+    assert len(end_positions(session, "other")) == 13
+    outside = end_positions(session, "other")[1:].tolist()  # without the class token
+    assert all(set(drawn.tolist()) <= set(outside) for drawn in random_tokens(session, 20))
 
 
 @pytest.mark.parametrize(
@@ -22,8 +66,7 @@ from tests.analyses.test_cut import opened
 )
 def test_windows_are_centred_and_clipped(window: int, spans: list[str]) -> None:
     """From centre − window // 2 on, `window` layers, less those that the model has not."""
-    session = opened(**{"cut.window": window})
-    cut_at = list(places(session))
+    cut_at = list(places(planted_session(), Cutting(("answer-region",), window)))
     assert [place.name for place in cut_at] == spans
     for place in cut_at:
         first, last = place.layers or (0, 0)
@@ -46,7 +89,7 @@ def test_windows_are_centred_and_clipped(window: int, spans: list[str]) -> None:
 def test_what_the_model_does_not_have_is_refused(options: dict[str, Any], message: str) -> None:
     session = opened(**options)
     with pytest.raises(InputError) as caught:
-        plan(session)
+        plan(session, session.study.cut)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2

@@ -1,0 +1,176 @@
+"""Verbs of the command line, derived from questions: flags from options, help from their words."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from inspect import Parameter
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+from typer.models import OptionInfo
+
+from headpatch.cli.app import app
+from headpatch.cli.options import COMMON, Context, Resume, Several, decimal, whole
+from headpatch.cli.verb import Request, request_of
+from headpatch.core.question import Flag, Verb
+
+if TYPE_CHECKING:
+    from headpatch.core.question import Needs, Opened, Result
+
+_OVER_PAIRS: Final = frozenset({"pairs", "limit"})
+
+
+def add(verb: Verb) -> None:
+    """Add a question to the command line."""
+    own = {name: _option(name, field) for name, field in _fields(verb).items()}
+    extra = {flag.name: _flag(flag) for flag in verb.flags}
+    resume = {"resume": Resume} if verb.finished else {}
+    common = {
+        name: flag
+        for name, flag in COMMON.items()
+        if name not in verb.without and (verb.pairs or name not in _OVER_PAIRS)
+    }
+
+    def command(context: Context, **given: Any) -> None:
+        keys = {f"{verb.name}.{name}": given[name] for name in own}
+        keys |= {flag.key: given[name] for name, flag in common.items() if flag.key is not None}
+        with ExitStack() as until_the_end:
+            request = request_of(verb.name, keys, given, until_the_end)
+            flags = {name: given[name] for name in (*extra, *own)}
+            request = request.override(verb.keys(flags, request.study))
+            run(request, verb, given.get("resume"))
+
+    parameters = [
+        Parameter("context", Parameter.KEYWORD_ONLY, annotation=Context),
+        *(_parameter(name, made) for name, made in (extra | own | resume).items()),
+        *(flag.parameter(name) for name, flag in common.items()),
+    ]
+    vars(command)["__signature__"] = inspect.Signature(parameters)  # typer reads flags here
+    command.__doc__ = verb.help
+    app.command(verb.name)(command)
+
+
+def run(request: Request, verb: Verb, resume: bool | None) -> None:
+    """Open the pictures, answer the question, write and show what was found."""
+    from headpatch.cli import show
+    from headpatch.cli.kept import kept, opened
+    from headpatch.cli.many import dataset
+    from headpatch.core.output.writing import write
+    from headpatch.core.question import Call
+
+    question, study = verb.question(), request.study
+    question.check(study)
+    folder, needs = request.folder, question.needs(study)
+    entries = None if study.pairs.manifest is None else dataset(study, needs.compared)
+    store = None
+    if verb.finished:
+        store = opened(folder / f".{verb.name}-{verb.finished}", verb.finished, resume, verb.name)
+    with ExitStack() as stack:
+        if store is not None:
+            stack.enter_context(kept(store))
+        target = _open(request, entries, needs)
+        found = question.answer(target, Call(request.stage, show.warn, store))
+        with request.stage("Writing and drawing"):
+            names = write(found, folder)
+    if store is not None:
+        store.remove()
+    _show(request, target, found, names)
+
+
+def _open(request: Request, entries: Any, needs: "Needs") -> "Opened":
+    """Run both pictures of the study's pair, or of every pair of its dataset."""
+    from headpatch.cli.many import surveyed
+    from headpatch.core.dataset import Pairs
+    from headpatch.core.session import open_session
+
+    study, positions, vision = request.study, needs.positions, needs.vision
+    if entries is None:
+        with request.stage("Running both pictures"):
+            return open_session(study, positions=positions, vision=vision)
+    hold = positions is not None or vision
+    vlm, survey = surveyed(request, entries, positions, vision=vision, hold=hold)
+    return Pairs(study, vlm, survey, positions, vision)
+
+
+def _show(request: Request, target: "Opened", found: "Result", names: list[str]) -> None:
+    from headpatch.cli import many, show
+    from headpatch.core.session import Session
+    from headpatch.present.terminal import renderables
+
+    folder = request.folder_path
+    if request.as_json:
+        facts = {key: _rows(value) for key, value in found.json().items()}
+        if isinstance(target, Session):
+            show.print_json(target, folder, names, **facts)
+        else:
+            many.print_pairs(target.vlm, target.survey, folder, names, **facts)
+        return
+    console = show.Terminal()
+    question, origin = found.origin.verb.question(), found.origin
+    show.show(console, *renderables(question.view(found.files(), origin.context)))
+    if isinstance(target, Session):
+        show.print_files(console, target, folder, names)
+    else:
+        many.finish(console, request.study, target.survey, folder, names)
+
+
+def _rows(value: Any) -> Any:
+    from headpatch.cli.show import records
+
+    return records(value) if hasattr(value, "notna") else value
+
+
+def _fields(verb: Verb) -> dict[str, FieldInfo]:
+    fields = {} if verb.options is None else verb.options.model_fields
+    return {name: field for name, field in fields.items() if name not in verb.hidden}
+
+
+def _option(name: str, field: FieldInfo) -> Any:
+    """Return how typer reads the flag of an option."""
+    flag, extra = f"--{name.replace('_', '-')}", field.json_schema_extra
+    given: Mapping[str, Any] = extra if isinstance(extra, dict) else {}
+    kind = _bare(field.annotation)
+    help_text = " ".join((field.description or "").split())
+
+    def made(read: Callable[[str], object] | None, metavar: str) -> OptionInfo:
+        named = str(given.get("metavar", metavar))
+        option: OptionInfo = typer.Option(flag, parser=read, help=help_text, metavar=named)
+        return option
+
+    if kind is bool:
+        return Annotated[bool | None, typer.Option(flag, help=help_text)]
+    if kind is int:
+        return Annotated[int | None, made(whole, "N")]
+    if kind is float:
+        return Annotated[float | None, made(decimal, "X")]
+    if get_origin(kind) is tuple:
+        return Annotated[Several | None, made(Several.read, f"{name.upper()}")]
+    if get_origin(kind) is Literal:
+        return Annotated[str | None, made(None, "|".join(get_args(kind)))]
+    return Annotated[str | None, made(None, "TEXT")]
+
+
+def _bare(annotation: Any) -> Any:
+    """Return what an option holds where it is not None."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (UnionType, Union):
+        held = [one for one in get_args(annotation) if one is not type(None)]
+        return _bare(held[0])
+    return annotation
+
+
+def _flag(flag: Flag) -> Any:
+    """Return how typer reads a flag that is no option."""
+    if flag.sort == "several":
+        option = typer.Option(flag.flag, parser=Several.read, help=flag.help, metavar=flag.metavar)
+        return Annotated[Several | None, option]
+    kind = Path if flag.sort == "file" else str
+    return Annotated[kind | None, typer.Option(flag.flag, help=flag.help, metavar=flag.metavar)]
+
+
+def _parameter(name: str, annotation: Any) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,0 +1,105 @@
+"""Asking a question of a pair, or of many: the one way, for calls and for the command line."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from headpatch.core.dataset import Pairs
+from headpatch.core.dataset import ready as ready_pairs
+from headpatch.core.keeping import store_in
+from headpatch.core.progress import Stages
+from headpatch.core.progress_bars import Progress, stages_of
+from headpatch.core.question import Call, Needs, Opened, Question, Result
+from headpatch.core.session import Session
+from headpatch.core.session import ready as ready_session
+from headpatch.core.study.together import refuse_both
+
+Found = TypeVar("Found", bound=Result)
+
+
+def ask(
+    question: Question[Found],
+    opened: Opened,
+    options: Mapping[str, Any],
+    on_progress: Progress = None,
+    keep: str | Path | None = None,
+    **given: Any,
+) -> Found:
+    """Answer a question, with some of its options changed.
+
+    Parameters
+    ----------
+    opened
+        A pair of `headpatch.open_session`, or many of `headpatch.open_pairs`. Opened again where
+        the question changes heads that it was not opened for.
+    options
+        Override the study's section of the question; None leaves one as it is.
+    on_progress
+        Called with (done, total), stage by stage. None shows a bar to whoever watches; False
+        nothing.
+    keep
+        A folder for finished units, from which an interrupted call goes on.
+    given
+        What the question is given in memory: means, sets of heads.
+
+    Raises
+    ------
+    InputError
+        If an option is wrong, or the question cannot be asked of these pictures.
+    """
+    verb, stages = question.verb, stages_of(on_progress)
+    refuse_both(options)
+    opened = with_options(opened, {f"{verb.name}.{name}": one for name, one in options.items()})
+    question.check(opened.study)
+    opened = ready(opened, question.needs(opened.study), stages)
+    if not verb.finished:
+        return question.answer(opened, Call(stages, given=given))
+    with store_in(keep, verb.finished, verb.name) as store:
+        return question.answer(opened, Call(stages, store=store, given=given))
+
+
+def with_options(opened: Opened, options: Mapping[str, Any]) -> Opened:
+    """Return a pair, or many, with options of the study changed, by dotted key."""
+    if not any(value is not None for value in options.values()):
+        return opened
+    return replace(opened, study=opened.study.override(options))
+
+
+def ready(opened: Opened, needs: Needs, stages: Stages) -> Opened:
+    """Return a pair, or many, in which the heads in question can be changed."""
+    if isinstance(opened, Session):
+        return ready_session(opened, needs.positions, needs.vision) if _changes(needs) else opened
+    assert isinstance(opened, Pairs)
+    if not _changes(needs):
+        return opened
+    return ready_pairs(opened, needs.positions, needs.vision, stages=stages)
+
+
+def _changes(needs: Needs) -> bool:
+    return needs.positions is not None or needs.vision
+
+
+def each_pair(
+    pairs: Pairs, stages: Stages, what: str, measure: Callable[[Session], Any]
+) -> list[Any]:
+    """Measure every pair that is run, one after the other.
+
+    Parameters
+    ----------
+    what
+        Is done, for whoever watches.
+    """
+    from headpatch.core.gate import sessions
+
+    judged = pairs.study.model_copy(update={"force": True})  # the first runs were the gate
+    survey, measured = pairs.survey, []
+    opened = sessions(
+        judged, pairs.vlm, survey.entries, pairs.positions, None, pairs.vision, survey.held
+    )
+    with stages(what) as advance:
+        for session in opened:
+            measured.append(measure(session))
+            advance(len(measured), len(survey.entries))
+            del session  # its caches go before the next pair's are made
+    return measured

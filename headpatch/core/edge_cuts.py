@@ -1,0 +1,336 @@
+"""Cutting edges of attention: the operation behind `cut`, the windows of `path`, and claims.
+
+Attention knockout: queries no longer see keys, and what attention they have left is renormalised.
+Over the layers it is done in windows around each layer, as in M. Geva, J. Bastings, K. Filippova
+and A. Globerson, Dissecting Recall of Factual Associations in Auto-Regressive Language Models
+(EMNLP 2023, arXiv:2304.14767): all heads of the window's layers at once. Here a window starts
+window // 2 layers before its centre, and is clipped at both ends of the model.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+
+from headpatch.core.edges import Ends, random_tokens
+from headpatch.core.session import Session
+from headpatch.core.study import layer_span
+from headpatch.engine.forward import Keep
+from headpatch.engine.generate import decode
+from headpatch.engine.knockout import Knockout, disagreement, knock_out, resume
+from headpatch.engine.memory import split
+from headpatch.engine.patching import WITH, WITHOUT, Baseline, OnProgress, run_pair
+from headpatch.engine.resumed import PLAIN_ROWS, Shift
+from headpatch.engine.selfcheck import TOLERANCE
+from headpatch.engine.sweep import rows_that_fit
+from headpatch.errors import InputError
+from headpatch.heads import Head, HeadSet, Selection
+from headpatch.present.head_columns import with_head_columns
+from headpatch.stats.logits import normalized_effect
+from headpatch.stats.summaries import noise_floor, spread
+
+Role = Literal["window", "layers", "head", "joint", "control", "noise floor"]
+NAMED: tuple[Role, ...] = ("window", "layers", "head", "joint")
+RUNS: Mapping[int, str] = {WITH: "with", WITHOUT: "without"}
+
+
+@runtime_checkable
+class Settings(Protocol):
+    """What is cut: the options of `headpatch cut`, or `Cutting`."""
+
+    @property
+    def edges(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def window(self) -> int: ...  # noqa: D102
+    @property
+    def layers(self) -> str | None: ...  # noqa: D102
+    @property
+    def heads(self) -> str | None: ...  # noqa: D102
+    @property
+    def controls(self) -> int: ...  # noqa: D102
+    @property
+    def itself(self) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """Edges that another question cuts; the meaning is that of the options of `headpatch cut`."""
+
+    edges: tuple[str, ...]
+    window: int = 5
+    layers: str | None = None
+    heads: str | None = None
+    controls: int = 0
+    itself: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where edges are cut.
+
+    Attributes
+    ----------
+    centre
+        The layer a window is centred on.
+    layers
+        First and last, where all heads of these layers are cut.
+    """
+
+    heads: HeadSet
+    role: Role
+    centre: int | None = None
+    layers: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """Return ``10-14``, or the heads."""
+        if self.layers is None:
+            return str(self.heads)
+        first, last = self.layers
+        return f"{first}-{last}" if last > first else str(first)
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """One cut, and what it is measured for."""
+
+    place: Place
+    edge: str
+    role: Role
+    knockout: Knockout
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Cuts that are going to be made, and how.
+
+    Attributes
+    ----------
+    cuts
+        Every one: named, controls, and cuts of nothing.
+    base
+        Both untouched runs, with what resuming needs.
+    disagreement
+        How far resumed passes lay from whole ones where they were compared, in logits; infinite
+        where passes cannot be resumed.
+    """
+
+    cuts: tuple[Cut, ...]
+    base: Baseline
+    disagreement: float
+
+    @property
+    def resumed(self) -> bool:
+        """Whether passes are resumed at the first layer that is cut, or all are whole."""
+        return self.disagreement <= TOLERANCE
+
+
+@dataclass(frozen=True, eq=False)
+class CutTable:
+    """What cuts of one pair did.
+
+    Attributes
+    ----------
+    table
+        One row for each place × edge × run; the columns of ``cuts.csv``.
+    noise_floor
+        In logits; see `headpatch.stats.summaries.noise_floor`. The fast path are passes that are
+        resumed at the first layer that is cut; over low-precision weights there are none.
+    """
+
+    table: pd.DataFrame
+    noise_floor: float
+
+    @property
+    def named(self) -> pd.DataFrame:
+        """What was asked for, without controls."""
+        return named_cuts(self.table)
+
+
+def named_cuts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of ``cuts.csv`` that were asked for, without controls."""
+    return table[table["role"].isin(NAMED)].reset_index(drop=True)
+
+
+def cut_edges(
+    session: Session,
+    settings: Settings,
+    ranking: Callable[[], Sequence[Head]] = tuple,
+    on_progress: OnProgress | None = None,
+) -> CutTable:
+    """Cut every edge at every place, in both runs.
+
+    Where an edge names the region, the same is done with random image tokens outside it, as many
+    as the region has, in the region's place.
+
+    Parameters
+    ----------
+    ranking
+        Gives the heads by attention, if the settings' heads hold ``top:N``.
+
+    Raises
+    ------
+    InputError
+        If the model has no such layers or heads, or the prompt no such positions.
+    """
+    return make(session, prepare(session, settings, ranking), on_progress)
+
+
+def make(session: Session, job: Job, on_progress: OnProgress | None = None) -> CutTable:
+    """Make the cuts that are prepared; see `cut_edges`."""
+    run_all = resume if job.resumed else knock_out
+    knockouts = [cut.knockout for cut in job.cuts]
+    shifts = run_all(session.vlm, job.base, knockouts, on_progress)
+    table = _table(session, job.cuts, shifts)
+    nothing_cut = table.loc[table["role"] == "noise floor", "effect"].tolist()
+    return CutTable(table, noise_floor(nothing_cut, job.disagreement if job.resumed else 0.0))
+
+
+def prepare(
+    session: Session, settings: Settings, ranking: Callable[[], Sequence[Head]] = tuple
+) -> Job:
+    """List every cut, and compare resumed passes with whole ones; see `cut_edges`.
+
+    On every edge, at the place in the middle.
+    """
+    cuts = plan(session, settings, ranking)
+    start = min(cut.knockout.start for cut in cuts)
+    base = session.base
+    if not base.trace.prefills or base.trace.prefills[WITH].start > start:
+        base = run_pair(session.vlm, session.prompt, Keep(suffix=start), exact=True)
+    named = [cut for cut in cuts if cut.role in NAMED and cut.knockout.run == WITH]
+    middle = named[len(named) // 2].place
+    probes = [cut.knockout for cut in named if cut.place == middle]
+    return Job(tuple(cuts), base, disagreement(session.vlm, base, probes))
+
+
+def cost(session: Session, job: Job) -> float:
+    """Return what the cuts cost, in forward passes of the prompt.
+
+    What the layers' weights are multiplied with, untouched rows included, over what a pass of the
+    prompt multiplies them with: a resumed row runs through the layers from the first of its batch
+    that is cut, at the positions that the untouched runs keep.
+    """
+    vlm, size, share = session.vlm, PLAIN_ROWS, 1.0
+    if job.resumed:
+        prefill = job.base.trace.prefills[WITH]
+        size = rows_that_fit(vlm, prefill)
+        share = (prefill.tokens - prefill.start) / prefill.tokens
+    layers, total = vlm.lm.grid.layers, 0.0
+    for run in {cut.knockout.run for cut in job.cuts}:
+        entries = sorted(cut.knockout.entry for cut in job.cuts if cut.knockout.run == run)
+        for batch in split(entries, size):
+            skipped = batch[0] if job.resumed else 0
+            total += (len(batch) + 1) * share * (1 - skipped / layers)
+    return total
+
+
+def plan(
+    session: Session, settings: Settings, ranking: Callable[[], Sequence[Head]] = tuple
+) -> list[Cut]:
+    """List every cut: what is asked for, its controls, and cuts of nothing; see `cut_edges`."""
+    ends_of = {edge: Ends.of(session, edge) for edge in settings.edges}
+    drawn = random_tokens(session, settings.controls)
+    cuts: list[Cut] = []
+
+    def add(role: Role, place: Place, edge: str, run: int, ends: Ends) -> None:
+        knockout = Knockout(run, place.heads, ends.queries, ends.keys, settings.itself)
+        cuts.append(Cut(place, edge, role, knockout))
+
+    for place in places(session, settings, ranking):
+        for (edge, ends), run in product(ends_of.items(), RUNS):
+            add(place.role, place, edge, run, ends)
+            for tokens in drawn if ends.has_region else ():
+                add("control", place, edge, run, ends.moved(tokens))
+        edge, ends = next(iter(ends_of.items()))
+        for run in RUNS:
+            nothing = Knockout(run, place.heads, ends.queries, ends.keys[:0])
+            cuts.append(Cut(place, edge, "noise floor", nothing))
+    return cuts
+
+
+def check_layers(session: Session, settings: Settings) -> None:
+    """Refuse a window or layers that the model does not have.
+
+    Raises
+    ------
+    InputError
+        If so.
+    """
+    layers = session.vlm.lm.grid.layers
+    if settings.layers is not None and layer_span(settings.layers)[1] >= layers:
+        raise InputError("--layers", settings.layers, f"layers 0-{layers - 1} in this model")
+    if settings.layers is None and settings.heads is None and settings.window > layers:
+        raise InputError("--window", f"{settings.window} layers", f"at most {layers} in this model")
+
+
+def places(
+    session: Session, settings: Settings, ranking: Callable[[], Sequence[Head]] = tuple
+) -> Iterator[Place]:
+    """Say where edges are cut: at heads, at fixed layers, or in windows of layers."""
+    check_layers(session, settings)
+    grid = session.vlm.lm.grid
+
+    def all_heads(first: int, last: int) -> HeadSet:
+        numbers = range(grid.heads)
+        return HeadSet(tuple(Head(*one) for one in product(range(first, last + 1), numbers)))
+
+    if settings.heads is not None:
+        selection = Selection.parse(settings.heads)
+        heads = selection.resolve(grid, ranking() if selection.needs_ranking else ())
+        yield from (Place(HeadSet.of(head), "head") for head in heads)
+        if len(heads) > 1:
+            yield Place(HeadSet(heads), "joint")
+    elif settings.layers is not None:
+        span = layer_span(settings.layers)
+        yield Place(all_heads(*span), "layers", None, span)
+    else:
+        for centre in range(grid.layers):
+            start = centre - settings.window // 2
+            span = max(start, 0), min(start + settings.window, grid.layers) - 1
+            yield Place(all_heads(*span), "window", centre, span)
+
+
+def _table(session: Session, cuts: Sequence[Cut], shifts: Sequence[Shift]) -> pd.DataFrame:
+    """Return a row for each cut; the columns of ``cuts.csv``."""
+    nulls: dict[tuple[str, str, int], list[float]] = {}
+    rows = []
+    for cut, shift in zip(cuts, shifts, strict=True):
+        row = _row(session, cut, shift)
+        if cut.role == "control" and not np.isnan(row["normalized"]):
+            key = (cut.place.name, cut.edge, cut.knockout.run)
+            nulls.setdefault(key, []).append(row["normalized"])
+        rows.append(row)
+    for row, cut in zip(rows, cuts, strict=True):
+        key = (cut.place.name, cut.edge, cut.knockout.run)
+        null = nulls.get(key, []) if cut.role in NAMED else []
+        summary = spread(null) if null else None
+        row["control_mean"] = summary.mean if summary else np.nan
+        row["control_sd"] = summary.sd if summary else np.nan
+        row["control_n"] = len(null)
+    return with_head_columns(pd.DataFrame(rows))
+
+
+def _row(session: Session, cut: Cut, shift: Shift) -> dict[str, Any]:
+    base, place, run = session.base, cut.place, cut.knockout.run
+    return {
+        "pair": session.pair.name,
+        "edge": cut.edge,
+        "heads": place.name if place.layers is None else "",
+        "layers": place.name if place.layers is not None else "",
+        "centre": np.nan if place.centre is None else float(place.centre),
+        "run": RUNS[run],
+        "ld_with": base.ld_with,
+        "ld_without": base.ld_without,
+        "ld": shift.ld,
+        "effect": shift.effect,
+        "normalized": normalized_effect(
+            shift.ld, base.ld_with, base.ld_without, "noising" if run == WITH else "denoising"
+        ),
+        "role": cut.role,
+        "answer_before": decode(session.vlm, [shift.token_before]),
+        "answer_after": decode(session.vlm, [shift.token]),
+    }

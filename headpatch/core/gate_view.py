@@ -1,0 +1,84 @@
+"""How pairs did at the gate, for a terminal and for a page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from headpatch.present.column import Column, Schema
+from headpatch.present.parts import Part, Words, grid
+from headpatch.stats.logits import DOUBTFUL_BELOW, NEITHER_BELOW
+
+_LISTED: Final = 10  # failed pairs; gate.csv has all
+_SHARE = "probability"
+
+
+def _answer(run: str) -> tuple[Column, ...]:
+    return (
+        Column(f"p_yes_{run}", f"of the first answer, {run} the object", _SHARE, optional=True),
+        Column(f"p_no_{run}", f"of the second answer, {run} the object", _SHARE, optional=True),
+        Column(
+            f"top_{run}", f"the most likely token, {run} the object", "–", "text", optional=True
+        ),
+        Column(f"p_top_{run}", "its probability", _SHARE, optional=True),
+    )
+
+
+GATE: Final = Schema(
+    "gate.csv",
+    "a pair of the dataset, run or not",
+    (
+        Column("pair", "its name in the dataset", "–", "text", key=True),
+        Column("line", "line of its row in the dataset's table", "–", "whole"),
+        Column("region", "where its object is", "–", "text"),
+        Column("question", "what it is asked", "–", "text"),
+        Column("ld_with", "LD with the object", "logits", form="+.3f"),
+        Column("ld_without", "LD without it", "logits", form="+.3f"),
+        Column("passed", "whether both answers are right", "–", "truth"),
+        Column("reason", "why it does not pass; empty if it does", "–", "text"),
+        *_answer("with"),
+        *_answer("without"),
+    ),
+)
+"""The dataset's own columns (factors) follow."""
+
+
+def gate(columns: Mapping[str, Sequence[Any]], margin: float) -> Iterator[Part]:
+    """Say how many pairs pass, and list those that do not, with their LD.
+
+    Parameters
+    ----------
+    columns
+        Of ``gate.csv``.
+    margin
+        Logits by which a pair's LDs must lie apart.
+    """
+    total, passed = len(columns["passed"]), sum(columns["passed"])
+    yield Words(
+        f"Gate: {passed:,} of {total:,} pairs pass ({passed / total:.1%}): both answers right, LD "
+        f"at least {margin:g} logits apart.{_unlikely(columns)}"
+    )
+    failed = [
+        {name: columns[name][index] for name in ("pair", "line", "ld_with", "ld_without", "reason")}
+        for index, good in enumerate(columns["passed"])
+        if not good
+    ]
+    if failed:
+        cells = {"pair": "pair", "line": "line", "LD with": "ld_with", "LD without": "ld_without"}
+        yield grid("Pairs that failed", failed[:_LISTED], {**cells, "": "reason"}, GATE)
+    if len(failed) > _LISTED:
+        yield Words(f"and {len(failed) - _LISTED:,} more: see gate.csv")
+
+
+def _unlikely(columns: Mapping[str, Sequence[Any]]) -> str:
+    """Say in how many pairs a run makes both answers unlikely, and in how many it says neither."""
+    if "p_yes_with" not in columns:  # of an earlier version
+        return ""
+    names = [f"p_{word}_{run}" for run in ("with", "without") for word in ("yes", "no")]
+    rows = zip(*(columns[name] for name in names), strict=True)
+    both = [min(sum(shares[:2]), sum(shares[2:])) for shares in rows]
+    counts = {below: sum(p < below for p in both) for below in (DOUBTFUL_BELOW, NEITHER_BELOW)}
+    return "".join(
+        f" {count:,} {'pair gives' if count == 1 else 'pairs give'} the two answers less than "
+        f"{below:g} of the probability together."
+        for below, count in counts.items()
+        if count
+    )

@@ -1,0 +1,45 @@
+"""Where a result comes from: the facts that go into its ``run.yaml`` and its titles."""
+
+from headpatch.core.dataset import Pairs
+from headpatch.core.output.provenance import dataset_facts, pair_facts
+from headpatch.core.question import Context, Opened, Origin, Verb
+from headpatch.core.session import Session
+
+
+def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts: object) -> Origin:
+    """Describe where a result comes from, without holding the model or the pictures.
+
+    Parameters
+    ----------
+    noise_floor
+        In logits; None where nothing was changed.
+    facts
+        What else ``run.yaml`` says of a run over many pairs.
+    """
+    study = opened.study
+    section = getattr(study, verb.name, None)
+    options = {} if section is None else section.model_dump()
+    if isinstance(opened, Session):
+        pair = opened.pair
+        context = Context(
+            pair.question,
+            pair.region.name,
+            opened.valid,
+            noise_floor=noise_floor,
+            level=study.pairs.level,
+            options=options,
+        )
+        return Origin(verb, study, pair_facts(opened, noise_floor), context)
+    assert isinstance(opened, Pairs)
+    survey = opened.survey
+    context = Context(
+        survey.question,
+        survey.region_name,
+        survey.valid,
+        len(survey.entries),
+        study.pairs.level,
+        noise_floor,
+        options,
+    )
+    run = dataset_facts(study, opened.vlm, survey, noise_floor, **facts)
+    return Origin(verb, study, run, context, survey.gate_columns())

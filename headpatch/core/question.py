@@ -1,0 +1,301 @@
+"""What a question is: its options and words, how it is answered, and what its answer holds.
+
+A question is a package of `headpatch.questions`. Its ``__init__`` declares a `Verb` and imports
+nothing heavy; its ``question`` module holds ``QUESTION``, the measurement; ``columns`` its tables,
+``view`` what people see of them. The command line, the calls of ``headpatch``, the page and the
+documentation are derived from these.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+from headpatch.present.column import Schema
+
+if TYPE_CHECKING:
+    import pandas
+
+    from headpatch.core.dataset import Pairs
+    from headpatch.core.progress import Stages
+    from headpatch.core.session import Session
+    from headpatch.core.store import Store
+    from headpatch.core.study import Study
+    from headpatch.models.spans import Positions
+    from headpatch.present.parts import Part
+
+Opened: TypeAlias = "Session | Pairs"
+Files: TypeAlias = Mapping[str, Any]
+"""By file name: a table (a DataFrame, or columns by name), or tensors by key."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of the command line that is no option of its own.
+
+    Attributes
+    ----------
+    name
+        Of the parameter that `Verb.keys` is given: ``queries``.
+    flag
+        As typed: ``--from``.
+    sort
+        What is read: a text, several texts with commas between them, a file.
+    """
+
+    name: str
+    flag: str
+    help: str
+    metavar: str
+    sort: Literal["text", "several", "file"] = "text"
+
+
+def _no_keys(_given: Mapping[str, Any], _study: "Study") -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A question as the command line, the study and the documentation know it.
+
+    Attributes
+    ----------
+    name
+        Of the verb, the call, the study's section and the package.
+    asks
+        The question itself, a sentence.
+    options
+        The study's section; each field is a flag, its docstring the help.
+    help
+        What is measured, what is written, what it costs.
+    schemas
+        Tables that it may write, the first of them always.
+    others
+        Other files that it may write: tensors and figures.
+    pairs
+        Whether it runs a dataset of pairs too.
+    flags, keys
+        Flags that are no options, and what of the study they override.
+    hidden
+        Options that have no flag.
+    without
+        Common flags that it has no use for.
+    finished
+        What is kept of an interrupted run: ``tokens``; empty: nothing.
+    """
+
+    name: str
+    asks: str
+    options: type[BaseModel] | None
+    help: str
+    schemas: tuple[Schema, ...]
+    others: tuple[str, ...] = ()
+    pairs: bool = True
+    flags: tuple[Flag, ...] = ()
+    keys: "Callable[[Mapping[str, Any], Study], Mapping[str, Any]]" = _no_keys
+    hidden: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    finished: str = ""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file that it may write, beside ``run.yaml``."""
+        gate = ("gate.csv",) if self.pairs else ()
+        return (*(schema.file for schema in self.schemas), *self.others, *gate)
+
+    def question(self) -> "Question[Any]":
+        """Import the measurement."""
+        found: Question[Any] = import_module(f"headpatch.questions.{self.name}.question").QUESTION
+        return found
+
+
+@dataclass(frozen=True)
+class Needs:
+    """How pictures are opened for a question.
+
+    Attributes
+    ----------
+    positions
+        Where language-model heads are changed; None: nowhere.
+    vision
+        Whether vision heads are changed.
+    compared
+        Whether heads are compared by their attention to the region.
+    """
+
+    positions: "Positions | None" = None
+    vision: bool = False
+    compared: bool = False
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a question is asked.
+
+    Attributes
+    ----------
+    stages
+        Says where a long measurement is.
+    say
+        Called with what is to come and its cost, before it is paid.
+    store
+        Finished units of an interrupted run.
+    given
+        What a call was given in memory rather than by the study: means, sets of heads.
+    """
+
+    stages: "Stages"
+    say: Callable[[str], None] = _say_nothing
+    store: "Store | None" = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What words and figures say beside the data.
+
+    Attributes
+    ----------
+    question, region
+        Of the titles.
+    valid
+        Whether both answers are right; only a forced study may be invalid.
+    pairs
+        How many were run; None is one pair alone.
+    level
+        Coverage of intervals over pairs.
+    noise_floor
+        In logits; None where nothing was changed.
+    options
+        The question's own, as the study has them.
+    """
+
+    question: str = ""
+    region: str = ""
+    valid: bool = True
+    pairs: int | None = None
+    level: float = 0.95
+    noise_floor: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> dict[str, str]:
+        """Question and region; a figure of a forced study says so."""
+        invalid = "" if self.valid else " (INVALID STUDY: its answers are not Yes and No)"
+        return {"question": f"{self.question}{invalid}", "region": self.region}
+
+    @property
+    def caveat(self) -> str:
+        """What a sentence about one pair must not leave out; empty over pairs."""
+        if not self.valid:
+            return (
+                "The study is INVALID (its answers are not Yes and No): these figures say nothing."
+            )
+        return "One pair shows one case, not a rule." if self.pairs is None else ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a result comes from: what ``run.yaml`` and titles say.
+
+    Attributes
+    ----------
+    run
+        Facts of the run, by key.
+    gate
+        Columns of ``gate.csv``; None for one pair.
+    """
+
+    verb: Verb
+    study: "Study"
+    run: Mapping[str, Any]
+    context: Context
+    gate: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Result(ABC):
+    """What a question found.
+
+    Attributes
+    ----------
+    origin
+        Where it comes from.
+    """
+
+    origin: Origin = field(kw_only=True, repr=False)
+
+    @property
+    def noise_floor(self) -> float | None:
+        """Noise floor in logits; None where nothing was changed."""
+        return self.origin.context.noise_floor
+
+    @property
+    def valid(self) -> bool:
+        """Whether both answers are right; only a forced study may be invalid."""
+        return self.origin.context.valid
+
+    @abstractmethod
+    def files(self) -> Files:
+        """Return tables and tensors, by the name of their file."""
+
+    def json(self) -> Mapping[str, Any]:
+        """Return what ``--json`` prints beside what all verbs print."""
+        return {}
+
+    def save(self, folder: str | Path) -> list[str]:
+        """Write tables, tensors, figures and ``run.yaml`` into a folder, as the command line does.
+
+        Returns
+        -------
+        Names of the files.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be written, or another run holds it.
+        """
+        from headpatch.core.output.writing import save
+
+        return save(self, Path(folder))
+
+
+Found = TypeVar("Found", bound=Result)
+
+
+class Question(ABC, Generic[Found]):
+    """How a question is answered, of one pair or of many."""
+
+    verb: Verb
+
+    def check(self, study: "Study") -> None:
+        """Refuse, before a model loads, what can be known to be wrong."""
+
+    def needs(self, study: "Study") -> Needs:
+        """Say how pictures are opened."""
+        return Needs()
+
+    @abstractmethod
+    def answer(self, opened: Opened, call: Call) -> Found:
+        """Measure, over one pair or over many."""
+
+    def view(self, files: Files, context: Context) -> "Iterator[Part]":
+        """Return what people see: words, tables, charts; from memory or from saved files."""
+        module = import_module(f"headpatch.questions.{self.verb.name}.view")
+        parts: Iterator[Part] = module.view(files, context)
+        return parts
+
+
+def table_of(columns: Any) -> "pandas.DataFrame":
+    """Return a table of a `Files` as a DataFrame."""
+    import pandas
+
+    return columns if isinstance(columns, pandas.DataFrame) else pandas.DataFrame(columns)

@@ -1,0 +1,117 @@
+"""Columns of a table, declared once: reading, tables for people and documentation follow."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import isnan
+from typing import Any, Literal, TypeAlias
+
+Row: TypeAlias = Mapping[str, Any]
+Cell: TypeAlias = Callable[[Row], str]
+Sort: TypeAlias = Literal["text", "number", "whole", "truth"]
+
+UNDEFINED = "undefined"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table that is written.
+
+    Attributes
+    ----------
+    name
+        As the file has it.
+    meaning
+        One sentence, in Markdown.
+    unit
+        ``logits``, ``nats``, ``share``; a dash where there is none.
+    sort
+        What it holds. Empty text and NaN stand for nothing.
+    form
+        How a number is shown to people: a format such as ``+.4f``.
+    key
+        Whether it says which row this is, over pairs.
+    interval
+        Whether a table over pairs has its mean with an interval: ``…_low`` and ``…_high``.
+    optional
+        Whether a table may lack it.
+    follows
+        Whether it follows from the keys, as the layer of a head does.
+    """
+
+    name: str
+    meaning: str
+    unit: str = "–"
+    sort: Sort = "number"
+    form: str = ""
+    key: bool = False
+    interval: bool = False
+    optional: bool = False
+    follows: bool = False
+
+    def text(self, value: Any) -> str:
+        """Show a value to people."""
+        if value is None or (isinstance(value, float) and isnan(value)):
+            return UNDEFINED if self.sort == "number" else ""
+        return format(value, self.form) if self.form else str(value)
+
+    def cell(self, row: Row) -> str:
+        """Show the value that a row has."""
+        return self.text(row[self.name])
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns of a file.
+
+    Attributes
+    ----------
+    file
+        Its name: ``cuts.csv``.
+    row
+        What one row is, in Markdown.
+    """
+
+    file: str
+    row: str
+    columns: tuple[Column, ...]
+
+    def __iter__(self) -> Iterator[Column]:
+        return iter(self.columns)
+
+    def __getitem__(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    @property
+    def keys(self) -> list[str]:
+        """Columns that say which row a row is."""
+        return [column.name for column in self.columns if column.key]
+
+    @property
+    def needed(self) -> dict[str, Sort]:
+        """Columns that a saved table must have, and what they hold."""
+        return {column.name: column.sort for column in self.columns if not column.optional}
+
+    def markdown(self) -> str:
+        """Describe the file as a table for the documentation."""
+        lines = [f"One row {self.row}.", "", "| column | unit | meaning |", "|---|---|---|"]
+        lines += [f"| `{one.name}` | {one.unit} | {one.meaning} |" for one in self.columns]
+        return "\n".join(lines)
+
+    def over_pairs(self, file: str, *more: Column) -> "Schema":
+        """Describe the means of this table over pairs.
+
+        Parameters
+        ----------
+        more
+            Columns at the end.
+        """
+        kept = [one for one in self.columns if (one.key and one.name != "pair") or one.follows]
+        columns = [replace(column, meaning=f"as in `{self.file}`") for column in kept]
+        for column in (one for one in self.columns if one.interval):
+            columns.append(column)
+            columns += [
+                Column(f"{column.name}_{end}", words, column.unit, form=column.form, optional=True)
+                for end, words in (("low", "lower end of its interval"), ("high", "upper end"))
+            ]
+        pairs = Column("pairs", "pairs that have the row", "count", "whole")
+        return Schema(file, f"{self.row}; means over pairs", (*columns, *more, pairs))

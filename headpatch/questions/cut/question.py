@@ -1,0 +1,182 @@
+"""Cutting edges of attention, over one pair or over many."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from headpatch.core.aggregate import aggregate
+from headpatch.core.ask import ask, each_pair
+from headpatch.core.dataset import Pairs
+from headpatch.core.edge_cuts import CutTable, Job, cost, make, named_cuts, prepare
+from headpatch.core.origin import origin
+from headpatch.core.price import passes
+from headpatch.core.progress_bars import Progress
+from headpatch.core.question import Call, Files, Opened, Question, Result
+from headpatch.core.ranking import order
+from headpatch.core.session import Session
+from headpatch.questions.cut import VERB
+from headpatch.questions.cut.columns import CUTS, MEANS
+from headpatch.questions.cut.view import summary
+
+
+@dataclass(frozen=True, eq=False)
+class Cuts(Result):
+    """What `headpatch.cut` found.
+
+    Attributes
+    ----------
+    effects
+        The columns of ``cuts.csv``: a row for each place × edge × run, of every pair.
+    means
+        Over many pairs, the columns of ``cuts_mean.csv``; None of one.
+    forward_passes
+        What the cuts of one pair cost.
+    resumed
+        Whether passes were resumed at the first layer that is cut, or all were whole.
+    """
+
+    effects: pd.DataFrame
+    means: pd.DataFrame | None
+    forward_passes: float
+    resumed: bool
+
+    @property
+    def named(self) -> pd.DataFrame:
+        """What was asked for, without controls."""
+        return named_cuts(self.effects)
+
+    @property
+    def summary(self) -> str:
+        """One line of plain words."""
+        return summary(self.named if self.means is None else self.means, self.origin.context)
+
+    def files(self) -> Files:
+        """Return the tables."""
+        means = {} if self.means is None else {MEANS.file: self.means}
+        return {CUTS.file: self.effects, **means}
+
+    def json(self) -> Mapping[str, Any]:
+        """Return what ``--json`` prints of the cuts."""
+        return {
+            "noise_floor": self.noise_floor,
+            "forward_passes": self.forward_passes,
+            "resumed": self.resumed,
+            "cuts": self.named if self.means is None else self.means,
+            "summary": self.summary,
+        }
+
+
+class Cut(Question[Cuts]):
+    """Cuts edges of attention."""
+
+    verb = VERB
+
+    def answer(self, opened: Opened, call: Call) -> Cuts:
+        """Cut every edge at every place, in both runs of every pair."""
+        if isinstance(opened, Session):
+            job = prepare(opened, opened.study.cut, lambda: order(opened))
+            price = cost(opened, job)
+            call.say(_announcement(opened, job, price, 1))
+            with call.stages("Cutting edges") as advance:
+                cuts = make(opened, job, advance)
+            where = origin(VERB, opened, cuts.noise_floor)
+            return Cuts(cuts.table, None, price, job.resumed, origin=where)
+        assert isinstance(opened, Pairs)
+        return self._over_pairs(opened, call)
+
+    def _over_pairs(self, pairs: Pairs, call: Call) -> Cuts:
+        jobs: list[tuple[float, bool]] = []
+
+        def measure(session: Session) -> CutTable:
+            job = prepare(session, session.study.cut, pairs.survey.order)
+            if not jobs:
+                count = len(pairs.survey.entries)
+                call.say(_announcement(session, job, cost(session, job), count))
+            jobs.append((cost(session, job), job.resumed))
+            return make(session, job)
+
+        measured = each_pair(pairs, call.stages, "Cutting edges", measure)
+        tables = [named_cuts(cuts.table) for cuts in measured]
+        means = aggregate(tables, CUTS, pairs.study)
+        more = _over(tables, means)
+        floor = max(cuts.noise_floor for cuts in measured)
+        return Cuts(
+            pd.concat([cuts.table for cuts in measured], ignore_index=True),
+            means.assign(**more)[[column.name for column in MEANS]],
+            sum(price for price, _ in jobs),
+            all(resumed for _, resumed in jobs),
+            origin=origin(VERB, pairs, floor),
+        )
+
+
+QUESTION = Cut()
+
+
+def cut(session: Session | Pairs, on_progress: Progress = None, **options: Any) -> Cuts:
+    """Cut attention between named positions, in windows of layers: it shows when what is read.
+
+    Attention knockout (M. Geva et al., Dissecting Recall of Factual Associations in Auto-Regressive
+    Language Models, EMNLP 2023, arXiv:2304.14767).
+
+    Parameters
+    ----------
+    session
+        One pair, or many of `headpatch.open_pairs`.
+    options
+        Override `headpatch.Study.cut`: ``edges``, ``window``, ``layers``, ``heads``, ``controls``,
+        ``itself``.
+
+    Returns
+    -------
+    Cuts
+        ``named`` and ``effects`` are tables with the columns of ``cuts.csv``; over many pairs
+        ``means`` has those of ``cuts_mean.csv``.
+
+    Raises
+    ------
+    InputError
+        If an option is wrong, or the model has no such layers, heads or positions.
+
+    Examples
+    --------
+    >>> found = hp.cut(session, edges=["answer-region"], layers="10-14", controls=2)
+    >>> found.named[["edge", "layers", "run"]].values.tolist()
+    [['answer-region', '10-14', 'with'], ['answer-region', '10-14', 'without']]
+    """
+    return ask(QUESTION, session, options, on_progress)
+
+
+def _over(tables: Sequence[pd.DataFrame], means: pd.DataFrame) -> dict[str, Any]:
+    """Return the plain means over pairs, aligned with the rows of `means`."""
+    keys = [name for name in CUTS.keys if name != "pair"]
+    rows = pd.concat(tables)
+    changed = (rows["answer_before"] != rows["answer_after"]).astype(float)
+    by_row = rows.assign(answer_changed=changed).groupby(keys, sort=False, dropna=False)
+    found = by_row[["answer_changed", "control_mean"]].mean()
+    return {name: found[name].to_numpy() for name in ("answer_changed", "control_mean")}
+
+
+def _announcement(session: Session, job: Job, price: float, pairs: int) -> str:
+    """Say what is cut, how, and what it costs."""
+    options, roles = session.study.cut, [cut.role for cut in job.cuts]
+    places = len(dict.fromkeys(cut.place.name for cut in job.cuts))
+    if options.heads is not None:
+        where = f"{places:,} {'heads or sets' if places > 1 else 'head'}"
+    elif options.layers is not None:
+        where = f"layers {options.layers}"
+    else:
+        where = f"{places:,} windows of {options.window} layers"
+    edges = len(options.edges)
+    asked = f"{where} x {edges:,} {'edge' if edges == 1 else 'edges'} x both runs"
+    if controls := roles.count("control"):
+        asked += f", {controls:,} cuts of random image tokens"
+    how = "each resumed at the first layer that is cut"
+    if not job.resumed:
+        dtype = str(session.vlm.dtype).removeprefix("torch.")
+        model = f"{session.vlm.name} ({dtype})"
+        how = f"each a whole pass, since those of {model} cannot be resumed halfway"
+    nothing = roles.count("noise floor")
+    of_all = f"{pairs:,} pairs x {len(roles):,}" if pairs > 1 else f"{len(roles):,}"
+    return f"{asked} and {nothing:,} of nothing: {of_all} cuts, {how}: {passes(price * pairs)}"

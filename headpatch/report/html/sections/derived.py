@@ -1,0 +1,76 @@
+"""Sections of the page that follow from what a question declares: its tables and its view."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from headpatch.core.output.folder import Results
+from headpatch.core.output.part import Part as RunPart
+from headpatch.core.output.part import load, read
+from headpatch.core.question import Context, Verb
+from headpatch.core.registry import verbs
+from headpatch.present.interactive import figures
+from headpatch.present.parts import Chart, Drawn, Grid, Part, Words
+from headpatch.present.section import Figure, Section, listed
+
+
+def section(name: str) -> Callable[[Results], Section | None]:
+    """Return what makes the section of a question; nothing comes of it unless it was asked."""
+    verb = next(one for one in verbs() if one.name == name)
+
+    def make(results: Results) -> Section | None:
+        run = results.first(verb.schemas[0].file)
+        if run is None:
+            return None
+        parts = list(verb.question().view(saved(verb, run), context(verb, run)))
+        drawn: dict[str, Figure] = {}
+        blocks = [block for part in parts for block in _blocks(part, drawn)]
+        return Section(verb.name, verb.asks, {"blocks": blocks}, drawn, template="view")
+
+    return make
+
+
+def saved(verb: Verb, run: RunPart) -> dict[str, Any]:
+    """Read what a run saved for a question, by file name."""
+    tables = {
+        schema.file: read(run, schema.file, schema.needed)
+        for schema in verb.schemas
+        if run.has(schema.file)
+    }
+    tensors = {
+        name: load(run, name, {}) for name in verb.others if name.endswith(".pt") and run.has(name)
+    }
+    return tables | tensors
+
+
+def context(verb: Verb, run: RunPart) -> Context:
+    """Return what words and figures say beside the data, from the run's record."""
+    study, facts = run.study, run.run
+    question, region = str(study.get("question", "")), str(study.get("region", ""))
+    pairs = facts.get("run") if run.many else None
+    if run.many and run.has("gate.csv"):
+        table = read(run, "gate.csv", {"question": "text", "region": "text"})
+        question, region = listed(table["question"].unique(), 1), listed(table["region"].unique())
+    level = study.get("pairs", {}).get("level", 0.95)
+    return Context(
+        question,
+        region,
+        facts.get("valid", True) is not False,
+        pairs,
+        level,
+        facts.get("noise_floor"),
+        study.get(verb.name, {}),
+    )
+
+
+def _blocks(part: Part, drawn: dict[str, Figure]) -> Iterator[dict[str, Any]]:
+    """Return what the template places: words, tables, and figures by name."""
+    if isinstance(part, Words) and part.place != "terminal" and not part.strong:
+        yield {"kind": "words", "text": part.text}
+    elif isinstance(part, Grid) and part.place != "terminal":
+        rows = [list(zip(row, part.numeric, strict=True)) for row in part.rows]
+        heads = list(zip(part.headings, part.numeric, strict=True))
+        yield {"kind": "grid", "title": part.title, "headings": heads, "rows": rows}
+    elif isinstance(part, Chart | Drawn):
+        own = figures(part)
+        drawn.update(own)
+        yield {"kind": "chart", "names": list(own), "note": getattr(part, "note", "")}

@@ -1,0 +1,37 @@
+"""Write the tables of columns in attention_data/README.md from what the questions declare.
+
+A file's columns stand between ``<!-- columns of FILE -->`` and ``<!-- end -->``.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from headpatch.questions import VERBS
+
+README = Path(__file__).resolve().parents[1] / "attention_data" / "README.md"
+
+
+def renewed(text: str) -> str:
+    """Return the README with every table of columns as the code has it.
+
+    Raises
+    ------
+    ValueError
+        If a file that a question writes has no place in it.
+    """
+    for schema in dict.fromkeys(schema for verb in VERBS for schema in verb.schemas):
+        start, end = f"<!-- columns of {schema.file} -->", "<!-- end -->"
+        pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"{README.name} has no place for the columns of {schema.file}")
+        table = f"{start}\n{schema.markdown()}\n{end}"
+        text = pattern.sub(lambda _, table=table: table, text)
+    return text
+
+
+if __name__ == "__main__":
+    text = README.read_text(encoding="utf-8")
+    if "--check" in sys.argv:
+        sys.exit(text != renewed(text))
+    README.write_text(renewed(text), encoding="utf-8")

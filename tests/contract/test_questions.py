@@ -1,0 +1,212 @@
+"""What every question promises, of one pair and of many: one test for all of them."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+import headpatch as hp
+from headpatch.core.output.files import write_columns
+from headpatch.core.output.folder import find
+from headpatch.core.question import Result, Verb
+from headpatch.present.parts import Grid, Part, Words
+from headpatch.report.html.sections import derived, how
+from tests.command import Said, headpatch
+from tests.contract.cases import ASKED, OVER_PAIRS, study_of
+from tests.planted import planted, planted_dataset, planted_study, save_planted
+
+MANY = 4  # pairs
+
+
+def _cases() -> Iterator[Any]:
+    for verb in ASKED:
+        yield pytest.param(verb, False, id=verb.name)
+        if verb in OVER_PAIRS:
+            yield pytest.param(verb, True, id=f"{verb.name} over pairs")
+
+
+every_question = pytest.mark.parametrize(("verb", "many"), list(_cases()))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the circuit, a pair and a dataset."""
+    folder = tmp_path_factory.mktemp("contract")
+    save_planted(folder / "model")
+    planted_study(folder)
+    planted_dataset(folder / "pairs", MANY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(place: Path) -> dict[tuple[str, bool], tuple[Said, Path]]:
+    """What the command line has written and printed, by question."""
+    return {}
+
+
+def ran(
+    runs: dict[tuple[str, bool], tuple[Said, Path]], place: Path, verb: Verb, many: bool
+) -> tuple[Said, Path]:
+    """Ask a question on the command line, once a test run."""
+    if (verb.name, many) not in runs:
+        config = place / f"{verb.name}-{many}.yaml"
+        options = study_of(verb, many)
+        study: dict[str, Any] = {"model": "model", "region": "top-left", verb.name: options}
+        if many:
+            study["pairs"] = {"manifest": "pairs/manifest.csv", "resamples": 200}
+        else:
+            study |= {"with": "with.png", "without": "without.png"}
+        config.write_text(yaml.safe_dump(study))
+        out = place / f"{verb.name}-{many}"
+        said = headpatch(verb.name, "--config", config, "--out", out, "--json")
+        assert said.code == 0, said.err
+        runs[verb.name, many] = said, out
+    return runs[verb.name, many]
+
+
+def called(place: Path, verb: Verb, many: bool) -> Result:
+    """Ask the same in a call."""
+    call, options = getattr(hp, verb.name), study_of(verb, many)
+    study = planted_study(place)
+    if many:
+        target: Any = hp.open_pairs(
+            study, place / "pairs", vlm=planted().vlm, on_progress=False, resamples=200
+        )
+    else:
+        target = hp.open_session(study, planted().vlm, positions="answer")
+    if verb.name == "rank":
+        return call(target, **options)
+    return call(target, on_progress=False, **options)
+
+
+def text_of(part: Part) -> Any:
+    """Return what a person reads of a part."""
+    if isinstance(part, Words):
+        return part.text
+    return (part.title, part.headings, part.rows) if isinstance(part, Grid) else part.name
+
+
+@every_question
+def test_call_file_and_page_say_the_same(
+    verb: Verb, many: bool, place: Path, runs: Any, tmp_path: Path
+) -> None:
+    """Tables of a call are the files; words and tables for people are the same from both."""
+    _, out = ran(runs, place, verb, many)
+    result = called(place, verb, many)
+    for name, content in result.files().items():
+        if name.endswith(".csv"):
+            columns = {str(key): list(content[key]) for key in content}
+            write_columns(tmp_path / name, columns)
+            assert (tmp_path / name).read_text() == (out / name).read_text(), name
+    run = next(part for part in find(out).parts if part.has(verb.schemas[0].file))
+    saved, context = derived.saved(verb, run), derived.context(verb, run)
+    question = verb.question()
+    from_file = [text_of(part) for part in question.view(saved, context)]
+    from_call = [text_of(part) for part in question.view(result.files(), result.origin.context)]
+    assert from_file == from_call
+
+
+@every_question
+def test_json_holds_the_tables_to_the_last_digit(
+    verb: Verb, many: bool, place: Path, runs: Any
+) -> None:
+    """Rows that ``--json`` prints are rows of a file."""
+    said, out = ran(runs, place, verb, many)
+    tables = [
+        pd.read_csv(out / schema.file, dtype=str, keep_default_na=False)
+        for schema in verb.schemas
+        if (out / schema.file).exists()
+    ]
+    for key, value in said.json.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            rows = [{name: _cell(cell) for name, cell in row.items()} for row in value]
+            fits = [table for table in tables if set(rows[0]) <= set(table.columns)]
+            for table in fits[:1]:
+                there = set(table[list(rows[0])].itertuples(index=False, name=None))
+                assert [row for row in rows if tuple(row.values()) not in there] == [], key
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+@every_question
+def test_files_hold_what_is_declared(verb: Verb, many: bool, place: Path, runs: Any) -> None:
+    """Every column is documented, none that is promised is missing, no other file is written."""
+    _, out = ran(runs, place, verb, many)
+    assert {file.name for file in out.iterdir()} <= {*verb.files, "run.yaml"}
+    assert (out / verb.schemas[0].file).exists() or many
+    for schema in verb.schemas:
+        if (out / schema.file).exists():
+            columns = list(pd.read_csv(out / schema.file, nrows=0).columns)
+            declared = [column.name for column in schema]
+            assert [name for name in declared if name in columns] == columns, schema.file
+            assert set(schema.needed) <= set(columns), schema.file
+    for schema in verb.schemas:
+        assert all(column.meaning and column.unit for column in schema)
+
+
+@every_question
+def test_a_run_is_run_again_from_its_record(
+    verb: Verb,
+    many: bool,
+    place: Path,
+    runs: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``--config run.yaml`` gives the same files, byte for byte, wherever it is started."""
+    _, out = ran(runs, place, verb, many)
+    monkeypatch.chdir(tmp_path)
+    said = headpatch(verb.name, "--config", out / "run.yaml", "--out", tmp_path / "again")
+    assert said.code == 0, said.err
+    for schema in verb.schemas:
+        if (out / schema.file).exists():
+            assert (tmp_path / "again" / schema.file).read_bytes() == (
+                out / schema.file
+            ).read_bytes()
+
+
+@every_question
+def test_the_page_shows_the_question_and_its_command(
+    verb: Verb, many: bool, place: Path, runs: Any, tmp_path: Path
+) -> None:
+    _, out = ran(runs, place, verb, many)
+    shutil.copytree(out, tmp_path / "run")
+    page = headpatch("report", tmp_path / "run", "--json")
+    assert page.code == 0, page.err
+    assert verb.name in page.json["sections"]
+    (run,) = how.section(find(out)).values["runs"]
+    assert [words.split()[1] for words in run["commands"]] == [verb.name]
+
+
+@pytest.mark.parametrize("verb", OVER_PAIRS, ids=lambda verb: verb.name)
+def test_means_over_pairs_are_means_of_single_pairs(verb: Verb, place: Path, runs: Any) -> None:
+    """The slow twin: the rows of every pair, averaged by hand."""
+    _, out = ran(runs, place, verb, True)
+    schema = next((one for one in verb.schemas if one.file.endswith("_mean.csv")), None)
+    rows = out / verb.schemas[0].file
+    if schema is None or not rows.exists() or not (out / schema.file).exists():
+        pytest.skip("it writes no rows of single pairs")
+    text = dict.fromkeys(("heads", "layers"), str)
+    single, means = (pd.read_csv(path, dtype=text) for path in (rows, out / schema.file))
+    keys = [name for name in schema.keys if name in single]
+    averaged = [one.name for one in schema if one.interval and one.name in single]
+    by_hand = single.groupby(keys, dropna=False, sort=False)[averaged].mean().reset_index()
+    both = means.merge(by_hand, on=keys, suffixes=("", "_by_hand"))
+    assert len(both) == len(means)
+    for name in averaged:
+        assert both[name].to_numpy() == pytest.approx(
+            both[f"{name}_by_hand"].to_numpy(), rel=1e-5, abs=1e-6, nan_ok=True
+        )
+
+
+def test_every_question_is_under_contract() -> None:
+    """A question that is new fails here until it is asked in these tests."""
+    assert {verb.name for verb in ASKED} == {verb.name for verb in ASKED if study_of(verb, False)}
