@@ -1,20 +1,22 @@
 """A chat template written out, within bounds: it comes with a model, and is a program.
 
 transformers runs it in a sandbox that keeps it from files and from Python's own objects, but not
-from running for ever, nor from filling the memory. So a template is tried first in a copy of this
-process that may use little of either, with turns as long as those that it is to write.
+from running for ever, nor from filling the memory, be it for one question alone. So each text is
+written in a copy of this process that may use little of either, and read from there.
 """
 
+import gc
 import json
 import os
 import select
 import signal
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
 
 SECONDS = 2  # of computing; templates take hundredths
 _PATIENCE = 30.0  # seconds by the clock, where the machine is busy with other things
@@ -22,6 +24,10 @@ _MEMORY = 512 << 20  # bytes, beside what this process has
 LONGEST = 200_000  # characters; the longest system prompts in use have some 10,000
 
 Turn = Mapping[str, Any]
+_Ended = tuple[str, str]  # the text, and why there is none: one of them is empty
+
+_KEPT = 1024  # texts a class of processors
+_known: WeakKeyDictionary[object, dict[object, _Ended]] = WeakKeyDictionary()
 
 
 class TemplateFailed(ValueError):
@@ -46,67 +52,75 @@ def render(processor: Any, turns: Sequence[Turn], add_generation_prompt: bool) -
         If the template raises an error, takes more than `SECONDS` or much memory, or writes more
         than `LONGEST` characters.
     """
-    if hasattr(os, "fork"):  # else there is no such copy, and no bound but that of the length
-        template = json.dumps(getattr(processor, "chat_template", None), default=str)
-        _try(processor, template, _Asked(turns, add_generation_prompt))
-    text = _apply(processor, turns, add_generation_prompt)
-    if len(text) > LONGEST:
-        raise TemplateFailed(_TOO_LONG.format(len(text)))
+    render_ahead(processor, [turns], add_generation_prompt)
+    known = _known_of(processor)
+    text, failure = known[_key(processor, turns, add_generation_prompt)]
+    if failure:
+        raise TemplateFailed(failure)
     return text
 
 
-_TOO_LONG = f"it writes {{:,}} characters, and {LONGEST:,} are the most that is run"
+def render_ahead(
+    processor: Any, conversations: Sequence[Sequence[Turn]], add_generation_prompt: bool
+) -> None:
+    """Keep what `render` is to say of several conversations: together they take less time.
+
+    It is kept for every processor of the same class, template and special tokens; where the
+    template tells the time, for this one alone.
+    """
+    known = _known_of(processor)
+    if len(known) + len(conversations) > _KEPT:
+        known.clear()
+    left = {_key(processor, turns, add_generation_prompt): turns for turns in conversations}
+    left = {key: turns for key, turns in left.items() if key not in known}
+    # without `os.fork` there is no such copy, and no bound but that of the length
+    run = _render_in_copy if hasattr(os, "fork") else _render_all
+    while left:
+        ended = run(processor, list(left.values()), add_generation_prompt)
+        for key, outcome in zip(list(left), ended, strict=False):
+            known[key] = outcome
+            del left[key]
 
 
-class _Asked:
-    """What a template is to write; alike for all questions of about one length."""
-
-    def __init__(self, turns: Sequence[Turn], add_generation_prompt: bool) -> None:
-        self.turns, self.add_generation_prompt = turns, add_generation_prompt
-        self._alike = _form(turns), add_generation_prompt
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Asked) and self._alike == other._alike
-
-    def __hash__(self) -> int:
-        return hash(self._alike)
+def _known_of(processor: Any) -> dict[object, _Ended]:
+    timed = "strftime_now" in str(getattr(processor, "chat_template", None))
+    return _known.setdefault(processor if timed else type(processor), {})
 
 
-def _form(value: object) -> object:
-    """Return turns with texts by their length alone."""
-    if isinstance(value, Mapping):
-        return tuple(
-            (key, one if key in ("role", "type") else _form(one)) for key, one in value.items()
-        )
-    if isinstance(value, str):
-        return len(value) // 256
-    return tuple(map(_form, value)) if isinstance(value, Sequence) else value
+def _key(processor: Any, turns: Sequence[Turn], add_generation_prompt: bool) -> object:
+    tokens = getattr(getattr(processor, "tokenizer", None), "special_tokens_map", None)
+    template = getattr(processor, "chat_template", None)
+    settings = [template, tokens, turns, add_generation_prompt]
+    return type(processor).apply_chat_template, json.dumps(settings, default=str)
 
 
-def _apply(processor: Any, turns: Sequence[Turn], add_generation_prompt: bool) -> str:
+def _render_all(
+    processor: Any, conversations: Sequence[Sequence[Turn]], add_generation_prompt: bool
+) -> Iterator[_Ended]:
+    for turns in conversations:
+        yield _render(processor, turns, add_generation_prompt)
+
+
+def _render(processor: Any, turns: Sequence[Turn], add_generation_prompt: bool) -> _Ended:
     try:
-        return str(
-            processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt)
-        )
+        text = processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt)
     except MemoryError:
-        raise
+        return "", f"it takes more than {_MEMORY >> 20} MiB of memory"
     except Exception as error:  # whatever a template's author made it raise
-        raise TemplateFailed(str(error) or type(error).__name__) from None
+        return "", str(error)[:1000] or type(error).__name__
+    if len(text) > LONGEST:
+        return "", f"it writes {len(text):,} characters, and {LONGEST:,} are the most that is run"
+    return str(text), ""
 
 
-@lru_cache(maxsize=256)
-def _try(processor: Any, _: str, asked: _Asked) -> None:
-    """Write a template's text in a copy of this process that may use little.
+def _render_in_copy(
+    processor: Any, conversations: Sequence[Sequence[Turn]], add_generation_prompt: bool
+) -> list[_Ended]:
+    """Render in a copy of this process that may use little.
 
-    Parameters
-    ----------
-    _
-        The template: the processor may be given another one.
-
-    Raises
-    ------
-    TemplateFailed
-        If it does not end well there.
+    Returns
+    -------
+    How the first of the conversations ended, or more of them.
     """
     reading, writing = os.pipe()
     try:
@@ -114,53 +128,46 @@ def _try(processor: Any, _: str, asked: _Asked) -> None:
             warnings.simplefilter("ignore")  # of threads, none of which the copy needs
             child = os.fork()
         if not child:
-            _in_copy(processor, asked, writing)
+            _in_copy(_render_all(processor, conversations, add_generation_prompt), writing)
         os.close(writing)
-        said = _wait(child, reading)
+        answer, ended_by = _wait(child, reading)
     finally:
         os.close(reading)
-    if said != _FINE:
-        raise TemplateFailed(said.decode("utf-8", "replace"))
+    *whole, _ = answer.split(b"\n")
+    if whole:
+        return [(text, failure) for text, failure in map(json.loads, whole)]
+    if ended_by in (signal.SIGXCPU, signal.SIGKILL):
+        return [("", f"it is not done after {SECONDS} seconds of computing")]
+    return [("", "it makes the interpreter crash")]
 
 
-_FINE = b"\0"
-_ENDLESS = f"it is not done after {SECONDS} seconds of computing".encode()
-_GREEDY = f"it takes more than {_MEMORY >> 20} MiB of memory".encode()
-_CRASHED = b"it makes the interpreter crash"
-
-
-def _wait(child: int, reading: int) -> bytes:
-    """Return what a copy says of its trial; end the copy if it says nothing for long."""
-    status, said = 0, b""
+def _wait(child: int, reading: int) -> tuple[bytes, int]:
+    """Return what a copy writes, and the signal that ended it; end it if it takes long."""
+    parts: list[bytes] = []
+    until = time.monotonic() + _PATIENCE
     try:
-        if select.select([reading], [], [], _PATIENCE)[0]:
-            said = os.read(reading, 4096)
+        while not parts or parts[-1]:
+            if not select.select([reading], [], [], max(0, until - time.monotonic()))[0]:
+                break
+            parts.append(os.read(reading, 1 << 16))
     finally:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
-    if said:
-        return said
-    ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    return _ENDLESS if ended_by in (signal.SIGXCPU, signal.SIGKILL) else _CRASHED
+    return b"".join(parts), os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
-def _in_copy(processor: Any, asked: _Asked, writing: int) -> NoReturn:
-    """Try, say how it went, and end without what a process does at its end."""
+def _in_copy(rendered: Iterable[_Ended], writing: int) -> NoReturn:
+    """Render, write how it went, and end without what a process does at its end."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
+        gc.disable()  # lest what is shared with the process be copied
         _bound()
-        said = _FINE
-        try:
-            text = _apply(processor, asked.turns, asked.add_generation_prompt)
-            if len(text) > LONGEST:
-                said = _TOO_LONG.format(len(text)).encode()
-        except MemoryError:
-            said = _GREEDY
-        except TemplateFailed as error:
-            said = str(error)[:1000].encode("utf-8", "replace")
-        os.write(writing, said)
+        for ended in rendered:
+            line = json.dumps(ended).encode() + b"\n"
+            while line:
+                line = line[os.write(writing, line) :]
     finally:
         os._exit(0)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from headpatch.errors import InputError
-from headpatch.models.rendering import TemplateFailed, Turn, render
+from headpatch.models.rendering import TemplateFailed, Turn, render, render_ahead
 from headpatch.models.vlm import VLM
 
 _ELSE = "\N{ASTERISM}"
@@ -68,6 +68,9 @@ def continuations(
     InputError
         If the template puts words between the prompt and the answer.
     """
+    if getattr(vlm.processor, "chat_template", None):
+        asked = [_turns(question, form) for answer in answers for form in _forms(answer)]
+        render_ahead(vlm.processor, asked, add_generation_prompt=False)
     yes, no = (_continuation(vlm, question, answer, prompt) for answer in answers)
     return yes, no
 
@@ -115,13 +118,18 @@ def _chat(vlm: VLM, question: str) -> str:
 
 
 def _rendered(vlm: VLM, question: str, answer: object = None) -> str:
-    """Render the question, and the answer if there is one: its parts, or its text."""
-    turns: list[Turn] = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
-    ]
-    if answer is not None:
-        turns.append({"role": "assistant", "content": answer})
-    return render(vlm.processor, turns, add_generation_prompt=answer is None)
+    return render(vlm.processor, _turns(question, answer), add_generation_prompt=answer is None)
+
+
+def _turns(question: str, answer: object = None) -> list[Turn]:
+    """Return the question, and the answer if there is one: its parts, or its text."""
+    asked = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+    return [asked] if answer is None else [asked, {"role": "assistant", "content": answer}]
+
+
+def _forms(answer: str) -> tuple[object, object]:
+    """Return an answer as a list of parts, and as a text: many templates take only one of them."""
+    return [{"type": "text", "text": answer}], answer
 
 
 def _continuation(vlm: VLM, question: str, answer: str, prompt: str) -> str:
@@ -141,8 +149,7 @@ def _continuation(vlm: VLM, question: str, answer: str, prompt: str) -> str:
 
 
 def _answered(vlm: VLM, question: str, answer: str) -> Iterator[str]:
-    """Render the answer as a list of parts, and as a text: many templates take only one of them."""
-    for content in ([{"type": "text", "text": answer}], answer):
+    for content in _forms(answer):
         try:
             yield _rendered(vlm, question, content)
         except TemplateFailed:

@@ -1,14 +1,17 @@
 """Chat templates are programs of strangers: they end, and stay small, or are refused."""
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
 from headpatch.errors import InputError
 from headpatch.models import rendering
 from headpatch.models.prompt import prompt_text
-from headpatch.models.rendering import TemplateFailed, render
+from headpatch.models.rendering import TemplateFailed, render, render_ahead
 from tests.tiny import CHAT_TEMPLATE, QUESTION, tiny_processor, tiny_vlm
 
 TURNS = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
@@ -20,12 +23,10 @@ ENDLESS = "{% for i in range(10**5) %}{% for j in range(10**5) %}{% endfor %}{% 
 
 
 @pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering, "SECONDS", 1)
     monkeypatch.setattr(rendering, "_MEMORY", 64 << 20)
-    rendering._try.cache_clear()
-    yield
-    rendering._try.cache_clear()
+    monkeypatch.setattr(rendering, "_known", WeakKeyDictionary())
 
 
 def rendered(template: str) -> str:
@@ -59,16 +60,71 @@ def test_a_template_that_does_not_end_well_is_refused(template: str, reason: str
     assert time.process_time() - start < 1  # of this process; the trial is another one's
 
 
-def test_questions_of_one_length_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    processor, tried = tiny_processor(), rendering._try
-    for question in ("Is it?", "Is it not?"):
-        turns = [{"role": "user", "content": [{"type": "text", "text": question}]}]
-        assert question in render(processor, turns, add_generation_prompt=True)
-    assert tried.cache_info().misses == 1
-    processor.chat_template = "{{ raise_exception('no') }}"  # another template is tried anew
-    with pytest.raises(TemplateFailed):
-        render(processor, turns, add_generation_prompt=True)
-    assert tried.cache_info().misses == 2
+def asking(question: str) -> list[Mapping[str, Any]]:
+    return [{"role": "user", "content": [{"type": "text", "text": question}]}]
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every copy of the process."""
+    made: list[int] = []
+    fork: Callable[[], int] = os.fork
+
+    def counted() -> int:
+        made.append(1)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", counted)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("explode", "reason"), [(ENDLESS, "seconds of computing"), (DOUBLING, "MiB of memory")]
+)
+def test_a_template_that_explodes_for_one_question_is_refused_then(
+    explode: str, reason: str, copies: list[int]
+) -> None:
+    """Whatever it wrote before for a question as long."""
+    processor = tiny_processor()
+    processor.chat_template = (
+        f"{{% if 'cat' in messages[0].content[0].text %}}{explode}{{% endif %}}{CHAT_TEMPLATE}"
+    )
+    assert "a dog?" in render(processor, asking("Is it a dog?"), True)
+    with pytest.raises(TemplateFailed, match=reason):
+        render(processor, asking("Is it a cat?"), True)
+    render_ahead(processor, [asking(f"Is it a {one}?") for one in ("cow", "cat", "hen")], True)
+    count = len(copies)
+    assert "a hen?" in render(processor, asking("Is it a hen?"), True)
+    with pytest.raises(TemplateFailed, match=reason):
+        render(processor, asking("Is it a cat?"), True)
+    assert len(copies) == count  # what is known is not tried again
+
+
+def test_conversations_are_told_apart_where_one_explodes() -> None:
+    processor = tiny_processor()
+    processor.chat_template = (
+        "{% if 'b' in messages[0].content[0].text %}" + ENDLESS + "{% endif %}ok"
+    )
+    render_ahead(processor, [asking("a"), asking("b"), asking("c")], True)
+    assert render(processor, asking("a"), True) == render(processor, asking("c"), True) == "ok"
+    with pytest.raises(TemplateFailed, match="seconds of computing"):
+        render(processor, asking("b"), True)
+
+
+def test_models_of_one_kind_share_what_was_written(copies: list[int]) -> None:
+    for _ in range(3):
+        render(tiny_processor(), asking("Is it?"), add_generation_prompt=True)
+    assert len(copies) == 1
+    processor = tiny_processor()
+    processor.chat_template = "{{ bos_token }}"
+    first = render(processor, asking("Is it?"), add_generation_prompt=True)
+    processor.tokenizer.bos_token = "</s>"
+    assert first != render(processor, asking("Is it?"), add_generation_prompt=True) == "</s>"
+
+
+def test_a_long_text_comes_back_whole() -> None:
+    text = rendered("{{ 'ü\U0001f408\0\n' * 49999 }}")
+    assert text == "ü\U0001f408\0\n" * 49999
 
 
 def test_a_study_with_such_a_template_is_refused_in_one_line() -> None:
