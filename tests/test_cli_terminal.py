@@ -114,6 +114,23 @@ def test_streams_that_are_closed_or_not_read(tmp_path: Path, line: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "unbuffered"),
+    [("--version", ""), ("rank --help", "1"), ("pairs --n 1 --out o --json", "")],
+)
+def test_a_full_disk_behind_stdout_is_named(tmp_path: Path, words: str, unbuffered: str) -> None:
+    """What is done stays done."""
+    ended = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m headpatch {words} > /dev/full"], cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUNBUFFERED": unbuffered},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 1
+    assert line.startswith("headpatch: stdout: cannot be written (No space left on device); ")
+    assert (tmp_path / "o/manifest.csv").is_file() == ("--out" in words)
+
+
 def test_python_without_docstrings_is_refused_for_what_it_is() -> None:
     """transformers reads them; here before it is imported."""
     command = [sys.executable, "-OO", "-c", "import headpatch.models"]

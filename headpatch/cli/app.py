@@ -4,13 +4,14 @@ import os
 import signal
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 
-from headpatch.errors import HeadpatchError
+from headpatch.errors import HeadpatchError, RunError
 from headpatch.text import visible
 
 # typer brings its own copy of click from 0.17 on, so the class is reached through typer.
@@ -62,8 +63,9 @@ def main() -> None:
 def _run(debug: bool) -> int:
     """Run the command line; return its exit code."""
     try:
-        code = app(standalone_mode=False)
-        sys.stdout.flush()  # here, where a full disk is still one line
+        with redirect_stdout(_Stdout(sys.stdout)):
+            code = app(standalone_mode=False)
+            sys.stdout.flush()  # here, where a full disk is still one line
     except HeadpatchError as error:
         return _fail(str(error), error.exit_code, debug)
     except _UsageError as error:
@@ -81,6 +83,37 @@ def _run(debug: bool) -> int:
     if code == 130:  # typer has caught the interrupt itself
         return _fail(_INTERRUPTED, 130, debug)
     return code if isinstance(code, int) else 0
+
+
+class _Stdout:
+    """A stream whose failing names it; where nobody reads, it fails as it always does."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with _named():
+            return int(self._stream.write(text))
+
+    def flush(self) -> None:
+        with _named():
+            self._stream.flush()
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"stdout: cannot be written ({error.strerror or error}); expected room for all that is "
+            "printed. Files that were written stay."
+        ) from error
 
 
 def _open_streams() -> None:
