@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,6 +86,27 @@ def _pictures(folder: Path) -> None:
     Image.new("F", (56, 56)).save(folder / "float.tiff")
 
 
+HUGE, EDGE, QWEN = 10**6, {"longest_edge": 56}, {"shortest_edge": 784, "longest_edge": 9408}
+SQUARE, LARGE = {"height": 56, "width": 56}, {"height": 10**4, "width": 10**4}
+ABSURD: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "crop": (None, {"crop_size": {"height": 56, "width": HUGE}}),
+    "shortest": (None, {"size": {"shortest_edge": HUGE}}),
+    "longest": ("PixtralImageProcessor", {"size": {"longest_edge": HUGE}}),
+    "height": ("SiglipImageProcessor", {"size": {"height": HUGE, "width": 56}}),
+    "padded": ("SiglipImageProcessor", {"pad_size": {"height": 56, "width": HUGE}}),
+    "area": ("Qwen2VLImageProcessor", {"min_pixels": 1, "max_pixels": 10**9}),
+    "few-areas": ("Qwen2VLImageProcessor", {"min_pixels": 10**9}),
+    "merged": ("Qwen2VLImageProcessor", {"size": QWEN, "patch_size": 14, "merge_size": HUGE}),
+    "tiles": ("GotOcr2ImageProcessor", {"size": SQUARE, "max_patches": HUGE}),
+    "large-tiles": ("GotOcr2ImageProcessor", {"size": LARGE, "max_patches": 12}),
+    "mllama": ("MllamaImageProcessor", {"size": SQUARE, "max_image_tiles": HUGE}),
+    "split": ("Idefics3ImageProcessor", {"size": EDGE, "max_image_size": {"longest_edge": HUGE}}),
+    "pinpoints": ("LlavaNextImageProcessor", {"image_grid_pinpoints": [[56, 56], [HUGE, 56]]}),
+    "patch": ("PixtralImageProcessor", {"size": EDGE, "patch_size": HUGE}),
+}
+"""Image processors that would make too much of a picture: their kind, and what they are told."""
+
+
 def _models(folder: Path) -> None:
     save_tiny(folder / "tiny")
 
@@ -121,6 +143,12 @@ def _models(folder: Path) -> None:
         "other-patches": {"patch_size": 7},
     }.items():
         (copy(name) / "processor_config.json").write_text(json.dumps(processor | options))
+    for name, (kind, options) in ABSURD.items():
+        images = options if kind is None else options | {"image_processor_type": kind}
+        changed = processor | {"image_processor": processor["image_processor"] | images}
+        (copy(name) / "processor_config.json").write_text(json.dumps(changed))
+    tokens = processor | {"image_seq_length": 10**9}
+    (copy("tokens") / "processor_config.json").write_text(json.dumps(tokens))
     config = LlamaConfig(
         vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=16,
@@ -267,6 +295,21 @@ MODELS = {
         "1 by",
         "config.json",
     ],
+    "crop": ["`crop_size.width` is 1,000,000", "at most 20,000 pixels a side"],
+    "shortest": ["`size.shortest_edge` is 1,000,000", "at most 20,000 pixels a side"],
+    "longest": ["`size.longest_edge` is 1,000,000"],
+    "height": ["`size.height` is 1,000,000"],
+    "padded": ["`pad_size.width` is 1,000,000"],
+    "area": ["`size.longest_edge` is 1,000,000,000", "at most 400,000,000 pixels"],
+    "few-areas": ["`size.shortest_edge` is 1,000,000,000", "at most 400,000,000 pixels"],
+    "merged": ["`merge_size` is 1,000,000", "at most 1,428 of 14 pixels a side"],
+    "tiles": ["`max_patches` is 1,000,000", "at most 1,000 of 56 pixels a side"],
+    "large-tiles": ["`max_patches` is 12", "at most 4 of 10,000 pixels a side"],
+    "mllama": ["`max_image_tiles` is 1,000,000", "at most 1,000"],
+    "split": ["`max_image_size.longest_edge` is 1,000,000"],
+    "pinpoints": ["`image_grid_pinpoints[1][0]` is 1,000,000"],
+    "patch": ["`patch_size` is 1,000,000"],
+    "tokens": ["`image_seq_length` in processor_config.json is 1,000,000,000", "1,000,000 image"],
     "other-patches": ["`patch_size` is 7 in processor_config.json", "14 by", "config.json"],
 }
 

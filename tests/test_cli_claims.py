@@ -419,6 +419,15 @@ def test_a_verdict_of_another_model_is_refused(judged: Path, tmp_path: Path) -> 
     assert "a verdict of model" in refused_early("claims", file, "--out", judged)
 
 
+def test_a_verdict_of_other_answers_is_refused_where_they_are_named(
+    place: Path, judged: Path, tmp_path: Path
+) -> None:
+    file = study(place, "head 1.1 is necessary", name="one.yaml")
+    line = refused_early("claims", file, "--out", judged, "--answers", "Ja,Nein")
+    assert "of the answers Yes,No lies there; expected one of the claims' answers, Ja,Nein" in line
+    done("claims", file, "--results", judged, "--out", tmp_path / "out", "--answers", "Yes,No")
+
+
 @pytest.mark.parametrize("name", ["llava-1.5-7b", "demo"])
 def test_the_claims_of_the_configs_are_claims(name: str) -> None:
     listed = Study.make(Path(__file__).parents[1] / "configs" / f"{name}.yaml").claims

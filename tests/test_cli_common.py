@@ -31,7 +31,7 @@ FLAGS = {
     "verdict": [*RUN, "--answers", "--pairs", "--limit"],
     "check": ["--config", *MODEL, *ASKED, *PRINT],
     "pairs": ["--config", "--seed", *PRINT],
-    "claims": [*MODEL, "--out", "--force", "--pairs", "--limit", *PRINT],
+    "claims": [*MODEL, "--answers", "--out", "--force", "--pairs", "--limit", *PRINT],
     "report": PRINT,
 }
 """Every verb, and the common flags that it cannot do without."""
@@ -39,7 +39,7 @@ LACKS = {
     "verdict": [*PICTURES, "--region"],
     "check": ["--region", "--out", "--force", "--pairs", "--limit"],
     "pairs": ["--model", "--device", "--with", "--force"],
-    "claims": [*ASKED, "--region", "--config"],
+    "claims": [*PICTURES, "--region", "--config"],
     "report": ["--model", "--seed", "--config"],
 }
 NEEDS = {"claims": ["claims.yaml"], "report": ["folder"]}

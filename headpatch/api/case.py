@@ -187,7 +187,7 @@ def study_of_claims(study: Study | Iterable[str], saved: SavedVerdict, argument:
     Raises
     ------
     InputError
-        If there are none, or the verdict is of another model.
+        If there are none, or the verdict is of another model, or of other answers than are named.
     """
     if not isinstance(study, Study):
         sentences = (study,) if isinstance(study, str) else tuple(study)
@@ -195,6 +195,12 @@ def study_of_claims(study: Study | Iterable[str], saved: SavedVerdict, argument:
     if not study.claims:
         raise InputError("claims", "none", "claims such as 'head 24.17 is necessary'")
     saved.check_model(study, argument)
+    if "answers" in study.model_fields_set and study.answers != saved.study.answers:
+        raise InputError(
+            argument,
+            f"a verdict of the answers {','.join(saved.study.answers)} lies there",
+            f"one of the claims' answers, {','.join(study.answers)}",
+        )
     return study
 
 

@@ -26,7 +26,7 @@ _FINISHED = ".claims-pairs"
 
 @verb(
     "claims",
-    EVERY - PICTURES - {"config", "answers"},
+    EVERY - PICTURES - {"config"},
     {"config": None, "n": "draw.n", "results": None, "resume": None},
 )
 def claims(

@@ -27,7 +27,7 @@ from headpatch.models.described import (
     refused_adapter,
 )
 from headpatch.models.families import FAMILIES
-from headpatch.models.fitting import fit_processor
+from headpatch.models.fitting import check_picture_sizes, check_token_counts, fit_processor
 from headpatch.models.hub import WAY_OUT, HubModel
 from headpatch.models.placement import dtype_of, installed, placement
 from headpatch.models.quantized import quantize_weights_alone, quantized
@@ -188,6 +188,7 @@ def _load_processor(folder: Path, name: str, kind: str) -> ProcessorMixin:
     missing = [package for package in FAMILIES[kind].needs if not installed(package)]
     if missing:
         raise _needs(name, missing)
+    check_token_counts(folder, name)
     try:
         processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False)
     except ImportError as error:  # a processor of another family than the model's
@@ -205,6 +206,7 @@ def _load_processor(folder: Path, name: str, kind: str) -> ProcessorMixin:
         raise _bad_model(name, "its processor does not load", error) from error
     if not hasattr(processor, "image_processor"):
         raise InputError("--model", f"{name} has no image processor", "a vision-language model")
+    check_picture_sizes(processor, name)
     return processor
 
 
