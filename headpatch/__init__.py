@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from headpatch.api.claims import claims
     from headpatch.api.figures import plot
     from headpatch.api.follow_ups import combine, path, rollout, trace
-    from headpatch.api.judged import Claims
     from headpatch.api.many_pairs import Verdict, draw_pairs, verdict
     from headpatch.api.one_pair import ablate, rank, sweep
     from headpatch.api.over_pairs import AblatedPairs, CombinedPairs, RankedPairs
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from headpatch.pairs.pair import Pair, make_pair
     from headpatch.pairs.region import Region
     from headpatch.questions.ablate.one import Ablation
+    from headpatch.questions.claims.claims import Claims
     from headpatch.questions.combine.whole import Combined
     from headpatch.questions.cut.question import Cuts, cut
     from headpatch.questions.path.many import FollowedPaths
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AblatedPairs": "api.over_pairs",
     "Ablation": "questions.ablate.one",
-    "Claims": "api.judged",
+    "Claims": "questions.claims.claims",
     "Combined": "questions.combine.whole",
     "CombinedPairs": "api.over_pairs",
     "Cuts": "questions.cut.question",

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import headpatch as hp
+from headpatch.core.claims_grammar import Claim, Form
 from headpatch.core.output import read_table
 from headpatch.core.study import Study
-from headpatch.stats.claims import Claim, Form
 from tests.command import contents, done, edit_record, headpatch, refused, refused_early
 from tests.planted import planted_dataset, save_planted
 
@@ -61,7 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
+    monkeypatch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
 
 
 def study(place: Path, *claims: str, vision: int = 2, name: str = "study.yaml") -> Path:
@@ -75,7 +75,7 @@ def study(place: Path, *claims: str, vision: int = 2, name: str = "study.yaml") 
 def judged(place: Path) -> Path:
     """The folder in which an empty one was filled by every form of claim."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
+        patch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
         said = headpatch("claims", study(place, *WANTED), "--out", place / "out")
     assert said.code == 0, said.err
     first, second = said.err.splitlines()
@@ -151,7 +151,7 @@ def measured(place: Path, judged: Path) -> Path:
     """A folder with one claim's figures, beside --results."""
     out = place / "measured"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
+        patch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
         said = headpatch("claims", asking(place), "--results", judged, "--out", out)
     assert said.code == 0 and "answer to region cut in layer 2" in said.err, said.err
     return out
@@ -315,7 +315,9 @@ def test_the_same_from_python(
     assert fresh.table["outcome"].tolist() == list(WANTED.values())
     assert fresh.table.equals(table)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.api.case.follow", lambda *_: pytest.fail("measured"))
+        patch.setattr(
+            "headpatch.questions.claims.claims.run_experiments", lambda *_: pytest.fail("measured")
+        )
         assert hp.claims(options, verdict, out=tmp_path).table.equals(table)
         one = hp.claims(ASKED, verdict, out=copy(measured, tmp_path / "out"))
     assert one.summary.startswith("Of 1 claims: 0 supported, 1 contradicted, 0 not testable.")

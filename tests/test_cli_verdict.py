@@ -33,7 +33,7 @@ pairs: {resamples: 200}
 
 @pytest.fixture(autouse=True)
 def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
+    monkeypatch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def run(place: Path, out: Path, *more: object, draws: bool = False) -> Said:
 def whole(place: Path) -> Said:
     """What is printed of an uninterrupted run into ``whole``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
+        patch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
         return run(place, place / "whole", draws=True)
 
 

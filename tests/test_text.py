@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from headpatch.core.claims_grammar import Claim
 from headpatch.core.study import layer_span
 from headpatch.errors import InputError
 from headpatch.heads import Head, Selection
 from headpatch.pairs.region import Region
-from headpatch.stats.claims import Claim
 from headpatch.text import decimal_number, user_path, visible, whole_number
 
 FOREIGN = ("２４", "٣", "1_0", "24", "9" * 5000)

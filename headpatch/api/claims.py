@@ -4,21 +4,18 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from headpatch.api.case import Case, refuse_another_verdict, study_of_claims
-from headpatch.api.judged import Claims
 from headpatch.api.many_pairs import Verdict
 from headpatch.core import output as results
 from headpatch.core.dataset import found_pairs
-from headpatch.core.decision_rule import rule
 from headpatch.core.keeping import store_in
 from headpatch.core.progress import Stages
 from headpatch.core.progress_bars import Progress, stages_of
+from headpatch.core.saved_verdict import SavedVerdict, mean_looks
 from headpatch.core.session import model_of
+from headpatch.core.split import need_pairs
 from headpatch.core.study import Study
 from headpatch.models.vlm import VLM
-from headpatch.questions.verdict.halves import need_pairs
-from headpatch.questions.verdict.saved import SavedVerdict, looks_of
-from headpatch.stats.claim_evidence import Evidence
+from headpatch.questions.claims.claims import Case, Claims
 from headpatch.text import user_path
 
 
@@ -43,7 +40,7 @@ def claims(
         Whose ``claims`` are judged, or the claims themselves: ``head 24.17 is necessary``,
         ``heads 24.17 and 23.20 work together``, ``layers 17-26 hold the sensitive heads``,
         ``the answer reads the region in layers 17-24``, … (every form, and what it means:
-        `headpatch.stats.claims`).
+        `headpatch.core.claims_grammar`).
     verdict
         Of `headpatch.verdict`, or a folder that `headpatch verdict` wrote.
     out
@@ -75,11 +72,12 @@ def claims(
     'Of 2 claims: 1 supported, 1 contradicted, 0 not testable.'
     """
     place = None if out is None else user_path(out, "out")
+    stages = stages_of(on_progress)
     if place is None:
-        return _judged(study, verdict, None, vlm, keep, stages_of(on_progress))
+        return _judged(study, verdict, None, vlm, keep, stages)
     results.check_folder(place)
     with results.taken(place, "claims"):
-        judged = _judged(study, verdict, place, vlm, keep, stages_of(on_progress))
+        judged = _judged(study, verdict, place, vlm, keep, stages)
         judged.write(place)
     return judged
 
@@ -92,43 +90,32 @@ def _judged(
     keep: str | Path | None,
     stages: Stages,
 ) -> Claims:
-    case = _case(study, verdict, place)
-    if place is not None:
-        there = None if isinstance(verdict, Verdict) else user_path(verdict, "verdict")
-        refuse_another_verdict(place, there)
-    if case.asks:
-        if isinstance(verdict, Verdict):
-            vlm = vlm or verdict.pairs.vlm
-        need = partial(need_pairs, case.study)
-        found = found_pairs(case.study, case.entries or None, None, need, stages)
-        vlm = vlm or model_of(case.study)
-        with (
-            store_in(keep, "pairs", "run of claims") as store,
-            stages("Following claims up") as advance,
-        ):
-            case = case.measured(vlm, found.entries, store, advance)
-    return case.judged()
-
-
-def _case(study: Study | Iterable[str], verdict: Verdict | str | Path, out: Path | None) -> Case:
-    if not isinstance(verdict, Verdict):
-        return Case.read(study, user_path(verdict, "verdict"), "verdict", out)
-    saved = _saved(verdict)
-    asked = study_of_claims(study, saved, "verdict")
-    entries = tuple(one.entry for one in verdict.survey.gated)
-    return Case.of(asked, saved, verdict.pairs.vlm.fingerprint, entries, out)
+    if isinstance(verdict, Verdict):
+        vlm, saved = vlm or verdict.pairs.vlm, _saved(verdict)
+    else:
+        saved = SavedVerdict.read(user_path(verdict, "verdict"), "verdict")
+    case = Case.open(study, saved, "verdict", place)
+    if not case.missing:
+        return case.judged()
+    need = partial(need_pairs, case.study)
+    found = found_pairs(case.study, saved.entries or None, None, need, stages)
+    vlm = vlm or model_of(case.study)
+    with (
+        store_in(keep, "pairs", "run of claims") as store,
+        stages("Following claims up") as advance,
+    ):
+        return case.measured(vlm, found.entries, store, advance).judged()
 
 
 def _saved(verdict: Verdict) -> SavedVerdict:
     """Return a verdict as its folder would be read."""
-    judgement, by = verdict.judgement, rule(verdict.study)
-    seen = Evidence(
-        heads=verdict.heads,
-        sets=verdict.partners,
-        rule=by,
-        top=verdict.study.verdict.top,
-        looks=looks_of(judgement.saved),
-        vision=judgement.vision,
+    return SavedVerdict(
+        verdict.study,
+        verdict.heads,
+        verdict.partners,
+        verdict.gate,
+        mean_looks(verdict.judgement.saved),
+        verdict.judgement.vision,
+        tuple(one.entry for one in verdict.survey.gated),
+        {"valid": verdict.survey.valid, "weights": verdict.pairs.vlm.fingerprint},
     )
-    run = {"valid": verdict.survey.valid}
-    return SavedVerdict(verdict.study, seen, verdict.gate, None, run)

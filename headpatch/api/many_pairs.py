@@ -10,12 +10,12 @@ from headpatch.core.dataset import Dataset, Pairs, closed, found_pairs, ready, r
 from headpatch.core.drawing import draw_dataset
 from headpatch.core.keeping import store_in
 from headpatch.core.progress_bars import Progress, stages_of
+from headpatch.core.split import need_pairs
 from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.verdict import whole as verdicts
-from headpatch.questions.verdict.halves import need_pairs
 from headpatch.questions.verdict.headline import Headline
 from headpatch.questions.verdict.nulls import failed
 from headpatch.questions.verdict.nulls import table as table_of_nulls

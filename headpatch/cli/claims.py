@@ -12,14 +12,13 @@ from headpatch.cli.kept import kept, opened
 from headpatch.cli.options import Resume, number
 from headpatch.cli.show import Terminal, print_object, show, warn
 from headpatch.cli.verb import EVERY, PICTURES, Request, verb
+from headpatch.core.claims_grammar import Claim, check_claims
 from headpatch.errors import InputError
-from headpatch.stats.claims import Claim
 from headpatch.text import user_path
 
 if TYPE_CHECKING:
-    from headpatch.api.case import Case
     from headpatch.models.vlm import VLM
-    from headpatch.pairs.manifest import Entry
+    from headpatch.questions.claims.claims import Case
 
 _FINISHED = ".claims-pairs"
 
@@ -88,31 +87,31 @@ def claims(
     if not study.claims:
         raise InputError(f"{config}: claims", "none", "claims such as 'head 24.17 is necessary'")
     check_source(request, n)
-    from headpatch.api.case import Case, refuse_another_verdict
-    from headpatch.questions.verdict.saved import SavedVerdict
+    from headpatch.core.saved_verdict import SavedVerdict
+    from headpatch.questions.claims.claims import Case
 
-    case: Case | None = None
+    argument, place = "--out", folder
     if results is not None:
-        results = user_path(results, "--results")
-        refuse_another_verdict(folder, results)
-        case = Case.read(study, results, "--results", folder)
-    elif SavedVerdict.lies_in(folder):
-        case = Case.read(study, folder, "--out", None)
-    ran: list[str] = []
-    if case is None or case.asks:
-        case, ran = _complete(request, folder, case, resume)
+        argument, place = "--results", user_path(results, "--results")
+    case: Case | None = None
+    if results is not None or SavedVerdict.lies_in(folder):
+        case = Case.open(study, SavedVerdict.read(place, argument), argument, folder)
+    names: list[str] = []
+    if case is None or case.missing:
+        case, names = _complete(request, folder, case, resume)
     judged = case.judged()
-    names = sorted([*ran, *judged.write(folder)])
-    found, failed = [asdict(one) for one in judged.judged], list(judged.failed_nulls)
+    names = sorted([*names, *judged.write(folder)])
+    rows = [asdict(one) for one in judged.judged]
     if request.as_json:
         files = [str(folder / name) for name in names]
-        print_object({"claims": found, "failed_nulls": failed, "files": files})
+        failed = list(judged.failed_nulls)
+        print_object({"claims": rows, "failed_nulls": failed, "files": files})
         return
     from headpatch.present import tables
     from headpatch.report import verdict_tables
 
     console = Terminal()
-    show(console, verdict_tables.claims(found, failed))
+    show(console, verdict_tables.claims(rows, judged.failed_nulls))
     console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole
 
 
@@ -123,26 +122,33 @@ def _complete(
 
     Returns
     -------
-    The claims with what was found, and the files of the verdict if it was run.
+    The claims with what was measured, and the files of the verdict if it was run.
     """
-    from headpatch.api.case import Case
-    from headpatch.questions.verdict.choice import check_claims
+    from headpatch.core.saved_verdict import SavedVerdict
+    from headpatch.questions.claims.claims import Case
 
-    asked = request.study
+    asked, names = request.study, list[str]()
     if case is not None:
         request = replace(request, study=case.study)
-    names: list[str] = []
     with pairs_of(request) as entries:
         vlm = many.loaded(request)
-        if case is not None:
-            case.check(vlm)
-        else:
+        if case is None:
             check_claims(map(Claim.parse, asked.claims), vlm)
             _say_verdict(request, folder, vlm, len(entries))
             names = judge(request, folder, entries, resume, vlm).names
-            case = Case.read(asked, folder, "--out", None)
-        if case.asks:
-            case = _follow(request, folder, vlm, case, entries, resume)
+            case = Case.open(asked, SavedVerdict.read(folder, "--out"), "--out", folder)
+        if not case.missing:
+            return case, names
+        case.check(vlm)
+        store = opened(folder / _FINISHED, "pairs", resume, "run of claims")
+        warn(
+            f"the claims need more than the verdict: {'; '.join(one.name for one in case.missing)}:"
+            f" on each of {len(case.pairs(entries)):,} pairs, at most {case.passes(vlm):,} forward "
+            "passes"
+        )
+        with kept(store), request.stage("Following claims up") as advance:
+            case = case.measured(vlm, entries, store, advance)
+        store.remove()
         return case, names
 
 
@@ -154,26 +160,3 @@ def _say_verdict(request: Request, folder: Path, vlm: "VLM", pairs: int) -> None
         f"{folder} holds no verdict: heads of {vlm.name} are changed on {pairs:,} pairs, "
         f"about {rows:,} times in all"
     )
-
-
-def _follow(
-    request: Request,
-    folder: Path,
-    vlm: "VLM",
-    case: "Case",
-    entries: "tuple[Entry, ...]",
-    resume: bool | None,
-) -> "Case":
-    """Measure what claims need beside a verdict, on some of the pairs that judged."""
-    store = opened(folder / _FINISHED, "pairs", resume, "run of claims")
-    warn(
-        f"the claims need more than the verdict: {'; '.join(one.name for one in case.asks)}: on "
-        f"each of {len(case.chosen(entries)):,} pairs, at most {case.passes(vlm):,} forward passes"
-    )
-    with (
-        kept(store),
-        request.stage("Following claims up") as advance,
-    ):
-        found = case.measured(vlm, entries, store, advance)
-    store.remove()
-    return found

@@ -61,7 +61,7 @@ def check_source(request: Request, n: int | None) -> None:
 @contextmanager
 def pairs_of(request: Request) -> Iterator[tuple[Entry, ...]]:
     """Give the dataset's pairs, or draw them into a folder that lasts as long as the block."""
-    from headpatch.questions.verdict.halves import need_pairs
+    from headpatch.core.split import need_pairs
 
     study = request.study
     if study.pairs.manifest is not None:
@@ -97,8 +97,8 @@ def judge(
         None loads the study's.
     """
     from headpatch.core import output as results
+    from headpatch.core.split import need_pairs
     from headpatch.questions.verdict import whole as analysis
-    from headpatch.questions.verdict.halves import need_pairs
     from headpatch.questions.verdict.nulls import failed, table
     from headpatch.report import draw
 

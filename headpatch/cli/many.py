@@ -147,12 +147,12 @@ def _cut_away(survey: "Survey") -> str:
 
 def _caution(survey: "Survey") -> str:
     """Say that intervals over so few pairs are rough; empty if they are enough."""
-    from headpatch.questions.verdict import halves
+    from headpatch.core import split
 
     count = len(survey.entries)
-    if count >= halves.LEAST:
+    if count >= split.LEAST:
         return ""
     return (
-        f"Caution: {count} pairs. With fewer than {halves.LEAST}, intervals over pairs are rough: "
+        f"Caution: {count} pairs. With fewer than {split.LEAST}, intervals over pairs are rough: "
         "they may miss the mean more often than they say, or reach beyond what is possible."
     )

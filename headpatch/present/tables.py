@@ -270,6 +270,14 @@ def expected(
     return table
 
 
+def failed_words(failed: Sequence[str]) -> str:
+    """Say what failed nulls mean."""
+    return (
+        f"A NULL FAILED ({', '.join(failed)}): what follows cannot be taken at its word until that "
+        "is understood. Every output is marked."
+    )
+
+
 def files(folder: str, names: list[str]) -> RenderableType:
     """Name the files that a run wrote."""
     return Group(Text(f"Wrote to {folder}:"), *(Text(f"  {name}") for name in names))

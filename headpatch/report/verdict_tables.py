@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headpatch.present.tables import plain_table
+from headpatch.present.tables import failed_words, plain_table
 from headpatch.report.faithfulness import RANKINGS
 from headpatch.report.rhos import measured_words, true_words
 
@@ -38,14 +38,6 @@ def nulls(table: "pandas.DataFrame") -> RenderableType:
         return shown
     warning = Text(failed_words(failed), style="bold red")
     return Group(shown, warning)
-
-
-def failed_words(failed: Sequence[str]) -> str:
-    """Say what failed nulls mean."""
-    return (
-        f"A NULL FAILED ({', '.join(failed)}): what follows cannot be taken at its word until that "
-        "is understood. Every output is marked."
-    )
 
 
 def headline(found: Mapping[str, Any], delta: float, level: float) -> RenderableType:
@@ -242,7 +234,7 @@ def claims(judged: Sequence[Mapping[str, str]], failed: Sequence[str]) -> Render
     Parameters
     ----------
     judged
-        The fields of `headpatch.stats.judged_claims.Judged`.
+        The fields of `headpatch.questions.claims.judge.Judged`.
     failed
         Nulls that failed.
     """

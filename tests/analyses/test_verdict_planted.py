@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from headpatch.core.baseline_runs import survey
+from headpatch.core.split import halve, need_pairs
 from headpatch.core.store import Store
 from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.region import Region
-from headpatch.questions.verdict.halves import halve, need_pairs
 from headpatch.questions.verdict.nulls import table
 from headpatch.questions.verdict.whole import Judgement, run
 from headpatch.stats.classes import CAUSAL
@@ -62,7 +62,7 @@ PAIRS = 12  # half of them judge: the circuit's effects hardly vary
 
 @pytest.fixture(autouse=True)
 def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
+    monkeypatch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
 
 
 @lru_cache
@@ -222,7 +222,7 @@ def test_finished_pairs_are_not_run_again_and_give_the_same_verdict(
     with pytest.raises(KeyboardInterrupt):
         run(study, made.vlm, seen, finished)
     monkeypatch.undo()
-    monkeypatch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
+    monkeypatch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
     later = Store(tmp_path / "parts")
     later.open(True, "verdict")
     assert later.count == 7
@@ -239,7 +239,7 @@ def test_finished_pairs_are_not_run_again_and_give_the_same_verdict(
     assert whole.noise_floor == again.noise_floor  # the first pair's self-check is kept
     pd.testing.assert_frame_equal(table(whole.nulls), table(again.nulls), check_exact=True)
     monkeypatch.undo()
-    monkeypatch.setattr("headpatch.questions.verdict.halves.LEAST", PAIRS // 2)
+    monkeypatch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
     other = Study.make(None, {**QUICK, "seed": 1})  # nothing that is kept is used
     count = later.count
     run(other, made.vlm, seen, later)

@@ -132,7 +132,7 @@ def _become(
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         sys.argv = ["headpatch", *map(str, words)]
         # Twelve pairs are quick, and enough to judge on where nobody reads the intervals.
-        pytest.MonkeyPatch().setattr("headpatch.questions.verdict.halves.LEAST", 6)
+        pytest.MonkeyPatch().setattr("headpatch.core.split.LEAST", 6)
         if before is not None:
             before()
         command_line()

@@ -28,13 +28,13 @@ import numpy as np
 from PIL import Image
 
 from headpatch.cli import main as command_line
+from headpatch.core.claims_grammar import Claim
 from headpatch.core.study import Study, edge_ends, layer_span
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Selection
 from headpatch.pairs.manifest import Manifest
 from headpatch.pairs.pair import read_image
 from headpatch.pairs.region import REGIONS, Region
-from headpatch.stats.claims import Claim
 
 LIMIT = 20  # seconds that an input may take
 

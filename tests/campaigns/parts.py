@@ -97,7 +97,7 @@ def quick_runs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "load", load)
-        patch.setattr("headpatch.questions.verdict.halves.LEAST", 4)
+        patch.setattr("headpatch.core.split.LEAST", 4)
         patch.setattr("headpatch.questions.sweep.finished_rows._SHARE", 1e9)
         for name in dir(draw):
             if name.startswith("draw_"):

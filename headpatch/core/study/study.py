@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
+from headpatch.core.claims_grammar import Claim
 from headpatch.core.study.changes import AblateOptions, RankOptions, SweepOptions, VisionOptions
 from headpatch.core.study.edges import CombineOptions, PathOptions
 from headpatch.core.study.expected import Expected
@@ -20,7 +21,6 @@ from headpatch.heads import Selection
 from headpatch.pairs.pair import Pair, make_pair
 from headpatch.pairs.region import Region
 from headpatch.questions.cut.options import CutOptions
-from headpatch.stats.claims import Claim
 from headpatch.text import user_path
 
 _ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on
@@ -73,7 +73,7 @@ class Study(Strict):
     verdict: VerdictOptions = VerdictOptions()
     expected: Expected | None = None
     claims: Annotated[tuple[str, ...], BeforeValidator(sequence)] = ()
-    """Sentences that `headpatch claims` judges; see `headpatch.stats.claims`."""
+    """Sentences that `headpatch claims` judges; see `headpatch.core.claims_grammar`."""
 
     _recorded_prompt: str | None = PrivateAttr(default=None)
 

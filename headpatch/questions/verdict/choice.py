@@ -1,20 +1,19 @@
 """What a verdict chooses on its discovery pairs: heads, and sets of them, for others to judge."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
+from headpatch.core.claims_grammar import Claim
 from headpatch.core.controls import random_sets
 from headpatch.core.study import Study
 from headpatch.heads import Grid, Head, HeadSet
-from headpatch.models.vlm import VLM
 from headpatch.questions.verdict.faithfulness import RANDOM, Point, points
 from headpatch.questions.verdict.judged_pair import DIRECTIONS, JudgedPair, PerHead
 from headpatch.questions.verdict.partners import Search, pool
 from headpatch.questions.verdict.screen import random_members, scores
-from headpatch.stats.claims import Claim
 from headpatch.stats.rankings import Ranking, descending, effect_size, sizes
 from headpatch.stats.redundancy import rests
 
@@ -91,19 +90,6 @@ def choose(
     curved = [one.changed for one in listed if one.changed is not None]
     sets = tuple(dict.fromkeys([*partners, *parts, *named, *random, *curved]))
     return Choice(picked, chosen, partners, random, rankings, listed, sets)
-
-
-def check_claims(listed: Iterable[Claim], vlm: VLM) -> None:
-    """Refuse claims about heads or layers that a model does not have.
-
-    Raises
-    ------
-    InputError
-        If there is one.
-    """
-    layers = 0 if vlm.vision is None else vlm.vision.grid.layers
-    for claim in listed:
-        claim.check(vlm.lm.grid, layers)
 
 
 def set_counts(study: Study, grid: Grid) -> tuple[int, int]:

@@ -1,21 +1,19 @@
 """Measuring one pair for a verdict: every head, sets of heads, nulls, whole vision layers."""
 
-from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 from jaxtyping import Float
 
 from headpatch.core.noise_floor import FEW, floor_of
+from headpatch.core.pair_measurements import noise_vision, normalized
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session, checked, intervene, run_both
 from headpatch.engine.attribution import attribute, gradients
-from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction, Intervention, Kind
-from headpatch.engine.patching import Outcome, ZMeans, run_pair
+from headpatch.engine.patching import ZMeans
 from headpatch.engine.selfcheck import Checks
 from headpatch.engine.tower import refused, whole_layers
-from headpatch.engine.vision import patch_vision
 from headpatch.heads import HeadSet
 from headpatch.pairs.pair import Pair
 from headpatch.questions.verdict.elsewhere import mirrored, wrong_place
@@ -27,7 +25,6 @@ from headpatch.questions.verdict.judged_pair import (
     PerHead,
     Task,
 )
-from headpatch.stats.logits import normalized_effect
 
 
 def measure(
@@ -77,24 +74,6 @@ def measure(
     )
 
 
-def noise_sets(session: Session, sets: Sequence[HeadSet]) -> Float[np.ndarray, " sets"]:
-    """Return the normalized effect of noising each set, by resampling, as the verdict does."""
-    positions = session.study.verdict.positions
-    asked = [Intervention(one, "resample", "noising", positions) for one in sets]
-    return normalized(session, intervene(session, asked, answers_only=True))
-
-
-def normalized(session: Session, outcomes: Sequence[Outcome]) -> Float[np.ndarray, " outcomes"]:
-    """Return the normalized effects of interventions."""
-    base = session.base
-    return np.array(
-        [
-            normalized_effect(one.ld, base.ld_with, base.ld_without, one.intervention.direction)
-            for one in outcomes
-        ]
-    )
-
-
 def _attributed(session: Session) -> dict[str, PerHead]:
     """Estimate the normalized effect of resampling every head, from one backward pass."""
     base = session.base
@@ -121,32 +100,11 @@ def _vision(
     """
     if refused(session.vlm):
         return np.zeros(0), float("nan"), 0.0
-    found, off = _noised_vision(session, whole_layers(session.vlm), checks)
+    found, off = noise_vision(session, whole_layers(session.vlm), checks)
     last = session.vlm.feature_layer
     beyond = [] if last is None else found[last + 1 :]
     unread = max((abs(one.effect) for one in beyond), default=float("nan"))
     return normalized(session, found), unread, off
-
-
-def noise_vision(session: Session, sets: Sequence[HeadSet], checks: Checks) -> list[Outcome]:
-    """Noise sets of vision heads by resampling, at all tokens of the tower.
-
-    Parameters
-    ----------
-    checks
-        Say whether passes may be resumed.
-    """
-    return _noised_vision(session, sets, checks)[0]
-
-
-def _noised_vision(
-    session: Session, sets: Sequence[HeadSet], checks: Checks
-) -> tuple[list[Outcome], float]:
-    base = run_pair(session.vlm, session.prompt, Keep(z=("vision",)), exact=True)
-    asked = [Intervention(one, "resample", "noising") for one in sets]
-    fast = checks.vision(session.vlm, base)
-    found = patch_vision(session.vlm, base, asked, resumed=fast.exact)
-    return found, fast.worst if fast.exact else 0.0
 
 
 def _otherwise(session: Session, pair: Pair | None, checks: Checks) -> Other | None:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from headpatch.core.baseline_runs import Survey
 from headpatch.core.finished_pairs import measured
 from headpatch.core.mean_activations import mean_z
+from headpatch.core.pair_measurements import noise_sets
 from headpatch.core.session import Session
 from headpatch.core.session_cache import Held
 from headpatch.core.store import Store, dataset_digest, unit_key
@@ -20,7 +21,7 @@ from headpatch.heads import Grid, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.questions.verdict.judged_pair import DIRECTIONS, KINDS, JudgedPair, Task
-from headpatch.questions.verdict.measured_pair import measure, noise_sets
+from headpatch.questions.verdict.measured_pair import measure
 
 
 class Runner:

@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Float
 
 from headpatch.core.baseline_runs import Survey
+from headpatch.core.claims_grammar import Claim, check_claims
 from headpatch.core.decision_rule import rule
+from headpatch.core.split import halve
 from headpatch.core.store import Store
 from headpatch.core.study import Study
 from headpatch.engine.patching import OnProgress
@@ -22,14 +24,12 @@ from headpatch.heads import Grid, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.questions.verdict import nulls as null
-from headpatch.questions.verdict.choice import Choice, check_claims, choose, set_counts
+from headpatch.questions.verdict.choice import Choice, choose, set_counts
 from headpatch.questions.verdict.faithfulness import curves
-from headpatch.questions.verdict.halves import halve
 from headpatch.questions.verdict.headline import Headline, summarize
 from headpatch.questions.verdict.judged_pair import DIRECTIONS, KINDS, JudgedPair, Task
 from headpatch.questions.verdict.runner import Runner, rows
 from headpatch.questions.verdict.screen import as_sets, random_members
-from headpatch.stats.claims import Claim
 from headpatch.stats.intervals import mean_interval
 from headpatch.stats.rule import Rule
 from headpatch.stats.significance import adjusted, beyond

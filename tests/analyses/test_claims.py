@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from headpatch.core.claims_grammar import Claim, Form
 from headpatch.errors import InputError
 from headpatch.heads import Head
-from headpatch.stats.claim_evidence import Evidence, missing
-from headpatch.stats.claims import Claim, Form
-from headpatch.stats.followed import Followed
-from headpatch.stats.judged_claims import judge_claim
+from headpatch.questions.claims.evidence import Evidence
+from headpatch.questions.claims.experiments import Measured
+from headpatch.questions.claims.judge import judge_claim
 from headpatch.stats.rule import Rule
 
 RULE = Rule(delta=0.02, level=0.95, resamples=400, seed=0)
@@ -53,35 +53,35 @@ def evidence(vision: bool = True) -> Evidence:
     })  # fmt: skip
     return Evidence(
         table(), sets, RULE, top=2, looks=np.linspace(0.05, 0.15, 20),
-        vision=layers if vision else None, vision_layers=4, followed=followed(),
+        vision=layers if vision else None, measured=measured(),
     )  # fmt: skip
 
 
-def followed() -> dict[str, Followed]:
+def measured() -> dict[str, Measured]:
     def about(mean: float, width: float = 0.02) -> np.ndarray:
         return mean + np.linspace(-width, width, 20)
 
     swapped = "the region's patches swapped, leaving vision layer"
     cut = "to region cut in layer"
     return {
-        f"{swapped} 1": Followed({"sufficiency": about(0.9)}),
-        f"{swapped} 2": Followed({"sufficiency": about(0.5, 0.4)}),
-        f"{swapped} 3": Followed({"sufficiency": about(0.0, 0.0)}),  # not read
-        f"{swapped} 0": Followed({"sufficiency": about(0.1)}),
-        "all heads of vision layer 0 changed, and of as many other layers": Followed(
+        f"{swapped} 1": Measured({"sufficiency": about(0.9)}),
+        f"{swapped} 2": Measured({"sufficiency": about(0.5, 0.4)}),
+        f"{swapped} 3": Measured({"sufficiency": about(0.0, 0.0)}),  # not read
+        f"{swapped} 0": Measured({"sufficiency": about(0.1)}),
+        "all heads of vision layer 0 changed, and of as many other layers": Measured(
             {"necessity": about(0.3), "elsewhere": about(0.1)}
         ),
-        "all heads of vision layer 1 changed, and of as many other layers": Followed(
+        "all heads of vision layer 1 changed, and of as many other layers": Measured(
             {"necessity": about(0.3), "elsewhere": about(0.3)}
         ),
-        "all heads of vision layer 2 changed, and of as many other layers": Followed(
+        "all heads of vision layer 2 changed, and of as many other layers": Measured(
             {"necessity": about(0.0, 0.001), "elsewhere": about(0.0, 0.001)}
         ),
-        "all heads of vision layers 0-2 changed, and of as many other layers": Followed(
+        "all heads of vision layers 0-2 changed, and of as many other layers": Measured(
             {"necessity": about(0.3)}
         ),
         **{
-            f"heads {names} changed both ways, together and alone": Followed(
+            f"heads {names} changed both ways, together and alone": Measured(
                 {
                     f"noising {name}": about(value)
                     for name, value in zip(("both", *names.split("+")), noising, strict=True)
@@ -100,16 +100,16 @@ def followed() -> dict[str, Followed]:
                 ("0.1+1.1", (0.2, 0.5, -0.2), (0.3, 0.5, -0.2)),  # against each other
             )
         },
-        f"answer {cut}s 0-1": Followed({"region": about(0.3), "elsewhere": about(0.02)}),
-        f"answer {cut} 0": Followed({"region": about(0.3), "elsewhere": about(0.3, 0.1)}),
-        f"answer {cut} 1": Followed({"region": about(0.0), "elsewhere": about(0.0)}),
-        f"words {cut} 1": Followed({"region": about(0.3)}),  # no room for as many elsewhere
-        f"words {cut} 0": Followed({}, "no image among the prompt's tokens"),
-        "all heads of vision layer 0 changed": Followed({"necessity": about(0.3)}),
-        "all heads of vision layer 1 changed": Followed({}, "one row for several pictures"),
-        "heads 0.3+1.0 changed together": Followed({"joint": about(0.3), "excess": about(0.2)}),
-        "heads 1.1+1.2 changed together": Followed({"joint": about(0.3), "excess": about(0.0)}),
-        "heads 0.0+1.2 changed together": Followed({"joint": about(0.5), "excess": about(0.2)}),
+        f"answer {cut}s 0-1": Measured({"region": about(0.3), "elsewhere": about(0.02)}),
+        f"answer {cut} 0": Measured({"region": about(0.3), "elsewhere": about(0.3, 0.1)}),
+        f"answer {cut} 1": Measured({"region": about(0.0), "elsewhere": about(0.0)}),
+        f"words {cut} 1": Measured({"region": about(0.3)}),  # no room for as many elsewhere
+        f"words {cut} 0": Measured({}, "no image among the prompt's tokens"),
+        "all heads of vision layer 0 changed": Measured({"necessity": about(0.3)}),
+        "all heads of vision layer 1 changed": Measured({}, "one row for several pictures"),
+        "heads 0.3+1.0 changed together": Measured({"joint": about(0.3), "excess": about(0.2)}),
+        "heads 1.1+1.2 changed together": Measured({"joint": about(0.3), "excess": about(0.0)}),
+        "heads 0.0+1.2 changed together": Measured({"joint": about(0.5), "excess": about(0.2)}),
     }
 
 
@@ -254,7 +254,7 @@ def test_what_is_open_and_what_is_missing_is_said() -> None:
     ],
 )
 def test_what_a_claim_needs_that_is_not_there_is_asked_for(claim: str, wanted: list[str]) -> None:
-    assert [one.name for one in missing(Claim.parse(claim), evidence())] == wanted
+    assert [one.name for one in evidence().missing(Claim.parse(claim))] == wanted
 
 
 def test_the_grammar_forgives_capitals_spaces_and_a_full_stop() -> None:
@@ -304,7 +304,7 @@ def test_what_is_no_claim_is_refused_with_examples(text: str) -> None:
 )
 def test_an_unknown_head_or_layer_is_named(claim: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
-        judge_claim(Claim.parse(claim), evidence())
+        evidence().check(Claim.parse(claim))
     assert said in str(caught.value) and claim in str(caught.value)
 
 

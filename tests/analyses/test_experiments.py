@@ -7,38 +7,37 @@ from headpatch.core.store import Store
 from headpatch.core.study import Study
 from headpatch.heads import Head
 from headpatch.pairs.manifest import Manifest
-from headpatch.questions.verdict.followed import follow
-from headpatch.stats.followed import Ask, Followed
+from headpatch.questions.claims.experiments import Experiment, Measured, run_experiments
 from tests.planted import ALL, HEADS, Circuit, planted, planted_dataset
 
-SPANS = [Ask("vision span", layers=span) for span in ((0, 0), (1, 1), (0, 1), (2, 2))]
-CUTS = [Ask("cut", layers=(1, 1), queries=queries) for queries in ("answer", "words")]
+SPANS = [Experiment("vision span", layers=span) for span in ((0, 0), (1, 1), (0, 1), (2, 2))]
+CUTS = [Experiment("cut", layers=(1, 1), queries=queries) for queries in ("answer", "words")]
 EITHER = (HEADS["redundant a"].head, HEADS["redundant b"].head)
-TWO = [Ask("interaction", heads) for heads in (EITHER, (Head(1, 1), Head(2, 0)))]
+TWO = [Experiment("interaction", heads) for heads in (EITHER, (Head(1, 1), Head(2, 0)))]
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Followed]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
     folder = tmp_path_factory.mktemp("followed")
     entries = Manifest.read(planted_dataset(folder / "pairs", 2)).entries
     asks, finished = [*CUTS, *TWO], Store(folder / "kept")
     study, seeing = Study.make(None, {"cut.controls": 2}), planted()
-    plain = follow(study, seeing.vlm, entries, asks, finished)
+    plain = run_experiments(study, seeing.vlm, entries, asks, finished)
     circuit = Circuit.of(seeing.vlm.model)  # the head below finds the object, and brightens all
     circuit.plant_vision_head(
         "v1.1", attends={"region": ALL}, reads={"bright": 4.0}, writes={"bright": 1.0}
     )
     finished.remove()
-    return plain | follow(study, seeing.vlm, entries, SPANS, finished)
+    return plain | run_experiments(study, seeing.vlm, entries, SPANS, finished)
 
 
-def means(found: dict[str, Followed], ask: Ask) -> dict[str, float]:
+def means(found: dict[str, Measured], ask: Experiment) -> dict[str, float]:
     assert not found[ask.name].why_not
     return {name: float(values.mean()) for name, values in found[ask.name].figures.items()}
 
 
 def test_a_span_of_vision_layers_is_compared_with_the_others_that_are_read(
-    found: dict[str, Followed],
+    found: dict[str, Measured],
 ) -> None:
     """Layer 2 is not read: no layer is compared with it."""
     none, acts, both, unread = (means(found, ask) for ask in SPANS)
@@ -52,14 +51,14 @@ def test_a_span_of_vision_layers_is_compared_with_the_others_that_are_read(
 
 
 def test_heads_that_read_from_the_answer_are_not_cut_with_the_questions_words(
-    found: dict[str, Followed],
+    found: dict[str, Measured],
 ) -> None:
     answer, words = (means(found, ask)["region"] for ask in CUTS)
     assert answer == pytest.approx(1 / 8, abs=1e-5)  # the looker, less the suppressor
     assert words == pytest.approx(0, abs=1e-5)
 
 
-def test_two_heads_are_changed_both_ways(found: dict[str, Followed]) -> None:
+def test_two_heads_are_changed_both_ways(found: dict[str, Measured]) -> None:
     either, added = (means(found, ask) for ask in TWO)
     assert either == pytest.approx(
         {"noising both": 4 / 8, "noising 0.3": 0, "noising 1.0": 0,

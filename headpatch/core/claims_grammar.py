@@ -28,15 +28,20 @@ What some of them mean:
 - *carry the object*: the region's patches bring the other run's answer as they leave layer B, and
   did not before layer A.
 
-What data say to each, `headpatch.stats.judged_claims` has.
+What data say to each, `headpatch.questions.claims.judge` has.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet
+
+if TYPE_CHECKING:
+    from headpatch.models.vlm import VLM
 
 _ONE = r"[0-9]{1,99}\.[0-9]{1,99}"
 _HEAD = rf"({_ONE})"
@@ -89,7 +94,7 @@ class Claim:
     word: str = ""
 
     @classmethod
-    def parse(cls, text: str, argument: str = "claims") -> "Claim":
+    def parse(cls, text: str) -> "Claim":
         """Read a claim.
 
         Raises
@@ -108,14 +113,14 @@ class Claim:
                 if layers[0] > layers[1] or len(set(heads)) < len(heads):
                     break
                 return cls(text, form, heads, layers, word)
-        raise InputError(argument, repr(text), _EXAMPLES)
+        raise InputError("claims", repr(text), _EXAMPLES)
 
     @property
     def tested_set(self) -> HeadSet | None:
         """The heads that must be noised together to judge it; None if it is of another form."""
         return HeadSet(self.heads) if self.form in _TESTED_TOGETHER else None
 
-    def check(self, grid: Grid, vision_layers: int | None = None, argument: str = "claims") -> None:
+    def check(self, grid: Grid, vision_layers: int | None) -> None:
         """Refuse a claim about heads or layers that the model does not have.
 
         Parameters
@@ -128,12 +133,23 @@ class Claim:
         InputError
             If one is out of range.
         """
+        name = f"claims: {self.text!r}"
         for head in self.heads:
-            grid.check(head, f"{argument}: {self.text!r}")
+            grid.check(head, name)
         layers = vision_layers if self.form in _OF_VISION_LAYERS else grid.layers
         if layers is not None and self.layers[1] >= layers:
-            raise InputError(
-                f"{argument}: {self.text!r}",
-                f"layer {self.layers[1]} is out of range",
-                f"layers 0-{layers - 1} in this model",
-            )
+            wanted = f"layers 0-{layers - 1} in this model"
+            raise InputError(name, f"layer {self.layers[1]} is out of range", wanted)
+
+
+def check_claims(claims: Iterable[Claim], vlm: "VLM") -> None:
+    """Refuse claims about heads or layers that a model does not have.
+
+    Raises
+    ------
+    InputError
+        If there is one.
+    """
+    vision_layers = 0 if vlm.vision is None else vlm.vision.grid.layers
+    for claim in claims:
+        claim.check(vlm.lm.grid, vision_layers)

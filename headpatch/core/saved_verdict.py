@@ -1,0 +1,203 @@
+"""A verdict read back from its folder: its tables, its pairs and what ran it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from headpatch.core.output.reading import read_table, read_tensors, reading
+from headpatch.core.output.records import Records
+from headpatch.core.output.staging import settle
+from headpatch.core.split import halve
+from headpatch.core.study import Study
+from headpatch.core.study.record import RUN, Record
+from headpatch.errors import InputError
+from headpatch.pairs.manifest import Entry, Manifest
+
+_NEEDED = ("verdicts.csv", "partners.csv", "gate.csv", RUN)
+_READ = (*_NEEDED, "vision.csv", "verdict.pt")
+_INTERVAL = ("", "_low", "_high")
+
+
+def _numbers(*names: str, ends: tuple[str, ...] = (*_INTERVAL, "_q")) -> dict[str, str]:
+    return {f"{name}{end}": "number" for name in names for end in ends}
+
+
+_HEADS = {
+    "layer": "whole",
+    "head": "whole",
+    "verdict": "text",
+    "attention_rank": "whole",
+    "partners": "text",
+    "failed_nulls": "text",
+    "equivalence_q": "number",
+    **_numbers("attention_diff", "necessity", "sufficiency"),
+}
+_SETS = {
+    "heads": "text",
+    "redundant": "truth",
+    **_numbers("joint", "excess", ends=_INTERVAL),
+}
+_VISION = {"layer": "whole", **_numbers("necessity")}
+_GATE = {"pair": "text", "region": "text", "question": "text", "passed": "truth"}
+
+
+@dataclass(frozen=True, eq=False)
+class SavedVerdict:
+    """A verdict's tables.
+
+    Attributes
+    ----------
+    study
+        As it was run.
+    heads, sets, gate
+        ``verdicts.csv``, ``partners.csv`` and ``gate.csv``.
+    looks
+        Mean attention difference of each pair (`mean_looks`); None if it is not known.
+    vision
+        ``vision.csv``; None if there is none.
+    entries
+        Its pairs; none if they are not there, or are drawn again when they are needed.
+    run
+        What ran it, as its record says.
+    folder
+        Where it lies; None if it was not written.
+    """
+
+    study: Study
+    heads: pd.DataFrame
+    sets: pd.DataFrame
+    gate: pd.DataFrame
+    looks: Float[np.ndarray, " pairs"] | None
+    vision: pd.DataFrame | None
+    entries: tuple[Entry, ...]
+    run: Mapping[str, Any]
+    folder: Path | None = None
+
+    @classmethod
+    def read(cls, folder: Path, argument: str) -> "SavedVerdict":
+        """Read a verdict's folder; `argument` names it in messages.
+
+        Raises
+        ------
+        InputError
+            If it holds none, a damaged one, or one whose files were changed after the run.
+        """
+        settle(folder)
+        absent = [name for name in _NEEDED if not (folder / name).is_file()]
+        if absent:
+            raise InputError(
+                argument,
+                f"{folder} holds no {' nor '.join(absent)}",
+                "the folder of a verdict",
+                "Run headpatch verdict with this --out, or headpatch claims with an empty one.",
+            )
+        run = _record(folder, argument).run
+        study = Study.make(folder / RUN, verb="verdict")
+        vision, tensors = folder / "vision.csv", folder / "verdict.pt"
+        heads, sets = _heads(folder / "verdicts.csv"), read_table(folder / "partners.csv", _SETS)
+        looks = _looks(tensors) if tensors.is_file() else None
+        layers = read_table(vision, _VISION) if vision.is_file() else None
+        gate = _gate(folder / "gate.csv")
+        return cls(study, heads, sets, gate, looks, layers, _entries(study), run, folder)
+
+    @staticmethod
+    def lies_in(folder: Path) -> bool:
+        """Say whether a folder holds a verdict, whole or in part."""
+        return (folder / "verdicts.csv").is_file()
+
+    @property
+    def weights(self) -> str:
+        """Of its model."""
+        return str(self.run.get("weights", ""))
+
+    @property
+    def failed_nulls(self) -> tuple[str, ...]:
+        """The verdict's nulls that failed."""
+        failed = str(self.heads["failed_nulls"].iloc[0])
+        return tuple(failed.split(";")) if failed else ()
+
+    def judging_pairs(self, study: Study, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+        """Return those pairs, of all `entries`, on which the verdict judged heads.
+
+        Raises
+        ------
+        InputError
+            If `entries` are not those that the verdict ran.
+        """
+        known = {(one.name, one.region.name, one.question): one for one in entries}
+        gate = self.gate if self.study.force else self.gate[self.gate["passed"]]
+        ran = list(zip(gate["pair"], gate["region"], gate["question"], strict=True))
+        if gone := [name for name, *rest in ran if (name, *rest) not in known]:
+            raise InputError(
+                "--pairs",
+                f"pair {gone[0]} of the verdict is not there, or has another question or region",
+                f"the {len(ran):,} pairs that the verdict ran",
+                "Run the verdict again over the pairs that there are.",
+            )
+        return halve(study, [known[one] for one in ran]).confirmation
+
+
+def _record(folder: Path, argument: str) -> Record:
+    """Return how the verdict of a folder was run; refuse files that are not what it wrote."""
+    records = Records.read(folder)
+    found = records.of("verdict")
+    if found is None:
+        raise InputError(
+            argument,
+            f"{folder / RUN} has no record of a verdict",
+            "the record of the run that wrote verdicts.csv",
+            "Run headpatch verdict again with this --out.",
+        )
+    records.refuse_changed(argument, found, _READ)
+    return found
+
+
+def _heads(path: Path) -> pd.DataFrame:
+    table = read_table(path, _HEADS)
+    with reading(path):
+        place = table["layer"] * (table["head"].max() + 1) + table["head"]
+        if not len(table) or not np.array_equal(place, np.arange(len(table))):
+            raise ValueError("it does not list every head once, in order")
+    return table
+
+
+def _gate(path: Path) -> pd.DataFrame:
+    table = read_table(path, _GATE)
+    with reading(path):
+        if table.empty:
+            raise ValueError("it lists no pairs")
+    return table
+
+
+def _looks(path: Path) -> Float[np.ndarray, " pairs"]:
+    saved = read_tensors(path, {"attention_diff": 3})
+    with reading(path):
+        return mean_looks(saved)
+
+
+def mean_looks(saved: Mapping[str, Any]) -> Float[np.ndarray, " pairs"]:
+    """Mean attention difference of each pair, over the heads that attend to the image.
+
+    Parameters
+    ----------
+    saved
+        What ``verdict.pt`` holds.
+    """
+    each = saved["attention_diff"].double().numpy()
+    return np.asarray(np.nanmean(each.reshape(len(each), -1), 1))
+
+
+def _entries(study: Study) -> tuple[Entry, ...]:
+    """Return the pairs of a study's dataset; none if it has none, or it cannot be read."""
+    if study.pairs.manifest is None:
+        return ()
+    try:
+        manifest = Manifest.read(Path(study.pairs.manifest))
+    except InputError:
+        return ()
+    return manifest.take(study.pairs.limit, study.seed).entries

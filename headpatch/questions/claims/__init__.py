@@ -1,0 +1,1 @@
+"""Which of these sentences does the verdict support? Its tables say, and experiments beside it."""

@@ -1,0 +1,248 @@
+"""From sentences to outcomes: what they need is found, measured beside the verdict, and judged."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import pandas as pd
+
+from headpatch.core import output as results
+from headpatch.core.claims_grammar import Claim, check_claims
+from headpatch.core.decision_rule import rule
+from headpatch.core.output.files import columns_of
+from headpatch.core.saved_verdict import SavedVerdict
+from headpatch.core.store import Store
+from headpatch.core.study import Study
+from headpatch.engine.patching import OnProgress
+from headpatch.errors import InputError
+from headpatch.models.vlm import VLM
+from headpatch.models.weights import weights_of
+from headpatch.pairs.manifest import Entry
+from headpatch.present.tables import failed_words
+from headpatch.questions.claims.evidence import FOLLOWED, Basis, Evidence, experiment_pairs
+from headpatch.questions.claims.experiments import (
+    Experiment,
+    from_table,
+    run_experiments,
+    table_of,
+)
+from headpatch.questions.claims.judge import Judged, Outcome, judge_claim
+
+_OF_THIS_RUN = ("device", "dtype", "device_map", "quantize", "out", "claims")
+
+
+@dataclass(frozen=True, eq=False)
+class Claims:
+    """What `headpatch.claims` found.
+
+    Attributes
+    ----------
+    judged
+        Each claim, what became of it, and the figure behind it.
+    failed_nulls
+        Nulls of the verdict that failed; then no outcome can be taken at its word.
+    followed
+        What was measured beside the verdict: the columns of ``followed.csv``; None if nothing was.
+    study
+        That of the verdict, with the claims.
+    by
+        What judged them, for ``run.yaml``: where the verdict lies, its weights, and whether it is
+        valid.
+    """
+
+    judged: tuple[Judged, ...]
+    failed_nulls: tuple[str, ...]
+    followed: pd.DataFrame | None
+    study: Study
+    by: Mapping[str, object]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each claim: the columns of ``claims.csv``."""
+        rows = pd.DataFrame([asdict(one) for one in self.judged])
+        return rows.assign(failed_nulls=";".join(self.failed_nulls))
+
+    @property
+    def summary(self) -> str:
+        """How many are supported, contradicted and not testable; then each, and why."""
+        every = [one.outcome for one in self.judged]
+        counts = ", ".join(f"{every.count(name):,} {name}" for name in get_args(Outcome))
+        lines = [failed_words(self.failed_nulls)] if self.failed_nulls else []
+        lines += [f"Of {len(every):,} claims: {counts}."]
+        lines += [f"{one.outcome}: {one.claim} ({one.figure})" for one in self.judged]
+        return "\n".join(lines)
+
+    def write(self, folder: Path) -> list[str]:
+        """Write ``claims.csv``, ``run.yaml`` and, where something was measured, ``followed.csv``.
+
+        Returns
+        -------
+        Names of the files.
+        """
+        with results.staged(folder, "claims") as stage:
+            results.write_columns(stage / "claims.csv", columns_of(self.table))
+            if self.followed is not None:
+                results.write_columns(stage / FOLLOWED, columns_of(self.followed))
+            results.write_judged(stage, self.study, {**self.by, "failed_nulls": self.failed_nulls})
+            return [file.name for file in stage.iterdir()]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Claims, the verdict by which they are judged, and what is known beside it.
+
+    Attributes
+    ----------
+    study
+        As the verdict was run, on the device where experiments are run.
+    followed
+        The columns of ``followed.csv``; None if nothing was measured.
+    """
+
+    claims: tuple[Claim, ...]
+    verdict: SavedVerdict
+    study: Study
+    basis: Basis
+    followed: pd.DataFrame | None
+
+    @classmethod
+    def open(
+        cls, asked: Study | Iterable[str], verdict: SavedVerdict, argument: str, out: Path | None
+    ) -> "Case":
+        """Put claims before a verdict.
+
+        Parameters
+        ----------
+        asked
+            The study that lists the claims, or the claims.
+        argument
+            That gave the verdict, for messages.
+        out
+            Where they will be written, and an earlier run may have left what it measured.
+
+        Raises
+        ------
+        InputError
+            If there are none, one cannot be read or names what the model does not have, the verdict
+            is of another model or of weights that this no longer has, or `out` holds another
+            verdict.
+        """
+        study = _study_of(asked, verdict, argument)
+        if out is not None:
+            _refuse_another_verdict(out, verdict.folder)
+        if verdict.folder is not None and (weights := weights_of(study.model)) is not None:
+            _refuse_other_weights(study.model, weights, verdict)
+        own = {name: getattr(study, name) for name in _OF_THIS_RUN}
+        study = verdict.study.model_copy(update=own)
+        basis = Basis.of(verdict, study)
+        folders = [place.resolve() for place in (verdict.folder, out) if place is not None]
+        followed = basis.recall(dict.fromkeys(folders))
+        case = cls(tuple(map(Claim.parse, study.claims)), verdict, study, basis, followed)
+        for claim in case.claims:
+            case.evidence.check(claim)
+        return case
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the claims are judged by."""
+        verdict = self.verdict
+        return Evidence(
+            verdict.heads,
+            verdict.sets,
+            rule(verdict.study),
+            verdict.study.verdict.top,
+            verdict.looks,
+            verdict.vision,
+            {} if self.followed is None else from_table(self.followed),
+        )
+
+    @property
+    def missing(self) -> tuple[Experiment, ...]:
+        """What the claims need that was not measured, each once."""
+        evidence = self.evidence
+        needed = [one for claim in self.claims for one in evidence.missing(claim)]
+        return tuple({one.name: one for one in needed}.values())
+
+    def pairs(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+        """Return the pairs, of all `entries`, on which it is measured."""
+        return experiment_pairs(self.verdict, self.study, entries)
+
+    def passes(self, vlm: VLM) -> int:
+        """Return how many forward passes that takes at most, on one pair."""
+        return 2 + sum(one.passes(self.study, vlm) for one in self.missing)
+
+    def check(self, vlm: VLM) -> None:
+        """Refuse a model that is not the verdict's, or does not have what the claims name.
+
+        Raises
+        ------
+        InputError
+            If it is so.
+        """
+        _refuse_other_weights(vlm.name, vlm.fingerprint, self.verdict)
+        check_claims(self.claims, vlm)
+
+    def measured(
+        self, vlm: VLM, entries: Sequence[Entry], store: Store, on_progress: OnProgress
+    ) -> "Case":
+        """Measure what is missing.
+
+        Raises
+        ------
+        InputError
+            If the model or the pairs are not those of the verdict, or a claim names what the model
+            does not have.
+        """
+        self.check(vlm)
+        pairs = self.pairs(entries)
+        found = run_experiments(self.study, vlm, pairs, self.missing, store, on_progress)
+        table = table_of(found, pairs)
+        if self.followed is not None:
+            table = pd.concat([self.followed, table])
+        return replace(self, followed=self.basis.sign(table))
+
+    def judged(self) -> Claims:
+        """Judge the claims."""
+        verdict, evidence = self.verdict, self.evidence
+        place = None if verdict.folder is None else str(verdict.folder.resolve())
+        by = {"valid": verdict.run.get("valid"), "verdict": place, "weights": verdict.weights}
+        judged = tuple(judge_claim(claim, evidence) for claim in self.claims)
+        return Claims(judged, verdict.failed_nulls, self.followed, self.study, by)
+
+
+def _study_of(asked: Study | Iterable[str], verdict: SavedVerdict, argument: str) -> Study:
+    """Return the study of the claims; sentences alone are about the verdict's own."""
+    if not isinstance(asked, Study):
+        sentences = (asked,) if isinstance(asked, str) else tuple(asked)
+        asked = verdict.study.override({"claims": sentences})
+    if not asked.claims:
+        raise InputError("claims", "none", "claims such as 'head 24.17 is necessary'")
+    if verdict.study.model != asked.model:
+        raise InputError(
+            argument,
+            f"a verdict of model {verdict.study.model} lies there",
+            f"one of the claims' model, {asked.model}",
+        )
+    return asked
+
+
+def _refuse_other_weights(model: str, weights: str, verdict: SavedVerdict) -> None:
+    if weights != verdict.weights:
+        raise InputError(
+            "--model",
+            f"the weights of {model} ({weights})",
+            f"those of the verdict ({verdict.weights})",
+            "Run the verdict again with this model.",
+        )
+
+
+def _refuse_another_verdict(out: Path, place: Path | None) -> None:
+    """Refuse to write claims beside another verdict than the one that judges them."""
+    if SavedVerdict.lies_in(out) and (place is None or out.resolve() != place.resolve()):
+        raise InputError(
+            "--out",
+            f"{out} holds another verdict",
+            "the folder of the verdict that judges, or one without a verdict",
+            "What claims need is written beside the verdict that it belongs to, or elsewhere.",
+        )

@@ -1,0 +1,345 @@
+"""What is measured beside a verdict for claims: further changes of some pairs.
+
+Each experiment does one thing to every pair; ``followed.csv`` keeps what came of it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from headpatch.core.edge_cuts import Cutting, cut_edges
+from headpatch.core.finished_pairs import measured
+from headpatch.core.pair_measurements import noise_sets, noise_vision, normalized
+from headpatch.core.session import Session, intervene
+from headpatch.core.store import Store, unit_key
+from headpatch.core.study import Study
+from headpatch.engine.interventions import Direction, Intervention
+from headpatch.engine.patching import WITH, WITHOUT, OnProgress
+from headpatch.engine.residual import Swap, record, swap
+from headpatch.engine.selfcheck import Checks
+from headpatch.engine.tower import refused, whole_layers
+from headpatch.errors import HeadpatchError, RunError
+from headpatch.heads import Head, HeadSet
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
+from headpatch.questions.path.stream import normalized as shares
+from headpatch.questions.path.stream import vision_classes
+from headpatch.stats.redundancy import rests
+
+Kind = Literal["together", "interaction", "vision heads", "vision span", "stream", "cut"]
+Figures: TypeAlias = Mapping[str, Float[np.ndarray, " pairs"]]
+"""By name: normalized effects, one a pair."""
+PairFigures: TypeAlias = dict[str, float]
+"""By name: normalized effects on one pair."""
+COLUMNS = ("what", "figure", "pair", "value", "why_not")
+"""Of ``followed.csv``, but for those that say of what its rows are."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One thing to do to a pair of pictures.
+
+    Attributes
+    ----------
+    kind
+        ``together``: noise a set of heads, what is left of it without each of its heads, and each
+        alone. ``interaction``: noise, and denoise, two heads together and each alone. ``vision
+        heads``: noise all heads of a vision layer. ``vision span``: noise all heads of vision
+        layers together, and those of as many other layers that the language model reads.
+        ``stream``: swap the residual stream at the region's patches, leaving a vision layer.
+        ``cut``: cut attention to the region, and to as many random image tokens, in layers of the
+        language model.
+    heads, layers, queries
+        Which heads; first and last layer; from where attention is cut.
+    """
+
+    kind: Kind
+    heads: tuple[Head, ...] = ()
+    layers: tuple[int, int] = (0, 0)
+    queries: str = ""
+
+    @property
+    def name(self) -> str:
+        """Say in words what is done; no two experiments have the same."""
+        first, last = self.layers
+        span = f"layer {first}" if first == last else f"layers {first}-{last}"
+        match self.kind:
+            case "together":
+                return f"heads {HeadSet(self.heads)} changed together"
+            case "interaction":
+                return f"heads {HeadSet(self.heads)} changed both ways, together and alone"
+            case "vision heads":
+                return f"all heads of vision {span} changed"
+            case "vision span":
+                return f"all heads of vision {span} changed, and of as many other layers"
+            case "stream":
+                return f"the region's patches swapped, leaving vision {span}"
+            case "cut":
+                return f"{self.queries} to region cut in {span}"
+
+    def passes(self, study: Study, vlm: VLM) -> int:
+        """Return how many forward passes it takes at most, on one pair."""
+        match self.kind:
+            case "together":
+                return 2 * len(self.heads) + 1
+            case "interaction":
+                return 2 * (len(self.heads) + 1)
+            case "vision span":
+                first, last = self.layers
+                layers = 0 if vlm.vision is None else vlm.vision.grid.layers
+                return 1 + layers // (last + 1 - first)
+            case "cut":
+                return 2 * (2 + study.cut.controls)
+            case "vision heads" | "stream":
+                return 1
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What came of an experiment; `why_not` says why nothing did, and is empty if something did."""
+
+    figures: Figures
+    why_not: str = ""
+
+
+def run_experiments(
+    study: Study,
+    vlm: VLM,
+    entries: Sequence[Entry],
+    experiments: Sequence[Experiment],
+    store: Store,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Measured]:
+    """Run experiments on every pair; return what came of each, by its name.
+
+    Parameters
+    ----------
+    store
+        Where finished pairs are kept; those that are there are not run again.
+    on_progress
+        Called with (done, total), in pairs.
+    """
+    names = [one.name for one in experiments]
+    asked = {
+        "followed": names,
+        "positions": study.verdict.positions,
+        "controls": study.cut.controls,
+    }
+    keys = {entry.name: unit_key(study, vlm, entry.pair(), asked) for entry in entries}
+    pairs: list[Mapping[str, PairFigures]] = []
+    why_not: dict[str, str] = {}
+    checks = Checks()
+
+    def measure(session: Session) -> Mapping[str, Any]:
+        return measure_pair(session, experiments, checks)
+
+    for _, saved in measured(
+        study, vlm, entries, keys, study.verdict.positions, store, measure, checks
+    ):
+        pairs.append(saved["figures"])
+        why_not |= saved["why_not"]
+        if on_progress:
+            on_progress(len(pairs), len(entries))
+    return {
+        name: Measured({}, why_not[name])
+        if name in why_not
+        else Measured(_columns([figures[name] for figures in pairs]))
+        for name in names
+    }
+
+
+def _columns(pairs: Sequence[PairFigures]) -> Figures:
+    everywhere = [name for name in pairs[0] if all(name in figures for figures in pairs)]
+    return {name: np.array([figures[name] for figures in pairs]) for name in everywhere}
+
+
+def table_of(experiments: Mapping[str, Measured], pairs: Sequence[Entry]) -> pd.DataFrame:
+    """Return the columns of ``followed.csv``: a row for each pair and figure."""
+    rows: list[tuple[str, str, str, float, str]] = []
+    for what, one in experiments.items():
+        for figure, values in one.figures.items():
+            each = zip(pairs, values.tolist(), strict=True)
+            rows += [(what, figure, pair.name, value, "") for pair, value in each]
+        if one.why_not:
+            rows.append((what, "", "", float("nan"), one.why_not))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def from_table(table: pd.DataFrame) -> dict[str, Measured]:
+    """Read back what `table_of` gave."""
+    texts = table.astype({"figure": object, "why_not": object})  # an empty column is read as NaN
+    experiments = {}
+    for what, rows in texts.fillna({"figure": "", "why_not": ""}).groupby("what", sort=False):
+        figures = {
+            str(name): one["value"].to_numpy(dtype=np.float64)
+            for name, one in rows.groupby("figure", sort=False)
+            if name
+        }
+        experiments[str(what)] = Measured(figures, str(rows["why_not"].iloc[0]))
+    return experiments
+
+
+def measure_pair(
+    session: Session, experiments: Sequence[Experiment], checks: Checks
+) -> dict[str, dict[str, Any]]:
+    """Run experiments on one pair; one that cannot be run says why.
+
+    Parameters
+    ----------
+    checks
+        Which fast paths hold for the model.
+
+    Returns
+    -------
+    Under ``figures`` what came of each, by its name; under ``why_not`` why nothing did.
+    """
+    figures: dict[str, PairFigures] = {}
+    why_not: dict[str, str] = {}
+    for kind, run in _RUNS.items():
+        alike = [one for one in experiments if one.kind == kind]
+        try:
+            figures |= run(session, alike, checks) if alike else {}
+        except HeadpatchError as error:
+            why_not |= dict.fromkeys((one.name for one in alike), str(error))
+    return {"figures": figures, "why_not": why_not}
+
+
+_Run: TypeAlias = Callable[[Session, Sequence[Experiment], Checks], dict[str, PairFigures]]
+
+
+def _one_by_one(run: Callable[[Session, Experiment, Checks], PairFigures]) -> _Run:
+    """Run experiments that are not batched with others of their kind."""
+
+    def each(
+        session: Session, experiments: Sequence[Experiment], checks: Checks
+    ) -> dict[str, PairFigures]:
+        return {one.name: run(session, one, checks) for one in experiments}
+
+    return each
+
+
+def _together(session: Session, experiment: Experiment, _: Checks) -> PairFigures:
+    """Noise a set: how necessary it is, and what each head adds beyond what it does alone."""
+    members = HeadSet(experiment.heads)
+    without = dict(zip(members, rests(members), strict=True))
+    alone = {head: HeadSet.of(head) for head in members}
+    sets = list(dict.fromkeys([members, *without.values(), *alone.values()]))
+    lost = dict(zip(sets, noise_sets(session, sets).tolist(), strict=True))
+    excess = {
+        f"excess of {head}": lost[members] - lost[without[head]] - lost[alone[head]]
+        for head in members
+    }
+    return {"joint necessity": lost[members], **excess}
+
+
+def _interaction(session: Session, experiment: Experiment, _: Checks) -> PairFigures:
+    """Noise and denoise two heads together, and each alone."""
+    both = HeadSet(experiment.heads)
+    named = {"both": both} | {str(head): HeadSet.of(head) for head in both}
+    changes = {
+        f"{way} {name}": Intervention(heads, "resample", way, session.study.verdict.positions)
+        for way in get_args(Direction)
+        for name, heads in named.items()
+    }
+    outcomes = intervene(session, list(changes.values()), answers_only=True)
+    return dict(zip(changes, normalized(session, outcomes).tolist(), strict=True))
+
+
+def _vision_heads(
+    session: Session, experiments: Sequence[Experiment], checks: Checks
+) -> dict[str, PairFigures]:
+    """Noise all heads of vision layers."""
+    lost = _noised(session, [one.layers for one in experiments], checks)
+    return {one.name: {"necessity": each} for one, each in zip(experiments, lost, strict=True)}
+
+
+def _vision_span(session: Session, experiment: Experiment, checks: Checks) -> PairFigures:
+    """Noise all heads of vision layers together, and of as many others that are read, in turn."""
+    spans = [experiment.layers, *_other_spans(session.vlm, experiment.layers)]
+    lost, *others = _noised(session, spans, checks)
+    return {"necessity": lost} | ({"elsewhere": float(np.mean(others))} if others else {})
+
+
+def _other_spans(vlm: VLM, span: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return as many layers again on either side, as often as they fit among those that are read.
+
+    A layer is read if the language model takes its output, or that of a later one.
+    """
+    assert vlm.vision is not None
+    first, last = span
+    count = last + 1 - first
+    read = vlm.vision.grid.layers if vlm.feature_layer is None else vlm.feature_layer + 1
+    below = range(first - count, -1, -count)
+    above = range(last + 1, read + 1 - count, count)
+    return [(start, start + count - 1) for start in (*below, *above)]
+
+
+def _noised(session: Session, spans: Sequence[tuple[int, int]], checks: Checks) -> list[float]:
+    """Noise all heads of each span of vision layers together.
+
+    Raises
+    ------
+    RunError
+        If they cannot be changed.
+    """
+    if why := refused(session.vlm):
+        raise RunError(why)
+    layers = whole_layers(session.vlm)
+    sets = [
+        HeadSet(tuple(head for layer in layers[first : last + 1] for head in layer))
+        for first, last in spans
+    ]
+    outcomes, _ = noise_vision(session, sets, checks)
+    lost: list[float] = normalized(session, outcomes).tolist()
+    return lost
+
+
+def _streams(
+    session: Session, experiments: Sequence[Experiment], _: Checks
+) -> dict[str, PairFigures]:
+    """Put the with-run's stream at the region's patches into the without-run.
+
+    Raises
+    ------
+    RunError
+        If the tower's patches, or its layers, are not known one by one.
+    """
+    kept = record(session.vlm, session.prompt)
+    tokens = vision_classes(session, kept["vision"][0].shape[1]) if "vision" in kept else {}
+    if "region" not in tokens:
+        raise RunError("the vision tower does not see the picture patch for patch as the language "
+                       "model does, so the region has no patches there")  # fmt: skip
+    swaps = [Swap(WITHOUT, "vision", one.layers[0], tokens["region"], WITH) for one in experiments]
+    shifts = np.array([one.effect for one in swap(session.vlm, session.base, kept, swaps)])
+    gained = shares(session, shifts, "denoising").tolist()
+    return {one.name: {"sufficiency": each} for one, each in zip(experiments, gained, strict=True)}
+
+
+def _cut(session: Session, experiment: Experiment, _: Checks) -> PairFigures:
+    """Cut attention to the region in the with-run, and to random image tokens as many.
+
+    Raises
+    ------
+    InputError
+        If the image is not among the prompt's tokens.
+    """
+    first, last = experiment.layers
+    edges, controls = (f"{experiment.queries}-region",), session.study.cut.controls
+    table = cut_edges(session, Cutting(edges, layers=f"{first}-{last}", controls=controls)).table
+    lost = table[table["run"] == "with"].groupby("role")["normalized"].mean()
+    elsewhere = {"elsewhere": float(lost["control"])} if "control" in lost else {}
+    return {"region": float(lost["layers"]), **elsewhere}
+
+
+_RUNS: Mapping[Kind, _Run] = {
+    "together": _one_by_one(_together),
+    "interaction": _one_by_one(_interaction),
+    "vision heads": _vision_heads,
+    "vision span": _one_by_one(_vision_span),
+    "stream": _streams,
+    "cut": _one_by_one(_cut),
+}

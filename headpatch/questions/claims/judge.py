@@ -1,0 +1,357 @@
+"""What a verdict's tables, and experiments beside it, say to claims.
+
+A claim is *supported* or *contradicted* only by something shown; everything between is *not
+testable* with these data, and the figure says why, or what is missing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import binom, hypergeom
+
+from headpatch.core.claims_grammar import Claim, Form
+from headpatch.engine.interventions import Direction
+from headpatch.heads import HeadSet
+from headpatch.questions.claims.evidence import (
+    Evidence,
+    UnmeasuredError,
+    each_layer,
+    records,
+    region_cut,
+    stream_swaps,
+)
+from headpatch.questions.claims.experiments import Experiment
+from headpatch.stats.classes import CAUSAL
+from headpatch.stats.interactions import Word, together, word
+from headpatch.stats.intervals import mean_interval
+from headpatch.stats.rule import Rule
+
+Outcome = Literal["supported", "contradicted", "not testable"]
+Shown: TypeAlias = tuple[Outcome | None, str]
+"""An outcome and the figure behind it; None if intervals leave it open."""
+HALF = 0.5
+"""The share of the difference between the runs that counts as carrying the object."""
+_OPEN = "the interval reaches across the bound: more pairs are needed"
+_FOR = tuple(one for one in CAUSAL if one != "inhibitory")
+"""The classes of a head that acts for the answer."""
+_EFFECTS = ("necessity", "sufficiency")
+_FROM = {"answer": "the answer position", "question": "the question's words"}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim and what is shown of it; `figure` is the number behind the outcome, in words."""
+
+    claim: str
+    outcome: Outcome
+    figure: str
+
+
+def judge_claim(claim: Claim, evidence: Evidence) -> Judged:
+    """Say what is shown of a claim."""
+    outcome, figure = _shown(_JUDGES[claim.form], claim, evidence)
+    if outcome is None:
+        return Judged(claim.text, "not testable", f"{figure}; {_OPEN}")
+    return Judged(claim.text, outcome, figure)
+
+
+def _shown(judge: Callable[[Claim, Evidence], Shown], claim: Claim, evidence: Evidence) -> Shown:
+    try:
+        return judge(claim, evidence)
+    except UnmeasuredError as reason:
+        return "not testable", str(reason)
+
+
+def _either(supported: bool, contradicted: bool) -> Outcome | None:
+    """Name what is shown; None if neither is."""
+    return "supported" if supported else "contradicted" if contradicted else None
+
+
+class _Ends(NamedTuple):
+    """The interval of a mean over pairs, and both in words."""
+
+    low: float
+    high: float
+    words: str
+
+
+def _interval(values: Float[np.ndarray, " pairs"], rule: Rule) -> _Ends:
+    rng = np.random.default_rng([rule.seed % 2**64, 0])
+    found = mean_interval(values[:, None], rule.level, rule.resamples, rng)
+    mean, low, high = (float(ends[0]) for ends in (found.mean, found.low, found.high))
+    return _Ends(low, high, f"{mean:+.3f} ({low:+.3f} to {high:+.3f})")
+
+
+def _between(row: Mapping[str, Any], name: str) -> str:
+    """Say a table's figure in words, with its interval."""
+    return f"{row[name]:+.3f} ({row[f'{name}_low']:+.3f} to {row[f'{name}_high']:+.3f})"
+
+
+def _figure(row: Mapping[str, Any], name: str) -> str:
+    """Say a table's figure in words, with its interval and its q."""
+    words = name.replace("_diff", " difference")
+    return f"{words} {_between(row, name)}, q = {row[f'{name}_q']:.1g}"
+
+
+def _beyond(row: Mapping[str, Any], name: str, rule: Rule) -> bool:
+    """Say whether a table's row shows an effect above δ."""
+    return bool(row[f"{name}_low"] > rule.delta and row[f"{name}_q"] < rule.alpha)
+
+
+def _class(claim: Claim, evidence: Evidence) -> Shown:
+    row, rule = evidence.row(claim.heads[0]), evidence.rule
+    verdict = row["verdict"]
+    words = f"verdict {verdict}; " + "; ".join(_figure(row, name) for name in _EFFECTS)
+    against, within = verdict == "inhibitory", verdict in ("watches", "inert")
+    match claim.word:
+        case "necessary" | "sufficient":
+            name = {"necessary": "necessity", "sufficient": "sufficiency"}[claim.word]
+            return _either(_beyond(row, name, rule), row[f"{name}_high"] < rule.delta), words
+        case "causal":
+            words += "; it acts against the answer" * against
+            return _either(verdict in _FOR, within or against), words
+        case "inert":
+            words += f"; equivalence q = {row['equivalence_q']:.1g}"
+            return _either(within, verdict in CAUSAL), words
+        case "inhibitory":
+            lows = [row[f"{name}_low"] for name in _EFFECTS]
+            return _either(against, min(lows) > -rule.delta), words
+        case _:
+            return _redundant_head(row, rule, words)
+
+
+def _redundant_head(row: Mapping[str, Any], rule: Rule, words: str) -> Shown:
+    if row["verdict"] == "redundant":
+        return "supported", f"{words}; together with {row['partners']}"
+    if _beyond(row, "necessity", rule):
+        return "contradicted", f"{words}; necessary alone"
+    return "not testable", f"{words}; no set of heads was found that needs it"
+
+
+def _looks(claim: Claim, evidence: Evidence) -> Shown:
+    row = evidence.row(claim.heads[0])
+    if np.isnan(row["attention_diff"]):
+        return "not testable", "the head does not attend to the image's tokens"
+    more = row["attention_diff_low"] > 0 and row["attention_diff_q"] < evidence.rule.alpha
+    words = f"{_figure(row, 'attention_diff')}, rank {row['attention_rank']}"
+    return _either(more, row["attention_diff_high"] < 0), words
+
+
+def _model_looks(_: Claim, evidence: Evidence) -> Shown:
+    if evidence.looks is None:
+        return "not testable", "verdict.pt, with the attention on each pair, is missing"
+    low, high, words = _interval(evidence.looks, evidence.rule)
+    return _either(low > 0, high < 0), f"attention difference, mean of all heads: {words}"
+
+
+def _hold(claim: Claim, evidence: Evidence) -> Shown:
+    """More of them than chance, and at least half; or shown to be fewer than half.
+
+    Heads are taken as draws: from all heads, whose share in the layers is chance; or from heads of
+    which half lie there.
+    """
+    first, last = claim.layers
+    table, alpha = evidence.heads, evidence.rule.alpha
+    causal, picked = table["verdict"].isin(_FOR), table["attention_rank"] <= evidence.top
+    wanted = table[causal if claim.word == "causal" else picked]
+    if wanted.empty:
+        return "not testable", "no head is shown to act for the answer"
+    inside = int(wanted["layer"].between(first, last).sum())
+    places = int(table["layer"].between(first, last).sum())
+    words = (
+        f"{inside} of {len(wanted)} lie in layers {first}-{last}, which hold {places} of "
+        f"{len(table):,} heads"
+    )
+    if 2 * inside < len(wanted):
+        p = float(binom.cdf(inside, len(wanted), 0.5))
+        words += f" (p = {p:.1g} if half of such heads lay there)"
+        if p < alpha:
+            return "contradicted", words
+        return "not testable", f"{words}: too few heads to show that fewer than half do"
+    p = float(hypergeom.sf(inside - 1, len(table), places, len(wanted)))
+    words += f" (p = {p:.1g} if spread evenly)"
+    if p < alpha:
+        return "supported", words
+    return "not testable", f"{words}: as many may lie there by chance"
+
+
+def _redundant(claim: Claim, evidence: Evidence) -> Shown:
+    """More together than alone, and none of them necessary alone."""
+    outcome, words = _shown(_more_together, claim, evidence)
+    rule = evidence.rule
+    needed = [head for head in claim.heads if _beyond(evidence.row(head), "necessity", rule)]
+    if needed:
+        return "contradicted", f"{words}; necessary alone: {', '.join(map(str, needed))}"
+    return outcome, words
+
+
+def _more_together(claim: Claim, evidence: Evidence) -> Shown:
+    """Necessary together, and each adds more once the others are gone than it does alone."""
+    name, delta = str(claim.tested_set), evidence.rule.delta
+    for row in records(evidence.sets[evidence.sets["heads"] == name]):
+        words = (
+            f"joint necessity {_between(row, 'joint')}, least excess over what each does alone "
+            f"{_between(row, 'excess')}, q = {row['q']:.1g}"
+        )
+        return _either(bool(row["redundant"]), row["excess_high"] < delta), words
+    figures = evidence.figures(
+        Experiment("together", claim.heads), "they were not changed together", f"{name}: "
+    )
+    parts = {part: _interval(values, evidence.rule) for part, values in figures.items()}
+    words = ", ".join(f"{part} {ends.words}" for part, ends in parts.items())
+    supported = min(ends.low for ends in parts.values()) > delta
+    return _either(supported, any(ends.high < delta for ends in parts.values())), words
+
+
+def _work_together(claim: Claim, evidence: Evidence) -> Shown:
+    """Both are needed: synergy one way, and synergy or nothing the other way.
+
+    Where the ways disagree (in series, a threshold) it is not told from other cases.
+    """
+    labels, words = _interaction(claim, evidence)
+    if "synergy" in labels and not {"redundancy", "opposed", "undecided"} & labels:
+        return "supported", words
+    if "synergy" in labels and "undecided" not in labels:
+        return "not testable", words
+    return _either(False, not {"synergy", "undecided"} & labels), words
+
+
+def _independent(claim: Claim, evidence: Evidence) -> Shown:
+    """What they do together is what they do alone, added up: within ±δ, both ways."""
+    labels, words = _interaction(claim, evidence)
+    other = {"synergy", "redundancy", "opposed"} & labels
+    return _either(labels == {"independence"}, bool(other)), words
+
+
+def _interaction(claim: Claim, evidence: Evidence) -> tuple[set[Word], str]:
+    """Name the interaction of two heads, noising and denoising."""
+    figures = evidence.figures(
+        Experiment("interaction", claim.heads),
+        "they were not changed together",
+        f"{HeadSet(claim.heads)}: ",
+    )
+    labels, parts = [], []
+    for way in get_args(Direction):
+        alone = [figures[f"{way} {head}"] for head in claim.heads]
+        label, words = _label(way, figures[f"{way} both"], alone, evidence.rule)
+        labels.append(label)
+        parts.append(f"{way} {words} beyond what each does alone: {label}")
+    reading = together(labels[0], labels[1])
+    return set(labels), "; ".join([*parts, *[reading] * bool(reading)])
+
+
+def _label(
+    way: Direction,
+    both: Float[np.ndarray, " pairs"],
+    alone: Sequence[Float[np.ndarray, " pairs"]],
+    rule: Rule,
+) -> tuple[Word, str]:
+    excess = both - np.sum(alone, 0)
+    ends = _interval(excess, rule)
+    signs = [_sign(_interval(values, rule), rule.delta) for values in alone]
+    label = word(
+        way,
+        _sign(ends, rule.delta),
+        ends.low > -rule.delta and ends.high < rule.delta,
+        against=bool(2 * both.mean() < excess.mean()),
+        opposed=min(signs) * max(signs) < 0,
+    )
+    return label, ends.words
+
+
+def _sign(ends: _Ends, delta: float) -> int:
+    """1 or -1 if an interval lies beyond ±δ; else 0."""
+    return int(ends.low > delta) - int(ends.high < -delta)
+
+
+def _reads(claim: Claim, evidence: Evidence) -> Shown:
+    """Cutting the region must cost more than δ, and more than cutting as much elsewhere."""
+    figures, rule = (
+        evidence.figures(region_cut(claim), "attention was not cut there"),
+        evidence.rule,
+    )
+    low, high, words = _interval(figures["region"], rule)
+    words = f"cutting it from {_FROM[claim.word]} costs {words}"
+    if "elsewhere" not in figures:
+        return _either(low > rule.delta, high < rule.delta), words
+    more = _interval(figures["region"] - figures["elsewhere"], rule)
+    words += f", which is {more.words} more than as many image tokens elsewhere"
+    return _either(low > rule.delta and more.low > 0, high < rule.delta), words
+
+
+def _vision_heads(claim: Claim, evidence: Evidence) -> Shown:
+    """Every layer's must be; one shown not to be contradicts."""
+    rule, rows = evidence.rule, []
+    if evidence.vision is not None:
+        for row in records(evidence.vision[evidence.vision["layer"].between(*claim.layers)]):
+            needed, not_needed = _beyond(row, "necessity", rule), row["necessity_high"] < rule.delta
+            rows.append((f"layer {row['layer']} {_between(row, 'necessity')}", needed, not_needed))
+    else:
+        for experiment in each_layer(claim, "vision heads"):
+            figures = evidence.figures(experiment, "no vision layer was changed")
+            low, high, figure = _interval(figures["necessity"], rule)
+            name = f"layer {experiment.layers[0]} {figure}"
+            rows.append((name, low > rule.delta, high < rule.delta))
+    words = "necessity of all heads of a layer: " + "; ".join(row[0] for row in rows)
+    return _either(all(row[1] for row in rows), any(row[2] for row in rows)), words
+
+
+def _vision_span(claim: Claim, evidence: Evidence) -> Shown:
+    """Together they must be necessary, and by more than δ more than as many other layers are."""
+    experiment, delta = Experiment("vision span", layers=claim.layers), evidence.rule.delta
+    figures = evidence.figures(experiment, "these layers were not changed together")
+    low, high, words = _interval(figures["necessity"], evidence.rule)
+    words = f"necessity of all their heads together {words}"
+    if high < delta:
+        return "contradicted", words
+    if "elsewhere" not in figures:
+        return "not testable", f"{words}; no other layers, as many and read, are left to compare"
+    more = _interval(figures["necessity"] - figures["elsewhere"], evidence.rule)
+    words += f", which is {more.words} more than as many other layers have in the mean"
+    return _either(low > delta and more.low > delta, more.high < delta), words
+
+
+def _carries(claim: Claim, evidence: Evidence) -> Shown:
+    """The region's patches must hold half of the difference after the layers, and not before.
+
+    Where they hold it before, every layer after passes it on, and a swap tells none from another.
+    """
+    (first, last), (after, *before) = claim.layers, stream_swaps(claim)
+    unswapped = "the stream was not swapped there"
+    leaving = _interval(evidence.figures(after, unswapped)["sufficiency"], evidence.rule)
+    words = (
+        f"the region's patches, put into the other run as they leave layer {last}, bring "
+        f"{leaving.words} of the difference; half counts as carrying it"
+    )
+    if leaving.high < HALF:
+        return "contradicted", words
+    if not before:
+        return "not testable", f"{words}; nothing lies before layer 0 to compare with"
+    figures = evidence.figures(before[0], unswapped, f"{words}; ")
+    entering = _interval(figures["sufficiency"], evidence.rule)
+    words += f"; as they enter layer {first}, {entering.words}"
+    if entering.low > HALF:
+        return "not testable", (
+            f"{words}: they hold it before, so that this tells no layer from those before it; "
+            "claim that the heads of these vision layers matter more than those of other layers"
+        )
+    return _either(leaving.low > HALF and entering.high < HALF, False), words
+
+
+_JUDGES: Mapping[Form, Callable[[Claim, Evidence], Shown]] = {
+    Form.CLASS: _class,
+    Form.LOOKS: _looks,
+    Form.MODEL_LOOKS: _model_looks,
+    Form.REDUNDANT: _redundant,
+    Form.MORE_TOGETHER: _more_together,
+    Form.WORK_TOGETHER: _work_together,
+    Form.INDEPENDENT: _independent,
+    Form.HOLD: _hold,
+    Form.READS: _reads,
+    Form.VISION_HEADS: _vision_heads,
+    Form.VISION_SPAN: _vision_span,
+    Form.VISION_CARRIES: _carries,
+}
