@@ -1,8 +1,8 @@
 """How often the interval of the true rho covers it, where the true rho is known.
 
 Studies are simulated: heads have true attention differences and effects, every pair measures them
-with error, and `headpatch.stats.true_rho` and the interval of the measured rho
-(`headpatch.stats.rankings.correlation`) see the pairs alone. Each study draws its own condition:
+with error, and `headpatch.stats.disattenuated_rank_correlation` and the interval of the measured
+rho (`headpatch.stats.rankings.correlation`) see the pairs alone. Each draws its own condition:
 
 - true rho (before what follows changes it): 0, 0.1, 0.3 or 0.7; pairs: 20, 50, 100 or 200
 - effects: median |mean| over its error 0.1, 0.3, 1, 3 or 10; attention differences: 1, 3 or 10
@@ -30,8 +30,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata
 
+from headpatch.stats.disattenuated_rank_correlation import LEAST, true_correlation
 from headpatch.stats.rankings import correlation, spearman
-from headpatch.stats.true_rho import LEAST, true_correlation
 
 LEVEL = 0.95
 SIZES = ("a few large", "2 decades", "half-normal", "most none", "largest related")

@@ -11,7 +11,7 @@ import torch
 from beartype.roar import BeartypeCallHintViolation
 
 import headpatch.heads
-from headpatch.stats import logits
+from headpatch.stats import effects
 from tests import checking
 
 SOURCE = """
@@ -139,4 +139,4 @@ def test_the_package_is_checked() -> None:
     with pytest.raises(ERRORS):
         headpatch.heads.Head("1", 2)
     with pytest.raises(ERRORS):
-        logits.normalized_effect("1", 2.0, 3.0, "noising")
+        effects.normalized_effect("1", 2.0, 3.0, "noising")

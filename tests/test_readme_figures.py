@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from headpatch.stats.classes import CAUSAL
+from headpatch.stats.verdict_labels import CAUSAL
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "attention_data" / "verdict"

@@ -19,7 +19,7 @@ from headpatch.heads import Head
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.stats.logits import DOUBTFUL_BELOW
+from headpatch.stats.effects import DOUBTFUL_BELOW
 
 LEAST = 2
 """Pairs that an interval over pairs needs."""

@@ -1,7 +1,7 @@
 """By what a study judges heads over many pairs."""
 
 from headpatch.core.study import Study
-from headpatch.stats.rule import Rule
+from headpatch.stats.verdict_labels import Rule
 
 
 def rule(study: Study) -> Rule:

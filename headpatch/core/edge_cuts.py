@@ -29,8 +29,7 @@ from headpatch.engine.sweep import rows_that_fit
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet, Selection
 from headpatch.present.head_columns import with_head_columns
-from headpatch.stats.logits import normalized_effect
-from headpatch.stats.summaries import noise_floor, spread
+from headpatch.stats.effects import noise_floor, normalized_effect, spread
 
 Role = Literal["window", "layers", "head", "joint", "control", "noise floor"]
 NAMED: tuple[Role, ...] = ("window", "layers", "head", "joint")
@@ -137,7 +136,7 @@ class CutTable:
     table
         One row for each place × edge × run; the columns of ``cuts.csv``.
     noise_floor
-        In logits; see `headpatch.stats.summaries.noise_floor`. The fast path are passes that are
+        In logits; see `headpatch.stats.effects.noise_floor`. The fast path are passes that are
         resumed at the first layer that is cut; over low-precision weights there are none.
     """
 

@@ -12,7 +12,7 @@ from headpatch.errors import InputError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.stats.logits import DOUBTFUL_BELOW
+from headpatch.stats.effects import DOUBTFUL_BELOW
 
 _OF_THE_PAIR = ("--with, --without", "--question", "--region")  # what its row has, not a flag
 

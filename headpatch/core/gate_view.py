@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from headpatch.present.column import Column, Schema
 from headpatch.present.parts import Part, Words, grid
-from headpatch.stats.logits import DOUBTFUL_BELOW, NEITHER_BELOW
 
 _LISTED: Final = 10  # failed pairs; gate.csv has all
 _SHARE = "probability"

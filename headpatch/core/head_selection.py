@@ -13,7 +13,7 @@ from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet, Selection
 from headpatch.models.spans import Positions
-from headpatch.stats.logits import normalized_effect
+from headpatch.stats.effects import normalized_effect
 
 Singles: TypeAlias = Float[np.ndarray, "directions layers heads"]
 """The normalized effect of each head alone: noising, denoising."""

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from headpatch.core.session import Session
 from headpatch.engine.patching import PLAIN_BATCH, Outcome, Read, ZMeans, patch
-from headpatch.stats.summaries import noise_floor
+from headpatch.stats.effects import noise_floor
 
 MANY: Final = PLAIN_BATCH - 1
 """Effects of a run that are held against float32 arithmetic: a batch, with its untouched row."""

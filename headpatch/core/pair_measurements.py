@@ -12,7 +12,7 @@ from headpatch.engine.patching import Outcome, run_pair
 from headpatch.engine.selfcheck import Checks
 from headpatch.engine.vision import patch_vision
 from headpatch.heads import HeadSet
-from headpatch.stats.logits import normalized_effect
+from headpatch.stats.effects import normalized_effect
 
 
 def noise_sets(session: Session, sets: Sequence[HeadSet]) -> Float[np.ndarray, " sets"]:

@@ -18,7 +18,14 @@ from headpatch.core.session import Session
 from headpatch.engine.generate import generate
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Head
-from headpatch.stats import divergence, spatial
+from headpatch.stats import divergence
+from headpatch.stats.attention_mass import (
+    QUADRANTS,
+    distribution,
+    mass,
+    normalized_mass,
+    quadrant_masks,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -98,7 +105,7 @@ def order(session: Session) -> tuple[Head, ...]:
 
 def differences(session: Session) -> Float[np.ndarray, "layers heads"]:
     """Return how much more of its image attention each head gives the region with the object."""
-    shares = spatial.normalized_mass(_image_rows(session), session.compared_tokens)
+    shares = normalized_mass(_image_rows(session), session.compared_tokens)
     return np.asarray(shares[WITH] - shares[WITHOUT])
 
 
@@ -142,7 +149,7 @@ def _per_head(
 def _masses(
     rows: Float[np.ndarray, "runs layers heads tokens"], mask: Bool[np.ndarray, " tokens"]
 ) -> dict[str, Float[np.ndarray, "layers heads"]]:
-    normalized, raw = spatial.normalized_mass(rows, mask), spatial.mass(rows, mask)
+    normalized, raw = normalized_mass(rows, mask), mass(rows, mask)
     return {
         "diff": normalized[WITH] - normalized[WITHOUT],
         "with": normalized[WITH],
@@ -171,14 +178,12 @@ def _spatial(
     mask: Bool[np.ndarray, " tokens"],
 ) -> Saved:
     boxes = session.prompt.patches.boxes
-    per_head = spatial.distribution(rows)
-    by_layer = spatial.distribution(per_head.mean(2))  # every head of a layer weighs the same
-    overall = spatial.distribution(per_head.mean((1, 2)))
-    quadrants = np.stack(
-        [spatial.mass(per_head, quadrant) for quadrant in spatial.quadrant_masks(boxes)], -1
-    )
+    per_head = distribution(rows)
+    by_layer = distribution(per_head.mean(2))  # every head of a layer weighs the same
+    overall = distribution(per_head.mean((1, 2)))
+    quadrants = np.stack([mass(per_head, quadrant) for quadrant in quadrant_masks(boxes)], -1)
     found: Saved = {
-        "quadrant_names": list(spatial.QUADRANTS),
+        "quadrant_names": list(QUADRANTS),
         "quadrants_by_layer_with": quadrants[WITH].mean(1),
         "quadrants_by_layer_without": quadrants[WITHOUT].mean(1),
         "divergence_overall": {name: float(value) for name, value in _divergences(overall).items()},
@@ -191,12 +196,10 @@ def _spatial(
         for query, kept in (("cls", trace.vision_class_rows), ("patch", trace.vision_patch_rows)):
             if kept is not None:
                 patches = _patch_keys(session, kept)
-                shares = spatial.distribution(patches).mean(2)
-                _add_difference(found, f"vision_{query}", spatial.mass(shares, mask))
-                _add_difference(
-                    found, f"vision_{query}", spatial.mass(patches, mask).mean(2), "_raw"
-                )
-                found[f"divergence_vision_{query}"] = _divergences(spatial.distribution(shares))
+                shares = distribution(patches).mean(2)
+                _add_difference(found, f"vision_{query}", mass(shares, mask))
+                _add_difference(found, f"vision_{query}", mass(patches, mask).mean(2), "_raw")
+                found[f"divergence_vision_{query}"] = _divergences(distribution(shares))
     return found
 
 

@@ -35,8 +35,8 @@ from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import whole_picture
-from headpatch.stats.logits import DOUBTFUL_BELOW, NEITHER_BELOW
-from headpatch.stats.spatial import Box, region_mask, visible_share
+from headpatch.stats.attention_mass import Box, region_mask, visible_share
+from headpatch.stats.effects import DOUBTFUL_BELOW, NEITHER_BELOW
 
 RUNS = ("with the object", "without it")
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.models.answers import AnswerTokens, text_after
-from headpatch.stats.logits import NEITHER_BELOW
+from headpatch.stats.effects import NEITHER_BELOW
 
 _NAMED = 0.01  # probability of a token that is named as a variant of an answer
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.present.canvas import WIDTH, Target, array, drawing, frame, signed
-from headpatch.stats.spatial import distribution, mass, region_mask
+from headpatch.stats.attention_mass import distribution, mass, region_mask
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -29,11 +29,13 @@ def true_words(rho: Mapping[str, Any], level: float) -> str:
     Parameters
     ----------
     rho
-        The fields of `headpatch.stats.true_rho.TrueCorrelation`.
+        The fields of `headpatch.stats.disattenuated_rank_correlation.TrueCorrelation`.
     level
         Coverage of the interval.
     """
-    from headpatch.stats.true_rho import LEAST  # with scipy: a ranking's figures do without
+    from headpatch.stats.disattenuated_rank_correlation import (
+        LEAST,  # with scipy: a ranking's figures do without
+    )
 
     said = f"{rho['rho']:+.2f} ({level:.0%} interval {_ends(rho)})"
     if rho["untold"]:

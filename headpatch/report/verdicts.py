@@ -18,7 +18,7 @@ from headpatch.present.canvas import (
 )
 from headpatch.present.labels import pixel, write_names
 from headpatch.report.rhos import measured_words, true_words
-from headpatch.stats.classes import CAUSAL
+from headpatch.stats.verdict_labels import CAUSAL
 
 if TYPE_CHECKING:
     import matplotlib.axes

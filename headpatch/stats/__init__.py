@@ -2,8 +2,8 @@
 
 Nothing here knows a model, a file or a picture; every module is usable alone.
 
-- :mod:`~headpatch.stats.spatial`: attention mass of image regions
+- :mod:`~headpatch.stats.attention_mass`: attention mass of image regions
 - :mod:`~headpatch.stats.divergence`: KL, JS divergence, JS distance
-- :mod:`~headpatch.stats.logits`: logit difference, effect, normalized effect
-- :mod:`~headpatch.stats.summaries`: spread of controls, permutation p, noise floor
+- :mod:`~headpatch.stats.effects`: logit difference, effect, normalized effect
+- :mod:`~headpatch.stats.effects`: spread of controls, permutation p, noise floor
 """

@@ -78,7 +78,8 @@ def correlation(
     their errors gave a rho of 0.73, covered in 12% of runs; of three times, 0.62; as large as their
     errors, 0.29; a third of them, 0.04; all three covered in none. So the interval says how
     far *this many* pairs settle the rho of means over as many, and a rho near 0 says little unless
-    effects stand out from their errors. `headpatch.stats.true_rho` estimates the other.
+    effects stand out from their errors. `headpatch.stats.disattenuated_rank_correlation` estimates
+    the other.
 
     Parameters
     ----------

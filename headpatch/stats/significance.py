@@ -1,7 +1,7 @@
 r"""Tests of means over pairs: different from nothing, beyond ±δ, within ±δ, unlike its layer.
 
-`beyond` and `within` meet at the same boundary, the smallest effect of interest δ, so that what a
-study can say has three parts: shown to be larger, shown to be smaller, or neither.
+`minimum_effect_test` and `equivalence_test` meet at the same boundary, the smallest effect of
+interest δ: a study shows an effect to be larger, shows it to be smaller, or shows neither.
 
 All are t-tests that also withstand skewness. A head that acts in some pairs only (for one quadrant
 of four, say) has skewed effects, and far out, where corrections over a thousand heads look, the
@@ -27,7 +27,7 @@ from scipy.stats import false_discovery_control, t
 from headpatch.stats.intervals import finite_pairs
 
 
-def beyond(
+def minimum_effect_test(
     values: Float[np.ndarray, "pairs *rest"], delta: float = 0.0
 ) -> Float[np.ndarray, "*rest"]:
     r"""Two-sided p of the hypothesis that a mean over pairs lies within ±δ.
@@ -63,16 +63,18 @@ def beyond(
     return np.asarray(np.where((seen.error == 0) & (size <= delta), 1.0, np.minimum(p, 1.0)))
 
 
-def above(
+def one_sided_test(
     values: Float[np.ndarray, "pairs *rest"], delta: float = 0.0
 ) -> Float[np.ndarray, "*rest"]:
-    """One-sided p of the hypothesis that a mean over pairs is at most δ; as `beyond`."""
+    """One-sided p that a mean over pairs is at most δ; errors as of `minimum_effect_test`."""
     seen = _summary(values, delta)
     return _upper(seen.mean - delta, seen, seen.skew)
 
 
-def within(values: Float[np.ndarray, "pairs *rest"], delta: float) -> Float[np.ndarray, "*rest"]:
-    """Equivalence test: p of the hypothesis that a mean over pairs lies outside ±δ.
+def equivalence_test(
+    values: Float[np.ndarray, "pairs *rest"], delta: float
+) -> Float[np.ndarray, "*rest"]:
+    """P of the hypothesis that a mean over pairs lies outside ±δ.
 
     Two one-sided t-tests (Schuirmann 1987); the larger p counts. A small p *shows* that the mean
     lies within ±δ, which no large p of another test does.
@@ -80,7 +82,7 @@ def within(values: Float[np.ndarray, "pairs *rest"], delta: float) -> Float[np.n
     Raises
     ------
     ValueError
-        As `beyond`.
+        As `minimum_effect_test`.
 
     References
     ----------

@@ -8,12 +8,12 @@ The logic, with δ the smallest effect of interest (in normalized units) and α 
   table prints lies beyond δ; a threshold on the estimate alone would let luck lift a head over it,
   and over enough pairs the smallest effect differs from 0. The interval is each head's own; who
   wants δ itself tested with correction over all heads reads the column ``_beyond_q`` (a stricter
-  test, of `beyond` at δ).
+  test, of `minimum_effect_test` at δ).
 - *Shown within.* `watches` and `inert` need an equivalence test: both effects lie within ±δ, by
   the larger p of the two, its q over all heads below α.
 - Neither is `undecided`: more pairs would be needed. Absence of evidence is no evidence of absence.
 - *Redundant.* A set of heads is redundant if it is shown to be necessary together, and each of its
-  members to add more once the others are gone than it does alone (`headpatch.stats.redundancy`).
+  members to add more once the others are gone than it does alone (`headpatch.stats.interactions`).
   The class goes to those of its heads that are not shown necessary alone. So it, too, rests on
   something shown, not on a failure to see a head's own effect. It outranks `sufficient`, which its
   columns still show.
@@ -29,10 +29,10 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from headpatch.heads import Head, HeadSet
+from headpatch.stats.interactions import Joint, judge_sets, partners
 from headpatch.stats.intervals import Interval, mean_interval
-from headpatch.stats.redundancy import Joint, judge_sets, partners
-from headpatch.stats.rule import Rule
-from headpatch.stats.significance import adjusted, beyond, layer_null, within
+from headpatch.stats.significance import adjusted, equivalence_test, layer_null, minimum_effect_test
+from headpatch.stats.verdict_labels import Rule
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class Verdicts:
         A row a head, in layer-head order: the columns of ``verdicts.csv``.
     sets
         A row for each tested set of heads: the columns of ``partners.csv``, see
-        `headpatch.stats.redundancy.judge_sets`.
+        `headpatch.stats.interactions.judge_sets`.
     """
 
     heads: pd.DataFrame
@@ -94,13 +94,13 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
     necessity, sufficiency = seen.necessity, seen.sufficiency
     looks = _interval(np.nan_to_num(seen.attention), rule)
     unread = np.isnan(seen.attention).any(0)
-    look_p = beyond(np.nan_to_num(seen.attention))
+    look_p = minimum_effect_test(np.nan_to_num(seen.attention))
     look_q = adjusted(np.where(unread, 1.0, look_p))
     need, enough = _interval(necessity, rule), _interval(sufficiency, rule)
     both = np.stack([necessity, sufficiency], 1)
-    need_q, enough_q = adjusted(beyond(both))
-    need_more, enough_more = adjusted(beyond(both, rule.delta))
-    inside = adjusted(within(both, rule.delta).max(0))
+    need_q, enough_q = adjusted(minimum_effect_test(both))
+    need_more, enough_more = adjusted(minimum_effect_test(both, rule.delta))
+    inside = adjusted(equivalence_test(both, rule.delta).max(0))
     tested = tuple(seen.joint) if seen.tested is None else seen.tested
     sets = judge_sets(tested, seen.joint, necessity, rule)
     with_others = partners(sets)
@@ -169,7 +169,9 @@ def _interval(values: Float[np.ndarray, "pairs *rest"], rule: Rule) -> Interval:
     return mean_interval(values, rule.level, rule.resamples, rng)
 
 
-def shown(values: Float[np.ndarray, "pairs *rest"], rule: Rule) -> Int[np.ndarray, "*rest"]:
+def significant_sign(
+    values: Float[np.ndarray, "pairs *rest"], rule: Rule
+) -> Int[np.ndarray, "*rest"]:
     """1 or -1 where a mean is shown to lie above δ or below -δ, corrected over all of them; else 0.
 
     Raises
@@ -177,7 +179,7 @@ def shown(values: Float[np.ndarray, "pairs *rest"], rule: Rule) -> Int[np.ndarra
     ValueError
         If there are fewer than two pairs, or a value is not finite.
     """
-    return _signs(_interval(values, rule), adjusted(beyond(values)), rule)
+    return _signs(_interval(values, rule), adjusted(minimum_effect_test(values)), rule)
 
 
 def _signs(found: Interval, q: Float[np.ndarray, "*rest"], rule: Rule) -> Int[np.ndarray, "*rest"]:

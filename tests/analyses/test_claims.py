@@ -10,7 +10,7 @@ from headpatch.heads import Head
 from headpatch.questions.claims.evidence import Evidence
 from headpatch.questions.claims.experiments import Measured
 from headpatch.questions.claims.judge import judge_claim
-from headpatch.stats.rule import Rule
+from headpatch.stats.verdict_labels import Rule
 
 RULE = Rule(delta=0.02, level=0.95, resamples=400, seed=0)
 

@@ -21,8 +21,9 @@ from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate.one import ablate
 from headpatch.questions.combine import many as combine_many
 from headpatch.questions.combine import selfrepair
-from headpatch.questions.combine.judge import Combinations, judge, together, word
+from headpatch.questions.combine.judge import Combinations, judge
 from headpatch.questions.combine.one import Effects, Plan, measure
+from headpatch.stats.interactions import interaction_label, joint_reading
 from tests.datasets import planted_pairs
 from tests.planted import HEADS, planted, planted_study
 from tests.tiny import SHAPES, image_pair, tiny_vlm
@@ -84,7 +85,7 @@ def test_planted_pairs(
         assert one["interaction"] == pytest.approx(both - alone, abs=1e-3)
         assert one["interaction_low"] <= one["interaction"] <= one["interaction_high"]
         seen.append(one["word"])
-    assert together(*seen) == words
+    assert joint_reading(*seen) == words
 
 
 def test_every_two_and_all_of_them() -> None:
@@ -155,10 +156,10 @@ def test_heads_are_named_or_picked_by_effect_and_attention() -> None:
     ],
 )
 def test_words(direction: str, sign: int, against: bool, opposed: bool, expected: str) -> None:
-    found = word(direction, sign, small=False, against=against, opposed=opposed)  # type: ignore[arg-type]
+    found = interaction_label(direction, sign, small=False, against=against, opposed=opposed)  # type: ignore[arg-type]
     assert found == expected
-    assert word(direction, 0, True, against, opposed) == "independence"  # type: ignore[arg-type]
-    assert word(direction, 0, False, against, opposed) == "undecided"  # type: ignore[arg-type]
+    assert interaction_label(direction, 0, True, against, opposed) == "independence"  # type: ignore[arg-type]
+    assert interaction_label(direction, 0, False, against, opposed) == "undecided"  # type: ignore[arg-type]
 
 
 def many(pairs: int, noise: float, joint: float) -> Combinations:

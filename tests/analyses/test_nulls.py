@@ -9,7 +9,7 @@ import pytest
 from headpatch.heads import Head
 from headpatch.questions.verdict.judged_pair import JudgedPair, Other
 from headpatch.questions.verdict.nulls import Null, failed, judge_nulls, table
-from headpatch.stats.rule import Rule
+from headpatch.stats.verdict_labels import Rule
 
 RULE = Rule(delta=0.02, level=0.95, resamples=300, seed=0)
 PAIRS, SHAPE = 12, (2, 4)

@@ -11,7 +11,7 @@ from headpatch.core.session import Session, open_session
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
 from headpatch.questions.rollout.one import Rolled, roll_out
-from headpatch.stats.perturbed import RANDOM, REGION
+from headpatch.stats.deletion_curves import RANDOM, REGION
 from headpatch.stats.rankings import area_under, descending
 from tests.families import builders
 from tests.planted import LD_WITH, LD_WITHOUT, planted, planted_study

@@ -28,7 +28,7 @@ from headpatch.questions.sweep.one import sweep
 from headpatch.questions.trace import forced
 from headpatch.questions.trace.answer_token import MEASURES
 from headpatch.questions.trace.one import Traced, trace
-from headpatch.stats.summaries import spread
+from headpatch.stats.effects import spread
 from tests.planted import HEADS, LD_WITH, LD_WITHOUT, SILENT, planted, planted_study
 from tests.tiny import tiny_vlm
 

@@ -18,7 +18,7 @@ from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.region import Region
 from headpatch.questions.verdict.nulls import table
 from headpatch.questions.verdict.whole import Judgement, run
-from headpatch.stats.classes import CAUSAL
+from headpatch.stats.verdict_labels import CAUSAL
 from tests.planted import (
     GAP_WITH_TRIO,
     HEADS,

@@ -26,7 +26,7 @@ from headpatch.models.layouts.tiles import _nearest_grid
 from headpatch.models.patches import LAYOUTS
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.vlm import VLM
-from headpatch.stats.spatial import quadrant_masks
+from headpatch.stats.attention_mass import quadrant_masks
 from tests.families import builders
 from tests.families.builders import BUILDERS, QUESTION
 from tests.tiny import noise_image

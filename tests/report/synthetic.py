@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 from PIL import Image, ImageDraw
 
+from headpatch.stats.attention_mass import QUADRANTS, distribution, mass, quadrant_masks
 from headpatch.stats.divergence import js, js_distance, kl
-from headpatch.stats.spatial import QUADRANTS, distribution, mass, quadrant_masks
 
 QUESTION = 'Is there anything in the top left corner? It costs $5 or $\\alpha$, "really".'
 

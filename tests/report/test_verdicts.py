@@ -13,7 +13,7 @@ from headpatch.present.canvas import Sheet
 from headpatch.report.faithfulness import RANKINGS, faithfulness_curves
 from headpatch.report.verdict_tables import areas, headline, heads, nulls, together
 from headpatch.report.verdicts import CLASSES, verdict_map
-from headpatch.stats.classes import CAUSAL
+from headpatch.stats.verdict_labels import CAUSAL
 
 
 def verdicts(count: int = 64) -> pd.DataFrame:

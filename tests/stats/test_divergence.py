@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.distance import jensenshannon
 
+from headpatch.stats.attention_mass import distribution
 from headpatch.stats.divergence import js, js_distance, kl
-from headpatch.stats.spatial import distribution
 
 weights = st.one_of(st.just(0.0), st.floats(1e-6, 1.0), st.floats(5e-324, 1e-300))
 

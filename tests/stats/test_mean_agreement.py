@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, pearsonr, t
 
-from headpatch.stats.agreement import agreement
-from headpatch.stats.mean_agreement import mean_agreement
+from headpatch.stats.agreement import agreement, mean_agreement
 
 
 def sides(pairs: int = 6, heads: int = 50) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from headpatch.stats.significance import above, adjusted, beyond, layer_null, within
+from headpatch.stats.significance import (
+    adjusted,
+    equivalence_test,
+    layer_null,
+    minimum_effect_test,
+    one_sided_test,
+)
 
 
 def draws(pairs: int, columns: int, mean: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -19,16 +25,18 @@ def symmetric(pairs: int, columns: int, mean: float) -> np.ndarray:
 
 def test_beyond_nothing_is_scipys_t_test() -> None:
     values = symmetric(24, 40, 0.3)
-    np.testing.assert_allclose(beyond(values), stats.ttest_1samp(values, 0).pvalue, rtol=1e-10)
+    np.testing.assert_allclose(
+        minimum_effect_test(values), stats.ttest_1samp(values, 0).pvalue, rtol=1e-10
+    )
 
 
 def test_above_and_within_are_scipys_one_sided_tests() -> None:
     values, delta = symmetric(24, 40, 0.1), 0.4
     over = stats.ttest_1samp(values, delta, alternative="greater").pvalue
-    np.testing.assert_allclose(above(values, delta), over, rtol=1e-10)
+    np.testing.assert_allclose(one_sided_test(values, delta), over, rtol=1e-10)
     left = stats.ttest_1samp(values, -delta, alternative="greater").pvalue
     right = stats.ttest_1samp(values, delta, alternative="less").pvalue
-    np.testing.assert_allclose(within(values, delta), np.maximum(left, right), rtol=1e-10)
+    np.testing.assert_allclose(equivalence_test(values, delta), np.maximum(left, right), rtol=1e-10)
 
 
 def test_within_is_the_interval_of_twice_alpha() -> None:
@@ -36,13 +44,13 @@ def test_within_is_the_interval_of_twice_alpha() -> None:
     values = symmetric(30, 500, 0.1)
     ends = stats.ttest_1samp(values, 0).confidence_interval(0.90)
     inside = (ends.low > -0.4) & (ends.high < 0.4)
-    np.testing.assert_array_equal(within(values, 0.4) < 0.05, inside)
+    np.testing.assert_array_equal(equivalence_test(values, 0.4) < 0.05, inside)
     assert 0.1 < inside.mean() < 0.9
 
 
 def test_skewed_or_not_the_t_test_is_never_undercut() -> None:
     values = np.random.default_rng(3).exponential(size=(25, 400)) - 1
-    assert (beyond(values) >= stats.ttest_1samp(values, 0).pvalue - 1e-12).all()
+    assert (minimum_effect_test(values) >= stats.ttest_1samp(values, 0).pvalue - 1e-12).all()
 
 
 @pytest.mark.parametrize("name", ["normal", "skewed", "discrete", "a quarter", "heavy"])
@@ -58,34 +66,36 @@ def test_far_out_the_error_rate_holds(name: str) -> None:
         ),
         "heavy": lambda: rng.standard_t(5, shape),
     }[name]()
-    assert (beyond(values) < 0.001).mean() <= 0.0016
+    assert (minimum_effect_test(values) < 0.001).mean() <= 0.0016
 
 
 @pytest.mark.parametrize("mean", [0.5, -0.5])
 def test_both_err_in_at_most_one_of_twenty_at_the_edge(mean: float) -> None:
     """A mean of exactly ±δ is the worst case of both hypotheses."""
     values = draws(20, 20_000, mean, seed=1)
-    for test in (beyond, within):
+    for test in (minimum_effect_test, equivalence_test):
         assert 0.038 <= (test(values, 0.5) < 0.05).mean() <= 0.054
 
 
 def test_what_is_shown_beyond_is_never_shown_within() -> None:
     values = draws(20, 5000, 0.4, seed=2)
-    assert not ((beyond(values, 0.5) < 0.05) & (within(values, 0.5) < 0.05)).any()
+    assert not (
+        (minimum_effect_test(values, 0.5) < 0.05) & (equivalence_test(values, 0.5) < 0.05)
+    ).any()
 
 
 def test_pairs_that_are_all_the_same_are_certain() -> None:
     values = np.tile([0.0, 0.125, 0.5, -0.5], (10, 1))
-    np.testing.assert_array_equal(beyond(values), [1, 0, 0, 0])
-    np.testing.assert_array_equal(beyond(values, 0.2), [1, 1, 0, 0])
-    np.testing.assert_array_equal(within(values, 0.2), [0, 0, 1, 1])
-    np.testing.assert_array_equal(above(values, 0.2), [1, 1, 0, 1])
+    np.testing.assert_array_equal(minimum_effect_test(values), [1, 0, 0, 0])
+    np.testing.assert_array_equal(minimum_effect_test(values, 0.2), [1, 1, 0, 0])
+    np.testing.assert_array_equal(equivalence_test(values, 0.2), [0, 0, 1, 1])
+    np.testing.assert_array_equal(one_sided_test(values, 0.2), [1, 1, 0, 1])
 
 
 def test_rounding_is_no_spread() -> None:
     values = np.full((50, 1), 0.1) * (1 + 1e-16)
-    assert within(values, 0.2)[0] == 0
-    assert beyond(values, 0.05)[0] == 0
+    assert equivalence_test(values, 0.2)[0] == 0
+    assert minimum_effect_test(values, 0.05)[0] == 0
 
 
 def test_adjusted_is_benjamini_and_hochbergs_over_the_whole_table() -> None:
@@ -118,8 +128,8 @@ def test_the_layer_null_does_not_tell_equal_heads_apart() -> None:
 
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="two or more"):
-        beyond(np.zeros((1, 2)))
+        minimum_effect_test(np.zeros((1, 2)))
     with pytest.raises(ValueError, match="negative"):
-        within(np.zeros((3, 2)), -0.1)
+        equivalence_test(np.zeros((3, 2)), -0.1)
     with pytest.raises(ValueError, match="finite"):
-        above(np.full((3, 2), np.nan))
+        one_sided_test(np.full((3, 2), np.nan))

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from headpatch.heads import Head, HeadSet
-from headpatch.stats.classes import CAUSAL
-from headpatch.stats.rule import Rule
+from headpatch.stats.verdict_labels import CAUSAL, Rule
 from headpatch.stats.verdicts import Observed, judge
 
 RULE = Rule(delta=0.02, level=0.95, resamples=400, seed=0)

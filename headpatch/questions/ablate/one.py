@@ -18,8 +18,7 @@ from headpatch.engine.patching import OnProgress, Outcome, ZMeans
 from headpatch.engine.tower import check_scope
 from headpatch.heads import Head, HeadSet
 from headpatch.present.head_columns import with_head_columns
-from headpatch.stats.logits import normalized_effect
-from headpatch.stats.summaries import rank_of, spread
+from headpatch.stats.effects import normalized_effect, rank_of, spread
 
 Role = Literal["head", "joint", "control", "noise floor"]
 

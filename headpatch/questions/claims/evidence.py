@@ -25,7 +25,7 @@ from headpatch.errors import InputError
 from headpatch.heads import Grid, Head
 from headpatch.pairs.manifest import Entry
 from headpatch.questions.claims.experiments import COLUMNS, Experiment, Figures, Kind, Measured
-from headpatch.stats.rule import Rule
+from headpatch.stats.verdict_labels import Rule
 
 FOLLOWED = "followed.csv"
 _DECIDES = {"answers", "prompt", "seed", "force", "verdict", "cut", "draw", "vision"}

@@ -28,7 +28,7 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.questions.path.stream import normalized as shares
 from headpatch.questions.path.stream import vision_classes
-from headpatch.stats.redundancy import rests
+from headpatch.stats.interactions import leave_one_out
 
 Kind = Literal["together", "interaction", "vision heads", "vision span", "stream", "cut"]
 Figures: TypeAlias = Mapping[str, Float[np.ndarray, " pairs"]]
@@ -225,7 +225,7 @@ def _one_by_one(run: Callable[[Session, Experiment, Checks], PairFigures]) -> _R
 def _together(session: Session, experiment: Experiment, _: Checks) -> PairFigures:
     """Noise a set: how necessary it is, and what each head adds beyond what it does alone."""
     members = HeadSet(experiment.heads)
-    without = dict(zip(members, rests(members), strict=True))
+    without = dict(zip(members, leave_one_out(members), strict=True))
     alone = {head: HeadSet.of(head) for head in members}
     sets = list(dict.fromkeys([members, *without.values(), *alone.values()]))
     lost = dict(zip(sets, noise_sets(session, sets).tolist(), strict=True))

@@ -24,10 +24,9 @@ from headpatch.questions.claims.evidence import (
     stream_swaps,
 )
 from headpatch.questions.claims.experiments import Experiment
-from headpatch.stats.classes import CAUSAL
-from headpatch.stats.interactions import Word, together, word
+from headpatch.stats.interactions import Word, interaction_label, joint_reading
 from headpatch.stats.intervals import mean_interval
-from headpatch.stats.rule import Rule
+from headpatch.stats.verdict_labels import CAUSAL, Rule
 
 Outcome = Literal["supported", "contradicted", "not testable"]
 Shown: TypeAlias = tuple[Outcome | None, str]
@@ -239,7 +238,7 @@ def _interaction(claim: Claim, evidence: Evidence) -> tuple[set[Word], str]:
         label, words = _label(way, figures[f"{way} both"], alone, evidence.rule)
         labels.append(label)
         parts.append(f"{way} {words} beyond what each does alone: {label}")
-    reading = together(labels[0], labels[1])
+    reading = joint_reading(labels[0], labels[1])
     return set(labels), "; ".join([*parts, *[reading] * bool(reading)])
 
 
@@ -252,7 +251,7 @@ def _label(
     excess = both - np.sum(alone, 0)
     ends = _interval(excess, rule)
     signs = [_sign(_interval(values, rule), rule.delta) for values in alone]
-    label = word(
+    label = interaction_label(
         way,
         _sign(ends, rule.delta),
         ends.low > -rule.delta and ends.high < rule.delta,

@@ -15,8 +15,8 @@ from headpatch.core.decision_rule import rule
 from headpatch.core.study import Study
 from headpatch.questions.combine.one import Effects, Plan
 from headpatch.stats.intervals import mean_interval
-from headpatch.stats.significance import adjusted, beyond, within
-from headpatch.stats.verdicts import shown
+from headpatch.stats.significance import adjusted, equivalence_test, minimum_effect_test
+from headpatch.stats.verdicts import significant_sign
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,15 +110,15 @@ def _many(study: Study, plan: Plan, seen: Seen) -> Evidence:
     together = seen.interaction[..., len(plan.heads) :]  # a head alone does not interact
     sign, small, q = np.zeros((3, len(plan.ways), len(plan.sets)))
     there = slice(len(plan.heads), None)
-    sign[:, there] = shown(together, by)
-    small[:, there] = adjusted(within(together, by.delta)) < by.alpha
-    q[:, there] = adjusted(beyond(together))
+    sign[:, there] = significant_sign(together, by)
+    small[:, there] = adjusted(equivalence_test(together, by.delta)) < by.alpha
+    q[:, there] = adjusted(minimum_effect_test(together))
     return Evidence(
         effect.low,
         effect.high,
         interaction.low,
         interaction.high,
-        shown(seen.effect, by),
+        significant_sign(seen.effect, by),
         sign.astype(int),
         small.astype(bool),
         q,

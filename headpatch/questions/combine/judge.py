@@ -18,7 +18,7 @@ from headpatch.heads import HeadSet
 from headpatch.present.head_columns import with_head_columns
 from headpatch.questions.combine.evidence import Evidence, Seen
 from headpatch.questions.combine.one import Effects, Plan
-from headpatch.stats.interactions import together, word
+from headpatch.stats.interactions import interaction_label, joint_reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class Combinations:
             for row in rows
         ]
         words = {row["direction"]: row["word"] for row in rows if row["kind"] == rows[0]["kind"]}
-        both = together(words.get("noising", "undecided"), words.get("denoising", "undecided"))
+        both = joint_reading(words.get("noising", "undecided"), words.get("denoising", "undecided"))
         return f"The largest interaction, {heads}: {'; '.join(parts)}{f': {both}' if both else ''}."
 
 
@@ -144,7 +144,7 @@ def _row(plan: Plan, way: int, index: int, seen: Seen, shown_as: Evidence) -> di
         "interaction_high": shown_as.high[way, index],
         "interaction_logits": seen.interaction_logits[:, way, index].mean(),
         "q": shown_as.q[way, index],
-        "word": word(
+        "word": interaction_label(
             direction,
             int(shown_as.sign[way, index]),
             bool(shown_as.small[way, index]),

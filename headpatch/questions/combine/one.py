@@ -17,7 +17,7 @@ from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
-from headpatch.stats.logits import normalized_effect
+from headpatch.stats.effects import normalized_effect
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,8 +23,7 @@ from headpatch.engine.patching import WITH, WITHOUT, OnProgress, run_pair
 from headpatch.engine.residual import Streams, Swap, disagreement, record, resume, swap
 from headpatch.engine.selfcheck import TOLERANCE
 from headpatch.heads import Tower
-from headpatch.stats.logits import normalized_effect
-from headpatch.stats.summaries import noise_floor
+from headpatch.stats.effects import noise_floor, normalized_effect
 
 DIRECTION: Mapping[int, Direction] = {WITH: "noising", WITHOUT: "denoising"}
 """What is asked of each run when it is changed."""
@@ -87,7 +86,7 @@ class StreamCurves:
     shares, effects
         By tower: normalized, and in logits.
     noise_floor
-        In logits; see `headpatch.stats.summaries.noise_floor`. The fast path are passes that are
+        In logits; see `headpatch.stats.effects.noise_floor`. The fast path are passes that are
         resumed at the swapped layer; over low-precision weights there are none.
     resumed
         Whether the language model's passes were resumed at the swapped layer.

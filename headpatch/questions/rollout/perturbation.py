@@ -30,10 +30,9 @@ from headpatch.engine.perturb import (
     replaced_patches,
 )
 from headpatch.engine.trace import Said
-from headpatch.stats.logits import normalized_effect
-from headpatch.stats.perturbed import RANDOM, REGION, areas
+from headpatch.stats.deletion_curves import RANDOM, REGION, areas
+from headpatch.stats.effects import noise_floor, normalized_effect
 from headpatch.stats.rankings import descending, sizes
-from headpatch.stats.summaries import noise_floor
 
 Way = Literal["delete", "insert"]
 Mask: TypeAlias = Bool[np.ndarray, " patches"]
@@ -55,7 +54,7 @@ class Check:
     areas
         One row for each run × way × map, beside random orders.
     noise_floor
-        In logits, of replacing no patch; see `headpatch.stats.summaries.noise_floor`. Every picture
+        In logits, of replacing no patch; see `headpatch.stats.effects.noise_floor`. Every picture
         takes a whole pass: there is no fast path.
     """
 

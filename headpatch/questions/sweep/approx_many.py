@@ -16,7 +16,7 @@ from headpatch.core.aggregate import intervals
 from headpatch.core.study import Study
 from headpatch.questions.sweep.approx import TOP, Agreed, Estimates
 from headpatch.questions.sweep.one import Sweep
-from headpatch.stats.mean_agreement import MeanAgreement, mean_agreement
+from headpatch.stats.agreement import MeanAgreement, mean_agreement
 
 FIGURES = ("pearson", "spearman", "top_recall")
 """What is measured of each pair."""

@@ -18,7 +18,7 @@ from headpatch.heads import HeadSet
 from headpatch.present.head_columns import with_head_columns
 from headpatch.questions.sweep.approx import Estimates
 from headpatch.questions.sweep.plan import Plan
-from headpatch.stats.logits import normalized_effect
+from headpatch.stats.effects import normalized_effect
 
 Role = Literal["head", "set", "layer", "noise floor"]
 

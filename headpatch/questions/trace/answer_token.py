@@ -14,7 +14,7 @@ from headpatch.core.ranking import MASSES
 from headpatch.engine.interventions import Direction, Kind
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.questions.trace.forced import Answer
-from headpatch.stats.logits import normalized_effect
+from headpatch.stats.effects import normalized_effect
 from headpatch.stats.rankings import descending, spearman
 
 Maps: TypeAlias = dict[str, Float[np.ndarray, "layers heads"]]

@@ -14,8 +14,8 @@ from headpatch.questions.verdict.faithfulness import RANDOM, Point, points
 from headpatch.questions.verdict.judged_pair import DIRECTIONS, JudgedPair, PerHead
 from headpatch.questions.verdict.partners import Search, pool
 from headpatch.questions.verdict.screen import random_members, scores
+from headpatch.stats.interactions import leave_one_out
 from headpatch.stats.rankings import Ranking, descending, effect_size, sizes
-from headpatch.stats.redundancy import rests
 
 Noised = Callable[[Sequence[int], Sequence[HeadSet]], Float[np.ndarray, "pairs sets"]]
 """Noises sets on some discovery pairs, named by their places."""
@@ -86,7 +86,7 @@ def choose(
         random = tuple(random_sets(HeadSet(chosen), options.controls, study.seed, grid))
     listed = tuple(points(grid, rankings))
     named = [HeadSet(chosen)] if chosen else []
-    parts = [rest for one in partners for rest in rests(one) if len(rest) > 1]
+    parts = [rest for one in partners for rest in leave_one_out(one) if len(rest) > 1]
     curved = [one.changed for one in listed if one.changed is not None]
     sets = tuple(dict.fromkeys([*partners, *parts, *named, *random, *curved]))
     return Choice(picked, chosen, partners, random, rankings, listed, sets)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from headpatch.heads import Grid, HeadSet
 from headpatch.stats.intervals import mean_interval
 from headpatch.stats.rankings import Ranking, area_under, sizes
-from headpatch.stats.rule import Rule
+from headpatch.stats.verdict_labels import Rule
 
 Way = Literal["keep", "remove"]
 """keep: all but the first k are resampled; remove: the first k are."""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from headpatch.heads import Head
-from headpatch.stats.classes import CAUSAL
+from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation, true_correlation
 from headpatch.stats.rankings import (
     Correlation,
     Precision,
@@ -17,8 +17,7 @@ from headpatch.stats.rankings import (
     effect_size,
     precision_at,
 )
-from headpatch.stats.rule import Rule
-from headpatch.stats.true_rho import TrueCorrelation, true_correlation
+from headpatch.stats.verdict_labels import CAUSAL, Rule
 from headpatch.stats.verdicts import Observed
 
 

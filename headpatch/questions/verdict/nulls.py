@@ -13,9 +13,9 @@ from jaxtyping import Float
 
 from headpatch.heads import Head
 from headpatch.questions.verdict.judged_pair import JudgedPair, Other
-from headpatch.stats.rule import Rule
-from headpatch.stats.summaries import rank_of
-from headpatch.stats.verdicts import shown
+from headpatch.stats.effects import rank_of
+from headpatch.stats.verdict_labels import Rule
+from headpatch.stats.verdicts import significant_sign
 
 SAME = 0.5
 """Least share of the chosen heads' effect, and of their attention, found again when mirrored."""
@@ -140,7 +140,7 @@ def _wrong_place(
     flips = float(np.mean([one.ld_with * one.ld_without < 0 for one in others]))
     gaps = np.array([pairs[index].gap for index in there])[:, None, None, None]
     effects = np.stack([np.stack([-one.noising, one.denoising]) for one in others]) / gaps
-    beyond = np.abs(shown(effects, rule)).max(0)
+    beyond = np.abs(significant_sign(effects, rule)).max(0)
     named = ", ".join(str(Head(int(a), int(b))) for a, b in np.argwhere(beyond)[:5])
     leak = _share(
         _at(np.stack([one.attention for one in others]), picked), _at(attention[there], picked)

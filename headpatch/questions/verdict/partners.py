@@ -16,7 +16,7 @@ goes from many to few:
 
 Of what is found, the heads that are needed most surely make a further set: one weak member fails a
 whole set where it is judged. Then what is left of the pool is searched again. Nothing of this is a
-test: what is found is judged on other pairs (`headpatch.stats.redundancy`).
+test: what is found is judged on other pairs (`headpatch.stats.interactions`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +28,8 @@ from jaxtyping import Float
 from scipy.sparse.csgraph import connected_components
 
 from headpatch.heads import Grid, Head, HeadSet
+from headpatch.stats.interactions import excesses, leave_one_out, necessity_of
 from headpatch.stats.rankings import descending
-from headpatch.stats.redundancy import excesses, necessity_of, rests
 
 _PASSES = 3  # over what is left of the pool
 _SURER = 2.0  # standard errors; a set of which each head is needed by so many is judged as well
@@ -149,7 +149,7 @@ class Search:
         heads, whole = members.heads, self._necessity(members)
         two = list(combinations(heads, 2))
         without = {ends: _without(members, *ends) for ends in two}
-        self._need([*rests(members), *without.values()])
+        self._need([*leave_one_out(members), *without.values()])
         joined = np.zeros((len(heads), len(heads)), dtype=bool)
         for (a, b), rest in without.items():
             lost = self._necessity(_without(members, a)) + self._necessity(_without(members, b))
@@ -166,7 +166,7 @@ class Search:
         return necessity_of(members, self._joint, self._alone)
 
     def _excess(self, members: HeadSet) -> Float[np.ndarray, "pairs members"]:
-        self._need([members, *rests(members)])
+        self._need([members, *leave_one_out(members)])
         return excesses(members, self._joint, self._alone)
 
     def _need(self, sets: Sequence[HeadSet]) -> None:

@@ -31,8 +31,8 @@ from headpatch.questions.verdict.judged_pair import DIRECTIONS, KINDS, JudgedPai
 from headpatch.questions.verdict.runner import Runner, rows
 from headpatch.questions.verdict.screen import as_sets, random_members
 from headpatch.stats.intervals import mean_interval
-from headpatch.stats.rule import Rule
-from headpatch.stats.significance import adjusted, beyond
+from headpatch.stats.significance import adjusted, minimum_effect_test
+from headpatch.stats.verdict_labels import Rule
 from headpatch.stats.verdicts import Observed, Verdicts, judge
 
 
@@ -236,7 +236,7 @@ def _vision(pairs: Sequence[JudgedPair], by: Rule) -> pd.DataFrame | None:
             "necessity": found.mean,
             "necessity_low": found.low,
             "necessity_high": found.high,
-            "necessity_q": adjusted(beyond(values)),
+            "necessity_q": adjusted(minimum_effect_test(values)),
             "pairs": len(values),
         }
     )

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from headpatch.core.output.folder import Results
 from headpatch.core.output.part import load, read, reading
 from headpatch.report.verdicts import CLASSES
-from headpatch.stats.classes import CAUSAL
 from headpatch.stats.rankings import descending
+from headpatch.stats.verdict_labels import CAUSAL
 
 VERDICTS = tuple(CLASSES)
 """Classes of ``verdicts.csv``, the strongest first."""

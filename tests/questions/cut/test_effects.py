@@ -17,6 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from headpatch.questions.cut.edges import end_positions
+from headpatch.questions.cut.one import cut, prepare
+from headpatch.stats.summaries import spread
 
 import headpatch as hp
 from headpatch.core import edge_cuts
@@ -26,7 +29,7 @@ from headpatch.core.session import Session, open_session
 from headpatch.core.study import Study
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Head
-from headpatch.stats.summaries import spread
+from headpatch.stats.effects import spread
 from tests.engine.oracle import Edges, Oracle
 from tests.planted import HEADS, LAYERS, LD_WITH, LD_WITHOUT, planted, planted_study
 from tests.tiny import QUESTION, SHAPES, image_pair, tiny_vlm

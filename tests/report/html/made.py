@@ -14,7 +14,7 @@ from headpatch.core.output.folder import Results, find
 from headpatch.core.study import Study
 from headpatch.present.section import Section
 from headpatch.report.verdicts import CLASSES
-from headpatch.stats.spatial import distribution, mass, region_mask
+from headpatch.stats.attention_mass import distribution, mass, region_mask
 from tests.report import synthetic
 
 LAYERS, HEADS = 6, 4

@@ -10,7 +10,7 @@ from headpatch.core.output import read_table, read_tensors, write_columns, write
 from headpatch.core.output.folder import find
 from headpatch.report.html.headline import ONE_PAIR, Said, headline, share
 from headpatch.report.html.heads import heads_of
-from headpatch.stats.true_rho import TrueCorrelation
+from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation
 from tests.report.html import made
 
 

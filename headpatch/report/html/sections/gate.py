@@ -6,7 +6,7 @@ from headpatch.core.output.folder import Results
 from headpatch.present.canvas import signed
 from headpatch.present.section import Section
 from headpatch.report.html.example import GATE
-from headpatch.stats.logits import DOUBTFUL_BELOW, NEITHER_BELOW
+from headpatch.stats.effects import DOUBTFUL_BELOW, NEITHER_BELOW
 
 if TYPE_CHECKING:
     import pandas

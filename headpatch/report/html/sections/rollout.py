@@ -14,7 +14,7 @@ from headpatch.present.overlays import density
 from headpatch.present.section import Figure, Section, records
 from headpatch.report.html.overlay import painted, picture
 from headpatch.report.rollouts import MAPS, rollout_summary, short
-from headpatch.stats.perturbed import RANDOM, REGION, areas
+from headpatch.stats.deletion_curves import RANDOM, REGION, areas
 
 SIDE = 320
 """Pixels of a picture: eight of them lie in the page."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from headpatch.stats.spatial import (
+from headpatch.stats.attention_mass import (
     QUADRANTS,
     distribution,
     mass,

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headpatch.stats.perturbed import RANDOM, REGION, areas
+from headpatch.stats.deletion_curves import RANDOM, REGION, areas
 
 MIDDLE = np.log2(5) / np.log2(17)
 """Where 4 of 16 patches lie on the axis."""

@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
+from headpatch.stats.disattenuated_rank_correlation import (
+    FEWEST,
+    LEAST,
+    TrueCorrelation,
+    true_correlation,
+)
 from headpatch.stats.rankings import correlation, spearman
-from headpatch.stats.true_rho import FEWEST, LEAST, TrueCorrelation, true_correlation
 
 HEADS, PAIRS = 256, 20
 Study = tuple[np.ndarray, np.ndarray, np.ndarray, float]

@@ -1,6 +1,20 @@
-"""By what a study judges: its smallest effect of interest, its level, its draws."""
+"""By what heads are judged, and the labels that they get: `headpatch.stats.verdicts` says how."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+Verdict = Literal[
+    "necessary+sufficient",
+    "necessary",
+    "sufficient",
+    "redundant",
+    "inhibitory",
+    "watches",
+    "inert",
+    "undecided",
+]
+CAUSAL: tuple[Verdict, ...] = get_args(Verdict)[:5]
+"""Labels of a head that is shown to act."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from headpatch.heads import Grid, Head, HeadSet
-from headpatch.stats.redundancy import excesses, judge_sets, necessity_of, partners, rests
-from headpatch.stats.rule import Rule
+from headpatch.stats.interactions import excesses, judge_sets, leave_one_out, necessity_of, partners
+from headpatch.stats.verdict_labels import Rule
 
 RULE = Rule(delta=0.02, level=0.95, resamples=400, seed=0)
 PAIRS, GRID = 40, Grid(1, 6)
@@ -95,7 +95,11 @@ def test_partners_are_the_others_of_each_set_the_fewest_first() -> None:
         "0.2": ["0.0+0.3"],
         "0.3": ["0.0+0.2"],
     }
-    assert list(map(str, rests(HeadSet.parse("0.0+0.2+0.3")))) == ["0.2+0.3", "0.0+0.3", "0.0+0.2"]
+    assert list(map(str, leave_one_out(HeadSet.parse("0.0+0.2+0.3")))) == [
+        "0.2+0.3",
+        "0.0+0.3",
+        "0.0+0.2",
+    ]
 
 
 def test_nothing_tested_gives_an_empty_table() -> None:

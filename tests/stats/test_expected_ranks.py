@@ -5,7 +5,11 @@ import pytest
 from scipy.stats import rankdata
 
 from headpatch.stats.deconvolution import Prior, fit, posterior
-from headpatch.stats.true_ranks import expected_ranks, signed_places, size_places
+from headpatch.stats.disattenuated_rank_correlation import (
+    expected_ranks,
+    signed_places,
+    size_places,
+)
 
 HEADS = 60
 

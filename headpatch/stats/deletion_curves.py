@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from headpatch.stats.effects import spread
 from headpatch.stats.rankings import area_under
-from headpatch.stats.summaries import spread
 
 RANDOM: Final = "random"
 """The name of random orders."""
