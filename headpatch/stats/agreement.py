@@ -77,16 +77,7 @@ def pearson_interval(
     Heads of one model are not independent draws from anything, so this is no interval for other
     models or pairs: it shows how far the figure hangs on a few heads with large effects.
 
-    Parameters
-    ----------
-    level
-        Coverage aimed at, such as 0.95.
-    resamples
-        Draws; one that leaves a side constant is left out.
-
-    Returns
-    -------
-    Its two ends; NaN where one side is constant.
+    Draws that leave a side constant are left out; the ends are NaN where one is constant.
 
     Raises
     ------
@@ -122,15 +113,7 @@ def _flat(
 
 @dataclass(frozen=True)
 class MeanAgreement:
-    """Agreement of means over pairs, heads compared.
-
-    Attributes
-    ----------
-    measured
-        Of the means.
-    low, high
-        Two-sided interval over pairs of Pearson's correlation; NaN where a side is constant.
-    """
+    """Agreement of means over pairs; the interval of Pearson's r is NaN where a side is flat."""
 
     measured: Agreement
     low: float
@@ -156,14 +139,7 @@ def mean_agreement(
     tests hold its coverage against a known population. Recall is a count of ranks, which no such
     interval covers; it has none.
 
-    Parameters
-    ----------
-    k
-        Of the top-k recall; see `agreement`.
-    level
-        Coverage aimed at, such as 0.95.
-    resamples
-        Draws; one that leaves a side constant does not count.
+    Draws that leave a side constant do not count.
 
     Raises
     ------

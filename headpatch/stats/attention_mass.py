@@ -34,20 +34,15 @@ _DECIMALS = 6  # centres are compared to 1e-6 of the image: float32 boxes decide
 
 
 def region_mask(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> Bool[np.ndarray, "tokens"]:
-    """Which tokens belong to a region.
+    """Which tokens belong to a region; none may, if it is smaller than a token.
 
     Parameters
     ----------
     boxes
-        ``[tokens, 4]``, each token's box in fractions of the image. A token that stands for no
-        place (a row separator) has NaN here and belongs to no region.
+        Each token's, in fractions of the image. A token that stands for no place (a row separator)
+        has NaN here and belongs to no region.
     box
         The region, in the same unit.
-
-    Returns
-    -------
-    Bool array ``[tokens]``. A region smaller than a token may hold no centre and then is all
-    False: callers that need a non-empty region must check ``.any()``.
 
     Raises
     ------
@@ -68,15 +63,7 @@ def region_mask(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> Bool[np.ndarr
 
 
 def visible_share(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> float:
-    """How much of a region some token's box covers: 1 all of it, 0 nothing.
-
-    Parameters
-    ----------
-    boxes
-        As in `region_mask`.
-    box
-        The region.
-    """
+    """How much of a region some token's box covers: 1 all of it, 0 nothing."""
     left, top, right, bottom = box
     within = boxes[np.isfinite(boxes).all(1)].clip((left, top, left, top), (right, bottom) * 2)
     columns, rows = (np.unique(np.round(within[:, side::2], _DECIMALS).ravel()) for side in (0, 1))
@@ -92,10 +79,7 @@ def visible_share(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> float:
 def quadrant_masks(boxes: Float[np.ndarray, "tokens 4"]) -> Bool[np.ndarray, "4 tokens"]:
     """Which tokens belong to each quadrant, in the order of :data:`QUADRANTS`.
 
-    Returns
-    -------
-    Bool array ``[4, tokens]``. Each token whose centre lies in ``[0, 1) x [0, 1)`` is in exactly
-    one quadrant; a token that stands for padding or for no place is in none.
+    A token whose centre lies in ``[0, 1) x [0, 1)`` is in exactly one; padding is in none.
     """
     return np.stack([region_mask(boxes, box) for box in QUADRANTS.values()])
 
@@ -103,19 +87,12 @@ def quadrant_masks(boxes: Float[np.ndarray, "tokens 4"]) -> Bool[np.ndarray, "4 
 def mass(
     rows: Float[np.ndarray, "*batch tokens"], mask: Bool[np.ndarray, "tokens"]
 ) -> Float[np.ndarray, "*batch"]:
-    """Raw attention mass of a region: the sum of the rows over the region's tokens.
+    """Raw attention mass of a region: the fraction of a head's whole attention that falls on it.
 
     Parameters
     ----------
-    rows
-        ``[..., tokens]`` attention to the image tokens (fractions of all attention).
     mask
-        ``[tokens]``, True for the region's tokens.
-
-    Returns
-    -------
-    ``[...]``, the fraction of the head's whole attention that falls on the region (for a single
-    row an array with no axes).
+        True for the region's tokens.
 
     Raises
     ------
@@ -131,11 +108,8 @@ def normalized_mass(
     """Share of a head's *image* attention that falls on a region: its mass over the image's mass.
 
     Over regions that partition the tokens the shares of a head sum to 1. A head with no image
-    attention at all (mass exactly 0) has share 0 in every region, never NaN; its shares then sum
-    to 0. A head with very little image attention can have a large share: read it beside
-    :func:`mass`.
-
-    Parameters, return shape and errors are those of :func:`mass`.
+    attention at all (mass exactly 0) has share 0 in every region, never NaN. A head with very
+    little can have a large share: read it beside `mass`, whose parameters and errors it has.
     """
     return mass(distribution(rows), mask)
 
@@ -143,17 +117,8 @@ def normalized_mass(
 def distribution(rows: Float[np.ndarray, "*batch tokens"]) -> Float[np.ndarray, "*batch tokens"]:
     """Rows divided by their sum: each head's spatial distribution over the image tokens.
 
-    A row whose sum is exactly 0 stays all zeros (it has no distribution, and none is made up
-    for it); :mod:`~headpatch.stats.divergence` refuses such a row.
-
-    Returns
-    -------
-    ``[..., tokens]`` in float64.
-
-    Raises
-    ------
-    ValueError
-        If a row holds a negative or non-finite number.
+    A row whose sum is exactly 0 stays all zeros: `headpatch.stats.divergence` refuses such a row.
+    Errors are those of `mass`.
     """
     attention = _attention(rows)
     peak = attention.max(axis=-1, keepdims=True, initial=0.0)

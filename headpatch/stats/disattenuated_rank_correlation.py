@@ -96,7 +96,7 @@ class TrueCorrelation:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Estimate:
     """What one set of means gives."""
 
     rho: float
@@ -142,31 +142,30 @@ def true_correlation(
     errors = _errors(values.var(0), len(values), floor)
     priors = _fit(means, errors)
     shared = _shared(priors, means, errors, values)
-    found = _found(priors, means, errors, shared)
-    if min(found.looks, found.effects) < LEAST:
-        return _untold("as errors scramble the ranks too much", found.looks, found.effects)
+    estimate = _estimate(priors, means, errors, shared)
+    if min(estimate.looks, estimate.effects) < LEAST:
+        return _untold("as errors scramble the ranks too much", estimate.looks, estimate.effects)
     without = np.array(
         [
-            _found(priors, some, _errors(variance, count, floor), shared).rho
+            _estimate(priors, some, _errors(variance, count, floor), shared).rho
             for some, variance, count in _left_out(values)
         ]
     )
     groups = len(without)
     error = np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum())
     sampled = float(t.ppf((1 + level) / 2, groups - 1)) * error
-    untold = 1 - found.looks * found.effects
-    unseen = untold * abs(found.rho) + (1 - found.effects) * abs(found.errors_go)
+    untold = 1 - estimate.looks * estimate.effects
+    unseen = untold * abs(estimate.rho) + (1 - estimate.effects) * abs(estimate.errors_go)
     chance = float(norm.ppf((1 + level) / 2)) * np.sqrt(untold / means.shape[1])
     reach = float(np.sqrt(sampled**2 + unseen**2 + chance**2))
-    rho, low, high = np.clip([found.rho, found.rho - reach, found.rho + reach], -1, 1).tolist()
-    return TrueCorrelation(rho, low, high, found.looks, found.effects, "")
+    rho, low, high = np.clip(
+        [estimate.rho, estimate.rho - reach, estimate.rho + reach], -1, 1
+    ).tolist()
+    return TrueCorrelation(rho, low, high, estimate.looks, estimate.effects, "")
 
 
-def _untold(
-    why: str, looks: float = float("nan"), effects: float = float("nan")
-) -> TrueCorrelation:
-    nan = float("nan")
-    return TrueCorrelation(nan, nan, nan, looks, effects, why)
+def _untold(why: str, looks: float = np.nan, effects: float = np.nan) -> TrueCorrelation:
+    return TrueCorrelation(np.nan, np.nan, np.nan, looks, effects, why)
 
 
 def _floor(values: Float[np.ndarray, "pairs three heads"]) -> Float[np.ndarray, "three 1"]:
@@ -186,13 +185,9 @@ def _errors(variance: Measured, n: int, floor: Float[np.ndarray, "three 1"]) -> 
 
 def _fit(means: Measured, errors: Measured) -> _Priors:
     step = _step(effect_size(means[1], means[2]))
-    return _Priors(
-        fit(means[0], errors[0], _step(means[0]), signed=True),
-        (
-            fit(means[1], errors[1], step, signed=False),
-            fit(means[2], errors[2], step, signed=False),
-        ),
-    )
+    necessity, sufficiency = (fit(means[i], errors[i], step, signed=False) for i in (1, 2))
+    looks = fit(means[0], errors[0], _step(means[0]), signed=True)
+    return _Priors(looks, (necessity, sufficiency))
 
 
 def _step(values: Float[np.ndarray, " heads"]) -> float:
@@ -202,7 +197,7 @@ def _step(values: Float[np.ndarray, " heads"]) -> float:
     return float(np.clip((high - low) / _CELLS, 0.02, 0.25))
 
 
-def _found(priors: _Priors, means: Measured, errors: Measured, shared: float) -> _Found:
+def _estimate(priors: _Priors, means: Measured, errors: Measured, shared: float) -> _Estimate:
     """Apply the module's formula; `shared` is the covariance that errors bring in."""
     looks = expected_ranks(signed_places(priors.looks, means[0], errors[0]))
     effects = expected_ranks(
@@ -217,7 +212,7 @@ def _found(priors: _Priors, means: Measured, errors: Measured, shared: float) ->
     reliable_a = (looks**2).mean() / whole
     reliable_e = max((rest_e**2).mean() / (whole - slope_e**2 * spread), 1e-12)
     together = slope_a * slope_e * spread + ((rest_a * rest_e).mean() - shared) / reliable_e
-    return _Found(
+    return _Estimate(
         float(together / reliable_a / whole),
         float(min(reliable_a, 1)),
         float(min(reliable_e, 1)),

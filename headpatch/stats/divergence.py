@@ -3,10 +3,20 @@
 All act on the last axis, broadcast over the others, and use the natural logarithm. The maths
 decides what zeros mean (``0 log 0 = 0``; ``p log(p / 0) = inf``): nothing is smoothed.
 
-The divergence and the distance are two different numbers that go by one name: scipy's
-``jensenshannon`` returns the *distance*, the square root. The "JS divergence" of the analysis
-that this project extends is almost surely that distance: squared, its figures stand to their KLs
-as 1:5 to 1:8, as a JS divergence does. Both are given here, under their right names.
+Divergence and distance go by one name: scipy's ``jensenshannon`` returns the *distance*, the square
+root. The "JS divergence" of the analysis that this project extends is almost surely that distance:
+squared, its figures stand to their KLs as 1:5 to 1:8, as a JS divergence does.
+
+Every input ``[..., n]`` is a distribution over the last axis; leading axes broadcast. All raise
+ValueError if one is not: negative or non-finite entries, or a sum off 1 by more than 1e-4 (within
+that, it is divided by its sum).
+
+References
+----------
+S. Kullback and R. A. Leibler, On information and sufficiency, Annals of Mathematical Statistics 22
+(1951). J. Lin, Divergence measures based on the Shannon entropy, IEEE Transactions on Information
+Theory 37 (1991). D. M. Endres and J. E. Schindelin, A new metric for probability distributions,
+IEEE Transactions on Information Theory 49 (2003).
 """
 
 import numpy as np
@@ -24,26 +34,6 @@ def kl(
     .. math:: KL(p \| q) = \sum_i p_i \ln (p_i / q_i)
 
     At least 0, and 0 exactly when p = q; infinite where some ``q_i = 0 < p_i``; not symmetric.
-
-    Parameters
-    ----------
-    p, q
-        ``[..., n]``, distributions over the last axis; leading axes broadcast.
-
-    Returns
-    -------
-    ``[...]`` in nats (an array with no axes for one pair: ``float(...)`` it).
-
-    Raises
-    ------
-    ValueError
-        If an input is not a distribution: negative or non-finite entries, or a sum off 1 by more
-        than 1e-4 (within that, it is divided by its sum).
-
-    References
-    ----------
-    S. Kullback and R. A. Leibler, On information and sufficiency, Annals of Mathematical
-    Statistics 22 (1951).
     """
     total = rel_entr(_distribution("p", p), _distribution("q", q)).sum(axis=-1)
     return np.asarray(np.maximum(total, 0.0))  # rounding can leave -1e-17
@@ -56,17 +46,7 @@ def js(
 
     .. math:: JS(p, q) = \tfrac12 KL(p \| m) + \tfrac12 KL(q \| m), \quad m = \tfrac12 (p + q)
 
-    Symmetric, always finite, between 0 (p = q) and ln 2 = 0.693 (disjoint supports). Not the
-    distance: see :func:`js_distance`. Parameters and errors are those of :func:`kl`.
-
-    Returns
-    -------
-    ``[...]`` in nats.
-
-    References
-    ----------
-    J. Lin, Divergence measures based on the Shannon entropy, IEEE Transactions on Information
-    Theory 37 (1991).
+    Symmetric, always finite, between 0 (p = q) and ln 2 = 0.693 (disjoint supports).
     """
     p, q = _distribution("p", p), _distribution("q", q)
     twice_m = p + q  # KL(p || m) = KL(2p || 2m) / 2: halving could underflow to 0
@@ -79,25 +59,13 @@ def js_distance(
 ) -> Float[np.ndarray, "*batch"]:
     r"""Jensen-Shannon distance, :math:`\sqrt{JS(p, q)}`, in square-root nats.
 
-    A metric, between 0 and :math:`\sqrt{\ln 2}` = 0.833; what
-    ``scipy.spatial.distance.jensenshannon`` returns (which, unlike this, can give NaN when
-    rounding makes the divergence of equal distributions negative). Parameters and errors are
-    those of :func:`kl`.
-
-    Returns
-    -------
-    ``[...]`` in square-root nats.
-
-    References
-    ----------
-    D. M. Endres and J. E. Schindelin, A new metric for probability distributions, IEEE
-    Transactions on Information Theory 49 (2003).
+    A metric, between 0 and :math:`\sqrt{\ln 2}` = 0.833; scipy's ``jensenshannon``, which can give
+    NaN when rounding makes the divergence of equal distributions negative.
     """
     return np.asarray(np.sqrt(js(p, q)))
 
 
 def _distribution(name: str, values: Float[np.ndarray, "*b n"]) -> Float[np.ndarray, "*b n"]:
-    """Return the values in float64, checked and divided by their sum."""
     exact = values.astype(np.float64)
     if not np.isfinite(exact).all():
         raise ValueError(f"{name} is not a distribution: it holds NaN or infinity")

@@ -38,19 +38,15 @@ def normalized_effect(
     ``(LD - LD_without) / (LD_with - LD_without)``. 0 = nothing happened, 1 = the intervention
     carries the whole difference, negative = the other way (inhibitory), above 1 = overshoot.
 
+    NaN where LD_with == LD_without, for which it is not defined: one such pair among many must not
+    end the study, and a NaN is not mistaken for a finding.
+
     Parameters
     ----------
     ld
-        LD after the intervention, in logits.
-    ld_with, ld_without
-        LD of the two untouched runs, in logits.
+        LD after the intervention; `ld_with` and `ld_without` are those of the untouched runs.
     direction
         Which run was the base.
-
-    Returns
-    -------
-    No unit. NaN where LD_with == LD_without, for which it is not defined: one such pair among
-    many must not end the study, and a NaN is not mistaken for a finding.
 
     Raises
     ------
@@ -76,25 +72,22 @@ def _exact(value: float | Array) -> float | Array:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The spread of a set of values, in the values' own unit."""
+    """Spread of n values in their unit; sd has n - 1 in its denominator, NaN for one value."""
 
     mean: float
     sd: float
-    """Sample standard deviation (n - 1 in the denominator); NaN for a single value."""
     n: int
     low: float
-    """The smallest value."""
     high: float
-    """The largest value."""
 
 
 def spread(values: Values) -> Summary:
-    """Mean, standard deviation, count and range, used for the random-head controls.
+    """Summarize values, such as effects of random heads.
 
     Raises
     ------
     ValueError
-        If there are no values, or one of them is not finite.
+        If there are none, or one is not finite.
     """
     v = _finite("values", values)
     sd = float(v.std(ddof=1)) if v.size > 1 else float("nan")

@@ -26,13 +26,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from headpatch.heads import Head, HeadSet
 from headpatch.stats.interactions import Joint, judge_sets, partners
 from headpatch.stats.intervals import Interval, mean_interval
 from headpatch.stats.significance import adjusted, equivalence_test, layer_null, minimum_effect_test
-from headpatch.stats.verdict_labels import Rule
+from headpatch.stats.verdict_labels import Rule, Verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,27 +111,16 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
     for one in with_others:
         paired[one.layer, one.head] = True
     watching = (look_q < rule.alpha) & (looks.mean > 0) & ~unread
-    verdict = np.select(
-        [
-            (needed > 0) & (suffices > 0),
-            needed > 0,
-            paired,
-            suffices > 0,
-            (needed < 0) | (suffices < 0),
-            (inside < rule.alpha) & watching,
-            inside < rule.alpha,
-        ],
-        [
-            "necessary+sufficient",
-            "necessary",
-            "redundant",
-            "sufficient",
-            "inhibitory",
-            "watches",
-            "inert",
-        ],
-        "undecided",
-    )
+    labels: dict[Verdict, Bool[np.ndarray, "layers heads"]] = {  # the first that holds
+        "necessary+sufficient": (needed > 0) & (suffices > 0),
+        "necessary": needed > 0,
+        "redundant": paired,
+        "sufficient": suffices > 0,
+        "inhibitory": (needed < 0) | (suffices < 0),
+        "watches": (inside < rule.alpha) & watching,
+        "inert": inside < rule.alpha,
+    }
+    verdict = np.select(list(labels.values()), list(labels), "undecided")
     layer, head = np.divmod(np.arange(need.mean.size), heads)
     named = [Head(int(a), int(b)) for a, b in zip(layer, head, strict=True)]
     columns = {
