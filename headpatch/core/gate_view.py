@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from headpatch.present.column import Column, Schema
 from headpatch.present.parts import Part, Words, grid
+from headpatch.stats.effects import DOUBTFUL_BELOW, NEITHER_BELOW
 
 _LISTED: Final = 10  # failed pairs; gate.csv has all
 _SHARE = "probability"
