@@ -14,6 +14,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any, get_args
@@ -92,7 +93,8 @@ def exact(
 ) -> list[Outcome]:
     if tower == "lm":
         return widen(vlm, base, asked, means)
-    return patch_vision(vlm, base, asked, scope, means, batch=n)  # type: ignore[arg-type]
+    asked = [replace(one, vision_positions=scope) for one in asked]  # type: ignore[arg-type]
+    return patch_vision(vlm, base, asked, means, batch=n)
 
 
 def main() -> None:

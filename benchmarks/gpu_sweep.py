@@ -389,7 +389,7 @@ class Bench:
         step = max(len(grid) // self.options.naive, 1)
 
         asked = [Intervention(HeadSet.of(head), "resample", "noising") for head in grid[::step]]
-        edits = [list(z_edits(0, what, base, None)) for what in asked]
+        edits = [list(z_edits(self.vlm, 0, what, base, None)) for what in asked]
 
         def loop() -> None:
             for change in edits:

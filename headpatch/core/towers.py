@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from headpatch.core.session import Session, check_vision, intervene
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import PLAIN_BATCH, OnOutcome, OnProgress, Outcome, ZMeans
-from headpatch.engine.tower import VisionPositions, never_read
+from headpatch.engine.tower import never_read
 from headpatch.engine.vision import patch_vision
 from headpatch.heads import Head, Selection, Tower
-from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 
 
@@ -52,24 +51,6 @@ def has(tower: Tower, heads: Iterable[Head]) -> bool:
     return any(head.tower == tower for head in heads)
 
 
-def scope_of(heads: Iterable[Head], lm: Positions, vision: VisionPositions) -> str:
-    """Name the positions at which heads are changed, as tables do.
-
-    Parameters
-    ----------
-    lm, vision
-        Scopes of the prompt's tokens, and of the vision tower's.
-
-    Returns
-    -------
-    The scope of their tower, or both where they are of both: ``answer+v:all``.
-    """
-    members = tuple(heads)
-    if not has("vision", members):
-        return lm
-    return f"{lm}+v:{vision}" if has("lm", members) else vision
-
-
 def resolve(
     selection: Selection, vlm: VLM, order: Callable[[], Sequence[Head]] | None = None
 ) -> tuple[Head, ...]:
@@ -105,8 +86,8 @@ def change(
     """Run interventions on heads of one tower or of both.
 
     Sets of language-model heads go through `headpatch.core.session.intervene`, those with a
-    vision head through `headpatch.engine.vision.patch_vision`, at the study's ``vision.positions``;
-    each plainly where its fast path is not exact.
+    vision head through `headpatch.engine.vision.patch_vision`; each plainly where its fast path is
+    not exact.
 
     Tables name the word that follows, so the whole vocabulary is unembedded.
 
@@ -130,10 +111,10 @@ def change(
         if not part:
             continue
         if seen:
-            scope, batch = session.study.vision.positions, (rows or PLAIN_BATCH - 1) + 1
+            batch = (rows or PLAIN_BATCH - 1) + 1
             told = advance, on_outcome, session.resumes
             found = patch_vision(
-                session.vlm, session.base, part, scope, means, batch, *told, finished=finished
+                session.vlm, session.base, part, means, batch, *told, finished=finished
             )
         else:
             found = intervene(session, part, means, advance, on_outcome, rows, finished=finished)

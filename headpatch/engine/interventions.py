@@ -15,11 +15,13 @@ from headpatch.models.spans import Positions
 
 Kind = Literal["zero", "mean", "resample", "self"]
 Direction = Literal["noising", "denoising"]
+VisionPositions = Literal["class", "patches", "all"]
+"""Tokens of the vision tower: its class token, every other token, or both."""
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """Heads × kind × positions × direction.
+    """Heads × kind × positions × direction: all that there is to say of a change.
 
     Attributes
     ----------
@@ -33,13 +35,35 @@ class Intervention:
         ``noising`` changes the with-run (is the head necessary?), ``denoising`` the without-run
         (is it sufficient?).
     positions
-        Where z is changed.
+        Tokens of the prompt at which its language-model heads are changed; None if it has none.
+    vision_positions
+        Tokens of the vision tower at which its vision heads are changed; None if it has none.
+
+    Raises
+    ------
+    ValueError
+        If it is not said where heads are changed.
     """
 
     heads: HeadSet
     kind: Kind
     direction: Direction
-    positions: Positions = "answer"
+    positions: Positions | None = "answer"
+    vision_positions: VisionPositions | None = "all"
+
+    def __post_init__(self) -> None:
+        for tower, name in (("lm", "positions"), ("vision", "vision_positions")):
+            if all(head.tower != tower for head in self.heads):
+                object.__setattr__(self, name, None)
+            elif getattr(self, name) is None:
+                raise ValueError(f"heads of tower {tower!r} are changed, but not where")
+
+    @property
+    def scope(self) -> str:
+        """Where heads are changed, as tables name it: ``answer``, ``patches``, ``answer+v:all``."""
+        if self.positions and self.vision_positions:
+            return f"{self.positions}+v:{self.vision_positions}"
+        return self.positions or self.vision_positions or ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from headpatch.engine.forward import Keep, Trace, forward
 from headpatch.engine.interventions import Direction, Intervention, ZEdit
 from headpatch.engine.memory import halving, split
+from headpatch.engine.tower import vision_positions
 from headpatch.heads import Head, Tower
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
@@ -86,7 +86,6 @@ def patch(
     on_progress: OnProgress | None = None,
     on_outcome: OnOutcome | None = None,
     read: Read | None = None,
-    seen: Tensor | None = None,
     finished: Mapping[Intervention, Outcome] | None = None,
 ) -> list[Outcome]:
     """Run interventions the plain way: one forward pass each, several to a batch.
@@ -99,8 +98,6 @@ def patch(
         Mean z, needed for kind ``mean``.
     batch
         Rows of a batch, its untouched row included. Out of memory halves it and goes on.
-    seen
-        Where in the vision tower z of its heads is changed; None is everywhere.
     finished
         Outcomes that an earlier run has left. They are taken as they are, and told to nobody. A
         batch that is finished is not run again; any other is run with all its rows, since the
@@ -122,7 +119,7 @@ def patch(
 
     def passes(chunk: list[int]) -> list[Outcome]:
         asked = [interventions[index] for index in chunk]
-        return _run_chunk(vlm, base, asked, means, read, seen)
+        return _run_chunk(vlm, base, asked, means, read)
 
     for members in _by_run(interventions):
         batches = unfinished(split(members, batch - 1), outcomes)
@@ -166,14 +163,13 @@ def _run_chunk(
     asked: Sequence[Intervention],
     means: ZMeans | None,
     read: Read | None,
-    seen: Tensor | None,
 ) -> list[Outcome]:
     """Run interventions of one run in one batch behind an untouched row."""
     run = base_run(asked[0].direction)
     edits = [
         edit
         for row, intervention in enumerate(asked, start=1)
-        for edit in z_edits(row, intervention, base, means, seen)
+        for edit in z_edits(vlm, row, intervention, base, means)
     ]
     prompt = base.prompt.select(run).repeat(len(asked) + 1)
     trace = forward(vlm, prompt, edits, exact=True)
@@ -197,34 +193,22 @@ def beyond(read: Read | None, logits: Tensor) -> list[tuple[float, ...]]:
 
 
 def z_edits(
-    row: int,
-    intervention: Intervention,
-    base: Baseline,
-    means: ZMeans | None,
-    seen: Tensor | None = None,
+    vlm: VLM, row: int, intervention: Intervention, base: Baseline, means: ZMeans | None
 ) -> Iterator[ZEdit]:
-    """Say, head by head, what an intervention puts in place of z in row `row`.
-
-    `seen`: where in the vision tower; None is everywhere.
-    """
+    """Say, head by head, what an intervention puts in place of z in row `row`."""
+    where = dict[Tower, Tensor]()
+    if intervention.positions is not None:
+        where["lm"] = base.prompt.spans.positions(intervention.positions)
+    if intervention.vision_positions is not None:
+        where["vision"] = vision_positions(vlm, base, intervention.vision_positions)
     for head in intervention.heads:
-        positions = _positions(intervention, head, base, seen)
+        positions = where[head.tower]
         yield ZEdit(row, head, positions, _value(intervention, head, positions, base, means))
 
 
 def base_run(direction: Direction) -> int:
     """Return the run that a direction changes."""
     return WITH if direction == "noising" else WITHOUT
-
-
-def _positions(
-    intervention: Intervention, head: Head, base: Baseline, seen: Tensor | None
-) -> Tensor:
-    if head.tower == "lm":
-        return base.prompt.spans.positions(intervention.positions)
-    if seen is not None:
-        return seen
-    return torch.arange(base.trace.z["vision"][head.layer].shape[1])
 
 
 def _value(

@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.interventions import Direction, Intervention, Kind, VisionPositions
 from headpatch.engine.patching import Baseline, Outcome, patch
 from headpatch.engine.sweep import widen
-from headpatch.engine.tower import VisionPositions, tower_of, vision_positions
+from headpatch.engine.tower import tower_of
 from headpatch.engine.vision import patch_vision
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet
@@ -144,18 +144,22 @@ def check_vision(vlm: VLM, base: Baseline, positions: VisionPositions = "all") -
     InputError
         If memory is too small for it, or the tower has no class token for positions ``class``.
     """
-    grid, where = tower_of(vlm).grid, vision_positions(vlm, base, positions)
+    grid = tower_of(vlm).grid
     last = grid.layers - 1 if vlm.feature_layer is None else vlm.feature_layer
     heads = [
         Head(layer, layer % grid.heads, "vision")
         for layer in sorted({min(1, last), (last + 1) // 2, last})
     ]
     ways: tuple[tuple[Kind, Direction], ...] = (("zero", "noising"), ("resample", "denoising"))
-    asked = [Intervention(HeadSet.of(head), *way) for head in heads for way in ways]
+    asked = [
+        Intervention(HeadSet.of(head), *way, vision_positions=positions)
+        for head in heads
+        for way in ways
+    ]
     return _compare(
         vlm,
-        patch(vlm, base, asked, seen=where),
-        lambda: patch_vision(vlm, base, asked, positions, batch=2),
+        patch(vlm, base, asked),
+        lambda: patch_vision(vlm, base, asked, batch=2),
     )
 
 

@@ -109,7 +109,7 @@ def _refuse(base: Baseline, interventions: Sequence[Intervention], means: ZMeans
         raise ValueError("kind 'mean' needs means")
     if any(head.tower != "lm" for one in interventions for head in one.heads):
         raise ValueError("a widening pass changes language-model heads only")
-    scopes = {one.positions for one in interventions}
+    scopes = {one.positions for one in interventions if one.positions is not None}
     if len(scopes) > 1:
         raise ValueError(f"one scope of positions at a time, not {sorted(scopes)}")
     for scope in scopes:
@@ -131,7 +131,9 @@ def _widen_run(
 ) -> Generator[tuple[int, Outcome], None, None]:
     prefill, other = base.trace.prefills[run], base.trace.prefills[1 - run]
     untouched = base.ld_without if run == WITHOUT else base.ld_with
-    positions = _within(base, prefill, interventions[members[0]].positions)
+    scope = interventions[members[0]].positions
+    assert scope is not None  # `_refuse` lets language-model heads through only
+    positions = _within(base, prefill, scope)
     source = sources(prefill, other, means["lm"] if means else None, vlm.device)
     layers = len(vlm.lm.layers)
     answers = base.prompt.answers

@@ -1,18 +1,18 @@
 """The vision tower's heads and tokens: which there are, and which can make a difference."""
 
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from headpatch.engine.patching import Baseline
+from headpatch.engine.interventions import VisionPositions
 from headpatch.errors import InputError, RunError
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM, Stack
 
-VisionPositions = Literal["class", "patches", "all"]
-"""Tokens of the vision tower: its class token, every other token, or both."""
+if TYPE_CHECKING:
+    from headpatch.engine.patching import Baseline
 
 
 def refused(vlm: VLM) -> str:
@@ -41,7 +41,7 @@ def whole_layers(vlm: VLM) -> list[HeadSet]:
 
 
 def vision_positions(
-    vlm: VLM, base: Baseline, positions: VisionPositions
+    vlm: VLM, base: "Baseline", positions: VisionPositions
 ) -> Int[Tensor, " positions"]:
     """Return the positions of a scope among the tower's tokens of one run, tile after tile.
 

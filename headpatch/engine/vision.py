@@ -31,7 +31,7 @@ from headpatch.engine.patching import (
     unfinished,
     z_edits,
 )
-from headpatch.engine.tower import VisionPositions, never_read, tower_of, vision_positions
+from headpatch.engine.tower import never_read, tower_of
 from headpatch.errors import RunError
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM, Stack
@@ -41,7 +41,6 @@ def patch_vision(
     vlm: VLM,
     base: Baseline,
     interventions: Sequence[Intervention],
-    positions: VisionPositions = "all",
     means: ZMeans | None = None,
     batch: int = PLAIN_BATCH,
     on_progress: OnProgress | None = None,
@@ -51,17 +50,14 @@ def patch_vision(
 ) -> list[Outcome]:
     """Do what `headpatch.engine.patching.patch` does to vision heads, without the layers below.
 
-    A set may hold language-model heads as well; they change at their intervention's positions.
+    A set may hold language-model heads as well.
 
     Parameters
     ----------
     base
         Must keep z of the vision tower, and of the language model where its heads are changed.
     interventions
-        Each with a vision head or more. Their own positions speak of the prompt, and so of
-        language-model heads alone.
-    positions
-        Where in the tower z is changed.
+        Each with a vision head or more.
     means
         Mean z, needed for kind ``mean``.
     batch
@@ -90,11 +86,10 @@ def patch_vision(
     if not interventions:
         return []
     kept = _outputs(vlm, base, tower) if resumed else []
-    where = vision_positions(vlm, base, positions)
 
     def passes(chunk: list[int]) -> list[Outcome]:
         asked = [interventions[index] for index in chunk]
-        return _run_chunk(vlm, base, asked, where, means, kept)
+        return _run_chunk(vlm, base, asked, means, kept)
 
     outcomes = known_outcomes(interventions, finished)
     batches = unfinished(_plan(vlm, interventions, batch), outcomes)
@@ -178,7 +173,6 @@ def _run_chunk(
     vlm: VLM,
     base: Baseline,
     asked: Sequence[Intervention],
-    where: Tensor,
     means: ZMeans | None,
     kept: Sequence[Any],
 ) -> list[Outcome]:
@@ -193,7 +187,7 @@ def _run_chunk(
     edits = [
         edit
         for row, intervention in enumerate(asked, start=1)
-        for edit in z_edits(row, intervention, base, means, where)
+        for edit in z_edits(vlm, row, intervention, base, means)
     ]
     below, at = kept[: _entry(asked[0])], _dimension(vlm)
     with _resumed(vlm.stack("vision"), [_rows(one, run, base.prompt, prompt, at) for one in below]):

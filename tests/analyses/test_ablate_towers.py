@@ -14,7 +14,7 @@ from headpatch.core.gate import study_of
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, open_session
 from headpatch.core.study import Study
-from headpatch.core.towers import Unread, resolve, scope_of
+from headpatch.core.towers import Unread, resolve
 from headpatch.engine import vision
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError
@@ -73,7 +73,6 @@ def test_rows_say_where_their_heads_were_changed() -> None:
     places = dict(zip(done.named["heads"], done.named["positions"], strict=True))
     assert places == {"v0.1": "all", "1.2": "answer", "v2.0": "all", "v0.1+1.2+v2.0":
                       "answer+v:all"}  # fmt: skip
-    assert scope_of(HEADS[:1], "question", "class") == "class"
     assert f"Resampling v0.1+1.2+v2.0 ({places['v0.1+1.2+v2.0']})" in done.summary
 
 
@@ -119,7 +118,7 @@ def test_the_scope_reaches_the_tower(scope: str) -> None:
     job = plan(session, HEADS[:2])
     done = ablate(session, HEADS[:2])
     asked = [one for one in job.interventions if vision_of(one.heads)]
-    expected = vision.patch_vision(session.vlm, session.base, asked, scope)  # type: ignore[arg-type]
+    expected = vision.patch_vision(session.vlm, session.base, asked)
     by_row = done.effects.set_index(["heads", "kind", "direction"])["effect"]
     for one in expected:
         key = str(one.intervention.heads), one.intervention.kind, one.intervention.direction

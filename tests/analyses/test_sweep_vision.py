@@ -137,7 +137,7 @@ def test_the_scope_reaches_the_engine_and_the_table(scope: str) -> None:
     session = opened(vlm, kinds=("zero",), directions=("noising",), scope=scope)
     job = plan(session, tower="vision")
     found = run(session, job)
-    expected = vision.patch_vision(vlm, session.base, job.asked, scope)  # type: ignore[arg-type]
+    expected = vision.patch_vision(vlm, session.base, job.asked)
     assert list(found.effects["effect"]) == [one.effect for one in expected]
     assert set(found.effects["positions"]) == {found.saved["positions"]} == {scope}
     assert found.effects["effect"].abs().max() > 1e-3

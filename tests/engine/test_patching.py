@@ -186,7 +186,7 @@ def test_all_heads_at_the_image_need_the_residual_path_too(shape: Shape) -> None
     one = base.prompt.select(WITH)
     expected = base.trace.logits[WITHOUT]
     whole = Intervention(HeadSet(tuple(vlm.lm.grid)), "resample", "noising", "image")
-    edits = list(z_edits(0, whole, base, None))
+    edits = list(z_edits(vlm, 0, whole, base, None))
     heads_alone = forward(vlm, one, edits).logits[0]
     assert (heads_alone - expected).abs().max() > 1e-3
 

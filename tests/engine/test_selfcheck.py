@@ -10,9 +10,9 @@ import torch
 
 from headpatch.engine import selfcheck, vision
 from headpatch.engine.forward import Keep
+from headpatch.engine.interventions import VisionPositions
 from headpatch.engine.patching import Baseline, run_pair
 from headpatch.engine.selfcheck import Check, Checks, check, check_vision
-from headpatch.engine.tower import VisionPositions
 from headpatch.errors import InputError
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM

@@ -12,10 +12,9 @@ import torch
 
 import headpatch.engine.vision as vision
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.interventions import Direction, Intervention, Kind, ZEdit
+from headpatch.engine.interventions import Direction, Intervention, Kind, VisionPositions, ZEdit
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, patch, run_pair, z_edits
 from headpatch.engine.tower import (
-    VisionPositions,
     tower_of,
     vision_positions,
     whole_layers,
@@ -54,8 +53,9 @@ def single_heads(vlm: VLM) -> list[HeadSet]:
     return [HeadSet.of(head) for head in tower_of(vlm).grid]
 
 
-def everything(sets: list[HeadSet]) -> list[Intervention]:
-    return [Intervention(*one) for one in product(sets, KINDS, DIRECTIONS)]
+def everything(sets: list[HeadSet], scope: VisionPositions = "all") -> list[Intervention]:
+    ways = product(sets, KINDS, DIRECTIONS)
+    return [Intervention(*one, vision_positions=scope) for one in ways]
 
 
 def some_sets(vlm: VLM) -> list[HeadSet]:
@@ -71,10 +71,10 @@ def test_every_kind_direction_and_scope_equals_eager_transformers(name: str) -> 
     vlm, base = pair_of(SHAPES[name])
     means, oracle = means_of(base), Oracle(vlm)
     z = oracle.z(base.prompt.inputs)["vision"]
-    asked, answers = everything(some_sets(vlm)), base.prompt.answers
+    sets, answers = some_sets(vlm), base.prompt.answers
     for scope in SCOPES:
         here = PLACES[scope]
-        for outcome in patch_vision(vlm, base, asked, scope, means, batch=6):
+        for outcome in patch_vision(vlm, base, everything(sets, scope), means, batch=6):
             one = outcome.intervention
             run = WITH if one.direction == "noising" else WITHOUT
             source = {
@@ -123,10 +123,10 @@ def test_each_tile_has_a_class_token(scope: VisionPositions) -> None:
     assert base.trace.z["vision"][0].shape[1] == 5 * 17  # the whole picture and four tiles
     each = [position + 17 * tile for tile in range(5) for position in PLACES[scope]]
     assert vision_positions(vlm, base, scope).tolist() == each
-    asked = everything(some_sets(vlm))
+    asked = everything(some_sets(vlm), scope)
     means = means_of(base)
-    for outcome in patch_vision(vlm, base, asked, scope, means)[::5]:
-        one = outcome.intervention
+    for outcome in patch_vision(vlm, base, asked, means)[::5]:
+        one = replace(outcome.intervention, vision_positions="all")
         prompt = base.prompt.select(WITH if one.direction == "noising" else WITHOUT)
         edits = [
             replace(
@@ -134,7 +134,7 @@ def test_each_tile_has_a_class_token(scope: VisionPositions) -> None:
                 positions=torch.tensor(each),
                 value=None if edit.value is None else edit.value[each],
             )
-            for edit in z_edits(0, one, base, means)
+            for edit in z_edits(vlm, 0, one, base, means)
         ]
         ld = float(forward(vlm, prompt, edits).ld(prompt))
         assert outcome.ld == pytest.approx(ld, abs=ROUNDING)
@@ -161,27 +161,28 @@ def test_layers_past_the_feature_layer_change_nothing_at_all(name: str, batch: i
 def test_the_class_token_of_the_feature_layer_is_dropped_or_kept() -> None:
     for name, reaches in (("plain", False), ("class-token-kept", True)):
         vlm, base = pair_of(SHAPES[name])
-        last = Intervention(whole_layers(vlm)[vlm.feature_layer or 0], "zero", "noising")
-        (outcome,) = patch_vision(vlm, base, [last], "class")
+        layers = whole_layers(vlm)
+        last, earlier = (
+            Intervention(layers[layer], "zero", "noising", vision_positions="class")
+            for layer in (vlm.feature_layer or 0, 0)
+        )
+        (outcome,) = patch_vision(vlm, base, [last])
         assert (abs(outcome.effect) > 1e-4) is reaches
-        (earlier,) = patch_vision(vlm, base, [replace(last, heads=whole_layers(vlm)[0])], "class")
-        assert abs(earlier.effect) > 1e-4
+        assert abs(patch_vision(vlm, base, [earlier])[0].effect) > 1e-4
 
 
 @pytest.mark.parametrize("batch", [1, 5, 100])
 def test_the_batch_size_does_not_matter(batch: int) -> None:
     vlm, base = pair_of(SHAPES["deep-vision"])
-    asked = everything(single_heads(vlm))[::-3]  # directions alternate, layers fall
+    asked = everything(single_heads(vlm), "patches")[::-3]  # directions alternate, layers fall
     means, calls, told = means_of(base), [], []
     outcomes = patch_vision(
-        vlm, base, asked, "patches", means, batch,
+        vlm, base, asked, means, batch,
         lambda done, total: calls.append((done, total)), told.append,
     )  # fmt: skip
     assert sorted(map(id, told)) == sorted(map(id, outcomes))
     assert [outcome.intervention for outcome in outcomes] == asked
-    for ours, theirs in zip(
-        outcomes, patch_vision(vlm, base, asked, "patches", means), strict=True
-    ):
+    for ours, theirs in zip(outcomes, patch_vision(vlm, base, asked, means), strict=True):
         assert ours.effect == pytest.approx(theirs.effect, abs=1e-5)
     assert calls == sorted(calls)
     assert calls[-1] == (len(asked), len(asked))
@@ -325,26 +326,28 @@ def test_a_class_token_in_each_tile(name: str, tiles: int, tokens: int) -> None:
     assert base.trace.z["vision"][0].shape[1] == tiles * tokens
     every = torch.arange(tiles * tokens)
     first = every % tokens == 0
-    for scope, places in (("class", every[first]), ("patches", every[~first])):
+    scopes: tuple[tuple[VisionPositions, torch.Tensor], ...]
+    scopes = ("class", every[first]), ("patches", every[~first])
+    for scope, places in scopes:
         assert vision_positions(vlm, base, scope).equal(places)
         for layer in range(3):
             head = Head(layer, 1, "vision")
-            asked = [Intervention(HeadSet.of(head), "resample", "noising")]
+            asked = Intervention(HeadSet.of(head), "resample", "noising", vision_positions=scope)
             value = base.trace.z["vision"][layer][WITHOUT, places, 1]
             edited = forward(vlm, base.prompt, [ZEdit(WITH, head, places, value)])
             expected = float(edited.ld(base.prompt)[WITH]) - base.ld_with
-            (found,) = patch_vision(vlm, base, asked, scope)
+            (found,) = patch_vision(vlm, base, [asked])
             assert found.effect == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_tower_without_a_class_token() -> None:
     vlm, base = family("llava (siglip)")
-    asked = everything(whole_layers(vlm))
-    means = means_of(base)
+    layers, means = whole_layers(vlm), means_of(base)
     with pytest.raises(InputError, match="class: the tower has no class token"):
-        patch_vision(vlm, base, asked, "class", means)
-    patches = patch_vision(vlm, base, asked, "patches", means)
-    assert patches == patch_vision(vlm, base, asked, "all", means)
+        patch_vision(vlm, base, everything(layers, "class"), means)
+    patches = patch_vision(vlm, base, everything(layers, "patches"), means)
+    every = patch_vision(vlm, base, everything(layers), means)
+    assert [one.effect for one in patches] == [one.effect for one in every]
 
 
 def test_what_would_give_wrong_numbers_is_refused() -> None:
@@ -371,9 +374,9 @@ def test_heads_of_both_towers_together_equal_eager_transformers(name: str) -> No
     oracle, answers = Oracle(vlm), prompt.answers
     z = oracle.z(prompt.inputs)
     sets = [HeadSet.parse(text) for text in ("v0.1+1.2", "v1.0+v1.2+0.3+2.1", "v2.0+1.0")]
-    asked = [replace(one, positions="question") for one in everything(sets)]
+    asked = [replace(one, positions="question") for one in everything(sets, "patches")]
     places = {"vision": PLACES["patches"], "lm": prompt.spans.positions("question").tolist()}
-    for outcome in patch_vision(vlm, base, asked, "patches", means, batch=5):
+    for outcome in patch_vision(vlm, base, asked, means, batch=5):
         one = outcome.intervention
         run = WITH if one.direction == "noising" else WITHOUT
 

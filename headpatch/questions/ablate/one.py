@@ -11,7 +11,7 @@ from headpatch.core.controls import random_sets
 from headpatch.core.cost import Beside, cost
 from headpatch.core.noise_floor import floor_of
 from headpatch.core.session import Session
-from headpatch.core.towers import Unread, change, has, scope_of, unread
+from headpatch.core.towers import Unread, change, has, unread
 from headpatch.engine.generate import decode
 from headpatch.engine.interventions import Direction, Intervention, Kind
 from headpatch.engine.patching import OnProgress, Outcome, ZMeans
@@ -129,10 +129,8 @@ def plan(session: Session, heads: Sequence[Head]) -> Plan:
         sets.append((HeadSet(tuple(heads)), "joint"))
 
     def ways(members: HeadSet, kind: Kind) -> list[Intervention]:
-        positions = options.positions if has("lm", members) else "all"
-        return [
-            Intervention(members, kind, direction, positions) for direction in options.directions
-        ]
+        places = options.positions, session.study.vision.positions
+        return [Intervention(members, kind, way, *places) for way in options.directions]
 
     asked: list[Asked] = []
     for members, role in sets:
@@ -193,9 +191,7 @@ def _row(session: Session, role: Role, outcome: Outcome) -> dict[str, Any]:
         "heads": str(one.heads),
         "kind": one.kind,
         "direction": one.direction,
-        "positions": scope_of(
-            one.heads, session.study.ablate.positions, session.study.vision.positions
-        ),
+        "positions": one.scope,
         "ld_with": base.ld_with,
         "ld_without": base.ld_without,
         "ld": outcome.ld,

@@ -14,10 +14,10 @@ from headpatch.core.study import Study
 from headpatch.core.towers import change
 from headpatch.engine.control import HEADS_OF, uncontrolled, why_not
 from headpatch.engine.forward import forward
-from headpatch.engine.interventions import Direction, Intervention
+from headpatch.engine.interventions import Direction, Intervention, VisionPositions
 from headpatch.engine.patching import OnProgress
 from headpatch.engine.selfcheck import Check, check_vision
-from headpatch.engine.tower import VisionPositions, refused, vision_positions
+from headpatch.engine.tower import refused, vision_positions
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
 from headpatch.models.prompt import as_run
@@ -155,7 +155,7 @@ def _scope(session: Session, positions: Positions) -> Scope:
     assert session.fast is not None
     prefill = session.base.trace.prefills[0]
     tokens = len(session.prompt.spans.positions(positions))
-    return _tried(session, "lm", positions, session.fast, (tokens, prefill.tokens - prefill.start))
+    return _tried(session, "lm", session.fast, (tokens, prefill.tokens - prefill.start))
 
 
 def _vision_scope(session: Session, tokens: VisionPositions) -> Scope | str:
@@ -171,23 +171,22 @@ def _vision_scope(session: Session, tokens: VisionPositions) -> Scope | str:
     fast = check_vision(session.vlm, session.base, tokens)
     session = replace(session, study=study, fast_vision=fast)
     whole = session.base.trace.z["vision"][0].shape[1]
-    return _tried(session, "vision", "all", fast, (len(changed), whole))
+    return _tried(session, "vision", fast, (len(changed), whole))
 
 
-def _tried(
-    session: Session, tower: Tower, positions: Positions, fast: Check, tokens: tuple[int, int]
-) -> Scope:
-    """Measure the noise floor of a scope, and what sweeps cost there."""
+def _tried(session: Session, tower: Tower, fast: Check, tokens: tuple[int, int]) -> Scope:
+    """Measure the noise floor of the study's scope, and what sweeps cost there."""
+    places = session.study.sweep.positions, session.study.vision.positions
     heads = list(session.vlm.stack(tower).grid)
     rng = np.random.default_rng(session.study.seed % 2**64)
     drawn = rng.choice(len(heads), size=min(_SELVES[tower], len(heads)), replace=False)
     directions: tuple[Direction, ...] = get_args(Direction)
     selves = [
-        Intervention(HeadSet.of(heads[index]), "self", direction, positions)
+        Intervention(HeadSet.of(heads[index]), "self", direction, *places)
         for direction in directions
         for index in drawn
     ]
-    once = [Intervention(HeadSet.of(head), "zero", "noising", positions) for head in heads]
+    once = [Intervention(HeadSet.of(head), "zero", "noising", *places) for head in heads]
     job = plan(session, tower=tower)
     return Scope(
         *tokens,

@@ -123,7 +123,7 @@ def _passes(
             edits = [
                 edit
                 for row, one in enumerate(chunk, start=1)
-                for edit in z_edits(row, one, base, means)
+                for edit in z_edits(vlm, row, one, base, means)
             ]
             apart = take_apart(vlm, base.prompt.select(run).repeat(len(chunk) + 1), edits)
             parts, scale = apart.parts, apart.parts.scale[0]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 
@@ -15,10 +15,6 @@ from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
-
-if TYPE_CHECKING:
-    from headpatch.engine.interventions import Direction, Kind
-    from headpatch.models.spans import Positions
 
 NAME = ".sweep-rows"
 """The folder below the output folder."""
@@ -113,6 +109,7 @@ def _saved(rows: Sequence[Outcome]) -> dict[str, Any]:
         "kind": [one.kind for one in changes],
         "direction": [one.direction for one in changes],
         "positions": [one.positions for one in changes],
+        "vision_positions": [one.vision_positions for one in changes],
         "ld": torch.tensor([one.ld for one in rows], dtype=torch.float64),
         "effect": torch.tensor([one.effect for one in rows], dtype=torch.float64),
         "token": torch.tensor([one.token for one in rows]),
@@ -122,15 +119,9 @@ def _saved(rows: Sequence[Outcome]) -> dict[str, Any]:
 
 def outcomes_in(saved: Mapping[str, Any]) -> Iterator[Outcome]:
     """Read back the rows of a unit, bit for bit."""
-    names = ("heads", "kind", "direction", "positions")
+    names = ("heads", "kind", "direction", "positions", "vision_positions")
     figures = (saved[name].tolist() for name in ("ld", "effect", "token", "token_before"))
-    for heads, kind, direction, positions, *rest in zip(
+    for heads, *way, ld, effect, token, before in zip(
         *(saved[name] for name in names), *figures, strict=True
     ):
-        one = Intervention(
-            HeadSet.parse(heads),
-            cast("Kind", kind),
-            cast("Direction", direction),
-            cast("Positions", positions),
-        )
-        yield Outcome(one, *rest)
+        yield Outcome(Intervention(HeadSet.parse(heads), *way), ld, effect, token, before)

@@ -36,7 +36,6 @@ class Plan:
         Whether they are every head alone.
     asked
         Every intervention: those of the sets and of the whole layers, then of the noise floor.
-        Where the vision tower is changed, the positions that they name are not read.
     noise
         How many sets are patched with their own z.
     size
@@ -127,10 +126,10 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
         grid.check(head, "sets")
     whole = [one for one in grid.whole_layers() if len(one) > 1]  # a layer of one head is that head
     layers = tuple(whole) if options.layers and every else ()
-    positions = options.positions if tower == "lm" else "all"
+    places = options.positions, session.study.vision.positions
     kinds, directions = dict.fromkeys(options.kinds), dict.fromkeys(options.directions)
     asked = [
-        Intervention(members, kind, direction, positions)
+        Intervention(members, kind, direction, *places)
         for kind, direction in product(kinds, directions)
         for members in (*chosen, *layers)
     ]
@@ -138,7 +137,7 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
     count = min(options.noise, len(chosen))
     drawn = sorted(rng.choice(len(chosen), size=count, replace=False).tolist())
     asked += [
-        Intervention(chosen[index], "self", direction, positions)
+        Intervention(chosen[index], "self", direction, *places)
         for direction in directions
         for index in drawn
     ]

@@ -50,7 +50,7 @@ def table_of(
             "heads": [str(one.heads) for one in asked],
             "kind": [one.kind for one in asked],
             "direction": [one.direction for one in asked],
-            "positions": positions_of(session.study, job),
+            "positions": [one.scope for one in asked],
             "ld_with": base.ld_with,
             "ld_without": base.ld_without,
             "ld": [one.ld for one in outcomes],
