@@ -27,7 +27,7 @@ from PIL import Image
 from headpatch.core.study import Study
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import Baseline, Outcome, ZMeans, run_pair
 from headpatch.engine.sweep import suffix_start, widen
 from headpatch.engine.tower import single_heads, vision_positions
@@ -39,7 +39,7 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.scene import Style, draw, sample_pair
 from headpatch.stats.agreement import Agreement, agreement
 
-KINDS: tuple[Kind, ...] = ("zero", "mean", "resample")
+KINDS: tuple[str, ...] = ("zero", "mean", "resample")
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 TOWERS: tuple[Tower, ...] = get_args(Tower)
 SCOPES = [("lm", "answer"), ("vision", "all")]

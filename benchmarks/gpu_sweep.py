@@ -190,7 +190,7 @@ class Clock:
 
 
 def rows_of(vlm: VLM, kinds: Sequence[str]) -> list[Row]:
-    return [Row(HeadSet.of(head), kind) for kind in kinds for head in vlm.lm.grid]
+    return [Row(HeadSet.of(head), place) for place in range(len(kinds)) for head in vlm.lm.grid]
 
 
 def free() -> None:
@@ -326,7 +326,7 @@ class Bench:
         """Return a walk of all heads, and what it is made of."""
         mine, other = base.trace.prefills[run], base.trace.prefills[1 - run]
         means = [z.mean(0) for z in base.trace.z["lm"]]
-        source = sources(mine, other, means, self.device)
+        source = sources(mine, other, means, self.device, [(kind, None) for kind in kinds])
         rows = rows_of(self.vlm, kinds)
         (chunk,) = plan(rows, len(source), len(rows), self.device, carried=mine.points is None)
         tokens = torch.tensor([YES, NO], device=self.device)
@@ -494,7 +494,7 @@ class Bench:
         rows = rows_of(vlm, ("zero", "resample"))
         parts = []
         for run, away in ((mine, other), (other, mine)):
-            source = sources(run, away, None, self.device)
+            source = sources(run, away, None, self.device, [("zero", None), ("resample", None)])
             carried = run.points is None
             parts.append((source, plan(rows, len(source), len(rows), self.device, carried)))
         ((source, (chunk,)), (new, _)) = parts

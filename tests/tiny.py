@@ -21,10 +21,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from headpatch.kinds import KINDS
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.vlm import VLM
 from tests.tokens import llama_like
 
+PLAIN = tuple(name for name, kind in KINDS.items() if not kind.alpha)
+"""Kinds without a factor."""
 QUESTION = "Is there anything in the top left corner?"
 SIDE, PATCH = 56, 14  # 4 × 4 patches
 

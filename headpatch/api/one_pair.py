@@ -21,6 +21,7 @@ from headpatch.core.session import Session, ready, reopen, towers_of
 from headpatch.core.towers import resolve
 from headpatch.engine.patching import ZMeans
 from headpatch.heads import HeadSet, Selection
+from headpatch.kinds import averages
 from headpatch.questions.ablate import one as ablations
 from headpatch.questions.sweep import many as swept_pairs
 from headpatch.questions.sweep import one as sweeps
@@ -148,7 +149,7 @@ def ablate(
     vision = selection.names_vision
     opened = ready(opened, section.positions, vision)
     stages = stages_of(on_progress)
-    if means is None and "mean" in section.kinds:
+    if means is None and averages(section.kinds):
         with stages("Averaging reference pairs") as advance:
             means = mean_z(opened, advance, towers=towers_of(section.positions, vision))
     with stages("Changing heads") as advance:

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from headpatch.cli import ablate_many
-from headpatch.cli.options import Directions, Kinds, Reference, number
+from headpatch.cli.options import Alpha, Directions, Kinds, Reference, number
 from headpatch.cli.price import announce_plain, announce_vision
 from headpatch.cli.show import Terminal, print_files, print_json, records, say_replaced, show
 from headpatch.cli.verb import Request, verb
 from headpatch.core.study.together import refuse_void_scope
 from headpatch.errors import InputError
 from headpatch.heads import Selection
+from headpatch.kinds import averages
 
 
 @verb("ablate", keys={"vision_positions": None})
@@ -28,6 +29,7 @@ def ablate(
         ),
     ] = None,
     kinds: Kinds = None,
+    alpha: Alpha = None,
     directions: Directions = None,
     positions: Annotated[
         str | None,
@@ -101,7 +103,7 @@ def ablate(
     job = analysis.plan(session, chosen)
     announce_vision(session, job)
     means = None
-    if "mean" in study.ablate.kinds:
+    if averages(study.ablate.kinds):
         with request.stage("Averaging reference pairs") as advance:
             means = mean_z(session, advance, towers=towers_of(at, vision))
     with request.stage("Changing heads") as advance:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from headpatch.cli import many
 from headpatch.cli.chosen import By, Heads, Top
-from headpatch.cli.options import Directions, Kinds, number
+from headpatch.cli.options import Alpha, Directions, Kinds, number
 from headpatch.cli.price import announce_plain
 from headpatch.cli.show import Terminal, print_files, print_json, records, show, warn
 from headpatch.cli.verb import Request, verb
@@ -26,6 +26,7 @@ def combine(
     top: Top = None,
     by: By = None,
     kinds: Kinds = None,
+    alpha: Alpha = None,
     directions: Directions = None,
     positions: Annotated[
         str | None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias
 import typer
 from typer.models import OptionInfo
 
+from headpatch.kinds import ASKED
 from headpatch.text import decimal_number, whole_number
 
 if TYPE_CHECKING:
@@ -120,7 +121,16 @@ Dtype = Annotated[
 
 Kinds = Annotated[
     Several | None,
-    several("--kinds", "What z becomes, comma-separated: zero, mean, resample.", "KINDS"),
+    several("--kinds", f"What z becomes, comma-separated: {', '.join(ASKED)}.", "KINDS"),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        "--alpha",
+        parser=decimal,
+        help="What a kind with a factor multiplies z by: 0.5 if left out.",
+        metavar="NUMBER",
+    ),
 ]
 Directions = Annotated[
     Several | None,

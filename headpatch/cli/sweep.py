@@ -8,12 +8,13 @@ import typer
 
 from headpatch.cli import sweep_many
 from headpatch.cli.kept import kept, opened
-from headpatch.cli.options import Directions, Kinds, Reference, Resume, number
+from headpatch.cli.options import Alpha, Directions, Kinds, Reference, Resume, number
 from headpatch.cli.price import announce
 from headpatch.cli.show import Terminal, print_files, print_json, say_replaced, show
 from headpatch.cli.verb import Request, verb
 from headpatch.core.study import Study
 from headpatch.errors import InputError
+from headpatch.kinds import averages
 from headpatch.questions.sweep.listed import Listed
 
 
@@ -21,6 +22,7 @@ from headpatch.questions.sweep.listed import Listed
 def sweep(
     request: Request,
     kinds: Kinds = None,
+    alpha: Alpha = None,
     directions: Directions = None,
     tower: Annotated[
         str | None,
@@ -148,7 +150,7 @@ def sweep(
     to_come = left(session, job, finished)
     announce(session, to_come, listed, len(finished))
     means = None
-    if "mean" in options.kinds:
+    if averages(options.kinds):
         with request.stage("Averaging reference pairs") as advance:
             means = mean_z(session, advance, options.reference, (job.tower,))
     with (

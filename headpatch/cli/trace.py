@@ -7,7 +7,7 @@ import typer
 
 from headpatch.cli import many
 from headpatch.cli.kept import kept, opened
-from headpatch.cli.options import Directions, Kinds, Resume, number
+from headpatch.cli.options import Alpha, Directions, Kinds, Resume, number
 from headpatch.cli.price import announce_plain
 from headpatch.cli.show import Terminal, print_files, print_json, show
 from headpatch.cli.verb import Request, verb
@@ -47,6 +47,7 @@ def trace(
     ] = None,
     tokens: Tokens = None,
     kinds: Kinds = None,
+    alpha: Alpha = None,
     directions: Directions = None,
     top: Annotated[
         int | None,

@@ -19,7 +19,7 @@ from headpatch.stats.intervals import mean_interval
 
 Values = Float[np.ndarray, "pairs rows"]
 Row: TypeAlias = Float[np.ndarray, " rows"]
-_KEYS = ["heads", "kind", "direction", "positions", "role"]
+_KEYS = ["heads", "kind", "alpha", "direction", "positions", "role"]
 
 
 class Gathered:
@@ -38,7 +38,7 @@ class Gathered:
 
     def add(self, named: pd.DataFrame) -> None:
         """Take in a pair's rows; each pair has the same."""
-        self.keys = named[_KEYS]
+        self.keys = named[[name for name in _KEYS if name in named]]
         for name in self._columns:
             self._rows[name].append(named[name].to_numpy(dtype=np.float64))
         changed = named["answer_before"] != named["answer_after"]

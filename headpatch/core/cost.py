@@ -11,6 +11,7 @@ from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import PLAIN_BATCH, base_run
 from headpatch.engine.sweep import passes, rows_that_fit
 from headpatch.heads import Tower
+from headpatch.kinds import averages
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Beside:
         low = widened and session.widens and session.vlm.dtype != torch.float32
         each = session.prompt.runs  # untouched rows, and runs of a pair
         return cls(
-            means=each * reference * ("mean" in kinds),
+            means=each * reference * averages(kinds),
             rechecks=(PLAIN_BATCH - 1 + each) * low,
         )
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from headpatch.core.session import Session
 from headpatch.engine.patching import PLAIN_BATCH, Outcome, Read, ZMeans, patch
+from headpatch.kinds import averages
 from headpatch.stats.effects import noise_floor
 
 MANY: Final = PLAIN_BATCH - 1
@@ -90,12 +91,12 @@ def _off(
         (one, means)
         for outcomes, means in changed
         for one in outcomes
-        if one.intervention.kind in ("zero", "resample") and not _is_vision(one)
+        if _exact(one) and not _is_vision(one)
     ] or [
         (one, means)
         for outcomes, means in changed
         for one in outcomes
-        if one.intervention.kind == "mean" and means is not None and not _is_vision(one)
+        if averages([one.intervention.kind]) and means is not None and not _is_vision(one)
     ]
     chosen = sorted(several, key=lambda each: -abs(each[0].effect))[:largest]
     found = np.zeros(measures)
@@ -110,6 +111,12 @@ def _off(
 
 def _figures(one: Outcome) -> tuple[float, ...]:
     return one.effect, *one.read
+
+
+def _exact(one: Outcome) -> bool:
+    """Whether the pair alone says what was put in the heads' place, and it is not their own z."""
+    kind = one.intervention.kind
+    return kind != "self" and not averages([kind])
 
 
 def _is_vision(one: Outcome) -> bool:

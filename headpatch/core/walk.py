@@ -8,6 +8,7 @@ from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, towers_of
 from headpatch.core.study import AblateOptions, Study, SweepOptions
 from headpatch.engine.patching import OnProgress, ZMeans
+from headpatch.kinds import averages
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 
@@ -40,7 +41,7 @@ def walk(
     opened = sessions(judged, vlm, survey.entries, positions, None, vision, survey.held)
     for session in opened:
         means = None
-        if "mean" in options.kinds:
+        if averages(options.kinds):
             known, towers = survey.reference, towers_of(positions, vision)
             means = known.of(session) if known else mean_z(session, None, options.reference, towers)
         yield session, means, advance

@@ -21,10 +21,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headpatch.engine.attention import plain_attention, tapped
-from headpatch.engine.interventions import Direction, Kind
+from headpatch.engine.interventions import Direction, replacement
 from headpatch.engine.patching import ZMeans, base_run
 from headpatch.errors import RunError
 from headpatch.heads import Tower
+from headpatch.kinds import averages
 from headpatch.models.prompt import Prompt
 from headpatch.models.quantized import quantized
 from headpatch.models.vlm import VLM
@@ -155,7 +156,11 @@ def _whole(parts: Sequence[Tensor], runs: int) -> Tensor:
 
 
 def attribute(
-    pair: Gradients, kind: Kind, direction: Direction, means: ZMeans | None = None
+    pair: Gradients,
+    kind: str,
+    direction: Direction,
+    means: ZMeans | None = None,
+    alpha: float | None = None,
 ) -> Attribution:
     """Estimate the effect of changing each head's z at each position alone.
 
@@ -174,17 +179,14 @@ def attribute(
     run = base_run(direction)
     estimates: Attribution = {}
     for tower, layers in pair.z.items():
-        if kind == "mean" and (means is None or tower not in means):
-            raise ValueError(f"kind 'mean' needs means of tower {tower!r}")
+        mean = (means or {}).get(tower)
+        if mean is None and averages([kind]):
+            raise ValueError(f"kind {kind!r} needs means of tower {tower!r}")
         found = []
         for layer, z in enumerate(layers):
             here = z[run].float()
-            if kind == "zero":
-                source = torch.zeros_like(here)
-            elif kind == "mean" and means is not None:
-                source = means[tower][layer].to(here)
-            else:
-                source = z[run if kind == "self" else 1 - run].float()
+            own_mean = None if mean is None else mean[layer].to(here)
+            source = replacement(kind, alpha, here, z[1 - run].float(), own_mean)
             found.append(((source - here) * pair.slope[tower][layer][run].float()).sum(-1).T)
         estimates[tower] = torch.stack(found)
     return estimates

@@ -7,16 +7,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from headpatch.engine.prefill import SOURCES
 from headpatch.heads import HeadSet
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a widening pass: these heads, with z from that source (see `SOURCES`)."""
+    """One row of a widening pass: these heads, with the z that stands there in `sources`."""
 
     heads: HeadSet
-    kind: str
+    source: int
 
     @property
     def entry(self) -> int:
@@ -80,7 +79,7 @@ def _chunk(
         row = rows[index]
         joining[row.entry] += 1
         for head in row.heads:
-            edits[head.layer].append((place, head.head, SOURCES[row.kind]))
+            edits[head.layer].append((place, head.head, row.source))
     listed = [edit for layer in edits for edit in layer]
     table = torch.tensor(listed, device=device).reshape(-1, 3)  # sent to the device at once
     parts = table.split([len(layer) for layer in edits])

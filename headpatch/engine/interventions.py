@@ -7,13 +7,14 @@ does, one row of a batch at a time.
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headpatch.heads import Head, HeadSet, Tower
+from headpatch.kinds import KINDS
 from headpatch.models.spans import Positions
 
-Kind = Literal["zero", "mean", "resample", "self"]
 Direction = Literal["noising", "denoising"]
 VisionPositions = Literal["class", "patches", "all"]
 """Tokens of the vision tower: its class token, every other token, or both."""
@@ -28,9 +29,7 @@ class Intervention:
     heads
         Changed together.
     kind
-        What z becomes: ``zero``; ``mean`` over a reference set; ``resample``, the z of the other
-        run of the pair, which is activation patching; ``self``, its own z, which changes nothing
-        and so measures the noise floor.
+        What z becomes, see `headpatch.kinds.KINDS`.
     direction
         ``noising`` changes the with-run (is the head necessary?), ``denoising`` the without-run
         (is it sufficient?).
@@ -38,18 +37,21 @@ class Intervention:
         Tokens of the prompt at which its language-model heads are changed; None if it has none.
     vision_positions
         Tokens of the vision tower at which its vision heads are changed; None if it has none.
+    alpha
+        What a kind with a factor multiplies z by; None of any other.
 
     Raises
     ------
     ValueError
-        If it is not said where heads are changed.
+        If it is not said where heads are changed, or by which factor.
     """
 
     heads: HeadSet
-    kind: Kind
+    kind: str
     direction: Direction
     positions: Positions | None = "answer"
     vision_positions: VisionPositions | None = "all"
+    alpha: float | None = None
 
     def __post_init__(self) -> None:
         for tower, name in (("lm", "positions"), ("vision", "vision_positions")):
@@ -57,6 +59,10 @@ class Intervention:
                 object.__setattr__(self, name, None)
             elif getattr(self, name) is None:
                 raise ValueError(f"heads of tower {tower!r} are changed, but not where")
+        if not KINDS[self.kind].alpha:
+            object.__setattr__(self, "alpha", None)
+        elif self.alpha is None:
+            raise ValueError(f"kind {self.kind!r} needs alpha")
 
     @property
     def scope(self) -> str:
@@ -64,6 +70,30 @@ class Intervention:
         if self.positions and self.vision_positions:
             return f"{self.positions}+v:{self.vision_positions}"
         return self.positions or self.vision_positions or ""
+
+
+def replacement(
+    kind: str, alpha: float | None, own: Tensor, other: Tensor, mean: Tensor | None
+) -> Tensor:
+    """Return what a kind puts in the place of z.
+
+    Parameters
+    ----------
+    own, other, mean
+        z of the run that is changed, of the other run, and over a reference set; of one shape.
+
+    Raises
+    ------
+    ValueError
+        If a mean is needed and missing.
+    """
+    source = KINDS[kind].source
+    value = {"own": own, "other": other, "mean": mean, "nothing": None}[source]
+    if value is None:
+        if source == "mean":
+            raise ValueError(f"kind {kind!r} needs means")
+        return torch.zeros_like(own)
+    return value if alpha is None else alpha * value
 
 
 @dataclass(frozen=True, eq=False)

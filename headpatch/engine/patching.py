@@ -10,6 +10,7 @@ from headpatch.engine.interventions import Direction, Intervention, ZEdit
 from headpatch.engine.memory import halving, split
 from headpatch.engine.tower import vision_positions
 from headpatch.heads import Head, Tower
+from headpatch.kinds import KINDS
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
@@ -214,16 +215,17 @@ def base_run(direction: Direction) -> int:
 def _value(
     intervention: Intervention, head: Head, positions: Tensor, base: Baseline, means: ZMeans | None
 ) -> Tensor | None:
-    run = base_run(intervention.direction)
-    if intervention.kind == "zero":
+    run, source = base_run(intervention.direction), KINDS[intervention.kind].source
+    if source == "nothing":
         return None
-    if intervention.kind == "mean":
+    if source == "mean":
         if means is None:
-            raise ValueError("kind 'mean' needs means")
-        return means[head.tower][head.layer][positions, head.head]
-    source = run if intervention.kind == "self" else 1 - run
-    z = base.trace.z[head.tower][head.layer][source]
-    return z[positions.to(z.device), head.head]
+            raise ValueError(f"kind {intervention.kind!r} needs means")
+        z = means[head.tower][head.layer]
+    else:
+        z = base.trace.z[head.tower][head.layer][run if source == "own" else 1 - run]
+    value = z[positions.to(z.device), head.head]
+    return value if intervention.alpha is None else intervention.alpha * value
 
 
 def _by_run(interventions: Sequence[Intervention]) -> Iterator[list[int]]:

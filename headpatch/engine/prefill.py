@@ -1,5 +1,6 @@
 """What one ordinary pass leaves behind for the widening pass to start from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.engine.deviations import Points
+from headpatch.engine.interventions import replacement
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,25 +182,26 @@ def _pick(value: Any, run: int, runs: int, dim: int | None) -> Any:
 
 
 def sources(
-    prefill: Prefill, other: Prefill, means: list[Tensor] | None, device: torch.device
+    prefill: Prefill,
+    other: Prefill,
+    means: list[Tensor] | None,
+    device: torch.device,
+    kinds: Sequence[tuple[str, float | None]],
 ) -> list[Float[Tensor, "sources suffix heads dim"]]:
-    """Stack, layer by layer, every z that an intervention can put in place: see `SOURCES`.
+    """Stack, layer by layer, what each kind, with its alpha, puts in the place of z.
 
     Raises
     ------
     ValueError
-        If the pass cannot be widened.
+        If the pass cannot be widened, or means are needed and missing.
     """
     if prefill.refused:
         raise ValueError(prefill.refused)
     stacked = []
     for index, (own, away) in enumerate(zip(prefill.layers, other.layers, strict=True)):
-        z = own.z[0]
-        mean = torch.zeros_like(z) if means is None else means[index][prefill.start :]
-        parts = [torch.zeros_like(z), mean.to(device, z.dtype), away.z[0], z]
+        z, mean = own.z[0], None
+        if means is not None:
+            mean = means[index][prefill.start :].to(device, z.dtype)
+        parts = [replacement(*kind, z, away.z[0], mean) for kind in kinds]
         stacked.append(torch.stack(parts))
     return stacked
-
-
-SOURCES = {"zero": 0, "mean": 1, "resample": 2, "self": 3}
-"""Where each kind stands in `sources`."""

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from headpatch.engine.interventions import Direction, Intervention, Kind, VisionPositions
+from headpatch.engine.interventions import Direction, Intervention, VisionPositions
 from headpatch.engine.patching import Baseline, Outcome, patch
 from headpatch.engine.sweep import widen
 from headpatch.engine.tower import tower_of
@@ -113,7 +113,7 @@ def check(vlm: VLM, base: Baseline, positions: Positions) -> Check:
     grid = vlm.lm.grid
     layers = sorted({0, grid.layers // 2, grid.layers - 1})
     heads = [Head(layer, layer % grid.heads) for layer in layers]
-    kinds: tuple[Kind, ...] = ("zero", "resample")
+    kinds = ("zero", "resample")
     directions: tuple[Direction, ...] = ("noising", "denoising")
     whole, alone = (
         [Intervention(HeadSet.of(head), kind, way, positions) for head in heads for kind in kinds]
@@ -150,7 +150,7 @@ def check_vision(vlm: VLM, base: Baseline, positions: VisionPositions = "all") -
         Head(layer, layer % grid.heads, "vision")
         for layer in sorted({min(1, last), (last + 1) // 2, last})
     ]
-    ways: tuple[tuple[Kind, Direction], ...] = (("zero", "noising"), ("resample", "denoising"))
+    ways: tuple[tuple[str, Direction], ...] = (("zero", "noising"), ("resample", "denoising"))
     asked = [
         Intervention(HeadSet.of(head), *way, vision_positions=positions)
         for head in heads

@@ -26,6 +26,7 @@ from headpatch.engine.prefill import Prefill, sources
 from headpatch.engine.wavefront import walk
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
+from headpatch.kinds import averages
 from headpatch.models.spans import Positions, Spans
 from headpatch.models.vlm import VLM
 
@@ -105,7 +106,7 @@ def widen(
 
 def _refuse(base: Baseline, interventions: Sequence[Intervention], means: ZMeans | None) -> None:
     """Refuse what would give wrong numbers without a word."""
-    if means is None and any(one.kind == "mean" for one in interventions):
+    if means is None and averages([one.kind for one in interventions]):
         raise ValueError("kind 'mean' needs means")
     if any(head.tower != "lm" for one in interventions for head in one.heads):
         raise ValueError("a widening pass changes language-model heads only")
@@ -134,7 +135,8 @@ def _widen_run(
     scope = interventions[members[0]].positions
     assert scope is not None  # `_refuse` lets language-model heads through only
     positions = _within(base, prefill, scope)
-    source = sources(prefill, other, means["lm"] if means else None, vlm.device)
+    kinds = list(dict.fromkeys((interventions[i].kind, interventions[i].alpha) for i in members))
+    source = sources(prefill, other, means["lm"] if means else None, vlm.device, kinds)
     layers = len(vlm.lm.layers)
     answers = base.prompt.answers
     wanted = torch.tensor([answers.yes, answers.no]) if answers_only else None
@@ -142,7 +144,10 @@ def _widen_run(
     size = rows or rows_that_fit(vlm, prefill)
     left = list(members)
     while left:
-        asked = [Row(interventions[i].heads, interventions[i].kind) for i in left]
+        asked = [
+            Row(one.heads, kinds.index((one.kind, one.alpha)))
+            for one in (interventions[i] for i in left)
+        ]
         done: set[int] = set()
         try:
             carried = prefill.points is None

@@ -1,8 +1,23 @@
-"""Layer and number of a head beside its name, which a reader of tables may take for a number."""
+"""Columns of more than one table: a head's layer and number, and the alpha of its kind.
+
+Layer and number stand beside a head's name, which a reader of tables may take for a number.
+"""
 
 import pandas as pd
 
 from headpatch.heads import Head
+from headpatch.kinds import KINDS
+
+
+def with_alpha(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """Return a table with ``alpha`` behind the column ``kind``, if a kind of it has one."""
+    takes = table["kind"].map(lambda kind: KINDS[kind].alpha).astype(bool)
+    if not takes.any():
+        return table
+    found, place = table.copy(), table.columns.get_loc("kind")
+    assert isinstance(place, int)
+    found.insert(place + 1, "alpha", takes.map({True: alpha, False: float("nan")}))
+    return found
 
 
 def with_head_columns(table: pd.DataFrame, layer: str = "layer") -> pd.DataFrame:

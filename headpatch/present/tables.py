@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from headpatch.kinds import kind_label
 from headpatch.text import visible
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _effects_of(heads: str, rows: "pandas.DataFrame", floor: float, at: str = ""
         flipped = row["answer_before"] != row["answer_after"]
         answer = f"{row['answer_before']} → {row['answer_after']}" if flipped else "same"
         table.add_row(
-            row["kind"],
+            kind_label(row["kind"], row),
             row["direction"],
             f"{row['ld']:+.3f}",
             f"{row['effect']:+.4f}" if seen else f"({row['effect']:+.0e})",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float
 
+from headpatch.kinds import kind_label
 from headpatch.present.canvas import Target, drawing, frame, signed
 from headpatch.present.root_scale import digits, root, square
 from headpatch.report.effects import DIRECTIONS, KINDS
@@ -84,7 +85,7 @@ def approx_scatter(
                 axes.set_xticks(ticks, words)
                 axes.set_yticks(ticks, words)
         for axes, kind in zip(panels[0], kinds, strict=True):
-            axes.set_title(kind.capitalize(), loc="left")
+            axes.set_title(kind_label(kind, results).capitalize(), loc="left")
         for axes in panels[-1]:
             axes.set_xlabel("Exact effect (logits)")
         frame(

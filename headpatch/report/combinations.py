@@ -9,6 +9,7 @@ from jaxtyping import Float
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from headpatch.kinds import kind_label
 from headpatch.present.canvas import BLUE, VERMILLION, Target, check_columns, drawing, frame, signed
 from headpatch.present.tables import plain_table
 from headpatch.report.effects import DIRECTIONS, in_order
@@ -84,9 +85,8 @@ def combination_maps(
             grey |= _annotate(axes, values, undecided, most, len(directions))
             axes.set_xticks(range(len(names)), names, rotation=90)
             axes.set_yticks(range(len(names)), names)
-            axes.set_title(
-                f"{kind.capitalize()}, {direction} ({_QUESTIONS[direction]})", loc="left"
-            )
+            name = kind_label(kind, two).capitalize()
+            axes.set_title(f"{name}, {direction} ({_QUESTIONS[direction]})", loc="left")
         for axes in panels[-1]:
             axes.set_xlabel("Head (layer.head)")
         for axes in panels[:, 0]:
@@ -221,9 +221,10 @@ def _table(
     direction: Any,
     interval: str,
 ) -> RenderableType:
+    name = kind_label(kind, rows[0])
     table = plain_table(
         "heads", "each alone", "sum", "together", "interaction", *[interval] * bool(interval), "",
-        title=f"{kind}, {direction} ({_QUESTIONS[direction]}): the largest interactions",
+        title=f"{name}, {direction} ({_QUESTIONS[direction]}): the largest interactions",
     )  # fmt: skip
     for row in rows:
         names = str(row["heads"]).split("+")
@@ -258,7 +259,8 @@ def repair_tables(
         listed = plain_table(
             "heads", "direct", "norm anew", "total", "repair", "other heads", "MLPs", "norm",
             "parts that change most",
-            title=f"{kind}, {direction}: what the heads write themselves, and what follows from it",
+            title=f"{kind_label(str(kind), rows)}, {direction}: what the heads write themselves, "
+            "and what follows from it",
         )  # fmt: skip
         for row in rows.to_dict("records"):
             names = str(row["heads"])

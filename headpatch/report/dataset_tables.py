@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from headpatch.kinds import kind_label
 from headpatch.present.tables import plain_table
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def effects(means: "pandas.DataFrame", level: float, floor: float) -> Renderable
             title=f"{'heads' if '+' in str(heads) else 'head'} {heads}",
         )
         for row in rows.to_dict("records"):
-            table.add_row(row["kind"], row["direction"], *_figures(row, floor), _control(row),
-                          f"{row['answer_changed']:.0%}")  # fmt: skip
+            figures = *_figures(row, floor), _control(row), f"{row['answer_changed']:.0%}"
+            table.add_row(kind_label(row["kind"], row), row["direction"], *figures)
         parts.append(table)
     return Group(*parts, Text(_words(level, floor)))
 

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from headpatch.kinds import ASKED, kind_label
+from headpatch.kinds import KINDS as CHANGES
 from headpatch.present.canvas import (
-    BLUE,
-    GREEN,
     GREY,
     ORANGE,
-    VERMILLION,
     Target,
     check_columns,
     drawing,
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import pandas
 
-KINDS: Final = {"zero": (BLUE, "s"), "mean": (GREEN, "^"), "resample": (VERMILLION, "o")}
+KINDS: Final = {name: (CHANGES[name].color, CHANGES[name].marker) for name in ASKED}
+"""Colour and marker."""
 DIRECTIONS: Final = {
     "noising": "Noising\n(necessary?)",
     "denoising": "Denoising\n(sufficient?)",
@@ -85,7 +85,7 @@ def head_effects(
                 _draw_effects(axes, here, rows, *KINDS.get(kind, (ORANGE, "D")))
             panels[i, 0].set_ylabel(DIRECTIONS.get(direction, direction))
         for axes, kind in zip(panels[0], kinds, strict=True):
-            axes.set_title(kind.capitalize(), loc="left")
+            axes.set_title(kind_label(kind, subjects).capitalize(), loc="left")
         _finish_axes(panels[0, 0], rows)
         for axes in panels[-1]:
             axes.set_xlabel("Normalized effect")

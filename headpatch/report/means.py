@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from jaxtyping import Float
 
+from headpatch.kinds import kind_label
 from headpatch.present.canvas import DIFFERENCE, GREY, ORANGE, Target, check_columns, drawing, frame
 from headpatch.report.effects import DIRECTIONS, KINDS, changed_at, in_order, row_names
 
@@ -78,7 +79,7 @@ def mean_effects(
                 colour, marker = KINDS.get(kind, (ORANGE, "D"))
                 _intervals(axes, rows, "normalized", colour, marker)
         for axes, kind in zip(panels[0], kinds, strict=True):
-            axes.set_title(kind.capitalize(), loc="left")
+            axes.set_title(kind_label(kind, table).capitalize(), loc="left")
         panels[0, 0].set_yticks(range(len(names)), names)
         panels[0, 0].set_ylim(len(names) - 0.4, -0.6)
         for axes in panels[-1]:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from headpatch.kinds import kind_label
 from headpatch.present.tables import plain_table, says
 
 _CAUTION = (
@@ -61,7 +62,7 @@ def unlisted(
         for kind in (row["normalized"] if isinstance(row["normalized"], dict) else [row["kind"]])
     }
     words = [
-        f"{row['kind']} {row['direction']} {row['heads']} {_effect(row)} (share "
+        f"{kind_label(row['kind'], row)} {row['direction']} {row['heads']} {_effect(row)} (share "
         f"{_share(row['normalized'])})"
         for row in largest
         if (row["kind"], row["direction"], row["heads"]) not in known
@@ -116,7 +117,7 @@ def _top_of(
         *kinds,
         "answer",
         *["attention rank"] * ranked,
-        title=f"{direction} ({question}): largest effects of {first}"
+        title=f"{direction} ({question}): largest effects of {kind_label(first, rows[0])}"
         + ", whole layers" * (what == "layer"),
         wrapped=what if max(len(row["heads"]) for row in rows) > 30 else None,
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float, Int
 
+from headpatch.kinds import kind_label
 from headpatch.present.canvas import BLUE, VERMILLION, Target, drawing, frame, signed
 from headpatch.present.map_labels import name_largest
 from headpatch.present.root_scale import digits, scale
@@ -96,7 +97,7 @@ def sweep_maps(
                     axes.axhline(last + 0.5, color="black", linewidth=0.7, linestyle=(0, (3, 2)),
                                  label="below: not read by the language model")  # fmt: skip
         for axes, kind in zip(panels[0], kinds, strict=True):
-            axes.set_title(kind.capitalize(), loc="left")
+            axes.set_title(kind_label(kind, results).capitalize(), loc="left")
         for axes in panels[-1]:
             axes.set_xlabel("Head")
         panels[0, 0].yaxis.get_major_locator().set_params(integer=True, nbins=6)
@@ -169,7 +170,7 @@ def set_effects(
                 if len(shown):
                     _name_extreme(axes, values, results["heads"], 72 // len(kinds))
         for axes, kind in zip(panels[0], kinds, strict=True):
-            axes.set_title(kind.capitalize(), loc="left")
+            axes.set_title(kind_label(kind, results).capitalize(), loc="left")
         for axes in panels[-1]:
             axes.set_xlabel(_NORMALIZED)
         panels[0, 0].locator_params(axis="x", nbins=5)

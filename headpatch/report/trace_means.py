@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Bool, Float
 
+from headpatch.kinds import KINDS, Line
 from headpatch.present.canvas import DIFFERENCE, Target, array, drawing, frame
 from headpatch.report.traces import (
-    LINES,
     LOOKS,
     Values,
     answers,
@@ -19,6 +19,7 @@ from headpatch.report.traces import (
     map_height,
     mark_tokens,
     part,
+    way_name,
 )
 
 if TYPE_CHECKING:
@@ -157,8 +158,8 @@ def _draw_totals(
             array(results[name], way, 1)[slots] for name in ("total", "total_low", "total_high")
         )
         x = np.arange(len(slots)) + (place - (len(ways) - 1) / 2) * _SHIFT
-        label = direction if kind == "resample" else f"{direction}, {kind}"
-        _draw_line(axes, x, figures, here, color, marker, LINES.get(kind, line), label)
+        name = way_name(kind, direction, results)
+        _draw_line(axes, x, figures, here, color, marker, KINDS[kind].line or line, name)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("Sum over heads of\n|effect| (logits)")
 
@@ -170,7 +171,7 @@ def _draw_line(
     here: Mapping[str, list[str]],
     color: str,
     marker: str,
-    line: str,
+    line: Line,
     label: str,
 ) -> None:
     """Draw means and their intervals; a line does not join two answers."""

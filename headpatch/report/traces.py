@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float
 
+from headpatch.kinds import BY_PLACE, KINDS, kind_label
 from headpatch.present.canvas import (
     BLUE,
     GREEN,
@@ -31,8 +32,6 @@ HEADS: Final = 12
 """Heads with a line of their own in the maps: those with the largest effect on any token."""
 LOOKS: Final = {"noising": (GREEN, "^", "-"), "denoising": (ORANGE, "v", "--")}
 """Colour, marker and line of a direction: none of a run's."""
-LINES: Final = {"zero": ":", "mean": "-."}
-"""Lines of the kinds other than resample, which has its direction's."""
 Values = Float[np.ndarray, "..."]
 
 
@@ -134,12 +133,17 @@ def _draw_totals(
         kind, _, direction = way.rpartition("_")
         color, marker, line = LOOKS[direction]
         total = np.abs(values).sum((1, 2))
-        label = direction if kind == "resample" else f"{direction}, {kind}"
+        name = way_name(kind, direction, results)
         for one in answers(results):
-            axes.plot(np.arange(len(total))[one], total[one], marker, color=color, label=label,
-                      linestyle=LINES.get(kind, line))  # fmt: skip
+            axes.plot(np.arange(len(total))[one], total[one], marker, color=color, label=name,
+                      linestyle=KINDS[kind].line or line)  # fmt: skip
     axes.set_ylim(bottom=0)
     axes.set_ylabel("Sum over heads of\n|effect| (logits)")
+
+
+def way_name(kind: str, direction: str, results: Mapping[str, Any]) -> str:
+    """Name a line: by its direction, and by its kind where it is not the usual one."""
+    return direction if kind == BY_PLACE[0] else f"{direction}, {kind_label(kind, results)}"
 
 
 def map_height(names: Sequence[str]) -> float:

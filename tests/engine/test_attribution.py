@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from headpatch.engine.attribution import Gradients, attribute, gradients, refused
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.interventions import Direction, Kind, ZEdit
+from headpatch.engine.interventions import Direction, ZEdit
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, run_pair
 from headpatch.errors import RunError
 from headpatch.heads import Head, Tower
@@ -23,9 +23,9 @@ from headpatch.models.vlm import VLM
 from headpatch.stats.agreement import agreement
 from tests.engine.oracle import Change, Oracle
 from tests.families import builders
-from tests.tiny import SHAPES, tiny_prompt, tiny_vlm
+from tests.tiny import PLAIN, SHAPES, tiny_prompt, tiny_vlm
 
-KINDS, DIRECTIONS, TOWERS = get_args(Kind), get_args(Direction), get_args(Tower)
+KINDS, DIRECTIONS, TOWERS = PLAIN, get_args(Direction), get_args(Tower)
 SCOPES = get_args(Positions)
 every_shape = pytest.mark.parametrize("name", SHAPES)
 

@@ -35,9 +35,9 @@ def test_copying_a_prefill_makes_the_walk_its_own() -> None:
     copied = next(iter(prefills()))
     walked = GraphedWalk(Replayed(), copied, [], torch.zeros(1, 1))
     walked.replay(second)
-    rows = [Row(HeadSet.of(head), "resample") for head in vlm.lm.grid]
+    rows = [Row(HeadSet.of(head), 0) for head in vlm.lm.grid]
     chunks = plan(rows, len(vlm.lm.layers), len(rows), torch.device("cpu"))
-    source = sources(second, first, None, torch.device("cpu"))
+    source = sources(second, first, None, torch.device("cpu"), [("resample", None)])
     ((_, wanted),) = walk(vlm, second, chunks, source)
     ((_, found),) = walk(vlm, copied, chunks, source)
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)

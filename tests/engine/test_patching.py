@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, patch, run_pair, z_edits
 from headpatch.heads import Head, HeadSet
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from tests.engine.oracle import Change, Oracle
-from tests.tiny import SHAPES, Shape, tiny_prompt, tiny_vlm
+from tests.tiny import PLAIN, SHAPES, Shape, tiny_prompt, tiny_vlm
 
-KINDS, DIRECTIONS, SCOPES = get_args(Kind), get_args(Direction), get_args(Positions)
+KINDS, DIRECTIONS, SCOPES = PLAIN, get_args(Direction), get_args(Positions)
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 

@@ -10,16 +10,17 @@ import torch
 
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.generate import generate
-from headpatch.engine.interventions import Cut, Direction, Intervention, Kind
+from headpatch.engine.interventions import Cut, Direction, Intervention
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, patch, run_pair
 from headpatch.heads import Head, HeadSet
 from headpatch.models.spans import Positions
 from tests.engine.numpy_llava import Pass, run
 from tests.planted import HEADS, LD_WITH, LD_WITHOUT, SILENT, VISION_ODDS, Planted, planted
+from tests.tiny import PLAIN
 
 CLOSE = 1e-4  # logits; what C = 10⁴ leaves of the norms, and float32
 SPAN = LD_WITH - LD_WITHOUT
-KINDS, DIRECTIONS, SCOPES = get_args(Kind), get_args(Direction), get_args(Positions)
+KINDS, DIRECTIONS, SCOPES = PLAIN, get_args(Direction), get_args(Positions)
 NOISING, DENOISING = DIRECTIONS
 every_head = pytest.mark.parametrize("name", HEADS)
 
@@ -36,7 +37,7 @@ def own_means(base: Baseline) -> ZMeans:
     return {"lm": [z.mean(0) for z in base.trace.z["lm"]]}
 
 
-def normalized(heads: str, kind: Kind, direction: Direction, scope: Positions = "answer") -> float:
+def normalized(heads: str, kind: str, direction: Direction, scope: Positions = "answer") -> float:
     made, base = circuit()
     asked = Intervention(HeadSet.parse(heads), kind, direction, scope)
     (outcome,) = patch(made.vlm, base, [asked], own_means(base))

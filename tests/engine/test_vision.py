@@ -12,7 +12,7 @@ import torch
 
 import headpatch.engine.vision as vision
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.interventions import Direction, Intervention, Kind, VisionPositions, ZEdit
+from headpatch.engine.interventions import Direction, Intervention, VisionPositions, ZEdit
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, patch, run_pair, z_edits
 from headpatch.engine.tower import (
     tower_of,
@@ -25,9 +25,9 @@ from headpatch.heads import Head, HeadSet
 from headpatch.models.vlm import VLM
 from tests.engine.oracle import Change, Oracle
 from tests.families import builders
-from tests.tiny import SHAPES, Shape, tiny_prompt, tiny_vlm
+from tests.tiny import PLAIN, SHAPES, Shape, tiny_prompt, tiny_vlm
 
-KINDS, DIRECTIONS, SCOPES = get_args(Kind), get_args(Direction), get_args(VisionPositions)
+KINDS, DIRECTIONS, SCOPES = PLAIN, get_args(Direction), get_args(VisionPositions)
 PLACES = {"class": [0], "patches": list(range(1, 17)), "all": list(range(17))}  # 4 × 4 patches
 NAMES = ("plain", "deep-vision", "class-token-kept")
 ROUNDING = 2e-5  # float32 through six layers, batches of different shapes

@@ -10,7 +10,7 @@ import torch
 
 from headpatch.engine.chunks import Chunk
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import Baseline, ZMeans, patch, run_pair
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.selfcheck import check
@@ -21,9 +21,9 @@ from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from tests.engine.test_attention import state_of
-from tests.tiny import SHAPES, Shape, tiny_prompt, tiny_vlm
+from tests.tiny import PLAIN, SHAPES, Shape, tiny_prompt, tiny_vlm
 
-KINDS, DIRECTIONS, SCOPES = get_args(Kind), get_args(Direction), get_args(Positions)
+KINDS, DIRECTIONS, SCOPES = PLAIN, get_args(Direction), get_args(Positions)
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 every_scope = pytest.mark.parametrize("scope", SCOPES)
 
@@ -161,7 +161,7 @@ def test_the_model_is_left_as_found() -> None:
     ],
 )
 def test_what_would_give_wrong_numbers_is_refused(
-    heads: str, kind: Kind, scopes: list[Positions], message: str
+    heads: str, kind: str, scopes: list[Positions], message: str
 ) -> None:
     vlm, base = pair_of(SHAPES["plain"], "answer")
     asked = [Intervention(HeadSet.parse(heads), kind, "noising", scope) for scope in scopes]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headpatch.engine.forward import Keep
-from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import Baseline, Outcome, patch, run_pair
 from headpatch.engine.selfcheck import check
 from headpatch.engine.sweep import suffix_start, widen
@@ -23,7 +23,7 @@ from headpatch.models.vlm import VLM
 from tests.families.oracle import Change, Oracle
 
 SCOPES: tuple[Positions, ...] = ("answer", "question", "image", "all")
-KINDS: tuple[Kind, ...] = ("zero", "resample")
+KINDS: tuple[str, ...] = ("zero", "resample")
 DIRECTIONS: tuple[Direction, ...] = ("noising", "denoising")
 
 

@@ -4,7 +4,13 @@ Defaults live here and nowhere else. Unknown keys are errors. `Study()` is the b
 study: the seed's question, asked of the bundled model.
 """
 
-from headpatch.core.study.changes import AblateOptions, RankOptions, SweepOptions, VisionOptions
+from headpatch.core.study.changes import (
+    AblateOptions,
+    RankOptions,
+    SweepOptions,
+    VisionOptions,
+    alpha_of,
+)
 from headpatch.core.study.edges import (
     EDGE_ENDS,
     CombineOptions,
@@ -38,6 +44,7 @@ __all__ = [
     "TraceOptions",
     "VerdictOptions",
     "VisionOptions",
+    "alpha_of",
     "check_edges",
     "edge_ends",
     "layer_span",

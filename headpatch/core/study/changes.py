@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from headpatch.core.study.paths import PathText
 from headpatch.core.study.strict import Count, Positive, Strict, sequence
 from headpatch.errors import InputError
+from headpatch.kinds import DEFAULT, KINDS, AskedKind
 
 
 class RankOptions(Strict):
@@ -18,22 +19,34 @@ class RankOptions(Strict):
     """Heads whose attention is drawn over the pictures."""
 
 
-class Changes(Strict):
-    """How z is changed."""
+class Kinds(Strict):
+    """What stands in the place of z, and in which run."""
 
-    kinds: Annotated[
-        tuple[Literal["zero", "mean", "resample"], ...],
-        BeforeValidator(sequence),
-        Field(min_length=1),
-    ] = ("zero", "mean", "resample")
+    kinds: Annotated[tuple[AskedKind, ...], BeforeValidator(sequence), Field(min_length=1)] = (
+        DEFAULT
+    )
+    alpha: float = 0.5
+    """What a kind with a factor multiplies z by. 0 takes the head away and 1 leaves it: halfway
+    between them an effect shows whether it grows with what the head writes."""
     directions: Annotated[
         tuple[Literal["noising", "denoising"], ...],
         BeforeValidator(sequence),
         Field(min_length=1),
     ] = ("noising", "denoising")
-    positions: Literal["answer", "question", "image", "all"] = "answer"
     reference: Count = 16
-    """Drawn pairs over which `mean` averages z; 0 averages over the study's own two runs."""
+    """Drawn pairs over which `mean` averages z; 0 averages over the study's own two runs. Over a
+    dataset, `mean` averages over the dataset."""
+
+
+def alpha_of(options: Kinds) -> dict[str, float]:
+    """Return ``alpha`` as tensors keep it: there only if a kind was run that takes it."""
+    return {"alpha": options.alpha} if any(KINDS[kind].alpha for kind in options.kinds) else {}
+
+
+class Changes(Kinds):
+    """How z is changed, and where."""
+
+    positions: Literal["answer", "question", "image", "all"] = "answer"
 
 
 class AblateOptions(Changes):

@@ -10,6 +10,7 @@ from headpatch.core.study.changes import Changes
 from headpatch.core.study.strict import Positive, Strict, sequence
 from headpatch.errors import InputError
 from headpatch.heads import Selection
+from headpatch.kinds import AskedKind
 
 EdgeEnd = Literal["answer", "question", "words", "image", "region", "other", "all"]
 """Positions that an edge joins; ``words`` is the question without the answer position, ``other``
@@ -104,11 +105,9 @@ class CombineOptions(_Candidates, Changes):
     """Which heads are changed in pairs, and how."""
 
     top: Positive = 6
-    kinds: Annotated[
-        tuple[Literal["zero", "mean", "resample"], ...],
-        BeforeValidator(sequence),
-        Field(min_length=1),
-    ] = ("resample",)
+    kinds: Annotated[tuple[AskedKind, ...], BeforeValidator(sequence), Field(min_length=1)] = (
+        "resample",
+    )
     listed: Positive = 10
     """Pairs listed for each direction."""
 

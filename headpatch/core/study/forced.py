@@ -4,8 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from headpatch.core.study.changes import Kinds
 from headpatch.core.study.strict import Count, Positive, Strict, sequence
 from headpatch.errors import InputError
+from headpatch.kinds import AskedKind
 
 
 class _Forced(Strict):
@@ -23,28 +25,18 @@ class _Forced(Strict):
         return self
 
 
-class TraceOptions(_Forced):
+class TraceOptions(_Forced, Kinds):
     """Which answer is traced token by token, and how heads are changed."""
 
     forced: Literal["with", "without", "both"] = "with"
     """The run whose own answer it is."""
-    kinds: Annotated[
-        tuple[Literal["zero", "mean", "resample"], ...],
-        BeforeValidator(sequence),
-        Field(min_length=1),
-    ] = ("resample",)
-    directions: Annotated[
-        tuple[Literal["noising", "denoising"], ...],
-        BeforeValidator(sequence),
-        Field(min_length=1),
-    ] = ("noising", "denoising")
+    kinds: Annotated[tuple[AskedKind, ...], BeforeValidator(sequence), Field(min_length=1)] = (
+        "resample",
+    )
     top: Positive = 3
     """Heads listed for each token."""
     noise: Positive = 8
     """Heads a token (drawn by the seed) that are patched with their own z, for the noise floor."""
-    reference: Count = 16
-    """Drawn pairs over which `mean` averages z; 0 averages over the study's own two runs. Over a
-    dataset, `mean` averages over the dataset."""
 
 
 class RolloutOptions(_Forced):

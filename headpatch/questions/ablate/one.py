@@ -13,11 +13,12 @@ from headpatch.core.noise_floor import floor_of
 from headpatch.core.session import Session
 from headpatch.core.towers import Unread, change, has, unread
 from headpatch.engine.generate import decode
-from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress, Outcome, ZMeans
 from headpatch.engine.tower import check_scope
 from headpatch.heads import Head, HeadSet
-from headpatch.present.head_columns import with_head_columns
+from headpatch.kinds import KINDS, first_of
+from headpatch.present.head_columns import with_alpha, with_head_columns
 from headpatch.stats.effects import normalized_effect, rank_of, spread
 
 Role = Literal["head", "joint", "control", "noise floor"]
@@ -107,7 +108,7 @@ def ablate(
         The heads to change, each once. Those of the vision tower change at the positions of the
         study's ``vision``, those of the language model at those of its ``ablate``.
     means
-        Needed if the study's kinds hold ``mean``.
+        Needed if the study's kinds average.
 
     Raises
     ------
@@ -128,9 +129,9 @@ def plan(session: Session, heads: Sequence[Head]) -> Plan:
     if len(heads) > 1:
         sets.append((HeadSet(tuple(heads)), "joint"))
 
-    def ways(members: HeadSet, kind: Kind) -> list[Intervention]:
-        places = options.positions, session.study.vision.positions
-        return [Intervention(members, kind, way, *places) for way in options.directions]
+    def ways(members: HeadSet, kind: str) -> list[Intervention]:
+        more = options.positions, session.study.vision.positions, options.alpha
+        return [Intervention(members, kind, way, *more) for way in options.directions]
 
     asked: list[Asked] = []
     for members, role in sets:
@@ -157,7 +158,7 @@ def run(
     """Do what is planned; see `ablate`."""
     unique = job.interventions
     outcomes = dict(zip(unique, change(session, unique, means, on_progress), strict=True))
-    nulls: dict[tuple[HeadSet, Kind, Direction], list[float]] = {}
+    nulls: dict[tuple[HeadSet, str, Direction], list[float]] = {}
     for asked in job.asked:
         if asked.role == "control":
             one = asked.intervention
@@ -174,6 +175,7 @@ def run(
     table = pd.DataFrame(rows).drop_duplicates(
         subset=["heads", "kind", "direction", "role"], ignore_index=True
     )
+    table = with_alpha(table, session.study.ablate.alpha)
     control = unread(session, outcomes.values())
     return Ablation(with_head_columns(table), floor, _summary(session, table, floor), control)
 
@@ -225,10 +227,8 @@ def _summary(session: Session, table: pd.DataFrame, floor: float) -> str:
     """Say what was found in one line, and no more than one pair can show."""
     named = table[table["role"].isin(["head", "joint"])]
     last = named[named["heads"] == named["heads"].iloc[-1]]
-    for kind in ("resample", "mean", "zero"):
-        if (last["kind"] == kind).any():
-            last = last[last["kind"] == kind]
-            break
+    kind = first_of(set(last["kind"]))
+    last = last[last["kind"] == kind]
     parts = []
     for row in last.to_dict("records"):
         words = f"{row['normalized']:+.1%} of the difference between the runs"
@@ -244,9 +244,9 @@ def _summary(session: Session, table: pd.DataFrame, floor: float) -> str:
         flips = row["answer_before"] != row["answer_after"]
         part += f"; the answer {'becomes' if flips else 'stays'} {row['answer_after']!r}"
         parts.append(part)
-    heads, kind, positions = (last[name].iloc[0] for name in ("heads", "kind", "positions"))
-    verb = {"zero": "Zeroing", "mean": "Mean-ablating", "resample": "Resampling"}[kind]
+    heads, positions = (last[name].iloc[0] for name in ("heads", "positions"))
+    by = f" by {session.study.ablate.alpha:g}" * KINDS[kind].alpha
     caveat = "One pair shows one case, not a rule."
     if not session.valid:
         caveat = "The study is INVALID (its answers are not Yes and No): these figures say nothing."
-    return f"{verb} {heads} ({positions}): {'; '.join(parts)}. {caveat}"
+    return f"{KINDS[kind].doing} {heads}{by} ({positions}): {'; '.join(parts)}. {caveat}"

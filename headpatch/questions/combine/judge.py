@@ -15,7 +15,8 @@ import pandas as pd
 
 from headpatch.core.study import Study
 from headpatch.heads import HeadSet
-from headpatch.present.head_columns import with_head_columns
+from headpatch.kinds import kind_label
+from headpatch.present.head_columns import with_alpha, with_head_columns
 from headpatch.questions.combine.evidence import Evidence, Seen
 from headpatch.questions.combine.one import Effects, Plan
 from headpatch.stats.interactions import interaction_label, joint_reading
@@ -82,7 +83,7 @@ class Combinations:
         """Describe one pair of heads in every way it was changed."""
         rows = self.table[self.table["heads"] == heads].to_dict("records")
         parts = [
-            f"{row['kind']} {row['direction']} {row['normalized']:+.1%} together, "
+            f"{kind_label(row['kind'], row)} {row['direction']} {row['normalized']:+.1%} together, "
             f"{row['sum']:+.1%} alone and added up ({row['word']})"
             for row in rows
         ]
@@ -116,6 +117,7 @@ def judge(study: Study, plan: Plan, found: Sequence[Effects]) -> Combinations:
     table = pd.DataFrame(rows)
     table.insert(4, "positions", study.combine.positions)
     table["pairs"] = len(kept)
+    table = with_alpha(table, study.combine.alpha)
     return Combinations(with_head_columns(table), max(one.floor for one in found), len(kept))
 
 

@@ -10,6 +10,7 @@ from headpatch.core.session import Session
 from headpatch.core.study import Study
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.heads import HeadSet
+from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.questions.combine import judge as combine_judge
@@ -72,7 +73,7 @@ def _with_means(
     judged = study.model_copy(update={"force": True})  # the survey was the gate
     for session in sessions(judged, vlm, entries, options.positions):
         means = None
-        if "mean" in options.kinds:
+        if averages(options.kinds):
             means = known.of(session) if known else mean_z(session, reference=options.reference)
         yield session, means
         del session

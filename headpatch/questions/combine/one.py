@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from headpatch.core.noise_floor import floor_of
 from headpatch.core.session import Session, intervene
 from headpatch.core.study import Study
-from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
@@ -36,7 +36,7 @@ class Plan:
 
     heads: tuple[Head, ...]
     sets: tuple[HeadSet, ...]
-    ways: tuple[tuple[Kind, Direction], ...]
+    ways: tuple[tuple[str, Direction], ...]
 
     @classmethod
     def of(cls, study: Study, heads: Sequence[Head]) -> "Plan":
@@ -102,8 +102,9 @@ def measure(
     means
         Needed if its kinds hold ``mean``.
     """
-    scope, base = session.study.combine.positions, session.base
-    asked = [Intervention(one, *way, scope) for way in plan.ways for one in plan.sets]
+    options, base = session.study.combine, session.base
+    scope, alpha = options.positions, options.alpha
+    asked = [Intervention(one, *way, scope, alpha=alpha) for way in plan.ways for one in plan.sets]
     nothing = [
         Intervention(one, "self", direction, scope)
         for direction in dict.fromkeys(direction for _, direction in plan.ways)

@@ -42,7 +42,7 @@ from headpatch.engine.patching import (
     z_edits,
 )
 from headpatch.heads import Head, HeadSet
-from headpatch.present.head_columns import with_head_columns
+from headpatch.present.head_columns import with_alpha, with_head_columns
 from headpatch.stats.intervals import mean_interval
 
 FIGURES = ("direct", "renormed", "total", "repair", "other_heads", "mlps", "biases", "norm")
@@ -77,7 +77,7 @@ def plan(study: Study, sets: Sequence[HeadSet]) -> tuple[Intervention, ...]:
     options = study.combine
     ways = product(dict.fromkeys(options.kinds), dict.fromkeys(options.directions))
     return tuple(
-        Intervention(one, kind, direction, options.positions)
+        Intervention(one, kind, direction, options.positions, alpha=options.alpha)
         for kind, direction in ways
         for one in sets
     )
@@ -198,7 +198,8 @@ def judge(study: Study, found: Sequence[Repairs], listed: int = 10) -> SelfRepai
         for place, one in enumerate(asked)
         for rank, (name, change) in enumerate(_changed(one, heads[place], mlps[place])[:listed], 1)
     ]
-    return SelfRepair(*(with_head_columns(pd.DataFrame(one)) for one in (columns, parts)))
+    tables = (with_alpha(pd.DataFrame(one), study.combine.alpha) for one in (columns, parts))
+    return SelfRepair(*map(with_head_columns, tables))
 
 
 def _interval(

@@ -19,6 +19,7 @@ from headpatch.core.session import Session
 from headpatch.core.study import Study
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import RunError
+from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
 from headpatch.questions.combine import many as combine_many
 from headpatch.questions.combine import selfrepair
@@ -87,7 +88,7 @@ def combine(
             lambda: order(session),
         )
     plan = Plan.of(study, heads)
-    if means is None and "mean" in options.kinds:
+    if means is None and averages(options.kinds):
         with stages("Averaging reference pairs") as advance:
             means = mean_z(session, advance, options.reference)
     with stages("Changing heads together") as advance:

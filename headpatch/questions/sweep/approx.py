@@ -124,11 +124,14 @@ def estimate(session: Session, job: Plan, means: ZMeans | None) -> Estimates:
     if job.tower == "vision":
         scope = session.study.vision.positions
         places = vision_positions(vlm, session.base, scope)
-    ways = dict.fromkeys((one.kind, one.direction) for one in job.asked if one.kind != "self")
+    ways = dict.fromkeys(
+        (one.kind, one.direction, one.alpha) for one in job.asked if one.kind != "self"
+    )
     maps = {
-        f"{kind}_{direction}": attribute(pair, kind, direction, means)[job.tower].float().cpu()
-        for kind, direction in ways
+        f"{kind}_{direction}": attribute(pair, kind, direction, means, alpha)[job.tower]
+        for kind, direction, alpha in ways
     }
+    maps = {name: values.float().cpu() for name, values in maps.items()}
     image = session.prompt.image_positions.cpu() if job.tower == "lm" else None
     return Estimates(maps, places.cpu(), image)
 
@@ -202,7 +205,7 @@ def saved(
         "approx": by_way,
         "agreement": {name: one.figures() for name, one in agreed.items()},
         "level": level,
-        **{key: sweep[key] for key in kept},
+        **{key: sweep[key] for key in (*kept, "alpha") if key in sweep},
     }
     if estimates.image_positions is not None:
         found["image_positions"] = estimates.image_positions

@@ -134,7 +134,7 @@ class Gradients:
         kept = ("effect", "approx", "approx_low", "approx_high", "pair_names", "tower", "positions",
                 "noise_floor", "level", "valid", "question", "region_name")  # fmt: skip
         found: dict[str, Any] = {
-            **{key: sweep[key] for key in kept},
+            **{key: sweep[key] for key in (*kept, "alpha") if key in sweep},
             "pairs": self._pairs,
             "agreement": {way: one.figures() for way, one in agreed.items()},
             "agreement_by_pair": {

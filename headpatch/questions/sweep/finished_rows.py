@@ -12,6 +12,7 @@ from headpatch.core.study import Study
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnOutcome, Outcome
 from headpatch.heads import HeadSet
+from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
@@ -39,7 +40,7 @@ def keys_of(
     asked = {
         **study.model_dump(include={"sweep", "vision"}, exclude={"sweep": _SHOWN_ONLY}),
         "sets": None if sets is None else [str(members) for members in sets],
-        "means": means if "mean" in study.sweep.kinds else "",
+        "means": means if averages(study.sweep.kinds) else "",
     }
     return {pair.name: unit_key(study, vlm, pair, asked) for pair in pairs}
 
@@ -110,6 +111,7 @@ def _saved(rows: Sequence[Outcome]) -> dict[str, Any]:
         "direction": [one.direction for one in changes],
         "positions": [one.positions for one in changes],
         "vision_positions": [one.vision_positions for one in changes],
+        "alpha": [one.alpha for one in changes],
         "ld": torch.tensor([one.ld for one in rows], dtype=torch.float64),
         "effect": torch.tensor([one.effect for one in rows], dtype=torch.float64),
         "token": torch.tensor([one.token for one in rows]),
@@ -119,7 +121,7 @@ def _saved(rows: Sequence[Outcome]) -> dict[str, Any]:
 
 def outcomes_in(saved: Mapping[str, Any]) -> Iterator[Outcome]:
     """Read back the rows of a unit, bit for bit."""
-    names = ("heads", "kind", "direction", "positions", "vision_positions")
+    names = ("heads", "kind", "direction", "positions", "vision_positions", "alpha")
     figures = (saved[name].tolist() for name in ("ld", "effect", "token", "token_before"))
     for heads, *way, ld, effect, token, before in zip(
         *(saved[name] for name in names), *figures, strict=True

@@ -13,7 +13,7 @@ from headpatch.core.aggregate import Gathered
 from headpatch.core.baseline_runs import Survey
 from headpatch.core.ranking import ranks
 from headpatch.core.session import Session
-from headpatch.core.study import Study
+from headpatch.core.study import Study, alpha_of
 from headpatch.core.towers import Unread
 from headpatch.core.walk import walk
 from headpatch.engine.interventions import Intervention
@@ -196,6 +196,7 @@ def _saved(
         "question": survey.question,
         "region_name": survey.region_name,
     }
+    saved |= alpha_of(study.sweep)
     if job.every and job.tower == "lm" and survey.incomparable is None:
         diff = survey.masses["diff"].mean(0)
         saved["attention_diff"] = torch.from_numpy(diff).float()

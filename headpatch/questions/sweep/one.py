@@ -18,10 +18,12 @@ from headpatch.core.noise_floor import floor_of
 from headpatch.core.progress import Stages, reporting
 from headpatch.core.ranking import differences, ranks
 from headpatch.core.session import Session, ready
+from headpatch.core.study import alpha_of
 from headpatch.core.towers import Unread, change, unread
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnOutcome, OnProgress, Outcome, ZMeans
 from headpatch.heads import HeadSet
+from headpatch.kinds import KINDS, averages
 from headpatch.questions.sweep.approx import Agreed, Estimates, compare, estimate
 from headpatch.questions.sweep.approx import saved as saved_approx
 from headpatch.questions.sweep.plan import Plan, plan
@@ -117,6 +119,7 @@ class Sweep:
                     "answer_after": row["answer_after"],
                     "attention_rank": _whole(row["attention_rank"]),
                 }
+                | ({"alpha": float(row["alpha"])} if KINDS[row["kind"]].alpha else {})
                 | ({"approx": float(row["approx"])} if "approx" in row else {})
             )
         return found
@@ -147,7 +150,7 @@ def sweep(
     positions = options.positions if options.tower == "lm" else session.positions
     session = ready(session, positions, options.tower == "vision")
     job = plan(session, sets, options.tower)
-    if means is None and "mean" in options.kinds:
+    if means is None and averages(options.kinds):
         with stages("Averaging reference pairs") as advance:
             means = mean_z(session, advance, options.reference, (job.tower,))
     with stages("Changing heads") as advance:
@@ -171,7 +174,7 @@ def run(
     finished
         Outcomes of the same study; taken as they are.
     """
-    if means is None and any(one.kind == "mean" for one in job.asked):
+    if means is None and averages([one.kind for one in job.asked]):
         means = mean_z(session, None, session.study.sweep.reference, (job.tower,))
     estimates = estimate(session, job, means) if job.approx else None
     told = on_progress, on_outcome
@@ -203,6 +206,7 @@ def _collect(
         "question": session.pair.question,
         "region_name": session.pair.region.name,
     }
+    saved |= alpha_of(session.study.sweep)
     if job.layers:
         saved |= {f"layer_{name}": by_layer(table, name, job) for name in ("normalized", "effect")}
     correlations: dict[str, float] = {}

@@ -126,10 +126,10 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
         grid.check(head, "sets")
     whole = [one for one in grid.whole_layers() if len(one) > 1]  # a layer of one head is that head
     layers = tuple(whole) if options.layers and every else ()
-    places = options.positions, session.study.vision.positions
+    more = options.positions, session.study.vision.positions, options.alpha
     kinds, directions = dict.fromkeys(options.kinds), dict.fromkeys(options.directions)
     asked = [
-        Intervention(members, kind, direction, *places)
+        Intervention(members, kind, direction, *more)
         for kind, direction in product(kinds, directions)
         for members in (*chosen, *layers)
     ]
@@ -137,15 +137,15 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
     count = min(options.noise, len(chosen))
     drawn = sorted(rng.choice(len(chosen), size=count, replace=False).tolist())
     asked += [
-        Intervention(chosen[index], "self", direction, *places)
+        Intervention(chosen[index], "self", direction, *more)
         for direction in directions
         for index in drawn
     ]
     size = _size(session, tower)
     price = cost(session, asked, size, tower) + _GRADIENT_PASSES * options.approx
     beside = Beside.of(session, options.kinds, options.reference, tower == "lm")
-    more = layers, tower, options.approx, beside
-    return Plan(chosen, every, tuple(asked), count, size, price, *more)
+    rest = layers, tower, options.approx, beside
+    return Plan(chosen, every, tuple(asked), count, size, price, *rest)
 
 
 def left(session: Session, job: Plan, finished: Container[Intervention]) -> Plan:

@@ -15,14 +15,13 @@ from headpatch.engine.generate import decode
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome
 from headpatch.heads import HeadSet
-from headpatch.present.head_columns import with_head_columns
+from headpatch.kinds import KINDS, first_of
+from headpatch.present.head_columns import with_alpha, with_head_columns
 from headpatch.questions.sweep.approx import Estimates
 from headpatch.questions.sweep.plan import Plan
 from headpatch.stats.effects import normalized_effect
 
 Role = Literal["head", "set", "layer", "noise floor"]
-
-_FIRST_KIND = ("resample", "mean", "zero")  # by which heads are sorted, if there are several
 
 
 def table_of(
@@ -73,18 +72,12 @@ def table_of(
     table["answer_after"] = [words(one.token) for one in outcomes]
     if estimates is not None:
         table["approx"] = [estimates.of(one) for one in asked]
-    return with_head_columns(table)
+    return with_head_columns(with_alpha(table, session.study.sweep.alpha))
 
 
 def positions_of(study: Study, job: Plan) -> str:
     """Return where z is changed: a scope of the prompt, or of the vision tower's tokens."""
     return study.sweep.positions if job.tower == "lm" else study.vision.positions
-
-
-def first_kind(named: pd.DataFrame) -> str:
-    """Return the kind by which heads are listed: resample, if it was run."""
-    kinds = set(named["kind"])
-    return next(kind for kind in _FIRST_KIND if kind in kinds)
 
 
 def largest(
@@ -99,7 +92,7 @@ def largest(
     layers
         Take whole layers instead of heads or sets.
     """
-    first = first_kind(named)
+    first = first_of(set(named["kind"]))
     chosen = named[((named["role"] == "layer") == layers) & (named["kind"] == first)]
     for _, rows in chosen.groupby("direction", sort=False):
         size = rows["effect"].abs().sort_values(ascending=False, kind="stable")
@@ -125,6 +118,7 @@ def extremes(named: pd.DataFrame, floor: float) -> list[dict[str, Any]]:
         {name: row[name] for name in ("kind", "direction", "heads")}
         | {name: float(row[name]) for name in ("effect", "normalized")}
         | {"below_floor": bool(abs(row["effect"]) <= floor)}
+        | ({"alpha": float(row["alpha"])} if KINDS[row["kind"]].alpha else {})
         for row in chosen.loc[first].to_dict("records")
     ]
 

@@ -11,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.core.ranking import MASSES
-from headpatch.engine.interventions import Direction, Kind
+from headpatch.engine.interventions import Direction
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.questions.trace.forced import Answer
 from headpatch.stats.effects import normalized_effect
 from headpatch.stats.rankings import descending, spearman
 
 Maps: TypeAlias = dict[str, Float[np.ndarray, "layers heads"]]
-Way: TypeAlias = tuple[Kind, Direction]
+Way: TypeAlias = tuple[str, Direction]
 
 MEASURES = ("contrast", "logit", "logprob")
 """Of a token: logit(token) - logit(rival), logit(token), and its log-probability in nats."""

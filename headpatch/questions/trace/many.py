@@ -20,11 +20,13 @@ from headpatch.core.gate import sessions
 from headpatch.core.progress import Stages, reporting
 from headpatch.core.ranking import MASSES
 from headpatch.core.store import Store
-from headpatch.core.study import Study
+from headpatch.core.study import Study, alpha_of
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import RunError
+from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.present.head_columns import with_alpha
 from headpatch.questions.trace.answer_token import MEASURES, Token, Way
 from headpatch.questions.trace.forced import own_answers
 from headpatch.questions.trace.one import spoken, stacked
@@ -55,9 +57,10 @@ class TracedPairs:
 
     def table(self) -> pd.DataFrame:
         """One row for each slot × kind × direction × head: the columns of ``trace_mean.csv``."""
-        return pd.concat(
+        table = pd.concat(
             [rows(one, way) for one in self.slots for way in one.moves], ignore_index=True
         )
+        return with_alpha(table, self.study.trace.alpha)
 
     def said(self) -> pd.DataFrame:
         """One row for each pair × token: the columns of ``trace_tokens.csv``."""
@@ -115,6 +118,7 @@ class TracedPairs:
             "valid": self.survey.valid,
             "question": self.survey.question,
             "region_name": self.survey.region_name,
+            **alpha_of(self.study.trace),
         }
 
     def _by_pair(self, way: Way) -> Tensor:
@@ -155,7 +159,7 @@ def run(
         said = _answers(judged, vlm, entries, advance)
     slots = [slots_of([chosen[source] for chosen in said]) for source in range(len(said[0]))]
     means = None
-    if "mean" in study.trace.kinds:
+    if averages(study.trace.kinds):
         with stages("Averaging z over the pairs") as advance:
             means = average(judged, vlm, entries, said, slots, advance)
     with stages("Changing heads, token by token") as advance:

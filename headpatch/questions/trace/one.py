@@ -21,7 +21,10 @@ from headpatch.core.progress import Stages, reporting
 from headpatch.core.ranking import MASSES
 from headpatch.core.session import Session
 from headpatch.core.store import Store
+from headpatch.core.study import alpha_of
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
+from headpatch.kinds import averages
+from headpatch.present.head_columns import with_alpha
 from headpatch.questions.trace.answer_token import MEASURES, Token, rows, summary
 from headpatch.questions.trace.forced import Answer, given_answer, own_answers
 from headpatch.questions.trace.token_runner import AnswerMeans, TokenRunner
@@ -53,10 +56,11 @@ class Traced:
 
     def table(self) -> pd.DataFrame:
         """One row for each token × kind × direction × head: the columns of ``trace.csv``."""
-        return pd.concat(
+        table = pd.concat(
             [rows(self.session.pair.name, one, way) for one in self.tokens for way in one.effects],
             ignore_index=True,
         )
+        return with_alpha(table, self.session.study.trace.alpha)
 
     def summaries(self) -> list[dict[str, Any]]:
         """Return a few figures of each token: its logits, first heads and correlations."""
@@ -94,6 +98,7 @@ class Traced:
             "valid": session.valid,
             "question": session.pair.question,
             "region_name": session.pair.region.name,
+            **alpha_of(session.study.trace),
         }
 
 
@@ -124,7 +129,7 @@ def trace(session: Session, stages: Stages | None = None, store: Store | None = 
         own = own_answers(session, options.tokens)
         chosen = spoken(session, own)
     means: list[AnswerMeans | None] = [None] * len(chosen)
-    if "mean" in options.kinds:
+    if averages(options.kinds):
         with stages("Averaging reference pairs") as advance:
             means = [means_of(session, answer, advance) for answer in chosen]
     total, found = sum(len(answer.ids) for answer in chosen), list[Token]()

@@ -21,6 +21,7 @@ from headpatch.engine.precision import is_low
 from headpatch.engine.sweep import suffix_start
 from headpatch.engine.trace import Said, measures, say
 from headpatch.heads import Grid, HeadSet
+from headpatch.kinds import averages
 from headpatch.models.forced import forced
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
@@ -70,9 +71,10 @@ class TokenRunner:
         asked = {
             "trace": (answer.source, answer.ids),
             "kinds": options.kinds,
+            "alpha": options.alpha,
             "directions": options.directions,
             "noise": options.noise,
-            "reference": reference if "mean" in options.kinds else None,
+            "reference": reference if averages(options.kinds) else None,
         }
         name = unit_key(self._study, self._vlm, pair, asked)
         return [f"{name}-{index}" for index in range(len(answer.ids))]
@@ -114,7 +116,7 @@ def asked(study: Study, grid: Grid) -> list[Intervention]:
     options, heads = study.trace, list(grid)
     directions = tuple(dict.fromkeys(options.directions))
     found = [
-        Intervention(HeadSet.of(head), kind, direction)
+        Intervention(HeadSet.of(head), kind, direction, alpha=options.alpha)
         for kind, direction in product(dict.fromkeys(options.kinds), directions)
         for head in heads
     ]

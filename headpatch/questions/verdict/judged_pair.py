@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from headpatch.engine.interventions import Direction, Kind
+from headpatch.engine.interventions import Direction
 from headpatch.heads import HeadSet
 
 PerHead = Float[np.ndarray, "layers heads"]
-KINDS: tuple[Kind, ...] = ("resample", "mean")
+KINDS: tuple[str, ...] = ("resample", "mean")
 DIRECTIONS: tuple[Direction, ...] = ("noising", "denoising")
 
 

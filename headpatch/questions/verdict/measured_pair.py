@@ -10,7 +10,7 @@ from headpatch.core.pair_measurements import noise_vision, normalized
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session, checked, intervene, run_both
 from headpatch.engine.attribution import attribute, gradients
-from headpatch.engine.interventions import Direction, Intervention, Kind
+from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import ZMeans
 from headpatch.engine.selfcheck import Checks
 from headpatch.engine.tower import refused, whole_layers
@@ -43,7 +43,7 @@ def measure(
     singles = [HeadSet.of(head) for head in session.vlm.lm.grid]
     ways = list(product(KINDS, DIRECTIONS))
 
-    def changed(members: HeadSet, kind: Kind, direction: Direction) -> Intervention:
+    def changed(members: HeadSet, kind: str, direction: Direction) -> Intervention:
         return Intervention(members, kind, direction, options.positions)
 
     asked = [changed(one, kind, direction) for kind, direction in ways for one in singles]

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from headpatch.core.output.folder import Results
 from headpatch.core.output.part import load, read, reading
+from headpatch.kinds import BY_PLACE, kind_label
 from headpatch.report.verdicts import CLASSES
 from headpatch.stats.rankings import descending
 from headpatch.stats.verdict_labels import CAUSAL
@@ -22,7 +23,6 @@ VERDICTS = tuple(CLASSES)
 __all__ = ["CAUSAL", "VERDICTS", "Effect", "Heads", "Look", "heads_of"]
 
 DIRECTIONS = {"noising": "necessary?", "denoising": "sufficient?"}
-_KINDS = ("resample", "mean", "zero")
 
 Map = Float[np.ndarray, "layers heads"]
 
@@ -191,7 +191,7 @@ def _judged(results: Results) -> Iterator[Look | Effect]:
             columns = {name: "normalized"}
             columns |= {f"{name}_{end}": end for end in ("low", "high", "q")}
             maps = _maps(table, columns)
-            yield Effect("resample", direction, positions, f"mean over {over}", maps, nan(), True)
+            yield Effect(BY_PLACE[0], direction, positions, f"mean over {over}", maps, nan(), True)
 
 
 def _verdicts(results: Results, shape: tuple[int, int]) -> np.ndarray | None:
@@ -245,6 +245,7 @@ def _swept(results: Results) -> Iterator[Look | Effect]:
                     for end in ("low", "high")
                     if f"normalized_{end}" in saved
                 }
+                kind = kind_label(kind, saved)
                 yield Effect(kind, direction, positions, shown, figures, floor, many)
             if "attention_diff" in saved:
                 diff = np.asarray(saved["attention_diff"], np.float64)
@@ -253,7 +254,7 @@ def _swept(results: Results) -> Iterator[Look | Effect]:
 
 def _order(way: str) -> tuple[int, bool]:
     kind, _, direction = way.rpartition("_")
-    return _KINDS.index(kind), direction != "noising"
+    return BY_PLACE.index(kind), direction != "noising"
 
 
 def _maps(table: Any, columns: dict[str, str]) -> dict[str, Map]:

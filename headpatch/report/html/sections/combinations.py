@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from headpatch.core.output.folder import Results
+from headpatch.kinds import kind_label
 from headpatch.present.canvas import signed
 from headpatch.present.charts import heat, slots
 from headpatch.present.section import Figure, Section, largest, listed, words
@@ -55,7 +56,7 @@ def section(results: Results) -> Section | None:
         alone = table[
             (table["role"] == "head") & (table["kind"] == kind) & (table["direction"] == direction)
         ]
-        title = f"{kind}, {direction} ({_ASKED.get(str(direction), '')})"
+        title = f"{kind_label(str(kind), here)}, {direction} ({_ASKED.get(str(direction), '')})"
         figures[f"combinations-{len(figures)}"] = _figure(alone, here, title)
         size = here["interaction"].abs().sort_values(ascending=False, kind="stable")
         rows += [_row(row) for row in here.loc[size.index[:LISTED]].to_dict("records")]
@@ -116,7 +117,7 @@ def _row(row: dict[Any, Any]) -> dict[str, str]:
         value += " [{}, {}]".format(*ends)
     return {
         "heads": row["heads"].replace("+", " + "),
-        "way": f"{row['kind']}, {row['direction']}",
+        "way": f"{kind_label(row['kind'], row)}, {row['direction']}",
         "together": signed(row["normalized"], 4),
         "sum": signed(row["sum"], 4),
         "interaction": value,
@@ -138,7 +139,7 @@ def _repair(results: Results) -> list[dict[str, str]]:
     return [
         {
             "heads": _label(row["heads"]),
-            "way": f"{row['kind']}, {row['direction']}",
+            "way": f"{kind_label(row['kind'], row)}, {row['direction']}",
             "direct": signed(row["direct"], 4),
             "total": signed(row["total"], 4),
             "repair": signed(row["repair"], 4),

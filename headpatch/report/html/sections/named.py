@@ -8,6 +8,7 @@ import pandas as pd
 
 from headpatch.core.output.folder import Results
 from headpatch.core.output.part import read
+from headpatch.kinds import kind_label
 from headpatch.present.canvas import GREY, signed
 from headpatch.present.charts import SYMBOLS
 from headpatch.present.section import Figure, Section, largest, numbers, words
@@ -94,7 +95,7 @@ def _figure(table: pd.DataFrame, labels: Mapping[str, str], asked: str) -> Figur
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": kind,
+                "name": kind_label(kind, table),
                 "x": numbers(rows["normalized"].to_numpy()),
                 "y": y,
                 "marker": {"color": color, "symbol": symbol, "size": 9},
@@ -123,7 +124,10 @@ def _figure(table: pd.DataFrame, labels: Mapping[str, str], asked: str) -> Figur
     said = largest(
         table[table["heads"].isin(labels)],
         "normalized",
-        lambda row: f"{labels[row['heads']]}, {row['kind']}, {signed(row['normalized'], 3)}",
+        lambda row: (
+            f"{labels[row['heads']]}, {kind_label(row['kind'], row)}, "
+            f"{signed(row['normalized'], 3)}"
+        ),
     )
     return Figure(
         traces,
@@ -166,7 +170,7 @@ def _row(row: dict[Any, Any], many: bool, scopes: bool) -> dict[str, str]:
         answer = f"{row['answer_changed']:.0%} of pairs"
     return {
         "heads": row["heads"].replace("+", " + ") + f" ({row['positions']})" * scopes,
-        "kind": row["kind"],
+        "kind": kind_label(row["kind"], row),
         "direction": row["direction"],
         "effect": signed(row["effect"], 4),
         "normalized": text,

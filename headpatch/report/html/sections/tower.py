@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from headpatch.core.output.folder import Results
 from headpatch.core.output.part import load, reading
+from headpatch.kinds import kind_label
 from headpatch.present.canvas import VERMILLION, signed
 from headpatch.present.charts import (
     SYMBOLS,
@@ -65,7 +66,7 @@ def _run(saved: Mapping[str, Any], figures: dict[str, Figure]) -> dict[str, Any]
     by_layer = ""
     if whole:
         by_layer = f"tower-{len(figures)}"
-        figures[by_layer] = _layers(whole, feature)
+        figures[by_layer] = _layers(saved, whole, feature)
     floor = float(saved["noise_floor"])
     above = sum(int((np.abs(one) > floor).sum()) for one in effects.values())
     past = [np.abs(one[feature + 1 :]) for one in effects.values()]
@@ -139,7 +140,7 @@ def _map(way: str, values: Map, effect: Map, most: float, feature: int) -> Figur
     )  # fmt: skip
 
 
-def _layers(whole: Mapping[str, Any], feature: int) -> Figure:
+def _layers(saved: Mapping[str, Any], whole: Mapping[str, Any], feature: int) -> Figure:
     """All heads of a layer together."""
     traces = []
     for way, values in whole.items():
@@ -147,7 +148,8 @@ def _layers(whole: Mapping[str, Any], feature: int) -> Figure:
         color, marker = KINDS[kind]
         dash = "solid" if direction == "noising" else "dash"
         y = np.asarray(values, np.float64)
-        traces.append(lines(y, way.replace("_", ", "), color, SYMBOLS[marker], dash=dash))
+        name = f"{kind_label(kind, saved)}, {direction}"
+        traces.append(lines(y, name, color, SYMBOLS[marker], dash=dash))
     return _over_layers(traces, len(y), feature, "All heads of a layer together")
 
 

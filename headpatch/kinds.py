@@ -1,0 +1,115 @@
+"""Kinds of change: what stands in the place of a head's z, and how that is named and drawn.
+
+A new kind is one entry of `KINDS`. Options, help texts, the engine, stored rows, tables and figures
+read it from there.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+Source: TypeAlias = Literal["nothing", "mean", "other", "own"]
+"""Whose z it is: nobody's (0), the mean over a reference set, the other run's, or the run's own."""
+
+
+Line: TypeAlias = str | tuple[int, tuple[int, ...]]
+"""Matplotlib's: a name, or an offset and the lengths of dashes and gaps."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind puts in the place of z, and how it is shown.
+
+    Attributes
+    ----------
+    alpha
+        Whether `source` is multiplied by a number that the study names.
+    doing
+        First word of a sentence about it; empty for a kind that no study can name.
+    help
+        What z becomes, for ``--help``.
+    default
+        Whether it is run where a study names no kinds.
+    place
+        Among kinds of which one is listed first.
+    color, marker, line
+        In figures; without a line of its own it has the direction's.
+    """
+
+    source: Source
+    alpha: bool = False
+    doing: str = ""
+    help: str = ""
+    default: bool = False
+    place: int = 0
+    color: str = ""
+    marker: str = ""
+    line: Line | None = None
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "zero": Kind(
+        "nothing",
+        doing="Zeroing",
+        help="0",
+        default=True,
+        place=3,
+        color="#0072B2",
+        marker="s",
+        line=":",
+    ),
+    "mean": Kind(
+        "mean",
+        doing="Mean-ablating",
+        help="its mean",
+        default=True,
+        place=2,
+        color="#009E73",
+        marker="^",
+        line="-.",
+    ),
+    "resample": Kind(
+        "other",
+        doing="Resampling",
+        help="that of the other run, which is activation patching",
+        default=True,
+        place=1,
+        color="#D55E00",
+        marker="o",
+    ),
+    "self": Kind("own"),  # changes nothing, and so measures the noise floor
+}
+"""By name, in the order of figures."""
+ASKED: Final = tuple(name for name, kind in KINDS.items() if kind.doing)
+"""Kinds that a study can name."""
+DEFAULT: Final = tuple(name for name in ASKED if KINDS[name].default)
+BY_PLACE: Final = tuple(sorted(ASKED, key=lambda name: KINDS[name].place))
+
+if TYPE_CHECKING:
+    AskedKind: TypeAlias = str
+else:
+    AskedKind = Literal[ASKED]
+
+
+def averages(kinds: Collection[str]) -> bool:
+    """Whether one of these kinds needs mean z."""
+    return any(KINDS[kind].source == "mean" for kind in kinds)
+
+
+def first_of(kinds: Collection[str]) -> str:
+    """Return the kind by which heads are listed: resample, if it was run."""
+    return next(kind for kind in BY_PLACE if kind in kinds)
+
+
+def kind_label(kind: str, found: Any) -> str:
+    """Name a kind as figures and tables for readers do: with its alpha, where it has one.
+
+    Parameters
+    ----------
+    found
+        A row, a table or saved tensors, which hold ``alpha`` where such a kind was run.
+    """
+    alpha = found.get("alpha") if kind in KINDS and KINDS[kind].alpha else None
+    if alpha is None:
+        return kind
+    return f"{kind} {float(alpha.max() if hasattr(alpha, 'max') else alpha):g}"
