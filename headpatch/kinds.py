@@ -77,6 +77,16 @@ KINDS: Final[Mapping[str, Kind]] = {
         color="#D55E00",
         marker="o",
     ),
+    "scale": Kind(
+        "own",
+        alpha=True,
+        doing="Scaling",
+        help="alpha times itself",
+        place=4,
+        color="#CC79A7",
+        marker="D",
+        line=(0, (6, 1, 1, 1, 1, 1)),
+    ),
     "self": Kind("own"),  # changes nothing, and so measures the noise floor
 }
 """By name, in the order of figures."""
