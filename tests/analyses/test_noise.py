@@ -74,7 +74,7 @@ def test_each_tower_has_the_floor_of_its_own_path() -> None:
         for kind, effect in (("self", 1e-6), ("zero", 0.5))
     )
     assert floor_of(session, [itself, other]) == 2e-5
-    text = replace(other, intervention=replace(other.intervention, heads=HeadSet.parse("0.1")))
+    text = replace(other, intervention=Intervention(HeadSet.parse("0.1"), "zero", "noising"))
     assert floor_of(session, [itself, other, text]) == 7e-5
     assert floor_of(replace(session, fast_vision=None, fast=None), [itself, text]) == 1e-6
 
