@@ -27,11 +27,10 @@ from PIL import Image
 from headpatch.core.study import Study
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.interventions import Direction, Intervention
+from headpatch.engine.interventions import Direction, Intervention, single_heads, vision_positions
 from headpatch.engine.patching import Baseline, Outcome, ZMeans, run_pair
-from headpatch.engine.sweep import suffix_start, widen
-from headpatch.engine.tower import single_heads, vision_positions
 from headpatch.engine.vision import equivalents, patch_vision
+from headpatch.engine.widen import suffix_start, widen
 from headpatch.heads import HeadSet, Tower
 from headpatch.models.load import load
 from headpatch.models.prompt import Prompt, encode

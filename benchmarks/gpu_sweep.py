@@ -26,15 +26,14 @@ import numpy as np
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from headpatch.engine.chunks import Chunk, Row, plan
+from benchmarks.graphs import capture
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.fused import kernels_on
-from headpatch.engine.graphs import capture
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Baseline, patch, run_pair, z_edits
 from headpatch.engine.prefill import sources
-from headpatch.engine.sweep import passes, rows_that_fit, suffix_start, widen
-from headpatch.engine.wavefront import walk
+from headpatch.engine.widen import Chunk, Row, passes, plan, rows_that_fit, suffix_start, widen
+from headpatch.engine.widening import walk
 from headpatch.heads import HeadSet
 from headpatch.models.answers import AnswerTokens
 from headpatch.models.patches import Patches

@@ -364,7 +364,7 @@ def test_a_scope_that_the_prompt_lacks(place: Path, tmp_path: Path) -> None:
 def test_a_budget_too_small_for_one_row(place: Path, tmp_path: Path) -> None:
     """A row of the planted model takes kilobytes: the estimate is made larger."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.engine.sweep.row_bytes", lambda *_: 1 << 20)
+        patch.setattr("headpatch.engine.widen.row_bytes", lambda *_: 1 << 20)
         line = refused(*flags(place, tmp_path / "out"), "--budget", 1)
         assert line.startswith("--budget: 1 MiB; expected at least 2 MiB")
         assert not (tmp_path / "out").exists()

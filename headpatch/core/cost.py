@@ -9,7 +9,7 @@ from headpatch.core.session import Session
 from headpatch.engine import vision
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import PLAIN_BATCH, base_run
-from headpatch.engine.sweep import passes, rows_that_fit
+from headpatch.engine.widen import passes, rows_that_fit
 from headpatch.heads import Tower
 from headpatch.kinds import averages
 

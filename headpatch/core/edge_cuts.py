@@ -18,14 +18,14 @@ import pandas as pd
 from headpatch.core.edges import Ends, random_tokens
 from headpatch.core.session import Session
 from headpatch.core.study import layer_span
+from headpatch.engine.answers import decode
 from headpatch.engine.forward import Keep
-from headpatch.engine.generate import decode
 from headpatch.engine.knockout import Knockout, disagreement, knock_out, resume
 from headpatch.engine.memory import split
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, OnProgress, run_pair
 from headpatch.engine.resumed import PLAIN_ROWS, Shift
 from headpatch.engine.selfcheck import TOLERANCE
-from headpatch.engine.sweep import rows_that_fit
+from headpatch.engine.widen import rows_that_fit
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet, Selection
 from headpatch.present.head_columns import with_head_columns

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from headpatch.core.session import RUNS, Session, checked, run_both
 from headpatch.core.study import PairsOptions, Study, prompt_form
-from headpatch.engine.answer_reading import AnswerReading
+from headpatch.engine.answers import AnswerReading
 from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError
 from headpatch.models.spans import Positions

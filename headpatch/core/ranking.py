@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headpatch.core.session import Session
-from headpatch.engine.generate import generate
+from headpatch.engine.answers import generate
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Head
 from headpatch.stats import divergence

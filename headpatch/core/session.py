@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from headpatch.core.study import Study, prompt_form
-from headpatch.engine.answer_reading import AnswerReading, read_answers
+from headpatch.engine.answers import AnswerReading, read_answers
 from headpatch.engine.control import refuse_uncontrolled
 from headpatch.engine.forward import Keep
-from headpatch.engine.interventions import Intervention
+from headpatch.engine.interventions import Intervention, refused
 from headpatch.engine.patching import (
     PLAIN_BATCH,
     Baseline,
@@ -25,8 +25,7 @@ from headpatch.engine.patching import (
     run_pair,
 )
 from headpatch.engine.selfcheck import Check, Checks
-from headpatch.engine.sweep import suffix_start, widen
-from headpatch.engine.tower import refused
+from headpatch.engine.widen import suffix_start, widen
 from headpatch.errors import InputError
 from headpatch.heads import Tower
 from headpatch.models.load import load
@@ -417,7 +416,7 @@ def intervene(
     rows
         That are run together; None finds how many.
     answers_only
-        Whether the outcomes' tokens are of no interest; see `headpatch.engine.sweep.widen`.
+        Whether the outcomes' tokens are of no interest; see `headpatch.engine.widen.widen`.
     finished
         As in `headpatch.engine.patching.patch`.
     """

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from headpatch.core.session import Session
-from headpatch.engine.tensors import tensors_in
+from headpatch.engine.memory import tensors_in
 
 _SHARE = 0.25  # of what is free: the rest is for the work on them
 _MOST_ON_CPU = 2 << 30  # bytes; what is free there may belong to others

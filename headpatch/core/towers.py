@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headpatch.core.session import Session, check_vision, intervene
-from headpatch.engine.interventions import Intervention
+from headpatch.engine.interventions import Intervention, never_read
 from headpatch.engine.patching import PLAIN_BATCH, OnOutcome, OnProgress, Outcome, ZMeans
-from headpatch.engine.tower import never_read
 from headpatch.engine.vision import patch_vision
 from headpatch.heads import Head, Selection, Tower
 from headpatch.models.vlm import VLM

@@ -25,9 +25,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headpatch.engine.forward import forward
+from headpatch.engine.forward import cap_of, capped, forward
 from headpatch.engine.interventions import ZEdit
-from headpatch.engine.logits import cap_of, capped
 from headpatch.engine.precision import raised
 from headpatch.errors import RunError
 from headpatch.heads import Head

@@ -13,16 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headpatch.engine.answer_rows import AnswerRows
 from headpatch.engine.attention import Tap, tapped
-from headpatch.engine.capture import Capture
-from headpatch.engine.deviations import Points, watched
+from headpatch.engine.delta_forward import Points, watched
 from headpatch.engine.interventions import Cut, ZEdit
-from headpatch.engine.logits import cap_of
 from headpatch.engine.precision import is_low, raised, swapped
-from headpatch.engine.prefill import Prefill, split
+from headpatch.engine.prefill import Capture, Prefill, split
 from headpatch.engine.shared_prefix import prepared
-from headpatch.engine.sites import Site, edges_by_layer, tower_sites
+from headpatch.engine.taps import AnswerRows, Site, edges_by_layer, tower_sites
 from headpatch.errors import RunError
 from headpatch.heads import Head, Tower
 from headpatch.models.prompt import Prompt
@@ -281,3 +278,29 @@ def _to_host(rows: Tensor) -> Tensor:
     # Into memory that the device can write to by itself: pageable memory takes ten times as long.
     there = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
     return there.copy_(rows)
+
+
+def cap_of(vlm: VLM, unembedded: Tensor, logits: Tensor) -> float | None:
+    """Return the soft cap that a pass put on its logits; None if none.
+
+    A text model's config names a cap, but the vision-language model around it need not apply it
+    (PaliGemma does as of some release of transformers, LLaVA does not). So it is seen from a pass.
+
+    Parameters
+    ----------
+    unembedded, logits
+        Of one shape: what the unembedding gave, and what the model did.
+    """
+    cap = getattr(vlm.model.config.get_text_config(), "final_logit_softcapping", None)
+    if not cap:
+        return None
+    unembedded = unembedded.to(logits)
+    off, off_capped = (
+        (one - logits).abs().max() for one in (unembedded, capped(unembedded, float(cap)))
+    )
+    return float(cap) if bool(off_capped < off) else None
+
+
+def capped(logits: Tensor, cap: float | None) -> Tensor:
+    """Put a soft cap on logits."""
+    return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -27,9 +27,9 @@ from headpatch.engine.resumed import (
     in_batches,
     refusal,
 )
-from headpatch.engine.sites import allowed_edges, edges_by_layer
-from headpatch.engine.sweep import rows_that_fit
-from headpatch.engine.wavefront import step, unembed
+from headpatch.engine.taps import allowed_edges, edges_by_layer
+from headpatch.engine.widen import rows_that_fit
+from headpatch.engine.widening import step, unembed
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 

@@ -1,9 +1,11 @@
 """Batches that are halved where memory runs out, so that a long run goes on."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from headpatch.errors import InputError
 
@@ -61,3 +63,18 @@ def too_little(device: torch.device, rows: str, room: str) -> InputError:
         f"room for {room}",
         "Use --device cpu or a smaller --dtype.",
     )
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield every tensor, always in the same order; one that stands in two places comes twice."""
+    if isinstance(value, Tensor):
+        yield value
+    elif is_dataclass(value):
+        for one in fields(value):
+            yield from tensors_in(getattr(value, one.name))
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from tensors_in(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from tensors_in(one)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from headpatch.engine.forward import Keep, Trace, forward
-from headpatch.engine.interventions import Direction, Intervention, ZEdit
+from headpatch.engine.interventions import Direction, Intervention, ZEdit, vision_positions
 from headpatch.engine.memory import halving, split
-from headpatch.engine.tower import vision_positions
 from headpatch.heads import Head, Tower
 from headpatch.kinds import KINDS
 from headpatch.models.prompt import Prompt

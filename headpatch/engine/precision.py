@@ -7,9 +7,9 @@ products, each in one of two ways.
 *Raised* (`raised`), for a whole pass: a float32 input is cut into two low-precision parts, high and
 low, that are multiplied apart and added in float32 (about 16 bits of mantissa).
 
-*As deviations* (`headpatch.engine.deviations`), for rows that differ little from an untouched run:
-only what a row has beyond that run is carried and multiplied, so an effect has the relative error
-of low-precision products, however small it is beside the logits.
+*As deviations* (`headpatch.engine.delta_forward`), for rows that differ little from an untouched
+run: only what a row has beyond that run is carried and multiplied, so an effect has the relative
+error of low-precision products, however small it is beside the logits.
 """
 
 from collections.abc import Callable, Iterator

@@ -33,8 +33,8 @@ from headpatch.engine.resumed import (
     in_batches,
     refusal,
 )
-from headpatch.engine.sweep import rows_that_fit
-from headpatch.engine.wavefront import step, unembed
+from headpatch.engine.widen import rows_that_fit
+from headpatch.engine.widening import step, unembed
 from headpatch.errors import RunError
 from headpatch.heads import Tower
 from headpatch.models.prompt import Prompt

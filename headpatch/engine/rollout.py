@@ -10,7 +10,7 @@ bfloat16 about 0.6 GB a run) and never a map of heads × tokens × tokens, of wh
 layers would take 50 MB each and as much again for a gradient.
 
 Neither the values, nor the MLPs, nor what heads cancel is seen: tokens that draw attention
-without content (attention sinks) get weight here. `headpatch.engine.relevance` weighs by gradient.
+without content (attention sinks) get weight here. `relevance` weighs by gradient.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -230,3 +230,31 @@ def follow(looked: Looked, prompt: Prompt, step: Step) -> Flow:
         return Flow(tokens, None)
     entering = torch.nn.functional.pad(image, (before, 0))
     return Flow(tokens, back(looked.vision, entering, step).cpu())
+
+
+def relevance(sight: Sight, vector: Float[Tensor, "runs tokens"]) -> Float[Tensor, "runs tokens"]:
+    """Go back one layer: v + v Ā, with Ā the mean over heads of (∂y/∂A ⊙ A)⁺.
+
+    H. Chefer, S. Gur and L. Wolf, Generic Attention-model Explainability for Interpreting Bi-Modal
+    and Encoder-Decoder Transformers (ICCV 2021, arXiv:2103.15679), their rule for self-attention:
+    R = I before the first layer, and each adds Ā R; one token's row of R is a vector that goes from
+    the last layer to the first. y is the target of `look`. ∂y/∂A needs no graph through the maps:
+    z = A V, so it is ∂y/∂z Vᵀ, made a block of rows at a time. The paper's two towers meet in
+    cross-attention; here the image's tokens are handed from the vision tower to the language model,
+    so the same rule goes on in the tower from their relevance.
+    """
+    found = vector.clone()
+    for chosen, rows in sight.blocks(vector):
+        gained = (rows * _gradient(sight, chosen)).clamp(min=0).mean(1)
+        found += torch.einsum("rc,rct->rt", vector[:, chosen], gained)
+    return found
+
+
+def _gradient(sight: Sight, chosen: Tensor) -> Float[Tensor, "runs heads chosen tokens"]:
+    """∂y/∂A of the chosen queries: heads that share a value are multiplied with it together."""
+    runs, kv_heads = sight.value.shape[:2]
+    slope = sight.slope[:, chosen].transpose(1, 2).float()  # [runs, heads, chosen, dim]
+    heads = slope.shape[1]
+    grouped = slope.reshape(runs, kv_heads, -1, slope.shape[-1])
+    product = grouped @ sight.value.float().transpose(-1, -2)
+    return product.reshape(runs, heads, len(chosen), -1)

@@ -7,11 +7,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from headpatch.engine.interventions import Direction, Intervention, VisionPositions
+from headpatch.engine.interventions import Direction, Intervention, VisionPositions, tower_of
 from headpatch.engine.patching import Baseline, Outcome, patch
-from headpatch.engine.sweep import widen
-from headpatch.engine.tower import tower_of
 from headpatch.engine.vision import patch_vision
+from headpatch.engine.widen import widen
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet
 from headpatch.models.spans import Positions

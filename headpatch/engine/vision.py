@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from headpatch.engine.forward import forward
-from headpatch.engine.interventions import Intervention
+from headpatch.engine.interventions import Intervention, never_read, tower_of
 from headpatch.engine.memory import halving, split
 from headpatch.engine.patching import (
     PLAIN_BATCH,
@@ -31,7 +31,6 @@ from headpatch.engine.patching import (
     unfinished,
     z_edits,
 )
-from headpatch.engine.tower import never_read, tower_of
 from headpatch.errors import RunError
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM, Stack

@@ -36,7 +36,7 @@ def answers(
         The two answers.
     runs
         With and without the object: ``ld``, and the facts of
-        `headpatch.engine.answer_reading.AnswerReading`.
+        `headpatch.engine.answers.AnswerReading`.
     in_full
         The model's answers; None shows their first tokens.
     """

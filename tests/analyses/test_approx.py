@@ -7,9 +7,8 @@ import torch
 from headpatch.core.mean_activations import mean_z
 from headpatch.engine import attribution
 from headpatch.engine.attribution import attribute, gradients
-from headpatch.engine.interventions import Intervention
+from headpatch.engine.interventions import Intervention, vision_positions
 from headpatch.engine.patching import Outcome
-from headpatch.engine.tower import vision_positions
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
 from headpatch.questions.sweep.approx import TOP, way

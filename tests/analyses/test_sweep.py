@@ -16,12 +16,12 @@ from headpatch.core.mean_activations import mean_z
 from headpatch.core.ranking import rank
 from headpatch.core.session import Session, open_session
 from headpatch.core.study import Study
-from headpatch.engine import sweep as engine
+from headpatch.engine import widen as engine
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome, patch
 from headpatch.engine.selfcheck import Check
-from headpatch.engine.sweep import rows_within, widen
+from headpatch.engine.widen import rows_within, widen
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet
 from headpatch.models.patches import Patches

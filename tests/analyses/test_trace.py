@@ -14,10 +14,10 @@ from headpatch.core.progress import reporting
 from headpatch.core.ranking import MASSES, masses
 from headpatch.core.session import Session, open_session
 from headpatch.core.store import Store
+from headpatch.engine.answers import measures, say
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import patch
-from headpatch.engine.trace import measures, say
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet
 from headpatch.models.forced import forced as forced_words

@@ -16,10 +16,10 @@ from headpatch.core.ranking import MASSES
 from headpatch.core.session import open_session
 from headpatch.core.store import Store
 from headpatch.core.study import Study
+from headpatch.engine.answers import measures, say
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import patch
-from headpatch.engine.trace import measures, say
 from headpatch.errors import RunError
 from headpatch.heads import Head, HeadSet
 from headpatch.models.forced import forced

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from headpatch.engine.answer_reading import AnswerReading, read_answers
+from headpatch.engine.answers import AnswerReading, read_answers
 from headpatch.models.answers import AnswerTokens
 from tests.tiny import tiny_tokenizer
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headpatch.engine.answer_rows import AnswerRows
 from headpatch.engine.attention import attention_rows
+from headpatch.engine.taps import AnswerRows
 from headpatch.errors import RunError
 
 TOKENS, ANSWER = 7, 5

@@ -15,7 +15,7 @@ from headpatch.engine import control
 from headpatch.engine.control import why_not
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import run_pair
-from headpatch.engine.sites import Site, TowerSite
+from headpatch.engine.taps import Site, TowerSite
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Tower
 from headpatch.models.vlm import VLM

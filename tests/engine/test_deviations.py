@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from headpatch.engine import fused
-from headpatch.engine.deviations import Gated, Norm
+from headpatch.engine.delta_forward import Gated, Norm
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Baseline, patch, run_pair
-from headpatch.engine.sweep import widen
+from headpatch.engine.widen import widen
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 from tests.engine.test_attention import state_of

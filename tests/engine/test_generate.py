@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from headpatch.engine.answers import answer_ids, generate
 from headpatch.engine.forward import forward
-from headpatch.engine.generate import answer_ids, generate
 from headpatch.models.forced import forced
 from tests.tiny import tiny_prompt, tiny_vlm
 

@@ -3,14 +3,13 @@
 import pytest
 import torch
 
-from headpatch.engine.chunks import Row, plan
+from benchmarks.graphs import GraphedWalk
 from headpatch.engine.forward import Keep
-from headpatch.engine.graphs import GraphedWalk
+from headpatch.engine.memory import tensors_in
 from headpatch.engine.patching import run_pair
 from headpatch.engine.prefill import Prefill, sources
-from headpatch.engine.sweep import suffix_start
-from headpatch.engine.tensors import tensors_in
-from headpatch.engine.wavefront import walk
+from headpatch.engine.widen import Row, plan, suffix_start
+from headpatch.engine.widening import walk
 from headpatch.heads import HeadSet
 from tests.tiny import tiny_prompt, tiny_vlm
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from headpatch.engine.answers import generate
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.generate import generate
 from headpatch.engine.interventions import Cut, Direction, Intervention
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, patch, run_pair
 from headpatch.heads import Head, HeadSet

@@ -8,8 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from headpatch.engine.relevance import relevance
-from headpatch.engine.rollout import Flow, Looked, Step, follow, look, rollout, whole_picture
+from headpatch.engine.rollout import (
+    Flow,
+    Looked,
+    Step,
+    follow,
+    look,
+    relevance,
+    rollout,
+    whole_picture,
+)
 from headpatch.errors import RunError
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM

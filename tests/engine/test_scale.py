@@ -19,8 +19,8 @@ from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, Outcome, patch, run_pair
-from headpatch.engine.sweep import suffix_start, widen
 from headpatch.engine.vision import patch_vision
+from headpatch.engine.widen import suffix_start, widen
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions

@@ -40,7 +40,7 @@ def failing(error: Exception) -> Any:
 def test_memory_that_runs_out_is_not_called_inexact(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plain path would take more of it."""
     vlm, base = pair_of()
-    monkeypatch.setattr("headpatch.engine.sweep.walk", failing(torch.OutOfMemoryError("as asked")))
+    monkeypatch.setattr("headpatch.engine.widen.walk", failing(torch.OutOfMemoryError("as asked")))
     with pytest.raises(InputError, match="--device: cpu has too little memory for one row"):
         check(vlm, base, "answer")
     monkeypatch.setattr(vision, "_outputs", failing_at_once(torch.OutOfMemoryError("as asked")))
@@ -67,7 +67,7 @@ def test_what_cannot_run_is_named(
     error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vlm, base = pair_of()
-    monkeypatch.setattr("headpatch.engine.sweep.walk", failing(error))
+    monkeypatch.setattr("headpatch.engine.widen.walk", failing(error))
     monkeypatch.setattr(vision, "_outputs", failing_at_once(error))
     for found in (check(vlm, base, "answer"), check_vision(vlm, base)):
         assert (found.exact, found.worst, found.reason) == (False, float("inf"), reason)

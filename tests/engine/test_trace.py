@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from headpatch.engine.answers import measures, say
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import WITH, WITHOUT, patch
-from headpatch.engine.sweep import widen
-from headpatch.engine.trace import measures, say
+from headpatch.engine.widen import widen
 from headpatch.heads import HeadSet
 from tests.engine.oracle import Change, Oracle
 from tests.tiny import SHAPES, tiny_prompt, tiny_vlm

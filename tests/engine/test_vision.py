@@ -12,13 +12,16 @@ import torch
 
 import headpatch.engine.vision as vision
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.interventions import Direction, Intervention, VisionPositions, ZEdit
-from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, patch, run_pair, z_edits
-from headpatch.engine.tower import (
+from headpatch.engine.interventions import (
+    Direction,
+    Intervention,
+    VisionPositions,
+    ZEdit,
     tower_of,
     vision_positions,
     whole_layers,
 )
+from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, patch, run_pair, z_edits
 from headpatch.engine.vision import equivalents, patch_vision
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet

@@ -8,14 +8,13 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from headpatch.engine.chunks import Chunk
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import Baseline, ZMeans, patch, run_pair
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.selfcheck import check
-from headpatch.engine.sweep import passes, suffix_start, widen
-from headpatch.engine.wavefront import walk
+from headpatch.engine.widen import Chunk, passes, suffix_start, widen
+from headpatch.engine.widening import walk
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions
@@ -51,7 +50,7 @@ def test_out_of_memory_halves_the_chunk_and_goes_on(
                 raise torch.OutOfMemoryError("as asked")
             yield from walk(vlm, prefill, [chunk], *rest)
 
-    monkeypatch.setattr("headpatch.engine.sweep.walk", cramped)
+    monkeypatch.setattr("headpatch.engine.widen.walk", cramped)
     told: list[Intervention] = []
     tight = widen(
         vlm, base, asked, means, rows=64, on_outcome=lambda one: told.append(one.intervention)
@@ -68,7 +67,7 @@ def test_no_room_for_one_row_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
         raise torch.OutOfMemoryError("as asked")
         yield
 
-    monkeypatch.setattr("headpatch.engine.sweep.walk", full)
+    monkeypatch.setattr("headpatch.engine.widen.walk", full)
     with pytest.raises(InputError, match="--device: cpu has too little memory for one row"):
         widen(vlm, base, everything(vlm, "answer")[:4], means_of(base), rows=3)
 
@@ -246,7 +245,7 @@ def test_the_answers_alone_are_unembedded(
             shapes.append(tuple(logits.shape))
             yield chunk, logits
 
-    monkeypatch.setattr("headpatch.engine.sweep.walk", measured)
+    monkeypatch.setattr("headpatch.engine.widen.walk", measured)
     alone = widen(vlm, base, asked, means, answers_only=True)
     assert {width for _, width in shapes} == {2}
     answers = base.prompt.answers

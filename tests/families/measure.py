@@ -13,8 +13,8 @@ from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import Baseline, Outcome, patch, run_pair
 from headpatch.engine.selfcheck import check
-from headpatch.engine.sweep import suffix_start, widen
 from headpatch.engine.vision import patch_vision
+from headpatch.engine.widen import suffix_start, widen
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet, Tower
 from headpatch.models.prompt import Prompt

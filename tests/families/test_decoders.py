@@ -6,7 +6,7 @@ import torch
 from headpatch.engine.forward import Keep
 from headpatch.engine.patching import run_pair
 from headpatch.engine.selfcheck import check
-from headpatch.engine.sweep import suffix_start, widen
+from headpatch.engine.widen import suffix_start, widen
 from headpatch.heads import Head
 from headpatch.models.spans import Positions
 from tests.families import builders

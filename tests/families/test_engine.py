@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from headpatch.engine.answers import generate
 from headpatch.engine.attention import plain_attention
 from headpatch.engine.control import why_not
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.generate import generate
 from headpatch.engine.interventions import Cut
 from headpatch.engine.patching import patch, run_pair
 from headpatch.engine.selfcheck import check
-from headpatch.engine.sweep import suffix_start, widen
+from headpatch.engine.widen import suffix_start, widen
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head
 from headpatch.models.families import FAMILIES

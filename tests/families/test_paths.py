@@ -13,8 +13,8 @@ from headpatch.engine.interventions import ZEdit
 from headpatch.engine.knockout import Knockout, disagreement, knock_out, resume
 from headpatch.engine.patching import patch, run_pair
 from headpatch.engine.selfcheck import check
-from headpatch.engine.sweep import suffix_start, widen
 from headpatch.engine.vision import patch_vision
+from headpatch.engine.widen import suffix_start, widen
 from headpatch.heads import Head, HeadSet
 from tests.families.builders import BUILDERS, build, make, prompt_of
 from tests.families.measure import interventions, towers, worst_effect

@@ -16,7 +16,7 @@ import transformers as hf
 
 from headpatch.engine.forward import Keep
 from headpatch.engine.patching import run_pair
-from headpatch.engine.sweep import suffix_start, widen
+from headpatch.engine.widen import suffix_start, widen
 from headpatch.heads import Head
 from headpatch.models.families import FAMILIES
 from headpatch.models.load import load

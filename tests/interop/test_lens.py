@@ -9,7 +9,7 @@ from headpatch.core.study import Study
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import Baseline, run_pair
-from headpatch.engine.sweep import suffix_start, widen
+from headpatch.engine.widen import suffix_start, widen
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
 from headpatch.interop.lens import cross_check, hook_name, to_lens

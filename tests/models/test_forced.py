@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from headpatch.engine.answers import answer_ids, generate
 from headpatch.engine.forward import forward
-from headpatch.engine.generate import answer_ids, generate
 from headpatch.errors import InputError
 from headpatch.models.forced import forced, spell
 from tests.families import builders

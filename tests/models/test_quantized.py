@@ -15,7 +15,7 @@ from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, patch, run_pair
 from headpatch.engine.selfcheck import check
-from headpatch.engine.sweep import suffix_start, widen
+from headpatch.engine.widen import suffix_start, widen
 from headpatch.heads import HeadSet
 from headpatch.models.load import load
 from headpatch.models.quantized import quantized

@@ -8,7 +8,7 @@ import torch
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import patch, run_pair
-from headpatch.engine.sweep import suffix_start, widen
+from headpatch.engine.widen import suffix_start, widen
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.models.load import load

@@ -12,10 +12,9 @@ from headpatch.core.cost import Beside, cost
 from headpatch.core.noise_floor import floor_of
 from headpatch.core.session import Session
 from headpatch.core.towers import Unread, change, has, unread
-from headpatch.engine.generate import decode
-from headpatch.engine.interventions import Direction, Intervention
+from headpatch.engine.answers import decode
+from headpatch.engine.interventions import Direction, Intervention, check_scope
 from headpatch.engine.patching import OnProgress, Outcome, ZMeans
-from headpatch.engine.tower import check_scope
 from headpatch.heads import Head, HeadSet
 from headpatch.kinds import KINDS, first_of
 from headpatch.present.head_columns import with_alpha, with_head_columns

@@ -14,10 +14,15 @@ from headpatch.core.study import Study
 from headpatch.core.towers import change
 from headpatch.engine.control import HEADS_OF, uncontrolled, why_not
 from headpatch.engine.forward import forward
-from headpatch.engine.interventions import Direction, Intervention, VisionPositions
+from headpatch.engine.interventions import (
+    Direction,
+    Intervention,
+    VisionPositions,
+    refused,
+    vision_positions,
+)
 from headpatch.engine.patching import OnProgress
 from headpatch.engine.selfcheck import Check, check_vision
-from headpatch.engine.tower import refused, vision_positions
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
 from headpatch.models.prompt import as_run

@@ -17,11 +17,10 @@ from headpatch.core.pair_measurements import noise_sets, noise_vision, normalize
 from headpatch.core.session import Session, intervene
 from headpatch.core.store import Store, unit_key
 from headpatch.core.study import Study
-from headpatch.engine.interventions import Direction, Intervention
+from headpatch.engine.interventions import Direction, Intervention, refused, whole_layers
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
 from headpatch.engine.residual import Swap, record, swap
 from headpatch.engine.selfcheck import Checks
-from headpatch.engine.tower import refused, whole_layers
 from headpatch.errors import HeadpatchError, RunError
 from headpatch.heads import Head, HeadSet
 from headpatch.models.vlm import VLM

@@ -1,7 +1,7 @@
 """From a token of the answer back to the patches of the picture, and whether those patches matter.
 
 Two maps say where a token's weight comes from: attention rollout and gradient-weighted relevance
-(see `headpatch.engine.rollout` and `headpatch.engine.relevance`), each read at the image tokens
+(see `headpatch.engine.rollout` and `headpatch.engine.rollout`), each read at the image tokens
 (through the language model alone) and at the patches (on through the vision tower). A map is a
 claim; the check of it is an experiment (see `headpatch.questions.rollout.perturbation`).
 """
@@ -17,11 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.core.session import Session
+from headpatch.engine.answers import Said, say
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
 from headpatch.engine.perturb import pictures
-from headpatch.engine.relevance import relevance
-from headpatch.engine.rollout import Flow, Step, follow, look, rollout
-from headpatch.engine.trace import Said, say
+from headpatch.engine.rollout import Flow, Step, follow, look, relevance, rollout
 from headpatch.errors import InputError
 from headpatch.models.prompt import Prompt
 from headpatch.questions.rollout.perturbation import RUNS, Check, check_maps

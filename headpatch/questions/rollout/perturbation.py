@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from headpatch.core.session import Session
+from headpatch.engine.answers import Said
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
 from headpatch.engine.perturb import (
     Picture,
@@ -29,7 +30,6 @@ from headpatch.engine.perturb import (
     patch_side,
     replaced_patches,
 )
-from headpatch.engine.trace import Said
 from headpatch.stats.deletion_curves import RANDOM, REGION, areas
 from headpatch.stats.effects import noise_floor, normalized_effect
 from headpatch.stats.rankings import descending, sizes

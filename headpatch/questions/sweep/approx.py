@@ -13,9 +13,8 @@ from torch import Tensor
 from headpatch.core.session import Session
 from headpatch.core.study import PairsOptions
 from headpatch.engine.attribution import attribute, gradients
-from headpatch.engine.interventions import Intervention
+from headpatch.engine.interventions import Intervention, never_read, vision_positions
 from headpatch.engine.patching import Outcome, ZMeans
-from headpatch.engine.tower import never_read, vision_positions
 from headpatch.questions.sweep.plan import Plan
 from headpatch.stats.agreement import Agreement, agreement, pearson_interval
 

@@ -11,9 +11,8 @@ from headpatch.core.cost import Beside, cost
 from headpatch.core.session import Session, check_vision
 from headpatch.core.study import Study
 from headpatch.engine import attribution
-from headpatch.engine.interventions import Intervention
-from headpatch.engine.sweep import rows_that_fit, rows_within
-from headpatch.engine.tower import check_scope
+from headpatch.engine.interventions import Intervention, check_scope
+from headpatch.engine.widen import rows_that_fit, rows_within
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
 from headpatch.models.spans import Positions

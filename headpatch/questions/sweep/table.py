@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headpatch.core.session import Session
 from headpatch.core.study import Study
-from headpatch.engine.generate import decode
+from headpatch.engine.answers import decode
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome
 from headpatch.heads import HeadSet

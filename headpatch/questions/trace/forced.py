@@ -7,9 +7,8 @@ from typing import Literal
 import torch
 
 from headpatch.core.session import Session
-from headpatch.engine.generate import answer_ids, decode
+from headpatch.engine.answers import Said, answer_ids, decode
 from headpatch.engine.patching import WITH, WITHOUT
-from headpatch.engine.trace import Said
 from headpatch.errors import InputError, RunError
 from headpatch.models.forced import spell
 

@@ -14,12 +14,12 @@ from headpatch.core.ranking import MASSES, masses
 from headpatch.core.session import Session, intervene
 from headpatch.core.store import Store, unit_key
 from headpatch.core.study import Study
+from headpatch.engine.answers import Said, measures, say
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress, ZMeans
 from headpatch.engine.precision import is_low
-from headpatch.engine.sweep import suffix_start
-from headpatch.engine.trace import Said, measures, say
+from headpatch.engine.widen import suffix_start
 from headpatch.heads import Grid, HeadSet
 from headpatch.kinds import averages
 from headpatch.models.forced import forced

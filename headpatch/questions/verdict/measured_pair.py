@@ -10,10 +10,9 @@ from headpatch.core.pair_measurements import noise_vision, normalized
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session, checked, intervene, run_both
 from headpatch.engine.attribution import attribute, gradients
-from headpatch.engine.interventions import Direction, Intervention
+from headpatch.engine.interventions import Direction, Intervention, refused, whole_layers
 from headpatch.engine.patching import ZMeans
 from headpatch.engine.selfcheck import Checks
-from headpatch.engine.tower import refused, whole_layers
 from headpatch.heads import HeadSet
 from headpatch.pairs.pair import Pair
 from headpatch.questions.verdict.elsewhere import mirrored, wrong_place

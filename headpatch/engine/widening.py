@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headpatch.engine.attention import tapped
-from headpatch.engine.chunks import Chunk, Edits
-from headpatch.engine.deviations import deviating
-from headpatch.engine.logits import capped
+from headpatch.engine.delta_forward import deviating
+from headpatch.engine.forward import capped
 from headpatch.engine.precision import lowered_difference, replaced, split_product
 from headpatch.engine.prefill import LayerState, Prefill
 from headpatch.engine.shared_prefix import attend_deviating, attend_own
+from headpatch.engine.widen import Chunk, Edits
 from headpatch.models.vlm import VLM
 
 

@@ -6,7 +6,7 @@ captured one's tensors. The recorded kernels read the model's weights where they
 
 Capturing takes about three walks, so it pays from the third or so pair of one prompt length on,
 and then saves a small part of what a pair costs: its two raised passes take several times as long
-as a walk. `headpatch.engine.sweep` therefore walks without it.
+as a walk. `headpatch.engine.widen` therefore walks without it.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headpatch.engine.chunks import Chunk
+from headpatch.engine.memory import tensors_in
 from headpatch.engine.prefill import Prefill
-from headpatch.engine.tensors import tensors_in
-from headpatch.engine.wavefront import walk
+from headpatch.engine.widen import Chunk
+from headpatch.engine.widening import walk
 from headpatch.models.vlm import VLM
 
 _WARM_UPS = 2  # passes before capture, so that libraries set up their workspaces outside of it
@@ -83,7 +83,7 @@ def capture(
     tokens: Int[Tensor, " tokens"] | None = None,
     pool: Any = None,
 ) -> GraphedWalk:
-    """Capture the walk of one chunk; see `headpatch.engine.wavefront.walk` for the parameters.
+    """Capture the walk of one chunk; see `headpatch.engine.widening.walk` for the parameters.
 
     Parameters
     ----------

@@ -1,0 +1,260 @@
+"""What a run says at the answer position, in words, and at each token of a forced answer.
+
+LD is a difference: it may be large where neither answer is anything that the model would say.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import GenerationConfig
+
+from headpatch.engine.attention import tapped
+from headpatch.engine.forward import Keep
+from headpatch.engine.patching import WITH, WITHOUT, Baseline, Read, run_pair
+from headpatch.models.answers import AnswerTokens, text_after
+from headpatch.models.forced import forced
+from headpatch.models.prompt import Prompt
+from headpatch.models.vlm import VLM
+from headpatch.stats.effects import NEITHER_BELOW
+
+_NAMED = 0.01  # probability of a token that is named as a variant of an answer
+
+
+@dataclass(frozen=True)
+class AnswerReading:
+    """The first token of one run's answer.
+
+    Attributes
+    ----------
+    p_yes, p_no
+        Probabilities of the two answers' tokens.
+    rank_yes, rank_no
+        Their ranks among all tokens; 1 is the token that the run says.
+    top, p_top
+        That token's text and probability.
+    variants
+        Tokens that differ from an answer's only in case or space, with their probabilities: those
+        that hold 0.01 or more.
+    """
+
+    p_yes: float
+    p_no: float
+    rank_yes: int
+    rank_no: int
+    top: str
+    p_top: float
+    variants: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def p_answers(self) -> float:
+        """P(Yes) + P(No)."""
+        return self.p_yes + self.p_no
+
+    @property
+    def answers(self) -> bool:
+        """Whether the run answers with one of the two at all."""
+        return self.p_answers >= NEITHER_BELOW
+
+    def says(self, words: Sequence[str]) -> str:
+        """Say which token wins, and how likely the two answers, `words`, are.
+
+        Variants of them that hold probability are named.
+        """
+        alike = "".join(f"; {text!r} holds {share:.2g}" for text, share in self.variants)
+        return (
+            f"{self.top!r} (probability {self.p_top:.3g}); {' and '.join(words)} have "
+            f"{self.p_answers:.3g} together{alike}"
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return plain numbers and texts, by name, as ``run.yaml`` and ``--json`` hold them."""
+        return {
+            "p_yes": self.p_yes,
+            "p_no": self.p_no,
+            "rank_yes": self.rank_yes,
+            "rank_no": self.rank_no,
+            "top": self.top,
+            "p_top": self.p_top,
+            "variants": {text: share for text, share in self.variants},
+        }
+
+
+def read_answers(
+    logits: Float[Tensor, "2 vocabulary"],
+    answers: AnswerTokens,
+    words: Sequence[str],
+    tokenizer: Any,
+) -> tuple[AnswerReading, AnswerReading]:
+    """Read both runs' logits at the answer position.
+
+    Parameters
+    ----------
+    words
+        The two answers, whose case and space variants are looked for.
+    tokenizer
+        Of the model.
+    """
+    present, absent = (_read(run, answers, words, tokenizer) for run in logits)
+    return present, absent
+
+
+def _read(
+    logits: Float[Tensor, " vocabulary"],
+    answers: AnswerTokens,
+    words: Sequence[str],
+    tokenizer: Any,
+) -> AnswerReading:
+    logits = logits.detach().cpu().double()
+    shares = logits.softmax(-1)
+    p_yes, p_no = float(shares[answers.yes]), float(shares[answers.no])
+    rank_yes, rank_no = (
+        1 + int((logits > logits[token]).sum()) for token in (answers.yes, answers.no)
+    )
+    top = int(logits.argmax())
+    likely = (shares >= _NAMED).nonzero().flatten().tolist()  # 100 at most
+    alike = {word.strip().casefold() for word in words}
+    variants = [
+        (text, float(shares[token]))
+        for token in sorted(likely, key=lambda token: -float(shares[token]))
+        if token not in (answers.yes, answers.no)
+        and (text := text_after(tokenizer, answers.yes, [token])).strip().casefold() in alike
+    ]
+    return AnswerReading(
+        p_yes,
+        p_no,
+        rank_yes,
+        rank_no,
+        text_after(tokenizer, answers.yes, [top]),
+        float(shares[top]),
+        tuple(variants),
+    )
+
+
+_SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@torch.no_grad()
+def generate(vlm: VLM, prompt: Prompt, max_new_tokens: int = 32) -> list[str]:
+    """Return each run's greedy answer, without special tokens."""
+    return [decode(vlm, row) for row in _generate(vlm, prompt, max_new_tokens)]
+
+
+def answer_ids(vlm: VLM, prompt: Prompt, max_new_tokens: int = 32) -> list[list[int]]:
+    """Return the tokens of each run's greedy answer, up to the first special one."""
+    special = {*vlm.processor.tokenizer.all_special_ids, *_ends(vlm)}
+    return [
+        list(takewhile(lambda token: token not in special, row))
+        for row in _generate(vlm, prompt, max_new_tokens)
+    ]
+
+
+def _generate(vlm: VLM, prompt: Prompt, max_new_tokens: int) -> list[list[int]]:
+    with tapped(vlm.parts, {}), _unprocessed(vlm):
+        ids = vlm.model.generate(
+            **prompt.inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
+        )
+    return [row[prompt.spans.length :].tolist() for row in ids]
+
+
+@contextmanager
+def _unprocessed(vlm: VLM) -> Iterator[None]:
+    """Let each word be the likeliest by the model's own logits, in which heads are measured.
+
+    A checkpoint's generation config may punish repetition, suppress tokens or force some. Of it,
+    only the ids of special tokens are kept.
+    """
+    model, given = vlm.model, vlm.model.generation_config
+    model.generation_config = GenerationConfig(
+        **{name: getattr(given, name, None) for name in _SPECIAL}
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = given
+
+
+def _ends(vlm: VLM) -> list[int]:
+    """Tokens at which the model stops."""
+    found = vlm.model.generation_config.eos_token_id
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
+
+
+def decode(vlm: VLM, ids: list[int]) -> str:
+    """Return token ids as text, without special tokens."""
+    return str(vlm.processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """A token after the words before it, in both untouched runs.
+
+    Attributes
+    ----------
+    token
+        Its id.
+    rival
+        What a run would say in its place, after the same words: the without-run if that says
+        something else, or else the with-run; None if both would say the token.
+    base
+        Both runs; LD is logit(token) - logit(rival), or 0 without a rival.
+    first
+        What each run would say: with, without.
+    measured
+        `measures` of each run, ``[runs, 2]``.
+    """
+
+    token: int
+    rival: int | None
+    base: Baseline
+    first: tuple[int, int]
+    measured: Float[Tensor, "runs 2"]
+
+
+def say(
+    vlm: VLM,
+    prompt: Prompt,
+    before: Sequence[int],
+    token: int,
+    keep: Keep | None = None,
+    exact: bool = True,
+) -> Said:
+    """Run a pair that has said `before`, and look at `token`.
+
+    Parameters
+    ----------
+    prompt
+        Both runs, as a batch of two.
+    keep, exact
+        As `headpatch.engine.forward.forward` takes them.
+    """
+    base = run_pair(vlm, forced(vlm, prompt, before), keep, exact)
+    logits = base.trace.logits
+    first = logits.argmax(-1).tolist()
+    rival = next((first[run] for run in (WITHOUT, WITH) if first[run] != token), None)
+    contrast = AnswerTokens(token, token if rival is None else rival)
+    asked = replace(base.prompt, answers=contrast)
+    ld = base.trace.ld(asked).tolist()
+    read = measures(token)(logits).cpu()
+    return Said(
+        token,
+        rival,
+        Baseline(asked, base.trace, ld[WITH], ld[WITHOUT]),
+        (first[WITH], first[WITHOUT]),
+        read,
+    )
+
+
+def measures(token: int) -> Read:
+    """Give what reads a token's logit and log-probability (nats) from rows of logits."""
+
+    def read(logits: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows 2"]:
+        own = logits[:, token]
+        return torch.stack([own, own - logits.logsumexp(-1)], 1)
+
+    return read
