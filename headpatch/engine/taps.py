@@ -79,7 +79,7 @@ class Site:
 
     edits: list[ZEdit] = field(default_factory=list)
     cuts: list[tuple[Cut, list[int]]] = field(default_factory=list)
-    answer_rows: AnswerRows | None = None
+    answer_rows: "AnswerRows | None" = None
     class_and_patches: bool = False
     class_token: bool = False
     keep_z: bool = False
