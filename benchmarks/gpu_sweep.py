@@ -32,8 +32,8 @@ from headpatch.engine.fused import kernels_on
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Baseline, patch, run_pair, z_edits
 from headpatch.engine.prefill import sources
-from headpatch.engine.widen import Chunk, Row, passes, plan, rows_that_fit, suffix_start, widen
-from headpatch.engine.widening import walk
+from headpatch.engine.widen import passes, rows_that_fit, suffix_start, widen
+from headpatch.engine.widening import Chunk, Row, plan, walk
 from headpatch.heads import HeadSet
 from headpatch.models.answers import AnswerTokens
 from headpatch.models.patches import Patches

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from headpatch.engine.memory import tensors_in
 from headpatch.engine.prefill import Prefill
-from headpatch.engine.widen import Chunk
-from headpatch.engine.widening import walk
+from headpatch.engine.widening import Chunk, walk
 from headpatch.models.vlm import VLM
 
 _WARM_UPS = 2  # passes before capture, so that libraries set up their workspaces outside of it

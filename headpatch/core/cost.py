@@ -8,7 +8,7 @@ import torch
 from headpatch.core.session import Session
 from headpatch.engine import vision
 from headpatch.engine.interventions import Intervention
-from headpatch.engine.patching import PLAIN_BATCH, base_run
+from headpatch.engine.patching import PLAIN_BATCH
 from headpatch.engine.widen import passes, rows_that_fit
 from headpatch.heads import Tower
 from headpatch.kinds import averages
@@ -73,7 +73,7 @@ def cost(
         return vision.equivalents(session.vlm, session.base, asked, each + 1, session.resumes)
     total = 0.0
     for run, prefill in enumerate(session.base.trace.prefills):
-        sets = [one.heads for one in asked if base_run(one.direction) == run]
+        sets = [one.heads for one in asked if one.run == run]
         if session.widens:
             layers = session.vlm.lm.grid.layers
             total += passes(prefill, sets, layers, size or rows_that_fit(session.vlm, prefill))

@@ -20,10 +20,17 @@ from headpatch.core.session import Session
 from headpatch.core.study import layer_span
 from headpatch.engine.answers import decode
 from headpatch.engine.forward import Keep
-from headpatch.engine.knockout import Knockout, disagreement, knock_out, resume
+from headpatch.engine.knockout import Knockout, disagreement, knock_out
 from headpatch.engine.memory import split
-from headpatch.engine.patching import WITH, WITHOUT, Baseline, OnProgress, run_pair
-from headpatch.engine.resumed import PLAIN_ROWS, Shift
+from headpatch.engine.patching import (
+    PLAIN_BATCH,
+    WITH,
+    WITHOUT,
+    Baseline,
+    OnProgress,
+    Outcome,
+    run_pair,
+)
 from headpatch.engine.selfcheck import TOLERANCE
 from headpatch.engine.widen import rows_that_fit
 from headpatch.errors import InputError
@@ -180,9 +187,8 @@ def cut_edges(
 
 def make(session: Session, job: Job, on_progress: OnProgress | None = None) -> CutTable:
     """Make the cuts that are prepared; see `cut_edges`."""
-    run_all = resume if job.resumed else knock_out
     knockouts = [cut.knockout for cut in job.cuts]
-    shifts = run_all(session.vlm, job.base, knockouts, on_progress)
+    shifts = knock_out(session.vlm, job.base, knockouts, on_progress, job.resumed)
     table = _table(session, job.cuts, shifts)
     nothing_cut = table.loc[table["role"] == "noise floor", "effect"].tolist()
     return CutTable(table, noise_floor(nothing_cut, job.disagreement if job.resumed else 0.0))
@@ -213,7 +219,7 @@ def cost(session: Session, job: Job) -> float:
     prompt multiplies them with: a resumed row runs through the layers from the first of its batch
     that is cut, at the positions that the untouched runs keep.
     """
-    vlm, size, share = session.vlm, PLAIN_ROWS, 1.0
+    vlm, size, share = session.vlm, PLAIN_BATCH - 1, 1.0
     if job.resumed:
         prefill = job.base.trace.prefills[WITH]
         size = rows_that_fit(vlm, prefill)
@@ -293,7 +299,9 @@ def places(
             yield Place(all_heads(*span), "window", centre, span)
 
 
-def _table(session: Session, cuts: Sequence[Cut], shifts: Sequence[Shift]) -> pd.DataFrame:
+def _table(
+    session: Session, cuts: Sequence[Cut], shifts: Sequence[Outcome[Knockout]]
+) -> pd.DataFrame:
     """Return a row for each cut; the columns of ``cuts.csv``."""
     nulls: dict[tuple[str, str, int], list[float]] = {}
     rows = []
@@ -313,7 +321,7 @@ def _table(session: Session, cuts: Sequence[Cut], shifts: Sequence[Shift]) -> pd
     return with_head_columns(pd.DataFrame(rows))
 
 
-def _row(session: Session, cut: Cut, shift: Shift) -> dict[str, Any]:
+def _row(session: Session, cut: Cut, shift: Outcome[Knockout]) -> dict[str, Any]:
     base, place, run = session.base, cut.place, cut.knockout.run
     return {
         "pair": session.pair.name,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headpatch.engine.patching import Baseline
 
 Direction = Literal["noising", "denoising"]
+WITH, WITHOUT = 0, 1  # the runs' places in a pair's batch
 VisionPositions = Literal["class", "patches", "all"]
 """Tokens of the vision tower: its class token, every other token, or both."""
 
@@ -70,11 +71,21 @@ class Intervention:
             raise ValueError(f"kind {self.kind!r} needs alpha")
 
     @property
+    def run(self) -> int:
+        """The run that is changed: `WITH` or `WITHOUT`."""
+        return base_run(self.direction)
+
+    @property
     def scope(self) -> str:
         """Where heads are changed, as tables name it: ``answer``, ``patches``, ``answer+v:all``."""
         if self.positions and self.vision_positions:
             return f"{self.positions}+v:{self.vision_positions}"
         return self.positions or self.vision_positions or ""
+
+
+def base_run(direction: Direction) -> int:
+    """Return the run that a direction changes."""
+    return WITH if direction == "noising" else WITHOUT
 
 
 def replacement(

@@ -16,17 +16,19 @@ from torch import Tensor, nn
 
 from headpatch.engine.attention import attention_rows, tapped, weigh
 from headpatch.engine.forward import forward
+from headpatch.engine.from_layer import ResumedSite, apart, refusal
 from headpatch.engine.interventions import Cut
-from headpatch.engine.patching import WITH, Baseline, OnProgress
-from headpatch.engine.prefill import Prefill
-from headpatch.engine.resumed import (
-    PLAIN_ROWS,
-    ResumedSite,
-    Shift,
-    apart,
+from headpatch.engine.patching import (
+    PLAIN_BATCH,
+    WITH,
+    Baseline,
+    OnProgress,
+    Outcome,
+    batches_by_run,
     in_batches,
-    refusal,
+    shifts_of,
 )
+from headpatch.engine.prefill import Prefill
 from headpatch.engine.taps import allowed_edges, edges_by_layer
 from headpatch.engine.widen import rows_that_fit
 from headpatch.engine.widening import step, unembed
@@ -75,59 +77,51 @@ def knock_out(
     base: Baseline,
     knockouts: Sequence[Knockout],
     on_progress: OnProgress | None = None,
-) -> list[Shift]:
-    """Run knockouts by whole forward passes, several to a batch."""
-
-    def passes(run: int, rows: list[Knockout]) -> Tensor:
-        prompt = base.prompt.select(run).repeat(len(rows) + 1)
-        cuts = [one.cut(row) for row, one in enumerate(rows, start=1)]
-        return forward(vlm, prompt, cuts=cuts, exact=True).logits
-
-    return in_batches(base, knockouts, PLAIN_ROWS, passes, on_progress, _entry)
-
-
-def resume(
-    vlm: VLM,
-    base: Baseline,
-    knockouts: Sequence[Knockout],
-    on_progress: OnProgress | None = None,
-) -> list[Shift]:
-    """Do what `knock_out` does from what `base` kept, in float32 only (see `disagreement`).
+    resumed: bool = False,
+) -> list[Outcome[Knockout]]:
+    """Run knockouts, several to a batch.
 
     Parameters
     ----------
     base
-        Must keep prefills from the first query of any knockout.
+        Where passes are resumed, it must keep prefills from the first query of any knockout.
+    resumed
+        Start at the first layer that is cut, in float32 only (see `disagreement`).
 
     Raises
     ------
     ValueError
-        If it does not, or a pass cannot be resumed.
+        If a pass cannot be resumed.
     """
-    prefills = base.trace.prefills
-    for one in knockouts:
-        if reason := refusal(prefills, one.start, "cut"):
-            raise ValueError(reason)
-    size = rows_that_fit(vlm, prefills[WITH])
+    prefills, size = base.trace.prefills, PLAIN_BATCH - 1
+    if resumed:
+        for one in knockouts:
+            if reason := refusal(prefills, one.start, "cut"):
+                raise ValueError(reason)
+        size = rows_that_fit(vlm, prefills[WITH])
 
-    def passes(run: int, rows: list[Knockout]) -> Tensor:
-        return _resumed(vlm, prefills[run], rows)
+    def passes(rows: list[Knockout]) -> list[Outcome[Knockout]]:
+        run = rows[0].run
+        if resumed:
+            return shifts_of(base, rows, _resumed(vlm, prefills[run], rows))
+        prompt = base.prompt.select(run).repeat(len(rows) + 1)
+        cuts = [one.cut(row) for row, one in enumerate(rows, start=1)]
+        return shifts_of(base, rows, forward(vlm, prompt, cuts=cuts, exact=True).logits)
 
-    return in_batches(base, knockouts, size, passes, on_progress, _entry)
+    batches = batches_by_run(knockouts, size, lambda one: one.entry)
+    return in_batches(base, knockouts, batches, passes, on_progress)
 
 
 def disagreement(vlm: VLM, base: Baseline, probes: Sequence[Knockout]) -> float:
-    """Return how far `resume` and `knock_out` lie apart on `probes`, in logits.
+    """Return how far resumed and whole passes lie apart on `probes`, in logits.
 
     Infinite where a pass cannot be resumed; otherwise rounding, if resuming is exact.
     """
     if any(refusal(base.trace.prefills, one.start, "cut") for one in probes):
         return float("inf")
-    return apart(lambda: resume(vlm, base, probes), lambda: knock_out(vlm, base, probes))
-
-
-def _entry(one: Knockout) -> int:
-    return one.entry
+    return apart(
+        lambda: knock_out(vlm, base, probes, resumed=True), lambda: knock_out(vlm, base, probes)
+    )
 
 
 @dataclass(eq=False)

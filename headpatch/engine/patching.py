@@ -1,19 +1,30 @@
-"""Interventions on a pair: the untouched runs, and the shift of LD that each change makes."""
+"""Changes of a pair's runs: the untouched runs, and the shift of LD that each change makes."""
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, Protocol, runtime_checkable
 
+from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from headpatch.engine.forward import Keep, Trace, forward
-from headpatch.engine.interventions import Direction, Intervention, ZEdit, vision_positions
+from headpatch.engine.interventions import (
+    WITH,
+    WITHOUT,
+    Intervention,
+    ZEdit,
+    base_run,
+    vision_positions,
+)
 from headpatch.engine.memory import halving, split
 from headpatch.heads import Head, Tower
 from headpatch.kinds import KINDS
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
-WITH, WITHOUT = 0, 1  # the runs' places in a pair's batch
+__all__ = ["WITH", "WITHOUT", "Baseline", "Outcome", "base_run", "in_batches", "patch", "run_pair"]
+
 PLAIN_BATCH = 8
 """Rows of a batch of plain passes, the untouched one included."""
 ZMeans = dict[Tower, list[Tensor]]
@@ -24,6 +35,18 @@ OnOutcome = Callable[["Outcome"], None]
 """Called with each outcome as soon as it is known, in the order in which they are."""
 Read = Callable[[Tensor], Tensor]
 """Measures something of logits beside LD: ``[rows, vocabulary]`` to ``[rows, measures]``."""
+
+
+@runtime_checkable
+class OfOneRun(Protocol):
+    """A change of one run of the pair: an intervention, cut edges, a swapped stream."""
+
+    @property
+    def run(self) -> int:
+        """`WITH` or `WITHOUT`."""
+
+
+Change = TypeVar("Change", bound=OfOneRun, default=Intervention)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +68,8 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one intervention did.
+class Outcome(Generic[Change]):
+    """What one change did.
 
     Attributes
     ----------
@@ -62,7 +85,7 @@ class Outcome:
         Effects on what else was measured (see `Read`), each against the untouched row.
     """
 
-    intervention: Intervention
+    intervention: Change
     ld: float
     effect: float
     token: int
@@ -99,10 +122,7 @@ def patch(
     batch
         Rows of a batch, its untouched row included. Out of memory halves it and goes on.
     finished
-        Outcomes that an earlier run has left. They are taken as they are, and told to nobody. A
-        batch that is finished is not run again; any other is run with all its rows, since the
-        batch's shape moves the last digits of each: so the rest comes out as if nothing had been
-        interrupted.
+        See `in_batches`.
 
     Returns
     -------
@@ -115,73 +135,125 @@ def patch(
     ValueError
         If means are needed and missing.
     """
-    outcomes = known_outcomes(interventions, finished)
 
-    def passes(chunk: list[int]) -> list[Outcome]:
-        asked = [interventions[index] for index in chunk]
-        return _run_chunk(vlm, base, asked, means, read)
+    def passes(asked: list[Intervention]) -> list[Outcome]:
+        prompt = base.prompt.select(asked[0].run).repeat(len(asked) + 1)
+        trace = forward(vlm, prompt, edits_of(vlm, asked, base, means), exact=True)
+        tokens, more = trace.logits.argmax(-1).tolist(), beyond(read, trace.logits)
+        return outcomes_of(base, asked, trace.ld(prompt), tokens, more)
 
-    for members in _by_run(interventions):
-        batches = unfinished(split(members, batch - 1), outcomes)
-        for chunk, found in halving(batches, passes, vlm.device):
-            add_outcomes(outcomes, chunk, found, on_outcome)
-            if on_progress:
-                on_progress(len(outcomes), len(interventions))
-    return [outcomes[index] for index in range(len(interventions))]
+    batches = batches_by_run(interventions, batch - 1)
+    told = on_progress, on_outcome, finished
+    return in_batches(base, interventions, batches, passes, *told)
+
+
+def in_batches(
+    base: Baseline,
+    changes: Sequence[Change],
+    batches: Sequence[list[int]],
+    passes: Callable[[list[Change]], list[Outcome[Change]]],
+    on_progress: OnProgress | None = None,
+    on_outcome: Callable[[Outcome[Change]], None] | None = None,
+    finished: Mapping[Change, Outcome[Change]] | None = None,
+) -> list[Outcome[Change]]:
+    """Run changes in batches of one run; return their outcomes in order.
+
+    Parameters
+    ----------
+    batches
+        Places among the changes. Out of memory halves a batch and goes on.
+    passes
+        Runs a batch behind an untouched row.
+    finished
+        Outcomes that an earlier run has left. They are taken as they are, and told to nobody. A
+        batch that is finished is not run again; any other is run with all its rows, since the
+        batch's shape moves the last digits of each: so the rest comes out as if nothing had been
+        interrupted.
+
+    Raises
+    ------
+    InputError
+        If not even two rows fit.
+    """
+    outcomes = known_outcomes(changes, finished)
+    left = [batch for batch in batches if not all(place in outcomes for place in batch)]
+
+    def run(batch: list[int]) -> list[Outcome[Change]]:
+        return passes([changes[place] for place in batch])
+
+    for batch, found in halving(left, run, base.trace.logits.device):
+        for place, outcome in zip(batch, found, strict=True):
+            if place not in outcomes:
+                outcomes[place] = outcome
+                if on_outcome:
+                    on_outcome(outcome)
+        if on_progress:
+            on_progress(len(outcomes), len(changes))
+    return [outcomes[place] for place in range(len(changes))]
+
+
+def batches_by_run(
+    changes: Sequence[OfOneRun], size: int, order: Callable[[Any], Any] | None = None
+) -> list[list[int]]:
+    """Cut places among changes into batches of one run.
+
+    Parameters
+    ----------
+    order
+        Changes go in its order, so that those of one layer are together; where they leave room,
+        the next layer's join them.
+    """
+    found = []
+    for run in (WITH, WITHOUT):
+        places = [place for place, one in enumerate(changes) if one.run == run]
+        if order is not None:
+            places.sort(key=lambda place: order(changes[place]))
+        found += split(places, size)
+    return found
 
 
 def known_outcomes(
-    interventions: Sequence[Intervention], finished: Mapping[Intervention, Outcome] | None
-) -> dict[int, Outcome]:
-    """Return what is finished, by its place among the interventions."""
+    changes: Sequence[Change], finished: Mapping[Change, Outcome[Change]] | None
+) -> dict[int, Outcome[Change]]:
+    """Return what is finished, by its place among the changes."""
     known = finished or {}
-    return {place: known[one] for place, one in enumerate(interventions) if one in known}
+    return {place: known[one] for place, one in enumerate(changes) if one in known}
 
 
-def unfinished(batches: Sequence[list[int]], outcomes: Container[int]) -> list[list[int]]:
-    """Return the batches of which not every row is known."""
-    return [batch for batch in batches if not all(place in outcomes for place in batch)]
-
-
-def add_outcomes(
-    outcomes: dict[int, Outcome],
-    batch: Sequence[int],
-    found: Sequence[Outcome],
-    on_outcome: OnOutcome | None,
-) -> None:
-    """Add those of a batch's outcomes that are new, and tell them."""
-    for place, outcome in zip(batch, found, strict=True):
-        if place not in outcomes:
-            outcomes[place] = outcome
-            if on_outcome:
-                on_outcome(outcome)
-
-
-def _run_chunk(
-    vlm: VLM,
+def outcomes_of(
     base: Baseline,
-    asked: Sequence[Intervention],
-    means: ZMeans | None,
-    read: Read | None,
-) -> list[Outcome]:
-    """Run interventions of one run in one batch behind an untouched row."""
-    run = base_run(asked[0].direction)
-    edits = [
-        edit
-        for row, intervention in enumerate(asked, start=1)
-        for edit in z_edits(vlm, row, intervention, base, means)
+    changes: Sequence[Change],
+    ld: Float[Tensor, " rows"],
+    tokens: Sequence[int],
+    more: Sequence[tuple[float, ...]] = (),
+    untouched: Float[Tensor, " rows"] | None = None,
+) -> list[Outcome[Change]]:
+    """Return what changes of one run did, whose rows stand behind the untouched one.
+
+    Parameters
+    ----------
+    ld, tokens
+        LD of each row, and the token that it says.
+    more
+        Of `beyond`.
+    untouched
+        LD that each row is compared with, if not the first's.
+    """
+    effects = (ld - (ld[:1] if untouched is None else untouched)).tolist()
+    before = (base.ld_with, base.ld_without)[changes[0].run]
+    return [
+        Outcome(one, before + effects[row], effects[row], tokens[row], tokens[0], *more[row:][:1])
+        for row, one in enumerate(changes, start=1)
     ]
-    prompt = base.prompt.select(run).repeat(len(asked) + 1)
-    trace = forward(vlm, prompt, edits, exact=True)
-    ld, tokens = trace.ld(prompt), trace.logits.argmax(-1)
-    more = beyond(read, trace.logits)
-    untouched = base.ld_with if run == WITH else base.ld_without
-    outcomes = []
-    for row, intervention in enumerate(asked, start=1):
-        effect = float(ld[row] - ld[0])
-        token, before = int(tokens[row]), int(tokens[0])
-        outcomes.append(Outcome(intervention, untouched + effect, effect, token, before, more[row]))
-    return outcomes
+
+
+def shifts_of(
+    base: Baseline, changes: Sequence[Change], logits: Float[Tensor, "rows vocabulary"]
+) -> list[Outcome[Change]]:
+    """Do what `outcomes_of` does from rows of logits, subtracted in float64."""
+    answers, logits = base.prompt.answers, logits.cpu()
+    ld = (logits[:, answers.yes] - logits[:, answers.no]).double()
+    return outcomes_of(base, changes, ld, logits.argmax(-1).tolist())
 
 
 def beyond(read: Read | None, logits: Tensor) -> list[tuple[float, ...]]:
@@ -190,6 +262,14 @@ def beyond(read: Read | None, logits: Tensor) -> list[tuple[float, ...]]:
         return [()] * len(logits)
     found = read(logits)
     return [tuple(row) for row in (found - found[0]).tolist()]
+
+
+def edits_of(
+    vlm: VLM, asked: Sequence[Intervention], base: Baseline, means: ZMeans | None
+) -> list[ZEdit]:
+    """Say what interventions put in place of z, one a row behind an untouched one."""
+    rows = enumerate(asked, start=1)
+    return [edit for row, one in rows for edit in z_edits(vlm, row, one, base, means)]
 
 
 def z_edits(
@@ -206,15 +286,10 @@ def z_edits(
         yield ZEdit(row, head, positions, _value(intervention, head, positions, base, means))
 
 
-def base_run(direction: Direction) -> int:
-    """Return the run that a direction changes."""
-    return WITH if direction == "noising" else WITHOUT
-
-
 def _value(
     intervention: Intervention, head: Head, positions: Tensor, base: Baseline, means: ZMeans | None
 ) -> Tensor | None:
-    run, source = base_run(intervention.direction), KINDS[intervention.kind].source
+    run, source = intervention.run, KINDS[intervention.kind].source
     if source == "nothing":
         return None
     if source == "mean":
@@ -225,12 +300,3 @@ def _value(
         z = base.trace.z[head.tower][head.layer][run if source == "own" else 1 - run]
     value = z[positions.to(z.device), head.head]
     return value if intervention.alpha is None else intervention.alpha * value
-
-
-def _by_run(interventions: Sequence[Intervention]) -> Iterator[list[int]]:
-    for run in (WITH, WITHOUT):
-        members = [
-            index for index, one in enumerate(interventions) if base_run(one.direction) == run
-        ]
-        if members:
-            yield members

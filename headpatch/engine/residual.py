@@ -22,17 +22,19 @@ from torch import Tensor, nn
 
 from headpatch.engine.attention import tapped
 from headpatch.engine.forward import forward
-from headpatch.engine.patching import WITH, Baseline, OnProgress
+from headpatch.engine.from_layer import ResumedSite, apart, refusal
+from headpatch.engine.patching import (
+    PLAIN_BATCH,
+    WITH,
+    Baseline,
+    OnProgress,
+    Outcome,
+    batches_by_run,
+    in_batches,
+    shifts_of,
+)
 from headpatch.engine.precision import swapped
 from headpatch.engine.prefill import Prefill
-from headpatch.engine.resumed import (
-    PLAIN_ROWS,
-    ResumedSite,
-    Shift,
-    apart,
-    in_batches,
-    refusal,
-)
 from headpatch.engine.widen import rows_that_fit
 from headpatch.engine.widening import step, unembed
 from headpatch.errors import RunError
@@ -100,28 +102,47 @@ def record(vlm: VLM, prompt: Prompt) -> Streams:
 def swap(
     vlm: VLM,
     base: Baseline,
-    streams: Streams,
+    streams: Streams | None,
     swaps: Sequence[Swap],
     on_progress: OnProgress | None = None,
-) -> list[Shift]:
-    """Run swaps by whole forward passes, several to a batch.
+) -> list[Outcome[Swap]]:
+    """Run swaps, several to a batch.
 
     Parameters
     ----------
+    base
+        Without streams, it must keep prefills from the first swapped position on.
     streams
-        As `record` gives them for the pair.
-    """
+        As `record` gives them for the pair, for whole passes. None resumes the language model's at
+        the swapped layer, in float32 only: swaps join the walk through the layers where they
+        happen, so that a chunk of them shares the untouched row.
 
-    def passes(run: int, rows: list[Swap]) -> Tensor:
+    Raises
+    ------
+    ValueError
+        If a pass cannot be resumed.
+    """
+    prefills, size = base.trace.prefills, PLAIN_BATCH - 1
+    if streams is None:
+        for one in swaps:
+            if reason := _refusal(prefills, one):
+                raise ValueError(reason)
+        size = rows_that_fit(vlm, prefills[WITH])
+
+    def passes(rows: list[Swap]) -> list[Outcome[Swap]]:
+        run = rows[0].run
+        if streams is None:
+            return shifts_of(base, rows, _resumed(vlm, prefills, run, rows))
         prompt = base.prompt.select(run).repeat(len(rows) + 1)
         puts = [
             Put(row, one.tower, one.layer, one.positions, _source(streams, one))
             for row, one in enumerate(rows, start=1)
         ]
         with putting(vlm, prompt.runs, puts):
-            return forward(vlm, prompt, exact=True).logits
+            return shifts_of(base, rows, forward(vlm, prompt, exact=True).logits)
 
-    return in_batches(base, swaps, PLAIN_ROWS, passes, on_progress, _entry)
+    batches = batches_by_run(swaps, size, lambda one: (one.tower != "vision", one.layer))
+    return in_batches(base, swaps, batches, passes, on_progress)
 
 
 def _source(streams: Streams, one: Swap) -> Float[Tensor, "positions width"]:
@@ -207,51 +228,14 @@ def _edited(vlm: VLM, where: dict[tuple[Tower, int], Callable[[Tensor], Tensor]]
         yield
 
 
-def resume(
-    vlm: VLM,
-    base: Baseline,
-    swaps: Sequence[Swap],
-    on_progress: OnProgress | None = None,
-) -> list[Shift]:
-    """Do what `swap` does in the language model, from what `base` kept; in float32 only.
-
-    Swaps join the walk through the layers where they happen, so that a chunk of them shares the
-    untouched row.
-
-    Parameters
-    ----------
-    base
-        Must keep prefills from the first swapped position on.
-
-    Raises
-    ------
-    ValueError
-        If it does not, or a pass cannot be resumed.
-    """
-    prefills = base.trace.prefills
-    for one in swaps:
-        if reason := _refusal(prefills, one):
-            raise ValueError(reason)
-    size = rows_that_fit(vlm, prefills[WITH])
-
-    def passes(run: int, rows: list[Swap]) -> Tensor:
-        return _resumed(vlm, prefills, run, rows)
-
-    return in_batches(base, swaps, size, passes, on_progress, _entry)
-
-
 def disagreement(vlm: VLM, base: Baseline, streams: Streams, probes: Sequence[Swap]) -> float:
-    """Return how far `resume` and `swap` lie apart on `probes`, in logits.
+    """Return how far resumed and whole passes lie apart on `probes`, in logits.
 
     Infinite where a pass cannot be resumed; otherwise rounding, if resuming is exact.
     """
     if any(_refusal(base.trace.prefills, one) for one in probes):
         return float("inf")
-    return apart(lambda: resume(vlm, base, probes), lambda: swap(vlm, base, streams, probes))
-
-
-def _entry(one: Swap) -> tuple[bool, int]:
-    return one.tower != "vision", one.layer
+    return apart(lambda: swap(vlm, base, None, probes), lambda: swap(vlm, base, streams, probes))
 
 
 def _refusal(prefills: Sequence[Prefill], one: Swap) -> str:

@@ -16,20 +16,17 @@ from torch import Tensor, nn
 
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention, never_read, tower_of
-from headpatch.engine.memory import halving, split
+from headpatch.engine.memory import split
 from headpatch.engine.patching import (
     PLAIN_BATCH,
-    WITH,
     Baseline,
     OnOutcome,
     OnProgress,
     Outcome,
     ZMeans,
-    add_outcomes,
-    base_run,
-    known_outcomes,
-    unfinished,
-    z_edits,
+    edits_of,
+    in_batches,
+    outcomes_of,
 )
 from headpatch.errors import RunError
 from headpatch.models.prompt import Prompt
@@ -86,17 +83,11 @@ def patch_vision(
         return []
     kept = _outputs(vlm, base, tower) if resumed else []
 
-    def passes(chunk: list[int]) -> list[Outcome]:
-        asked = [interventions[index] for index in chunk]
+    def passes(asked: list[Intervention]) -> list[Outcome]:
         return _run_chunk(vlm, base, asked, means, kept)
 
-    outcomes = known_outcomes(interventions, finished)
-    batches = unfinished(_plan(vlm, interventions, batch), outcomes)
-    for chunk, found in halving(batches, passes, vlm.device):
-        add_outcomes(outcomes, chunk, found, on_outcome)
-        if on_progress:
-            on_progress(len(outcomes), len(interventions))
-    return [outcomes[index] for index in range(len(interventions))]
+    told = on_progress, on_outcome, finished
+    return in_batches(base, interventions, _plan(vlm, interventions, batch), passes, *told)
 
 
 def equivalents(
@@ -141,7 +132,7 @@ def _plan(vlm: VLM, interventions: Sequence[Intervention], batch: int) -> list[l
     members: dict[tuple[int, bool], list[int]] = {}
     for index in sorted(range(len(interventions)), key=lambda i: _entry(interventions[i])):
         one = interventions[index]
-        members.setdefault((base_run(one.direction), never_read(vlm, one.heads)), []).append(index)
+        members.setdefault((one.run, never_read(vlm, one.heads)), []).append(index)
     return [chunk for key in sorted(members) for chunk in split(members[key], batch - 1)]
 
 
@@ -181,27 +172,16 @@ def _run_chunk(
     a row's place in a batch does to rounding would hide that: each of their rows is compared with
     itself in a batch of the same shape that is left untouched.
     """
-    run = base_run(asked[0].direction)
+    run = asked[0].run
     prompt = base.prompt.select(run).repeat(len(asked) + 1)
-    edits = [
-        edit
-        for row, intervention in enumerate(asked, start=1)
-        for edit in z_edits(vlm, row, intervention, base, means)
-    ]
+    edits = edits_of(vlm, asked, base, means)
     below, at = kept[: _entry(asked[0])], _dimension(vlm)
     with _resumed(vlm.stack("vision"), [_rows(one, run, base.prompt, prompt, at) for one in below]):
         trace = forward(vlm, prompt, edits, exact=True)
         before = forward(vlm, prompt, exact=True) if never_read(vlm, asked[0].heads) else None
-    ld, tokens = trace.ld(prompt).cpu(), trace.logits.argmax(-1).cpu()
-    reference = ld[:1].expand_as(ld) if before is None else before.ld(prompt).cpu()
-    untouched = base.ld_with if run == WITH else base.ld_without
-    effects = (ld - reference).tolist()
-    return [
-        Outcome(
-            intervention, untouched + effects[row], effects[row], int(tokens[row]), int(tokens[0])
-        )
-        for row, intervention in enumerate(asked, start=1)
-    ]
+    untouched = None if before is None else before.ld(prompt)
+    tokens = trace.logits.argmax(-1).tolist()
+    return outcomes_of(base, asked, trace.ld(prompt), tokens, untouched=untouched)
 
 
 def _dimension(vlm: VLM) -> int:

@@ -1,113 +1,32 @@
-"""Interventions through the widening pass, cut into chunks of rows that walk together."""
+"""Interventions through the widening pass, chunked to memory."""
 
 import math
 from collections.abc import Container, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.memory import too_little
 from headpatch.engine.patching import (
-    WITHOUT,
     Baseline,
     OnOutcome,
     OnProgress,
     Outcome,
     Read,
     ZMeans,
-    base_run,
     beyond,
     known_outcomes,
+    outcomes_of,
 )
 from headpatch.engine.prefill import Prefill, sources
-from headpatch.engine.widening import walk
+from headpatch.engine.widening import Row, plan, walk
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.kinds import averages
 from headpatch.models.spans import Positions, Spans
 from headpatch.models.vlm import VLM
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a widening pass: these heads, with the z that stands there in `sources`."""
-
-    heads: HeadSet
-    source: int
-
-    @property
-    def entry(self) -> int:
-        """The layer at which the row first differs from the untouched run."""
-        return min(head.layer for head in self.heads)
-
-
-@dataclass(frozen=True, eq=False)
-class Edits:
-    """The z of one layer that is replaced: element i is row ``rows[i]``, head ``heads[i]``."""
-
-    rows: Int[Tensor, " edits"]
-    heads: Int[Tensor, " edits"]
-    sources: Int[Tensor, " edits"]
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """Rows that walk together.
-
-    Attributes
-    ----------
-    order
-        For each row after the untouched one: its place in the list that was asked for.
-    joining
-        By layer: how many rows join there.
-    edits
-        By layer.
-    """
-
-    order: tuple[int, ...]
-    joining: tuple[int, ...]
-    edits: tuple[Edits | None, ...]
-
-    @property
-    def first(self) -> int:
-        """The layer at which the walk begins."""
-        return next(layer for layer, count in enumerate(self.joining) if count)
-
-
-def plan(
-    rows: Sequence[Row], layers: int, size: int, device: torch.device, carried: bool = True
-) -> list[Chunk]:
-    """Cut rows into chunks of at most `size` that start as late as they can.
-
-    `carried`: whether the untouched run walks along as the first row (see `walk`).
-    """
-    by_entry = sorted(range(len(rows)), key=lambda index: rows[index].entry)
-    return [
-        _chunk(by_entry[start : start + size], rows, layers, device, int(carried))
-        for start in range(0, len(by_entry), size)
-    ]
-
-
-def _chunk(
-    order: Sequence[int], rows: Sequence[Row], layers: int, device: torch.device, first: int
-) -> Chunk:
-    joining = [0] * layers
-    edits: list[list[tuple[int, int, int]]] = [[] for _ in range(layers)]
-    for place, index in enumerate(order, start=first):
-        row = rows[index]
-        joining[row.entry] += 1
-        for head in row.heads:
-            edits[head.layer].append((place, head.head, row.source))
-    listed = [edit for layer in edits for edit in layer]
-    table = torch.tensor(listed, device=device).reshape(-1, 3)  # sent to the device at once
-    parts = table.split([len(layer) for layer in edits])
-    packed = (Edits(*part.T) if len(part) else None for part in parts)
-    return Chunk(tuple(order), tuple(joining), tuple(packed))
-
 
 _CPU_TOKENS = 96  # rows × suffix at a time; more falls out of the caches of a core
 _CPU_ROWS = 95  # of a longer suffix, so that the untouched row is a small part of the work,
@@ -164,8 +83,8 @@ def widen(
     if answers_only and read is not None:
         raise ValueError("what is read takes the logits of the whole vocabulary")
     outcomes = known_outcomes(interventions, finished)
-    for run in sorted({base_run(one.direction) for one in interventions}):
-        members = [i for i, one in enumerate(interventions) if base_run(one.direction) == run]
+    for run in sorted({one.run for one in interventions}):
+        members = [place for place, one in enumerate(interventions) if one.run == run]
         # Closed at once if a callback raises: what hangs on the model must come off.
         with closing(
             _widen_run(
@@ -210,7 +129,6 @@ def _widen_run(
     known: Container[int],
 ) -> Generator[tuple[int, Outcome], None, None]:
     prefill, other = base.trace.prefills[run], base.trace.prefills[1 - run]
-    untouched = base.ld_without if run == WITHOUT else base.ld_with
     scope = interventions[members[0]].positions
     assert scope is not None  # `_refuse` lets language-model heads through only
     positions = _within(base, prefill, scope)
@@ -237,23 +155,12 @@ def _widen_run(
             ]
             for chunk, logits in walk(vlm, prefill, chunks, source, positions, wanted):
                 ld, found = logits[:, yes] - logits[:, no], logits.argmax(-1).cpu()
-                effects = (ld - ld[0]).tolist()
                 tokens = (found if wanted is None else wanted[found]).tolist()
-                more = beyond(read, logits)
-                for row, place in enumerate(chunk.order, start=1):
-                    index = left[place]
-                    done.add(index)
-                    yield (
-                        index,
-                        Outcome(
-                            interventions[index],
-                            untouched + effects[row],
-                            effects[row],
-                            tokens[row],
-                            tokens[0],
-                            more[row],
-                        ),
-                    )
+                places = [left[place] for place in chunk.order]
+                changes = [interventions[place] for place in places]
+                done.update(places)
+                outcomes = outcomes_of(base, changes, ld, tokens, beyond(read, logits))
+                yield from zip(places, outcomes, strict=True)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise too_little(vlm.device, "one row", "one row of a widening pass") from None

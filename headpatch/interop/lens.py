@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.engine.interventions import Direction, Intervention
-from headpatch.engine.patching import WITH, WITHOUT, Baseline, base_run, patch
+from headpatch.engine.patching import WITH, WITHOUT, Baseline, patch
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
 from headpatch.models.prompt import Prompt
@@ -137,7 +137,7 @@ def cross_check(
     for outcome in ours:
         one = outcome.intervention
         (head,) = one.heads
-        run = base_run(one.direction)
+        run = one.run
         name = hook_name(head)
         hook = _replace(head, _places(base, head, positions), runs[1 - run].z[name])
         ld = _ld(_logits(bridge, base.prompt.select(run), [(name, hook)]), base)

@@ -8,8 +8,8 @@ from headpatch.engine.forward import Keep
 from headpatch.engine.memory import tensors_in
 from headpatch.engine.patching import run_pair
 from headpatch.engine.prefill import Prefill, sources
-from headpatch.engine.widen import Row, plan, suffix_start
-from headpatch.engine.widening import walk
+from headpatch.engine.widen import suffix_start
+from headpatch.engine.widening import Row, plan, walk
 from headpatch.heads import HeadSet
 from tests.tiny import tiny_prompt, tiny_vlm
 

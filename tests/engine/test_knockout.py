@@ -10,8 +10,8 @@ from torch import Tensor
 from headpatch.engine import knockout
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Cut, ZEdit
-from headpatch.engine.knockout import Knockout, disagreement, knock_out, resume
-from headpatch.engine.patching import WITH, WITHOUT, Baseline, run_pair
+from headpatch.engine.knockout import Knockout, disagreement, knock_out
+from headpatch.engine.patching import WITH, WITHOUT, Baseline, OnProgress, Outcome, run_pair
 from headpatch.heads import Head, HeadSet
 from headpatch.models.vlm import VLM
 from tests.engine.oracle import Edges, Oracle
@@ -19,6 +19,12 @@ from tests.tiny import SHAPES, Shape, tiny_model, tiny_prompt, tiny_vlm
 
 CLOSE = 2e-5  # logits; float32 with two implementations of attention
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+def resume(
+    vlm: VLM, base: Baseline, asked: Sequence[Knockout], on_progress: OnProgress | None = None
+) -> list[Outcome[Knockout]]:
+    return knock_out(vlm, base, asked, on_progress, resumed=True)
 
 
 def opened(shape: Shape = SHAPES["plain"], start: int = 0) -> tuple[VLM, Baseline]:
@@ -180,7 +186,7 @@ def test_what_cannot_be_resumed_is_refused() -> None:
     vlm, base = opened(start=20)
     early = Knockout(WITH, HeadSet.of(Head(0, 0)), torch.tensor([5, 25]), torch.tensor([1]))
     with pytest.raises(ValueError, match="too short a suffix"):
-        resume(vlm, base, [early])
+        knock_out(vlm, base, [early], resumed=True)
     assert disagreement(vlm, base, [early]) == float("inf")
     bare = run_pair(vlm, base.prompt, exact=True)
     with pytest.raises(ValueError, match="too short a suffix"):

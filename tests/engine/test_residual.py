@@ -16,7 +16,6 @@ from headpatch.engine.residual import (
     disagreement,
     putting,
     record,
-    resume,
     swap,
 )
 from headpatch.models.vlm import VLM
@@ -91,7 +90,7 @@ def test_both_paths_equal_hooks_on_eager_transformers(shape: Shape) -> None:
     asked = various(base, shape.layers)
     expected = by_hooks(vlm, base, asked)
     assert sum(abs(one) > 1e-3 for one in expected) > len(expected) // 2
-    for found in (swap(vlm, base, streams, asked), resume(vlm, base, asked)):
+    for found in (swap(vlm, base, streams, asked), swap(vlm, base, None, asked)):
         assert [one.effect for one in found] == pytest.approx(expected, abs=CLOSE)
         for one, shift in zip(asked, found, strict=True):
             untouched = base.ld_with if one.run == WITH else base.ld_without
@@ -113,7 +112,7 @@ def test_the_whole_stream_is_the_other_run(name: str) -> None:
     asked = [lm(run, layer, every) for run in (WITH, WITHOUT) for layer in (0, last // 2, last)]
     gap = base.ld_without - base.ld_with
     expected = [gap] * 3 + [-gap] * 3
-    for found in (swap(vlm, base, streams, asked), resume(vlm, base, asked)):
+    for found in (swap(vlm, base, streams, asked), swap(vlm, base, None, asked)):
         assert [one.effect for one in found] == pytest.approx(expected, abs=CLOSE)
 
 
@@ -121,7 +120,7 @@ def test_the_whole_stream_is_the_other_run(name: str) -> None:
 def test_resuming_equals_whole_passes_where_the_image_comes_in_again(name: str) -> None:
     vlm, base, streams = family(name)
     asked = [one for one in various(base, vlm.lm.grid.layers) if len(one.positions)]
-    slow, fast = swap(vlm, base, streams, asked), resume(vlm, base, asked)
+    slow, fast = swap(vlm, base, streams, asked), swap(vlm, base, None, asked)
     assert max(abs(one.effect) for one in slow) > 0.01
     expected = [one.effect for one in slow]
     assert [one.effect for one in fast] == pytest.approx(expected, abs=CLOSE)
@@ -184,7 +183,7 @@ def test_planted_information_moves_when_it_is_read(
         "answer": torch.tensor([spans.answer]),
     }[where]
     asked = [lm(WITH, layer, positions), lm(WITHOUT, layer, positions)]
-    for found in (swap(vlm, base, streams, asked), resume(vlm, base, asked)):
+    for found in (swap(vlm, base, streams, asked), swap(vlm, base, None, asked)):
         assert [one.effect for one in found] == pytest.approx([-noising, denoising], abs=1e-3)
 
 
@@ -194,7 +193,7 @@ def test_a_stream_put_in_its_own_place_changes_nothing() -> None:
     vision = torch.arange(streams["vision"][0].shape[1])
     whole = [*asked, Swap(WITH, "vision", 0, vision, WITH)]
     effects = [one.effect for one in swap(vlm, base, streams, whole)]
-    effects += [one.effect for one in resume(vlm, base, asked)]
+    effects += [one.effect for one in swap(vlm, base, None, asked)]
     assert effects == pytest.approx([0] * len(effects), abs=5e-6)
 
 
@@ -203,16 +202,18 @@ def test_a_late_start_is_a_start_from_the_beginning() -> None:
     question = whole.prompt.spans.question
     late = run_pair(vlm, whole.prompt, Keep(suffix=int(question[0])), exact=True)
     asked = [one for one in various(whole, 3) if one.positions.min() >= question[0]]
-    found = [one.effect for one in resume(vlm, late, asked)]
-    assert found == pytest.approx([one.effect for one in resume(vlm, whole, asked)], abs=CLOSE)
+    found = [one.effect for one in swap(vlm, late, None, asked)]
+    assert found == pytest.approx([one.effect for one in swap(vlm, whole, None, asked)], abs=CLOSE)
 
 
 def test_rows_of_a_batch_do_not_feel_each_other() -> None:
     vlm, base, streams = opened()
     asked = various(base, 3)
-    together = [one.effect for one in (*swap(vlm, base, streams, asked), *resume(vlm, base, asked))]
+    together = [
+        one.effect for one in (*swap(vlm, base, streams, asked), *swap(vlm, base, None, asked))
+    ]
     alone = [swap(vlm, base, streams, [one])[0].effect for one in asked]
-    alone += [resume(vlm, base, [one])[0].effect for one in asked]
+    alone += [swap(vlm, base, None, [one])[0].effect for one in asked]
     assert together == pytest.approx(alone, abs=5e-6)
 
 
@@ -232,14 +233,14 @@ def test_what_cannot_be_resumed_is_refused() -> None:
     vlm, base, streams = opened(start=20)
     early = lm(WITH, 0, [5])
     with pytest.raises(ValueError, match="too short a suffix"):
-        resume(vlm, base, [early])
+        swap(vlm, base, None, [early])
     assert disagreement(vlm, base, streams, [early]) == float("inf")
     with pytest.raises(ValueError, match="only the language model"):
-        resume(vlm, base, [replace(early, tower="vision")])
+        swap(vlm, base, None, [replace(early, tower="vision")])
     low = VLM(tiny_model(dtype=torch.bfloat16), vlm.processor, "tiny", "")
     base = run_pair(low, tiny_prompt(low), Keep(suffix=0), exact=True)
     with pytest.raises(ValueError, match="low-precision"):
-        resume(low, base, [early])
+        swap(low, base, None, [early])
 
 
 def test_low_precision_swaps_are_computed_in_float32() -> None:
@@ -257,7 +258,7 @@ def test_the_model_is_left_as_found_also_after_a_failure() -> None:
     vlm, base, streams = opened()
     plain = vlm.model(**base.prompt.inputs).logits
     swap(vlm, base, streams, various(base, 3))
-    resume(vlm, base, various(base, 3))
+    swap(vlm, base, None, various(base, 3))
     puts = [residual.Put(0, "lm", 1, torch.tensor([0]), streams["lm"][1][1, :1])]
     with pytest.raises(KeyError), putting(vlm, 2, puts):
         raise KeyError

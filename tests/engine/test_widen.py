@@ -13,8 +13,8 @@ from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import Baseline, ZMeans, patch, run_pair
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.selfcheck import check
-from headpatch.engine.widen import Chunk, passes, suffix_start, widen
-from headpatch.engine.widening import walk
+from headpatch.engine.widen import passes, suffix_start, widen
+from headpatch.engine.widening import Chunk, walk
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions

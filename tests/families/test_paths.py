@@ -10,7 +10,7 @@ from headpatch.engine.attribution import gradients
 from headpatch.engine.direct import take_apart
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import ZEdit
-from headpatch.engine.knockout import Knockout, disagreement, knock_out, resume
+from headpatch.engine.knockout import Knockout, disagreement, knock_out
 from headpatch.engine.patching import patch, run_pair
 from headpatch.engine.selfcheck import check
 from headpatch.engine.vision import patch_vision
@@ -77,7 +77,7 @@ def test_nothing_is_cut_in_layers_that_see_no_token_of_the_prompt() -> None:
     queries, keys = prompt.spans.question[-2:], prompt.spans.question[:-2]
     base = run_pair(vlm, prompt, Keep(z=("lm",), suffix=int(queries.min())))
     cuts = [Knockout(0, HeadSet.of(Head(layer, 1)), queries, keys) for layer in range(4)]
-    for found in (knock_out(vlm, base, cuts), resume(vlm, base, cuts)):
+    for found in (knock_out(vlm, base, cuts), knock_out(vlm, base, cuts, resumed=True)):
         moved = [abs(one.effect) > 1e-4 for one in found]
         assert moved == [True, False, True, False]
 

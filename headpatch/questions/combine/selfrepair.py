@@ -38,7 +38,6 @@ from headpatch.engine.patching import (
     WITHOUT,
     OnProgress,
     ZMeans,
-    base_run,
     z_edits,
 )
 from headpatch.heads import Head, HeadSet
@@ -99,7 +98,7 @@ def measure(
     gap = session.base.ld_with - session.base.ld_without
     rows: dict[Intervention, dict[str, Any]] = {}
     for one, found in _passes(session, asked, means):
-        towards = (-1 if base_run(one.direction) == WITH else 1) / gap if gap else np.nan
+        towards = (-1 if one.run == WITH else 1) / gap if gap else np.nan
         rows[one] = {name: value * towards for name, value in found.items()}
         if on_progress:
             on_progress(len(rows), len(asked))
@@ -117,7 +116,7 @@ def _passes(
     """Give each intervention's effects in logits."""
     vlm, base = session.vlm, session.base
     for run in (WITH, WITHOUT):
-        members = [one for one in asked if base_run(one.direction) == run]
+        members = [one for one in asked if one.run == run]
         for start in range(0, len(members), PLAIN_BATCH - 1):
             chunk = members[start : start + PLAIN_BATCH - 1]
             edits = [

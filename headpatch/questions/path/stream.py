@@ -20,7 +20,7 @@ from headpatch.core.session import Session
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress, run_pair
-from headpatch.engine.residual import Streams, Swap, disagreement, record, resume, swap
+from headpatch.engine.residual import Streams, Swap, disagreement, record, swap
 from headpatch.engine.selfcheck import TOLERANCE
 from headpatch.heads import Tower
 from headpatch.stats.effects import noise_floor, normalized_effect
@@ -129,7 +129,7 @@ def streams(session: Session, on_progress: OnProgress | None = None) -> StreamCu
 
         if job.tower == "lm" and resumed:
             base = suffix if job.name in _SUFFIX else whole
-            shifts = resume(vlm, base, job.swaps, advance)
+            shifts = swap(vlm, base, None, job.swaps, advance)
         else:
             shifts = swap(vlm, session.base, kept, job.swaps, advance)
         done += len(job.swaps)

@@ -97,8 +97,8 @@ def test_over_pairs_means_are_those_of_single_runs(asked: list[object], tmp_path
     assert list(means) == [column.name for column in MEANS]
     assert set(means["pairs"]) == {3}
     keys = ["edge", "layers", "run"]
-    study = hp.Study.make(flags={f"cut.{name}": value for name, value in {
-        "edges": ("answer-region", "question-region"), "window": 2, "controls": 2}.items()})  # fmt: skip
+    options = {"edges": ("answer-region", "question-region"), "window": 2, "controls": 2}
+    study = hp.Study.make(flags={f"cut.{name}": value for name, value in options.items()})
     singles = []
     for entry in hp.Manifest.read(tmp_path / "pairs").entries:
         session = hp.open_session(study, planted().vlm, "question", pair=entry.pair())

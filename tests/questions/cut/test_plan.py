@@ -1,4 +1,4 @@
-"""Positions are found by name, windows lie where they should, and what makes no sense is refused."""
+"""Positions are found by name, windows lie where they should, nonsense is refused."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
