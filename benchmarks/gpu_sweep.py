@@ -35,11 +35,11 @@ from headpatch.engine.prefill import sources
 from headpatch.engine.widen import passes, rows_that_fit, suffix_start, widen
 from headpatch.engine.widening import Chunk, Row, plan, walk
 from headpatch.heads import HeadSet
-from headpatch.models.answers import AnswerTokens
 from headpatch.models.patches import Patches
 from headpatch.models.prompt import Prompt
 from headpatch.models.spans import find_spans
 from headpatch.models.vlm import VLM
+from headpatch.models.wording import AnswerTokens
 
 IMAGE = 31999  # id of the image token
 YES, NO = 3869, 1939

@@ -25,13 +25,7 @@ def nearest_folder(path: Path) -> Path:
 
 
 def reason(path: Path, error: OSError) -> str:
-    """Say why a file could not be written: the system's words, and the space left if that is why.
-
-    Parameters
-    ----------
-    path
-        The file, or the folder that it should have gone to.
-    """
+    """Say why `path` could not be written: the system's words, and the space left if that is it."""
     words = error.strerror or str(error)
     if error.errno in _NO_SPACE:
         with suppress(OSError):
@@ -43,14 +37,10 @@ def reason(path: Path, error: OSError) -> str:
 
 @contextmanager
 def reporting_failure(path: Path, argument: str = "--out", hint: str = "") -> Iterator[None]:
-    """Turn what the system raises while `path` is written into one line.
+    """Turn what the system raises while `path`, named by a flag, is written into one line.
 
     Parameters
     ----------
-    path
-        What is written: a file, or a folder of files.
-    argument
-        The flag that named it.
     hint
         A sentence added to the line.
 
@@ -83,12 +73,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file such that it is there as a whole or not at all, after a power cut as well.
 
     Safe with many writers on a shared file system: each writes a file of its own name, and the last
-    to rename it wins.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; nothing of it is left.
+    to rename it wins. Where that fails with an `OSError`, nothing of it is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid4().hex}{UNFINISHED}")

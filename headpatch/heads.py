@@ -5,9 +5,9 @@ A head is written ``layer.head`` (``24.17``); a head of the vision tower carries
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from headpatch.errors import InputError
@@ -44,13 +44,7 @@ class Head:
 
     @classmethod
     def parse(cls, text: str) -> "Head":
-        """Read ``24.17`` or ``v8.3``.
-
-        Raises
-        ------
-        InputError
-            If `text` is not of that form.
-        """
+        """Read ``24.17`` or ``v8.3``; an `InputError` if `text` is not of that form."""
         match = _HEAD.fullmatch(text.strip())
         if match is None:
             raise InputError("heads", f"{text!r} is not a head", "layer.head, such as 24.17")
@@ -71,13 +65,12 @@ class HeadSet:
     heads: tuple[Head, ...]
 
     def __post_init__(self) -> None:
-        counts = Counter(self.heads)
-        repeated = sorted(head for head, count in counts.items() if count > 1)
-        if repeated:
-            raise InputError(
-                "heads", f"{repeated[0]} is named twice in one set", "each head of a set once"
-            )
-        object.__setattr__(self, "heads", tuple(sorted(self.heads)))
+        ordered = sorted(self.heads)
+        for head, after in pairwise(ordered):
+            if head == after:
+                found = f"{head} is named twice in one set"
+                raise InputError("heads", found, "each head of a set once")
+        object.__setattr__(self, "heads", tuple(ordered))
 
     def __str__(self) -> str:
         return "+".join(map(str, self.heads))
@@ -108,11 +101,7 @@ class Grid:
     tower: Tower = "lm"
 
     def __iter__(self) -> Iterator[Head]:
-        return (
-            Head(layer, head, self.tower)
-            for layer in range(self.layers)
-            for head in range(self.heads)
-        )
+        return (head for layer in self.whole_layers() for head in layer)
 
     def whole_layers(self) -> tuple[HeadSet, ...]:
         """Return, for each layer, the set of all its heads."""
@@ -124,16 +113,12 @@ class Grid:
     def check(self, head: Head, argument: str = "--heads") -> Head:
         """Return `head`, or raise `InputError` if the tower has no such head."""
         if head.tower != self.tower:
-            raise InputError(
-                argument, f"{head} is a {_TOWERS[head.tower]} head", f"a {_TOWERS[self.tower]} head"
-            )
+            found, expected = (f"a {_TOWERS[one]} head" for one in (head.tower, self.tower))
+            raise InputError(argument, f"{head} is {found}", expected)
         if head.layer >= self.layers or head.head >= self.heads:
             where = "this model" if self.tower == "lm" else "this model's vision tower"
-            raise InputError(
-                argument,
-                f"{head} is out of range",
-                f"layers 0-{self.layers - 1} and heads 0-{self.heads - 1} in {where}",
-            )
+            there = f"layers 0-{self.layers - 1} and heads 0-{self.heads - 1} in {where}"
+            raise InputError(argument, f"{head} is out of range", there)
         return head
 
 
@@ -164,9 +149,8 @@ class Selection:
         parts = tuple(part.strip() for part in text.split(","))
         for part in parts:
             if not any(form.fullmatch(part) for form in (_HEAD, _RANGE, _LAYER, _TOP)):
-                hint = ""
-                if swapped := _SWAPPED.fullmatch(part):
-                    hint = f"Did you mean {swapped[1]}.{swapped[2]}?"
+                swapped = _SWAPPED.fullmatch(part)
+                hint = f"Did you mean {swapped[1]}.{swapped[2]}?" if swapped else ""
                 found = f"{part!r} is not a head" if part else "an empty entry"
                 raise InputError(argument, found, _EXAMPLES, hint)
             if (top := _TOP.fullmatch(part)) and int(top[1]) == 0:
@@ -207,56 +191,42 @@ class Selection:
         """
         heads: list[Head] = []
         for part in self.parts:
-            heads.extend(_expand(part, grid, ranking, vision, argument))
+            if top := _TOP.fullmatch(part):
+                if int(top[1]) > len(ranking):
+                    raise InputError(argument, part, f"at most top:{len(ranking)} in this model")
+                heads.extend(ranking[: int(top[1])])
+            else:
+                heads.extend(_named(part, grid, vision, argument))
         _refuse_repeats(heads, argument)
         return tuple(heads)
 
 
-def _expand(
-    part: str, grid: Grid, ranking: Sequence[Head], vision: Grid | None, argument: str
-) -> Iterable[Head]:
-    def checked(head: Head) -> Head:
-        if head.tower == "lm":
-            return grid.check(head, argument)
-        if vision is None:
-            raise InputError(
-                argument,
-                f"{head} is a vision head",
-                "a language-model head here",
-                "headpatch ablate changes heads of both towers.",
-            )
-        return vision.check(head, argument)
+def _named(part: str, grid: Grid, vision: Grid | None, argument: str) -> Iterable[Head]:
+    """Yield the heads that a part names: one, a range, or those of whole layers."""
 
-    if top := _TOP.fullmatch(part):
-        if int(top[1]) > len(ranking):
-            raise InputError(argument, part, f"at most top:{len(ranking)} in this model")
-        return ranking[: int(top[1])]
+    def checked(head: Head) -> Head:
+        if head.tower == "vision" and vision is None:
+            hint = "headpatch ablate changes heads of both towers."
+            found = f"{head} is a vision head"
+            raise InputError(argument, found, "a language-model head here", hint)
+        return (vision if head.tower == "vision" and vision else grid).check(head, argument)
+
     if layer := _LAYER.fullmatch(part):
         tower: Tower = "vision" if layer[1] else "lm"
         first, last = int(layer[2]), int(layer[3] or layer[2])
         if first > last:
             raise InputError(argument, f"{part!r} runs backwards", "the lower layer first")
-        size = (vision or grid) if tower == "vision" else grid
-        return [
-            checked(Head(index, head, tower))
-            for index in range(first, last + 1)
-            for head in range(size.heads)
-        ]
+        heads = range(((vision or grid) if layer[1] else grid).heads)
+        return [checked(Head(one, head, tower)) for one in range(first, last + 1) for head in heads]
     if ends := _RANGE.fullmatch(part):
-        first_head, last_head = (checked(Head.parse(end)) for end in ends.groups())
-        if first_head.layer != last_head.layer or first_head.tower != last_head.tower:
-            raise InputError(
-                argument,
-                f"{part!r} crosses layers",
-                "a range inside one layer",
-                f"Use layer:{first_head.layer}-{last_head.layer} for whole layers.",
-            )
-        if first_head > last_head:
+        start, end = (checked(Head.parse(one)) for one in ends.groups())
+        if (start.layer, start.tower) != (end.layer, end.tower):
+            hint = f"Use layer:{start.layer}-{end.layer} for whole layers."
+            found = f"{part!r} crosses layers"
+            raise InputError(argument, found, "a range inside one layer", hint)
+        if start > end:
             raise InputError(argument, f"{part!r} runs backwards", "the lower head first")
-        return [
-            Head(first_head.layer, head, first_head.tower)
-            for head in range(first_head.head, last_head.head + 1)
-        ]
+        return [replace(start, head=head) for head in range(start.head, end.head + 1)]
     return [checked(Head.parse(part))]
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 from headpatch.errors import InputError
 
-_MOST_DIGITS = 1000
-_WHOLE = re.compile(rf"[-+]?[0-9]{{1,{_MOST_DIGITS}}}")
-_DIGITS = f"[0-9]{{1,{_MOST_DIGITS}}}"
+_DIGITS = "[0-9]{1,1000}"
+_WHOLE = re.compile(rf"[-+]?{_DIGITS}")
 _DECIMAL = re.compile(
     rf"[-+]?(?:(?:{_DIGITS}\.?(?:{_DIGITS})?|\.{_DIGITS})(?:[eE][-+]?[0-9]{{1,9}})?|inf|nan)"
 )
 # Control characters but for tab and line end, what turns the direction of writing, separators of
 # lines, and halves of surrogate pairs.
-_ACTING = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
-_ACTS = re.compile(f"[{_ACTING}]")
+_ACTS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def whole_number(text: str) -> int | None:
@@ -54,13 +54,7 @@ def visible(text: str) -> str:
 
 
 def checked_text(text: str, argument: str) -> str:
-    """Return a text that a file in UTF-8 can hold, and any library can take.
-
-    Raises
-    ------
-    InputError
-        If it holds a NUL character, or bytes that are no UTF-8.
-    """
+    """Return a text that a file in UTF-8 can hold, and any library can take, or an `InputError`."""
     if "\0" in text:
         raise InputError(argument, f"{text[:80]!r} holds a NUL character", "a text without it")
     try:
@@ -76,11 +70,5 @@ def at_home(path: str) -> str:
 
 
 def user_path(path: str | os.PathLike[str], argument: str) -> Path:
-    """Return a path as a user means it: a leading ``~`` is the user's own folder.
-
-    Raises
-    ------
-    InputError
-        If it holds a NUL character, or bytes that are no UTF-8.
-    """
+    """Return a path as a user means it: as `checked_text` and `at_home` have it."""
     return Path(at_home(checked_text(os.fspath(path), argument)))

@@ -9,6 +9,7 @@ import yaml
 from headpatch.core.study import Study, read_record
 from headpatch.core.study.yaml_tree import NotYaml, parse
 from headpatch.errors import InputError
+from tests import refusals
 
 LOOKS_LIKE_MORE = (
     "yes", "no", "on", "off", "YES", "NO", "y", "n", "true", "False", "24.10", "1e3", "010",
@@ -24,10 +25,7 @@ def made(folder: Path, content: str) -> Study:
 
 
 def refusal(folder: Path, content: str) -> str:
-    with pytest.raises(InputError) as caught:
-        made(folder, content)
-    message = str(caught.value)
-    assert "\n" not in message
+    message = refusals.refusal(made, folder, content)
     assert len(message) < 1000
     return message
 

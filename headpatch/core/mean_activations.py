@@ -9,8 +9,7 @@ from headpatch.core.session import Session
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.heads import Tower
-from headpatch.models.forced import forced
-from headpatch.models.prompt import encode
+from headpatch.models.prompt import encode, forced
 from headpatch.pairs.scene import PLACES, Style, draw, sample_pair
 
 

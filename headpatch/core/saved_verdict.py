@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from headpatch.core.output.reading import read_table, read_tensors, reading
+from headpatch.core.output.files import read_table, read_tensors, reading
 from headpatch.core.output.records import Records
 from headpatch.core.output.staging import settle
 from headpatch.core.split import halve

@@ -31,15 +31,10 @@ _OLDER = f"{'[0-9a-f]' * 64}*.pt"  # as files were called that did not say what 
 
 
 def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> str:
-    """Name what is measured of a pair: whatever its numbers depend on, hashed.
+    """Name what is measured of a pair, and how (`asked`): whatever its numbers depend on, hashed.
 
     Where the model runs is left out but for the kind of device: units that several devices of one
     kind have measured belong together.
-
-    Parameters
-    ----------
-    asked
-        What is measured and how, in words and numbers.
     """
     pictures: Any = vlm.processor
     content = {
@@ -109,10 +104,8 @@ class Store:
     ----------
     folder
         There only between the first finished unit and `remove`.
-    what
-        What is counted, for messages: pairs, rows.
-    argument
-        What names the folder, for messages.
+    what, argument
+        For messages: what is counted (pairs, rows), and what names the folder.
 
     Attributes
     ----------
@@ -134,20 +127,17 @@ class Store:
     @property
     def unfit_words(self) -> str:
         """Say that so many files do not fit."""
-        return (
-            f"{self.unfit:,} of the files in {self.folder} are damaged, of an older headpatch or "
-            "not what they are called; what they were to hold is measured anew"
-        )
+        why = "damaged, of an older headpatch or not what they are called"
+        files = f"{self.unfit:,} of the files in {self.folder} are {why}"
+        return f"{files}; what they were to hold is measured anew"
 
     def open(self, resume: bool | None, run: str, keys: Collection[str] | None = None) -> None:
-        """Look at what an earlier run has left.
+        """Look at what an earlier run of this kind has left.
 
         Parameters
         ----------
         resume
             True goes on from it, False discards it, None refuses to decide.
-        run
-            Kind of run, for messages.
         keys
             Of all units of this run, if they are known yet: others are not counted.
 
@@ -165,21 +155,17 @@ class Store:
         self._counts = {key: counts[key] for key in counts if keys is None or key in keys}
         left = f"{self.folder} holds {{:,}} finished {self.what} of an interrupted {run}"
         if counts and not self._counts:
-            raise InputError(
-                self._argument,
-                left.format(sum(counts.values()))
-                + " of another study, other pictures or another model",
-                "this study's",
-                "Finish that one first, use another --out, or discard it with --no-resume.",
-            )
+            found = left.format(sum(counts.values()))
+            hint = "Finish that one first, use another --out, or discard it with --no-resume."
+            found += " of another study, other pictures or another model"
+            raise InputError(self._argument, found, "this study's", hint)
         if self._counts and resume is None:
-            raise InputError(
-                self._argument,
-                left.format(self.count) + ("" if keys is None else " of this study"),
-                "to be told what to do with them",
+            found = left.format(self.count) + ("" if keys is None else " of this study")
+            hint = (
                 "Use --resume to go on from there or --no-resume to start over; "
-                f"{self.what} of another study, model or dataset are not used.",
+                f"{self.what} of another study, model or dataset are not used."
             )
+            raise InputError(self._argument, found, "to be told what to do with them", hint)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return what was put under a key, bit for bit; None if nothing was, or it does not fit."""
@@ -195,14 +181,9 @@ class Store:
         return found
 
     def put(self, key: str, content: Mapping[str, object], count: int = 1) -> None:
-        """Write a unit; it is there as a whole or not at all, and replaces what was there.
+        """Write a unit of plain tensors, numbers and texts, which counts as so much.
 
-        Parameters
-        ----------
-        content
-            Plain tensors, numbers and texts.
-        count
-            As how much it counts.
+        It is there as a whole or not at all, and replaces what was there.
 
         Raises
         ------
@@ -216,10 +197,7 @@ class Store:
         self._counts[key] = count
 
     def remove(self) -> None:
-        """Delete this run's units and what does not fit, and the folder if nothing else is in it.
-
-        Sound units of other runs stay.
-        """
+        """Delete this run's units, what does not fit, and the folder if it is empty then."""
         mine = (path for path in self._files() if path.stem in self._used or not _Unit.read(path))
         self._remove(list(mine))
 

@@ -17,10 +17,9 @@ from transformers import GenerationConfig
 from headpatch.engine.attention import tapped
 from headpatch.engine.forward import Keep
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, Read, run_pair
-from headpatch.models.answers import AnswerTokens, text_after
-from headpatch.models.forced import forced
-from headpatch.models.prompt import Prompt
+from headpatch.models.prompt import Prompt, forced
 from headpatch.models.vlm import VLM
+from headpatch.models.wording import AnswerTokens, text_after
 from headpatch.stats.effects import NEITHER_BELOW
 
 _NAMED = 0.01  # probability of a token that is named as a variant of an answer

@@ -26,8 +26,8 @@ from headpatch.engine.patching import ZMeans, base_run
 from headpatch.errors import RunError
 from headpatch.heads import Tower
 from headpatch.kinds import averages
+from headpatch.models.placement import quantized
 from headpatch.models.prompt import Prompt
-from headpatch.models.quantized import quantized
 from headpatch.models.vlm import VLM
 
 Attribution = dict[Tower, Float[Tensor, "layers heads positions"]]

@@ -1,18 +1,18 @@
-"""What a model's ``config.json`` says it is, judged before anything else of it is read or fetched.
+"""What a model's ``config.json`` says it is, judged before anything else is read or fetched.
 
-A model that headpatch cannot look into is refused here, when only this one small file is known.
+A model that headpatch cannot look into is refused when only ``config.json``, one small file, is
+known.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from headpatch.errors import InputError
 from headpatch.models.families import FAMILIES
-from headpatch.models.weights import Held
-from headpatch.pairs.lfs import refuse_pointer
+from headpatch.pairs.pair import refuse_pointer
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -29,12 +29,7 @@ _ORIGINAL = (  # published in LLaVA's own format, and where the same weights are
 
 
 def config_of(folder: Path, name: str) -> dict[str, Any]:
-    """Read and judge a folder's ``config.json``.
-
-    Parameters
-    ----------
-    name
-        What the user called the model.
+    """Read and judge a folder's ``config.json``; `name` is what the user called the model.
 
     Raises
     ------
@@ -49,33 +44,27 @@ def config_of(folder: Path, name: str) -> dict[str, Any]:
         config = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise InputError(
-            "--model", f"{path} does not load: it is no JSON ({reason})", "a model's config"
-        ) from None
+        found = f"{path} does not load: it is no JSON ({reason})"
+        raise InputError("--model", found, "a model's config") from None
     if not isinstance(config, dict):
         raise InputError("--model", f"{path} holds no mapping", "a model's config")
-    judge(config, name)
+    _judge(config, name)
     return config
 
 
-def judge(config: Mapping[str, Any], name: str) -> None:
-    """Refuse a model that headpatch cannot look into, by its config alone.
-
-    Raises
-    ------
-    InputError
-        If it is so: what is missing, and the nearest model that is known.
-    """
+def _judge(config: Mapping[str, Any], name: str) -> None:
+    """Refuse a model of no known family: say what it is, and the nearest that is known."""
     kind = config.get("model_type")
     made_as = config.get("architectures")
     classes = [str(one) for one in made_as] if isinstance(made_as, list) else []
-    if _is_original(config, classes):
-        raise refused_original(name)
+    if "mm_vision_tower" in config or any(
+        one.startswith("Llava") and one.endswith("ForCausalLM") for one in classes
+    ):
+        raise _refused_original(name)
     if kind in FAMILIES:
         if not isinstance(config.get("vision_config", {}), dict):
-            raise InputError(
-                "--model", f"{name}: its config.json has no `vision_config`", "a mapping"
-            )
+            found = f"{name}: its config.json has no `vision_config`"
+            raise InputError("--model", found, "a mapping")
         return
     of = f" ({classes[0]})" if classes else ""
     what = f"model type {kind!r}{of}" if kind else f"a model without `model_type`{of}"
@@ -87,20 +76,21 @@ def judge(config: Mapping[str, Any], name: str) -> None:
             f"{name} is {what}, run by code of its own (`auto_map`); headpatch never runs code "
             "that comes with a model",
             expected,
-            f"Look for a copy converted to transformers' classes{near}.",
+            f"Look for a copy converted to transformers' classes{near and f', such as {near}'}.",
         )
-    lacks = "" if _sees(config) else ": it has no `vision_config`, so it reads text alone"
+    sees = any("vision" in key or "image" in key or "visual" in key for key in config)
+    lacks = "" if sees else ": it has no `vision_config`, so it reads text alone"
     raise InputError(
         "--model",
         f"{name} is {what}, of which headpatch does not know where the decoder and the image "
         f"tokens are{lacks}",
         expected,
-        f"The nearest that it knows is {near.removeprefix(', such as ')}." if near else "",
+        f"The nearest that it knows is {near}." if near else "",
     )
 
 
 def _nearest(kind: str, classes: list[str]) -> str:
-    """Return the nearest model type that is known, as the end of a sentence."""
+    """Return the nearest model type that is known; empty if none is near."""
     close = get_close_matches(kind, FAMILIES, 1, 0.5) or [
         name for name in FAMILIES if kind and (kind.startswith(name) or name.startswith(kind))
     ]
@@ -108,22 +98,10 @@ def _nearest(kind: str, classes: list[str]) -> str:
         spelled = {name.replace("_", ""): name for name in FAMILIES}
         short = classes[0].partition("For")[0].lower()
         close = [spelled[one] for one in get_close_matches(short, spelled, 1, 0.6)]
-    return f", such as {close[0]}" if close else ""
+    return close[0] if close else ""
 
 
-def _sees(config: Mapping[str, Any]) -> bool:
-    return any("vision" in key or "image" in key or "visual" in key for key in config)
-
-
-def _is_original(config: Mapping[str, Any], classes: list[str]) -> bool:
-    """Whether it is a LLaVA in the form of LLaVA's own code, not transformers'."""
-    return "mm_vision_tower" in config or any(
-        one.startswith("Llava") and one.endswith("ForCausalLM") for one in classes
-    )
-
-
-def refused_original(name: str) -> InputError:
-    """Return the error for a LLaVA in the form of LLaVA's own code."""
+def _refused_original(name: str) -> InputError:
     other = next((there for start, there in _ORIGINAL if name.startswith(start)), "")
     return InputError(
         "--model",
@@ -138,16 +116,13 @@ def _without_config(folder: Path, name: str) -> InputError:
     if (folder / ADAPTER).is_file():
         return refused_adapter(folder, name)
     if (folder / "mm_projector.bin").exists():
-        return refused_original(name)
+        return _refused_original(name)
     return InputError("--model", f"{name} has no {CONFIG}", "a folder saved by transformers")
 
 
 def refused_adapter(folder: Path, name: str) -> InputError:
     """Return the error for an adapter that lies in a model's folder, or alone in one."""
-    try:
-        base = json.loads((folder / ADAPTER).read_text("utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        base = None
+    base = read_mapping(folder / ADAPTER).get("base_model_name_or_path")
     alone = not (folder / CONFIG).is_file()
     of = f" of {base}" if isinstance(base, str) and base else ""
     return InputError(
@@ -160,28 +135,26 @@ def refused_adapter(folder: Path, name: str) -> InputError:
     )
 
 
-def check_layers(config: Mapping[str, Any], tensors: Mapping[str, Held], name: str) -> None:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return what a file of JSON maps; nothing if it cannot be read, or is no mapping."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_layers(config: Mapping[str, Any], tensors: Collection[str], name: str) -> None:
     """Refuse a config with more layers than the weights have, before any layer is made.
 
-    Parameters
-    ----------
-    tensors
-        Of the weight files, by name: a layer's number is a part of its tensors' names.
-
-    Raises
-    ------
-    InputError
-        If it is so.
+    A layer's number is a part of its tensors' names.
     """
     most = len({part for key in tensors for part in key.split(".") if part.isdecimal()})
     for key, asked in _layer_counts(config):
         if asked > most:
-            raise InputError(
-                "--model",
-                f"{name}: its config.json asks for {asked:,} layers (`{key}`), and its weights "
-                f"have no more than {most:,}",
-                "weights and a config.json that belong together",
-            )
+            found = f"{name}: its config.json asks for {asked:,} layers (`{key}`), and its weights"
+            expected = "weights and a config.json that belong together"
+            raise InputError("--model", f"{found} have no more than {most:,}", expected)
 
 
 def _layer_counts(config: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, float]]:

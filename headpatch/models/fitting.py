@@ -5,13 +5,12 @@ some, and copies edited by hand hold others; the model then refuses the prompt, 
 fails, without a word of where the mistake is.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from headpatch.errors import InputError
-from headpatch.models.described import CONFIG, PROCESSOR_FILES
+from headpatch.models.described import CONFIG, PROCESSOR_FILES, read_mapping
 from headpatch.models.families import TOWERS
 
 _STRATEGY, _MORE = "vision_feature_select_strategy", "num_additional_image_tokens"
@@ -29,11 +28,6 @@ def check_token_counts(folder: Path, name: str) -> None:
     """Refuse files of a processor that would count absurdly many image tokens.
 
     Before it is loaded: some processors write them all out as they are made.
-
-    Raises
-    ------
-    InputError
-        If they would.
     """
     for key in ("image_seq_len", "image_seq_length", "num_image_tokens"):
         if (stated := _stated(folder, key)) is not None:
@@ -41,20 +35,7 @@ def check_token_counts(folder: Path, name: str) -> None:
 
 
 def check_picture_sizes(processor: Any, name: str) -> None:
-    """Refuse a processor that would make pictures of absurd sizes.
-
-    Parameters
-    ----------
-    processor
-        Of transformers.
-    name
-        What the user called the model.
-
-    Raises
-    ------
-    InputError
-        If it would.
-    """
+    """Refuse a processor of transformers that would make pictures of absurd sizes."""
     for setting, number, most, unit in _bounds(processor):
         _refuse_above(most, unit, f"{name}: its processor's `{setting}`", number)
 
@@ -98,25 +79,12 @@ def _largest(value: Any) -> int:
 
 def _refuse_above(most: int, unit: str, what: str, number: object) -> None:
     if isinstance(number, int | float) and number > most:
-        raise InputError(
-            "--model",
-            f"{what} is {number:,}",
-            f"at most {most:,} {unit}",
-            "Write what the model was trained with.",
-        )
+        hint = "Write what the model was trained with."
+        raise InputError("--model", f"{what} is {number:,}", f"at most {most:,} {unit}", hint)
 
 
 def fit_processor(processor: Any, config: Any, folder: Path, name: str) -> None:
-    """Give a processor what its files leave out and the model's config says.
-
-    Parameters
-    ----------
-    processor, config
-        Of transformers. The processor is changed in place.
-    folder
-        Where their files are.
-    name
-        What the user called the model.
+    """Give a processor, in place, what its files in `folder` leave out and the config says.
 
     Raises
     ------
@@ -127,13 +95,11 @@ def fit_processor(processor: Any, config: Any, folder: Path, name: str) -> None:
         return
     right = _right(processor, config)
     stated = {key: found for key in right if (found := _stated(folder, key)) is not None}
-    for key, value in right.items():
-        if key not in stated:
-            setattr(processor, key, value)
+    for key in set(right) - set(stated):
+        setattr(processor, key, right[key])
+    has = {key: getattr(processor, key) for key in right}
     same = {"patch_size", "num_image_tokens"} & set(right)
-    if all(getattr(processor, key) == right[key] for key in same) and (
-        _change({key: getattr(processor, key) for key in right}) == _change(right)
-    ):
+    if all(has[key] == right[key] for key in same) and _surplus(has) == _surplus(right):
         return
     wrong = [key for key, (_, value) in stated.items() if value != right[key]]
     there = "; ".join(f"`{key}` is {stated[key][1]!r} in {stated[key][0]}" for key in wrong)
@@ -151,11 +117,9 @@ def _right(processor: Any, config: Any) -> dict[str, Any]:
     """Return what the processor should hold, as far as the model's config says so."""
     tower = config.vision_config
     whole, patch = getattr(tower, "image_size", None), getattr(tower, "patch_size", None)
-    found: dict[str, Any] = {
-        "patch_size": patch,
-        # a ViP-LLaVA always leaves out the class token, and has no name for that
-        _STRATEGY: getattr(config, _STRATEGY, "default"),
-    }
+    # a ViP-LLaVA always leaves out the class token, and has no name for that
+    strategy = getattr(config, _STRATEGY, "default")
+    found: dict[str, Any] = {"patch_size": patch, _STRATEGY: strategy}
     if (known := TOWERS.get(str(tower.model_type))) is not None:
         found[_MORE] = int(bool(known.get("class_token")))
     if isinstance(whole, int) and isinstance(patch, int) and patch:
@@ -163,18 +127,12 @@ def _right(processor: Any, config: Any) -> dict[str, Any]:
     return {key: value for key, value in found.items() if hasattr(processor, key)}
 
 
-def _change(held: Mapping[str, Any]) -> int:
-    """Return by how many the image tokens differ from the patches."""
+def _surplus(held: Mapping[str, Any]) -> int:
+    """Return how many more image tokens there are than patches."""
     return int(held.get(_MORE, 0)) - (held.get(_STRATEGY) == "default")
 
 
 def _stated(folder: Path, key: str) -> tuple[str, Any] | None:
     """Return which of the processor's files states a number, and what it is."""
-    for file in PROCESSOR_FILES:
-        try:
-            held = json.loads((folder / file).read_text("utf-8"))
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(held, dict) and held.get(key) is not None:
-            return file, held[key]
-    return None
+    stated = ((file, read_mapping(folder / file).get(key)) for file in PROCESSOR_FILES)
+    return next((one for one in stated if one[1] is not None), None)

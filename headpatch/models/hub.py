@@ -25,13 +25,7 @@ from huggingface_hub.errors import (
 )
 
 from headpatch.errors import InputError, RunError
-from headpatch.models.described import (
-    ADAPTER,
-    CONFIG,
-    PROCESSOR_FILES,
-    config_of,
-    refused_adapter,
-)
+from headpatch.models.described import ADAPTER, CONFIG, PROCESSOR_FILES, config_of, refused_adapter
 from headpatch.models.weights import DESCRIBING
 
 WAY_OUT = "Give a folder that holds the model: --model PATH."
@@ -85,8 +79,7 @@ class HubModel:
                 name, "the hub is not asked (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)"
             )
         except Exception as error:  # whatever its HTTP library raises, which differs by release
-            said = shorten(str(error), 120, placeholder=" …") or type(error).__name__
-            why = f"the hub ({constants.ENDPOINT}) cannot be reached ({said})"
+            why = f"the hub ({constants.ENDPOINT}) cannot be reached ({_said(error, 120)})"
             self._copy = _kept(name, why)
         self.commit: str | None = self._copy.name if self._copy else found.commit_hash
 
@@ -106,40 +99,38 @@ class HubModel:
         """
         if self._copy is not None:
             return self._copy
-        path = Path(self._fetch(lambda: hf_hub_download(self.name, CONFIG, revision=self.commit)))
-        config_of(path.parent, self.name)
+        folder = Path(self._download(CONFIG)).parent
+        config_of(folder, self.name)
         self.files = self._fetch(lambda: _listed(self.name, self.commit))
         if not set(PROCESSOR_FILES) & set(self.files):
             raise _nowhere(self.name, f"the hub's has no {' or '.join(PROCESSOR_FILES)}")
         if not any(fnmatch(one, "*.safetensors") for one in self.files):
             raise _nowhere(self.name, "the hub's has no weights in the form of safetensors")
-        self._take(one for one in self.files if _is_small(one))
-        return path.parent
+        self._take(filter(_is_small, self.files))
+        return folder
 
     def weights(self, files: Iterable[str]) -> None:
-        """Fetch weight files into the folder.
-
-        Raises
-        ------
-        RunError
-            If the hub stops answering.
-        """
+        """Fetch weight files into the folder; a `RunError` if the hub stops answering."""
         if self._copy is None:
             self._take(files)
 
     def _take(self, files: Iterable[str]) -> None:
-        def take(file: str) -> str:
-            return self._fetch(lambda: hf_hub_download(self.name, file, revision=self.commit))
-
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(take, files))
+            list(pool.map(self._download, files))
+
+    def _download(self, file: str) -> str:
+        return self._fetch(lambda: hf_hub_download(self.name, file, revision=self.commit))
 
     def _fetch(self, get: Callable[[], _Given]) -> _Given:
         try:
             return get()
         except Exception as error:  # likewise
-            said = shorten(str(error), 200, placeholder=" …") or type(error).__name__
-            raise RunError(f"--model: {self.name} could not be fetched whole ({said})") from error
+            line = f"--model: {self.name} could not be fetched whole ({_said(error, 200)})"
+            raise RunError(line) from error
+
+
+def _said(error: Exception, most: int) -> str:
+    return shorten(str(error), most, placeholder=" …") or type(error).__name__
 
 
 def _is_small(file: str) -> bool:
@@ -169,8 +160,8 @@ def _without_config(name: str) -> InputError:
 
 def _listed(name: str, commit: str | None) -> list[str]:
     """Ask the hub which files a model has."""
-    said = HfApi().model_info(name, revision=commit, timeout=6 * _SECONDS)
-    return [one.rfilename for one in said.siblings or ()]
+    answer = HfApi().model_info(name, revision=commit, timeout=6 * _SECONDS)
+    return [one.rfilename for one in answer.siblings or ()]
 
 
 def _nowhere(name: str, why: str, hint: str = WAY_OUT) -> InputError:

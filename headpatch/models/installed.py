@@ -15,32 +15,30 @@ _PASSED_THROUGH = {"headpatch", "transformers", "torch", "importlib", "_frozen_i
 
 
 def check_transformers() -> None:
-    """Import what headpatch uses of transformers.
-
-    Raises
-    ------
-    InputError
-        If a package does not load that transformers imports where it is installed.
-    """
+    """Import what headpatch uses of transformers; name in an `InputError` what breaks it."""
     try:
-        from transformers import AttentionInterface, AutoModelForImageTextToText, AutoProcessor
-
-        assert AttentionInterface and AutoModelForImageTextToText and AutoProcessor
+        from transformers import (  # noqa: F401
+            AttentionInterface,
+            AutoModelForImageTextToText,
+            AutoProcessor,
+        )
     except Exception as error:  # whatever the package raises
         root = _root(error)
         package = next(iter(_packages(root)), "")
         said = shorten(str(root), 160, placeholder=" …") or type(root).__name__
-        if package == "torchvision":
-            raise _torchvision(said) from error
-        if package:
-            raise InputError(
-                package,
-                f"{package} {_version(package)} does not load beside transformers "
-                f"{_version('transformers')} ({said})",
-                "a release that fits, or none",
-                f"pip install --upgrade {package}, or pip uninstall {package}.",
-            ) from error
-        raise
+        if not package:
+            raise
+        raise (_torchvision(said) if package == "torchvision" else _other(package, said)) from error
+
+
+def _other(package: str, said: str) -> InputError:
+    beside = f"transformers {_version('transformers')}"
+    return InputError(
+        package,
+        f"{package} {_version(package)} does not load beside {beside} ({said})",
+        "a release that fits, or none",
+        f"pip install --upgrade {package}, or pip uninstall {package}.",
+    )
 
 
 def _torchvision(said: str) -> InputError:
@@ -62,9 +60,8 @@ def _built() -> str:
     spec = find_spec("torchvision")
     for place in (spec and spec.submodule_search_locations) or ():
         file = Path(place) / "version.py"
-        if file.is_file() and (
-            found := re.search(r"__version__ = '(.+)'", file.read_text("utf-8"))
-        ):
+        text = file.read_text("utf-8") if file.is_file() else ""
+        if found := re.search(r"__version__ = '(.+)'", text):
             return found[1]
     return _version("torchvision")
 

@@ -29,25 +29,30 @@ from headpatch.models.described import (
 from headpatch.models.families import FAMILIES
 from headpatch.models.fitting import check_picture_sizes, check_token_counts, fit_processor
 from headpatch.models.hub import WAY_OUT, HubModel
-from headpatch.models.placement import dtype_of, installed, placement
-from headpatch.models.quantized import quantize_weights_alone, quantized
+from headpatch.models.placement import (
+    dtype_of,
+    installed,
+    placement,
+    quantize_weights_alone,
+    quantized,
+)
 from headpatch.models.vlm import VLM
 from headpatch.models.weights import (
     DEMO,
     DESCRIBING,
-    Held,
     held,
     settings_in,
     weight_files,
     weights_in,
 )
-from headpatch.pairs.lfs import refuse_pointer
+from headpatch.pairs.pair import refuse_pointer
 from headpatch.text import at_home, checked_text
 
 _LOG = logging.getLogger(__name__)
 _SMALL = 4 << 30  # bytes in float32 under which a model is not worth rounding
 _TALKATIVE = ("accelerate", "bitsandbytes", "huggingface_hub")
 _WANTED = "demo, a model's folder, or a hub id such as owner/name"
+_TOGETHER = "weights and a config.json that belong together"
 
 
 def load(
@@ -76,7 +81,7 @@ def load(
     quantize
         ``8bit`` or ``4bit``: the language model's and the tower's weights are stored by
         bitsandbytes in that many bits, and nothing else is rounded (see
-        `headpatch.models.quantized`).
+        `headpatch.models.placement`).
     allow_unused_weights
         Loads a checkpoint that holds weights which the model has no place for, and leaves these
         out: `VLM.unused` counts them. Those that transformers expects to be left out (buffers of
@@ -118,27 +123,29 @@ def load(
         config = _config(folder, name, tensors)
         fit_processor(processor, config, folder, name)
         model, unused = _load_model(folder, config, name, place, dtype)
-    if unused and not allow_unused_weights:
-        raise InputError(
-            "--model",
-            f"{name} holds {len(unused)} weights that the model does not use (first: "
-            f"{', '.join(unused[:3])})",
-            "weights and a config.json that belong together",
-            "Mend config.json; or load it without them: --allow-unused-weights, or "
-            "allow_unused_weights=True.",
-        )
     if unused:
-        _LOG.warning(
-            "headpatch: %s: %d weights that the model does not use are left out (first: %s)",
-            name,
-            len(unused),
-            ", ".join(unused[:3]),
-        )
+        _tell_unused(name, unused, allow_unused_weights)
     fingerprint = f"commit:{folder.name}" if remote else weights_in(folder, files)
     settings = fingerprint if remote else settings_in(folder)
     vlm = VLM(model, processor, name, fingerprint, len(unused), settings)
     vlm.lm  # noqa: B018  an unknown layout is refused here, not in the middle of a run
     return vlm
+
+
+def _tell_unused(name: str, unused: list[str], allowed: bool) -> None:
+    """Refuse weights that the model has no place for, or warn that they are left out."""
+    count, first = len(unused), ", ".join(unused[:3])
+    if allowed:
+        words = "headpatch: %s: %d weights that the model does not use are left out (first: %s)"
+        _LOG.warning(words, name, count, first)
+        return
+    raise InputError(
+        "--model",
+        f"{name} holds {count} weights that the model does not use (first: {first})",
+        _TOGETHER,
+        "Mend config.json; or load it without them: --allow-unused-weights, or "
+        "allow_unused_weights=True.",
+    )
 
 
 def _local(name: str) -> Path | None:
@@ -161,26 +168,20 @@ def _check_folder(folder: Path, name: str) -> None:
     if (folder / ADAPTER).exists():
         raise refused_adapter(folder, name)
     if not any((folder / file).is_file() for file in PROCESSOR_FILES):
-        raise InputError(
-            "--model",
-            f"{name} has no processor",
-            f"one of {', '.join(PROCESSOR_FILES)} in it",
-            "Save it there with processor.save_pretrained(folder).",
-        )
+        found, expected = f"{name} has no processor", f"one of {', '.join(PROCESSOR_FILES)} in it"
+        hint = "Save it there with processor.save_pretrained(folder)."
+        raise InputError("--model", found, expected, hint)
     for file in sorted(folder.iterdir()):
         if file.suffix in DESCRIBING:
             refuse_pointer("--model", file)
 
 
-def _tensors(folder: Path, files: list[str], name: str) -> dict[str, Held]:
+def _tensors(folder: Path, files: list[str], name: str) -> dict[str, int]:
     """Read what the weight files hold; refuse a folder without any."""
     if not files:
-        raise InputError(
-            "--model",
-            f"{name} has no weights",
-            "model.safetensors in it, or model.safetensors.index.json and what it lists",
-            "Convert other formats with model.save_pretrained(folder).",
-        )
+        expected = "model.safetensors in it, or model.safetensors.index.json and what it lists"
+        hint = "Convert other formats with model.save_pretrained(folder)."
+        raise InputError("--model", f"{name} has no weights", expected, hint)
     return held([folder / file for file in files])
 
 
@@ -220,14 +221,8 @@ def _needs(name: str, packages: list[str]) -> InputError:
     )
 
 
-def _config(folder: Path, name: str, tensors: Mapping[str, Held]) -> PretrainedConfig:
-    """Read a model's config as transformers does, without what concerns other ways to run it.
-
-    Raises
-    ------
-    InputError
-        If transformers cannot read it, or the model that it describes is larger than its weights.
-    """
+def _config(folder: Path, name: str, tensors: Mapping[str, int]) -> PretrainedConfig:
+    """Read a config as transformers does; refuse a model that is larger than its weights."""
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
         config._attn_implementation = None  # headpatch brings its own
@@ -236,14 +231,11 @@ def _config(folder: Path, name: str, tensors: Mapping[str, Held]) -> PretrainedC
             asked = AutoModelForImageTextToText.from_config(config).num_parameters()
     except Exception as error:  # likewise
         raise _bad_model(name, "its config.json is of no model", error) from error
-    there = sum(one.numbers for one in tensors.values())
+    there = sum(tensors.values())
     packed = 16 if getattr(config, "quantization_config", None) else 1  # numbers to one stored
     if asked > 2 * there * packed:
-        raise InputError(
-            "--model",
-            f"{name}: its config.json asks for {asked:,} numbers, its weights are {there:,}",
-            "weights and a config.json that belong together",
-        )
+        found = f"{name}: its config.json asks for {asked:,} numbers, its weights are {there:,}"
+        raise InputError("--model", found, _TOGETHER)
     return config
 
 
@@ -269,19 +261,13 @@ def _load_model(
     except Exception as error:  # likewise
         raise _bad_model(name, "it does not load", error) from error
     if missing := sorted(report["missing_keys"]):
-        raise InputError(
-            "--model",
-            f"{name} lacks {len(missing)} weights (first: {missing[0]})",
-            "a complete checkpoint of the configured architecture",
-        )
+        found = f"{name} lacks {len(missing)} weights (first: {missing[0]})"
+        raise InputError("--model", found, "a complete checkpoint of the configured architecture")
     if mismatched := sorted(report["mismatched_keys"]):
         key, there, wanted_shape = mismatched[0]
-        raise InputError(
-            "--model",
-            f"{name} has {len(mismatched)} weights of a wrong shape "
-            f"(first: {key} is {list(there)}, its config.json asks for {list(wanted_shape)})",
-            "weights and a config.json that belong together",
-        )
+        first = f"{key} is {list(there)}, its config.json asks for {list(wanted_shape)}"
+        found = f"{name} has {len(mismatched)} weights of a wrong shape (first: {first})"
+        raise InputError("--model", found, _TOGETHER)
     unused = sorted(map(str, report["unexpected_keys"]))
     quantize_weights_alone(model)
     model = model.eval().requires_grad_(False)
@@ -294,21 +280,17 @@ def _load_model(
 
 def _bad_model(name: str, what: str, error: Exception) -> InputError:
     first = shorten(str(error), 240, placeholder=" …") or type(error).__name__
+    hint = "" if Path(name).is_dir() else WAY_OUT
     return InputError(
-        "--model",
-        f"{name}: {what} ({first})",
-        "a complete vision-language model",
-        WAY_OUT if not Path(name).is_dir() else "",
+        "--model", f"{name}: {what} ({first})", "a complete vision-language model", hint
     )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide notices (torchvision missing, say) and transformers' own progress bars."""
-    verbosity, bars = (
-        transformers_logging.get_verbosity(),
-        transformers_logging.is_progress_bar_enabled(),
-    )
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
     others = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [one.level for one in others]
     transformers_logging.set_verbosity(logging.CRITICAL)

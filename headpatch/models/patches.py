@@ -2,52 +2,114 @@
 
 Two things are told apart. Which pixels of what the model is shown stand behind which token is one
 function a layout, named in the family's row. Where in the picture those pixels come from is the
-processor's doing, and is measured (`headpatch.models.layouts.measured`).
+processor's doing, and is measured (`headpatch.models.measured`).
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import isqrt, prod, sqrt
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from headpatch.models.layouts.anyres import anyres
-from headpatch.models.layouts.axis import placeless
-from headpatch.models.layouts.crop import crop
-from headpatch.models.layouts.measured import Placeless
-from headpatch.models.layouts.seen import Patches, Seen
-from headpatch.models.layouts.tiles import idefics, internvl
-from headpatch.models.layouts.whole import nowhere, pixtral, qwen
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from transformers.image_processing_utils import select_best_resolution
 
-__all__ = ["LAYOUTS", "Patches", "Seen", "locate"]
+from headpatch.errors import InputError
+from headpatch.models.measured import Arrange, Axis, Measured, Placeless, View, cells
 
-LAYOUTS: Mapping[str, Callable[[Seen], Patches]] = {
-    "crop": crop,
-    "anyres": anyres,
-    "idefics": idefics,
-    "internvl": internvl,
-    "qwen": qwen,
-    "pixtral": pixtral,
-    "none": nowhere,
-}
-"""By name: what finds the place of every image token."""
-
+_SLIVER = 1e-4  # of the picture: less is what measuring errs by
 _KEPT = 64  # picture sizes a processor
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """The picture's part behind each token, row by row from the top left."""
+
+    boxes: Float[np.ndarray, "tokens 4"]
+    """Shape ``[tokens, 4]``: left, top, right, bottom as fractions of the *original* picture. What
+    the processor crops away belongs to no patch. Where the model is shown tiles and the whole
+    picture, the tokens of both have boxes."""
+    grid: tuple[int, int]
+    """(rows, columns) of the finest view of the picture; (0, 0) if there is none."""
+    unknown: InputError | None = None
+    """Why no token has a place; None if places are known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One picture, and what its image processor made of it for a model of this config."""
+
+    image: Image.Image
+    processor: Any  # transformers gives image processors no common type
+    config: Any
+    inputs: Mapping[str, Tensor]
+    """The model's inputs for this run alone, with so many image `tokens`."""
+    tokens: int
+    measured: Measured
+    """What the processor makes of pictures of coordinates."""
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in the processed picture, in pixels."""
+        side = self.config.vision_config.patch_size
+        return int(side if isinstance(side, int) else side[0])
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """(height, width) of the pictures that the vision tower takes."""
+        height, width = self.inputs["pixel_values"].shape[-2:]
+        return height, width
+
+    def view(self, arrange: Arrange) -> View:
+        """Measure where one view of the picture looks; see `Measured.view`."""
+        return self.measured.view(arrange, tuple(self.inputs["pixel_values"].shape))
+
+    def shown(self, views: int, what: str) -> None:
+        """Refuse to place a picture that the tower is not shown in so many parts (`Placeless`)."""
+        found = prod(self.inputs["pixel_values"].shape[:-3])
+        if found != views:
+            picture = f"a picture of {self.image.width}x{self.image.height}"
+            raise Placeless("--model", f"{picture} shown in {found} parts", f"{views} ({what})")
+
+    def merged(self, patches: int) -> int:
+        """How many of `patches` patches a side one token stands for."""
+        return max(isqrt(patches // self.tokens), 1)
+
+    def fitted(self, patches: Patches) -> Patches:
+        """Return `patches`, one a token, within the picture; one of padding alone has no place."""
+        self.need(len(patches.boxes))
+        boxes = patches.boxes.clip(0, 1)
+        empty = (boxes[:, 2:] - boxes[:, :2]).min(1) < _SLIVER
+        return Patches(np.where(empty[:, None], np.nan, boxes), patches.grid)
+
+    def need(self, patches: int) -> None:
+        """Refuse a model that is not given as many image tokens as patches: it would fail."""
+        if patches != self.tokens:
+            raise InputError(
+                "--model",
+                f"{self.tokens} image tokens for {patches} patches",
+                "one token a patch",
+                "Its processor_config.json may lack num_additional_image_tokens.",
+            )
+
+
 _known: WeakKeyDictionary[Any, dict[object, tuple[Any, Patches]]] = WeakKeyDictionary()
 
 
 def locate(layout: str, seen: Seen, processor: object) -> Patches:
     """Find the place of every image token; NaN where a token stands for no place.
 
-    What was found is kept for the next picture of the same size.
+    None has one, and `unknown` says why, if the processor does not show the picture in a way that
+    the layout knows. What was found is kept for the next picture of the same size.
 
     Parameters
     ----------
     processor
         The whole one, that `seen.processor` belongs to.
-
-    Returns
-    -------
-    Patches, of which none has a place and `unknown` says why if the processor does not show the
-    picture in a way that the layout knows.
 
     Raises
     ------
@@ -69,4 +131,204 @@ def _found(layout: str, seen: Seen) -> Patches:
     try:
         return LAYOUTS[layout](seen)
     except Placeless as error:
-        return Patches(placeless(seen.tokens), (0, 0), error.again())
+        return Patches(_placeless(seen.tokens), (0, 0), error.again())
+
+
+def _placeless(*shape: int) -> Float[np.ndarray, "..."]:
+    return np.full((*shape, 4), np.nan)
+
+
+def _view(pixels: Tensor, index: int) -> Tensor:
+    return pixels.flatten(0, -4)[index]
+
+
+def _joined(pixels: Tensor, rows: int, columns: int, first: int = 0) -> Tensor:
+    """Put tiles, row by row from the `first`, together to the picture that they were cut from."""
+    tiles = pixels.flatten(0, -4)[first : first + rows * columns].unflatten(0, (rows, columns))
+    canvas: Tensor = tiles.permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2)
+    return canvas
+
+
+def _crop(seen: Seen) -> Patches:
+    """One view of the picture, resized, cropped or padded; perhaps after a class token."""
+    seen.shown(1, "crops beside the whole, as Gemma3's pan and scan, have no places here")
+    (height, width), side = seen.pixels, seen.patch
+    extra = seen.tokens - (height // side) * (width // side)
+    if extra < 0:  # several patches may be pooled to a token
+        side *= seen.merged((height // side) * (width // side))
+    rows, columns = height // side, width // side
+    seen.need(rows * columns + (extra == 1))
+    starts = np.arange(rows) * side, np.arange(columns) * side
+    boxes = seen.view(partial(_view, index=0)).cells(*starts, side)
+    class_token = _placeless(1 if extra == 1 else 0)
+    return seen.fitted(Patches(np.concatenate([class_token, boxes]), (rows, columns)))
+
+
+def _whole(seen: Seen, rows: int, columns: int, arrange: Arrange) -> Patches:
+    """The whole picture in its own shape, in as many patches as its size asks for."""
+    merge = seen.merged(rows * columns)
+    rows, columns, side = rows // merge, columns // merge, seen.patch * merge
+    seen.need(rows * columns)
+    view = seen.view(arrange)
+    boxes = view.cells(np.arange(rows) * side, np.arange(columns) * side, side)
+    return seen.fitted(Patches(boxes, (rows, columns)))
+
+
+def _qwen(seen: Seen) -> Patches:
+    _, rows, columns = (int(count) for count in seen.inputs["image_grid_thw"][0])
+    merge = int(seen.config.vision_config.spatial_merge_size)
+    unrolled = partial(_unrolled, rows=rows, columns=columns, merge=merge, patch=seen.patch)
+    return _whole(seen, rows, columns, unrolled)
+
+
+def _unrolled(pixels: Tensor, rows: int, columns: int, merge: int, patch: int) -> Tensor:
+    """Undo Qwen's order: merged patches one after another, each of equal frames."""
+    blocks = pixels.reshape(
+        rows // merge, columns // merge, merge, merge, 3, -1, patch, patch
+    )[..., 0, :, :]  # fmt: skip
+    return blocks.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * patch, columns * patch)
+
+
+def _pixtral(seen: Seen) -> Patches:
+    """What ends the lines of a Pixtral tower are no image tokens."""
+    height, width = (int(side) for side in seen.inputs["image_sizes"][0])
+    rows, columns = height // seen.patch, width // seen.patch
+    return _whole(seen, rows, columns, lambda pixels: _view(pixels, 0)[:, :height, :width])
+
+
+def _idefics(seen: Seen) -> Patches:
+    """Tiles, in a grid that Idefics3's and SmolVLM's processor tells."""
+    again = seen.processor(seen.image, return_row_col_info=True)
+    return _tiles(seen, int(again["rows"][0][0]), int(again["cols"][0][0]))
+
+
+def _internvl(seen: Seen) -> Patches:
+    """Tiles, in the grid nearest to the picture's shape."""
+    alone = len(seen.inputs["pixel_values"]) == 1
+    return _tiles(seen, *((0, 0) if alone else _nearest_grid(seen)))
+
+
+def _nearest_grid(seen: Seen) -> tuple[int, int]:
+    """(rows, columns), as InternVL's processor chooses them."""
+    width, height = seen.image.size
+    tile = seen.processor.size["height"] * seen.processor.size["width"]
+    least, most = int(seen.processor.min_patches), int(seen.processor.max_patches)
+    grids = [
+        (rows, columns)
+        for columns in range(1, most + 1)
+        for rows in range(1, most + 1)
+        if least <= columns * rows <= most
+    ]
+    best, off = (1, 1), float("inf")
+    for rows, columns in sorted(grids, key=prod):
+        by = abs(width / height - columns / rows)
+        if by < off or (by == off and width * height > 0.5 * tile * rows * columns):
+            best, off = (rows, columns), by
+    return best
+
+
+def _tiles(seen: Seen, rows: int, columns: int) -> Patches:
+    """Tiles of the picture row by row, then the whole picture; or that alone, without any rows."""
+    seen.shown(rows * columns + 1, f"{rows} rows of {columns} tiles, and the whole")
+    height, width = seen.pixels
+    merge = seen.merged((rows * columns + 1) * (height // seen.patch) * (width // seen.patch))
+    side = seen.patch * merge
+    down, across = (np.arange(pixels // side) * side for pixels in (height, width))
+    seen.need((rows * columns + 1) * len(down) * len(across))
+    boxes = []
+    if rows:
+        canvas = seen.view(partial(_joined, rows=rows, columns=columns))
+        boxes = [
+            canvas.cells(row * height + down, column * width + across, side)
+            for row in range(rows)
+            for column in range(columns)
+        ]
+    boxes.append(seen.view(partial(_view, index=-1)).cells(down, across, side))
+    grid = (max(rows, 1) * len(down), max(columns, 1) * len(across))
+    return seen.fitted(Patches(np.concatenate(boxes), grid))
+
+
+def _anyres(seen: Seen) -> Patches:
+    """The whole picture squashed to one tile, then the picture in the best-fitting set of tiles.
+
+    LLaVA-NeXT's and LLaVA-OneVision's. The tiles make one grid, row by row: rows and columns that
+    hold padding alone are dropped, a grid that is too large is shrunk (LLaVA-OneVision), and a
+    token that ends the line follows each row.
+    """
+    side = seen.pixels[0] // seen.patch
+    starts = np.arange(side) * seen.patch
+    squashed = seen.view(partial(_view, index=0)).cells(starts, starts, seen.patch)
+    down, across = _unpadded(seen, *_canvas(seen))
+    down, across = _shrunk(seen, down, across, side)
+    rows, columns = len(down), len(across)
+    grid = cells(down, across).reshape(rows, columns, 4)
+    lines = np.concatenate([grid, _placeless(rows, 1)], 1).reshape(-1, 4)
+    return seen.fitted(Patches(np.concatenate([squashed, lines]), (rows, columns)))
+
+
+def _canvas(seen: Seen) -> list[Axis]:
+    """Rows and columns of all tiles, which are cut from one canvas with the picture in it.
+
+    A tile whose side is no multiple of the patch has a margin at its end that no patch sees.
+    """
+    tile, (width, height) = seen.pixels[0], seen.image.size
+    canvas = select_best_resolution((height, width), seen.config.image_grid_pinpoints)
+    rows, columns = (int(whole) // tile for whole in canvas)
+    seen.shown(rows * columns + 1, f"the whole, and {rows} rows of {columns} tiles")
+    view = seen.view(partial(_joined, rows=rows, columns=columns, first=1))
+    starts = np.arange(tile // seen.patch) * seen.patch
+    return [
+        line.axis((np.arange(tiles)[:, None] * tile + starts).ravel(), seen.patch)
+        for line, tiles in ((view.down, rows), (view.across, columns))
+    ]
+
+
+def _unpadded(seen: Seen, down: Axis, across: Axis) -> list[Axis]:
+    """Drop the rows or columns that the model drops as padding (its `unpad_image`)."""
+    width, height = seen.image.size
+    rows, columns = len(down), len(across)
+    if width / height > columns / rows:
+        padding = (rows - int(round(height * (columns / width), 7))) // 2
+        return [down[padding : rows - padding], across]
+    padding = (columns - int(round(width * (rows / height), 7))) // 2
+    return [down, across[padding : columns - padding]]
+
+
+def _shrunk(seen: Seen, down: Axis, across: Axis, side: int) -> list[Axis]:
+    """Shrink a grid of more tokens than ``anyres_max_N`` allows, by interpolation."""
+    limit = str(getattr(seen.config, "vision_aspect_ratio", ""))
+    if not limit.startswith("anyres_max_"):
+        return [down, across]
+    most = int(limit.removeprefix("anyres_max_")) * side**2
+    ratio = sqrt(len(down) * len(across) / most)
+    return [_fewer(row, int(len(row) // ratio)) if ratio > 1.1 else row for row in (down, across)]
+
+
+def _fewer(before: Axis, count: int) -> Axis:
+    """Share the cells of one side out among fewer."""
+    cuts = np.linspace(0, len(before), count + 1)
+    starts = np.interp(cuts[:-1], np.arange(len(before)), before[:, 0])
+    ends = np.interp(cuts[1:], np.arange(len(before)) + 1, before[:, 1])
+    return np.stack([starts, ends], -1)
+
+
+def _nowhere(seen: Seen) -> Patches:
+    why = InputError(
+        "--model",
+        "it looks at the image by cross-attention, without image tokens",
+        "a model whose image is among the prompt's tokens",
+        "Named heads can be changed (ablate --heads 24.17).",
+    )
+    return Patches(_placeless(seen.tokens), (0, 0), why)
+
+
+LAYOUTS: Mapping[str, Callable[[Seen], Patches]] = {
+    "crop": _crop,
+    "anyres": _anyres,
+    "idefics": _idefics,
+    "internvl": _internvl,
+    "qwen": _qwen,
+    "pixtral": _pixtral,
+    "none": _nowhere,
+}
+"""By name: what finds the place of every image token."""

@@ -12,53 +12,52 @@ from PIL import Image
 from torch import Tensor
 
 from headpatch.errors import InputError
-from headpatch.models.answers import AnswerTokens, find_answers, text_after
-from headpatch.models.layouts.measured import Measured
+from headpatch.models.measured import Measured
 from headpatch.models.patches import Patches, Seen, locate
 from headpatch.models.spans import Spans, find_spans
 from headpatch.models.vlm import VLM
-from headpatch.models.wording import continuations, image_token, image_token_id, prompt_text
+from headpatch.models.wording import (
+    AnswerTokens,
+    continuations,
+    find_answers,
+    ids_of,
+    image_token,
+    image_token_id,
+    prompt_text,
+    text_after,
+)
 
 A_VALUE_A_TOKEN = (
     "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask",
 )  # fmt: skip
 """What processors give with a value for each token of ``input_ids``."""
 _CLOSE = 0.02  # by how much of a side the patches of pictures of two sizes may lie apart
+_TEXT_TYPE = {"paligemma": 1}  # tokens of type 0 are a prefix that is read in both directions
+_GAPS = (" ", "", "\n", "\n\n")
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """One or more runs of one prompt, as a batch.
-
-    Attributes
-    ----------
-    inputs
-        Keyword arguments of the model's forward pass; every first dimension is runs × a fixed
-        count, so that runs can be joined and repeated along it.
-    runs
-        Number of runs in the batch.
-    spans, patches
-        Where things are; the same for every run. A patch for each of `image_positions`.
-    image_positions
-        Positions of the image tokens that stand for a place: not a class token, where one is
-        kept, nor tokens that end a line of patches, nor tokens of padding alone.
-    answers
-        The ids of Yes and No.
-    text
-        The prompt before image tokens are put in.
-    left_out
-        Tokens that the tokenizer ends every text with, and that are not run: an end token stands
-        where the answer starts.
-    """
+    """One or more runs of one prompt, as a batch."""
 
     inputs: dict[str, Tensor]
+    """Keyword arguments of the model's forward pass; every first dimension is runs × a fixed count,
+    so that runs can be joined and repeated along it."""
     runs: int
+    """Number of runs in the batch."""
     spans: Spans
     patches: Patches
+    """Where things are; the same for every run. A patch for each of `image_positions`."""
     image_positions: Tensor
+    """Positions of the image tokens that stand for a place: not a class token, where one is kept,
+    nor tokens that end a line of patches, nor tokens of padding alone."""
     answers: AnswerTokens
+    """The ids of Yes and No."""
     text: str
+    """The prompt before image tokens are put in."""
     left_out: tuple[str, ...] = ()
+    """Tokens that the tokenizer ends every text with, and that are not run: an end token stands
+    where the answer starts."""
 
     @property
     def input_ids(self) -> Tensor:
@@ -66,15 +65,10 @@ class Prompt:
         return self.inputs["input_ids"][0]
 
     def placed_in(self, tokens: int) -> Int[Tensor, " placed"]:
-        """Return which of a vision tower's tokens stand for a place, in the order of `patches`.
+        """Return which of a tower's tokens in one run stand for a place, in `patches`' order.
 
         Where the tower sees the picture patch for patch as the language model does: its tokens are
         the image's, perhaps after a class token that one of the two leaves out.
-
-        Parameters
-        ----------
-        tokens
-            Of the tower, in one run.
         """
         placed = torch.isin(self.spans.image.cpu(), self.image_positions.cpu())
         return placed.nonzero().flatten() + tokens - len(placed)
@@ -111,8 +105,7 @@ def encode(
     answers
         The words for yes and no.
     template
-        Overrides the processor's chat template; holds ``{question}`` and the image token. A
-        backslash and an n stand for a line end.
+        Overrides the processor's chat template; see `headpatch.models.wording.prompt_text`.
 
     Raises
     ------
@@ -120,15 +113,15 @@ def encode(
         If the prompts differ in their tokens, hold no image token or do not end where the answer
         starts, the question is not in them once, or an answer is not one token.
     """
+    family, tokenizer = vlm.family, _tokenizer(vlm)
     text = prompt_text(vlm, question, template)
-    before = text + vlm.family.suffix
+    before = text + family.suffix
     whole = [_encode_one(vlm, image, text) for image in images]
     extra = _appended(vlm, whole[0]["input_ids"][0].tolist(), before)
     encoded = [_without_last(one, len(extra)) for one in whole]
     first, *others = encoded
     if not all(_same_shape(first, other) for other in others):
         raise _unlike("give different image tokens")
-    family = vlm.family
     spans = find_spans(first["input_ids"][0], image_token_id(vlm), family.crossed, family.both_ways)
     patches, *rest = (
         _locate(vlm, image, one, text, len(spans.image))
@@ -137,52 +130,96 @@ def encode(
     if not all(_alike(patches, other) for other in rest):
         raise _unlike("are cut up differently")
     inputs = {key: torch.cat([one[key] for one in encoded]).to(vlm.device) for key in first}
-    words = find_answers(_tokenizer(vlm), before, continuations(vlm, question, answers, before))
+    words = find_answers(tokenizer, before, continuations(vlm, question, answers, before))
     placed = ~np.isnan(patches.boxes[:, 0])
     positions = spans.image[torch.from_numpy(placed)]
     patches = replace(patches, boxes=patches.boxes[placed])
-    left_out = tuple(_tokenizer(vlm).convert_ids_to_tokens(extra))
+    left_out = tuple(tokenizer.convert_ids_to_tokens(extra))
     return Prompt(inputs, len(images), spans, patches, positions, words, text, left_out)
 
 
 def as_run(vlm: VLM, prompt: Prompt) -> str:
     """Return the text of a prompt's tokens, special ones too; ``<image>×144`` for 144 of them."""
-    image, last, parts = image_token_id(vlm), image_token_id(vlm), []
-    mark = _tokenizer(vlm).convert_ids_to_tokens(image)
+    image, tokenizer, parts = image_token_id(vlm), _tokenizer(vlm), []
+    mark, last = tokenizer.convert_ids_to_tokens(image), image
     for is_image, group in groupby(prompt.input_ids.tolist(), lambda token: token == image):
         tokens = list(group)
-        text = mark if is_image else text_after(_tokenizer(vlm), last, tokens)
-        parts.append(f"{text}×{len(tokens)}" if is_image else text)
+        text = f"{mark}×{len(tokens)}" if is_image else text_after(tokenizer, last, tokens)
+        parts.append(text)
         last = tokens[-1]
     return "".join(parts)
 
 
+def forced(vlm: VLM, prompt: Prompt, words: Sequence[int]) -> Prompt:
+    """Append the same tokens to every run; the answer position is then the last of them.
+
+    Parameters
+    ----------
+    words
+        Token ids; none gives the prompt as it is.
+    """
+    if not words:
+        return prompt
+    count, length = len(words), prompt.spans.length
+    inputs = dict(prompt.inputs)
+    ids = inputs["input_ids"]
+    more = torch.tensor(words, device=ids.device, dtype=ids.dtype).expand(len(ids), count)
+    inputs["input_ids"] = torch.cat([ids, more], 1)
+    for name in A_VALUE_A_TOKEN:  # what is appended is like the last prompt token
+        if (value := inputs.get(name)) is not None:
+            inputs[name] = torch.cat([value, _like_last(vlm, name, value, count)], 1)
+    spans = Spans(length + count, prompt.spans.image, prompt.spans.crossed)
+    return replace(prompt, inputs=inputs, spans=spans)
+
+
+def _like_last(vlm: VLM, name: str, value: Tensor, count: int) -> Tensor:
+    last = value[:, -1:].expand(-1, count, *value.shape[2:])
+    kind = _TEXT_TYPE.get(str(vlm.model.config.model_type))
+    return last if name != "token_type_ids" or kind is None else torch.full_like(last, kind)
+
+
+def spell(vlm: VLM, prompt: Prompt, answers: tuple[str, str], text: str) -> list[int]:
+    """Return the tokens of an answer where it will stand: after the prompt.
+
+    What separates the two is what separates the prompt from the study's Yes.
+
+    Parameters
+    ----------
+    answers
+        The study's words for yes and no.
+
+    Raises
+    ------
+    InputError
+        If the text is empty, joins the prompt's last token, or holds what the model does not know.
+    """
+    tokenizer = _tokenizer(vlm)
+    before = prompt.text + vlm.family.suffix
+    start = ids_of(tokenizer, before)
+    yes = [*start, prompt.answers.yes]
+    gap = next((gap for gap in _GAPS if ids_of(tokenizer, before + gap + answers[0]) == yes), " ")
+    words = text.strip()
+    if not words:
+        raise InputError("--answer", "an empty text", "words that the model could say")
+    ids = ids_of(tokenizer, before + gap + words)
+    added = ids[len(start) :]
+    if ids[: len(start)] != start or not added:
+        raise InputError("--answer", repr(text), "words that stand apart from the prompt")
+    if tokenizer.unk_token_id in added:
+        found = f"{text!r} gives unknown tokens ({tokenizer.convert_ids_to_tokens(added)})"
+        raise InputError("--answer", found, "words that the model knows")
+    return added
+
+
 def _unlike(what: str) -> InputError:
-    return InputError(
-        "--with, --without",
-        f"the two pictures {what}",
-        "pictures of one size",
-        "Resize them to the same width and height.",
-    )
+    found, hint = f"the two pictures {what}", "Resize them to the same width and height."
+    return InputError("--with, --without", found, "pictures of one size", hint)
 
 
 def _same_shape(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return torch.equal(first["input_ids"], second["input_ids"]) and all(
         second[key].shape == value.shape for key, value in first.items()
     )
-
-
-def _locate(
-    vlm: VLM, image: Image.Image, inputs: dict[str, Tensor], text: str, tokens: int
-) -> Patches:
-    processor: Any = vlm.processor
-
-    def process(picture: Image.Image) -> Tensor:
-        return _encode_one(vlm, picture, text)["pixel_values"]
-
-    measured = Measured(process, image.size)
-    seen = Seen(image, processor.image_processor, vlm.model.config, inputs, tokens, measured)
-    return locate(vlm.family.layout, seen, processor)
 
 
 def _alike(first: Patches, second: Patches) -> bool:
@@ -192,6 +229,15 @@ def _alike(first: Patches, second: Patches) -> bool:
     )
 
 
+def _locate(
+    vlm: VLM, image: Image.Image, inputs: dict[str, Tensor], text: str, tokens: int
+) -> Patches:
+    processor: Any = vlm.processor
+    measured = Measured(lambda one: _encode_one(vlm, one, text)["pixel_values"], image.size)
+    seen = Seen(image, processor.image_processor, vlm.model.config, inputs, tokens, measured)
+    return locate(vlm.family.layout, seen, processor)
+
+
 def _tokenizer(vlm: VLM) -> Any:
     return vlm.processor.tokenizer
 
@@ -199,15 +245,12 @@ def _tokenizer(vlm: VLM) -> Any:
 def _appended(vlm: VLM, ids: list[int], before: str) -> list[int]:
     """Return what the tokenizer has put behind the prompt, where the answer starts.
 
-    Raises
-    ------
-    InputError
-        If the prompt ends in something else that its text does not end in.
+    A prompt that ends in something else that its text does not end in is refused.
     """
     tokenizer, image = _tokenizer(vlm), image_token_id(vlm)
-    plain = tokenizer(before, add_special_tokens=False)["input_ids"]
     mark = tokenizer.convert_tokens_to_ids(image_token(vlm))
-    tail = list(takewhile(lambda token: token not in (image, mark), reversed(plain)))[1::-1]
+    plain = reversed(ids_of(tokenizer, before))
+    tail = list(takewhile(lambda token: token not in (image, mark), plain))[1::-1]
     for extra in ([], _ending(tokenizer)):
         rest = ids[: len(ids) - len(extra)]
         if rest + extra == ids and tail and rest[-len(tail) :] == tail:
@@ -226,12 +269,11 @@ def _appended(vlm: VLM, ids: list[int], before: str) -> list[int]:
 
 def _ending(tokenizer: Any) -> list[int]:
     """Return the special tokens that a tokenizer ends every text with (``add_eos_token``)."""
-    bare, whole = (
-        tokenizer("x", add_special_tokens=special)["input_ids"] for special in (False, True)
-    )
+    bare = ids_of(tokenizer, "x")
+    whole = list(tokenizer("x", add_special_tokens=True)["input_ids"])
     places = (at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
     at = next(places, None)
-    return [] if at is None else list(whole[at + len(bare) :])
+    return [] if at is None else whole[at + len(bare) :]
 
 
 def _without_last(inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
@@ -245,15 +287,14 @@ def _without_last(inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
 
 
 def _encode_one(vlm: VLM, image: Image.Image, text: str) -> dict[str, Tensor]:
-    bos = _tokenizer(vlm).bos_token
+    tokenizer = _tokenizer(vlm)
+    bos = tokenizer.bos_token
     batch = _process(vlm, image, text, add=not (bos and text.startswith(bos)))
     start = batch["input_ids"][0, :2].tolist()
-    if bos and start == [_tokenizer(vlm).bos_token_id] * 2:  # the processor has put it there too
+    if bos and start == [tokenizer.bos_token_id] * 2:  # the processor has put it there too
         batch = _process(vlm, image, text, add=False)
-    unused = ("labels",)  # PaliGemma's: the loss would be computed
-    return {
-        key: value for key, value in batch.items() if torch.is_tensor(value) and key not in unused
-    }
+    batch.pop("labels", None)  # PaliGemma's: the loss would be computed
+    return {key: value for key, value in batch.items() if torch.is_tensor(value)}
 
 
 def _process(vlm: VLM, image: Image.Image, text: str, add: bool) -> dict[str, Any]:
@@ -261,9 +302,6 @@ def _process(vlm: VLM, image: Image.Image, text: str, add: bool) -> dict[str, An
     try:
         batch = processor(images=[image], text=[text], return_tensors="pt", add_special_tokens=add)
     except (TypeError, ValueError) as error:
-        raise InputError(
-            "--model",
-            f"{vlm.name}: its processor refuses the prompt ({error})",
-            "a processor that fits the model",
-        ) from error
+        found = f"{vlm.name}: its processor refuses the prompt ({error})"
+        raise InputError("--model", found, "a processor that fits the model") from error
     return dict(batch)

@@ -14,24 +14,16 @@ Positions = Literal["answer", "question", "image", "all"]
 
 @dataclass(frozen=True, eq=False)
 class Spans:
-    """Positions in the prompt, found from the token ids.
-
-    Attributes
-    ----------
-    length
-        Number of prompt tokens.
-    image
-        Positions of the image tokens.
-    crossed
-        Whether they are marks without content, the image coming in by cross-attention.
-    both_ways
-        Whether every token sees all others, later ones too.
-    """
+    """Positions in the prompt, found from the token ids."""
 
     length: int
+    """Number of prompt tokens."""
     image: Int[Tensor, " image"]
+    """Positions of the image tokens."""
     crossed: bool = False
+    """Whether they are marks without content, the image coming in by cross-attention."""
     both_ways: bool = False
+    """Whether every token sees all others, later ones too."""
 
     @property
     def answer(self) -> int:
@@ -44,13 +36,7 @@ class Spans:
         return torch.arange(int(self.image.max()) + 1, self.length)
 
     def positions(self, scope: Positions) -> Int[Tensor, " positions"]:
-        """Return the positions of `scope`, ascending.
-
-        Raises
-        ------
-        InputError
-            If the prompt has no such position.
-        """
+        """Return the positions of `scope`, ascending; an `InputError` if there are none."""
         if scope == "answer":
             return torch.tensor([self.answer])
         if scope == "all":
@@ -76,9 +62,6 @@ def find_spans(
     """
     image = (input_ids == image_token_id).nonzero().flatten()
     if len(image) == 0:
-        raise InputError(
-            "--model",
-            "its prompt holds no image token",
-            "a vision-language model and a prompt with its image token",
-        )
+        expected = "a vision-language model and a prompt with its image token"
+        raise InputError("--model", "its prompt holds no image token", expected)
     return Spans(len(input_ids), image, crossed, both_ways)

@@ -16,21 +16,15 @@ from headpatch.models.families import DECODERS, FAMILIES, LIKE_LLAMA, TOWERS, Fa
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """The layers of one tower, and in each layer its attention and output projection.
-
-    Attributes
-    ----------
-    grid
-        Layers × heads.
-    head_dim
-        Width of one head's z; not always hidden size / heads.
-    """
+    """The layers of one tower, and in each layer its attention and output projection."""
 
     layers: Sequence[nn.Module]
     attentions: Sequence[nn.Module]
     outputs: Sequence[nn.Module]
     grid: Grid
+    """Layers × heads."""
     head_dim: int
+    """Width of one head's z; not always hidden size / heads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +33,6 @@ class VLM:
 
     Attributes
     ----------
-    model, processor
-        As transformers loads them.
     name
         What the user called it: ``demo``, a folder or a hub id.
     fingerprint
@@ -62,8 +54,7 @@ class VLM:
     def prompts(self) -> dict[tuple[str, str, str | None], str]:
         """Prompts by chat template, question and study's template, as first asked.
 
-        A template may hold the time: the same question is asked in the same words, and what is
-        finished is known by them, as long as the model is loaded.
+        A template may hold the time: what is finished is known by the words of the first question.
         """
         return {}
 
@@ -74,8 +65,7 @@ class VLM:
             hook: Any = getattr(self.model.get_input_embeddings(), "_hf_hook", None)
             if hook is not None:
                 return torch.device(hook.execution_device)
-        device: torch.device = self.model.device
-        return device
+        return torch.device(self.model.device)
 
     @property
     def image_processor(self) -> str:
@@ -95,8 +85,7 @@ class VLM:
     @cached_property
     def dtype(self) -> torch.dtype:
         """The weights' dtype."""
-        dtype: torch.dtype = self.model.dtype
-        return dtype
+        return self.model.dtype  # type: ignore[no-any-return]
 
     @cached_property
     def parts(self) -> tuple[PreTrainedModel, ...]:
@@ -108,9 +97,8 @@ class VLM:
         """Where things are in this model."""
         kind = str(self.model.config.model_type)
         if kind not in FAMILIES:
-            raise InputError(
-                "--model", f"{self.name} is of family {kind!r}", f"one of {', '.join(FAMILIES)}"
-            )
+            found = f"{self.name} is of family {kind!r}"
+            raise InputError("--model", found, f"one of {', '.join(FAMILIES)}")
         tower = str(getattr(self.model.config.vision_config, "model_type", ""))
         decoder = str(self.model.config.get_text_config().model_type)
         return replace(FAMILIES[kind], **TOWERS.get(tower, {}), **DECODERS.get(decoder, {}))
@@ -175,23 +163,15 @@ class VLM:
         """
         if self.vision is None:
             return None
-        named = (
-            getattr(self.model.config, name, None)
-            for name in ("vision_feature_layer", "vision_feature_layers")
-        )
+        names = ("vision_feature_layer", "vision_feature_layers")
+        named = (getattr(self.model.config, name, None) for name in names)
         chosen = next((one for one in named if one is not None), -1)
         states = self.vision.grid.layers + 1
         indices = [chosen] if isinstance(chosen, int) else list(chosen)
         return max(index % states for index in indices) - 1
 
     def stack(self, tower: Tower) -> Stack:
-        """Return the layers of `tower`.
-
-        Raises
-        ------
-        InputError
-            If the vision tower of this family cannot be changed.
-        """
+        """Return the layers of `tower`; an `InputError` if this family's cannot be changed."""
         if tower == "lm":
             return self.lm
         if self.vision is None:
@@ -204,7 +184,7 @@ class VLM:
 
 
 def parts(module: nn.Module) -> Iterator[PreTrainedModel]:
-    """Every model within a model, itself first; layers, of which there are many, hold none."""
+    """Yield every model within a model, itself first; layers, which are many, hold none."""
     if isinstance(module, PreTrainedModel):
         yield module
     if not isinstance(module, nn.ModuleList):

@@ -3,13 +3,12 @@
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from headpatch.errors import InputError
-from headpatch.pairs.lfs import refuse_pointer
+from headpatch.pairs.pair import refuse_pointer
 
 DEMO = Path(__file__).parent / "demo"
 """The bundled model's folder."""
@@ -18,19 +17,6 @@ DESCRIBING = (".json", ".jinja", ".model", ".txt")
 """Endings of the files that describe a model."""
 _HASHED = 1 << 30  # bytes of weights that are hashed whole
 _LONGEST = 100 << 20  # bytes of a header that safetensors itself would read
-
-
-@dataclass(frozen=True)
-class Held:
-    """A tensor that lies in a file: its shape and the safetensors name of its dtype."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers it holds."""
-        return prod(self.shape)
 
 
 def weight_files(
@@ -65,23 +51,17 @@ def weight_files(
         parts = json.loads((folder / first).read_text("utf-8"))["weight_map"].values()
         return sorted({str(part) for part in parts})
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise InputError(
-            "--model", f"{folder / first} lists no files", "a `weight_map` of tensors and files"
-        ) from None
+        expected = "a `weight_map` of tensors and files"
+        raise InputError("--model", f"{folder / first} lists no files", expected) from None
 
 
-def weights_in(folder: Path, files: list[str] | None = None) -> str:
-    """Name the weights in a folder by a SHA-256.
+def weights_in(folder: Path, files: list[str]) -> str:
+    """Name weight files of a folder by a SHA-256.
 
-    Weight files up to 1 GiB are hashed whole, larger ones by their headers (which list every
-    tensor's name, shape and place) and sizes, since reading 14 GB would take longer than a run.
-
-    Parameters
-    ----------
-    files
-        Of `weight_files`; None looks for them.
+    Up to 1 GiB they are hashed whole, else by their headers (which list every tensor's name, shape
+    and place) and sizes, since reading 14 GB would take longer than a run.
     """
-    paths = [folder / name for name in (_files(folder) if files is None else files)]
+    paths = [folder / name for name in files]
     whole = sum(path.stat().st_size for path in paths) <= _HASHED
     digest = hashlib.sha256()
     for path in paths:
@@ -98,8 +78,12 @@ def weights_in(folder: Path, files: list[str] | None = None) -> str:
 def weights_of(model: str) -> str | None:
     """Name the weights of ``demo`` or of a model's folder; None of one that is on the hub."""
     folder = DEMO if model == "demo" else Path(model)
-    files = _files(folder)
-    return weights_in(folder, files) if files else None
+    try:
+        files = weight_files(folder, json.loads((folder / "config.json").read_text("utf-8")))
+    except (OSError, ValueError, AttributeError, RecursionError):  # of no model's folder
+        return None
+    there = files and all((folder / name).is_file() for name in files)
+    return weights_in(folder, files) if there else None
 
 
 def settings_in(folder: Path) -> str:
@@ -115,38 +99,21 @@ def settings_in(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _files(folder: Path) -> list[str]:
-    """Name the weight files of a folder that may not be a model's."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        files = weight_files(folder, config)
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return []
-    return files if all((folder / name).is_file() for name in files) else []
-
-
-def held(paths: list[Path]) -> dict[str, Held]:
-    """Read which tensors lie in weight files.
+def held(paths: list[Path]) -> dict[str, int]:
+    """Read which tensors lie in weight files, and how many numbers each holds.
 
     Raises
     ------
     InputError
         If a file is not there, is no safetensors file, or is cut.
     """
-    found: dict[str, Held] = {}
-    for path in paths:
-        found |= dict(_header(path))
-    return found
+    return {name: count for path in paths for name, count in _header(path)}
 
 
-def _header(path: Path) -> Iterator[tuple[str, Held]]:
+def _header(path: Path) -> Iterator[tuple[str, int]]:
     if not path.is_file():
-        raise InputError(
-            "--model",
-            f"{path} is not there",
-            "every file of the weights",
-            "Give a folder that holds them all: --model PATH.",
-        )
+        hint = "Give a folder that holds them all: --model PATH."
+        raise InputError("--model", f"{path} is not there", "every file of the weights", hint)
     refuse_pointer("--model", path)
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -155,22 +122,15 @@ def _header(path: Path) -> Iterator[tuple[str, Held]]:
     try:
         listed = json.loads(text)
         tensors = {
-            str(name): (Held(tuple(map(int, one["shape"])), str(one["dtype"])), one["data_offsets"])
+            str(name): (prod(map(int, one["shape"])), one["dtype"], one["data_offsets"])
             for name, one in listed.items()
             if name != "__metadata__"
         }
-        end = max((int(offsets[1]) for _, offsets in tensors.values()), default=0)
+        end = max((int(offsets[1]) for *_, offsets in tensors.values()), default=0)
     except (ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError):
-        raise InputError(
-            "--model",
-            f"{path} does not load: its header is not one of safetensors",
-            "a whole file of weights",
-        ) from None
+        found = f"{path} does not load: its header is not one of safetensors"
+        raise InputError("--model", found, "a whole file of weights") from None
     if size < 8 + length + end:
-        raise InputError(
-            "--model",
-            f"{path} is cut: it has {size:,} bytes and lists {8 + length + end:,}",
-            "the whole file",
-            "Download or copy it again.",
-        )
-    yield from ((name, one) for name, (one, _) in tensors.items())
+        found = f"{path} is cut: it has {size:,} bytes and lists {8 + length + end:,}"
+        raise InputError("--model", found, "the whole file", "Download or copy it again.")
+    yield from ((name, count) for name, (count, *_) in tensors.items())

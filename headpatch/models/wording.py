@@ -1,8 +1,9 @@
-"""From a question to the prompt's text, and how an answer follows it: chat templates, checked."""
+"""From a question to the prompt's text, how an answer follows it, and the answers' token ids."""
 
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from headpatch.errors import InputError
@@ -12,6 +13,14 @@ from headpatch.models.vlm import VLM
 _ELSE = "\N{ASTERISM}"
 """Asked in place of the question, to see what a template says whatever is asked."""
 _WAY_OUT = 'Or set `prompt` in the study, such as "USER: {mark}\\n{{question}} ASSISTANT:".'
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """The first token of each answer. LD = logit(yes) - logit(no)."""
+
+    yes: int
+    no: int
 
 
 def prompt_text(vlm: VLM, question: str, template: str | None = None) -> str:
@@ -44,9 +53,8 @@ def _checked(vlm: VLM, question: str, template: str | None) -> str:
         raise InputError("--question", f"it holds the image token {mark}", "words alone")
     if template is not None:
         if template.count("{question}") != 1 or mark not in template:
-            raise InputError(
-                "prompt", repr(template), f"a text with {{question}}, once, and {mark}"
-            )
+            expected = f"a text with {{question}}, once, and {mark}"
+            raise InputError("prompt", repr(template), expected)
         return template.replace(r"\n", "\n").replace("{question}", question)
     text = _chat(vlm, question)
     if mark not in text:
@@ -94,13 +102,8 @@ def image_token(vlm: VLM) -> str:
 def _occurrences(question: str, text: str) -> int:
     """Count a question in a text; a template may strip or escape it, or join its lines."""
     plain = " ".join(question.split())
-    forms = {
-        plain,
-        html.escape(plain),
-        html.escape(plain, quote=False),
-        json.dumps(plain)[1:-1],
-        json.dumps(plain, ensure_ascii=False)[1:-1],
-    }
+    forms = {plain, html.escape(plain), html.escape(plain, quote=False)}
+    forms |= {json.dumps(plain, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
     spaced = (" ".join(one.split()) for one in (text, html.unescape(text)))
     return max(one.count(form) for one in spaced for form in forms)
 
@@ -142,9 +145,8 @@ def _continuation(vlm: VLM, question: str, answer: str, prompt: str) -> str:
                     return gap + answer
                 between.append(gap)
     if between:
-        raise _bad_template(
-            vlm, f"puts {between[-1]!r} between the prompt and the answer {answer!r}"
-        )
+        what = f"puts {between[-1]!r} between the prompt and the answer {answer!r}"
+        raise _bad_template(vlm, what)
     return answer if prompt[-1:].isspace() else f" {answer}"
 
 
@@ -162,4 +164,77 @@ def _bad_template(vlm: VLM, what: str) -> InputError:
         f"the chat template of {vlm.name} {what}",
         "a prompt that asks the question once and ends where the answer starts",
         _WAY_OUT.format(mark=image_token(vlm)),
+    )
+
+
+def text_after(tokenizer: Any, last: int, ids: Sequence[int]) -> str:
+    """Return the text of tokens, special ones too, as it stands after token `last`.
+
+    A tokenizer that decodes tokens by themselves leaves out the space before the first.
+    """
+    start, whole = (
+        tokenizer.decode(one, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        for one in ([last], [last, *ids])
+    )
+    text: str = whole.removeprefix(start)
+    return text or f"<token {' '.join(map(str, ids))}>"  # beyond the tokenizer's own
+
+
+def ids_of(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens of a text as it stands, without special ones around it."""
+    found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return found
+
+
+def find_answers(tokenizer: Any, prompt: str, continuations: tuple[str, str]) -> AnswerTokens:
+    """Find the ids of yes and no by tokenising them where they will stand.
+
+    Parameters
+    ----------
+    tokenizer
+        A transformers tokenizer.
+    prompt
+        The text up to the answer.
+    continuations
+        What follows it for yes and for no, leading space included, such as ``(" Yes", " No")``.
+
+    Raises
+    ------
+    InputError
+        If an answer is not exactly one token after the prompt's own tokens, or both are the same
+        token.
+    """
+    before = ids_of(tokenizer, prompt)
+    found = []
+    for text in continuations:
+        ids = ids_of(tokenizer, prompt + text)
+        added = ids[len(before) :]
+        if ids[: len(before)] != before or len(added) != 1:
+            raise _not_one_token(tokenizer, prompt, text, before, ids)
+        found.append(added[0])
+    if found[0] == found[1]:
+        same = " and ".join(repr(text.strip()) for text in continuations)
+        expected = "two answers that differ in their first token"
+        raise InputError("answers", f"{same} are the same token", expected)
+    return AnswerTokens(*found)
+
+
+def _not_one_token(
+    tokenizer: Any, prompt: str, text: str, before: list[int], ids: list[int]
+) -> InputError:
+    """Say what the answer gives instead, or that the prompt's end joins it."""
+    what = f"{text.strip()!r} is not one token after the prompt"
+    pairs = enumerate(zip(before, ids, strict=False))
+    alike = next((at for at, (one, other) in pairs if one != other), min(len(before), len(ids)))
+    if alike == len(before):
+        found = f"{what} (it gives {tokenizer.convert_ids_to_tokens(ids[max(alike - 1, 0) :])})"
+        hint = "Set `answers` in the study, such as [Yes, No]."
+        return InputError("answers", found, "answers of one token each", hint)
+    end, joined = (tokenizer.convert_ids_to_tokens(one[alike:]) for one in (before, ids))
+    last = "space" if prompt.endswith(" ") else f"token {' '.join(end)!r}"
+    return InputError(
+        "answers",
+        f"{what}: the prompt's last {last} joins it (together they are {' '.join(joined)!r})",
+        "a prompt that ends where the answer's token starts",
+        f"Take the {last} from the end of the chat template, or of `prompt` in the study.",
     )

@@ -14,8 +14,8 @@ wording        how the question is put
 =============  ====================================================================
 
 Every level of a factor comes up equally often, and every two levels of two factors meet equally
-often (rounded up or down where the number of pairs does not divide; `headpatch.pairs.balance`), so
-that no factor stands in for another. What is left is drawn at random: where in its place an object
+often (rounded up or down where the number of pairs does not divide; `balanced`), so that no factor
+stands in for another. What is left is drawn at random: where in its place an object
 stands, and the places, shapes, colours and sizes of the distractors.
 
 The region is the whole place that the question names, and nothing more: things stand at most one a
@@ -37,9 +37,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int
 
 from headpatch.errors import InputError
-from headpatch.pairs.balance import balanced
 from headpatch.pairs.scene import (
     BACKGROUNDS,
     COLOURS,
@@ -62,28 +62,22 @@ FIELDS = ("at", "shape", "colour")
 """What a wording may hold in braces."""
 
 _JPEG_QUALITY = 95
+_STEPS = 60  # swaps tried for each cell of a column's cross tables
+_SAMPLE = 512  # rows that a swap may choose its partner from
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A pair that is to be drawn.
-
-    Attributes
-    ----------
-    with_scene, without_scene
-        They differ in the object at the asked place.
-    region
-        The place, as `headpatch.pairs.region.REGIONS` names it.
-    factors
-        The pair's level of each factor.
-    """
+    """A pair that is to be drawn."""
 
     name: str
     with_scene: Scene
     without_scene: Scene
     question: str
     region: str
+    """The place, as `headpatch.pairs.region.REGIONS` names it."""
     factors: Mapping[str, str]
+    """The pair's level of each factor."""
 
     def files(self, kind: str) -> tuple[str, str]:
         """Return the names of the two pictures."""
@@ -131,17 +125,14 @@ def plan(n: int, seed: int, regions: Sequence[str], wordings: Sequence[str]) -> 
     first, *others = seeds.spawn(n + 1)
     design = balanced([len(levels) for levels in factors.values()], n, np.random.default_rng(first))
     width = max(4, len(str(n)))
-    return tuple(
-        _drawn(
-            f"{number:0{width}d}",
-            {
-                name: levels[column[number - 1]]
-                for (name, levels), column in zip(factors.items(), design, strict=True)
-            },
-            np.random.default_rng(own),
-        )
-        for number, own in enumerate(others, start=1)
-    )
+    pairs = []
+    for index, own in enumerate(others):
+        chosen = {
+            name: levels[column[index]]
+            for (name, levels), column in zip(factors.items(), design, strict=True)
+        }
+        pairs.append(_drawn(f"{index + 1:0{width}d}", chosen, np.random.default_rng(own)))
+    return tuple(pairs)
 
 
 def _drawn(name: str, level: Mapping[str, str], rng: np.random.Generator) -> Drawn:
@@ -177,10 +168,8 @@ def write_pictures(
         scenes = (pair.with_scene, pair.without_scene)
         for scene, file in zip(scenes, pair.files(kind), strict=True):
             drawn = BytesIO()  # Pillow, given a file, hides why it cannot be written
-            if kind == "png":
-                draw(scene, style).save(drawn, "png")
-            else:
-                draw(scene, style).save(drawn, "jpeg", quality=_JPEG_QUALITY, subsampling=0)
+            options = {} if kind == "png" else {"quality": _JPEG_QUALITY, "subsampling": 0}
+            draw(scene, style).save(drawn, "png" if kind == "png" else "jpeg", **options)
             (folder / file).write_bytes(drawn.getvalue())
         if on_progress:
             on_progress(done, len(pairs))
@@ -198,3 +187,88 @@ def _check_wording(wording: str) -> None:
     plain = all(not form and not change for _, _, form, change in parts)
     if not plain or not set(fields) <= set(FIELDS):
         raise InputError("--wording", repr(wording), expected)
+
+
+def balanced(
+    levels: Sequence[int], rows: int, rng: np.random.Generator
+) -> Int[np.ndarray, "factors rows"]:
+    """Give each row a level of each factor, so that no factor tells of another.
+
+    Every level of a factor comes up ``rows / levels`` times, rounded up or down. Columns are made
+    one after the other: a random one first, of which rows are then swapped in pairs until every
+    cell of its cross table with each earlier factor holds ``rows / (levels × levels)`` rows,
+    rounded up or down, or no swap helps. Swaps leave each factor's own counts as they are.
+
+    Parameters
+    ----------
+    levels
+        How many levels each factor has.
+    """
+    columns: list[Int[np.ndarray, " rows"]] = []
+    for count in levels:
+        column = rng.permutation(count)[np.arange(rows) % count]
+        column = rng.permutation(column)
+        tables = [_cross(earlier, column, size, count) for earlier, size in zip(columns, levels)]  # noqa: B905  the columns so far
+        _even_out(column, columns, tables, rng)
+        columns.append(column)
+    return np.stack(columns)
+
+
+def _cross(
+    first: Int[np.ndarray, " rows"], second: Int[np.ndarray, " rows"], rows: int, columns: int
+) -> Int[np.ndarray, "levels others"]:
+    return np.bincount(first * columns + second, minlength=rows * columns).reshape(rows, columns)
+
+
+def _even_out(
+    column: Int[np.ndarray, " rows"],
+    earlier: Sequence[Int[np.ndarray, " rows"]],
+    tables: Sequence[Int[np.ndarray, "_ levels"]],
+    rng: np.random.Generator,
+) -> None:
+    """Swap levels of `column` in place, and keep `tables` up to date.
+
+    A swap is taken if the sum of the squared cells does not grow; the one that lowers it most.
+    """
+    shares = [table.sum() / table.size for table in tables]  # which no swap changes
+    bounds = [(np.floor(share), np.ceil(share)) for share in shares]
+    for _ in range(_STEPS * sum(table.size for table in tables)):
+        pairs = zip(tables, bounds, strict=True)
+        if all(table.min() >= low and table.max() <= high for table, (low, high) in pairs):
+            return
+        row = int(rng.integers(len(column)))
+        others = np.flatnonzero(column != column[row])
+        if len(others) == 0:
+            return
+        others = rng.permutation(others)[:_SAMPLE]  # in random order, so that ties are too
+        change = _change(column, earlier, tables, row, others)
+        best = int(np.argmin(change))
+        if change[best] <= 0:
+            other = int(others[best])
+            for table, known in zip(tables, earlier, strict=True):
+                table[known[row], column[row]] -= 1
+                table[known[other], column[other]] -= 1
+                table[known[row], column[other]] += 1
+                table[known[other], column[row]] += 1
+            column[[row, other]] = column[[other, row]]
+
+
+def _change(
+    column: Int[np.ndarray, " rows"],
+    earlier: Sequence[Int[np.ndarray, " rows"]],
+    tables: Sequence[Int[np.ndarray, "_ levels"]],
+    row: int,
+    others: Int[np.ndarray, " others"],
+) -> Int[np.ndarray, " others"]:
+    """By how much half the sum of squared cells changes if a row swaps levels with each other."""
+    level, others_level = column[row], column[others]
+    total = np.zeros(len(others), dtype=np.int64)
+    for table, known in zip(tables, earlier, strict=True):
+        at, others_at = known[row], known[others]
+        change = (
+            table[at, others_level] - table[at, level]
+            + table[others_at, level] - table[others_at, others_level]
+            + 2
+        )  # fmt: skip
+        total += np.where(others_at == at, 0, change)
+    return total

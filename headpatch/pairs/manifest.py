@@ -29,13 +29,13 @@ from headpatch.pairs.rows import (
     COLUMNS,
     MEMORY,
     Row,
+    StoredPictures,
     in_memory,
     place_of,
     rows_in_memory,
     rows_of_file,
     text_of,
 )
-from headpatch.pairs.stored import StoredPictures
 from headpatch.text import checked_text, user_path
 
 NAME = "manifest.csv"
@@ -45,37 +45,22 @@ _TABLES = (NAME, "metadata.csv", "metadata.jsonl")
 
 @dataclass(frozen=True)
 class Entry:
-    """One pair of a dataset, not read yet.
-
-    Attributes
-    ----------
-    name
-        What tables call the pair; unique in the dataset.
-    with_path, without_path
-        The picture with the object, and the one without it.
-    question
-        Asked of both; its answer flips between them.
-    region
-        Where the object is.
-    line
-        Line of the table, for messages; its number from 1 if it is no line of text.
-    factors
-        Every further column: what varies between pairs.
-    table
-        The file that lists the pair, for messages.
-    stored
-        Keeps pictures that were no files; None if both were.
-    """
+    """One pair of a dataset, not read yet."""
 
     name: str
+    """What tables call the pair; unique in the dataset."""
     with_path: Path
     without_path: Path
     question: str
     region: Region
     line: int
+    """Line of the table, for messages; its number from 1 if it is no line of text."""
     factors: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Every further column: what varies between pairs."""
     table: Path = Path(NAME)
+    """The file that lists the pair, for messages."""
     stored: StoredPictures | None = field(default=None, compare=False, repr=False)
+    """Keeps pictures that were no files; None if both were."""
 
     @property
     def where(self) -> str:
@@ -83,22 +68,14 @@ class Entry:
         return place_of(self.table, self.line)
 
     def pair(self) -> Pair:
-        """Read the two pictures.
-
-        Raises
-        ------
-        InputError
-            If one cannot be read, or they make no pair; it names the table and the line.
-        """
+        """Read the two pictures; an `InputError` names the table and the line."""
         try:
             return make_pair(
                 self.with_path, self.without_path, self.question, self.region, self.name
             )
         except InputError as error:
-            flags = error.argument.replace("--", "")  # --with is a column here
-            raise InputError(
-                f"{self.where}, {flags}", error.found, error.expected, error.hint
-            ) from None
+            where = f"{self.where}, {error.argument.replace('--', '')}"  # --with is a column here
+            raise InputError(where, error.found, error.expected, error.hint) from None
 
 
 @dataclass(frozen=True)
@@ -123,9 +100,8 @@ class Manifest:
         Raises
         ------
         InputError
-            If the table is missing, or several folders hold one; if it is no table, not UTF-8,
-            empty or malformed, lacks a column, names a picture that is not there or a region that
-            is none, or holds a pair or a name twice. The line is named.
+            If there is no table, or several; if it is malformed, lacks a column, names a picture or
+            a region that is none, or holds a pair or a name twice. The line is named.
         """
         path = _table(user_path(path, "--pairs"))
         return cls(path, _entries(path, path.parent, rows_of_file(path)))
@@ -156,39 +132,22 @@ class Manifest:
         return cls(Path(f"{MEMORY}sha256:{digest(entries)[:16]}"), entries)
 
     def take(self, limit: int | None, seed: int) -> "Manifest":
-        """Return at most `limit` pairs, drawn by the seed, in the table's order.
-
-        Raises
-        ------
-        InputError
-            If the limit is below 1.
-        """
-        if limit is None:
-            return self
-        if limit < 1:
+        """Return at most `limit` pairs (an `InputError` below 1) by the seed, in their order."""
+        if limit is not None and limit < 1:
             raise InputError("--limit", str(limit), "at least 1 pair")
-        if limit >= len(self.entries):
+        if limit is None or limit >= len(self.entries):
             return self
         rng = np.random.default_rng([seed % 2**64, limit])  # numpy takes no negative seed
         drawn = sorted(rng.choice(len(self.entries), size=limit, replace=False).tolist())
         return Manifest(self.path, tuple(self.entries[index] for index in drawn))
 
     def need(self, count: int, why: str) -> None:
-        """Refuse a dataset of fewer than `count` pairs.
-
-        Raises
-        ------
-        InputError
-            If there are fewer; `why` completes "at least 3 pairs, …".
-        """
+        """Refuse a dataset of fewer than `count` pairs; `why` completes "at least 3 pairs, …"."""
         found = len(self.entries)
         if found < count:
-            raise InputError(
-                "--pairs",
-                f"{self.path}: {found} {'pair' if found == 1 else 'pairs'} to run",
-                f"at least {count}, {why}",
-                "Add pairs, or raise --limit; headpatch pairs draws as many as you ask for.",
-            )
+            words = f"{self.path}: {found} {'pair' if found == 1 else 'pairs'} to run"
+            hint = "Add pairs, or raise --limit; headpatch pairs draws as many as you ask for."
+            raise InputError("--pairs", words, f"at least {count}, {why}", hint)
 
 
 def _table(path: Path) -> Path:
@@ -202,17 +161,11 @@ def _table(path: Path) -> Path:
     if len(below) == 1:
         return next(iter(below.values()))
     if below:
-        raise InputError(
-            "--pairs",
-            f"{len(below)} folders of {path} hold a table: {', '.join(map(str, below))}"[:300],
-            "one of them",
-        )
-    raise InputError(
-        "--pairs",
-        f"{path} holds no table, nor does a folder in it",
-        f"one of {', '.join(_TABLES)} in it",
-        "headpatch pairs --n 200 --out DIR draws pairs with one.",
-    )
+        found = f"{len(below)} folders of {path} hold a table: {', '.join(map(str, below))}"
+        raise InputError("--pairs", found[:300], "one of them")
+    found, expected = f"{path} holds no table, nor does a folder in it", ", ".join(_TABLES)
+    hint = "headpatch pairs --n 200 --out DIR draws pairs with one."
+    raise InputError("--pairs", found, f"one of {expected} in it", hint)
 
 
 def _table_in(folder: Path) -> Path | None:
@@ -237,17 +190,9 @@ def _digest_of(picture: Path) -> str:
 
 
 def _entries(path: Path, base: Path, rows: Iterable[Row]) -> tuple[Entry, ...]:
-    """Read every row as a pair.
-
-    Parameters
-    ----------
-    base
-        What paths of pictures are relative to.
-    """
-    stored = StoredPictures()
-    entries = tuple(
-        _entry(path, base, row, number, stored) for number, row in enumerate(rows, start=1)
-    )
+    """Read every row as a pair; paths of pictures are relative to `base`."""
+    stored, numbered = StoredPictures(), enumerate(rows, start=1)
+    entries = tuple(_entry(path, base, row, number, stored) for number, row in numbered)
     if not entries:
         found = "no row" if path.name == MEMORY else f"{path} holds no pair"
         raise InputError("--pairs", found, "one pair a row, below the header of a file")
@@ -297,13 +242,8 @@ def _refuse_repeats(entries: Sequence[Entry]) -> None:
         kind = entry.where.split()[-2]  # line or row
         asked = (entry.with_path, entry.without_path, entry.question, entry.region)
         if (line := pairs.setdefault(asked, entry.line)) != entry.line:
-            raise InputError(
-                entry.where,
-                f"the same pair as {kind} {line}",
-                "each pair once",
-                f"Delete one {kind}.",
-            )
+            found, hint = f"the same pair as {kind} {line}", f"Delete one {kind}."
+            raise InputError(entry.where, found, "each pair once", hint)
         if (line := names.setdefault(entry.name, entry.line)) != entry.line:
-            raise InputError(
-                entry.where, f"the name {entry.name!r} of {kind} {line}", "a name of its own"
-            )
+            found = f"the name {entry.name!r} of {kind} {line}"
+            raise InputError(entry.where, found, "a name of its own")

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from headpatch.errors import InputError
-from headpatch.pairs.lfs import refuse_pointer
 from headpatch.pairs.region import Region
 from headpatch.text import at_home, checked_text, user_path
 
@@ -31,18 +30,17 @@ IS_PICTURE = (
 )
 
 _ASPECT_TOLERANCE = 0.02  # a pixel or two of rounding when a picture was resized
+_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The two pictures of a study, both RGB and of one shape.
+    """The two pictures of a study, both RGB and of one shape: with the object and without it.
 
     Attributes
     ----------
     name
         What tables call the pair.
-    with_image, without_image
-        The picture with the object, and the one without it.
     question
         Asked of both; its answer flips between them.
     region
@@ -54,6 +52,21 @@ class Pair:
     without_image: Image.Image
     question: str
     region: Region
+
+
+def refuse_pointer(argument: str, path: Path) -> None:
+    """Refuse a file that is only git-lfs' note of where the real one is kept.
+
+    A file that cannot be read is for others to refuse.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(len(_POINTER))
+    except OSError:
+        return
+    if start == _POINTER:
+        found = f"{path} is a git-lfs pointer, not the file itself"
+        raise InputError(argument, found, "the file", "Run `git lfs pull` in its repository.")
 
 
 def read_image(picture: Picture, argument: str) -> Image.Image:
@@ -77,32 +90,29 @@ def read_image(picture: Picture, argument: str) -> Image.Image:
                 canvas = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(canvas, image)
             return image.convert("RGB")
-    except UnidentifiedImageError:
-        refuse_pointer(argument, Path(at_home(path)))
-        raise InputError(
-            argument, f"{path} is not a picture", "a JPEG, PNG or other image file"
-        ) from None
-    except FileNotFoundError:
-        raise InputError(
-            argument, f"{path} does not exist", "a picture file", "Check the path."
-        ) from None
-    except IsADirectoryError:
-        raise InputError(argument, f"{path} is a folder", "a picture file") from None
-    except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise InputError(
-            argument, f"{path} is too large a picture", f"at most {most:,} pixels", "Shrink it."
-        ) from None
     except InputError:
         raise
-    except _DAMAGE as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise InputError(
-            argument,
-            f"{path} cannot be read ({reason})",
-            "a complete image file of 8 or 16 bits a channel",
-            "If it is damaged, save or download it again.",
-        ) from None
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
+        if isinstance(error, UnidentifiedImageError):
+            refuse_pointer(argument, Path(at_home(path)))
+        raise InputError(argument, *_unreadable(path, error)) from None
+
+
+def _unreadable(path: str, error: Exception) -> tuple[str, ...]:
+    """Say what was found, what was expected, and the way out."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"{path} is not a picture", "a JPEG, PNG or other image file"
+    if isinstance(error, FileNotFoundError):
+        return f"{path} does not exist", "a picture file", "Check the path."
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder", "a picture file"
+    if isinstance(error, Image.DecompressionBombError):
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return f"{path} is too large a picture", f"at most {most:,} pixels", "Shrink it."
+    reason = (isinstance(error, OSError) and error.strerror) or error
+    expected = "a complete image file of 8 or 16 bits a channel"
+    hint = "If it is damaged, save or download it again."
+    return f"{path} cannot be read ({reason})", expected, hint
 
 
 def name_of(picture: Picture) -> str:
@@ -113,13 +123,7 @@ def name_of(picture: Picture) -> str:
 
 
 def _opened(picture: Picture, argument: str) -> AbstractContextManager[Image.Image]:
-    """Open a picture; one that the caller holds is left open, and as it is.
-
-    Raises
-    ------
-    InputError
-        If it is none.
-    """
+    """Open a picture; one that the caller holds is left open, and as it is."""
     if isinstance(picture, Mapping):
         picture = picture.get("bytes") or picture.get("path") or picture
     if isinstance(picture, str | Path):
@@ -185,25 +189,19 @@ def make_pair(
     checked_text(question, "--question")
     first, second = read_image(with_image, "--with"), read_image(without_image, "--without")
     if abs(first.width * second.height / (first.height * second.width) - 1) > _ASPECT_TOLERANCE:
-        raise InputError(
-            "--with, --without",
-            f"sizes {first.width}x{first.height} and {second.width}x{second.height}",
-            "two pictures of one shape",
-            "A region means the same place in both only then; crop one of them.",
-        )
+        found = f"sizes {first.width}x{first.height} and {second.width}x{second.height}"
+        hint = "A region means the same place in both only then; crop one of them."
+        raise InputError("--with, --without", found, "two pictures of one shape", hint)
     if first.size == second.size and ImageChops.difference(first, second).getbbox() is None:
-        raise InputError(
-            "--with, --without",
-            f"{name_of(with_image)} and {name_of(without_image)} show the same picture",
-            "two pictures that differ in one object",
-        )
+        found = f"{name_of(with_image)} and {name_of(without_image)} show the same picture"
+        raise InputError("--with, --without", found, "two pictures that differ in one object")
     if not question.strip():
         raise InputError("--question", "an empty question", "a question answered by Yes or No")
     return Pair(name or _pair_name(with_image, without_image), first, second, question, region)
 
 
 def _pair_name(*pictures: Picture) -> str:
-    """Join the names of the pictures' files; where one has none, there is nothing to name it by."""
+    """Join the names of the pictures' files, if both have one."""
     files = [one.get("path") if isinstance(one, Mapping) else one for one in pictures]
     named = [Path(one).stem for one in files if isinstance(one, str | Path)]
     return "-".join(named) if len(named) == len(files) else "pair"

@@ -6,15 +6,6 @@ from dataclasses import dataclass
 from headpatch.errors import InputError
 from headpatch.text import checked_text, decimal_number
 
-_HALVES = {"left": (0.0, 0.5), "right": (0.5, 1.0), "top": (0.0, 0.5), "bottom": (0.5, 1.0)}
-_THIRD = 1 / 3
-_OUTER = {
-    "left": (0.0, _THIRD),
-    "right": (1 - _THIRD, 1.0),
-    "top": (0.0, _THIRD),
-    "bottom": (1 - _THIRD, 1.0),
-}
-
 
 @dataclass(frozen=True)
 class Region:
@@ -38,13 +29,7 @@ class Region:
         return self.left, self.top, self.right, self.bottom
 
     def compare(self, argument: str = "--region") -> None:
-        """Refuse the whole picture, whose share of a head's image attention is always 1.
-
-        Raises
-        ------
-        InputError
-            If it is the whole picture.
-        """
+        """Refuse the whole picture, whose share of a head's image attention is always 1."""
         if self.box == (0.0, 0.0, 1.0, 1.0):
             raise whole_picture(argument, f"{self.name} is the whole picture")
 
@@ -63,16 +48,12 @@ class Region:
         parts = [part.strip() for part in checked_text(text, argument).split(",")]
         numbers = [found for part in parts if (found := decimal_number(part)) is not None]
         if len(parts) != 4 or len(numbers) != 4:
-            raise InputError(
-                argument, repr(text), f"one of {', '.join(REGIONS)}, or left,top,right,bottom"
-            )
+            expected = f"one of {', '.join(REGIONS)}, or left,top,right,bottom"
+            raise InputError(argument, repr(text), expected)
         left, top, right, bottom = numbers
         if not all(0 <= number <= 1 for number in numbers):
-            raise InputError(
-                argument,
-                f"{text} leaves the image",
-                "four fractions of the image between 0 and 1: left,top,right,bottom",
-            )
+            expected = "four fractions of the image between 0 and 1: left,top,right,bottom"
+            raise InputError(argument, f"{text} leaves the image", expected)
         if left >= right or top >= bottom:
             raise InputError(argument, f"{text} is empty", "left < right and top < bottom")
         return cls(",".join(parts), left, top, right, bottom)
@@ -90,20 +71,20 @@ def whole_picture(argument: str, found: str) -> InputError:
 
 
 def _named() -> dict[str, Region]:
-    regions = {"image": (0.0, 0.0, 1.0, 1.0)}
-    for row in ("top", "bottom"):
-        for column in ("left", "right"):
-            (left, right), (top, bottom) = _HALVES[column], _HALVES[row]
-            regions[f"{row}-{column}"] = (left, top, right, bottom)
-    for row in ("top", "bottom"):
-        for column in ("left", "right"):
-            (left, right), (top, bottom) = _OUTER[column], _OUTER[row]
-            regions[f"{row}-{column}-corner"] = (left, top, right, bottom)
-    for side, (low, high) in _HALVES.items():
-        across = side in ("left", "right")
-        regions[f"{side}-half"] = (low, 0.0, high, 1.0) if across else (0.0, low, 1.0, high)
-    regions["center"] = (_THIRD, _THIRD, 1 - _THIRD, 1 - _THIRD)
-    return {name: Region(name, *box) for name, box in regions.items()}
+    third, all_of = 1 / 3, (0.0, 1.0)
+    boxes = {"image": (all_of, all_of)}
+    for suffix, low, high in (("", 0.5, 0.5), ("-corner", third, 1 - third)):
+        for row, down in (("top", (0.0, low)), ("bottom", (high, 1.0))):
+            for column, across in (("left", (0.0, low)), ("right", (high, 1.0))):
+                boxes[f"{row}-{column}{suffix}"] = (across, down)
+    first, last = (0.0, 0.5), (0.5, 1.0)
+    boxes |= {"left-half": (first, all_of), "right-half": (last, all_of)}
+    boxes |= {"top-half": (all_of, first), "bottom-half": (all_of, last)}
+    boxes["center"] = ((third, 1 - third), (third, 1 - third))
+    return {
+        name: Region(name, left, top, right, bottom)
+        for name, ((left, right), (top, bottom)) in boxes.items()
+    }
 
 
 REGIONS = _named()

@@ -1,21 +1,30 @@
 """Rows of a dataset's table: a CSV, JSON lines, Parquet, or what a program holds in memory.
 
 Every source gives the same: a row's number and its cells by column. What a row says as a pair,
-`headpatch.pairs.manifest` reads.
+`headpatch.pairs.manifest` reads. Pictures that a table holds itself become files: whatever reads
+pairs takes files.
 """
 
 import csv
+import hashlib
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 
 import numpy as np
+from PIL import Image
 
 from headpatch.errors import InputError
+from headpatch.pairs.pair import IS_PICTURE, read_image
+from headpatch.text import user_path
 
 COLUMNS = ("with", "without", "question", "region")
 """Columns that a table must have."""
@@ -45,15 +54,10 @@ _SPREADSHEETS = (".xlsx", ".xlsm", ".ods")  # zip archives, too
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table, its columns under the names of `COLUMNS`.
-
-    Attributes
-    ----------
-    line
-        Its line in a file of text; elsewhere its number, from 1.
-    """
+    """A row of a table, its columns under the names of `COLUMNS`."""
 
     line: int
+    """Its line in a file of text; elsewhere its number, from 1."""
     cells: Mapping[str, Any]
 
 
@@ -65,49 +69,39 @@ def place_of(table: Path, line: int) -> str:
 
 
 def rows_of_file(path: Path) -> Iterator[Row]:
-    """Yield a file's rows.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, is no such table or lacks a column.
-    """
+    """Yield a file's rows; an `InputError` if it cannot be read, or is no such table."""
     if path.name.startswith(MEMORY):
-        raise InputError(
-            "--pairs",
-            f"{path.name} was a table in memory",
-            "a file of pairs",
-            "Save the table and name the file, or hand it to headpatch.open_pairs again.",
-        )
+        hint = "Save the table and name the file, or hand it to headpatch.open_pairs again."
+        found = f"{path.name} was a table in memory"
+        raise InputError("--pairs", found, "a file of pairs", hint)
     try:
         with path.open("rb") as stream:
             start = stream.read(16)
+        if start.startswith(_PARQUET):
+            return _parquet_rows(path)
+        _refuse_binary(path, start)
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(
-            "--pairs", f"{path}: {error.strerror}", "a manifest (CSV) of pairs"
-        ) from None
-    if start.startswith(_PARQUET):
-        return _parquet_rows(path)
-    binary = next((said for mark, said in _BINARY.items() if start.startswith(mark)), None)
-    if binary is not None:
-        what, way_out = binary
-        if path.suffix.lower() in _SPREADSHEETS:
-            what, way_out = "a spreadsheet", _SAVE
-        raise InputError(
-            "--pairs", f"{path} is {what}", "a table as CSV, JSON lines or Parquet", way_out
-        )
-    text = _text(path)
+        expected = "a manifest (CSV) of pairs"
+        raise InputError("--pairs", f"{path}: {error.strerror}", expected) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        found = f"{path} is not UTF-8 (line {line})"
+        raise InputError("--pairs", found, "a CSV in UTF-8", "Save it as UTF-8.") from None
     return _json_rows(path, text) if path.suffix == ".jsonl" else _csv_rows(path, text)
 
 
-def in_memory(table: Any) -> Sequence[object]:
-    """Return the rows of a table of pandas, a list of dicts, or a dataset of Hugging Face's.
+def _refuse_binary(path: Path, start: bytes) -> None:
+    kind = next((kind for mark, kind in _BINARY.items() if start.startswith(mark)), None)
+    if kind is not None:
+        spreadsheet = path.suffix.lower() in _SPREADSHEETS
+        what, way_out = ("a spreadsheet", _SAVE) if spreadsheet else kind
+        expected = "a table as CSV, JSON lines or Parquet"
+        raise InputError("--pairs", f"{path} is {what}", expected, way_out)
 
-    Raises
-    ------
-    InputError
-        If it is none of them.
-    """
+
+def in_memory(table: Any) -> Sequence[object]:
+    """Return the rows of a table of pandas, a list of dicts, or a dataset of Hugging Face's."""
     if isinstance(table, Mapping):
         splits = [str(name) for name, one in table.items() if hasattr(one, "features")]
         found = f"a dict of splits: {', '.join(splits)}" if splits else "a dict"
@@ -127,13 +121,7 @@ def in_memory(table: Any) -> Sequence[object]:
 
 
 def rows_in_memory(rows: Iterable[object]) -> Iterator[Row]:
-    """Yield rows of `in_memory`.
-
-    Raises
-    ------
-    InputError
-        If one is no dict, or lacks a column.
-    """
+    """Yield rows of `in_memory`; an `InputError` if one is no dict, or lacks a column."""
     path = Path(MEMORY)
     for line, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
@@ -146,9 +134,8 @@ def text_of(value: Any) -> str:
     """Write a cell as text; nothing if it is missing."""
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return ""
-    if isinstance(value, float) and math.isnan(value):
+    missing = value is None or type(value).__name__ in ("NAType", "NaTType")
+    if missing or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
         return value.strip()
@@ -159,11 +146,9 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def empty(path: Path) -> InputError:
-    """Say that a table is empty."""
-    return InputError(
-        "--pairs", f"{path} is empty", f"a table with the columns {', '.join(COLUMNS)}"
-    )
+def _empty(path: Path) -> InputError:
+    expected = f"a table with the columns {', '.join(COLUMNS)}"
+    return InputError("--pairs", f"{path} is empty", expected)
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -172,29 +157,14 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     try:
         table = pandas.read_parquet(path, engine="pyarrow")
     except ImportError:
-        raise InputError(
-            "--pairs", f"{path} is a Parquet file", "pyarrow, which reads it", "pip install pyarrow"
-        ) from None
+        found, expected = f"{path} is a Parquet file", "pyarrow, which reads it"
+        raise InputError("--pairs", found, expected, "pip install pyarrow") from None
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         said = " ".join(str(error).split())[:200]
         raise InputError("--pairs", f"{path} cannot be read ({said})", "a Parquet file") from None
     columns = _columns(path, 1, [str(name) for name in table.columns])
     for line, row in enumerate(table.itertuples(index=False, name=None), start=1):
         yield Row(line, dict(zip(columns, row, strict=True)))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            "--pairs", f"{path}: {error.strerror}", "a manifest (CSV) of pairs"
-        ) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(
-            "--pairs", f"{path} is not UTF-8 (line {line})", "a CSV in UTF-8", "Save it as UTF-8."
-        ) from None
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:
@@ -205,9 +175,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise InputError(
-                f"--pairs {path}, line {line}", f"not CSV ({error})", "cells parted by commas"
-            ) from None
+            where, expected = f"--pairs {path}, line {line}", "cells parted by commas"
+            raise InputError(where, f"not CSV ({error})", expected) from None
         if cells is None:
             break
         start, line = line, reader.line_num + 1
@@ -217,22 +186,20 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
             columns = _columns(path, start, cells)
             continue
         if len(cells) != len(columns):
-            raise InputError(
-                f"--pairs {path}, line {start}",
-                f"{len(cells)} cells",
-                f"{len(columns)}, one for each column of the header",
-                "Put a cell that holds a comma in double quotes.",
-            )
+            where, found = f"--pairs {path}, line {start}", f"{len(cells)} cells"
+            expected = f"{len(columns)}, one for each column of the header"
+            hint = "Put a cell that holds a comma in double quotes."
+            raise InputError(where, found, expected, hint)
         yield Row(start, dict(zip(columns, cells, strict=True)))
     if not columns:
-        raise empty(path)
+        raise _empty(path)
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
-    seen = False
-    for line, content in enumerate(text.split("\n"), start=1):
-        if not content.strip():
-            continue
+    lines = [(line, one) for line, one in enumerate(text.split("\n"), start=1) if one.strip()]
+    if not lines:
+        raise _empty(path)
+    for line, content in lines:
         where = f"--pairs {path}, line {line}"
         try:
             row = json.loads(content)
@@ -240,12 +207,9 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
             raise InputError(where, f"not JSON ({error})", "one JSON object a line") from None
         if not isinstance(row, dict):
             raise InputError(where, content.strip()[:40], "one JSON object a line")
-        seen = True
         columns = _columns(path, line, list(row))
         cells = (one if isinstance(one, str) else json.dumps(one) for one in row.values())
         yield Row(line, dict(zip(columns, cells, strict=True)))
-    if not seen:
-        raise empty(path)
 
 
 def _columns(path: Path, line: int, header: Sequence[str]) -> list[str]:
@@ -253,13 +217,55 @@ def _columns(path: Path, line: int, header: Sequence[str]) -> list[str]:
     where = place_of(path, line)
     if missing := [name for name in COLUMNS if name not in columns]:
         hint = "Parted by commas, not semicolons." if any(";" in name for name in header) else ""
-        raise InputError(
-            where,
-            f"no column {', '.join(missing)} (columns: {', '.join(header)})"[:300],
-            f"the columns {', '.join(COLUMNS)}",
-            hint,
-        )
+        found = f"no column {', '.join(missing)} (columns: {', '.join(header)})"
+        raise InputError(where, found[:300], f"the columns {', '.join(COLUMNS)}", hint)
     for name in columns:
         if columns.count(name) > 1:
             raise InputError(where, f"column {name!r} twice", "each column once")
     return columns
+
+
+class StoredPictures:
+    """A folder of pictures, each under the hash of its content.
+
+    It is made for the first picture, and deleted together with this object or when Python ends:
+    every pair that has one of its pictures holds it.
+    """
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+
+    def file_of(self, cell: object, base: Path, where: str) -> Path:
+        """Return the file of a cell that holds a picture; one that is no file yet is written.
+
+        Paths are relative to `base`. No picture, or no such file, is an `InputError`.
+        """
+        content: Any = cell
+        if isinstance(content, Mapping):
+            content = content.get("bytes") or content.get("path") or cell
+        if isinstance(content, str | Path):
+            path = base / user_path(str(content).strip(), where)
+            if not os.path.isfile(path):  # also of a path that the system refuses
+                hint = f"Paths are relative to {base.resolve()}."
+                raise InputError(where, f"there is no file {path}", "a picture file", hint)
+            return path
+        if isinstance(content, bytes):
+            path = self._place_of(content)
+            if not path.exists():
+                path.write_bytes(content)
+            return path
+        if isinstance(content, Mapping):
+            raise InputError(where, "neither bytes nor a path", IS_PICTURE)
+        if not hasattr(content, "__array__") and not isinstance(content, Image.Image):
+            raise InputError(where, f"a {type(content).__name__}", IS_PICTURE)
+        image = read_image(content, where)
+        path = self._place_of(f"{image.size}".encode() + image.tobytes())
+        if not path.exists():
+            image.save(path, "PNG", compress_level=1)
+        return path
+
+    def _place_of(self, content: bytes) -> Path:
+        if self._folder is None:
+            self._folder = Path(mkdtemp(prefix="headpatch-pictures-"))
+            finalize(self, rmtree, self._folder, ignore_errors=True)
+        return self._folder / hashlib.sha256(content).hexdigest()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -22,32 +21,29 @@ Ink = RGB | int
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 SHAPES: tuple[str, ...] = ("triangle", "square", "circle", "cross", "ring")
-COLOURS: Mapping[str, RGB] = MappingProxyType(
-    {
-        "white": (255, 255, 255),
-        "red": (225, 30, 30),
-        "green": (30, 170, 60),
-        "blue": (40, 70, 225),
-        "yellow": (245, 210, 30),
-    }
-)
-ROWS = ("top", "middle", "bottom")
-COLUMNS = ("left", "center", "right")
+COLOURS: Mapping[str, RGB] = {
+    "white": (255, 255, 255),
+    "red": (225, 30, 30),
+    "green": (30, 170, 60),
+    "blue": (40, 70, 225),
+    "yellow": (245, 210, 30),
+}
 # (row, column) of each place.
-PLACES: Mapping[str, tuple[int, int]] = MappingProxyType(
-    {
-        "center" if (r, c) == (1, 1) else f"{row} {column}": (r, c)
-        for r, row in enumerate(ROWS)
-        for c, column in enumerate(COLUMNS)
-    }
-)
+PLACES: Mapping[str, tuple[int, int]] = {
+    "center" if (r, c) == (1, 1) else f"{row} {column}": (r, c)
+    for r, row in enumerate(("top", "middle", "bottom"))
+    for c, column in enumerate(("left", "center", "right"))
+}
 CORNERS: tuple[str, ...] = ("top left", "top right", "bottom left", "bottom right")
 MAIN_PLACES: tuple[str, ...] = (*CORNERS, "center")
 
 # Each channel's (low, high) of a kind of background.
-BACKGROUNDS: Mapping[str, tuple[int, int]] = MappingProxyType(
-    {"black": (0, 0), "dark": (0, 70), "light": (190, 255), "coloured": (0, 255)}
-)
+BACKGROUNDS: Mapping[str, tuple[int, int]] = {
+    "black": (0, 0),
+    "dark": (0, 70),
+    "light": (190, 255),
+    "coloured": (0, 255),
+}
 
 
 @dataclass(frozen=True)
@@ -125,9 +121,6 @@ def contrast(a: RGB, b: RGB) -> float:
     return float(np.linalg.norm(np.subtract(a, b, dtype=float)) / 255)
 
 
-# ---------------------------------------------------------------- drawing
-
-
 def _paint(pen: ImageDraw.ImageDraw, shape: str, box: Box, ink: Ink, paper: Ink) -> None:
     """Draw one shape into its square box, edges included."""
     left, top, right, bottom = box
@@ -164,9 +157,8 @@ def draw(scene: Scene, style: Style = Style()) -> Image.Image:
     pen = ImageDraw.Draw(image)
     for thing in scene.things:
         left, top, right, bottom = (edge * scale for edge in box_of(thing, style))
-        _paint(
-            pen, thing.shape, (left, top, right, bottom), COLOURS[thing.colour], scene.background
-        )
+        box = left, top, right, bottom
+        _paint(pen, thing.shape, box, COLOURS[thing.colour], scene.background)
     if scale > 1:
         image = image.reduce(scale)
     if style.jpeg_quality is not None:
@@ -183,9 +175,6 @@ def mask(scene: Scene, style: Style = Style()) -> np.ndarray:
     for index, thing in enumerate(scene.things):
         _paint(pen, thing.shape, box_of(thing, style), index + 1, 0)
     return np.asarray(image)
-
-
-# ---------------------------------------------------------------- sampling
 
 
 def sample_background(
@@ -224,10 +213,8 @@ def sample_thing(
     """A thing wholly inside `place`; what is not given is drawn. A given colour must stand out."""
     allowed = colours_on(background, ranges)
     if colour is not None and colour not in allowed:
-        raise ValueError(
-            f"{colour} does not stand out from background {background}: "
-            f"expected one of {', '.join(allowed)}"
-        )
+        expected = f"expected one of {', '.join(allowed)}"
+        raise ValueError(f"{colour} does not stand out from background {background}: {expected}")
     row, column = PLACES[place]
     shape = shape or SHAPES[rng.integers(len(SHAPES))]
     colour = colour or allowed[rng.integers(len(allowed))]
@@ -257,11 +244,8 @@ def sample_scene(
     """A scene of `count` things, on a `background` of that kind; what is None is drawn."""
     ground = sample_background(rng, background, ranges)
     number = int(rng.integers(*ranges.things, endpoint=True)) if count is None else count
-    things = (
-        sample_thing(rng, p, ground, ranges=ranges)
-        for p in sample_places(rng, number, ranges=ranges)
-    )
-    return Scene(tuple(things), ground)
+    places = sample_places(rng, number, ranges=ranges)
+    return Scene(tuple(sample_thing(rng, p, ground, ranges=ranges) for p in places), ground)
 
 
 def sample_pair(
@@ -290,8 +274,6 @@ def sample_pair(
     thing = sample_thing(rng, place, ground, shape=shape, colour=colour, size=size, ranges=ranges)
     return without.plus(thing), without
 
-
-# ---------------------------------------------------------------- the default pair
 
 DEFAULT_STYLE = Style(336, 336)
 DEFAULT_PAIR: tuple[Scene, Scene] = (  # the seed's: 1.jpg and 2.jpg

@@ -20,8 +20,8 @@ from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet
-from headpatch.models.forced import forced as forced_words
 from headpatch.models.prompt import encode
+from headpatch.models.prompt import forced as forced_words
 from headpatch.models.vlm import VLM
 from headpatch.pairs.scene import Style, draw, sample_pair
 from headpatch.questions.sweep.one import sweep

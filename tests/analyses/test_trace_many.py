@@ -22,8 +22,7 @@ from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import patch
 from headpatch.errors import RunError
 from headpatch.heads import Head, HeadSet
-from headpatch.models.forced import forced
-from headpatch.models.prompt import encode
+from headpatch.models.prompt import encode, forced
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.trace import many as trace_many
 from headpatch.questions.trace.answer_token import MEASURES, Token

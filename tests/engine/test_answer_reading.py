@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from headpatch.engine.answers import AnswerReading, read_answers
-from headpatch.models.answers import AnswerTokens
+from headpatch.models.wording import AnswerTokens
 from tests.tiny import tiny_tokenizer
 
 

@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from headpatch.engine.answers import answer_ids, generate
 from headpatch.engine.forward import forward
-from headpatch.models.forced import forced
+from headpatch.models.prompt import forced
 from tests.tiny import tiny_prompt, tiny_vlm
 
 LENGTH = 4

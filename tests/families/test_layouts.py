@@ -1,6 +1,6 @@
 """Where each image token comes from, in every family.
 
-Three oracles, none of which knows how `headpatch.models.layouts` finds it: pictures of their
+Three oracles, none of which knows how `headpatch.models.patches` finds it: pictures of their
 own coordinates through the real image processors (and, where tiles become one grid, through the
 model's own `pack_image_features`); a picture changed inside one box, through the real model; and
 transformers' own functions that choose tiles.
@@ -20,10 +20,8 @@ from torch import Tensor, nn
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from headpatch.errors import InputError
-from headpatch.models.layouts.measured import Measured
-from headpatch.models.layouts.seen import Seen
-from headpatch.models.layouts.tiles import _nearest_grid
-from headpatch.models.patches import LAYOUTS
+from headpatch.models.measured import Measured
+from headpatch.models.patches import LAYOUTS, Seen, _nearest_grid
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.vlm import VLM
 from headpatch.stats.attention_mass import quadrant_masks

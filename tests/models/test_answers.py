@@ -6,8 +6,8 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from headpatch.errors import InputError
-from headpatch.models.answers import find_answers
+from headpatch.models.wording import find_answers
+from tests import refusals
 from tests.tiny import tiny_tokenizer
 
 PROMPT = "USER: <image>\nIs it? ASSISTANT:"
@@ -18,12 +18,8 @@ def ids_of(*tokens: str) -> list[int]:
 
 
 def refusal(prompt: str, continuations: tuple[str, str], tokenizer: object = None) -> str:
-    with pytest.raises(InputError) as caught:
-        find_answers(tokenizer or tiny_tokenizer(), prompt, continuations)
-    message = str(caught.value)
-    assert message.startswith("answers: ")
-    assert "\n" not in message
-    return message
+    tokenizer = tokenizer or tiny_tokenizer()
+    return refusals.refusal(find_answers, tokenizer, prompt, continuations, of="answers")
 
 
 def test_after_a_space_and_after_a_line_end_the_ids_differ() -> None:
@@ -44,17 +40,9 @@ def test_each_id_continues_the_prompt() -> None:
         assert whole == [*before, token]
 
 
-def test_swapped_words_swap_the_ids() -> None:
-    one = find_answers(tiny_tokenizer(), PROMPT, (" Yes", " No"))
-    other = find_answers(tiny_tokenizer(), PROMPT, (" No", " Yes"))
-    assert (one.yes, one.no) == (other.no, other.yes)
-
-
 @pytest.mark.parametrize("pair", [(" Yesterday", " No"), (" Yes", " Not so"), (" Yes", "")])
 def test_an_answer_of_several_tokens_or_none_is_refused(pair: tuple[str, str]) -> None:
-    message = refusal(PROMPT, pair)
-    assert "is not one token" in message
-    assert "answers" in message
+    assert "is not one token" in refusal(PROMPT, pair)
 
 
 def test_the_message_shows_the_tokens() -> None:

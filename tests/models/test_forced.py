@@ -8,31 +8,30 @@ import torch
 from headpatch.engine.answers import answer_ids, generate
 from headpatch.engine.forward import forward
 from headpatch.errors import InputError
-from headpatch.models.forced import forced, spell
+from headpatch.models.prompt import Prompt, forced, spell
+from headpatch.models.vlm import VLM
 from tests.families import builders
 from tests.planted import planted
 from tests.tiny import SHAPES, tiny_prompt, tiny_vlm
 
 
-@pytest.mark.parametrize("name", ["plain", "grouped-query", "class-token-kept"])
-def test_a_forced_run_goes_on_as_it_did_by_itself(name: str) -> None:
-    vlm = tiny_vlm(SHAPES[name])
-    prompt = tiny_prompt(vlm)
-    answers = answer_ids(vlm, prompt, 5)
-    for run, answer in enumerate(answers):
+def goes_on_by_itself(vlm: VLM, prompt: Prompt, tokens: int) -> None:
+    for run, answer in enumerate(answer_ids(vlm, prompt, tokens)):
         for place, token in enumerate(answer):
             logits = forward(vlm, forced(vlm, prompt, answer[:place])).logits
             assert int(logits[run].argmax()) == token
+
+
+@pytest.mark.parametrize("name", ["plain", "grouped-query", "class-token-kept"])
+def test_a_forced_run_goes_on_as_it_did_by_itself(name: str) -> None:
+    vlm = tiny_vlm(SHAPES[name])
+    goes_on_by_itself(vlm, tiny_prompt(vlm), 5)
 
 
 @pytest.mark.parametrize("name", builders.BUILDERS)
 def test_every_family_reads_a_forced_answer_as_its_own(name: str) -> None:
     vlm = builders.build(name)
-    prompt = builders.prompt_of(vlm)
-    for run, answer in enumerate(answer_ids(vlm, prompt, 3)):
-        for place, token in enumerate(answer):
-            logits = forward(vlm, forced(vlm, prompt, answer[:place])).logits
-            assert int(logits[run].argmax()) == token
+    goes_on_by_itself(vlm, builders.prompt_of(vlm), 3)
 
 
 def test_the_answer_position_moves_and_the_image_stays() -> None:

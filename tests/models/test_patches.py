@@ -17,7 +17,8 @@ from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 from transformers import CLIPImageProcessorPil, LlavaImageProcessorPil
 
 from headpatch.errors import InputError
-from headpatch.models.layouts.measured import Measured, View
+from headpatch.models.measured import Measured, View
+from tests.refusals import refusal
 
 PATCH = 14
 SQUARE = {"height": 56, "width": 56}
@@ -257,10 +258,8 @@ NO_GRID: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 @pytest.mark.parametrize("change", NO_GRID.values(), ids=NO_GRID)
 def test_what_is_no_grid_of_the_picture_is_refused(change: Callable) -> None:
-    with pytest.raises(InputError, match=UPRIGHT) as caught:
-        look(changed(change), (200, 170))
-    assert str(caught.value).startswith("--model: its image processor gives ")
-    assert "\n" not in str(caught.value)
+    message = refusal(look, changed(change), (200, 170), of="--model")
+    assert message.startswith("--model: its image processor gives ") and UPRIGHT in message
 
 
 def test_a_view_of_another_shape_than_the_pictures_is_refused() -> None:

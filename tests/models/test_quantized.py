@@ -18,7 +18,7 @@ from headpatch.engine.selfcheck import check
 from headpatch.engine.widen import suffix_start, widen
 from headpatch.heads import HeadSet
 from headpatch.models.load import load
-from headpatch.models.quantized import quantized
+from headpatch.models.placement import quantized
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from tests.command import done

@@ -36,13 +36,10 @@ def test_the_question_begins_after_the_last_image_token() -> None:
 
 
 def test_a_prompt_without_an_image_is_refused() -> None:
-    with pytest.raises(InputError, match="no image token") as caught:
+    with pytest.raises(InputError, match="no image token"):
         find_spans(torch.tensor([1, 2, 3]), IMAGE)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_scope_without_positions_is_refused() -> None:
-    spans = find_spans(torch.tensor([1, IMAGE]), IMAGE)
-    with pytest.raises(InputError, match="question") as caught:
-        spans.positions("question")
-    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="question"):
+        find_spans(torch.tensor([1, IMAGE]), IMAGE).positions("question")

@@ -12,6 +12,7 @@ from headpatch.errors import InputError
 from headpatch.models.prompt import as_run, encode
 from headpatch.models.vlm import VLM
 from headpatch.models.wording import continuations, prompt_text
+from tests import refusals
 from tests.tiny import QUESTION, image_pair, tiny_processor, tiny_prompt, tiny_vlm
 
 CHAT = f"USER: <image>\n{QUESTION} ASSISTANT:"
@@ -39,12 +40,8 @@ def vlm_with(chat: str) -> VLM:
     return replace(plain(), processor=processor)
 
 
-def refusal(chat: str, question: str = QUESTION) -> str:
-    with pytest.raises(InputError) as caught:
-        encode(vlm_with(chat), image_pair(), question)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+def refusal(chat: str) -> str:
+    return refusals.refusal(encode, vlm_with(chat), image_pair(), QUESTION)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +104,9 @@ def test_a_question_may_be_stripped_or_escaped(asked: str, question: str) -> Non
     assert prompt_text(vlm_with(chat), question).startswith(system)
 
 
-@pytest.mark.parametrize("text", ["<image>\nIs it? ASSISTANT:", "<image>{question}{question}"])
+@pytest.mark.parametrize(
+    "text", ["<image>\nIs it? ASSISTANT:", "<image>{question}{question}", "{question}", ""]
+)
 def test_a_template_of_the_study_holds_the_question_once(text: str) -> None:
     with pytest.raises(InputError, match=r"^prompt: .*\{question\}, once, and <image>"):
         prompt_text(plain(), QUESTION, text)
@@ -166,10 +165,9 @@ def test_a_prompt_that_ends_in_something_else_is_refused() -> None:
             return batch
 
     processor.__class__ = Padded
-    with pytest.raises(InputError) as caught:
-        encode(replace(plain(), processor=processor), image_pair(), QUESTION)
+    vlm = replace(plain(), processor=processor)
     found = "ends the prompt in ['<pad>', '<pad>'], where the answer should start"
-    assert found in str(caught.value)
+    assert found in refusals.refusal(encode, vlm, image_pair(), QUESTION)
 
 
 def test_the_prompt_as_run_shows_every_token() -> None:

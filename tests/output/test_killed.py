@@ -20,6 +20,12 @@ OLD = {"effects.csv": "control_n\nold\n", "effects_mean.csv": "old\n", "head_eff
 NEW = {"effects.csv": "control_n\nnew\n", "gate.csv": "new\n", "head_effects.png": "new"}
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed process leaves does not hang on the disk: that is for power cuts."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 def write(folder: Path, files: dict[str, str]) -> None:
     with staged(folder, "ablate") as stage:
         for name, text in files.items():

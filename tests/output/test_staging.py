@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from headpatch.core.output import check_folder, staged
-from headpatch.errors import InputError, RunError
+from headpatch.errors import RunError
 from tests.command import contents
+from tests.refusals import refusal
 
 
 def names(folder: Path) -> set[str]:
@@ -145,9 +146,6 @@ def test_a_bad_folder_is_refused(tmp_path: Path, bad: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     out = BAD[bad](tmp_path)
-    with pytest.raises(InputError) as caught:
-        check_folder(out)
-    message = str(caught.value)
+    message = refusal(check_folder, out, of="--out")
     assert message.startswith(f"--out: {out} cannot be written (")
     assert "; expected a folder to write in" in message
-    assert "\n" not in message

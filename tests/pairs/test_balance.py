@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from headpatch.pairs.balance import balanced
+from headpatch.pairs.generate import balanced
 
 LEVELS = (4, 5, 5, 3, 5, 4, 1)
 

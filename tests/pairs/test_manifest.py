@@ -10,6 +10,7 @@ from PIL import Image
 from headpatch.errors import InputError
 from headpatch.pairs.manifest import Manifest
 from headpatch.pairs.region import REGIONS
+from tests import refusals
 
 QUESTION = "Is there anything in the top left corner?"
 HEADER = "with,without,question,region"
@@ -32,12 +33,8 @@ def row(present: str = "a", absent: str = "b", region: str = "top-left") -> str:
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(InputError) as caught:
-        Manifest.read(path)
-    message = str(caught.value)
+    message = refusals.refusal(Manifest.read, path)
     assert message.startswith("--pairs")
-    assert "\n" not in message
-    assert "; expected " in message
     return message
 
 
@@ -90,13 +87,8 @@ def test_a_box_is_a_region(folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_an_imagefolder_loads_too(folder: Path, kind: str) -> None:
     """Hugging Face's layout: a metadata file, and columns of paths that end in _file_name."""
-    cells = {
-        "with_file_name": "a.png",
-        "without_file_name": "b.png",
-        "question": QUESTION,
-        "region": "top-left",
-        "distractors": 3,
-    }
+    names = ("with_file_name", "without_file_name", "question", "region", "distractors")
+    cells = dict(zip(names, ("a.png", "b.png", QUESTION, "top-left", 3), strict=True))
     text = [",".join(cells), ",".join(map(str, cells.values()))]
     if kind == "jsonl":
         text = [json.dumps(cells)]

@@ -1,7 +1,7 @@
 """Pictures: what is accepted comes out as the same RGB picture, all else is refused in one line."""
 
 import io
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,12 @@ from PIL import Image
 from headpatch.errors import InputError
 from headpatch.pairs.pair import Pair, make_pair, read_image
 from headpatch.pairs.region import REGIONS
+from tests.refusals import refusal
 
 REGION = REGIONS["top-left"]
 QUESTION = "Is there anything in the top left corner?"
+BOTH = "--with, --without"
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
-
-
-def in_one_line(error: InputError) -> None:
-    assert "\n" not in str(error)
 
 
 def ramp(size: tuple[int, int] = (32, 24)) -> Image.Image:
@@ -36,15 +34,8 @@ def scene() -> Image.Image:
     return image
 
 
-def refusal(action: Callable[[], object], argument: str = "--with") -> str:
-    with pytest.raises(InputError) as caught:
-        action()
-    message = str(caught.value)
-    assert message.startswith(f"{argument}: ")
-    assert "\n" not in message
-    assert "; expected " in message
-    assert caught.value.exit_code == 2
-    return message
+def unread(file: Path, argument: str = "--with") -> str:
+    return refusal(read_image, file, argument, of=argument)
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -96,19 +87,10 @@ def test_transparent_pixels_become_white(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_are_turned_upright(tmp_path: Path, orientation: int) -> None:
     """A camera stores the turned picture and a tag that says how to turn it back."""
-    stored_as = {
-        1: [],
-        2: ["FLIP_LEFT_RIGHT"],
-        3: ["ROTATE_180"],
-        4: ["FLIP_TOP_BOTTOM"],
-        5: ["TRANSPOSE"],
-        6: ["ROTATE_90"],
-        7: ["TRANSVERSE"],
-        8: ["ROTATE_270"],
-    }[orientation]
+    turns = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_90 TRANSVERSE ROTATE_270"
     image = scene()
-    for step in stored_as:
-        image = image.transpose(Image.Transpose[step])
+    if orientation > 1:
+        image = image.transpose(Image.Transpose[turns.split()[orientation - 2]])
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = tmp_path / "picture.png"
@@ -128,14 +110,14 @@ def test_what_is_not_a_picture_is_refused(tmp_path: Path) -> None:
     text.write_text("not a picture")
     empty.touch()
     Image.fromarray(np.zeros((4, 4), np.float32)).save(floats)
-    assert "does not exist" in refusal(lambda: read_image(tmp_path / "none.png", "--with"))
-    assert "is a folder" in refusal(lambda: read_image(tmp_path, "--with"))
-    assert "is not a picture" in refusal(lambda: read_image(text, "--with"))
-    assert "is not a picture" in refusal(lambda: read_image(empty, "--with"))
+    assert "does not exist" in unread(tmp_path / "none.png")
+    assert "is a folder" in unread(tmp_path)
+    assert "is not a picture" in unread(text)
+    assert "is not a picture" in unread(empty)
     text.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    assert "is a git-lfs pointer" in refusal(lambda: read_image(text, "--with"))
-    assert "floating-point" in refusal(lambda: read_image(floats, "--with"))
-    assert refusal(lambda: read_image(text, "--without"), "--without")
+    assert "is a git-lfs pointer" in unread(text)
+    assert "floating-point" in unread(floats)
+    assert unread(text, "--without")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -145,9 +127,8 @@ def test_a_truncated_picture_is_refused(tmp_path: Path, kind: str) -> None:
     Image.fromarray(noise).save(file, kind)
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    message = refusal(lambda: read_image(file, "--with"))
-    assert str(file) in message
-    assert "truncated" in message
+    message = unread(file)
+    assert str(file) in message and "truncated" in message
 
 
 @given(
@@ -168,12 +149,8 @@ def test_any_damage_is_survived_or_refused(
             damaged[place] = value
     file = tmp_path / "picture"
     file.write_bytes(damaged)
-    try:
-        image = read_image(file, "--with")
-    except InputError as error:
-        in_one_line(error)
-    else:
-        assert image.mode == "RGB"
+    with suppress(InputError):
+        assert read_image(file, "--with").mode == "RGB"
 
 
 def saved(folder: Path, name: str, image: Image.Image) -> Path:
@@ -194,12 +171,11 @@ def test_a_pair(tmp_path: Path) -> None:
 
 
 def test_two_equal_pictures_are_refused_whatever_their_files(tmp_path: Path) -> None:
-    both = "--with, --without"
-    assert "same picture" in refusal(lambda: pair_of(tmp_path, scene(), scene()), both)
+    assert "same picture" in refusal(pair_of, tmp_path, scene(), scene(), of=BOTH)
     file = saved(tmp_path, "a.png", ramp())
-    refusal(lambda: make_pair(file, file, QUESTION, REGION), both)
     other = saved(tmp_path, "a.bmp", ramp().convert("RGB"))
-    refusal(lambda: make_pair(file, other, QUESTION, REGION), both)
+    for second in (file, other):
+        refusal(make_pair, file, second, QUESTION, REGION, of=BOTH)
 
 
 def test_one_pixel_is_a_difference(tmp_path: Path) -> None:
@@ -210,14 +186,11 @@ def test_one_pixel_is_a_difference(tmp_path: Path) -> None:
 
 def test_shapes_must_agree_but_sizes_need_not(tmp_path: Path) -> None:
     pair_of(tmp_path, scene().resize((64, 48)), ramp())
-    message = refusal(
-        lambda: pair_of(tmp_path, scene().resize((48, 48)), ramp()), "--with, --without"
-    )
-    assert "48x48" in message
-    assert "32x24" in message
+    message = refusal(pair_of, tmp_path, scene().resize((48, 48)), ramp(), of=BOTH)
+    assert "48x48" in message and "32x24" in message
 
 
 def test_an_empty_question_is_refused(tmp_path: Path) -> None:
     first, second = saved(tmp_path, "a.png", scene()), saved(tmp_path, "b.png", ramp())
     for question in ("", "  \n"):
-        refusal(lambda q=question: make_pair(first, second, q, REGION), "--question")
+        refusal(make_pair, first, second, question, REGION, of="--question")

@@ -45,10 +45,9 @@ def test_every_thing_lies_inside_its_place():
         for thing in scene.things:
             row, column = PLACES[thing.place]
             assert RANGES.size[0] <= thing.size <= RANGES.size[1]
+            half = thing.size / 2
             for centre, cell in ((thing.x, column), (thing.y, row)):
-                assert (
-                    cell / 3 < centre - thing.size / 2 and centre + thing.size / 2 < (cell + 1) / 3
-                )
+                assert cell / 3 < centre - half and centre + half < (cell + 1) / 3
 
 
 def test_things_stand_out_from_every_kind_of_background():
@@ -78,11 +77,11 @@ def test_a_pair_differs_in_the_asked_place_only(place: str):
         for style in (Style(), Style(200, 150), Style(336, 336, antialias=True)):
             differs = (np.asarray(draw(with_, style)) != np.asarray(draw(without, style))).any(-1)
             left, top, right, bottom = box_of(thing, style)
-            inside = np.zeros_like(differs)
-            inside[
+            assert differs.any()
+            differs[
                 max(int(top) - 1, 0) : int(bottom) + 2, max(int(left) - 1, 0) : int(right) + 2
-            ] = True
-            assert differs.any() and not (differs & ~inside).any()
+            ] = 0
+            assert not differs.any()
 
 
 def test_a_pair_is_as_asked():
@@ -134,8 +133,7 @@ def test_styles_give_the_size_asked_for():
     scene = DEFAULT_PAIR[0]
     assert draw(scene, Style(500, 337, antialias=True, jpeg_quality=80)).size == (500, 337)
     hard, soft = (
-        len(np.unique(np.asarray(draw(scene, Style(antialias=a))).reshape(-1, 3), axis=0))
-        for a in (False, True)
+        len(draw(scene, Style(antialias=smooth)).getcolors(1 << 16)) for smooth in (False, True)
     )
     assert hard == 3 and soft > 3
 
@@ -151,7 +149,5 @@ def test_the_default_pair_is_the_bundled_one():
     for name, scene in zip(("1.jpg", "2.jpg"), DEFAULT_PAIR, strict=True):
         with Image.open(str(files("headpatch.pairs") / "images" / name)) as image:
             assert image.size == (336, 336) and image.format == "JPEG"
-            error = np.abs(
-                np.asarray(image.convert("RGB"), int) - np.asarray(draw(scene, DEFAULT_STYLE), int)
-            )
-            assert error.mean() < 1
+            stored, drawn = (np.asarray(one, int) for one in (image, draw(scene, DEFAULT_STYLE)))
+            assert np.abs(stored - drawn).mean() < 1

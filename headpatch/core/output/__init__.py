@@ -2,7 +2,13 @@
 
 from headpatch.core.output.dataset import write_manifest, write_pairs
 from headpatch.core.output.effects import sweep_columns, write_ablation, write_sweep
-from headpatch.core.output.files import write_columns, write_tensors
+from headpatch.core.output.files import (
+    read_table,
+    read_tensors,
+    reading,
+    write_columns,
+    write_tensors,
+)
 from headpatch.core.output.follow_ups import (
     combination_columns,
     write_combinations,
@@ -10,10 +16,9 @@ from headpatch.core.output.follow_ups import (
     write_rollout,
     write_trace,
 )
+from headpatch.core.output.lock import scratch_folder
 from headpatch.core.output.provenance import write_draw, write_judged, write_run
 from headpatch.core.output.ranking import write_ranking
-from headpatch.core.output.reading import read_table, read_tensors, reading
-from headpatch.core.output.scratch import scratch_folder
 from headpatch.core.output.staging import check_folder, settle, staged, taken
 from headpatch.core.output.written import effects_by
 

@@ -7,24 +7,18 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 
 
 def commit(package: Path = _PACKAGE) -> str | None:
-    """Return the commit of headpatch that runs; None if it is not known.
+    """Return the commit of the headpatch that runs from a folder; None if it is not known.
 
     It is that of headpatch's own checkout, or the one that pip was told to install from. Another
     repository that the package happens to lie in, as the user's with an environment inside, says
     nothing of headpatch.
-
-    Parameters
-    ----------
-    package
-        The folder of the package that runs.
     """
-    if _is_own_checkout(package):
-        return _git(package, "rev-parse", "HEAD")
-    return _installed_from(package)
+    own = _is_own_checkout(package)
+    return _git(package, "rev-parse", "HEAD") if own else _installed_from(package)
 
 
 def _is_own_checkout(package: Path) -> bool:
@@ -32,14 +26,13 @@ def _is_own_checkout(package: Path) -> bool:
     top = _git(package, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != package.parent.resolve():
         return False
-    project = package.parent / "pyproject.toml"
     try:
-        name = tomllib.loads(project.read_text(encoding="utf-8")).get("project", {}).get("name")
+        project = tomllib.loads((package.parent / "pyproject.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     init = f"{package.name}/__init__.py"
     tracked = _git(package.parent, "ls-files", "--error-unmatch", init)
-    return name == "headpatch" and tracked is not None
+    return project.get("project", {}).get("name") == "headpatch" and tracked is not None
 
 
 def _installed_from(package: Path) -> str | None:

@@ -32,21 +32,13 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Results:
-    """The saved results that one report speaks of.
-
-    Attributes
-    ----------
-    root
-        The folder that was named.
-    parts
-        Its runs; the first one says what the study is.
-    left_out
-        Runs of something else.
-    """
+    """The saved results that one report speaks of."""
 
     root: Path
     parts: tuple[Part, ...]
+    """The runs of the folder that was named; the first one says what the study is."""
     left_out: tuple[LeftOut, ...]
+    """Runs of something else."""
 
     @property
     def main(self) -> Part:
@@ -61,11 +53,8 @@ class Results:
     @property
     def changed(self) -> list[str]:
         """Name the files that are no longer as the run wrote them."""
-        return sorted(
-            str((part.folder / name).relative_to(self.root))
-            for part in self.parts
-            for name in part.changed
-        )
+        files = [part.folder / name for part in self.parts for name in part.changed]
+        return sorted(str(file.relative_to(self.root)) for file in files)
 
     def having(self, name: str) -> list[Part]:
         """Return the runs that hold a file."""
@@ -104,31 +93,24 @@ def find(root: Path) -> Results:
     """
     if not root.is_dir():
         found = "a file" if root.exists() else "no such folder"
-        raise InputError(
-            "DIR", f"{root}: {found}", "a folder with results", f"`headpatch rank --out {root}` "
-            "makes one.",
-        )  # fmt: skip
+        hint = f"`headpatch rank --out {root}` makes one."
+        raise InputError("DIR", f"{root}: {found}", "a folder with results", hint)
     with reading(root):
         below = sorted(one for one in root.iterdir() if one.is_dir() and one.name[0] != ".")
     every: list[Part] = []
     loose: list[LeftOut] = []
     for folder in (root, *below):
         settle(folder)
-        records = Records.read(folder)
-        runs = list(parts_of(records, root))
-        every += runs
-        if runs:
+        if runs := list(parts_of(Records.read(folder), root)):
+            every += runs
             loose += _loose(runs, root)
     parts = [part for part in every if part.files()]
     if not parts:
         lying = [name for name in SHOWN if (root / name).is_file()]
         found = f"{lying[0]} without the {RUN} of its run" if lying else "no results"
-        raise InputError(
-            "DIR",
-            f"{root} holds {found}",
-            f"the files of a run, {RUN} among them",
-            f"`headpatch rank --out {root}` writes them.",
-        )
+        expected = f"the files of a run, {RUN} among them"
+        hint = f"`headpatch rank --out {root}` writes them."
+        raise InputError("DIR", f"{root} holds {found}", expected, hint)
     main = min(parts, key=lambda part: _importance(part, root))
     rest = [part for part in parts if part is not main]
     others = {part.name: why for part in rest if (why := _differs(part, main))}

@@ -1,4 +1,4 @@
-"""A folder belongs to one run at a time.
+"""A folder belongs to one run at a time; folders that last as long as a call.
 
 A lock on a file in it, which the system releases when the process ends, however it ends. The file
 says who holds it. Locks of this kind (``lockf``) are not inherited by forked children.
@@ -7,18 +7,23 @@ says who holds it. Locks of this kind (``lockf``) are not inherited by forked ch
 import errno
 import json
 import os
+import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from headpatch.disk import reporting_failure
 from headpatch.errors import InputError
 
 LOCK = ".headpatch.lock"
+_SCRATCH, _PREFIX = "scratch", "headpatch-scratch-"
+_NOT_INHERITED = getattr(os, "O_CLOEXEC", 0)
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _HELD: dict[tuple[int, str], int] = {}
 """Thread that holds a folder, by process (a forked child has its parent's memory) and folder."""
@@ -27,22 +32,15 @@ _REGISTRY = threading.Lock()
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a folder.
-
-    Attributes
-    ----------
-    began
-        When its process began, in ticks since the machine did; None where the system does not say.
-        Process numbers are used again.
-    since
-        When it took the folder.
-    """
+    """Who holds a folder."""
 
     verb: str
     pid: int
     host: str
     began: int | None
+    """When the process began, in ticks since the machine did: process numbers are used again."""
     since: str
+    """When it took the folder."""
 
     @classmethod
     def here(cls, verb: str) -> "Owner":
@@ -61,11 +59,6 @@ class Owner:
             return None
 
     @property
-    def words(self) -> str:
-        """Name it in a sentence."""
-        return f"headpatch {self.verb} (process {self.pid} on {self.host}, since {self.since})"
-
-    @property
     def alive(self) -> bool:
         """Whether it may still run; of another machine nobody can say."""
         if self.host != socket.gethostname() or os.name == "nt":
@@ -80,15 +73,7 @@ class Owner:
 
 
 class Held(Exception):
-    """Another run holds a folder.
-
-    Attributes
-    ----------
-    owner
-        None if it has not left its name.
-    locks
-        Whether the system keeps the lock; if not, its name alone does.
-    """
+    """Another run holds a folder: its owner, if known, and whether the system keeps the lock."""
 
     def __init__(self, folder: Path, owner: Owner | None, locks: bool) -> None:
         self.folder, self.owner, self.locks = folder, owner, locks
@@ -96,25 +81,21 @@ class Held(Exception):
 
     def refusal(self) -> InputError:
         """Say so in one line."""
-        who = "another run of headpatch" if self.owner is None else self.owner.words
+        who = "another run of headpatch"
+        if (one := self.owner) is not None:
+            who = f"headpatch {one.verb} (process {one.pid} on {one.host}, since {one.since})"
         over = "" if self.locks else f" If that run is over, delete {self.folder / LOCK}."
-        return InputError(
-            "--out",
-            f"{self.folder} is held by {who}",
-            "a folder that no other run writes to",
-            f"Wait for it to end, or choose another folder.{over}",
-        )
+        hint = f"Wait for it to end, or choose another folder.{over}"
+        found = f"{self.folder} is held by {who}"
+        return InputError("--out", found, "a folder that no other run writes to", hint)
 
 
 @contextmanager
 def locked(folder: Path, verb: str) -> Iterator[bool]:
     """Hold a folder, which is made if it is not there, for as long as the block runs.
 
-    Within a thread blocks may be nested.
-
-    Yields
-    ------
-    Whether this block took the folder, and not one around it.
+    Within a thread blocks may be nested; yields whether this one took the folder, and not one
+    around it.
 
     Raises
     ------
@@ -163,7 +144,7 @@ def owner_of(folder: Path) -> Owner | None:
         if (os.getpid(), str(folder.resolve())) in _HELD:
             return None
         try:
-            file = os.open(folder / LOCK, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            file = os.open(folder / LOCK, os.O_RDONLY | _NOT_INHERITED)
         except OSError:
             return None
         try:
@@ -178,13 +159,15 @@ def _acquired(folder: Path, verb: str) -> int:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | _NOT_INHERITED, 0o666)
         except FileNotFoundError:  # whoever made the folder has just removed it
             continue
         taken = False
         try:
             _try(folder, file)
-            if taken := _is(path, file):
+            with suppress(FileNotFoundError):
+                taken = os.path.samestat(os.stat(path), os.fstat(file))
+            if taken:
                 with suppress(OSError):  # a full disk: the lock holds, without a name
                     os.ftruncate(file, 0)
                     os.lseek(file, 0, os.SEEK_SET)
@@ -195,21 +178,8 @@ def _acquired(folder: Path, verb: str) -> int:
                 os.close(file)
 
 
-def _is(path: Path, file: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(file))
-    except FileNotFoundError:
-        return False
-
-
 def _try(folder: Path, file: int) -> None:
-    """Lock an open file.
-
-    Raises
-    ------
-    Held
-        If another process has.
-    """
+    """Lock an open file; `Held` if another process has."""
     try:
         _system_lock(file)
     except OSError as error:
@@ -236,15 +206,12 @@ def _system_lock(file: int) -> None:
 
 
 def _release(folder: Path, file: int) -> None:
-    path = folder / LOCK
     if os.name == "nt":  # an open file cannot be removed there
         os.close(file)
-        with suppress(OSError):
-            os.unlink(path)
-        return
     with suppress(OSError):
-        os.unlink(path)
-    os.close(file)
+        os.unlink(folder / LOCK)
+    if os.name != "nt":
+        os.close(file)
 
 
 def _changed_at(folder: Path) -> int:
@@ -260,3 +227,32 @@ def _began(pid: int) -> int | None:
         return int(fields[19])
     except (OSError, ValueError, IndexError):
         return None
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Give a new folder among the system's temporary ones; it is deleted when the block ends.
+
+    Those of killed processes are removed by the next call.
+
+    Raises
+    ------
+    RunError
+        If it cannot be made.
+    """
+    with ExitStack() as stack:
+        with reporting_failure(Path(tempfile.gettempdir()), "TMPDIR"):
+            _remove_orphans()
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(locked(folder, _SCRATCH))
+        yield folder
+
+
+def _remove_orphans() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError, Held):
+            owner = owner_of(folder)
+            if owner is not None and owner.verb == _SCRATCH:
+                with locked(folder, _SCRATCH):
+                    shutil.rmtree(folder)

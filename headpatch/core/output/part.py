@@ -15,60 +15,29 @@ if TYPE_CHECKING:
 __all__ = ["SHOWN", "Part", "load", "read", "reading"]
 
 SHOWN = (
-    "approx.pt",
-    "attention_with_triangle.pt",
-    "claims.csv",
-    "combinations.csv",
-    "cuts.csv",
-    "effects.csv",
-    "effects_mean.csv",
-    "faithfulness.csv",
-    "gate.csv",
-    "heads.csv",
-    "nulls.csv",
-    "path.csv",
-    "path_mean.csv",
-    "per_head_analysis.pt",
-    "perturbation.csv",
-    "rollout.pt",
-    "selfrepair.csv",
-    "selfrepair_parts.csv",
-    "spatial_vision_analysis.pt",
-    "sweep.pt",
-    "trace.csv",
-    "trace.pt",
-    "trace_mean.csv",
-    "verdict.pt",
-    "verdicts.csv",
-    "vision.csv",
-)
+    "approx.pt", "attention_with_triangle.pt", "claims.csv", "combinations.csv", "cuts.csv",
+    "effects.csv", "effects_mean.csv", "faithfulness.csv", "gate.csv", "heads.csv", "nulls.csv",
+    "path.csv", "path_mean.csv", "per_head_analysis.pt", "perturbation.csv", "rollout.pt",
+    "selfrepair.csv", "selfrepair_parts.csv", "spatial_vision_analysis.pt", "sweep.pt", "trace.csv",
+    "trace.pt", "trace_mean.csv", "verdict.pt", "verdicts.csv", "vision.csv",
+)  # fmt: skip
 """Files that sections are made of; a folder without any of them holds no results."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One run of the folder.
-
-    Attributes
-    ----------
-    folder
-        Where its files are.
-    name
-        The run, as seen from the report's folder: empty for that folder itself, and with its verb
-        where several runs share a folder.
-    record
-        How it was run.
-    own
-        Files that it wrote and that are there.
-    changed
-        Files that are no longer as it wrote them, ``run.yaml`` among them.
-    """
+    """One run of the folder that its files are in."""
 
     folder: Path
     name: str
+    """The run, as seen from the report's folder: empty for that folder itself, and with its verb
+    where several runs share a folder."""
     record: Record
+    """How it was run."""
     own: frozenset[str]
+    """Files that it wrote and that are there."""
     changed: tuple[str, ...] = ()
+    """Files that are no longer as it wrote them, ``run.yaml`` among them."""
 
     @property
     def study(self) -> Mapping[str, Any]:
@@ -103,34 +72,12 @@ class Part:
 
 
 def read(part: Part, name: str, needed: Mapping[str, str]) -> "pandas.DataFrame":
-    """Read a table of a run.
-
-    Parameters
-    ----------
-    needed
-        Its columns: ``number`` or ``text``. Others are kept as they are.
-
-    Raises
-    ------
-    InputError
-        If it is damaged: a column is missing, or holds text where numbers belong.
-    """
+    """Read a table of a run; see `headpatch.core.output.read_table`."""
     return read_table(part.folder / name, needed)
 
 
 def load(part: Part, name: str, needed: Mapping[str, int]) -> dict[str, Any]:
-    """Read the tensors of a run, as arrays.
-
-    Parameters
-    ----------
-    needed
-        Keys, and how many axes each has.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, lacks a key, or has one of another shape.
-    """
+    """Read the tensors of a run, as arrays; see `headpatch.core.output.read_tensors`."""
     return {key: _arrays(one) for key, one in read_tensors(part.folder / name, needed).items()}
 
 

@@ -1,13 +1,13 @@
 """The ``run.yaml`` of a folder: a record of every verb whose files lie there."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from headpatch.core.output.reading import reading
+from headpatch.core.output.files import reading
 from headpatch.core.output.written import SHARED, UPON, WRITTEN, effects_by, verbs_in
 from headpatch.core.study import read_record
 from headpatch.core.study.record import RUN, Record, records_in
@@ -16,26 +16,15 @@ from headpatch.errors import InputError
 
 @dataclass(frozen=True)
 class Records:
-    """What is known of the runs of a folder.
-
-    Attributes
-    ----------
-    every
-        The latest first.
-    """
+    """What is known of the runs of a folder."""
 
     folder: Path
     every: tuple[Record, ...]
+    """The latest first."""
 
     @classmethod
     def read(cls, folder: Path) -> "Records":
-        """Read a folder's ``run.yaml``; none if there is no such file.
-
-        Raises
-        ------
-        InputError
-            If it is damaged.
-        """
+        """Read a folder's ``run.yaml``: none if there is no such file, or an `InputError`."""
         path = folder / RUN
         if not path.is_file():
             return cls(folder, ())
@@ -60,12 +49,9 @@ class Records:
         return tuple(named or by_name[:1])
 
     def changed(self, record: Record, names: Collection[str]) -> list[str]:
-        """Name what is no longer as a run wrote it.
+        """Say which of `names` are no longer as a run wrote them; `RUN` is the record itself.
 
-        Parameters
-        ----------
-        names
-            What is looked at; `RUN` is the record itself. Files that have gone are left out.
+        Files that have gone are left out.
         """
         files = record.files or {}
         there = [name for name in names if name in files and (self.folder / name).is_file()]
@@ -73,45 +59,30 @@ class Records:
         return [RUN, *found] if RUN in names and record.changed else found
 
     def refuse_changed(self, argument: str, record: Record, names: Collection[str]) -> None:
-        """Refuse files that are no longer as a run wrote them, where an outcome hangs on them.
-
-        Raises
-        ------
-        InputError
-            If one is not.
-        """
+        """Refuse files that are no longer as a run wrote them, where an outcome hangs on them."""
         for name in self.changed(record, names):
             hint = "Put the file back, or run the verb that wrote it again."
             if name == RUN:
                 hint += f" If you meant to change {record.verb}'s record, delete its `checksum:`."
-            raise InputError(
-                argument,
-                f"{self.folder / name} was changed after the run",
-                "the file as the run wrote it",
-                hint,
-            )
-
-    def _digest(self, name: str) -> str:
-        if name not in self._digests:
-            try:
-                self._digests[name] = digest(self.folder / name)
-            except OSError:
-                self._digests[name] = ""
-        return self._digests[name]
+            found = f"{self.folder / name} was changed after the run"
+            raise InputError(argument, found, "the file as the run wrote it", hint)
 
     @cached_property
-    def _digests(self) -> dict[str, str]:
-        return {}
+    def _digest(self) -> Callable[[str], str]:
+        """Hash a file of the folder once; empty if it cannot be read."""
+
+        @cache
+        def of(name: str) -> str:
+            try:
+                return digest(self.folder / name)
+            except OSError:
+                return ""
+
+        return of
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file; of a table whatever way its lines end (git changes that).
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    """
+    """Return the SHA-256 of a file; of a table whatever way its lines end (git changes that)."""
     if path.suffix == ".csv":
         return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
     with path.open("rb") as stream:
@@ -120,19 +91,13 @@ def digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a folder holds once a run's files are in it.
-
-    Attributes
-    ----------
-    content
-        Of its ``run.yaml``.
-    gone
-        Files that are deleted: left by an earlier run of the verb, or by another verb whose table
-        this run replaces.
-    """
+    """What a folder holds once a run's files are in it."""
 
     content: Mapping[str, Any]
+    """Of its ``run.yaml``."""
     gone: frozenset[str]
+    """Files that are deleted: left by an earlier run of the verb, or by another verb whose table
+    this run replaces."""
 
 
 def merged(folder: Path, verb: str, own: Mapping[str, Any], files: Mapping[str, str]) -> Merged:

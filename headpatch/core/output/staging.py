@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from headpatch.core.output.files import write_yaml
+from headpatch.core.output.files import reading, write_yaml
 from headpatch.core.output.lock import Held, locked
-from headpatch.core.output.reading import reading
 from headpatch.core.output.records import digest, merged
 from headpatch.core.study.record import RUN, load
 from headpatch.disk import nearest_folder, reason, reporting_failure
@@ -49,26 +48,16 @@ def check_folder(out: Path) -> None:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise RunError(f"--out: {out} cannot be written ({reason(place, error)})") from None
         why = "no file can be made there" if error.errno == errno.ENOENT else error.strerror
-        raise InputError(
-            "--out",
-            f"{out} cannot be written ({place}: {why})",
-            "a folder to write in",
-            "Choose another one.",
-        ) from None
+        found = f"{out} cannot be written ({place}: {why})"
+        raise InputError("--out", found, "a folder to write in", "Choose another one.") from None
 
 
 @contextmanager
 def taken(folder: Path, verb: str) -> Iterator[None]:
     """Hold a folder for as long as the block runs, and put in order what a killed run left there.
 
-    Within a thread blocks may be nested.
-
-    Raises
-    ------
-    InputError
-        If another run holds it.
-    RunError
-        If it cannot be written.
+    Within a thread blocks may be nested. An `InputError` if another run holds it, a `RunError` if
+    it cannot be written.
     """
     with ExitStack() as stack:
         try:
@@ -87,20 +76,13 @@ def staged(out: Path, verb: str) -> Iterator[Path]:
     A run that fails or is killed leaves `out` as it was. Where a ``run.yaml`` is written, those of
     other verbs whose files stay are kept in it, and what earlier runs of the verb, or of one whose
     table is replaced, have left is deleted, so that nobody takes it for a result of this one.
-
-    Raises
-    ------
-    InputError
-        If another run holds `out`.
-    RunError
-        If it cannot be written.
+    Raises as `taken`.
     """
     with taken(out, verb), reporting_failure(out):
         stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=out))
         try:
             with reporting_failure(out):  # while the space is taken
                 yield stage
-                _refuse_folders(out, stage)
                 _plan(out, stage, verb)
         except BaseException as error:
             planned = (stage / _PLAN).exists()
@@ -158,18 +140,14 @@ def _put_in_order(folder: Path) -> None:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _refuse_folders(out: Path, stage: Path) -> None:
-    for file in stage.iterdir():
-        if (out / file.name).is_dir():
-            raise RunError(f"--out: {out / file.name} is a folder; move it or change --out")
-
-
 def _plan(out: Path, stage: Path, verb: str) -> None:
     """Complete ``run.yaml``, bring all to disk, and say what is to be done."""
-    names = sorted(file.name for file in stage.iterdir())
+    names = sorted((file.name for file in stage.iterdir()), key=lambda name: (name == RUN, name))
+    for name in names:
+        if (out / name).is_dir():
+            raise RunError(f"--out: {out / name} is a folder; move it or change --out")
     gone: frozenset[str] = frozenset()
     if RUN in names:
-        names = [*(name for name in names if name != RUN), RUN]
         own = load((stage / RUN).read_text(encoding="utf-8"))
         found = merged(out, verb, own, {name: digest(stage / name) for name in names[:-1]})
         write_yaml(stage / RUN, found.content)

@@ -31,13 +31,7 @@ def picture(path: str) -> Path:
 def change_paths(
     model: type[BaseModel], values: dict[str, Any], change: Callable[[str, str], str]
 ) -> None:
-    """Change every path in the values of a model, in place.
-
-    Parameters
-    ----------
-    change
-        Called with the path's key and the path.
-    """
+    """Change every path in the values of a model, in place, by its key and the path."""
     for *sections, key in _path_keys(model):
         place: Any = values
         for section in sections:
@@ -62,11 +56,8 @@ def anchored_in(folder: Path) -> Callable[[str, str], str]:
 
 def absolute(key: str, path: str) -> str:
     """Return a path that holds wherever it is read."""
-    if _is_no_file(key, path):
-        return path
-    if key == "model" and (path == "demo" or not Path(path).is_dir()):
-        return path
-    return str(Path(path).resolve())
+    no_folder = key == "model" and (path == "demo" or not Path(path).is_dir())
+    return path if no_folder or _is_no_file(key, path) else str(Path(path).resolve())
 
 
 def _is_no_file(key: str, path: str) -> bool:
@@ -82,9 +73,7 @@ def _path_keys(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
         key = field.alias or name
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from ((key, *rest) for rest in _path_keys(field.annotation))
-        elif _AT_HOME in field.metadata or any(map(_is_path, get_args(field.annotation))):
-            yield (key,)
-
-
-def _is_path(annotation: Any) -> bool:
-    return _AT_HOME in getattr(annotation, "__metadata__", ())
+        else:
+            options = (getattr(one, "__metadata__", ()) for one in get_args(field.annotation))
+            if any(_AT_HOME in metadata for metadata in (field.metadata, *options)):
+                yield (key,)

@@ -1,17 +1,49 @@
-"""Reading a study's YAML, and saying in one line what is wrong with it."""
+"""Reading a study's YAML, each scalar as the type that the study declares; and what is wrong."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from headpatch.core.study.declared import declared
 from headpatch.core.study.paths import anchored_in, change_paths
 from headpatch.core.study.record import own_record, study_of
-from headpatch.core.study.yaml_tree import NotYaml, Tree, read_tree
+from headpatch.core.study.yaml_tree import (
+    BOOLS,
+    NULLS,
+    NotYaml,
+    Plain,
+    Tree,
+    read_tree,
+    typed_as_written,
+)
 from headpatch.errors import InputError
+from headpatch.text import decimal_number, whole_number
+
+_EXPECTATIONS = {
+    "missing": "a value",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "model_type": "a mapping",
+    "dict_type": "a mapping",
+}
+"""What pydantic expected, in a user's words, by its kind of error."""
+_WORDS = (
+    ("greater than or equal to", "at least"),
+    ("less than or equal to", "at most"),
+    ("Tuple should have", "a list of"),
+    ("Value should have", "a list of"),
+    ("String should have", "a text of"),
+    ("valid ", ""),
+)
+_OCTAL = re.compile(r"[-+]?0[0-9]")  # 8 to YAML 1.1, 10 to YAML 1.2 and to people: ``010``
 
 
 def read(
@@ -23,10 +55,8 @@ def read(
 
     Parameters
     ----------
-    config
-        A study file, or the ``run.yaml`` of an earlier run.
     root
-        What it declares: the study.
+        What the file declares: the study.
     verb
         Whose study is taken from a ``run.yaml`` that has several; None is the latest.
 
@@ -39,7 +69,7 @@ def read(
     study, record = study_of(tree, verb), own_record(tree, verb)
     if not isinstance(study, dict):
         raise InputError("--config", f"{config} holds no mapping", "keys such as `question:`")
-    values: dict[str, Any] = declared(root, study)
+    values: dict[str, Any] = _declared(root, study)
     change_paths(root, values, anchored_in(config.parent))
     prompt = None if record is None else record.run.get("prompt")
     return values, str(prompt) if isinstance(prompt, str) else None
@@ -54,6 +84,70 @@ def _tree(config: Path) -> Tree:
         raise InputError("--config", f"{config} is not YAML ({error})", "a study file") from None
 
 
+def _declared(wanted: Any, tree: Tree) -> Any:
+    """Give each scalar without quotes the type that is wanted there.
+
+    What does not fit gets another type or stays text, and pydantic refuses it. A text is as it was
+    written, whatever it looks like; what stands for nothing (``null``, ``~``) is never a text.
+
+    Parameters
+    ----------
+    wanted
+        A model, or the annotation of one of its fields.
+    """
+    kind = next((one for one in _options(wanted) if one is not NoneType), None)
+    if isinstance(tree, Plain):
+        return None if tree in NULLS else _scalar(kind, tree)
+    if isinstance(tree, dict):
+        return _mapping(kind, tree)
+    if isinstance(tree, list):
+        return _list(kind, tree)
+    return tree
+
+
+def _options(wanted: Any) -> tuple[Any, ...]:
+    if get_origin(wanted) is Annotated:
+        return _options(get_args(wanted)[0])
+    if get_origin(wanted) in (Union, UnionType):
+        return tuple(part for one in get_args(wanted) for part in _options(one))
+    return (wanted,)
+
+
+def _scalar(kind: Any, text: Plain) -> object:
+    found: object = None
+    if kind is str or get_origin(kind) is Literal:
+        return str(text)
+    if kind is bool:
+        found = BOOLS.get(text)
+    elif kind is int and not _OCTAL.match(text):
+        found = whole_number(text)
+    elif kind is float and not _OCTAL.match(text):
+        found = decimal_number(text)
+    return typed_as_written(text) if found is None else found
+
+
+def _mapping(kind: Any, tree: dict[str, Any]) -> dict[Any, Any]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        fields = kind.model_fields
+        wanted = {key: field.annotation for key, field in fields.items()}
+        wanted |= {field.alias: field.annotation for field in fields.values() if field.alias}
+        return {str(key): _declared(wanted.get(key), one) for key, one in tree.items()}
+    key_kind, value_kind = get_args(kind) if get_origin(kind) is dict else (str, None)
+    found = {_declared(key_kind, key): _declared(value_kind, one) for key, one in tree.items()}
+    if len(found) < len(tree):
+        keys = ", ".join(map(str, tree))[:80]
+        raise InputError("--config", f"one number twice among the keys {keys}", "each key once")
+    return found
+
+
+def _list(kind: Any, tree: list[Any]) -> list[Any]:
+    each = get_args(kind) if get_origin(kind) is tuple else ()
+    if len(each) == 2 and each[1] is ...:
+        each = each[:1] * len(tree)
+    each = (*each, *[None] * (len(tree) - len(each)))
+    return [_declared(one, item) for one, item in zip(each, tree, strict=False)]
+
+
 def prompt_form(text: str, question: str) -> str:
     """Return a prompt's text with ``{question}`` in place of the question."""
     return "{question}".join(text.rsplit(question, 1)) if question else text
@@ -66,10 +160,6 @@ def one_line(
 
     Parameters
     ----------
-    root
-        What was read.
-    error
-        What pydantic found.
     config
         The study file, if any.
     flags
@@ -85,20 +175,14 @@ def one_line(
     hint = f"({more} more wrong)" if more else ""
     if first["type"] == "extra_forbidden":
         return InputError(where, "an unknown key", f"one of {_keys_near(root, first['loc'])}", hint)
-    found = "nothing" if _absent(first) else shorten(repr(first["input"]), 200, placeholder=" …")
+    absent = first["type"] == "missing" or first["input"] is None
+    found = "nothing" if absent else shorten(repr(first["input"]), 200, placeholder=" …")
     wanted = _expectation(first["type"], first["msg"])
-    if first["type"] in _TEXT and first["input"] is None:
+    if first["type"] in ("string_type", "literal_error") and first["input"] is None:
         wanted += """, in quotes if it looks like nothing ("null", "~")"""
     if first["type"] in ("int_type", "float_type") and isinstance(first["input"], str):
         wanted += ", in decimal digits, without quotes and leading zeros"
     return InputError(where, found, wanted, hint)
-
-
-_TEXT = ("string_type", "literal_error")
-
-
-def _absent(wrong: Mapping[str, Any]) -> bool:
-    return wrong["type"] == "missing" or wrong["input"] is None
 
 
 def _expectation(kind: str, message: str) -> str:
@@ -106,29 +190,9 @@ def _expectation(kind: str, message: str) -> str:
     if kind in _EXPECTATIONS:
         return _EXPECTATIONS[kind]
     message = message.partition(" after validation")[0].removeprefix("Input should be ")
-    for pydantic, plain in (
-        ("greater than or equal to", "at least"),
-        ("less than or equal to", "at most"),
-        ("Tuple should have", "a list of"),
-        ("Value should have", "a list of"),
-        ("String should have", "a text of"),
-        ("valid ", ""),
-    ):
+    for pydantic, plain in _WORDS:
         message = message.replace(pydantic, plain)
     return message
-
-
-_EXPECTATIONS = {
-    "missing": "a value",
-    "finite_number": "a finite number",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "string_type": "a text",
-    "bool_type": "true or false",
-    "tuple_type": "a list",
-    "model_type": "a mapping",
-    "dict_type": "a mapping",
-}
 
 
 def _keys_near(root: type[BaseModel], location: tuple[int | str, ...]) -> str:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -24,17 +24,10 @@ RUN = "run.yaml"
 
 @dataclass(frozen=True)
 class Record:
-    """How one verb was run.
-
-    Attributes
-    ----------
-    verb
-        Empty if an earlier version of headpatch wrote it: then nothing says whose it is.
-    study, run
-        The study as run, and what ran it.
-    """
+    """How one verb was run: the study, and what ran it."""
 
     verb: str
+    """Empty if an earlier version of headpatch wrote it: then nothing says whose it is."""
     study: Mapping[str, Any]
     run: Mapping[str, Any]
 
@@ -70,13 +63,7 @@ def _unsigned(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(text: str) -> Any:
-    """Read plain values that headpatch wrote.
-
-    Raises
-    ------
-    NotYaml
-        If they are damaged.
-    """
+    """Read plain values that headpatch wrote; `NotYaml` if they are damaged."""
     return typed_as_written(parse(text))
 
 
@@ -84,7 +71,6 @@ def records_in(content: object) -> Iterator[Record]:
     """Give the records of a ``run.yaml``, the latest first; none if it is something else."""
     if not _is_record_file(content):
         return
-    assert isinstance(content, dict)
     earlier = content.get("earlier", {})
     named = earlier.items() if isinstance(earlier, dict) else ()
     latest = content["run"].get("verb", "") if isinstance(content["run"], dict) else ""
@@ -95,27 +81,15 @@ def records_in(content: object) -> Iterator[Record]:
 
 
 def study_of(content: object, verb: str | None) -> Any:
-    """Return what a file says of the study: of a ``run.yaml``, a verb's own or else the latest.
-
-    Parameters
-    ----------
-    content
-        What the file holds; returned as it is if it is a study.
-    """
+    """Return the study in a file's content: of a ``run.yaml``, a verb's own or else the latest."""
     if not _is_record_file(content):
         return content
-    assert isinstance(content, dict)
     one = own_record(content, verb)
     return content["study"] if one is None else one.study
 
 
 def said_of(config: Path, verb: str) -> str:
-    """Say that the study which a verb takes from a ``run.yaml`` is not the one that was run.
-
-    Returns
-    -------
-    Empty if it is, or if nothing is known of it.
-    """
+    """Say if the study that a verb takes from a ``run.yaml`` is not the one that was run."""
     try:
         one = own_record(read_record(user_path(config, "--config")), verb)
     except (OSError, ValueError):
@@ -131,7 +105,6 @@ def own_record(content: object, verb: str | None) -> Record | None:
     return next((one for one in every if one.verb == verb), every[0] if every else None)
 
 
-def _is_record_file(content: object) -> bool:
-    return isinstance(content, dict) and (
-        {"study", "run"} <= set(content) <= {"study", "run", "earlier"}
-    )
+def _is_record_file(content: object) -> TypeGuard[dict[str, Any]]:
+    needed = {"study", "run"}
+    return isinstance(content, dict) and needed <= set(content) <= {*needed, "earlier"}

@@ -81,21 +81,11 @@ def parse(text: str) -> Tree:
         raise NotYaml(f"{where}{error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise NotYaml(" ".join(str(error).split())) from None
-    if not builder.documents:
-        return Plain("")
-    return builder.documents[0]
+    return builder.documents[0] if builder.documents else Plain("")
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a mapping that headpatch wrote, such as ``run.yaml``.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    NotYaml
-        If it is not such a file.
-    """
+    """Read a mapping that headpatch wrote, such as ``run.yaml``; raises as `read_tree`."""
     content = typed_as_written(read_tree(path))
     if not isinstance(content, dict):
         raise NotYaml("it holds no mapping")
@@ -135,21 +125,13 @@ class _Open:
 
 
 class _Builder:
-    """Makes a tree of a parser's events.
-
-    Attributes
-    ----------
-    documents
-        What was read.
-    nodes, aliased
-        How many nodes there are, those that aliases repeat included; and these alone.
-    """
+    """Makes a tree of a parser's events."""
 
     def __init__(self) -> None:
         self.documents: list[Tree] = []
         self.stack: list[_Open] = []
-        self.anchors: dict[str, tuple[Tree, int]] = {}
-        self.nodes = self.aliased = 0
+        self.anchors: dict[str, tuple[Tree, int]] = {}  # what they stand for, and its nodes
+        self.nodes = self.aliased = 0  # those that aliases repeat included; and these alone
 
     def take(self, event: yaml.Event) -> None:
         line = event.start_mark.line + 1 if event.start_mark else 0
@@ -209,10 +191,8 @@ class _Builder:
         elif not isinstance(value, str):
             raise NotYaml(f"line {line}: a key that is a list or a mapping")
         elif value in place.lines:
-            raise NotYaml(
-                f"line {line}: the key {str(value)[:80]!r} a second time, after line "
-                f"{place.lines[value]}"
-            )
+            again = f"the key {str(value)[:80]!r} a second time, after line {place.lines[value]}"
+            raise NotYaml(f"line {line}: {again}")
         else:
             place.key, place.lines[value] = value, line
 

@@ -25,8 +25,8 @@ from headpatch.engine.patching import OnProgress
 from headpatch.engine.selfcheck import Check, check_vision
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
+from headpatch.models.placement import quantized
 from headpatch.models.prompt import as_run
-from headpatch.models.quantized import quantized
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM, Stack
 from headpatch.questions.sweep.one import cost, plan

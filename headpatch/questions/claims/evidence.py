@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from headpatch import __version__
 from headpatch.core.claims_grammar import Claim, Form
-from headpatch.core.output.reading import read_table
+from headpatch.core.output.files import read_table
 from headpatch.core.saved_verdict import SavedVerdict
 from headpatch.core.study import Study
 from headpatch.errors import InputError

@@ -10,7 +10,7 @@ from headpatch.core.session import Session
 from headpatch.engine.answers import Said, answer_ids, decode
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.errors import InputError, RunError
-from headpatch.models.forced import spell
+from headpatch.models.prompt import spell
 
 Source = Literal["with", "without", "text"]
 _TIE = {True: 1e-3, False: 0.5}  # logits, in float32 or not, by which two passes may disagree

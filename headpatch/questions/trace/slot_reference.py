@@ -11,8 +11,7 @@ from headpatch.core.store import unit_key
 from headpatch.core.study import Study
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import OnProgress
-from headpatch.models.forced import forced
-from headpatch.models.prompt import encode
+from headpatch.models.prompt import encode, forced
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.questions.trace.forced import Answer

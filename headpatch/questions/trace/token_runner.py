@@ -22,7 +22,7 @@ from headpatch.engine.precision import is_low
 from headpatch.engine.widen import suffix_start
 from headpatch.heads import Grid, HeadSet
 from headpatch.kinds import averages
-from headpatch.models.forced import forced
+from headpatch.models.prompt import forced
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
 from headpatch.questions.trace.answer_token import MEASURES, Maps, Token, Way

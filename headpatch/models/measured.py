@@ -22,32 +22,35 @@ from PIL import Image
 from torch import Tensor
 
 from headpatch.errors import InputError
-from headpatch.models.layouts.axis import Axis, cells
 
 Process: TypeAlias = Callable[[Image.Image], Tensor]
 """Gives the pixel values that the model is shown of a picture."""
 Arrange: TypeAlias = Callable[[Tensor], Tensor]
 """Gives a view, ``[channels, height, width]``, of pixel values."""
+Axis = Float[np.ndarray, "_ 2"]
+"""Where each row or column of cells starts and ends, in fractions of the picture."""
+Plane: TypeAlias = Float[np.ndarray, "height width"]
 
 _LOW, _HIGH = 40, 215  # brightness at the two ends of a ramp, of 0 to 255
 _STEPS = 7  # times that the rounding of brightness goes round along the other side
 _ALIKE = 0.01  # of full contrast: what two pictures' contrast may differ by, as rounding
 _WHOLE = 0.98  # of full contrast: a pixel with less shows some padding
-_SNAP = (
-    0.25  # pixels: twice what fits were found to err; what lies this near to whole ones is whole
-)
+_SNAP = 0.25  # pixels: twice what fits err by; what lies this near to whole ones is whole
 
 
 class Placeless(InputError):
     """It is not known where patches look; all that needs no places can still be measured."""
 
 
-RAMPS = ("x", "-x", "y", "-y")
-"""Ramps along the two sides, and their negatives."""
+def cells(down: Axis, across: Axis) -> Float[np.ndarray, "tokens 4"]:
+    """Boxes (left, top, right, bottom) of a grid, row by row."""
+    top, left = np.meshgrid(down[:, 0], across[:, 0], indexing="ij")
+    bottom, right = np.meshgrid(down[:, 1], across[:, 1], indexing="ij")
+    return np.stack([left, top, right, bottom], -1).reshape(-1, 4)
 
 
 def ramp(name: str, size: tuple[int, int]) -> Image.Image:
-    """Draw one of `RAMPS`, of a size (width, height).
+    """Draw a ramp along ``x`` or ``y``, or its negative (``-x``), of a size (width, height).
 
     Brightness is rounded up as often as its fraction says, in steps that go round along the ramp's
     other side, so that its mean is finer than one level.
@@ -97,13 +100,7 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One view of the picture, and where it lies.
-
-    Attributes
-    ----------
-    down, across
-        Of its rows and of its columns.
-    """
+    """One view of the picture, and where its rows (`down`) and columns (`across`) lie."""
 
     down: Line
     across: Line
@@ -116,15 +113,7 @@ class View:
 
 
 class Measured:
-    """What a processor makes of pictures of coordinates.
-
-    Parameters
-    ----------
-    process
-        The user's processor.
-    size
-        (width, height) of the user's picture.
-    """
+    """What a user's processor makes of pictures of coordinates, of a size (width, height)."""
 
     def __init__(self, process: Process, size: tuple[int, int]) -> None:
         self._process = process
@@ -133,17 +122,13 @@ class Measured:
     @cached_property
     def _pixels(self) -> Mapping[str, Tensor]:
         dark = Image.new("RGB", self._size, (_LOW,) * 3)
-        return {"dark": self._process(dark)} | {
-            name: self._process(ramp(name, self._size)) for name in RAMPS
+        pictures = {"dark": dark} | {
+            name: ramp(name, self._size) for name in ("x", "-x", "y", "-y")
         }
+        return {name: self._process(picture) for name, picture in pictures.items()}
 
     def view(self, arrange: Arrange, shape: tuple[int, ...]) -> View:
-        """Measure where a view looks.
-
-        Parameters
-        ----------
-        shape
-            Of the pixel values that the model is shown.
+        """Measure where a view looks, in pixel values of a shape.
 
         Raises
         ------
@@ -174,7 +159,7 @@ class Measured:
         return View(_whole_pixels(down, x.shape[0]), _whole_pixels(across, x.shape[1]))
 
 
-def _full(contrast: Float[np.ndarray, "height width"]) -> float:
+def _full(contrast: Plane) -> float:
     """Contrast of the pixels that show the picture alone; below 0 if they are a negative."""
     most = float(np.abs(contrast).max(initial=0))
     if not np.isfinite(most) or most == 0:
@@ -182,9 +167,7 @@ def _full(contrast: Float[np.ndarray, "height width"]) -> float:
     return float(np.median(contrast[np.abs(contrast) > most / 2]))
 
 
-def _line(
-    places: Float[np.ndarray, "rows columns"], shows: Bool[np.ndarray, "rows columns"], length: int
-) -> Line:
+def _line(places: Plane, shows: Bool[np.ndarray, "height width"], length: int) -> Line:
     """Fit a line to the places that columns show."""
     columns = np.flatnonzero(shows.any(0))
     if len(columns) < 4:
@@ -208,11 +191,7 @@ def _line(
 
 
 def _check(
-    x: Float[np.ndarray, "height width"],
-    y: Float[np.ndarray, "height width"],
-    shows: Bool[np.ndarray, "height width"],
-    view: View,
-    size: tuple[int, int],
+    x: Plane, y: Plane, shows: Bool[np.ndarray, "height width"], view: View, size: tuple[int, int]
 ) -> None:
     """Refuse a view whose pixels do not all lie where the two lines say.
 
@@ -230,21 +209,22 @@ def _check(
         inside_y = (at_y > by * edge_y) & (at_y < 1 - by * edge_y)
         return np.asarray(inside_y[:, None] & inside_x[None, :])
 
-    if (within(1) & ~shows).any() or (shows & ~within(-1)).any():
+    inner = within(1)
+    if (inner & ~shows).any() or (shows & ~within(-1)).any():
         raise _unmeasured(
             "pixels beside the picture that change with it, or some within that do not"
         )
-    inner = within(1)
+    weight = np.maximum(_blocks(inner * 1.0), 0.25)
     for places, line, length, told in (
         (x, view.across, width, at_x[None, :]),
         (y, view.down, height, at_y[:, None]),
     ):
-        off = _blocks(np.where(inner, places - told, 0)) / np.maximum(_blocks(inner * 1.0), 0.25)
+        off = _blocks(np.where(inner, places - told, 0)) / weight
         if np.abs(off).max() > line.pixel(length) + 1 / (_HIGH - _LOW):
             raise _unmeasured("pixels that are not in rows and columns of the picture")
 
 
-def _blocks(values: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "rows columns"]:
+def _blocks(values: Plane) -> Float[np.ndarray, "rows columns"]:
     """Means over squares of 7 pixels, the last ones smaller."""
     starts = [np.arange(0, count, 7) for count in values.shape]
     sums = np.add.reduceat(np.add.reduceat(values, starts[0], 0), starts[1], 1)
@@ -261,9 +241,9 @@ def _whole_pixels(line: Line, length: int) -> Line:
     before it was resized lies between pixels.
     """
     near = Line(float(round(line.offset)), float(round(line.whole)))
-    ends = np.array([0.0, length])
     if near.whole == 0:
         return line
+    ends = np.array([0.0, length])
     off = np.abs(line.at(ends) - near.at(ends)).max() * abs(line.whole)
     return near if off < _SNAP else line
 

@@ -1,1 +1,0 @@
-"""One file a way in which image tokens map to places in the picture."""
