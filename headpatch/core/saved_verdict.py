@@ -16,6 +16,7 @@ from headpatch.core.split import halve
 from headpatch.core.study import Study
 from headpatch.core.study.record import RUN, Record
 from headpatch.errors import InputError
+from headpatch.heads import Grid
 from headpatch.pairs.manifest import Entry, Manifest
 
 _NEEDED = ("verdicts.csv", "partners.csv", "gate.csv", RUN)
@@ -120,6 +121,11 @@ class SavedVerdict:
         """The verdict's nulls that failed."""
         failed = str(self.heads["failed_nulls"].iloc[0])
         return tuple(failed.split(";")) if failed else ()
+
+    @property
+    def grid(self) -> Grid:
+        """The heads that were judged."""
+        return Grid(int(self.heads["layer"].max()) + 1, int(self.heads["head"].max()) + 1)
 
     def judging_pairs(self, study: Study, entries: Sequence[Entry]) -> tuple[Entry, ...]:
         """Return those pairs, of all `entries`, on which the verdict judged heads.

@@ -1,18 +1,21 @@
 """The grammar of claims, and what tables made by hand say to each."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from headpatch.core.claims_grammar import Claim, Form
+from headpatch.core.saved_verdict import SavedVerdict
+from headpatch.core.study import Study
 from headpatch.errors import InputError
-from headpatch.heads import Head
+from headpatch.heads import Grid, Head
 from headpatch.questions.claims.evidence import Evidence
 from headpatch.questions.claims.experiments import Measured
 from headpatch.questions.claims.judge import judge_claim
-from headpatch.stats.verdict_labels import Rule
 
-RULE = Rule(delta=0.02, level=0.95, resamples=400, seed=0)
+STUDY = Study.make(None, {"verdict.delta": 0.02, "verdict.top": 2, "pairs.resamples": 400})
 
 
 def table() -> pd.DataFrame:
@@ -51,10 +54,16 @@ def evidence(vision: bool = True) -> Evidence:
         "necessity_low": [0.4, -0.1, -0.01, 0.0], "necessity_high": [0.6, 0.3, 0.01, 0.0],
         "necessity_q": [0.001, 0.3, 0.9, 1.0],
     })  # fmt: skip
-    return Evidence(
-        table(), sets, RULE, top=2, looks=np.linspace(0.05, 0.15, 20),
-        vision=layers if vision else None, measured=measured(),
+    saved = SavedVerdict(
+        STUDY, table(), sets, gate=pd.DataFrame(), looks=np.linspace(0.05, 0.15, 20),
+        vision=layers if vision else None, entries=(), run={},
     )  # fmt: skip
+    return Evidence(saved, measured())
+
+
+def with_heads(heads: pd.DataFrame) -> Evidence:
+    saved = replace(evidence().verdict, heads=heads, looks=None, vision=None)
+    return Evidence(saved, {})
 
 
 def measured() -> dict[str, Measured]:
@@ -226,8 +235,7 @@ def test_what_is_open_and_what_is_missing_is_said() -> None:
     assert "necessary alone: 0.0" in figure("heads 0.0 and 1.2 are redundant")
     assert "in series" in figure("heads 0.0 and 1.3 work together")
     assert "acts against the answer" in figure("head 0.2 is causal")
-    plain = Evidence(table(), evidence().sets, RULE, top=2)
-    found = judge_claim(Claim.parse("the model looks at the region"), plain)
+    found = judge_claim(Claim.parse("the model looks at the region"), with_heads(table()))
     assert found.outcome == "not testable" and "verdict.pt" in found.figure
 
 
@@ -304,7 +312,7 @@ def test_what_is_no_claim_is_refused_with_examples(text: str) -> None:
 )
 def test_an_unknown_head_or_layer_is_named(claim: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
-        evidence().check(Claim.parse(claim))
+        Claim.parse(claim).check(Grid(2, 4), vision_layers=4)
     assert said in str(caught.value) and claim in str(caught.value)
 
 
@@ -314,7 +322,7 @@ def test_a_claim_that_is_contradicted_by_where_heads_lie_takes_enough_of_them() 
     heads.loc[6:, "verdict"] = "inert"
     heads["layer"] = [0, 0, 0, 0, 0, 0, 1, 1]
     heads["head"] = [0, 1, 2, 3, 4, 5, 0, 1]
-    seen = Evidence(heads, evidence().sets, RULE, top=2)
+    seen = with_heads(heads)
     assert (
         judge_claim(Claim.parse("layer 1 holds the causal heads"), seen).outcome == "contradicted"
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
@@ -9,7 +10,6 @@ import pandas as pd
 
 from headpatch.core import output as results
 from headpatch.core.claims_grammar import Claim, check_claims
-from headpatch.core.decision_rule import rule
 from headpatch.core.output.files import columns_of
 from headpatch.core.saved_verdict import SavedVerdict
 from headpatch.core.store import Store
@@ -138,24 +138,15 @@ class Case:
         basis = Basis.of(verdict, study)
         folders = [place.resolve() for place in (verdict.folder, out) if place is not None]
         followed = basis.recall(dict.fromkeys(folders))
-        case = cls(tuple(map(Claim.parse, study.claims)), verdict, study, basis, followed)
-        for claim in case.claims:
-            case.evidence.check(claim)
-        return case
+        claims = tuple(map(Claim.parse, study.claims))
+        for claim in claims:
+            claim.check(verdict.grid, None if verdict.vision is None else len(verdict.vision))
+        return cls(claims, verdict, study, basis, followed)
 
-    @property
+    @cached_property
     def evidence(self) -> Evidence:
         """What the claims are judged by."""
-        verdict = self.verdict
-        return Evidence(
-            verdict.heads,
-            verdict.sets,
-            rule(verdict.study),
-            verdict.study.verdict.top,
-            verdict.looks,
-            verdict.vision,
-            {} if self.followed is None else from_table(self.followed),
-        )
+        return Evidence(self.verdict, {} if self.followed is None else from_table(self.followed))
 
     @property
     def missing(self) -> tuple[Experiment, ...]:

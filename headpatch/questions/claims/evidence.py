@@ -8,21 +8,21 @@ verdict, one that was changed since, or of pictures that are no longer what they
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, assert_never
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from headpatch import __version__
 from headpatch.core.claims_grammar import Claim, Form
+from headpatch.core.decision_rule import rule
 from headpatch.core.output.files import read_table
 from headpatch.core.saved_verdict import SavedVerdict
 from headpatch.core.study import Study
 from headpatch.errors import InputError
-from headpatch.heads import Grid, Head
+from headpatch.heads import Head
 from headpatch.pairs.manifest import Entry
 from headpatch.questions.claims.experiments import COLUMNS, Experiment, Figures, Kind, Measured
 from headpatch.stats.verdict_labels import Rule
@@ -39,52 +39,20 @@ class UnmeasuredError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is there to judge claims by.
+    """What is there to judge claims by: a verdict, and experiments by their names."""
 
-    Attributes
-    ----------
-    heads, sets
-        ``verdicts.csv`` and ``partners.csv``.
-    rule
-        By what heads were judged.
-    top
-        How many heads attention picks.
-    looks
-        Attention difference of the region, averaged over heads: one a pair; None if it is not
-        known.
-    vision
-        ``vision.csv``; None if there is none.
-    measured
-        Beside the verdict, by the name of the experiment.
-    """
+    verdict: SavedVerdict
+    measured: Mapping[str, Measured]
 
-    heads: pd.DataFrame
-    sets: pd.DataFrame
-    rule: Rule
-    top: int
-    looks: Float[np.ndarray, " pairs"] | None = None
-    vision: pd.DataFrame | None = None
-    measured: Mapping[str, Measured] = field(default_factory=dict)
-
-    @property
-    def grid(self) -> Grid:
-        """The heads that there are."""
-        return Grid(int(self.heads["layer"].max()) + 1, int(self.heads["head"].max()) + 1)
-
-    def check(self, claim: Claim) -> None:
-        """Refuse a claim about heads or layers that the model does not have.
-
-        Raises
-        ------
-        InputError
-            If one is out of range.
-        """
-        claim.check(self.grid, None if self.vision is None else len(self.vision))
+    @cached_property
+    def rule(self) -> Rule:
+        """By what heads were judged."""
+        return rule(self.verdict.study)
 
     def row(self, head: Head) -> Mapping[str, Any]:
-        """Return a head's row."""
-        place = head.layer * self.grid.heads + head.head
-        return records(self.heads.iloc[place : place + 1])[0]
+        """Return a head's row of ``verdicts.csv``."""
+        place = head.layer * self.verdict.grid.heads + head.head
+        return records(self.verdict.heads.iloc[place : place + 1])[0]
 
     def figures(self, experiment: Experiment, without: str, before: str = "") -> Figures:
         """Return what an experiment measured.
@@ -115,12 +83,12 @@ def _needed(claim: Claim, evidence: Evidence) -> list[Experiment]:
     """Return the experiments that a claim needs beside the verdict's tables."""
     match claim.form:
         case Form.REDUNDANT | Form.MORE_TOGETHER:
-            tested = str(claim.tested_set) in set(evidence.sets["heads"])
+            tested = str(claim.tested_set) in set(evidence.verdict.sets["heads"])
             return [] if tested else [Experiment("together", claim.heads)]
         case Form.WORK_TOGETHER | Form.INDEPENDENT:
             return [Experiment("interaction", claim.heads)]
         case Form.VISION_HEADS:
-            return each_layer(claim, "vision heads") if evidence.vision is None else []
+            return each_layer(claim, "vision heads") if evidence.verdict.vision is None else []
         case Form.VISION_SPAN:
             return [Experiment("vision span", layers=claim.layers)]
         case Form.VISION_CARRIES:

@@ -278,13 +278,7 @@ def _other_spans(vlm: VLM, span: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def _noised(session: Session, spans: Sequence[tuple[int, int]], checks: Checks) -> list[float]:
-    """Noise all heads of each span of vision layers together.
-
-    Raises
-    ------
-    RunError
-        If they cannot be changed.
-    """
+    """Noise all heads of each span of vision layers together."""
     if why := refused(session.vlm):
         raise RunError(why)
     layers = whole_layers(session.vlm)
@@ -300,13 +294,7 @@ def _noised(session: Session, spans: Sequence[tuple[int, int]], checks: Checks) 
 def _streams(
     session: Session, experiments: Sequence[Experiment], _: Checks
 ) -> dict[str, PairFigures]:
-    """Put the with-run's stream at the region's patches into the without-run.
-
-    Raises
-    ------
-    RunError
-        If the tower's patches, or its layers, are not known one by one.
-    """
+    """Put the with-run's stream at the region's patches into the without-run."""
     kept = record(session.vlm, session.prompt)
     tokens = vision_classes(session, kept["vision"][0].shape[1]) if "vision" in kept else {}
     if "region" not in tokens:
@@ -319,13 +307,7 @@ def _streams(
 
 
 def _cut(session: Session, experiment: Experiment, _: Checks) -> PairFigures:
-    """Cut attention to the region in the with-run, and to random image tokens as many.
-
-    Raises
-    ------
-    InputError
-        If the image is not among the prompt's tokens.
-    """
+    """Cut attention to the region in the with-run, and to random image tokens as many."""
     first, last = experiment.layers
     edges, controls = (f"{experiment.queries}-region",), session.study.cut.controls
     table = cut_edges(session, Cutting(edges, layers=f"{first}-{last}", controls=controls)).table

@@ -37,6 +37,7 @@ _OPEN = "the interval reaches across the bound: more pairs are needed"
 _FOR = tuple(one for one in CAUSAL if one != "inhibitory")
 """The classes of a head that acts for the answer."""
 _EFFECTS = ("necessity", "sufficiency")
+_APART = "they were not changed together"
 _FROM = {"answer": "the answer position", "question": "the question's words"}
 
 
@@ -75,6 +76,10 @@ class _Ends(NamedTuple):
     low: float
     high: float
     words: str
+
+    def sign(self, delta: float) -> int:
+        """1 or -1 if it lies beyond ±δ; else 0."""
+        return int(self.low > delta) - int(self.high < -delta)
 
 
 def _interval(values: Float[np.ndarray, " pairs"], rule: Rule) -> _Ends:
@@ -118,16 +123,12 @@ def _class(claim: Claim, evidence: Evidence) -> Shown:
         case "inhibitory":
             lows = [row[f"{name}_low"] for name in _EFFECTS]
             return _either(against, min(lows) > -rule.delta), words
+        case _ if verdict == "redundant":
+            return "supported", f"{words}; together with {row['partners']}"
+        case _ if _beyond(row, "necessity", rule):
+            return "contradicted", f"{words}; necessary alone"
         case _:
-            return _redundant_head(row, rule, words)
-
-
-def _redundant_head(row: Mapping[str, Any], rule: Rule, words: str) -> Shown:
-    if row["verdict"] == "redundant":
-        return "supported", f"{words}; together with {row['partners']}"
-    if _beyond(row, "necessity", rule):
-        return "contradicted", f"{words}; necessary alone"
-    return "not testable", f"{words}; no set of heads was found that needs it"
+            return "not testable", f"{words}; no set of heads was found that needs it"
 
 
 def _looks(claim: Claim, evidence: Evidence) -> Shown:
@@ -140,9 +141,9 @@ def _looks(claim: Claim, evidence: Evidence) -> Shown:
 
 
 def _model_looks(_: Claim, evidence: Evidence) -> Shown:
-    if evidence.looks is None:
+    if evidence.verdict.looks is None:
         return "not testable", "verdict.pt, with the attention on each pair, is missing"
-    low, high, words = _interval(evidence.looks, evidence.rule)
+    low, high, words = _interval(evidence.verdict.looks, evidence.rule)
     return _either(low > 0, high < 0), f"attention difference, mean of all heads: {words}"
 
 
@@ -153,8 +154,9 @@ def _hold(claim: Claim, evidence: Evidence) -> Shown:
     which half lie there.
     """
     first, last = claim.layers
-    table, alpha = evidence.heads, evidence.rule.alpha
-    causal, picked = table["verdict"].isin(_FOR), table["attention_rank"] <= evidence.top
+    table, alpha = evidence.verdict.heads, evidence.rule.alpha
+    top = evidence.verdict.study.verdict.top
+    causal, picked = table["verdict"].isin(_FOR), table["attention_rank"] <= top
     wanted = table[causal if claim.word == "causal" else picked]
     if wanted.empty:
         return "not testable", "no head is shown to act for the answer"
@@ -190,15 +192,13 @@ def _redundant(claim: Claim, evidence: Evidence) -> Shown:
 def _more_together(claim: Claim, evidence: Evidence) -> Shown:
     """Necessary together, and each adds more once the others are gone than it does alone."""
     name, delta = str(claim.tested_set), evidence.rule.delta
-    for row in records(evidence.sets[evidence.sets["heads"] == name]):
+    for row in records(evidence.verdict.sets[evidence.verdict.sets["heads"] == name]):
         words = (
             f"joint necessity {_between(row, 'joint')}, least excess over what each does alone "
             f"{_between(row, 'excess')}, q = {row['q']:.1g}"
         )
         return _either(bool(row["redundant"]), row["excess_high"] < delta), words
-    figures = evidence.figures(
-        Experiment("together", claim.heads), "they were not changed together", f"{name}: "
-    )
+    figures = evidence.figures(Experiment("together", claim.heads), _APART, f"{name}: ")
     parts = {part: _interval(values, evidence.rule) for part, values in figures.items()}
     words = ", ".join(f"{part} {ends.words}" for part, ends in parts.items())
     supported = min(ends.low for ends in parts.values()) > delta
@@ -227,11 +227,8 @@ def _independent(claim: Claim, evidence: Evidence) -> Shown:
 
 def _interaction(claim: Claim, evidence: Evidence) -> tuple[set[Word], str]:
     """Name the interaction of two heads, noising and denoising."""
-    figures = evidence.figures(
-        Experiment("interaction", claim.heads),
-        "they were not changed together",
-        f"{HeadSet(claim.heads)}: ",
-    )
+    both = HeadSet(claim.heads)
+    figures = evidence.figures(Experiment("interaction", claim.heads), _APART, f"{both}: ")
     labels, parts = [], []
     for way in get_args(Direction):
         alone = [figures[f"{way} {head}"] for head in claim.heads]
@@ -250,10 +247,10 @@ def _label(
 ) -> tuple[Word, str]:
     excess = both - np.sum(alone, 0)
     ends = _interval(excess, rule)
-    signs = [_sign(_interval(values, rule), rule.delta) for values in alone]
+    signs = [_interval(values, rule).sign(rule.delta) for values in alone]
     label = interaction_label(
         way,
-        _sign(ends, rule.delta),
+        ends.sign(rule.delta),
         ends.low > -rule.delta and ends.high < rule.delta,
         against=bool(2 * both.mean() < excess.mean()),
         opposed=min(signs) * max(signs) < 0,
@@ -261,17 +258,10 @@ def _label(
     return label, ends.words
 
 
-def _sign(ends: _Ends, delta: float) -> int:
-    """1 or -1 if an interval lies beyond ±δ; else 0."""
-    return int(ends.low > delta) - int(ends.high < -delta)
-
-
 def _reads(claim: Claim, evidence: Evidence) -> Shown:
     """Cutting the region must cost more than δ, and more than cutting as much elsewhere."""
-    figures, rule = (
-        evidence.figures(region_cut(claim), "attention was not cut there"),
-        evidence.rule,
-    )
+    rule = evidence.rule
+    figures = evidence.figures(region_cut(claim), "attention was not cut there")
     low, high, words = _interval(figures["region"], rule)
     words = f"cutting it from {_FROM[claim.word]} costs {words}"
     if "elsewhere" not in figures:
@@ -283,19 +273,21 @@ def _reads(claim: Claim, evidence: Evidence) -> Shown:
 
 def _vision_heads(claim: Claim, evidence: Evidence) -> Shown:
     """Every layer's must be; one shown not to be contradicts."""
-    rule, rows = evidence.rule, []
-    if evidence.vision is not None:
-        for row in records(evidence.vision[evidence.vision["layer"].between(*claim.layers)]):
-            needed, not_needed = _beyond(row, "necessity", rule), row["necessity_high"] < rule.delta
-            rows.append((f"layer {row['layer']} {_between(row, 'necessity')}", needed, not_needed))
-    else:
-        for experiment in each_layer(claim, "vision heads"):
-            figures = evidence.figures(experiment, "no vision layer was changed")
-            low, high, figure = _interval(figures["necessity"], rule)
-            name = f"layer {experiment.layers[0]} {figure}"
-            rows.append((name, low > rule.delta, high < rule.delta))
-    words = "necessity of all heads of a layer: " + "; ".join(row[0] for row in rows)
-    return _either(all(row[1] for row in rows), any(row[2] for row in rows)), words
+    rule, vision = evidence.rule, evidence.verdict.vision
+    needed, not_needed, words = [], [], []
+    if vision is not None:
+        for row in records(vision[vision["layer"].between(*claim.layers)]):
+            needed.append(_beyond(row, "necessity", rule))
+            not_needed.append(row["necessity_high"] < rule.delta)
+            words.append(f"layer {row['layer']} {_between(row, 'necessity')}")
+    for experiment in each_layer(claim, "vision heads") if vision is None else ():
+        figures = evidence.figures(experiment, "no vision layer was changed")
+        low, high, figure = _interval(figures["necessity"], rule)
+        needed.append(low > rule.delta)
+        not_needed.append(high < rule.delta)
+        words.append(f"layer {experiment.layers[0]} {figure}")
+    figure = f"necessity of all heads of a layer: {'; '.join(words)}"
+    return _either(all(needed), any(not_needed)), figure
 
 
 def _vision_span(claim: Claim, evidence: Evidence) -> Shown:
