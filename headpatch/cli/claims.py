@@ -17,7 +17,6 @@ from headpatch.errors import InputError
 from headpatch.text import user_path
 
 if TYPE_CHECKING:
-    from headpatch.models.vlm import VLM
     from headpatch.questions.claims.claims import Case
 
 _FINISHED = ".claims-pairs"
@@ -126,6 +125,7 @@ def _complete(
     """
     from headpatch.core.saved_verdict import SavedVerdict
     from headpatch.questions.claims.claims import Case
+    from headpatch.questions.verdict.whole import cost
 
     asked, names = request.study, list[str]()
     if case is not None:
@@ -134,7 +134,11 @@ def _complete(
         vlm = many.loaded(request)
         if case is None:
             check_claims(map(Claim.parse, asked.claims), vlm)
-            _say_verdict(request, folder, vlm, len(entries))
+            rows = cost(request.study, vlm.lm.grid, len(entries))
+            warn(
+                f"{folder} holds no verdict: heads of {vlm.name} are changed on "
+                f"{len(entries):,} pairs, about {rows:,} times in all"
+            )
             names = judge(request, folder, entries, resume, vlm).names
             case = Case.open(asked, SavedVerdict.read(folder, "--out"), "--out", folder)
         if not case.missing:
@@ -150,13 +154,3 @@ def _complete(
             case = case.measured(vlm, entries, store, advance)
         store.remove()
         return case, names
-
-
-def _say_verdict(request: Request, folder: Path, vlm: "VLM", pairs: int) -> None:
-    from headpatch.questions.verdict.whole import cost
-
-    rows = cost(request.study, vlm.lm.grid, pairs)
-    warn(
-        f"{folder} holds no verdict: heads of {vlm.name} are changed on {pairs:,} pairs, "
-        f"about {rows:,} times in all"
-    )

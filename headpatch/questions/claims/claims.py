@@ -20,7 +20,7 @@ from headpatch.models.vlm import VLM
 from headpatch.models.weights import weights_of
 from headpatch.pairs.manifest import Entry
 from headpatch.present.tables import failed_words
-from headpatch.questions.claims.evidence import FOLLOWED, Basis, Evidence, experiment_pairs
+from headpatch.questions.claims.evidence import FOLLOWED, Basis, Evidence
 from headpatch.questions.claims.experiments import (
     Experiment,
     from_table,
@@ -156,8 +156,8 @@ class Case:
         return tuple({one.name: one for one in needed}.values())
 
     def pairs(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-        """Return the pairs, of all `entries`, on which it is measured."""
-        return experiment_pairs(self.verdict, self.study, entries)
+        """Return the pairs, of all `entries`, on which it is measured: the first that judged."""
+        return self.verdict.judging_pairs(self.study, entries)[: self.study.verdict.followed]
 
     def passes(self, vlm: VLM) -> int:
         """Return how many forward passes that takes at most, on one pair."""

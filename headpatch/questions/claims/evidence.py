@@ -7,7 +7,7 @@ verdict, one that was changed since, or of pictures that are no longer what they
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,6 @@ from headpatch.core.saved_verdict import SavedVerdict
 from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Head
-from headpatch.pairs.manifest import Entry
 from headpatch.questions.claims.experiments import COLUMNS, Experiment, Figures, Kind, Measured
 from headpatch.stats.verdict_labels import Rule
 
@@ -205,26 +204,13 @@ class Basis:
         return [_short(digests[what].hexdigest()) for what in plain["what"]]
 
 
-def experiment_pairs(
-    verdict: SavedVerdict, study: Study, entries: Sequence[Entry]
-) -> tuple[Entry, ...]:
-    """Return the pairs on which experiments are run: the first of those that judged.
-
-    Raises
-    ------
-    InputError
-        If `entries` are not those that the verdict ran.
-    """
-    return verdict.judging_pairs(study, entries)[: study.verdict.followed]
-
-
 def _pictures(verdict: SavedVerdict, study: Study) -> str:
     if not verdict.entries:
         return ""
     try:
         files = [
             hashlib.sha256(path.read_bytes()).hexdigest()
-            for entry in experiment_pairs(verdict, study, verdict.entries)
+            for entry in verdict.judging_pairs(study, verdict.entries)[: study.verdict.followed]
             for path in (entry.with_path, entry.without_path)
         ]
     except (InputError, OSError):
