@@ -1,4 +1,4 @@
-"""What is shown of each head over many pairs: the verdict classes.
+"""What is shown of each head over many pairs: the verdict labels.
 
 The logic, with δ the smallest effect of interest (in normalized units) and α = 1 - level:
 
@@ -14,7 +14,7 @@ The logic, with δ the smallest effect of interest (in normalized units) and α 
 - Neither is `undecided`: more pairs would be needed. Absence of evidence is no evidence of absence.
 - *Redundant.* A set of heads is redundant if it is shown to be necessary together, and each of its
   members to add more once the others are gone than it does alone (`headpatch.stats.interactions`).
-  The class goes to those of its heads that are not shown necessary alone. So it, too, rests on
+  The label goes to those of its heads that are not shown necessary alone. So it, too, rests on
   something shown, not on a failure to see a head's own effect. It outranks `sufficient`, which its
   columns still show.
 
@@ -107,20 +107,9 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
 
     needed, suffices = _signs(need, need_q, rule), _signs(enough, enough_q, rule)
     layers, heads = need.mean.shape
-    paired = np.zeros((layers, heads), dtype=bool)
-    for one in with_others:
-        paired[one.layer, one.head] = True
+    paired = np.array([[Head(i, j) in with_others for j in range(heads)] for i in range(layers)])
     watching = (look_q < rule.alpha) & (looks.mean > 0) & ~unread
-    labels: dict[Verdict, Bool[np.ndarray, "layers heads"]] = {  # the first that holds
-        "necessary+sufficient": (needed > 0) & (suffices > 0),
-        "necessary": needed > 0,
-        "redundant": paired,
-        "sufficient": suffices > 0,
-        "inhibitory": (needed < 0) | (suffices < 0),
-        "watches": (inside < rule.alpha) & watching,
-        "inert": inside < rule.alpha,
-    }
-    verdict = np.select(list(labels.values()), list(labels), "undecided")
+    verdict = _labels(needed, suffices, paired, inside < rule.alpha, watching)
     layer, head = np.divmod(np.arange(need.mean.size), heads)
     named = [Head(int(a), int(b)) for a, b in zip(layer, head, strict=True)]
     columns = {
@@ -129,13 +118,9 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
         "verdict": verdict,
         "attention_diff": np.where(unread, np.nan, looks.mean),
         "attention_diff_q": np.where(unread, np.nan, look_q),
-        "necessity": need.mean,
-        "necessity_low": need.low,
-        "necessity_high": need.high,
+        **_ends("necessity", need),
         "necessity_q": need_q,
-        "sufficiency": enough.mean,
-        "sufficiency_low": enough.low,
-        "sufficiency_high": enough.high,
+        **_ends("sufficiency", enough),
         "sufficiency_q": enough_q,
         "attention_diff_low": np.where(unread, np.nan, looks.low),
         "attention_diff_high": np.where(unread, np.nan, looks.high),
@@ -150,6 +135,30 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
     # A member that is itself necessary alone is named beside the others, not as redundant
     table.loc[table["verdict"] != "redundant", "partners"] = ""
     return Verdicts(table, sets)
+
+
+def _labels(
+    needed: Int[np.ndarray, "layers heads"],
+    suffices: Int[np.ndarray, "layers heads"],
+    paired: Bool[np.ndarray, "layers heads"],
+    small: Bool[np.ndarray, "layers heads"],
+    watching: Bool[np.ndarray, "layers heads"],
+) -> np.ndarray:
+    """Name what is shown of each head: the first label that holds."""
+    labels: dict[Verdict, Bool[np.ndarray, "layers heads"]] = {
+        "necessary+sufficient": (needed > 0) & (suffices > 0),
+        "necessary": needed > 0,
+        "redundant": paired,
+        "sufficient": suffices > 0,
+        "inhibitory": (needed < 0) | (suffices < 0),
+        "watches": small & watching,
+        "inert": small,
+    }
+    return np.select(list(labels.values()), list(labels), "undecided")
+
+
+def _ends(name: str, found: Interval) -> dict[str, Float[np.ndarray, "layers heads"]]:
+    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _interval(values: Float[np.ndarray, "pairs *rest"], rule: Rule) -> Interval:
