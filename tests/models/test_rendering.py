@@ -1,5 +1,6 @@
 """Chat templates are programs of strangers: they end, and stay small, or are refused."""
 
+import copy
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -118,6 +119,7 @@ def test_models_of_one_kind_share_what_was_written(copies: list[int]) -> None:
     processor = tiny_processor()
     processor.chat_template = "{{ bos_token }}"
     first = render(processor, asking("Is it?"), add_generation_prompt=True)
+    processor.tokenizer = copy.deepcopy(processor.tokenizer)  # which all tests share
     processor.tokenizer.bos_token = "</s>"
     assert first != render(processor, asking("Is it?"), add_generation_prompt=True) == "</s>"
 
