@@ -5,7 +5,7 @@ LD is a difference: it may be large where neither answer is anything that the mo
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -31,12 +31,9 @@ class AnswerReading:
 
     Attributes
     ----------
-    p_yes, p_no
-        Probabilities of the two answers' tokens.
-    rank_yes, rank_no
-        Their ranks among all tokens; 1 is the token that the run says.
-    top, p_top
-        That token's text and probability.
+    p_yes, p_no, rank_yes, rank_no
+        Probabilities of the two answers' tokens, and their ranks among all; 1 is the token that the
+        run says, `top`.
     variants
         Tokens that differ from an answer's only in case or space, with their probabilities: those
         that hold 0.01 or more.
@@ -61,10 +58,7 @@ class AnswerReading:
         return self.p_answers >= NEITHER_BELOW
 
     def says(self, words: Sequence[str]) -> str:
-        """Say which token wins, and how likely the two answers, `words`, are.
-
-        Variants of them that hold probability are named.
-        """
+        """Say which token wins, how likely the two answers, `words`, are, and which variants."""
         alike = "".join(f"; {text!r} holds {share:.2g}" for text, share in self.variants)
         return (
             f"{self.top!r} (probability {self.p_top:.3g}); {' and '.join(words)} have "
@@ -73,15 +67,7 @@ class AnswerReading:
 
     def facts(self) -> dict[str, Any]:
         """Return plain numbers and texts, by name, as ``run.yaml`` and ``--json`` hold them."""
-        return {
-            "p_yes": self.p_yes,
-            "p_no": self.p_no,
-            "rank_yes": self.rank_yes,
-            "rank_no": self.rank_no,
-            "top": self.top,
-            "p_top": self.p_top,
-            "variants": {text: share for text, share in self.variants},
-        }
+        return {**asdict(self), "variants": dict(self.variants)}
 
 
 def read_answers(
@@ -90,15 +76,7 @@ def read_answers(
     words: Sequence[str],
     tokenizer: Any,
 ) -> tuple[AnswerReading, AnswerReading]:
-    """Read both runs' logits at the answer position.
-
-    Parameters
-    ----------
-    words
-        The two answers, whose case and space variants are looked for.
-    tokenizer
-        Of the model.
-    """
+    """Read both runs' logits at the answer position, with `words` the two answers."""
     present, absent = (_read(run, answers, words, tokenizer) for run in logits)
     return present, absent
 
@@ -124,15 +102,8 @@ def _read(
         if token not in (answers.yes, answers.no)
         and (text := text_after(tokenizer, answers.yes, [token])).strip().casefold() in alike
     ]
-    return AnswerReading(
-        p_yes,
-        p_no,
-        rank_yes,
-        rank_no,
-        text_after(tokenizer, answers.yes, [top]),
-        float(shares[top]),
-        tuple(variants),
-    )
+    said = text_after(tokenizer, answers.yes, [top]), float(shares[top])
+    return AnswerReading(p_yes, p_no, rank_yes, rank_no, *said, tuple(variants))
 
 
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -165,8 +136,7 @@ def _generate(vlm: VLM, prompt: Prompt, max_new_tokens: int) -> list[list[int]]:
 def _unprocessed(vlm: VLM) -> Iterator[None]:
     """Let each word be the likeliest by the model's own logits, in which heads are measured.
 
-    A checkpoint's generation config may punish repetition, suppress tokens or force some. Of it,
-    only the ids of special tokens are kept.
+    A checkpoint's generation config may punish repetition, suppress tokens or force some.
     """
     model, given = vlm.model, vlm.model.generation_config
     model.generation_config = GenerationConfig(
@@ -193,10 +163,11 @@ def decode(vlm: VLM, ids: list[int]) -> str:
 class Said:
     """A token after the words before it, in both untouched runs.
 
+    The words are appended to both prompts, so that the token is looked at from where the answer's
+    first token is in every other pass: the last position.
+
     Attributes
     ----------
-    token
-        Its id.
     rival
         What a run would say in its place, after the same words: the without-run if that says
         something else, or else the with-run; None if both would say the token.
@@ -205,7 +176,7 @@ class Said:
     first
         What each run would say: with, without.
     measured
-        `measures` of each run, ``[runs, 2]``.
+        `measures` of each run.
     """
 
     token: int
@@ -223,15 +194,7 @@ def say(
     keep: Keep | None = None,
     exact: bool = True,
 ) -> Said:
-    """Run a pair that has said `before`, and look at `token`.
-
-    Parameters
-    ----------
-    prompt
-        Both runs, as a batch of two.
-    keep, exact
-        As `headpatch.engine.forward.forward` takes them.
-    """
+    """Run a pair, a batch of two, that has said `before`, and look at `token`; see `forward`."""
     base = run_pair(vlm, forced(vlm, prompt, before), keep, exact)
     logits = base.trace.logits
     first = logits.argmax(-1).tolist()
@@ -240,13 +203,8 @@ def say(
     asked = replace(base.prompt, answers=contrast)
     ld = base.trace.ld(asked).tolist()
     read = measures(token)(logits).cpu()
-    return Said(
-        token,
-        rival,
-        Baseline(asked, base.trace, ld[WITH], ld[WITHOUT]),
-        (first[WITH], first[WITHOUT]),
-        read,
-    )
+    base = Baseline(asked, base.trace, ld[WITH], ld[WITHOUT])
+    return Said(token, rival, base, (first[WITH], first[WITHOUT]), read)
 
 
 def measures(token: int) -> Read:

@@ -7,18 +7,20 @@ an N×N map. What to do at a module is a `Tap`, hung on that module for the leng
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import Module, functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from headpatch.errors import RunError
 
+Mask: TypeAlias = Tensor | None
+"""As transformers passes it to sdpa: boolean (True = seen), additive, or None."""
 NAME = "headpatch"
 _TAP = "_headpatch_tap"
 _BLOCK = 64  # queries at a time where sdpa cannot be used
@@ -58,12 +60,7 @@ def attention(
 
 
 def plain_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    **options: Any,
+    module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
 ) -> Tensor:
     """Return z as transformers' sdpa attention computes it, ``[batch, queries, heads, dim]``.
 
@@ -150,15 +147,8 @@ def attention_rows(
 ) -> Float[Tensor, "batch heads chosen keys"]:
     """Return the attention of the chosen queries to every key, in float32.
 
-    Parameters
-    ----------
-    mask
-        As transformers passes it to sdpa: boolean (True = seen), additive, or None, which is
-        causal where the module is.
-    queries
-        Positions of the queries wanted.
-    allowed
-        Further removes edges where False. A query that keeps no key gets a row of zeros.
+    Without a mask it is causal where the module is. `allowed` further removes edges where False; a
+    query that keeps no key gets a row of zeros.
     """
     batch, heads, length, width = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
@@ -178,15 +168,7 @@ def to_rows(
     softcap: float | None = None,
     allowed: Tensor | None = None,
 ) -> Float[Tensor, "*layers heads chosen keys"]:
-    """Return what attention makes of scaled scores.
-
-    Parameters
-    ----------
-    mask
-        Boolean (True = seen) or additive.
-    allowed
-        Further removes edges where False.
-    """
+    """Return what attention makes of scaled scores; `allowed` removes edges where False."""
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:

@@ -18,11 +18,13 @@ from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Module
 
-from headpatch.engine.attention import plain_attention, tapped
+from headpatch.engine.attention import Mask, plain_attention, tapped
 from headpatch.engine.interventions import Direction, replacement
 from headpatch.engine.patching import ZMeans, base_run
+from headpatch.engine.precision import answer_logits
 from headpatch.errors import RunError
 from headpatch.heads import Tower
 from headpatch.kinds import averages
@@ -36,15 +38,10 @@ Attribution = dict[Tower, Float[Tensor, "layers heads positions"]]
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Both runs of a pair with ∂LD/∂z.
+    """Both runs of a pair: LD, and by tower and layer z and ∂LD/∂z.
 
-    Attributes
-    ----------
-    ld
-        Shape ``[runs]``.
-    z, slope
-        By tower and layer: z and ∂LD/∂z, ``[runs, positions, heads, head_dim]``. The slope of a
-        layer that does not reach LD is 0.
+    z and slopes are ``[runs, positions, heads, head_dim]``; the slope of a layer that does not
+    reach LD is 0.
     """
 
     ld: Float[Tensor, " runs"]
@@ -54,22 +51,13 @@ class Gradients:
 
 @dataclass(eq=False)
 class _Site:
-    """A tap that adds 0 to z: a leaf, whose gradient is ∂LD/∂z.
-
-    The whole z is kept, and of every call: some towers call several times a layer.
-    """
+    """A tap that adds a leaf of 0 to z, whose gradient is ∂LD/∂z; a layer may call it often."""
 
     z: list[Tensor] = field(default_factory=list)
     leaves: list[Tensor] = field(default_factory=list)
 
     def __call__(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **options: Any,
+        self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
     ) -> Tensor:
         z = plain_attention(module, query, key, value, mask, **options)
         leaf = torch.zeros_like(z, requires_grad=True)
@@ -89,16 +77,11 @@ def refused(vlm: VLM) -> str:
 
 
 def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower)) -> Gradients:
-    """Run a batch forwards and backwards once.
+    """Run a batch forwards and backwards once, in the towers that headpatch can change.
 
     Its rows do not touch each other, so the one backward pass gives the gradients of every run.
     Weights keep their ``requires_grad`` and get no gradient. Low-precision weights run in their
     own precision: the estimate's error is far larger than rounding.
-
-    Parameters
-    ----------
-    towers
-        The vision tower is left out where headpatch cannot change it.
 
     Raises
     ------
@@ -113,14 +96,9 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
         for tower, there in sites.items()
         for module, site in zip(vlm.stack(tower).attentions, there, strict=True)
     }
-    inputs = {
-        key: value.to(vlm.dtype) if value.is_floating_point() else value
-        for key, value in prompt.inputs.items()
-    }
     try:
         with torch.enable_grad(), tapped(vlm.parts, taps):
-            output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
-            logits = output.logits[:, -1].float()
+            logits = answer_logits(vlm, prompt, vlm.dtype)
             ld = logits[:, prompt.answers.yes] - logits[:, prompt.answers.no]
             leaves = [leaf for there in sites.values() for site in there for leaf in site.leaves]
             slopes = iter(torch.autograd.grad(ld.sum(), leaves, allow_unused=True))
@@ -164,12 +142,7 @@ def attribute(
 ) -> Attribution:
     """Estimate the effect of changing each head's z at each position alone.
 
-    Parameters
-    ----------
-    pair
-        The with-run, then the without-run.
-    means
-        Mean z of the towers in `pair`, needed for kind ``mean``.
+    `pair` holds the with-run, then the without-run.
 
     Raises
     ------

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from headpatch.engine.attention import implemented
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import WITHOUT, Baseline, patch
-from headpatch.engine.precision import is_low, raised
+from headpatch.engine.precision import answer_logits, is_low, raised
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet, Tower
 from headpatch.models.prompt import Prompt
@@ -46,16 +46,7 @@ def why_not(vlm: VLM, base: Baseline, tower: Tower, positions: Positions = "answ
     In one plain forward pass of the without-run, what enters each attention output projection must
     be the z that headpatch keeps, and LD headpatch's. In a second one a hook puts 2 to 10 times its
     own z in the place of each head of a layer in the middle; headpatch does the same, and LD must
-    move alike.
-
-    Done once for a model and tower.
-
-    Parameters
-    ----------
-    base
-        Must keep z of the tower.
-    positions
-        Where language-model heads are changed; vision heads are changed at every token.
+    move alike. Done once for a model and tower; `base` must keep z of the tower.
     """
     known = _known.setdefault(vlm, {})
     if tower not in known:
@@ -157,17 +148,7 @@ OnZ: TypeAlias = Callable[[Tower, int, Float[Tensor, "tokens width"]], None]
 
 
 def observe(vlm: VLM, prompt: Prompt, on_z: OnZ) -> tuple[float, Projections]:
-    """Run one run untouched.
-
-    Parameters
-    ----------
-    prompt
-        Of one run.
-
-    Returns
-    -------
-    LD, and the projections that ran.
-    """
+    """Run one run untouched; return LD, and the projections that ran."""
     inside = set(_text_model(vlm).modules())
     found: Projections = {"lm": [], "vision": []}
     last: dict[nn.Module, tuple[nn.Module, Tensor]] = {}
@@ -203,10 +184,7 @@ def changed(
 ) -> float:
     """Return LD of one run with `value` in place of a layer's z.
 
-    Parameters
-    ----------
-    positions
-        Tokens, counted through all rows of the projection's input.
+    `positions` are tokens, counted through all rows of the projection's input.
     """
 
     def replace(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -224,14 +202,9 @@ def changed(
 @torch.no_grad()
 def _ld(vlm: VLM, prompt: Prompt) -> float:
     """Return LD of a plain forward pass of one run, in float32."""
-    low = is_low(vlm)
-    inputs = {
-        key: value.float() if low and value.is_floating_point() else value
-        for key, value in prompt.inputs.items()
-    }
+    dtype = torch.float32 if is_low(vlm) else vlm.dtype
     with implemented(vlm.parts, _own_attention(vlm)), raised(vlm):
-        output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
-    logits = output.logits[0, -1].float()
+        logits = answer_logits(vlm, prompt, dtype)[0]
     return float(logits[prompt.answers.yes] - logits[prompt.answers.no])
 
 

@@ -18,13 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headpatch.engine import fused
-from headpatch.engine.precision import (
-    low_linear,
-    lowered_difference,
-    product,
-    replaced,
-    swapped,
-)
+from headpatch.engine.precision import low_linear, lowered_difference, product, replaced, swapped
 from headpatch.models.vlm import VLM
 
 _CLOSE = 1e-5  # of a formula to what a module was seen to do, relative to the largest
@@ -53,14 +47,8 @@ class Gated:
 class _Parts:
     """The decoder's modules by what a deviation does in them.
 
-    Attributes
-    ----------
-    linears
-        That take deviations to deviations.
-    lifted
-        Norms and the like, and whole MLPs, which are not linear.
-    inner
-        Linear layers of the MLPs: these see the stream itself.
+    `linears` take deviations to deviations; `lifted` are norms and the like, and whole MLPs, which
+    are not linear; `inner` are the MLPs' linear layers, which see the stream itself.
     """
 
     linears: list[nn.Linear]
@@ -84,21 +72,15 @@ def _parts(vlm: VLM) -> _Parts:
 
 @dataclass(eq=False)
 class Points:
-    """Where the decoder's modules stood in an untouched run, from one position on.
+    """Where the decoder's modules stood in an untouched run, from position `start` on.
 
     Attributes
     ----------
-    start
-        First position kept.
     low
         The weights' dtype.
-    tokens
-        Of the prompt.
     inputs, outputs
         By module: float32, ``[runs, suffix, width]``; of norms inside the attention
         ``[runs, suffix, heads, dim]`` or ``[runs, heads, suffix, dim]``.
-    parts
-        What is kept of which module.
     known
         Modules whose formula is known, and so can be computed in one step.
     """

@@ -42,18 +42,9 @@ _NORMED = ("post_attention_layernorm", "post_feedforward_layernorm")
 class Parts:
     """What each part writes along gain ⊙ (W_U[yes] - W_U[no]), in rows of a batch.
 
-    Times `scale` it is in logits.
-
-    Attributes
-    ----------
-    start
-        The answer token's embedding.
-    heads, mlps, biases
-        Written in each layer; the biases are those of the attention's output projection.
-    scale
-        Of the final norm.
-    bias
-        Of the unembedding, in logits.
+    Times `scale`, the final norm's, it is in logits. `start` is the answer token's embedding,
+    `biases` are those of the attention's output projection, `bias` that of the unembedding
+    (logits).
     """
 
     start: Float[Tensor, " rows"]
@@ -80,10 +71,6 @@ class Apart:
 
     Attributes
     ----------
-    parts
-        What each part writes.
-    logits
-        Of the whole vocabulary, as `headpatch.engine.forward.forward` gives them.
     z
         By layer, as it entered the output projection.
     final
@@ -105,12 +92,7 @@ class Apart:
 
 @torch.no_grad()
 def take_apart(vlm: VLM, prompt: Prompt, edits: Sequence[ZEdit] = ()) -> Apart:
-    """Run one batch and attribute LD to the parts of the language model.
-
-    Parameters
-    ----------
-    edits
-        What differs in which row.
+    """Run one batch with `edits` and attribute LD to the parts of the language model.
 
     Raises
     ------
@@ -160,13 +142,8 @@ def take_apart(vlm: VLM, prompt: Prompt, edits: Sequence[ZEdit] = ()) -> Apart:
 class DirectEffect:
     """What a change of heads does to LD by what they write alone, everything later left as it was.
 
-    Attributes
-    ----------
-    frozen
-        In logits, with the final norm's scale as it was.
-    renormed
-        In logits, with the final norm computed anew: the path from the heads straight to the
-        logits, patched.
+    In logits: with the final norm's scale as it was (`frozen`), and with the norm computed anew,
+    the path from the heads straight to the logits, patched (`renormed`).
     """
 
     frozen: float

@@ -6,7 +6,7 @@ Every row of a batch is a whole forward pass; edits say which rows differ from t
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from headpatch.engine.attention import Tap, tapped
 from headpatch.engine.delta_forward import Points, watched
 from headpatch.engine.interventions import Cut, ZEdit
-from headpatch.engine.precision import is_low, raised, swapped
-from headpatch.engine.prefill import Capture, Prefill, split
+from headpatch.engine.precision import answer_logits, is_low, raised, swapped
+from headpatch.engine.prefill import Capture, Prefill
 from headpatch.engine.shared_prefix import prepared
 from headpatch.engine.taps import AnswerRows, Site, edges_by_layer, tower_sites
 from headpatch.errors import RunError
@@ -57,15 +57,13 @@ class Trace:
     Attributes
     ----------
     logits
-        Shape ``[batch, vocabulary]``: at the answer position, float32.
+        At the answer position, float32.
     lm_rows
-        Shape ``[batch, layers, heads, tokens]``, on the model's device; NaN for layers that do not
-        attend to tokens (cross-attention).
+        On the model's device; NaN for layers that do not attend to tokens (cross-attention).
     vision_class_rows, vision_patch_rows
-        Shape ``[images, vision layers, vision heads, vision tokens]``, the class token (if any)
-        included as a key.
+        The class token (if any) is a key.
     z
-        By tower and layer: shape ``[batch, tokens, heads, head_dim]``.
+        By tower and layer: ``[batch, tokens, heads, head_dim]``.
     prefills
         One a row of the batch, if a suffix was kept.
     """
@@ -95,16 +93,14 @@ def forward(
     keep: Keep | None = None,
     exact: bool = False,
 ) -> Trace:
-    """Run one batch.
+    """Run one batch, as many runs as rows are wanted.
 
     Parameters
     ----------
-    prompt
-        As many runs as rows are wanted.
     edits, cuts
         What differs in which row.
     keep
-        What to record; nothing but the answer's logits by default.
+        Nothing but the answer's logits by default.
     exact
         Over low-precision weights, compute in float32 (see `headpatch.engine.precision`).
 
@@ -113,30 +109,9 @@ def forward(
     RunError
         If a logit is not a number.
     """
-    keep = keep or Keep()
-    sites: dict[nn.Module, Site] = defaultdict(Site)
-    if "vision" in keep.z or any(head.tower == "vision" for head in _changed(edits, cuts)):
-        sites.update(tower_sites(vlm, prompt))
-    draws = keep.vision_rows and vlm.vision is not None and vlm.family.vision_rows
-    vision = vlm.vision.attentions if draws and vlm.vision is not None else ()
-    for edit in edits:
-        sites[vlm.attention(edit.head)].edits.append(edit)
-    for cut in cuts:
-        for tower, layer, numbers in edges_by_layer(vlm, cut):
-            sites[vlm.stack(tower).attentions[layer]].cuts.append((cut, numbers))
+    keep, raise_it = keep or Keep(), exact and is_low(vlm)
+    sites = _sites(vlm, prompt, edits, cuts, keep)
     recorded = AnswerRows(prompt.spans.answer, len(vlm.lm.attentions)) if keep.lm_rows else None
-    for module in vision:
-        sites[module].class_and_patches = True
-        sites[module].class_token = vlm.family.class_token
-    for tower in keep.z:
-        for module in vlm.stack(tower).attentions:
-            sites[module].keep_z = True
-    raise_it = exact and is_low(vlm)
-    dtype = torch.float32 if raise_it else vlm.dtype
-    inputs = {
-        key: value.to(dtype) if value.is_floating_point() else value
-        for key, value in prompt.inputs.items()
-    }
     with ExitStack() as stack:
         capture = points = None
         unembedded: list[Tensor] = []
@@ -157,8 +132,7 @@ def forward(
         # Autograd's bookkeeping of views costs a pass that waits for its launches about 4 %. What
         # is kept of a layer may meet a backward pass later, which refuses tensors made without it.
         stack.enter_context(torch.inference_mode(not keep.z and keep.suffix is None))
-        output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
-        logits = output.logits[:, -1].float()
+        logits = answer_logits(vlm, prompt, torch.float32 if raise_it else vlm.dtype)
         finite = torch.isfinite(logits).all()
         lm_rows = recorded.stacked(prompt.spans.length) if recorded is not None else None
     if not finite:  # asked for only when all is launched: the answer waits for the device
@@ -167,6 +141,7 @@ def forward(
             f"the model's logits are not finite ({vlm.name}, {vlm.dtype}): {way_out} the weights"
         )
     cap = cap_of(vlm, unembedded[0], logits) if unembedded else None
+    vision = _drawn(vlm, keep)
     return Trace(
         _ordinary(logits),
         lm_rows=None if lm_rows is None else _ordinary(lm_rows),
@@ -178,6 +153,33 @@ def forward(
         },
         prefills=_prefills(vlm, capture, points, len(logits), cap),
     )
+
+
+def _sites(
+    vlm: VLM, prompt: Prompt, edits: Sequence[ZEdit], cuts: Sequence[Cut], keep: Keep
+) -> dict[nn.Module, Site]:
+    """Say what is read and edited at which attention module."""
+    sites: dict[nn.Module, Site] = defaultdict(Site)
+    if "vision" in keep.z or any(head.tower == "vision" for head in _changed(edits, cuts)):
+        sites.update(tower_sites(vlm, prompt))
+    for edit in edits:
+        sites[vlm.attention(edit.head)].edits.append(edit)
+    for cut in cuts:
+        for tower, layer, numbers in edges_by_layer(vlm, cut):
+            sites[vlm.stack(tower).attentions[layer]].cuts.append((cut, numbers))
+    for module in _drawn(vlm, keep):
+        sites[module].class_and_patches = True
+        sites[module].class_token = vlm.family.class_token
+    for tower in keep.z:
+        for module in vlm.stack(tower).attentions:
+            sites[module].keep_z = True
+    return sites
+
+
+def _drawn(vlm: VLM, keep: Keep) -> Sequence[nn.Module]:
+    """Vision layers whose attention rows are kept."""
+    draws = keep.vision_rows and vlm.vision is not None and vlm.family.vision_rows
+    return vlm.vision.attentions if draws and vlm.vision is not None else ()
 
 
 @contextmanager
@@ -236,10 +238,23 @@ def _prefills(
 ) -> tuple[Prefill, ...]:
     if capture is None:
         return ()
-    layers = capture.layers(len(vlm.lm.layers))
-    start, tokens, refused = capture.start, capture.tokens, capture.refused
-    found = split(layers, runs, start, tokens, points, refused, _reading(vlm), cap)
-    return tuple(map(prepared, found))
+    layers, low = capture.layers(len(vlm.lm.layers)), points is not None and bool(points.inputs)
+    if low:  # rows are deviations
+        layers = tuple(replace(layer, added=None) for layer in layers)
+    return tuple(
+        prepared(
+            Prefill(
+                capture.start,
+                capture.tokens,
+                tuple(layer.run(index, runs) for layer in layers),
+                points.run(index) if low and points is not None else None,
+                capture.refused,
+                _reading(vlm),
+                cap,
+            )
+        )
+        for index in range(runs)
+    )
 
 
 def _reading(vlm: VLM) -> float:
@@ -284,12 +299,8 @@ def cap_of(vlm: VLM, unembedded: Tensor, logits: Tensor) -> float | None:
     """Return the soft cap that a pass put on its logits; None if none.
 
     A text model's config names a cap, but the vision-language model around it need not apply it
-    (PaliGemma does as of some release of transformers, LLaVA does not). So it is seen from a pass.
-
-    Parameters
-    ----------
-    unembedded, logits
-        Of one shape: what the unembedding gave, and what the model did.
+    (PaliGemma does as of some release of transformers, LLaVA does not). So it is seen from a pass:
+    from what the unembedding gave, and what the model did.
     """
     cap = getattr(vlm.model.config.get_text_config(), "final_logit_softcapping", None)
     if not cap:

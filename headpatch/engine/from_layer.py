@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Module
 
+from headpatch.engine.attention import Mask
 from headpatch.engine.patching import Outcome
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.shared_prefix import attend_own
@@ -50,13 +52,7 @@ class ResumedSite:
     layer: int
 
     def __call__(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **options: Any,
+        self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
     ) -> Tensor:
         """Attend with what the untouched run left behind."""
         state = self.prefill.layers[self.layer]

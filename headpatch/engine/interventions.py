@@ -32,17 +32,14 @@ class Intervention:
 
     Attributes
     ----------
-    heads
-        Changed together.
     kind
         What z becomes, see `headpatch.kinds.KINDS`.
     direction
         ``noising`` changes the with-run (is the head necessary?), ``denoising`` the without-run
         (is it sufficient?).
-    positions
-        Tokens of the prompt at which its language-model heads are changed; None if it has none.
-    vision_positions
-        Tokens of the vision tower at which its vision heads are changed; None if it has none.
+    positions, vision_positions
+        Tokens of the prompt, and of the vision tower, at which heads of the tower are changed;
+        None if it has none.
     alpha
         What a kind with a factor multiplies z by; None of any other.
 
@@ -93,10 +90,8 @@ def replacement(
 ) -> Tensor:
     """Return what a kind puts in the place of z.
 
-    Parameters
-    ----------
-    own, other, mean
-        z of the run that is changed, of the other run, and over a reference set; of one shape.
+    `own`, `other` and `mean` are z of the run that is changed, of the other run, and over a
+    reference set.
 
     Raises
     ------
@@ -114,17 +109,7 @@ def replacement(
 
 @dataclass(frozen=True, eq=False)
 class ZEdit:
-    """One head's z in one row of a batch, replaced.
-
-    Attributes
-    ----------
-    row
-        Row of the batch.
-    positions
-        Shape ``[positions]``.
-    value
-        Shape ``[positions, head_dim]``, or None for zero.
-    """
+    """One head's z in one row of a batch, replaced; None is zero."""
 
     row: int
     head: Head
@@ -134,20 +119,10 @@ class ZEdit:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """Edges of heads in one row of a batch, removed: queries no longer see keys.
+    """Edges of heads in one row of a batch, removed: every query loses every key.
 
-    The remaining attention is renormalised; a query that keeps no key gets z = 0.
-
-    Attributes
-    ----------
-    row
-        Row of the batch.
-    heads
-        One head, or several that lose the same edges.
-    queries, keys
-        Every query loses every key.
-    own
-        Whether a query that is among the keys loses its own position too.
+    The remaining attention is renormalised; a query that keeps no key gets z = 0. `own` says
+    whether a query that is among the keys loses its own position too.
     """
 
     row: int

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Module
 
-from headpatch.engine.attention import attention_rows, tapped, weigh
+from headpatch.engine.attention import Mask, attention_rows, tapped, weigh
 from headpatch.engine.forward import forward
 from headpatch.engine.from_layer import ResumedSite, apart, refusal
 from headpatch.engine.interventions import Cut
@@ -38,17 +39,9 @@ from headpatch.models.vlm import VLM
 
 @dataclass(frozen=True, eq=False)
 class Knockout:
-    """Edges of language-model heads, cut in one run of the pair.
+    """Edges of language-model heads, cut in one run of the pair: see `Cut`.
 
-    Attributes
-    ----------
-    run
-        `WITH` or `WITHOUT`.
-    queries, keys
-        Every query loses every key; without any key nothing is cut, which measures the noise
-        floor.
-    own
-        Whether a query that is among the keys loses its own position too.
+    Without any key nothing is cut, which measures the noise floor.
     """
 
     run: int
@@ -81,12 +74,8 @@ def knock_out(
 ) -> list[Outcome[Knockout]]:
     """Run knockouts, several to a batch.
 
-    Parameters
-    ----------
-    base
-        Where passes are resumed, it must keep prefills from the first query of any knockout.
-    resumed
-        Start at the first layer that is cut, in float32 only (see `disagreement`).
+    With `resumed` from the first layer that is cut, in float32 only (see `disagreement`); `base`
+    must then keep prefills from the first query of any knockout.
 
     Raises
     ------
@@ -131,13 +120,7 @@ class _Site(ResumedSite):
     cuts: list[tuple[Cut, list[int]]] = field(default_factory=list)
 
     def __call__(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **options: Any,
+        self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
     ) -> Tensor:
         if not self.cuts:
             return super().__call__(module, query, key, value, mask, **options)

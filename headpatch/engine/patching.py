@@ -51,15 +51,7 @@ Change = TypeVar("Change", bound=OfOneRun, default=Intervention)
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """Both runs of a pair, untouched.
-
-    Attributes
-    ----------
-    prompt, trace
-        A batch of two: the with-run, then the without-run.
-    ld_with, ld_without
-        Logit(Yes) - logit(No) of each.
-    """
+    """Both runs of a pair, untouched: a batch of two, the with-run first, and each run's LD."""
 
     prompt: Prompt
     trace: Trace
@@ -76,13 +68,13 @@ class Outcome(Generic[Change]):
     ld
         LD of the base run with the change: the untouched run's LD plus `effect`.
     effect
-        Measured inside one batch, against its own untouched row, so that what the batch's shape
-        does to low-precision logits cancels.
+        Against the untouched row of its own batch, so that what the batch's shape does to
+        low-precision logits cancels.
     token, token_before
         The first generated token with the change, and in the untouched row; the likelier of the
         two answers, where only their logits were asked for.
     read
-        Effects on what else was measured (see `Read`), each against the untouched row.
+        Effects on what else was measured (see `Read`).
     """
 
     intervention: Change
@@ -111,22 +103,18 @@ def patch(
     read: Read | None = None,
     finished: Mapping[Intervention, Outcome] | None = None,
 ) -> list[Outcome]:
-    """Run interventions the plain way: one forward pass each, several to a batch.
+    """Run interventions the plain way: one forward pass each, several to a batch; in order.
 
     Parameters
     ----------
     base
         Must keep z of every tower that is changed.
     means
-        Mean z, needed for kind ``mean``.
+        Needed for kind ``mean``.
     batch
-        Rows of a batch, its untouched row included. Out of memory halves it and goes on.
+        Rows, the untouched one included.
     finished
         See `in_batches`.
-
-    Returns
-    -------
-    One outcome for each intervention, in order.
 
     Raises
     ------
@@ -165,10 +153,9 @@ def in_batches(
     passes
         Runs a batch behind an untouched row.
     finished
-        Outcomes that an earlier run has left. They are taken as they are, and told to nobody. A
-        batch that is finished is not run again; any other is run with all its rows, since the
-        batch's shape moves the last digits of each: so the rest comes out as if nothing had been
-        interrupted.
+        Outcomes that an earlier run has left: taken as they are, and told to nobody. Of a batch
+        that is not finished all rows run, since its shape moves the last digits of each: so the
+        rest comes out as if nothing had been interrupted.
 
     Raises
     ------
@@ -197,11 +184,8 @@ def batches_by_run(
 ) -> list[list[int]]:
     """Cut places among changes into batches of one run.
 
-    Parameters
-    ----------
-    order
-        Changes go in its order, so that those of one layer are together; where they leave room,
-        the next layer's join them.
+    In the order of `order`, so that changes of one layer are together; where they leave room, the
+    next layer's join them.
     """
     found = []
     for run in (WITH, WITHOUT):
@@ -232,8 +216,6 @@ def outcomes_of(
 
     Parameters
     ----------
-    ld, tokens
-        LD of each row, and the token that it says.
     more
         Of `beyond`.
     untouched

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import Module
 
-from headpatch.engine.attention import attention_rows, plain_attention, tapped, weigh
+from headpatch.engine.attention import Mask, attention_rows, plain_attention, tapped, weigh
 from headpatch.engine.forward import forward
 from headpatch.engine.residual import Put, putting
 from headpatch.models.prompt import Prompt
@@ -29,14 +30,9 @@ from headpatch.models.vlm import VLM
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What the attention of one layer takes, in rows of a batch.
+    """What the attention of one layer takes, in rows of a batch, after the rotary embedding.
 
-    Attributes
-    ----------
-    query, key, value
-        After the rotary embedding: ``[rows, heads or kv_heads, tokens, dim]``.
-    mask, options
-        As transformers passes them.
+    `mask` and `options` are as transformers passes them.
     """
 
     module: nn.Module
@@ -54,13 +50,7 @@ class _Site:
     heard: list[Inputs] = field(default_factory=list)
 
     def __call__(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **options: Any,
+        self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
     ) -> Tensor:
         self.heard.append(Inputs(module, query, key, value, mask, options))
         return plain_attention(module, query, key, value, mask, **options)
@@ -79,15 +69,7 @@ def hear(
 
 @dataclass(frozen=True, eq=False)
 class Sender:
-    """Whose inputs of one layer a receiver hears, and from where.
-
-    Attributes
-    ----------
-    inputs, row
-        The pass, and the run in it.
-    positions
-        Of the tokens.
-    """
+    """Whose inputs of one layer a receiver hears, from which positions: the pass, and its row."""
 
     inputs: Inputs
     row: int
@@ -104,14 +86,8 @@ def answer_z(
 ) -> Float[Tensor, "heads dim"]:
     """Return the z of every head at the answer position if it hears some inputs from senders.
 
-    Parameters
-    ----------
-    inputs, row
-        The run that is changed, untouched.
-    query
-        Changes the answer position's query, if that is among the sender's positions.
-    key, value
-        Change the keys and values of the sender's positions.
+    `inputs` and `row` are the run that is changed, untouched. A sender of the query counts if the
+    answer position is among its positions; those of keys and values change its positions' own.
     """
     one = slice(row, row + 1)
     q, k, v = inputs.query[one], inputs.key[one], inputs.value[one]

@@ -74,12 +74,8 @@ def replaced_patches(
 ) -> Float[Tensor, "pictures channels height width"]:
     """Put `fill` in the place of the chosen patches, a picture a row.
 
-    Parameters
-    ----------
-    grid
-        (rows, columns) of patches.
-    patch
-        Side of a patch, in pixels. What is left over at the right and bottom stays as it was.
+    `grid` is rows and columns of patches of side `patch` (pixels); what is left over at the right
+    and bottom stays as it was.
     """
     cells = chosen.unflatten(1, grid).to(picture.device)
     squares = repeat(cells, "n y x -> n 1 (y p) (x q)", p=patch, q=patch)
@@ -95,15 +91,7 @@ def lds(
     on_progress: OnProgress | None = None,
     batch: int = PLAIN_BATCH,
 ) -> list[float]:
-    """Ask the prompt's question of each picture; return LD of each.
-
-    Parameters
-    ----------
-    prompt
-        One run.
-    shown
-        Each makes its picture when it is needed.
-    """
+    """Ask the question of a prompt of one run of each picture, made when needed; return LDs."""
     found: list[float] = []
     for start in range(0, len(shown), batch):
         pixels = torch.cat([make() for make in shown[start : start + batch]])

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
 LOW = (torch.bfloat16, torch.float16)
@@ -72,6 +73,17 @@ def raised(vlm: VLM) -> Iterator[None]:
         stack.enter_context(replaced(embedding, lambda ids: looked_up(ids).float()))
         stack.enter_context(_in_float32(vlm))
         yield
+
+
+def answer_logits(vlm: VLM, prompt: Prompt, dtype: torch.dtype) -> Float[Tensor, "runs vocabulary"]:
+    """Run the model on inputs of `dtype`; return its logits at the last position, float32."""
+    inputs = {
+        key: value.to(dtype) if value.is_floating_point() else value
+        for key, value in prompt.inputs.items()
+    }
+    output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+    logits: Tensor = output.logits[:, -1].float()
+    return logits
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:

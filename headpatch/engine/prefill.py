@@ -20,14 +20,9 @@ from headpatch.models.vlm import VLM
 class Known:
     """What all rows of a walk have of the untouched run at one layer.
 
-    Attributes
-    ----------
-    weights
-        Its attention, float32; a key-value head's queries as in `scores`.
-    scores
-        Its scaled scores on the prefix: heads of one key-value head, then positions.
-    key, value
-        The prefix's, in low precision: what deviations are multiplied with.
+    Its attention, float32, a key-value head's queries as in `scores`: heads of one key-value head,
+    then positions. `scores` are the scaled ones on the prefix, whose keys and values are in low
+    precision: what deviations are multiplied with.
     """
 
     weights: Float[Tensor, "kv_heads queries tokens"]
@@ -43,23 +38,20 @@ class LayerState:
     Attributes
     ----------
     hidden
-        The layer's input from that position on: ``[runs, suffix, width]``.
+        The layer's input from that position on.
     key, value, own_key, own_value
-        What those positions attend to: before it, ``[runs, kv_heads, prefix, dim]``, and from it
-        on. In a layer that attends to the image across, the image's are the first and there are no
-        others.
+        What those positions attend to: before it, and from it on. In a layer that attends to the
+        image across, the image's are the first and there are no others.
     mask
         As transformers passed it, rows of the suffix only: ``[runs or 1, heads or 1, suffix,
         tokens]``; None where it is plainly causal.
-    z, query
-        ``[runs, suffix, heads, dim]`` and ``[runs, heads, suffix, head_dim]``.
     options
         The layer's other arguments (rotary embeddings and such), cut likewise.
     added
-        What the model itself adds to the stream after the layer, whatever is in it:
-        ``[runs, suffix, width]``. None if nothing, or where rows are deviations.
+        What the model itself adds to the stream after the layer, whatever is in it. None if
+        nothing, or where rows are deviations.
     scoring
-        How the attention makes scores: ``scaling`` and ``softcap``, as transformers passes them.
+        ``scaling`` and ``softcap``, as transformers passes them.
     known
         Over low-precision weights, what all rows have of this run.
     """
@@ -79,26 +71,18 @@ class LayerState:
 
     def run(self, index: int, runs: int) -> "LayerState":
         """Return one run of the batch."""
-        one = slice(index, index + 1)
-        mask = self.mask
-        if mask is not None and len(mask) == runs:
-            mask = mask[one]
+        one, mask = slice(index, index + 1), self.mask
+        names = ("hidden", "key", "value", "own_key", "own_value", "z", "query")
         options = {
             name: _pick(value, index, runs, _BATCH.get(name))
             for name, value in self.options.items()
         }
-        return LayerState(
-            self.hidden[one],
-            self.key[one],
-            self.value[one],
-            self.own_key[one],
-            self.own_value[one],
-            mask,
-            self.z[one],
-            self.query[one],
-            options,
-            None if self.added is None else self.added[one],
-            self.scoring,
+        return replace(
+            self,
+            mask=mask[one] if mask is not None and len(mask) == runs else mask,
+            options=options,
+            added=None if self.added is None else self.added[one],
+            **{name: getattr(self, name)[one] for name in names},
         )
 
 
@@ -113,11 +97,9 @@ class Prefill:
     tokens
         Length of the prompt.
     layers
-        Empty if the pass cannot be widened.
+        Empty if the pass cannot be widened: `refused` says why.
     points
         Where the linear layers stood, over low-precision weights; None in float32.
-    refused
-        Why it cannot be widened, if so.
     reading
         The part of a layer's weights that makes q, k and v: what a row need not multiply in the
         layer that it joins.
@@ -140,39 +122,8 @@ class Prefill:
         return self.reading * 2 * kv_heads / (heads + 2 * kv_heads)
 
 
-def split(
-    layers: tuple[LayerState, ...],
-    runs: int,
-    start: int,
-    tokens: int,
-    points: Points | None,
-    refused: str = "",
-    reading: float = 0.0,
-    cap: float | None = None,
-) -> list[Prefill]:
-    """Return one `Prefill` for each run of a batch."""
-    if points is not None and points.inputs:
-        layers = tuple(replace(layer, added=None) for layer in layers)
-    return [
-        Prefill(
-            start,
-            tokens,
-            tuple(layer.run(index, runs) for layer in layers),
-            points.run(index) if points is not None and points.inputs else None,
-            refused,
-            reading,
-            cap,
-        )
-        for index in range(runs)
-    ]
-
-
 # Dimensions of the arguments that run over the batch, counted from the end.
-_BATCH = {
-    "position_embeddings": -3,
-    "position_ids": -2,
-    "full_text_row_masked_out_mask": -4,
-}
+_BATCH = {"position_embeddings": -3, "position_ids": -2, "full_text_row_masked_out_mask": -4}
 
 
 def _pick(value: Any, run: int, runs: int, dim: int | None) -> Any:
@@ -213,17 +164,10 @@ def sources(
 
 @dataclass(eq=False)
 class Capture:
-    """Collects `LayerState`s while a pass runs.
+    """Collects `LayerState`s while a pass runs, from position `start` on, the first to change.
 
-    Attributes
-    ----------
-    start, tokens
-        First position that may change, and length of the prompt.
-    inputs, attention, added
-        By layer; see `LayerState`.
-    refused
-        Why the pass cannot be widened, if so. Seen from the pass itself, since a small effect may
-        hide a wrong one from any comparison of numbers.
+    `refused` says why the pass cannot be widened, if so: seen from the pass itself, since a small
+    effect may hide a wrong one from any comparison of numbers.
     """
 
     start: int

@@ -50,17 +50,9 @@ Streams = dict[Tower, list[Tensor]]
 class Swap:
     """The stream at some positions of one layer of one run, replaced.
 
-    Attributes
-    ----------
-    run
-        The run that is changed: `WITH` or `WITHOUT`.
-    tower, layer
-        Where: entering a layer of ``lm``, leaving one of ``vision``.
-    positions
-        Of the prompt, or of the vision tower's tokens of one run.
-    source
-        The run whose stream is put in; the run itself changes nothing, which measures the noise
-        floor.
+    Entering a layer of ``lm``, leaving one of ``vision``; positions are of the prompt, or of the
+    vision tower's tokens of one run. `source` is the run whose stream is put in; the run itself
+    changes nothing, which measures the noise floor.
     """
 
     run: int
@@ -114,8 +106,8 @@ def swap(
         Without streams, it must keep prefills from the first swapped position on.
     streams
         As `record` gives them for the pair, for whole passes. None resumes the language model's at
-        the swapped layer, in float32 only: swaps join the walk through the layers where they
-        happen, so that a chunk of them shares the untouched row.
+        the swapped layer, in float32 only: swaps join the walk where they happen, so that a chunk
+        of them shares the untouched row.
 
     Raises
     ------
@@ -152,13 +144,7 @@ def _source(streams: Streams, one: Swap) -> Float[Tensor, "positions width"]:
 
 @dataclass(frozen=True, eq=False)
 class Put:
-    """What is put into the stream of one row of a batch; see `Swap`.
-
-    Attributes
-    ----------
-    values
-        ``[positions, width]``.
-    """
+    """What is put into the stream of one row of a batch; see `Swap`."""
 
     row: int
     tower: Tower

@@ -20,8 +20,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import Module
 
-from headpatch.engine.attention import attention_rows, plain_attention, tapped
+from headpatch.engine.attention import Mask, attention_rows, plain_attention, tapped
+from headpatch.engine.precision import answer_logits
 from headpatch.errors import RunError
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
@@ -36,13 +38,9 @@ Target = Callable[[Float[Tensor, "runs vocabulary"]], Float[Tensor, " runs"]]
 class Sight:
     """A tap that keeps what one attention module saw, and how the target moves with its z.
 
-    Attributes
-    ----------
-    query, key, value
-        ``[runs, heads, tokens, head_dim]``; keys and values may have fewer heads.
-    slope
-        Gradient of the target with respect to z, ``[runs, tokens, heads, head_dim]``; 0 where the
-        layer does not reach it.
+    `query`, `key` and `value` are ``[runs, heads, tokens, head_dim]``, keys and values with fewer
+    heads perhaps; `slope` is the gradient of the target, ``[runs, tokens, heads, head_dim]``, 0
+    where the layer does not reach it.
     """
 
     module: nn.Module
@@ -56,13 +54,7 @@ class Sight:
     slope: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __call__(  # noqa: D102
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **options: Any,
+        self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
     ) -> Tensor:
         z = plain_attention(module, query, key, value, mask, **options)
         self.calls += 1
@@ -98,13 +90,8 @@ Step = Callable[[Sight, Float[Tensor, "runs tokens"]], Float[Tensor, "runs token
 class Looked:
     """What both towers saw in one pass, layer by layer.
 
-    Attributes
-    ----------
-    vision
-        Up to the layer whose output the language model reads; empty where the tower does not see
-        the picture once, patch for patch as the language model does.
-    logits
-        At the last position, ``[runs, vocabulary]``.
+    `vision` goes up to the layer whose output the language model reads; it is empty where the tower
+    does not see the picture once, patch for patch as the language model does.
     """
 
     lm: tuple[Sight, ...]
@@ -142,13 +129,8 @@ def look(vlm: VLM, prompt: Prompt, target: Target) -> Looked:
     if whole_picture(vlm) and vlm.vision is not None and vlm.feature_layer is not None:
         vision = tuple(map(Sight, vlm.vision.attentions[: vlm.feature_layer + 1]))
     sights = (*vision, *lm)
-    inputs = {
-        key: value.to(vlm.dtype) if value.is_floating_point() else value
-        for key, value in prompt.inputs.items()
-    }
     with torch.enable_grad(), tapped(vlm.parts, {sight.module: sight for sight in sights}):
-        output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
-        logits = output.logits[:, -1].float()
+        logits = answer_logits(vlm, prompt, vlm.dtype)
         asked = target(logits)
         _check(vlm, prompt, lm, vision)
         leaves = [sight.leaf for sight in sights if sight.leaf is not None]

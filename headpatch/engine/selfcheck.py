@@ -29,12 +29,11 @@ class Check:
     Attributes
     ----------
     worst
-        Largest difference of an effect, in logits; infinite if the fast path cannot run.
+        Largest difference of an effect, in logits; infinite if the fast path cannot run, for
+        `reason`.
     allowed
         What rounding explains: `TOLERANCE` in float32, in low precision a twentieth of the largest
         of the plain path's own effects.
-    reason
-        Why the fast path cannot run, if so: what it raised, by name.
     """
 
     worst: float
@@ -62,10 +61,7 @@ class Checks:
     def lm(self, vlm: VLM, base: Baseline, positions: Positions, known: Check | None) -> Check:
         """Compare the widening pass, unless that was done for a prompt of this length and suffix.
 
-        Parameters
-        ----------
-        known
-            What is known of this one already; kept for the others.
+        What is `known` of this one already is kept for the others.
         """
         prefill = base.trace.prefills[0]
         key = (prefill.tokens, prefill.start)
@@ -130,13 +126,7 @@ def check_vision(vlm: VLM, base: Baseline, positions: VisionPositions = "all") -
 
     Both directions, each head in a batch of its own, which starts at its layer. Of the layers that
     the language model reads, the second, the middle and the last: none is left out below the first.
-
-    Parameters
-    ----------
-    base
-        Must keep z of the vision tower.
-    positions
-        Where in the tower z is changed. What is left out below does not hang on it.
+    What is left out does not hang on `positions`. `base` must keep z of the tower.
 
     Raises
     ------
@@ -155,11 +145,7 @@ def check_vision(vlm: VLM, base: Baseline, positions: VisionPositions = "all") -
         for head in heads
         for way in ways
     ]
-    return _compare(
-        vlm,
-        patch(vlm, base, asked),
-        lambda: patch_vision(vlm, base, asked, batch=2),
-    )
+    return _compare(vlm, patch(vlm, base, asked), lambda: patch_vision(vlm, base, asked, batch=2))
 
 
 def _compare(vlm: VLM, slow: Sequence[Outcome], fast: Callable[[], list[Outcome]]) -> Check:

@@ -23,17 +23,10 @@ Z = Float[Tensor, "rows asked heads dim"]
 def attend(
     query: Queries, key: Tensor, value: Tensor, state: LayerState, options: Mapping[str, Any]
 ) -> Z:
-    """Return the rows' z.
+    """Return the rows' z; queries may be of the suffix's last positions alone.
 
-    Parameters
-    ----------
-    query, key, value
-        Of the rows' suffix: ``[rows, heads or kv_heads, suffix, dim]``. Queries may be of its last
-        positions alone.
-    state
-        The prefix's keys and values, and the mask.
-    options
-        As transformers passes them: ``scaling``, ``softcap``.
+    `state` has the prefix's keys and values, and the mask; `options` are transformers' ``scaling``
+    and ``softcap``.
     """
     query = _scaled(query, options)
     prefix_key, prefix_value = state.key[0], state.value[0]
@@ -78,19 +71,11 @@ def _known(state: LayerState, low: torch.dtype) -> Known:
     return Known(weights, scores, key.to(low), value.to(low))
 
 
-def attend_deviating(
-    query: Queries,
-    key: Tensor,
-    value: Tensor,
-    state: LayerState,
-) -> Z:
+def attend_deviating(query: Queries, key: Tensor, value: Tensor, state: LayerState) -> Z:
     """Return how far z deviates from the untouched run's, in low precision.
 
-    Parameters
-    ----------
-    query, key, value
-        How far those of the rows' suffix deviate. Only deviations are multiplied in low precision:
-        of the queries with the keys, and of the weights with the values.
+    Of the rows' suffix, `query`, `key` and `value` say how far they deviate. Only deviations are
+    multiplied in low precision: of the queries with the keys, and of the weights with the values.
     """
     untouched, options = state.known, state.scoring
     assert untouched is not None  # see `prepared`
@@ -170,9 +155,7 @@ def _weights(
 
 
 def _masked(
-    scores: Float[Tensor, "kv_heads rows group asked tokens"],
-    seen: Tensor,
-    kv_heads: int,
+    scores: Float[Tensor, "kv_heads rows group asked tokens"], seen: Tensor, kv_heads: int
 ) -> Float[Tensor, "kv_heads rows group asked tokens"]:
     """Apply a mask ``[heads or 1, asked, tokens]``, boolean or additive."""
     if len(seen) > 1:

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import Module
 
 from headpatch.engine.attention import (
+    Mask,
     Tap,
     attention_rows,
     is_causal,
@@ -35,16 +37,8 @@ _BLOCK = 64  # queries at a time when rows are averaged, so that no N×N map is 
 class Way(NamedTuple):
     """What layers have in common whose rows can be finished together.
 
-    Attributes
-    ----------
-    keys
-        Shape of the keys: runs, key-value heads, keys, head_dim.
-    heads
-        Number of query heads.
-    seen
-        Number of keys that the answer sees where no mask says so.
-    mask
-        `id` of the mask that transformers passes.
+    The keys' shape (runs, key-value heads, keys, head_dim), the number of keys that the answer sees
+    where no mask says so, the `id` of transformers' mask, and so on.
     """
 
     keys: torch.Size
@@ -60,17 +54,10 @@ class Way(NamedTuple):
 class _Group:
     """The scores of layers of one way.
 
-    Attributes
-    ----------
-    scores
-        ``[runs, layers, kv_heads, heads of one, keys]``, float32: neither scaled nor masked, filled
-        as layers run.
-    slots
-        Its parts, a list for each run.
-    row_mask
-        The answer's row of the mask; None where it sees every key.
-    layers
-        Which layers have come, in the order of the slots.
+    `scores` are neither scaled nor masked, ``[runs, layers, kv_heads, heads of one, keys]``,
+    float32, filled as layers run; `slots` its parts, a list for each run; `row_mask` the answer's
+    row of the mask, None where it sees every key; `layers` which have come, in the order of the
+    slots.
     """
 
     scores: Tensor
@@ -80,15 +67,7 @@ class _Group:
 
 
 class AnswerRows:
-    """Collects one pass's rows.
-
-    Parameters
-    ----------
-    position
-        The answer's, among the pass's tokens.
-    layers
-        How many will be recorded, one or more.
-    """
+    """Collects one pass's rows of the answer's position, over so many layers, one or more."""
 
     def __init__(self, position: int, layers: int) -> None:
         self.position, self.layers = position, layers
@@ -99,12 +78,7 @@ class AnswerRows:
         """Return a tap that does nothing but record this layer."""
 
         def record(
-            module: nn.Module,
-            query: Tensor,
-            key: Tensor,
-            value: Tensor,
-            mask: Tensor | None,
-            **options: Any,
+            module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
         ) -> Tensor:
             self.record(layer, module, query, key, mask, options)
             return plain_attention(module, query, key, value, mask, **options)
@@ -207,14 +181,8 @@ def allowed_edges(
 ) -> tuple[Bool[Tensor, "rows heads queries keys"], Bool[Tensor, "rows queries heads"]]:
     """Say which edges cuts leave at one layer, and which queries of which heads they concern.
 
-    Parameters
-    ----------
-    cuts
-        Each with its heads' numbers in this layer.
-    queries
-        Their positions in the prompt, ascending.
-    shape
-        Rows, heads, queries, keys.
+    Each cut comes with its heads' numbers in this layer; `queries` are their positions in the
+    prompt, ascending; `shape` is rows, heads, queries, keys.
     """
     device = queries.device
     allowed = torch.ones(shape, dtype=torch.bool, device=device)
@@ -253,17 +221,11 @@ class Site:
         return bool(self.edits or self.cuts or self.keep_z or self.class_and_patches)
 
     def __call__(  # noqa: D102
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **options: Any,
+        self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
     ) -> Tensor:
         z = plain_attention(module, query, key, value, mask, **options)
         if self.cuts:
-            z = self._cut(z, module, query, key, value, mask, options)
+            z = self._cut(z, module, query, key, value, mask, **options)
         if self.keep_z:
             self._take(z)
         if self.capture is not None:
@@ -292,16 +254,8 @@ class Site:
             )
         return z
 
-    def _cut(
-        self,
-        z: Tensor,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        options: dict[str, Any],
-    ) -> Tensor:
+    def _cut(self, z: Tensor, *taken: Any, **options: Any) -> Tensor:
+        module, query, key, value, mask = taken
         queries = torch.cat([cut.queries for cut, _ in self.cuts]).unique().to(z.device)
         shape = len(z), z.shape[2], len(queries), key.shape[2]
         allowed, touched = allowed_edges(self.cuts, queries, shape)
@@ -311,12 +265,7 @@ class Site:
         return z
 
     def _average(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        mask: Tensor | None,
-        options: dict[str, Any],
+        self, module: Module, query: Tensor, key: Tensor, mask: Mask, options: dict[str, Any]
     ) -> None:
         first = int(self.class_token)
         total = query.new_zeros(*query.shape[:2], key.shape[2], dtype=torch.float32)
@@ -333,15 +282,7 @@ class TowerSite(Site):
     """A tap of the vision tower, whose tokens of one run may lie in several rows or calls.
 
     A run's tokens are counted through: tile after tile, or in the order in which the tower takes
-    them.
-
-    Attributes
-    ----------
-    runs
-        Of the batch.
-    patches
-        Tokens of one run, where the tower takes those of all runs in one row, in one or several
-        calls.
+    them. `patches` are a run's, where the tower takes those of all runs in one row.
     """
 
     runs: int = 1
@@ -369,10 +310,10 @@ class TowerSite(Site):
         self.seen += len(flat)
         return z
 
-    def _cut(self, z: Tensor, *arguments: Any) -> Tensor:
+    def _cut(self, z: Tensor, *taken: Any, **options: Any) -> Tensor:
         if len(z) != self.runs:
             raise RunError("edges of this vision tower cannot be cut: it sees a run in parts")
-        return super()._cut(z, *arguments)
+        return super()._cut(z, *taken, **options)
 
 
 def tower_sites(vlm: VLM, prompt: Prompt) -> dict[nn.Module, Site]:

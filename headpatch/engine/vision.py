@@ -51,21 +51,9 @@ def patch_vision(
     Parameters
     ----------
     base
-        Must keep z of the vision tower, and of the language model where its heads are changed.
-    interventions
-        Each with a vision head or more.
-    means
-        Mean z, needed for kind ``mean``.
-    batch
-        Rows of a batch, its untouched row included. Out of memory halves it and goes on.
+        Must keep z of the towers that are changed.
     resumed
         Whether layers below are left out; if not, every batch is a whole pass.
-    finished
-        As in `headpatch.engine.patching.patch`.
-
-    Returns
-    -------
-    One outcome for each intervention, in order.
 
     Raises
     ------

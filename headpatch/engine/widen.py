@@ -65,12 +65,10 @@ def widen(
     interventions
         Of one scope of positions, language-model heads only.
     rows
-        Rows of a chunk; None finds what fits. Out of memory halves it and goes on.
+        Of a chunk; None finds what fits. Out of memory halves it and goes on.
     answers_only
         Whether Yes and No alone are unembedded. Each `Outcome.token` is then the likelier of the
         two: the word that would follow can be any, and takes the whole vocabulary.
-    finished
-        As in `headpatch.engine.patching.patch`.
 
     Raises
     ------
@@ -83,23 +81,20 @@ def widen(
     if answers_only and read is not None:
         raise ValueError("what is read takes the logits of the whole vocabulary")
     outcomes = known_outcomes(interventions, finished)
+    how = means, rows, read, answers_only, frozenset(outcomes)
     for run in sorted({one.run for one in interventions}):
-        members = [place for place, one in enumerate(interventions) if one.run == run]
+        places = [place for place, one in enumerate(interventions) if one.run == run]
         # Closed at once if a callback raises: what hangs on the model must come off.
-        with closing(
-            _widen_run(
-                vlm, base, run, interventions, members, means, rows, read, answers_only, outcomes
-            )
-        ) as found:
-            for index, outcome in found:
-                if index in outcomes:
+        with closing(_widen_run(vlm, base, interventions, places, *how)) as found:
+            for place, outcome in found:
+                if place in outcomes:
                     continue
-                outcomes[index] = outcome
+                outcomes[place] = outcome
                 if on_outcome:
                     on_outcome(outcome)
                 if on_progress:
                     on_progress(len(outcomes), len(interventions))
-    return [outcomes[index] for index in range(len(interventions))]
+    return [outcomes[place] for place in range(len(interventions))]
 
 
 def _refuse(base: Baseline, interventions: Sequence[Intervention], means: ZMeans | None) -> None:
@@ -119,38 +114,35 @@ def _refuse(base: Baseline, interventions: Sequence[Intervention], means: ZMeans
 def _widen_run(
     vlm: VLM,
     base: Baseline,
-    run: int,
     interventions: Sequence[Intervention],
-    members: Sequence[int],
+    left: list[int],
     means: ZMeans | None,
     rows: int | None,
     read: Read | None,
     answers_only: bool,
     known: Container[int],
 ) -> Generator[tuple[int, Outcome], None, None]:
-    prefill, other = base.trace.prefills[run], base.trace.prefills[1 - run]
-    scope = interventions[members[0]].positions
+    """Yield the outcomes of one run's interventions, whose places are `left`."""
+    asked = [interventions[place] for place in left]
+    prefill, other = base.trace.prefills[asked[0].run], base.trace.prefills[1 - asked[0].run]
+    scope, answers = asked[0].positions, base.prompt.answers
     assert scope is not None  # `_refuse` lets language-model heads through only
     positions = _within(base, prefill, scope)
-    kinds = list(dict.fromkeys((interventions[i].kind, interventions[i].alpha) for i in members))
+    kinds = list(dict.fromkeys((one.kind, one.alpha) for one in asked))
     source = sources(prefill, other, means["lm"] if means else None, vlm.device, kinds)
-    layers = len(vlm.lm.layers)
-    answers = base.prompt.answers
+    rows_of = {
+        place: Row(one.heads, kinds.index((one.kind, one.alpha)))
+        for place, one in zip(left, asked, strict=True)
+    }
     wanted = torch.tensor([answers.yes, answers.no]) if answers_only else None
     yes, no = (answers.yes, answers.no) if wanted is None else (0, 1)
-    size = rows or rows_that_fit(vlm, prefill)
-    left = list(members)
+    size, carried = rows or rows_that_fit(vlm, prefill), prefill.points is None
     while left:
-        asked = [
-            Row(one.heads, kinds.index((one.kind, one.alpha)))
-            for one in (interventions[i] for i in left)
-        ]
-        done: set[int] = set()
+        done, asked_rows = set[int](), [rows_of[place] for place in left]
         try:
-            carried = prefill.points is None
             chunks = [
                 chunk
-                for chunk in plan(asked, layers, size, vlm.device, carried)
+                for chunk in plan(asked_rows, len(vlm.lm.layers), size, vlm.device, carried)
                 if not all(left[place] in known for place in chunk.order)
             ]
             for chunk, logits in walk(vlm, prefill, chunks, source, positions, wanted):
@@ -165,7 +157,7 @@ def _widen_run(
             if size == 1:
                 raise too_little(vlm.device, "one row", "one row of a widening pass") from None
             size = max(size // 2, 1)
-        left = [index for index in left if index not in done and index not in known]
+        left = [place for place in left if place not in done and place not in known]
 
 
 def _within(base: Baseline, prefill: Prefill, scope: Positions) -> Tensor | None:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import Module, functional
 
-from headpatch.engine.attention import tapped
+from headpatch.engine.attention import Mask, tapped
 from headpatch.engine.delta_forward import deviating
 from headpatch.engine.forward import capped
 from headpatch.engine.precision import lowered_difference, replaced, split_product
@@ -56,14 +56,8 @@ class Edits:
 class Chunk:
     """Rows that walk together.
 
-    Attributes
-    ----------
-    order
-        For each row after the untouched one: its place in the list that was asked for.
-    joining
-        By layer: how many rows join there.
-    edits
-        By layer.
+    `order` is, for each row after the untouched one, its place in the list that was asked for; by
+    layer, `joining` is how many rows join there, and `edits` what is replaced.
     """
 
     order: tuple[int, ...]
@@ -111,16 +105,10 @@ def _chunk(
 class _Site:
     """One layer during a walk: its attention, and what enters its output projection.
 
-    Rows join at the output projection. Until there they are the untouched run, whose z is kept,
-    so that q, k and v are not computed for them. In the last layer the answer position alone asks
-    and goes on from there; the others are keys and values.
-
-    Attributes
-    ----------
-    going, joining
-        Rows that are there before this layer, and those that join.
-    own
-        The untouched run's z, as rows carry it: nothing where they are deviations from it.
+    Rows join at the output projection. Until there they are the untouched run, whose z is kept
+    (`own`; nothing where rows are deviations), so that q, k and v are not computed for them:
+    `going` rows are there before, and `joining` come. In the last layer the answer position alone
+    asks and goes on from there; the others are keys and values.
     """
 
     prefill: Prefill
@@ -146,13 +134,7 @@ class _Site:
         return self.layer == len(self.prefill.layers) - 1
 
     def __call__(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **options: Any,
+        self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
     ) -> Tensor:
         state, points, suffix = self.state, self.prefill.points, query.shape[2]
         if state.known is not None:
@@ -260,11 +242,7 @@ def walk(
     """
     sites = [_Site(prefill, layer, source[layer], positions) for layer in range(len(source))]
     taps = dict(zip(vlm.lm.attentions, sites, strict=True))
-    with (
-        tapped(vlm.parts, taps),
-        deviating(prefill.points),
-        _watching(vlm, sites),
-    ):
+    with tapped(vlm.parts, taps), deviating(prefill.points), _watching(vlm, sites):
         for chunk in chunks:
             hidden = _through(vlm, prefill, chunk, sites)
             yield chunk, unembed(vlm, hidden, prefill, tokens)
