@@ -160,7 +160,7 @@ def decode(vlm: VLM, ids: list[int]) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Said:
+class TokenRuns:
     """A token after the words before it, in both untouched runs.
 
     The words are appended to both prompts, so that the token is looked at from where the answer's
@@ -193,7 +193,7 @@ def say(
     token: int,
     keep: Keep | None = None,
     exact: bool = True,
-) -> Said:
+) -> TokenRuns:
     """Run a pair, a batch of two, that has said `before`, and look at `token`; see `forward`."""
     base = run_pair(vlm, forced(vlm, prompt, before), keep, exact)
     logits = base.trace.logits
@@ -204,7 +204,7 @@ def say(
     ld = base.trace.ld(asked).tolist()
     read = measures(token)(logits).cpu()
     base = Baseline(asked, base.trace, ld[WITH], ld[WITHOUT])
-    return Said(token, rival, base, (first[WITH], first[WITHOUT]), read)
+    return TokenRuns(token, rival, base, (first[WITH], first[WITHOUT]), read)
 
 
 def measures(token: int) -> Read:

@@ -35,7 +35,7 @@ Target = Callable[[Float[Tensor, "runs vocabulary"]], Float[Tensor, " runs"]]
 
 
 @dataclass(eq=False)
-class Sight:
+class AttentionRecord:
     """A tap that keeps what one attention module saw, and how the target moves with its z.
 
     `query`, `key` and `value` are ``[runs, heads, tokens, head_dim]``, keys and values with fewer
@@ -82,20 +82,20 @@ class Sight:
             )
 
 
-Step = Callable[[Sight, Float[Tensor, "runs tokens"]], Float[Tensor, "runs tokens"]]
+Step = Callable[[AttentionRecord, Float[Tensor, "runs tokens"]], Float[Tensor, "runs tokens"]]
 """From weights of a layer's outputs to those of its inputs."""
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class TowerRecords:
     """What both towers saw in one pass, layer by layer.
 
     `vision` goes up to the layer whose output the language model reads; it is empty where the tower
     does not see the picture once, patch for patch as the language model does.
     """
 
-    lm: tuple[Sight, ...]
-    vision: tuple[Sight, ...]
+    lm: tuple[AttentionRecord, ...]
+    vision: tuple[AttentionRecord, ...]
     logits: Float[Tensor, "runs vocabulary"]
 
 
@@ -113,7 +113,7 @@ def whole_picture(vlm: VLM) -> bool:
     return vlm.vision is not None and vlm.family.vision_rows and one
 
 
-def look(vlm: VLM, prompt: Prompt, target: Target) -> Looked:
+def record_attention(vlm: VLM, prompt: Prompt, target: Target) -> TowerRecords:
     """Run a batch once forwards and once backwards; keep what every attention module saw.
 
     The graph takes what `headpatch.engine.attribution` says; no weight gets a gradient.
@@ -124,29 +124,31 @@ def look(vlm: VLM, prompt: Prompt, target: Target) -> Looked:
         If a layer attends to something else than the tokens of its own tower, or the target or its
         gradient is not a number.
     """
-    lm = tuple(Sight(module) for module in vlm.lm.attentions)
-    vision: tuple[Sight, ...] = ()
+    lm = tuple(AttentionRecord(module) for module in vlm.lm.attentions)
+    vision: tuple[AttentionRecord, ...] = ()
     if whole_picture(vlm) and vlm.vision is not None and vlm.feature_layer is not None:
-        vision = tuple(map(Sight, vlm.vision.attentions[: vlm.feature_layer + 1]))
-    sights = (*vision, *lm)
-    with torch.enable_grad(), tapped(vlm.parts, {sight.module: sight for sight in sights}):
+        vision = tuple(map(AttentionRecord, vlm.vision.attentions[: vlm.feature_layer + 1]))
+    records = (*vision, *lm)
+    with torch.enable_grad(), tapped(vlm.parts, {record.module: record for record in records}):
         logits = answer_logits(vlm, prompt, vlm.dtype)
         asked = target(logits)
         _check(vlm, prompt, lm, vision)
-        leaves = [sight.leaf for sight in sights if sight.leaf is not None]
+        leaves = [record.leaf for record in records if record.leaf is not None]
         slopes = torch.autograd.grad(asked.sum(), leaves, materialize_grads=True)
-    for sight, slope in zip(sights, slopes, strict=True):
-        sight.slope, sight.leaf = slope, None
-    finite = [asked, *(sight.slope for sight in sights)]
+    for record, slope in zip(records, slopes, strict=True):
+        record.slope, record.leaf = slope, None
+    finite = [asked, *(record.slope for record in records)]
     if not all(bool(torch.isfinite(one).all()) for one in finite):
         raise RunError(
             f"the answer's logit or its gradient is not finite ({vlm.name}, {vlm.dtype}): try "
             "--dtype float32"
         )
-    return Looked(lm, vision, logits.detach())
+    return TowerRecords(lm, vision, logits.detach())
 
 
-def _check(vlm: VLM, prompt: Prompt, lm: Sequence[Sight], vision: Sequence[Sight]) -> None:
+def _check(
+    vlm: VLM, prompt: Prompt, lm: Sequence[AttentionRecord], vision: Sequence[AttentionRecord]
+) -> None:
     own = all(one.calls == 1 and one.key.shape[2] == prompt.spans.length for one in lm)
     alike = all(one.calls == 1 and one.key.shape[2] == one.tokens for one in vision)
     runs = all(len(one.query) == prompt.runs for one in (*lm, *vision))
@@ -157,10 +159,12 @@ def _check(vlm: VLM, prompt: Prompt, lm: Sequence[Sight], vision: Sequence[Sight
         )
 
 
-def rollout(sight: Sight, vector: Float[Tensor, "runs tokens"]) -> Float[Tensor, "runs tokens"]:
+def rollout(
+    record: AttentionRecord, vector: Float[Tensor, "runs tokens"]
+) -> Float[Tensor, "runs tokens"]:
     """Go back one layer: v A', with A' = (mean A + I) / 2 and its rows made to sum to 1."""
     found = torch.zeros_like(vector)
-    for chosen, rows in sight.blocks(vector):
+    for chosen, rows in record.blocks(vector):
         mean = rows.mean(1)
         weights = vector[:, chosen] / (mean.sum(-1) + 1)  # a token that sees nothing stays
         found += torch.einsum("rc,rct->rt", weights, mean)
@@ -169,11 +173,11 @@ def rollout(sight: Sight, vector: Float[Tensor, "runs tokens"]) -> Float[Tensor,
 
 
 def back(
-    sights: Sequence[Sight], vector: Float[Tensor, "runs tokens"], step: Step
+    records: Sequence[AttentionRecord], vector: Float[Tensor, "runs tokens"], step: Step
 ) -> Float[Tensor, "runs tokens"]:
     """Follow weights from the output of the last of some layers to the input of the first."""
-    for sight in reversed(sights):
-        vector = step(sight, vector.to(sight.query.device))
+    for record in reversed(records):
+        vector = step(record, vector.to(record.query.device))
     return vector
 
 
@@ -194,7 +198,7 @@ class Flow:
     patches: Float[Tensor, "runs vision_tokens"] | None
 
 
-def follow(looked: Looked, prompt: Prompt, step: Step) -> Flow:
+def follow(looked: TowerRecords, prompt: Prompt, step: Step) -> Flow:
     """Follow the last position's weight back to the prompt's tokens, and on to the patches.
 
     An image token is the output of one vision token at the layer that the language model reads:
@@ -214,29 +218,31 @@ def follow(looked: Looked, prompt: Prompt, step: Step) -> Flow:
     return Flow(tokens, back(looked.vision, entering, step).cpu())
 
 
-def relevance(sight: Sight, vector: Float[Tensor, "runs tokens"]) -> Float[Tensor, "runs tokens"]:
+def relevance(
+    record: AttentionRecord, vector: Float[Tensor, "runs tokens"]
+) -> Float[Tensor, "runs tokens"]:
     """Go back one layer: v + v Ā, with Ā the mean over heads of (∂y/∂A ⊙ A)⁺.
 
     H. Chefer, S. Gur and L. Wolf, Generic Attention-model Explainability for Interpreting Bi-Modal
     and Encoder-Decoder Transformers (ICCV 2021, arXiv:2103.15679), their rule for self-attention:
     R = I before the first layer, and each adds Ā R; one token's row of R is a vector that goes from
-    the last layer to the first. y is the target of `look`. ∂y/∂A needs no graph through the maps:
+    the last layer to the first. y is the target of `record_attention`. ∂y/∂A needs no graph through the maps:
     z = A V, so it is ∂y/∂z Vᵀ, made a block of rows at a time. The paper's two towers meet in
     cross-attention; here the image's tokens are handed from the vision tower to the language model,
     so the same rule goes on in the tower from their relevance.
     """
     found = vector.clone()
-    for chosen, rows in sight.blocks(vector):
-        gained = (rows * _gradient(sight, chosen)).clamp(min=0).mean(1)
+    for chosen, rows in record.blocks(vector):
+        gained = (rows * _gradient(record, chosen)).clamp(min=0).mean(1)
         found += torch.einsum("rc,rct->rt", vector[:, chosen], gained)
     return found
 
 
-def _gradient(sight: Sight, chosen: Tensor) -> Float[Tensor, "runs heads chosen tokens"]:
+def _gradient(record: AttentionRecord, chosen: Tensor) -> Float[Tensor, "runs heads chosen tokens"]:
     """∂y/∂A of the chosen queries: heads that share a value are multiplied with it together."""
-    runs, kv_heads = sight.value.shape[:2]
-    slope = sight.slope[:, chosen].transpose(1, 2).float()  # [runs, heads, chosen, dim]
+    runs, kv_heads = record.value.shape[:2]
+    slope = record.slope[:, chosen].transpose(1, 2).float()  # [runs, heads, chosen, dim]
     heads = slope.shape[1]
     grouped = slope.reshape(runs, kv_heads, -1, slope.shape[-1])
-    product = grouped @ sight.value.float().transpose(-1, -2)
+    product = grouped @ record.value.float().transpose(-1, -2)
     return product.reshape(runs, heads, len(chosen), -1)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from headpatch.engine.rollout import (
     Flow,
-    Looked,
     Step,
+    TowerRecords,
     follow,
-    look,
+    record_attention,
     relevance,
     rollout,
     whole_picture,
@@ -35,10 +35,10 @@ def target(logits: Tensor) -> Tensor:
 
 
 @lru_cache
-def looked(name: str) -> tuple[VLM, Prompt, Looked]:
+def looked(name: str) -> tuple[VLM, Prompt, TowerRecords]:
     vlm = tiny_vlm(SHAPES[name])
     prompt = tiny_prompt(vlm)
-    return vlm, prompt, look(vlm, prompt, target)
+    return vlm, prompt, record_attention(vlm, prompt, target)
 
 
 @lru_cache
@@ -111,10 +111,10 @@ def test_one_row_equals_the_product_of_whole_maps(name: str, method: str, step: 
 def test_maps_are_those_of_eager_attention(name: str) -> None:
     _, _, seen = looked(name)
     lm, _, vision, _ = eager(name)
-    for sights, maps in ((seen.lm, lm), (seen.vision, vision)):
-        for sight, whole in zip(sights, maps, strict=True):
-            everything = torch.ones(len(whole), sight.tokens)
-            rows = torch.cat([rows for _, rows in sight.blocks(everything)], 2)
+    for records, maps in ((seen.lm, lm), (seen.vision, vision)):
+        for record, whole in zip(records, maps, strict=True):
+            everything = torch.ones(len(whole), record.tokens)
+            rows = torch.cat([rows for _, rows in record.blocks(everything)], 2)
             torch.testing.assert_close(rows, whole, atol=2e-6, rtol=1e-5)
     assert len(seen.vision) == SHAPES[name].vision_layers - 1  # the last is not read
 
@@ -133,7 +133,7 @@ def test_rollout_loses_nothing(name: str) -> None:
 
 def test_relevance_of_what_nothing_depends_on_stays_at_the_answer() -> None:
     vlm, prompt, _ = looked("plain")
-    seen = look(vlm, prompt, lambda logits: 0 * logits[:, 0])
+    seen = record_attention(vlm, prompt, lambda logits: 0 * logits[:, 0])
     flow = follow(seen, prompt, relevance)
     expected = torch.zeros_like(flow.tokens)
     expected[:, prompt.spans.answer] = 1
@@ -145,10 +145,10 @@ def test_relevance_of_what_nothing_depends_on_stays_at_the_answer() -> None:
 def test_the_model_is_left_as_found() -> None:
     vlm, prompt, _ = looked("plain")
     before = state_of(vlm.model)
-    look(vlm, prompt, target)
+    record_attention(vlm, prompt, target)
     assert state_of(vlm.model) == before
     with pytest.raises(ZeroDivisionError):
-        look(vlm, prompt, lambda _: torch.tensor(1 // 0))
+        record_attention(vlm, prompt, lambda _: torch.tensor(1 // 0))
     assert state_of(vlm.model) == before
     assert all(one.grad is None for one in vlm.model.parameters())
 
@@ -157,7 +157,7 @@ def test_the_model_is_left_as_found() -> None:
 def test_every_family_rolls_out_to_its_image_tokens(name: str) -> None:
     vlm = builders.build(name)
     prompt = builders.prompt_of(vlm)
-    seen = look(vlm, prompt, lambda logits: logits[:, 5])
+    seen = record_attention(vlm, prompt, lambda logits: logits[:, 5])
     for step in (rollout, relevance):
         flow = follow(seen, prompt, step)
         assert (flow.patches is not None) == whole_picture(vlm)
@@ -173,4 +173,4 @@ def test_whose_vision_tower_is_followed() -> None:
 def test_cross_attention_is_refused() -> None:
     vlm = builders.build("mllama")
     with pytest.raises(RunError, match="cannot be followed back"):
-        look(vlm, builders.prompt_of(vlm), lambda logits: logits[:, 5])
+        record_attention(vlm, builders.prompt_of(vlm), lambda logits: logits[:, 5])

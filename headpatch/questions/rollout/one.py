@@ -17,10 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.core.session import Session
-from headpatch.engine.answers import Said, say
+from headpatch.engine.answers import TokenRuns, say
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
 from headpatch.engine.perturb import pictures
-from headpatch.engine.rollout import Flow, Step, follow, look, relevance, rollout
+from headpatch.engine.rollout import Flow, Step, follow, record_attention, relevance, rollout
 from headpatch.errors import InputError
 from headpatch.models.prompt import Prompt
 from headpatch.questions.rollout.perturbation import RUNS, Check, check_maps
@@ -93,7 +93,7 @@ class Rolled:
     session: Session
     answer: Answer
     index: int
-    said: Said
+    said: TokenRuns
     maps: tuple[Map, ...]
     check: Check | None
     unchecked: str = ""
@@ -237,7 +237,7 @@ def roll_out(session: Session, on_progress: OnProgress | None = None) -> Rolled:
     return Rolled(session, answer, options.token, said, maps, check, unchecked)
 
 
-def _maps(session: Session, said: Said) -> tuple[Map, ...]:
+def _maps(session: Session, said: TokenRuns) -> tuple[Map, ...]:
     """Both methods at both stages."""
 
     def target(logits: Float[Tensor, "runs vocabulary"]) -> Float[Tensor, " runs"]:
@@ -245,7 +245,7 @@ def _maps(session: Session, said: Said) -> tuple[Map, ...]:
         return own if said.rival is None else own - logits[:, said.rival]
 
     prompt = said.base.prompt
-    looked = look(session.vlm, prompt, target)
+    looked = record_attention(session.vlm, prompt, target)
     found: list[Map] = []
     for method, step in METHODS.items():
         found += _stages(method, follow(looked, prompt, step), prompt)

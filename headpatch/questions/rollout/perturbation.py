@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from headpatch.core.session import Session
-from headpatch.engine.answers import Said
+from headpatch.engine.answers import TokenRuns
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
 from headpatch.engine.perturb import (
     Picture,
@@ -77,7 +77,7 @@ class _Point:
 
 def check_maps(
     session: Session,
-    said: Said,
+    said: TokenRuns,
     maps: Mapping[str, Values],
     shown: Sequence[Picture],
     on_progress: OnProgress | None = None,

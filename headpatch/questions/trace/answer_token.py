@@ -35,7 +35,7 @@ class Token:
     index
         Its place in the answer, from 0.
     rival
-        What a run would say in its place, see `headpatch.engine.answers.Said`; empty if none.
+        What a run would say in its place, see `headpatch.engine.answers.TokenRuns`; empty if none.
     says
         What each run would say: with, without.
     measured

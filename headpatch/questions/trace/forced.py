@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from headpatch.core.session import Session
-from headpatch.engine.answers import Said, answer_ids, decode
+from headpatch.engine.answers import TokenRuns, answer_ids, decode
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.errors import InputError, RunError
 from headpatch.models.prompt import spell
@@ -80,7 +80,7 @@ def word(session: Session, token: int) -> str:
     return decode(session.vlm, [token]) or str(name)
 
 
-def check_said(session: Session, answer: Answer, index: int, said: Said) -> None:
+def check_said(session: Session, answer: Answer, index: int, said: TokenRuns) -> None:
     """Refuse a family whose forced answer is not read as its own was when it was generated.
 
     Raises

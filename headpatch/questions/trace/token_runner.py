@@ -14,7 +14,7 @@ from headpatch.core.ranking import MASSES, masses
 from headpatch.core.session import Session, intervene
 from headpatch.core.store import Store, unit_key
 from headpatch.core.study import Study
-from headpatch.engine.answers import Said, measures, say
+from headpatch.engine.answers import TokenRuns, measures, say
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress, ZMeans
@@ -176,7 +176,7 @@ def _everywhere(session: Session, layers: Sequence[Tensor]) -> ZMeans:
     return {"lm": [z.expand(length, -1, -1) for z in layers]}
 
 
-def _measured(said: Said) -> dict[str, Float[np.ndarray, " runs"]]:
+def _measured(said: TokenRuns) -> dict[str, Float[np.ndarray, " runs"]]:
     contrast = np.array([said.base.ld_with, said.base.ld_without])
     logit, logprob = said.measured.numpy().astype(np.float64).T
     none = np.full(2, np.nan)
