@@ -226,7 +226,7 @@ def relevance(
     H. Chefer, S. Gur and L. Wolf, Generic Attention-model Explainability for Interpreting Bi-Modal
     and Encoder-Decoder Transformers (ICCV 2021, arXiv:2103.15679), their rule for self-attention:
     R = I before the first layer, and each adds Ā R; one token's row of R is a vector that goes from
-    the last layer to the first. y is the target of `record_attention`. ∂y/∂A needs no graph through the maps:
+    the last layer to the first. y is the target of `record_attention`. ∂y/∂A needs no graph:
     z = A V, so it is ∂y/∂z Vᵀ, made a block of rows at a time. The paper's two towers meet in
     cross-attention; here the image's tokens are handed from the vision tower to the language model,
     so the same rule goes on in the tower from their relevance.
