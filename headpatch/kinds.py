@@ -71,7 +71,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "resample": Kind(
         "other",
         doing="Resampling",
-        help="that of the other run, which is activation patching",
+        help="that of the other run",
         default=True,
         place=1,
         color="#D55E00",
@@ -93,6 +93,10 @@ KINDS: Final[Mapping[str, Kind]] = {
 ASKED: Final = tuple(name for name, kind in KINDS.items() if kind.doing)
 """Kinds that a study can name."""
 DEFAULT: Final = tuple(name for name in ASKED if KINDS[name].default)
+WITH_ALPHA: Final = tuple(name for name in ASKED if KINDS[name].alpha)
+ALPHA: Final = 0.5
+"""Halfway between a head that is gone (0) and one that is left (1): there an effect shows whether
+it grows with what the head writes."""
 BY_PLACE: Final = tuple(sorted(ASKED, key=lambda name: KINDS[name].place))
 
 if TYPE_CHECKING:

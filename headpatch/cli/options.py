@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias
 import typer
 from typer.models import OptionInfo
 
-from headpatch.kinds import ASKED
+from headpatch.kinds import ALPHA, ASKED, KINDS, WITH_ALPHA
 from headpatch.text import decimal_number, whole_number
 
 if TYPE_CHECKING:
@@ -121,14 +121,19 @@ Dtype = Annotated[
 
 Kinds = Annotated[
     Several | None,
-    several("--kinds", f"What z becomes, comma-separated: {', '.join(ASKED)}.", "KINDS"),
+    several(
+        "--kinds",
+        "What z becomes, comma-separated: "
+        f"{', '.join(f'{name} ({KINDS[name].help})' for name in ASKED)}.",
+        "KINDS",
+    ),
 ]
 Alpha = Annotated[
     float | None,
     typer.Option(
         "--alpha",
         parser=decimal,
-        help="What a kind with a factor multiplies z by: 0.5 if left out.",
+        help=f"What kind {', '.join(WITH_ALPHA)} multiplies z by; {ALPHA} if left out.",
         metavar="NUMBER",
     ),
 ]

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from headpatch.core.study.paths import PathText
 from headpatch.core.study.strict import Count, Positive, Strict, sequence
 from headpatch.errors import InputError
-from headpatch.kinds import DEFAULT, KINDS, AskedKind
+from headpatch.kinds import ALPHA, DEFAULT, WITH_ALPHA, AskedKind
 
 
 class RankOptions(Strict):
@@ -25,9 +25,8 @@ class Kinds(Strict):
     kinds: Annotated[tuple[AskedKind, ...], BeforeValidator(sequence), Field(min_length=1)] = (
         DEFAULT
     )
-    alpha: float = 0.5
-    """What a kind with a factor multiplies z by. 0 takes the head away and 1 leaves it: halfway
-    between them an effect shows whether it grows with what the head writes."""
+    alpha: float = ALPHA
+    """What a kind with a factor multiplies z by."""
     directions: Annotated[
         tuple[Literal["noising", "denoising"], ...],
         BeforeValidator(sequence),
@@ -40,7 +39,7 @@ class Kinds(Strict):
 
 def alpha_of(options: Kinds) -> dict[str, float]:
     """Return ``alpha`` as tensors keep it: there only if a kind was run that takes it."""
-    return {"alpha": options.alpha} if any(KINDS[kind].alpha for kind in options.kinds) else {}
+    return {"alpha": options.alpha} if {*options.kinds} & {*WITH_ALPHA} else {}
 
 
 class Changes(Kinds):
