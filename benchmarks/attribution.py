@@ -27,7 +27,7 @@ from PIL import Image
 from headpatch.core.study import Study
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.interventions import Direction, Intervention, single_heads, vision_positions
+from headpatch.engine.interventions import Direction, Intervention, tower_of, vision_positions
 from headpatch.engine.patching import Baseline, Outcome, ZMeans, run_pair
 from headpatch.engine.vision import equivalents, patch_vision
 from headpatch.engine.widen import suffix_start, widen
@@ -132,7 +132,7 @@ def main() -> None:
         pair = timed(times, "approx", partial(gradients, vlm, prompt))
         for (tower, scope), kind, direction in product(scopes, KINDS, DIRECTIONS):
             sets = [HeadSet.of(head) for head in vlm.lm.grid]
-            sets = sets if tower == "lm" else single_heads(vlm)
+            sets = sets if tower == "lm" else [HeadSet.of(head) for head in tower_of(vlm).grid]
             asked = [Intervention(one, kind, direction) for one in sets]
             outcomes = timed(
                 times,
