@@ -1,14 +1,28 @@
 """Charts for the page, as Plotly reads them: a figure a panel."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
-from headpatch.present.charts import DASHES, SYMBOLS, band, layer_axis, lines, slots
-from headpatch.present.figure import LOOKS
-from headpatch.present.parts import Chart, Drawn, Panel, Series
-from headpatch.present.section import Figure
+import numpy as np
 
-_SYMBOLS = {**SYMBOLS, "P": "cross", "X": "x"}
+from headpatch.present.canvas import GREY
+from headpatch.present.chart import AnyPanel, Chart, Drawn, HeadMap, Picture, numbers_along
+from headpatch.present.charts import DASHES, SYMBOLS, band, layer_axis, slots
+from headpatch.present.interactive_map import map_figure, picture_figure
+from headpatch.present.panel import Guide, Panel, Series
+from headpatch.present.scales import Scale
+from headpatch.present.section import Figure, numbers, words
+
+_SYMBOLS: Final = {
+    **SYMBOLS,
+    "P": "cross",
+    "X": "x",
+    "*": "star",
+    "|": "line-ns-open",
+    "_": "line-ew-open",
+}
+_PIXELS: Final = 1.5  # of a marker, a point of type
+_MARGIN: Final = 0.06  # beside the numbers, as a share of their span
 
 
 def figures(chart: Chart | Drawn) -> dict[str, Figure]:
@@ -16,38 +30,257 @@ def figures(chart: Chart | Drawn) -> dict[str, Figure]:
     if isinstance(chart, Drawn):
         return {} if chart.interactive is None else dict(chart.interactive())
     spoken = [*chart.spoken, *[""] * len(chart.panels)]
+    drawn = [(panel, text) for panel, text in zip(chart.panels, spoken, strict=False) if panel]
     return {
-        f"{chart.name}-{number}": _figure(panel, f"{chart.title}. {panel.title}. {words}".strip())
-        for number, (panel, words) in enumerate(zip(chart.panels, spoken, strict=False))
+        f"{chart.name}-{number}": _figure(chart, panel, text)
+        for number, (panel, text) in enumerate(drawn)
     }
 
 
-def _figure(panel: Panel, label: str) -> Figure:
-    if panel.names:
-        axis: dict[str, Any] = {**slots(panel.names), "title": {"text": panel.x_label}}
-    elif panel.layers is not None:
-        axis = layer_axis(panel.x_label, panel.layers)
+def _figure(chart: Chart, panel: AnyPanel, spoken: str) -> Figure:
+    label = ". ".join(filter(None, (chart.title, panel.title, spoken)))
+    if isinstance(panel, HeadMap):
+        return map_figure(chart, panel, label)
+    if isinstance(panel, Picture):
+        return picture_figure(panel, label)
+    traces = [trace for series in panel.series for trace in _traces(panel, series)]
+    layout: dict[str, Any] = {
+        "xaxis": _axis(chart, panel, "x"),
+        "yaxis": _axis(chart, panel, "y"),
+        "shapes": shapes(panel.guides, panel),
+    }
+    if any(series.mark == "bars" for series in panel.series):
+        layout["barmode"] = "overlay"  # each bar says where it stands
+    if panel.text or panel.note:
+        layout["annotations"] = [_corner("\n".join(filter(None, (panel.note, panel.text))))]
+    height = 110 + 34 * max(len(panel.names), 2) if panel.across else 340
+    return Figure(traces, layout, height, label, title=panel.title)
+
+
+def _corner(text: str) -> dict[str, Any]:
+    return {
+        "text": words(text).replace("\n", "<br>"),
+        "xref": "paper",
+        "yref": "paper",
+        "x": 0,
+        "y": 1,
+        "xanchor": "left",
+        "yanchor": "top",
+        "align": "left",
+        "showarrow": False,
+        "font": {"size": 11},
+    }
+
+
+def _axis(chart: Chart, panel: Panel, axis: str) -> dict[str, Any]:
+    """Return one axis of the page: of places, of layers, or of numbers."""
+    horizontal = axis == "x"
+    title, scale = (panel.x_label, panel.x_scale) if horizontal else (panel.y_label, panel.y_scale)
+    if panel.names and horizontal != panel.across:
+        return _named_axis(panel, title)
+    if horizontal and panel.layers is not None:
+        return layer_axis(title, panel.layers)
+    valued = horizontal == panel.across
+    shown = numbers_along(chart, panel, "x" if horizontal else "y")
+    return {
+        "title": {"text": words(title).replace("\n", " ")},
+        "zeroline": valued,
+        **_ticks(scale, shown),
+        **_range(scale, shown, valued),
+    }
+
+
+def _named_axis(panel: Panel, title: str) -> dict[str, Any]:
+    count = len(panel.names)
+    ends = [count - 0.4, -0.6] if panel.across else [-0.5, count - 0.5]
+    made = {**slots(panel.names), "title": {"text": words(title)}, "range": ends}
+    made["ticktext"] = [text.replace("\n", "<br>") for text in made["ticktext"]]
+    if not panel.across and count * max(map(len, panel.names)) > 90:
+        made["tickangle"] = -45
+    return made
+
+
+def _ticks(scale: Scale, shown: Any) -> dict[str, Any]:
+    labels = scale.labels(shown)
+    if not labels:
+        return {}
+    return {
+        "tickmode": "array",
+        "tickvals": numbers(scale.along(list(labels))),
+        "ticktext": [words(text) for text in labels.values()],
+    }
+
+
+def _range(scale: Scale, shown: Any, from_0: bool) -> dict[str, Any]:
+    """Return where an axis ends: as its scale says, else where the numbers, and perhaps 0, do."""
+    finite = scale.along(np.append(shown[np.isfinite(shown)], [0.0] * from_0))
+    if not np.ptp(finite):
+        return {}
+    room = _MARGIN * np.ptp(finite)
+    low = finite.min() - room if scale.low is None else scale.along(scale.low)
+    high = finite.max() + room if scale.high is None else scale.along(scale.high)
+    return {"range": numbers(np.array([low, high], np.float64))}
+
+
+def _traces(panel: Panel, series: Series) -> Iterator[dict[str, Any]]:
+    look, kind = series.style, panel.kind(series)
+    x, y = panel.x_scale.along, panel.y_scale.along
+    if series.null_band is not None and kind == "line":
+        color = GREY if series.null_name else look.color
+        low, high = series.null_band
+        yield band(x(series.x), y(low), y(high), color, series.null_name)
+    elif series.null_band is not None:
+        yield _null(panel, series)
+    if series.interval is not None and panel.band(series):
+        low, high = series.interval
+        yield band(x(series.x), y(low), y(high), look.color)
+    yield _main(panel, series, kind)
+    if np.isposinf(series.y).any():
+        yield _infinite(series)
+
+
+def _main(panel: Panel, series: Series, kind: str) -> dict[str, Any]:
+    look = series.style
+    places, values = panel.x_scale, panel.y_scale
+    if panel.across:
+        places, values = values, places
+    at, value = numbers(places.along(series.x)), numbers(values.along(series.y))
+    trace: dict[str, Any] = {
+        "x": value if panel.across else at,
+        "y": at if panel.across else value,
+        "name": words(series.name),
+        "showlegend": bool(series.name),
+        "opacity": look.alpha,
+        **_hover(panel, series),
+    }
+    if kind == "bars":
+        shape = look.hatch[:1]
+        trace |= {"type": "bar", "width": series.width, "orientation": "h" if panel.across else "v",
+                  "marker": {"color": look.color, "pattern": {"shape": shape}}}  # fmt: skip
     else:
-        axis = {"title": {"text": panel.x_label}, "zeroline": False}
-    traces = [trace for series in panel.series for trace in _traces(series, bool(panel.names))]
-    layout = {"xaxis": axis, "yaxis": {"title": {"text": panel.y_label}, "zeroline": True}}
-    return Figure(traces, layout, 340, label, title=panel.title)
+        trace |= {"type": "scatter", "mode": _mode(look.marker, kind),
+                  "line": {"color": look.color, "width": 2, "dash": DASHES.get(look.line, "solid")},
+                  "marker": _marker(series)}  # fmt: skip
+    if series.interval is not None and not panel.band(series):
+        trace["error_x" if panel.across else "error_y"] = _error(values, series, look.color)
+    return trace
 
 
-def _traces(series: Series, apart: bool) -> Iterator[dict[str, Any]]:
-    color, marker, line = LOOKS[series.look % len(LOOKS)]
-    color = "#404040" if color == "0.25" else color
-    for low, high in ((series.null_low, series.null_high), (series.low, series.high)):
-        if low is not None and high is not None and not apart:
-            yield band(series.x, low, high, color)
-    made = lines(series.y, series.name, color, _SYMBOLS[marker], x=series.x, dash=DASHES[line])
-    if apart:
-        made["mode"] = "markers"
-        if series.low is not None and series.high is not None:
-            made["error_y"] = {
-                "type": "data",
-                "symmetric": False,
-                "array": (series.high - series.y).tolist(),
-                "arrayminus": (series.y - series.low).tolist(),
-            }
-    yield made
+def _mode(marker: str, kind: str) -> str:
+    if kind == "points":
+        return "markers"
+    return "lines+markers" if marker else "lines"
+
+
+def _marker(series: Series) -> dict[str, Any]:
+    look = series.style
+    symbol = _SYMBOLS.get(look.marker, "circle")
+    hollow = np.full(len(series.x), look.hollow)
+    if series.hollow is not None:
+        hollow = hollow | series.hollow
+    open_ = symbol if symbol.endswith("-open") else f"{symbol}-open"
+    symbols: Any = [open_ if one else symbol for one in hollow.tolist()]
+    if len(set(symbols)) == 1:
+        symbols = symbols[0]
+    return {"color": look.color, "symbol": symbols, "size": _PIXELS * (look.size or 4.0)}
+
+
+def _error(scale: Scale, series: Series, color: str) -> dict[str, Any]:
+    assert series.interval is not None
+    middle, low, high = (scale.along(one) for one in (series.y, *series.interval))
+    return {
+        "type": "data",
+        "symmetric": False,
+        "color": color,
+        "thickness": 1,
+        "array": numbers(high - middle),
+        "arrayminus": numbers(middle - low),
+    }
+
+
+def _hover(panel: Panel, series: Series) -> Mapping[str, Any]:
+    """Return what pointing at a point says: its own text, or its name, place and number."""
+    if series.hover:
+        texts = list(series.hover)
+    else:
+        named = series.labels or _where(panel, series)
+        lead = f"{series.name}, " if series.name else ""
+        texts = [f"{lead}{name}: {value:.4g}" for name, value in zip(named, series.y, strict=True)]
+    return {"text": [words(text) for text in texts], "hovertemplate": "%{text}<extra></extra>"}
+
+
+def _where(panel: Panel, series: Series) -> list[str]:
+    if not panel.names:
+        return [f"{x:.4g}" for x in series.x]
+    last = len(panel.names) - 1
+    places = np.clip(np.nan_to_num(np.round(series.x)), 0, last).astype(int)
+    return [" ".join(panel.names[place].split()) for place in places]
+
+
+def _null(panel: Panel, series: Series) -> dict[str, Any]:
+    """Return the band of chance beside points at places."""
+    assert series.null_band is not None
+    low, high = series.null_band
+    middle = (low + high) / 2 if series.null is None else series.null
+    color = GREY if series.null_name else series.style.color
+    at, value = numbers(series.x), numbers(middle)
+    error = {"type": "data", "symmetric": False, "array": numbers(high - middle), "color": color,
+             "arrayminus": numbers(middle - low), "thickness": 3, "width": 0}  # fmt: skip
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": value if panel.across else at,
+        "y": at if panel.across else value,
+        "name": words(series.null_name),
+        "legendgroup": words(series.null_name),
+        "showlegend": bool(series.null_name),
+        "marker": {"color": color, "size": 9, "symbol": _SYMBOLS["|" if panel.across else "_"]},
+        "opacity": 0.6,
+        ("error_x" if panel.across else "error_y"): error,
+        "hovertemplate": ("%{x:.4g}" if panel.across else "%{y:.4g}") + "<extra></extra>",
+    }
+
+
+def _infinite(series: Series) -> dict[str, Any]:
+    """Return arrows for what is beyond every number, at the largest that there is."""
+    finite = series.y[np.isfinite(series.y)]
+    x = series.x[np.isposinf(series.y)]
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "x": numbers(x),
+        "y": [float(finite.max(initial=0.0))] * len(x),
+        "text": ["∞"] * len(x),
+        "textposition": "bottom center",
+        "showlegend": False,
+        "marker": {"color": series.style.color, "symbol": "arrow-up", "size": 9},
+        "hovertemplate": f"{words(series.name)}: ∞<extra></extra>",
+    }
+
+
+def shapes(guides: Any, panel: Panel | None = None) -> list[dict[str, Any]]:
+    """Return lines and shaded spans."""
+    return [_shape(guide, panel) for guide in guides]
+
+
+def _shape(guide: Guide, panel: Panel | None) -> dict[str, Any]:
+    axis, other = guide.axis, "y" if guide.axis == "x" else "x"
+    scale = Scale() if panel is None else panel.x_scale if axis == "x" else panel.y_scale
+    to = guide.at if guide.to is None else guide.to
+    ends = [float(scale.along(end)) for end in (guide.at, to)]
+    shape: dict[str, Any] = {
+        f"{axis}ref": axis,
+        f"{other}ref": "paper",
+        f"{axis}0": ends[0],
+        f"{axis}1": ends[1],
+        f"{other}0": 0,
+        f"{other}1": 1,
+        "layer": "below",
+    }
+    if guide.name:
+        shape |= {"name": words(guide.name), "showlegend": True}
+    if guide.to is not None:
+        return {**shape, "type": "rect", "line": {"width": 0},
+                "fillcolor": "rgba(128,128,128,0.22)"}  # fmt: skip
+    line = {"color": GREY, "width": 1, "dash": DASHES.get(guide.line, "solid")}
+    return {**shape, "type": "line", "line": line}

@@ -1,6 +1,6 @@
-"""Names beside points, where they hide no other name."""
+"""Names beside points and cells of maps, where they hide no other name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 _SIDES: Final = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _SMALL: Final = 5.5  # points
+_RINGS: Final = (1.0, 2.2, 3.5)  # of names round a cell
 
 
 def pixel(axes: "matplotlib.axes.Axes") -> float:
@@ -75,3 +76,39 @@ def write_names(
             text.remove()
             left_out.append(name)
     return left_out
+
+
+def name_cells(
+    axes: "matplotlib.axes.Axes", shape: tuple[int, ...], names: Mapping[tuple[int, int], str]
+) -> None:
+    """Write names beside cells of a map, where they hide none of these cells.
+
+    Parameters
+    ----------
+    axes
+        Shows the map, and has its size already.
+    shape
+        Rows and columns of the map.
+    names
+        By (row, column); the first choose first.
+    """
+    from matplotlib.transforms import Bbox
+
+    corners = [(-0.5, shape[0] - 0.5), (shape[1] - 0.5, -0.5)]
+    point = pixel(axes)
+    (x0, y0), (x1, y1) = axes.transData.transform([(0, 0), (1, 1)])
+    half = [min(abs(side) / point / 2, 7.0) + 1.5 for side in (x1 - x0, y1 - y0)]
+
+    def box(row: int, column: int) -> Bbox:
+        x, y = axes.transData.transform((column, row))
+        dx, dy = ((reach - 2.5) * point for reach in half)
+        return Bbox([[x - dx, y - dy], [x + dx, y + dy]])
+
+    write_names(
+        axes,
+        [(name, float(column), float(row)) for (row, column), name in names.items()],
+        reach=(half[0], half[1]),
+        rings=_RINGS,
+        panel=Bbox(axes.transData.transform(corners)),
+        taken=[box(*cell) for cell in names],
+    )

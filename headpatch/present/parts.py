@@ -1,18 +1,16 @@
 """What results are shown as: words, tables and charts, for a terminal and for a page alike."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-from jaxtyping import Float
-
-from headpatch.present.canvas import Target
+from headpatch.present.chart import Chart, Drawn
 from headpatch.present.column import Cell, Row, Schema
-from headpatch.present.section import Figure
+from headpatch.present.panel import Panel, Series
+
+__all__ = ["Chart", "Drawn", "Grid", "Panel", "Part", "Series", "Words", "arrow", "grid"]
 
 Place: TypeAlias = Literal["everywhere", "terminal", "page"]
-Values: TypeAlias = Float[np.ndarray, " points"]
 
 
 @dataclass(frozen=True)
@@ -75,100 +73,6 @@ def grid(
     )
     texts = tuple(tuple(cell(row) for cell in made.values()) for row in records)
     return Grid(title, tuple(cells), texts, numeric, wrapped, place)
-
-
-@dataclass(frozen=True, eq=False)
-class Series:
-    """Points of a chart that belong together.
-
-    Attributes
-    ----------
-    x
-        Numbers, or places among the panel's `Panel.names`.
-    low, high
-        Ends of an interval of each point.
-    null_low, null_high
-        A band to compare each point with: what chance alone gives.
-    look
-        Which colour, marker and line; the same in every panel of a chart.
-    """
-
-    name: str
-    x: Values
-    y: Values
-    low: Values | None = None
-    high: Values | None = None
-    null_low: Values | None = None
-    null_high: Values | None = None
-    look: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """One pair of axes.
-
-    Attributes
-    ----------
-    names
-        Places along the x axis, where it has no numbers; points are then not joined.
-    layers
-        How many layers the x axis counts; None: it counts something else.
-    factor
-        What turns y into the unit of a second axis, called `factor_label`; 0: there is none.
-    """
-
-    title: str
-    series: Sequence[Series]
-    x_label: str
-    y_label: str
-    names: Sequence[str] = ()
-    layers: int | None = None
-    factor: float = 0.0
-    factor_label: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Chart:
-    """A figure of one or more panels.
-
-    Attributes
-    ----------
-    name
-        What `headpatch.plot` calls it.
-    file
-        Where a run writes it.
-    note
-        Stands below it.
-    spoken
-        What it shows, for who cannot see it; of each panel in turn.
-    """
-
-    name: str
-    file: str
-    title: str
-    panels: Sequence[Panel]
-    note: str = ""
-    spoken: Sequence[str] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """A figure that no `Chart` can say: it is drawn by code of its own.
-
-    Attributes
-    ----------
-    name, file
-        As of `Chart`.
-    draw
-        Draws it with matplotlib, given where to, a question and a region.
-    interactive
-        Makes the page's figures by name; None: the page has none.
-    """
-
-    name: str
-    file: str
-    draw: Callable[[Target, str, str], None]
-    interactive: Callable[[], Mapping[str, Figure]] | None = None
 
 
 Part: TypeAlias = Words | Grid | Chart | Drawn

@@ -13,8 +13,8 @@ from headpatch.core.study import Study
 from headpatch.core.study.record import RUN
 from headpatch.errors import InputError
 from headpatch.pairs.pair import Pair
+from headpatch.present.interactive_map import picture
 from headpatch.present.tables import says
-from headpatch.report.html.overlay import picture
 
 if TYPE_CHECKING:
     import pandas

@@ -8,29 +8,18 @@ being the largest of the head's. Other maps are laid over their pictures here (`
 
 import base64
 import gzip
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image
 
+from headpatch.present.interactive_map import OPAQUE, RAMP
 from headpatch.present.overlays import densities
 from headpatch.present.section import numbers
 
 MOST = 2_400_000
 """Characters that all overlays may take; beyond, heads are kept by their importance."""
-_LONGEST_SIDE = 480
-"""Pixels of a picture in the page."""
-RAMP = (
-    "#5c01a6", "#7e03a8", "#9c179e", "#b52f8c", "#cc4778", "#de5f65", "#ed7953", "#f89540",
-    "#fdb42f", "#fbd524", "#f4e726",
-)  # fmt: skip
-"""Colours of a density, from 0 to the largest: matplotlib's plasma without its dark end."""
-OPAQUE = 0.85
-"""How much the largest density covers the picture; none is clear."""
-
 Densities = tuple[
     Float[np.ndarray, "heads y x"], Float[np.ndarray, "x_edges"], Float[np.ndarray, "y_edges"]
 ]
@@ -39,15 +28,6 @@ Densities = tuple[
 def packed(data: bytes) -> str:
     """Compress for the page; the same data gives the same text."""
     return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii")
-
-
-def picture(image: Any, longest: int = _LONGEST_SIDE) -> str:
-    """Return a picture (``[height, width, 3]`` bytes) as a data URI, shrunk if it is large."""
-    shown = Image.fromarray(np.asarray(image, dtype=np.uint8)).convert("RGB")
-    shown.thumbnail((longest, longest))
-    stream = io.BytesIO()
-    shown.save(stream, "JPEG", quality=88, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def painted(

@@ -6,8 +6,9 @@ import gzip
 import numpy as np
 import pytest
 
+from headpatch.present.interactive_map import OPAQUE, RAMP
 from headpatch.present.overlays import density
-from headpatch.report.html.overlay import OPAQUE, RAMP, overlays, packed, painted
+from headpatch.report.html.overlay import overlays, packed, painted
 from tests.report import synthetic
 
 

@@ -12,6 +12,9 @@ from headpatch.present.interactive import figures
 from headpatch.present.parts import Chart, Drawn, Grid, Part, Words
 from headpatch.present.section import Figure, Section, listed
 
+_ACROSS = {1: "one", 2: "two", 3: "three"}
+"""Style of charts by the number of panels side by side."""
+
 
 def section(name: str) -> Callable[[Results], Section | None]:
     """Return what makes the section of a question; nothing comes of it unless it was asked."""
@@ -73,4 +76,6 @@ def _blocks(part: Part, drawn: dict[str, Figure]) -> Iterator[dict[str, Any]]:
     elif isinstance(part, Chart | Drawn):
         own = figures(part)
         drawn.update(own)
-        yield {"kind": "chart", "names": list(own), "note": getattr(part, "note", "")}
+        across = _ACROSS[min(getattr(part, "columns", 1), 3)]
+        note = getattr(part, "note", "")
+        yield {"kind": "chart", "names": list(own), "note": note, "across": across}

@@ -10,9 +10,10 @@ from headpatch.core.output.folder import Results
 from headpatch.core.output.part import read, reading
 from headpatch.present.canvas import GREY, ORANGE, signed
 from headpatch.present.charts import DASHES, SYMBOLS, along, band, counts_axis, lines
+from headpatch.present.interactive_map import picture
 from headpatch.present.overlays import density
 from headpatch.present.section import Figure, Section, records
-from headpatch.report.html.overlay import painted, picture
+from headpatch.report.html.overlay import painted
 from headpatch.report.rollouts import MAPS, rollout_summary, short
 from headpatch.stats.deletion_curves import RANDOM, REGION, areas
 

@@ -8,6 +8,10 @@ const CONFIG = { displaylogo: false, displayModeBar: false, responsive: true, sc
 function scale() {
   return EFFECT[isDark() && !printing ? "dark" : "light"];
 }
+// Of shares: from 0 up, the upper half of it
+function shareScale() {
+  return scale().slice(2).map(([at, color]) => [2 * at - 1, color]);
+}
 let printing = false;
 
 function layoutOf(own, height) {
@@ -49,9 +53,10 @@ async function drawInto(node, traces, own, height) {
   }
 }
 function drawFigures() {
+  const scales = { effect: scale(), share: shareScale() };
   for (const node of document.querySelectorAll("[data-figure]")) {
     const figure = data.figures[node.dataset.figure];
-    const traces = figure.data.map((one) => (one.colorscale === "effect" ? { ...one, colorscale: scale() } : one));
+    const traces = figure.data.map((one) => (scales[one.colorscale] ? { ...one, colorscale: scales[one.colorscale] } : one));
     drawInto(node, traces, figure.layout, figure.height);
   }
 }

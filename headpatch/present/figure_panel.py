@@ -1,0 +1,248 @@
+"""Panels of lines, points and bars, drawn by matplotlib."""
+
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from headpatch.present.canvas import GREY, layer_axis
+from headpatch.present.labels import pixel, write_names
+from headpatch.present.panel import Guide, Panel, Series
+from headpatch.present.scales import Scale
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+
+_CROWDED: Final = 90  # characters along an axis
+_MANY: Final = 30  # markers on a line
+_RINGS: Final = tuple(np.geomspace(1.0, 66.0, 17).tolist())  # of names round a point, to the edges
+
+
+def draw_panel(
+    axes: "matplotlib.axes.Axes",
+    panel: Panel,
+    x: Float[np.ndarray, " across"],
+    y: Float[np.ndarray, " up"],
+    columns: int,
+) -> None:
+    """Draw a panel, but for the names of its axes and points.
+
+    Parameters
+    ----------
+    x, y
+        All numbers along its axes, and along those that share them.
+    columns
+        Panels side by side.
+    """
+    _scale(axes, panel.x_scale, x, "x")
+    _scale(axes, panel.y_scale, y, "y")
+    (axes.axvline if panel.across else axes.axhline)(0, color="0.55", linewidth=0.6, zorder=1)
+    for series in panel.series:
+        _draw_series(axes, panel, series)
+    for guide in panel.guides:
+        draw_guide(axes, guide)
+    lines = wrap(panel.note, 120 // columns)
+    axes.set_title(panel.title, loc="left", pad=4 + 9 * len(lines))
+    axes.text(0, 1.03, "\n".join(lines), transform=axes.transAxes, fontsize=6.5, color="0.3")
+    axes.text(0.03, 0.97, panel.text, transform=axes.transAxes, va="top", fontsize=5.5, color="0.3")
+    _places(axes, panel, columns)
+    if panel.factor:
+        _second_axis(axes, panel.factor, panel.factor_label)
+    if panel.legend:
+        axes.legend(loc="best", fontsize=6.5)
+
+
+def draw_guide(axes: "matplotlib.axes.Axes", guide: Guide) -> None:
+    """Draw a line across the axes, or a shaded span."""
+    label = guide.name or "_"
+    if guide.to is None:
+        line = axes.axvline if guide.axis == "x" else axes.axhline
+        line(guide.at, color="0.55", linewidth=0.6, linestyle=guide.line, zorder=1, label=label)
+        return
+    span = axes.axvspan if guide.axis == "x" else axes.axhspan
+    span(guide.at, guide.to, facecolor="0.93", edgecolor="0.65", hatch=guide.hatch, linewidth=0,
+         zorder=0, label=label)  # fmt: skip
+
+
+def _draw_series(axes: "matplotlib.axes.Axes", panel: Panel, series: Series) -> None:
+    _draw_null(axes, panel, series)
+    _draw_interval(axes, panel, series)
+    if panel.kind(series) == "bars":
+        _draw_bars(axes, panel, series)
+    else:
+        _draw_points(axes, panel, series)
+    infinite = np.isposinf(series.y)
+    for x in series.x[infinite]:
+        axes.text(x, 0.97, "▲\n∞", ha="center", va="top", color=series.style.color, fontsize=6,
+                  transform=axes.get_xaxis_transform())  # fmt: skip
+    for index, text in enumerate(series.texts):
+        _write(axes, panel, series.x[index], _far_end(panel, series, index), text)
+    if panel.names and panel.kind(series) == "points":
+        for place in series.x[np.isnan(series.y) & np.isfinite(series.x)]:
+            _write(axes, panel, place, 0.0, "undefined")
+
+
+def _far_end(panel: Panel, series: Series, index: int) -> float:
+    """Return where a point, or its interval as a bar, is farthest on its own side of 0."""
+    value = float(series.y[index])
+    if series.interval is None or panel.band(series):
+        return value
+    end = float(series.interval[int(value >= 0)][index])
+    return end if np.isfinite(end) and end * value > 0 else value
+
+
+def _swap(panel: Panel, places: Any, values: Any) -> tuple[Any, Any]:
+    """Return x and y on the page."""
+    return (values, places) if panel.across else (places, values)
+
+
+def _draw_points(axes: "matplotlib.axes.Axes", panel: Panel, series: Series) -> None:
+    look, joined = series.style, panel.kind(series) == "line"
+    x, y = _swap(panel, series.x, np.where(np.isfinite(series.y), series.y, np.nan))
+    shape: dict[str, Any] = {
+        "color": look.color,
+        "marker": look.marker,
+        "alpha": look.alpha,
+        "markersize": look.size or (2.6 if joined else 3.5),
+        "markeredgewidth": 0.9 if look.hollow or look.marker == "x" else 0.3 * (not joined),
+        "markeredgecolor": look.color if look.hollow or look.marker in "xX" else "white",
+    }
+    if look.hollow:
+        shape["markerfacecolor"] = "white"
+    if joined:
+        shape["markevery"] = max(1, len(x) // _MANY)
+    line = (look.line or "none") if joined else "none"
+    axes.plot(x, y, linestyle=line, linewidth=look.width, label=series.name or "_", zorder=3,
+              **shape)  # fmt: skip
+    if series.hollow is not None:
+        edge = {**shape, "markeredgecolor": look.color, "markeredgewidth": 0.9}
+        axes.plot(x[series.hollow], y[series.hollow], linestyle="none", zorder=3.1,
+                  **{**edge, "markerfacecolor": "white", "markevery": None})  # fmt: skip
+
+
+def _draw_bars(axes: "matplotlib.axes.Axes", panel: Panel, series: Series) -> None:
+    look = series.style
+    face = "white" if look.hollow else look.color
+    edge = "white" if look.hatch and not look.hollow else look.color
+    draw = axes.barh if panel.across else axes.bar
+    draw(series.x, series.y, series.width, facecolor=face, edgecolor=edge, hatch=look.hatch,
+         linewidth=0.8 * look.hollow, alpha=look.alpha, label=series.name or "_",
+         zorder=2)  # fmt: skip
+
+
+def _draw_interval(axes: "matplotlib.axes.Axes", panel: Panel, series: Series) -> None:
+    if series.interval is None:
+        return
+    low, high = series.interval
+    color = series.style.color
+    if panel.band(series):
+        axes.fill_between(series.x, low, high, color=color, alpha=0.22, linewidth=0, zorder=2)
+        return
+    known = np.isfinite(low) & np.isfinite(high) & np.isfinite(series.x)
+    bars = axes.hlines if panel.across else axes.vlines
+    dark = "0.15" if panel.kind(series) == "bars" else color
+    bars(series.x[known], low[known], high[known], color=dark, linewidth=1, zorder=2.5)
+
+
+def _draw_null(axes: "matplotlib.axes.Axes", panel: Panel, series: Series) -> None:
+    if series.null_band is None:
+        return
+    low, high = series.null_band
+    color = GREY if series.null_name else series.style.color
+    label = series.null_name or "_"
+    if panel.kind(series) == "line":
+        axes.fill_between(series.x, low, high, color=color, alpha=0.25, linewidth=1.2, zorder=2,
+                          label=label)  # fmt: skip
+        return
+    middle = (low + high) / 2 if series.null is None else series.null
+    known = np.isfinite(middle) & np.isfinite(series.x)
+    place, low, high = series.x[known], low[known], high[known]
+    thick = axes.hlines if panel.across else axes.vlines
+    thick(place, low, high, color=color, alpha=0.3, linewidth=5, zorder=1.4, label=label)
+    x, y = _swap(panel, place, middle[known])
+    axes.plot(x, y, "|" if panel.across else "_", color=color, alpha=0.7, markersize=7, zorder=2)
+
+
+def _write(
+    axes: "matplotlib.axes.Axes", panel: Panel, place: float, value: float, text: str
+) -> None:
+    """Write beside a point, away from 0."""
+    if not (text and np.isfinite(place) and np.isfinite(value)):
+        return
+    far = 5 if value >= 0 else -5
+    shift = (far, 0) if panel.across else (0, far)
+    side = "left" if value >= 0 else "right"
+    up = "bottom" if value >= 0 else "top"
+    axes.annotate(text, _swap(panel, place, value), shift, textcoords="offset points", fontsize=6,
+                  ha=side if panel.across else "center", va="center" if panel.across else up,
+                  zorder=4)  # fmt: skip
+
+
+def _scale(
+    axes: "matplotlib.axes.Axes", scale: Scale, numbers: Float[np.ndarray, " numbers"], axis: str
+) -> None:
+    """Lay numbers out, and choose which are written."""
+    along: Any = axes.xaxis if axis == "x" else axes.yaxis
+    limit: Any = axes.set_xlim if axis == "x" else axes.set_ylim
+    if scale.kind != "linear":
+        change: Any = axes.set_xscale if axis == "x" else axes.set_yscale
+        change("function", functions=(scale.along, scale.back))
+    if ticks := scale.labels(numbers):
+        along.set_ticks(list(ticks), list(ticks.values()))
+    if scale.low is not None or scale.high is not None:
+        limit(scale.low, scale.high)
+
+
+def _places(axes: "matplotlib.axes.Axes", panel: Panel, columns: int) -> None:
+    """Write the names of places, or count layers."""
+    names = list(panel.names)
+    if panel.layers is not None:
+        layer_axis(axes, panel.layers, "")
+    elif panel.across:
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.margins(x=0.12)
+    elif names:
+        name_columns(axes, names, columns)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+
+
+def name_columns(axes: "matplotlib.axes.Axes", names: list[str], columns: int) -> None:
+    """Write names below their places; slanted where they would run into each other."""
+    widest = max(len(line) for name in names for line in name.split("\n"))
+    crowded = len(names) * widest > _CROWDED / columns
+    angle = (90 if any("\n" in name for name in names) else 45) if crowded else 0
+    axes.set_xticks(range(len(names)), names, rotation=angle,
+                    ha="right" if angle == 45 else "center")  # fmt: skip
+
+
+def _second_axis(axes: "matplotlib.axes.Axes", factor: float, label: str) -> None:
+    def there(values: ArrayLike) -> ArrayLike:
+        return np.asarray(values) * factor
+
+    def back(values: ArrayLike) -> ArrayLike:
+        return np.asarray(values) / factor
+
+    axes.secondary_yaxis("right", functions=(there, back)).set_ylabel(label)
+
+
+def name_points(axes: "matplotlib.axes.Axes", panel: Panel) -> None:
+    """Write the labels of points where they hide no other; the panel has its size already."""
+    from matplotlib.transforms import Bbox
+
+    names = [
+        (label, *_swap(panel, float(place), float(value)))
+        for series in panel.series
+        if series.labels
+        for label, place, value in zip(series.labels, series.x, series.y, strict=True)
+        if label and np.isfinite(place) and np.isfinite(value)
+    ]
+    if not names:
+        return
+    half = 2 * pixel(axes)
+    middles = axes.transData.transform([(x, y) for _, x, y in names])
+    taken = [Bbox([[x - half, y - half], [x + half, y + half]]) for x, y in middles]
+    write_names(axes, names, reach=(3.5, 3.5), rings=_RINGS, panel=axes.get_window_extent(),
+                taken=taken, led=_RINGS[2])  # fmt: skip

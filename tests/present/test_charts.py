@@ -1,0 +1,224 @@
+"""Both renderers draw the numbers of a chart, read back from what they made."""
+
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
+
+from headpatch.present.canvas import Sheet
+from headpatch.present.chart import Chart, HeadMap, Picture, numbers_along, rows_of
+from headpatch.present.figure import draw
+from headpatch.present.interactive import figures
+from headpatch.present.panel import Panel, Series
+from headpatch.present.root_scale import root
+from headpatch.present.scales import Scale
+from tests.present.examples import EXAMPLES
+
+pytestmark = pytest.mark.filterwarnings("error")
+CLOSE = {"rtol": 2e-4, "atol": 1e-9, "equal_nan": True}  # five digits are written
+
+
+def drawn(chart: Chart) -> list:
+    """The panels, each with matplotlib's axes and the page's figure."""
+    sheet = Sheet()
+    draw(chart, sheet, "Is it $5?", "top-left")
+    panels = [one for row in rows_of(chart) for one in row]
+    axes = sheet.figure.axes[: len(panels)]
+    shown = [(panel, one) for panel, one in zip(panels, axes, strict=True) if panel is not None]
+    made = figures(chart)
+    assert list(made) == [f"{chart.name}-{i}" for i in range(len(shown))]
+    return [(panel, one, page) for (panel, one), page in zip(shown, made.values(), strict=True)]
+
+
+def every(kind: type) -> list:
+    return [
+        pytest.param(*one, id=f"{name}-{i}")
+        for name, chart in EXAMPLES.items()
+        for i, one in enumerate(drawn(chart))
+        if isinstance(one[0], kind)
+    ]
+
+
+def numbers(values: object) -> np.ndarray:
+    return np.array([np.nan if one is None else one for one in values], float)
+
+
+def mains(page) -> list[dict]:
+    return [one for one in page.data if one.get("hovertemplate") == "%{text}<extra></extra>"]
+
+
+@pytest.mark.parametrize(("panel", "axes", "page"), every(Panel))
+def test_points_and_bars_lie_where_the_chart_says(panel, axes, page) -> None:
+    lines = iter([one for one in axes.lines if one.get_zorder() == 3])
+    bars = iter(axes.containers)
+    for series, trace in zip(panel.series, mains(page), strict=True):
+        values = np.where(np.isfinite(series.y), series.y, np.nan)
+        expected = (values, series.x) if panel.across else (series.x, values)
+        if panel.kind(series) == "bars":
+            patches = next(bars).patches
+            centres = [(p.get_x() + p.get_width() / 2, p.get_height()) for p in patches]
+            if panel.across:
+                centres = [(p.get_width(), p.get_y() + p.get_height() / 2) for p in patches]
+            np.testing.assert_allclose(np.array(centres).T, expected)
+        else:
+            line = next(lines)
+            np.testing.assert_allclose([line.get_xdata(), line.get_ydata()], expected)
+            assert (trace["marker"]["color"], line.get_color()) == (series.style.color,) * 2
+        scales = (panel.x_scale, panel.y_scale)
+        for axis, scale, own in zip("xy", scales, expected, strict=True):
+            np.testing.assert_allclose(numbers(trace[axis]), scale.along(own), **CLOSE)
+
+
+@pytest.mark.parametrize(("panel", "axes", "page"), every(Panel))
+def test_intervals_and_bands_lie_where_the_chart_says(panel, axes, page) -> None:
+    value = 0 if panel.across else 1
+    polygons = [one for one in axes.collections if isinstance(one, PolyCollection)]
+    drawn_bands = [path.vertices[:, 1] for one in polygons for path in one.get_paths()]
+    bars = [one for one in axes.collections if isinstance(one, LineCollection)]
+    drawn_bars = np.array([part[:, value] for one in bars for part in one.get_segments()])
+    for series in panel.series:
+        for ends, band in (
+            (series.interval, panel.band(series)),
+            (series.null_band, panel.kind(series) == "line"),
+        ):
+            if ends is None:
+                continue
+            own = np.array(ends).T[np.isfinite(ends).all(0)]
+            if band:
+                vertices = np.concatenate(drawn_bands)
+                assert np.isin(own.ravel().round(9), vertices.round(9)).all()
+            else:
+                known = own[np.isfinite(series.y[np.isfinite(ends).all(0)])]
+                assert all(np.isclose(drawn_bars, one).all(1).any() for one in known)
+    for series, trace in zip(panel.series, mains(page), strict=True):
+        if series.interval is not None and not panel.band(series):
+            error = trace[f"error_{'xy'[value]}"]
+            scale = panel.x_scale if panel.across else panel.y_scale
+            middle = numbers(trace["xy"[value]])
+            sides = {"arrayminus": -1, "array": 1}
+            for (end, sign), own in zip(sides.items(), series.interval, strict=True):
+                np.testing.assert_allclose(
+                    middle + sign * numbers(error[end]), scale.along(own), rtol=1e-3, atol=1e-4
+                )
+    bands = [one for one in page.data if one.get("fill") == "toself"]
+    assert len(bands) == sum(
+        (s.interval is not None and panel.band(s))
+        + (s.null_band is not None and panel.kind(s) == "line")
+        for s in panel.series
+    )
+
+
+@pytest.mark.parametrize(("panel", "axes", "page"), every(Panel))
+def test_both_name_places_and_numbers_alike(panel, axes, page) -> None:
+    for axis, matplotlib_axis in (("x", axes.xaxis), ("y", axes.yaxis)):
+        made = page.layout[f"{axis}axis"]
+        if "ticktext" not in made:
+            continue
+        scale = panel.x_scale if axis == "x" else panel.y_scale
+        np.testing.assert_allclose(
+            made["tickvals"], scale.along(matplotlib_axis.get_ticklocs()), **CLOSE
+        )
+        texts = [one.get_text() for one in matplotlib_axis.get_ticklabels()]
+        assert not texts or [t.replace("<br>", "\n") for t in made["ticktext"]] == texts
+
+
+@pytest.mark.parametrize(("panel", "axes", "page"), every(HeadMap))
+def test_maps_have_the_values_of_the_chart(panel, axes, page) -> None:
+    chart = next(one for one in EXAMPLES.values() if panel in one.panels)
+    lay = root if chart.colours.rooted else np.asarray
+    both = [panel.values] + ([] if panel.whole is None else [panel.whole[:, None]])
+    heats = [one for one in page.data if one["type"] == "heatmap"]
+    for values, image, trace in zip(both, axes.images, heats, strict=True):
+        np.testing.assert_array_equal(np.ma.filled(image.get_array(), np.nan), values)
+        shown = np.array([numbers(row) for row in trace["z"]])
+        np.testing.assert_allclose(shown, lay(values), **CLOSE)
+        low, high = image.norm.vmin, image.norm.vmax
+        assert (trace["zmin"], trace["zmax"]) == pytest.approx((float(lay(low)), float(lay(high))))
+    texts = [one.get_text() for one in axes.texts]
+    assert [one for one in texts if "." in one and one in panel.labels.values()] == [
+        *panel.labels.values()
+    ]
+    for cells in panel.cells:
+        if cells.marker == "frame":
+            corners = [one.get_xy() for one in axes.patches]
+            assert corners == [
+                (c - 0.5, r - 0.5) for r, c in zip(cells.rows, cells.columns, strict=True)
+            ]
+        else:
+            (marks,) = (one for one in axes.lines if one.get_linestyle() == "None")
+            assert list(marks.get_ydata()) == list(cells.rows)
+        (trace,) = (one for one in page.data if one.get("mode") == "markers")
+        assert (trace["x"], trace["y"]) == (list(cells.columns), list(cells.rows))
+
+
+@pytest.mark.parametrize(("panel", "axes", "page"), every(Picture))
+def test_pictures_have_the_map_and_the_region_of_the_chart(panel, axes, page) -> None:
+    (mesh,) = (one for one in axes.collections if isinstance(one, QuadMesh))
+    (trace,) = page.data
+    cells, x_edges, y_edges = panel.density
+    np.testing.assert_allclose(mesh.get_array(), cells)
+    np.testing.assert_allclose(trace["z"], cells, **CLOSE)
+    np.testing.assert_allclose(trace["x"], x_edges, **CLOSE)
+    np.testing.assert_allclose(trace["y"], y_edges, **CLOSE)
+    assert mesh.norm.vmax == trace["zmax"] == panel.peak
+    (box,) = axes.patches
+    left, top, right, bottom = panel.box
+    assert box.get_bbox().bounds == (left, top, right - left, bottom - top)
+    assert {(one["x0"], one["y0"], one["x1"], one["y1"]) for one in page.layout["shapes"]} == {
+        panel.box
+    }
+    assert page.layout["images"][0]["source"].startswith("data:image/jpeg;base64,")
+
+
+def test_infinite_and_undefined_values_are_said() -> None:
+    sheet = Sheet()
+    draw(EXAMPLES["lines"], sheet)
+    assert "▲\n∞" in [one.get_text() for one in sheet.figure.axes[0].texts]
+    assert any("∞" in one.get("text", ()) for one in figures(EXAMPLES["lines"])["lines-0"].data)
+    draw(EXAMPLES["across"], sheet)
+    assert "undefined" in [one.get_text() for one in sheet.figure.axes[0].texts]
+
+
+def test_one_legend_names_each_series_once_and_tells_none_by_colour_alone() -> None:
+    for chart in EXAMPLES.values():
+        sheet = Sheet()
+        draw(chart, sheet)
+        names = [text.get_text() for one in sheet.figure.legends for text in one.get_texts()]
+        assert len(names) == len(set(names))
+        looks = {
+            (series.style.marker, series.style.line, series.style.hatch, series.style.hollow):
+            series.name
+            for panel in chart.panels if isinstance(panel, Panel)
+            for series in panel.series if series.name
+        }  # fmt: skip
+        shown = {s.name for p in chart.panels if isinstance(p, Panel) for s in p.series if s.name}
+        assert len(looks) == len(shown)
+
+
+def test_what_a_panel_shows_is_said_for_who_cannot_see_it() -> None:
+    made = figures(EXAMPLES["lines"])
+    assert made["lines-0"].label == "Lines over layers. Necessary?. Largest: 3"
+    assert made["lines-1"].label == "Lines over layers. Sufficient?"
+
+
+def test_names_from_users_are_escaped_for_the_page() -> None:
+    series = Series("<b>", np.zeros(1), np.ones(1))
+    panel = Panel("", [series], "", "", names=["<i>"])
+    (page,) = figures(Chart("c", "c.png", "", [panel])).values()
+    assert page.data[0]["name"] == "&lt;b&gt;"
+    assert page.data[0]["text"] == ["&lt;b&gt;, &lt;i&gt;: 1"]
+    assert page.layout["xaxis"]["ticktext"] == ["&lt;i&gt;"]
+
+
+@pytest.mark.parametrize("scale", [Scale(), Scale("root"), Scale("counts"), Scale("beyond", 0.02)])
+def test_a_scale_rises_and_can_be_undone(scale: Scale) -> None:
+    values = np.linspace(0 if scale.kind == "counts" else -3, 3, 301)
+    assert (np.diff(scale.along(values)) > 0).all()
+    np.testing.assert_allclose(scale.back(scale.along(values)), values, atol=1e-12)
+
+
+def test_numbers_are_shared_as_the_chart_says() -> None:
+    panels = [Panel("", [Series("", np.array([float(i)]), np.ones(1))], "", "") for i in range(4)]
+    expected = {"all": [0, 1, 2, 3], "row": [0, 1], "col": [0, 2], "none": [0]}
+    for share, numbers_ in expected.items():
+        chart = Chart("c", "c.png", "", panels, columns=2, share_x=share)
+        assert numbers_along(chart, panels[0], "x").tolist() == numbers_
