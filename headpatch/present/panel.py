@@ -52,6 +52,14 @@ LOOKS: Final = (
 WITH_LOOK: Final = Look(VERMILLION, "o", "-")
 WITHOUT_LOOK: Final = Look(BLUE, "D", "--", hatch="/////", hollow=True)
 RANDOM_LOOK: Final = Look(GREY, "", ":")
+KIND_LOOKS: Final = {
+    "zero": Look(BLUE, "s"),
+    "mean": Look(GREEN, "^"),
+    "resample": Look(VERMILLION, "o"),
+}
+"""Looks of what z is changed to."""
+ASKED: Final = {"noising": "necessary?", "denoising": "sufficient?"}
+"""What each direction of a change asks of a head."""
 
 
 @dataclass(frozen=True, eq=False)

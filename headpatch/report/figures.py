@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from headpatch.present.canvas import Target
+from headpatch.present.figure import draw
+from headpatch.questions.trace.charts import trace_chart
 from headpatch.report import combinations, means, paths, plots
 from headpatch.report.approx import approx_scatter
 from headpatch.report.faithfulness import faithfulness_curves
 from headpatch.report.rollouts import perturbation_curves, rollout_maps
-from headpatch.report.trace_means import mean_traces
-from headpatch.report.traces import token_traces
 from headpatch.report.verdicts import verdict_map
 
 Files: TypeAlias = Mapping[str, Any]
@@ -215,8 +215,7 @@ def _perturbation(files: Files, target: Target, words: Words) -> None:
 
 def _trace(files: Files, target: Target, words: Words) -> None:
     traced = files["trace.pt"]
-    draw = mean_traces if "pair_names" in traced else token_traces
-    draw(traced, target, **_own(traced))
+    draw(trace_chart(traced), target, **_own(traced))
 
 
 _CURVES = ("verdicts.csv", "faithfulness.csv")

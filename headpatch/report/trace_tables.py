@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from headpatch.present.tables import plain_table
+from headpatch.questions.trace.charts import shown
 from headpatch.report.effects import DIRECTIONS
-from headpatch.report.traces import shown
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,7 +5,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from headpatch.report import trace_means
 from headpatch.report.rollouts import (
     MAPS,
     perturbation_curves,
@@ -13,95 +12,10 @@ from headpatch.report.rollouts import (
     rollout_summary,
     rollout_tables,
 )
-from headpatch.report.trace_means import mean_traces
 from headpatch.report.trace_tables import trace_summary, trace_tables
-from headpatch.report.traces import HEADS, lead_effects, token_traces
 from tests.report import synthetic
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]
-LAYERS, PER_LAYER = 5, 6
-
-
-def traced(tokens=("Yes", ",", "there", "\n"), forced=None, rivals=("No", "", "", "")):
-    rng = np.random.default_rng(0)
-
-    def values():
-        return torch.tensor(rng.normal(size=(len(tokens), LAYERS, PER_LAYER))).float()
-
-    ways = ("resample_noising", "resample_denoising")
-    return {
-        "tokens": list(tokens),
-        "rivals": list(rivals),
-        "forced": list(forced or ["with"] * len(tokens)),
-        "with": values().sigmoid(),
-        "without": values().sigmoid(),
-        "effect_logit": {way: values() for way in ways},
-        "effect_contrast": {
-            way: torch.where(
-                torch.tensor([bool(one) for one in rivals])[:, None, None], values(), torch.nan
-            )
-            for way in ways
-        },
-    }
-
-
-def test_no_two_lines_of_the_legend_look_alike(tmp_path, drawn):
-    token_traces(traced(), tmp_path / "f.png")
-    looking, moving = drawn.last.axes[:2]
-    marks = [
-        (line.get_color(), line.get_marker())
-        for axes in (looking, moving)
-        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        if not label.startswith("mean")  # hollow, and dotted
-    ]
-    assert len(marks) == 4 == len(set(marks))
-
-
-def test_a_trace_has_a_place_for_every_token(tmp_path, drawn):
-    results = traced(forced=["with", "with", "without", "without"])
-    token_traces(results, tmp_path / "f.png", question="Is it $5?", region="top-left")
-    looking, moving, *maps = drawn.last.axes[:4]
-    assert [one.get_text() for one in maps[-1].get_xticklabels()] == [
-        "Yes\n(No)",
-        ",",
-        "there",
-        "\\n",
-    ]
-    assert len(maps[0].get_yticks()) == HEADS
-    shares = results["with"].reshape(4, -1)
-    lines = [line for line in looking.lines if len(line.get_xdata()) == 2]
-    drawn_highest = np.concatenate([line.get_ydata() for line in lines[:4:2]])
-    np.testing.assert_allclose(drawn_highest[:2], shares.max(1).values[:2], rtol=1e-6)
-    effects = lead_effects(results)
-    total = np.abs(effects["resample_noising"]).sum((1, 2))
-    np.testing.assert_allclose(moving.lines[0].get_ydata(), total[:2], rtol=1e-6)
-    shown = maps[0].images[0].get_array()
-    assert shown.shape == (HEADS, 4)
-    names = [one.get_text() for one in maps[0].get_yticklabels()]
-    layer, head = map(int, names[0].split("."))
-    np.testing.assert_allclose(shown[0], effects["resample_noising"][:, layer, head])
-
-
-def test_the_contrast_leads_where_there_is_a_rival():
-    results = traced()
-    lead = lead_effects(results)["resample_noising"]
-    contrast, logit = (
-        results[f"effect_{name}"]["resample_noising"] for name in ("contrast", "logit")
-    )
-    np.testing.assert_allclose(lead[0], contrast[0])
-    np.testing.assert_allclose(lead[1:], logit[1:])
-
-
-def test_a_trace_without_attention_or_with_one_direction(tmp_path, drawn):
-    results = traced()
-    results["with"] = results["without"] = torch.full_like(results["with"], torch.nan)
-    for name in ("effect_logit", "effect_contrast"):
-        del results[name]["resample_denoising"]
-    token_traces(results, tmp_path / "f.png")
-    assert not drawn.last.axes[0].lines
-    with pytest.raises(ValueError, match="no effects"):
-        token_traces({**results, "effect_logit": {}}, tmp_path / "g.png")
-    assert not (tmp_path / "g.png").exists()
 
 
 def said(rich):
@@ -221,83 +135,6 @@ def test_tables_of_a_rollout():
     assert "50.0%" in text
     assert "first 4" in text
     assert "matter" not in said(rollout_tables(regions, []))
-
-
-def mean_traced(slots=3, pairs=(4, 4, 1)):
-    """Means over 4 pairs of a slot that all have, one where few have a rival, and one pair's."""
-    results = traced(tokens=("Yes", "ring/square", "big")[:slots], rivals=("No", "", "")[:slots])
-    ways = list(results["effect_logit"])
-    few = torch.tensor([count < 2 for count in pairs])
-
-    def ends(mean, reach):
-        gone = few.reshape(-1, *[1] * (mean.ndim - 1)).expand_as(mean)
-        return {"low": torch.where(gone, torch.nan, mean - reach),
-                "high": torch.where(gone, torch.nan, mean + reach)}  # fmt: skip
-
-    lead = {way: torch.tensor(values) for way, values in lead_effects(results).items()}
-    total = {way: values.abs().sum((1, 2)) for way, values in lead.items()}
-    diff = results["with"] - results["without"]
-    return results | {
-        "pairs": torch.tensor(pairs),
-        "pair_names": ["a", "b", "c", "d"],
-        "level": 0.9,
-        "diff": diff,
-        **{f"diff_{end}": values for end, values in ends(diff, 0.1).items()},
-        "total": total,
-        **{
-            f"{name}_{end}": {way: ends(values[way], 1.0)[end] for way in ways}
-            for name, values in (("effect", lead), ("total", total))
-            for end in ("low", "high")
-        },
-    }
-
-
-def test_means_over_pairs_have_intervals_where_two_pairs_have_the_token(tmp_path, drawn):
-    results = mean_traced()
-    mean_traces(results, tmp_path / "f.png", question="Is it $5?", region="top-left")
-    looking, moving, *maps = drawn.last.axes[:4]
-    assert [one.get_text() for one in maps[-1].get_xticklabels()] == [
-        "Yes\n(No)",
-        "ring/square",
-        "big\nn=1",
-    ]
-    diff = results["diff"].reshape(3, -1)
-    np.testing.assert_allclose(looking.lines[0].get_ydata(), diff.max(1).values, rtol=1e-6)
-    names = [text.get_text() for text in looking.texts]
-    assert names == ["{}.{}".format(*divmod(int(flat), PER_LAYER)) for flat in diff.argmax(1)]
-    (bars,) = looking.collections
-    assert len(bars.get_segments()) == 2
-    for bar, place in zip(bars.get_segments(), (0, 1), strict=True):
-        low, high = diff[place].max() - 0.1, diff[place].max() + 0.1
-        np.testing.assert_allclose(bar[:, 1], [low, high], rtol=1e-6)
-    total = results["total"]["resample_noising"]
-    np.testing.assert_allclose(moving.lines[0].get_ydata(), total, rtol=1e-6)
-    assert "90% intervals over pairs" in " ".join(" ".join(drawn.texts()).split())
-
-
-def test_a_dot_marks_an_effect_whose_interval_excludes_0(tmp_path, drawn):
-    results = mean_traced()
-    mean_traces(results, tmp_path / "f.png")
-    for axes, way in zip(drawn.last.axes[2:4], results["total"], strict=True):
-        shown = np.asarray(axes.images[0].get_array())
-        beyond = np.abs(shown) > 1
-        beyond[:, 2] = False  # one pair has no interval
-        (dots,) = [line for line in axes.lines if line.get_marker() == "."]
-        found = np.zeros_like(beyond)
-        found[dots.get_ydata().astype(int), dots.get_xdata().astype(int)] = True
-        np.testing.assert_array_equal(found, beyond, err_msg=way)
-    with pytest.raises(ValueError, match="no effects"):
-        mean_traces({**results, "effect_logit": {}}, tmp_path / "g.png")
-    assert not (tmp_path / "g.png").exists()
-
-
-def test_tokens_that_few_pairs_have_are_left_out_of_a_full_figure(tmp_path, drawn, monkeypatch):
-    monkeypatch.setattr(trace_means, "SLOTS", 2)
-    mean_traces(mean_traced(), tmp_path / "f.png")
-    assert len(drawn.last.axes[3].get_xticklabels()) == 2
-    assert "Left out: the tokens that fewest pairs have (1)." in " ".join(
-        " ".join(drawn.texts()).split()
-    )
 
 
 def mean_summary(token, rival, effect, pairs=(4, 4), ends=True):

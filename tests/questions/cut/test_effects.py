@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from headpatch.questions.cut.one import Cuts, cut, prepare
+from headpatch.questions.cut.one import cut, prepare
+from headpatch.stats.summaries import spread
 
 import headpatch as hp
 from headpatch.core import edge_cuts
@@ -28,8 +29,6 @@ from headpatch.core.study import Study
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Head
 from headpatch.stats.effects import spread
-from headpatch.questions.cut import one as analysis
-from headpatch.stats.summaries import spread
 from tests.engine.oracle import Edges, Oracle
 from tests.planted import HEADS, LAYERS, LD_WITH, LD_WITHOUT, planted, planted_study
 from tests.tiny import QUESTION, SHAPES, image_pair, tiny_vlm

@@ -16,10 +16,6 @@ from headpatch.questions.cut import VERB
 from headpatch.questions.cut.view import view
 from headpatch.report.html.sections import derived
 from tests.report.html import made
-from headpatch.report.cut_tables import cut_tables
-from headpatch.report.cuts import MOST_PLACES, cut_effects
-from rich.console import Console
-
 from tests.report.synthetic import CUT_GAP as GAP
 from tests.report.synthetic import cuts
 

@@ -9,7 +9,7 @@ from headpatch.core.output.part import reading
 from headpatch.present.canvas import signed
 from headpatch.present.charts import heat, slots
 from headpatch.present.section import Figure, Section, words
-from headpatch.report.traces import lead_effects
+from headpatch.questions.trace.charts import lead_effects
 from headpatch.stats.rankings import descending
 
 HEADS = 2
