@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from headpatch.core.session import Session
     from headpatch.core.store import Store
     from headpatch.core.study import Study
-    from headpatch.core.study.strict import Strict
     from headpatch.models.spans import Positions
     from headpatch.present.parts import Part
 
@@ -92,7 +91,6 @@ class Verb:
     name: str
     asks: str
     options: type[BaseModel] | None
-    options: "type[Strict] | None"
     help: str
     schemas: tuple[Schema, ...]
     others: tuple[str, ...] = ()

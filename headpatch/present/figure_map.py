@@ -117,8 +117,8 @@ def _mark(axes: "matplotlib.axes.Axes", cells: Cells) -> None:
         return
     small = cells.marker == "."
     axes.plot(cells.columns, cells.rows, cells.marker, linestyle="none", label=cells.name or "_",
-              markerfacecolor="0.15" if small else "none", markersize=2 if small else 4.5,
-              markeredgecolor="black", markeredgewidth=0 if small else 0.7)  # fmt: skip
+              markerfacecolor="0.15" if small else "none", markersize=5 if small else 4.5,
+              markeredgecolor="white" if small else "black", markeredgewidth=0.7)  # fmt: skip
 
 
 def _print(axes: "matplotlib.axes.Axes", panel: HeadMap, most: float) -> None:

@@ -47,6 +47,7 @@ def draw_panel(
     axes.set_title(panel.title, loc="left", pad=4 + 9 * len(lines))
     axes.text(0, 1.03, "\n".join(lines), transform=axes.transAxes, fontsize=6.5, color="0.3")
     axes.text(0.03, 0.97, panel.text, transform=axes.transAxes, va="top", fontsize=5.5, color="0.3")
+    _limit(axes, panel)
     _places(axes, panel, columns)
     if panel.factor:
         _second_axis(axes, panel.factor, panel.factor_label)
@@ -185,14 +186,18 @@ def _scale(
 ) -> None:
     """Lay numbers out, and choose which are written."""
     along: Any = axes.xaxis if axis == "x" else axes.yaxis
-    limit: Any = axes.set_xlim if axis == "x" else axes.set_ylim
     if scale.kind != "linear":
         change: Any = axes.set_xscale if axis == "x" else axes.set_yscale
         change("function", functions=(scale.along, scale.back))
     if ticks := scale.labels(numbers):
         along.set_ticks(list(ticks), list(ticks.values()))
-    if scale.low is not None or scale.high is not None:
-        limit(scale.low, scale.high)
+
+
+def _limit(axes: "matplotlib.axes.Axes", panel: Panel) -> None:
+    """End axes where their scales say, once all is drawn."""
+    for limit, scale in ((axes.set_xlim, panel.x_scale), (axes.set_ylim, panel.y_scale)):
+        if scale.low is not None or scale.high is not None:
+            limit(scale.low, scale.high)
 
 
 def _places(axes: "matplotlib.axes.Axes", panel: Panel, columns: int) -> None:

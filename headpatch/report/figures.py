@@ -13,11 +13,11 @@ from PIL import Image
 
 from headpatch.present.canvas import Target
 from headpatch.present.figure import draw
+from headpatch.questions.rollout.charts import curves_chart, maps_chart
 from headpatch.questions.trace.charts import trace_chart
 from headpatch.report import combinations, means, paths, plots
 from headpatch.report.approx import approx_scatter
 from headpatch.report.faithfulness import faithfulness_curves
-from headpatch.report.rollouts import perturbation_curves, rollout_maps
 from headpatch.report.verdicts import verdict_map
 
 Files: TypeAlias = Mapping[str, Any]
@@ -204,13 +204,13 @@ def _path(files: Files, target: Target, words: Words) -> None:
 
 def _rollout(files: Files, target: Target, words: Words) -> None:
     found = files["rollout.pt"]
-    rollout_maps(found, target, **_own(found))
+    draw(maps_chart(found), target, **_own(found))
 
 
 def _perturbation(files: Files, target: Target, words: Words) -> None:
     found, curves = files["rollout.pt"], files["perturbation.csv"]
-    token, fill = repr(found["token"]), found["fill"]
-    perturbation_curves(curves, target, token=token, fill=fill, **_own(found))
+    chart = curves_chart(curves, token=repr(found["token"]), fill=found["fill"])
+    draw(chart, target, **_own(found))
 
 
 def _trace(files: Files, target: Target, words: Words) -> None:

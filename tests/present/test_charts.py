@@ -169,6 +169,19 @@ def test_pictures_have_the_map_and_the_region_of_the_chart(panel, axes, page) ->
     assert page.layout["images"][0]["source"].startswith("data:image/jpeg;base64,")
 
 
+@pytest.mark.parametrize(("panel", "axes", "page"), every(Panel))
+def test_no_point_lies_beyond_the_axes(panel, axes, page) -> None:
+    for axis, (low, high) in (("x", axes.get_xlim()), ("y", axes.get_ylim())):
+        values = panel.numbers_on(axis)
+        values = values[np.isfinite(values)]
+        assert min(low, high) - 1e-9 <= values.min() <= values.max() <= max(low, high) + 1e-9
+        scale = panel.x_scale if axis == "x" else panel.y_scale
+        shown = page.layout[f"{axis}axis"].get("range")
+        if shown is not None:
+            assert min(shown) <= scale.along(values).min() + 1e-4
+            assert scale.along(values).max() - 1e-4 <= max(shown)
+
+
 def test_infinite_and_undefined_values_are_said() -> None:
     sheet = Sheet()
     draw(EXAMPLES["lines"], sheet)

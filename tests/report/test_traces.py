@@ -1,21 +1,12 @@
 from io import StringIO
 
-import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
-from headpatch.report.rollouts import (
-    MAPS,
-    perturbation_curves,
-    rollout_maps,
-    rollout_summary,
-    rollout_tables,
-)
+from headpatch.report.rollouts import rollout_summary, rollout_tables
 from headpatch.report.trace_tables import trace_summary, trace_tables
-from tests.report import synthetic
 
-pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 def said(rich):
@@ -49,61 +40,6 @@ def test_the_table_of_tokens():
     assert comma.split() == ["[,]", "(4.00)", "(-4.00)", "0.1", "+0.25", "1.2", "(+1e-07)"]
     assert "heads move 'Yes' most" in trace_summary(tokens, True)
     assert "INVALID" in trace_summary(tokens, False)
-
-
-def rolled(patches=16):
-    rng = np.random.default_rng(0)
-    with_image, without = synthetic.pair(60, 40)
-    return {
-        "maps": {name: torch.tensor(rng.random((2, patches))).float() for name in MAPS},
-        "boxes": torch.tensor(synthetic.boxes(4, 4)).float(),
-        "region_box": torch.tensor([0.0, 0.0, 0.5, 0.5]),
-        "in_region": torch.arange(patches) < 4,
-        "image_with": torch.tensor(np.array(with_image)),
-        "image_without": torch.tensor(np.array(without)),
-        "token": "Yes",
-        "rival": "No",
-    }
-
-
-def test_a_map_a_row_with_its_region_s_share(tmp_path, drawn):
-    results = rolled()
-    rollout_maps(results, tmp_path / "f.png", question="Q?", region="top-left")
-    texts = drawn.texts()
-    for values in results["maps"].values():
-        share = float(values[0, :4].sum() / values[0].sum())
-        assert f"With the object: region {share:.1%}" in texts
-    assert "Where 'Yes' (or 'No') comes from" in texts
-    with pytest.raises(ValueError, match="no map"):
-        rollout_maps({**results, "maps": {}}, tmp_path / "g.png")
-
-
-def curves():
-    import pandas as pd
-
-    found = []
-    for run in ("with", "without"):
-        for way in ("delete", "insert"):
-            for order, draws in (("relevance_patches", 1), ("random", 3)):
-                for draw in range(draws):
-                    for k in (0, 1, 2, 4, 8, 16):
-                        share = k / 16 if order == "random" else float(k > 0)
-                        found.append((run, way, order, draw, k, 0.0, share))
-            found.append((run, way, "region", 0, 4, 0.0, 1.0))
-    return pd.DataFrame(found, columns=["run", "way", "order", "draw", "k", "ld", "share"])
-
-
-def test_curves_of_the_check(tmp_path, drawn):
-    perturbation_curves(curves(), tmp_path / "f.png", token="'Yes'")
-    panels = drawn.last.axes
-    assert len(panels) == 4
-    own = next(line for line in panels[0].lines if line.get_label() == "relevance (patches)")
-    np.testing.assert_allclose(own.get_ydata(), [0, 1, 1, 1, 1, 1])
-    assert "3 random" in drawn.texts()
-    with pytest.raises(ValueError, match="lack the columns share"):
-        perturbation_curves(curves().drop(columns="share"), tmp_path / "g.png")
-    with pytest.raises(ValueError, match="no curve"):
-        perturbation_curves(curves().iloc[:0], tmp_path / "g.png")
 
 
 def area(below, count=20, run="with"):

@@ -89,7 +89,7 @@ def trace_chart(results: Mapping[str, Any]) -> Chart:
         note,
         spoken=["", "", *(_spoken(one) for one in maps)],
         share_y="none",
-        heights=[1.05, 1.05, *[0.13 * len(names) + 0.25] * len(maps)],
+        heights=[1.2, 1.2, *[0.13 * len(names) + 0.4] * len(maps)],
         colours=Colours("Effect (logits)", rooted=True),
     )
 

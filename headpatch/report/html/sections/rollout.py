@@ -13,8 +13,9 @@ from headpatch.present.charts import DASHES, SYMBOLS, along, band, counts_axis, 
 from headpatch.present.interactive_map import picture
 from headpatch.present.overlays import density
 from headpatch.present.section import Figure, Section, records
+from headpatch.questions.rollout.charts import MAPS, short
 from headpatch.report.html.overlay import painted
-from headpatch.report.rollouts import MAPS, rollout_summary, short
+from headpatch.report.rollouts import rollout_summary
 from headpatch.stats.deletion_curves import RANDOM, REGION, areas
 
 SIDE = 320
@@ -80,7 +81,7 @@ def _map(saved: Mapping[str, Any], name: str) -> dict[str, Any]:
             }
         )
     return {
-        "name": MAPS[name][3],
+        "name": MAPS[name][1],
         "sides": sides,
         "peak": f"{peak:.1f}",
         "even": f"{inside.mean():.1%}",
@@ -92,7 +93,7 @@ def _row(one: Mapping[str, Any]) -> dict[str, str]:
     return {
         "run": str(one["run"]),
         "way": "deleted" if one["way"] == "delete" else "shown",
-        "map": MAPS[one["map"]][3],
+        "map": MAPS[one["map"]][1],
         "area": signed(one["area"], 3),
         "random": f"{signed(one['random_mean'], 3)} ± {one['random_sd']:.3f}",
         "below": f"{one['random_below']} of {one['random_n']}",
@@ -112,11 +113,12 @@ def _figure(curves: pd.DataFrame, run: str, way: str) -> Figure:
         band(along(k), low, high, GREY, "random orders"),
         lines(mean, "their mean", GREY, x=along(k), dash="dot", mode="lines", showlegend=False),
     ]
-    for name, (color, marker, line, said) in MAPS.items():
+    for name, (look, said) in MAPS.items():
         own = here[here["order"] == name].sort_values("k")
         if not own.empty:
-            traces.append(lines(own["share"].to_numpy(), short(said), color, SYMBOLS[marker],
-                                x=along(own["k"]), dash=DASHES[line]))  # fmt: skip
+            y, symbol = own["share"].to_numpy(), SYMBOLS[look.marker]
+            traces.append(lines(y, short(said), look.color, symbol, x=along(own["k"]),
+                                dash=DASHES[look.line]))  # fmt: skip
     region = here[here["order"] == REGION]
     traces.append(lines(region["share"].to_numpy(), "region", ORANGE, "star",
                         x=along(region["k"]), mode="markers"))  # fmt: skip
