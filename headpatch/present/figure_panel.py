@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
 
 _CROWDED: Final = 90  # characters along an axis
+_FEW: Final = 15  # points of a line with large markers
 _MANY: Final = 30  # markers on a line
 _RINGS: Final = tuple(np.geomspace(1.0, 66.0, 17).tolist())  # of names round a point, to the edges
 
@@ -39,8 +40,8 @@ def draw_panel(
     _scale(axes, panel.x_scale, x, "x")
     _scale(axes, panel.y_scale, y, "y")
     (axes.axvline if panel.across else axes.axhline)(0, color="0.55", linewidth=0.6, zorder=1)
-    for series in panel.series:
-        _draw_series(axes, panel, series)
+    for order, series in enumerate(panel.series):
+        _draw_series(axes, panel, series, 3 - order / 100)
     for guide in panel.guides:
         draw_guide(axes, guide)
     lines = wrap(panel.note, 120 // columns)
@@ -67,13 +68,13 @@ def draw_guide(axes: "matplotlib.axes.Axes", guide: Guide) -> None:
          zorder=0, label=label)  # fmt: skip
 
 
-def _draw_series(axes: "matplotlib.axes.Axes", panel: Panel, series: Series) -> None:
+def _draw_series(axes: "matplotlib.axes.Axes", panel: Panel, series: Series, zorder: float) -> None:
     _draw_null(axes, panel, series)
     _draw_interval(axes, panel, series)
     if panel.kind(series) == "bars":
         _draw_bars(axes, panel, series)
     else:
-        _draw_points(axes, panel, series)
+        _draw_points(axes, panel, series, zorder)
     infinite = np.isposinf(series.y)
     for x in series.x[infinite]:
         axes.text(x, 0.97, "▲\n∞", ha="center", va="top", color=series.style.color, fontsize=6,
@@ -99,15 +100,16 @@ def _swap(panel: Panel, places: Any, values: Any) -> tuple[Any, Any]:
     return (values, places) if panel.across else (places, values)
 
 
-def _draw_points(axes: "matplotlib.axes.Axes", panel: Panel, series: Series) -> None:
+def _draw_points(axes: "matplotlib.axes.Axes", panel: Panel, series: Series, zorder: float) -> None:
     look, joined = series.style, panel.kind(series) == "line"
     x, y = _swap(panel, series.x, np.where(np.isfinite(series.y), series.y, np.nan))
+    edge = 0.0 if joined or look.marker == "." else 0.3
     shape: dict[str, Any] = {
         "color": look.color,
         "marker": look.marker,
         "alpha": look.alpha,
-        "markersize": look.size or (2.6 if joined else 3.5),
-        "markeredgewidth": 0.9 if look.hollow or look.marker == "x" else 0.3 * (not joined),
+        "markersize": look.size or (2.6 if joined and len(x) > _FEW else 3.5),
+        "markeredgewidth": 0.9 if look.hollow or look.marker == "x" else edge,
         "markeredgecolor": look.color if look.hollow or look.marker in "xX" else "white",
     }
     if look.hollow:
@@ -115,12 +117,12 @@ def _draw_points(axes: "matplotlib.axes.Axes", panel: Panel, series: Series) -> 
     if joined:
         shape["markevery"] = max(1, len(x) // _MANY)
     line = (look.line or "none") if joined else "none"
-    axes.plot(x, y, linestyle=line, linewidth=look.width, label=series.name or "_", zorder=3,
+    axes.plot(x, y, linestyle=line, linewidth=look.width, label=series.name or "_", zorder=zorder,
               **shape)  # fmt: skip
     if series.hollow is not None:
-        edge = {**shape, "markeredgecolor": look.color, "markeredgewidth": 0.9}
-        axes.plot(x[series.hollow], y[series.hollow], linestyle="none", zorder=3.1,
-                  **{**edge, "markerfacecolor": "white", "markevery": None})  # fmt: skip
+        open_ = {**shape, "markeredgecolor": look.color, "markeredgewidth": 0.9}
+        axes.plot(x[series.hollow], y[series.hollow], linestyle="none", zorder=zorder + 0.005,
+                  **{**open_, "markerfacecolor": "white", "markevery": None})  # fmt: skip
 
 
 def _draw_bars(axes: "matplotlib.axes.Axes", panel: Panel, series: Series) -> None:
@@ -137,14 +139,14 @@ def _draw_interval(axes: "matplotlib.axes.Axes", panel: Panel, series: Series) -
     if series.interval is None:
         return
     low, high = series.interval
-    color = series.style.color
+    color, width = series.style.color, series.style.width
     if panel.band(series):
         axes.fill_between(series.x, low, high, color=color, alpha=0.22, linewidth=0, zorder=2)
         return
     known = np.isfinite(low) & np.isfinite(high) & np.isfinite(series.x)
     bars = axes.hlines if panel.across else axes.vlines
     dark = "0.15" if panel.kind(series) == "bars" else color
-    bars(series.x[known], low[known], high[known], color=dark, linewidth=1, zorder=2.5)
+    bars(series.x[known], low[known], high[known], color=dark, linewidth=width, zorder=2.5)
 
 
 def _draw_null(axes: "matplotlib.axes.Axes", panel: Panel, series: Series) -> None:

@@ -43,7 +43,11 @@ def _figure(chart: Chart, panel: AnyPanel, spoken: str) -> Figure:
         return map_figure(chart, panel, label)
     if isinstance(panel, Picture):
         return picture_figure(panel, label)
-    traces = [trace for series in panel.series for trace in _traces(panel, series)]
+    traces = [
+        {"legendrank": 1000 + order, **trace}
+        for order, series in reversed(list(enumerate(panel.series)))
+        for trace in _traces(panel, series)
+    ]
     layout: dict[str, Any] = {
         "xaxis": _axis(chart, panel, "x"),
         "yaxis": _axis(chart, panel, "y"),

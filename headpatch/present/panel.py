@@ -177,6 +177,8 @@ class Panel:
 
     Attributes
     ----------
+    series
+        The first lies on top, and comes first in the legend.
     names
         Places along the x axis, where it has no numbers; points are then not joined.
     layers

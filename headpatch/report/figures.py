@@ -15,10 +15,9 @@ from headpatch.present.canvas import Target
 from headpatch.present.figure import draw
 from headpatch.questions.rollout.charts import curves_chart, maps_chart
 from headpatch.questions.trace.charts import trace_chart
+from headpatch.questions.verdict.charts import faithfulness_chart, verdict_chart
 from headpatch.report import combinations, means, paths, plots
 from headpatch.report.approx import approx_scatter
-from headpatch.report.faithfulness import faithfulness_curves
-from headpatch.report.verdicts import verdict_map
 
 Files: TypeAlias = Mapping[str, Any]
 
@@ -167,22 +166,20 @@ def _mean_effects(files: Files, target: Target, words: Words) -> None:
 
 def _verdict(files: Files, target: Target, words: Words) -> None:
     pairs = int(files["faithfulness.csv"]["pairs"].iloc[0])
-    verdict_map(
+    chart = verdict_chart(
         files["verdicts.csv"],
-        target,
         delta=words.delta,
         level=words.level,
         pairs=pairs,
         of=_run_pairs(files),
         rhos=files.get("verdict.pt"),
-        **words.title,
     )
+    draw(chart, target, **words.title)
 
 
 def _faithfulness(files: Files, target: Target, words: Words) -> None:
-    faithfulness_curves(
-        files["faithfulness.csv"], target, level=words.level, of=_run_pairs(files), **words.title
-    )
+    chart = faithfulness_chart(files["faithfulness.csv"], level=words.level, of=_run_pairs(files))
+    draw(chart, target, **words.title)
 
 
 def _run_pairs(files: Files) -> int | None:

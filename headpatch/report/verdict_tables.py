@@ -7,8 +7,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from headpatch.present.tables import failed_words, plain_table
-from headpatch.report.faithfulness import RANKINGS
-from headpatch.report.rhos import measured_words, true_words
+from headpatch.questions.verdict.charts import RANKINGS
+from headpatch.questions.verdict.rhos import measured_words, true_words
 
 if TYPE_CHECKING:
     import pandas
@@ -224,7 +224,7 @@ def areas(curves: "pandas.DataFrame") -> RenderableType:
         for way in ("keep", "remove"):
             row = curves[(curves["ranking"] == ranking) & (curves["way"] == way)].iloc[0]
             cells.append(f"{row['area']:.3f} ({row['area_low']:.3f} to {row['area_high']:.3f})")
-        table.add_row(RANKINGS[ranking][2], *cells)
+        table.add_row(RANKINGS[ranking][1], *cells)
     return table
 
 

@@ -43,12 +43,14 @@ def numbers(values: object) -> np.ndarray:
 
 
 def mains(page) -> list[dict]:
-    return [one for one in page.data if one.get("hovertemplate") == "%{text}<extra></extra>"]
+    traces = [one for one in page.data if one.get("hovertemplate") == "%{text}<extra></extra>"]
+    return sorted(traces, key=lambda one: one["legendrank"])
 
 
 @pytest.mark.parametrize(("panel", "axes", "page"), every(Panel))
 def test_points_and_bars_lie_where_the_chart_says(panel, axes, page) -> None:
-    lines = iter([one for one in axes.lines if one.get_zorder() == 3])
+    orders = {3 - order / 100 for order in range(len(panel.series))}
+    lines = iter([one for one in axes.lines if one.get_zorder() in orders])
     bars = iter(axes.containers)
     for series, trace in zip(panel.series, mains(page), strict=True):
         values = np.where(np.isfinite(series.y), series.y, np.nan)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from headpatch.core.output.folder import Results
 from headpatch.core.output.part import load, read, reading
 from headpatch.kinds import BY_PLACE, kind_label
-from headpatch.report.verdicts import CLASSES
+from headpatch.questions.verdict.charts import CLASSES
 from headpatch.stats.rankings import descending
 from headpatch.stats.verdict_labels import CAUSAL
 

@@ -17,8 +17,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from headpatch.questions.cut.one import cut, prepare
-from headpatch.stats.summaries import spread
 
 import headpatch as hp
 from headpatch.core import edge_cuts

@@ -13,7 +13,7 @@ from headpatch.core.output import write_columns
 from headpatch.core.output.folder import Results, find
 from headpatch.core.study import Study
 from headpatch.present.section import Section
-from headpatch.report.verdicts import CLASSES
+from headpatch.questions.verdict.charts import CLASSES
 from headpatch.stats.attention_mass import distribution, mass, region_mask
 from tests.report import synthetic
 

@@ -3,8 +3,9 @@
 from headpatch.core.output.folder import Results
 from headpatch.present.canvas import ORANGE
 from headpatch.present.charts import SYMBOLS, along, band, counts_axis, lines
+from headpatch.present.panel import Look
 from headpatch.present.section import Figure, Section
-from headpatch.report.faithfulness import RANKINGS
+from headpatch.questions.verdict.charts import RANKINGS
 
 _WAYS = {
     "keep": "Keep only the first k heads",
@@ -28,8 +29,8 @@ def section(results: Results) -> Section | None:
     for way, title in _WAYS.items():
         traces = []
         for ranking, curve in table[table["way"] == way].groupby("ranking", sort=False):
-            color, marker, name = RANKINGS.get(str(ranking), (ORANGE, "x", str(ranking)))
-            symbol = SYMBOLS[marker]
+            look, name = RANKINGS.get(str(ranking), (Look(ORANGE, "x"), str(ranking)))
+            color, symbol = look.color, SYMBOLS[look.marker]
             x = along(curve["k"])
             low, high = (curve[f"share_{end}"].to_numpy() for end in ("low", "high"))
             traces.append(band(x, low, high, color, hoverinfo="skip"))

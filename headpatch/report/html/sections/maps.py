@@ -6,12 +6,11 @@ import numpy as np
 
 from headpatch.core.output.folder import Results
 from headpatch.core.output.part import reading
-from headpatch.present.canvas import GREY
 from headpatch.present.charts import SYMBOLS
 from headpatch.present.section import Section, numbers
+from headpatch.questions.verdict.charts import CLASSES
 from headpatch.report.html.heads import VERDICTS, Effect, Heads, Look, heads_of
 from headpatch.report.html.overlay import overlays
-from headpatch.report.verdicts import CLASSES
 
 
 def section(results: Results) -> Section | None:
@@ -68,8 +67,8 @@ def _effect(one: Effect) -> dict[str, Any]:
 
 def _class(name: str) -> dict[str, str]:
     """A verdict's colour and marker, those of the figure ``verdict.png``."""
-    color, marker = CLASSES[name]
-    return {"name": name, "color": GREY if color == "0.75" else color, "symbol": SYMBOLS[marker]}
+    look = CLASSES[name]
+    return {"name": name, "color": look.color, "symbol": SYMBOLS[look.marker]}
 
 
 def _codes(heads: Heads) -> list[int] | None:

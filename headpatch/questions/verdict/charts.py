@@ -1,0 +1,211 @@
+"""The verdict's charts: looking against deciding, and what a ranking's first heads carry."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from headpatch.present.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, check_columns, signed
+from headpatch.present.chart import Chart
+from headpatch.present.panel import Guide, Look, Panel, Series
+from headpatch.present.scales import Scale
+from headpatch.questions.verdict.rhos import measured_words, true_words
+from headpatch.stats.verdict_labels import CAUSAL
+
+if TYPE_CHECKING:
+    import pandas
+
+CLASSES: Final = {
+    "necessary+sufficient": Look(VERMILLION, "o", size=4.0, width=0.6),
+    "necessary": Look(VERMILLION, "^", size=4.0, width=0.6),
+    "sufficient": Look(VERMILLION, "v", size=4.0, width=0.6),
+    "redundant": Look(GREEN, "D", size=4.0, width=0.6),
+    "inhibitory": Look("#CC79A7", "s", size=4.0, width=0.6),  # Okabe and Ito's purple
+    "watches": Look(BLUE, "o", size=4.0, width=0.6),
+    "inert": Look("#BFBFBF", ".", size=3.0, width=0.6),
+    "undecided": Look(ORANGE, "x", size=4.0, width=0.6),
+}
+"""Look of each class, in the order of the legend."""
+LOOKING: Final = 4
+"""Heads named because attention picks them first; those that are shown to act are all named."""
+RANKINGS: Final = {
+    "attention": (Look(BLUE, "o"), "attention difference"),
+    "effect": (Look(VERMILLION, "^"), "exact effect"),
+    "attribution": (Look(ORANGE, "s"), "attribution (estimated effect)"),
+    "context": (Look(GREEN, "D"), "context: what a head adds once others are gone"),
+    "random": (Look(GREY, ".", ":"), "random"),
+}
+"""Look and words of each ranking."""
+_WORDS: Final = {"redundant": "redundant: necessary only together with others"}
+"""Words of the legend, where the class alone says too little."""
+_PANELS: Final = {
+    "necessity": "Necessity (noising)",
+    "sufficiency": "Sufficiency (denoising)",
+}
+_WAYS: Final = {
+    "keep": "Only the first k keep their z (more is better)",
+    "remove": "The first k are resampled (less is better)",
+}
+
+
+def verdict_chart(
+    verdicts: "pandas.DataFrame",
+    *,
+    delta: float,
+    level: float,
+    pairs: int,
+    of: int | None = None,
+    rhos: Mapping[str, Any] | None = None,
+) -> Chart:
+    """Show every head's mean attention difference against its mean effect, a panel a direction.
+
+    The vertical axis is linear within ±δ and logarithmic beyond. Named heads carry their interval.
+
+    Parameters
+    ----------
+    verdicts
+        ``verdicts.csv``.
+    delta
+        Smallest effect of interest, in normalized units.
+    level, pairs
+        Coverage of the intervals, and pairs that the heads were judged on.
+    of
+        Pairs in all, with those that chose heads; None if that is not known.
+    rhos
+        ``verdict.pt``, for what it says of the correlation.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or there is no row.
+    """
+    needed = {"layer", "head", "verdict", "attention_diff", "attention_rank"}
+    needed |= {f"{name}{end}" for name in _PANELS for end in ("", "_low", "_high")}
+    check_columns(verdicts, needed, "verdicts")
+    if verdicts.empty:
+        raise ValueError("verdicts hold no head")
+    table = _sorted(verdicts[verdicts["attention_diff"].notna()])
+    classes = set(table["verdict"])
+    panels = [
+        Panel(
+            title,
+            [_class(table, verdict, name) for verdict in CLASSES if verdict in classes],
+            "Attention difference, with − without",
+            "Mean normalized effect",
+            y_scale=Scale("beyond", delta),
+            guides=[Guide("y", -delta, delta), Guide("x", 0.0)],
+        )
+        for name, title in _PANELS.items()
+    ]
+    acting = table.loc[table["verdict"].isin(CAUSAL), "name"]
+    return Chart(
+        "verdict",
+        "verdict.png",
+        f"Looking against deciding: {len(table):,} heads, {judging(pairs, of)}",
+        panels,
+        f"Effect: share of the LD difference between the runs. Grey band: ±δ = {delta:g}, the "
+        "smallest effect of interest; linear inside, logarithmic beyond. Named: every head that "
+        f"is shown to act, and the first of the attention ranking; bars: {level:.0%} intervals "
+        f"over pairs.{_correlation(rhos or {}, level)}",
+        [f"Shown to act: {', '.join(acting) or 'none'}"] * len(panels),
+        columns=2,
+        heights=[2.9],
+    )
+
+
+def _sorted(table: "pandas.DataFrame") -> "pandas.DataFrame":
+    """Add each head's name, and whether it is written; those that act most come first."""
+    names = table["layer"].astype(str) + "." + table["head"].astype(str)
+    size = table[list(_PANELS)].abs().max(axis=1)
+    written = table["verdict"].isin(CAUSAL) | (
+        table["attention_rank"].rank(method="first") <= LOOKING
+    )
+    table = table.assign(name=names, written=written)
+    return table.loc[size.sort_values(ascending=False, kind="stable").index]
+
+
+def _class(table: "pandas.DataFrame", verdict: str, name: str) -> Series:
+    """Return the heads of one class."""
+    rows = table[table["verdict"] == verdict]
+    x, y, low, high = (
+        rows[column].to_numpy(np.float64)
+        for column in ("attention_diff", name, f"{name}_low", f"{name}_high")
+    )
+    written = rows["written"].to_numpy(bool)
+    low, high = (np.where(written, end, np.nan) for end in (low, high))
+    hover = [
+        f"{head}, {verdict}: attention {signed(look, 3)}, effect {signed(effect, 4)}"
+        for head, look, effect in zip(rows["name"], x, y, strict=True)
+    ]
+    label = f"{_WORDS.get(verdict, verdict)} ({len(rows):,})"
+    return Series(label, x, y, low, high, look=CLASSES[verdict], mark="points", hover=hover,
+                  labels=rows["name"].where(written, "").tolist())  # fmt: skip
+
+
+def judging(pairs: int, of: int | None) -> str:
+    """Say how many pairs judge, and of how many."""
+    if of is None or of == pairs:
+        return f"means over {pairs:,} pairs"
+    return f"{of:,} pairs, {pairs:,} of them judge"
+
+
+def _correlation(rhos: Mapping[str, Any], level: float) -> str:
+    """Say how looking and deciding go together; results of earlier versions lack it."""
+    if not {"rho", "true_rho"} <= set(rhos):
+        return ""
+    return (
+        f" Spearman's rho, over heads, of attention difference and size of effect: of the means "
+        f"shown {measured_words(rhos['rho'], level)}; of the true values "
+        f"{true_words(rhos['true_rho'], level)}."
+    )
+
+
+def faithfulness_chart(curves: "pandas.DataFrame", *, level: float, of: int | None = None) -> Chart:
+    """Show the share of the LD difference that is left, over the number of heads.
+
+    Parameters
+    ----------
+    curves
+        ``faithfulness.csv``.
+    level
+        Coverage of the intervals, for the note.
+    of
+        Pairs in all, with those that made the rankings; None if that is not known.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or there is no row.
+    """
+    needed = {"ranking", "way", "k", "share", "share_low", "share_high", "area", "draws", "pairs"}
+    check_columns(curves, needed, "curves")
+    if curves.empty:
+        raise ValueError("there is no curve")
+    draws = int(curves.loc[curves["ranking"] == "random", "draws"].max())
+    return Chart(
+        "faithfulness",
+        "faithfulness.png",
+        f"What the first k heads of a ranking carry; {judging(int(curves['pairs'].iloc[0]), of)}",
+        [_curves(curves[curves["way"] == way], words) for way, words in _WAYS.items()],
+        "0 = the without-run's answer, 1 = the with-run's. Rankings were made on other pairs; "
+        f"random: mean of {draws}. Bands: {level:.0%} intervals over pairs. Area: under the curve "
+        "over log2(k + 1), scaled to 0 to 1.",
+        ["The areas under the curves are in the table"] * len(_WAYS),
+        columns=2,
+        heights=[2.1],
+    )
+
+
+def _curves(curves: "pandas.DataFrame", title: str) -> Panel:
+    """Show one way, a line a ranking, with the areas under them."""
+    series, areas = [], []
+    for ranking, (look, label) in RANKINGS.items():
+        rows = curves[curves["ranking"] == ranking]
+        if not rows.empty:
+            columns = ("k", "share", "share_low", "share_high")
+            x, y, low, high = (rows[column].to_numpy(np.float64) for column in columns)
+            series.append(Series(label, x, y, low, high, look=look))
+            areas.append(f"{ranking}\N{NO-BREAK SPACE}{rows['area'].iloc[0]:.2f}")
+    return Panel(title, series, "k heads", "Share of the LD difference left",
+                 x_scale=Scale("counts"), guides=[Guide("y", 1.0)],
+                 note=f"Area: {', '.join(areas)}")  # fmt: skip
