@@ -48,7 +48,7 @@ class HeadMap:
     labels
         Name by (row, column), written beside the cell where it hides no other.
     printed
-        Written into cells; those that are `faint` in grey.
+        Written into cells, but for the page, where pointing says it; those `faint` in grey.
     last_read
         The last row that the language model reads.
     whole

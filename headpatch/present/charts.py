@@ -1,6 +1,6 @@
 """What the page's figures are made of: lines, bands, maps and their axes, as Plotly reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,13 +62,19 @@ def lines(
 
 
 def band(x: Any, low: Any, high: Any, color: str, name: str = "", **more: Any) -> dict[str, Any]:
-    """Return the area between two lines, for an interval."""
-    along = numbers(x)
+    """Return the area between two lines, for an interval; it is parted where an end is unknown."""
+    across: list[Any] = []
+    up: list[Any] = []
+    for run in _known(x, low, high):
+        gap = [None] * bool(across)
+        places, lower, upper = map(numbers, run)
+        across += [*gap, *places, *reversed(places)]
+        up += [*gap, *upper, *reversed(lower)]
     return {
         "type": "scatter",
         "mode": "lines",
-        "x": [*along, *reversed(along)],
-        "y": [*numbers(high), *reversed(numbers(low))],
+        "x": across,
+        "y": up,
         "fill": "toself",
         "fillcolor": f"{color}33",
         "line": {"width": 0},
@@ -77,6 +83,16 @@ def band(x: Any, low: Any, high: Any, color: str, name: str = "", **more: Any) -
         "name": words(name),
         **more,
     }
+
+
+def _known(*lines: Any) -> Iterator[tuple[Any, ...]]:
+    """Return the runs in which all of these are finite."""
+    held = [np.asarray(one, np.float64) for one in lines]
+    known = np.isfinite(held).all(0)
+    ends = np.flatnonzero(np.diff(known)) + 1
+    for run in np.split(np.arange(len(known)), ends):
+        if len(run) and known[run[0]]:
+            yield tuple(one[run] for one in held)
 
 
 def interval(x: Any, table: "pandas.DataFrame", color: str, **more: Any) -> list[dict[str, Any]]:

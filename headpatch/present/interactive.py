@@ -23,6 +23,7 @@ _SYMBOLS: Final = {
 }
 _PIXELS: Final = 1.5  # of a marker, a point of type
 _MARGIN: Final = 0.06  # beside the numbers, as a share of their span
+_WRITTEN: Final = 0.16  # where texts stand beside points
 
 
 def figures(chart: Chart | Drawn) -> dict[str, Figure]:
@@ -48,6 +49,7 @@ def _figure(chart: Chart, panel: AnyPanel, spoken: str) -> Figure:
         for order, series in reversed(list(enumerate(panel.series)))
         for trace in _traces(panel, series)
     ]
+    _name_once(traces)
     layout: dict[str, Any] = {
         "xaxis": _axis(chart, panel, "x"),
         "yaxis": _axis(chart, panel, "y"),
@@ -59,6 +61,16 @@ def _figure(chart: Chart, panel: AnyPanel, spoken: str) -> Figure:
         layout["annotations"] = [_corner("\n".join(filter(None, (panel.note, panel.text))))]
     height = 110 + 34 * max(len(panel.names), 2) if panel.across else 340
     return Figure(traces, layout, height, label, title=panel.title)
+
+
+def _name_once(traces: list[dict[str, Any]]) -> None:
+    """Leave one entry in the legend to traces of one name; they are shown and hidden together."""
+    named: set[str] = set()
+    for trace in sorted(traces, key=lambda one: one["legendrank"]):
+        if trace["showlegend"]:
+            trace["showlegend"] = trace["name"] not in named
+            trace["legendgroup"] = trace["name"]
+            named.add(trace["name"])
 
 
 def _corner(text: str) -> dict[str, Any]:
@@ -85,12 +97,13 @@ def _axis(chart: Chart, panel: Panel, axis: str) -> dict[str, Any]:
     if horizontal and panel.layers is not None:
         return layer_axis(title, panel.layers)
     valued = horizontal == panel.across
+    written = any(series.texts for series in panel.series)
     shown = numbers_along(chart, panel, "x" if horizontal else "y")
     return {
         "title": {"text": words(title).replace("\n", " ")},
         "zeroline": valued,
         **_ticks(scale, shown),
-        **_range(scale, shown, valued),
+        **_range(scale, shown, valued, _WRITTEN if valued and written else _MARGIN),
     }
 
 
@@ -115,12 +128,12 @@ def _ticks(scale: Scale, shown: Any) -> dict[str, Any]:
     }
 
 
-def _range(scale: Scale, shown: Any, from_0: bool) -> dict[str, Any]:
+def _range(scale: Scale, shown: Any, from_0: bool, margin: float) -> dict[str, Any]:
     """Return where an axis ends: as its scale says, else where the numbers, and perhaps 0, do."""
     finite = scale.along(np.append(shown[np.isfinite(shown)], [0.0] * from_0))
     if not np.ptp(finite):
         return {}
-    room = _MARGIN * np.ptp(finite)
+    room = margin * np.ptp(finite)
     low = finite.min() - room if scale.low is None else scale.along(scale.low)
     high = finite.max() + room if scale.high is None else scale.along(scale.high)
     return {"range": numbers(np.array([low, high], np.float64))}
@@ -157,14 +170,24 @@ def _main(panel: Panel, series: Series, kind: str) -> dict[str, Any]:
         "opacity": look.alpha,
         **_hover(panel, series),
     }
+    written = bool(series.texts) and (kind == "bars" or not panel.across)
+    if written:
+        trace["text"] = [words(text) for text in series.texts]
     if kind == "bars":
-        shape = look.hatch[:1]
-        trace |= {"type": "bar", "width": series.width, "orientation": "h" if panel.across else "v",
-                  "marker": {"color": look.color, "pattern": {"shape": shape}}}  # fmt: skip
+        filled = {"color": look.color, "pattern": {"shape": look.hatch[:1]}}
+        trace |= {
+            "type": "bar",
+            "width": series.width,
+            "marker": filled,
+            "cliponaxis": False,
+            "textposition": "outside",
+            "orientation": "h" if panel.across else "v",
+        }
     else:
-        trace |= {"type": "scatter", "mode": _mode(look.marker, kind),
-                  "line": {"color": look.color, "width": 2, "dash": DASHES.get(look.line, "solid")},
-                  "marker": _marker(series)}  # fmt: skip
+        line = {"color": look.color, "width": 2, "dash": DASHES.get(look.line, "solid")}
+        mode = _mode(look.marker, kind) + "+text" * written
+        trace |= {"type": "scatter", "mode": mode, "line": line, "marker": _marker(series),
+                  "textposition": "top center"}  # fmt: skip
     if series.interval is not None and not panel.band(series):
         trace["error_x" if panel.across else "error_y"] = _error(values, series, look.color)
     return trace
@@ -186,7 +209,8 @@ def _marker(series: Series) -> dict[str, Any]:
     symbols: Any = [open_ if one else symbol for one in hollow.tolist()]
     if len(set(symbols)) == 1:
         symbols = symbols[0]
-    return {"color": look.color, "symbol": symbols, "size": _PIXELS * (look.size or 4.0)}
+    size = (look.size or 4.0) * (0.6 if look.marker == "." else 1.0)
+    return {"color": look.color, "symbol": symbols, "size": _PIXELS * size}
 
 
 def _error(scale: Scale, series: Series, color: str) -> dict[str, Any]:
@@ -197,6 +221,7 @@ def _error(scale: Scale, series: Series, color: str) -> dict[str, Any]:
         "symmetric": False,
         "color": color,
         "thickness": 1,
+        "width": 0,
         "array": numbers(high - middle),
         "arrayminus": numbers(middle - low),
     }
@@ -210,7 +235,10 @@ def _hover(panel: Panel, series: Series) -> Mapping[str, Any]:
         named = series.labels or _where(panel, series)
         lead = f"{series.name}, " if series.name else ""
         texts = [f"{lead}{name}: {value:.4g}" for name, value in zip(named, series.y, strict=True)]
-    return {"text": [words(text) for text in texts], "hovertemplate": "%{text}<extra></extra>"}
+    return {
+        "hovertext": [words(text) for text in texts],
+        "hovertemplate": "%{hovertext}<extra></extra>",
+    }
 
 
 def _where(panel: Panel, series: Series) -> list[str]:
@@ -236,7 +264,6 @@ def _null(panel: Panel, series: Series) -> dict[str, Any]:
         "x": value if panel.across else at,
         "y": at if panel.across else value,
         "name": words(series.null_name),
-        "legendgroup": words(series.null_name),
         "showlegend": bool(series.null_name),
         "marker": {"color": color, "size": 9, "symbol": _SYMBOLS["|" if panel.across else "_"]},
         "opacity": 0.6,

@@ -22,21 +22,23 @@ OPAQUE: Final = 0.85
 """How much the largest density covers the picture; none is clear."""
 _SIDE: Final = 480  # pixels of a picture in a figure
 _SHARES: Final = (-1.0, -0.25, 0.0, 0.25, 1.0)
-_MARKERS: Final = {".": "circle", "s": "square-open", "frame": "square-open"}
+_MARKERS: Final = {".": "circle", "s": "square-open"}
 
 
 def map_figure(chart: Chart, panel: HeadMap, label: str) -> Figure:
     """Return a map of heads."""
-    traces = [_heat(chart, panel), *map(_marks, panel.cells)]
-    if panel.printed:
-        traces.append(_printed(panel))
+    framed = [one for one in panel.cells if one.marker == "frame"]
+    traces = [_heat(chart, panel), *(_marks(one) for one in panel.cells if one not in framed)]
     layout: dict[str, Any] = {
         "xaxis": _names(panel.x_names, panel.x_label, panel.values.shape[1]),
         "yaxis": {
             **_names(panel.y_names, panel.y_label, len(panel.values)),
             "autorange": "reversed",
         },
-        "shapes": [_break(guide.at, guide.axis) for guide in panel.guides],
+        "shapes": [
+            *(_break(guide.at, guide.axis) for guide in panel.guides),
+            *(_frame(*cell) for one in framed for cell in zip(one.rows, one.columns, strict=True)),
+        ],
     }
     if panel.whole is not None:
         traces.append(_whole(chart, panel))
@@ -114,18 +116,9 @@ def _marks(cells: Cells) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _printed(panel: HeadMap) -> dict[str, Any]:
-    at = [(i, j) for i, row in enumerate(panel.printed) for j, text in enumerate(row) if text]
-    return {
-        "type": "scatter",
-        "mode": "text",
-        "x": [column for _, column in at],
-        "y": [row for row, _ in at],
-        "text": [words(panel.printed[row][column]) for row, column in at],
-        "textfont": {"size": 9},
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
+def _frame(row: int, column: int) -> dict[str, Any]:
+    return {"type": "rect", "x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5,
+            "y1": row + 0.5, "line": {"color": GREY, "width": 1.5}}  # fmt: skip
 
 
 def _break(at: float, axis: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 
 from headpatch.present.canvas import Sheet
 from headpatch.present.chart import Chart, HeadMap, Picture, numbers_along, rows_of
+from headpatch.present.charts import band
 from headpatch.present.figure import draw
 from headpatch.present.interactive import figures
 from headpatch.present.panel import Panel, Series
@@ -43,7 +44,7 @@ def numbers(values: object) -> np.ndarray:
 
 
 def mains(page) -> list[dict]:
-    traces = [one for one in page.data if one.get("hovertemplate") == "%{text}<extra></extra>"]
+    traces = [one for one in page.data if one.get("hovertemplate") == "%{hovertext}<extra></extra>"]
     return sorted(traces, key=lambda one: one["legendrank"])
 
 
@@ -78,14 +79,14 @@ def test_intervals_and_bands_lie_where_the_chart_says(panel, axes, page) -> None
     bars = [one for one in axes.collections if isinstance(one, LineCollection)]
     drawn_bars = np.array([part[:, value] for one in bars for part in one.get_segments()])
     for series in panel.series:
-        for ends, band in (
+        for ends, banded in (
             (series.interval, panel.band(series)),
             (series.null_band, panel.kind(series) == "line"),
         ):
             if ends is None:
                 continue
             own = np.array(ends).T[np.isfinite(ends).all(0)]
-            if band:
+            if banded:
                 vertices = np.concatenate(drawn_bands)
                 assert np.isin(own.ravel().round(9), vertices.round(9)).all()
             else:
@@ -145,11 +146,13 @@ def test_maps_have_the_values_of_the_chart(panel, axes, page) -> None:
             assert corners == [
                 (c - 0.5, r - 0.5) for r, c in zip(cells.rows, cells.columns, strict=True)
             ]
+            frames = [(one["x0"], one["y0"]) for one in page.layout["shapes"]]
+            assert frames == corners
         else:
             (marks,) = (one for one in axes.lines if one.get_linestyle() == "None")
             assert list(marks.get_ydata()) == list(cells.rows)
-        (trace,) = (one for one in page.data if one.get("mode") == "markers")
-        assert (trace["x"], trace["y"]) == (list(cells.columns), list(cells.rows))
+            (trace,) = (one for one in page.data if one.get("mode") == "markers")
+            assert (trace["x"], trace["y"]) == (list(cells.columns), list(cells.rows))
 
 
 @pytest.mark.parametrize(("panel", "axes", "page"), every(Picture))
@@ -209,6 +212,25 @@ def test_one_legend_names_each_series_once_and_tells_none_by_colour_alone() -> N
         assert len(looks) == len(shown)
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_plotly_knows_every_key_of_the_page_s_figures(name: str) -> None:
+    objects = pytest.importorskip("plotly.graph_objects")
+    for page in figures(EXAMPLES[name]).values():
+        traces = [
+            {key: value for key, value in one.items() if value not in ("effect", "share")}
+            for one in page.data
+        ]
+        objects.Figure(traces, dict(page.layout))
+        named = [one["name"] for one in traces if one.get("showlegend") and one.get("name")]
+        assert len(named) == len(set(named))
+
+
+def test_a_band_is_parted_where_an_end_is_unknown() -> None:
+    made = band([0.0, 1, 2, 3, 4], [0, 0, np.nan, 0, 0], [1, 1, 1, 1, 1], "#000000")
+    assert made["x"] == [0, 1, 1, 0, None, 3, 4, 4, 3]
+    assert made["y"] == [1, 1, 0, 0, None, 1, 1, 0, 0]
+
+
 def test_what_a_panel_shows_is_said_for_who_cannot_see_it() -> None:
     made = figures(EXAMPLES["lines"])
     assert made["lines-0"].label == "Lines over layers. Necessary?. Largest: 3"
@@ -220,7 +242,7 @@ def test_names_from_users_are_escaped_for_the_page() -> None:
     panel = Panel("", [series], "", "", names=["<i>"])
     (page,) = figures(Chart("c", "c.png", "", [panel])).values()
     assert page.data[0]["name"] == "&lt;b&gt;"
-    assert page.data[0]["text"] == ["&lt;b&gt;, &lt;i&gt;: 1"]
+    assert page.data[0]["hovertext"] == ["&lt;b&gt;, &lt;i&gt;: 1"]
     assert page.layout["xaxis"]["ticktext"] == ["&lt;i&gt;"]
 
 
