@@ -88,7 +88,7 @@ def band(x: Any, low: Any, high: Any, color: str, name: str = "", **more: Any) -
 def _known(*lines: Any) -> Iterator[tuple[Any, ...]]:
     """Return the runs in which all of these are finite."""
     held = [np.asarray(one, np.float64) for one in lines]
-    known = np.isfinite(held).all(0)
+    known = np.atleast_1d(np.isfinite(held).all(0))
     ends = np.flatnonzero(np.diff(known)) + 1
     for run in np.split(np.arange(len(known)), ends):
         if len(run) and known[run[0]]:
