@@ -87,12 +87,12 @@ def band(x: Any, low: Any, high: Any, color: str, name: str = "", **more: Any) -
 
 def _known(*lines: Any) -> Iterator[tuple[Any, ...]]:
     """Return the runs in which all of these are finite."""
-    held = [np.asarray(one, np.float64) for one in lines]
-    known = np.atleast_1d(np.isfinite(held).all(0))
-    ends = np.flatnonzero(np.diff(known)) + 1
-    for run in np.split(np.arange(len(known)), ends):
-        if len(run) and known[run[0]]:
-            yield tuple(one[run] for one in held)
+    held = np.array([np.asarray(one, np.float64) for one in lines])
+    unknown = np.flatnonzero(~np.isfinite(held).all(axis=0))
+    for run in np.split(np.arange(held.shape[1]), unknown):
+        known = np.setdiff1d(run, unknown)
+        if len(known):
+            yield tuple(held[:, known])
 
 
 def interval(x: Any, table: "pandas.DataFrame", color: str, **more: Any) -> list[dict[str, Any]]:

@@ -6,16 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.present.canvas import WIDTH, Target, array, drawing, frame, signed
+from headpatch.present.canvas import Target, array, signed
+from headpatch.present.chart import Chart, Colours, Picture
 from headpatch.stats.attention_mass import distribution, mass, region_mask
 
 if TYPE_CHECKING:
-    import matplotlib.axes
-    import matplotlib.colors
     import PIL.Image
-
-_LONGEST_SIDE = 500  # pixels of a drawn image: what its part of a 7-inch page resolves
-_TALLEST = 60.0  # inches of images: past it, rows shrink
 
 
 def attention_overlays(
@@ -29,7 +25,22 @@ def attention_overlays(
     question: str = "",
     region: str = "",
 ) -> None:
-    """Draw each head's attention from the answer position over both images.
+    """Draw what `overlay_chart` holds into `path`; by default under ``attention_with``'s words."""
+    from headpatch.present.figure import draw
+
+    chart = overlay_chart(image_with, image_without, attention_with, attention_without, heads)
+    question = question or str(attention_with.get("question", ""))
+    draw(chart, path, question, region or str(attention_with.get("region_name", "")))
+
+
+def overlay_chart(
+    image_with: "PIL.Image.Image",
+    image_without: "PIL.Image.Image",
+    attention_with: Mapping[str, Any],
+    attention_without: Mapping[str, Any],
+    heads: Sequence[tuple[int, int]],
+) -> Chart:
+    """Lay each head's attention from the answer position over both images.
 
     One row a head, the with-run left and the without-run right on one colour scale. The colour
     is the attention's density relative to even attention over the image: 1 is what every spot
@@ -44,50 +55,42 @@ def attention_overlays(
     attention_with, attention_without
         ``attention_with_triangle.pt`` and ``attention_without_triangle.pt``: ``lm_rows``
         ``[layers, heads, keys]``, ``image_positions`` ``[tokens]``, ``boxes`` ``[tokens, 4]`` and
-        ``region_box`` ``[4]`` in fractions of the image; ``question``, ``region_name``,
-        ``answer`` and ``ld`` (logits) are shown if present.
+        ``region_box`` ``[4]`` in fractions of the image; ``answer`` and ``ld`` (logits) are shown
+        if present.
     heads
         (layer, head) pairs, in the order to draw them.
-    path
-        The file to write.
-    question, region
-        Words for the title; by default those of ``attention_with``.
 
     Raises
     ------
     ValueError
         If there are no heads, one is out of range, or a key is missing or misshapen.
     """
-    sides = [(image_with, attention_with), (image_without, attention_without)]
-    rows = [_image_rows(attention, heads) for _, attention in sides]
-    aspect = max(image.height / image.width for image, _ in sides)
-    height = min(max(0.38 * WIDTH * aspect, 0.9), 3.4, _TALLEST / len(heads))
-    with drawing(path, 0.15 + (height + 0.22) * len(heads)) as figure:
-        panels = figure.subplots(len(heads), 3, squeeze=False, width_ratios=[1, 1, 0.045])
-        for i, (layer, head) in enumerate(heads):
-            maps = [
-                density(row[i], array(attention, "boxes", 2))
-                for row, (_, attention) in zip(rows, sides, strict=True)
-            ]
-            peak = max(float(np.nanmax(cells, initial=0.0)) for cells, _, _ in maps)
-            for j, (image, attention) in enumerate(sides):
-                mesh = draw_map(panels[i, j], image, attention, maps[j], peak or 1.0)
-                title = _shares(rows[j][i], attention)
-                if i == 0:
-                    title = f"{_run(('With', 'Without')[j], attention)}\n{title}"
-                panels[i, j].set_title(title, pad=2.5)
-            bar = figure.colorbar(mesh, cax=panels[i, 2])
-            bar.set_label("density (× even)")
-            bar.outline.set_linewidth(0.4)
-            panels[i, 0].set_ylabel(f"Head {layer}.{head}")
-        frame(
-            figure,
-            "Attention of the answer position to the image",
-            question=question or str(attention_with.get("question", "")),
-            region=region or str(attention_with.get("region_name", "")),
-            note="Colour: attention per area, relative to the same attention spread evenly over "
-            "the image. Dashed line: the region. LD: logit(Yes) − logit(No).",
-        )
+    runs = (attention_with, attention_without)
+    images = [np.asarray(image.convert("RGB")) for image in (image_with, image_without)]
+    rows = [_image_rows(attention, heads) for attention in runs]
+    panels = []
+    for i, (layer, head) in enumerate(heads):
+        maps = [
+            density(row[i], array(attention, "boxes", 2))
+            for row, attention in zip(rows, runs, strict=True)
+        ]
+        peak = max(float(np.nanmax(cells, initial=0.0)) for cells, _, _ in maps) or 1.0
+        for j, attention in enumerate(runs):
+            title = _shares(rows[j][i], attention)
+            if i == 0:
+                title = f"{_run(('With', 'Without')[j], attention)}\n{title}"
+            box = tuple(map(float, array(attention, "region_box", 1)))
+            panels.append(Picture(title, images[j], maps[j], box, peak, f"Head {layer}.{head}"))
+    return Chart(
+        "overlays",
+        "attention_overlays.png",
+        "Attention of the answer position to the image",
+        panels,
+        "Colour: attention per area, relative to the same attention spread evenly over the image. "
+        "Dashed line: the region. LD: logit(Yes) − logit(No).",
+        columns=2,
+        colours=Colours("density (× even)", both=False),
+    )
 
 
 def density(
@@ -154,58 +157,6 @@ def _image_rows(
     return np.asarray(rows[layers, numbers][:, positions])
 
 
-def draw_map(
-    axes: "matplotlib.axes.Axes",
-    image: "PIL.Image.Image",
-    attention: Mapping[str, Any],
-    attention_map: tuple[
-        Float[np.ndarray, "y x"], Float[np.ndarray, "x_edges"], Float[np.ndarray, "y_edges"]
-    ],
-    peak: float,
-) -> Any:
-    """Lay a map over a picture and outline the region; return what a colour bar needs."""
-    from matplotlib import patheffects
-    from matplotlib.patches import Rectangle
-
-    shown = image.convert("RGB")
-    shown.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    axes.imshow(shown, extent=(0, 1, 1, 0), aspect=image.height / image.width,
-                interpolation="nearest")  # fmt: skip
-    cells, x_edges, y_edges = attention_map
-    mesh = axes.pcolormesh(x_edges, y_edges, np.ma.masked_invalid(cells), cmap=_see_through(),
-                           vmin=0.0, vmax=peak, linewidth=0, rasterized=True)  # fmt: skip
-    left, top, right, bottom = array(attention, "region_box", 1)
-    axes.add_patch(
-        Rectangle(
-            (left, top),
-            right - left,
-            bottom - top,
-            fill=False,
-            edgecolor="white",
-            linewidth=1.0,
-            linestyle=(0, (3, 2)),
-            clip_on=False,
-            path_effects=[patheffects.withStroke(linewidth=2.0, foreground="black")],
-        )
-    )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(1, 0)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    return mesh
-
-
-def _see_through() -> "matplotlib.colors.ListedColormap":
-    """Return a colour map that is clear where there is no attention, so that the image shows."""
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
-
-    colors = colormaps["plasma"](np.linspace(0.2, 0.97, 256))
-    colors[:, 3] = np.linspace(0.0, 0.85, 256)
-    return ListedColormap(colors)
-
-
 def _shares(row: Float[np.ndarray, "tokens"], attention: Mapping[str, Any]) -> str:
     left, top, right, bottom = (float(edge) for edge in array(attention, "region_box", 1))
     mask = region_mask(array(attention, "boxes", 2), (left, top, right, bottom))
@@ -216,7 +167,7 @@ def _shares(row: Float[np.ndarray, "tokens"], attention: Mapping[str, Any]) -> s
 def _run(name: str, attention: Mapping[str, Any]) -> str:
     answer = " ".join(str(attention.get("answer", "")).split())
     answer = answer if len(answer) <= 34 else answer[:33].rsplit(" ", 1)[0] + "…"
-    said = f": “{answer}”" if answer else " the object"
-    return f"{name}{said}" + (
+    words = f": “{answer}”" if answer else " the object"
+    return f"{name}{words}" + (
         f" (LD {signed(float(attention['ld']), 2)})" if "ld" in attention else ""
     )
