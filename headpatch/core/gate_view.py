@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from headpatch.present.column import Column, Schema
-from headpatch.present.parts import Part, Words, grid
+from headpatch.present.parts import Part, Place, Words, grid
 from headpatch.stats.effects import DOUBTFUL_BELOW, NEITHER_BELOW
 
-_LISTED: Final = 10  # failed pairs; gate.csv has all
+_LISTED: Final = {"terminal": 10, "page": 30}  # failed pairs; gate.csv has all
 _SHARE = "probability"
 
 
@@ -56,16 +56,26 @@ def gate(columns: Mapping[str, Sequence[Any]], margin: float) -> Iterator[Part]:
         f"Gate: {passed:,} of {total:,} pairs pass ({passed / total:.1%}): both answers right, LD "
         f"at least {margin:g} logits apart.{_unlikely(columns)}"
     )
+    yield from _failed(columns, "terminal", {})
+    yield from _failed(columns, "page", {"question": "question"})
+
+
+def _failed(
+    columns: Mapping[str, Sequence[Any]], place: Place, more: Mapping[str, str]
+) -> Iterator[Part]:
+    """List pairs that do not pass."""
+    cells = {"pair": "pair", "line": "line", **more, "LD with": "ld_with",
+             "LD without": "ld_without", "reason": "reason"}  # fmt: skip
     failed = [
-        {name: columns[name][index] for name in ("pair", "line", "ld_with", "ld_without", "reason")}
+        {name: columns[name][index] for name in cells.values()}
         for index, good in enumerate(columns["passed"])
         if not good
     ]
+    most = _LISTED[place]
     if failed:
-        cells = {"pair": "pair", "line": "line", "LD with": "ld_with", "LD without": "ld_without"}
-        yield grid("Pairs that failed", failed[:_LISTED], {**cells, "": "reason"}, GATE)
-    if len(failed) > _LISTED:
-        yield Words(f"and {len(failed) - _LISTED:,} more: see gate.csv")
+        yield grid("Pairs that failed", failed[:most], cells, GATE, place=place)
+    if len(failed) > most:
+        yield Words(f"and {len(failed) - most:,} more: see gate.csv", place)
 
 
 def _unlikely(columns: Mapping[str, Sequence[Any]]) -> str:

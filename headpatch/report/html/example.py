@@ -24,7 +24,7 @@ GATE = {
     "question": "text",
     "ld_with": "number",
     "ld_without": "number",
-    "passed": "text",
+    "passed": "truth",
     "reason": "text",
 }
 """The columns of ``gate.csv`` that the report reads."""
@@ -149,7 +149,7 @@ def _likely(part: Part, run: str) -> str:
 
 def _of_dataset(part: Part, gate: "pandas.DataFrame") -> Example | None:
     """The first pair of a dataset that passed the gate, where its pictures can be had."""
-    passed = gate[gate["passed"].str.lower() == "true"]
+    passed = gate[gate["passed"]]
     if passed.empty:
         return None
     row = passed.iloc[0]

@@ -278,15 +278,21 @@ def test_the_prompt_and_what_the_model_says_are_shown(tmp_path: Path) -> None:
 
 def test_pairs_whose_answers_are_unlikely_are_counted(tmp_path: Path) -> None:
     made.over_pairs(tmp_path)
-    assert made.section(gate.section, tmp_path).values["unlikely"] == []
+    (words, failed) = made.section(gate.section, tmp_path).values["blocks"]
+    assert words["text"].startswith("Gate: 2 of 3 pairs pass (66.7%)")
+    assert "probability" not in words["text"]
+    assert [cell for cell, _ in failed["rows"][0]] == [
+        "c", "4", made.QUESTION, "-1.000", "-4.000", "says No of the picture with the object"
+    ]  # fmt: skip
     table = read_table(tmp_path / "gate.csv")
     shares = [0.9, 0.2, 1e-9]
     for name in ("p_yes_with", "p_no_with", "p_yes_without", "p_no_without"):
         table[name] = [0.5 * share for share in shares] if "yes" in name else 0.0
     table["p_no_with"] = 0.6
     table.to_csv(tmp_path / "gate.csv", index=False)
-    found = made.section(gate.section, tmp_path).values["unlikely"]
-    assert found == [(3, 0.5), (1, 0.01)]
+    words = made.section(gate.section, tmp_path).values["blocks"][0]["text"]
+    assert "3 pairs give the two answers less than 0.5 of the probability together." in words
+    assert "1 pair gives the two answers less than 0.01 of the probability together." in words
 
 
 def test_equal_studies_are_printed_once(tmp_path: Path) -> None:

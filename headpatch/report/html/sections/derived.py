@@ -26,8 +26,8 @@ def section(name: str) -> Callable[[Results], Section | None]:
             return None
         parts = list(verb.question().view(saved(verb, run), context(verb, run)))
         drawn: dict[str, Figure] = {}
-        blocks = [block for part in parts for block in _blocks(part, drawn)]
-        return Section(verb.name, verb.asks, {"blocks": blocks}, drawn, template="view")
+        made = [block for part in parts for block in blocks(part, drawn)]
+        return Section(verb.name, verb.asks, {"blocks": made}, drawn, template="view")
 
     return make
 
@@ -65,7 +65,7 @@ def context(verb: Verb, run: RunPart) -> Context:
     )
 
 
-def _blocks(part: Part, drawn: dict[str, Figure]) -> Iterator[dict[str, Any]]:
+def blocks(part: Part, drawn: dict[str, Figure]) -> Iterator[dict[str, Any]]:
     """Return what the template places: words, tables, and figures by name."""
     if isinstance(part, Words) and part.place != "terminal" and not part.strong:
         yield {"kind": "words", "text": part.text}
