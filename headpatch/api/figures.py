@@ -27,7 +27,7 @@ from headpatch.questions.trace.many import TracedPairs
 from headpatch.questions.trace.one import Traced
 from headpatch.report.figures import KINDS, Files, Words, kinds_of
 from headpatch.report.html.sections.derived import context as context_of
-from headpatch.report.html.sections.derived import saved
+from headpatch.report.html.sections.derived import runs_of, saved
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -74,20 +74,18 @@ def plot(
     if isinstance(what, str | Path):
         what = read_run(what)
     charts = charts_of(what)
-    if charts and (kind in charts or (kind is None and not isinstance(what, Run))):
-        chart, title = charts[kind or next(iter(charts))]
-        sheet = Sheet()
-        draw(chart, sheet, question or title["question"], region or title["region"])
-        return sheet.figure
-    if isinstance(what, Result) and kind is not None:
-        raise InputError("kind", repr(kind), f"one of {', '.join(charts)}")
-    files, words = contents(what)
-    found = [*kinds_of(files), *charts]
+    files, words = ({}, Words()) if isinstance(what, Result) else contents(what)
+    found = list(dict.fromkeys([*kinds_of(files), *charts]))
     if not found:
         raise InputError("what", f"nothing to draw in {', '.join(files) or 'it'}", "results")
     if kind is not None and kind not in found:
         raise InputError("kind", repr(kind), f"one of {', '.join(found)}")
     kind = kind or found[0]
+    if kind in charts:
+        chart, title = charts[kind]
+        sheet = Sheet()
+        draw(chart, sheet, question or title["question"], region or title["region"])
+        return sheet.figure
     if isinstance(files, Run):
         words = _words(files.by(KINDS[kind].needs))
     words = replace(
@@ -108,8 +106,7 @@ def charts_of(what: Any) -> dict[str, tuple[Chart | Drawn, dict[str, str]]]:
         return {name: (one, context.title) for name, one in _charts(verb, what.files(), context)}
     found = {}
     for verb in verbs() if isinstance(what, Run) else ():
-        parts = [part for part in what.parts() if part.has(verb.schemas[0].file)]
-        for part in parts[:1]:
+        for part in runs_of(verb, what.parts())[:1]:
             said = context_of(verb, part)
             found.update(
                 {name: (one, said.title) for name, one in _charts(verb, saved(verb, part), said)}

@@ -1,8 +1,9 @@
 """Verbs of the command line, derived from questions: flags from options, help from their words."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from inspect import Parameter
 from pathlib import Path
 from types import UnionType
@@ -19,6 +20,8 @@ from headpatch.core.question import Flag, Verb
 
 if TYPE_CHECKING:
     from headpatch.core.question import Needs, Opened, Result
+    from headpatch.core.store import Store
+    from headpatch.models.vlm import VLM
 
 _OVER_PAIRS: Final = frozenset({"pairs", "limit"})
 
@@ -56,42 +59,64 @@ def add(verb: Verb) -> None:
 def run(request: Request, verb: Verb, resume: bool | None) -> None:
     """Open the pictures, answer the question, write and show what was found."""
     from headpatch.cli import show
-    from headpatch.cli.kept import kept, opened
-    from headpatch.cli.many import dataset
+    from headpatch.cli.kept import kept
+    from headpatch.cli.many import dataset, loaded
     from headpatch.core.output.writing import write
     from headpatch.core.question import Call
 
     question, study = verb.question(), request.study
     question.check(study)
-    folder, needs = request.folder, question.needs(study)
-    entries = None if study.pairs.manifest is None else dataset(study, needs.compared)
-    store = None
-    if verb.finished:
-        store = opened(folder / f".{verb.name}-{verb.finished}", verb.finished, resume, verb.name)
+    folder, needs = request.folder if verb.files else Path(), question.needs(study)
+    many = verb.pairs and study.pairs.manifest is not None
+    entries = dataset(study, needs.compared) if many else None
+    pairs = study.pair() if entries is None else entries  # refused before the model loads
     with ExitStack() as stack:
-        if store is not None:
-            stack.enter_context(kept(store))
-        target = _open(request, entries, needs)
-        found = question.answer(target, Call(request.stage, show.warn, store))
-        with request.stage("Writing and drawing"):
-            names = write(found, folder)
-    if store is not None:
-        store.remove()
+        call = Call(request.stage, show.warn)
+        if verb.finished and not verb.keyed:
+            call = replace(call, store=_store(folder, verb, resume, None))
+        vlm = loaded(request)
+        question.check_model(study, vlm)
+        if verb.keyed:
+            units = question.units(study, vlm, pairs, {})
+            store = _store(folder, verb, resume, units.values())
+            call = replace(call, store=store, units=units)
+        target = _open(request, vlm, entries, needs)
+        if call.store is not None:
+            stack.enter_context(kept(call.store))
+        found = question.answer(target, call)
+        names: list[str] = []
+        if verb.files:
+            if "effects.csv" in verb.files:
+                show.say_replaced(folder, verb.name)
+            with request.stage("Writing and drawing"):
+                names = write(found, folder)
+    if call.store is not None:
+        call.store.remove()
     _show(request, target, found, names)
 
 
-def _open(request: Request, entries: Any, needs: "Needs") -> "Opened":
+def _store(
+    folder: Path, verb: Verb, resume: bool | None, keys: "Collection[str] | None"
+) -> "Store":
+    from headpatch.cli.kept import opened
+
+    return opened(folder / verb.kept_in, verb.finished, resume, verb.name, keys)
+
+
+def _open(request: Request, vlm: "VLM", entries: Any, needs: "Needs") -> "Opened":
     """Run both pictures of the study's pair, or of every pair of its dataset."""
     from headpatch.cli.many import surveyed
     from headpatch.core.dataset import Pairs
     from headpatch.core.session import open_session
 
     study, positions, vision = request.study, needs.positions, needs.vision
+    if needs.forced:
+        study = study.model_copy(update={"force": True})
     if entries is None:
         with request.stage("Running both pictures"):
-            return open_session(study, positions=positions, vision=vision)
+            return open_session(study, vlm, positions, vision=vision)
     hold = positions is not None or vision
-    vlm, survey = surveyed(request, entries, positions, vision=vision, hold=hold)
+    vlm, survey = surveyed(request, entries, positions, vlm, vision, hold)
     return Pairs(study, vlm, survey, positions, vision)
 
 
@@ -100,17 +125,20 @@ def _show(request: Request, target: "Opened", found: "Result", names: list[str])
     from headpatch.core.session import Session
     from headpatch.present.terminal import renderables
 
-    folder = request.folder_path
+    folder, origin = request.folder_path, found.origin
     if request.as_json:
         facts = {key: _rows(value) for key, value in found.json().items()}
-        if isinstance(target, Session):
+        if not names:
+            show.print_object(facts)
+        elif isinstance(target, Session):
             show.print_json(target, folder, names, **facts)
         else:
             many.print_pairs(target.vlm, target.survey, folder, names, **facts)
         return
-    console = show.Terminal()
-    question, origin = found.origin.verb.question(), found.origin
+    console, question = show.Terminal(), origin.verb.question()
     show.show(console, *renderables(question.view(found.files(), origin.context)))
+    if not names:
+        return
     if isinstance(target, Session):
         show.print_files(console, target, folder, names)
     else:

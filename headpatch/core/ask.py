@@ -14,6 +14,9 @@ from headpatch.core.question import Call, Needs, Opened, Question, Result
 from headpatch.core.session import Session
 from headpatch.core.session import ready as ready_session
 from headpatch.core.study.together import refuse_both
+from headpatch.pairs.manifest import Entry
+from headpatch.pairs.pair import Pair
+from headpatch.text import user_path
 
 Found = TypeVar("Found", bound=Result)
 
@@ -51,12 +54,27 @@ def ask(
     verb, stages = question.verb, stages_of(on_progress)
     refuse_both(options)
     opened = with_options(opened, {f"{verb.name}.{name}": one for name, one in options.items()})
-    question.check(opened.study)
-    opened = ready(opened, question.needs(opened.study), stages)
+    study, vlm = opened.study, opened.vlm
+    question.check(study)
+    question.check_model(study, vlm)
+    needs, keys = question.needs(study), None
+    units: Mapping[str, str] = {}
+    if verb.keyed and keep is not None:
+        keep = user_path(keep, "keep") / verb.kept_in
+        units = question.units(study, vlm, _pairs_of(opened), given)
+        keys = units.values()
     if not verb.finished:
-        return question.answer(opened, Call(stages, given=given))
-    with store_in(keep, verb.finished, verb.name) as store:
-        return question.answer(opened, Call(stages, store=store, given=given))
+        return question.answer(ready(opened, needs, stages), Call(stages, given=given))
+    with store_in(keep, verb.finished, verb.name, keys) as store:
+        call = Call(stages, store=store, units=units, given=given)
+        return question.answer(ready(opened, needs, stages), call)
+
+
+def _pairs_of(opened: Opened) -> Pair | list[Entry]:
+    if isinstance(opened, Session):
+        return opened.pair
+    assert isinstance(opened, Pairs)
+    return [gated.entry for gated in opened.survey.gated]
 
 
 def with_options(opened: Opened, options: Mapping[str, Any]) -> Opened:

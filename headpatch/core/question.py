@@ -7,7 +7,7 @@ documentation are derived from these.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from headpatch.core.store import Store
     from headpatch.core.study import Study
     from headpatch.models.spans import Positions
+    from headpatch.models.vlm import VLM
+    from headpatch.pairs.manifest import Entry
+    from headpatch.pairs.pair import Pair
     from headpatch.present.parts import Part
 
 Opened: TypeAlias = "Session | Pairs"
@@ -86,6 +89,8 @@ class Verb:
         Common flags that it has no use for.
     finished
         What is kept of an interrupted run: ``tokens``; empty: nothing.
+    keyed
+        Whether `Question.units` names what is kept before pictures are run.
     """
 
     name: str
@@ -100,12 +105,18 @@ class Verb:
     hidden: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     finished: str = ""
+    keyed: bool = False
+
+    @property
+    def kept_in(self) -> str:
+        """Folder of what is kept of an interrupted run, in the output folder."""
+        return f".{self.name}-{self.finished}"
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Every file that it may write, beside ``run.yaml``."""
-        gate = ("gate.csv",) if self.pairs else ()
-        return (*(schema.file for schema in self.schemas), *self.others, *gate)
+        """Every file that it may write, beside ``run.yaml``; none: it writes nothing."""
+        tables = tuple(schema.file for schema in self.schemas)
+        return (*tables, *self.others, *(("gate.csv",) if self.pairs and tables else ()))
 
     def question(self) -> "Question[Any]":
         """Import the measurement."""
@@ -125,11 +136,14 @@ class Needs:
         Whether vision heads are changed.
     compared
         Whether heads are compared by their attention to the region.
+    forced
+        Whether pictures with wrong answers are opened too, as by ``--force``.
     """
 
     positions: "Positions | None" = None
     vision: bool = False
     compared: bool = False
+    forced: bool = False
 
 
 def _say_nothing(_: str) -> None:
@@ -148,6 +162,8 @@ class Call:
         Called with what is to come and its cost, before it is paid.
     store
         Finished units of an interrupted run.
+    units
+        Their keys by the pair's name, of a question that is `Verb.keyed`.
     given
         What a call was given in memory rather than by the study: means, sets of heads.
     """
@@ -155,6 +171,7 @@ class Call:
     stages: "Stages"
     say: Callable[[str], None] = _say_nothing
     store: "Store | None" = None
+    units: Mapping[str, str] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -279,9 +296,30 @@ class Question(ABC, Generic[Found]):
     def check(self, study: "Study") -> None:
         """Refuse, before a model loads, what can be known to be wrong."""
 
+    def check_model(self, study: "Study", vlm: "VLM") -> None:
+        """Refuse, before pictures are run, what the model cannot do."""
+
     def needs(self, study: "Study") -> Needs:
         """Say how pictures are opened."""
         return Needs()
+
+    def units(
+        self,
+        study: "Study",
+        vlm: "VLM",
+        pairs: "Pair | Sequence[Entry]",
+        given: Mapping[str, Any],
+    ) -> Mapping[str, str]:
+        """Name what is measured of each pair by a key of the store, see `Verb.keyed`.
+
+        Parameters
+        ----------
+        pairs
+            The one pair, or the whole dataset.
+        given
+            As `Call.given`.
+        """
+        return {}
 
     @abstractmethod
     def answer(self, opened: Opened, call: Call) -> Found:

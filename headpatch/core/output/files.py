@@ -8,7 +8,7 @@ import math
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ def write_table(path: Path, table: "pandas.DataFrame") -> None:
     write_columns(path, columns_of(table))
 
 
-def write_columns(path: Path, columns: Mapping[str, Sequence[object]], more: bool = False) -> None:
+def write_columns(path: Path, columns: Mapping[str, Iterable[object]], more: bool = False) -> None:
     """Write a table as CSV; numbers with seven significant digits, which is what float32 holds.
 
     With `more` the rows are added to those of a file that has these columns.

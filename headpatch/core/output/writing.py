@@ -23,7 +23,7 @@ def write(result: Result, folder: Path) -> list[str]:
         origin, files = result.origin, result.files()
         for name, content in files.items():
             if name.endswith(".csv"):
-                write_columns(stage / name, {str(key): list(content[key]) for key in content})
+                write_columns(stage / name, {str(key): content[key] for key in content})
             else:
                 write_tensors(stage / name, content)
         if origin.gate is not None:

@@ -69,7 +69,7 @@ WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "faithfulness.png",
         ),
         "claims": ("claims.csv", "followed.csv"),
-        **{verb.name: verb.files for verb in verbs()},
+        **{verb.name: verb.files for verb in verbs() if verb.files},
     }
 )
 """By verb; the first is always written. A run deletes what an earlier run of its verb left of them.
@@ -83,8 +83,7 @@ UPON: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"verdict": ("clai
 def verbs_in(folder: Path) -> tuple[str, ...]:
     """Name the verbs whose files lie in a folder, by the names of the files alone."""
     there = {verb for verb, (first, *_) in WRITTEN.items() if (folder / first).is_file()}
-    if effects_by(folder) != "ablate":  # sweep writes a table of this name as well
-        there.discard("ablate")
+    there -= {"ablate", "sweep"} - {effects_by(folder)}  # both write a table of this name
     return tuple(verb for verb in WRITTEN if verb in there)
 
 

@@ -1,11 +1,11 @@
 """Sections of the page that follow from what a question declares: its tables and its view."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from headpatch.core.output.folder import Results
 from headpatch.core.output.part import Part as RunPart
-from headpatch.core.output.part import load, read
+from headpatch.core.output.part import load, read, reading
 from headpatch.core.question import Context, Verb
 from headpatch.core.registry import verbs
 from headpatch.present.interactive import figures
@@ -21,15 +21,28 @@ def section(name: str) -> Callable[[Results], Section | None]:
     verb = next(one for one in verbs() if one.name == name)
 
     def make(results: Results) -> Section | None:
-        run = results.first(verb.schemas[0].file)
-        if run is None:
-            return None
-        parts = list(verb.question().view(saved(verb, run), context(verb, run)))
+        runs = runs_of(verb, results.parts)
         drawn: dict[str, Figure] = {}
-        made = [block for part in parts for block in blocks(part, drawn)]
+        made: list[dict[str, Any]] = []
+        for run in runs:
+            if len(runs) > 1:
+                made.append({"kind": "run", "text": run.name or "this folder"})
+            with reading(run.folder / verb.schemas[0].file):
+                parts = list(verb.question().view(saved(verb, run), context(verb, run)))
+                made += [block for part in parts for block in blocks(part, drawn)]
+        if not runs:
+            return None
         return Section(verb.name, verb.asks, {"blocks": made}, drawn, template="view")
 
     return make
+
+
+def runs_of(verb: Verb, parts: Iterable[RunPart]) -> list[RunPart]:
+    """Return the runs of a question; several verbs may write a table of one name."""
+    if not verb.schemas:
+        return []
+    first = verb.schemas[0].file
+    return [part for part in parts if part.has(first) and verb.name in part.verbs]
 
 
 def saved(verb: Verb, run: RunPart) -> dict[str, Any]:
@@ -74,8 +87,13 @@ def blocks(part: Part, drawn: dict[str, Figure]) -> Iterator[dict[str, Any]]:
         heads = list(zip(part.headings, part.numeric, strict=True))
         yield {"kind": "grid", "title": part.title, "headings": heads, "rows": rows}
     elif isinstance(part, Chart | Drawn):
-        own = figures(part)
+        own = {
+            f"{name}{f'-{len(drawn)}' * (name in drawn)}": one
+            for name, one in figures(part).items()
+        }
         drawn.update(own)
+        if not own:
+            return
         across = _ACROSS[min(getattr(part, "columns", 1), 3)]
         note = getattr(part, "note", "")
         yield {"kind": "chart", "names": list(own), "note": note, "across": across}
