@@ -17,6 +17,8 @@ from headpatch.cli.app import app
 from headpatch.cli.options import COMMON, Context, Resume, Several, decimal, whole
 from headpatch.cli.verb import Request, request_of
 from headpatch.core.question import Flag, Verb
+from headpatch.core.study.together import refuse_both
+from headpatch.errors import InputError
 
 if TYPE_CHECKING:
     from headpatch.core.question import Needs, Opened, Result
@@ -38,6 +40,7 @@ def add(verb: Verb) -> None:
     }
 
     def command(context: Context, **given: Any) -> None:
+        refuse_both(given)
         keys = {f"{verb.name}.{name}": given[name] for name in own}
         keys |= {flag.key: given[name] for name, flag in common.items() if flag.key is not None}
         with ExitStack() as until_the_end:
@@ -70,13 +73,16 @@ def run(request: Request, verb: Verb, resume: bool | None) -> None:
     many = verb.pairs and study.pairs.manifest is not None
     entries = dataset(study, needs.compared) if many else None
     pairs = study.pair() if entries is None else entries  # refused before the model loads
+    keeps = verb.finished != "" and (many or verb.finished != "pairs")
+    if resume is not None and not keeps:
+        raise InputError("--resume, --no-resume", "one pair of pictures", "--pairs as well")
     with ExitStack() as stack:
         call = Call(request.stage, show.warn)
-        if verb.finished and not verb.keyed:
+        if keeps and not verb.keyed:
             call = replace(call, store=_store(folder, verb, resume, None))
         vlm = loaded(request)
         question.check_model(study, vlm)
-        if verb.keyed:
+        if keeps and verb.keyed:
             units = question.units(study, vlm, pairs, {})
             store = _store(folder, verb, resume, units.values())
             call = replace(call, store=store, units=units)
@@ -115,7 +121,9 @@ def _open(request: Request, vlm: "VLM", entries: Any, needs: "Needs") -> "Opened
     if entries is None:
         with request.stage("Running both pictures"):
             return open_session(study, vlm, positions, vision=vision)
-    hold = positions is not None or vision
+    if needs.of_pairs is not None:
+        positions, vision = needs.of_pairs.positions, needs.of_pairs.vision
+    hold = needs.hold and (positions is not None or vision)
     vlm, survey = surveyed(request, entries, positions, vlm, vision, hold)
     return Pairs(study, vlm, survey, positions, vision)
 

@@ -89,6 +89,7 @@ def ready(opened: Opened, needs: Needs, stages: Stages) -> Opened:
     if isinstance(opened, Session):
         return ready_session(opened, needs.positions, needs.vision) if _changes(needs) else opened
     assert isinstance(opened, Pairs)
+    needs = needs.of_pairs or needs
     if not _changes(needs):
         return opened
     return ready_pairs(opened, needs.positions, needs.vision, stages=stages)

@@ -19,6 +19,7 @@ def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts
     study = opened.study
     section = getattr(study, verb.name, None)
     options = {} if section is None else section.model_dump()
+    whole = study.model_dump(by_alias=True)
     if isinstance(opened, Session):
         pair = opened.pair
         context = Context(
@@ -28,6 +29,7 @@ def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts
             noise_floor=noise_floor,
             level=study.pairs.level,
             options=options,
+            study=whole,
         )
         return Origin(verb, study, pair_facts(opened, noise_floor), context)
     assert isinstance(opened, Pairs)
@@ -40,6 +42,7 @@ def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts
         study.pairs.level,
         noise_floor,
         options,
+        whole,
     )
     run = dataset_facts(study, opened.vlm, survey, noise_floor, **facts)
     return Origin(verb, study, run, context, survey.gate_columns())

@@ -138,12 +138,18 @@ class Needs:
         Whether heads are compared by their attention to the region.
     forced
         Whether pictures with wrong answers are opened too, as by ``--force``.
+    hold
+        Whether pairs of a dataset stay open, as many as memory allows.
+    of_pairs
+        How pairs of a dataset are opened, if otherwise.
     """
 
     positions: "Positions | None" = None
     vision: bool = False
     compared: bool = False
     forced: bool = False
+    hold: bool = True
+    of_pairs: "Needs | None" = None
 
 
 def _say_nothing(_: str) -> None:
@@ -193,6 +199,8 @@ class Context:
         In logits; None where nothing was changed.
     options
         The question's own, as the study has them.
+    study
+        All of it.
     """
 
     question: str = ""
@@ -202,6 +210,7 @@ class Context:
     level: float = 0.95
     noise_floor: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    study: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> dict[str, str]:

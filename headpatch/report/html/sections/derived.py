@@ -75,6 +75,7 @@ def context(verb: Verb, run: RunPart) -> Context:
         level,
         facts.get("noise_floor"),
         study.get(verb.name, {}),
+        study,
     )
 
 
