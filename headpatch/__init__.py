@@ -35,7 +35,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from headpatch.api.claims import claims
     from headpatch.api.figures import plot
-    from headpatch.api.follow_ups import combine, path, rollout, trace
+    from headpatch.api.follow_ups import combine, rollout, trace
     from headpatch.api.many_pairs import Verdict, draw_pairs, verdict
     from headpatch.api.one_pair import ablate, rank, sweep
     from headpatch.api.over_pairs import AblatedPairs, CombinedPairs, RankedPairs
@@ -55,8 +55,7 @@ if TYPE_CHECKING:
     from headpatch.questions.claims.claims import Claims
     from headpatch.questions.combine.whole import Combined
     from headpatch.questions.cut.question import Cuts, cut
-    from headpatch.questions.path.many import FollowedPaths
-    from headpatch.questions.path.one import FollowedPath
+    from headpatch.questions.path.question import FollowedPath, FollowedPaths, path
     from headpatch.questions.rollout.one import Rolled
     from headpatch.questions.sweep.many import Sweeps
     from headpatch.questions.sweep.one import Sweep
@@ -70,8 +69,8 @@ _HOMES = {
     "Combined": "questions.combine.whole",
     "CombinedPairs": "api.over_pairs",
     "Cuts": "questions.cut.question",
-    "FollowedPath": "questions.path.one",
-    "FollowedPaths": "questions.path.many",
+    "FollowedPath": "questions.path.question",
+    "FollowedPaths": "questions.path.question",
     "Manifest": "pairs.manifest",
     "Pair": "pairs.pair",
     "Pairs": "core.dataset",
@@ -98,7 +97,7 @@ _HOMES = {
     "mean_z": "core.mean_activations",
     "open_pairs": "core.dataset",
     "open_session": "core.session",
-    "path": "api.follow_ups",
+    "path": "questions.path.question",
     "plot": "api.figures",
     "rank": "api.one_pair",
     "read_run": "api.runs",

@@ -18,8 +18,6 @@ from headpatch.present.figure import draw
 from headpatch.present.parts import Chart, Drawn
 from headpatch.questions.ablate.one import Ablation
 from headpatch.questions.combine.whole import Combined
-from headpatch.questions.path.many import FollowedPaths
-from headpatch.questions.path.one import FollowedPath
 from headpatch.questions.rollout.one import Rolled
 from headpatch.questions.sweep.many import Sweeps
 from headpatch.questions.sweep.one import Sweep
@@ -174,12 +172,6 @@ def _combined(what: Combined) -> tuple[Files, Words]:
 @contents.register
 def _combined_pairs(what: CombinedPairs) -> tuple[Files, Words]:
     return {"combinations.csv": what.table}, what.words
-
-
-@contents.register(FollowedPath)
-@contents.register(FollowedPaths)
-def _followed(what: FollowedPath | FollowedPaths) -> tuple[Files, Words]:
-    return {"path.pt": what.saved}, Words()
 
 
 @contents.register(Traced)

@@ -13,8 +13,6 @@ from headpatch.core.progress_bars import Progress, stages_of
 from headpatch.core.session import Session, ready
 from headpatch.engine.patching import ZMeans
 from headpatch.questions.combine import whole as combining
-from headpatch.questions.path import many as path_pairs
-from headpatch.questions.path import one as paths
 from headpatch.questions.rollout import one as rollouts
 from headpatch.questions.trace import many as traced_pairs
 from headpatch.questions.trace import one as traces
@@ -87,74 +85,6 @@ def combine(
     session = asked(session, "combine", options | named(heads))
     session = ready(session, session.study.combine.positions)
     return combining.combine(session, stages_of(on_progress), means)
-
-
-@overload
-def path(
-    session: Session,
-    heads: Heads | None = None,
-    on_progress: Progress = None,
-    **options: Any,
-) -> paths.FollowedPath: ...
-@overload
-def path(
-    session: Pairs,
-    heads: Heads | None = None,
-    on_progress: Progress = None,
-    *,
-    keep: str | Path | None = None,
-    **options: Any,
-) -> path_pairs.FollowedPaths: ...
-def path(
-    session: Session | Pairs,
-    heads: Heads | None = None,
-    on_progress: Progress = None,
-    **options: Any,
-) -> paths.FollowedPath | path_pairs.FollowedPaths:
-    """Follow the object through the model: where what tells the pictures apart is, and when.
-
-    The stream is swapped as in causal tracing (K. Meng et al., Locating and Editing Factual
-    Associations in GPT, NeurIPS 2022, arXiv:2202.05262), edges are cut as by `headpatch.cut`, LD is
-    attributed to what writes it, and paths to heads are patched (N. Goldowsky-Dill et al.,
-    Localizing Model Behavior with Path Patching, 2023, arXiv:2304.05969).
-
-    Parameters
-    ----------
-    session
-        One pair, or many of `headpatch.open_pairs`. Over many, heads that a ranking picks are
-        picked on one half of the pairs, and the paths to them are patched on the other.
-    heads
-        To which paths are patched. None takes the study's, or the first of its rankings.
-    keep
-        Over many pairs: a folder for finished ones, from which an interrupted call goes on.
-    options
-        Override `headpatch.Study.path`: ``top``, ``by``, ``edges``, ``window``.
-
-    Returns
-    -------
-    FollowedPath or FollowedPaths
-        ``table`` has the columns of ``path.csv``, ``saved`` holds what ``path.pt`` does, and
-        ``summary`` says it in sentences. Over many pairs ``means`` has the columns of
-        ``path_mean.csv``.
-
-    Raises
-    ------
-    InputError
-        If an option is wrong, or the model has no such heads, layers or positions.
-
-    Examples
-    --------
-    >>> followed = hp.path(session, "top:1", edges=["answer-region"], window=1)
-    >>> sorted(set(followed.table["view"]))
-    ['direct', 'edge', 'head path', 'stream']
-    >>> followed = hp.path(pairs, "0.1", edges=["answer-region"], window=1)
-    >>> [name for name in followed.means if name.startswith("normalized")]
-    ['normalized', 'normalized_low', 'normalized_high']
-    """
-    if isinstance(session, Pairs):
-        return over_pairs.path(session, heads, on_progress, **options)
-    session = asked(session, "path", options | named(heads))
-    return paths.follow(ready(session, "answer"), stages_of(on_progress))
 
 
 @overload

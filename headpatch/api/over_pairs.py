@@ -27,7 +27,6 @@ from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Selection
 from headpatch.questions.ablate import many as ablations
 from headpatch.questions.combine import whole as combining
-from headpatch.questions.path import many as paths
 from headpatch.questions.rank import many as ranking
 from headpatch.questions.sweep import many as sweeps
 from headpatch.questions.sweep.finished_rows import NAME, FinishedRows, keys_of_pairs
@@ -157,19 +156,6 @@ def combine(
     pairs = ready(pairs, pairs.study.combine.positions, stages=stages)
     found = combining.combine_pairs(pairs.study, pairs.vlm, pairs.survey, stages)
     return CombinedPairs(**vars(found), words=_words(pairs))
-
-
-def path(
-    pairs: Pairs,
-    heads: Heads | None,
-    on_progress: Progress,
-    keep: str | Path | None = None,
-    **options: Any,
-) -> paths.FollowedPaths:
-    """Follow the object through the model on every pair."""
-    pairs, stages = asked(pairs, "path", options | named(heads)), stages_of(on_progress)
-    with store_in(keep, "pairs", "path") as store:
-        return paths.follow(pairs.study, pairs.vlm, pairs.survey, store, stages)
 
 
 def trace(

@@ -9,7 +9,6 @@ from headpatch.cli import (  # noqa: F401  they add their verbs to the app
     claims,
     combine,
     pairs,
-    path,
     rank,
     report,
     rollout,

@@ -119,7 +119,8 @@ def aggregate(
         ends = intervals(study, values) if gaps == "pair" else _by_pattern(study, values)
         found[column], found[f"{column}_low"], found[f"{column}_high"] = ends
     found["pairs"] = np.isfinite(values).sum(0)
-    return with_head_columns(found) if "heads" in keys else found
+    layer = "head_layer" if "layer" in keys else "layer"
+    return with_head_columns(found, layer) if "heads" in keys else found
 
 
 def _keys_of(table: pd.DataFrame) -> list[tuple[Hashable, ...]]:

@@ -34,7 +34,7 @@ from headpatch.engine.patching import (
 from headpatch.engine.selfcheck import TOLERANCE
 from headpatch.engine.widen import rows_that_fit
 from headpatch.errors import InputError
-from headpatch.heads import Head, HeadSet, Selection
+from headpatch.heads import Grid, Head, HeadSet, Selection
 from headpatch.present.head_columns import with_head_columns
 from headpatch.stats.effects import noise_floor, normalized_effect, spread
 
@@ -268,8 +268,20 @@ def check_layers(session: Session, settings: Settings) -> None:
     layers = session.vlm.lm.grid.layers
     if settings.layers is not None and layer_span(settings.layers)[1] >= layers:
         raise InputError("--layers", settings.layers, f"layers 0-{layers - 1} in this model")
-    if settings.layers is None and settings.heads is None and settings.window > layers:
-        raise InputError("--window", f"{settings.window} layers", f"at most {layers} in this model")
+    if settings.layers is None and settings.heads is None:
+        check_window(settings.window, session.vlm.lm.grid)
+
+
+def check_window(window: int, grid: Grid) -> None:
+    """Refuse a window that is wider than the model is deep.
+
+    Raises
+    ------
+    InputError
+        If so.
+    """
+    if window > grid.layers:
+        raise InputError("--window", f"{window} layers", f"at most {grid.layers} in this model")
 
 
 def places(

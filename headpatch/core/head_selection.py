@@ -1,23 +1,43 @@
-"""Which heads an analysis of a few looks into: named ones, or the first of rankings."""
+"""Which heads a question about a few looks into: named ones, or the first of rankings.
 
-from collections.abc import Callable, Sequence
+Over many pairs a ranking picks heads on one half of the pairs, and they are judged on the other, so
+that an effect is not also what selected its head. Named heads are judged on every pair.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
+from headpatch.core.baseline_runs import LEAST, Survey
+from headpatch.core.gate import sessions
 from headpatch.core.session import Session, intervene
-from headpatch.core.study import CombineOptions, PathOptions
+from headpatch.core.study import Candidates, Study
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet, Selection
 from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
 from headpatch.stats.effects import normalized_effect
 
+Heads: TypeAlias = str | Head | Iterable[Head]
+"""``24.17,23.20`` or ``24.0-24.31`` or ``layer:24`` or ``top:5`` (of the attention ranking), a
+`Head`, or several."""
 Singles: TypeAlias = Float[np.ndarray, "directions layers heads"]
 """The normalized effect of each head alone: noising, denoising."""
 DIRECTIONS: tuple[Direction, ...] = ("noising", "denoising")
+
+
+def named(heads: Heads | None) -> dict[str, str]:
+    """Write heads as the study does."""
+    if heads is None:
+        return {}
+    several = [heads] if isinstance(heads, str | Head) else heads
+    return {"heads": ",".join(map(str, several))}
 
 
 def single_effects(
@@ -40,7 +60,7 @@ def single_effects(
 
 def choose(
     grid: Grid,
-    options: CombineOptions | PathOptions,
+    options: Candidates,
     effects: Callable[[], Singles],
     order: Callable[[], Sequence[Head]],
 ) -> tuple[Head, ...]:
@@ -75,3 +95,61 @@ def choose(
     if "attention" in options.by:
         found.update(dict.fromkeys(order()[: options.top]))
     return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Heads, and the pairs of pictures on which they are judged."""
+
+    heads: tuple[Head, ...]
+    entries: tuple[Entry, ...]
+    chosen_on: int
+
+
+def choose_heads(
+    study: Study,
+    options: Candidates,
+    positions: Positions,
+    vlm: VLM,
+    survey: Survey,
+    on_progress: OnProgress | None = None,
+) -> Chosen:
+    """Pick heads as `options` ask; those of rankings by their means over one half of the pairs.
+
+    Parameters
+    ----------
+    positions
+        Where each head is changed, if they are ranked by effect.
+
+    Raises
+    ------
+    InputError
+        If there are too few pairs to pick on some and judge on others.
+    """
+    entries = survey.entries
+    if options.heads is not None and not Selection.parse(options.heads).needs_ranking:
+        return Chosen(Selection.parse(options.heads).resolve(vlm.lm.grid), entries, 0)
+    if len(entries) < 2 * LEAST:
+        raise InputError(
+            "--pairs",
+            f"{len(entries)} pairs that pass the gate",
+            f"at least {2 * LEAST}: heads are picked on one half of them and judged on the other",
+            "Add pairs, or name the heads by --heads.",
+        )
+    drawn = np.random.default_rng(study.seed % 2**64).permutation(len(entries))
+    first, second = (sorted(half.tolist()) for half in np.array_split(drawn, 2))
+    picking = tuple(entries[index] for index in first)
+    judged = study.model_copy(update={"force": True})  # the survey was the gate
+
+    def effects() -> Singles:
+        found = []
+        for session in sessions(judged, vlm, picking, positions):
+            found.append(single_effects(session, positions))
+            if on_progress:
+                on_progress(len(found), len(picking))
+            del session  # its caches go before the next pair's are made
+        return np.asarray(np.nanmean(found, 0))
+
+    masses = {name: values[first] for name, values in survey.masses.items()}
+    heads = choose(vlm.lm.grid, options, effects, replace(survey, masses=masses).order)
+    return Chosen(heads, tuple(entries[index] for index in second), len(first))

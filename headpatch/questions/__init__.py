@@ -8,6 +8,7 @@ from typing import Final
 import headpatch.core.study  # noqa: F401  it names every question's options, and comes first
 from headpatch.core.question import Verb
 from headpatch.questions.cut import VERB as CUT
+from headpatch.questions.path import VERB as PATH
 
-VERBS: Final[tuple[Verb, ...]] = (CUT,)
+VERBS: Final[tuple[Verb, ...]] = (PATH, CUT)
 """In the order of the page."""

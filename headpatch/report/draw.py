@@ -83,11 +83,6 @@ def draw_combinations(
     _draw(folder, {"combinations": "combinations.png"}, words)
 
 
-def draw_path(folder: Path) -> None:
-    """Draw what `path` wrote."""
-    _draw(folder, {"path": "path.png"})
-
-
 def draw_rollout(folder: Path) -> None:
     """Draw the maps that `rollout` wrote, and their check if there is one."""
     figures = {"rollout": "rollout.png"}

@@ -16,7 +16,7 @@ from headpatch.present.figure import draw
 from headpatch.questions.rollout.charts import curves_chart, maps_chart
 from headpatch.questions.trace.charts import trace_chart
 from headpatch.questions.verdict.charts import faithfulness_chart, verdict_chart
-from headpatch.report import combinations, means, paths, plots
+from headpatch.report import combinations, means, plots
 from headpatch.report.approx import approx_scatter
 
 Files: TypeAlias = Mapping[str, Any]
@@ -194,11 +194,6 @@ def _combinations(files: Files, target: Target, words: Words) -> None:
     )
 
 
-def _path(files: Files, target: Target, words: Words) -> None:
-    saved = files["path.pt"]
-    paths.path_over_depth(saved, target, **_own(saved))
-
-
 def _rollout(files: Files, target: Target, words: Words) -> None:
     found = files["rollout.pt"]
     draw(maps_chart(found), target, **_own(found))
@@ -224,7 +219,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "mean_effects": Kind(("effects_mean.csv",), _mean_effects),
     "effects": Kind(("effects.csv",), _effects, unless=("sweep.pt", "effects_mean.csv")),
     "combinations": Kind(("combinations.csv",), _combinations),
-    "path": Kind(("path.pt",), _path),
     "trace": Kind(("trace.pt",), _trace),
     "rollout": Kind(("rollout.pt",), _rollout),
     "perturbation": Kind(("rollout.pt", "perturbation.csv"), _perturbation),

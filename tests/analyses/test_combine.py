@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from headpatch.core.baseline_runs import survey
-from headpatch.core.dataset_selection import choose_heads
-from headpatch.core.head_selection import choose, single_effects
+from headpatch.core.head_selection import choose, choose_heads, single_effects
 from headpatch.core.ranking import order
 from headpatch.core.session import Session, open_session
 from headpatch.core.study import Study

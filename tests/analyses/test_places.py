@@ -12,6 +12,7 @@ from transformers import LlavaImageProcessorPil
 from headpatch.core.baseline_runs import survey
 from headpatch.core.ranking import differences, masses, rank
 from headpatch.core.session import Session, open_session
+from headpatch.core.stream_swaps import vision_classes
 from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Head
@@ -20,7 +21,6 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate import one as ablation
 from headpatch.questions.ablate.many import ablate as ablate_pairs
-from headpatch.questions.path.stream import vision_classes
 from headpatch.questions.rank.many import rank as rank_pairs
 from headpatch.questions.rollout.one import roll_out
 from tests.command import headpatch

@@ -12,7 +12,6 @@ from headpatch.core.output.files import (
 from headpatch.core.output.follow_ups import (
     combination_columns,
     write_combinations,
-    write_path,
     write_rollout,
     write_trace,
 )
@@ -41,7 +40,6 @@ __all__ = [
     "write_judged",
     "write_manifest",
     "write_pairs",
-    "write_path",
     "write_ranking",
     "write_rollout",
     "write_run",

@@ -1,4 +1,4 @@
-"""What the follow-ups of one pair write: `combine`, `path`, `rollout`, `trace`."""
+"""What the follow-ups of one pair write: `combine`, `rollout`, `trace`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,6 @@ if TYPE_CHECKING:  # names of types only: who reads results must not load a mode
     from headpatch.core.session import Session
     from headpatch.questions.combine.judge import Combinations
     from headpatch.questions.combine.selfrepair import SelfRepair
-    from headpatch.questions.path.one import FollowedPath
     from headpatch.questions.rollout.one import Rolled
     from headpatch.questions.trace.one import Traced
 
@@ -32,13 +31,6 @@ def write_combinations(
     for file, columns in combination_columns(combined, repaired).items():
         write_columns(folder / file, columns)
     write_run(folder, session, combined.noise_floor)
-
-
-def write_path(folder: Path, session: "Session", traced: "FollowedPath") -> None:
-    """Write ``path.csv``, ``path.pt`` and ``run.yaml``."""
-    write_tensors(folder / "path.pt", traced.saved)
-    write_table(folder / "path.csv", traced.table)
-    write_run(folder, session, traced.noise_floor)
 
 
 def write_rollout(folder: Path, session: "Session", rolled: "Rolled") -> None:

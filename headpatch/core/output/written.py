@@ -41,7 +41,6 @@ WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "gate.csv",
             "combinations.png",
         ),
-        "path": ("path.csv", "path_mean.csv", "path.pt", "gate.csv", "path.png"),
         "trace": (
             "trace.pt",
             "trace.csv",

@@ -13,9 +13,9 @@ from headpatch.core.study.changes import (
 )
 from headpatch.core.study.edges import (
     EDGE_ENDS,
+    Candidates,
     CombineOptions,
     EdgeEnd,
-    PathOptions,
     check_edges,
     edge_ends,
     layer_span,
@@ -30,12 +30,12 @@ from headpatch.core.study.yaml_tree import read_record
 __all__ = [
     "EDGE_ENDS",
     "AblateOptions",
+    "Candidates",
     "CombineOptions",
     "DrawOptions",
     "EdgeEnd",
     "Expected",
     "PairsOptions",
-    "PathOptions",
     "Published",
     "RankOptions",
     "RolloutOptions",

@@ -81,18 +81,21 @@ def check_edges(edges: Sequence[str], itself: bool = False) -> None:
         raise InputError("--edges", "an edge is named twice", "each edge once")
 
 
-class _Candidates(Strict):
+class Candidates(Strict):
     """Which heads are looked into: named ones, or the first of one or two rankings."""
 
-    heads: str | None = None
-    """Instead of the rankings; see `headpatch.heads.Selection`."""
+    heads: Annotated[str | None, Field(json_schema_extra={"metavar": "HEADS"})] = None
+    """Named heads instead of --top and --by: 24.17,23.20 or 24.0-24.5 or layer:24 or top:5 (of the
+    attention ranking)."""
     top: Positive = 3
-    """The first so many heads of each ranking of `by`."""
+    """Take the first N heads of each ranking."""
     by: Annotated[
-        tuple[Literal["effect", "attention"], ...], BeforeValidator(sequence), Field(min_length=1)
+        tuple[Literal["effect", "attention"], ...],
+        BeforeValidator(sequence),
+        Field(min_length=1, json_schema_extra={"metavar": "RANKINGS"}),
     ] = ("effect", "attention")
-    """``effect``: the largest exact effects of resampling a head alone, of each direction;
-    ``attention``: the largest attention differences."""
+    """Rankings that --top takes heads of, comma-separated: effect (the largest exact effects of one
+    head alone, of each direction), attention."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -101,7 +104,7 @@ class _Candidates(Strict):
         return self
 
 
-class CombineOptions(_Candidates, Changes):
+class CombineOptions(Candidates, Changes):
     """Which heads are changed in pairs, and how."""
 
     top: Positive = 6
@@ -110,22 +113,3 @@ class CombineOptions(_Candidates, Changes):
     )
     listed: Positive = 10
     """Pairs listed for each direction."""
-
-
-class PathOptions(_Candidates):
-    """What is traced, and for which heads."""
-
-    edges: Annotated[tuple[str, ...], BeforeValidator(sequence), Field(min_length=1)] = (
-        "answer-region",
-        "words-region",
-        "answer-other",
-        "answer-words",
-    )
-    """Cut in windows of layers; see `EDGE_ENDS`."""
-    window: Positive = 5
-    """Consecutive layers that are cut together, centred on every layer in turn."""
-
-    @model_validator(mode="after")
-    def _check_edges(self) -> Self:
-        check_edges(self.edges)
-        return self

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model
 
 from headpatch.core.claims_grammar import Claim
 from headpatch.core.study.changes import AblateOptions, RankOptions, SweepOptions, VisionOptions
-from headpatch.core.study.edges import CombineOptions, PathOptions
+from headpatch.core.study.edges import CombineOptions
 from headpatch.core.study.expected import Expected
 from headpatch.core.study.forced import RolloutOptions, TraceOptions
 from headpatch.core.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
@@ -21,6 +21,7 @@ from headpatch.heads import Selection
 from headpatch.pairs.pair import Pair, make_pair
 from headpatch.pairs.region import Region
 from headpatch.questions.cut.options import CutOptions
+from headpatch.questions.path.options import PathOptions
 from headpatch.text import user_path
 
 _ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on

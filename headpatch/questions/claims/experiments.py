@@ -16,6 +16,8 @@ from headpatch.core.finished_pairs import measured
 from headpatch.core.pair_measurements import noise_sets, noise_vision, normalized
 from headpatch.core.session import Session, intervene
 from headpatch.core.store import Store, unit_key
+from headpatch.core.stream_swaps import normalized as shares
+from headpatch.core.stream_swaps import vision_classes
 from headpatch.core.study import Study
 from headpatch.engine.interventions import Direction, Intervention, refused, whole_layers
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
@@ -25,8 +27,6 @@ from headpatch.errors import HeadpatchError, RunError
 from headpatch.heads import Head, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.questions.path.stream import normalized as shares
-from headpatch.questions.path.stream import vision_classes
 from headpatch.stats.interactions import leave_one_out
 
 Kind = Literal["together", "interaction", "vision heads", "vision span", "stream", "cut"]

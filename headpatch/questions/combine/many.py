@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from headpatch.core.baseline_runs import Survey
-from headpatch.core.dataset_selection import Chosen
 from headpatch.core.gate import sessions
+from headpatch.core.head_selection import Chosen
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session
 from headpatch.core.study import Study

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from headpatch.core.baseline_runs import Survey
-from headpatch.core.dataset_selection import choose_heads
-from headpatch.core.head_selection import choose, single_effects
+from headpatch.core.head_selection import choose, choose_heads, single_effects
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.progress import Stages, reporting
 from headpatch.core.ranking import order

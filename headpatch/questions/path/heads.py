@@ -23,12 +23,12 @@ from torch import Tensor
 
 from headpatch.core.noise_floor import FEW, Changed, floors_over
 from headpatch.core.session import Session, intervene
+from headpatch.core.stream_swaps import DIRECTION, normalized, token_classes, vision_classes
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress, Outcome, ZMeans
 from headpatch.engine.pathpatch import Inputs, Sender, answer_z, hear
 from headpatch.engine.residual import Put, record
 from headpatch.heads import Head, HeadSet
-from headpatch.questions.path.stream import DIRECTION, normalized, token_classes, vision_classes
 
 Way = tuple[str, str]
 """Inputs (``query``, ``keys``, ``values``, …) and the sender's tokens."""
@@ -79,7 +79,7 @@ def head_paths(
     Raises
     ------
     InputError
-        As `headpatch.questions.path.stream.token_classes`.
+        As `headpatch.core.stream_swaps.token_classes`.
     """
     sets = tuple(HeadSet.of(head) for head in heads)
     if len(heads) > 1:

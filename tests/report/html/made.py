@@ -13,6 +13,7 @@ from headpatch.core.output import write_columns
 from headpatch.core.output.folder import Results, find
 from headpatch.core.study import Study
 from headpatch.present.section import Section
+from headpatch.questions.path.columns import PATH
 from headpatch.questions.verdict.charts import CLASSES
 from headpatch.stats.attention_mass import distribution, mass, region_mask
 from tests.report import synthetic
@@ -224,17 +225,27 @@ def combine(folder: Path) -> None:
 
 def path(folder: Path) -> None:
     run_yaml(folder)
-    rows = []
-    for way in ("noising", "denoising"):
-        for tower, names, layers in (("vision", ["all"], 5), ("lm", ["region", "answer"], LAYERS)):
-            for name in names:
-                rows += [["stream", tower, i, name, "", way, i / 6] for i in range(layers)]
-        rows += [["edge", "lm", i, "answer-region", "", way, 0.1 * i] for i in range(LAYERS)]
-        rows.append(["head path", "lm", "", "values from region", "3.2", way, 0.4])
-    rows += [["direct", "lm", i, "head", f"{i}.0", "", 0.1] for i in range(LAYERS)]
-    rows += [["direct", "lm", i, "mlp", "", "", 0.2] for i in range(LAYERS)]
-    names = ["view", "tower", "layer", "where", "heads", "direction", "normalized"]
-    write_columns(folder / "path.csv", {n: [row[i] for row in rows] for i, n in enumerate(names)})
+    ways = ("noising", "denoising")
+
+    def curves(names: tuple[str, ...], layers: int, most: float) -> dict[str, Any]:
+        values = np.linspace(0, most, layers)
+        return {name: dict.fromkeys(ways, values) for name in names}
+
+    saved = {
+        "stream": curves(("region", "answer"), LAYERS, 1.0),
+        "vision": curves(("all",), 5, 0.8),
+        "edges": curves(("answer-region",), LAYERS, 0.5),
+        "heads": ["3.2"],
+        "ways": [["values", "region"]],
+        "head_paths": dict.fromkeys(ways, np.array([[0.4]])),
+        "attribution_heads": np.full((LAYERS, HEADS), 0.1),
+        "attribution_mlps": np.full(LAYERS, 0.2),
+        "window": 5,
+        "feature_layer": 3,
+    }
+    save(folder / "path.pt", saved)
+    columns = dict.fromkeys((column.name for column in PATH), [""])
+    write_columns(folder / "path.csv", columns | {"layer": [0], "normalized": [0.5]})
 
 
 def trace(folder: Path, tokens: Sequence[str] = ("Yes", "there", "is")) -> None:

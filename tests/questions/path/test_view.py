@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from headpatch.report.path_tables import path_tables
-from headpatch.report.paths import path_over_depth
+from headpatch.core.question import Context
+from headpatch.present.terminal import renderables
+from headpatch.questions.path.figure import draw, page_figures
+from headpatch.questions.path.view import view
 from tests.report import synthetic
 from tests.report.test_plots import assert_labelled, assert_unclipped
 
@@ -69,7 +71,7 @@ def over_pairs(found, pairs: int = 24):
 @pytest.mark.parametrize("size", SIZES)
 def test_a_readable_figure_with_nothing_clipped(size: str, tmp_path, drawn) -> None:
     words = {"question": synthetic.QUESTION, "region": "top-left"}
-    path_over_depth(saved(*SIZES[size]), tmp_path / "f.png", **words)
+    draw(saved(*SIZES[size]), tmp_path / "f.png", **words)
     with Image.open(tmp_path / "f.png") as picture:
         assert picture.width == 1400
         assert_unclipped(picture)
@@ -79,7 +81,7 @@ def test_a_readable_figure_with_nothing_clipped(size: str, tmp_path, drawn) -> N
 
 def test_towers_lie_side_by_side_over_one_axis(tmp_path, drawn, draft) -> None:
     results = saved(6, 2, 4)
-    path_over_depth(results, tmp_path / "f.png")
+    draw(results, tmp_path / "f.png")
     panels = drawn.last.axes
     assert len(panels) == 4
     by_label = {line.get_label(): line for line in panels[0].lines}
@@ -92,17 +94,17 @@ def test_towers_lie_side_by_side_over_one_axis(tmp_path, drawn, draft) -> None:
 
 
 def test_without_a_tower_or_attribution(tmp_path, drawn, draft) -> None:
-    path_over_depth(saved(4, 2, 0, attributed=False), tmp_path / "f.png")
+    draw(saved(4, 2, 0, attributed=False), tmp_path / "f.png")
     assert len(drawn.last.axes) == 3
     assert "Language-model layer" in drawn.texts()
     with pytest.raises(ValueError, match="no curve of the stream"):
-        path_over_depth({"stream": {}}, tmp_path / "g.png")
+        draw({"stream": {}}, tmp_path / "g.png")
 
 
 @pytest.mark.parametrize("size", ["usual", "large"])
 def test_means_over_pairs_lie_in_their_intervals(size: str, tmp_path, drawn) -> None:
     results = over_pairs(saved(*SIZES[size]))
-    path_over_depth(results, tmp_path / "f.png", question=synthetic.QUESTION)
+    draw(results, tmp_path / "f.png", question=synthetic.QUESTION)
     with Image.open(tmp_path / "f.png") as picture:
         assert_unclipped(picture)
     assert_labelled(drawn.last)
@@ -130,20 +132,41 @@ def test_means_over_pairs_lie_in_their_intervals(size: str, tmp_path, drawn) -> 
     assert any(inside)
 
 
-def test_tables_of_means_say_so() -> None:
+def printed(results) -> str:
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(path_tables(over_pairs(saved(4, 2, 0))))
-    text = capture.get()
+        console.print(*renderables(view({"path.pt": results}, Context())))
+    return capture.get()
+
+
+def test_tables_of_means_say_so() -> None:
+    text = printed(over_pairs(saved(4, 2, 0)))
     assert "Means over 24 pairs; their intervals are in path_mean.csv." in text
     assert "means over 12 pairs" in text
 
 
-def test_tables_leave_out_rows_of_zeros() -> None:
-    console = Console(width=200)
-    with console.capture() as capture:
-        console.print(path_tables(saved(4, 2, 0)))
-    text = capture.get()
+def test_tables_leave_out_rows_of_zeros_and_sentences_follow() -> None:
+    text = printed(saved(4, 2, 0) | {"summary": ["The answer position carries it."]})
     assert "answer → region" in text
     assert "0.25" in text
     assert "query" not in text
+    assert "The answer position carries it." in text
+
+
+def test_the_page_shows_the_same_curves() -> None:
+    results = over_pairs(saved(6, 2, 4))
+    figures = page_figures(results)
+    assert list(figures) == ["path-noising", "path-denoising", "path-edges", "path-direct"]
+    traces = {trace["name"]: trace for trace in figures["path-noising"].data if trace["name"]}
+    answer = traces["the answer position"]
+    assert answer["x"] == [6, 7, 8, 9, 10, 11]
+    expected = results["stream"]["answer"]["noising"].tolist()
+    assert answer["y"] == pytest.approx(expected, abs=1e-4)
+    assert "carry half of the difference or more" in figures["path-noising"].label
+    edges = [trace for trace in figures["path-edges"].data if trace["name"]]
+    assert [trace["name"] for trace in edges] == [
+        "answer → region", "words → region", "answer → other",
+    ]  # fmt: skip
+    assert "Largest: " in figures["path-edges"].label
+    without = page_figures(saved(6, 2, 4, attributed=False))
+    assert "path-direct" not in without

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
+from headpatch.core import stream_swaps
 from headpatch.core.edges import end_positions
 from headpatch.core.session import open_session
+from headpatch.core.stream_swaps import token_classes
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
-from headpatch.questions.path import stream as analysis
-from headpatch.questions.path.stream import token_classes
-from tests.analyses.path_case import CLOSE, HELD, opened, vlm
 from tests.planted import planted_study
+from tests.questions.path.case import CLOSE, HELD, opened, vlm
 from tests.tiny import tiny_model
 
 
 @lru_cache
-def streams() -> analysis.StreamCurves:
-    return analysis.streams(opened())
+def streams() -> stream_swaps.StreamCurves:
+    return stream_swaps.streams(opened())
 
 
 def test_every_token_is_in_one_class() -> None:
@@ -58,8 +58,8 @@ def test_the_vision_tower_carries_all_in_the_region_up_to_its_feature_layer() ->
 
 
 def test_plain_passes_give_the_same_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysis, "disagreement", lambda *_: float("inf"))
-    plain = analysis.streams(opened())
+    monkeypatch.setattr(stream_swaps, "disagreement", lambda *_: float("inf"))
+    plain = stream_swaps.streams(opened())
     assert not plain.resumed
     for name, there in streams().shares["lm"].items():
         for direction, curve in there.items():
@@ -68,7 +68,7 @@ def test_plain_passes_give_the_same_curves(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_progress_ends_with_all_of_it() -> None:
     seen: list[tuple[int, int]] = []
-    analysis.streams(opened(), lambda *one: seen.append(one))
+    stream_swaps.streams(opened(), lambda *one: seen.append(one))
     assert seen[-1][0] == seen[-1][1]
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
@@ -82,6 +82,6 @@ def test_low_precision_weights_go_by_whole_passes(tmp_path: Path) -> None:
     low = VLM(tiny_model(dtype=torch.bfloat16), vlm().processor, "tiny", "")
     study = planted_study(tmp_path, force=True)
     session = open_session(study, low, "answer")
-    found = analysis.streams(session)
+    found = stream_swaps.streams(session)
     assert not found.resumed
     assert found.shares["lm"]["answer"]["noising"][0] == pytest.approx(0, abs=0.05)

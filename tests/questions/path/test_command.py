@@ -1,19 +1,122 @@
-"""`headpatch path --pairs` from the command line to its files, on the planted model."""
+"""`headpatch path`, from the command line to its files, on the planted model: a pair, and many."""
 
+import csv
 from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
 
 from headpatch.core.output import read_table, read_tensors
 from headpatch.core.store import Store
-from headpatch.report import draw
-from tests.command import Said, contents, headpatch, refused
+from headpatch.errors import RunError
+from headpatch.questions.path import view
+from headpatch.questions.path.columns import MEANS, PATH
+from tests.command import Said, contents, done, headpatch, refused, refused_early
 from tests.datasets import planted_pairs
-from tests.planted import QUESTION, save_planted
+from tests.planted import planted_study, save_planted
+from tests.tiny import QUESTION
 
-FILES = ["gate.csv", "path.csv", "path.png", "path.pt", "path_mean.csv", "run.yaml"]
+FILES = ["path.csv", "path.png", "path.pt", "run.yaml"]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """The flags of a study of the planted model."""
+    folder = save_planted(tmp_path_factory.mktemp("planted"))
+    planted_study(folder)  # for its pictures
+    pictures = ["--with", folder / "with.png", "--without", folder / "without.png"]
+    return ["path", "--model", folder, *pictures, "--question", QUESTION, "--window", 1]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "path.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_from_the_command_line(asked: list[object], tmp_path: Path) -> None:
+    said = done(*asked, "--heads", "1.1,0.2", "--out", tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == FILES
+    words = " ".join(said.out.split())
+    assert "The answer position carries half of the difference or more from layer 2 on" in words
+    assert "One pair shows one case, not a rule." in words
+    assert "Paths to heads" in words
+    held = {(r["where"], r["layer"]): float(r["normalized"]) for r in rows(tmp_path)
+            if (r["view"], r["tower"], r["direction"]) == ("stream", "lm", "noising")}  # fmt: skip
+    assert [held["answer", str(layer)] for layer in range(4)] == pytest.approx(
+        [0, 1 / 8, 6 / 8, 1], abs=1e-3
+    )
+    saved = read_tensors(tmp_path / "path.pt")
+    assert saved["heads"] == ["1.1", "0.2", "0.2+1.1"]
+    kept = yaml.safe_load((tmp_path / "run.yaml").read_text(encoding="utf-8"))
+    assert kept["study"]["path"]["heads"] == "1.1,0.2"
+    assert kept["run"]["noise_floor"] < 1e-3
+
+
+def test_a_script_reads_json_and_the_run_replays(asked: list[object], tmp_path: Path) -> None:
+    flags = ["--top", 1, "--by", "effect", "--edges", "answer-region,words-region"]
+    found = done(*asked, *flags, "--out", tmp_path, "--json").json
+    assert {one["view"] for one in found["path"]} == {"stream", "edge", "direct", "head path"}
+    assert {one["where"] for one in found["path"] if one["view"] == "edge"} == {
+        "answer-region",
+        "words-region",
+    }
+    assert any("Cutting attention in 1 layer takes" in line for line in found["summary"])
+    assert [Path(file).name for file in found["files"]] == FILES
+    again = tmp_path / "again"
+    done("path", "--config", tmp_path / "run.yaml", "--out", again)
+    assert rows(again) == rows(tmp_path)
+
+
+def test_without_attribution_the_rest_is_shown(
+    asked: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RunError("a layer adds more than it should")
+
+    monkeypatch.setattr("headpatch.questions.path.views.take_apart", refuse)
+    said = headpatch(*asked, "--heads", "1.1", "--out", tmp_path)
+    assert said.code == 0
+    assert (
+        said.err == "headpatch: direct attribution is left out: a layer adds more than it should\n"
+    )
+    assert sorted(file.name for file in tmp_path.iterdir()) == FILES
+    assert {row["view"] for row in rows(tmp_path)} == {"stream", "edge", "head path"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--edges", "answer-sky"], "--edges: 'answer-sky'; expected from-to"),
+        (["--edges", "answer-region,answer-region"], "--edges: an edge is named twice"),
+        (["--window", "0"], "--window: 0; expected at least 1"),
+    ],
+)
+def test_bad_input_is_refused_before_the_model_loads(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    assert message in refused_early("path", *arguments, "--out", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--window", "5"], "--window: 5 layers; expected at most 4 in this model"),
+        (["--heads", "9.0"], "--heads: 9.0 is out of range"),
+        (["--region", "0,0,0.05,0.05"], "--region: 0,0,0.05,0.05 holds no patch"),
+        (["--region", "image"], "--edges: other: the region image is the whole image"),
+    ],
+)
+def test_what_the_model_lacks_is_refused(
+    asked: list[object], arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    assert message in refused(*asked, *arguments, "--out", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# --- over many pairs
+
+FILES_OF_PAIRS = ["gate.csv", "path.csv", "path.png", "path.pt", "path_mean.csv", "run.yaml"]
 PAIRS = 3
 
 
@@ -37,7 +140,7 @@ def run(place: Path, out: Path, *more: object, draws: bool = False) -> Said:
     """Run what must succeed; its figure is left blank unless it `draws`."""
     with pytest.MonkeyPatch.context() as patch:
         if not draws:
-            patch.setattr(draw, "draw_path", lambda folder: (folder / "path.png").touch())
+            patch.setattr(view.figure, "draw", lambda _, path, *__, **___: path.touch())
         said = headpatch(*words(place, out, *more))
     assert said.code == 0, said.err
     return said
@@ -51,7 +154,7 @@ def whole(place: Path) -> Said:
 
 def test_it_writes_rows_of_each_pair_and_their_means(place: Path, whole: Said) -> None:
     out, text = place / "whole", " ".join(whole.out.split())
-    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert sorted(path.name for path in out.iterdir()) == FILES_OF_PAIRS
     for part in (
         f"Means over {PAIRS} pairs; their intervals are in path_mean.csv.",
         f"means over {PAIRS} pairs",
@@ -64,11 +167,13 @@ def test_it_writes_rows_of_each_pair_and_their_means(place: Path, whole: Said) -
     ):
         assert part in text, part
     rows = read_table(out / "path.csv")
+    assert list(rows) == [column.name for column in PATH]
     assert list(rows["pair"].unique()) == ["p0", "p2", "p3"]
     gate = read_table(out / "gate.csv")
     assert list(gate["passed"]) == [True, False, True, True]
     assert gate["ld_with"].notna().all()
     means = read_table(out / "path_mean.csv")
+    assert list(means) == [column.name for column in MEANS]
     assert set(means["pairs"]) == {PAIRS}
     first = means[(means["view"] == "stream") & (means["where"] == "region")]
     first = first[(first["tower"] == "lm") & (first["layer"] == 0)]
@@ -77,8 +182,6 @@ def test_it_writes_rows_of_each_pair_and_their_means(place: Path, whole: Said) -
     saved = read_tensors(out / "path.pt")
     assert saved["stream_low"]["answer"]["noising"].shape == (4,)
     assert (saved["pairs"], saved["valid"]) == (PAIRS, True)
-    with Image.open(out / "path.png") as picture:
-        assert picture.width == 1400
     kept = yaml.safe_load((out / "run.yaml").read_text(encoding="utf-8"))
     assert kept["study"]["path"]["heads"] == "1.1"
     assert kept["run"]["noise_floor"] < 1e-3
@@ -110,10 +213,10 @@ def test_a_killed_run_goes_on_and_gives_the_same_result(
     assert (found["pairs"], found["passed"], found["failed"][0]["pair"]) == (4, 3, "p1")
     assert {"normalized", "normalized_low", "pairs", "half"} <= set(found["path_mean"][0])
     assert any("on 3 of 3 pairs" in line for line in found["summary"])
-    assert [Path(file).name for file in found["files"]] == FILES
+    assert [Path(file).name for file in found["files"]] == FILES_OF_PAIRS
     for name in ("path.csv", "path_mean.csv", "gate.csv"):
         assert (out / name).read_bytes() == (place / "whole" / name).read_bytes()
-    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert sorted(path.name for path in out.iterdir()) == FILES_OF_PAIRS
 
 
 def test_one_pair_leaves_no_means_of_an_earlier_run(place: Path, tmp_path: Path) -> None:
@@ -122,7 +225,7 @@ def test_one_pair_leaves_no_means_of_an_earlier_run(place: Path, tmp_path: Path)
     asked = [*words(place, tmp_path), *pictures, "--question", QUESTION]
     at = asked.index("--pairs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(draw, "draw_path", lambda folder: (folder / "path.png").touch())
+        patch.setattr(view.figure, "draw", lambda _, path, *__, **___: path.touch())
         said = headpatch(*asked[:at], *asked[at + 2 :])
     assert said.code == 0, said.err
     assert sorted(path.name for path in tmp_path.iterdir()) == [

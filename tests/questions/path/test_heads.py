@@ -7,8 +7,8 @@ import pytest
 
 from headpatch.heads import HeadSet
 from headpatch.questions.path.heads import HeadPaths, head_paths
-from tests.analyses.path_case import CLOSE, opened
 from tests.planted import HEADS
+from tests.questions.path.case import CLOSE, opened
 
 
 @lru_cache

@@ -8,19 +8,20 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+import headpatch as hp
+from headpatch.core.question import Call
 from headpatch.core.session import Session
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
-from headpatch.questions.path.direct import attribute
-from headpatch.questions.path.edges import edges
-from headpatch.questions.path.one import FollowedPath, follow
-from tests.analyses.path_case import CLOSE, HELD, opened
+from headpatch.questions.path.question import QUESTION
+from headpatch.questions.path.views import attribute, edges
 from tests.planted import HEADS
+from tests.questions.path.case import CLOSE, HELD, opened
 
 
 @lru_cache
-def followed() -> FollowedPath:
-    return follow(opened())
+def followed() -> hp.FollowedPath:
+    return hp.path(opened())
 
 
 def test_attribution_adds_up_to_the_whole_difference() -> None:
@@ -112,7 +113,7 @@ def test_it_says_what_it_does_and_picks_heads_by_rankings() -> None:
         named.append(what)
         yield lambda *_: None
 
-    found = follow(asking(heads=None, top=1), stages)
+    found = QUESTION.answer(asking(heads=None, top=1), Call(stages))
     assert named == ["Ranking heads by effect", "Swapping the stream", "Cutting edges",
                      "Patching paths to heads"]  # fmt: skip
     assert {"1.1", "0.3"} <= set(found.saved["heads"])  # noising: looker; denoising: redundant a
@@ -120,4 +121,4 @@ def test_it_says_what_it_does_and_picks_heads_by_rankings() -> None:
 
 def test_a_window_wider_than_the_model_is_refused() -> None:
     with pytest.raises(InputError, match="--window: 5 layers; expected at most 4"):
-        follow(asking(window=5))
+        hp.path(opened(), window=5)

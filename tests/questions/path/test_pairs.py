@@ -11,8 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headpatch.core.baseline_runs import Survey, survey
+import headpatch as hp
+from headpatch.core.baseline_runs import survey
+from headpatch.core.dataset import Pairs
 from headpatch.core.gate import study_of
+from headpatch.core.progress import Stages, reporting
+from headpatch.core.question import Call
 from headpatch.core.session import open_session
 from headpatch.core.store import Store
 from headpatch.core.study import Study
@@ -20,15 +24,12 @@ from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
-from headpatch.questions.path import many as path_many
-from headpatch.questions.path.many import FollowedPaths
-from headpatch.questions.path.means import OverPairs
-from headpatch.questions.path.one import follow
-from headpatch.questions.path.rows import KEYS
+from headpatch.questions.path.question import QUESTION, FollowedPaths, MeasuredPair
+from headpatch.questions.path.tables import KEYS, OverPairs
 from headpatch.stats.intervals import mean_interval
-from tests.analyses.path_case import CLOSE, HELD
-from tests.analyses.path_case import vlm as planted_vlm
 from tests.datasets import noisy_pairs, planted_pairs
+from tests.questions.path.case import CLOSE, HELD
+from tests.questions.path.case import vlm as planted_vlm
 from tests.tiny import tiny_vlm
 
 FLAGS = {"path.window": 1, "pairs.resamples": 200}
@@ -49,8 +50,12 @@ def elsewhere(table: Path, rows: tuple[int, ...], region: str = "bottom-right") 
     return table
 
 
-def surveyed(study: Study, table: Path, vlm: VLM) -> Survey:
-    return survey(study, vlm, Manifest.read(table).entries)
+def surveyed(study: Study, table: Path, vlm: VLM) -> Pairs:
+    return Pairs(study, vlm, survey(study, vlm, Manifest.read(table).entries))
+
+
+def follow(pairs: Pairs, store: Store, stages: Stages | None = None) -> FollowedPaths:
+    return QUESTION.answer(pairs, Call(stages or reporting(None), store=store))
 
 
 def kept() -> Store:
@@ -65,7 +70,7 @@ def planted_paths() -> FollowedPaths:
     """Three pairs, the object elsewhere in each; of the last, the region named is another one."""
     study = Study.make(None, {**FLAGS, "path.heads": "1.1,2.0"})
     seen = surveyed(study, elsewhere(planted_pairs(folder(), count=3), (2,)), planted_vlm())
-    return path_many.follow(study, planted_vlm(), seen, kept())
+    return follow(seen, kept())
 
 
 def test_tokens_are_aligned_by_class_not_by_place() -> None:
@@ -141,30 +146,30 @@ QUESTIONS = ("is there a red square ?", "is there a red square in the image ?")
 
 
 @lru_cache
-def noisy() -> Survey:
+def noisy() -> Pairs:
     """Pairs whose prompts differ in length, so that no token's place is another's."""
     return surveyed(NOISY, noisy_pairs(folder(), QUESTIONS), tiny_vlm())
 
 
 @lru_cache
 def noisy_paths() -> FollowedPaths:
-    return path_many.follow(NOISY, tiny_vlm(), noisy(), kept())
+    return follow(noisy(), kept())
 
 
 @lru_cache
 def one_by_one() -> tuple[pd.DataFrame, ...]:
     """The slow twin: each pair opened and followed by itself, as its own study."""
     tables = []
-    for entry in noisy().entries:
+    for entry in noisy().survey.entries:
         session = open_session(study_of(NOISY, entry), tiny_vlm(), "answer")
-        tables.append(follow(session).table.assign(pair=entry.name))
+        tables.append(hp.path(session).table.assign(pair=entry.name))
     return tuple(tables)
 
 
 def test_a_mean_is_that_of_the_pairs_one_by_one() -> None:
     slow, found = pd.concat(one_by_one(), ignore_index=True), noisy_paths()
     pd.testing.assert_frame_equal(found.table, slow, check_exact=False, rtol=1e-4, atol=1e-5)
-    assert list(found.table["pair"].unique()) == [one.name for one in noisy().entries]
+    assert list(found.table["pair"].unique()) == [one.name for one in noisy().survey.entries]
     by_row = slow.groupby(list(KEYS), sort=False)[["effect", "normalized"]]
     mean = found.means.set_index(list(KEYS))
     pd.testing.assert_frame_equal(
@@ -188,7 +193,7 @@ def test_a_mean_is_that_of_the_pairs_one_by_one() -> None:
 def test_a_row_that_some_pairs_lack_is_a_mean_over_the_others() -> None:
     first, second = one_by_one()
     lacking = second[second["where"] != "other"]
-    found = OverPairs.of(NOISY, [lacking, first, second]).table
+    found = OverPairs.of(NOISY, [lacking, first, second]).means
     part = found[found["where"] == "other"]
     assert set(part["pairs"]) == {2}
     whole = found[found["where"] == "words"]
@@ -196,7 +201,7 @@ def test_a_row_that_some_pairs_lack_is_a_mean_over_the_others() -> None:
     others = [one.loc[one["where"] == "other", "normalized"] for one in (first, second)]
     mean = np.mean(others, 0)
     assert part["normalized"].to_numpy() == pytest.approx(mean, abs=1e-9)
-    alone = OverPairs.of(NOISY, [first, lacking[lacking["where"] != "words"]]).table
+    alone = OverPairs.of(NOISY, [first, lacking[lacking["where"] != "words"]]).means
     assert (
         alone.loc[alone["where"] == "words", ["normalized", "normalized_low"]].isna().all(axis=None)
     )
@@ -210,7 +215,7 @@ def test_heads_are_picked_and_judged_on_different_pairs() -> None:
         None, {**FLAGS, "path.top": 1, "path.by": ("effect",), "path.edges": ("words-region",)}
     )
     seen = surveyed(study, planted_pairs(folder()), planted_vlm())
-    found = path_many.follow(study, planted_vlm(), seen, kept())
+    found = follow(seen, kept())
     assert (found.saved["pairs"], found.saved["pairs_heads"]) == (4, 2)
     counts = found.means.groupby("view")["pairs"].unique()
     assert {view: one.tolist() for view, one in counts.items()} == {
@@ -222,33 +227,33 @@ def test_heads_are_picked_and_judged_on_different_pairs() -> None:
     assert "1.1" in found.saved["heads"]
     said = "The heads were picked on 2 of the pairs; the paths to them are means over the other 2."
     assert said in found.summary
-    few = replace(seen, entries=seen.entries[:3])
+    few = replace(seen, survey=replace(seen.survey, entries=seen.entries[:3]))
     with pytest.raises(InputError, match="at least 4"):
-        path_many.follow(study, planted_vlm(), few, kept())
+        follow(few, kept())
 
 
 # --- what is kept
 
 
 def test_finished_pairs_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    finished, measured, named = kept(), path_many.KeptPair.measured, []
+    finished, measured, named = kept(), MeasuredPair.of, []
 
     @contextmanager
     def stages(what: str) -> Iterator[OnProgress]:
         yield lambda done, total: named.append((what, done, total))
 
-    def one(session, heads):
+    def until_one(session, heads, stages):
         if finished.count == 1:
             raise KeyboardInterrupt
-        return measured(session, heads)
+        return measured(session, heads, stages)
 
     with monkeypatch.context() as patch:
-        patch.setattr(path_many.KeptPair, "measured", one)
+        patch.setattr(MeasuredPair, "of", until_one)
         with pytest.raises(KeyboardInterrupt):
-            path_many.follow(NOISY, tiny_vlm(), noisy(), finished, stages)
+            follow(noisy(), finished, stages)
     assert finished.count == 1
     assert named == [("Following the object", 1, 2)]
-    again = path_many.follow(NOISY, tiny_vlm(), noisy(), finished, stages)
+    again = follow(noisy(), finished, stages)
     assert finished.count == 2
     assert named[1:] == [("Following the object", done, 2) for done in (1, 2)]
     pd.testing.assert_frame_equal(again.table, noisy_paths().table)
@@ -259,11 +264,11 @@ def test_finished_pairs_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -
     def none(*_: object) -> None:
         raise AssertionError("a finished pair was measured again")
 
-    monkeypatch.setattr(path_many.KeptPair, "measured", none)
-    path_many.follow(NOISY, tiny_vlm(), noisy(), finished)
+    monkeypatch.setattr(MeasuredPair, "of", none)
+    follow(noisy(), finished)
     other = NOISY.override({"path.window": 1})
     with pytest.raises(AssertionError, match="measured again"):  # another study's are not used
-        path_many.follow(other, tiny_vlm(), noisy(), finished)
+        follow(replace(noisy(), study=other), finished)
 
 
 def test_what_the_model_lacks_is_refused_before_any_pair_runs() -> None:
@@ -273,7 +278,7 @@ def test_what_the_model_lacks_is_refused_before_any_pair_runs() -> None:
         ({"path.top": 99}, "--top: 99; expected at most 16 heads"),
     ):
         with pytest.raises(InputError, match=message):
-            path_many.check(Study.make(None, FLAGS | options), planted_vlm())
+            QUESTION.check_model(Study.make(None, FLAGS | options), planted_vlm())
 
 
 def test_a_pair_that_cannot_be_followed_is_named() -> None:
@@ -281,4 +286,4 @@ def test_a_pair_that_cannot_be_followed_is_named() -> None:
     table = elsewhere(planted_pairs(folder(), count=2), (0,), "image")
     seen = surveyed(study, table, planted_vlm())
     with pytest.raises(InputError, match=r"line 2, --edges: other: the region image is the whole"):
-        path_many.follow(study, planted_vlm(), seen, kept())
+        follow(seen, kept())

@@ -1,0 +1,340 @@
+"""Following the object through the model, on one pair of pictures or over many.
+
+Over many pairs every view is measured on every pair. Heads that rankings pick are picked on one
+half of the pairs, once for all, and the paths to them are patched on the other half. What is
+finished of a pair is kept, whole or not at all, so that a killed run goes on later and finds the
+same.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from headpatch.core.ask import ask
+from headpatch.core.dataset import Pairs
+from headpatch.core.edge_cuts import check_window
+from headpatch.core.edges import Ends
+from headpatch.core.finished_pairs import measured
+from headpatch.core.head_selection import (
+    DIRECTIONS,
+    Heads,
+    choose,
+    choose_heads,
+    named,
+    single_effects,
+)
+from headpatch.core.origin import origin
+from headpatch.core.progress import Stages, reporting
+from headpatch.core.progress_bars import Progress
+from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
+from headpatch.core.ranking import order
+from headpatch.core.session import Session
+from headpatch.core.store import unit_key
+from headpatch.core.stream_swaps import token_classes
+from headpatch.core.study import Study
+from headpatch.engine.selfcheck import Checks
+from headpatch.errors import InputError
+from headpatch.heads import Head
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
+from headpatch.present.head_columns import with_head_columns
+from headpatch.questions.path import VERB
+from headpatch.questions.path.columns import MEANS, PATH
+from headpatch.questions.path.sentences import sentences
+from headpatch.questions.path.tables import OverPairs, rows_of
+from headpatch.questions.path.views import measure
+
+
+@dataclass(frozen=True, eq=False)
+class FollowedPath(Result):
+    """All views of one pair of pictures, or of many.
+
+    Attributes
+    ----------
+    table
+        The columns of ``path.csv``: a row for each figure of each pair.
+    means
+        Over many pairs, the columns of ``path_mean.csv``: a row for each figure, with its interval
+        over pairs; None of one.
+    saved
+        What ``path.pt`` holds.
+    summary
+        Plain sentences.
+    whole
+        Pairs on which every swapped stream took a whole forward pass.
+    why_not
+        Why there is no direct attribution; empty if there is.
+    """
+
+    table: pd.DataFrame
+    means: pd.DataFrame | None
+    saved: Mapping[str, Any]
+    summary: tuple[str, ...]
+    whole: int
+    why_not: str
+
+    @property
+    def resumed(self) -> bool:
+        """Whether passes with a swapped stream were resumed at that layer, or all were whole."""
+        return self.whole == 0
+
+    def files(self) -> Files:
+        """Return the tables and tensors."""
+        means = {} if self.means is None else {MEANS.file: self.means}
+        return {PATH.file: self.table, **means, "path.pt": self.saved}
+
+    def json(self) -> Mapping[str, Any]:
+        """Return what ``--json`` prints of the figures, or of their means."""
+        rows = {"path": self.table} if self.means is None else {"path_mean": self.means}
+        return {"noise_floor": self.noise_floor, **rows, "summary": list(self.summary)}
+
+
+FollowedPaths = FollowedPath
+"""What `headpatch.path` found over many pairs."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredPair:
+    """What is kept of a pair: its rows of ``path.csv``, and what `FollowedPath` says besides."""
+
+    table: pd.DataFrame
+    noise_floor: float
+    resumed: bool
+    why_not: str
+
+    @classmethod
+    def of(cls, session: Session, heads: tuple[Head, ...], stages: Stages) -> "MeasuredPair":
+        """Measure every view of a pair; paths to `heads`, if there are any."""
+        views = measure(session, heads, stages)
+        table, resumed = rows_of(session, views), views.stream.resumed
+        return cls(table, views.noise_floor, resumed, views.why_not)
+
+    def to_saved(self) -> dict[str, Any]:
+        """Return plain tensors, numbers and texts."""
+        columns = {
+            str(name): torch.tensor(values.to_numpy(dtype=np.float64))
+            if name in ("effect", "normalized")
+            else list(values)
+            for name, values in self.table.items()
+        }
+        rest = {"noise_floor": self.noise_floor, "resumed": self.resumed, "why_not": self.why_not}
+        return {"columns": columns, **rest}
+
+    @classmethod
+    def from_saved(cls, saved: Mapping[str, Any]) -> "MeasuredPair":
+        """Read back what `to_saved` gave, bit for bit."""
+        columns = {
+            name: values.numpy() if torch.is_tensor(values) else values
+            for name, values in saved["columns"].items()
+        }
+        rest = saved["noise_floor"], saved["resumed"], saved["why_not"]
+        return cls(pd.DataFrame(columns), *rest)
+
+
+class Path(Question[FollowedPath]):
+    """Follows the object through the model."""
+
+    verb = VERB
+
+    def needs(self, study: Study) -> Needs:
+        """Change heads at the answer position; pairs of a dataset are opened one by one."""
+        return Needs("answer", of_pairs=Needs())
+
+    def check_model(self, study: Study, vlm: VLM) -> None:
+        """Refuse heads and layers that the model does not have."""
+        grid = vlm.lm.grid
+        check_window(study.path.window, grid)
+        nothing = np.zeros((len(DIRECTIONS), grid.layers, grid.heads))
+        choose(grid, study.path, lambda: nothing, lambda: tuple(grid))
+
+    def answer(self, opened: Opened, call: Call) -> FollowedPath:
+        """Measure every view of every pair."""
+        if isinstance(opened, Session):
+            return self._one(opened, call)
+        assert isinstance(opened, Pairs)
+        return self._many(opened, call)
+
+    def _one(self, session: Session, call: Call) -> FollowedPath:
+        study, base = session.study, session.base
+        token_classes(session)  # a region without tokens is refused here, one without others below
+        for edge in study.path.edges:
+            Ends.of(session, edge)
+        with call.stages("Ranking heads by effect") as advance:
+            heads = choose(
+                session.vlm.lm.grid,
+                study.path,
+                lambda: single_effects(session, "answer", advance),
+                lambda: order(session),
+            )
+        pair = MeasuredPair.of(session, heads, call.stages)
+        facts = {
+            "ld_with": base.ld_with,
+            "ld_without": base.ld_without,
+            "question": session.pair.question,
+            "region_name": session.pair.region.name,
+        }
+        return _followed(session, [pair], facts, 0, call)
+
+    def _many(self, pairs: Pairs, call: Call) -> FollowedPath:
+        study, survey = pairs.study, pairs.survey
+        with call.stages("Ranking heads by effect") as advance:
+            chosen = choose_heads(study, study.path, "answer", pairs.vlm, survey, advance)
+        judged = {entry.name for entry in chosen.entries}
+        heads = {
+            entry.name: chosen.heads if entry.name in judged else () for entry in survey.entries
+        }
+        with call.stages("Following the object") as advance:
+            followed = []
+            for pair in _each(pairs, heads, call):
+                followed.append(pair)
+                advance(len(followed), len(survey.entries))
+        gated = [one for one in survey.gated if one.entry.name in heads]
+        facts = {
+            "pairs": len(followed),
+            "pairs_heads": len(chosen.entries),
+            "level": study.pairs.level,
+            "ld_with": float(np.mean([one.ld_with for one in gated])),
+            "ld_without": float(np.mean([one.ld_without for one in gated])),
+            "question": survey.question,
+            "region_name": survey.region_name,
+        }
+        return _followed(pairs, followed, facts, chosen.chosen_on, call)
+
+
+QUESTION = Path()
+
+
+def path(
+    session: Session | Pairs,
+    heads: Heads | None = None,
+    on_progress: Progress = None,
+    *,
+    keep: str | FilePath | None = None,
+    **options: Any,
+) -> FollowedPath:
+    """Follow the object through the model: where what tells the pictures apart is, and when.
+
+    The stream is swapped as in causal tracing (K. Meng et al., Locating and Editing Factual
+    Associations in GPT, NeurIPS 2022, arXiv:2202.05262), edges are cut as by `headpatch.cut`, LD is
+    attributed to what writes it, and paths to heads are patched (N. Goldowsky-Dill et al.,
+    Localizing Model Behavior with Path Patching, 2023, arXiv:2304.05969).
+
+    Parameters
+    ----------
+    session
+        One pair, or many of `headpatch.open_pairs`. Over many, heads that a ranking picks are
+        picked on one half of the pairs, and the paths to them are patched on the other.
+    heads
+        To which paths are patched. None takes the study's, or the first of its rankings.
+    keep
+        Over many pairs: a folder for finished ones, from which an interrupted call goes on.
+    options
+        Override `headpatch.Study.path`: ``top``, ``by``, ``edges``, ``window``.
+
+    Returns
+    -------
+    FollowedPath
+        ``table`` has the columns of ``path.csv``, ``saved`` holds what ``path.pt`` does, and
+        ``summary`` says it in sentences. Over many pairs ``means`` has the columns of
+        ``path_mean.csv``.
+
+    Raises
+    ------
+    InputError
+        If an option is wrong, or the model has no such heads, layers or positions.
+
+    Examples
+    --------
+    >>> followed = hp.path(session, "top:1", edges=["answer-region"], window=1)
+    >>> sorted(set(followed.table["view"]))
+    ['direct', 'edge', 'head path', 'stream']
+    >>> followed = hp.path(pairs, "0.1", edges=["answer-region"], window=1)
+    >>> [name for name in followed.means if name.startswith("normalized")]
+    ['normalized', 'normalized_low', 'normalized_high']
+    """
+    return ask(QUESTION, session, options | named(heads), on_progress, keep)
+
+
+def _each(
+    pairs: Pairs, heads: Mapping[str, tuple[Head, ...]], call: Call
+) -> Iterable[MeasuredPair]:
+    """Yield every pair, in order: as it was finished before, or measured and kept now."""
+    entries, study, vlm = pairs.survey.entries, pairs.study, pairs.vlm
+    where = {entry.name: entry.where for entry in entries}
+    keys = {entry.name: _key(study, vlm, entry, heads[entry.name]) for entry in entries}
+
+    def measure_pair(session: Session) -> dict[str, Any]:
+        name = session.pair.name
+        try:
+            return MeasuredPair.of(session, heads[name], reporting(None)).to_saved()
+        except InputError as error:
+            argument = f"{where[name]}, {error.argument}"
+            raise InputError(argument, error.found, error.expected, error.hint) from None
+
+    assert call.store is not None
+    for _, saved in measured(
+        study, vlm, entries, keys, "answer", call.store, measure_pair, Checks()
+    ):
+        yield MeasuredPair.from_saved(saved)
+
+
+def _key(study: Study, vlm: VLM, entry: Entry, heads: tuple[Head, ...]) -> str:
+    options = {"edges": study.path.edges, "window": study.path.window}
+    asked = {"path to": [str(head) for head in heads], **options}
+    return unit_key(study, vlm, entry.pair(), asked)
+
+
+def _followed(
+    opened: Opened,
+    pairs: list[MeasuredPair],
+    facts: Mapping[str, Any],
+    chosen_on: int,
+    call: Call,
+) -> FollowedPath:
+    """Put together what was measured of one pair or of many.
+
+    Parameters
+    ----------
+    facts
+        What ``path.pt`` says beside the curves.
+    chosen_on
+        Pairs that picked the heads; 0 if they were named.
+    """
+    study, vlm = opened.study, opened.vlm
+    rows = OverPairs.of(study, [pair.table for pair in pairs])
+    floor = max(pair.noise_floor for pair in pairs)
+    whole = sum(not pair.resumed for pair in pairs)
+    why_not = next((pair.why_not for pair in pairs if pair.why_not), "")
+    if whole:
+        dtype = str(vlm.dtype).removeprefix("torch.")
+        call.say(
+            f"passes of {vlm.name} ({dtype}) cannot be resumed halfway: every swap"
+            f"{f' of {whole:,} pairs' * rows.many} took a whole forward pass"
+        )
+    if why_not:
+        call.say(f"direct attribution is left out: {why_not}")
+    summary = sentences(rows, chosen_on, opened.valid, floor)
+    layer = vlm.feature_layer
+    saved = rows.saved() | {
+        "window": study.path.window,
+        "feature_layer": -1 if layer is None else layer,
+        "noise_floor": floor,
+        "valid": opened.valid,
+        **facts,
+        "summary": list(summary),
+    }
+    table = pd.concat([pair.table for pair in pairs], ignore_index=True)
+    return FollowedPath(
+        with_head_columns(table, "head_layer"),
+        rows.means if rows.many else None,
+        saved,
+        summary,
+        whole,
+        why_not,
+        origin=origin(VERB, opened, floor),
+    )
