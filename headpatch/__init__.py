@@ -35,10 +35,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from headpatch.api.claims import claims
     from headpatch.api.figures import plot
-    from headpatch.api.follow_ups import combine, rollout, trace
     from headpatch.api.many_pairs import Verdict, draw_pairs, verdict
     from headpatch.api.one_pair import ablate, rank, sweep
-    from headpatch.api.over_pairs import AblatedPairs, CombinedPairs, RankedPairs
+    from headpatch.api.over_pairs import AblatedPairs, RankedPairs
     from headpatch.api.runs import Run, read_run
     from headpatch.core.dataset import Pairs, open_pairs
     from headpatch.core.gate import sessions
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
     from headpatch.pairs.region import Region
     from headpatch.questions.ablate.one import Ablation
     from headpatch.questions.claims.claims import Claims
-    from headpatch.questions.combine.whole import Combined
+    from headpatch.questions.combine.question import Combined, CombinedPairs, combine
     from headpatch.questions.cut.question import Cuts, cut
     from headpatch.questions.path.question import FollowedPath, FollowedPaths, path
     from headpatch.questions.rollout.one import Rolled
@@ -68,6 +67,9 @@ _HOMES = {
     "Claims": "questions.claims.claims",
     "Combined": "questions.combine.whole",
     "CombinedPairs": "api.over_pairs",
+    "Claims": "api.judged",
+    "Combined": "questions.combine.question",
+    "CombinedPairs": "questions.combine.question",
     "Cuts": "questions.cut.question",
     "FollowedPath": "questions.path.question",
     "FollowedPaths": "questions.path.question",
@@ -89,7 +91,7 @@ _HOMES = {
     "Verdict": "api.many_pairs",
     "ablate": "api.one_pair",
     "claims": "api.claims",
-    "combine": "api.follow_ups",
+    "combine": "questions.combine.question",
     "cut": "questions.cut.question",
     "draw_pairs": "api.many_pairs",
     "load": "models.load",

@@ -93,6 +93,10 @@ KINDS: Final[Mapping[str, Kind]] = {
 ASKED: Final = tuple(name for name, kind in KINDS.items() if kind.doing)
 """Kinds that a study can name."""
 DEFAULT: Final = tuple(name for name in ASKED if KINDS[name].default)
+KINDS_HELP: Final = (
+    "What z becomes, comma-separated: "
+    f"{', '.join(f'{name} ({KINDS[name].help})' for name in ASKED)}."
+)
 WITH_ALPHA: Final = tuple(name for name in ASKED if KINDS[name].alpha)
 ALPHA: Final = 0.5
 """Halfway between a head that is gone (0) and one that is left (1): there an effect shows whether

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headpatch.api.many_pairs import Verdict
-from headpatch.api.over_pairs import AblatedPairs, CombinedPairs, RankedPairs
+from headpatch.api.over_pairs import AblatedPairs, RankedPairs
 from headpatch.api.runs import Run, read_run
 from headpatch.core.question import Context, Result, Verb
 from headpatch.core.ranking import Ranking
@@ -17,7 +17,6 @@ from headpatch.present.canvas import Sheet
 from headpatch.present.figure import draw
 from headpatch.present.parts import Chart, Drawn
 from headpatch.questions.ablate.one import Ablation
-from headpatch.questions.combine.whole import Combined
 from headpatch.questions.rollout.one import Rolled
 from headpatch.questions.sweep.many import Sweeps
 from headpatch.questions.sweep.one import Sweep
@@ -162,16 +161,6 @@ def _sweeps(what: Sweeps) -> tuple[Files, Words]:
     saved = what.saved
     words = Words(saved["question"], saved["region_name"], saved["valid"], level=saved["level"])
     return {"sweep.pt": saved, "effects_mean.csv": what.means, **approx}, words
-
-
-@contents.register
-def _combined(what: Combined) -> tuple[Files, Words]:
-    return {"combinations.csv": what.table}, Words()
-
-
-@contents.register
-def _combined_pairs(what: CombinedPairs) -> tuple[Files, Words]:
-    return {"combinations.csv": what.table}, what.words
 
 
 @contents.register(Traced)

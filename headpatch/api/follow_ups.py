@@ -7,84 +7,13 @@ from pathlib import Path
 from typing import Any, overload
 
 from headpatch.api import over_pairs
-from headpatch.api.asking import Heads, asked, named
+from headpatch.api.asking import asked
 from headpatch.core.dataset import Pairs
 from headpatch.core.progress_bars import Progress, stages_of
 from headpatch.core.session import Session, ready
-from headpatch.engine.patching import ZMeans
-from headpatch.questions.combine import whole as combining
 from headpatch.questions.rollout import one as rollouts
 from headpatch.questions.trace import many as traced_pairs
 from headpatch.questions.trace import one as traces
-
-
-@overload
-def combine(
-    session: Session,
-    heads: Heads | None = None,
-    means: ZMeans | None = None,
-    on_progress: Progress = None,
-    **options: Any,
-) -> combining.Combined: ...
-@overload
-def combine(
-    session: Pairs,
-    heads: Heads | None = None,
-    means: None = None,
-    on_progress: Progress = None,
-    **options: Any,
-) -> over_pairs.CombinedPairs: ...
-def combine(
-    session: Session | Pairs,
-    heads: Heads | None = None,
-    means: ZMeans | None = None,
-    on_progress: Progress = None,
-    **options: Any,
-) -> combining.Combined | over_pairs.CombinedPairs:
-    """Change heads two by two, to see whether they stand in for or need each other.
-
-    Then self-repair: what heads write straight to the logits against what follows when they are
-    changed (T. McGrath et al., The Hydra Effect, 2023, arXiv:2307.15771; C. Rushing and N. Nanda,
-    Explorations of Self-Repair in Language Models, ICML 2024, arXiv:2402.15390).
-
-    Parameters
-    ----------
-    session
-        One pair, or many of `headpatch.open_pairs`. Over many, heads that a ranking picks are
-        picked on one half of the pairs and judged on the other.
-    heads
-        Two or more. None takes the study's, or the first of its rankings.
-    means
-        For kind ``mean``, of `headpatch.mean_z`; made if left out. Not for many pairs: theirs is
-        their own mean.
-    options
-        Override `headpatch.Study.combine`: ``top``, ``by``, ``kinds``, ``directions``,
-        ``positions``, …
-
-    Returns
-    -------
-    Combined or CombinedPairs
-        ``table`` has the columns of ``combinations.csv``, and ``summary`` says it in words.
-
-    Raises
-    ------
-    InputError
-        If an option is wrong, the model has no such heads, or there are fewer than two; or too few
-        pairs to pick heads on some and judge them on others.
-
-    Examples
-    --------
-    >>> found = hp.combine(session, "20.18,21.14,23.9")
-    >>> int((found.table["role"] == "pair").sum())  # 3 pairs × 2 directions
-    6
-    >>> found.repair.table[["heads", "direct", "total", "repair"]].shape[1]
-    4
-    """
-    if isinstance(session, Pairs):
-        return over_pairs.combine(session, heads, means, on_progress, **options)
-    session = asked(session, "combine", options | named(heads))
-    session = ready(session, session.study.combine.positions)
-    return combining.combine(session, stages_of(on_progress), means)
 
 
 @overload

@@ -15,7 +15,6 @@ from headpatch.api.asking import (
     asked,
     asked_to_ablate,
     asked_to_sweep,
-    named,
     sets_of,
 )
 from headpatch.core.dataset import Pairs, closed, ready
@@ -26,7 +25,6 @@ from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Selection
 from headpatch.questions.ablate import many as ablations
-from headpatch.questions.combine import whole as combining
 from headpatch.questions.rank import many as ranking
 from headpatch.questions.sweep import many as sweeps
 from headpatch.questions.sweep.finished_rows import NAME, FinishedRows, keys_of_pairs
@@ -63,19 +61,6 @@ class RankedPairs:
 @dataclass(frozen=True, eq=False)
 class AblatedPairs(ablations.Ablations):
     """What `headpatch.ablate` finds over pairs.
-
-    Attributes
-    ----------
-    words
-        What a figure says beside it.
-    """
-
-    words: Words = field(kw_only=True)
-
-
-@dataclass(frozen=True, eq=False)
-class CombinedPairs(combining.Combined):
-    """What `headpatch.combine` finds over pairs.
 
     Attributes
     ----------
@@ -141,21 +126,6 @@ def sweep(
         pairs = ready(pairs, *opening(study), stages=stages)
         with stages("Changing heads") as advance:
             return sweeps.sweep(study, vlm, pairs.survey, listed, advance, keeper=keeper)
-
-
-def combine(
-    pairs: Pairs,
-    heads: Heads | None,
-    means: ZMeans | None,
-    on_progress: Progress,
-    **options: Any,
-) -> CombinedPairs:
-    """Change heads two by two on every pair."""
-    _refuse_means(means)
-    pairs, stages = asked(pairs, "combine", options | named(heads)), stages_of(on_progress)
-    pairs = ready(pairs, pairs.study.combine.positions, stages=stages)
-    found = combining.combine_pairs(pairs.study, pairs.vlm, pairs.survey, stages)
-    return CombinedPairs(**vars(found), words=_words(pairs))
 
 
 def trace(

@@ -7,7 +7,6 @@ from headpatch.cli import (  # noqa: F401  they add their verbs to the app
     ablate,
     check,
     claims,
-    combine,
     pairs,
     rank,
     report,

@@ -58,6 +58,18 @@ def single_effects(
     return np.array(found).reshape(len(DIRECTIONS), grid.layers, grid.heads)
 
 
+def check_candidates(grid: Grid, options: Candidates) -> None:
+    """Refuse, before any picture is run, heads that the model does not have.
+
+    Raises
+    ------
+    InputError
+        If so.
+    """
+    nothing = np.zeros((len(DIRECTIONS), grid.layers, grid.heads))
+    choose(grid, options, lambda: nothing, lambda: tuple(grid))
+
+
 def choose(
     grid: Grid,
     options: Candidates,

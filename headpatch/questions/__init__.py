@@ -7,8 +7,9 @@ from typing import Final
 
 import headpatch.core.study  # noqa: F401  it names every question's options, and comes first
 from headpatch.core.question import Verb
+from headpatch.questions.combine import VERB as COMBINE
 from headpatch.questions.cut import VERB as CUT
 from headpatch.questions.path import VERB as PATH
 
-VERBS: Final[tuple[Verb, ...]] = (PATH, CUT)
+VERBS: Final[tuple[Verb, ...]] = (COMBINE, PATH, CUT)
 """In the order of the page."""

@@ -75,14 +75,6 @@ def draw_verdict(
     _draw(folder, {"verdict": "verdict.png", "faithfulness": "faithfulness.png"}, words)
 
 
-def draw_combinations(
-    folder: Path, delta: float, question: str, region: str, valid: bool = True
-) -> None:
-    """Draw the interactions that `combine` wrote."""
-    words = Words(question, region, valid, delta=delta)
-    _draw(folder, {"combinations": "combinations.png"}, words)
-
-
 def draw_rollout(folder: Path) -> None:
     """Draw the maps that `rollout` wrote, and their check if there is one."""
     figures = {"rollout": "rollout.png"}

@@ -16,7 +16,7 @@ from headpatch.present.figure import draw
 from headpatch.questions.rollout.charts import curves_chart, maps_chart
 from headpatch.questions.trace.charts import trace_chart
 from headpatch.questions.verdict.charts import faithfulness_chart, verdict_chart
-from headpatch.report import combinations, means, plots
+from headpatch.report import means, plots
 from headpatch.report.approx import approx_scatter
 
 Files: TypeAlias = Mapping[str, Any]
@@ -188,12 +188,6 @@ def _run_pairs(files: Files) -> int | None:
     return None if saved is None else len(saved["pairs"]) + len(saved["discovery"]["pairs"])
 
 
-def _combinations(files: Files, target: Target, words: Words) -> None:
-    combinations.combination_maps(
-        files["combinations.csv"], target, delta=words.delta, **words.title
-    )
-
-
 def _rollout(files: Files, target: Target, words: Words) -> None:
     found = files["rollout.pt"]
     draw(maps_chart(found), target, **_own(found))
@@ -218,7 +212,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "approx": Kind(("approx.pt",), _approx),
     "mean_effects": Kind(("effects_mean.csv",), _mean_effects),
     "effects": Kind(("effects.csv",), _effects, unless=("sweep.pt", "effects_mean.csv")),
-    "combinations": Kind(("combinations.csv",), _combinations),
     "trace": Kind(("trace.pt",), _trace),
     "rollout": Kind(("rollout.pt",), _rollout),
     "perturbation": Kind(("rollout.pt", "perturbation.csv"), _perturbation),

@@ -10,8 +10,6 @@ from headpatch.core.output.files import (
     write_tensors,
 )
 from headpatch.core.output.follow_ups import (
-    combination_columns,
-    write_combinations,
     write_rollout,
     write_trace,
 )
@@ -23,7 +21,6 @@ from headpatch.core.output.written import effects_by
 
 __all__ = [
     "check_folder",
-    "combination_columns",
     "effects_by",
     "read_table",
     "read_tensors",
@@ -35,7 +32,6 @@ __all__ = [
     "taken",
     "write_ablation",
     "write_columns",
-    "write_combinations",
     "write_draw",
     "write_judged",
     "write_manifest",

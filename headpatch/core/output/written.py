@@ -34,13 +34,6 @@ WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "approx.png",
             "mean_effects.png",
         ),
-        "combine": (
-            "combinations.csv",
-            "selfrepair.csv",
-            "selfrepair_parts.csv",
-            "gate.csv",
-            "combinations.png",
-        ),
         "trace": (
             "trace.pt",
             "trace.csv",

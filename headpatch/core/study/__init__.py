@@ -14,7 +14,6 @@ from headpatch.core.study.changes import (
 from headpatch.core.study.edges import (
     EDGE_ENDS,
     Candidates,
-    CombineOptions,
     EdgeEnd,
     check_edges,
     edge_ends,
@@ -31,7 +30,6 @@ __all__ = [
     "EDGE_ENDS",
     "AblateOptions",
     "Candidates",
-    "CombineOptions",
     "DrawOptions",
     "EdgeEnd",
     "Expected",

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from headpatch.core.study.paths import PathText
 from headpatch.core.study.strict import Count, Positive, Strict, sequence
 from headpatch.errors import InputError
-from headpatch.kinds import ALPHA, DEFAULT, WITH_ALPHA, AskedKind
+from headpatch.kinds import ALPHA, DEFAULT, KINDS_HELP, WITH_ALPHA, AskedKind
 
 
 class RankOptions(Strict):
@@ -19,22 +19,29 @@ class RankOptions(Strict):
     """Heads whose attention is drawn over the pictures."""
 
 
+AskedKinds = Annotated[
+    tuple[AskedKind, ...],
+    BeforeValidator(sequence),
+    Field(min_length=1, description=KINDS_HELP),
+]
+
+
 class Kinds(Strict):
     """What stands in the place of z, and in which run."""
 
-    kinds: Annotated[tuple[AskedKind, ...], BeforeValidator(sequence), Field(min_length=1)] = (
-        DEFAULT
-    )
+    kinds: AskedKinds = DEFAULT
     alpha: float = ALPHA
-    """What a kind with a factor multiplies z by."""
+    """What a kind with a factor (scale) multiplies z by: 0 takes all away, 1 changes nothing."""
     directions: Annotated[
         tuple[Literal["noising", "denoising"], ...],
         BeforeValidator(sequence),
         Field(min_length=1),
     ] = ("noising", "denoising")
+    """noising (change the with-run: necessary?), denoising (change the without-run:
+    sufficient?)."""
     reference: Count = 16
-    """Drawn pairs over which `mean` averages z; 0 averages over the study's own two runs. Over a
-    dataset, `mean` averages over the dataset."""
+    """Drawn pairs over which kind `mean` averages z; 0: this pair alone. With --pairs, used only
+    where the positions of the pairs do not correspond."""
 
 
 def alpha_of(options: Kinds) -> dict[str, float]:

@@ -6,11 +6,9 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from headpatch.core.study.changes import Changes
 from headpatch.core.study.strict import Positive, Strict, sequence
 from headpatch.errors import InputError
 from headpatch.heads import Selection
-from headpatch.kinds import AskedKind
 
 EdgeEnd = Literal["answer", "question", "words", "image", "region", "other", "all"]
 """Positions that an edge joins; ``words`` is the question without the answer position, ``other``
@@ -102,14 +100,3 @@ class Candidates(Strict):
         if self.heads is not None:
             Selection.parse(self.heads)
         return self
-
-
-class CombineOptions(Candidates, Changes):
-    """Which heads are changed in pairs, and how."""
-
-    top: Positive = 6
-    kinds: Annotated[tuple[AskedKind, ...], BeforeValidator(sequence), Field(min_length=1)] = (
-        "resample",
-    )
-    listed: Positive = 10
-    """Pairs listed for each direction."""

@@ -1,1 +1,36 @@
-"""How heads act together, and what later parts make up for when they are changed."""
+"""Change heads two by two, to see whether they stand in for each other or need each other.
+
+Interaction = effect of both together - effect of each alone, for every two of the chosen heads,
+exact. Noising: above 0, either would do (each covers for the other: a head that seems idle alone
+may decide together with its double); below 0, both are needed, or one reads the other. Denoising:
+the reverse. Then self-repair: what the heads write straight to the logits against what follows when
+they are changed, and which later heads and MLPs make the difference.
+
+On one pair of pictures figures are known up to rounding and say nothing of other pairs; with
+`--pairs` they are means with intervals over pairs, and heads that a ranking picks are picked on one
+half of the pairs and judged on the other.
+
+Writes combinations.csv, combinations.png (a map of every two heads), selfrepair.csv,
+selfrepair_parts.csv and run.yaml.
+
+Examples
+--------
+`headpatch combine --top 6`
+
+`headpatch combine --heads 20.18,21.14,23.9`
+
+`headpatch combine --heads 21.14,23.9 --pairs pairs --limit 5` (after `headpatch pairs --n 20`)
+"""
+
+from headpatch.core.question import Verb
+from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
+from headpatch.questions.combine.options import CombineOptions
+
+VERB = Verb(
+    "combine",
+    "Do heads stand in for each other, or need each other?",
+    CombineOptions,
+    __doc__ or "",
+    (COMBINATIONS, REPAIR, PARTS),
+    ("combinations.png",),
+)

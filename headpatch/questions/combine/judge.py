@@ -1,9 +1,10 @@
-"""How heads act together: what changing two of them does beyond changing each alone.
+"""What is shown of heads together: what changing two does beyond changing each alone.
 
-What its sign means, and which words it gets: `headpatch.stats.interactions`.
+What an interaction's sign means, and which words it gets: `headpatch.stats.interactions`.
 
-δ is the study's smallest effect of interest; what is shown, `headpatch.questions.combine.evidence`
-says.
+On one pair nothing is estimated: an interaction is known up to rounding, three times the noise
+floor, and says nothing of other pairs. Over many pairs the pair is the unit: intervals over pairs,
+and q-values over all combinations that were tried. δ is the study's smallest effect of interest.
 """
 
 from collections.abc import Sequence
@@ -12,14 +13,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float, Int
 
+from headpatch.core.decision_rule import rule
 from headpatch.core.study import Study
 from headpatch.heads import HeadSet
-from headpatch.kinds import kind_label
 from headpatch.present.head_columns import with_alpha, with_head_columns
-from headpatch.questions.combine.evidence import Evidence, Seen
-from headpatch.questions.combine.one import Effects, Plan
-from headpatch.stats.interactions import interaction_label, joint_reading
+from headpatch.questions.combine.effects import Effects, Plan
+from headpatch.questions.combine.view import largest
+from headpatch.stats.interactions import interaction_label
+from headpatch.stats.intervals import mean_interval
+from headpatch.stats.significance import adjusted, equivalence_test, minimum_effect_test
+from headpatch.stats.verdicts import significant_sign
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +47,7 @@ class Combinations:
 
     def largest(self, count: int) -> pd.DataFrame:
         """Return, for each way, the pairs of heads with the largest interactions."""
-        two = self.table[self.table["role"] == "pair"]
-        size = two["interaction"].abs().sort_values(ascending=False, kind="stable")
-        return two.loc[size.index].groupby(["kind", "direction"], sort=False).head(count)
+        return largest(self.table, count)
 
     @property
     def repaired(self) -> tuple[HeadSet, ...]:
@@ -57,47 +60,13 @@ class Combinations:
         ]
         return tuple(HeadSet.parse(name) for name in dict.fromkeys(map(str, names)))
 
-    def summary(self, valid: bool = True) -> str:
-        """Say what the largest interaction is, and no more than is shown."""
-        two = self.table[self.table["role"] == "pair"]
-        counts = two.groupby(["direction", "word"], sort=False).size()
-        listed = "; ".join(
-            f"{direction} "
-            + ", ".join(f"{count} {word}" for word, count in counts[direction].items())
-            for direction in dict.fromkeys(two["direction"])
-        )
-        size = two["interaction"].abs()
-        words = f"{two['heads'].nunique()} pairs of heads: {listed}."
-        if size.notna().any():
-            largest = two["heads"].iloc[int(np.nanargmax(size.to_numpy(dtype=np.float64)))]
-            words += f" {self._largest(str(largest))}"
-        if not valid:
-            return (
-                f"{words} The study is INVALID (its answers are not Yes and No): this says nothing."
-            )
-        if self.pairs == 1:
-            return f"{words} One pair of pictures shows one case, not a rule."
-        return f"{words} Means over {self.pairs:,} pairs of pictures."
 
-    def _largest(self, heads: str) -> str:
-        """Describe one pair of heads in every way it was changed."""
-        rows = self.table[self.table["heads"] == heads].to_dict("records")
-        parts = [
-            f"{kind_label(row['kind'], row)} {row['direction']} {row['normalized']:+.1%} together, "
-            f"{row['sum']:+.1%} alone and added up ({row['word']})"
-            for row in rows
-        ]
-        words = {row["direction"]: row["word"] for row in rows if row["kind"] == rows[0]["kind"]}
-        both = joint_reading(words.get("noising", "undecided"), words.get("denoising", "undecided"))
-        return f"The largest interaction, {heads}: {'; '.join(parts)}{f': {both}' if both else ''}."
-
-
-def judge(study: Study, plan: Plan, found: Sequence[Effects]) -> Combinations:
+def judge(study: Study, plan: Plan, measured: Sequence[Effects]) -> Combinations:
     """Say what is shown of every set, over one pair or many.
 
     Parameters
     ----------
-    found
+    measured
         One for each pair of pictures. Those without a difference in LD are left out of what is
         normalized.
 
@@ -106,9 +75,9 @@ def judge(study: Study, plan: Plan, found: Sequence[Effects]) -> Combinations:
     ValueError
         If there is none.
     """
-    kept = [one for one in found if np.isfinite(one.normalized).all()] or list(found)
-    seen = Seen.of(plan, kept)
-    evidence = Evidence.of(study, plan, seen, kept)
+    kept = [one for one in measured if np.isfinite(one.normalized).all()] or list(measured)
+    seen = _Seen.of(plan, kept)
+    evidence = _one_pair(study, plan, seen, kept[0]) if len(kept) == 1 else _many(study, plan, seen)
     rows = [
         _row(plan, way, index, seen, evidence)
         for way in range(len(plan.ways))
@@ -118,10 +87,109 @@ def judge(study: Study, plan: Plan, found: Sequence[Effects]) -> Combinations:
     table.insert(4, "positions", study.combine.positions)
     table["pairs"] = len(kept)
     table = with_alpha(table, study.combine.alpha)
-    return Combinations(with_head_columns(table), max(one.floor for one in found), len(kept))
+    return Combinations(with_head_columns(table), max(one.floor for one in measured), len(kept))
 
 
-def _row(plan: Plan, way: int, index: int, seen: Seen, shown_as: Evidence) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Effects of every set, and what they have beyond the heads' own effects added up."""
+
+    effect: Float[np.ndarray, "pairs ways sets"]
+    interaction: Float[np.ndarray, "pairs ways sets"]
+    logits: Float[np.ndarray, "pairs ways sets"]
+    interaction_logits: Float[np.ndarray, "pairs ways sets"]
+
+    @classmethod
+    def of(cls, plan: Plan, measured: Sequence[Effects]) -> "_Seen":
+        """Put together what was measured of each pair of pictures."""
+        effect = np.stack([one.normalized for one in measured])
+        logits = np.stack([one.logits for one in measured])
+        singles, members = slice(len(plan.heads)), plan.members.T
+        return cls(
+            effect,
+            effect - effect[..., singles] @ members,
+            logits,
+            logits - logits[..., singles] @ members,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """What is shown of effects and interactions: intervals, and signs.
+
+    Attributes
+    ----------
+    effect_sign
+        Of an effect that is shown to lie beyond ±δ.
+    sign, small
+        Of an interaction that is shown to lie beyond ±δ; and whether one is shown to lie within.
+    q
+        Of the interaction's difference from 0; NaN on one pair.
+    """
+
+    effect_low: Float[np.ndarray, "ways sets"]
+    effect_high: Float[np.ndarray, "ways sets"]
+    low: Float[np.ndarray, "ways sets"]
+    high: Float[np.ndarray, "ways sets"]
+    effect_sign: Int[np.ndarray, "ways sets"]
+    sign: Int[np.ndarray, "ways sets"]
+    small: Bool[np.ndarray, "ways sets"]
+    q: Float[np.ndarray, "ways sets"]
+
+
+def _one_pair(study: Study, plan: Plan, seen: _Seen, one: Effects) -> _Evidence:
+    """On one pair everything is known up to rounding."""
+    delta, size = study.verdict.delta, plan.members.sum(1)
+    rounding = one.floor / abs(one.gap) if one.gap else np.inf
+    effect, interaction = seen.effect[0], seen.interaction[0]
+    slack = np.where(size > 1, rounding * (1 + size), 0.0)  # n heads make n + 1 effects
+    low, high = interaction - slack, interaction + slack
+    return _Evidence(
+        effect - rounding,
+        effect + rounding,
+        low,
+        high,
+        _side(effect - rounding, effect + rounding, delta),
+        _side(low, high, delta),
+        np.maximum(-low, high) < delta,
+        np.full_like(effect, np.nan),
+    )
+
+
+def _side(
+    low: Float[np.ndarray, "*shape"], high: Float[np.ndarray, "*shape"], delta: float
+) -> Int[np.ndarray, "*shape"]:
+    return np.asarray((low > delta).astype(int) - (high < -delta).astype(int))
+
+
+def _many(study: Study, plan: Plan, seen: _Seen) -> _Evidence:
+    """Over pairs: intervals, and tests that are corrected over all sets and ways together."""
+    options, by = study.pairs, rule(study)
+    effect, interaction = (
+        mean_interval(
+            values, options.level, options.resamples, np.random.default_rng(study.seed % 2**64)
+        )  # numpy takes no negative seed
+        for values in (seen.effect, seen.interaction)
+    )
+    together = seen.interaction[..., len(plan.heads) :]  # a head alone does not interact
+    sign, small, q = np.zeros((3, len(plan.ways), len(plan.sets)))
+    there = slice(len(plan.heads), None)
+    sign[:, there] = significant_sign(together, by)
+    small[:, there] = adjusted(equivalence_test(together, by.delta)) < by.alpha
+    q[:, there] = adjusted(minimum_effect_test(together))
+    return _Evidence(
+        effect.low,
+        effect.high,
+        interaction.low,
+        interaction.high,
+        significant_sign(seen.effect, by),
+        sign.astype(int),
+        small.astype(bool),
+        q,
+    )
+
+
+def _row(plan: Plan, way: int, index: int, seen: _Seen, evidence: _Evidence) -> dict[str, Any]:
     members, (kind, direction) = plan.sets[index], plan.ways[way]
     effect, interaction = seen.effect[:, way].mean(0), seen.interaction[:, way].mean(0)
     role = "head" if len(members) == 1 else "pair" if len(members) == 2 else "all"
@@ -132,24 +200,24 @@ def _row(plan: Plan, way: int, index: int, seen: Seen, shown_as: Evidence) -> di
         "direction": direction,
         "effect": seen.logits[:, way, index].mean(),
         "normalized": effect[index],
-        "low": shown_as.effect_low[way, index],
-        "high": shown_as.effect_high[way, index],
+        "low": evidence.effect_low[way, index],
+        "high": evidence.effect_high[way, index],
         "sum": effect[index] - interaction[index],
     }
     if role == "head":
         return row
     alone = [plan.heads.index(head) for head in members]
-    signs = shown_as.effect_sign[way, alone]
+    signs = evidence.effect_sign[way, alone]
     return row | {
         "interaction": interaction[index],
-        "interaction_low": shown_as.low[way, index],
-        "interaction_high": shown_as.high[way, index],
+        "interaction_low": evidence.low[way, index],
+        "interaction_high": evidence.high[way, index],
         "interaction_logits": seen.interaction_logits[:, way, index].mean(),
-        "q": shown_as.q[way, index],
+        "q": evidence.q[way, index],
         "word": interaction_label(
             direction,
-            int(shown_as.sign[way, index]),
-            bool(shown_as.small[way, index]),
+            int(evidence.sign[way, index]),
+            bool(evidence.small[way, index]),
             against=bool(2 * effect[index] < interaction[index]),
             opposed=role == "pair" and bool(signs.min() * signs.max() < 0),
         ),

@@ -21,8 +21,8 @@ from headpatch.core.edge_cuts import check_window
 from headpatch.core.edges import Ends
 from headpatch.core.finished_pairs import measured
 from headpatch.core.head_selection import (
-    DIRECTIONS,
     Heads,
+    check_candidates,
     choose,
     choose_heads,
     named,
@@ -149,8 +149,7 @@ class Path(Question[FollowedPath]):
         """Refuse heads and layers that the model does not have."""
         grid = vlm.lm.grid
         check_window(study.path.window, grid)
-        nothing = np.zeros((len(DIRECTIONS), grid.layers, grid.heads))
-        choose(grid, study.path, lambda: nothing, lambda: tuple(grid))
+        check_candidates(grid, study.path)
 
     def answer(self, opened: Opened, call: Call) -> FollowedPath:
         """Measure every view of every pair."""

@@ -43,8 +43,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         yield _head_paths(saved, intervals=False)
         yield _head_paths(saved, intervals=True)
         yield Words(_HEARD)
-    for sentence in saved.get("summary", [context.caveat]):
-        yield Words(sentence)
+    yield from map(Words, saved.get("summary", filter(None, [context.caveat])))
 
 
 def _over_depth(saved: Mapping[str, Any], pairs: int) -> Grid:

@@ -7,6 +7,7 @@ from PIL import Image
 from rich.console import Console
 
 from headpatch.core.question import Context
+from headpatch.present.parts import Grid, Words
 from headpatch.present.terminal import renderables
 from headpatch.questions.path.figure import draw, page_figures
 from headpatch.questions.path.view import view
@@ -170,3 +171,20 @@ def test_the_page_shows_the_same_curves() -> None:
     assert "Largest: " in figures["path-edges"].label
     without = page_figures(saved(6, 2, 4, attributed=False))
     assert "path-direct" not in without
+
+
+def test_means_have_their_intervals_on_the_page_and_no_caveat_of_one_pair() -> None:
+    for results, context, expected in (
+        (saved(4, 2, 0), Context(), "+0.250"),
+        (over_pairs(saved(4, 2, 0)), Context(pairs=24), "+0.250 [+0.200, +0.300]"),
+    ):
+        parts = list(view({"path.pt": results}, context))
+        (grid,) = (one for one in parts if isinstance(one, Grid) and one.place == "page")
+        assert grid.rows[0][:3] == ("values", "region", expected)
+        words = " ".join(one.text for one in parts if isinstance(one, Words))
+        assert ("One pair shows one case, not a rule." in words) is (context.pairs is None)
+        assert ("Means over 24 pairs" in words) is (context.pairs == 24)
+    band, line = page_figures(results)["path-edges"].data[:2]
+    high = results["edges_high"]["answer-region"]["noising"].tolist()
+    assert band["y"][:4] == pytest.approx(high, abs=1e-4)
+    assert line["name"] == "answer → region"

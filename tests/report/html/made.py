@@ -215,8 +215,10 @@ def combine(folder: Path) -> None:
     columns |= {"kind": ["resample"] * 6, "interaction_low": [np.nan] * 6,
                 "interaction_high": [np.nan] * 6}  # fmt: skip
     write_columns(folder / "combinations.csv", columns)
-    repair = {"heads": ["3.2"], "kind": ["resample"], "direction": ["noising"], "direct": [0.5],
-              "total": [0.3], "repair": [0.2]}  # fmt: skip
+    shares = {"direct": 0.5, "renormed": 0.5, "total": 0.3, "repair": 0.2, "other_heads": 0.0,
+              "mlps": -0.2, "norm": 0.0}  # fmt: skip
+    repair = {"heads": ["3.2"], "kind": ["resample"], "direction": ["noising"],
+              **{name: [share] for name, share in shares.items()}}  # fmt: skip
     write_columns(folder / "selfrepair.csv", repair)
     parts = {"heads": ["3.2"], "kind": ["resample"], "direction": ["noising"], "rank": [1],
              "part": ["mlp 4"], "change": [-0.2]}  # fmt: skip
@@ -244,7 +246,7 @@ def path(folder: Path) -> None:
         "feature_layer": 3,
     }
     save(folder / "path.pt", saved)
-    columns = dict.fromkeys((column.name for column in PATH), [""])
+    columns = {column.name: [""] for column in PATH}
     write_columns(folder / "path.csv", columns | {"layer": [0], "normalized": [0.5]})
 
 

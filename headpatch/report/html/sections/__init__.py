@@ -10,7 +10,6 @@ from headpatch.present.section import Section
 from headpatch.report.html.sections import (
     approx,
     claims,
-    combinations,
     derived,
     divergences,
     faithfulness,
@@ -37,7 +36,7 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     scatter.section,
     ranking.section,
     named.section,
-    combinations.section,
+    derived.section("combine"),
     faithfulness.section,
     quadrants.section,
     vision.section,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
 from tests.command import done, headpatch, of_pair, refused, refused_early
 from tests.datasets import planted_pairs
 from tests.planted import planted_study, save_planted
@@ -18,9 +19,6 @@ FILES = [
     "selfrepair.csv",
     "selfrepair_parts.csv",
 ]
-COLUMNS = ["heads", "layer", "head", "role", "kind", "direction", "positions", "effect",
-           "normalized", "low", "high", "sum", "interaction", "interaction_low",
-           "interaction_high", "interaction_logits", "q", "word", "pairs"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,7 @@ def test_from_the_command_line(asked: list[object], tmp_path: Path) -> None:
     said = done(*asked, "--heads", "0.3,1.0,1.1", "--out", tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == FILES
     table = rows(tmp_path / "combinations.csv")
-    assert list(table[0]) == COLUMNS
+    assert list(table[0]) == [column.name for column in COMBINATIONS]
     assert len(table) == 2 * (3 + 3 + 1)
     (both,) = [r for r in table if r["heads"] == "0.3+1.0" and r["direction"] == "noising"]
     assert float(both["interaction"]) == pytest.approx(0.5, abs=1e-3)
@@ -61,10 +59,8 @@ def test_from_the_command_line(asked: list[object], tmp_path: Path) -> None:
     kept = yaml.safe_load((tmp_path / "run.yaml").read_text(encoding="utf-8"))
     assert kept["study"]["combine"]["heads"] == "0.3,1.0,1.1"
     assert kept["run"]["noise_floor"] < 1e-3
-    first = rows(tmp_path / "selfrepair_parts.csv")
-    assert {"heads", "layer", "head", "kind", "direction", "rank", "part", "change"} == set(
-        first[0]
-    )
+    for schema in (REPAIR, PARTS):
+        assert list(rows(tmp_path / schema.file)[0]) == [column.name for column in schema]
 
 
 def test_a_script_reads_json_and_the_run_replays(asked: list[object], tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import headpatch as hp
 from headpatch.core.baseline_runs import survey
+from headpatch.core.dataset import Pairs
 from headpatch.core.head_selection import choose, choose_heads, single_effects
+from headpatch.core.question import Context
 from headpatch.core.ranking import order
 from headpatch.core.session import Session, open_session
 from headpatch.core.study import Study
@@ -18,10 +21,12 @@ from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate.one import ablate
-from headpatch.questions.combine import many as combine_many
 from headpatch.questions.combine import selfrepair
+from headpatch.questions.combine.effects import Effects, Plan, measure
 from headpatch.questions.combine.judge import Combinations, judge
-from headpatch.questions.combine.one import Effects, Plan, measure
+from headpatch.questions.combine.view import summary
+from headpatch.questions.sweep.plan import Plan
+from headpatch.questions.verdict.measured_pair import measure
 from headpatch.stats.interactions import interaction_label, joint_reading
 from tests.datasets import planted_pairs
 from tests.planted import HEADS, planted, planted_study
@@ -98,9 +103,9 @@ def test_every_two_and_all_of_them() -> None:
     assert here[here["role"] == "head"]["interaction"].isna().all()
     first = found.largest(1)
     assert first["heads"].tolist() == [str(HeadSet.parse("0.3+1.0"))] * 2
-    assert "either would do" in found.summary()
-    assert "One pair of pictures shows one case" in found.summary()
-    assert "INVALID" in found.summary(valid=False)
+    assert "either would do" in summary(found.table, Context())
+    assert "One pair of pictures shows one case" in summary(found.table, Context())
+    assert "INVALID" in summary(found.table, Context(valid=False))
     assert found.repaired == tuple(
         HeadSet.parse(text) for text in ("0.3", "1.0", "1.1", "0.3+1.0", "0.3+1.0+1.1")
     )
@@ -194,7 +199,7 @@ def test_over_many_pairs_words_follow_intervals(
     assert found.table["pairs"].tolist() == [pairs] * 3
     if expected == "redundancy":
         assert two["q"] < 0.05
-    assert "Means over" in found.summary()
+    assert "Means over" in summary(found.table, Context())
 
 
 def test_a_pair_without_a_difference_is_left_out_of_means() -> None:
@@ -203,30 +208,28 @@ def test_a_pair_without_a_difference_is_left_out_of_means() -> None:
     good = Effects(np.full((1, 3), -1.0), np.full((1, 3), 0.5), 1e-6, 2.0)
     bad = Effects(np.zeros((1, 3)), np.full((1, 3), np.nan), 1e-6, 0.0)
     assert judge(study, plan, [good, bad]).pairs == 1
-    assert judge(study, plan, [bad]).table["normalized"].isna().all()
-    assert judge(study, plan, [bad]).summary()
+    undefined = judge(study, plan, [bad]).table
+    assert undefined["normalized"].isna().all()
+    assert summary(undefined, Context())
 
 
 def test_over_a_dataset_heads_are_picked_and_judged_on_different_pairs(tmp_path: Path) -> None:
     manifest = Manifest.read(planted_pairs(tmp_path))
-    flags = {"combine.top": 1, "pairs.resamples": 200}
-    study = Study.make(None, {**flags, "pairs.manifest": str(manifest.path)})
+    study = Study.make(None, {"combine.top": 1, "pairs.resamples": 200})
     seen = survey(study, vlm(), manifest.entries, "answer")
+    opened_pairs = Pairs(study, vlm(), seen, "answer")
     chosen = choose_heads(study, study.combine, "answer", vlm(), seen)
-    assert chosen.chosen_on == 2
-    assert len(chosen.entries) == 2
-    found = combine_many.run(study, vlm(), seen, chosen)
-    assert found.pairs == 2
-    named = study.model_copy(
-        update={"combine": study.combine.model_copy(update={"heads": "0.3,1.0"})}
-    )
-    every = choose_heads(named, named.combine, "answer", vlm(), seen)
-    assert (every.chosen_on, len(every.entries)) == (0, 4)
-    judged = combine_many.run(named, vlm(), seen, every)
-    assert judged.pairs == 4
-    assert row(judged, "noising", "redundant a", "redundant b")["word"] == "redundancy"
-    repaired = combine_many.repair(named, vlm(), seen, every, [HeadSet.parse("0.3+1.0")])
-    assert repaired.table["total"].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert (chosen.chosen_on, len(chosen.entries)) == (2, 2)
+    found = hp.combine(opened_pairs)
+    assert found.combinations.pairs == 2
+    assert "Heads were picked on 2 other pairs and judged on 2." in found.summary
+    judged = hp.combine(opened_pairs, "0.3,1.0")
+    assert judged.combinations.pairs == 4
+    assert "picked" not in judged.summary
+    assert row(judged.combinations, "noising", "redundant a", "redundant b")["word"] == "redundancy"
+    assert judged.repair is not None
+    both = judged.repair.table.query("heads == '0.3+1.0'")
+    assert both["total"].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
     fewer = survey(study, vlm(), manifest.entries[:3], "answer")
     with pytest.raises(InputError, match="at least 4"):
         choose_heads(study, study.combine, "answer", vlm(), fewer)

@@ -6,12 +6,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from headpatch.report.combinations import (
-    MOST_HEADS,
-    combination_maps,
-    combination_tables,
-    repair_tables,
-)
+from headpatch.core.question import Context
+from headpatch.present.terminal import renderables
+from headpatch.questions.combine.figure import MOST_HEADS, draw, page_figures
+from headpatch.questions.combine.view import view
 from tests.report import synthetic
 from tests.report.test_plots import assert_labelled, assert_unclipped
 
@@ -47,7 +45,7 @@ def combinations(heads: int, kinds: tuple[str, ...] = ("resample",), pairs: int 
 @pytest.mark.parametrize("heads", [2, 12, 30])
 def test_a_readable_map_with_nothing_clipped(heads: int, tmp_path, drawn) -> None:
     words = {"question": synthetic.QUESTION, "region": "top-left"}
-    combination_maps(combinations(heads), tmp_path / "f.png", **words)
+    draw(combinations(heads), 0.02, tmp_path / "f.png", **words)
     with Image.open(tmp_path / "f.png") as picture:
         assert picture.width == 1400
         assert_unclipped(picture)
@@ -57,7 +55,7 @@ def test_a_readable_map_with_nothing_clipped(heads: int, tmp_path, drawn) -> Non
 
 def test_the_map_is_symmetric_with_effects_on_its_diagonal(tmp_path, drawn, draft) -> None:
     table = combinations(5)
-    combination_maps(table, tmp_path / "f.png")
+    draw(table, None, tmp_path / "f.png")
     panels = [axes for axes in drawn.last.axes if axes.images]
     assert len(panels) == 2
     for axes, direction in zip(panels, ("noising", "denoising"), strict=True):
@@ -77,7 +75,7 @@ def test_what_is_not_shown_is_grey_and_in_brackets_and_delta_is_on_the_scale(
 ) -> None:
     table = combinations(5)
     for some, delta in ((True, 0.02), (False, 9.0)):
-        combination_maps(table, tmp_path / "f.png", delta=delta)
+        draw(table, delta, tmp_path / "f.png")
         texts = [text for axes in drawn.last.axes if axes.images for text in axes.texts]
         grey = [text for text in texts if text.get_text().startswith("(")]
         assert all((text.get_color() == "0.5") == (text in grey) for text in texts)
@@ -91,54 +89,61 @@ def test_what_is_not_shown_is_grey_and_in_brackets_and_delta_is_on_the_scale(
 
 
 def test_a_grid_of_kinds_and_too_many_heads(tmp_path, drawn, draft) -> None:
-    combination_maps(combinations(4, ("zero", "resample")), tmp_path / "f.png")
+    draw(combinations(4, ("zero", "resample")), None, tmp_path / "f.png")
     assert len([axes for axes in drawn.last.axes if axes.images]) == 4
-    combination_maps(combinations(MOST_HEADS + 2), tmp_path / "g.png")
+    draw(combinations(MOST_HEADS + 2), None, tmp_path / "g.png")
     assert any(f"({MOST_HEADS} heads of {MOST_HEADS + 2})" in text for text in drawn.texts())
 
 
-def test_what_cannot_be_drawn_is_refused(tmp_path) -> None:
+def test_the_page_has_the_same_maps() -> None:
+    table = combinations(5)
+    figures = page_figures(table)
+    assert list(figures) == ["combinations-0", "combinations-1"]
+    first = figures["combinations-0"]
+    row = table[(table["role"] == "pair") & (table["direction"] == "noising")].iloc[0]
+    (heat,) = first.data
+    assert heat["z"][0][1] == heat["z"][1][0] == pytest.approx(row["interaction"], abs=1e-4)
+    assert heat["text"][0][1].startswith("28.0+28.1: ")
+    assert heat["text"][0][0].startswith("28.0 alone: ")
+    assert "Largest: " in first.label
+
+
+def test_without_a_pair_of_heads_there_is_no_map() -> None:
     table = combinations(3)
-    with pytest.raises(ValueError, match="lack the columns word"):
-        combination_maps(table.drop(columns="word"), tmp_path / "f.png")
     with pytest.raises(ValueError, match="no pair of heads"):
-        combination_maps(table[table["role"] == "head"], tmp_path / "f.png")
-    assert not list(tmp_path.iterdir())
+        page_figures(table[table["role"] == "head"])
 
 
-def printed(part) -> str:
+def printed(files, context: Context) -> str:
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(part)
+        console.print(*renderables(view(files, context)))
     return capture.get()
 
 
-def test_tables_say_what_is_known(tmp_path) -> None:
-    one = combinations(3)
-    largest = one[one["role"] == "pair"]
-    text = printed(combination_tables(one, largest, 1e-6, 0.02, 0.95))
+def test_tables_say_what_is_known() -> None:
+    context = Context(noise_floor=1e-6)
+    text = printed({"combinations.csv": combinations(3)}, context)
     assert "One pair of pictures: known up to rounding (1.0e-06 logits" in text
     assert "28.0+28.1" in text
     assert "interval" not in text
-    many = combinations(3, pairs=40)
-    text = printed(combination_tables(many, many[many["role"] == "pair"], 1e-6, 0.02, 0.9))
+    many = Context(pairs=40, level=0.9, options={"heads": "28.0,28.1"})
+    text = printed({"combinations.csv": combinations(3, pairs=40)}, many)
     assert "Means over 40 pairs of pictures" in text
     assert "90% interval" in text
 
 
 def test_repair_names_the_parts_that_move() -> None:
     figures = dict.fromkeys(("direct", "renormed", "total", "repair"), 0.25)
-    table = pd.DataFrame(
-        [{"heads": "1.1", "kind": "resample", "direction": "noising", **figures,
-          "other_heads": 0.1, "mlps": -0.1, "norm": 0.0}]
-    )  # fmt: skip
     common = {"heads": "1.1", "kind": "resample", "direction": "noising"}
+    table = pd.DataFrame([{**common, **figures, "other_heads": 0.1, "mlps": -0.1, "norm": 0.0}])
     parts = pd.DataFrame(
         [
             {**common, "rank": 1, "part": "mlp 2", "change": -0.1},
             {**common, "rank": 2, "part": "2.0", "change": 1e-6},
         ]
     )
-    text = printed(repair_tables(table, parts))
+    files = {"combinations.csv": combinations(3), "selfrepair.csv": table}
+    text = printed(files | {"selfrepair_parts.csv": parts}, Context())
     assert "mlp 2 -0.100" in text
     assert "2.0 " not in text.split("mlp 2")[1].splitlines()[0]  # what three digits do not show

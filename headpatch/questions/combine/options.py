@@ -1,0 +1,24 @@
+"""Options of `headpatch combine`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from headpatch.core.study.changes import AskedKinds, Changes
+from headpatch.core.study.edges import Candidates
+from headpatch.core.study.strict import Positive
+
+
+class CombineOptions(Candidates, Changes):
+    """Which heads are changed in pairs, and how."""
+
+    top: Positive = 6
+    """Take the first N heads of each ranking."""
+    kinds: AskedKinds = ("resample",)
+    positions: Annotated[
+        Literal["answer", "question", "image", "all"],
+        Field(json_schema_extra={"metavar": "SCOPE"}),
+    ] = "answer"
+    """Where z is changed: answer, question, image, all."""
+    listed: Positive = 10
+    """Pairs of heads listed for each way."""

@@ -1,0 +1,260 @@
+"""Heads changed two by two, and their self-repair, on one pair of pictures or over many."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import pandas as pd
+
+from headpatch.core.ask import ask
+from headpatch.core.dataset import Pairs
+from headpatch.core.gate import sessions
+from headpatch.core.head_selection import (
+    Heads,
+    check_candidates,
+    choose,
+    choose_heads,
+    named,
+    single_effects,
+)
+from headpatch.core.mean_activations import mean_z
+from headpatch.core.origin import origin
+from headpatch.core.price import inexact
+from headpatch.core.progress_bars import Progress
+from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
+from headpatch.core.ranking import order
+from headpatch.core.session import Session
+from headpatch.core.study import Study
+from headpatch.engine.patching import OnProgress, ZMeans
+from headpatch.errors import InputError, RunError
+from headpatch.heads import Head
+from headpatch.kinds import averages
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
+from headpatch.questions.combine import VERB, selfrepair
+from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
+from headpatch.questions.combine.effects import Plan, measure
+from headpatch.questions.combine.judge import Combinations, judge
+from headpatch.questions.combine.selfrepair import SelfRepair
+from headpatch.questions.combine.view import summary
+
+Measured = TypeVar("Measured")
+Walk: TypeAlias = Callable[[], Iterator[tuple[Session, ZMeans | None]]]
+"""Opens one pair after the other, each with the mean z that the study's kinds need."""
+
+
+@dataclass(frozen=True, eq=False)
+class Combined(Result):
+    """What combining heads showed, on one pair of pictures or over many.
+
+    Attributes
+    ----------
+    combinations
+        Every set in every way; its ``largest(count)`` are the largest interactions.
+    repair
+        Direct and total effects of sets, and the parts that make the difference; None where LD
+        cannot be attributed to the model's parts (`why_not` says why).
+    """
+
+    combinations: Combinations
+    repair: SelfRepair | None
+    why_not: str
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each set × kind × direction: the columns of ``combinations.csv``."""
+        return self.combinations.table
+
+    @property
+    def summary(self) -> str:
+        """In plain words."""
+        return summary(self.table, self.origin.context)
+
+    def files(self) -> Files:
+        """Return the tables."""
+        tables = {COMBINATIONS.file: self.table.assign(word=self.table["word"].fillna(""))}
+        if self.repair is not None:
+            tables |= {REPAIR.file: self.repair.table, PARTS.file: self.repair.parts}
+        return tables
+
+    def json(self) -> Mapping[str, Any]:
+        """Return what ``--json`` prints: every set, the largest interactions, and self-repair."""
+        content: dict[str, Any] = {
+            "noise_floor": self.noise_floor,
+            "combinations": self.table,
+            "largest": self.combinations.largest(self.origin.study.combine.listed),
+        }
+        if self.repair is not None:
+            content |= {
+                "selfrepair": self.repair.table,
+                "selfrepair_parts": self.repair.parts,
+            }
+        return content | {"summary": self.summary}
+
+
+CombinedPairs = Combined
+"""What `headpatch.combine` found over many pairs."""
+
+
+class Combine(Question[Combined]):
+    """Changes heads two by two."""
+
+    verb = VERB
+
+    def needs(self, study: Study) -> Needs:
+        """Change heads at the study's positions; pairs of a dataset are opened one by one."""
+        return Needs(study.combine.positions, hold=False)
+
+    def check_model(self, study: Study, vlm: VLM) -> None:
+        """Refuse heads that the model does not have."""
+        check_candidates(vlm.lm.grid, study.combine)
+
+    def answer(self, opened: Opened, call: Call) -> Combined:
+        """Change every head, every two and all together, and take passes apart."""
+        study = opened.study
+        if isinstance(opened, Session):
+            opened.check_region()
+            if words := inexact(opened):
+                call.say(words)
+            plan, count = Plan.of(study, _picked(opened, call)), 1
+            walk = _one_pair(opened, call)
+        else:
+            assert isinstance(opened, Pairs)
+            with call.stages("Ranking heads by effect") as advance:
+                chosen = choose_heads(
+                    study,
+                    study.combine,
+                    study.combine.positions,
+                    opened.vlm,
+                    opened.survey,
+                    advance,
+                )
+            plan, count = Plan.of(study, chosen.heads), len(chosen.entries)
+            walk = _many_pairs(opened, chosen.entries)
+        with call.stages("Changing heads together") as advance:
+            effects = _over(
+                walk, count, lambda one, means, tell: measure(one, plan, means, tell), advance
+            )
+        combinations = judge(study, plan, effects)
+        asked = selfrepair.plan(study, combinations.repaired)
+        repair, why_not = None, ""
+        try:
+            with call.stages("Taking passes apart") as advance:
+                repairs = _over(
+                    walk,
+                    count,
+                    lambda one, means, tell: selfrepair.measure(one, asked, means, tell),
+                    advance,
+                )
+            repair = selfrepair.judge(study, repairs)
+        except RunError as error:
+            why_not = str(error)
+            call.say(f"self-repair is left out: {why_not}")
+        where = origin(VERB, opened, combinations.noise_floor)
+        return Combined(combinations, repair, why_not, origin=where)
+
+
+QUESTION = Combine()
+
+
+def combine(
+    session: Session | Pairs,
+    heads: Heads | None = None,
+    means: ZMeans | None = None,
+    on_progress: Progress = None,
+    **options: Any,
+) -> Combined:
+    """Change heads two by two, to see whether they stand in for or need each other.
+
+    Then self-repair: what heads write straight to the logits against what follows when they are
+    changed (T. McGrath et al., The Hydra Effect, 2023, arXiv:2307.15771; C. Rushing and N. Nanda,
+    Explorations of Self-Repair in Language Models, ICML 2024, arXiv:2402.15390).
+
+    Parameters
+    ----------
+    session
+        One pair, or many of `headpatch.open_pairs`. Over many, heads that a ranking picks are
+        picked on one half of the pairs and judged on the other.
+    heads
+        Two or more. None takes the study's, or the first of its rankings.
+    means
+        For kind ``mean``, of `headpatch.mean_z`; made if left out. Not for many pairs: theirs is
+        their own mean.
+    options
+        Override `headpatch.Study.combine`: ``top``, ``by``, ``kinds``, ``directions``,
+        ``positions``, …
+
+    Returns
+    -------
+    Combined
+        ``table`` has the columns of ``combinations.csv``, and ``summary`` says it in words.
+
+    Raises
+    ------
+    InputError
+        If an option is wrong, the model has no such heads, or there are fewer than two; or too few
+        pairs to pick heads on some and judge them on others.
+
+    Examples
+    --------
+    >>> found = hp.combine(session, "20.18,21.14,23.9")
+    >>> int((found.table["role"] == "pair").sum())  # 3 pairs × 2 directions
+    6
+    >>> found.repair.table[["heads", "direct", "total", "repair"]].shape[1]
+    4
+    """
+    if means is not None and isinstance(session, Pairs):
+        raise InputError(
+            "means", "given, and many pairs", "none: kind mean puts the pairs' own mean there"
+        )
+    return ask(QUESTION, session, options | named(heads), on_progress, means=means)
+
+
+def _picked(session: Session, call: Call) -> tuple[Head, ...]:
+    options = session.study.combine
+    with call.stages("Ranking heads by effect") as advance:
+        return choose(
+            session.vlm.lm.grid,
+            options,
+            lambda: single_effects(session, options.positions, advance),
+            lambda: order(session),
+        )
+
+
+def _one_pair(session: Session, call: Call) -> Walk:
+    options, means = session.study.combine, call.given.get("means")
+    if means is None and averages(options.kinds):
+        with call.stages("Averaging reference pairs") as advance:
+            means = mean_z(session, advance, options.reference)
+    return lambda: iter([(session, means)])
+
+
+def _many_pairs(pairs: Pairs, entries: Sequence[Entry]) -> Walk:
+    options, known = pairs.study.combine, pairs.survey.reference
+    judged = pairs.study.model_copy(update={"force": True})  # the survey was the gate
+
+    def walk() -> Iterator[tuple[Session, ZMeans | None]]:
+        for session in sessions(judged, pairs.vlm, entries, options.positions):
+            means = None
+            if averages(options.kinds):
+                means = known.of(session) if known else mean_z(session, reference=options.reference)
+            yield session, means
+            del session  # its caches go before the next pair's are made
+
+    return walk
+
+
+def _over(
+    walk: Walk,
+    count: int,
+    measure_one: Callable[[Session, ZMeans | None, OnProgress | None], Measured],
+    advance: OnProgress,
+) -> list[Measured]:
+    """Measure every pair; of one alone it is said how far its own measurement is."""
+    measured: list[Measured] = []
+    for session, means in walk():
+        measured.append(measure_one(session, means, advance if count == 1 else None))
+        if count > 1:
+            advance(len(measured), count)
+        del session
+    return measured

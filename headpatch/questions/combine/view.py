@@ -1,0 +1,194 @@
+"""What people see of heads together: tables of interactions and self-repair, a map, a sentence."""
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from headpatch.core.question import Context, Files, table_of
+from headpatch.heads import Selection
+from headpatch.kinds import kind_label
+from headpatch.present.canvas import signed
+from headpatch.present.column import UNDEFINED, Row
+from headpatch.present.parts import Drawn, Part, Words, grid
+from headpatch.questions.combine import figure
+from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
+from headpatch.questions.combine.figure import QUESTIONS
+from headpatch.stats.interactions import joint_reading
+
+if TYPE_CHECKING:
+    import pandas
+
+_LEAST: Final = 5e-4  # a change that three digits show
+_PARTS_NAMED: Final = 3
+_LISTED: Final = 10
+_LEGEND: Final = (
+    "Shares of the difference between the runs. interaction = together - the sum of each alone. "
+    "redundancy: either would do (noising > 0, denoising < 0); synergy: both are needed (noising < "
+    "0, denoising > 0); opposed: one carries the answer, the other works against it; independence: "
+    "shown to lie within ±{delta:g}; undecided: neither is shown. {words}"
+)
+_REPAIR_LEGEND: Final = (
+    "Shares of the difference between the runs. direct: what the heads write, straight to the "
+    "logits, all else as it was, the final norm's scale too (norm anew: that computed anew); "
+    "total: what changing them does; repair = direct - total: above 0 later parts make up for it, "
+    "below 0 they pass it on and add to it. total = direct + other heads + MLPs + norm (+ biases)."
+)
+
+
+def view(files: Files, context: Context) -> Iterator[Part]:
+    """Show the largest interactions of each way, self-repair, and what the largest one means."""
+    table = table_of(files[COMBINATIONS.file])
+    delta = float(context.study.get("verdict", {}).get("delta", 0.02))
+    pairs = int(table["pairs"].max())
+    yield Words(
+        f"Every two heads changed together at: {context.options.get('positions', 'answer')}.",
+        "page",
+    )
+    if (table["role"] == "pair").any():
+        yield Drawn(
+            "combinations",
+            "combinations.png",
+            partial(figure.draw, table, delta),
+            partial(figure.page_figures, table),
+        )
+    yield from _interactions(table, context, pairs)
+    floor = context.noise_floor or 0.0
+    words = (
+        f"Means over {pairs:,} pairs of pictures, with intervals over them."
+        if pairs > 1
+        else f"One pair of pictures: known up to rounding ({floor:.1e} logits an effect)."
+    )
+    yield Words(_LEGEND.format(delta=delta, words=words))
+    if REPAIR.file in files:
+        yield from _repairs(table_of(files[REPAIR.file]), table_of(files[PARTS.file]))
+    yield Words(summary(table, context))
+
+
+def largest(table: "pandas.DataFrame", count: int) -> "pandas.DataFrame":
+    """Return, for each way, the pairs of heads with the largest interactions."""
+    two = table[table["role"] == "pair"]
+    size = two["interaction"].abs().sort_values(ascending=False, kind="stable")
+    return two.loc[size.index].groupby(["kind", "direction"], sort=False).head(count)
+
+
+def summary(table: "pandas.DataFrame", context: Context) -> str:
+    """Say what the largest interaction is, and no more than is shown."""
+    two = table[table["role"] == "pair"]
+    counts = two.groupby(["direction", "word"], sort=False).size()
+    listed = "; ".join(
+        f"{direction} " + ", ".join(f"{count} {word}" for word, count in counts[direction].items())
+        for direction in dict.fromkeys(two["direction"])
+    )
+    size = two["interaction"].abs()
+    words = f"{two['heads'].nunique()} pairs of heads: {listed}."
+    if size.notna().any():
+        heads = two["heads"].iloc[int(np.nanargmax(size.to_numpy(dtype=np.float64)))]
+        words += f" {_described(table[table['heads'] == heads], str(heads))}"
+    return f"{words} {_caveat(int(table['pairs'].max()), context)}"
+
+
+def _described(rows: "pandas.DataFrame", heads: str) -> str:
+    """Describe one pair of heads in every way it was changed."""
+    ways = rows.to_dict("records")
+    parts = [
+        f"{kind_label(row['kind'], row)} {row['direction']} {row['normalized']:+.1%} together, "
+        f"{row['sum']:+.1%} alone and added up ({row['word']})"
+        for row in ways
+    ]
+    words = {row["direction"]: row["word"] for row in ways if row["kind"] == ways[0]["kind"]}
+    both = joint_reading(words.get("noising", "undecided"), words.get("denoising", "undecided"))
+    return f"The largest interaction, {heads}: {'; '.join(parts)}{f': {both}' if both else ''}."
+
+
+def _caveat(pairs: int, context: Context) -> str:
+    """Say over how many pairs, and on which others the heads were picked."""
+    if not context.valid:
+        words = "The study is INVALID (its answers are not Yes and No): this says nothing."
+    elif pairs == 1:
+        words = "One pair of pictures shows one case, not a rule."
+    else:
+        words = f"Means over {pairs:,} pairs of pictures."
+    heads = context.options.get("heads")
+    if context.pairs is None or (heads and not Selection.parse(heads).needs_ranking):
+        return words
+    picked = (context.pairs + 1) // 2  # as `headpatch.core.head_selection` halves them
+    return (
+        f"{words} Heads were picked on {picked:,} other pairs and judged on "
+        f"{context.pairs - picked:,}."
+    )
+
+
+def _interactions(table: "pandas.DataFrame", context: Context, pairs: int) -> Iterator[Part]:
+    """Show the pairs of heads with the largest interactions, a table a way."""
+    rows = largest(table, int(context.options.get("listed", _LISTED)))
+    alone = {
+        (row["heads"], row["kind"], row["direction"]): row["normalized"]
+        for row in table[table["role"] == "head"].to_dict("records")
+    }
+    whole = table[table["role"] == "all"]
+
+    def each(row: Row) -> str:
+        if row["role"] == "all":
+            return ""
+        names = str(row["heads"]).split("+")
+        return ", ".join(_share(alone[name, row["kind"], row["direction"]]) for name in names)
+
+    cells: dict[str, Any] = {
+        "heads": lambda row: _several(str(row["heads"]), 2),
+        "each alone": each,
+        "sum": "sum",
+        "together": "normalized",
+        "interaction": "interaction",
+        **({f"{context.level:.0%} interval": _interval} if pairs > 1 else {}),
+        "it is": "word",
+    }
+    for (kind, direction), of_way in rows.groupby(["kind", "direction"], sort=False):
+        same = (whole["kind"] == kind) & (whole["direction"] == direction)
+        shown = [*of_way.to_dict("records"), *whole[same].to_dict("records")]
+        asked = QUESTIONS[str(direction)]
+        name = kind_label(str(kind), of_way)
+        title = f"{name}, {direction} ({asked}): the largest interactions"
+        yield grid(title, shown, cells, COMBINATIONS)
+
+
+def _repairs(table: "pandas.DataFrame", parts: "pandas.DataFrame") -> Iterator[Part]:
+    """Show direct and total effects, and which other parts move."""
+    moved: dict[tuple[Any, ...], list[str]] = {}
+    first = parts[(parts["change"].abs() >= _LEAST) & (parts["rank"] <= _PARTS_NAMED)]
+    for row in first.sort_values("rank").to_dict("records"):
+        key = row["heads"], row["kind"], row["direction"]
+        moved.setdefault(key, []).append(f"{row['part']} {_share(row['change'])}")
+    cells: dict[str, Any] = {
+        "heads": lambda row: _several(str(row["heads"]), 2),
+        "direct": "direct",
+        "norm anew": "renormed",
+        "total": "total",
+        "repair": "repair",
+        "other heads": "other_heads",
+        "MLPs": "mlps",
+        "norm": "norm",
+        "parts that change most": lambda row: ", ".join(
+            moved.get((row["heads"], row["kind"], row["direction"]), ())
+        ),
+    }
+    for (kind, direction), rows in table.groupby(["kind", "direction"], sort=False):
+        name = kind_label(str(kind), rows)
+        title = f"{name}, {direction}: what the heads write themselves, and what follows from it"
+        yield grid(title, rows, cells, REPAIR)
+    yield Words(_REPAIR_LEGEND)
+
+
+def _several(heads: str, most: int) -> str:
+    count = heads.count("+") + 1
+    return heads if count <= most else f"all {count} heads"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{row['interaction_low']:+.3f} to {row['interaction_high']:+.3f}"
+
+
+def _share(value: float) -> str:
+    return UNDEFINED if math.isnan(value) else signed(value, 3).replace("−", "-")
