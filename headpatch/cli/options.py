@@ -188,10 +188,6 @@ Resume = Annotated[
         help="Go on from what an interrupted run has left in the output folder, or discard it.",
     ),
 ]
-Window = Annotated[
-    int | None,
-    number("--window", "Layers that are cut together, centred on every layer in turn."),
-]
 Reference = Annotated[
     int | None,
     number(

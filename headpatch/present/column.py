@@ -52,7 +52,8 @@ class Column:
         """Show a value to people."""
         if value is None or (isinstance(value, float) and isnan(value)):
             return UNDEFINED if self.sort == "number" else ""
-        return format(value, self.form) if self.form else str(value)
+        text = format(value, self.form) if self.form else str(value)
+        return text.lstrip("+-") if self.form and not text.strip("+-0.%") else text  # 0: no sign
 
     def cell(self, row: Row) -> str:
         """Show the value that a row has."""

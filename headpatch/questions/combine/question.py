@@ -1,7 +1,8 @@
 """Heads changed two by two, and their self-repair, on one pair of pictures or over many."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import pandas as pd
@@ -27,10 +28,8 @@ from headpatch.core.session import Session
 from headpatch.core.study import Study
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError, RunError
-from headpatch.heads import Head
 from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
-from headpatch.pairs.manifest import Entry
 from headpatch.questions.combine import VERB, selfrepair
 from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
 from headpatch.questions.combine.effects import Plan, measure
@@ -113,40 +112,20 @@ class Combine(Question[Combined]):
         """Change every head, every two and all together, and take passes apart."""
         study = opened.study
         if isinstance(opened, Session):
-            opened.check_region()
-            if words := inexact(opened):
-                call.say(words)
-            plan, count = Plan.of(study, _picked(opened, call)), 1
-            walk = _one_pair(opened, call)
+            plan, walk, count = _one_pair(opened, call)
         else:
             assert isinstance(opened, Pairs)
-            with call.stages("Ranking heads by effect") as advance:
-                chosen = choose_heads(
-                    study,
-                    study.combine,
-                    study.combine.positions,
-                    opened.vlm,
-                    opened.survey,
-                    advance,
-                )
-            plan, count = Plan.of(study, chosen.heads), len(chosen.entries)
-            walk = _many_pairs(opened, chosen.entries)
+            plan, walk, count = _many_pairs(opened, call)
         with call.stages("Changing heads together") as advance:
-            effects = _over(
-                walk, count, lambda one, means, tell: measure(one, plan, means, tell), advance
-            )
-        combinations = judge(study, plan, effects)
-        asked = selfrepair.plan(study, combinations.repaired)
+            change = partial(measure, plan=plan)
+            combinations = judge(study, plan, _over(walk, count, change, advance))
         repair, why_not = None, ""
         try:
             with call.stages("Taking passes apart") as advance:
-                repairs = _over(
-                    walk,
-                    count,
-                    lambda one, means, tell: selfrepair.measure(one, asked, means, tell),
-                    advance,
+                take_apart = partial(
+                    selfrepair.measure, asked=selfrepair.plan(study, combinations.repaired)
                 )
-            repair = selfrepair.judge(study, repairs)
+                repair = selfrepair.judge(study, _over(walk, count, take_apart, advance))
         except RunError as error:
             why_not = str(error)
             call.say(f"self-repair is left out: {why_not}")
@@ -210,50 +189,53 @@ def combine(
     return ask(QUESTION, session, options | named(heads), on_progress, means=means)
 
 
-def _picked(session: Session, call: Call) -> tuple[Head, ...]:
-    options = session.study.combine
+def _one_pair(session: Session, call: Call) -> tuple[Plan, Walk, int]:
+    """Return what is changed, and the pair with the mean z that the study's kinds need."""
+    session.check_region()
+    if words := inexact(session):
+        call.say(words)
+    options, means = session.study.combine, call.given.get("means")
     with call.stages("Ranking heads by effect") as advance:
-        return choose(
+        heads = choose(
             session.vlm.lm.grid,
             options,
             lambda: single_effects(session, options.positions, advance),
             lambda: order(session),
         )
-
-
-def _one_pair(session: Session, call: Call) -> Walk:
-    options, means = session.study.combine, call.given.get("means")
+    plan = Plan.of(session.study, heads)
     if means is None and averages(options.kinds):
         with call.stages("Averaging reference pairs") as advance:
             means = mean_z(session, advance, options.reference)
-    return lambda: iter([(session, means)])
+    return plan, lambda: iter([(session, means)]), 1
 
 
-def _many_pairs(pairs: Pairs, entries: Sequence[Entry]) -> Walk:
-    options, known = pairs.study.combine, pairs.survey.reference
-    judged = pairs.study.model_copy(update={"force": True})  # the survey was the gate
+def _many_pairs(pairs: Pairs, call: Call) -> tuple[Plan, Walk, int]:
+    """Return what is changed, and what opens the pairs on which it is judged, and how many."""
+    study, options, known = pairs.study, pairs.study.combine, pairs.survey.reference
+    scope = options.positions
+    with call.stages("Ranking heads by effect") as advance:
+        chosen = choose_heads(study, options, scope, pairs.vlm, pairs.survey, advance)
+    judged = study.model_copy(update={"force": True})  # the survey was the gate
 
     def walk() -> Iterator[tuple[Session, ZMeans | None]]:
-        for session in sessions(judged, pairs.vlm, entries, options.positions):
+        for session in sessions(judged, pairs.vlm, chosen.entries, scope):
             means = None
             if averages(options.kinds):
                 means = known.of(session) if known else mean_z(session, reference=options.reference)
             yield session, means
             del session  # its caches go before the next pair's are made
 
-    return walk
+    return Plan.of(study, chosen.heads), walk, len(chosen.entries)
 
 
 def _over(
-    walk: Walk,
-    count: int,
-    measure_one: Callable[[Session, ZMeans | None, OnProgress | None], Measured],
-    advance: OnProgress,
+    walk: Walk, count: int, measure_one: Callable[..., Measured], advance: OnProgress
 ) -> list[Measured]:
     """Measure every pair; of one alone it is said how far its own measurement is."""
     measured: list[Measured] = []
     for session, means in walk():
-        measured.append(measure_one(session, means, advance if count == 1 else None))
+        progress = advance if count == 1 else None
+        measured.append(measure_one(session, means=means, on_progress=progress))
         if count > 1:
             advance(len(measured), count)
         del session

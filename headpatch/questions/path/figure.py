@@ -121,9 +121,6 @@ def _curve(
     return Curve(name, label, view, start, values, low, high, tuple(look))
 
 
-# --- matplotlib
-
-
 def draw(saved: Saved, path: Target, question: str = "", region: str = "") -> None:
     """Draw all views over one axis of depth.
 
@@ -248,9 +245,6 @@ def _depth_axis(axes: "matplotlib.axes.Axes", below: int, start: int, layers: in
 
 def _pace(layers: int) -> int:
     return next(step for step in (1, 2, 4, 5, 10, 20) if layers <= 8 * step or step == 20)
-
-
-# --- the page
 
 
 def page_figures(saved: Saved) -> dict[str, Figure]:

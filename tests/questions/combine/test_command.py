@@ -106,9 +106,6 @@ def test_an_invalid_study_is_marked(asked: list[object], tmp_path: Path) -> None
         (["--heads", "24.17,24.17"], "--heads: 24.17 is named twice"),
         (["--kinds", "self"], "--kinds: 'self'"),
         (["--positions", "here"], "--positions: 'here'"),
-        (["--limit", "3"], "--limit: no dataset to take pairs from"),
-        (["--pairs", "nowhere.csv"], "--pairs: nowhere.csv"),
-        (["--region", "nowhere"], "--region: 'nowhere'"),
     ],
 )
 def test_bad_input_is_refused_before_the_model_loads(

@@ -25,8 +25,6 @@ from headpatch.questions.combine import selfrepair
 from headpatch.questions.combine.effects import Effects, Plan, measure
 from headpatch.questions.combine.judge import Combinations, judge
 from headpatch.questions.combine.view import summary
-from headpatch.questions.sweep.plan import Plan
-from headpatch.questions.verdict.measured_pair import measure
 from headpatch.stats.interactions import interaction_label, joint_reading
 from tests.datasets import planted_pairs
 from tests.planted import HEADS, planted, planted_study

@@ -219,30 +219,12 @@ def test_a_killed_run_goes_on_and_gives_the_same_result(
     assert sorted(path.name for path in out.iterdir()) == FILES_OF_PAIRS
 
 
-def test_one_pair_leaves_no_means_of_an_earlier_run(place: Path, tmp_path: Path) -> None:
-    (tmp_path / "path_mean.csv").write_text("of an earlier run")
-    pictures = ("--with", place / "pairs" / "0.png", "--without", place / "pairs" / "without.png")
-    asked = [*words(place, tmp_path), *pictures, "--question", QUESTION]
-    at = asked.index("--pairs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(view.figure, "draw", lambda _, path, *__, **___: path.touch())
-        said = headpatch(*asked[:at], *asked[at + 2 :])
-    assert said.code == 0, said.err
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "path.csv", "path.png", "path.pt", "run.yaml",
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--limit", "1"), "--pairs"),
-        (("--limit", "0"), "--limit: 0; expected at least 1"),
         (("--window", "5"), "--window: 5 layers; expected at most 4 in this model"),
         (("--heads", "9.0"), "--heads: 9.0 is out of range"),
         (("--heads", "1.1", "--top", "3"), "--heads, --top: both of them"),
-        (("--question", "Is it?"), "--pairs, --question: both of them"),
-        (("--pairs", "nowhere"), "nowhere"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(
