@@ -129,6 +129,15 @@ def _keys_of(table: pd.DataFrame) -> list[tuple[Hashable, ...]]:
     return list(cells.itertuples(index=False, name=None))
 
 
+def answer_changed(tables: Sequence[pd.DataFrame], schema: Schema) -> Row:
+    """Return the share of pairs whose first answer token changed, by the rows of `aggregate`."""
+    keys = [name for name in schema.keys if name != "pair"]
+    rows = pd.concat([table[[*keys, "answer_before", "answer_after"]] for table in tables])
+    changed = (rows["answer_before"] != rows["answer_after"]).astype(float)
+    by_row = rows.assign(changed=changed).groupby(keys, sort=False, dropna=False)
+    return np.asarray(by_row["changed"].mean())
+
+
 def _by_pattern(study: Study, values: Values) -> tuple[Row, Row, Row]:
     """Return means, low and high ends; each row over the pairs that have it."""
     mean, low, high = np.full((3, values.shape[1]), np.nan)

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from headpatch.kinds import kind_label
+from headpatch.present.effects_view import effect_cell, interval_cell, means_words
 from headpatch.present.tables import plain_table
 
 if TYPE_CHECKING:
@@ -55,11 +56,11 @@ def top_heads(heads: Sequence[Mapping[str, int | float]], level: float) -> Rende
         table.add_row(
             *(f"{row[name]:.0f}" for name in ("rank", "layer", "head")),
             f"{row['diff']:+.4f}",
-            _interval(row, "diff"),
+            interval_cell("diff")(row),
             f"{row['with']:.4f}",
             f"{row['without']:.4f}",
             f"{row['diff_raw']:+.4f}",
-            _interval(row, "diff_raw"),
+            interval_cell("diff_raw")(row),
         )
     return table
 
@@ -92,7 +93,7 @@ def effects(means: "pandas.DataFrame", level: float, floor: float) -> Renderable
             figures = *_figures(row, floor), _control(row), f"{row['answer_changed']:.0%}"
             table.add_row(kind_label(row["kind"], row), row["direction"], *figures)
         parts.append(table)
-    return Group(*parts, Text(_words(level, floor)))
+    return Group(*parts, Text(means_words(level, floor)))
 
 
 def top_effects(
@@ -120,7 +121,7 @@ def top_effects(
         " The largest of many are listed, and the largest of many are partly lucky: `headpatch "
         "verdict` picks heads on one half of the pairs and judges them on the other."
     )
-    return Group(*parts, Text(_words(level, floor) + caution))
+    return Group(*parts, Text(means_words(level, floor) + caution))
 
 
 def _top_of(
@@ -158,27 +159,13 @@ def _top_of(
 
 
 def _figures(row: Mapping[Any, Any], floor: float) -> tuple[str, str, str]:
-    seen = abs(row["effect"]) > floor
     share = row["normalized"]
     return (
-        f"{row['effect']:+.4f}" if seen else f"({row['effect']:+.0e})",
+        effect_cell(floor)(row),
         "undefined" if math.isnan(share) else f"{share:+.4f}",
-        _interval(row, "normalized"),
+        interval_cell("normalized")(row),
     )
-
-
-def _interval(row: Mapping[Any, Any], name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "" if math.isnan(low) else f"{low:+.4f} to {high:+.4f}"
 
 
 def _control(row: Mapping[Any, Any]) -> str:
     return "none" if math.isnan(row["control_mean"]) else f"{row['control_mean']:+.4f}"
-
-
-def _words(level: float, floor: float) -> str:
-    return (
-        "Means over pairs. effect: shift of LD in logits; norm.: as a share of the difference "
-        f"between a pair's runs (0 = nothing, 1 = all of it), with its {level:.0%} interval over "
-        f"pairs. In brackets: not above the noise floor, {floor:.1e} logits."
-    )

@@ -1,12 +1,10 @@
 """What interventions on named heads do to the answer, beside their controls."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from headpatch.kinds import ASKED, kind_label
-from headpatch.kinds import KINDS as CHANGES
+from headpatch.kinds import kind_label
 from headpatch.present.canvas import (
     GREY,
     ORANGE,
@@ -16,17 +14,13 @@ from headpatch.present.canvas import (
     frame,
     signed,
 )
+from headpatch.present.effects_view import DIRECTIONS, KINDS, changed_at, in_order, row_names
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import pandas
 
-KINDS: Final = {name: (CHANGES[name].color, CHANGES[name].marker) for name in ASKED}
-"""Colour and marker."""
-DIRECTIONS: Final = {
-    "noising": "Noising\n(necessary?)",
-    "denoising": "Denoising\n(sufficient?)",
-}
+__all__ = ["DIRECTIONS", "KINDS", "changed_at", "head_effects", "in_order", "row_names"]
 MOST_ROWS: Final = 40
 """More heads than this do not fit a page: those with the largest effects are shown."""
 
@@ -104,24 +98,6 @@ def _title(subjects: "pandas.DataFrame", shown: int, left_out: int) -> str:
     return title + (f" ({shown} largest of {shown + left_out})" if left_out else "")
 
 
-def changed_at(effects: "pandas.DataFrame") -> str:
-    """Say for a title where z was changed; the rows say it where it was at several places."""
-    if "positions" not in effects:
-        return ""
-    places = in_order(effects["positions"], {})
-    return f"; z changed at: {places[0]}" if len(places) == 1 else "; z changed as the rows say"
-
-
-def row_names(effects: "pandas.DataFrame") -> "pandas.Series":
-    """Name the row of the figure that each row of the table belongs to."""
-    names = effects["heads"].astype(str)
-    count = names.str.count(r"\+") + 1
-    names = names.where(count <= 3, "joint: " + count.astype(str) + " heads")
-    if "positions" in effects and effects["positions"].nunique() > 1:
-        names = names + " (" + effects["positions"].astype(str) + ")"
-    return names
-
-
 def _choose_rows(subjects: "pandas.DataFrame") -> tuple[list[str], int]:
     """Order single heads as in the table, then joint sets; keep those that fit a page."""
     joint = subjects["role"].eq("joint")
@@ -130,12 +106,6 @@ def _choose_rows(subjects: "pandas.DataFrame") -> tuple[list[str], int]:
     size = subjects["normalized"].abs().groupby(subjects["row"]).max().fillna(0.0)
     kept = set(sorted(names, key=lambda name: -size[name])[:MOST_ROWS])
     return [name for name in names if name in kept], len(names) - len(kept)
-
-
-def in_order(values: "pandas.Series", known: Mapping[str, object]) -> list[str]:
-    """List the values that there are, the `known` ones first and in their order."""
-    found = list(dict.fromkeys(values.astype(str)))
-    return [name for name in known if name in found] + [n for n in found if n not in known]
 
 
 def _noise_floor(table: "pandas.DataFrame") -> float:

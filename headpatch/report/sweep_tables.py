@@ -8,8 +8,20 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from headpatch.kinds import kind_label
+from headpatch.present.effects_view import unread_words as unread
 from headpatch.present.tables import plain_table, says
 
+__all__ = [
+    "correlations",
+    "layers",
+    "limits",
+    "model",
+    "scopes",
+    "top",
+    "unlisted",
+    "unread",
+    "vision_scopes",
+]
 _CAUTION = (
     "One pair and one model: this describes the pair, it tests nothing. Heads are not independent "
     "draws, so no p-value is given."
@@ -86,19 +98,6 @@ def layers(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
             for direction in dict.fromkeys(row["direction"] for row in rows)
         )
     )
-
-
-def unread(layers: Sequence[int], rows: int, largest: float) -> str:
-    """Say what the vision layers did that the language model never reads."""
-    named = f"Free control: vision layer {layers[0]} never reaches the language model"
-    if len(layers) > 1:
-        named = (
-            f"Free control: vision layers {layers[0]}-{layers[-1]} never reach the language model"
-        )
-    moved = "exactly 0, as it must"
-    if largest:
-        moved = f"up to {largest:.1e} logits, where it must be 0: DO NOT TRUST THIS RUN"
-    return f"{named}; over {rows:,} rows LD moves by {moved}."
 
 
 def _top_of(
