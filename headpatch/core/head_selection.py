@@ -51,11 +51,11 @@ def single_effects(
         for head in grid
     ]
     outcomes = intervene(session, asked, on_progress=on_progress, answers_only=True)
-    found = [
-        normalized_effect(one.ld, base.ld_with, base.ld_without, one.intervention.direction)
-        for one in outcomes
+    effects = [
+        normalized_effect(out.ld, base.ld_with, base.ld_without, out.intervention.direction)
+        for out in outcomes
     ]
-    return np.array(found).reshape(len(DIRECTIONS), grid.layers, grid.heads)
+    return np.array(effects).reshape(len(DIRECTIONS), grid.layers, grid.heads)
 
 
 def check_candidates(grid: Grid, options: Candidates) -> None:
@@ -99,14 +99,14 @@ def choose(
             "--top", str(options.top), f"at most {grid.layers * grid.heads} heads in this model"
         )
     heads = list(grid)
-    found: dict[Head, None] = {}
+    chosen: dict[Head, None] = {}
     if "effect" in options.by:
         for sizes in np.abs(effects()).reshape(len(DIRECTIONS), -1):
             first = np.argsort(-np.nan_to_num(sizes), kind="stable")[: options.top]
-            found.update(dict.fromkeys(heads[int(index)] for index in first))
+            chosen.update(dict.fromkeys(heads[int(index)] for index in first))
     if "attention" in options.by:
-        found.update(dict.fromkeys(order()[: options.top]))
-    return tuple(found)
+        chosen.update(dict.fromkeys(order()[: options.top]))
+    return tuple(chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,13 +154,13 @@ def choose_heads(
     judged = study.model_copy(update={"force": True})  # the survey was the gate
 
     def effects() -> Singles:
-        found = []
+        by_pair = []
         for session in sessions(judged, vlm, picking, positions):
-            found.append(single_effects(session, positions))
+            by_pair.append(single_effects(session, positions))
             if on_progress:
-                on_progress(len(found), len(picking))
+                on_progress(len(by_pair), len(picking))
             del session  # its caches go before the next pair's are made
-        return np.asarray(np.nanmean(found, 0))
+        return np.asarray(np.nanmean(by_pair, 0))
 
     masses = {name: values[first] for name, values in survey.masses.items()}
     heads = choose(vlm.lm.grid, options, effects, replace(survey, masses=masses).order)

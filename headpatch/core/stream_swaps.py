@@ -47,14 +47,14 @@ def token_classes(session: Session) -> dict[str, Tensor]:
     region = end_positions(session, "region")
     image = spans.image.cpu()
     every = torch.arange(spans.length)
-    found = {
+    classes = {
         "before": every[~torch.isin(every, torch.cat([image, spans.question]))],
         "region": region,
         "other": image[~torch.isin(image, region)],
         "words": spans.question[:-1],
         "answer": spans.question[-1:],
     }
-    return {name: positions for name, positions in found.items() if len(positions)}
+    return {name: positions for name, positions in classes.items() if len(positions)}
 
 
 def vision_classes(session: Session, tokens: int) -> dict[str, Tensor]:
@@ -68,13 +68,13 @@ def vision_classes(session: Session, tokens: int) -> dict[str, Tensor]:
     tokens
         Of one run.
     """
-    found = {"all": torch.arange(tokens)}
+    classes = {"all": torch.arange(tokens)}
     prompt = session.prompt
     if session.vlm.family.vision_rows and len(prompt.patches.boxes):
         inside = torch.zeros(tokens, dtype=torch.bool)
         inside[prompt.placed_in(tokens)] = torch.from_numpy(session.region_tokens)
-        found |= {"region": found["all"][inside], "other": found["all"][~inside]}
-    return {name: positions for name, positions in found.items() if len(positions)}
+        classes |= {"region": classes["all"][inside], "other": classes["all"][~inside]}
+    return {name: positions for name, positions in classes.items() if len(positions)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +123,9 @@ def streams(session: Session, on_progress: OnProgress | None = None) -> StreamCu
     selves: list[float] = []
     for job in jobs:
 
-        def advance(here: int, _: int, before: int = done) -> None:
+        def advance(of_job: int, _: int, before: int = done) -> None:
             if on_progress:
-                on_progress(before + here, total)
+                on_progress(before + of_job, total)
 
         if job.tower == "lm" and resumed:
             base = suffix if job.name in _SUFFIX else whole
@@ -136,7 +136,13 @@ def streams(session: Session, on_progress: OnProgress | None = None) -> StreamCu
         values = [shift.effect for shift in shifts]
         selves += values[len(job.asked) :]
         effects[job.tower][job.name] = job.curves(values[: len(job.asked)])
-    shares = {tower: as_shares(session, curves) for tower, curves in effects.items()}
+    shares = {
+        tower: {
+            name: {way: normalized(session, curve, way) for way, curve in by_way.items()}
+            for name, by_way in curves.items()
+        }
+        for tower, curves in effects.items()
+    }
     return StreamCurves(shares, effects, noise_floor(selves, apart if resumed else 0.0), resumed)
 
 
@@ -176,18 +182,10 @@ class _Job:
 
     def curves(self, effects: Sequence[float]) -> dict[Direction, Curve]:
         """Return the effects over the layers, by direction."""
-        found = {direction: np.zeros(self.layers) for direction in DIRECTION.values()}
-        for one, effect in zip(self.asked, effects, strict=True):
-            found[DIRECTION[one.run]][one.layer] = effect
-        return found
-
-
-def as_shares(session: Session, curves: Curves) -> Curves:
-    """Return curves in logits as shares of the difference between the runs."""
-    return {
-        name: {way: normalized(session, curve, way) for way, curve in there.items()}
-        for name, there in curves.items()
-    }
+        curves = {direction: np.zeros(self.layers) for direction in DIRECTION.values()}
+        for swapped, effect in zip(self.asked, effects, strict=True):
+            curves[DIRECTION[swapped.run]][swapped.layer] = effect
+        return curves
 
 
 def normalized(

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from headpatch.core.aggregate import intervals
 from headpatch.core.session import Session
 from headpatch.core.study import Study
 from headpatch.engine.direct import direct_effect, take_apart
@@ -42,7 +43,6 @@ from headpatch.engine.patching import (
 )
 from headpatch.heads import Head, HeadSet
 from headpatch.present.head_columns import with_alpha, with_head_columns
-from headpatch.stats.intervals import mean_interval
 
 FIGURES = ("direct", "renormed", "total", "repair", "other_heads", "mlps", "biases", "norm")
 """Of a set of heads: normalized effects; the last four make up total - direct."""
@@ -167,7 +167,7 @@ class SelfRepair:
     parts: pd.DataFrame
 
 
-def judge(study: Study, found: Sequence[Repairs], listed: int = 10) -> SelfRepair:
+def judge(study: Study, repairs: Sequence[Repairs], listed: int = 10) -> SelfRepair:
     """Average over pairs of pictures, with intervals where there are several.
 
     Parameters
@@ -175,61 +175,46 @@ def judge(study: Study, found: Sequence[Repairs], listed: int = 10) -> SelfRepai
     listed
         Parts named for each intervention.
     """
-    asked = found[0].asked
+    asked = repairs[0].asked
     columns: dict[str, Any] = {
-        "heads": [str(one.heads) for one in asked],
-        "kind": [one.kind for one in asked],
-        "direction": [one.direction for one in asked],
-        "positions": [one.positions for one in asked],
+        name: [str(getattr(change, name)) for change in asked]
+        for name in ("heads", "kind", "direction", "positions")
     }
-    defined = [one for one in found if np.isfinite(one.figures["total"]).all()] or list(found)
+    defined = [one for one in repairs if np.isfinite(one.figures["total"]).all()] or list(repairs)
     for name in FIGURES:
         values = np.stack([one.figures[name] for one in defined])
         columns[name] = values.mean(0)
         if name in ("direct", "total", "repair"):
-            low, high = _interval(study, values)
-            columns |= {f"{name}_low": low, f"{name}_high": high}
+            _, columns[f"{name}_low"], columns[f"{name}_high"] = intervals(study, values)
     columns["pairs"] = len(defined)
     heads = np.stack([one.heads for one in defined]).mean(0)
     mlps = np.stack([one.mlps for one in defined]).mean(0)
     parts = [
-        _part(one, rank, name, change)
-        for place, one in enumerate(asked)
-        for rank, (name, change) in enumerate(_changed(one, heads[place], mlps[place])[:listed], 1)
+        {
+            "heads": str(intervention.heads),
+            "kind": intervention.kind,
+            "direction": intervention.direction,
+            "rank": rank,
+            "part": part,
+            "change": change,
+        }
+        for place, intervention in enumerate(asked)
+        for rank, (part, change) in enumerate(
+            _largest_changes(intervention.heads, heads[place], mlps[place])[:listed], 1
+        )
     ]
-    tables = (with_alpha(pd.DataFrame(one), study.combine.alpha) for one in (columns, parts))
+    tables = (with_alpha(pd.DataFrame(rows), study.combine.alpha) for rows in (columns, parts))
     return SelfRepair(*map(with_head_columns, tables))
 
 
-def _interval(
-    study: Study, values: Float[np.ndarray, "pairs asked"]
-) -> tuple[Float[np.ndarray, " asked"], Float[np.ndarray, " asked"]]:
-    if len(values) < 2:
-        return np.full_like(values[0], np.nan), np.full_like(values[0], np.nan)
-    rng = np.random.default_rng(study.seed % 2**64)  # numpy takes no negative seed
-    found = mean_interval(values, study.pairs.level, study.pairs.resamples, rng)
-    return found.low, found.high
-
-
-def _changed(
-    one: Intervention, heads: Float[np.ndarray, "layers heads"], mlps: Float[np.ndarray, " layers"]
+def _largest_changes(
+    changed: HeadSet, heads: Float[np.ndarray, "layers heads"], mlps: Float[np.ndarray, " layers"]
 ) -> list[tuple[str, float]]:
     """Return the other parts by the size of their change: heads by name, MLPs as ``mlp 28``."""
     named = {
         str(Head(layer, head)): float(heads[layer, head])
         for layer, head in np.ndindex(*heads.shape)
-        if Head(layer, head) not in one.heads.heads
+        if Head(layer, head) not in changed.heads
     }
     named |= {f"mlp {layer}": float(change) for layer, change in enumerate(mlps)}
     return sorted(named.items(), key=lambda item: -abs(item[1]))
-
-
-def _part(one: Intervention, rank: int, name: str, change: float) -> dict[str, Any]:
-    return {
-        "heads": str(one.heads),
-        "kind": one.kind,
-        "direction": one.direction,
-        "rank": rank,
-        "part": name,
-        "change": change,
-    }

@@ -120,11 +120,11 @@ def head_paths(
 
 def _changed(session: Session, sets: Sequence[HeadSet], run: int, z: Z) -> Changed:
     """Put z in at the answer position of one run's heads."""
-    there = [one[0] for one in session.base.trace.z["lm"]]  # of either run
-    means = [one.new_zeros(()).expand_as(one) for one in there]
+    of_layer = [both[0] for both in session.base.trace.z["lm"]]  # of either run
+    means = [own.new_zeros(()).expand_as(own) for own in of_layer]
     for layer, heads in z.items():  # only the answer position's is ever looked up
-        means[layer] = heads.to(there[layer]).expand_as(there[layer])
-    asked = [Intervention(one, "mean", DIRECTION[run], "answer") for one in sets]
+        means[layer] = heads.to(of_layer[layer]).expand_as(of_layer[layer])
+    asked = [Intervention(members, "mean", DIRECTION[run], "answer") for members in sets]
     put: ZMeans = {"lm": means}
     return intervene(session, asked, put, answers_only=True), put
 
@@ -170,25 +170,25 @@ class _Ear:
         own, other = self._own, 1 - run
         classes = token_classes(self._session)
         every = torch.arange(self._session.prompt.spans.length)
-        found: dict[Way, Z] = {
+        ways: dict[Way, Z] = {
             ("none", "itself"): self._z(run, own, run, every, "query", "key", "value")
         }
-        found["query", "answer"] = self._z(run, own, other, classes["answer"], "query")
+        ways["query", "answer"] = self._z(run, own, other, classes["answer"], "query")
         for name in ("region", "other", "words", "answer"):
             for words, heard in _KEYS_VALUES.items():
                 if name in classes:
-                    found[words, name] = self._z(run, own, other, classes[name], *heard)
-        found["query+keys", "all"] = self._z(run, own, other, every, "query", "key")
-        found["values", "all"] = self._z(run, own, other, every, "value")
-        found["all", "all"] = self._z(run, own, other, every, "query", "key", "value")
+                    ways[words, name] = self._z(run, own, other, classes[name], *heard)
+        ways["query+keys", "all"] = self._z(run, own, other, every, "query", "key")
+        ways["values", "all"] = self._z(run, own, other, every, "value")
+        ways["all", "all"] = self._z(run, own, other, every, "query", "key", "value")
         straight = {layer: self._straight(layer)[layer] for layer in self._layers}
         for name in ("region", "other"):
             if name in classes:
                 at = classes[name]
-                found["keys+values", f"{name}, straight"] = self._z(
+                ways["keys+values", f"{name}, straight"] = self._z(
                     run, straight, run, at, "key", "value"
                 )
-        return found
+        return ways
 
     def _straight(self, layer: int) -> dict[int, Inputs]:
         """Hear at one layer what the projector gives in the other run, all writes as they were."""
@@ -196,8 +196,8 @@ class _Ear:
         stream = self._kept["lm"]
         puts = []
         for run in (WITH, WITHOUT):
-            given, here = stream[0][:, image.to(stream[0].device)], stream[layer][run]
-            values = here[image.to(here.device)] + (given[1 - run] - given[run]).to(here)
+            given, own = stream[0][:, image.to(stream[0].device)], stream[layer][run]
+            values = own[image.to(own.device)] + (given[1 - run] - given[run]).to(own)
             puts.append(Put(run, "lm", layer, image, values))
         return self._hear(puts, [layer])
 
