@@ -10,7 +10,7 @@ from headpatch.core.question import Context, Verb
 from headpatch.core.registry import verbs
 from headpatch.present.interactive import figures
 from headpatch.present.parts import Chart, Drawn, Grid, Part, Words
-from headpatch.present.section import Figure, Section, listed
+from headpatch.present.section import Figure, Section
 
 _ACROSS = {1: "one", 2: "two", 3: "three"}
 """Style of charts by the number of panels side by side."""
@@ -64,8 +64,12 @@ def context(verb: Verb, run: RunPart) -> Context:
     question, region = str(study.get("question", "")), str(study.get("region", ""))
     pairs = facts.get("run") if run.many else None
     if run.many and run.has("gate.csv"):
-        table = read(run, "gate.csv", {"question": "text", "region": "text"})
-        question, region = listed(table["question"].unique(), 1), listed(table["region"].unique())
+        table = read(run, "gate.csv", {"question": "text", "region": "text", "passed": "truth"})
+        ran = table if study.get("force") else table[table["passed"]]
+        asked, names = ran["question"].unique(), ran["region"].unique()
+        own = asked[0] if len(asked) == 1 else f"each pair's own, {len(asked):,} questions"
+        question = f"{own} ({len(ran):,} pairs)"
+        region = names[0] if len(names) == 1 else f"each pair's own ({len(names):,} regions)"
     level = study.get("pairs", {}).get("level", 0.95)
     return Context(
         question,
