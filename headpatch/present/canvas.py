@@ -6,7 +6,6 @@ when the first figure is drawn.
 """
 
 import errno
-import math
 import os
 import textwrap
 import unicodedata
@@ -193,8 +192,12 @@ def frame(
 
 def _legend_rows(labels: list[str]) -> int:
     """How many rows a legend takes that must not be wider than the figure."""
-    wide = sum(0.42 + 0.055 * len(label) for label in labels)  # inches: a sign and a text of 7 pt
-    return math.ceil(wide / WIDTH)
+    wide = [0.42 + 0.055 * len(label) for label in labels]  # inches: a sign and a text of 7 pt
+    for rows in range(1, len(labels)):
+        columns = np.array_split(wide, -(-len(labels) // rows))  # as matplotlib fills them
+        if sum(column.max() for column in columns) <= WIDTH:
+            return rows
+    return len(labels)
 
 
 def _wrap(text: str, width: int) -> list[str]:

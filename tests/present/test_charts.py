@@ -231,6 +231,19 @@ def test_a_band_is_parted_where_an_end_is_unknown() -> None:
     assert made["y"] == [1, 1, 0, 0, None, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("count", [1, 5, 6, 9, 14])
+def test_every_name_of_a_legend_lies_inside_the_figure(count: int) -> None:
+    x = np.arange(5.0)
+    series = [Series(f"question {i} → region", x, x * i, look=i) for i in range(count)]
+    sheet = Sheet()
+    draw(Chart("c", "c.png", "", [Panel("", series, "", "")]), sheet)
+    (legend,) = sheet.figure.legends
+    box = legend.get_window_extent()
+    assert len(legend.get_texts()) == count
+    assert box.x0 >= 0 and box.x1 <= sheet.figure.bbox.x1
+    assert box.y0 >= sheet.figure.axes[0].get_window_extent().y1
+
+
 def test_what_a_panel_shows_is_said_for_who_cannot_see_it() -> None:
     made = figures(EXAMPLES["lines"])
     assert made["lines-0"].label == "Lines over layers. Necessary?. Largest: 3"
