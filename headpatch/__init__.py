@@ -36,13 +36,11 @@ if TYPE_CHECKING:
     from headpatch.api.claims import claims
     from headpatch.api.figures import plot
     from headpatch.api.many_pairs import Verdict, draw_pairs, verdict
-    from headpatch.api.one_pair import ablate, rank, sweep
-    from headpatch.api.over_pairs import AblatedPairs, RankedPairs
+    from headpatch.api.one_pair import ablate, sweep
     from headpatch.api.runs import Run, read_run
     from headpatch.core.dataset import Pairs, open_pairs
     from headpatch.core.gate import sessions
     from headpatch.core.mean_activations import mean_z
-    from headpatch.core.ranking import Ranking
     from headpatch.core.session import Session, open_session
     from headpatch.core.study import Study
     from headpatch.models.load import load
@@ -55,6 +53,7 @@ if TYPE_CHECKING:
     from headpatch.questions.combine.question import Combined, CombinedPairs, combine
     from headpatch.questions.cut.question import Cuts, cut
     from headpatch.questions.path.question import FollowedPath, FollowedPaths, path
+    from headpatch.questions.rank.question import RankedPairs, Ranking, rank
     from headpatch.questions.rollout.one import Rolled
     from headpatch.questions.sweep.many import Sweeps
     from headpatch.questions.sweep.one import Sweep
@@ -73,8 +72,8 @@ _HOMES = {
     "Manifest": "pairs.manifest",
     "Pair": "pairs.pair",
     "Pairs": "core.dataset",
-    "RankedPairs": "api.over_pairs",
-    "Ranking": "core.ranking",
+    "RankedPairs": "questions.rank.question",
+    "Ranking": "questions.rank.question",
     "Region": "pairs.region",
     "Rolled": "questions.rollout.one",
     "Run": "api.runs",
@@ -98,7 +97,7 @@ _HOMES = {
     "open_session": "core.session",
     "path": "questions.path.question",
     "plot": "api.figures",
-    "rank": "api.one_pair",
+    "rank": "questions.rank.question",
     "read_run": "api.runs",
     "rollout": "api.follow_ups",
     "sessions": "core.gate",

@@ -70,3 +70,9 @@ def draft(monkeypatch) -> None:
     from headpatch.present import canvas
 
     monkeypatch.setitem(canvas._STYLE, "savefig.dpi", 40)
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Leave out figures, which take most of a run's time."""
+    monkeypatch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)

@@ -18,7 +18,7 @@ CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.report.draw.draw_ranking", lambda *_: None)
+        patch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
         patch.setattr("headpatch.report.draw.draw_sweep", lambda *_: None)
         for words in (
             ("rank", "--out", folder),

@@ -233,7 +233,7 @@ def test_selections(place: Path, tmp_path: Path, heads: str) -> None:
 def test_top_heads_are_those_of_rank(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headpatch.report.draw.draw_ranking", lambda *_: None)
+    monkeypatch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
     ranked = done("rank", *flags(place, tmp_path)[:-2], "--json").json["heads"]
     names = [f"{row['layer']}.{row['head']}" for row in ranked[:3]]
     rows = effects(place, tmp_path, "--heads", "top:3", *QUICK, "--directions", "noising")
@@ -365,7 +365,7 @@ def test_a_failed_run_leaves_things_as_they_were(
 def test_a_rank_and_an_ablation_share_a_folder(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headpatch.report.draw.draw_ranking", lambda *_: None)
+    monkeypatch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
     done("rank", *flags(place, tmp_path)[:-2])
     heads = (tmp_path / "heads.csv").read_bytes()
     done("ablate", *flags(place, tmp_path), "--heads", "1.1", *QUICK)

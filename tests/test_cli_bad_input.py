@@ -406,15 +406,8 @@ def test_force_runs_and_marks_every_output(tmp_path: Path, monkeypatch: pytest.M
     def draw(*_: object, question: str, **__: object) -> None:
         titles.append(question)
 
-    for name in (
-        "top_different_heads",
-        "spatial_distribution",
-        "vision_encoder_layers",
-        "divergence_analysis",
-        "attention_overlays",
-        "head_effects",
-    ):
-        monkeypatch.setattr(f"headpatch.report.plots.{name}", draw)
+    monkeypatch.setattr("headpatch.report.plots.head_effects", draw)
+    monkeypatch.setattr("headpatch.core.output.writing.draw", draw)
     ablate = f"{ABLATE} --force --heads 1.1 --kinds zero --controls 0"
     for line in (f"{RANK} --force", ablate):
         said = done(*command(line), "--out", tmp_path / "out")

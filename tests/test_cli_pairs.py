@@ -262,7 +262,7 @@ def test_the_bundled_model_on_drawn_pairs(tmp_path: Path) -> None:
 def test_a_forced_run_is_marked(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draw, "draw_ranked_pairs", lambda *_, **__: None)
+    monkeypatch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
     said = done(*flags("rank", place, tmp_path), "--force")
     assert "INVALID STUDY" in said.out
     assert {row["pairs"] for row in table(tmp_path / "heads.csv")} == {"4"}

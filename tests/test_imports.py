@@ -52,7 +52,8 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_drawing_and_writing_load_neither_pandas_nor_statistics() -> None:
     """`headpatch rank` takes little more memory than the model does: 100 MiB hang on these."""
-    code = "import sys, headpatch.report.draw, headpatch.present.tables; print(*sys.modules)"
+    rank = "headpatch.questions.rank.view, headpatch.questions.rank.question"
+    code = f"import sys, {rank}, headpatch.core.output.writing; print(*sys.modules)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert not {"pandas", "scipy.stats"} & set(done.stdout.split())

@@ -1,16 +1,15 @@
 """A figure of results, whether they were written or not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headpatch.api.many_pairs import Verdict
-from headpatch.api.over_pairs import AblatedPairs, RankedPairs
+from headpatch.api.over_pairs import AblatedPairs
 from headpatch.api.runs import Run, read_run
 from headpatch.core.question import Context, Result, Verb
-from headpatch.core.ranking import Ranking
 from headpatch.core.registry import verbs
 from headpatch.errors import InputError
 from headpatch.present.canvas import Sheet
@@ -70,7 +69,7 @@ def plot(
     """
     if isinstance(what, str | Path):
         what = read_run(what)
-    charts = charts_of(what)
+    charts = charts_of(what, overlays)
     files, words = ({}, Words()) if isinstance(what, Result) else contents(what)
     found = list(dict.fromkeys([*kinds_of(files), *charts]))
     if not found:
@@ -85,58 +84,40 @@ def plot(
         return sheet.figure
     if isinstance(files, Run):
         words = _words(files.by(KINDS[kind].needs))
-    words = replace(
-        words,
-        question=question or words.question,
-        region=region or words.region,
-        overlays=overlays,
-    )
+    words = replace(words, question=question or words.question, region=region or words.region)
     sheet = Sheet()
     KINDS[kind].draw(files, sheet, words)
     return sheet.figure
 
 
-def charts_of(what: Any) -> dict[str, tuple[Chart | Drawn, dict[str, str]]]:
+Charts: TypeAlias = dict[str, tuple[Chart | Drawn, dict[str, str]]]
+
+
+def charts_of(what: Any, overlays: int) -> Charts:
     """Return the charts of results by name, with the words of their titles."""
     if isinstance(what, Result):
-        verb, context = what.origin.verb, what.origin.context
-        return {name: (one, context.title) for name, one in _charts(verb, what.files(), context)}
-    found = {}
-    for verb in verbs() if isinstance(what, Run) else ():
+        return _charts(what.origin.verb, what.files(), what.origin.context, overlays)
+    charts: Charts = {}
+    last = sorted(verbs(), key=lambda verb: verb.name == "rank")  # effects tell more
+    for verb in last if isinstance(what, Run) else ():
         for part in runs_of(verb, what.parts())[:1]:
-            said = context_of(verb, part)
-            found.update(
-                {name: (one, said.title) for name, one in _charts(verb, saved(verb, part), said)}
-            )
-    return found
+            charts |= _charts(verb, saved(verb, part), context_of(verb, part), overlays)
+    return charts
 
 
-def _charts(verb: Verb, files: Any, context: Context) -> Iterator[tuple[str, Chart | Drawn]]:
-    for part in verb.question().view(files, context):
-        if isinstance(part, Chart | Drawn):
-            yield part.name, part
+def _charts(verb: Verb, files: Any, context: Context, overlays: int) -> Charts:
+    asked = replace(context, options={**context.options, "overlays": overlays})
+    return {
+        part.name: (part, context.title)
+        for part in verb.question().view(files, asked)
+        if isinstance(part, Chart | Drawn)
+    }
 
 
 @singledispatch
 def contents(what: Any) -> tuple[Files, Words]:
     """Return the files of results, by name, and words for a title."""
     raise InputError("what", f"a {type(what).__name__}", "results of headpatch, or their folder")
-
-
-@contents.register
-def _ranking(what: Ranking) -> tuple[Files, Words]:
-    files = {
-        "per_head_analysis.pt": what.per_head,
-        "spatial_vision_analysis.pt": what.spatial,
-        "attention_with_triangle.pt": what.with_run,
-        "attention_without_triangle.pt": what.without_run,
-    }
-    return files, Words()
-
-
-@contents.register
-def _ranked_pairs(what: RankedPairs) -> tuple[Files, Words]:
-    return {"heads.csv": what.heads, "gate.csv": what.gate}, what.words
 
 
 @contents.register
@@ -211,7 +192,6 @@ def _words(what: Run) -> Words:
         question,
         region,
         bool(what.provenance.get("valid", True)),
-        top=study.rank.top,
         level=study.pairs.level,
         delta=study.verdict.delta,
         failed_nulls=tuple(dict.fromkeys(failed)),

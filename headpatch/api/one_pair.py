@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, overload
 
 from headpatch.api import over_pairs
-from headpatch.api.asking import Heads, asked, asked_to_ablate, asked_to_sweep, sets_of
-from headpatch.core import ranking
+from headpatch.api.asking import Heads, asked_to_ablate, asked_to_sweep, sets_of
 from headpatch.core.dataset import Pairs
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.progress_bars import Progress, stages_of
-from headpatch.core.session import Session, ready, reopen, towers_of
+from headpatch.core.ranking import order
+from headpatch.core.session import Session, ready, towers_of
 from headpatch.core.towers import resolve
 from headpatch.engine.patching import ZMeans
 from headpatch.heads import HeadSet, Selection
@@ -25,53 +25,6 @@ from headpatch.kinds import averages
 from headpatch.questions.ablate import one as ablations
 from headpatch.questions.sweep import many as swept_pairs
 from headpatch.questions.sweep import one as sweeps
-
-
-@overload
-def rank(session: Session, **options: Any) -> ranking.Ranking: ...
-@overload
-def rank(session: Pairs, **options: Any) -> over_pairs.RankedPairs: ...
-def rank(session: Session | Pairs, **options: Any) -> ranking.Ranking | over_pairs.RankedPairs:
-    """Rank every head by how much more it looks at the region when the object is there.
-
-    Correlational: it shows where heads look, not what they do.
-
-    Parameters
-    ----------
-    session
-        One pair, or many of `headpatch.open_pairs`.
-    options
-        Override `headpatch.Study.rank`: ``top``, ``overlays``.
-
-    Returns
-    -------
-    Ranking or RankedPairs
-        ``heads`` has the columns of ``heads.csv``; over many pairs they are means, with intervals.
-
-    Raises
-    ------
-    InputError
-        If an option is wrong, or the region holds no patch's centre.
-
-    Examples
-    --------
-    >>> ranked = hp.rank(session, top=5)
-    >>> ranked.heads.shape  # a row for each of 32 × 32 heads, the largest difference first
-    (1024, 9)
-    >>> list(ranked.heads.columns)[:6]
-    ['rank', 'layer', 'head', 'diff', 'with', 'without']
-    >>> tuple(ranked.with_run["lm_rows"].shape)  # layers, heads, keys
-    (32, 32, 160)
-    >>> ranked = hp.rank(pairs)
-    >>> list(ranked.heads.columns)[9:]
-    ['diff_low', 'diff_high', 'diff_raw_low', 'diff_raw_high', 'pairs']
-    """
-    if isinstance(session, Pairs):
-        return over_pairs.rank(session, **options)
-    session = asked(session, "rank", options)
-    if session.positions is not None:  # rows of the vision tower are not kept then
-        session = reopen(session)
-    return ranking.rank(session)
 
 
 @overload
@@ -145,7 +98,7 @@ def ablate(
     opened = asked_to_ablate(session, heads, options)
     section = opened.study.ablate
     selection = Selection.parse(section.heads)
-    chosen = resolve(selection, opened.vlm, lambda: ranking.order(opened))
+    chosen = resolve(selection, opened.vlm, lambda: order(opened))
     vision = selection.names_vision
     opened = ready(opened, section.positions, vision)
     stages = stages_of(on_progress)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headpatch.api.asking import (
     Heads,
@@ -25,7 +25,6 @@ from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Selection
 from headpatch.questions.ablate import many as ablations
-from headpatch.questions.rank import many as ranking
 from headpatch.questions.sweep import many as sweeps
 from headpatch.questions.sweep.finished_rows import NAME, FinishedRows, keys_of_pairs
 from headpatch.questions.sweep.listed import Listed
@@ -33,29 +32,6 @@ from headpatch.questions.sweep.plan import opening, refuse
 from headpatch.questions.trace import many as traces
 from headpatch.report.figures import Words
 from headpatch.text import user_path
-
-if TYPE_CHECKING:
-    import pandas
-
-
-@dataclass(frozen=True, eq=False)
-class RankedPairs:
-    """What `headpatch.rank` finds over pairs.
-
-    Attributes
-    ----------
-    heads
-        A row for each head, the largest mean attention difference first: the columns of
-        ``heads.csv``, with intervals over pairs (``diff_low``, ``diff_high``, …).
-    gate
-        A row for each pair: the columns of ``gate.csv``.
-    words
-        What a figure says beside them.
-    """
-
-    heads: "pandas.DataFrame"
-    gate: "pandas.DataFrame"
-    words: Words
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +45,6 @@ class AblatedPairs(ablations.Ablations):
     """
 
     words: Words = field(kw_only=True)
-
-
-def rank(pairs: Pairs, **options: Any) -> RankedPairs:
-    """Rank every head by its mean attention difference."""
-    import pandas
-
-    pairs = asked(pairs, "rank", options)
-    columns = ranking.rank(pairs.study, pairs.survey)
-    return RankedPairs(pandas.DataFrame(columns), pairs.gate, _words(pairs))
 
 
 def ablate(
@@ -139,7 +106,7 @@ def trace(
 
 def _words(pairs: Pairs) -> Words:
     study, said = pairs.study, pairs.survey.words
-    return Words(**said, top=study.rank.top, level=study.pairs.level)
+    return Words(**said, level=study.pairs.level)
 
 
 def _refuse_means(means: ZMeans | None) -> None:

@@ -8,7 +8,6 @@ from headpatch.cli import (  # noqa: F401  they add their verbs to the app
     check,
     claims,
     pairs,
-    rank,
     report,
     rollout,
     sweep,

@@ -66,12 +66,15 @@ def run(request: Request, verb: Verb, resume: bool | None) -> None:
     from headpatch.cli.many import dataset, loaded
     from headpatch.core.output.writing import write
     from headpatch.core.question import Call
+    from headpatch.pairs.region import Region
 
     question, study = verb.question(), request.study
     question.check(study)
     folder, needs = request.folder if verb.files else Path(), question.needs(study)
     many = verb.pairs and study.pairs.manifest is not None
     entries = dataset(study, needs.compared) if many else None
+    if needs.compared and not many:
+        Region.parse(study.region).compare()
     pairs = study.pair() if entries is None else entries  # refused before the model loads
     keeps = verb.finished != "" and (many or verb.finished != "pairs")
     if resume is not None and not keeps:
@@ -148,7 +151,7 @@ def _show(request: Request, target: "Opened", found: "Result", names: list[str])
     if not names:
         return
     if isinstance(target, Session):
-        show.print_files(console, target, folder, names)
+        show.print_files(console, target, folder, names, found.in_full)
     else:
         many.finish(console, request.study, target.survey, folder, names)
 

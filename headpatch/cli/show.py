@@ -181,20 +181,23 @@ def show_answers(
 
 
 def print_files(
-    console: Console, session: "Session", folder: Path, names: list[str], answers: bool = True
+    console: Console,
+    session: "Session",
+    folder: Path,
+    names: list[str],
+    in_full: "tuple[str, str] | None" = None,
 ) -> None:
     """Name the files; say first what the model answers, if it is not valid, and what is cut away.
 
     Parameters
     ----------
-    answers
-        False where they were shown already.
+    in_full
+        What it says, where that is known beyond the first token.
     """
     from headpatch.present import tables
 
     warn_of(session)
-    if answers:
-        show_answers(console, session)
+    show_answers(console, session, in_full)
     if session.cut_away:
         console.print(f"Note: {session.cut_away}.", soft_wrap=True, markup=False)
     if not session.valid:

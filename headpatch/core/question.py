@@ -269,6 +269,11 @@ class Result(ABC):
         """Whether both answers are right; only a forced study may be invalid."""
         return self.origin.context.valid
 
+    @property
+    def in_full(self) -> tuple[str, str] | None:
+        """What the model says of both pictures of one pair, where it was asked to go on."""
+        return None
+
     @abstractmethod
     def files(self) -> Files:
         """Return tables and tensors, by the name of their file."""
@@ -346,3 +351,9 @@ def table_of(columns: Any) -> "pandas.DataFrame":
     import pandas
 
     return columns if isinstance(columns, pandas.DataFrame) else pandas.DataFrame(columns)
+
+
+def rows_of(columns: Any, count: int | None = None) -> list[dict[str, Any]]:
+    """Return the first rows of a table of a `Files`, all if no count is given."""
+    rows = zip(*(columns[name][:count] for name in columns), strict=True)
+    return [dict(zip(map(str, columns), row, strict=True)) for row in rows]

@@ -16,9 +16,7 @@ from headpatch.text import visible
 if TYPE_CHECKING:
     import pandas
 
-    from headpatch.core.study import Expected
 
-_VISION_ROWS = 5
 _WRAPPED = 20  # least width of a column that wraps
 
 
@@ -70,104 +68,6 @@ def says(words: Sequence[str], reading: Mapping[str, Any]) -> str:
 def probability(value: float) -> str:
     """Write a probability so that a small one is no 0."""
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-
-
-def top_heads(heads: Sequence[Mapping[str, int | float]]) -> RenderableType:
-    """Show the ranking's first heads as the seed does, and their raw mass."""
-    table = plain_table(
-        "Rank",
-        "Layer",
-        "Head",
-        "Diff",
-        "With",
-        "Without",
-        "raw diff",
-        "raw with",
-        "raw without",
-        title="Attention to the region from the answer position\n"
-        "(share of the image attention; raw: of all attention)",
-    )
-    columns = ("diff", "with", "without", "diff_raw", "with_raw", "without_raw")
-    for row in heads:
-        figures = [
-            f"{row[name]:+.4f}" if name.startswith("diff") else f"{row[name]:.4f}"
-            for name in columns
-        ]
-        table.add_row(*(f"{row[name]:.0f}" for name in ("rank", "layer", "head")), *figures)
-    return table
-
-
-def layers(layer_counts: Any, top: int) -> str:  # a tensor, read as a list
-    """Say which layers the top heads come from."""
-    counts = {layer: int(count) for layer, count in enumerate(layer_counts) if count}
-    listed = ", ".join(f"{layer} ({count})" for layer, count in counts.items())
-    return f"Layers of the top {top} heads: {listed}"
-
-
-def quadrants(spatial: Mapping[str, Any]) -> RenderableType:
-    """Show where attention falls, mean over all heads."""
-    table = plain_table(
-        "Quadrant",
-        "With",
-        "Without",
-        "Difference",
-        title="Four quadrants (share of image attention, mean over heads)",
-    )
-    rows = zip(
-        spatial["quadrant_names"],
-        spatial["quadrants_with"],
-        spatial["quadrants_without"],
-        spatial["quadrants_diff"],
-        strict=True,
-    )
-    for name, present, absent, difference in rows:
-        table.add_row(name, f"{present:.4f}", f"{absent:.4f}", f"{difference:+.4f}")
-    return table
-
-
-def vision(spatial: Mapping[str, Any]) -> RenderableType:
-    """Show the vision layers whose attention to the region differs most."""
-    table = plain_table(
-        "Layer",
-        "With",
-        "Without",
-        "Difference",
-        "class token",
-        "",
-        title=f"Vision encoder: the {_VISION_ROWS} layers that differ most\n"
-        "(region's share of the patch attention, mean over patch queries and heads)",
-    )
-    difference = spatial["vision_patch_diff"]
-    last = spatial.get("feature_layer")
-    for layer in difference.abs().argsort(descending=True)[:_VISION_ROWS].tolist():
-        unread = last is not None and layer > last
-        cls = spatial.get("vision_cls_diff")
-        table.add_row(
-            str(layer),
-            f"{spatial['vision_patch_with'][layer]:.4f}",
-            f"{spatial['vision_patch_without'][layer]:.4f}",
-            f"{difference[layer]:+.4f}",
-            "" if cls is None else f"{cls[layer]:+.4f}",
-            "not read by the language model" if unread else "",
-        )
-    return table
-
-
-def divergences(spatial: Mapping[str, Any]) -> RenderableType:
-    """Show the overall divergence, and the layers of each tower where it is largest."""
-    table = plain_table(
-        "Attention of",
-        "KL (nats)",
-        "JS (nats)",
-        "JS distance",
-        title="Divergence of where attention falls, with against without",
-    )
-    _divergence_row(table, "all LM heads", spatial["divergence_overall"])
-    for name, label in (("lm", "LM layer"), ("vision_patch", "vision layer")):
-        if (found := spatial.get(f"divergence_{name}")) is not None:
-            for layer in found["js"].argsort(descending=True)[:3].tolist():
-                _divergence_row(table, f"{label} {layer}", {k: v[layer] for k, v in found.items()})
-    return table
 
 
 def effects(named: "pandas.DataFrame", floor: float) -> RenderableType:
@@ -235,42 +135,6 @@ def _controls(row: Mapping[Any, Any]) -> str:
     return f"{row['control_mean']:+.4f}{sd}"
 
 
-def expected(
-    published: "Expected", heads: Sequence[Mapping[str, int | float]], spatial: Mapping[str, Any]
-) -> RenderableType:
-    """Show published figures beside what was measured."""
-    table = plain_table("Figure", "Published", "Measured", title=f"Published by {published.source}")
-    measured = {(row["layer"], row["head"]): row for row in heads}
-    for one in published.heads:
-        found = measured.get((one.layer, one.head))
-        for name, value in (("diff", one.diff), ("with", one.with_), ("without", one.without)):
-            table.add_row(
-                f"head {one.layer}.{one.head} {name}",
-                f"{value:.4f}",
-                "no such head" if found is None else f"{found[name]:.4f}",
-            )
-    for name, (present, absent) in published.quadrants.items():
-        index = spatial["quadrant_names"].index(name)
-        for run, value in (("with", present), ("without", absent)):
-            table.add_row(
-                f"{name} {run}", f"{value:.4f}", f"{spatial[f'quadrants_{run}'][index]:.4f}"
-            )
-    for measure, value in published.divergence.items():
-        table.add_row(
-            f"overall {_NAMES[measure]}",
-            f"{value:.4f}",
-            f"{spatial['divergence_overall'][measure]:.4f}",
-        )
-    for layer, value in published.vision_diff.items():
-        shown = _at(spatial.get("vision_patch_diff"), layer, "+.4f")
-        table.add_row(f"vision layer {layer} difference", f"{value:+.4f}", shown)
-    for layer, measures in published.vision_divergence.items():
-        for measure, value in measures.items():
-            shown = _at(spatial.get("divergence_vision_patch", {}).get(measure), layer)
-            table.add_row(f"vision layer {layer} {_NAMES[measure]}", f"{value:.4f}", shown)
-    return table
-
-
 def failed_words(failed: Sequence[str]) -> str:
     """Say what failed nulls mean."""
     return (
@@ -282,19 +146,6 @@ def failed_words(failed: Sequence[str]) -> str:
 def files(folder: str, names: list[str]) -> RenderableType:
     """Name the files that a run wrote."""
     return Group(Text(f"Wrote to {folder}:"), *(Text(f"  {name}") for name in names))
-
-
-_NAMES = {"kl": "KL", "js": "JS divergence", "js_distance": "JS distance"}
-
-
-def _at(values: Any, layer: int, form: str = ".4f") -> str:  # a tensor or nothing
-    if values is None or layer >= len(values):
-        return "no such layer"
-    return f"{values[layer]:{form}}"
-
-
-def _divergence_row(table: Table, label: str, values: Mapping[str, Any]) -> None:
-    table.add_row(label, *(f"{values[name]:.4f}" for name in _NAMES))
 
 
 class _Whole(Table):

@@ -10,6 +10,7 @@ from headpatch.core.question import Verb
 from headpatch.questions.combine import VERB as COMBINE
 from headpatch.questions.cut import VERB as CUT
 from headpatch.questions.path import VERB as PATH
+from headpatch.questions.rank import VERB as RANK
 
-VERBS: Final[tuple[Verb, ...]] = (COMBINE, PATH, CUT)
+VERBS: Final[tuple[Verb, ...]] = (RANK, COMBINE, PATH, CUT)
 """In the order of the page."""

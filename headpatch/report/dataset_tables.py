@@ -29,42 +29,6 @@ def design(counts: Mapping[str, Mapping[str, int]]) -> RenderableType:
     return table
 
 
-def top_heads(heads: Sequence[Mapping[str, int | float]], level: float) -> RenderableType:
-    """Show the first heads of a ranking over pairs.
-
-    Parameters
-    ----------
-    heads
-        Rows of ``heads.csv``.
-    level
-        Coverage of the intervals.
-    """
-    table = plain_table(
-        "Rank",
-        "Layer",
-        "Head",
-        "Diff",
-        f"{level:.0%} interval",
-        "With",
-        "Without",
-        "raw diff",
-        f"{level:.0%} interval",
-        title="Attention to the region from the answer position, mean over pairs\n"
-        "(share of the image attention; raw: of all attention)",
-    )
-    for row in heads:
-        table.add_row(
-            *(f"{row[name]:.0f}" for name in ("rank", "layer", "head")),
-            f"{row['diff']:+.4f}",
-            interval_cell("diff")(row),
-            f"{row['with']:.4f}",
-            f"{row['without']:.4f}",
-            f"{row['diff_raw']:+.4f}",
-            interval_cell("diff_raw")(row),
-        )
-    return table
-
-
 def effects(means: "pandas.DataFrame", level: float, floor: float) -> RenderableType:
     """Show mean effects over pairs: a table a head or set.
 

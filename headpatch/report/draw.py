@@ -14,22 +14,6 @@ def _draw(folder: Path, figures: dict[str, str], words: Words | None = None) -> 
         KINDS[kind].draw(files, folder / file, words or Words())
 
 
-def draw_ranking(folder: Path, overlays: int) -> None:
-    """Draw the five figures of `rank`."""
-    figures = {
-        "heads": "top_different_heads.png",
-        "quadrants": "spatial_distribution.png",
-        "vision": "vision_encoder_layers.png",
-        "divergences": "divergence_analysis.png",
-        "overlays": "attention_overlays.png",
-    }
-    if "vision_patch_with" not in Saved(folder)["spatial_vision_analysis.pt"]:
-        del figures["vision"]
-    if not overlays:
-        del figures["overlays"]
-    _draw(folder, figures, Words(overlays=overlays))
-
-
 def draw_ablation(folder: Path, question: str, region: str, valid: bool = True) -> None:
     """Draw the effects that `ablate` wrote."""
     _draw(folder, {"effects": "head_effects.png"}, Words(question, region, valid))
@@ -43,14 +27,6 @@ def draw_sweep(folder: Path) -> None:
 def draw_approx(folder: Path) -> None:
     """Draw the estimates that `sweep` wrote beside its exact effects."""
     _draw(folder, {"approx": "approx.png"})
-
-
-def draw_ranked_pairs(
-    folder: Path, top: int, level: float, question: str, region: str, valid: bool = True
-) -> None:
-    """Draw the ranking that `rank` over a dataset wrote."""
-    words = Words(question, region, valid, top=top, level=level)
-    _draw(folder, {"ranked_pairs": "top_different_heads.png"}, words)
 
 
 def draw_mean_effects(

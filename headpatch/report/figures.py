@@ -8,15 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-import numpy as np
-from PIL import Image
-
 from headpatch.present.canvas import Target
+from headpatch.present.effects_view import mean_effects
 from headpatch.present.figure import draw
 from headpatch.questions.rollout.charts import curves_chart, maps_chart
 from headpatch.questions.trace.charts import trace_chart
 from headpatch.questions.verdict.charts import faithfulness_chart, verdict_chart
-from headpatch.report import means, plots
+from headpatch.report import plots
 from headpatch.report.approx import approx_scatter
 
 Files: TypeAlias = Mapping[str, Any]
@@ -32,10 +30,6 @@ class Words:
         Of the title.
     valid
         Whether the two answers flip.
-    overlays
-        Heads whose attention is laid over the pictures: the first of the ranking.
-    top
-        Heads of a ranking over pairs that are shown.
     level
         Coverage of intervals over pairs.
     delta
@@ -47,8 +41,6 @@ class Words:
     question: str = ""
     region: str = ""
     valid: bool = True
-    overlays: int = 3
-    top: int = 20
     level: float = 0.95
     delta: float = 0.02
     failed_nulls: tuple[str, ...] = ()
@@ -105,41 +97,6 @@ def _own(saved: Mapping[str, Any]) -> dict[str, str]:
     return {"question": question, "region": saved["region_name"]}
 
 
-_PER_HEAD, _SPATIAL = "per_head_analysis.pt", "spatial_vision_analysis.pt"
-_WITH, _WITHOUT = "attention_with_triangle.pt", "attention_without_triangle.pt"
-
-
-def _heads(files: Files, target: Target, words: Words) -> None:
-    per_head = files[_PER_HEAD]
-    plots.top_different_heads(per_head, target, per_head["top"], **_own(files[_WITH]))
-
-
-def _quadrants(files: Files, target: Target, words: Words) -> None:
-    plots.spatial_distribution(files[_SPATIAL], target, **_own(files[_WITH]))
-
-
-def _vision(files: Files, target: Target, words: Words) -> None:
-    plots.vision_encoder_layers(files[_SPATIAL], target, **_own(files[_WITH]))
-
-
-def _divergences(files: Files, target: Target, words: Words) -> None:
-    plots.divergence_analysis(files[_SPATIAL], target, **_own(files[_WITH]))
-
-
-def _overlays(files: Files, target: Target, words: Words) -> None:
-    rank, present, absent = files[_PER_HEAD]["rank"], files[_WITH], files[_WITHOUT]
-    first = rank.ravel().argsort()[: words.overlays]
-    plots.attention_overlays(
-        Image.fromarray(np.asarray(present["image"])),
-        Image.fromarray(np.asarray(absent["image"])),
-        present,
-        absent,
-        [divmod(int(index), rank.shape[1]) for index in first],
-        target,
-        **_own(present),
-    )
-
-
 def _effects(files: Files, target: Target, words: Words) -> None:
     plots.head_effects(files["effects.csv"], target, **words.title)
 
@@ -156,12 +113,8 @@ def _approx(files: Files, target: Target, words: Words) -> None:
     approx_scatter(found, target, **_own(found))
 
 
-def _ranked_pairs(files: Files, target: Target, words: Words) -> None:
-    means.mean_attention(files["heads.csv"], target, words.top, level=words.level, **words.title)
-
-
 def _mean_effects(files: Files, target: Target, words: Words) -> None:
-    means.mean_effects(files["effects_mean.csv"], target, level=words.level, **words.title)
+    mean_effects(files["effects_mean.csv"], target, level=words.level, **words.title)
 
 
 def _verdict(files: Files, target: Target, words: Words) -> None:
@@ -215,11 +168,5 @@ KINDS: Final[Mapping[str, Kind]] = {
     "trace": Kind(("trace.pt",), _trace),
     "rollout": Kind(("rollout.pt",), _rollout),
     "perturbation": Kind(("rollout.pt", "perturbation.csv"), _perturbation),
-    "heads": Kind((_PER_HEAD, _WITH), _heads),
-    "quadrants": Kind((_SPATIAL, _WITH), _quadrants),
-    "vision": Kind((_SPATIAL, _WITH), _vision),
-    "divergences": Kind((_SPATIAL, _WITH), _divergences),
-    "overlays": Kind((_PER_HEAD, _WITH, _WITHOUT), _overlays),
-    "ranked_pairs": Kind(("heads.csv", "gate.csv"), _ranked_pairs, unless=(_PER_HEAD,)),
 }
 """Every figure of a run by name, the most telling first."""

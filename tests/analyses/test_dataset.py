@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from headpatch.core.baseline_runs import Survey, survey
+from headpatch.core.dataset import Pairs
 from headpatch.core.dataset_mean import MeanZ
 from headpatch.core.gate import Gated, sessions
-from headpatch.core.ranking import rank
 from headpatch.core.session import Session, open_session
 from headpatch.core.store import Store
 from headpatch.core.study import Study
@@ -26,7 +26,7 @@ from headpatch.pairs.manifest import Manifest
 from headpatch.pairs.pair import make_pair
 from headpatch.pairs.region import REGIONS
 from headpatch.questions.ablate.many import ablate
-from headpatch.questions.rank.many import rank as rank_pairs
+from headpatch.questions.rank.question import rank
 from headpatch.questions.sweep.many import sweep
 from headpatch.questions.verdict import whole as verdict
 from tests.datasets import noisy_pairs, planted_pairs
@@ -200,7 +200,7 @@ def test_a_pair_whose_region_is_the_whole_picture_cannot_be_compared(tmp_path: P
     path.write_text("".join([header, first, second.replace("top-left", "image"), *others]))
     found = surveyed(path, vlm, "answer")
     for compared in (
-        found.order, lambda: rank_pairs(study(), found),
+        found.order, lambda: rank(Pairs(study(), vlm, found)),
         lambda: verdict.run(study(), vlm, found, Store(tmp_path / "kept")),
     ):  # fmt: skip
         with pytest.raises(InputError, match=r"manifest\.csv, line 3, region: image holds all 16"):

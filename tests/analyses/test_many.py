@@ -10,6 +10,7 @@ import pytest
 
 from headpatch.core.aggregate import intervals
 from headpatch.core.baseline_runs import Survey, survey
+from headpatch.core.dataset import Pairs
 from headpatch.core.gate import study_of
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import open_session
@@ -19,7 +20,7 @@ from headpatch.heads import Head, HeadSet
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate import many as ablate_many
 from headpatch.questions.ablate.one import ablate
-from headpatch.questions.rank import many as rank_many
+from headpatch.questions.rank.question import rank
 from headpatch.questions.sweep import many as sweep_many
 from headpatch.stats.intervals import mean_interval
 from tests.datasets import noisy_pairs, planted_pairs
@@ -63,7 +64,7 @@ def by_pair(found: Survey, column: str, heads: list[Head]) -> np.ndarray:
 
 def test_a_ranking_has_means_and_intervals_of_the_pairs() -> None:
     found = noisy()
-    table = pd.DataFrame(rank_many.rank(NOISY, found))
+    table = rank(Pairs(NOISY, tiny_vlm(), found)).heads
     heads = found.masses["diff"][0].size
     assert list(table["rank"]) == list(range(1, heads + 1))
     assert table["diff"].is_monotonic_decreasing

@@ -10,7 +10,8 @@ from PIL import Image
 from transformers import LlavaImageProcessorPil
 
 from headpatch.core.baseline_runs import survey
-from headpatch.core.ranking import differences, masses, rank
+from headpatch.core.dataset import Pairs
+from headpatch.core.ranking import differences, masses
 from headpatch.core.session import Session, open_session
 from headpatch.core.stream_swaps import vision_classes
 from headpatch.core.study import Study
@@ -21,7 +22,7 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate import one as ablation
 from headpatch.questions.ablate.many import ablate as ablate_pairs
-from headpatch.questions.rank.many import rank as rank_pairs
+from headpatch.questions.rank.question import rank
 from headpatch.questions.rollout.one import roll_out
 from tests.command import headpatch
 from tests.datasets import write_table
@@ -155,7 +156,7 @@ def test_where_places_are_unknown_shares_are_refused_and_heads_still_change(tmp_
     study = Study.make(None, {"force": True, "ablate.kinds": ["zero"], "ablate.controls": 0})
     found = survey(study, vlm, entries, "answer")
     with pytest.raises(InputError, match=r"^--model: its image processor"):
-        rank_pairs(study, found)
+        rank(Pairs(study, vlm, found))
     assert len(ablate_pairs(study, vlm, found, [Head(1, 1)]).effects)
 
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from headpatch.core.mean_activations import mean_z
-from headpatch.core.ranking import rank
 from headpatch.core.session import Session, open_session
 from headpatch.core.study import Study
 from headpatch.engine import widen as engine
@@ -28,6 +27,7 @@ from headpatch.models.patches import Patches
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.questions.check.checks import Scope, check
+from headpatch.questions.rank.question import rank
 from headpatch.questions.sweep.listed import Listed
 from headpatch.questions.sweep.one import Sweep, cost, plan, run, sweep
 from tests.families import builders

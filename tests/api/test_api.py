@@ -162,7 +162,7 @@ def test_what_cannot_be_drawn_is_refused(session: hp.Session, tmp_path: Path) ->
 
 
 def test_a_missing_file_names_those_that_are_there(session: hp.Session, tmp_path: Path) -> None:
-    results.write_ranking(tmp_path, session, hp.rank(session))
+    hp.rank(session, overlays=0).save(tmp_path)
     with pytest.raises(KeyError, match=r"holds no sweep\.pt; it holds .*heads\.csv"):
         hp.read_run(tmp_path)["sweep.pt"]
 

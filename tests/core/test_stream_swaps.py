@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.analyses.path_case import CLOSE, HELD, opened, vlm
 
 from headpatch.core import stream_swaps
 from headpatch.core.edges import end_positions

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 
-from headpatch.report.means import MOST_ROWS, mean_attention, mean_effects
+from headpatch.present.effects_view import MOST_ROWS, mean_effects
 
 WAYS = [(kind, way) for kind in ("zero", "resample") for way in ("noising", "denoising")]
 
@@ -86,22 +86,6 @@ def test_random_heads_stand_behind(tmp_path: Path, drawn) -> None:
     boxes = [patch.get_bbox().extents for patch in drawn.last.axes[0].patches]
     np.testing.assert_allclose([(box[0], box[2]) for box in boxes], [(0.05, 0.2)] * 3)
     assert "random heads of the same layers" in " ".join(drawn.texts())
-
-
-@pytest.mark.usefixtures("draft")
-def test_the_ranking_shows_its_first_heads(tmp_path: Path, drawn) -> None:
-    table = pd.DataFrame(
-        {"rank": [2, 1, 3], "layer": [5, 4, 6], "head": [0, 10, 1], "pairs": 9}
-        | {name: [0.2, 0.3, 0.1] for name in ("diff", "diff_raw")}
-        | {f"{name}_low": [0.1, 0.2, 0.0] for name in ("diff", "diff_raw")}
-        | {f"{name}_high": [0.3, 0.4, 0.2] for name in ("diff", "diff_raw")}
-    )
-    mean_attention(table, tmp_path / "a.png", 2, level=0.95, question="Q")
-    left, right = drawn.last.axes
-    assert [text.get_text() for text in left.get_yticklabels()] == ["4.10", "5.0"]
-    for axes in (left, right):
-        np.testing.assert_allclose(sorted(bars(axes)), [(0, 0.2, 0.4), (1, 0.1, 0.3)])
-    assert "over 9 pairs, top 2 heads" in " ".join(drawn.texts())
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:

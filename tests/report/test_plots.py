@@ -11,7 +11,9 @@ from PIL import Image
 
 from headpatch.core.question import Context
 from headpatch.present.figure import draw
+from headpatch.present.overlays import attention_overlays
 from headpatch.present.parts import Chart, Drawn
+from headpatch.questions.rank import figures, layer_figures
 from headpatch.report import plots
 from tests.report import synthetic
 from tests.report.test_sweeps import results as swept
@@ -22,6 +24,15 @@ SIZES = {"tiny": (2, 2, 2), "usual": (32, 32, 24), "large": (80, 64, 40)}
 WORDS = {"question": synthetic.QUESTION, "region": "top-left"}
 
 
+RANK = {
+    one.__name__: one
+    for one in (
+        figures.spatial_distribution,
+        layer_figures.vision_encoder_layers,
+        layer_figures.divergence_analysis,
+    )
+}
+HEADS = "top_different_heads", "attention_overlays"
 CHARTS = ("cut",)
 """Questions whose charts their views declare."""
 
@@ -37,11 +48,13 @@ def figure(name: str, size: str):
     """A call that draws the figure from made-up results; it needs only a path."""
     layers, heads, vision = SIZES[size]
     if name == "top_different_heads":
-        return partial(plots.top_different_heads, synthetic.per_head(layers, heads), **WORDS)
+        return partial(figures.top_different_heads, synthetic.per_head(layers, heads), 20, **WORDS)
     if name == "attention_overlays":
         boxes = synthetic.boxes(*((2, 2) if size == "tiny" else (24, 24)))
         runs = [synthetic.attention(layers, heads, boxes, present) for present in (True, False)]
-        return partial(plots.attention_overlays, *synthetic.pair(), *runs, [(0, 0), (1, 1)])
+        return partial(attention_overlays, *synthetic.pair(), *runs, [(0, 0), (1, 1)])
+    if name in RANK:
+        return partial(RANK[name], synthetic.spatial(layers, vision), **WORDS)
     if name == "head_effects":
         count = {"tiny": 1, "usual": 5, "large": 64}[size]
         names = [f"{layers - 1}.{head}" for head in range(count)]
@@ -53,11 +66,11 @@ def figure(name: str, size: str):
         return partial(plots.sweep_maps, swept(layers, heads), **WORDS)
     if name == "set_effects":
         return partial(plots.set_effects, swept(layers * heads), **WORDS)
-    return partial(getattr(plots, name), synthetic.spatial(layers, vision), **WORDS)
+    raise AssertionError(name)
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", [*plots.__all__, *CHARTS])
+@pytest.mark.parametrize("name", [*plots.__all__, *CHARTS, *RANK, *HEADS])
 def test_a_readable_png_with_nothing_clipped(name, size, tmp_path, drawn):
     figure(name, size)(path=tmp_path / "figure.png")
 
@@ -104,7 +117,7 @@ def test_the_suffix_picks_the_format(tmp_path, suffix):
 
 def test_a_question_in_a_script_without_an_installed_font(tmp_path):
     words = {"question": "左上角有没有东西？" * 12, "region": "左上"}
-    plots.vision_encoder_layers(synthetic.spatial(4, 4), tmp_path / "figure.png", **words)
+    layer_figures.vision_encoder_layers(synthetic.spatial(4, 4), tmp_path / "figure.png", **words)
     with Image.open(tmp_path / "figure.png") as picture:
         assert_unclipped(picture)
 
@@ -135,17 +148,16 @@ def test_no_window_and_no_global_state(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "key"),
+    ("draw_figure", "key"),
     [
-        ("top_different_heads", "with_raw"),
-        ("spatial_distribution", "quadrants_diff"),
-        ("vision_encoder_layers", "vision_patch_diff"),
-        ("divergence_analysis", "divergence_lm"),
+        (figures.spatial_distribution, "quadrants_diff"),
+        (layer_figures.vision_encoder_layers, "vision_patch_diff"),
+        (layer_figures.divergence_analysis, "divergence_lm"),
     ],
 )
-def test_a_missing_key_is_named_and_nothing_is_written(name, key, tmp_path):
-    results = synthetic.per_head(2, 2) if "heads" in name else synthetic.spatial(2, 2)
+def test_a_missing_key_is_named_and_nothing_is_written(draw_figure, key, tmp_path):
+    results = synthetic.spatial(2, 2)
     del results[key]
     with pytest.raises(ValueError, match=key):
-        getattr(plots, name)(results, tmp_path / "figure.png")
+        draw_figure(results, tmp_path / "figure.png")
     assert not list(tmp_path.iterdir())

@@ -3,16 +3,13 @@
 import io
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from headpatch.cli.show import show
-from headpatch.core.study import Expected, Published
 from headpatch.present import tables
 
 WIDTHS = (20, 40, 60, 80, 120, 200)
@@ -44,53 +41,6 @@ def row(**values: Any) -> dict[str, Any]:
 
 def effects(*rows: dict[str, Any], floor: float = 1e-6) -> RenderableType:
     return tables.effects(pd.DataFrame(rows), floor)
-
-
-def head(**values: float) -> dict[str, int | float]:
-    return {
-        "rank": 1, "layer": 24, "head": 17, "diff": 0.4832, "with": 0.8042, "without": 0.321,
-        "diff_raw": 0.12, "with_raw": 0.2, "without_raw": 0.08, **values,
-    }  # fmt: skip
-
-
-def spatial(layers: int = 30, vision: bool = True) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-
-    def curve(size: int) -> torch.Tensor:
-        return torch.from_numpy(rng.uniform(0.0, 1.0, size).astype(np.float32))
-
-    def measures(size: int) -> dict[str, torch.Tensor]:
-        return {name: curve(size) for name in ("kl", "js", "js_distance")}
-
-    found: dict[str, Any] = {
-        "quadrant_names": ["top-left", "top-right", "bottom-left", "bottom-right"],
-        **{f"quadrants_{name}": curve(4) for name in ("with", "without", "diff")},
-        "divergence_overall": {"kl": 1.7054, "js": 0.2165, "js_distance": 0.4653},
-        "divergence_lm": measures(layers),
-    }
-    if vision:
-        found["feature_layer"] = layers - 3
-        for query in ("cls", "patch"):
-            found |= {f"vision_{query}_{name}": curve(layers) for name in ("with", "without")}
-            found[f"vision_{query}_diff"] = curve(layers) - 0.5
-            found[f"divergence_vision_{query}"] = measures(layers)
-    return found
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("terminal", [False, True])
-def test_the_ranking_is_whole_at_every_width(width: int, terminal: bool) -> None:
-    rows = [
-        head(rank=1000 + n, layer=10 * n, head=n, diff=-0.1234 + n / 7, diff_raw=n / 9 - 1)
-        for n in range(4)
-    ]
-    shown = text(tables.top_heads(rows), width=width, terminal=terminal)
-    assert "…" not in shown
-    for one in rows:
-        signed = [f"{one[name]:+.4f}" for name in ("diff", "diff_raw")]
-        wanted = [f"{one[name]:.0f}" for name in ("rank", "layer", "head")]
-        wanted += [signed[0], "0.8042", "0.3210", signed[1], "0.2000", "0.0800"]
-        assert wanted in cells(shown)
 
 
 @given(
@@ -202,76 +152,6 @@ def test_without_full_answers_the_token_that_wins_is_shown() -> None:
     assert "' Yes' 3.0e-05" in shown
     assert "P(Ja)" in shown
     assert "P(Nein)" in shown
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("vision", [False, True])
-def test_spatial_tables_are_whole(width: int, vision: bool) -> None:
-    found = spatial(vision=vision)
-    parts = [tables.quadrants(found), tables.divergences(found)]
-    if vision:
-        parts.append(tables.vision(found))
-    shown = text(*parts, width=width)
-    assert "…" not in shown
-    words = shown.split()
-    for name in ("with", "without"):
-        for value in found[f"quadrants_{name}"]:
-            assert f"{value:.4f}" in words
-    for value in found["divergence_overall"].values():
-        assert f"{value:.4f}" in words
-    largest = int(found["divergence_lm"]["js"].argmax())
-    assert f"{found['divergence_lm']['kl'][largest]:.4f}" in words
-    if vision:
-        first = int(found["vision_patch_diff"].abs().argmax())
-        wanted = [str(first), f"{found['vision_patch_with'][first]:.4f}"]
-        assert any(line[:2] == wanted for line in cells(shown))
-        assert "Difference" in words
-
-
-def test_layers_that_are_never_read_are_marked() -> None:
-    found = spatial(layers=4)
-    found["feature_layer"] = 2
-    found["vision_patch_diff"] = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    lines = text(tables.vision(found), width=120).splitlines()
-    marked = {line.split()[0]: "not read" in line for line in lines if "+0." in line}
-    assert marked == {"3": True, "2": False, "1": False, "0": False}
-
-
-def test_layers_are_counted() -> None:
-    shown = " ".join(text(tables.layers(torch.tensor([0, 3, 0, 2]), 5)).split())
-    assert shown == "Layers of the top 5 heads: 1 (3), 3 (2)"
-
-
-def test_published_beside_measured() -> None:
-    found = spatial(layers=4)
-    published = Expected(
-        source="A [cite] paper",
-        heads=(
-            Published(layer=24, head=17, diff=0.1, with_=0.2, without=0.3),
-            Published(layer=99, head=0, diff=0.1, with_=0.2, without=0.3),
-        ),
-        quadrants={"bottom-right": (0.1703, 0.2598)},
-        divergence={"js_distance": 0.4653},
-        vision_diff={1: 0.0713, 8: 0.0693},
-        vision_divergence={2: {"kl": 1.3115}},
-    )
-    shown = text(tables.expected(published, [head()], found))
-    assert "A [cite] paper" in shown
-    lines = [" ".join(line) for line in cells(shown)]
-    for line in (
-        "head 24.17 diff 0.1000 0.4832",
-        "head 24.17 with 0.2000 0.8042",
-        "head 24.17 without 0.3000 0.3210",
-        "head 99.0 diff 0.1000 no such head",
-        f"bottom-right without 0.2598 {found['quadrants_without'][3]:.4f}",
-        "overall JS distance 0.4653 0.4653",
-        f"vision layer 1 difference +0.0713 {found['vision_patch_diff'][1]:+.4f}",
-        "vision layer 8 difference +0.0693 no such layer",
-        f"vision layer 2 KL 1.3115 {found['divergence_vision_patch']['kl'][2]:.4f}",
-    ):
-        assert line in lines
-    blind = text(tables.expected(published, [head()], spatial(vision=False)))
-    assert blind.count("no such layer") == 3
 
 
 def test_paths_of_files_are_never_broken() -> None:

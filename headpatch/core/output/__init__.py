@@ -15,7 +15,6 @@ from headpatch.core.output.follow_ups import (
 )
 from headpatch.core.output.lock import scratch_folder
 from headpatch.core.output.provenance import write_draw, write_judged, write_run
-from headpatch.core.output.ranking import write_ranking
 from headpatch.core.output.staging import check_folder, settle, staged, taken
 from headpatch.core.output.written import effects_by
 
@@ -36,6 +35,7 @@ __all__ = [
     "write_judged",
     "write_manifest",
     "write_pairs",
+    "write_path",
     "write_ranking",
     "write_rollout",
     "write_run",

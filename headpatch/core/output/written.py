@@ -10,19 +10,6 @@ from headpatch.core.registry import verbs
 
 WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "rank": (
-            "heads.csv",
-            "attention_with_triangle.pt",
-            "attention_without_triangle.pt",
-            "per_head_analysis.pt",
-            "spatial_vision_analysis.pt",
-            "gate.csv",
-            "top_different_heads.png",
-            "spatial_distribution.png",
-            "vision_encoder_layers.png",
-            "divergence_analysis.png",
-            "attention_overlays.png",
-        ),
         "ablate": ("effects.csv", "effects_mean.csv", "gate.csv", "head_effects.png"),
         "sweep": (
             "sweep.pt",

@@ -6,7 +6,6 @@ study: the seed's question, asked of the bundled model.
 
 from headpatch.core.study.changes import (
     AblateOptions,
-    RankOptions,
     SweepOptions,
     VisionOptions,
     alpha_of,
@@ -35,7 +34,6 @@ __all__ = [
     "Expected",
     "PairsOptions",
     "Published",
-    "RankOptions",
     "RolloutOptions",
     "Study",
     "SweepOptions",

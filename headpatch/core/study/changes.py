@@ -1,4 +1,4 @@
-"""Which heads are ranked and changed, and how: the options of rank, ablate and sweep."""
+"""Which heads are ranked and changed, and how: the options of ablate and sweep."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,16 +8,6 @@ from headpatch.core.study.paths import PathText
 from headpatch.core.study.strict import Count, Positive, Strict, sequence
 from headpatch.errors import InputError
 from headpatch.kinds import ALPHA, DEFAULT, KINDS_HELP, WITH_ALPHA, AskedKind
-
-
-class RankOptions(Strict):
-    """How heads are ranked."""
-
-    top: Positive = 20
-    """Heads listed, drawn, and counted by layer."""
-    overlays: Count = 3
-    """Heads whose attention is drawn over the pictures."""
-
 
 AskedKinds = Annotated[
     tuple[AskedKind, ...],

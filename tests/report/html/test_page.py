@@ -28,10 +28,8 @@ SECTIONS = {
     "named": ["effects.csv"],
     "combine": ["combinations.csv"],
     "faithfulness": ["faithfulness.csv"],
-    "quadrants": ["spatial_vision_analysis.pt"],
-    "vision": ["spatial_vision_analysis.pt"],
+    "rank": ["heads.csv"],
     "tower": ["sweep.pt", "vision.csv"],
-    "divergences": ["spatial_vision_analysis.pt"],
     "path": ["path.csv"],
     "cut": ["cuts.csv"],
     "trace": ["trace.pt"],
@@ -113,7 +111,7 @@ def test_a_section_without_its_files_is_left_out(whole: Path, tmp_path: Path, na
 
 def test_one_verb_alone_makes_a_page(tmp_path: Path) -> None:
     expected = {
-        "rank": {"maps", "ranking", "quadrants", "vision", "divergences"},
+        "rank": {"maps", "ranking", "rank"},
         "sweep": {"maps", "ranking"},
         "ablate": {"named"},
         "cut": {"cut"},

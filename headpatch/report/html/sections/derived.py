@@ -25,12 +25,13 @@ def section(name: str) -> Callable[[Results], Section | None]:
         drawn: dict[str, Figure] = {}
         made: list[dict[str, Any]] = []
         for run in runs:
-            if len(runs) > 1:
-                made.append({"kind": "run", "text": run.name or "this folder"})
             with reading(run.folder / verb.schemas[0].file):
                 parts = list(verb.question().view(saved(verb, run), context(verb, run)))
-                made += [block for part in parts for block in blocks(part, drawn)]
-        if not runs:
+                own = [block for part in parts for block in blocks(part, drawn)]
+            if own and len(runs) > 1:
+                made.append({"kind": "run", "text": run.name or "this folder"})
+            made += own
+        if not made:
             return None
         return Section(verb.name, verb.asks, {"blocks": made}, drawn, template="view")
 

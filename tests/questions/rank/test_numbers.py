@@ -10,9 +10,10 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
-from headpatch.core.ranking import Ranking, differences, masses, order, rank
+from headpatch.core.ranking import differences, masses, order
 from headpatch.core.session import Session, open_session
 from headpatch.errors import InputError
+from headpatch.questions.rank.question import Ranking, rank
 from tests.planted import (
     HEADS,
     LD_WITH,

@@ -1,0 +1,245 @@
+"""What people see of ranked heads: the first of them, and where attention falls."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from headpatch.core.question import Context, Files, rows_of
+from headpatch.core.study import Expected
+from headpatch.present.canvas import signed
+from headpatch.present.column import Cell
+from headpatch.present.effects_view import interval_cell
+from headpatch.present.parts import Drawn, Grid, Part, Words, grid
+from headpatch.questions.rank import figures, layer_figures, page_figures
+from headpatch.questions.rank.columns import HEADS, PER_HEAD, SPATIAL, WITH_RUN, WITHOUT_RUN
+
+_VISION_ROWS: Final = 5
+_RUNS: Final = ("with", "without", "diff")
+_FIRST: Final = 3
+"""Layers named of each tower."""
+_MEASURES: Final = {"kl": "KL", "js": "JS divergence", "js_distance": "JS distance"}
+_TITLE: Final = "Attention to the region from the answer position"
+_SHARES: Final = "(share of the image attention; raw: of all attention)"
+
+
+def view(files: Files, context: Context) -> Iterator[Part]:
+    """Show the first heads; of one pair also quadrants, the vision tower, and divergences."""
+    if context.pairs is not None:
+        yield from _over_pairs(files, context)
+        return
+    if PER_HEAD in files:
+        yield from _heads(files, files[PER_HEAD], context)
+    if SPATIAL in files:
+        yield from _attention(files, files[SPATIAL], context)
+
+
+def _heads(files: Files, per_head: Mapping[str, Any], context: Context) -> Iterator[Part]:
+    top = int(per_head["top"])
+    yield _top_heads(files, top)
+    yield _layers(per_head, top)
+    draw = partial(figures.top_different_heads, per_head, top)
+    yield Drawn("heads", "top_different_heads.png", draw)
+    overlays = context.options.get("overlays", 0)
+    if overlays and WITH_RUN in files and WITHOUT_RUN in files:
+        runs = files[WITH_RUN], files[WITHOUT_RUN]
+        draw = partial(figures.first_overlays, per_head, *runs, overlays)
+        yield Drawn("overlays", "attention_overlays.png", draw)
+
+
+def _attention(files: Files, spatial: Mapping[str, Any], context: Context) -> Iterator[Part]:
+    yield from _quadrants(spatial)
+    vision = "vision_patch_with" in spatial
+    yield from _vision(spatial) if vision else ()
+    yield from _divergences(spatial)
+    if (published := context.study.get("expected")) is not None:
+        yield _expected(Expected.model_validate(published), files)
+    yield Drawn(
+        "quadrants",
+        "spatial_distribution.png",
+        partial(figures.spatial_distribution, spatial),
+        partial(page_figures.quadrants, spatial),
+    )
+    if vision:
+        yield Drawn(
+            "vision",
+            "vision_encoder_layers.png",
+            partial(layer_figures.vision_encoder_layers, spatial),
+            partial(page_figures.vision, spatial),
+        )
+    yield Drawn(
+        "divergences",
+        "divergence_analysis.png",
+        partial(layer_figures.divergence_analysis, spatial),
+        partial(page_figures.divergences, spatial),
+    )
+
+
+def _over_pairs(files: Files, context: Context) -> Iterator[Part]:
+    top, interval = context.options["top"], f"{context.level:.0%} interval"
+    cells: dict[str, str | Cell] = {
+        "Rank": "rank",
+        "Layer": "layer",
+        "Head": "head",
+        "Diff": "diff",
+        interval: interval_cell("diff"),
+        "With": "with",
+        "Without": "without",
+        "raw diff": "diff_raw",
+        f"raw {interval}": interval_cell("diff_raw"),
+    }
+    rows = rows_of(files[HEADS.file], top)
+    title = f"{_TITLE}, mean over pairs\n{_SHARES}"
+    yield grid(title, rows, cells, HEADS, place="terminal")
+    draw = partial(figures.mean_attention, files[HEADS.file], top, context.level)
+    yield Drawn("ranked_pairs", "top_different_heads.png", draw)
+
+
+def _top_heads(files: Files, top: int) -> Grid:
+    cells: dict[str, str | Cell] = {
+        "Rank": "rank",
+        "Layer": "layer",
+        "Head": "head",
+        "Diff": "diff",
+        "With": "with",
+        "Without": "without",
+        "raw diff": "diff_raw",
+        "raw with": "with_raw",
+        "raw without": "without_raw",
+    }
+    rows = rows_of(files[HEADS.file], top)
+    return grid(f"{_TITLE}\n{_SHARES}", rows, cells, HEADS, place="terminal")
+
+
+def _layers(per_head: Mapping[str, Any], top: int) -> Words:
+    counts = {layer: int(count) for layer, count in enumerate(per_head["layer_counts"]) if count}
+    listed = ", ".join(f"{layer} ({count})" for layer, count in counts.items())
+    return Words(f"Layers of the top {top} heads: {listed}")
+
+
+def _quadrants(spatial: Mapping[str, Any]) -> Iterator[Part]:
+    names = [str(name) for name in spatial["quadrant_names"]]
+    present, absent, diff = (_array(spatial[f"quadrants_{run}"]) for run in _RUNS)
+    if not len(names) == len(present) == len(absent) == 4:
+        raise ValueError("it does not hold four quadrants")
+    largest = int(np.abs(present - absent).argmax())
+    yield Words(
+        f"The {names[largest]} quadrant changes most: {present[largest]:.1%} of image attention "
+        f"with the object, {absent[largest]:.1%} without. Shares are means over all heads of the "
+        "language model.",
+        "page",
+    )
+    rows = tuple(
+        (name, f"{one:.4f}", f"{other:.4f}", f"{difference:+.4f}")
+        for name, one, other, difference in zip(names, present, absent, diff, strict=True)
+    )
+    title = "Four quadrants (share of image attention, mean over heads)"
+    yield _grid(title, ("Quadrant", "With", "Without", "Difference"), rows)
+
+
+def _vision(spatial: Mapping[str, Any]) -> Iterator[Part]:
+    present, absent, diff = (_array(spatial[f"vision_patch_{run}"]) for run in _RUNS)
+    order, last = np.argsort(-np.abs(diff), kind="stable"), spatial.get("feature_layer")
+    cls = spatial.get("vision_cls_diff")
+    rows = tuple(
+        (
+            str(layer),
+            f"{present[layer]:.4f}",
+            f"{absent[layer]:.4f}",
+            f"{diff[layer]:+.4f}",
+            "" if cls is None else f"{float(cls[layer]):+.4f}",
+            "not read by the language model" if last is not None and layer > last else "",
+        )
+        for layer in order[:_VISION_ROWS]
+    )
+    title = (
+        f"Vision encoder: the {_VISION_ROWS} layers that differ most\n"
+        "(region's share of the patch attention, mean over patch queries and heads)"
+    )
+    yield _grid(title, ("Layer", "With", "Without", "Difference", "class token", ""), rows, True)
+    named = ", ".join(f"layer {layer} ({signed(diff[layer], 4)})" for layer in order[:_FIRST])
+    words = (
+        f"In the vision encoder, largest differences: {named}. The region's share of patch "
+        "attention, mean over each layer's heads."
+    )
+    if last is not None and last < len(diff) - 1:
+        words += (
+            f" The language model reads layer {last}: what happens after it (shaded) cannot cause "
+            "its answer."
+        )
+    yield Words(words, "page")
+
+
+def _divergences(spatial: Mapping[str, Any]) -> Iterator[Part]:
+    overall = spatial["divergence_overall"]
+    rows = [_divergence("all LM heads", overall)]
+    for name, label in (("lm", "LM layer"), ("vision_patch", "vision layer")):
+        if (group := spatial.get(f"divergence_{name}")) is not None:
+            order = np.argsort(-_array(group["js"]), kind="stable")
+            rows += [
+                _divergence(f"{label} {layer}", {key: group[key][layer] for key in _MEASURES})
+                for layer in order[:_FIRST]
+            ]
+    title = "Divergence of where attention falls, with against without"
+    headings = "Attention of", "KL (nats)", "JS (nats)", "JS distance"
+    yield _grid(title, headings, tuple(rows), True)
+    units = {"kl": " (nats)", "js": " (nats)", "js_distance": ""}
+    listed = ", ".join(
+        f"{name}{units[key]} {float(overall[key]):.4f}" for key, name in _MEASURES.items()
+    )
+    yield Words(
+        "The two runs' attention over the image, compared. Over all heads of the language model: "
+        f"{listed}. The distance is the square root of the divergence.",
+        "page",
+    )
+
+
+def _divergence(label: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+    return (label, *(f"{float(values[name]):.4f}" for name in _MEASURES))
+
+
+def _expected(published: Expected, files: Files) -> Grid:
+    """Show published figures beside what was measured."""
+    spatial = files[SPATIAL]
+    measured = {(row["layer"], row["head"]): row for row in rows_of(files[HEADS.file])}
+    rows = []
+    for one in published.heads:
+        row = measured.get((one.layer, one.head))
+        for name, value in (("diff", one.diff), ("with", one.with_), ("without", one.without)):
+            shown = "no such head" if row is None else f"{row[name]:.4f}"
+            rows.append((f"head {one.layer}.{one.head} {name}", f"{value:.4f}", shown))
+    for name, values in published.quadrants.items():
+        index = list(spatial["quadrant_names"]).index(name)
+        for run, value in zip(_RUNS, values, strict=False):
+            shown = f"{float(spatial[f'quadrants_{run}'][index]):.4f}"
+            rows.append((f"{name} {run}", f"{value:.4f}", shown))
+    for measure, value in published.divergence.items():
+        shown = f"{float(spatial['divergence_overall'][measure]):.4f}"
+        rows.append((f"overall {_MEASURES[measure]}", f"{value:.4f}", shown))
+    for layer, value in published.vision_diff.items():
+        shown = _at(spatial.get("vision_patch_diff"), layer, "+.4f")
+        rows.append((f"vision layer {layer} difference", f"{value:+.4f}", shown))
+    for layer, measures in published.vision_divergence.items():
+        for measure, value in measures.items():
+            shown = _at(spatial.get("divergence_vision_patch", {}).get(measure), layer)
+            rows.append((f"vision layer {layer} {_MEASURES[measure]}", f"{value:.4f}", shown))
+    title = f"Published by {published.source}"
+    return _grid(title, ("Figure", "Published", "Measured"), tuple(rows), True)
+
+
+def _at(values: Any, layer: int, form: str = ".4f") -> str:  # a tensor, an array, or nothing
+    if values is None or layer >= len(values):
+        return "no such layer"
+    return f"{float(values[layer]):{form}}"
+
+
+def _grid(
+    title: str, headings: tuple[str, ...], rows: tuple[tuple[str, ...], ...], terminal: bool = False
+) -> Grid:
+    numeric = (False, *[True] * (len(headings) - 1))
+    return Grid(title, headings, rows, numeric, place="terminal" if terminal else "everywhere")
+
+
+def _array(values: Any) -> Any:
+    return np.asarray(values, np.float64)
