@@ -1,5 +1,7 @@
 """Both renderers draw the numbers of a chart, read back from what they made."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
@@ -18,25 +20,28 @@ pytestmark = pytest.mark.filterwarnings("error")
 CLOSE = {"rtol": 2e-4, "atol": 1e-9, "equal_nan": True}  # five digits are written
 
 
-def drawn(chart: Chart) -> list:
+@cache
+def drawn(name: str) -> list:
     """The panels, each with matplotlib's axes and the page's figure."""
-    sheet = Sheet()
+    chart, sheet = EXAMPLES[name], Sheet()
     draw(chart, sheet, "Is it $5?", "top-left")
     panels = [one for row in rows_of(chart) for one in row]
     axes = sheet.figure.axes[: len(panels)]
     shown = [(panel, one) for panel, one in zip(panels, axes, strict=True) if panel is not None]
     made = figures(chart)
-    assert list(made) == [f"{chart.name}-{i}" for i in range(len(shown))]
+    assert list(made) == [f"{name}-{i}" for i in range(len(shown))]
     return [(panel, one, page) for (panel, one), page in zip(shown, made.values(), strict=True)]
 
 
-def every(kind: type) -> list:
-    return [
-        pytest.param(*one, id=f"{name}-{i}")
+def every(kind: type) -> pytest.MarkDecorator:
+    """Run a test for each panel of a kind."""
+    places = [
+        (name, i)
         for name, chart in EXAMPLES.items()
-        for i, one in enumerate(drawn(chart))
-        if isinstance(one[0], kind)
+        for i, panel in enumerate(filter(None, chart.panels))
+        if isinstance(panel, kind)
     ]
+    return pytest.mark.parametrize(("name", "index"), places)
 
 
 def numbers(values: object) -> np.ndarray:
@@ -48,8 +53,9 @@ def mains(page) -> list[dict]:
     return sorted(traces, key=lambda one: one["legendrank"])
 
 
-@pytest.mark.parametrize(("panel", "axes", "page"), every(Panel))
-def test_points_and_bars_lie_where_the_chart_says(panel, axes, page) -> None:
+@every(Panel)
+def test_points_and_bars_lie_where_the_chart_says(name: str, index: int) -> None:
+    panel, axes, page = drawn(name)[index]
     orders = {3 - order / 100 for order in range(len(panel.series))}
     lines = iter([one for one in axes.lines if one.get_zorder() in orders])
     bars = iter(axes.containers)
@@ -71,8 +77,9 @@ def test_points_and_bars_lie_where_the_chart_says(panel, axes, page) -> None:
             np.testing.assert_allclose(numbers(trace[axis]), scale.along(own), **CLOSE)
 
 
-@pytest.mark.parametrize(("panel", "axes", "page"), every(Panel))
-def test_intervals_and_bands_lie_where_the_chart_says(panel, axes, page) -> None:
+@every(Panel)
+def test_intervals_and_bands_lie_where_the_chart_says(name: str, index: int) -> None:
+    panel, axes, page = drawn(name)[index]
     value = 0 if panel.across else 1
     polygons = [one for one in axes.collections if isinstance(one, PolyCollection)]
     drawn_bands = [path.vertices[:, 1] for one in polygons for path in one.get_paths()]
@@ -110,8 +117,9 @@ def test_intervals_and_bands_lie_where_the_chart_says(panel, axes, page) -> None
     )
 
 
-@pytest.mark.parametrize(("panel", "axes", "page"), every(Panel))
-def test_both_name_places_and_numbers_alike(panel, axes, page) -> None:
+@every(Panel)
+def test_both_name_places_and_numbers_alike(name: str, index: int) -> None:
+    panel, axes, page = drawn(name)[index]
     for axis, matplotlib_axis in (("x", axes.xaxis), ("y", axes.yaxis)):
         made = page.layout[f"{axis}axis"]
         if "ticktext" not in made:
@@ -124,10 +132,10 @@ def test_both_name_places_and_numbers_alike(panel, axes, page) -> None:
         assert not texts or [t.replace("<br>", "\n") for t in made["ticktext"]] == texts
 
 
-@pytest.mark.parametrize(("panel", "axes", "page"), every(HeadMap))
-def test_maps_have_the_values_of_the_chart(panel, axes, page) -> None:
-    chart = next(one for one in EXAMPLES.values() if panel in one.panels)
-    lay = root if chart.colours.rooted else np.asarray
+@every(HeadMap)
+def test_maps_have_the_values_of_the_chart(name: str, index: int) -> None:
+    panel, axes, page = drawn(name)[index]
+    lay = root if EXAMPLES[name].colours.rooted else np.asarray
     both = [panel.values] + ([] if panel.whole is None else [panel.whole[:, None]])
     heats = [one for one in page.data if one["type"] == "heatmap"]
     for values, image, trace in zip(both, axes.images, heats, strict=True):
@@ -155,8 +163,9 @@ def test_maps_have_the_values_of_the_chart(panel, axes, page) -> None:
             assert (trace["x"], trace["y"]) == (list(cells.columns), list(cells.rows))
 
 
-@pytest.mark.parametrize(("panel", "axes", "page"), every(Picture))
-def test_pictures_have_the_map_and_the_region_of_the_chart(panel, axes, page) -> None:
+@every(Picture)
+def test_pictures_have_the_map_and_the_region_of_the_chart(name: str, index: int) -> None:
+    panel, axes, page = drawn(name)[index]
     (mesh,) = (one for one in axes.collections if isinstance(one, QuadMesh))
     (trace,) = page.data
     cells, x_edges, y_edges = panel.density
@@ -174,8 +183,9 @@ def test_pictures_have_the_map_and_the_region_of_the_chart(panel, axes, page) ->
     assert page.layout["images"][0]["source"].startswith("data:image/jpeg;base64,")
 
 
-@pytest.mark.parametrize(("panel", "axes", "page"), every(Panel))
-def test_no_point_lies_beyond_the_axes(panel, axes, page) -> None:
+@every(Panel)
+def test_no_point_lies_beyond_the_axes(name: str, index: int) -> None:
+    panel, axes, page = drawn(name)[index]
     for axis, (low, high) in (("x", axes.get_xlim()), ("y", axes.get_ylim())):
         values = panel.numbers_on(axis)
         values = values[np.isfinite(values)]
@@ -188,19 +198,16 @@ def test_no_point_lies_beyond_the_axes(panel, axes, page) -> None:
 
 
 def test_infinite_and_undefined_values_are_said() -> None:
-    sheet = Sheet()
-    draw(EXAMPLES["lines"], sheet)
-    assert "▲\n∞" in [one.get_text() for one in sheet.figure.axes[0].texts]
-    assert any("∞" in one.get("text", ()) for one in figures(EXAMPLES["lines"])["lines-0"].data)
-    draw(EXAMPLES["across"], sheet)
-    assert "undefined" in [one.get_text() for one in sheet.figure.axes[0].texts]
+    _, axes, page = drawn("lines")[0]
+    assert "▲\n∞" in [one.get_text() for one in axes.texts]
+    assert any("∞" in one.get("text", ()) for one in page.data)
+    assert "undefined" in [one.get_text() for one in drawn("across")[0][1].texts]
 
 
 def test_one_legend_names_each_series_once_and_tells_none_by_colour_alone() -> None:
     for chart in EXAMPLES.values():
-        sheet = Sheet()
-        draw(chart, sheet)
-        names = [text.get_text() for one in sheet.figure.legends for text in one.get_texts()]
+        figure = drawn(chart.name)[0][1].figure
+        names = [text.get_text() for one in figure.legends for text in one.get_texts()]
         assert len(names) == len(set(names))
         looks = {
             (series.style.marker, series.style.line, series.style.hatch, series.style.hollow):
