@@ -103,6 +103,7 @@ def _whole(chart: Chart, panel: HeadMap) -> dict[str, Any]:
 
 
 def _marks(cells: Cells) -> dict[str, Any]:
+    small = cells.marker == "."
     return {
         "type": "scatter",
         "mode": "markers",
@@ -111,8 +112,9 @@ def _marks(cells: Cells) -> dict[str, Any]:
         "name": words(cells.name),
         "showlegend": bool(cells.name),
         "hoverinfo": "skip",
-        "marker": {"symbol": _MARKERS.get(cells.marker, "circle-open"), "color": "#404040",
-                   "size": 4 if cells.marker == "." else 11},
+        "marker": {"symbol": _MARKERS.get(cells.marker, "circle-open"), "size": 4 if small else 11,
+                   "color": "#404040" if small else GREY,
+                   "line": {"color": "white" if small else GREY, "width": 1 if small else 2}},
     }  # fmt: skip
 
 

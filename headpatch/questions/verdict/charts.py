@@ -85,18 +85,7 @@ def verdict_chart(
     if verdicts.empty:
         raise ValueError("verdicts hold no head")
     table = _sorted(verdicts[verdicts["attention_diff"].notna()])
-    classes = set(table["verdict"])
-    panels = [
-        Panel(
-            title,
-            [_class(table, verdict, name) for verdict in CLASSES if verdict in classes],
-            "Attention difference, with − without",
-            "Mean normalized effect",
-            y_scale=Scale("beyond", delta),
-            guides=[Guide("y", -delta, delta), Guide("x", 0.0)],
-        )
-        for name, title in _PANELS.items()
-    ]
+    panels = [_panel(table, name, title, delta) for name, title in _PANELS.items()]
     acting = table.loc[table["verdict"].isin(CAUSAL), "name"]
     return Chart(
         "verdict",
@@ -110,6 +99,19 @@ def verdict_chart(
         [f"Shown to act: {', '.join(acting) or 'none'}"] * len(panels),
         columns=2,
         heights=[2.9],
+    )
+
+
+def _panel(table: "pandas.DataFrame", name: str, title: str, delta: float) -> Panel:
+    """Show one direction, a series a class."""
+    classes = [one for one in CLASSES if (table["verdict"] == one).any()]
+    return Panel(
+        title,
+        [_class(table, one, name) for one in classes],
+        "Attention difference, with − without",
+        "Mean normalized effect",
+        y_scale=Scale("beyond", delta),
+        guides=[Guide("y", -delta, delta), Guide("x", 0.0)],
     )
 
 
