@@ -20,13 +20,14 @@ import torch
 
 from headpatch.api.many_pairs import draw_pairs
 from headpatch.core.baseline_runs import Survey, survey
+from headpatch.core.dataset import Pairs
 from headpatch.core.session_cache import size_of
 from headpatch.core.study import Study
 from headpatch.heads import Head
 from headpatch.models.load import load
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.questions.ablate import many as ablate_many
+from headpatch.questions.ablate.question import ablate
 from headpatch.questions.sweep import many as sweep_many
 
 HEADS = tuple(map(Head.parse, ("20.18", "21.14", "23.9")))
@@ -38,11 +39,11 @@ JOBS: dict[str, tuple[Study, Work]] = {
     "sweep, every head, resample": (Study.make(None, ONE), sweep_many.sweep),
     "ablate, 3 heads, 20 controls, all kinds": (
         Study(),
-        lambda study, vlm, found: ablate_many.ablate(study, vlm, found, HEADS),
+        lambda study, vlm, found: ablate(Pairs(study, vlm, found, "answer"), HEADS),
     ),
     "ablate, 3 heads, no controls, resample": (
         Study.make(None, ONE | {"ablate.controls": 0}),
-        lambda study, vlm, found: ablate_many.ablate(study, vlm, found, HEADS),
+        lambda study, vlm, found: ablate(Pairs(study, vlm, found, "answer"), HEADS),
     ),
 }
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from headpatch.api.claims import claims
     from headpatch.api.figures import plot
     from headpatch.api.many_pairs import Verdict, draw_pairs, verdict
-    from headpatch.api.one_pair import ablate, sweep
+    from headpatch.api.one_pair import sweep
     from headpatch.api.runs import Run, read_run
     from headpatch.core.dataset import Pairs, open_pairs
     from headpatch.core.gate import sessions
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from headpatch.pairs.manifest import Manifest
     from headpatch.pairs.pair import Pair, make_pair
     from headpatch.pairs.region import Region
-    from headpatch.questions.ablate.one import Ablation
+    from headpatch.questions.ablate.question import AblatedPairs, Ablation, ablate
     from headpatch.questions.claims.claims import Claims
     from headpatch.questions.combine.question import Combined, CombinedPairs, combine
     from headpatch.questions.cut.question import Cuts, cut
@@ -61,11 +61,11 @@ if TYPE_CHECKING:
     from headpatch.questions.trace.one import Traced
 
 _HOMES = {
-    "AblatedPairs": "api.over_pairs",
-    "Ablation": "questions.ablate.one",
     "Claims": "questions.claims.claims",
     "Combined": "questions.combine.question",
     "CombinedPairs": "questions.combine.question",
+    "AblatedPairs": "questions.ablate.question",
+    "Ablation": "questions.ablate.question",
     "Cuts": "questions.cut.question",
     "FollowedPath": "questions.path.question",
     "FollowedPaths": "questions.path.question",
@@ -85,7 +85,7 @@ _HOMES = {
     "TracedPairs": "questions.trace.many",
     "VLM": "models.vlm",
     "Verdict": "api.many_pairs",
-    "ablate": "api.one_pair",
+    "ablate": "questions.ablate.question",
     "claims": "api.claims",
     "combine": "questions.combine.question",
     "cut": "questions.cut.question",

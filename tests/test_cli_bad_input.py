@@ -406,7 +406,6 @@ def test_force_runs_and_marks_every_output(tmp_path: Path, monkeypatch: pytest.M
     def draw(*_: object, question: str, **__: object) -> None:
         titles.append(question)
 
-    monkeypatch.setattr("headpatch.report.plots.head_effects", draw)
     monkeypatch.setattr("headpatch.core.output.writing.draw", draw)
     ablate = f"{ABLATE} --force --heads 1.1 --kinds zero --controls 0"
     for line in (f"{RANK} --force", ablate):
@@ -439,7 +438,7 @@ def _turned(image: Image.Image, file: Path) -> None:
 def test_image_modes_and_rotation_give_the_same_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headpatch.report.draw.draw_ablation", lambda *_: None)
+    monkeypatch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
     found = {}
     for mode in ("RGB", "L", "RGBA", "LA", "P", "CMYK", "turned"):
         files = []

@@ -174,7 +174,7 @@ def test_ablate_over_pairs(place: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert {"effects_mean.csv", "gate.csv", "head_effects.png", "run.yaml"} <= {
         file.name for file in tmp_path.iterdir()
     }
-    monkeypatch.setattr(draw, "draw_mean_effects", lambda *_, **__: None)
+    monkeypatch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
     text = done(*flags("ablate", place, tmp_path), "--heads", "top:2", "--controls", 0).out
     assert "picked by their attention on the same pairs" in text
     assert "Caution: 3 pairs" in text

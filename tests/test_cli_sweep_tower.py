@@ -254,7 +254,7 @@ def test_what_an_earlier_run_left_in_the_folder(
     assert (tmp_path / "approx.pt").exists()
     assert "replaced" not in ran(*words).err
     assert sorted(file.name for file in tmp_path.iterdir()) == FILES
-    monkeypatch.setattr("headpatch.report.draw.draw_ablation", lambda *_: None)
+    monkeypatch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
     ablated = ["ablate", *words[1:], "--heads", "0.0", "--controls", 0]
     line = (
         f"headpatch: {tmp_path / 'effects.csv'} of an earlier {{}} is replaced; another --out "

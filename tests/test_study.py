@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from headpatch.core.study import AblateOptions, DrawOptions, Expected, Published, Study
+from headpatch.core.study import DrawOptions, Expected, Published, Study
+from headpatch.questions.ablate.options import AblateOptions
 from headpatch.questions.rank.options import RankOptions
 from tests import refusals
 

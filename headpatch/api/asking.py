@@ -2,17 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from headpatch.core.dataset import Pairs
+from headpatch.core.head_selection import Heads, named
 from headpatch.core.session import Session
-from headpatch.core.study.together import refuse_both, refuse_void_scope
-from headpatch.heads import Head, HeadSet, Selection
+from headpatch.core.study.together import refuse_both
+from headpatch.heads import HeadSet
 
-Heads: TypeAlias = str | Head | Iterable[Head]
-"""``24.17,23.20`` or ``24.0-24.31`` or ``layer:24`` or ``top:5`` (of the attention ranking), a
-`Head`, or several."""
-
+__all__ = ["Heads", "asked", "asked_to_sweep", "named", "sets_of"]
 Opened = TypeVar("Opened", Session, Pairs)
 
 
@@ -30,31 +28,12 @@ def asked(
     return replace(opened, study=opened.study.override(flags))
 
 
-def asked_to_ablate(opened: Opened, heads: Heads | None, options: Mapping[str, Any]) -> Opened:
-    """Return them with what `headpatch.ablate` was asked."""
-    own = {name: value for name, value in options.items() if name != "vision_positions"}
-    scope = options.get("vision_positions")
-    found = asked(opened, "ablate", own | named(heads), {"vision.positions": scope})
-    selection = Selection.parse(found.study.ablate.heads)
-    refuse_void_scope(selection.names_vision, str(selection), scope)
-    return found
-
-
 def asked_to_sweep(opened: Opened, options: Mapping[str, Any]) -> Opened:
     """Return them with what `headpatch.sweep` was asked."""
     own = dict(options)
     tower = own.get("tower", opened.study.sweep.tower)
     at = own.pop("positions", None) if tower == "vision" else None
     return asked(opened, "sweep", own, {"vision.positions": at})
-
-
-def named(heads: Heads | None) -> dict[str, str]:
-    """Write heads as the study does."""
-    if heads is None:
-        return {}
-    if isinstance(heads, str | Head):
-        return {"heads": str(heads)}
-    return {"heads": ",".join(map(str, heads))}
 
 
 def sets_of(sets: Iterable[HeadSet | str] | None) -> list[HeadSet] | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headpatch.api.many_pairs import Verdict
-from headpatch.api.over_pairs import AblatedPairs
 from headpatch.api.runs import Run, read_run
 from headpatch.core.question import Context, Result, Verb
 from headpatch.core.registry import verbs
@@ -15,7 +14,6 @@ from headpatch.errors import InputError
 from headpatch.present.canvas import Sheet
 from headpatch.present.figure import draw
 from headpatch.present.parts import Chart, Drawn
-from headpatch.questions.ablate.one import Ablation
 from headpatch.questions.rollout.one import Rolled
 from headpatch.questions.sweep.many import Sweeps
 from headpatch.questions.sweep.one import Sweep
@@ -118,16 +116,6 @@ def _charts(verb: Verb, files: Any, context: Context, overlays: int) -> Charts:
 def contents(what: Any) -> tuple[Files, Words]:
     """Return the files of results, by name, and words for a title."""
     raise InputError("what", f"a {type(what).__name__}", "results of headpatch, or their folder")
-
-
-@contents.register
-def _ablation(what: Ablation) -> tuple[Files, Words]:
-    return {"effects.csv": what.effects}, Words()
-
-
-@contents.register
-def _ablated_pairs(what: AblatedPairs) -> tuple[Files, Words]:
-    return {"effects.csv": what.effects, "effects_mean.csv": what.means}, what.words
 
 
 @contents.register

@@ -12,101 +12,14 @@ from pathlib import Path
 from typing import Any, overload
 
 from headpatch.api import over_pairs
-from headpatch.api.asking import Heads, asked_to_ablate, asked_to_sweep, sets_of
+from headpatch.api.asking import asked_to_sweep, sets_of
 from headpatch.core.dataset import Pairs
-from headpatch.core.mean_activations import mean_z
 from headpatch.core.progress_bars import Progress, stages_of
-from headpatch.core.ranking import order
-from headpatch.core.session import Session, ready, towers_of
-from headpatch.core.towers import resolve
+from headpatch.core.session import Session
 from headpatch.engine.patching import ZMeans
-from headpatch.heads import HeadSet, Selection
-from headpatch.kinds import averages
-from headpatch.questions.ablate import one as ablations
+from headpatch.heads import HeadSet
 from headpatch.questions.sweep import many as swept_pairs
 from headpatch.questions.sweep import one as sweeps
-
-
-@overload
-def ablate(
-    session: Session,
-    heads: Heads | None = None,
-    means: ZMeans | None = None,
-    on_progress: Progress = None,
-    **options: Any,
-) -> ablations.Ablation: ...
-@overload
-def ablate(
-    session: Pairs,
-    heads: Heads | None = None,
-    means: None = None,
-    on_progress: Progress = None,
-    **options: Any,
-) -> over_pairs.AblatedPairs: ...
-def ablate(
-    session: Session | Pairs,
-    heads: Heads | None = None,
-    means: ZMeans | None = None,
-    on_progress: Progress = None,
-    **options: Any,
-) -> ablations.Ablation | over_pairs.AblatedPairs:
-    """Change each of some heads alone, then all together, beside random heads of their layers.
-
-    Kind ``resample`` is activation patching (J. Vig et al., Investigating Gender Bias in Language
-    Models Using Causal Mediation Analysis, NeurIPS 2020, arXiv:2004.12265); F. Zhang and N. Nanda,
-    Towards Best Practices of Activation Patching (ICLR 2024, arXiv:2309.16042), compare the kinds.
-
-    Parameters
-    ----------
-    session
-        One pair, or many of `headpatch.open_pairs`.
-    heads
-        None takes the study's.
-    means
-        For kind ``mean``, of `headpatch.mean_z`; made if left out. Not for many pairs: theirs is
-        their own mean.
-    options
-        Override `headpatch.Study.ablate`: ``kinds``, ``directions``, ``positions``, ``controls``,
-        ``reference``; ``vision_positions`` overrides that of `headpatch.Study.vision`, where vision
-        heads (``v8.3``) change.
-
-    Returns
-    -------
-    Ablation or AblatedPairs
-        Its ``named`` and ``effects`` are tables with the columns of ``effects.csv``; effects in
-        logits, ``normalized`` as a share of LD_with - LD_without. Over many pairs ``effects`` has
-        every pair's rows and ``means`` the columns of ``effects_mean.csv``.
-
-    Raises
-    ------
-    InputError
-        If an option is wrong, or the model has no such heads.
-
-    Examples
-    --------
-    >>> found = hp.ablate(session, "20.18,21.14", kinds=["resample"], controls=2)
-    >>> found.named[["heads", "direction", "role"]].values.tolist()[0]
-    ['20.18', 'noising', 'head']
-    >>> found.summary.startswith("Resampling 20.18+21.14 (answer): noising moves LD by")
-    True
-    >>> found = hp.ablate(pairs, "20.18,21.14", kinds=["resample"], controls=2)
-    >>> found.means[["heads", "direction", "pairs"]].values.tolist()[0]
-    ['20.18', 'noising', 2]
-    """
-    if isinstance(session, Pairs):
-        return over_pairs.ablate(session, heads, means, on_progress, **options)
-    opened = asked_to_ablate(session, heads, options)
-    section = opened.study.ablate
-    selection = Selection.parse(section.heads)
-    chosen = resolve(selection, opened.vlm, lambda: order(opened))
-    vision = selection.names_vision
-    opened = ready(opened, section.positions, vision)
-    stages = stages_of(on_progress)
-    if means is None and averages(section.kinds):
-        with stages("Averaging reference pairs") as advance:
-            means = mean_z(opened, advance, towers=towers_of(section.positions, vision))
-    with stages("Changing heads") as advance:
-        return ablations.ablate(opened, chosen, means, advance)
 
 
 @overload

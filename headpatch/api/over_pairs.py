@@ -6,25 +6,20 @@ the pairs' own mean in a head's place.
 
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headpatch.api.asking import (
-    Heads,
     asked,
-    asked_to_ablate,
     asked_to_sweep,
     sets_of,
 )
 from headpatch.core.dataset import Pairs, closed, ready
 from headpatch.core.keeping import store_in
 from headpatch.core.progress_bars import Progress, stages_of
-from headpatch.core.towers import resolve
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
-from headpatch.heads import HeadSet, Selection
-from headpatch.questions.ablate import many as ablations
+from headpatch.heads import HeadSet
 from headpatch.questions.sweep import many as sweeps
 from headpatch.questions.sweep.finished_rows import NAME, FinishedRows, keys_of_pairs
 from headpatch.questions.sweep.listed import Listed
@@ -32,38 +27,6 @@ from headpatch.questions.sweep.plan import opening, refuse
 from headpatch.questions.trace import many as traces
 from headpatch.report.figures import Words
 from headpatch.text import user_path
-
-
-@dataclass(frozen=True, eq=False)
-class AblatedPairs(ablations.Ablations):
-    """What `headpatch.ablate` finds over pairs.
-
-    Attributes
-    ----------
-    words
-        What a figure says beside it.
-    """
-
-    words: Words = field(kw_only=True)
-
-
-def ablate(
-    pairs: Pairs,
-    heads: Heads | None,
-    means: ZMeans | None,
-    on_progress: Progress,
-    **options: Any,
-) -> AblatedPairs:
-    """Change heads, alone and together, on every pair."""
-    _refuse_means(means)
-    pairs = asked_to_ablate(pairs, heads, options)
-    study, vlm, stages = pairs.study, pairs.vlm, stages_of(on_progress)
-    selection = Selection.parse(study.ablate.heads)
-    chosen = resolve(selection, vlm, pairs.survey.order)
-    pairs = ready(pairs, study.ablate.positions, selection.names_vision, stages=stages)
-    with stages("Changing heads") as advance:
-        found = ablations.ablate(study, vlm, pairs.survey, chosen, advance)
-    return AblatedPairs(**vars(found), words=_words(pairs))
 
 
 def sweep(

@@ -3,15 +3,13 @@
 from typing import TYPE_CHECKING
 
 from headpatch.cli.show import warn
-from headpatch.core.price import passes
+from headpatch.core.price import in_all, inexact
 from headpatch.heads import Tower
 from headpatch.questions.sweep.listed import Listed
 
 if TYPE_CHECKING:
     from headpatch.core.baseline_runs import Survey
-    from headpatch.core.cost import Beside
     from headpatch.core.session import Session
-    from headpatch.questions.ablate import one as ablate
     from headpatch.questions.sweep.one import Plan
 
 
@@ -60,7 +58,7 @@ def announce(
     included = ""
     if job.approx:
         included = ", the backward pass included" if pairs is None else ", backward passes included"
-    price = _in_all(job.passes * share, included, job.beside, survey)
+    price = in_all(job.passes * share, included, job.beside, survey)
     if finished:
         warn(f"{finished:,} of {rows:,} rows were finished before; going on")
     if pairs is not None:
@@ -72,55 +70,5 @@ def announce(
 
 def announce_plain(session: "Session", tower: Tower = "lm") -> None:
     """Say on stderr, where a tower's fast path is not exact, why and what is done instead."""
-    fast, path, where = session.fast, "widening", f"at positions {session.positions}"
-    if tower == "vision":
-        fast, path, where = session.fast_vision, "resumed", "in its vision tower"
-    if fast is not None and not fast.exact:
-        warn(
-            f"the {path} pass is not exact for {session.vlm.name} {where} ({fast.why}): every row "
-            "gets a forward pass of its own"
-        )
-
-
-def announce_vision(session: "Session", job: "ablate.Plan", survey: "Survey | None" = None) -> None:
-    """Say on stderr what a run costs that changes vision heads; one that does not is cheap.
-
-    Parameters
-    ----------
-    survey
-        Of a dataset, of whose pairs the session is the first; None is one pair alone.
-    """
-    if job.vision_rows:
-        announce_plain(session, "vision")
-        pairs = 1 if survey is None else len(survey.entries)
-        rows, others = job.vision_rows * pairs, (len(job.interventions) - job.vision_rows) * pairs
-        included = f" with the {others:,} other rows" if others else ""
-        price = _in_all(job.passes * pairs, included, job.beside, survey)
-        where = f"({session.study.vision.positions} tokens of the tower)"
-        warn(f"{rows:,} rows change vision heads {where}: {price}")
-
-
-def _in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None") -> str:
-    """Write the cost of rows, of what comes besides, and the sum.
-
-    Parameters
-    ----------
-    included
-        What else is in `rows`, in words.
-    beside
-        Of one pair.
-    """
-    means, rechecks, again = beside.means, beside.rechecks, 0
-    if survey is not None:  # the first pair's are done
-        means *= 0 if survey.reference is not None else len(survey.entries) - 1
-        rechecks *= len(survey.entries)
-        again = 2 * sum(entry.name not in survey.held for entry in survey.entries[1:])
-    parts = {
-        "{:,} over reference pairs for their mean": means,
-        "{:,} for pairs that memory does not hold open": again,
-        "at most {:,} to check the noise floor in float32": rechecks,
-    }
-    more = ", ".join(words.format(count) for words, count in parts.items() if count)
-    if not more:
-        return passes(rows) + included
-    return f"{passes(rows)}{included}, and {more}: {rows + sum(parts.values()):,.1f} in all"
+    if words := inexact(session, tower):
+        warn(words)

@@ -107,7 +107,7 @@ def aggregate(
     Keys, then ``…``, ``…_low`` and ``…_high`` of each column, and ``pairs``: those that have a
     figure in the last column.
     """
-    keys = [name for name in schema.keys if name != "pair"]
+    keys = [name for name in schema.keys if name != "pair" and name in tables[0]]
     asked = [_keys_of(table[keys]) for table in tables]
     place = {key: row for row, key in enumerate(dict.fromkeys(k for one in asked for k in one))}
     found = pd.DataFrame(list(place), columns=keys)
@@ -131,7 +131,7 @@ def _keys_of(table: pd.DataFrame) -> list[tuple[Hashable, ...]]:
 
 def answer_changed(tables: Sequence[pd.DataFrame], schema: Schema) -> Row:
     """Return the share of pairs whose first answer token changed, by the rows of `aggregate`."""
-    keys = [name for name in schema.keys if name != "pair"]
+    keys = [name for name in schema.keys if name != "pair" and name in tables[0]]
     rows = pd.concat([table[[*keys, "answer_before", "answer_after"]] for table in tables])
     changed = (rows["answer_before"] != rows["answer_after"]).astype(float)
     by_row = rows.assign(changed=changed).groupby(keys, sort=False, dropna=False)

@@ -14,6 +14,8 @@ from headpatch.core.question import Call, Needs, Opened, Question, Result
 from headpatch.core.session import Session
 from headpatch.core.session import ready as ready_session
 from headpatch.core.study.together import refuse_both
+from headpatch.engine.patching import ZMeans
+from headpatch.errors import InputError
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
 from headpatch.text import user_path
@@ -93,6 +95,14 @@ def ready(opened: Opened, needs: Needs, stages: Stages) -> Opened:
     if not _changes(needs):
         return opened
     return ready_pairs(opened, needs.positions, needs.vision, stages=stages)
+
+
+def refuse_means(opened: Opened, means: ZMeans | None) -> None:
+    """Refuse a mean z that is given for many pairs."""
+    if means is not None and isinstance(opened, Pairs):
+        raise InputError(
+            "means", "given, and many pairs", "none: kind mean puts the pairs' own mean there"
+        )
 
 
 def _changes(needs: Needs) -> bool:

@@ -14,7 +14,7 @@ def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts
     noise_floor
         In logits; None where nothing was changed.
     facts
-        What else ``run.yaml`` says of a run over many pairs.
+        What else ``run.yaml`` says of the run.
     """
     study = opened.study
     section = getattr(study, verb.name, None)
@@ -30,8 +30,9 @@ def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts
             level=study.pairs.level,
             options=options,
             study=whole,
+            facts=facts,
         )
-        return Origin(verb, study, pair_facts(opened, noise_floor), context)
+        return Origin(verb, study, {**pair_facts(opened, noise_floor), **facts}, context)
     assert isinstance(opened, Pairs)
     survey = opened.survey
     context = Context(
@@ -43,6 +44,7 @@ def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts
         noise_floor,
         options,
         whole,
+        facts,
     )
     run = dataset_facts(study, opened.vlm, survey, noise_floor, **facts)
     return Origin(verb, study, run, context, survey.gate_columns())

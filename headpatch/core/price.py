@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from headpatch.heads import Tower
 
 if TYPE_CHECKING:
+    from headpatch.core.baseline_runs import Survey
+    from headpatch.core.cost import Beside
     from headpatch.core.session import Session
 
 
@@ -24,3 +26,29 @@ def inexact(session: "Session", tower: Tower = "lm") -> str:
         f"the {path} pass is not exact for {session.vlm.name} {where} ({fast.why}): every row gets "
         "a forward pass of its own"
     )
+
+
+def in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None") -> str:
+    """Write the cost of rows, of what comes besides, and the sum.
+
+    Parameters
+    ----------
+    included
+        What else is in `rows`, in words.
+    beside
+        Of one pair.
+    """
+    means, rechecks, again = beside.means, beside.rechecks, 0
+    if survey is not None:  # the first pair's are done
+        means *= 0 if survey.reference is not None else len(survey.entries) - 1
+        rechecks *= len(survey.entries)
+        again = 2 * sum(entry.name not in survey.held for entry in survey.entries[1:])
+    parts = {
+        "{:,} over reference pairs for their mean": means,
+        "{:,} for pairs that memory does not hold open": again,
+        "at most {:,} to check the noise floor in float32": rechecks,
+    }
+    more = ", ".join(words.format(count) for words, count in parts.items() if count)
+    if not more:
+        return passes(rows) + included
+    return f"{passes(rows)}{included}, and {more}: {rows + sum(parts.values()):,.1f} in all"

@@ -201,6 +201,8 @@ class Context:
         The question's own, as the study has them.
     study
         All of it.
+    facts
+        Of the run, as ``run.yaml`` has them.
     """
 
     question: str = ""
@@ -211,6 +213,7 @@ class Context:
     noise_floor: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     study: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> dict[str, str]:

@@ -34,6 +34,11 @@ class Unread:
         return Unread(self.layers, self.rows + other.rows, max(self.largest, other.largest))
 
 
+def both(one: Unread | None, other: Unread | None) -> Unread | None:
+    """Return the free control of several pairs."""
+    return one + other if one and other else one or other
+
+
 def unread(session: Session, outcomes: Iterable[Outcome]) -> Unread | None:
     """Return what the free control did; None if no outcome is of it alone."""
     vlm = session.vlm

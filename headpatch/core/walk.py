@@ -6,7 +6,8 @@ from headpatch.core.baseline_runs import Survey
 from headpatch.core.gate import sessions
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, towers_of
-from headpatch.core.study import AblateOptions, Study, SweepOptions
+from headpatch.core.study import Study
+from headpatch.core.study.changes import Changes
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.kinds import averages
 from headpatch.models.spans import Positions
@@ -17,7 +18,7 @@ def walk(
     study: Study,
     vlm: VLM,
     survey: Survey,
-    options: AblateOptions | SweepOptions,
+    options: Changes,
     positions: Positions | None,
     vision: bool,
     on_progress: OnProgress | None,

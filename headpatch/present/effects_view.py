@@ -39,6 +39,13 @@ _WHOLE: Final = 3
 """Heads of a set that are all named."""
 COVER: Final = "Bar: {level:.0%} interval over pairs."
 
+ALPHA: Final = Column(
+    "alpha",
+    "what a kind with a factor multiplies z by; there only where `scale` ran",
+    form="g",
+    key=True,
+    optional=True,
+)
 CHANGED: Final = (
     Column("pair", "name of the pair of pictures", "–", "text", key=True),
     Column(
@@ -63,12 +70,14 @@ CHANGED: Final = (
     Column(
         "kind",
         "what the heads' z (input of the attention output projection) becomes: `zero`; `mean` (of "
-        "a reference set of pairs); `resample` (z of the other run); `self` (its own z, for the "
+        "a reference set of pairs); `resample` (z of the other run); `scale` (alpha times itself); "
+        "`self` (its own z, for the "
         "noise floor)",
         "–",
         "text",
         key=True,
     ),
+    ALPHA,
     Column(
         "direction",
         "`noising`: the base is the with-run (is the head necessary?); `denoising`: the base is "
@@ -321,3 +330,8 @@ def _controls(axes: "matplotlib.axes.Axes", rows: "pandas.DataFrame") -> None:
         axes.barh(y, high[y] - low[y], 0.72, left=low[y], color="0.87", zorder=0.6)
         axes.vlines(mean[y], y - 0.36, y + 0.36, color=GREY, linewidth=1.0, zorder=1.5,
                     label="random heads of the same layers")  # fmt: skip
+
+
+def kind_cell(row: Row) -> str:
+    """Name the kind of a row, with its factor where it has one."""
+    return kind_label(row["kind"], row)

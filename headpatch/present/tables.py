@@ -1,6 +1,5 @@
 """Tables for a terminal."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,10 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from headpatch.kinds import kind_label
 from headpatch.text import visible
 
 if TYPE_CHECKING:
-    import pandas
+    pass
 
 
 _WRAPPED = 20  # least width of a column that wraps
@@ -68,71 +66,6 @@ def says(words: Sequence[str], reading: Mapping[str, Any]) -> str:
 def probability(value: float) -> str:
     """Write a probability so that a small one is no 0."""
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-
-
-def effects(named: "pandas.DataFrame", floor: float) -> RenderableType:
-    """Show what each intervention did, beside random heads of the same layers: a table a set."""
-    first, places = named.iloc[0], list(named["positions"].unique())
-    parts: list[RenderableType] = [
-        Text(
-            f"Effect on LD = logit(Yes) - logit(No); positions: {', '.join(places)}; "
-            f"LD with {first['ld_with']:+.3f}, without {first['ld_without']:+.3f}",
-            style="bold",
-        )
-    ]
-    for heads, rows in named.groupby("heads", sort=False):
-        at = f" ({rows['positions'].iloc[0]})" if len(places) > 1 else ""
-        parts.append(_effects_of(str(heads), rows, floor, at))
-    parts.append(
-        Text(
-            "norm.: effect as a share of the difference between the runs (0 = nothing, 1 = all of "
-            "it, negative = the other way). random heads: the same, mean ± sd over other heads of "
-            "the same layers; p: two-sided rank of the effect among them. Effects below the noise "
-            f"floor ({floor:.1e} logits) are in brackets."
-        )
-    )
-    return Group(*parts)
-
-
-def _effects_of(heads: str, rows: "pandas.DataFrame", floor: float, at: str = "") -> RenderableType:
-    table = plain_table(
-        "kind",
-        "direction",
-        "LD",
-        "effect",
-        "norm.",
-        "random heads",
-        "p",
-        "answer",
-        title=f"{'heads' if '+' in heads else 'head'} {_breakable(heads)}{at}",
-    )
-    for row in rows.to_dict("records"):
-        seen = abs(row["effect"]) > floor
-        flipped = row["answer_before"] != row["answer_after"]
-        answer = f"{row['answer_before']} → {row['answer_after']}" if flipped else "same"
-        table.add_row(
-            kind_label(row["kind"], row),
-            row["direction"],
-            f"{row['ld']:+.3f}",
-            f"{row['effect']:+.4f}" if seen else f"({row['effect']:+.0e})",
-            "undefined" if math.isnan(row["normalized"]) else f"{row['normalized']:+.4f}",
-            _controls(row),
-            "" if math.isnan(row["control_p"]) else f"{row['control_p']:.2f}",
-            Text(answer),
-        )
-    return table
-
-
-def _breakable(heads: str) -> str:
-    """Let a long set of heads wrap between heads."""
-    return heads if len(heads) < 60 else heads.replace("+", " + ")
-
-
-def _controls(row: Mapping[Any, Any]) -> str:
-    if not row["control_n"] or math.isnan(row["control_mean"]):
-        return "none"
-    sd = "" if math.isnan(row["control_sd"]) else f"±{row['control_sd']:.4f}"
-    return f"{row['control_mean']:+.4f}{sd}"
 
 
 def failed_words(failed: Sequence[str]) -> str:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from headpatch.kinds import kind_label
 from headpatch.present.effects_view import effect_cell, interval_cell, means_words
 from headpatch.present.tables import plain_table
 
 if TYPE_CHECKING:
-    import pandas
+    pass
 
 
 def design(counts: Mapping[str, Mapping[str, int]]) -> RenderableType:
@@ -27,37 +26,6 @@ def design(counts: Mapping[str, Mapping[str, int]]) -> RenderableType:
     for factor, levels in counts.items():
         table.add_row(factor, ", ".join(f"{level} ({count})" for level, count in levels.items()))
     return table
-
-
-def effects(means: "pandas.DataFrame", level: float, floor: float) -> RenderableType:
-    """Show mean effects over pairs: a table a head or set.
-
-    Parameters
-    ----------
-    means
-        ``effects_mean.csv``.
-    level
-        Coverage of the intervals.
-    floor
-        Noise floor, in logits.
-    """
-    parts: list[RenderableType] = []
-    for heads, rows in means.groupby("heads", sort=False):
-        table = plain_table(
-            "kind",
-            "direction",
-            "effect",
-            "norm.",
-            f"{level:.0%} interval",
-            "random heads",
-            "answer changed",
-            title=f"{'heads' if '+' in str(heads) else 'head'} {heads}",
-        )
-        for row in rows.to_dict("records"):
-            figures = *_figures(row, floor), _control(row), f"{row['answer_changed']:.0%}"
-            table.add_row(kind_label(row["kind"], row), row["direction"], *figures)
-        parts.append(table)
-    return Group(*parts, Text(means_words(level, floor)))
 
 
 def top_effects(

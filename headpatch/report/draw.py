@@ -14,11 +14,6 @@ def _draw(folder: Path, figures: dict[str, str], words: Words | None = None) -> 
         KINDS[kind].draw(files, folder / file, words or Words())
 
 
-def draw_ablation(folder: Path, question: str, region: str, valid: bool = True) -> None:
-    """Draw the effects that `ablate` wrote."""
-    _draw(folder, {"effects": "head_effects.png"}, Words(question, region, valid))
-
-
 def draw_sweep(folder: Path) -> None:
     """Draw the effects that `sweep` wrote: a map of the heads, or the sets' spread."""
     _draw(folder, {"sweep": "sweep.png"})

@@ -97,10 +97,6 @@ def _own(saved: Mapping[str, Any]) -> dict[str, str]:
     return {"question": question, "region": saved["region_name"]}
 
 
-def _effects(files: Files, target: Target, words: Words) -> None:
-    plots.head_effects(files["effects.csv"], target, **words.title)
-
-
 def _sweep(files: Files, target: Target, words: Words) -> None:
     swept = files["sweep.pt"]
     every = next(iter(swept["normalized"].values())).ndim == 2
@@ -163,8 +159,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "faithfulness": Kind(_CURVES, _faithfulness),
     "sweep": Kind(("sweep.pt",), _sweep),
     "approx": Kind(("approx.pt",), _approx),
-    "mean_effects": Kind(("effects_mean.csv",), _mean_effects),
-    "effects": Kind(("effects.csv",), _effects, unless=("sweep.pt", "effects_mean.csv")),
+    "mean_effects": Kind(("sweep.pt", "effects_mean.csv"), _mean_effects),
     "trace": Kind(("trace.pt",), _trace),
     "rollout": Kind(("rollout.pt",), _rollout),
     "perturbation": Kind(("rollout.pt", "perturbation.csv"), _perturbation),

@@ -6,11 +6,9 @@ path picks the format (``.png``, ``.pdf``, ``.svg``). ``attention_data/README.md
 key read here.
 """
 
-from headpatch.report.effects import head_effects
 from headpatch.report.sweeps import set_effects, sweep_maps
 
 __all__ = [
-    "head_effects",
     "set_effects",
     "sweep_maps",
 ]

@@ -25,7 +25,7 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
 from headpatch.pairs.pair import make_pair
 from headpatch.pairs.region import REGIONS
-from headpatch.questions.ablate.many import ablate
+from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
 from headpatch.questions.sweep.many import sweep
 from headpatch.questions.verdict import whole as verdict
@@ -207,7 +207,8 @@ def test_a_pair_whose_region_is_the_whole_picture_cannot_be_compared(tmp_path: P
             compared()
     assert np.isnan(found.masses["diff"][1]).all() and np.isfinite(found.masses["diff"][0]).all()
     heads = resolve(Selection.parse("1.1"), vlm, found.order)
-    effects = ablate(study(**{"ablate.kinds": ["zero"], "ablate.controls": 0}), vlm, found, heads)
+    pairs = Pairs(study(**{"ablate.kinds": ["zero"]}), vlm, found, "answer")
+    effects = ablate(pairs, heads, controls=0)
     assert set(effects.effects["pair"]) == {"p0", "p1", "p2", "p3"}
     swept = sweep(study(**{"sweep.kinds": ["zero"]}), vlm, found)
     assert swept.means["attention_rank"].isna().all() and "attention_rank" not in swept.saved

@@ -18,8 +18,7 @@ from headpatch.core.study import Study
 from headpatch.engine.patching import Outcome
 from headpatch.heads import Head, HeadSet
 from headpatch.pairs.manifest import Manifest
-from headpatch.questions.ablate import many as ablate_many
-from headpatch.questions.ablate.one import ablate
+from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
 from headpatch.questions.sweep import many as sweep_many
 from headpatch.stats.intervals import mean_interval
@@ -86,7 +85,8 @@ def test_a_ranking_has_means_and_intervals_of_the_pairs() -> None:
 def test_ablation_means_are_those_of_each_pair_by_itself() -> None:
     found, heads = noisy(), [Head(0, 1), Head(2, 3)]
     seen = []
-    done = ablate_many.ablate(NOISY, tiny_vlm(), found, heads, lambda *one: seen.append(one))
+    pairs = Pairs(NOISY, tiny_vlm(), found, "answer")
+    done = ablate(pairs, heads, on_progress=lambda *one: seen.append(one))
     for column in ("effect", "normalized", "control_mean"):
         slow = by_pair(found, column, heads)
         np.testing.assert_allclose(done.means[column], slow.mean(0), atol=ROUNDING)
@@ -107,7 +107,7 @@ def test_a_sweep_has_the_ablations_numbers_for_every_head() -> None:
         NOISY, tiny_vlm(), found, None, None, lambda *one: planned.append(one), swept.append
     )
     heads = [Head(0, 1), Head(2, 3)]
-    slow = ablate_many.ablate(NOISY, tiny_vlm(), found, heads).means
+    slow = ablate(Pairs(NOISY, tiny_vlm(), found, "answer"), heads).means
     single = slow[slow["role"] == "head"].set_index(["heads", "kind", "direction"])
     mine = done.means.set_index(["heads", "kind", "direction"]).loc[single.index]
     for column in ("effect", "normalized"):
@@ -160,7 +160,7 @@ def test_finished_pairs_are_taken_as_they_are() -> None:
 
 def test_prompts_of_unequal_length_run_too() -> None:
     found = noisy((*QUESTIONS[:1], *LONGER))
-    done = ablate_many.ablate(NOISY, tiny_vlm(), found, [Head(1, 1)])
+    done = ablate(Pairs(NOISY, tiny_vlm(), found, "answer"), Head(1, 1))
     assert np.isfinite(done.means["normalized"]).all()
 
 
@@ -171,7 +171,7 @@ def test_where_there_is_no_mean_over_the_dataset_each_pair_has_its_own() -> None
     entries = noisy((*QUESTIONS[:1], *LONGER)).entries
     found = survey(study, tiny_vlm(), entries, "question")
     assert found.reference is None
-    done = ablate_many.ablate(study, tiny_vlm(), found, [Head(1, 1)])
+    done = ablate(Pairs(study, tiny_vlm(), found, "question"), Head(1, 1))
     slow = []
     for entry in entries:
         session = open_session(study_of(study, entry), tiny_vlm(), "question")

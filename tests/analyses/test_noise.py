@@ -13,7 +13,7 @@ from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome, patch
 from headpatch.engine.selfcheck import Check, Checks
 from headpatch.heads import Head, HeadSet
-from headpatch.questions.ablate.one import ablate
+from headpatch.questions.ablate.question import ablate
 from headpatch.questions.combine import effects as combine
 from headpatch.questions.path.heads import head_paths
 from headpatch.questions.sweep.one import Sweep, sweep

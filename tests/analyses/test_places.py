@@ -20,8 +20,7 @@ from headpatch.heads import Head
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
-from headpatch.questions.ablate import one as ablation
-from headpatch.questions.ablate.many import ablate as ablate_pairs
+from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
 from headpatch.questions.rollout.one import roll_out
 from tests.command import headpatch
@@ -146,8 +145,7 @@ def test_where_places_are_unknown_shares_are_refused_and_heads_still_change(tmp_
         with pytest.raises(InputError, match=r"^--model: its image processor gives pixels") as said:
             needs_places(session)
         assert "\n" not in str(said.value)
-    plan = ablation.plan(session, [Head(1, 1)])
-    assert len(ablation.run(session, plan, None).effects)
+    assert len(ablate(session, Head(1, 1)).effects)
     rows = [
         {"with": "with.png", "without": "without.png", "question": QUESTION, "region": region}
         for region in ("top-left", "top-right")
@@ -157,7 +155,7 @@ def test_where_places_are_unknown_shares_are_refused_and_heads_still_change(tmp_
     found = survey(study, vlm, entries, "answer")
     with pytest.raises(InputError, match=r"^--model: its image processor"):
         rank(Pairs(study, vlm, found))
-    assert len(ablate_pairs(study, vlm, found, [Head(1, 1)]).effects)
+    assert len(ablate(Pairs(study, vlm, found, "answer"), Head(1, 1)).effects)
 
 
 def test_pictures_of_one_size_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from headpatch.core.noise_floor import floor_of
 from headpatch.core.session import Session, intervene, open_session
 from headpatch.core.study import Study
 from headpatch.heads import Head
-from headpatch.questions.ablate import one as ablate
+from headpatch.questions.ablate.measure import plan as plan_ablation
 from headpatch.questions.sweep.plan import left, plan
 from tests.tiny import SHAPES, image_pair, tiny_vlm
 
@@ -78,6 +78,6 @@ def test_what_is_finished_costs_nothing_more(tmp_path: Path) -> None:
 def test_ablate_tells_the_same(tmp_path: Path, reference: int) -> None:
     session = opened(tmp_path)
     session = replace(session, study=session.study.override({"ablate.reference": reference}))
-    job = ablate.plan(session, [Head(1, 2)])
+    job = plan_ablation(session, [Head(1, 2)])
     assert job.passes == cost(session, job.interventions)
     assert job.beside == Beside(means=2 * reference)

@@ -8,11 +8,8 @@ import pandas as pd
 
 from headpatch.core.output.folder import find
 from headpatch.present.canvas import signed
-from headpatch.report.html.sections import named
 
-_SECTIONS: Mapping[str, tuple[Callable[..., Any], str, int, str, list[str]]] = {
-    "ablate": (named.section, "effect", 4, "effect", ["head", "joint"]),
-}
+_SECTIONS: Mapping[str, tuple[Callable[..., Any], str, int, str, list[str]]] = {}
 """By verb: its section, a column of its rows and its digits; that of the table, and which rows."""
 
 

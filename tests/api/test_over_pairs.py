@@ -282,7 +282,7 @@ def test_drawn_pairs_last_as_long_as_what_was_opened() -> None:
     folder = opened.drawn.path
     ablated = hp.ablate(opened, LOOKER, kinds=["zero"], controls=0)
     assert folder.is_dir()
-    assert ablated.words.valid is False
+    assert ablated.valid is False
     assert opened.summary.endswith("INVALID STUDY: pairs that failed the gate are run.")
     del opened
     assert not folder.exists()

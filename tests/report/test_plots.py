@@ -13,6 +13,7 @@ from headpatch.core.question import Context
 from headpatch.present.figure import draw
 from headpatch.present.overlays import attention_overlays
 from headpatch.present.parts import Chart, Drawn
+from headpatch.questions.ablate.figure import head_effects
 from headpatch.questions.rank import figures, layer_figures
 from headpatch.report import plots
 from tests.report import synthetic
@@ -32,7 +33,7 @@ RANK = {
         layer_figures.divergence_analysis,
     )
 }
-HEADS = "top_different_heads", "attention_overlays"
+HEADS = "top_different_heads", "attention_overlays", "head_effects"
 CHARTS = ("cut",)
 """Questions whose charts their views declare."""
 
@@ -58,7 +59,7 @@ def figure(name: str, size: str):
     if name == "head_effects":
         count = {"tiny": 1, "usual": 5, "large": 64}[size]
         names = [f"{layers - 1}.{head}" for head in range(count)]
-        return partial(plots.head_effects, synthetic.effects(names), **WORDS)
+        return partial(head_effects, synthetic.effects(names), **WORDS)
     if name == "cut":
         spans = [f"{max(layer - 2, 0)}-{min(layer + 2, layers - 1)}" for layer in range(layers)]
         return chart(name, {"cuts.csv": synthetic.cuts(spans, "window")})

@@ -1,7 +1,7 @@
 """What a run leaves behind: tables and tensors with their provenance, whole or not at all."""
 
 from headpatch.core.output.dataset import write_manifest, write_pairs
-from headpatch.core.output.effects import sweep_columns, write_ablation, write_sweep
+from headpatch.core.output.effects import sweep_columns, write_sweep
 from headpatch.core.output.files import (
     read_table,
     read_tensors,
@@ -29,7 +29,6 @@ __all__ = [
     "staged",
     "sweep_columns",
     "taken",
-    "write_ablation",
     "write_columns",
     "write_draw",
     "write_judged",

@@ -1,21 +1,14 @@
-"""What `ablate` and `sweep` write: both an ``effects.csv``, each with columns of its own."""
+"""What `sweep` writes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headpatch.core.output.files import columns_of, write_columns, write_table, write_tensors
+from headpatch.core.output.files import columns_of, write_columns, write_tensors
 from headpatch.core.output.provenance import write_run
 
 if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
     from headpatch.core.session import Session
-    from headpatch.questions.ablate.one import Ablation
     from headpatch.questions.sweep.one import Sweep
-
-
-def write_ablation(folder: Path, session: "Session", ablation: "Ablation") -> None:
-    """Write ``effects.csv`` and ``run.yaml``."""
-    write_table(folder / "effects.csv", ablation.effects)
-    write_run(folder, session, ablation.noise_floor)
 
 
 def write_sweep(folder: Path, session: "Session", sweep: "Sweep") -> None:

@@ -10,7 +10,6 @@ from headpatch.core.registry import verbs
 
 WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "ablate": ("effects.csv", "effects_mean.csv", "gate.csv", "head_effects.png"),
         "sweep": (
             "sweep.pt",
             "effects.csv",

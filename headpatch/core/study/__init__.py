@@ -5,7 +5,6 @@ study: the seed's question, asked of the bundled model.
 """
 
 from headpatch.core.study.changes import (
-    AblateOptions,
     SweepOptions,
     VisionOptions,
     alpha_of,
@@ -27,7 +26,6 @@ from headpatch.core.study.yaml_tree import read_record
 
 __all__ = [
     "EDGE_ENDS",
-    "AblateOptions",
     "Candidates",
     "DrawOptions",
     "EdgeEnd",

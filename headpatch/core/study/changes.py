@@ -45,15 +45,6 @@ class Changes(Kinds):
     positions: Literal["answer", "question", "image", "all"] = "answer"
 
 
-class AblateOptions(Changes):
-    """Which heads are changed, and how."""
-
-    heads: str = "top:3"
-    """See `headpatch.heads.Selection`."""
-    controls: Count = 20
-    """Random sets of heads of the same layers, to compare each set with."""
-
-
 class SweepOptions(Changes):
     """How every head, or every set of a list, is changed."""
 

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from headpatch.core.claims_grammar import Claim
-from headpatch.core.study.changes import AblateOptions, SweepOptions, VisionOptions
+from headpatch.core.study.changes import SweepOptions, VisionOptions
 from headpatch.core.study.expected import Expected
 from headpatch.core.study.forced import RolloutOptions, TraceOptions
 from headpatch.core.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
@@ -19,6 +19,7 @@ from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.pairs.pair import Pair, make_pair
 from headpatch.pairs.region import Region
+from headpatch.questions.ablate.options import AblateOptions
 from headpatch.questions.combine.options import CombineOptions
 from headpatch.questions.cut.options import CutOptions
 from headpatch.questions.path.options import PathOptions

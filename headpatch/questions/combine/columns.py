@@ -1,6 +1,7 @@
 """What `headpatch combine` writes."""
 
 from headpatch.present.column import Column, Schema
+from headpatch.present.effects_view import ALPHA
 
 _HEAD = "as in `effects.csv`"
 _HEADS = (
@@ -9,11 +10,6 @@ _HEADS = (
     Column("head", _HEAD, "–", "whole", optional=True, follows=True),
 )
 _KIND = Column("kind", "what z becomes: `zero`, `mean`, `resample`, `scale`", "–", "text", key=True)
-_ALPHA = Column(
-    "alpha",
-    "what a kind with a factor multiplies z by; there only where `scale` ran",
-    optional=True,
-)
 _DIRECTION = Column("direction", "`noising` or `denoising`", "–", "text", key=True)
 _WHERE = Column("positions", "where z is changed", "–", "text", optional=True)
 _PAIRS = Column("pairs", "pairs of pictures that figures are means of", "count", "whole")
@@ -32,7 +28,7 @@ COMBINATIONS = Schema(
         *_HEADS,
         Column("role", "`head`, `pair`, or `all` of them together", "–", "text", key=True),
         _KIND,
-        _ALPHA,
+        ALPHA,
         _DIRECTION,
         _WHERE,
         Column("effect", "shift of LD", "logits", form="+.4f", optional=True),
@@ -60,7 +56,7 @@ REPAIR = Schema(
     (
         *_HEADS,
         _KIND,
-        _ALPHA,
+        ALPHA,
         _DIRECTION,
         _WHERE,
         _share(
@@ -90,7 +86,7 @@ PARTS = Schema(
     (
         *_HEADS,
         _KIND,
-        _ALPHA,
+        ALPHA,
         _DIRECTION,
         Column("rank", "by the size of the change", "–", "whole"),
         Column("part", "a head (`24.17`) or an MLP (`mlp 31`)", "–", "text"),

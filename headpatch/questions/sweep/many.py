@@ -14,13 +14,12 @@ from headpatch.core.baseline_runs import Survey
 from headpatch.core.ranking import ranks
 from headpatch.core.session import Session
 from headpatch.core.study import Study, alpha_of
-from headpatch.core.towers import Unread
+from headpatch.core.towers import Unread, both
 from headpatch.core.walk import walk
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnOutcome, OnProgress, Outcome
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
-from headpatch.questions.ablate.many import both
 from headpatch.questions.sweep import one as one_pair
 from headpatch.questions.sweep.approx_many import AgreedPairs, Gradients
 from headpatch.questions.sweep.plan import opening

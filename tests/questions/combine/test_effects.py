@@ -20,7 +20,7 @@ from headpatch.engine.patching import patch
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
 from headpatch.pairs.manifest import Manifest
-from headpatch.questions.ablate.one import ablate
+from headpatch.questions.ablate.question import ablate
 from headpatch.questions.combine import selfrepair
 from headpatch.questions.combine.effects import Effects, Plan, measure
 from headpatch.questions.combine.judge import Combinations, judge

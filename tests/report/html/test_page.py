@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from headpatch.core.output import read_table
-from headpatch.core.output.files import write_table
 from headpatch.core.output.folder import find
 from headpatch.errors import InputError
 from headpatch.report.html import page, write
 from headpatch.report.html.overlay import MOST
-from headpatch.report.html.sections import gate, named
+from headpatch.report.html.sections import gate
 from tests.report.html import made
 
 SECTIONS = {
@@ -27,6 +25,8 @@ SECTIONS = {
     "ranking": ["heads.csv", "sweep.pt", "verdicts.csv"],
     "named": ["effects.csv"],
     "combine": ["combinations.csv"],
+    "ablate": ["effects.csv"],
+    "combinations": ["combinations.csv"],
     "faithfulness": ["faithfulness.csv"],
     "rank": ["heads.csv"],
     "tower": ["sweep.pt", "vision.csv"],
@@ -113,7 +113,7 @@ def test_one_verb_alone_makes_a_page(tmp_path: Path) -> None:
     expected = {
         "rank": {"maps", "ranking", "rank"},
         "sweep": {"maps", "ranking"},
-        "ablate": {"named"},
+        "ablate": {"ablate"},
         "cut": {"cut"},
         "combine": {"combine"},
         "path": {"path"},
@@ -137,23 +137,6 @@ def test_commands_of_every_run_in_a_folder_are_shown(tmp_path: Path) -> None:
     made.sweep(tmp_path)
     (part,) = find(tmp_path).parts
     assert set(part.verbs) == {"verdict", "rank", "sweep"}
-
-
-def test_where_heads_were_changed_is_what_the_table_says(tmp_path: Path) -> None:
-    """Not what the study says of the language model's heads."""
-    made.ablate(tmp_path)
-    table = read_table(tmp_path / "effects.csv")
-    vision = table.assign(heads="v" + table["heads"].str.replace("+", "+v"), positions="patches")
-    write_table(tmp_path / "effects.csv", vision)
-    assert "z changed at: patches" in report(tmp_path)[0]
-    write_table(tmp_path / "effects.csv", pd.concat([table, vision]))
-    made_of = named.section(find(tmp_path))
-    assert made_of is not None
-    assert made_of.values["changed"] == "; z changed as the rows say"
-    listed = {row["heads"] for row in made_of.values["rows"]}
-    assert {"3.2 (answer)", "v3.2 (patches)"} <= listed
-    axis = made_of.figures["named-noising"].layout["yaxis"]["ticktext"]
-    assert {"3.2 (answer)", "v3.2 (patches)"} <= set(axis)
 
 
 def test_nothing_is_loaded_from_elsewhere(whole: Path) -> None:

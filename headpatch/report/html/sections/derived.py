@@ -81,6 +81,7 @@ def context(verb: Verb, run: RunPart) -> Context:
         facts.get("noise_floor"),
         study.get(verb.name, {}),
         study,
+        facts,
     )
 
 

@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from headpatch.core.output import read_table
 from headpatch.heads import HeadSet
 from headpatch.models.load import DEMO, load
-from headpatch.report import plots
+from headpatch.questions.ablate.figure import head_effects
 from tests.command import Said, contents, done, headpatch, of_pair, refused
 from tests.datasets import planted_pairs
-from tests.planted import HEADS, HEADS_PER_LAYER, LD_WITH, LD_WITHOUT, planted_study, save_planted
+from tests.planted import HEADS, LD_WITH, LD_WITHOUT, planted_study, save_planted
 
 COLUMNS = [
     "pair", "heads", "layer", "head", "kind", "direction", "positions", "ld_with", "ld_without",
@@ -65,7 +65,7 @@ def out(place: Path, printed: Said) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures, and the model is loaded once."""
-    monkeypatch.setattr("headpatch.report.draw.draw_ablation", lambda *_: None)
+    monkeypatch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
     monkeypatch.setattr("headpatch.core.session.load", _cached)
 
 
@@ -114,48 +114,6 @@ def test_effects_csv(out: Path) -> None:
         assert row["answer_before"] == ("Yes" if row["direction"] == "noising" else "No")
 
 
-def test_controls_are_other_heads_of_the_same_layers(out: Path) -> None:
-    rows = table(out)
-    for named in (row for row in rows if row["role"] in ("head", "joint")):
-        own = HeadSet.parse(named["heads"])
-        alike = [
-            float(row["normalized"])
-            for row in rows
-            if row["role"] == "control"
-            and (row["kind"], row["direction"]) == (named["kind"], named["direction"])
-            and _layers(HeadSet.parse(row["heads"])) == _layers(own)
-            and not set(HeadSet.parse(row["heads"])) & set(own)
-        ]
-        count = int(named["control_n"])
-        assert count == (HEADS_PER_LAYER - 1 if len(own) == 1 else 4)
-        assert len(alike) >= count
-        assert min(alike) - CLOSE <= float(named["control_mean"]) <= max(alike) + CLOSE
-        assert float(named["control_sd"]) >= 0
-        assert 2 / (count + 1) - 1e-6 <= float(named["control_p"]) <= 1
-    for row in rows:
-        if row["role"] not in ("head", "joint"):
-            assert (row["control_mean"], row["control_n"]) == ("", "0")
-
-
-def _layers(heads: HeadSet) -> Counter[int]:
-    return Counter(head.layer for head in heads)
-
-
-def test_a_redundant_pair_is_necessary_only_together(out: Path) -> None:
-    found = {
-        (row["heads"], row["direction"]): float(row["normalized"])
-        for row in table(out)
-        if row["kind"] == "resample" and row["role"] in ("head", "joint")
-    }
-    for name in ("redundant a", "redundant b"):
-        planted = HEADS[name]
-        assert found[str(planted.head), "noising"] == pytest.approx(planted.necessity, abs=CLOSE)
-        assert found[str(planted.head), "denoising"] == pytest.approx(
-            planted.sufficiency, abs=CLOSE
-        )
-    assert found["0.3+1.0", "noising"] == pytest.approx(4 / 8, abs=CLOSE)
-
-
 def test_what_a_person_reads(out: Path, printed: Said) -> None:
     assert "…" not in printed.out
     assert "INVALID" not in printed.out
@@ -168,30 +126,6 @@ def test_what_a_person_reads(out: Path, printed: Said) -> None:
         assert title in shown
     for path in out.iterdir():
         assert path.name in printed.out
-
-
-@pytest.mark.usefixtures("quick")
-def test_json(place: Path, out: Path, tmp_path: Path) -> None:
-    words = ("--heads", "0.3,1.0", "--controls", 4, "--json")
-    found = done("ablate", *flags(place, tmp_path), *words).json
-    assert found["valid"] is True
-    assert found["ld_with"] == pytest.approx(LD_WITH, abs=CLOSE)
-    assert 0 <= found["noise_floor"] < 1e-3
-    named = [row for row in table(out) if row["role"] in ("head", "joint")]
-    assert len(found["effects"]) == len(named)
-    for shown, row in zip(found["effects"], named, strict=True):
-        assert list(shown) == COLUMNS + MORE
-        for key, value in shown.items():
-            if isinstance(value, str):
-                assert row[key] == value
-            elif value is None:  # the layer and head of a set
-                assert row[key] == ""
-            else:
-                assert float(row[key]) == pytest.approx(value, abs=1e-5)
-    assert found["summary"].startswith("Resampling 0.3+1.0 (answer): ")
-    assert found["summary"].endswith("One pair shows one case, not a rule.")
-    assert "\n" not in found["summary"]
-    assert (tmp_path / "effects.csv").read_bytes() == (out / "effects.csv").read_bytes()
 
 
 @pytest.mark.usefixtures("quick")
@@ -230,10 +164,7 @@ def test_selections(place: Path, tmp_path: Path, heads: str) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_top_heads_are_those_of_rank(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
+def test_top_heads_are_those_of_rank(place: Path, tmp_path: Path) -> None:
     ranked = done("rank", *flags(place, tmp_path)[:-2], "--json").json["heads"]
     names = [f"{row['layer']}.{row['head']}" for row in ranked[:3]]
     rows = effects(place, tmp_path, "--heads", "top:3", *QUICK, "--directions", "noising")
@@ -339,9 +270,7 @@ def test_equal_lds_leave_shares_undefined(place: Path, tmp_path: Path) -> None:
 
 def test_equal_lds_can_be_drawn(out: Path, tmp_path: Path) -> None:
     effects = read_table(out / "effects.csv")
-    plots.head_effects(
-        effects.assign(normalized=math.nan, control_mean=math.nan), tmp_path / "x.png"
-    )
+    head_effects(effects.assign(normalized=math.nan, control_mean=math.nan), tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 0
 
 
@@ -352,20 +281,17 @@ def test_a_failed_run_leaves_things_as_they_were(
     (tmp_path / "effects.csv").write_text("of an earlier run")
     before = {name: size for name, (size, _) in contents(tmp_path).items()}
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr("headpatch.report.draw.draw_ablation", fail)
+    monkeypatch.setattr("headpatch.core.output.writing.draw", fail)
     message = refused("ablate", *flags(place, tmp_path), "--heads", "1.1", *QUICK, code=1)
     assert message.startswith("RuntimeError: no font")
     assert {name: size for name, (size, _) in contents(tmp_path).items()} == before
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_rank_and_an_ablation_share_a_folder(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
+def test_a_rank_and_an_ablation_share_a_folder(place: Path, tmp_path: Path) -> None:
     done("rank", *flags(place, tmp_path)[:-2])
     heads = (tmp_path / "heads.csv").read_bytes()
     done("ablate", *flags(place, tmp_path), "--heads", "1.1", *QUICK)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from headpatch.report.effects import MOST_ROWS, head_effects
+from headpatch.questions.ablate.figure import MOST_ROWS, head_effects
 from tests.report import synthetic
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]

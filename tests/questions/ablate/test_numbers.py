@@ -11,7 +11,7 @@ from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, open_session
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
-from headpatch.questions.ablate.one import Ablation, ablate
+from headpatch.questions.ablate.question import Ablation, ablate
 from tests.planted import (
     HEADS,
     LD_WITH,

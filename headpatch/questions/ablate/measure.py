@@ -16,7 +16,6 @@ from headpatch.engine.answers import decode
 from headpatch.engine.interventions import Direction, Intervention, check_scope
 from headpatch.engine.patching import OnProgress, Outcome, ZMeans
 from headpatch.heads import Head, HeadSet
-from headpatch.kinds import KINDS, first_of
 from headpatch.present.head_columns import with_alpha, with_head_columns
 from headpatch.stats.effects import normalized_effect, rank_of, spread
 
@@ -64,40 +63,37 @@ class Plan:
 
 
 @dataclass(frozen=True, eq=False)
-class Ablation:
-    """What `ablate` found.
+class Ablated:
+    """What changing heads of one pair did.
 
     Attributes
     ----------
-    effects
+    table
         One row for each set × kind × direction; the columns of ``effects.csv``. Rows of role
         ``control`` are the random sets, those of role ``noise floor`` patch a set with its own z.
     noise_floor
         In logits; see `headpatch.core.noise_floor.floor_of`.
-    summary
-        One line of plain words.
     unread
         The free control, if vision heads were changed that never reach the language model.
     """
 
-    effects: pd.DataFrame
+    table: pd.DataFrame
     noise_floor: float
-    summary: str
     unread: Unread | None = None
 
     @property
     def named(self) -> pd.DataFrame:
         """The named heads and their joint set, without controls."""
-        return self.effects[self.effects["role"].isin(["head", "joint"])].reset_index(drop=True)
+        return named_rows(self.table)
 
 
-def ablate(
-    session: Session,
-    heads: Sequence[Head],
-    means: ZMeans | None = None,
-    on_progress: OnProgress | None = None,
-) -> Ablation:
-    """Change each head alone, then all of them together.
+def named_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of named heads and their joint set, without controls."""
+    return table[table["role"].isin(["head", "joint"])].reset_index(drop=True)
+
+
+def plan(session: Session, heads: Sequence[Head]) -> Plan:
+    """Work out what changing each head alone, then all of them together, takes.
 
     Parameters
     ----------
@@ -108,17 +104,14 @@ def ablate(
         study's ``vision``, those of the language model at those of its ``ablate``.
     means
         Needed if the study's kinds average.
+        Each once. Those of the vision tower change at the positions of the study's ``vision``,
+        those of the language model at those of its ``ablate``.
 
     Raises
     ------
     InputError
         If the vision tower has no class token, where its heads are to be changed there.
     """
-    return run(session, plan(session, heads), means, on_progress)
-
-
-def plan(session: Session, heads: Sequence[Head]) -> Plan:
-    """Work out what changing `heads` takes; see `ablate`."""
     options, vlm = session.study.ablate, session.vlm
     vision = None
     if has("vision", heads):
@@ -153,8 +146,14 @@ def run(
     job: Plan,
     means: ZMeans | None = None,
     on_progress: OnProgress | None = None,
-) -> Ablation:
-    """Do what is planned; see `ablate`."""
+) -> Ablated:
+    """Do what is planned.
+
+    Parameters
+    ----------
+    means
+        Needed if the study's kinds hold ``mean``.
+    """
     unique = job.interventions
     outcomes = dict(zip(unique, change(session, unique, means, on_progress), strict=True))
     nulls: dict[tuple[HeadSet, str, Direction], list[float]] = {}
@@ -176,7 +175,7 @@ def run(
     )
     table = with_alpha(table, session.study.ablate.alpha)
     control = unread(session, outcomes.values())
-    return Ablation(with_head_columns(table), floor, _summary(session, table, floor), control)
+    return Ablated(with_head_columns(table), floor, control)
 
 
 def _normalized(session: Session, outcome: Outcome) -> float:
@@ -220,32 +219,3 @@ def _beside(normalized: float, null: Sequence[float]) -> dict[str, float]:
         "control_n": summary.n,
         "control_p": rank_of(normalized, null),
     }
-
-
-def _summary(session: Session, table: pd.DataFrame, floor: float) -> str:
-    """Say what was found in one line, and no more than one pair can show."""
-    named = table[table["role"].isin(["head", "joint"])]
-    last = named[named["heads"] == named["heads"].iloc[-1]]
-    kind = first_of(set(last["kind"]))
-    last = last[last["kind"] == kind]
-    parts = []
-    for row in last.to_dict("records"):
-        words = f"{row['normalized']:+.1%} of the difference between the runs"
-        if np.isnan(row["normalized"]):
-            words = "the two runs have the same LD, so it is no share of a difference"
-        part = f"{row['direction']} moves LD by {row['effect']:+.3f} logits ({words}"
-        if row["control_n"] > 1 and not np.isnan(row["normalized"]):
-            mean, sd = row["control_mean"], row["control_sd"]
-            part += f"; random heads of the same layers {mean:+.1%} ± {sd:.1%}"
-        part += ")"
-        if abs(row["effect"]) <= floor:
-            part = f"{row['direction']} does not move LD beyond the noise floor"
-        flips = row["answer_before"] != row["answer_after"]
-        part += f"; the answer {'becomes' if flips else 'stays'} {row['answer_after']!r}"
-        parts.append(part)
-    heads, positions = (last[name].iloc[0] for name in ("heads", "positions"))
-    by = f" by {session.study.ablate.alpha:g}" * KINDS[kind].alpha
-    caveat = "One pair shows one case, not a rule."
-    if not session.valid:
-        caveat = "The study is INVALID (its answers are not Yes and No): these figures say nothing."
-    return f"{KINDS[kind].doing} {heads}{by} ({positions}): {'; '.join(parts)}. {caveat}"

@@ -10,6 +10,7 @@ import pytest
 import headpatch as hp
 from headpatch.core.baseline_runs import survey
 from headpatch.core.controls import random_sets
+from headpatch.core.dataset import Pairs
 from headpatch.core.gate import study_of
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, open_session
@@ -20,8 +21,8 @@ from headpatch.engine.patching import patch
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet, Selection
 from headpatch.pairs.manifest import Manifest
-from headpatch.questions.ablate import many as ablate_many
-from headpatch.questions.ablate.one import Ablation, ablate, plan
+from headpatch.questions.ablate.measure import plan
+from headpatch.questions.ablate.question import Ablation, ablate
 from tests.datasets import any_model, noisy_pairs, noisy_study
 from tests.families import builders
 from tests.tiny import image_pair
@@ -136,8 +137,7 @@ def test_means_over_pairs_are_those_of_the_pairs_one_by_one(tmp_path: Path) -> N
     entries = Manifest.read(path).entries
     seen = survey(asked, vlm, entries, "answer", vision=True, hold=True)
     assert seen.reference is not None
-    planned = []
-    done = ablate_many.ablate(asked, vlm, seen, HEADS, None, lambda *one: planned.append(one))
+    done = ablate(Pairs(asked, vlm, seen, "answer", vision=True), HEADS)
     slow = []
     for entry in entries:
         session = open_session(study_of(asked, entry), vlm, "answer", vision=True)
@@ -145,7 +145,6 @@ def test_means_over_pairs_are_those_of_the_pairs_one_by_one(tmp_path: Path) -> N
     for column in ("effect", "normalized", "control_mean"):
         each = np.stack([one.named[column] for one in slow])
         np.testing.assert_allclose(done.means[column], each.mean(0), atol=ROUNDING)
-    assert len(planned) == 3
     assert done.unread is not None
     assert done.unread.rows == sum(one.unread.rows for one in slow if one.unread)
     assert set(done.means["positions"]) == {"all", "answer", "answer+v:all"}

@@ -1,0 +1,245 @@
+"""Changing named heads, over one pair or over many."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from headpatch.core.aggregate import aggregate, answer_changed
+from headpatch.core.ask import ask, refuse_means, with_options
+from headpatch.core.baseline_runs import Survey
+from headpatch.core.dataset import Pairs
+from headpatch.core.head_selection import Heads, named
+from headpatch.core.mean_activations import mean_z
+from headpatch.core.origin import origin
+from headpatch.core.price import in_all, inexact
+from headpatch.core.progress_bars import Progress
+from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
+from headpatch.core.ranking import order
+from headpatch.core.session import Session, towers_of
+from headpatch.core.study import Study
+from headpatch.core.towers import Unread, both, has, resolve
+from headpatch.core.walk import walk
+from headpatch.engine.patching import ZMeans
+from headpatch.heads import Selection
+from headpatch.kinds import averages
+from headpatch.models.vlm import VLM
+from headpatch.questions.ablate import VERB, vision_scope
+from headpatch.questions.ablate.columns import EFFECTS, MEANS
+from headpatch.questions.ablate.measure import Ablated, Plan, named_rows, plan, run
+from headpatch.questions.ablate.view import summary
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation(Result):
+    """What `headpatch.ablate` found.
+
+    Attributes
+    ----------
+    effects
+        One row for each set × kind × direction of every pair; the columns of ``effects.csv``. Rows
+        of role ``control`` are the random sets, those of role ``noise floor`` patch a set with its
+        own z.
+    means
+        Over many pairs, one row for each named set × kind × direction: the columns of
+        ``effects_mean.csv``; None of one.
+    unread
+        The free control, if vision heads were changed that never reach the language model.
+    """
+
+    effects: pd.DataFrame
+    means: pd.DataFrame | None
+    unread: Unread | None = None
+
+    @property
+    def named(self) -> pd.DataFrame:
+        """The named heads and their joint set, without controls."""
+        return named_rows(self.effects)
+
+    @property
+    def summary(self) -> str:
+        """One line of plain words about one pair; empty over many."""
+        return "" if self.means is not None else summary(self.named, self.origin.context)
+
+    def files(self) -> Files:
+        """Return the tables."""
+        means = {} if self.means is None else {MEANS.file: self.means}
+        return {EFFECTS.file: self.effects, **means}
+
+    def json(self) -> Mapping[str, Any]:
+        """Return what ``--json`` prints of the effects."""
+        unread = {} if self.unread is None else {"unread": asdict(self.unread)}
+        facts = {"noise_floor": self.noise_floor, **unread}
+        if self.means is not None:
+            return {**facts, "effects_mean": self.means}
+        return {**facts, "effects": self.named, "summary": self.summary}
+
+
+AblatedPairs = Ablation
+
+
+class Ablate(Question[Ablation]):
+    """Changes named heads, alone and together."""
+
+    verb = VERB
+
+    def check_model(self, study: Study, vlm: VLM) -> None:
+        """Refuse heads that the model does not have, where they are named."""
+        selection = Selection.parse(study.ablate.heads)
+        if not selection.needs_ranking:
+            resolve(selection, vlm)
+
+    def needs(self, study: Study) -> Needs:
+        """Say where heads are changed."""
+        selection = Selection.parse(study.ablate.heads)
+        return Needs(study.ablate.positions, selection.names_vision)
+
+    def answer(self, opened: Opened, call: Call) -> Ablation:
+        """Change each head alone, then all of them together, on every pair."""
+        if isinstance(opened, Session):
+            return _one_pair(opened, call)
+        assert isinstance(opened, Pairs)
+        return _over_pairs(opened, call)
+
+
+QUESTION = Ablate()
+
+
+def ablate(
+    session: Session | Pairs,
+    heads: Heads | None = None,
+    means: ZMeans | None = None,
+    on_progress: Progress = None,
+    vision_positions: str | None = None,
+    **options: Any,
+) -> Ablation:
+    """Change each of some heads alone, then all together, beside random heads of their layers.
+
+    Kind ``resample`` is activation patching (J. Vig et al., Investigating Gender Bias in Language
+    Models Using Causal Mediation Analysis, NeurIPS 2020, arXiv:2004.12265); F. Zhang and N. Nanda,
+    Towards Best Practices of Activation Patching (ICLR 2024, arXiv:2309.16042), compare the kinds.
+
+    Parameters
+    ----------
+    session
+        One pair, or many of `headpatch.open_pairs`.
+    heads
+        None takes the study's.
+    means
+        For kind ``mean``, of `headpatch.mean_z`; made if left out. Not for many pairs: theirs is
+        their own mean.
+    vision_positions
+        Override `headpatch.Study.vision`, where vision heads (``v8.3``) change.
+    options
+        Override `headpatch.Study.ablate`: ``kinds``, ``directions``, ``positions``, ``controls``,
+        ``reference``.
+
+    Returns
+    -------
+    Ablation
+        Its ``named`` and ``effects`` are tables with the columns of ``effects.csv``; effects in
+        logits, ``normalized`` as a share of LD_with - LD_without. Over many pairs ``effects`` has
+        every pair's rows and ``means`` the columns of ``effects_mean.csv``.
+
+    Raises
+    ------
+    InputError
+        If an option is wrong, or the model has no such heads.
+
+    Examples
+    --------
+    >>> found = hp.ablate(session, "20.18,21.14", kinds=["resample"], controls=2)
+    >>> found.named[["heads", "direction", "role"]].values.tolist()[0]
+    ['20.18', 'noising', 'head']
+    >>> found.summary.startswith("Resampling 20.18+21.14 (answer): noising moves LD by")
+    True
+    >>> found = hp.ablate(pairs, "20.18,21.14", kinds=["resample"], controls=2)
+    >>> found.means[["heads", "direction", "pairs"]].values.tolist()[0]
+    ['20.18', 'noising', 2]
+    """
+    refuse_means(session, means)
+    options |= named(heads)
+    opened = with_options(session, {f"ablate.{name}": value for name, value in options.items()})
+    opened = with_options(
+        opened, vision_scope({"vision_positions": vision_positions}, opened.study)
+    )
+    return ask(QUESTION, opened, {}, on_progress, means=means)
+
+
+def _one_pair(session: Session, call: Call) -> Ablation:
+    options = session.study.ablate
+    _say(call, inexact(session))
+    session.check_region()
+    selection = Selection.parse(options.heads)
+    job = plan(session, resolve(selection, session.vlm, lambda: order(session)))
+    _announce(session, job, None, call)
+    means = call.given.get("means")
+    if means is None and averages(options.kinds):
+        with call.stages("Averaging reference pairs") as advance:
+            towers = towers_of(options.positions, selection.names_vision)
+            means = mean_z(session, advance, towers=towers)
+    with call.stages("Changing heads") as advance:
+        ablated = run(session, job, means, advance)
+    facts = _facts(ablated.unread)
+    where = origin(VERB, session, ablated.noise_floor, **facts)
+    return Ablation(ablated.table, None, ablated.unread, origin=where)
+
+
+def _over_pairs(pairs: Pairs, call: Call) -> Ablation:
+    study, survey, options = pairs.study, pairs.survey, pairs.study.ablate
+    heads = resolve(Selection.parse(options.heads), pairs.vlm, survey.order)
+    measured: list[Ablated] = []
+    unread: Unread | None = None
+    with call.stages("Changing heads") as advance_all:
+        vision = has("vision", heads)
+        opened = walk(study, pairs.vlm, survey, options, options.positions, vision, advance_all)
+        for session, means, advance in opened:
+            job = plan(session, heads)
+            if not measured:
+                _announce(session, job, survey, call)
+            measured.append(run(session, job, means, advance))
+            unread = both(unread, measured[-1].unread)
+            del session  # its caches go before the next pair's are made
+    floor = max(one.noise_floor for one in measured)
+    return Ablation(
+        pd.concat([one.table for one in measured], ignore_index=True),
+        _means([one.named for one in measured], study),
+        unread,
+        origin=origin(VERB, pairs, floor, **_facts(unread)),
+    )
+
+
+def _means(tables: Sequence[pd.DataFrame], study: Study) -> pd.DataFrame:
+    """Return the columns of ``effects_mean.csv``."""
+    means = aggregate(tables, EFFECTS, study, gaps="pair")
+    # a share is not defined for a pair without a difference in LD
+    defined = sum(bool(np.isfinite(table["normalized"]).all()) for table in tables)
+    means = means.assign(answer_changed=answer_changed(tables, EFFECTS), pairs=defined)
+    return means[[column.name for column in MEANS]]
+
+
+def _facts(unread: Unread | None) -> dict[str, Any]:
+    """Return what ``run.yaml`` says of the free control."""
+    if unread is None:
+        return {}
+    return {"unread": {**asdict(unread), "layers": list(unread.layers)}}
+
+
+def _announce(session: Session, job: Plan, survey: Survey | None, call: Call) -> None:
+    """Say what a run costs that changes vision heads; one that does not is cheap."""
+    if not job.vision_rows:
+        return
+    _say(call, inexact(session, "vision"))
+    pairs = 1 if survey is None else len(survey.entries)
+    rows, others = job.vision_rows * pairs, (len(job.interventions) - job.vision_rows) * pairs
+    included = f" with the {others:,} other rows" if others else ""
+    price = in_all(job.passes * pairs, included, job.beside, survey)
+    where = f"({session.study.vision.positions} tokens of the tower)"
+    call.say(f"{rows:,} rows change vision heads {where}: {price}")
+
+
+def _say(call: Call, words: str) -> None:
+    if words:
+        call.say(words)

@@ -1,0 +1,207 @@
+"""What people see of changed heads: a sentence, a table a set, and effects beside controls."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headpatch.core.question import Context, Files, table_of
+from headpatch.heads import Selection
+from headpatch.kinds import KINDS, first_of
+from headpatch.present.canvas import signed
+from headpatch.present.column import Cell, Row, Schema
+from headpatch.present.effects_view import (
+    changed_at,
+    effect_cell,
+    interval_cell,
+    kind_cell,
+    mean_effects_drawn,
+    means_words,
+    unread_words,
+)
+from headpatch.present.parts import Drawn, Grid, Part, Words, grid
+from headpatch.questions.ablate import page_figures
+from headpatch.questions.ablate.columns import EFFECTS, MEANS
+from headpatch.questions.ablate.figure import head_effects
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def view(files: Files, context: Context) -> Iterator[Part]:
+    """Show what each intervention did, beside random heads of the same layers."""
+    many = MEANS.file in files
+    schema = MEANS if many else EFFECTS
+    table = table_of(files[schema.file])
+    named = table[table["role"].isin(["head", "joint"])].reset_index(drop=True)
+    if named.empty:
+        return
+    floor = context.noise_floor or 0.0
+    yield from _means(named, context, floor) if many else _one_pair(named, context, floor)
+    if (unread := context.facts.get("unread")) is not None:
+        yield Words(unread_words(**unread))
+    yield _page_words(named, context)
+    interactive = partial(page_figures.effects, named)
+    if many:
+        drawn = mean_effects_drawn("head_effects.png", table, context.level)
+        yield replace(drawn, interactive=interactive)
+    else:
+        yield Drawn("effects", "head_effects.png", partial(head_effects, table), interactive)
+    yield _page_table(named, schema)
+
+
+def summary(named: "pandas.DataFrame", context: Context) -> str:
+    """Say what was found in one line, and no more than one pair can show.
+
+    Parameters
+    ----------
+    named
+        The rows of the named heads and their joint set, of one pair.
+    """
+    last = named[named["heads"] == named["heads"].iloc[-1]]
+    kind = first_of(set(last["kind"]))
+    last = last[last["kind"] == kind]
+    floor = context.noise_floor or 0.0
+    parts = "; ".join(_said_of(row, floor) for row in last.to_dict("records"))
+    heads, positions = (last[name].iloc[0] for name in ("heads", "positions"))
+    factor = f" by {last['alpha'].iloc[0]:g}" if KINDS[kind].alpha else ""
+    return f"{KINDS[kind].doing} {heads}{factor} ({positions}): {parts}. {context.caveat}"
+
+
+def _said_of(row: Mapping[Any, Any], floor: float) -> str:
+    words = f"{row['normalized']:+.1%} of the difference between the runs"
+    if isnan(row["normalized"]):
+        words = "the two runs have the same LD, so it is no share of a difference"
+    part = f"{row['direction']} moves LD by {row['effect']:+.3f} logits ({words}"
+    if row["control_n"] > 1 and not isnan(row["normalized"]):
+        mean, sd = row["control_mean"], row["control_sd"]
+        part += f"; random heads of the same layers {mean:+.1%} ± {sd:.1%}"
+    part += ")"
+    if abs(row["effect"]) <= floor:
+        part = f"{row['direction']} does not move LD beyond the noise floor"
+    changed = row["answer_before"] != row["answer_after"]
+    return f"{part}; the answer {'becomes' if changed else 'stays'} {row['answer_after']!r}"
+
+
+def _one_pair(named: "pandas.DataFrame", context: Context, floor: float) -> Iterator[Part]:
+    first, places = named.iloc[0], list(named["positions"].unique())
+    yield Words(
+        f"Effect on LD = logit(Yes) - logit(No); positions: {', '.join(places)}; "
+        f"LD with {first['ld_with']:+.3f}, without {first['ld_without']:+.3f}",
+        strong=True,
+    )
+    cells: dict[str, str | Cell] = {
+        "kind": kind_cell,
+        "direction": "direction",
+        "LD": "ld",
+        "effect": effect_cell(floor),
+        "norm.": "normalized",
+        "random heads": _controls,
+        "p": _p,
+        "answer": _turn,
+    }
+    yield from _tables(named, cells, EFFECTS)
+    yield Words(
+        "norm.: effect as a share of the difference between the runs (0 = nothing, 1 = all of "
+        "it, negative = the other way). random heads: the same, mean ± sd over other heads of "
+        "the same layers; p: two-sided rank of the effect among them. Effects below the noise "
+        f"floor ({floor:.1e} logits) are in brackets.",
+        "terminal",
+    )
+    yield Words(summary(named, context))
+
+
+def _means(named: "pandas.DataFrame", context: Context, floor: float) -> Iterator[Part]:
+    cells: dict[str, str | Cell] = {
+        "kind": kind_cell,
+        "direction": "direction",
+        "effect": effect_cell(floor),
+        "norm.": "normalized",
+        f"{context.level:.0%} interval": interval_cell("normalized"),
+        "random heads": _controls,
+        "answer changed": "answer_changed",
+    }
+    yield from _tables(named, cells, MEANS)
+    yield Words(means_words(context.level, floor), "terminal")
+    if Selection.parse(context.options.get("heads", "")).needs_ranking:
+        yield Words("These heads were picked by their attention on the same pairs.")
+
+
+def _tables(
+    named: "pandas.DataFrame", cells: Mapping[str, str | Cell], schema: Schema
+) -> Iterator[Grid]:
+    """Show a table a set."""
+    several = named["positions"].nunique() > 1
+    for heads, rows in named.groupby("heads", sort=False):
+        name = str(heads)
+        at = f" ({rows['positions'].iloc[0]})" if several else ""
+        # a long set of heads may wrap between heads
+        title = name if len(name) < 60 else name.replace("+", " + ")
+        title = f"{'heads' if '+' in name else 'head'} {title}{at}"
+        yield grid(title, rows, cells, schema, place="terminal")
+
+
+def _controls(row: Row) -> str:
+    if isnan(row["control_mean"]):
+        return "none"
+    sd = row.get("control_sd", np.nan)
+    return f"{row['control_mean']:+.4f}" + ("" if isnan(sd) else f"±{sd:.4f}")
+
+
+def _p(row: Row) -> str:
+    value = row.get("control_p", np.nan)
+    return "" if isnan(value) else f"{value:.2f}"
+
+
+def _turn(row: Row) -> str:
+    before, after = row["answer_before"], row["answer_after"]
+    return "same" if before == after else f"{before} → {after}"
+
+
+def _page_words(named: "pandas.DataFrame", context: Context) -> Words:
+    bars = "; bars are intervals over pairs" if context.pairs is not None else ""
+    left_out = named["heads"].nunique() - page_figures.MOST
+    cut = f" The figures leave out {left_out} sets with smaller effects." if left_out > 0 else ""
+    return Words(
+        f"Effects of heads that were named, alone and together{changed_at(named)}. 0 = nothing, 1 "
+        "= the other run's answer. Beside each, in grey, the same change of random heads of the "
+        f"same layers{bars}.{cut}",
+        "page",
+    )
+
+
+def _page_table(named: "pandas.DataFrame", schema: Schema) -> Grid:
+    several = named["positions"].nunique() > 1
+    cells: dict[str, str | Cell] = {
+        "Heads": lambda row: row["heads"].replace("+", " + ") + f" ({row['positions']})" * several,
+        "Kind": kind_cell,
+        "Direction": "direction",
+        "Logits": lambda row: signed(row["effect"], 4),
+        "Normalized": _share,
+        "Random heads": _page_controls,
+    }
+    if schema is MEANS:
+        cells["Answer changed"] = "answer_changed"
+    else:
+        if "control_p" in named:
+            cells["p, not corrected for the number of heads"] = _p
+        cells["Answer"] = _turn
+    return grid("The numbers", named, cells, schema, place="page")
+
+
+def _share(row: Row) -> str:
+    if isnan(row["normalized"]):
+        return "undefined"
+    text = signed(row["normalized"], 4)
+    low, high = row.get("normalized_low", np.nan), row.get("normalized_high", np.nan)
+    return text if isnan(low) else f"{text} [{signed(low, 4)}, {signed(high, 4)}]"
+
+
+def _page_controls(row: Row) -> str:
+    mean, sd = row["control_mean"], row.get("control_sd", np.nan)
+    if isnan(mean):
+        return ""
+    return signed(mean, 4) + ("" if isnan(sd) else f" ± {sd:.4f}")
