@@ -92,6 +92,10 @@ class Schema:
         """Columns that a saved table must have, and what they hold."""
         return {column.name: column.sort for column in self.columns if not column.optional}
 
+    def ordered(self, table: Any) -> Any:
+        """Return a DataFrame's declared columns, as far as it has them, in the declared order."""
+        return table[[column.name for column in self.columns if column.name in table]]
+
     def markdown(self) -> str:
         """Describe the file as a table for the documentation."""
         lines = [f"One row {self.row}.", "", "| column | unit | meaning |", "|---|---|---|"]

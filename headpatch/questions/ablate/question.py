@@ -217,7 +217,7 @@ def _means(tables: Sequence[pd.DataFrame], study: Study) -> pd.DataFrame:
     # a share is not defined for a pair without a difference in LD
     defined = sum(bool(np.isfinite(table["normalized"]).all()) for table in tables)
     means = means.assign(answer_changed=answer_changed(tables, EFFECTS), pairs=defined)
-    return means[[column.name for column in MEANS]]
+    return pd.DataFrame(MEANS.ordered(means))
 
 
 def _facts(unread: Unread | None) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class Cut(Question[Cuts]):
         floor = max(cuts.noise_floor for cuts in measured)
         return Cuts(
             pd.concat([cuts.table for cuts in measured], ignore_index=True),
-            means.assign(**more)[[column.name for column in MEANS]],
+            MEANS.ordered(means.assign(**more)),
             sum(price for price, _ in jobs),
             all(resumed for _, resumed in jobs),
             origin=origin(VERB, pairs, floor),
