@@ -89,7 +89,9 @@ def with_options(opened: Opened, options: Mapping[str, Any]) -> Opened:
 def ready(opened: Opened, needs: Needs, stages: Stages) -> Opened:
     """Return a pair, or many, in which the heads in question can be changed."""
     if isinstance(opened, Session):
-        return ready_session(opened, needs.positions, needs.vision) if _changes(needs) else opened
+        if not _changes(needs):
+            return opened
+        return ready_session(opened, needs.positions or opened.positions, needs.vision)
     assert isinstance(opened, Pairs)
     needs = needs.of_pairs or needs
     if not _changes(needs):

@@ -87,6 +87,8 @@ class Verb:
         Options that have no flag.
     without
         Common flags that it has no use for.
+    mark
+        The file by which a run is known, where the first table has a name of several verbs.
     finished
         What is kept of an interrupted run: ``tokens``; empty: nothing.
     keyed
@@ -104,6 +106,7 @@ class Verb:
     keys: "Callable[[Mapping[str, Any], Study], Mapping[str, Any]]" = _no_keys
     hidden: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    mark: str = ""
     finished: str = ""
     keyed: bool = False
 
@@ -116,7 +119,8 @@ class Verb:
     def files(self) -> tuple[str, ...]:
         """Every file that it may write, beside ``run.yaml``; none: it writes nothing."""
         tables = tuple(schema.file for schema in self.schemas)
-        return (*tables, *self.others, *(("gate.csv",) if self.pairs and tables else ()))
+        names = (self.mark, *tables, *self.others, "gate.csv" if self.pairs and tables else "")
+        return tuple(dict.fromkeys(filter(None, names)))
 
     def question(self) -> "Question[Any]":
         """Import the measurement."""

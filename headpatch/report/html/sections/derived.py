@@ -25,7 +25,7 @@ def section(name: str) -> Callable[[Results], Section | None]:
         drawn: dict[str, Figure] = {}
         made: list[dict[str, Any]] = []
         for run in runs:
-            with reading(run.folder / verb.schemas[0].file):
+            with reading(run.folder / verb.files[0]):
                 parts = list(verb.question().view(saved(verb, run), context(verb, run)))
                 own = [block for part in parts for block in blocks(part, drawn)]
             if own and len(runs) > 1:
@@ -40,9 +40,9 @@ def section(name: str) -> Callable[[Results], Section | None]:
 
 def runs_of(verb: Verb, parts: Iterable[RunPart]) -> list[RunPart]:
     """Return the runs of a question; several verbs may write a table of one name."""
-    if not verb.schemas:
+    if not verb.files:
         return []
-    first = verb.schemas[0].file
+    first = verb.files[0]
     return [part for part in parts if part.has(first) and verb.name in part.verbs]
 
 
