@@ -28,15 +28,20 @@ from headpatch.models.load import load
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.questions.ablate.question import ablate
-from headpatch.questions.sweep import many as sweep_many
+from headpatch.questions.sweep.question import sweep
 
 HEADS = tuple(map(Head.parse, ("20.18", "21.14", "23.9")))
 ONE = {"sweep.kinds": ("resample",), "ablate.kinds": ("resample",)}
 
+
+def _sweep(study: Study, vlm: VLM, found: Survey) -> object:
+    return sweep(Pairs(study, vlm, found, "answer"), on_progress=False)
+
+
 Work = Callable[[Study, VLM, Survey], object]
 JOBS: dict[str, tuple[Study, Work]] = {
-    "sweep, every head, all kinds": (Study(), sweep_many.sweep),
-    "sweep, every head, resample": (Study.make(None, ONE), sweep_many.sweep),
+    "sweep, every head, all kinds": (Study(), _sweep),
+    "sweep, every head, resample": (Study.make(None, ONE), _sweep),
     "ablate, 3 heads, 20 controls, all kinds": (
         Study(),
         lambda study, vlm, found: ablate(Pairs(study, vlm, found, "answer"), HEADS),

@@ -18,6 +18,7 @@ from importlib.metadata import version
 
 import torch
 
+from headpatch.core.cost import cost
 from headpatch.core.session import Session, intervene, open_session
 from headpatch.core.study import Study
 from headpatch.engine.forward import forward
@@ -27,7 +28,6 @@ from headpatch.heads import HeadSet
 from headpatch.interop.lens import hook_name, to_lens
 from headpatch.models.load import load
 from headpatch.models.spans import Positions
-from headpatch.questions.sweep.one import cost
 
 
 def clock() -> float:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from headpatch.api.claims import claims
     from headpatch.api.figures import plot
     from headpatch.api.many_pairs import Verdict, draw_pairs, verdict
-    from headpatch.api.one_pair import sweep
     from headpatch.api.runs import Run, read_run
     from headpatch.core.dataset import Pairs, open_pairs
     from headpatch.core.gate import sessions
@@ -55,8 +54,7 @@ if TYPE_CHECKING:
     from headpatch.questions.path.question import FollowedPath, FollowedPaths, path
     from headpatch.questions.rank.question import RankedPairs, Ranking, rank
     from headpatch.questions.rollout.one import Rolled
-    from headpatch.questions.sweep.many import Sweeps
-    from headpatch.questions.sweep.one import Sweep
+    from headpatch.questions.sweep.question import Sweep, Sweeps, sweep
     from headpatch.questions.trace.many import TracedPairs
     from headpatch.questions.trace.one import Traced
 
@@ -79,8 +77,8 @@ _HOMES = {
     "Run": "api.runs",
     "Session": "core.session",
     "Study": "core.study",
-    "Sweep": "questions.sweep.one",
-    "Sweeps": "questions.sweep.many",
+    "Sweep": "questions.sweep.question",
+    "Sweeps": "questions.sweep.question",
     "Traced": "questions.trace.one",
     "TracedPairs": "questions.trace.many",
     "VLM": "models.vlm",
@@ -101,7 +99,7 @@ _HOMES = {
     "read_run": "api.runs",
     "rollout": "api.follow_ups",
     "sessions": "core.gate",
-    "sweep": "api.one_pair",
+    "sweep": "questions.sweep.question",
     "trace": "api.follow_ups",
     "verdict": "api.many_pairs",
 }

@@ -57,6 +57,18 @@ def done(*words: object) -> Said:
     return said
 
 
+def ran(*words: object, draws: bool = False) -> Said:
+    """Run a command that must succeed; its figures are left blank unless it `draws`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not draws:
+            patch.setattr(
+                "headpatch.core.output.writing.draw", lambda part, target, **_: target.touch()
+            )
+        said = headpatch(*words)
+    assert said.code == 0, said.err
+    return said
+
+
 def refused(*words: object, code: int = 2) -> str:
     """Run a command that must fail; return its one line."""
     said = headpatch(*words)

@@ -7,8 +7,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from headpatch.core.baseline_runs import Survey
+from headpatch.core.dataset import Pairs
 from headpatch.core.study import Study
+from headpatch.core.sweep_plan import opening
+from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
+from headpatch.questions.sweep.question import Sweep, sweep
 from tests.families import builders
 from tests.planted import QUESTION, planted_image
 from tests.tiny import SHAPES, SIDE, noise_image, tiny_vlm
@@ -76,3 +81,10 @@ def noisy_study(section: str, scope: str | None = None, **options: object) -> St
             **{f"{section}.{key}": value for key, value in asked.items()},
         },
     )
+
+
+def sweep_pairs(
+    asked: Study, vlm: VLM, found: Survey, sets: Sequence[HeadSet] | None = None
+) -> Sweep:
+    """Sweep pairs that are surveyed for it."""
+    return sweep(Pairs(asked, vlm, found, *opening(asked)), sets, on_progress=False)

@@ -9,7 +9,8 @@ from headpatch.core import towers
 from headpatch.core.store import Store
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome
-from headpatch.questions.sweep.finished_rows import NAME, outcomes_in
+from headpatch.questions.sweep import VERB
+from headpatch.questions.sweep.finished_rows import outcomes_in
 
 Rows: TypeAlias = dict[Intervention, Outcome]
 
@@ -52,8 +53,8 @@ def stop_after(
 
 def rows_left(out: Path) -> Rows:
     """Return the finished rows of the only pair of a sweep that was stopped."""
-    (file,) = (out / NAME).glob("*.unit")
-    saved = Store(out / NAME).get(file.stem)
+    (file,) = (out / VERB.kept_in).glob("*.unit")
+    saved = Store(out / VERB.kept_in).get(file.stem)
     assert saved is not None
     return {one.intervention: one for one in outcomes_in(saved)}
 

@@ -19,7 +19,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
-        patch.setattr("headpatch.report.draw.draw_sweep", lambda *_: None)
         for words in (
             ("rank", "--out", folder),
             ("sweep", "--kinds", "resample", "--out", folder / "sweep"),

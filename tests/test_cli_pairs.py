@@ -12,8 +12,6 @@ from PIL import Image
 from headpatch.core import towers
 from headpatch.core.output import read_tensors
 from headpatch.engine.patching import Outcome
-from headpatch.questions.sweep import finished_rows
-from headpatch.report import draw
 from tests.command import contents, done, headpatch, refused, table
 from tests.datasets import planted_pairs
 from tests.planted import HEADS, save_planted
@@ -210,15 +208,16 @@ def test_sweep_over_pairs_is_resumed_to_the_same_tables(
     names = ["effects.csv", "effects_mean.csv", "gate.csv", "mean_effects.png", "run.yaml",
              "sweep.png", "sweep.pt"]  # fmt: skip
     assert sorted(file.name for file in (tmp_path / "whole").iterdir()) == names
-    for name in ("draw_sweep", "draw_mean_effects"):
-        monkeypatch.setattr(draw, name, lambda *_, **__: None)
+    monkeypatch.setattr(
+        "headpatch.core.output.writing.draw", lambda part, target, **_: target.touch()
+    )
     words = flags("sweep", place, tmp_path / "again")
     with pytest.MonkeyPatch.context() as patch:
         stopping(patch, 150)  # in the second pair
         said = headpatch(*words)
     assert said.code == 130
     assert "150 finished rows are kept" in said.err
-    assert [file.name for file in (tmp_path / "again").iterdir()] == [finished_rows.NAME]
+    assert [file.name for file in (tmp_path / "again").iterdir()] == [".sweep-rows"]
     before = contents(tmp_path / "again")
     assert "--resume" in refused(*words)
     assert "another study" in refused(*words, "--limit", 3, "--resume")

@@ -15,8 +15,6 @@ from headpatch.present.canvas import Sheet
 from headpatch.present.figure import draw
 from headpatch.present.parts import Chart, Drawn
 from headpatch.questions.rollout.one import Rolled
-from headpatch.questions.sweep.many import Sweeps
-from headpatch.questions.sweep.one import Sweep
 from headpatch.questions.trace.many import TracedPairs
 from headpatch.questions.trace.one import Traced
 from headpatch.report.figures import KINDS, Files, Words, kinds_of
@@ -119,19 +117,6 @@ def contents(what: Any) -> tuple[Files, Words]:
 
 
 @contents.register
-def _sweep(what: Sweep) -> tuple[Files, Words]:
-    approx = {} if what.approx is None else {"approx.pt": what.approx}
-    return {"sweep.pt": what.saved, "effects.csv": what.effects, **approx}, Words()
-
-
-@contents.register
-def _sweeps(what: Sweeps) -> tuple[Files, Words]:
-    approx = {} if what.approx is None else {"approx.pt": what.approx}
-    saved = what.saved
-    words = Words(saved["question"], saved["region_name"], saved["valid"], level=saved["level"])
-    return {"sweep.pt": saved, "effects_mean.csv": what.means, **approx}, words
-
-
 @contents.register(Traced)
 @contents.register(TracedPairs)
 def _traced(what: Traced | TracedPairs) -> tuple[Files, Words]:

@@ -4,12 +4,10 @@ One file a verb. Nothing heavy is imported before a verb runs, so ``--help`` com
 """
 
 from headpatch.cli import (  # noqa: F401  they add their verbs to the app
-    check,
     claims,
     pairs,
     report,
     rollout,
-    sweep,
     trace,
     verdict,
 )

@@ -112,7 +112,8 @@ def aggregate(
     place = {key: row for row, key in enumerate(dict.fromkeys(k for one in asked for k in one))}
     found = pd.DataFrame(list(place), columns=keys)
     values: Values = np.full((len(tables), len(place)), np.nan)
-    for column in (one.name for one in schema if one.interval):
+    averaged = (one.name for one in schema if one.interval and one.name in tables[0])
+    for column in averaged:
         values = np.full((len(tables), len(place)), np.nan)
         for pair, (table, rows) in enumerate(zip(tables, asked, strict=True)):
             values[pair, [place[key] for key in rows]] = table[column].to_numpy(dtype=np.float64)

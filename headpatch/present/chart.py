@@ -189,12 +189,15 @@ class Drawn:
         Draws it with matplotlib, given where to, a question and a region.
     interactive
         Makes the page's figures by name; None: the page has none.
+    columns
+        Figures of the page side by side.
     """
 
     name: str
     file: str
     draw: Callable[[Target, str, str], None]
     interactive: Callable[[], Mapping[str, Figure]] | None = None
+    columns: int = 1
 
 
 Row: TypeAlias = Sequence[AnyPanel | None]

@@ -79,6 +79,12 @@ CHANGED: Final = (
     ),
     ALPHA,
     Column(
+        "alpha",
+        "what kind `scale` multiplies z by; only in tables of runs that hold it",
+        optional=True,
+        follows=True,
+    ),
+    Column(
         "direction",
         "`noising`: the base is the with-run (is the head necessary?); `denoising`: the base is "
         "the without-run (is it sufficient?)",

@@ -8,10 +8,12 @@ from typing import Final
 import headpatch.core.study  # noqa: F401  it names every question's options, and comes first
 from headpatch.core.question import Verb
 from headpatch.questions.ablate import VERB as ABLATE
+from headpatch.questions.check import VERB as CHECK
 from headpatch.questions.combine import VERB as COMBINE
 from headpatch.questions.cut import VERB as CUT
 from headpatch.questions.path import VERB as PATH
 from headpatch.questions.rank import VERB as RANK
+from headpatch.questions.sweep import VERB as SWEEP
 
-VERBS: Final[tuple[Verb, ...]] = (RANK, ABLATE, COMBINE, PATH, CUT)
+VERBS: Final[tuple[Verb, ...]] = (RANK, ABLATE, SWEEP, COMBINE, PATH, CUT, CHECK)
 """In the order of the page."""

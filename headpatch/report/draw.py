@@ -14,16 +14,6 @@ def _draw(folder: Path, figures: dict[str, str], words: Words | None = None) -> 
         KINDS[kind].draw(files, folder / file, words or Words())
 
 
-def draw_sweep(folder: Path) -> None:
-    """Draw the effects that `sweep` wrote: a map of the heads, or the sets' spread."""
-    _draw(folder, {"sweep": "sweep.png"})
-
-
-def draw_approx(folder: Path) -> None:
-    """Draw the estimates that `sweep` wrote beside its exact effects."""
-    _draw(folder, {"approx": "approx.png"})
-
-
 def draw_mean_effects(
     folder: Path, name: str, level: float, question: str, region: str, valid: bool = True
 ) -> None:

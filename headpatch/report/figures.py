@@ -14,8 +14,6 @@ from headpatch.present.figure import draw
 from headpatch.questions.rollout.charts import curves_chart, maps_chart
 from headpatch.questions.trace.charts import trace_chart
 from headpatch.questions.verdict.charts import faithfulness_chart, verdict_chart
-from headpatch.report import plots
-from headpatch.report.approx import approx_scatter
 
 Files: TypeAlias = Mapping[str, Any]
 
@@ -97,18 +95,6 @@ def _own(saved: Mapping[str, Any]) -> dict[str, str]:
     return {"question": question, "region": saved["region_name"]}
 
 
-def _sweep(files: Files, target: Target, words: Words) -> None:
-    swept = files["sweep.pt"]
-    every = next(iter(swept["normalized"].values())).ndim == 2
-    draw = plots.sweep_maps if every else plots.set_effects
-    draw(swept, target, **_own(swept))
-
-
-def _approx(files: Files, target: Target, words: Words) -> None:
-    found = files["approx.pt"]
-    approx_scatter(found, target, **_own(found))
-
-
 def _mean_effects(files: Files, target: Target, words: Words) -> None:
     mean_effects(files["effects_mean.csv"], target, level=words.level, **words.title)
 
@@ -157,9 +143,6 @@ _CURVES = ("verdicts.csv", "faithfulness.csv")
 KINDS: Final[Mapping[str, Kind]] = {
     "verdict": Kind(_CURVES, _verdict),
     "faithfulness": Kind(_CURVES, _faithfulness),
-    "sweep": Kind(("sweep.pt",), _sweep),
-    "approx": Kind(("approx.pt",), _approx),
-    "mean_effects": Kind(("sweep.pt", "effects_mean.csv"), _mean_effects),
     "trace": Kind(("trace.pt",), _trace),
     "rollout": Kind(("rollout.pt",), _rollout),
     "perturbation": Kind(("rollout.pt", "perturbation.csv"), _perturbation),

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from headpatch.present.effects_view import DIRECTIONS
 from headpatch.present.tables import plain_table
 from headpatch.questions.trace.charts import shown
-from headpatch.report.effects import DIRECTIONS
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -27,9 +27,8 @@ from headpatch.pairs.pair import make_pair
 from headpatch.pairs.region import REGIONS
 from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
-from headpatch.questions.sweep.many import sweep
 from headpatch.questions.verdict import whole as verdict
-from tests.datasets import noisy_pairs, planted_pairs
+from tests.datasets import noisy_pairs, planted_pairs, sweep_pairs
 from tests.planted import planted, says_instead
 from tests.tiny import tiny_vlm
 
@@ -210,7 +209,7 @@ def test_a_pair_whose_region_is_the_whole_picture_cannot_be_compared(tmp_path: P
     pairs = Pairs(study(**{"ablate.kinds": ["zero"]}), vlm, found, "answer")
     effects = ablate(pairs, heads, controls=0)
     assert set(effects.effects["pair"]) == {"p0", "p1", "p2", "p3"}
-    swept = sweep(study(**{"sweep.kinds": ["zero"]}), vlm, found)
+    swept = sweep_pairs(study(**{"sweep.kinds": ["zero"]}), vlm, found)
     assert swept.means["attention_rank"].isna().all() and "attention_rank" not in swept.saved
 
 

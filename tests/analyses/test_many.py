@@ -5,7 +5,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from headpatch.core.aggregate import intervals
@@ -15,14 +14,12 @@ from headpatch.core.gate import study_of
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import open_session
 from headpatch.core.study import Study
-from headpatch.engine.patching import Outcome
 from headpatch.heads import Head, HeadSet
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
-from headpatch.questions.sweep import many as sweep_many
 from headpatch.stats.intervals import mean_interval
-from tests.datasets import noisy_pairs, planted_pairs
+from tests.datasets import noisy_pairs, planted_pairs, sweep_pairs
 from tests.planted import HEADS, SILENT, planted
 from tests.tiny import tiny_vlm
 
@@ -102,60 +99,29 @@ def test_ablation_means_are_those_of_each_pair_by_itself() -> None:
 
 def test_a_sweep_has_the_ablations_numbers_for_every_head() -> None:
     found = noisy()
-    planned, swept = [], []
-    done = sweep_many.sweep(
-        NOISY, tiny_vlm(), found, None, None, lambda *one: planned.append(one), swept.append
-    )
+    done = sweep_pairs(NOISY, tiny_vlm(), found)
     heads = [Head(0, 1), Head(2, 3)]
     slow = ablate(Pairs(NOISY, tiny_vlm(), found, "answer"), heads).means
     single = slow[slow["role"] == "head"].set_index(["heads", "kind", "direction"])
     mine = done.means.set_index(["heads", "kind", "direction"]).loc[single.index]
     for column in ("effect", "normalized"):
         np.testing.assert_allclose(mine[column], single[column], atol=ROUNDING)
-    assert len(planned) == len(swept) == 3
+    rows = done.named.set_index(["kind", "direction", "role", "pair"]).sort_index(level=3)
     for way, values in done.saved["normalized"].items():
         each = done.saved["normalized_by_pair"][way]
         assert each.shape == (3, *values.shape)
         np.testing.assert_allclose(each.mean(0), values, atol=1e-5)
-        np.testing.assert_allclose(
-            each, np.stack([one.saved["normalized"][way] for one in swept]), atol=1e-5
-        )
+        own = rows.loc[(*way.split("_"), "head"), "normalized"].to_numpy()
+        np.testing.assert_allclose(each.ravel(), own, atol=1e-5)
         assert (done.saved["normalized_low"][way] <= done.saved["normalized_high"][way]).all()
 
 
-def test_finished_pairs_are_taken_as_they_are() -> None:
-    class Kept:
-        def __init__(self) -> None:
-            self.rows: dict[str, dict[object, Outcome]] = {}
-            self.added = 0
-
-        def finished(self, pair: str):
-            return dict(self.rows.get(pair, {}))
-
-        def writing(self, pair: str):
-            from contextlib import contextmanager
-
-            @contextmanager
-            def add():
-                def keep(outcome: Outcome) -> None:
-                    self.added += 1
-                    self.rows.setdefault(pair, {})[outcome.intervention] = outcome
-
-                yield keep
-
-            return add()
-
-    found, kept = noisy(), Kept()
+def test_sets_over_pairs_keep_their_order() -> None:
     sets = [HeadSet.parse("0.1+1.2"), HeadSet.parse("2.0")]
-    once = sweep_many.sweep(NOISY, tiny_vlm(), found, sets, keeper=kept)
-    rows, kept.added = kept.added, 0
-    del kept.rows[found.entries[-1].name]
-    again = sweep_many.sweep(NOISY, tiny_vlm(), found, sets, keeper=kept)
-    pd.testing.assert_frame_equal(once.means, again.means)
-    assert kept.added == rows / 3
-    assert once.means["attention_rank"].tolist()[0] is None
-    assert once.saved["heads"] == ["0.1+1.2", "2.0"]
-    assert [one["place"] for one in once.top(5)] == [1, 2, 1, 2]
+    done = sweep_pairs(NOISY, tiny_vlm(), noisy(), sets)
+    assert done.means["attention_rank"].tolist()[0] is None
+    assert done.saved["heads"] == ["0.1+1.2", "2.0"]
+    assert [one["place"] for one in done.top(5)] == [1, 2, 1, 2]
 
 
 def test_prompts_of_unequal_length_run_too() -> None:
@@ -193,7 +159,7 @@ def test_planted_heads_come_out_as_planted(tmp_path: Path) -> None:
     vlm, study = planted().vlm, Study.make(None, {"sweep.kinds": ("resample",)})
     entries = Manifest.read(planted_pairs(tmp_path, swapped=[1])).entries
     found = survey(study, vlm, entries, "answer")
-    maps = sweep_many.sweep(study, vlm, found).saved
+    maps = sweep_pairs(study, vlm, found).saved
     for one in HEADS.values():
         if one.scope == "answer":
             at = one.head.layer, one.head.head

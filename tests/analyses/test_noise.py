@@ -16,12 +16,12 @@ from headpatch.heads import Head, HeadSet
 from headpatch.questions.ablate.question import ablate
 from headpatch.questions.combine import effects as combine
 from headpatch.questions.path.heads import head_paths
-from headpatch.questions.sweep.one import Sweep, sweep
+from headpatch.questions.sweep.question import Sweep, sweep
 from headpatch.questions.trace.one import trace
 from headpatch.questions.verdict import measured_pair as verdict
 from headpatch.questions.verdict.judged_pair import Task
-from tests.analyses.test_sweep import effects_of, noisy_session
-from tests.analyses.test_sweep_vision import opened
+from tests.questions.sweep.test_effects import effects_of, noisy_session
+from tests.questions.sweep.test_vision import opened
 from tests.tiny import tiny_vlm
 
 

@@ -14,9 +14,9 @@ from headpatch.core.mean_activations import mean_z
 from headpatch.core.noise_floor import floor_of
 from headpatch.core.session import Session, intervene, open_session
 from headpatch.core.study import Study
+from headpatch.core.sweep_plan import left, plan
 from headpatch.heads import Head
 from headpatch.questions.ablate.measure import plan as plan_ablation
-from headpatch.questions.sweep.plan import left, plan
 from tests.tiny import SHAPES, image_pair, tiny_vlm
 
 

@@ -24,7 +24,7 @@ from headpatch.models.prompt import encode
 from headpatch.models.prompt import forced as forced_words
 from headpatch.models.vlm import VLM
 from headpatch.pairs.scene import Style, draw, sample_pair
-from headpatch.questions.sweep.one import sweep
+from headpatch.questions.sweep.question import sweep
 from headpatch.questions.trace import forced
 from headpatch.questions.trace.answer_token import MEASURES
 from headpatch.questions.trace.one import Traced, trace

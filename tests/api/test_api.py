@@ -8,8 +8,6 @@ import pandas as pd
 import pytest
 
 import headpatch as hp
-from headpatch.core import output as results
-from headpatch.report import draw
 from tests.planted import HEADS, LD_WITH, LD_WITHOUT, planted, planted_dataset, planted_study
 
 LOOKER, WRITER = HEADS["looker"].head, HEADS["blind writer"].head
@@ -138,7 +136,7 @@ def test_every_result_can_be_drawn(session: hp.Session) -> None:
 
 def test_a_run_that_was_saved_is_drawn_as_it_was(session: hp.Session, tmp_path: Path) -> None:
     swept = hp.sweep(session, kinds=["zero"])
-    results.write_sweep(tmp_path, session, swept)
+    swept.save(tmp_path)
     run = hp.read_run(tmp_path)
     assert run.study.question == session.study.question
     assert list(run) == ["effects.csv", "sweep.pt"]
@@ -146,7 +144,6 @@ def test_a_run_that_was_saved_is_drawn_as_it_was(session: hp.Session, tmp_path: 
     assert len(run.tables["effects"]) == len(swept.effects)
     drawn = [hp.plot(one) for one in (swept, run, tmp_path, str(tmp_path))]
     assert len({one._repr_png_() for one in drawn}) == 1  # type: ignore[attr-defined]
-    draw.draw_sweep(tmp_path)
     assert (tmp_path / "sweep.png").is_file()
 
 

@@ -21,8 +21,8 @@ from headpatch.heads import Grid, Tower
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
-from headpatch.questions.check.checks import check
 from tests.families.builders import build, prompt_of
+from tests.questions.check.test_check import check
 from tests.tiny import SHAPES, image_pair, tiny_prompt, tiny_vlm
 
 BOTH: tuple[Tower, ...] = ("lm", "vision")

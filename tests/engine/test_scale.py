@@ -15,6 +15,7 @@ import headpatch as hp
 from headpatch.core.session import Session
 from headpatch.core.store import Store
 from headpatch.core.study import Study
+from headpatch.core.sweep_plan import plan
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction, Intervention
@@ -26,7 +27,6 @@ from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.questions.sweep.finished_rows import FinishedRows, keys_of
-from headpatch.questions.sweep.plan import plan
 from headpatch.questions.trace.forced import Answer
 from headpatch.questions.trace.token_runner import TokenRunner
 from tests.command import done, headpatch
@@ -159,7 +159,7 @@ def test_finished_units_of_another_factor_are_not_taken(tmp_path: Path) -> None:
         options = {"kinds": ("scale",), "alpha": alpha}
         one = session_of(tmp_path, **{f"{v}.{k}": x for v in ("sweep", "trace")
                                       for k, x in options.items()})  # fmt: skip
-        keys.add(keys_of(one.study, one.vlm, [one.pair], None)[one.pair.name])
+        keys.add(keys_of(one.study, one.vlm, one.pair, None)[one.pair.name])
         runner = TokenRunner(one.study, one.vlm, None, 1, lambda *_: None)
         names.update(runner.names(one.pair, Answer("with", (1,), ("Yes",), "Yes"), None))
     assert len(keys) == len(names) == 2

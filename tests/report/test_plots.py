@@ -15,9 +15,10 @@ from headpatch.present.overlays import attention_overlays
 from headpatch.present.parts import Chart, Drawn
 from headpatch.questions.ablate.figure import head_effects
 from headpatch.questions.rank import figures, layer_figures
+from headpatch.questions.sweep.figure import set_effects, sweep_maps
 from headpatch.report import plots
+from tests.questions.sweep.test_figures import results as swept
 from tests.report import synthetic
-from tests.report.test_sweeps import results as swept
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -34,7 +35,7 @@ RANK = {
     )
 }
 HEADS = "top_different_heads", "attention_overlays", "head_effects"
-CHARTS = ("cut",)
+CHARTS = ("cut", "sweep_maps", "set_effects")
 """Questions whose charts their views declare."""
 
 
@@ -64,9 +65,9 @@ def figure(name: str, size: str):
         spans = [f"{max(layer - 2, 0)}-{min(layer + 2, layers - 1)}" for layer in range(layers)]
         return chart(name, {"cuts.csv": synthetic.cuts(spans, "window")})
     if name == "sweep_maps":
-        return partial(plots.sweep_maps, swept(layers, heads), **WORDS)
+        return partial(sweep_maps, swept(layers, heads), **WORDS)
     if name == "set_effects":
-        return partial(plots.set_effects, swept(layers * heads), **WORDS)
+        return partial(set_effects, swept(layers * heads), **WORDS)
     raise AssertionError(name)
 
 

@@ -1,7 +1,6 @@
 """What a run leaves behind: tables and tensors with their provenance, whole or not at all."""
 
 from headpatch.core.output.dataset import write_manifest, write_pairs
-from headpatch.core.output.effects import sweep_columns, write_sweep
 from headpatch.core.output.files import (
     read_table,
     read_tensors,
@@ -27,7 +26,6 @@ __all__ = [
     "scratch_folder",
     "settle",
     "staged",
-    "sweep_columns",
     "taken",
     "write_columns",
     "write_draw",
@@ -38,7 +36,6 @@ __all__ = [
     "write_ranking",
     "write_rollout",
     "write_run",
-    "write_sweep",
     "write_tensors",
     "write_trace",
 ]

@@ -10,16 +10,6 @@ from headpatch.core.registry import verbs
 
 WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "sweep": (
-            "sweep.pt",
-            "effects.csv",
-            "approx.pt",
-            "effects_mean.csv",
-            "gate.csv",
-            "sweep.png",
-            "approx.png",
-            "mean_effects.png",
-        ),
         "trace": (
             "trace.pt",
             "trace.csv",
@@ -61,7 +51,8 @@ UPON: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"verdict": ("clai
 def verbs_in(folder: Path) -> tuple[str, ...]:
     """Name the verbs whose files lie in a folder, by the names of the files alone."""
     there = {verb for verb, (first, *_) in WRITTEN.items() if (folder / first).is_file()}
-    there -= {"ablate", "sweep"} - {effects_by(folder)}  # both write a table of this name
+    if effects_by(folder) != "ablate":  # sweep writes a table of this name as well
+        there.discard("ablate")
     return tuple(verb for verb in WRITTEN if verb in there)
 
 

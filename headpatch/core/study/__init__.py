@@ -5,7 +5,6 @@ study: the seed's question, asked of the bundled model.
 """
 
 from headpatch.core.study.changes import (
-    SweepOptions,
     VisionOptions,
     alpha_of,
 )
@@ -34,7 +33,6 @@ __all__ = [
     "Published",
     "RolloutOptions",
     "Study",
-    "SweepOptions",
     "TraceOptions",
     "VerdictOptions",
     "VisionOptions",

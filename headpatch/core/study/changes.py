@@ -1,12 +1,10 @@
-"""Which heads are ranked and changed, and how: the options of ablate and sweep."""
+"""How heads are changed: options that several questions share."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from headpatch.core.study.paths import PathText
-from headpatch.core.study.strict import Count, Positive, Strict, sequence
-from headpatch.errors import InputError
+from headpatch.core.study.strict import Count, Strict, sequence
 from headpatch.kinds import ALPHA, DEFAULT, KINDS_HELP, WITH_ALPHA, AskedKind
 
 AskedKinds = Annotated[
@@ -43,39 +41,6 @@ class Changes(Kinds):
     """How z is changed, and where."""
 
     positions: Literal["answer", "question", "image", "all"] = "answer"
-
-
-class SweepOptions(Changes):
-    """How every head, or every set of a list, is changed."""
-
-    tower: Literal["lm", "vision"] = "lm"
-    """Whose heads are changed: the language model's, or the vision tower's (see `Study.vision`)."""
-    sets: PathText | None = None
-    """A file with one set of heads a line (``24.17+23.20``) instead of every single head."""
-    layers: bool = False
-    """Change every whole layer as well."""
-    approx: bool = False
-    """Estimate the same effects from gradients, and measure how the estimates agree."""
-    top: Positive = 10
-    """Heads listed for each direction."""
-    noise: Positive = 32
-    """Heads (drawn by the seed) that are patched with their own z, for the noise floor."""
-    rows: Positive | None = None
-    """Rows that walk through the layers together; None finds how many."""
-    budget: Positive | None = None
-    """MiB that these rows may take; None takes what is free."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.layers and self.sets is not None:
-            raise InputError("--sets, --layers", "both of them", "one of them")
-        if self.tower == "vision" and self.budget is not None:
-            raise InputError(
-                "--budget",
-                "of no use with --tower vision, whose rows are whole passes",
-                "--rows",
-            )
-        return self
 
 
 class VisionOptions(Strict):

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from headpatch.core.claims_grammar import Claim
-from headpatch.core.study.changes import SweepOptions, VisionOptions
+from headpatch.core.study.changes import VisionOptions
 from headpatch.core.study.expected import Expected
 from headpatch.core.study.forced import RolloutOptions, TraceOptions
 from headpatch.core.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
@@ -24,6 +24,7 @@ from headpatch.questions.combine.options import CombineOptions
 from headpatch.questions.cut.options import CutOptions
 from headpatch.questions.path.options import PathOptions
 from headpatch.questions.rank.options import RankOptions
+from headpatch.questions.sweep.options import SweepOptions
 from headpatch.text import user_path
 
 _ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on

@@ -1,9 +1,9 @@
 """Finished rows of a sweep, on disk while it runs so that it can go on later."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -17,40 +17,35 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
 
-NAME = ".sweep-rows"
-"""The folder below the output folder."""
-
 # Of the sweep's options: no number hangs on them.
 _SHOWN_ONLY = {"sets", "top", "rows", "budget", "approx"}
 _SHARE = 0.05  # of the time that may go into writing
+_WAY: Final = ("kind", "direction", "positions", "vision_positions", "alpha")
+_FIGURES: Final = ("ld", "effect", "token", "token_before")
 
 
 def keys_of(
-    study: Study, vlm: VLM, pairs: Iterable[Pair], sets: Sequence[HeadSet] | None, means: str = ""
+    study: Study, vlm: VLM, pairs: Pair | Sequence[Entry], sets: Sequence[HeadSet] | None
 ) -> dict[str, str]:
     """Name what a sweep measures of each pair, by the pair's name.
+
+    Over a dataset, kind ``mean`` takes the dataset's own mean: a key then hangs on all pairs.
 
     Parameters
     ----------
     sets
         None is every head alone.
-    means
-        Names the pairs over which kind ``mean`` averages, if they are not drawn.
     """
+    means = ""
+    if not isinstance(pairs, Pair) and averages(study.sweep.kinds):
+        means = f"{study.pairs.margin} {study.force} {dataset_digest(pairs)}"
     asked = {
         **study.model_dump(include={"sweep", "vision"}, exclude={"sweep": _SHOWN_ONLY}),
         "sets": None if sets is None else [str(members) for members in sets],
-        "means": means if averages(study.sweep.kinds) else "",
+        "means": means,
     }
-    return {pair.name: unit_key(study, vlm, pair, asked) for pair in pairs}
-
-
-def keys_of_pairs(
-    study: Study, vlm: VLM, entries: Sequence[Entry], sets: Sequence[HeadSet] | None
-) -> dict[str, str]:
-    """Name likewise what a sweep measures over a dataset, whose own mean kind ``mean`` takes."""
-    means = f"{study.pairs.margin} {study.force} {dataset_digest(entries)}"
-    return keys_of(study, vlm, (entry.pair() for entry in entries), sets, means)
+    each = [pairs] if isinstance(pairs, Pair) else (entry.pair() for entry in pairs)
+    return {pair.name: unit_key(study, vlm, pair, asked) for pair in each}
 
 
 class FinishedRows:
@@ -59,20 +54,22 @@ class FinishedRows:
     Parameters
     ----------
     keys
-        By the pair's name.
+        By the pair's name; of a pair without one nothing is kept.
     """
 
-    def __init__(self, store: Store, keys: Mapping[str, str]) -> None:
+    def __init__(self, store: Store | None, keys: Mapping[str, str]) -> None:
         self._store, self._keys = store, keys
 
     def finished(self, pair: str) -> dict[Intervention, Outcome]:
         """Return what is finished of a pair."""
+        if self._store is None or pair not in self._keys:
+            return {}
         saved = self._store.get(self._keys[pair])
         return {} if saved is None else {one.intervention: one for one in outcomes_in(saved)}
 
     @contextmanager
-    def writing(self, pair: str) -> Iterator[OnOutcome]:
-        """Give a function that adds an outcome.
+    def writing(self, pair: str) -> Iterator[OnOutcome | None]:
+        """Give a function that adds an outcome; None where nothing is kept.
 
         A killed run loses what a twentieth of its time did not suffice to write; one that is
         interrupted or fails, nothing.
@@ -82,13 +79,17 @@ class FinishedRows:
         RunError
             If rows cannot be written.
         """
-        key, rows = self._keys[pair], list(self.finished(pair).values())
+        store, key = self._store, self._keys.get(pair)
+        if store is None or key is None:
+            yield None
+            return
+        rows = list(self.finished(pair).values())
         written, start, spent = len(rows), time.monotonic(), 0.0
 
         def write() -> None:
             nonlocal written, spent
             before = time.monotonic()
-            self._store.put(key, _saved(rows), len(rows))
+            store.put(key, _saved(rows), len(rows))
             written, spent = len(rows), spent + time.monotonic() - before
 
         def add(outcome: Outcome) -> None:
@@ -105,25 +106,24 @@ class FinishedRows:
 
 def _saved(rows: Sequence[Outcome]) -> dict[str, Any]:
     changes = [one.intervention for one in rows]
+    figures = {
+        name: torch.tensor(
+            [getattr(one, name) for one in rows],
+            dtype=torch.int64 if name.startswith("token") else torch.float64,
+        )
+        for name in _FIGURES
+    }
     return {
         "heads": [str(one.heads) for one in changes],
-        "kind": [one.kind for one in changes],
-        "direction": [one.direction for one in changes],
-        "positions": [one.positions for one in changes],
-        "vision_positions": [one.vision_positions for one in changes],
-        "alpha": [one.alpha for one in changes],
-        "ld": torch.tensor([one.ld for one in rows], dtype=torch.float64),
-        "effect": torch.tensor([one.effect for one in rows], dtype=torch.float64),
-        "token": torch.tensor([one.token for one in rows]),
-        "token_before": torch.tensor([one.token_before for one in rows]),
+        **{name: [getattr(one, name) for one in changes] for name in _WAY},
+        **figures,
     }
 
 
 def outcomes_in(saved: Mapping[str, Any]) -> Iterator[Outcome]:
     """Read back the rows of a unit, bit for bit."""
-    names = ("heads", "kind", "direction", "positions", "vision_positions", "alpha")
-    figures = (saved[name].tolist() for name in ("ld", "effect", "token", "token_before"))
+    figures = (saved[name].tolist() for name in _FIGURES)
     for heads, *way, ld, effect, token, before in zip(
-        *(saved[name] for name in names), *figures, strict=True
+        saved["heads"], *(saved[name] for name in _WAY), *figures, strict=True
     ):
         yield Outcome(Intervention(HeadSet.parse(heads), *way), ld, effect, token, before)

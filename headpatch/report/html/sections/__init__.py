@@ -8,7 +8,6 @@ from collections.abc import Callable
 from headpatch.core.output.folder import Results
 from headpatch.present.section import Section
 from headpatch.report.html.sections import (
-    approx,
     claims,
     derived,
     faithfulness,
@@ -35,12 +34,12 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     derived.section("combine"),
     faithfulness.section,
     derived.section("rank"),
+    derived.section("sweep"),
     tower.section,
     derived.section("path"),
     derived.section("cut"),
     trace.section,
     rollout.section,
-    approx.section,
     claims.section,
     nulls.section,
     gate.section,

@@ -1,6 +1,5 @@
 """`headpatch sweep --tower vision`, `--layers` and `--approx`, end to end; interrupted, resumed."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ from headpatch.core import towers
 from headpatch.core.output import read_tensors
 from headpatch.engine.patching import Outcome
 from headpatch.engine.selfcheck import Check
-from headpatch.questions.sweep import finished_rows
-from headpatch.report import draw
-from tests.command import Said, contents, headpatch, of_pair, refused
+from headpatch.questions.sweep import VERB as SWEEP
+from tests.command import Said, contents, headpatch, of_pair, ran, refused, table
 from tests.stopped import rows_left, stop_after, written
 from tests.tiny import image_pair, save_tiny
 
@@ -32,22 +30,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def flags(place: Path, out: Path, *more: object) -> list[object]:
     return ["sweep", *of_pair(place), "--out", out, "--reference", 2, "--force", *more]
-
-
-def ran(*words: object, draws: bool = False) -> Said:
-    """Run a command that must succeed; its figures are left blank unless it `draws`."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not draws:
-            patch.setattr(draw, "draw_sweep", lambda folder: (folder / "sweep.png").touch())
-            patch.setattr(draw, "draw_approx", lambda folder: (folder / "approx.png").touch())
-        said = headpatch(*words)
-    assert said.code == 0, said.err
-    return said
-
-
-def table(out: Path) -> list[dict[str, str]]:
-    with (out / "effects.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 VISION = ("--tower", "vision", "--layers")
@@ -73,7 +55,7 @@ def test_the_vision_tower_from_price_to_files(place: Path, printed: Said) -> Non
     assert "Spearman" not in words
     assert "attention rank" not in words
     assert sorted(file.name for file in (place / "out").iterdir()) == FILES
-    rows = table(place / "out")
+    rows = table(place / "out" / "effects.csv")
     assert [row["heads"] for row in rows[:2]] == ["v0.0", "v0.1"]
     assert {row["role"] for row in rows} == {"head", "layer", "noise floor"}
     run = yaml.safe_load((place / "out/run.yaml").read_text("utf-8"))
@@ -108,7 +90,7 @@ def test_positions_speak_of_the_tower_that_the_file_names(place: Path, tmp_path:
     found = ran(*words, "--positions", "patches", "--json").json
     assert (found["tower"], found["positions"]) == ("vision", "patches")
     assert found["unread"] == {"layers": [2], "rows": 3 + 3, "largest": 0.0}
-    assert {row["positions"] for row in table(tmp_path / "out")} == {"patches"}
+    assert {row["positions"] for row in table(tmp_path / "out" / "effects.csv")} == {"patches"}
     found = ran(*words, "--tower", "lm", "--positions", "question", "--json").json
     assert (found["tower"], found["positions"]) == ("lm", "question")
     assert "unread" not in found
@@ -120,7 +102,11 @@ def test_sets_of_vision_heads(place: Path, tmp_path: Path) -> None:
     said = ran(*words, "--tower", "vision")
     assert "2 sets of vision heads x resample" in said.err
     assert "Free control" not in said.out
-    named = [row["heads"] for row in table(tmp_path / "out") if row["role"] != "noise floor"]
+    named = [
+        row["heads"]
+        for row in table(tmp_path / "out" / "effects.csv")
+        if row["role"] != "noise floor"
+    ]
     assert named == ["v0.1+v1.0", "v1.2"]
     line = refused(*words)
     assert line.startswith(f"--sets {tmp_path / 'sets.txt'}, line 1: v0.1 is a vision head")
@@ -146,14 +132,14 @@ def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
         said = headpatch(*words)
     assert said.code == 130
     assert "40 finished rows are kept" in said.err
-    assert [file.name for file in tmp_path.iterdir()] == [finished_rows.NAME]
+    assert [file.name for file in tmp_path.iterdir()] == [SWEEP.kept_in]
     line = refused(*words, "--resume", "--positions", "class")
     assert "of another study" in line
     kept = written(rows_left(tmp_path))
     said = ran(*words, "--resume")
     assert "40 of 90 rows were finished before" in said.err
     assert "exactly 0" in said.out
-    whole, resumed = table(place / "out"), table(tmp_path)
+    whole, resumed = table(place / "out" / "effects.csv"), table(tmp_path / "effects.csv")
     assert len(kept) == 40
     for expected, found in zip(whole, resumed, strict=True):
         key = tuple(found[name] for name in ("heads", "kind", "direction"))
@@ -179,7 +165,7 @@ def test_estimates_come_with_their_agreement(place: Path, tmp_path: Path, tower:
     ):  # fmt: skip
         assert part in text
     assert sorted(file.name for file in tmp_path.iterdir()) == ["approx.png", "approx.pt", *FILES]
-    rows = table(tmp_path)
+    rows = table(tmp_path / "effects.csv")
     assert list(rows[0])[-1] == "approx"
     assert all((row["approx"] == "") is (row["role"] == "noise floor") for row in rows)
     kept = read_tensors(tmp_path / "approx.pt")
@@ -206,7 +192,7 @@ def test_finished_rows_serve_runs_with_and_without_estimates(place: Path, tmp_pa
         assert headpatch(*words).code == 130
     said = ran(*words, "--resume", "--approx")
     assert "24 of 24 rows were finished before" in said.err
-    assert all(row["approx"] for row in table(tmp_path) if row["role"] == "head")
+    assert all(row["approx"] for row in table(tmp_path / "effects.csv") if row["role"] == "head")
 
 
 # Bad input

@@ -13,17 +13,16 @@ from headpatch.core.gate import study_of
 from headpatch.core.session import open_session
 from headpatch.core.session_cache import Held, size_of
 from headpatch.core.study import Study
+from headpatch.core.sweep_plan import opening, plan, refuse
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
-from headpatch.questions.sweep import approx_many
-from headpatch.questions.sweep import one as one_pair
-from headpatch.questions.sweep.many import Sweeps, sweep
-from headpatch.questions.sweep.plan import opening, refuse
+from headpatch.questions.sweep.agreement import FIGURES
+from headpatch.questions.sweep.question import Sweep, sweep
 from headpatch.stats.agreement import agreement
-from tests.datasets import any_model, noisy_pairs, noisy_study
+from tests.datasets import any_model, noisy_pairs, noisy_study, sweep_pairs
 from tests.families import builders
 
 QUESTIONS = ("is there a red square ?",) * 3
@@ -44,21 +43,20 @@ def surveyed(asked: Study, name: str, questions: tuple[str, ...], hold: bool = T
     return survey(asked, any_model(name), entries, positions, vision=vision, hold=hold)
 
 
-def run(asked: Study, name: str, questions: tuple[str, ...] = QUESTIONS) -> tuple[Survey, Sweeps]:
+def run(asked: Study, name: str, questions: tuple[str, ...] = QUESTIONS) -> tuple[Survey, Sweep]:
     found = surveyed(asked, name, questions)
-    return found, sweep(asked, any_model(name), found)
+    return found, sweep_pairs(asked, any_model(name), found)
 
 
-def one_by_one(asked: Study, vlm: VLM, found: Survey) -> list[one_pair.Sweep]:
+def one_by_one(asked: Study, vlm: VLM, found: Survey) -> list[Sweep]:
     """Each pair as a study of its own, with the dataset's mean z."""
     positions, vision = opening(asked)
-    swept = []
+    alone = []
     for entry in found.entries:
         session = open_session(study_of(asked, entry), vlm, positions, vision=vision)
         means = found.reference.of(session) if found.reference else None
-        job = one_pair.plan(session, None, asked.sweep.tower)
-        swept.append(one_pair.run(session, job, means))
-    return swept
+        alone.append(sweep(session, means=means, on_progress=False))
+    return alone
 
 
 @pytest.mark.parametrize(
@@ -101,7 +99,7 @@ def test_vision_means_are_those_of_plain_passes(name: str) -> None:
     slow = []
     for entry in found.entries:
         session = open_session(study_of(asked, entry), any_model(name), vision=True)
-        job = one_pair.plan(session, None, "vision")
+        job = plan(session, None, "vision")
         rows = patch(session.vlm, session.base, job.asked)
         slow.append([one.effect for one in rows if one.intervention.kind != "self"])
     np.testing.assert_allclose(done.means["effect"], np.mean(slow, 0), atol=ROUNDING)
@@ -152,7 +150,7 @@ def test_held_pairs_are_not_run_again_and_give_the_same_numbers(
         runs.clear()
         found = surveyed(asked, "plain", QUESTIONS, hold)
         assert len(found.held) == (3 if hold else 0)
-        tables.append(sweep(asked, any_model("plain"), found).means)
+        tables.append(sweep_pairs(asked, any_model("plain"), found).means)
         assert len(runs) == expected
     np.testing.assert_array_equal(tables[0]["effect"], tables[1]["effect"])
 
@@ -190,7 +188,7 @@ def test_the_agreement_is_that_of_the_pairs_and_of_their_means(tower: str) -> No
     assert set(done.agreed) == {"zero_noising", "mean_noising", "resample_noising"}
     for way, one in done.agreed.items():
         figures = one.figures()
-        for name in approx_many.FIGURES:
+        for name in FIGURES:
             each = [getattr(pair.agreed[way].measured, name) for pair in slow]
             assert figures[name] == pytest.approx(np.mean(each), abs=1e-3)
             assert figures[f"{name}_low"] <= figures[name] + 1e-12
@@ -228,7 +226,7 @@ def test_positions_that_do_not_correspond_have_no_mean_map() -> None:
 def test_one_set_has_nothing_to_agree_with() -> None:
     asked = study(approx=True, kinds=("resample",))
     found = surveyed(asked, "plain", QUESTIONS[:2])
-    done = sweep(asked, any_model("plain"), found, [HeadSet.parse("0.1+1.2")])
+    done = sweep_pairs(asked, any_model("plain"), found, [HeadSet.parse("0.1+1.2")])
     assert done.agreed == {}
     assert done.approx is not None and done.approx["agreement"] == {}
     assert done.means["approx"].notna().all()

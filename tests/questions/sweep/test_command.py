@@ -1,7 +1,5 @@
-"""`headpatch sweep` and `headpatch check`, end to end; interrupted, killed and resumed."""
+"""`headpatch sweep`, end to end; interrupted, killed and resumed."""
 
-import csv
-import json
 import os
 import re
 import signal
@@ -17,12 +15,10 @@ import yaml
 from headpatch.core import towers
 from headpatch.core.output import read_tensors
 from headpatch.core.output.lock import LOCK
-from headpatch.questions.sweep import finished_rows
-from headpatch.report import draw
-from tests.command import Said, contents, headpatch, of_pair, refused
+from headpatch.questions.sweep import VERB as SWEEP
+from tests.command import Said, contents, headpatch, of_pair, ran, refused, table
 from tests.planted import HEADS, planted_image, planted_study, save_planted
 from tests.stopped import rows_left, stop_after, written
-from tests.tiny import save_tiny
 
 COLUMNS = [
     "pair", "heads", "layer", "head", "kind", "direction", "positions", "ld_with", "ld_without",
@@ -46,21 +42,6 @@ def flags(place: Path, out: Path) -> list[object]:
     return ["sweep", *of_pair(place), "--out", out, "--reference", 2]
 
 
-def ran(*words: object, draws: bool = False) -> Said:
-    """Run a command that must succeed; its figure is left blank unless it `draws`."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not draws:
-            patch.setattr(draw, "draw_sweep", lambda folder: (folder / "sweep.png").touch())
-        said = headpatch(*words)
-    assert said.code == 0, said.err
-    return said
-
-
-def table(out: Path) -> list[dict[str, str]]:
-    with (out / "effects.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 @pytest.fixture(scope="module")
 def printed(place: Path) -> Said:
     return ran(*flags(place, place / "out"), draws=True)
@@ -74,7 +55,7 @@ def out(place: Path, printed: Said) -> Path:
 
 def test_what_is_written(out: Path) -> None:
     assert sorted(file.name for file in out.iterdir()) == FILES
-    rows = table(out)
+    rows = table(out / "effects.csv")
     assert list(rows[0]) == COLUMNS
     assert len(rows) == 16 * 6 + 16 * 2
     swept = read_tensors(out / "sweep.pt")
@@ -125,7 +106,7 @@ def test_sets_of_a_file(place: Path, tmp_path: Path) -> None:
     said = ran(*flags(place, tmp_path / "out"), *ONE_WAY, "--sets", tmp_path / "sets.txt")
     assert "1 of the lines of" in said.err
     assert "2 sets x resample" in said.err
-    rows = [row for row in table(tmp_path / "out") if row["role"] != "noise floor"]
+    rows = [row for row in table(tmp_path / "out" / "effects.csv") if row["role"] != "noise floor"]
     assert [(row["heads"], row["role"]) for row in rows] == [("0.3+1.0", "set"), ("1.1", "head")]
     assert [row["attention_rank"] == "" for row in rows] == [True, False]
     assert float(rows[0]["normalized"]) == pytest.approx(4 / 8, abs=1e-4)
@@ -144,7 +125,7 @@ def test_a_study_beside_its_sets(place: Path, tmp_path: Path) -> None:
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content), "utf-8")
     ran("sweep", "--config", tmp_path / "study.yaml", "--out", tmp_path / "out")
-    assert {row["heads"] for row in table(tmp_path / "out")} == {"1.1"}
+    assert {row["heads"] for row in table(tmp_path / "out" / "effects.csv")} == {"1.1"}
 
 
 # Interruption
@@ -159,7 +140,7 @@ def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
         line = refused_after_the_price(*words, code=130)
     assert "50 finished rows are kept" in line
     assert "--resume" in line
-    assert [file.name for file in tmp_path.iterdir()] == [finished_rows.NAME]
+    assert [file.name for file in tmp_path.iterdir()] == [SWEEP.kept_in]
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, "intervene", 30, KeyboardInterrupt())
         assert "80 finished rows" in refused_after_the_price(*words, "--resume", code=130)
@@ -168,7 +149,7 @@ def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
     assert "80 of 128 rows were finished before" in said.err
     assert "48 rows are left for " in said.err
     assert sorted(file.name for file in tmp_path.iterdir()) == FILES
-    whole, resumed = table(out), table(tmp_path)
+    whole, resumed = table(out / "effects.csv"), table(tmp_path / "effects.csv")
     assert len(kept) == 80
     for expected, found in zip(whole, resumed, strict=True):
         assert [found[name] for name in COLUMNS[:7]] == [expected[name] for name in COLUMNS[:7]]
@@ -203,7 +184,7 @@ def test_a_failure_keeps_the_finished_part_as_well(place: Path, tmp_path: Path) 
     assert said.code == 1
     assert "9 finished rows are kept" in said.err
     assert "the roof fell in" in said.err.splitlines()[-1]
-    assert [file.name for file in tmp_path.iterdir()] == [finished_rows.NAME]
+    assert [file.name for file in tmp_path.iterdir()] == [SWEEP.kept_in]
 
 
 @pytest.fixture
@@ -211,7 +192,7 @@ def interrupted(place: Path, tmp_path: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, "intervene", 20, KeyboardInterrupt())
         headpatch(*flags(place, tmp_path / "out"))
-    assert (tmp_path / "out" / finished_rows.NAME).is_dir()
+    assert (tmp_path / "out" / SWEEP.kept_in).is_dir()
     return tmp_path / "out"
 
 
@@ -223,7 +204,7 @@ def test_what_is_left_is_neither_used_nor_lost_unasked(place: Path, interrupted:
     assert contents(interrupted) == before
     ran(*flags(place, interrupted), *ONE_WAY, "--no-resume")
     assert sorted(file.name for file in interrupted.iterdir()) == FILES
-    assert len(table(interrupted)) == 32
+    assert len(table(interrupted / "effects.csv")) == 32
 
 
 @pytest.mark.parametrize("change", ["picture", "seed", "positions", "model", "reference"])
@@ -255,7 +236,7 @@ def test_what_only_shows_or_cuts_up_may_change(place: Path, interrupted: Path) -
 def test_damaged_rows_are_done_again(
     place: Path, out: Path, interrupted: Path, damage: str
 ) -> None:
-    (file,) = (interrupted / finished_rows.NAME).iterdir()
+    (file,) = (interrupted / SWEEP.kept_in).iterdir()
     whole = file.read_bytes()
     changed = whole[:-700] + bytes([whole[-700] ^ 1]) + whole[-699:]
     file.write_bytes(whole[:-7] if damage == "torn" else changed)
@@ -277,7 +258,7 @@ def test_a_killed_process_leaves_its_finished_rows(place: Path, tmp_path: Path) 
     (tmp_path / "sets.txt").write_text("\n".join(sets), "utf-8")
     words = [*flags(place, tmp_path / "out"), "--sets", tmp_path / "sets.txt", "--rows", 1]
     words += ["--kinds", "zero"]
-    kept = tmp_path / "out" / finished_rows.NAME
+    kept = tmp_path / "out" / SWEEP.kept_in
     process = subprocess.Popen(
         [sys.executable, "-m", "headpatch", *map(str, words)],
         stdout=subprocess.DEVNULL,
@@ -295,10 +276,10 @@ def test_a_killed_process_leaves_its_finished_rows(place: Path, tmp_path: Path) 
     assert process.wait() == -signal.SIGKILL
     rows = rows_left(tmp_path / "out")
     left = {file.name for file in (tmp_path / "out").iterdir()}
-    assert left == {finished_rows.NAME, LOCK}  # the next run takes its place
+    assert left == {SWEEP.kept_in, LOCK}  # the next run takes its place
     said = ran(*words, "--resume")
     assert f"{len(rows)} of {len(sets) * 2 + 64} rows were finished before" in said.err
-    named = [row for row in table(tmp_path / "out") if row["role"] != "noise floor"]
+    named = [row for row in table(tmp_path / "out" / "effects.csv") if row["role"] != "noise floor"]
     assert [row["heads"] for row in named] == sets * 2
     effects = written(rows)
     for row in named:
@@ -392,64 +373,6 @@ def test_a_model_that_cannot_be_widened_is_swept_plainly_and_this_is_said(
     assert "5.0e-01 logits" in said.err.splitlines()[0]
     assert said.json["widened"] is False
     assert said.json["forward_passes"] == 32 + 5
-
-
-# check
-
-
-def test_check_prints_what_the_model_is(tmp_path: Path) -> None:
-    save_tiny(tmp_path / "model")
-    before = contents(tmp_path)
-    said = headpatch("check", "--model", tmp_path / "model")
-    assert said.code == 0, said.err
-    words = " ".join(said.out.split())
-    for part in (
-        "family llava", "3 layers × 4 heads, 8 a head", "every head with keys of its own",
-        "token", "'▁Yes'", "16 of them of the image", "4 × 4 patches", "exact", "noise floor",
-        "Vision layers after 1 never reach the language model",
-        "'<s> USER: <image>×16\\nIs there anything in the top left corner? ASSISTANT:'",
-        "says with", "says without", "Yes 0.00", "(rank ", "no valid study",
-    ):  # fmt: skip
-        assert part in words
-    assert said.out.count(" exact ") == 4 + 3
-    assert "Sweeps of every vision head" in words
-    assert contents(tmp_path) == before
-
-
-def test_check_gives_a_script_the_same(place: Path) -> None:
-    found = headpatch("check", "--model", place / "model", "--json").json
-    assert found["family"] == "llava"
-    assert found["language_model"]["layers"] == found["language_model"]["heads"] == 4
-    assert list(found["positions"]) == ["answer", "question", "image", "all"]
-    assert list(found["vision_positions"]) == ["class", "patches", "all"]
-    for scope in (*found["positions"].values(), *found["vision_positions"].values()):
-        assert scope["exact"] is True
-        assert scope["worst"] <= scope["allowed"]
-        assert scope["passes"] > scope["passes_once"] > 0
-    assert found["seconds_forward"] > 0
-    assert found["prompt"] == f"<s> USER: <image>×16\n{found['question']} ASSISTANT:"
-    reading = found["answer_probabilities"]["with"]
-    assert {reading["rank_yes"], reading["rank_no"]} == {1, 2}
-    assert found["valid"] == (not found["invalid_because"])
-
-
-def test_check_names_an_end_token_that_it_leaves_out(tmp_path: Path) -> None:
-    save_tiny(tmp_path / "model")
-    file = tmp_path / "model/tokenizer.json"
-    content = json.loads(file.read_text("utf-8"))
-    end = {"SpecialToken": {"id": "</s>", "type_id": 0}}
-    content["post_processor"]["single"].append(end)
-    content["post_processor"]["special_tokens"]["</s>"] = {
-        "id": "</s>", "ids": [2], "tokens": ["</s>"],
-    }  # fmt: skip
-    file.write_text(json.dumps(content), "utf-8")
-    found = headpatch("check", "--model", tmp_path / "model", "--json").json
-    assert found["prompt"].endswith(" ASSISTANT:")
-    assert "The tokenizer ends every text with </s>" in " ".join(found["limits"])
-
-
-def test_check_refuses_what_is_no_model(tmp_path: Path) -> None:
-    assert refused("check", "--model", tmp_path / "none").startswith("--model: ")
 
 
 def test_finished_rows_hold_numbers_to_the_last_bit(place: Path, tmp_path: Path) -> None:

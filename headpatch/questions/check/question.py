@@ -2,15 +2,20 @@
 
 import statistics
 import time
-from dataclasses import dataclass, replace
-from typing import Any, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
 
+from headpatch.core.cost import cost
 from headpatch.core.noise_floor import floor_of
-from headpatch.core.session import Session, model_of, open_session, run_both
+from headpatch.core.origin import origin
+from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
+from headpatch.core.session import Session, open_session, run_both
 from headpatch.core.study import Study
+from headpatch.core.sweep_plan import plan
 from headpatch.core.towers import change
 from headpatch.engine.control import HEADS_OF, uncontrolled, why_not
 from headpatch.engine.forward import forward
@@ -21,7 +26,6 @@ from headpatch.engine.interventions import (
     refused,
     vision_positions,
 )
-from headpatch.engine.patching import OnProgress
 from headpatch.engine.selfcheck import Check, check_vision
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
@@ -29,7 +33,7 @@ from headpatch.models.placement import quantized
 from headpatch.models.prompt import as_run
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM, Stack
-from headpatch.questions.sweep.one import cost, plan
+from headpatch.questions.check import VERB
 
 SCOPES: tuple[Positions, ...] = get_args(Positions)
 VISION_SCOPES: tuple[VisionPositions, ...] = get_args(VisionPositions)
@@ -74,9 +78,12 @@ class Scope:
     passes: float
 
 
+Scopes: TypeAlias = dict[str, Scope | str]
+
+
 @dataclass(frozen=True, eq=False)
-class Report:
-    """What `check` found.
+class Report(Result):
+    """What a model lets headpatch do.
 
     Attributes
     ----------
@@ -92,63 +99,89 @@ class Report:
     """
 
     facts: dict[str, Any]
-    scopes: dict[str, Scope | str]
-    vision: dict[str, Scope | str]
+    scopes: Scopes
+    vision: Scopes
     seconds: float
     limits: tuple[str, ...]
 
+    def files(self) -> Files:
+        """Return what is shown; none of it is written."""
+        sweep = self.origin.study.sweep
+        ways = len(set(sweep.kinds)) * len(set(sweep.directions))
+        return {"check": {**self.json(), "ways": ways}}
 
-def check(study: Study, vlm: VLM | None = None, on_progress: OnProgress | None = None) -> Report:
-    """Try the study's model on the study's pair, whether or not its answers flip.
+    def json(self) -> Mapping[str, Any]:
+        """Return what ``--json`` prints."""
+        return {
+            **self.facts,
+            "seconds_forward": self.seconds,
+            "positions": _plain(self.scopes),
+            "vision_positions": _plain(self.vision),
+            "limits": list(self.limits),
+        }
 
-    Raises
-    ------
-    InputError
-        If the model does not load, or cannot be asked the question.
-    """
-    sweep = study.sweep.model_copy(update={"sets": None})
-    study = study.model_copy(update={"force": True, "sweep": sweep})
-    vlm = vlm or model_of(study)
-    scopes: dict[str, Scope | str] = {}
-    vision: dict[str, Scope | str] = {}
-    lost: dict[Tower, str] = {}
-    session = None
-    towers = len(SCOPES) + (0 if refused(vlm) else len(VISION_SCOPES))
-    for done, positions in enumerate(SCOPES):
-        if on_progress:
-            on_progress(done, towers)
-        try:
-            session = open_session(_at(study, positions), vlm, positions)
-        except InputError as error:
-            if error.argument not in ("--positions", HEADS_OF["lm"]):
-                raise
-            if error.argument == HEADS_OF["lm"]:
-                lost["lm"] = error.found
-            scopes[positions] = error.found
-        else:
-            scopes[positions] = _scope(session, positions)
-    session = session or open_session(study, vlm)  # none of its heads can be changed
-    if not refused(vlm):
-        seeing = run_both(study, vlm, session.pair, vision=True)
-        if why := why_not(vlm, seeing.base, "vision"):
-            lost["vision"] = uncontrolled(vlm, why)
-        for done, tokens in enumerate(VISION_SCOPES, start=len(SCOPES)):
-            if on_progress:
-                on_progress(done, towers)
-            vision[tokens] = lost.get("vision") or _vision_scope(seeing, tokens)
-    prompt = session.prompt.select(0)
-    took = []
+
+def _plain(scopes: Scopes) -> dict[str, Any]:
+    return {name: one if isinstance(one, str) else asdict(one) for name, one in scopes.items()}
+
+
+class Tried(Question[Report]):
+    """Tries every scope of a model, on a pair that need not flip."""
+
+    verb = VERB
+
+    def needs(self, study: Study) -> Needs:
+        """Open pictures whose answers are wrong, too."""
+        return Needs(forced=True)
+
+    def answer(self, opened: Opened, call: Call) -> Report:
+        """Try every scope of positions, of either tower."""
+        assert isinstance(opened, Session)
+        study, vlm, session = opened.study, opened.vlm, opened
+        scopes: Scopes = {}
+        vision: Scopes = {}
+        lost: dict[Tower, str] = {}
+        total = len(SCOPES) + (0 if refused(vlm) else len(VISION_SCOPES))
+        with call.stages("Trying positions") as advance:
+            for done, positions in enumerate(SCOPES):
+                advance(done, total)
+                try:
+                    session = open_session(_at(study, positions), vlm, positions, opened.pair)
+                    scopes[positions] = _scope(session, positions)
+                except InputError as error:
+                    if error.argument not in ("--positions", HEADS_OF["lm"]):
+                        raise
+                    if error.argument == HEADS_OF["lm"]:
+                        lost["lm"] = error.found
+                    scopes[positions] = error.found
+            if not refused(vlm):
+                seeing = run_both(study, vlm, session.pair, vision=True)
+                if why := why_not(vlm, seeing.base, "vision"):
+                    lost["vision"] = uncontrolled(vlm, why)
+                for done, tokens in enumerate(VISION_SCOPES, start=len(SCOPES)):
+                    advance(done, total)
+                    vision[tokens] = lost.get("vision") or _vision_scope(seeing, tokens)
+        limits = (
+            *(f"{HEADS_OF[tower].capitalize()}: {why}." for tower, why in lost.items()),
+            *_limits(session),
+            *_slow(scopes, "Positions {}: the widening pass"),
+            *_slow(vision, "Vision tower, {} tokens: the resumed pass"),
+        )
+        seconds = _seconds(session)
+        return Report(_facts(session), scopes, vision, seconds, limits, origin=origin(VERB, opened))
+
+
+QUESTION = Tried()
+
+
+def _seconds(session: Session) -> float:
+    """Time one forward pass of one run."""
+    took, prompt = [], session.prompt.select(0)
     for _ in range(_TIMED):
         start = time.perf_counter()
-        forward(vlm, prompt, exact=True)
+        forward(session.vlm, prompt, exact=True)
         took.append(time.perf_counter() - start)
-    limits = (
-        *(f"{HEADS_OF[tower].capitalize()}: {why}." for tower, why in lost.items()),
-        *_limits(session),
-        *_slow(scopes, "Positions {}: the widening pass"),
-        *_slow(vision, "Vision tower, {} tokens: the resumed pass"),
-    )
-    return Report(_facts(session), scopes, vision, statistics.median(took), limits)
+    return statistics.median(took)
 
 
 def _at(study: Study, positions: Positions) -> Study:
@@ -295,7 +328,7 @@ def _limits(session: Session) -> list[str]:
     return found
 
 
-def _slow(scopes: dict[str, Scope | str], what: str) -> list[str]:
+def _slow(scopes: Scopes, what: str) -> list[str]:
     return [
         what.format(name)
         + " is not exact here"

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 
 from headpatch.kinds import kind_label
 from headpatch.present.canvas import BLUE, VERMILLION, Target, drawing, frame, signed
+from headpatch.present.effects_view import DIRECTIONS, KINDS
 from headpatch.present.map_labels import name_largest
 from headpatch.present.root_scale import digits, scale
-from headpatch.report.effects import DIRECTIONS, KINDS
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -64,15 +64,13 @@ def sweep_maps(
     maps, below = _read(results, axes=2)
     layers, heads = next(iter(maps.values())).shape
     kinds, directions = ways(maps)
-    ranks = results.get("attention_rank")
     whole = {
         way: np.asarray(values, dtype=np.float64)
         for way, values in results.get("layer_normalized", {}).items()
     }
     tower = "v" if results.get("tower") == "vision" else ""
-    last = results.get("feature_layer")
     norm, ticks = scale([*maps.values(), *whole.values()])
-    colours = _colours()
+    look = {"cmap": _colours(), "norm": norm}
     height = 0.5 + len(directions) * (0.45 + min(2.3, max(0.9, 0.07 * layers)))
     with drawing(path, height) as figure:
         panels = figure.subplots(
@@ -81,21 +79,13 @@ def sweep_maps(
         for i, direction in enumerate(directions):
             panels[i, 0].set_ylabel(f"{DIRECTIONS[direction]}\n\nLayer")
             for j, kind in enumerate(kinds):
-                axes = panels[i, j]
-                way = f"{kind}_{direction}"
-                if (values := maps.get(way)) is None:
+                axes, way = panels[i, j], f"{kind}_{direction}"
+                if way not in maps:
                     axes.set_axis_off()
                     continue
-                image = axes.imshow(
-                    values, cmap=colours, norm=norm, aspect="auto", interpolation="nearest"
-                )
-                if ranks is not None:
-                    _outline(axes, np.asarray(ranks))
+                image = _map(axes, results, maps[way], **look)
                 if way in whole:
-                    _add_layers(axes, whole[way], values.shape[1], cmap=colours, norm=norm)
-                if last is not None and last < layers - 1:
-                    axes.axhline(last + 0.5, color="black", linewidth=0.7, linestyle=(0, (3, 2)),
-                                 label="below: not read by the language model")  # fmt: skip
+                    _add_layers(axes, whole[way], heads, **look)
         for axes, kind in zip(panels[0], kinds, strict=True):
             axes.set_title(kind_label(kind, results).capitalize(), loc="left")
         for axes in panels[-1]:
@@ -121,6 +111,23 @@ def sweep_maps(
             kind, _, direction = way.rpartition("_")
             axes = panels[directions.index(direction), kinds.index(kind)]
             name_largest(axes, np.where(below[way], np.nan, values), LABELLED, tower)
+
+
+def _map(
+    axes: "matplotlib.axes.Axes",
+    results: Mapping[str, Any],
+    values: Float[np.ndarray, "layers heads"],
+    **look: Any,
+) -> Any:
+    """Draw one map: heads that look are outlined, and layers that are not read marked."""
+    image = axes.imshow(values, aspect="auto", interpolation="nearest", **look)
+    if (ranks := results.get("attention_rank")) is not None:
+        _outline(axes, np.asarray(ranks))
+    last = results.get("feature_layer")
+    if last is not None and last < len(values) - 1:
+        axes.axhline(last + 0.5, color="black", linewidth=0.7, linestyle=(0, (3, 2)),
+                     label="below: not read by the language model")  # fmt: skip
+    return image
 
 
 def set_effects(

@@ -33,9 +33,8 @@ class Listed:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except OSError as error:
-            raise InputError(
-                "--sets", f"{path}: {error.strerror}", f"a file with {wanted}"
-            ) from None
+            why = f"{path}: {error.strerror}"
+            raise InputError("--sets", why, f"a file with {wanted}") from None
         except UnicodeDecodeError:
             raise InputError("--sets", f"{path} is not UTF-8 text", wanted) from None
         lines = []

@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
+from headpatch.core.cost import cost
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, open_session
 from headpatch.core.study import Study
+from headpatch.core.sweep_plan import plan
 from headpatch.engine import widen as engine
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention
@@ -26,11 +28,10 @@ from headpatch.heads import Grid, Head, HeadSet
 from headpatch.models.patches import Patches
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
-from headpatch.questions.check.checks import Scope, check
 from headpatch.questions.rank.question import rank
-from headpatch.questions.sweep.listed import Listed
-from headpatch.questions.sweep.one import Sweep, cost, plan, run, sweep
-from tests.families import builders
+from headpatch.questions.sweep.head_sets import Listed
+from headpatch.questions.sweep.question import Sweep, sweep
+from headpatch.questions.sweep.table import SweptPair, measure
 from tests.planted import HEADS, SILENT, planted, planted_study
 from tests.tiny import SHAPES, image_pair, tiny_vlm
 
@@ -78,8 +79,9 @@ def swept() -> tuple[Session, Sweep]:
     return session, sweep(session)
 
 
-def effects_of(found: Sweep) -> np.ndarray:
-    return found.effects["effect"].to_numpy()
+def effects_of(found: Sweep | SweptPair) -> np.ndarray:
+    table = found.table if isinstance(found, SweptPair) else found.effects
+    return table["effect"].to_numpy()
 
 
 @pytest.mark.parametrize(
@@ -96,12 +98,12 @@ def test_every_row_agrees_with_a_plain_pass(name: str, positions: Positions) -> 
     assert session.widens
     means = mean_z(session, reference=0)
     job = plan(session)
-    found = run(session, job, means)
+    found = measure(session, job, means)
     slow = patch(session.vlm, session.base, job.asked, means)
     np.testing.assert_allclose(
         effects_of(found), [one.effect for one in slow], atol=ROUNDING, rtol=0
     )
-    assert found.effects["effect"].abs().max() > 100 * ROUNDING
+    assert np.abs(effects_of(found)).max() > 100 * ROUNDING
 
 
 def test_the_planted_heads_are_found() -> None:
@@ -238,7 +240,7 @@ def test_the_plain_path_gives_the_same_table_at_its_own_price() -> None:
     job = plan(plainly)
     each = len(job.asked) // 2  # a direction's rows, 7 to a batch beside its untouched row
     assert job.passes == 2 * (each + -(-each // 7))
-    np.testing.assert_allclose(effects_of(run(plainly, job)), effects_of(found), atol=ROUNDING)
+    np.testing.assert_allclose(effects_of(measure(plainly, job)), effects_of(found), atol=ROUNDING)
 
 
 @contextmanager
@@ -286,7 +288,7 @@ def test_a_budget_bounds_the_rows_and_changes_no_number() -> None:
     single = noisy_session("plain", "all", rows=1, kinds=("resample",))
     assert plan(single).size == 1
     np.testing.assert_allclose(
-        effects_of(run(session, job)), effects_of(sweep(single)), atol=ROUNDING
+        effects_of(measure(session, job)), effects_of(sweep(single)), atol=ROUNDING
     )
 
 
@@ -302,12 +304,12 @@ def test_a_budget_too_small_for_one_row_says_what_one_row_takes() -> None:
 def test_finished_rows_are_taken_bit_for_bit_and_the_rest_is_run() -> None:
     session, whole = swept()
     job, kept = plan(session), list[Outcome]()
-    run(session, job, on_outcome=kept.append)
+    measure(session, job, on_outcome=kept.append)
     assert {one.intervention for one in kept} == set(job.asked)
     marked = [replace(one, effect=one.effect + 1.0, ld=one.ld + 1.0) for one in kept[:40]]
     calls: list[tuple[int, int]] = []
     later = list[Outcome]()
-    resumed = run(
+    resumed = measure(
         session,
         job,
         None,
@@ -326,7 +328,7 @@ def test_finished_rows_are_taken_bit_for_bit_and_the_rest_is_run() -> None:
     for one, effect in zip(job.asked, effects_of(resumed), strict=True):
         if one in exact:
             assert effect == exact[one]
-    assert len(whole.effects) == len(resumed.effects)
+    assert len(whole.effects) == len(resumed.table)
 
 
 def test_an_interrupt_leaves_the_model_as_it_was() -> None:
@@ -341,7 +343,7 @@ def test_an_interrupt_leaves_the_model_as_it_was() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        run(session, plan(session), on_outcome=stop)
+        measure(session, plan(session), on_outcome=stop)
     assert caught.tb is not None
     assert not [
         module
@@ -418,86 +420,3 @@ def test_a_missing_file_is_refused(file: Path) -> None:
         Listed.read(file)
     with pytest.raises(InputError, match="directory"):
         Listed.read(file.parent)
-
-
-# check
-
-
-def test_check_tells_what_the_model_is_and_that_every_scope_is_exact(tmp_path: Path) -> None:
-    vlm = tiny_vlm(SHAPES["grouped-query"])
-    report = check(planted_study(tmp_path), vlm)
-    assert report.facts["language_model"] == {
-        "layers": 3,
-        "heads": 4,
-        "head_dim": 8,
-        "key_value_heads": 2,
-        "grouped_query": True,
-        "hidden_size": 32,
-    }
-    assert report.facts["vision_tower"]["feature_layer"] == 1
-    assert report.facts["image_tokens"] == 16
-    assert report.facts["image_grid"] == [4, 4]
-    assert {name: one["text"] for name, one in report.facts["answers"].items()} == {
-        "Yes": "▁Yes",
-        "No": "▁No",
-    }
-    assert report.seconds > 0
-    costs = []
-    for scope in report.scopes.values():
-        assert isinstance(scope, Scope)
-        assert scope.exact
-        assert scope.worst <= scope.allowed
-        assert scope.noise_floor < 1e-5
-        costs.append(scope.passes_once)
-    assert costs == sorted(costs)
-    assert list(report.vision) == ["class", "patches", "all"]
-    tokens = []
-    for scope in report.vision.values():
-        assert isinstance(scope, Scope)
-        assert scope.exact
-        assert scope.noise_floor < 1e-5
-        assert scope.passes > scope.passes_once > 0
-        tokens.append((scope.tokens, scope.suffix))
-    assert tokens == [(1, 17), (16, 17), (17, 17)]
-    assert report.limits == (
-        "Vision layers after 1 never reach the language model: their effect is 0 by construction.",
-    )
-
-
-def test_check_needs_no_valid_study_and_says_where_the_fast_path_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headpatch.engine.selfcheck.check", lambda *_: Check(0.5, 1e-4))
-    why = Check(float("inf"), 1e-4, "TypeError: as asked")
-    monkeypatch.setattr("headpatch.questions.check.checks.check_vision", lambda *_: why)
-    study = planted_study(tmp_path)
-    swapped = study.model_copy(update={"with_": study.without, "without": study.with_})
-    report = check(swapped, planted().vlm)
-    assert not report.facts["valid"]
-    assert report.facts["ld_with"] < 0 < report.facts["ld_without"]
-    slow = [one for one in report.limits if "not exact" in one]
-    assert len(slow) == 4 + 3
-    assert slow[-1] == (
-        "Vision tower, all tokens: the resumed pass is not exact here (TypeError: as asked); every "
-        "row is a forward pass of its own."
-    )
-    scope = report.scopes["answer"]
-    assert isinstance(scope, Scope)
-    assert scope.passes_once == 16 + 3  # heads, and the untouched rows of three batches
-
-
-def test_check_says_which_tower_it_cannot_change(tmp_path: Path) -> None:
-    vlm = builders.build("llava (siglip)")
-    report = check(planted_study(tmp_path), vlm)
-    assert report.vision["class"] == "class: the tower has no class token"
-    assert isinstance(report.vision["patches"], Scope)
-    report = check(planted_study(tmp_path), builders.build(builders.STRANGE))
-    assert report.vision == {}
-    assert "Heads of the vision tower cannot be changed in this family." in report.limits
-
-
-def test_check_says_which_scope_a_prompt_lacks(tmp_path: Path) -> None:
-    study = planted_study(tmp_path, prompt="USER: {question} <image>")
-    report = check(study, planted().vlm)
-    assert report.scopes["question"] == "question: the prompt has none"
-    assert isinstance(report.scopes["answer"], Scope)

@@ -8,9 +8,9 @@ from jaxtyping import Float
 
 from headpatch.kinds import kind_label
 from headpatch.present.canvas import Target, drawing, frame, signed
+from headpatch.present.effects_view import DIRECTIONS, KINDS
 from headpatch.present.root_scale import digits, root, square
-from headpatch.report.effects import DIRECTIONS, KINDS
-from headpatch.report.sweeps import over, place, ways
+from headpatch.questions.sweep.figure import over, place, ways
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -1,9 +1,8 @@
-"""What a sweep is going to do, and what that costs."""
+"""Changing every head, or every set of a list: the plan of it, and what it costs."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
-from headpatch.questions.sweep.listed import Listed
 
 _MIB = 1 << 20
 _GRADIENT_PASSES = 4  # both runs, forwards and backwards; no weight gets a gradient
@@ -102,7 +100,7 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
     session
         Opened with the positions of the study's ``sweep``, or for vision heads.
     sets
-        None takes those of the study's file, and every head alone if it names none.
+        None is every head alone.
 
     Raises
     ------
@@ -113,8 +111,6 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
     options = session.study.sweep
     refuse(session.study, session.vlm)
     grid = session.vlm.stack(tower).grid
-    if sets is None and options.sets is not None:
-        sets = Listed.read(Path(options.sets)).within(grid)
     every = sets is None
     chosen = (
         tuple(HeadSet.of(head) for head in grid) if sets is None else tuple(dict.fromkeys(sets))

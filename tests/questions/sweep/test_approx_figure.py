@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.report.approx import approx_scatter
+from headpatch.questions.sweep.approx_figure import approx_scatter
 from tests.report import synthetic
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]

@@ -5,17 +5,19 @@ import pytest
 import torch
 
 from headpatch.core.mean_activations import mean_z
+from headpatch.core.sweep_plan import plan
 from headpatch.engine import attribution
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Intervention, vision_positions
 from headpatch.engine.patching import Outcome
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
-from headpatch.questions.sweep.approx import TOP, way
-from headpatch.questions.sweep.one import Sweep, plan, run, sweep
+from headpatch.questions.sweep.agreement import TOP, way
+from headpatch.questions.sweep.question import Sweep, sweep
+from headpatch.questions.sweep.table import measure
 from headpatch.stats.agreement import agreement
-from tests.analyses.test_sweep_vision import opened
 from tests.families import builders
+from tests.questions.sweep.test_vision import opened
 from tests.tiny import SHAPES, tiny_vlm
 
 both_towers = pytest.mark.parametrize("tower", ["lm", "vision"])
@@ -140,10 +142,10 @@ def test_a_class_token_a_tile() -> None:
 def test_estimates_do_not_hang_on_what_was_finished_before() -> None:
     session = opened(tiny_vlm(), approx=True, kinds=("mean",))
     job, kept = plan(session, tower="vision"), list[Outcome]()
-    whole = run(session, job, on_outcome=kept.append)
-    again = run(session, job, finished={one.intervention: one for one in kept})
-    np.testing.assert_array_equal(again.effects["approx"], whole.effects["approx"])
-    np.testing.assert_array_equal(again.effects["effect"], whole.effects["effect"])
+    whole = measure(session, job, on_outcome=kept.append)
+    again = measure(session, job, finished={one.intervention: one for one in kept})
+    np.testing.assert_array_equal(again.table["approx"], whole.table["approx"])
+    np.testing.assert_array_equal(again.table["effect"], whole.table["effect"])
 
 
 def test_a_model_without_gradients_is_refused_before_anything_runs(

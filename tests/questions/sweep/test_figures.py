@@ -3,8 +3,8 @@ import pytest
 import torch
 from matplotlib.image import AxesImage
 
-from headpatch.report import sweeps
-from headpatch.report.sweeps import LABELLED, set_effects, sweep_maps
+from headpatch.questions.sweep import figure as sweeps
+from headpatch.questions.sweep.figure import LABELLED, set_effects, sweep_maps
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]
 

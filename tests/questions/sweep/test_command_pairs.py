@@ -6,9 +6,8 @@ import pytest
 import yaml
 
 from headpatch.core.output import read_table, read_tensors
-from headpatch.questions.sweep import finished_rows
-from headpatch.report import draw
-from tests.command import Said, contents, headpatch, refused, table
+from headpatch.questions.sweep import VERB as SWEEP
+from tests.command import Said, contents, headpatch, ran, refused, table
 from tests.datasets import noisy_pairs
 from tests.stopped import stop_after
 from tests.tiny import save_tiny
@@ -30,19 +29,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flags(place: Path, out: Path, *more: object) -> list[object]:
     return ["sweep", "--model", place / "model", "--pairs", place / "manifest.csv", "--out", out,
             "--reference", 2, "--force", *more]  # fmt: skip
-
-
-def ran(*words: object, draws: bool = False) -> Said:
-    """Run a command that must succeed; its figures are left blank unless it `draws`."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not draws:
-            patch.setattr(draw, "draw_sweep", lambda folder: (folder / "sweep.png").touch())
-            patch.setattr(draw, "draw_approx", lambda folder: (folder / "approx.png").touch())
-            patch.setattr(draw, "draw_mean_effects", lambda folder, name, *_, **__:
-                          (folder / name).touch())  # fmt: skip
-        said = headpatch(*words)
-    assert said.code == 0, said.err
-    return said
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +91,7 @@ def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_tables
         said = headpatch(*words)
     assert said.code == 130
     assert "30 finished rows are kept" in said.err
-    assert [file.name for file in tmp_path.iterdir()] == [finished_rows.NAME]
+    assert [file.name for file in tmp_path.iterdir()] == [SWEEP.kept_in]
     before = contents(tmp_path)
     assert "--resume" in refused(*words)
     assert "of another study" in refused(*words, "--positions", "class", "--resume")

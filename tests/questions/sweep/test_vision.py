@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from headpatch.core.cost import cost
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, open_session
 from headpatch.core.study import Study
+from headpatch.core.sweep_plan import plan
 from headpatch.engine import vision
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import Outcome, patch
@@ -21,7 +23,8 @@ from headpatch.models.load import load
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.scene import Style, draw, sample_pair
-from headpatch.questions.sweep.one import Sweep, cost, plan, run, sweep
+from headpatch.questions.sweep.question import Sweep, sweep
+from headpatch.questions.sweep.table import measure
 from tests.families import builders
 from tests.tiny import SHAPES, image_pair, save_tiny, tiny_vlm
 
@@ -136,11 +139,11 @@ def test_the_scope_reaches_the_engine_and_the_table(scope: str) -> None:
     vlm = tiny_vlm(SHAPES["class-token-kept"])
     session = opened(vlm, kinds=("zero",), directions=("noising",), scope=scope)
     job = plan(session, tower="vision")
-    found = run(session, job)
+    found = measure(session, job)
     expected = vision.patch_vision(vlm, session.base, job.asked)
-    assert list(found.effects["effect"]) == [one.effect for one in expected]
-    assert set(found.effects["positions"]) == {found.saved["positions"]} == {scope}
-    assert found.effects["effect"].abs().max() > 1e-3
+    assert list(found.table["effect"]) == [one.effect for one in expected]
+    assert set(found.table["positions"]) == {scope}
+    assert found.table["effect"].abs().max() > 1e-3
 
 
 def test_the_price_is_that_of_the_batches() -> None:
@@ -199,15 +202,15 @@ def test_the_mean_is_over_both_runs_of_each_drawn_pair() -> None:
 def test_finished_rows_are_taken_as_they_are() -> None:
     session, whole = swept()
     job, kept = whole.plan, list[Outcome]()
-    run(session, job, on_outcome=kept.append)
+    measure(session, job, on_outcome=kept.append)
     assert len(kept) == len(job.asked)
     marked = {one.intervention: replace(one, effect=one.effect + 1.0) for one in kept[:30]}
     calls, later = list[tuple[int, int]](), list[Outcome]()
-    resumed = run(session, job, None, lambda *call: calls.append(call), later.append, marked)
+    resumed = measure(session, job, None, lambda *call: calls.append(call), later.append, marked)
     assert len(later) == len(job.asked) - 30
     assert calls[-1] == (len(job.asked), len(job.asked))
     for one, effect, before in zip(
-        job.asked, resumed.effects["effect"], whole.effects["effect"], strict=True
+        job.asked, resumed.table["effect"], whole.effects["effect"], strict=True
     ):
         if one in marked:
             assert effect == marked[one].effect

@@ -1,0 +1,42 @@
+"""What `headpatch sweep` writes."""
+
+from headpatch.present.column import Column, Schema
+from headpatch.present.effects_view import ANSWER_CHANGED, ANSWERS, CHANGED
+
+_RANK = Column(
+    "attention_rank",
+    "place of the head in `rank`'s order, 1 = largest attention difference; empty for sets and for "
+    "vision heads",
+    "–",
+    "whole",
+    optional=True,
+)
+
+EFFECTS = Schema(
+    "effects.csv",
+    "an intervention: a head, set or layer × kind × direction (and pair)",
+    (
+        *CHANGED,
+        Column(
+            "role",
+            "`head`: one head; `set`: heads of one line of `--sets`; `layer`: all heads of a layer "
+            "(`--layers`); `noise floor`: patched with their own z (a sample drawn by the seed)",
+            "–",
+            "text",
+            key=True,
+        ),
+        _RANK,
+        *ANSWERS,
+        Column(
+            "approx",
+            "the first-order estimate of `effect` from gradients (`--approx` alone; empty on rows "
+            "`noise floor`)",
+            "logits",
+            form="+.4f",
+            interval=True,
+            optional=True,
+        ),
+    ),
+)
+_MEANS = EFFECTS.over_pairs("effects_mean.csv", ANSWER_CHANGED)
+MEANS = Schema(_MEANS.file, _MEANS.row, (*_MEANS.columns, _RANK))

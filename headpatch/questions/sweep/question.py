@@ -1,0 +1,344 @@
+"""Changing every head, or every set of a list, over one pair or over many."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from headpatch.core.ask import ask, refuse_means, with_options
+from headpatch.core.dataset import Pairs
+from headpatch.core.mean_activations import mean_z
+from headpatch.core.origin import origin
+from headpatch.core.progress_bars import Progress
+from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
+from headpatch.core.ranking import differences
+from headpatch.core.session import Session
+from headpatch.core.study import Study
+from headpatch.core.sweep_plan import Plan, left, opening, plan, refuse
+from headpatch.core.towers import Unread
+from headpatch.core.walk import walk
+from headpatch.engine.patching import ZMeans
+from headpatch.errors import InputError
+from headpatch.heads import HeadSet
+from headpatch.kinds import averages
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
+from headpatch.pairs.pair import Pair
+from headpatch.questions.sweep import VERB
+from headpatch.questions.sweep.agreement import Agreed, AgreedPairs, Estimates, Gradients
+from headpatch.questions.sweep.agreement import saved as saved_approx
+from headpatch.questions.sweep.announcement import announce
+from headpatch.questions.sweep.columns import EFFECTS, MEANS
+from headpatch.questions.sweep.finished_rows import FinishedRows, keys_of
+from headpatch.questions.sweep.head_sets import Listed
+from headpatch.questions.sweep.listing import extremes, named_rows, top, top_means
+from headpatch.questions.sweep.table import SweptPair, compares, measure
+from headpatch.questions.sweep.tensors import Saved, means_over, saved_of_one, saved_over_pairs
+from headpatch.questions.sweep.view import correlation
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep(Result):
+    """What `headpatch.sweep` found.
+
+    Attributes
+    ----------
+    plan
+        Of the last pair; all have the same sets.
+    effects
+        One row for each set × kind × direction, then those of role ``noise floor``, of every pair:
+        the columns of ``effects.csv``.
+    means
+        Over many pairs, the columns of ``effects_mean.csv``; None of one.
+    saved
+        What ``sweep.pt`` holds; ``attention_data/README.md`` gives every key.
+    correlations
+        By ``kind_direction``: Spearman's rho, over the heads of one pair, between the difference
+        in attention and the size of the effect. Empty for a list of sets, and for vision heads.
+    unread
+        The free control over all pairs, if the vision tower was swept and has such layers.
+    agreed
+        By ``kind_direction``: how gradients' estimates agree with these effects, if asked for.
+    approx
+        What ``approx.pt`` holds, likewise.
+    forward_passes
+        What one pair was to cost when it began.
+    widened
+        Whether language-model heads of one pair were changed by widening passes.
+    estimates
+        The estimates of one pair, if asked for.
+    """
+
+    plan: Plan
+    effects: pd.DataFrame
+    means: pd.DataFrame | None
+    saved: Saved
+    correlations: Mapping[str, float]
+    unread: Unread | None
+    agreed: Mapping[str, Agreed | AgreedPairs]
+    approx: Saved | None
+    forward_passes: float | None = None
+    widened: bool | None = None
+    estimates: Estimates | None = None
+
+    @property
+    def level(self) -> float:
+        """Coverage of the intervals."""
+        return self.origin.context.level
+
+    @property
+    def named(self) -> pd.DataFrame:
+        """The rows of the heads, sets and layers, without those of the noise floor."""
+        return named_rows(self.effects)
+
+    def top(self, count: int, layers: bool = False) -> list[dict[str, Any]]:
+        """Return each direction's heads or sets with the largest (mean) effects, one dict each.
+
+        Parameters
+        ----------
+        layers
+            Take whole layers instead; their ``heads`` is then the layer's name.
+        """
+        if self.means is not None:
+            return top_means(self.means, count, layers)
+        return top(self.named, count, self.noise_floor or 0.0, layers)
+
+    def largest(self) -> list[dict[str, Any]]:
+        """Return the head or set with the largest (mean) effect of each kind and direction."""
+        table = self.named if self.means is None else self.means
+        return extremes(table, self.noise_floor or 0.0)
+
+    def files(self) -> Files:
+        """Return tables and tensors."""
+        means = {} if self.means is None else {MEANS.file: self.means}
+        approx = {} if self.approx is None else {"approx.pt": self.approx}
+        return {EFFECTS.file: self.effects, **means, "sweep.pt": self.saved, **approx}
+
+    def json(self) -> Mapping[str, Any]:
+        """Return what ``--json`` prints of the sweep."""
+        count, job = self.origin.study.sweep.top, self.plan
+        facts: dict[str, Any] = {"tower": job.tower, "positions": self.saved["positions"]}
+        if self.means is None:
+            facts |= {
+                "rows": len(job.asked),
+                "forward_passes": self.forward_passes,
+                "widened": self.widened,
+                "noise_floor_over": job.noise,
+                "spearman": self.correlations,
+            }
+        facts |= {
+            "noise_floor": self.noise_floor,
+            "top": self.top(count),
+            "largest": self.largest(),
+        }
+        if job.layers:
+            facts["top_layers"] = self.top(count, layers=True)
+        if self.unread is not None:
+            facts["unread"] = self.saved["unread"]
+        if job.approx:
+            facts["approx"] = {way: one.figures() for way, one in self.agreed.items()}
+        return facts
+
+
+Sweeps = Sweep
+"""Over many pairs it is the same, with `Sweep.means`."""
+
+
+class EveryHead(Question[Sweep]):
+    """Changes every head, or every set of a list."""
+
+    verb = VERB
+
+    def check(self, study: Study) -> None:
+        """Refuse a bad file of sets, and gradients of quantised weights."""
+        if study.sweep.sets is not None:
+            Listed.read(Path(study.sweep.sets))
+        if study.sweep.approx and study.quantize is not None:
+            raise InputError(
+                "--approx, --quantize",
+                "both of them",
+                "one of them",
+                "Gradients through quantised weights are not checked.",
+            )
+
+    def check_model(self, study: Study, vlm: VLM) -> None:
+        """Refuse gradients, or vision heads, where the model has no such."""
+        refuse(study, vlm)
+
+    def needs(self, study: Study) -> Needs:
+        """Say whose heads are changed, and where."""
+        positions, vision = opening(study)
+        return Needs(positions, vision)
+
+    def units(
+        self, study: Study, vlm: VLM, pairs: Pair | Sequence[Entry], given: Mapping[str, Any]
+    ) -> Mapping[str, str]:
+        """Name the rows of each pair."""
+        return keys_of(study, vlm, pairs, sets_of(study, vlm, given))
+
+    def answer(self, opened: Opened, call: Call) -> Sweep:
+        """Change every head, or every set, in every way that is asked."""
+        sets = sets_of(opened.study, opened.vlm, call.given)
+        if isinstance(opened, Session):
+            return _of_one(opened, sets, call)
+        assert isinstance(opened, Pairs)
+        return _over_pairs(opened, sets, call)
+
+
+QUESTION = EveryHead()
+
+
+def sweep(
+    session: Session | Pairs,
+    sets: Iterable[HeadSet | str] | None = None,
+    means: ZMeans | None = None,
+    on_progress: Progress = None,
+    *,
+    keep: str | Path | None = None,
+    **options: Any,
+) -> Sweep:
+    """Change every head, one after the other, or every set of heads, and see what each does.
+
+    Exact for each head. At the answer position all heads together cost a few forward passes.
+
+    Parameters
+    ----------
+    session
+        One pair, or many of `headpatch.open_pairs`.
+    sets
+        ``20.18+21.14`` or a `HeadSet` each. None takes the study's file, or every single head.
+    means
+        For kind ``mean``, of `headpatch.mean_z`; made if left out. Not for many pairs: theirs is
+        their own mean.
+    keep
+        A folder for finished rows, from which an interrupted sweep goes on.
+    options
+        Override `headpatch.Study.sweep`: ``kinds``, ``directions``, ``positions``, ``tower``,
+        ``layers``, ``approx``, ``reference``, …; with tower ``vision``, ``positions`` is that of
+        `headpatch.Study.vision`.
+
+    Returns
+    -------
+    Sweep
+        ``named`` and ``effects`` are tables with the columns of ``effects.csv``;
+        ``saved["normalized"]`` holds a tensor ``[layers, heads]`` for each ``kind_direction``. Over
+        many pairs ``means`` has the columns of ``effects_mean.csv``, and ``saved`` the means, their
+        intervals (``normalized_low``, …) and each pair's (``normalized_by_pair``).
+
+    Raises
+    ------
+    InputError
+        If an option is wrong, or a set does not fit the model.
+
+    Examples
+    --------
+    >>> swept = hp.sweep(session, ["20.18", "20.18+21.14"], kinds=["zero"], noise=1)
+    >>> swept.named[["heads", "kind", "direction"]].values.tolist()[1]
+    ['20.18+21.14', 'zero', 'noising']
+    >>> bool(swept.noise_floor < 1e-4)  # logits
+    True
+    >>> swept = hp.sweep(pairs, ["20.18", "20.18+21.14"], kinds=["zero"], noise=1)
+    >>> swept.saved["normalized_by_pair"]["zero_noising"].shape  # pairs, sets
+    torch.Size([2, 2])
+    """
+    refuse_means(session, means)
+    if means is not None and keep is not None:
+        raise InputError("means, keep", "both of them", "one of them")
+    if (options.get("tower") or session.study.sweep.tower) == "vision":
+        session = with_options(session, {"vision.positions": options.pop("positions", None)})
+    listed = None if sets is None else list(sets)
+    return ask(QUESTION, session, options, on_progress, keep, sets=listed, means=means)
+
+
+def sets_of(study: Study, vlm: VLM, given: Mapping[str, Any]) -> Sequence[HeadSet] | None:
+    """Return the sets that are given, or those of the study's file; None is every head alone."""
+    sets = given.get("sets")
+    if sets is not None:
+        return [HeadSet.parse(one) if isinstance(one, str) else one for one in sets]
+    if study.sweep.sets is None:
+        return None
+    return Listed.read(Path(study.sweep.sets)).within(vlm.stack(study.sweep.tower).grid)
+
+
+def _of_one(session: Session, sets: Sequence[HeadSet] | None, call: Call) -> Sweep:
+    options, name = session.study.sweep, session.pair.name
+    job = plan(session, sets, options.tower)
+    rows = FinishedRows(call.store, call.units)
+    finished = rows.finished(name)
+    to_come = left(session, job, finished)
+    announce(session, to_come, len(finished), None, call)
+    means = call.given.get("means")
+    if means is None and averages(options.kinds):
+        with call.stages("Averaging reference pairs") as advance:
+            means = mean_z(session, advance, options.reference, (job.tower,))
+    with call.stages("Changing heads") as advance, rows.writing(name) as add:
+        swept = measure(session, job, means, advance, add, finished)
+    where = origin(VERB, session, swept.noise_floor)
+    diff = differences(session) if job.every and compares(session, job) else None
+    saved = saved_of_one(session, where, swept, diff)
+    approx = None
+    if swept.estimates is not None:
+        approx = saved_approx(job, swept.estimates, swept.agreed, saved, where.context.level)
+    correlations = {
+        way: correlation(diff, effects.numpy())
+        for way, effects in saved["effect"].items()
+        if diff is not None
+    }
+    return Sweep(
+        job,
+        swept.table,
+        None,
+        saved,
+        correlations,
+        swept.unread,
+        swept.agreed,
+        approx,
+        to_come.total,
+        session.widens,
+        swept.estimates,
+        origin=where,
+    )
+
+
+def _over_pairs(pairs: Pairs, sets: Sequence[HeadSet] | None, call: Call) -> Sweep:
+    study, survey = pairs.study, pairs.survey
+    rows, gradients = FinishedRows(call.store, call.units), Gradients()
+    tables, floors, control = list[pd.DataFrame](), list[float](), None
+    job: Plan | None = None
+    with call.stages("Changing heads") as advance_all:
+        for swept in _each(pairs, sets, rows, call, advance_all):
+            job = swept.job
+            tables.append(swept.table)
+            floors.append(swept.noise_floor)
+            if control is not None and swept.unread is not None:
+                control += swept.unread
+            control = control or swept.unread
+            if swept.estimates is not None:
+                gradients.add(swept.estimates, swept.agreed)
+    assert job is not None  # a survey holds pairs
+    means, floor = means_over(tables, survey, study, job), max(floors)
+    where = origin(VERB, pairs, floor)
+    saved = saved_over_pairs(pairs, where, job, tables, means, control)
+    agreed = gradients.agreed(study)
+    approx = gradients.saved(agreed, saved) if job.approx else None
+    effects = pd.concat(tables, ignore_index=True)
+    return Sweep(job, effects, means, saved, {}, control, agreed, approx, origin=where)
+
+
+def _each(
+    pairs: Pairs, sets: Sequence[HeadSet] | None, rows: FinishedRows, call: Call, on_progress: Any
+) -> Iterator[SweptPair]:
+    """Measure pair by pair; what is to come is said once the first is open."""
+    study, survey, count = pairs.study, pairs.survey, call.store.count if call.store else 0
+    options = study.sweep
+    opened = walk(study, pairs.vlm, survey, options, *opening(study), on_progress)
+    for place, (session, means, advance) in enumerate(opened):
+        name = session.pair.name
+        job = plan(session, sets, options.tower)
+        if place == 0:
+            announce(session, job, count, survey, call)
+        with rows.writing(name) as add:
+            yield measure(session, job, means, advance, add, rows.finished(name))
+        del session  # its caches go before the next pair's are made
