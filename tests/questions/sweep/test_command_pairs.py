@@ -121,23 +121,6 @@ def test_sets_of_vision_heads_over_pairs(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (["--tower", "vision", "--positions", "answer"], "--positions: 'answer'; expected 'class'"),
-        (["--tower", "vision", "--budget", 9], "--budget: of no use with --tower vision"),
-        (["--layers", "--sets", "sets.txt"], "--sets, --layers: both of them; expected one of"),
-        (["--approx", "--quantize", "8bit"], "--approx, --quantize: both of them; expected one"),
-    ],
-)
-def test_refused_before_the_pairs_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[object], line: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert refused("sweep", "--pairs", "none.csv", "--out", "out", *words).startswith(line)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
     ("place_of", "words", "line"),
     [
         ("attribution", ["--approx"], "--approx: its weights are away; expected a model with"),

@@ -10,9 +10,7 @@ from headpatch.core import towers
 from headpatch.core.output import read_tensors
 from headpatch.engine.patching import Outcome
 from headpatch.engine.selfcheck import Check
-from headpatch.questions.sweep import VERB as SWEEP
 from tests.command import Said, contents, headpatch, of_pair, ran, refused, table
-from tests.stopped import rows_left, stop_after, written
 from tests.tiny import image_pair, save_tiny
 
 FILES = ["effects.csv", "run.yaml", "sweep.png", "sweep.pt"]
@@ -76,12 +74,6 @@ def test_a_tower_that_cannot_be_resumed_is_swept_plainly_and_this_is_said(
     assert words in said.err.splitlines()[0]
 
 
-def test_the_run_replays(place: Path, printed: Said, tmp_path: Path) -> None:
-    assert printed.code == 0
-    ran("sweep", "--config", place / "out/run.yaml", "--out", tmp_path)
-    assert (tmp_path / "effects.csv").read_bytes() == (place / "out/effects.csv").read_bytes()
-
-
 def test_positions_speak_of_the_tower_that_the_file_names(place: Path, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("sweep: {tower: vision}\nvision: {positions: class}\n")
     words = [*flags(place, tmp_path / "out"), *ONE_WAY, "--config", tmp_path / "study.yaml"]
@@ -116,37 +108,6 @@ def test_layers_of_the_language_model(place: Path, tmp_path: Path) -> None:
     found = ran(*flags(place, tmp_path), *ONE_WAY, "--layers", "--json").json
     assert {row["heads"] for row in found["top_layers"]} == {"layer:0", "layer:1", "layer:2"}
     assert found["rows"] == 12 + 3 + 12
-
-
-# Interruption
-
-
-def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
-    place: Path, printed: Said, tmp_path: Path
-) -> None:
-    assert printed.code == 0
-    words = [*flags(place, tmp_path), *VISION]
-
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after(patch, "patch_vision", 40, KeyboardInterrupt())
-        said = headpatch(*words)
-    assert said.code == 130
-    assert "40 finished rows are kept" in said.err
-    assert [file.name for file in tmp_path.iterdir()] == [SWEEP.kept_in]
-    line = refused(*words, "--resume", "--positions", "class")
-    assert "of another study" in line
-    kept = written(rows_left(tmp_path))
-    said = ran(*words, "--resume")
-    assert "40 of 90 rows were finished before" in said.err
-    assert "exactly 0" in said.out
-    whole, resumed = table(place / "out" / "effects.csv"), table(tmp_path / "effects.csv")
-    assert len(kept) == 40
-    for expected, found in zip(whole, resumed, strict=True):
-        key = tuple(found[name] for name in ("heads", "kind", "direction"))
-        assert key == tuple(expected[name] for name in ("heads", "kind", "direction"))
-        assert float(found["effect"]) == pytest.approx(float(expected["effect"]), abs=2e-5)
-        assert kept.get(key, found["effect"]) == found["effect"]
-    assert (tmp_path / "effects.csv").read_bytes() == (place / "out/effects.csv").read_bytes()
 
 
 # Estimates
