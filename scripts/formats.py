@@ -1,6 +1,6 @@
 """Write the tables of columns in attention_data/README.md from what the questions declare.
 
-A file's columns stand between ``<!-- columns of FILE -->`` and ``<!-- end -->``.
+The columns of a verb's file stand between ``<!-- columns of VERB FILE -->`` and ``<!-- end -->``.
 """
 
 import re
@@ -20,11 +20,12 @@ def renewed(text: str) -> str:
     ValueError
         If a file that a question writes has no place in it.
     """
-    for schema in dict.fromkeys(schema for verb in VERBS for schema in verb.schemas):
-        start, end = f"<!-- columns of {schema.file} -->", "<!-- end -->"
+    for verb, schema in ((verb, schema) for verb in VERBS for schema in verb.schemas):
+        place = f"columns of {verb.name} {schema.file}"
+        start, end = f"<!-- {place} -->", "<!-- end -->"
         pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
         if not pattern.search(text):
-            raise ValueError(f"{README.name} has no place for the columns of {schema.file}")
+            raise ValueError(f"{README.name} has no place for the {place}")
         table = f"{start}\n{schema.markdown()}\n{end}"
         text = pattern.sub(lambda _, table=table: table, text)
     return text
