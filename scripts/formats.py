@@ -20,7 +20,7 @@ def renewed(text: str) -> str:
     ValueError
         If a file that a question writes has no place in it.
     """
-    for verb, schema in ((verb, schema) for verb in VERBS for schema in verb.schemas):
+    for verb, schema in ((one, schema) for one in VERBS for schema in one.schemas):
         place = f"columns of {verb.name} {schema.file}"
         start, end = f"<!-- {place} -->", "<!-- end -->"
         pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
