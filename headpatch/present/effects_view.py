@@ -71,19 +71,12 @@ CHANGED: Final = (
         "kind",
         "what the heads' z (input of the attention output projection) becomes: `zero`; `mean` (of "
         "a reference set of pairs); `resample` (z of the other run); `scale` (alpha times itself); "
-        "`self` (its own z, for the "
-        "noise floor)",
+        "`self` (its own z, for the noise floor)",
         "–",
         "text",
         key=True,
     ),
     ALPHA,
-    Column(
-        "alpha",
-        "what kind `scale` multiplies z by; only in tables of runs that hold it",
-        optional=True,
-        follows=True,
-    ),
     Column(
         "direction",
         "`noising`: the base is the with-run (is the head necessary?); `denoising`: the base is "

@@ -19,7 +19,6 @@ from headpatch.core.study import Study, alpha_of
 from headpatch.core.sweep_plan import Plan
 from headpatch.core.towers import Unread
 from headpatch.heads import HeadSet
-from headpatch.present.head_columns import with_alpha
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
 from headpatch.questions.sweep.listing import named_rows
 from headpatch.questions.sweep.table import SweptPair, positions_of, rank_in
@@ -92,7 +91,7 @@ def means_over(
 ) -> pd.DataFrame:
     """Return the columns of ``effects_mean.csv``."""
     named = [named_rows(table) for table in tables]
-    means = with_alpha(aggregate(named, EFFECTS, study, gaps="pair"), study.sweep.alpha)
+    means = aggregate(named, EFFECTS, study, gaps="pair")
     means["answer_changed"] = answer_changed(named, EFFECTS)
     # a share is not defined for a pair without a difference in LD
     means["pairs"] = sum(bool(np.isfinite(table["normalized"]).all()) for table in named)
