@@ -38,6 +38,7 @@ def test_the_gate_lists_ten_failures_and_counts_the_rest() -> None:
     columns = {
         "pair": [f"p{i}" for i in range(15)], "line": list(range(15)), "ld_with": [1.0] * 15,
         "ld_without": [2.0] * 15, "passed": [i < 3 for i in range(15)], "reason": ["Yes"] * 15,
+        "question": ["Q?"] * 15,
     }  # fmt: skip
     out = StringIO()
     Console(file=out, width=100).print(*renderables(gate(columns, 1.5)), sep="\n")

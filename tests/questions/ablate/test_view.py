@@ -64,7 +64,7 @@ def test_an_effect_is_whole_at_every_width(
     words = shown(one, floor=0.0, width=width)
     assert "…" not in words
     (line,) = (line for line in words.splitlines() if "noising" in line)
-    assert f"{normalized:+.4f}" in line
+    assert (f"{normalized:+.4f}" if round(normalized, 4) else "0.0000") in line
     assert f"{-normalized:+.4f}" in line
     assert f"{sd:.4f}" in line
     assert f"{effect:+.4f}" in line or not effect
