@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from headpatch.api.many_pairs import draw_pairs
 from headpatch.core.baseline_runs import Survey, survey
 from headpatch.core.dataset import Pairs
+from headpatch.core.drawing import draw_pairs
 from headpatch.core.session_cache import size_of
 from headpatch.core.study import Study
 from headpatch.heads import Head

@@ -33,11 +33,10 @@ from headpatch.heads import Head, HeadSet
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from headpatch.api.claims import claims
     from headpatch.api.figures import plot
-    from headpatch.api.many_pairs import Verdict, draw_pairs, verdict
     from headpatch.api.runs import Run, read_run
     from headpatch.core.dataset import Pairs, open_pairs
+    from headpatch.core.drawing import draw_pairs
     from headpatch.core.gate import sessions
     from headpatch.core.mean_activations import mean_z
     from headpatch.core.session import Session, open_session
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from headpatch.pairs.pair import Pair, make_pair
     from headpatch.pairs.region import Region
     from headpatch.questions.ablate.question import AblatedPairs, Ablation, ablate
-    from headpatch.questions.claims.claims import Claims
+    from headpatch.questions.claims.question import Claims, claims
     from headpatch.questions.combine.question import Combined, CombinedPairs, combine
     from headpatch.questions.cut.question import Cuts, cut
     from headpatch.questions.path.question import FollowedPath, FollowedPaths, path
@@ -57,13 +56,14 @@ if TYPE_CHECKING:
     from headpatch.questions.sweep.question import Sweep, Sweeps, sweep
     from headpatch.questions.trace.many import TracedPairs
     from headpatch.questions.trace.one import Traced
+    from headpatch.questions.verdict.question import Verdict, verdict
 
 _HOMES = {
-    "Claims": "questions.claims.claims",
-    "Combined": "questions.combine.question",
-    "CombinedPairs": "questions.combine.question",
     "AblatedPairs": "questions.ablate.question",
     "Ablation": "questions.ablate.question",
+    "Claims": "questions.claims.question",
+    "Combined": "questions.combine.question",
+    "CombinedPairs": "questions.combine.question",
     "Cuts": "questions.cut.question",
     "FollowedPath": "questions.path.question",
     "FollowedPaths": "questions.path.question",
@@ -82,12 +82,12 @@ _HOMES = {
     "Traced": "questions.trace.one",
     "TracedPairs": "questions.trace.many",
     "VLM": "models.vlm",
-    "Verdict": "api.many_pairs",
+    "Verdict": "questions.verdict.question",
     "ablate": "questions.ablate.question",
-    "claims": "api.claims",
+    "claims": "questions.claims.question",
     "combine": "questions.combine.question",
     "cut": "questions.cut.question",
-    "draw_pairs": "api.many_pairs",
+    "draw_pairs": "core.drawing",
     "load": "models.load",
     "make_pair": "pairs.pair",
     "mean_z": "core.mean_activations",
@@ -101,7 +101,7 @@ _HOMES = {
     "sessions": "core.gate",
     "sweep": "questions.sweep.question",
     "trace": "api.follow_ups",
-    "verdict": "api.many_pairs",
+    "verdict": "questions.verdict.question",
 }
 """The room of each public name; ``:name`` where it is called otherwise there."""
 

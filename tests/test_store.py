@@ -18,16 +18,16 @@ from headpatch.errors import InputError, RunError
 from headpatch.heads import HeadSet
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
-from headpatch.questions.verdict.judged_pair import JudgedPair, Other, Task
+from headpatch.questions.verdict.pair_record import Other, PairRecord, Task
 from tests.planted import planted, planted_image
 
 
-def judged() -> JudgedPair:
+def judged() -> PairRecord:
     rng = np.random.default_rng(0)
     values = iter(rng.normal(size=(9, 2, 3)))
     other = Other(1.0, -0.1, next(values), next(values), next(values))
     effects = {"resample_noising": next(values), "mean_noising": next(values)}
-    return JudgedPair(
+    return PairRecord(
         "p", 4.0, -4.0, effects, 1e-7, 1e-8, rng.normal(size=5), {"noising": next(values)},
         vision=rng.normal(size=3), unread=0.0, wrong_place=other,
     )  # fmt: skip
@@ -38,7 +38,7 @@ def test_a_pair_comes_back_bit_for_bit(tmp_path: Path) -> None:
     store.put("k", one.to_saved())
     found = store.get("k")
     assert found is not None
-    again = JudgedPair.from_saved(found)
+    again = PairRecord.from_saved(found)
     assert again.name == "p" and again.gap == 8.0 and again.mirrored is None
     np.testing.assert_array_equal(again.effects["mean_noising"], one.effects["mean_noising"])
     np.testing.assert_array_equal(again.sets, one.sets)

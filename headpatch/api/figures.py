@@ -1,12 +1,10 @@
 """A figure of results, whether they were written or not."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from headpatch.api.many_pairs import Verdict
 from headpatch.api.runs import Run, read_run
 from headpatch.core.question import Context, Result, Verb
 from headpatch.core.registry import verbs
@@ -130,24 +128,6 @@ def _rolled(what: Rolled) -> tuple[Files, Words]:
 
 
 @contents.register
-def _verdict(what: Verdict) -> tuple[Files, Words]:
-    files = {
-        "verdicts.csv": what.heads,
-        "faithfulness.csv": what.faithfulness,
-        "verdict.pt": what.judgement.saved,
-    }
-    said: Mapping[str, Any] = what.survey.words
-    study = what.study
-    words = Words(
-        level=study.pairs.level,
-        delta=study.verdict.delta,
-        failed_nulls=what.failed_nulls,
-        **said,
-    )
-    return files, words
-
-
-@contents.register
 def _run(what: Run) -> tuple[Files, Words]:
     return what, Words()  # those of the run that wrote what is drawn
 
@@ -159,15 +139,12 @@ def _words(what: Run) -> Words:
         ran = what["gate.csv"] if study.force else what["gate.csv"].query("passed")
         question = f"{_one(ran['question'], 'questions')} ({len(ran):,} pairs)"
         region = _one(ran["region"], "regions")
-    nulls = what["nulls.csv"] if what.wrote("nulls.csv") else None
-    failed = () if nulls is None else nulls.loc[nulls["outcome"] == "failed", "null"]
     return Words(
         question,
         region,
         bool(what.provenance.get("valid", True)),
         level=study.pairs.level,
         delta=study.verdict.delta,
-        failed_nulls=tuple(dict.fromkeys(failed)),
     )
 
 

@@ -9,13 +9,13 @@ from headpatch.cli import (  # noqa: F401  they add their verbs to the app
     report,
     rollout,
     trace,
-    verdict,
 )
 from headpatch.cli.app import app, main
 from headpatch.cli.derive import add
 from headpatch.questions import VERBS
 
 for verb in VERBS:
-    add(verb)
+    if not verb.own_command:
+        add(verb)
 
 __all__ = ["app", "main"]

@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 from typer.models import OptionInfo
 
 from headpatch.cli.app import app
-from headpatch.cli.options import COMMON, Context, Resume, Several, decimal, whole
-from headpatch.cli.verb import Request, request_of
+from headpatch.cli.options import COMMON, Context, Resume, Several, decimal, number, whole
+from headpatch.cli.verb import PICTURES, Request, request_of
 from headpatch.core.question import Flag, Verb
 from headpatch.core.study.together import refuse_both
 from headpatch.errors import InputError
@@ -24,27 +24,30 @@ if TYPE_CHECKING:
     from headpatch.core.question import Needs, Opened, Result
     from headpatch.core.store import Store
     from headpatch.models.vlm import VLM
+    from headpatch.pairs.manifest import Entry
 
 _OVER_PAIRS: Final = frozenset({"pairs", "limit"})
+_N: Final = Annotated[int | None, number("--n", "Pairs to draw, without --pairs.")]
 
 
 def add(verb: Verb) -> None:
     """Add a question to the command line."""
     own = {name: _option(name, field) for name, field in _fields(verb).items()}
     extra = {flag.name: _flag(flag) for flag in verb.flags}
+    extra |= {"n": _N} if verb.draws else {}
     resume = {"resume": Resume} if verb.finished else {}
-    common = {
-        name: flag
-        for name, flag in COMMON.items()
-        if name not in verb.without and (verb.pairs or name not in _OVER_PAIRS)
-    }
+    without = {*verb.without, *(() if verb.pairs else _OVER_PAIRS)}
+    without |= PICTURES if verb.draws else set()
+    common = {name: flag for name, flag in COMMON.items() if name not in without}
 
     def command(context: Context, **given: Any) -> None:
         refuse_both(given)
         keys = {f"{verb.name}.{name}": given[name] for name in own}
         keys |= {flag.key: given[name] for name, flag in common.items() if flag.key is not None}
+        keys |= {"draw.n": given["n"]} if verb.draws else {}
         with ExitStack() as until_the_end:
             request = request_of(verb.name, keys, given, until_the_end)
+            refuse_drawing(request, given.get("n"))
             flags = {name: given[name] for name in (*extra, *own)}
             request = request.override(verb.keys(flags, request.study))
             run(request, verb, given.get("resume"))
@@ -61,18 +64,71 @@ def add(verb: Verb) -> None:
 
 def run(request: Request, verb: Verb, resume: bool | None) -> None:
     """Open the pictures, answer the question, write and show what was found."""
+    verb.question().check(request.study)
+    folder = request.folder if verb.files else Path()
+    entries = entries_of(request, verb)
+    target, found, names = answered(request, verb, folder, entries, resume)
+    _show(request, target, found, names)
+
+
+def refuse_drawing(request: Request, n: int | None) -> None:
+    """Refuse pairs that are to be drawn, and to be read as well."""
+    if n is not None and request.study.pairs.manifest is not None:
+        raise InputError(
+            "--n, --pairs", "both of them", "one of them", "--limit takes fewer of a dataset."
+        )
+
+
+def entries_of(request: Request, verb: Verb) -> "tuple[Entry, ...] | None":
+    """Read the study's dataset, or draw pairs that last as long as the verb; None of one pair."""
+    question, study = verb.question(), request.study
+    if verb.pairs and study.pairs.manifest is not None:
+        from headpatch.cli.many import dataset
+
+        entries = dataset(study, question.needs(study).compared)
+        question.need(study, len(entries), "--pairs")
+        return entries
+    if not verb.draws:
+        return None
+    question.need(study, study.draw.n, "--n")
+    from headpatch.core.drawing import draw_for_once
+    from headpatch.core.output import scratch_folder
+
+    place = request.until_the_end.enter_context(scratch_folder())
+    with request.stage("Drawing pairs") as advance:
+        return draw_for_once(study, place, advance).entries
+
+
+def answered(
+    request: Request,
+    verb: Verb,
+    folder: Path,
+    entries: "tuple[Entry, ...] | None",
+    resume: bool | None,
+    vlm: "VLM | None" = None,
+) -> "tuple[Opened, Result, list[str]]":
+    """Open the pictures, answer the question and write what was found.
+
+    Parameters
+    ----------
+    entries
+        Pairs of pictures; None is the study's own pair.
+    vlm
+        None loads the study's.
+
+    Returns
+    -------
+    What was opened, what was found, and the names of the files.
+    """
     from headpatch.cli import show
     from headpatch.cli.kept import kept
-    from headpatch.cli.many import dataset, loaded
+    from headpatch.cli.many import loaded
     from headpatch.core.output.writing import write
     from headpatch.core.question import Call
     from headpatch.pairs.region import Region
 
-    question, study = verb.question(), request.study
-    question.check(study)
-    folder, needs = request.folder if verb.files else Path(), question.needs(study)
-    many = verb.pairs and study.pairs.manifest is not None
-    entries = dataset(study, needs.compared) if many else None
+    question, study, many = verb.question(), request.study, entries is not None
+    needs = question.needs(study)
     if needs.compared and not many:
         Region.parse(study.region).compare()
     pairs = study.pair() if entries is None else entries  # refused before the model loads
@@ -83,7 +139,7 @@ def run(request: Request, verb: Verb, resume: bool | None) -> None:
         call = Call(request.stage, show.warn)
         if keeps and not verb.keyed:
             call = replace(call, store=_store(folder, verb, resume, None))
-        vlm = loaded(request)
+        vlm = vlm or loaded(request)
         question.check_model(study, vlm)
         if keeps and verb.keyed:
             units = question.units(study, vlm, pairs, {})
@@ -101,7 +157,7 @@ def run(request: Request, verb: Verb, resume: bool | None) -> None:
                 names = write(found, folder)
     if call.store is not None:
         call.store.remove()
-    _show(request, target, found, names)
+    return target, found, names
 
 
 def _store(

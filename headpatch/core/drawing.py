@@ -2,20 +2,69 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from headpatch.core import output as results
+from headpatch.core.progress_bars import Progress, stages_of
 from headpatch.core.study import Study
 from headpatch.disk import reporting_failure
 from headpatch.errors import InputError
 from headpatch.pairs import generate
 from headpatch.pairs.manifest import NAME, Manifest
 from headpatch.present.contact import contact_sheet
+from headpatch.text import user_path
 
 DRAW: Final = "draw.yaml"
 """How the pairs of a folder were drawn."""
 SHEET: Final = "pairs.png"
 """The first of them, to look at."""
+
+
+def draw_pairs(
+    n: int,
+    folder: str | Path,
+    study: Study | None = None,
+    on_progress: Progress = None,
+    **options: Any,
+) -> Manifest:
+    """Draw a dataset of counterbalanced pairs, as `headpatch pairs` does.
+
+    Writes the pictures, their table, a sheet of the first to look at, and how they were drawn.
+
+    The same arguments give the same pairs. What is balanced, and what is left to chance, says
+    `headpatch.pairs.generate`.
+
+    Parameters
+    ----------
+    n
+        How many pairs.
+    folder
+        Where they are written; made if it is not there.
+    study
+        Whose seed and ``draw`` section are taken; None is the default study.
+    options
+        Override `headpatch.Study.draw`: ``regions``, ``wording``, ``size``, ``format``; and
+        ``seed``.
+
+    Raises
+    ------
+    InputError
+        If an option is wrong, or the folder holds another dataset or cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     drawn = hp.draw_pairs(4, folder, size=64)
+    ...     [(one.name, one.region.name) for one in drawn.entries][:2]
+    ...     drawn.entries[0].pair().with_image.size
+    [('0001', 'bottom-left-corner'), ('0002', 'top-right-corner')]
+    (64, 64)
+    """
+    flags = {f"draw.{name}": value for name, value in options.items() if name != "seed"}
+    study = (study or Study()).override({**flags, "draw.n": n, "seed": options.get("seed")})
+    with stages_of(on_progress)("Drawing pairs") as advance:
+        return draw_dataset(study, user_path(folder, "folder"), advance)
 
 
 def draw_dataset(

@@ -1,12 +1,14 @@
 """Where a result comes from: the facts that go into its ``run.yaml`` and its titles."""
 
+from typing import Any
+
 from headpatch.core.dataset import Pairs
 from headpatch.core.output.provenance import dataset_facts, pair_facts
 from headpatch.core.question import Context, Opened, Origin, Verb
 from headpatch.core.session import Session
 
 
-def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts: object) -> Origin:
+def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts: Any) -> Origin:
     """Describe where a result comes from, without holding the model or the pictures.
 
     Parameters

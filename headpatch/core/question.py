@@ -81,6 +81,8 @@ class Verb:
         Other files that it may write: tensors and figures.
     pairs
         Whether it runs a dataset of pairs too.
+    draws
+        Whether it runs nothing but many pairs, and draws them where none are given (``--n``).
     flags, keys
         Flags that are no options, and what of the study they override.
     hidden
@@ -93,6 +95,10 @@ class Verb:
         What is kept of an interrupted run: ``tokens``; empty: nothing.
     keyed
         Whether `Question.units` names what is kept before pictures are run.
+    own_command
+        Whether the command line has a module for it, as it is not asked of pictures alone.
+    kept_as
+        Folder of what is kept, where it is not called ``.cut-tokens``.
     """
 
     name: str
@@ -102,6 +108,7 @@ class Verb:
     schemas: tuple[Schema, ...]
     others: tuple[str, ...] = ()
     pairs: bool = True
+    draws: bool = False
     flags: tuple[Flag, ...] = ()
     keys: "Callable[[Mapping[str, Any], Study], Mapping[str, Any]]" = _no_keys
     hidden: tuple[str, ...] = ()
@@ -109,11 +116,13 @@ class Verb:
     mark: str = ""
     finished: str = ""
     keyed: bool = False
+    kept_as: str = ""
+    own_command: bool = False
 
     @property
     def kept_in(self) -> str:
         """Folder of what is kept of an interrupted run, in the output folder."""
-        return f".{self.name}-{self.finished}"
+        return self.kept_as or f".{self.name}-{self.finished}"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -221,9 +230,11 @@ class Context:
 
     @property
     def title(self) -> dict[str, str]:
-        """Question and region; a figure of a forced study says so."""
+        """Question and region; a figure of a forced study, or of a failed null, says so."""
         invalid = "" if self.valid else " (INVALID STUDY: its answers are not Yes and No)"
-        return {"question": f"{self.question}{invalid}", "region": self.region}
+        failed = ", ".join(self.facts.get("failed_nulls") or ())
+        null = f" (A NULL FAILED: {failed})" if failed else ""
+        return {"question": f"{self.question}{invalid}{null}", "region": self.region}
 
     @property
     def caveat(self) -> str:
@@ -316,6 +327,9 @@ class Question(ABC, Generic[Found]):
 
     def check(self, study: "Study") -> None:
         """Refuse, before a model loads, what can be known to be wrong."""
+
+    def need(self, study: "Study", count: int, argument: str) -> None:
+        """Refuse too few pairs, before they are drawn or run; `argument` is what gave them."""
 
     def check_model(self, study: "Study", vlm: "VLM") -> None:
         """Refuse, before pictures are run, what the model cannot do."""

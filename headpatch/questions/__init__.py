@@ -9,11 +9,23 @@ import headpatch.core.study  # noqa: F401  it names every question's options, an
 from headpatch.core.question import Verb
 from headpatch.questions.ablate import VERB as ABLATE
 from headpatch.questions.check import VERB as CHECK
+from headpatch.questions.claims import VERB as CLAIMS
 from headpatch.questions.combine import VERB as COMBINE
 from headpatch.questions.cut import VERB as CUT
 from headpatch.questions.path import VERB as PATH
 from headpatch.questions.rank import VERB as RANK
 from headpatch.questions.sweep import VERB as SWEEP
+from headpatch.questions.verdict import VERB as VERDICT
 
-VERBS: Final[tuple[Verb, ...]] = (RANK, ABLATE, SWEEP, COMBINE, PATH, CUT, CHECK)
+VERBS: Final[tuple[Verb, ...]] = (
+    VERDICT,
+    RANK,
+    ABLATE,
+    SWEEP,
+    COMBINE,
+    PATH,
+    CUT,
+    CLAIMS,
+    CHECK,
+)
 """In the order of the page."""

@@ -1,6 +1,5 @@
 """Draw the figures of a run from what it saved, into its folder. No model is run."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from headpatch.core.output.saved import Saved
@@ -19,21 +18,6 @@ def draw_mean_effects(
 ) -> None:
     """Draw the means over pairs that a run over a dataset wrote."""
     _draw(folder, {"mean_effects": name}, Words(question, region, valid, level=level))
-
-
-def draw_verdict(
-    folder: Path,
-    delta: float,
-    level: float,
-    failed_nulls: Sequence[str],
-    question: str,
-    region: str,
-    valid: bool = True,
-) -> None:
-    """Draw both figures of a verdict."""
-    failed = tuple(failed_nulls)
-    words = Words(question, region, valid, level=level, delta=delta, failed_nulls=failed)
-    _draw(folder, {"verdict": "verdict.png", "faithfulness": "faithfulness.png"}, words)
 
 
 def draw_rollout(folder: Path) -> None:

@@ -13,7 +13,6 @@ from headpatch.present.effects_view import mean_effects
 from headpatch.present.figure import draw
 from headpatch.questions.rollout.charts import curves_chart, maps_chart
 from headpatch.questions.trace.charts import trace_chart
-from headpatch.questions.verdict.charts import faithfulness_chart, verdict_chart
 
 Files: TypeAlias = Mapping[str, Any]
 
@@ -32,8 +31,6 @@ class Words:
         Coverage of intervals over pairs.
     delta
         Smallest effect of interest.
-    failed_nulls
-        Names of the nulls of a verdict that failed.
     """
 
     question: str = ""
@@ -41,17 +38,11 @@ class Words:
     valid: bool = True
     level: float = 0.95
     delta: float = 0.02
-    failed_nulls: tuple[str, ...] = ()
 
     @property
     def title(self) -> dict[str, str]:
-        """Question and region; a figure of a forced study, or of a failed null, says so."""
-        failed = ", ".join(self.failed_nulls)
-        question = _asked(self.question, self.valid)
-        return {
-            "question": f"{question} (A NULL FAILED: {failed})" if failed else question,
-            "region": self.region,
-        }
+        """Question and region; a figure of a forced study says so."""
+        return {"question": _asked(self.question, self.valid), "region": self.region}
 
 
 @dataclass(frozen=True)
@@ -99,30 +90,6 @@ def _mean_effects(files: Files, target: Target, words: Words) -> None:
     mean_effects(files["effects_mean.csv"], target, level=words.level, **words.title)
 
 
-def _verdict(files: Files, target: Target, words: Words) -> None:
-    pairs = int(files["faithfulness.csv"]["pairs"].iloc[0])
-    chart = verdict_chart(
-        files["verdicts.csv"],
-        delta=words.delta,
-        level=words.level,
-        pairs=pairs,
-        of=_run_pairs(files),
-        rhos=files.get("verdict.pt"),
-    )
-    draw(chart, target, **words.title)
-
-
-def _faithfulness(files: Files, target: Target, words: Words) -> None:
-    chart = faithfulness_chart(files["faithfulness.csv"], level=words.level, of=_run_pairs(files))
-    draw(chart, target, **words.title)
-
-
-def _run_pairs(files: Files) -> int | None:
-    """How many pairs a verdict ran: those that chose heads, and those that judged them."""
-    saved = files.get("verdict.pt")
-    return None if saved is None else len(saved["pairs"]) + len(saved["discovery"]["pairs"])
-
-
 def _rollout(files: Files, target: Target, words: Words) -> None:
     found = files["rollout.pt"]
     draw(maps_chart(found), target, **_own(found))
@@ -139,10 +106,7 @@ def _trace(files: Files, target: Target, words: Words) -> None:
     draw(trace_chart(traced), target, **_own(traced))
 
 
-_CURVES = ("verdicts.csv", "faithfulness.csv")
 KINDS: Final[Mapping[str, Kind]] = {
-    "verdict": Kind(_CURVES, _verdict),
-    "faithfulness": Kind(_CURVES, _faithfulness),
     "trace": Kind(("trace.pt",), _trace),
     "rollout": Kind(("rollout.pt",), _rollout),
     "perturbation": Kind(("rollout.pt", "perturbation.csv"), _perturbation),

@@ -27,7 +27,7 @@ from headpatch.pairs.pair import make_pair
 from headpatch.pairs.region import REGIONS
 from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
-from headpatch.questions.verdict import whole as verdict
+from headpatch.questions.verdict import judgement as verdict
 from tests.datasets import noisy_pairs, planted_pairs, sweep_pairs
 from tests.planted import planted, says_instead
 from tests.tiny import tiny_vlm

@@ -18,8 +18,8 @@ from headpatch.questions.combine import effects as combine
 from headpatch.questions.path.heads import head_paths
 from headpatch.questions.sweep.question import Sweep, sweep
 from headpatch.questions.trace.one import trace
-from headpatch.questions.verdict import measured_pair as verdict
-from headpatch.questions.verdict.judged_pair import Task
+from headpatch.questions.verdict import measure as verdict
+from headpatch.questions.verdict.pair_record import Task
 from tests.questions.sweep.test_effects import effects_of, noisy_session
 from tests.questions.sweep.test_vision import opened
 from tests.tiny import tiny_vlm

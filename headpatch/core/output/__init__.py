@@ -13,7 +13,7 @@ from headpatch.core.output.follow_ups import (
     write_trace,
 )
 from headpatch.core.output.lock import scratch_folder
-from headpatch.core.output.provenance import write_draw, write_judged, write_run
+from headpatch.core.output.provenance import write_draw, write_run
 from headpatch.core.output.staging import check_folder, settle, staged, taken
 from headpatch.core.output.written import effects_by
 
@@ -29,7 +29,6 @@ __all__ = [
     "taken",
     "write_columns",
     "write_draw",
-    "write_judged",
     "write_manifest",
     "write_pairs",
     "write_path",

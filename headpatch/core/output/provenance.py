@@ -72,13 +72,6 @@ def dataset_facts(
     }
 
 
-def write_judged(folder: Path, study: Study, seen: Mapping[str, object]) -> None:
-    """Write ``run.yaml`` of claims that a verdict has judged; `seen` says which."""
-    model: dict[str, object] = {"seed": study.seed, "model": study.model}
-    plain = {key: list(one) if isinstance(one, tuple) else one for key, one in seen.items()}
-    write_record(folder, study, {**plain, **model})
-
-
 def write_draw(path: Path, study: Study) -> None:
     """Write how pairs were drawn; ``--config`` draws them again. Nothing in it changes by time."""
     values = study.model_dump(by_alias=True)

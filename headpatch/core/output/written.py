@@ -25,18 +25,6 @@ WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "rollout.png",
             "perturbation.png",
         ),
-        "verdict": (
-            "verdicts.csv",
-            "partners.csv",
-            "nulls.csv",
-            "faithfulness.csv",
-            "vision.csv",
-            "verdict.pt",
-            "gate.csv",
-            "verdict.png",
-            "faithfulness.png",
-        ),
-        "claims": ("claims.csv", "followed.csv"),
         **{verb.name: verb.files for verb in verbs() if verb.files},
     }
 )

@@ -23,10 +23,10 @@ from headpatch.core.saved_verdict import SavedVerdict
 from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Head
-from headpatch.questions.claims.experiments import COLUMNS, Experiment, Figures, Kind, Measured
+from headpatch.questions.claims.columns import FOLLOWED, MEASURED
+from headpatch.questions.claims.experiments import Experiment, Figures, Kind, Measured
 from headpatch.stats.verdict_labels import Rule
 
-FOLLOWED = "followed.csv"
 _DECIDES = {"answers", "prompt", "seed", "force", "verdict", "cut", "draw", "vision"}
 _WHERE = {"device", "dtype", "device_map", "quantize", "allow_unused_weights"}
 _GATE = ["pair", "region", "question", "passed"]
@@ -174,7 +174,7 @@ class Basis:
             If a ``followed.csv`` is no table.
         """
         known: pd.DataFrame | None = None
-        for path in (folder / FOLLOWED for folder in folders):
+        for path in (folder / FOLLOWED.file for folder in folders):
             table = self._own(read_table(path)) if path.is_file() else pd.DataFrame()
             if len(table):  # each experiment is run once, whole
                 new = table if known is None else table[~table["what"].isin(set(known["what"]))]
@@ -186,7 +186,7 @@ class Basis:
 
         An experiment counts as a whole: if a row was changed or is missing, none is taken.
         """
-        if not {*COLUMNS, "verdict", "pictures"} <= set(table.columns):  # of an earlier headpatch
+        if not {*MEASURED, "verdict", "pictures"} <= set(table.columns):  # of an earlier headpatch
             return table.iloc[:0]
         mine = table["verdict"] == self._signatures(table)
         if self.pictures:
@@ -195,7 +195,7 @@ class Basis:
 
     def _signatures(self, table: pd.DataFrame) -> list[str]:
         """Hash, for each row, all rows of its experiment, and the verdict."""
-        plain = table[list(COLUMNS)].astype(object).where(table[list(COLUMNS)].notna(), "")
+        plain = table[list(MEASURED)].astype(object).where(table[list(MEASURED)].notna(), "")
         digests: dict[str, Any] = {}
         for what, *cells, value, why_not in plain.itertuples(index=False):
             row = what, *cells, value if isinstance(value, str) else f"{value:.7g}", why_not

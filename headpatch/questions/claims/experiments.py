@@ -27,6 +27,7 @@ from headpatch.errors import HeadpatchError, RunError
 from headpatch.heads import Head, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.questions.claims.columns import MEASURED
 from headpatch.stats.interactions import leave_one_out
 
 Kind = Literal["together", "interaction", "vision heads", "vision span", "stream", "cut"]
@@ -34,8 +35,6 @@ Figures: TypeAlias = Mapping[str, Float[np.ndarray, " pairs"]]
 """By name: normalized effects, one a pair."""
 PairFigures: TypeAlias = dict[str, float]
 """By name: normalized effects on one pair."""
-COLUMNS = ("what", "figure", "pair", "value", "why_not")
-"""Of ``followed.csv``, but for those that say of what its rows are."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def table_of(experiments: Mapping[str, Measured], pairs: Sequence[Entry]) -> pd.
             rows += [(what, figure, pair.name, value, "") for pair, value in each]
         if one.why_not:
             rows.append((what, "", "", float("nan"), one.why_not))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(MEASURED))
 
 
 def from_table(table: pd.DataFrame) -> dict[str, Measured]:

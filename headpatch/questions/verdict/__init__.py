@@ -1,1 +1,61 @@
-"""Which heads decide, over many pairs, and what must hold for that to be believed."""
+"""Judge over many pairs which heads decide, and whether those that look are among them.
+
+Draws pairs (or takes a dataset), keeps those that the model answers rightly, and changes every head
+of the language model on each: resample and mean, noising (is it necessary?) and denoising (is it
+sufficient?). Heads are chosen on one part of the pairs and judged on the other.
+
+Each head gets a verdict: necessary, sufficient, both, redundant (not necessary alone, but together
+with named partners, of which none can be left out), inhibitory, watches (attends more when the
+object is there, and is shown to do next to nothing), inert, or undecided (more pairs are needed).
+An effect counts if its interval lies beyond ±--delta and it survives a correction over all heads;
+"next to nothing" takes an equivalence test.
+
+Redundant heads do little alone. So random sets of half and a quarter of all heads are changed,
+which shows what each head adds once others are gone; from the heads that add most, those leave that
+are not needed, until a set is left of which every head is. It is then judged on the other pairs.
+
+Nulls are run every time: a question about a wrong place, mirrored pictures, patching a head with
+itself, vision layers that the language model does not read, random heads. One that fails marks
+every output.
+
+Writes verdicts.csv (a row for each head), partners.csv, nulls.csv, faithfulness.csv, vision.csv
+(whole layers of the vision tower), gate.csv, verdict.pt (the effects on every pair), verdict.png,
+faithfulness.png and run.yaml.
+
+200 drawn pairs take the bundled model some minutes; how many heads and sets are changed is printed
+first. Ctrl-C keeps finished pairs; the same command with `--resume` goes on and gives the same
+result.
+
+Examples
+--------
+`headpatch verdict --n 100 --out verdict_output`
+
+`headpatch verdict --pairs pairs --out verdict_output` (after `headpatch pairs --n 100`)
+"""
+
+from headpatch.core.question import Verb
+from headpatch.core.study.many_pairs import VerdictOptions
+from headpatch.questions.verdict.columns import CURVES, HEADS, NULLS, SETS, VISION
+
+VERB = Verb(
+    "verdict",
+    "Which heads decide, over many pairs, and are those that look among them?",
+    VerdictOptions,
+    __doc__ or "",
+    (HEADS, SETS, NULLS, CURVES, VISION),
+    ("verdict.pt", "verdict.png", "faithfulness.png"),
+    draws=True,
+    hidden=(
+        "groups",
+        "search",
+        "controls",
+        "noise",
+        "nulls",
+        "vision",
+        "followed",
+        "attribution",
+        "random",
+    ),
+    finished="parts",
+    kept_as=".verdict-pairs",
+)

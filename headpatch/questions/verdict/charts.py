@@ -9,7 +9,7 @@ from headpatch.present.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, chec
 from headpatch.present.chart import Chart
 from headpatch.present.panel import Guide, Look, Panel, Series
 from headpatch.present.scales import Scale
-from headpatch.questions.verdict.rhos import measured_words, true_words
+from headpatch.questions.verdict.correlation_text import measured_words, true_words
 from headpatch.stats.verdict_labels import CAUSAL
 
 if TYPE_CHECKING:

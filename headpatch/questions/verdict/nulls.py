@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from headpatch.heads import Head
-from headpatch.questions.verdict.judged_pair import JudgedPair, Other
+from headpatch.questions.verdict.pair_record import Other, PairRecord
 from headpatch.stats.effects import rank_of
 from headpatch.stats.verdict_labels import Rule
 from headpatch.stats.verdicts import significant_sign
@@ -63,7 +63,7 @@ def failed(found: Sequence[Null]) -> list[str]:
 
 
 def judge_nulls(
-    pairs: Sequence[JudgedPair],
+    pairs: Sequence[PairRecord],
     attention: Float[np.ndarray, "pairs layers heads"],
     picked: Sequence[Head],
     chosen: Sequence[Head],
@@ -118,7 +118,7 @@ def _self_patch(nothing: float, pairs: int, rule: Rule) -> Null:
 
 
 def _wrong_place(
-    pairs: Sequence[JudgedPair],
+    pairs: Sequence[PairRecord],
     attention: Float[np.ndarray, "pairs layers heads"],
     picked: Sequence[Head],
     rule: Rule,
@@ -155,7 +155,7 @@ def _wrong_place(
 
 
 def _mirrored(
-    pairs: Sequence[JudgedPair],
+    pairs: Sequence[PairRecord],
     attention: Float[np.ndarray, "pairs layers heads"],
     picked: Sequence[Head],
     chosen: Sequence[Head],
@@ -200,7 +200,7 @@ def _mirrored(
     ]
 
 
-def _unread(pairs: Sequence[JudgedPair]) -> Null:
+def _unread(pairs: Sequence[PairRecord]) -> Null:
     words = (
         "unread vision layers",
         "largest effect of vision layers that do not reach the language model (logits)",
@@ -234,7 +234,7 @@ def _random(
 
 
 def _asked(
-    pairs: Sequence[JudgedPair], others: Sequence[Other | None]
+    pairs: Sequence[PairRecord], others: Sequence[Other | None]
 ) -> tuple[list[int], list[Other]]:
     """Places of the pairs that were asked otherwise, and what came of it."""
     there = [index for index, one in enumerate(others) if one is not None]

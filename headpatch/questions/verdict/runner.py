@@ -20,8 +20,8 @@ from headpatch.engine.selfcheck import Checks
 from headpatch.heads import Grid, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.questions.verdict.judged_pair import DIRECTIONS, KINDS, JudgedPair, Task
-from headpatch.questions.verdict.measured_pair import measure
+from headpatch.questions.verdict.measure import measure
+from headpatch.questions.verdict.pair_record import DIRECTIONS, KINDS, PairRecord, Task
 
 
 class Runner:
@@ -48,7 +48,7 @@ class Runner:
         """Say about how many rows will be run in all."""
         self._total = total
 
-    def measured(self, entries: Sequence[Entry], tasks: Sequence[Task]) -> Iterator[JudgedPair]:
+    def measured(self, entries: Sequence[Entry], tasks: Sequence[Task]) -> Iterator[PairRecord]:
         """Yield what was measured of each pair, in order."""
         wanted = {entry.name: task for entry, task in zip(entries, tasks, strict=True)}
 
@@ -61,7 +61,7 @@ class Runner:
         keys = {entry.name: self._key(entry, wanted[entry.name].words()) for entry in entries}
         for entry, saved in self._each(entries, keys, run):
             self._advance(rows(wanted[entry.name], self._vlm.lm.grid))
-            yield JudgedPair.from_saved(saved)
+            yield PairRecord.from_saved(saved)
 
     def noised(
         self, entries: Sequence[Entry], sets: Sequence[HeadSet]

@@ -9,7 +9,7 @@ from headpatch.core.output.folder import Results
 from headpatch.core.output.part import reading
 from headpatch.present.canvas import signed
 from headpatch.present.section import listed
-from headpatch.questions.verdict.rhos import true_words
+from headpatch.questions.verdict.correlation_text import true_words
 from headpatch.report.html.heads import CAUSAL, Heads, judged_on
 from headpatch.stats.rankings import (
     correlation,

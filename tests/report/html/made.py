@@ -386,7 +386,7 @@ def rollout(folder: Path, token: str = "Yes", rival: str = "No", checked: bool =
 
 
 def claims(folder: Path, claim: str = "head 3.2 is necessary") -> None:
-    run_yaml(folder)
+    run_yaml(folder, {"claims": [claim, "layer 1 sees"]})
     columns = {"claim": [claim, "layer 1 sees"], "outcome": ["supported", "not testable"],
                "figure": [f"{claim}: 0.6", ""], "failed_nulls": ["", ""]}  # fmt: skip
     write_columns(folder / "claims.csv", columns)

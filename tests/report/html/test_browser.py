@@ -52,7 +52,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made.everything(root / "whole")
     made.rank(root / "pair")
     made.sweep(root / "pair/sweep")
-    study = {"question": HOSTILE, "region": HOSTILE}
+    study = {"question": HOSTILE, "region": HOSTILE, "claims": [HOSTILE]}
     made.rank(root / "hostile", answer=HOSTILE, study=study)
     made.trace(root / "hostile/trace", [HOSTILE, "b"])
     made.claims(root / "hostile/claims", HOSTILE)

@@ -25,7 +25,6 @@ SECTIONS = {
     "ranking": ["heads.csv", "sweep.pt", "verdicts.csv"],
     "combine": ["combinations.csv"],
     "ablate": ["effects.csv"],
-    "faithfulness": ["faithfulness.csv"],
     "rank": ["heads.csv"],
     "sweep": ["sweep.pt"],
     "tower": ["vision.csv"],
@@ -90,7 +89,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_section_is_there(whole: Path) -> None:
     text, sections = report(whole)
     assert len(sections) == len(page.SECTIONS)
-    assert {*SECTIONS, "first", "nulls", "how"} == set(sections)
+    assert {*SECTIONS, "first", "noise", "how"} == set(sections)
     assert len(text.encode()) < 3e6
 
 
@@ -120,12 +119,12 @@ def test_one_verb_alone_makes_a_page(tmp_path: Path) -> None:
         "tower": {"sweep"},
         "approx": {"maps", "ranking", "sweep"},
         "claims": {"claims"},
-        "verdict": {"verdict", "maps", "scatter", "ranking", "faithfulness", "tower", "gate"},
+        "verdict": {"verdict", "maps", "scatter", "ranking", "tower", "gate"},
     }
     for verb, wanted in expected.items():
         folder = tmp_path / verb
         getattr(made, verb)(folder)
-        assert set(report(folder)[1]) - {"first", "how", "nulls"} == wanted
+        assert set(report(folder)[1]) - {"first", "how", "noise"} == wanted
 
 
 def test_commands_of_every_run_in_a_folder_are_shown(tmp_path: Path) -> None:
@@ -154,7 +153,14 @@ def test_words_of_strangers_stay_words(tmp_path: Path, hostile: str) -> None:
     pages = []
     for name, text in (("plain", "plain"), ("hostile", hostile)):
         folder = tmp_path / name
-        study = {"question": text, "region": text, "model": text, "with": text, "without": text}
+        study: dict[str, Any] = {
+            "question": text,
+            "region": text,
+            "model": text,
+            "with": text,
+            "without": text,
+        }
+        study["claims"] = [text]
         made.rank(folder, answer=text, study=study)
         made.run_yaml(folder, study, model=text, commit=text)
         asked = (made.trace, [text, "b"]), (made.claims, text), (made.rollout, text)
@@ -260,7 +266,7 @@ def test_pairs_whose_answers_are_unlikely_are_counted(tmp_path: Path) -> None:
     (words, failed) = made.section(gate.section, tmp_path).values["blocks"]
     assert words["text"].startswith("Gate: 2 of 3 pairs pass (66.7%)")
     assert "probability" not in words["text"]
-    assert [cell for cell, _ in failed["rows"][0]] == [
+    assert [cell for cell, *_ in failed["rows"][0]] == [
         "c", "4", made.QUESTION, "-1.000", "-4.000", "says No of the picture with the object"
     ]  # fmt: skip
     table = read_table(tmp_path / "gate.csv")

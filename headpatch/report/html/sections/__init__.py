@@ -8,31 +8,27 @@ from collections.abc import Callable
 from headpatch.core.output.folder import Results
 from headpatch.present.section import Section
 from headpatch.report.html.sections import (
-    claims,
     derived,
-    faithfulness,
     first,
     gate,
     how,
     maps,
-    nulls,
+    noise,
     ranking,
     rollout,
     scatter,
     tower,
     trace,
-    verdicts,
 )
 
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     first.section,
-    verdicts.section,
+    derived.section("verdict"),
     maps.section,
     scatter.section,
     ranking.section,
     derived.section("ablate"),
     derived.section("combine"),
-    faithfulness.section,
     derived.section("rank"),
     derived.section("sweep"),
     tower.section,
@@ -40,8 +36,8 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     derived.section("cut"),
     trace.section,
     rollout.section,
-    claims.section,
-    nulls.section,
+    derived.section("claims"),
+    noise.section,
     gate.section,
     how.section,
 )

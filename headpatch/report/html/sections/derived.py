@@ -14,6 +14,8 @@ from headpatch.present.section import Figure, Section
 
 _ACROSS = {1: "one", 2: "two", 3: "three"}
 """Style of charts by the number of panels side by side."""
+_KINDS = ("head", "verdict", "outcome")
+"""Headings of columns whose cells are more than texts: a head to choose, a class in its colour."""
 
 
 def section(name: str) -> Callable[[Results], Section | None]:
@@ -79,7 +81,7 @@ def context(verb: Verb, run: RunPart) -> Context:
         pairs,
         level,
         facts.get("noise_floor"),
-        study.get(verb.name, {}),
+        study.get(verb.name, {}) if verb.options else {},
         study,
         facts,
     )
@@ -90,7 +92,8 @@ def blocks(part: Part, drawn: dict[str, Figure]) -> Iterator[dict[str, Any]]:
     if isinstance(part, Words) and part.place != "terminal" and not part.strong:
         yield {"kind": "words", "text": part.text}
     elif isinstance(part, Grid) and part.place != "terminal":
-        rows = [list(zip(row, part.numeric, strict=True)) for row in part.rows]
+        kinds = [heading if heading in _KINDS else "" for heading in part.headings]
+        rows = [list(zip(row, part.numeric, kinds, strict=True)) for row in part.rows]
         heads = list(zip(part.headings, part.numeric, strict=True))
         yield {"kind": "grid", "title": part.title, "headings": heads, "rows": rows}
     elif isinstance(part, Chart | Drawn):

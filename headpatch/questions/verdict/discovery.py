@@ -10,10 +10,10 @@ from headpatch.core.claims_grammar import Claim
 from headpatch.core.controls import random_sets
 from headpatch.core.study import Study
 from headpatch.heads import Grid, Head, HeadSet
+from headpatch.questions.verdict.banzhaf_screen import random_members, scores
 from headpatch.questions.verdict.faithfulness import RANDOM, Point, points
-from headpatch.questions.verdict.judged_pair import DIRECTIONS, JudgedPair, PerHead
-from headpatch.questions.verdict.partners import Search, pool
-from headpatch.questions.verdict.screen import random_members, scores
+from headpatch.questions.verdict.pair_record import DIRECTIONS, PairRecord, PerHead
+from headpatch.questions.verdict.redundant_sets import Search, pool
 from headpatch.stats.interactions import leave_one_out
 from headpatch.stats.rankings import Ranking, descending, effect_size, sizes
 
@@ -22,7 +22,7 @@ Noised = Callable[[Sequence[int], Sequence[HeadSet]], Float[np.ndarray, "pairs s
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class Discovery:
     """What was chosen on the discovery pairs.
 
     Attributes
@@ -57,9 +57,9 @@ def choose(
     study: Study,
     grid: Grid,
     attention: Float[np.ndarray, "pairs layers heads"],
-    discovery: Sequence[JudgedPair],
+    discovery: Sequence[PairRecord],
     noised: Noised,
-) -> Choice:
+) -> Discovery:
     """Choose heads and sets by what the discovery pairs show."""
     options, heads = study.verdict, list(grid)
     necessity, sufficiency = (
@@ -89,7 +89,7 @@ def choose(
     parts = [rest for one in partners for rest in leave_one_out(one) if len(rest) > 1]
     curved = [one.changed for one in listed if one.changed is not None]
     sets = tuple(dict.fromkeys([*partners, *parts, *named, *random, *curved]))
-    return Choice(picked, chosen, partners, random, rankings, listed, sets)
+    return Discovery(picked, chosen, partners, random, rankings, listed, sets)
 
 
 def set_counts(study: Study, grid: Grid) -> tuple[int, int]:
@@ -105,7 +105,7 @@ def set_counts(study: Study, grid: Grid) -> tuple[int, int]:
 def _score(
     study: Study,
     grid: Grid,
-    discovery: Sequence[JudgedPair],
+    discovery: Sequence[PairRecord],
     necessity: Float[np.ndarray, "pairs layers heads"],
 ) -> PerHead | None:
     """What each head adds once others are gone; None if random sets were not noised."""

@@ -16,8 +16,8 @@ from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.region import Region
+from headpatch.questions.verdict.judgement import Judgement, run
 from headpatch.questions.verdict.nulls import table
-from headpatch.questions.verdict.whole import Judgement, run
 from headpatch.stats.verdict_labels import CAUSAL
 from tests.planted import (
     GAP_WITH_TRIO,

@@ -5,8 +5,8 @@ adds once the others are gone beyond what it does alone, lies above δ (N: the n
 noising heads together). Where three heads stand in for one another no two of them show any. So it
 goes from many to few:
 
-- *Pool.* The heads that add most once others are gone (`headpatch.questions.verdict.screen`),
-  and those with the largest effects alone. Every two of them are noised together.
+- *Pool.* The heads that add most once others are gone (the module ``banzhaf_screen``), and those
+  with the largest effects alone. Every two of them are noised together.
 - *Shrink.* The pool is noised together, and without each of its heads. Of the heads whose excess
   is not clearly above δ the half with the lowest scores leaves, and so on, until each that is left
   is needed.
@@ -46,7 +46,7 @@ def pool(grid: Grid, count: int, size: PerHead, score: PerHead | None) -> tuple[
     size
         Of each head's effect alone.
     score
-        Of `headpatch.questions.verdict.screen`; None without it.
+        Of `headpatch.questions.verdict.banzhaf_screen`; None without it.
     """
     heads = list(grid)
     alone = descending(size)

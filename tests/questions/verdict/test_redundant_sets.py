@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headpatch.heads import Grid, Head, HeadSet
-from headpatch.questions.verdict.partners import Search, pool
+from headpatch.questions.verdict.redundant_sets import Search, pool
 
 GRID = Grid(3, 8)
 HEADS = list(GRID)

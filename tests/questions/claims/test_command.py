@@ -78,9 +78,9 @@ def judged(place: Path) -> Path:
         patch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
         said = headpatch("claims", study(place, *WANTED), "--out", place / "out")
     assert said.code == 0, said.err
-    first, second = said.err.splitlines()
-    assert "holds no verdict" in first and "12 pairs, about" in first
-    assert "answer to region cut in layers 0-1" in second and "on each of 3 pairs" in second
+    first, price, more = said.err.splitlines()
+    assert "holds no verdict" in first and "on 12 pairs, about" in price
+    assert "answer to region cut in layers 0-1" in more and "on each of 3 pairs" in more
     assert "supported" in said.out and "contradicted" in said.out
     assert "claims.csv" in said.out and "verdict.png" in said.out
     return place / "out"
@@ -316,7 +316,8 @@ def test_the_same_from_python(
     assert fresh.table.equals(table)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "headpatch.questions.claims.claims.run_experiments", lambda *_: pytest.fail("measured")
+            "headpatch.questions.claims.case.run_experiments",
+            lambda *_: pytest.fail("measured"),
         )
         assert hp.claims(options, verdict, out=tmp_path).table.equals(table)
         one = hp.claims(ASKED, verdict, out=copy(measured, tmp_path / "out"))
@@ -432,5 +433,5 @@ def test_a_verdict_of_other_answers_is_refused_where_they_are_named(
 
 @pytest.mark.parametrize("name", ["llava-1.5-7b", "demo"])
 def test_the_claims_of_the_configs_are_claims(name: str) -> None:
-    listed = Study.make(Path(__file__).parents[1] / "configs" / f"{name}.yaml").claims
+    listed = Study.make(Path(__file__).parents[3] / "configs" / f"{name}.yaml").claims
     assert len(set(map(Claim.parse, listed))) == len(listed) > 5

@@ -1,80 +1,35 @@
-"""One call for each question that takes many pairs of pictures."""
+"""The verdict of every head over many pairs, as a question."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
+import pandas as pd
+
+from headpatch.core.ask import ask, with_options
 from headpatch.core.baseline_runs import Survey
-from headpatch.core.dataset import Dataset, Pairs, closed, found_pairs, ready, run_pairs
-from headpatch.core.drawing import draw_dataset
-from headpatch.core.keeping import store_in
+from headpatch.core.claims_grammar import Claim, check_claims
+from headpatch.core.dataset import Dataset, Pairs, closed, found_pairs, run_pairs
+from headpatch.core.origin import origin
 from headpatch.core.progress_bars import Progress, stages_of
+from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.split import need_pairs
 from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
-from headpatch.pairs.manifest import Manifest
-from headpatch.questions.verdict import whole as verdicts
-from headpatch.questions.verdict.headline import Headline
+from headpatch.questions.verdict import VERB
+from headpatch.questions.verdict.columns import CURVES, HEADS, NULLS, SETS, VISION
+from headpatch.questions.verdict.judgement import Judgement, cost, run
 from headpatch.questions.verdict.nulls import failed
 from headpatch.questions.verdict.nulls import table as table_of_nulls
-from headpatch.report.verdict_tables import headline
-from headpatch.text import user_path
-
-if TYPE_CHECKING:
-    import pandas
-
-
-def draw_pairs(
-    n: int,
-    folder: str | Path,
-    study: Study | None = None,
-    on_progress: Progress = None,
-    **options: Any,
-) -> Manifest:
-    """Draw a dataset of counterbalanced pairs, as `headpatch pairs` does.
-
-    Writes the pictures, their table, a sheet of the first to look at, and how they were drawn.
-
-    The same arguments give the same pairs. What is balanced, and what is left to chance, says
-    `headpatch.pairs.generate`.
-
-    Parameters
-    ----------
-    n
-        How many pairs.
-    folder
-        Where they are written; made if it is not there.
-    study
-        Whose seed and ``draw`` section are taken; None is the default study.
-    options
-        Override `headpatch.Study.draw`: ``regions``, ``wording``, ``size``, ``format``; and
-        ``seed``.
-
-    Raises
-    ------
-    InputError
-        If an option is wrong, or the folder holds another dataset or cannot be written.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     drawn = hp.draw_pairs(4, folder, size=64)
-    ...     [(one.name, one.region.name) for one in drawn.entries][:2]
-    ...     drawn.entries[0].pair().with_image.size
-    [('0001', 'bottom-left-corner'), ('0002', 'top-right-corner')]
-    (64, 64)
-    """
-    flags = {f"draw.{name}": value for name, value in options.items() if name != "seed"}
-    study = (study or Study()).override({**flags, "draw.n": n, "seed": options.get("seed")})
-    with stages_of(on_progress)("Drawing pairs") as advance:
-        return draw_dataset(study, user_path(folder, "folder"), advance)
+from headpatch.questions.verdict.summary import Headline
+from headpatch.questions.verdict.view import headline_words
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class Verdict(Result):
     """What `verdict` found: every head of the language model, judged over pairs.
 
     Attributes
@@ -85,7 +40,7 @@ class Verdict:
         On which: how they did at the gate, and the model. None of them is kept open.
     """
 
-    judgement: verdicts.Judgement
+    judgement: Judgement
     pairs: Pairs
 
     @property
@@ -99,27 +54,27 @@ class Verdict:
         return self.pairs.survey
 
     @property
-    def heads(self) -> "pandas.DataFrame":
+    def heads(self) -> pd.DataFrame:
         """A row for each head: the columns of ``verdicts.csv``."""
         return self.judgement.verdicts.heads
 
     @property
-    def partners(self) -> "pandas.DataFrame":
-        """A row for each two heads that were changed together: the columns of ``partners.csv``."""
+    def partners(self) -> pd.DataFrame:
+        """A row for each set of heads changed together: the columns of ``partners.csv``."""
         return self.judgement.verdicts.sets
 
     @cached_property
-    def nulls(self) -> "pandas.DataFrame":
+    def nulls(self) -> pd.DataFrame:
         """A row for each figure of a null: the columns of ``nulls.csv``."""
         return table_of_nulls(self.judgement.nulls)
 
     @property
-    def faithfulness(self) -> "pandas.DataFrame":
+    def faithfulness(self) -> pd.DataFrame:
         """Curves of how much the first k heads of a ranking carry."""
         return self.judgement.faithfulness
 
     @property
-    def gate(self) -> "pandas.DataFrame":
+    def gate(self) -> pd.DataFrame:
         """A row for each pair: its LDs, and whether it was run."""
         return self.pairs.gate
 
@@ -136,10 +91,67 @@ class Verdict:
     @property
     def summary(self) -> str:
         """The same in words."""
-        said: Any = headline(
-            asdict(self.headline), self.study.verdict.delta, self.study.pairs.level
+        return "\n".join(headline_words(self.headline, self.origin.context))
+
+    def files(self) -> Files:
+        """Return the tables, and every pair's effects."""
+        vision = self.judgement.vision
+        return {
+            HEADS.file: self.heads,
+            SETS.file: self.partners,
+            NULLS.file: self.nulls,
+            CURVES.file: self.faithfulness,
+            **({} if vision is None else {VISION.file: vision}),
+            "verdict.pt": self.judgement.saved,
+        }
+
+    def json(self) -> Mapping[str, Any]:
+        """Return what ``--json`` prints of the verdict."""
+        return {
+            "delta": self.study.verdict.delta,
+            "level": self.study.pairs.level,
+            "noise_floor": self.noise_floor,
+            "nulls_passed": not self.failed_nulls,
+            "failed_nulls": list(self.failed_nulls),
+            "nulls": self.nulls,
+            "headline": asdict(self.headline),
+            "redundant_sets": self.partners[self.partners["redundant"]],
+        }
+
+
+class Judge(Question[Verdict]):
+    """Judges heads."""
+
+    verb = VERB
+
+    def need(self, study: Study, count: int, argument: str) -> None:
+        """Refuse too few pairs to judge heads on."""
+        need_pairs(study, count, argument)
+
+    def check_model(self, study: Study, vlm: VLM) -> None:
+        """Refuse claims, whose heads are tested together, of what the model does not have."""
+        check_claims(map(Claim.parse, study.claims), vlm)
+
+    def needs(self, study: Study) -> Needs:
+        """Change heads at the study's positions, and compare what they look at."""
+        return Needs(study.verdict.positions, compared=True)
+
+    def answer(self, opened: Opened, call: Call) -> Verdict:
+        """Choose heads on the discovery pairs, judge every head on the others."""
+        assert isinstance(opened, Pairs) and call.store is not None
+        study, vlm, count = opened.study, opened.vlm, len(opened.entries)
+        need_pairs(study, count, "--pairs")
+        call.say(
+            f"heads of {vlm.name} are changed on {count:,} pairs, about "
+            f"{cost(study, vlm.lm.grid, count):,} times in all"
         )
-        return "\n".join(str(line) for line in said.renderables)
+        with call.stages("Changing heads") as advance:
+            found = run(study, vlm, opened.survey, call.store, advance)
+        where = origin(VERB, opened, found.noise_floor, failed_nulls=failed(found.nulls))
+        return Verdict(found, replace(opened, survey=closed(opened.survey)), origin=where)
+
+
+QUESTION = Judge()
 
 
 @overload
@@ -214,24 +226,20 @@ def verdict(
         ...
     headpatch.errors.InputError: --n: 10 pairs, of which 5 would judge heads; expected at least ...
     """
-    flags = {f"verdict.{name}": value for name, value in options.items()}
-    stages = stages_of(on_progress)
     if isinstance(study, Pairs):
         _refuse_more(pairs=pairs)
         study, pairs = None, study
+    flags = {f"verdict.{name}": value for name, value in options.items()}
     if isinstance(pairs, Pairs):
         _refuse_more(study=study, n=n, vlm=vlm)
-        opened = replace(pairs, study=pairs.study.override(flags))
-        need_pairs(opened.study, len(opened.survey.gated), "--pairs")
-        opened = ready(opened, opened.study.verdict.positions, stages=stages)
+        opened = with_options(pairs, flags)
+        need_pairs(opened.study, len(pairs.survey.gated), "--pairs")
     else:
+        stages = stages_of(on_progress)
         study = (study or Study()).override({**flags, "draw.n": n})
-        found = found_pairs(study, pairs, n, partial(need_pairs, study), stages)
-        opened = run_pairs(study, found, vlm, study.verdict.positions, stages=stages)
-    need_pairs(opened.study, len(opened.entries), "--pairs")
-    with store_in(keep, "parts", "verdict") as store, stages("Changing heads") as advance:
-        judged = verdicts.run(opened.study, opened.vlm, opened.survey, store, advance)
-    return Verdict(judged, replace(opened, survey=closed(opened.survey)))
+        entries = found_pairs(study, pairs, n, partial(need_pairs, study), stages)
+        opened = run_pairs(study, entries, vlm, study.verdict.positions, stages=stages)
+    return ask(QUESTION, opened, {}, on_progress, keep)
 
 
 def _refuse_more(**given: object) -> None:

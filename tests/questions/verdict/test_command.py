@@ -8,7 +8,6 @@ import yaml
 
 from headpatch.core.output import read_table, read_tensors
 from headpatch.core.store import Store
-from headpatch.report import draw
 from tests.command import Said, contents, headpatch, refused
 from tests.planted import QUESTION, planted_dataset, save_planted
 
@@ -55,13 +54,12 @@ def words(place: Path, out: Path, *more: object) -> tuple[object, ...]:
 def run(place: Path, out: Path, *more: object, draws: bool = False) -> Said:
     """Run a verdict that must succeed; its figures are left blank unless it `draws`."""
 
-    def blank(folder: Path, *_: object, **__: object) -> None:
-        for name in ("verdict.png", "faithfulness.png"):
-            (folder / name).touch()
+    def blank(_: object, path: Path, **__: str) -> None:
+        path.touch()
 
     with pytest.MonkeyPatch.context() as patch:
         if not draws:
-            patch.setattr(draw, "draw_verdict", blank)
+            patch.setattr("headpatch.core.output.writing.draw", blank)
         said = headpatch(*words(place, out, *more))
     assert said.code == 0, said.err
     return said
@@ -109,7 +107,7 @@ def test_it_prints_the_verdicts_and_writes_every_file(place: Path, whole: Said) 
 def test_json_is_one_object(place: Path, tmp_path: Path) -> None:
     said = run(place, tmp_path / "out", "--json", "--top", 4)
     found = said.json
-    assert said.err == ""
+    assert said.err.count("\n") == 1 and "on 12 pairs, about" in said.err
     assert found["failed_nulls"] == ["wrong place", "mirrored"]
     assert found["nulls_passed"] is False
     assert len(found["headline"]["picked"]) == 4
@@ -131,8 +129,9 @@ def test_a_killed_run_goes_on_and_gives_the_same_result(
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "put", save_five)
-        line = refused(*words(place, out), code=130)
-    assert "5 finished parts are kept" in line and "--resume" in line
+        stopped = headpatch(*words(place, out))
+    assert stopped.code == 130
+    assert "5 finished parts are kept" in stopped.err and "--resume" in stopped.err
     before = contents(out)
     asked = refused(*words(place, out))
     assert "5 finished parts of an interrupted verdict" in asked and "--no-resume" in asked

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 
 from headpatch.core.baseline_runs import Survey
-from headpatch.core.claims_grammar import Claim, check_claims
 from headpatch.core.decision_rule import rule
 from headpatch.core.split import halve
 from headpatch.core.store import Store
@@ -24,13 +23,15 @@ from headpatch.heads import Grid, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.questions.verdict import nulls as null
-from headpatch.questions.verdict.choice import Choice, choose, set_counts
+from headpatch.questions.verdict.banzhaf_screen import as_sets, random_members
+from headpatch.questions.verdict.discovery import Discovery, choose, set_counts
 from headpatch.questions.verdict.faithfulness import curves
-from headpatch.questions.verdict.headline import Headline, summarize
-from headpatch.questions.verdict.judged_pair import DIRECTIONS, KINDS, JudgedPair, Task
+from headpatch.questions.verdict.pair_record import DIRECTIONS, KINDS, PairRecord, Task
 from headpatch.questions.verdict.runner import Runner, rows
-from headpatch.questions.verdict.screen import as_sets, random_members
+from headpatch.questions.verdict.summary import Headline, summarize
+from headpatch.stats.disattenuated_rank_correlation import true_correlation
 from headpatch.stats.intervals import mean_interval
+from headpatch.stats.rankings import correlation
 from headpatch.stats.significance import adjusted, minimum_effect_test
 from headpatch.stats.verdict_labels import Rule
 from headpatch.stats.verdicts import Observed, Verdicts, judge
@@ -93,11 +94,9 @@ def run(
     Raises
     ------
     InputError
-        If the pairs are too few, heads cannot be compared on the region of one, or a claim of the
-        study, whose heads are tested together, names what the model does not have.
+        If the pairs are too few, or heads cannot be compared on the region of one.
     """
     survey.compare()
-    check_claims(map(Claim.parse, study.claims), vlm)
     halves, grid = halve(study, survey.entries), vlm.lm.grid
     runner = Runner(study, vlm, survey, store, on_progress)
     first, second = _tasks(study, grid, len(halves.discovery), len(halves.confirmation))
@@ -154,9 +153,9 @@ def _tasks(
 def conclude(
     study: Study,
     grid: Grid,
-    choice: Choice,
-    discovery: Sequence[JudgedPair],
-    confirmation: Sequence[JudgedPair],
+    choice: Discovery,
+    discovery: Sequence[PairRecord],
+    confirmation: Sequence[PairRecord],
     attention: Float[np.ndarray, "pairs layers heads"],
 ) -> Judgement:
     """Judge every head by what the confirmation pairs show.
@@ -186,27 +185,37 @@ def conclude(
     for table in (verdicts.heads, verdicts.sets, faithfulness, vision):
         if table is not None:
             table["failed_nulls"] = ";".join(null.failed(found))
-    ranked = choice.rankings["attention"][0]
-    headline = summarize(verdicts.heads, seen, ranked, choice.picked, by)
-    rhos = {"rho": asdict(headline.rho), "true_rho": asdict(headline.true_rho)}
+    saved = _saved(study, choice, discovery, confirmation, attention) | _correlations(seen, by)
     return Judgement(
         verdicts,
         found,
         faithfulness,
         vision,
-        headline,
+        summarize(verdicts.heads, saved, study.verdict.top, len(confirmation)),
         max(pair.floor for pair in every),
-        _saved(study, choice, discovery, confirmation, attention) | rhos,
+        saved,
         all(pair.widened for pair in every),
     )
 
 
-def _stack(pairs: Sequence[JudgedPair], way: str) -> Float[np.ndarray, "pairs layers heads"]:
+def _correlations(seen: Observed, by: Rule) -> dict[str, Any]:
+    """Compare looking and deciding over heads: of the measured means, and of true values."""
+    flat = [
+        values.reshape(len(values), -1)
+        for values in (np.nan_to_num(seen.attention), seen.necessity, seen.sufficiency)
+    ]
+    return {
+        "rho": asdict(correlation(flat[0], flat[1], flat[2], by.level)),
+        "true_rho": asdict(true_correlation(flat[0], flat[1], flat[2], by.level)),
+    }
+
+
+def _stack(pairs: Sequence[PairRecord], way: str) -> Float[np.ndarray, "pairs layers heads"]:
     return np.stack([pair.effects[way] for pair in pairs])
 
 
 def _more_columns(
-    verdicts: Verdicts, grid: Grid, choice: Choice, pairs: Sequence[JudgedPair], by: Rule
+    verdicts: Verdicts, grid: Grid, choice: Discovery, pairs: Sequence[PairRecord], by: Rule
 ) -> Verdicts:
     """Add what the verdict does not rest on: attention rank, and the effects of kind mean."""
     table = verdicts.heads
@@ -222,7 +231,7 @@ def _more_columns(
     return verdicts
 
 
-def _vision(pairs: Sequence[JudgedPair], by: Rule) -> pd.DataFrame | None:
+def _vision(pairs: Sequence[PairRecord], by: Rule) -> pd.DataFrame | None:
     """Judge whole vision layers by the pairs on which they were changed."""
     effects = [pair.vision for pair in pairs if len(pair.vision)]
     if len(effects) < 2:
@@ -244,9 +253,9 @@ def _vision(pairs: Sequence[JudgedPair], by: Rule) -> pd.DataFrame | None:
 
 def _saved(
     study: Study,
-    choice: Choice,
-    discovery: Sequence[JudgedPair],
-    confirmation: Sequence[JudgedPair],
+    choice: Discovery,
+    discovery: Sequence[PairRecord],
+    confirmation: Sequence[PairRecord],
     attention: Float[np.ndarray, "pairs layers heads"],
 ) -> dict[str, Any]:
     def tensor(values: Any) -> torch.Tensor:

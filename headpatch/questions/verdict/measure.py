@@ -15,12 +15,12 @@ from headpatch.engine.patching import ZMeans
 from headpatch.engine.selfcheck import Checks
 from headpatch.heads import HeadSet
 from headpatch.pairs.pair import Pair
-from headpatch.questions.verdict.elsewhere import mirrored, wrong_place
-from headpatch.questions.verdict.judged_pair import (
+from headpatch.questions.verdict.counterfactual_questions import mirrored, wrong_place
+from headpatch.questions.verdict.pair_record import (
     DIRECTIONS,
     KINDS,
-    JudgedPair,
     Other,
+    PairRecord,
     PerHead,
     Task,
 )
@@ -28,7 +28,7 @@ from headpatch.questions.verdict.judged_pair import (
 
 def measure(
     session: Session, task: Task, means: ZMeans, checks: Checks, rng: np.random.Generator
-) -> JudgedPair:
+) -> PairRecord:
     """Sweep every head, both directions, and do what else the task asks.
 
     Parameters
@@ -56,7 +56,7 @@ def measure(
     shape = (session.vlm.lm.grid.layers, session.vlm.lm.grid.heads)
     found = normalized(session, outcomes[: len(asked)])
     swept = found[: len(ways) * len(singles)].reshape(len(ways), *shape)
-    return JudgedPair(
+    return PairRecord(
         name=session.pair.name,
         ld_with=base.ld_with,
         ld_without=base.ld_without,

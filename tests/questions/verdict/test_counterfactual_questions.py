@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
-from headpatch.questions.verdict.elsewhere import mirrored, wrong_place
+from headpatch.questions.verdict.counterfactual_questions import mirrored, wrong_place
 
 
 def pair(question: str, region: str, *things: tuple[int, int]) -> Pair:

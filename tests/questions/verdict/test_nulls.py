@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from headpatch.heads import Head
-from headpatch.questions.verdict.judged_pair import JudgedPair, Other
 from headpatch.questions.verdict.nulls import Null, failed, judge_nulls, table
+from headpatch.questions.verdict.pair_record import Other, PairRecord
 from headpatch.stats.verdict_labels import Rule
 
 RULE = Rule(delta=0.02, level=0.95, resamples=300, seed=0)
 PAIRS, SHAPE = 12, (2, 4)
 ACTS, LOOKS = Head(1, 2), Head(0, 1)
 GAP = 8.0
-Change = Callable[[JudgedPair], JudgedPair]
+Change = Callable[[PairRecord], PairRecord]
 
 
 def at(head: Head, value: float) -> np.ndarray:
@@ -24,7 +24,7 @@ def at(head: Head, value: float) -> np.ndarray:
     return found
 
 
-def pair(index: int) -> JudgedPair:
+def pair(index: int) -> PairRecord:
     """A head that acts (30%) and one that looks (0.5); both move along when mirrored."""
     rng = np.random.default_rng(index)
 
@@ -33,7 +33,7 @@ def pair(index: int) -> JudgedPair:
 
     effects = {f"resample_{way}": at(ACTS, 0.3) + noise() for way in ("noising", "denoising")}
     shift = at(ACTS, 0.3 * GAP)
-    return JudgedPair(
+    return PairRecord(
         f"p{index}", 4.0, -4.0, effects, 1e-6, 1e-6, np.zeros(0), unread=0.0,
         wrong_place=Other(-4.0, -4.1, noise(), noise(), noise()),
         mirrored=Other(4.0, -4.0, at(LOOKS, 0.5) + noise(), -shift + noise(), shift + noise()),
@@ -55,7 +55,7 @@ def judged(change: Change = lambda one: one, **more: object) -> list[Null]:
 
 
 def wrong_place(**fields: object) -> Change:
-    def change(one: JudgedPair) -> JudgedPair:
+    def change(one: PairRecord) -> PairRecord:
         assert one.wrong_place is not None
         return replace(one, wrong_place=replace(one.wrong_place, **fields))
 
@@ -63,7 +63,7 @@ def wrong_place(**fields: object) -> Change:
 
 
 def mirror(**fields: object) -> Change:
-    def change(one: JudgedPair) -> JudgedPair:
+    def change(one: PairRecord) -> PairRecord:
         assert one.mirrored is not None
         return replace(one, mirrored=replace(one.mirrored, **fields))
 

@@ -1,16 +1,13 @@
-"""From sentences to outcomes: what they need is found, measured beside the verdict, and judged."""
+"""Claims and the verdict by which they are judged, with what is known beside it."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import get_args
 
 import pandas as pd
 
-from headpatch.core import output as results
 from headpatch.core.claims_grammar import Claim, check_claims
-from headpatch.core.output.files import columns_of
 from headpatch.core.saved_verdict import SavedVerdict
 from headpatch.core.store import Store
 from headpatch.core.study import Study
@@ -19,73 +16,15 @@ from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
 from headpatch.models.weights import weights_of
 from headpatch.pairs.manifest import Entry
-from headpatch.present.tables import failed_words
-from headpatch.questions.claims.evidence import FOLLOWED, Basis, Evidence
+from headpatch.questions.claims.evidence import Basis, Evidence
 from headpatch.questions.claims.experiments import (
     Experiment,
     from_table,
     run_experiments,
     table_of,
 )
-from headpatch.questions.claims.judge import Judged, Outcome, judge_claim
 
 _OF_THIS_RUN = ("device", "dtype", "device_map", "quantize", "out", "claims")
-
-
-@dataclass(frozen=True, eq=False)
-class Claims:
-    """What `headpatch.claims` found.
-
-    Attributes
-    ----------
-    judged
-        Each claim, what became of it, and the figure behind it.
-    failed_nulls
-        Nulls of the verdict that failed; then no outcome can be taken at its word.
-    followed
-        What was measured beside the verdict: the columns of ``followed.csv``; None if nothing was.
-    study
-        That of the verdict, with the claims.
-    by
-        What judged them, for ``run.yaml``: where the verdict lies, its weights, and whether it is
-        valid.
-    """
-
-    judged: tuple[Judged, ...]
-    failed_nulls: tuple[str, ...]
-    followed: pd.DataFrame | None
-    study: Study
-    by: Mapping[str, object]
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """A row for each claim: the columns of ``claims.csv``."""
-        rows = pd.DataFrame([asdict(one) for one in self.judged])
-        return rows.assign(failed_nulls=";".join(self.failed_nulls))
-
-    @property
-    def summary(self) -> str:
-        """How many are supported, contradicted and not testable; then each, and why."""
-        every = [one.outcome for one in self.judged]
-        counts = ", ".join(f"{every.count(name):,} {name}" for name in get_args(Outcome))
-        lines = [failed_words(self.failed_nulls)] if self.failed_nulls else []
-        lines += [f"Of {len(every):,} claims: {counts}."]
-        lines += [f"{one.outcome}: {one.claim} ({one.figure})" for one in self.judged]
-        return "\n".join(lines)
-
-    def write(self, folder: Path) -> list[str]:
-        """Write ``claims.csv``, ``run.yaml`` and, where something was measured, ``followed.csv``.
-
-        Returns
-        -------
-        Names of the files.
-        """
-        with results.staged(folder, "claims") as stage:
-            results.write_columns(stage / "claims.csv", columns_of(self.table))
-            if self.followed is not None:
-                results.write_columns(stage / FOLLOWED, columns_of(self.followed))
-            results.write_judged(stage, self.study, {**self.by, "failed_nulls": self.failed_nulls})
-            return [file.name for file in stage.iterdir()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +64,8 @@ class Case:
         ------
         InputError
             If there are none, one cannot be read or names what the model does not have, the verdict
-            is of another model or of weights that this no longer has, or `out` holds another
-            verdict.
+            is of another model, of weights that this no longer has or of other answers than are
+            named, or `out` holds another verdict.
         """
         study = _study_of(asked, verdict, argument)
         if out is not None:
@@ -193,14 +132,6 @@ class Case:
             table = pd.concat([self.followed, table])
         return replace(self, followed=self.basis.sign(table))
 
-    def judged(self) -> Claims:
-        """Judge the claims."""
-        verdict, evidence = self.verdict, self.evidence
-        place = None if verdict.folder is None else str(verdict.folder.resolve())
-        by = {"valid": verdict.run.get("valid"), "verdict": place, "weights": verdict.weights}
-        judged = tuple(judge_claim(claim, evidence) for claim in self.claims)
-        return Claims(judged, verdict.failed_nulls, self.followed, self.study, by)
-
 
 def _study_of(asked: Study | Iterable[str], verdict: SavedVerdict, argument: str) -> Study:
     """Return the study of the claims; sentences alone are about the verdict's own."""
@@ -214,6 +145,12 @@ def _study_of(asked: Study | Iterable[str], verdict: SavedVerdict, argument: str
             argument,
             f"a verdict of model {verdict.study.model} lies there",
             f"one of the claims' model, {asked.model}",
+        )
+    if "answers" in asked.model_fields_set and asked.answers != verdict.study.answers:
+        raise InputError(
+            argument,
+            f"a verdict of the answers {','.join(verdict.study.answers)} lies there",
+            f"one of the claims' answers, {','.join(asked.answers)}",
         )
     return asked
 

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from headpatch.questions.verdict.rhos import measured_words, true_words
+from headpatch.questions.verdict.correlation_text import measured_words, true_words
 from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation, true_correlation
 from headpatch.stats.rankings import Correlation
 

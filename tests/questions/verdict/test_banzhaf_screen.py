@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headpatch.heads import Grid
-from headpatch.questions.verdict.screen import SHARES, as_sets, random_members, scores
+from headpatch.questions.verdict.banzhaf_screen import SHARES, as_sets, random_members, scores
 
 GRID = Grid(2, 4)
 

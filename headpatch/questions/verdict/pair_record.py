@@ -69,7 +69,7 @@ class Other:
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedPair:
+class PairRecord:
     """What was measured of one pair.
 
     Attributes
@@ -124,7 +124,7 @@ class JudgedPair:
         return saved
 
     @classmethod
-    def from_saved(cls, saved: Mapping[str, Any]) -> "JudgedPair":
+    def from_saved(cls, saved: Mapping[str, Any]) -> "PairRecord":
         """Read back what `to_saved` gave, bit for bit."""
         values = {name: _arrays(value) for name, value in saved.items()}
         for name in ("wrong_place", "mirrored"):
@@ -134,7 +134,7 @@ class JudgedPair:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, JudgedPair | Other):
+    if isinstance(value, PairRecord | Other):
         return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
