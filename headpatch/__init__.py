@@ -33,8 +33,7 @@ from headpatch.heads import Head, HeadSet
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from headpatch.api.figures import plot
-    from headpatch.api.runs import Run, read_run
+    from headpatch.api import Run, plot, read_run
     from headpatch.core.dataset import Pairs, open_pairs
     from headpatch.core.drawing import draw_pairs
     from headpatch.core.gate import sessions
@@ -52,10 +51,9 @@ if TYPE_CHECKING:
     from headpatch.questions.cut.question import Cuts, cut
     from headpatch.questions.path.question import FollowedPath, FollowedPaths, path
     from headpatch.questions.rank.question import RankedPairs, Ranking, rank
-    from headpatch.questions.rollout.one import Rolled
+    from headpatch.questions.rollout.question import Rolled, RolledPairs, rollout
     from headpatch.questions.sweep.question import Sweep, Sweeps, sweep
-    from headpatch.questions.trace.many import TracedPairs
-    from headpatch.questions.trace.one import Traced
+    from headpatch.questions.trace.question import Traced, TracedPairs, trace
     from headpatch.questions.verdict.question import Verdict, verdict
 
 _HOMES = {
@@ -73,14 +71,15 @@ _HOMES = {
     "RankedPairs": "questions.rank.question",
     "Ranking": "questions.rank.question",
     "Region": "pairs.region",
-    "Rolled": "questions.rollout.one",
-    "Run": "api.runs",
+    "Rolled": "questions.rollout.question",
+    "RolledPairs": "questions.rollout.question",
+    "Run": "api",
     "Session": "core.session",
     "Study": "core.study",
     "Sweep": "questions.sweep.question",
     "Sweeps": "questions.sweep.question",
-    "Traced": "questions.trace.one",
-    "TracedPairs": "questions.trace.many",
+    "Traced": "questions.trace.question",
+    "TracedPairs": "questions.trace.question",
     "VLM": "models.vlm",
     "Verdict": "questions.verdict.question",
     "ablate": "questions.ablate.question",
@@ -94,14 +93,14 @@ _HOMES = {
     "open_pairs": "core.dataset",
     "open_session": "core.session",
     "path": "questions.path.question",
-    "plot": "api.figures",
+    "plot": "api",
     "rank": "questions.rank.question",
-    "read_run": "api.runs",
-    "rollout": "api.follow_ups",
+    "read_run": "api",
+    "rollout": "questions.rollout.question",
     "sessions": "core.gate",
     "sweep": "questions.sweep.question",
-    "trace": "api.follow_ups",
     "verdict": "questions.verdict.question",
+    "trace": "questions.trace.question",
 }
 """The room of each public name; ``:name`` where it is called otherwise there."""
 
@@ -126,6 +125,7 @@ __all__ = [
     "Ranking",
     "Region",
     "Rolled",
+    "RolledPairs",
     "Run",
     "RunError",
     "Session",

@@ -16,7 +16,7 @@ ROOMS = sorted(
         *(f"headpatch.{room.partition(':')[0]}" for room in hp._HOMES.values()),
     }
 )
-DEAR = ("headpatch.questions.path.question.path", "headpatch.api.follow_ups.rollout")
+DEAR = ("headpatch.questions.path.question.path", "headpatch.questions.rollout.question.rollout")
 """Up to a minute on the bundled model: run on a tiny one."""
 
 

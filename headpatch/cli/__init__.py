@@ -7,8 +7,6 @@ from headpatch.cli import (  # noqa: F401  they add their verbs to the app
     claims,
     pairs,
     report,
-    rollout,
-    trace,
 )
 from headpatch.cli.app import app, main
 from headpatch.cli.derive import add

@@ -33,8 +33,9 @@ class Pairs:
     """A study's model, and many pairs, both pictures of each run untouched.
 
     What `headpatch.Session` is to one pair: `headpatch.rank`, `headpatch.ablate`,
-    `headpatch.sweep`, `headpatch.combine`, `headpatch.path`, `headpatch.trace` and
-    `headpatch.verdict` take it, and answer with means and their intervals over the pairs.
+    `headpatch.sweep`, `headpatch.combine`, `headpatch.path`, `headpatch.cut`, `headpatch.trace`,
+    `headpatch.rollout` and `headpatch.verdict` take it, and answer with means and their intervals
+    over the pairs.
 
     Attributes
     ----------

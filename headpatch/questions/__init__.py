@@ -14,7 +14,9 @@ from headpatch.questions.combine import VERB as COMBINE
 from headpatch.questions.cut import VERB as CUT
 from headpatch.questions.path import VERB as PATH
 from headpatch.questions.rank import VERB as RANK
+from headpatch.questions.rollout import VERB as ROLLOUT
 from headpatch.questions.sweep import VERB as SWEEP
+from headpatch.questions.trace import VERB as TRACE
 from headpatch.questions.verdict import VERB as VERDICT
 
 VERBS: Final[tuple[Verb, ...]] = (
@@ -25,6 +27,8 @@ VERBS: Final[tuple[Verb, ...]] = (
     COMBINE,
     PATH,
     CUT,
+    TRACE,
+    ROLLOUT,
     CLAIMS,
     CHECK,
 )

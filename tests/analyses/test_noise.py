@@ -17,7 +17,7 @@ from headpatch.questions.ablate.question import ablate
 from headpatch.questions.combine import effects as combine
 from headpatch.questions.path.heads import head_paths
 from headpatch.questions.sweep.question import Sweep, sweep
-from headpatch.questions.trace.one import trace
+from headpatch.questions.trace.question import trace
 from headpatch.questions.verdict import measure as verdict
 from headpatch.questions.verdict.pair_record import Task
 from tests.questions.sweep.test_effects import effects_of, noisy_session

@@ -22,7 +22,7 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
-from headpatch.questions.rollout.one import roll_out
+from headpatch.questions.rollout.maps import roll_out
 from tests.command import headpatch
 from tests.datasets import write_table
 from tests.families import builders

@@ -56,16 +56,6 @@ FACES = {
         ("--heads", LOOKER, "--edges", "answer-region", "--window", 1),
         lambda one: one.table, "path.csv", "path",
     ),
-    "trace": Face(
-        lambda one: hp.trace(one, tokens=1, directions=["noising"]),
-        ("--tokens", 1, "--directions", "noising"),
-        lambda one: one.table(), "trace.csv",
-    ),
-    "rollout": Face(
-        lambda one: hp.rollout(one, tokens=1, draws=2),
-        ("--tokens", 1, "--draws", 2),
-        lambda one: one.table(), "rollout.csv",
-    ),
 }  # fmt: skip
 
 

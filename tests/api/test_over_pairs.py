@@ -61,12 +61,6 @@ TWINS = {
         {"path.csv": lambda one: one.table, "path_mean.csv": lambda one: one.means},
         {"path.pt": lambda one: one.saved},
     ),
-    "trace": Twin(
-        lambda pairs: hp.trace(pairs, tokens=1, directions=["noising"]),
-        ("--tokens", 1, "--directions", "noising"),
-        {"trace_mean.csv": lambda one: one.table(), "trace_tokens.csv": lambda one: one.said()},
-        {"trace.pt": lambda one: one.saved()},
-    ),
 }
 
 

@@ -27,7 +27,6 @@ import torch
 
 from headpatch.core import session
 from headpatch.core.store import Store
-from headpatch.report import draw
 from tests.campaigns.table import Tally
 from tests.command import headpatch, of_pair
 from tests.datasets import planted_pairs
@@ -99,9 +98,7 @@ def quick_runs() -> Iterator[None]:
         patch.setattr(session, "load", load)
         patch.setattr("headpatch.core.split.LEAST", 4)
         patch.setattr("headpatch.questions.sweep.finished_rows._SHARE", 1e9)
-        for name in dir(draw):
-            if name.startswith("draw_"):
-                patch.setattr(draw, name, lambda *_, **__: None)
+        patch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
         yield
 
 

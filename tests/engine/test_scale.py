@@ -16,6 +16,7 @@ from headpatch.core.session import Session
 from headpatch.core.store import Store
 from headpatch.core.study import Study
 from headpatch.core.sweep_plan import plan
+from headpatch.core.teacher_forcing import Answer
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction, Intervention
@@ -27,7 +28,6 @@ from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.questions.sweep.finished_rows import FinishedRows, keys_of
-from headpatch.questions.trace.forced import Answer
 from headpatch.questions.trace.token_runner import TokenRunner
 from tests.command import done, headpatch
 from tests.datasets import noisy_pairs

@@ -7,7 +7,7 @@ from headpatch.core.session import open_session
 from headpatch.core.study import Study
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
-from headpatch.questions.trace.one import trace
+from headpatch.questions.trace.question import trace
 from tests.families.builders import build
 from tests.tiny import image_pair
 

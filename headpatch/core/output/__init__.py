@@ -8,10 +8,6 @@ from headpatch.core.output.files import (
     write_columns,
     write_tensors,
 )
-from headpatch.core.output.follow_ups import (
-    write_rollout,
-    write_trace,
-)
 from headpatch.core.output.lock import scratch_folder
 from headpatch.core.output.provenance import write_draw, write_run
 from headpatch.core.output.staging import check_folder, settle, staged, taken
@@ -33,8 +29,6 @@ __all__ = [
     "write_pairs",
     "write_path",
     "write_ranking",
-    "write_rollout",
     "write_run",
     "write_tensors",
-    "write_trace",
 ]

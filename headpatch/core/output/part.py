@@ -17,7 +17,8 @@ __all__ = ["SHOWN", "Part", "load", "read", "reading"]
 SHOWN = (
     "approx.pt", "attention_with_triangle.pt", "claims.csv", "combinations.csv", "cuts.csv",
     "effects.csv", "effects_mean.csv", "faithfulness.csv", "gate.csv", "heads.csv", "nulls.csv",
-    "path.csv", "path_mean.csv", "per_head_analysis.pt", "perturbation.csv", "rollout.pt",
+    "path.csv", "path_mean.csv", "per_head_analysis.pt", "perturbation.csv", "rollout.csv",
+    "rollout.pt",
     "selfrepair.csv", "selfrepair_parts.csv", "spatial_vision_analysis.pt", "sweep.pt", "trace.csv",
     "trace.pt", "trace_mean.csv", "verdict.pt", "verdicts.csv", "vision.csv",
 )  # fmt: skip

@@ -10,21 +10,6 @@ from headpatch.core.registry import verbs
 
 WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "trace": (
-            "trace.pt",
-            "trace.csv",
-            "trace_mean.csv",
-            "trace_tokens.csv",
-            "gate.csv",
-            "trace.png",
-        ),
-        "rollout": (
-            "rollout.pt",
-            "rollout.csv",
-            "perturbation.csv",
-            "rollout.png",
-            "perturbation.png",
-        ),
         **{verb.name: verb.files for verb in verbs() if verb.files},
     }
 )

@@ -17,7 +17,6 @@ from headpatch.core.study.edges import (
     layer_span,
 )
 from headpatch.core.study.expected import Expected, Published
-from headpatch.core.study.forced import RolloutOptions, TraceOptions
 from headpatch.core.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
 from headpatch.core.study.reading import prompt_form
 from headpatch.core.study.study import Study
@@ -31,9 +30,7 @@ __all__ = [
     "Expected",
     "PairsOptions",
     "Published",
-    "RolloutOptions",
     "Study",
-    "TraceOptions",
     "VerdictOptions",
     "VisionOptions",
     "alpha_of",

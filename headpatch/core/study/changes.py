@@ -18,7 +18,7 @@ class Kinds(Strict):
     """What stands in the place of z, and in which run."""
 
     kinds: AskedKinds = DEFAULT
-    alpha: float = ALPHA
+    alpha: Annotated[float, Field(json_schema_extra={"metavar": "NUMBER"})] = ALPHA
     """What a kind with a factor (scale) multiplies z by: 0 takes all away, 1 changes nothing."""
     directions: Annotated[
         tuple[Literal["noising", "denoising"], ...],

@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model
 from headpatch.core.claims_grammar import Claim
 from headpatch.core.study.changes import VisionOptions
 from headpatch.core.study.expected import Expected
-from headpatch.core.study.forced import RolloutOptions, TraceOptions
 from headpatch.core.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
 from headpatch.core.study.paths import BUNDLED_PICTURE, PathText, absolute, change_paths, picture
 from headpatch.core.study.reading import one_line, prompt_form, read
@@ -24,7 +23,9 @@ from headpatch.questions.combine.options import CombineOptions
 from headpatch.questions.cut.options import CutOptions
 from headpatch.questions.path.options import PathOptions
 from headpatch.questions.rank.options import RankOptions
+from headpatch.questions.rollout.options import RolloutOptions
 from headpatch.questions.sweep.options import SweepOptions
+from headpatch.questions.trace.options import TraceOptions
 from headpatch.text import user_path
 
 _ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on

@@ -1,15 +1,15 @@
 """Where a token of the answer comes from, as charts: maps over both pictures, and their check."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from headpatch.present.canvas import BLUE, ORANGE, VERMILLION, array, check_columns
 from headpatch.present.chart import Chart, Colours, Picture
 from headpatch.present.overlays import density
-from headpatch.present.panel import RANDOM_LOOK, Guide, Look, Panel, Series
+from headpatch.present.panel import RANDOM_LOOK, WITHOUT_LOOK, Guide, Look, Panel, Series
 from headpatch.present.scales import Scale
 
 if TYPE_CHECKING:
@@ -29,6 +29,43 @@ _WAYS: Final = {
     "insert": ("Only the first k patches are shown", "LD regained"),
 }
 _HEIGHT: Final = 2.0  # inches of a picture's row
+
+
+def shares(values: Float[np.ndarray, "runs patches"]) -> Float[np.ndarray, "runs patches"]:
+    """Return values as shares of the patches' sum; 0 where nothing comes from them."""
+    total = values.sum(1, keepdims=True)
+    return np.asarray(values / np.where(total > 0, total, 1.0))
+
+
+def regions(
+    maps: Mapping[str, Any], elsewhere: Mapping[str, Any], in_region: Any
+) -> list[dict[str, Any]]:
+    """Return the share of each map that falls on the region, and what falls on no patch.
+
+    Raises
+    ------
+    ValueError
+        If a map is of other patches than the region.
+    """
+    inside = np.asarray(in_region, bool)
+    rows = []
+    for name in maps:
+        values = np.asarray(maps[name], np.float64)
+        if values.shape != (len(_RUNS), len(inside)):
+            raise ValueError(f"its map {name!r} has shape {values.shape} for {len(inside)} patches")
+        method, stage = name.split("_")
+        for place, run in enumerate(_RUNS):
+            rows.append(
+                {
+                    "method": method,
+                    "stage": stage,
+                    "run": run,
+                    "region": float(shares(values)[place][inside].sum()),
+                    "even": float(inside.mean()),
+                    "elsewhere": float(elsewhere[name][place]),
+                }
+            )
+    return rows
 
 
 def maps_chart(results: Mapping[str, Any]) -> Chart:
@@ -75,7 +112,7 @@ def maps_chart(results: Mapping[str, Any]) -> Chart:
 def _row(results: Mapping[str, Any], name: str) -> list[Picture]:
     """Lay one map over both pictures."""
     maps, boxes = array(results["maps"], name, 2), array(results, "boxes", 2)
-    inside = np.asarray(results["in_region"])
+    inside = np.asarray(results["in_region"], bool)
     laid = [density(values, boxes) for values in maps]
     peak = max(float(np.nanmax(cells, initial=0.0)) for cells, _, _ in laid)
     box = tuple(map(float, array(results, "region_box", 1)))
@@ -165,3 +202,68 @@ def short(words: str) -> str:
     """Write ``rollout (tokens)``."""
     method, _, stage = words.partition(", at the ")
     return f"{method} ({stage.removeprefix('image ')})"
+
+
+def regions_chart(means: "pandas.DataFrame", level: float) -> Chart:
+    """Show the mean share of each map on the region, beside an even map's: a panel a run.
+
+    Parameters
+    ----------
+    means
+        ``rollout_mean.csv``.
+    level
+        Coverage of the intervals.
+    """
+    means = means.assign(map=means["method"] + "_" + means["stage"])
+    panels = [
+        _means(rows, f"{run.capitalize()} the object", "Share on the region", "region",
+               ("even", "an even map"))
+        for run, rows in _by(means, "run")
+    ]  # fmt: skip
+    note = f"Means over pairs with {level:.0%} intervals."
+    title = "How much of each map falls on the region"
+    return Chart("rollout", "rollout.png", title, panels, note, columns=2)
+
+
+def area_means_chart(means: "pandas.DataFrame", level: float) -> Chart:
+    """Show the mean area under each map's curve over pairs, beside that of random orders.
+
+    Parameters
+    ----------
+    means
+        ``perturbation_mean.csv``.
+    level
+        Coverage of the intervals.
+    """
+    panels = [
+        _means(rows, f"{run.capitalize()} the object. {_WAYS[way][0]}",
+               f"{_WAYS[way][1]}:\narea under the curve", "area", ("random_mean", "random orders"))
+        for run, of_run in _by(means, "run")
+        for way, rows in _by(of_run, "way")
+    ]  # fmt: skip
+    note = (
+        f"Means over pairs with {level:.0%} intervals. Areas are over log2(k + 1), scaled to 0 to "
+        "1; higher means that the first patches matter more."
+    )
+    title = "Do the maps' patches matter?"
+    return Chart("perturbation", "perturbation.png", title, panels, note, columns=2)
+
+
+def _by(table: "pandas.DataFrame", name: str) -> Iterator[tuple[str, "pandas.DataFrame"]]:
+    for value in dict.fromkeys(table[name]):
+        yield str(value), table[table[name] == value]
+
+
+def _means(
+    rows: "pandas.DataFrame", title: str, label: str, name: str, beside: tuple[str, str]
+) -> Panel:
+    """Show a mean of each map with its interval, and another one to compare it with."""
+
+    def series(words: str, column: str, look: Look) -> Series:
+        low, high = (rows[f"{column}_{end}"].to_numpy(np.float64) for end in ("low", "high"))
+        x, y = np.arange(len(rows), dtype=np.float64), rows[column].to_numpy(np.float64)
+        return Series(words, x, y, low, high, look=look)
+
+    names = [short(MAPS[one][1]) for one in rows["map"]]
+    both = [series("map", name, Look(BLUE)), series(beside[1], beside[0], WITHOUT_LOOK)]
+    return Panel(title, both, "", label, names)

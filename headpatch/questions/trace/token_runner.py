@@ -14,6 +14,7 @@ from headpatch.core.ranking import MASSES, masses
 from headpatch.core.session import Session, intervene
 from headpatch.core.store import Store, unit_key
 from headpatch.core.study import Study
+from headpatch.core.teacher_forcing import Answer, check_said, word
 from headpatch.engine.answers import TokenRuns, measures, say
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
@@ -25,8 +26,8 @@ from headpatch.kinds import averages
 from headpatch.models.prompt import forced
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
-from headpatch.questions.trace.answer_token import MEASURES, Maps, Token, Way
-from headpatch.questions.trace.forced import Answer, check_said, word
+from headpatch.questions.trace.records import MEASURES
+from headpatch.questions.trace.token_effects import Maps, Token, Way
 
 AnswerMeans: TypeAlias = Sequence[Sequence[Tensor]]
 """What kind ``mean`` puts in a head's place: for each token of an answer and each layer, mean z at

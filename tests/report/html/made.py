@@ -14,6 +14,8 @@ from headpatch.core.output.folder import Results, find
 from headpatch.core.study import Study
 from headpatch.present.section import Section
 from headpatch.questions.path.columns import PATH
+from headpatch.questions.rollout.columns import ROLLOUT
+from headpatch.questions.trace.records import MEASURES
 from headpatch.questions.verdict.charts import CLASSES
 from headpatch.stats.attention_mass import distribution, mass, region_mask
 from tests.report import synthetic
@@ -288,12 +290,21 @@ def trace(folder: Path, tokens: Sequence[str] = ("Yes", "there", "is")) -> None:
         {
             "tokens": list(tokens),
             "forced": ["with"] * len(tokens),
+            "index": np.arange(len(tokens)),
             "rivals": ["No", *[""] * (len(tokens) - 1)],
-            "logit_with": rng.normal(8, 1, len(tokens)),
-            "logit_without": rng.normal(2, 1, len(tokens)),
-            "diff": rng.normal(0, 0.2, shape),
-            "effect_logit": {"resample_noising": rng.normal(0, 0.5, shape)},
-            "effect_contrast": {"resample_noising": rng.normal(0, 0.5, shape)},
+            "measures": ["contrast", *["logit"] * (len(tokens) - 1)],
+            "says_with": list(tokens),
+            "says_without": list(tokens),
+            **{
+                f"{name}_{end}": rng.normal(place, 1, len(tokens))
+                for name in MEASURES
+                for place, end in ((8, "with"), (2, "without"), (0, "floor"))
+            },
+            **{name: rng.normal(0, 0.2, shape) for name in ("diff", "with", "without")},
+            **{
+                f"effect_{name}": {"resample_noising": rng.normal(0, 0.5, shape)}
+                for name in MEASURES
+            },
         },
     )
 
@@ -363,14 +374,19 @@ def rollout(folder: Path, token: str = "Yes", rival: str = "No", checked: bool =
         "boxes": boxes,
         "region_box": np.array(region),
         "in_region": inside,
+        "answer": token,
+        "index": 0,
         "token": token,
         "rival": rival,
+        "base_with": 3.2,
+        "base_without": -4.1,
         "fill": "other",
         "unchecked": "" if checked else "both runs would say 'Yes' here",
         "image_with": pictures[0],
         "image_without": pictures[1],
     }
     save(folder / "rollout.pt", content)
+    write_columns(folder / "rollout.csv", {column.name: [] for column in ROLLOUT})
     if checked:
         curves = [[run, way, name, draw, k, share]
                   for run in ("with", "without") for way in ("delete", "insert")
@@ -382,6 +398,7 @@ def rollout(folder: Path, token: str = "Yes", rival: str = "No", checked: bool =
                    for way in ("delete", "insert")]  # fmt: skip
         names = ["run", "way", "order", "draw", "k", "share"]
         columns = {name: [row[i] for row in curves] for i, name in enumerate(names)}
+        columns["ld"] = [0.0] * len(curves)
         write_columns(folder / "perturbation.csv", columns)
 
 

@@ -342,10 +342,10 @@ def test_words_of_strangers_do_nothing(opened: Visits) -> None:
     assert page.evaluate("window.hacked") is None
     assert page.inner_text("h1") == HOSTILE
     shown = page.evaluate(
-        "document.querySelector('#figure-trace .xaxislayer-above text').textContent"
+        "document.querySelector('#figure-trace-2 .xaxislayer-above text').textContent"
     )
-    assert shown == f"{HOSTILE[:20]}…"
-    assert page.locator("#figure-trace img").count() == 0
+    assert shown == f"{HOSTILE} (No)"
+    assert page.locator("#figure-trace-2 img").count() == 0
 
 
 def test_every_figure_and_picture_is_drawn(opened: Visits) -> None:
@@ -357,7 +357,7 @@ def test_every_figure_and_picture_is_drawn(opened: Visits) -> None:
     assert undrawn == []
     blank = page.evaluate("[...document.images].filter(one => !one.naturalWidth).length")
     assert blank == 0
-    assert page.locator("#rollout img").count() == 2 * 2
+    assert page.locator("#rollout image").count() == 2 * (2 * 2)  # pictures, and maps over them
 
 
 def test_an_old_browser_is_told(opened: Visits) -> None:

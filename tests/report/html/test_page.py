@@ -31,7 +31,7 @@ SECTIONS = {
     "path": ["path.csv"],
     "cut": ["cuts.csv"],
     "trace": ["trace.pt"],
-    "rollout": ["rollout.pt"],
+    "rollout": ["rollout.csv"],
     "claims": ["claims.csv"],
     "gate": ["gate.csv"],
 }
@@ -175,10 +175,9 @@ def test_words_of_strangers_stay_words(tmp_path: Path, hostile: str) -> None:
     shown = other.words.count(hostile)
     assert shown >= 6  # question, region, answer, claim, tokens
     figures = other.data()["figures"]
-    ticks = figures["trace"]["layout"]["xaxis"]["ticktext"]
-    assert ticks[0].rstrip("…") == hostile[:20].replace("&", "&amp;").replace("<", "&lt;").replace(
-        ">", "&gt;"
-    )
+    ticks = figures["trace-2"]["layout"]["xaxis"]["ticktext"]
+    escaped = hostile.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    assert ticks[0] == " ".join(f"{escaped} (No)".split())
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -15,10 +15,8 @@ from headpatch.report.html.sections import (
     maps,
     noise,
     ranking,
-    rollout,
     scatter,
     tower,
-    trace,
 )
 
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
@@ -34,8 +32,8 @@ SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     tower.section,
     derived.section("path"),
     derived.section("cut"),
-    trace.section,
-    rollout.section,
+    derived.section("trace"),
+    derived.section("rollout"),
     derived.section("claims"),
     noise.section,
     gate.section,

@@ -10,7 +10,7 @@ import pytest
 from headpatch.core.session import Session, open_session
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
-from headpatch.questions.rollout.one import Rolled, roll_out
+from headpatch.questions.rollout.maps import TokenMaps, roll_out
 from headpatch.stats.deletion_curves import RANDOM, REGION
 from headpatch.stats.rankings import area_under, descending
 from tests.families import builders
@@ -30,7 +30,7 @@ def opened(vlm: VLM, **options: object) -> Session:
 
 
 @lru_cache
-def found(fill: str = "other") -> Rolled:
+def found(fill: str = "other") -> TokenMaps:
     return roll_out(opened(planted().vlm, fill=fill))
 
 

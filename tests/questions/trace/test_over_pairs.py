@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from headpatch.core.baseline_runs import Survey, survey
+from headpatch.core.dataset import Pairs
 from headpatch.core.gate import study_of
+from headpatch.core.progress import Stages, reporting
+from headpatch.core.question import Call
 from headpatch.core.ranking import MASSES
 from headpatch.core.session import open_session
 from headpatch.core.store import Store
@@ -23,11 +26,12 @@ from headpatch.engine.patching import patch
 from headpatch.errors import RunError
 from headpatch.heads import Head, HeadSet
 from headpatch.models.prompt import encode, forced
+from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
-from headpatch.questions.trace import many as trace_many
-from headpatch.questions.trace.answer_token import MEASURES, Token
-from headpatch.questions.trace.many import TracedPairs
-from headpatch.questions.trace.one import trace
+from headpatch.questions.trace import question
+from headpatch.questions.trace.question import QUESTION, TracedPairs, trace
+from headpatch.questions.trace.records import MEASURES
+from headpatch.questions.trace.token_effects import Token
 from headpatch.stats.intervals import mean_interval
 from tests.datasets import noisy_pairs, planted_pairs
 from tests.planted import HEADS, SILENT, planted
@@ -54,10 +58,19 @@ def noisy() -> Survey:
     return survey(NOISY, tiny_vlm(), Manifest.read(path).entries, "answer")
 
 
+def run(
+    study: Study, vlm: VLM, seen: Survey, store: Store, stages: Stages | None = None
+) -> TracedPairs:
+    pairs = Pairs(study, vlm, seen, "answer")
+    traced = QUESTION.answer(pairs, Call(stages or reporting(None), store=store))
+    assert isinstance(traced, TracedPairs)
+    return traced
+
+
 @lru_cache
 def found() -> TracedPairs:
     with TemporaryDirectory() as folder:
-        return trace_many.run(NOISY, tiny_vlm(), noisy(), Store(Path(folder)))
+        return run(NOISY, tiny_vlm(), noisy(), Store(Path(folder)))
 
 
 @lru_cache
@@ -208,23 +221,22 @@ def test_a_killed_run_goes_on_to_the_same_table(
     vlm, kept = tiny_vlm(), Store(tmp_path)
     a_token = 2 * 2 * vlm.lm.grid.layers * vlm.lm.grid.heads + 2 * 2
     with pytest.raises(KeyboardInterrupt):
-        trace_many.run(NOISY, vlm, noisy(), kept, stopping(7 * a_token + 3))
+        run(NOISY, vlm, noisy(), kept, stopping(7 * a_token + 3))
     assert kept.count == 7
     again = Store(tmp_path)
     again.open(True, "trace")
-    sessions, opened = trace_many.sessions, []
+    sessions, opened = question.sessions, []
 
-    def counted(study, vlm, entries, positions=None):
+    def counted(study, vlm, entries, *more):
         opened.append(len(entries))
-        return sessions(study, vlm, entries, positions)
+        return sessions(study, vlm, entries, *more)
 
-    monkeypatch.setattr(trace_many, "sessions", counted)
+    monkeypatch.setattr(question, "sessions", counted)
     damaged = next(tmp_path.glob("*.unit"))
     damaged.write_bytes(damaged.read_bytes()[:100])
-    done = trace_many.run(NOISY, vlm, noisy(), again)
+    done = run(NOISY, vlm, noisy(), again)
     assert again.count == 20  # the damaged one is made again
-    assert opened[0] == 4
-    assert opened[1] in (3, 4)  # 5 of 7 are the first pair's, unless the damaged one is too
+    assert opened[0] in (3, 4)  # 5 of 7 are the first pair's, unless the damaged one is too
     pd.testing.assert_frame_equal(done.table(), found().table())
     pd.testing.assert_frame_equal(done.said(), found().said())
     for name, one in done.saved()["effect_by_pair"].items():
@@ -234,12 +246,12 @@ def test_a_killed_run_goes_on_to_the_same_table(
 def test_another_study_s_tokens_are_not_used(tmp_path: Path) -> None:
     kept = Store(tmp_path)
     study = NOISY.override({"trace.kinds": ("zero",), "trace.tokens": 1})
-    trace_many.run(study, tiny_vlm(), noisy(), kept)
+    run(study, tiny_vlm(), noisy(), kept)
     assert kept.count == 4
-    trace_many.run(study, tiny_vlm(), noisy(), kept)
+    run(study, tiny_vlm(), noisy(), kept)
     assert kept.count == 4
     for count, change in enumerate(({"seed": 1}, {"trace.noise": 3}), start=2):
-        trace_many.run(study.override(change), tiny_vlm(), noisy(), kept)
+        run(study.override(change), tiny_vlm(), noisy(), kept)
         assert kept.count == 4 * count
 
 
@@ -253,7 +265,7 @@ def test_a_finished_token_that_has_gone_is_an_error(tmp_path: Path) -> None:
         yield lambda *_: None
 
     with pytest.raises(RunError, match="a finished token has gone"):
-        trace_many.run(study, tiny_vlm(), noisy(), Store(tmp_path), losing)
+        run(study, tiny_vlm(), noisy(), Store(tmp_path), losing)
 
 
 def test_planted_heads_come_out_as_planted(tmp_path: Path) -> None:
@@ -262,7 +274,7 @@ def test_planted_heads_come_out_as_planted(tmp_path: Path) -> None:
     study = Study.make(None, {"trace.forced": "both", "pairs.resamples": 100})
     entries = Manifest.read(planted_pairs(tmp_path, swapped=[1])).entries
     seen = survey(study, vlm, entries, "answer")
-    traced = trace_many.run(study, vlm, seen, Store(tmp_path / "kept"))
+    traced = run(study, vlm, seen, Store(tmp_path / "kept"))
     yes, no = traced.slots
     assert (yes.text, yes.rival, yes.pairs) == ("Yes", "No", 3)
     assert (no.text, no.rival, no.slot.source) == ("No", "Yes", "without")

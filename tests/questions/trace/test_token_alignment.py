@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headpatch.questions.trace.forced import Answer
-from headpatch.questions.trace.slots import align, listed, slots_of
+from headpatch.core.teacher_forcing import Answer
+from headpatch.questions.trace.token_alignment import align, listed, slots_of
 
 WORDS = st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=6), min_size=1, max_size=5)
 

@@ -1,7 +1,7 @@
 """From a token of the answer back to the patches of the picture, and whether those patches matter.
 
 Two maps say where a token's weight comes from: attention rollout and gradient-weighted relevance
-(see `headpatch.engine.rollout` and `headpatch.engine.rollout`), each read at the image tokens
+(see `headpatch.engine.rollout`), each read at the image tokens
 (through the language model alone) and at the patches (on through the vision tower). A map is a
 claim; the check of it is an experiment (see `headpatch.questions.rollout.perturbation`).
 """
@@ -17,14 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.core.session import Session
-from headpatch.engine.answers import TokenRuns, say
-from headpatch.engine.patching import WITH, WITHOUT, OnProgress
-from headpatch.engine.perturb import pictures
-from headpatch.engine.rollout import Flow, Step, follow, record_attention, relevance, rollout
-from headpatch.errors import InputError
-from headpatch.models.prompt import Prompt
-from headpatch.questions.rollout.perturbation import RUNS, Check, check_maps
-from headpatch.questions.trace.forced import (
+from headpatch.core.teacher_forcing import (
     Answer,
     check_said,
     check_token,
@@ -32,6 +25,15 @@ from headpatch.questions.trace.forced import (
     own_answers,
     word,
 )
+from headpatch.engine.answers import TokenRuns, say
+from headpatch.engine.patching import WITH, WITHOUT, OnProgress
+from headpatch.engine.perturb import pictures
+from headpatch.engine.rollout import Flow, Step, follow, record_attention, relevance, rollout
+from headpatch.errors import InputError
+from headpatch.models.prompt import Prompt
+from headpatch.questions.rollout.charts import regions, shares
+from headpatch.questions.rollout.perturbation import RUNS, Check, check_maps
+from headpatch.questions.rollout.view import title
 
 Saved: TypeAlias = dict[str, Any]
 """Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
@@ -69,13 +71,12 @@ class Map:
     @property
     def shares(self) -> Float[np.ndarray, "runs patches"]:
         """Values as shares of the patches' sum; 0 where nothing comes from them."""
-        total = self.values.sum(1, keepdims=True)
-        return np.asarray(self.values / np.where(total > 0, total, 1.0))
+        return shares(self.values)
 
 
 @dataclass(frozen=True, eq=False)
-class Rolled:
-    """What `roll_out` found.
+class TokenMaps:
+    """Where a token of one pair's answer comes from.
 
     Attributes
     ----------
@@ -111,72 +112,45 @@ class Rolled:
     @property
     def title(self) -> str:
         """Say which token it is, and LD of both runs."""
-        base, what = self.said.base, f"Token {self.index} of {self.answer.text!r}: {self.token!r}"
-        if not self.rival:
-            return f"{what}, which both runs would say"
-        return (
-            f"{what}; LD = logit({self.token}) - logit({self.rival}): with {base.ld_with:+.3f}, "
-            f"without {base.ld_without:+.3f}"
-        )
+        return title(self._facts())
 
     def table(self) -> pd.DataFrame:
         """One row for each map × run × patch: the columns of ``rollout.csv``."""
         boxes, inside = self.session.prompt.patches.boxes, self.session.region_tokens
-        return pd.concat(
-            [
-                pd.DataFrame(
-                    {
-                        "pair": self.session.pair.name,
-                        "token": self.token,
-                        "run": run,
-                        "method": one.method,
-                        "stage": one.stage,
-                        "patch": np.arange(len(boxes)),
-                        **dict(zip(("left", "top", "right", "bottom"), boxes.T, strict=True)),
-                        "in_region": inside,
-                        "value": one.values[place],
-                        "share": one.shares[place],
-                    }
-                )
-                for one in self.maps
-                for place, run in RUNS.items()
-            ],
-            ignore_index=True,
-        )
+        columns = [
+            {
+                "pair": self.session.pair.name,
+                "token": self.token,
+                "run": run,
+                "method": token_map.method,
+                "stage": token_map.stage,
+                "patch": np.arange(len(boxes)),
+                **dict(zip(("left", "top", "right", "bottom"), boxes.T, strict=True)),
+                "in_region": inside,
+                "value": token_map.values[place],
+                "share": token_map.shares[place],
+            }
+            for token_map in self.maps
+            for place, run in RUNS.items()
+        ]
+        return pd.concat(map(pd.DataFrame, columns), ignore_index=True)
 
     def regions(self) -> list[dict[str, Any]]:
         """Return the share of each map that falls on the region, and what falls on no patch."""
-        inside = self.session.region_tokens
-        return [
-            {
-                "method": one.method,
-                "stage": one.stage,
-                "run": run,
-                "region": float(one.shares[place][inside].sum()),
-                "even": float(inside.mean()),
-                "elsewhere": float(one.elsewhere[place]),
-            }
-            for one in self.maps
-            for place, run in RUNS.items()
-        ]
+        values = {one.name: one.values for one in self.maps}
+        elsewhere = {one.name: one.elsewhere for one in self.maps}
+        return regions(values, elsewhere, self.session.region_tokens)
 
     def saved(self) -> Saved:
         """Return what ``rollout.pt`` holds."""
         session = self.session
-        found: Saved = {"maps": {one.name: torch.tensor(one.values).float() for one in self.maps}}
-        found["elsewhere"] = {one.name: torch.tensor(one.elsewhere).float() for one in self.maps}
-        found |= {
+        return {
+            "maps": {one.name: torch.tensor(one.values).float() for one in self.maps},
+            "elsewhere": {one.name: torch.tensor(one.elsewhere).float() for one in self.maps},
             "boxes": torch.tensor(session.prompt.patches.boxes).float(),
             "grid": torch.tensor(session.prompt.patches.grid),
             "region_box": torch.tensor(session.pair.region.box),
             "in_region": torch.tensor(session.region_tokens),
-            "answer": self.answer.text,
-            "forced": self.answer.source,
-            "index": self.index,
-            "token": self.token,
-            "rival": self.rival,
-            "base_with": self.said.base.ld_with,
-            "base_without": self.said.base.ld_without,
             "image_with": _small(session.pair.with_image),
             "image_without": _small(session.pair.without_image),
             "fill": session.study.rollout.fill,
@@ -184,8 +158,19 @@ class Rolled:
             "valid": session.valid,
             "question": session.pair.question,
             "region_name": session.pair.region.name,
+            **self._facts(),
         }
-        return found
+
+    def _facts(self) -> Saved:
+        return {
+            "answer": self.answer.text,
+            "forced": self.answer.source,
+            "index": self.index,
+            "token": self.token,
+            "rival": self.rival,
+            "base_with": self.said.base.ld_with,
+            "base_without": self.said.base.ld_without,
+        }
 
 
 def _small(image: Any) -> Tensor:
@@ -194,7 +179,7 @@ def _small(image: Any) -> Tensor:
     return torch.from_numpy(np.array(small))
 
 
-def roll_out(session: Session, on_progress: OnProgress | None = None) -> Rolled:
+def roll_out(session: Session, on_progress: OnProgress | None = None) -> TokenMaps:
     """Map where a token of the study's answer comes from, and check the maps.
 
     Raises
@@ -234,7 +219,7 @@ def roll_out(session: Session, on_progress: OnProgress | None = None) -> Rolled:
         else:
             values = {one.name: one.values for one in maps}
             check = check_maps(session, said, values, shown, on_progress)
-    return Rolled(session, answer, options.token, said, maps, check, unchecked)
+    return TokenMaps(session, answer, options.token, said, maps, check, unchecked)
 
 
 def _maps(session: Session, said: TokenRuns) -> tuple[Map, ...]:

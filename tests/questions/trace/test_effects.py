@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from headpatch.core.progress import reporting
+from headpatch.core import teacher_forcing
+from headpatch.core.progress import Stages, reporting
+from headpatch.core.question import Call
 from headpatch.core.ranking import MASSES, masses
 from headpatch.core.session import Session, open_session
 from headpatch.core.store import Store
@@ -25,9 +27,8 @@ from headpatch.models.prompt import forced as forced_words
 from headpatch.models.vlm import VLM
 from headpatch.pairs.scene import Style, draw, sample_pair
 from headpatch.questions.sweep.question import sweep
-from headpatch.questions.trace import forced
-from headpatch.questions.trace.answer_token import MEASURES
-from headpatch.questions.trace.one import Traced, trace
+from headpatch.questions.trace.question import QUESTION, Traced
+from headpatch.questions.trace.records import MEASURES
 from headpatch.stats.effects import spread
 from tests.planted import HEADS, LD_WITH, LD_WITHOUT, SILENT, planted, planted_study
 from tests.tiny import tiny_vlm
@@ -41,6 +42,12 @@ def opened(vlm: VLM, **options: object) -> Session:
         study = planted_study(Path(folder), **{f"trace.{key}": v for key, v in options.items()},
                               force=True)  # fmt: skip
         return open_session(study, vlm, "answer")
+
+
+def trace(session: Session, stages: Stages | None = None, store: Store | None = None) -> Traced:
+    traced = QUESTION.answer(session, Call(stages or reporting(None), store=store))
+    assert isinstance(traced, Traced)
+    return traced
 
 
 @lru_cache
@@ -183,10 +190,10 @@ def test_a_run_that_would_not_say_its_own_answer_is_refused(
 ) -> None:
     made = planted()
     wrong = [[made.prompt.answers.no], [made.prompt.answers.yes]]
-    monkeypatch.setattr(forced, "answer_ids", lambda *_: wrong)
+    monkeypatch.setattr(teacher_forcing, "answer_ids", lambda *_: wrong)
     with pytest.raises(RunError, match=r"would not go on with 'No' \(4 logits behind\)"):
         trace(opened(made.vlm))
-    monkeypatch.setattr(forced, "answer_ids", lambda *_: [[], []])
+    monkeypatch.setattr(teacher_forcing, "answer_ids", lambda *_: [[], []])
     with pytest.raises(RunError, match="ends its answer"):
         trace(opened(made.vlm))
 

@@ -1,6 +1,6 @@
 """One token of a forced answer, and what every head does to it: its rows and figures."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,18 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.core.ranking import MASSES
+from headpatch.core.teacher_forcing import Answer
 from headpatch.engine.interventions import Direction
 from headpatch.engine.patching import WITH, WITHOUT
-from headpatch.questions.trace.forced import Answer
+from headpatch.questions.trace.records import MEASURES, RUNS
 from headpatch.stats.effects import normalized_effect
-from headpatch.stats.rankings import descending, spearman
 
 Maps: TypeAlias = dict[str, Float[np.ndarray, "layers heads"]]
 Way: TypeAlias = tuple[str, Direction]
 
-MEASURES = ("contrast", "logit", "logprob")
-"""Of a token: logit(token) - logit(rival), logit(token), and its log-probability in nats."""
-RUN = {"noising": "with", "denoising": "without"}
+CHANGED = {"noising": "with", "denoising": "without"}
 """The run that a direction changes."""
 
 
@@ -106,47 +104,39 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Float[np.ndarray, "..."]
     return {name: values.numpy() for name, values in tensors.items()}
 
 
-def largest(values: Float[np.ndarray, "layers heads"], count: int) -> list[tuple[int, int]]:
-    """Return layer and head of the largest values; none if no value is known."""
-    if np.isnan(values).all():
-        return []
-    heads = values.shape[1]
-    return [divmod(flat, heads) for flat in descending(values)[:count].tolist()]
-
-
-def rows(pair: str, one: Token, way: Way) -> pd.DataFrame:
+def rows(pair: str, token: Token, way: Way) -> pd.DataFrame:
     """Return the rows of ``trace.csv`` of one token, kind and direction."""
     kind, direction = way
-    effects = one.effects[way]
+    effects = token.effects[way]
     layers, heads = effects["logit"].shape
-    mean, sd = _others(effects[one.measure])
+    mean, sd = _others(effects[token.measure])
     run = WITH if direction == "noising" else WITHOUT
-    contrast = one.measured["contrast"]
+    contrast = token.measured["contrast"]
     normalized = normalized_effect(
         contrast[run] + effects["contrast"], contrast[WITH], contrast[WITHOUT], direction
     )
     columns: dict[str, Any] = {
         "pair": pair,
-        "forced": one.answer.source,
-        "index": one.index,
-        "token": one.text,
-        "rival": one.rival,
+        "forced": token.answer.source,
+        "index": token.index,
+        "token": token.text,
+        "rival": token.rival,
         "kind": kind,
         "direction": direction,
-        "run": RUN[direction],
+        "run": CHANGED[direction],
         "layer": np.repeat(np.arange(layers), heads),
         "head": np.tile(np.arange(heads), layers),
-        **{name: one.attention[name].ravel() for name in MASSES},
-        "measure": one.measure,
-        "base_with": one.measured[one.measure][WITH],
-        "base_without": one.measured[one.measure][WITHOUT],
-        "effect": effects[one.measure].ravel(),
+        **{name: token.attention[name].ravel() for name in MASSES},
+        "measure": token.measure,
+        "base_with": token.measured[token.measure][WITH],
+        "base_without": token.measured[token.measure][WITHOUT],
+        "effect": effects[token.measure].ravel(),
         "effect_logit": effects["logit"].ravel(),
         "effect_logprob": effects["logprob"].ravel(),
         "normalized": np.asarray(normalized).ravel(),
         "layer_mean": mean.ravel(),
         "layer_sd": sd.ravel(),
-        "below_floor": (np.abs(effects[one.measure]) <= one.floors[one.measure]).ravel(),
+        "below_floor": (np.abs(effects[token.measure]) <= token.floors[token.measure]).ravel(),
     }
     return pd.DataFrame(columns)
 
@@ -165,49 +155,38 @@ def _others(
     return mean, np.sqrt(np.where(own, 0.0, away**2).sum(2) / (count - 1))
 
 
-def summary(one: Token, top: int) -> dict[str, Any]:
-    """Return a few figures of a token: its logits, first heads and correlations."""
-    found: dict[str, Any] = {
-        "forced": one.answer.source,
-        "index": one.index,
-        "token": one.text,
-        "rival": one.rival,
-        "says_with": one.says[WITH],
-        "says_without": one.says[WITHOUT],
-        **{
-            f"{name}_{run}": float(one.measured[name][place])
-            for name in MEASURES
-            for place, run in ((WITH, "with"), (WITHOUT, "without"))
-        },
-        "measure": one.measure,
-        "noise_floor": one.floors[one.measure],
-        "attention": [
-            {"head": f"{layer}.{head}", "value": float(one.attention["diff"][layer, head])}
-            for layer, head in largest(one.attention["diff"], top)
-        ],
+def arrays(tokens: Sequence[Token]) -> dict[str, Any]:
+    """Return what ``trace.pt`` holds of tokens, in float64; the first axis is the tokens."""
+    held: dict[str, Any] = {
+        "tokens": [token.text for token in tokens],
+        "token_ids": np.array([token.answer.ids[token.index] for token in tokens]),
+        "index": np.array([token.index for token in tokens]),
+        "forced": [token.answer.source for token in tokens],
+        "rivals": [token.rival for token in tokens],
+        "measures": [token.measure for token in tokens],
+        "says_with": [token.says[WITH] for token in tokens],
+        "says_without": [token.says[WITHOUT] for token in tokens],
     }
-    for way, effects in one.effects.items():
-        found["_".join(way)] = {
-            "total": float(np.abs(effects[one.measure]).sum()),
-            "top": list(_by_size(one, effects, top)),
-            "spearman": looks_and_moves(one.attention["diff"], effects[one.measure]),
+    for name in MEASURES:
+        for place, run in enumerate(RUNS):
+            held[f"{name}_{run}"] = np.array([token.measured[name][place] for token in tokens])
+        held[f"{name}_floor"] = np.array([token.floors[name] for token in tokens])
+        held[f"effect_{name}"] = {
+            "_".join(way): np.stack([token.effects[way][name] for token in tokens])
+            for way in tokens[0].effects
         }
-    return found
+    return held | {name: np.stack([token.attention[name] for token in tokens]) for name in MASSES}
 
 
-def _by_size(one: Token, effects: Maps, top: int) -> Iterator[dict[str, Any]]:
-    """The heads with the largest effects on the token's measure."""
-    for layer, head in largest(np.abs(effects[one.measure]), top):
-        figures = {name: float(effects[name][layer, head]) for name in MEASURES}
-        own = figures[one.measure]
-        below = bool(abs(own) <= one.floors[one.measure])
-        yield {"head": f"{layer}.{head}", "effect": own, **figures, "below_floor": below}
-
-
-def looks_and_moves(
-    looks: Float[np.ndarray, "layers heads"], effects: Float[np.ndarray, "layers heads"]
-) -> float:
-    """Spearman's rho, over heads, of attention difference and size of effect; NaN if unknown."""
-    if np.isnan(looks).any():
-        return float("nan")
-    return spearman(looks.ravel(), np.abs(effects).ravel())
+def tensors(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arrays as a ``.pt`` file holds them, in float32; all else stays as it is."""
+    made: dict[str, Any] = {}
+    for key, value in held.items():
+        if isinstance(value, dict):
+            made[key] = tensors(value)
+        elif isinstance(value, np.ndarray):
+            tensor = torch.from_numpy(value)
+            made[key] = tensor.float() if tensor.is_floating_point() else tensor
+        else:
+            made[key] = value
+    return made

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from headpatch.core.store import unit_key
 from headpatch.core.study import Study
+from headpatch.core.teacher_forcing import Answer
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import OnProgress
 from headpatch.models.prompt import encode, forced
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.questions.trace.forced import Answer
-from headpatch.questions.trace.slots import Slot
+from headpatch.questions.trace.token_alignment import Slot
 from headpatch.questions.trace.token_runner import AnswerMeans
 
 Said: TypeAlias = Sequence[tuple[Answer, ...]]
@@ -25,7 +25,7 @@ Slots: TypeAlias = Sequence[Sequence[Slot]]
 
 
 @dataclass(frozen=True, eq=False)
-class SlotReference:
+class AlignedMeans:
     """Mean z over both runs of the pairs that have a token in a slot.
 
     Each pair is asked its own question and has said its own answer up to there: what varies between
@@ -56,7 +56,7 @@ def average(
     said: Said,
     slots: Slots,
     on_progress: OnProgress,
-) -> SlotReference:
+) -> AlignedMeans:
     """Run every pair, made to say its answers, and average z."""
     name = []
     sums: list[list[list[Tensor]]] = [[[] for _ in own] for own in slots]
@@ -82,4 +82,4 @@ def average(
         ]
         for own, summed in zip(slots, sums, strict=True)
     ]
-    return SlotReference(slots, name, means)
+    return AlignedMeans(slots, name, means)

@@ -13,16 +13,9 @@ from headpatch.core.baseline_runs import LEAST
 from headpatch.core.ranking import MASSES
 from headpatch.core.study import Study
 from headpatch.engine.patching import WITH, WITHOUT
-from headpatch.questions.trace.answer_token import (
-    MEASURES,
-    RUN,
-    Maps,
-    Token,
-    Way,
-    largest,
-    looks_and_moves,
-)
-from headpatch.questions.trace.slots import Slot, listed
+from headpatch.questions.trace.records import MEASURES, RUNS
+from headpatch.questions.trace.token_alignment import Slot, listed
+from headpatch.questions.trace.token_effects import CHANGED, Maps, Token, Way
 from headpatch.stats.intervals import Interval, mean_interval
 
 
@@ -33,7 +26,7 @@ class SlotMean:
     Attributes
     ----------
     rivals
-        How many pairs have which rival (see `headpatch.questions.trace.answer_token.Token`), the
+        How many pairs have which rival (see `headpatch.questions.trace.token_effects.Token`), the
         most common first; pairs without one are not counted.
     measure
         What heads are sorted by: the contrast where most pairs have a rival, else the logit.
@@ -102,25 +95,27 @@ def mean_of(study: Study, slot: Slot, tokens: Sequence[Token], pairs: Sequence[s
     pairs
         Names of their pairs.
     """
-    contested = np.array([bool(one.rival) for one in tokens])
+    contested = np.array([bool(token.rival) for token in tokens])
     measure = "contrast" if 2 * contested.sum() > len(tokens) else "logit"
     averaged = {name: np.ones_like(contested) for name in MEASURES} | {"contrast": contested}
-    attention = {name: np.stack([one.attention[name] for one in tokens]) for name in MASSES}
+    attention = {name: np.stack([token.attention[name] for token in tokens]) for name in MASSES}
     effects, moves, totals, each = {}, {}, {}, {}
     for way in tokens[0].effects:
-        found = {name: np.stack([one.effects[way][name] for one in tokens]) for name in MEASURES}
-        effects[way] = {name: _mean(found[name], averaged[name]) for name in MEASURES}
-        each[way] = np.where(averaged[measure][:, None, None], found[measure], np.nan)
-        own = found[measure][averaged[measure]]
+        by_pair = {
+            name: np.stack([token.effects[way][name] for token in tokens]) for name in MEASURES
+        }
+        effects[way] = {name: _mean(by_pair[name], averaged[name]) for name in MEASURES}
+        each[way] = np.where(averaged[measure][:, None, None], by_pair[measure], np.nan)
+        own = by_pair[measure][averaged[measure]]
         moves[way] = _interval(study, own)
         totals[way] = _interval(study, np.abs(own).sum((1, 2)))
     return SlotMean(
         slot,
-        dict(Counter(one.rival for one in tokens if one.rival).most_common()),
+        dict(Counter(token.rival for token in tokens if token.rival).most_common()),
         measure,
         {name: int(which.sum()) for name, which in averaged.items()},
         {
-            name: _mean(np.stack([one.measured[name] for one in tokens]), averaged[name])
+            name: _mean(np.stack([token.measured[name] for token in tokens]), averaged[name])
             for name in MEASURES
         },
         {name: values.mean(0) for name, values in attention.items()},
@@ -129,7 +124,7 @@ def mean_of(study: Study, slot: Slot, tokens: Sequence[Token], pairs: Sequence[s
         moves,
         totals,
         each,
-        max(one.floors[measure] for one in tokens),
+        max(token.floors[measure] for token in tokens),
         _said(slot, tokens, pairs, measure),
     )
 
@@ -152,57 +147,55 @@ def _interval(study: Study, values: Float[np.ndarray, "pairs *rest"]) -> Interva
 
 def _said(slot: Slot, tokens: Sequence[Token], pairs: Sequence[str], measure: str) -> pd.DataFrame:
     rows = []
-    for pair, one in zip(pairs, tokens, strict=True):
+    for pair, token in zip(pairs, tokens, strict=True):
         row: dict[str, Any] = {
             "pair": pair,
             "forced": slot.source,
             "slot": slot.index,
-            "index": one.index,
-            "token": one.text,
-            "rival": one.rival,
-            "says_with": one.says[WITH],
-            "says_without": one.says[WITHOUT],
-            "averaged": measure != "contrast" or bool(one.rival),
+            "index": token.index,
+            "token": token.text,
+            "rival": token.rival,
+            "says_with": token.says[WITH],
+            "says_without": token.says[WITHOUT],
+            "averaged": measure != "contrast" or bool(token.rival),
         }
         for name in MEASURES:
-            row |= {f"{name}_{run}": float(one.measured[name][place]) for place, run in _RUNS}
+            for place, run in enumerate(RUNS):
+                row[f"{name}_{run}"] = float(token.measured[name][place])
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-_RUNS = ((WITH, "with"), (WITHOUT, "without"))
-
-
-def rows(one: SlotMean, way: Way) -> pd.DataFrame:
+def rows(mean: SlotMean, way: Way) -> pd.DataFrame:
     """Return the rows of ``trace_mean.csv`` of one slot, kind and direction."""
     kind, direction = way
-    layers, heads = one.attention["diff"].shape
-    moves = one.moves[way]
+    layers, heads = mean.attention["diff"].shape
+    moves = mean.moves[way]
     columns: dict[str, Any] = {
-        "forced": one.slot.source,
-        "slot": one.slot.index,
-        "tokens": counted(one.slot.texts),
-        "rivals": counted(one.rivals),
-        "pairs": one.pairs,
+        "forced": mean.slot.source,
+        "slot": mean.slot.index,
+        "tokens": counted(mean.slot.texts),
+        "rivals": counted(mean.rivals),
+        "pairs": mean.pairs,
         "kind": kind,
         "direction": direction,
-        "run": RUN[direction],
+        "run": CHANGED[direction],
         "layer": np.repeat(np.arange(layers), heads),
         "head": np.tile(np.arange(heads), layers),
-        "diff": one.looks.mean.ravel(),
-        "diff_low": one.looks.low.ravel(),
-        "diff_high": one.looks.high.ravel(),
-        **{name: one.attention[name].ravel() for name in MASSES if name != "diff"},
-        "measure": one.measure,
-        "measure_pairs": one.counts[one.measure],
-        "base_with": one.measured[one.measure][WITH],
-        "base_without": one.measured[one.measure][WITHOUT],
+        "diff": mean.looks.mean.ravel(),
+        "diff_low": mean.looks.low.ravel(),
+        "diff_high": mean.looks.high.ravel(),
+        **{name: mean.attention[name].ravel() for name in MASSES if name != "diff"},
+        "measure": mean.measure,
+        "measure_pairs": mean.counts[mean.measure],
+        "base_with": mean.measured[mean.measure][WITH],
+        "base_without": mean.measured[mean.measure][WITHOUT],
         "effect": moves.mean.ravel(),
         "effect_low": moves.low.ravel(),
         "effect_high": moves.high.ravel(),
-        "effect_logit": one.effects[way]["logit"].ravel(),
-        "effect_logprob": one.effects[way]["logprob"].ravel(),
-        "below_floor": (np.abs(moves.mean) <= one.floor).ravel(),
+        "effect_logit": mean.effects[way]["logit"].ravel(),
+        "effect_logprob": mean.effects[way]["logprob"].ravel(),
+        "below_floor": (np.abs(moves.mean) <= mean.floor).ravel(),
     }
     return pd.DataFrame(columns)
 
@@ -212,50 +205,56 @@ def counted(texts: Mapping[str, int]) -> str:
     return ", ".join(f"{text} ({count})" for text, count in texts.items())
 
 
-def summary(one: SlotMean, top: int) -> dict[str, Any]:
-    """Return a few figures of a slot: its logits, first heads and correlations."""
-    found: dict[str, Any] = {
-        "forced": one.slot.source,
-        "slot": one.slot.index,
-        "token": one.text,
-        "rival": one.rival,
-        "tokens": dict(one.slot.texts),
-        "rivals": dict(one.rivals),
-        "pairs": one.pairs,
-        "measure": one.measure,
-        "measure_pairs": one.counts[one.measure],
-        **{
-            f"{name}_{run}": float(one.measured[name][place])
-            for name in MEASURES
-            for place, run in _RUNS
-        },
-        "noise_floor": one.floor,
-        "attention": [
-            {"head": f"{layer}.{head}", **_ends(one.looks, "value", (layer, head))}
-            for layer, head in largest(one.looks.mean, top)
-        ],
+def arrays(means: Sequence[SlotMean], pairs: Sequence[str]) -> dict[str, Any]:
+    """Return what ``trace.pt`` holds of slots, in float64; the first axis is the slots.
+
+    Parameters
+    ----------
+    pairs
+        Names of all.
+    """
+    ways = {"_".join(way): way for way in means[0].moves}
+    held: dict[str, Any] = {
+        "pair_names": list(pairs),
+        "tokens": [mean.text for mean in means],
+        "texts": [dict(mean.slot.texts) for mean in means],
+        "index": np.array([mean.slot.index for mean in means]),
+        "forced": [mean.slot.source for mean in means],
+        "rivals": [mean.rival for mean in means],
+        "measures": [mean.measure for mean in means],
+        "pairs": np.array([mean.pairs for mean in means]),
+        "measure_pairs": np.array([mean.counts[mean.measure] for mean in means]),
+        "floor": np.array([mean.floor for mean in means]),
+        **{name: np.stack([mean.attention[name] for mean in means]) for name in MASSES},
+        "diff_low": np.stack([mean.looks.low for mean in means]),
+        "diff_high": np.stack([mean.looks.high for mean in means]),
     }
-    for way, moves in one.moves.items():
-        found["_".join(way)] = {
-            **_ends(one.totals[way], "total"),
-            "top": [
-                {
-                    "head": f"{layer}.{head}",
-                    **_ends(moves, "effect", (layer, head)),
-                    **{name: float(one.effects[way][name][layer, head]) for name in MEASURES},
-                    "below_floor": bool(abs(moves.mean[layer, head]) <= one.floor),
-                }
-                for layer, head in largest(np.abs(moves.mean), top)
-            ],
-            "spearman": looks_and_moves(one.looks.mean, moves.mean),
+    for name in MEASURES:
+        for place, run in enumerate(RUNS):
+            held[f"{name}_{run}"] = np.array([mean.measured[name][place] for mean in means])
+        held[f"effect_{name}"] = {
+            word: np.stack([mean.effects[way][name] for mean in means])
+            for word, way in ways.items()
         }
-    return found
+    for name, end in (("total", "mean"), ("total_low", "low"), ("total_high", "high")):
+        held[name] = {
+            word: np.array([float(getattr(mean.totals[way], end)) for mean in means])
+            for word, way in ways.items()
+        }
+    for end in ("low", "high"):
+        held[f"effect_{end}"] = {
+            word: np.stack([getattr(mean.moves[way], end) for mean in means])
+            for word, way in ways.items()
+        }
+    held["effect_by_pair"] = {word: _by_pair(means, way, len(pairs)) for word, way in ways.items()}
+    return held
 
 
-def _ends(found: Interval, name: str, place: tuple[int, ...] = ()) -> dict[str, float]:
-    """Return a mean and its interval."""
-    return {
-        name: float(found.mean[place]),
-        f"{name}_low": float(found.low[place]),
-        f"{name}_high": float(found.high[place]),
-    }
+def _by_pair(
+    means: Sequence[SlotMean], way: Way, pairs: int
+) -> Float[np.ndarray, "pairs slots layers heads"]:
+    """Return every pair's effects; NaN where a pair is not averaged."""
+    effects = np.full((pairs, len(means), *means[0].looks.mean.shape), np.nan)
+    for place, mean in enumerate(means):
+        effects[mean.slot.answers, place] = mean.each[way]
+    return effects

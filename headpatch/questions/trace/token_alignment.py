@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TypeAlias
 
-from headpatch.questions.trace.forced import Answer, Source
+from headpatch.core.teacher_forcing import Answer, Source
 
 Words: TypeAlias = Sequence[str]
 _SHOWN = 3  # different tokens in a label

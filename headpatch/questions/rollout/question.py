@@ -1,0 +1,224 @@
+"""Rolling attention back from a token of the answer, over one pair or over many."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, overload
+
+import pandas as pd
+
+from headpatch.core.aggregate import aggregate
+from headpatch.core.ask import ask, each_pair
+from headpatch.core.dataset import Pairs
+from headpatch.core.origin import origin
+from headpatch.core.progress_bars import Progress
+from headpatch.core.question import Call, Files, Opened, Question, Result
+from headpatch.core.session import Session
+from headpatch.questions.rollout import VERB
+from headpatch.questions.rollout.columns import (
+    AREA_MEANS,
+    AREAS,
+    MEANS,
+    PERTURBATION,
+    REGIONS,
+    ROLLOUT,
+)
+from headpatch.questions.rollout.maps import TokenMaps, roll_out
+from headpatch.questions.rollout.view import pairs_summary, summary
+
+
+@dataclass(frozen=True, eq=False)
+class Rolled(TokenMaps, Result):
+    """What `headpatch.rollout` found of one pair."""
+
+    @property
+    def summary(self) -> str:
+        """Whether the with-run's maps beat random orders of the patches, in a sentence."""
+        rows: list[Any] = [] if self.check is None else self.check.areas.to_dict("records")
+        return summary(rows, self.unchecked, self.origin.context)
+
+    def files(self) -> Files:
+        """Return the tables and tensors."""
+        curves = {} if self.check is None else {PERTURBATION.file: self.check.curves}
+        return {ROLLOUT.file: self.table(), **curves, "rollout.pt": self.saved()}
+
+    def json(self) -> Mapping[str, Any]:
+        """Return what ``--json`` prints of the maps and their check."""
+        return {
+            "answer": self.answer.text,
+            "token": self.token,
+            "rival": self.rival,
+            "noise_floor": self.noise_floor,
+            "maps": self.regions(),
+            "check": [] if self.check is None else self.check.areas,
+            "summary": self.summary,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class RolledPairs(Result):
+    """What `headpatch.rollout` found over pairs.
+
+    Attributes
+    ----------
+    patches
+        The columns of ``rollout.csv``.
+    curves
+        The columns of ``perturbation.csv``; None where no pair's maps are checked.
+    means
+        The columns of ``rollout_mean.csv``.
+    area_means
+        The columns of ``perturbation_mean.csv``; None as above.
+    unchecked
+        Why there is no check, by the pair's name.
+    """
+
+    patches: pd.DataFrame
+    curves: pd.DataFrame | None
+    means: pd.DataFrame
+    area_means: pd.DataFrame | None
+    unchecked: Mapping[str, str]
+
+    @property
+    def summary(self) -> str:
+        """How far the with-run's maps lie above random orders of the patches, in a sentence."""
+        return pairs_summary(self.area_means, self.origin.context)
+
+    def table(self) -> pd.DataFrame:
+        """One row for each pair × map × run × patch: the columns of ``rollout.csv``."""
+        return self.patches
+
+    def files(self) -> Files:
+        """Return the tables."""
+        tables = {
+            ROLLOUT.file: self.patches,
+            PERTURBATION.file: self.curves,
+            MEANS.file: self.means,
+            AREA_MEANS.file: self.area_means,
+        }
+        return {name: table for name, table in tables.items() if table is not None}
+
+    def json(self) -> Mapping[str, Any]:
+        """Return what ``--json`` prints of the maps and their check."""
+        return {
+            "noise_floor": self.noise_floor,
+            "level": self.origin.context.level,
+            "maps": self.means,
+            "check": [] if self.area_means is None else self.area_means,
+            "unchecked": self.unchecked,
+            "summary": self.summary,
+        }
+
+
+@dataclass(frozen=True)
+class _OfPair:
+    """What is kept of one pair among many; not the pair itself, which holds the runs' caches."""
+
+    patches: pd.DataFrame
+    regions: pd.DataFrame
+    curves: pd.DataFrame
+    areas: pd.DataFrame
+    noise_floor: float | None
+    unchecked: str
+
+
+class Rollout(Question[Rolled | RolledPairs]):
+    """Rolls attention back from a token of the answer."""
+
+    verb = VERB
+
+    def answer(self, opened: Opened, call: Call) -> Rolled | RolledPairs:
+        """Map where the token comes from, and check the maps."""
+        if isinstance(opened, Session):
+            with call.stages("Replacing patches") as advance:
+                maps = roll_out(opened, advance)
+            floor = None if maps.check is None else maps.check.noise_floor
+            return Rolled(**vars(maps), origin=origin(VERB, opened, floor))
+        assert isinstance(opened, Pairs)
+        measured = each_pair(
+            opened, call.stages, "Replacing patches", lambda session: _tables(roll_out(session))
+        )
+        floors = [one.noise_floor for one in measured if one.noise_floor is not None]
+        curves, area_means = None, None
+        if floors:
+            curves = pd.concat([one.curves for one in measured], ignore_index=True)
+            area_means = aggregate([one.areas for one in measured if len(one.areas)], AREAS,
+                                   opened.study)  # fmt: skip
+        names = [entry.name for entry in opened.entries]
+        return RolledPairs(
+            pd.concat([one.patches for one in measured], ignore_index=True),
+            curves,
+            aggregate([one.regions for one in measured], REGIONS, opened.study),
+            area_means,
+            {
+                name: one.unchecked
+                for name, one in zip(names, measured, strict=True)
+                if one.unchecked
+            },
+            origin=origin(VERB, opened, max(floors, default=None)),
+        )
+
+
+def _tables(maps: TokenMaps) -> _OfPair:
+    curves = areas = pd.DataFrame()
+    if maps.check is not None:
+        curves, areas = maps.check.curves.copy(), maps.check.areas
+        curves.insert(0, "pair", maps.session.pair.name)
+        areas = areas.assign(difference=areas["area"] - areas["random_mean"])
+    return _OfPair(
+        maps.table(),
+        pd.DataFrame(maps.regions()),
+        curves,
+        areas,
+        None if maps.check is None else maps.check.noise_floor,
+        maps.unchecked,
+    )
+
+
+QUESTION = Rollout()
+
+
+@overload
+def rollout(session: Session, on_progress: Progress = None, **options: Any) -> Rolled: ...
+@overload
+def rollout(session: Pairs, on_progress: Progress = None, **options: Any) -> RolledPairs: ...
+def rollout(
+    session: Session | Pairs, on_progress: Progress = None, **options: Any
+) -> Rolled | RolledPairs:
+    """Roll attention back from a token of the answer to the patches, and check the map.
+
+    Attention rollout (S. Abnar and W. Zuidema, Quantifying Attention Flow in Transformers, ACL
+    2020, arXiv:2005.00928) and gradient-weighted relevance (H. Chefer, S. Gur and L. Wolf, Generic
+    Attention-model Explainability, ICCV 2021, arXiv:2103.15679), checked by deleting patches
+    (V. Petsiuk, A. Das and K. Saenko, RISE, BMVC 2018, arXiv:1806.07421).
+
+    Parameters
+    ----------
+    session
+        One pair, or many of `headpatch.open_pairs`. Over many, each says its own answer.
+    options
+        Override `headpatch.Study.rollout`: ``forced``, ``answer``, ``token``, ``draws``, ``fill``.
+
+    Returns
+    -------
+    Rolled or RolledPairs
+        ``table()`` has the columns of ``rollout.csv``, ``check.curves`` those of
+        ``perturbation.csv``. Over many pairs ``means`` has the columns of ``rollout_mean.csv``,
+        ``area_means`` those of ``perturbation_mean.csv``.
+
+    Raises
+    ------
+    InputError
+        If an option is wrong, an answer has no such token, the region no patch, or the image is
+        not among the prompt's tokens.
+    RunError
+        If attention cannot be followed back in this model.
+
+    Examples
+    --------
+    >>> rolled = hp.rollout(session, draws=2)
+    >>> rolled.table()["method"].unique().tolist()
+    ['rollout', 'relevance']
+    >>> [one.name for one in rolled.maps]
+    ['rollout_tokens', 'rollout_patches', 'relevance_tokens', 'relevance_patches']
+    """
+    return ask(QUESTION, session, options, on_progress)
