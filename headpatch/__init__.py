@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     from headpatch.questions.rank.question import RankedPairs, Ranking, rank
     from headpatch.questions.rollout.question import Rolled, RolledPairs, rollout
     from headpatch.questions.sweep.question import Sweep, Sweeps, sweep
-    from headpatch.questions.trace.question import Traced, TracedPairs, trace
+    from headpatch.questions.trace.question import trace
+    from headpatch.questions.trace.results import Traced, TracedPairs
     from headpatch.questions.verdict.question import Verdict, verdict
 
 _HOMES = {
@@ -78,8 +79,8 @@ _HOMES = {
     "Study": "core.study",
     "Sweep": "questions.sweep.question",
     "Sweeps": "questions.sweep.question",
-    "Traced": "questions.trace.question",
-    "TracedPairs": "questions.trace.question",
+    "Traced": "questions.trace.results",
+    "TracedPairs": "questions.trace.results",
     "VLM": "models.vlm",
     "Verdict": "questions.verdict.question",
     "ablate": "questions.ablate.question",

@@ -25,7 +25,7 @@ def shown(folder: Path) -> tuple[str, dict[str, list[list[str]]]]:
     blocks = section(folder).values["blocks"]
     words = " ".join(block["text"] for block in blocks if block["kind"] == "words")
     tables = {
-        block["title"]: [[text for text, _ in row] for row in block["rows"]]
+        block["title"]: [[cell[0] for cell in row] for row in block["rows"]]
         for block in blocks
         if block["kind"] == "grid"
     }

@@ -27,8 +27,9 @@ from headpatch.models.prompt import forced as forced_words
 from headpatch.models.vlm import VLM
 from headpatch.pairs.scene import Style, draw, sample_pair
 from headpatch.questions.sweep.question import sweep
-from headpatch.questions.trace.question import QUESTION, Traced
+from headpatch.questions.trace.question import QUESTION
 from headpatch.questions.trace.records import MEASURES
+from headpatch.questions.trace.results import Traced
 from headpatch.stats.effects import spread
 from tests.planted import HEADS, LD_WITH, LD_WITHOUT, SILENT, planted, planted_study
 from tests.tiny import tiny_vlm

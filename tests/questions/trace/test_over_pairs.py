@@ -29,8 +29,9 @@ from headpatch.models.prompt import encode, forced
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.trace import question
-from headpatch.questions.trace.question import QUESTION, TracedPairs, trace
+from headpatch.questions.trace.question import QUESTION, trace
 from headpatch.questions.trace.records import MEASURES
+from headpatch.questions.trace.results import TracedPairs
 from headpatch.questions.trace.token_effects import Token
 from headpatch.stats.intervals import mean_interval
 from tests.datasets import noisy_pairs, planted_pairs
