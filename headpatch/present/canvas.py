@@ -221,21 +221,6 @@ def layer_axis(axes: "matplotlib.axes.Axes", layers: int, label: str) -> None:
     axes.set_xlabel(label)
 
 
-def mark_unread(axes: "matplotlib.axes.Axes", layers: int, feature_layer: int) -> None:
-    """Shade the vision layers past the one whose output the language model reads."""
-    if feature_layer < layers - 1:
-        axes.axvspan(
-            feature_layer + 0.5,
-            layers - 0.5,
-            facecolor="0.93",
-            edgecolor="0.65",
-            hatch="////",
-            linewidth=0,
-            zorder=0,
-            label="not read by the language model",
-        )
-
-
 def check_columns(table: "pandas.DataFrame", needed: Iterable[str], what: str) -> None:
     """Refuse a table that lacks some columns.
 

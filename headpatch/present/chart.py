@@ -153,6 +153,8 @@ class Chart:
         Of rows in inches, and of columns in proportion; empty: as the panels need.
     colours
         Of maps and pictures.
+    on_page
+        Whether the page shows it too.
     """
 
     name: str
@@ -167,6 +169,7 @@ class Chart:
     heights: Sequence[float] = ()
     widths: Sequence[float] = ()
     colours: Colours | None = None
+    on_page: bool = True
 
     @property
     def most(self) -> float:

@@ -4,27 +4,22 @@
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from jaxtyping import Float
 
 from headpatch.kinds import ASKED, kind_label
 from headpatch.kinds import KINDS as CHANGES
-from headpatch.present.canvas import (
-    GREY,
-    ORANGE,
-    Target,
-    check_columns,
-    drawing,
-    frame,
-)
+from headpatch.present.canvas import ORANGE, check_columns, signed
+from headpatch.present.chart import Chart
 from headpatch.present.column import Cell, Column, Row
-from headpatch.present.parts import Drawn
+from headpatch.present.panel import Guide, Look, Panel, Series, Values
+from headpatch.present.scales import Scale
 
 if TYPE_CHECKING:
-    import matplotlib.axes
     import pandas
 
 KINDS: Final = {name: (CHANGES[name].color, CHANGES[name].marker) for name in ASKED}
@@ -159,98 +154,121 @@ def unread_words(layers: Sequence[int], rows: int, largest: float) -> str:
     return f"{named}; over {rows:,} rows LD moves by {moved}."
 
 
-def mean_effects_drawn(file: str, means: "pandas.DataFrame", level: float) -> Drawn:
-    """Return the figure `mean_effects` as a part of a view."""
+def mean_effects_chart(file: str, means: "pandas.DataFrame", level: float) -> Chart:
+    """Show the mean normalized effect of heads and sets, by kind and direction.
 
-    def draw(target: Target, question: str, region: str) -> None:
-        mean_effects(means, target, level=level, question=question, region=region)
-
-    return Drawn("mean_effects", file, draw)
-
-
-def mean_effects(
-    means: "pandas.DataFrame",
-    path: Target,
-    *,
-    level: float,
-    question: str = "",
-    region: str = "",
-) -> None:
-    """Draw the mean normalized effect of heads and sets, by kind and direction.
-
-    One row of panels a direction, one column a kind. A bar is the interval over pairs. Where the
-    table has them, a grey line and band are the mean over pairs of random heads of the same layers
-    and its interval.
+    A bar is the interval over pairs. Where the table has ``control_mean``, random heads of the same
+    layers and their interval stand behind, in grey.
 
     Parameters
     ----------
     means
-        ``effects_mean.csv``: ``heads``, ``kind``, ``direction``, ``normalized``,
-        ``normalized_low``, ``normalized_high`` (no unit) and perhaps ``control_mean``,
-        ``control_mean_low``, ``control_mean_high``, ``positions`` and ``pairs``.
-    path
-        The file to write.
+        ``effects_mean.csv``.
     level
         Coverage of the intervals, for the note.
-    question, region
-        Words for the title.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or there is no row.
     """
     needed = ("heads", "kind", "direction", "normalized", "normalized_low", "normalized_high")
     check_rows(means, needed)
     table = means.assign(row=_names(means))
-    names, left_out = _largest(table)
+
+    def series(look: Look, rows: "pandas.DataFrame") -> list[Series]:
+        chance = ends_of(rows, "control_mean") if "control_mean" in rows else None
+        return [effect_series(rows, look, chance, "random heads of the same layers")]
+
+    title = f"Mean effect on the Yes/No answer over {pairs_in(means)}{changed_at(means)}"
+    cover = " " + COVER.format(level=level)
+    return effects_chart("mean_effects", file, title, table, series, MOST_ROWS, note=cover)
+
+
+def effects_chart(
+    name: str,
+    file: str,
+    title: str,
+    table: "pandas.DataFrame",
+    series: "Callable[[Look, pandas.DataFrame], Sequence[Series]]",
+    most: int,
+    *,
+    note: str = "",
+    guides: Sequence[Guide] = (),
+    room: float = 0.08,
+) -> Chart:
+    """Show normalized effects: a row of panels a direction, a column a kind.
+
+    Parameters
+    ----------
+    table
+        Effects, with the name of each one's ``row`` in the chart.
+    series
+        Makes a panel's series of its effects, one a row; a row without an effect is empty.
+    most
+        Rows that are shown: those with the largest effects.
+    room
+        Beside the numbers, as a share of their span.
+    """
+    names, left_out = _largest(table, most)
     kinds, directions = in_order(table["kind"], KINDS), in_order(table["direction"], DIRECTIONS)
-    pitch = 0.19 if len(names) <= 20 else 0.15
-    with drawing(path, 0.5 + (0.25 + pitch * max(len(names), 3)) * len(directions)) as figure:
-        panels = figure.subplots(
-            len(directions), len(kinds), sharex=True, sharey=True, squeeze=False
+    panels = []
+    for direction, kind in product(directions, kinds):
+        asked = table[(table["kind"] == kind) & (table["direction"] == direction)]
+        rows = asked.drop_duplicates("row").set_index("row").reindex(names)
+        color, marker = KINDS.get(kind, (ORANGE, "D"))
+        asks = " ".join(DIRECTIONS.get(direction, direction).lower().split())
+        panels.append(
+            Panel(
+                f"{kind_label(kind, table).capitalize()}, {asks}",
+                series(Look(color, marker, size=4.5, width=1.4), rows),
+                "Normalized effect",
+                "Heads",
+                names,
+                across=True,
+                guides=(Guide("x", 1.0, line=":"), *guides),
+            )
         )
-        for row, direction in zip(panels, directions, strict=True):
-            row[0].set_ylabel(DIRECTIONS.get(direction, direction))
-            for axes, kind in zip(row, kinds, strict=True):
-                asked = (table["kind"] == kind) & (table["direction"] == direction)
-                rows = table[asked].drop_duplicates("row").set_index("row").reindex(names)
-                _mean_panel(axes, rows, *KINDS.get(kind, (ORANGE, "D")))
-        for axes, kind in zip(panels[0], kinds, strict=True):
-            axes.set_title(kind_label(kind, table).capitalize(), loc="left")
-        panels[0, 0].set_yticks(range(len(names)), names)
-        panels[0, 0].set_ylim(len(names) - 0.4, -0.6)
-        for axes in panels[-1]:
-            axes.set_xlabel("Normalized effect")
-        title = f"Mean effect on the Yes/No answer over {pairs_in(means)}{changed_at(means)}"
-        frame(
-            figure,
-            title + (f" ({len(names)} largest of {len(names) + left_out})" if left_out else ""),
-            question=question,
-            region=region,
-            legend=panels.ravel(),
-            note="Normalized effect: 0 = the base run's answer, 1 = the other run's (dotted line). "
-            + COVER.format(level=level),
-        )
+    numbers = np.concatenate([[-0.05, 1.0], *(panel.numbers_on("x") for panel in panels)])
+    low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
+    scale = Scale(low=low - room * (high - low), high=high + room * (high - low))
+    return Chart(
+        name,
+        file,
+        title + (f" ({len(names)} largest of {len(names) + left_out})" if left_out else ""),
+        [replace(panel, x_scale=scale) for panel in panels],
+        "Normalized effect: 0 = the base run's answer, 1 = the other run's (dotted line)." + note,
+        [_spoken(panel) for panel in panels],
+        columns=len(kinds),
+    )
 
 
-def _largest(table: "pandas.DataFrame") -> tuple[list[str], int]:
+def effect_series(
+    rows: "pandas.DataFrame",
+    look: Look,
+    chance: tuple[Values, Values, Values] | None,
+    chance_name: str,
+    **more: Any,
+) -> Series:
+    """Return effects at their rows beside what chance does: its middle and both ends."""
+    place = np.where(rows["kind"].notna(), np.arange(len(rows)), np.nan)
+    effect, low, high = ends_of(rows, "normalized")
+    more |= {"low": low, "high": high} if "normalized_low" in rows else {}
+    if chance is not None and np.isfinite(chance[0]).any():
+        more |= {"null": chance[0], "null_low": chance[1], "null_high": chance[2]}
+    return Series("", place, effect, look=look, null_name=chance_name, **more)
+
+
+def _spoken(panel: Panel) -> str:
+    """Name the largest effect of a panel."""
+    sizes = np.nan_to_num(np.abs(panel.series[0].y))
+    largest = int(sizes.argmax())
+    value = float(panel.series[0].y[largest])
+    return f"Largest: {panel.names[largest]}, {signed(value, 3)}" if sizes[largest] else ""
+
+
+def _largest(table: "pandas.DataFrame", most: int) -> tuple[list[str], int]:
     """Name the rows that are drawn, and say how many are not."""
     size = table["normalized"].abs().groupby(table["row"]).max().fillna(0.0)
     names = list(dict.fromkeys(table["row"]))
-    if len(names) > MOST_ROWS:
-        names = list(size.sort_values(ascending=False, kind="stable").index[:MOST_ROWS])
+    if len(names) > most:
+        names = list(size.sort_values(ascending=False, kind="stable").index[:most])
     return names, table["row"].nunique() - len(names)
-
-
-def _mean_panel(
-    axes: "matplotlib.axes.Axes", rows: "pandas.DataFrame", colour: str, marker: str
-) -> None:
-    for x in (0.0, 1.0):
-        axes.axvline(x, color="0.55", linewidth=0.6, linestyle="-" if x == 0 else ":")
-    if "control_mean" in rows:
-        _controls(axes, rows)
-    draw_intervals(axes, rows, "normalized", colour, marker)
 
 
 def in_order(values: "pandas.Series", known: Mapping[str, object]) -> list[str]:
@@ -306,29 +324,14 @@ def pairs_in(table: "pandas.DataFrame") -> str:
     return f"{int(table['pairs'].max()):,} pairs" if "pairs" in table else "pairs"
 
 
-def _ends(rows: "pandas.DataFrame", name: str) -> tuple[Float[np.ndarray, " rows"], ...]:
-    mean, low, high = (
-        rows[f"{name}{end}"].to_numpy(dtype=np.float64) for end in ("", "_low", "_high")
+def ends_of(rows: "pandas.DataFrame", name: str) -> tuple[Values, Values, Values]:
+    """Return a column and both ends of its interval; the value itself where there is none."""
+    middle = rows[name].to_numpy(np.float64)
+    low, high = (
+        rows[end].fillna(rows[name]).to_numpy(np.float64) if end in rows else middle
+        for end in (f"{name}_low", f"{name}_high")
     )
-    return mean, low, high
-
-
-def draw_intervals(
-    axes: "matplotlib.axes.Axes", rows: "pandas.DataFrame", name: str, colour: str, marker: str
-) -> None:
-    """Draw each row's mean, and its interval as a bar."""
-    mean, low, high = _ends(rows, name)
-    for y in np.flatnonzero(np.isfinite(mean)):
-        axes.hlines(y, low[y], high[y], color=colour, linewidth=1.4, zorder=3)
-    axes.plot(mean, np.arange(len(mean)), marker, color=colour, markersize=4, zorder=4)
-
-
-def _controls(axes: "matplotlib.axes.Axes", rows: "pandas.DataFrame") -> None:
-    mean, low, high = _ends(rows, "control_mean")
-    for y in np.flatnonzero(np.isfinite(mean)):
-        axes.barh(y, high[y] - low[y], 0.72, left=low[y], color="0.87", zorder=0.6)
-        axes.vlines(mean[y], y - 0.36, y + 0.36, color=GREY, linewidth=1.0, zorder=1.5,
-                    label="random heads of the same layers")  # fmt: skip
+    return middle, low, high
 
 
 def kind_cell(row: Row) -> str:

@@ -80,7 +80,9 @@ def _draw_series(axes: "matplotlib.axes.Axes", panel: Panel, series: Series, zor
         axes.text(x, 0.97, "▲\n∞", ha="center", va="top", color=series.style.color, fontsize=6,
                   transform=axes.get_xaxis_transform())  # fmt: skip
     for index, text in enumerate(series.texts):
-        _write(axes, panel, series.x[index], _far_end(panel, series, index), text)
+        value = _far_end(panel, series, index)
+        before = value < 0 if series.before is None else bool(series.before[index])
+        _write(axes, panel, series.x[index], value, text, before)
     if panel.names and panel.kind(series) == "points":
         for place in series.x[np.isnan(series.y) & np.isfinite(series.x)]:
             _write(axes, panel, place, 0.0, "undefined")
@@ -169,15 +171,20 @@ def _draw_null(axes: "matplotlib.axes.Axes", panel: Panel, series: Series) -> No
 
 
 def _write(
-    axes: "matplotlib.axes.Axes", panel: Panel, place: float, value: float, text: str
+    axes: "matplotlib.axes.Axes",
+    panel: Panel,
+    place: float,
+    value: float,
+    text: str,
+    before: bool = False,
 ) -> None:
-    """Write beside a point, away from 0."""
+    """Write beside a point, towards higher numbers or `before` it."""
     if not (text and np.isfinite(place) and np.isfinite(value)):
         return
-    far = 5 if value >= 0 else -5
+    far = -5 if before else 5
     shift = (far, 0) if panel.across else (0, far)
-    side = "left" if value >= 0 else "right"
-    up = "bottom" if value >= 0 else "top"
+    side = "right" if before else "left"
+    up = "top" if before else "bottom"
     axes.annotate(text, _swap(panel, place, value), shift, textcoords="offset points", fontsize=6,
                   ha=side if panel.across else "center", va="center" if panel.across else up,
                   zorder=4)  # fmt: skip

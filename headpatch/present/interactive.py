@@ -30,6 +30,8 @@ def figures(chart: Chart | Drawn) -> dict[str, Figure]:
     """Return a chart's panels by name."""
     if isinstance(chart, Drawn):
         return {} if chart.interactive is None else dict(chart.interactive())
+    if not chart.on_page:
+        return {}
     spoken = [*chart.spoken, *[""] * len(chart.panels)]
     drawn = [(panel, text) for panel, text in zip(chart.panels, spoken, strict=False) if panel]
     return {

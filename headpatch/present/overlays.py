@@ -6,31 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.present.canvas import Target, array, signed
+from headpatch.present.canvas import array, signed
 from headpatch.present.chart import Chart, Colours, Picture
 from headpatch.stats.attention_mass import distribution, mass, region_mask
 
 if TYPE_CHECKING:
     import PIL.Image
-
-
-def attention_overlays(
-    image_with: "PIL.Image.Image",
-    image_without: "PIL.Image.Image",
-    attention_with: Mapping[str, Any],
-    attention_without: Mapping[str, Any],
-    heads: Sequence[tuple[int, int]],
-    path: Target,
-    *,
-    question: str = "",
-    region: str = "",
-) -> None:
-    """Draw what `overlay_chart` holds into `path`; by default under ``attention_with``'s words."""
-    from headpatch.present.figure import draw
-
-    chart = overlay_chart(image_with, image_without, attention_with, attention_without, heads)
-    question = question or str(attention_with.get("question", ""))
-    draw(chart, path, question, region or str(attention_with.get("region_name", "")))
 
 
 def overlay_chart(
@@ -90,6 +71,7 @@ def overlay_chart(
         "Dashed line: the region. LD: logit(Yes) − logit(No).",
         columns=2,
         colours=Colours("density (× even)", both=False),
+        on_page=False,
     )
 
 

@@ -88,6 +88,8 @@ class Series:
         Which points are drawn hollow.
     texts
         Written beside each point, away from 0.
+    before
+        Which of them stand towards lower numbers; None: as 0 says.
     labels
         Names of points, written where they hide no other; the first choose first; empty: none.
     hover
@@ -110,6 +112,7 @@ class Series:
     ends: Literal["", "bars", "band"] = ""
     hollow: Bool[np.ndarray, " points"] | None = None
     texts: Sequence[str] = ()
+    before: Bool[np.ndarray, " points"] | None = None
     labels: Sequence[str] = ()
     hover: Sequence[str] = ()
     width: float = 0.8

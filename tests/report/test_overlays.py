@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from headpatch.present.overlays import attention_overlays, density
+from headpatch.present.figure import draw as draw_chart
+from headpatch.present.overlays import density, overlay_chart
 from tests.report import synthetic
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]
@@ -44,7 +45,7 @@ def draw(path, size=(336, 336), boxes=None, heads=((0, 0),), mode="RGB", **chang
     boxes = synthetic.boxes(6, 6) if boxes is None else boxes
     runs = [synthetic.attention(2, 2, boxes, present) | changes for present in (True, False)]
     images = [image.convert(mode) for image in synthetic.pair(*size)]
-    attention_overlays(*images, *runs, list(heads), path)
+    draw_chart(overlay_chart(*images, *runs, list(heads)), path)
 
 
 def test_one_row_a_head_with_shared_scale_and_the_shares_printed(tmp_path, drawn):

@@ -11,10 +11,10 @@ from PIL import Image
 
 from headpatch.core.question import Context
 from headpatch.present.figure import draw
-from headpatch.present.overlays import attention_overlays
+from headpatch.present.overlays import overlay_chart
 from headpatch.present.parts import Chart, Drawn
-from headpatch.questions.ablate.figure import head_effects
-from headpatch.questions.rank import figures, layer_figures
+from headpatch.questions.ablate.charts import named_effects_chart
+from headpatch.questions.rank import charts
 from headpatch.questions.sweep.figure import set_effects, sweep_maps
 from tests.questions.sweep.test_figures import results as swept
 from tests.report import synthetic
@@ -26,14 +26,11 @@ WORDS = {"question": synthetic.QUESTION, "region": "top-left"}
 
 
 RANK = {
-    one.__name__: one
-    for one in (
-        figures.spatial_distribution,
-        layer_figures.vision_encoder_layers,
-        layer_figures.divergence_analysis,
-    )
+    "quadrants": charts.quadrants_chart,
+    "vision": charts.vision_chart,
+    "divergences": charts.divergences_chart,
 }
-HEADS = "top_different_heads", "attention_overlays", "head_effects"
+HEADS = "heads", "overlays", "effects"
 CHARTS = ("cut", "sweep_maps", "set_effects")
 """Questions whose charts their views declare."""
 
@@ -41,25 +38,29 @@ CHARTS = ("cut", "sweep_maps", "set_effects")
 def chart(verb: str, files):
     """A call that draws the first chart of a question's view."""
     view = import_module(f"headpatch.questions.{verb}.view").view(files, Context())
-    first = next(part for part in view if isinstance(part, Chart | Drawn))
-    return lambda path: draw(first, path, **WORDS)
+    return drawing(next(part for part in view if isinstance(part, Chart | Drawn)))
+
+
+def drawing(part):
+    """A call that draws it."""
+    return partial(draw, part, **WORDS)
 
 
 def figure(name: str, size: str):
     """A call that draws the figure from made-up results; it needs only a path."""
     layers, heads, vision = SIZES[size]
-    if name == "top_different_heads":
-        return partial(figures.top_different_heads, synthetic.per_head(layers, heads), 20, **WORDS)
-    if name == "attention_overlays":
+    if name == "heads":
+        return drawing(charts.heads_chart(synthetic.per_head(layers, heads), 20))
+    if name == "overlays":
         boxes = synthetic.boxes(*((2, 2) if size == "tiny" else (24, 24)))
         runs = [synthetic.attention(layers, heads, boxes, present) for present in (True, False)]
-        return partial(attention_overlays, *synthetic.pair(), *runs, [(0, 0), (1, 1)])
+        return drawing(overlay_chart(*synthetic.pair(), *runs, [(0, 0), (1, 1)]))
     if name in RANK:
-        return partial(RANK[name], synthetic.spatial(layers, vision), **WORDS)
-    if name == "head_effects":
+        return drawing(RANK[name](synthetic.spatial(layers, vision)))
+    if name == "effects":
         count = {"tiny": 1, "usual": 5, "large": 64}[size]
         names = [f"{layers - 1}.{head}" for head in range(count)]
-        return partial(head_effects, synthetic.effects(names), **WORDS)
+        return drawing(named_effects_chart(synthetic.effects(names)))
     if name == "cut":
         spans = [f"{max(layer - 2, 0)}-{min(layer + 2, layers - 1)}" for layer in range(layers)]
         return chart(name, {"cuts.csv": synthetic.cuts(spans, "window")})
@@ -73,7 +74,7 @@ def figure(name: str, size: str):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", [*CHARTS, *RANK, *HEADS])
 def test_a_readable_png_with_nothing_clipped(name, size, tmp_path, drawn):
-    figure(name, size)(path=tmp_path / "figure.png")
+    figure(name, size)(tmp_path / "figure.png")
 
     assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
     with Image.open(tmp_path / "figure.png") as picture:
@@ -111,14 +112,14 @@ def assert_unclipped(picture: Image.Image) -> None:
 
 @pytest.mark.parametrize("suffix", [".pdf", ".svg"])
 def test_the_suffix_picks_the_format(tmp_path, suffix):
-    figure("vision_encoder_layers", "tiny")(path=tmp_path / f"figure{suffix}")
+    figure("vision", "tiny")(tmp_path / f"figure{suffix}")
     head = (tmp_path / f"figure{suffix}").read_bytes()[:200]
     assert (b"%PDF" in head) if suffix == ".pdf" else (b"<?xml" in head)
 
 
 def test_a_question_in_a_script_without_an_installed_font(tmp_path):
     words = {"question": "左上角有没有东西？" * 12, "region": "左上"}
-    layer_figures.vision_encoder_layers(synthetic.spatial(4, 4), tmp_path / "figure.png", **words)
+    draw(charts.vision_chart(synthetic.spatial(4, 4)), tmp_path / "figure.png", **words)
     with Image.open(tmp_path / "figure.png") as picture:
         assert_unclipped(picture)
 
@@ -139,7 +140,7 @@ def test_no_window_and_no_global_state(tmp_path):
     mpl.rcParams["axes.labelsize"] = 31
     try:
         before = dict(mpl.rcParams)
-        figure("spatial_distribution", "tiny")(path=tmp_path / "figure.png")
+        figure("quadrants", "tiny")(tmp_path / "figure.png")
         assert dict(mpl.rcParams) == before
     finally:
         mpl.rcdefaults()
@@ -149,16 +150,15 @@ def test_no_window_and_no_global_state(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("draw_figure", "key"),
+    ("name", "key"),
     [
-        (figures.spatial_distribution, "quadrants_diff"),
-        (layer_figures.vision_encoder_layers, "vision_patch_diff"),
-        (layer_figures.divergence_analysis, "divergence_lm"),
+        ("quadrants", "quadrants_diff"),
+        ("vision", "vision_patch_diff"),
+        ("divergences", "divergence_lm"),
     ],
 )
-def test_a_missing_key_is_named_and_nothing_is_written(draw_figure, key, tmp_path):
+def test_a_missing_key_is_named(name, key):
     results = synthetic.spatial(2, 2)
     del results[key]
     with pytest.raises(ValueError, match=key):
-        draw_figure(results, tmp_path / "figure.png")
-    assert not list(tmp_path.iterdir())
+        RANK[name](results)

@@ -1,8 +1,6 @@
 """What people see of changed heads: a sentence, a table a set, and effects beside controls."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +12,18 @@ from headpatch.kinds import KINDS, first_of
 from headpatch.present.canvas import signed
 from headpatch.present.column import Cell, Row, Schema
 from headpatch.present.effects_view import (
+    MOST_ROWS,
     changed_at,
     effect_cell,
     interval_cell,
     kind_cell,
-    mean_effects_drawn,
+    mean_effects_chart,
     means_words,
     unread_words,
 )
-from headpatch.present.parts import Drawn, Grid, Part, Words, grid
-from headpatch.questions.ablate import page_figures
+from headpatch.present.parts import Grid, Part, Words, grid
+from headpatch.questions.ablate.charts import FILE, MOST_HEADS, named_effects_chart
 from headpatch.questions.ablate.columns import EFFECTS, MEANS
-from headpatch.questions.ablate.figure import head_effects
 
 if TYPE_CHECKING:
     import pandas
@@ -44,12 +42,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     if (unread := context.facts.get("unread")) is not None:
         yield Words(unread_words(**unread))
     yield _page_words(named, context)
-    interactive = partial(page_figures.effects, named)
-    if many:
-        drawn = mean_effects_drawn("head_effects.png", table, context.level)
-        yield replace(drawn, interactive=interactive)
-    else:
-        yield Drawn("effects", "head_effects.png", partial(head_effects, table), interactive)
+    yield mean_effects_chart(FILE, table, context.level) if many else named_effects_chart(table)
     yield _page_table(named, schema)
 
 
@@ -163,7 +156,8 @@ def _turn(row: Row) -> str:
 
 def _page_words(named: "pandas.DataFrame", context: Context) -> Words:
     bars = "; bars are intervals over pairs" if context.pairs is not None else ""
-    left_out = named["heads"].nunique() - page_figures.MOST
+    most = MOST_HEADS if context.pairs is None else MOST_ROWS
+    left_out = named["heads"].nunique() - most
     cut = f" The figures leave out {left_out} sets with smaller effects." if left_out > 0 else ""
     return Words(
         f"Effects of heads that were named, alone and together{changed_at(named)}. 0 = nothing, 1 "

@@ -1,7 +1,6 @@
 """What people see of ranked heads: the first of them, and where attention falls."""
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -11,8 +10,8 @@ from headpatch.core.study import Expected
 from headpatch.present.canvas import signed
 from headpatch.present.column import Cell
 from headpatch.present.effects_view import interval_cell
-from headpatch.present.parts import Drawn, Grid, Part, Words, grid
-from headpatch.questions.rank import figures, layer_figures, page_figures
+from headpatch.present.parts import Grid, Part, Words, grid
+from headpatch.questions.rank import charts
 from headpatch.questions.rank.columns import HEADS, PER_HEAD, SPATIAL, WITH_RUN, WITHOUT_RUN
 
 _VISION_ROWS: Final = 5
@@ -39,13 +38,10 @@ def _heads(files: Files, per_head: Mapping[str, Any], context: Context) -> Itera
     top = int(per_head["top"])
     yield _top_heads(files, top)
     yield _layers(per_head, top)
-    draw = partial(figures.top_different_heads, per_head, top)
-    yield Drawn("heads", "top_different_heads.png", draw)
+    yield charts.heads_chart(per_head, top)
     overlays = context.options.get("overlays", 0)
     if overlays and WITH_RUN in files and WITHOUT_RUN in files:
-        runs = files[WITH_RUN], files[WITHOUT_RUN]
-        draw = partial(figures.first_overlays, per_head, *runs, overlays)
-        yield Drawn("overlays", "attention_overlays.png", draw)
+        yield charts.overlays_chart(per_head, files[WITH_RUN], files[WITHOUT_RUN], overlays)
 
 
 def _attention(files: Files, spatial: Mapping[str, Any], context: Context) -> Iterator[Part]:
@@ -55,25 +51,10 @@ def _attention(files: Files, spatial: Mapping[str, Any], context: Context) -> It
     yield from _divergences(spatial)
     if (published := context.study.get("expected")) is not None:
         yield _expected(Expected.model_validate(published), files)
-    yield Drawn(
-        "quadrants",
-        "spatial_distribution.png",
-        partial(figures.spatial_distribution, spatial),
-        partial(page_figures.quadrants, spatial),
-    )
+    yield charts.quadrants_chart(spatial)
     if vision:
-        yield Drawn(
-            "vision",
-            "vision_encoder_layers.png",
-            partial(layer_figures.vision_encoder_layers, spatial),
-            partial(page_figures.vision, spatial),
-        )
-    yield Drawn(
-        "divergences",
-        "divergence_analysis.png",
-        partial(layer_figures.divergence_analysis, spatial),
-        partial(page_figures.divergences, spatial),
-    )
+        yield charts.vision_chart(spatial)
+    yield charts.divergences_chart(spatial)
 
 
 def _over_pairs(files: Files, context: Context) -> Iterator[Part]:
@@ -92,8 +73,7 @@ def _over_pairs(files: Files, context: Context) -> Iterator[Part]:
     rows = rows_of(files[HEADS.file], top)
     title = f"{_TITLE}, mean over pairs\n{_SHARES}"
     yield grid(title, rows, cells, HEADS, place="terminal")
-    draw = partial(figures.mean_attention, files[HEADS.file], top, context.level)
-    yield Drawn("ranked_pairs", "top_different_heads.png", draw)
+    yield charts.ranked_chart(files[HEADS.file], top, context.level)
 
 
 def _top_heads(files: Files, top: int) -> Grid:

@@ -14,7 +14,7 @@ from headpatch.present.column import UNDEFINED, Row, Schema
 from headpatch.present.effects_view import (
     effect_cell,
     interval_cell,
-    mean_effects_drawn,
+    mean_effects_chart,
     means_words,
     unread_words,
 )
@@ -285,7 +285,7 @@ def _figures(files: Files, context: Context) -> Iterator[Part]:
         points = partial(page_figures.estimates, approx, saved)
         yield Drawn("approx", "approx.png", partial(_draw, approx_scatter, approx), points, columns)
     if MEANS.file in files:
-        yield mean_effects_drawn("mean_effects.png", table_of(files[MEANS.file]), context.level)
+        yield mean_effects_chart("mean_effects.png", table_of(files[MEANS.file]), context.level)
 
 
 def _draw(draw: Any, content: Any, target: Any, question: str, region: str) -> None:

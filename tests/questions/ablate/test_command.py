@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from headpatch.core.output import read_table
 from headpatch.heads import HeadSet
 from headpatch.models.load import DEMO, load
-from headpatch.questions.ablate.figure import head_effects
+from headpatch.present.figure import draw
+from headpatch.questions.ablate.charts import named_effects_chart
 from tests.command import Said, contents, done, headpatch, of_pair, refused
 from tests.datasets import planted_pairs
 from tests.planted import HEADS, LD_WITH, LD_WITHOUT, planted_study, save_planted
@@ -270,7 +271,8 @@ def test_equal_lds_leave_shares_undefined(place: Path, tmp_path: Path) -> None:
 
 def test_equal_lds_can_be_drawn(out: Path, tmp_path: Path) -> None:
     effects = read_table(out / "effects.csv")
-    head_effects(effects.assign(normalized=math.nan, control_mean=math.nan), tmp_path / "x.png")
+    undefined = effects.assign(normalized=math.nan, control_mean=math.nan)
+    draw(named_effects_chart(undefined), tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 0
 
 

@@ -12,8 +12,7 @@ from rich.console import Console
 
 from headpatch.cli.show import show
 from headpatch.core.question import Context
-from headpatch.present.interactive import figures
-from headpatch.present.parts import Drawn, Grid, Part, Words
+from headpatch.present.parts import Chart, Grid, Part, Words
 from headpatch.present.terminal import renderables
 from headpatch.questions.ablate.view import view
 from tests.report import synthetic
@@ -135,9 +134,8 @@ def test_the_page_says_where_heads_were_changed() -> None:
     parts = list(view({"effects.csv": both}, Context()))
     (numbers,) = (one for one in parts if isinstance(one, Grid) and one.place == "page")
     assert {"3.2 (answer)", "v3.2 (patches)"} <= {row[0] for row in numbers.rows}
-    (drawn,) = (one for one in parts if isinstance(one, Drawn))
-    axis = figures(drawn)["named-noising"].layout["yaxis"]["ticktext"]
-    assert {"3.2 (answer)", "v3.2 (patches)"} <= set(axis)
+    (chart,) = (one for one in parts if isinstance(one, Chart))
+    assert {"3.2 (answer)", "v3.2 (patches)"} <= set(chart.panels[0].names)
 
 
 def page_words(table: pd.DataFrame) -> list[Words]:
@@ -163,6 +161,6 @@ def test_over_pairs_means_have_intervals() -> None:
     words = " ".join(one.text for one in parts if isinstance(one, Words))
     for part in ("picked by their attention", "Free control: vision layer 3", "exactly 0"):
         assert part in words
-    (drawn,) = (one for one in parts if isinstance(one, Drawn))
-    assert drawn.name == "mean_effects"
-    assert "error_x" in figures(drawn)["named-noising"].data[0]
+    (chart,) = (one for one in parts if isinstance(one, Chart))
+    assert chart.name == "mean_effects"
+    assert chart.panels[0].series[0].interval is not None

@@ -8,7 +8,7 @@ import torch
 
 from headpatch.core.question import Context
 from headpatch.present.interactive import figures
-from headpatch.present.parts import Drawn, Grid, Words
+from headpatch.present.parts import Chart, Grid, Words
 from headpatch.questions.rank.view import view
 from tests.report import synthetic
 
@@ -29,7 +29,8 @@ def files(vision: bool = True, **changed: Any) -> dict[str, Any]:
     if not vision:
         spatial = {key: one for key, one in spatial.items() if "vision" not in key}
         del spatial["feature_layer"]
-    per_head = {"top": 2, "layer_counts": torch.tensor([0, 3, 0, 2])}
+    counts = {"top": 2, "layer_counts": torch.tensor([0, 3, 0, 2])}
+    per_head = synthetic.per_head(4, 4) | counts
     return {
         "heads.csv": COLUMNS,
         "per_head_analysis.pt": per_head,
@@ -37,12 +38,12 @@ def files(vision: bool = True, **changed: Any) -> dict[str, Any]:
     }
 
 
-def shown(given: dict[str, Any], **context: Any) -> tuple[list[Grid], list[str], list[Drawn]]:
+def shown(given: dict[str, Any], **context: Any) -> tuple[list[Grid], list[str], list[Chart]]:
     parts = list(view(given, Context(**context)))
     return (
         [one for one in parts if isinstance(one, Grid)],
         [one.text for one in parts if isinstance(one, Words)],
-        [one for one in parts if isinstance(one, Drawn)],
+        [one for one in parts if isinstance(one, Chart)],
     )
 
 
@@ -63,7 +64,7 @@ def test_one_pair(vision: bool) -> None:
     assert divergences.rows[1][:2] == (f"LM layer {largest}", kl)
     names = ["heads", "quadrants", *["vision"] * vision, "divergences"]
     assert [one.name for one in charts] == names
-    assert len({name for one in charts for name in figures(one)}) == (7 if vision else 3)
+    assert len({name for one in charts for name in figures(one)}) == (14 if vision else 7)
 
 
 def test_layers_that_are_never_read_are_marked() -> None:
