@@ -1,16 +1,11 @@
 """What the page's figures are made of: lines, bands, maps and their axes, as Plotly reads them."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from headpatch.present.canvas import signed
-from headpatch.present.root_scale import digits, root
 from headpatch.present.section import numbers, words
-
-if TYPE_CHECKING:
-    import pandas
 
 SYMBOLS = {
     "o": "circle",
@@ -95,15 +90,6 @@ def _known(*lines: Any) -> Iterator[tuple[Any, ...]]:
             yield tuple(held[:, known])
 
 
-def interval(x: Any, table: "pandas.DataFrame", color: str, **more: Any) -> list[dict[str, Any]]:
-    """Return the band of a table's ``normalized_low`` and ``…_high``, where it has them."""
-    ends = ("normalized_low", "normalized_high")
-    if not all(end in table and table[end].notna().any() for end in ends):
-        return []
-    low, high = (table[end].to_numpy(np.float64) for end in ends)
-    return [band(x, low, high, color, **more)]
-
-
 def heat(values: Any, texts: Sequence[Sequence[str]], most: float = 0.0) -> dict[str, Any]:
     """Return a map of effects, coloured about 0 up to `most`, or to the largest value.
 
@@ -125,22 +111,6 @@ def heat(values: Any, texts: Sequence[Sequence[str]], most: float = 0.0) -> dict
         "ygap": 1,
         "hoverongaps": True,
         "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 1, "xpad": 0},
-    }
-
-
-def rooted_heat(values: Any, texts: Sequence[Sequence[str]], most: float) -> dict[str, Any]:
-    """Return a map whose colours follow the signed square root, which shows small effects too."""
-    found, ticks = heat(root(values), texts, float(root(most))), (-1.0, -0.25, 0.0, 0.25, 1.0)
-    return found | {"colorbar": {**found["colorbar"], **rooted_ticks(most, ticks)}}
-
-
-def rooted_ticks(most: float, shares: Sequence[float] = (-1.0, 0.0, 1.0)) -> dict[str, Any]:
-    """Return the ticks of a scale that follows the signed square root: shares of `most`."""
-    at = np.array(shares) * most
-    return {
-        "tickmode": "array",
-        "tickvals": numbers(root(at)),
-        "ticktext": [signed(value, digits(4 * most)) if value else "0" for value in at],
     }
 
 

@@ -111,7 +111,7 @@ def _fill(figure: "matplotlib.figure.Figure", chart: Chart, held: Held) -> None:
     maps, meshes = [], []
     for axes, panel in held:
         if isinstance(panel, HeadMap):
-            maps.append((axes, draw_map(axes, panel, *colouring(chart))))
+            maps.append((axes, draw_map(axes, panel, *colouring(chart), chart.columns)))
         elif isinstance(panel, Picture):
             meshes.append((axes, draw_picture(axes, panel)))
         elif isinstance(panel, Panel):

@@ -8,7 +8,7 @@ import numpy as np
 from headpatch.present.canvas import BLUE, VERMILLION, signed
 from headpatch.present.chart import Cells, Chart, HeadMap, Picture
 from headpatch.present.figure_panel import draw_guide, name_columns
-from headpatch.present.root_scale import digits, root, square
+from headpatch.present.scales import digits, root, square
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -53,8 +53,13 @@ def colour_bar(
     bar.set_label(colours.label + " (square-root scale)" * colours.rooted)
 
 
-def draw_map(axes: "matplotlib.axes.Axes", panel: HeadMap, colours: Any, norm: Any) -> Any:
-    """Draw a map, but for the names of its axes and cells; return what a colour bar needs."""
+def draw_map(
+    axes: "matplotlib.axes.Axes", panel: HeadMap, colours: Any, norm: Any, maps: int = 1
+) -> Any:
+    """Draw a map, one of so many side by side, without the names of axes and cells.
+
+    Returns what a colour bar needs.
+    """
     square_cells = bool(panel.x_names) and panel.x_names == panel.y_names
     image = axes.imshow(panel.values, cmap=colours, norm=norm, interpolation="nearest",
                         aspect="equal" if square_cells else "auto")  # fmt: skip
@@ -70,18 +75,18 @@ def draw_map(axes: "matplotlib.axes.Axes", panel: HeadMap, colours: Any, norm: A
                      label="below: not read by the language model")  # fmt: skip
     _print(axes, panel, norm.vmax)
     axes.set_title(panel.title, loc="left")
-    _count(axes, panel)
+    _count(axes, panel, maps)
     return image
 
 
-def _count(axes: "matplotlib.axes.Axes", panel: HeadMap) -> None:
+def _count(axes: "matplotlib.axes.Axes", panel: HeadMap, maps: int) -> None:
     """Name rows and columns, or count them."""
     if panel.y_names:
         axes.set_yticks(range(len(panel.y_names)), panel.y_names, fontsize=5.5)
     else:
         axes.set_yticks(_few(len(panel.values)))
     if panel.x_names:
-        name_columns(axes, list(panel.x_names), 1)
+        name_columns(axes, list(panel.x_names), maps)
     else:
         axes.set_xticks(_few(panel.values.shape[1]))
 

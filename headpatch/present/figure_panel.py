@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
 
 _CROWDED: Final = 90  # characters along an axis
+_CLOSE: Final = 40  # names along an axis, past which slanted ones would overlap
 _FEW: Final = 15  # points of a line with large markers
 _MANY: Final = 30  # markers on a line
 _RINGS: Final = tuple(np.geomspace(1.0, 66.0, 17).tolist())  # of names round a point, to the edges
@@ -224,11 +225,12 @@ def _places(axes: "matplotlib.axes.Axes", panel: Panel, columns: int) -> None:
 
 
 def name_columns(axes: "matplotlib.axes.Axes", names: list[str], columns: int) -> None:
-    """Write names below their places; slanted where they would run into each other."""
+    """Write names below their places; slanted or upright where they would run into each other."""
     widest = max(len(line) for name in names for line in name.split("\n"))
     crowded = len(names) * widest > _CROWDED / columns
-    angle = (90 if any("\n" in name for name in names) else 45) if crowded else 0
-    axes.set_xticks(range(len(names)), names, rotation=angle,
+    close = len(names) > _CLOSE / columns
+    angle = (90 if close or any("\n" in name for name in names) else 45) if crowded else 0
+    axes.set_xticks(range(len(names)), names, rotation=angle, fontsize=5.5 if close else None,
                     ha="right" if angle == 45 else "center")  # fmt: skip
 
 

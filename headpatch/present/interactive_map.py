@@ -10,7 +10,7 @@ from PIL import Image
 from headpatch.present.canvas import GREY, signed
 from headpatch.present.chart import Cells, Chart, HeadMap, Picture
 from headpatch.present.charts import slots
-from headpatch.present.root_scale import digits, root
+from headpatch.present.scales import digits, root
 from headpatch.present.section import Figure, numbers, words
 
 RAMP: Final = (
@@ -98,7 +98,7 @@ def _hover(panel: HeadMap) -> list[list[str]]:
 
 def _whole(chart: Chart, panel: HeadMap) -> dict[str, Any]:
     assert panel.whole is not None
-    column = HeadMap("", panel.whole[:, None], panel.whole_name, panel.y_label)
+    column = HeadMap("", panel.whole[:, None], "", panel.y_label, [panel.whole_name])
     return {**_heat(chart, column), "xaxis": "x2", "showscale": False}
 
 

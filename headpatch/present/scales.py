@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.present.canvas import signed
-from headpatch.present.root_scale import digits, root, square
 
 Values = Float[np.ndarray, "..."]
 
@@ -16,6 +15,21 @@ _NEAR_0 = 0.7 / 0.9
 """Length of the linear part either side of 0, in decades, as matplotlib's ``linscale=0.7``."""
 _ROUND = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _LABELS = 11  # that fit along an axis of counts
+
+
+def root(x: Any) -> Any:
+    """Give the signed square root, which makes room for small effects beside a few large ones."""
+    return np.sign(x) * np.sqrt(np.abs(x))
+
+
+def square(x: Any) -> Any:
+    """Undo `root`."""
+    return np.sign(x) * np.square(x)
+
+
+def digits(most: float) -> int:
+    """Digits after the point that show a sixteenth of `most`."""
+    return int(max(1, np.ceil(1 - np.log10(most / 16))))
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from headpatch.present.canvas import Sheet
 from headpatch.present.chart import Chart, HeadMap, Picture, numbers_along, rows_of
 from headpatch.present.charts import band
 from headpatch.present.figure import draw
+from headpatch.present.figure_map import colouring
 from headpatch.present.interactive import figures
 from headpatch.present.panel import Panel, Series
-from headpatch.present.root_scale import root
-from headpatch.present.scales import Scale
+from headpatch.present.scales import Scale, root
 from tests.present.examples import EXAMPLES
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -279,3 +279,14 @@ def test_numbers_are_shared_as_the_chart_says() -> None:
     for share, numbers_ in expected.items():
         chart = Chart("c", "c.png", "", panels, columns=2, share_x=share)
         assert numbers_along(chart, panels[0], "x").tolist() == numbers_
+
+
+def test_colours_tell_the_signs_apart_and_nothing_is_light() -> None:
+    colours, _ = colouring(EXAMPLES["heads"])
+    low, middle, high = (np.array(colours(value)[:3]) for value in (0.25, 0.5, 0.75))
+    assert middle.min() > 0.9
+    assert low[2] - low[0] > 0.3  # blue
+    assert high[0] - high[2] > 0.3  # vermillion
+    lightness = [np.dot(colours(x)[:3], (0.2126, 0.7152, 0.0722)) for x in np.linspace(0, 1, 21)]
+    assert (np.diff(lightness[:11]) > 0).all()  # so that it reads in grey as well
+    assert (np.diff(lightness[10:]) < 0).all()

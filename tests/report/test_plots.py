@@ -15,7 +15,6 @@ from headpatch.present.overlays import overlay_chart
 from headpatch.present.parts import Chart, Drawn
 from headpatch.questions.ablate.charts import named_effects_chart
 from headpatch.questions.rank import charts
-from headpatch.questions.sweep.figure import set_effects, sweep_maps
 from tests.questions.sweep.test_figures import results as swept
 from tests.report import synthetic
 
@@ -65,9 +64,9 @@ def figure(name: str, size: str):
         spans = [f"{max(layer - 2, 0)}-{min(layer + 2, layers - 1)}" for layer in range(layers)]
         return chart(name, {"cuts.csv": synthetic.cuts(spans, "window")})
     if name == "sweep_maps":
-        return partial(sweep_maps, swept(layers, heads), **WORDS)
+        return chart("sweep", {"sweep.pt": swept(layers, heads)})
     if name == "set_effects":
-        return partial(set_effects, swept(layers * heads), **WORDS)
+        return chart("sweep", {"sweep.pt": swept(layers * heads)})
     raise AssertionError(name)
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,10 +11,10 @@ from headpatch.heads import Selection
 from headpatch.kinds import kind_label
 from headpatch.present.canvas import signed
 from headpatch.present.column import UNDEFINED, Row
-from headpatch.present.parts import Drawn, Part, Words, grid
-from headpatch.questions.combine import figure
+from headpatch.present.panel import ASKED
+from headpatch.present.parts import Part, Words, grid
+from headpatch.questions.combine.charts import combinations_chart
 from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
-from headpatch.questions.combine.figure import QUESTIONS
 from headpatch.stats.interactions import joint_reading
 
 if TYPE_CHECKING:
@@ -48,12 +47,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         "page",
     )
     if (table["role"] == "pair").any():
-        yield Drawn(
-            "combinations",
-            "combinations.png",
-            partial(figure.draw, table, delta),
-            partial(figure.page_figures, table),
-        )
+        yield combinations_chart(table, delta)
     yield from _interactions(table, context, pairs)
     floor = context.noise_floor or 0.0
     words = (
@@ -148,7 +142,7 @@ def _interactions(table: "pandas.DataFrame", context: Context, pairs: int) -> It
     for (kind, direction), of_way in rows.groupby(["kind", "direction"], sort=False):
         same = (whole["kind"] == kind) & (whole["direction"] == direction)
         shown = [*of_way.to_dict("records"), *whole[same].to_dict("records")]
-        asked = QUESTIONS[str(direction)]
+        asked = ASKED[str(direction)]
         name = kind_label(str(kind), of_way)
         title = f"{name}, {direction} ({asked}): the largest interactions"
         yield grid(title, shown, cells, COMBINATIONS)

@@ -1,13 +1,12 @@
 """What people see of a path: curves layer by layer, paths to heads, sentences, a figure."""
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any, Final
 
 from headpatch.core.question import Context, Files
 from headpatch.present.canvas import signed
-from headpatch.present.parts import Drawn, Grid, Part, Words, arrow
-from headpatch.questions.path import figure
+from headpatch.present.parts import Grid, Part, Words, arrow
+from headpatch.questions.path.charts import path_chart
 
 _DIRECTIONS: Final = ("noising", "denoising")
 _STREAM: Final = (
@@ -27,12 +26,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     pairs = int(saved.get("pairs", 1))
     means = f" Means over {pairs:,} pairs; bands are intervals over pairs." if pairs > 1 else ""
     yield Words(f"{_STREAM}{means}", "page")
-    yield Drawn(
-        "path",
-        "path.png",
-        partial(figure.draw, saved),
-        partial(figure.page_figures, saved),
-    )
+    yield path_chart(saved)
     yield Words(
         f"Edges are cut in {int(saved['window'])} layers at a time, in the with-run; a cut also "
         "takes away what both runs share.",

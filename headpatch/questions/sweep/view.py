@@ -18,17 +18,16 @@ from headpatch.present.effects_view import (
     means_words,
     unread_words,
 )
-from headpatch.present.parts import Drawn, Grid, Part, Words, grid
-from headpatch.questions.sweep import page_figures
-from headpatch.questions.sweep.approx_figure import approx_scatter
+from headpatch.present.panel import ASKED
+from headpatch.present.parts import Grid, Part, Words, grid
+from headpatch.questions.sweep import page_words
+from headpatch.questions.sweep.charts import approx_chart, sets_chart, sweep_chart
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
-from headpatch.questions.sweep.figure import set_effects, sweep_maps, ways
 from headpatch.questions.sweep.listing import extremes, named_rows, top, top_means, unlisted
 
 if TYPE_CHECKING:
     import pandas
 
-_ASKS: Final = {"noising": "necessary?", "denoising": "sufficient?"}
 _TOWER: Final = (
     "Heads of the vision encoder changed, and what that does to the answer: shares of the "
     "difference between the two runs; 0 = nothing, 1 = all of it, negative = the other way."
@@ -63,7 +62,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     saved = files["sweep.pt"]
     if saved.get("tower") == "vision":
         yield Words(_TOWER, "page")
-    yield Words(page_figures.where(saved), "page")
+    yield Words(page_words.where(saved), "page")
     if MEANS.file in files:
         means = table_of(files[MEANS.file])
         yield from _tables(means, partial(top_means, means), MEANS, means_words, context)
@@ -77,7 +76,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     yield from _estimates(files.get("approx.pt"), saved, context)
     if "unread" in saved:
         yield Words(unread_words(**saved["unread"]))
-    yield Words(page_figures.counted(saved, context), "page")
+    yield Words(page_words.counted(saved, context), "page")
     yield from _figures(files, context)
 
 
@@ -148,7 +147,7 @@ def _largest(
         }
     if any(row["attention_rank"] is not None for row in rows):
         cells["attention rank"] = _rank
-    title = f"{direction} ({_ASKS[direction]}): largest {mean}effects of {kind_label(kind, first)}"
+    title = f"{direction} ({ASKED[direction]}): largest {mean}effects of {kind_label(kind, first)}"
     wrapped = what if max(len(row["heads"]) for row in rows) > 30 else None
     whole = ", whole layers" * (what == "layer")
     return grid(title + whole, rows, cells, schema, wrapped=wrapped)
@@ -228,7 +227,7 @@ def _estimates(
         )
     yield Words(f"{note} {_ESTIMATE.format(k=first['k'])}")
     yield Words(_POINTS, "page")
-    if farthest := page_figures.farthest(saved, swept):
+    if farthest := page_words.farthest(saved, swept):
         yield Words(farthest)
 
 
@@ -274,19 +273,12 @@ def _ends(row: Mapping[str, Any], name: str, form: str) -> str:
 
 def _figures(files: Files, context: Context) -> Iterator[Part]:
     saved, approx = files["sweep.pt"], files.get("approx.pt")
-    every = np.ndim(next(iter(saved["normalized"].values()))) == 2
-    maps = partial(page_figures.tower, saved) if every and saved.get("tower") == "vision" else None
-    drawn = sweep_maps if every else set_effects
-    columns = 3 if len(ways(saved["normalized"])[0]) == 3 else 2
-    if every:
-        yield page_figures.largest(saved)
-    yield Drawn("sweep", "sweep.png", partial(_draw, drawn, saved), maps, columns)
+    if np.ndim(next(iter(saved["normalized"].values()))) == 2:
+        yield page_words.largest(saved)
+        yield sweep_chart(saved)
+    else:
+        yield sets_chart(saved)
     if approx is not None:
-        points = partial(page_figures.estimates, approx, saved)
-        yield Drawn("approx", "approx.png", partial(_draw, approx_scatter, approx), points, columns)
+        yield approx_chart(approx, [str(name) for name in saved["heads"]])
     if MEANS.file in files:
         yield mean_effects_chart("mean_effects.png", table_of(files[MEANS.file]), context.level)
-
-
-def _draw(draw: Any, content: Any, target: Any, question: str, region: str) -> None:
-    draw(content, target, question=question, region=region)

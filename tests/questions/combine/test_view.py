@@ -7,8 +7,10 @@ from PIL import Image
 from rich.console import Console
 
 from headpatch.core.question import Context
+from headpatch.present.figure import draw
+from headpatch.present.interactive import figures
 from headpatch.present.terminal import renderables
-from headpatch.questions.combine.figure import MOST_HEADS, draw, page_figures
+from headpatch.questions.combine.charts import MOST_HEADS, combinations_chart
 from headpatch.questions.combine.view import view
 from tests.report import synthetic
 from tests.report.test_plots import assert_labelled, assert_unclipped
@@ -45,7 +47,7 @@ def combinations(heads: int, kinds: tuple[str, ...] = ("resample",), pairs: int 
 @pytest.mark.parametrize("heads", [2, 12, 30])
 def test_a_readable_map_with_nothing_clipped(heads: int, tmp_path, drawn) -> None:
     words = {"question": synthetic.QUESTION, "region": "top-left"}
-    draw(combinations(heads), 0.02, tmp_path / "f.png", **words)
+    draw(combinations_chart(combinations(heads), 0.02), tmp_path / "f.png", **words)
     with Image.open(tmp_path / "f.png") as picture:
         assert picture.width == 1400
         assert_unclipped(picture)
@@ -55,7 +57,7 @@ def test_a_readable_map_with_nothing_clipped(heads: int, tmp_path, drawn) -> Non
 
 def test_the_map_is_symmetric_with_effects_on_its_diagonal(tmp_path, drawn, draft) -> None:
     table = combinations(5)
-    draw(table, None, tmp_path / "f.png")
+    draw(combinations_chart(table, None), tmp_path / "f.png")
     panels = [axes for axes in drawn.last.axes if axes.images]
     assert len(panels) == 2
     for axes, direction in zip(panels, ("noising", "denoising"), strict=True):
@@ -75,7 +77,7 @@ def test_what_is_not_shown_is_grey_and_in_brackets_and_delta_is_on_the_scale(
 ) -> None:
     table = combinations(5)
     for some, delta in ((True, 0.02), (False, 9.0)):
-        draw(table, delta, tmp_path / "f.png")
+        draw(combinations_chart(table, delta), tmp_path / "f.png")
         texts = [text for axes in drawn.last.axes if axes.images for text in axes.texts]
         grey = [text for text in texts if text.get_text().startswith("(")]
         assert all((text.get_color() == "0.5") == (text in grey) for text in texts)
@@ -89,17 +91,17 @@ def test_what_is_not_shown_is_grey_and_in_brackets_and_delta_is_on_the_scale(
 
 
 def test_a_grid_of_kinds_and_too_many_heads(tmp_path, drawn, draft) -> None:
-    draw(combinations(4, ("zero", "resample")), None, tmp_path / "f.png")
+    draw(combinations_chart(combinations(4, ("zero", "resample")), None), tmp_path / "f.png")
     assert len([axes for axes in drawn.last.axes if axes.images]) == 4
-    draw(combinations(MOST_HEADS + 2), None, tmp_path / "g.png")
+    draw(combinations_chart(combinations(MOST_HEADS + 2), None), tmp_path / "g.png")
     assert any(f"({MOST_HEADS} heads of {MOST_HEADS + 2})" in text for text in drawn.texts())
 
 
 def test_the_page_has_the_same_maps() -> None:
     table = combinations(5)
-    figures = page_figures(table)
-    assert list(figures) == ["combinations-0", "combinations-1"]
-    first = figures["combinations-0"]
+    page = figures(combinations_chart(table, None))
+    assert list(page) == ["combinations-0", "combinations-1"]
+    first = page["combinations-0"]
     row = table[(table["role"] == "pair") & (table["direction"] == "noising")].iloc[0]
     (heat,) = first.data
     assert heat["z"][0][1] == heat["z"][1][0] == pytest.approx(row["interaction"], abs=1e-4)
@@ -111,7 +113,7 @@ def test_the_page_has_the_same_maps() -> None:
 def test_without_a_pair_of_heads_there_is_no_map() -> None:
     table = combinations(3)
     with pytest.raises(ValueError, match="no pair of heads"):
-        page_figures(table[table["role"] == "head"])
+        combinations_chart(table[table["role"] == "head"], None)
 
 
 def printed(files, context: Context) -> str:

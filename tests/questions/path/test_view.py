@@ -7,9 +7,11 @@ from PIL import Image
 from rich.console import Console
 
 from headpatch.core.question import Context
+from headpatch.present.figure import draw
+from headpatch.present.interactive import figures
 from headpatch.present.parts import Grid, Words
 from headpatch.present.terminal import renderables
-from headpatch.questions.path.figure import draw, page_figures
+from headpatch.questions.path.charts import path_chart
 from headpatch.questions.path.view import view
 from tests.report import synthetic
 from tests.report.test_plots import assert_labelled, assert_unclipped
@@ -72,7 +74,7 @@ def over_pairs(found, pairs: int = 24):
 @pytest.mark.parametrize("size", SIZES)
 def test_a_readable_figure_with_nothing_clipped(size: str, tmp_path, drawn) -> None:
     words = {"question": synthetic.QUESTION, "region": "top-left"}
-    draw(saved(*SIZES[size]), tmp_path / "f.png", **words)
+    draw(path_chart(saved(*SIZES[size])), tmp_path / "f.png", **words)
     with Image.open(tmp_path / "f.png") as picture:
         assert picture.width == 1400
         assert_unclipped(picture)
@@ -82,7 +84,7 @@ def test_a_readable_figure_with_nothing_clipped(size: str, tmp_path, drawn) -> N
 
 def test_towers_lie_side_by_side_over_one_axis(tmp_path, drawn, draft) -> None:
     results = saved(6, 2, 4)
-    draw(results, tmp_path / "f.png")
+    draw(path_chart(results), tmp_path / "f.png")
     panels = drawn.last.axes
     assert len(panels) == 4
     by_label = {line.get_label(): line for line in panels[0].lines}
@@ -95,17 +97,17 @@ def test_towers_lie_side_by_side_over_one_axis(tmp_path, drawn, draft) -> None:
 
 
 def test_without_a_tower_or_attribution(tmp_path, drawn, draft) -> None:
-    draw(saved(4, 2, 0, attributed=False), tmp_path / "f.png")
+    draw(path_chart(saved(4, 2, 0, attributed=False)), tmp_path / "f.png")
     assert len(drawn.last.axes) == 3
     assert "Language-model layer" in drawn.texts()
     with pytest.raises(ValueError, match="no curve of the stream"):
-        draw({"stream": {}}, tmp_path / "g.png")
+        path_chart({"stream": {}})
 
 
 @pytest.mark.parametrize("size", ["usual", "large"])
 def test_means_over_pairs_lie_in_their_intervals(size: str, tmp_path, drawn) -> None:
     results = over_pairs(saved(*SIZES[size]))
-    draw(results, tmp_path / "f.png", question=synthetic.QUESTION)
+    draw(path_chart(results), tmp_path / "f.png", question=synthetic.QUESTION)
     with Image.open(tmp_path / "f.png") as picture:
         assert_unclipped(picture)
     assert_labelled(drawn.last)
@@ -156,21 +158,20 @@ def test_tables_leave_out_rows_of_zeros_and_sentences_follow() -> None:
 
 def test_the_page_shows_the_same_curves() -> None:
     results = over_pairs(saved(6, 2, 4))
-    figures = page_figures(results)
-    assert list(figures) == ["path-noising", "path-denoising", "path-edges", "path-direct"]
-    traces = {trace["name"]: trace for trace in figures["path-noising"].data if trace["name"]}
+    page = figures(path_chart(results))
+    assert list(page) == [f"path-{index}" for index in range(4)]
+    traces = {trace["name"]: trace for trace in page["path-0"].data if trace["name"]}
     answer = traces["the answer position"]
     assert answer["x"] == [6, 7, 8, 9, 10, 11]
     expected = results["stream"]["answer"]["noising"].tolist()
     assert answer["y"] == pytest.approx(expected, abs=1e-4)
-    assert "carry half of the difference or more" in figures["path-noising"].label
-    edges = [trace for trace in figures["path-edges"].data if trace["name"]]
-    assert [trace["name"] for trace in edges] == [
+    assert "carry half of the difference or more" in page["path-0"].label
+    edges = [trace for trace in page["path-2"].data if trace["name"]]
+    assert {trace["name"] for trace in edges} == {
         "answer → region", "words → region", "answer → other",
-    ]  # fmt: skip
-    assert "Largest: " in figures["path-edges"].label
-    without = page_figures(saved(6, 2, 4, attributed=False))
-    assert "path-direct" not in without
+    }  # fmt: skip
+    assert "Largest: " in page["path-2"].label
+    assert len(figures(path_chart(saved(6, 2, 4, attributed=False)))) == 3
 
 
 def test_means_have_their_intervals_on_the_page_and_no_caveat_of_one_pair() -> None:
@@ -184,7 +185,7 @@ def test_means_have_their_intervals_on_the_page_and_no_caveat_of_one_pair() -> N
         words = " ".join(one.text for one in parts if isinstance(one, Words))
         assert ("One pair shows one case, not a rule." in words) is (context.pairs is None)
         assert ("Means over 24 pairs" in words) is (context.pairs == 24)
-    band, line = page_figures(results)["path-edges"].data[:2]
+    *_, band, line = figures(path_chart(results))["path-2"].data  # the first series lies on top
     high = results["edges_high"]["answer-region"]["noising"].tolist()
     assert band["y"][:4] == pytest.approx(high, abs=1e-4)
     assert line["name"] == "answer → region"

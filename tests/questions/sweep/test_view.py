@@ -62,7 +62,8 @@ def agreement(figures: dict[str, Any], sets: bool = False) -> str:
     """What is said of estimates."""
     effect = [1.0, 2.0] if sets else [[1.0, 2.0]]
     saved = {"effect": {"zero_noising": effect}, "approx": {"zero_noising": effect}}
-    return said(**{"approx.pt": saved | {"agreement": figures}})
+    approx = saved | {"agreement": figures, "positions": "all"}
+    return said(saved={"heads": ["v3.1", "v3.2"]}, **{"approx.pt": approx})
 
 
 def test_a_control_that_holds_and_one_that_does_not() -> None:

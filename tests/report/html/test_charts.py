@@ -2,12 +2,11 @@
 
 from itertools import pairwise
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headpatch.present.charts import along, counts_axis, rooted_heat, rooted_ticks, unread
+from headpatch.present.charts import along, counts_axis, unread
 
 
 @given(st.sets(st.integers(1, 5000), min_size=1, max_size=30))
@@ -18,20 +17,6 @@ def test_labels_of_counts_keep_apart_and_show_both_ends(found: set[int]) -> None
     assert axis["ticktext"][-1] == f"{counts[-1]:,}"
     room = (along(counts[-1]) - along(0)) / 11
     assert all(b - a >= room - 1e-3 for a, b in pairwise(axis["tickvals"]))
-
-
-def test_ticks_of_a_root_scale_say_the_values() -> None:
-    ticks = rooted_ticks(0.16, (-1.0, 0.0, 0.25, 1.0))
-    assert ticks["tickvals"] == pytest.approx([-0.4, 0, 0.2, 0.4])
-    assert [float(one.replace("−", "-")) for one in ticks["ticktext"]] == pytest.approx(
-        [-0.16, 0, 0.04, 0.16]
-    )
-
-
-def test_a_root_map_is_symmetric_about_0() -> None:
-    drawn = rooted_heat(np.array([[0.04, -0.01]]), [["a", "b"]], 0.09)
-    assert drawn["z"] == [pytest.approx([0.2, -0.1])]
-    assert (drawn["zmin"], drawn["zmax"]) == pytest.approx((-0.3, 0.3))
 
 
 @pytest.mark.parametrize("axis", ["x", "y"])
