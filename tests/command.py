@@ -5,15 +5,18 @@ import io
 import json
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from rich.console import Console
 
 from headpatch.cli import main
+from headpatch.present.parts import Part
+from headpatch.present.terminal import renderables
 
 
 class Said(NamedTuple):
@@ -117,6 +120,14 @@ def edit_record(
     for name in ("checksum", "files"):
         one["run"].pop(name, None)
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def printed(parts: Iterable[Part], width: int = 200) -> str:
+    """Return what a terminal shows of a view."""
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(*renderables(parts))
+    return capture.get()
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image, ImageDraw
 
@@ -16,10 +17,19 @@ from headpatch.models.vlm import VLM
 from headpatch.questions.sweep.question import Sweep, sweep
 from tests.families import builders
 from tests.planted import QUESTION, planted_image
-from tests.tiny import SHAPES, SIDE, noise_image, tiny_vlm
+from tests.tiny import SHAPES, SIDE, image_pair, noise_image, tiny_vlm
 
 PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Patches of the top left quadrant of the planted pictures."""
+
+
+_FOLDERS: list[TemporaryDirectory] = []
+
+
+def lasting_folder() -> Path:
+    """A folder that stays until the tests end, as surveys do that are kept for several tests."""
+    _FOLDERS.append(TemporaryDirectory())
+    return Path(_FOLDERS[-1].name)
 
 
 def write_table(folder: Path, rows: Sequence[dict[str, str]]) -> Path:
@@ -81,6 +91,15 @@ def noisy_study(section: str, scope: str | None = None, **options: object) -> St
             **{f"{section}.{key}": value for key, value in asked.items()},
         },
     )
+
+
+def tiny_study(folder: Path, size: tuple[int, int] = (SIDE, SIDE), **options: object) -> Study:
+    """A forced study of two noisy pictures, written to `folder`; dotted keys as in `Study.make`."""
+    pictures = {name: folder / f"{name}.png" for name in ("with", "without")}
+    for file, image in zip(pictures.values(), image_pair(size), strict=True):
+        image.save(file)
+    flags = {name: str(file) for name, file in pictures.items()}
+    return Study.make(None, {**flags, "force": True, **options})
 
 
 def sweep_pairs(

@@ -2,7 +2,6 @@
 
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
 from headpatch.stats.intervals import mean_interval
-from tests.datasets import noisy_pairs, planted_pairs, sweep_pairs
+from tests.datasets import lasting_folder, noisy_pairs, planted_pairs, sweep_pairs
 from tests.planted import HEADS, SILENT, planted
 from tests.tiny import tiny_vlm
 
@@ -36,15 +35,13 @@ NOISY = Study.make(
         "pairs.resamples": 200,
     },
 )
-_FOLDERS: list[TemporaryDirectory] = []
 CLOSE = 1e-4  # logits, of the planted circuit
 ROUNDING = 2e-5  # logits, between two float32 paths of a tiny model
 
 
 @lru_cache
 def noisy(questions: tuple[str, ...] = tuple(QUESTIONS)) -> Survey:
-    _FOLDERS.append(TemporaryDirectory())  # it stays as long as the survey does
-    path = noisy_pairs(Path(_FOLDERS[-1].name), questions)
+    path = noisy_pairs(lasting_folder(), questions)
     return survey(NOISY, tiny_vlm(), Manifest.read(path).entries, "answer")
 
 

@@ -24,7 +24,7 @@ from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
 from headpatch.questions.rollout.maps import roll_out
 from tests.command import headpatch
-from tests.datasets import write_table
+from tests.datasets import tiny_study, write_table
 from tests.families import builders
 from tests.families.builders import QUESTION
 from tests.tiny import image_pair, noise_image, save_tiny
@@ -45,11 +45,8 @@ def llava(**options: object) -> VLM:
 def opened(
     folder: Path, vlm: VLM, size: tuple[int, int], region: str, positions: str | None = None
 ) -> Session:
-    for name, image in zip(("with", "without"), image_pair(size), strict=True):
-        image.save(folder / f"{name}.png")
-    flags: dict[str, object] = {name: str(folder / f"{name}.png") for name in ("with", "without")}
-    flags |= {"ablate.kinds": ["zero"], "ablate.controls": 0}
-    study = Study.make(None, {**flags, "question": QUESTION, "region": region, "force": True})
+    flags = {"ablate.kinds": ["zero"], "ablate.controls": 0}
+    study = tiny_study(folder, size, question=QUESTION, region=region, **flags)
     return open_session(study, vlm, positions)
 
 
@@ -180,8 +177,7 @@ def test_pictures_of_one_size_are_measured_once(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("verb", ["rank", "ablate --heads 1.1 --kinds zero --controls 0"])
 def test_it_is_said_what_is_cut_away(tmp_path: Path, verb: str) -> None:
     save_tiny(tmp_path / "tiny")
-    for name, image in zip(("with", "without"), image_pair((80, 56)), strict=True):
-        image.save(tmp_path / f"{name}.png")
+    tiny_study(tmp_path, (80, 56))
     pictures = ["--with", tmp_path / "with.png", "--without", tmp_path / "without.png"]
     words = [
         *verb.split(),

@@ -13,21 +13,17 @@ from headpatch.core.cost import Beside, cost
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.noise_floor import floor_of
 from headpatch.core.session import Session, intervene, open_session
-from headpatch.core.study import Study
 from headpatch.core.sweep_plan import left, plan
 from headpatch.heads import Head
 from headpatch.questions.ablate.measure import plan as plan_ablation
-from tests.tiny import SHAPES, image_pair, tiny_vlm
+from tests.datasets import tiny_study
+from tests.tiny import SHAPES, tiny_vlm
 
 
 def opened(folder: Path, dtype: torch.dtype = torch.float32, **options: object) -> Session:
     """A tiny random model on noisy pictures."""
-    files = {"with": folder / "a.png", "without": folder / "b.png"}
-    for file, image in zip(files.values(), image_pair(), strict=True):
-        image.save(file)
-    keys: dict[str, Any] = {f"sweep.{key}": value for key, value in options.items()}
-    keys |= {key: str(file) for key, file in files.items()} | {"force": True}
-    return open_session(Study.make(None, keys), tiny_vlm(SHAPES["plain"], dtype=dtype), "answer")
+    study = tiny_study(folder, **{f"sweep.{key}": value for key, value in options.items()})
+    return open_session(study, tiny_vlm(SHAPES["plain"], dtype=dtype), "answer")
 
 
 @contextmanager

@@ -30,8 +30,10 @@ class Case:
 
 CASES = {
     "rank": Case({"top": 4, "overlays": 0}),
-    "ablate": Case({"heads": BOTH, "kinds": ("resample",), "controls": 2}),
-    "sweep": Case({"kinds": ("zero",), "noise": 2}),
+    "ablate": Case(
+        {"heads": BOTH, "kinds": ("resample",), "controls": 2}, {"kinds": ("resample", "mean")}
+    ),
+    "sweep": Case({"kinds": ("zero",), "noise": 2}, {"kinds": ("mean",), "positions": "question"}),
     "cut": Case({"edges": ("answer-region",), "layers": "1-2", "controls": 1}),
     "combine": Case({"heads": BOTH}),
     "path": Case({"heads": LOOKER, "edges": ("answer-region",), "window": 1}),

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 import headpatch as hp
-from headpatch.core.output.files import write_columns
+from headpatch.core.output.files import read_tensors, write_columns
 from headpatch.core.output.folder import find
 from headpatch.core.question import Result, Verb
 from headpatch.present.parts import Grid, Part, Words
@@ -90,11 +91,31 @@ def text_of(part: Part) -> Any:
     return (part.title, part.headings, part.rows) if isinstance(part, Grid) else part.name
 
 
+def same(measured: Any, expected: Any, where: str = "") -> None:
+    """Compare what two ``.pt`` files hold."""
+    if isinstance(expected, dict):
+        assert measured.keys() == expected.keys(), where
+        for key, value in expected.items():
+            same(measured[key], value, f"{where}/{key}")
+    elif isinstance(expected, torch.Tensor):
+        torch.testing.assert_close(measured, expected, equal_nan=True, rtol=1e-5, atol=2e-5)
+    elif isinstance(expected, float):
+        assert measured == pytest.approx(expected, abs=2e-5, nan_ok=True), where
+    else:
+        assert measured == expected, where
+
+
+def words_of(drawn: Any) -> Any:
+    """Return the titles and axes of a figure, and its words."""
+    axes = [(axis.get_title(loc="left"), axis.get_xlabel()) for axis in drawn.axes]
+    return axes, [text.get_text() for text in drawn.texts]
+
+
 @every_question
 def test_call_file_and_page_say_the_same(
     verb: Verb, many: bool, place: Path, runs: Any, tmp_path: Path
 ) -> None:
-    """Tables of a call are the files; words and tables for people are the same from both."""
+    """A call holds what the files do; people read and see the same of both."""
     _, out = ran(runs, place, verb, many)
     result = called(place, verb, many)
     for name, content in result.files().items():
@@ -102,6 +123,9 @@ def test_call_file_and_page_say_the_same(
             columns = {str(key): list(content[key]) for key in content}
             write_columns(tmp_path / name, columns)
             assert (tmp_path / name).read_text() == (out / name).read_text(), name
+        else:
+            same(content, read_tensors(out / name), name)
+    assert words_of(hp.plot(result)) == words_of(hp.plot(out))
     run = next(part for part in find(out).parts if part.has(verb.files[0]))
     saved, context = derived.saved(verb, run), derived.context(verb, run)
     question = verb.question()
@@ -166,11 +190,14 @@ def test_a_run_is_run_again_from_its_record(
     monkeypatch.chdir(tmp_path)
     said = headpatch(verb.name, "--config", out / "run.yaml", "--out", tmp_path / "again")
     assert said.code == 0, said.err
-    for schema in verb.schemas:
-        if (out / schema.file).exists():
-            assert (tmp_path / "again" / schema.file).read_bytes() == (
-                out / schema.file
-            ).read_bytes()
+    for file in (*out.glob("*.csv"), *out.glob("*.pt")):
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
+    first, second = (
+        yaml.safe_load((folder / "run.yaml").read_text()) for folder in (out, tmp_path / "again")
+    )
+    assert first["study"] | {"out": ""} == second["study"] | {"out": ""}
+    for key in first["run"].keys() - {"when", "checksum", "files"}:
+        assert first["run"][key] == second["run"][key], key
 
 
 @every_question

@@ -30,9 +30,9 @@ from headpatch.models.vlm import VLM
 from headpatch.questions.sweep.finished_rows import FinishedRows, keys_of
 from headpatch.questions.trace.token_runner import TokenRunner
 from tests.command import done, headpatch
-from tests.datasets import noisy_pairs
+from tests.datasets import noisy_pairs, tiny_study
 from tests.engine.oracle import Change, Oracle
-from tests.tiny import SHAPES, image_pair, tiny_prompt, tiny_vlm
+from tests.tiny import SHAPES, tiny_prompt, tiny_vlm
 
 ROUNDING = 2e-5  # logits, of float32 through a tiny model in batches of different shapes
 SETS = {"lm": ("0.1", "1.2", "2.0+0.3"), "vision": ("v0.1", "v1.0+v0.2", "v0.1+1.2")}
@@ -140,17 +140,9 @@ def test_a_change_says_its_factor_or_has_none() -> None:
             Study.make(None, {"sweep.alpha": wrong})
 
 
-def study_of(folder: Path, **keys: object) -> Study:
-    files = {"with": folder / "a.png", "without": folder / "b.png"}
-    for file, image in zip(files.values(), image_pair(), strict=True):
-        image.save(file)
-    paths = {name: str(file) for name, file in files.items()}
-    return Study.make(None, {**paths, "force": True, **keys})
-
-
 def session_of(folder: Path, **keys: object) -> Session:
     vlm = tiny_vlm(SHAPES["grouped-query"])
-    return hp.open_session(study_of(folder, **keys), vlm, positions="answer")
+    return hp.open_session(tiny_study(folder, **keys), vlm, positions="answer")
 
 
 def test_finished_units_of_another_factor_are_not_taken(tmp_path: Path) -> None:
@@ -220,7 +212,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     from tests.planted import save_planted
 
     save_planted(tmp_path / "model", noise=0.3)
-    study_of(tmp_path)
+    tiny_study(tmp_path)
     words = ["--model", tmp_path / "model", "--with", tmp_path / "a.png", "--without",
              tmp_path / "b.png", "--force", "--json", "--kinds", "scale", "--alpha", 2,
              "--out", tmp_path / "out"]  # fmt: skip

@@ -153,6 +153,12 @@ def prompt_form(text: str, question: str) -> str:
     return "{question}".join(text.rsplit(question, 1)) if question else text
 
 
+def flag_of(key: str) -> str:
+    """Return the flag that overrides a key of the study: ``--device-map`` of ``device_map``."""
+    name = "pairs" if key == "pairs.manifest" else key.rpartition(".")[2]
+    return f"--{name.replace('_', '-')}"
+
+
 def one_line(
     root: type[BaseModel], error: ValidationError, config: Path | None, flags: Mapping[str, Any]
 ) -> InputError:
@@ -171,7 +177,7 @@ def one_line(
         return cause
     key = ".".join(str(part) for part in first["loc"] if part != "[key]")
     flag = next((name for name in flags if key == name or key.startswith(f"{name}.")), None)
-    where = f"--{flag.rpartition('.')[2]}" if flag else f"{config}: {key}" if config else key
+    where = flag_of(flag) if flag else f"{config}: {key}" if config else key
     hint = f"({more} more wrong)" if more else ""
     if first["type"] == "extra_forbidden":
         return InputError(where, "an unknown key", f"one of {_keys_near(root, first['loc'])}", hint)

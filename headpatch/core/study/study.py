@@ -12,7 +12,7 @@ from headpatch.core.study.changes import VisionOptions
 from headpatch.core.study.expected import Expected
 from headpatch.core.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
 from headpatch.core.study.paths import BUNDLED_PICTURE, PathText, absolute, change_paths, picture
-from headpatch.core.study.reading import one_line, prompt_form, read
+from headpatch.core.study.reading import flag_of, one_line, prompt_form, read
 from headpatch.core.study.strict import Strict, sequence
 from headpatch.errors import InputError
 from headpatch.heads import Selection
@@ -26,7 +26,7 @@ from headpatch.questions.rank.options import RankOptions
 from headpatch.questions.rollout.options import RolloutOptions
 from headpatch.questions.sweep.options import SweepOptions
 from headpatch.questions.trace.options import TraceOptions
-from headpatch.text import user_path
+from headpatch.text import checked_text, user_path
 
 _ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on
 _Answer = Annotated[str, Field(min_length=1)]
@@ -177,6 +177,8 @@ class Study(Strict):
         for key, value in given.items():
             section, _, name = key.rpartition(".")
             place = values.setdefault(section, {}) if section else values
+            if isinstance(value, str):
+                checked_text(value, flag_of(key))
             if not isinstance(place, dict):
                 raise InputError(f"{config}: {section}", repr(place), "a mapping")
             place[name] = value

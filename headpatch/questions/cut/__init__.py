@@ -26,6 +26,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from headpatch.core.question import Flag, Verb
+from headpatch.core.study.edges import EDGE_ENDS
 from headpatch.errors import InputError
 from headpatch.questions.cut.columns import CUTS, MEANS
 from headpatch.questions.cut.options import CutOptions
@@ -43,6 +44,9 @@ def _edges(given: Mapping[str, Any], _study: "Study") -> Mapping[str, Any]:
         raise InputError("--edges", "--from or --to beside it", "either --edges or both of them")
     if queries is None or keys is None:
         raise InputError("--from, --to", "only one of them", "both ends of the edge")
+    for flag, names in (("--from", queries), ("--to", keys)):
+        if unknown := [name for name in names if name not in EDGE_ENDS]:
+            raise InputError(flag, repr(unknown[0]), f"one of {', '.join(EDGE_ENDS)}")
     return {"cut.edges": tuple("-".join(ends) for ends in product(queries, keys))}
 
 

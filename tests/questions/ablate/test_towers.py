@@ -23,9 +23,8 @@ from headpatch.heads import Grid, Head, HeadSet, Selection
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate.measure import plan
 from headpatch.questions.ablate.question import Ablation, ablate
-from tests.datasets import any_model, noisy_pairs, noisy_study
+from tests.datasets import any_model, noisy_pairs, noisy_study, tiny_study
 from tests.families import builders
-from tests.tiny import image_pair
 
 HEADS = tuple(map(Head.parse, ("v0.1", "1.2", "v2.0")))  # the last is of a layer that is not read
 ROUNDING = 2e-5  # logits, between two float32 paths of a tiny model
@@ -39,10 +38,8 @@ def study(**options: object) -> Study:
 def opened(name: str, **options: object) -> Session:
     """A session on noisy pictures, where every head does something."""
     with TemporaryDirectory() as folder:
-        files = {"with": Path(folder) / "a.png", "without": Path(folder) / "b.png"}
-        for file, image in zip(files.values(), image_pair(), strict=True):
-            image.save(file)
-        asked = study(**options).override({key: str(file) for key, file in files.items()})
+        pictures = tiny_study(Path(folder))
+        asked = study(**options).override({"with": pictures.with_, "without": pictures.without})
         return open_session(asked, any_model(name), asked.ablate.positions, vision=True)
 
 

@@ -26,9 +26,9 @@ from headpatch.questions.combine.effects import Effects, Plan, measure
 from headpatch.questions.combine.judge import Combinations, judge
 from headpatch.questions.combine.view import summary
 from headpatch.stats.interactions import interaction_label, joint_reading
-from tests.datasets import planted_pairs
+from tests.datasets import planted_pairs, tiny_study
 from tests.planted import HEADS, planted, planted_study
-from tests.tiny import SHAPES, image_pair, tiny_vlm
+from tests.tiny import SHAPES, tiny_vlm
 
 
 @lru_cache
@@ -270,12 +270,7 @@ def test_a_note_writer_acts_through_its_reader() -> None:
 
 @pytest.mark.parametrize("shape", ["plain", "grouped-query", "wide-heads"])
 def test_the_parts_add_up_to_the_total_which_is_the_effect(shape: str, tmp_path: Path) -> None:
-    for name, image in zip(("with", "without"), image_pair(), strict=True):
-        image.save(tmp_path / f"{name}.png")
-    flags = {"with": str(tmp_path / "with.png"), "without": str(tmp_path / "without.png")}
-    study = Study.make(
-        None, {**flags, "force": True, "combine.kinds": ("zero", "resample", "mean")}
-    )
+    study = tiny_study(tmp_path, **{"combine.kinds": ("zero", "resample", "mean")})
     session = open_session(study, tiny_vlm(SHAPES[shape]), "answer")
     means = {"lm": [z.mean(0) for z in session.base.trace.z["lm"]]}
     sets = [HeadSet.parse(text) for text in ("0.1", "1.0+1.2", "0.0+1.3")]

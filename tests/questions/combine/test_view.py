@@ -4,14 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from headpatch.core.question import Context
 from headpatch.present.figure import draw
 from headpatch.present.interactive import figures
-from headpatch.present.terminal import renderables
 from headpatch.questions.combine.charts import MOST_HEADS, combinations_chart
 from headpatch.questions.combine.view import view
+from tests.command import printed
 from tests.report import synthetic
 from tests.report.test_plots import assert_labelled, assert_unclipped
 
@@ -116,21 +115,14 @@ def test_without_a_pair_of_heads_there_is_no_map() -> None:
         combinations_chart(table[table["role"] == "head"], None)
 
 
-def printed(files, context: Context) -> str:
-    console = Console(width=200)
-    with console.capture() as capture:
-        console.print(*renderables(view(files, context)))
-    return capture.get()
-
-
 def test_tables_say_what_is_known() -> None:
     context = Context(noise_floor=1e-6)
-    text = printed({"combinations.csv": combinations(3)}, context)
+    text = printed(view({"combinations.csv": combinations(3)}, context))
     assert "One pair of pictures: known up to rounding (1.0e-06 logits" in text
     assert "28.0+28.1" in text
     assert "interval" not in text
     many = Context(pairs=40, level=0.9, options={"heads": "28.0,28.1"})
-    text = printed({"combinations.csv": combinations(3, pairs=40)}, many)
+    text = printed(view({"combinations.csv": combinations(3, pairs=40)}, many))
     assert "Means over 40 pairs of pictures" in text
     assert "90% interval" in text
 
@@ -146,6 +138,6 @@ def test_repair_names_the_parts_that_move() -> None:
         ]
     )
     files = {"combinations.csv": combinations(3), "selfrepair.csv": table}
-    text = printed(files | {"selfrepair_parts.csv": parts}, Context())
+    text = printed(view(files | {"selfrepair_parts.csv": parts}, Context()))
     assert "mlp 2 -0.100" in text
     assert "2.0 " not in text.split("mlp 2")[1].splitlines()[0]  # what three digits do not show

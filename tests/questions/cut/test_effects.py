@@ -23,13 +23,13 @@ from headpatch.core import edge_cuts
 from headpatch.core.edge_cuts import CutTable, Cutting, cost, cut_edges, make, prepare
 from headpatch.core.edges import end_positions
 from headpatch.core.session import Session, open_session
-from headpatch.core.study import Study
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Head
 from headpatch.stats.effects import spread
+from tests.datasets import tiny_study
 from tests.engine.oracle import Edges, Oracle
 from tests.planted import HEADS, LAYERS, LD_WITH, LD_WITHOUT, planted, planted_study
-from tests.tiny import QUESTION, SHAPES, image_pair, tiny_vlm
+from tests.tiny import QUESTION, SHAPES, tiny_vlm
 
 CLOSE = 1e-4  # logits; what C = 10⁴ leaves of the norms, and float32
 SPAN = LD_WITH - LD_WITHOUT
@@ -215,20 +215,12 @@ def test_as_many_other_tokens_are_cut_as_a_control() -> None:
     assert region["control_mean"] == pytest.approx(summary.mean)
 
 
-def tiny_study(folder: Path, **options: object) -> Study:
-    pictures = {"with": folder / "with.png", "without": folder / "without.png"}
-    for file, image in zip(pictures.values(), image_pair(), strict=True):
-        image.save(file)
-    flags = {key: str(file) for key, file in pictures.items()}
-    return Study.make(None, {**flags, "question": QUESTION, "force": True, **options})
-
-
 @pytest.mark.parametrize("name", ["plain", "grouped-query", "wide-heads", "class-token-kept"])
 def test_the_table_equals_eager_transformers_with_a_mask(name: str) -> None:
     model = tiny_vlm(SHAPES[name])
     edges = ("answer-region", "question-region", "question-question", "image-region", "all-other")
     with TemporaryDirectory() as folder:
-        session = open_session(tiny_study(Path(folder)), model, "question")
+        session = open_session(tiny_study(Path(folder), question=QUESTION), model, "question")
     settings = Cutting(edges, window=2)
     assert prepare(session, settings).resumed
     cuts = cut_edges(session, settings)

@@ -5,16 +5,15 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from headpatch.core.output.folder import find
 from headpatch.core.question import Context
 from headpatch.present.figure import draw
 from headpatch.present.parts import Chart
-from headpatch.present.terminal import renderables
 from headpatch.questions.cut import VERB
 from headpatch.questions.cut.view import view
 from headpatch.report.html.sections import derived
+from tests.command import printed
 from tests.report.html import made
 from tests.report.synthetic import CUT_GAP as GAP
 from tests.report.synthetic import cuts
@@ -34,11 +33,8 @@ def figure(table: pd.DataFrame, path) -> None:
     draw(chart, path, **CONTEXT.title)
 
 
-def printed(table: pd.DataFrame) -> str:
-    console = Console(width=200)
-    with console.capture() as capture:
-        console.print(*renderables(view({"cuts.csv": table}, CONTEXT)))
-    return capture.get()
+def shown(table: pd.DataFrame) -> str:
+    return printed(view({"cuts.csv": table}, CONTEXT))
 
 
 def test_a_panel_a_run_and_a_line_an_edge(tmp_path, drawn):
@@ -144,19 +140,19 @@ def test_runs_of_equal_ld_have_no_normalized_effect(tmp_path, drawn):
     table = windows().assign(normalized=math.nan, ld_without=12.0, control_mean=math.nan)
     figure(table, tmp_path / "f.png")
     assert not any(axes.child_axes for axes in drawn.last.axes)
-    assert "undefined" in printed(table)
+    assert "undefined" in shown(table)
 
 
 def test_controls_and_the_noise_floor_are_no_subjects() -> None:
     controls = windows(seed=1).assign(role="control", centre=np.nan)
     table = windows()
-    assert printed(pd.concat([table, controls])) == printed(table)
+    assert shown(pd.concat([table, controls])) == shown(table)
 
 
 def test_tables_over_depth_and_of_the_largest() -> None:
     table = windows()
     table.loc[0, "effect"] = 5e-7
-    text = printed(table)
+    text = shown(table)
     assert "Run with the object" in text
     assert "Run without the object" in text
     assert "(+5e-07)" in text
@@ -175,7 +171,7 @@ def test_tables_over_depth_and_of_the_largest() -> None:
 
 
 def test_every_cut_of_heads_is_listed() -> None:
-    text = printed(
+    text = shown(
         pd.concat([cuts(["24.10"], "head"), cuts(["1.1+2.2+3.3+4.4"], "joint")], ignore_index=True)
     )
     assert "Every cut" in text
@@ -190,10 +186,7 @@ def test_means_over_pairs_have_intervals_and_no_caveat_of_one_pair() -> None:
     ends = {"normalized_low": table["normalized"] - 0.1, "normalized_high": 0.75}
     table = table.assign(**ends)
     parts = list(view({"cuts_mean.csv": table}, Context("Q?", "top-left", pairs=12)))
-    console = Console(width=200)
-    with console.capture() as capture:
-        console.print(*renderables(parts))
-    text = " ".join(capture.get().split())
+    text = " ".join(printed(parts).split())
     assert "95% interval" in text and "mean over 12 pairs" in text
     assert "answer changed" in text and "25%" in text
     assert "The largest of many cuts is partly lucky." in text

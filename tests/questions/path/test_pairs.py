@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -27,18 +26,12 @@ from headpatch.pairs.manifest import Manifest
 from headpatch.questions.path.question import QUESTION, FollowedPaths, MeasuredPair
 from headpatch.questions.path.tables import KEYS, OverPairs
 from headpatch.stats.intervals import mean_interval
-from tests.datasets import noisy_pairs, planted_pairs
+from tests.datasets import lasting_folder, noisy_pairs, planted_pairs
 from tests.questions.path.case import CLOSE, HELD
 from tests.questions.path.case import vlm as planted_vlm
 from tests.tiny import tiny_vlm
 
 FLAGS = {"path.window": 1, "pairs.resamples": 200}
-_FOLDERS: list[TemporaryDirectory] = []  # they stay as long as the surveys do
-
-
-def folder() -> Path:
-    _FOLDERS.append(TemporaryDirectory())
-    return Path(_FOLDERS[-1].name)
 
 
 def elsewhere(table: Path, rows: tuple[int, ...], region: str = "bottom-right") -> Path:
@@ -59,7 +52,7 @@ def follow(pairs: Pairs, store: Store, stages: Stages | None = None) -> Followed
 
 
 def kept() -> Store:
-    return Store(folder() / "kept")
+    return Store(lasting_folder() / "kept")
 
 
 # --- the planted circuit: what the mean must be
@@ -69,7 +62,7 @@ def kept() -> Store:
 def planted_paths() -> FollowedPaths:
     """Three pairs, the object elsewhere in each; of the last, the region named is another one."""
     study = Study.make(None, {**FLAGS, "path.heads": "1.1,2.0"})
-    seen = surveyed(study, elsewhere(planted_pairs(folder(), count=3), (2,)), planted_vlm())
+    seen = surveyed(study, elsewhere(planted_pairs(lasting_folder(), count=3), (2,)), planted_vlm())
     return follow(seen, kept())
 
 
@@ -148,7 +141,7 @@ QUESTIONS = ("is there a red square ?", "is there a red square in the image ?")
 @lru_cache
 def noisy() -> Pairs:
     """Pairs whose prompts differ in length, so that no token's place is another's."""
-    return surveyed(NOISY, noisy_pairs(folder(), QUESTIONS), tiny_vlm())
+    return surveyed(NOISY, noisy_pairs(lasting_folder(), QUESTIONS), tiny_vlm())
 
 
 @lru_cache
@@ -214,7 +207,7 @@ def test_heads_are_picked_and_judged_on_different_pairs() -> None:
     study = Study.make(
         None, {**FLAGS, "path.top": 1, "path.by": ("effect",), "path.edges": ("words-region",)}
     )
-    seen = surveyed(study, planted_pairs(folder()), planted_vlm())
+    seen = surveyed(study, planted_pairs(lasting_folder()), planted_vlm())
     found = follow(seen, kept())
     assert (found.saved["pairs"], found.saved["pairs_heads"]) == (4, 2)
     counts = found.means.groupby("view")["pairs"].unique()
@@ -283,7 +276,7 @@ def test_what_the_model_lacks_is_refused_before_any_pair_runs() -> None:
 
 def test_a_pair_that_cannot_be_followed_is_named() -> None:
     study = Study.make(None, {**FLAGS, "path.heads": "1.1"})
-    table = elsewhere(planted_pairs(folder(), count=2), (0,), "image")
+    table = elsewhere(planted_pairs(lasting_folder(), count=2), (0,), "image")
     seen = surveyed(study, table, planted_vlm())
     with pytest.raises(InputError, match=r"line 2, --edges: other: the region image is the whole"):
         follow(seen, kept())

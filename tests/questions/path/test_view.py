@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 from headpatch.core.question import Context
 from headpatch.present.figure import draw
 from headpatch.present.interactive import figures
 from headpatch.present.parts import Grid, Words
-from headpatch.present.terminal import renderables
 from headpatch.questions.path.charts import path_chart
 from headpatch.questions.path.view import view
+from tests.command import printed
 from tests.report import synthetic
 from tests.report.test_plots import assert_labelled, assert_unclipped
 
@@ -135,21 +134,18 @@ def test_means_over_pairs_lie_in_their_intervals(size: str, tmp_path, drawn) -> 
     assert any(inside)
 
 
-def printed(results) -> str:
-    console = Console(width=200)
-    with console.capture() as capture:
-        console.print(*renderables(view({"path.pt": results}, Context())))
-    return capture.get()
+def shown(results) -> str:
+    return printed(view({"path.pt": results}, Context()))
 
 
 def test_tables_of_means_say_so() -> None:
-    text = printed(over_pairs(saved(4, 2, 0)))
+    text = shown(over_pairs(saved(4, 2, 0)))
     assert "Means over 24 pairs; their intervals are in path_mean.csv." in text
     assert "means over 12 pairs" in text
 
 
 def test_tables_leave_out_rows_of_zeros_and_sentences_follow() -> None:
-    text = printed(saved(4, 2, 0) | {"summary": ["The answer position carries it."]})
+    text = shown(saved(4, 2, 0) | {"summary": ["The answer position carries it."]})
     assert "answer → region" in text
     assert "0.25" in text
     assert "query" not in text

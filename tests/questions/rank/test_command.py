@@ -22,8 +22,6 @@ from tests.planted import (
     LAYERS,
     LD_WITH,
     LD_WITHOUT,
-    planted_study,
-    save_planted,
 )
 
 README = Path(__file__).parents[3] / "attention_data/README.md"
@@ -46,14 +44,6 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rank")
-    save_planted(folder / "model")
-    planted_study(folder)
-    return folder
-
-
 def flags(place: Path, out: Path) -> list[object]:
     return [*of_pair(place), "--out", out]
 
@@ -68,14 +58,6 @@ def printed(place: Path) -> Said:
 def out(place: Path, printed: Said) -> Path:
     assert printed.code == 0
     return place / "out"
-
-
-def same(first: Any, second: Any) -> bool:
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    return bool(first == second)
 
 
 def test_all_files_and_nothing_else(place: Path, out: Path) -> None:
@@ -184,26 +166,6 @@ def test_json(place: Path, out: Path, tmp_path: Path) -> None:
     assert (printed["answer_with"], printed["answer_without"]) == ("Yes", "No")
     assert [list(row) for row in printed["heads"]] == [COLUMNS] * ALL
     assert set(printed["spatial"]) == set(read_tensors(out / "spatial_vision_analysis.pt"))
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_run_file_runs_again_from_anywhere(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = tmp_path / "elsewhere/run.yaml"
-    run.parent.mkdir()
-    shutil.copy(out / "run.yaml", run)
-    monkeypatch.chdir(tmp_path)
-    again = tmp_path / "again"
-    done("rank", "--config", run, "--out", again)
-    assert (again / "heads.csv").read_bytes() == (out / "heads.csv").read_bytes()
-    for name in TENSORS:
-        assert same(read_tensors(again / name), read_tensors(out / name)), name
-    first, second = (yaml.safe_load((one / "run.yaml").read_text()) for one in (out, again))
-    assert first["study"] | {"out": ""} == second["study"] | {"out": ""}
-    for key in first["run"].keys() - {"when", "checksum", "files"}:
-        assert first["run"][key] == second["run"][key], key
-    assert second["run"]["files"].items() <= first["run"]["files"].items()  # it drew no figures
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -11,7 +11,8 @@ from headpatch.core.output import read_tensors
 from headpatch.engine.patching import Outcome
 from headpatch.engine.selfcheck import Check
 from tests.command import Said, contents, headpatch, of_pair, ran, refused, table
-from tests.tiny import image_pair, save_tiny
+from tests.datasets import tiny_study
+from tests.tiny import save_tiny
 
 FILES = ["effects.csv", "run.yaml", "sweep.png", "sweep.pt"]
 ONE_WAY = ("--kinds", "resample", "--directions", "noising")
@@ -21,8 +22,7 @@ ONE_WAY = ("--kinds", "resample", "--directions", "noising")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tower")
     save_tiny(folder / "model")
-    for name, image in zip(("with", "without"), image_pair(), strict=True):
-        image.save(folder / f"{name}.png")
+    tiny_study(folder)
     return folder
 
 

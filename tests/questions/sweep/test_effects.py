@@ -15,7 +15,6 @@ import torch
 from headpatch.core.cost import cost
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, open_session
-from headpatch.core.study import Study
 from headpatch.core.sweep_plan import plan
 from headpatch.engine import widen as engine
 from headpatch.engine.forward import forward
@@ -32,8 +31,9 @@ from headpatch.questions.rank.question import rank
 from headpatch.questions.sweep.head_sets import Listed
 from headpatch.questions.sweep.question import Sweep, sweep
 from headpatch.questions.sweep.table import SweptPair, measure
+from tests.datasets import tiny_study
 from tests.planted import HEADS, SILENT, planted, planted_study
-from tests.tiny import SHAPES, image_pair, tiny_vlm
+from tests.tiny import SHAPES, tiny_vlm
 
 CLOSE = 1e-4  # logits, of the planted circuit: its arithmetic is exact to about 1e-6
 ROUNDING = 2e-5  # logits, between two float32 paths of a tiny model
@@ -56,20 +56,8 @@ def noisy_session(
 ) -> Session:
     """A tiny random model on noisy pictures, where every head does something."""
     with TemporaryDirectory() as folder:
-        files = {"with": Path(folder) / "a.png", "without": Path(folder) / "b.png"}
-        for file, image in zip(files.values(), image_pair(), strict=True):
-            image.save(file)
-        keys = {f"sweep.{key}": value for key, value in options.items()}
-        study = Study.make(
-            None,
-            {
-                **{key: str(file) for key, file in files.items()},
-                "sweep.positions": positions,
-                "sweep.reference": 0,
-                "force": True,
-                **keys,
-            },
-        )
+        keys = {"positions": positions, "reference": 0, **options}
+        study = tiny_study(Path(folder), **{f"sweep.{key}": keys[key] for key in keys})
         return open_session(study, tiny_vlm(SHAPES[name], dtype=dtype), positions)
 
 

@@ -1,8 +1,5 @@
 """Sweeps of either tower over pairs: the slow twin opens each pair by itself."""
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import numpy as np
 import pytest
 import torch
@@ -22,13 +19,12 @@ from headpatch.pairs.manifest import Manifest
 from headpatch.questions.sweep.agreement import FIGURES
 from headpatch.questions.sweep.question import Sweep, sweep
 from headpatch.stats.agreement import agreement
-from tests.datasets import any_model, noisy_pairs, noisy_study, sweep_pairs
+from tests.datasets import any_model, lasting_folder, noisy_pairs, noisy_study, sweep_pairs
 from tests.families import builders
 
 QUESTIONS = ("is there a red square ?",) * 3
 LONGER = "is there a red square in the image ?"
 ROUNDING = 2e-5  # logits, between two float32 paths of a tiny model
-_FOLDERS: list[TemporaryDirectory] = []
 
 
 def study(**options: object) -> Study:
@@ -37,8 +33,7 @@ def study(**options: object) -> Study:
 
 
 def surveyed(asked: Study, name: str, questions: tuple[str, ...], hold: bool = True) -> Survey:
-    _FOLDERS.append(TemporaryDirectory())  # it stays as long as the survey does
-    entries = Manifest.read(noisy_pairs(Path(_FOLDERS[-1].name), questions)).entries
+    entries = Manifest.read(noisy_pairs(lasting_folder(), questions)).entries
     positions, vision = opening(asked)
     return survey(asked, any_model(name), entries, positions, vision=vision, hold=hold)
 

@@ -12,7 +12,6 @@ import torch
 from headpatch.core.cost import cost
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, open_session
-from headpatch.core.study import Study
 from headpatch.core.sweep_plan import plan
 from headpatch.engine import vision
 from headpatch.engine.forward import Keep, forward
@@ -25,8 +24,9 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.scene import Style, draw, sample_pair
 from headpatch.questions.sweep.question import Sweep, sweep
 from headpatch.questions.sweep.table import measure
+from tests.datasets import tiny_study
 from tests.families import builders
-from tests.tiny import SHAPES, image_pair, save_tiny, tiny_vlm
+from tests.tiny import SHAPES, save_tiny, tiny_vlm
 
 ROUNDING = 2e-5  # logits, between two float32 paths of a tiny model
 WAYS = [f"{k}_{d}" for k in ("zero", "mean", "resample") for d in ("noising", "denoising")]
@@ -35,21 +35,13 @@ WAYS = [f"{k}_{d}" for k in ("zero", "mean", "resample") for d in ("noising", "d
 def opened(vlm: VLM, tower: Tower = "vision", **options: object) -> Session:
     """A session on noisy pictures, where every head does something."""
     with TemporaryDirectory() as folder:
-        files = {"with": Path(folder) / "a.png", "without": Path(folder) / "b.png"}
-        for file, image in zip(files.values(), image_pair(), strict=True):
-            image.save(file)
-        keys = {f"sweep.{key}": value for key, value in options.items() if key != "scope"}
-        study = Study.make(
-            None,
-            {
-                **{key: str(file) for key, file in files.items()},
-                "sweep.tower": tower,
-                "sweep.reference": 0,
-                "vision.positions": options.get("scope"),
-                "force": True,
-                **keys,
-            },
-        )
+        keys = {
+            "sweep.tower": tower,
+            "sweep.reference": 0,
+            "vision.positions": options.get("scope"),
+        }
+        keys |= {f"sweep.{key}": value for key, value in options.items() if key != "scope"}
+        study = tiny_study(Path(folder), **keys)
         lm_positions = study.sweep.positions if tower == "lm" else None
         return open_session(study, vlm, lm_positions, vision=tower == "vision")
 

@@ -1,0 +1,16 @@
+"""What tests of several questions start from."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.planted import planted_study, save_planted
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the planted model and its two pictures."""
+    folder = tmp_path_factory.mktemp("place")
+    save_planted(folder / "model")
+    planted_study(folder)
+    return folder
