@@ -55,16 +55,16 @@ def claims(
     names: list[str] = []
     if case is None or case.missing:
         case, names = _complete(request, folder, case, resume)
-    found = judged(case)
-    names = sorted([*names, *write(found, folder)])
+    result = judged(case)
+    names = sorted([*names, *write(result, folder)])
     if request.as_json:
-        print_object({**found.json(), "files": [str(folder / name) for name in names]})
+        print_object({**result.json(), "files": [str(folder / name) for name in names]})
         return
     from headpatch.present import tables
     from headpatch.present.terminal import renderables
 
     console = Terminal()
-    show(console, *renderables(QUESTION.view(found.files(), found.origin.context)))
+    show(console, *renderables(QUESTION.view(result.files(), result.origin.context)))
     console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole
 
 

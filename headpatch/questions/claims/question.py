@@ -170,9 +170,9 @@ def claims(
         return _claims(study, verdict, None, vlm, keep, stages)
     check_folder(place)
     with taken(place, "claims"):
-        found = _claims(study, verdict, place, vlm, keep, stages)
-        write(found, place)
-    return found
+        result = _claims(study, verdict, place, vlm, keep, stages)
+        write(result, place)
+    return result
 
 
 def _claims(

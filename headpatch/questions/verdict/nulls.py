@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from headpatch.heads import Head
-from headpatch.questions.verdict.pair_record import Other, PairRecord
+from headpatch.questions.verdict.pair_record import DIRECTIONS, Other, PairRecord
 from headpatch.stats.effects import rank_of
 from headpatch.stats.verdict_labels import Rule
 from headpatch.stats.verdicts import significant_sign
@@ -96,25 +96,26 @@ def judge_nulls(
     ]
 
 
-def _verdict(
-    null: str, figure: str, value: float, limit: str, fine: bool, pairs: int, note: str = ""
-) -> Null:
-    return Null(null, figure, value, limit, "passed" if fine else "failed", pairs, note)
+@dataclass(frozen=True)
+class _Figure:
+    """A figure of a null, not yet measured."""
 
+    null: str
+    figure: str
+    limit: str
 
-def _untested(null: str, figure: str, limit: str, why: str) -> Null:
-    return Null(null, figure, float("nan"), limit, "not tested", 0, why)
+    def judged(self, value: float, fine: bool, pairs: int, note: str = "") -> Null:
+        outcome = "passed" if fine else "failed"
+        return Null(self.null, self.figure, value, self.limit, outcome, pairs, note)
+
+    def untested(self, why: str) -> Null:
+        return Null(self.null, self.figure, float("nan"), self.limit, "not tested", 0, why)
 
 
 def _self_patch(nothing: float, pairs: int, rule: Rule) -> Null:
-    return _verdict(
-        "self-patch",
-        "largest normalized effect of patching a head with its own z",
-        nothing,
-        f"below δ = {rule.delta:g}",
-        nothing < rule.delta,
-        pairs,
-    )
+    figure = "largest normalized effect of patching a head with its own z"
+    limit = f"below δ = {rule.delta:g}"
+    return _Figure("self-patch", figure, limit).judged(nothing, nothing < rule.delta, pairs)
 
 
 def _wrong_place(
@@ -125,32 +126,24 @@ def _wrong_place(
 ) -> list[Null]:
     """Ask about a place where the two pictures do not differ: no answer may flip."""
     name = "wrong place"
-    figures = {
-        "flips": ("share of pairs whose answer flips", f"at most {rule.alpha:.2g}"),
-        "heads": ("heads with an effect shown beyond ±δ", "0"),
-        "attention": (
-            "attention difference there of the heads that attention picks, as a share of theirs",
-            f"at most {LEAK:g}",
-        ),
-    }
-    there, others = _asked(pairs, [pair.wrong_place for pair in pairs])
-    if len(there) < 2:
+    flips = _Figure(name, "share of pairs whose answer flips", f"at most {rule.alpha:.2g}")
+    acting = _Figure(name, "heads with an effect shown beyond ±δ", "0")
+    words = "attention difference there of the heads that attention picks, as a share of theirs"
+    looks = _Figure(name, words, f"at most {LEAK:g}")
+    there, others = _asked([pair.wrong_place for pair in pairs])
+    count = len(there)
+    if count < 2:
         why = "the questions name no side that could be exchanged" if pairs else "no pairs"
-        return [_untested(name, *words, why) for words in figures.values()]
-    flips = float(np.mean([one.ld_with * one.ld_without < 0 for one in others]))
-    gaps = np.array([pairs[index].gap for index in there])[:, None, None, None]
-    effects = np.stack([np.stack([-one.noising, one.denoising]) for one in others]) / gaps
+        return [figure.untested(why) for figure in (flips, acting, looks)]
+    flipped = float(np.mean([other.ld_with * other.ld_without < 0 for other in others]))
+    effects = _effects(others, [pairs[index].gap for index in there])
     beyond = np.abs(significant_sign(effects, rule)).max(0)
     named = ", ".join(str(Head(int(a), int(b))) for a, b in np.argwhere(beyond)[:5])
-    leak = _share(
-        _at(np.stack([one.attention for one in others]), picked), _at(attention[there], picked)
-    )
+    leak = _attention_again(others, attention[there], picked)
     return [
-        _verdict(name, *_and(figures["flips"], flips), flips <= rule.alpha, len(there)),
-        _verdict(
-            name, *_and(figures["heads"], float(beyond.sum())), not beyond.any(), len(there), named
-        ),
-        _verdict(name, *_and(figures["attention"], leak), leak <= LEAK, len(there)),
+        flips.judged(flipped, flipped <= rule.alpha, count),
+        acting.judged(float(beyond.sum()), not beyond.any(), count, named),
+        looks.judged(leak, leak <= LEAK, count),
     ]
 
 
@@ -162,53 +155,38 @@ def _mirrored(
     rule: Rule,
 ) -> list[Null]:
     """Mirror pictures, region and question: the same heads must do the same at the new place."""
-    name = "mirrored"
-    figures = {
-        "flips": ("share of pairs whose answer flips", f"at least {rule.level:.2g}"),
-        "effect": ("effect of the chosen heads, as a share of theirs", f"at least {SAME:g}"),
-        "attention": (
-            "attention difference of the heads that attention picks, as a share of theirs",
-            f"at least {SAME:g}",
-        ),
-    }
-    there, others = _asked(pairs, [pair.mirrored for pair in pairs])
-    if len(there) < 2:
+    name, half = "mirrored", f"at least {SAME:g}"
+    flips = _Figure(name, "share of pairs whose answer flips", f"at least {rule.level:.2g}")
+    acting = _Figure(name, "effect of the chosen heads, as a share of theirs", half)
+    words = "attention difference of the heads that attention picks, as a share of theirs"
+    looks = _Figure(name, words, half)
+    there, others = _asked([pair.mirrored for pair in pairs])
+    count = len(there)
+    if count < 2:
         why = "the questions and regions have no side to mirror" if pairs else "no pairs"
-        return [_untested(name, *words, why) for words in figures.values()]
-    flipped = [one.ld_with > 0 > one.ld_without for one in others]
-    flips = float(np.mean(flipped))
-    looks = _share(
-        _at(np.stack([one.attention for one in others]), picked), _at(attention[there], picked)
-    )
-    found = [
-        _verdict(name, *_and(figures["flips"], flips), flips >= rule.level, len(there)),
-        _verdict(name, *_and(figures["attention"], looks), looks >= SAME, len(there)),
+        return [figure.untested(why) for figure in (flips, acting, looks)]
+    flipped = float(np.mean([other.ld_with > 0 > other.ld_without for other in others]))
+    again = _attention_again(others, attention[there], picked)
+    judged = [
+        flips.judged(flipped, flipped >= rule.level, count),
+        looks.judged(again, again >= SAME, count),
     ]
     if not chosen:
-        why = "no head's effect reached δ where heads are chosen"
-        return [*found, _untested(name, *figures["effect"], why)]
-    ways = ("noising", "denoising")
-    before = np.stack(
-        [[pairs[index].effects[f"resample_{way}"] for way in ways] for index in there]
-    )
-    gaps = np.array([pairs[index].gap for index in there])[:, None, None, None]
-    after = np.stack([np.stack([-one.noising, one.denoising]) for one in others]) / gaps
-    again = _share(_at(after, chosen), _at(before, chosen))
-    return [
-        *found,
-        _verdict(name, *_and(figures["effect"], again), again >= SAME, len(there)),
-    ]
+        return [*judged, acting.untested("no head's effect reached δ where heads are chosen")]
+    ways = [f"resample_{way}" for way in DIRECTIONS]
+    before = np.stack([[pairs[index].effects[way] for way in ways] for index in there])
+    after = _effects(others, [pairs[index].gap for index in there])
+    kept = _share(_at(after, chosen), _at(before, chosen))
+    return [*judged, acting.judged(kept, kept >= SAME, count)]
 
 
 def _unread(pairs: Sequence[PairRecord]) -> Null:
-    words = (
-        "unread vision layers",
-        "largest effect of vision layers that do not reach the language model (logits)",
-    )
-    found = [pair.unread for pair in pairs if not np.isnan(pair.unread)]
-    if not found:
-        return _untested(*words, "exactly 0", "every vision layer is read, or none can be changed")
-    return _verdict(*words, max(found), "exactly 0", max(found) == 0, len(found))
+    words = "largest effect of vision layers that do not reach the language model (logits)"
+    figure = _Figure("unread vision layers", words, "exactly 0")
+    effects = [pair.unread for pair in pairs if not np.isnan(pair.unread)]
+    if not effects:
+        return figure.untested("every vision layer is read, or none can be changed")
+    return figure.judged(max(effects), max(effects) == 0, len(effects))
 
 
 def _random(
@@ -216,33 +194,43 @@ def _random(
     chosen_effect: Float[np.ndarray, " pairs"] | None,
     rule: Rule,
 ) -> Null:
-    words = (
-        "random heads",
-        "p that random heads of the same layers do as much as the chosen heads",
-        f"below {rule.alpha:.2g}",
-    )
-    least = 2 / (len(random_effects) + 1)
-    if chosen_effect is None:
-        return _untested(*words, "no head's effect reached δ where heads are chosen")
-    if least >= rule.alpha:
-        why = f"{len(random_effects)} other sets in these layers: too few to tell"
-        return _untested(*words, why)
-    p = rank_of(float(chosen_effect.mean()), random_effects.mean(1))
+    words = "p that random heads of the same layers do as much as the chosen heads"
+    figure = _Figure("random heads", words, f"below {rule.alpha:.2g}")
     count = len(random_effects)
+    least = 2 / (count + 1)
+    if chosen_effect is None:
+        return figure.untested("no head's effect reached δ where heads are chosen")
+    if least >= rule.alpha:
+        return figure.untested(f"{count} other sets in these layers: too few to tell")
+    p = rank_of(float(chosen_effect.mean()), random_effects.mean(1))
     note = f"beats all {count} (p = {p:.2g}, the least that {count} can give)" if p <= least else ""
-    return _verdict(*words[:2], p, words[2], p < rule.alpha, random_effects.shape[1], note)
+    return figure.judged(p, p < rule.alpha, random_effects.shape[1], note)
 
 
 def _asked(
-    pairs: Sequence[PairRecord], others: Sequence[Other | None]
+    others: Sequence[Other | None],
 ) -> tuple[list[int], list[Other]]:
     """Places of the pairs that were asked otherwise, and what came of it."""
-    there = [index for index, one in enumerate(others) if one is not None]
-    return there, [one for one in others if one is not None]
+    there = [index for index, other in enumerate(others) if other is not None]
+    return there, [other for other in others if other is not None]
 
 
-def _and(words: tuple[str, str], value: float) -> tuple[str, float, str]:
-    return words[0], value, words[1]
+def _effects(
+    others: Sequence[Other], gaps: Sequence[float]
+) -> Float[np.ndarray, "pairs ways layers heads"]:
+    """Normalized effects of pairs asked otherwise; `gaps`: LD differences as first asked."""
+    effects = np.stack([np.stack([-other.noising, other.denoising]) for other in others])
+    return np.asarray(effects / np.array(gaps)[:, None, None, None])
+
+
+def _attention_again(
+    others: Sequence[Other],
+    before: Float[np.ndarray, "pairs layers heads"],
+    picked: Sequence[Head],
+) -> float:
+    """How much of the picked heads' attention difference is there, asked otherwise."""
+    after = np.stack([other.attention for other in others])
+    return _share(_at(after, picked), _at(before, picked))
 
 
 def _at(

@@ -146,9 +146,9 @@ class Judge(Question[Verdict]):
             f"{cost(study, vlm.lm.grid, count):,} times in all"
         )
         with call.stages("Changing heads") as advance:
-            found = run(study, vlm, opened.survey, call.store, advance)
-        where = origin(VERB, opened, found.noise_floor, failed_nulls=failed(found.nulls))
-        return Verdict(found, replace(opened, survey=closed(opened.survey)), origin=where)
+            judgement = run(study, vlm, opened.survey, call.store, advance)
+        where = origin(VERB, opened, judgement.noise_floor, failed_nulls=failed(judgement.nulls))
+        return Verdict(judgement, replace(opened, survey=closed(opened.survey)), origin=where)
 
 
 QUESTION = Judge()

@@ -65,8 +65,8 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         yield _areas(curves)
         yield faithfulness_chart(curves, **shown)
     if {"rho", "true_rho"} <= set(saved):
-        found = summarize(table, saved, int(context.options["top"]), pairs)
-        first, *lines = headline_words(found, context)
+        headline = summarize(table, saved, int(context.options["top"]), pairs)
+        first, *lines = headline_words(headline, context)
         yield Words(first, "terminal", strong=True)
         yield from (Words(line, "terminal") for line in lines)
 
@@ -232,29 +232,29 @@ def _areas(curves: "pandas.DataFrame") -> Grid:
     return Grid(title, headings, rows, (False, True, True))
 
 
-def headline_words(found: "Headline", context: Context) -> list[str]:
+def headline_words(facts: "Headline", context: Context) -> list[str]:
     """Say in words and numbers whether the heads that look decide; the first line asks it."""
     level, delta = context.level, context.options["delta"]
     lines = [
         "Do the heads that look decide?",
-        f"Of the {len(found.picked)} heads that attention picks out (on other pairs), "
-        f"{_count(found.picked_causal)} shown to act on the answer{_named(found.picked_causal)}; "
-        f"{_count(found.picked_within)} shown to stay within ±{delta:.3g} of the LD difference; "
-        f"{_count(found.picked_undecided)} undecided.",
-        f"Of all {found.heads:,} heads, {_count(found.causal)} shown to act"
-        f"{_named(found.causal)}. {_missed(found.causal, found.missed)}",
-        f"Spearman's rho, over {found.heads:,} heads, of attention difference and size of effect. "
-        f"Of the means that were measured: {measured_words(vars(found.rho), level)}. Of the true "
-        f"values: {true_words(vars(found.true_rho), level)}.",
+        f"Of the {len(facts.picked)} heads that attention picks out (on other pairs), "
+        f"{_count(facts.picked_causal)} shown to act on the answer{_named(facts.picked_causal)}; "
+        f"{_count(facts.picked_within)} shown to stay within ±{delta:.3g} of the LD difference; "
+        f"{_count(facts.picked_undecided)} undecided.",
+        f"Of all {facts.heads:,} heads, {_count(facts.causal)} shown to act"
+        f"{_named(facts.causal)}. {_missed(facts.causal, facts.missed)}",
+        f"Spearman's rho, over {facts.heads:,} heads, of attention difference and size of effect. "
+        f"Of the means that were measured: {measured_words(vars(facts.rho), level)}. Of the true "
+        f"values: {true_words(vars(facts.true_rho), level)}.",
     ]
-    for one in found.precision:
+    for first in facts.precision:
         lines.append(
-            f"Precision@{one.k}: {one.hits} of the first {one.k} by attention are among the "
-            f"{one.k} with the largest effects ({one.share:.0%}; chance {one.chance:.1%}, "
-            f"p = {one.p:.2g})."
+            f"Precision@{first.k}: {first.hits} of the first {first.k} by attention are among the "
+            f"{first.k} with the largest effects ({first.share:.0%}; chance {first.chance:.1%}, "
+            f"p = {first.p:.2g})."
         )
-    counts = ", ".join(f"{name} {count:,}" for name, count in found.counts.items())
-    return [*lines, f"Verdicts over {found.pairs} pairs: {counts}."]
+    counts = ", ".join(f"{name} {count:,}" for name, count in facts.counts.items())
+    return [*lines, f"Verdicts over {facts.pairs} pairs: {counts}."]
 
 
 def _count(names: Sequence[str]) -> str:
