@@ -292,6 +292,11 @@ class Result(ABC):
         """What the model says of both pictures of one pair, where it was asked to go on."""
         return None
 
+    @property
+    def words(self) -> Context:
+        """What titles say: `Origin.context`, by its earlier name."""
+        return self.origin.context
+
     @abstractmethod
     def files(self) -> Files:
         """Return tables and tensors, by the name of their file."""
