@@ -327,10 +327,8 @@ def pairs_in(table: "pandas.DataFrame") -> str:
 def ends_of(rows: "pandas.DataFrame", name: str) -> tuple[Values, Values, Values]:
     """Return a column and both ends of its interval; the value itself where there is none."""
     middle = rows[name].to_numpy(np.float64)
-    low, high = (
-        rows[end].fillna(rows[name]).to_numpy(np.float64) if end in rows else middle
-        for end in (f"{name}_low", f"{name}_high")
-    )
+    ends = (rows.get(f"{name}_{end}", rows[name]).fillna(rows[name]) for end in ("low", "high"))
+    low, high = (np.where(np.isfinite(middle), end.to_numpy(np.float64), np.nan) for end in ends)
     return middle, low, high
 
 

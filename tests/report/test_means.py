@@ -52,6 +52,13 @@ def test_too_many_heads_are_cut_to_the_largest() -> None:
     assert f"({MOST_ROWS} largest of 50)" in drawn.title
 
 
+def test_what_is_undefined_has_no_bar() -> None:
+    table = effects()
+    table.loc[table["heads"] == "1.0", "normalized"] = np.nan
+    (series,) = chart(table).panels[0].series
+    assert np.isnan([series.low[1], series.high[1]]).all()
+
+
 def test_random_heads_stand_behind() -> None:
     table = effects().assign(control_mean=0.1, control_mean_low=0.05, control_mean_high=0.2)
     (series,) = chart(table).panels[0].series
