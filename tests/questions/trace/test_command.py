@@ -60,6 +60,12 @@ def test_a_trace_says_what_it_found(place: Path, tmp_path: Path) -> None:
     assert "One pair shows one case, not a rule." in " ".join(said.out.split())
 
 
+def test_a_region_without_a_patch_is_refused(place: Path, tmp_path: Path) -> None:
+    line = refused(*one(place, tmp_path, "--region", "0,0,0.05,0.05"))
+    assert "--region: 0,0,0.05,0.05 holds no patch" in line
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_script_reads_both_answers(place: Path, tmp_path: Path) -> None:
     flags = ["--model", place, "--with", place / "with.png", "--without", place / "without.png"]
     asked = ["--question", QUESTION, "--forced", "both", "--out", tmp_path, "--json"]
