@@ -90,30 +90,6 @@ def _known(*lines: Any) -> Iterator[tuple[Any, ...]]:
             yield tuple(held[:, known])
 
 
-def heat(values: Any, texts: Sequence[Sequence[str]], most: float = 0.0) -> dict[str, Any]:
-    """Return a map of effects, coloured about 0 up to `most`, or to the largest value.
-
-    Parameters
-    ----------
-    texts
-        What pointing at each cell says; escaped already.
-    """
-    most = most or float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
-    return {
-        "type": "heatmap",
-        "z": numbers(values),
-        "text": texts,
-        "hovertemplate": "%{text}<extra></extra>",
-        "zmin": -most,
-        "zmax": most,
-        "colorscale": "effect",
-        "xgap": 1,
-        "ygap": 1,
-        "hoverongaps": True,
-        "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 1, "xpad": 0},
-    }
-
-
 def slots(names: Sequence[str]) -> dict[str, Any]:
     """Return an axis of a map, a name for each slot."""
     return {
@@ -123,27 +99,6 @@ def slots(names: Sequence[str]) -> dict[str, Any]:
         "showgrid": False,
         "zeroline": False,
     }
-
-
-def counts_axis(title: str, counts: Sequence[int]) -> dict[str, Any]:
-    """Return an x axis of numbers from 0, laid out by log2(n + 1): see `along`."""
-    place, last = along(counts), counts[-1]
-    shown, room = [counts[0]], (place[-1] - place[0]) / 11  # a label's width
-    for count, at in zip(counts, place, strict=True):
-        if at - along(shown[-1]) >= room and (count == last or place[-1] - at >= room):
-            shown.append(count)
-    return {
-        "title": {"text": title},
-        "tickmode": "array",
-        "tickvals": numbers(along(shown)),
-        "ticktext": [f"{count:,}" for count in shown],
-        "zeroline": False,
-    }
-
-
-def along(counts: Any) -> Any:
-    """Lay numbers from 0 out by log2(n + 1)."""
-    return np.log2(np.asarray(counts, np.float64) + 1)
 
 
 def unread(feature: int, layers: int, axis: str = "x") -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@ from functools import cache
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 
 from headpatch.present.canvas import Sheet
@@ -290,3 +292,12 @@ def test_colours_tell_the_signs_apart_and_nothing_is_light() -> None:
     lightness = [np.dot(colours(x)[:3], (0.2126, 0.7152, 0.0722)) for x in np.linspace(0, 1, 21)]
     assert (np.diff(lightness[:11]) > 0).all()  # so that it reads in grey as well
     assert (np.diff(lightness[10:]) < 0).all()
+
+
+@given(st.sets(st.integers(1, 5000), min_size=1, max_size=30))
+def test_labels_of_counts_keep_apart_and_show_both_ends(drawn_counts: set[int]) -> None:
+    counts, scale = np.array([0.0, *sorted(drawn_counts)]), Scale("counts")
+    labels = list(scale.labels(counts))
+    assert labels[0] == 0
+    assert labels[-1] == counts[-1]
+    assert (np.diff(scale.along(labels)) >= np.ptp(scale.along(counts)) / 11 - 1e-9).all()

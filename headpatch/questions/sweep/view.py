@@ -50,10 +50,6 @@ _ESTIMATE: Final = (
     "of the wrong sign. Top-{k} recall: the share of the {k} largest exact effects that are among "
     "the {k} largest estimates."
 )
-_POINTS: Final = (
-    "Each point is a head or set, its estimate against its exact effect; on the dashed line they "
-    "are equal. Axes follow the signed square root."
-)
 _OF_PAIRS: Final = {"": "mean of the pairs", "of_means_": "mean effects"}
 
 
@@ -226,7 +222,6 @@ def _estimates(
             "effects: of the means over pairs. Intervals are over pairs."
         )
     yield Words(f"{note} {_ESTIMATE.format(k=first['k'])}")
-    yield Words(_POINTS, "page")
     if farthest := page_words.farthest(saved, swept):
         yield Words(farthest)
 
