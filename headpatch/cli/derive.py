@@ -16,8 +16,8 @@ from typer.models import OptionInfo
 from headpatch.cli.app import app
 from headpatch.cli.options import COMMON, Context, Resume, Several, decimal, number, whole
 from headpatch.cli.verb import PICTURES, Request, request_of
-from headpatch.core.question import Flag, Verb
 from headpatch.core.study.together import refuse_both
+from headpatch.core.verb import Flag, Verb
 from headpatch.errors import InputError
 
 if TYPE_CHECKING:

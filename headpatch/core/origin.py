@@ -4,8 +4,9 @@ from typing import Any
 
 from headpatch.core.dataset import Pairs
 from headpatch.core.output.provenance import dataset_facts, pair_facts
-from headpatch.core.question import Context, Opened, Origin, Verb
+from headpatch.core.question import Context, Opened, Origin
 from headpatch.core.session import Session
+from headpatch.core.verb import Verb
 
 
 def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts: Any) -> Origin:

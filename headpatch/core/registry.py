@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headpatch.core.question import Verb
+    from headpatch.core.verb import Verb
 
 
 def verbs() -> "tuple[Verb, ...]":

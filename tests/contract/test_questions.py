@@ -13,7 +13,8 @@ import yaml
 import headpatch as hp
 from headpatch.core.output.files import read_tensors, write_columns
 from headpatch.core.output.folder import find
-from headpatch.core.question import Result, Verb
+from headpatch.core.question import Result
+from headpatch.core.verb import Verb
 from headpatch.present.parts import Grid, Part, Words
 from headpatch.report.html.sections import derived, how
 from tests.command import Said, headpatch

@@ -213,8 +213,8 @@ def test_the_command_line(tmp_path: Path) -> None:
 
     save_planted(tmp_path / "model", noise=0.3)
     tiny_study(tmp_path)
-    words = ["--model", tmp_path / "model", "--with", tmp_path / "a.png", "--without",
-             tmp_path / "b.png", "--force", "--json", "--kinds", "scale", "--alpha", 2,
+    words = ["--model", tmp_path / "model", "--with", tmp_path / "with.png", "--without",
+             tmp_path / "without.png", "--force", "--json", "--kinds", "scale", "--alpha", 2,
              "--out", tmp_path / "out"]  # fmt: skip
     found = done("ablate", "--heads", "0.1", *words, "--controls", 0).json
     assert {row["alpha"] for row in found["effects"]} == {2}

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headpatch.core.output import read_table, read_tensors
+from headpatch.core.output import read_table, read_tensors, writing
 from headpatch.core.store import Store
 from headpatch.errors import RunError
-from headpatch.questions.path import view
 from headpatch.questions.path.columns import MEANS, PATH
 from tests.command import Said, contents, done, headpatch, of_pair, refused, table
 from tests.datasets import planted_pairs
@@ -113,7 +112,7 @@ def run(place: Path, out: Path, *more: object, draws: bool = False) -> Said:
     """Run what must succeed; its figure is left blank unless it `draws`."""
     with pytest.MonkeyPatch.context() as patch:
         if not draws:
-            patch.setattr(view.figure, "draw", lambda _, path, *__, **___: path.touch())
+            patch.setattr(writing, "draw", lambda _, path, *__, **___: path.touch())
         said = headpatch(*words(place, out, *more))
     assert said.code == 0, said.err
     return said

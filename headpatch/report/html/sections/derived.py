@@ -6,8 +6,9 @@ from typing import Any
 from headpatch.core.output.folder import Results
 from headpatch.core.output.part import Part as RunPart
 from headpatch.core.output.part import load, read, reading
-from headpatch.core.question import Context, Verb
+from headpatch.core.question import Context
 from headpatch.core.registry import verbs
+from headpatch.core.verb import Verb
 from headpatch.present.interactive import figures
 from headpatch.present.parts import Chart, Drawn, Grid, Part, Words
 from headpatch.present.section import Figure, Section
