@@ -13,9 +13,10 @@ from headpatch.core.edge_cuts import CutTable, Job, cost, make, named_cuts, prep
 from headpatch.core.origin import origin
 from headpatch.core.price import passes
 from headpatch.core.progress_bars import Progress
-from headpatch.core.question import Call, Files, Opened, Question, Result
+from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
+from headpatch.core.study import Study
 from headpatch.questions.cut import VERB
 from headpatch.questions.cut.columns import CUTS, MEANS
 from headpatch.questions.cut.view import summary
@@ -72,6 +73,10 @@ class Cut(Question[Cuts]):
     """Cuts edges of attention."""
 
     verb = VERB
+
+    def needs(self, study: Study) -> Needs:
+        """Keep what passes are resumed from: the tokens after the image."""
+        return Needs(positions="question")
 
     def answer(self, opened: Opened, call: Call) -> Cuts:
         """Cut every edge at every place, in both runs of every pair."""
