@@ -72,6 +72,11 @@ def _run(debug: bool) -> int:
         if message := error.format_message():  # without any, help was due and is printed
             return _fail(f"{message} (see headpatch --help)", 2, debug)
         return 2
+    except ValueError as error:  # an older typer lets it pass
+        if "null byte" not in str(error):
+            return _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
+        before = next(n for n, word in enumerate(sys.argv) if "\0" in word) - 1
+        return _fail(f"{sys.argv[before]}: {error} (see headpatch --help)", 2, debug)
     except (typer.Abort, KeyboardInterrupt):
         return _fail(_INTERRUPTED, 130, debug)
     except BrokenPipeError:  # who reads has seen enough

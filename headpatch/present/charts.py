@@ -71,7 +71,7 @@ def band(x: Any, low: Any, high: Any, color: str, name: str = "", **more: Any) -
         "x": across,
         "y": up,
         "fill": "toself",
-        "fillcolor": f"{color}33",
+        "fillcolor": faded(color),
         "line": {"width": 0},
         "hoverinfo": "skip",
         "showlegend": bool(name),
@@ -126,3 +126,11 @@ def unread(feature: int, layers: int, axis: str = "x") -> list[dict[str, Any]]:
             "layer": "below",
         }
     ]
+
+
+def faded(color: str) -> str:
+    """Return a colour such as ``#0072B2`` at a fifth of its strength."""
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = (round(255 * part) for part in to_rgb(color))
+    return f"rgba({red},{green},{blue},0.2)"

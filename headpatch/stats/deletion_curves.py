@@ -49,7 +49,7 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
         null = [value for key, value in under.items() if key[:3] == (run, way, RANDOM)]
         beside = spread(null)
 
-        def at(name: str, run: str = run, way: str = way) -> "pd.Series[float]":
+        def at(name: str, run: str = run, way: str = way) -> Any:
             here = curves["run"].eq(run) & curves["way"].eq(way) & curves["order"].eq(name)
             return curves.loc[here & curves["k"].eq(size), "share"]
 

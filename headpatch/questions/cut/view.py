@@ -230,7 +230,7 @@ def _place_names(table: "pandas.DataFrame") -> Any:
     """Name where edges are cut: the layers, or the heads, a large set by its size."""
     count = table["heads"].astype(str).str.count(r"\+") + 1
     heads = table["heads"].where(count <= 2, "joint: " + count.astype(str))
-    layers = table["layers"].replace("", np.nan)
+    layers = table["layers"].where(table["layers"] != "")
     return heads.where(layers.isna(), layers)
 
 
