@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headpatch.core.output import read_table, read_tensors, reading
-from headpatch.core.output.written import verbs_in
+from headpatch.core.output.written import WRITTEN, verbs_in
 from headpatch.core.study.record import Record
 
 if TYPE_CHECKING:
@@ -14,14 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SHOWN", "Part", "load", "read", "reading"]
 
-SHOWN = (
-    "approx.pt", "attention_with_triangle.pt", "claims.csv", "combinations.csv", "cuts.csv",
-    "effects.csv", "effects_mean.csv", "faithfulness.csv", "gate.csv", "heads.csv", "nulls.csv",
-    "path.csv", "path_mean.csv", "per_head_analysis.pt", "perturbation.csv", "rollout.csv",
-    "rollout.pt",
-    "selfrepair.csv", "selfrepair_parts.csv", "spatial_vision_analysis.pt", "sweep.pt", "trace.csv",
-    "trace.pt", "trace_mean.csv", "verdict.pt", "verdicts.csv", "vision.csv",
-)  # fmt: skip
+SHOWN = tuple(
+    sorted({name for names in WRITTEN.values() for name in names if not name.endswith(".png")})
+)
 """Files that sections are made of; a folder without any of them holds no results."""
 
 

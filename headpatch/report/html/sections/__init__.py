@@ -1,11 +1,12 @@
 """One module a section: each reads what it needs and returns the section, or None.
 
-A new kind of result is a new module here, a template of its name, and a line in `SECTIONS`.
+A question's section follows from its view; the modules here join what several questions found.
 """
 
 from collections.abc import Callable
 
 from headpatch.core.output.folder import Results
+from headpatch.core.registry import verbs
 from headpatch.present.section import Section
 from headpatch.report.html.sections import (
     derived,
@@ -19,24 +20,22 @@ from headpatch.report.html.sections import (
     tower,
 )
 
+_PLACED = (
+    "verdict", "ablate", "combine", "rank", "sweep", "path", "cut", "trace", "rollout", "claims",
+)  # fmt: skip
 SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
     first.section,
     derived.section("verdict"),
     maps.section,
     scatter.section,
     ranking.section,
-    derived.section("ablate"),
-    derived.section("combine"),
-    derived.section("rank"),
-    derived.section("sweep"),
+    *(derived.section(name) for name in ("ablate", "combine", "rank", "sweep")),
     tower.section,
-    derived.section("path"),
-    derived.section("cut"),
-    derived.section("trace"),
-    derived.section("rollout"),
+    *(derived.section(name) for name in ("path", "cut", "trace", "rollout")),
+    *(derived.section(verb.name) for verb in verbs() if verb.files and verb.name not in _PLACED),
     derived.section("claims"),
     noise.section,
     gate.section,
     how.section,
 )
-"""In the order of the page."""
+"""In the order of the page; questions without a place of their own come behind the others."""
