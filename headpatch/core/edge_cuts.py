@@ -111,17 +111,10 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Cuts that are going to be made, and how.
+    """Cuts that are going to be made: named, controls, and cuts of nothing.
 
-    Attributes
-    ----------
-    cuts
-        Every one: named, controls, and cuts of nothing.
-    base
-        Both untouched runs, with what resuming needs.
-    disagreement
-        How far resumed passes lay from whole ones where they were compared, in logits; infinite
-        where passes cannot be resumed.
+    `base` holds both untouched runs, with what resuming needs; `disagreement` says how far resumed
+    passes lay from whole ones where they were compared, in logits (infinite: none can be resumed).
     """
 
     cuts: tuple[Cut, ...]
