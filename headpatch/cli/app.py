@@ -72,11 +72,6 @@ def _run(debug: bool) -> int:
         if message := error.format_message():  # without any, help was due and is printed
             return _fail(f"{message} (see headpatch --help)", 2, debug)
         return 2
-    except ValueError as error:  # an older typer lets it pass
-        if "null byte" not in str(error):
-            return _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
-        before = next(n for n, word in enumerate(sys.argv) if "\0" in word) - 1
-        return _fail(f"{sys.argv[before]}: {error} (see headpatch --help)", 2, debug)
     except (typer.Abort, KeyboardInterrupt):
         return _fail(_INTERRUPTED, 130, debug)
     except BrokenPipeError:  # who reads has seen enough
@@ -84,6 +79,8 @@ def _run(debug: bool) -> int:
     except SystemExit as left:  # of typer or rich, for the same reason
         return left.code if isinstance(left.code, int) else 1
     except Exception as error:  # a bug, or a fault of the machine
+        if isinstance(error, ValueError) and (flag := _before_null_byte()):  # under an older typer
+            return _fail(f"{flag}: {error} (see headpatch --help)", 2, debug)
         return _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
     if code == 130:  # typer has caught the interrupt itself
         return _fail(_INTERRUPTED, 130, debug)
@@ -119,6 +116,12 @@ def _named() -> Iterator[None]:
             f"stdout: cannot be written ({error.strerror or error}); expected room for all that is "
             "printed. Files that were written stay."
         ) from error
+
+
+def _before_null_byte() -> str:
+    """Return what was typed before a word that holds a null byte; empty if none does."""
+    words = sys.argv
+    return next((words[place - 1] for place, word in enumerate(words) if "\0" in word), "")
 
 
 def _open_streams() -> None:

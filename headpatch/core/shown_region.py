@@ -1,6 +1,7 @@
 """Which image tokens a pair's region has, and what the processor cuts away of the picture."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
     from headpatch.pairs.pair import Pair
 
 
-class ShownRegion:
+class ShownRegion(ABC):
     """The part of a session that knows where its region is among the image tokens."""
 
     pair: "Pair"
 
     @property
+    @abstractmethod
     def prompt(self) -> Prompt:
         """Both runs as a batch of two."""
-        raise NotImplementedError
 
     @property
     def region_tokens(self) -> Bool[np.ndarray, " tokens"]:

@@ -112,11 +112,11 @@ ANSWER_CHANGED: Final = Column(
 )
 
 
-def effect_cell(floor: float) -> Cell:
+def effect_cell(floor: float, column: str = "effect") -> Cell:
     """Show an effect in logits; in brackets, by its order of magnitude, if it may be rounding."""
 
     def cell(row: Row) -> str:
-        effect = row["effect"]
+        effect = row[column]
         return f"{effect:+.4f}" if abs(effect) > floor else f"({effect:+.0e})"
 
     return cell
@@ -335,3 +335,17 @@ def ends_of(rows: "pandas.DataFrame", name: str) -> tuple[Values, Values, Values
 def kind_cell(row: Row) -> str:
     """Name the kind of a row, with its factor where it has one."""
     return kind_label(row["kind"], row)
+
+
+def control_cell(row: Row) -> str:
+    """Show what random controls of a row do: their mean and, of one pair, standard deviation."""
+    if math.isnan(row["control_mean"]):
+        return "none"
+    sd = row.get("control_sd", math.nan)
+    return f"{row['control_mean']:+.4f}" + ("" if math.isnan(sd) else f"±{sd:.4f}")
+
+
+def answer_cell(row: Row) -> str:
+    """Show how the first token of the answer turns, if it does."""
+    before, after = row["answer_before"], row["answer_after"]
+    return "same" if before == after else f"{before} → {after}"

@@ -13,7 +13,9 @@ from headpatch.present.canvas import signed
 from headpatch.present.column import Cell, Row, Schema
 from headpatch.present.effects_view import (
     MOST_ROWS,
+    answer_cell,
     changed_at,
+    control_cell,
     effect_cell,
     interval_cell,
     kind_cell,
@@ -92,9 +94,9 @@ def _one_pair(named: "pandas.DataFrame", context: Context, floor: float) -> Iter
         "LD": "ld",
         "effect": effect_cell(floor),
         "norm.": "normalized",
-        "random heads": _controls,
+        "random heads": control_cell,
         "p": _p,
-        "answer": _turn,
+        "answer": answer_cell,
     }
     yield from _tables(named, cells, EFFECTS)
     yield Words(
@@ -114,7 +116,7 @@ def _means(named: "pandas.DataFrame", context: Context, floor: float) -> Iterato
         "effect": effect_cell(floor),
         "norm.": "normalized",
         f"{context.level:.0%} interval": interval_cell("normalized"),
-        "random heads": _controls,
+        "random heads": control_cell,
         "answer changed": "answer_changed",
     }
     yield from _tables(named, cells, MEANS)
@@ -137,21 +139,9 @@ def _tables(
         yield grid(title, rows, cells, schema, place="terminal")
 
 
-def _controls(row: Row) -> str:
-    if isnan(row["control_mean"]):
-        return "none"
-    sd = row.get("control_sd", np.nan)
-    return f"{row['control_mean']:+.4f}" + ("" if isnan(sd) else f"±{sd:.4f}")
-
-
 def _p(row: Row) -> str:
     value = row.get("control_p", np.nan)
     return "" if isnan(value) else f"{value:.2f}"
-
-
-def _turn(row: Row) -> str:
-    before, after = row["answer_before"], row["answer_after"]
-    return "same" if before == after else f"{before} → {after}"
 
 
 def _page_words(named: "pandas.DataFrame", context: Context) -> Words:
@@ -182,7 +172,7 @@ def _page_table(named: "pandas.DataFrame", schema: Schema) -> Grid:
     else:
         if "control_p" in named:
             cells["p, not corrected for the number of heads"] = _p
-        cells["Answer"] = _turn
+        cells["Answer"] = answer_cell
     return grid("The numbers", named, cells, schema, place="page")
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from headpatch.core.question import Context, Files, table_of
-from headpatch.present.column import UNDEFINED, Row, Schema
+from headpatch.present.column import Row, Schema
+from headpatch.present.effects_view import answer_cell, control_cell, effect_cell, interval_cell
 from headpatch.present.parts import Chart, Panel, Part, Series, Words, arrow, grid
 from headpatch.questions.cut.columns import CUTS, MEANS
 
@@ -113,7 +114,7 @@ def _over_depth(rows: "pandas.DataFrame", run: str, context: Context) -> Part:
     ]
     cells: dict[str, Any] = {"layers": "layers"}
     for edge in edges:
-        cells[arrow(edge)] = lambda row, edge=edge: _effect(row[edge], context)
+        cells[arrow(edge)] = effect_cell(context.noise_floor or 0.0, edge)
     title = f"Run {run} the object: effect by window of layers (logits)"
     return grid(title, by_window, cells, CUTS, place="terminal")
 
@@ -128,49 +129,26 @@ def _in_full(shown: "pandas.DataFrame", schema: Schema, context: Context, larges
     if schema is CUTS:
         cells |= {
             "LD": "ld",
-            "effect": lambda row: _effect(row["effect"], context),
+            "effect": effect_cell(context.noise_floor or 0.0),
             "norm.": "normalized",
-            "random tokens": _control,
-            "answer": _turn,
+            "random tokens": control_cell,
+            "answer": answer_cell,
         }
     else:
         cells |= {
-            "effect": lambda row: _effect(row["effect"], context),
+            "effect": effect_cell(context.noise_floor or 0.0),
             "norm.": "normalized",
-            f"{context.level:.0%} interval": _interval,
-            "random tokens": _control,
+            f"{context.level:.0%} interval": interval_cell("normalized"),
+            "random tokens": control_cell,
             "answer changed": "answer_changed",
         }
     title = "The window with the largest effect of each edge" if largest else "Every cut"
     return grid(title, shown, cells, schema)
 
 
-def _effect(effect: float, context: Context) -> str:
-    if abs(effect) > (context.noise_floor or 0.0):
-        return f"{effect:+.4f}"
-    return f"({effect:+.0e})"
-
-
 def _heads(row: Row) -> str:
     heads = str(row["heads"])
     return f"joint: {heads.count('+') + 1} heads" if heads.count("+") > 2 else heads
-
-
-def _control(row: Row) -> str:
-    if isnan(row["control_mean"]):
-        return "none"
-    sd = row.get("control_sd", np.nan)
-    return f"{row['control_mean']:+.4f}" + ("" if isnan(sd) else f"±{sd:.4f}")
-
-
-def _turn(row: Row) -> str:
-    before, after = row["answer_before"], row["answer_after"]
-    return f"{before} → {after}" if before != after else "same"
-
-
-def _interval(row: Row) -> str:
-    low, high = row["normalized_low"], row["normalized_high"]
-    return UNDEFINED if isnan(low) else f"{low:+.4f} to {high:+.4f}"
 
 
 def _chart(table: "pandas.DataFrame", context: Context, windows: bool) -> Chart:
