@@ -19,49 +19,6 @@ from headpatch.stats.intervals import mean_interval
 
 Values = Float[np.ndarray, "pairs rows"]
 Row: TypeAlias = Float[np.ndarray, " rows"]
-_KEYS = ["heads", "kind", "alpha", "direction", "positions", "role"]
-
-
-class Gathered:
-    """The named rows of one pair after the other, as arrays.
-
-    Parameters
-    ----------
-    columns
-        Gathered, beside the share of pairs whose answer changed.
-    """
-
-    def __init__(self, *columns: str) -> None:
-        self.keys = pd.DataFrame()
-        self._columns = columns
-        self._rows: dict[str, list[Row]] = {name: [] for name in (*columns, "answer_changed")}
-
-    def add(self, named: pd.DataFrame) -> None:
-        """Take in a pair's rows; each pair has the same."""
-        self.keys = named[[name for name in _KEYS if name in named]]
-        for name in self._columns:
-            self._rows[name].append(named[name].to_numpy(dtype=np.float64))
-        changed = named["answer_before"] != named["answer_after"]
-        self._rows["answer_changed"].append(changed.to_numpy(dtype=np.float64))
-
-    def values(self, name: str) -> Values:
-        """Return a column of every pair."""
-        return np.stack(self._rows[name])
-
-    def means(self, study: Study) -> pd.DataFrame:
-        """Return each row's means over pairs and their intervals.
-
-        Beside the gathered columns, ``…_low`` and ``…_high``: the share of pairs whose first
-        answer token changed, and the number of pairs of ``normalized``, which is not defined for
-        a pair without a difference in LD.
-        """
-        table = self.keys.copy()
-        for name in self._columns:
-            ends = intervals(study, self.values(name))
-            table[name], table[f"{name}_low"], table[f"{name}_high"] = ends
-        table["answer_changed"] = self.values("answer_changed").mean(0)
-        table["pairs"] = int(np.isfinite(self.values("normalized")).all(1).sum())
-        return with_head_columns(table)
 
 
 def intervals(study: Study, values: Values) -> tuple[Row, Row, Row]:

@@ -1,6 +1,6 @@
 """What a run leaves behind: tables and tensors with their provenance, whole or not at all."""
 
-from headpatch.core.output.dataset import write_manifest, write_pairs
+from headpatch.core.output.dataset import write_manifest
 from headpatch.core.output.files import (
     read_table,
     read_tensors,
@@ -9,7 +9,7 @@ from headpatch.core.output.files import (
     write_tensors,
 )
 from headpatch.core.output.lock import scratch_folder
-from headpatch.core.output.provenance import write_draw, write_run
+from headpatch.core.output.provenance import write_draw
 from headpatch.core.output.staging import check_folder, settle, staged, taken
 from headpatch.core.output.written import effects_by
 
@@ -26,9 +26,5 @@ __all__ = [
     "write_columns",
     "write_draw",
     "write_manifest",
-    "write_pairs",
-    "write_path",
-    "write_ranking",
-    "write_run",
     "write_tensors",
 ]

@@ -23,11 +23,6 @@ if TYPE_CHECKING:  # names of types only: who reads results must not load a mode
 _PACKAGES = ("torch", "transformers", "torchvision", "pillow", "numpy", "scipy")
 
 
-def write_run(folder: Path, session: "Session", noise_floor: float | None) -> None:
-    """Write ``run.yaml`` of a run over one pair."""
-    write_record(folder, session.study, pair_facts(session, noise_floor))
-
-
 def pair_facts(session: "Session", noise_floor: float | None) -> dict[str, object]:
     """Return what ``run.yaml`` says of a run over one pair."""
     left_out = session.prompt.left_out
@@ -42,18 +37,6 @@ def pair_facts(session: "Session", noise_floor: float | None) -> dict[str, objec
         **({} if session.valid else {"invalid_because": list(session.faults)}),
         **_model_facts(session.study, session.vlm),
     }
-
-
-def write_dataset_run(
-    folder: Path,
-    study: Study,
-    vlm: "VLM",
-    survey: "Survey",
-    noise_floor: float | None,
-    **more: object,
-) -> None:
-    """Write ``run.yaml`` of a run over many pairs; `more` is what else it says of the run."""
-    write_record(folder, study, dataset_facts(study, vlm, survey, noise_floor, **more))
 
 
 def dataset_facts(
