@@ -43,11 +43,7 @@ of all intervals of the column; with ``pattern`` of those of the rows that it la
 
 
 def aggregate(
-    tables: Sequence[pd.DataFrame],
-    schema: Schema,
-    study: Study,
-    *,
-    gaps: Gaps = "pattern",
+    tables: Sequence[pd.DataFrame], schema: Schema, study: Study, *, gaps: Gaps = "pattern"
 ) -> pd.DataFrame:
     """Return means over pairs with intervals: the one place where pairs become one figure.
 

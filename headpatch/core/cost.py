@@ -44,8 +44,7 @@ class Beside:
         low = widened and session.widens and session.vlm.dtype != torch.float32
         each = session.prompt.runs  # untouched rows, and runs of a pair
         return cls(
-            means=each * reference * averages(kinds),
-            rechecks=(PLAIN_BATCH - 1 + each) * low,
+            means=each * reference * averages(kinds), rechecks=(PLAIN_BATCH - 1 + each) * low
         )
 
     @property

@@ -21,10 +21,7 @@ Changed: TypeAlias = tuple[Sequence[Outcome], ZMeans | None]
 
 
 def floor_of(
-    session: Session,
-    outcomes: Iterable[Outcome],
-    means: ZMeans | None = None,
-    largest: int = MANY,
+    session: Session, outcomes: Iterable[Outcome], means: ZMeans | None = None, largest: int = MANY
 ) -> float:
     """Return the noise floor of changed heads, in logits; what it is, `noise_floor` says.
 

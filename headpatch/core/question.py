@@ -241,11 +241,7 @@ class Question(ABC, Generic[Found]):
         return Needs()
 
     def units(
-        self,
-        study: "Study",
-        vlm: "VLM",
-        pairs: "Pair | Sequence[Entry]",
-        given: Mapping[str, Any],
+        self, study: "Study", vlm: "VLM", pairs: "Pair | Sequence[Entry]", given: Mapping[str, Any]
     ) -> Mapping[str, str]:
         """Name what is measured of each pair by a key of the store, see `Verb.keyed`.
 

@@ -38,11 +38,7 @@ _HEADS = {
     "equivalence_q": "number",
     **_numbers("attention_diff", "necessity", "sufficiency"),
 }
-_SETS = {
-    "heads": "text",
-    "redundant": "truth",
-    **_numbers("joint", "excess", ends=_INTERVAL),
-}
+_SETS = {"heads": "text", "redundant": "truth", **_numbers("joint", "excess", ends=_INTERVAL)}
 _VISION = {"layer": "whole", **_numbers("necessity")}
 _GATE = {"pair": "text", "region": "text", "question": "text", "passed": "truth"}
 

@@ -238,11 +238,7 @@ def model_of(study: Study) -> VLM:
 
 
 def run_both(
-    study: Study,
-    vlm: VLM,
-    pair: Pair,
-    positions: Positions | None = None,
-    vision: bool = False,
+    study: Study, vlm: VLM, pair: Pair, positions: Positions | None = None, vision: bool = False
 ) -> Session:
     """Run both pictures of a pair, whether or not the answers flip.
 

@@ -59,8 +59,7 @@ def halve(study: Study, entries: Sequence[Entry]) -> Halves:
     total, count = len(entries), round(study.verdict.split * len(entries))
     rng = np.random.default_rng([study.seed % 2**64, total])
     alike = sorted(  # at random among those that are
-        rng.permutation(total).tolist(),
-        key=lambda i: (entries[i].region.name, entries[i].question),
+        rng.permutation(total).tolist(), key=lambda i: (entries[i].region.name, entries[i].question)
     )
     every = np.floor((np.arange(count) + rng.random()) * total / count).astype(int)
     first = {alike[place] for place in every.tolist()}

@@ -110,7 +110,5 @@ def check_token(answer: Answer, token: int) -> None:
     """
     if token >= len(answer.ids):
         raise InputError(
-            "--token",
-            str(token),
-            f"0-{len(answer.ids) - 1}: the answer is {answer.text!r}",
+            "--token", str(token), f"0-{len(answer.ids) - 1}: the answer is {answer.text!r}"
         )

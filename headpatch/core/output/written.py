@@ -9,9 +9,7 @@ from typing import Final
 from headpatch.core.registry import verbs
 
 WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        **{verb.name: verb.files for verb in verbs() if verb.files},
-    }
+    {**{verb.name: verb.files for verb in verbs() if verb.files}}
 )
 """By verb; the first is always written. A run deletes what an earlier run of its verb left of them.
 """

@@ -4,10 +4,7 @@ Defaults live here and nowhere else. Unknown keys are errors. `Study()` is the b
 study: the seed's question, asked of the bundled model.
 """
 
-from headpatch.core.study.changes import (
-    VisionOptions,
-    alpha_of,
-)
+from headpatch.core.study.changes import VisionOptions, alpha_of
 from headpatch.core.study.edges import (
     EDGE_ENDS,
     Candidates,
