@@ -29,14 +29,9 @@ def inexact(session: "Session", tower: Tower = "lm") -> str:
 
 
 def in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None") -> str:
-    """Write the cost of rows, of what comes besides, and the sum.
+    """Write the cost of rows, of what comes besides (`beside`, of one pair), and the sum.
 
-    Parameters
-    ----------
-    included
-        What else is in `rows`, in words.
-    beside
-        Of one pair.
+    `included` says what else is in `rows`, in words.
     """
     means, rechecks, again = beside.means, beside.rechecks, 0
     if survey is not None:  # the first pair's are done

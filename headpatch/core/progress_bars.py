@@ -36,7 +36,6 @@ def stages_of(on_progress: Progress) -> Stages:
 
 
 def _watched() -> bool:
-    """Whether stderr is a terminal, or a notebook."""
     console = Console(stderr=True)
     return console.is_terminal or console.is_jupyter
 

@@ -13,13 +13,7 @@ _MOST_ON_CPU = 2 << 30  # bytes; what is free there may belong to others
 
 
 class Held:
-    """Open pairs by name, the first ones that fit.
-
-    Parameters
-    ----------
-    device
-        Where their tensors lie.
-    """
+    """Open pairs by name, the first ones that fit."""
 
     def __init__(self, device: torch.device) -> None:
         self.sessions: dict[str, Session] = {}
@@ -34,7 +28,6 @@ class Held:
 
 
 def _room(device: torch.device) -> int:
-    """Return how many bytes may be held."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(_SHARE * free)

@@ -80,14 +80,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset of pairs.
+    """A dataset of pairs, in the table's order.
 
-    Attributes
-    ----------
-    path
-        The table; of one in memory, ``memory:`` and the hash of what it says, pictures included.
-    entries
-        Its pairs, in its order.
+    `path` is the table; of one in memory, ``memory:`` and the hash of what it says, pictures
+    included.
     """
 
     path: Path
@@ -108,7 +104,7 @@ class Manifest:
 
     @classmethod
     def of(cls, table: Any) -> "Manifest":
-        """Read rows that a program holds in memory.
+        """Read rows that a program holds in memory; what is wrong, as `read`, names the row from 1.
 
         Parameters
         ----------
@@ -117,11 +113,6 @@ class Manifest:
             is a path (relative to where the program runs) or what else `headpatch.make_pair`
             takes; one that is no file is written to a temporary folder, which lasts as long as its
             pair. Or entries of another dataset.
-
-        Raises
-        ------
-        InputError
-            As `read`; the row is named, the first is 1.
         """
         rows = in_memory(table)
         if rows and all(isinstance(one, Entry) for one in rows):

@@ -10,8 +10,8 @@ import torch
 
 from headpatch.core.baseline_runs import Survey, survey
 from headpatch.core.dataset import Pairs
-from headpatch.core.dataset_mean import MeanZ
 from headpatch.core.gate import Gated, sessions
+from headpatch.core.mean_activations import MeanZ
 from headpatch.core.session import Session, open_session
 from headpatch.core.store import Store
 from headpatch.core.study import Study

@@ -19,8 +19,7 @@ class Records:
     """What is known of the runs of a folder."""
 
     folder: Path
-    every: tuple[Record, ...]
-    """The latest first."""
+    every: tuple[Record, ...]  # the latest first
 
     @classmethod
     def read(cls, folder: Path) -> "Records":
@@ -69,8 +68,6 @@ class Records:
 
     @cached_property
     def _digest(self) -> Callable[[str], str]:
-        """Hash a file of the folder once; empty if it cannot be read."""
-
         @cache
         def of(name: str) -> str:
             try:
@@ -89,26 +86,14 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-@dataclass(frozen=True)
-class Merged:
-    """What a folder holds once a run's files are in it."""
+def merged(
+    folder: Path, verb: str, own: Mapping[str, Any], files: Mapping[str, str]
+) -> tuple[dict[str, Any], set[str]]:
+    """Put a run's record (`own`: ``study`` and ``run``) before those that are there.
 
-    content: Mapping[str, Any]
-    """Of its ``run.yaml``."""
-    gone: frozenset[str]
-    """Files that are deleted: left by an earlier run of the verb, or by another verb whose table
-    this run replaces."""
-
-
-def merged(folder: Path, verb: str, own: Mapping[str, Any], files: Mapping[str, str]) -> Merged:
-    """Put a run's record before those that are there.
-
-    Parameters
-    ----------
-    own
-        Its ``study`` and ``run``.
-    files
-        What it wrote, with their SHA-256.
+    `files` is what it wrote, with their SHA-256. Returns what ``run.yaml`` holds then, and the
+    files that are deleted: left by an earlier run of the verb, or by another verb whose table this
+    run replaces.
     """
     assert set(files) <= set(WRITTEN.get(verb, files)), f"{verb} writes what WRITTEN does not name"
     run = {"verb": verb, **own["run"], "files": dict(files)}
@@ -122,7 +107,7 @@ def merged(folder: Path, verb: str, own: Mapping[str, Any], files: Mapping[str, 
     content = latest.content
     if kept:
         content["earlier"] = {one.verb: one.content for one in kept}
-    return Merged(content, frozenset(gone))
+    return content, gone
 
 
 def _known(folder: Path, verb: str) -> list[Record]:

@@ -3,19 +3,17 @@
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from headpatch.core.registry import verbs
 
-WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {**{verb.name: verb.files for verb in verbs() if verb.files}}
-)
-"""By verb; the first is always written. A run deletes what an earlier run of its verb left of them.
-"""
+WRITTEN: Final[Mapping[str, tuple[str, ...]]] = {
+    verb.name: verb.files for verb in verbs() if verb.files
+}
+"""By verb; the first is always written. A run deletes what an earlier one of its verb left."""
 SHARED: Final = frozenset({"gate.csv"})
 """Files of several verbs, one of which does not displace the other."""
-UPON: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"verdict": ("claims",)})
+UPON: Final[Mapping[str, tuple[str, ...]]] = {"verdict": ("claims",)}
 """Verbs whose results are about those of another, and go when that is run again."""
 
 

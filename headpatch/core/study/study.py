@@ -9,11 +9,10 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model
 
 from headpatch.core.claims_grammar import Claim
 from headpatch.core.study.changes import VisionOptions
-from headpatch.core.study.expected import Expected
 from headpatch.core.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
 from headpatch.core.study.paths import BUNDLED_PICTURE, PathText, absolute, change_paths, picture
 from headpatch.core.study.reading import flag_of, one_line, prompt_form, read
-from headpatch.core.study.strict import Strict, sequence
+from headpatch.core.study.strict import Quadrant, Strict, sequence
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.pairs.pair import Pair, make_pair
@@ -30,6 +29,33 @@ from headpatch.text import checked_text, user_path
 
 _ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on
 _Answer = Annotated[str, Field(min_length=1)]
+
+
+class Published(Strict):
+    """A head's figures as published."""
+
+    layer: int
+    head: int
+    diff: float
+    with_: Annotated[float, Field(alias="with")]
+    without: float
+
+
+class Expected(Strict):
+    """Published figures, printed beside what is measured."""
+
+    source: str
+    heads: Annotated[tuple[Published, ...], BeforeValidator(sequence)] = ()
+    quadrants: dict[Quadrant, Annotated[tuple[float, float], BeforeValidator(sequence)]] = Field(
+        default_factory=dict
+    )
+    """Quadrant: (with, without)."""
+    divergence: dict[Literal["kl", "js", "js_distance"], float] = Field(default_factory=dict)
+    vision_diff: dict[int, float] = Field(default_factory=dict)
+    """Vision layer: difference."""
+    vision_divergence: dict[int, dict[Literal["kl", "js", "js_distance"], float]] = Field(
+        default_factory=dict
+    )
 
 
 class Study(Strict):
@@ -83,17 +109,7 @@ class Study(Strict):
     _recorded_prompt: str | None = PrivateAttr(default=None)
 
     def reworded(self, asked: str) -> tuple[str, ...]:
-        """Say that another prompt is asked than in the run whose ``run.yaml`` this study is.
-
-        Parameters
-        ----------
-        asked
-            The prompt, with ``{question}`` in place of the question.
-
-        Returns
-        -------
-        A sentence; none if it is the same prompt, or the study is no ``run.yaml``.
-        """
+        """Say that another prompt is asked than in the run whose ``run.yaml`` this study is."""
         if self._recorded_prompt is None:
             return ()
         was = prompt_form(self._recorded_prompt, self.question)
@@ -145,17 +161,7 @@ class Study(Strict):
         return found
 
     def override(self, flags: Mapping[str, Any]) -> "Study":
-        """Return the study with some keys changed.
-
-        Parameters
-        ----------
-        flags
-            As for `make`.
-
-        Raises
-        ------
-        InputError
-            If a key or value is wrong.
+        """Return the study with keys changed by `flags`, as for `make`; `InputError` if one is bad.
 
         Examples
         --------
