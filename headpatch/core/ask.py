@@ -78,9 +78,8 @@ def ready(opened: Opened, needs: Needs, stages: Stages) -> Opened:
 def refuse_means(opened: Opened, means: ZMeans | None) -> None:
     """Refuse a mean z that is given for many pairs."""
     if means is not None and isinstance(opened, Pairs):
-        raise InputError(
-            "means", "given, and many pairs", "none: kind mean puts the pairs' own mean there"
-        )
+        expected = "none: kind mean puts the pairs' own mean there"
+        raise InputError("means", "given, and many pairs", expected)
 
 
 def each_pair(

@@ -20,6 +20,7 @@ from headpatch.core.session import Session
 from headpatch.core.study import layer_span
 from headpatch.engine.answers import decode
 from headpatch.engine.forward import Keep
+from headpatch.engine.interventions import Direction
 from headpatch.engine.knockout import Knockout, disagreement, knock_out
 from headpatch.engine.memory import split
 from headpatch.engine.patching import (
@@ -270,17 +271,14 @@ def places(
 def _table(
     session: Session, cuts: Sequence[Cut], shifts: Sequence[Outcome[Knockout]]
 ) -> pd.DataFrame:
+    rows = [_row(session, cut, shift) for cut, shift in zip(cuts, shifts, strict=True)]
+    keys = [(cut.place.name, cut.edge, cut.knockout.run) for cut in cuts]
     nulls: dict[tuple[str, str, int], list[float]] = {}
-    rows = []
-    for cut, shift in zip(cuts, shifts, strict=True):
-        row = _row(session, cut, shift)
-        if cut.role == "control" and not np.isnan(row["normalized"]):
-            key = (cut.place.name, cut.edge, cut.knockout.run)
+    for row, key in zip(rows, keys, strict=True):
+        if row["role"] == "control" and not np.isnan(row["normalized"]):
             nulls.setdefault(key, []).append(row["normalized"])
-        rows.append(row)
-    for row, cut in zip(rows, cuts, strict=True):
-        key = (cut.place.name, cut.edge, cut.knockout.run)
-        null = nulls.get(key, []) if cut.role in NAMED else []
+    for row, key in zip(rows, keys, strict=True):
+        null = nulls.get(key, []) if row["role"] in NAMED else []
         summary = spread(null) if null else None
         row["control_mean"] = summary.mean if summary else np.nan
         row["control_sd"] = summary.sd if summary else np.nan
@@ -289,7 +287,9 @@ def _table(
 
 
 def _row(session: Session, cut: Cut, shift: Outcome[Knockout]) -> dict[str, Any]:
-    base, place, run = session.base, cut.place, cut.knockout.run
+    place, run = cut.place, cut.knockout.run
+    lds = session.base.ld_with, session.base.ld_without
+    direction: Direction = "noising" if run == WITH else "denoising"
     return {
         "pair": session.pair.name,
         "edge": cut.edge,
@@ -297,13 +297,11 @@ def _row(session: Session, cut: Cut, shift: Outcome[Knockout]) -> dict[str, Any]
         "layers": place.name if place.layers is not None else "",
         "centre": np.nan if place.centre is None else float(place.centre),
         "run": RUNS[run],
-        "ld_with": base.ld_with,
-        "ld_without": base.ld_without,
+        "ld_with": lds[0],
+        "ld_without": lds[1],
         "ld": shift.ld,
         "effect": shift.effect,
-        "normalized": normalized_effect(
-            shift.ld, base.ld_with, base.ld_without, "noising" if run == WITH else "denoising"
-        ),
+        "normalized": normalized_effect(shift.ld, *lds, direction),
         "role": cut.role,
         "answer_before": decode(session.vlm, [shift.token_before]),
         "answer_after": decode(session.vlm, [shift.token]),

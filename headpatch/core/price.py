@@ -22,10 +22,8 @@ def inexact(session: "Session", tower: Tower = "lm") -> str:
         fast, path, where = session.fast_vision, "resumed", "in its vision tower"
     if fast is None or fast.exact:
         return ""
-    return (
-        f"the {path} pass is not exact for {session.vlm.name} {where} ({fast.why}): every row gets "
-        "a forward pass of its own"
-    )
+    why = f"the {path} pass is not exact for {session.vlm.name} {where} ({fast.why})"
+    return f"{why}: every row gets a forward pass of its own"
 
 
 def in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None") -> str:

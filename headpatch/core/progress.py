@@ -24,10 +24,6 @@ def reporting(on_progress: OnProgress | None) -> Stages:
 
     @contextmanager
     def stage(_: str) -> Iterator[OnProgress]:
-        yield on_progress or _nothing
+        yield on_progress or (lambda _done, _total: None)
 
     return stage
-
-
-def _nothing(_done: int, _total: int) -> None:
-    pass

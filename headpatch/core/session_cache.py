@@ -3,7 +3,6 @@
 import os
 
 import torch
-from PIL import Image
 
 from headpatch.core.session import Session
 from headpatch.engine.memory import tensors_in
@@ -40,13 +39,9 @@ def _room(device: torch.device) -> int:
 
 def size_of(session: Session) -> int:
     """Return about how much memory a pair takes: its tensors and its pictures."""
+    storages = (tensor.untyped_storage() for tensor in tensors_in(session.base))
+    stored = {one.data_ptr(): one.nbytes() for one in storages}
     pictures = (session.pair.with_image, session.pair.without_image)
-    stored = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in tensors_in(session.base)
-    }
-    return sum(stored.values()) + sum(_pixels(one) for one in pictures)
-
-
-def _pixels(image: Image.Image) -> int:
-    return image.width * image.height * len(image.getbands())
+    return sum(stored.values()) + sum(
+        image.width * image.height * len(image.getbands()) for image in pictures
+    )

@@ -79,6 +79,5 @@ def check_said(session: Session, answer: Answer, index: int, said: TokenRuns) ->
 def check_token(answer: Answer, token: int) -> None:
     """Refuse a place that the answer does not have."""
     if token >= len(answer.ids):
-        raise InputError(
-            "--token", str(token), f"0-{len(answer.ids) - 1}: the answer is {answer.text!r}"
-        )
+        expected = f"0-{len(answer.ids) - 1}: the answer is {answer.text!r}"
+        raise InputError("--token", str(token), expected)

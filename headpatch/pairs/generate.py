@@ -74,10 +74,8 @@ class Drawn:
     with_scene: Scene
     without_scene: Scene
     question: str
-    region: str
-    """The place, as `headpatch.pairs.region.REGIONS` names it."""
-    factors: Mapping[str, str]
-    """The pair's level of each factor."""
+    region: str  # the place, as `headpatch.pairs.region.REGIONS` names it
+    factors: Mapping[str, str]  # its level of each factor
 
     def files(self, kind: str) -> tuple[str, str]:
         """Return the names of the two pictures."""

@@ -1,7 +1,7 @@
 """The ``run.yaml`` of a folder: a record of every verb whose files lie there."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -98,10 +98,13 @@ def merged(
     assert set(files) <= set(WRITTEN.get(verb, files)), f"{verb} writes what WRITTEN does not name"
     run = {"verb": verb, **own["run"], "files": dict(files)}
     latest = Record(verb, own["study"], run).signed()
-    others = [one for one in _known(folder, verb) if one.verb != verb]
-    kept = [one for one in others if not _displaced(one, verb, files)]
-    stale = {name for one in (verb, *UPON.get(verb, ())) for name in WRITTEN.get(one, ())}
-    for one in (*others, *_nameless(folder, files)):
+    others, upon = [one for one in _known(folder, verb) if one.verb != verb], UPON.get(verb, ())
+    clash = {one.verb for one in others if (_names(one) & set(files)) - SHARED}
+    kept = [one for one in others if one.verb not in clash and one.verb not in upon]
+    stale = {name for one in (verb, *upon) for name in WRITTEN.get(one, ())}
+    # Of a verb whose effects.csv is replaced no record need say so.
+    nameless = effects_by(folder) if "effects.csv" in files else None
+    for one in (*others, *([Record(nameless, {}, {})] if nameless else [])):
         stale |= set(() if one in kept else _names(one))
     gone = stale - set(files) - {name for one in kept for name in _names(one)}
     content = latest.content
@@ -120,16 +123,6 @@ def _known(folder: Path, verb: str) -> list[Record]:
     only = there[0] if len(there) == 1 else ""
     named = [one if one.verb else replace(one, verb=only) for one in found]
     return [one for one in named if one.verb in WRITTEN]
-
-
-def _nameless(folder: Path, files: Iterable[str]) -> list[Record]:
-    """The verb whose effects.csv is replaced, where no record says so."""
-    other = effects_by(folder) if "effects.csv" in files else None
-    return [] if other is None else [Record(other, {}, {})]
-
-
-def _displaced(record: Record, verb: str, files: Iterable[str]) -> bool:
-    return record.verb in UPON.get(verb, ()) or bool((_names(record) & set(files)) - SHARED)
 
 
 def _names(record: Record) -> set[str]:

@@ -54,7 +54,12 @@ def read(
     The second is the prompt that a ``run.yaml`` says was asked; None if it is no such file. Of a
     ``run.yaml`` that has several studies the `verb`'s is taken; None is the latest.
     """
-    tree = _tree(config)
+    try:
+        tree = read_tree(config)
+    except OSError as error:
+        raise InputError("--config", f"{config}: {error.strerror}", "a study file (YAML)") from None
+    except NotYaml as error:
+        raise InputError("--config", f"{config} is not YAML ({error})", "a study file") from None
     study, record = study_of(tree, verb), own_record(tree, verb)
     if not isinstance(study, dict):
         raise InputError("--config", f"{config} holds no mapping", "keys such as `question:`")
@@ -62,15 +67,6 @@ def read(
     change_paths(root, values, anchored_in(config.parent))
     prompt = None if record is None else record.run.get("prompt")
     return values, str(prompt) if isinstance(prompt, str) else None
-
-
-def _tree(config: Path) -> Tree:
-    try:
-        return read_tree(config)
-    except OSError as error:
-        raise InputError("--config", f"{config}: {error.strerror}", "a study file (YAML)") from None
-    except NotYaml as error:
-        raise InputError("--config", f"{config} is not YAML ({error})", "a study file") from None
 
 
 def _declared(wanted: Any, tree: Tree) -> Any:

@@ -113,12 +113,9 @@ class Study(Strict):
         if self._recorded_prompt is None:
             return ()
         was = prompt_form(self._recorded_prompt, self.question)
-        if was == asked:
-            return ()
-        return (
-            f"the prompt is not that of the run that is run again (a chat template that holds the "
-            f"date?): {asked!r} now, {was!r} then",
-        )
+        why = "the prompt is not that of the run that is run again"
+        why += " (a chat template that holds the date?)"
+        return () if was == asked else (f"{why}: {asked!r} now, {was!r} then",)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -189,9 +186,8 @@ class Study(Strict):
                 raise InputError(f"{config}: {section}", repr(place), "a mapping")
             place[name] = value
         if ("with" in values) != ("without" in values):
-            raise InputError(
-                f"{config}: with, without", "only one of them", "both pictures of the pair"
-            )
+            where, found = f"{config}: with, without", "only one of them"
+            raise InputError(where, found, "both pictures of the pair")
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -211,5 +207,4 @@ class Study(Strict):
 
     def to_yaml(self) -> str:
         """Return the study as YAML; `make` reads it back to the same study, its paths absolute."""
-        values = self.portable()
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+        return yaml.safe_dump(self.portable(), sort_keys=False, allow_unicode=True, width=100)
