@@ -22,10 +22,7 @@ Row: TypeAlias = Float[np.ndarray, " rows"]
 
 
 def intervals(study: Study, values: Values) -> tuple[Row, Row, Row]:
-    """Return mean over pairs, low and high, over the pairs that have all figures.
-
-    NaN in a column in which no pair has one.
-    """
+    """Return mean, low and high over the pairs that have all figures; NaN where no pair has one."""
     there = ~np.isnan(values).all(0)
     mean, low, high = np.full((3, values.shape[1]), np.nan)
     pairs = np.isfinite(values[:, there]).all(1)

@@ -37,15 +37,8 @@ class Pairs:
     `headpatch.rollout` and `headpatch.verdict` take it, and answer with means and their intervals
     over the pairs.
 
-    Attributes
-    ----------
-    survey
-        How every pair did at the gate, and where heads look in those that are run.
-    positions, vision
-        Where language-model heads can be changed, and whether vision heads can: what was kept of
-        the runs hangs on it.
-    drawn
-        The folder of pairs that were drawn for this object; None if it was given them.
+    `survey` says how every pair did at the gate, and where heads look in those that are run;
+    `positions` and `vision` where heads can be changed: what was kept of the runs hangs on it.
     """
 
     study: Study
@@ -53,7 +46,7 @@ class Pairs:
     survey: Survey
     positions: Positions | None = None
     vision: bool = False
-    drawn: Scratch | None = None
+    drawn: Scratch | None = None  # folder of pairs that were drawn for this object
 
     @property
     def entries(self) -> tuple[Entry, ...]:

@@ -66,10 +66,9 @@ def end_positions(session: Session, end: EdgeEnd) -> Int[Tensor, " positions"]:
 
 
 def random_tokens(session: Session, count: int) -> list[Int[Tensor, " region"]]:
-    """Draw sets of image tokens outside the region, each as large as the region.
+    """Draw sets of image tokens outside the region, each as large; none if it is larger.
 
-    Seeded by the study; the same sets serve every place, edge and run. Empty if fewer tokens lie
-    outside the region than inside.
+    Seeded by the study; the same sets serve every place, edge and run.
     """
     prompt = session.prompt
     if prompt.spans.crossed:

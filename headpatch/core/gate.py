@@ -102,12 +102,10 @@ def sessions(
 
     Parameters
     ----------
-    positions
-        Where language-model heads are to be changed; None if none are.
+    positions, vision
+        Where heads are to be changed, as for `headpatch.open_session`.
     on_gate
         Called with every pair, in order, whether or not it passed.
-    vision
-        Whether vision heads are to be changed.
     held
         Pairs that are open already, by name: they are not run again.
     checks

@@ -104,10 +104,7 @@ def choose_heads(
     survey: Survey,
     on_progress: OnProgress | None = None,
 ) -> Chosen:
-    """Pick heads as `options` ask; those of rankings by their means over one half of the pairs.
-
-    `positions` is where each head is changed, if they are ranked by effect.
-    """
+    """Pick heads as `options` ask; those of rankings by their means over one half of the pairs."""
     entries = survey.entries
     if options.heads is not None and not Selection.parse(options.heads).needs_ranking:
         return Chosen(Selection.parse(options.heads).resolve(vlm.lm.grid), entries, 0)

@@ -53,10 +53,7 @@ def floors_over(
     largest: int = MANY,
     read: Read | None = None,
 ) -> tuple[float, ...]:
-    """Return the noise floor of what was changed with several mean z, each for a part of it.
-
-    `nothing` is what changes that change nothing did.
-    """
+    """Return the noise floors of what several mean z changed; `nothing` are null changes."""
     vision = [_is_vision(one) for outcomes, _ in changed for one in outcomes]
     fast = [0.0]
     if any(vision) and session.fast_vision is not None and session.fast_vision.exact:

@@ -27,10 +27,7 @@ def inexact(session: "Session", tower: Tower = "lm") -> str:
 
 
 def in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None") -> str:
-    """Write the cost of rows, of what comes besides (`beside`, of one pair), and the sum.
-
-    `included` says what else is in `rows`, in words.
-    """
+    """Write the cost of rows (with what is `included`), of what comes besides, and the sum."""
     means, rechecks, again = beside.means, beside.rechecks, 0
     if survey is not None:  # the first pair's are done
         means *= 0 if survey.reference is not None else len(survey.entries) - 1

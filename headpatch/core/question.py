@@ -169,10 +169,7 @@ class Question(ABC, Generic[Found]):
     def units(
         self, study: "Study", vlm: "VLM", pairs: "Pair | Sequence[Entry]", given: Mapping[str, Any]
     ) -> Mapping[str, str]:
-        """Name what is measured of the one pair, or of each of a dataset, by a key of the store.
-
-        See `Verb.keyed`; `given` is as in `Call.given`.
-        """
+        """Name what is measured of each pair by a key of the store, if the verb is `keyed`."""
         return {}
 
     @abstractmethod

@@ -59,10 +59,7 @@ class SavedVerdict:
 
     @classmethod
     def read(cls, folder: Path, argument: str) -> "SavedVerdict":
-        """Read a verdict's folder; `argument` names it in messages.
-
-        A damaged one, or one whose files were changed after the run, is an error.
-        """
+        """Read a verdict's folder, unless it is damaged or was changed; `argument` names it."""
         settle(folder)
         absent = [name for name in _NEEDED if not (folder / name).is_file()]
         if absent:

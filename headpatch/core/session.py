@@ -155,11 +155,7 @@ class Session:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What a reader should know that is no fault, a sentence each.
-
-        Both answers are unlikely, though not so that a run says neither; or the prompt is not that
-        of the run that is run again.
-        """
+        """What a reader should know that is no fault: unlikely answers, another prompt."""
         another = self.study.reworded(prompt_form(self.prompt.text, self.pair.question))
         return (*self._said(NEITHER_BELOW, DOUBTFUL_BELOW), *another)
 

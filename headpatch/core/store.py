@@ -162,10 +162,7 @@ class Store:
         return found
 
     def put(self, key: str, content: Mapping[str, object], count: int = 1) -> None:
-        """Write a unit of plain tensors, numbers and texts, which counts as so much.
-
-        It is there as a whole or not at all, and replaces what was there.
-        """
+        """Write plain tensors, numbers and texts, which count as so much; whole or not at all."""
         unit = _Unit(count, tensor_bytes(content))
         with reporting_failure(self.folder, self._argument):
             write_whole(self._path(key), unit.head(key) + b"\n" + unit.payload)

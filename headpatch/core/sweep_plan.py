@@ -59,10 +59,7 @@ def refuse(study: Study, vlm: VLM) -> None:
 
 
 def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower = "lm") -> Plan:
-    """Work out what a sweep of `sets`, or (None) of every head, takes.
-
-    The session is opened with the positions of the study's ``sweep``, or for vision heads.
-    """
+    """Work out what a sweep of `sets`, or (None) of every head, takes."""
     options = session.study.sweep
     refuse(session.study, session.vlm)
     grid = session.vlm.stack(tower).grid

@@ -18,14 +18,11 @@ _TIE = {True: 1e-3, False: 0.5}  # logits, in float32 or not, by which two passe
 
 @dataclass(frozen=True)
 class Answer:
-    """Words that both runs are made to say, with the run whose own answer it is, or ``text``.
-
-    `ids` are its tokens, without special ones, `words` the same as text, one a token.
-    """
+    """Words that both runs are made to say; `source` is the run whose own they are, or ``text``."""
 
     source: Source
-    ids: tuple[int, ...]
-    words: tuple[str, ...]
+    ids: tuple[int, ...]  # without special tokens
+    words: tuple[str, ...]  # the same as text, one a token
     text: str
 
     @property

@@ -52,10 +52,7 @@ def has(tower: Tower, heads: Iterable[Head]) -> bool:
 def resolve(
     selection: Selection, vlm: VLM, order: Callable[[], Sequence[Head]] | None = None
 ) -> tuple[Head, ...]:
-    """Return the heads that are meant, of either tower; those that are not there are an error.
-
-    `order` ranks the language model's heads, the most attention-sensitive first, for ``top:N``.
-    """
+    """Return the heads that are meant, of either tower; `order` ranks the language model's."""
     vision = None
     if selection.names_vision:
         check_vision(vlm)

@@ -22,10 +22,7 @@ def walk(
     vision: bool,
     on_progress: OnProgress | None,
 ) -> Iterator[tuple[Session, ZMeans | None, OnProgress]]:
-    """Yield the pairs open, each with the mean z that its kinds need, and its progress.
-
-    Those that the survey holds open are not run again.
-    """
+    """Yield the run pairs open, each with the mean z that its kinds need, and its progress."""
     done_pairs, pairs = 0, len(survey.entries)
 
     def advance(done: int, total: int) -> None:

@@ -48,14 +48,11 @@ class Pair:
 
 
 def refuse_pointer(argument: str, path: Path) -> None:
-    """Refuse a file that is only git-lfs' note of where the real one is kept.
-
-    A file that cannot be read is for others to refuse.
-    """
+    """Refuse a file that is only git-lfs' note of where the real one is kept."""
     try:
         with path.open("rb") as stream:
             start = stream.read(len(_POINTER))
-    except OSError:
+    except OSError:  # for others to refuse
         return
     if start == _POINTER:
         found = f"{path} is a git-lfs pointer, not the file itself"

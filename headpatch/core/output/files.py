@@ -42,7 +42,7 @@ def write_table(path: Path, table: "pandas.DataFrame") -> None:
 
 
 def write_columns(path: Path, columns: Mapping[str, Iterable[object]], more: bool = False) -> None:
-    """Write a table as CSV; numbers with seven significant digits, which is what float32 holds.
+    """Write a table as CSV, numbers with seven significant digits, which is what float32 holds.
 
     With `more` the rows are added to those of a file that has these columns.
     """

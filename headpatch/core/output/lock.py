@@ -225,10 +225,7 @@ def _began(pid: int) -> int | None:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Give a new folder among the system's temporary ones; it is deleted when the block ends.
-
-    Those of killed processes are removed by the next call.
-    """
+    """Give a new temporary folder that lasts as long as the block; those of killed processes go."""
     with ExitStack() as stack:
         with reporting_failure(Path(tempfile.gettempdir()), "TMPDIR"):
             _remove_orphans()

@@ -26,10 +26,7 @@ def verbs_in(folder: Path) -> tuple[str, ...]:
 
 
 def effects_by(folder: Path) -> str | None:
-    """Return which verb wrote the ``effects.csv`` in a folder; None if there is none, or another's.
-
-    Both `ablate` and `sweep` write one, with columns of their own.
-    """
+    """Return who wrote the ``effects.csv`` in a folder, `ablate` or `sweep`; None if neither."""
     try:
         with (folder / "effects.csv").open(encoding="utf-8", newline="") as stream:
             columns = next(csv.reader(stream), [])

@@ -40,10 +40,7 @@ def layer_span(text: str) -> tuple[int, int]:
 
 
 def check_edges(edges: Sequence[str], itself: bool = False) -> None:
-    """Refuse edges that are unknown, named twice, or cut nothing.
-
-    With `itself` a query loses its own position too.
-    """
+    """Refuse edges that are unknown, named twice, or cut nothing; `itself` cuts one more."""
     for edge in edges:
         if edge_ends(edge) == ("answer", "answer") and not itself:
             found = "answer-answer cuts nothing: a query keeps its own position"
