@@ -39,8 +39,7 @@ class Owner:
     host: str
     began: int | None
     """When the process began, in ticks since the machine did: process numbers are used again."""
-    since: str
-    """When it took the folder."""
+    since: str  # when it took the folder
 
     @classmethod
     def here(cls, verb: str) -> "Owner":

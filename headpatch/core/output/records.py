@@ -99,8 +99,8 @@ def merged(
     run = {"verb": verb, **own["run"], "files": dict(files)}
     latest = Record(verb, own["study"], run).signed()
     others, upon = [one for one in _known(folder, verb) if one.verb != verb], UPON.get(verb, ())
-    clash = {one.verb for one in others if (_names(one) & set(files)) - SHARED}
-    kept = [one for one in others if one.verb not in clash and one.verb not in upon]
+    displaced = [one for one in others if one.verb in upon or _names(one) & set(files) - SHARED]
+    kept = [one for one in others if one not in displaced]
     stale = {name for one in (verb, *upon) for name in WRITTEN.get(one, ())}
     # Of a verb whose effects.csv is replaced no record need say so.
     nameless = effects_by(folder) if "effects.csv" in files else None
