@@ -22,10 +22,7 @@ Row: TypeAlias = Float[np.ndarray, " rows"]
 
 
 def intervals(study: Study, values: Values) -> tuple[Row, Row, Row]:
-    """Return mean over pairs, low and high.
-
-    Over the pairs that have all figures; NaN in a column in which no pair has one.
-    """
+    """Return mean, low and high over the pairs that have all figures; NaN where no pair has one."""
     there = ~np.isnan(values).all(0)
     mean, low, high = np.full((3, values.shape[1]), np.nan)
     pairs = np.isfinite(values[:, there]).all(1)
@@ -43,26 +40,13 @@ of all intervals of the column; with ``pattern`` of those of the rows that it la
 
 
 def aggregate(
-    tables: Sequence[pd.DataFrame],
-    schema: Schema,
-    study: Study,
-    *,
-    gaps: Gaps = "pattern",
+    tables: Sequence[pd.DataFrame], schema: Schema, study: Study, *, gaps: Gaps = "pattern"
 ) -> pd.DataFrame:
     """Return means over pairs with intervals: the one place where pairs become one figure.
 
-    Rows are aligned by the schema's keys; columns that it marks with ``interval`` are averaged.
-    Of one pair there is no interval.
-
-    Parameters
-    ----------
-    tables
-        One a pair.
-
-    Returns
-    -------
-    Keys, then ``…``, ``…_low`` and ``…_high`` of each column, and ``pairs``: those that have a
-    figure in the last column.
+    Rows of the tables, one a pair, are aligned by the schema's keys; columns that it marks with
+    ``interval`` are averaged. Of one pair there is no interval. Returns keys, then ``…``, ``…_low``
+    and ``…_high`` of each column, and ``pairs``: those that have a figure in the last column.
     """
     keys = [name for name in schema.keys if name != "pair" and name in tables[0]]
     asked = [_keys_of(table[keys]) for table in tables]
@@ -97,7 +81,6 @@ def answer_changed(tables: Sequence[pd.DataFrame], schema: Schema) -> Row:
 
 
 def _by_pattern(study: Study, values: Values) -> tuple[Row, Row, Row]:
-    """Return means, low and high ends; each row over the pairs that have it."""
     mean, low, high = np.full((3, values.shape[1]), np.nan)
     there = np.isfinite(values)
     for pattern in np.unique(there, axis=1).T:

@@ -16,8 +16,6 @@ from headpatch.core.session import ready as ready_session
 from headpatch.core.study.together import refuse_both
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
-from headpatch.pairs.manifest import Entry
-from headpatch.pairs.pair import Pair
 from headpatch.text import user_path
 
 Found = TypeVar("Found", bound=Result)
@@ -31,27 +29,11 @@ def ask(
     keep: str | Path | None = None,
     **given: Any,
 ) -> Found:
-    """Answer a question, with some of its options changed.
+    """Answer a question, with some of its options changed; None leaves one as it is.
 
-    Parameters
-    ----------
-    opened
-        A pair of `headpatch.open_session`, or many of `headpatch.open_pairs`. Opened again where
-        the question changes heads that it was not opened for.
-    options
-        Override the study's section of the question; None leaves one as it is.
-    on_progress
-        Called with (done, total), stage by stage. None shows a bar to whoever watches; False
-        nothing.
-    keep
-        A folder for finished units, from which an interrupted call goes on.
-    given
-        What the question is given in memory: means, sets of heads.
-
-    Raises
-    ------
-    InputError
-        If an option is wrong, or the question cannot be asked of these pictures.
+    The pictures are opened again where the question changes heads that they were not opened for.
+    `keep` is a folder for finished units, from which an interrupted call goes on; `given` is what
+    the question is given in memory: means, sets of heads.
     """
     verb, stages = question.verb, stages_of(on_progress)
     refuse_both(options)
@@ -63,20 +45,15 @@ def ask(
     units: Mapping[str, str] = {}
     if verb.keyed and keep is not None:
         keep = user_path(keep, "keep") / verb.kept_in
-        units = question.units(study, vlm, _pairs_of(opened), given)
+        entries = [] if isinstance(opened, Session) else [one.entry for one in opened.survey.gated]
+        asked = opened.pair if isinstance(opened, Session) else entries
+        units = question.units(study, vlm, asked, given)
         keys = units.values()
     if not verb.finished:
         return question.answer(ready(opened, needs, stages), Call(stages, given=given))
     with store_in(keep, verb.finished, verb.name, keys) as store:
         call = Call(stages, store=store, units=units, given=given)
         return question.answer(ready(opened, needs, stages), call)
-
-
-def _pairs_of(opened: Opened) -> Pair | list[Entry]:
-    if isinstance(opened, Session):
-        return opened.pair
-    assert isinstance(opened, Pairs)
-    return [gated.entry for gated in opened.survey.gated]
 
 
 def with_options(opened: Opened, options: Mapping[str, Any]) -> Opened:
@@ -88,49 +65,31 @@ def with_options(opened: Opened, options: Mapping[str, Any]) -> Opened:
 
 def ready(opened: Opened, needs: Needs, stages: Stages) -> Opened:
     """Return a pair, or many, in which the heads in question can be changed."""
+    if isinstance(opened, Pairs):
+        needs = needs.of_pairs or needs
+    if needs.positions is None and not needs.vision:
+        return opened
     if isinstance(opened, Session):
-        if not _changes(needs):
-            return opened
         return ready_session(opened, needs.positions or opened.positions, needs.vision)
     assert isinstance(opened, Pairs)
-    needs = needs.of_pairs or needs
-    if not _changes(needs):
-        return opened
     return ready_pairs(opened, needs.positions, needs.vision, stages=stages)
 
 
 def refuse_means(opened: Opened, means: ZMeans | None) -> None:
     """Refuse a mean z that is given for many pairs."""
     if means is not None and isinstance(opened, Pairs):
-        raise InputError(
-            "means", "given, and many pairs", "none: kind mean puts the pairs' own mean there"
-        )
-
-
-def _changes(needs: Needs) -> bool:
-    return needs.positions is not None or needs.vision
+        expected = "none: kind mean puts the pairs' own mean there"
+        raise InputError("means", "given, and many pairs", expected)
 
 
 def each_pair(
     pairs: Pairs, stages: Stages, what: str, measure: Callable[[Session], Any]
 ) -> list[Any]:
-    """Measure every pair that is run, one after the other.
-
-    Parameters
-    ----------
-    what
-        Is done, for whoever watches.
-    """
-    from headpatch.core.gate import sessions
-
-    judged = pairs.study.model_copy(update={"force": True})  # the first runs were the gate
-    survey, measured = pairs.survey, []
-    opened = sessions(
-        judged, pairs.vlm, survey.entries, pairs.positions, None, pairs.vision, survey.held
-    )
+    """Measure every pair that is run, one after the other; `what` is done, for whoever watches."""
+    measured = []
     with stages(what) as advance:
-        for session in opened:
+        for session in pairs.survey.opened(pairs.study, pairs.vlm, pairs.positions, pairs.vision):
             measured.append(measure(session))
-            advance(len(measured), len(survey.entries))
+            advance(len(measured), len(pairs.entries))
             del session  # its caches go before the next pair's are made
     return measured

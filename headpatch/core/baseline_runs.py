@@ -1,15 +1,15 @@
 """The first walk over a dataset: which pairs pass the gate, where heads look, their mean z."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.core.dataset_mean import MeanZ
 from headpatch.core.gate import Gated, of_the_row, sessions
-from headpatch.core.ranking import MASSES, masses, ranks
+from headpatch.core.mean_activations import MeanZ
+from headpatch.core.ranking import MASSES, descending, masses
 from headpatch.core.session import Session
 from headpatch.core.session_cache import Held
 from headpatch.core.study import Study
@@ -27,42 +27,19 @@ LEAST = 2
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What the first walk over a dataset found.
+    """What the first walk over a dataset found."""
 
-    Attributes
-    ----------
-    gated
-        Every pair, in order.
-    entries
-        The pairs that are run: those that passed, or all of a forced study.
-    masses
-        By name (`headpatch.core.ranking.MASSES`): each run pair's attention on its region; NaN
-        where heads cannot be compared on it.
-    reference
-        Mean z over the run pairs; None if no heads are to be changed, or there is no such mean.
-    valid
-        Whether all that are run passed.
-    widens
-        Whether language-model heads of every pair can be changed by widening passes.
-    cautions
-        What a reader should know: both answers are unlikely in some pairs, or another prompt was
-        asked than in the run that is run again.
-    held
-        Run pairs that are still open, by name, if asked for: as many as memory allows.
-    incomparable
-        Why heads cannot be compared by attention on the first pair where they cannot; None if they
-        can on every one.
-    """
-
-    gated: tuple[Gated, ...]
-    entries: tuple[Entry, ...]
+    gated: tuple[Gated, ...]  # every pair, in order
+    entries: tuple[Entry, ...]  # those that are run: that passed, or all of a forced study
     masses: Mapping[str, Float[np.ndarray, "pairs layers heads"]]
-    reference: MeanZ | None
-    valid: bool
-    widens: bool
+    """By name (`MASSES`): attention on the region; NaN where heads cannot be compared on it."""
+    reference: MeanZ | None  # over the run pairs; None if nothing is changed, or there is no mean
+    valid: bool  # whether all that are run passed
+    widens: bool  # whether language-model heads of every pair are changed by widening passes
     cautions: tuple[str, ...] = ()
-    held: Mapping[str, Session] = field(default_factory=dict)
-    incomparable: InputError | None = None
+    """Both answers are unlikely in some pairs, or another prompt was asked than the run's."""
+    held: Mapping[str, Session] = field(default_factory=dict)  # still open, by name, if asked for
+    incomparable: InputError | None = None  # why heads cannot be compared on the first such pair
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -83,64 +60,55 @@ class Survey:
         return names.pop() if len(names) == 1 else f"each pair's own ({len(names):,} regions)"
 
     @property
-    def words(self) -> dict[str, Any]:
-        """Words for the title of a figure: question, region, and whether all is valid."""
-        return {"question": self.question, "region": self.region_name, "valid": self.valid}
-
-    @property
     def counts(self) -> dict[str, int]:
         """How many pairs there are, pass the gate, say neither answer, or make both unlikely."""
         return {
             "pairs": len(self.gated),
-            "passed": sum(one.passed for one in self.gated),
-            "neither": sum(one.neither for one in self.gated),
-            "doubtful": sum(one.doubtful for one in self.gated),
+            **{
+                name: sum(getattr(one, name) for one in self.gated)
+                for name in ("passed", "neither", "doubtful")
+            },
         }
 
     def gate_columns(self) -> dict[str, list[Any]]:
         """Return the columns of ``gate.csv``: a row for each pair, its factors at the end."""
-        columns: dict[str, list[Any]] = {
-            "pair": [one.entry.name for one in self.gated],
-            "line": [one.entry.line for one in self.gated],
-            "region": [one.entry.region.name for one in self.gated],
-            "question": [one.entry.question for one in self.gated],
-            "ld_with": [one.ld_with for one in self.gated],
-            "ld_without": [one.ld_without for one in self.gated],
-            "passed": [one.passed for one in self.gated],
-            "reason": [one.reason for one in self.gated],
-        }
-        answers = [one.columns() for one in self.gated]
-        columns |= {name: [one[name] for one in answers] for name in answers[0]}
+        rows = [
+            {
+                "pair": one.entry.name,
+                "line": one.entry.line,
+                "region": one.entry.region.name,
+                "question": one.entry.question,
+                "ld_with": one.ld_with,
+                "ld_without": one.ld_without,
+                "passed": one.passed,
+                "reason": one.reason,
+                **one.columns(),
+            }
+            for one in self.gated
+        ]
+        columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in rows[0]}
         for name in dict.fromkeys(name for one in self.gated for name in one.entry.factors):
             if name not in columns:  # a table's own `reason`, say, gives way
                 columns[name] = [one.entry.factors.get(name, "") for one in self.gated]
         return columns
 
     def compare(self) -> None:
-        """Refuse to compare heads by their attention where a pair's region does not allow it.
-
-        Raises
-        ------
-        InputError
-            If heads cannot be compared on the region of a pair; it names the pair's line.
-        """
+        """Refuse to compare heads by attention where a pair's region does not allow it."""
         if self.incomparable is not None:
             raise self.incomparable
 
     def order(self) -> tuple[Head, ...]:
-        """Return the heads, the largest mean attention difference first.
-
-        Raises
-        ------
-        InputError
-            As `compare`.
-        """
+        """Return the heads, the largest mean attention difference first; refuses as `compare`."""
         self.compare()
         diff = self.masses["diff"].mean(0)
-        by_rank = ranks(diff).ravel().argsort()
-        return tuple(
-            Head(int(index) // diff.shape[1], int(index) % diff.shape[1]) for index in by_rank
-        )
+        return tuple(Head(*divmod(index, diff.shape[1])) for index in descending(diff))
+
+    def opened(
+        self, study: Study, vlm: VLM, positions: Positions | None, vision: bool = False
+    ) -> Iterator[Session]:
+        """Open the run pairs one after the other, those that are held as they are."""
+        judged = study.model_copy(update={"force": True})  # the survey was the gate
+        return sessions(judged, vlm, self.entries, positions, None, vision, self.held)
 
 
 def survey(
@@ -149,32 +117,17 @@ def survey(
     entries: Sequence[Entry],
     positions: Positions | None = None,
     on_progress: OnProgress | None = None,
-    on_gate: Callable[[Gated], None] | None = None,
     vision: bool = False,
     hold: bool = False,
 ) -> Survey:
-    """Run every pair untouched.
+    """Run every pair untouched; fewer than `LEAST` that pass the gate are an error.
 
-    Parameters
-    ----------
-    positions
-        Where language-model heads are to be changed; None if none are.
-    vision
-        Whether vision heads are to be changed.
-    hold
-        Keep pairs open for the second walk, so that their pictures are not run again.
-
-    Raises
-    ------
-    InputError
-        If a pair cannot be run, or fewer than `LEAST` pairs pass the gate.
+    With `hold` pairs stay open for the second walk, so that their pictures are not run again.
     """
     gated: list[Gated] = []
 
     def judge(found: Gated) -> None:
         gated.append(found)
-        if on_gate:
-            on_gate(found)
         if on_progress:
             on_progress(len(gated), len(entries))
 
@@ -186,12 +139,12 @@ def survey(
         run.append(gated[-1].entry)
         widens &= session.widens
         try:
-            figures = masses(session)
+            own = masses(session)
         except InputError as error:  # only a question that compares heads is refused
             incomparable = incomparable or of_the_row(error, run[-1])
             grid = vlm.lm.grid
-            figures = dict.fromkeys(MASSES, np.full((grid.layers, grid.heads), np.nan))
-        for name, values in figures.items():
+            own = dict.fromkeys(MASSES, np.full((grid.layers, grid.heads), np.nan))
+        for name, values in own.items():
             found[name].append(values)
         if reference is not None:
             reference.add(session)
@@ -199,33 +152,23 @@ def survey(
             held.offer(session)
         del session  # its caches go before the next pair's are made
     if len(run) < LEAST:
-        raise InputError(
-            "--pairs",
-            f"{len(run)} of {len(entries)} pairs pass the gate",
-            f"at least {LEAST}, which an interval over pairs needs",
-            "Add pairs, or set pairs.margin lower.",
-        )
+        problem = f"{len(run)} of {len(entries)} pairs pass the gate"
+        expected = f"at least {LEAST}, which an interval over pairs needs"
+        raise InputError("--pairs", problem, expected, "Add pairs, or set pairs.margin lower.")
+    figures = {name: np.stack(values) for name, values in found.items()}
+    mean = reference if reference is not None and reference.here else None
     valid = not study.force or all(one.passed for one in gated)
-    return Survey(
-        tuple(gated),
-        tuple(run),
-        {name: np.stack(values) for name, values in found.items()},
-        reference if reference is not None and reference.here else None,
-        valid,
-        widens,
-        _cautions(study, gated),
-        held.sessions,
-        incomparable,
-    )
+    more = _cautions(study, gated), held.sessions, incomparable
+    return Survey(tuple(gated), tuple(run), figures, mean, valid, widens, *more)
 
 
 def _cautions(study: Study, gated: Sequence[Gated]) -> tuple[str, ...]:
-    found = study.reworded(gated[0].prompt)
-    if doubtful := sum(one.doubtful for one in gated):
-        yes, no = study.answers
-        return (
-            f"in {doubtful:,} of {len(gated):,} pairs {yes} and {no} have less than "
-            f"{DOUBTFUL_BELOW:g} of the probability together; see gate.csv for what the model says",
-            *found,
-        )
-    return found
+    reworded = study.reworded(gated[0].prompt)
+    if not (doubtful := sum(one.doubtful for one in gated)):
+        return reworded
+    answers = " and ".join(study.answers)
+    return (
+        f"in {doubtful:,} of {len(gated):,} pairs {answers} have less than {DOUBTFUL_BELOW:g} of "
+        "the probability together; see gate.csv for what the model says",
+        *reworded,
+    )

@@ -77,15 +77,7 @@ _EXAMPLES = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim, read.
-
-    Attributes
-    ----------
-    form
-        Which line of the grammar.
-    heads, layers, word
-        What the line leaves open: heads, first and last layer, and a word.
-    """
+    """A claim, read: the heads, first and last layer, and word that its line leaves open."""
 
     text: str
     form: Form
@@ -95,13 +87,7 @@ class Claim:
 
     @classmethod
     def parse(cls, text: str) -> "Claim":
-        """Read a claim.
-
-        Raises
-        ------
-        InputError
-            If it is none of the grammar's lines.
-        """
+        """Read a claim; an error if it is none of the grammar's lines."""
         plain = " ".join(text.lower().rstrip(". ").split())
         for form in Form:
             if match := re.fullmatch(form.value, plain):
@@ -121,18 +107,7 @@ class Claim:
         return HeadSet(self.heads) if self.form in _TESTED_TOGETHER else None
 
     def check(self, grid: Grid, vision_layers: int | None) -> None:
-        """Refuse a claim about heads or layers that the model does not have.
-
-        Parameters
-        ----------
-        vision_layers
-            None if it is not known.
-
-        Raises
-        ------
-        InputError
-            If one is out of range.
-        """
+        """Refuse a claim about heads or layers (None: not known) that the model does not have."""
         name = f"claims: {self.text!r}"
         for head in self.heads:
             grid.check(head, name)
@@ -143,13 +118,7 @@ class Claim:
 
 
 def check_claims(claims: Iterable[Claim], vlm: "VLM") -> None:
-    """Refuse claims about heads or layers that a model does not have.
-
-    Raises
-    ------
-    InputError
-        If there is one.
-    """
+    """Refuse claims about heads or layers that a model does not have."""
     vision_layers = 0 if vlm.vision is None else vlm.vision.grid.layers
     for claim in claims:
         claim.check(vlm.lm.grid, vision_layers)

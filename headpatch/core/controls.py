@@ -11,12 +11,8 @@ def random_sets(
     """Draw sets with as many heads of each layer as `members` has, none of them a member.
 
     A layer with too few other heads gives fewer sets; each is different. The draw depends on the
-    seed and the set alone, not on what else was asked.
-
-    Parameters
-    ----------
-    grid, vision
-        The language model's heads, and the vision tower's where `members` holds some.
+    seed and the set alone, not on what else was asked. `vision` are that tower's heads, where
+    `members` holds some.
     """
     grids: dict[Tower, Grid] = {"lm": grid, "vision": vision or grid}
     wanted: dict[tuple[Tower, int], int] = {}

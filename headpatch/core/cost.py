@@ -6,47 +6,27 @@ from dataclasses import dataclass
 import torch
 
 from headpatch.core.session import Session
-from headpatch.engine import vision
+from headpatch.engine import vision, widen
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import PLAIN_BATCH
-from headpatch.engine.widen import passes, rows_that_fit
+from headpatch.engine.widen import rows_that_fit
 from headpatch.heads import Tower
 from headpatch.kinds import averages
 
 
 @dataclass(frozen=True)
 class Beside:
-    """Forward passes that a run takes besides those of its rows.
+    """Forward passes that a run takes besides those of its rows."""
 
-    Attributes
-    ----------
-    means
-        Over reference pairs, for kind ``mean``.
-    rechecks
-        At most: rows that are run again in float32 arithmetic, where weights are of low precision
-        (see `headpatch.core.noise_floor.floor_of`).
-    """
-
-    means: int = 0
-    rechecks: int = 0
+    means: int = 0  # over reference pairs, for kind ``mean``
+    rechecks: int = 0  # at most: rows that are run again in float32 (`noise_floor.floor_of`)
 
     @classmethod
     def of(cls, session: Session, kinds: Sequence[str], reference: int, widened: bool) -> "Beside":
-        """Say what a run takes.
-
-        Parameters
-        ----------
-        reference
-            Pairs of `headpatch.core.mean_activations.mean_z`.
-        widened
-            Whether language-model heads are among those that are changed.
-        """
+        """Say what a run takes; `widened`: language-model heads are among those that change."""
         low = widened and session.widens and session.vlm.dtype != torch.float32
         each = session.prompt.runs  # untouched rows, and runs of a pair
-        return cls(
-            means=each * reference * averages(kinds),
-            rechecks=(PLAIN_BATCH - 1 + each) * low,
-        )
+        return cls(each * reference * averages(kinds), (PLAIN_BATCH - 1 + each) * low)
 
     @property
     def total(self) -> int:
@@ -59,12 +39,8 @@ def cost(
 ) -> float:
     """Return what rows of one tower cost, their untouched rows included.
 
-    Parameters
-    ----------
-    asked
-        Where `tower` is the vision tower, each with one of its heads.
-    size
-        Rows that are run together; None leaves it to the path that runs them.
+    For the vision tower each of `asked` holds one of its heads. `size` is how many rows are run
+    together; None leaves it to the path that runs them.
     """
     each = size or PLAIN_BATCH - 1
     if not asked:
@@ -76,7 +52,9 @@ def cost(
         sets = [one.heads for one in asked if one.run == run]
         if session.widens:
             layers = session.vlm.lm.grid.layers
-            total += passes(prefill, sets, layers, size or rows_that_fit(session.vlm, prefill))
+            total += widen.passes(
+                prefill, sets, layers, size or rows_that_fit(session.vlm, prefill)
+            )
         else:
             total += len(sets) + -(-len(sets) // each)
     return total

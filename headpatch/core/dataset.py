@@ -37,15 +37,8 @@ class Pairs:
     `headpatch.rollout` and `headpatch.verdict` take it, and answer with means and their intervals
     over the pairs.
 
-    Attributes
-    ----------
-    survey
-        How every pair did at the gate, and where heads look in those that are run.
-    positions, vision
-        Where language-model heads can be changed, and whether vision heads can: what was kept of
-        the runs hangs on it.
-    drawn
-        The folder of pairs that were drawn for this object; None if it was given them.
+    `survey` says how every pair did at the gate, and where heads look in those that are run;
+    `positions` and `vision` where heads can be changed: what was kept of the runs hangs on it.
     """
 
     study: Study
@@ -53,7 +46,7 @@ class Pairs:
     survey: Survey
     positions: Positions | None = None
     vision: bool = False
-    drawn: Scratch | None = None
+    drawn: Scratch | None = None  # folder of pairs that were drawn for this object
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -77,9 +70,8 @@ class Pairs:
         """How many pairs pass the gate; a forced study says so."""
         first, *_ = gate(self.survey.gate_columns(), self.study.pairs.margin)
         words = first.text if isinstance(first, Words) else ""  # a table of those that fail follows
-        return (
-            words if self.valid else f"{words} INVALID STUDY: pairs that failed the gate are run."
-        )
+        invalid = " INVALID STUDY: pairs that failed the gate are run."
+        return words if self.valid else words + invalid
 
 
 def open_pairs(
@@ -98,15 +90,12 @@ def open_pairs(
 
     Parameters
     ----------
-    study
-        None is the default study.
     pairs
         A dataset of `headpatch.draw_pairs`, your own (a table of pairs, or its folder: see
-        `headpatch.Manifest`), or some of its entries. Or rows in memory: a table of pandas, a list
-        of dicts, a dataset of Hugging Face's; a picture may then be a path, a picture of Pillow,
-        an array, or ``{"bytes": …, "path": …}``. None takes the study's, or draws `n`, which last
-        as long as what is returned. What is returned names the dataset in its study,
-        ``pairs.manifest``: rows in memory by a hash, from which nothing can be run again.
+        `headpatch.Manifest`), or some of its entries. Or rows in memory, see `Manifest.of`. None
+        takes the study's, or draws `n`, which last as long as what is returned. What is returned
+        names the dataset in its study, ``pairs.manifest``: rows in memory by a hash, from which
+        nothing can be run again.
     n
         How many pairs are drawn, where none are given.
     vlm
@@ -180,17 +169,8 @@ def found_pairs(
 ) -> Found:
     """Read the pairs that are given, or those of the study, or draw the study's number of them.
 
-    Parameters
-    ----------
-    n
-        How many were asked for; the study knows it already.
-    need
-        Called with a number of pairs, and the argument that gave it, before they are drawn or run.
-
-    Raises
-    ------
-    InputError
-        If `need` does, the dataset is bad, or pairs are both given and to be drawn.
+    `n` is how many were asked for; the study knows it already. `need` is called with a number of
+    pairs, and the argument that gave it, before they are drawn or run.
     """
     known = study.pairs.manifest if pairs is None else pairs
     if known is None:
@@ -200,7 +180,9 @@ def found_pairs(
             return Found(draw_for_once(study, drawn.path, advance).entries, drawn)
     if n is not None:
         raise InputError("n, pairs", "both of them", "one of them", "limit takes fewer of them.")
-    given = _manifest(known)
+    if isinstance(known, str | Path):
+        known = Manifest.read(Path(known))
+    given = known if isinstance(known, Manifest) else Manifest.of(known)
     entries = given.take(study.pairs.limit, study.seed).entries
     need(len(entries), "--pairs")
     return Found(entries, manifest=str(given.path))
@@ -222,19 +204,10 @@ def run_pairs(
     return Pairs(study, vlm, seen, positions, vision, found.drawn)
 
 
-def _manifest(pairs: Dataset) -> Manifest:
-    if isinstance(pairs, Manifest):
-        return pairs
-    if isinstance(pairs, str | Path):
-        return Manifest.read(Path(pairs))
-    return Manifest.of(pairs)
-
-
 def _need_two(count: int, argument: str) -> None:
     if count < LEAST:
-        raise InputError(
-            argument, str(count), f"at least {LEAST} pairs, which an interval over pairs needs"
-        )
+        expected = f"at least {LEAST} pairs, which an interval over pairs needs"
+        raise InputError(argument, str(count), expected)
 
 
 def _survey(
@@ -247,4 +220,4 @@ def _survey(
 ) -> Survey:
     hold = positions is not None or vision
     with stages("Running the pairs") as advance:
-        return survey(study, vlm, entries, positions, advance, vision=vision, hold=hold)
+        return survey(study, vlm, entries, positions, advance, vision, hold)

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from headpatch.core import output as results
+from headpatch.core.output.files import write_columns
+from headpatch.core.output.provenance import write_draw
+from headpatch.core.output.staging import check_folder, staged
 from headpatch.core.progress_bars import Progress, stages_of
 from headpatch.core.study import Study
 from headpatch.disk import reporting_failure
@@ -14,10 +16,8 @@ from headpatch.pairs.manifest import NAME, Manifest
 from headpatch.present.contact import contact_sheet
 from headpatch.text import user_path
 
-DRAW: Final = "draw.yaml"
-"""How the pairs of a folder were drawn."""
-SHEET: Final = "pairs.png"
-"""The first of them, to look at."""
+DRAW: Final = "draw.yaml"  # how the pairs of a folder were drawn
+SHEET: Final = "pairs.png"  # the first of them, to look at
 
 
 def draw_pairs(
@@ -27,19 +27,13 @@ def draw_pairs(
     on_progress: Progress = None,
     **options: Any,
 ) -> Manifest:
-    """Draw a dataset of counterbalanced pairs, as `headpatch pairs` does.
+    """Draw `n` counterbalanced pairs into a folder, as `headpatch pairs` does.
 
-    Writes the pictures, their table, a sheet of the first to look at, and how they were drawn.
-
-    The same arguments give the same pairs. What is balanced, and what is left to chance, says
-    `headpatch.pairs.generate`.
+    Writes the pictures, their table, a sheet of the first to look at, and how they were drawn. The
+    same arguments give the same pairs; `headpatch.pairs.generate` says what is balanced.
 
     Parameters
     ----------
-    n
-        How many pairs.
-    folder
-        Where they are written; made if it is not there.
     study
         Whose seed and ``draw`` section are taken; None is the default study.
     options
@@ -70,20 +64,14 @@ def draw_pairs(
 def draw_dataset(
     study: Study, folder: Path, on_progress: Callable[[int, int], None] | None = None
 ) -> Manifest:
-    """Draw the study's pairs: pictures, their table, `DRAW` and `SHEET`.
-
-    Raises
-    ------
-    InputError
-        If pairs cannot be drawn so, or the folder holds another dataset or cannot be written.
-    """
+    """Draw the study's pairs (pictures, table, `DRAW`, `SHEET`); never beside another dataset."""
     planned = _planned(study)
-    results.check_folder(folder)
-    with results.staged(folder, "pairs") as stage:
-        results.write_manifest(stage, planned, study.draw.format)
-        results.write_draw(stage / DRAW, study)
+    check_folder(folder)
+    with staged(folder, "pairs") as stage:
+        _write_table(stage, planned, study.draw.format)
+        write_draw(stage / DRAW, study)
         _refuse_another(folder, stage)
-        _write_pictures(study, stage, planned, on_progress)
+        generate.write_pictures(stage, planned, study.draw.size, study.draw.format, on_progress)
         contact_sheet(Manifest.read(stage).entries, stage / SHEET)
     return Manifest.read(folder)
 
@@ -91,19 +79,11 @@ def draw_dataset(
 def draw_for_once(
     study: Study, folder: Path, on_progress: Callable[[int, int], None] | None = None
 ) -> Manifest:
-    """Draw the study's pairs into an empty folder that will not last: pictures and their table.
-
-    Raises
-    ------
-    InputError
-        If pairs cannot be drawn so.
-    RunError
-        If the folder cannot be written.
-    """
+    """Draw the study's pairs into an empty folder that will not last: pictures and their table."""
     planned = _planned(study)
     with reporting_failure(folder, "TMPDIR"):
-        results.write_manifest(folder, planned, study.draw.format)
-        _write_pictures(study, folder, planned, on_progress)
+        _write_table(folder, planned, study.draw.format)
+        generate.write_pictures(folder, planned, study.draw.size, study.draw.format, on_progress)
     return Manifest.read(folder)
 
 
@@ -112,27 +92,18 @@ def _planned(study: Study) -> tuple[generate.Drawn, ...]:
     return generate.plan(options.n, study.seed, options.regions, options.wording)
 
 
-def _write_pictures(
-    study: Study,
-    folder: Path,
-    planned: tuple[generate.Drawn, ...],
-    on_progress: Callable[[int, int], None] | None,
-) -> None:
-    options = study.draw
-    generate.write_pictures(folder, planned, options.size, options.format, on_progress)
+def _write_table(folder: Path, planned: tuple[generate.Drawn, ...], extension: str) -> None:
+    rows = [pair.row(extension) for pair in planned]
+    write_columns(folder / NAME, {column: [row[column] for row in rows] for column in rows[0]})
 
 
 def _refuse_another(folder: Path, stage: Path) -> None:
-    """Refuse a folder that holds a dataset other than the one that is being drawn."""
     there = folder / NAME
     if not there.exists():
         return
     for name in (NAME, DRAW):
         old = folder / name
         if not old.is_file() or old.read_bytes() != (stage / name).read_bytes():
-            raise InputError(
-                "--out",
-                f"{there} is there, and {name} is not what these options and seed give",
-                "a folder without a dataset",
-                "Choose another --out, or delete the old dataset.",
-            )
+            found = f"{there} is there, and {name} is not what these options and seed give"
+            hint = "Choose another --out, or delete the old dataset."
+            raise InputError("--out", found, "a folder without a dataset", hint)

@@ -20,6 +20,7 @@ from headpatch.core.session import Session
 from headpatch.core.study import layer_span
 from headpatch.engine.answers import decode
 from headpatch.engine.forward import Keep
+from headpatch.engine.interventions import Direction
 from headpatch.engine.knockout import Knockout, disagreement, knock_out
 from headpatch.engine.memory import split
 from headpatch.engine.patching import (
@@ -75,15 +76,7 @@ class Cutting:
 
 @dataclass(frozen=True)
 class Place:
-    """Where edges are cut.
-
-    Attributes
-    ----------
-    centre
-        The layer a window is centred on.
-    layers
-        First and last, where all heads of these layers are cut.
-    """
+    """Where edges are cut: heads, or all heads from a first to a last layer, around a centre."""
 
     heads: HeadSet
     role: Role
@@ -129,15 +122,10 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class CutTable:
-    """What cuts of one pair did.
+    """What cuts of one pair did: a row for each place × edge × run, the columns of ``cuts.csv``.
 
-    Attributes
-    ----------
-    table
-        One row for each place × edge × run; the columns of ``cuts.csv``.
-    noise_floor
-        In logits; see `headpatch.stats.effects.noise_floor`. The fast path are passes that are
-        resumed at the first layer that is cut; over low-precision weights there are none.
+    The fast path of the noise floor (in logits; `headpatch.stats.effects.noise_floor`) are passes
+    that are resumed at the first layer that is cut; over low-precision weights there are none.
     """
 
     table: pd.DataFrame
@@ -163,17 +151,8 @@ def cut_edges(
     """Cut every edge at every place, in both runs.
 
     Where an edge names the region, the same is done with random image tokens outside it, as many
-    as the region has, in the region's place.
-
-    Parameters
-    ----------
-    ranking
-        Gives the heads by attention, if the settings' heads hold ``top:N``.
-
-    Raises
-    ------
-    InputError
-        If the model has no such layers or heads, or the prompt no such positions.
+    as the region has, in the region's place. `ranking` gives the heads by attention, if the
+    settings' heads hold ``top:N``.
     """
     return make(session, prepare(session, settings, ranking), on_progress)
 
@@ -190,10 +169,7 @@ def make(session: Session, job: Job, on_progress: OnProgress | None = None) -> C
 def prepare(
     session: Session, settings: Settings, ranking: Callable[[], Sequence[Head]] = tuple
 ) -> Job:
-    """List every cut, and compare resumed passes with whole ones; see `cut_edges`.
-
-    On every edge, at the place in the middle.
-    """
+    """List every cut, and compare resumed passes with whole ones, each edge at the middle place."""
     cuts = plan(session, settings, ranking)
     start = min(cut.knockout.start for cut in cuts)
     base = session.base
@@ -251,13 +227,7 @@ def plan(
 
 
 def check_layers(session: Session, settings: Settings) -> None:
-    """Refuse a window or layers that the model does not have.
-
-    Raises
-    ------
-    InputError
-        If so.
-    """
+    """Refuse a window or layers that the model does not have."""
     layers = session.vlm.lm.grid.layers
     if settings.layers is not None and layer_span(settings.layers)[1] >= layers:
         raise InputError("--layers", settings.layers, f"layers 0-{layers - 1} in this model")
@@ -266,13 +236,7 @@ def check_layers(session: Session, settings: Settings) -> None:
 
 
 def check_window(window: int, grid: Grid) -> None:
-    """Refuse a window that is wider than the model is deep.
-
-    Raises
-    ------
-    InputError
-        If so.
-    """
+    """Refuse a window that is wider than the model is deep."""
     if window > grid.layers:
         raise InputError("--window", f"{window} layers", f"at most {grid.layers} in this model")
 
@@ -307,18 +271,14 @@ def places(
 def _table(
     session: Session, cuts: Sequence[Cut], shifts: Sequence[Outcome[Knockout]]
 ) -> pd.DataFrame:
-    """Return a row for each cut; the columns of ``cuts.csv``."""
+    rows = [_row(session, cut, shift) for cut, shift in zip(cuts, shifts, strict=True)]
+    keys = [(cut.place.name, cut.edge, cut.knockout.run) for cut in cuts]
     nulls: dict[tuple[str, str, int], list[float]] = {}
-    rows = []
-    for cut, shift in zip(cuts, shifts, strict=True):
-        row = _row(session, cut, shift)
-        if cut.role == "control" and not np.isnan(row["normalized"]):
-            key = (cut.place.name, cut.edge, cut.knockout.run)
+    for row, key in zip(rows, keys, strict=True):
+        if row["role"] == "control" and not np.isnan(row["normalized"]):
             nulls.setdefault(key, []).append(row["normalized"])
-        rows.append(row)
-    for row, cut in zip(rows, cuts, strict=True):
-        key = (cut.place.name, cut.edge, cut.knockout.run)
-        null = nulls.get(key, []) if cut.role in NAMED else []
+    for row, key in zip(rows, keys, strict=True):
+        null = nulls.get(key, []) if row["role"] in NAMED else []
         summary = spread(null) if null else None
         row["control_mean"] = summary.mean if summary else np.nan
         row["control_sd"] = summary.sd if summary else np.nan
@@ -327,7 +287,9 @@ def _table(
 
 
 def _row(session: Session, cut: Cut, shift: Outcome[Knockout]) -> dict[str, Any]:
-    base, place, run = session.base, cut.place, cut.knockout.run
+    place, run = cut.place, cut.knockout.run
+    lds = session.base.ld_with, session.base.ld_without
+    direction: Direction = "noising" if run == WITH else "denoising"
     return {
         "pair": session.pair.name,
         "edge": cut.edge,
@@ -335,13 +297,11 @@ def _row(session: Session, cut: Cut, shift: Outcome[Knockout]) -> dict[str, Any]
         "layers": place.name if place.layers is not None else "",
         "centre": np.nan if place.centre is None else float(place.centre),
         "run": RUNS[run],
-        "ld_with": base.ld_with,
-        "ld_without": base.ld_without,
+        "ld_with": lds[0],
+        "ld_without": lds[1],
         "ld": shift.ld,
         "effect": shift.effect,
-        "normalized": normalized_effect(
-            shift.ld, base.ld_with, base.ld_without, "noising" if run == WITH else "denoising"
-        ),
+        "normalized": normalized_effect(shift.ld, *lds, direction),
         "role": cut.role,
         "answer_before": decode(session.vlm, [shift.token_before]),
         "answer_after": decode(session.vlm, [shift.token]),

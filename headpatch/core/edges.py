@@ -1,7 +1,6 @@
 """The positions that an edge joins, and as many random ones to compare a cut with."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,13 +14,7 @@ from headpatch.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """The positions of an edge.
-
-    Attributes
-    ----------
-    at
-        Which of the two ends are the region.
-    """
+    """The positions of an edge; `at` says which of the two ends are the region."""
 
     queries: Int[Tensor, " queries"]
     keys: Int[Tensor, " keys"]
@@ -29,13 +22,7 @@ class Ends:
 
     @classmethod
     def of(cls, session: Session, edge: str) -> "Ends":
-        """Find the positions that an edge such as ``answer-region`` names.
-
-        Raises
-        ------
-        InputError
-            If there are none.
-        """
+        """Find the positions that an edge such as ``answer-region`` names."""
         start, end = edge_ends(edge)
         at = start == "region", end == "region"
         return cls(end_positions(session, start), end_positions(session, end), at)
@@ -52,37 +39,19 @@ class Ends:
 
 
 def end_positions(session: Session, end: EdgeEnd) -> Int[Tensor, " positions"]:
-    """Return the positions that one end of an edge names.
+    """Return the positions that one end of an edge names; an error if there are none.
 
-    ``words`` is the question without the answer position; ``image`` is every image token; ``other``
-    is every one outside the region, those that stand for no place (a class token, ends of lines)
-    included.
-
-    Raises
-    ------
-    InputError
-        If there are none.
+    ``other`` is every image token outside the region, those that stand for no place (a class token,
+    ends of lines) included.
     """
-    spans = session.prompt.spans
-    match end:
-        case "answer" | "question" | "all":
-            return spans.positions(end)
-        case "words":
-            return spans.question[:-1]
-        case _:
-            return _on_image(session, end)
-
-
-def _on_image(
-    session: Session, end: Literal["image", "region", "other"]
-) -> Int[Tensor, " positions"]:
     prompt, spans = session.prompt, session.prompt.spans
+    if end in ("answer", "question", "all"):
+        return spans.positions(end)
+    if end == "words":
+        return spans.question[:-1]
     if spans.crossed:
-        raise InputError(
-            "--edges",
-            f"{end}: {session.vlm.name} looks at the image by cross-attention",
-            "a model whose image is among the prompt's tokens",
-        )
+        found = f"{end}: {session.vlm.name} looks at the image by cross-attention"
+        raise InputError("--edges", found, "a model whose image is among the prompt's tokens")
     image = spans.image.cpu()
     if end == "image":
         return image
@@ -91,19 +60,15 @@ def _on_image(
         return region
     other = image[~torch.isin(image, region)]
     if len(other) == 0:
-        raise InputError(
-            "--edges",
-            f"other: the region {session.pair.region.name} is the whole image",
-            "a region smaller than the image",
-        )
+        found = f"other: the region {session.pair.region.name} is the whole image"
+        raise InputError("--edges", found, "a region smaller than the image")
     return other
 
 
 def random_tokens(session: Session, count: int) -> list[Int[Tensor, " region"]]:
-    """Draw sets of image tokens outside the region, each as large as the region.
+    """Draw sets of image tokens outside the region, each as large; none if it is larger.
 
-    Seeded by the study; the same sets serve every place, edge and run. Empty if fewer tokens lie
-    outside the region than inside.
+    Seeded by the study; the same sets serve every place, edge and run.
     """
     prompt = session.prompt
     if prompt.spans.crossed:

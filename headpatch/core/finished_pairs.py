@@ -26,20 +26,10 @@ def measured(
 ) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """Yield what is saved of each pair, in order; what is not is measured, and saved.
 
-    Parameters
-    ----------
-    study
-        Its gate is not applied again: `entries` are those that are run.
-    keys
-        By the pair's name, under which it is saved: all that its numbers depend on
-        (`headpatch.core.store.unit_key`).
-    positions
-        Where heads can be changed in the sessions that `measure` is given.
-    checks
-        What is known of the fast paths. It is saved with each pair, since the noise floor hangs on
-        it: a run that goes on must not compare them anew, on another pair.
-    held
-        Sessions that are still open.
+    The gate is not applied again: `entries` are those that are run. `keys`, by the pair's name,
+    hash all that its numbers depend on (`headpatch.core.store.unit_key`). `checks`, what is known
+    of the fast paths, is saved with each pair, since the noise floor hangs on it: a run that goes
+    on must not compare them anew, on another pair. `held` are sessions that are still open.
     """
     judged = study.model_copy(update={"force": True})
     known = {name: store.get(key) for name, key in keys.items()}

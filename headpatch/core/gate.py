@@ -19,33 +19,16 @@ _OF_THE_PAIR = ("--with, --without", "--question", "--region")  # what its row h
 
 @dataclass(frozen=True)
 class Gated:
-    """How a pair did at the gate.
-
-    Attributes
-    ----------
-    ld_with, ld_without
-        Logit(Yes) - logit(No) of each run, untouched.
-    readings
-        What each run says, with and without the object.
-    passed
-        Whether both answers are right, and what the model says; and LD lies apart by the study's
-        margin.
-    reason
-        Why it did not pass, in a few words; empty if it did.
-    prompt
-        As asked, with ``{question}`` in place of the question.
-    picture_shown, region_shown
-        Shares that the processor shows the model; NaN if they are not known.
-    """
+    """How a pair did at the gate."""
 
     entry: Entry
-    ld_with: float
+    ld_with: float  # logit(Yes) - logit(No), untouched
     ld_without: float
-    readings: tuple[AnswerReading, AnswerReading]
-    passed: bool
-    reason: str
-    prompt: str
-    picture_shown: float = math.nan
+    readings: tuple[AnswerReading, AnswerReading]  # with and without the object
+    passed: bool  # both answers are right and said, and LD lies apart by the study's margin
+    reason: str  # why it did not pass; empty if it did
+    prompt: str  # as asked, with ``{question}`` in place of the question
+    picture_shown: float = math.nan  # shares that the processor shows; NaN if not known
     region_shown: float = math.nan
 
     @property
@@ -56,34 +39,28 @@ class Gated:
     @property
     def doubtful(self) -> bool:
         """Whether Yes and No together are unlikely in a run, if not so that it says neither."""
-        return not self.neither and any(
-            reading.p_answers < DOUBTFUL_BELOW for reading in self.readings
-        )
+        unlikely = any(reading.p_answers < DOUBTFUL_BELOW for reading in self.readings)
+        return unlikely and not self.neither
 
     def columns(self) -> dict[str, float | str]:
         """Return what ``gate.csv`` says of the runs' answers, by column."""
-        found: dict[str, float | str] = {}
-        for run, reading in zip(("with", "without"), self.readings, strict=True):
-            found |= {
-                f"p_yes_{run}": reading.p_yes,
-                f"p_no_{run}": reading.p_no,
-                f"top_{run}": reading.top,
-                f"p_top_{run}": reading.p_top,
-            }
-        return found
+        return {
+            f"{name}_{run}": getattr(reading, name)
+            for run, reading in zip(("with", "without"), self.readings, strict=True)
+            for name in ("p_yes", "p_no", "top", "p_top")
+        }
 
 
 def study_of(study: Study, entry: Entry) -> Study:
     """Return the study of one pair of a dataset: its pictures, question and region."""
-    return study.model_copy(
-        update={
-            "with_": str(entry.with_path),
-            "without": str(entry.without_path),
-            "question": entry.question,
-            "region": entry.region.name,
-            "pairs": PairsOptions(margin=study.pairs.margin, level=study.pairs.level),
-        }
-    )
+    own = {
+        "with_": str(entry.with_path),
+        "without": str(entry.without_path),
+        "question": entry.question,
+        "region": entry.region.name,
+        "pairs": PairsOptions(margin=study.pairs.margin, level=study.pairs.level),
+    }
+    return study.model_copy(update=own)
 
 
 def gate(entry: Entry, session: Session) -> Gated:
@@ -125,12 +102,10 @@ def sessions(
 
     Parameters
     ----------
-    positions
-        Where language-model heads are to be changed; None if none are.
+    positions, vision
+        Where heads are to be changed, as for `headpatch.open_session`.
     on_gate
         Called with every pair, in order, whether or not it passed.
-    vision
-        Whether vision heads are to be changed.
     held
         Pairs that are open already, by name: they are not run again.
     checks
@@ -197,11 +172,10 @@ def of_the_row(error: InputError, entry: Entry) -> InputError:
 def none_passed(failed: Sequence[Gated]) -> InputError:
     """Say that no pair passed the gate, and what the first was like."""
     first = failed[0]
-    return InputError(
-        "--pairs",
-        f"none of {len(failed)} pairs passes the gate (line {first.entry.line}: LD_with = "
-        f"{first.ld_with:+.3f}, LD_without = {first.ld_without:+.3f}: {first.reason})",
-        "a pair whose answers are Yes and No (LD_with > 0 > LD_without), apart by the margin",
-        "Try other questions, set pairs.margin lower, or use --force to run them marked as "
-        "invalid.",
+    lds = f"LD_with = {first.ld_with:+.3f}, LD_without = {first.ld_without:+.3f}"
+    found = f"none of {len(failed)} pairs passes the gate (line {first.entry.line}: {lds}"
+    expected = "a pair whose answers are Yes and No (LD_with > 0 > LD_without), apart by the margin"
+    hint = (
+        "Try other questions, set pairs.margin lower, or use --force to run them marked as invalid."
     )
+    return InputError("--pairs", f"{found}: {first.reason})", expected, hint)

@@ -42,15 +42,7 @@ GATE: Final = Schema(
 
 
 def gate(columns: Mapping[str, Sequence[Any]], margin: float) -> Iterator[Part]:
-    """Say how many pairs pass, and list those that do not, with their LD.
-
-    Parameters
-    ----------
-    columns
-        Of ``gate.csv``.
-    margin
-        Logits by which a pair's LDs must lie apart.
-    """
+    """Say how many pairs of ``gate.csv`` pass, and list those that do not, with their LD."""
     total, passed = len(columns["passed"]), sum(columns["passed"])
     yield Words(
         f"Gate: {passed:,} of {total:,} pairs pass ({passed / total:.1%}): both answers right, LD "
@@ -63,7 +55,6 @@ def gate(columns: Mapping[str, Sequence[Any]], margin: float) -> Iterator[Part]:
 def _failed(
     columns: Mapping[str, Sequence[Any]], place: Place, more: Mapping[str, str]
 ) -> Iterator[Part]:
-    """List pairs that do not pass."""
     cells = {"pair": "pair", "line": "line", **more, "LD with": "ld_with",
              "LD without": "ld_without", "reason": "reason"}  # fmt: skip
     failed = [

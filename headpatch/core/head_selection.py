@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.core.baseline_runs import LEAST, Survey
-from headpatch.core.gate import sessions
+from headpatch.core.pair_measurements import normalized
 from headpatch.core.session import Session, intervene
 from headpatch.core.study import Candidates, Study
 from headpatch.engine.interventions import Direction, Intervention
@@ -22,7 +22,6 @@ from headpatch.heads import Grid, Head, HeadSet, Selection
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.stats.effects import normalized_effect
 
 Heads: TypeAlias = str | Head | Iterable[Head]
 """``24.17,23.20`` or ``24.0-24.31`` or ``layer:24`` or ``top:5`` (of the attention ranking), a
@@ -44,28 +43,18 @@ def single_effects(
     session: Session, positions: Positions, on_progress: OnProgress | None = None
 ) -> Singles:
     """Return the exact normalized effect of resampling each head alone: noising, denoising."""
-    grid, base = session.vlm.lm.grid, session.base
+    grid = session.vlm.lm.grid
     asked = [
         Intervention(HeadSet.of(head), "resample", direction, positions)
         for direction in DIRECTIONS
         for head in grid
     ]
     outcomes = intervene(session, asked, on_progress=on_progress, answers_only=True)
-    effects = [
-        normalized_effect(out.ld, base.ld_with, base.ld_without, out.intervention.direction)
-        for out in outcomes
-    ]
-    return np.array(effects).reshape(len(DIRECTIONS), grid.layers, grid.heads)
+    return normalized(session, outcomes).reshape(len(DIRECTIONS), grid.layers, grid.heads)
 
 
 def check_candidates(grid: Grid, options: Candidates) -> None:
-    """Refuse, before any picture is run, heads that the model does not have.
-
-    Raises
-    ------
-    InputError
-        If so.
-    """
+    """Refuse, before any picture is run, heads that the model does not have."""
     nothing = np.zeros((len(DIRECTIONS), grid.layers, grid.heads))
     choose(grid, options, lambda: nothing, lambda: tuple(grid))
 
@@ -78,26 +67,15 @@ def choose(
 ) -> tuple[Head, ...]:
     """Return the heads that a study names, or the first of its rankings, each once.
 
-    Parameters
-    ----------
-    effects
-        Gives what `single_effects` does, if it is needed: the heads with the largest of each
-        direction come first.
-    order
-        Gives the heads by attention, if they are needed.
-
-    Raises
-    ------
-    InputError
-        If the model has no such head.
+    `effects` gives what `single_effects` does, if it is needed: the heads with the largest of each
+    direction come first. `order` gives the heads by attention, if they are needed.
     """
     if options.heads is not None:
         selection = Selection.parse(options.heads)
         return selection.resolve(grid, order() if selection.needs_ranking else ())
     if options.top > grid.layers * grid.heads:
-        raise InputError(
-            "--top", str(options.top), f"at most {grid.layers * grid.heads} heads in this model"
-        )
+        expected = f"at most {grid.layers * grid.heads} heads in this model"
+        raise InputError("--top", str(options.top), expected)
     heads = list(grid)
     chosen: dict[Head, None] = {}
     if "effect" in options.by:
@@ -126,42 +104,28 @@ def choose_heads(
     survey: Survey,
     on_progress: OnProgress | None = None,
 ) -> Chosen:
-    """Pick heads as `options` ask; those of rankings by their means over one half of the pairs.
-
-    Parameters
-    ----------
-    positions
-        Where each head is changed, if they are ranked by effect.
-
-    Raises
-    ------
-    InputError
-        If there are too few pairs to pick on some and judge on others.
-    """
+    """Pick heads as `options` ask; those of rankings by their means over one half of the pairs."""
     entries = survey.entries
     if options.heads is not None and not Selection.parse(options.heads).needs_ranking:
         return Chosen(Selection.parse(options.heads).resolve(vlm.lm.grid), entries, 0)
     if len(entries) < 2 * LEAST:
-        raise InputError(
-            "--pairs",
-            f"{len(entries)} pairs that pass the gate",
-            f"at least {2 * LEAST}: heads are picked on one half of them and judged on the other",
-            "Add pairs, or name the heads by --heads.",
-        )
+        why = "heads are picked on one half of them and judged on the other"
+        words, hint = "pairs that pass the gate", "Add pairs, or name the heads by --heads."
+        raise InputError("--pairs", f"{len(entries)} {words}", f"at least {2 * LEAST}: {why}", hint)
     drawn = np.random.default_rng(study.seed % 2**64).permutation(len(entries))
     first, second = (sorted(half.tolist()) for half in np.array_split(drawn, 2))
+    masses = {name: values[first] for name, values in survey.masses.items()}
     picking = tuple(entries[index] for index in first)
-    judged = study.model_copy(update={"force": True})  # the survey was the gate
+    half = replace(survey, entries=picking, masses=masses, held={})
 
     def effects() -> Singles:
         by_pair = []
-        for session in sessions(judged, vlm, picking, positions):
+        for session in half.opened(study, vlm, positions):
             by_pair.append(single_effects(session, positions))
             if on_progress:
                 on_progress(len(by_pair), len(picking))
             del session  # its caches go before the next pair's are made
         return np.asarray(np.nanmean(by_pair, 0))
 
-    masses = {name: values[first] for name, values in survey.masses.items()}
-    heads = choose(vlm.lm.grid, options, effects, replace(survey, masses=masses).order)
+    heads = choose(vlm.lm.grid, options, effects, half.order)
     return Chosen(heads, tuple(entries[index] for index in second), len(first))

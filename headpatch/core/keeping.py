@@ -12,13 +12,7 @@ from headpatch.text import user_path
 
 
 class Scratch:
-    """A new folder that is deleted together with this object, or when Python ends.
-
-    Attributes
-    ----------
-    path
-        The folder.
-    """
+    """A new folder that is deleted together with this object, or when Python ends."""
 
     def __init__(self) -> None:
         held = ExitStack()
@@ -32,19 +26,8 @@ def store_in(
 ) -> Iterator[Store]:
     """Give a place for what is finished; it is emptied if the block ends well.
 
-    Parameters
-    ----------
-    keep
-        A folder, from which an interrupted call goes on. None keeps nothing beyond the block.
-    what
-        What is counted, for messages: pairs, rows.
-    run, keys
-        As `headpatch.core.store.Store.open` takes them.
-
-    Raises
-    ------
-    InputError
-        If another call or run holds the folder.
+    `keep` is a folder from which an interrupted call goes on; None keeps nothing beyond the block.
+    `what` is counted, for messages: pairs, rows. `run` and `keys` are as in `Store.open`.
     """
     if keep is None:
         with scratch_folder() as folder:

@@ -1,15 +1,17 @@
-"""Mean z over a reference set of drawn pairs: what kind ``mean`` puts in a head's place."""
+"""Mean z, which kind ``mean`` puts in a head's place: over drawn pairs, or those of a dataset."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from headpatch.core.session import Session
+from headpatch.core.session import Session, towers_of
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.heads import Tower
 from headpatch.models.prompt import encode, forced
+from headpatch.models.spans import Positions
 from headpatch.pairs.scene import PLACES, Style, draw, sample_pair
 
 
@@ -74,10 +76,54 @@ def mean_z(
 
 def _nearest_place(box: tuple[float, float, float, float]) -> str:
     left, top, right, bottom = box
-    x, y = (left + right) / 2, (top + bottom) / 2
 
     def distance(place: str) -> float:
         row, column = PLACES[place]
-        return ((column + 0.5) / 3 - x) ** 2 + ((row + 0.5) / 3 - y) ** 2
+        across, down = (column + 0.5) / 3 - (left + right) / 2, (row + 0.5) / 3 - (top + bottom) / 2
+        return across**2 + down**2
 
     return min(PLACES, key=distance)
+
+
+class MeanZ:
+    """Mean z over both runs of the pairs of a dataset, per head and position.
+
+    Position by position where all prompts are equally long, or pictures are seen in equally many
+    tokens. Where prompts are not, only the answer position means the same in all of them.
+    """
+
+    def __init__(self, positions: Positions | None, vision: bool = False) -> None:
+        self.positions, self.runs = positions, 0
+        self._sums: dict[Tower, list[Tensor]] = {}  # a layer: [positions, heads, head_dim]
+        self._tokens: dict[Tower, set[int]] = {one: set() for one in towers_of(positions, vision)}
+
+    def add(self, session: Session) -> None:
+        """Take in both runs of a pair."""
+        for tower, known in self._tokens.items():
+            known.add(session.base.trace.z[tower][0].shape[1])
+        if not self.here:
+            self._sums = {}
+            return
+        for tower in self._tokens:
+            first = -1 if self._at_answer(tower) else 0
+            found = [z[:, first:].float().sum(0) for z in session.base.trace.z[tower]]
+            sums = self._sums.get(tower) or [torch.zeros_like(one) for one in found]
+            self._sums[tower] = [old + new for old, new in zip(sums, found, strict=True)]
+        self.runs += session.prompt.runs
+
+    @property
+    def here(self) -> bool:
+        """Whether there is such a mean; if not, drawn reference pairs must do."""
+        alike = (self._at_answer(tower) or len(known) < 2 for tower, known in self._tokens.items())
+        return all(alike)
+
+    def of(self, session: Session) -> ZMeans:
+        """Return the mean as a pair's interventions take it."""
+        tokens = {tower: session.base.trace.z[tower][0].shape[1] for tower in self._sums}
+        return {
+            tower: [(sums / self.runs).expand(tokens[tower], -1, -1) for sums in layers]
+            for tower, layers in self._sums.items()
+        }
+
+    def _at_answer(self, tower: Tower) -> bool:
+        return tower == "lm" and self.positions == "answer"

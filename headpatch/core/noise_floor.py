@@ -21,21 +21,13 @@ Changed: TypeAlias = tuple[Sequence[Outcome], ZMeans | None]
 
 
 def floor_of(
-    session: Session,
-    outcomes: Iterable[Outcome],
-    means: ZMeans | None = None,
-    largest: int = MANY,
+    session: Session, outcomes: Iterable[Outcome], means: ZMeans | None = None, largest: int = MANY
 ) -> float:
     """Return the noise floor of changed heads, in logits; what it is, `noise_floor` says.
 
-    Parameters
-    ----------
-    outcomes
-        Of all that was changed, heads patched with their own z among them.
-    means
-        That kind ``mean`` put in.
-    largest
-        How many effects are held against float32 arithmetic where weights are of low precision.
+    `outcomes` are of all that was changed, heads patched with their own z among them; `means` was
+    put in by kind ``mean``; the `largest` effects are held against float32 arithmetic where weights
+    are of low precision.
     """
     (floor,) = floors_of(session, outcomes, means, largest)
     return floor
@@ -61,13 +53,7 @@ def floors_over(
     largest: int = MANY,
     read: Read | None = None,
 ) -> tuple[float, ...]:
-    """Return the noise floor of what was changed with several mean z, each for a part of it.
-
-    Parameters
-    ----------
-    nothing
-        What changes that change nothing did.
-    """
+    """Return the noise floors of what several mean z changed; `nothing` are null changes."""
     vision = [_is_vision(one) for outcomes, _ in changed for one in outcomes]
     fast = [0.0]
     if any(vision) and session.fast_vision is not None and session.fast_vision.exact:
@@ -87,36 +73,29 @@ def _off(
     session: Session, changed: Sequence[Changed], largest: int, read: Read | None, measures: int
 ) -> Float[np.ndarray, " measures"]:
     """Run the largest effects again in float32 arithmetic; return how far off they were."""
-    several = [
-        (one, means)
+    changes = [
+        (one.intervention.kind, one, means)
         for outcomes, means in changed
         for one in outcomes
-        if _exact(one) and not _is_vision(one)
-    ] or [
-        (one, means)
-        for outcomes, means in changed
-        for one in outcomes
-        if averages([one.intervention.kind]) and means is not None and not _is_vision(one)
+        if not _is_vision(one)
     ]
-    chosen = sorted(several, key=lambda each: -abs(each[0].effect))[:largest]
-    found = np.zeros(measures)
-    for means in {id(means): means for _, means in chosen}.values():
-        here = [one for one, own in chosen if own is means]
-        asked = [one.intervention for one in here]
+    # Those of which the pair alone says what was put in the heads' place; else means, if known.
+    several = [each for each in changes if each[0] != "self" and not averages([each[0]])] or [
+        each for each in changes if averages([each[0]]) and each[2] is not None
+    ]
+    chosen = sorted(several, key=lambda each: -abs(each[1].effect))[:largest]
+    off = np.zeros(measures)
+    for means in {id(means): means for *_, means in chosen}.values():
+        low = [one for _, one, own in chosen if own is means]
+        asked = [one.intervention for one in low]
         again = patch(session.vlm, session.base, asked, means, read=read)
-        for one, other in zip(here, again, strict=True):
-            found = np.maximum(found, np.abs(np.subtract(_figures(one), _figures(other))))
-    return found
+        for one, other in zip(low, again, strict=True):
+            off = np.maximum(off, np.abs(np.subtract(_figures(one), _figures(other))))
+    return off
 
 
 def _figures(one: Outcome) -> tuple[float, ...]:
     return one.effect, *one.read
-
-
-def _exact(one: Outcome) -> bool:
-    """Whether the pair alone says what was put in the heads' place, and it is not their own z."""
-    kind = one.intervention.kind
-    return kind != "self" and not averages([kind])
 
 
 def _is_vision(one: Outcome) -> bool:

@@ -10,44 +10,18 @@ from headpatch.core.verb import Verb
 
 
 def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts: Any) -> Origin:
-    """Describe where a result comes from, without holding the model or the pictures.
-
-    Parameters
-    ----------
-    noise_floor
-        In logits; None where nothing was changed.
-    facts
-        What else ``run.yaml`` says of the run.
-    """
+    """Describe where a result comes from; `facts` is what else ``run.yaml`` says."""
     study = opened.study
     section = getattr(study, verb.name, None)
     options = {} if section is None else section.model_dump()
-    whole = study.model_dump(by_alias=True)
+    known: dict[str, Any] = {"level": study.pairs.level, "noise_floor": noise_floor, "facts": facts}
+    known |= {"options": options, "study": study.model_dump(by_alias=True)}
     if isinstance(opened, Session):
         pair = opened.pair
-        context = Context(
-            pair.question,
-            pair.region.name,
-            opened.valid,
-            noise_floor=noise_floor,
-            level=study.pairs.level,
-            options=options,
-            study=whole,
-            facts=facts,
-        )
+        context = Context(pair.question, pair.region.name, opened.valid, **known)
         return Origin(verb, study, {**pair_facts(opened, noise_floor), **facts}, context)
     assert isinstance(opened, Pairs)
-    survey = opened.survey
-    context = Context(
-        survey.question,
-        survey.region_name,
-        survey.valid,
-        len(survey.entries),
-        study.pairs.level,
-        noise_floor,
-        options,
-        whole,
-        facts,
-    )
+    survey, title = opened.survey, (opened.survey.question, opened.survey.region_name)
+    context = Context(*title, survey.valid, len(survey.entries), **known)
     run = dataset_facts(study, opened.vlm, survey, noise_floor, **facts)
     return Origin(verb, study, run, context, survey.gate_columns())

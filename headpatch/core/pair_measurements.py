@@ -38,14 +38,8 @@ def noise_vision(
 ) -> tuple[list[Outcome], float]:
     """Noise sets of vision heads by resampling, at all tokens of the tower.
 
-    Parameters
-    ----------
-    checks
-        Say whether passes may be resumed.
-
-    Returns
-    -------
-    What it did, and how far resumed passes that were used lay from whole ones, in logits.
+    Returns what it did, and how far resumed passes that were used (`checks` say whether they may
+    be) lay from whole ones, in logits.
     """
     base = run_pair(session.vlm, session.prompt, Keep(z=("vision",)), exact=True)
     asked = [Intervention(one, "resample", "noising") for one in sets]

@@ -22,22 +22,12 @@ def inexact(session: "Session", tower: Tower = "lm") -> str:
         fast, path, where = session.fast_vision, "resumed", "in its vision tower"
     if fast is None or fast.exact:
         return ""
-    return (
-        f"the {path} pass is not exact for {session.vlm.name} {where} ({fast.why}): every row gets "
-        "a forward pass of its own"
-    )
+    why = f"the {path} pass is not exact for {session.vlm.name} {where} ({fast.why})"
+    return f"{why}: every row gets a forward pass of its own"
 
 
 def in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None") -> str:
-    """Write the cost of rows, of what comes besides, and the sum.
-
-    Parameters
-    ----------
-    included
-        What else is in `rows`, in words.
-    beside
-        Of one pair.
-    """
+    """Write the cost of rows (with what is `included`), of what comes besides, and the sum."""
     means, rechecks, again = beside.means, beside.rechecks, 0
     if survey is not None:  # the first pair's are done
         means *= 0 if survey.reference is not None else len(survey.entries) - 1

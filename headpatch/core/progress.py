@@ -12,22 +12,10 @@ with (done, total). The command line and notebooks show a bar for it."""
 
 
 def reporting(on_progress: OnProgress | None) -> Stages:
-    """Return stages that all call `on_progress`; None says nothing.
-
-    Examples
-    --------
-    >>> stages = reporting(lambda done, total: print(f"{done} of {total}"))
-    >>> with stages("Changing heads") as advance:
-    ...     advance(1, 2)
-    1 of 2
-    """
+    """Return stages that all call `on_progress`; None says nothing."""
 
     @contextmanager
     def stage(_: str) -> Iterator[OnProgress]:
-        yield on_progress or _nothing
+        yield on_progress or (lambda _done, _total: None)
 
     return stage
-
-
-def _nothing(_done: int, _total: int) -> None:
-    pass

@@ -30,15 +30,9 @@ def stages_of(on_progress: Progress) -> Stages:
     ...     advance(3, 4)
     3/4
     """
-    if on_progress is None and _watched():
-        return _bar
-    return reporting(on_progress or None)
-
-
-def _watched() -> bool:
-    """Whether stderr is a terminal, or a notebook."""
     console = Console(stderr=True)
-    return console.is_terminal or console.is_jupyter
+    watched = console.is_terminal or console.is_jupyter
+    return _bar if on_progress is None and watched else reporting(on_progress or None)
 
 
 @contextmanager

@@ -36,94 +36,40 @@ Files: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Needs:
-    """How pictures are opened for a question.
+    """How pictures are opened for a question."""
 
-    Attributes
-    ----------
-    positions
-        Where language-model heads are changed; None: nowhere.
-    vision
-        Whether vision heads are changed.
-    compared
-        Whether heads are compared by their attention to the region.
-    forced
-        Whether pictures with wrong answers are opened too, as by ``--force``.
-    hold
-        Whether pairs of a dataset stay open, as many as memory allows.
-    of_pairs
-        How pairs of a dataset are opened, if otherwise.
-    """
-
-    positions: "Positions | None" = None
-    vision: bool = False
-    compared: bool = False
-    forced: bool = False
-    hold: bool = True
-    of_pairs: "Needs | None" = None
-
-
-def _say_nothing(_: str) -> None:
-    pass
+    positions: "Positions | None" = None  # where language-model heads are changed
+    vision: bool = False  # whether vision heads are
+    compared: bool = False  # whether heads are compared by their attention to the region
+    forced: bool = False  # whether pictures with wrong answers are opened too, as by ``--force``
+    hold: bool = True  # whether pairs of a dataset stay open, as many as memory allows
+    of_pairs: "Needs | None" = None  # how pairs of a dataset are opened, if otherwise
 
 
 @dataclass(frozen=True)
 class Call:
-    """How a question is asked.
-
-    Attributes
-    ----------
-    stages
-        Says where a long measurement is.
-    say
-        Called with what is to come and its cost, before it is paid.
-    store
-        Finished units of an interrupted run.
-    units
-        Their keys by the pair's name, of a question that is `Verb.keyed`.
-    given
-        What a call was given in memory rather than by the study: means, sets of heads.
-    """
+    """How a question is asked."""
 
     stages: "Stages"
-    say: Callable[[str], None] = _say_nothing
-    store: "Store | None" = None
-    units: Mapping[str, str] = field(default_factory=dict)
-    given: Mapping[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda _: None  # what is to come and its cost, before it is paid
+    store: "Store | None" = None  # finished units of an interrupted run
+    units: Mapping[str, str] = field(default_factory=dict)  # keys by pair, if `Verb.keyed`
+    given: Mapping[str, Any] = field(default_factory=dict)  # in memory: means, sets of heads
 
 
 @dataclass(frozen=True)
 class Context:
-    """What words and figures say beside the data.
-
-    Attributes
-    ----------
-    question, region
-        Of the titles.
-    valid
-        Whether both answers are right; only a forced study may be invalid.
-    pairs
-        How many were run; None is one pair alone.
-    level
-        Coverage of intervals over pairs.
-    noise_floor
-        In logits; None where nothing was changed.
-    options
-        The question's own, as the study has them.
-    study
-        All of it.
-    facts
-        Of the run, as ``run.yaml`` has them.
-    """
+    """What words and figures say beside the data."""
 
     question: str = ""
     region: str = ""
-    valid: bool = True
-    pairs: int | None = None
-    level: float = 0.95
-    noise_floor: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    valid: bool = True  # whether both answers are right; only a forced study may be invalid
+    pairs: int | None = None  # how many were run; None is one pair alone
+    level: float = 0.95  # coverage of intervals over pairs
+    noise_floor: float | None = None  # in logits; None where nothing was changed
+    options: Mapping[str, Any] = field(default_factory=dict)  # the question's own
     study: Mapping[str, Any] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of the run, as ``run.yaml`` has them
 
     @property
     def title(self) -> dict[str, str]:
@@ -145,32 +91,18 @@ class Context:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a result comes from: what ``run.yaml`` and titles say.
-
-    Attributes
-    ----------
-    run
-        Facts of the run, by key.
-    gate
-        Columns of ``gate.csv``; None for one pair.
-    """
+    """Where a result comes from: what ``run.yaml`` and titles say."""
 
     verb: Verb
     study: "Study"
     run: Mapping[str, Any]
     context: Context
-    gate: Mapping[str, Any] | None = None
+    gate: Mapping[str, Any] | None = None  # columns of ``gate.csv``; None for one pair
 
 
 @dataclass(frozen=True, eq=False)
 class Result(ABC):
-    """What a question found.
-
-    Attributes
-    ----------
-    origin
-        Where it comes from.
-    """
+    """What a question found, and where it comes from."""
 
     origin: Origin = field(kw_only=True, repr=False)
 
@@ -205,14 +137,8 @@ class Result(ABC):
     def save(self, folder: str | Path) -> list[str]:
         """Write tables, tensors, figures and ``run.yaml`` into a folder, as the command line does.
 
-        Returns
-        -------
-        Names of the files.
-
-        Raises
-        ------
-        InputError
-            If the folder cannot be written, or another run holds it.
+        Returns the names of the files. An `InputError` if the folder cannot be written, or another
+        run holds it.
         """
         from headpatch.core.output.writing import save
 
@@ -241,21 +167,9 @@ class Question(ABC, Generic[Found]):
         return Needs()
 
     def units(
-        self,
-        study: "Study",
-        vlm: "VLM",
-        pairs: "Pair | Sequence[Entry]",
-        given: Mapping[str, Any],
+        self, study: "Study", vlm: "VLM", pairs: "Pair | Sequence[Entry]", given: Mapping[str, Any]
     ) -> Mapping[str, str]:
-        """Name what is measured of each pair by a key of the store, see `Verb.keyed`.
-
-        Parameters
-        ----------
-        pairs
-            The one pair, or the whole dataset.
-        given
-            As `Call.given`.
-        """
+        """Name what is measured of each pair by a key of the store, if the verb is `keyed`."""
         return {}
 
     @abstractmethod

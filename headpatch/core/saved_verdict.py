@@ -14,7 +14,7 @@ from headpatch.core.output.records import Records
 from headpatch.core.output.staging import settle
 from headpatch.core.split import halve
 from headpatch.core.study import Study
-from headpatch.core.study.record import RUN, Record
+from headpatch.core.study.record import RUN
 from headpatch.errors import InputError
 from headpatch.heads import Grid
 from headpatch.pairs.manifest import Entry, Manifest
@@ -38,73 +38,49 @@ _HEADS = {
     "equivalence_q": "number",
     **_numbers("attention_diff", "necessity", "sufficiency"),
 }
-_SETS = {
-    "heads": "text",
-    "redundant": "truth",
-    **_numbers("joint", "excess", ends=_INTERVAL),
-}
+_SETS = {"heads": "text", "redundant": "truth", **_numbers("joint", "excess", ends=_INTERVAL)}
 _VISION = {"layer": "whole", **_numbers("necessity")}
 _GATE = {"pair": "text", "region": "text", "question": "text", "passed": "truth"}
 
 
 @dataclass(frozen=True, eq=False)
 class SavedVerdict:
-    """A verdict's tables.
-
-    Attributes
-    ----------
-    study
-        As it was run.
-    heads, sets, gate
-        ``verdicts.csv``, ``partners.csv`` and ``gate.csv``.
-    looks
-        Mean attention difference of each pair (`mean_looks`); None if it is not known.
-    vision
-        ``vision.csv``; None if there is none.
-    entries
-        Its pairs; none if they are not there, or are drawn again when they are needed.
-    run
-        What ran it, as its record says.
-    folder
-        Where it lies; None if it was not written.
-    """
+    """A verdict's tables, and what ran it; `folder` is None if it was not written."""
 
     study: Study
-    heads: pd.DataFrame
-    sets: pd.DataFrame
+    heads: pd.DataFrame  # ``verdicts.csv``
+    sets: pd.DataFrame  # ``partners.csv``
     gate: pd.DataFrame
-    looks: Float[np.ndarray, " pairs"] | None
+    looks: Float[np.ndarray, " pairs"] | None  # see `mean_looks`
     vision: pd.DataFrame | None
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry, ...]  # none if they are not there, or are drawn again when needed
     run: Mapping[str, Any]
     folder: Path | None = None
 
     @classmethod
     def read(cls, folder: Path, argument: str) -> "SavedVerdict":
-        """Read a verdict's folder; `argument` names it in messages.
-
-        Raises
-        ------
-        InputError
-            If it holds none, a damaged one, or one whose files were changed after the run.
-        """
+        """Read a verdict's folder, unless it is damaged or was changed; `argument` names it."""
         settle(folder)
         absent = [name for name in _NEEDED if not (folder / name).is_file()]
         if absent:
-            raise InputError(
-                argument,
-                f"{folder} holds no {' nor '.join(absent)}",
-                "the folder of a verdict",
-                "Run headpatch verdict with this --out, or headpatch claims with an empty one.",
-            )
-        run = _record(folder, argument).run
+            found, expected = f"{folder} holds no {' nor '.join(absent)}", "the folder of a verdict"
+            hint = "Run headpatch verdict with this --out, or headpatch claims with an empty one."
+            raise InputError(argument, found, expected, hint)
+        records = Records.read(folder)
+        record = records.of("verdict")
+        if record is None:
+            found = f"{folder / RUN} has no record of a verdict"
+            expected = "the record of the run that wrote verdicts.csv"
+            hint = "Run headpatch verdict again with this --out."
+            raise InputError(argument, found, expected, hint)
+        records.refuse_changed(argument, record, _READ)
         study = Study.make(folder / RUN, verb="verdict")
         vision, tensors = folder / "vision.csv", folder / "verdict.pt"
         heads, sets = _heads(folder / "verdicts.csv"), read_table(folder / "partners.csv", _SETS)
         looks = _looks(tensors) if tensors.is_file() else None
         layers = read_table(vision, _VISION) if vision.is_file() else None
         gate = _gate(folder / "gate.csv")
-        return cls(study, heads, sets, gate, looks, layers, _entries(study), run, folder)
+        return cls(study, heads, sets, gate, looks, layers, _entries(study), record.run, folder)
 
     @staticmethod
     def lies_in(folder: Path) -> bool:
@@ -128,39 +104,15 @@ class SavedVerdict:
         return Grid(int(self.heads["layer"].max()) + 1, int(self.heads["head"].max()) + 1)
 
     def judging_pairs(self, study: Study, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-        """Return those pairs, of all `entries`, on which the verdict judged heads.
-
-        Raises
-        ------
-        InputError
-            If `entries` are not those that the verdict ran.
-        """
+        """Return those pairs, of all `entries`, on which the verdict judged heads."""
         known = {(one.name, one.region.name, one.question): one for one in entries}
         gate = self.gate if self.study.force else self.gate[self.gate["passed"]]
         ran = list(zip(gate["pair"], gate["region"], gate["question"], strict=True))
         if gone := [name for name, *rest in ran if (name, *rest) not in known]:
-            raise InputError(
-                "--pairs",
-                f"pair {gone[0]} of the verdict is not there, or has another question or region",
-                f"the {len(ran):,} pairs that the verdict ran",
-                "Run the verdict again over the pairs that there are.",
-            )
+            found = f"pair {gone[0]} of the verdict is not there, or has another question or region"
+            hint = "Run the verdict again over the pairs that there are."
+            raise InputError("--pairs", found, f"the {len(ran):,} pairs that the verdict ran", hint)
         return halve(study, [known[one] for one in ran]).confirmation
-
-
-def _record(folder: Path, argument: str) -> Record:
-    """Return how the verdict of a folder was run; refuse files that are not what it wrote."""
-    records = Records.read(folder)
-    found = records.of("verdict")
-    if found is None:
-        raise InputError(
-            argument,
-            f"{folder / RUN} has no record of a verdict",
-            "the record of the run that wrote verdicts.csv",
-            "Run headpatch verdict again with this --out.",
-        )
-    records.refuse_changed(argument, found, _READ)
-    return found
 
 
 def _heads(path: Path) -> pd.DataFrame:
@@ -187,13 +139,7 @@ def _looks(path: Path) -> Float[np.ndarray, " pairs"]:
 
 
 def mean_looks(saved: Mapping[str, Any]) -> Float[np.ndarray, " pairs"]:
-    """Mean attention difference of each pair, over the heads that attend to the image.
-
-    Parameters
-    ----------
-    saved
-        What ``verdict.pt`` holds.
-    """
+    """Mean attention difference of each pair of ``verdict.pt``, over heads that see the image."""
     each = saved["attention_diff"].double().numpy()
     return np.asarray(np.nanmean(each.reshape(len(each), -1), 1))
 

@@ -1,10 +1,13 @@
 """What every analysis of one pair starts from: the model, the pair and its two untouched runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from headpatch.core.shown_region import ShownRegion
+import numpy as np
+from jaxtyping import Bool
+
 from headpatch.core.study import Study, prompt_form
 from headpatch.engine.answers import AnswerReading, read_answers
 from headpatch.engine.control import refuse_uncontrolled
@@ -30,13 +33,15 @@ from headpatch.models.prompt import Prompt, encode
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
+from headpatch.pairs.region import whole_picture
+from headpatch.stats.attention_mass import Box, region_mask, visible_share
 from headpatch.stats.effects import DOUBTFUL_BELOW, NEITHER_BELOW
 
 RUNS = ("with the object", "without it")
 
 
 @dataclass(frozen=True, eq=False)
-class Session(ShownRegion):
+class Session:
     """A study's model and pair, and both runs untouched.
 
     Attributes
@@ -45,13 +50,12 @@ class Session(ShownRegion):
         Rows of every head, and z of the heads that can be changed.
     readings
         What each run says, with and without the object, and how likely both answers are there.
-    fast
-        How the widening pass did against the plain path, if heads are to be changed.
+    fast, fast_vision
+        How the widening pass, and resuming the vision tower, did against the plain path, if such
+        heads are to be changed.
     positions
-        Where language-model heads can be changed: what was kept of the runs hangs on it. None:
-        nowhere.
-    fast_vision
-        How resuming the vision tower did against the plain path, if its heads are to be changed.
+        Where language-model heads can be changed (None: nowhere): what was kept of the runs hangs
+        on it.
     """
 
     study: Study
@@ -69,6 +73,68 @@ class Session(ShownRegion):
         return self.base.prompt
 
     @property
+    def region_tokens(self) -> Bool[np.ndarray, " tokens"]:
+        """Which image tokens belong to the pair's region; an `InputError` if none does."""
+        patches, region = self.prompt.patches, self.pair.region
+        if patches.unknown is not None:
+            raise patches.unknown.again()
+        mask = region_mask(patches.boxes, region.box)
+        if mask.any():
+            return mask
+        if self.region_shown == 0:
+            found = f"the processor shows the model {self.picture_shown:.0%} of the picture"
+            found = f"{region.name} is cut away: {found}, and nothing of the region"
+            hint = (
+                "Crop or pad the two pictures to the shape that the model takes, such as a square."
+            )
+            raise InputError("--region", found, "a region that the model sees", hint)
+        found = f"{region.name} holds no patch centre{self.cut_away and f' ({self.cut_away})'}"
+        expected = f"a box around at least one of the {len(patches.boxes)} patches the model sees"
+        raise InputError("--region", found, expected)
+
+    def check_region(self) -> None:
+        """Refuse a region of which the model sees nothing, where it is known what it sees."""
+        if len(self.prompt.patches.boxes):
+            _ = self.region_tokens
+
+    @property
+    def picture_shown(self) -> float:
+        """Share of the picture that the model is shown; NaN if it is not known."""
+        return self._shown((0.0, 0.0, 1.0, 1.0))
+
+    @property
+    def region_shown(self) -> float:
+        """Share of the region that the model is shown; NaN if it is not known."""
+        return self._shown(self.pair.region.box)
+
+    def _shown(self, box: Box) -> float:
+        patches = self.prompt.patches
+        return visible_share(patches.boxes, box) if patches.unknown is None else math.nan
+
+    @property
+    def cut_away(self) -> str:
+        """What the processor does not show of the picture and the region; empty if it shows all."""
+        picture, cut = f"{self.picture_shown:.0%}", f"{1 - self.region_shown:.0%}"
+        if self.prompt.patches.unknown is not None or (picture, cut) == ("100%", "0%"):
+            return ""
+        cut = f"{'nothing' if cut == '0%' else cut} of the region is cut away"
+        return f"the processor shows the model {picture} of the picture; {cut}"
+
+    @property
+    def compared_tokens(self) -> Bool[np.ndarray, " tokens"]:
+        """The `region_tokens` where heads are compared by their share; an error if it is 1."""
+        mask = self.region_tokens
+        if mask.all():  # differences are rounding
+            name = self.pair.region.name
+            raise whole_picture("--region", f"{name} holds all {len(mask)} patches the model sees")
+        return mask
+
+    @property
+    def compares(self) -> bool:
+        """Whether heads can be compared by the share of image attention the region gets."""
+        return len(self.prompt.patches.boxes) > 0 and not self.region_tokens.all()
+
+    @property
     def valid(self) -> bool:
         """Whether the runs answer with Yes and No; only a forced study may be invalid."""
         return not self.faults
@@ -76,13 +142,11 @@ class Session(ShownRegion):
     @property
     def faults(self) -> tuple[str, ...]:
         """Why the study is not valid: its answers do not flip, or a run says neither of them."""
-        base, found = self.base, []
-        if not base.ld_with > 0 > base.ld_without:
-            found.append(
-                f"the model's two answers do not flip: LD_with = {base.ld_with:+.3f}, "
-                f"LD_without = {base.ld_without:+.3f}"
-            )
-        return (*found, *self._said(0.0, NEITHER_BELOW))
+        found, base = self._said(0.0, NEITHER_BELOW), self.base
+        if base.ld_with > 0 > base.ld_without:
+            return found
+        lds = f"LD_with = {base.ld_with:+.3f}, LD_without = {base.ld_without:+.3f}"
+        return (f"the model's two answers do not flip: {lds}", *found)
 
     @property
     def answer_probabilities(self) -> dict[str, dict[str, Any]]:
@@ -91,11 +155,7 @@ class Session(ShownRegion):
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What a reader should know that is no fault, a sentence each.
-
-        Both answers are unlikely, though not so that a run says neither; or the prompt is not that
-        of the run that is run again.
-        """
+        """What a reader should know that is no fault: unlikely answers, another prompt."""
         another = self.study.reworded(prompt_form(self.prompt.text, self.pair.question))
         return (*self._said(NEITHER_BELOW, DOUBTFUL_BELOW), *another)
 
@@ -120,7 +180,7 @@ class Session(ShownRegion):
     @property
     def widened_off(self) -> float:
         """Logits by which widening passes were off in their self-check; 0 if there are none."""
-        return self.fast.worst if self.fast is not None and self.fast.exact else 0.0
+        return self.fast.worst if self.fast is not None and self.widens else 0.0
 
     @property
     def resumes(self) -> bool:
@@ -141,12 +201,10 @@ def open_session(
     ----------
     vlm
         Of `headpatch.load`; None loads the study's.
-    positions
-        Where language-model heads are to be changed; None if none are.
+    positions, vision
+        Where language-model heads are to be changed (None: nowhere), and whether vision heads are.
     pair
         Of `headpatch.make_pair`, instead of the study's pictures, question and region.
-    vision
-        Whether vision heads are to be changed.
 
     Raises
     ------
@@ -172,26 +230,18 @@ def open_session(
         session.check_region()
     if session.faults and not study.force:
         yes, no = study.answers
-        raise InputError(
-            "--question",
-            "; ".join(session.faults),
-            f"LD_with > 0 > LD_without ({yes} with the object, {no} without it), and a probability "
-            f"of at least {NEITHER_BELOW:g} for the two together",
-            f"{session.cut_away and f'Mind that {session.cut_away}. '}"
-            "Change the question, `answers`, `prompt` or the pictures, or use --force to run it "
-            "marked as invalid.",
-        )
+        expected = f"LD_with > 0 > LD_without ({yes} with the object, {no} without it)"
+        expected += f", and a probability of at least {NEITHER_BELOW:g} for the two together"
+        hint = "Change the question, `answers`, `prompt` or the pictures"
+        hint += ", or use --force to run it marked as invalid."
+        if session.cut_away:
+            hint = f"Mind that {session.cut_away}. {hint}"
+        raise InputError("--question", "; ".join(session.faults), expected, hint)
     return checked(session)
 
 
 def reopen(session: Session, positions: Positions | None = None, vision: bool = False) -> Session:
-    """Run both pictures again, so that other heads can be changed, or elsewhere.
-
-    Parameters
-    ----------
-    positions, vision
-        As in `open_session`.
-    """
+    """Run both pictures again, so that other heads can be changed, or elsewhere."""
     return checked(run_both(session.study, session.vlm, session.pair, positions, vision))
 
 
@@ -204,15 +254,7 @@ def ready(session: Session, positions: Positions | None, vision: bool = False) -
 def checked(session: Session, checks: Checks | None = None) -> Session:
     """Compare the fast paths with the plain one, and that with hooks, for heads to be changed.
 
-    Parameters
-    ----------
-    checks
-        What is known of the model already; what is found is added.
-
-    Raises
-    ------
-    InputError
-        If heads that are to be changed cannot be controlled in this model.
+    What is found of the model is added to `checks`. Heads that cannot be controlled are an error.
     """
     checks, vlm, base = checks or Checks(), session.vlm, session.base
     fast, fast_vision = session.fast, session.fast_vision
@@ -227,42 +269,18 @@ def checked(session: Session, checks: Checks | None = None) -> Session:
 
 def model_of(study: Study) -> VLM:
     """Load the study's model."""
-    return load(
-        study.model,
-        study.device,
-        study.dtype,
-        study.device_map,
-        study.quantize,
-        study.allow_unused_weights,
-    )
+    more = study.device_map, study.quantize, study.allow_unused_weights
+    return load(study.model, study.device, study.dtype, *more)
 
 
 def run_both(
-    study: Study,
-    vlm: VLM,
-    pair: Pair,
-    positions: Positions | None = None,
-    vision: bool = False,
+    study: Study, vlm: VLM, pair: Pair, positions: Positions | None = None, vision: bool = False
 ) -> Session:
-    """Run both pictures of a pair, whether or not the answers flip.
-
-    The session's `fast` and `fast_vision` are not filled in.
-
-    Parameters
-    ----------
-    positions, vision
-        As in `open_session`.
-
-    Raises
-    ------
-    InputError
-        If vision heads are to be changed and cannot be.
-    """
+    """Run both pictures of a pair, whether or not the answers flip; fast paths are not compared."""
     if vision:
         check_vision(vlm)
-    prompt = encode(
-        vlm, [pair.with_image, pair.without_image], pair.question, study.answers, study.prompt
-    )
+    images = [pair.with_image, pair.without_image]
+    prompt = encode(vlm, images, pair.question, study.answers, study.prompt)
     keep = Keep(lm_rows=True, vision_rows=True)
     if positions is not None or vision:
         towers = towers_of(positions, vision)
@@ -273,31 +291,19 @@ def run_both(
     except ValueError as error:  # transformers', of inputs that the model was not made for
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            "--model",
-            f"{vlm.name}: the model refuses what its processor makes ({error})",
-            "a processor and a model that belong together",
-        ) from error
+        found = f"{vlm.name}: the model refuses what its processor makes ({error})"
+        expected = "a processor and a model that belong together"
+        raise InputError("--model", found, expected) from error
     tokenizer: Any = vlm.processor.tokenizer
     readings = read_answers(base.trace.logits, prompt.answers, study.answers, tokenizer)
     return Session(study, vlm, pair, base, readings, positions=positions)
 
 
 def check_vision(vlm: VLM) -> None:
-    """Refuse to change vision heads where they cannot be changed.
-
-    Raises
-    ------
-    InputError
-        If headpatch does not know the model's vision tower.
-    """
+    """Refuse to change heads of a vision tower that headpatch does not know."""
     if why := refused(vlm):
-        raise InputError(
-            "vision heads",
-            f"{why} ({vlm.name})",
-            "a model whose vision tower is known",
-            "Change language-model heads instead.",
-        )
+        found, expected = f"{why} ({vlm.name})", "a model whose vision tower is known"
+        raise InputError("vision heads", found, expected, "Change language-model heads instead.")
 
 
 def towers_of(positions: Positions | None, vision: bool) -> tuple[Tower, ...]:
@@ -319,14 +325,8 @@ def intervene(
 ) -> list[Outcome]:
     """Change language-model heads by widening passes where they are exact, else plainly.
 
-    Parameters
-    ----------
-    rows
-        That are run together; None finds how many.
-    answers_only
-        Whether the outcomes' tokens are of no interest; see `headpatch.engine.widen.widen`.
-    finished
-        As in `headpatch.engine.patching.patch`.
+    `rows` are run together; None finds how many. `answers_only`: the outcomes' tokens are of no
+    interest (`headpatch.engine.widen.widen`). `finished`: see `headpatch.engine.patching.patch`.
     """
     vlm, base = session.vlm, session.base
     if session.widens:

@@ -3,7 +3,6 @@
 import os
 
 import torch
-from PIL import Image
 
 from headpatch.core.session import Session
 from headpatch.engine.memory import tensors_in
@@ -13,13 +12,7 @@ _MOST_ON_CPU = 2 << 30  # bytes; what is free there may belong to others
 
 
 class Held:
-    """Open pairs by name, the first ones that fit.
-
-    Parameters
-    ----------
-    device
-        Where their tensors lie.
-    """
+    """Open pairs by name, the first ones that fit."""
 
     def __init__(self, device: torch.device) -> None:
         self.sessions: dict[str, Session] = {}
@@ -34,7 +27,6 @@ class Held:
 
 
 def _room(device: torch.device) -> int:
-    """Return how many bytes may be held."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(_SHARE * free)
@@ -47,13 +39,9 @@ def _room(device: torch.device) -> int:
 
 def size_of(session: Session) -> int:
     """Return about how much memory a pair takes: its tensors and its pictures."""
+    storages = (tensor.untyped_storage() for tensor in tensors_in(session.base))
+    stored = {one.data_ptr(): one.nbytes() for one in storages}
     pictures = (session.pair.with_image, session.pair.without_image)
-    stored = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in tensors_in(session.base)
-    }
-    return sum(stored.values()) + sum(_pixels(one) for one in pictures)
-
-
-def _pixels(image: Image.Image) -> int:
-    return image.width * image.height * len(image.getbands())
+    return sum(stored.values()) + sum(
+        image.width * image.height * len(image.getbands()) for image in pictures
+    )

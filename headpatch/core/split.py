@@ -22,22 +22,13 @@ class Halves:
 
 
 def need_pairs(study: Study, count: int, argument: str) -> None:
-    """Refuse a study whose pairs cannot be enough, whatever the gate says.
-
-    Raises
-    ------
-    InputError
-        If fewer than `LEAST` would be left to judge on, or none to choose on.
-    """
+    """Refuse a study of too few pairs, whatever the gate says, to choose on and to judge on."""
     split = study.verdict.split
     kept = round(split * count)
     if count >= 2 and kept in (0, count):
         half = "discovery" if kept == 0 else "confirmation"
-        raise InputError(
-            "--split",
-            f"{split:g} of {count} pairs leaves the {half} half empty",
-            "a share that leaves pairs in both halves",
-        )
+        found = f"{split:g} of {count} pairs leaves the {half} half empty"
+        raise InputError("--split", found, "a share that leaves pairs in both halves")
     if count - kept < LEAST:
         least = next(n for n in range(LEAST, 10**7) if n - round(split * n) >= LEAST)
         raise InputError(
@@ -48,19 +39,12 @@ def need_pairs(study: Study, count: int, argument: str) -> None:
 
 
 def halve(study: Study, entries: Sequence[Entry]) -> Halves:
-    """Split the pairs by the seed, so that each region and question is in both parts alike.
-
-    Raises
-    ------
-    InputError
-        As `need_pairs`.
-    """
+    """Split the pairs by the seed, so that each region and question is in both parts alike."""
     need_pairs(study, len(entries), "--pairs")
     total, count = len(entries), round(study.verdict.split * len(entries))
     rng = np.random.default_rng([study.seed % 2**64, total])
     alike = sorted(  # at random among those that are
-        rng.permutation(total).tolist(),
-        key=lambda i: (entries[i].region.name, entries[i].question),
+        rng.permutation(total).tolist(), key=lambda i: (entries[i].region.name, entries[i].question)
     )
     every = np.floor((np.arange(count) + rng.random()) * total / count).astype(int)
     first = {alike[place] for place in every.tolist()}

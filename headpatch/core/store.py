@@ -95,22 +95,11 @@ class _Unit:
 
 
 class Store:
-    """A folder of finished units, each whole or not there.
+    """A folder of finished units, each whole or not there; there only from the first to `remove`.
 
     Safe with many writers on a shared file system: a unit is written under a name of its own and
-    renamed, and whoever writes one writes the same.
-
-    Parameters
-    ----------
-    folder
-        There only between the first finished unit and `remove`.
-    what, argument
-        For messages: what is counted (pairs, rows), and what names the folder.
-
-    Attributes
-    ----------
-    unfit
-        Files that `open` found damaged, or under another unit's name.
+    renamed, and whoever writes one writes the same. For messages, `what` is counted (pairs, rows)
+    and `argument` names the folder. `unfit` files are damaged, or under another unit's name.
     """
 
     def __init__(self, folder: Path, what: str = "pairs", argument: str = "--out") -> None:
@@ -134,17 +123,9 @@ class Store:
     def open(self, resume: bool | None, run: str, keys: Collection[str] | None = None) -> None:
         """Look at what an earlier run of this kind has left.
 
-        Parameters
-        ----------
-        resume
-            True goes on from it, False discards it, None refuses to decide.
-        keys
-            Of all units of this run, if they are known yet: others are not counted.
-
-        Raises
-        ------
-        InputError
-            If something is left and nothing was said about it, or it is all of other runs.
+        `resume`: True goes on from it, False discards it, None refuses to decide. `keys` are of all
+        units of this run, if they are known yet: others are not counted, and nothing but others is
+        an error.
         """
         if resume is False:
             self._remove(self._files())
@@ -181,15 +162,7 @@ class Store:
         return found
 
     def put(self, key: str, content: Mapping[str, object], count: int = 1) -> None:
-        """Write a unit of plain tensors, numbers and texts, which counts as so much.
-
-        It is there as a whole or not at all, and replaces what was there.
-
-        Raises
-        ------
-        RunError
-            If it cannot be written.
-        """
+        """Write plain tensors, numbers and texts, which count as so much; whole or not at all."""
         unit = _Unit(count, tensor_bytes(content))
         with reporting_failure(self.folder, self._argument):
             write_whole(self._path(key), unit.head(key) + b"\n" + unit.payload)

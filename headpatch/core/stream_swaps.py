@@ -37,11 +37,6 @@ def token_classes(session: Session) -> dict[str, Tensor]:
     """Return the prompt's tokens by class: each token is in one, and no class is empty.
 
     ``before`` are tokens of text ahead of the image's last token; they are the same in both runs.
-
-    Raises
-    ------
-    InputError
-        If the image is not among the prompt's tokens, or the region holds no patch's centre.
     """
     spans = session.prompt.spans
     region = end_positions(session, "region")
@@ -58,15 +53,10 @@ def token_classes(session: Session) -> dict[str, Tensor]:
 
 
 def vision_classes(session: Session, tokens: int) -> dict[str, Tensor]:
-    """Return the vision tower's tokens of one run by class; ``all`` holds every one of them.
+    """Return the vision tower's `tokens` of one run by class; ``all`` holds every one of them.
 
     ``region`` (its patches) and ``other`` (every other token, a class token included) are known
     only where the tower sees the picture patch for patch as the language model does.
-
-    Parameters
-    ----------
-    tokens
-        Of one run.
     """
     classes = {"all": torch.arange(tokens)}
     prompt = session.prompt
@@ -79,17 +69,11 @@ def vision_classes(session: Session, tokens: int) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class StreamCurves:
-    """What swapping the stream does.
+    """What swapping the stream does, by tower: shares are normalized, effects in logits.
 
-    Attributes
-    ----------
-    shares, effects
-        By tower: normalized, and in logits.
-    noise_floor
-        In logits; see `headpatch.stats.effects.noise_floor`. The fast path are passes that are
-        resumed at the swapped layer; over low-precision weights there are none.
-    resumed
-        Whether the language model's passes were resumed at the swapped layer.
+    The fast path of the noise floor (in logits; `headpatch.stats.effects.noise_floor`) are passes
+    that are resumed at the swapped layer; over low-precision weights there are none. `resumed` says
+    whether the language model's were.
     """
 
     shares: Mapping[Tower, Curves]
@@ -99,25 +83,20 @@ class StreamCurves:
 
 
 def streams(session: Session, on_progress: OnProgress | None = None) -> StreamCurves:
-    """Swap the stream at every layer and class of tokens, in both runs.
-
-    Raises
-    ------
-    InputError
-        As `token_classes`.
-    """
+    """Swap the stream at every layer and class of tokens, in both runs."""
     vlm, prompt = session.vlm, session.prompt
     kept = record(vlm, prompt)
-    jobs = _jobs(session, kept)
+    jobs = [_Job("lm", name, at, kept) for name, at in token_classes(session).items()]
+    if "vision" in kept:
+        tokens = vision_classes(session, kept["vision"][0].shape[1])
+        jobs += [_Job("vision", name, positions, kept) for name, positions in tokens.items()]
     question = int(prompt.spans.question[0])
     whole = run_pair(vlm, prompt, Keep(suffix=0), exact=True)
     suffix = run_pair(vlm, prompt, Keep(suffix=question), exact=True)
     probes = [job.probe for job in jobs if job.tower == "lm"]
-    apart = max(
-        disagreement(vlm, whole, kept, probes),
-        disagreement(vlm, suffix, kept, [one for one in probes if one.positions.min() >= question]),
-    )
-    resumed = apart <= TOLERANCE
+    behind = [one for one in probes if one.positions.min() >= question]
+    apart = disagreement(vlm, whole, kept, probes), disagreement(vlm, suffix, kept, behind)
+    resumed = max(apart) <= TOLERANCE
     total, done = sum(len(job.swaps) for job in jobs), 0
     effects: dict[Tower, Curves] = {"vision": {}, "lm": {}}
     selves: list[float] = []
@@ -143,17 +122,9 @@ def streams(session: Session, on_progress: OnProgress | None = None) -> StreamCu
         }
         for tower, curves in effects.items()
     }
-    return StreamCurves(shares, effects, noise_floor(selves, apart if resumed else 0.0), resumed)
-
-
-def _jobs(session: Session, kept: Streams) -> list["_Job"]:
-    """Return what is swapped: a job for each class of tokens of each tower."""
-    classes = token_classes(session)
-    jobs = [_Job("lm", name, positions, kept) for name, positions in classes.items()]
-    if "vision" in kept:
-        tokens = vision_classes(session, kept["vision"][0].shape[1])
-        jobs += [_Job("vision", name, positions, kept) for name, positions in tokens.items()]
-    return jobs
+    return StreamCurves(
+        shares, effects, noise_floor(selves, max(apart) if resumed else 0.0), resumed
+    )
 
 
 class _Job:
@@ -192,8 +163,6 @@ def normalized(
     session: Session, effects: Float[np.ndarray, "*shape"], direction: Direction
 ) -> Float[np.ndarray, "*shape"]:
     """Return effects in logits as shares of the difference between the runs."""
-    base = session.base
-    untouched = base.ld_with if direction == "noising" else base.ld_without
-    return np.asarray(
-        normalized_effect(untouched + effects, base.ld_with, base.ld_without, direction)
-    )
+    lds = session.base.ld_with, session.base.ld_without
+    untouched = lds[direction != "noising"]
+    return np.asarray(normalized_effect(untouched + effects, *lds, direction))

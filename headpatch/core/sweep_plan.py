@@ -23,41 +23,17 @@ _GRADIENT_PASSES = 4  # both runs, forwards and backwards; no weight gets a grad
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a sweep is going to do.
+    """What a sweep is going to do."""
 
-    Attributes
-    ----------
-    sets
-        Changed one after the other; every head alone, unless a list was given.
-    every
-        Whether they are every head alone.
-    asked
-        Every intervention: those of the sets and of the whole layers, then of the noise floor.
-    noise
-        How many sets are patched with their own z.
-    size
-        Rows that are run together; None leaves it to the path that runs them.
-    passes
-        Cost of the rows and of `approx`, in forward passes of the prompt.
-    layers
-        Whole layers, changed beside every head.
-    tower
-        Whose heads they are.
-    approx
-        Whether gradients estimate the same effects.
-    beside
-        What the run costs besides, likewise.
-    """
-
-    sets: tuple[HeadSet, ...]
-    every: bool
-    asked: tuple[Intervention, ...]
-    noise: int
-    size: int | None
-    passes: float
-    layers: tuple[HeadSet, ...] = ()
+    sets: tuple[HeadSet, ...]  # changed one after the other
+    every: bool  # whether they are every head alone
+    asked: tuple[Intervention, ...]  # of the sets and whole layers, then of the noise floor
+    noise: int  # how many sets are patched with their own z
+    size: int | None  # rows that are run together; None leaves it to the path that runs them
+    passes: float  # cost of the rows and of `approx`, in forward passes of the prompt
+    layers: tuple[HeadSet, ...] = ()  # whole layers, changed beside every head
     tower: Tower = "lm"
-    approx: bool = False
+    approx: bool = False  # whether gradients estimate the same effects
     beside: Beside = field(default_factory=Beside)
 
     @property
@@ -67,23 +43,13 @@ class Plan:
 
 
 def opening(study: Study) -> tuple[Positions | None, bool]:
-    """Return how a session is opened for the study's sweep: positions, and whether for vision.
-
-    As `headpatch.core.session.open_session` takes them.
-    """
+    """Return how `open_session` opens a session for the study's sweep: positions, and vision."""
     options = study.sweep
     return (options.positions, False) if options.tower == "lm" else (None, True)
 
 
 def refuse(study: Study, vlm: VLM) -> None:
-    """Refuse, once the model is loaded and before it runs, what it cannot do.
-
-    Raises
-    ------
-    InputError
-        If gradients are asked of a model that has none, or vision heads are to be changed that
-        cannot be, or not there.
-    """
+    """Refuse, once the model is loaded and before it runs, what it cannot do."""
     options = study.sweep
     if options.approx and (why := attribution.refused(vlm)):
         raise InputError("--approx", why, "a model with gradients", "Leave --approx out.")
@@ -93,28 +59,12 @@ def refuse(study: Study, vlm: VLM) -> None:
 
 
 def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower = "lm") -> Plan:
-    """Work out what a sweep of `sets`, or of every head, takes.
-
-    Parameters
-    ----------
-    session
-        Opened with the positions of the study's ``sweep``, or for vision heads.
-    sets
-        None is every head alone.
-
-    Raises
-    ------
-    InputError
-        If a set is empty or does not fit the model, the memory budget is too small for one row,
-        a scope of positions is not there, or gradients are asked of a model that has none.
-    """
+    """Work out what a sweep of `sets`, or (None) of every head, takes."""
     options = session.study.sweep
     refuse(session.study, session.vlm)
     grid = session.vlm.stack(tower).grid
     every = sets is None
-    chosen = (
-        tuple(HeadSet.of(head) for head in grid) if sets is None else tuple(dict.fromkeys(sets))
-    )
+    chosen = tuple(dict.fromkeys(map(HeadSet.of, grid) if sets is None else sets))
     if not chosen or not all(map(len, chosen)):
         raise InputError("sets", "an empty one", "sets of at least one head")
     for head in {head for members in chosen for head in members}:
@@ -131,11 +81,8 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
     rng = np.random.default_rng([session.study.seed % 2**64, len(chosen)])
     count = min(options.noise, len(chosen))
     drawn = sorted(rng.choice(len(chosen), size=count, replace=False).tolist())
-    asked += [
-        Intervention(chosen[index], "self", direction, *more)
-        for direction in directions
-        for index in drawn
-    ]
+    selves = product(directions, drawn)
+    asked += [Intervention(chosen[index], "self", way, *more) for way, index in selves]
     size = _size(session, tower)
     price = cost(session, asked, size, tower) + _GRADIENT_PASSES * options.approx
     beside = Beside.of(session, options.kinds, options.reference, tower == "lm")

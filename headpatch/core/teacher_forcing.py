@@ -18,23 +18,11 @@ _TIE = {True: 1e-3, False: 0.5}  # logits, in float32 or not, by which two passe
 
 @dataclass(frozen=True)
 class Answer:
-    """Words that both runs are made to say.
-
-    Attributes
-    ----------
-    source
-        The run whose own answer it is, or ``text`` for one that was given.
-    ids
-        Its tokens, without special ones.
-    words
-        The same as text, one a token.
-    text
-        The same as one text.
-    """
+    """Words that both runs are made to say; `source` is the run whose own they are, or ``text``."""
 
     source: Source
-    ids: tuple[int, ...]
-    words: tuple[str, ...]
+    ids: tuple[int, ...]  # without special tokens
+    words: tuple[str, ...]  # the same as text, one a token
     text: str
 
     @property
@@ -44,13 +32,7 @@ class Answer:
 
 
 def own_answers(session: Session, tokens: int) -> tuple[Answer, Answer]:
-    """Return what each run says by itself, at most so many tokens.
-
-    Raises
-    ------
-    RunError
-        If a run says nothing.
-    """
+    """Return what each run says by itself, at most so many tokens; nothing is an error."""
     present, absent = answer_ids(session.vlm, session.prompt, tokens)
     if not present or not absent:
         raise RunError(f"{session.vlm.name} ends its answer before it says anything")
@@ -58,13 +40,7 @@ def own_answers(session: Session, tokens: int) -> tuple[Answer, Answer]:
 
 
 def given_answer(session: Session, text: str, tokens: int) -> Answer:
-    """Return an answer that was written out.
-
-    Raises
-    ------
-    InputError
-        If it cannot stand after the prompt.
-    """
+    """Return an answer that was written out; one that cannot stand after the prompt is an error."""
     ids = spell(session.vlm, session.prompt, session.study.answers, text)
     return _answer(session, "text", ids[:tokens])
 
@@ -83,10 +59,7 @@ def word(session: Session, token: int) -> str:
 def check_said(session: Session, answer: Answer, index: int, said: TokenRuns) -> None:
     """Refuse a family whose forced answer is not read as its own was when it was generated.
 
-    Raises
-    ------
-    RunError
-        If so: a forced run would have said something else.
+    A forced run would have said something else.
     """
     if answer.run is None:
         return
@@ -101,16 +74,7 @@ def check_said(session: Session, answer: Answer, index: int, said: TokenRuns) ->
 
 
 def check_token(answer: Answer, token: int) -> None:
-    """Refuse a place that the answer does not have.
-
-    Raises
-    ------
-    InputError
-        If so.
-    """
+    """Refuse a place that the answer does not have."""
     if token >= len(answer.ids):
-        raise InputError(
-            "--token",
-            str(token),
-            f"0-{len(answer.ids) - 1}: the answer is {answer.text!r}",
-        )
+        expected = f"0-{len(answer.ids) - 1}: the answer is {answer.text!r}"
+        raise InputError("--token", str(token), expected)

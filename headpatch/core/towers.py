@@ -13,16 +13,10 @@ from headpatch.models.vlm import VLM
 
 @dataclass(frozen=True)
 class Unread:
-    """The free control: vision layers that never reach the language model.
+    """The free control: vision layers past the last one that reaches the language model.
 
-    Attributes
-    ----------
-    layers
-        Those past the last one that is read.
-    rows
-        Interventions on nothing else.
-    largest
-        Largest of their effects, in logits: 0 by construction.
+    `rows` are interventions on nothing else, `largest` is the largest of their effects, in logits:
+    0 by construction.
     """
 
     layers: tuple[int, ...]
@@ -58,18 +52,7 @@ def has(tower: Tower, heads: Iterable[Head]) -> bool:
 def resolve(
     selection: Selection, vlm: VLM, order: Callable[[], Sequence[Head]] | None = None
 ) -> tuple[Head, ...]:
-    """Return the heads that are meant, of either tower.
-
-    Parameters
-    ----------
-    order
-        Ranks the language model's heads, the most attention-sensitive first; asked for ``top:N``.
-
-    Raises
-    ------
-    InputError
-        If the model has no such heads, or its vision heads cannot be changed.
-    """
+    """Return the heads that are meant, of either tower; `order` ranks the language model's."""
     vision = None
     if selection.names_vision:
         check_vision(vlm)
@@ -87,47 +70,26 @@ def change(
     rows: int | None = None,
     finished: Mapping[Intervention, Outcome] | None = None,
 ) -> list[Outcome]:
-    """Run interventions on heads of one tower or of both.
+    """Run interventions on heads of one tower or of both; return their outcomes in order.
 
     Sets of language-model heads go through `headpatch.core.session.intervene`, those with a
     vision head through `headpatch.engine.vision.patch_vision`; each plainly where its fast path is
-    not exact.
-
-    Tables name the word that follows, so the whole vocabulary is unembedded.
-
-    Parameters
-    ----------
-    session
-        Opened so that these heads can be changed.
-    rows
-        That are run together; None finds how many.
-    finished
-        Outcomes that an earlier run has left, see `headpatch.engine.patching.patch`.
-
-    Returns
-    -------
-    One outcome for each intervention, in order.
+    not exact. Tables name the word that follows, so the whole vocabulary is unembedded.
     """
+    seen = [one for one in interventions if has("vision", one.heads)]
+    part = [one for one in interventions if not has("vision", one.heads)]
     outcomes: dict[Intervention, Outcome] = {}
-    for seen in (False, True):
-        part = [one for one in interventions if has("vision", one.heads) is seen]
-        advance = _after(len(outcomes), len(interventions), on_progress)
-        if not part:
-            continue
-        if seen:
-            batch = (rows or PLAIN_BATCH - 1) + 1
-            told = advance, on_outcome, session.resumes
-            found = patch_vision(
-                session.vlm, session.base, part, means, batch, *told, finished=finished
-            )
-        else:
-            found = intervene(session, part, means, advance, on_outcome, rows, finished=finished)
+
+    def advance(done: int, _: int) -> None:
+        if on_progress is not None:
+            on_progress(len(outcomes) + done, len(interventions))
+
+    if part:
+        found = intervene(session, part, means, advance, on_outcome, rows, finished=finished)
         outcomes.update(zip(part, found, strict=True))
+    if seen:
+        vlm, base, batch = session.vlm, session.base, (rows or PLAIN_BATCH - 1) + 1
+        told = advance, on_outcome, session.resumes
+        found = patch_vision(vlm, base, seen, means, batch, *told, finished=finished)
+        outcomes.update(zip(seen, found, strict=True))
     return [outcomes[one] for one in interventions]
-
-
-def _after(before: int, total: int, on_progress: OnProgress | None) -> OnProgress | None:
-    """Count on from what is done already."""
-    if on_progress is None:
-        return None
-    return lambda done, _: on_progress(before + done, total)

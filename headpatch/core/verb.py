@@ -16,86 +16,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag of the command line that is no option of its own.
+    """A flag of the command line that is no option of its own."""
 
-    Attributes
-    ----------
-    name
-        Of the parameter that `Verb.keys` is given: ``queries``.
-    flag
-        As typed: ``--from``.
-    sort
-        What is read: a text, several texts with commas between them, a file.
-    """
-
-    name: str
-    flag: str
+    name: str  # of the parameter that `Verb.keys` is given: ``queries``
+    flag: str  # as typed: ``--from``
     help: str
     metavar: str
     sort: Literal["text", "several", "file"] = "text"
 
 
-def _no_keys(_given: Mapping[str, Any], _study: "Study") -> Mapping[str, Any]:
-    return {}
-
-
 @dataclass(frozen=True)
 class Verb:
-    """A question as the command line, the study and the documentation know it.
+    """A question as the command line, the study and the documentation know it."""
 
-    Attributes
-    ----------
-    name
-        Of the verb, the call, the study's section and the package.
-    asks
-        The question itself, a sentence.
-    options
-        The study's section; each field is a flag, its docstring the help.
-    help
-        What is measured, what is written, what it costs.
-    schemas
-        Tables that it may write, the first of them always.
-    others
-        Other files that it may write: tensors and figures.
-    pairs
-        Whether it runs a dataset of pairs too.
-    draws
-        Whether it runs nothing but many pairs, and draws them where none are given (``--n``).
-    flags, keys
-        Flags that are no options, and what of the study they override.
-    hidden
-        Options that have no flag.
-    without
-        Common flags that it has no use for.
-    mark
-        The file by which a run is known, where the first table has a name of several verbs.
-    finished
-        What is kept of an interrupted run: ``tokens``; empty: nothing.
-    keyed
-        Whether `Question.units` names what is kept before pictures are run.
-    own_command
-        Whether the command line has a module for it, as it is not asked of pictures alone.
-    kept_as
-        Folder of what is kept, where it is not called ``.cut-tokens``.
-    """
-
-    name: str
-    asks: str
-    options: type[BaseModel] | None
-    help: str
-    schemas: tuple[Schema, ...]
-    others: tuple[str, ...] = ()
-    pairs: bool = True
-    draws: bool = False
+    name: str  # of the verb, the call, the study's section and the package
+    asks: str  # the question itself, a sentence
+    options: type[BaseModel] | None  # the study's section: a flag a field, its docstring the help
+    help: str  # what is measured, what is written, what it costs
+    schemas: tuple[Schema, ...]  # tables that it may write, the first of them always
+    others: tuple[str, ...] = ()  # other files that it may write: tensors and figures
+    pairs: bool = True  # whether it runs a dataset of pairs too
+    draws: bool = False  # whether it runs many pairs only, and draws them if none are given
     flags: tuple[Flag, ...] = ()
-    keys: "Callable[[Mapping[str, Any], Study], Mapping[str, Any]]" = _no_keys
-    hidden: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    mark: str = ""
-    finished: str = ""
-    keyed: bool = False
-    kept_as: str = ""
-    own_command: bool = False
+    keys: "Callable[[Mapping[str, Any], Study], Mapping[str, Any]]" = lambda _given, _study: {}
+    """What of the study the flags override."""
+    hidden: tuple[str, ...] = ()  # options that have no flag
+    without: tuple[str, ...] = ()  # common flags that it has no use for
+    mark: str = ""  # the file by which a run is known, if several verbs write the first table
+    finished: str = ""  # what is kept of an interrupted run: ``tokens``; empty: nothing
+    keyed: bool = False  # whether `Question.units` names what is kept before pictures are run
+    kept_as: str = ""  # folder of what is kept, where it is not called ``.cut-tokens``
+    own_command: bool = False  # whether the command line has a module for it
 
     @property
     def kept_in(self) -> str:

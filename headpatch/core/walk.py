@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from headpatch.core.baseline_runs import Survey
-from headpatch.core.gate import sessions
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, towers_of
 from headpatch.core.study import Study
@@ -23,24 +22,14 @@ def walk(
     vision: bool,
     on_progress: OnProgress | None,
 ) -> Iterator[tuple[Session, ZMeans | None, OnProgress]]:
-    """Yield the pairs open, each with the mean z that its kinds need, and its progress.
-
-    Those that the survey holds open are not run again.
-
-    Parameters
-    ----------
-    positions, vision
-        As the survey was asked; see `headpatch.core.session.open_session`.
-    """
-    judged = study.model_copy(update={"force": True})  # the survey was the gate
+    """Yield the run pairs open, each with the mean z that its kinds need, and its progress."""
     done_pairs, pairs = 0, len(survey.entries)
 
     def advance(done: int, total: int) -> None:
         if on_progress:
             on_progress(done_pairs * total + done, pairs * total)
 
-    opened = sessions(judged, vlm, survey.entries, positions, None, vision, survey.held)
-    for session in opened:
+    for session in survey.opened(study, vlm, positions, vision):
         means = None
         if averages(options.kinds):
             known, towers = survey.reference, towers_of(positions, vision)

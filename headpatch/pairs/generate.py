@@ -74,10 +74,8 @@ class Drawn:
     with_scene: Scene
     without_scene: Scene
     question: str
-    region: str
-    """The place, as `headpatch.pairs.region.REGIONS` names it."""
-    factors: Mapping[str, str]
-    """The pair's level of each factor."""
+    region: str  # the place, as `headpatch.pairs.region.REGIONS` names it
+    factors: Mapping[str, str]  # its level of each factor
 
     def files(self, kind: str) -> tuple[str, str]:
         """Return the names of the two pictures."""
@@ -93,18 +91,9 @@ class Drawn:
 def plan(n: int, seed: int, regions: Sequence[str], wordings: Sequence[str]) -> tuple[Drawn, ...]:
     """Say which pairs are drawn; the same arguments give the same pairs.
 
-    Parameters
-    ----------
-    regions
-        Asked about in turn, each of `PLACES`; ``top-left`` stands for ``top-left-corner``.
-    wordings
-        Each with ``{at}`` ("in the top left corner"), and perhaps ``{shape}`` and ``{colour}`` of
-        the object.
-
-    Raises
-    ------
-    InputError
-        If a wording is malformed, or a region or wording is named twice.
+    Regions are asked about in turn, each of `PLACES`; ``top-left`` stands for ``top-left-corner``.
+    Wordings hold ``{at}`` ("in the top left corner"), and perhaps ``{shape}`` and ``{colour}`` of
+    the object.
     """
     regions = [name if name in PLACES else f"{name}-corner" for name in regions]
     for wording in wordings:
@@ -192,17 +181,12 @@ def _check_wording(wording: str) -> None:
 def balanced(
     levels: Sequence[int], rows: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "factors rows"]:
-    """Give each row a level of each factor, so that no factor tells of another.
+    """Give each row a level of each factor (`levels`: how many it has); no factor tells of another.
 
     Every level of a factor comes up ``rows / levels`` times, rounded up or down. Columns are made
     one after the other: a random one first, of which rows are then swapped in pairs until every
     cell of its cross table with each earlier factor holds ``rows / (levels × levels)`` rows,
     rounded up or down, or no swap helps. Swaps leave each factor's own counts as they are.
-
-    Parameters
-    ----------
-    levels
-        How many levels each factor has.
     """
     columns: list[Int[np.ndarray, " rows"]] = []
     for count in levels:

@@ -47,18 +47,14 @@ _TABLES = (NAME, "metadata.csv", "metadata.jsonl")
 class Entry:
     """One pair of a dataset, not read yet."""
 
-    name: str
-    """What tables call the pair; unique in the dataset."""
+    name: str  # what tables call the pair; unique in the dataset
     with_path: Path
     without_path: Path
     question: str
     region: Region
-    line: int
-    """Line of the table, for messages; its number from 1 if it is no line of text."""
-    factors: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Every further column: what varies between pairs."""
-    table: Path = Path(NAME)
-    """The file that lists the pair, for messages."""
+    line: int  # of the table, for messages; its number from 1 if it is no line of text
+    factors: Mapping[str, str] = field(default_factory=dict, hash=False)  # every further column
+    table: Path = Path(NAME)  # that lists the pair, for messages
     stored: StoredPictures | None = field(default=None, compare=False, repr=False)
     """Keeps pictures that were no files; None if both were."""
 
@@ -69,10 +65,9 @@ class Entry:
 
     def pair(self) -> Pair:
         """Read the two pictures; an `InputError` names the table and the line."""
+        pictures = self.with_path, self.without_path
         try:
-            return make_pair(
-                self.with_path, self.without_path, self.question, self.region, self.name
-            )
+            return make_pair(*pictures, self.question, self.region, self.name)
         except InputError as error:
             where = f"{self.where}, {error.argument.replace('--', '')}"  # --with is a column here
             raise InputError(where, error.found, error.expected, error.hint) from None
@@ -80,14 +75,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset of pairs.
+    """A dataset of pairs, in the table's order.
 
-    Attributes
-    ----------
-    path
-        The table; of one in memory, ``memory:`` and the hash of what it says, pictures included.
-    entries
-        Its pairs, in its order.
+    `path` is the table; of one in memory, ``memory:`` and the hash of what it says, pictures
+    included.
     """
 
     path: Path
@@ -108,7 +99,7 @@ class Manifest:
 
     @classmethod
     def of(cls, table: Any) -> "Manifest":
-        """Read rows that a program holds in memory.
+        """Read rows that a program holds in memory; what is wrong, as `read`, names the row from 1.
 
         Parameters
         ----------
@@ -117,16 +108,14 @@ class Manifest:
             is a path (relative to where the program runs) or what else `headpatch.make_pair`
             takes; one that is no file is written to a temporary folder, which lasts as long as its
             pair. Or entries of another dataset.
-
-        Raises
-        ------
-        InputError
-            As `read`; the row is named, the first is 1.
         """
         rows = in_memory(table)
         if rows and all(isinstance(one, Entry) for one in rows):
             entries = tuple(one for one in rows if isinstance(one, Entry))
-            _refuse_a_name_twice(entries)
+            names = [entry.name for entry in entries]
+            if twice := [name for name in names if names.count(name) > 1]:
+                found = f"the name {twice[0]!r} twice"
+                raise InputError("pairs", found, "a name of its own for each")
         else:
             entries = _entries(Path(MEMORY), Path.cwd(), rows_in_memory(rows))
         return cls(Path(f"{MEMORY}sha256:{digest(entries)[:16]}"), entries)
@@ -227,12 +216,6 @@ def _entry(path: Path, base: Path, row: Row, number: int, stored: StoredPictures
         table=path,
         stored=stored,
     )
-
-
-def _refuse_a_name_twice(entries: Sequence[Entry]) -> None:
-    names = [entry.name for entry in entries]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError("pairs", f"the name {twice[0]!r} twice", "a name of its own for each")
 
 
 def _refuse_repeats(entries: Sequence[Entry]) -> None:

@@ -37,14 +37,7 @@ _POINTER = b"version https://git-lfs"
 class Pair:
     """The two pictures of a study, both RGB and of one shape: with the object and without it.
 
-    Attributes
-    ----------
-    name
-        What tables call the pair.
-    question
-        Asked of both; its answer flips between them.
-    region
-        Where the object is.
+    `region` is where the object is; the answer to `question` flips between the pictures.
     """
 
     name: str
@@ -55,14 +48,11 @@ class Pair:
 
 
 def refuse_pointer(argument: str, path: Path) -> None:
-    """Refuse a file that is only git-lfs' note of where the real one is kept.
-
-    A file that cannot be read is for others to refuse.
-    """
+    """Refuse a file that is only git-lfs' note of where the real one is kept."""
     try:
         with path.open("rb") as stream:
             start = stream.read(len(_POINTER))
-    except OSError:
+    except OSError:  # for others to refuse
         return
     if start == _POINTER:
         found = f"{path} is a git-lfs pointer, not the file itself"
@@ -70,14 +60,9 @@ def refuse_pointer(argument: str, path: Path) -> None:
 
 
 def read_image(picture: Picture, argument: str) -> Image.Image:
-    """Read a picture as RGB, turned upright by its EXIF tag.
+    """Read a picture as RGB, turned upright by its EXIF tag; one that is none is an error.
 
     Transparent pixels become white: no model sees an alpha channel.
-
-    Raises
-    ------
-    InputError
-        If it is none (a git-lfs pointer to one, say), the file is missing or ends early.
     """
     path = name_of(picture)
     try:
@@ -201,7 +186,6 @@ def make_pair(
 
 
 def _pair_name(*pictures: Picture) -> str:
-    """Join the names of the pictures' files, if both have one."""
     files = [one.get("path") if isinstance(one, Mapping) else one for one in pictures]
     named = [Path(one).stem for one in files if isinstance(one, str | Path)]
     return "-".join(named) if len(named) == len(files) else "pair"

@@ -37,10 +37,7 @@ class Region:
     def parse(cls, text: str, argument: str = "--region") -> "Region":
         """Read a region's name, or a box such as ``0,0,0.5,0.5``.
 
-        Raises
-        ------
-        InputError
-            If it is neither, or the box is empty or leaves the image.
+        An `InputError` if it is neither, or the box is empty or leaves the image.
         """
         name = re.sub(r"[\s_]+", "-", text.strip().lower()).replace("centre", "center")
         if name in REGIONS:

@@ -56,8 +56,7 @@ _SPREADSHEETS = (".xlsx", ".xlsm", ".ods")  # zip archives, too
 class Row:
     """A row of a table, its columns under the names of `COLUMNS`."""
 
-    line: int
-    """Its line in a file of text; elsewhere its number, from 1."""
+    line: int  # in a file of text; elsewhere its number, from 1
     cells: Mapping[str, Any]
 
 

@@ -10,8 +10,8 @@ import torch
 
 from headpatch.core.baseline_runs import Survey, survey
 from headpatch.core.dataset import Pairs
-from headpatch.core.dataset_mean import MeanZ
 from headpatch.core.gate import Gated, sessions
+from headpatch.core.mean_activations import MeanZ
 from headpatch.core.session import Session, open_session
 from headpatch.core.store import Store
 from headpatch.core.study import Study
@@ -194,8 +194,7 @@ def test_a_survey_has_what_rank_finds_pair_by_pair(tmp_path: Path) -> None:
 def test_a_pair_whose_region_is_the_whole_picture_cannot_be_compared(tmp_path: Path) -> None:
     """Its line is named where heads are ranked; named heads and whole sweeps run without ranks."""
     path, (vlm, _) = planted_pairs(tmp_path), vlms()
-    first, second, *others = path.read_text().splitlines(keepends=True)[1:]
-    header = path.read_text().splitlines(keepends=True)[0]
+    header, first, second, *others = path.read_text().splitlines(keepends=True)
     path.write_text("".join([header, first, second.replace("top-left", "image"), *others]))
     found = surveyed(path, vlm, "answer")
     for compared in (

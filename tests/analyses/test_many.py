@@ -1,6 +1,7 @@
 """Means over pairs are those of the pairs one by one, and planted heads come out as planted."""
 
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +25,8 @@ from tests.tiny import tiny_vlm
 
 QUESTIONS = ["is there a red square ?"] * 3
 LONGER = ["is there a red square in the image ?"]
-NOISY = Study.make(
-    None,
-    {
-        "force": True,
-        "sweep.reference": 0,
-        "ablate.reference": 0,
-        "ablate.controls": 2,
-        "sweep.noise": 2,
-        "pairs.resamples": 200,
-    },
-)
+FLAGS = {"force": True, "sweep.reference": 0, "ablate.reference": 0, "ablate.controls": 2}
+NOISY = Study.make(None, {**FLAGS, "sweep.noise": 2, "pairs.resamples": 200})
 CLOSE = 1e-4  # logits, of the planted circuit
 ROUNDING = 2e-5  # logits, between two float32 paths of a tiny model
 
@@ -62,16 +54,13 @@ def test_a_ranking_has_means_and_intervals_of_the_pairs() -> None:
     assert list(table["rank"]) == list(range(1, heads + 1))
     assert table["diff"].is_monotonic_decreasing
     assert set(table["pairs"]) == {3}
-    assert (table["diff_low"] <= table["diff"]).all() and (
-        table["diff"] <= table["diff_high"]
-    ).all()
+    assert table["diff"].between(table["diff_low"], table["diff_high"]).all()
     for row in table.to_dict("records"):
         each = found.masses["diff_raw"][:, row["layer"], row["head"]]
         assert row["diff_raw"] == pytest.approx(each.mean())
         slow = mean_interval(each[:, None], 0.95, 200, np.random.default_rng(0))
-        assert (row["diff_raw_low"], row["diff_raw_high"]) == pytest.approx(
-            (slow.low[0], slow.high[0])
-        )
+        ends = row["diff_raw_low"], row["diff_raw_high"]
+        assert ends == pytest.approx((slow.low[0], slow.high[0]))
     first = found.order()[0]
     assert (first.layer, first.head) == (table["layer"][0], table["head"][0])
 
@@ -159,13 +148,10 @@ def test_planted_heads_come_out_as_planted(tmp_path: Path) -> None:
     maps = sweep_pairs(study, vlm, found).saved
     for one in HEADS.values():
         if one.scope == "answer":
-            at = one.head.layer, one.head.head
-            for way, planted_value in (
-                ("resample_noising", one.necessity),
-                ("resample_denoising", one.sufficiency),
-            ):
-                for end in ("", "_low", "_high"):
-                    value = float(maps[f"normalized{end}"][way][at])
-                    assert value == pytest.approx(planted_value, abs=CLOSE)
+            expected = {"noising": one.necessity, "denoising": one.sufficiency}
+            for (way, effect), end in product(expected.items(), ("", "_low", "_high")):
+                at = one.head.layer, one.head.head
+                value = float(maps[f"normalized{end}"][f"resample_{way}"][at])
+                assert value == pytest.approx(effect, abs=CLOSE)
     for head in SILENT:
         assert abs(float(maps["normalized"]["resample_noising"][head.layer, head.head])) < CLOSE

@@ -19,7 +19,7 @@ from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
-from headpatch.pairs.manifest import Manifest
+from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
 from headpatch.questions.rollout.maps import roll_out
@@ -48,6 +48,13 @@ def opened(
     flags = {"ablate.kinds": ["zero"], "ablate.controls": 0}
     study = tiny_study(folder, size, question=QUESTION, region=region, **flags)
     return open_session(study, vlm, positions)
+
+
+def asked_about(folder: Path, *regions: str) -> tuple[Entry, ...]:
+    """The folder's pair, once for each region."""
+    pair = {"with": "with.png", "without": "without.png", "question": QUESTION}
+    rows = [pair | {"region": region} for region in regions]
+    return Manifest.read(write_table(folder, rows)).entries
 
 
 def test_a_picture_padded_to_a_square_is_found_inside_it() -> None:
@@ -106,16 +113,11 @@ def test_no_part_of_the_picture_is_lost_in_silence(tmp_path: Path) -> None:
 
 def test_a_region_that_is_cut_away_is_not_a_question_to_change(tmp_path: Path) -> None:
     for force in (True, False):
-        with pytest.raises(
-            InputError, match=r"^--region: 0,0,0.3,1 is cut away: .* 28% of"
-        ) as said:
+        cut_away = r"^--region: 0,0,0.3,1 is cut away: .* 28% of"
+        with pytest.raises(InputError, match=cut_away) as said:
             opened(tmp_path, llava(), WIDE, "0,0,0.3,1")
         assert "Change the question" not in str(said.value), force
-    rows = [
-        {"with": "with.png", "without": "without.png", "question": QUESTION, "region": region}
-        for region in ("center", "0.9,0,1,1")
-    ]
-    entries = Manifest.read(write_table(tmp_path, rows)).entries
+    entries = asked_about(tmp_path, "center", "0.9,0,1,1")
     with pytest.raises(InputError, match=r"line 3, region: 0.9,0,1,1 is cut away"):
         survey(Study.make(None, {"force": True}), llava(), entries)
 
@@ -143,11 +145,7 @@ def test_where_places_are_unknown_shares_are_refused_and_heads_still_change(tmp_
             needs_places(session)
         assert "\n" not in str(said.value)
     assert len(ablate(session, Head(1, 1)).effects)
-    rows = [
-        {"with": "with.png", "without": "without.png", "question": QUESTION, "region": region}
-        for region in ("top-left", "top-right")
-    ]
-    entries = Manifest.read(write_table(tmp_path, rows)).entries
+    entries = asked_about(tmp_path, "top-left", "top-right")
     study = Study.make(None, {"force": True, "ablate.kinds": ["zero"], "ablate.controls": 0})
     found = survey(study, vlm, entries, "answer")
     with pytest.raises(InputError, match=r"^--model: its image processor"):
@@ -179,15 +177,8 @@ def test_it_is_said_what_is_cut_away(tmp_path: Path, verb: str) -> None:
     save_tiny(tmp_path / "tiny")
     tiny_study(tmp_path, (80, 56))
     pictures = ["--with", tmp_path / "with.png", "--without", tmp_path / "without.png"]
-    words = [
-        *verb.split(),
-        *pictures,
-        "--model",
-        tmp_path / "tiny",
-        "--force",
-        "--region",
-        "left-half",
-    ]
+    more = ["--model", tmp_path / "tiny", "--force", "--region", "left-half"]
+    words = [*verb.split(), *pictures, *more]
     cut = "the processor shows the model 70% of the picture; 30% of the region is cut away"
     told = headpatch(*words, "--out", tmp_path / "told")
     assert told.err.splitlines() == [f"headpatch: {cut}"]

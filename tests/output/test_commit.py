@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import headpatch
-from headpatch.core.output.commit import _PACKAGE, commit
+from headpatch.core.output.provenance import PACKAGE, commit
 
 OWN = '[project]\nname = "headpatch"\n'
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="asks git")
@@ -40,7 +40,7 @@ def test_of_its_own_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     checkout(tmp_path / "users", "theirs", '[project]\nname = "theirs"\n')
     wanted = git(place, "rev-parse", "HEAD")
     assert commit(place) == wanted
-    assert Path(headpatch.__file__).parent == _PACKAGE  # the one that is asked of
+    assert Path(headpatch.__file__).parent == PACKAGE  # the one that is asked of
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "users/.git"))  # as inside a git hook
     assert commit(place) == wanted
 

@@ -1,6 +1,7 @@
-"""Tables and tensors survive being written and read."""
+"""Tables and tensors survive being written and read; a damaged file is one line that names it."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headpatch.core.output import read_table, read_tensors, write_columns, write_tensors
+from headpatch.core.output import read_table, read_tensors, reading, write_columns, write_tensors
 from headpatch.core.output.files import write_table
+from tests.refusals import refusal
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=False, width=32), min_size=1, max_size=9))
@@ -61,3 +63,67 @@ def test_rows_are_added_below_those_of_a_file(tmp_path: Path) -> None:
     write_columns(tmp_path / "parts.csv", {"a": [1], "b": ["x"]})
     write_columns(tmp_path / "parts.csv", {"a": [2, 3], "b": ["y", "z"]}, more=True)
     assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "all.csv").read_bytes()
+
+
+NEEDED = {"heads": "text", "layer": "whole", "effect": "number", "redundant": "truth"}
+ROWS = {"heads": ["1.10", ""], "layer": [1, 2], "effect": [0.5, 1], "redundant": [True, False]}
+
+
+def test_columns_come_as_what_they_are(tmp_path: Path) -> None:
+    write_columns(tmp_path / "t.csv", ROWS)
+    found = read_table(tmp_path / "t.csv", NEEDED)
+    assert [kind.kind for kind in found.dtypes] == ["O", "i", "f", "b"]
+    assert list(found["heads"]) == ["1.10", ""]
+    write_columns(tmp_path / "none.csv", {name: [] for name in ROWS})
+    assert read_table(tmp_path / "none.csv", NEEDED).empty
+
+
+TABLES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda _: b"", "it is empty"),
+    "no text": (lambda text: text.replace(b"1.10", b"1\xff0"), "it holds bytes that are no text"),
+    "zeros": (lambda text: text.replace(b"1.10", b"1\x000"), "it holds zero bytes"),
+    "a row of another length": (lambda text: text + b"1,2,3,4,5\n", "not those of a table"),
+    "a column less": (lambda text: text.replace(b"effect", b"affect"), "lacks the column 'effect'"),
+    "words": (lambda text: text.replace(b"0.5", b"half"), "'effect' holds more than numbers"),
+    "no whole number": (lambda text: text.replace(b",2,", b",2.5,"), "more than whole numbers"),
+    "no truth": (lambda text: text.replace(b"True", b"Tru"), "more than True and False"),
+}
+
+
+@pytest.mark.parametrize("what", TABLES)
+def test_a_damaged_table(tmp_path: Path, what: str) -> None:
+    change, words = TABLES[what]
+    path = tmp_path / "t.csv"
+    write_columns(path, ROWS)
+    path.write_bytes(change(path.read_bytes()))
+    line = refusal(read_table, path, NEEDED, of=str(path))
+    assert line.startswith(f"{path}: it cannot be read (") and words in line
+
+
+TENSORS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:300]), "it is damaged, or holds more"),
+    "empty": (lambda path: path.write_bytes(b""), "it is damaged, or holds more"),
+    "text": (lambda path: path.write_text("hello"), "it is damaged, or holds more"),
+    "code": (lambda path: torch.save({"ld": print}, path), "it is damaged, or holds more"),
+    "a list": (lambda path: torch.save([1.0], path), "it holds no tensors by name"),
+    "a key less": (lambda path: write_tensors(path, {"ld_": 1.0}), "it lacks 'ld'"),
+    "axes": (lambda path: write_tensors(path, {"ld": torch.ones(2)}), "1 axes instead of 0"),
+    "gone": (lambda path: path.unlink(), "No such file or directory"),
+}
+
+
+@pytest.mark.parametrize("what", TENSORS)
+def test_damaged_tensors(tmp_path: Path, what: str, capfd: pytest.CaptureFixture[str]) -> None:
+    change, words = TENSORS[what]
+    path = tmp_path / "t.pt"
+    write_tensors(path, {"ld": torch.tensor(1.0)})
+    change(path)
+    line = refusal(read_tensors, path, {"ld": 0}, of=str(path))
+    assert line.startswith(f"{path}: it cannot be read (") and words in line
+    assert "weights_only" not in line and "pickle" not in line
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_of_the_program_is_not_taken_for_damage(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), reading(tmp_path):
+        raise ZeroDivisionError

@@ -1,6 +1,5 @@
 """What a run leaves behind: tables and tensors with their provenance, whole or not at all."""
 
-from headpatch.core.output.dataset import write_manifest
 from headpatch.core.output.files import (
     read_table,
     read_tensors,
@@ -9,22 +8,10 @@ from headpatch.core.output.files import (
     write_tensors,
 )
 from headpatch.core.output.lock import scratch_folder
-from headpatch.core.output.provenance import write_draw
 from headpatch.core.output.staging import check_folder, settle, staged, taken
 from headpatch.core.output.written import effects_by
 
 __all__ = [
-    "check_folder",
-    "effects_by",
-    "read_table",
-    "read_tensors",
-    "reading",
-    "scratch_folder",
-    "settle",
-    "staged",
-    "taken",
-    "write_columns",
-    "write_draw",
-    "write_manifest",
-    "write_tensors",
-]
+    "check_folder", "effects_by", "read_table", "read_tensors", "reading", "scratch_folder",
+    "settle", "staged", "taken", "write_columns", "write_tensors",
+]  # fmt: skip

@@ -42,7 +42,7 @@ def write_table(path: Path, table: "pandas.DataFrame") -> None:
 
 
 def write_columns(path: Path, columns: Mapping[str, Iterable[object]], more: bool = False) -> None:
-    """Write a table as CSV; numbers with seven significant digits, which is what float32 holds.
+    """Write a table as CSV, numbers with seven significant digits, which is what float32 holds.
 
     With `more` the rows are added to those of a file that has these columns.
     """
@@ -83,14 +83,11 @@ def reading(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except _DAMAGE as error:
-        said = " ".join(_words(error).split())
-        said = said if len(said) <= 160 else f"{said[:159]}…"
-        raise InputError(
-            str(path),
-            f"it cannot be read ({said})",
-            "a file as headpatch writes it",
-            "Run the verb that wrote it again, or move the file away.",
-        ) from None
+        words = " ".join(_words(error).split())
+        words = words if len(words) <= 160 else f"{words[:159]}…"
+        found, expected = f"it cannot be read ({words})", "a file as headpatch writes it"
+        hint = "Run the verb that wrote it again, or move the file away."
+        raise InputError(str(path), found, expected, hint) from None
 
 
 def _words(error: BaseException) -> str:
@@ -112,17 +109,9 @@ def _words(error: BaseException) -> str:
 def read_table(path: Path, needed: Mapping[str, str] | None = None) -> "pandas.DataFrame":
     """Read a table that a run wrote; heads such as ``24.10`` stay text.
 
-    Parameters
-    ----------
-    needed
-        Columns that must be there: ``number``, ``whole`` (numbers that stay as they are), ``text``
-        or ``truth``. Others are kept as they are.
-
-    Raises
-    ------
-    InputError
-        If it is damaged: it is no table, lacks a column, or holds something else where numbers or
-        truth values belong.
+    `needed` are columns that must be there: ``number``, ``whole`` (numbers that stay as they are),
+    ``text`` or ``truth``. Others are kept as they are. A damaged table, one without these columns,
+    or with something else in them is an error.
     """
     import pandas
 
@@ -161,17 +150,9 @@ def _as(kind: str, column: "pandas.Series[Any]") -> "pandas.Series[Any]":
 
 
 def read_tensors(path: Path, needed: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Read a ``.pt`` file of a run, by the safe loader.
+    """Read a ``.pt`` file by the safe loader, which takes plain tensors, numbers and texts.
 
-    Parameters
-    ----------
-    needed
-        Keys that must be there, and how many axes each has.
-
-    Raises
-    ------
-    InputError
-        If it is damaged, holds more than plain tensors, numbers and texts, or lacks something.
+    `needed` are keys that must be there, and how many axes each has.
     """
     import numpy as np
     import torch

@@ -35,10 +35,8 @@ class Results:
     """The saved results that one report speaks of."""
 
     root: Path
-    parts: tuple[Part, ...]
-    """The runs of the folder that was named; the first one says what the study is."""
+    parts: tuple[Part, ...]  # the first one says what the study is
     left_out: tuple[LeftOut, ...]
-    """Runs of something else."""
 
     @property
     def main(self) -> Part:
@@ -84,13 +82,7 @@ class Results:
 
 
 def find(root: Path) -> Results:
-    """Find the runs in a folder and directly below it.
-
-    Raises
-    ------
-    InputError
-        If there is no such folder, it holds no results, or a ``run.yaml`` is damaged.
-    """
+    """Find the runs in a folder and directly below it; none, or a damaged record, is an error."""
     if not root.is_dir():
         found = "a file" if root.exists() else "no such folder"
         hint = f"`headpatch rank --out {root}` makes one."

@@ -39,8 +39,7 @@ class Owner:
     host: str
     began: int | None
     """When the process began, in ticks since the machine did: process numbers are used again."""
-    since: str
-    """When it took the folder."""
+    since: str  # when it took the folder
 
     @classmethod
     def here(cls, verb: str) -> "Owner":
@@ -81,9 +80,10 @@ class Held(Exception):
 
     def refusal(self) -> InputError:
         """Say so in one line."""
-        who = "another run of headpatch"
-        if (one := self.owner) is not None:
-            who = f"headpatch {one.verb} (process {one.pid} on {one.host}, since {one.since})"
+        who, owner = "another run of headpatch", self.owner
+        if owner is not None:
+            process = f"process {owner.pid} on {owner.host}, since {owner.since}"
+            who = f"headpatch {owner.verb} ({process})"
         over = "" if self.locks else f" If that run is over, delete {self.folder / LOCK}."
         hint = f"Wait for it to end, or choose another folder.{over}"
         found = f"{self.folder} is held by {who}"
@@ -95,14 +95,7 @@ def locked(folder: Path, verb: str) -> Iterator[bool]:
     """Hold a folder, which is made if it is not there, for as long as the block runs.
 
     Within a thread blocks may be nested; yields whether this one took the folder, and not one
-    around it.
-
-    Raises
-    ------
-    Held
-        If another run holds it.
-    OSError
-        If it cannot be written.
+    around it. `Held` if another run holds it, an `OSError` if it cannot be written.
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     watched = made[-1].parent if made else folder
@@ -231,15 +224,7 @@ def _began(pid: int) -> int | None:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Give a new folder among the system's temporary ones; it is deleted when the block ends.
-
-    Those of killed processes are removed by the next call.
-
-    Raises
-    ------
-    RunError
-        If it cannot be made.
-    """
+    """Give a new temporary folder that lasts as long as the block; those of killed processes go."""
     with ExitStack() as stack:
         with reporting_failure(Path(tempfile.gettempdir()), "TMPDIR"):
             _remove_orphans()

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SHOWN", "Part", "load", "read", "reading"]
 
-SHOWN = tuple(
-    sorted({name for names in WRITTEN.values() for name in names if not name.endswith(".png")})
-)
+SHOWN = sorted({name for names in WRITTEN.values() for name in names if name[-4:] != ".png"})
 """Files that sections are made of; a folder without any of them holds no results."""
 
 
@@ -29,11 +27,8 @@ class Part:
     """The run, as seen from the report's folder: empty for that folder itself, and with its verb
     where several runs share a folder."""
     record: Record
-    """How it was run."""
-    own: frozenset[str]
-    """Files that it wrote and that are there."""
-    changed: tuple[str, ...] = ()
-    """Files that are no longer as it wrote them, ``run.yaml`` among them."""
+    own: frozenset[str]  # files that it wrote and that are there
+    changed: tuple[str, ...] = ()  # those that are no longer as it wrote them, or ``run.yaml``
 
     @property
     def study(self) -> Mapping[str, Any]:

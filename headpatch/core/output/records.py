@@ -1,7 +1,7 @@
 """The ``run.yaml`` of a folder: a record of every verb whose files lie there."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,8 +19,7 @@ class Records:
     """What is known of the runs of a folder."""
 
     folder: Path
-    every: tuple[Record, ...]
-    """The latest first."""
+    every: tuple[Record, ...]  # the latest first
 
     @classmethod
     def read(cls, folder: Path) -> "Records":
@@ -69,8 +68,6 @@ class Records:
 
     @cached_property
     def _digest(self) -> Callable[[str], str]:
-        """Hash a file of the folder once; empty if it cannot be read."""
-
         @cache
         def of(name: str) -> str:
             try:
@@ -89,40 +86,31 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-@dataclass(frozen=True)
-class Merged:
-    """What a folder holds once a run's files are in it."""
+def merged(
+    folder: Path, verb: str, own: Mapping[str, Any], files: Mapping[str, str]
+) -> tuple[dict[str, Any], set[str]]:
+    """Put a run's record (`own`: ``study`` and ``run``) before those that are there.
 
-    content: Mapping[str, Any]
-    """Of its ``run.yaml``."""
-    gone: frozenset[str]
-    """Files that are deleted: left by an earlier run of the verb, or by another verb whose table
-    this run replaces."""
-
-
-def merged(folder: Path, verb: str, own: Mapping[str, Any], files: Mapping[str, str]) -> Merged:
-    """Put a run's record before those that are there.
-
-    Parameters
-    ----------
-    own
-        Its ``study`` and ``run``.
-    files
-        What it wrote, with their SHA-256.
+    `files` is what it wrote, with their SHA-256. Returns what ``run.yaml`` holds then, and the
+    files that are deleted: left by an earlier run of the verb, or by another verb whose table this
+    run replaces.
     """
     assert set(files) <= set(WRITTEN.get(verb, files)), f"{verb} writes what WRITTEN does not name"
     run = {"verb": verb, **own["run"], "files": dict(files)}
     latest = Record(verb, own["study"], run).signed()
-    others = [one for one in _known(folder, verb) if one.verb != verb]
-    kept = [one for one in others if not _displaced(one, verb, files)]
-    stale = {name for one in (verb, *UPON.get(verb, ())) for name in WRITTEN.get(one, ())}
-    for one in (*others, *_nameless(folder, files)):
+    others, upon = [one for one in _known(folder, verb) if one.verb != verb], UPON.get(verb, ())
+    displaced = [one for one in others if one.verb in upon or _names(one) & set(files) - SHARED]
+    kept = [one for one in others if one not in displaced]
+    stale = {name for one in (verb, *upon) for name in WRITTEN.get(one, ())}
+    # Of a verb whose effects.csv is replaced no record need say so.
+    nameless = effects_by(folder) if "effects.csv" in files else None
+    for one in (*others, *([Record(nameless, {}, {})] if nameless else [])):
         stale |= set(() if one in kept else _names(one))
     gone = stale - set(files) - {name for one in kept for name in _names(one)}
     content = latest.content
     if kept:
         content["earlier"] = {one.verb: one.content for one in kept}
-    return Merged(content, frozenset(gone))
+    return content, gone
 
 
 def _known(folder: Path, verb: str) -> list[Record]:
@@ -135,16 +123,6 @@ def _known(folder: Path, verb: str) -> list[Record]:
     only = there[0] if len(there) == 1 else ""
     named = [one if one.verb else replace(one, verb=only) for one in found]
     return [one for one in named if one.verb in WRITTEN]
-
-
-def _nameless(folder: Path, files: Iterable[str]) -> list[Record]:
-    """The verb whose effects.csv is replaced, where no record says so."""
-    other = effects_by(folder) if "effects.csv" in files else None
-    return [] if other is None else [Record(other, {}, {})]
-
-
-def _displaced(record: Record, verb: str, files: Iterable[str]) -> bool:
-    return record.verb in UPON.get(verb, ()) or bool((_names(record) & set(files)) - SHARED)
 
 
 def _names(record: Record) -> set[str]:

@@ -10,13 +10,7 @@ _READERS: Final[Mapping[str, Callable[[Path], Any]]] = {".csv": read_table, ".pt
 
 
 class Saved(Mapping[str, Any]):
-    """Tables (``.csv``, as DataFrames) and tensors (``.pt``, as dicts) of a folder, by file name.
-
-    Parameters
-    ----------
-    folder
-        Where the files are.
-    """
+    """Tables (``.csv``, DataFrames) and tensors (``.pt``, dicts) of a folder, by file name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -30,15 +30,7 @@ _PATIENCE = 10.0
 
 
 def check_folder(out: Path) -> None:
-    """Refuse, before any model loads, an output folder that cannot be written.
-
-    Raises
-    ------
-    InputError
-        If `out` is a file, or neither it nor its nearest existing parent can be written.
-    RunError
-        If the disk is full.
-    """
+    """Refuse, before any model loads, an output folder that cannot be written, or is a file."""
     place = out
     try:
         place = nearest_folder(out)
@@ -99,11 +91,8 @@ def staged(out: Path, verb: str) -> Iterator[Path]:
 def settle(folder: Path) -> None:
     """Put in order, before a folder is read, what a killed run has left there.
 
-    Raises
-    ------
-    InputError
-        If a run is moving its files there and does not come to an end, or has been killed while it
-        did and the folder cannot be written.
+    An error if a run is moving its files there and does not come to an end, or has been killed
+    while it did and the folder cannot be written.
     """
     until = time.monotonic() + _PATIENCE
     while _stages(folder):
@@ -116,12 +105,10 @@ def settle(folder: Path) -> None:
             if not any((stage / _PLAN).is_file() for stage in _stages(folder)):
                 return  # nothing has moved yet
             if isinstance(error, OSError) or time.monotonic() > until:
-                raise InputError(
-                    str(folder),
-                    "files of a run are half moved there, and nobody can finish it now",
-                    "a folder whose last run was finished",
-                    "Try again, from an account that may write there.",
-                ) from None
+                found = "files of a run are half moved there, and nobody can finish it now"
+                expected = "a folder whose last run was finished"
+                hint = "Try again, from an account that may write there."
+                raise InputError(str(folder), found, expected, hint) from None
             time.sleep(0.05)
 
 
@@ -146,12 +133,12 @@ def _plan(out: Path, stage: Path, verb: str) -> None:
     for name in names:
         if (out / name).is_dir():
             raise RunError(f"--out: {out / name} is a folder; move it or change --out")
-    gone: frozenset[str] = frozenset()
+    gone: set[str] = set()
     if RUN in names:
         own = load((stage / RUN).read_text(encoding="utf-8"))
-        found = merged(out, verb, own, {name: digest(stage / name) for name in names[:-1]})
-        write_yaml(stage / RUN, found.content)
-        gone = found.gone
+        files = {name: digest(stage / name) for name in names[:-1]}
+        content, gone = merged(out, verb, own, files)
+        write_yaml(stage / RUN, content)
     for name in names:
         _to_disk(stage / name)
     plan = {"moved": names, "gone": sorted(name for name in gone if (out / name).is_file())}

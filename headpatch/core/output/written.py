@@ -3,21 +3,17 @@
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from headpatch.core.registry import verbs
 
-WRITTEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        **{verb.name: verb.files for verb in verbs() if verb.files},
-    }
-)
-"""By verb; the first is always written. A run deletes what an earlier run of its verb left of them.
-"""
+WRITTEN: Final[Mapping[str, tuple[str, ...]]] = {
+    verb.name: verb.files for verb in verbs() if verb.files
+}
+"""By verb; the first is always written. A run deletes what an earlier one of its verb left."""
 SHARED: Final = frozenset({"gate.csv"})
 """Files of several verbs, one of which does not displace the other."""
-UPON: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"verdict": ("claims",)})
+UPON: Final[Mapping[str, tuple[str, ...]]] = {"verdict": ("claims",)}
 """Verbs whose results are about those of another, and go when that is run again."""
 
 
@@ -30,10 +26,7 @@ def verbs_in(folder: Path) -> tuple[str, ...]:
 
 
 def effects_by(folder: Path) -> str | None:
-    """Return which verb wrote the ``effects.csv`` in a folder; None if there is none, or another's.
-
-    Both `ablate` and `sweep` write one, with columns of their own.
-    """
+    """Return who wrote the ``effects.csv`` in a folder, `ablate` or `sweep`; None if neither."""
     try:
         with (folder / "effects.csv").open(encoding="utf-8", newline="") as stream:
             columns = next(csv.reader(stream), [])

@@ -8,9 +8,7 @@ from headpatch.core.study.strict import Count, Strict, sequence
 from headpatch.kinds import ALPHA, DEFAULT, KINDS_HELP, WITH_ALPHA, AskedKind
 
 AskedKinds = Annotated[
-    tuple[AskedKind, ...],
-    BeforeValidator(sequence),
-    Field(min_length=1, description=KINDS_HELP),
+    tuple[AskedKind, ...], BeforeValidator(sequence), Field(min_length=1, description=KINDS_HELP)
 ]
 
 
@@ -21,9 +19,7 @@ class Kinds(Strict):
     alpha: Annotated[float, Field(json_schema_extra={"metavar": "NUMBER"})] = ALPHA
     """What a kind with a factor (scale) multiplies z by: 0 takes all away, 1 changes nothing."""
     directions: Annotated[
-        tuple[Literal["noising", "denoising"], ...],
-        BeforeValidator(sequence),
-        Field(min_length=1),
+        tuple[Literal["noising", "denoising"], ...], BeforeValidator(sequence), Field(min_length=1)
     ] = ("noising", "denoising")
     """noising (change the with-run: necessary?), denoising (change the without-run:
     sufficient?)."""

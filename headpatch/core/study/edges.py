@@ -20,31 +20,16 @@ _LAYERS = re.compile("([0-9]{1,99})(?:-([0-9]{1,99}))?")
 
 
 def edge_ends(text: str) -> tuple[EdgeEnd, EdgeEnd]:
-    """Read ``answer-region``: the queries that look, and the keys that they lose.
-
-    Raises
-    ------
-    InputError
-        If an end is missing or unknown.
-    """
+    """Read ``answer-region``: the queries that look, and the keys that they lose."""
     start, _, end = text.partition("-")
     if start not in EDGE_ENDS or end not in EDGE_ENDS:
-        raise InputError(
-            "--edges",
-            repr(text) if text else "an empty edge",
-            f"from-to, such as answer-region; each end one of {', '.join(EDGE_ENDS)}",
-        )
+        expected = f"from-to, such as answer-region; each end one of {', '.join(EDGE_ENDS)}"
+        raise InputError("--edges", repr(text) if text else "an empty edge", expected)
     return EDGE_ENDS[start], EDGE_ENDS[end]
 
 
 def layer_span(text: str) -> tuple[int, int]:
-    """Read ``10-14`` or ``10``: the first and the last layer.
-
-    Raises
-    ------
-    InputError
-        If it is neither, or runs backwards.
-    """
+    """Read ``10-14`` or ``10``: the first and the last layer."""
     match = _LAYERS.fullmatch(text.strip())
     if match is None:
         raise InputError("--layers", repr(text), "first-last, such as 10-14, or one layer")
@@ -55,26 +40,12 @@ def layer_span(text: str) -> tuple[int, int]:
 
 
 def check_edges(edges: Sequence[str], itself: bool = False) -> None:
-    """Refuse edges that are unknown, named twice, or cut nothing.
-
-    Parameters
-    ----------
-    itself
-        Whether a query loses its own position too.
-
-    Raises
-    ------
-    InputError
-        If so.
-    """
+    """Refuse edges that are unknown, named twice, or cut nothing; `itself` cuts one more."""
     for edge in edges:
         if edge_ends(edge) == ("answer", "answer") and not itself:
-            raise InputError(
-                "--edges",
-                "answer-answer cuts nothing: a query keeps its own position",
-                "an edge to other tokens",
-                "Use --itself to cut that position too.",
-            )
+            found = "answer-answer cuts nothing: a query keeps its own position"
+            expected, hint = "an edge to other tokens", "Use --itself to cut that position too."
+            raise InputError("--edges", found, expected, hint)
     if len(set(edges)) < len(edges):
         raise InputError("--edges", "an edge is named twice", "each edge once")
 

@@ -51,21 +51,15 @@ def read(
 ) -> tuple[dict[str, Any], str | None]:
     """Read a study file's keys, its relative paths made relative to where the program runs.
 
-    The second is the prompt that a ``run.yaml`` says was asked; None if it is no such file.
-
-    Parameters
-    ----------
-    root
-        What the file declares: the study.
-    verb
-        Whose study is taken from a ``run.yaml`` that has several; None is the latest.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is not YAML or holds no mapping.
+    The second is the prompt that a ``run.yaml`` says was asked; None if it is no such file. Of a
+    ``run.yaml`` that has several studies the `verb`'s is taken; None is the latest.
     """
-    tree = _tree(config)
+    try:
+        tree = read_tree(config)
+    except OSError as error:
+        raise InputError("--config", f"{config}: {error.strerror}", "a study file (YAML)") from None
+    except NotYaml as error:
+        raise InputError("--config", f"{config} is not YAML ({error})", "a study file") from None
     study, record = study_of(tree, verb), own_record(tree, verb)
     if not isinstance(study, dict):
         raise InputError("--config", f"{config} holds no mapping", "keys such as `question:`")
@@ -75,25 +69,11 @@ def read(
     return values, str(prompt) if isinstance(prompt, str) else None
 
 
-def _tree(config: Path) -> Tree:
-    try:
-        return read_tree(config)
-    except OSError as error:
-        raise InputError("--config", f"{config}: {error.strerror}", "a study file (YAML)") from None
-    except NotYaml as error:
-        raise InputError("--config", f"{config} is not YAML ({error})", "a study file") from None
-
-
 def _declared(wanted: Any, tree: Tree) -> Any:
-    """Give each scalar without quotes the type that is wanted there.
+    """Give each scalar without quotes the type that a model or a field's annotation wants there.
 
     What does not fit gets another type or stays text, and pydantic refuses it. A text is as it was
     written, whatever it looks like; what stands for nothing (``null``, ``~``) is never a text.
-
-    Parameters
-    ----------
-    wanted
-        A model, or the annotation of one of its fields.
     """
     kind = next((one for one in _options(wanted) if one is not NoneType), None)
     if isinstance(tree, Plain):
@@ -162,15 +142,7 @@ def flag_of(key: str) -> str:
 def one_line(
     root: type[BaseModel], error: ValidationError, config: Path | None, flags: Mapping[str, Any]
 ) -> InputError:
-    """Say in one line what is wrong with the first wrong key.
-
-    Parameters
-    ----------
-    config
-        The study file, if any.
-    flags
-        Dotted keys that came from the command line.
-    """
+    """Say in one line what is wrong with the first wrong key, of a study file or of `flags`."""
     first, more = error.errors()[0], error.error_count() - 1
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
@@ -192,7 +164,6 @@ def one_line(
 
 
 def _expectation(kind: str, message: str) -> str:
-    """Say in a user's words what pydantic expected."""
     if kind in _EXPECTATIONS:
         return _EXPECTATIONS[kind]
     message = message.partition(" after validation")[0].removeprefix("Input should be ")
@@ -202,7 +173,6 @@ def _expectation(kind: str, message: str) -> str:
 
 
 def _keys_near(root: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    """The keys that the section at `location` does have."""
     model = root
     for part in location[:-1]:
         field = model.model_fields.get(str(part))

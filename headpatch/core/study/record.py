@@ -26,8 +26,7 @@ RUN = "run.yaml"
 class Record:
     """How one verb was run: the study, and what ran it."""
 
-    verb: str
-    """Empty if an earlier version of headpatch wrote it: then nothing says whose it is."""
+    verb: str  # empty if an earlier version wrote it: then nothing says whose it is
     study: Mapping[str, Any]
     run: Mapping[str, Any]
 

@@ -9,11 +9,10 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model
 
 from headpatch.core.claims_grammar import Claim
 from headpatch.core.study.changes import VisionOptions
-from headpatch.core.study.expected import Expected
 from headpatch.core.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
 from headpatch.core.study.paths import BUNDLED_PICTURE, PathText, absolute, change_paths, picture
 from headpatch.core.study.reading import flag_of, one_line, prompt_form, read
-from headpatch.core.study.strict import Strict, sequence
+from headpatch.core.study.strict import Quadrant, Strict, sequence
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.pairs.pair import Pair, make_pair
@@ -30,6 +29,33 @@ from headpatch.text import checked_text, user_path
 
 _ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on
 _Answer = Annotated[str, Field(min_length=1)]
+
+
+class Published(Strict):
+    """A head's figures as published."""
+
+    layer: int
+    head: int
+    diff: float
+    with_: Annotated[float, Field(alias="with")]
+    without: float
+
+
+class Expected(Strict):
+    """Published figures, printed beside what is measured."""
+
+    source: str
+    heads: Annotated[tuple[Published, ...], BeforeValidator(sequence)] = ()
+    quadrants: dict[Quadrant, Annotated[tuple[float, float], BeforeValidator(sequence)]] = Field(
+        default_factory=dict
+    )
+    """Quadrant: (with, without)."""
+    divergence: dict[Literal["kl", "js", "js_distance"], float] = Field(default_factory=dict)
+    vision_diff: dict[int, float] = Field(default_factory=dict)
+    """Vision layer: difference."""
+    vision_divergence: dict[int, dict[Literal["kl", "js", "js_distance"], float]] = Field(
+        default_factory=dict
+    )
 
 
 class Study(Strict):
@@ -83,26 +109,13 @@ class Study(Strict):
     _recorded_prompt: str | None = PrivateAttr(default=None)
 
     def reworded(self, asked: str) -> tuple[str, ...]:
-        """Say that another prompt is asked than in the run whose ``run.yaml`` this study is.
-
-        Parameters
-        ----------
-        asked
-            The prompt, with ``{question}`` in place of the question.
-
-        Returns
-        -------
-        A sentence; none if it is the same prompt, or the study is no ``run.yaml``.
-        """
+        """Say that another prompt is asked than in the run whose ``run.yaml`` this study is."""
         if self._recorded_prompt is None:
             return ()
         was = prompt_form(self._recorded_prompt, self.question)
-        if was == asked:
-            return ()
-        return (
-            f"the prompt is not that of the run that is run again (a chat template that holds the "
-            f"date?): {asked!r} now, {was!r} then",
-        )
+        why = "the prompt is not that of the run that is run again"
+        why += " (a chat template that holds the date?)"
+        return () if was == asked else (f"{why}: {asked!r} now, {was!r} then",)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -145,17 +158,7 @@ class Study(Strict):
         return found
 
     def override(self, flags: Mapping[str, Any]) -> "Study":
-        """Return the study with some keys changed.
-
-        Parameters
-        ----------
-        flags
-            As for `make`.
-
-        Raises
-        ------
-        InputError
-            If a key or value is wrong.
+        """Return the study with keys changed by `flags`, as for `make`; `InputError` if one is bad.
 
         Examples
         --------
@@ -183,9 +186,8 @@ class Study(Strict):
                 raise InputError(f"{config}: {section}", repr(place), "a mapping")
             place[name] = value
         if ("with" in values) != ("without" in values):
-            raise InputError(
-                f"{config}: with, without", "only one of them", "both pictures of the pair"
-            )
+            where, found = f"{config}: with, without", "only one of them"
+            raise InputError(where, found, "both pictures of the pair")
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -205,5 +207,4 @@ class Study(Strict):
 
     def to_yaml(self) -> str:
         """Return the study as YAML; `make` reads it back to the same study, its paths absolute."""
-        values = self.portable()
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+        return yaml.safe_dump(self.portable(), sort_keys=False, allow_unicode=True, width=100)

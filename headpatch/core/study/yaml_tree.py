@@ -51,12 +51,7 @@ class Plain(str):
 def read_tree(path: Path) -> Tree:
     """Read a file.
 
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    NotYaml
-        If it is not UTF-8 or YAML, holds a key twice, a tag, several documents, or too much.
+    `NotYaml` if it is no YAML in UTF-8, holds a key twice, a tag, several documents, or too much.
     """
     with path.open("rb") as stream:
         content = stream.read(_MOST_BYTES + 1)
