@@ -37,14 +37,7 @@ from headpatch.models.placement import (
     quantized,
 )
 from headpatch.models.vlm import VLM
-from headpatch.models.weights import (
-    DEMO,
-    DESCRIBING,
-    held,
-    settings_in,
-    weight_files,
-    weights_in,
-)
+from headpatch.models.weights import DEMO, DESCRIBING, held, settings_in, weight_files, weights_in
 from headpatch.pairs.pair import refuse_pointer
 from headpatch.text import at_home, checked_text
 

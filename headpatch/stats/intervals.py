@@ -20,10 +20,7 @@ class Interval:
 
 
 def mean_interval(
-    values: Float[np.ndarray, "pairs *rest"],
-    level: float,
-    resamples: int,
-    rng: np.random.Generator,
+    values: Float[np.ndarray, "pairs *rest"], level: float, resamples: int, rng: np.random.Generator
 ) -> Interval:
     """Interval of each mean over pairs: at each end, whichever of three methods reaches further.
 
@@ -127,10 +124,7 @@ def hall_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Int
 
 
 def bca_interval(
-    values: Float[np.ndarray, "pairs *rest"],
-    level: float,
-    resamples: int,
-    rng: np.random.Generator,
+    values: Float[np.ndarray, "pairs *rest"], level: float, resamples: int, rng: np.random.Generator
 ) -> Interval:
     r"""Bootstrap interval of each mean over pairs: bias-corrected and accelerated (BCa).
 

@@ -104,8 +104,7 @@ def test_a_region_without_a_centre_is_empty():
 
 
 @pytest.mark.parametrize(
-    "box",
-    [(0.5, 0.0, 0.5, 1.0), (0.0, 1.0, 1.0, 0.0), (0.0, 0.0, 1.0, float("nan"))],
+    "box", [(0.5, 0.0, 0.5, 1.0), (0.0, 1.0, 1.0, 0.0), (0.0, 0.0, 1.0, float("nan"))]
 )
 def test_impossible_regions_are_refused(box):
     with pytest.raises(ValueError, match="region"):

@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, kurtosis, skew, t, ttest_1samp
 
-from headpatch.stats.intervals import (
-    bca_interval,
-    hall_interval,
-    mean_interval,
-    t_interval,
-)
+from headpatch.stats.intervals import bca_interval, hall_interval, mean_interval, t_interval
 
 STUDIES = 3000
 ERROR = 0.004
@@ -51,10 +46,9 @@ def coverage(name: str, pairs: int) -> float:
 @pytest.mark.parametrize("name", KNOWN)
 def test_ninety_three_to_ninety_seven_percent_cover_the_mean(name: str, pairs: int) -> None:
     """Within the standard error of so many studies, 0.4%; what falls out is as stated."""
-    low, high = {
-        ("a quarter", 20): (0.93, 0.98),
-        ("yes or no", 20): (0.97, 0.985),
-    }.get((name, pairs), (0.93, 0.97))
+    low, high = {("a quarter", 20): (0.93, 0.98), ("yes or no", 20): (0.97, 0.985)}.get(
+        (name, pairs), (0.93, 0.97)
+    )
     assert low - ERROR <= coverage(name, pairs) <= high + ERROR
 
 
