@@ -39,15 +39,8 @@ def reason(path: Path, error: OSError) -> str:
 def reporting_failure(path: Path, argument: str = "--out", hint: str = "") -> Iterator[None]:
     """Turn what the system raises while `path`, named by a flag, is written into one line.
 
-    Parameters
-    ----------
-    hint
-        A sentence added to the line.
-
-    Raises
-    ------
-    RunError
-        In place of an `OSError`, with the path, the reason and, on a full disk, the space left.
+    It says the path, the reason and, on a full disk, the space left; `hint` is a sentence added to
+    it.
     """
     try:
         yield

@@ -18,33 +18,17 @@ Line: TypeAlias = str | tuple[int, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Kind:
-    """What a kind puts in the place of z, and how it is shown.
-
-    Attributes
-    ----------
-    alpha
-        Whether `source` is multiplied by a number that the study names.
-    doing
-        First word of a sentence about it; empty for a kind that no study can name.
-    help
-        What z becomes, for ``--help``.
-    default
-        Whether it is run where a study names no kinds.
-    place
-        Among kinds of which one is listed first.
-    color, marker, line
-        In figures; without a line of its own it has the direction's.
-    """
+    """What a kind puts in the place of z, and how it is shown."""
 
     source: Source
-    alpha: bool = False
-    doing: str = ""
-    help: str = ""
-    default: bool = False
-    place: int = 0
+    alpha: bool = False  # whether `source` is multiplied by a number that the study names
+    doing: str = ""  # first word of a sentence about it; empty for a kind that no study can name
+    help: str = ""  # what z becomes, for ``--help``
+    default: bool = False  # whether it is run where a study names no kinds
+    place: int = 0  # among kinds of which one is listed first
     color: str = ""
     marker: str = ""
-    line: Line | None = None
+    line: Line | None = None  # in figures; without one of its own it has the direction's
 
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -122,10 +106,7 @@ def first_of(kinds: Collection[str]) -> str:
 def kind_label(kind: str, found: Any) -> str:
     """Name a kind as figures and tables for readers do: with its alpha, where it has one.
 
-    Parameters
-    ----------
-    found
-        A row, a table or saved tensors, which hold ``alpha`` where such a kind was run.
+    `found` is a row, a table or saved tensors, which hold ``alpha`` where such a kind was run.
     """
     alpha = found.get("alpha") if kind in KINDS and KINDS[kind].alpha else None
     if alpha is None:

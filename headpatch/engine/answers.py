@@ -29,14 +29,10 @@ _NAMED = 0.01  # probability of a token that is named as a variant of an answer
 class AnswerReading:
     """The first token of one run's answer.
 
-    Attributes
-    ----------
-    p_yes, p_no, rank_yes, rank_no
-        Probabilities of the two answers' tokens, and their ranks among all; 1 is the token that the
-        run says, `top`.
-    variants
-        Tokens that differ from an answer's only in case or space, with their probabilities: those
-        that hold 0.01 or more.
+    Probabilities of the two answers' tokens, and their ranks among all; 1 is the token that the run
+    says, `top`. `variants` are tokens of probability 0.01 or more that differ from an answer's only
+    in
+    case or space.
     """
 
     p_yes: float
@@ -165,25 +161,15 @@ class TokenRuns:
 
     The words are appended to both prompts, so that the token is looked at from where the answer's
     first token is in every other pass: the last position.
-
-    Attributes
-    ----------
-    rival
-        What a run would say in its place, after the same words: the without-run if that says
-        something else, or else the with-run; None if both would say the token.
-    base
-        Both runs; LD is logit(token) - logit(rival), or 0 without a rival.
-    first
-        What each run would say: with, without.
-    measured
-        `measures` of each run.
     """
 
     token: int
+    # What a run would say in its place, after the same words: the without-run if that says
+    # something else, or else the with-run; None if both would say the token.
     rival: int | None
-    base: Baseline
-    first: tuple[int, int]
-    measured: Float[Tensor, "runs 2"]
+    base: Baseline  # LD is logit(token) - logit(rival), or 0 without a rival
+    first: tuple[int, int]  # what each run would say: with, without
+    measured: Float[Tensor, "runs 2"]  # `measures` of each run
 
 
 def say(

@@ -29,7 +29,7 @@ _CHANGES = ("s_aux", "softcap", "position_bias", "cache", "output_attentions")
 
 @runtime_checkable
 class Tap(Protocol):
-    """What happens at one attention module."""
+    """What happens at one attention module; returns z."""
 
     def __call__(
         self,
@@ -64,12 +64,9 @@ def plain_attention(
 ) -> Tensor:
     """Return z as transformers' sdpa attention computes it, ``[batch, queries, heads, dim]``.
 
-    Scores that are capped, which sdpa cannot do, are computed as eager attention would.
-
-    Raises
-    ------
-    RunError
-        If the attention has sinks, which sdpa would leave out without a word.
+    Scores that are capped, which sdpa cannot do, are computed as eager attention would; attention
+    with
+    sinks, which sdpa would leave out without a word, is a `RunError`.
     """
     if mask is None and query.shape == key.shape and _is_bare(options):
         # What transformers' function comes to. Its look at every case costs as much as a kernel.
@@ -105,10 +102,9 @@ AttentionMaskInterface.register(NAME, sdpa_mask)  # else padded batches are sile
 def tapped(parts: Iterable[PreTrainedModel], taps: Mapping[nn.Module, Tap]) -> Iterator[None]:
     """Run a model through `attention` with `taps` hung on its attention modules.
 
-    `parts` are all models that it is made of (`headpatch.models.vlm.parts`).
-
-    On leaving, also after an exception, the taps are gone and every part of the model has the
-    attention implementation that it had before.
+    `parts` are all models that it is made of (`headpatch.models.vlm.parts`). On leaving, also after
+    an
+    exception, the taps are gone and every part has the attention implementation that it had before.
     """
     with implemented(parts, NAME):
         try:

@@ -38,10 +38,9 @@ Attribution = dict[Tower, Float[Tensor, "layers heads positions"]]
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Both runs of a pair: LD, and by tower and layer z and ∂LD/∂z.
+    """Both runs of a pair: LD, and by tower and layer z and its slope ∂LD/∂z.
 
-    z and slopes are ``[runs, positions, heads, head_dim]``; the slope of a layer that does not
-    reach LD is 0.
+    Each is ``[runs, positions, heads, head_dim]``; the slope is 0 where LD does not depend on z.
     """
 
     ld: Float[Tensor, " runs"]
@@ -81,13 +80,9 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
 
     Its rows do not touch each other, so the one backward pass gives the gradients of every run.
     Weights keep their ``requires_grad`` and get no gradient. Low-precision weights run in their
-    own precision: the estimate's error is far larger than rounding.
-
-    Raises
-    ------
-    RunError
-        If LD or a gradient is not a number, a layer's attention never ran, or the graph does not
-        fit the device's memory.
+    own precision: the estimate's error is far larger than rounding. A `RunError` if LD or a
+    gradient is
+    not a number, a layer's attention never ran, or the graph does not fit the device's memory.
     """
     chosen = [tower for tower in towers if tower == "lm" or vlm.vision is not None]
     sites = {tower: [_Site() for _ in vlm.stack(tower).attentions] for tower in chosen}
@@ -142,12 +137,7 @@ def attribute(
 ) -> Attribution:
     """Estimate the effect of changing each head's z at each position alone.
 
-    `pair` holds the with-run, then the without-run.
-
-    Raises
-    ------
-    ValueError
-        If means are needed and missing.
+    `pair` holds the with-run, then the without-run; a ValueError if means are needed and missing.
     """
     run = base_run(direction)
     estimates: Attribution = {}

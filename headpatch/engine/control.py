@@ -63,13 +63,7 @@ def why_not(vlm: VLM, base: Baseline, tower: Tower, positions: Positions = "answ
 def refuse_uncontrolled(
     vlm: VLM, base: Baseline, tower: Tower, positions: Positions = "answer"
 ) -> None:
-    """Refuse to change heads that `why_not` says cannot be controlled.
-
-    Raises
-    ------
-    InputError
-        If so.
-    """
+    """Refuse to change heads that `why_not` says cannot be controlled."""
     if why := why_not(vlm, base, tower, positions):
         raise InputError(
             HEADS_OF[tower],

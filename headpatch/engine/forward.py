@@ -30,45 +30,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Keep:
-    """What a pass should keep.
+    """What a pass should keep."""
 
-    Attributes
-    ----------
-    lm_rows
-        The answer position's attention rows of every language-model head.
-    vision_rows
-        For every vision head: the class token's row, and the mean row of the patch queries.
-    z
-        Towers whose z is kept, at every position.
-    suffix
-        Keep what a widening pass needs to change z from this position on.
-    """
-
-    lm_rows: bool = False
+    lm_rows: bool = False  # the answer position's attention rows of every language-model head
+    # of every vision head: the class token's row, and the mean row of the patch queries
     vision_rows: bool = False
-    z: tuple[Tower, ...] = ()
-    suffix: int | None = None
+    z: tuple[Tower, ...] = ()  # towers whose z is kept, at every position
+    suffix: int | None = None  # keep what a widening pass needs to change z from this position on
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What a pass gave.
+    """What a pass gave."""
 
-    Attributes
-    ----------
-    logits
-        At the answer position, float32.
-    lm_rows
-        On the model's device; NaN for layers that do not attend to tokens (cross-attention).
-    vision_class_rows, vision_patch_rows
-        The class token (if any) is a key.
-    z
-        By tower and layer: ``[batch, tokens, heads, head_dim]``.
-    prefills
-        One a row of the batch, if a suffix was kept.
-    """
-
-    logits: Float[Tensor, "batch vocabulary"]
+    logits: Float[Tensor, "batch vocabulary"]  # at the answer position, float32
+    # On the model's device; NaN for layers that do not attend to tokens (cross-attention).
     lm_rows: Float[Tensor, "batch layers heads tokens"] | None = None
     vision_class_rows: Float[Tensor, "images vision_layers vision_heads vision_tokens"] | None = (
         None
@@ -76,8 +52,9 @@ class Trace:
     vision_patch_rows: Float[Tensor, "images vision_layers vision_heads vision_tokens"] | None = (
         None
     )
+    # by tower and layer: ``[batch, tokens, heads, head_dim]``
     z: dict[Tower, list[Tensor]] = field(default_factory=dict)
-    prefills: tuple[Prefill, ...] = ()
+    prefills: tuple[Prefill, ...] = ()  # one a row of the batch, if a suffix was kept
 
     def ld(self, prompt: Prompt) -> Float[Tensor, " batch"]:
         """Logit(Yes) - logit(No) of each row."""
@@ -95,19 +72,8 @@ def forward(
 ) -> Trace:
     """Run one batch, as many runs as rows are wanted.
 
-    Parameters
-    ----------
-    edits, cuts
-        What differs in which row.
-    keep
-        Nothing but the answer's logits by default.
-    exact
-        Over low-precision weights, compute in float32 (see `headpatch.engine.precision`).
-
-    Raises
-    ------
-    RunError
-        If a logit is not a number.
+    `edits` and `cuts` say what differs in which row. `exact` computes in float32 over low-precision
+    weights too (see `headpatch.engine.precision`). A `RunError` if a logit is not a number.
     """
     keep, raise_it = keep or Keep(), exact and is_low(vlm)
     sites = _sites(vlm, prompt, edits, cuts, keep)

@@ -19,13 +19,7 @@ from headpatch.errors import HeadpatchError
 
 
 def refusal(prefills: Sequence[Prefill], start: int, what: str) -> str:
-    """Say why a pass cannot be resumed from position `start` on; nothing if it can.
-
-    Parameters
-    ----------
-    what
-        Kind of change, for the message.
-    """
+    """Say why a pass cannot be resumed from position `start` on for `what`; nothing if it can."""
     if not prefills or prefills[0].start > start:
         return "the baseline keeps too short a suffix"
     if prefills[0].points is not None:

@@ -75,12 +75,7 @@ def knock_out(
     """Run knockouts, several to a batch.
 
     With `resumed` from the first layer that is cut, in float32 only (see `disagreement`); `base`
-    must then keep prefills from the first query of any knockout.
-
-    Raises
-    ------
-    ValueError
-        If a pass cannot be resumed.
+    must then keep prefills from the first query of any knockout, else it is a ValueError.
     """
     prefills, size = base.trace.prefills, PLAIN_BATCH - 1
     if resumed:

@@ -30,10 +30,7 @@ from headpatch.models.vlm import VLM
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What the attention of one layer takes, in rows of a batch, after the rotary embedding.
-
-    `mask` and `options` are as transformers passes them.
-    """
+    """What one layer's attention takes, as transformers passes it, after the rotary embedding."""
 
     module: nn.Module
     query: Float[Tensor, "rows heads tokens head_dim"]

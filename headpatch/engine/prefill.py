@@ -20,9 +20,10 @@ from headpatch.models.vlm import VLM
 class Known:
     """What all rows of a walk have of the untouched run at one layer.
 
-    Its attention, float32, a key-value head's queries as in `scores`: heads of one key-value head,
-    then positions. `scores` are the scaled ones on the prefix, whose keys and values are in low
-    precision: what deviations are multiplied with.
+    Its attention, float32, queries ordered by key-value head, then its heads, then positions; the
+    scaled `scores` on the prefix; and the prefix's keys and values in low precision: what
+    deviations
+    are multiplied with.
     """
 
     weights: Float[Tensor, "kv_heads queries tokens"]
@@ -33,41 +34,28 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class LayerState:
-    """One decoder layer of a pass, cut at the first position that may change.
+    """One decoder layer of a pass, cut at the first position that may change."""
 
-    Attributes
-    ----------
-    hidden
-        The layer's input from that position on.
-    key, value, own_key, own_value
-        What those positions attend to: before it, and from it on. In a layer that attends to the
-        image across, the image's are the first and there are no others.
-    mask
-        As transformers passed it, rows of the suffix only: ``[runs or 1, heads or 1, suffix,
-        tokens]``; None where it is plainly causal.
-    options
-        The layer's other arguments (rotary embeddings and such), cut likewise.
-    added
-        What the model itself adds to the stream after the layer, whatever is in it. None if
-        nothing, or where rows are deviations.
-    scoring
-        ``scaling`` and ``softcap``, as transformers passes them.
-    known
-        Over low-precision weights, what all rows have of this run.
-    """
-
-    hidden: Float[Tensor, "runs suffix width"]
+    hidden: Float[Tensor, "runs suffix width"]  # the layer's input from that position on
+    # What those positions attend to: before the cut, and from it on (`own`). In a layer that
+    # attends to the image across, the image's are the first and there are no others.
     key: Float[Tensor, "runs kv_heads prefix head_dim"]
     value: Float[Tensor, "runs kv_heads prefix dim"]
     own_key: Float[Tensor, "runs kv_heads own head_dim"]
     own_value: Float[Tensor, "runs kv_heads own dim"]
+    # As transformers passed it, rows of the suffix only: ``[runs or 1, heads or 1, suffix,
+    # tokens]``; None where it is plainly causal.
     mask: Tensor | None
     z: Float[Tensor, "runs suffix heads dim"]
     query: Float[Tensor, "runs heads suffix head_dim"]
+    # the layer's other arguments (rotary embeddings and such), cut likewise
     options: dict[str, Any]
+    # What the model itself adds to the stream after the layer, whatever is in it; None if nothing,
+    # or where rows are deviations.
     added: Float[Tensor, "runs suffix width"] | None = None
+    # ``scaling`` and ``softcap``, as transformers passes them
     scoring: dict[str, Any] = field(default_factory=dict)
-    known: Known | None = None
+    known: Known | None = None  # over low-precision weights
 
     def run(self, index: int, runs: int) -> "LayerState":
         """Return one run of the batch."""
@@ -88,32 +76,18 @@ class LayerState:
 
 @dataclass(frozen=True, eq=False)
 class Prefill:
-    """A pass of one run, ready to be widened.
+    """A pass of one run, ready to be widened."""
 
-    Attributes
-    ----------
-    start
-        First position that may change; everything before it stays as it was.
-    tokens
-        Length of the prompt.
-    layers
-        Empty if the pass cannot be widened: `refused` says why.
-    points
-        Where the linear layers stood, over low-precision weights; None in float32.
-    reading
-        The part of a layer's weights that makes q, k and v: what a row need not multiply in the
-        layer that it joins.
-    cap
-        The soft cap that the pass put on its logits, if any.
-    """
-
-    start: int
-    tokens: int
-    layers: tuple[LayerState, ...]
+    start: int  # first position that may change
+    tokens: int  # length of the prompt
+    layers: tuple[LayerState, ...]  # empty if the pass cannot be widened: `refused` says why
+    # where the linear layers stood, over low-precision weights; None in float32
     points: Points | None = None
     refused: str = ""
+    # The part of a layer's weights that makes q, k and v: what a row need not multiply in the layer
+    # that it joins.
     reading: float = 0.0
-    cap: float | None = None
+    cap: float | None = None  # the soft cap that the pass put on its logits, if any
 
     @property
     def remembering(self) -> float:
@@ -145,10 +119,7 @@ def sources(
 ) -> list[Float[Tensor, "sources suffix heads dim"]]:
     """Stack, layer by layer, what each kind, with its alpha, puts in the place of z.
 
-    Raises
-    ------
-    ValueError
-        If the pass cannot be widened, or means are needed and missing.
+    A ValueError if the pass cannot be widened, or means are needed and missing.
     """
     if prefill.refused:
         raise ValueError(prefill.refused)

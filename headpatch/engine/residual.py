@@ -65,10 +65,7 @@ class Swap:
 def record(vlm: VLM, prompt: Prompt) -> Streams:
     """Run a batch untouched; return the stream entering each layer and leaving each vision layer.
 
-    Raises
-    ------
-    RunError
-        If a layer does not run once.
+    A `RunError` if a layer does not run once.
     """
     found: dict[Tower, list[list[Tensor]]] = {"lm": [[] for _ in vlm.lm.layers]}
     if vlm.vision is not None:
@@ -100,19 +97,11 @@ def swap(
 ) -> list[Outcome[Swap]]:
     """Run swaps, several to a batch.
 
-    Parameters
-    ----------
-    base
-        Without streams, it must keep prefills from the first swapped position on.
-    streams
-        As `record` gives them for the pair, for whole passes. None resumes the language model's at
-        the swapped layer, in float32 only: swaps join the walk where they happen, so that a chunk
-        of them shares the untouched row.
-
-    Raises
-    ------
-    ValueError
-        If a pass cannot be resumed.
+    `streams` of `record` give whole passes. None resumes the language model's at the swapped layer,
+    in
+    float32 only: swaps join the walk where they happen, so that a chunk of them shares the
+    untouched
+    row. Then `base` must keep prefills from the first swapped position on, else it is a ValueError.
     """
     prefills, size = base.trace.prefills, PLAIN_BATCH - 1
     if streams is None:

@@ -116,13 +116,11 @@ def whole_picture(vlm: VLM) -> bool:
 def record_attention(vlm: VLM, prompt: Prompt, target: Target) -> TowerRecords:
     """Run a batch once forwards and once backwards; keep what every attention module saw.
 
-    The graph takes what `headpatch.engine.attribution` says; no weight gets a gradient.
-
-    Raises
-    ------
-    RunError
-        If a layer attends to something else than the tokens of its own tower, or the target or its
-        gradient is not a number.
+    The graph takes what `headpatch.engine.attribution` says; no weight gets a gradient. A
+    `RunError` if
+    a layer attends to something else than the tokens of its own tower, or the target or its
+    gradient is
+    not a number.
     """
     lm = tuple(AttentionRecord(module) for module in vlm.lm.attentions)
     vision: tuple[AttentionRecord, ...] = ()
@@ -183,18 +181,12 @@ def back(
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """Where a token's weight comes from, by one method.
+    """Where a token's weight comes from, by one method."""
 
-    Attributes
-    ----------
-    tokens
-        Over the prompt's tokens, as they enter the language model.
-    patches
-        Over the vision tower's tokens, as they enter it, a class token first if there is one;
-        None where weights stop at the image tokens.
-    """
-
+    # over the prompt's tokens, as they enter the language model
     tokens: Float[Tensor, "runs tokens"]
+    # Over the vision tower's tokens, as they enter it, a class token first if there is one; None
+    # where weights stop at the image tokens.
     patches: Float[Tensor, "runs vision_tokens"] | None
 
 

@@ -24,19 +24,12 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Check:
-    """How a fast path compares with the plain path on a few heads.
+    """How a fast path compares with the plain path on a few heads."""
 
-    Attributes
-    ----------
-    worst
-        Largest difference of an effect, in logits; infinite if the fast path cannot run, for
-        `reason`.
-    allowed
-        What rounding explains: `TOLERANCE` in float32, in low precision a twentieth of the largest
-        of the plain path's own effects.
-    """
-
+    # largest difference of an effect, in logits; infinite if it cannot run, for `reason`
     worst: float
+    # What rounding explains: `TOLERANCE` in float32, in low precision a twentieth of the largest of
+    # the plain path's own effects.
     allowed: float
     reason: str = ""
 
@@ -97,11 +90,6 @@ def check(vlm: VLM, base: Baseline, positions: Positions) -> Check:
     Both directions and two kinds; a model whose layers need more than headpatch hands them, or
     whose prompt is not read causally, shows here. One direction takes the answers' logits alone,
     the other the whole vocabulary's.
-
-    Raises
-    ------
-    InputError
-        If memory is too small for it.
     """
     if why := base.trace.prefills[0].refused:
         return Check(float("inf"), TOLERANCE, why)
@@ -127,11 +115,6 @@ def check_vision(vlm: VLM, base: Baseline, positions: VisionPositions = "all") -
     Both directions, each head in a batch of its own, which starts at its layer. Of the layers that
     the language model reads, the second, the middle and the last: none is left out below the first.
     What is left out does not hang on `positions`. `base` must keep z of the tower.
-
-    Raises
-    ------
-    InputError
-        If memory is too small for it, or the tower has no class token for positions ``class``.
     """
     grid = tower_of(vlm).grid
     last = grid.layers - 1 if vlm.feature_layer is None else vlm.feature_layer

@@ -67,7 +67,7 @@ class _Group:
 
 
 class AnswerRows:
-    """Collects one pass's rows of the answer's position, over so many layers, one or more."""
+    """Collects one pass's rows of the answer's position, over so many layers."""
 
     def __init__(self, position: int, layers: int) -> None:
         self.position, self.layers = position, layers
@@ -141,11 +141,6 @@ class AnswerRows:
 
         A query that sees no key has a row of zeros; a layer that attends to something else than
         `tokens` tokens has NaN.
-
-        Raises
-        ------
-        RunError
-            If a layer has not run.
         """
         if sum(len(group.layers) for group in self._groups.values()) != self.layers:
             raise RunError("an attention module never ran through headpatch's attention function")

@@ -46,23 +46,11 @@ def patch_vision(
 ) -> list[Outcome]:
     """Do what `headpatch.engine.patching.patch` does to vision heads, without the layers below.
 
-    A set may hold language-model heads as well.
-
-    Parameters
-    ----------
-    base
-        Must keep z of the towers that are changed.
-    resumed
-        Whether layers below are left out; if not, every batch is a whole pass.
-
-    Raises
-    ------
-    RunError
-        If the tower does not take each picture in rows of its own.
-    InputError
-        If the tower has no class token for positions ``class``, or not even two rows fit.
-    ValueError
-        If a set holds no vision head, or means are needed and missing.
+    Each set holds a vision head, and may hold language-model heads as well. With `resumed`, layers
+    below
+    are left out, else every batch is a whole pass. A `RunError` if the tower does not take each
+    picture
+    in rows of its own.
     """
     tower = tower_of(vlm)
     if not all(any(head.tower == "vision" for head in one.heads) for one in interventions):

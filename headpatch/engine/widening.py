@@ -54,10 +54,9 @@ class Edits:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Rows that walk together.
+    """Rows that walk together: by layer, how many are `joining`, and what is replaced there.
 
-    `order` is, for each row after the untouched one, its place in the list that was asked for; by
-    layer, `joining` is how many rows join there, and `edits` what is replaced.
+    `order` is, for each row after the untouched one, its place in the list that was asked for.
     """
 
     order: tuple[int, ...]
@@ -231,14 +230,8 @@ def walk(
     In float32 the untouched run walks along as the first row, so that what a batch's shape does to
     rounding cancels. Over low-precision weights rows are deviations from it, and it need not.
 
-    Parameters
-    ----------
-    source
-        By layer: ``[sources, suffix, heads, dim]``, see `headpatch.engine.prefill.sources`.
-    positions
-        Which of the suffix's positions are changed, counted from its start; None for all.
-    tokens
-        Vocabulary entries whose logits are wanted; None for all.
+    `source` is of `headpatch.engine.prefill.sources`; `positions` are those of the suffix that are
+    changed, counted from its start, None for all; `tokens`, whose logits are wanted, None for all.
     """
     sites = [_Site(prefill, layer, source[layer], positions) for layer in range(len(source))]
     taps = dict(zip(vlm.lm.attentions, sites, strict=True))

@@ -40,12 +40,9 @@ _DIRECTIONS: tuple[Direction, ...] = ("noising", "denoising")
 def to_lens(vlm: VLM) -> Any:
     """Return a ``TransformerBridge`` around a copy of the model, whose weights it holds once more.
 
-    A copy, because the bridge changes the model it is given in place.
-
-    Raises
-    ------
-    InputError
-        If TransformerLens is not installed or does not know the model's architecture.
+    A copy, because the bridge changes the model it is given in place. An `InputError` if
+    TransformerLens
+    is not installed or does not know the architecture.
     """
     build = _builder()
     model = deepcopy(vlm.model)
@@ -72,18 +69,13 @@ def hook_name(head: Head, activation: Literal["z", "pattern"] = "z") -> str:
 
 @dataclass(frozen=True, eq=False)
 class CrossCheck:
-    """headpatch's numbers beside TransformerLens's.
+    """headpatch's numbers beside TransformerLens's; LD is of the with-run and of the without-run.
 
-    Attributes
-    ----------
-    effects
-        One row for each head × direction, resampled: ``heads``, ``direction``, ``positions``,
-        ``effect`` and ``lens_effect``, both in logits.
-    ld, lens_ld
-        LD of the with-run and of the without-run.
-    row_difference
-        Largest difference of an attention weight at the answer position, over all
-        language-model heads and both runs; NaN if the baseline keeps no rows.
+    `effects` has a row for each head × direction, resampled: ``heads``, ``direction``,
+    ``positions``,
+    ``effect`` and ``lens_effect``, both in logits. `row_difference` is the largest of an attention
+    weight at the answer position, over all language-model heads and both runs; NaN if no rows are
+    kept.
     """
 
     effects: "pandas.DataFrame"
@@ -109,16 +101,9 @@ def cross_check(
     """Resample each head in both directions, with headpatch and with TransformerLens.
 
     TransformerLens reads its own z and runs its own passes: only the prompt's tensors are shared.
-    Float32 models agree to about 1e-5 logits; lower precision says nothing.
-
-    Parameters
-    ----------
-    base
-        Must keep z of the heads' towers; `lm_rows` are compared if kept.
-    positions
-        Where z of language-model heads is changed; a vision head is changed everywhere.
-    bridge
-        Of `to_lens`; made if left out.
+    Float32 models agree to about 1e-5 logits; lower precision says nothing. `base` must keep z of
+    the
+    heads' towers. A vision head is changed everywhere. `bridge` is made by `to_lens` if left out.
     """
     import pandas
 

@@ -70,11 +70,7 @@ def ramp(name: str, size: tuple[int, int]) -> Image.Image:
 class Line:
     """Which pixels of one side of a view show the picture: edge `c` is at ``(c - offset) / whole``.
 
-    Attributes
-    ----------
-    offset, whole
-        Where the picture starts in the view, and its length there, in pixels; a negative length is
-        a mirrored picture.
+    In pixels; a negative `whole` is a mirrored picture.
     """
 
     offset: float
@@ -130,11 +126,9 @@ class Measured:
     def view(self, arrange: Arrange, shape: tuple[int, ...]) -> View:
         """Measure where a view looks, in pixel values of a shape.
 
-        Raises
-        ------
-        Placeless
-            If it does not show one upright rectangle of the picture, or the processor does not do
-            the same to every picture.
+        `Placeless` if it does not show one upright rectangle of the picture, or the processor does
+        not do
+        the same to every picture.
         """
         for pixels in self._pixels.values():
             if pixels.shape != shape:

@@ -104,17 +104,9 @@ def locate(layout: str, seen: Seen, processor: object) -> Patches:
     """Find the place of every image token; NaN where a token stands for no place.
 
     None has one, and `unknown` says why, if the processor does not show the picture in a way that
-    the layout knows. What was found is kept for the next picture of the same size.
-
-    Parameters
-    ----------
-    processor
-        The whole one, that `seen.processor` belongs to.
-
-    Raises
-    ------
-    InputError
-        If there are not as many image tokens as patches.
+    the layout knows. What was found is kept for the next picture of the same size. `processor` is
+    the
+    whole one, that `seen.processor` belongs to.
     """
     known = _known.setdefault(processor, {})
     shape = tuple(seen.inputs["pixel_values"].shape)

@@ -45,13 +45,7 @@ def resolve_device(device: str) -> torch.device:
 def placement(
     device: str, device_map: str | dict[str, str] | None, quantize: str | None
 ) -> dict[str, Any]:
-    """Say where the weights go, as `from_pretrained` takes it.
-
-    Raises
-    ------
-    InputError
-        If there is no such device, or a package that this needs is not installed.
-    """
+    """Say where the weights go, as `from_pretrained` takes it."""
     if device_map is None and quantize is None:
         return {"device_map": None, "device": resolve_device(device)}
     _need("--quantize" if device_map is None else "--device-map", "accelerate")
@@ -110,10 +104,7 @@ def _plain(module: nn.Linear, dtype: torch.dtype) -> nn.Linear:
 
 
 class _Restored(nn.Module):
-    """Gives a stored weight as numbers, of the dtype that `like` has.
-
-    `like` is empty: it is cast whenever the model's other weights are.
-    """
+    """Gives a stored weight in the dtype of `like`, which is cast whenever other weights are."""
 
     like: Tensor
 

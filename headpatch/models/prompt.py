@@ -40,24 +40,21 @@ _GAPS = (" ", "", "\n", "\n\n")
 class Prompt:
     """One or more runs of one prompt, as a batch."""
 
+    # The forward pass's keyword arguments; every first dimension is runs × a fixed count, so that
+    # runs can be joined and repeated along it.
     inputs: dict[str, Tensor]
-    """Keyword arguments of the model's forward pass; every first dimension is runs × a fixed count,
-    so that runs can be joined and repeated along it."""
-    runs: int
-    """Number of runs in the batch."""
+    runs: int  # number of runs in the batch
     spans: Spans
+    # where things are; the same for every run; a patch for each of `image_positions`
     patches: Patches
-    """Where things are; the same for every run. A patch for each of `image_positions`."""
+    # Of image tokens that stand for a place: not a class token, where one is kept, nor tokens that
+    # end a line of patches, nor tokens of padding alone.
     image_positions: Tensor
-    """Positions of the image tokens that stand for a place: not a class token, where one is kept,
-    nor tokens that end a line of patches, nor tokens of padding alone."""
-    answers: AnswerTokens
-    """The ids of Yes and No."""
-    text: str
-    """The prompt before image tokens are put in."""
+    answers: AnswerTokens  # the ids of Yes and No
+    text: str  # the prompt before image tokens are put in
+    # Tokens that the tokenizer ends every text with, and that are not run: an end token stands
+    # where the answer starts.
     left_out: tuple[str, ...] = ()
-    """Tokens that the tokenizer ends every text with, and that are not run: an end token stands
-    where the answer starts."""
 
     @property
     def input_ids(self) -> Tensor:
@@ -98,20 +95,12 @@ def encode(
 ) -> Prompt:
     """Ask `question` of each picture; one run each.
 
-    Parameters
-    ----------
-    images
-        RGB pictures that give the model the same number of image tokens.
-    answers
-        The words for yes and no.
-    template
-        Overrides the processor's chat template; see `headpatch.models.wording.prompt_text`.
-
-    Raises
-    ------
-    InputError
-        If the prompts differ in their tokens, hold no image token or do not end where the answer
-        starts, the question is not in them once, or an answer is not one token.
+    `images` are RGB pictures that give the model the same number of image tokens; `answers`, the
+    words
+    for yes and no; `template` overrides the processor's (see
+    `headpatch.models.wording.prompt_text`). An
+    `InputError` if the prompts differ in their tokens, hold no image token or do not end where the
+    answer starts, the question is not in them once, or an answer is not one token.
     """
     family, tokenizer = vlm.family, _tokenizer(vlm)
     text = prompt_text(vlm, question, template)
@@ -151,13 +140,7 @@ def as_run(vlm: VLM, prompt: Prompt) -> str:
 
 
 def forced(vlm: VLM, prompt: Prompt, words: Sequence[int]) -> Prompt:
-    """Append the same tokens to every run; the answer position is then the last of them.
-
-    Parameters
-    ----------
-    words
-        Token ids; none gives the prompt as it is.
-    """
+    """Append the same token ids to every run; the answer position is then the last of them."""
     if not words:
         return prompt
     count, length = len(words), prompt.spans.length
@@ -181,17 +164,7 @@ def _like_last(vlm: VLM, name: str, value: Tensor, count: int) -> Tensor:
 def spell(vlm: VLM, prompt: Prompt, answers: tuple[str, str], text: str) -> list[int]:
     """Return the tokens of an answer where it will stand: after the prompt.
 
-    What separates the two is what separates the prompt from the study's Yes.
-
-    Parameters
-    ----------
-    answers
-        The study's words for yes and no.
-
-    Raises
-    ------
-    InputError
-        If the text is empty, joins the prompt's last token, or holds what the model does not know.
+    What separates the two is what separates the prompt from the first of the study's `answers`.
     """
     tokenizer = _tokenizer(vlm)
     before = prompt.text + vlm.family.suffix
@@ -277,7 +250,6 @@ def _ending(tokenizer: Any) -> list[int]:
 
 
 def _without_last(inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Return the inputs without their last `count` tokens."""
     if not count:
         return inputs
     return {

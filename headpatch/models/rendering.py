@@ -37,20 +37,8 @@ class TemplateFailed(ValueError):
 def render(processor: Any, turns: Sequence[Turn], add_generation_prompt: bool) -> str:
     """Return turns as a processor's chat template writes them.
 
-    Parameters
-    ----------
-    processor
-        Of transformers, with a chat template.
-    turns
-        As ``apply_chat_template`` takes them.
-    add_generation_prompt
-        Whether the start of an answer follows.
-
-    Raises
-    ------
-    TemplateFailed
-        If the template raises an error, takes more than `SECONDS` or much memory, or writes more
-        than `LONGEST` characters.
+    `TemplateFailed` if the template raises an error, takes more than `SECONDS` or much memory, or
+    writes more than `LONGEST` characters.
     """
     render_ahead(processor, [turns], add_generation_prompt)
     known = _known_of(processor)
@@ -116,12 +104,7 @@ def _render(processor: Any, turns: Sequence[Turn], add_generation_prompt: bool) 
 def _render_in_copy(
     processor: Any, conversations: Sequence[Sequence[Turn]], add_generation_prompt: bool
 ) -> list[_Ended]:
-    """Render in a copy of this process that may use little.
-
-    Returns
-    -------
-    How the first of the conversations ended, or more of them.
-    """
+    """Render in a copy that may use little; return how the first ended, or more of them."""
     reading, writing = os.pipe()
     try:
         with warnings.catch_warnings():

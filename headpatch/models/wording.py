@@ -27,17 +27,9 @@ def prompt_text(vlm: VLM, question: str, template: str | None = None) -> str:
     """Return the prompt up to the answer, with one placeholder for the image.
 
     It is the same text each time, even where a template holds the time: see `VLM.prompts`.
-
-    Parameters
-    ----------
-    template
-        Overrides the processor's chat template; holds ``{question}`` and the image token. A
-        backslash and an n stand for a line end.
-
-    Raises
-    ------
-    InputError
-        If there is no template, or the question is not in the text exactly once.
+    `template`
+    overrides the processor's; it holds ``{question}`` and the image token, and a backslash and an n
+    stand for a line end. An `InputError` if there is none, or the question is not in the text once.
     """
     asked = str(getattr(vlm.processor, "chat_template", None)), question, template
     if asked not in vlm.prompts:
@@ -71,10 +63,7 @@ def continuations(
 ) -> tuple[str, str]:
     """Return each answer as it follows the prompt: by the chat template, or after one space.
 
-    Raises
-    ------
-    InputError
-        If the template puts words between the prompt and the answer.
+    A template that puts words between the prompt and the answer is an `InputError`.
     """
     if getattr(vlm.processor, "chat_template", None):
         asked = [_turns(question, form) for answer in answers for form in _forms(answer)]
@@ -189,20 +178,9 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
 def find_answers(tokenizer: Any, prompt: str, continuations: tuple[str, str]) -> AnswerTokens:
     """Find the ids of yes and no by tokenising them where they will stand.
 
-    Parameters
-    ----------
-    tokenizer
-        A transformers tokenizer.
-    prompt
-        The text up to the answer.
-    continuations
-        What follows it for yes and for no, leading space included, such as ``(" Yes", " No")``.
-
-    Raises
-    ------
-    InputError
-        If an answer is not exactly one token after the prompt's own tokens, or both are the same
-        token.
+    `continuations` follow the prompt for yes and for no, leading space included: ``(" Yes", "
+    No")``. An
+    `InputError` if one is not exactly one token after the prompt's own, or both are the same token.
     """
     before = ids_of(tokenizer, prompt)
     found = []

@@ -3,11 +3,12 @@
 Every image token has a box ``(left, top, right, bottom)`` in fractions of the original image,
 so a plain patch grid, a centre crop and a set of tiles are all read in the same way. A token
 belongs to a region if and only if its *centre* lies in the region's half-open box
-``[left, right) x [top, bottom)``: regions that tile the image therefore partition the tokens.
+``[left, right) x [top, bottom)``: regions that tile the image therefore partition the tokens. A
+token that stands for no place (a row separator) has a box of NaN and belongs to no region.
 
 "Rows" are attention rows restricted to the image tokens, in the order of the boxes, with any
-leading axes (layers, heads, ...): ``[..., tokens]``. They need not sum to 1, because a head also
-attends to text. Results are float64 whatever the rows' precision.
+leading axes. They need not sum to 1, because a head also attends to text. Results are float64
+whatever the rows' precision; a negative or non-finite row is a ValueError.
 """
 
 from collections.abc import Mapping
@@ -34,21 +35,7 @@ _DECIMALS = 6  # centres are compared to 1e-6 of the image: float32 boxes decide
 
 
 def region_mask(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> Bool[np.ndarray, "tokens"]:
-    """Which tokens belong to a region; none may, if it is smaller than a token.
-
-    Parameters
-    ----------
-    boxes
-        Each token's, in fractions of the image. A token that stands for no place (a row separator)
-        has NaN here and belongs to no region.
-    box
-        The region, in the same unit.
-
-    Raises
-    ------
-    ValueError
-        If the region is not four finite numbers with left < right and top < bottom.
-    """
+    """Which tokens belong to a region; none may, if it is smaller than a token."""
     edges = np.asarray(box, dtype=np.float64)
     if edges.shape != (4,) or not np.isfinite(edges).all():
         raise ValueError(f"a region is four finite numbers (left, top, right, bottom), got {box!r}")
@@ -87,18 +74,7 @@ def quadrant_masks(boxes: Float[np.ndarray, "tokens 4"]) -> Bool[np.ndarray, "4 
 def mass(
     rows: Float[np.ndarray, "*batch tokens"], mask: Bool[np.ndarray, "tokens"]
 ) -> Float[np.ndarray, "*batch"]:
-    """Raw attention mass of a region: the fraction of a head's whole attention that falls on it.
-
-    Parameters
-    ----------
-    mask
-        True for the region's tokens.
-
-    Raises
-    ------
-    ValueError
-        If a row holds a negative or non-finite number.
-    """
+    """Raw attention mass of a region: the fraction of a head's whole attention that falls on it."""
     return np.asarray(_attention(rows)[..., mask].sum(axis=-1))
 
 
@@ -109,7 +85,7 @@ def normalized_mass(
 
     Over regions that partition the tokens the shares of a head sum to 1. A head with no image
     attention at all (mass exactly 0) has share 0 in every region, never NaN. A head with very
-    little can have a large share: read it beside `mass`, whose parameters and errors it has.
+    little can have a large share: read it beside `mass`.
     """
     return mass(distribution(rows), mask)
 
@@ -118,7 +94,6 @@ def distribution(rows: Float[np.ndarray, "*batch tokens"]) -> Float[np.ndarray, 
     """Rows divided by their sum: each head's spatial distribution over the image tokens.
 
     A row whose sum is exactly 0 stays all zeros: `headpatch.stats.divergence` refuses such a row.
-    Errors are those of `mass`.
     """
     attention = _attention(rows)
     peak = attention.max(axis=-1, keepdims=True, initial=0.0)

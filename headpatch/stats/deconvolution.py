@@ -1,22 +1,18 @@
 r"""Where true values may lie, given measured means and their standard errors: empirical Bayes.
 
 A thousand heads measured at once show how true values are spread over heads, errors taken out
-(deconvolution; Efron 2016); and that spread, with a head's own mean x and error s, says where its
-own true value may lie (the posterior). The spread is a histogram in log size: a true value is
+(deconvolution; B. Efron, Biometrika 103, 2016); and that spread, with a head's own mean x and error
+s, says where its own true value may lie (the posterior). The spread is a histogram in log size: a
+true value is
 
 .. math:: \theta = \pm s^p e^u
 
 with u drawn from cells of one width, the first of which reaches down to 0. The power p is there
 because sizes and errors go together (heads that act vary more from pair to pair): 0, sizes know
-nothing of errors; 1, they go in proportion. It is the likeliest of a few values (Stephens 2017; in
-a more general form, Chen 2024). Errors are taken as normal, as those of means over twenty pairs or
-more nearly are.
-
-References
-----------
-B. Efron, Empirical Bayes deconvolution estimates, Biometrika 103 (2016). M. Stephens, False
-discovery rates: a new deal, Biostatistics 18 (2017). J. Chen, Empirical Bayes when estimation
-precision predicts parameters, arXiv:2212.14444 (2024).
+nothing of errors; 1, they go in proportion. It is the likeliest of a few values (M. Stephens, False
+discovery rates: a new deal, Biostatistics 18, 2017; in a more general form, J. Chen, Empirical
+Bayes when estimation precision predicts parameters, arXiv:2212.14444, 2024). Errors are taken as
+normal, as those of means over twenty pairs or more nearly are.
 """
 
 from dataclasses import dataclass, replace
@@ -38,22 +34,15 @@ Shares = Float[np.ndarray, "heads cells"]
 class Prior:
     """How true values are spread over heads.
 
-    Attributes
-    ----------
-    signed
-        Whether cells tell signs: then those of negative values come first, the largest size first.
-    power
-        p of the module's formula.
-    edges
-        Of the cells of u but for the first one's lower edge, evenly spaced.
-    shares
-        Of heads, by cell.
+    If `signed`, cells tell signs: those of negative values come first, the largest size first.
+    `edges`
+    are those of the cells of u but for the first one's lower edge, evenly spaced.
     """
 
     signed: bool
-    power: float
+    power: float  # p of the module's formula
     edges: Float[np.ndarray, " sizes"]
-    shares: Float[np.ndarray, " cells"]
+    shares: Float[np.ndarray, " cells"]  # of heads
 
 
 def fit(
@@ -64,12 +53,7 @@ def fit(
 ) -> Prior:
     """Work out how true values are spread, by expectation maximization from an even spread.
 
-    Parameters
-    ----------
-    means, errors
-        In one unit; errors above 0.
-    step
-        Width of a cell of log size.
+    Errors are above 0; `step` is the width of a cell of log size.
     """
     best, likeliest = None, -np.inf
     for power in _POWERS:

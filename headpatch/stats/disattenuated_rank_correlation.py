@@ -73,26 +73,17 @@ Places = Float[np.ndarray, "heads places"]
 
 @dataclass(frozen=True)
 class TrueCorrelation:
-    """Spearman's rho of true values, and how far the rankings can be trusted.
+    """Spearman's rho of true values, with its interval, and how far the rankings can be trusted."""
 
-    Attributes
-    ----------
-    rho, low, high
-        With its interval; NaN where it cannot be told.
-    looks_reliability, effects_reliability
-        Squared correlation of measured and true rank, of attention differences and of effect
-        sizes (of these, beyond what the size of their errors foretells): 1, the ranking is
-        certain; 0, it is noise. NaN where one of them is flat, or there are too few heads.
-    untold
-        Why it cannot be told; empty where it can.
-    """
-
-    rho: float
+    rho: float  # with its interval; NaN where it cannot be told
     low: float
     high: float
+    # Squared correlation of measured and true rank, of attention differences and of effect sizes
+    # (of these, beyond what the size of their errors foretells): 1, the ranking is certain; 0, it
+    # is noise. NaN where one of them is flat, or there are too few heads.
     looks_reliability: float
     effects_reliability: float
-    untold: str
+    untold: str  # why it cannot be told; empty where it can
 
 
 @dataclass(frozen=True)
@@ -102,8 +93,7 @@ class _Estimate:
     rho: float
     looks: float
     effects: float
-    errors_go: float
-    """Correlation of true attention rank and the rank of errors."""
+    errors_go: float  # correlation of true attention rank and the rank of errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,17 +110,7 @@ def true_correlation(
 ) -> TrueCorrelation:
     """Spearman's rho, over heads, of true attention difference and true effect size.
 
-    Parameters
-    ----------
-    looks, necessity, sufficiency
-        One value a pair and head; a head's effect is `effect_size`.
-    level
-        Coverage, such as 0.95, that the interval has or surpasses.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three pairs, or a value is not finite.
+    The interval's coverage is `level` or more.
     """
     values = stacked(looks, necessity, sufficiency)
     means = values.mean(0)
@@ -299,12 +279,8 @@ def size_places(
 def expected_ranks(places: Places, among: Places | None = None) -> Heads:
     """Expected rank of each head among all of them, from -1/2 (the first place) to 1/2.
 
-    Two heads in one place share its middle.
-
-    Parameters
-    ----------
-    among
-        Where the others may lie, if not as `places` says.
+    Two heads in one place share its middle. `among`: where the others may lie, if not as `places`
+    says.
     """
     share = (places if among is None else among).mean(0)
     return np.asarray(places @ (share.cumsum() - share / 2) - 0.5)

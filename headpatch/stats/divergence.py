@@ -1,18 +1,14 @@
 """How far apart two attention distributions are: KL, JS divergence, JS distance.
 
 All act on the last axis, broadcast over the others, and use the natural logarithm. The maths
-decides what zeros mean (``0 log 0 = 0``; ``p log(p / 0) = inf``): nothing is smoothed.
+decides what zeros mean (``0 log 0 = 0``; ``p log(p / 0) = inf``): nothing is smoothed. All raise
+ValueError if an input is no distribution: negative or non-finite entries, or a sum off 1 by more
+than 1e-4 (within that, it is divided by its sum).
 
 Divergence and distance go by one name: scipy's ``jensenshannon`` returns the *distance*, the square
 root. The "JS divergence" of the analysis that this project extends is almost surely that distance:
 squared, its figures stand to their KLs as 1:5 to 1:8, as a JS divergence does.
 
-Every input ``[..., n]`` is a distribution over the last axis; leading axes broadcast. All raise
-ValueError if one is not: negative or non-finite entries, or a sum off 1 by more than 1e-4 (within
-that, it is divided by its sum).
-
-References
-----------
 S. Kullback and R. A. Leibler, On information and sufficiency, Annals of Mathematical Statistics 22
 (1951). J. Lin, Divergence measures based on the Shannon entropy, IEEE Transactions on Information
 Theory 37 (1991). D. M. Endres and J. E. Schindelin, A new metric for probability distributions,

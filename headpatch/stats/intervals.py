@@ -40,26 +40,12 @@ def mean_interval(
 
     No interval knows of what the sample does not hold. Of studies with 20 pairs, 12% see none of
     the effects that come in one pair of ten, and look like any other; coverage is then 87% for
-    flips and 90% for effects among smaller ones. From 30 pairs on it is 94% to 98%.
+    flips and 90% for effects among smaller ones. From 30 pairs on it is 94% to 98%. A column whose
+    values are all the same has an interval of width 0.
 
-    Parameters
-    ----------
-    values
-        ``[pairs, ...]``, two pairs or more. Every column is resampled by the same draws.
-    level
-        Coverage aimed at, such as 0.95.
-    resamples
-        Bootstrap draws.
-
-    Returns
-    -------
-    In the values' unit. A column whose values are all the same has an interval of width 0: such a
-    sample says nothing about what it has not seen.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two pairs, a value is not finite, or `level` is not inside (0, 1).
+    Every column is resampled by the same draws. Fewer than two pairs, a value that is not finite,
+    or a
+    level outside (0, 1) is a ValueError.
     """
     drawn, straight = bca_interval(values, level, resamples, rng), t_interval(values, level)
     turned = hall_interval(values, level)
@@ -71,7 +57,7 @@ def mean_interval(
 
 
 def t_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Interval:
-    """Student's interval of each mean over pairs; parameters and errors as of `mean_interval`."""
+    """Student's interval of each mean over pairs; errors as of `mean_interval`."""
     pairs = _checked(values, level)
     n, mean = len(pairs), np.asarray(pairs.mean(0))
     reach = t.ppf((1 + level) / 2, n - 1) * np.asarray(pairs.std(0, ddof=1)) / np.sqrt(n)
@@ -82,8 +68,9 @@ def hall_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Int
     r"""Student's interval of each mean over pairs, with skewness taken into account.
 
     Where values are skewed, :math:`T = (\bar x - \mu) \sqrt n / s` is not distributed as t; Hall's
-    transform of it nearly is. The ends are the means :math:`\mu` at which it equals the quantiles
-    :math:`\pm q` of t:
+    transform of it nearly is (P. Hall, On the removal of skewness by transformation, JRSS B 54,
+    1992).
+    The ends are the means :math:`\mu` at which it equals the quantiles :math:`\pm q` of t:
 
     .. math:: T + a T^2 / 3 + a^2 T^3 / 27 + a / 6 = \pm q, \quad a = w g / \sqrt n.
 
@@ -94,15 +81,8 @@ def hall_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Int
     .. math:: w = \min(1, k - g_0^2 - 1) \, \min(1, (100 - n) / 50),
 
     not below 0. The kurtosis k exceeds :math:`g_0^2 + 1`, of the sample's own skewness, by nothing
-    if there are two values only (Pearson 1916), by 2 if they are normal. With w = 0 the interval is
-    Student's.
-
-    Parameters and errors are those of `mean_interval`.
-
-    References
-    ----------
-    P. Hall, On the removal of skewness by transformation, JRSS B 54 (1992). K. Pearson,
-    Mathematical contributions to the theory of evolution XIX, Phil. Trans. A 216 (1916).
+    if there are two values only (K. Pearson, Mathematical contributions to the theory of evolution
+    XIX, Phil. Trans. A 216, 1916), by 2 if they are normal. With w = 0 the interval is Student's.
     """
     pairs = _checked(values, level)
     n, mean = len(pairs), np.asarray(pairs.mean(0))
@@ -128,15 +108,11 @@ def bca_interval(
 ) -> Interval:
     r"""Bootstrap interval of each mean over pairs: bias-corrected and accelerated (BCa).
 
-    It takes quantiles of the resampled means that make up for skewness (Efron 1987). Its
-    acceleration is, for a mean, the skewness :math:`\sum d_i^3 / 6 (\sum d_i^2)^{3/2}` of the
-    deviations :math:`d`. Like every percentile method it is too narrow for few pairs.
-
-    Parameters and errors are those of `mean_interval`.
-
-    References
-    ----------
-    B. Efron, Better bootstrap confidence intervals, JASA 82 (1987).
+    It takes quantiles of the resampled means that make up for skewness (B. Efron, Better bootstrap
+    confidence intervals, JASA 82, 1987). Its acceleration is, for a mean, the skewness
+    :math:`\sum d_i^3 / 6 (\sum d_i^2)^{3/2}` of the deviations :math:`d`. Like every percentile
+    method
+    it is too narrow for few pairs.
     """
     pairs = _checked(values, level)
     n, flat = len(pairs), pairs.reshape(len(pairs), -1)
@@ -187,13 +163,7 @@ def _bca(
 
 
 def finite_pairs(values: Float[np.ndarray, "pairs *rest"]) -> Float[np.ndarray, "pairs *rest"]:
-    """Return the values in float64, or refuse them.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two pairs, or a value is not finite.
-    """
+    """Return finite values of two pairs or more in float64; a ValueError for others."""
     pairs = values.astype(np.float64)
     if len(pairs) < 2:
         raise ValueError(f"statistics over pairs need two or more, got {len(pairs)}")

@@ -27,23 +27,13 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Precision:
-    """How many of a ranking's first k are among the true first k.
-
-    Attributes
-    ----------
-    share
-        Of the k.
-    chance
-        What a random ranking gets on average: k over the number of heads.
-    p
-        That a random ranking gets as many or more (hypergeometric).
-    """
+    """How many of a ranking's first k are among the true first k."""
 
     k: int
     hits: int
     share: float
-    chance: float
-    p: float
+    chance: float  # what a random ranking gets on average: k over the number of heads
+    p: float  # that a random ranking gets as many or more (hypergeometric)
 
 
 def descending(values: Float[np.ndarray, "*shape"]) -> Ranking:
@@ -80,16 +70,6 @@ def correlation(
     far *this many* pairs settle the rho of means over as many, and a rho near 0 says little unless
     effects stand out from their errors. `headpatch.stats.disattenuated_rank_correlation` estimates
     the other.
-
-    Parameters
-    ----------
-    looks, necessity, sufficiency
-        One value a pair and head; a head's effect is `effect_size`.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three pairs, or a value is not finite.
     """
     together = stacked(looks, necessity, sufficiency)
     n, total = len(together), together.sum(0)
@@ -113,13 +93,7 @@ def stacked(
     necessity: Float[np.ndarray, "pairs heads"],
     sufficiency: Float[np.ndarray, "pairs heads"],
 ) -> Float[np.ndarray, "pairs three heads"]:
-    """Put the three side by side, in float64, for a jackknife over pairs.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three pairs, or a value is not finite.
-    """
+    """Put the three side by side, in float64, for a jackknife over three pairs or more."""
     together = finite_pairs(np.stack([looks, necessity, sufficiency], 1))
     if len(together) < 3:
         raise ValueError(f"a jackknife needs three pairs or more, got {len(together)}")
@@ -134,13 +108,7 @@ def effect_size(
 
 
 def precision_at(ranking: Ranking, truth: Ranking, k: int) -> Precision:
-    """Compare the first k of two rankings (flat indices of the same heads).
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than k heads, or k is 0.
-    """
+    """Compare the first k of two rankings (flat indices of the same heads)."""
     heads = len(truth)
     if not 0 < k <= min(heads, len(ranking)):
         raise ValueError(f"k must lie between 1 and the {heads} heads, got {k}")
