@@ -11,7 +11,7 @@ The layer's own code still joins the parts: it only adds, reshapes and rotates, 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -75,8 +75,7 @@ class Points:
     """Where the decoder's modules stood in an untouched run, from position `start` on.
 
     Inputs and outputs are float32, ``[runs, suffix, width]``; of norms inside the attention
-    ``[runs,
-    suffix, heads, dim]`` or ``[runs, heads, suffix, dim]``.
+    ``[runs, suffix, heads, dim]`` or ``[runs, heads, suffix, dim]``.
     """
 
     start: int
@@ -212,25 +211,15 @@ def _lifted(
         gate0, up0 = points.outputs[formula.gate], points.outputs[formula.up]
 
         def gated(d: Tensor) -> Tensor:
-            between = fused.gated_deviation(
-                formula.gate(d),
-                formula.up(d),
-                _last(gate0, d),
-                _last(up0, d),
-                formula.act,
-                points.low,
-            )
-            moved: Tensor = formula.down(between)
-            return moved
+            untouched = _last(gate0, d), _last(up0, d)
+            moved = formula.gate(d), formula.up(d)
+            between = fused.gated_deviation(*moved, *untouched, formula.act, points.low)
+            return cast("Tensor", formula.down(between))
 
         return gated
     run = module.forward
 
-    def lifted(d: Tensor) -> Tensor:
-        moved: Tensor = run(_last(x0, d) + d) - _last(y0, d)
-        return moved
-
-    return lifted
+    return lambda d: cast("Tensor", run(_last(x0, d) + d) - _last(y0, d))
 
 
 def _last(x0: Tensor, d: Tensor) -> Tensor:

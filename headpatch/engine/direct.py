@@ -94,9 +94,8 @@ def take_apart(vlm: VLM, prompt: Prompt, edits: Sequence[ZEdit] = ()) -> Apart:
         gain = norm(torch.ones_like(final[:1]))[0].float()
         scale = _scale(norm(final).float(), gain * final)
         words, biases = _words(vlm, prompt)
-        _refuse_other_logits(
-            vlm, prompt, scale[:, None] * (gain * final) @ words.T + biases, logits
-        )
+        expected = scale[:, None] * (gain * final) @ words.T + biases
+        _refuse_other_logits(vlm, prompt, expected, logits)
         direction = gain * (words[0] - words[1])
         z = tuple(one.z.unflatten(-1, (vlm.lm.grid.heads, -1)) for one in heard)
         gains = tuple(_gain(vlm, index, one) for index, one in enumerate(heard))
@@ -241,10 +240,8 @@ def _gain(vlm: VLM, index: int, heard: _Heard) -> Float[Tensor, "rows width"] | 
             if _alike(grown - added, second(mlp).float(), grown):
                 gain: Tensor = first(torch.ones_like(attention[:1])).float()
                 return _scale(added, gain * attention)[:, None] * gain
-    raise RunError(
-        f"{vlm.name}: layer {index} adds more to the stream than its attention and its MLP, so LD "
-        "cannot be attributed to heads"
-    )
+    adds = f"layer {index} adds more to the stream than its attention and its MLP"
+    raise RunError(f"{vlm.name}: {adds}, so LD cannot be attributed to heads")
 
 
 def _scale(

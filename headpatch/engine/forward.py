@@ -5,8 +5,9 @@ Every row of a batch is a whole forward pass; edits say which rows differ from t
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
 T = TypeVar("T")
+VisionRows = Float[Tensor, "images vision_layers vision_heads vision_tokens"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,8 @@ class Trace:
     logits: Float[Tensor, "batch vocabulary"]  # at the answer position, float32
     # On the model's device; NaN for layers that do not attend to tokens (cross-attention).
     lm_rows: Float[Tensor, "batch layers heads tokens"] | None = None
-    vision_class_rows: Float[Tensor, "images vision_layers vision_heads vision_tokens"] | None = (
-        None
-    )
-    vision_patch_rows: Float[Tensor, "images vision_layers vision_heads vision_tokens"] | None = (
-        None
-    )
+    vision_class_rows: VisionRows | None = None  # the class token (if any) is a key
+    vision_patch_rows: VisionRows | None = None
     # by tower and layer: ``[batch, tokens, heads, head_dim]``
     z: dict[Tower, list[Tensor]] = field(default_factory=dict)
     prefills: tuple[Prefill, ...] = ()  # one a row of the batch, if a suffix was kept
@@ -82,7 +80,11 @@ def forward(
         capture = points = None
         unembedded: list[Tensor] = []
         if keep.suffix is not None:
-            stack.enter_context(_unembedding(vlm, unembedded))
+            words = vlm.model.get_output_embeddings()
+            keep_last = words.register_forward_hook(
+                lambda _, __, output: unembedded.append(output[:, -1].float())
+            )
+            stack.callback(keep_last.remove)
             capture = Capture(keep.suffix, prompt.spans.length)
             points = Points(keep.suffix, vlm.dtype, prompt.spans.length)
             stack.enter_context(capture.hooked(vlm))
@@ -148,20 +150,6 @@ def _drawn(vlm: VLM, keep: Keep) -> Sequence[nn.Module]:
     return vlm.vision.attentions if draws and vlm.vision is not None else ()
 
 
-@contextmanager
-def _unembedding(vlm: VLM, found: list[Tensor]) -> Iterator[None]:
-    """Keep what the unembedding gives at the last position."""
-
-    def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-        found.append(output[:, -1].float())
-
-    handle = vlm.model.get_output_embeddings().register_forward_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _with_rows(
     vlm: VLM, sites: Mapping[nn.Module, Site], recorded: AnswerRows | None
 ) -> dict[nn.Module, Tap]:
@@ -181,9 +169,8 @@ def _idle(vlm: VLM, sites: Mapping[nn.Module, Site]) -> Iterator[nn.Module]:
     if vlm.vision is None or vlm.feature_layer is None:
         return
     first = vlm.feature_layer + 1
-    for layer, attention in zip(
-        vlm.vision.layers[first:], vlm.vision.attentions[first:], strict=True
-    ):
+    layers = zip(vlm.vision.layers, vlm.vision.attentions, strict=True)
+    for layer, attention in islice(layers, first, None):
         used = attention in sites and sites[attention].used
         if not used and "forward" not in layer.__dict__:
             yield layer
@@ -207,20 +194,13 @@ def _prefills(
     layers, low = capture.layers(len(vlm.lm.layers)), points is not None and bool(points.inputs)
     if low:  # rows are deviations
         layers = tuple(replace(layer, added=None) for layer in layers)
-    return tuple(
-        prepared(
-            Prefill(
-                capture.start,
-                capture.tokens,
-                tuple(layer.run(index, runs) for layer in layers),
-                points.run(index) if low and points is not None else None,
-                capture.refused,
-                _reading(vlm),
-                cap,
-            )
-        )
-        for index in range(runs)
-    )
+    found = []
+    for index in range(runs):
+        kept = tuple(layer.run(index, runs) for layer in layers)
+        stood = points.run(index) if low and points is not None else None
+        seen = capture.refused, _reading(vlm), cap
+        found.append(prepared(Prefill(capture.start, capture.tokens, kept, stood, *seen)))
+    return tuple(found)
 
 
 def _reading(vlm: VLM) -> float:
@@ -271,11 +251,10 @@ def cap_of(vlm: VLM, unembedded: Tensor, logits: Tensor) -> float | None:
     cap = getattr(vlm.model.config.get_text_config(), "final_logit_softcapping", None)
     if not cap:
         return None
-    unembedded = unembedded.to(logits)
-    off, off_capped = (
-        (one - logits).abs().max() for one in (unembedded, capped(unembedded, float(cap)))
-    )
-    return float(cap) if bool(off_capped < off) else None
+    unembedded, cap = unembedded.to(logits), float(cap)
+    either = unembedded, capped(unembedded, cap)
+    off, off_capped = ((one - logits).abs().max() for one in either)
+    return cap if bool(off_capped < off) else None
 
 
 def capped(logits: Tensor, cap: float | None) -> Tensor:

@@ -46,12 +46,9 @@ def halving(
 
 def too_little(device: torch.device, rows: str, room: str) -> InputError:
     """Return the error for not even the fewest `rows` fitting; there must be `room` for it."""
-    return InputError(
-        "--device",
-        f"{device} has too little memory for {rows}",
-        f"room for {room}",
-        "Use --device cpu or a smaller --dtype.",
-    )
+    hint = "Use --device cpu or a smaller --dtype."
+    found = f"{device} has too little memory for {rows}"
+    return InputError("--device", found, f"room for {room}", hint)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -25,12 +25,10 @@ from headpatch.models.vlm import VLM
 
 __all__ = ["WITH", "WITHOUT", "Baseline", "Outcome", "base_run", "in_batches", "patch", "run_pair"]
 
-PLAIN_BATCH = 8
-"""Rows of a batch of plain passes, the untouched one included."""
+PLAIN_BATCH = 8  # rows of a batch of plain passes, the untouched one included
 ZMeans = dict[Tower, list[Tensor]]
 """By tower and layer: mean z, shape ``[tokens, heads, head_dim]``."""
-OnProgress = Callable[[int, int], None]
-"""Called with (done, total)."""
+OnProgress = Callable[[int, int], None]  # called with (done, total)
 OnOutcome = Callable[["Outcome"], None]
 """Called with each outcome as soon as it is known, in the order in which they are."""
 Read = Callable[[Tensor], Tensor]
@@ -96,8 +94,7 @@ def patch(
     """Run interventions the plain way: one forward pass each, several to a batch; in order.
 
     `base` must keep z of every tower that is changed; kind ``mean`` needs `means`; `batch` counts
-    rows,
-    the untouched one included. For `finished` and what does not fit, see `in_batches`.
+    rows, the untouched one included. For `finished` and what does not fit, see `in_batches`.
     """
 
     def passes(asked: list[Intervention]) -> list[Outcome]:
@@ -123,12 +120,9 @@ def in_batches(
     """Run changes in batches of one run, each behind an untouched row; return outcomes in order.
 
     `batches` are places among the changes. Out of memory halves a batch and goes on; an
-    `InputError` if
-    not even two rows fit. `finished` are outcomes that an earlier run has left: taken as they are,
-    and
-    told to nobody. Of a batch that is not finished all rows run, since its shape moves the last
-    digits
-    of each: so the rest comes out as if nothing had been interrupted.
+    `InputError` if not even two rows fit. `finished` are outcomes that an earlier run has left:
+    taken as they are, and told to nobody. Of a batch that is not finished all rows run, since its
+    shape moves the last digits of each: so the rest comes out as if nothing had been interrupted.
     """
     outcomes = known_outcomes(changes, finished)
     left = [batch for batch in batches if not all(place in outcomes for place in batch)]

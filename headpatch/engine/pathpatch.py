@@ -19,9 +19,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import Module
 
-from headpatch.engine.attention import Mask, attention_rows, plain_attention, tapped, weigh
+from headpatch.engine.attention import attention_rows, plain_attention, tapped, weigh
 from headpatch.engine.forward import forward
 from headpatch.engine.residual import Put, putting
 from headpatch.models.prompt import Prompt
@@ -46,11 +45,9 @@ class _Site:
 
     heard: list[Inputs] = field(default_factory=list)
 
-    def __call__(
-        self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
-    ) -> Tensor:
-        self.heard.append(Inputs(module, query, key, value, mask, options))
-        return plain_attention(module, query, key, value, mask, **options)
+    def __call__(self, *taken: Any, **options: Any) -> Tensor:
+        self.heard.append(Inputs(*taken, options=options))
+        return plain_attention(*taken, **options)
 
 
 def hear(
@@ -86,15 +83,10 @@ def answer_z(
     `inputs` and `row` are the run that is changed, untouched. A sender of the query counts if the
     answer position is among its positions; those of keys and values change its positions' own.
     """
-    one = slice(row, row + 1)
-    q, k, v = inputs.query[one], inputs.key[one], inputs.value[one]
-    if query is not None:
-        q = _mixed(q, query.inputs.query, query)
-    if key is not None:
-        k = _mixed(k, key.inputs.key, key)
-    if value is not None:
-        v = _mixed(v, value.inputs.value, value)
-    mask = inputs.mask
+    one, mask = slice(row, row + 1), inputs.mask
+    q = _mixed(inputs.query[one], query, "query")
+    k = _mixed(inputs.key[one], key, "key")
+    v = _mixed(inputs.value[one], value, "value")
     if mask is not None and len(mask) > 1:
         mask = mask[one]
     answer = torch.tensor([q.shape[2] - 1], device=q.device)
@@ -102,8 +94,10 @@ def answer_z(
     return weigh(rows, v)[0, 0]
 
 
-def _mixed(own: Tensor, other: Tensor, sender: Sender) -> Tensor:
-    at = sender.positions.to(own.device)
+def _mixed(own: Tensor, sender: Sender | None, name: str) -> Tensor:
+    if sender is None:
+        return own
+    at, other = sender.positions.to(own.device), getattr(sender.inputs, name)
     mixed = own.clone()
     mixed[:, :, at] = other[sender.row : sender.row + 1, :, at]
     return mixed

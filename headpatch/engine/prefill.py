@@ -22,8 +22,7 @@ class Known:
 
     Its attention, float32, queries ordered by key-value head, then its heads, then positions; the
     scaled `scores` on the prefix; and the prefix's keys and values in low precision: what
-    deviations
-    are multiplied with.
+    deviations are multiplied with.
     """
 
     weights: Float[Tensor, "kv_heads queries tokens"]
@@ -61,17 +60,14 @@ class LayerState:
         """Return one run of the batch."""
         one, mask = slice(index, index + 1), self.mask
         names = ("hidden", "key", "value", "own_key", "own_value", "z", "query")
-        options = {
+        parts = {name: getattr(self, name)[one] for name in names}
+        parts["added"] = None if self.added is None else self.added[one]
+        parts["mask"] = mask[one] if mask is not None and len(mask) == runs else mask
+        parts["options"] = {
             name: _pick(value, index, runs, _BATCH.get(name))
             for name, value in self.options.items()
         }
-        return replace(
-            self,
-            mask=mask[one] if mask is not None and len(mask) == runs else mask,
-            options=options,
-            added=None if self.added is None else self.added[one],
-            **{name: getattr(self, name)[one] for name in names},
-        )
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,15 +274,10 @@ _OF_THE_IMAGE = {"cross_attention_states", "cross_attention_mask"}  # kept as ke
 
 
 def _suffix_options(options: Mapping[str, Any], start: int) -> dict[str, Any]:
-    return {
-        name: None
-        if name in _OF_THE_IMAGE
-        else _cut(value, start, _TOKENS[name])
-        if name in _TOKENS
-        else value
-        for name, value in options.items()
-        if name not in _DROPPED
-    }
+    kept = {name: value for name, value in options.items() if name not in _DROPPED}
+    for name in kept.keys() & _TOKENS:
+        kept[name] = _cut(kept[name], start, _TOKENS[name])
+    return kept | dict.fromkeys(kept.keys() & _OF_THE_IMAGE)
 
 
 def _cut(value: Any, start: int, dim: int) -> Any:

@@ -59,13 +59,11 @@ def widen(
     """Do what `headpatch.engine.patching.patch` does to language-model heads, by widening passes.
 
     All interventions have one scope of positions; `base` must keep prefills from its
-    `suffix_start`.
-    `rows` are those of a chunk; None finds what fits. Out of memory halves it and goes on; an
-    `InputError` if not even one row fits.
+    `suffix_start`. `rows` are those of a chunk; None finds what fits. Out of memory halves it and
+    goes on; an `InputError` if not even one row fits.
 
     With `answers_only`, Yes and No alone are unembedded. Each `Outcome.token` is then the likelier
-    of
-    the two: the word that would follow can be any, and takes the whole vocabulary.
+    of the two: the word that would follow can be any, and takes the whole vocabulary.
     """
     _refuse(base, interventions, means)
     if answers_only and read is not None:
@@ -172,11 +170,9 @@ def rows_within(vlm: VLM, prefill: Prefill, budget: int) -> int:
     each = row_bytes(vlm, prefill)
     rows = budget // each - 1
     if rows < 1:
-        raise InputError(
-            "--budget",
-            f"{budget >> 20} MiB",
-            f"at least {math.ceil(2 * each / 2**20)} MiB, which one row and the untouched row take",
-        )
+        least = f"at least {math.ceil(2 * each / 2**20)} MiB"
+        expected = f"{least}, which one row and the untouched row take"
+        raise InputError("--budget", f"{budget >> 20} MiB", expected)
     return rows
 
 

@@ -43,13 +43,7 @@ class Row:
         return min(head.layer for head in self.heads)
 
 
-@dataclass(frozen=True, eq=False)
-class Edits:
-    """The z of one layer that is replaced: element i is row ``rows[i]``, head ``heads[i]``."""
-
-    rows: Int[Tensor, " edits"]
-    heads: Int[Tensor, " edits"]
-    sources: Int[Tensor, " edits"]
+Edits = Int[Tensor, "edits 3"]  # the z of one layer that is replaced: row, head, source
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +90,8 @@ def _chunk(
     listed = [edit for layer in edits for edit in layer]
     table = torch.tensor(listed, device=device).reshape(-1, 3)  # sent to the device at once
     parts = table.split([len(layer) for layer in edits])
-    packed = (Edits(*part.T) if len(part) else None for part in parts)
-    return Chunk(tuple(order), tuple(joining), tuple(packed))
+    edited = tuple(part if len(part) else None for part in parts)
+    return Chunk(tuple(order), tuple(joining), edited)
 
 
 @dataclass(eq=False)
@@ -170,7 +164,7 @@ class _Site:
         return (z.flatten(2),)
 
     def _replace(self, z: Float[Tensor, "rows suffix heads dim"], edits: Edits) -> None:
-        rows, heads, sources = edits.rows, edits.heads, edits.sources
+        rows, heads, sources = edits.unbind(1)
         if self.positions is None:
             z[rows, :, heads] = self.source[sources, :, heads].to(z.dtype)
         else:
@@ -200,10 +194,8 @@ def _watching(vlm: VLM, sites: Sequence[_Site]) -> Iterator[None]:
 
 
 def _answer(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Let only the answer position into an MLP.
-
-    What it gives is added to every position of the stream; only the last is looked at.
-    """
+    """Let only the answer position into an MLP."""
+    # What it gives is added to every position of the stream; only the last is looked at.
     return (args[0][:, -1:], *args[1:])
 
 

@@ -41,10 +41,8 @@ class HubModel:
 
     The hub gets one ``HEAD`` request for the model's ``config.json``, not tried again: transformers
     would try every file for minutes. An `InputError` if the hub does not have the model, or does
-    not
-    answer and no copy is kept. `files` are those that the hub has; none before `describe`, nor if
-    it is
-    not asked.
+    not answer and no copy is kept. `files` are those that the hub has; none before `describe`, nor
+    if it is not asked.
     """
 
     def __init__(self, name: str) -> None:
@@ -64,9 +62,8 @@ class HubModel:
         except EntryNotFoundError:
             raise _without_config(name) from None
         except OfflineModeIsEnabled:
-            self._copy = _kept(
-                name, "the hub is not asked (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)"
-            )
+            why = "the hub is not asked (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)"
+            self._copy = _kept(name, why)
         except Exception as error:  # whatever its HTTP library raises, which differs by release
             why = f"the hub ({constants.ENDPOINT}) cannot be reached ({_said(error, 120)})"
             self._copy = _kept(name, why)
@@ -76,8 +73,7 @@ class HubModel:
         """Fetch ``config.json``, judge it, then fetch what else is small; return the cached folder.
 
         An `InputError` if it is a model that headpatch cannot look into, has no processor or no
-        weights;
-        a `RunError` if the hub stops answering.
+        weights; a `RunError` if the hub stops answering.
         """
         if self._copy is not None:
             return self._copy

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from copy import copy
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -123,12 +123,7 @@ def _from_eight(module: nn.Linear) -> Callable[[Tensor], Tensor]:
 
     parameter: Any = module.weight  # of bitsandbytes' own kind
     scales: Tensor = parameter.SCB
-
-    def restore(stored: Tensor) -> Tensor:
-        weight: Tensor = int8_vectorwise_dequant(stored.data, scales)
-        return weight
-
-    return restore
+    return lambda stored: cast("Tensor", int8_vectorwise_dequant(stored.data, scales))
 
 
 def _from_four(module: nn.Linear) -> Callable[[Tensor], Tensor]:
@@ -140,9 +135,4 @@ def _from_four(module: nn.Linear) -> Callable[[Tensor], Tensor]:
     parameter: Any = module.weight
     state = copy(parameter.quant_state)
     state.shape = torch.Size((1, state.shape.numel()))
-
-    def restore(stored: Tensor) -> Tensor:
-        weight: Tensor = dequantize_4bit(stored.data, state)
-        return weight.view(shape)
-
-    return restore
+    return lambda stored: dequantize_4bit(stored.data, state).view(shape)

@@ -27,10 +27,8 @@ from headpatch.models.wording import (
     text_after,
 )
 
-A_VALUE_A_TOKEN = (
-    "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask",
-)  # fmt: skip
-"""What processors give with a value for each token of ``input_ids``."""
+# what processors give with a value for each token of ``input_ids``
+A_VALUE_A_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
 _CLOSE = 0.02  # by how much of a side the patches of pictures of two sizes may lie apart
 _TEXT_TYPE = {"paligemma": 1}  # tokens of type 0 are a prefix that is read in both directions
 _GAPS = (" ", "", "\n", "\n\n")
@@ -79,10 +77,7 @@ class Prompt:
 
     def select(self, run: int) -> "Prompt":
         """Return one run of the batch."""
-        inputs = {}
-        for key, value in self.inputs.items():
-            each = len(value) // self.runs
-            inputs[key] = value[run * each : (run + 1) * each]
+        inputs = {key: value.tensor_split(self.runs)[run] for key, value in self.inputs.items()}
         return replace(self, inputs=inputs, runs=1)
 
 
@@ -96,11 +91,10 @@ def encode(
     """Ask `question` of each picture; one run each.
 
     `images` are RGB pictures that give the model the same number of image tokens; `answers`, the
-    words
-    for yes and no; `template` overrides the processor's (see
-    `headpatch.models.wording.prompt_text`). An
-    `InputError` if the prompts differ in their tokens, hold no image token or do not end where the
-    answer starts, the question is not in them once, or an answer is not one token.
+    words for yes and no; `template` overrides the processor's (see
+    `headpatch.models.wording.prompt_text`). An `InputError` if the prompts differ in their tokens,
+    hold no image token or do not end where the answer starts, the question is not in them once, or
+    an answer is not one token.
     """
     family, tokenizer = vlm.family, _tokenizer(vlm)
     text = prompt_text(vlm, question, template)
@@ -190,16 +184,13 @@ def _unlike(what: str) -> InputError:
 
 
 def _same_shape(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return torch.equal(first["input_ids"], second["input_ids"]) and all(
-        second[key].shape == value.shape for key, value in first.items()
-    )
+    shapes = ((second[key].shape, value.shape) for key, value in first.items())
+    return torch.equal(first["input_ids"], second["input_ids"]) and all(a == b for a, b in shapes)
 
 
 def _alike(first: Patches, second: Patches) -> bool:
-    """Whether two pictures' patches lie in about the same places."""
-    return first.grid == second.grid and np.allclose(
-        first.boxes, second.boxes, atol=_CLOSE, equal_nan=True
-    )
+    boxes = first.boxes, second.boxes
+    return first.grid == second.grid and np.allclose(*boxes, atol=_CLOSE, equal_nan=True)
 
 
 def _locate(
@@ -216,10 +207,8 @@ def _tokenizer(vlm: VLM) -> Any:
 
 
 def _appended(vlm: VLM, ids: list[int], before: str) -> list[int]:
-    """Return what the tokenizer has put behind the prompt, where the answer starts.
-
-    A prompt that ends in something else that its text does not end in is refused.
-    """
+    """Return what the tokenizer has put behind the prompt, where the answer starts."""
+    # A prompt that ends in something else that its text does not end in is refused.
     tokenizer, image = _tokenizer(vlm), image_token_id(vlm)
     mark = tokenizer.convert_tokens_to_ids(image_token(vlm))
     plain = reversed(ids_of(tokenizer, before))
@@ -232,12 +221,9 @@ def _appended(vlm: VLM, ids: list[int], before: str) -> list[int]:
         extra = _ending(tokenizer)
         return extra if extra and ids[-len(extra) :] == extra else []
     ends, asked = (tokenizer.convert_ids_to_tokens(one) for one in (ids[-2:], tail))
-    raise InputError(
-        "--model",
-        f"the processor of {vlm.name} ends the prompt in {ends}, where the answer should start",
-        f"a prompt that ends as its text does, in {asked}",
-        "See its tokenizer's post_processor, and padding in its processor's files.",
-    )
+    found = f"the processor of {vlm.name} ends the prompt in {ends}, where the answer should start"
+    hint = "See its tokenizer's post_processor, and padding in its processor's files."
+    raise InputError("--model", found, f"a prompt that ends as its text does, in {asked}", hint)
 
 
 def _ending(tokenizer: Any) -> list[int]:
@@ -250,12 +236,8 @@ def _ending(tokenizer: Any) -> list[int]:
 
 
 def _without_last(inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-    if not count:
-        return inputs
-    return {
-        name: value[:, :-count] if name in ("input_ids", *A_VALUE_A_TOKEN) else value
-        for name, value in inputs.items()
-    }
+    cut = {name for name in ("input_ids", *A_VALUE_A_TOKEN) if count}
+    return {name: value[:, :-count] if name in cut else value for name, value in inputs.items()}
 
 
 def _encode_one(vlm: VLM, image: Image.Image, text: str) -> dict[str, Tensor]:

@@ -10,11 +10,9 @@ from typing import Any
 from headpatch.errors import InputError
 from headpatch.pairs.pair import refuse_pointer
 
-DEMO = Path(__file__).parent / "demo"
-"""The bundled model's folder."""
+DEMO = Path(__file__).parent / "demo"  # the bundled model's folder
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-DESCRIBING = (".json", ".jinja", ".model", ".txt")
-"""Endings of the files that describe a model."""
+DESCRIBING = (".json", ".jinja", ".model", ".txt")  # endings of the files that describe a model
 _HASHED = 1 << 30  # bytes of weights that are hashed whole
 _LONGEST = 100 << 20  # bytes of a header that safetensors itself would read
 

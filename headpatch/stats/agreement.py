@@ -8,6 +8,8 @@ from scipy.stats import norm, pearsonr, spearmanr, t
 
 from headpatch.stats.intervals import finite_pairs
 
+Effects = Float[np.ndarray, "*shape"]
+PairEffects = Float[np.ndarray, "pairs heads"]
 _BLOCK = 1 << 20  # resampled means held at a time
 
 
@@ -35,9 +37,7 @@ class Agreement:
         )
 
 
-def agreement(
-    approx: Float[np.ndarray, "*shape"], exact: Float[np.ndarray, "*shape"], k: int = 20
-) -> Agreement:
+def agreement(approx: Effects, exact: Effects, k: int = 20) -> Agreement:
     """Compare estimated with exact effects of the same heads; `k` is at most their number."""
     a, b = _flat(approx, exact)
     k = min(k, len(a))
@@ -49,19 +49,13 @@ def agreement(
 
 
 def pearson_interval(
-    approx: Float[np.ndarray, "*shape"],
-    exact: Float[np.ndarray, "*shape"],
-    level: float,
-    resamples: int,
-    rng: np.random.Generator,
+    approx: Effects, exact: Effects, level: float, resamples: int, rng: np.random.Generator
 ) -> tuple[float, float]:
     """Bootstrap interval of Pearson's correlation, heads resampled (percentiles).
 
     Heads of one model are not independent draws from anything, so this is no interval for other
-    models
-    or pairs: it shows how far the figure hangs on a few heads with large effects. Draws that leave
-    a
-    side constant are left out; the ends are NaN where one is constant.
+    models or pairs: it shows how far the figure hangs on a few heads with large effects. Draws that
+    leave a side constant are left out; the ends are NaN where one is constant.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
@@ -82,7 +76,7 @@ def pearson_interval(
 
 
 def _flat(
-    approx: Float[np.ndarray, "*shape"], exact: Float[np.ndarray, "*shape"]
+    approx: Effects, exact: Effects
 ) -> tuple[Float[np.ndarray, " heads"], Float[np.ndarray, " heads"]]:
     a, b = np.ravel(approx).astype(float), np.ravel(exact).astype(float)
     if len(a) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -100,8 +94,8 @@ class MeanAgreement:
 
 
 def mean_agreement(
-    approx: Float[np.ndarray, "pairs heads"],
-    exact: Float[np.ndarray, "pairs heads"],
+    approx: PairEffects,
+    exact: PairEffects,
     k: int,
     level: float,
     resamples: int,

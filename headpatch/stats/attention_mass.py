@@ -18,6 +18,10 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float
 
+Rows = Float[np.ndarray, "*batch tokens"]
+Masses = Float[np.ndarray, "*batch"]
+Mask = Bool[np.ndarray, "tokens"]
+Boxes = Float[np.ndarray, "tokens 4"]
 Box = tuple[float, float, float, float]
 """``(left, top, right, bottom)`` in fractions of the image, origin at the top left."""
 
@@ -34,7 +38,7 @@ QUADRANTS: Final[Mapping[str, Box]] = MappingProxyType(
 _DECIMALS = 6  # centres are compared to 1e-6 of the image: float32 boxes decide as exact ones do
 
 
-def region_mask(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> Bool[np.ndarray, "tokens"]:
+def region_mask(boxes: Boxes, box: Box) -> Mask:
     """Which tokens belong to a region; none may, if it is smaller than a token."""
     edges = np.asarray(box, dtype=np.float64)
     if edges.shape != (4,) or not np.isfinite(edges).all():
@@ -45,11 +49,11 @@ def region_mask(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> Bool[np.ndarr
     corners = boxes.astype(np.float64)
     x = np.round((corners[:, 0] + corners[:, 2]) / 2, _DECIMALS)
     y = np.round((corners[:, 1] + corners[:, 3]) / 2, _DECIMALS)
-    inside: Bool[np.ndarray, "tokens"] = (left <= x) & (x < right) & (top <= y) & (y < bottom)
+    inside: Mask = (left <= x) & (x < right) & (top <= y) & (y < bottom)
     return inside
 
 
-def visible_share(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> float:
+def visible_share(boxes: Boxes, box: Box) -> float:
     """How much of a region some token's box covers: 1 all of it, 0 nothing."""
     left, top, right, bottom = box
     within = boxes[np.isfinite(boxes).all(1)].clip((left, top, left, top), (right, bottom) * 2)
@@ -63,7 +67,7 @@ def visible_share(boxes: Float[np.ndarray, "tokens 4"], box: Box) -> float:
     return min(float(covered / ((right - left) * (bottom - top))), 1.0)  # edges are rounded
 
 
-def quadrant_masks(boxes: Float[np.ndarray, "tokens 4"]) -> Bool[np.ndarray, "4 tokens"]:
+def quadrant_masks(boxes: Boxes) -> Bool[np.ndarray, "4 tokens"]:
     """Which tokens belong to each quadrant, in the order of :data:`QUADRANTS`.
 
     A token whose centre lies in ``[0, 1) x [0, 1)`` is in exactly one; padding is in none.
@@ -71,16 +75,12 @@ def quadrant_masks(boxes: Float[np.ndarray, "tokens 4"]) -> Bool[np.ndarray, "4 
     return np.stack([region_mask(boxes, box) for box in QUADRANTS.values()])
 
 
-def mass(
-    rows: Float[np.ndarray, "*batch tokens"], mask: Bool[np.ndarray, "tokens"]
-) -> Float[np.ndarray, "*batch"]:
+def mass(rows: Rows, mask: Mask) -> Masses:
     """Raw attention mass of a region: the fraction of a head's whole attention that falls on it."""
     return np.asarray(_attention(rows)[..., mask].sum(axis=-1))
 
 
-def normalized_mass(
-    rows: Float[np.ndarray, "*batch tokens"], mask: Bool[np.ndarray, "tokens"]
-) -> Float[np.ndarray, "*batch"]:
+def normalized_mass(rows: Rows, mask: Mask) -> Masses:
     """Share of a head's *image* attention that falls on a region: its mass over the image's mass.
 
     Over regions that partition the tokens the shares of a head sum to 1. A head with no image
@@ -90,7 +90,7 @@ def normalized_mass(
     return mass(distribution(rows), mask)
 
 
-def distribution(rows: Float[np.ndarray, "*batch tokens"]) -> Float[np.ndarray, "*batch tokens"]:
+def distribution(rows: Rows) -> Rows:
     """Rows divided by their sum: each head's spatial distribution over the image tokens.
 
     A row whose sum is exactly 0 stays all zeros: `headpatch.stats.divergence` refuses such a row.
@@ -102,7 +102,7 @@ def distribution(rows: Float[np.ndarray, "*batch tokens"]) -> Float[np.ndarray, 
     return np.asarray(scaled / np.where(total > 0, total, 1.0))
 
 
-def _attention(rows: Float[np.ndarray, "*batch tokens"]) -> Float[np.ndarray, "*batch tokens"]:
+def _attention(rows: Rows) -> Rows:
     attention = rows.astype(np.float64)
     if not np.isfinite(attention).all():
         raise ValueError("attention rows must be finite, found NaN or infinity")

@@ -26,6 +26,7 @@ _ROUNDS = 60  # of expectation maximization: few, so that the histogram stays sm
 _MOST_CELLS = 240
 _TINY = 1e-280
 
+Heads = Float[np.ndarray, " heads"]
 Shares = Float[np.ndarray, "heads cells"]
 """By head: the probability that its true value lies in each cell; rows sum to 1."""
 
@@ -35,8 +36,7 @@ class Prior:
     """How true values are spread over heads.
 
     If `signed`, cells tell signs: those of negative values come first, the largest size first.
-    `edges`
-    are those of the cells of u but for the first one's lower edge, evenly spaced.
+    `edges` are those of the cells of u but for the first one's lower edge, evenly spaced.
     """
 
     signed: bool
@@ -45,12 +45,7 @@ class Prior:
     shares: Float[np.ndarray, " cells"]  # of heads
 
 
-def fit(
-    means: Float[np.ndarray, " heads"],
-    errors: Float[np.ndarray, " heads"],
-    step: float,
-    signed: bool,
-) -> Prior:
+def fit(means: Heads, errors: Heads, step: float, signed: bool) -> Prior:
     """Work out how true values are spread, by expectation maximization from an even spread.
 
     Errors are above 0; `step` is the width of a cell of log size.
@@ -71,20 +66,13 @@ def fit(
     return best
 
 
-def posterior(
-    prior: Prior, means: Float[np.ndarray, " heads"], errors: Float[np.ndarray, " heads"]
-) -> Shares:
+def posterior(prior: Prior, means: Heads, errors: Heads) -> Shares:
     """Where each head's true value may lie, in the cells of its own error."""
     shares = _likelihood(prior, means, errors) * prior.shares
     return np.asarray(shares / shares.sum(1, keepdims=True))
 
 
-def _edges(
-    means: Float[np.ndarray, " heads"],
-    errors: Float[np.ndarray, " heads"],
-    power: float,
-    step: float,
-) -> Float[np.ndarray, " sizes"]:
+def _edges(means: Heads, errors: Heads, power: float, step: float) -> Float[np.ndarray, " sizes"]:
     """From a tenth of the smallest error, which nobody tells from 0, to beyond the largest mean."""
     high = np.log(((np.abs(means) + errors) / errors**power).max()) + step
     low = np.log(0.1 * (errors ** (1 - power)).min())
@@ -92,9 +80,7 @@ def _edges(
     return np.asarray(high - step * np.arange(count, -1, -1))
 
 
-def _likelihood(
-    prior: Prior, means: Float[np.ndarray, " heads"], errors: Float[np.ndarray, " heads"]
-) -> Shares:
+def _likelihood(prior: Prior, means: Heads, errors: Heads) -> Shares:
     """Density of each mean, averaged over each cell."""
     ends = np.concatenate([[0.0], np.exp(prior.edges)]) * (errors**prior.power)[:, None]
     x, s = means[:, None], errors[:, None]

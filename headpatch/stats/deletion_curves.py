@@ -12,10 +12,8 @@ import pandas as pd
 from headpatch.stats.effects import spread
 from headpatch.stats.rankings import area_under
 
-RANDOM: Final = "random"
-"""The name of random orders."""
-REGION: Final = "region"
-"""The name of the region's own patches, all at once."""
+RANDOM: Final = "random"  # the name of random orders
+REGION: Final = "region"  # the name of the region's own patches, all at once
 
 
 def areas(curves: pd.DataFrame) -> pd.DataFrame:
@@ -23,12 +21,10 @@ def areas(curves: pd.DataFrame) -> pd.DataFrame:
 
     `curves` has a row for each number k of patches that are replaced in an order: ``run``, ``way``,
     ``order``, ``draw``, ``k``, ``share``. `RANDOM` orders have several draws; `REGION` is one
-    point, the
-    region's own patches. What is returned has a row for each run × way × other order: ``area``
-    (over
-    log2(k + 1), scaled to 0 to 1), mean, sd and number of the random orders' areas and how many lie
-    below it; and shares at the region's size: the order's, the random orders' mean, the region's
-    own.
+    point, the region's own patches. What is returned has a row for each run × way × other order:
+    ``area`` (over log2(k + 1), scaled to 0 to 1), mean, sd and number of the random orders' areas
+    and how many lie below it; and shares at the region's size: the order's, the random orders'
+    mean, the region's own.
     """
     lines = curves[curves["order"] != REGION].astype({"k": int})
     under: dict[Any, float] = {

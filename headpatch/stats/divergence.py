@@ -19,12 +19,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import rel_entr
 
+Distribution = Float[np.ndarray, "*#batch n"]
+Divergence = Float[np.ndarray, "*batch"]
 _TOLERANCE = 1e-4  # how far from 1 a sum may be (half-precision softmax rows, say)
 
 
-def kl(
-    p: Float[np.ndarray, "*#batch n"], q: Float[np.ndarray, "*#batch n"]
-) -> Float[np.ndarray, "*batch"]:
+def kl(p: Distribution, q: Distribution) -> Divergence:
     r"""Kullback-Leibler divergence of q from p, in nats.
 
     .. math:: KL(p \| q) = \sum_i p_i \ln (p_i / q_i)
@@ -35,9 +35,7 @@ def kl(
     return np.asarray(np.maximum(total, 0.0))  # rounding can leave -1e-17
 
 
-def js(
-    p: Float[np.ndarray, "*#batch n"], q: Float[np.ndarray, "*#batch n"]
-) -> Float[np.ndarray, "*batch"]:
+def js(p: Distribution, q: Distribution) -> Divergence:
     r"""Jensen-Shannon divergence, in nats.
 
     .. math:: JS(p, q) = \tfrac12 KL(p \| m) + \tfrac12 KL(q \| m), \quad m = \tfrac12 (p + q)
@@ -50,9 +48,7 @@ def js(
     return np.asarray(np.clip(total, 0.0, np.log(2.0)))
 
 
-def js_distance(
-    p: Float[np.ndarray, "*#batch n"], q: Float[np.ndarray, "*#batch n"]
-) -> Float[np.ndarray, "*batch"]:
+def js_distance(p: Distribution, q: Distribution) -> Divergence:
     r"""Jensen-Shannon distance, :math:`\sqrt{JS(p, q)}`, in square-root nats.
 
     A metric, between 0 and :math:`\sqrt{\ln 2}` = 0.833; scipy's ``jensenshannon``, which can give

@@ -34,9 +34,9 @@ def normalized_effect(
 ) -> float | Array:
     """Express the effect as a fraction of the whole difference between the two runs, in float64.
 
-    noising: ``(LD_with - LD) / (LD_with - LD_without)``; denoising:
-    ``(LD - LD_without) / (LD_with - LD_without)``. 0 = nothing happened, 1 = the intervention
-    carries the whole difference, negative = the other way (inhibitory), above 1 = overshoot.
+    noising: ``(LD_with - LD) / (LD_with - LD_without)``; denoising: ``(LD - LD_without) / (LD_with
+    - LD_without)``. 0 = nothing happened, 1 = the intervention carries the whole difference,
+    negative = the other way (inhibitory), above 1 = overshoot.
 
     NaN where LD_with == LD_without, for which it is not defined: one such pair among many must not
     end the study, and a NaN is not mistaken for a finding.
@@ -83,9 +83,8 @@ def rank_of(value: float, null: Values) -> float:
 
     .. math:: p = \min\left(1, 2 \min\left(\frac{a + 1}{n + 1}, \frac{b + 1}{n + 1}\right)\right)
 
-    The value itself counts as one draw (the +1), so p is never 0 and, if the value does come
-    from the null, P(p <= alpha) <= alpha (B. Phipson and G. K. Smyth, Permutation p-values should
-    never
+    The value itself counts as one draw (the +1), so p is never 0 and, if the value does come from
+    the null, P(p <= alpha) <= alpha (B. Phipson and G. K. Smyth, Permutation p-values should never
     be zero, Statistical Applications in Genetics and Molecular Biology 9, 2010). The null need be
     neither symmetric nor centred on 0. Ties count against the value. The smallest p is 2 / (n + 1).
     """
@@ -99,13 +98,11 @@ def noise_floor(nothing: Values, fast_path: float = 0.0, low_precision: float = 
     """Return the size up to which an effect is rounding, by the one definition of all analyses.
 
     The largest of three, in the effects' unit. `nothing`: effects of changes that change nothing
-    (heads
-    patched with their own z, a stream swapped with itself, no edge cut, no patch replaced).
+    (heads patched with their own z, a stream swapped with itself, no edge cut, no patch replaced).
     `fast_path`: how far a fast path that was used lay from plain passes in its self-check, since a
     change that changes nothing may leave every bit as it was, where one that does something is
-    rounded.
-    `low_precision`: over low-precision weights, how far the largest effects of a fast path lie from
-    those in float32 arithmetic, since rounding grows with the effect; 0 for plain passes.
+    rounded. `low_precision`: over low-precision weights, how far the largest effects of a fast path
+    lie from those in float32 arithmetic, since rounding grows with the effect; 0 for plain passes.
     """
     largest = float(np.abs(_finite("nothing", nothing)).max())
     return float(_finite("floors", [largest, fast_path, low_precision]).max())

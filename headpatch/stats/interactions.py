@@ -46,9 +46,11 @@ from headpatch.stats.intervals import mean_interval
 from headpatch.stats.significance import adjusted, one_sided_test
 from headpatch.stats.verdict_labels import Rule
 
+Alone = Float[np.ndarray, "pairs layers heads"]
+Necessity = Float[np.ndarray, " pairs"]
 Word = Literal["redundancy", "synergy", "opposed", "independence", "undecided"]
 _Direction: TypeAlias = Literal["noising", "denoising"]
-Joint = Mapping[HeadSet, Float[np.ndarray, " pairs"]]
+Joint = Mapping[HeadSet, Necessity]
 """By set of heads: its normalized effect of noising on each pair."""
 COLUMNS = ("joint", "joint_low", "joint_high", "excess", "excess_low", "excess_high", "q")
 
@@ -59,8 +61,7 @@ def interaction_label(
     """Name an interaction; see the module.
 
     `sign` is that of an interaction shown to lie beyond ±δ, else 0; `small`, whether it is shown to
-    lie
-    within. `against`: the heads work against the answer (Δ together plus Δ alone is negative);
+    lie within. `against`: the heads work against the answer (Δ together plus Δ alone is negative);
     `opposed`: they are shown to work in opposite directions.
     """
     if sign == 0:
@@ -91,9 +92,7 @@ def leave_one_out(members: HeadSet) -> tuple[HeadSet, ...]:
     return tuple(HeadSet(tuple(other for other in members if other != head)) for head in members)
 
 
-def necessity_of(
-    members: HeadSet, joint: Joint, alone: Float[np.ndarray, "pairs layers heads"]
-) -> Float[np.ndarray, " pairs"]:
+def necessity_of(members: HeadSet, joint: Joint, alone: Alone) -> Necessity:
     """Return the necessity of a set, of one head, or of none."""
     if len(members) > 1:
         return joint[members].astype(np.float64)
@@ -101,9 +100,7 @@ def necessity_of(
     return columns[0] if columns else np.zeros(len(alone))
 
 
-def excesses(
-    members: HeadSet, joint: Joint, alone: Float[np.ndarray, "pairs layers heads"]
-) -> Float[np.ndarray, "pairs members"]:
+def excesses(members: HeadSet, joint: Joint, alone: Alone) -> Float[np.ndarray, "pairs members"]:
     """Return what each member adds, once the others are gone, beyond what it does alone.
 
     `joint` holds the set, and what is left of it without each member if that is more than one head.
@@ -117,10 +114,7 @@ def excesses(
 
 
 def judge_sets(
-    tested: Sequence[HeadSet],
-    joint: Joint,
-    necessity: Float[np.ndarray, "pairs layers heads"],
-    rule: Rule,
+    tested: Sequence[HeadSet], joint: Joint, necessity: Alone, rule: Rule
 ) -> pd.DataFrame:
     """Test whether each set of two heads or more is redundant; see the module.
 

@@ -6,6 +6,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import norm, t
 
+Pairs = Float[np.ndarray, "pairs *rest"]
+Means = Float[np.ndarray, "*rest"]
+Columns = Float[np.ndarray, "columns"]
 _BLOCK = 1 << 22  # resampled means held at a time
 _FEW, _MANY = 50, 100  # pairs up to which, and from which on no longer, skewness corrects t
 
@@ -14,13 +17,13 @@ _FEW, _MANY = 50, 100  # pairs up to which, and from which on no longer, skewnes
 class Interval:
     """Means over pairs and their two-sided intervals, each of the values' shape without pairs."""
 
-    mean: Float[np.ndarray, "*rest"]
-    low: Float[np.ndarray, "*rest"]
-    high: Float[np.ndarray, "*rest"]
+    mean: Means
+    low: Means
+    high: Means
 
 
 def mean_interval(
-    values: Float[np.ndarray, "pairs *rest"], level: float, resamples: int, rng: np.random.Generator
+    values: Pairs, level: float, resamples: int, rng: np.random.Generator
 ) -> Interval:
     """Interval of each mean over pairs: at each end, whichever of three methods reaches further.
 
@@ -44,8 +47,7 @@ def mean_interval(
     values are all the same has an interval of width 0.
 
     Every column is resampled by the same draws. Fewer than two pairs, a value that is not finite,
-    or a
-    level outside (0, 1) is a ValueError.
+    or a level outside (0, 1) is a ValueError.
     """
     drawn, straight = bca_interval(values, level, resamples, rng), t_interval(values, level)
     turned = hall_interval(values, level)
@@ -56,7 +58,7 @@ def mean_interval(
     )  # asarray, as numpy makes a number of a 0-d array
 
 
-def t_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Interval:
+def t_interval(values: Pairs, level: float) -> Interval:
     """Student's interval of each mean over pairs; errors as of `mean_interval`."""
     pairs = _checked(values, level)
     n, mean = len(pairs), np.asarray(pairs.mean(0))
@@ -64,13 +66,12 @@ def t_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Interv
     return Interval(mean, np.asarray(mean - reach), np.asarray(mean + reach))
 
 
-def hall_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Interval:
+def hall_interval(values: Pairs, level: float) -> Interval:
     r"""Student's interval of each mean over pairs, with skewness taken into account.
 
     Where values are skewed, :math:`T = (\bar x - \mu) \sqrt n / s` is not distributed as t; Hall's
     transform of it nearly is (P. Hall, On the removal of skewness by transformation, JRSS B 54,
-    1992).
-    The ends are the means :math:`\mu` at which it equals the quantiles :math:`\pm q` of t:
+    1992). The ends are the means :math:`\mu` at which it equals the quantiles :math:`\pm q` of t:
 
     .. math:: T + a T^2 / 3 + a^2 T^3 / 27 + a / 6 = \pm q, \quad a = w g / \sqrt n.
 
@@ -95,7 +96,7 @@ def hall_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Int
     a = few * apart_from_two * unbiased / np.sqrt(n)
     error = np.asarray(pairs.std(0, ddof=1))
 
-    def end(q: float) -> Float[np.ndarray, "*rest"]:
+    def end(q: float) -> Means:
         over = q - a / 6
         root = np.cbrt(1 + a * over)
         return np.asarray(mean - over / ((root**2 + root + 1) / 3) * error / np.sqrt(n))
@@ -103,9 +104,7 @@ def hall_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Int
     return Interval(mean, end(quantile), end(-quantile))
 
 
-def bca_interval(
-    values: Float[np.ndarray, "pairs *rest"], level: float, resamples: int, rng: np.random.Generator
-) -> Interval:
+def bca_interval(values: Pairs, level: float, resamples: int, rng: np.random.Generator) -> Interval:
     r"""Bootstrap interval of each mean over pairs: bias-corrected and accelerated (BCa).
 
     It takes quantiles of the resampled means that make up for skewness (B. Efron, Better bootstrap
@@ -127,9 +126,7 @@ def bca_interval(
     return Interval(mean.reshape(shape), (mean + low).reshape(shape), (mean + high).reshape(shape))
 
 
-def _checked(
-    values: Float[np.ndarray, "pairs *rest"], level: float
-) -> Float[np.ndarray, "pairs *rest"]:
+def _checked(values: Pairs, level: float) -> Pairs:
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     return finite_pairs(values)
@@ -139,7 +136,7 @@ def _bca(
     apart: Float[np.ndarray, "pairs columns"],
     draws: Float[np.ndarray, "resamples pairs"],
     level: float,
-) -> tuple[Float[np.ndarray, "columns"], Float[np.ndarray, "columns"]]:
+) -> tuple[Columns, Columns]:
     """Ends of the BCa interval of values whose mean is 0."""
     means = np.sort(draws @ apart, axis=0)
     tiny = 1e-12 * np.abs(apart).max(0)  # resampled means that equal 0 but for rounding
@@ -162,7 +159,7 @@ def _bca(
     return ends[0], ends[1]
 
 
-def finite_pairs(values: Float[np.ndarray, "pairs *rest"]) -> Float[np.ndarray, "pairs *rest"]:
+def finite_pairs(values: Pairs) -> Pairs:
     """Return finite values of two pairs or more in float64; a ValueError for others."""
     pairs = values.astype(np.float64)
     if len(pairs) < 2:

@@ -10,8 +10,8 @@ from scipy.stats import hypergeom, rankdata, t
 
 from headpatch.stats.intervals import finite_pairs
 
-Ranking = Int[np.ndarray, " heads"]
-"""Flat indices of every head, the first one first."""
+Pairs = Float[np.ndarray, "pairs heads"]
+Ranking = Int[np.ndarray, " heads"]  # flat indices of every head, the first one first
 
 _NEARLY_ONE = 1 - 1e-12
 
@@ -49,12 +49,7 @@ def spearman(first: Float[np.ndarray, "*rest n"], second: Float[np.ndarray, "*re
     return float((a * b).sum() / scale) if scale > 0 else float("nan")
 
 
-def correlation(
-    looks: Float[np.ndarray, "pairs heads"],
-    necessity: Float[np.ndarray, "pairs heads"],
-    sufficiency: Float[np.ndarray, "pairs heads"],
-    level: float,
-) -> Correlation:
+def correlation(looks: Pairs, necessity: Pairs, sufficiency: Pairs, level: float) -> Correlation:
     """Spearman's rho, over heads, between mean attention difference and causal effect.
 
     The interval is a jackknife over pairs (Tukey 1958) of Fisher's z = artanh(rho): heads are not
@@ -89,9 +84,7 @@ def correlation(
 
 
 def stacked(
-    looks: Float[np.ndarray, "pairs heads"],
-    necessity: Float[np.ndarray, "pairs heads"],
-    sufficiency: Float[np.ndarray, "pairs heads"],
+    looks: Pairs, necessity: Pairs, sufficiency: Pairs
 ) -> Float[np.ndarray, "pairs three heads"]:
     """Put the three side by side, in float64, for a jackknife over three pairs or more."""
     together = finite_pairs(np.stack([looks, necessity, sufficiency], 1))

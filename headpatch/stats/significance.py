@@ -24,10 +24,11 @@ from scipy.stats import false_discovery_control, t
 
 from headpatch.stats.intervals import finite_pairs
 
+Pairs = Float[np.ndarray, "pairs *rest"]
+Means = Float[np.ndarray, "*rest"]
 
-def minimum_effect_test(
-    values: Float[np.ndarray, "pairs *rest"], delta: float = 0.0
-) -> Float[np.ndarray, "*rest"]:
+
+def minimum_effect_test(values: Pairs, delta: float = 0.0) -> Means:
     r"""Two-sided p of the hypothesis that a mean over pairs lies within ±δ.
 
     A t-test against an interval (D. J. McCarthy and G. K. Smyth, Testing significance relative to a
@@ -45,24 +46,18 @@ def minimum_effect_test(
     return np.asarray(np.where((seen.error == 0) & (size <= delta), 1.0, np.minimum(p, 1.0)))
 
 
-def one_sided_test(
-    values: Float[np.ndarray, "pairs *rest"], delta: float = 0.0
-) -> Float[np.ndarray, "*rest"]:
+def one_sided_test(values: Pairs, delta: float = 0.0) -> Means:
     """One-sided p that a mean over pairs is at most δ."""
     seen = _summary(values, delta)
     return _upper(seen.mean - delta, seen, seen.skew)
 
 
-def equivalence_test(
-    values: Float[np.ndarray, "pairs *rest"], delta: float
-) -> Float[np.ndarray, "*rest"]:
+def equivalence_test(values: Pairs, delta: float) -> Means:
     """P of the hypothesis that a mean over pairs lies outside ±δ.
 
     Two one-sided t-tests (D. J. Schuirmann, A comparison of the two one-sided tests procedure and
-    the
-    power approach, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987); the larger p counts.
-    A
-    small p *shows* that the mean lies within ±δ, which no large p of another test does.
+    the power approach, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987); the larger p
+    counts. A small p *shows* that the mean lies within ±δ, which no large p of another test does.
     """
     seen = _summary(values, delta)
     low = _upper(seen.mean + delta, seen, seen.skew)
@@ -103,13 +98,13 @@ def layer_null(
 class _Summary:
     """Means over pairs, their standard errors, skewness of the values, and how many pairs."""
 
-    mean: Float[np.ndarray, "*rest"]
-    error: Float[np.ndarray, "*rest"]
-    skew: Float[np.ndarray, "*rest"]
+    mean: Means
+    error: Means
+    skew: Means
     n: int
 
 
-def _summary(values: Float[np.ndarray, "pairs *rest"], delta: float) -> _Summary:
+def _summary(values: Pairs, delta: float) -> _Summary:
     if delta < 0:
         raise ValueError(f"delta must not be negative, got {delta}")
     pairs = finite_pairs(values)
@@ -122,9 +117,7 @@ def _summary(values: Float[np.ndarray, "pairs *rest"], delta: float) -> _Summary
     return _Summary(mean, error, skew, len(pairs))
 
 
-def _upper(
-    distance: Float[np.ndarray, "*rest"], seen: _Summary, skew: Float[np.ndarray, "*rest"]
-) -> Float[np.ndarray, "*rest"]:
+def _upper(distance: Means, seen: _Summary, skew: Means) -> Means:
     """P(T ≥ distance/error), allowing for skew; without any spread, 0 or 1 by the sign."""
     ratio = np.divide(distance, seen.error, out=np.zeros_like(distance), where=seen.error > 0)
     a = skew / np.sqrt(seen.n)

@@ -13,8 +13,7 @@ Verdict = Literal[
     "inert",
     "undecided",
 ]
-CAUSAL: tuple[Verdict, ...] = get_args(Verdict)[:5]
-"""Labels of a head that is shown to act."""
+CAUSAL: tuple[Verdict, ...] = get_args(Verdict)[:5]  # labels of a head that is shown to act
 
 
 @dataclass(frozen=True)

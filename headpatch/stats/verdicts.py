@@ -34,21 +34,24 @@ from headpatch.stats.intervals import Interval, mean_interval
 from headpatch.stats.significance import adjusted, equivalence_test, layer_null, minimum_effect_test
 from headpatch.stats.verdict_labels import Rule, Verdict
 
+Each = Float[np.ndarray, "pairs layers heads"]
+Signs = Int[np.ndarray, "layers heads"]
+Shown = Bool[np.ndarray, "layers heads"]
+Pairs = Float[np.ndarray, "pairs *rest"]
+
 
 @dataclass(frozen=True, eq=False)
 class Observed:
     """What was measured, one value a pair and head; every head's name is its place.
 
     The attention difference (share of the image attention on the region, with minus without) is NaN
-    for
-    heads that do not attend to the image's tokens. `joint` holds the sets that are tested, and what
-    is
-    left of them without each of their heads.
+    for heads that do not attend to the image's tokens. `joint` holds the sets that are tested, and
+    what is left of them without each of their heads.
     """
 
-    attention: Float[np.ndarray, "pairs layers heads"]
-    necessity: Float[np.ndarray, "pairs layers heads"]
-    sufficiency: Float[np.ndarray, "pairs layers heads"]
+    attention: Each
+    necessity: Each
+    sufficiency: Each
     joint: Joint
     tested: Sequence[HeadSet] | None = None  # for redundancy; None tests every set of `joint`
 
@@ -113,14 +116,10 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
 
 
 def _labels(
-    needed: Int[np.ndarray, "layers heads"],
-    suffices: Int[np.ndarray, "layers heads"],
-    paired: Bool[np.ndarray, "layers heads"],
-    small: Bool[np.ndarray, "layers heads"],
-    watching: Bool[np.ndarray, "layers heads"],
+    needed: Signs, suffices: Signs, paired: Shown, small: Shown, watching: Shown
 ) -> np.ndarray:
     """Name what is shown of each head: the first label that holds."""
-    labels: dict[Verdict, Bool[np.ndarray, "layers heads"]] = {
+    labels: dict[Verdict, Shown] = {
         "necessary+sufficient": (needed > 0) & (suffices > 0),
         "necessary": needed > 0,
         "redundant": paired,
@@ -136,15 +135,13 @@ def _ends(name: str, found: Interval) -> dict[str, Float[np.ndarray, "layers hea
     return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def _interval(values: Float[np.ndarray, "pairs *rest"], rule: Rule) -> Interval:
+def _interval(values: Pairs, rule: Rule) -> Interval:
     """Every interval resamples the same pairs."""
     rng = np.random.default_rng([rule.seed % 2**64, 0])
     return mean_interval(values, rule.level, rule.resamples, rng)
 
 
-def significant_sign(
-    values: Float[np.ndarray, "pairs *rest"], rule: Rule
-) -> Int[np.ndarray, "*rest"]:
+def significant_sign(values: Pairs, rule: Rule) -> Int[np.ndarray, "*rest"]:
     """1 or -1 where a mean is shown to lie above δ or below -δ, corrected over all; else 0."""
     return _signs(_interval(values, rule), adjusted(minimum_effect_test(values)), rule)
 
