@@ -55,18 +55,17 @@ class Way(NamedTuple):
 
 @dataclass(eq=False)
 class _Group:
-    """The scores of layers of one way.
+    """The scores of layers of one way, filled as layers run.
 
-    `scores` are neither scaled nor masked, ``[runs, layers, kv_heads, heads of one, keys]``,
-    float32, filled as layers run; `slots` its parts, a list for each run; `row_mask` the answer's
-    row of the mask, None where it sees every key; `layers` which have come, in the order of the
-    slots.
+    Neither scaled nor masked, ``[runs, layers, kv_heads, heads of one, keys]``, float32; `slots`
+    are
+    their parts, a list for each run.
     """
 
     scores: Tensor
     slots: list[list[Tensor]]
-    row_mask: Tensor | None
-    layers: list[int] = field(default_factory=list)
+    row_mask: Tensor | None  # the answer's row of the mask, None where it sees every key
+    layers: list[int] = field(default_factory=list)  # which have come, in the order of the slots
 
 
 class AnswerRows:

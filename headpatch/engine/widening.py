@@ -43,7 +43,7 @@ class Row:
         return min(head.layer for head in self.heads)
 
 
-Edits = Int[Tensor, "edits 3"]  # the z of one layer that is replaced: row, head, source
+Edits = Int[Tensor, "_ 3"]  # the z of one layer that is replaced: row, head, source
 
 
 @dataclass(frozen=True, eq=False)
