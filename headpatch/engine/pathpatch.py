@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import Module
 
-from headpatch.engine.attention import attention_rows, plain_attention, tapped, weigh
+from headpatch.engine.attention import Mask, attention_rows, plain_attention, tapped, weigh
 from headpatch.engine.forward import forward
 from headpatch.engine.residual import Put, putting
 from headpatch.models.prompt import Prompt
@@ -45,9 +46,11 @@ class _Site:
 
     heard: list[Inputs] = field(default_factory=list)
 
-    def __call__(self, *taken: Any, **options: Any) -> Tensor:
-        self.heard.append(Inputs(*taken, options=options))
-        return plain_attention(*taken, **options)
+    def __call__(
+        self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
+    ) -> Tensor:
+        self.heard.append(Inputs(module, query, key, value, mask, options))
+        return plain_attention(module, query, key, value, mask, **options)
 
 
 def hear(
