@@ -99,7 +99,8 @@ def forward(
         stack.enter_context(tapped(vlm.parts, _with_rows(vlm, sites, recorded)))
         # Autograd's bookkeeping of views costs a pass that waits for its launches about 4 %. What
         # is kept of a layer may meet a backward pass later, which refuses tensors made without it.
-        stack.enter_context(torch.inference_mode(not keep.z and keep.suffix is None))
+        if not keep.z and keep.suffix is None:  # inference_mode(False) would record gradients
+            stack.enter_context(torch.inference_mode())
         logits = answer_logits(vlm, prompt, torch.float32 if raise_it else vlm.dtype)
         finite = torch.isfinite(logits).all()
         lm_rows = recorded.stacked(prompt.spans.length) if recorded is not None else None
