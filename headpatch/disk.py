@@ -11,8 +11,7 @@ from uuid import uuid4
 
 from headpatch.errors import RunError
 
-UNFINISHED = ".part"
-"""How the name of a file ends that is still being written."""
+UNFINISHED = ".part"  # how the name of a file ends that is still being written
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -36,24 +35,16 @@ def reason(path: Path, error: OSError) -> str:
 
 
 @contextmanager
-def reporting_failure(path: Path, argument: str = "--out", hint: str = "") -> Iterator[None]:
+def reporting_failure(path: Path, argument: str = "--out") -> Iterator[None]:
     """Turn what the system raises while `path`, named by a flag, is written into one line.
 
-    Parameters
-    ----------
-    hint
-        A sentence added to the line.
-
-    Raises
-    ------
-    RunError
-        In place of an `OSError`, with the path, the reason and, on a full disk, the space left.
+    It says the path, the reason and, on a full disk, the space left.
     """
     try:
         yield
     except OSError as error:
-        line = f"{argument}: {path} cannot be written ({reason(path, error)}). {hint}"
-        raise RunError(line.strip().removesuffix(".")) from error
+        line = f"{argument}: {path} cannot be written ({reason(path, error)})"
+        raise RunError(line) from error
 
 
 def tensor_bytes(content: Mapping[str, object]) -> bytes:

@@ -23,10 +23,8 @@ class InputError(HeadpatchError, ValueError):
     ----------
     argument
         The flag, key or file that is wrong, as the user wrote it: ``--heads``, ``region``.
-    found
-        What was found there.
-    expected
-        What was expected instead.
+    found, expected
+        What was found there, and what was expected instead.
     hint
         What to do about it; left out when `expected` already says so.
     """

@@ -124,14 +124,9 @@ class Grid:
 
 @dataclass(frozen=True)
 class Selection:
-    """What ``--heads`` says, read before any model is loaded and resolved when one is.
+    """What ``--heads`` says, read before any model is loaded and resolved when one is."""
 
-    Attributes
-    ----------
-    parts
-        Each one of ``24.17``, ``24.0-24.31``, ``layer:24``, ``layer:20-24`` or ``top:5``.
-    """
-
+    # each one of ``24.17``, ``24.0-24.31``, ``layer:24``, ``layer:20-24`` or ``top:5``
     parts: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -139,13 +134,7 @@ class Selection:
 
     @classmethod
     def parse(cls, text: str, argument: str = "--heads") -> "Selection":
-        """Check the form of a comma-separated selection.
-
-        Raises
-        ------
-        InputError
-            If a part is malformed, or a head is named twice.
-        """
+        """Check the form of a comma-separated selection."""
         parts = tuple(part.strip() for part in text.split(","))
         for part in parts:
             if not any(form.fullmatch(part) for form in (_HEAD, _RANGE, _LAYER, _TOP)):
@@ -177,17 +166,8 @@ class Selection:
     ) -> tuple[Head, ...]:
         """Return the heads meant, in the order given.
 
-        Parameters
-        ----------
-        grid, vision
-            The language model's heads, and the vision tower's if it can be changed.
-        ranking
-            All heads, the most attention-sensitive first; read for ``top:N``.
-
-        Raises
-        ------
-        InputError
-            If a head is out of range or comes up twice.
+        `vision` is the vision tower's grid if it can be changed; `ranking`, all heads, the most
+        attention-sensitive first, is read for ``top:N``.
         """
         heads: list[Head] = []
         for part in self.parts:

@@ -18,75 +18,27 @@ Line: TypeAlias = str | tuple[int, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Kind:
-    """What a kind puts in the place of z, and how it is shown.
-
-    Attributes
-    ----------
-    alpha
-        Whether `source` is multiplied by a number that the study names.
-    doing
-        First word of a sentence about it; empty for a kind that no study can name.
-    help
-        What z becomes, for ``--help``.
-    default
-        Whether it is run where a study names no kinds.
-    place
-        Among kinds of which one is listed first.
-    color, marker, line
-        In figures; without a line of its own it has the direction's.
-    """
+    """What a kind puts in the place of z, and how it is shown."""
 
     source: Source
-    alpha: bool = False
-    doing: str = ""
-    help: str = ""
-    default: bool = False
-    place: int = 0
+    doing: str = ""  # first word of a sentence about it; empty for a kind that no study can name
+    help: str = ""  # what z becomes, for ``--help``
+    place: int = 0  # among kinds of which one is listed first
     color: str = ""
     marker: str = ""
-    line: Line | None = None
+    line: Line | None = None  # in figures; without one of its own it has the direction's
+    default: bool = False  # whether it is run where a study names no kinds
+    alpha: bool = False  # whether `source` is multiplied by a number that the study names
 
 
+_DASHES = (0, (6, 1, 1, 1, 1, 1))
 KINDS: Final[Mapping[str, Kind]] = {
-    "zero": Kind(
-        "nothing",
-        doing="Zeroing",
-        help="0",
-        default=True,
-        place=3,
-        color="#0072B2",
-        marker="s",
-        line=":",
-    ),
-    "mean": Kind(
-        "mean",
-        doing="Mean-ablating",
-        help="its mean",
-        default=True,
-        place=2,
-        color="#009E73",
-        marker="^",
-        line="-.",
-    ),
+    "zero": Kind("nothing", "Zeroing", "0", 3, "#0072B2", "s", ":", default=True),
+    "mean": Kind("mean", "Mean-ablating", "its mean", 2, "#009E73", "^", "-.", default=True),
     "resample": Kind(
-        "other",
-        doing="Resampling",
-        help="that of the other run",
-        default=True,
-        place=1,
-        color="#D55E00",
-        marker="o",
+        "other", "Resampling", "that of the other run", 1, "#D55E00", "o", default=True
     ),
-    "scale": Kind(
-        "own",
-        alpha=True,
-        doing="Scaling",
-        help="alpha times itself",
-        place=4,
-        color="#CC79A7",
-        marker="D",
-        line=(0, (6, 1, 1, 1, 1, 1)),
-    ),
+    "scale": Kind("own", "Scaling", "alpha times itself", 4, "#CC79A7", "D", _DASHES, alpha=True),
     "self": Kind("own"),  # changes nothing, and so measures the noise floor
 }
 """By name, in the order of figures."""
@@ -122,10 +74,7 @@ def first_of(kinds: Collection[str]) -> str:
 def kind_label(kind: str, found: Any) -> str:
     """Name a kind as figures and tables for readers do: with its alpha, where it has one.
 
-    Parameters
-    ----------
-    found
-        A row, a table or saved tensors, which hold ``alpha`` where such a kind was run.
+    `found` is a row, a table or saved tensors, which hold ``alpha`` where such a kind was run.
     """
     alpha = found.get("alpha") if kind in KINDS and KINDS[kind].alpha else None
     if alpha is None:

@@ -19,37 +19,17 @@ _ACTS = re.compile(
 
 
 def whole_number(text: str) -> int | None:
-    """Read a whole number of decimal digits; None if it is none.
-
-    Python's own `int` also takes the digits of other scripts, and ``1_000``.
-
-    Examples
-    --------
-    >>> whole_number("-12"), whole_number("1e3"), whole_number("１２")
-    (-12, None, None)
-    """
+    """Read a whole number of ASCII digits (not ``１２``, nor ``1_000``); None if it is none."""
     return int(text) if _WHOLE.fullmatch(text) else None
 
 
 def decimal_number(text: str) -> float | None:
-    """Read a number such as ``0.5`` or ``1e-3``, ``inf`` and ``nan`` too; None if it is none.
-
-    Examples
-    --------
-    >>> decimal_number("1e-3"), decimal_number("1_0"), decimal_number("０.５")
-    (0.001, None, None)
-    """
+    """Read a number such as ``0.5`` or ``1e-3``, ``inf`` and ``nan`` too; None if it is none."""
     return float(text) if _DECIMAL.fullmatch(text) else None
 
 
 def visible(text: str) -> str:
-    r"""Return a text whose control characters are spelled out, so that none acts on a terminal.
-
-    Examples
-    --------
-    >>> visible("red: \x1b[31m")
-    'red: \\x1b[31m'
-    """
+    """Return a text whose control characters are spelled out, so that none acts on a terminal."""
     return _ACTS.sub(lambda found: repr(found[0])[1:-1], text)
 
 

@@ -29,14 +29,9 @@ _NAMED = 0.01  # probability of a token that is named as a variant of an answer
 class AnswerReading:
     """The first token of one run's answer.
 
-    Attributes
-    ----------
-    p_yes, p_no, rank_yes, rank_no
-        Probabilities of the two answers' tokens, and their ranks among all; 1 is the token that the
-        run says, `top`.
-    variants
-        Tokens that differ from an answer's only in case or space, with their probabilities: those
-        that hold 0.01 or more.
+    Probabilities of the two answers' tokens, and their ranks among all; 1 is the token that the run
+    says, `top`. `variants` are tokens of probability 0.01 or more that differ from an answer's only
+    in case or space.
     """
 
     p_yes: float
@@ -90,16 +85,15 @@ def _read(
     logits = logits.detach().cpu().double()
     shares = logits.softmax(-1)
     p_yes, p_no = float(shares[answers.yes]), float(shares[answers.no])
-    rank_yes, rank_no = (
-        1 + int((logits > logits[token]).sum()) for token in (answers.yes, answers.no)
-    )
+    yes_no = answers.yes, answers.no
+    rank_yes, rank_no = (1 + int((logits > logits[token]).sum()) for token in yes_no)
     top = int(logits.argmax())
     likely = (shares >= _NAMED).nonzero().flatten().tolist()  # 100 at most
     alike = {word.strip().casefold() for word in words}
     variants = [
         (text, float(shares[token]))
         for token in sorted(likely, key=lambda token: -float(shares[token]))
-        if token not in (answers.yes, answers.no)
+        if token not in yes_no
         and (text := text_after(tokenizer, answers.yes, [token])).strip().casefold() in alike
     ]
     said = text_after(tokenizer, answers.yes, [top]), float(shares[top])
@@ -134,14 +128,11 @@ def _generate(vlm: VLM, prompt: Prompt, max_new_tokens: int) -> list[list[int]]:
 
 @contextmanager
 def _unprocessed(vlm: VLM) -> Iterator[None]:
-    """Let each word be the likeliest by the model's own logits, in which heads are measured.
-
-    A checkpoint's generation config may punish repetition, suppress tokens or force some.
-    """
+    """Let each word be the likeliest by the model's own logits, in which heads are measured."""
+    # A checkpoint's generation config may punish repetition, suppress tokens or force some.
     model, given = vlm.model, vlm.model.generation_config
-    model.generation_config = GenerationConfig(
-        **{name: getattr(given, name, None) for name in _SPECIAL}
-    )
+    special = {name: getattr(given, name, None) for name in _SPECIAL}
+    model.generation_config = GenerationConfig(**special)
     try:
         yield
     finally:
@@ -165,46 +156,30 @@ class TokenRuns:
 
     The words are appended to both prompts, so that the token is looked at from where the answer's
     first token is in every other pass: the last position.
-
-    Attributes
-    ----------
-    rival
-        What a run would say in its place, after the same words: the without-run if that says
-        something else, or else the with-run; None if both would say the token.
-    base
-        Both runs; LD is logit(token) - logit(rival), or 0 without a rival.
-    first
-        What each run would say: with, without.
-    measured
-        `measures` of each run.
     """
 
     token: int
+    # What a run would say in its place, after the same words: the without-run if that says
+    # something else, or else the with-run; None if both would say the token.
     rival: int | None
-    base: Baseline
-    first: tuple[int, int]
-    measured: Float[Tensor, "runs 2"]
+    base: Baseline  # LD is logit(token) - logit(rival), or 0 without a rival
+    first: tuple[int, int]  # what each run would say: with, without
+    measured: Float[Tensor, "runs 2"]  # `measures` of each run
 
 
 def say(
-    vlm: VLM,
-    prompt: Prompt,
-    before: Sequence[int],
-    token: int,
-    keep: Keep | None = None,
-    exact: bool = True,
+    vlm: VLM, prompt: Prompt, before: Sequence[int], token: int, keep: Keep | None = None
 ) -> TokenRuns:
-    """Run a pair, a batch of two, that has said `before`, and look at `token`; see `forward`."""
-    base = run_pair(vlm, forced(vlm, prompt, before), keep, exact)
+    """Run a pair, a batch of two, that has said `before`, and look at `token`."""
+    base = run_pair(vlm, forced(vlm, prompt, before), keep, exact=True)
     logits = base.trace.logits
     first = logits.argmax(-1).tolist()
     rival = next((first[run] for run in (WITHOUT, WITH) if first[run] != token), None)
     contrast = AnswerTokens(token, token if rival is None else rival)
     asked = replace(base.prompt, answers=contrast)
-    ld = base.trace.ld(asked).tolist()
-    read = measures(token)(logits).cpu()
-    base = Baseline(asked, base.trace, ld[WITH], ld[WITHOUT])
-    return TokenRuns(token, rival, base, (first[WITH], first[WITHOUT]), read)
+    base = Baseline(asked, base.trace, *base.trace.ld(asked).tolist())
+    measured = measures(token)(logits).cpu()
+    return TokenRuns(token, rival, base, (first[WITH], first[WITHOUT]), measured)
 
 
 def measures(token: int) -> Read:

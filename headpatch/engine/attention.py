@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import Module, functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -19,6 +19,10 @@ from transformers.masking_utils import sdpa_mask
 
 from headpatch.errors import RunError
 
+Query = Float[Tensor, "batch heads queries head_dim"]
+Key = Float[Tensor, "batch kv_heads keys head_dim"]
+Rows = Float[Tensor, "batch heads chosen keys"]
+Options: TypeAlias = Mapping[str, Any]
 Mask: TypeAlias = Tensor | None
 """As transformers passes it to sdpa: boolean (True = seen), additive, or None."""
 NAME = "headpatch"
@@ -29,28 +33,22 @@ _CHANGES = ("s_aux", "softcap", "position_bias", "cache", "output_attentions")
 
 @runtime_checkable
 class Tap(Protocol):
-    """What happens at one attention module."""
+    """What happens at one attention module; returns z."""
 
     def __call__(
         self,
-        module: nn.Module,
-        query: Float[Tensor, "batch heads queries head_dim"],
-        key: Float[Tensor, "batch kv_heads keys head_dim"],
+        module: Module,
+        query: Query,
+        key: Key,
         value: Float[Tensor, "batch kv_heads keys value_dim"],
-        mask: Tensor | None,
+        mask: Mask,
         **options: Any,
     ) -> Float[Tensor, "batch queries heads value_dim"]:
         """Return z."""
-        ...
 
 
 def attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **options: Any,
+    module: Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Mask, **options: Any
 ) -> tuple[Tensor, None]:
     """Be transformers' sdpa attention, unless a tap hangs on `module`."""
     tap: Tap | None = module.__dict__.get(_TAP)
@@ -64,12 +62,8 @@ def plain_attention(
 ) -> Tensor:
     """Return z as transformers' sdpa attention computes it, ``[batch, queries, heads, dim]``.
 
-    Scores that are capped, which sdpa cannot do, are computed as eager attention would.
-
-    Raises
-    ------
-    RunError
-        If the attention has sinks, which sdpa would leave out without a word.
+    Scores that are capped, which sdpa cannot do, are computed as eager attention would; attention
+    with sinks, which sdpa would leave out without a word, is a `RunError`.
     """
     if mask is None and query.shape == key.shape and _is_bare(options):
         # What transformers' function comes to. Its look at every case costs as much as a kernel.
@@ -92,7 +86,7 @@ def plain_attention(
     return found
 
 
-def _is_bare(options: Mapping[str, Any]) -> bool:
+def _is_bare(options: Options) -> bool:
     """Whether nothing is asked for that changes attention, beyond scaling and causality."""
     return not options.get("dropout") and all(options.get(name) is None for name in _CHANGES)
 
@@ -102,13 +96,12 @@ AttentionMaskInterface.register(NAME, sdpa_mask)  # else padded batches are sile
 
 
 @contextmanager
-def tapped(parts: Iterable[PreTrainedModel], taps: Mapping[nn.Module, Tap]) -> Iterator[None]:
+def tapped(parts: Iterable[PreTrainedModel], taps: Mapping[Module, Tap]) -> Iterator[None]:
     """Run a model through `attention` with `taps` hung on its attention modules.
 
-    `parts` are all models that it is made of (`headpatch.models.vlm.parts`).
-
-    On leaving, also after an exception, the taps are gone and every part of the model has the
-    attention implementation that it had before.
+    `parts` are all models that it is made of (`headpatch.models.vlm.parts`). On leaving, also after
+    an exception, the taps are gone and every part has the attention implementation that it had
+    before.
     """
     with implemented(parts, NAME):
         try:
@@ -136,15 +129,15 @@ def implemented(parts: Iterable[PreTrainedModel], name: str) -> Iterator[None]:
 
 
 def attention_rows(
-    module: nn.Module,
-    query: Float[Tensor, "batch heads queries head_dim"],
-    key: Float[Tensor, "batch kv_heads keys head_dim"],
-    mask: Tensor | None,
+    module: Module,
+    query: Query,
+    key: Key,
+    mask: Mask,
     queries: Int[Tensor, " chosen"],
     allowed: Bool[Tensor, "batch heads chosen keys"] | None = None,
     scaling: float | None = None,
     **options: Any,
-) -> Float[Tensor, "batch heads chosen keys"]:
+) -> Rows:
     """Return the attention of the chosen queries to every key, in float32.
 
     Without a mask it is causal where the module is. `allowed` further removes edges where False; a
@@ -164,7 +157,7 @@ def attention_rows(
 
 def to_rows(
     scores: Float[Tensor, "*layers heads chosen keys"],
-    mask: Tensor | None,
+    mask: Mask,
     softcap: float | None = None,
     allowed: Tensor | None = None,
 ) -> Float[Tensor, "*layers heads chosen keys"]:
@@ -172,22 +165,21 @@ def to_rows(
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
-        scores = (
-            scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        )
+        seen = mask.dtype == torch.bool
+        scores = scores.masked_fill(~mask, -torch.inf) if seen else scores + mask
     if allowed is not None:
         scores = scores.masked_fill(~allowed, -torch.inf)
     return scores.softmax(-1).nan_to_num(0.0)  # NaN: no key left
 
 
-def is_causal(module: nn.Module, length: int, options: Mapping[str, Any]) -> bool:
+def is_causal(module: Module, length: int, options: Options) -> bool:
     """Whether sdpa would mask the future without being given a mask."""
     causal = options.get("is_causal")
     return length > 1 and bool(getattr(module, "is_causal", True) if causal is None else causal)
 
 
 def weigh(
-    rows: Float[Tensor, "batch heads chosen keys"], value: Float[Tensor, "batch kv_heads keys dim"]
+    rows: Rows, value: Float[Tensor, "batch kv_heads keys dim"]
 ) -> Float[Tensor, "batch chosen heads dim"]:
     """Return the z that attention rows give."""
     batch, heads, chosen, keys = rows.shape

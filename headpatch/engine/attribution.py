@@ -19,9 +19,8 @@ from typing import Any, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import Module
 
-from headpatch.engine.attention import Mask, plain_attention, tapped
+from headpatch.engine.attention import plain_attention, tapped
 from headpatch.engine.interventions import Direction, replacement
 from headpatch.engine.patching import ZMeans, base_run
 from headpatch.engine.precision import answer_logits
@@ -38,10 +37,9 @@ Attribution = dict[Tower, Float[Tensor, "layers heads positions"]]
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Both runs of a pair: LD, and by tower and layer z and ∂LD/∂z.
+    """Both runs of a pair: LD, and by tower and layer z and its slope ∂LD/∂z.
 
-    z and slopes are ``[runs, positions, heads, head_dim]``; the slope of a layer that does not
-    reach LD is 0.
+    Each is ``[runs, positions, heads, head_dim]``; the slope is 0 where LD does not depend on z.
     """
 
     ld: Float[Tensor, " runs"]
@@ -56,10 +54,8 @@ class _Site:
     z: list[Tensor] = field(default_factory=list)
     leaves: list[Tensor] = field(default_factory=list)
 
-    def __call__(
-        self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
-    ) -> Tensor:
-        z = plain_attention(module, query, key, value, mask, **options)
+    def __call__(self, *taken: Any, **options: Any) -> Tensor:
+        z = plain_attention(*taken, **options)
         leaf = torch.zeros_like(z, requires_grad=True)
         self.z.append(z.detach())
         self.leaves.append(leaf)
@@ -80,35 +76,24 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
     """Run a batch forwards and backwards once, in the towers that headpatch can change.
 
     Its rows do not touch each other, so the one backward pass gives the gradients of every run.
-    Weights keep their ``requires_grad`` and get no gradient. Low-precision weights run in their
-    own precision: the estimate's error is far larger than rounding.
-
-    Raises
-    ------
-    RunError
-        If LD or a gradient is not a number, a layer's attention never ran, or the graph does not
-        fit the device's memory.
+    Weights keep their ``requires_grad`` and get no gradient. Low-precision weights run in their own
+    precision: the estimate's error is far larger than rounding. A `RunError` if LD or a gradient is
+    not a number, a layer's attention never ran, or the graph does not fit the device's memory.
     """
     chosen = [tower for tower in towers if tower == "lm" or vlm.vision is not None]
     sites = {tower: [_Site() for _ in vlm.stack(tower).attentions] for tower in chosen}
-    taps = {
-        module: site
-        for tower, there in sites.items()
-        for module, site in zip(vlm.stack(tower).attentions, there, strict=True)
-    }
+    every = [site for there in sites.values() for site in there]
+    modules = [module for tower in chosen for module in vlm.stack(tower).attentions]
     try:
-        with torch.enable_grad(), tapped(vlm.parts, taps):
+        with torch.enable_grad(), tapped(vlm.parts, dict(zip(modules, every, strict=True))):
             logits = answer_logits(vlm, prompt, vlm.dtype)
             ld = logits[:, prompt.answers.yes] - logits[:, prompt.answers.no]
-            leaves = [leaf for there in sites.values() for site in there for leaf in site.leaves]
-            slopes = iter(torch.autograd.grad(ld.sum(), leaves, allow_unused=True))
+            leaves = [leaf for site in every for leaf in site.leaves]
+            slopes = iter(torch.autograd.grad(ld.sum(), leaves, materialize_grads=True))
     except torch.OutOfMemoryError as error:
         raise RunError(f"{vlm.device} has too little memory for a backward pass") from error
     slope = {
-        tower: [
-            _whole([_or_zero(next(slopes), leaf) for leaf in site.leaves], prompt.runs)
-            for site in there
-        ]
+        tower: [_whole([next(slopes) for _ in site.leaves], prompt.runs) for site in there]
         for tower, there in sites.items()
     }
     z = {tower: [_whole(site.z, prompt.runs) for site in there] for tower, there in sites.items()}
@@ -118,10 +103,6 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
             f"LD or its gradient is not finite ({vlm.name}, {vlm.dtype}): --dtype float32"
         )
     return Gradients(ld.detach(), z, slope)
-
-
-def _or_zero(slope: Tensor | None, leaf: Tensor) -> Tensor:
-    return torch.zeros_like(leaf) if slope is None else slope
 
 
 def _whole(parts: Sequence[Tensor], runs: int) -> Tensor:
@@ -142,12 +123,7 @@ def attribute(
 ) -> Attribution:
     """Estimate the effect of changing each head's z at each position alone.
 
-    `pair` holds the with-run, then the without-run.
-
-    Raises
-    ------
-    ValueError
-        If means are needed and missing.
+    `pair` holds the with-run, then the without-run; a ValueError if means are needed and missing.
     """
     run = base_run(direction)
     estimates: Attribution = {}

@@ -33,7 +33,6 @@ HEADS_OF: dict[Tower, str] = {
     "lm": "heads of the language model",
     "vision": "heads of the vision tower",
 }
-"""What a refusal names."""
 _GAIN = 10.0  # times a head's own z: unchanged heads may do less than rounding
 _CLOSE = {True: 0.05, False: 1e-3}  # over low-precision weights or not; a share
 _FAILED = (RunError, RuntimeError, TypeError, ValueError, LookupError, AttributeError)
@@ -63,19 +62,10 @@ def why_not(vlm: VLM, base: Baseline, tower: Tower, positions: Positions = "answ
 def refuse_uncontrolled(
     vlm: VLM, base: Baseline, tower: Tower, positions: Positions = "answer"
 ) -> None:
-    """Refuse to change heads that `why_not` says cannot be controlled.
-
-    Raises
-    ------
-    InputError
-        If so.
-    """
+    """Refuse to change heads that `why_not` says cannot be controlled."""
     if why := why_not(vlm, base, tower, positions):
-        raise InputError(
-            HEADS_OF[tower],
-            uncontrolled(vlm, why),
-            "a model in which headpatch changes heads as a hook on their output projection does",
-        )
+        expected = "a model in which headpatch changes heads as a hook on their output projection"
+        raise InputError(HEADS_OF[tower], uncontrolled(vlm, why), f"{expected} does")
 
 
 def uncontrolled(vlm: VLM, why: str) -> str:
@@ -210,9 +200,8 @@ def _ld(vlm: VLM, prompt: Prompt) -> float:
 
 def _own_attention(vlm: VLM) -> str:
     """Name the implementation of transformers' that computes what the model means."""
-    capped = any(
-        getattr(part.config, "attn_logit_softcapping", None) is not None for part in vlm.parts
-    )
+    caps = (getattr(part.config, "attn_logit_softcapping", None) for part in vlm.parts)
+    capped = any(cap is not None for cap in caps)
     fast = all(getattr(part, "_supports_sdpa", False) for part in vlm.parts)
     return "sdpa" if fast and not capped else "eager"  # sdpa leaves caps out
 

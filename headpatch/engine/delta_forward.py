@@ -11,7 +11,7 @@ The layer's own code still joins the parts: it only adds, reshapes and rotates, 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -74,23 +74,17 @@ def _parts(vlm: VLM) -> _Parts:
 class Points:
     """Where the decoder's modules stood in an untouched run, from position `start` on.
 
-    Attributes
-    ----------
-    low
-        The weights' dtype.
-    inputs, outputs
-        By module: float32, ``[runs, suffix, width]``; of norms inside the attention
-        ``[runs, suffix, heads, dim]`` or ``[runs, heads, suffix, dim]``.
-    known
-        Modules whose formula is known, and so can be computed in one step.
+    Inputs and outputs are float32, ``[runs, suffix, width]``; of norms inside the attention
+    ``[runs, suffix, heads, dim]`` or ``[runs, heads, suffix, dim]``.
     """
 
     start: int
-    low: torch.dtype
+    low: torch.dtype  # the weights' dtype
     tokens: int
     inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
     outputs: dict[nn.Module, Tensor] = field(default_factory=dict)
     parts: _Parts = field(default_factory=lambda: _Parts([], [], []))
+    # modules whose formula is known, and so can be computed in one step
     known: dict[nn.Module, Norm | Gated] = field(default_factory=dict)
 
     def run(self, index: int) -> "Points":
@@ -116,7 +110,6 @@ class Points:
 
 
 def _positions(x: Tensor, tokens: int) -> int | None:
-    """The dimension that runs over the prompt's positions."""
     return next((dim for dim in (1, 2) if x.ndim > dim + 1 and x.shape[dim] == tokens), None)
 
 
@@ -218,27 +211,16 @@ def _lifted(
         gate0, up0 = points.outputs[formula.gate], points.outputs[formula.up]
 
         def gated(d: Tensor) -> Tensor:
-            between = fused.gated_deviation(
-                formula.gate(d),
-                formula.up(d),
-                _last(gate0, d),
-                _last(up0, d),
-                formula.act,
-                points.low,
-            )
-            moved: Tensor = formula.down(between)
-            return moved
+            untouched = _last(gate0, d), _last(up0, d)
+            moved = formula.gate(d), formula.up(d)
+            between = fused.gated_deviation(*moved, *untouched, formula.act, points.low)
+            return cast("Tensor", formula.down(between))
 
         return gated
     run = module.forward
 
-    def lifted(d: Tensor) -> Tensor:
-        moved: Tensor = run(_last(x0, d) + d) - _last(y0, d)
-        return moved
-
-    return lifted
+    return lambda d: cast("Tensor", run(_last(x0, d) + d) - _last(y0, d))
 
 
 def _last(x0: Tensor, d: Tensor) -> Tensor:
-    """Return the last positions of `x0`, as many as `d` has."""
     return x0 if x0.ndim != 3 or x0.shape[1] == d.shape[1] else x0[:, -d.shape[1] :]

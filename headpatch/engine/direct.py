@@ -67,38 +67,24 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Apart:
-    """One batch, taken apart at the answer position.
-
-    Attributes
-    ----------
-    z
-        By layer, as it entered the output projection.
-    final
-        The stream that enters the final norm.
-    gains
-        By layer: what multiplies attention's output before it is added; None where nothing does.
-    gain, direction
-        The final norm's, and that times W_U[yes] - W_U[no].
-    """
+    """One batch, taken apart at the answer position."""
 
     parts: Parts
     logits: Float[Tensor, "rows vocabulary"]
-    z: tuple[Float[Tensor, "rows heads dim"], ...]
-    final: Float[Tensor, "rows width"]
+    z: tuple[Float[Tensor, "rows heads dim"], ...]  # by layer, as it entered the output projection
+    final: Float[Tensor, "rows width"]  # the stream that enters the final norm
+    # By layer: what multiplies attention's output before it is added; None where nothing does.
     gains: tuple[Float[Tensor, "rows width"] | None, ...]
-    gain: Float[Tensor, " width"]
-    direction: Float[Tensor, " width"]
+    gain: Float[Tensor, " width"]  # the final norm's
+    direction: Float[Tensor, " width"]  # `gain` times W_U[yes] - W_U[no]
 
 
 @torch.no_grad()
 def take_apart(vlm: VLM, prompt: Prompt, edits: Sequence[ZEdit] = ()) -> Apart:
     """Run one batch with `edits` and attribute LD to the parts of the language model.
 
-    Raises
-    ------
-    RunError
-        If the model's layers, its final norm or its logits add up in another way than described
-        above: then no attribution is better than a wrong one.
+    A `RunError` if the model's layers, its final norm or its logits add up in another way than
+    described above: then no attribution is better than a wrong one.
     """
     with _listening(vlm) as heard:
         logits = forward(vlm, prompt, edits, exact=True).logits
@@ -108,9 +94,8 @@ def take_apart(vlm: VLM, prompt: Prompt, edits: Sequence[ZEdit] = ()) -> Apart:
         gain = norm(torch.ones_like(final[:1]))[0].float()
         scale = _scale(norm(final).float(), gain * final)
         words, biases = _words(vlm, prompt)
-        _refuse_other_logits(
-            vlm, prompt, scale[:, None] * (gain * final) @ words.T + biases, logits
-        )
+        expected = scale[:, None] * (gain * final) @ words.T + biases
+        _refuse_other_logits(vlm, prompt, expected, logits)
         direction = gain * (words[0] - words[1])
         z = tuple(one.z.unflatten(-1, (vlm.lm.grid.heads, -1)) for one in heard)
         gains = tuple(_gain(vlm, index, one) for index, one in enumerate(heard))
@@ -255,10 +240,8 @@ def _gain(vlm: VLM, index: int, heard: _Heard) -> Float[Tensor, "rows width"] | 
             if _alike(grown - added, second(mlp).float(), grown):
                 gain: Tensor = first(torch.ones_like(attention[:1])).float()
                 return _scale(added, gain * attention)[:, None] * gain
-    raise RunError(
-        f"{vlm.name}: layer {index} adds more to the stream than its attention and its MLP, so LD "
-        "cannot be attributed to heads"
-    )
+    adds = f"layer {index} adds more to the stream than its attention and its MLP"
+    raise RunError(f"{vlm.name}: {adds}, so LD cannot be attributed to heads")
 
 
 def _scale(

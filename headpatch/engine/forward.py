@@ -5,8 +5,9 @@ Every row of a batch is a whole forward pass; edits say which rows differ from t
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -26,58 +27,32 @@ from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
 T = TypeVar("T")
+VisionRows = Float[Tensor, "images vision_layers vision_heads vision_tokens"]
 
 
 @dataclass(frozen=True)
 class Keep:
-    """What a pass should keep.
+    """What a pass should keep."""
 
-    Attributes
-    ----------
-    lm_rows
-        The answer position's attention rows of every language-model head.
-    vision_rows
-        For every vision head: the class token's row, and the mean row of the patch queries.
-    z
-        Towers whose z is kept, at every position.
-    suffix
-        Keep what a widening pass needs to change z from this position on.
-    """
-
-    lm_rows: bool = False
+    lm_rows: bool = False  # the answer position's attention rows of every language-model head
+    # of every vision head: the class token's row, and the mean row of the patch queries
     vision_rows: bool = False
-    z: tuple[Tower, ...] = ()
-    suffix: int | None = None
+    z: tuple[Tower, ...] = ()  # towers whose z is kept, at every position
+    suffix: int | None = None  # keep what a widening pass needs to change z from this position on
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What a pass gave.
+    """What a pass gave."""
 
-    Attributes
-    ----------
-    logits
-        At the answer position, float32.
-    lm_rows
-        On the model's device; NaN for layers that do not attend to tokens (cross-attention).
-    vision_class_rows, vision_patch_rows
-        The class token (if any) is a key.
-    z
-        By tower and layer: ``[batch, tokens, heads, head_dim]``.
-    prefills
-        One a row of the batch, if a suffix was kept.
-    """
-
-    logits: Float[Tensor, "batch vocabulary"]
+    logits: Float[Tensor, "batch vocabulary"]  # at the answer position, float32
+    # On the model's device; NaN for layers that do not attend to tokens (cross-attention).
     lm_rows: Float[Tensor, "batch layers heads tokens"] | None = None
-    vision_class_rows: Float[Tensor, "images vision_layers vision_heads vision_tokens"] | None = (
-        None
-    )
-    vision_patch_rows: Float[Tensor, "images vision_layers vision_heads vision_tokens"] | None = (
-        None
-    )
+    vision_class_rows: VisionRows | None = None  # the class token (if any) is a key
+    vision_patch_rows: VisionRows | None = None
+    # by tower and layer: ``[batch, tokens, heads, head_dim]``
     z: dict[Tower, list[Tensor]] = field(default_factory=dict)
-    prefills: tuple[Prefill, ...] = ()
+    prefills: tuple[Prefill, ...] = ()  # one a row of the batch, if a suffix was kept
 
     def ld(self, prompt: Prompt) -> Float[Tensor, " batch"]:
         """Logit(Yes) - logit(No) of each row."""
@@ -95,19 +70,8 @@ def forward(
 ) -> Trace:
     """Run one batch, as many runs as rows are wanted.
 
-    Parameters
-    ----------
-    edits, cuts
-        What differs in which row.
-    keep
-        Nothing but the answer's logits by default.
-    exact
-        Over low-precision weights, compute in float32 (see `headpatch.engine.precision`).
-
-    Raises
-    ------
-    RunError
-        If a logit is not a number.
+    `edits` and `cuts` say what differs in which row. `exact` computes in float32 over low-precision
+    weights too (see `headpatch.engine.precision`). A `RunError` if a logit is not a number.
     """
     keep, raise_it = keep or Keep(), exact and is_low(vlm)
     sites = _sites(vlm, prompt, edits, cuts, keep)
@@ -116,7 +80,11 @@ def forward(
         capture = points = None
         unembedded: list[Tensor] = []
         if keep.suffix is not None:
-            stack.enter_context(_unembedding(vlm, unembedded))
+            words = vlm.model.get_output_embeddings()
+            keep_last = words.register_forward_hook(
+                lambda _, __, output: unembedded.append(output[:, -1].float())
+            )
+            stack.callback(keep_last.remove)
             capture = Capture(keep.suffix, prompt.spans.length)
             points = Points(keep.suffix, vlm.dtype, prompt.spans.length)
             stack.enter_context(capture.hooked(vlm))
@@ -131,7 +99,8 @@ def forward(
         stack.enter_context(tapped(vlm.parts, _with_rows(vlm, sites, recorded)))
         # Autograd's bookkeeping of views costs a pass that waits for its launches about 4 %. What
         # is kept of a layer may meet a backward pass later, which refuses tensors made without it.
-        stack.enter_context(torch.inference_mode(not keep.z and keep.suffix is None))
+        if not keep.z and keep.suffix is None:  # inference_mode(False) would record gradients
+            stack.enter_context(torch.inference_mode())
         logits = answer_logits(vlm, prompt, torch.float32 if raise_it else vlm.dtype)
         finite = torch.isfinite(logits).all()
         lm_rows = recorded.stacked(prompt.spans.length) if recorded is not None else None
@@ -182,20 +151,6 @@ def _drawn(vlm: VLM, keep: Keep) -> Sequence[nn.Module]:
     return vlm.vision.attentions if draws and vlm.vision is not None else ()
 
 
-@contextmanager
-def _unembedding(vlm: VLM, found: list[Tensor]) -> Iterator[None]:
-    """Keep what the unembedding gives at the last position."""
-
-    def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-        found.append(output[:, -1].float())
-
-    handle = vlm.model.get_output_embeddings().register_forward_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _with_rows(
     vlm: VLM, sites: Mapping[nn.Module, Site], recorded: AnswerRows | None
 ) -> dict[nn.Module, Tap]:
@@ -215,9 +170,8 @@ def _idle(vlm: VLM, sites: Mapping[nn.Module, Site]) -> Iterator[nn.Module]:
     if vlm.vision is None or vlm.feature_layer is None:
         return
     first = vlm.feature_layer + 1
-    for layer, attention in zip(
-        vlm.vision.layers[first:], vlm.vision.attentions[first:], strict=True
-    ):
+    layers = zip(vlm.vision.layers, vlm.vision.attentions, strict=True)
+    for layer, attention in islice(layers, first, None):
         used = attention in sites and sites[attention].used
         if not used and "forward" not in layer.__dict__:
             yield layer
@@ -241,20 +195,13 @@ def _prefills(
     layers, low = capture.layers(len(vlm.lm.layers)), points is not None and bool(points.inputs)
     if low:  # rows are deviations
         layers = tuple(replace(layer, added=None) for layer in layers)
-    return tuple(
-        prepared(
-            Prefill(
-                capture.start,
-                capture.tokens,
-                tuple(layer.run(index, runs) for layer in layers),
-                points.run(index) if low and points is not None else None,
-                capture.refused,
-                _reading(vlm),
-                cap,
-            )
-        )
-        for index in range(runs)
-    )
+    found = []
+    for index in range(runs):
+        kept = tuple(layer.run(index, runs) for layer in layers)
+        stood = points.run(index) if low and points is not None else None
+        seen = capture.refused, _reading(vlm), cap
+        found.append(prepared(Prefill(capture.start, capture.tokens, kept, stood, *seen)))
+    return tuple(found)
 
 
 def _reading(vlm: VLM) -> float:
@@ -305,11 +252,10 @@ def cap_of(vlm: VLM, unembedded: Tensor, logits: Tensor) -> float | None:
     cap = getattr(vlm.model.config.get_text_config(), "final_logit_softcapping", None)
     if not cap:
         return None
-    unembedded = unembedded.to(logits)
-    off, off_capped = (
-        (one - logits).abs().max() for one in (unembedded, capped(unembedded, float(cap)))
-    )
-    return float(cap) if bool(off_capped < off) else None
+    unembedded, cap = unembedded.to(logits), float(cap)
+    either = unembedded, capped(unembedded, cap)
+    off, off_capped = ((one - logits).abs().max() for one in either)
+    return cap if bool(off_capped < off) else None
 
 
 def capped(logits: Tensor, cap: float | None) -> Tensor:

@@ -1,6 +1,6 @@
-"""Passes that start at the layer that is changed, from what the untouched run left there.
+"""Changes that have two paths: whole passes, and passes that start at the layer that is changed.
 
-Cutting edges and swapping the stream have a plain path of whole passes, and this one.
+Those start from what the untouched run left there. Cutting edges and swapping the stream have both.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,20 +12,51 @@ from torch import Tensor
 from torch.nn import Module
 
 from headpatch.engine.attention import Mask
-from headpatch.engine.patching import Outcome
+from headpatch.engine.patching import (
+    PLAIN_BATCH,
+    WITH,
+    Baseline,
+    Change,
+    OnProgress,
+    Outcome,
+    batches_by_run,
+    in_batches,
+    shifts_of,
+)
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.shared_prefix import attend_own
+from headpatch.engine.widen import rows_that_fit
 from headpatch.errors import HeadpatchError
+from headpatch.models.vlm import VLM
+
+
+def run_in_order(
+    vlm: VLM,
+    base: Baseline,
+    changes: Sequence[Change],
+    order: Callable[[Change], Any],
+    logits: Callable[[list[Change]], Tensor],
+    refusal: Callable[[Change], str] | None,
+    on_progress: OnProgress | None,
+) -> list[Outcome[Change]]:
+    """Run changes, those of one layer together; `logits` gives those of a batch of one run.
+
+    With a `refusal` passes are resumed: a ValueError if that refuses a change.
+    """
+    size = PLAIN_BATCH - 1
+    if refusal is not None:
+        if reason := next(filter(None, map(refusal, changes)), ""):
+            raise ValueError(reason)
+        size = rows_that_fit(vlm, base.trace.prefills[WITH])
+
+    def passes(rows: list[Change]) -> list[Outcome[Change]]:
+        return shifts_of(base, rows, logits(rows))
+
+    return in_batches(base, changes, batches_by_run(changes, size, order), passes, on_progress)
 
 
 def refusal(prefills: Sequence[Prefill], start: int, what: str) -> str:
-    """Say why a pass cannot be resumed from position `start` on; nothing if it can.
-
-    Parameters
-    ----------
-    what
-        Kind of change, for the message.
-    """
+    """Say why a pass cannot be resumed from position `start` on for `what`; nothing if it can."""
     if not prefills or prefills[0].start > start:
         return "the baseline keeps too short a suffix"
     if prefills[0].points is not None:

@@ -28,33 +28,17 @@ VisionPositions = Literal["class", "patches", "all"]
 
 @dataclass(frozen=True)
 class Intervention:
-    """Heads × kind × positions × direction: all that there is to say of a change.
-
-    Attributes
-    ----------
-    kind
-        What z becomes, see `headpatch.kinds.KINDS`.
-    direction
-        ``noising`` changes the with-run (is the head necessary?), ``denoising`` the without-run
-        (is it sufficient?).
-    positions, vision_positions
-        Tokens of the prompt, and of the vision tower, at which heads of the tower are changed;
-        None if it has none.
-    alpha
-        What a kind with a factor multiplies z by; None of any other.
-
-    Raises
-    ------
-    ValueError
-        If it is not said where heads are changed, or by which factor.
-    """
+    """Heads × kind × positions × direction: all that there is to say of a change."""
 
     heads: HeadSet
-    kind: str
+    kind: str  # what z becomes, of `headpatch.kinds.KINDS`
+    # ``noising`` changes the with-run (is the head necessary?), ``denoising`` the without-run (is
+    # it sufficient?)
     direction: Direction
+    # Tokens at which heads of each tower are changed; None if there are none of it.
     positions: Positions | None = "answer"
     vision_positions: VisionPositions | None = "all"
-    alpha: float | None = None
+    alpha: float | None = None  # what a kind with a factor multiplies z by; None of any other
 
     def __post_init__(self) -> None:
         for tower, name in (("lm", "positions"), ("vision", "vision_positions")):
@@ -91,12 +75,7 @@ def replacement(
     """Return what a kind puts in the place of z.
 
     `own`, `other` and `mean` are z of the run that is changed, of the other run, and over a
-    reference set.
-
-    Raises
-    ------
-    ValueError
-        If a mean is needed and missing.
+    reference set; a ValueError if a mean is needed and missing.
     """
     source = KINDS[kind].source
     value = {"own": own, "other": other, "mean": mean, "nothing": None}[source]
@@ -148,13 +127,7 @@ def refused(vlm: VLM) -> str:
 
 
 def tower_of(vlm: VLM) -> Stack:
-    """Return the vision tower's layers.
-
-    Raises
-    ------
-    RunError
-        If its heads cannot be changed.
-    """
+    """Return the vision tower's layers; a `RunError` if its heads cannot be changed."""
     if why := refused(vlm):
         raise RunError(f"{vlm.name}: {why}")
     return vlm.stack("vision")
@@ -168,13 +141,7 @@ def whole_layers(vlm: VLM) -> list[HeadSet]:
 def vision_positions(
     vlm: VLM, base: "Baseline", positions: VisionPositions
 ) -> Int[Tensor, " positions"]:
-    """Return the positions of a scope among the tower's tokens of one run, tile after tile.
-
-    Raises
-    ------
-    InputError
-        If the tower has no class token and it is asked for.
-    """
+    """Return the positions of a scope among the tower's tokens of one run, tile after tile."""
     check_scope(vlm, positions)
     tokens = base.trace.z["vision"][0].shape[1]
     each = torch.arange(tokens)
@@ -186,13 +153,7 @@ def vision_positions(
 
 
 def check_scope(vlm: VLM, positions: VisionPositions, argument: str = "--positions") -> None:
-    """Refuse a scope that no picture can have in this tower.
-
-    Raises
-    ------
-    InputError
-        If the tower has no class token and it is asked for.
-    """
+    """Refuse class tokens of a tower that has none."""
     if positions == "class" and not vlm.family.class_token:
         raise InputError(argument, "class: the tower has no class token", "patches or all")
 

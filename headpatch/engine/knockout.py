@@ -8,6 +8,8 @@ positions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -17,21 +19,11 @@ from torch.nn import Module
 
 from headpatch.engine.attention import Mask, attention_rows, tapped, weigh
 from headpatch.engine.forward import forward
-from headpatch.engine.from_layer import ResumedSite, apart, refusal
+from headpatch.engine.from_layer import ResumedSite, apart, refusal, run_in_order
 from headpatch.engine.interventions import Cut
-from headpatch.engine.patching import (
-    PLAIN_BATCH,
-    WITH,
-    Baseline,
-    OnProgress,
-    Outcome,
-    batches_by_run,
-    in_batches,
-    shifts_of,
-)
+from headpatch.engine.patching import Baseline, OnProgress, Outcome
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.taps import allowed_edges, edges_by_layer
-from headpatch.engine.widen import rows_that_fit
 from headpatch.engine.widening import step, unembed
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
@@ -75,30 +67,23 @@ def knock_out(
     """Run knockouts, several to a batch.
 
     With `resumed` from the first layer that is cut, in float32 only (see `disagreement`); `base`
-    must then keep prefills from the first query of any knockout.
-
-    Raises
-    ------
-    ValueError
-        If a pass cannot be resumed.
+    must then keep prefills from the first query of any knockout, else it is a ValueError.
     """
-    prefills, size = base.trace.prefills, PLAIN_BATCH - 1
-    if resumed:
-        for one in knockouts:
-            if reason := refusal(prefills, one.start, "cut"):
-                raise ValueError(reason)
-        size = rows_that_fit(vlm, prefills[WITH])
 
-    def passes(rows: list[Knockout]) -> list[Outcome[Knockout]]:
+    def logits(rows: list[Knockout]) -> Tensor:
         run = rows[0].run
         if resumed:
-            return shifts_of(base, rows, _resumed(vlm, prefills[run], rows))
+            return _resumed(vlm, base.trace.prefills[run], rows)
         prompt = base.prompt.select(run).repeat(len(rows) + 1)
         cuts = [one.cut(row) for row, one in enumerate(rows, start=1)]
-        return shifts_of(base, rows, forward(vlm, prompt, cuts=cuts, exact=True).logits)
+        return forward(vlm, prompt, cuts=cuts, exact=True).logits
 
-    batches = batches_by_run(knockouts, size, lambda one: one.entry)
-    return in_batches(base, knockouts, batches, passes, on_progress)
+    refused = partial(_refusal, base) if resumed else None
+    return run_in_order(vlm, base, knockouts, attrgetter("entry"), logits, refused, on_progress)
+
+
+def _refusal(base: Baseline, one: Knockout) -> str:
+    return refusal(base.trace.prefills, one.start, "cut")
 
 
 def disagreement(vlm: VLM, base: Baseline, probes: Sequence[Knockout]) -> float:
@@ -106,7 +91,7 @@ def disagreement(vlm: VLM, base: Baseline, probes: Sequence[Knockout]) -> float:
 
     Infinite where a pass cannot be resumed; otherwise rounding, if resuming is exact.
     """
-    if any(refusal(base.trace.prefills, one.start, "cut") for one in probes):
+    if any(_refusal(base, one) for one in probes):
         return float("inf")
     return apart(
         lambda: knock_out(vlm, base, probes, resumed=True), lambda: knock_out(vlm, base, probes)

@@ -25,12 +25,7 @@ def halving(
     """Run batches one after the other; yield each with what it gave.
 
     Out of memory halves the batch, and those to come with it; each carries an untouched row, so
-    that the numbers stay the same to rounding.
-
-    Raises
-    ------
-    InputError
-        If a batch of one does not fit, beside its untouched row.
+    that the numbers stay the same to rounding. An `InputError` if a batch of one does not fit.
     """
     pending = list(batches)
     while pending:
@@ -50,19 +45,10 @@ def halving(
 
 
 def too_little(device: torch.device, rows: str, room: str) -> InputError:
-    """Say that not even the fewest rows fit.
-
-    Parameters
-    ----------
-    rows, room
-        What does not fit, and what there must be room for.
-    """
-    return InputError(
-        "--device",
-        f"{device} has too little memory for {rows}",
-        f"room for {room}",
-        "Use --device cpu or a smaller --dtype.",
-    )
+    """Return the error for not even the fewest `rows` fitting; there must be `room` for it."""
+    hint = "Use --device cpu or a smaller --dtype."
+    found = f"{device} has too little memory for {rows}"
+    return InputError("--device", found, f"room for {room}", hint)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

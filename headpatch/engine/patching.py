@@ -25,12 +25,10 @@ from headpatch.models.vlm import VLM
 
 __all__ = ["WITH", "WITHOUT", "Baseline", "Outcome", "base_run", "in_batches", "patch", "run_pair"]
 
-PLAIN_BATCH = 8
-"""Rows of a batch of plain passes, the untouched one included."""
+PLAIN_BATCH = 8  # rows of a batch of plain passes, the untouched one included
 ZMeans = dict[Tower, list[Tensor]]
 """By tower and layer: mean z, shape ``[tokens, heads, head_dim]``."""
-OnProgress = Callable[[int, int], None]
-"""Called with (done, total)."""
+OnProgress = Callable[[int, int], None]  # called with (done, total)
 OnOutcome = Callable[["Outcome"], None]
 """Called with each outcome as soon as it is known, in the order in which they are."""
 Read = Callable[[Tensor], Tensor]
@@ -61,28 +59,18 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Outcome(Generic[Change]):
-    """What one change did.
-
-    Attributes
-    ----------
-    ld
-        LD of the base run with the change: the untouched run's LD plus `effect`.
-    effect
-        Against the untouched row of its own batch, so that what the batch's shape does to
-        low-precision logits cancels.
-    token, token_before
-        The first generated token with the change, and in the untouched row; the likelier of the
-        two answers, where only their logits were asked for.
-    read
-        Effects on what else was measured (see `Read`).
-    """
+    """What one change did."""
 
     intervention: Change
-    ld: float
+    ld: float  # LD of the base run with the change: the untouched run's LD plus `effect`
+    # Against the untouched row of its own batch, so that what the batch's shape does to
+    # low-precision logits cancels.
     effect: float
+    # The first generated token with the change, and in the untouched row; the likelier of the two
+    # answers, where only their logits were asked for.
     token: int
     token_before: int
-    read: tuple[float, ...] = ()
+    read: tuple[float, ...] = ()  # effects on what else was measured (see `Read`)
 
 
 def run_pair(vlm: VLM, prompt: Prompt, keep: Keep | None = None, exact: bool = False) -> Baseline:
@@ -105,23 +93,8 @@ def patch(
 ) -> list[Outcome]:
     """Run interventions the plain way: one forward pass each, several to a batch; in order.
 
-    Parameters
-    ----------
-    base
-        Must keep z of every tower that is changed.
-    means
-        Needed for kind ``mean``.
-    batch
-        Rows, the untouched one included.
-    finished
-        See `in_batches`.
-
-    Raises
-    ------
-    InputError
-        If not even two rows fit.
-    ValueError
-        If means are needed and missing.
+    `base` must keep z of every tower that is changed; kind ``mean`` needs `means`; `batch` counts
+    rows, the untouched one included. For `finished` and what does not fit, see `in_batches`.
     """
 
     def passes(asked: list[Intervention]) -> list[Outcome]:
@@ -144,23 +117,12 @@ def in_batches(
     on_outcome: Callable[[Outcome[Change]], None] | None = None,
     finished: Mapping[Change, Outcome[Change]] | None = None,
 ) -> list[Outcome[Change]]:
-    """Run changes in batches of one run; return their outcomes in order.
+    """Run changes in batches of one run, each behind an untouched row; return outcomes in order.
 
-    Parameters
-    ----------
-    batches
-        Places among the changes. Out of memory halves a batch and goes on.
-    passes
-        Runs a batch behind an untouched row.
-    finished
-        Outcomes that an earlier run has left: taken as they are, and told to nobody. Of a batch
-        that is not finished all rows run, since its shape moves the last digits of each: so the
-        rest comes out as if nothing had been interrupted.
-
-    Raises
-    ------
-    InputError
-        If not even two rows fit.
+    `batches` are places among the changes. Out of memory halves a batch and goes on; an
+    `InputError` if not even two rows fit. `finished` are outcomes that an earlier run has left:
+    taken as they are, and told to nobody. Of a batch that is not finished all rows run, since its
+    shape moves the last digits of each: so the rest comes out as if nothing had been interrupted.
     """
     outcomes = known_outcomes(changes, finished)
     left = [batch for batch in batches if not all(place in outcomes for place in batch)]
@@ -214,12 +176,7 @@ def outcomes_of(
 ) -> list[Outcome[Change]]:
     """Return what changes of one run did, whose rows stand behind the untouched one.
 
-    Parameters
-    ----------
-    more
-        Of `beyond`.
-    untouched
-        LD that each row is compared with, if not the first's.
+    `more` is of `beyond`; `untouched`, LD that each row is compared with, if not the first's.
     """
     effects = (ld - (ld[:1] if untouched is None else untouched)).tolist()
     before = (base.ld_with, base.ld_without)[changes[0].run]

@@ -30,10 +30,7 @@ from headpatch.models.vlm import VLM
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What the attention of one layer takes, in rows of a batch, after the rotary embedding.
-
-    `mask` and `options` are as transformers passes them.
-    """
+    """What one layer's attention takes, as transformers passes it, after the rotary embedding."""
 
     module: nn.Module
     query: Float[Tensor, "rows heads tokens head_dim"]
@@ -89,15 +86,10 @@ def answer_z(
     `inputs` and `row` are the run that is changed, untouched. A sender of the query counts if the
     answer position is among its positions; those of keys and values change its positions' own.
     """
-    one = slice(row, row + 1)
-    q, k, v = inputs.query[one], inputs.key[one], inputs.value[one]
-    if query is not None:
-        q = _mixed(q, query.inputs.query, query)
-    if key is not None:
-        k = _mixed(k, key.inputs.key, key)
-    if value is not None:
-        v = _mixed(v, value.inputs.value, value)
-    mask = inputs.mask
+    one, mask = slice(row, row + 1), inputs.mask
+    q = _mixed(inputs.query[one], query, "query")
+    k = _mixed(inputs.key[one], key, "key")
+    v = _mixed(inputs.value[one], value, "value")
     if mask is not None and len(mask) > 1:
         mask = mask[one]
     answer = torch.tensor([q.shape[2] - 1], device=q.device)
@@ -105,8 +97,10 @@ def answer_z(
     return weigh(rows, v)[0, 0]
 
 
-def _mixed(own: Tensor, other: Tensor, sender: Sender) -> Tensor:
-    at = sender.positions.to(own.device)
+def _mixed(own: Tensor, sender: Sender | None, name: str) -> Tensor:
+    if sender is None:
+        return own
+    at, other = sender.positions.to(own.device), getattr(sender.inputs, name)
     mixed = own.clone()
     mixed[:, :, at] = other[sender.row : sender.row + 1, :, at]
     return mixed

@@ -24,10 +24,7 @@ Picture = Float[Tensor, "1 channels height width"]
 def pictures(vlm: VLM, prompt: Prompt) -> list[Picture]:
     """Return each run's picture as the vision tower takes it.
 
-    Raises
-    ------
-    InputError
-        If it takes it in parts, or not patch for patch as the language model does.
+    An `InputError` if it takes it in parts, or not patch for patch as the language model does.
     """
     pixels = prompt.inputs.get("pixel_values")
     rows, columns = prompt.patches.grid

@@ -162,10 +162,8 @@ def swapped(module: nn.Module, run: Callable[..., Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _in_float32(vlm: VLM) -> Iterator[None]:
-    """Hold everything before the decoder (vision tower, projector) in float32: it is small.
-
-    What Accelerate has put on disk stays in low precision, the same in every pass.
-    """
+    """Hold everything before the decoder (vision tower, projector) in float32: it is small."""
+    # What Accelerate has put on disk stays in low precision, the same in every pass.
     body = vlm.model.model
     parts = [part for part in body.children() if part is not vlm.decoder]
     stored = [

@@ -20,9 +20,9 @@ from headpatch.models.vlm import VLM
 class Known:
     """What all rows of a walk have of the untouched run at one layer.
 
-    Its attention, float32, a key-value head's queries as in `scores`: heads of one key-value head,
-    then positions. `scores` are the scaled ones on the prefix, whose keys and values are in low
-    precision: what deviations are multiplied with.
+    Its attention, float32, queries ordered by key-value head, then its heads, then positions; the
+    scaled `scores` on the prefix; and the prefix's keys and values in low precision: what
+    deviations are multiplied with.
     """
 
     weights: Float[Tensor, "kv_heads queries tokens"]
@@ -33,87 +33,57 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class LayerState:
-    """One decoder layer of a pass, cut at the first position that may change.
+    """One decoder layer of a pass, cut at the first position that may change."""
 
-    Attributes
-    ----------
-    hidden
-        The layer's input from that position on.
-    key, value, own_key, own_value
-        What those positions attend to: before it, and from it on. In a layer that attends to the
-        image across, the image's are the first and there are no others.
-    mask
-        As transformers passed it, rows of the suffix only: ``[runs or 1, heads or 1, suffix,
-        tokens]``; None where it is plainly causal.
-    options
-        The layer's other arguments (rotary embeddings and such), cut likewise.
-    added
-        What the model itself adds to the stream after the layer, whatever is in it. None if
-        nothing, or where rows are deviations.
-    scoring
-        ``scaling`` and ``softcap``, as transformers passes them.
-    known
-        Over low-precision weights, what all rows have of this run.
-    """
-
-    hidden: Float[Tensor, "runs suffix width"]
+    hidden: Float[Tensor, "runs suffix width"]  # the layer's input from that position on
+    # What those positions attend to: before the cut, and from it on (`own`). In a layer that
+    # attends to the image across, the image's are the first and there are no others.
     key: Float[Tensor, "runs kv_heads prefix head_dim"]
     value: Float[Tensor, "runs kv_heads prefix dim"]
     own_key: Float[Tensor, "runs kv_heads own head_dim"]
     own_value: Float[Tensor, "runs kv_heads own dim"]
+    # As transformers passed it, rows of the suffix only: ``[runs or 1, heads or 1, suffix,
+    # tokens]``; None where it is plainly causal.
     mask: Tensor | None
     z: Float[Tensor, "runs suffix heads dim"]
     query: Float[Tensor, "runs heads suffix head_dim"]
+    # the layer's other arguments (rotary embeddings and such), cut likewise
     options: dict[str, Any]
+    # What the model itself adds to the stream after the layer, whatever is in it; None if nothing,
+    # or where rows are deviations.
     added: Float[Tensor, "runs suffix width"] | None = None
+    # ``scaling`` and ``softcap``, as transformers passes them
     scoring: dict[str, Any] = field(default_factory=dict)
-    known: Known | None = None
+    known: Known | None = None  # over low-precision weights
 
     def run(self, index: int, runs: int) -> "LayerState":
         """Return one run of the batch."""
         one, mask = slice(index, index + 1), self.mask
         names = ("hidden", "key", "value", "own_key", "own_value", "z", "query")
-        options = {
+        parts = {name: getattr(self, name)[one] for name in names}
+        parts["added"] = None if self.added is None else self.added[one]
+        parts["mask"] = mask[one] if mask is not None and len(mask) == runs else mask
+        parts["options"] = {
             name: _pick(value, index, runs, _BATCH.get(name))
             for name, value in self.options.items()
         }
-        return replace(
-            self,
-            mask=mask[one] if mask is not None and len(mask) == runs else mask,
-            options=options,
-            added=None if self.added is None else self.added[one],
-            **{name: getattr(self, name)[one] for name in names},
-        )
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True, eq=False)
 class Prefill:
-    """A pass of one run, ready to be widened.
+    """A pass of one run, ready to be widened."""
 
-    Attributes
-    ----------
-    start
-        First position that may change; everything before it stays as it was.
-    tokens
-        Length of the prompt.
-    layers
-        Empty if the pass cannot be widened: `refused` says why.
-    points
-        Where the linear layers stood, over low-precision weights; None in float32.
-    reading
-        The part of a layer's weights that makes q, k and v: what a row need not multiply in the
-        layer that it joins.
-    cap
-        The soft cap that the pass put on its logits, if any.
-    """
-
-    start: int
-    tokens: int
-    layers: tuple[LayerState, ...]
+    start: int  # first position that may change
+    tokens: int  # length of the prompt
+    layers: tuple[LayerState, ...]  # empty if the pass cannot be widened: `refused` says why
+    # where the linear layers stood, over low-precision weights; None in float32
     points: Points | None = None
     refused: str = ""
+    # The part of a layer's weights that makes q, k and v: what a row need not multiply in the layer
+    # that it joins.
     reading: float = 0.0
-    cap: float | None = None
+    cap: float | None = None  # the soft cap that the pass put on its logits, if any
 
     @property
     def remembering(self) -> float:
@@ -145,10 +115,7 @@ def sources(
 ) -> list[Float[Tensor, "sources suffix heads dim"]]:
     """Stack, layer by layer, what each kind, with its alpha, puts in the place of z.
 
-    Raises
-    ------
-    ValueError
-        If the pass cannot be widened, or means are needed and missing.
+    A ValueError if the pass cannot be widened, or means are needed and missing.
     """
     if prefill.refused:
         raise ValueError(prefill.refused)
@@ -307,15 +274,10 @@ _OF_THE_IMAGE = {"cross_attention_states", "cross_attention_mask"}  # kept as ke
 
 
 def _suffix_options(options: Mapping[str, Any], start: int) -> dict[str, Any]:
-    return {
-        name: None
-        if name in _OF_THE_IMAGE
-        else _cut(value, start, _TOKENS[name])
-        if name in _TOKENS
-        else value
-        for name, value in options.items()
-        if name not in _DROPPED
-    }
+    kept = {name: value for name, value in options.items() if name not in _DROPPED}
+    for name in kept.keys() & _TOKENS:
+        kept[name] = _cut(kept[name], start, _TOKENS[name])
+    return kept | dict.fromkeys(kept.keys() & _OF_THE_IMAGE)
 
 
 def _cut(value: Any, start: int, dim: int) -> Any:

@@ -14,6 +14,7 @@ run left there, and carries only the positions from the first swapped one on.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,28 +23,17 @@ from torch import Tensor, nn
 
 from headpatch.engine.attention import tapped
 from headpatch.engine.forward import forward
-from headpatch.engine.from_layer import ResumedSite, apart, refusal
-from headpatch.engine.patching import (
-    PLAIN_BATCH,
-    WITH,
-    Baseline,
-    OnProgress,
-    Outcome,
-    batches_by_run,
-    in_batches,
-    shifts_of,
-)
+from headpatch.engine.from_layer import ResumedSite, apart, refusal, run_in_order
+from headpatch.engine.patching import Baseline, OnProgress, Outcome
 from headpatch.engine.precision import swapped
 from headpatch.engine.prefill import Prefill
-from headpatch.engine.widen import rows_that_fit
 from headpatch.engine.widening import step, unembed
 from headpatch.errors import RunError
 from headpatch.heads import Tower
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
-Streams = dict[Tower, list[Tensor]]
-"""By tower and layer: ``[runs, positions, width]``."""
+Streams = dict[Tower, list[Tensor]]  # by tower and layer: ``[runs, positions, width]``
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +55,7 @@ class Swap:
 def record(vlm: VLM, prompt: Prompt) -> Streams:
     """Run a batch untouched; return the stream entering each layer and leaving each vision layer.
 
-    Raises
-    ------
-    RunError
-        If a layer does not run once.
+    A `RunError` if a layer does not run once.
     """
     found: dict[Tower, list[list[Tensor]]] = {"lm": [[] for _ in vlm.lm.layers]}
     if vlm.vision is not None:
@@ -100,46 +87,31 @@ def swap(
 ) -> list[Outcome[Swap]]:
     """Run swaps, several to a batch.
 
-    Parameters
-    ----------
-    base
-        Without streams, it must keep prefills from the first swapped position on.
-    streams
-        As `record` gives them for the pair, for whole passes. None resumes the language model's at
-        the swapped layer, in float32 only: swaps join the walk where they happen, so that a chunk
-        of them shares the untouched row.
-
-    Raises
-    ------
-    ValueError
-        If a pass cannot be resumed.
+    `streams` of `record` give whole passes. None resumes the language model's at the swapped layer,
+    in float32 only: swaps join the walk where they happen, so that a chunk of them shares the
+    untouched row. Then `base` must keep prefills from the first swapped position on, else it is a
+    ValueError.
     """
-    prefills, size = base.trace.prefills, PLAIN_BATCH - 1
-    if streams is None:
-        for one in swaps:
-            if reason := _refusal(prefills, one):
-                raise ValueError(reason)
-        size = rows_that_fit(vlm, prefills[WITH])
+    prefills = base.trace.prefills
 
-    def passes(rows: list[Swap]) -> list[Outcome[Swap]]:
-        run = rows[0].run
+    def logits(rows: list[Swap]) -> Tensor:
+        run, puts = rows[0].run, []
         if streams is None:
-            return shifts_of(base, rows, _resumed(vlm, prefills, run, rows))
+            return _resumed(vlm, prefills, run, rows)
         prompt = base.prompt.select(run).repeat(len(rows) + 1)
-        puts = [
-            Put(row, one.tower, one.layer, one.positions, _source(streams, one))
-            for row, one in enumerate(rows, start=1)
-        ]
+        for row, one in enumerate(rows, start=1):
+            stream = streams[one.tower][one.layer][one.source]
+            values = stream[one.positions.to(stream.device)]
+            puts.append(Put(row, one.tower, one.layer, one.positions, values))
         with putting(vlm, prompt.runs, puts):
-            return shifts_of(base, rows, forward(vlm, prompt, exact=True).logits)
+            return forward(vlm, prompt, exact=True).logits
 
-    batches = batches_by_run(swaps, size, lambda one: (one.tower != "vision", one.layer))
-    return in_batches(base, swaps, batches, passes, on_progress)
+    refused = partial(_refusal, prefills) if streams is None else None
+    return run_in_order(vlm, base, swaps, _place, logits, refused, on_progress)
 
 
-def _source(streams: Streams, one: Swap) -> Float[Tensor, "positions width"]:
-    there = streams[one.tower][one.layer][one.source]
-    return there[one.positions.to(there.device)]
+def _place(one: Swap) -> tuple[bool, int]:
+    return one.tower != "vision", one.layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,11 +151,10 @@ def putting(vlm: VLM, rows: int, puts: Sequence[Put]) -> Iterator[None]:
 
 @contextmanager
 def _edited(vlm: VLM, where: dict[tuple[Tower, int], Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """Change the stream where it enters decoder layers and leaves vision layers.
-
-    The layers' forward is replaced, not hooked: transformers records the vision tower's hidden
-    states in a place that hooks come after. On leaving, also after an exception, all is as before.
-    """
+    """Change the stream where it enters decoder layers and leaves vision layers."""
+    # The layers' forward is replaced, not hooked: transformers records the vision tower's hidden
+    # states in a place that hooks come after. On leaving, also after an exception, all is as
+    # before.
 
     def entering(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
         run = module.forward

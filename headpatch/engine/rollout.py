@@ -74,12 +74,8 @@ class AttentionRecord:
         """Give the attention rows of those tokens that `vector` has anything of."""
         wanted = vector.ne(0).any(0).nonzero().flatten().to(self.query.device)
         for chosen in wanted.split(_BLOCK) if len(wanted) else ():
-            yield (
-                chosen,
-                attention_rows(
-                    self.module, self.query, self.key, self.mask, chosen, **self.options
-                ),
-            )
+            taken = self.module, self.query, self.key, self.mask
+            yield chosen, attention_rows(*taken, chosen, **self.options)
 
 
 Step = Callable[[AttentionRecord, Float[Tensor, "runs tokens"]], Float[Tensor, "runs tokens"]]
@@ -105,24 +101,18 @@ def whole_picture(vlm: VLM) -> bool:
     It must see the picture once, patch for patch as the language model does, and hand on the
     output of one layer.
     """
-    chosen = (
-        getattr(vlm.model.config, name, None)
-        for name in ("vision_feature_layer", "vision_feature_layers")
-    )
-    one = not any(isinstance(found, list | tuple) and len(found) > 1 for found in chosen)
+    names = ("vision_feature_layer", "vision_feature_layers")
+    chosen = (getattr(vlm.model.config, name, None) for name in names)
+    one = not any(isinstance(layers, list | tuple) and len(layers) > 1 for layers in chosen)
     return vlm.vision is not None and vlm.family.vision_rows and one
 
 
 def record_attention(vlm: VLM, prompt: Prompt, target: Target) -> TowerRecords:
     """Run a batch once forwards and once backwards; keep what every attention module saw.
 
-    The graph takes what `headpatch.engine.attribution` says; no weight gets a gradient.
-
-    Raises
-    ------
-    RunError
-        If a layer attends to something else than the tokens of its own tower, or the target or its
-        gradient is not a number.
+    The graph takes what `headpatch.engine.attribution` says; no weight gets a gradient. A
+    `RunError` if a layer attends to something else than the tokens of its own tower, or the target
+    or its gradient is not a number.
     """
     lm = tuple(AttentionRecord(module) for module in vlm.lm.attentions)
     vision: tuple[AttentionRecord, ...] = ()
@@ -139,10 +129,8 @@ def record_attention(vlm: VLM, prompt: Prompt, target: Target) -> TowerRecords:
         record.slope, record.leaf = slope, None
     finite = [asked, *(record.slope for record in records)]
     if not all(bool(torch.isfinite(one).all()) for one in finite):
-        raise RunError(
-            f"the answer's logit or its gradient is not finite ({vlm.name}, {vlm.dtype}): try "
-            "--dtype float32"
-        )
+        what = f"the answer's logit or its gradient is not finite ({vlm.name}, {vlm.dtype})"
+        raise RunError(f"{what}: try --dtype float32")
     return TowerRecords(lm, vision, logits.detach())
 
 
@@ -153,10 +141,8 @@ def _check(
     alike = all(one.calls == 1 and one.key.shape[2] == one.tokens for one in vision)
     runs = all(len(one.query) == prompt.runs for one in (*lm, *vision))
     if not (own and alike and runs):
-        raise RunError(
-            f"{vlm.name}: a layer attends to more than its own tokens, or a run at a time: "
-            "attention cannot be followed back"
-        )
+        why = "a layer attends to more than its own tokens, or a run at a time"
+        raise RunError(f"{vlm.name}: {why}: attention cannot be followed back")
 
 
 def rollout(
@@ -183,18 +169,12 @@ def back(
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """Where a token's weight comes from, by one method.
+    """Where a token's weight comes from, by one method."""
 
-    Attributes
-    ----------
-    tokens
-        Over the prompt's tokens, as they enter the language model.
-    patches
-        Over the vision tower's tokens, as they enter it, a class token first if there is one;
-        None where weights stop at the image tokens.
-    """
-
+    # over the prompt's tokens, as they enter the language model
     tokens: Float[Tensor, "runs tokens"]
+    # Over the vision tower's tokens, as they enter it, a class token first if there is one; None
+    # where weights stop at the image tokens.
     patches: Float[Tensor, "runs vision_tokens"] | None
 
 

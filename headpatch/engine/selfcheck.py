@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,25 +18,17 @@ from headpatch.models.vlm import VLM
 
 Saved: TypeAlias = Sequence[tuple[str, tuple[int, ...], tuple[float, float, str]]]
 """Comparisons: tower, shape of what is run, and the fields of a `Check`."""
-TOLERANCE = 1e-4
-"""Logits by which a fast path may differ from the plain path in float32."""
+TOLERANCE = 1e-4  # logits by which a fast path may differ from the plain path in float32
 
 
 @dataclass(frozen=True)
 class Check:
-    """How a fast path compares with the plain path on a few heads.
+    """How a fast path compares with the plain path on a few heads."""
 
-    Attributes
-    ----------
-    worst
-        Largest difference of an effect, in logits; infinite if the fast path cannot run, for
-        `reason`.
-    allowed
-        What rounding explains: `TOLERANCE` in float32, in low precision a twentieth of the largest
-        of the plain path's own effects.
-    """
-
+    # largest difference of an effect, in logits; infinite if it cannot run, for `reason`
     worst: float
+    # What rounding explains: `TOLERANCE` in float32, in low precision a twentieth of the largest of
+    # the plain path's own effects.
     allowed: float
     reason: str = ""
 
@@ -55,8 +47,7 @@ class Checks:
     """A model's comparisons, each made once for a shape of what is run."""
 
     def __init__(self) -> None:
-        self._lm: dict[tuple[int, int], Check] = {}
-        self._vision: dict[tuple[int, ...], Check] = {}
+        self._made: dict[tuple[str, tuple[int, ...]], Check] = {}
 
     def lm(self, vlm: VLM, base: Baseline, positions: Positions, known: Check | None) -> Check:
         """Compare the widening pass, unless that was done for a prompt of this length and suffix.
@@ -64,31 +55,27 @@ class Checks:
         What is `known` of this one already is kept for the others.
         """
         prefill = base.trace.prefills[0]
-        key = (prefill.tokens, prefill.start)
-        if key not in self._lm:
-            self._lm[key] = known or check(vlm, base, positions)
-        return known or self._lm[key]
+        key = "lm", (prefill.tokens, prefill.start)
+        if key not in self._made:
+            self._made[key] = known or check(vlm, base, positions)
+        return known or self._made[key]
 
     def vision(self, vlm: VLM, base: Baseline, known: Check | None = None) -> Check:
         """Compare the resumed pass of the vision tower, unless done for pictures of this shape."""
-        key = (base.prompt.spans.length, *base.trace.z["vision"][0].shape)
-        if key not in self._vision:
-            self._vision[key] = known or check_vision(vlm, base)
-        return known or self._vision[key]
+        key = "vision", (base.prompt.spans.length, *base.trace.z["vision"][0].shape)
+        if key not in self._made:
+            self._made[key] = known or check_vision(vlm, base)
+        return known or self._made[key]
 
     def saved(self) -> Saved:
         """Return what was compared, as plain values that can be kept."""
-        return [
-            (tower, key, (one.worst, one.allowed, one.reason))
-            for tower, found in (("lm", self._lm), ("vision", self._vision))
-            for key, one in found.items()
-        ]
+        by_tower = sorted(self._made.items(), key=lambda item: item[0][0])
+        return [(*key, (one.worst, one.allowed, one.reason)) for key, one in by_tower]
 
     def recall(self, saved: Saved) -> None:
         """Take comparisons that an earlier run made; what is known already stays."""
         for tower, key, values in saved:
-            known: dict[Any, Check] = self._lm if tower == "lm" else self._vision
-            known.setdefault(tuple(key), Check(*values))
+            self._made.setdefault((tower, tuple(key)), Check(*values))
 
 
 def check(vlm: VLM, base: Baseline, positions: Positions) -> Check:
@@ -97,11 +84,6 @@ def check(vlm: VLM, base: Baseline, positions: Positions) -> Check:
     Both directions and two kinds; a model whose layers need more than headpatch hands them, or
     whose prompt is not read causally, shows here. One direction takes the answers' logits alone,
     the other the whole vocabulary's.
-
-    Raises
-    ------
-    InputError
-        If memory is too small for it.
     """
     if why := base.trace.prefills[0].refused:
         return Check(float("inf"), TOLERANCE, why)
@@ -127,24 +109,13 @@ def check_vision(vlm: VLM, base: Baseline, positions: VisionPositions = "all") -
     Both directions, each head in a batch of its own, which starts at its layer. Of the layers that
     the language model reads, the second, the middle and the last: none is left out below the first.
     What is left out does not hang on `positions`. `base` must keep z of the tower.
-
-    Raises
-    ------
-    InputError
-        If memory is too small for it, or the tower has no class token for positions ``class``.
     """
     grid = tower_of(vlm).grid
     last = grid.layers - 1 if vlm.feature_layer is None else vlm.feature_layer
-    heads = [
-        Head(layer, layer % grid.heads, "vision")
-        for layer in sorted({min(1, last), (last + 1) // 2, last})
-    ]
+    layers = sorted({min(1, last), (last + 1) // 2, last})
+    heads = [HeadSet.of(Head(layer, layer % grid.heads, "vision")) for layer in layers]
     ways: tuple[tuple[str, Direction], ...] = (("zero", "noising"), ("resample", "denoising"))
-    asked = [
-        Intervention(HeadSet.of(head), *way, vision_positions=positions)
-        for head in heads
-        for way in ways
-    ]
+    asked = [Intervention(one, *way, vision_positions=positions) for one in heads for way in ways]
     return _compare(vlm, patch(vlm, base, asked), lambda: patch_vision(vlm, base, asked, batch=2))
 
 
@@ -161,7 +132,5 @@ def _compare(vlm: VLM, slow: Sequence[Outcome], fast: Callable[[], list[Outcome]
         return Check(float("inf"), TOLERANCE, f"{type(error).__name__}: {said}".rstrip(": "))
     apart = [abs(a.effect - b.effect) for a, b in zip(slow, found, strict=True)]
     worst = float(np.max(apart))  # NaN if any is: then it is not exact
-    allowed = TOLERANCE
-    if vlm.dtype != torch.float32:
-        allowed = max(TOLERANCE, 0.05 * max(abs(one.effect) for one in slow))
-    return Check(worst, allowed)
+    share = 0.0 if vlm.dtype == torch.float32 else 0.05
+    return Check(worst, max(TOLERANCE, share * max(abs(one.effect) for one in slow)))

@@ -3,26 +3,25 @@
 One batched product over the prefix serves all rows; no row has a copy of it.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Module
 
-from headpatch.engine.attention import plain_attention
+from headpatch.engine.attention import Options, plain_attention
 from headpatch.engine.fused import kernels_on
 from headpatch.engine.precision import batched_product
 from headpatch.engine.prefill import Known, LayerState, Prefill
 
 Queries = Float[Tensor, "rows heads asked head_dim"]
+Weights = Float[Tensor, "kv_heads queries tokens"]
 Z = Float[Tensor, "rows asked heads dim"]
 
 
-def attend(
-    query: Queries, key: Tensor, value: Tensor, state: LayerState, options: Mapping[str, Any]
-) -> Z:
+def attend(query: Queries, key: Tensor, value: Tensor, state: LayerState, options: Options) -> Z:
     """Return the rows' z; queries may be of the suffix's last positions alone.
 
     `state` has the prefix's keys and values, and the mask; `options` are transformers' ``scaling``
@@ -37,12 +36,7 @@ def attend(
 
 
 def attend_own(
-    module: nn.Module,
-    query: Queries,
-    key: Tensor,
-    value: Tensor,
-    state: LayerState,
-    options: Mapping[str, Any],
+    module: Module, query: Queries, key: Tensor, value: Tensor, state: LayerState, options: Options
 ) -> Z:
     """Return the rows' z, also where no prefix is shared: then it is plain attention."""
     if state.key.shape[2] == 0:
@@ -83,21 +77,11 @@ def attend_deviating(query: Queries, key: Tensor, value: Tensor, state: LayerSta
     heads, suffix = query.shape[1:3]
     kernels = kernels_on(query.device)
     if kernels is not None and options.get("softcap") is None and key.shape[2] == suffix:
-        tokens = untouched.weights.shape[-1]
-        fast: Tensor = kernels.attend(
-            query,
-            key,
-            value,
-            state.query[0],
-            state.own_key[0],
-            state.own_value[0],
-            untouched.weights.view(heads, suffix, tokens),
-            untouched.key,
-            untouched.value,
-            _scaling(query, options),
-            state.mask is None,
-        )
-        return fast
+        before = state.query[0], state.own_key[0], state.own_value[0]
+        attended = untouched.weights.view(heads, suffix, untouched.weights.shape[-1])
+        known = attended, untouched.key, untouched.value, _scaling(query, options)
+        rows_z = kernels.attend(query, key, value, *before, *known, state.mask is None)
+        return cast("Tensor", rows_z)
     rows, (kv_heads, prefix) = len(query), untouched.key.shape[:2]
     query = _scaled(query, options)
     after = query + _scaled(state.query, options)
@@ -112,12 +96,12 @@ def attend_deviating(query: Queries, key: Tensor, value: Tensor, state: LayerSta
     return moved.to(low)
 
 
-def _scaling(query: Tensor, options: Mapping[str, Any]) -> float:
+def _scaling(query: Tensor, options: Options) -> float:
     scaling: float | None = options.get("scaling")
     return float(query.shape[-1] ** -0.5 if scaling is None else scaling)
 
 
-def _scaled(query: Tensor, options: Mapping[str, Any]) -> Tensor:
+def _scaled(query: Tensor, options: Options) -> Tensor:
     return query * _scaling(query, options)
 
 
@@ -137,8 +121,8 @@ def _weights(
     own: Float[Tensor, "rows kv_heads group_asked suffix"],
     asked: int,
     state: LayerState,
-    options: Mapping[str, Any],
-) -> Float[Tensor, "kv_heads queries tokens"]:
+    options: Options,
+) -> Weights:
     """Softmax over prefix and suffix together, at the last `asked` positions."""
     kv_heads, rows, suffix = len(scores), len(own), own.shape[-1]
     joined = torch.cat([scores, own.transpose(0, 1).flatten(1, 2)], -1)
@@ -167,7 +151,7 @@ def _masked(
 
 def _joined(
     z: Float[Tensor, "kv_heads queries dim"],
-    weights: Float[Tensor, "kv_heads queries tokens"],
+    weights: Weights,
     value: Float[Tensor, "rows_or_one kv_heads suffix dim"],
     query: Queries,
 ) -> Z:

@@ -5,7 +5,7 @@ attention rows a layer adds one small product alone, straight into a buffer that
 the rest is done for all at once.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from torch.nn import Module
 
 from headpatch.engine.attention import (
+    Key,
     Mask,
+    Options,
+    Query,
     Tap,
     attention_rows,
     is_causal,
@@ -52,22 +55,21 @@ class Way(NamedTuple):
 
 @dataclass(eq=False)
 class _Group:
-    """The scores of layers of one way.
+    """The scores of layers of one way, filled as layers run.
 
-    `scores` are neither scaled nor masked, ``[runs, layers, kv_heads, heads of one, keys]``,
-    float32, filled as layers run; `slots` its parts, a list for each run; `row_mask` the answer's
-    row of the mask, None where it sees every key; `layers` which have come, in the order of the
-    slots.
+    Neither scaled nor masked, ``[runs, layers, kv_heads, heads of one, keys]``, float32; `slots`
+    are
+    their parts, a list for each run.
     """
 
     scores: Tensor
     slots: list[list[Tensor]]
-    row_mask: Tensor | None
-    layers: list[int] = field(default_factory=list)
+    row_mask: Tensor | None  # the answer's row of the mask, None where it sees every key
+    layers: list[int] = field(default_factory=list)  # which have come, in the order of the slots
 
 
 class AnswerRows:
-    """Collects one pass's rows of the answer's position, over so many layers, one or more."""
+    """Collects one pass's rows of the answer's position, over so many layers."""
 
     def __init__(self, position: int, layers: int) -> None:
         self.position, self.layers = position, layers
@@ -86,13 +88,7 @@ class AnswerRows:
         return record
 
     def record(
-        self,
-        layer: int,
-        module: nn.Module,
-        query: Float[Tensor, "batch heads queries head_dim"],
-        key: Float[Tensor, "batch kv_heads keys head_dim"],
-        mask: Tensor | None,
-        options: Mapping[str, Any],
+        self, layer: int, module: Module, query: Query, key: Key, mask: Mask, options: Options
     ) -> None:
         """Multiply the answer's query with every key of this layer."""
         shape, (_, heads, length, _) = key.shape, query.shape
@@ -109,22 +105,17 @@ class AnswerRows:
         of_run, of_head, of_query, within = query.stride()
         run, head, token, along = key.stride()
         at, first = query.storage_offset() + self.position * of_query, key.storage_offset()
+        asked = (kv_heads, grouped, width), (grouped * of_head, of_head, within)
+        known = (kv_heads, width, keys), (head, along, token)
         for index, slots in enumerate(group.slots):
-            answer = query.as_strided(
-                (kv_heads, grouped, width),
-                (grouped * of_head, of_head, within),
-                at + index * of_run,
-            )
-            turned = key.as_strided(
-                (kv_heads, width, keys), (head, along, token), first + index * run
-            )
+            answer = query.as_strided(*asked, at + index * of_run)
+            turned = key.as_strided(*known, first + index * run)
             batched_product(answer, turned, slots[slot])
 
     def _new(self, way: Way, mask: Tensor | None) -> _Group:
         runs, kv_heads, keys, _ = way.keys
-        scores = torch.empty(
-            runs, self.layers, kv_heads, way.heads // kv_heads, keys, device=way.device
-        )
+        shape = runs, self.layers, kv_heads, way.heads // kv_heads, keys
+        scores = torch.empty(shape, device=way.device)
         row_mask = None
         if mask is not None:
             self._masks.append(mask)
@@ -141,11 +132,6 @@ class AnswerRows:
 
         A query that sees no key has a row of zeros; a layer that attends to something else than
         `tokens` tokens has NaN.
-
-        Raises
-        ------
-        RunError
-            If a layer has not run.
         """
         if sum(len(group.layers) for group in self._groups.values()) != self.layers:
             raise RunError("an attention module never ran through headpatch's attention function")
@@ -249,9 +235,8 @@ class Site:
         z = z.clone()
         for edit in self.edits:
             where = edit.positions.to(z.device)
-            z[edit.row, where, edit.head.head] = (
-                0.0 if edit.value is None else edit.value.to(z.device, z.dtype)
-            )
+            put = 0.0 if edit.value is None else edit.value.to(z.device, z.dtype)
+            z[edit.row, where, edit.head.head] = put
         return z
 
     def _cut(self, z: Tensor, *taken: Any, **options: Any) -> Tensor:
@@ -304,9 +289,8 @@ class TowerSite(Site):
         for edit in self.edits:
             at = edit.row * each + edit.positions.to(z.device) - self.seen
             here = (at >= 0) & (at < len(flat))
-            flat[at[here], edit.head.head] = (
-                0.0 if edit.value is None else edit.value.to(z.device, z.dtype)[here]
-            )
+            put = 0.0 if edit.value is None else edit.value.to(z.device, z.dtype)[here]
+            flat[at[here], edit.head.head] = put
         self.seen += len(flat)
         return z
 
@@ -323,6 +307,5 @@ def tower_sites(vlm: VLM, prompt: Prompt) -> dict[nn.Module, Site]:
     pixels = prompt.inputs.get("pixel_values")
     flat = vlm.family.one_row and pixels is not None and pixels.ndim == 2
     patches = len(pixels) // prompt.runs if flat and pixels is not None else None
-    return {
-        module: TowerSite(runs=prompt.runs, patches=patches) for module in vlm.vision.attentions
-    }
+    modules = vlm.vision.attentions
+    return {module: TowerSite(runs=prompt.runs, patches=patches) for module in modules}

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention, never_read, tower_of
@@ -28,6 +28,7 @@ from headpatch.engine.patching import (
     in_batches,
     outcomes_of,
 )
+from headpatch.engine.precision import swapped
 from headpatch.errors import RunError
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM, Stack
@@ -46,23 +47,9 @@ def patch_vision(
 ) -> list[Outcome]:
     """Do what `headpatch.engine.patching.patch` does to vision heads, without the layers below.
 
-    A set may hold language-model heads as well.
-
-    Parameters
-    ----------
-    base
-        Must keep z of the towers that are changed.
-    resumed
-        Whether layers below are left out; if not, every batch is a whole pass.
-
-    Raises
-    ------
-    RunError
-        If the tower does not take each picture in rows of its own.
-    InputError
-        If the tower has no class token for positions ``class``, or not even two rows fit.
-    ValueError
-        If a set holds no vision head, or means are needed and missing.
+    Each set holds a vision head, and may hold language-model heads as well. With `resumed`, layers
+    below are left out, else every batch is a whole pass. A `RunError` if the tower does not take
+    each picture in rows of its own.
     """
     tower = tower_of(vlm)
     if not all(any(head.tower == "vision" for head in one.heads) for one in interventions):
@@ -92,10 +79,8 @@ def equivalents(
     """
     tower = tower_of(vlm)
     vision = _operations(tower, base.trace.z["vision"][0].shape[1])
-    skipped = vision / (
-        vision * tower.grid.layers
-        + _operations(vlm.lm, base.prompt.spans.length) * len(vlm.lm.layers)
-    )
+    text = _operations(vlm.lm, base.prompt.spans.length)
+    skipped = vision / (vision * tower.grid.layers + text * len(vlm.lm.layers))
     total = float(base.prompt.runs * resumed)
     for chunk in _plan(vlm, interventions, batch):
         entry = _entry(interventions[chunk[0]]) if resumed else 0
@@ -134,10 +119,8 @@ def _outputs(vlm: VLM, base: Baseline, tower: Stack) -> list[Any]:
             )
             stack.callback(handle.remove)
         forward(vlm, base.prompt, exact=True)
-    at = _dimension(vlm)
-    if any(
-        len(outputs) != 1 or _hidden(outputs[0]).shape[at] % base.prompt.runs for outputs in kept
-    ):
+    at, runs = _dimension(vlm), base.prompt.runs
+    if any(len(outputs) != 1 or _hidden(outputs[0]).shape[at] % runs for outputs in kept):
         raise RunError(f"{vlm.name}: a vision layer does not run once, picture after picture")
     return [outputs[0] for outputs in kept]
 
@@ -154,17 +137,15 @@ def _run_chunk(
     means: ZMeans | None,
     kept: Sequence[Any],
 ) -> list[Outcome]:
-    """Run interventions of one run in one batch behind an untouched row.
-
-    Layers that do not reach the language model are a control, whose effect must be exactly 0. What
-    a row's place in a batch does to rounding would hide that: each of their rows is compared with
-    itself in a batch of the same shape that is left untouched.
-    """
-    run = asked[0].run
+    """Run interventions of one run in one batch behind an untouched row."""
+    # Layers that do not reach the language model are a control, whose effect must be exactly 0.
+    # What a row's place in a batch does to rounding would hide that: each of their rows is compared
+    # with itself in a batch of the same shape that is left untouched.
+    run, at = asked[0].run, _dimension(vlm)
     prompt = base.prompt.select(run).repeat(len(asked) + 1)
     edits = edits_of(vlm, asked, base, means)
-    below, at = kept[: _entry(asked[0])], _dimension(vlm)
-    with _resumed(vlm.stack("vision"), [_rows(one, run, base.prompt, prompt, at) for one in below]):
+    below = [_rows(one, run, base.prompt, prompt, at) for one in kept[: _entry(asked[0])]]
+    with _resumed(vlm.stack("vision"), below):
         trace = forward(vlm, prompt, edits, exact=True)
         before = forward(vlm, prompt, exact=True) if never_read(vlm, asked[0].heads) else None
     untouched = None if before is None else before.ld(prompt)
@@ -190,15 +171,7 @@ def _rows(output: Any, run: int, pair: Prompt, batch: Prompt, at: int) -> Any:
 @contextmanager
 def _resumed(tower: Stack, below: Sequence[Any]) -> Iterator[None]:
     """Let the first layers of a tower hand back `below` instead of running."""
-    layers: list[tuple[nn.Module, Any]] = [
-        (layer, layer.__dict__.get("forward")) for layer in tower.layers[: len(below)]
-    ]
-    try:
-        for (layer, _), output in zip(layers, below, strict=True):
-            layer.__dict__["forward"] = lambda *_, output=output, **__: output
+    with ExitStack() as stack:
+        for layer, output in zip(tower.layers, below, strict=False):
+            stack.enter_context(swapped(layer, lambda *_, output=output, **__: output))
         yield
-    finally:
-        for layer, before in layers:
-            layer.__dict__.pop("forward")
-            if before is not None:  # Accelerate puts one there
-                layer.__dict__["forward"] = before

@@ -56,26 +56,14 @@ def widen(
     answers_only: bool = False,
     finished: Mapping[Intervention, Outcome] | None = None,
 ) -> list[Outcome]:
-    """Do what `headpatch.engine.patching.patch` does, by widening passes.
+    """Do what `headpatch.engine.patching.patch` does to language-model heads, by widening passes.
 
-    Parameters
-    ----------
-    base
-        Must keep prefills from `suffix_start` of the interventions' positions.
-    interventions
-        Of one scope of positions, language-model heads only.
-    rows
-        Of a chunk; None finds what fits. Out of memory halves it and goes on.
-    answers_only
-        Whether Yes and No alone are unembedded. Each `Outcome.token` is then the likelier of the
-        two: the word that would follow can be any, and takes the whole vocabulary.
+    All interventions have one scope of positions; `base` must keep prefills from its
+    `suffix_start`. `rows` are those of a chunk; None finds what fits. Out of memory halves it and
+    goes on; an `InputError` if not even one row fits.
 
-    Raises
-    ------
-    InputError
-        If not even one row fits.
-    ValueError
-        If the interventions are not such, or need means or a longer suffix than there are.
+    With `answers_only`, Yes and No alone are unembedded. Each `Outcome.token` is then the likelier
+    of the two: the word that would follow can be any, and takes the whole vocabulary.
     """
     _refuse(base, interventions, means)
     if answers_only and read is not None:
@@ -178,21 +166,13 @@ def rows_that_fit(vlm: VLM, prefill: Prefill) -> int:
 
 
 def rows_within(vlm: VLM, prefill: Prefill, budget: int) -> int:
-    """Return how many rows a chunk may have in `budget` bytes, beside its untouched row.
-
-    Raises
-    ------
-    InputError
-        If not even one row fits.
-    """
+    """Return how many rows a chunk may have in `budget` bytes, beside its untouched row."""
     each = row_bytes(vlm, prefill)
     rows = budget // each - 1
     if rows < 1:
-        raise InputError(
-            "--budget",
-            f"{budget >> 20} MiB",
-            f"at least {math.ceil(2 * each / 2**20)} MiB, which one row and the untouched row take",
-        )
+        least = f"at least {math.ceil(2 * each / 2**20)} MiB"
+        expected = f"{least}, which one row and the untouched row take"
+        raise InputError("--budget", f"{budget >> 20} MiB", expected)
     return rows
 
 

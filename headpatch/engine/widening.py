@@ -43,21 +43,14 @@ class Row:
         return min(head.layer for head in self.heads)
 
 
-@dataclass(frozen=True, eq=False)
-class Edits:
-    """The z of one layer that is replaced: element i is row ``rows[i]``, head ``heads[i]``."""
-
-    rows: Int[Tensor, " edits"]
-    heads: Int[Tensor, " edits"]
-    sources: Int[Tensor, " edits"]
+Edits = Int[Tensor, "_ 3"]  # the z of one layer that is replaced: row, head, source
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Rows that walk together.
+    """Rows that walk together: by layer, how many are `joining`, and what is replaced there.
 
-    `order` is, for each row after the untouched one, its place in the list that was asked for; by
-    layer, `joining` is how many rows join there, and `edits` what is replaced.
+    `order` is, for each row after the untouched one, its place in the list that was asked for.
     """
 
     order: tuple[int, ...]
@@ -97,8 +90,8 @@ def _chunk(
     listed = [edit for layer in edits for edit in layer]
     table = torch.tensor(listed, device=device).reshape(-1, 3)  # sent to the device at once
     parts = table.split([len(layer) for layer in edits])
-    packed = (Edits(*part.T) if len(part) else None for part in parts)
-    return Chunk(tuple(order), tuple(joining), tuple(packed))
+    edited = tuple(part if len(part) else None for part in parts)
+    return Chunk(tuple(order), tuple(joining), edited)
 
 
 @dataclass(eq=False)
@@ -171,7 +164,7 @@ class _Site:
         return (z.flatten(2),)
 
     def _replace(self, z: Float[Tensor, "rows suffix heads dim"], edits: Edits) -> None:
-        rows, heads, sources = edits.rows, edits.heads, edits.sources
+        rows, heads, sources = edits.unbind(1)
         if self.positions is None:
             z[rows, :, heads] = self.source[sources, :, heads].to(z.dtype)
         else:
@@ -201,10 +194,8 @@ def _watching(vlm: VLM, sites: Sequence[_Site]) -> Iterator[None]:
 
 
 def _answer(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Let only the answer position into an MLP.
-
-    What it gives is added to every position of the stream; only the last is looked at.
-    """
+    """Let only the answer position into an MLP."""
+    # What it gives is added to every position of the stream; only the last is looked at.
     return (args[0][:, -1:], *args[1:])
 
 
@@ -231,14 +222,8 @@ def walk(
     In float32 the untouched run walks along as the first row, so that what a batch's shape does to
     rounding cancels. Over low-precision weights rows are deviations from it, and it need not.
 
-    Parameters
-    ----------
-    source
-        By layer: ``[sources, suffix, heads, dim]``, see `headpatch.engine.prefill.sources`.
-    positions
-        Which of the suffix's positions are changed, counted from its start; None for all.
-    tokens
-        Vocabulary entries whose logits are wanted; None for all.
+    `source` is of `headpatch.engine.prefill.sources`; `positions` are those of the suffix that are
+    changed, counted from its start, None for all; `tokens`, whose logits are wanted, None for all.
     """
     sites = [_Site(prefill, layer, source[layer], positions) for layer in range(len(source))]
     taps = dict(zip(vlm.lm.attentions, sites, strict=True))

@@ -40,12 +40,8 @@ _DIRECTIONS: tuple[Direction, ...] = ("noising", "denoising")
 def to_lens(vlm: VLM) -> Any:
     """Return a ``TransformerBridge`` around a copy of the model, whose weights it holds once more.
 
-    A copy, because the bridge changes the model it is given in place.
-
-    Raises
-    ------
-    InputError
-        If TransformerLens is not installed or does not know the model's architecture.
+    A copy, because the bridge changes the model it is given in place. An `InputError` if
+    TransformerLens is not installed or does not know the architecture.
     """
     build = _builder()
     model = deepcopy(vlm.model)
@@ -55,11 +51,9 @@ def to_lens(vlm: VLM) -> Any:
             model, kind, hf_config=model.config, tokenizer=_as_is(vlm), model_name=vlm.name
         )
     except ValueError as error:
-        raise InputError(
-            "--model",
-            f"TransformerLens does not take a {kind} ({error})",
-            "an architecture that it knows, such as LlavaForConditionalGeneration",
-        ) from error
+        found = f"TransformerLens does not take a {kind} ({error})"
+        expected = "an architecture that it knows, such as LlavaForConditionalGeneration"
+        raise InputError("--model", found, expected) from error
 
 
 def hook_name(head: Head, activation: Literal["z", "pattern"] = "z") -> str:
@@ -72,18 +66,12 @@ def hook_name(head: Head, activation: Literal["z", "pattern"] = "z") -> str:
 
 @dataclass(frozen=True, eq=False)
 class CrossCheck:
-    """headpatch's numbers beside TransformerLens's.
+    """headpatch's numbers beside TransformerLens's; LD is of the with-run and of the without-run.
 
-    Attributes
-    ----------
-    effects
-        One row for each head × direction, resampled: ``heads``, ``direction``, ``positions``,
-        ``effect`` and ``lens_effect``, both in logits.
-    ld, lens_ld
-        LD of the with-run and of the without-run.
-    row_difference
-        Largest difference of an attention weight at the answer position, over all
-        language-model heads and both runs; NaN if the baseline keeps no rows.
+    `effects` has a row for each head × direction, resampled: ``heads``, ``direction``,
+    ``positions``, ``effect`` and ``lens_effect``, both in logits. `row_difference` is the largest
+    of an attention weight at the answer position, over all language-model heads and both runs; NaN
+    if no rows are kept.
     """
 
     effects: "pandas.DataFrame"
@@ -109,54 +97,32 @@ def cross_check(
     """Resample each head in both directions, with headpatch and with TransformerLens.
 
     TransformerLens reads its own z and runs its own passes: only the prompt's tensors are shared.
-    Float32 models agree to about 1e-5 logits; lower precision says nothing.
-
-    Parameters
-    ----------
-    base
-        Must keep z of the heads' towers; `lm_rows` are compared if kept.
-    positions
-        Where z of language-model heads is changed; a vision head is changed everywhere.
-    bridge
-        Of `to_lens`; made if left out.
+    Float32 models agree to about 1e-5 logits; lower precision says nothing. `base` must keep z of
+    the heads' towers. A vision head is changed everywhere. `bridge` is made by `to_lens` if left
+    out.
     """
     import pandas
 
     bridge = bridge if bridge is not None else to_lens(vlm)
-    ours = patch(
-        vlm,
-        base,
-        [
-            Intervention(HeadSet.of(head), "resample", direction, positions)
-            for head in heads
-            for direction in _DIRECTIONS
-        ],
-    )
+    asked = [
+        Intervention(HeadSet.of(head), "resample", direction, positions)
+        for head in heads
+        for direction in _DIRECTIONS
+    ]
     runs = [_run(bridge, base.prompt.select(run), heads) for run in (WITH, WITHOUT)]
     rows = []
-    for outcome in ours:
-        one = outcome.intervention
+    for one, outcome in zip(asked, patch(vlm, base, asked), strict=True):
         (head,) = one.heads
-        run = one.run
-        name = hook_name(head)
+        run, name = one.run, hook_name(head)
         hook = _replace(head, _places(base, head, positions), runs[1 - run].z[name])
         ld = _ld(_logits(bridge, base.prompt.select(run), [(name, hook)]), base)
-        rows.append(
-            {
-                "heads": str(head),
-                "direction": one.direction,
-                "positions": positions,
-                "effect": outcome.effect,
-                "lens_effect": ld - _ld(runs[run].logits, base),
-            }
-        )
-    with_run, without_run = runs
-    return CrossCheck(
-        pandas.DataFrame(rows),
-        (base.ld_with, base.ld_without),
-        (_ld(with_run.logits, base), _ld(without_run.logits, base)),
-        _row_difference(base, runs),
-    )
+        effect = ld - _ld(runs[run].logits, base)
+        rows.append([str(head), one.direction, positions, outcome.effect, effect])
+    columns = ["heads", "direction", "positions", "effect", "lens_effect"]
+    effects = pandas.DataFrame(rows, columns=columns)
+    lds = base.ld_with, base.ld_without
+    theirs = _ld(runs[WITH].logits, base), _ld(runs[WITHOUT].logits, base)
+    return CrossCheck(effects, lds, theirs, _row_difference(base, runs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,11 +193,8 @@ def _row_difference(base: Baseline, runs: Sequence[_Run]) -> float:
 def _as_is(vlm: VLM) -> Any:
     """The tokenizer, said to add its first token already; else the bridge would load it anew."""
     tokenizer = copy(vlm.processor.tokenizer)
-    tokenizer.init_kwargs = {
-        "name_or_path": vlm.name,
-        **tokenizer.init_kwargs,
-        "add_bos_token": True,
-    }
+    given = {"name_or_path": vlm.name, **tokenizer.init_kwargs}
+    tokenizer.init_kwargs = {**given, "add_bos_token": True}
     return tokenizer
 
 
@@ -239,10 +202,7 @@ def _builder() -> Callable[..., Any]:
     try:
         from transformer_lens.model_bridge.sources import build_bridge_from_module
     except ImportError as error:
-        raise InputError(
-            "headpatch.interop.lens",
-            f"TransformerLens cannot be imported ({error})",
-            "the extra `lens`",
-            "Install it: pip install 'headpatch[lens]'.",
-        ) from None
+        found = f"TransformerLens cannot be imported ({error})"
+        hint = "Install it: pip install 'headpatch[lens]'."
+        raise InputError("headpatch.interop.lens", found, "the extra `lens`", hint) from None
     return build_bridge_from_module  # type: ignore[no-any-return]

@@ -29,13 +29,7 @@ _ORIGINAL = (  # published in LLaVA's own format, and where the same weights are
 
 
 def config_of(folder: Path, name: str) -> dict[str, Any]:
-    """Read and judge a folder's ``config.json``; `name` is what the user called the model.
-
-    Raises
-    ------
-    InputError
-        If it is not there or cannot be read, or describes a model that headpatch cannot look into.
-    """
+    """Read and judge a folder's ``config.json``; `name` is what the user called the model."""
     path = folder / CONFIG
     if not path.is_file():
         raise _without_config(folder, name)

@@ -15,43 +15,34 @@ from typing import Any
 class Family:
     """Where to find things in one family of models."""
 
+    # paths to the text model: ``layers`` and `lm_norm`
     decoder: tuple[str, ...] = ("model.language_model",)
-    """Paths to the text model, which holds ``layers`` and the final norm, `lm_norm`."""
-    lm_attention: str = "self_attn"
-    """In a decoder layer: its attention, which holds `lm_query` and `lm_output`."""
+    lm_attention: str = "self_attn"  # in a decoder layer; holds `lm_query` and `lm_output`
+    # makes the queries, and nothing else; "" if it makes keys and values too
     lm_query: str = "q_proj"
-    """What makes the queries, and nothing else; "" if it makes keys and values too."""
-    lm_output: str = "o_proj"
-    """The output projection, whose input is z."""
+    lm_output: str = "o_proj"  # the output projection, whose input is z
     lm_norm: str = "norm"
+    # The attention of those decoder layers that look at the image across, and at no token of the
+    # prompt; "" if there are none. With them the prompt's image token is a mark without content,
+    # and attention rows of the image are not available.
     cross_attention: str = ""
-    """The attention of those decoder layers that look at the image across, and at no token of the
-    prompt; "" if there are none. With them the prompt's image token is a mark without content, and
-    attention rows of the image are not available."""
+    # image features, itself, to the stream between its first layers
     adds_between_layers: bool = False
-    """Whether the model itself adds image features to the stream, between its first layers."""
-    layout: str = "crop"
-    """How image tokens map to places in the picture: of `headpatch.models.patches.LAYOUTS`."""
-    both_ways: bool = False
-    """Whether the whole prompt, the question too, is a prefix that is read in both directions."""
-    template: str | None = None
-    """The prompt of a family whose processors come without a chat template."""
-    suffix: str = ""
-    """What the processor adds to the text, after which the answer stands."""
-    needs: tuple[str, ...] = ()
-    """Packages that its processor needs, beside those that headpatch itself needs."""
-    vision: tuple[str, ...] = ()
-    """Paths to the list of vision layers; empty if the tower cannot be changed."""
+    layout: str = "crop"  # of `headpatch.models.patches.LAYOUTS`: how image tokens map to places
+    both_ways: bool = False  # the whole prompt, the question too, is read in both directions
+    template: str | None = None  # the prompt, where processors come without a chat template
+    suffix: str = ""  # what the processor adds to the text, after which the answer stands
+    needs: tuple[str, ...] = ()  # packages of its processor, beside those of headpatch itself
+    vision: tuple[str, ...] = ()  # paths to the vision layers; empty if the tower cannot be changed
     vision_attention: str = "self_attn"
     vision_output: str = "out_proj"
-    class_token: bool = False
-    """Whether the vision tower's first token is a class token."""
+    class_token: bool = False  # whether the vision tower's first token is a class token
+    # The tower takes the patches of all runs in one row, in one or several calls of the attention
+    # function a layer (else one row or more a run).
     one_row: bool = False
-    """Whether the tower takes the patches of all runs in one row, in one or several calls of the
-    attention function a layer (else one row or more a run)."""
+    # The tower sees the picture once, patch for patch as the language model does, so that its
+    # attention can be drawn on the image tokens' places. Else it is not recorded.
     vision_rows: bool = False
-    """Whether the tower sees the picture once, patch for patch as the language model does, so that
-    its attention can be drawn on the image tokens' places. Else it is not recorded."""
 
     @property
     def crossed(self) -> bool:

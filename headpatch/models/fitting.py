@@ -86,10 +86,7 @@ def _refuse_above(most: int, unit: str, what: str, number: object) -> None:
 def fit_processor(processor: Any, config: Any, folder: Path, name: str) -> None:
     """Give a processor, in place, what its files in `folder` leave out and the config says.
 
-    Raises
-    ------
-    InputError
-        If the processor counts other image tokens than the model gives.
+    One that counts other image tokens than the model gives is refused.
     """
     if not hasattr(processor, _STRATEGY):  # it counts otherwise
         return

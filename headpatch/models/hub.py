@@ -37,25 +37,12 @@ _Given = TypeVar("_Given")
 
 
 class HubModel:
-    """A model on the hub, at one commit.
+    """A model on the hub, at one commit, by a hub id of which no folder is here.
 
-    Parameters
-    ----------
-    name
-        A hub id, of which no folder is here. The hub gets one ``HEAD`` request for the model's
-        ``config.json``, not tried again: transformers would try every file for minutes.
-
-    Attributes
-    ----------
-    commit
-        At which every file is taken.
-    files
-        That the hub has; none before `describe`, nor if it is not asked.
-
-    Raises
-    ------
-    InputError
-        If the hub does not have the model, or does not answer and no copy is kept.
+    The hub gets one ``HEAD`` request for the model's ``config.json``, not tried again: transformers
+    would try every file for minutes. An `InputError` if the hub does not have the model, or does
+    not answer and no copy is kept. `files` are those that the hub has; none before `describe`, nor
+    if it is not asked.
     """
 
     def __init__(self, name: str) -> None:
@@ -75,27 +62,18 @@ class HubModel:
         except EntryNotFoundError:
             raise _without_config(name) from None
         except OfflineModeIsEnabled:
-            self._copy = _kept(
-                name, "the hub is not asked (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)"
-            )
+            why = "the hub is not asked (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)"
+            self._copy = _kept(name, why)
         except Exception as error:  # whatever its HTTP library raises, which differs by release
             why = f"the hub ({constants.ENDPOINT}) cannot be reached ({_said(error, 120)})"
             self._copy = _kept(name, why)
         self.commit: str | None = self._copy.name if self._copy else found.commit_hash
 
     def describe(self) -> Path:
-        """Fetch ``config.json`` alone, judge it, then fetch what else is small.
+        """Fetch ``config.json``, judge it, then fetch what else is small; return the cached folder.
 
-        Returns
-        -------
-        The folder, in huggingface_hub's cache, without the weights.
-
-        Raises
-        ------
-        InputError
-            If it is a model that headpatch cannot look into, has no processor or no weights.
-        RunError
-            If the hub stops answering.
+        An `InputError` if it is a model that headpatch cannot look into, has no processor or no
+        weights; a `RunError` if the hub stops answering.
         """
         if self._copy is not None:
             return self._copy

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -37,14 +37,7 @@ from headpatch.models.placement import (
     quantized,
 )
 from headpatch.models.vlm import VLM
-from headpatch.models.weights import (
-    DEMO,
-    DESCRIBING,
-    held,
-    settings_in,
-    weight_files,
-    weights_in,
-)
+from headpatch.models.weights import DEMO, DESCRIBING, held, settings_in, weight_files, weights_in
 from headpatch.pairs.pair import refuse_pointer
 from headpatch.text import at_home, checked_text
 
@@ -139,13 +132,10 @@ def _tell_unused(name: str, unused: list[str], allowed: bool) -> None:
         words = "headpatch: %s: %d weights that the model does not use are left out (first: %s)"
         _LOG.warning(words, name, count, first)
         return
-    raise InputError(
-        "--model",
-        f"{name} holds {count} weights that the model does not use (first: {first})",
-        _TOGETHER,
-        "Mend config.json; or load it without them: --allow-unused-weights, or "
-        "allow_unused_weights=True.",
-    )
+    found = f"{name} holds {count} weights that the model does not use (first: {first})"
+    flags = "--allow-unused-weights, or allow_unused_weights=True"
+    hint = f"Mend config.json; or load it without them: {flags}."
+    raise InputError("--model", found, _TOGETHER, hint)
 
 
 def _local(name: str) -> Path | None:
@@ -193,17 +183,14 @@ def _load_processor(folder: Path, name: str, kind: str) -> ProcessorMixin:
     try:
         processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False)
     except ImportError as error:  # a processor of another family than the model's
-        raise _needs(
-            name, [one for one in ("torchvision", "num2words") if not installed(one)]
-        ) from error
+        missing = [one for one in ("torchvision", "num2words") if not installed(one)]
+        raise _needs(name, missing) from error
     except Exception as error:  # transformers raises whatever its parts raise
         if "trust_remote_code" in str(error):
-            raise InputError(
-                "--model",
-                f"{name}: its processor runs only with code of its own (`auto_map`); headpatch "
-                "never runs code that comes with a model",
-                "a processor of transformers' own classes",
-            ) from error
+            found = f"{name}: its processor runs only with code of its own (`auto_map`)"
+            never = "headpatch never runs code that comes with a model"
+            own = "a processor of transformers' own classes"
+            raise InputError("--model", f"{found}; {never}", own) from error
         raise _bad_model(name, "its processor does not load", error) from error
     if not hasattr(processor, "image_processor"):
         raise InputError("--model", f"{name} has no image processor", "a vision-language model")
@@ -213,12 +200,9 @@ def _load_processor(folder: Path, name: str, kind: str) -> ProcessorMixin:
 
 def _needs(name: str, packages: list[str]) -> InputError:
     found = [f"{package} is not installed" for package in packages]
-    return InputError(
-        "--model",
-        f"{name}: its processor needs {' and '.join(packages)}; {', '.join(found)}",
-        "what the extra `vision` installs",
-        "pip install 'headpatch[vision]'; torchvision must be the release made for torch's.",
-    )
+    needs = f"{name}: its processor needs {' and '.join(packages)}; {', '.join(found)}"
+    hint = "pip install 'headpatch[vision]'; torchvision must be the release made for torch's."
+    return InputError("--model", needs, "what the extra `vision` installs", hint)
 
 
 def _config(folder: Path, name: str, tensors: Mapping[str, int]) -> PretrainedConfig:
@@ -279,29 +263,21 @@ def _load_model(
 
 
 def _bad_model(name: str, what: str, error: Exception) -> InputError:
-    first = shorten(str(error), 240, placeholder=" …") or type(error).__name__
+    found = f"{name}: {what} ({shorten(str(error), 240, placeholder=' …') or type(error).__name__})"
     hint = "" if Path(name).is_dir() else WAY_OUT
-    return InputError(
-        "--model", f"{name}: {what} ({first})", "a complete vision-language model", hint
-    )
+    return InputError("--model", found, "a complete vision-language model", hint)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide notices (torchvision missing, say) and transformers' own progress bars."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    others = [logging.getLogger(name) for name in _TALKATIVE]
-    levels = [one.level for one in others]
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    for one in others:
-        one.setLevel(logging.CRITICAL)
-    try:
+    with ExitStack() as before:
+        before.callback(transformers_logging.set_verbosity, transformers_logging.get_verbosity())
+        transformers_logging.set_verbosity(logging.CRITICAL)
+        if transformers_logging.is_progress_bar_enabled():
+            before.callback(transformers_logging.enable_progress_bar)
+        transformers_logging.disable_progress_bar()
+        for logger in map(logging.getLogger, _TALKATIVE):
+            before.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
         yield
-    finally:
-        for one, level in zip(others, levels, strict=True):
-            one.setLevel(level)
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -70,11 +70,7 @@ def ramp(name: str, size: tuple[int, int]) -> Image.Image:
 class Line:
     """Which pixels of one side of a view show the picture: edge `c` is at ``(c - offset) / whole``.
 
-    Attributes
-    ----------
-    offset, whole
-        Where the picture starts in the view, and its length there, in pixels; a negative length is
-        a mirrored picture.
+    In pixels; a negative `whole` is a mirrored picture.
     """
 
     offset: float
@@ -122,30 +118,21 @@ class Measured:
     @cached_property
     def _pixels(self) -> Mapping[str, Tensor]:
         dark = Image.new("RGB", self._size, (_LOW,) * 3)
-        pictures = {"dark": dark} | {
-            name: ramp(name, self._size) for name in ("x", "-x", "y", "-y")
-        }
-        return {name: self._process(picture) for name, picture in pictures.items()}
+        ramps = {name: ramp(name, self._size) for name in ("x", "-x", "y", "-y")}
+        return {name: self._process(picture) for name, picture in ({"dark": dark} | ramps).items()}
 
     def view(self, arrange: Arrange, shape: tuple[int, ...]) -> View:
         """Measure where a view looks, in pixel values of a shape.
 
-        Raises
-        ------
-        Placeless
-            If it does not show one upright rectangle of the picture, or the processor does not do
-            the same to every picture.
+        `Placeless` if it does not show one upright rectangle of the picture, or the processor does
+        not do the same to every picture.
         """
         for pixels in self._pixels.values():
             if pixels.shape != shape:
-                raise _unmeasured(
-                    f"pixels of shape {tuple(pixels.shape)} for one picture and {tuple(shape)} for "
-                    "another of its size"
-                )
-        seen = {
-            name: arrange(pixels).double().cpu().numpy().sum(0)
-            for name, pixels in self._pixels.items()
-        }
+                shapes = f"{tuple(pixels.shape)} for one picture and {tuple(shape)} for another"
+                raise _unmeasured(f"pixels of shape {shapes} of its size")
+        arranged = {name: arrange(pixels) for name, pixels in self._pixels.items()}
+        seen = {name: pixels.double().cpu().numpy().sum(0) for name, pixels in arranged.items()}
         contrast = seen["x"] + seen["-x"] - 2 * seen["dark"]
         other = seen["y"] + seen["-y"] - 2 * seen["dark"]
         full = _full(contrast)
@@ -193,12 +180,10 @@ def _line(places: Plane, shows: Bool[np.ndarray, "height width"], length: int) -
 def _check(
     x: Plane, y: Plane, shows: Bool[np.ndarray, "height width"], view: View, size: tuple[int, int]
 ) -> None:
-    """Refuse a view whose pixels do not all lie where the two lines say.
-
-    Pixels near the picture's edge are left out: there resampling blurs. Means over small squares
-    may be off by a pixel, which is what resampling to the nearest moves them by, and by one level
-    of brightness.
-    """
+    """Refuse a view whose pixels do not all lie where the two lines say."""
+    # Pixels near the picture's edge are left out: there resampling blurs. Means over small squares
+    # may be off by a pixel, which is what resampling to the nearest moves them by, and by one level
+    # of brightness.
     width, height = size
     rows, columns = (np.arange(count) + 0.5 for count in x.shape)
     at_x, at_y = view.across.at(columns), view.down.at(rows)
@@ -235,11 +220,9 @@ def _blocks(values: Plane) -> Float[np.ndarray, "rows columns"]:
 
 
 def _whole_pixels(line: Line, length: int) -> Line:
-    """Take a picture that begins and ends at whole pixels of the view for what it is.
-
-    Processors resize to whole pixels, and crop and pad by them; only a picture that was padded
-    before it was resized lies between pixels.
-    """
+    """Take a picture that begins and ends at whole pixels of the view for what it is."""
+    # Processors resize to whole pixels, and crop and pad by them; only a picture that was padded
+    # before it was resized lies between pixels.
     near = Line(float(round(line.offset)), float(round(line.whole)))
     if near.whole == 0:
         return line

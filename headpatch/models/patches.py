@@ -35,8 +35,7 @@ class Patches:
     picture, the tokens of both have boxes."""
     grid: tuple[int, int]
     """(rows, columns) of the finest view of the picture; (0, 0) if there is none."""
-    unknown: InputError | None = None
-    """Why no token has a place; None if places are known."""
+    unknown: InputError | None = None  # why no token has a place; None if places are known
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +48,7 @@ class Seen:
     inputs: Mapping[str, Tensor]
     """The model's inputs for this run alone, with so many image `tokens`."""
     tokens: int
-    measured: Measured
-    """What the processor makes of pictures of coordinates."""
+    measured: Measured  # what the processor makes of pictures of coordinates
 
     @property
     def patch(self) -> int:
@@ -89,12 +87,9 @@ class Seen:
     def need(self, patches: int) -> None:
         """Refuse a model that is not given as many image tokens as patches: it would fail."""
         if patches != self.tokens:
-            raise InputError(
-                "--model",
-                f"{self.tokens} image tokens for {patches} patches",
-                "one token a patch",
-                "Its processor_config.json may lack num_additional_image_tokens.",
-            )
+            found = f"{self.tokens} image tokens for {patches} patches"
+            hint = "Its processor_config.json may lack num_additional_image_tokens."
+            raise InputError("--model", found, "one token a patch", hint)
 
 
 _known: WeakKeyDictionary[Any, dict[object, tuple[Any, Patches]]] = WeakKeyDictionary()
@@ -104,17 +99,8 @@ def locate(layout: str, seen: Seen, processor: object) -> Patches:
     """Find the place of every image token; NaN where a token stands for no place.
 
     None has one, and `unknown` says why, if the processor does not show the picture in a way that
-    the layout knows. What was found is kept for the next picture of the same size.
-
-    Parameters
-    ----------
-    processor
-        The whole one, that `seen.processor` belongs to.
-
-    Raises
-    ------
-    InputError
-        If there are not as many image tokens as patches.
+    the layout knows. What was found is kept for the next picture of the same size. `processor` is
+    the whole one, that `seen.processor` belongs to.
     """
     known = _known.setdefault(processor, {})
     shape = tuple(seen.inputs["pixel_values"].shape)
@@ -249,12 +235,10 @@ def _tiles(seen: Seen, rows: int, columns: int) -> Patches:
 
 
 def _anyres(seen: Seen) -> Patches:
-    """The whole picture squashed to one tile, then the picture in the best-fitting set of tiles.
-
-    LLaVA-NeXT's and LLaVA-OneVision's. The tiles make one grid, row by row: rows and columns that
-    hold padding alone are dropped, a grid that is too large is shrunk (LLaVA-OneVision), and a
-    token that ends the line follows each row.
-    """
+    """The whole picture squashed to one tile, then the picture in the best-fitting set of tiles."""
+    # LLaVA-NeXT's and LLaVA-OneVision's. The tiles make one grid, row by row: rows and columns that
+    # hold padding alone are dropped, a grid that is too large is shrunk (LLaVA-OneVision), and a
+    # token that ends the line follows each row.
     side = seen.pixels[0] // seen.patch
     starts = np.arange(side) * seen.patch
     squashed = seen.view(partial(_view, index=0)).cells(starts, starts, seen.patch)
@@ -267,10 +251,8 @@ def _anyres(seen: Seen) -> Patches:
 
 
 def _canvas(seen: Seen) -> list[Axis]:
-    """Rows and columns of all tiles, which are cut from one canvas with the picture in it.
-
-    A tile whose side is no multiple of the patch has a margin at its end that no patch sees.
-    """
+    """Rows and columns of all tiles, which are cut from one canvas with the picture in it."""
+    # A tile whose side is no multiple of the patch has a margin at its end that no patch sees.
     tile, (width, height) = seen.pixels[0], seen.image.size
     canvas = select_best_resolution((height, width), seen.config.image_grid_pinpoints)
     rows, columns = (int(whole) // tile for whole in canvas)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from copy import copy
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -45,13 +45,7 @@ def resolve_device(device: str) -> torch.device:
 def placement(
     device: str, device_map: str | dict[str, str] | None, quantize: str | None
 ) -> dict[str, Any]:
-    """Say where the weights go, as `from_pretrained` takes it.
-
-    Raises
-    ------
-    InputError
-        If there is no such device, or a package that this needs is not installed.
-    """
+    """Say where the weights go, as `from_pretrained` takes it."""
     if device_map is None and quantize is None:
         return {"device_map": None, "device": resolve_device(device)}
     _need("--quantize" if device_map is None else "--device-map", "accelerate")
@@ -110,10 +104,7 @@ def _plain(module: nn.Linear, dtype: torch.dtype) -> nn.Linear:
 
 
 class _Restored(nn.Module):
-    """Gives a stored weight as numbers, of the dtype that `like` has.
-
-    `like` is empty: it is cast whenever the model's other weights are.
-    """
+    """Gives a stored weight in the dtype of `like`, which is cast whenever other weights are."""
 
     like: Tensor
 
@@ -132,12 +123,7 @@ def _from_eight(module: nn.Linear) -> Callable[[Tensor], Tensor]:
 
     parameter: Any = module.weight  # of bitsandbytes' own kind
     scales: Tensor = parameter.SCB
-
-    def restore(stored: Tensor) -> Tensor:
-        weight: Tensor = int8_vectorwise_dequant(stored.data, scales)
-        return weight
-
-    return restore
+    return lambda stored: cast("Tensor", int8_vectorwise_dequant(stored.data, scales))
 
 
 def _from_four(module: nn.Linear) -> Callable[[Tensor], Tensor]:
@@ -149,9 +135,4 @@ def _from_four(module: nn.Linear) -> Callable[[Tensor], Tensor]:
     parameter: Any = module.weight
     state = copy(parameter.quant_state)
     state.shape = torch.Size((1, state.shape.numel()))
-
-    def restore(stored: Tensor) -> Tensor:
-        weight: Tensor = dequantize_4bit(stored.data, state)
-        return weight.view(shape)
-
-    return restore
+    return lambda stored: dequantize_4bit(stored.data, state).view(shape)

@@ -27,10 +27,8 @@ from headpatch.models.wording import (
     text_after,
 )
 
-A_VALUE_A_TOKEN = (
-    "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask",
-)  # fmt: skip
-"""What processors give with a value for each token of ``input_ids``."""
+# what processors give with a value for each token of ``input_ids``
+A_VALUE_A_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
 _CLOSE = 0.02  # by how much of a side the patches of pictures of two sizes may lie apart
 _TEXT_TYPE = {"paligemma": 1}  # tokens of type 0 are a prefix that is read in both directions
 _GAPS = (" ", "", "\n", "\n\n")
@@ -40,24 +38,21 @@ _GAPS = (" ", "", "\n", "\n\n")
 class Prompt:
     """One or more runs of one prompt, as a batch."""
 
+    # The forward pass's keyword arguments; every first dimension is runs × a fixed count, so that
+    # runs can be joined and repeated along it.
     inputs: dict[str, Tensor]
-    """Keyword arguments of the model's forward pass; every first dimension is runs × a fixed count,
-    so that runs can be joined and repeated along it."""
-    runs: int
-    """Number of runs in the batch."""
+    runs: int  # number of runs in the batch
     spans: Spans
+    # where things are; the same for every run; a patch for each of `image_positions`
     patches: Patches
-    """Where things are; the same for every run. A patch for each of `image_positions`."""
+    # Of image tokens that stand for a place: not a class token, where one is kept, nor tokens that
+    # end a line of patches, nor tokens of padding alone.
     image_positions: Tensor
-    """Positions of the image tokens that stand for a place: not a class token, where one is kept,
-    nor tokens that end a line of patches, nor tokens of padding alone."""
-    answers: AnswerTokens
-    """The ids of Yes and No."""
-    text: str
-    """The prompt before image tokens are put in."""
+    answers: AnswerTokens  # the ids of Yes and No
+    text: str  # the prompt before image tokens are put in
+    # Tokens that the tokenizer ends every text with, and that are not run: an end token stands
+    # where the answer starts.
     left_out: tuple[str, ...] = ()
-    """Tokens that the tokenizer ends every text with, and that are not run: an end token stands
-    where the answer starts."""
 
     @property
     def input_ids(self) -> Tensor:
@@ -82,10 +77,7 @@ class Prompt:
 
     def select(self, run: int) -> "Prompt":
         """Return one run of the batch."""
-        inputs = {}
-        for key, value in self.inputs.items():
-            each = len(value) // self.runs
-            inputs[key] = value[run * each : (run + 1) * each]
+        inputs = {key: value.tensor_split(self.runs)[run] for key, value in self.inputs.items()}
         return replace(self, inputs=inputs, runs=1)
 
 
@@ -98,20 +90,11 @@ def encode(
 ) -> Prompt:
     """Ask `question` of each picture; one run each.
 
-    Parameters
-    ----------
-    images
-        RGB pictures that give the model the same number of image tokens.
-    answers
-        The words for yes and no.
-    template
-        Overrides the processor's chat template; see `headpatch.models.wording.prompt_text`.
-
-    Raises
-    ------
-    InputError
-        If the prompts differ in their tokens, hold no image token or do not end where the answer
-        starts, the question is not in them once, or an answer is not one token.
+    `images` are RGB pictures that give the model the same number of image tokens; `answers`, the
+    words for yes and no; `template` overrides the processor's (see
+    `headpatch.models.wording.prompt_text`). An `InputError` if the prompts differ in their tokens,
+    hold no image token or do not end where the answer starts, the question is not in them once, or
+    an answer is not one token.
     """
     family, tokenizer = vlm.family, _tokenizer(vlm)
     text = prompt_text(vlm, question, template)
@@ -151,13 +134,7 @@ def as_run(vlm: VLM, prompt: Prompt) -> str:
 
 
 def forced(vlm: VLM, prompt: Prompt, words: Sequence[int]) -> Prompt:
-    """Append the same tokens to every run; the answer position is then the last of them.
-
-    Parameters
-    ----------
-    words
-        Token ids; none gives the prompt as it is.
-    """
+    """Append the same token ids to every run; the answer position is then the last of them."""
     if not words:
         return prompt
     count, length = len(words), prompt.spans.length
@@ -181,17 +158,7 @@ def _like_last(vlm: VLM, name: str, value: Tensor, count: int) -> Tensor:
 def spell(vlm: VLM, prompt: Prompt, answers: tuple[str, str], text: str) -> list[int]:
     """Return the tokens of an answer where it will stand: after the prompt.
 
-    What separates the two is what separates the prompt from the study's Yes.
-
-    Parameters
-    ----------
-    answers
-        The study's words for yes and no.
-
-    Raises
-    ------
-    InputError
-        If the text is empty, joins the prompt's last token, or holds what the model does not know.
+    What separates the two is what separates the prompt from the first of the study's `answers`.
     """
     tokenizer = _tokenizer(vlm)
     before = prompt.text + vlm.family.suffix
@@ -217,16 +184,13 @@ def _unlike(what: str) -> InputError:
 
 
 def _same_shape(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return torch.equal(first["input_ids"], second["input_ids"]) and all(
-        second[key].shape == value.shape for key, value in first.items()
-    )
+    shapes = ((second[key].shape, value.shape) for key, value in first.items())
+    return torch.equal(first["input_ids"], second["input_ids"]) and all(a == b for a, b in shapes)
 
 
 def _alike(first: Patches, second: Patches) -> bool:
-    """Whether two pictures' patches lie in about the same places."""
-    return first.grid == second.grid and np.allclose(
-        first.boxes, second.boxes, atol=_CLOSE, equal_nan=True
-    )
+    boxes = first.boxes, second.boxes
+    return first.grid == second.grid and np.allclose(*boxes, atol=_CLOSE, equal_nan=True)
 
 
 def _locate(
@@ -243,10 +207,8 @@ def _tokenizer(vlm: VLM) -> Any:
 
 
 def _appended(vlm: VLM, ids: list[int], before: str) -> list[int]:
-    """Return what the tokenizer has put behind the prompt, where the answer starts.
-
-    A prompt that ends in something else that its text does not end in is refused.
-    """
+    """Return what the tokenizer has put behind the prompt, where the answer starts."""
+    # A prompt that ends in something else that its text does not end in is refused.
     tokenizer, image = _tokenizer(vlm), image_token_id(vlm)
     mark = tokenizer.convert_tokens_to_ids(image_token(vlm))
     plain = reversed(ids_of(tokenizer, before))
@@ -259,12 +221,9 @@ def _appended(vlm: VLM, ids: list[int], before: str) -> list[int]:
         extra = _ending(tokenizer)
         return extra if extra and ids[-len(extra) :] == extra else []
     ends, asked = (tokenizer.convert_ids_to_tokens(one) for one in (ids[-2:], tail))
-    raise InputError(
-        "--model",
-        f"the processor of {vlm.name} ends the prompt in {ends}, where the answer should start",
-        f"a prompt that ends as its text does, in {asked}",
-        "See its tokenizer's post_processor, and padding in its processor's files.",
-    )
+    found = f"the processor of {vlm.name} ends the prompt in {ends}, where the answer should start"
+    hint = "See its tokenizer's post_processor, and padding in its processor's files."
+    raise InputError("--model", found, f"a prompt that ends as its text does, in {asked}", hint)
 
 
 def _ending(tokenizer: Any) -> list[int]:
@@ -277,13 +236,8 @@ def _ending(tokenizer: Any) -> list[int]:
 
 
 def _without_last(inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Return the inputs without their last `count` tokens."""
-    if not count:
-        return inputs
-    return {
-        name: value[:, :-count] if name in ("input_ids", *A_VALUE_A_TOKEN) else value
-        for name, value in inputs.items()
-    }
+    cut = {name for name in ("input_ids", *A_VALUE_A_TOKEN) if count}
+    return {name: value[:, :-count] if name in cut else value for name, value in inputs.items()}
 
 
 def _encode_one(vlm: VLM, image: Image.Image, text: str) -> dict[str, Tensor]:

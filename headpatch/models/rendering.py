@@ -12,7 +12,7 @@ import select
 import signal
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,20 +37,8 @@ class TemplateFailed(ValueError):
 def render(processor: Any, turns: Sequence[Turn], add_generation_prompt: bool) -> str:
     """Return turns as a processor's chat template writes them.
 
-    Parameters
-    ----------
-    processor
-        Of transformers, with a chat template.
-    turns
-        As ``apply_chat_template`` takes them.
-    add_generation_prompt
-        Whether the start of an answer follows.
-
-    Raises
-    ------
-    TemplateFailed
-        If the template raises an error, takes more than `SECONDS` or much memory, or writes more
-        than `LONGEST` characters.
+    `TemplateFailed` if the template raises an error, takes more than `SECONDS` or much memory, or
+    writes more than `LONGEST` characters.
     """
     render_ahead(processor, [turns], add_generation_prompt)
     known = _known_of(processor)
@@ -73,10 +61,11 @@ def render_ahead(
         known.clear()
     left = {_key(processor, turns, add_generation_prompt): turns for turns in conversations}
     left = {key: turns for key, turns in left.items() if key not in known}
-    # without `os.fork` there is no such copy, and no bound but that of the length
-    run = _render_in_copy if hasattr(os, "fork") else _render_all
     while left:
-        ended = run(processor, list(left.values()), add_generation_prompt)
+        turns = list(left.values())
+        ended: Iterable[_Ended] = (_render(processor, one, add_generation_prompt) for one in turns)
+        if hasattr(os, "fork"):  # else there is no copy, and no bound but that of the length
+            ended = _rendered_in_copy(ended)
         for key, outcome in zip(list(left), ended, strict=False):
             known[key] = outcome
             del left[key]
@@ -94,13 +83,6 @@ def _key(processor: Any, turns: Sequence[Turn], add_generation_prompt: bool) -> 
     return type(processor).apply_chat_template, json.dumps(settings, default=str)
 
 
-def _render_all(
-    processor: Any, conversations: Sequence[Sequence[Turn]], add_generation_prompt: bool
-) -> Iterator[_Ended]:
-    for turns in conversations:
-        yield _render(processor, turns, add_generation_prompt)
-
-
 def _render(processor: Any, turns: Sequence[Turn], add_generation_prompt: bool) -> _Ended:
     try:
         text = processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt)
@@ -113,22 +95,15 @@ def _render(processor: Any, turns: Sequence[Turn], add_generation_prompt: bool) 
     return str(text), ""
 
 
-def _render_in_copy(
-    processor: Any, conversations: Sequence[Sequence[Turn]], add_generation_prompt: bool
-) -> list[_Ended]:
-    """Render in a copy of this process that may use little.
-
-    Returns
-    -------
-    How the first of the conversations ended, or more of them.
-    """
+def _rendered_in_copy(rendered: Iterable[_Ended]) -> list[_Ended]:
+    """Render in a copy that may use little; return how the first ended, or more of them."""
     reading, writing = os.pipe()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of threads, none of which the copy needs
             child = os.fork()
         if not child:
-            _in_copy(_render_all(processor, conversations, add_generation_prompt), writing)
+            _in_copy(rendered, writing)
         os.close(writing)
         answer, ended_by = _wait(child, reading)
     finally:

@@ -16,14 +16,11 @@ Positions = Literal["answer", "question", "image", "all"]
 class Spans:
     """Positions in the prompt, found from the token ids."""
 
-    length: int
-    """Number of prompt tokens."""
-    image: Int[Tensor, " image"]
-    """Positions of the image tokens."""
+    length: int  # number of prompt tokens
+    image: Int[Tensor, " image"]  # positions of the image tokens
+    # whether they are marks without content, the image coming in by cross-attention
     crossed: bool = False
-    """Whether they are marks without content, the image coming in by cross-attention."""
-    both_ways: bool = False
-    """Whether every token sees all others, later ones too."""
+    both_ways: bool = False  # whether every token sees all others, later ones too
 
     @property
     def answer(self) -> int:
@@ -53,13 +50,7 @@ def find_spans(
     crossed: bool = False,
     both_ways: bool = False,
 ) -> Spans:
-    """Find the spans of one prompt; `crossed` and `both_ways` as in `Spans`.
-
-    Raises
-    ------
-    InputError
-        If the prompt holds no image token.
-    """
+    """Find the spans of one prompt; one without an image token is an `InputError`."""
     image = (input_ids == image_token_id).nonzero().flatten()
     if len(image) == 0:
         expected = "a vision-language model and a prompt with its image token"

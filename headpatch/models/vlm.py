@@ -21,10 +21,8 @@ class Stack:
     layers: Sequence[nn.Module]
     attentions: Sequence[nn.Module]
     outputs: Sequence[nn.Module]
-    grid: Grid
-    """Layers × heads."""
-    head_dim: int
-    """Width of one head's z; not always hidden size / heads."""
+    grid: Grid  # layers × heads
+    head_dim: int  # width of one head's z; not always hidden size / heads
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,9 @@ from typing import Any
 from headpatch.errors import InputError
 from headpatch.pairs.pair import refuse_pointer
 
-DEMO = Path(__file__).parent / "demo"
-"""The bundled model's folder."""
+DEMO = Path(__file__).parent / "demo"  # the bundled model's folder
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-DESCRIBING = (".json", ".jinja", ".model", ".txt")
-"""Endings of the files that describe a model."""
+DESCRIBING = (".json", ".jinja", ".model", ".txt")  # endings of the files that describe a model
 _HASHED = 1 << 30  # bytes of weights that are hashed whole
 _LONGEST = 100 << 20  # bytes of a header that safetensors itself would read
 
@@ -25,19 +23,7 @@ def weight_files(
     """Name the weight files that transformers reads in a folder, in the order of their names.
 
     Other ``*.safetensors`` may lie beside them: the weights in the form of another program, or an
-    adapter's.
-
-    Parameters
-    ----------
-    config
-        ``config.json``, which may name the file.
-    to_come
-        Files that are not there yet.
-
-    Raises
-    ------
-    InputError
-        If the list of a divided checkpoint is no such list.
+    adapter's. `config` is ``config.json``, which may name the file; `to_come` are not there yet.
     """
     named = config.get("transformers_weights")
     candidates = (named,) if isinstance(named, str) else (WHOLE, INDEX)
@@ -100,13 +86,7 @@ def settings_in(folder: Path) -> str:
 
 
 def held(paths: list[Path]) -> dict[str, int]:
-    """Read which tensors lie in weight files, and how many numbers each holds.
-
-    Raises
-    ------
-    InputError
-        If a file is not there, is no safetensors file, or is cut.
-    """
+    """Read which tensors lie in weight files, and how many numbers each holds."""
     return {name: count for path in paths for name, count in _header(path)}
 
 

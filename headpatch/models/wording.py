@@ -27,17 +27,9 @@ def prompt_text(vlm: VLM, question: str, template: str | None = None) -> str:
     """Return the prompt up to the answer, with one placeholder for the image.
 
     It is the same text each time, even where a template holds the time: see `VLM.prompts`.
-
-    Parameters
-    ----------
-    template
-        Overrides the processor's chat template; holds ``{question}`` and the image token. A
-        backslash and an n stand for a line end.
-
-    Raises
-    ------
-    InputError
-        If there is no template, or the question is not in the text exactly once.
+    `template` overrides the processor's; it holds ``{question}`` and the image token, and a
+    backslash and an n stand for a line end. An `InputError` if there is none, or the question is
+    not in the text once.
     """
     asked = str(getattr(vlm.processor, "chat_template", None)), question, template
     if asked not in vlm.prompts:
@@ -71,10 +63,7 @@ def continuations(
 ) -> tuple[str, str]:
     """Return each answer as it follows the prompt: by the chat template, or after one space.
 
-    Raises
-    ------
-    InputError
-        If the template puts words between the prompt and the answer.
+    A template that puts words between the prompt and the answer is an `InputError`.
     """
     if getattr(vlm.processor, "chat_template", None):
         asked = [_turns(question, form) for answer in answers for form in _forms(answer)]
@@ -112,12 +101,9 @@ def _chat(vlm: VLM, question: str) -> str:
     try:
         return _rendered(vlm, question)
     except TemplateFailed as error:
-        raise InputError(
-            "--model",
-            f"{vlm.name} has no chat template that works ({error})",
-            "one in its processor",
-            _WAY_OUT.format(mark=image_token(vlm)),
-        ) from None
+        found = f"{vlm.name} has no chat template that works ({error})"
+        hint = _WAY_OUT.format(mark=image_token(vlm))
+        raise InputError("--model", found, "one in its processor", hint) from None
 
 
 def _rendered(vlm: VLM, question: str, answer: object = None) -> str:
@@ -159,12 +145,9 @@ def _answered(vlm: VLM, question: str, answer: str) -> Iterator[str]:
 
 
 def _bad_template(vlm: VLM, what: str) -> InputError:
-    return InputError(
-        "--model",
-        f"the chat template of {vlm.name} {what}",
-        "a prompt that asks the question once and ends where the answer starts",
-        _WAY_OUT.format(mark=image_token(vlm)),
-    )
+    found, hint = f"the chat template of {vlm.name} {what}", _WAY_OUT.format(mark=image_token(vlm))
+    expected = "a prompt that asks the question once and ends where the answer starts"
+    return InputError("--model", found, expected, hint)
 
 
 def text_after(tokenizer: Any, last: int, ids: Sequence[int]) -> str:
@@ -189,20 +172,9 @@ def ids_of(tokenizer: Any, text: str) -> list[int]:
 def find_answers(tokenizer: Any, prompt: str, continuations: tuple[str, str]) -> AnswerTokens:
     """Find the ids of yes and no by tokenising them where they will stand.
 
-    Parameters
-    ----------
-    tokenizer
-        A transformers tokenizer.
-    prompt
-        The text up to the answer.
-    continuations
-        What follows it for yes and for no, leading space included, such as ``(" Yes", " No")``.
-
-    Raises
-    ------
-    InputError
-        If an answer is not exactly one token after the prompt's own tokens, or both are the same
-        token.
+    `continuations` follow the prompt for yes and for no, leading space included: ``(" Yes", "
+    No")``. An `InputError` if one is not exactly one token after the prompt's own, or both are the
+    same token.
     """
     before = ids_of(tokenizer, prompt)
     found = []
@@ -232,9 +204,6 @@ def _not_one_token(
         return InputError("answers", found, "answers of one token each", hint)
     end, joined = (tokenizer.convert_ids_to_tokens(one[alike:]) for one in (before, ids))
     last = "space" if prompt.endswith(" ") else f"token {' '.join(end)!r}"
-    return InputError(
-        "answers",
-        f"{what}: the prompt's last {last} joins it (together they are {' '.join(joined)!r})",
-        "a prompt that ends where the answer's token starts",
-        f"Take the {last} from the end of the chat template, or of `prompt` in the study.",
-    )
+    found = f"{what}: the prompt's last {last} joins it (together they are {' '.join(joined)!r})"
+    hint = f"Take the {last} from the end of the chat template, or of `prompt` in the study."
+    return InputError("answers", found, "a prompt that ends where the answer's token starts", hint)

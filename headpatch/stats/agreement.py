@@ -8,28 +8,19 @@ from scipy.stats import norm, pearsonr, spearmanr, t
 
 from headpatch.stats.intervals import finite_pairs
 
+Effects = Float[np.ndarray, "*shape"]
+PairEffects = Float[np.ndarray, "pairs heads"]
 _BLOCK = 1 << 20  # resampled means held at a time
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Estimates beside exact effects.
-
-    Attributes
-    ----------
-    pearson, spearman
-        Correlations over all heads; NaN where one side is constant.
-    top_recall
-        Of the `k` heads with the largest exact effects (by size), the share that is also among
-        the `k` with the largest estimates.
-    k
-        At most the number of heads.
-    heads
-        How many were compared.
-    """
+    """Estimates beside exact effects; correlations are NaN where a side is constant."""
 
     pearson: float
     spearman: float
+    # of the `k` heads of largest exact effect (by size), the share also among the estimates' first
+    # k
     top_recall: float
     k: int
     heads: int
@@ -46,16 +37,8 @@ class Agreement:
         )
 
 
-def agreement(
-    approx: Float[np.ndarray, "*shape"], exact: Float[np.ndarray, "*shape"], k: int = 20
-) -> Agreement:
-    """Compare estimated with exact effects of the same heads.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two effects, or one is not a number.
-    """
+def agreement(approx: Effects, exact: Effects, k: int = 20) -> Agreement:
+    """Compare estimated with exact effects of the same heads; `k` is at most their number."""
     a, b = _flat(approx, exact)
     k = min(k, len(a))
     top = [set(np.argsort(-np.abs(values), kind="stable")[:k]) for values in (a, b)]
@@ -66,23 +49,13 @@ def agreement(
 
 
 def pearson_interval(
-    approx: Float[np.ndarray, "*shape"],
-    exact: Float[np.ndarray, "*shape"],
-    level: float,
-    resamples: int,
-    rng: np.random.Generator,
+    approx: Effects, exact: Effects, level: float, resamples: int, rng: np.random.Generator
 ) -> tuple[float, float]:
     """Bootstrap interval of Pearson's correlation, heads resampled (percentiles).
 
     Heads of one model are not independent draws from anything, so this is no interval for other
-    models or pairs: it shows how far the figure hangs on a few heads with large effects.
-
-    Draws that leave a side constant are left out; the ends are NaN where one is constant.
-
-    Raises
-    ------
-    ValueError
-        As `agreement`, or if `level` does not lie between 0 and 1.
+    models or pairs: it shows how far the figure hangs on a few heads with large effects. Draws that
+    leave a side constant are left out; the ends are NaN where one is constant.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
@@ -103,7 +76,7 @@ def pearson_interval(
 
 
 def _flat(
-    approx: Float[np.ndarray, "*shape"], exact: Float[np.ndarray, "*shape"]
+    approx: Effects, exact: Effects
 ) -> tuple[Float[np.ndarray, " heads"], Float[np.ndarray, " heads"]]:
     a, b = np.ravel(approx).astype(float), np.ravel(exact).astype(float)
     if len(a) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -121,35 +94,28 @@ class MeanAgreement:
 
 
 def mean_agreement(
-    approx: Float[np.ndarray, "pairs heads"],
-    exact: Float[np.ndarray, "pairs heads"],
+    approx: PairEffects,
+    exact: PairEffects,
     k: int,
     level: float,
     resamples: int,
     rng: np.random.Generator,
 ) -> MeanAgreement:
-    r"""Compare estimated with exact effects of the same heads, both as means over pairs.
+    """Compare estimated with exact effects of the same heads, both as means over pairs.
 
-    The interval of the correlation :math:`r` is the basic bootstrap, all figures of a pair
-    resampled together: :math:`[2r - q_{high}, 2r - q_{low}]` of the quantiles :math:`q`, cut at
-    -1 and 1, and made to hold :math:`r` itself. Resampled means are noisier than the means, which
-    moves their correlations to one side; turning the quantiles about :math:`r` moves them back,
-    where plain percentiles would miss the correlation of many pairs' means more often than not.
-    Both ends are moved out for small n (T. Hesterberg, The American Statistician 69, 2015). The
-    tests hold its coverage against a known population. Recall is a count of ranks, which no such
-    interval covers; it has none.
+    The interval of the correlation :math:`r` is the basic bootstrap (Davison and Hinkley, Bootstrap
+    Methods and their Application, 1997, section 5.2), all figures of a pair resampled together:
+    :math:`[2r - q_{high}, 2r - q_{low}]` of the quantiles :math:`q`, cut at -1 and 1, and made to
+    hold
+    :math:`r` itself. Resampled means are noisier than the means, which moves their correlations to
+    one
+    side; turning the quantiles about :math:`r` moves them back, where plain percentiles would miss
+    the
+    correlation of many pairs' means more often than not. Both ends are moved out for small n (T.
+    Hesterberg, The American Statistician 69, 2015). The tests hold its coverage against a known
+    population. Recall is a count of ranks, which no such interval covers; it has none.
 
     Draws that leave a side constant do not count.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two pairs or heads, a figure is not a number, or `level` does not
-        lie between 0 and 1.
-
-    References
-    ----------
-    A. Davison and D. Hinkley, Bootstrap Methods and their Application (1997), section 5.2.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")

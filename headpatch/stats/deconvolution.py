@@ -1,22 +1,18 @@
 r"""Where true values may lie, given measured means and their standard errors: empirical Bayes.
 
 A thousand heads measured at once show how true values are spread over heads, errors taken out
-(deconvolution; Efron 2016); and that spread, with a head's own mean x and error s, says where its
-own true value may lie (the posterior). The spread is a histogram in log size: a true value is
+(deconvolution; B. Efron, Biometrika 103, 2016); and that spread, with a head's own mean x and error
+s, says where its own true value may lie (the posterior). The spread is a histogram in log size: a
+true value is
 
 .. math:: \theta = \pm s^p e^u
 
 with u drawn from cells of one width, the first of which reaches down to 0. The power p is there
 because sizes and errors go together (heads that act vary more from pair to pair): 0, sizes know
-nothing of errors; 1, they go in proportion. It is the likeliest of a few values (Stephens 2017; in
-a more general form, Chen 2024). Errors are taken as normal, as those of means over twenty pairs or
-more nearly are.
-
-References
-----------
-B. Efron, Empirical Bayes deconvolution estimates, Biometrika 103 (2016). M. Stephens, False
-discovery rates: a new deal, Biostatistics 18 (2017). J. Chen, Empirical Bayes when estimation
-precision predicts parameters, arXiv:2212.14444 (2024).
+nothing of errors; 1, they go in proportion. It is the likeliest of a few values (M. Stephens, False
+discovery rates: a new deal, Biostatistics 18, 2017; in a more general form, J. Chen, Empirical
+Bayes when estimation precision predicts parameters, arXiv:2212.14444, 2024). Errors are taken as
+normal, as those of means over twenty pairs or more nearly are.
 """
 
 from dataclasses import dataclass, replace
@@ -30,6 +26,7 @@ _ROUNDS = 60  # of expectation maximization: few, so that the histogram stays sm
 _MOST_CELLS = 240
 _TINY = 1e-280
 
+Heads = Float[np.ndarray, " heads"]
 Shares = Float[np.ndarray, "heads cells"]
 """By head: the probability that its true value lies in each cell; rows sum to 1."""
 
@@ -38,38 +35,20 @@ Shares = Float[np.ndarray, "heads cells"]
 class Prior:
     """How true values are spread over heads.
 
-    Attributes
-    ----------
-    signed
-        Whether cells tell signs: then those of negative values come first, the largest size first.
-    power
-        p of the module's formula.
-    edges
-        Of the cells of u but for the first one's lower edge, evenly spaced.
-    shares
-        Of heads, by cell.
+    If `signed`, cells tell signs: those of negative values come first, the largest size first.
+    `edges` are those of the cells of u but for the first one's lower edge, evenly spaced.
     """
 
     signed: bool
-    power: float
+    power: float  # p of the module's formula
     edges: Float[np.ndarray, " sizes"]
-    shares: Float[np.ndarray, " cells"]
+    shares: Float[np.ndarray, " cells"]  # of heads
 
 
-def fit(
-    means: Float[np.ndarray, " heads"],
-    errors: Float[np.ndarray, " heads"],
-    step: float,
-    signed: bool,
-) -> Prior:
+def fit(means: Heads, errors: Heads, step: float, signed: bool) -> Prior:
     """Work out how true values are spread, by expectation maximization from an even spread.
 
-    Parameters
-    ----------
-    means, errors
-        In one unit; errors above 0.
-    step
-        Width of a cell of log size.
+    Errors are above 0; `step` is the width of a cell of log size.
     """
     best, likeliest = None, -np.inf
     for power in _POWERS:
@@ -87,20 +66,13 @@ def fit(
     return best
 
 
-def posterior(
-    prior: Prior, means: Float[np.ndarray, " heads"], errors: Float[np.ndarray, " heads"]
-) -> Shares:
+def posterior(prior: Prior, means: Heads, errors: Heads) -> Shares:
     """Where each head's true value may lie, in the cells of its own error."""
     shares = _likelihood(prior, means, errors) * prior.shares
     return np.asarray(shares / shares.sum(1, keepdims=True))
 
 
-def _edges(
-    means: Float[np.ndarray, " heads"],
-    errors: Float[np.ndarray, " heads"],
-    power: float,
-    step: float,
-) -> Float[np.ndarray, " sizes"]:
+def _edges(means: Heads, errors: Heads, power: float, step: float) -> Float[np.ndarray, " sizes"]:
     """From a tenth of the smallest error, which nobody tells from 0, to beyond the largest mean."""
     high = np.log(((np.abs(means) + errors) / errors**power).max()) + step
     low = np.log(0.1 * (errors ** (1 - power)).min())
@@ -108,9 +80,7 @@ def _edges(
     return np.asarray(high - step * np.arange(count, -1, -1))
 
 
-def _likelihood(
-    prior: Prior, means: Float[np.ndarray, " heads"], errors: Float[np.ndarray, " heads"]
-) -> Shares:
+def _likelihood(prior: Prior, means: Heads, errors: Heads) -> Shares:
     """Density of each mean, averaged over each cell."""
     ends = np.concatenate([[0.0], np.exp(prior.edges)]) * (errors**prior.power)[:, None]
     x, s = means[:, None], errors[:, None]

@@ -1,7 +1,7 @@
 """What replacing the first patches of an order does, beside random orders and the region.
 
-The curves are those of V. Petsiuk, A. Das and K. Saenko, RISE (BMVC 2018, arXiv:1806.07421):
-deletion and insertion.
+The curves are deletion and insertion (V. Petsiuk, A. Das and K. Saenko, RISE, BMVC 2018,
+arXiv:1806.07421).
 """
 
 from typing import Any, Final
@@ -12,29 +12,19 @@ import pandas as pd
 from headpatch.stats.effects import spread
 from headpatch.stats.rankings import area_under
 
-RANDOM: Final = "random"
-"""The name of random orders."""
-REGION: Final = "region"
-"""The name of the region's own patches, all at once."""
+RANDOM: Final = "random"  # the name of random orders
+REGION: Final = "region"  # the name of the region's own patches, all at once
 
 
 def areas(curves: pd.DataFrame) -> pd.DataFrame:
     """Put the area under each order's curve beside those of random orders.
 
-    Parameters
-    ----------
-    curves
-        ``run``, ``way``, ``order``, ``draw``, ``k``, ``share``: a row for each number k of patches
-        that are replaced in an order. `RANDOM` orders have several draws; `REGION` is one point,
-        the region's own patches.
-
-    Returns
-    -------
-    One row for each run × way × order that is neither: ``area`` (over log2(k + 1), scaled to 0 to
-    1), ``random_mean``, ``random_sd`` and ``random_n`` of the random orders' areas and how many lie
-    below it (``random_below``); and shares at the region's size (``region_size``): the order's
-    (``at_region_size``), the random orders' mean (``random_at_region_size``) and the region's own
-    (``region``).
+    `curves` has a row for each number k of patches that are replaced in an order: ``run``, ``way``,
+    ``order``, ``draw``, ``k``, ``share``. `RANDOM` orders have several draws; `REGION` is one
+    point, the region's own patches. What is returned has a row for each run × way × other order:
+    ``area`` (over log2(k + 1), scaled to 0 to 1), mean, sd and number of the random orders' areas
+    and how many lie below it; and shares at the region's size: the order's, the random orders'
+    mean, the region's own.
     """
     lines = curves[curves["order"] != REGION].astype({"k": int})
     under: dict[Any, float] = {

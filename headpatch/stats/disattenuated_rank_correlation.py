@@ -56,16 +56,16 @@ from scipy.stats import norm, rankdata, t
 from headpatch.stats.deconvolution import Prior, Shares, fit, posterior
 from headpatch.stats.rankings import effect_size, stacked
 
-LEAST = 0.5
-"""Reliability that both rankings need, for the true rho to be told."""
-FEWEST = 64
-"""Heads, for the true rho to be told."""
+LEAST = 0.5  # reliability that both rankings need, for the true rho to be told
+FEWEST = 64  # heads, for the true rho to be told
 _CELLS = 8  # of log size, between its quartiles
 _GROUPS = 50  # that the jackknife leaves out one by one, at most
 _NUDGE = 0.5  # in errors, to see how a rank goes with its mean
 
-Measured = Float[np.ndarray, "three heads"]
-"""Of attention difference, necessity and sufficiency."""
+PairMeans = Float[np.ndarray, "pairs heads"]
+Values = Float[np.ndarray, "pairs three heads"]
+Floor = Float[np.ndarray, "three 1"]
+Measured = Float[np.ndarray, "three heads"]  # of attention difference, necessity and sufficiency
 Heads = Float[np.ndarray, " heads"]
 Places = Float[np.ndarray, "heads places"]
 """By head: the probability of each place in one order that all heads share; rows sum to 1."""
@@ -73,26 +73,17 @@ Places = Float[np.ndarray, "heads places"]
 
 @dataclass(frozen=True)
 class TrueCorrelation:
-    """Spearman's rho of true values, and how far the rankings can be trusted.
+    """Spearman's rho of true values, with its interval, and how far the rankings can be trusted."""
 
-    Attributes
-    ----------
-    rho, low, high
-        With its interval; NaN where it cannot be told.
-    looks_reliability, effects_reliability
-        Squared correlation of measured and true rank, of attention differences and of effect
-        sizes (of these, beyond what the size of their errors foretells): 1, the ranking is
-        certain; 0, it is noise. NaN where one of them is flat, or there are too few heads.
-    untold
-        Why it cannot be told; empty where it can.
-    """
-
-    rho: float
+    rho: float  # with its interval; NaN where it cannot be told
     low: float
     high: float
+    # Squared correlation of measured and true rank, of attention differences and of effect sizes
+    # (of these, beyond what the size of their errors foretells): 1, the ranking is certain; 0, it
+    # is noise. NaN where one of them is flat, or there are too few heads.
     looks_reliability: float
     effects_reliability: float
-    untold: str
+    untold: str  # why it cannot be told; empty where it can
 
 
 @dataclass(frozen=True)
@@ -102,8 +93,7 @@ class _Estimate:
     rho: float
     looks: float
     effects: float
-    errors_go: float
-    """Correlation of true attention rank and the rank of errors."""
+    errors_go: float  # correlation of true attention rank and the rank of errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,24 +103,11 @@ class _Priors:
 
 
 def true_correlation(
-    looks: Float[np.ndarray, "pairs heads"],
-    necessity: Float[np.ndarray, "pairs heads"],
-    sufficiency: Float[np.ndarray, "pairs heads"],
-    level: float,
+    looks: PairMeans, necessity: PairMeans, sufficiency: PairMeans, level: float
 ) -> TrueCorrelation:
     """Spearman's rho, over heads, of true attention difference and true effect size.
 
-    Parameters
-    ----------
-    looks, necessity, sufficiency
-        One value a pair and head; a head's effect is `effect_size`.
-    level
-        Coverage, such as 0.95, that the interval has or surpasses.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three pairs, or a value is not finite.
+    The interval's coverage is `level` or more.
     """
     values = stacked(looks, necessity, sufficiency)
     means = values.mean(0)
@@ -168,17 +145,15 @@ def _untold(why: str, looks: float = np.nan, effects: float = np.nan) -> TrueCor
     return TrueCorrelation(np.nan, np.nan, np.nan, looks, effects, why)
 
 
-def _floor(values: Float[np.ndarray, "pairs three heads"]) -> Float[np.ndarray, "three 1"]:
-    """Smallest error that counts, for cells of log size need a lower end.
-
-    A thousandth of the usual one; where heads mostly do not vary, a trifle of the largest mean.
-    """
+def _floor(values: Values) -> Floor:
+    """Smallest error that counts, for cells of log size need a lower end."""
+    # A thousandth of the usual one; where heads mostly do not vary, a trifle of the largest mean.
     usual = np.median(values.std(0), axis=1, keepdims=True)
     size = np.abs(values.mean(0)).max(1, keepdims=True)
     return np.asarray(np.maximum(1e-3 * usual / np.sqrt(len(values)), 1e-9 * size))
 
 
-def _errors(variance: Measured, n: int, floor: Float[np.ndarray, "three 1"]) -> Measured:
+def _errors(variance: Measured, n: int, floor: Floor) -> Measured:
     """Standard errors of means of n values with that variance (n in the denominator)."""
     return np.asarray(np.maximum(np.sqrt(np.maximum(variance, 0) / (n - 1)), floor))
 
@@ -190,7 +165,7 @@ def _fit(means: Measured, errors: Measured) -> _Priors:
     return _Priors(looks, (necessity, sufficiency))
 
 
-def _step(values: Float[np.ndarray, " heads"]) -> float:
+def _step(values: Heads) -> float:
     """Width of a cell: fine enough to tell ranks, coarse enough to be filled."""
     size = np.abs(values)
     low, high = np.quantile(np.log(size[size > 0]), [0.25, 0.75])
@@ -220,28 +195,21 @@ def _estimate(priors: _Priors, means: Measured, errors: Measured, shared: float)
     )
 
 
-def _shared(
-    priors: _Priors,
-    means: Measured,
-    errors: Measured,
-    values: Float[np.ndarray, "pairs three heads"],
-) -> float:
-    """Covariance of expected ranks that comes of errors of one head in the same pairs.
-
-    To first order: the covariance of its means, times how fast its ranks go with them.
-    """
+def _shared(priors: _Priors, means: Measured, errors: Measured, values: Values) -> float:
+    """Covariance of expected ranks that comes of errors of one head in the same pairs."""
+    # To first order: the covariance of its means, times how fast its ranks go with them.
     n = len(values)
     apart = values - means
     together = (apart[:, :1] * apart[:, 1:]).sum(0) / (n * (n - 1))
 
-    def looks(by: float) -> Float[np.ndarray, "heads places"]:
+    def looks(by: float) -> Places:
         return signed_places(priors.looks, means[0] + by * errors[0], errors[0])
 
-    def effects(first: float, second: float) -> Float[np.ndarray, "heads places"]:
+    def effects(first: float, second: float) -> Places:
         moved = (means[1] + first * errors[1], means[2] + second * errors[2])
         return size_places(priors.effects, moved, (errors[1], errors[2]))
 
-    def slope(up: np.ndarray, down: np.ndarray, at: np.ndarray) -> Float[np.ndarray, " heads"]:
+    def slope(up: np.ndarray, down: np.ndarray, at: np.ndarray) -> Heads:
         change = expected_ranks(up, at) - expected_ranks(down, at)
         return np.asarray(change / (2 * _NUDGE))
 
@@ -252,9 +220,7 @@ def _shared(
     return float((one * (need * together[0] + enough * together[1])).mean())
 
 
-def _left_out(
-    values: Float[np.ndarray, "pairs three heads"],
-) -> Iterator[tuple[Measured, Measured, int]]:
+def _left_out(values: Values) -> Iterator[tuple[Measured, Measured, int]]:
     """Mean and variance without each pair, or group of pairs, and how many are left."""
     n = len(values)
     apart = values - values.mean(0)  # sums of squares of what is nearly alike need it
@@ -299,12 +265,8 @@ def size_places(
 def expected_ranks(places: Places, among: Places | None = None) -> Heads:
     """Expected rank of each head among all of them, from -1/2 (the first place) to 1/2.
 
-    Two heads in one place share its middle.
-
-    Parameters
-    ----------
-    among
-        Where the others may lie, if not as `places` says.
+    Two heads in one place share its middle. `among`: where the others may lie, if not as `places`
+    says.
     """
     share = (places if among is None else among).mean(0)
     return np.asarray(places @ (share.cumsum() - share / 2) - 0.5)

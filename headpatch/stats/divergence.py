@@ -1,18 +1,14 @@
 """How far apart two attention distributions are: KL, JS divergence, JS distance.
 
 All act on the last axis, broadcast over the others, and use the natural logarithm. The maths
-decides what zeros mean (``0 log 0 = 0``; ``p log(p / 0) = inf``): nothing is smoothed.
+decides what zeros mean (``0 log 0 = 0``; ``p log(p / 0) = inf``): nothing is smoothed. All raise
+ValueError if an input is no distribution: negative or non-finite entries, or a sum off 1 by more
+than 1e-4 (within that, it is divided by its sum).
 
 Divergence and distance go by one name: scipy's ``jensenshannon`` returns the *distance*, the square
 root. The "JS divergence" of the analysis that this project extends is almost surely that distance:
 squared, its figures stand to their KLs as 1:5 to 1:8, as a JS divergence does.
 
-Every input ``[..., n]`` is a distribution over the last axis; leading axes broadcast. All raise
-ValueError if one is not: negative or non-finite entries, or a sum off 1 by more than 1e-4 (within
-that, it is divided by its sum).
-
-References
-----------
 S. Kullback and R. A. Leibler, On information and sufficiency, Annals of Mathematical Statistics 22
 (1951). J. Lin, Divergence measures based on the Shannon entropy, IEEE Transactions on Information
 Theory 37 (1991). D. M. Endres and J. E. Schindelin, A new metric for probability distributions,
@@ -23,12 +19,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import rel_entr
 
+Distribution = Float[np.ndarray, "*#batch n"]
+Divergence = Float[np.ndarray, "*batch"]
 _TOLERANCE = 1e-4  # how far from 1 a sum may be (half-precision softmax rows, say)
 
 
-def kl(
-    p: Float[np.ndarray, "*#batch n"], q: Float[np.ndarray, "*#batch n"]
-) -> Float[np.ndarray, "*batch"]:
+def kl(p: Distribution, q: Distribution) -> Divergence:
     r"""Kullback-Leibler divergence of q from p, in nats.
 
     .. math:: KL(p \| q) = \sum_i p_i \ln (p_i / q_i)
@@ -39,9 +35,7 @@ def kl(
     return np.asarray(np.maximum(total, 0.0))  # rounding can leave -1e-17
 
 
-def js(
-    p: Float[np.ndarray, "*#batch n"], q: Float[np.ndarray, "*#batch n"]
-) -> Float[np.ndarray, "*batch"]:
+def js(p: Distribution, q: Distribution) -> Divergence:
     r"""Jensen-Shannon divergence, in nats.
 
     .. math:: JS(p, q) = \tfrac12 KL(p \| m) + \tfrac12 KL(q \| m), \quad m = \tfrac12 (p + q)
@@ -54,9 +48,7 @@ def js(
     return np.asarray(np.clip(total, 0.0, np.log(2.0)))
 
 
-def js_distance(
-    p: Float[np.ndarray, "*#batch n"], q: Float[np.ndarray, "*#batch n"]
-) -> Float[np.ndarray, "*batch"]:
+def js_distance(p: Distribution, q: Distribution) -> Divergence:
     r"""Jensen-Shannon distance, :math:`\sqrt{JS(p, q)}`, in square-root nats.
 
     A metric, between 0 and :math:`\sqrt{\ln 2}` = 0.833; scipy's ``jensenshannon``, which can give

@@ -34,24 +34,12 @@ def normalized_effect(
 ) -> float | Array:
     """Express the effect as a fraction of the whole difference between the two runs, in float64.
 
-    noising: ``(LD_with - LD) / (LD_with - LD_without)``; denoising:
-    ``(LD - LD_without) / (LD_with - LD_without)``. 0 = nothing happened, 1 = the intervention
-    carries the whole difference, negative = the other way (inhibitory), above 1 = overshoot.
+    noising: ``(LD_with - LD) / (LD_with - LD_without)``; denoising: ``(LD - LD_without) / (LD_with
+    - LD_without)``. 0 = nothing happened, 1 = the intervention carries the whole difference,
+    negative = the other way (inhibitory), above 1 = overshoot.
 
     NaN where LD_with == LD_without, for which it is not defined: one such pair among many must not
     end the study, and a NaN is not mistaken for a finding.
-
-    Parameters
-    ----------
-    ld
-        LD after the intervention; `ld_with` and `ld_without` are those of the untouched runs.
-    direction
-        Which run was the base.
-
-    Raises
-    ------
-    ValueError
-        If direction is neither word.
     """
     after, present, absent = _exact(ld), _exact(ld_with), _exact(ld_without)
     if direction == "noising":
@@ -82,13 +70,7 @@ class Summary:
 
 
 def spread(values: Values) -> Summary:
-    """Summarize values, such as effects of random heads.
-
-    Raises
-    ------
-    ValueError
-        If there are none, or one is not finite.
-    """
+    """Summarize finite values, such as effects of random heads."""
     v = _finite("values", values)
     sd = float(v.std(ddof=1)) if v.size > 1 else float("nan")
     return Summary(float(v.mean()), sd, int(v.size), float(v.min()), float(v.max()))
@@ -101,19 +83,10 @@ def rank_of(value: float, null: Values) -> float:
 
     .. math:: p = \min\left(1, 2 \min\left(\frac{a + 1}{n + 1}, \frac{b + 1}{n + 1}\right)\right)
 
-    The value itself counts as one draw (the +1), so p is never 0 and, if the value does come
-    from the null, P(p <= alpha) <= alpha. The null need be neither symmetric nor centred on 0.
-    Ties count against the value. The smallest p that n draws can give is 2 / (n + 1).
-
-    Raises
-    ------
-    ValueError
-        If there are no draws, or a number is not finite.
-
-    References
-    ----------
-    B. Phipson and G. K. Smyth, Permutation p-values should never be zero, Statistical
-    Applications in Genetics and Molecular Biology 9 (2010).
+    The value itself counts as one draw (the +1), so p is never 0 and, if the value does come from
+    the null, P(p <= alpha) <= alpha (B. Phipson and G. K. Smyth, Permutation p-values should never
+    be zero, Statistical Applications in Genetics and Molecular Biology 9, 2010). The null need be
+    neither symmetric nor centred on 0. Ties count against the value. The smallest p is 2 / (n + 1).
     """
     draws = _finite("null", null)
     (x,) = _finite("value", [value])
@@ -124,25 +97,12 @@ def rank_of(value: float, null: Values) -> float:
 def noise_floor(nothing: Values, fast_path: float = 0.0, low_precision: float = 0.0) -> float:
     """Return the size up to which an effect is rounding, by the one definition of all analyses.
 
-    The largest of three; an effect no larger says nothing. Same unit as the effects.
-
-    Parameters
-    ----------
-    nothing
-        Effects of changes that change nothing: heads patched with their own z, a stream swapped
-        with itself, no edge cut, no patch replaced. What they do is rounding.
-    fast_path
-        How far a fast path that was used lay from plain passes in its self-check: a change that
-        changes nothing may leave every bit as it was, where one that does something is rounded.
-    low_precision
-        Over low-precision weights, how far the largest effects of a fast path lie from those in
-        float32 arithmetic, since rounding grows with the effect. Plain passes are float32
-        arithmetic over any weights: for them it is 0.
-
-    Raises
-    ------
-    ValueError
-        If nothing was changed into itself, or a number is not finite.
+    The largest of three, in the effects' unit. `nothing`: effects of changes that change nothing
+    (heads patched with their own z, a stream swapped with itself, no edge cut, no patch replaced).
+    `fast_path`: how far a fast path that was used lay from plain passes in its self-check, since a
+    change that changes nothing may leave every bit as it was, where one that does something is
+    rounded. `low_precision`: over low-precision weights, how far the largest effects of a fast path
+    lie from those in float32 arithmetic, since rounding grows with the effect; 0 for plain passes.
     """
     largest = float(np.abs(_finite("nothing", nothing)).max())
     return float(_finite("floors", [largest, fast_path, low_precision]).max())

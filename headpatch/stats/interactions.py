@@ -46,9 +46,11 @@ from headpatch.stats.intervals import mean_interval
 from headpatch.stats.significance import adjusted, one_sided_test
 from headpatch.stats.verdict_labels import Rule
 
+Alone = Float[np.ndarray, "pairs layers heads"]
+Necessity = Float[np.ndarray, " pairs"]
 Word = Literal["redundancy", "synergy", "opposed", "independence", "undecided"]
 _Direction: TypeAlias = Literal["noising", "denoising"]
-Joint = Mapping[HeadSet, Float[np.ndarray, " pairs"]]
+Joint = Mapping[HeadSet, Necessity]
 """By set of heads: its normalized effect of noising on each pair."""
 COLUMNS = ("joint", "joint_low", "joint_high", "excess", "excess_low", "excess_high", "q")
 
@@ -58,16 +60,9 @@ def interaction_label(
 ) -> Word:
     """Name an interaction; see the module.
 
-    Parameters
-    ----------
-    sign
-        Of an interaction that is shown to lie beyond ±δ; 0 if neither is shown.
-    small
-        Whether it is shown to lie within ±δ.
-    against
-        Whether the heads work against the answer: Δ together plus Δ alone is negative.
-    opposed
-        Whether they are shown to work in opposite directions.
+    `sign` is that of an interaction shown to lie beyond ±δ, else 0; `small`, whether it is shown to
+    lie within. `against`: the heads work against the answer (Δ together plus Δ alone is negative);
+    `opposed`: they are shown to work in opposite directions.
     """
     if sign == 0:
         return "independence" if small else "undecided"
@@ -97,38 +92,18 @@ def leave_one_out(members: HeadSet) -> tuple[HeadSet, ...]:
     return tuple(HeadSet(tuple(other for other in members if other != head)) for head in members)
 
 
-def necessity_of(
-    members: HeadSet, joint: Joint, alone: Float[np.ndarray, "pairs layers heads"]
-) -> Float[np.ndarray, " pairs"]:
-    """Return the necessity of a set, of one head, or of none.
-
-    Raises
-    ------
-    KeyError
-        If `joint` lacks the set.
-    """
+def necessity_of(members: HeadSet, joint: Joint, alone: Alone) -> Necessity:
+    """Return the necessity of a set, of one head, or of none."""
     if len(members) > 1:
         return joint[members].astype(np.float64)
     columns = [alone[:, head.layer, head.head].astype(np.float64) for head in members]
     return columns[0] if columns else np.zeros(len(alone))
 
 
-def excesses(
-    members: HeadSet, joint: Joint, alone: Float[np.ndarray, "pairs layers heads"]
-) -> Float[np.ndarray, "pairs members"]:
+def excesses(members: HeadSet, joint: Joint, alone: Alone) -> Float[np.ndarray, "pairs members"]:
     """Return what each member adds, once the others are gone, beyond what it does alone.
 
-    Parameters
-    ----------
-    joint
-        Holds the set, and what is left of it without each member if that is more than one head.
-    alone
-        Necessity of every head alone.
-
-    Raises
-    ------
-    KeyError
-        If a set that is needed is missing.
+    `joint` holds the set, and what is left of it without each member if that is more than one head.
     """
     whole = necessity_of(members, joint, alone)
     columns = [
@@ -139,25 +114,12 @@ def excesses(
 
 
 def judge_sets(
-    tested: Sequence[HeadSet],
-    joint: Joint,
-    necessity: Float[np.ndarray, "pairs layers heads"],
-    rule: Rule,
+    tested: Sequence[HeadSet], joint: Joint, necessity: Alone, rule: Rule
 ) -> pd.DataFrame:
-    """Test whether each set is redundant; see the module.
+    """Test whether each set of two heads or more is redundant; see the module.
 
-    Returns
-    -------
-    A row for each set: ``heads``, its joint necessity with its interval, the excess of the member
-    whose interval begins lowest, q, and whether it is ``redundant``.
-
-    Raises
-    ------
-    ValueError
-        If a set holds fewer than two heads, there are fewer than two pairs, or a value is not
-        finite.
-    KeyError
-        As `excesses`.
+    A row for each: ``heads``, its joint necessity with its interval, the excess of the member whose
+    interval begins lowest, q, and whether it is ``redundant``.
     """
     if any(len(members) < 2 for members in tested):
         raise ValueError("a set that is tested holds two heads or more")
@@ -188,13 +150,7 @@ def judge_sets(
 
 
 def partners(sets: pd.DataFrame) -> dict[Head, tuple[HeadSet, ...]]:
-    """By head of a redundant set: the others of each, the fewest and most necessary first.
-
-    Parameters
-    ----------
-    sets
-        Of `judge_sets`.
-    """
+    """By head of a redundant set: the others of each, the fewest and most necessary first."""
     found: dict[Head, list[HeadSet]] = {}
     kept = sets[sets["redundant"]].sort_values("joint", ascending=False, kind="stable")
     for members in sorted(map(HeadSet.parse, kept["heads"]), key=len):

@@ -6,6 +6,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import norm, t
 
+Pairs = Float[np.ndarray, "pairs *rest"]
+Means = Float[np.ndarray, "*rest"]
+Columns = Float[np.ndarray, "columns"]
 _BLOCK = 1 << 22  # resampled means held at a time
 _FEW, _MANY = 50, 100  # pairs up to which, and from which on no longer, skewness corrects t
 
@@ -14,16 +17,13 @@ _FEW, _MANY = 50, 100  # pairs up to which, and from which on no longer, skewnes
 class Interval:
     """Means over pairs and their two-sided intervals, each of the values' shape without pairs."""
 
-    mean: Float[np.ndarray, "*rest"]
-    low: Float[np.ndarray, "*rest"]
-    high: Float[np.ndarray, "*rest"]
+    mean: Means
+    low: Means
+    high: Means
 
 
 def mean_interval(
-    values: Float[np.ndarray, "pairs *rest"],
-    level: float,
-    resamples: int,
-    rng: np.random.Generator,
+    values: Pairs, level: float, resamples: int, rng: np.random.Generator
 ) -> Interval:
     """Interval of each mean over pairs: at each end, whichever of three methods reaches further.
 
@@ -43,26 +43,11 @@ def mean_interval(
 
     No interval knows of what the sample does not hold. Of studies with 20 pairs, 12% see none of
     the effects that come in one pair of ten, and look like any other; coverage is then 87% for
-    flips and 90% for effects among smaller ones. From 30 pairs on it is 94% to 98%.
+    flips and 90% for effects among smaller ones. From 30 pairs on it is 94% to 98%. A column whose
+    values are all the same has an interval of width 0.
 
-    Parameters
-    ----------
-    values
-        ``[pairs, ...]``, two pairs or more. Every column is resampled by the same draws.
-    level
-        Coverage aimed at, such as 0.95.
-    resamples
-        Bootstrap draws.
-
-    Returns
-    -------
-    In the values' unit. A column whose values are all the same has an interval of width 0: such a
-    sample says nothing about what it has not seen.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two pairs, a value is not finite, or `level` is not inside (0, 1).
+    Every column is resampled by the same draws. Fewer than two pairs, a value that is not finite,
+    or a level outside (0, 1) is a ValueError.
     """
     drawn, straight = bca_interval(values, level, resamples, rng), t_interval(values, level)
     turned = hall_interval(values, level)
@@ -73,20 +58,20 @@ def mean_interval(
     )  # asarray, as numpy makes a number of a 0-d array
 
 
-def t_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Interval:
-    """Student's interval of each mean over pairs; parameters and errors as of `mean_interval`."""
+def t_interval(values: Pairs, level: float) -> Interval:
+    """Student's interval of each mean over pairs; errors as of `mean_interval`."""
     pairs = _checked(values, level)
     n, mean = len(pairs), np.asarray(pairs.mean(0))
     reach = t.ppf((1 + level) / 2, n - 1) * np.asarray(pairs.std(0, ddof=1)) / np.sqrt(n)
     return Interval(mean, np.asarray(mean - reach), np.asarray(mean + reach))
 
 
-def hall_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Interval:
+def hall_interval(values: Pairs, level: float) -> Interval:
     r"""Student's interval of each mean over pairs, with skewness taken into account.
 
     Where values are skewed, :math:`T = (\bar x - \mu) \sqrt n / s` is not distributed as t; Hall's
-    transform of it nearly is. The ends are the means :math:`\mu` at which it equals the quantiles
-    :math:`\pm q` of t:
+    transform of it nearly is (P. Hall, On the removal of skewness by transformation, JRSS B 54,
+    1992). The ends are the means :math:`\mu` at which it equals the quantiles :math:`\pm q` of t:
 
     .. math:: T + a T^2 / 3 + a^2 T^3 / 27 + a / 6 = \pm q, \quad a = w g / \sqrt n.
 
@@ -97,15 +82,8 @@ def hall_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Int
     .. math:: w = \min(1, k - g_0^2 - 1) \, \min(1, (100 - n) / 50),
 
     not below 0. The kurtosis k exceeds :math:`g_0^2 + 1`, of the sample's own skewness, by nothing
-    if there are two values only (Pearson 1916), by 2 if they are normal. With w = 0 the interval is
-    Student's.
-
-    Parameters and errors are those of `mean_interval`.
-
-    References
-    ----------
-    P. Hall, On the removal of skewness by transformation, JRSS B 54 (1992). K. Pearson,
-    Mathematical contributions to the theory of evolution XIX, Phil. Trans. A 216 (1916).
+    if there are two values only (K. Pearson, Mathematical contributions to the theory of evolution
+    XIX, Phil. Trans. A 216, 1916), by 2 if they are normal. With w = 0 the interval is Student's.
     """
     pairs = _checked(values, level)
     n, mean = len(pairs), np.asarray(pairs.mean(0))
@@ -118,7 +96,7 @@ def hall_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Int
     a = few * apart_from_two * unbiased / np.sqrt(n)
     error = np.asarray(pairs.std(0, ddof=1))
 
-    def end(q: float) -> Float[np.ndarray, "*rest"]:
+    def end(q: float) -> Means:
         over = q - a / 6
         root = np.cbrt(1 + a * over)
         return np.asarray(mean - over / ((root**2 + root + 1) / 3) * error / np.sqrt(n))
@@ -126,23 +104,14 @@ def hall_interval(values: Float[np.ndarray, "pairs *rest"], level: float) -> Int
     return Interval(mean, end(quantile), end(-quantile))
 
 
-def bca_interval(
-    values: Float[np.ndarray, "pairs *rest"],
-    level: float,
-    resamples: int,
-    rng: np.random.Generator,
-) -> Interval:
+def bca_interval(values: Pairs, level: float, resamples: int, rng: np.random.Generator) -> Interval:
     r"""Bootstrap interval of each mean over pairs: bias-corrected and accelerated (BCa).
 
-    It takes quantiles of the resampled means that make up for skewness (Efron 1987). Its
-    acceleration is, for a mean, the skewness :math:`\sum d_i^3 / 6 (\sum d_i^2)^{3/2}` of the
-    deviations :math:`d`. Like every percentile method it is too narrow for few pairs.
-
-    Parameters and errors are those of `mean_interval`.
-
-    References
-    ----------
-    B. Efron, Better bootstrap confidence intervals, JASA 82 (1987).
+    It takes quantiles of the resampled means that make up for skewness (B. Efron, Better bootstrap
+    confidence intervals, JASA 82, 1987). Its acceleration is, for a mean, the skewness
+    :math:`\sum d_i^3 / 6 (\sum d_i^2)^{3/2}` of the deviations :math:`d`. Like every percentile
+    method
+    it is too narrow for few pairs.
     """
     pairs = _checked(values, level)
     n, flat = len(pairs), pairs.reshape(len(pairs), -1)
@@ -157,9 +126,7 @@ def bca_interval(
     return Interval(mean.reshape(shape), (mean + low).reshape(shape), (mean + high).reshape(shape))
 
 
-def _checked(
-    values: Float[np.ndarray, "pairs *rest"], level: float
-) -> Float[np.ndarray, "pairs *rest"]:
+def _checked(values: Pairs, level: float) -> Pairs:
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     return finite_pairs(values)
@@ -169,7 +136,7 @@ def _bca(
     apart: Float[np.ndarray, "pairs columns"],
     draws: Float[np.ndarray, "resamples pairs"],
     level: float,
-) -> tuple[Float[np.ndarray, "columns"], Float[np.ndarray, "columns"]]:
+) -> tuple[Columns, Columns]:
     """Ends of the BCa interval of values whose mean is 0."""
     means = np.sort(draws @ apart, axis=0)
     tiny = 1e-12 * np.abs(apart).max(0)  # resampled means that equal 0 but for rounding
@@ -192,14 +159,8 @@ def _bca(
     return ends[0], ends[1]
 
 
-def finite_pairs(values: Float[np.ndarray, "pairs *rest"]) -> Float[np.ndarray, "pairs *rest"]:
-    """Return the values in float64, or refuse them.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two pairs, or a value is not finite.
-    """
+def finite_pairs(values: Pairs) -> Pairs:
+    """Return finite values of two pairs or more in float64; a ValueError for others."""
     pairs = values.astype(np.float64)
     if len(pairs) < 2:
         raise ValueError(f"statistics over pairs need two or more, got {len(pairs)}")

@@ -10,8 +10,8 @@ from scipy.stats import hypergeom, rankdata, t
 
 from headpatch.stats.intervals import finite_pairs
 
-Ranking = Int[np.ndarray, " heads"]
-"""Flat indices of every head, the first one first."""
+Pairs = Float[np.ndarray, "pairs heads"]
+Ranking = Int[np.ndarray, " heads"]  # flat indices of every head, the first one first
 
 _NEARLY_ONE = 1 - 1e-12
 
@@ -27,23 +27,13 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Precision:
-    """How many of a ranking's first k are among the true first k.
-
-    Attributes
-    ----------
-    share
-        Of the k.
-    chance
-        What a random ranking gets on average: k over the number of heads.
-    p
-        That a random ranking gets as many or more (hypergeometric).
-    """
+    """How many of a ranking's first k are among the true first k."""
 
     k: int
     hits: int
     share: float
-    chance: float
-    p: float
+    chance: float  # what a random ranking gets on average: k over the number of heads
+    p: float  # that a random ranking gets as many or more (hypergeometric)
 
 
 def descending(values: Float[np.ndarray, "*shape"]) -> Ranking:
@@ -59,12 +49,7 @@ def spearman(first: Float[np.ndarray, "*rest n"], second: Float[np.ndarray, "*re
     return float((a * b).sum() / scale) if scale > 0 else float("nan")
 
 
-def correlation(
-    looks: Float[np.ndarray, "pairs heads"],
-    necessity: Float[np.ndarray, "pairs heads"],
-    sufficiency: Float[np.ndarray, "pairs heads"],
-    level: float,
-) -> Correlation:
+def correlation(looks: Pairs, necessity: Pairs, sufficiency: Pairs, level: float) -> Correlation:
     """Spearman's rho, over heads, between mean attention difference and causal effect.
 
     The interval is a jackknife over pairs (Tukey 1958) of Fisher's z = artanh(rho): heads are not
@@ -80,16 +65,6 @@ def correlation(
     far *this many* pairs settle the rho of means over as many, and a rho near 0 says little unless
     effects stand out from their errors. `headpatch.stats.disattenuated_rank_correlation` estimates
     the other.
-
-    Parameters
-    ----------
-    looks, necessity, sufficiency
-        One value a pair and head; a head's effect is `effect_size`.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three pairs, or a value is not finite.
     """
     together = stacked(looks, necessity, sufficiency)
     n, total = len(together), together.sum(0)
@@ -109,17 +84,9 @@ def correlation(
 
 
 def stacked(
-    looks: Float[np.ndarray, "pairs heads"],
-    necessity: Float[np.ndarray, "pairs heads"],
-    sufficiency: Float[np.ndarray, "pairs heads"],
+    looks: Pairs, necessity: Pairs, sufficiency: Pairs
 ) -> Float[np.ndarray, "pairs three heads"]:
-    """Put the three side by side, in float64, for a jackknife over pairs.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three pairs, or a value is not finite.
-    """
+    """Put the three side by side, in float64, for a jackknife over three pairs or more."""
     together = finite_pairs(np.stack([looks, necessity, sufficiency], 1))
     if len(together) < 3:
         raise ValueError(f"a jackknife needs three pairs or more, got {len(together)}")
@@ -134,13 +101,7 @@ def effect_size(
 
 
 def precision_at(ranking: Ranking, truth: Ranking, k: int) -> Precision:
-    """Compare the first k of two rankings (flat indices of the same heads).
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than k heads, or k is 0.
-    """
+    """Compare the first k of two rankings (flat indices of the same heads)."""
     heads = len(truth)
     if not 0 < k <= min(heads, len(ranking)):
         raise ValueError(f"k must lie between 1 and the {heads} heads, got {k}")

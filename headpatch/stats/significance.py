@@ -1,21 +1,19 @@
 r"""Tests of means over pairs: different from nothing, beyond ±δ, within ±δ, unlike its layer.
 
 `minimum_effect_test` and `equivalence_test` meet at the same boundary, the smallest effect of
-interest δ: a study shows an effect to be larger, shows it to be smaller, or shows neither.
+interest δ: a study shows an effect to be larger, shows it to be smaller, or shows neither. Fewer
+than two pairs, a value that is not finite or a negative δ is a ValueError.
 
 All are t-tests that also withstand skewness. A head that acts in some pairs only (for one quadrant
 of four, say) has skewed effects, and far out, where corrections over a thousand heads look, the
 plain t-test of 50 exponential values errs 29 times as often as it says. Hall's transformation of t
-takes the sample's skewness g into account,
+(P. Hall, On the removal of skewness by transformation, JRSS B 54, 1992) takes the sample's skewness
+g into account,
 
 .. math:: t' = t + g t^2 / 3\sqrt n + g^2 t^3 / 27 n + g / 6\sqrt n,
 
 but errs too often where tails are heavy. The larger p of the two is taken: with symmetric samples
 it is the t-test.
-
-References
-----------
-P. Hall, On the removal of skewness by transformation, JRSS B 54 (1992).
 """
 
 from dataclasses import dataclass
@@ -26,35 +24,20 @@ from scipy.stats import false_discovery_control, t
 
 from headpatch.stats.intervals import finite_pairs
 
+Pairs = Float[np.ndarray, "pairs *rest"]
+Means = Float[np.ndarray, "*rest"]
 
-def minimum_effect_test(
-    values: Float[np.ndarray, "pairs *rest"], delta: float = 0.0
-) -> Float[np.ndarray, "*rest"]:
+
+def minimum_effect_test(values: Pairs, delta: float = 0.0) -> Means:
     r"""Two-sided p of the hypothesis that a mean over pairs lies within ±δ.
 
-    A t-test against an interval (McCarthy & Smyth 2009, TREAT): with mean m and standard error s,
+    A t-test against an interval (D. J. McCarthy and G. K. Smyth, Testing significance relative to a
+    fold-change threshold is a TREAT, Bioinformatics 25, 2009): with mean m and standard error s,
 
     .. math:: p = P(T_{n-1} \ge (|m| - δ)/s) + P(T_{n-1} \ge (|m| + δ)/s),
 
     at most 1. Under any mean inside the interval P(p ≤ α) is at most about α, and about α at
-    its ends.
-
-    Parameters
-    ----------
-    values
-        ``[pairs, ...]``. Where all pairs are equal, p is 0 or 1.
-    delta
-        Not negative, in the values' unit.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two pairs, a value is not finite, or δ is negative.
-
-    References
-    ----------
-    D. J. McCarthy and G. K. Smyth, Testing significance relative to a fold-change threshold is a
-    TREAT, Bioinformatics 25 (2009).
+    its ends. Where all pairs are equal, p is 0 or 1.
     """
     seen = _summary(values, delta)
     sign = np.where(seen.mean < 0, -1.0, 1.0)
@@ -63,31 +46,18 @@ def minimum_effect_test(
     return np.asarray(np.where((seen.error == 0) & (size <= delta), 1.0, np.minimum(p, 1.0)))
 
 
-def one_sided_test(
-    values: Float[np.ndarray, "pairs *rest"], delta: float = 0.0
-) -> Float[np.ndarray, "*rest"]:
-    """One-sided p that a mean over pairs is at most δ; errors as of `minimum_effect_test`."""
+def one_sided_test(values: Pairs, delta: float = 0.0) -> Means:
+    """One-sided p that a mean over pairs is at most δ."""
     seen = _summary(values, delta)
     return _upper(seen.mean - delta, seen, seen.skew)
 
 
-def equivalence_test(
-    values: Float[np.ndarray, "pairs *rest"], delta: float
-) -> Float[np.ndarray, "*rest"]:
+def equivalence_test(values: Pairs, delta: float) -> Means:
     """P of the hypothesis that a mean over pairs lies outside ±δ.
 
-    Two one-sided t-tests (Schuirmann 1987); the larger p counts. A small p *shows* that the mean
-    lies within ±δ, which no large p of another test does.
-
-    Raises
-    ------
-    ValueError
-        As `minimum_effect_test`.
-
-    References
-    ----------
-    D. J. Schuirmann, A comparison of the two one-sided tests procedure and the power approach,
-    Journal of Pharmacokinetics and Biopharmaceutics 15 (1987).
+    Two one-sided t-tests (D. J. Schuirmann, A comparison of the two one-sided tests procedure and
+    the power approach, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987); the larger p
+    counts. A small p *shows* that the mean lies within ±δ, which no large p of another test does.
     """
     seen = _summary(values, delta)
     low = _upper(seen.mean + delta, seen, seen.skew)
@@ -110,11 +80,6 @@ def layer_null(
     The hypothesis: in each pair, a head's value is exchangeable with those of its layer's heads.
     Each draw takes, pair by pair, a random head of the layer, and averages. The head itself counts
     as a draw, so the smallest p is 1 / (resamples + 1) (Phipson & Smyth 2010).
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two pairs, or a value is not finite.
     """
     pairs = finite_pairs(values)
     n, layers, heads = pairs.shape
@@ -133,13 +98,13 @@ def layer_null(
 class _Summary:
     """Means over pairs, their standard errors, skewness of the values, and how many pairs."""
 
-    mean: Float[np.ndarray, "*rest"]
-    error: Float[np.ndarray, "*rest"]
-    skew: Float[np.ndarray, "*rest"]
+    mean: Means
+    error: Means
+    skew: Means
     n: int
 
 
-def _summary(values: Float[np.ndarray, "pairs *rest"], delta: float) -> _Summary:
+def _summary(values: Pairs, delta: float) -> _Summary:
     if delta < 0:
         raise ValueError(f"delta must not be negative, got {delta}")
     pairs = finite_pairs(values)
@@ -152,9 +117,7 @@ def _summary(values: Float[np.ndarray, "pairs *rest"], delta: float) -> _Summary
     return _Summary(mean, error, skew, len(pairs))
 
 
-def _upper(
-    distance: Float[np.ndarray, "*rest"], seen: _Summary, skew: Float[np.ndarray, "*rest"]
-) -> Float[np.ndarray, "*rest"]:
+def _upper(distance: Means, seen: _Summary, skew: Means) -> Means:
     """P(T ≥ distance/error), allowing for skew; without any spread, 0 or 1 by the sign."""
     ratio = np.divide(distance, seen.error, out=np.zeros_like(distance), where=seen.error > 0)
     a = skew / np.sqrt(seen.n)

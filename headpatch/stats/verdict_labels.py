@@ -13,30 +13,17 @@ Verdict = Literal[
     "inert",
     "undecided",
 ]
-CAUSAL: tuple[Verdict, ...] = get_args(Verdict)[:5]
-"""Labels of a head that is shown to act."""
+CAUSAL: tuple[Verdict, ...] = get_args(Verdict)[:5]  # labels of a head that is shown to act
 
 
 @dataclass(frozen=True)
 class Rule:
-    """By what a verdict is reached.
+    """By what a verdict is reached."""
 
-    Attributes
-    ----------
-    delta
-        Smallest effect of interest, in normalized units; above 0.
-    level
-        Of intervals; 1 - level bounds the q-values.
-    resamples
-        Bootstrap draws, and draws of the layer-matched null.
-    seed
-        Of both.
-    """
-
-    delta: float
-    level: float
-    resamples: int
-    seed: int
+    delta: float  # smallest effect of interest, in normalized units; above 0
+    level: float  # of intervals; 1 - level bounds the q-values
+    resamples: int  # bootstrap draws, and draws of the layer-matched null
+    seed: int  # of both
 
     @property
     def alpha(self) -> float:

@@ -34,60 +34,38 @@ from headpatch.stats.intervals import Interval, mean_interval
 from headpatch.stats.significance import adjusted, equivalence_test, layer_null, minimum_effect_test
 from headpatch.stats.verdict_labels import Rule, Verdict
 
+Each = Float[np.ndarray, "pairs layers heads"]
+Signs = Int[np.ndarray, "layers heads"]
+Shown = Bool[np.ndarray, "layers heads"]
+Pairs = Float[np.ndarray, "pairs *rest"]
+
 
 @dataclass(frozen=True, eq=False)
 class Observed:
     """What was measured, one value a pair and head; every head's name is its place.
 
-    Attributes
-    ----------
-    attention
-        Attention difference of the region: share of the image attention, with minus without. NaN
-        for heads that do not attend to the image's tokens.
-    necessity, sufficiency
-        Normalized effects of resampling the head alone: noising, denoising.
-    joint
-        Normalized effects of noising heads together: the sets that are tested, and what is left of
-        them without each of their heads.
-    tested
-        For redundancy; None tests every set of `joint`.
+    The attention difference (share of the image attention on the region, with minus without) is NaN
+    for heads that do not attend to the image's tokens. `joint` holds the sets that are tested, and
+    what is left of them without each of their heads.
     """
 
-    attention: Float[np.ndarray, "pairs layers heads"]
-    necessity: Float[np.ndarray, "pairs layers heads"]
-    sufficiency: Float[np.ndarray, "pairs layers heads"]
+    attention: Each
+    necessity: Each
+    sufficiency: Each
     joint: Joint
-    tested: Sequence[HeadSet] | None = None
+    tested: Sequence[HeadSet] | None = None  # for redundancy; None tests every set of `joint`
 
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """What is shown.
-
-    Attributes
-    ----------
-    heads
-        A row a head, in layer-head order: the columns of ``verdicts.csv``.
-    sets
-        A row for each tested set of heads: the columns of ``partners.csv``, see
-        `headpatch.stats.interactions.judge_sets`.
-    """
+    """What is shown: the columns of ``verdicts.csv``, a row a head, and of ``partners.csv``."""
 
     heads: pd.DataFrame
     sets: pd.DataFrame
 
 
 def judge(seen: Observed, rule: Rule) -> Verdicts:
-    """Give every head its verdict; see the module for the logic.
-
-    Raises
-    ------
-    ValueError
-        If δ is not above 0, there are fewer than two pairs, an effect is not finite, or a tested
-        set holds fewer than two heads.
-    KeyError
-        If a joint set that a test needs is missing.
-    """
+    """Give every head its verdict; see the module for the logic."""
     if not rule.delta > 0:
         raise ValueError(f"delta must be above 0, got {rule.delta}")
     rng = np.random.default_rng([rule.seed % 2**64, 1])
@@ -138,14 +116,10 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
 
 
 def _labels(
-    needed: Int[np.ndarray, "layers heads"],
-    suffices: Int[np.ndarray, "layers heads"],
-    paired: Bool[np.ndarray, "layers heads"],
-    small: Bool[np.ndarray, "layers heads"],
-    watching: Bool[np.ndarray, "layers heads"],
+    needed: Signs, suffices: Signs, paired: Shown, small: Shown, watching: Shown
 ) -> np.ndarray:
     """Name what is shown of each head: the first label that holds."""
-    labels: dict[Verdict, Bool[np.ndarray, "layers heads"]] = {
+    labels: dict[Verdict, Shown] = {
         "necessary+sufficient": (needed > 0) & (suffices > 0),
         "necessary": needed > 0,
         "redundant": paired,
@@ -161,22 +135,14 @@ def _ends(name: str, found: Interval) -> dict[str, Float[np.ndarray, "layers hea
     return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def _interval(values: Float[np.ndarray, "pairs *rest"], rule: Rule) -> Interval:
+def _interval(values: Pairs, rule: Rule) -> Interval:
     """Every interval resamples the same pairs."""
     rng = np.random.default_rng([rule.seed % 2**64, 0])
     return mean_interval(values, rule.level, rule.resamples, rng)
 
 
-def significant_sign(
-    values: Float[np.ndarray, "pairs *rest"], rule: Rule
-) -> Int[np.ndarray, "*rest"]:
-    """1 or -1 where a mean is shown to lie above δ or below -δ, corrected over all of them; else 0.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two pairs, or a value is not finite.
-    """
+def significant_sign(values: Pairs, rule: Rule) -> Int[np.ndarray, "*rest"]:
+    """1 or -1 where a mean is shown to lie above δ or below -δ, corrected over all; else 0."""
     return _signs(_interval(values, rule), adjusted(minimum_effect_test(values)), rule)
 
 

@@ -33,13 +33,10 @@ def tiny_pair(shape: Shape) -> tuple[VLM, Baseline]:
 @pytest.mark.parametrize(
     ("name", "positions"),
     [
-        ("plain", "answer"),
-        ("plain", "all"),
-        ("grouped-query", "question"),
-        ("wide-heads", "image"),
-        ("class-token-kept", "all"),
+        ("plain", "answer"), ("plain", "all"), ("grouped-query", "question"),
+        ("wide-heads", "image"), ("class-token-kept", "all"),
     ],
-)
+)  # fmt: skip
 def test_a_tiny_model_agrees(name: str, positions: Positions) -> None:
     vlm, base = tiny_pair(SHAPES[name])
     assert vlm.vision is not None
@@ -49,10 +46,8 @@ def test_a_tiny_model_agrees(name: str, positions: Positions) -> None:
     assert check.row_difference < AGREE
     assert len(check.effects) == 2 * len(heads)
     assert set(check.effects["direction"]) == {"noising", "denoising"}
-    for tower in (
-        check.effects["heads"].str.startswith("v"),
-        ~check.effects["heads"].str.startswith("v"),
-    ):
+    in_vision = check.effects["heads"].str.startswith("v")
+    for tower in (in_vision, ~in_vision):
         assert check.effects[tower]["lens_effect"].abs().max() > 100 * AGREE
 
 
@@ -78,18 +73,10 @@ def test_the_bundled_model_agrees() -> None:
     suffix = suffix_start(prompt.spans, "answer")
     base = run_pair(vlm, prompt, Keep(lm_rows=True, z=("lm",), suffix=suffix))
     directions: tuple[Direction, ...] = ("noising", "denoising")
-    swept = {
-        (str(outcome.intervention.heads), outcome.intervention.direction): outcome.effect
-        for outcome in widen(
-            vlm,
-            base,
-            [
-                Intervention(HeadSet.of(head), "resample", direction)
-                for head in vlm.lm.grid
-                for direction in directions
-            ],
-        )
-    }
+    each = [HeadSet.of(head) for head in vlm.lm.grid]
+    asked = [Intervention(one, "resample", way) for one in each for way in directions]
+    found = zip(asked, widen(vlm, base, asked), strict=True)
+    swept = {(str(one.heads), one.direction): outcome.effect for one, outcome in found}
     strongest = sorted(swept, key=lambda key: -abs(swept[key]))
     names = dict.fromkeys([strongest[0][0], strongest[1][0], strongest[2][0], strongest[-1][0]])
     check = cross_check(vlm, base, [Head.parse(name) for name in [*names, "0.1"]])

@@ -142,10 +142,7 @@ def test_a_name_that_the_hub_cannot_have(hub: Callable[[str], None]) -> None:
 
 @pytest.mark.parametrize("offline", [True, False])
 def test_a_copy_in_the_cache_loads_without_the_hub(
-    hub: Callable[[str], None],
-    tmp_path: Path,
-    offline: bool,
-    capfd: pytest.CaptureFixture[str],
+    hub: Callable[[str], None], tmp_path: Path, offline: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cached(tmp_path / "cache")
     capfd.readouterr()

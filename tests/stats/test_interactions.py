@@ -95,11 +95,8 @@ def test_partners_are_the_others_of_each_set_the_fewest_first() -> None:
         "0.2": ["0.0+0.3"],
         "0.3": ["0.0+0.2"],
     }
-    assert list(map(str, leave_one_out(HeadSet.parse("0.0+0.2+0.3")))) == [
-        "0.2+0.3",
-        "0.0+0.3",
-        "0.0+0.2",
-    ]
+    others = leave_one_out(HeadSet.parse("0.0+0.2+0.3"))
+    assert list(map(str, others)) == ["0.2+0.3", "0.0+0.3", "0.0+0.2"]
 
 
 def test_nothing_tested_gives_an_empty_table() -> None:

@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, kurtosis, skew, t, ttest_1samp
 
-from headpatch.stats.intervals import (
-    bca_interval,
-    hall_interval,
-    mean_interval,
-    t_interval,
-)
+from headpatch.stats.intervals import bca_interval, hall_interval, mean_interval, t_interval
 
 STUDIES = 3000
 ERROR = 0.004
@@ -22,18 +17,16 @@ KNOWN: dict[str, tuple[Callable[[np.random.Generator, tuple[int, int]], np.ndarr
     "heavy tails": (lambda rng, shape: rng.standard_t(3, shape), 0.0),
     "discrete": (lambda rng, shape: rng.integers(1, 6, shape).astype(float), 3.0),
     # What a head looks like that acts in half of the pairs, or for one quadrant of four.
-    "a half": (
-        lambda rng, shape: np.where(rng.random(shape) < 0.5, rng.normal(0.7, 0.2, shape), 0.0),
-        0.35,
-    ),
-    "a quarter": (
-        lambda rng, shape: np.where(rng.random(shape) < 0.25, rng.normal(0.7, 0.2, shape), 0.0),
-        0.175,
-    ),
+    "a half": (lambda rng, shape: acting(0.5, rng, shape), 0.35),
+    "a quarter": (lambda rng, shape: acting(0.25, rng, shape), 0.175),
     "very skewed": (lambda rng, shape: rng.lognormal(size=shape), float(np.exp(0.5))),
     "most near 0": (lambda rng, shape: rng.gamma(0.5, size=shape), 0.5),
     "yes or no": (lambda rng, shape: (rng.random(shape) < 0.25).astype(float), 0.25),
 }
+
+
+def acting(share: float, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    return np.where(rng.random(shape) < share, rng.normal(0.7, 0.2, shape), 0.0)
 
 
 def coverage(name: str, pairs: int) -> float:
@@ -51,10 +44,9 @@ def coverage(name: str, pairs: int) -> float:
 @pytest.mark.parametrize("name", KNOWN)
 def test_ninety_three_to_ninety_seven_percent_cover_the_mean(name: str, pairs: int) -> None:
     """Within the standard error of so many studies, 0.4%; what falls out is as stated."""
-    low, high = {
-        ("a quarter", 20): (0.93, 0.98),
-        ("yes or no", 20): (0.97, 0.985),
-    }.get((name, pairs), (0.93, 0.97))
+    low, high = {("a quarter", 20): (0.93, 0.98), ("yes or no", 20): (0.97, 0.985)}.get(
+        (name, pairs), (0.93, 0.97)
+    )
     assert low - ERROR <= coverage(name, pairs) <= high + ERROR
 
 
@@ -105,10 +97,8 @@ def test_hall_is_student_for_two_values_or_a_hundred_pairs() -> None:
 def test_outliers_widen_the_interval_less_than_threefold(pairs: int) -> None:
     """Over Student's: no end runs away, as those of a bootstrap-t do."""
     values = np.random.default_rng(pairs).standard_cauchy((pairs, 3000))
-    found, straight = (
-        mean_interval(values, 0.95, 200, np.random.default_rng(0)),
-        t_interval(values, 0.95),
-    )
+    found = mean_interval(values, 0.95, 200, np.random.default_rng(0))
+    straight = t_interval(values, 0.95)
     assert ((found.high - found.low) < 3 * (straight.high - straight.low)).all()
 
 
