@@ -121,25 +121,25 @@ def test_sets_of_vision_heads_over_pairs(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place_of", "words", "line"),
+    ("where", "words", "line"),
     [
-        ("attribution", ["--approx"], "--approx: its weights are away; expected a model with"),
-        ("vision", ["--tower", "vision"], "vision heads: its weights are away"),
+        (
+            "engine.attribution",
+            ["--approx"],
+            "--approx: its weights are away; expected a model with",
+        ),
+        ("core.session", ["--tower", "vision"], "vision heads: its weights are away"),
     ],
 )
 def test_refused_before_a_pair_is_run(
     place: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    place_of: str,
+    where: str,
     words: list[str],
     line: str,
 ) -> None:
-    where = {
-        "attribution": "headpatch.engine.attribution.refused",
-        "vision": "headpatch.core.session.refused",
-    }
-    monkeypatch.setattr(where[place_of], lambda _: "its weights are away")
+    monkeypatch.setattr(f"headpatch.{where}.refused", lambda _: "its weights are away")
     monkeypatch.setattr("headpatch.core.gate.run_both", lambda *_: pytest.fail("it ran"))
     assert refused(*flags(place, tmp_path / "out"), *words).startswith(line)
     assert not (tmp_path / "out").exists()

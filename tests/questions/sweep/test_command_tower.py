@@ -1,17 +1,15 @@
 """`headpatch sweep --tower vision`, `--layers` and `--approx`, end to end; interrupted, resumed."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from headpatch.core import towers
 from headpatch.core.output import read_tensors
-from headpatch.engine.patching import Outcome
 from headpatch.engine.selfcheck import Check
 from tests.command import Said, contents, headpatch, of_pair, ran, refused, table
 from tests.datasets import tiny_study
+from tests.stopped import stop_after
 from tests.tiny import save_tiny
 
 FILES = ["effects.csv", "run.yaml", "sweep.png", "sweep.pt"]
@@ -94,12 +92,9 @@ def test_sets_of_vision_heads(place: Path, tmp_path: Path) -> None:
     said = ran(*words, "--tower", "vision")
     assert "2 sets of vision heads x resample" in said.err
     assert "Free control" not in said.out
-    named = [
-        row["heads"]
-        for row in table(tmp_path / "out" / "effects.csv")
-        if row["role"] != "noise floor"
-    ]
-    assert named == ["v0.1+v1.0", "v1.2"]
+    rows = table(tmp_path / "out" / "effects.csv")
+    assert [row["heads"] for row in rows[:2]] == ["v0.1+v1.0", "v1.2"]
+    assert {row["role"] for row in rows[2:]} == {"noise floor"}
     line = refused(*words)
     assert line.startswith(f"--sets {tmp_path / 'sets.txt'}, line 1: v0.1 is a vision head")
 
@@ -141,15 +136,9 @@ def test_estimates_come_with_their_agreement(place: Path, tmp_path: Path, tower:
 
 def test_finished_rows_serve_runs_with_and_without_estimates(place: Path, tmp_path: Path) -> None:
     """Exact effects do not hang on them."""
-    intervene = towers.intervene
-
-    def stop(*arguments: Any, **options: Any) -> list[Outcome]:
-        intervene(*arguments, **options)
-        raise KeyboardInterrupt
-
     words = [*flags(place, tmp_path), *ONE_WAY]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(towers, "intervene", stop)
+        stop_after(patch, "intervene", 24, KeyboardInterrupt())
         assert headpatch(*words).code == 130
     said = ran(*words, "--resume", "--approx")
     assert "24 of 24 rows were finished before" in said.err
@@ -182,31 +171,10 @@ def test_what_does_not_go_together(tmp_path: Path, words: list[object], line: st
     assert contents(tmp_path) == before
 
 
-def test_offloaded_weights_are_refused_before_anything_runs(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headpatch.engine.attribution.refused", lambda _: "its weights are away")
-    line = refused(*flags(place, tmp_path / "out"), "--approx")
-    assert line == "--approx: its weights are away; expected a model with gradients. Leave " \
-        "--approx out."  # fmt: skip
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_an_earlier_run_left_in_the_folder(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Estimates of another sweep go; another verb's table goes too, and that is said."""
+def test_what_an_earlier_run_left_in_the_folder(place: Path, tmp_path: Path) -> None:
+    """Estimates of another sweep go without a word."""
     words = [*flags(place, tmp_path), *ONE_WAY]
     assert "replaced" not in ran(*words, "--approx").err
     assert (tmp_path / "approx.pt").exists()
     assert "replaced" not in ran(*words).err
     assert sorted(file.name for file in tmp_path.iterdir()) == FILES
-    monkeypatch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
-    ablated = ["ablate", *words[1:], "--heads", "0.0", "--controls", 0]
-    line = (
-        f"headpatch: {tmp_path / 'effects.csv'} of an earlier {{}} is replaced; another --out "
-        "keeps both"
-    )
-    assert ran(*ablated).err.splitlines() == [line.format("sweep")]
-    assert ran(*ablated).err == ""
-    assert ran(*words).err.splitlines()[-1] == line.format("ablate")

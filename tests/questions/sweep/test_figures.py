@@ -1,15 +1,25 @@
+"""Maps of all heads, sets by their effect, and estimates beside exact effects, as drawn."""
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import AxesImage
 
 from headpatch.present.figure import draw
-from headpatch.questions.sweep.charts import LABELLED, LOOKING, sets_chart, sweep_chart
+from headpatch.questions.sweep.charts import (
+    LABELLED,
+    LOOKING,
+    approx_chart,
+    sets_chart,
+    sweep_chart,
+)
+from tests.report import synthetic
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]
 
 WAYS = [f"{k}_{d}" for k in ("zero", "mean", "resample") for d in ("noising", "denoising")]
 WORDS = {"question": "Is it $5?", "region": "top-left"}
+FIGURES = synthetic.agreement()
 
 
 def results(*shape: int, ways: list[str] = WAYS, floor: float = 0.0, seed: int = 0) -> dict:
@@ -141,17 +151,12 @@ def test_what_is_not_read_is_marked_in_every_map(tmp_path, drawn):
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_nothing_and_undefined_effects_draw(tmp_path, drawn, value):
-    found = results(3, 3)
-    for values in found["normalized"].values():
-        values.fill_(value)
-    for values in found["effect"].values():
-        values.fill_(0.0)
-    draw(sweep_chart(found), tmp_path / "f.png", **WORDS)
+    for chart, shape in ((sets_chart, (3,)), (sweep_chart, (3, 3))):
+        found = results(*shape)
+        for side, filled in (("effect", 0.0), ("normalized", value)):
+            found[side] = {way: torch.full(shape, filled) for way in WAYS}
+        draw(chart(found), tmp_path / "f.png", **WORDS)
     assert all(names(axes) == [] for axes in panels(drawn.last))
-    flat = results(3)
-    for values in flat["normalized"].values():
-        values.fill_(value)
-    draw(sets_chart(flat), tmp_path / "g.png", **WORDS)
 
 
 def test_ways_that_were_not_run_leave_a_gap(tmp_path, drawn):
@@ -180,3 +185,94 @@ def test_means_over_pairs_say_so(tmp_path, drawn):
     found = results(4, 4) | {"pair_names": ["a", "b", "c"]}
     draw(sweep_chart(found), tmp_path / "f.png", **WORDS)
     assert any("Effect of each head, means over 3 pairs; z" in text for text in drawn.texts())
+
+
+# Estimates beside exact effects
+
+
+def estimated(*shape: int, ways: list[str] = WAYS, tower: str = "lm") -> dict:
+    """Estimates that miss the largest effects."""
+    found = results(*shape, ways=ways) | {"tower": tower, "agreement": dict.fromkeys(ways, FIGURES)}
+    approx = {way: torch.where(one.abs() > 5, -0.1, one) for way, one in found["effect"].items()}
+    return found | {"approx": approx}
+
+
+def chart_of(saved: dict):
+    """Its chart, with a name for each head or set."""
+    shape = next(iter(saved["effect"].values())).shape
+    tower = "v" * (saved["tower"] == "vision")
+    return approx_chart(saved, [tower + ".".join(map(str, at)) for at in np.ndindex(*shape)])
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (24, 4), (500,), (2,)])
+def test_every_point_is_drawn_on_equal_axes_through_the_diagonal(tmp_path, drawn, shape):
+    found = estimated(*shape)
+    draw(chart_of(found), tmp_path / "f.png", **WORDS)
+    assert len(drawn.last.axes) == len(WAYS)
+    for axes, way in zip(drawn.last.axes, [*WAYS[::2], *WAYS[1::2]], strict=True):
+        _, points, diagonal = axes.lines
+        np.testing.assert_array_equal(*diagonal.get_data())
+        exact, approx = points.get_data()
+        order = np.argsort(-np.abs(found["effect"][way].numpy()), axis=None, kind="stable")
+        np.testing.assert_allclose(exact, found["effect"][way].ravel()[order])
+        np.testing.assert_allclose(approx, found["approx"][way].ravel()[order])
+        assert axes.get_xlim() == axes.get_ylim()
+        low, high = axes.get_xlim()
+        assert low < min(exact.min(), approx.min()) < max(exact.max(), approx.max()) < high
+
+
+def test_the_agreement_is_never_left_out(tmp_path, drawn):
+    draw(chart_of(estimated(8, 8)), tmp_path / "f.png", **WORDS)
+    for axes in drawn.last.axes:
+        words = " ".join(" ".join(names(axes)).split())
+        assert "r = +0.29 (−0.12 to +0.71)" in words
+        assert "top-20 recall 0.85 (by chance 0.02)" in words
+
+
+@pytest.mark.parametrize(("tower", "name"), [("lm", "2.1"), ("vision", "v2.1")])
+def test_the_largest_exact_effect_is_named(tmp_path, drawn, tower, name):
+    found = estimated(3, 3, ways=["zero_noising"], tower=tower)
+    found["effect"]["zero_noising"][2, 1] = -90.0
+    draw(chart_of(found), tmp_path / "f.png", **WORDS)
+    assert name in names(drawn.last.axes[0])
+
+
+def test_a_list_of_sets_names_none(tmp_path, drawn):
+    draw(chart_of(estimated(9, ways=["mean_denoising"])), tmp_path / "f.png")
+    (agreement,) = filter(None, names(drawn.last.axes[0]))
+    assert agreement.startswith("r = ")
+
+
+def test_flat_effects_and_ways_that_were_not_run_draw(tmp_path, drawn):
+    found = estimated(3, 3, ways=["zero_noising", "mean_denoising"])
+    for side in ("effect", "approx"):
+        found[side] = {way: 0 * values for way, values in found[side].items()}
+    found["agreement"] = {
+        "zero_noising": FIGURES | dict.fromkeys(["pearson", "pearson_low"], float("nan"))
+    }
+    draw(chart_of(found), tmp_path / "f.png", **WORDS)
+    assert [axes.axison for axes in drawn.last.axes] == [True, False, False, True]
+    assert any("r undefined" in text for text in names(drawn.last.axes[0]))
+
+
+def test_what_holds_no_estimates_is_refused():
+    apart = estimated(3, 3)
+    apart["approx"]["zero_noising"] = torch.zeros(2, 3)
+    for wrong in ({}, apart):
+        with pytest.raises(ValueError, match="approx"):
+            approx_chart(wrong, [])
+
+
+def test_over_pairs_the_figures_of_the_means_come_first(tmp_path, drawn):
+    found = estimated(8, 8, tower="vision") | {"pair_names": ["a", "b"], "positions": "patches"}
+    more = {"of_means_pearson": 0.5, "of_means_pearson_low": 0.4, "of_means_pearson_high": 0.6,
+            "of_means_top_recall": 0.7}  # fmt: skip
+    found["agreement"] = dict.fromkeys(WAYS, FIGURES | more)
+    draw(chart_of(found), tmp_path / "f.png", **WORDS)
+    for axes in drawn.last.axes:
+        words = " ".join(" ".join(names(axes)).split())
+        assert "r = +0.50 (+0.40 to +0.60) top-20 recall 0.70 (by chance 0.02)" in words
+        assert "mean of the pairs: r = +0.29, recall 0.85" in words
+    title = " ".join(drawn.texts())
+    assert "effects, means over 2 pairs; z changed at: the patches of the tower" in title
+    assert "In brackets: intervals over pairs." in title

@@ -144,16 +144,6 @@ def test_one_pair_resamples_heads_and_many_resample_pairs(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
-def test_a_flat_side_has_no_correlation(tmp_path: Path) -> None:
-    made.approx(tmp_path)
-    saved = change(tmp_path / "approx.pt")
-    flat = dict.fromkeys(("pearson", "pearson_low", "pearson_high", "spearman"), float("nan"))
-    agreement = {way: one | flat for way, one in saved["agreement"].items()}
-    change(tmp_path / "approx.pt", agreement=agreement)
-    (rows,) = (rows for title, rows in grids(section(tmp_path)).items() if "backward" in title)
-    assert rows[0][2:5] == ["undefined", "", "undefined"]
-
-
 def test_estimates_of_another_shape_are_refused(tmp_path: Path) -> None:
     made.approx(tmp_path)
     effect = {f"resample_{way}": torch.ones(3) for way in ("noising", "denoising")}
