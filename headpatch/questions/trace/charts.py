@@ -53,16 +53,6 @@ def trace_chart(results: Mapping[str, Any]) -> Chart:
     many pairs the largest mean difference, with its head); the summed size of all heads' effects;
     then a map of tokens × heads a kind and direction. Of many pairs, a dot marks an effect whose
     interval excludes 0.
-
-    Parameters
-    ----------
-    results
-        ``trace.pt``, of one pair or of many; see ``attention_data/README.md``.
-
-    Raises
-    ------
-    ValueError
-        If there is no effect.
     """
     effects = lead_effects(results)
     if not effects:
@@ -73,7 +63,7 @@ def trace_chart(results: Mapping[str, Any]) -> Chart:
     effects = {way: values[slots] for way, values in effects.items()}
     names, picked = largest(effects)
     lines = [_looks(results, axis) if many else _attention(results, axis)]
-    lines.append(_totals(results, axis) if many else _summed(effects, axis))
+    lines.append(_summed(results, effects, axis))
     beyond = {way: _beyond(results, way)[slots] for way in effects if many}
     maps = [_effects(way, picked[way], names, axis, beyond.get(way)) for way in effects]
     maps[-1] = replace(maps[-1], x_label=_TOKEN)
@@ -188,25 +178,16 @@ def _looks(results: Mapping[str, Any], axis: _Axis) -> Panel:
     return axis.panel("Where heads look", series, f"{_SHARE},\nwith − without", Scale())
 
 
-def _summed(effects: Mapping[str, Values], axis: _Axis) -> Panel:
-    """Show the summed size of all heads' effects."""
-    series = [
-        axis.series(_way(way), np.abs(values).sum((1, 2)), _look(way))
-        for way, values in effects.items()
-    ]
-    return axis.panel("What heads do, in sum", series, _SUM, Scale(low=0.0))
-
-
-def _totals(results: Mapping[str, Any], axis: _Axis) -> Panel:
-    """Show the means over pairs of that sum, side by side."""
-    ways = list(results["total"])
-    series = []
-    for place, way in enumerate(ways):
-        total, *ends = (
-            array(results[name], way, 1)[axis.slots]
-            for name in ("total", "total_low", "total_high")
-        )
-        shift = beside(place, len(ways), 0.08 * len(ways))
+def _summed(results: Mapping[str, Any], effects: Mapping[str, Values], axis: _Axis) -> Panel:
+    """Show the summed size of all heads' effects; its means over pairs side by side."""
+    series: list[Series] = []
+    ends: Sequence[Values] = ()
+    for place, (way, values) in enumerate(effects.items()):
+        total, shift = np.abs(values).sum((1, 2)), 0.0
+        if "total" in results:
+            names = "total", "total_low", "total_high"
+            total, *ends = (array(results[name], way, 1)[axis.slots] for name in names)
+            shift = beside(place, len(effects), 0.08 * len(effects))
         series.append(axis.series(_way(way), total, _look(way), shift, ends))
     return axis.panel("What heads do, in sum", series, _SUM, Scale(low=0.0))
 

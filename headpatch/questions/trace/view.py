@@ -62,11 +62,6 @@ def summary(tokens: Sequence[Row], context: Context) -> str:
     A logit that moves where both runs would say the token anyway is no match for that. Of many
     pairs, tokens are considered that at least half of the pairs have. No more is said than one
     pair, or these pairs, can show.
-
-    Parameters
-    ----------
-    tokens
-        Of `records`.
     """
     caveat, pairs = context.caveat, context.pairs
     if pairs is not None:
