@@ -26,21 +26,12 @@ from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
-from headpatch.questions.sweep import VERB, agreement
+from headpatch.questions.sweep import VERB, agreement, table
 from headpatch.questions.sweep.agreement import Agreed, AgreedPairs, Estimates, Gradients
 from headpatch.questions.sweep.asked import Listed, announce
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
 from headpatch.questions.sweep.finished_rows import FinishedRows, keys_of
 from headpatch.questions.sweep.listing import extremes, named_rows, top, top_means
-from headpatch.questions.sweep.table import (
-    Saved,
-    SweptPair,
-    compares,
-    means_over,
-    measure,
-    saved_of_one,
-    saved_over_pairs,
-)
 from headpatch.questions.sweep.view import correlation
 
 
@@ -75,11 +66,11 @@ class Sweep(Result):
     plan: Plan
     effects: pd.DataFrame
     means: pd.DataFrame | None
-    saved: Saved
+    saved: table.Saved
     correlations: Mapping[str, float]
     unread: Unread | None
     agreed: Mapping[str, Agreed | AgreedPairs]
-    approx: Saved | None
+    approx: table.Saved | None
     forward_passes: float | None = None
     widened: bool | None = None
     estimates: Estimates | None = None
@@ -105,8 +96,8 @@ class Sweep(Result):
 
     def largest(self) -> list[dict[str, Any]]:
         """Return the head or set with the largest (mean) effect of each kind and direction."""
-        table = self.named if self.means is None else self.means
-        return extremes(table, self.noise_floor or 0.0)
+        rows = self.named if self.means is None else self.means
+        return extremes(rows, self.noise_floor or 0.0)
 
     def files(self) -> Files:
         """Return tables and tensors."""
@@ -267,10 +258,10 @@ def _of_one(session: Session, sets: Sequence[HeadSet] | None, call: Call) -> Swe
         with call.stages("Averaging reference pairs") as advance:
             means = mean_z(session, advance, options.reference, (job.tower,))
     with call.stages("Changing heads") as advance, rows.writing(name) as add:
-        swept = measure(session, job, means, advance, add, finished)
+        swept = table.measure(session, job, means, advance, add, finished)
     where = origin(VERB, session, swept.noise_floor)
-    diff = differences(session) if job.every and compares(session, job) else None
-    saved = saved_of_one(session, where, swept, diff)
+    diff = differences(session) if job.every and table.compares(session, job) else None
+    saved = table.saved_of_one(session, where, swept, diff)
     approx, estimates = None, swept.estimates
     if estimates is not None:
         level = where.context.level
@@ -299,9 +290,9 @@ def _over_pairs(pairs: Pairs, sets: Sequence[HeadSet] | None, call: Call) -> Swe
             if swept.estimates is not None:
                 gradients.add(swept.estimates, swept.agreed)
     assert job is not None  # a survey holds pairs
-    means, floor = means_over(tables, survey, study, job), max(floors)
+    means, floor = table.means_over(tables, survey, study, job), max(floors)
     where = origin(VERB, pairs, floor)
-    saved = saved_over_pairs(pairs, where, job, tables, means, control)
+    saved = table.saved_over_pairs(pairs, where, job, tables, means, control)
     agreed = gradients.agreed(study)
     approx = gradients.saved(agreed, saved) if job.approx else None
     effects = pd.concat(tables, ignore_index=True)
@@ -310,7 +301,7 @@ def _over_pairs(pairs: Pairs, sets: Sequence[HeadSet] | None, call: Call) -> Swe
 
 def _each(
     pairs: Pairs, sets: Sequence[HeadSet] | None, rows: FinishedRows, call: Call, on_progress: Any
-) -> Iterator[SweptPair]:
+) -> Iterator[table.SweptPair]:
     """Measure pair by pair; what is to come is said once the first is open."""
     study, survey, count = pairs.study, pairs.survey, call.store.count if call.store else 0
     options = study.sweep
@@ -321,5 +312,5 @@ def _each(
         if place == 0:
             announce(session, job, count, survey, call)
         with rows.writing(name) as add:
-            yield measure(session, job, means, advance, add, rows.finished(name))
+            yield table.measure(session, job, means, advance, add, rows.finished(name))
         del session  # its caches go before the next pair's are made

@@ -23,14 +23,8 @@ from headpatch.present.effects_view import (
 from headpatch.present.panel import ASKED
 from headpatch.present.parts import Grid, Part, Words, grid
 from headpatch.present.section import said
-from headpatch.questions.sweep.charts import (
-    Saved,
-    approx_chart,
-    every_head,
-    sets_chart,
-    sides,
-    sweep_chart,
-)
+from headpatch.questions.sweep import charts
+from headpatch.questions.sweep.charts import Saved, every_head
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
 from headpatch.questions.sweep.listing import extremes, named_rows, top, top_means, unlisted
 from headpatch.stats.rankings import descending
@@ -88,11 +82,11 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     yield Words(_counted(saved, context), "page")
     if every_head(saved):
         yield _largest_of_all(saved)
-        yield sweep_chart(saved)
+        yield charts.sweep_chart(saved)
     else:
-        yield sets_chart(saved)
+        yield charts.sets_chart(saved)
     if approx is not None:
-        yield approx_chart(approx, [str(name) for name in saved["heads"]])
+        yield charts.approx_chart(approx, [str(name) for name in saved["heads"]])
     if MEANS.file in files:
         yield mean_effects_chart("mean_effects.png", table_of(files[MEANS.file]), context.level)
 
@@ -267,7 +261,7 @@ def _agreement(rows: Sequence[Mapping[str, Any]], what: str, pairs: int, context
 
 def _farthest(approx: Saved, swept: Saved) -> str:
     """Name the head whose estimate lies farthest from its exact effect, over all ways."""
-    both = sides(approx)
+    both = charts.sides(approx)
     gaps = {way: np.nan_to_num(np.abs(b - a)).ravel() for way, (a, b) in both.items()}
     way = max(gaps, key=lambda way: gaps[way].max(initial=0.0))
     if not gaps[way].any():
