@@ -143,6 +143,13 @@ def test_an_interrupt_keeps_the_finished_part_and_resume_ends_in_the_same_table(
         assert kept.get(key, row["effect"]) == row["effect"]
 
 
+def refused_after_the_price(*words: object, code: int) -> str:
+    said = headpatch(*words)
+    assert (said.code, said.out) == (code, ""), said.err
+    assert "Traceback" not in said.err
+    return said.err.splitlines()[-1]
+
+
 def test_an_interrupt_before_the_first_row_leaves_nothing(place: Path, tmp_path: Path) -> None:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
