@@ -122,13 +122,10 @@ def sets_chart(saved: Saved) -> Chart:
     low, high = (finite.min(), finite.max()) if span else (-1.0, 1.0)
     edges = np.linspace(low - 0.02 * span, high + 0.02 * span, _BINS + 1)
     count, columns = len(next(iter(effects.values()))), len(_kinds(effects))
-    return _chart(
-        "sweep",
-        _title(f"Effects of {count:,} sets of heads", saved, _ON_THE_ANSWER),
-        {way: _distribution(saved, way, one, edges, columns) for way, one in effects.items()},
-        f"{_NOTE} Counts are on a logarithmic scale; the largest effect is named (▲). "
-        f"{_floor_note(below)}",
-    )
+    panels = {way: _distribution(saved, way, one, edges, columns) for way, one in effects.items()}
+    note = f"{_NOTE} Counts are on a logarithmic scale; the largest effect is named (▲). "
+    title = _title(f"Effects of {count:,} sets of heads", saved, _ON_THE_ANSWER)
+    return _chart("sweep", title, panels, note + _floor_note(below))
 
 
 def _distribution(
@@ -142,33 +139,22 @@ def _distribution(
     title, asked = _heading(saved, way)
     counts, _ = np.histogram(values[np.isfinite(values)], edges)
     between = zip(edges, edges[1:], counts, strict=False)
-    bars = Series(
-        "",
-        (edges[:-1] + edges[1:]) / 2,
-        counts.astype(np.float64),
-        look=Look(_color(way)),
-        mark="bars",
-        width=float(edges[1] - edges[0]),
-        hover=[f"{low:.3f} to {high:.3f}: {sets:,} sets" for low, high, sets in between],
-    )
+    hover = [f"{low:.3f} to {high:.3f}: {sets:,} sets" for low, high, sets in between]
+    middles, width = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
+    look, heights = Look(_color(way)), counts.astype(np.float64)
+    bars = Series("", middles, heights, look=look, mark="bars", width=width, hover=hover)
     largest, note = [], ""
     if np.isfinite(values).any():
         index, room = int(np.nanargmax(np.abs(values))), 72 // columns
         name = str(saved["heads"][index])
         name = name if len(name) <= room else f"{name[: room - 1]}…"
         note = f"{name}: {signed(values[index], 3)}"
-        largest = [Series("", values[index : index + 1], np.array([_BELOW / 2]), mark="points",
-                          look=Look("#262626", "^"), hover=[note])]  # fmt: skip
+        at, look = (values[index : index + 1], np.array([_BELOW / 2])), Look("#262626", "^")
+        largest = [Series("", *at, mark="points", look=look, hover=[note])]
     most = [10**power for power in range(len(str(len(values))))]
-    return Panel(
-        title,
-        [*largest, bars],
-        _NORMALIZED,
-        f"{asked}Sets",
-        y_scale=Scale("counts", low=_BELOW, ticks={0.0: "0"} | {float(n): f"{n:,}" for n in most}),
-        guides=[Guide("x", 0.0)],
-        note=note,
-    )
+    scale = Scale("counts", low=_BELOW, ticks={0.0: "0"} | {float(n): f"{n:,}" for n in most})
+    shown, label, zero = [*largest, bars], f"{asked}Sets", [Guide("x", 0.0)]
+    return Panel(title, shown, _NORMALIZED, label, y_scale=scale, guides=zero, note=note)
 
 
 def approx_chart(saved: Saved, names: Sequence[str]) -> Chart:
@@ -177,14 +163,9 @@ def approx_chart(saved: Saved, names: Sequence[str]) -> Chart:
     `saved` is ``approx.pt``; `names` are those of the heads, or of the sets of a list.
     """
     panels = {way: _points(saved, way, both, names) for way, both in sides(saved).items()}
-    chart = _chart(
-        "approx",
-        _title("Estimated and exact effects", saved),
-        panels,
-        _ESTIMATES + " In brackets: intervals over pairs." * ("pair_names" in saved),
-        share_x="none",
-        share_y="none",
-    )
+    title = _title("Estimated and exact effects", saved)
+    note = _ESTIMATES + " In brackets: intervals over pairs." * ("pair_names" in saved)
+    chart = _chart("approx", title, panels, note, share_x="none", share_y="none")
     return replace(chart, heights=[2.0] * (len(chart.panels) // chart.columns))
 
 
@@ -212,29 +193,17 @@ def _points(saved: Saved, way: str, both: Sides, names: Sequence[str]) -> Panel:
     ends = np.array([-most, most])
     order = np.argsort(-np.abs(exact), kind="stable")  # the first are named, and choose first
     labels = [names[index] if every and rank < NAMED else "" for rank, index in enumerate(order)]
-    points = Series(
-        "",
-        exact[order],
-        approx[order],
-        look=Look(_color(way), ".", size=4.0, alpha=0.6),
-        mark="points",
-        labels=labels,
-        hover=[
-            f"{names[index]}: exact {signed(exact[index], 4)}, estimated {signed(approx[index], 4)}"
-            for index in order
-        ],
-    )
+    hover = [
+        f"{names[index]}: exact {signed(exact[index], 4)}, estimated {signed(approx[index], 4)}"
+        for index in order
+    ]
+    at, look = (exact[order], approx[order]), Look(_color(way), ".", size=4.0, alpha=0.6)
+    points = Series("", *at, look=look, mark="points", labels=labels, hover=hover)
     equal = Series("", ends, ends, look=Look(GREY, "", "--", width=0.7), hover=["equal", "equal"])
     scale = Scale("root", low=-1.2 * most, high=1.2 * most)
-    return Panel(
-        title,
-        [points, equal],
-        "Exact effect (logits)",
-        f"{asked}Estimated effect (logits)",
-        x_scale=scale,
-        y_scale=scale,
-        text=_agreement(saved.get("agreement", {}).get(way)),
-    )
+    axes = "Exact effect (logits)", f"{asked}Estimated effect (logits)"
+    words = _agreement(saved.get("agreement", {}).get(way))
+    return Panel(title, [points, equal], *axes, x_scale=scale, y_scale=scale, text=words)
 
 
 def _agreement(figures: Mapping[str, float] | None) -> str:
