@@ -58,16 +58,17 @@ def trace_chart(results: Mapping[str, Any]) -> Chart:
     if not effects:
         raise ValueError("'effect_logit' holds no effects by kind_direction")
     many = "pair_names" in results
-    slots = _chosen(results) if many else list(range(len(results["tokens"])))
+    slots = list(range(len(results["tokens"])))
+    if many:  # those that most pairs have, in order
+        slots = sorted(np.argsort(-np.asarray(results["pairs"]), kind="stable")[:SLOTS].tolist())
     axis = _Axis(results, slots)
     effects = {way: values[slots] for way, values in effects.items()}
     names, picked = largest(effects)
-    lines = [_looks(results, axis) if many else _attention(results, axis)]
-    lines.append(_summed(results, effects, axis))
+    looks = _looks(results, axis) if many else _attention(results, axis)
     beyond = {way: _beyond(results, way)[slots] for way in effects if many}
     maps = [_effects(way, picked[way], names, axis, beyond.get(way)) for way in effects]
     maps[-1] = replace(maps[-1], x_label=_TOKEN)
-    panels: list[AnyPanel] = [*lines, *maps]
+    panels: list[AnyPanel] = [looks, _summed(results, effects, axis), *maps]
     left_out = len(results["tokens"]) - len(slots)
     more = f" Left out: the tokens that fewest pairs have ({left_out})." if left_out else ""
     note = _NOTE_MEANS.format(level=float(results["level"])) + more if many else _NOTE
@@ -139,12 +140,6 @@ def _words(results: Mapping[str, Any], slots: Sequence[int]) -> list[str]:
     return words
 
 
-def _chosen(results: Mapping[str, Any]) -> list[int]:
-    """Return the slots that most pairs have, in order."""
-    order = np.argsort(-np.asarray(results["pairs"]), kind="stable")
-    return sorted(order[:SLOTS].tolist())
-
-
 def _attention(results: Mapping[str, Any], axis: _Axis) -> Panel:
     """Show the highest and the mean attention to the region, in both runs."""
     series = []
@@ -163,18 +158,14 @@ def _looks(results: Mapping[str, Any], axis: _Axis) -> Panel:
         array(results, name, 3)[axis.slots].reshape(len(axis.slots), -1)
         for name in ("diff", "diff_low", "diff_high")
     ]
-    heads, series = np.asarray(results["diff"]).shape[2], []
+    heads, series = np.asarray(results["diff"]).shape[2], list[Series]()
     if not np.isnan(flat[0]).all():
         first = np.nan_to_num(flat[0], nan=-np.inf).argmax(1)
         mean, *ends = (one[np.arange(len(first)), first] for one in flat)
-        names = np.insert(
-            np.array(["{}.{}".format(*divmod(int(one), heads)) for one in first], object),
-            axis.starts,
-            "",
-        )
-        look = Look(DIFFERENCE, "o", "-", size=3.5)
-        series.append(axis.series("largest attention difference", mean, look, ends=ends,
-                                  texts=names.tolist()))  # fmt: skip
+        names = np.array(["{}.{}".format(*divmod(int(one), heads)) for one in first], object)
+        texts, look = np.insert(names, axis.starts, "").tolist(), Look(DIFFERENCE, size=3.5)
+        name = "largest attention difference"
+        series = [axis.series(name, mean, look, ends=ends, texts=texts)]
     return axis.panel("Where heads look", series, f"{_SHARE},\nwith − without", Scale())
 
 

@@ -100,8 +100,7 @@ def _tables(tokens: Sequence[Row], title: str) -> Iterator[Grid]:
 
 
 def _grid(title: str, headings: list[str], rows: list[tuple[str, ...]], place: Place) -> Grid:
-    figures = ("n", *RUNS, *_LOGITS)
-    numeric = tuple(heading in figures for heading in headings)
+    numeric = tuple(heading in ("n", *RUNS, *_LOGITS) for heading in headings)
     return Grid(title, tuple(headings), tuple(rows), numeric, place=place)
 
 
