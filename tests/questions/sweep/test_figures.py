@@ -58,7 +58,7 @@ def names(axes) -> list[str]:
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (80, 64), (2, 2), (1, 1)])
-def test_a_map_a_way_on_one_scale_centred_on_nothing(shown, drawn, shape):
+def test_a_map_a_way_on_one_scale_centred_on_nothing(shown, shape):
     found = results(*shape)
     figure = shown(sweep_chart(found))
     images = [axes.images[0] for axes in figure]
@@ -75,7 +75,7 @@ def test_a_map_a_way_on_one_scale_centred_on_nothing(shown, drawn, shape):
         np.testing.assert_array_equal(axes.images[0].get_array(), found["normalized"][way])
 
 
-def test_the_largest_are_named_beside_their_cells_and_hide_no_other(shown, drawn):
+def test_the_largest_are_named_beside_their_cells_and_hide_no_other(shown):
     found = results(32, 32)
     for axes, way in zip(shown(sweep_chart(found)), [*WAYS[::2], *WAYS[1::2]], strict=True):
         values = found["normalized"][way].abs()
@@ -99,7 +99,7 @@ def test_what_does_not_rise_above_the_floor_is_not_named_and_counted(shown, draw
     assert "14 of 16 effects do not rise above the noise floor" in said
 
 
-def test_heads_that_look_are_outlined(shown, drawn):
+def test_heads_that_look_are_outlined(shown):
     found = results(8, 8, ways=["resample_noising"])
     (squares,) = shown(sweep_chart(found))[0].lines
     layers, heads = np.nonzero(found["attention_rank"].numpy() <= LOOKING)
@@ -140,7 +140,7 @@ def test_whole_layers_stand_beside_the_heads_on_the_same_scale(shown, drawn, sha
     assert any("Effect of each vision head" in text for text in drawn.texts())
 
 
-def test_what_is_not_read_is_marked_in_every_map(shown, drawn):
+def test_what_is_not_read_is_marked_in_every_map(shown):
     for axes in shown(sweep_chart(vision(6, 4))):
         (line,) = axes.lines
         assert list(line.get_ydata()) == [4.5, 4.5]
@@ -150,7 +150,7 @@ def test_what_is_not_read_is_marked_in_every_map(shown, drawn):
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
-def test_nothing_and_undefined_effects_draw(shown, drawn, value):
+def test_nothing_and_undefined_effects_draw(shown, value):
     for chart, shape in ((sets_chart, (3,)), (sweep_chart, (3, 3))):
         found = results(*shape)
         for side, filled in (("effect", 0.0), ("normalized", value)):
@@ -159,7 +159,7 @@ def test_nothing_and_undefined_effects_draw(shown, drawn, value):
     assert all(names(axes) == [] for axes in figure)  # of the map
 
 
-def test_ways_that_were_not_run_leave_a_gap(shown, drawn):
+def test_ways_that_were_not_run_leave_a_gap(shown):
     chart = sweep_chart(results(3, 3, ways=["zero_noising", "mean_denoising"]))
     assert [axes.axison for axes in shown(chart)] == [True, False, False, True]
 
@@ -219,7 +219,7 @@ def test_every_point_is_drawn_on_equal_axes_through_the_diagonal(shown, drawn, s
         assert low < min(exact.min(), approx.min()) < max(exact.max(), approx.max()) < high
 
 
-def test_the_agreement_is_never_left_out(shown, drawn):
+def test_the_agreement_is_never_left_out(shown):
     for axes in shown(chart_of(estimated(8, 8))):
         words = " ".join(" ".join(names(axes)).split())
         assert "r = +0.29 (−0.12 to +0.71)" in words
@@ -227,13 +227,13 @@ def test_the_agreement_is_never_left_out(shown, drawn):
 
 
 @pytest.mark.parametrize(("tower", "name"), [("lm", "2.1"), ("vision", "v2.1")])
-def test_the_largest_exact_effect_is_named(shown, drawn, tower, name):
+def test_the_largest_exact_effect_is_named(shown, tower, name):
     found = estimated(3, 3, ways=["zero_noising"], tower=tower)
     found["effect"]["zero_noising"][2, 1] = -90.0
     assert name in names(shown(chart_of(found))[0])
 
 
-def test_a_list_of_sets_names_none(shown, drawn):
+def test_a_list_of_sets_names_none(shown):
     (agreement,) = filter(None, names(shown(chart_of(estimated(9, ways=["mean_denoising"])))[0]))
     assert agreement.startswith("r = ")
 
