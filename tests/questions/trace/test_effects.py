@@ -106,10 +106,7 @@ def test_the_next_token_is_looked_at_from_the_one_before_it() -> None:
 
 def test_the_first_token_is_what_a_sweep_measures() -> None:
     session = opened(planted(noise=0.3).vlm)
-    study = session.study.model_copy(
-        update={"sweep": session.study.sweep.model_copy(update={"kinds": ("resample",)})}
-    )
-    swept = sweep(replace(session, study=study))
+    swept = sweep(replace(session, study=session.study.override({"sweep.kinds": ("resample",)})))
     (yes,) = trace(session).tokens
     for direction in ("noising", "denoising"):
         np.testing.assert_allclose(
@@ -171,10 +168,8 @@ def test_normalized_is_the_share_of_the_difference_between_the_runs() -> None:
 
 def test_both_answers_one_after_the_other() -> None:
     traced = found(run="both")
-    assert [(one.answer.source, one.text) for one in traced.tokens] == [
-        ("with", "Yes"),
-        ("without", "No"),
-    ]
+    said = [(one.answer.source, one.text) for one in traced.tokens]
+    assert said == [("with", "Yes"), ("without", "No")]
     yes, no = (one.effects["resample", "noising"]["contrast"] for one in traced.tokens)
     np.testing.assert_allclose(yes, -no, atol=CLOSE)
 
