@@ -27,19 +27,11 @@ from headpatch.stats.agreement import (
 
 TOP = 20
 """Heads of whose recall is spoken."""
-FIGURES = ("pearson", "spearman", "top_recall")
+_RANGES: Final = {"pearson": (-1, 1), "spearman": (-1, 1), "top_recall": (0, 1)}
+FIGURES = tuple(_RANGES)
 """What is measured of each pair."""
-_RANGES = {"pearson": (-1, 1), "spearman": (-1, 1), "top_recall": (0, 1)}
-_COPIED: Final = (
-    "effect",
-    "tower",
-    "positions",
-    "noise_floor",
-    "valid",
-    "question",
-    "region_name",
-    "alpha",
-)
+_COPIED: Final = ("effect", "tower", "positions", "noise_floor", "valid", "question", "region_name",
+                  "alpha")  # fmt: skip
 _COPIED_OVER_PAIRS: Final = ("approx", "approx_low", "approx_high", "pair_names", "level")
 
 
@@ -47,20 +39,13 @@ _COPIED_OVER_PAIRS: Final = ("approx", "approx_low", "approx_high", "pair_names"
 class Estimates:
     """The effect of changing each head's z at each position alone, to first order, in logits.
 
-    Attributes
-    ----------
-    maps
-        By ``kind_direction``: ``[layers, heads, positions]``.
-    places
-        The positions that the sweep changes: tokens of the prompt, or of the vision tower (its
-        tiles one after the other, each with its class token first).
-    image_positions
-        The prompt's image tokens; None in the vision tower.
+    `places` are the positions that the sweep changes: tokens of the prompt, or of the vision tower
+    (its tiles one after the other, each with its class token first).
     """
 
-    maps: dict[str, Float[Tensor, "layers heads positions"]]
+    maps: dict[str, Float[Tensor, "layers heads positions"]]  # by kind_direction
     places: Int[Tensor, " places"]
-    image_positions: Int[Tensor, " image"] | None = None
+    image_positions: Int[Tensor, " image"] | None = None  # None in the vision tower
 
     @cached_property
     def summed(self) -> dict[str, Float[Tensor, "layers heads"]]:
@@ -92,21 +77,11 @@ class Estimates:
 
 @dataclass(frozen=True, eq=False)
 class Agreed:
-    """How well the estimates of one kind and direction stand for the exact effects.
-
-    Attributes
-    ----------
-    approx, exact
-        Of the heads or sets that are compared, in logits.
-    options
-        Coverage and draws of the interval.
-    seed
-        Of the draws.
-    """
+    """How well the estimates of one kind and direction stand for the exact effects (logits)."""
 
     approx: Float[np.ndarray, " heads"]
     exact: Float[np.ndarray, " heads"]
-    options: PairsOptions
+    options: PairsOptions  # coverage and draws of the interval
     seed: int
 
     @cached_property
@@ -123,32 +98,12 @@ class Agreed:
 
     def figures(self) -> dict[str, float | int]:
         """Return plain numbers by name."""
-        one, (low, high) = self.measured, self.interval
-        return {
-            "pearson": one.pearson,
-            "pearson_low": low,
-            "pearson_high": high,
-            "spearman": one.spearman,
-            "top_recall": one.top_recall,
-            "top_recall_chance": one.chance,
-            "k": one.k,
-            "heads": one.heads,
-        }
+        return _named(self.measured, *self.interval) | _sizes(self.measured)
 
 
 @dataclass(frozen=True, eq=False)
 class AgreedPairs:
-    """How the estimates of one kind and direction stand for the exact effects over pairs.
-
-    Twice: pair by pair, and of the effects' means over pairs.
-
-    Attributes
-    ----------
-    pairs
-        Each pair's agreement.
-    study
-        Whose intervals are taken.
-    """
+    """The same over pairs, twice: pair by pair, and of the effects' means over pairs."""
 
     pairs: tuple[Agreed, ...]
     study: Study
@@ -176,22 +131,27 @@ class AgreedPairs:
         """
         figures: dict[str, float | int] = {}
         mean, low, high = intervals(self.study, self.by_pair)
-        least, most = np.array([_RANGES[name] for name in FIGURES]).T
+        least, most = np.array(list(_RANGES.values())).T
         ends = zip(FIGURES, mean, low.clip(least), high.clip(None, most), strict=True)
         for name, *three in ends:
             figures |= zip((name, f"{name}_low", f"{name}_high"), map(float, three), strict=True)
-        one, whole = self.of_means, self.of_means.measured
-        return figures | {
-            "of_means_pearson": whole.pearson,
-            "of_means_pearson_low": one.low,
-            "of_means_pearson_high": one.high,
-            "of_means_spearman": whole.spearman,
-            "of_means_top_recall": whole.top_recall,
-            "top_recall_chance": whole.chance,
-            "k": whole.k,
-            "heads": whole.heads,
-            "pairs": len(self.pairs),
-        }
+        whole = _named(self.of_means.measured, self.of_means.low, self.of_means.high)
+        figures |= {f"of_means_{name}": value for name, value in whole.items()}
+        return figures | _sizes(self.of_means.measured) | {"pairs": len(self.pairs)}
+
+
+def _named(one: Agreement, low: float, high: float) -> dict[str, float | int]:
+    return {
+        "pearson": one.pearson,
+        "pearson_low": low,
+        "pearson_high": high,
+        "spearman": one.spearman,
+        "top_recall": one.top_recall,
+    }
+
+
+def _sizes(one: Agreement) -> dict[str, float | int]:
+    return {"top_recall_chance": one.chance, "k": one.k, "heads": one.heads}
 
 
 def way(one: Intervention) -> str:
@@ -202,22 +162,13 @@ def way(one: Intervention) -> str:
 def estimate(session: Session, job: Plan, means: ZMeans | None) -> Estimates:
     """Estimate every head of the plan's tower from one backward pass, at every position.
 
-    Parameters
-    ----------
-    means
-        Of the tower, needed for kind ``mean``.
-
-    Raises
-    ------
-    RunError
-        If a gradient is not finite, or memory does not suffice.
+    Kind ``mean`` needs the tower's `means`.
     """
     vlm, options = session.vlm, session.study.sweep
     pair = gradients(vlm, session.prompt, (job.tower,))
     places = session.prompt.spans.positions(options.positions)
     if job.tower == "vision":
-        scope = session.study.vision.positions
-        places = vision_positions(vlm, session.base, scope)
+        places = vision_positions(vlm, session.base, session.study.vision.positions)
     ways = dict.fromkeys(
         (one.kind, one.direction, one.alpha) for one in job.asked if one.kind != "self"
     )
@@ -240,37 +191,27 @@ def compare(
     left.
     """
     counted = {members for members in job.sets if not never_read(session.vlm, members)}
-    sides: dict[str, tuple[list[float], list[float]]] = {}
+    sides: dict[str, list[tuple[float, float]]] = {}
     for outcome in outcomes:
         one = outcome.intervention
         if one.kind != "self" and one.heads in counted:
-            approx, exact = sides.setdefault(way(one), ([], []))
-            approx.append(estimates.of(one))
-            exact.append(outcome.effect)
+            sides.setdefault(way(one), []).append((estimates.of(one), outcome.effect))
     study = session.study
+    both = {name: np.array(pairs) for name, pairs in sides.items() if len(pairs) > 1}
     return {
-        name: Agreed(np.array(approx), np.array(exact), study.pairs, study.seed)
-        for name, (approx, exact) in sides.items()
-        if len(exact) > 1
+        name: Agreed(pairs[:, 0], pairs[:, 1], study.pairs, study.seed)
+        for name, pairs in both.items()
     }
 
 
-def saved(
+def saved_of_one(
     job: Plan,
     estimates: Estimates,
     agreed: Mapping[str, Agreed],
     sweep: Mapping[str, Any],
     level: float,
 ) -> dict[str, Any]:
-    """Lay out ``approx.pt`` of one pair, see ``attention_data/README.md``.
-
-    Parameters
-    ----------
-    sweep
-        What ``sweep.pt`` holds.
-    level
-        Coverage of the intervals.
-    """
+    """Lay out ``approx.pt`` of one pair, beside the ``sweep.pt`` of the same run."""
     approx: dict[str, Tensor] = {}
     for one in job.asked:
         if one.kind != "self" and way(one) not in approx:

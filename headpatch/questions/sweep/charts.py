@@ -1,6 +1,7 @@
 """What every head, or every set of heads, does to the answer, as charts; estimates beside it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -40,39 +41,32 @@ Sides: TypeAlias = tuple[Values, Values]
 """Exact effects, and what is estimated of them, in logits."""
 
 
+def every_head(saved: Saved, key: str = "normalized") -> bool:
+    """Whether every head was changed, rather than the sets of a list."""
+    return np.ndim(next(iter(saved[key].values()))) == 2
+
+
 def sweep_chart(saved: Saved) -> Chart:
     """Show the normalized effect of every head: one map of layers × heads a kind and direction.
 
     Colours follow the signed square root, since a few heads usually tower over the rest. Whole
     layers, if they were changed too, stand as one column right of the heads.
-
-    Parameters
-    ----------
-    saved
-        ``sweep.pt`` of a sweep over every head; see ``attention_data/README.md``.
-
-    Raises
-    ------
-    ValueError
-        If there is no map, or they are not ``[layers, heads]``.
     """
     maps, below = _read(saved, axes=2)
-    kinds, _ = ways(maps)
-    panels = _panels(maps, lambda way: _map(saved, way, maps[way], below[way]))
     vision = saved.get("tower") == "vision"
-    return Chart(
+    note = f"{_NOTE} Named: the largest effects. {_floor_note(below)}"
+    note += " The column on the right: all heads of a layer together." * (
+        "layer_normalized" in saved
+    )
+    chart = _chart(
         "sweep",
-        "sweep.png",
         _title(f"Effect of each {'vision ' * vision}head", saved, _ON_THE_ANSWER),
-        panels,
-        f"{_NOTE} Named: the largest effects. {_floor_note(below)}"
-        + " The column on the right: all heads of a layer together."
-        * bool(saved.get("layer_normalized")),
-        [_largest(panel) for panel in panels],
-        columns=len(kinds),
+        {way: _map(saved, way, values, below[way]) for way, values in maps.items()},
+        note,
         colours=Colours(_NORMALIZED, rooted=True),
         on_page=vision,  # the page has maps of the language model's heads above
     )
+    return replace(chart, spoken=[_largest(panel) for panel in chart.panels])
 
 
 def _map(
@@ -114,40 +108,24 @@ def _looking(saved: Saved) -> list[Cells]:
     return [Cells(layers.tolist(), heads.tolist(), "s", name)]
 
 
-def _largest(panel: HeadMap | None) -> str:
-    cells = largest_cells(panel.values, 1) if panel else []
-    return f"Largest: {panel.hover[cells[0][0]][cells[0][1]]}" if panel and cells else ""
+def _largest(panel: object) -> str:
+    if isinstance(panel, HeadMap) and (cells := largest_cells(panel.values, 1)):
+        return f"Largest: {panel.hover[cells[0][0]][cells[0][1]]}"
+    return ""
 
 
 def sets_chart(saved: Saved) -> Chart:
-    """Show how the normalized effects of many sets are distributed, a panel a kind and direction.
-
-    Parameters
-    ----------
-    saved
-        ``sweep.pt`` of a sweep over a list of sets, whose effects are ``[sets]``.
-
-    Raises
-    ------
-    ValueError
-        If there is no effect.
-    """
+    """Show how the normalized effects of many sets lie, a panel a kind and direction."""
     effects, below = _read(saved, axes=1)
-    kinds, _ = ways(effects)
     finite = np.concatenate([values[np.isfinite(values)] for values in effects.values()])
     span = np.abs(finite).max(initial=0.0)
     low, high = (finite.min(), finite.max()) if span else (-1.0, 1.0)
     edges = np.linspace(low - 0.02 * span, high + 0.02 * span, _BINS + 1)
-    count = len(next(iter(effects.values())))
-    return Chart(
-        "sweep",
-        "sweep.png",
-        _title(f"Effects of {count:,} sets of heads", saved, _ON_THE_ANSWER),
-        _panels(effects, lambda way: _distribution(saved, way, effects[way], edges, len(kinds))),
-        f"{_NOTE} Counts are on a logarithmic scale; the largest effect is named (▲). "
-        f"{_floor_note(below)}",
-        columns=len(kinds),
-    )
+    count, columns = len(next(iter(effects.values()))), len(_kinds(effects))
+    panels = {way: _distribution(saved, way, one, edges, columns) for way, one in effects.items()}
+    note = f"{_NOTE} Counts are on a logarithmic scale; the largest effect is named (▲). "
+    title = _title(f"Effects of {count:,} sets of heads", saved, _ON_THE_ANSWER)
+    return _chart("sweep", title, panels, note + _floor_note(below))
 
 
 def _distribution(
@@ -161,63 +139,34 @@ def _distribution(
     title, asked = _heading(saved, way)
     counts, _ = np.histogram(values[np.isfinite(values)], edges)
     between = zip(edges, edges[1:], counts, strict=False)
-    bars = Series(
-        "",
-        (edges[:-1] + edges[1:]) / 2,
-        counts.astype(np.float64),
-        look=Look(_color(way)),
-        mark="bars",
-        width=float(edges[1] - edges[0]),
-        hover=[f"{low:.3f} to {high:.3f}: {sets:,} sets" for low, high, sets in between],
-    )
+    hover = [f"{low:.3f} to {high:.3f}: {sets:,} sets" for low, high, sets in between]
+    middles, width = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
+    look, heights = Look(_color(way)), counts.astype(np.float64)
+    bars = Series("", middles, heights, look=look, mark="bars", width=width, hover=hover)
     largest, note = [], ""
     if np.isfinite(values).any():
         index, room = int(np.nanargmax(np.abs(values))), 72 // columns
         name = str(saved["heads"][index])
         name = name if len(name) <= room else f"{name[: room - 1]}…"
         note = f"{name}: {signed(values[index], 3)}"
-        largest = [Series("", values[index : index + 1], np.array([_BELOW / 2]), mark="points",
-                          look=Look("#262626", "^"), hover=[note])]  # fmt: skip
+        at, look = (values[index : index + 1], np.array([_BELOW / 2])), Look("#262626", "^")
+        largest = [Series("", *at, mark="points", look=look, hover=[note])]
     most = [10**power for power in range(len(str(len(values))))]
-    return Panel(
-        title,
-        [*largest, bars],
-        _NORMALIZED,
-        f"{asked}Sets",
-        y_scale=Scale("counts", low=_BELOW, ticks={0.0: "0"} | {float(n): f"{n:,}" for n in most}),
-        guides=[Guide("x", 0.0)],
-        note=note,
-    )
+    scale = Scale("counts", low=_BELOW, ticks={0.0: "0"} | {float(n): f"{n:,}" for n in most})
+    shown, label, zero = [*largest, bars], f"{asked}Sets", [Guide("x", 0.0)]
+    return Panel(title, shown, _NORMALIZED, label, y_scale=scale, guides=zero, note=note)
 
 
 def approx_chart(saved: Saved, names: Sequence[str]) -> Chart:
     """Show estimated against exact effects, one panel a kind and direction, each on its own scale.
 
-    Parameters
-    ----------
-    saved
-        ``approx.pt`` of a sweep.
-    names
-        Of each head, or of each set of a list.
-
-    Raises
-    ------
-    ValueError
-        If there is no estimate, or estimates and effects differ in shape.
+    `saved` is ``approx.pt``; `names` are those of the heads, or of the sets of a list.
     """
-    both = sides(saved)
-    kinds, _ = ways(both)
-    return Chart(
-        "approx",
-        "approx.png",
-        _title("Estimated and exact effects", saved),
-        _panels(both, lambda way: _points(saved, way, both[way], names)),
-        _ESTIMATES + " In brackets: intervals over pairs." * ("pair_names" in saved),
-        columns=len(kinds),
-        share_x="none",
-        share_y="none",
-        heights=[2.0] * len(ways(both)[1]),
-    )
+    panels = {way: _points(saved, way, both, names) for way, both in sides(saved).items()}
+    title = _title("Estimated and exact effects", saved)
+    note = _ESTIMATES + " In brackets: intervals over pairs." * ("pair_names" in saved)
+    chart = _chart("approx", title, panels, note, share_x="none", share_y="none")
+    return replace(chart, heights=[2.0] * (len(chart.panels) // chart.columns))
 
 
 def sides(saved: Saved) -> dict[str, Sides]:
@@ -244,29 +193,17 @@ def _points(saved: Saved, way: str, both: Sides, names: Sequence[str]) -> Panel:
     ends = np.array([-most, most])
     order = np.argsort(-np.abs(exact), kind="stable")  # the first are named, and choose first
     labels = [names[index] if every and rank < NAMED else "" for rank, index in enumerate(order)]
-    points = Series(
-        "",
-        exact[order],
-        approx[order],
-        look=Look(_color(way), ".", size=4.0, alpha=0.6),
-        mark="points",
-        labels=labels,
-        hover=[
-            f"{names[index]}: exact {signed(exact[index], 4)}, estimated {signed(approx[index], 4)}"
-            for index in order
-        ],
-    )
+    hover = [
+        f"{names[index]}: exact {signed(exact[index], 4)}, estimated {signed(approx[index], 4)}"
+        for index in order
+    ]
+    at, look = (exact[order], approx[order]), Look(_color(way), ".", size=4.0, alpha=0.6)
+    points = Series("", *at, look=look, mark="points", labels=labels, hover=hover)
     equal = Series("", ends, ends, look=Look(GREY, "", "--", width=0.7), hover=["equal", "equal"])
     scale = Scale("root", low=-1.2 * most, high=1.2 * most)
-    return Panel(
-        title,
-        [points, equal],
-        "Exact effect (logits)",
-        f"{asked}Estimated effect (logits)",
-        x_scale=scale,
-        y_scale=scale,
-        text=_agreement(saved.get("agreement", {}).get(way)),
-    )
+    axes = "Exact effect (logits)", f"{asked}Estimated effect (logits)"
+    words = _agreement(saved.get("agreement", {}).get(way))
+    return Panel(title, [points, equal], *axes, x_scale=scale, y_scale=scale, text=words)
 
 
 def _agreement(figures: Mapping[str, float] | None) -> str:
@@ -321,20 +258,16 @@ def _heading(saved: Saved, way: str) -> tuple[str, str]:
     return f"{kind_label(kind, saved).capitalize()}, {direction}", f"{DIRECTIONS[direction]}\n\n"
 
 
-def ways(by_way: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the kinds and the directions, in their usual order."""
-    kinds, directions = ({way.rpartition("_")[end] for way in by_way} for end in (0, 2))
-    return (
-        [name for name in KINDS if name in kinds],
-        [name for name in DIRECTIONS if name in directions],
-    )
+def _kinds(by_way: Mapping[str, Any]) -> list[str]:
+    return [kind for kind in KINDS if any(way.rpartition("_")[0] == kind for way in by_way)]
 
 
-def _panels(by_way: Mapping[str, Any], panel: Callable[[str], Any]) -> list[Any]:
-    """Return a panel for every kind of every direction; None where it was not run."""
-    kinds, directions = ways(by_way)
-    cells = [f"{kind}_{direction}" for direction in directions for kind in kinds]
-    return [panel(way) if way in by_way else None for way in cells]
+def _chart(name: str, title: str, panels: Mapping[str, Any], note: str, **more: Any) -> Chart:
+    """Show a panel for every kind of every direction; none where it was not run."""
+    kinds, directions = _kinds(panels), {way.rpartition("_")[2] for way in panels}
+    ways = [f"{kind}_{way}" for way in DIRECTIONS if way in directions for kind in kinds]
+    shown = [panels.get(way) for way in ways]
+    return Chart(name, f"{name}.png", title, shown, note, columns=len(kinds), **more)
 
 
 def _color(way: str) -> str:

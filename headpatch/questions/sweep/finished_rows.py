@@ -21,20 +21,17 @@ from headpatch.pairs.pair import Pair
 _SHOWN_ONLY = {"sets", "top", "rows", "budget", "approx"}
 _SHARE = 0.05  # of the time that may go into writing
 _WAY: Final = ("kind", "direction", "positions", "vision_positions", "alpha")
-_FIGURES: Final = ("ld", "effect", "token", "token_before")
+_FIGURES: Final = {"ld": torch.float64, "effect": torch.float64} | dict.fromkeys(
+    ("token", "token_before"), torch.int64
+)
 
 
 def keys_of(
     study: Study, vlm: VLM, pairs: Pair | Sequence[Entry], sets: Sequence[HeadSet] | None
 ) -> dict[str, str]:
-    """Name what a sweep measures of each pair, by the pair's name.
+    """Name what a sweep of sets, or of every head, measures of each pair, by the pair's name.
 
     Over a dataset, kind ``mean`` takes the dataset's own mean: a key then hangs on all pairs.
-
-    Parameters
-    ----------
-    sets
-        None is every head alone.
     """
     means = ""
     if not isinstance(pairs, Pair) and averages(study.sweep.kinds):
@@ -49,13 +46,7 @@ def keys_of(
 
 
 class FinishedRows:
-    """The finished rows of each pair of a sweep: one unit of a store a pair, which grows.
-
-    Parameters
-    ----------
-    keys
-        By the pair's name; of a pair without one nothing is kept.
-    """
+    """The finished rows of each pair that has a key: one unit of a store a pair, which grows."""
 
     def __init__(self, store: Store | None, keys: Mapping[str, str]) -> None:
         self._store, self._keys = store, keys
@@ -73,11 +64,6 @@ class FinishedRows:
 
         A killed run loses what a twentieth of its time did not suffice to write; one that is
         interrupted or fails, nothing.
-
-        Raises
-        ------
-        RunError
-            If rows cannot be written.
         """
         store, key = self._store, self._keys.get(pair)
         if store is None or key is None:
@@ -106,17 +92,13 @@ class FinishedRows:
 
 def _saved(rows: Sequence[Outcome]) -> dict[str, Any]:
     changes = [one.intervention for one in rows]
-    figures = {
-        name: torch.tensor(
-            [getattr(one, name) for one in rows],
-            dtype=torch.int64 if name.startswith("token") else torch.float64,
-        )
-        for name in _FIGURES
-    }
     return {
         "heads": [str(one.heads) for one in changes],
         **{name: [getattr(one, name) for one in changes] for name in _WAY},
-        **figures,
+        **{
+            name: torch.tensor([getattr(one, name) for one in rows], dtype=dtype)
+            for name, dtype in _FIGURES.items()
+        },
     }
 
 

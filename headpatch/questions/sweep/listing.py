@@ -16,26 +16,17 @@ def named_rows(effects: pd.DataFrame) -> pd.DataFrame:
 def top(
     named: pd.DataFrame, count: int, floor: float, layers: bool = False
 ) -> list[dict[str, Any]]:
-    """Return each direction's heads or sets with the largest effects of one pair, one dict each.
-
-    Parameters
-    ----------
-    floor
-        Noise floor, in logits.
-    layers
-        Take whole layers instead; their ``heads`` is then the layer's name.
-    """
+    """Return each direction's heads or sets (or layers) with the largest effects of one pair."""
     rows = []
     for place, row in _largest(named, count, layers):
         heads, direction = row["heads"], row["direction"]
         own = named[(named["heads"] == heads) & (named["direction"] == direction)]
-        rank = row["attention_rank"]
-        shares = own.set_index("kind")["normalized"].items()
+        rank, shares = row["attention_rank"], own.set_index("kind")["normalized"].items()
         rows.append(
             {
                 "direction": direction,
                 "place": place,
-                "heads": layer_name(heads) if layers else heads,
+                "heads": _layer(heads) if layers else heads,
                 "kind": row["kind"],
                 "effect": float(row["effect"]),
                 "normalized": {str(kind): float(value) for kind, value in shares},
@@ -53,19 +44,13 @@ def top(
 def top_means(means: pd.DataFrame, count: int, layers: bool = False) -> list[dict[str, Any]]:
     """Return likewise the rows of mean effects over pairs, each with its place."""
     return [
-        {"place": place} | row | ({"heads": layer_name(row["heads"])} if layers else {})
+        {"place": place} | row | ({"heads": _layer(row["heads"])} if layers else {})
         for place, row in _largest(means, count, layers)
     ]
 
 
 def extremes(named: pd.DataFrame, floor: float) -> list[dict[str, Any]]:
-    """Return the head or set with the largest effect, or mean effect, of each kind and direction.
-
-    Parameters
-    ----------
-    floor
-        Noise floor, in logits.
-    """
+    """Return the head or set with the largest (mean) effect of each kind and direction."""
     chosen = named[named["role"] != "layer"]
     sizes = chosen["effect"].abs()
     first = sizes.groupby([chosen["kind"], chosen["direction"]], sort=False).idxmax()
@@ -83,10 +68,7 @@ def unlisted(
 ) -> list[Mapping[str, Any]]:
     """Return those of `extremes` that are in no table of the tops.
 
-    Parameters
-    ----------
-    listed
-        Of one pair they give the share of every kind, of many that of the kind that sorts.
+    Of one pair a table has the share of every kind, of many that of the kind that sorts.
     """
     known = {
         (kind, row["direction"], row["heads"])
@@ -96,14 +78,8 @@ def unlisted(
     return [row for row in largest if (row["kind"], row["direction"], row["heads"]) not in known]
 
 
-def layer_name(heads: str) -> str:
-    """Name a whole layer as ``headpatch ablate --heads`` does: ``layer:3``, ``layer:v3``.
-
-    Parameters
-    ----------
-    heads
-        All its heads, as tables have them: ``3.0+3.1``.
-    """
+def _layer(heads: str) -> str:
+    """Name all heads of a layer as ``headpatch ablate --heads`` does: ``layer:3``, ``layer:v3``."""
     return f"layer:{heads.partition('.')[0]}"
 
 

@@ -17,7 +17,7 @@ from headpatch.core.ranking import differences
 from headpatch.core.session import Session
 from headpatch.core.study import Study
 from headpatch.core.sweep_plan import Plan, left, opening, plan, refuse
-from headpatch.core.towers import Unread
+from headpatch.core.towers import Unread, both
 from headpatch.core.walk import walk
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
@@ -26,16 +26,12 @@ from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
-from headpatch.questions.sweep import VERB
+from headpatch.questions.sweep import VERB, agreement, table
 from headpatch.questions.sweep.agreement import Agreed, AgreedPairs, Estimates, Gradients
-from headpatch.questions.sweep.agreement import saved as saved_approx
-from headpatch.questions.sweep.announcement import announce
+from headpatch.questions.sweep.asked import Listed, announce
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
 from headpatch.questions.sweep.finished_rows import FinishedRows, keys_of
-from headpatch.questions.sweep.head_sets import Listed
 from headpatch.questions.sweep.listing import extremes, named_rows, top, top_means
-from headpatch.questions.sweep.table import SweptPair, compares, measure
-from headpatch.questions.sweep.tensors import Saved, means_over, saved_of_one, saved_over_pairs
 from headpatch.questions.sweep.view import correlation
 
 
@@ -59,26 +55,22 @@ class Sweep(Result):
         in attention and the size of the effect. Empty for a list of sets, and for vision heads.
     unread
         The free control over all pairs, if the vision tower was swept and has such layers.
-    agreed
-        By ``kind_direction``: how gradients' estimates agree with these effects, if asked for.
-    approx
-        What ``approx.pt`` holds, likewise.
-    forward_passes
-        What one pair was to cost when it began.
-    widened
-        Whether language-model heads of one pair were changed by widening passes.
-    estimates
-        The estimates of one pair, if asked for.
+    agreed, approx
+        How gradients' estimates agree with these effects, by ``kind_direction``, and what
+        ``approx.pt`` holds, if they were asked for.
+    forward_passes, widened, estimates
+        Of one pair: what was still to come when it began, whether language-model heads were changed
+        by widening passes, and the estimates.
     """
 
     plan: Plan
     effects: pd.DataFrame
     means: pd.DataFrame | None
-    saved: Saved
+    saved: table.Saved
     correlations: Mapping[str, float]
     unread: Unread | None
     agreed: Mapping[str, Agreed | AgreedPairs]
-    approx: Saved | None
+    approx: table.Saved | None
     forward_passes: float | None = None
     widened: bool | None = None
     estimates: Estimates | None = None
@@ -96,10 +88,7 @@ class Sweep(Result):
     def top(self, count: int, layers: bool = False) -> list[dict[str, Any]]:
         """Return each direction's heads or sets with the largest (mean) effects, one dict each.
 
-        Parameters
-        ----------
-        layers
-            Take whole layers instead; their ``heads`` is then the layer's name.
+        With `layers` whole layers instead; their ``heads`` is then the layer's name.
         """
         if self.means is not None:
             return top_means(self.means, count, layers)
@@ -107,8 +96,8 @@ class Sweep(Result):
 
     def largest(self) -> list[dict[str, Any]]:
         """Return the head or set with the largest (mean) effect of each kind and direction."""
-        table = self.named if self.means is None else self.means
-        return extremes(table, self.noise_floor or 0.0)
+        rows = self.named if self.means is None else self.means
+        return extremes(rows, self.noise_floor or 0.0)
 
     def files(self) -> Files:
         """Return tables and tensors."""
@@ -128,11 +117,8 @@ class Sweep(Result):
                 "noise_floor_over": job.noise,
                 "spearman": self.correlations,
             }
-        facts |= {
-            "noise_floor": self.noise_floor,
-            "top": self.top(count),
-            "largest": self.largest(),
-        }
+        facts |= {"noise_floor": self.noise_floor, "top": self.top(count)}
+        facts["largest"] = self.largest()
         if job.layers:
             facts["top_layers"] = self.top(count, layers=True)
         if self.unread is not None:
@@ -210,8 +196,7 @@ def sweep(
     sets
         ``20.18+21.14`` or a `HeadSet` each. None takes the study's file, or every single head.
     means
-        For kind ``mean``, of `headpatch.mean_z`; made if left out. Not for many pairs: theirs is
-        their own mean.
+        For kind ``mean``, of `headpatch.mean_z`; made if left out. Many pairs have their own.
     keep
         A folder for finished rows, from which an interrupted sweep goes on.
     options
@@ -222,10 +207,9 @@ def sweep(
     Returns
     -------
     Sweep
-        ``named`` and ``effects`` are tables with the columns of ``effects.csv``;
-        ``saved["normalized"]`` holds a tensor ``[layers, heads]`` for each ``kind_direction``. Over
-        many pairs ``means`` has the columns of ``effects_mean.csv``, and ``saved`` the means, their
-        intervals (``normalized_low``, …) and each pair's (``normalized_by_pair``).
+        ``saved["normalized"]`` holds a tensor ``[layers, heads]`` for each ``kind_direction``; over
+        many pairs that of the means, ``normalized_low``, … their intervals, and
+        ``normalized_by_pair`` each pair's.
 
     Raises
     ------
@@ -274,53 +258,41 @@ def _of_one(session: Session, sets: Sequence[HeadSet] | None, call: Call) -> Swe
         with call.stages("Averaging reference pairs") as advance:
             means = mean_z(session, advance, options.reference, (job.tower,))
     with call.stages("Changing heads") as advance, rows.writing(name) as add:
-        swept = measure(session, job, means, advance, add, finished)
+        swept = table.measure(session, job, means, advance, add, finished)
     where = origin(VERB, session, swept.noise_floor)
-    diff = differences(session) if job.every and compares(session, job) else None
-    saved = saved_of_one(session, where, swept, diff)
-    approx = None
-    if swept.estimates is not None:
-        approx = saved_approx(job, swept.estimates, swept.agreed, saved, where.context.level)
-    correlations = {
-        way: correlation(diff, effects.numpy())
-        for way, effects in saved["effect"].items()
-        if diff is not None
-    }
+    diff = differences(session) if job.every and table.compares(session, job) else None
+    saved = table.saved_of_one(session, where, swept, diff)
+    approx, estimates = None, swept.estimates
+    if estimates is not None:
+        level = where.context.level
+        approx = agreement.saved_of_one(job, estimates, swept.agreed, saved, level)
+    correlations = {} if diff is None else {
+        way: correlation(diff, effects.numpy()) for way, effects in saved["effect"].items()
+    }  # fmt: skip
+    rest = approx, to_come.total, session.widens, estimates
     return Sweep(
-        job,
-        swept.table,
-        None,
-        saved,
-        correlations,
-        swept.unread,
-        swept.agreed,
-        approx,
-        to_come.total,
-        session.widens,
-        swept.estimates,
-        origin=where,
+        job, swept.table, None, saved, correlations, swept.unread, swept.agreed, *rest, origin=where
     )
 
 
 def _over_pairs(pairs: Pairs, sets: Sequence[HeadSet] | None, call: Call) -> Sweep:
     study, survey = pairs.study, pairs.survey
     rows, gradients = FinishedRows(call.store, call.units), Gradients()
-    tables, floors, control = list[pd.DataFrame](), list[float](), None
+    tables, floors = list[pd.DataFrame](), list[float]()
     job: Plan | None = None
+    control: Unread | None = None
     with call.stages("Changing heads") as advance_all:
         for swept in _each(pairs, sets, rows, call, advance_all):
             job = swept.job
             tables.append(swept.table)
             floors.append(swept.noise_floor)
-            if control is not None and swept.unread is not None:
-                control += swept.unread
-            control = control or swept.unread
+            control = both(control, swept.unread)
             if swept.estimates is not None:
                 gradients.add(swept.estimates, swept.agreed)
     assert job is not None  # a survey holds pairs
-    means, floor = means_over(tables, survey, study, job), max(floors)
+    means, floor = table.means_over(tables, survey, study, job), max(floors)
     where = origin(VERB, pairs, floor)
-    saved = saved_over_pairs(pairs, where, job, tables, means, control)
+    saved = table.saved_over_pairs(pairs, where, job, tables, means, control)
     agreed = gradients.agreed(study)
     approx = gradients.saved(agreed, saved) if job.approx else None
     effects = pd.concat(tables, ignore_index=True)
@@ -329,7 +301,7 @@ def _over_pairs(pairs: Pairs, sets: Sequence[HeadSet] | None, call: Call) -> Swe
 
 def _each(
     pairs: Pairs, sets: Sequence[HeadSet] | None, rows: FinishedRows, call: Call, on_progress: Any
-) -> Iterator[SweptPair]:
+) -> Iterator[table.SweptPair]:
     """Measure pair by pair; what is to come is said once the first is open."""
     study, survey, count = pairs.study, pairs.survey, call.store.count if call.store else 0
     options = study.sweep
@@ -340,5 +312,5 @@ def _each(
         if place == 0:
             announce(session, job, count, survey, call)
         with rows.writing(name) as add:
-            yield measure(session, job, means, advance, add, rows.finished(name))
+            yield table.measure(session, job, means, advance, add, rows.finished(name))
         del session  # its caches go before the next pair's are made

@@ -1,19 +1,24 @@
-"""What a sweep measures of one pair: its table, and the columns of a table as tensors."""
+"""What a sweep measures of one pair; tables and tensors of it, and over pairs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+import torch
+from jaxtyping import Float, Int
 
+from headpatch.core.aggregate import aggregate, answer_changed
+from headpatch.core.baseline_runs import Survey
+from headpatch.core.dataset import Pairs
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.noise_floor import floor_of
+from headpatch.core.question import Opened, Origin
 from headpatch.core.ranking import differences, ranks
 from headpatch.core.session import Session
-from headpatch.core.study import Study
+from headpatch.core.study import Study, alpha_of
 from headpatch.core.sweep_plan import Plan
 from headpatch.core.towers import Unread, change, unread
 from headpatch.engine.answers import decode
@@ -23,34 +28,26 @@ from headpatch.heads import HeadSet
 from headpatch.kinds import averages
 from headpatch.present.head_columns import with_alpha, with_head_columns
 from headpatch.questions.sweep.agreement import Agreed, Estimates, compare, estimate
+from headpatch.questions.sweep.columns import EFFECTS, MEANS
+from headpatch.questions.sweep.listing import named_rows
 from headpatch.stats.effects import normalized_effect
 
-Role = Literal["head", "set", "layer", "noise floor"]
-Ranking = Int[np.ndarray, "layers heads"]
+Map: TypeAlias = Float[np.ndarray, "layers heads"]
+Ranking: TypeAlias = Int[np.ndarray, "layers heads"]
+Saved: TypeAlias = dict[str, Any]
+"""Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
 
 
 @dataclass(frozen=True, eq=False)
 class SweptPair:
-    """What was measured of a pair.
-
-    Attributes
-    ----------
-    table
-        The columns of ``effects.csv``.
-    noise_floor
-        In logits; see `headpatch.core.noise_floor.floor_of`.
-    unread
-        The free control, if the vision tower was swept and has such layers.
-    estimates, agreed
-        What gradients estimate, if asked for, and by ``kind_direction`` how it agrees.
-    """
+    """What was measured of a pair; `table` has the columns of ``effects.csv``."""
 
     job: Plan
     table: pd.DataFrame
-    noise_floor: float
+    noise_floor: float  # logits
     unread: Unread | None
-    estimates: Estimates | None
-    agreed: Mapping[str, Agreed]
+    estimates: Estimates | None  # if asked for
+    agreed: Mapping[str, Agreed]  # by kind_direction
 
 
 def measure(
@@ -61,16 +58,10 @@ def measure(
     on_outcome: OnOutcome | None = None,
     finished: Mapping[Intervention, Outcome] | None = None,
 ) -> SweptPair:
-    """Do what is planned, but for what an earlier run has finished.
+    """Do what is planned, but for what an earlier run of the same study has finished.
 
-    Parameters
-    ----------
-    means
-        For kind ``mean``; made if left out.
-    on_outcome
-        Called with each outcome as soon as it is known.
-    finished
-        Outcomes of the same study; taken as they are.
+    `means` are for kind ``mean``, made if left out; `on_outcome` gets each outcome as soon as it
+    is known.
     """
     if means is None and averages([one.kind for one in job.asked]):
         means = mean_z(session, None, session.study.sweep.reference, (job.tower,))
@@ -80,7 +71,7 @@ def measure(
     ranking = ranks(differences(session)) if compares(session, job) else None
     return SweptPair(
         job,
-        table_of(session, job, outcomes, ranking, estimates),
+        _table(session, job, outcomes, ranking, estimates),
         floor_of(session, outcomes, means),
         unread(session, outcomes),
         estimates,
@@ -93,61 +84,51 @@ def compares(session: Session, job: Plan) -> bool:
     return job.tower == "lm" and session.compares
 
 
-def table_of(
+def _table(
     session: Session,
     job: Plan,
     outcomes: Sequence[Outcome],
     ranking: Ranking | None,
     estimates: Estimates | None,
 ) -> pd.DataFrame:
-    """Make the columns of ``effects.csv``, a row an outcome.
-
-    Parameters
-    ----------
-    ranking
-        Attention rank of each head, where there is one.
-    estimates
-        Make the last column, ``approx`` (logits), if given.
-    """
-    base = session.base
-    asked = [one.intervention for one in outcomes]
+    base, asked = session.base, [one.intervention for one in outcomes]
+    layers = set(job.layers)
     words = cache(lambda token: decode(session.vlm, [token]))
-    table = pd.DataFrame(
-        {
-            "pair": session.pair.name,
-            "heads": [str(one.heads) for one in asked],
-            "kind": [one.kind for one in asked],
-            "direction": [one.direction for one in asked],
-            "positions": [one.scope for one in asked],
-            "ld_with": base.ld_with,
-            "ld_without": base.ld_without,
-            "ld": [one.ld for one in outcomes],
-            "effect": [one.effect for one in outcomes],
-        }
+    directions, ld = [one.direction for one in asked], np.array([one.ld for one in outcomes])
+    noised, restored = (
+        normalized_effect(ld, base.ld_with, base.ld_without, direction)
+        for direction in ("noising", "denoising")
     )
-    table["normalized"] = np.nan
-    for direction in ("noising", "denoising"):
-        rows = table["direction"] == direction
-        after = table.loc[rows, "ld"].to_numpy(dtype=np.float64)
-        table.loc[rows, "normalized"] = normalized_effect(
-            after, base.ld_with, base.ld_without, direction
-        )
-    whole = set(job.layers)
-    table["role"] = [_role(one, whole) for one in asked]
-    table["attention_rank"] = pd.array([rank_in(ranking, one.heads) for one in asked], "Int64")
-    table["answer_before"] = [words(one.token_before) for one in outcomes]
-    table["answer_after"] = [words(one.token) for one in outcomes]
+    columns: dict[str, Any] = {
+        "pair": session.pair.name,
+        "heads": [str(one.heads) for one in asked],
+        "kind": [one.kind for one in asked],
+        "direction": directions,
+        "positions": [one.scope for one in asked],
+        "ld_with": base.ld_with,
+        "ld_without": base.ld_without,
+        "ld": ld,
+        "effect": [one.effect for one in outcomes],
+        "normalized": np.where(np.array(directions) == "noising", noised, restored),
+        "role": [_role(one, layers) for one in asked],
+        "attention_rank": pd.array([_rank(ranking, one.heads) for one in asked], "Int64"),
+        "answer_before": [words(one.token_before) for one in outcomes],
+        "answer_after": [words(one.token) for one in outcomes],
+    }
     if estimates is not None:
-        table["approx"] = [estimates.of(one) for one in asked]
-    return with_head_columns(with_alpha(table, session.study.sweep.alpha))
+        columns["approx"] = [estimates.of(one) for one in asked]
+    return with_head_columns(with_alpha(pd.DataFrame(columns), session.study.sweep.alpha))
 
 
-def positions_of(study: Study, job: Plan) -> str:
-    """Return where z is changed: a scope of the prompt, or of the vision tower's tokens."""
-    return study.sweep.positions if job.tower == "lm" else study.vision.positions
+def _role(one: Intervention, layers: set[HeadSet]) -> str:
+    if one.kind == "self":
+        return "noise floor"
+    if one.heads in layers:
+        return "layer"
+    return "head" if len(one.heads) == 1 else "set"
 
 
-def rank_in(ranking: Ranking | None, members: HeadSet) -> int | None:
+def _rank(ranking: Ranking | None, members: HeadSet) -> int | None:
     """Attention rank of a single head; a set has none."""
     if ranking is None or len(members) > 1:
         return None
@@ -155,9 +136,110 @@ def rank_in(ranking: Ranking | None, members: HeadSet) -> int | None:
     return int(ranking[head.layer, head.head])
 
 
-def _role(one: Intervention, whole: set[HeadSet]) -> Role:
-    if one.kind == "self":
-        return "noise floor"
-    if one.heads in whole:
-        return "layer"
-    return "head" if len(one.heads) == 1 else "set"
+def saved_of_one(session: Session, where: Origin, swept: SweptPair, diff: Map | None) -> Saved:
+    """Lay out ``sweep.pt`` of one pair; `diff` if every head was changed that has one."""
+    return {
+        **_tensors(swept.table, ("normalized", "effect"), swept.job),
+        **_attention(diff),
+        "ld_with": session.base.ld_with,
+        "ld_without": session.base.ld_without,
+        **_facts(session, where, swept.job, swept.unread),
+    }
+
+
+def saved_over_pairs(
+    pairs: Pairs,
+    where: Origin,
+    job: Plan,
+    tables: Sequence[pd.DataFrame],
+    means: pd.DataFrame,
+    control: Unread | None,
+) -> Saved:
+    """Lay out ``sweep.pt`` over pairs: means, their intervals, and each pair's own."""
+    survey = pairs.survey
+    columns = ("normalized", "effect", *["approx"] * job.approx)
+    ends = [f"{column}{end}" for column in columns for end in ("", "_low", "_high")]
+    each = [_tensors(named_rows(table), ("normalized",), job) for table in tables]
+    passed = {one.entry.name: one for one in survey.gated}
+    ran = [passed[entry.name] for entry in survey.entries]
+    return {
+        **_tensors(means, ends, job),
+        **{
+            f"{name}_by_pair": {way: torch.stack([one[name][way] for one in each]) for way in ways}
+            for name, ways in each[0].items()
+        },
+        **_attention(_differences(survey, job) if job.every else None),
+        "pair_names": [entry.name for entry in survey.entries],
+        "level": pairs.study.pairs.level,
+        "ld_with": float(np.mean([one.ld_with for one in ran])),
+        "ld_without": float(np.mean([one.ld_without for one in ran])),
+        **_facts(pairs, where, job, control),
+    }
+
+
+def means_over(
+    tables: Sequence[pd.DataFrame], survey: Survey, study: Study, job: Plan
+) -> pd.DataFrame:
+    """Return the columns of ``effects_mean.csv``."""
+    named = [named_rows(table) for table in tables]
+    means = aggregate(named, EFFECTS, study, gaps="pair")
+    means["answer_changed"] = answer_changed(named, EFFECTS)
+    # a share is not defined for a pair without a difference in LD
+    means["pairs"] = sum(bool(np.isfinite(table["normalized"]).all()) for table in named)
+    diff = _differences(survey, job)
+    ranking = None if diff is None else ranks(diff)
+    places = [_rank(ranking, HeadSet.parse(str(heads))) for heads in means["heads"]]
+    means["attention_rank"] = pd.Series(places, dtype=object, index=means.index)
+    return pd.DataFrame(MEANS.ordered(means))
+
+
+def _differences(survey: Survey, job: Plan) -> Map | None:
+    """Return mean differences in attention, where heads have them."""
+    compared = job.tower == "lm" and survey.incomparable is None
+    return survey.masses["diff"].mean(0) if compared else None
+
+
+def _attention(diff: Map | None) -> Saved:
+    if diff is None:
+        return {}
+    return {
+        "attention_diff": torch.from_numpy(diff).float(),
+        "attention_rank": torch.from_numpy(ranks(diff)),
+    }
+
+
+def _facts(opened: Opened, where: Origin, job: Plan, control: Unread | None) -> Saved:
+    """Return what ``sweep.pt`` says beside its tensors."""
+    context, study, vision = where.context, opened.study, job.tower == "vision"
+    return {
+        "heads": list(map(str, job.sets)),
+        "tower": job.tower,
+        "positions": study.vision.positions if vision else study.sweep.positions,
+        "noise_floor": context.noise_floor,
+        "valid": context.valid,
+        "question": context.question,
+        "region_name": context.region,
+        **alpha_of(study.sweep),
+        **({"feature_layer": opened.vlm.feature_layer} if vision else {}),
+        **({"unread": vars(control) | {"layers": list(control.layers)}} if control else {}),
+    }
+
+
+def _tensors(table: pd.DataFrame, columns: Sequence[str], job: Plan) -> Saved:
+    """Cut columns into a tensor a kind and direction, those of whole layers as ``layer_…``."""
+    last = job.sets[-1].heads[0]
+    shape = (last.layer + 1, last.head + 1) if job.every else (len(job.sets),)
+    cuts: dict[str, tuple[list[str], tuple[int, ...]]] = {"": (["head", "set"], shape)}
+    if job.layers:
+        cuts["layer_"] = ["layer"], (len(job.layers),)
+    tensors: Saved = {}
+    for prefix, (roles, sizes) in cuts.items():
+        ways = table[table["role"].isin(roles)].groupby(["kind", "direction"], sort=False)
+        for column in columns:
+            tensors[f"{prefix}{column}"] = {
+                f"{kind}_{direction}": torch.tensor(rows[column].to_numpy(np.float32)).reshape(
+                    sizes
+                )
+                for (kind, direction), rows in ways
+            }
+    return tensors

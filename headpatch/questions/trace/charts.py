@@ -53,31 +53,22 @@ def trace_chart(results: Mapping[str, Any]) -> Chart:
     many pairs the largest mean difference, with its head); the summed size of all heads' effects;
     then a map of tokens × heads a kind and direction. Of many pairs, a dot marks an effect whose
     interval excludes 0.
-
-    Parameters
-    ----------
-    results
-        ``trace.pt``, of one pair or of many; see ``attention_data/README.md``.
-
-    Raises
-    ------
-    ValueError
-        If there is no effect.
     """
     effects = lead_effects(results)
     if not effects:
         raise ValueError("'effect_logit' holds no effects by kind_direction")
     many = "pair_names" in results
-    slots = _chosen(results) if many else list(range(len(results["tokens"])))
+    slots = list(range(len(results["tokens"])))
+    if many:  # those that most pairs have, in order
+        slots = sorted(np.argsort(-np.asarray(results["pairs"]), kind="stable")[:SLOTS].tolist())
     axis = _Axis(results, slots)
     effects = {way: values[slots] for way, values in effects.items()}
     names, picked = largest(effects)
-    lines = [_looks(results, axis) if many else _attention(results, axis)]
-    lines.append(_totals(results, axis) if many else _summed(effects, axis))
+    looks = _looks(results, axis) if many else _attention(results, axis)
     beyond = {way: _beyond(results, way)[slots] for way in effects if many}
     maps = [_effects(way, picked[way], names, axis, beyond.get(way)) for way in effects]
     maps[-1] = replace(maps[-1], x_label=_TOKEN)
-    panels: list[AnyPanel] = [*lines, *maps]
+    panels: list[AnyPanel] = [looks, _summed(results, effects, axis), *maps]
     left_out = len(results["tokens"]) - len(slots)
     more = f" Left out: the tokens that fewest pairs have ({left_out})." if left_out else ""
     note = _NOTE_MEANS.format(level=float(results["level"])) + more if many else _NOTE
@@ -149,12 +140,6 @@ def _words(results: Mapping[str, Any], slots: Sequence[int]) -> list[str]:
     return words
 
 
-def _chosen(results: Mapping[str, Any]) -> list[int]:
-    """Return the slots that most pairs have, in order."""
-    order = np.argsort(-np.asarray(results["pairs"]), kind="stable")
-    return sorted(order[:SLOTS].tolist())
-
-
 def _attention(results: Mapping[str, Any], axis: _Axis) -> Panel:
     """Show the highest and the mean attention to the region, in both runs."""
     series = []
@@ -173,40 +158,27 @@ def _looks(results: Mapping[str, Any], axis: _Axis) -> Panel:
         array(results, name, 3)[axis.slots].reshape(len(axis.slots), -1)
         for name in ("diff", "diff_low", "diff_high")
     ]
-    heads, series = np.asarray(results["diff"]).shape[2], []
+    heads, series = np.asarray(results["diff"]).shape[2], list[Series]()
     if not np.isnan(flat[0]).all():
         first = np.nan_to_num(flat[0], nan=-np.inf).argmax(1)
         mean, *ends = (one[np.arange(len(first)), first] for one in flat)
-        names = np.insert(
-            np.array(["{}.{}".format(*divmod(int(one), heads)) for one in first], object),
-            axis.starts,
-            "",
-        )
-        look = Look(DIFFERENCE, "o", "-", size=3.5)
-        series.append(axis.series("largest attention difference", mean, look, ends=ends,
-                                  texts=names.tolist()))  # fmt: skip
+        names = np.array(["{}.{}".format(*divmod(int(one), heads)) for one in first], object)
+        texts, look = np.insert(names, axis.starts, "").tolist(), Look(DIFFERENCE, size=3.5)
+        name = "largest attention difference"
+        series = [axis.series(name, mean, look, ends=ends, texts=texts)]
     return axis.panel("Where heads look", series, f"{_SHARE},\nwith − without", Scale())
 
 
-def _summed(effects: Mapping[str, Values], axis: _Axis) -> Panel:
-    """Show the summed size of all heads' effects."""
-    series = [
-        axis.series(_way(way), np.abs(values).sum((1, 2)), _look(way))
-        for way, values in effects.items()
-    ]
-    return axis.panel("What heads do, in sum", series, _SUM, Scale(low=0.0))
-
-
-def _totals(results: Mapping[str, Any], axis: _Axis) -> Panel:
-    """Show the means over pairs of that sum, side by side."""
-    ways = list(results["total"])
-    series = []
-    for place, way in enumerate(ways):
-        total, *ends = (
-            array(results[name], way, 1)[axis.slots]
-            for name in ("total", "total_low", "total_high")
-        )
-        shift = beside(place, len(ways), 0.08 * len(ways))
+def _summed(results: Mapping[str, Any], effects: Mapping[str, Values], axis: _Axis) -> Panel:
+    """Show the summed size of all heads' effects; its means over pairs side by side."""
+    series: list[Series] = []
+    ends: Sequence[Values] = ()
+    for place, (way, values) in enumerate(effects.items()):
+        total, shift = np.abs(values).sum((1, 2)), 0.0
+        if "total" in results:
+            names = "total", "total_low", "total_high"
+            total, *ends = (array(results[name], way, 1)[axis.slots] for name in names)
+            shift = beside(place, len(effects), 0.08 * len(effects))
         series.append(axis.series(_way(way), total, _look(way), shift, ends))
     return axis.panel("What heads do, in sum", series, _SUM, Scale(low=0.0))
 

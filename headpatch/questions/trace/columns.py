@@ -1,28 +1,27 @@
 """What `headpatch trace` writes."""
 
+from functools import partial
+
 from headpatch.present.column import Column, Schema
 
-_PAIR = Column("pair", "name of the pair of pictures", "–", "text", key=True)
-_FORCED = Column(
-    "forced", "whose answer is forced: `with`, `without`, or a given `text`", "–", "text", key=True
+_text, _key = partial(Column, sort="text"), partial(Column, key=True)
+_PAIR = _key("pair", "name of the pair of pictures", sort="text")
+_FORCED = _key(
+    "forced", "whose answer is forced: `with`, `without`, or a given `text`", sort="text"
 )
-_SLOT = Column(
-    "slot",
-    "place in the answers, laid beside the one most like all of them",
-    "–",
-    "whole",
-    key=True,
+_SLOT = _key(
+    "slot", "place in the answers, laid beside the one most like all of them", sort="whole"
 )
-_INDEX = Column("index", "place of the token in the answer, from 0", "–", "whole", key=True)
-_TOKEN = Column("token", "the token as text", "–", "text")
-_RIVAL = Column("rival", "what a run would say in its place; empty if both say it", "–", "text")
+_INDEX = _key("index", "place of the token in the answer, from 0", sort="whole")
+_TOKEN = _text("token", "the token as text")
+_RIVAL = _text("rival", "what a run would say in its place; empty if both say it")
 _CHANGE = (
-    Column("kind", "what z becomes, as in `effects.csv`", "–", "text", key=True),
-    Column("alpha", "what `scale` multiplies z by", "–", optional=True),
-    Column("direction", "`noising` or `denoising`", "–", "text", key=True),
-    Column("run", "the run that is changed: `with` or `without`", "–", "text"),
-    Column("layer", "layer of the head", "layer", "whole", key=True),
-    Column("head", "number of the head", "–", "whole", key=True),
+    _key("kind", "what z becomes, as in `effects.csv`", sort="text"),
+    Column("alpha", "what `scale` multiplies z by", optional=True),
+    _key("direction", "`noising` or `denoising`", sort="text"),
+    _text("run", "the run that is changed: `with` or `without`"),
+    _key("layer", "layer of the head", "layer", "whole"),
+    _key("head", "number of the head", sort="whole"),
 )
 _DIFF = Column("diff", "`with` − `without`", "share", form="+.4f")
 _ATTENTION = (
@@ -32,11 +31,9 @@ _ATTENTION = (
     Column("with_raw", "attention to the region, with the object", "share"),
     Column("without_raw", "the same without it", "share"),
 )
-_MEASURE = Column(
+_MEASURE = _text(
     "measure",
     "`contrast`: logit(token) − logit(rival); `logit`: logit(token), where both runs say it",
-    "–",
-    "text",
 )
 _BASE = (
     Column("base_with", "the measure in the untouched run with the object", "logits"),
@@ -47,7 +44,7 @@ _MORE_EFFECTS = (
     Column("effect_logit", "on the token's own logit", "logits"),
     Column("effect_logprob", "on its log-probability", "nats"),
 )
-_BELOW = Column("below_floor", "whether |effect| is within the noise floor", "–", "truth")
+_BELOW = Column("below_floor", "whether |effect| is within the noise floor", sort="truth")
 
 
 def _ends(name: str, unit: str) -> tuple[Column, Column]:
@@ -91,14 +88,14 @@ MEANS = Schema(
     (
         _FORCED,
         _SLOT,
-        Column("tokens", "tokens there, and how many pairs have each", "–", "text"),
-        Column("rivals", "rivals there, likewise", "–", "text"),
+        _text("tokens", "tokens there, and how many pairs have each"),
+        _text("rivals", "rivals there, likewise"),
         Column("pairs", "pairs that have a token there", "count", "whole"),
         *_CHANGE,
         _DIFF,
         *_ends("diff", "share"),
         *_ATTENTION,
-        Column("measure", "`contrast` where most pairs have a rival, else `logit`", "–", "text"),
+        _text("measure", "`contrast` where most pairs have a rival, else `logit`"),
         Column("measure_pairs", "pairs over which it is averaged", "count", "whole"),
         *_BASE,
         _EFFECT,
@@ -117,9 +114,9 @@ TOKENS = Schema(
         _INDEX,
         _TOKEN,
         _RIVAL,
-        Column("says_with", "what the run with the object would say there", "–", "text"),
-        Column("says_without", "the same without it", "–", "text"),
-        Column("averaged", "whether the slot's measure is averaged over this pair", "–", "truth"),
+        _text("says_with", "what the run with the object would say there"),
+        _text("says_without", "the same without it"),
+        Column("averaged", "whether the slot's measure is averaged over this pair", sort="truth"),
         *(
             Column(f"{name}_{run}", f"{words} in the untouched run {run} the object", unit)
             for name, words, unit in (

@@ -1,15 +1,10 @@
 """The heads behind each token of an answer: where they look, and what they do to that token.
 
-Both runs are made to say the same answer (teacher forcing). Token t is looked at from the position
-before it, where the model has read the prompt and the tokens before t: that is the answer position
-of this token. There every head's z is replaced by the other run's, one head at a time, and the
-token's logit is watched. Kinds ``zero`` and ``mean`` put nothing, or a mean, in its place instead.
-
-Over many pairs each says its own answer. Tokens of different answers are averaged where they stand
-in the same slot, see `headpatch.questions.trace.token_alignment`.
+Both runs are made to say the same answer (teacher forcing). Token t is looked at from the answer
+position of its own: the one before it, where the model has read the prompt and the tokens before t.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
@@ -32,11 +27,9 @@ from headpatch.errors import RunError
 from headpatch.kinds import averages
 from headpatch.questions.trace import VERB
 from headpatch.questions.trace.aligned_mean import SlotMean, mean_of
-from headpatch.questions.trace.aligned_mean_activations import AlignedMeans, Said, Slots, average
 from headpatch.questions.trace.results import Traced, TracedPairs
-from headpatch.questions.trace.token_alignment import Slot, slots_of
-from headpatch.questions.trace.token_effects import Token
-from headpatch.questions.trace.token_runner import AnswerMeans, TokenRunner
+from headpatch.questions.trace.token_alignment import AlignedMeans, Said, average, slots_of
+from headpatch.questions.trace.token_runner import AnswerMeans, Token, TokenRunner
 
 
 class Trace(Question[Traced | TracedPairs]):
@@ -49,15 +42,7 @@ class Trace(Question[Traced | TracedPairs]):
         return Needs("answer")
 
     def answer(self, opened: Opened, call: Call) -> Traced | TracedPairs:
-        """Trace the study's answer, or answers, through every head of the language model.
-
-        Raises
-        ------
-        InputError
-            If the study's own answer cannot stand after a pair's prompt.
-        RunError
-            If a run made to say its own answer would not say it.
-        """
+        """Trace the study's answer, or answers, through every head of the language model."""
         if isinstance(opened, Session):
             return _one(opened, call)
         assert isinstance(opened, Pairs)
@@ -70,7 +55,7 @@ def _one(session: Session, call: Call) -> Traced:
     options, stages = session.study.trace, call.stages
     with stages("Reading the answers"):
         own = own_answers(session, options.tokens)
-        chosen = spoken(session, own)
+        chosen = _spoken(session, own)
     means: list[AnswerMeans | None] = [None] * len(chosen)
     if averages(options.kinds):
         with stages("Averaging reference pairs") as advance:
@@ -78,21 +63,15 @@ def _one(session: Session, call: Call) -> Traced:
     total, tokens = sum(len(answer.ids) for answer in chosen), list[Token]()
     with stages("Changing heads, token by token") as advance:
         runner = TokenRunner(session.study, session.vlm, call.store, total, advance)
-        for answer, known in zip(chosen, means, strict=True):
+        for answer, mean in zip(chosen, means, strict=True):
             names = runner.names(session.pair, answer, options.reference)
-            tokens += runner.measured(lambda: session, answer, known, names)
-    floor = max(token.floors[token.measure] for token in tokens)
+            tokens += runner.measured(lambda: session, answer, mean, names)
+    floor = max(token.floor for token in tokens)
     return Traced(session, tuple(tokens), own, origin=origin(VERB, session, floor))
 
 
-def spoken(session: Session, own: tuple[Answer, Answer]) -> tuple[Answer, ...]:
-    """Return the answers that both runs are made to say, by what each says itself.
-
-    Raises
-    ------
-    InputError
-        If the study's own answer cannot stand after the prompt.
-    """
+def _spoken(session: Session, own: tuple[Answer, Answer]) -> tuple[Answer, ...]:
+    """Return the answers that both runs are made to say, by what each says itself."""
     options = session.study.trace
     if options.answer is not None:
         return (given_answer(session, options.answer, options.tokens),)
@@ -116,11 +95,9 @@ def _over_pairs(pairs: Pairs, call: Call) -> TracedPairs:
     study, entries, stages = pairs.study, pairs.survey.entries, call.stages
     assert call.store is not None
     said: Said = each_pair(
-        pairs,
-        stages,
-        "Reading the answers",
-        lambda session: spoken(session, own_answers(session, study.trace.tokens)),
-    )
+        pairs, stages, "Reading the answers",
+        lambda session: _spoken(session, own_answers(session, study.trace.tokens)),
+    )  # fmt: skip
     slots = [slots_of([chosen[source] for chosen in said]) for source in range(len(said[0]))]
     means = None
     if averages(study.trace.kinds):
@@ -130,14 +107,17 @@ def _over_pairs(pairs: Pairs, call: Call) -> TracedPairs:
         names = _measure(pairs, said, means, call.store, advance)
     averaged, total = list[SlotMean](), sum(map(len, slots))
     with stages("Averaging over the pairs") as advance:
-        for slot in chain.from_iterable(slots):
-            tokens = list(_read(call.store, slot, said, names, slots))
+        for source, slot in ((place, slot) for place, own in enumerate(slots) for slot in own):
+            tokens = [
+                _read(call.store, said[pair][source], slot.tokens[pair], names[pair][source])
+                for pair in slot.answers
+            ]
             of_pairs = [entries[pair].name for pair in slot.answers]
             averaged.append(mean_of(study, slot, tokens, of_pairs))
             advance(len(averaged), total)
     floor = max(slot_mean.floor for slot_mean in averaged)
     where = origin(VERB, pairs, floor)
-    return TracedPairs(study, closed(pairs.survey), tuple(averaged), origin=where)
+    return TracedPairs(closed(pairs.survey), tuple(averaged), origin=where)
 
 
 def _measure(
@@ -145,9 +125,7 @@ def _measure(
 ) -> list[list[list[str]]]:
     """Measure every token that is not finished; pairs without any are not opened.
 
-    Returns
-    -------
-    By pair and answer, the name under which each token is kept.
+    Return, by pair and answer, the name under which each token is kept.
     """
     survey, vlm = pairs.survey, pairs.vlm
     study = pairs.study.model_copy(update={"force": True})  # the survey was the gate
@@ -167,28 +145,19 @@ def _measure(
     for pair, answers in enumerate(said):
         session = cache(partial(next, opened))  # asked of those that are left alone
         for source, answer in enumerate(answers):
-            known = None if means is None else means.of(pair, source)
-            for _ in runner.measured(session, answer, known, names[pair][source]):
+            mean = None if means is None else means.of(pair, source)
+            for _ in runner.measured(session, answer, mean, names[pair][source]):
                 pass  # it is kept in the store
     return names
 
 
-def _read(
-    store: Store,
-    slot: Slot,
-    said: Said,
-    names: Sequence[Sequence[Sequence[str]]],
-    slots: Slots,
-) -> Iterator[Token]:
-    """Read back the tokens of a slot."""
-    source = next(place for place, own in enumerate(slots) if slot in own)
-    for pair in slot.answers:
-        token = slot.tokens[pair]
-        assert token is not None
-        saved = store.get(names[pair][source][token])
-        if saved is None:
-            raise RunError(f"--out: a finished token has gone from {store.folder}")
-        yield Token.from_saved(said[pair][source], token, saved)
+def _read(store: Store, answer: Answer, index: int | None, names: Sequence[str]) -> Token:
+    """Read back a token that was measured."""
+    assert index is not None
+    saved = store.get(names[index])
+    if saved is None:
+        raise RunError(f"--out: a finished token has gone from {store.folder}")
+    return Token.from_saved(answer, index, saved)
 
 
 QUESTION = Trace()

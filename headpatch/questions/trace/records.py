@@ -1,6 +1,7 @@
 """A few figures of each token, from what ``trace.pt`` holds: of one pair, or means over many."""
 
 from collections.abc import Mapping
+from math import nan
 from typing import Any, Final
 
 import numpy as np
@@ -14,14 +15,9 @@ RUNS: Final = ("with", "without")
 
 
 def records(traced: Mapping[str, Any], top: int) -> list[dict[str, Any]]:
-    """Return each token's measures, first heads by attention and by effect, and correlations.
+    """Return each token's measures, first `top` heads by attention and by effect, and correlations.
 
-    Parameters
-    ----------
-    traced
-        ``trace.pt``, as tensors or arrays; see ``attention_data/README.md``.
-    top
-        How many heads.
+    `traced` is what ``trace.pt`` holds, as tensors or arrays.
     """
     return [_record(traced, place, top) for place in range(len(traced["tokens"]))]
 
@@ -45,6 +41,7 @@ def _record(traced: Mapping[str, Any], place: int, top: int) -> dict[str, Any]:
     floor = float(traced["floor" if many else f"{measure}_floor"][place])
     diff = np.asarray(traced["diff"][place], np.float64)
     row |= {"measure": measure, "noise_floor": floor}
+    unknown = np.isnan(diff).any()
     row["attention"] = [
         {
             "head": f"{layer}.{head}",
@@ -54,35 +51,27 @@ def _record(traced: Mapping[str, Any], place: int, top: int) -> dict[str, Any]:
         for layer, head in _largest(diff, top)
     ]
     for way in traced["effect_logit"]:
-        row[way] = _effects(traced, way, place, top, measure, floor)
-        effect = np.asarray(traced[f"effect_{measure}"][way][place], np.float64)
-        row[way]["spearman"] = _correlation(diff, effect)
+        effects = {
+            name: np.asarray(traced[f"effect_{name}"][way][place], np.float64) for name in MEASURES
+        }
+        own, totals = effects[measure], traced.get("total")
+        row[way] = {
+            # over heads, of |effect|
+            "total": float(np.abs(own).sum()) if totals is None else float(totals[way][place]),
+            **_ends(traced, "total", "total", (place,), way),
+            "top": [
+                {
+                    "head": f"{layer}.{head}",
+                    "effect": float(own[layer, head]),
+                    **_ends(traced, "effect", "effect", (place, layer, head), way),
+                    **{name: float(effects[name][layer, head]) for name in MEASURES},
+                    "below_floor": bool(abs(own[layer, head]) <= floor),
+                }
+                for layer, head in _largest(np.abs(own), top)
+            ],
+            "spearman": nan if unknown else spearman(diff.ravel(), np.abs(own).ravel()),
+        }
     return row
-
-
-def _effects(
-    traced: Mapping[str, Any], way: str, place: int, top: int, measure: str, floor: float
-) -> dict[str, Any]:
-    """Return the sum over heads of |effect|, and the heads with the largest effects."""
-    effects = {
-        name: np.asarray(traced[f"effect_{name}"][way][place], np.float64) for name in MEASURES
-    }
-    own, totals = effects[measure], traced.get("total")
-    total = float(np.abs(own).sum()) if totals is None else float(totals[way][place])
-    return {
-        "total": total,
-        **_ends(traced, "total", "total", (place,), way),
-        "top": [
-            {
-                "head": f"{layer}.{head}",
-                "effect": float(own[layer, head]),
-                **_ends(traced, "effect", "effect", (place, layer, head), way),
-                **{name: float(effects[name][layer, head]) for name in MEASURES},
-                "below_floor": bool(abs(own[layer, head]) <= floor),
-            }
-            for layer, head in _largest(np.abs(own), top)
-        ],
-    }
 
 
 def _ends(
@@ -101,12 +90,3 @@ def _largest(values: Float[np.ndarray, "layers heads"], count: int) -> list[tupl
     if np.isnan(values).all():
         return []
     return [divmod(flat, values.shape[1]) for flat in descending(values)[:count].tolist()]
-
-
-def _correlation(
-    looks: Float[np.ndarray, "layers heads"], effects: Float[np.ndarray, "layers heads"]
-) -> float:
-    """Spearman's rho, over heads, of attention difference and size of effect; NaN if unknown."""
-    if np.isnan(looks).any():
-        return float("nan")
-    return spearman(looks.ravel(), np.abs(effects).ravel())

@@ -1,27 +1,76 @@
-"""What a trace found: of one pair by token, over pairs by slot."""
+"""What a trace found, its tables and its tensors: of one pair by token, over pairs by slot."""
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
 
 from headpatch.core.baseline_runs import Survey
 from headpatch.core.question import Files, Result
+from headpatch.core.ranking import MASSES
 from headpatch.core.session import Session
 from headpatch.core.study import Study, alpha_of
 from headpatch.core.teacher_forcing import Answer
+from headpatch.engine.patching import WITH, WITHOUT
+from headpatch.present.column import Schema
 from headpatch.present.head_columns import with_alpha
-from headpatch.questions.trace import aligned_mean, token_effects
 from headpatch.questions.trace.aligned_mean import SlotMean
 from headpatch.questions.trace.columns import MEANS, TOKENS, TRACE
-from headpatch.questions.trace.records import records
-from headpatch.questions.trace.token_effects import Token, tensors
+from headpatch.questions.trace.records import MEASURES, RUNS, records
+from headpatch.questions.trace.token_runner import Token, Way, deep
 from headpatch.questions.trace.view import summary
+from headpatch.stats.effects import normalized_effect
 
 
 @dataclass(frozen=True, eq=False)
-class Traced(Result):
+class _Traced(Result):
+    @property
+    def study(self) -> Study:
+        """The study that was asked."""
+        return self.origin.study
+
+    @property
+    def summary(self) -> str:
+        """Which heads move which token most, in a sentence."""
+        return summary(self.summaries(), self.origin.context)
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """Return a few figures of each token or slot: logits, first heads and correlations."""
+        return records(self._arrays(), self.study.trace.top)
+
+    def json(self) -> Mapping[str, Any]:
+        """Return what ``--json`` prints of the tokens, or slots."""
+        return {"tokens": self.summaries(), "summary": self.summary}
+
+    @abstractmethod
+    def _arrays(self) -> dict[str, Any]:
+        """Return what ``trace.pt`` holds of tokens or slots, its first axis, in float64."""
+
+    def _saved(self, **facts: Any) -> dict[str, Any]:
+        context = self.origin.context
+        return {
+            **deep(self._arrays(), np.ndarray, _tensor),
+            **facts,
+            "noise_floor": self.noise_floor,
+            "valid": self.valid,
+            "question": context.question,
+            "region_name": context.region,
+            **alpha_of(self.study.trace),
+        }
+
+    def _table(self, schema: Schema, rows: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        table = with_alpha(pd.concat(rows, ignore_index=True), self.study.trace.alpha)
+        return pd.DataFrame(schema.ordered(table))
+
+
+@dataclass(frozen=True, eq=False)
+class Traced(_Traced):
     """What `headpatch.trace` found of one pair.
 
     Attributes
@@ -36,35 +85,27 @@ class Traced(Result):
     tokens: tuple[Token, ...]
     own: tuple[Answer, Answer]
 
-    @property
-    def summary(self) -> str:
-        """Which heads move which token most, in a sentence."""
-        return summary(self.summaries(), self.origin.context)
-
     def table(self) -> pd.DataFrame:
         """One row for each token × kind × direction × head: the columns of ``trace.csv``."""
         name = self.session.pair.name
-        rows = [token_effects.rows(name, one, way) for one in self.tokens for way in one.effects]
-        table = pd.concat(rows, ignore_index=True)
-        return with_alpha(table, self.session.study.trace.alpha)
+        rows = [_of_token(name, one, way) for one in self.tokens for way in one.effects]
+        return self._table(TRACE, rows)
 
-    def summaries(self) -> list[dict[str, Any]]:
-        """Return a few figures of each token: its logits, first heads and correlations."""
-        return records(token_effects.arrays(self.tokens), self.session.study.trace.top)
+    def _arrays(self) -> dict[str, Any]:
+        return _arrays(self.tokens) | {
+            "token_ids": np.array([token.answer.ids[token.index] for token in self.tokens]),
+            "says_with": [token.says[WITH] for token in self.tokens],
+            "says_without": [token.says[WITHOUT] for token in self.tokens],
+            **{
+                f"{name}_floor": np.array([token.floors[name] for token in self.tokens])
+                for name in MEASURES
+            },
+        }
 
     def saved(self) -> dict[str, Any]:
         """Return what ``trace.pt`` holds; a tensor's first dimension is the tokens."""
-        session = self.session
         with_answer, without_answer = (answer.text for answer in self.own)
-        return tensors(token_effects.arrays(self.tokens)) | {
-            "answer_with": with_answer,
-            "answer_without": without_answer,
-            "noise_floor": self.noise_floor,
-            "valid": session.valid,
-            "question": session.pair.question,
-            "region_name": session.pair.region.name,
-            **alpha_of(session.study.trace),
-        }
+        return self._saved(answer_with=with_answer, answer_without=without_answer)
 
     def files(self) -> Files:
         """Return the table and the tensors."""
@@ -72,37 +113,20 @@ class Traced(Result):
 
     def json(self) -> Mapping[str, Any]:
         """Return what ``--json`` prints of the tokens."""
-        return {
-            "noise_floor": self.noise_floor,
-            "answers": {answer.source: answer.text for answer in self.own},
-            "tokens": self.summaries(),
-            "summary": self.summary,
-        }
+        answers = {answer.source: answer.text for answer in self.own}
+        return {"noise_floor": self.noise_floor, "answers": answers, **super().json()}
 
 
 @dataclass(frozen=True, eq=False)
-class TracedPairs(Result):
-    """What `headpatch.trace` found over pairs.
+class TracedPairs(_Traced):
+    """What `headpatch.trace` found over pairs; `slots` are of every forced answer, in order."""
 
-    Attributes
-    ----------
-    slots
-        Of every forced answer, in order.
-    """
-
-    study: Study
     survey: Survey
     slots: tuple[SlotMean, ...]
 
-    @property
-    def summary(self) -> str:
-        """Which heads move which token most, in a sentence."""
-        return summary(self.summaries(), self.origin.context)
-
     def table(self) -> pd.DataFrame:
         """One row for each slot × kind × direction × head: the columns of ``trace_mean.csv``."""
-        rows = [aligned_mean.rows(slot, way) for slot in self.slots for way in slot.moves]
-        return with_alpha(pd.concat(rows, ignore_index=True), self.study.trace.alpha)
+        return self._table(MEANS, [_of_slot(one, way) for one in self.slots for way in one.moves])
 
     def said(self) -> pd.DataFrame:
         """One row for each pair × token: the columns of ``trace_tokens.csv``."""
@@ -112,25 +136,40 @@ class TracedPairs(Result):
         return tokens.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
 
     def summaries(self) -> list[dict[str, Any]]:
-        """Return a few figures of each slot: its logits, first heads and correlations."""
-        made = records(self._arrays(), self.study.trace.top)
+        """Return likewise figures of each slot, with how many pairs have which rival."""
+        made = super().summaries()
         for record, slot in zip(made, self.slots, strict=True):
             record["rivals"] = dict(slot.rivals)
         return made
 
+    def _arrays(self) -> dict[str, Any]:
+        slots, names = self.slots, [entry.name for entry in self.survey.entries]
+        held: dict[str, Any] = _arrays(slots) | {
+            "pair_names": names,
+            "texts": [dict(slot.slot.texts) for slot in slots],
+            "pairs": np.array([slot.pairs for slot in slots]),
+            "measure_pairs": np.array([slot.counts[slot.measure] for slot in slots]),
+            "floor": np.array([slot.floor for slot in slots]),
+            "total": _by_way(slots, "totals", "mean"),
+        }
+        for end in ("low", "high"):
+            held[f"diff_{end}"] = np.stack([getattr(slot.looks, end) for slot in slots])
+            held[f"total_{end}"] = _by_way(slots, "totals", end)
+            held[f"effect_{end}"] = _by_way(slots, "moves", end)
+        held["effect_by_pair"] = {"_".join(way): self._by_pair(way) for way in slots[0].moves}
+        return held
+
+    def _by_pair(self, way: Way) -> Float[np.ndarray, "pairs slots layers heads"]:
+        """Return every pair's effects; NaN where a pair is not averaged."""
+        shape = len(self.survey.entries), len(self.slots), *self.slots[0].looks.mean.shape
+        effects = np.full(shape, np.nan)
+        for place, slot in enumerate(self.slots):
+            effects[slot.slot.answers, place] = slot.each[way]
+        return effects
+
     def saved(self) -> dict[str, Any]:
         """Return what ``trace.pt`` holds: what it holds of one pair, a slot in a token's place."""
-        return tensors(self._arrays()) | {
-            "level": self.study.pairs.level,
-            "noise_floor": self.noise_floor,
-            "valid": self.survey.valid,
-            "question": self.survey.question,
-            "region_name": self.survey.region_name,
-            **alpha_of(self.study.trace),
-        }
-
-    def _arrays(self) -> dict[str, Any]:
-        return aligned_mean.arrays(self.slots, [entry.name for entry in self.survey.entries])
+        return self._saved(level=self.study.pairs.level)
 
     def files(self) -> Files:
         """Return the tables and the tensors."""
@@ -138,9 +177,120 @@ class TracedPairs(Result):
 
     def json(self) -> Mapping[str, Any]:
         """Return what ``--json`` prints of the slots."""
-        return {
-            "level": self.study.pairs.level,
-            "noise_floor": self.noise_floor,
-            "tokens": self.summaries(),
-            "summary": self.summary,
+        level = self.study.pairs.level
+        return {"level": level, "noise_floor": self.noise_floor, **super().json()}
+
+
+def _columns(
+    one: Token | SlotMean, way: Way, effect: Float[np.ndarray, "layers heads"]
+) -> dict[str, Any]:
+    """Return the columns that both tables have, of one token or slot, kind and direction."""
+    (kind, direction), (layers, heads) = way, effect.shape
+    base = one.measured[one.measure]
+    return {
+        "forced": one.source,
+        "kind": kind,
+        "direction": direction,
+        "run": {"noising": "with", "denoising": "without"}[direction],
+        "layer": np.repeat(np.arange(layers), heads),
+        "head": np.tile(np.arange(heads), layers),
+        **{name: one.attention[name].ravel() for name in MASSES},
+        "measure": one.measure,
+        "base_with": base[WITH],
+        "base_without": base[WITHOUT],
+        "effect": effect.ravel(),
+        "effect_logit": one.effects[way]["logit"].ravel(),
+        "effect_logprob": one.effects[way]["logprob"].ravel(),
+        "below_floor": (np.abs(effect) <= one.floor).ravel(),
+    }
+
+
+def _of_token(pair: str, token: Token, way: Way) -> pd.DataFrame:
+    direction, effects, contrast = way[1], token.effects[way], token.measured["contrast"]
+    mean, sd = _others(effects[token.measure])
+    after = contrast[WITH if direction == "noising" else WITHOUT] + effects["contrast"]
+    shares = normalized_effect(after, contrast[WITH], contrast[WITHOUT], direction)
+    return pd.DataFrame(
+        {
+            **_columns(token, way, effects[token.measure]),
+            "pair": pair,
+            "index": token.index,
+            "token": token.text,
+            "rival": token.rival,
+            "normalized": shares.ravel(),
+            "layer_mean": mean.ravel(),
+            "layer_sd": sd.ravel(),
         }
+    )
+
+
+def _others(
+    effects: Float[np.ndarray, "layers heads"],
+) -> tuple[Float[np.ndarray, "layers heads"], Float[np.ndarray, "layers heads"]]:
+    """Mean and sample deviation of the layer's other heads; NaN where there are too few."""
+    count = effects.shape[1] - 1
+    if count < 2:
+        none = np.full(effects.shape, np.nan)
+        return none, none
+    mean = (effects.sum(1, keepdims=True) - effects) / count
+    away = effects[:, None, :] - mean[:, :, None]  # [layers, heads, others and itself]
+    own = np.eye(count + 1, dtype=bool)
+    return mean, np.sqrt(np.where(own, 0.0, away**2).sum(2) / (count - 1))
+
+
+def _of_slot(slot: SlotMean, way: Way) -> pd.DataFrame:
+    looks, moves = slot.looks, slot.moves[way]
+    return pd.DataFrame(
+        {
+            **_columns(slot, way, moves.mean),
+            "slot": slot.index,
+            "tokens": _counted(slot.slot.texts),
+            "rivals": _counted(slot.rivals),
+            "pairs": slot.pairs,
+            "measure_pairs": slot.counts[slot.measure],
+            "diff": looks.mean.ravel(),
+            "diff_low": looks.low.ravel(),
+            "diff_high": looks.high.ravel(),
+            "effect_low": moves.low.ravel(),
+            "effect_high": moves.high.ravel(),
+        }
+    )
+
+
+def _counted(texts: Mapping[str, int]) -> str:
+    """Write tokens with how many pairs have them: ``ring (3), square (2)``."""
+    return ", ".join(f"{text} ({count})" for text, count in texts.items())
+
+
+def _arrays(many: Sequence[Token] | Sequence[SlotMean]) -> dict[str, Any]:
+    """Return what ``trace.pt`` holds of tokens and of slots alike."""
+    held: dict[str, Any] = {
+        "tokens": [one.text for one in many],
+        "index": np.array([one.index for one in many]),
+        "forced": [one.source for one in many],
+        "rivals": [one.rival for one in many],
+        "measures": [one.measure for one in many],
+        **{name: np.stack([one.attention[name] for one in many]) for name in MASSES},
+    }
+    for name in MEASURES:
+        for place, run in enumerate(RUNS):
+            held[f"{name}_{run}"] = np.array([one.measured[name][place] for one in many])
+        held[f"effect_{name}"] = {
+            "_".join(way): np.stack([one.effects[way][name] for one in many])
+            for way in many[0].effects
+        }
+    return held
+
+
+def _by_way(slots: Sequence[SlotMean], name: str, end: str) -> dict[str, Any]:
+    """Return means over pairs, or an end of their intervals, of moves or totals."""
+    return {
+        "_".join(way): np.stack([getattr(getattr(slot, name)[way], end) for slot in slots])
+        for way in slots[0].effects
+    }
+
+
+def _tensor(values: Shaped[np.ndarray, "..."]) -> Tensor:
+    """Return an array as a ``.pt`` file holds it: figures in float32."""
+    tensor = torch.from_numpy(values)
+    return tensor.float() if tensor.is_floating_point() else tensor

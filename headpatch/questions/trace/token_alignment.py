@@ -2,7 +2,8 @@
 
 Answers of a dataset's pairs are mostly the same words, with another shape or place here and there.
 They are laid side by side as sequences of tokens, so that every token gets a slot: tokens of one
-slot have the same text, or stand in the same stretch between tokens that have.
+slot have the same text, or stand in the same stretch between tokens that have. Kind ``mean`` puts
+mean z at a slot in a head's place there.
 """
 
 from collections import Counter
@@ -11,39 +12,42 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TypeAlias
 
+import torch
+from torch import Tensor
+
+from headpatch.core.store import unit_key
+from headpatch.core.study import Study
 from headpatch.core.teacher_forcing import Answer, Source
+from headpatch.engine.forward import Keep, forward
+from headpatch.engine.patching import OnProgress
+from headpatch.models.prompt import encode, forced
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
+from headpatch.questions.trace.token_runner import AnswerMeans
 
 Words: TypeAlias = Sequence[str]
+Said: TypeAlias = Sequence[tuple[Answer, ...]]
+"""What each pair's runs are made to say: an answer, or both runs' own in turn."""
 _SHOWN = 3  # different tokens in a label
-_Place: TypeAlias = tuple[int, int]
-"""A token of the middle answer, and how many tokens after it that it does not have itself."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in the answers of a dataset's pairs.
-
-    Attributes
-    ----------
-    source
-        Whose answers they are.
-    index
-        Its place among the slots of these answers, from 0.
-    tokens
-        By answer: which of its tokens stands here; None if none does.
-    texts
-        How many answers have which token here, the most common first.
-    """
+    """A place in the answers of a dataset's pairs."""
 
     source: Source
-    index: int
-    tokens: tuple[int | None, ...]
-    texts: Mapping[str, int]
+    index: int  # among the slots of these answers, from 0
+    tokens: tuple[int | None, ...]  # by answer: which of its tokens stands here, if one does
+    texts: Mapping[str, int]  # how many answers have which token here, the most common first
 
     @property
     def answers(self) -> list[int]:
         """The answers that have a token here."""
         return [place for place, token in enumerate(self.tokens) if token is not None]
+
+
+Slots: TypeAlias = Sequence[Sequence[Slot]]
+"""The slots of each of these answers."""
 
 
 def listed(texts: Mapping[str, int]) -> str:
@@ -54,27 +58,22 @@ def listed(texts: Mapping[str, int]) -> str:
 
 def slots_of(answers: Sequence[Answer]) -> tuple[Slot, ...]:
     """Return the slots of answers of one source, in the order of the text."""
-    words = [answer.words for answer in answers]
-    found = []
+    words, slots = [answer.words for answer in answers], []
     for index, tokens in enumerate(align(words)):
         texts = Counter(
             one[token] for one, token in zip(words, tokens, strict=True) if token is not None
         )
-        found.append(Slot(answers[0].source, index, tokens, dict(texts.most_common())))
-    return tuple(found)
+        slots.append(Slot(answers[0].source, index, tokens, dict(texts.most_common())))
+    return tuple(slots)
 
 
 def align(answers: Sequence[Words]) -> list[tuple[int | None, ...]]:
-    """Lay answers side by side.
+    """Lay answers side by side: for each slot, in order, the index of each answer's token, if any.
 
     Each is compared with the one that is most like all of them, by Ratcliff and Obershelp's
     matching blocks (`difflib.SequenceMatcher`). In a stretch where the two differ, the first token
     stands for the first, the second for the second; what an answer has more there gets slots of its
     own, which it shares with others that have more at the same place.
-
-    Returns
-    -------
-    For each slot, in order, the index of each answer's token; None where it has none.
 
     Examples
     --------
@@ -101,12 +100,67 @@ def _middle(answers: Sequence[Words]) -> Words:
     return max(counts, key=lambda answer: likeness[answer])
 
 
-def _places(middle: Words, answer: Words) -> dict[_Place, int]:
-    """Return the place of each token of an answer, ascending."""
-    found = {}
+def _places(middle: Words, answer: Words) -> dict[tuple[int, int], int]:
+    """Return each token of an answer by its place, ascending.
+
+    A place is a token of the middle answer, and how many tokens after it that it does not have.
+    """
+    tokens = {}
     matcher = SequenceMatcher(None, middle, answer, autojunk=False)
     for _, first, end, start, stop in matcher.get_opcodes():
         for token in range(start, stop):
             place = first + token - start
-            found[(place, 0) if place < end else (end - 1, place - end + 1)] = token
-    return found
+            tokens[(place, 0) if place < end else (end - 1, place - end + 1)] = token
+    return tokens
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedMeans:
+    """Mean z over both runs of the pairs that have a token in a slot.
+
+    Each pair is asked its own question and has said its own answer up to there: what varies between
+    pairs, the picture and the words, is averaged away.
+    """
+
+    slots: Slots
+    name: list[tuple[str, list[tuple[int, ...]]]]  # all that they depend on, beside the prompt
+    means: Sequence[Sequence[Sequence[Tensor]]]  # by answer, slot and layer: [heads, head_dim]
+
+    def of(self, pair: int, source: int) -> AnswerMeans:
+        """Return the means of the slots of one of a pair's answers, in the order of its tokens."""
+        own = zip(self.slots[source], self.means[source], strict=True)
+        return [layers for slot, layers in own if slot.tokens[pair] is not None]
+
+
+def average(
+    study: Study,
+    vlm: VLM,
+    entries: Sequence[Entry],
+    said: Said,
+    slots: Slots,
+    on_progress: OnProgress,
+) -> AlignedMeans:
+    """Run every pair, made to say its answers, and average z."""
+    name = []
+    sums: list[list[list[Tensor]]] = [[[] for _ in own] for own in slots]
+    for place, entry in enumerate(entries):
+        pair, answers = entry.pair(), said[place]
+        name.append((unit_key(study, vlm, pair, {}), [answer.ids for answer in answers]))
+        pictures = [pair.with_image, pair.without_image]
+        prompt = encode(vlm, pictures, pair.question, study.answers, study.prompt)
+        first = prompt.spans.answer
+        for source, answer in enumerate(answers):
+            words = forced(vlm, prompt, answer.ids[:-1])
+            layers = forward(vlm, words, keep=Keep(z=("lm",)), exact=True).z["lm"]
+            for slot in slots[source]:
+                if (token := slot.tokens[place]) is not None:
+                    of_pair = [z[:, first + token].float().sum(0) for z in layers]
+                    known = sums[source][slot.index] or [torch.zeros_like(z) for z in of_pair]
+                    both = zip(known, of_pair, strict=True)
+                    sums[source][slot.index] = [total + z for total, z in both]
+        on_progress(place + 1, len(entries))
+    means = [
+        [[z / (2 * len(slot.answers)) for z in summed] for slot, summed in zip(*both, strict=True)]
+        for both in zip(slots, sums, strict=True)
+    ]
+    return AlignedMeans(slots, name, means)

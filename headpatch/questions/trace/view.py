@@ -62,11 +62,6 @@ def summary(tokens: Sequence[Row], context: Context) -> str:
     A logit that moves where both runs would say the token anyway is no match for that. Of many
     pairs, tokens are considered that at least half of the pairs have. No more is said than one
     pair, or these pairs, can show.
-
-    Parameters
-    ----------
-    tokens
-        Of `records`.
     """
     caveat, pairs = context.caveat, context.pairs
     if pairs is not None:
@@ -105,8 +100,7 @@ def _tables(tokens: Sequence[Row], title: str) -> Iterator[Grid]:
 
 
 def _grid(title: str, headings: list[str], rows: list[tuple[str, ...]], place: Place) -> Grid:
-    figures = ("n", *RUNS, *_LOGITS)
-    numeric = tuple(heading in figures for heading in headings)
+    numeric = tuple(heading in ("n", *RUNS, *_LOGITS) for heading in headings)
     return Grid(title, tuple(headings), tuple(rows), numeric, place=place)
 
 

@@ -8,11 +8,11 @@ from headpatch.core.mean_activations import mean_z
 from headpatch.core.sweep_plan import plan
 from headpatch.engine import attribution
 from headpatch.engine.attribution import attribute, gradients
-from headpatch.engine.interventions import Intervention, vision_positions
+from headpatch.engine.interventions import vision_positions
 from headpatch.engine.patching import Outcome
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
-from headpatch.questions.sweep.agreement import TOP, way
+from headpatch.questions.sweep.agreement import TOP
 from headpatch.questions.sweep.question import Sweep, sweep
 from headpatch.questions.sweep.table import measure
 from headpatch.stats.agreement import agreement
@@ -157,7 +157,3 @@ def test_a_model_without_gradients_is_refused_before_anything_runs(
     with pytest.raises(InputError, match=r"^--approx: some of its weights are offloaded") as caught:
         plan(session)
     assert "Leave --approx out" in str(caught.value)
-
-
-def test_a_way_is_named_as_in_the_files() -> None:
-    assert way(Intervention(HeadSet.parse("0.1"), "mean", "denoising")) == "mean_denoising"

@@ -1,15 +1,24 @@
+"""Maps of all heads, sets by their effect, and estimates beside exact effects, as drawn."""
+
 import numpy as np
 import pytest
 import torch
-from matplotlib.image import AxesImage
 
 from headpatch.present.figure import draw
-from headpatch.questions.sweep.charts import LABELLED, LOOKING, sets_chart, sweep_chart
+from headpatch.questions.sweep.charts import (
+    LABELLED,
+    LOOKING,
+    approx_chart,
+    sets_chart,
+    sweep_chart,
+)
+from tests.report import synthetic
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]
 
 WAYS = [f"{k}_{d}" for k in ("zero", "mean", "resample") for d in ("noising", "denoising")]
 WORDS = {"question": "Is it $5?", "region": "top-left"}
+FIGURES = synthetic.agreement()
 
 
 def results(*shape: int, ways: list[str] = WAYS, floor: float = 0.0, seed: int = 0) -> dict:
@@ -33,8 +42,15 @@ def panels(figure):
     return [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
 
 
-def maps(figure) -> list[AxesImage]:
-    return [axes.images[0] for axes in panels(figure)]
+@pytest.fixture
+def shown(tmp_path, drawn):
+    """Draws a chart, and gives its panels."""
+
+    def show(chart):
+        draw(chart, tmp_path / "f.png", **WORDS)
+        return panels(drawn.last)
+
+    return show
 
 
 def names(axes) -> list[str]:
@@ -42,27 +58,26 @@ def names(axes) -> list[str]:
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (80, 64), (2, 2), (1, 1)])
-def test_a_map_a_way_on_one_scale_centred_on_nothing(tmp_path, drawn, shape):
+def test_a_map_a_way_on_one_scale_centred_on_nothing(shown, shape):
     found = results(*shape)
-    draw(sweep_chart(found), tmp_path / "f.png", **WORDS)
-    shown = maps(drawn.last)
-    assert len(shown) == len(WAYS)
+    figure = shown(sweep_chart(found))
+    images = [axes.images[0] for axes in figure]
+    assert len(images) == len(WAYS)
     largest = max(float(values.abs().max()) for values in found["normalized"].values())
-    for image in shown:
+    for image in images:
         low, high = image.get_clim()
         assert -low == high == pytest.approx(largest)
         assert float(image.norm(0.0)) == pytest.approx(0.5)
         assert image.get_array().shape == shape
-    titles = [axes.get_title(loc="left") for axes in panels(drawn.last)[:3]]
+    titles = [axes.get_title(loc="left") for axes in figure[:3]]
     assert titles == ["Zero, noising", "Mean, noising", "Resample, noising"]
-    for axes, way in zip(panels(drawn.last), WAYS[::2], strict=False):
+    for axes, way in zip(figure, WAYS[::2], strict=False):
         np.testing.assert_array_equal(axes.images[0].get_array(), found["normalized"][way])
 
 
-def test_the_largest_are_named_beside_their_cells_and_hide_no_other(tmp_path, drawn):
+def test_the_largest_are_named_beside_their_cells_and_hide_no_other(shown):
     found = results(32, 32)
-    draw(sweep_chart(found), tmp_path / "f.png", **WORDS)
-    for axes, way in zip(panels(drawn.last), [*WAYS[::2], *WAYS[1::2]], strict=True):
+    for axes, way in zip(shown(sweep_chart(found)), [*WAYS[::2], *WAYS[1::2]], strict=True):
         values = found["normalized"][way].abs()
         first = values.flatten().argsort(descending=True)[:LABELLED].tolist()
         expected = [f"{index // 32}.{index % 32}" for index in first]
@@ -73,28 +88,25 @@ def test_the_largest_are_named_beside_their_cells_and_hide_no_other(tmp_path, dr
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_what_does_not_rise_above_the_floor_is_not_named_and_counted(tmp_path, drawn):
+def test_what_does_not_rise_above_the_floor_is_not_named_and_counted(shown, drawn):
     found = results(4, 4, ways=["zero_noising"])
     values = torch.full((4, 4), 1e-6)
     values[2, 3], values[1, 0] = -0.5, 0.25
     found.update(normalized={"zero_noising": values}, effect={"zero_noising": 8 * values})
     found["noise_floor"] = 1e-5
-    draw(sweep_chart(found), tmp_path / "f.png", **WORDS)
-    assert names(panels(drawn.last)[0]) == ["2.3", "1.0"]
+    assert names(shown(sweep_chart(found))[0]) == ["2.3", "1.0"]
     said = " ".join(" ".join(drawn.texts()).split())
     assert "14 of 16 effects do not rise above the noise floor" in said
 
 
-def test_heads_that_look_are_outlined(tmp_path, drawn):
+def test_heads_that_look_are_outlined(shown):
     found = results(8, 8, ways=["resample_noising"])
-    draw(sweep_chart(found), tmp_path / "f.png", **WORDS)
-    (squares,) = panels(drawn.last)[0].lines
+    (squares,) = shown(sweep_chart(found))[0].lines
     layers, heads = np.nonzero(found["attention_rank"].numpy() <= LOOKING)
     np.testing.assert_array_equal(squares.get_xdata(), heads)
     np.testing.assert_array_equal(squares.get_ydata(), layers)
     del found["attention_rank"]
-    draw(sweep_chart(found), tmp_path / "f.png", **WORDS)
-    assert not panels(drawn.last)[0].lines
+    assert not shown(sweep_chart(found))[0].lines
 
 
 def vision(layers: int, heads: int) -> dict:
@@ -106,9 +118,9 @@ def vision(layers: int, heads: int) -> dict:
 
 
 @pytest.mark.parametrize("shape", [(24, 16), (24, 4), (3, 1)])
-def test_whole_layers_stand_beside_the_heads_on_the_same_scale(tmp_path, drawn, shape):
+def test_whole_layers_stand_beside_the_heads_on_the_same_scale(shown, drawn, shape):
     found = vision(*shape)
-    draw(sweep_chart(found), tmp_path / "f.png", **WORDS)
+    shown(sweep_chart(found))
     largest = max(float(values.abs().max()) for values in found["layer_normalized"].values())
     for axes, way in zip(panels(drawn.last), [*WAYS[::2], *WAYS[1::2]], strict=True):
         heads, whole = axes.images
@@ -128,42 +140,34 @@ def test_whole_layers_stand_beside_the_heads_on_the_same_scale(tmp_path, drawn, 
     assert any("Effect of each vision head" in text for text in drawn.texts())
 
 
-def test_what_is_not_read_is_marked_in_every_map(tmp_path, drawn):
-    draw(sweep_chart(vision(6, 4)), tmp_path / "f.png", **WORDS)
-    for axes in panels(drawn.last):
+def test_what_is_not_read_is_marked_in_every_map(shown):
+    for axes in shown(sweep_chart(vision(6, 4))):
         (line,) = axes.lines
         assert list(line.get_ydata()) == [4.5, 4.5]
         assert "not read" in line.get_label()
     all_read = vision(6, 4) | {"feature_layer": 5}
-    draw(sweep_chart(all_read), tmp_path / "f.png", **WORDS)
-    assert not any(axes.lines for axes in panels(drawn.last))
+    assert not any(axes.lines for axes in shown(sweep_chart(all_read)))
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
-def test_nothing_and_undefined_effects_draw(tmp_path, drawn, value):
-    found = results(3, 3)
-    for values in found["normalized"].values():
-        values.fill_(value)
-    for values in found["effect"].values():
-        values.fill_(0.0)
-    draw(sweep_chart(found), tmp_path / "f.png", **WORDS)
-    assert all(names(axes) == [] for axes in panels(drawn.last))
-    flat = results(3)
-    for values in flat["normalized"].values():
-        values.fill_(value)
-    draw(sets_chart(flat), tmp_path / "g.png", **WORDS)
+def test_nothing_and_undefined_effects_draw(shown, value):
+    for chart, shape in ((sets_chart, (3,)), (sweep_chart, (3, 3))):
+        found = results(*shape)
+        for side, filled in (("effect", 0.0), ("normalized", value)):
+            found[side] = {way: torch.full(shape, filled) for way in WAYS}
+        figure = shown(chart(found))
+    assert all(names(axes) == [] for axes in figure)  # of the map
 
 
-def test_ways_that_were_not_run_leave_a_gap(tmp_path, drawn):
-    draw(sweep_chart(results(3, 3, ways=["zero_noising", "mean_denoising"])), tmp_path / "f.png")
-    assert [axes.axison for axes in panels(drawn.last)] == [True, False, False, True]
+def test_ways_that_were_not_run_leave_a_gap(shown):
+    chart = sweep_chart(results(3, 3, ways=["zero_noising", "mean_denoising"]))
+    assert [axes.axison for axes in shown(chart)] == [True, False, False, True]
 
 
-def test_sets_are_counted_and_the_largest_is_named(tmp_path, drawn):
+def test_sets_are_counted_and_the_largest_is_named(shown, drawn):
     found = results(500)
     found["normalized"]["resample_noising"][7] = -9.0
-    draw(sets_chart(found), tmp_path / "f.png", **WORDS)
-    assert len(drawn.last.axes) == len(WAYS)
+    assert len(shown(sets_chart(found))) == len(WAYS)
     for axes in drawn.last.axes:
         assert sum(bar.get_height() for bar in axes.patches) == 500
     assert "1.7+2.7: −9.000" in names(drawn.last.axes[2])
@@ -176,7 +180,92 @@ def test_what_is_no_sweep_is_refused():
             chart(wrong)
 
 
-def test_means_over_pairs_say_so(tmp_path, drawn):
+def test_means_over_pairs_say_so(shown, drawn):
     found = results(4, 4) | {"pair_names": ["a", "b", "c"]}
-    draw(sweep_chart(found), tmp_path / "f.png", **WORDS)
+    shown(sweep_chart(found))
     assert any("Effect of each head, means over 3 pairs; z" in text for text in drawn.texts())
+
+
+# Estimates beside exact effects
+
+
+def estimated(*shape: int, ways: list[str] = WAYS, tower: str = "lm") -> dict:
+    """Estimates that miss the largest effects."""
+    found = results(*shape, ways=ways) | {"tower": tower, "agreement": dict.fromkeys(ways, FIGURES)}
+    approx = {way: torch.where(one.abs() > 5, -0.1, one) for way, one in found["effect"].items()}
+    return found | {"approx": approx}
+
+
+def chart_of(saved: dict):
+    """Its chart, with a name for each head or set."""
+    shape = next(iter(saved["effect"].values())).shape
+    tower = "v" * (saved["tower"] == "vision")
+    return approx_chart(saved, [tower + ".".join(map(str, at)) for at in np.ndindex(*shape)])
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (24, 4), (500,), (2,)])
+def test_every_point_is_drawn_on_equal_axes_through_the_diagonal(shown, drawn, shape):
+    found = estimated(*shape)
+    assert len(shown(chart_of(found))) == len(WAYS)
+    for axes, way in zip(drawn.last.axes, [*WAYS[::2], *WAYS[1::2]], strict=True):
+        _, points, diagonal = axes.lines
+        np.testing.assert_array_equal(*diagonal.get_data())
+        exact, approx = points.get_data()
+        order = np.argsort(-np.abs(found["effect"][way].numpy()), axis=None, kind="stable")
+        np.testing.assert_allclose(exact, found["effect"][way].ravel()[order])
+        np.testing.assert_allclose(approx, found["approx"][way].ravel()[order])
+        assert axes.get_xlim() == axes.get_ylim()
+        low, high = axes.get_xlim()
+        assert low < min(exact.min(), approx.min()) < max(exact.max(), approx.max()) < high
+
+
+def test_the_agreement_is_never_left_out(shown):
+    for axes in shown(chart_of(estimated(8, 8))):
+        words = " ".join(" ".join(names(axes)).split())
+        assert "r = +0.29 (−0.12 to +0.71)" in words
+        assert "top-20 recall 0.85 (by chance 0.02)" in words
+
+
+@pytest.mark.parametrize(("tower", "name"), [("lm", "2.1"), ("vision", "v2.1")])
+def test_the_largest_exact_effect_is_named(shown, tower, name):
+    found = estimated(3, 3, ways=["zero_noising"], tower=tower)
+    found["effect"]["zero_noising"][2, 1] = -90.0
+    assert name in names(shown(chart_of(found))[0])
+
+
+def test_a_list_of_sets_names_none(shown):
+    (agreement,) = filter(None, names(shown(chart_of(estimated(9, ways=["mean_denoising"])))[0]))
+    assert agreement.startswith("r = ")
+
+
+def test_flat_effects_and_ways_that_were_not_run_draw(shown, drawn):
+    found = estimated(3, 3, ways=["zero_noising", "mean_denoising"])
+    for side in ("effect", "approx"):
+        found[side] = {way: 0 * values for way, values in found[side].items()}
+    found["agreement"] = {
+        "zero_noising": FIGURES | dict.fromkeys(["pearson", "pearson_low"], float("nan"))
+    }
+    assert [axes.axison for axes in shown(chart_of(found))] == [True, False, False, True]
+    assert any("r undefined" in text for text in names(drawn.last.axes[0]))
+
+
+def test_what_holds_no_estimates_is_refused():
+    apart = estimated(3, 3)
+    apart["approx"]["zero_noising"] = torch.zeros(2, 3)
+    for wrong in ({}, apart):
+        with pytest.raises(ValueError, match="approx"):
+            approx_chart(wrong, [])
+
+
+def test_over_pairs_the_figures_of_the_means_come_first(shown, drawn):
+    found = estimated(8, 8, tower="vision") | {"pair_names": ["a", "b"], "positions": "patches"}
+    more = {"of_means_pearson": 0.5, "of_means_pearson_low": 0.4, "of_means_pearson_high": 0.6,
+            "of_means_top_recall": 0.7}  # fmt: skip
+    found["agreement"] = dict.fromkeys(WAYS, FIGURES | more)
+    for axes in shown(chart_of(found)):
+        words = " ".join(" ".join(names(axes)).split())
+        assert "r = +0.50 (+0.40 to +0.60) top-20 recall 0.70 (by chance 0.02)" in words
+        assert "mean of the pairs: r = +0.29, recall 0.85" in words
+    title = " ".join(drawn.texts())
+    assert "effects, means over 2 pairs; z changed at: the patches of the tower" in title
+    assert "In brackets: intervals over pairs." in title

@@ -11,7 +11,6 @@ import torch
 
 from headpatch.errors import InputError
 from headpatch.present.section import Section
-from headpatch.report.html import write
 from headpatch.report.html.sections import derived
 from tests.report.html import made
 
@@ -121,37 +120,6 @@ def test_points_are_exact_against_estimated(tmp_path: Path) -> None:
             expected = saved[side][way].numpy().ravel()[order]
             np.testing.assert_allclose(np.sign(values) * values**2, expected, rtol=1e-3, atol=1e-6)
         assert points["hovertext"][list(order).index(14)].startswith("3.2: exact +4.3800")
-
-
-def test_one_pair_resamples_heads_and_many_resample_pairs(tmp_path: Path) -> None:
-    made.approx(tmp_path / "one")
-    made.approx(tmp_path / "many", pairs=7)
-    one, many = (
-        write(folder, folder / "report.html").path.read_text(encoding="utf-8")
-        for folder in (tmp_path / "one", tmp_path / "many")
-    )
-    assert "Intervals resample heads, which are not independent draws" in one
-    assert "mean effects" not in one
-    assert "Intervals are over pairs." in many
-    assert "24 heads, means over 7 pairs" in many
-    tables = grids(section(tmp_path / "many")).items()
-    (rows,) = (rows for title, rows in tables if "backward" in title)
-    assert rows[:2] == [
-        ["resample", "noising", "mean of the pairs", "+0.50", "+0.25 to +0.75", "+0.62", "0.88",
-         "0.80 to 0.90", "0.12"],
-        ["resample", "noising", "mean effects", "+0.38", "+0.38 to +0.38", "+0.50", "0.75", "",
-         "0.12"],
-    ]  # fmt: skip
-
-
-def test_a_flat_side_has_no_correlation(tmp_path: Path) -> None:
-    made.approx(tmp_path)
-    saved = change(tmp_path / "approx.pt")
-    flat = dict.fromkeys(("pearson", "pearson_low", "pearson_high", "spearman"), float("nan"))
-    agreement = {way: one | flat for way, one in saved["agreement"].items()}
-    change(tmp_path / "approx.pt", agreement=agreement)
-    (rows,) = (rows for title, rows in grids(section(tmp_path)).items() if "backward" in title)
-    assert rows[0][2:5] == ["undefined", "", "undefined"]
 
 
 def test_estimates_of_another_shape_are_refused(tmp_path: Path) -> None:

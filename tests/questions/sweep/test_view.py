@@ -116,6 +116,8 @@ def test_agreement_is_shown_with_its_interval_and_chance() -> None:
     assert "top-20 recall" in words
     assert "resample denoising +0.29 -0.12 to +0.71 +0.97 0.85 0.02" in words
     assert "no substitute" in words
+    assert "Intervals resample heads, which are not independent draws" in words
+    assert "mean effects" not in words
     assert "sets, which are not" in agreement({"zero_noising": FIGURES}, sets=True)
 
 
@@ -133,6 +135,7 @@ def test_over_pairs_the_means_of_the_pairs_stand_beside_the_mean_effects() -> No
         "resample noising mean of the pairs +0.29 -0.12 to +0.71 +0.97 0.85 0.80 to 0.90 0.02",
         "resample noising mean effects +0.75 +0.70 to +0.80 +0.50 0.95 0.02",
         "averaged over 30 pairs",
+        "Intervals are over pairs.",
         "no substitute",
     ):
         assert part in words, part

@@ -15,7 +15,7 @@ from headpatch.core.session import Session, open_session
 from headpatch.core.sweep_plan import plan
 from headpatch.engine import vision
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.patching import Outcome, patch
+from headpatch.engine.patching import patch
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
 from headpatch.models.load import load
@@ -52,6 +52,11 @@ def swept() -> tuple[Session, Sweep]:
     return session, sweep(session)
 
 
+def assert_close(one: Sweep, other: Sweep) -> None:
+    effects = one.effects["effect"], other.effects["effect"]
+    np.testing.assert_allclose(*effects, atol=ROUNDING, rtol=0)
+
+
 def test_every_row_agrees_with_a_plain_pass() -> None:
     session, found = swept()
     means = mean_z(session, None, 0, ("vision",))
@@ -78,18 +83,14 @@ def test_the_table_names_vision_heads_layers_and_the_scope() -> None:
 
 def test_the_maps_are_layers_by_heads_and_whole_layers_apart() -> None:
     _, found = swept()
-    assert found.saved["tower"] == "vision"
-    assert found.saved["feature_layer"] == 2
-    named = found.named.set_index(["kind", "direction", "heads"])
-    for way in WAYS:
-        values, whole = found.saved["normalized"][way], found.saved["layer_normalized"][way]
-        assert values.shape == (4, 5)
-        assert whole.shape == (4,)
-        kind, direction = way.split("_")
-        one = named.loc[(kind, direction, "v2.3"), "normalized"]
-        assert float(values[2, 3]) == pytest.approx(float(one), rel=1e-6)
-        layer = named.loc[(kind, direction, "v1.0+v1.1+v1.2+v1.3+v1.4"), "normalized"]
-        assert float(whole[1]) == pytest.approx(float(layer), rel=1e-6)
+    assert (found.saved["tower"], found.saved["feature_layer"]) == ("vision", 2)
+    for (kind, direction), rows in found.named.groupby(["kind", "direction"]):
+        for role, shape, prefix in (("head", (4, 5), ""), ("layer", (4,), "layer_")):
+            values = found.saved[f"{prefix}normalized"][f"{kind}_{direction}"]
+            assert values.shape == shape
+            own = rows.loc[rows["role"] == role, "normalized"]
+            np.testing.assert_allclose(values.flatten(), own, rtol=1e-6)
+    assert list(found.saved["normalized"]) == list(found.saved["layer_normalized"]) == WAYS
 
 
 def test_heads_and_layers_are_listed_apart() -> None:
@@ -143,9 +144,7 @@ def test_the_price_is_that_of_the_batches() -> None:
     job = plan(session, tower="vision")
     assert job.tower == "vision"
     assert job.passes == vision.equivalents(session.vlm, session.base, job.asked)
-    fewer = replace(session, study=session.study.model_copy(
-        update={"sweep": session.study.sweep.model_copy(update={"rows": 2})}
-    ))  # fmt: skip
+    fewer = replace(session, study=session.study.override({"sweep.rows": 2}))
     small = plan(fewer, tower="vision")
     assert small.size == 2
     assert small.passes == vision.equivalents(session.vlm, session.base, small.asked, 3)
@@ -162,9 +161,7 @@ def test_a_tower_that_cannot_be_resumed_is_swept_by_whole_passes(
     assert session.fast_vision is not None and not session.resumes
     assert session.fast_vision.why == "TypeError: what this layer gives"
     plainly = sweep(session)
-    np.testing.assert_allclose(
-        plainly.effects["effect"], found.effects["effect"], atol=ROUNDING, rtol=0
-    )
+    assert_close(plainly, found)
     assert plainly.unread == found.unread  # still exactly 0
     chunks = [len(batch) for batch in vision._plan(session.vlm, plainly.plan.asked, 8)]
     whole = sum(chunks) + len(chunks)
@@ -189,25 +186,6 @@ def test_the_mean_is_over_both_runs_of_each_drawn_pair() -> None:
     torch.testing.assert_close(means["vision"][1], torch.cat(runs).mean(0))
     own = mean_z(session, None, 0, ("vision",))["vision"][0]
     torch.testing.assert_close(own, session.base.trace.z["vision"][0].mean(0))
-
-
-def test_finished_rows_are_taken_as_they_are() -> None:
-    session, whole = swept()
-    job, kept = whole.plan, list[Outcome]()
-    measure(session, job, on_outcome=kept.append)
-    assert len(kept) == len(job.asked)
-    marked = {one.intervention: replace(one, effect=one.effect + 1.0) for one in kept[:30]}
-    calls, later = list[tuple[int, int]](), list[Outcome]()
-    resumed = measure(session, job, None, lambda *call: calls.append(call), later.append, marked)
-    assert len(later) == len(job.asked) - 30
-    assert calls[-1] == (len(job.asked), len(job.asked))
-    for one, effect, before in zip(
-        job.asked, resumed.table["effect"], whole.effects["effect"], strict=True
-    ):
-        if one in marked:
-            assert effect == marked[one].effect
-        else:
-            assert effect == pytest.approx(before, abs=ROUNDING)
 
 
 @pytest.mark.parametrize("name", ["plain", "grouped-query"])
@@ -271,9 +249,7 @@ def test_a_model_on_cpu_and_disk_gives_the_same_numbers_and_no_gradients(tmp_pat
     split = load(str(tmp_path), "cpu", "float32", places)
     offloaded = sweep(opened(split, kinds=("resample",)))
     whole = sweep(opened(load(str(tmp_path), "cpu", "float32"), kinds=("resample",)))
-    np.testing.assert_allclose(
-        offloaded.effects["effect"], whole.effects["effect"], atol=ROUNDING, rtol=0
-    )
+    assert_close(offloaded, whole)
     assert whole.effects["effect"].abs().max() > 1e-2
     with pytest.raises(InputError, match="--approx: some of its weights are offloaded"):
         sweep(opened(split, approx=True))

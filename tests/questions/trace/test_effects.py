@@ -1,5 +1,6 @@
 """`trace` finds at each token what was planted, and what a sweep finds at the first."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +19,11 @@ from headpatch.core.session import Session, open_session
 from headpatch.core.store import Store
 from headpatch.engine.answers import measures, say
 from headpatch.engine.forward import Keep, forward
-from headpatch.engine.interventions import Intervention
+from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet
-from headpatch.models.prompt import encode
+from headpatch.models.prompt import Prompt, encode
 from headpatch.models.prompt import forced as forced_words
 from headpatch.models.vlm import VLM
 from headpatch.pairs.scene import Style, draw, sample_pair
@@ -105,10 +106,7 @@ def test_the_next_token_is_looked_at_from_the_one_before_it() -> None:
 
 def test_the_first_token_is_what_a_sweep_measures() -> None:
     session = opened(planted(noise=0.3).vlm)
-    study = session.study.model_copy(
-        update={"sweep": session.study.sweep.model_copy(update={"kinds": ("resample",)})}
-    )
-    swept = sweep(replace(session, study=study))
+    swept = sweep(replace(session, study=session.study.override({"sweep.kinds": ("resample",)})))
     (yes,) = trace(session).tokens
     for direction in ("noising", "denoising"):
         np.testing.assert_allclose(
@@ -170,10 +168,8 @@ def test_normalized_is_the_share_of_the_difference_between_the_runs() -> None:
 
 def test_both_answers_one_after_the_other() -> None:
     traced = found(run="both")
-    assert [(one.answer.source, one.text) for one in traced.tokens] == [
-        ("with", "Yes"),
-        ("without", "No"),
-    ]
+    said = [(one.answer.source, one.text) for one in traced.tokens]
+    assert said == [("with", "Yes"), ("without", "No")]
     yes, no = (one.effects["resample", "noising"]["contrast"] for one in traced.tokens)
     np.testing.assert_allclose(yes, -no, atol=CLOSE)
 
@@ -213,12 +209,33 @@ def test_a_mean_over_the_pair_itself_moves_half_way() -> None:
     assert yes.effects["mean", "denoising"]["contrast"][at] == pytest.approx(half, abs=CLOSE)
 
 
+def z_at_end(vlm: VLM, prompt: Prompt, words: Sequence[int], head: Head) -> torch.Tensor:
+    """z of a head where a run has read the prompt and so many words."""
+    z = forward(vlm, forced_words(vlm, prompt, words), keep=Keep(z=("lm",)), exact=True).z["lm"]
+    return z[head.layer][:, -1, head.head]
+
+
+def replaced(
+    vlm: VLM,
+    prompt: Prompt,
+    words: Sequence[int],
+    head: Head,
+    z: torch.Tensor,
+    direction: Direction,
+) -> tuple[float, ...]:
+    """The slow twin: what mean z of a head does to the last of the words, by a run of its own."""
+    said = say(vlm, prompt, words[:-1], words[-1])
+    everywhere = torch.zeros(said.base.prompt.spans.length, vlm.lm.grid.heads, len(z))
+    everywhere[-1, head.head] = z
+    means = {"lm": [everywhere] * vlm.lm.grid.layers}
+    asked = [Intervention(HeadSet.of(head), "mean", direction)]
+    (outcome,) = patch(vlm, said.base, asked, means, read=measures(words[-1]))
+    return outcome.read
+
+
 @pytest.mark.parametrize("reference", [0, 2])
 def test_kind_mean_is_over_reference_pairs_that_say_the_same_words(reference: int) -> None:
-    """Slow twin: each token by a run of its own of each pair, read and changed at the last place.
-
-    One pass over the whole answer gives the same, as no word sees those after it.
-    """
+    """One pass over the whole answer gives the same, as no word sees those after it."""
     vlm, head = tiny_vlm(), Head(1, 2)
     options = {"kinds": ("mean",), "reference": reference, "answer": "Yes there is", "noise": 1}
     session = opened(vlm, **options)
@@ -230,27 +247,15 @@ def test_kind_mean_is_over_reference_pairs_that_say_the_same_words(reference: in
         images = [[draw(scene, style) for scene in pair] for pair in scenes]
         prompts = [encode(vlm, pair, study.question, study.answers) for pair in images]
     for one in trace(session).tokens:
-        before, token = one.answer.ids[: one.index], one.answer.ids[one.index]
-        keep = Keep(z=("lm",))
-        z = torch.cat(
-            [
-                forward(vlm, forced_words(vlm, prompt, before), keep=keep, exact=True)
-                .z["lm"][head.layer][:, -1, head.head]
-                for prompt in prompts
-            ]
-        )  # fmt: skip
+        words = one.answer.ids[: one.index + 1]
+        z = torch.cat([z_at_end(vlm, prompt, words[:-1], head) for prompt in prompts])
         assert len(z) == 2 * max(reference, 1)
-        said = say(vlm, session.prompt, before, token)
-        everywhere = torch.zeros(said.base.prompt.spans.length, vlm.lm.grid.heads, z.shape[-1])
-        everywhere[-1, head.head] = z.mean(0)
-        means = {"lm": [everywhere] * vlm.lm.grid.layers}
         for direction in ("noising", "denoising"):
-            asked = [Intervention(HeadSet.of(head), "mean", direction)]
-            (outcome,) = patch(vlm, said.base, asked, means, read=measures(token))
+            slow = replaced(vlm, session.prompt, words, head, z.mean(0), direction)
             effects = one.effects["mean", direction]
-            for name, slow in zip(("logit", "logprob"), outcome.read, strict=True):
-                assert effects[name][head.layer, head.head] == pytest.approx(slow, abs=2e-5)
-            assert abs(outcome.read[0]) > 1e-4
+            fast = [effects[name][head.layer, head.head] for name in ("logit", "logprob")]
+            assert fast == pytest.approx(list(slow), abs=2e-5)
+            assert abs(slow[0]) > 1e-4
 
 
 def test_finished_tokens_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -263,13 +268,10 @@ def test_finished_tokens_are_taken_as_they_are(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     again = trace(session, reporting(lambda *call: calls.append(call)), Store(tmp_path))
     pd.testing.assert_frame_equal(again.table(), whole.table())
-    assert all(
-        torch.equal(a.nan_to_num(9), b.nan_to_num(9))
-        for a, b in (
-            (again.saved()["effect_logit"][way], one)
-            for way, one in whole.saved()["effect_logit"].items()
+    for way, one in whole.saved()["effect_logit"].items():
+        torch.testing.assert_close(
+            again.saved()["effect_logit"][way], one, rtol=0, atol=0, equal_nan=True
         )
-    )
     assert len(list(tmp_path.glob("*.unit"))) == 3
     assert calls[-1][0] == calls[-1][1]
     other = replace(session, study=session.study.override({"trace.reference": 2}))

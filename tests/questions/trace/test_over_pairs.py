@@ -19,23 +19,20 @@ from headpatch.core.ranking import MASSES
 from headpatch.core.session import open_session
 from headpatch.core.store import Store
 from headpatch.core.study import Study
-from headpatch.engine.answers import measures, say
-from headpatch.engine.forward import Keep, forward
-from headpatch.engine.interventions import Intervention
-from headpatch.engine.patching import patch
 from headpatch.errors import RunError
-from headpatch.heads import Head, HeadSet
-from headpatch.models.prompt import encode, forced
+from headpatch.heads import Head
+from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.trace import question
 from headpatch.questions.trace.question import QUESTION, trace
 from headpatch.questions.trace.records import MEASURES
 from headpatch.questions.trace.results import TracedPairs
-from headpatch.questions.trace.token_effects import Token
+from headpatch.questions.trace.token_runner import Token
 from headpatch.stats.intervals import mean_interval
-from tests.datasets import noisy_pairs, planted_pairs
+from tests.datasets import lasting_folder, noisy_pairs, planted_pairs
 from tests.planted import HEADS, SILENT, planted
+from tests.questions.trace.test_effects import replaced, z_at_end
 from tests.tiny import tiny_vlm
 
 QUESTIONS = ["is there a red square ?"] * 3 + ["is there a red square in the image ?"]
@@ -49,14 +46,12 @@ OPTIONS = {
 NOISY = Study.make(None, OPTIONS)
 ROUNDING = 2e-5  # logits, between two float32 paths of a tiny model
 CLOSE = 1e-4  # logits, of the planted circuit
-_FOLDERS: list[TemporaryDirectory] = []
 
 
 @lru_cache
 def noisy() -> Survey:
-    _FOLDERS.append(TemporaryDirectory())  # it stays as long as the survey does
-    path = noisy_pairs(Path(_FOLDERS[-1].name), QUESTIONS)
-    return survey(NOISY, tiny_vlm(), Manifest.read(path).entries, "answer")
+    entries = Manifest.read(noisy_pairs(lasting_folder(), QUESTIONS)).entries
+    return survey(NOISY, tiny_vlm(), entries, "answer")
 
 
 def run(
@@ -139,36 +134,18 @@ def test_intervals_are_over_the_pairs_and_take_two_of_them() -> None:
     assert several
 
 
-def slot_mean(place: int, head: Head) -> torch.Tensor:
-    """The slow twin: each pair says its words up to the slot, and is read at the last position."""
-    vlm, rows = tiny_vlm(), []
-    for pair, token in enumerate(found().slots[place].slot.tokens):
-        if token is None:
-            continue
-        one, ids = noisy().entries[pair].pair(), each()[pair][0].answer.ids
-        prompt = encode(vlm, [one.with_image, one.without_image], one.question)
-        z = forward(vlm, forced(vlm, prompt, ids[:token]), keep=Keep(z=("lm",)), exact=True).z
-        rows += list(z["lm"][head.layer][:, -1, head.head])
-    return torch.stack(rows).mean(0)
-
-
 @pytest.mark.parametrize("place", [0, 2, 3])
 def test_kind_mean_is_the_mean_over_the_pairs_that_have_the_slot(place: int) -> None:
-    vlm, head = tiny_vlm(), Head(1, 2)
-    mean, one = slot_mean(place, head), found().slots[place]
-    slow = []
-    for pair, token in enumerate(one.slot.tokens):
-        if token is None:
-            continue
-        pair_of, ids = noisy().entries[pair].pair(), each()[pair][0].answer.ids
-        prompt = encode(vlm, [pair_of.with_image, pair_of.without_image], pair_of.question)
-        said = say(vlm, prompt, ids[:token], ids[token])
-        everywhere = torch.zeros(said.base.prompt.spans.length, vlm.lm.grid.heads, len(mean))
-        everywhere[-1, head.head] = mean
-        asked = [Intervention(HeadSet.of(head), "mean", "denoising")]
-        means = {"lm": [everywhere] * vlm.lm.grid.layers}
-        (outcome,) = patch(vlm, said.base, asked, means, read=measures(ids[token]))
-        slow.append(outcome.read[0])
+    vlm, head, one = tiny_vlm(), Head(1, 2), found().slots[place]
+    prompts, words = [], []
+    for pair in one.slot.answers:
+        opened = noisy().entries[pair].pair()
+        pictures = [opened.with_image, opened.without_image]
+        prompts.append(encode(vlm, pictures, opened.question))
+        words.append(each()[pair][0].answer.ids[: one.slot.tokens[pair] + 1])
+    both = list(zip(prompts, words, strict=True))
+    mean = torch.cat([z_at_end(vlm, prompt, said[:-1], head) for prompt, said in both]).mean(0)
+    slow = [replaced(vlm, prompt, said, head, mean, "denoising")[0] for prompt, said in both]
     effect = one.effects["mean", "denoising"]["logit"][head.layer, head.head]
     assert effect == pytest.approx(np.mean(slow), abs=ROUNDING)
     assert abs(effect) > ROUNDING
