@@ -79,7 +79,8 @@ class MeasuredPair:
         with stages("Cutting edges") as advance:
             settings = Cutting(options.edges, options.window)
             cuts = cut_edges(session, settings, on_progress=advance)
-        rows, floors, why_not = [*_stream(swapped), *_edges(cuts)], [swapped, cuts], ""
+        rows, why_not = [*_stream(swapped), *_edges(cuts)], ""
+        floors = [swapped.noise_floor, cuts.noise_floor]
         try:
             rows += _direct(attribute(session), session.base.ld_with - session.base.ld_without)
         except RunError as error:
@@ -88,10 +89,10 @@ class MeasuredPair:
             with stages("Patching paths to heads") as advance:
                 paths = head_paths(session, heads, advance)
             rows += paths.rows
-            floors.append(paths)
+            floors.append(paths.noise_floor)
         table = pd.DataFrame(rows, columns=[*KEYS, "effect", "normalized"])
         table.insert(0, "pair", session.pair.name)
-        return cls(table, max(one.noise_floor for one in floors), swapped.resumed, why_not)
+        return cls(table, max(floors), swapped.resumed, why_not)
 
     def to_saved(self) -> dict[str, Any]:
         """Return plain tensors, numbers and texts."""
