@@ -150,11 +150,13 @@ def _means(tables: Sequence[pd.DataFrame], study: Study) -> pd.DataFrame:
     """Return the columns of ``cuts_mean.csv``."""
     keys = [name for name in CUTS.keys if name != "pair"]
     by_row = pd.concat(tables).groupby(keys, sort=False, dropna=False)
-    means = aggregate(tables, CUTS, study).assign(
-        answer_changed=answer_changed(tables, CUTS),
-        control_mean=by_row["control_mean"].mean().to_numpy(),
+    means: pd.DataFrame = MEANS.ordered(
+        aggregate(tables, CUTS, study).assign(
+            answer_changed=answer_changed(tables, CUTS),
+            control_mean=by_row["control_mean"].mean().to_numpy(),
+        )
     )
-    return MEANS.ordered(means)
+    return means
 
 
 def _announcement(session: Session, job: Job, price: float, pairs: int) -> str:

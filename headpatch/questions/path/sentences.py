@@ -119,8 +119,8 @@ def _twice(rows: OverPairs) -> str:
             "enough there, neither is needed."
         )
     if most.any():
-        holding = zip(every, (denoising[:, 0, most] >= HALF).all(1), strict=True)
-        holders = " and ".join(TOKENS[name] for name, holds in holding if holds)
+        held = zip(every, denoising[:, 0, most], strict=True)
+        holders = " and ".join(TOKENS[name] for name, shares in held if (shares >= HALF).all())
         return f"It is held twice {_span(most)}, by {holders}: either is enough, neither is needed."
     if copied.any():
         return f"It is held twice in some layer {_pairs(copied.max(1))}, in none on most pairs."

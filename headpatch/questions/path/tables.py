@@ -146,8 +146,8 @@ def _edges(cuts: CutTable) -> Iterator[Row]:
     by_curve = cuts.named.groupby(["edge", "run"], sort=False)
     for (edge, run), rows in by_curve:
         way = "noising" if run == "with" else "denoising"
-        for row in rows.itertuples():
-            yield "edge", "lm", int(row.centre), edge, "", way, row.effect, row.normalized
+        for centre, *figures in rows[["centre", "effect", "normalized"]].to_numpy(np.float64):
+            yield "edge", "lm", int(centre), edge, "", way, *figures
 
 
 def _direct(parts: Float[np.ndarray, "layers parts"], gap: float) -> Iterator[Row]:

@@ -154,8 +154,8 @@ def _curves(rows: "pandas.DataFrame") -> list[Series]:
 
     random = rows[rows["order"] == "random"]
     by_k = random.groupby("k")["share"].agg(["mean", "min", "max"])
-    k, ends = by_k.index.to_numpy(np.float64), by_k.to_numpy(np.float64).T
-    series = [Series(f"{random['draw'].nunique()} random", k, *ends, look=RANDOM_LOOK)]
+    k, (mean, low, high) = by_k.index.to_numpy(np.float64), by_k.to_numpy(np.float64).T
+    series = [Series(f"{random['draw'].nunique()} random", k, mean, low, high, look=RANDOM_LOOK)]
     for name, (look, words) in MAPS.items():
         x, share = points(name)
         if x.size:
@@ -186,8 +186,9 @@ def regions_chart(means: "pandas.DataFrame", level: float) -> Chart:
 def area_means_chart(means: "pandas.DataFrame", level: float) -> Chart:
     """Show the mean area under each map's curve over pairs, beside that of random orders."""
     panels = [
-        _means(rows, f"{run.capitalize()} the object. {_WAYS[way][0]}",
-               f"{_WAYS[way][1]}:\narea under the curve", "area", ("random_mean", "random orders"))
+        _means(rows, f"{str(run).capitalize()} the object. {_WAYS[str(way)][0]}",
+               f"{_WAYS[str(way)][1]}:\narea under the curve", "area",
+               ("random_mean", "random orders"))
         for (run, way), rows in means.groupby(["run", "way"], sort=False)
     ]  # fmt: skip
     note = (
@@ -206,6 +207,7 @@ def _means(
     x = np.arange(len(rows), dtype=np.float64)
     series = []
     for column, (words, look) in columns.items():
-        ends = rows[[column, f"{column}_low", f"{column}_high"]].to_numpy(np.float64).T
-        series.append(Series(words, x, *ends, look=look))
+        ends = rows[[column, f"{column}_low", f"{column}_high"]].to_numpy(np.float64)
+        mean, low, high = ends.T
+        series.append(Series(words, x, mean, low, high, look=look))
     return Panel(title, series, "", label, [short(MAPS[one][1]) for one in rows["map"]])

@@ -107,7 +107,8 @@ def test_it_says_what_it_does_and_picks_heads_by_rankings() -> None:
         yield lambda *_: None
 
     session = opened()
-    asked = replace(session, study=session.study.override({"path.heads": None, "path.top": 1}))
+    path = session.study.path.model_copy(update={"heads": None, "top": 1})
+    asked = replace(session, study=session.study.model_copy(update={"path": path}))
     found = QUESTION.answer(asked, Call(stages))
     assert named == ["Ranking heads by effect", "Swapping the stream", "Cutting edges",
                      "Patching paths to heads"]  # fmt: skip
