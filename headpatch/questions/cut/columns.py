@@ -5,46 +5,39 @@ from headpatch.present.column import Column, Schema
 _HEAD = "as in `effects.csv`; empty where whole layers are cut"
 _CONTROL = "the same cut with as many random image tokens outside the region in the region's place"
 
+
+def _key(name: str, meaning: str) -> Column:
+    return Column(name, meaning, "–", "text", key=True)
+
+
 CUTS = Schema(
     "cuts.csv",
     "a cut: an edge (queries that lose keys) × heads or layers × run. What a query has left of its "
     "attention is renormalised; a query that keeps no key gets z = 0",
     (
-        Column("pair", "name of the pair of pictures", "–", "text", key=True),
-        Column(
+        _key("pair", "name of the pair of pictures"),
+        _key(
             "edge",
             "`from-to`: the tokens that no longer look, and those they no longer see. `answer`; "
             "`question` (every token after the image, the answer position included); `words` (the "
             "question without the answer position); `image` (every image token); `region` (those "
             "of the study's region); `other` (image tokens outside it); `all`. A query keeps its "
             "own position unless the study says `itself: true`",
-            "–",
-            "text",
-            key=True,
         ),
-        Column(
+        _key(
             "heads",
             "where single heads are cut: `24.17`, or `24.17+23.20` together. Read it as text",
-            "–",
-            "text",
-            key=True,
         ),
         Column("layer", _HEAD, "layer", "whole", optional=True, follows=True),
         Column("head", _HEAD, "–", "whole", optional=True, follows=True),
-        Column(
-            "layers",
-            "where all heads of whole layers are cut: `10-14`, or `10`",
-            "–",
-            "text",
-            key=True,
-        ),
+        _key("layers", "where all heads of whole layers are cut: `10-14`, or `10`"),
         Column(
             "centre",
             "the layer that a window is centred on; windows are clipped at both ends of the model",
             "layer",
             key=True,
         ),
-        Column("run", "the run that is cut: `with` or `without`", "–", "text", key=True),
+        _key("run", "the run that is cut: `with` or `without`"),
         Column("ld_with", "LD of the untouched run with the object", "logits", form="+.3f"),
         Column("ld_without", "LD of the untouched run without it", "logits", form="+.3f"),
         Column("ld", "LD after the cut", "logits", form="+.3f"),
@@ -58,14 +51,11 @@ CUTS = Schema(
             form="+.4f",
             interval=True,
         ),
-        Column(
+        _key(
             "role",
             "`window`: one of the sweep over layers; `layers`: the span that was named; `head`: "
             "one named head; `joint`: all named heads together; `control`: random image tokens in "
             "the region's place; `noise floor`: nothing was cut",
-            "–",
-            "text",
-            key=True,
         ),
         Column("answer_before", "first token of the run's answer", "–", "text"),
         Column("answer_after", "first token of the answer after the cut", "–", "text"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from headpatch.core.aggregate import aggregate
+from headpatch.core.aggregate import aggregate, answer_changed
 from headpatch.core.ask import ask, each_pair
 from headpatch.core.dataset import Pairs
 from headpatch.core.edge_cuts import CutTable, Job, cost, make, named_cuts, prepare
@@ -55,8 +55,8 @@ class Cuts(Result):
 
     def files(self) -> Files:
         """Return the tables."""
-        means = {} if self.means is None else {MEANS.file: self.means}
-        return {CUTS.file: self.effects, **means}
+        tables = {CUTS.file: self.effects}
+        return tables if self.means is None else tables | {MEANS.file: self.means}
 
     def json(self) -> Mapping[str, Any]:
         """Return what ``--json`` prints of the cuts."""
@@ -89,30 +89,23 @@ class Cut(Question[Cuts]):
             where = origin(VERB, opened, cuts.noise_floor)
             return Cuts(cuts.table, None, price, job.resumed, origin=where)
         assert isinstance(opened, Pairs)
-        return self._over_pairs(opened, call)
-
-    def _over_pairs(self, pairs: Pairs, call: Call) -> Cuts:
-        jobs: list[tuple[float, bool]] = []
+        pairs, prices, resumed = opened, list[float](), list[bool]()
 
         def measure(session: Session) -> CutTable:
             job = prepare(session, session.study.cut, pairs.survey.order)
-            if not jobs:
-                count = len(pairs.survey.entries)
-                call.say(_announcement(session, job, cost(session, job), count))
-            jobs.append((cost(session, job), job.resumed))
+            prices.append(cost(session, job))
+            resumed.append(job.resumed)
+            if len(prices) == 1:
+                call.say(_announcement(session, job, prices[0], len(pairs.survey.entries)))
             return make(session, job)
 
         measured = each_pair(pairs, call.stages, "Cutting edges", measure)
-        tables = [named_cuts(cuts.table) for cuts in measured]
-        means = aggregate(tables, CUTS, pairs.study)
-        more = _over(tables, means)
-        floor = max(cuts.noise_floor for cuts in measured)
         return Cuts(
             pd.concat([cuts.table for cuts in measured], ignore_index=True),
-            MEANS.ordered(means.assign(**more)),
-            sum(price for price, _ in jobs),
-            all(resumed for _, resumed in jobs),
-            origin=origin(VERB, pairs, floor),
+            _means([cuts.named for cuts in measured], pairs.study),
+            sum(prices),
+            all(resumed),
+            origin=origin(VERB, pairs, max(cuts.noise_floor for cuts in measured)),
         )
 
 
@@ -153,14 +146,17 @@ def cut(session: Session | Pairs, on_progress: Progress = None, **options: Any) 
     return ask(QUESTION, session, options, on_progress)
 
 
-def _over(tables: Sequence[pd.DataFrame], means: pd.DataFrame) -> dict[str, Any]:
-    """Return the plain means over pairs, aligned with the rows of `means`."""
+def _means(tables: Sequence[pd.DataFrame], study: Study) -> pd.DataFrame:
+    """Return the columns of ``cuts_mean.csv``."""
     keys = [name for name in CUTS.keys if name != "pair"]
-    rows = pd.concat(tables)
-    changed = (rows["answer_before"] != rows["answer_after"]).astype(float)
-    by_row = rows.assign(answer_changed=changed).groupby(keys, sort=False, dropna=False)
-    found = by_row[["answer_changed", "control_mean"]].mean()
-    return {name: found[name].to_numpy() for name in ("answer_changed", "control_mean")}
+    by_row = pd.concat(tables).groupby(keys, sort=False, dropna=False)
+    means: pd.DataFrame = MEANS.ordered(
+        aggregate(tables, CUTS, study).assign(
+            answer_changed=answer_changed(tables, CUTS),
+            control_mean=by_row["control_mean"].mean().to_numpy(),
+        )
+    )
+    return means
 
 
 def _announcement(session: Session, job: Job, price: float, pairs: int) -> str:
@@ -173,14 +169,13 @@ def _announcement(session: Session, job: Job, price: float, pairs: int) -> str:
         where = f"layers {options.layers}"
     else:
         where = f"{places:,} windows of {options.window} layers"
-    edges = len(options.edges)
-    asked = f"{where} x {edges:,} {'edge' if edges == 1 else 'edges'} x both runs"
+    edges = f"{len(options.edges):,} {'edge' if len(options.edges) == 1 else 'edges'}"
+    asked = f"{where} x {edges} x both runs"
     if controls := roles.count("control"):
         asked += f", {controls:,} cuts of random image tokens"
     how = "each resumed at the first layer that is cut"
     if not job.resumed:
-        dtype = str(session.vlm.dtype).removeprefix("torch.")
-        model = f"{session.vlm.name} ({dtype})"
+        model = f"{session.vlm.name} ({str(session.vlm.dtype).removeprefix('torch.')})"
         how = f"each a whole pass, since those of {model} cannot be resumed halfway"
     nothing = roles.count("noise floor")
     of_all = f"{pairs:,} pairs x {len(roles):,}" if pairs > 1 else f"{len(roles):,}"

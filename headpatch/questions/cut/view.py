@@ -9,6 +9,7 @@ import numpy as np
 from headpatch.core.question import Context, Files, table_of
 from headpatch.present.column import Row, Schema
 from headpatch.present.effects_view import answer_cell, control_cell, effect_cell, interval_cell
+from headpatch.present.panel import beside
 from headpatch.present.parts import Chart, Panel, Part, Series, Words, arrow, grid
 from headpatch.questions.cut.columns import CUTS, MEANS
 
@@ -36,6 +37,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     schema = MEANS if MEANS.file in files else CUTS
     table = table_of(files[schema.file])
     table = table[table["role"].isin(_NAMED)].reset_index(drop=True)
+    floor = context.noise_floor or 0.0
     ld = ""
     if schema is CUTS:
         first = table.iloc[0]
@@ -47,24 +49,17 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     shown = table
     if windows:
         for run in dict.fromkeys(table["run"]):
-            yield _over_depth(table[table["run"] == run], run, context)
+            yield _over_depth(table[table["run"] == run], run, floor)
         size = table["effect"].abs()
         shown = table.loc[size.groupby([table["edge"], table["run"]], sort=False).idxmax()]
     yield _in_full(shown, schema, context, windows)
-    floor = context.noise_floor or 0.0
     yield Words(_LEGEND.format(sd=" ± sd" if schema is CUTS else " over pairs", floor=floor))
     yield Words(summary(table, context))
     yield _chart(table, context, windows)
 
 
 def summary(table: "pandas.DataFrame", context: Context) -> str:
-    """Say what the largest effect on the with-run was, and no more than the pairs can show.
-
-    Parameters
-    ----------
-    table
-        Of one pair, or means over pairs; without controls.
-    """
+    """Say what the largest effect on the with-run was; of one pair, or means over pairs."""
     named = table[table["run"] == "with"]
     row = max(named.to_dict("records"), key=lambda row: abs(row["effect"]))
     if abs(row["effect"]) <= (context.noise_floor or 0.0):
@@ -105,16 +100,14 @@ def _answer(row: Mapping[Any, Any], context: Context) -> str:
     return f"the answer {'becomes' if changed else 'stays'} {row['answer_after']!r}"
 
 
-def _over_depth(rows: "pandas.DataFrame", run: str, context: Context) -> Part:
+def _over_depth(rows: "pandas.DataFrame", run: str, floor: float) -> Part:
     """Show effects by window of layers, a column an edge."""
-    edges = list(dict.fromkeys(rows["edge"]))
     by_window = [
         {"layers": layers, **dict(zip(of_one["edge"], of_one["effect"], strict=True))}
         for layers, of_one in rows.groupby("layers", sort=False)
     ]
     cells: dict[str, Any] = {"layers": "layers"}
-    for edge in edges:
-        cells[arrow(edge)] = effect_cell(context.noise_floor or 0.0, edge)
+    cells |= {arrow(edge): effect_cell(floor, edge) for edge in dict.fromkeys(rows["edge"])}
     title = f"Run {run} the object: effect by window of layers (logits)"
     return grid(title, by_window, cells, CUTS, place="terminal")
 
@@ -126,22 +119,12 @@ def _in_full(shown: "pandas.DataFrame", schema: Schema, context: Context, larges
         "run": "run",
         "layers" if layers else "heads": "layers" if layers else _heads,
     }
-    if schema is CUTS:
-        cells |= {
-            "LD": "ld",
-            "effect": effect_cell(context.noise_floor or 0.0),
-            "norm.": "normalized",
-            "random tokens": control_cell,
-            "answer": answer_cell,
-        }
-    else:
-        cells |= {
-            "effect": effect_cell(context.noise_floor or 0.0),
-            "norm.": "normalized",
-            f"{context.level:.0%} interval": interval_cell("normalized"),
-            "random tokens": control_cell,
-            "answer changed": "answer_changed",
-        }
+    one = schema is CUTS
+    cells |= {"LD": "ld"} if one else {}
+    cells |= {"effect": effect_cell(context.noise_floor or 0.0), "norm.": "normalized"}
+    cells |= {} if one else {f"{context.level:.0%} interval": interval_cell("normalized")}
+    cells["random tokens"] = control_cell
+    cells |= {"answer": answer_cell} if one else {"answer changed": "answer_changed"}
     title = "The window with the largest effect of each edge" if largest else "Every cut"
     return grid(title, shown, cells, schema)
 
@@ -156,52 +139,44 @@ def _chart(table: "pandas.DataFrame", context: Context, windows: bool) -> Chart:
     table = table.assign(place=_place_names(table))
     names, left_out = ([], 0) if windows else _largest_places(table)
     edges = list(dict.fromkeys(table["edge"]))
-    runs = [run for run in _RUNS if (table["run"] == run).any()]
     layers = int(table["centre"].max()) + 1 if windows else None
     by_layers = bool(table["role"].eq("layers").all())
     x_label = "Language-model layer on which the window is centred"
     if not windows:
         x_label = "Layers cut" if by_layers else "Heads cut (layer.head)"
-    panels = [
-        Panel(
-            f"Run {run} the object",
-            [
-                _series(rows[rows["edge"] == edge], edge, index, names, len(edges))
-                for index, edge in enumerate(edges)
-            ],
-            x_label,
-            "Normalized effect",
-            names,
-            layers,
-            _logits_per_share(rows, run),
-            "Effect on LD (logits)",
-        )
-        for run in runs
-        for rows in [table[table["run"] == run]]
-    ]
-    spoken = [_spoken(table[table["run"] == run]) for run in runs]
+    panels, spoken = [], []
+    for run in (run for run in _RUNS if (table["run"] == run).any()):
+        rows = table[table["run"] == run]
+        series = [
+            _series(rows[rows["edge"] == edge], arrow(edge), index, names, len(edges))
+            for index, edge in enumerate(edges)
+        ]
+        panels.append(
+            Panel(f"Run {run} the object", series, x_label, "Normalized effect", names, layers,
+                  _logits_per_share(rows, run), "Effect on LD (logits)")
+        )  # fmt: skip
+        spoken.append(_spoken(rows))
     return Chart("cuts", "cuts.png", _title(table, windows, left_out, len(names)), panels,
                  _note(table, context, windows), spoken)  # fmt: skip
 
 
 def _series(
-    rows: "pandas.DataFrame", edge: str, index: int, names: list[str], edges: int
+    rows: "pandas.DataFrame", name: str, index: int, names: list[str], edges: int
 ) -> Series:
-    def values(name: str) -> Any:
-        return rows[name].to_numpy(dtype=np.float64)
+    def values(column: str) -> Any:
+        return rows[column].to_numpy(dtype=np.float64)
 
     x = values("centre")
     if names:  # edges side by side at each place; NaN for a place that is left out
-        step = 0.7 / edges
-        at = {name: place + (index - (edges - 1) / 2) * step for place, name in enumerate(names)}
-        x = np.array([at.get(name, np.nan) for name in rows["place"]])
+        at = {head: place + beside(index, edges) for place, head in enumerate(names)}
+        x = np.array([at.get(head, np.nan) for head in rows["place"]])
     ends: dict[str, Any] = {}
     if "normalized_low" in rows:
         ends = {"low": values("normalized_low"), "high": values("normalized_high")}
     if "control_sd" in rows:
         mean, sd = values("control_mean"), np.nan_to_num(values("control_sd"))
         ends |= {"null_low": mean - sd, "null_high": mean + sd}
-    return Series(arrow(edge), x, values("normalized"), look=index, **ends)
+    return Series(name, x, values("normalized"), look=index, **ends)
 
 
 def _place_names(table: "pandas.DataFrame") -> Any:

@@ -14,11 +14,10 @@ sender, for the heads' query, keys and values:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.core.noise_floor import FEW, Changed, floors_over
@@ -30,92 +29,74 @@ from headpatch.engine.pathpatch import Inputs, Sender, answer_z, hear
 from headpatch.engine.residual import Put, record
 from headpatch.heads import Head, HeadSet
 
-Way = tuple[str, str]
-"""Inputs (``query``, ``keys``, ``values``, …) and the sender's tokens."""
+Row: TypeAlias = tuple[Any, ...]
+"""Of ``path.csv``: view, tower, layer, where, heads, direction, effect and share."""
 Z: TypeAlias = dict[int, Tensor]
 """By layer: every head's z at the answer position, ``[heads, dim]``."""
-_KEYS_VALUES = {"keys": ("key",), "values": ("value",), "keys+values": ("key", "value")}
+_HEARD: Final[Mapping[str, tuple[str, ...]]] = {
+    "query": ("query",),
+    "keys": ("key",),
+    "values": ("value",),
+    "keys+values": ("key", "value"),
+    "query+keys": ("query", "key"),
+    "all": ("query", "key", "value"),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class HeadPaths:
     """What named heads hear.
 
-    Attributes
-    ----------
-    sets
-        Every head alone, and all together if there are several.
-    ways
-        Inputs and sender of each path.
-    shares, effects
-        By direction: normalized, and in logits.
-    vision_shares, vision_effects
-        By direction: the keys and values at the image's tokens, changed from the region's patches
-        of each vision layer. Empty where the tower's patches are not the image's tokens.
-    noise_floor
-        In logits; see `headpatch.core.noise_floor.floors_over`. A path from the run itself changes
-        nothing.
+    The noise floor, in logits, is that of `headpatch.core.noise_floor.floors_over`. A path from the
+    run itself changes nothing.
     """
 
-    sets: tuple[HeadSet, ...]
-    ways: tuple[Way, ...]
-    shares: Mapping[Direction, Float[np.ndarray, "ways sets"]]
-    effects: Mapping[Direction, Float[np.ndarray, "ways sets"]]
-    vision_shares: Mapping[Direction, Float[np.ndarray, "vision_layers sets"]]
-    vision_effects: Mapping[Direction, Float[np.ndarray, "vision_layers sets"]]
+    rows: list[Row]
     noise_floor: float
 
 
 def head_paths(
     session: Session, heads: Sequence[Head], on_progress: OnProgress | None = None
 ) -> HeadPaths:
-    """Patch every path to each head, and to all of them together.
+    """Patch every path to each head alone, and to all of them together if there are several.
 
-    Parameters
-    ----------
-    session
-        Opened with positions ``answer``.
-
-    Raises
-    ------
-    InputError
-        As `headpatch.core.stream_swaps.token_classes`.
+    The session is opened with positions ``answer``.
     """
-    sets = tuple(HeadSet.of(head) for head in heads)
+    sets = [HeadSet.of(head) for head in heads]
     if len(heads) > 1:
-        sets = (*sets, HeadSet(tuple(heads)))
+        sets.append(HeadSet(tuple(heads)))
     ear = _Ear(session, sorted({head.layer for head in heads}))
-    total = 1 + len(ear.patches)
-    effects: dict[Direction, Float[np.ndarray, "ways sets"]] = {}
-    ways: tuple[Way, ...] = ()
     every, nothing = list[Changed](), list[Outcome]()
-    for run, direction in DIRECTION.items():
-        senders = ear.ways(run)
-        ways = tuple(senders)
-        changed = [_changed(session, sets, run, z) for z in senders.values()]
-        every += changed
-        nothing += changed[ways.index(("none", "itself"))][0]
-        effects[direction] = np.stack([_effects(one) for one in changed])
+
+    def change(run: int, tower: str, layer: int | str, where: str, z: Z) -> list[Row]:
+        changed, way = _changed(session, sets, run, z), DIRECTION[run]
+        every.append(changed)
+        if where == "none from itself":
+            nothing.extend(changed[0])
+        effects = np.array([outcome.effect for outcome in changed[0]])
+        shares = normalized(session, effects, way)
+        return [
+            ("head path", tower, layer, where, str(members), way, effect, share)
+            for members, effect, share in zip(sets, effects, shares, strict=True)
+        ]
+
+    rows = [
+        row
+        for run in DIRECTION
+        for way, z in ear.ways(run).items()
+        for row in change(run, "lm", "", " from ".join(way), z)
+    ]
     if on_progress:
-        on_progress(1, total)
-    curves: dict[Direction, list[Float[np.ndarray, " sets"]]] = {}
-    for layer in range(len(ear.patches)):
+        on_progress(1, 1 + ear.vision_layers)
+    of_vision: dict[Direction, list[Row]] = {way: [] for way in DIRECTION.values()}
+    for layer in range(ear.vision_layers):
         for run, z in ear.vision(layer).items():
-            every.append(_changed(session, sets, run, z))
-            curves.setdefault(DIRECTION[run], []).append(_effects(every[-1]))
+            where = "keys+values from region of the vision layer"
+            of_vision[DIRECTION[run]] += change(run, "vision", layer, where, z)
         if on_progress:
-            on_progress(2 + layer, total)
-    vision = {way: np.stack(curve) for way, curve in curves.items()}
+            on_progress(2 + layer, 1 + ear.vision_layers)
     (floor,) = floors_over(session, nothing, every, FEW)
-    return HeadPaths(
-        sets,
-        ways,
-        {way: normalized(session, values, way) for way, values in effects.items()},
-        effects,
-        {way: normalized(session, values, way) for way, values in vision.items()},
-        vision,
-        floor,
-    )
+    return HeadPaths(sum(of_vision.values(), rows), floor)
 
 
 def _changed(session: Session, sets: Sequence[HeadSet], run: int, z: Z) -> Changed:
@@ -129,68 +110,22 @@ def _changed(session: Session, sets: Sequence[HeadSet], run: int, z: Z) -> Chang
     return intervene(session, asked, put, answers_only=True), put
 
 
-def _effects(changed: Changed) -> Float[np.ndarray, " sets"]:
-    """Return the shifts of LD, in logits."""
-    return np.array([one.effect for one in changed[0]])
-
-
 class _Ear:
     """What heads of some layers hear in both runs, and from whom else they could.
 
-    Attributes
-    ----------
-    patches
-        By vision layer: the region's patches; empty where they are not known.
+    ``vision_layers`` is 0 where the tower's patches are not the image's tokens.
     """
 
     def __init__(self, session: Session, layers: Sequence[int]) -> None:
-        self._session, self._layers = session, tuple(layers)
+        self._session, self._layers = session, layers
         self._kept = record(session.vlm, session.prompt)
-        self._own = self._hear()
-        self.patches: list[Tensor] = []
-        if "vision" in self._kept:
-            tower = self._kept["vision"]
-            region = vision_classes(session, tower[0].shape[1]).get("region")
-            self.patches = [] if region is None else [region] * len(tower)
+        self._own = hear(session.vlm, session.prompt, layers)
+        self._straight = {layer: self._hear_straight(layer) for layer in layers}
+        tower = self._kept.get("vision", [])
+        self._region = vision_classes(session, tower[0].shape[1]).get("region") if tower else None
+        self.vision_layers = 0 if self._region is None else len(tower)
 
-    def _hear(self, puts: Sequence[Put] = (), layers: Sequence[int] = ()) -> dict[int, Inputs]:
-        return hear(self._session.vlm, self._session.prompt, layers or self._layers, puts)
-
-    def _z(self, run: int, inputs: Mapping[int, Inputs], row: int, at: Tensor, *heard: str) -> Z:
-        """Let the heads hear some inputs of another pass at `at`."""
-        return {
-            layer: answer_z(
-                self._own[layer], run, **{name: Sender(inputs[layer], row, at) for name in heard}
-            )
-            for layer in self._layers
-        }
-
-    def ways(self, run: int) -> dict[Way, Z]:
-        """Return every path but those from vision layers."""
-        own, other = self._own, 1 - run
-        classes = token_classes(self._session)
-        every = torch.arange(self._session.prompt.spans.length)
-        ways: dict[Way, Z] = {
-            ("none", "itself"): self._z(run, own, run, every, "query", "key", "value")
-        }
-        ways["query", "answer"] = self._z(run, own, other, classes["answer"], "query")
-        for name in ("region", "other", "words", "answer"):
-            for words, heard in _KEYS_VALUES.items():
-                if name in classes:
-                    ways[words, name] = self._z(run, own, other, classes[name], *heard)
-        ways["query+keys", "all"] = self._z(run, own, other, every, "query", "key")
-        ways["values", "all"] = self._z(run, own, other, every, "value")
-        ways["all", "all"] = self._z(run, own, other, every, "query", "key", "value")
-        straight = {layer: self._straight(layer)[layer] for layer in self._layers}
-        for name in ("region", "other"):
-            if name in classes:
-                at = classes[name]
-                ways["keys+values", f"{name}, straight"] = self._z(
-                    run, straight, run, at, "key", "value"
-                )
-        return ways
-
-    def _straight(self, layer: int) -> dict[int, Inputs]:
+    def _hear_straight(self, layer: int) -> Inputs:
         """Hear at one layer what the projector gives in the other run, all writes as they were."""
         image = self._session.prompt.spans.image
         stream = self._kept["lm"]
@@ -199,16 +134,42 @@ class _Ear:
             given, own = stream[0][:, image.to(stream[0].device)], stream[layer][run]
             values = own[image.to(own.device)] + (given[1 - run] - given[run]).to(own)
             puts.append(Put(run, "lm", layer, image, values))
-        return self._hear(puts, [layer])
+        return hear(self._session.vlm, self._session.prompt, [layer], puts)[layer]
+
+    def _z(self, run: int, heard: str, inputs: Mapping[int, Inputs], row: int, at: Tensor) -> Z:
+        """Let the heads of a run hear some inputs of another pass's row at some positions."""
+        return {
+            layer: answer_z(
+                self._own[layer],
+                run,
+                **{name: Sender(inputs[layer], row, at) for name in _HEARD[heard]},
+            )
+            for layer in self._layers
+        }
+
+    def ways(self, run: int) -> dict[tuple[str, str], Z]:
+        """Return every path but those from vision layers, by inputs and sender."""
+        places = token_classes(self._session)
+        known = [name for name in ("region", "other", "words", "answer") if name in places]
+        places["all"] = torch.arange(self._session.prompt.spans.length)
+        asked = [("query", "answer")]
+        asked += [(heard, name) for name in known for heard in ("keys", "values", "keys+values")]
+        asked += [("query+keys", "all"), ("values", "all"), ("all", "all")]
+        ways = {("none", "itself"): self._z(run, "all", self._own, run, places["all"])}
+        for heard, name in asked:
+            ways[heard, name] = self._z(run, heard, self._own, 1 - run, places[name])
+        for name in (name for name in ("region", "other") if name in places):
+            ways["keys+values", f"{name}, straight"] = self._z(
+                run, "keys+values", self._straight, run, places[name]
+            )
+        return ways
 
     def vision(self, layer: int) -> dict[int, Z]:
         """Hear, in either run, what the image's tokens say after a vision layer's region is put."""
-        at, there = self.patches[layer], self._kept["vision"][layer]
-        inputs = self._hear(
-            [
-                Put(run, "vision", layer, at, there[1 - run, at.to(there.device)])
-                for run in (WITH, WITHOUT)
-            ]
-        )
-        image = self._session.prompt.spans.image
-        return {run: self._z(run, inputs, run, image, "key", "value") for run in (WITH, WITHOUT)}
+        region, stream = self._region, self._kept["vision"][layer]
+        assert region is not None
+        vlm, prompt, runs = self._session.vlm, self._session.prompt, (WITH, WITHOUT)
+        values = stream[:, region.to(stream.device)]
+        puts = [Put(run, "vision", layer, region, values[1 - run]) for run in runs]
+        inputs = hear(vlm, prompt, self._layers, puts)
+        return {run: self._z(run, "keys+values", inputs, run, prompt.spans.image) for run in runs}

@@ -1,19 +1,16 @@
 """Following the object through the model, on one pair of pictures or over many.
 
-Over many pairs every view is measured on every pair. Heads that rankings pick are picked on one
-half of the pairs, once for all, and the paths to them are patched on the other half. What is
-finished of a pair is kept, whole or not at all, so that a killed run goes on later and finds the
-same.
+What is finished of a pair is kept, whole or not at all, so that a killed run goes on later and
+finds the same.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from headpatch.core.ask import ask
 from headpatch.core.dataset import Pairs
@@ -29,7 +26,7 @@ from headpatch.core.head_selection import (
     single_effects,
 )
 from headpatch.core.origin import origin
-from headpatch.core.progress import Stages, reporting
+from headpatch.core.progress import reporting
 from headpatch.core.progress_bars import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
@@ -41,13 +38,11 @@ from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.models.vlm import VLM
-from headpatch.pairs.manifest import Entry
 from headpatch.present.head_columns import with_head_columns
 from headpatch.questions.path import VERB
 from headpatch.questions.path.columns import MEANS, PATH
 from headpatch.questions.path.sentences import sentences
-from headpatch.questions.path.tables import OverPairs, rows_of
-from headpatch.questions.path.views import measure
+from headpatch.questions.path.tables import MeasuredPair, OverPairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +54,7 @@ class FollowedPath(Result):
     table
         The columns of ``path.csv``: a row for each figure of each pair.
     means
-        Over many pairs, the columns of ``path_mean.csv``: a row for each figure, with its interval
-        over pairs; None of one.
+        Over many pairs, the columns of ``path_mean.csv``; None of one.
     saved
         What ``path.pt`` holds.
     summary
@@ -89,51 +83,13 @@ class FollowedPath(Result):
         return {PATH.file: self.table, **means, "path.pt": self.saved}
 
     def json(self) -> Mapping[str, Any]:
-        """Return what ``--json`` prints of the figures, or of their means."""
+        """Return what ``--json`` prints: the figures, or their means."""
         rows = {"path": self.table} if self.means is None else {"path_mean": self.means}
         return {"noise_floor": self.noise_floor, **rows, "summary": list(self.summary)}
 
 
 FollowedPaths = FollowedPath
 """What `headpatch.path` found over many pairs."""
-
-
-@dataclass(frozen=True, eq=False)
-class MeasuredPair:
-    """What is kept of a pair: its rows of ``path.csv``, and what `FollowedPath` says besides."""
-
-    table: pd.DataFrame
-    noise_floor: float
-    resumed: bool
-    why_not: str
-
-    @classmethod
-    def of(cls, session: Session, heads: tuple[Head, ...], stages: Stages) -> "MeasuredPair":
-        """Measure every view of a pair; paths to `heads`, if there are any."""
-        views = measure(session, heads, stages)
-        table, resumed = rows_of(session, views), views.stream.resumed
-        return cls(table, views.noise_floor, resumed, views.why_not)
-
-    def to_saved(self) -> dict[str, Any]:
-        """Return plain tensors, numbers and texts."""
-        columns = {
-            str(name): torch.tensor(values.to_numpy(dtype=np.float64))
-            if name in ("effect", "normalized")
-            else list(values)
-            for name, values in self.table.items()
-        }
-        rest = {"noise_floor": self.noise_floor, "resumed": self.resumed, "why_not": self.why_not}
-        return {"columns": columns, **rest}
-
-    @classmethod
-    def from_saved(cls, saved: Mapping[str, Any]) -> "MeasuredPair":
-        """Read back what `to_saved` gave, bit for bit."""
-        columns = {
-            name: values.numpy() if torch.is_tensor(values) else values
-            for name, values in saved["columns"].items()
-        }
-        rest = saved["noise_floor"], saved["resumed"], saved["why_not"]
-        return cls(pd.DataFrame(columns), *rest)
 
 
 class Path(Question[FollowedPath]):
@@ -171,24 +127,19 @@ class Path(Question[FollowedPath]):
                 lambda: order(session),
             )
         pair = MeasuredPair.of(session, heads, call.stages)
-        facts = {
-            "ld_with": base.ld_with,
-            "ld_without": base.ld_without,
-            "question": session.pair.question,
-            "region_name": session.pair.region.name,
-        }
+        facts = {"ld_with": base.ld_with, "ld_without": base.ld_without,
+                 "question": session.pair.question,
+                 "region_name": session.pair.region.name}  # fmt: skip
         return _followed(session, [pair], facts, 0, call)
 
     def _many(self, pairs: Pairs, call: Call) -> FollowedPath:
         study, survey = pairs.study, pairs.survey
         with call.stages("Ranking heads by effect") as advance:
             chosen = choose_heads(study, study.path, "answer", pairs.vlm, survey, advance)
-        judged = {entry.name for entry in chosen.entries}
-        heads = {
-            entry.name: chosen.heads if entry.name in judged else () for entry in survey.entries
-        }
+        heads: dict[str, tuple[Head, ...]] = {entry.name: () for entry in survey.entries}
+        heads |= {entry.name: chosen.heads for entry in chosen.entries}
+        followed: list[MeasuredPair] = []
         with call.stages("Following the object") as advance:
-            followed = []
             for pair in _each(pairs, heads, call):
                 followed.append(pair)
                 advance(len(followed), len(survey.entries))
@@ -261,13 +212,17 @@ def path(
 
 def _each(
     pairs: Pairs, heads: Mapping[str, tuple[Head, ...]], call: Call
-) -> Iterable[MeasuredPair]:
+) -> Iterator[MeasuredPair]:
     """Yield every pair, in order: as it was finished before, or measured and kept now."""
     entries, study, vlm = pairs.survey.entries, pairs.study, pairs.vlm
     where = {entry.name: entry.where for entry in entries}
-    keys = {entry.name: _key(study, vlm, entry, heads[entry.name]) for entry in entries}
+    keys = {}
+    for entry in entries:
+        asked = {"path to": [str(head) for head in heads[entry.name]],
+                 "edges": study.path.edges, "window": study.path.window}  # fmt: skip
+        keys[entry.name] = unit_key(study, vlm, entry.pair(), asked)
 
-    def measure_pair(session: Session) -> dict[str, Any]:
+    def measure(session: Session) -> dict[str, Any]:
         name = session.pair.name
         try:
             return MeasuredPair.of(session, heads[name], reporting(None)).to_saved()
@@ -276,36 +231,16 @@ def _each(
             raise InputError(argument, error.found, error.expected, error.hint) from None
 
     assert call.store is not None
-    for _, saved in measured(
-        study, vlm, entries, keys, "answer", call.store, measure_pair, Checks()
-    ):
-        yield MeasuredPair.from_saved(saved)
-
-
-def _key(study: Study, vlm: VLM, entry: Entry, heads: tuple[Head, ...]) -> str:
-    options = {"edges": study.path.edges, "window": study.path.window}
-    asked = {"path to": [str(head) for head in heads], **options}
-    return unit_key(study, vlm, entry.pair(), asked)
+    units = measured(study, vlm, entries, keys, "answer", call.store, measure, Checks())
+    yield from (MeasuredPair.from_saved(unit) for _, unit in units)
 
 
 def _followed(
-    opened: Opened,
-    pairs: list[MeasuredPair],
-    facts: Mapping[str, Any],
-    chosen_on: int,
-    call: Call,
+    opened: Opened, pairs: list[MeasuredPair], facts: Mapping[str, Any], chosen_on: int, call: Call
 ) -> FollowedPath:
-    """Put together what was measured of one pair or of many.
-
-    Parameters
-    ----------
-    facts
-        What ``path.pt`` says beside the curves.
-    chosen_on
-        Pairs that picked the heads; 0 if they were named.
-    """
+    """Put together what was measured; `facts` are what ``path.pt`` says beside the curves."""
     study, vlm = opened.study, opened.vlm
-    rows = OverPairs.of(study, [pair.table for pair in pairs])
+    rows = OverPairs(study, [pair.table for pair in pairs])
     floor = max(pair.noise_floor for pair in pairs)
     whole = sum(not pair.resumed for pair in pairs)
     why_not = next((pair.why_not for pair in pairs if pair.why_not), "")

@@ -1,6 +1,7 @@
 """What the views show, in plain sentences that go no further than the numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -8,14 +9,13 @@ from jaxtyping import Bool, Float
 from headpatch.core.study import edge_ends
 from headpatch.engine.interventions import Direction
 from headpatch.heads import HeadSet, Tower
-from headpatch.questions.path.heads import Way
 from headpatch.questions.path.tables import HALF, OverPairs
 from headpatch.stats.intervals import Interval
 
-SMALL = 0.05
+SMALL: Final = 0.05
 """Shares below this are called little."""
-PATCHES = "the region's patches in the vision tower"
-TOKENS: Mapping[str, str] = {
+PATCHES: Final = "the region's patches in the vision tower"
+TOKENS: Final = {
     "region": "the region's image tokens",
     "other": "the other image tokens",
     "words": "the question's words",
@@ -23,57 +23,53 @@ TOKENS: Mapping[str, str] = {
     "before": "the text before the image",
 }
 """Classes of the language model's tokens, as a sentence names them."""
-HEARD: Mapping[str, Way] = {
-    "all inputs": ("all", "all"),
-    "its values at the region": ("values", "region"),
-    "where it looks (query and keys)": ("query+keys", "all"),
+HEARD: Final = {
+    "all inputs": "all from all",
+    "its values at the region": "values from region",
+    "where it looks (query and keys)": "query+keys from all",
 }
 """Paths to heads that a sentence speaks of."""
-DIRECTIONS: tuple[Direction, ...] = ("noising", "denoising")
-Curve = Float[np.ndarray, "pairs layers"]
+DIRECTIONS: Final[tuple[Direction, ...]] = ("noising", "denoising")
 
 
 def sentences(rows: OverPairs, chosen_on: int, valid: bool, noise_floor: float) -> tuple[str, ...]:
     """Say what one pair shows, or what pairs show in common, on how many, with what intervals.
 
-    Parameters
-    ----------
-    chosen_on
-        Pairs that picked the heads; 0 if they were named.
-    valid
-        Whether all pairs passed the gate.
-    noise_floor
-        In logits.
+    `chosen_on` are the pairs that picked the heads, 0 if they were named; the noise floor is in
+    logits.
     """
-    return (
-        *_tower(rows),
-        *(words for name in TOKENS if name != "before" for words in _held(rows, "lm", name)),
-        *_twice(rows),
-        *_moves(rows),
-        *_writers(rows),
+    said = (
+        _tower(rows),
+        _held(rows, "vision", "region"),
+        *(_held(rows, "lm", name) for name in TOKENS if name != "before"),
+        _twice(rows),
+        _cuts(rows),
+        _writers(rows),
         *_listeners(rows, chosen_on),
         _caveat(rows, valid, noise_floor),
     )
+    return tuple(filter(None, said))
 
 
-def _tower(rows: OverPairs) -> Iterator[str]:
-    """Say how far up the vision tower its output matters, and where its region's patches do."""
+def _tower(rows: OverPairs) -> str:
+    """Say how far up the vision tower its output matters."""
     whole = _stream(rows, "vision", "all", "denoising")
     means = rows.interval(whole)
-    if (means.low >= HALF).any():
-        last = int(np.flatnonzero(means.low >= HALF)[-1])
-        behind, tail = whole[:, last + 1 :], ""
-        if behind.size:
-            count = behind.shape[1]
-            after = "layer after it carries" if count == 1 else f"{count} layers after it carry"
-            tail = f"; the {after} {_percent(float(np.abs(behind).max()))}"
-            tail += " at most, on any pair" * rows.many
-        carried = _mean(rows, means, last)
-        yield f"The vision tower's output carries {carried} up to layer {last}{tail}."
-    yield from _held(rows, "vision", "region")
+    carrying = np.flatnonzero(means.low >= HALF)
+    if not carrying.size:
+        return ""
+    last = int(carrying[-1])
+    behind, tail = whole[:, last + 1 :], ""
+    if behind.size:
+        count = behind.shape[1]
+        after = "layer after it carries" if count == 1 else f"{count} layers after it carry"
+        tail = f"; the {after} {_percent(float(np.abs(behind).max()))}"
+        tail += " at most, on any pair" * rows.many
+    carried = _mean(rows, means, last)
+    return f"The vision tower's output carries {carried} up to layer {last}{tail}."
 
 
-def _held(rows: OverPairs, tower: Tower, name: str) -> Iterator[str]:
+def _held(rows: OverPairs, tower: Tower, name: str) -> str:
     """Say where one class of tokens is shown to carry half of the difference (on average)."""
     ways: dict[tuple[str, str], list[str]] = {}
     half = False
@@ -83,9 +79,8 @@ def _held(rows: OverPairs, tower: Tower, name: str) -> Iterator[str]:
         if not curve.size or not np.isfinite(means.mean).all():
             continue
         shown = means.low >= HALF
-        half |= bool(shown.any())
         if shown.any():
-            where = _span(shown)
+            half, where = True, _span(shown)
             least = int(np.argmin(np.where(shown, means.mean, np.inf)))
             on = f"{_mean(rows, means, least)} or more, {_pairs(curve[:, shown].min(1) >= HALF)}"
         else:
@@ -97,86 +92,78 @@ def _held(rows: OverPairs, tower: Tower, name: str) -> Iterator[str]:
             ways[where, direction] = [f"{direction}: {on}"]
         else:
             ways.setdefault((where, ""), []).append(direction)
-    if ways:
-        listed = ", ".join(f"{where} ({' and '.join(said)})" for (where, _), said in ways.items())
-        tokens = TOKENS[name] if tower == "lm" else PATCHES
-        carry = "carries" if tokens.endswith("position") else "carry"
-        much = " half of the difference or more" if half else ""
-        yield f"{tokens[0].upper()}{tokens[1:]} {carry}{much} {listed}."
+    if not ways:
+        return ""
+    listed = ", ".join(f"{where} ({' and '.join(words)})" for (where, _), words in ways.items())
+    tokens = TOKENS[name] if tower == "lm" else PATCHES
+    carry = "carries" if tokens.endswith("position") else "carry"
+    much = " half of the difference or more" if half else ""
+    return f"{tokens[0].upper()}{tokens[1:]} {carry}{much} {listed}."
 
 
-def _twice(rows: OverPairs) -> Iterator[str]:
+def _twice(rows: OverPairs) -> str:
     """Say where the difference is held in two places, so that neither is needed."""
     pairs = len(rows.tables)
-    curves = {
-        name: [_stream(rows, "lm", name, direction) for direction in DIRECTIONS] for name in TOKENS
-    }
+    curves = {name: [_stream(rows, "lm", name, way) for way in DIRECTIONS] for name in TOKENS}
     every = {name: own for name, own in curves.items() if own[1].size and len(own[1]) == pairs}
     if not every:
-        return
-    noising, denoising = (np.stack([own[way] for own in every.values()]) for way in (0, 1))
+        return ""
+    noising, denoising = (np.stack(of_way) for of_way in zip(*every.values(), strict=True))
     copied = ((denoising >= HALF).sum(0) > 1) & (noising < HALF).all(0)  # pairs × layers
     most = copied.sum(0) * 2 > pairs
     if most.any() and rows.many:
-        counts = copied.sum(0)[most]
-        few, many = int(counts.min()), int(counts.max())
+        few, many = int(copied.sum(0)[most].min()), int(copied.sum(0)[most].max())
         on = f"{few}" if few == many else f"{few} to {many}"
-        yield (
+        return (
             f"It is held twice {_span(most)}, each on {on} of {pairs} pairs: either place is "
             "enough there, neither is needed."
         )
-    elif most.any():
-        holders = [
-            TOKENS[name]
-            for name, curve in zip(every, list(denoising), strict=True)
-            if (curve[0, most] >= HALF).all()
-        ]
-        yield (
-            f"It is held twice {_span(most)}, by {' and '.join(holders)}: either is enough, "
-            "neither is needed."
-        )
-    elif copied.any():
-        yield f"It is held twice in some layer {_pairs(copied.max(1))}, in none on most pairs."
+    if most.any():
+        held = zip(every, denoising[:, 0, most], strict=True)
+        holders = " and ".join(TOKENS[name] for name, shares in held if (shares >= HALF).all())
+        return f"It is held twice {_span(most)}, by {holders}: either is enough, neither is needed."
+    if copied.any():
+        return f"It is held twice in some layer {_pairs(copied.max(1))}, in none on most pairs."
+    return ""
 
 
-def _moves(rows: OverPairs) -> Iterator[str]:
+def _cuts(rows: OverPairs) -> str:
     """Say which window's cut does most (on average), edge by edge."""
     width, listed = rows.study.path.window, []
     for edge in rows.study.path.edges:
         start, end = edge_ends(edge)
-        curve = rows.curve(view="edge", where=edge, direction="noising")
-        means = rows.interval(curve)
-        if not curve.size or not np.isfinite(means.mean).any():
-            continue
-        centre = int(np.nanargmax(np.abs(means.mean)))
-        layers = _window(centre, width, len(means.mean))
-        listed.append(f"{start} → {end} {_mean(rows, means, centre)} ({layers})")
-    if listed:
-        depth = "1 layer" if width == 1 else f"{width} layers"
-        largest = "where the mean is largest" if rows.many else "at its largest"
-        picked = "; the windows were picked on these pairs" * rows.many
-        yield (
-            f"Cutting attention in {depth} takes, {largest}: {', '.join(listed)}. (A cut also "
-            f"takes away what both runs share{picked}.)"
-        )
+        means = rows.interval(rows.curve(view="edge", where=edge, direction="noising"))
+        if np.isfinite(means.mean).any():
+            centre = int(np.nanargmax(np.abs(means.mean)))
+            layers = _window(centre, width, len(means.mean))
+            listed.append(f"{start} → {end} {_mean(rows, means, centre)} ({layers})")
+    if not listed:
+        return ""
+    depth = "1 layer" if width == 1 else f"{width} layers"
+    largest = "where the mean is largest" if rows.many else "at its largest"
+    picked = "; the windows were picked on these pairs" * rows.many
+    return (
+        f"Cutting attention in {depth} takes, {largest}: {', '.join(listed)}. (A cut also takes "
+        f"away what both runs share{picked}.)"
+    )
 
 
-def _writers(rows: OverPairs) -> Iterator[str]:
+def _writers(rows: OverPairs) -> str:
     """Say which parts write most of the difference straight into the logits."""
     where = {name: rows.rows(view="direct", where=name) for name in ("head", "mlp")}
-    shares = {name: rows.of_rows(of_part) for name, of_part in where.items()}
-    if not all(values.size for values in shares.values()):
-        return
+    heads, mlps = (rows.curve(view="direct", where=name) for name in where)
     names = [f"head {heads}" for heads in rows.keys.loc[where["head"], "heads"]]
     names += [f"MLP {layer}" for layer in rows.keys.loc[where["mlp"], "layer"]]
-    parts = rows.interval(np.concatenate([shares["head"], shares["mlp"]], 1))
+    if not heads.size or not mlps.size:
+        return ""
+    parts = rows.interval(np.concatenate([heads, mlps], 1))
     if not np.isfinite(parts.mean).all():
-        return
+        return ""
     first = np.argsort(-np.abs(parts.mean))[:5].tolist()
     listed = ", ".join(f"{names[part]} {_mean(rows, parts, part)}" for part in first)
-    sums = rows.interval(np.stack([shares["head"].sum(1), shares["mlp"].sum(1)], 1))
+    sums = rows.interval(np.stack([heads.sum(1), mlps.sum(1)], 1))
     picked = f" (the largest of {len(names):,}, picked on these pairs)" if rows.many else ""
-    yield (
+    return (
         f"Written straight into LD: heads {_mean(rows, sums, 0)}, MLPs {_mean(rows, sums, 1)}; "
         f"most by {listed}{picked}."
     )
@@ -188,11 +175,9 @@ def _listeners(rows: OverPairs, chosen_on: int) -> Iterator[str]:
     for direction in DIRECTIONS:
         for heads in paths["heads"].unique():
             listed, small = [], False
-            for words, (inputs, sender) in HEARD.items():
-                values = rows.curve(
-                    view="head path", tower="lm", where=f"{inputs} from {sender}", heads=heads,
-                    direction=direction,
-                )  # fmt: skip
+            for words, where in HEARD.items():
+                values = rows.curve(view="head path", tower="lm", where=where, heads=heads,
+                                    direction=direction)  # fmt: skip
                 means = rows.interval(values)
                 small |= words == "all inputs" and not abs(means.mean).max(initial=0.0) >= SMALL
                 if values.size:
@@ -228,7 +213,9 @@ def _caveat(rows: OverPairs, valid: bool, noise_floor: float) -> str:
     )
 
 
-def _stream(rows: OverPairs, tower: Tower, name: str, direction: Direction) -> Curve:
+def _stream(
+    rows: OverPairs, tower: Tower, name: str, direction: Direction
+) -> Float[np.ndarray, "pairs layers"]:
     return rows.curve(view="stream", tower=tower, where=name, direction=direction)
 
 

@@ -1,10 +1,21 @@
-"""Every figure of the views as a row of one table, over pairs, and its curves as tensors.
+"""Every view of a pair of pictures as rows of one table, and the rows of many pairs, aligned.
+
+Four views, each exact:
+
+- *The stream.* The residual stream of one run is put into the other, at one class of tokens of one
+  layer (`headpatch.core.stream_swaps`). 1 means: at this depth these tokens hold all that tells the
+  runs apart.
+- *Edges.* Attention from some tokens to others is cut in windows of layers around every layer
+  (`headpatch.core.edge_cuts`): it shows when an edge is read.
+- *Direct attribution.* What each head and MLP writes straight into LD = logit(Yes) - logit(No), in
+  the with-run less the without-run: a sum, exactly (`headpatch.engine.direct`).
+- *Paths to heads.* What named heads hear, input by input (`headpatch.questions.path.heads`).
 
 Pairs are aligned by what a row is about: by classes of tokens, not by the tokens' places, since the
 region lies elsewhere in other pairs. A row that some pairs lack is a mean over those that have it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -17,76 +28,136 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from headpatch.core.aggregate import Values, aggregate, intervals
+from headpatch.core.edge_cuts import CutTable, Cutting, cut_edges
+from headpatch.core.progress import Stages
 from headpatch.core.session import Session
-from headpatch.core.stream_swaps import Curves
+from headpatch.core.stream_swaps import StreamCurves, streams
 from headpatch.core.study import Study
-from headpatch.heads import Head, Tower
+from headpatch.engine.direct import take_apart
+from headpatch.engine.patching import WITH, WITHOUT
+from headpatch.errors import RunError
+from headpatch.heads import Head
 from headpatch.questions.path.columns import PATH
-from headpatch.questions.path.heads import HeadPaths
-from headpatch.questions.path.views import Attribution, Views
+from headpatch.questions.path.heads import Row, head_paths
 from headpatch.stats.intervals import Interval
 
 HALF = 0.5
 """The share of the difference that counts as carrying it."""
-ENDS = ("", "_low", "_high")
 KEYS = PATH.keys
 """Columns that say what a row is about; the same for every pair of pictures."""
 ByDirection: TypeAlias = dict[str, Tensor]
-_VISION = "keys+values from region of the vision layer"
-
-
-def rows_of(session: Session, views: Views) -> pd.DataFrame:
-    """Return the columns of ``path.csv`` but the parts of ``heads``.
-
-    ``effect`` is in logits, ``normalized`` a share of the difference between the pair's runs.
-    """
-    rows = [
-        row
-        for tower, effects in views.stream.effects.items()
-        for row in _over_layers("stream", tower, effects, views.stream.shares[tower])
-    ]
-    rows += _over_layers("edge", "lm", views.edges.effects, views.edges.shares)
-    if views.attribution is not None:
-        rows += _direct(views.attribution, session.base.ld_with - session.base.ld_without)
-    if views.heads is not None:
-        rows += _head_paths(views.heads)
-    table = pd.DataFrame(rows, columns=[*KEYS, "effect", "normalized"])
-    table.insert(0, "pair", session.pair.name)
-    return table
-
-
-def _over_layers(
-    view: str, tower: Tower, effects: Curves, shares: Curves
-) -> Iterator[tuple[Any, ...]]:
-    for where, by_way in effects.items():
-        for way, curve in by_way.items():
-            figures = zip(curve, shares[where][way], strict=True)
-            for layer, (effect, share) in enumerate(figures):
-                yield view, tower, layer, where, "", way, effect, share
-
-
-def _direct(parts: Attribution, gap: float) -> Iterator[tuple[Any, ...]]:
-    for layer, shares in enumerate(parts.heads):
-        named = [("head", str(Head(layer, head)), share) for head, share in enumerate(shares)]
-        named += [("mlp", "", parts.mlps[layer]), ("rest", "", parts.rest[layer])]
-        for where, heads, share in named:
-            yield "direct", "lm", layer, where, heads, "", share * gap, share
-
-
-def _head_paths(paths: HeadPaths) -> Iterator[tuple[Any, ...]]:
-    names = [str(members) for members in paths.sets]
-    for way, effects in paths.effects.items():
-        for (index, place), effect in np.ndenumerate(effects):
-            where = " from ".join(paths.ways[index])
-            share = paths.shares[way][index, place]
-            yield "head path", "lm", "", where, names[place], way, effect, share
-    for way, effects in paths.vision_effects.items():
-        for (layer, place), effect in np.ndenumerate(effects):
-            share = paths.vision_shares[way][layer, place]
-            yield "head path", "vision", layer, _VISION, names[place], way, effect, share
+_ENDS = ("", "_low", "_high")
 
 
 @dataclass(frozen=True, eq=False)
+class MeasuredPair:
+    """What is kept of a pair.
+
+    Attributes
+    ----------
+    table
+        Its rows of ``path.csv``, but for the layer and number of heads.
+    noise_floor
+        The largest of the views', in logits.
+    resumed
+        Whether passes with a swapped stream were resumed at that layer, or all were whole.
+    why_not
+        Why LD cannot be attributed to the model's parts; empty if it is.
+    """
+
+    table: pd.DataFrame
+    noise_floor: float
+    resumed: bool
+    why_not: str
+
+    @classmethod
+    def of(cls, session: Session, heads: Sequence[Head], stages: Stages) -> "MeasuredPair":
+        """Measure every view; paths to `heads`, if there are any."""
+        with stages("Swapping the stream") as advance:
+            swapped = streams(session, advance)
+        options = session.study.path
+        with stages("Cutting edges") as advance:
+            settings = Cutting(options.edges, options.window)
+            cuts = cut_edges(session, settings, on_progress=advance)
+        rows, why_not = [*_stream(swapped), *_edges(cuts)], ""
+        floors = [swapped.noise_floor, cuts.noise_floor]
+        try:
+            rows += _direct(attribute(session), session.base.ld_with - session.base.ld_without)
+        except RunError as error:
+            why_not = str(error)
+        if heads:
+            with stages("Patching paths to heads") as advance:
+                paths = head_paths(session, heads, advance)
+            rows += paths.rows
+            floors.append(paths.noise_floor)
+        table = pd.DataFrame(rows, columns=[*KEYS, "effect", "normalized"])
+        table.insert(0, "pair", session.pair.name)
+        return cls(table, max(floors), swapped.resumed, why_not)
+
+    def to_saved(self) -> dict[str, Any]:
+        """Return plain tensors, numbers and texts."""
+        columns = {
+            str(name): torch.tensor(values.to_numpy(dtype=np.float64))
+            if name in ("effect", "normalized")
+            else list(values)
+            for name, values in self.table.items()
+        }
+        rest = {"noise_floor": self.noise_floor, "resumed": self.resumed, "why_not": self.why_not}
+        return {"columns": columns, **rest}
+
+    @classmethod
+    def from_saved(cls, saved: Mapping[str, Any]) -> "MeasuredPair":
+        """Read back what `to_saved` gave, bit for bit."""
+        columns = {
+            name: values.numpy() if torch.is_tensor(values) else values
+            for name, values in saved["columns"].items()
+        }
+        return cls(pd.DataFrame(columns), saved["noise_floor"], saved["resumed"], saved["why_not"])
+
+
+def attribute(session: Session) -> Float[np.ndarray, "layers parts"]:
+    """Return what each head, the MLP and the rest of a layer write straight into LD, as shares.
+
+    The with-run less the without-run, each with its own frozen scale of the final norm; they add up
+    to 1. The rest are biases and, in layer 0, the embedding.
+    """
+    parts = take_apart(session.vlm, session.prompt).parts
+    gap = float(parts.ld[WITH] - parts.ld[WITHOUT])
+
+    def share(values: Tensor) -> Float[np.ndarray, "*shape"]:
+        scaled = values.double() * parts.scale.double().view(-1, *[1] * (values.ndim - 1))
+        return (scaled[WITH] - scaled[WITHOUT]).numpy() / (gap or np.nan)
+
+    rest = share(parts.biases)
+    rest[0] += share(parts.start[:, None])[0]
+    return np.column_stack([share(parts.heads), share(parts.mlps), rest])
+
+
+def _stream(swapped: StreamCurves) -> Iterator[Row]:
+    for tower, by_name in swapped.effects.items():
+        for where, by_way in by_name.items():
+            for way, effects in by_way.items():
+                shares = swapped.shares[tower][where][way]
+                for layer, (effect, share) in enumerate(zip(effects, shares, strict=True)):
+                    yield "stream", tower, layer, where, "", way, effect, share
+
+
+def _edges(cuts: CutTable) -> Iterator[Row]:
+    by_curve = cuts.named.groupby(["edge", "run"], sort=False)
+    for (edge, run), rows in by_curve:
+        way = "noising" if run == "with" else "denoising"
+        for centre, *figures in rows[["centre", "effect", "normalized"]].to_numpy(np.float64):
+            yield "edge", "lm", int(centre), edge, "", way, *figures
+
+
+def _direct(parts: Float[np.ndarray, "layers parts"], gap: float) -> Iterator[Row]:
+    for layer, shares in enumerate(parts):
+        for part, share in enumerate(shares):
+            where = {len(shares) - 2: "mlp", len(shares) - 1: "rest"}.get(part, "head")
+            head = str(Head(layer, part)) if where == "head" else ""
+            yield "direct", "lm", layer, where, head, "", share * gap, share
+
+
 class OverPairs:
     """The rows of one pair or of many.
 
@@ -98,37 +169,22 @@ class OverPairs:
         NaN where a pair has no such row.
     """
 
-    study: Study
-    tables: Sequence[pd.DataFrame]
-    keys: pd.DataFrame
-    shares: Values
-
-    @classmethod
-    def of(cls, study: Study, tables: Sequence[pd.DataFrame]) -> "OverPairs":
-        """Align the rows of one pair after the other."""
-        asked = [list(zip(*(table[name] for name in KEYS), strict=True)) for table in tables]
-        place = {
-            key: row for row, key in enumerate(dict.fromkeys(k for keys in asked for k in keys))
-        }
-        shares = np.full((len(tables), len(place)), np.nan)
-        for pair, (table, rows) in enumerate(zip(tables, asked, strict=True)):
-            shares[pair, [place[key] for key in rows]] = table["normalized"].to_numpy(np.float64)
-        return cls(study, tables, pd.DataFrame(list(place), columns=KEYS), shares)
+    def __init__(self, study: Study, tables: Sequence[pd.DataFrame]) -> None:
+        self.study, self.tables = study, tables
+        by_pair = pd.concat([table.set_index(KEYS)["normalized"] for table in tables], axis=1)
+        self.keys = by_pair.index.to_frame(index=False)
+        self.shares: Values = np.ascontiguousarray(by_pair.to_numpy(np.float64).T)
 
     @property
     def many(self) -> bool:
         """Whether figures are means over pairs, with intervals."""
         return len(self.tables) > 1
 
-    def of_rows(self, rows: Bool[np.ndarray, " rows"]) -> Float[np.ndarray, "pairs chosen"]:
-        """Return the shares of some rows, of the pairs that have them all."""
-        shares = self.shares[:, rows]
-        whole: Float[np.ndarray, "pairs chosen"] = shares[np.isfinite(shares).all(1)]
-        return whole
-
     def curve(self, **where: str) -> Float[np.ndarray, "pairs layers"]:
-        """Return a curve over the layers, of the pairs that have it; by columns of `keys`."""
-        return self.of_rows(self.rows(**where))
+        """Return the rows with these values in these columns of `keys`, of pairs that have all."""
+        shares = self.shares[:, self.rows(**where)]
+        whole: Float[np.ndarray, "pairs layers"] = shares[np.isfinite(shares).all(1)]
+        return whole
 
     def rows(self, **where: str) -> Bool[np.ndarray, " rows"]:
         """Say which rows have these values in these columns of `keys`."""
@@ -154,23 +210,26 @@ class OverPairs:
 
     def saved(self) -> dict[str, Any]:
         """Return the curves that ``path.pt`` holds; of many pairs with ``…_low``, ``…_high``."""
-        if not self.many:
-            (table,) = self.tables
-            return curves(table, "normalized") | _labels(table)
+        table = self.means if self.many else self.tables[0]
         saved: dict[str, Any] = {}
-        for end in ENDS:
-            by_name = curves(self.means, f"normalized{end}")
+        for end in _ENDS if self.many else _ENDS[:1]:
+            by_name = _curves(table, f"normalized{end}")
             saved |= {f"{name}{end}": values for name, values in by_name.items()}
         heads = self.curve(view="direct", where="head")
-        if heads.size:
+        if self.many and heads.size:
             layers = self.keys.loc[self.rows(view="direct", where="head"), "layer"].nunique()
             sums = self.interval(heads.reshape(len(heads), layers, -1).sum(-1))
-            for end, values in zip(ENDS, (sums.mean, sums.low, sums.high), strict=True):
+            for end, values in zip(_ENDS, (sums.mean, sums.low, sums.high), strict=True):
                 saved[f"attribution_layers{end}"] = _tensor(values)
-        return saved | _labels(self.means)
+        paths = table[(table["view"] == "head path") & (table["tower"] == "lm")]
+        ways = (str(where).partition(" from ") for where in paths["where"].unique())
+        return saved | {
+            "heads": [str(heads) for heads in paths["heads"].unique()],
+            "ways": [[inputs, sender] for inputs, _, sender in ways],
+        }
 
 
-def curves(table: pd.DataFrame, column: str) -> dict[str, Any]:
+def _curves(table: pd.DataFrame, column: str) -> dict[str, Any]:
     """Return a column of one pair's rows, or of their means, as ``path.pt`` holds it.
 
     Curves over the layers by tokens (or edge) and direction, and what named heads hear by
@@ -187,20 +246,9 @@ def curves(table: pd.DataFrame, column: str) -> dict[str, Any]:
     }
     if len(direct):
         parts = {name: _tensor(rows[column]) for name, rows in direct.groupby("where", sort=False)}
-        layers = len(parts["mlp"])
-        by_name["attribution_heads"] = parts["head"].view(layers, -1)
+        by_name["attribution_heads"] = parts["head"].view(len(parts["mlp"]), -1)
         by_name["attribution_mlps"], by_name["attribution_rest"] = parts["mlp"], parts["rest"]
     return by_name
-
-
-def _labels(table: pd.DataFrame) -> dict[str, Any]:
-    """Return what stands along the axes of ``head_paths``: sets of heads, and ways."""
-    paths = table[(table["view"] == "head path") & (table["tower"] == "lm")]
-    ways = (str(where).partition(" from ") for where in paths["where"].unique())
-    return {
-        "heads": [str(heads) for heads in paths["heads"].unique()],
-        "ways": [[inputs, sender] for inputs, _, sender in ways],
-    }
 
 
 def _tensor(values: ArrayLike) -> Tensor:

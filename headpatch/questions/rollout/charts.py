@@ -1,10 +1,10 @@
 """Where a token of the answer comes from, as charts: maps over both pictures, and their check."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from headpatch.present.canvas import BLUE, ORANGE, VERMILLION, array, check_columns
 from headpatch.present.chart import Chart, Colours, Picture
@@ -21,7 +21,6 @@ MAPS: Final = {
     "relevance_tokens": (Look(VERMILLION, "o", "-"), "relevance, at the image tokens"),
     "relevance_patches": (Look(VERMILLION, "s", "--"), "relevance, at the patches"),
 }
-"""Look and words of each map."""
 _REGION: Final = Look(ORANGE, "*", size=8.0)
 _RUNS: Final = ("with", "without")
 _WAYS: Final = {
@@ -40,13 +39,7 @@ def shares(values: Float[np.ndarray, "runs patches"]) -> Float[np.ndarray, "runs
 def regions(
     maps: Mapping[str, Any], elsewhere: Mapping[str, Any], in_region: Any
 ) -> list[dict[str, Any]]:
-    """Return the share of each map that falls on the region, and what falls on no patch.
-
-    Raises
-    ------
-    ValueError
-        If a map is of other patches than the region.
-    """
+    """Return the share of each map that falls on the region, and what falls on no patch."""
     inside = np.asarray(in_region, bool)
     rows = []
     for name in maps:
@@ -54,36 +47,24 @@ def regions(
         if values.shape != (len(_RUNS), len(inside)):
             raise ValueError(f"its map {name!r} has shape {values.shape} for {len(inside)} patches")
         method, stage = name.split("_")
-        for place, run in enumerate(_RUNS):
-            rows.append(
-                {
-                    "method": method,
-                    "stage": stage,
-                    "run": run,
-                    "region": float(shares(values)[place][inside].sum()),
-                    "even": float(inside.mean()),
-                    "elsewhere": float(elsewhere[name][place]),
-                }
-            )
+        rows += [
+            {
+                "method": method,
+                "stage": stage,
+                "run": run,
+                "region": float(of_run[inside].sum()),
+                "even": float(inside.mean()),
+                "elsewhere": float(beside),
+            }
+            for run, of_run, beside in zip(_RUNS, shares(values), elsewhere[name], strict=True)
+        ]
     return rows
 
 
 def maps_chart(results: Mapping[str, Any]) -> Chart:
-    """Lay every map over both pictures, a row a map, the with-run left.
+    """Lay every map of ``rollout.pt`` over both pictures, a row a map, the with-run left.
 
     The colour is the map's density relative to an even map, on one scale a row.
-
-    Parameters
-    ----------
-    results
-        ``rollout.pt``: ``maps`` (by name, ``[runs, patches]``), ``boxes`` ``[patches, 4]``,
-        ``region_box``, ``in_region``, ``image_with``, ``image_without`` ``[height, width, 3]``,
-        ``token``, ``rival``.
-
-    Raises
-    ------
-    ValueError
-        If there is no map.
     """
     maps = results.get("maps", {})
     if not maps:
@@ -121,30 +102,15 @@ def _row(results: Mapping[str, Any], name: str) -> list[Picture]:
     for run, values, cells in zip(_RUNS, maps, laid, strict=True):
         share = values[inside].sum() / (values.sum() or 1.0)
         title = f"{run.capitalize()} the object: region {share:.1%}"
-        panels.append(Picture(title, _image(results, run), cells, box, peak or 1.0, label))
+        image = np.asarray(results[f"image_{run}"]).astype(np.uint8)
+        panels.append(Picture(title, image, cells, box, peak or 1.0, label))
     return panels
-
-
-def _image(results: Mapping[str, Any], run: str) -> UInt8[np.ndarray, "height width 3"]:
-    return np.asarray(results[f"image_{run}"]).astype(np.uint8)
 
 
 def curves_chart(curves: "pandas.DataFrame", *, token: str = "", fill: str = "other") -> Chart:
     """Show what deleting, and showing, the first k patches of each map does: a row a run.
 
-    Parameters
-    ----------
-    curves
-        ``perturbation.csv``.
-    token
-        What was watched, for the title.
-    fill
-        What stood in a deleted patch, for the note.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or there is no row.
+    The title names the token that was watched, the note what stood in a deleted patch.
     """
     check_columns(curves, ("run", "way", "order", "draw", "k", "share"), "curves")
     if curves.empty:
@@ -181,21 +147,21 @@ def curves_chart(curves: "pandas.DataFrame", *, token: str = "", fill: str = "ot
 
 def _curves(rows: "pandas.DataFrame") -> list[Series]:
     """Return the curves of one run and way: random orders, the maps' and the region's own."""
+
+    def points(order: str) -> Float[np.ndarray, "2 points"]:
+        own = rows[rows["order"] == order].sort_values("k")
+        return own[["k", "share"]].to_numpy(np.float64).T
+
     random = rows[rows["order"] == "random"]
-    shares = random.groupby("k")["share"]
-    k = shares.mean().index.to_numpy(np.float64)
-    mean, low, high = (
-        one.to_numpy(np.float64) for one in (shares.mean(), shares.min(), shares.max())
-    )
+    by_k = random.groupby("k")["share"].agg(["mean", "min", "max"])
+    k, (mean, low, high) = by_k.index.to_numpy(np.float64), by_k.to_numpy(np.float64).T
     series = [Series(f"{random['draw'].nunique()} random", k, mean, low, high, look=RANDOM_LOOK)]
     for name, (look, words) in MAPS.items():
-        own = rows[rows["order"] == name].sort_values("k")
-        if not own.empty:
-            x, y = (own[column].to_numpy(np.float64) for column in ("k", "share"))
-            series.append(Series(short(words), x, y, look=look))
-    region = rows[rows["order"] == "region"]
-    x, y = (region[column].to_numpy(np.float64) for column in ("k", "share"))
-    return [*series, Series("region", x, y, look=_REGION, mark="points")]
+        x, share = points(name)
+        if x.size:
+            series.append(Series(short(words), x, share, look=look))
+    x, share = points("region")
+    return [*series, Series("region", x, share, look=_REGION, mark="points")]
 
 
 def short(words: str) -> str:
@@ -205,20 +171,12 @@ def short(words: str) -> str:
 
 
 def regions_chart(means: "pandas.DataFrame", level: float) -> Chart:
-    """Show the mean share of each map on the region, beside an even map's: a panel a run.
-
-    Parameters
-    ----------
-    means
-        ``rollout_mean.csv``.
-    level
-        Coverage of the intervals.
-    """
+    """Show the mean share of each map on the region, beside an even map's: a panel a run."""
     means = means.assign(map=means["method"] + "_" + means["stage"])
     panels = [
-        _means(rows, f"{run.capitalize()} the object", "Share on the region", "region",
+        _means(rows, f"{str(run).capitalize()} the object", "Share on the region", "region",
                ("even", "an even map"))
-        for run, rows in _by(means, "run")
+        for run, rows in means.groupby("run", sort=False)
     ]  # fmt: skip
     note = f"Means over pairs with {level:.0%} intervals."
     title = "How much of each map falls on the region"
@@ -226,20 +184,12 @@ def regions_chart(means: "pandas.DataFrame", level: float) -> Chart:
 
 
 def area_means_chart(means: "pandas.DataFrame", level: float) -> Chart:
-    """Show the mean area under each map's curve over pairs, beside that of random orders.
-
-    Parameters
-    ----------
-    means
-        ``perturbation_mean.csv``.
-    level
-        Coverage of the intervals.
-    """
+    """Show the mean area under each map's curve over pairs, beside that of random orders."""
     panels = [
-        _means(rows, f"{run.capitalize()} the object. {_WAYS[way][0]}",
-               f"{_WAYS[way][1]}:\narea under the curve", "area", ("random_mean", "random orders"))
-        for run, of_run in _by(means, "run")
-        for way, rows in _by(of_run, "way")
+        _means(rows, f"{str(run).capitalize()} the object. {_WAYS[str(way)][0]}",
+               f"{_WAYS[str(way)][1]}:\narea under the curve", "area",
+               ("random_mean", "random orders"))
+        for (run, way), rows in means.groupby(["run", "way"], sort=False)
     ]  # fmt: skip
     note = (
         f"Means over pairs with {level:.0%} intervals. Areas are over log2(k + 1), scaled to 0 to "
@@ -249,21 +199,15 @@ def area_means_chart(means: "pandas.DataFrame", level: float) -> Chart:
     return Chart("perturbation", "perturbation.png", title, panels, note, columns=2)
 
 
-def _by(table: "pandas.DataFrame", name: str) -> Iterator[tuple[str, "pandas.DataFrame"]]:
-    for value in dict.fromkeys(table[name]):
-        yield str(value), table[table[name] == value]
-
-
 def _means(
     rows: "pandas.DataFrame", title: str, label: str, name: str, beside: tuple[str, str]
 ) -> Panel:
     """Show a mean of each map with its interval, and another one to compare it with."""
-
-    def series(words: str, column: str, look: Look) -> Series:
-        low, high = (rows[f"{column}_{end}"].to_numpy(np.float64) for end in ("low", "high"))
-        x, y = np.arange(len(rows), dtype=np.float64), rows[column].to_numpy(np.float64)
-        return Series(words, x, y, low, high, look=look)
-
-    names = [short(MAPS[one][1]) for one in rows["map"]]
-    both = [series("map", name, Look(BLUE)), series(beside[1], beside[0], WITHOUT_LOOK)]
-    return Panel(title, both, "", label, names)
+    columns = {name: ("map", Look(BLUE)), beside[0]: (beside[1], WITHOUT_LOOK)}
+    x = np.arange(len(rows), dtype=np.float64)
+    series = []
+    for column, (words, look) in columns.items():
+        ends = rows[[column, f"{column}_low", f"{column}_high"]].to_numpy(np.float64)
+        mean, low, high = ends.T
+        series.append(Series(words, x, mean, low, high, look=look))
+    return Panel(title, series, "", label, [short(MAPS[one][1]) for one in rows["map"]])

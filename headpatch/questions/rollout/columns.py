@@ -2,31 +2,32 @@
 
 from headpatch.present.column import Column, Schema
 
-_PAIR = Column("pair", "name of the pair of pictures", "–", "text", key=True)
-_RUN = Column("run", "the run: `with` or `without`", "–", "text", key=True)
-_METHOD = Column("method", "`rollout` or `relevance`", "–", "text", key=True)
-_STAGE = Column(
+
+def _key(name: str, meaning: str) -> Column:
+    return Column(name, meaning, "–", "text", key=True)
+
+
+def _mean(name: str, meaning: str, form: str) -> Column:
+    return Column(name, meaning, "share", form=form, interval=True)
+
+
+_RUN = _key("run", "the run: `with` or `without`")
+_METHOD = _key("method", "`rollout` or `relevance`")
+_STAGE = _key(
     "stage",
     "where it is read: `tokens` (through the language model alone), `patches` (on through the "
     "vision tower)",
-    "–",
-    "text",
-    key=True,
 )
-_WAY = Column(
-    "way",
-    "`delete`: the first k patches are deleted; `insert`: only they are shown",
-    "–",
-    "text",
-    key=True,
-)
+_WAY = _key("way", "`delete`: the first k patches are deleted; `insert`: only they are shown")
+_ORDER = "whose order: a map's (`rollout_patches`), `random`, or `region` (its own patches)"
+_SHARE = "share of LD_with − LD_without by which LD moved (`delete`) or was regained (`insert`)"
 _SIDES = ("left", "top", "right", "bottom")
 
 ROLLOUT = Schema(
     "rollout.csv",
     "a pair × map × run × patch",
     (
-        _PAIR,
+        _key("pair", "name of the pair of pictures"),
         Column("token", "the token of the answer that is followed back", "–", "text"),
         _RUN,
         _METHOD,
@@ -45,21 +46,11 @@ PERTURBATION = Schema(
         Column("pair", "name of the pair; only over pairs", "–", "text", key=True, optional=True),
         _RUN,
         _WAY,
-        Column(
-            "order",
-            "whose order: a map's (`rollout_patches`), `random`, or `region` (its own patches)",
-            "–",
-            "text",
-            key=True,
-        ),
+        _key("order", _ORDER),
         Column("draw", "number of the random order", "–", "whole", key=True),
         Column("k", "how many patches", "patches", "whole", key=True),
         Column("ld", "LD; of a later token its contrast", "logits", form="+.3f"),
-        Column(
-            "share",
-            "share of LD_with − LD_without by which LD moved (`delete`) or was regained (`insert`)",
-            "share",
-        ),
+        Column("share", _SHARE, "share"),
     ),
 )
 REGIONS = Schema(
@@ -69,15 +60,13 @@ REGIONS = Schema(
         _METHOD,
         _STAGE,
         _RUN,
-        Column("region", "share of the map on the region", "share", form=".1%", interval=True),
-        Column("even", "what an even map has there", "share", form=".1%", interval=True),
-        Column(
+        _mean("region", "share of the map on the region", ".1%"),
+        _mean("even", "what an even map has there", ".1%"),
+        _mean(
             "elsewhere",
             "share on no patch, and not drawn: at the image tokens, on text; at the patches, of "
             "what the image tokens hand on, on the vision tower's class token",
-            "share",
-            form=".1%",
-            interval=True,
+            ".1%",
         ),
     ),
 )
@@ -87,24 +76,10 @@ AREAS = Schema(
     (
         _RUN,
         _WAY,
-        Column("map", "`rollout_patches` and such", "–", "text", key=True),
-        Column(
-            "area",
-            "area under the curve of shares over log2(k + 1), scaled to 0 to 1",
-            "share",
-            form="+.3f",
-            interval=True,
-        ),
-        Column(
-            "random_mean", "mean of the random orders' areas", "share", form="+.3f", interval=True
-        ),
-        Column(
-            "difference",
-            "`area` − `random_mean`, pair by pair",
-            "share",
-            form="+.3f",
-            interval=True,
-        ),
+        _key("map", "`rollout_patches` and such"),
+        _mean("area", "area under the curve of shares over log2(k + 1), scaled to 0 to 1", "+.3f"),
+        _mean("random_mean", "mean of the random orders' areas", "+.3f"),
+        _mean("difference", "`area` − `random_mean`, pair by pair", "+.3f"),
     ),
 )
 MEANS = REGIONS.over_pairs("rollout_mean.csv")

@@ -1,9 +1,9 @@
 """From a token of the answer back to the patches of the picture, and whether those patches matter.
 
 Two maps say where a token's weight comes from: attention rollout and gradient-weighted relevance
-(see `headpatch.engine.rollout`), each read at the image tokens
-(through the language model alone) and at the patches (on through the vision tower). A map is a
-claim; the check of it is an experiment (see `headpatch.questions.rollout.perturbation`).
+(see `headpatch.engine.rollout`), each read at the image tokens (through the language model alone)
+and at the patches (on through the vision tower). A map is a claim; the check of it is an experiment
+(see `headpatch.questions.rollout.perturbation`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,9 +28,8 @@ from headpatch.core.teacher_forcing import (
 from headpatch.engine.answers import TokenRuns, say
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
 from headpatch.engine.perturb import pictures
-from headpatch.engine.rollout import Flow, Step, follow, record_attention, relevance, rollout
+from headpatch.engine.rollout import Step, follow, record_attention, relevance, rollout
 from headpatch.errors import InputError
-from headpatch.models.prompt import Prompt
 from headpatch.questions.rollout.charts import regions, shares
 from headpatch.questions.rollout.perturbation import RUNS, Check, check_maps
 from headpatch.questions.rollout.view import title
@@ -52,7 +51,7 @@ class Map:
         ``tokens``: as the image tokens enter the language model; ``patches``: as the patches
         enter the vision tower.
     values
-        ``[runs, patches]``, not negative.
+        Not negative.
     elsewhere
         What each run has at this stage on no patch: on the text's tokens, or on a class token,
         as a share of all of it.
@@ -180,16 +179,7 @@ def _small(image: Any) -> Tensor:
 
 
 def roll_out(session: Session, on_progress: OnProgress | None = None) -> TokenMaps:
-    """Map where a token of the study's answer comes from, and check the maps.
-
-    Raises
-    ------
-    InputError
-        If the answer has no such token, the region no patch, or the image is not among the
-        prompt's tokens.
-    RunError
-        If attention cannot be followed back in this model.
-    """
+    """Map where a token of the study's answer comes from, and check the maps."""
     options = session.study.rollout
     if session.prompt.spans.crossed:
         raise InputError(
@@ -207,7 +197,7 @@ def roll_out(session: Session, on_progress: OnProgress | None = None) -> TokenMa
     token = answer.ids[options.token]
     said = say(session.vlm, session.prompt, answer.ids[: options.token], token)
     check_said(session, answer, options.token, said)
-    maps = _maps(session, said)
+    maps = tuple(_maps(session, said))
     check, unchecked = None, ""
     try:
         shown = pictures(session.vlm, said.base.prompt)
@@ -222,8 +212,8 @@ def roll_out(session: Session, on_progress: OnProgress | None = None) -> TokenMa
     return TokenMaps(session, answer, options.token, said, maps, check, unchecked)
 
 
-def _maps(session: Session, said: TokenRuns) -> tuple[Map, ...]:
-    """Both methods at both stages."""
+def _maps(session: Session, said: TokenRuns) -> Iterator[Map]:
+    """Follow the token back by both methods, to both stages."""
 
     def target(logits: Float[Tensor, "runs vocabulary"]) -> Float[Tensor, " runs"]:
         own = logits[:, said.token]
@@ -231,18 +221,16 @@ def _maps(session: Session, said: TokenRuns) -> tuple[Map, ...]:
 
     prompt = said.base.prompt
     looked = record_attention(session.vlm, prompt, target)
-    found: list[Map] = []
     for method, step in METHODS.items():
-        found += _stages(method, follow(looked, prompt, step), prompt)
-    return tuple(found)
+        flow = follow(looked, prompt, step)
+        tokens, placed = flow.tokens.double(), prompt.image_positions.cpu()
+        yield _map(method, "tokens", tokens, placed)
+        if flow.patches is not None:
+            patches = flow.patches.double()
+            yield _map(method, "patches", patches, prompt.placed_in(patches.shape[1]))
 
 
-def _stages(method: str, flow: Flow, prompt: Prompt) -> Iterator[Map]:
-    for stage, weights in (("tokens", flow.tokens), ("patches", flow.patches)):
-        if weights is not None:
-            whole = weights.double()
-            at_image = stage == "tokens"
-            placed = prompt.image_positions.cpu() if at_image else prompt.placed_in(whole.shape[1])
-            values = whole[:, placed]
-            elsewhere = 1 - values.sum(1) / whole.sum(1).clamp(min=torch.finfo(whole.dtype).tiny)
-            yield Map(method, stage, values.numpy(), elsewhere.numpy())
+def _map(method: str, stage: str, weights: Float[Tensor, "runs tokens"], placed: Tensor) -> Map:
+    values = weights[:, placed]
+    elsewhere = 1 - values.sum(1) / weights.sum(1).clamp(min=torch.finfo(weights.dtype).tiny)
+    return Map(method, stage, values.numpy(), elsewhere.numpy())

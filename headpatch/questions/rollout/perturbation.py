@@ -12,12 +12,12 @@ neither; to a question whether something is there, a grey square may be somethin
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from headpatch.core.session import Session
 from headpatch.engine.answers import TokenRuns
@@ -34,12 +34,9 @@ from headpatch.stats.deletion_curves import RANDOM, REGION, areas
 from headpatch.stats.effects import noise_floor, normalized_effect
 from headpatch.stats.rankings import descending, sizes
 
-Way = Literal["delete", "insert"]
 Mask: TypeAlias = Bool[np.ndarray, " patches"]
-Order: TypeAlias = Int[np.ndarray, " _"]
 Values: TypeAlias = Float[np.ndarray, "runs patches"]
 
-WAYS: tuple[Way, ...] = ("delete", "insert")
 RUNS = {WITH: "with", WITHOUT: "without"}
 
 
@@ -63,16 +60,8 @@ class Check:
     noise_floor: float
 
 
-@dataclass(frozen=True, eq=False)
-class _Point:
-    """One picture of a curve: `changed` are the patches that do not show the run's own."""
-
-    run: int
-    way: Way
-    order: str
-    draw: int
-    k: int
-    changed: Mask
+Point: TypeAlias = tuple[int, dict[str, Any], Mask]
+"""A picture of a curve: its run, its columns of the table, and which patches are not its own."""
 
 
 def check_maps(
@@ -84,86 +73,59 @@ def check_maps(
 ) -> Check:
     """Replace patches in the order of each map, in both runs.
 
-    Parameters
-    ----------
-    said
-        The token that is watched: LD is that of its base.
-    maps
-        By name: ``[runs, patches]``.
-    shown
-        Each run's picture as the vision tower takes it.
+    LD is that of the base of the token that was `said`; `shown` is each run's picture as the vision
+    tower takes it.
     """
     points = list(_points(session, maps))
-    fills = _fills(session, shown)
-    patch = patch_side(session.vlm, said.base.prompt)
-    show = partial(replaced_patches, grid=session.prompt.patches.grid, patch=patch)
-    # Where a patch is what it would be replaced by, replacing it makes no other picture.
-    unlike = [differing(*both, session.prompt.patches.grid, patch).numpy() for both in fills]
     mirrored = session.study.rollout.fill == "other"
-    keys = [_key(one, unlike[one.run], mirrored) for one in points]
-    jobs = {
-        key: partial(show, *fills[one.run], torch.from_numpy(one.changed)[None])
-        for key, one in zip(keys, points, strict=True)
-    }
-    prompt = said.base.prompt.select(WITH)
-    found = lds(session.vlm, prompt, list(jobs.values()), on_progress)
-    known = dict(zip(jobs, found, strict=True))
-    values = [known[key] for key in keys]
-    base = (said.base.ld_with, said.base.ld_without)
-    curves = pd.DataFrame([_row(one, ld, base) for one, ld in zip(points, values, strict=True)])
-    nothing = [
-        ld - base[one.run] for one, ld in zip(points, values, strict=True) if not one.changed.any()
+    fills = [
+        (own, shown[1 - run] if mirrored else mean_colour(own))
+        for run, own in zip(RUNS, shown, strict=True)
     ]
+    grid, patch = session.prompt.patches.grid, patch_side(session.vlm, said.base.prompt)
+    # Where a patch is what it would be replaced by, replacing it makes no other picture.
+    unlike = [differing(*both, grid, patch).numpy() for both in fills]
+
+    def picture(run: int, changed: Mask) -> tuple[int, bytes]:
+        """Name a picture: what is replaced in one run's may be what is left of the other's."""
+        if mirrored and run == WITHOUT:
+            return WITH, (~changed & unlike[run]).tobytes()
+        return run, (changed & unlike[run]).tobytes()
+
+    show = partial(replaced_patches, grid=grid, patch=patch)
+    jobs = {
+        picture(run, changed): partial(show, *fills[run], torch.from_numpy(changed)[None])
+        for run, _, changed in points
+    }
+    found = lds(session.vlm, said.base.prompt.select(WITH), list(jobs.values()), on_progress)
+    known = dict(zip(jobs, found, strict=True))
+    base = (said.base.ld_with, said.base.ld_without)
+    rows, nothing = [], []
+    for run, columns, changed in points:
+        ld = known[picture(run, changed)]
+        moved = normalized_effect(ld, *base, "noising" if run == WITH else "denoising")
+        share = moved if columns["way"] == "delete" else 1 - moved
+        rows.append({**columns, "ld": ld, "share": share})
+        if not changed.any():
+            nothing.append(ld - base[run])
+    curves = pd.DataFrame(rows)
     return Check(curves, areas(curves), noise_floor(nothing))
 
 
-def _points(session: Session, maps: Mapping[str, Values]) -> Iterator[_Point]:
+def _points(session: Session, maps: Mapping[str, Values]) -> Iterator[Point]:
     """Say which patches are replaced for each point of each curve; no change comes first."""
     inside = session.region_tokens
     patches = len(inside)
     counts = sorted({*sizes(patches), int(inside.sum())})
     rng = np.random.default_rng([session.study.seed % 2**64, 0x5011])  # numpy takes no negatives
     drawn = [rng.permutation(patches) for _ in range(session.study.rollout.draws)]
-    for run in RUNS:
-        orders: list[tuple[str, int, Order]] = [
-            (name, 0, descending(values[run])) for name, values in maps.items()
-        ]
+    for run, name in RUNS.items():
+        orders = [(order, 0, descending(values[run])) for order, values in maps.items()]
         orders += [(RANDOM, draw, order) for draw, order in enumerate(drawn)]
-        for way in WAYS:
-            for name, draw, order in orders:
-                for k in counts:
-                    yield _point(run, way, name, draw, order[:k], patches)
-            yield _point(run, way, REGION, 0, np.flatnonzero(inside), patches)
-
-
-def _point(run: int, way: Way, name: str, draw: int, first: Order, patches: int) -> _Point:
-    mask = np.zeros(patches, dtype=bool)
-    mask[first] = True
-    return _Point(run, way, name, draw, int(mask.sum()), mask if way == "delete" else ~mask)
-
-
-def _fills(session: Session, shown: Sequence[Picture]) -> list[tuple[Picture, Picture]]:
-    """Each run's picture, and what stands in the patches that are replaced."""
-    if session.study.rollout.fill == "other":
-        return [(shown[run], shown[1 - run]) for run in RUNS]
-    return [(shown[run], mean_colour(shown[run])) for run in RUNS]
-
-
-def _key(one: _Point, unlike: Mask, mirrored: bool) -> tuple[int, bytes]:
-    """Name a picture. `mirrored`: what is replaced in one run's is what is left of the other's."""
-    if mirrored and one.run == WITHOUT:
-        return WITH, (~one.changed & unlike).tobytes()
-    return one.run, (one.changed & unlike).tobytes()
-
-
-def _row(one: _Point, ld: float, base: tuple[float, float]) -> dict[str, Any]:
-    moved = normalized_effect(ld, *base, "noising" if one.run == WITH else "denoising")
-    return {
-        "run": RUNS[one.run],
-        "way": one.way,
-        "order": one.order,
-        "draw": one.draw,
-        "k": one.k,
-        "ld": ld,
-        "share": moved if one.way == "delete" else 1 - moved,
-    }
+        for way in ("delete", "insert"):
+            firsts = [(order, draw, ranked[:k]) for order, draw, ranked in orders for k in counts]
+            for order, draw, first in [*firsts, (REGION, 0, np.flatnonzero(inside))]:
+                mask = np.zeros(patches, dtype=bool)
+                mask[first] = True
+                columns = {"run": name, "way": way, "order": order, "draw": draw, "k": len(first)}
+                yield run, columns, mask if way == "delete" else ~mask

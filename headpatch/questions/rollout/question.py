@@ -88,7 +88,7 @@ class RolledPairs(Result):
         return self.patches
 
     def files(self) -> Files:
-        """Return the tables."""
+        """Return the tables that there are."""
         tables = {
             ROLLOUT.file: self.patches,
             PERTURBATION.file: self.curves,
@@ -109,18 +109,6 @@ class RolledPairs(Result):
         }
 
 
-@dataclass(frozen=True)
-class _OfPair:
-    """What is kept of one pair among many; not the pair itself, which holds the runs' caches."""
-
-    patches: pd.DataFrame
-    regions: pd.DataFrame
-    curves: pd.DataFrame
-    areas: pd.DataFrame
-    noise_floor: float | None
-    unchecked: str
-
-
 class Rollout(Question[Rolled | RolledPairs]):
     """Rolls attention back from a token of the answer."""
 
@@ -134,44 +122,31 @@ class Rollout(Question[Rolled | RolledPairs]):
             floor = None if maps.check is None else maps.check.noise_floor
             return Rolled(**vars(maps), origin=origin(VERB, opened, floor))
         assert isinstance(opened, Pairs)
-        measured = each_pair(
-            opened, call.stages, "Replacing patches", lambda session: _tables(roll_out(session))
-        )
-        floors = [one.noise_floor for one in measured if one.noise_floor is not None]
-        curves, area_means = None, None
-        if floors:
-            curves = pd.concat([one.curves for one in measured], ignore_index=True)
-            area_means = aggregate([one.areas for one in measured if len(one.areas)], AREAS,
-                                   opened.study)  # fmt: skip
-        names = [entry.name for entry in opened.entries]
+        patches, regions, curves, areas = (list[pd.DataFrame]() for _ in range(4))
+        floors, unchecked = list[float](), dict[str, str]()
+
+        def measure(session: Session) -> None:
+            """Keep the tables of a pair; not the pair itself, which holds the runs' caches."""
+            maps, name = roll_out(session), session.pair.name
+            patches.append(maps.table())
+            regions.append(pd.DataFrame(maps.regions()))
+            if maps.unchecked:
+                unchecked[name] = maps.unchecked
+            if maps.check is not None:
+                of_pair = maps.check.areas
+                curves.append(maps.check.curves.assign(pair=name))
+                areas.append(of_pair.assign(difference=of_pair["area"] - of_pair["random_mean"]))
+                floors.append(maps.check.noise_floor)
+
+        each_pair(opened, call.stages, "Replacing patches", measure)
         return RolledPairs(
-            pd.concat([one.patches for one in measured], ignore_index=True),
-            curves,
-            aggregate([one.regions for one in measured], REGIONS, opened.study),
-            area_means,
-            {
-                name: one.unchecked
-                for name, one in zip(names, measured, strict=True)
-                if one.unchecked
-            },
+            pd.concat(patches, ignore_index=True),
+            PERTURBATION.ordered(pd.concat(curves, ignore_index=True)) if curves else None,
+            aggregate(regions, REGIONS, opened.study),
+            aggregate(areas, AREAS, opened.study) if areas else None,
+            unchecked,
             origin=origin(VERB, opened, max(floors, default=None)),
         )
-
-
-def _tables(maps: TokenMaps) -> _OfPair:
-    curves = areas = pd.DataFrame()
-    if maps.check is not None:
-        curves, areas = maps.check.curves.copy(), maps.check.areas
-        curves.insert(0, "pair", maps.session.pair.name)
-        areas = areas.assign(difference=areas["area"] - areas["random_mean"])
-    return _OfPair(
-        maps.table(),
-        pd.DataFrame(maps.regions()),
-        curves,
-        areas,
-        None if maps.check is None else maps.check.noise_floor,
-        maps.unchecked,
-    )
 
 
 QUESTION = Rollout()

@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from headpatch.core.question import Context, Files, table_of
 from headpatch.present.canvas import signed
 from headpatch.present.column import UNDEFINED, Row
@@ -54,15 +52,15 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     yield maps_chart(saved)
     yield _regions(regions(saved["maps"], saved["elsewhere"], saved["in_region"]), context)
     yield Words(_SHARES)
-    checked = PERTURBATION.file in files
-    curves = table_of(files[PERTURBATION.file]) if checked else None
-    rows: list[Any] = [] if curves is None else areas(curves).to_dict("records")
-    if curves is not None:
-        yield from _check(rows, context.options.get("fill", saved["fill"]))
-    unchecked = str(saved.get("unchecked") or f"{PERTURBATION.file} is missing")
-    yield Words(summary(rows, "" if checked else unchecked, context))
-    if curves is not None:
-        yield curves_chart(curves, token=repr(saved["token"]), fill=saved["fill"])
+    if PERTURBATION.file not in files:
+        unchecked = str(saved.get("unchecked") or f"{PERTURBATION.file} is missing")
+        yield Words(summary([], unchecked, context))
+        return
+    curves = table_of(files[PERTURBATION.file])
+    rows: list[Any] = areas(curves).to_dict("records")
+    yield from _check(rows, context.options.get("fill", saved["fill"]))
+    yield Words(summary(rows, "", context))
+    yield curves_chart(curves, token=repr(saved["token"]), fill=saved["fill"])
 
 
 def title(saved: Mapping[str, Any]) -> str:
@@ -89,6 +87,14 @@ def _map(row: Row) -> str:
     return MAPS[row["map"] if "map" in row else f"{row['method']}_{row['stage']}"][1]
 
 
+_AREA_CELLS: Final[Mapping[str, Any]] = {
+    "run": "run",
+    "patches": lambda row: _WAYS[row["way"]],
+    "in the order of": _map,
+    "area": "area",
+}
+
+
 def _interval(row: Row, name: str, form: str) -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     return UNDEFINED if isnan(low) else f"{low:{form}} to {high:{form}}"
@@ -97,10 +103,7 @@ def _interval(row: Row, name: str, form: str) -> str:
 def _check(rows: Sequence[Row], fill: str) -> Iterator[Part]:
     size = rows[0]["region_size"]
     cells: dict[str, Any] = {
-        "run": "run",
-        "patches": lambda row: _WAYS[row["way"]],
-        "in the order of": _map,
-        "area": "area",
+        **_AREA_CELLS,
         "random orders": lambda row: f"{row['random_mean']:+.3f}±{row['random_sd']:.3f}",
         "below": lambda row: f"{row['random_below']}/{row['random_n']}",
         f"first {size}": lambda row: f"{row['at_region_size']:+.2f}",
@@ -118,28 +121,26 @@ def _check(rows: Sequence[Row], fill: str) -> Iterator[Part]:
 def summary(rows: Sequence[Row], unchecked: str, context: Context) -> str:
     """Say whether the with-run's maps beat random patches, and no more than one pair can show.
 
-    Parameters
-    ----------
-    rows
-        Of `headpatch.stats.deletion_curves.areas`.
-    unchecked
-        Why there are none, if so.
+    Rows are those of `headpatch.stats.deletion_curves.areas`; `unchecked` says why there are none.
     """
     if unchecked:
         return f"The maps are not checked: {unchecked}."
     beside = []
-    for row in rows:
-        if row["run"] == "with" and row["way"] == "delete":
-            below, count = row["random_below"], row["random_n"]
-            how = f"more than {below}" if below else "no more than any"
-            how = "more than any" if below == count else how
-            area = signed(row["area"], 3)
-            beside.append(f"{MAPS[row['map']][1]}: {area}, {how} of {count} random orders")
+    for row in _deleted(rows):
+        below, count = row["random_below"], row["random_n"]
+        how = f"more than {below}" if below else "no more than any"
+        how = "more than any" if below == count else how
+        beside.append(f"{_map(row)}: {signed(row['area'], 3)}, {how} of {count} random orders")
     mean, sd = rows[0]["random_mean"], rows[0]["random_sd"]
     return (
         "Area of LD moved when the with-run's patches are deleted in the order of "
         f"{'; '.join(beside)} ({signed(mean, 3)} ± {sd:.3f}). {context.caveat}"
     )
+
+
+def _deleted(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield what deleting patches does to the with-run."""
+    return (row for row in rows if row["run"] == "with" and row["way"] == "delete")
 
 
 def _over_pairs(files: Files, context: Context) -> Iterator[Part]:
@@ -150,14 +151,11 @@ def _over_pairs(files: Files, context: Context) -> Iterator[Part]:
     yield _regions(means, context)
     yield Words(_SHARES)
     yield regions_chart(means, context.level)
-    found = files.get(AREA_MEANS.file)
-    checked = None if found is None else table_of(found)
-    if checked is not None:
+    checked = None
+    if AREA_MEANS.file in files:
+        checked = table_of(files[AREA_MEANS.file])
         cells: dict[str, Any] = {
-            "run": "run",
-            "patches": lambda row: _WAYS[row["way"]],
-            "in the order of": _map,
-            "area": "area",
+            **_AREA_CELLS,
             "random orders": "random_mean",
             "difference": "difference",
             f"{context.level:.0%} interval": lambda row: _interval(row, "difference", "+.3f"),
@@ -182,12 +180,11 @@ def pairs_summary(checked: "pandas.DataFrame | None", context: Context) -> str:
         )
     beside = []
     rows: list[Any] = checked.to_dict("records")
-    for row in rows:
-        if row["run"] == "with" and row["way"] == "delete":
-            more = f"{MAPS[row['map']][1]}: {signed(row['difference'], 3)}"
-            ends = _interval(row, "difference", "+.3f")
-            beside.append(more + ("" if ends == UNDEFINED else f" ({ends})"))
-    pairs = int(np.max(checked["pairs"]))
+    for row in _deleted(rows):
+        ends = _interval(row, "difference", "+.3f")
+        interval = "" if ends == UNDEFINED else f" ({ends})"
+        beside.append(f"{_map(row)}: {signed(row['difference'], 3)}{interval}")
+    pairs = int(checked["pairs"].max())
     left_out = (context.pairs or 0) - pairs
     not_checked = f" {left_out:,} pairs are not checked." if left_out else ""
     return (

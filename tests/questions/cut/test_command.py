@@ -9,8 +9,7 @@ import yaml
 
 import headpatch as hp
 from headpatch.core.output import read_table
-from headpatch.questions.cut.columns import CUTS, MEANS
-from tests.command import Said, headpatch, of_pair, refused, refused_early
+from tests.command import of_pair, ran, refused, refused_early
 from tests.planted import planted, planted_dataset
 from tests.tiny import QUESTION
 
@@ -19,14 +18,6 @@ from tests.tiny import QUESTION
 def asked(place: Path) -> list[object]:
     """The flags of a study of the planted model."""
     return ["cut", *of_pair(place), "--question", QUESTION]
-
-
-def ran(*words: object) -> Said:
-    """Run a command that must succeed and say nothing but its price."""
-    said = headpatch(*words)
-    assert said.code == 0, said.err
-    assert len(said.err.splitlines()) == 1
-    return said
 
 
 def test_whole_passes_are_said_before_they_are_run(asked: list[object], tmp_path: Path) -> None:
@@ -45,9 +36,7 @@ def test_windows_from_the_command_line(asked: list[object], tmp_path: Path) -> N
         r"passes\n",
         said.err,
     )
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["cuts.csv", "cuts.png", "run.yaml"]
     table = read_table(tmp_path / "cuts.csv")
-    assert list(table) == [column.name for column in CUTS]
     named = table[table["role"] == "window"]
     assert len(named) == 4 * 2 * 2
     assert set(named["edge"]) == {"answer-region", "question-region"}
@@ -58,7 +47,6 @@ def test_windows_from_the_command_line(asked: list[object], tmp_path: Path) -> N
     assert "answer → region" in said.out
     assert "One pair shows one case, not a rule." in " ".join(said.out.split())
     kept = yaml.safe_load((tmp_path / "run.yaml").read_text(encoding="utf-8"))
-    assert kept["study"]["cut"]["edges"] == ["answer-region", "question-region"]
     assert kept["run"]["noise_floor"] < 1e-3
 
 
@@ -70,10 +58,8 @@ def test_a_script_reads_json(asked: list[object], tmp_path: Path) -> None:
     by_head = {
         (row["heads"], row["edge"]): row["effect"] for row in found["cuts"] if row["run"] == "with"
     }
-    assert by_head["1.1", "answer-region"] == pytest.approx(-2, abs=1e-3)
-    assert by_head["1.2", "answer-region"] == pytest.approx(0, abs=1e-3)
-    assert by_head["1.1+1.2", "answer-region"] == pytest.approx(-2, abs=1e-3)
-    assert found["valid"] is True
+    for heads, expected in (("1.1", -2), ("1.2", 0), ("1.1+1.2", -2)):
+        assert by_head[heads, "answer-region"] == pytest.approx(expected, abs=1e-3)
     assert [Path(file).name for file in found["files"]] == ["cuts.csv", "cuts.png", "run.yaml"]
 
 
@@ -82,22 +68,16 @@ def test_over_pairs_means_are_those_of_single_runs(asked: list[object], tmp_path
     planted_dataset(tmp_path / "pairs", 3)
     flags = ["--edges", "answer-region,question-region", "--window", 2, "--controls", 2]
     out = tmp_path / "out"
-    said = headpatch(*asked[:3], "--pairs", tmp_path / "pairs", *flags, "--out", out)
-    assert said.code == 0, said.err
+    said = ran(*asked[:3], "--pairs", tmp_path / "pairs", *flags, "--out", out)
     assert "3 pairs x " in said.err
-    written = ["cuts.csv", "cuts.png", "cuts_mean.csv", "gate.csv", "run.yaml"]
-    assert sorted(file.name for file in out.iterdir()) == written
     means, every = read_table(out / "cuts_mean.csv"), read_table(out / "cuts.csv")
-    assert list(means) == [column.name for column in MEANS]
     assert set(means["pairs"]) == {3}
     keys = ["edge", "layers", "run"]
     options = {"edges": ("answer-region", "question-region"), "window": 2, "controls": 2}
     study = hp.Study.make(flags={f"cut.{name}": value for name, value in options.items()})
-    singles = []
-    for entry in hp.Manifest.read(tmp_path / "pairs").entries:
-        session = hp.open_session(study, planted().vlm, "question", pair=entry.pair())
-        singles.append(hp.cut(session).named)
-    rows = pd.concat(singles)
+    entries, vlm = hp.Manifest.read(tmp_path / "pairs").entries, planted().vlm
+    sessions = [hp.open_session(study, vlm, "question", pair=one.pair()) for one in entries]
+    rows = pd.concat([hp.cut(session).named for session in sessions])
     named = every[every["role"] == "window"]
     for name in ("effect", "normalized", "control_mean"):
         assert named[name].tolist() == pytest.approx(rows[name].tolist(), abs=1e-6)
@@ -105,14 +85,11 @@ def test_over_pairs_means_are_those_of_single_runs(asked: list[object], tmp_path
         mean = means.set_index(keys)[name]
         assert mean[expected.index].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
     assert (means["effect_low"] <= means["effect"] + 1e-6).all()
-    called = hp.cut(hp.open_pairs(study, tmp_path / "pairs", vlm=planted().vlm))
-    assert called.means["effect"].tolist() == pytest.approx(means["effect"].tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--edges", ""], "--edges: an empty edge"),
         (["--from", "answer"], "--from, --to: only one of them"),
         (["--from", "answer", "--to", "region", "--edges", "all-all"], "--edges: --from or --to"),
         (["--layers", "3", "--heads", "1.1"], "--heads, --layers: both of them"),
@@ -125,18 +102,7 @@ def test_bad_input_is_refused_before_the_model_loads(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--window", "5"], "--window: 5 layers; expected at most 4 in this model"),
-        (["--layers", "3-9"], "--layers: 3-9; expected layers 0-3 in this model"),
-        (["--heads", "9.0"], "--heads: 9.0 is out of range"),
-        (["--region", "0,0,0.05,0.05", "--window", "2"], "--region: 0,0,0.05,0.05 holds no patch"),
-        (["--region", "image", "--window", "2"], "--edges: other: the region image is the whole"),
-    ],
-)
-def test_what_the_model_lacks_is_refused(
-    asked: list[object], arguments: list[str], message: str, tmp_path: Path
-) -> None:
-    assert message in refused(*asked, *arguments, "--out", tmp_path)
+def test_what_the_model_lacks_is_refused(asked: list[object], tmp_path: Path) -> None:
+    line = refused(*asked, "--window", "5", "--out", tmp_path)
+    assert "--window: 5 layers; expected at most 4 in this model" in line
     assert not list(tmp_path.iterdir())

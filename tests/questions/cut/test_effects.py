@@ -165,12 +165,9 @@ def test_windows_over_the_layers() -> None:
         ("1-2", "question-region"): -2 + 1,
         ("2-3", "question-region"): 0,
     }
-    with_run = table[table["run"] == "with"]
-    assert dict(
-        zip(zip(with_run["layers"], with_run["edge"], strict=True), with_run["effect"], strict=True)
-    ) == pytest.approx(expected, abs=CLOSE)
-    without = table[table["run"] == "without"].set_index(["layers", "edge"])["effect"]
-    for (layers, edge), value in without.items():
+    effects = table.set_index(["run", "layers", "edge"])["effect"]
+    assert effects["with"].to_dict() == pytest.approx(expected, abs=CLOSE)
+    for (layers, edge), value in effects["without"].items():
         expected_there = writes - 1 if layers in ("0", "0-1") else 0
         assert value == pytest.approx(expected_there, abs=CLOSE), (layers, edge)
     assert set(table["role"]) == {"window"}
@@ -261,13 +258,6 @@ def test_cutting_what_a_query_cannot_see_changes_nothing() -> None:
     edges = ("image-question", "region-answer", "region-question")
     cuts = cut(layers="0-3", edges=edges)
     assert cuts.named["effect"].abs().max() <= 1e-5
-
-
-def test_the_same_study_gives_the_same_table() -> None:
-    options = {"cut.window": 2, "cut.edges": ("answer-region", "other-region"), "cut.controls": 3}
-    first, second = hp.cut(opened(**options)), hp.cut(opened(**options))
-    pd.testing.assert_frame_equal(first.effects, second.effects)
-    assert first.summary == second.summary
 
 
 def whole_passes(monkeypatch: pytest.MonkeyPatch) -> None:

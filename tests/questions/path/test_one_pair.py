@@ -10,13 +10,13 @@ import pytest
 
 import headpatch as hp
 from headpatch.core.question import Call
-from headpatch.core.session import Session
 from headpatch.engine.patching import OnProgress
-from headpatch.errors import InputError
 from headpatch.questions.path.question import QUESTION
-from headpatch.questions.path.views import attribute, edges
+from headpatch.questions.path.tables import attribute
 from tests.planted import HEADS
 from tests.questions.path.case import CLOSE, HELD, opened
+
+LOOKER, BLIND = HEADS["looker"].head, HEADS["blind writer"].head
 
 
 @lru_cache
@@ -25,21 +25,19 @@ def followed() -> hp.FollowedPath:
 
 
 def test_attribution_adds_up_to_the_whole_difference() -> None:
-    found = attribute(opened())
-    assert found.heads.sum() + found.mlps.sum() + found.rest.sum() == pytest.approx(1, abs=1e-6)
-    looker, blind = HEADS["looker"].head, HEADS["blind writer"].head
-    assert found.heads[looker.layer, looker.head] == pytest.approx(2 / 8, abs=CLOSE)
-    assert found.heads[blind.layer, blind.head] == pytest.approx(1 / 8, abs=CLOSE)
-    assert found.mlps == pytest.approx([0, 0, 4 / 8, 0], abs=CLOSE)
+    shares = attribute(opened())
+    assert shares.sum() == pytest.approx(1, abs=1e-6)
+    assert shares[LOOKER.layer, LOOKER.head] == pytest.approx(2 / 8, abs=CLOSE)
+    assert shares[BLIND.layer, BLIND.head] == pytest.approx(1 / 8, abs=CLOSE)
+    assert shares[:, -2] == pytest.approx([0, 0, 4 / 8, 0], abs=CLOSE)  # MLPs
 
 
 def test_edges_are_cut_where_they_are_read() -> None:
-    found = edges(opened())
-    assert list(found.shares) == ["answer-region", "words-region", "answer-other", "answer-words"]
+    edges = followed().table.query("view == 'edge' and direction == 'noising'")
+    by_edge = edges.set_index(["where", "layer"])["normalized"]
     # Layer 1: looker (2 lost) and suppressor (−1 lost); redundant a still gives red.
-    assert found.shares["answer-region"]["noising"][1] == pytest.approx(1 / 8, abs=CLOSE)
-    assert found.effects["answer-region"]["noising"][1] == pytest.approx(-1, abs=8 * CLOSE)
-    assert found.shares["words-region"]["noising"][0] == pytest.approx(1 / 8, abs=CLOSE)
+    assert by_edge["answer-region", 1] == pytest.approx(1 / 8, abs=CLOSE)
+    assert by_edge["words-region", 0] == pytest.approx(1 / 8, abs=CLOSE)
 
 
 def test_the_table_holds_every_figure() -> None:
@@ -69,6 +67,7 @@ def test_plain_words_say_what_was_planted() -> None:
         "The region's image tokens carry half of the difference or more up to layer 0 (nois",
         "The answer position carries half of the difference or more from layer 2 on (noising)",
         "from layer 1 on (denoising)",
+        "Cutting attention in 1 layer takes, at its largest: answer → region",
         "MLP 2 50%",
         "It is held twice in layer 1",  # by the region and, as red, by the answer
         "Paths to 1.1 (noising): all inputs 25%, its values at the region 25%",
@@ -82,10 +81,11 @@ def test_saved_tensors_are_plain() -> None:
     saved = followed().saved
     for direction, there in HELD.items():
         for name, votes in there.items():
-            assert saved["stream"][name][direction].tolist() == pytest.approx(
-                [one / 8 for one in votes], abs=CLOSE
-            )
+            held = saved["stream"][name][direction].tolist()
+            assert held == pytest.approx([one / 8 for one in votes], abs=CLOSE)
     assert saved["vision"]["region"]["denoising"].tolist() == pytest.approx([1, 1, 0], abs=CLOSE)
+    edges = ["answer-region", "words-region", "answer-other", "answer-words"]
+    assert list(saved["edges"]) == edges
     assert saved["edges"]["words-region"]["noising"][0] == pytest.approx(1 / 8, abs=CLOSE)
     assert saved["feature_layer"] == 1
     assert saved["heads"] == ["1.1", "0.2", "2.0", "0.2+1.1+2.0"]
@@ -93,16 +93,9 @@ def test_saved_tensors_are_plain() -> None:
     heard = saved["head_paths"]["noising"][way].tolist()
     assert heard == pytest.approx([2 / 8, 1 / 8, 0, 3 / 8], abs=CLOSE)
     assert saved["head_paths_from_vision"]["denoising"].shape == (3, 4)
-    looker = HEADS["looker"].head
-    direct = saved["attribution_heads"][looker.layer, looker.head]
-    assert float(direct) == pytest.approx(2 / 8, abs=CLOSE)
+    written = float(saved["attribution_heads"][LOOKER.layer, LOOKER.head])
+    assert written == pytest.approx(2 / 8, abs=CLOSE)
     assert saved["attribution_mlps"].tolist() == pytest.approx([0, 0, 4 / 8, 0], abs=CLOSE)
-
-
-def asking(**options: object) -> Session:
-    session = opened()
-    path = session.study.path.model_copy(update=options)
-    return replace(session, study=session.study.model_copy(update={"path": path}))
 
 
 def test_it_says_what_it_does_and_picks_heads_by_rankings() -> None:
@@ -113,12 +106,10 @@ def test_it_says_what_it_does_and_picks_heads_by_rankings() -> None:
         named.append(what)
         yield lambda *_: None
 
-    found = QUESTION.answer(asking(heads=None, top=1), Call(stages))
+    session = opened()
+    path = session.study.path.model_copy(update={"heads": None, "top": 1})
+    asked = replace(session, study=session.study.model_copy(update={"path": path}))
+    found = QUESTION.answer(asked, Call(stages))
     assert named == ["Ranking heads by effect", "Swapping the stream", "Cutting edges",
                      "Patching paths to heads"]  # fmt: skip
     assert {"1.1", "0.3"} <= set(found.saved["heads"])  # noising: looker; denoising: redundant a
-
-
-def test_a_window_wider_than_the_model_is_refused() -> None:
-    with pytest.raises(InputError, match="--window: 5 layers; expected at most 4"):
-        hp.path(opened(), window=5)

@@ -23,8 +23,8 @@ from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
-from headpatch.questions.path.question import QUESTION, FollowedPaths, MeasuredPair
-from headpatch.questions.path.tables import KEYS, OverPairs
+from headpatch.questions.path.question import QUESTION, FollowedPaths
+from headpatch.questions.path.tables import KEYS, MeasuredPair, OverPairs
 from headpatch.stats.intervals import mean_interval
 from tests.datasets import lasting_folder, noisy_pairs, planted_pairs
 from tests.questions.path.case import CLOSE, HELD
@@ -125,16 +125,8 @@ def test_words_go_no_further_than_the_numbers() -> None:
 # --- the slow twin
 
 
-NOISY = Study.make(
-    None,
-    {
-        **FLAGS,
-        "force": True,
-        "path.heads": "0.1,2.3",
-        "path.window": 2,
-        "path.edges": ("answer-region", "words-other"),
-    },
-)
+NOISY = Study.make(None, {**FLAGS, "force": True, "path.heads": "0.1,2.3", "path.window": 2,
+                          "path.edges": ("answer-region", "words-other")})  # fmt: skip
 QUESTIONS = ("is there a red square ?", "is there a red square in the image ?")
 
 
@@ -186,37 +178,31 @@ def test_a_mean_is_that_of_the_pairs_one_by_one() -> None:
 def test_a_row_that_some_pairs_lack_is_a_mean_over_the_others() -> None:
     first, second = one_by_one()
     lacking = second[second["where"] != "other"]
-    found = OverPairs.of(NOISY, [lacking, first, second]).means
+    found = OverPairs(NOISY, [lacking, first, second]).means
     part = found[found["where"] == "other"]
     assert set(part["pairs"]) == {2}
     whole = found[found["where"] == "words"]
     assert set(whole["pairs"]) == {3}
     others = [one.loc[one["where"] == "other", "normalized"] for one in (first, second)]
-    mean = np.mean(others, 0)
-    assert part["normalized"].to_numpy() == pytest.approx(mean, abs=1e-9)
-    alone = OverPairs.of(NOISY, [first, lacking[lacking["where"] != "words"]]).means
-    assert (
-        alone.loc[alone["where"] == "words", ["normalized", "normalized_low"]].isna().all(axis=None)
-    )
+    assert part["normalized"].to_numpy() == pytest.approx(np.mean(others, 0), abs=1e-9)
+    alone = OverPairs(NOISY, [first, lacking[lacking["where"] != "words"]]).means
+    words = alone.loc[alone["where"] == "words", ["normalized", "normalized_low"]]
+    assert words.isna().all(axis=None)
 
 
 # --- heads that rankings pick
 
 
 def test_heads_are_picked_and_judged_on_different_pairs() -> None:
-    study = Study.make(
-        None, {**FLAGS, "path.top": 1, "path.by": ("effect",), "path.edges": ("words-region",)}
-    )
+    picking = {"path.top": 1, "path.by": ("effect",), "path.edges": ("words-region",)}
+    study = Study.make(None, FLAGS | picking)
     seen = surveyed(study, planted_pairs(lasting_folder()), planted_vlm())
     found = follow(seen, kept())
     assert (found.saved["pairs"], found.saved["pairs_heads"]) == (4, 2)
     counts = found.means.groupby("view")["pairs"].unique()
     assert {view: one.tolist() for view, one in counts.items()} == {
-        "direct": [4],
-        "edge": [4],
-        "head path": [2],
-        "stream": [4],
-    }
+        "direct": [4], "edge": [4], "head path": [2], "stream": [4],
+    }  # fmt: skip
     assert "1.1" in found.saved["heads"]
     said = "The heads were picked on 2 of the pairs; the paths to them are means over the other 2."
     assert said in found.summary
@@ -264,14 +250,19 @@ def test_finished_pairs_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -
         follow(replace(noisy(), study=other), finished)
 
 
-def test_what_the_model_lacks_is_refused_before_any_pair_runs() -> None:
-    for options, message in (
-        ({"path.window": 5}, "--window: 5 layers; expected at most 4"),
-        ({"path.heads": "9.0"}, "--heads: 9.0 is out of range"),
-        ({"path.top": 99}, "--top: 99; expected at most 16 heads"),
-    ):
-        with pytest.raises(InputError, match=message):
-            QUESTION.check_model(Study.make(None, FLAGS | options), planted_vlm())
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("window", 5, "--window: 5 layers; expected at most 4"),
+        ("heads", "9.0", "--heads: 9.0 is out of range"),
+        ("top", 99, "--top: 99; expected at most 16 heads"),
+    ],
+)
+def test_what_the_model_lacks_is_refused_before_any_pair_runs(
+    option: str, value: object, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        QUESTION.check_model(Study.make(None, FLAGS | {f"path.{option}": value}), planted_vlm())
 
 
 def test_a_pair_that_cannot_be_followed_is_named() -> None:

@@ -1,5 +1,7 @@
 """The figure over depth and its tables."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,7 @@ from headpatch.core.question import Context
 from headpatch.present.figure import draw
 from headpatch.present.interactive import figures
 from headpatch.present.parts import Grid, Words
-from headpatch.questions.path.charts import path_chart
-from headpatch.questions.path.view import view
+from headpatch.questions.path.view import path_chart, view
 from tests.command import printed
 from tests.report import synthetic
 from tests.report.test_plots import assert_labelled, assert_unclipped
@@ -24,14 +25,11 @@ def saved(layers: int, heads: int, vision: int, attributed: bool = True):
     """Results as `headpatch path` writes them."""
     rng = np.random.default_rng(0)
 
+    def curve(count: int):
+        return torch.tensor(rng.uniform(-0.1, 1, count)).float()
+
     def curves(names: tuple[str, ...], count: int):
-        return {
-            name: {
-                way: torch.tensor(rng.uniform(-0.1, 1, count)).float()
-                for way in ("noising", "denoising")
-            }
-            for name in names
-        }
+        return {name: {way: curve(count) for way in ("noising", "denoising")} for name in names}
 
     found = {
         "stream": curves(("before", "region", "other", "words", "answer"), layers),
@@ -62,11 +60,8 @@ def over_pairs(found, pairs: int = 24):
 
     found["attribution_layers"] = found["attribution_heads"].sum(1)
     curves = [name for name, one in found.items() if isinstance(one, dict | torch.Tensor)]
-    for name in curves:
-        found |= {
-            f"{name}_low": moved(found[name], -0.05),
-            f"{name}_high": moved(found[name], 0.05),
-        }
+    for name, by in product(curves, (-0.05, 0.05)):
+        found[f"{name}_{'low' if by < 0 else 'high'}"] = moved(found[name], by)
     return found | {"pairs": pairs, "pairs_heads": pairs // 2, "level": 0.95}
 
 
@@ -115,7 +110,6 @@ def test_means_over_pairs_lie_in_their_intervals(size: str, tmp_path, drawn) -> 
     note = " ".join(" ".join(drawn.texts()).split())
     assert "95% interval over pairs, of each layer by itself" in note
     panels = drawn.last.axes
-    by_label = {line.get_label(): line for line in panels[0].lines}
     bands = [one for one in panels[0].collections if len(one.get_paths()) == 1]
     assert len(bands) == 3 + 4  # of the vision tower's tokens, and of the language model's
     for axes in panels[:2]:
@@ -123,33 +117,25 @@ def test_means_over_pairs_lie_in_their_intervals(size: str, tmp_path, drawn) -> 
         for one in axes.collections:
             heights = one.get_paths()[0].vertices[:, 1]
             assert low <= heights.min() and heights.max() <= high
-    answer = by_label["the answer position"]
-    heights = [band.get_paths()[0].vertices for band in bands]
-    inside = [
-        one[:, 1].min() <= answer.get_ydata().min() - 0.04
-        and one[:, 1].max() >= answer.get_ydata().max() + 0.04
-        and one[:, 0].max() == answer.get_xdata().max()
-        for one in heights
-    ]
-    assert any(inside)
-
-
-def shown(results) -> str:
-    return printed(view({"path.pt": results}, Context()))
-
-
-def test_tables_of_means_say_so() -> None:
-    text = shown(over_pairs(saved(4, 2, 0)))
-    assert "Means over 24 pairs; their intervals are in path_mean.csv." in text
-    assert "means over 12 pairs" in text
+    answer = next(one for one in panels[0].lines if one.get_label() == "the answer position")
+    y, right = answer.get_ydata(), answer.get_xdata().max()
+    ends = [band.get_paths()[0].vertices for band in bands]
+    assert any(
+        end[:, 1].min() <= y.min() - 0.04 and end[:, 1].max() >= y.max() + 0.04
+        for end in ends
+        if end[:, 0].max() == right
+    )
 
 
 def test_tables_leave_out_rows_of_zeros_and_sentences_follow() -> None:
-    text = shown(saved(4, 2, 0) | {"summary": ["The answer position carries it."]})
-    assert "answer → region" in text
-    assert "0.25" in text
+    results = saved(4, 2, 0) | {"summary": ["The answer position carries it."]}
+    text = printed(view({"path.pt": results}, Context()))
+    for part in ("answer → region", "0.25", "The answer position carries it."):
+        assert part in text
     assert "query" not in text
-    assert "The answer position carries it." in text
+    text = printed(view({"path.pt": over_pairs(results)}, Context()))
+    assert "Means over 24 pairs; their intervals are in path_mean.csv." in text
+    assert "means over 12 pairs" in text
 
 
 def test_the_page_shows_the_same_curves() -> None:

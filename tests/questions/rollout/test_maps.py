@@ -10,7 +10,9 @@ import pytest
 from headpatch.core.session import Session, open_session
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
+from headpatch.questions.rollout import perturbation
 from headpatch.questions.rollout.maps import TokenMaps, roll_out
+from headpatch.questions.rollout.perturbation import Check
 from headpatch.stats.deletion_curves import RANDOM, REGION
 from headpatch.stats.rankings import area_under, descending
 from tests.families import builders
@@ -30,13 +32,15 @@ def opened(vlm: VLM, **options: object) -> Session:
 
 
 @lru_cache
-def found(fill: str = "other") -> TokenMaps:
-    return roll_out(opened(planted().vlm, fill=fill))
+def rolled_out(fill: str = "other") -> tuple[TokenMaps, Check]:
+    rolled = roll_out(opened(planted().vlm, fill=fill))
+    assert rolled.check is not None
+    return rolled, rolled.check
 
 
 def test_relevance_points_at_the_object() -> None:
     """Only the object's patch carries anything that moves LD to the answer position."""
-    rolled = found()
+    rolled, _ = rolled_out()
     assert [one.name for one in rolled.maps] == [
         "rollout_tokens", "rollout_patches", "relevance_tokens", "relevance_patches",
     ]  # fmt: skip
@@ -51,9 +55,8 @@ def test_relevance_points_at_the_object() -> None:
 
 def test_deleting_the_object_is_the_whole_difference() -> None:
     """The pictures differ in one patch: LD jumps where it is replaced, and nowhere else."""
-    rolled = found()
-    assert rolled.check is not None
-    curves = rolled.check.curves
+    rolled, check = rolled_out()
+    curves = check.curves
     assert sorted(curves["k"].unique()) == SIZES
     for run, start, end in (("with", LD_WITH, LD_WITHOUT), ("without", LD_WITHOUT, LD_WITH)):
         here = curves[curves["run"].eq(run)]
@@ -69,13 +72,12 @@ def test_deleting_the_object_is_the_whole_difference() -> None:
     region = curves[curves["order"] == REGION]
     assert region["k"].tolist() == [4] * 4
     assert region["share"].tolist() == pytest.approx([1] * 4, abs=CLOSE)
-    assert rolled.check.noise_floor < CLOSE
+    assert check.noise_floor < CLOSE
 
 
 def test_areas_stand_beside_random_orders() -> None:
-    rolled = found()
-    assert rolled.check is not None
-    curves, areas = rolled.check.curves, rolled.check.areas
+    _, check = rolled_out()
+    curves, areas = check.curves, check.areas
     assert len(areas) == 2 * 2 * 4
     for row in areas.to_dict("records"):
         here = curves[curves["run"].eq(row["run"]) & curves["way"].eq(row["way"])]
@@ -99,9 +101,8 @@ def test_a_grey_patch_is_dimmer_than_what_the_circuit_finds() -> None:
 
     All patches grey is not the other run's picture, but its LD is the same here.
     """
-    rolled = found("mean")
-    assert rolled.check is not None
-    rows = rolled.check.curves
+    _, check = rolled_out("mean")
+    rows = check.curves
     rows = rows[rows["run"].eq("with") & rows["order"].eq("relevance_patches")]
     deleted = rows[rows["way"] == "delete"]["share"].tolist()
     assert deleted == pytest.approx([0, 1, 1, 1, 1, 1], abs=CLOSE)
@@ -109,23 +110,20 @@ def test_a_grey_patch_is_dimmer_than_what_the_circuit_finds() -> None:
 
 def test_equal_pictures_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pair differs in one patch, so that there are but two pictures."""
-    from headpatch.questions.rollout import perturbation as analysis
-
     counts: list[int] = []
 
     def counted(vlm, prompt, shown, on_progress=None):
         counts.append(len(shown))
         return lds(vlm, prompt, shown, on_progress)
 
-    lds = analysis.lds
-    monkeypatch.setattr(analysis, "lds", counted)
-    rolled = roll_out(opened(planted().vlm, draws=2))
-    assert rolled.check is not None
+    lds = perturbation.lds
+    monkeypatch.setattr(perturbation, "lds", counted)
+    assert roll_out(opened(planted().vlm, draws=2)).check is not None
     assert counts == [2]
 
 
 def test_the_table_holds_every_patch_of_every_map() -> None:
-    rolled = found()
+    rolled, _ = rolled_out()
     table = rolled.table()
     assert len(table) == 4 * 2 * 16
     here = table[table["run"].eq("with") & table["method"].eq("relevance")]
@@ -163,7 +161,5 @@ def test_a_tower_that_sees_parts_stops_at_the_image_tokens() -> None:
 
 
 def test_what_cannot_be_mapped_is_refused() -> None:
-    with pytest.raises(InputError, match=r"--token: 1; expected 0-0: the answer is 'Yes'"):
-        roll_out(opened(planted().vlm, token=1))
     with pytest.raises(InputError, match="cross-attention"):
         roll_out(opened(builders.build("mllama")))

@@ -95,10 +95,9 @@ def test_a_map_of_other_patches_is_damage(tmp_path: Path) -> None:
 
 
 def area(below: int) -> dict[str, Any]:
-    return {
-        "run": "with", "way": "delete", "map": "rollout_patches", "area": 0.5, "random_mean": 0.1,
-        "random_sd": 0.02, "random_n": 20, "random_below": below,
-    }  # fmt: skip
+    return {"run": "with", "way": "delete", "map": "rollout_patches", "area": 0.5,
+            "random_mean": 0.1, "random_sd": 0.02, "random_n": 20,
+            "random_below": below}  # fmt: skip
 
 
 @pytest.mark.parametrize(
