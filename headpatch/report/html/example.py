@@ -1,7 +1,7 @@
 """The pair of pictures that the first screen shows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,63 +19,33 @@ from headpatch.present.tables import says
 if TYPE_CHECKING:
     import pandas
 
-GATE = {
-    "pair": "text",
-    "question": "text",
-    "ld_with": "number",
-    "ld_without": "number",
-    "passed": "truth",
-    "reason": "text",
-}
-"""The columns of ``gate.csv`` that the report reads."""
+_GATE = dict.fromkeys(["pair", "question", "reason"], "text") | {
+    "ld_with": "number", "ld_without": "number", "passed": "truth"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Side:
-    """One picture, and what the model made of it.
+    """One picture, and what the model made of it, as far as that is known."""
 
-    Attributes
-    ----------
-    name
-        ``with`` or ``without``.
-    picture
-        A data URI.
-    width, height
-        Of the picture, in pixels.
-    box
-        The region, in fractions of the picture.
-    answer
-        In full, or its first word; empty if unknown.
-    ld
-        In logits; None if unknown.
-    likely
-        How likely the two answers are, and which token wins; empty if unknown.
-    """
-
-    name: str
-    picture: str
+    name: str  # ``with`` or ``without``
+    picture: str  # a data URI
     width: int
     height: int
-    box: tuple[float, ...]
-    answer: str = ""
-    ld: float | None = None
-    likely: str = ""
+    box: tuple[float, ...]  # the region, in fractions of the picture
+    answer: str  # in full, or its first word
+    ld: float | None
+    likely: str  # how likely the two answers are, and which token wins
 
 
 @dataclass(frozen=True)
 class Example:
-    """A pair as it is shown.
-
-    Attributes
-    ----------
-    words
-        What pair it is, where a dataset was run.
-    """
+    """A pair as it is shown."""
 
     question: str
     region: str
-    words: str = ""
-    sides: tuple[Side, ...] = field(default=())
+    words: str = ""  # what pair it is, where a dataset was run
+    sides: tuple[Side, ...] = ()
 
 
 def example_of(results: Results) -> Example:
@@ -87,7 +57,7 @@ def example_of(results: Results) -> Example:
     asked = str(main.study.get("question", "")), str(main.study.get("region", ""))
     if not main.many:
         return Example(*asked, sides=kept or _of_study(main))
-    gate = results.table("gate.csv", GATE)
+    gate = results.table("gate.csv", _GATE)
     if kept:
         part = results.first("attention_with_triangle.pt")
         assert part is not None
@@ -104,8 +74,8 @@ def _many(gate: "pandas.DataFrame | None") -> str:
     if gate is None:
         return "Asked of many pairs of pictures"
     questions = gate["question"].nunique()
-    asked = "" if questions == 1 else f", {questions:,} questions"
-    return f"Asked of {len(gate):,} pairs of pictures{asked}"
+    several = "" if questions == 1 else f", {questions:,} questions"
+    return f"Asked of {len(gate):,} pairs of pictures{several}"
 
 
 def _kept(results: Results) -> tuple[Side, ...]:
@@ -175,12 +145,12 @@ def _listed(study: Study, name: str) -> Pair | None:
 
 def _drawn(study: Study, name: str) -> Pair | None:
     """Draw a pair again: the same seed gives the same pair."""
-    from headpatch.pairs import generate
+    from headpatch.pairs.generate import plan
     from headpatch.pairs.region import Region
     from headpatch.pairs.scene import Style, draw
 
     options = study.draw
-    planned = generate.plan(options.n, study.seed, options.regions, options.wording)
+    planned = plan(options.n, study.seed, options.regions, options.wording)
     found = next((one for one in planned if one.name == name), None)
     if found is None:
         return None

@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.core.output import read_table
 from headpatch.core.output.folder import find
 from headpatch.errors import InputError
 from headpatch.report.html import page, write
 from headpatch.report.html.overlay import MOST
-from headpatch.report.html.sections import gate
 from tests.report.html import made
 
 SECTIONS = {
@@ -153,14 +151,8 @@ def test_words_of_strangers_stay_words(tmp_path: Path, hostile: str) -> None:
     pages = []
     for name, text in (("plain", "plain"), ("hostile", hostile)):
         folder = tmp_path / name
-        study: dict[str, Any] = {
-            "question": text,
-            "region": text,
-            "model": text,
-            "with": text,
-            "without": text,
-        }
-        study["claims"] = [text]
+        study: dict[str, Any] = dict.fromkeys(["question", "region", "model", "with"], text)
+        study |= {"without": text, "claims": [text]}
         made.rank(folder, answer=text, study=study)
         made.run_yaml(folder, study, model=text, commit=text)
         asked = (made.trace, [text, "b"]), (made.claims, text), (made.rollout, text)
@@ -258,25 +250,6 @@ def test_the_prompt_and_what_the_model_says_are_shown(tmp_path: Path) -> None:
     made.run_yaml(tmp_path, answer_probabilities={"with": {"p_yes": 0.3}})
     with pytest.raises(InputError, match=r"run\.yaml: it cannot be read"):
         report(tmp_path)
-
-
-def test_pairs_whose_answers_are_unlikely_are_counted(tmp_path: Path) -> None:
-    made.over_pairs(tmp_path)
-    (words, failed) = made.section(gate.section, tmp_path).values["blocks"]
-    assert words["text"].startswith("Gate: 2 of 3 pairs pass (66.7%)")
-    assert "probability" not in words["text"]
-    assert [cell for cell, *_ in failed["rows"][0]] == [
-        "c", "4", made.QUESTION, "-1.000", "-4.000", "says No of the picture with the object"
-    ]  # fmt: skip
-    table = read_table(tmp_path / "gate.csv")
-    shares = [0.9, 0.2, 1e-9]
-    for name in ("p_yes_with", "p_no_with", "p_yes_without", "p_no_without"):
-        table[name] = [0.5 * share for share in shares] if "yes" in name else 0.0
-    table["p_no_with"] = 0.6
-    table.to_csv(tmp_path / "gate.csv", index=False)
-    words = made.section(gate.section, tmp_path).values["blocks"][0]["text"]
-    assert "3 pairs give the two answers less than 0.5 of the probability together." in words
-    assert "1 pair gives the two answers less than 0.01 of the probability together." in words
 
 
 def test_equal_studies_are_printed_once(tmp_path: Path) -> None:
