@@ -95,7 +95,7 @@ def say_replaced(folder: Path, verb: str) -> None:
 
 def warn_of(session: "Session") -> None:
     """Say on stderr what is odd about the runs' answers, their prompt, or what the model sees."""
-    for caution in (*session.cautions, *([session.cut_away] if session.cut_away else [])):
+    for caution in (*session.cautions, *filter(None, [session.cut_away])):
         warn(caution)
 
 

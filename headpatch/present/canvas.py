@@ -11,7 +11,6 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     import pandas
 
 WIDTH: Final = 7.0  # inches: the text width of a page
-_SCREEN: Final = 110  # dots per inch on a screen: a figure is 770 wide
 
 # Okabe & Ito, Color Universal Design (2008). Colour never stands alone: a marker, a hatch or a
 # place says the same.
@@ -46,26 +44,14 @@ _CJK_FONTS = (
 )  # fmt: skip
 _STYLE: Final[dict[str, Any]] = {
     "text.parse_math": False,  # a question may hold a dollar sign
-    "font.size": 7.5,
-    "axes.titlesize": 7.5,
-    "axes.labelsize": 7.5,
-    "xtick.labelsize": 7.0,
-    "ytick.labelsize": 7.0,
-    "legend.fontsize": 7.0,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 3.5,
-    "hatch.linewidth": 0.5,
     "savefig.dpi": 200,  # of a PNG; name the file .pdf or .svg for print
-    "pdf.fonttype": 42,
-}
+    "font.size": 7.5, "axes.titlesize": 7.5, "axes.labelsize": 7.5, "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0, "legend.fontsize": 7.0, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5, "lines.linewidth": 1.1, "lines.markersize": 3.5,
+    "hatch.linewidth": 0.5, "pdf.fonttype": 42,
+}  # fmt: skip
 
 
 class Sheet:
@@ -91,29 +77,16 @@ def styled() -> Iterator[None]:
         yield
 
 
-@cache
-def _figure_class() -> "type[matplotlib.figure.Figure]":
-    """Return matplotlib's figure that shows itself as the value of a notebook's cell."""
-    from matplotlib.figure import Figure
-
-    class Shown(Figure):
-        def _repr_png_(self) -> bytes:
-            held = BytesIO()
-            with styled():
-                self.savefig(held, format="png", dpi=_SCREEN)
-            return held.getvalue()
-
-    return Shown
-
-
 @contextmanager
 def drawing(path: Target, height: float) -> Iterator["matplotlib.figure.Figure"]:
     """Give an empty figure, and write it to `path`, whole or not at all, when the block ends.
 
     It is 7 inches wide; `height` is that of the panels, in inches, to which `frame` adds.
     """
+    from headpatch.present.shown import Shown
+
     with styled():
-        figure = _figure_class()(figsize=(WIDTH, height), layout="constrained")
+        figure = Shown(figsize=(WIDTH, height), layout="constrained")
         yield figure
         if isinstance(path, Sheet):
             figure.draw_without_rendering()  # ticks take their style when they are made

@@ -13,7 +13,7 @@ from headpatch import __version__
 from headpatch.core.output.folder import LeftOut, find
 from headpatch.errors import InputError
 from headpatch.present.section import Section
-from headpatch.report.html.overlay import packed
+from headpatch.report.html.pictures import packed
 from headpatch.report.html.sections import SECTIONS
 
 _SCRIPTS = ("page", "figures", "heads", "overlay", "table")

@@ -13,7 +13,7 @@ import torch
 from headpatch.core.output.folder import find
 from headpatch.errors import InputError
 from headpatch.report.html import page, write
-from headpatch.report.html.overlay import MOST
+from headpatch.report.html.pictures import MOST
 from tests.report.html import made
 
 SECTIONS = {

@@ -13,7 +13,7 @@ from headpatch.present.scales import Scale
 from headpatch.present.section import Figure, Section, numbers, words
 from headpatch.questions.verdict.charts import CLASSES
 from headpatch.report.html.heads import Effect, Heads, Look, heads_of
-from headpatch.report.html.overlay import overlays
+from headpatch.report.html.pictures import overlays
 
 _LAYERS = dict.fromkeys(
     ["layer", "necessity", "necessity_low", "necessity_high", "pairs"], "number"
