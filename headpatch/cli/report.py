@@ -51,16 +51,10 @@ def report(
         warn(f"changed after the run, as the page says: {', '.join(written.changed)}")
     left_out = {one.name: one.why for one in written.left_out}
     if as_json:
-        content = {
-            "file": str(written.path),
-            "bytes": written.size,
-            "sections": list(written.sections),
-            "folders": [str(one) for one in written.folders],
-            "left_out": left_out,
-            "valid": written.valid,
-            "changed": list(written.changed),
-        }
-        print_object(content)
+        print_object({"file": str(written.path), "bytes": written.size,
+                      "sections": list(written.sections),
+                      "folders": [str(one) for one in written.folders], "left_out": left_out,
+                      "valid": written.valid, "changed": list(written.changed)})  # fmt: skip
         return
     for name, why in left_out.items():
         say(f"left out {name}: {why}")

@@ -178,8 +178,7 @@ def _main(panel: Panel, series: Series, kind: str) -> dict[str, Any]:
         places, values = values, places
     at, value = numbers(places.along(series.x)), numbers(values.along(series.y))
     trace: dict[str, Any] = {
-        "x": value if panel.across else at,
-        "y": at if panel.across else value,
+        **_laid(panel, at, value),
         "name": words(series.name),
         "showlegend": bool(series.name),
         "opacity": look.alpha,
@@ -201,9 +200,15 @@ def _main(panel: Panel, series: Series, kind: str) -> dict[str, Any]:
         trace |= {"type": "scatter", "mode": mode, "line": line, "marker": _marker(series),
                   "textposition": "top center"}  # fmt: skip
     if series.interval is not None and not panel.band(series):
-        ends = map(values.along, (series.y, *series.interval))
-        trace["error_x" if panel.across else "error_y"] = _error(*ends, look.color, 1)
+        middle, low, high = map(values.along, (series.y, *series.interval))
+        error = _error(middle, low, high, look.color, 1)
+        trace["error_x" if panel.across else "error_y"] = error
     return trace
+
+
+def _laid(panel: Panel, at: list[Any], value: list[Any]) -> dict[str, Any]:
+    """Return x and y on the page."""
+    return {"x": value, "y": at} if panel.across else {"x": at, "y": value}
 
 
 def _marker(series: Series) -> dict[str, Any]:
@@ -245,35 +250,23 @@ def _null(panel: Panel, series: Series, low: Any, high: Any) -> dict[str, Any]:
     middle = (low + high) / 2 if series.null is None else series.null
     color = GREY if series.null_name else series.style.color
     at, value = numbers(series.x), numbers(middle)
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": value if panel.across else at,
-        "y": at if panel.across else value,
-        "name": words(series.null_name),
-        "showlegend": bool(series.null_name),
-        "marker": {"color": color, "size": 9, "symbol": SYMBOLS["|" if panel.across else "_"]},
-        "opacity": 0.6,
-        ("error_x" if panel.across else "error_y"): _error(middle, low, high, color, 3),
-        "hovertemplate": ("%{x:.4g}" if panel.across else "%{y:.4g}") + "<extra></extra>",
-    }
+    value_axis, symbol = ("x", "|") if panel.across else ("y", "_")
+    return {"type": "scatter", "mode": "markers", **_laid(panel, at, value), "opacity": 0.6,
+            "name": words(series.null_name), "showlegend": bool(series.null_name),
+            "marker": {"color": color, "size": 9, "symbol": SYMBOLS[symbol]},
+            f"error_{value_axis}": _error(middle, low, high, color, 3),
+            "hovertemplate": f"%{{{value_axis}:.4g}}<extra></extra>"}  # fmt: skip
 
 
 def _infinite(series: Series) -> dict[str, Any]:
     """Return arrows for what is beyond every number, at the largest that there is."""
     finite = series.y[np.isfinite(series.y)]
     x = series.x[np.isposinf(series.y)]
-    return {
-        "type": "scatter",
-        "mode": "markers+text",
-        "x": numbers(x),
-        "y": [float(finite.max(initial=0.0))] * len(x),
-        "text": ["∞"] * len(x),
-        "textposition": "bottom center",
-        "showlegend": False,
-        "marker": {"color": series.style.color, "symbol": "arrow-up", "size": 9},
-        "hovertemplate": f"{words(series.name)}: ∞<extra></extra>",
-    }
+    return {"type": "scatter", "mode": "markers+text", "x": numbers(x),
+            "y": [float(finite.max(initial=0.0))] * len(x), "text": ["∞"] * len(x),
+            "textposition": "bottom center", "showlegend": False,
+            "marker": {"color": series.style.color, "symbol": "arrow-up", "size": 9},
+            "hovertemplate": f"{words(series.name)}: ∞<extra></extra>"}  # fmt: skip
 
 
 def shape_of(guide: Guide, scale: Scale) -> dict[str, Any]:

@@ -81,19 +81,11 @@ def _heat(chart: Chart, panel: HeadMap) -> dict[str, Any]:
         at = np.array([share for share in _SHARES if both or share >= 0]) * chart.most
         texts = [signed(one, digits(4 * chart.most)) if one else "0" for one in at]
         bar = _BAR | {"tickmode": "array", "tickvals": numbers(root(at)), "ticktext": texts}
-    return {
-        "type": "heatmap",
-        "z": numbers(root(panel.values) if rooted else panel.values),
-        "text": [[words(text) for text in row] for row in panel.hover or _hover(panel)],
-        "hovertemplate": "%{text}<extra></extra>",
-        "zmin": -most if both else 0.0,
-        "zmax": most,
-        "colorscale": "effect" if both else "share",
-        "xgap": 1,
-        "ygap": 1,
-        "hoverongaps": True,
-        "colorbar": bar,
-    }
+    return {"type": "heatmap", "z": numbers(root(panel.values) if rooted else panel.values),
+            "text": [[words(text) for text in row] for row in panel.hover or _hover(panel)],
+            "hovertemplate": "%{text}<extra></extra>", "zmin": -most if both else 0.0,
+            "zmax": most, "colorscale": "effect" if both else "share", "xgap": 1, "ygap": 1,
+            "hoverongaps": True, "colorbar": bar}  # fmt: skip
 
 
 def _hover(panel: HeadMap) -> list[list[str]]:
@@ -116,18 +108,12 @@ def _whole(chart: Chart, panel: HeadMap) -> dict[str, Any]:
 
 def _marks(cells: Cells) -> dict[str, Any]:
     small = cells.marker == "."
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": list(cells.columns),
-        "y": list(cells.rows),
-        "name": words(cells.name),
-        "showlegend": bool(cells.name),
-        "hoverinfo": "skip",
-        "marker": {"symbol": _MARKERS.get(cells.marker, "circle-open"), "size": 4 if small else 11,
-                   "color": "#404040" if small else GREY,
-                   "line": {"color": "white" if small else GREY, "width": 1 if small else 2}},
-    }  # fmt: skip
+    line = {"color": "white", "width": 1} if small else {"color": GREY, "width": 2}
+    marker = {"symbol": _MARKERS.get(cells.marker, "circle-open"), "size": 4 if small else 11,
+              "color": "#404040" if small else GREY, "line": line}  # fmt: skip
+    return {"type": "scatter", "mode": "markers", "x": list(cells.columns), "y": list(cells.rows),
+            "name": words(cells.name), "showlegend": bool(cells.name), "hoverinfo": "skip",
+            "marker": marker}  # fmt: skip
 
 
 def _frame(row: int, column: int) -> dict[str, Any]:

@@ -177,8 +177,7 @@ def _changed(heads: Heads) -> Said:
         f"{effect.where[0].upper()}{effect.where[1:]}, every head changed alone by "
         f"{effect.kind} {effect.direction}. "
         f"{int(above.sum()):,} of {above.size:,} effects rise above the noise floor. "
-        f"Spearman's ρ of attention difference and size of effect: "
-        f"{said(rho, 2)}."
+        f"Spearman's ρ of attention difference and size of effect: {said(rho, 2)}."
     ]
     return Said(sentence, more, UNTESTED if effect.many else ONE_PAIR)
 
@@ -192,10 +191,8 @@ def _looked(heads: Heads) -> Said:
             f": {look.figures['with'].flat[first]:.0%} of its image attention with the object, "
             f"{look.figures['without'].flat[first]:.0%} without"
         )
-    sentence = (
-        f"Of all heads, {heads.name(first)} turns to the region most when the object is "
-        f"there{shares}."
-    )
+    name = heads.name(first)
+    sentence = f"Of all heads, {name} turns to the region most when the object is there{shares}."
     caution = (
         "Every head is only looked at here: this says where heads look, not which of them decide. "
         "headpatch sweep changes every head and measures the answer."
@@ -206,13 +203,12 @@ def _looked(heads: Heads) -> Said:
 def _only_changed(heads: Heads) -> Said:
     effect = heads.effects[0]
     largest = int(np.nan_to_num(np.abs(effect.normalized)).argmax())
-    return Said(
+    sentence = (
         f"Head {heads.name(largest)} has the largest effect of any single head: "
         f"{share(effect.normalized.flat[largest])} of the difference between the two answers "
-        f"({effect.where}, {effect.kind} {effect.direction}).",
-        [],
-        UNTESTED if effect.many else ONE_PAIR,
+        f"({effect.where}, {effect.kind} {effect.direction})."
     )
+    return Said(sentence, [], UNTESTED if effect.many else ONE_PAIR)
 
 
 def share(value: float) -> str:
