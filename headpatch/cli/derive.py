@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _OVER_PAIRS: Final = frozenset({"pairs", "limit"})
 _SORTS: Final = {"text": str, "several": Several, "file": Path}
-N: Final = flag(int, "--n", "Pairs to draw, without --pairs.", "N")
+_N: Final = flag(int, "--n", "Pairs to draw, without --pairs.", "N")
 
 
 def add(verb: Verb) -> None:
@@ -32,7 +32,7 @@ def add(verb: Verb) -> None:
              for one in verb.flags}  # fmt: skip
     keys = {name: f"{verb.name}.{name}" for name in own}
     if verb.draws:
-        extra["n"], keys["n"] = N, "draw.n"
+        extra["n"], keys["n"] = _N, "draw.n"
     resume = {"resume": RESUME} if verb.finished else {}
     without = {*verb.without, *(() if verb.pairs else _OVER_PAIRS)}
     without |= PICTURES if verb.draws else set()
