@@ -19,7 +19,7 @@ from headpatch.core.verb import Verb
 from headpatch.errors import InputError
 from headpatch.present.canvas import Sheet
 from headpatch.present.figure import draw
-from headpatch.present.parts import Chart, Drawn
+from headpatch.present.parts import Chart
 from headpatch.report.html.sections.derived import context as context_of
 from headpatch.report.html.sections.derived import runs_of, saved
 from headpatch.text import user_path
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
-Charts: TypeAlias = dict[str, tuple[Chart | Drawn, dict[str, str]]]
-"""By name, with question and region of their titles."""
+# by name, with question and region of their titles
+Charts: TypeAlias = dict[str, tuple[Chart, dict[str, str]]]
 
 
 class Run(Saved):
@@ -112,12 +112,8 @@ def read_run(folder: str | Path) -> Run:
     settle(folder)
     records = Records.read(folder)
     if not records.every:
-        raise InputError(
-            "folder",
-            f"{folder} holds no {RUN}",
-            "a folder that a verb wrote",
-            f"`headpatch rank --out {folder}` writes one.",
-        )
+        hint = f"`headpatch rank --out {folder}` writes one."
+        raise InputError("folder", f"{folder} holds no {RUN}", "a folder that a verb wrote", hint)
     return Run(records, records.every[0])
 
 
@@ -162,9 +158,8 @@ def plot(
     if isinstance(what, str | Path):
         what = read_run(what)
     if not isinstance(what, Result | Run):
-        raise InputError(
-            "what", f"a {type(what).__name__}", "results of headpatch, or their folder"
-        )
+        expected = "results of headpatch, or their folder"
+        raise InputError("what", f"a {type(what).__name__}", expected)
     charts = charts_of(what, overlays)
     if not charts:
         files = what.files() if isinstance(what, Result) else what
@@ -177,13 +172,13 @@ def plot(
     return sheet.figure
 
 
-def charts_of(what: Any, overlays: int) -> Charts:
+def charts_of(what: Result | Run, overlays: int) -> Charts:
     """Return the charts of results by name, with the words of their titles."""
     if isinstance(what, Result):
         return _charts(what.origin.verb, what.files(), what.origin.context, overlays)
     charts: Charts = {}
     last = sorted(verbs(), key=lambda verb: verb.name == "rank")  # effects tell more
-    for verb in last if isinstance(what, Run) else ():
+    for verb in last:
         for part in runs_of(verb, what.parts())[:1]:
             charts |= _charts(verb, saved(verb, part), context_of(verb, part), overlays)
     return charts
@@ -191,8 +186,5 @@ def charts_of(what: Any, overlays: int) -> Charts:
 
 def _charts(verb: Verb, files: Any, context: Context, overlays: int) -> Charts:
     asked = replace(context, options={**context.options, "overlays": overlays})
-    return {
-        part.name: (part, context.title)
-        for part in verb.question().view(files, asked)
-        if isinstance(part, Chart | Drawn)
-    }
+    parts = verb.question().view(files, asked)
+    return {part.name: (part, context.title) for part in parts if isinstance(part, Chart)}

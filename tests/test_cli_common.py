@@ -19,15 +19,10 @@ MODEL = ["--model", *LOAD, "--seed"]
 PICTURES = ["--with", "--without", "--question"]
 ASKED = [*PICTURES, "--answers"]
 RUN = ["--config", *MODEL, "--out", "--force", *PRINT]
+MANY, ONE = ("rank", "ablate", "sweep", "combine"), ("path", "trace", "cut", "rollout")
 FLAGS = {
-    "rank": [*RUN, *ASKED, "--region", "--pairs", "--limit"],
-    "ablate": [*RUN, *ASKED, "--region", "--pairs", "--limit"],
-    "sweep": [*RUN, *ASKED, "--region", "--pairs", "--limit"],
-    "combine": [*RUN, *ASKED, "--region", "--pairs", "--limit"],
-    "path": [*RUN, *ASKED, "--region"],
-    "trace": [*RUN, *ASKED, "--region"],
-    "cut": [*RUN, *ASKED, "--region"],
-    "rollout": [*RUN, *ASKED, "--region"],
+    **{verb: [*RUN, *ASKED, "--region", "--pairs", "--limit"] for verb in MANY},
+    **{verb: [*RUN, *ASKED, "--region"] for verb in ONE},
     "verdict": [*RUN, "--answers", "--pairs", "--limit"],
     "check": ["--config", *MODEL, *ASKED, *PRINT],
     "pairs": ["--config", "--seed", *PRINT],
@@ -111,63 +106,35 @@ def test_flags_override_keys_that_the_study_has(verb: str, monkeypatch: pytest.M
 
 
 def test_common_flags_override_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = asked(
-        "rank",
-        *("--model", "m", "--with", "a.png", "--without", "b.png", "--question", "Q"),
-        *("--answers", "yes, no"),
-        *("--region", "center", "--pairs", "p.csv", "--limit", "3", "--out", "o"),
-        *("--device", "cpu", "--dtype", "float32", "--device-map", "auto", "--quantize", "4bit"),
-        *("--allow-unused-weights", "--seed", "7", "--force"),
-        patch=monkeypatch,
-    )
-    assert found == {
-        "rank.top": None,
-        "model": "m",
-        "with": "a.png",
-        "without": "b.png",
-        "question": "Q",
-        "answers": ("yes", "no"),
-        "region": "center",
-        "pairs.manifest": "p.csv",
-        "pairs.limit": 3,
-        "out": "o",
-        "device": "cpu",
-        "dtype": "float32",
-        "device_map": "auto",
-        "quantize": "4bit",
-        "allow_unused_weights": True,
-        "seed": 7,
-        "force": True,
-    }
+    same = {"model": "m", "with": "a.png", "without": "b.png", "question": "Q", "region": "center",
+            "out": "o", "device": "cpu", "dtype": "float32", "device-map": "auto",
+            "quantize": "4bit"}  # fmt: skip
+    words = [word for name, text in same.items() for word in (f"--{name}", text)]
+    words += ["--answers", "yes, no", "--pairs", "p.csv", "--limit", "3", "--seed", "7"]
+    words += ["--allow-unused-weights", "--force"]
+    assert asked("rank", *words, patch=monkeypatch) == {
+        **{name.replace("-", "_"): text for name, text in same.items()},
+        "rank.top": None, "answers": ("yes", "no"), "pairs.manifest": "p.csv", "pairs.limit": 3,
+        "allow_unused_weights": True, "seed": 7, "force": True,
+    }  # fmt: skip
 
 
-def test_flags_that_are_not_given_leave_the_study_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(asked("sweep", patch=monkeypatch).values()) == {None}
-
-
-def test_words_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_of_verbs_override_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words are separated by commas; a flag given several times holds all; none leaves it alone."""
     found = asked("ablate", "--kinds", "zero, mean", "--heads", "1.2,1.3", patch=monkeypatch)
     assert found["ablate.kinds"] == ("zero", "mean")
     assert found["ablate.heads"] == "1.2,1.3"
-
-
-def test_a_flag_given_several_times_holds_all(monkeypatch: pytest.MonkeyPatch) -> None:
     found = asked("pairs", "--wording", "A, {at}?", "--wording", "B {at}?", patch=monkeypatch)
     assert found["draw.wording"] == ("A, {at}?", "B {at}?")
+    assert set(asked("sweep", patch=monkeypatch).values()) == {None}
 
 
 @pytest.mark.parametrize("verb", ["combine", "path"])
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--heads", "24.17,24.18", "--top", "3"], "--heads, --top: both of them"),
-        (["--heads", "24.17,24.18", "--by", "effect"], "--heads, --by: both of them"),
-    ],
-)
-def test_heads_are_named_or_the_first_of_rankings(
-    verb: str, arguments: list[str], message: str, tmp_path: Path
-) -> None:
-    assert message in refused_early(verb, *arguments, "--out", tmp_path)
+@pytest.mark.parametrize("other", ["--top 3", "--by effect"])
+def test_heads_are_named_or_the_first_of_rankings(verb: str, other: str, tmp_path: Path) -> None:
+    flag, value = other.split()
+    said = refused_early(verb, "--heads", "24.17,24.18", flag, value, "--out", tmp_path)
+    assert f"--heads, {flag}: both of them" in said
     assert not list(tmp_path.iterdir())
 
 

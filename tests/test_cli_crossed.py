@@ -48,9 +48,7 @@ def test_named_heads_are_ablated_and_combined(
     assert saved["effect"].tolist() == pytest.approx(own["effect"].tolist(), abs=2e-5)
 
 
-def test_heads_by_attention_are_refused_for_what_it_is(
-    asked: tuple[Session, list[str]],
-) -> None:
+def test_heads_by_attention_are_refused_for_what_it_is(asked: tuple[Session, list[str]]) -> None:
     session, flags = asked
     words = "it looks at the image by cross-attention, without image tokens"
     assert words in refused("ablate", "--heads", "top:2", *flags)

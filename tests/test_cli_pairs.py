@@ -221,23 +221,16 @@ def test_sweep_over_pairs_is_resumed_to_the_same_tables(
             assert float(value) == pytest.approx(one.necessity, abs=1e-4)
 
 
-def test_sets_are_swept_over_pairs(place: Path, tmp_path: Path) -> None:
-    (tmp_path / "sets.txt").write_text("0.1+1.1\n2.0\n")
-    said = headpatch(*flags("sweep", place, tmp_path / "out"), "--sets", tmp_path / "sets.txt",
-                     "--kinds", "resample", "--json")  # fmt: skip
-    assert said.code == 0, said.err
-    assert {row["heads"] for row in said.json["top"]} == {"0.1+1.1", "2.0"}
-    ranks = {row["heads"]: row["attention_rank"] for row in said.json["top"]}
-    assert ranks["0.1+1.1"] is None and ranks["2.0"] >= 1
-
-
-def test_the_bundled_model_on_drawn_pairs(tmp_path: Path) -> None:
+def test_sets_of_the_bundled_model_on_drawn_pairs(tmp_path: Path) -> None:
     done("pairs", "--n", 2, "--out", tmp_path / "pairs")
     (tmp_path / "sets.txt").write_text("27.15+27.27\n31.2\n")
     said = headpatch("sweep", "--pairs", tmp_path / "pairs", "--sets", tmp_path / "sets.txt",
                      "--kinds", "resample", "--out", tmp_path / "out", "--json")  # fmt: skip
     assert said.code == 0, said.err
     assert (said.json["pairs"], said.json["passed"]) == (2, 2)
+    ranks = {row["heads"]: row["attention_rank"] for row in said.json["top"]}
+    assert ranks.keys() == {"27.15+27.27", "31.2"}
+    assert ranks["27.15+27.27"] is None and ranks["31.2"] >= 1
     assert said.json["noise_floor"] < 1e-4
     assert len(table(tmp_path / "out/effects_mean.csv")) == 4
 
@@ -282,31 +275,23 @@ def test_refused_before_a_model_loads(
 
 
 def test_all_pairs_failing_is_one_line(place: Path, tmp_path: Path) -> None:
-    planted_pairs(tmp_path, swapped=range(4))
     words = ["--model", place / "model", "--pairs", tmp_path / "manifest.csv"]
-    before = contents(tmp_path)
-    for verb in ("rank", "ablate", "sweep"):
-        message = refused(verb, *words, "--out", tmp_path / "new")
-        assert "none of 4 pairs passes the gate" in message
-    planted_pairs(tmp_path, swapped=range(3))
-    before = contents(tmp_path)
-    message = refused("rank", *words, "--out", tmp_path / "new")
-    assert "1 of 4 pairs pass the gate" in message
-    assert contents(tmp_path) == before
+    for swapped, verbs, said in (
+        (4, ("rank", "ablate", "sweep"), "none of 4 pairs passes the gate"),
+        (3, ("rank",), "1 of 4 pairs pass the gate"),
+    ):
+        planted_pairs(tmp_path, swapped=range(swapped))
+        before = contents(tmp_path)
+        for verb in verbs:
+            assert said in refused(verb, *words, "--out", tmp_path / "new")
+            assert contents(tmp_path) == before
 
 
 def test_a_verb_of_one_pair_says_that_it_leaves_the_dataset(place: Path, tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "pairs": {"manifest": str(place / "manifest.csv")},
-                "with": str(place / "0.png"),
-                "without": str(place / "without.png"),
-                "question": table(place / "manifest.csv")[0]["question"],
-                "model": str(place / "model"),
-            }
-        )
-    )
+    study = {"pairs": {"manifest": str(place / "manifest.csv")}, "with": str(place / "0.png"),
+             "without": str(place / "without.png"), "model": str(place / "model"),
+             "question": table(place / "manifest.csv")[0]["question"]}  # fmt: skip
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     said = headpatch("check", "--config", tmp_path / "study.yaml")
     assert said.code == 0, said.err
     assert "check runs one pair" in said.err

@@ -100,14 +100,17 @@ STREAMS = {
 }
 
 
+def shell(line: str, folder: Path, **more: str) -> subprocess.CompletedProcess:
+    """Run a line of bash that names headpatch as ``{hp}``, in a process of its own."""
+    command = ["bash", "-c", line.format(hp=f"{sys.executable} -m headpatch")]
+    env = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin", **more}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("line", STREAMS)
 def test_streams_that_are_closed_or_not_read(tmp_path: Path, line: str) -> None:
     """The exit code says what happened, and nobody complains of the stream."""
-    command = line.format(hp=f"{sys.executable} -m headpatch")
-    ended = subprocess.run(
-        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+    ended = shell(line, tmp_path)
     code, lines = STREAMS[line]
     assert (ended.returncode, len(ended.stderr.splitlines())) == (code, lines), ended.stderr
     assert ended.stdout == ""
@@ -120,11 +123,7 @@ def test_streams_that_are_closed_or_not_read(tmp_path: Path, line: str) -> None:
 )
 def test_a_full_disk_behind_stdout_is_named(tmp_path: Path, words: str, unbuffered: str) -> None:
     """What is done stays done."""
-    ended = subprocess.run(
-        ["bash", "-c", f"{sys.executable} -m headpatch {words} > /dev/full"], cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUNBUFFERED": unbuffered},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    ended = shell(f"{{hp}} {words} > /dev/full", tmp_path, PYTHONUNBUFFERED=unbuffered)
     (line,) = ended.stderr.splitlines()
     assert ended.returncode == 1
     assert line.startswith("headpatch: stdout: cannot be written (No space left on device); ")

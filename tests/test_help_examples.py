@@ -60,13 +60,13 @@ def examples(page: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+_cached = cache(session.load)
+
+
 @pytest.fixture(autouse=True)
 def one_load(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundled model is loaded once for all commands."""
     monkeypatch.setattr(session, "load", _cached)
-
-
-_cached = cache(session.load)
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +99,10 @@ def run(line: str) -> None:
         said = headpatch(*shlex.split(line)[1:])
         assert said.code == 0, f"{line}: {said.err}"
     else:
-        reaches_the_model(line)
 
+        def load(*_: object) -> None:
+            raise RunError("the model is asked for")
 
-def reaches_the_model(line: str) -> None:
-    """Nothing is wrong with a command, as far as can be known before its model is loaded."""
-
-    def load(*_: object) -> None:
-        raise RunError("the model is asked for")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "load", load)
-        assert refused(*shlex.split(line)[1:], code=1) == "the model is asked for"
+        with pytest.MonkeyPatch.context() as patch:  # all that is checked before it is loaded
+            patch.setattr(session, "load", load)
+            assert refused(*shlex.split(line)[1:], code=1) == "the model is asked for"

@@ -112,10 +112,9 @@ def _named() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise RunError(
-            f"stdout: cannot be written ({error.strerror or error}); expected room for all that is "
-            "printed. Files that were written stay."
-        ) from error
+        found = f"stdout: cannot be written ({error.strerror or error})"
+        expected = "expected room for all that is printed. Files that were written stay."
+        raise RunError(f"{found}; {expected}") from error
 
 
 def _before_null_byte() -> str:

@@ -1,17 +1,18 @@
 """`headpatch claims`: the one verb that takes a study file in place of pictures."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headpatch.cli import many
 from headpatch.cli.derive import answered, entries_of, refuse_drawing
-from headpatch.cli.kept import kept, opened
-from headpatch.cli.options import Resume, number
+from headpatch.cli.options import COMMON, PICTURES, RESUME, flag, parameter
 from headpatch.cli.show import Terminal, print_object, show, warn
-from headpatch.cli.verb import EVERY, PICTURES, Request, verb
+from headpatch.cli.verb import Request, command
 from headpatch.core.claims_grammar import Claim, check_claims
 from headpatch.errors import InputError
 from headpatch.questions.claims import VERB
@@ -22,39 +23,28 @@ if TYPE_CHECKING:
     from headpatch.questions.claims.case import Case
 
 
-def claims(
-    request: Request,
-    config: Annotated[
-        Path, typer.Argument(help="Study file (YAML) that lists claims.", metavar="CONFIG")
-    ],
-    n: Annotated[int | None, number("--n", "Pairs to draw for a verdict, without --pairs.")] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option(
-            "--results", help="Folder of a verdict to judge by, instead of --out.", metavar="DIR"
-        ),
-    ] = None,
-    resume: Resume = None,
-) -> None:
+def _claims(request: Request, given: Mapping[str, Any]) -> None:
     """Judge the claims of a study file, by a verdict that is there or is run first."""
-    study, folder = request.study, request.folder
+    study, folder = request.study, request.folder()
     if not study.claims:
-        raise InputError(f"{config}: claims", "none", "claims such as 'head 24.17 is necessary'")
-    refuse_drawing(request, n)
+        raise InputError(
+            f"{given['config']}: claims", "none", "claims such as 'head 24.17 is necessary'"
+        )
+    refuse_drawing(request, given["n"])
     from headpatch.core.output.writing import write
     from headpatch.core.saved_verdict import SavedVerdict
     from headpatch.questions.claims.case import Case
     from headpatch.questions.claims.question import QUESTION, judged
 
     argument, place = "--out", folder
-    if results is not None:
-        argument, place = "--results", user_path(results, "--results")
+    if given["results"] is not None:
+        argument, place = "--results", user_path(given["results"], "--results")
     case: Case | None = None
-    if results is not None or SavedVerdict.lies_in(folder):
+    if given["results"] is not None or SavedVerdict.lies_in(folder):
         case = Case.open(study, SavedVerdict.read(place, argument), argument, folder)
     names: list[str] = []
     if case is None or case.missing:
-        case, names = _complete(request, folder, case, resume)
+        case, names = _complete(request, folder, case, given["resume"])
     result = judged(case)
     names = sorted([*names, *write(result, folder)])
     if request.as_json:
@@ -68,22 +58,12 @@ def claims(
     console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole
 
 
-claims.__doc__ = VERB.help
-verb(
-    "claims",
-    EVERY - PICTURES - {"config"},
-    {"config": None, "n": "draw.n", "results": None, "resume": None},
-)(claims)
-
-
 def _complete(
     request: Request, folder: Path, case: "Case | None", resume: bool | None
 ) -> "tuple[Case, list[str]]":
-    """Run what the claims need: a verdict if there is none, and what they need beside it.
+    """Run a verdict if there is none, and what the claims need beside it.
 
-    Returns
-    -------
-    The claims with what was measured, and the files of the verdict if it was run.
+    Returns the claims with what was measured, and the files of the verdict if it was run.
     """
     from headpatch.core.saved_verdict import SavedVerdict
     from headpatch.questions.claims.case import Case
@@ -102,13 +82,26 @@ def _complete(
     if not case.missing:
         return case, names
     case.check(vlm)
-    store = opened(folder / VERB.kept_in, VERB.finished, resume, "run of claims")
+    store = many.opened(folder / VERB.kept_in, VERB.finished, resume, "run of claims")
     warn(
         f"the claims need more than the verdict: {'; '.join(one.name for one in case.missing)}:"
         f" on each of {len(case.pairs(entries)):,} pairs, at most {case.passes(vlm):,} forward "
         "passes"
     )
-    with kept(store), request.stage("Following claims up") as advance:
+    with many.kept(store), request.stage("Following claims up") as advance:
         case = case.measured(vlm, entries, store, advance)
     store.remove()
     return case, names
+
+
+_CONFIG = typer.Argument(help="Study file (YAML) that lists claims.", metavar="CONFIG")
+_RESULTS = "Folder of a verdict to judge by, instead of --out."
+_FLAGS = (
+    Parameter("config", Parameter.KEYWORD_ONLY, annotation=Annotated[Path, _CONFIG]),
+    parameter("n", flag(int, "--n", "Pairs to draw for a verdict, without --pairs.", "N")),
+    parameter("results", flag(Path, "--results", _RESULTS, "DIR")),
+    parameter("resume", RESUME),
+)
+command(
+    "claims", VERB.help, _FLAGS, {"n": "draw.n"}, COMMON.keys() - PICTURES - {"config"}, _claims
+)

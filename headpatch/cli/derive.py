@@ -1,71 +1,55 @@
 """Verbs of the command line, derived from questions: flags from options, help from their words."""
 
-import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from inspect import Parameter
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
 
-import typer
 from pydantic.fields import FieldInfo
-from typer.models import OptionInfo
 
-from headpatch.cli.app import app
-from headpatch.cli.options import COMMON, Context, Resume, Several, decimal, number, whole
-from headpatch.cli.verb import PICTURES, Request, request_of
-from headpatch.core.study.together import refuse_both
-from headpatch.core.verb import Flag, Verb
+from headpatch.cli.options import COMMON, PICTURES, RESUME, Several, flag, parameter
+from headpatch.cli.verb import Request, command
+from headpatch.core.verb import Verb
 from headpatch.errors import InputError
 
 if TYPE_CHECKING:
     from headpatch.core.question import Needs, Opened, Result
-    from headpatch.core.store import Store
     from headpatch.models.vlm import VLM
     from headpatch.pairs.manifest import Entry
 
 _OVER_PAIRS: Final = frozenset({"pairs", "limit"})
-_N: Final = Annotated[int | None, number("--n", "Pairs to draw, without --pairs.")]
+_SORTS: Final = {"text": str, "several": Several, "file": Path}
+_N: Final = flag(int, "--n", "Pairs to draw, without --pairs.", "N")
 
 
 def add(verb: Verb) -> None:
     """Add a question to the command line."""
-    own = {name: _option(name, field) for name, field in _fields(verb).items()}
-    extra = {flag.name: _flag(flag) for flag in verb.flags}
-    extra |= {"n": _N} if verb.draws else {}
-    resume = {"resume": Resume} if verb.finished else {}
+    fields = {} if verb.options is None else verb.options.model_fields
+    own = {name: _option(name, field) for name, field in fields.items() if name not in verb.hidden}
+    extra = {one.name: flag(_SORTS[one.sort], one.flag, one.help, one.metavar)
+             for one in verb.flags}  # fmt: skip
+    keys = {name: f"{verb.name}.{name}" for name in own}
+    if verb.draws:
+        extra["n"], keys["n"] = _N, "draw.n"
+    resume = {"resume": RESUME} if verb.finished else {}
     without = {*verb.without, *(() if verb.pairs else _OVER_PAIRS)}
     without |= PICTURES if verb.draws else set()
-    common = {name: flag for name, flag in COMMON.items() if name not in without}
 
-    def command(context: Context, **given: Any) -> None:
-        refuse_both(given)
-        keys = {f"{verb.name}.{name}": given[name] for name in own}
-        keys |= {flag.key: given[name] for name, flag in common.items() if flag.key is not None}
-        keys |= {"draw.n": given["n"]} if verb.draws else {}
-        with ExitStack() as until_the_end:
-            request = request_of(verb.name, keys, given, until_the_end)
-            refuse_drawing(request, given.get("n"))
-            flags = {name: given[name] for name in (*extra, *own)}
-            request = request.override(verb.keys(flags, request.study))
-            run(request, verb, given.get("resume"))
+    def act(request: Request, given: Mapping[str, Any]) -> None:
+        refuse_drawing(request, given.get("n"))
+        flags = {name: given[name] for name in (*extra, *own)}
+        _run(request.override(verb.keys(flags, request.study)), verb, given.get("resume"))
 
-    parameters = [
-        Parameter("context", Parameter.KEYWORD_ONLY, annotation=Context),
-        *(_parameter(name, made) for name, made in (extra | own | resume).items()),
-        *(flag.parameter(name) for name, flag in common.items()),
-    ]
-    vars(command)["__signature__"] = inspect.Signature(parameters)  # typer reads flags here
-    command.__doc__ = verb.help
-    app.command(verb.name)(command)
+    flags = [parameter(name, one) for name, one in (extra | own | resume).items()]
+    command(verb.name, verb.help, flags, keys, COMMON.keys() - without, act)
 
 
-def run(request: Request, verb: Verb, resume: bool | None) -> None:
+def _run(request: Request, verb: Verb, resume: bool | None) -> None:
     """Open the pictures, answer the question, write and show what was found."""
     verb.question().check(request.study)
-    folder = request.folder if verb.files else Path()
+    folder = request.folder() if verb.files else Path()
     entries = entries_of(request, verb)
     target, found, names = answered(request, verb, folder, entries, resume)
     _show(request, target, found, names)
@@ -74,9 +58,8 @@ def run(request: Request, verb: Verb, resume: bool | None) -> None:
 def refuse_drawing(request: Request, n: int | None) -> None:
     """Refuse pairs that are to be drawn, and to be read as well."""
     if n is not None and request.study.pairs.manifest is not None:
-        raise InputError(
-            "--n, --pairs", "both of them", "one of them", "--limit takes fewer of a dataset."
-        )
+        hint = "--limit takes fewer of a dataset."
+        raise InputError("--n, --pairs", "both of them", "one of them", hint)
 
 
 def entries_of(request: Request, verb: Verb) -> "tuple[Entry, ...] | None":
@@ -107,22 +90,12 @@ def answered(
     resume: bool | None,
     vlm: "VLM | None" = None,
 ) -> "tuple[Opened, Result, list[str]]":
-    """Open the pictures, answer the question and write what was found.
+    """Open the study's own pair or many, answer the question and write what was found.
 
-    Parameters
-    ----------
-    entries
-        Pairs of pictures; None is the study's own pair.
-    vlm
-        None loads the study's.
-
-    Returns
-    -------
-    What was opened, what was found, and the names of the files.
+    Returns what was opened, what was found, and the names of the files.
     """
     from headpatch.cli import show
-    from headpatch.cli.kept import kept
-    from headpatch.cli.many import loaded
+    from headpatch.cli.many import kept, loaded, opened
     from headpatch.core.output.writing import write
     from headpatch.core.question import Call
     from headpatch.pairs.region import Region
@@ -138,12 +111,14 @@ def answered(
     with ExitStack() as stack:
         call = Call(request.stage, show.warn)
         if keeps and not verb.keyed:
-            call = replace(call, store=_store(folder, verb, resume, None))
+            store = opened(folder / verb.kept_in, verb.finished, resume, verb.name)
+            call = replace(call, store=store)
         vlm = vlm or loaded(request)
         question.check_model(study, vlm)
         if keeps and verb.keyed:
             units = question.units(study, vlm, pairs, {})
-            store = _store(folder, verb, resume, units.values())
+            keys = units.values()
+            store = opened(folder / verb.kept_in, verb.finished, resume, verb.name, keys)
             call = replace(call, store=store, units=units)
         target = _open(request, vlm, entries, needs)
         if call.store is not None:
@@ -158,14 +133,6 @@ def answered(
     if call.store is not None:
         call.store.remove()
     return target, found, names
-
-
-def _store(
-    folder: Path, verb: Verb, resume: bool | None, keys: "Collection[str] | None"
-) -> "Store":
-    from headpatch.cli.kept import opened
-
-    return opened(folder / verb.kept_in, verb.finished, resume, verb.name, keys)
 
 
 def _open(request: Request, vlm: "VLM", entries: Any, needs: "Needs") -> "Opened":
@@ -183,24 +150,27 @@ def _open(request: Request, vlm: "VLM", entries: Any, needs: "Needs") -> "Opened
     if needs.of_pairs is not None:
         positions, vision = needs.of_pairs.positions, needs.of_pairs.vision
     hold = needs.hold and (positions is not None or vision)
-    vlm, survey = surveyed(request, entries, positions, vlm, vision, hold)
+    survey = surveyed(request, entries, positions, vlm, vision, hold)
     return Pairs(study, vlm, survey, positions, vision)
 
 
 def _show(request: Request, target: "Opened", found: "Result", names: list[str]) -> None:
-    from headpatch.cli import many, show
+    from headpatch.cli import show
     from headpatch.core.session import Session
     from headpatch.present.terminal import renderables
 
-    folder, origin = request.folder_path, found.origin
+    folder, origin = Path(request.study.out), found.origin
     if request.as_json:
-        facts = {key: _rows(value) for key, value in found.json().items()}
+        facts = {
+            key: show.records(value) if hasattr(value, "notna") else value
+            for key, value in found.json().items()
+        }
         if not names:
             show.print_object(facts)
         elif isinstance(target, Session):
             show.print_json(target, folder, names, **facts)
         else:
-            many.print_pairs(target.vlm, target.survey, folder, names, **facts)
+            show.print_pairs(target.vlm, target.survey, folder, names, **facts)
         return
     console, question = show.Terminal(), origin.verb.question()
     show.show(console, *renderables(question.view(found.files(), origin.context)))
@@ -209,43 +179,22 @@ def _show(request: Request, target: "Opened", found: "Result", names: list[str])
     if isinstance(target, Session):
         show.print_files(console, target, folder, names, found.in_full)
     else:
-        many.finish(console, request.study, target.survey, folder, names)
-
-
-def _rows(value: Any) -> Any:
-    from headpatch.cli.show import records
-
-    return records(value) if hasattr(value, "notna") else value
-
-
-def _fields(verb: Verb) -> dict[str, FieldInfo]:
-    fields = {} if verb.options is None else verb.options.model_fields
-    return {name: field for name, field in fields.items() if name not in verb.hidden}
+        show.print_pair_files(console, request.study, target.survey, folder, names)
 
 
 def _option(name: str, field: FieldInfo) -> Any:
     """Return how typer reads the flag of an option."""
-    flag, extra = f"--{name.replace('_', '-')}", field.json_schema_extra
-    given: Mapping[str, Any] = extra if isinstance(extra, dict) else {}
-    kind = _bare(field.annotation)
-    help_text = " ".join((field.description or "").split())
-
-    def made(read: Callable[[str], object] | None, metavar: str) -> OptionInfo:
-        named = str(given.get("metavar", metavar))
-        option: OptionInfo = typer.Option(flag, parser=read, help=help_text, metavar=named)
-        return option
-
-    if kind is bool:
-        return Annotated[bool | None, typer.Option(flag, help=help_text)]
-    if kind is int:
-        return Annotated[int | None, made(whole, "N")]
-    if kind is float:
-        return Annotated[float | None, made(decimal, "X")]
-    if get_origin(kind) is tuple:
-        return Annotated[Several | None, made(Several.read, f"{name.upper()}")]
-    if get_origin(kind) is Literal:
-        return Annotated[str | None, made(None, "|".join(get_args(kind)))]
-    return Annotated[str | None, made(None, "TEXT")]
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    held = _bare(field.annotation)
+    kind, metavar = {int: (int, "N"), float: (float, "X")}.get(held, (str, "TEXT"))
+    if get_origin(held) is tuple:
+        kind, metavar = Several, name.upper()
+    elif get_origin(held) is Literal:
+        metavar = "|".join(get_args(held))
+    words, typed = " ".join((field.description or "").split()), f"--{name.replace('_', '-')}"
+    if held is bool:
+        return flag(bool, typed, words)
+    return flag(kind, typed, words, str(extra.get("metavar", metavar)))
 
 
 def _bare(annotation: Any) -> Any:
@@ -256,16 +205,3 @@ def _bare(annotation: Any) -> Any:
         held = [one for one in get_args(annotation) if one is not type(None)]
         return _bare(held[0])
     return annotation
-
-
-def _flag(flag: Flag) -> Any:
-    """Return how typer reads a flag that is no option."""
-    if flag.sort == "several":
-        option = typer.Option(flag.flag, parser=Several.read, help=flag.help, metavar=flag.metavar)
-        return Annotated[Several | None, option]
-    kind = Path if flag.sort == "file" else str
-    return Annotated[kind | None, typer.Option(flag.flag, help=flag.help, metavar=flag.metavar)]
-
-
-def _parameter(name: str, annotation: Any) -> Parameter:
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,57 +1,34 @@
 """`headpatch pairs`."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from headpatch.cli.options import Several, number, several
+from headpatch.cli.options import Several, flag, parameter
 from headpatch.cli.show import Terminal, print_object, show
-from headpatch.cli.verb import PRINT, Request, verb
+from headpatch.cli.verb import Request, command
 from headpatch.pairs.manifest import NAME
 
-
-@verb(
-    "draw",
-    PRINT | {"config", "seed"},
-    {"out": "draw.folder", "picture_format": "draw.format"},
+_REGIONS = (
+    "Places that are asked about, comma-separated: top-left-corner, top-right-corner, "
+    "bottom-left-corner, bottom-right-corner (or top-left and so on), center."
 )
-def pairs(
-    request: Request,
-    n: Annotated[
-        int | None,
-        number("--n", "Pairs to draw."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the pairs.", metavar="DIR")
-    ] = None,
-    size: Annotated[
-        int | None,
-        number("--size", "Width and height of a picture, in pixels."),
-    ] = None,
-    regions: Annotated[
-        Several | None,
-        several(
-            "--regions",
-            "Places that are asked about, comma-separated: top-left-corner, top-right-corner, "
-            "bottom-left-corner, bottom-right-corner (or top-left and so on), center.",
-            "NAMES",
-        ),
-    ] = None,
-    wording: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--wording",
-            help="How the question is put; {at} becomes 'in the top left corner', {shape} and "
-            "{colour} the object's. Give it several times for several wordings.",
-            metavar="TEXT",
-        ),
-    ] = None,
-    picture_format: Annotated[
-        str | None, typer.Option("--format", help="Of the pictures: png, jpg.", metavar="NAME")
-    ] = None,
-) -> None:
+_WORDING = (
+    "How the question is put; {at} becomes 'in the top left corner', {shape} and "
+    "{colour} the object's. Give it several times for several wordings."
+)
+_FLAGS = {
+    "n": flag(int, "--n", "Pairs to draw.", "N"),
+    "out": flag(Path, "--out", "Folder for the pairs.", "DIR"),
+    "size": flag(int, "--size", "Width and height of a picture, in pixels.", "N"),
+    "regions": flag(Several, "--regions", _REGIONS, "NAMES"),
+    "wording": flag(list[str], "--wording", _WORDING, "TEXT"),
+    "picture_format": flag(str, "--format", "Of the pictures: png, jpg.", "NAME"),
+}
+
+
+def _pairs(request: Request, _: Mapping[str, Any]) -> None:
     r"""Draw a dataset of counterbalanced pairs, for every verb that takes --pairs.
 
     Two pictures a pair: with an object at the place that is asked about, and without it; all else
@@ -81,7 +58,7 @@ def pairs(
     study = request.study
     folder = Path(study.draw.folder)
     from headpatch.core.drawing import DRAW, SHEET, draw_dataset
-    from headpatch.report import dataset_tables
+    from headpatch.present.tables import plain_table
 
     with request.stage("Drawing") as advance:
         drawn = draw_dataset(study, folder, advance).entries
@@ -92,9 +69,21 @@ def pairs(
         print_object({"pairs": len(drawn), "factors": counts, "files": written})
         return
     console = Terminal()
-    show(console, dataset_tables.design(counts))
-    console.print(
-        f"Wrote {len(drawn):,} pairs to {folder}: {2 * len(drawn):,} pictures, {NAME}, {DRAW}, "
-        f"{SHEET}",
-        soft_wrap=True,
-    )
+    table = plain_table("factor", "levels (pairs)", title="Design", wrapped="levels (pairs)")
+    for factor, levels in counts.items():
+        table.add_row(factor, ", ".join(f"{level} ({count})" for level, count in levels.items()))
+    show(console, table)
+    files = f"{2 * len(drawn):,} pictures, {NAME}, {DRAW}, {SHEET}"
+    console.print(f"Wrote {len(drawn):,} pairs to {folder}: {files}", soft_wrap=True)
+
+
+_KEYS = {name: f"draw.{name}" for name in _FLAGS} | {"out": "draw.folder"}
+_KEYS["picture_format"] = "draw.format"
+command(
+    "pairs",
+    str(_pairs.__doc__),
+    [parameter(name, one) for name, one in _FLAGS.items()],
+    _KEYS,
+    ("config", "seed", "as_json", "debug"),
+    _pairs,
+)

@@ -10,19 +10,15 @@ from headpatch.cli.options import Debug, Json
 from headpatch.cli.show import print_object, say, warn
 from headpatch.text import user_path
 
+_FOLDER = typer.Argument(metavar="DIR", help="Folder with the results of one or several verbs.")
+_OUT_HELP = "The file to write; report.html in DIR if left out."
+_OUT = typer.Option("--out", help=_OUT_HELP, metavar="FILE")
+
 
 @app.command()
 def report(
-    folder: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="Folder with the results of one or several verbs."),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="The file to write; report.html in DIR if left out.", metavar="FILE"
-        ),
-    ] = None,
+    folder: Annotated[Path, _FOLDER],
+    out: Annotated[Path | None, _OUT] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -55,16 +51,10 @@ def report(
         warn(f"changed after the run, as the page says: {', '.join(written.changed)}")
     left_out = {one.name: one.why for one in written.left_out}
     if as_json:
-        content = {
-            "file": str(written.path),
-            "bytes": written.size,
-            "sections": list(written.sections),
-            "folders": [str(one) for one in written.folders],
-            "left_out": left_out,
-            "valid": written.valid,
-            "changed": list(written.changed),
-        }
-        print_object(content)
+        print_object({"file": str(written.path), "bytes": written.size,
+                      "sections": list(written.sections),
+                      "folders": [str(one) for one in written.folders], "left_out": left_out,
+                      "valid": written.valid, "changed": list(written.changed)})  # fmt: skip
         return
     for name, why in left_out.items():
         say(f"left out {name}: {why}")

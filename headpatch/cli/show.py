@@ -20,11 +20,13 @@ from headpatch.text import visible
 if TYPE_CHECKING:
     import pandas
 
+    from headpatch.core.baseline_runs import Survey
     from headpatch.core.session import Session
     from headpatch.engine.patching import OnProgress
     from headpatch.models.vlm import VLM
 
 
+_ALL = 0.995  # what 100% is written for
 _JSON_ACTS = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # below: json escapes them
 
 
@@ -68,15 +70,10 @@ def output_folder(study: Study) -> Path:
 def progress(what: str, quiet: bool) -> "Iterator[OnProgress]":
     """Show a bar on a terminal's stderr while something long runs."""
     console = Terminal(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
-    ) as bar:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True,
+                  disable=hidden) as bar:  # fmt: skip
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -92,28 +89,24 @@ def say_replaced(folder: Path, verb: str) -> None:
 
     other = effects_by(folder)
     if other not in (None, verb):
-        warn(
-            f"{folder / 'effects.csv'} of an earlier {other} is replaced; another --out keeps both"
-        )
+        file = folder / "effects.csv"
+        warn(f"{file} of an earlier {other} is replaced; another --out keeps both")
 
 
 def warn_of(session: "Session") -> None:
     """Say on stderr what is odd about the runs' answers, their prompt, or what the model sees."""
-    for caution in (*session.cautions, *([session.cut_away] if session.cut_away else [])):
+    for caution in (*session.cautions, *filter(None, [session.cut_away])):
         warn(caution)
 
 
 def print_json(session: "Session", folder: Path, names: list[str], **more: Any) -> None:
-    """Print what a script reads: the study's question and LDs, `more`, and the files.
-
-    What is odd is said on stderr too.
-    """
+    """Print what a script reads of one pair, with `more`; what is odd is said on stderr too."""
     warn_of(session)
     content = {
         "question": session.pair.question,
         "region": session.pair.region.name,
         "model": session.vlm.name,
-        **unused(session.vlm),
+        **_unused(session.vlm),
         "valid": session.valid,
         "ld_with": session.base.ld_with,
         "ld_without": session.base.ld_without,
@@ -127,9 +120,64 @@ def print_json(session: "Session", folder: Path, names: list[str], **more: Any) 
     print_object(content)
 
 
-def unused(vlm: "VLM") -> dict[str, int]:
+def print_pairs(vlm: "VLM", survey: "Survey", folder: Path, names: list[str], **more: Any) -> None:
+    """Print what a script reads of many pairs: the model, how the gate went, `more`, the files."""
+    failed = [
+        {"pair": one.entry.name, "line": one.entry.line, "ld_with": one.ld_with,
+         "ld_without": one.ld_without, "reason": one.reason, **one.columns()}
+        for one in survey.gated
+        if not one.passed
+    ]  # fmt: skip
+    if cut := _cut_away(survey):
+        warn(cut)
+    caution = _caution(survey)
+    content = {
+        "model": vlm.name,
+        **_unused(vlm),
+        "valid": survey.valid,
+        **survey.counts,
+        "failed": failed,
+        **({"caution": caution} if caution else {}),
+        **({"cut_away": cut} if cut else {}),
+        **more,
+        "files": [str(folder / name) for name in names],
+    }
+    print_object(content)
+
+
+def _unused(vlm: "VLM") -> dict[str, int]:
     """Return what a script reads of weights that were left out; nothing if none were."""
     return {"unused_weights": vlm.unused} if vlm.unused else {}
+
+
+def _cut_away(survey: "Survey") -> str:
+    """What the processor does not show of the pairs; empty if it shows all, or is not known."""
+    pictures = [one.picture_shown for one in survey.gated if one.picture_shown < _ALL]
+    regions = [one.region_shown for one in survey.gated if one.region_shown < _ALL]
+    if not pictures and not regions:
+        return ""
+
+    def down(shares: list[float]) -> str:
+        return f" (down to {min(shares):.0%} of it)" if shares else ""
+
+    return (
+        f"the processor cuts away part of the picture in {len(pictures):,} of "
+        f"{len(survey.gated):,} pairs{down(pictures)}, part of the region in "
+        f"{len(regions):,}{down(regions)}"
+    )
+
+
+def _caution(survey: "Survey") -> str:
+    """Say that intervals over so few pairs are rough; empty if they are enough."""
+    from headpatch.core import split
+
+    count = len(survey.entries)
+    if count >= split.LEAST:
+        return ""
+    return (
+        f"Caution: {count} pairs. With fewer than {split.LEAST}, intervals over pairs are rough: "
+        "they may miss the mean more often than they say, or reach beyond what is possible."
+    )
 
 
 def print_object(content: dict[str, Any]) -> None:
@@ -162,45 +210,46 @@ def show(console: Console, *parts: RenderableType) -> None:
         console.print(part, crop=False)
 
 
-def show_answers(
-    console: Console, session: "Session", in_full: "tuple[str, str] | None" = None
-) -> None:
-    """Show what the model says of both pictures, LD, and how likely its two answers are.
-
-    Parameters
-    ----------
-    in_full
-        What it says, where that is known beyond the first token.
-    """
-    from headpatch.present import tables
-
-    base, study = session.base, session.study
-    runs = zip(session.answer_probabilities.values(), (base.ld_with, base.ld_without), strict=True)
-    rows = [{**reading, "ld": ld} for reading, ld in runs]
-    show(console, tables.answers(session.pair.question, study.answers, rows, in_full))
-
-
 def print_files(
     console: Console,
     session: "Session",
     folder: Path,
     names: list[str],
-    in_full: "tuple[str, str] | None" = None,
+    in_full: "tuple[str, str] | None",
 ) -> None:
     """Name the files; say first what the model answers, if it is not valid, and what is cut away.
 
-    Parameters
-    ----------
-    in_full
-        What it says, where that is known beyond the first token.
+    It answers `in_full` where that is known beyond the first token.
     """
     from headpatch.present import tables
 
     warn_of(session)
-    show_answers(console, session, in_full)
+    lds = session.base.ld_with, session.base.ld_without
+    readings = zip(session.answer_probabilities.values(), lds, strict=True)
+    runs = [{**reading, "ld": ld} for reading, ld in readings]
+    show(console, tables.answers(session.pair.question, session.study.answers, runs, in_full))
     if session.cut_away:
         console.print(f"Note: {session.cut_away}.", soft_wrap=True, markup=False)
     if not session.valid:
         faults = "; ".join(session.faults)
         console.print(f"INVALID STUDY: {faults}", style="bold red", markup=False)
+    console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole
+
+
+def print_pair_files(
+    console: Console, study: Study, survey: "Survey", folder: Path, names: list[str]
+) -> None:
+    """Say how the gate went, and name the files."""
+    from headpatch.core.gate_view import gate
+    from headpatch.present import tables
+    from headpatch.present.terminal import renderables
+
+    show(console, *renderables(gate(survey.gate_columns(), study.pairs.margin)))
+    if not survey.valid:
+        console.print("INVALID STUDY: pairs that failed the gate were run.", style="bold red")
+    if caution := _caution(survey):
+        console.print(caution)
+    if cut := _cut_away(survey):
+        warn(cut)
+        console.print(f"Note: {cut}.", soft_wrap=True, markup=False)
     console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole

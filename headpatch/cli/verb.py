@@ -1,19 +1,19 @@
 """How a verb joins the command line: it lists its own flags, and is handed what all verbs share."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
-from functools import wraps
 from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from headpatch.cli.app import app
-from headpatch.cli.options import COMMON, Context
+from headpatch.cli.options import COMMON, parameter
 from headpatch.cli.show import output_folder, progress, warn
 from headpatch.core.study import Study
 from headpatch.core.study.record import said_of
+from headpatch.core.study.together import refuse_both
 from headpatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,138 +22,70 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What a verb is asked to do.
+    """What a verb is asked to do."""
 
-    Attributes
-    ----------
-    study
-        The study file, or the default study, overridden by the flags that were given.
-    as_json
-        One JSON object is printed, and no progress is shown.
-    verb
-        What is run.
-    until_the_end
-        Closed when the verb has ended.
-    """
+    study: Study  # the study file, or the default study, overridden by the flags that were given
+    as_json: bool  # one JSON object is printed, and no progress is shown
+    verb: str
+    until_the_end: ExitStack = field(default_factory=ExitStack)  # closed when the verb has ended
 
-    study: Study
-    as_json: bool
-    verb: str = ""
-    until_the_end: ExitStack = field(default_factory=ExitStack)
-
-    @property
     def folder(self) -> Path:
-        """The study's output folder, which is this run's until the verb has ended.
-
-        Raises
-        ------
-        InputError
-            If it cannot be written, or another run holds it.
-        """
+        """Take the study's output folder, which is this run's until the verb has ended."""
         folder = output_folder(self.study)  # refused before anything heavy is imported
         from headpatch.core.output import taken
 
         self.until_the_end.enter_context(taken(folder, self.verb))
         return folder
 
-    @property
-    def folder_path(self) -> Path:
-        """The study's output folder, by name."""
-        return Path(self.study.out)
-
     def stage(self, what: str) -> "AbstractContextManager[OnProgress]":
         """Show a bar on a terminal's stderr while something long runs."""
         return progress(what, self.as_json)
 
     def override(self, flags: Mapping[str, object]) -> "Request":
-        """Return the request with some keys of its study changed, as `Study.override` takes them.
-
-        Raises
-        ------
-        InputError
-            If a key or value is wrong.
-        """
-        return replace(
-            self, study=self.study.override({key: _value(one) for key, one in flags.items()})
-        )
+        """Return the request with keys of its study changed, as `Study.override` takes them."""
+        values = {key: _value(one) for key, one in flags.items()}
+        return replace(self, study=self.study.override(values))
 
 
-EVERY = frozenset(COMMON)
-ONE_PAIR = EVERY - {"pairs", "limit"}
-PICTURES = frozenset({"with_image", "without_image", "question", "region"})
-PRINT = frozenset({"as_json", "debug"})
+def command(
+    name: str,
+    words: str,
+    flags: Sequence[Parameter],
+    keys: Mapping[str, str],
+    common: Collection[str],
+    act: Callable[[Request, Mapping[str, Any]], None],
+) -> None:
+    """Add a verb to the command line: its own flags first, then those of `COMMON` that it takes.
 
-Verb: TypeAlias = Callable[Concatenate[Request, ...], None]
-_Verb = TypeVar("_Verb", bound=Verb)
-
-
-def verb(
-    section: str, takes: frozenset[str] = EVERY, keys: Mapping[str, str | None] | None = None
-) -> Callable[[_Verb], _Verb]:
-    """Add a verb to the command line: its own flags first, then the common ones that it takes.
-
-    The function is called with a `Request`, and with its own flags as typer read them. Most have
-    no use for these: each flag that was given has overridden a key of the study.
-
-    Parameters
-    ----------
-    section
-        Of the study: the flag of a parameter ``top`` overrides its key ``top``.
-    takes
-        Which of `headpatch.cli.options.COMMON` it has.
-    keys
-        Parameters that override another key, and which; None: no key, the verb sees to it itself.
-
-    Examples
-    --------
-    ::
-
-        @verb("rank")
-        def rank(request: Request, top: Top = None) -> None:
-            print(request.study.rank.top)
+    `words` are its help; `keys` say which flags override a key of the study. It acts on a request
+    and on its flags as typer read them.
     """
+    shared = {name: one for name, one in COMMON.items() if name in common}
+    places = {**keys, **{name: one.key for name, one in shared.items() if one.key is not None}}
 
-    def add(function: _Verb) -> _Verb:
-        _, *own = inspect.signature(function).parameters.values()
-        places = {one.name: f"{section}.{one.name}" for one in own} | dict(keys or {})
-        places |= {name: COMMON[name].key for name in takes}
+    def run(**given: Any) -> None:
+        refuse_both(given)
+        with ExitStack() as until_the_end:
+            overriding = {key: given[name] for name, key in places.items()}
+            act(_request(name, overriding, given, until_the_end), given)
 
-        @wraps(function, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
-        def command(context: Context, **given: object) -> None:
-            keys = {key: given[name] for name, key in places.items() if key is not None}
-            with ExitStack() as until_the_end:
-                request = request_of(str(context.info_name), keys, given, until_the_end)
-                function(request, **{one.name: given[one.name] for one in own})
-
-        common = [flag.parameter(name) for name, flag in COMMON.items() if name in takes]
-        context = Parameter("context", Parameter.KEYWORD_ONLY, annotation=Context)
-        flags = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in own]
-        # typer reads a command's flags here
-        vars(command)["__signature__"] = inspect.Signature([context, *flags, *common])
-        app.command()(command)
-        return function
-
-    return add
+    behind = [parameter(name, one.annotation, one.default) for name, one in shared.items()]
+    # typer reads a command's flags here
+    vars(run)["__signature__"] = inspect.Signature([*flags, *behind])
+    run.__doc__ = words
+    app.command(name)(run)
 
 
-def request_of(
+def _request(
     name: str, keys: Mapping[str, object], given: Mapping[str, object], until_the_end: ExitStack
 ) -> Request:
-    """Return what a verb is asked to do.
-
-    Parameters
-    ----------
-    keys
-        Of the study, overridden by flags; None overrides nothing.
-    given
-        Every flag, by parameter.
-    """
     config = given.get("config")
     config = config if isinstance(config, Path) else None
     study = Study.make(config, {key: _value(value) for key, value in keys.items()}, name)
     if config is not None and (changed := said_of(config, name)):
         warn(changed)
-    _warn_of_prompt(study)
+    if study.prompt is not None and r"\n" in study.prompt:  # as YAML's single quotes leave it
+        warn(r"prompt: each \n of two characters is taken for a line end")
     _check_pairs(name, study, given)
     return Request(study, given["as_json"] is True, name, until_the_end)
 
@@ -167,12 +99,6 @@ def _value(given: object) -> object:
     return given
 
 
-def _warn_of_prompt(study: Study) -> None:
-    r"""Say how a prompt's ``\n`` of two characters is read, as YAML's single quotes leave it."""
-    if study.prompt is not None and r"\n" in study.prompt:
-        warn(r"prompt: each \n of two characters is taken for a line end")
-
-
 def _check_pairs(name: str, study: Study, given: Mapping[str, object]) -> None:
     """Refuse flags that a dataset leaves no room for; say so if the verb runs one pair only."""
     dataset = study.pairs.manifest
@@ -182,11 +108,7 @@ def _check_pairs(name: str, study: Study, given: Mapping[str, object]) -> None:
         return
     if dataset is None and given["limit"] is not None:
         raise InputError("--limit", "no dataset to take pairs from", "--pairs as well")
-    for parameter, flag in (("with_image", "with"), ("question", "question"), ("region", "region")):
-        if dataset is not None and given.get(parameter) is not None:
-            raise InputError(
-                f"--pairs, --{flag}",
-                "both of them",
-                "one of them",
-                "A dataset names the pictures, question and region of each pair itself.",
-            )
+    for own, typed in {"with_image": "with", "question": "question", "region": "region"}.items():
+        if dataset is not None and given.get(own) is not None:
+            hint = "A dataset names the pictures, question and region of each pair itself."
+            raise InputError(f"--pairs, --{typed}", "both of them", "one of them", hint)

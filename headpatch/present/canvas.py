@@ -1,8 +1,7 @@
 """What all figures share: palette, type sizes, titles, and a save that never leaves half a file.
 
 Figures use matplotlib's object-oriented interface only: no pyplot, no window, no state that
-outlives a call. Annotations name matplotlib's classes as strings, because matplotlib is imported
-when the first figure is drawn.
+outlives a call. matplotlib is imported when the first figure is drawn.
 """
 
 import errno
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
-WIDTH: Final = 7.0
-"""Inches: the text width of a page."""
+WIDTH: Final = 7.0  # inches: the text width of a page
 
 # Okabe & Ito, Color Universal Design (2008). Colour never stands alone: a marker, a hatch or a
 # place says the same.
@@ -41,48 +39,25 @@ WITHOUT: Final = BLUE
 DIFFERENCE: Final = GREEN
 
 _CJK_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Source Han Sans SC",
-    "WenQuanYi Zen Hei",
-    "Microsoft YaHei",
-    "PingFang SC",
-    "Droid Sans Fallback",
-)
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei",
+    "Microsoft YaHei", "PingFang SC", "Droid Sans Fallback",
+)  # fmt: skip
 _STYLE: Final[dict[str, Any]] = {
     "text.parse_math": False,  # a question may hold a dollar sign
-    "font.size": 7.5,
-    "axes.titlesize": 7.5,
-    "axes.labelsize": 7.5,
-    "xtick.labelsize": 7.0,
-    "ytick.labelsize": 7.0,
-    "legend.fontsize": 7.0,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 3.5,
-    "hatch.linewidth": 0.5,
     "savefig.dpi": 200,  # of a PNG; name the file .pdf or .svg for print
-    "pdf.fonttype": 42,
-}
+    "font.size": 7.5, "axes.titlesize": 7.5, "axes.labelsize": 7.5, "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0, "legend.fontsize": 7.0, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5, "lines.linewidth": 1.1, "lines.markersize": 3.5,
+    "hatch.linewidth": 0.5, "pdf.fonttype": 42,
+}  # fmt: skip
 
 
 class Sheet:
-    """A place for a figure that is kept instead of written.
+    """A place for a figure that is kept instead of written."""
 
-    Attributes
-    ----------
-    figure
-        There once something is drawn; it shows itself in a notebook.
-    """
-
-    figure: "matplotlib.figure.Figure"
+    figure: "matplotlib.figure.Figure"  # once something is drawn
 
 
 Target: TypeAlias = str | os.PathLike[str] | Sheet
@@ -96,27 +71,17 @@ def styled() -> Iterator[None]:
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
     family = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in installed)]
-    with (
-        style.context(["default", {**_STYLE, "font.family": family}]),
-        warnings.catch_warnings(),
-    ):  # the boxes in the title show it; one warning a glyph is noise
+    with style.context(["default", {**_STYLE, "font.family": family}]), warnings.catch_warnings():
+        # boxes in the title show it; one warning a glyph is noise
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         yield
 
 
 @contextmanager
 def drawing(path: Target, height: float) -> Iterator["matplotlib.figure.Figure"]:
-    """Give an empty figure, 7 inches wide, and write it to ``path`` when the block ends.
+    """Give an empty figure, and write it to `path`, whole or not at all, when the block ends.
 
-    ``height`` is that of the panels, in inches; :func:`frame` adds to it.
-
-    The file appears whole or not at all: it is written beside its place under another name and
-    then renamed. If the block raises, nothing is written. A sheet gets the figure itself.
-
-    Raises
-    ------
-    OSError
-        If the folder does not exist or cannot be written.
+    It is 7 inches wide; `height` is that of the panels, in inches, to which `frame` adds.
     """
     from headpatch.present.shown import Shown
 
@@ -149,8 +114,7 @@ def frame(
 ) -> None:
     """Add what surrounds the panels, and make the figure that much taller. Call it last.
 
-    Above the panels: the title, then region and question in small, then one legend that holds
-    each label of the given axes once. Below them: a small note.
+    Above them title, region, question and one legend of the given axes; below them a small note.
     """
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -177,14 +141,9 @@ def frame(
     figure.text(0.012, top, "\n".join(asked), va="top", color="0.3", linespacing=1.35)
     figure.text(0.012, 0.05 / height, "\n".join(noted), fontsize=6.5, color="0.3")
     if handles:
-        figure.legend(
-            handles.values(),
-            handles.keys(),
-            loc="upper left",
-            bbox_to_anchor=(0.006, 1 - (head - key - 0.01) / height),
-            borderaxespad=0.2,
-            ncols=-(-len(handles) // rows),
-        )
+        corner = (0.006, 1 - (head - key - 0.01) / height)
+        figure.legend(handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=corner,
+                      borderaxespad=0.2, ncols=-(-len(handles) // rows))  # fmt: skip
     engine = figure.get_layout_engine()
     if isinstance(engine, ConstrainedLayoutEngine):
         engine.set(rect=(0, foot / height, 1, 1 - (head + foot) / height))
@@ -222,30 +181,13 @@ def layer_axis(axes: "matplotlib.axes.Axes", layers: int, label: str) -> None:
 
 
 def check_columns(table: "pandas.DataFrame", needed: Iterable[str], what: str) -> None:
-    """Refuse a table that lacks some columns.
-
-    Parameters
-    ----------
-    what
-        Its rows, as the error names them: ``effects``.
-
-    Raises
-    ------
-    ValueError
-        If it does.
-    """
+    """Refuse a table that lacks some columns; `what` are its rows, as the error names them."""
     if missing := set(needed) - set(table.columns):
         raise ValueError(f"{what} lack the columns {', '.join(sorted(missing))}")
 
 
 def array(source: Mapping[str, Any], key: str, ndim: int) -> Float[np.ndarray, "..."]:
-    """Read an array (or tensor) of a results dict in float64.
-
-    Raises
-    ------
-    ValueError
-        If the key is missing or its value has another number of axes.
-    """
+    """Read an array (or tensor) of a results dict in float64; it must have `ndim` axes."""
     if key not in source:
         raise ValueError(f"results lack {key!r}; they hold {', '.join(map(str, source))}")
     values = np.asarray(source[key], dtype=np.float64)

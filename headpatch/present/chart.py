@@ -1,15 +1,13 @@
 """Figures as data: a grid of panels that hold points, maps or pictures, whatever draws them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from headpatch.present.canvas import Target
 from headpatch.present.panel import Guide, Panel
-from headpatch.present.section import Figure
 
 Map: TypeAlias = Float[np.ndarray, "rows columns"]
 Shared: TypeAlias = Literal["all", "row", "col", "none"]
@@ -17,60 +15,32 @@ Shared: TypeAlias = Literal["all", "row", "col", "none"]
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Cells of a map that are marked.
-
-    Attributes
-    ----------
-    marker
-        ``frame`` draws around the cell; else as matplotlib names it.
-    name
-        In the legend; may be empty.
-    """
+    """Cells of a map that are marked: by a ``frame``, or a marker of matplotlib."""
 
     rows: Sequence[int]
     columns: Sequence[int]
     marker: str
-    name: str = ""
+    name: str = ""  # in the legend
 
 
 @dataclass(frozen=True, eq=False)
 class HeadMap:
-    """A map of layers × heads, or of any two axes, on the chart's colour scale.
-
-    Attributes
-    ----------
-    values
-        What is not a number is grey.
-    x_names, y_names
-        Of columns and rows; empty: they are counted from 0.
-    hover
-        What pointing at each cell says; empty: its place and number.
-    labels
-        Name by (row, column), written beside the cell where it hides no other.
-    printed
-        Written into cells, but for the page, where pointing says it; those `faint` in grey.
-    last_read
-        The last row that the language model reads.
-    whole
-        One more column right of the map, called `whole_name`: all heads of a layer together.
-    guides
-        Lines across the map.
-    """
+    """A map of layers × heads, or of any two axes, on the chart's colour scale."""
 
     title: str
-    values: Map
+    values: Map  # grey where it is no number
     x_label: str
     y_label: str
-    x_names: Sequence[str] = ()
-    y_names: Sequence[str] = ()
-    hover: Sequence[Sequence[str]] = ()
+    x_names: Sequence[str] = ()  # of columns; empty: they are counted from 0
+    y_names: Sequence[str] = ()  # of rows, likewise
+    hover: Sequence[Sequence[str]] = ()  # of each cell; empty: its place and number
     cells: Sequence[Cells] = ()
+    # by (row, column), written beside the cell where it hides no other
     labels: Mapping[tuple[int, int], str] = field(default_factory=dict)
-    printed: Sequence[Sequence[str]] = ()
-    faint: Bool[np.ndarray, "rows columns"] | None = None
-    last_read: int | None = None
-    whole: Float[np.ndarray, " rows"] | None = None
-    whole_name: str = "all"
+    printed: Sequence[Sequence[str]] = ()  # into cells, but for the page, where pointing says it
+    faint: Bool[np.ndarray, "rows columns"] | None = None  # which of these are grey
+    last_read: int | None = None  # the last row that the language model reads
+    whole: Float[np.ndarray, " rows"] | None = None  # all heads of a layer: one more column
     guides: Sequence[Guide] = ()
 
 
@@ -84,91 +54,49 @@ def largest_cells(values: Map, count: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture with a map of its patches laid over, and a region outlined.
-
-    Attributes
-    ----------
-    density
-        Of `headpatch.present.overlays.density`: cells, and their edges in fractions of the picture.
-    box
-        The region: left, top, right, bottom in fractions of the picture.
-    peak
-        The density that has the last colour; pictures of one row share it.
-    label
-        Names the row, at its left.
-    """
+    """A picture with a map of its patches laid over, and a region outlined."""
 
     title: str
     image: UInt8[np.ndarray, "height width 3"]
+    # as `headpatch.present.overlays.density` returns it
     density: tuple[
         Float[np.ndarray, "y x"], Float[np.ndarray, " x_edges"], Float[np.ndarray, " y_edges"]
     ]
-    box: tuple[float, ...]
-    peak: float
-    label: str = ""
+    box: tuple[float, ...]  # left, top, right, bottom in fractions of the picture
+    peak: float  # the density that has the last colour, of all pictures of a row
+    label: str = ""  # of the row, at its left
 
 
 AnyPanel: TypeAlias = Panel | HeadMap | Picture
+Row: TypeAlias = Sequence[AnyPanel | None]
 
 
 @dataclass(frozen=True)
 class Colours:
-    """The colour scale that all maps of a chart share.
-
-    Attributes
-    ----------
-    both
-        Whether colours go both ways from 0.
-    rooted
-        Whether they follow the signed square root, which shows small values beside large ones.
-    lines
-        Values that are marked on the colour bar.
-    """
+    """The colour scale that all maps of a chart share."""
 
     label: str
-    both: bool = True
-    rooted: bool = False
-    lines: Sequence[float] = ()
+    both: bool = True  # ways from 0
+    rooted: bool = False  # by the signed square root, which shows small values beside large ones
+    lines: Sequence[float] = ()  # values that are marked on the colour bar
 
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """A figure of panels on a grid.
+    """A figure of panels on a grid."""
 
-    Attributes
-    ----------
-    name
-        What `headpatch.plot` calls it.
-    file
-        Where a run writes it.
-    panels
-        Row by row; None leaves a place empty.
-    note
-        Stands below it.
-    spoken
-        What it shows, for who cannot see it; of each panel in turn.
-    share_x, share_y
-        Between which panels an axis has one scale.
-    heights, widths
-        Of rows in inches, and of columns in proportion; empty: as the panels need.
-    colours
-        Of maps and pictures.
-    on_page
-        Whether the page shows it too.
-    """
-
-    name: str
-    file: str
+    name: str  # as `headpatch.plot` calls it
+    file: str  # that a run writes
     title: str
-    panels: Sequence[AnyPanel | None]
-    note: str = ""
-    spoken: Sequence[str] = ()
+    panels: Sequence[AnyPanel | None]  # row by row; None leaves a place empty
+    note: str = ""  # below it
+    spoken: Sequence[str] = ()  # of each panel in turn, for who cannot see it
     columns: int = 1
-    share_x: Shared = "all"
+    share_x: Shared = "all"  # between which panels the x axis has one scale
     share_y: Shared = "all"
-    heights: Sequence[float] = ()
-    widths: Sequence[float] = ()
-    colours: Colours | None = None
+    heights: Sequence[float] = ()  # of rows in inches; empty: as the panels need
+    widths: Sequence[float] = ()  # of columns in proportion; empty: alike
+    colours: Colours | None = None  # of maps and pictures
     on_page: bool = True
 
     @property
@@ -180,30 +108,7 @@ class Chart:
         return max(sizes, default=0.0) or 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """A figure that no `Chart` can say: it is drawn by code of its own.
-
-    Attributes
-    ----------
-    name, file
-        As of `Chart`.
-    draw
-        Draws it with matplotlib, given where to, a question and a region.
-    interactive
-        Makes the page's figures by name; None: the page has none.
-    columns
-        Figures of the page side by side.
-    """
-
-    name: str
-    file: str
-    draw: Callable[[Target, str, str], None]
-    interactive: Callable[[], Mapping[str, Figure]] | None = None
-    columns: int = 1
-
-
-Row: TypeAlias = Sequence[AnyPanel | None]
+Drawn: TypeAlias = Chart
 
 
 def rows_of(chart: Chart) -> list[Row]:

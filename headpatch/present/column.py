@@ -14,39 +14,17 @@ UNDEFINED = "undefined"
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table that is written.
-
-    Attributes
-    ----------
-    name
-        As the file has it.
-    meaning
-        One sentence, in Markdown.
-    unit
-        ``logits``, ``nats``, ``share``; a dash where there is none.
-    sort
-        What it holds. Empty text and NaN stand for nothing.
-    form
-        How a number is shown to people: a format such as ``+.4f``.
-    key
-        Whether it says which row this is, over pairs.
-    interval
-        Whether a table over pairs has its mean with an interval: ``…_low`` and ``…_high``.
-    optional
-        Whether a table may lack it.
-    follows
-        Whether it follows from the keys, as the layer of a head does.
-    """
+    """One column of a table that is written; empty text and NaN stand for nothing."""
 
     name: str
-    meaning: str
-    unit: str = "–"
+    meaning: str  # one sentence, in Markdown
+    unit: str = "–"  # a dash where there is none
     sort: Sort = "number"
-    form: str = ""
-    key: bool = False
-    interval: bool = False
-    optional: bool = False
-    follows: bool = False
+    form: str = ""  # how a number is shown to people, such as ``+.4f``
+    key: bool = False  # it says which row this is, over pairs
+    interval: bool = False  # over pairs its mean has an interval: ``…_low`` and ``…_high``
+    optional: bool = False  # a table may lack it
+    follows: bool = False  # from the keys, as the layer of a head does
 
     def text(self, value: Any) -> str:
         """Show a value to people."""
@@ -62,18 +40,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of a file.
-
-    Attributes
-    ----------
-    file
-        Its name: ``cuts.csv``.
-    row
-        What one row is, in Markdown.
-    """
+    """The columns of a file."""
 
     file: str
-    row: str
+    row: str  # what one row is, in Markdown
     columns: tuple[Column, ...]
 
     def __iter__(self) -> Iterator[Column]:
@@ -103,13 +73,7 @@ class Schema:
         return "\n".join(lines)
 
     def over_pairs(self, file: str, *more: Column) -> "Schema":
-        """Describe the means of this table over pairs.
-
-        Parameters
-        ----------
-        more
-            Columns at the end.
-        """
+        """Describe the means of this table over pairs, with `more` columns at the end."""
         kept = [one for one in self.columns if (one.key and one.name != "pair") or one.follows]
         columns = [replace(column, meaning=f"as in `{self.file}`") for column in kept]
         for column in (one for one in self.columns if one.interval):

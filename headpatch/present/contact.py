@@ -18,22 +18,7 @@ _COLUMNS: Final = 3
 
 
 def contact_sheet(entries: Sequence[Entry], path: Target) -> None:
-    """Draw pairs side by side, *with* on the left, each under its name and question.
-
-    The region is outlined in both pictures.
-
-    Parameters
-    ----------
-    entries
-        The first `SHOWN` are drawn.
-    path
-        The file to write.
-
-    Raises
-    ------
-    InputError
-        If a picture cannot be read.
-    """
+    """Draw the first `SHOWN` pairs side by side, each under its name and question."""
     shown = entries[:SHOWN]
     rows = -(-len(shown) // _COLUMNS)
     with drawing(path, 1.45 * rows) as figure:
@@ -44,12 +29,9 @@ def contact_sheet(entries: Sequence[Entry], path: Target) -> None:
             left, right = figure.add_subplot(halves[0]), figure.add_subplot(halves[1])
             _show(left, pair, "with")
             _show(right, pair, "without")
-            words = textwrap.shorten(entry.question, 90, placeholder=" …")
-            left.set_title(
-                "\n".join([f"{entry.name}  {pair.region.name}", *textwrap.wrap(words, 46)]),
-                loc="left",
-                fontsize=6.5,
-            )
+            words = textwrap.wrap(textwrap.shorten(entry.question, 90, placeholder=" …"), 46)
+            title = "\n".join([f"{entry.name}  {pair.region.name}", *words])
+            left.set_title(title, loc="left", fontsize=6.5)
         frame(
             figure,
             f"The first {len(shown)} of {len(entries):,} pairs",

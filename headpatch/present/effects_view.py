@@ -1,7 +1,4 @@
-"""What tables and figures of changed heads share: columns, words, and means with their intervals.
-
-`headpatch ablate` and `headpatch sweep` both write ``effects.csv`` and ``effects_mean.csv``.
-"""
+"""What tables and figures of changed heads share: columns, words, means with their intervals."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,16 +19,11 @@ from headpatch.present.scales import Scale
 if TYPE_CHECKING:
     import pandas
 
+# colour and marker of a kind of change
 KINDS: Final = {name: (CHANGES[name].color, CHANGES[name].marker) for name in ASKED}
-"""Colour and marker of a kind of change."""
-DIRECTIONS: Final = {
-    "noising": "Noising\n(necessary?)",
-    "denoising": "Denoising\n(sufficient?)",
-}
-MOST_ROWS: Final = 20
-"""Heads or sets in a figure of means: those with the largest effects."""
-_WHOLE: Final = 3
-"""Heads of a set that are all named."""
+DIRECTIONS: Final = {"noising": "Noising\n(necessary?)", "denoising": "Denoising\n(sufficient?)"}
+MOST_ROWS: Final = 20  # in a figure of means: those with the largest effects
+_WHOLE: Final = 3  # heads of a set that are all named
 COVER: Final = "Bar: {level:.0%} interval over pairs."
 
 ALPHA: Final = Column(
@@ -143,29 +135,21 @@ def means_words(level: float, floor: float) -> str:
 
 def unread_words(layers: Sequence[int], rows: int, largest: float) -> str:
     """Say what changes of vision layers did that the language model never reads."""
-    named = f"Free control: vision layer {layers[0]} never reaches the language model"
+    never = f"layer {layers[0]} never reaches"
     if len(layers) > 1:
-        named = (
-            f"Free control: vision layers {layers[0]}-{layers[-1]} never reach the language model"
-        )
+        never = f"layers {layers[0]}-{layers[-1]} never reach"
     moved = "exactly 0, as it must"
     if largest:
         moved = f"up to {largest:.1e} logits, where it must be 0: DO NOT TRUST THIS RUN"
-    return f"{named}; over {rows:,} rows LD moves by {moved}."
+    return (
+        f"Free control: vision {never} the language model; over {rows:,} rows LD moves by {moved}."
+    )
 
 
 def mean_effects_chart(file: str, means: "pandas.DataFrame", level: float) -> Chart:
-    """Show the mean normalized effect of heads and sets, by kind and direction.
+    """Show the mean normalized effects of ``effects_mean.csv``, with their intervals over pairs.
 
-    A bar is the interval over pairs. Where the table has ``control_mean``, random heads of the same
-    layers and their interval stand behind, in grey.
-
-    Parameters
-    ----------
-    means
-        ``effects_mean.csv``.
-    level
-        Coverage of the intervals, for the note.
+    Where the table has ``control_mean``, random heads of the same layers stand behind, in grey.
     """
     needed = ("heads", "kind", "direction", "normalized", "normalized_low", "normalized_high")
     check_rows(means, needed)
@@ -194,16 +178,9 @@ def effects_chart(
 ) -> Chart:
     """Show normalized effects: a row of panels a direction, a column a kind.
 
-    Parameters
-    ----------
-    table
-        Effects, with the name of each one's ``row`` in the chart.
-    series
-        Makes a panel's series of its effects, one a row; a row without an effect is empty.
-    most
-        Rows that are shown: those with the largest effects.
-    room
-        Beside the numbers, as a share of their span.
+    `table` names each effect's ``row`` in the chart, of which the `most` with the largest effects
+    are shown; `series` makes a panel's series of its effects, one a row, empty where there is none.
+    `room` is beside the numbers, as a share of their span.
     """
     names, left_out = _largest(table, most)
     kinds, directions = in_order(table["kind"], KINDS), in_order(table["direction"], DIRECTIONS)
@@ -213,17 +190,10 @@ def effects_chart(
         rows = asked.drop_duplicates("row").set_index("row").reindex(names)
         color, marker = KINDS.get(kind, (ORANGE, "D"))
         asks = " ".join(DIRECTIONS.get(direction, direction).lower().split())
-        panels.append(
-            Panel(
-                f"{kind_label(kind, table).capitalize()}, {asks}",
-                series(Look(color, marker, size=4.5, width=1.4), rows),
-                "Normalized effect",
-                "Heads",
-                names,
-                across=True,
-                guides=(Guide("x", 1.0, line=":"), *guides),
-            )
-        )
+        drawn = series(Look(color, marker, size=4.5, width=1.4), rows)
+        heading = f"{kind_label(kind, table).capitalize()}, {asks}"
+        panels.append(Panel(heading, drawn, "Normalized effect", "Heads", names, across=True,
+                            guides=(Guide("x", 1.0, line=":"), *guides)))  # fmt: skip
     numbers = np.concatenate([[-0.05, 1.0], *(panel.numbers_on("x") for panel in panels)])
     low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
     scale = Scale(low=low - room * (high - low), high=high + room * (high - low))

@@ -1,25 +1,28 @@
-"""Panels of lines, points and bars, drawn by matplotlib."""
+"""Panels of lines, points and bars, drawn by matplotlib; names beside points and cells."""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from headpatch.present.canvas import GREY, layer_axis
-from headpatch.present.labels import pixel, write_names
 from headpatch.present.panel import Guide, Panel, Series
 from headpatch.present.scales import Scale
 
 if TYPE_CHECKING:
     import matplotlib.axes
+    import matplotlib.transforms
 
 _CROWDED: Final = 90  # characters along an axis
 _CLOSE: Final = 40  # names along an axis, past which slanted ones would overlap
 _FEW: Final = 15  # points of a line with large markers
 _MANY: Final = 30  # markers on a line
+_SIDES: Final = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _RINGS: Final = tuple(np.geomspace(1.0, 66.0, 17).tolist())  # of names round a point, to the edges
+_CELL_RINGS: Final = (1.0, 2.2, 3.5)  # of names round a cell
 
 
 def draw_panel(
@@ -29,14 +32,9 @@ def draw_panel(
     y: Float[np.ndarray, " up"],
     columns: int,
 ) -> None:
-    """Draw a panel, but for the names of its axes and points.
+    """Draw a panel, one of so many columns, but for the names of its axes and points.
 
-    Parameters
-    ----------
-    x, y
-        All numbers along its axes, and along those that share them.
-    columns
-        Panels side by side.
+    `x` and `y` are all numbers along its axes, and along those that share them.
     """
     _scale(axes, panel.x_scale, x, "x")
     _scale(axes, panel.y_scale, y, "y")
@@ -49,10 +47,13 @@ def draw_panel(
     axes.set_title(panel.title, loc="left", pad=4 + 9 * len(lines))
     axes.text(0, 1.03, "\n".join(lines), transform=axes.transAxes, fontsize=6.5, color="0.3")
     axes.text(0.03, 0.97, panel.text, transform=axes.transAxes, va="top", fontsize=5.5, color="0.3")
-    _limit(axes, panel)
+    for limit, scale in ((axes.set_xlim, panel.x_scale), (axes.set_ylim, panel.y_scale)):
+        if scale.low is not None or scale.high is not None:
+            limit(scale.low, scale.high)
     _places(axes, panel, columns)
     if panel.factor:
-        _second_axis(axes, panel.factor, panel.factor_label)
+        both = partial(np.multiply, panel.factor), lambda y: np.divide(y, panel.factor)
+        axes.secondary_yaxis("right", functions=both).set_ylabel(panel.factor_label)
     if panel.legend:
         axes.legend(loc="best", fontsize=6.5)
 
@@ -183,12 +184,12 @@ def _write(
     if not (text and np.isfinite(place) and np.isfinite(value)):
         return
     far = -5 if before else 5
-    shift = (far, 0) if panel.across else (0, far)
-    side = "right" if before else "left"
-    up = "top" if before else "bottom"
+    if panel.across:
+        shift, side, up = (far, 0), "right" if before else "left", "center"
+    else:
+        shift, side, up = (0, far), "center", "top" if before else "bottom"
     axes.annotate(text, _swap(panel, place, value), shift, textcoords="offset points", fontsize=6,
-                  ha=side if panel.across else "center", va="center" if panel.across else up,
-                  zorder=4)  # fmt: skip
+                  ha=side, va=up, zorder=4)  # fmt: skip
 
 
 def _scale(
@@ -201,13 +202,6 @@ def _scale(
         change("function", functions=(scale.along, scale.back))
     if ticks := scale.labels(numbers):
         along.set_ticks(list(ticks), list(ticks.values()))
-
-
-def _limit(axes: "matplotlib.axes.Axes", panel: Panel) -> None:
-    """End axes where their scales say, once all is drawn."""
-    for limit, scale in ((axes.set_xlim, panel.x_scale), (axes.set_ylim, panel.y_scale)):
-        if scale.low is not None or scale.high is not None:
-            limit(scale.low, scale.high)
 
 
 def _places(axes: "matplotlib.axes.Axes", panel: Panel, columns: int) -> None:
@@ -234,16 +228,6 @@ def name_columns(axes: "matplotlib.axes.Axes", names: list[str], columns: int) -
                     ha="right" if angle == 45 else "center")  # fmt: skip
 
 
-def _second_axis(axes: "matplotlib.axes.Axes", factor: float, label: str) -> None:
-    def there(values: ArrayLike) -> ArrayLike:
-        return np.asarray(values) * factor
-
-    def back(values: ArrayLike) -> ArrayLike:
-        return np.asarray(values) / factor
-
-    axes.secondary_yaxis("right", functions=(there, back)).set_ylabel(label)
-
-
 def name_points(axes: "matplotlib.axes.Axes", panel: Panel) -> None:
     """Write the labels of points where they hide no other; the panel has its size already."""
     from matplotlib.transforms import Bbox
@@ -257,8 +241,74 @@ def name_points(axes: "matplotlib.axes.Axes", panel: Panel) -> None:
     ]
     if not names:
         return
-    half = 2 * pixel(axes)
+    half = 2 * axes.figure.dpi / 72  # pixels of two points of type
     middles = axes.transData.transform([(x, y) for _, x, y in names])
     taken = [Bbox([[x - half, y - half], [x + half, y + half]]) for x, y in middles]
-    write_names(axes, names, reach=(3.5, 3.5), rings=_RINGS, panel=axes.get_window_extent(),
-                taken=taken, led=_RINGS[2])  # fmt: skip
+    _write_names(axes, names, reach=(3.5, 3.5), rings=_RINGS, panel=axes.get_window_extent(),
+                 taken=taken, led=_RINGS[2])  # fmt: skip
+
+
+def _write_names(
+    axes: "matplotlib.axes.Axes",
+    names: Sequence[tuple[str, float, float]],
+    *,
+    reach: tuple[float, float],
+    rings: Sequence[float],
+    panel: "matplotlib.transforms.BboxBase",
+    taken: "Sequence[matplotlib.transforms.BboxBase]" = (),
+    led: float = float("inf"),
+) -> None:
+    """Write each name beside its x and y, as near as there is room; the first choose first.
+
+    Names lie in `panel` and cover none of `taken` (in pixels). `reach` is how far the nearest ring
+    of places lies from a point, across and up, in points of type; `rings` are multiples of it, and
+    from ring `led` on a thin line leads to the name. A name without room is left out.
+    """
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=1.4, foreground="white")]
+    places = [(ring, *side) for ring in rings for side in _SIDES]
+    boxes = list(taken)
+    for name, x, y in names:
+        text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=5.5,
+                             path_effects=halo, zorder=5, annotation_clip=False)  # fmt: skip
+        text.set_in_layout(False)
+        for ring, across, up in places:
+            shift = across * reach[0] * ring, up * reach[1] * ring
+            text.set_position(shift)
+            text.set_horizontalalignment(("right", "center", "left")[across + 1])
+            text.set_verticalalignment(("top", "center", "bottom")[up + 1])
+            box = text.get_window_extent()
+            inside = panel.contains(box.x0, box.y0) and panel.contains(box.x1, box.y1)
+            if inside and not any(box.overlaps(other) for other in boxes):
+                boxes.append(box)
+                if ring >= led:
+                    axes.annotate("", (x, y), shift, textcoords="offset points", zorder=4,
+                                  annotation_clip=False, arrowprops={"arrowstyle": "-", "color":
+                                  "0.45", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 1.5},
+                                  ).set_in_layout(False)  # fmt: skip
+                break
+        else:
+            text.remove()
+
+
+def name_cells(
+    axes: "matplotlib.axes.Axes", shape: tuple[int, ...], names: Mapping[tuple[int, int], str]
+) -> None:
+    """Write names beside cells of a map, where they hide none of these; axes have their size."""
+    from matplotlib.transforms import Bbox
+
+    corners = [(-0.5, shape[0] - 0.5), (shape[1] - 0.5, -0.5)]
+    point = axes.figure.dpi / 72  # pixels of a point of type
+    (x0, y0), (x1, y1) = axes.transData.transform([(0, 0), (1, 1)])
+    half = [min(abs(side) / point / 2, 7.0) + 1.5 for side in (x1 - x0, y1 - y0)]
+
+    def box(row: int, column: int) -> Bbox:
+        x, y = axes.transData.transform((column, row))
+        dx, dy = ((reach - 2.5) * point for reach in half)
+        return Bbox([[x - dx, y - dy], [x + dx, y + dy]])
+
+    at = [(name, float(column), float(row)) for (row, column), name in names.items()]
+    panel = Bbox(axes.transData.transform(corners))
+    taken = [box(*cell) for cell in names]
+    _write_names(axes, at, reach=(half[0], half[1]), rings=_CELL_RINGS, panel=panel, taken=taken)

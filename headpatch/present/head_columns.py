@@ -1,7 +1,4 @@
-"""Columns of more than one table: a head's layer and number, and the alpha of its kind.
-
-Layer and number stand beside a head's name, which a reader of tables may take for a number.
-"""
+"""Columns of more than one table: a head's layer and number, and the alpha of its kind."""
 
 import pandas as pd
 
@@ -24,12 +21,7 @@ def with_head_columns(table: pd.DataFrame, layer: str = "layer") -> pd.DataFrame
     """Return a table with the layer and the number of the head behind the column ``heads``.
 
     Read as numbers, heads 21.1 and 21.10 are one; their layer and number stay two. Both are empty
-    where a row is of several heads, of none, or of a random control.
-
-    Parameters
-    ----------
-    layer
-        Name of the column of layers.
+    where a row is of several heads, of none, or of a random control. `layer` names their column.
     """
     controls = table["role"] == "control" if "role" in table else [False] * len(table)
     heads = [

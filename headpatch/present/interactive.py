@@ -1,35 +1,31 @@
 """Charts for the page, as Plotly reads them: a figure a panel."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 
 from headpatch.present.canvas import GREY
-from headpatch.present.chart import AnyPanel, Chart, Drawn, HeadMap, Picture, numbers_along
-from headpatch.present.charts import DASHES, SYMBOLS, band, layer_axis, slots
-from headpatch.present.interactive_map import map_figure, picture_figure
+from headpatch.present.chart import AnyPanel, Chart, HeadMap, Picture, numbers_along
+from headpatch.present.interactive_map import across, map_figure, picture_figure, slots
 from headpatch.present.panel import Guide, Panel, Series
 from headpatch.present.scales import Scale
 from headpatch.present.section import Figure, numbers, words
 
-_SYMBOLS: Final = {
-    **SYMBOLS,
-    "P": "cross",
-    "X": "x",
-    "*": "star",
-    "|": "line-ns-open",
+# Plotly's names of matplotlib's markers and lines: a class looks the same in every figure
+SYMBOLS: Final = {
+    "o": "circle", "^": "triangle-up", "v": "triangle-down", "D": "diamond", "s": "square",
+    ".": "circle", "x": "x-thin-open", "P": "cross", "X": "x", "*": "star", "|": "line-ns-open",
     "_": "line-ew-open",
-}
+}  # fmt: skip
+_DASHES: Final = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
 _PIXELS: Final = 1.5  # of a marker, a point of type
 _MARGIN: Final = 0.06  # beside the numbers, as a share of their span
 _WRITTEN: Final = 0.16  # where texts stand beside points
 
 
-def figures(chart: Chart | Drawn) -> dict[str, Figure]:
-    """Return a chart's panels by name."""
-    if isinstance(chart, Drawn):
-        return {} if chart.interactive is None else dict(chart.interactive())
+def figures(chart: Chart) -> dict[str, Figure]:
+    """Return a chart's panels by name; none if the page does not show it."""
     if not chart.on_page:
         return {}
     spoken = [*chart.spoken, *[""] * len(chart.panels)]
@@ -55,7 +51,10 @@ def _figure(chart: Chart, panel: AnyPanel, spoken: str) -> Figure:
     layout: dict[str, Any] = {
         "xaxis": _axis(chart, panel, "x"),
         "yaxis": _axis(chart, panel, "y"),
-        "shapes": shapes(panel.guides, panel),
+        "shapes": [
+            shape_of(guide, panel.x_scale if guide.axis == "x" else panel.y_scale)
+            for guide in panel.guides
+        ],
     }
     if any(series.mark == "bars" for series in panel.series):
         layout["barmode"] = "overlay"  # each bar says where it stands
@@ -76,18 +75,9 @@ def _name_once(traces: list[dict[str, Any]]) -> None:
 
 
 def _corner(text: str) -> dict[str, Any]:
-    return {
-        "text": words(text).replace("\n", "<br>"),
-        "xref": "paper",
-        "yref": "paper",
-        "x": 0,
-        "y": 1,
-        "xanchor": "left",
-        "yanchor": "top",
-        "align": "left",
-        "showarrow": False,
-        "font": {"size": 11},
-    }
+    return {"text": words(text).replace("\n", "<br>"), "xref": "paper", "yref": "paper", "x": 0,
+            "y": 1, "xanchor": "left", "yanchor": "top", "align": "left", "showarrow": False,
+            "font": {"size": 11}}  # fmt: skip
 
 
 def _axis(chart: Chart, panel: Panel, axis: str) -> dict[str, Any]:
@@ -109,6 +99,13 @@ def _axis(chart: Chart, panel: Panel, axis: str) -> dict[str, Any]:
     }
 
 
+def layer_axis(title: str, layers: int) -> dict[str, Any]:
+    """Return an x axis that counts layers from 0."""
+    step = next((step for step in (1, 2, 4, 5, 10) if layers / step <= 17), 20)
+    return {"title": {"text": title}, "range": [-0.6, layers - 0.4], "dtick": step, "tick0": 0,
+            "zeroline": False}  # fmt: skip
+
+
 def _named_axis(panel: Panel, title: str) -> dict[str, Any]:
     count = len(panel.names)
     ends = [count - 0.4, -0.6] if panel.across else [-0.5, count - 0.5]
@@ -121,13 +118,9 @@ def _named_axis(panel: Panel, title: str) -> dict[str, Any]:
 
 def _ticks(scale: Scale, shown: Any) -> dict[str, Any]:
     labels = scale.labels(shown)
-    if not labels:
-        return {}
-    return {
-        "tickmode": "array",
-        "tickvals": numbers(scale.along(list(labels))),
-        "ticktext": [words(text) for text in labels.values()],
-    }
+    texts = [words(text) for text in labels.values()]
+    at = numbers(scale.along(list(labels)))
+    return {"tickmode": "array", "tickvals": at, "ticktext": texts} if labels else {}
 
 
 def _range(scale: Scale, shown: Any, from_0: bool, margin: float) -> dict[str, Any]:
@@ -149,13 +142,33 @@ def _traces(panel: Panel, series: Series) -> Iterator[dict[str, Any]]:
         low, high = series.null_band
         yield band(x(series.x), y(low), y(high), color, series.null_name)
     elif series.null_band is not None:
-        yield _null(panel, series)
+        yield _null(panel, series, *series.null_band)
     if series.interval is not None and panel.band(series):
         low, high = series.interval
         yield band(x(series.x), y(low), y(high), look.color)
     yield _main(panel, series, kind)
     if np.isposinf(series.y).any():
         yield _infinite(series)
+
+
+def band(x: Any, low: Any, high: Any, color: str, name: str = "") -> dict[str, Any]:
+    """Return the area between two lines, for an interval; it is parted where an end is unknown."""
+    from matplotlib.colors import to_rgb
+
+    ends = np.array([np.asarray(one, np.float64) for one in (x, low, high)])
+    unknown = np.flatnonzero(~np.isfinite(ends).all(axis=0))
+    along: list[Any] = []
+    up: list[Any] = []
+    for run in np.split(np.arange(ends.shape[1]), unknown):
+        if len(known := np.setdiff1d(run, unknown)):
+            gap = [None] * bool(along)
+            places, lower, upper = map(numbers, ends[:, known])
+            along += [*gap, *places, *reversed(places)]
+            up += [*gap, *upper, *reversed(lower)]
+    faded = "rgba({},{},{},0.2)".format(*(round(255 * part) for part in to_rgb(color)))
+    return {"type": "scatter", "mode": "lines", "x": along, "y": up, "fill": "toself",
+            "fillcolor": faded, "line": {"width": 0}, "hoverinfo": "skip",
+            "showlegend": bool(name), "name": words(name)}  # fmt: skip
 
 
 def _main(panel: Panel, series: Series, kind: str) -> dict[str, Any]:
@@ -165,45 +178,42 @@ def _main(panel: Panel, series: Series, kind: str) -> dict[str, Any]:
         places, values = values, places
     at, value = numbers(places.along(series.x)), numbers(values.along(series.y))
     trace: dict[str, Any] = {
-        "x": value if panel.across else at,
-        "y": at if panel.across else value,
+        **_laid(panel, at, value),
         "name": words(series.name),
         "showlegend": bool(series.name),
         "opacity": look.alpha,
-        **_hover(panel, series),
+        "hovertext": [words(text) for text in series.hover or _hover(panel, series)],
+        "hovertemplate": "%{hovertext}<extra></extra>",
     }
     written = bool(series.texts) and (kind == "bars" or not panel.across)
     if written:
         trace["text"] = [words(text) for text in series.texts]
     if kind == "bars":
         filled = {"color": look.color, "pattern": {"shape": look.hatch[:1]}}
-        trace |= {
-            "type": "bar",
-            "width": series.width,
-            "marker": filled,
-            "cliponaxis": False,
-            "textposition": "outside",
-            "orientation": "h" if panel.across else "v",
-        }
+        lies = "h" if panel.across else "v"
+        trace |= {"type": "bar", "width": series.width, "marker": filled, "cliponaxis": False,
+                  "textposition": "outside", "orientation": lies}  # fmt: skip
     else:
-        line = {"color": look.color, "width": 2, "dash": DASHES.get(look.line, "solid")}
-        mode = _mode(look.marker, kind) + "+text" * written
+        line = {"color": look.color, "width": 2, "dash": _DASHES.get(look.line, "solid")}
+        joined = "lines+markers" if look.marker else "lines"
+        mode = ("markers" if kind == "points" else joined) + "+text" * written
         trace |= {"type": "scatter", "mode": mode, "line": line, "marker": _marker(series),
                   "textposition": "top center"}  # fmt: skip
     if series.interval is not None and not panel.band(series):
-        trace["error_x" if panel.across else "error_y"] = _error(values, series, look.color)
+        middle, low, high = map(values.along, (series.y, *series.interval))
+        error = _error(middle, low, high, look.color, 1)
+        trace["error_x" if panel.across else "error_y"] = error
     return trace
 
 
-def _mode(marker: str, kind: str) -> str:
-    if kind == "points":
-        return "markers"
-    return "lines+markers" if marker else "lines"
+def _laid(panel: Panel, at: list[Any], value: list[Any]) -> dict[str, Any]:
+    """Return x and y on the page."""
+    return {"x": value, "y": at} if panel.across else {"x": at, "y": value}
 
 
 def _marker(series: Series) -> dict[str, Any]:
     look = series.style
-    symbol = _SYMBOLS.get(look.marker, "circle")
+    symbol = SYMBOLS.get(look.marker, "circle")
     hollow = np.full(len(series.x), look.hollow)
     if series.hollow is not None:
         hollow = hollow | series.hollow
@@ -215,32 +225,16 @@ def _marker(series: Series) -> dict[str, Any]:
     return {"color": look.color, "symbol": symbols, "size": _PIXELS * size}
 
 
-def _error(scale: Scale, series: Series, color: str) -> dict[str, Any]:
-    assert series.interval is not None
-    middle, low, high = (scale.along(one) for one in (series.y, *series.interval))
-    return {
-        "type": "data",
-        "symmetric": False,
-        "color": color,
-        "thickness": 1,
-        "width": 0,
-        "array": numbers(high - middle),
-        "arrayminus": numbers(middle - low),
-    }
+def _error(middle: Any, low: Any, high: Any, color: str, thickness: int) -> dict[str, Any]:
+    return {"type": "data", "symmetric": False, "color": color, "thickness": thickness, "width": 0,
+            "array": numbers(high - middle), "arrayminus": numbers(middle - low)}  # fmt: skip
 
 
-def _hover(panel: Panel, series: Series) -> Mapping[str, Any]:
-    """Return what pointing at a point says: its own text, or its name, place and number."""
-    if series.hover:
-        texts = list(series.hover)
-    else:
-        named = series.labels or _where(panel, series)
-        lead = f"{series.name}, " if series.name else ""
-        texts = [f"{lead}{name}: {value:.4g}" for name, value in zip(named, series.y, strict=True)]
-    return {
-        "hovertext": [words(text) for text in texts],
-        "hovertemplate": "%{hovertext}<extra></extra>",
-    }
+def _hover(panel: Panel, series: Series) -> list[str]:
+    """Say name, place and number of each point."""
+    lead = f"{series.name}, " if series.name else ""
+    named = series.labels or _where(panel, series)
+    return [f"{lead}{name}: {value:.4g}" for name, value in zip(named, series.y, strict=True)]
 
 
 def _where(panel: Panel, series: Series) -> list[str]:
@@ -251,69 +245,39 @@ def _where(panel: Panel, series: Series) -> list[str]:
     return [" ".join(panel.names[place].split()) for place in places]
 
 
-def _null(panel: Panel, series: Series) -> dict[str, Any]:
+def _null(panel: Panel, series: Series, low: Any, high: Any) -> dict[str, Any]:
     """Return the band of chance beside points at places."""
-    assert series.null_band is not None
-    low, high = series.null_band
     middle = (low + high) / 2 if series.null is None else series.null
     color = GREY if series.null_name else series.style.color
     at, value = numbers(series.x), numbers(middle)
-    error = {"type": "data", "symmetric": False, "array": numbers(high - middle), "color": color,
-             "arrayminus": numbers(middle - low), "thickness": 3, "width": 0}  # fmt: skip
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": value if panel.across else at,
-        "y": at if panel.across else value,
-        "name": words(series.null_name),
-        "showlegend": bool(series.null_name),
-        "marker": {"color": color, "size": 9, "symbol": _SYMBOLS["|" if panel.across else "_"]},
-        "opacity": 0.6,
-        ("error_x" if panel.across else "error_y"): error,
-        "hovertemplate": ("%{x:.4g}" if panel.across else "%{y:.4g}") + "<extra></extra>",
-    }
+    value_axis, symbol = ("x", "|") if panel.across else ("y", "_")
+    return {"type": "scatter", "mode": "markers", **_laid(panel, at, value), "opacity": 0.6,
+            "name": words(series.null_name), "showlegend": bool(series.null_name),
+            "marker": {"color": color, "size": 9, "symbol": SYMBOLS[symbol]},
+            f"error_{value_axis}": _error(middle, low, high, color, 3),
+            "hovertemplate": f"%{{{value_axis}:.4g}}<extra></extra>"}  # fmt: skip
 
 
 def _infinite(series: Series) -> dict[str, Any]:
     """Return arrows for what is beyond every number, at the largest that there is."""
     finite = series.y[np.isfinite(series.y)]
     x = series.x[np.isposinf(series.y)]
-    return {
-        "type": "scatter",
-        "mode": "markers+text",
-        "x": numbers(x),
-        "y": [float(finite.max(initial=0.0))] * len(x),
-        "text": ["∞"] * len(x),
-        "textposition": "bottom center",
-        "showlegend": False,
-        "marker": {"color": series.style.color, "symbol": "arrow-up", "size": 9},
-        "hovertemplate": f"{words(series.name)}: ∞<extra></extra>",
-    }
+    return {"type": "scatter", "mode": "markers+text", "x": numbers(x),
+            "y": [float(finite.max(initial=0.0))] * len(x), "text": ["∞"] * len(x),
+            "textposition": "bottom center", "showlegend": False,
+            "marker": {"color": series.style.color, "symbol": "arrow-up", "size": 9},
+            "hovertemplate": f"{words(series.name)}: ∞<extra></extra>"}  # fmt: skip
 
 
-def shapes(guides: Any, panel: Panel | None = None) -> list[dict[str, Any]]:
-    """Return lines and shaded spans."""
-    return [_shape(guide, panel) for guide in guides]
-
-
-def _shape(guide: Guide, panel: Panel | None) -> dict[str, Any]:
-    axis, other = guide.axis, "y" if guide.axis == "x" else "x"
-    scale = Scale() if panel is None else panel.x_scale if axis == "x" else panel.y_scale
+def shape_of(guide: Guide, scale: Scale) -> dict[str, Any]:
+    """Return a line or a shaded span."""
     to = guide.at if guide.to is None else guide.to
-    ends = [float(scale.along(end)) for end in (guide.at, to)]
-    shape: dict[str, Any] = {
-        f"{axis}ref": axis,
-        f"{other}ref": "paper",
-        f"{axis}0": ends[0],
-        f"{axis}1": ends[1],
-        f"{other}0": 0,
-        f"{other}1": 1,
-        "layer": "below",
-    }
+    ends = (float(scale.along(end)) for end in (guide.at, to))
+    shape = {**across(guide.axis, *ends), "layer": "below"}
     if guide.name:
         shape |= {"name": words(guide.name), "showlegend": True}
     if guide.to is not None:
-        return {**shape, "type": "rect", "line": {"width": 0},
-                "fillcolor": "rgba(128,128,128,0.22)"}  # fmt: skip
-    line = {"color": GREY, "width": 1, "dash": DASHES.get(guide.line, "solid")}
+        span = {"type": "rect", "line": {"width": 0}, "fillcolor": "rgba(128,128,128,0.22)"}
+        return {**shape, **span}
+    line = {"color": GREY, "width": 1, "dash": _DASHES.get(guide.line, "solid")}
     return {**shape, "type": "line", "line": line}

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +10,6 @@ from PIL import Image
 
 from headpatch.present.canvas import GREY, signed
 from headpatch.present.chart import Cells, Chart, HeadMap, Picture
-from headpatch.present.charts import slots
 from headpatch.present.scales import digits, root
 from headpatch.present.section import Figure, numbers, words
 
@@ -18,11 +18,11 @@ RAMP: Final = (
     "#fdb42f", "#fbd524", "#f4e726",
 )  # fmt: skip
 """Colours of a density, from 0 to the largest: matplotlib's plasma without its dark end."""
-OPAQUE: Final = 0.85
-"""How much the largest density covers the picture; none is clear."""
+OPAQUE: Final = 0.85  # how much the largest density covers the picture; none is clear
 _SIDE: Final = 480  # pixels of a picture in a figure
 _SHARES: Final = (-1.0, -0.25, 0.0, 0.25, 1.0)
 _MARKERS: Final = {".": "circle", "s": "square-open"}
+_BAR: Final = {"thickness": 10, "outlinewidth": 0, "len": 1, "xpad": 0}
 
 
 def map_figure(chart: Chart, panel: HeadMap, label: str) -> Figure:
@@ -31,10 +31,8 @@ def map_figure(chart: Chart, panel: HeadMap, label: str) -> Figure:
     traces = [_heat(chart, panel), *(_marks(one) for one in panel.cells if one not in framed)]
     layout: dict[str, Any] = {
         "xaxis": _names(panel.x_names, panel.x_label, panel.values.shape[1]),
-        "yaxis": {
-            **_names(panel.y_names, panel.y_label, len(panel.values)),
-            "autorange": "reversed",
-        },
+        "yaxis": _names(panel.y_names, panel.y_label, len(panel.values))
+        | {"autorange": "reversed"},
         "shapes": [
             *(_break(guide.at, guide.axis) for guide in panel.guides),
             *(_frame(*cell) for one in framed for cell in zip(one.rows, one.columns, strict=True)),
@@ -43,11 +41,25 @@ def map_figure(chart: Chart, panel: HeadMap, label: str) -> Figure:
     if panel.whole is not None:
         traces.append(_whole(chart, panel))
         layout["xaxis"]["domain"] = [0, 0.92]
-        layout["xaxis2"] = {"domain": [0.94, 1], "tickvals": [0], "ticktext": [panel.whole_name]}
+        layout["xaxis2"] = {"domain": [0.94, 1], "tickvals": [0], "ticktext": ["all"]}
     if panel.last_read is not None and panel.last_read < len(panel.values) - 1:
         layout["shapes"].append(_break(panel.last_read + 0.5, "y"))
     height = 160 + 20 * len(panel.y_names) if panel.y_names else 360
     return Figure(traces, layout, height, label, title=panel.title)
+
+
+def slots(names: Sequence[str]) -> dict[str, Any]:
+    """Return an axis with a name for each slot."""
+    return {"tickmode": "array", "tickvals": list(range(len(names))),
+            "ticktext": [words(name) for name in names], "showgrid": False,
+            "zeroline": False}  # fmt: skip
+
+
+def across(axis: str, low: float, high: float) -> dict[str, Any]:
+    """Return where a shape lies that crosses a whole figure, between two numbers of an axis."""
+    other = "y" if axis == "x" else "x"
+    return {f"{axis}ref": axis, f"{axis}0": low, f"{axis}1": high, f"{other}ref": "paper",
+            f"{other}0": 0, f"{other}1": 1}  # fmt: skip
 
 
 def _names(names: Any, title: str, count: int) -> dict[str, Any]:
@@ -64,24 +76,16 @@ def _heat(chart: Chart, panel: HeadMap) -> dict[str, Any]:
     colours = chart.colours
     both, rooted = colours is None or colours.both, colours is not None and colours.rooted
     most = float(root(chart.most)) if rooted else chart.most
-    bar: dict[str, Any] = {"thickness": 10, "outlinewidth": 0, "len": 1, "xpad": 0}
+    bar: dict[str, Any] = _BAR
     if rooted:
         at = np.array([share for share in _SHARES if both or share >= 0]) * chart.most
         texts = [signed(one, digits(4 * chart.most)) if one else "0" for one in at]
-        bar |= {"tickmode": "array", "tickvals": numbers(root(at)), "ticktext": texts}
-    return {
-        "type": "heatmap",
-        "z": numbers(root(panel.values) if rooted else panel.values),
-        "text": [[words(text) for text in row] for row in panel.hover or _hover(panel)],
-        "hovertemplate": "%{text}<extra></extra>",
-        "zmin": -most if both else 0.0,
-        "zmax": most,
-        "colorscale": "effect" if both else "share",
-        "xgap": 1,
-        "ygap": 1,
-        "hoverongaps": True,
-        "colorbar": bar,
-    }
+        bar = _BAR | {"tickmode": "array", "tickvals": numbers(root(at)), "ticktext": texts}
+    return {"type": "heatmap", "z": numbers(root(panel.values) if rooted else panel.values),
+            "text": [[words(text) for text in row] for row in panel.hover or _hover(panel)],
+            "hovertemplate": "%{text}<extra></extra>", "zmin": -most if both else 0.0,
+            "zmax": most, "colorscale": "effect" if both else "share", "xgap": 1, "ygap": 1,
+            "hoverongaps": True, "colorbar": bar}  # fmt: skip
 
 
 def _hover(panel: HeadMap) -> list[list[str]]:
@@ -98,24 +102,18 @@ def _hover(panel: HeadMap) -> list[list[str]]:
 
 def _whole(chart: Chart, panel: HeadMap) -> dict[str, Any]:
     assert panel.whole is not None
-    column = HeadMap("", panel.whole[:, None], "", panel.y_label, [panel.whole_name])
+    column = HeadMap("", panel.whole[:, None], "", panel.y_label, ["all"])
     return {**_heat(chart, column), "xaxis": "x2", "showscale": False}
 
 
 def _marks(cells: Cells) -> dict[str, Any]:
     small = cells.marker == "."
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": list(cells.columns),
-        "y": list(cells.rows),
-        "name": words(cells.name),
-        "showlegend": bool(cells.name),
-        "hoverinfo": "skip",
-        "marker": {"symbol": _MARKERS.get(cells.marker, "circle-open"), "size": 4 if small else 11,
-                   "color": "#404040" if small else GREY,
-                   "line": {"color": "white" if small else GREY, "width": 1 if small else 2}},
-    }  # fmt: skip
+    line = {"color": "white", "width": 1} if small else {"color": GREY, "width": 2}
+    marker = {"symbol": _MARKERS.get(cells.marker, "circle-open"), "size": 4 if small else 11,
+              "color": "#404040" if small else GREY, "line": line}  # fmt: skip
+    return {"type": "scatter", "mode": "markers", "x": list(cells.columns), "y": list(cells.rows),
+            "name": words(cells.name), "showlegend": bool(cells.name), "hoverinfo": "skip",
+            "marker": marker}  # fmt: skip
 
 
 def _frame(row: int, column: int) -> dict[str, Any]:
@@ -124,27 +122,17 @@ def _frame(row: int, column: int) -> dict[str, Any]:
 
 
 def _break(at: float, axis: str) -> dict[str, Any]:
-    other = "y" if axis == "x" else "x"
-    return {"type": "line", f"{axis}ref": axis, f"{other}ref": "paper", f"{axis}0": at,
-            f"{axis}1": at, f"{other}0": 0, f"{other}1": 1,
-            "line": {"color": GREY, "width": 1.5, "dash": "dash"}}  # fmt: skip
+    line = {"color": GREY, "width": 1.5, "dash": "dash"}
+    return {**across(axis, at, at), "type": "line", "line": line}
 
 
 def picture_figure(panel: Picture, label: str) -> Figure:
     """Return a picture with its map laid over and its region outlined."""
     cells, x_edges, y_edges = panel.density
     height, width = panel.image.shape[:2]
-    trace = {
-        "type": "heatmap",
-        "z": numbers(cells),
-        "x": numbers(x_edges),
-        "y": numbers(y_edges),
-        "zmin": 0.0,
-        "zmax": panel.peak or 1.0,
-        "colorscale": _see_through(),
-        "colorbar": {"thickness": 10, "outlinewidth": 0, "len": 1, "xpad": 0},
-        "hovertemplate": "%{z:.2f} × even<extra></extra>",
-    }
+    trace = {"type": "heatmap", "z": numbers(cells), "x": numbers(x_edges), "y": numbers(y_edges),
+             "zmin": 0.0, "zmax": panel.peak or 1.0, "colorscale": _see_through(),
+             "colorbar": _BAR, "hovertemplate": "%{z:.2f} × even<extra></extra>"}  # fmt: skip
     hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
     left, top, right, bottom = panel.box
     layout = {
@@ -163,15 +151,10 @@ def picture_figure(panel: Picture, label: str) -> Figure:
 
 def _see_through() -> list[list[Any]]:
     """Return a colour scale that is clear where there is no attention."""
-    ends = np.linspace(0, 1, len(RAMP))
     return [
-        [round(float(at), 4), "rgba({},{},{},{:.3f})".format(*_rgb(color), OPAQUE * at)]
-        for at, color in zip(ends, RAMP, strict=True)
+        [round(float(at), 4), "rgba({},{},{},{:.3f})".format(*bytes.fromhex(rgb[1:]), OPAQUE * at)]
+        for at, rgb in zip(np.linspace(0, 1, len(RAMP)), RAMP, strict=True)
     ]
-
-
-def _rgb(color: str) -> tuple[int, ...]:
-    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
 
 
 def picture(image: Any, longest: int = _SIDE) -> str:

@@ -21,30 +21,16 @@ def overlay_chart(
     attention_without: Mapping[str, Any],
     heads: Sequence[tuple[int, int]],
 ) -> Chart:
-    """Lay each head's attention from the answer position over both images.
+    """Lay each head's attention from the answer position over both images, upright.
 
-    One row a head, the with-run left and the without-run right on one colour scale. The colour
-    is the attention's density relative to even attention over the image: 1 is what every spot
-    would get if the head's image attention were spread evenly. The density comes from the
-    tokens' boxes, so tiles of any size can overlap and parts that no token covers stay bare. The
-    region is outlined.
+    One row a head, (layer, head), the with-run left and the without-run right on one colour scale.
+    The colour is the attention's density relative to even attention over the image: 1 is what
+    every spot would get if the head's image attention were spread evenly. The density comes from
+    the tokens' boxes, so tiles of any size can overlap and parts that no token covers stay bare.
 
-    Parameters
-    ----------
-    image_with, image_without
-        The two images, upright as the model saw them.
-    attention_with, attention_without
-        ``attention_with_triangle.pt`` and ``attention_without_triangle.pt``: ``lm_rows``
-        ``[layers, heads, keys]``, ``image_positions`` ``[tokens]``, ``boxes`` ``[tokens, 4]`` and
-        ``region_box`` ``[4]`` in fractions of the image; ``answer`` and ``ld`` (logits) are shown
-        if present.
-    heads
-        (layer, head) pairs, in the order to draw them.
-
-    Raises
-    ------
-    ValueError
-        If there are no heads, one is out of range, or a key is missing or misshapen.
+    Attention is as in ``attention_with_triangle.pt``: ``lm_rows`` ``[layers, heads, keys]``,
+    ``image_positions`` ``[tokens]``, ``boxes`` ``[tokens, 4]`` and ``region_box`` ``[4]`` in
+    fractions of the image; ``answer`` and ``ld`` (logits) are shown if present.
     """
     runs = (attention_with, attention_without)
     images = [np.asarray(image.convert("RGB")) for image in (image_with, image_without)]
@@ -80,18 +66,10 @@ def density(
 ) -> tuple[Float[np.ndarray, "y x"], Float[np.ndarray, "x_edges"], Float[np.ndarray, "y_edges"]]:
     """Spread each token's share of the image attention evenly over its box.
 
-    Parameters
-    ----------
-    row
-        ``[tokens]`` attention to the image tokens, any scale.
-    boxes
-        ``[tokens, 4]`` in fractions of the image; boxes may overlap, NaN boxes are skipped.
-
-    Returns
-    -------
-    Density relative to even attention ``[y, x]`` on the cells between the boxes' edges (NaN where
-    no box lies), and the edges ``[x + 1]``, ``[y + 1]`` in fractions of the image. Over the
-    image, density times cell area sums to the share of the placed tokens.
+    `row` may have any scale; `boxes` are in fractions of the image and may overlap, those of NaN
+    are skipped. Returns density relative to even attention on the cells between the boxes' edges
+    (NaN where no box lies), and the edges. Over the image, density times cell area sums to the
+    share of the placed tokens.
     """
     cells, x_edges, y_edges = densities(row[None], boxes)
     return cells[0], x_edges, y_edges
@@ -105,9 +83,8 @@ def densities(
     """Do what `density` does for many rows over the same boxes."""
     placed = np.isfinite(boxes).all(axis=1)
     share = distribution(rows)[:, placed]
-    corners = np.round(
-        boxes[placed].astype(np.float64), 6
-    )  # float32 edges of neighbours may differ
+    # float32 edges of neighbours may differ
+    corners = np.round(boxes[placed].astype(np.float64), 6)
     x_edges, y_edges = np.unique(corners[:, [0, 2]]), np.unique(corners[:, [1, 3]])
     shape = (max(len(y_edges) - 1, 0), max(len(x_edges) - 1, 0))
     cells, covered = np.zeros((len(share), *shape)), np.zeros(shape, dtype=bool)
@@ -124,16 +101,13 @@ def densities(
 def _image_rows(
     attention: Mapping[str, Any], heads: Sequence[tuple[int, int]]
 ) -> Float[np.ndarray, "heads tokens"]:
-    """Pick the chosen heads' attention to the image tokens."""
     if not heads:
         raise ValueError("heads is empty: name at least one (layer, head)")
     rows = array(attention, "lm_rows", 3)
     for layer, head in heads:
         if not (0 <= layer < rows.shape[0] and 0 <= head < rows.shape[1]):
-            raise ValueError(
-                f"head {layer}.{head} is out of range: {rows.shape[0]} layers of "
-                f"{rows.shape[1]} heads"
-            )
+            size = f"{rows.shape[0]} layers of {rows.shape[1]} heads"
+            raise ValueError(f"head {layer}.{head} is out of range: {size}")
     positions = array(attention, "image_positions", 1).astype(np.int64)
     layers, numbers = np.array(heads).T
     return np.asarray(rows[layers, numbers][:, positions])
@@ -150,6 +124,5 @@ def _run(name: str, attention: Mapping[str, Any]) -> str:
     answer = " ".join(str(attention.get("answer", "")).split())
     answer = answer if len(answer) <= 34 else answer[:33].rsplit(" ", 1)[0] + "…"
     words = f": “{answer}”" if answer else " the object"
-    return f"{name}{words}" + (
-        f" (LD {signed(float(attention['ld']), 2)})" if "ld" in attention else ""
-    )
+    ld = f" (LD {signed(float(attention['ld']), 2)})" if "ld" in attention else ""
+    return f"{name}{words}{ld}"

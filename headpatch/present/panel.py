@@ -15,26 +15,14 @@ Values: TypeAlias = Float[np.ndarray, " points"]
 
 @dataclass(frozen=True)
 class Look:
-    """How a series is drawn; no two of a chart are told apart by colour alone.
+    """How a series is drawn; no two of a chart are told apart by colour alone."""
 
-    Attributes
-    ----------
-    color
-        Hexadecimal.
-    marker, line, hatch
-        As matplotlib names them; empty: none.
-    size
-        Of markers, in points; 0: as usual.
-    hollow
-        Whether markers and bars are filled with white.
-    """
-
-    color: str
-    marker: str = "o"
+    color: str  # hexadecimal
+    marker: str = "o"  # as matplotlib names it, like `line` and `hatch`; empty: none
     line: str = "-"
     hatch: str = ""
-    size: float = 0.0
-    hollow: bool = False
+    size: float = 0.0  # of markers, in points; 0: as usual
+    hollow: bool = False  # markers and bars are filled with white
     width: float = 1.1
     alpha: float = 1.0
 
@@ -52,70 +40,32 @@ LOOKS: Final = (
 WITH_LOOK: Final = Look(VERMILLION, "o", "-")
 WITHOUT_LOOK: Final = Look(BLUE, "D", "--", hatch="/////", hollow=True)
 RANDOM_LOOK: Final = Look(GREY, "", ":")
-KIND_LOOKS: Final = {
-    "zero": Look(BLUE, "s"),
-    "mean": Look(GREEN, "^"),
-    "resample": Look(VERMILLION, "o"),
-}
-"""Looks of what z is changed to."""
 ASKED: Final = {"noising": "necessary?", "denoising": "sufficient?"}
 """What each direction of a change asks of a head."""
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Points of a panel that belong together; what is not finite is left out.
-
-    Attributes
-    ----------
-    x
-        Numbers, or places among the panel's `Panel.names`.
-    y
-        Positive infinity is drawn as an arrow at the upper edge.
-    low, high
-        Ends of an interval of each point.
-    null_low, null_high, null
-        A band to compare each point with, what chance alone gives, and its middle.
-    look
-        The same number, or look, in every panel of a chart.
-    mark
-        Empty: a line over numbers, points at named places.
-    ends
-        How the interval is drawn; empty: a band about a line, else bars.
-    null_name
-        Of the band, which is then grey; empty: it has the series' colour, and no name.
-    hollow
-        Which points are drawn hollow.
-    texts
-        Written beside each point, away from 0.
-    before
-        Which of them stand towards lower numbers; None: as 0 says.
-    labels
-        Names of points, written where they hide no other; the first choose first; empty: none.
-    hover
-        What pointing at each point says; empty: its numbers.
-    width
-        Of bars, in places.
-    """
+    """Points of a panel that belong together; what is not finite is left out."""
 
     name: str
-    x: Values
-    y: Values
-    low: Values | None = None
+    x: Values  # numbers, or places among `Panel.names`
+    y: Values  # positive infinity is an arrow at the upper edge
+    low: Values | None = None  # end of an interval of each point
     high: Values | None = None
-    null_low: Values | None = None
+    null_low: Values | None = None  # end of what chance alone gives, to compare each point with
     null_high: Values | None = None
-    look: int | Look = 0
-    null: Values | None = None
-    null_name: str = ""
-    mark: Literal["", "line", "points", "bars"] = ""
-    ends: Literal["", "bars", "band"] = ""
+    look: int | Look = 0  # the same in every panel of a chart
+    null: Values | None = None  # the middle of what chance gives
+    null_name: str = ""  # of its band, which is then grey; empty: it has the series' colour
+    mark: Literal["", "line", "points", "bars"] = ""  # empty: a line, or points at named places
+    ends: Literal["", "bars", "band"] = ""  # of the interval; empty: a band about a line, else bars
     hollow: Bool[np.ndarray, " points"] | None = None
-    texts: Sequence[str] = ()
-    before: Bool[np.ndarray, " points"] | None = None
-    labels: Sequence[str] = ()
-    hover: Sequence[str] = ()
-    width: float = 0.8
+    texts: Sequence[str] = ()  # beside each point, away from 0
+    before: Bool[np.ndarray, " points"] | None = None  # towards lower numbers; None: as 0 says
+    labels: Sequence[str] = ()  # written where they hide no other; the first choose first
+    hover: Sequence[str] = ()  # what pointing at each point says; empty: its numbers
+    width: float = 0.8  # of bars, in places
 
     @property
     def style(self) -> Look:
@@ -141,22 +91,12 @@ def _both(low: Values | None, high: Values | None) -> tuple[Values, Values] | No
 
 @dataclass(frozen=True)
 class Guide:
-    """A line across a panel, or a shaded span, to read points against.
+    """A line across a panel, or a shaded span, to read points against."""
 
-    Attributes
-    ----------
-    axis
-        Which axis `at` lies on.
-    to
-        Where a span ends; None: it is a line.
-    name
-        In the legend; may be empty.
-    """
-
-    axis: Literal["x", "y"]
+    axis: Literal["x", "y"]  # that `at` lies on
     at: float
-    to: float | None = None
-    name: str = ""
+    to: float | None = None  # where a span ends; None: it is a line
+    name: str = ""  # in the legend
     line: str = "-"
     hatch: str = ""
 
@@ -176,45 +116,23 @@ def beside(index: int, count: int, room: float = 0.7) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One pair of axes with lines, points or bars.
-
-    Attributes
-    ----------
-    series
-        The first lies on top, and comes first in the legend.
-    names
-        Places along the x axis, where it has no numbers; points are then not joined.
-    layers
-        How many layers the x axis counts; None: it counts something else.
-    factor
-        What turns y into the unit of a second axis, called `factor_label`; 0: there is none.
-    across
-        Whether names run down the y axis and values lie along the x axis.
-    x_scale, y_scale
-        Of the axis on the page, whether or not `across`.
-    note
-        Stands in small below the title.
-    text
-        Stands in the upper left corner.
-    legend
-        Whether it has a legend of its own.
-    """
+    """One pair of axes with lines, points or bars."""
 
     title: str
-    series: Sequence[Series]
+    series: Sequence[Series]  # the first lies on top, and comes first in the legend
     x_label: str
     y_label: str
-    names: Sequence[str] = ()
-    layers: int | None = None
-    factor: float = 0.0
+    names: Sequence[str] = ()  # places along the x axis; points are then not joined
+    layers: int | None = None  # how many the x axis counts; None: it counts something else
+    factor: float = 0.0  # turns y into the unit of a second axis; 0: there is none
     factor_label: str = ""
-    across: bool = False
-    x_scale: Scale = field(default_factory=Scale)
+    across: bool = False  # names run down the y axis, values lie along the x axis
+    x_scale: Scale = field(default_factory=Scale)  # of the axis as drawn, also if `across`
     y_scale: Scale = field(default_factory=Scale)
     guides: Sequence[Guide] = ()
-    note: str = ""
-    text: str = ""
-    legend: bool = False
+    note: str = ""  # in small below the title
+    text: str = ""  # in the upper left corner
+    legend: bool = False  # of its own
 
     def numbers_on(self, axis: Literal["x", "y"]) -> Values:
         """Return every number that is shown along an axis of the page."""

@@ -24,23 +24,13 @@ class Words:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table for people.
-
-    Attributes
-    ----------
-    headings
-        One a column; the first column names the row.
-    numeric
-        Which columns hold figures, and are aligned to the right on a page.
-    wrapped
-        The one column whose texts may be broken; None breaks none.
-    """
+    """A table for people."""
 
     title: str
-    headings: tuple[str, ...]
+    headings: tuple[str, ...]  # the first column names the row
     rows: tuple[tuple[str, ...], ...]
-    numeric: tuple[bool, ...]
-    wrapped: str | None = None
+    numeric: tuple[bool, ...]  # columns of figures, aligned to the right on a page
+    wrapped: str | None = None  # the one column whose texts may be broken
     place: Place = "everywhere"
 
 
@@ -53,14 +43,9 @@ def grid(
     wrapped: str | None = None,
     place: Place = "everywhere",
 ) -> Grid:
-    """Make a table of some columns.
+    """Make a table of a DataFrame, or of rows by column name.
 
-    Parameters
-    ----------
-    rows
-        A DataFrame, or rows by column name.
-    cells
-        By heading: a column of the schema, or what makes a text of a row.
+    `cells` are by heading: a column of the schema, or what makes a text of a row.
     """
     records: Iterable[Row] = rows.to_dict("records") if hasattr(rows, "to_dict") else rows
     made = {

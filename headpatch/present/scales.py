@@ -11,8 +11,8 @@ from headpatch.present.canvas import signed
 
 Values = Float[np.ndarray, "..."]
 
+# length of the linear part either side of 0, in decades, as matplotlib's ``linscale=0.7``
 _NEAR_0 = 0.7 / 0.9
-"""Length of the linear part either side of 0, in decades, as matplotlib's ``linscale=0.7``."""
 _ROUND = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _LABELS = 11  # that fit along an axis of counts
 
@@ -36,22 +36,15 @@ def digits(most: float) -> int:
 class Scale:
     """How numbers lie along an axis.
 
-    Attributes
-    ----------
-    kind
-        ``root`` follows the signed square root, ``counts`` log2(n + 1); ``beyond`` is linear up to
-        ±`linear` and logarithmic beyond.
-    low, high
-        Ends of the axis; None: where the numbers end.
-    ticks
-        Which numbers are written, and how; empty: round ones.
+    ``root`` follows the signed square root, ``counts`` log2(n + 1); ``beyond`` is linear up to
+    ±`linear` and logarithmic beyond.
     """
 
     kind: Literal["linear", "root", "counts", "beyond"] = "linear"
     linear: float = 1.0
-    low: float | None = None
+    low: float | None = None  # end of the axis; None: where the numbers end
     high: float | None = None
-    ticks: Mapping[float, str] = field(default_factory=dict)
+    ticks: Mapping[float, str] = field(default_factory=dict)  # written; empty: round ones
 
     def along(self, values: Any) -> Any:
         """Return where numbers lie."""
@@ -77,9 +70,8 @@ class Scale:
                 return np.exp2(y) - 1
             case "beyond":
                 size = np.abs(y) / self.linear - _NEAR_0
-                return np.where(
-                    size <= 0, y / _NEAR_0, np.sign(y) * self.linear * 10 ** np.maximum(size, 0)
-                )
+                beyond = np.sign(y) * self.linear * 10 ** np.maximum(size, 0)
+                return np.where(size <= 0, y / _NEAR_0, beyond)
         return y
 
     def labels(self, values: Values) -> Mapping[float, str]:
@@ -92,10 +84,8 @@ class Scale:
             case "root":
                 return {share * most: _short(share * most, most) for share in (-1.0, 0.0, 1.0)}
             case "counts":
-                return {
-                    float(n): f"{n:,}"
-                    for n in self._apart(sorted(set(finite.astype(int).tolist())))
-                }
+                counts = sorted(set(finite.astype(int).tolist()))
+                return {float(n): f"{n:,}" for n in self._apart(counts)}
             case "beyond":
                 return _beyond(finite, self.linear)
         return {}

@@ -13,62 +13,30 @@ from headpatch.present.canvas import signed
 if TYPE_CHECKING:
     import pandas
 
-DIGITS = 5
-"""Significant digits of a figure's numbers: more than a screen resolves."""
+_DIGITS = 5  # significant ones of a figure's numbers: more than a screen resolves
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that the plotting library draws.
-
-    Attributes
-    ----------
-    data, layout
-        As Plotly reads them. Whatever came from the user has gone through `words`.
-    height
-        In pixels.
-    label
-        What the figure shows, for who cannot see it.
-    title
-        Stands above it; may be empty.
-    """
+    """A figure as Plotly reads it; whatever came from the user has gone through `words`."""
 
     data: Sequence[Mapping[str, Any]]
     layout: Mapping[str, Any]
-    height: int
-    label: str
-    title: str = ""
+    height: int  # in pixels
+    label: str  # what it shows, for who cannot see it
+    title: str = ""  # above it
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
+    """A part of the page."""
 
-    Attributes
-    ----------
-    name
-        Its anchor, and that of its template.
-    title
-        Its heading, and its entry in the contents.
-    values
-        What its template shows.
-    figures
-        By name; the template places each with the macro ``figure``.
-    data
-        More for the page's script, by key.
-    """
-
-    name: str
-    title: str
-    values: Mapping[str, Any] = field(default_factory=dict)
-    figures: Mapping[str, Figure] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
-    template: str = ""
-
-    @property
-    def page_template(self) -> str:
-        """Name of its template: its own, or that of every view."""
-        return self.template or self.name
+    name: str  # its anchor
+    title: str  # its heading, and its entry in the contents
+    values: Mapping[str, Any] = field(default_factory=dict)  # what its template shows
+    figures: Mapping[str, Figure] = field(default_factory=dict)  # placed by the macro ``figure``
+    data: Mapping[str, Any] = field(default_factory=dict)  # more for the page's script
+    template: str = ""  # empty: that of its name
 
 
 def words(text: object) -> str:
@@ -81,14 +49,9 @@ def numbers(values: Any) -> list[Any]:
     array = np.asarray(values)
     if array.ndim > 1:
         return [numbers(one) for one in array]
-    return [number(one) for one in array.tolist()]
-
-
-def number(value: Any) -> Any:
-    """Shorten a number; None if it is not finite."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    return value
+    if array.dtype.kind != "f":
+        return list(array.tolist())
+    return [float(f"{x:.{_DIGITS}g}") if math.isfinite(x) else None for x in array.tolist()]
 
 
 def listed(items: Iterable[object], most: int = 8) -> str:
@@ -101,11 +64,6 @@ def listed(items: Iterable[object], most: int = 8) -> str:
 def said(value: float, digits: int) -> str:
     """Write a figure with its sign; one that is not finite is undefined."""
     return signed(value, digits) if math.isfinite(value) else "undefined"
-
-
-def records(table: "pandas.DataFrame") -> list[dict[str, Any]]:
-    """Return the rows of a table by column."""
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def largest(table: "pandas.DataFrame", column: str, say: Callable[[Mapping[str, Any]], str]) -> str:

@@ -7,16 +7,14 @@ from matplotlib.figure import Figure
 
 from headpatch.present.canvas import styled
 
-SCREEN: Final = 110
-"""Dots per inch on a screen: a figure is 770 wide."""
+_SCREEN: Final = 110  # dots per inch on a screen: a figure is 770 wide
 
 
 class Shown(Figure):
-    """A matplotlib figure in the house's style; a notebook shows it as the value of a cell."""
+    """A matplotlib figure in the house's style; at the top of a module, it can be pickled."""
 
     def _repr_png_(self) -> bytes:
-        """Return what Jupyter shows."""
         held = BytesIO()
         with styled():
-            self.savefig(held, format="png", dpi=SCREEN)
+            self.savefig(held, format="png", dpi=_SCREEN)
         return held.getvalue()

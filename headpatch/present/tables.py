@@ -1,7 +1,7 @@
 """Tables for a terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -10,10 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from headpatch.text import visible
-
-if TYPE_CHECKING:
-    pass
-
 
 _WRAPPED = 20  # least width of a column that wraps
 
@@ -26,15 +22,8 @@ def answers(
 ) -> RenderableType:
     """Show what the model says of each picture, its LD, and how likely the two answers are.
 
-    Parameters
-    ----------
-    words
-        The two answers.
-    runs
-        With and without the object: ``ld``, and the facts of
-        `headpatch.engine.answers.AnswerReading`.
-    in_full
-        The model's answers; None shows their first tokens.
+    `runs` hold ``ld`` and the facts of `headpatch.engine.answers.AnswerReading`; without answers
+    `in_full` their first tokens are shown.
     """
     columns = [f"P({word})" for word in words]
     table = plain_table(
@@ -43,14 +32,15 @@ def answers(
     for index, (name, run) in enumerate(zip(("with", "without"), runs, strict=True)):
         first = f"{run['top']!r} {probability(run['p_top'])}"
         answer = first if in_full is None else in_full[index]
-        shares = (
-            f"{probability(run[f'p_{one}'])}, rank {run[f'rank_{one}']:,}" for one in ("yes", "no")
-        )
+        likely = ((run[f"p_{one}"], run[f"rank_{one}"]) for one in ("yes", "no"))
+        shares = (f"{probability(p)}, rank {rank:,}" for p, rank in likely)
         table.add_row(name, Text(answer), f"{run['ld']:+.3f}", *shares)
-    said = [
-        f"{text!r} holds {share:.2g}" for run in runs for text, share in run["variants"].items()
-    ]
-    return Group(table, Text("; ".join(said))) if said else table
+    variants = [variant for run in runs for variant in _variants(run)]
+    return Group(table, Text("; ".join(variants))) if variants else table
+
+
+def _variants(reading: Mapping[str, Any]) -> list[str]:
+    return [f"{text!r} holds {share:.2g}" for text, share in reading["variants"].items()]
 
 
 def says(words: Sequence[str], reading: Mapping[str, Any]) -> str:
@@ -59,8 +49,8 @@ def says(words: Sequence[str], reading: Mapping[str, Any]) -> str:
         f"{word} {probability(reading[f'p_{one}'])} (rank {reading[f'rank_{one}']:,})"
         for word, one in zip(words, ("yes", "no"), strict=True)
     )
-    alike = "".join(f"; {text!r} holds {share:.2g}" for text, share in reading["variants"].items())
-    return f"{reading['top']!r} {probability(reading['p_top'])}; {answers}{alike}"
+    top = f"{reading['top']!r} {probability(reading['p_top'])}"
+    return "; ".join([top, answers, *_variants(reading)])
 
 
 def probability(value: float) -> str:
@@ -108,13 +98,9 @@ def _spelled_out(cell: RenderableType | None) -> RenderableType | None:
 
 def plain_table(*columns: str, title: str, wrapped: str | None = None) -> Table:
     """Return an empty table that keeps its figures whole; only column `wrapped` may wrap."""
-    table = _Whole(
-        title=Text(visible(title), style="bold"),
-        title_justify="left",
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    bold = Text(visible(title), style="bold")
+    table = _Whole(title=bold, title_justify="left", header_style="bold", box=SIMPLE_HEAD,
+                   padding=(0, 1, 0, 0))  # fmt: skip
     for column in columns:
         if column == wrapped:
             table.add_column(column, overflow="fold", min_width=_WRAPPED)

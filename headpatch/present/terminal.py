@@ -9,8 +9,8 @@ from rich.text import Text
 from headpatch.present.parts import Grid, Part, Words
 from headpatch.present.tables import plain_table
 
+# of cells that say an outcome
 _STYLES: Final = {"failed": "bold red", "contradicted": "red", "supported": "green"}
-"""Of cells that say an outcome."""
 
 
 def renderables(parts: Iterable[Part]) -> Iterator[RenderableType]:
@@ -19,12 +19,7 @@ def renderables(parts: Iterable[Part]) -> Iterator[RenderableType]:
         if isinstance(part, Words) and part.place != "page":
             yield Text(part.text, style="bold" if part.strong else "")
         elif isinstance(part, Grid) and part.place != "page":
-            yield table(part)
-
-
-def table(grid: Grid) -> RenderableType:
-    """Return a table that keeps its figures whole."""
-    made = plain_table(*grid.headings, title=grid.title, wrapped=grid.wrapped)
-    for row in grid.rows:
-        made.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    return made
+            table = plain_table(*part.headings, title=part.title, wrapped=part.wrapped)
+            for row in part.rows:
+                table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+            yield table

@@ -176,19 +176,8 @@ def _pictures() -> Chart:
                  colours=Colours("density (× even)", both=False))  # fmt: skip
 
 
-EXAMPLES = {
-    chart.name: chart
-    for chart in (
-        _lines(),
-        _counts(),
-        _points(True),
-        _points(False),
-        _heads(),
-        _named_map(),
-        _shares(),
-        _scatter(),
-        _rooted(),
-        _bars(),
-        _pictures(),
-    )
-}
+_CHARTS = (
+    _lines(), _counts(), _points(True), _points(False), _heads(), _named_map(), _shares(),
+    _scatter(), _rooted(), _bars(), _pictures(),
+)  # fmt: skip
+EXAMPLES = {chart.name: chart for chart in _CHARTS}

@@ -10,10 +10,8 @@ from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 
 from headpatch.present.canvas import Sheet
 from headpatch.present.chart import Chart, HeadMap, Picture, numbers_along, rows_of
-from headpatch.present.charts import band
-from headpatch.present.figure import draw
-from headpatch.present.figure_map import colouring
-from headpatch.present.interactive import figures
+from headpatch.present.figure import colouring, draw
+from headpatch.present.interactive import band, figures
 from headpatch.present.panel import Panel, Series
 from headpatch.present.scales import Scale, root
 from tests.present.examples import EXAMPLES

@@ -105,25 +105,14 @@ def attention(
     rest = (1 - rows.sum(-1, keepdims=True)) / text
     pad = np.broadcast_to(rest, (layers, heads, text))
     lm_rows = np.concatenate([pad[..., :5], rows, pad[..., 5:]], axis=-1)
-    results = {
-        "lm_rows": lm_rows,
-        "image_positions": np.arange(5, 5 + tokens),
-        "boxes": token_boxes,
-        "grid": np.array([round(tokens**0.5)] * 2),
-        "input_ids": np.arange(tokens + text),
-        "region_box": np.array([0.0, 0.0, 0.5, 0.5]),
-    }
-    words = {
-        "tokens": ["x"] * (tokens + text),
-        "ld": 3.2 if present else -4.1,
-        "logit_yes": 5.0,
-        "logit_no": 1.8,
-        "answer": "Yes, there is a triangle in the top left corner of the image."
-        if present
-        else "No, there is nothing in the top left corner of the image.",
-        "question": QUESTION,
-        "region_name": "top-left",
-    }
+    results = {"lm_rows": lm_rows, "image_positions": np.arange(5, 5 + tokens),
+               "boxes": token_boxes, "grid": np.array([round(tokens**0.5)] * 2),
+               "input_ids": np.arange(tokens + text),
+               "region_box": np.array([0.0, 0.0, 0.5, 0.5])}  # fmt: skip
+    found = "Yes, there is a triangle" if present else "No, there is nothing"
+    words = {"tokens": ["x"] * (tokens + text), "ld": 3.2 if present else -4.1, "logit_yes": 5.0,
+             "logit_no": 1.8, "answer": f"{found} in the top left corner of the image.",
+             "question": QUESTION, "region_name": "top-left"}  # fmt: skip
     return {**tensors(results), **words}
 
 
@@ -170,30 +159,17 @@ def cuts(
     for index, place in enumerate(places):
         for edge in edges:
             for run, sign in (("with", -1), ("without", 1)):
-                normalized = float(rng.normal(0.2, 0.3))
-                by_layer = role in ("window", "layers")
-                controlled = "region" in edge
+                share = float(rng.normal(0.2, 0.3))
+                heads, layers = ("", place) if role in ("window", "layers") else (place, "")
+                mean, sd, n = (0.05, 0.02, 10) if "region" in edge else (np.nan, np.nan, 0)
                 rows.append(
-                    {
-                        "pair": "1-2",
-                        "edge": edge,
-                        "heads": "" if by_layer else place,
-                        "layers": place if by_layer else "",
-                        "centre": float(index) if role == "window" else np.nan,
-                        "run": run,
-                        "ld_with": 12.0,
-                        "ld_without": 12.0 - CUT_GAP,
-                        "ld": 0.0,
-                        "effect": sign * normalized * CUT_GAP,
-                        "normalized": normalized,
-                        "role": role,
-                        "answer_before": "Yes",
-                        "answer_after": "No" if normalized > 0.6 else "Yes",
-                        "control_mean": 0.05 if controlled else np.nan,
-                        "control_sd": 0.02 if controlled else np.nan,
-                        "control_n": 10 if controlled else 0,
-                    }
-                )
+                    {"pair": "1-2", "edge": edge, "heads": heads, "layers": layers,
+                     "centre": float(index) if role == "window" else np.nan, "run": run,
+                     "ld_with": 12.0, "ld_without": 12.0 - CUT_GAP, "ld": 0.0,
+                     "effect": sign * share * CUT_GAP, "normalized": share, "role": role,
+                     "answer_before": "Yes", "answer_after": "No" if share > 0.6 else "Yes",
+                     "control_mean": mean, "control_sd": sd, "control_n": n}
+                )  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -204,13 +180,5 @@ def quadrant_shares(rows: np.ndarray, token_boxes: np.ndarray) -> np.ndarray:
 
 def agreement() -> dict[str, float | int]:
     """How estimates agree with exact effects: the figures of one kind and direction."""
-    return {
-        "pearson": 0.29,
-        "pearson_low": -0.12,
-        "pearson_high": 0.71,
-        "spearman": 0.97,
-        "top_recall": 0.85,
-        "top_recall_chance": 0.02,
-        "k": 20,
-        "heads": 1024,
-    }
+    return {"pearson": 0.29, "pearson_low": -0.12, "pearson_high": 0.71, "spearman": 0.97,
+            "top_recall": 0.85, "top_recall_chance": 0.02, "k": 20, "heads": 1024}  # fmt: skip

@@ -1,4 +1,5 @@
 import os
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -66,3 +67,10 @@ def test_columns_that_are_missing_are_named_in_order() -> None:
     canvas.check_columns(table, ("b",), "effects")
     with pytest.raises(ValueError, match=r"^effects lack the columns a, c$"):
         canvas.check_columns(table, ("c", "b", "a"), "effects")
+
+
+def test_a_figure_can_be_pickled() -> None:
+    sheet = canvas.Sheet()
+    with canvas.drawing(sheet, 1.0):
+        pass
+    assert pickle.loads(pickle.dumps(sheet.figure)).get_figwidth() == canvas.WIDTH

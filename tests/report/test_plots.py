@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image
 from headpatch.core.question import Context
 from headpatch.present.figure import draw
 from headpatch.present.overlays import overlay_chart
-from headpatch.present.parts import Chart, Drawn
+from headpatch.present.parts import Chart
 from headpatch.questions.ablate.charts import named_effects_chart
 from headpatch.questions.rank import charts
 from tests.questions.sweep.test_figures import results as swept
@@ -23,57 +22,48 @@ pytestmark = pytest.mark.filterwarnings("error")
 SIZES = {"tiny": (2, 2, 2), "usual": (32, 32, 24), "large": (80, 64, 40)}
 WORDS = {"question": synthetic.QUESTION, "region": "top-left"}
 
-
 RANK = {
     "quadrants": charts.quadrants_chart,
     "vision": charts.vision_chart,
     "divergences": charts.divergences_chart,
 }
-HEADS = "heads", "overlays", "effects"
-CHARTS = ("cut", "sweep_maps", "set_effects")
-"""Questions whose charts their views declare."""
+NAMES = ("cut", "sweep_maps", "set_effects", *RANK, "heads", "overlays", "effects")
 
 
-def chart(verb: str, files):
-    """A call that draws the first chart of a question's view."""
+def first(verb: str, files) -> Chart:
+    """The first chart of a question's view."""
     view = import_module(f"headpatch.questions.{verb}.view").view(files, Context())
-    return drawing(next(part for part in view if isinstance(part, Chart | Drawn)))
+    return next(part for part in view if isinstance(part, Chart))
 
 
-def drawing(part):
-    """A call that draws it."""
-    return partial(draw, part, **WORDS)
-
-
-def figure(name: str, size: str):
-    """A call that draws the figure from made-up results; it needs only a path."""
+def chart(name: str, size: str) -> Chart:
+    """A figure of made-up results."""
     layers, heads, vision = SIZES[size]
-    if name == "heads":
-        return drawing(charts.heads_chart(synthetic.per_head(layers, heads), 20))
-    if name == "overlays":
-        boxes = synthetic.boxes(*((2, 2) if size == "tiny" else (24, 24)))
-        runs = [synthetic.attention(layers, heads, boxes, present) for present in (True, False)]
-        return drawing(overlay_chart(*synthetic.pair(), *runs, [(0, 0), (1, 1)]))
-    if name in RANK:
-        return drawing(RANK[name](synthetic.spatial(layers, vision)))
-    if name == "effects":
-        count = {"tiny": 1, "usual": 5, "large": 64}[size]
-        names = [f"{layers - 1}.{head}" for head in range(count)]
-        return drawing(named_effects_chart(synthetic.effects(names)))
-    if name == "cut":
-        spans = [f"{max(layer - 2, 0)}-{min(layer + 2, layers - 1)}" for layer in range(layers)]
-        return chart(name, {"cuts.csv": synthetic.cuts(spans, "window")})
-    if name == "sweep_maps":
-        return chart("sweep", {"sweep.pt": swept(layers, heads)})
-    if name == "set_effects":
-        return chart("sweep", {"sweep.pt": swept(layers * heads)})
-    raise AssertionError(name)
+    match name:
+        case "heads":
+            return charts.heads_chart(synthetic.per_head(layers, heads), 20)
+        case "overlays":
+            boxes = synthetic.boxes(*((2, 2) if size == "tiny" else (24, 24)))
+            runs = [synthetic.attention(layers, heads, boxes, present) for present in (True, False)]
+            return overlay_chart(*synthetic.pair(), *runs, [(0, 0), (1, 1)])
+        case "effects":
+            count = {"tiny": 1, "usual": 5, "large": 64}[size]
+            names = [f"{layers - 1}.{head}" for head in range(count)]
+            return named_effects_chart(synthetic.effects(names))
+        case "cut":
+            spans = [f"{max(i - 2, 0)}-{min(i + 2, layers - 1)}" for i in range(layers)]
+            return first("cut", {"cuts.csv": synthetic.cuts(spans, "window")})
+        case "sweep_maps":
+            return first("sweep", {"sweep.pt": swept(layers, heads)})
+        case "set_effects":
+            return first("sweep", {"sweep.pt": swept(layers * heads)})
+    return RANK[name](synthetic.spatial(layers, vision))
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", [*CHARTS, *RANK, *HEADS])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_readable_png_with_nothing_clipped(name, size, tmp_path, drawn):
-    figure(name, size)(tmp_path / "figure.png")
+    draw(chart(name, size), tmp_path / "figure.png", **WORDS)
 
     assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
     with Image.open(tmp_path / "figure.png") as picture:
@@ -111,7 +101,7 @@ def assert_unclipped(picture: Image.Image) -> None:
 
 @pytest.mark.parametrize("suffix", [".pdf", ".svg"])
 def test_the_suffix_picks_the_format(tmp_path, suffix):
-    figure("vision", "tiny")(tmp_path / f"figure{suffix}")
+    draw(chart("vision", "tiny"), tmp_path / f"figure{suffix}", **WORDS)
     head = (tmp_path / f"figure{suffix}").read_bytes()[:200]
     assert (b"%PDF" in head) if suffix == ".pdf" else (b"<?xml" in head)
 
@@ -139,7 +129,7 @@ def test_no_window_and_no_global_state(tmp_path):
     mpl.rcParams["axes.labelsize"] = 31
     try:
         before = dict(mpl.rcParams)
-        figure("quadrants", "tiny")(tmp_path / "figure.png")
+        draw(chart("quadrants", "tiny"), tmp_path / "figure.png", **WORDS)
         assert dict(mpl.rcParams) == before
     finally:
         mpl.rcdefaults()
@@ -150,11 +140,7 @@ def test_no_window_and_no_global_state(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [
-        ("quadrants", "quadrants_diff"),
-        ("vision", "vision_patch_diff"),
-        ("divergences", "divergence_lm"),
-    ],
+    zip(RANK, ("quadrants_diff", "vision_patch_diff", "divergence_lm"), strict=True),
 )
 def test_a_missing_key_is_named(name, key):
     results = synthetic.spatial(2, 2)

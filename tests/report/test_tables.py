@@ -35,10 +35,7 @@ def test_answers_and_questions_are_whole(width: int) -> None:
     answer = "Yes, there is a [red]triangle[/red] in the top left corner of the image: \\[x]."
     runs = [reading(7.4934, p_yes=0.31, rank_yes=2, top=" There", variants={" yes": 0.043}),
             reading(-8.881, p_no=2.3e-20, rank_no=31_002)]  # fmt: skip
-    shown = text(
-        tables.answers(question, ("Yes", "No"), runs, (answer, "No.")),
-        width=width,
-    )
+    shown = text(tables.answers(question, ("Yes", "No"), runs, (answer, "No.")), width=width)
     assert "' yes' holds 0.043" in " ".join(shown.split())
     assert "…" not in shown
     assert "+7.493" in shown

@@ -13,7 +13,7 @@ from headpatch import __version__
 from headpatch.core.output.folder import LeftOut, find
 from headpatch.errors import InputError
 from headpatch.present.section import Section
-from headpatch.report.html.overlay import packed
+from headpatch.report.html.pictures import packed
 from headpatch.report.html.sections import SECTIONS
 
 _SCRIPTS = ("page", "figures", "heads", "overlay", "table")
@@ -22,48 +22,19 @@ _STYLES = ("page", "parts", "print")
 
 @dataclass(frozen=True)
 class Written:
-    """A report that was written.
-
-    Attributes
-    ----------
-    path, size
-        The file, and its bytes.
-    sections
-        Names of its sections, in order.
-    folders
-        Whose results it shows.
-    left_out
-        Runs that it does not speak of.
-    valid
-        Whether no run says that its study was forced.
-    changed
-        Files that are no longer as their run wrote them.
-    """
+    """A report that was written."""
 
     path: Path
-    size: int
+    size: int  # in bytes
     sections: tuple[str, ...]
-    folders: tuple[Path, ...]
+    folders: tuple[Path, ...]  # whose results it shows
     left_out: tuple[LeftOut, ...]
-    valid: bool
-    changed: tuple[str, ...] = ()
+    valid: bool  # no run says that its study was forced
+    changed: tuple[str, ...] = ()  # files that are no longer as their run wrote them
 
 
 def write(root: Path, path: Path) -> Written:
-    """Write the report of a folder's results.
-
-    Parameters
-    ----------
-    root
-        A folder with results; see `headpatch.core.output.folder`.
-    path
-        The file to write; it appears whole or not at all.
-
-    Raises
-    ------
-    InputError
-        If there are no results, one of them is damaged, or `path` cannot be written.
-    """
+    """Write the report of a folder's results into a file, whole or not at all."""
     from headpatch.core.output import check_folder, staged
 
     if path.is_dir():
@@ -71,29 +42,19 @@ def write(root: Path, path: Path) -> Written:
     results = find(root)
     check_folder(path.parent)
     made = [made for make in SECTIONS if (made := make(results)) is not None]
-    page = render(made)
+    page = _render(made)
     with staged(path.parent, "report") as stage:
         (stage / path.name).write_text(page, encoding="utf-8")
-    return Written(
-        path,
-        path.stat().st_size,
-        tuple(one.name for one in made),
-        tuple(dict.fromkeys(part.folder for part in results.parts)),
-        results.left_out,
-        results.valid,
-        tuple(results.changed),
-    )
+    sections = tuple(one.name for one in made)
+    folders = tuple(dict.fromkeys(part.folder for part in results.parts))
+    size, changed = path.stat().st_size, tuple(results.changed)
+    return Written(path, size, sections, folders, results.left_out, results.valid, changed)
 
 
-def render(sections: list[Section]) -> str:
-    """Return the page of some sections."""
-    environment = Environment(
-        loader=PackageLoader("headpatch.report.html"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _render(sections: list[Section]) -> str:
+    environment = Environment(loader=PackageLoader("headpatch.report.html"), autoescape=True,
+                              undefined=StrictUndefined, trim_blocks=True,
+                              lstrip_blocks=True)  # fmt: skip
     data: dict[str, Any] = {}
     for one in sections:
         data |= one.data
@@ -101,7 +62,7 @@ def render(sections: list[Section]) -> str:
     drawn: Mapping[str, Any] = {
         name: asdict(figure) for one in sections for name, figure in one.figures.items()
     }
-    interactive = bool(drawn) or "heads" in data
+    interactive = drawn or "heads" in data
     template = environment.get_template("page.html")
     return template.render(
         sections=sections,

@@ -43,17 +43,17 @@ def run_yaml(folder: Path, study: Mapping[str, Any] | None = None, **run: Any) -
 
 def over_pairs(folder: Path, study: Mapping[str, Any] | None = None, **run: Any) -> None:
     run_yaml(folder, study, **{"pairs": 3, "passed": 2, "run": 2, **run})
-    gate = {
-        "pair": ["a", "b", "c"],
-        "line": [2, 3, 4],
-        "region": ["top-left"] * 3,
-        "question": [QUESTION] * 3,
-        "ld_with": [3.0, 2.0, -1.0],
-        "ld_without": [-3.0, -2.0, -4.0],
-        "passed": [True, True, False],
-        "reason": ["", "", "says No of the picture with the object"],
-    }
+    gate = {"pair": ["a", "b", "c"], "line": [2, 3, 4], "region": ["top-left"] * 3,
+            "question": [QUESTION] * 3, "ld_with": [3.0, 2.0, -1.0],
+            "ld_without": [-3.0, -2.0, -4.0], "passed": [True, True, False],
+            "reason": ["", "", "says No of the picture with the object"]}  # fmt: skip
     write_columns(folder / "gate.csv", gate)
+
+
+def write(path: Path, table: Mapping[str, Any] | pd.DataFrame, **more: Any) -> None:
+    """Write a table; a value instead of a column stands in every row."""
+    columns = pd.DataFrame(table).assign(**more)
+    write_columns(path, {str(name): list(columns[name]) for name in columns})
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -72,10 +72,8 @@ def rank(
     boxes = synthetic.boxes(side, side)
     region = region_mask(boxes, (0.0, 0.0, 0.5, 0.5))
     columns: dict[str, Any] = {}
-    for name, image, present in zip(
-        ("with", "without"), synthetic.pair(120, 120), (True, False), strict=True
-    ):
-        attention = synthetic.attention(layers, heads, boxes, present)
+    for name, image in zip(("with", "without"), synthetic.pair(120, 120), strict=True):
+        attention = synthetic.attention(layers, heads, boxes, name == "with")
         attention |= {"image": torch.from_numpy(np.array(image)), "valid": True}
         if answer:
             attention["answer"] = answer
@@ -88,7 +86,7 @@ def rank(
     order = np.argsort(-columns["diff"])
     table = {"rank": np.arange(1, order.size + 1), "layer": order // heads, "head": order % heads}
     table |= {name: values[order] for name, values in columns.items()}
-    write_columns(folder / "heads.csv", {key: list(value) for key, value in table.items()})
+    write(folder / "heads.csv", table)
     torch.save(synthetic.per_head(layers, heads), folder / "per_head_analysis.pt")
     torch.save(synthetic.spatial(layers, 5), folder / "spatial_vision_analysis.pt")
 
@@ -119,51 +117,39 @@ def swept(folder: Path, content: Mapping[str, Any]) -> None:
         for name, value in zip(names[role], np.ravel(effects), strict=True)
     ]  # fmt: skip
     table = pd.DataFrame(rows)
-    write_columns(folder / "effects.csv", {str(name): list(table[name]) for name in table})
+    write(folder / "effects.csv", table)
     if "pair_names" in content:
         ends = {f"{name}{end}": table[name] for name in ("effect", "normalized")
                 for end in ("_low", "_high")}  # fmt: skip
-        means = table.assign(answer_changed=0.0, pairs=len(content["pair_names"]), **ends)
-        write_columns(folder / "effects_mean.csv", {name: list(means[name]) for name in means})
+        pairs = len(content["pair_names"])
+        write(folder / "effects_mean.csv", table, answer_changed=0.0, pairs=pairs, **ends)
 
 
 def sweep(folder: Path, layers: int = LAYERS, heads: int = HEADS, pairs: int = 0) -> None:
     run_yaml(folder)
-    maps = {
-        f"{kind}_{way}": effects_of(layers, heads, seed)
-        for seed, (kind, way) in enumerate(
-            (kind, way) for kind in ("zero", "resample") for way in ("noising", "denoising")
-        )
-    }
-    more = {"pair_names": [str(pair) for pair in range(pairs)]} if pairs else {}
-    swept(
-        folder,
-        {
-            **more,
-            "normalized": maps,
-            "effect": {way: 7.3 * values for way, values in maps.items()},
-            "heads": [f"{i}.{j}" for i in range(layers) for j in range(heads)],
-            "positions": "answer",
-            "noise_floor": 0.002,
-            "ld_with": 3.2,
-            "ld_without": -4.1,
-            "valid": True,
-            "question": QUESTION,
-            "region_name": "top-left",
-        },
-    )
+    ways = ("zero_noising", "zero_denoising", "resample_noising", "resample_denoising")
+    maps = {way: effects_of(layers, heads, seed) for seed, way in enumerate(ways)}
+    more = {"valid": True, "question": QUESTION, "region_name": "top-left"}
+    names = [f"{i}.{j}" for i in range(layers) for j in range(heads)]
+    swept(folder, _swept(maps, names, pairs) | {"positions": "answer"} | more)
+
+
+def _swept(maps: Mapping[str, np.ndarray], names: list[str], pairs: int) -> dict[str, Any]:
+    """What a sweep of either tower keeps."""
+    effect = {way: 7.3 * values for way, values in maps.items()}
+    many = {"pair_names": [str(pair) for pair in range(pairs)]} if pairs else {}
+    return {"normalized": maps, "effect": effect, "heads": names, "noise_floor": 0.002,
+            "ld_with": 3.2, "ld_without": -4.1, **many}  # fmt: skip
 
 
 def ablate(folder: Path) -> None:
     run_yaml(folder)
-    table = synthetic.effects(["3.2", "1.1"])
-    write_columns(folder / "effects.csv", {name: list(table[name]) for name in table})
+    write(folder / "effects.csv", synthetic.effects(["3.2", "1.1"]))
 
 
 def cut(folder: Path) -> None:
     run_yaml(folder)
-    table = synthetic.cuts(["0-1", "1-2", "2-3"], "window")
-    write_columns(folder / "cuts.csv", {name: list(table[name]) for name in table})
+    write(folder / "cuts.csv", synthetic.cuts(["0-1", "1-2", "2-3"], "window"))
 
 
 def verdict(folder: Path, layers: int = LAYERS, heads: int = HEADS, failed: bool = False) -> None:
@@ -185,42 +171,22 @@ def verdict(folder: Path, layers: int = LAYERS, heads: int = HEADS, failed: bool
     for name, values in (("attention_diff", looks), ("necessity", need), ("sufficiency", enough)):
         columns |= {name: values, f"{name}_low": values - 0.01, f"{name}_high": values + 0.01,
                     f"{name}_q": np.clip(rng.random(count), 0, 1)}  # fmt: skip
-    for name in ("necessity", "sufficiency"):
-        columns[f"{name}_layer_p"] = np.full(count, 0.031)
-    write_columns(folder / "verdicts.csv", {key: list(value) for key, value in columns.items()})
+    write(folder / "verdicts.csv", columns, necessity_layer_p=0.031, sufficiency_layer_p=0.031)
     maps = np.stack([need, enough]).reshape(2, 1, layers, heads)
     noise = rng.normal(0, 0.001, (2, 30, layers, heads))
-    save(
-        folder / "verdict.pt",
-        {
-            "attention_diff": looks.reshape(1, layers, heads) + noise[0],
-            "resample_noising": maps[0] + noise[0],
-            "resample_denoising": maps[1] + noise[1],
-            "level": 0.95,
-        },
-    )
-    layers_mean = np.arange(5) / 100
-    vision = {
-        "layer": np.arange(5),
-        "necessity": layers_mean,
-        "necessity_low": layers_mean - 0.01,
-        "necessity_high": layers_mean + 0.02,
-        "necessity_q": [1.0] * 5,
-        "pairs": [30] * 5,
-    }
-    write_columns(folder / "vision.csv", {key: list(value) for key, value in vision.items()})
-    nulls = pd.DataFrame(
-        {
-            "null": ["self-patch", "mirrored"],
-            "figure": ["largest effect", "share of <b>pairs</b>"],
-            "value": [1e-7, np.nan],
-            "limit": ["below δ", "at least 0.95"],
-            "outcome": ["failed" if failed else "passed", "not tested"],
-            "pairs": [30, 0],
-            "note": ["", "no side to mirror"],
-        }
-    )
-    write_columns(folder / "nulls.csv", {name: list(nulls[name]) for name in nulls})
+    saved = {"attention_diff": looks.reshape(1, layers, heads) + noise[0], "level": 0.95}
+    saved |= {"resample_noising": maps[0] + noise[0], "resample_denoising": maps[1] + noise[1]}
+    save(folder / "verdict.pt", saved)
+    mean = np.arange(5) / 100
+    vision = {"layer": np.arange(5), "necessity": mean, "necessity_low": mean - 0.01,
+              "necessity_high": mean + 0.02}  # fmt: skip
+    write(folder / "vision.csv", vision, necessity_q=1.0, pairs=30)
+    nulls = {"null": ["self-patch", "mirrored"],
+             "figure": ["largest effect", "share of <b>pairs</b>"], "value": [1e-7, np.nan],
+             "limit": ["below δ", "at least 0.95"],
+             "outcome": ["failed" if failed else "passed", "not tested"], "pairs": [30, 0],
+             "note": ["", "no side to mirror"]}  # fmt: skip
+    write(folder / "nulls.csv", nulls)
     curves = [
         {"ranking": name, "way": way, "k": k, "share": share, "share_low": share - 0.1,
          "share_high": share + 0.1, "area": 0.5, "area_low": 0.4, "area_high": 0.6, "draws": 1,
@@ -229,9 +195,7 @@ def verdict(folder: Path, layers: int = LAYERS, heads: int = HEADS, failed: bool
         for way in ("keep", "remove")
         for k, share in ((0, 0.0), (1, 0.5), (24, 1.0))
     ]  # fmt: skip
-    write_columns(
-        folder / "faithfulness.csv", {key: [row[key] for row in curves] for key in curves[0]}
-    )
+    write(folder / "faithfulness.csv", pd.DataFrame(curves))
 
 
 def combine(folder: Path) -> None:
@@ -242,18 +206,12 @@ def combine(folder: Path) -> None:
             rows.append([name, "head", way, 0.3, 0.3, np.nan, "", 1])
         rows.append(["1.1+3.2", "pair", way, 0.9, 0.6, 0.3, "redundancy", 1])
     names = ["heads", "role", "direction", "normalized", "sum", "interaction", "word", "pairs"]
-    columns: dict[str, Any] = {name: [row[i] for row in rows] for i, name in enumerate(names)}
-    columns |= {"kind": ["resample"] * 6, "interaction_low": [np.nan] * 6,
-                "interaction_high": [np.nan] * 6}  # fmt: skip
-    write_columns(folder / "combinations.csv", columns)
-    shares = {"direct": 0.5, "renormed": 0.5, "total": 0.3, "repair": 0.2, "other_heads": 0.0,
-              "mlps": -0.2, "norm": 0.0}  # fmt: skip
-    repair = {"heads": ["3.2"], "kind": ["resample"], "direction": ["noising"],
-              **{name: [share] for name, share in shares.items()}}  # fmt: skip
-    write_columns(folder / "selfrepair.csv", repair)
-    parts = {"heads": ["3.2"], "kind": ["resample"], "direction": ["noising"], "rank": [1],
-             "part": ["mlp 4"], "change": [-0.2]}  # fmt: skip
-    write_columns(folder / "selfrepair_parts.csv", parts)
+    ends = dict.fromkeys(("interaction_low", "interaction_high"), np.nan)
+    write(folder / "combinations.csv", pd.DataFrame(rows, columns=names), kind="resample", **ends)
+    head = {"heads": ["3.2"], "kind": ["resample"], "direction": ["noising"]}
+    write(folder / "selfrepair.csv", head, direct=0.5, renormed=0.5, total=0.3, repair=0.2,
+          other_heads=0.0, mlps=-0.2, norm=0.0)  # fmt: skip
+    write(folder / "selfrepair_parts.csv", head, rank=1, part="mlp 4", change=-0.2)
 
 
 def path(folder: Path) -> None:
@@ -316,21 +274,10 @@ def tower(folder: Path, pairs: int = 0) -> None:
             for seed, way in enumerate(("noising", "denoising"))}  # fmt: skip
     for values in maps.values():
         values[1, 1], values[4] = 0.3, 0.0
-    content = {
-        "normalized": maps,
-        "effect": {way: 7.3 * values for way, values in maps.items()},
-        "layer_normalized": {way: values.sum(1) for way, values in maps.items()},
-        "heads": [f"v{i}.{j}" for i in range(5) for j in range(2)],
-        "tower": "vision",
-        "feature_layer": 3,
-        "positions": "patches",
-        "noise_floor": 0.002,
-        "ld_with": 3.2,
-        "ld_without": -4.1,
-    }
-    if pairs:
-        content["pair_names"] = [str(pair) for pair in range(pairs)]
-    swept(folder, content)
+    layers = {way: values.sum(1) for way, values in maps.items()}
+    more = {"layer_normalized": layers, "tower": "vision", "feature_layer": 3,
+            "positions": "patches"}  # fmt: skip
+    swept(folder, _swept(maps, [f"v{i}.{j}" for i in range(5) for j in range(2)], pairs) | more)
 
 
 def approx(folder: Path, pairs: int = 0) -> None:
@@ -354,8 +301,8 @@ def approx(folder: Path, pairs: int = 0) -> None:
         "agreement": dict.fromkeys(exact, agreed),
         "tower": "lm",
         "positions": "answer",
-        "noise_floor": 0.002,
         "level": 0.95,
+        "noise_floor": 0.002,
     }
     save(folder / "approx.pt", content | more)
 
@@ -368,23 +315,12 @@ def rollout(folder: Path, token: str = "Yes", rival: str = "No", checked: bool =
     inside = region_mask(boxes, region)
     pictures = [np.array(image) for image in synthetic.pair(120, 90)]
     maps = {"rollout_patches": np.ones((2, 16)), "relevance_tokens": np.stack([inside] * 2) + 0.0}
-    content = {
-        "maps": maps,
-        "elsewhere": {name: np.array([0.25, 0.5]) for name in maps},
-        "boxes": boxes,
-        "region_box": np.array(region),
-        "in_region": inside,
-        "answer": token,
-        "index": 0,
-        "token": token,
-        "rival": rival,
-        "base_with": 3.2,
-        "base_without": -4.1,
-        "fill": "other",
-        "unchecked": "" if checked else "both runs would say 'Yes' here",
-        "image_with": pictures[0],
-        "image_without": pictures[1],
-    }
+    content = {"maps": maps, "elsewhere": {name: np.array([0.25, 0.5]) for name in maps},
+               "boxes": boxes, "region_box": np.array(region), "in_region": inside,
+               "answer": token, "index": 0, "token": token, "rival": rival, "base_with": 3.2,
+               "base_without": -4.1, "fill": "other", "image_with": pictures[0],
+               "unchecked": "" if checked else "both runs would say 'Yes' here",
+               "image_without": pictures[1]}  # fmt: skip
     save(folder / "rollout.pt", content)
     write_columns(folder / "rollout.csv", {column.name: [] for column in ROLLOUT})
     if checked:
@@ -397,9 +333,7 @@ def rollout(folder: Path, token: str = "Yes", rival: str = "No", checked: bool =
         curves += [[run, way, "region", 0, 4, 0.9] for run in ("with", "without")
                    for way in ("delete", "insert")]  # fmt: skip
         names = ["run", "way", "order", "draw", "k", "share"]
-        columns = {name: [row[i] for row in curves] for i, name in enumerate(names)}
-        columns["ld"] = [0.0] * len(curves)
-        write_columns(folder / "perturbation.csv", columns)
+        write(folder / "perturbation.csv", pd.DataFrame(curves, columns=names), ld=0.0)
 
 
 def claims(folder: Path, claim: str = "head 3.2 is necessary") -> None:

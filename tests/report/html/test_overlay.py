@@ -6,9 +6,8 @@ import gzip
 import numpy as np
 import pytest
 
-from headpatch.present.interactive_map import OPAQUE, RAMP
 from headpatch.present.overlays import density
-from headpatch.report.html.overlay import overlays, packed, painted
+from headpatch.report.html.pictures import overlays, packed
 from tests.report import synthetic
 
 
@@ -53,30 +52,3 @@ def test_rows_that_do_not_belong_together_are_refused() -> None:
 
 def test_packing_does_not_depend_on_the_clock() -> None:
     assert packed(b"abc") == packed(b"abc")
-
-
-def test_a_picture_is_covered_by_its_map_and_clear_where_there_is_none() -> None:
-    """The largest density has the last colour; none, and no cell at all, leave the picture."""
-    image = np.full((20, 40, 3), 100, np.uint8)
-    cells = np.array([[2.0, 0.0], [1.0, np.nan]])
-    edges = np.array([0.25, 0.5, 0.75])
-    drawn = painted(image, cells, edges, edges, 2.0)
-    last = np.array([int(RAMP[-1][i : i + 2], 16) for i in (1, 3, 5)])
-    middle = np.array([int(RAMP[5][i : i + 2], 16) for i in (1, 3, 5)])
-    for rows, columns, colour, share in (
-        (slice(5, 10), slice(10, 20), last, OPAQUE),
-        (slice(10, 15), slice(10, 20), middle, OPAQUE / 2),
-        (slice(5, 15), slice(20, 30), 0, 0),
-        (slice(0, 5), slice(0, 40), 0, 0),
-        (slice(0, 20), slice(30, 40), 0, 0),
-    ):
-        expected = np.round((1 - share) * 100 + share * np.asarray(colour)) * np.ones(3)
-        np.testing.assert_array_equal(drawn[rows, columns], np.broadcast_to(
-            expected, drawn[rows, columns].shape))  # fmt: skip
-    assert (image == 100).all()
-
-
-def test_a_map_of_nothing_leaves_the_picture() -> None:
-    image = np.random.default_rng(0).integers(0, 255, (9, 7, 3), dtype=np.uint8)
-    edges = np.array([0.0, 1.0])
-    np.testing.assert_array_equal(painted(image, np.zeros((1, 1)), edges, edges, 0.0), image)

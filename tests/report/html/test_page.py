@@ -10,31 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.core.output import read_table
 from headpatch.core.output.folder import find
 from headpatch.errors import InputError
 from headpatch.report.html import page, write
-from headpatch.report.html.overlay import MOST
-from headpatch.report.html.sections import gate
+from headpatch.report.html.pictures import MOST
 from tests.report.html import made
 
 SECTIONS = {
-    "verdict": ["verdicts.csv"],
     "maps": ["heads.csv", "sweep.pt", "verdicts.csv"],
-    "scatter": ["sweep.pt", "verdicts.csv"],
     "ranking": ["heads.csv", "sweep.pt", "verdicts.csv"],
-    "combine": ["combinations.csv"],
-    "ablate": ["effects.csv"],
-    "rank": ["heads.csv"],
-    "sweep": ["sweep.pt"],
-    "tower": ["vision.csv"],
-    "path": ["path.csv"],
-    "cut": ["cuts.csv"],
-    "trace": ["trace.pt"],
-    "rollout": ["rollout.csv"],
-    "claims": ["claims.csv"],
-    "gate": ["gate.csv"],
-}
+    "scatter": ["sweep.pt", "verdicts.csv"], "verdict": ["verdicts.csv"], "tower": ["vision.csv"],
+    "combine": ["combinations.csv"], "ablate": ["effects.csv"], "rank": ["heads.csv"],
+    "sweep": ["sweep.pt"], "path": ["path.csv"], "cut": ["cuts.csv"], "trace": ["trace.pt"],
+    "rollout": ["rollout.csv"], "claims": ["claims.csv"], "gate": ["gate.csv"],
+}  # fmt: skip
 """Sections, and the files without all of which each is left out."""
 HOSTILE = (
     "</script><script>window.hacked = 1</script>",
@@ -107,18 +96,12 @@ def test_a_section_without_its_files_is_left_out(whole: Path, tmp_path: Path, na
 
 
 def test_one_verb_alone_makes_a_page(tmp_path: Path) -> None:
-    expected = {
+    alone = "ablate", "cut", "combine", "path", "trace", "rollout", "claims"
+    expected = {verb: {verb} for verb in alone} | {
         "rank": {"maps", "ranking", "rank"},
-        "ablate": {"ablate"},
         "sweep": {"maps", "ranking", "sweep"},
-        "cut": {"cut"},
-        "combine": {"combine"},
-        "path": {"path"},
-        "trace": {"trace"},
-        "rollout": {"rollout"},
-        "tower": {"sweep"},
         "approx": {"maps", "ranking", "sweep"},
-        "claims": {"claims"},
+        "tower": {"sweep"},
         "verdict": {"verdict", "maps", "scatter", "ranking", "tower", "gate"},
     }
     for verb, wanted in expected.items():
@@ -153,14 +136,8 @@ def test_words_of_strangers_stay_words(tmp_path: Path, hostile: str) -> None:
     pages = []
     for name, text in (("plain", "plain"), ("hostile", hostile)):
         folder = tmp_path / name
-        study: dict[str, Any] = {
-            "question": text,
-            "region": text,
-            "model": text,
-            "with": text,
-            "without": text,
-        }
-        study["claims"] = [text]
+        study: dict[str, Any] = dict.fromkeys(["question", "region", "model", "with"], text)
+        study |= {"without": text, "claims": [text]}
         made.rank(folder, answer=text, study=study)
         made.run_yaml(folder, study, model=text, commit=text)
         asked = (made.trace, [text, "b"]), (made.claims, text), (made.rollout, text)
@@ -258,25 +235,6 @@ def test_the_prompt_and_what_the_model_says_are_shown(tmp_path: Path) -> None:
     made.run_yaml(tmp_path, answer_probabilities={"with": {"p_yes": 0.3}})
     with pytest.raises(InputError, match=r"run\.yaml: it cannot be read"):
         report(tmp_path)
-
-
-def test_pairs_whose_answers_are_unlikely_are_counted(tmp_path: Path) -> None:
-    made.over_pairs(tmp_path)
-    (words, failed) = made.section(gate.section, tmp_path).values["blocks"]
-    assert words["text"].startswith("Gate: 2 of 3 pairs pass (66.7%)")
-    assert "probability" not in words["text"]
-    assert [cell for cell, *_ in failed["rows"][0]] == [
-        "c", "4", made.QUESTION, "-1.000", "-4.000", "says No of the picture with the object"
-    ]  # fmt: skip
-    table = read_table(tmp_path / "gate.csv")
-    shares = [0.9, 0.2, 1e-9]
-    for name in ("p_yes_with", "p_no_with", "p_yes_without", "p_no_without"):
-        table[name] = [0.5 * share for share in shares] if "yes" in name else 0.0
-    table["p_no_with"] = 0.6
-    table.to_csv(tmp_path / "gate.csv", index=False)
-    words = made.section(gate.section, tmp_path).values["blocks"][0]["text"]
-    assert "3 pairs give the two answers less than 0.5 of the probability together." in words
-    assert "1 pair gives the two answers less than 0.01 of the probability together." in words
 
 
 def test_equal_studies_are_printed_once(tmp_path: Path) -> None:

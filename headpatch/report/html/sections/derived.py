@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from headpatch.core import gate_view
 from headpatch.core.output.folder import Results
 from headpatch.core.output.part import Part as RunPart
 from headpatch.core.output.part import load, read, reading
@@ -10,13 +11,13 @@ from headpatch.core.question import Context
 from headpatch.core.registry import verbs
 from headpatch.core.verb import Verb
 from headpatch.present.interactive import figures
-from headpatch.present.parts import Chart, Drawn, Grid, Part, Words
+from headpatch.present.parts import Chart, Grid, Part, Words
 from headpatch.present.section import Figure, Section
 
-_ACROSS = {1: "one", 2: "two", 3: "three"}
-"""Style of charts by the number of panels side by side."""
+_ACROSS = ("one", "two", "three")  # styles of charts by the number of panels side by side
+# headings of columns whose cells are more than texts: a head to choose, a class in its colour
 _KINDS = ("head", "verdict", "outcome")
-"""Headings of columns whose cells are more than texts: a head to choose, a class in its colour."""
+_SHARES = [f"p_{answer}_{run}" for run in ("with", "without") for answer in ("yes", "no")]
 
 
 def section(name: str) -> Callable[[Results], Section | None]:
@@ -30,7 +31,7 @@ def section(name: str) -> Callable[[Results], Section | None]:
         for run in runs:
             with reading(run.folder / verb.files[0]):
                 parts = list(verb.question().view(saved(verb, run), context(verb, run)))
-                own = [block for part in parts for block in blocks(part, drawn)]
+                own = [block for part in parts for block in _blocks(part, drawn)]
             if own and len(runs) > 1:
                 made.append({"kind": "run", "text": run.name or "this folder"})
             made += own
@@ -43,10 +44,8 @@ def section(name: str) -> Callable[[Results], Section | None]:
 
 def runs_of(verb: Verb, parts: Iterable[RunPart]) -> list[RunPart]:
     """Return the runs of a question; several verbs may write a table of one name."""
-    if not verb.files:
-        return []
-    first = verb.files[0]
-    return [part for part in parts if part.has(first) and verb.name in part.verbs]
+    first = verb.files[:1]
+    return [part for part in parts if first and part.has(first[0]) and verb.name in part.verbs]
 
 
 def saved(verb: Verb, run: RunPart) -> dict[str, Any]:
@@ -56,10 +55,8 @@ def saved(verb: Verb, run: RunPart) -> dict[str, Any]:
         for schema in verb.schemas
         if run.has(schema.file)
     }
-    tensors = {
-        name: load(run, name, {}) for name in verb.others if name.endswith(".pt") and run.has(name)
-    }
-    return tables | tensors
+    names = [name for name in verb.others if name.endswith(".pt") and run.has(name)]
+    return tables | {name: load(run, name, {}) for name in names}
 
 
 def context(verb: Verb, run: RunPart) -> Context:
@@ -74,21 +71,14 @@ def context(verb: Verb, run: RunPart) -> Context:
         own = asked[0] if len(asked) == 1 else f"each pair's own, {len(asked):,} questions"
         question = f"{own} ({len(ran):,} pairs)"
         region = names[0] if len(names) == 1 else f"each pair's own ({len(names):,} regions)"
+    valid = facts.get("valid", True) is not False
     level = study.get("pairs", {}).get("level", 0.95)
-    return Context(
-        question,
-        region,
-        facts.get("valid", True) is not False,
-        pairs,
-        level,
-        facts.get("noise_floor"),
-        study.get(verb.name, {}) if verb.options else {},
-        study,
-        facts,
-    )
+    options = study.get(verb.name, {}) if verb.options else {}
+    floor = facts.get("noise_floor")
+    return Context(question, region, valid, pairs, level, floor, options, study, facts)
 
 
-def blocks(part: Part, drawn: dict[str, Figure]) -> Iterator[dict[str, Any]]:
+def _blocks(part: Part, drawn: dict[str, Figure]) -> Iterator[dict[str, Any]]:
     """Return what the template places: words, tables, and figures by name."""
     if isinstance(part, Words) and part.place != "terminal" and not part.strong:
         yield {"kind": "words", "text": part.text}
@@ -97,14 +87,27 @@ def blocks(part: Part, drawn: dict[str, Figure]) -> Iterator[dict[str, Any]]:
         rows = [list(zip(row, part.numeric, kinds, strict=True)) for row in part.rows]
         heads = list(zip(part.headings, part.numeric, strict=True))
         yield {"kind": "grid", "title": part.title, "headings": heads, "rows": rows}
-    elif isinstance(part, Chart | Drawn):
+    elif isinstance(part, Chart):
         own = {
             f"{name}{f'-{len(drawn)}' * (name in drawn)}": one
             for name, one in figures(part).items()
         }
         drawn.update(own)
-        if not own:
-            return
-        across = _ACROSS[min(getattr(part, "columns", 1), 3)]
-        note = getattr(part, "note", "")
-        yield {"kind": "chart", "names": list(own), "note": note, "across": across}
+        if own:
+            across = _ACROSS[min(part.columns, 3) - 1]
+            yield {"kind": "chart", "names": list(own), "note": part.note, "across": across}
+
+
+def gate(results: Results) -> Section | None:
+    """Say which pairs passed the gate; None unless a dataset was run."""
+    table = results.table("gate.csv", gate_view.GATE.needed)
+    if table is None or table.empty:
+        return None
+    if set(_SHARES) <= set(table):  # one that is not known is not unlikely
+        from pandas import to_numeric
+
+        table[_SHARES] = table[_SHARES].apply(to_numeric, errors="coerce").fillna(1.0)
+    margin = float(results.main.study.get("pairs", {}).get("margin", 1.0))
+    parts = gate_view.gate({str(name): table[name].tolist() for name in table}, margin)
+    blocks = [block for part in parts for block in _blocks(part, {})]
+    return Section("gate", "Which pairs passed", {"blocks": blocks}, template="view")

@@ -1,11 +1,19 @@
-"""The pair of pictures that the first screen shows."""
+"""The pictures of the page: the pair on the first screen, and attention laid over both.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+Attention becomes density as in the figure ``attention_overlays.png``
+(`headpatch.present.overlays`). The page's script draws that of the head that is chosen: the
+densities of every head in both runs are written as bytes, 255 being the largest of the head's.
+"""
+
+import base64
+import gzip
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from headpatch.core.output.folder import Results
 from headpatch.core.output.part import Part, reading
@@ -13,69 +21,45 @@ from headpatch.core.study import Study
 from headpatch.core.study.record import RUN
 from headpatch.errors import InputError
 from headpatch.pairs.pair import Pair
-from headpatch.present.interactive_map import picture
+from headpatch.present.interactive_map import OPAQUE, RAMP, picture
+from headpatch.present.overlays import densities
+from headpatch.present.section import numbers
 from headpatch.present.tables import says
 
 if TYPE_CHECKING:
     import pandas
 
-GATE = {
-    "pair": "text",
-    "question": "text",
-    "ld_with": "number",
-    "ld_without": "number",
-    "passed": "truth",
-    "reason": "text",
-}
-"""The columns of ``gate.csv`` that the report reads."""
+MOST = 2_400_000  # characters of all overlays; beyond, heads are kept by their importance
+Densities = tuple[
+    Float[np.ndarray, "heads y x"], Float[np.ndarray, "x_edges"], Float[np.ndarray, "y_edges"]
+]
+_GATE = dict.fromkeys(["pair", "question", "reason"], "text") | {
+    "ld_with": "number", "ld_without": "number", "passed": "truth"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Side:
-    """One picture, and what the model made of it.
+    """One picture, and what the model made of it, as far as that is known."""
 
-    Attributes
-    ----------
-    name
-        ``with`` or ``without``.
-    picture
-        A data URI.
-    width, height
-        Of the picture, in pixels.
-    box
-        The region, in fractions of the picture.
-    answer
-        In full, or its first word; empty if unknown.
-    ld
-        In logits; None if unknown.
-    likely
-        How likely the two answers are, and which token wins; empty if unknown.
-    """
-
-    name: str
-    picture: str
+    name: str  # ``with`` or ``without``
+    picture: str  # a data URI
     width: int
     height: int
-    box: tuple[float, ...]
-    answer: str = ""
-    ld: float | None = None
-    likely: str = ""
+    box: tuple[float, ...]  # the region, in fractions of the picture
+    answer: str  # in full, or its first word
+    ld: float | None
+    likely: str  # how likely the two answers are, and which token wins
 
 
 @dataclass(frozen=True)
 class Example:
-    """A pair as it is shown.
-
-    Attributes
-    ----------
-    words
-        What pair it is, where a dataset was run.
-    """
+    """A pair as it is shown."""
 
     question: str
     region: str
-    words: str = ""
-    sides: tuple[Side, ...] = field(default=())
+    words: str = ""  # what pair it is, where a dataset was run
+    sides: tuple[Side, ...] = ()
 
 
 def example_of(results: Results) -> Example:
@@ -87,7 +71,7 @@ def example_of(results: Results) -> Example:
     asked = str(main.study.get("question", "")), str(main.study.get("region", ""))
     if not main.many:
         return Example(*asked, sides=kept or _of_study(main))
-    gate = results.table("gate.csv", GATE)
+    gate = results.table("gate.csv", _GATE)
     if kept:
         part = results.first("attention_with_triangle.pt")
         assert part is not None
@@ -104,8 +88,8 @@ def _many(gate: "pandas.DataFrame | None") -> str:
     if gate is None:
         return "Asked of many pairs of pictures"
     questions = gate["question"].nunique()
-    asked = "" if questions == 1 else f", {questions:,} questions"
-    return f"Asked of {len(gate):,} pairs of pictures{asked}"
+    several = "" if questions == 1 else f", {questions:,} questions"
+    return f"Asked of {len(gate):,} pairs of pictures{several}"
 
 
 def _kept(results: Results) -> tuple[Side, ...]:
@@ -175,12 +159,12 @@ def _listed(study: Study, name: str) -> Pair | None:
 
 def _drawn(study: Study, name: str) -> Pair | None:
     """Draw a pair again: the same seed gives the same pair."""
-    from headpatch.pairs import generate
+    from headpatch.pairs.generate import plan
     from headpatch.pairs.region import Region
     from headpatch.pairs.scene import Style, draw
 
     options = study.draw
-    planned = generate.plan(options.n, study.seed, options.regions, options.wording)
+    planned = plan(options.n, study.seed, options.regions, options.wording)
     found = next((one for one in planned if one.name == name), None)
     if found is None:
         return None
@@ -206,3 +190,53 @@ def _side(
 ) -> Side:
     height, width = np.shape(image)[:2]
     return Side(name, picture(image), width, height, box, answer, ld, likely)
+
+
+def packed(data: bytes) -> str:
+    """Compress for the page; the same data gives the same text."""
+    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii")
+
+
+def overlays(
+    runs: Sequence[Mapping[str, Any]], importance: Sequence[int]
+) -> tuple[dict[str, Any], str]:
+    """Pack the attention of as many heads as fit: what `rank` kept of the with- and without-run.
+
+    `importance` are flat indices of all heads, those to keep first. Returns what the script needs
+    to draw them, and the packed bytes: ``[kept heads, runs, y, x]``.
+    """
+    maps = [_densities(run) for run in runs]
+    if any(not _together(one, maps[0]) for one in maps[1:]):
+        raise ValueError("the two runs' image tokens do not lie in the same places")
+    cells = np.stack([one[0] for one in maps], axis=1)  # heads, runs, y, x
+    peaks = np.nan_to_num(cells).max(axis=(1, 2, 3))
+    levels = np.nan_to_num(cells) / np.where(peaks > 0, peaks, 1.0)[:, None, None, None]
+    bytes_ = np.round(255 * levels).astype(np.uint8)
+    kept = list(importance)
+    while len(text := packed(bytes_[kept].tobytes())) > MOST:
+        kept = kept[: int(len(kept) * 0.95 * MOST / len(text))]
+    found, x_edges, y_edges = maps[0]
+    covered = np.isfinite(found[0])
+    return {
+        "heads": kept,
+        "ramp": RAMP,
+        "opaque": OPAQUE,
+        "peaks": numbers(peaks[kept]),
+        "x": numbers(x_edges),
+        "y": numbers(y_edges),
+        "covered": None if covered.all() else covered.astype(int).ravel().tolist(),
+    }, text
+
+
+def _together(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether the boxes of two runs lie in the same places."""
+    edges = zip(one[1:], other[1:], strict=True)
+    return all(np.array_equal(a, b) for a, b in edges) and np.array_equal(
+        np.isfinite(one[0][0]), np.isfinite(other[0][0])
+    )
+
+
+def _densities(run: Mapping[str, Any]) -> Densities:
+    rows = np.asarray(run["lm_rows"], dtype=np.float64)[..., np.asarray(run["image_positions"])]
+    boxes = np.asarray(run["boxes"], dtype=np.float64)
+    return densities(rows.reshape(-1, rows.shape[-1]), boxes)
