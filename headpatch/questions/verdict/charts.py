@@ -38,14 +38,16 @@ RANKINGS: Final = {
 """Look and words of each ranking."""
 _WORDS: Final = {"redundant": "redundant: necessary only together with others"}
 """Words of the legend, where the class alone says too little."""
-_PANELS: Final = {
-    "necessity": "Necessity (noising)",
-    "sufficiency": "Sufficiency (denoising)",
-}
+_PANELS: Final = {"necessity": "Necessity (noising)", "sufficiency": "Sufficiency (denoising)"}
 _WAYS: Final = {
     "keep": "Only the first k keep their z (more is better)",
     "remove": "The first k are resampled (less is better)",
 }
+
+
+def head_names(table: "pandas.DataFrame") -> "pandas.Series[str]":
+    """Name the heads of ``verdicts.csv``, as 24.17."""
+    return table["layer"].astype(str) + "." + table["head"].astype(str)
 
 
 def verdict_chart(
@@ -59,32 +61,20 @@ def verdict_chart(
 ) -> Chart:
     """Show every head's mean attention difference against its mean effect, a panel a direction.
 
-    The vertical axis is linear within ±δ and logarithmic beyond. Named heads carry their interval.
-
-    Parameters
-    ----------
-    verdicts
-        ``verdicts.csv``.
-    delta
-        Smallest effect of interest, in normalized units.
-    level, pairs
-        Coverage of the intervals, and pairs that the heads were judged on.
-    of
-        Pairs in all, with those that chose heads; None if that is not known.
-    rhos
-        ``verdict.pt``, for what it says of the correlation.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or there is no row.
+    Heads were judged on `pairs`, `of` so many in all, if that is known; `rhos` is ``verdict.pt``,
+    for what it says of the correlation. The vertical axis is linear within ±δ and logarithmic
+    beyond. Named heads carry their interval.
     """
     needed = {"layer", "head", "verdict", "attention_diff", "attention_rank"}
     needed |= {f"{name}{end}" for name in _PANELS for end in ("", "_low", "_high")}
     check_columns(verdicts, needed, "verdicts")
     if verdicts.empty:
         raise ValueError("verdicts hold no head")
-    table = _sorted(verdicts[verdicts["attention_diff"].notna()])
+    table = verdicts[verdicts["attention_diff"].notna()]
+    first = table["attention_rank"].rank(method="first") <= LOOKING
+    table = table.assign(name=head_names(table), written=table["verdict"].isin(CAUSAL) | first)
+    size = table[list(_PANELS)].abs().max(axis=1)  # those that act most come first
+    table = table.loc[size.sort_values(ascending=False, kind="stable").index]
     panels = [_panel(table, name, title, delta) for name, title in _PANELS.items()]
     acting = table.loc[table["verdict"].isin(CAUSAL), "name"]
     return Chart(
@@ -113,17 +103,6 @@ def _panel(table: "pandas.DataFrame", name: str, title: str, delta: float) -> Pa
         y_scale=Scale("beyond", delta),
         guides=[Guide("y", -delta, delta), Guide("x", 0.0)],
     )
-
-
-def _sorted(table: "pandas.DataFrame") -> "pandas.DataFrame":
-    """Add each head's name, and whether it is written; those that act most come first."""
-    names = table["layer"].astype(str) + "." + table["head"].astype(str)
-    size = table[list(_PANELS)].abs().max(axis=1)
-    written = table["verdict"].isin(CAUSAL) | (
-        table["attention_rank"].rank(method="first") <= LOOKING
-    )
-    table = table.assign(name=names, written=written)
-    return table.loc[size.sort_values(ascending=False, kind="stable").index]
 
 
 def _class(table: "pandas.DataFrame", verdict: str, name: str) -> Series:
@@ -163,22 +142,7 @@ def _correlation(rhos: Mapping[str, Any], level: float) -> str:
 
 
 def faithfulness_chart(curves: "pandas.DataFrame", *, level: float, of: int | None = None) -> Chart:
-    """Show the share of the LD difference that is left, over the number of heads.
-
-    Parameters
-    ----------
-    curves
-        ``faithfulness.csv``.
-    level
-        Coverage of the intervals, for the note.
-    of
-        Pairs in all, with those that made the rankings; None if that is not known.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or there is no row.
-    """
+    """Show the share of the LD difference that is left, over the number of heads."""
     needed = {"ranking", "way", "k", "share", "share_low", "share_high", "area", "draws", "pairs"}
     check_columns(curves, needed, "curves")
     if curves.empty:
