@@ -32,7 +32,6 @@ from headpatch.questions.claims.columns import FOLLOWED, MEASURED
 from headpatch.questions.claims.experiments import (
     Experiment,
     Figures,
-    Kind,
     Measured,
     from_table,
     run_experiments,
@@ -88,7 +87,7 @@ class Evidence:
                 needed = [Experiment("interaction", claim.heads)]
             case Form.VISION_HEADS:
                 if self.verdict.vision is None:
-                    needed = each_layer(claim, "vision heads")
+                    needed = each_layer(claim)
             case Form.VISION_SPAN:
                 needed = [Experiment("vision span", layers=claim.layers)]
             case Form.VISION_CARRIES:
@@ -102,10 +101,10 @@ class Evidence:
         return [one for one in needed if one.name not in self.measured]
 
 
-def each_layer(claim: Claim, kind: Kind) -> list[Experiment]:
-    """Do the same at every vision layer that a claim names."""
+def each_layer(claim: Claim) -> list[Experiment]:
+    """Change the heads of each vision layer that a claim names."""
     first, last = claim.layers
-    return [Experiment(kind, layers=(layer, layer)) for layer in range(first, last + 1)]
+    return [Experiment("vision heads", layers=(layer, layer)) for layer in range(first, last + 1)]
 
 
 def stream_swaps(claim: Claim) -> list[Experiment]:

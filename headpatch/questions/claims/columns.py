@@ -1,9 +1,11 @@
 """What `headpatch claims` writes."""
 
+from typing import Any
+
 from headpatch.present.column import Column, Schema
 
 
-def _text(name: str, meaning: str, **more: bool) -> Column:
+def _text(name: str, meaning: str, **more: Any) -> Column:
     return Column(name, meaning, "–", "text", **more)
 
 

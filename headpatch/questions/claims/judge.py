@@ -269,7 +269,7 @@ def _vision_heads(claim: Claim, evidence: Evidence) -> Shown:
         words = f"layer {row['layer']} {_between(row, 'necessity')}"
         beyond = _beyond(row, "necessity", evidence.rule)
         shown.append((beyond, row["necessity_high"] < delta, words))
-    for experiment in each_layer(claim, "vision heads") if vision is None else ():
+    for experiment in each_layer(claim) if vision is None else ():
         figures = evidence.figures(experiment, "no vision layer was changed")
         low, high, words = _interval(figures["necessity"], evidence.rule)
         shown.append((low > delta, high < delta, f"layer {experiment.layers[0]} {words}"))

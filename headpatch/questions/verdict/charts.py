@@ -77,6 +77,13 @@ def verdict_chart(
     table = table.loc[size.sort_values(ascending=False, kind="stable").index]
     panels = [_panel(table, name, title, delta) for name, title in _PANELS.items()]
     acting = table.loc[table["verdict"].isin(CAUSAL), "name"]
+    correlation = ""
+    if rhos and {"rho", "true_rho"} <= set(rhos):  # results of earlier versions lack them
+        correlation = (
+            " Spearman's rho, over heads, of attention difference and size of effect: of the means "
+            f"shown {measured_words(rhos['rho'], level)}; of the true values "
+            f"{true_words(rhos['true_rho'], level)}."
+        )
     return Chart(
         "verdict",
         "verdict.png",
@@ -85,7 +92,7 @@ def verdict_chart(
         f"Effect: share of the LD difference between the runs. Grey band: ±δ = {delta:g}, the "
         "smallest effect of interest; linear inside, logarithmic beyond. Named: every head that "
         f"is shown to act, and the first of the attention ranking; bars: {level:.0%} intervals "
-        f"over pairs.{_correlation(rhos or {}, level)}",
+        f"over pairs.{correlation}",
         [f"Shown to act: {', '.join(acting) or 'none'}"] * len(panels),
         columns=2,
         heights=[2.9],
@@ -128,17 +135,6 @@ def judging(pairs: int, of: int | None) -> str:
     if of is None or of == pairs:
         return f"means over {pairs:,} pairs"
     return f"{of:,} pairs, {pairs:,} of them judge"
-
-
-def _correlation(rhos: Mapping[str, Any], level: float) -> str:
-    """Say how looking and deciding go together; results of earlier versions lack it."""
-    if not {"rho", "true_rho"} <= set(rhos):
-        return ""
-    return (
-        f" Spearman's rho, over heads, of attention difference and size of effect: of the means "
-        f"shown {measured_words(rhos['rho'], level)}; of the true values "
-        f"{true_words(rhos['true_rho'], level)}."
-    )
 
 
 def faithfulness_chart(curves: "pandas.DataFrame", *, level: float, of: int | None = None) -> Chart:

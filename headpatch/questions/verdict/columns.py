@@ -1,6 +1,7 @@
 """What `headpatch verdict` writes."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from headpatch.present.column import Column, Schema
 
@@ -13,7 +14,7 @@ def _interval(
         yield Column(f"{name}{end}", words, unit, form=form, optional=optional)
 
 
-def _text(name: str, meaning: str, **more: bool) -> Column:
+def _text(name: str, meaning: str, **more: Any) -> Column:
     return Column(name, meaning, "–", "text", **more)
 
 

@@ -299,6 +299,13 @@ def _areas(curves: pd.DataFrame) -> Grid:
 def headline_words(facts: Headline, context: Context) -> list[str]:
     """Say in words and numbers whether the heads that look decide; the first line asks it."""
     level, delta = context.level, context.options["delta"]
+    missed = f"Attention misses {len(facts.missed)} of them{_named(facts.missed)}."
+    if not facts.causal:
+        missed = "That is no proof that none does: some may be undecided."
+    elif not facts.missed:
+        missed = "Attention picks all of them."
+    elif len(facts.missed) == len(facts.causal):
+        missed = "Attention misses all of them."
     lines = [
         "Do the heads that look decide?",
         f"Of the {len(facts.picked)} heads that attention picks out (on other pairs), "
@@ -306,7 +313,7 @@ def headline_words(facts: Headline, context: Context) -> list[str]:
         f"{_count(facts.picked_within)} shown to stay within ±{delta:.3g} of the LD difference; "
         f"{_count(facts.picked_undecided)} undecided.",
         f"Of all {facts.heads:,} heads, {_count(facts.causal)} shown to act"
-        f"{_named(facts.causal)}. {_missed(facts.causal, facts.missed)}",
+        f"{_named(facts.causal)}. {missed}",
         f"Spearman's rho, over {facts.heads:,} heads, of attention difference and size of effect. "
         f"Of the means that were measured: {measured_words(vars(facts.rho), level)}. Of the true "
         f"values: {true_words(vars(facts.true_rho), level)}.",
@@ -325,17 +332,6 @@ def _count(names: Sequence[str]) -> str:
     if not names:
         return "none is"
     return "1 is" if len(names) == 1 else f"{len(names)} are"
-
-
-def _missed(causal: Sequence[str], missed: Sequence[str]) -> str:
-    """Say which of the heads that act attention does not pick."""
-    if not causal:
-        return "That is no proof that none does: some may be undecided."
-    if not missed:
-        return "Attention picks all of them."
-    if len(missed) == len(causal):
-        return "Attention misses all of them."
-    return f"Attention misses {len(missed)} of them{_named(missed)}."
 
 
 def _named(names: Sequence[str]) -> str:

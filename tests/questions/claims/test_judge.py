@@ -240,16 +240,12 @@ def test_without_each_pairs_attention_it_is_said() -> None:
         ("the answer reads the region in layer 0", []),
         ("the question reads the region in layers 0-1", ["words to region cut in layers 0-1"]),
         ("heads 1.0 and 0.0 work together", []),
-        (
-            "heads 1.2 and 0.1 are independent",
-            ["heads 0.1+1.2 changed both ways, together and alone"],
-        ),
-        (
-            "heads 0.3, 1.0 and 1.1 do more together than alone",
-            ["heads 0.3+1.0+1.1 changed together"],
-        ),
+        ("heads 1.2 and 0.1 are independent",
+         ["heads 0.1+1.2 changed both ways, together and alone"]),
+        ("heads 0.3, 1.0 and 1.1 do more together than alone",
+         ["heads 0.3+1.0+1.1 changed together"]),
     ],
-)
+)  # fmt: skip
 def test_what_a_claim_needs_that_is_not_there_is_asked_for(claim: str, wanted: list[str]) -> None:
     assert [one.name for one in evidence().missing(Claim.parse(claim))] == wanted
 
@@ -270,20 +266,12 @@ def test_the_grammar_forgives_capitals_spaces_and_a_full_stop() -> None:
     assert (reads.word, reads.layers) == ("question", (3, 5))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "head 24.17 matters",
-        "head 24 is necessary",
-        "heads 1.1 and 1.1 are redundant",
-        "layers 9-3 hold the causal heads",
-        "head 24.17 is necessary and so on",
-        "heads 1.1, 1.2 are redundant",
-        "heads 1.1, 1.2 and 1.3 work together",
-        "the picture reads the region in layer 1",
-    ],
-)
+@pytest.mark.parametrize("text", [
+    "", "head 24.17 matters", "head 24 is necessary", "heads 1.1 and 1.1 are redundant",
+    "layers 9-3 hold the causal heads", "head 24.17 is necessary and so on",
+    "heads 1.1, 1.2 are redundant", "heads 1.1, 1.2 and 1.3 work together",
+    "the picture reads the region in layer 1",
+])  # fmt: skip
 def test_what_is_no_claim_is_refused_with_examples(text: str) -> None:
     with pytest.raises(InputError, match="head 24.17 is necessary") as caught:  # noqa: RUF043
         Claim.parse(text)
@@ -307,16 +295,12 @@ def test_an_unknown_head_or_layer_is_named(claim: str, said: str) -> None:
 
 def test_a_claim_that_is_contradicted_by_where_heads_lie_takes_enough_of_them() -> None:
     """0 of 6 lie there: were it half of such heads, p = 1/64."""
-    heads = table().assign(verdict="necessary")
-    heads.loc[6:, "verdict"] = "inert"
-    heads["layer"] = [0, 0, 0, 0, 0, 0, 1, 1]
-    heads["head"] = [0, 1, 2, 3, 4, 5, 0, 1]
-    seen = with_heads(heads)
-    assert (
-        judge_claim(Claim.parse("layer 1 holds the causal heads"), seen).outcome == "contradicted"
-    )
-    heads["verdict"] = "inhibitory"
+    verdicts = ["necessary"] * 6 + ["inert"] * 2
+    places = {"layer": [0, 0, 0, 0, 0, 0, 1, 1], "head": [0, 1, 2, 3, 4, 5, 0, 1]}
+    heads = table().assign(verdict=verdicts, **places)
+    found = judge_claim(Claim.parse("layer 1 holds the causal heads"), with_heads(heads))
+    assert found.outcome == "contradicted"
+    seen = with_heads(heads.assign(verdict="inhibitory"))
     found = judge_claim(Claim.parse("layer 0 holds the causal heads"), seen)
-    assert (found.outcome, found.figure) == (
-        "not testable", "no head is shown to act for the answer"
-    )  # fmt: skip
+    figure = "no head is shown to act for the answer"
+    assert (found.outcome, found.figure) == ("not testable", figure)
