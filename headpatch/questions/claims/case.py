@@ -287,22 +287,19 @@ def _study_of(asked: Study | Iterable[str], verdict: SavedVerdict, argument: str
     if not asked.claims:
         raise InputError("claims", "none", "claims such as 'head 24.17 is necessary'")
     if verdict.study.model != asked.model:
-        there = f"a verdict of model {verdict.study.model} lies there"
-        raise InputError(argument, there, f"one of the claims' model, {asked.model}")
+        given = f"a verdict of model {verdict.study.model} lies there"
+        raise InputError(argument, given, f"one of the claims' model, {asked.model}")
     if "answers" in asked.model_fields_set and asked.answers != verdict.study.answers:
-        there = f"a verdict of the answers {','.join(verdict.study.answers)} lies there"
-        raise InputError(argument, there, f"one of the claims' answers, {','.join(asked.answers)}")
+        given = f"a verdict of the answers {','.join(verdict.study.answers)} lies there"
+        raise InputError(argument, given, f"one of the claims' answers, {','.join(asked.answers)}")
     return asked
 
 
 def _refuse_other_weights(model: str, weights: str, verdict: SavedVerdict) -> None:
     if weights != verdict.weights:
-        raise InputError(
-            "--model",
-            f"the weights of {model} ({weights})",
-            f"those of the verdict ({verdict.weights})",
-            "Run the verdict again with this model.",
-        )
+        given = f"the weights of {model} ({weights})"
+        wanted = f"those of the verdict ({verdict.weights})"
+        raise InputError("--model", given, wanted, "Run the verdict again with this model.")
 
 
 def _refuse_another_verdict(out: Path, place: Path | None) -> None:

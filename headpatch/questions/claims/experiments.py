@@ -265,10 +265,6 @@ def _cut(session: Session, experiments: Experiments, _: Checks) -> Iterator[Pair
 
 _Run: TypeAlias = Callable[[Session, Experiments, Checks], Iterator[PairFigures]]
 _RUNS: Mapping[Kind, _Run] = {
-    "together": _together,
-    "interaction": _interaction,
-    "vision heads": _vision_heads,
-    "vision span": _vision_span,
-    "stream": _streams,
-    "cut": _cut,
-}
+    "together": _together, "interaction": _interaction, "vision heads": _vision_heads,
+    "vision span": _vision_span, "stream": _streams, "cut": _cut,
+}  # fmt: skip

@@ -84,8 +84,8 @@ class _Ends(NamedTuple):
 
 def _interval(values: Float[np.ndarray, " pairs"], rule: Rule) -> _Ends:
     rng = np.random.default_rng([rule.seed % 2**64, 0])
-    found = mean_interval(values[:, None], rule.level, rule.resamples, rng)
-    mean, low, high = (float(ends[0]) for ends in (found.mean, found.low, found.high))
+    interval = mean_interval(values[:, None], rule.level, rule.resamples, rng)
+    mean, low, high = (float(x[0]) for x in (interval.mean, interval.low, interval.high))
     return _Ends(low, high, f"{mean:+.3f} ({low:+.3f} to {high:+.3f})")
 
 
@@ -135,9 +135,9 @@ def _looks(claim: Claim, evidence: Evidence) -> Shown:
     row = evidence.row(claim.heads[0])
     if np.isnan(row["attention_diff"]):
         return "not testable", "the head does not attend to the image's tokens"
-    more = row["attention_diff_low"] > 0 and row["attention_diff_q"] < evidence.rule.alpha
+    shown = row["attention_diff_low"] > 0 and row["attention_diff_q"] < evidence.rule.alpha
     words = f"{_figure(row, 'attention_diff')}, rank {row['attention_rank']}"
-    return _either(more, row["attention_diff_high"] < 0), words
+    return _either(shown, row["attention_diff_high"] < 0), words
 
 
 def _model_looks(_: Claim, evidence: Evidence) -> Shown:
@@ -235,13 +235,9 @@ def _interaction(claim: Claim, evidence: Evidence) -> tuple[set[Word], str]:
         excess = both - np.sum(alone, 0)
         ends = _interval(excess, evidence.rule)
         signs = [_interval(values, evidence.rule).sign(delta) for values in alone]
-        label = interaction_label(
-            way,
-            ends.sign(delta),
-            ends.low > -delta and ends.high < delta,
-            against=bool(2 * both.mean() < excess.mean()),
-            opposed=min(signs) * max(signs) < 0,
-        )
+        small = ends.low > -delta and ends.high < delta
+        against, opposed = bool(2 * both.mean() < excess.mean()), min(signs) * max(signs) < 0
+        label = interaction_label(way, ends.sign(delta), small, against, opposed)
         labels.append(label)
         parts.append(f"{way} {ends.words} beyond what each does alone: {label}")
     reading = joint_reading(labels[0], labels[1])
@@ -320,16 +316,9 @@ def _carries(claim: Claim, evidence: Evidence) -> Shown:
 
 
 _JUDGES: Mapping[Form, Callable[[Claim, Evidence], Shown]] = {
-    Form.CLASS: _class,
-    Form.LOOKS: _looks,
-    Form.MODEL_LOOKS: _model_looks,
-    Form.REDUNDANT: _redundant,
-    Form.MORE_TOGETHER: _more_together,
-    Form.WORK_TOGETHER: _work_together,
-    Form.INDEPENDENT: _independent,
-    Form.HOLD: _hold,
-    Form.READS: _reads,
-    Form.VISION_HEADS: _vision_heads,
-    Form.VISION_SPAN: _vision_span,
-    Form.VISION_CARRIES: _carries,
-}
+    Form.CLASS: _class, Form.LOOKS: _looks, Form.MODEL_LOOKS: _model_looks,
+    Form.REDUNDANT: _redundant, Form.MORE_TOGETHER: _more_together,
+    Form.WORK_TOGETHER: _work_together, Form.INDEPENDENT: _independent,
+    Form.HOLD: _hold, Form.READS: _reads, Form.VISION_HEADS: _vision_heads,
+    Form.VISION_SPAN: _vision_span, Form.VISION_CARRIES: _carries,
+}  # fmt: skip

@@ -188,13 +188,8 @@ def claims(
 
 def _saved(verdict: "Verdict") -> SavedVerdict:
     """Return a verdict as its folder would be read."""
-    return SavedVerdict(
-        verdict.study,
-        verdict.heads,
-        verdict.partners,
-        verdict.gate,
-        mean_looks(verdict.judgement.saved),
-        verdict.judgement.vision,
-        tuple(one.entry for one in verdict.survey.gated),
-        {"valid": verdict.survey.valid, "weights": verdict.pairs.vlm.fingerprint},
-    )
+    tables = verdict.heads, verdict.partners, verdict.gate
+    looks, vision = mean_looks(verdict.judgement.saved), verdict.judgement.vision
+    entries = tuple(one.entry for one in verdict.survey.gated)
+    run = {"valid": verdict.survey.valid, "weights": verdict.pairs.vlm.fingerprint}
+    return SavedVerdict(verdict.study, *tables, looks, vision, entries, run)

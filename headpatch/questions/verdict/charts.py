@@ -102,14 +102,10 @@ def verdict_chart(
 def _panel(table: "pandas.DataFrame", name: str, title: str, delta: float) -> Panel:
     """Show one direction, a series a class."""
     classes = [one for one in CLASSES if (table["verdict"] == one).any()]
-    return Panel(
-        title,
-        [_class(table, one, name) for one in classes],
-        "Attention difference, with − without",
-        "Mean normalized effect",
-        y_scale=Scale("beyond", delta),
-        guides=[Guide("y", -delta, delta), Guide("x", 0.0)],
-    )
+    series = [_class(table, one, name) for one in classes]
+    guides = [Guide("y", -delta, delta), Guide("x", 0.0)]
+    return Panel(title, series, "Attention difference, with − without", "Mean normalized effect",
+                 y_scale=Scale("beyond", delta), guides=guides)  # fmt: skip
 
 
 def _class(table: "pandas.DataFrame", verdict: str, name: str) -> Series:

@@ -146,8 +146,8 @@ def curves(
             shares = np.mean(each, axis=0)
             both = np.column_stack([shares, area_under(counts, shares)])
             rng = np.random.default_rng([rule.seed % 2**64, 2])
-            found = mean_interval(both, rule.level, rule.resamples, rng)
-            ends = {"": found.mean, "_low": found.low, "_high": found.high}
+            interval = mean_interval(both, rule.level, rule.resamples, rng)
+            ends = {"": interval.mean, "_low": interval.low, "_high": interval.high}
             columns: dict[str, Any] = {"ranking": name, "way": way, "k": counts}
             columns |= {f"share{end}": values[:-1] for end, values in ends.items()}
             columns |= {f"area{end}": values[-1] for end, values in ends.items()}

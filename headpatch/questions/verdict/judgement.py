@@ -23,7 +23,7 @@ from headpatch.heads import Grid, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.questions.verdict.discovery import Discovery, choose, curves, set_counts
-from headpatch.questions.verdict.measure import Runner, rows
+from headpatch.questions.verdict.measure import Runner
 from headpatch.questions.verdict.nulls import Null, failed, judge_nulls
 from headpatch.questions.verdict.pair_record import DIRECTIONS, PairRecord, PerPair, Task
 from headpatch.questions.verdict.redundant_sets import as_sets, random_members
@@ -81,7 +81,7 @@ def cost(study: Study, grid: Grid, pairs: int) -> int:
     first, second = _tasks(study, grid, count, pairs - count, drawn=False)
     seeking, judging = set_counts(study, grid)
     sets = count * study.verdict.groups + min(study.verdict.search, count) * seeking
-    return sum(rows(task, grid) for task in (*first, *second)) + sets + len(second) * judging
+    return sum(task.rows(grid) for task in (*first, *second)) + sets + len(second) * judging
 
 
 def _tasks(
@@ -123,15 +123,11 @@ def _conclude(
     for name, way in zip(("necessity", "sufficiency"), DIRECTIONS, strict=True):
         for column, values in _ends(f"{name}_mean_kind", effects[f"mean_{way}"], by).items():
             verdicts.heads[column] = values.ravel()
+    random = np.array([joint[one] for one in choice.random]).reshape(-1, len(confirmation))
+    own = joint[HeadSet(choice.chosen)] if choice.chosen else None
+    nothing = max(pair.nothing / abs(pair.gap) for pair in every)
     nulls = judge_nulls(
-        confirmation,
-        attention,
-        choice.picked,
-        choice.chosen,
-        np.array([joint[one] for one in choice.random]).reshape(-1, len(confirmation)),
-        joint[HeadSet(choice.chosen)] if choice.chosen else None,
-        max(pair.nothing / abs(pair.gap) for pair in every),
-        by,
+        confirmation, attention, choice.picked, choice.chosen, random, own, nothing, by
     )
     faithfulness, vision = curves(grid, choice.rankings, joint, by), _vision(confirmation, by)
     for table in (verdicts.heads, verdicts.sets, faithfulness, vision):
@@ -179,8 +175,8 @@ def _ends(
 ) -> dict[str, Float[np.ndarray, "*rest"]]:
     """Return means over pairs and the ends of their intervals, as columns of that name."""
     rng = np.random.default_rng([by.seed % 2**64, 0])
-    found = mean_interval(values, by.level, by.resamples, rng)
-    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+    interval = mean_interval(values, by.level, by.resamples, rng)
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _vision(pairs: Sequence[PairRecord], by: Rule) -> pd.DataFrame | None:
@@ -189,11 +185,6 @@ def _vision(pairs: Sequence[PairRecord], by: Rule) -> pd.DataFrame | None:
     if len(effects) < 2:
         return None
     values = np.stack(effects)
-    return pd.DataFrame(
-        {
-            "layer": np.arange(values.shape[1]),
-            **_ends("necessity", values, by),
-            "necessity_q": adjusted(minimum_effect_test(values)),
-            "pairs": len(values),
-        }
-    )
+    columns = {"layer": np.arange(values.shape[1]), **_ends("necessity", values, by)}
+    q = adjusted(minimum_effect_test(values))
+    return pd.DataFrame({**columns, "necessity_q": q, "pairs": len(values)})

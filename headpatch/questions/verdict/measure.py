@@ -1,7 +1,6 @@
 """Measuring pairs for a verdict: every head, sets of heads, nulls, whole vision layers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,19 +21,12 @@ from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Direction, Intervention, refused, whole_layers
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.engine.selfcheck import Checks
-from headpatch.heads import Grid, HeadSet
+from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
 from headpatch.questions.verdict.nulls import mirrored, wrong_place
-from headpatch.questions.verdict.pair_record import (
-    DIRECTIONS,
-    KINDS,
-    Other,
-    PairRecord,
-    PerHead,
-    Task,
-)
+from headpatch.questions.verdict.pair_record import DIRECTIONS, SWEEPS, Other, PairRecord, Task
 
 
 class Runner:
@@ -63,14 +55,12 @@ class Runner:
         def run(session: Session) -> dict[str, Any]:
             name, means = session.pair.name, self._survey.reference
             rng = np.random.default_rng([self._study.seed % 2**64, self._places[name]])
-            if means is None:
-                reference = mean_z(session, reference=self._study.ablate.reference)
-            else:
-                reference = means.of(session)
+            count = self._study.ablate.reference
+            reference = means.of(session) if means else mean_z(session, reference=count)
             return measure(session, wanted[name], reference, self._checks, rng).to_saved()
 
         for entry, saved in self._each(entries, [task.words() for task in tasks], run):
-            self._advance(rows(wanted[entry.name], self._vlm.lm.grid))
+            self._advance(wanted[entry.name].rows(self._vlm.lm.grid))
             yield PairRecord.from_saved(saved)
 
     def noised(
@@ -96,12 +86,8 @@ class Runner:
         run: Callable[[Session], dict[str, Any]],
     ) -> Iterator[tuple[Entry, dict[str, Any]]]:
         options = self._study.verdict
-        always = {
-            "positions": options.positions,
-            "noise": options.noise,
-            "dataset": self._dataset,
-            "reference": self._study.ablate.reference,
-        }
+        always: dict[str, Any] = {"positions": options.positions, "noise": options.noise}
+        always |= {"dataset": self._dataset, "reference": self._study.ablate.reference}
         keys = {
             entry.name: unit_key(self._study, self._vlm, entry.pair(), {**what, **always})
             for entry, what in zip(entries, asked, strict=True)
@@ -115,12 +101,6 @@ class Runner:
             self._on_progress(min(self._done, self._total), self._total)
 
 
-def rows(task: Task, grid: Grid) -> int:
-    """Return how many rows a task takes; what is no row counts as about as many."""
-    sweeps = len(KINDS) * len(DIRECTIONS) + task.attribution + 4 * task.nulls + 3 * task.vision
-    return sweeps * grid.layers * grid.heads + len(task.sets)
-
-
 def measure(
     session: Session, task: Task, means: ZMeans, checks: Checks, rng: np.random.Generator
 ) -> PairRecord:
@@ -131,12 +111,11 @@ def measure(
     """
     options, base, grid = session.study.verdict, session.base, session.vlm.lm.grid
     singles = [HeadSet.of(head) for head in grid]
-    ways = list(product(KINDS, DIRECTIONS))
 
     def changed(members: HeadSet, kind: str, direction: Direction) -> Intervention:
         return Intervention(members, kind, direction, options.positions)
 
-    asked = [changed(one, kind, direction) for kind, direction in ways for one in singles]
+    asked = [changed(one, kind, direction) for kind, direction in SWEEPS for one in singles]
     asked += [changed(one, "resample", "noising") for one in task.sets]
     drawn = rng.choice(len(singles), size=min(options.noise, len(singles)), replace=False)
     own = [changed(singles[i], "self", direction) for direction in DIRECTIONS for i in drawn]
@@ -145,13 +124,13 @@ def measure(
     nowhere = np.zeros(0), float("nan"), 0.0
     vision, unread, off = _vision(session, checks) if task.vision else nowhere
     effects = normalized(session, outcomes[: len(asked)])
-    swept, sets = np.split(effects, [len(ways) * len(singles)])
-    swept = swept.reshape(len(ways), grid.layers, grid.heads)
+    swept, sets = np.split(effects, [len(SWEEPS) * len(singles)])
+    swept = swept.reshape(len(SWEEPS), grid.layers, grid.heads)
     return PairRecord(
         name=session.pair.name,
         ld_with=base.ld_with,
         ld_without=base.ld_without,
-        effects={f"{kind}_{way}": swept[i] for i, (kind, way) in enumerate(ways)},
+        effects={f"{kind}_{way}": swept[i] for i, (kind, way) in enumerate(SWEEPS)},
         floor=max(floor_of(session, outcomes, means, FEW), off),
         nothing=max(session.widened_off, *(abs(one.effect) for one in outcomes[len(asked) :])),
         sets=sets,
@@ -163,12 +142,12 @@ def measure(
     )
 
 
-def _attributed(session: Session) -> dict[str, PerHead]:
+def _attributed(session: Session) -> dict[str, Float[np.ndarray, "layers heads"]]:
     """Estimate the normalized effect of resampling every head, from one backward pass."""
     pair = gradients(session.vlm, session.prompt, ("lm",))
     where = session.prompt.spans.positions(session.study.verdict.positions)
     gap = session.base.ld_with - session.base.ld_without
-    estimates: dict[str, PerHead] = {}
+    estimates: dict[str, Float[np.ndarray, "layers heads"]] = {}
     for direction, towards in zip(DIRECTIONS, (-gap, gap), strict=True):
         effect = attribute(pair, "resample", direction)["lm"][..., where].sum(-1)
         estimates[direction] = effect.cpu().numpy().astype(np.float64) / towards

@@ -118,7 +118,8 @@ def _wrong_place(
     effects = _effects(others, [pairs[place].gap for place in places])
     beyond = np.abs(significant_sign(effects, rule)).max(0)
     named = ", ".join(str(Head(int(a), int(b))) for a, b in np.argwhere(beyond)[:5])
-    leak = _attention_again(others, attention[places], picked)
+    attended = np.stack([other.attention for other in others])
+    leak = _again(attended, attention[places], picked)
     return [
         flips.judged(flipped, flipped <= rule.alpha, count),
         acting.judged(float(beyond.sum()), not beyond.any(), count, named),
@@ -145,7 +146,8 @@ def _mirrored(
         why = "the questions and regions have no side to mirror" if pairs else "no pairs"
         return [replace(figure, note=why) for figure in (flips, acting, looks)]
     flipped = float(np.mean([other.ld_with > 0 > other.ld_without for other in others]))
-    again = _attention_again(others, attention[places], picked)
+    attended = np.stack([other.attention for other in others])
+    again = _again(attended, attention[places], picked)
     judged = [
         flips.judged(flipped, flipped >= rule.level, count),
         looks.judged(again, again >= SAME, count),
@@ -155,7 +157,7 @@ def _mirrored(
     ways = [f"resample_{way}" for way in DIRECTIONS]
     before = np.stack([[pairs[place].effects[way] for way in ways] for place in places])
     after = _effects(others, [pairs[place].gap for place in places])
-    kept = _share(_at(after, chosen), _at(before, chosen))
+    kept = _again(after, before, chosen)
     return [*judged, acting.judged(kept, kept >= SAME, count)]
 
 
@@ -194,24 +196,16 @@ def _effects(
     return np.asarray(effects / np.array(gaps)[:, None, None, None])
 
 
-def _attention_again(others: Sequence[Other], before: PerPair, picked: Sequence[Head]) -> float:
-    """How much of the picked heads' attention difference is there, asked otherwise."""
-    after = np.stack([other.attention for other in others])
-    return _share(_at(after, picked), _at(before, picked))
-
-
-def _at(
-    values: Float[np.ndarray, "pairs *ways layers heads"], heads: Sequence[Head]
-) -> Float[np.ndarray, "*ways some"]:
-    """Means over pairs at some heads."""
+def _again(
+    after: Float[np.ndarray, "pairs *ways layers heads"],
+    before: Float[np.ndarray, "pairs *ways layers heads"],
+    heads: Sequence[Head],
+) -> float:
+    """How much of the size of some heads' means is found again with the same signs."""
     layer, head = [one.layer for one in heads], [one.head for one in heads]
-    return np.asarray(values.mean(0)[..., layer, head])
-
-
-def _share(again: Float[np.ndarray, "*shape"], before: Float[np.ndarray, "*shape"]) -> float:
-    """How much of the values' size is found again with the same signs."""
-    whole = float(np.abs(before).sum())
-    return float((np.sign(before) * again).sum() / whole) if whole > 0 else float("nan")
+    first, second = (values.mean(0)[..., layer, head] for values in (before, after))
+    whole = float(np.abs(first).sum())
+    return float((np.sign(first) * second).sum() / whole) if whole > 0 else float("nan")
 
 
 def mirrored(pair: Pair) -> Pair | None:

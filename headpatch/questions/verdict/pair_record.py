@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 
 from headpatch.engine.interventions import Direction
-from headpatch.heads import HeadSet
+from headpatch.heads import Grid, HeadSet
 
 PerHead = Float[np.ndarray, "layers heads"]
 PerPair = Float[np.ndarray, "pairs layers heads"]
-KINDS: tuple[str, ...] = ("resample", "mean")
 DIRECTIONS: tuple[Direction, ...] = ("noising", "denoising")
+SWEEPS = tuple((kind, direction) for kind in ("resample", "mean") for direction in DIRECTIONS)
+"""How every head is changed."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Task:
     def words(self) -> dict[str, Any]:
         """Return what names the task in a key."""
         return {**vars(self), "sets": list(map(str, self.sets))}
+
+    def rows(self, grid: Grid) -> int:
+        """Return how many rows it takes; what is no row counts as about as many."""
+        sweeps = len(SWEEPS) + self.attribution + 4 * self.nulls + 3 * self.vision
+        return sweeps * grid.layers * grid.heads + len(self.sets)
 
 
 @dataclass(frozen=True, eq=False)

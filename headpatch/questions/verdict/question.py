@@ -225,6 +225,5 @@ def verdict(
 def _refuse_more(**given: object) -> None:
     """Refuse what pairs that are open bring along."""
     if more := [name for name, one in given.items() if one is not None]:
-        raise InputError(
-            ", ".join(more), "given beside pairs that are open", "none: they have their own"
-        )
+        beside = "given beside pairs that are open"
+        raise InputError(", ".join(more), beside, "none: they have their own")

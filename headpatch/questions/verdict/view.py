@@ -281,11 +281,7 @@ def _areas(curves: pd.DataFrame) -> Grid:
         for row in curves.to_dict("records")
     }
     rows = tuple(
-        (
-            RANKINGS[name][1] if name in RANKINGS else name,
-            areas[name, "keep"],
-            areas[name, "remove"],
-        )
+        (RANKINGS.get(name, (None, name))[1], areas[name, "keep"], areas[name, "remove"])
         for name in curves["ranking"].unique()
     )
     title = (
@@ -337,5 +333,5 @@ def _count(names: Sequence[str]) -> str:
 def _named(names: Sequence[str]) -> str:
     if not names:
         return ""
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return f" ({', '.join(names[:_MOST])}{more})"
+    rest = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return f" ({', '.join(names[:_MOST])}{rest})"

@@ -123,9 +123,6 @@ def test_a_killed_run_goes_on_and_gives_the_same_result(
     for name in TABLES:
         assert (out / name).read_bytes() == (place / "whole" / name).read_bytes()
     assert {path.name for path in out.iterdir()} == FILES
-    floors = [yaml.safe_load((one / "run.yaml").read_text())["run"]["noise_floor"]
-              for one in (place / "whole", out)]  # fmt: skip
-    assert floors[0] == floors[1]  # the first pair's self-check is kept
 
 
 def test_a_run_file_runs_it_again_and_no_resume_starts_over(

@@ -1,6 +1,7 @@
 """`verdict` gives every planted head its class (see `tests.planted`), and no other head a cause."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -197,45 +198,48 @@ def test_finished_pairs_are_not_run_again_but_for_another_seed(
 ) -> None:
     study, made = Study.make(None, QUICK), planted(NOISE, 0)
     entries = Manifest.read(planted_dataset(tmp_path / "pairs", PAIRS)).entries
-    seen, kept = survey(study, made.vlm, entries, "answer"), Store(tmp_path / "kept")
-    whole = run(study, made.vlm, seen, kept)
+    seen = survey(study, made.vlm, entries, "answer")
+    uninterrupted, kept = Store(tmp_path / "whole"), Store(tmp_path / "parts")
+    whole = run(study, made.vlm, seen, uninterrupted)
     saved: list[str] = []
-    monkeypatch.setattr(
-        kept, "put", lambda name, content: (saved.append(name), Store.put(kept, name, content))
-    )
+
+    def put(name: str, content: dict[str, object], stop: int | None = None) -> None:
+        if len(saved) == stop:
+            raise KeyboardInterrupt
+        saved.append(name)
+        Store.put(kept, name, content)
+
+    monkeypatch.setattr(kept, "put", partial(put, stop=7))
+    with pytest.raises(KeyboardInterrupt):
+        run(study, made.vlm, seen, kept)
+    monkeypatch.setattr(kept, "put", put)
     again = run(study, made.vlm, seen, kept)
-    assert not saved
-    pd.testing.assert_frame_equal(whole.verdicts.heads, again.verdicts.heads, check_exact=True)
-    pd.testing.assert_frame_equal(whole.faithfulness, again.faithfulness, check_exact=True)
-    pd.testing.assert_frame_equal(pd.DataFrame(whole.nulls), pd.DataFrame(again.nulls))
-    assert whole.noise_floor == again.noise_floor
+    assert len(saved) == len(set(saved)) == uninterrupted.count
+    for name in ("verdicts.heads", "faithfulness", "nulls"):
+        first, second = (pd.DataFrame(attrgetter(name)(one)) for one in (whole, again))
+        pd.testing.assert_frame_equal(first, second, check_exact=True)
+    assert whole.noise_floor == again.noise_floor  # the first pair's self-check is kept
     run(Study.make(None, {**QUICK, "seed": 1}), made.vlm, seen, kept)
-    assert len(saved) >= PAIRS
-
-
-def entries(count: int, regions: int = 4) -> list[Entry]:
-    names = ("top-left", "top-right", "bottom-left", "bottom-right")[:regions]
-    return [
-        Entry(f"p{i}", Path("a"), Path("b"), "q", Region.parse(names[i % regions]), i)
-        for i in range(count)
-    ]
+    assert len(saved) >= uninterrupted.count + PAIRS
 
 
 @pytest.mark.parametrize(("count", "split"), [(100, 0.5), (41, 0.5), (60, 0.3), (50, 0.02)])
 def test_halves_hold_each_region_alike_and_every_pair_once(count: int, split: float) -> None:
     study = Study.make(None, {"verdict.split": split})
-    listed = entries(count)
+    regions = ("top-left", "top-right", "bottom-left", "bottom-right")
+    listed = [
+        Entry(f"p{i:02}", Path("a"), Path("b"), "q", Region.parse(regions[i % 4]), i)
+        for i in range(count)
+    ]
     halves = halve(study, listed)
     assert len(halves.discovery) == round(split * count)
-    assert sorted(one.name for one in (*halves.discovery, *halves.confirmation)) == sorted(
-        one.name for one in listed
-    )
+    both = [*halves.discovery, *halves.confirmation]
+    assert sorted(one.name for one in both) == [one.name for one in listed]
     for region in ("top-left", "bottom-right"):
         share = np.mean([one.region.name == region for one in halves.confirmation])
         assert share == pytest.approx(1 / 4, abs=0.05)
     assert halve(study, listed) == halves
-    other = Study.make(None, {"verdict.split": split, "seed": 1})
-    assert halve(other, listed) != halves
+    assert halve(Study.make(None, {"verdict.split": split, "seed": 1}), listed) != halves
 
 
 @pytest.mark.parametrize(
