@@ -43,12 +43,6 @@ from headpatch.core.verb import Verb
 from headpatch.questions.claims.columns import CLAIMS, FOLLOWED
 
 VERB = Verb(
-    "claims",
-    "Which of the study's claims does the verdict support?",
-    None,
-    __doc__ or "",
-    (CLAIMS, FOLLOWED),
-    pairs=False,
-    finished="pairs",
-    own_command=True,
-)
+    "claims", "Which of the study's claims does the verdict support?", None, __doc__ or "",
+    (CLAIMS, FOLLOWED), pairs=False, finished="pairs", own_command=True,
+)  # fmt: skip

@@ -3,7 +3,7 @@
 Each experiment does one thing to every pair; ``followed.csv`` keeps what came of it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -35,49 +35,32 @@ Figures: TypeAlias = Mapping[str, Float[np.ndarray, " pairs"]]
 """By name: normalized effects, one a pair."""
 PairFigures: TypeAlias = dict[str, float]
 """By name: normalized effects on one pair."""
+_NAMES: Mapping[Kind, str] = {
+    "together": "heads {heads} changed together",
+    "interaction": "heads {heads} changed both ways, together and alone",
+    "vision heads": "all heads of vision {span} changed",
+    "vision span": "all heads of vision {span} changed, and of as many other layers",
+    "stream": "the region's patches swapped, leaving vision {span}",
+    "cut": "{queries} to region cut in {span}",
+}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One thing to do to a pair of pictures.
-
-    Attributes
-    ----------
-    kind
-        ``together``: noise a set of heads, what is left of it without each of its heads, and each
-        alone. ``interaction``: noise, and denoise, two heads together and each alone. ``vision
-        heads``: noise all heads of a vision layer. ``vision span``: noise all heads of vision
-        layers together, and those of as many other layers that the language model reads.
-        ``stream``: swap the residual stream at the region's patches, leaving a vision layer.
-        ``cut``: cut attention to the region, and to as many random image tokens, in layers of the
-        language model.
-    heads, layers, queries
-        Which heads; first and last layer; from where attention is cut.
-    """
+    """One thing to do to a pair of pictures: to heads, or in first to last layer."""
 
     kind: Kind
     heads: tuple[Head, ...] = ()
     layers: tuple[int, int] = (0, 0)
-    queries: str = ""
+    queries: str = ""  # from where attention is cut
 
     @property
     def name(self) -> str:
         """Say in words what is done; no two experiments have the same."""
         first, last = self.layers
         span = f"layer {first}" if first == last else f"layers {first}-{last}"
-        match self.kind:
-            case "together":
-                return f"heads {HeadSet(self.heads)} changed together"
-            case "interaction":
-                return f"heads {HeadSet(self.heads)} changed both ways, together and alone"
-            case "vision heads":
-                return f"all heads of vision {span} changed"
-            case "vision span":
-                return f"all heads of vision {span} changed, and of as many other layers"
-            case "stream":
-                return f"the region's patches swapped, leaving vision {span}"
-            case "cut":
-                return f"{self.queries} to region cut in {span}"
+        heads = HeadSet(self.heads)
+        return _NAMES[self.kind].format(heads=heads, span=span, queries=self.queries)
 
     def passes(self, study: Study, vlm: VLM) -> int:
         """Return how many forward passes it takes at most, on one pair."""
@@ -96,6 +79,9 @@ class Experiment:
                 return 1
 
 
+Experiments: TypeAlias = Sequence[Experiment]
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What came of an experiment; `why_not` says why nothing did, and is empty if something did."""
@@ -108,36 +94,24 @@ def run_experiments(
     study: Study,
     vlm: VLM,
     entries: Sequence[Entry],
-    experiments: Sequence[Experiment],
+    experiments: Experiments,
     store: Store,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Measured]:
-    """Run experiments on every pair; return what came of each, by its name.
+    """Run experiments on every pair that is not in the store; return what came of each, by name.
 
-    Parameters
-    ----------
-    store
-        Where finished pairs are kept; those that are there are not run again.
-    on_progress
-        Called with (done, total), in pairs.
+    `on_progress` is called with (done, total), in pairs.
     """
-    names = [one.name for one in experiments]
-    asked = {
-        "followed": names,
-        "positions": study.verdict.positions,
-        "controls": study.cut.controls,
-    }
+    names, where, checks = [one.name for one in experiments], study.verdict.positions, Checks()
+    asked = {"followed": names, "positions": where, "controls": study.cut.controls}
     keys = {entry.name: unit_key(study, vlm, entry.pair(), asked) for entry in entries}
     pairs: list[Mapping[str, PairFigures]] = []
     why_not: dict[str, str] = {}
-    checks = Checks()
 
-    def measure(session: Session) -> Mapping[str, Any]:
-        return measure_pair(session, experiments, checks)
+    def run(session: Session) -> Mapping[str, Any]:
+        return _measure_pair(session, experiments, checks)
 
-    for _, saved in measured(
-        study, vlm, entries, keys, study.verdict.positions, store, measure, checks
-    ):
+    for _, saved in measured(study, vlm, entries, keys, where, store, run, checks):
         pairs.append(saved["figures"])
         why_not |= saved["why_not"]
         if on_progress:
@@ -181,99 +155,74 @@ def from_table(table: pd.DataFrame) -> dict[str, Measured]:
     return experiments
 
 
-def measure_pair(
-    session: Session, experiments: Sequence[Experiment], checks: Checks
+def _measure_pair(
+    session: Session, experiments: Experiments, checks: Checks
 ) -> dict[str, dict[str, Any]]:
-    """Run experiments on one pair; one that cannot be run says why.
-
-    Parameters
-    ----------
-    checks
-        Which fast paths hold for the model.
-
-    Returns
-    -------
-    Under ``figures`` what came of each, by its name; under ``why_not`` why nothing did.
-    """
+    """Return what came of each experiment on one pair, by its name; or why it cannot be run."""
     figures: dict[str, PairFigures] = {}
     why_not: dict[str, str] = {}
     for kind, run in _RUNS.items():
         alike = [one for one in experiments if one.kind == kind]
+        names = [one.name for one in alike]
         try:
-            figures |= run(session, alike, checks) if alike else {}
+            figures |= dict(zip(names, run(session, alike, checks) if alike else (), strict=True))
         except HeadpatchError as error:
-            why_not |= dict.fromkeys((one.name for one in alike), str(error))
+            why_not |= dict.fromkeys(names, str(error))
     return {"figures": figures, "why_not": why_not}
 
 
-_Run: TypeAlias = Callable[[Session, Sequence[Experiment], Checks], dict[str, PairFigures]]
+def _together(session: Session, experiments: Experiments, _: Checks) -> Iterator[PairFigures]:
+    """Noise sets: how necessary each is, and what each head adds beyond what it does alone."""
+    for members in (HeadSet(one.heads) for one in experiments):
+        without = dict(zip(members, leave_one_out(members), strict=True))
+        alone = {head: HeadSet.of(head) for head in members}
+        sets = list(dict.fromkeys([members, *without.values(), *alone.values()]))
+        lost = dict(zip(sets, noise_sets(session, sets).tolist(), strict=True))
+        excess = {
+            f"excess of {head}": lost[members] - lost[without[head]] - lost[alone[head]]
+            for head in members
+        }
+        yield {"joint necessity": lost[members], **excess}
 
 
-def _one_by_one(run: Callable[[Session, Experiment, Checks], PairFigures]) -> _Run:
-    """Run experiments that are not batched with others of their kind."""
-
-    def each(
-        session: Session, experiments: Sequence[Experiment], checks: Checks
-    ) -> dict[str, PairFigures]:
-        return {one.name: run(session, one, checks) for one in experiments}
-
-    return each
-
-
-def _together(session: Session, experiment: Experiment, _: Checks) -> PairFigures:
-    """Noise a set: how necessary it is, and what each head adds beyond what it does alone."""
-    members = HeadSet(experiment.heads)
-    without = dict(zip(members, leave_one_out(members), strict=True))
-    alone = {head: HeadSet.of(head) for head in members}
-    sets = list(dict.fromkeys([members, *without.values(), *alone.values()]))
-    lost = dict(zip(sets, noise_sets(session, sets).tolist(), strict=True))
-    excess = {
-        f"excess of {head}": lost[members] - lost[without[head]] - lost[alone[head]]
-        for head in members
-    }
-    return {"joint necessity": lost[members], **excess}
-
-
-def _interaction(session: Session, experiment: Experiment, _: Checks) -> PairFigures:
+def _interaction(session: Session, experiments: Experiments, _: Checks) -> Iterator[PairFigures]:
     """Noise and denoise two heads together, and each alone."""
-    both = HeadSet(experiment.heads)
-    named = {"both": both} | {str(head): HeadSet.of(head) for head in both}
-    changes = {
-        f"{way} {name}": Intervention(heads, "resample", way, session.study.verdict.positions)
-        for way in get_args(Direction)
-        for name, heads in named.items()
-    }
-    outcomes = intervene(session, list(changes.values()), answers_only=True)
-    return dict(zip(changes, normalized(session, outcomes).tolist(), strict=True))
+    for both in (HeadSet(one.heads) for one in experiments):
+        named = {"both": both} | {str(head): HeadSet.of(head) for head in both}
+        changes = {
+            f"{way} {name}": Intervention(heads, "resample", way, session.study.verdict.positions)
+            for way in get_args(Direction)
+            for name, heads in named.items()
+        }
+        outcomes = intervene(session, list(changes.values()), answers_only=True)
+        yield dict(zip(changes, normalized(session, outcomes).tolist(), strict=True))
 
 
 def _vision_heads(
-    session: Session, experiments: Sequence[Experiment], checks: Checks
-) -> dict[str, PairFigures]:
-    """Noise all heads of vision layers."""
-    lost = _noised(session, [one.layers for one in experiments], checks)
-    return {one.name: {"necessity": each} for one, each in zip(experiments, lost, strict=True)}
+    session: Session, experiments: Experiments, checks: Checks
+) -> Iterator[PairFigures]:
+    """Noise all heads of a vision layer."""
+    for lost in _noised(session, [one.layers for one in experiments], checks):
+        yield {"necessity": lost}
 
 
-def _vision_span(session: Session, experiment: Experiment, checks: Checks) -> PairFigures:
-    """Noise all heads of vision layers together, and of as many others that are read, in turn."""
-    spans = [experiment.layers, *_other_spans(session.vlm, experiment.layers)]
-    lost, *others = _noised(session, spans, checks)
-    return {"necessity": lost} | ({"elsewhere": float(np.mean(others))} if others else {})
+def _vision_span(
+    session: Session, experiments: Experiments, checks: Checks
+) -> Iterator[PairFigures]:
+    """Noise all heads of vision layers together, and of as many others that are read, in turn.
 
-
-def _other_spans(vlm: VLM, span: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return as many layers again on either side, as often as they fit among those that are read.
-
-    A layer is read if the language model takes its output, or that of a later one.
+    As many layers again lie on either side, as often as they fit among those that are read: whose
+    output, or that of a later one, the language model takes.
     """
-    assert vlm.vision is not None
-    first, last = span
-    count = last + 1 - first
-    read = vlm.vision.grid.layers if vlm.feature_layer is None else vlm.feature_layer + 1
-    below = range(first - count, -1, -count)
-    above = range(last + 1, read + 1 - count, count)
-    return [(start, start + count - 1) for start in (*below, *above)]
+    for first, last in (one.layers for one in experiments):
+        assert session.vlm.vision is not None
+        count, feature = last + 1 - first, session.vlm.feature_layer
+        read = session.vlm.vision.grid.layers if feature is None else feature + 1
+        starts = *range(first - count, -1, -count), *range(last + 1, read + 1 - count, count)
+        others = [(start, start + count - 1) for start in starts]
+        lost, *elsewhere = _noised(session, [(first, last), *others], checks)
+        mean = {"elsewhere": float(np.mean(elsewhere))} if elsewhere else {}
+        yield {"necessity": lost, **mean}
 
 
 def _noised(session: Session, spans: Sequence[tuple[int, int]], checks: Checks) -> list[float]:
@@ -290,9 +239,7 @@ def _noised(session: Session, spans: Sequence[tuple[int, int]], checks: Checks) 
     return lost
 
 
-def _streams(
-    session: Session, experiments: Sequence[Experiment], _: Checks
-) -> dict[str, PairFigures]:
+def _streams(session: Session, experiments: Experiments, _: Checks) -> Iterator[PairFigures]:
     """Put the with-run's stream at the region's patches into the without-run."""
     kept = record(session.vlm, session.prompt)
     tokens = vision_classes(session, kept["vision"][0].shape[1]) if "vision" in kept else {}
@@ -301,25 +248,23 @@ def _streams(
                        "model does, so the region has no patches there")  # fmt: skip
     swaps = [Swap(WITHOUT, "vision", one.layers[0], tokens["region"], WITH) for one in experiments]
     shifts = np.array([one.effect for one in swap(session.vlm, session.base, kept, swaps)])
-    gained = shares(session, shifts, "denoising").tolist()
-    return {one.name: {"sufficiency": each} for one, each in zip(experiments, gained, strict=True)}
+    for gained in shares(session, shifts, "denoising").tolist():
+        yield {"sufficiency": gained}
 
 
-def _cut(session: Session, experiment: Experiment, _: Checks) -> PairFigures:
+def _cut(session: Session, experiments: Experiments, _: Checks) -> Iterator[PairFigures]:
     """Cut attention to the region in the with-run, and to random image tokens as many."""
-    first, last = experiment.layers
-    edges, controls = (f"{experiment.queries}-region",), session.study.cut.controls
-    table = cut_edges(session, Cutting(edges, layers=f"{first}-{last}", controls=controls)).table
-    lost = table[table["run"] == "with"].groupby("role")["normalized"].mean()
-    elsewhere = {"elsewhere": float(lost["control"])} if "control" in lost else {}
-    return {"region": float(lost["layers"]), **elsewhere}
+    for one in experiments:
+        (first, last), controls = one.layers, session.study.cut.controls
+        cutting = Cutting((f"{one.queries}-region",), layers=f"{first}-{last}", controls=controls)
+        table = cut_edges(session, cutting).table
+        lost = table[table["run"] == "with"].groupby("role")["normalized"].mean()
+        elsewhere = {"elsewhere": float(lost["control"])} if "control" in lost else {}
+        yield {"region": float(lost["layers"]), **elsewhere}
 
 
+_Run: TypeAlias = Callable[[Session, Experiments, Checks], Iterator[PairFigures]]
 _RUNS: Mapping[Kind, _Run] = {
-    "together": _one_by_one(_together),
-    "interaction": _one_by_one(_interaction),
-    "vision heads": _vision_heads,
-    "vision span": _one_by_one(_vision_span),
-    "stream": _streams,
-    "cut": _one_by_one(_cut),
-}
+    "together": _together, "interaction": _interaction, "vision heads": _vision_heads,
+    "vision span": _vision_span, "stream": _streams, "cut": _cut,
+}  # fmt: skip

@@ -4,7 +4,7 @@ A claim is *supported* or *contradicted* only by something shown; everything bet
 testable* with these data, and the figure says why, or what is missing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -15,7 +15,7 @@ from scipy.stats import binom, hypergeom
 from headpatch.core.claims_grammar import Claim, Form
 from headpatch.engine.interventions import Direction
 from headpatch.heads import HeadSet
-from headpatch.questions.claims.evidence import (
+from headpatch.questions.claims.case import (
     Evidence,
     UnmeasuredError,
     each_layer,
@@ -84,8 +84,8 @@ class _Ends(NamedTuple):
 
 def _interval(values: Float[np.ndarray, " pairs"], rule: Rule) -> _Ends:
     rng = np.random.default_rng([rule.seed % 2**64, 0])
-    found = mean_interval(values[:, None], rule.level, rule.resamples, rng)
-    mean, low, high = (float(ends[0]) for ends in (found.mean, found.low, found.high))
+    interval = mean_interval(values[:, None], rule.level, rule.resamples, rng)
+    mean, low, high = (float(x[0]) for x in (interval.mean, interval.low, interval.high))
     return _Ends(low, high, f"{mean:+.3f} ({low:+.3f} to {high:+.3f})")
 
 
@@ -135,9 +135,9 @@ def _looks(claim: Claim, evidence: Evidence) -> Shown:
     row = evidence.row(claim.heads[0])
     if np.isnan(row["attention_diff"]):
         return "not testable", "the head does not attend to the image's tokens"
-    more = row["attention_diff_low"] > 0 and row["attention_diff_q"] < evidence.rule.alpha
+    shown = row["attention_diff_low"] > 0 and row["attention_diff_q"] < evidence.rule.alpha
     words = f"{_figure(row, 'attention_diff')}, rank {row['attention_rank']}"
-    return _either(more, row["attention_diff_high"] < 0), words
+    return _either(shown, row["attention_diff_high"] < 0), words
 
 
 def _model_looks(_: Claim, evidence: Evidence) -> Shown:
@@ -227,35 +227,21 @@ def _independent(claim: Claim, evidence: Evidence) -> Shown:
 
 def _interaction(claim: Claim, evidence: Evidence) -> tuple[set[Word], str]:
     """Name the interaction of two heads, noising and denoising."""
-    both = HeadSet(claim.heads)
-    figures = evidence.figures(Experiment("interaction", claim.heads), _APART, f"{both}: ")
+    members, delta = HeadSet(claim.heads), evidence.rule.delta
+    figures = evidence.figures(Experiment("interaction", claim.heads), _APART, f"{members}: ")
     labels, parts = [], []
     for way in get_args(Direction):
-        alone = [figures[f"{way} {head}"] for head in claim.heads]
-        label, words = _label(way, figures[f"{way} both"], alone, evidence.rule)
+        both, alone = figures[f"{way} both"], [figures[f"{way} {head}"] for head in claim.heads]
+        excess = both - np.sum(alone, 0)
+        ends = _interval(excess, evidence.rule)
+        signs = [_interval(values, evidence.rule).sign(delta) for values in alone]
+        small = ends.low > -delta and ends.high < delta
+        against, opposed = bool(2 * both.mean() < excess.mean()), min(signs) * max(signs) < 0
+        label = interaction_label(way, ends.sign(delta), small, against, opposed)
         labels.append(label)
-        parts.append(f"{way} {words} beyond what each does alone: {label}")
+        parts.append(f"{way} {ends.words} beyond what each does alone: {label}")
     reading = joint_reading(labels[0], labels[1])
     return set(labels), "; ".join([*parts, *[reading] * bool(reading)])
-
-
-def _label(
-    way: Direction,
-    both: Float[np.ndarray, " pairs"],
-    alone: Sequence[Float[np.ndarray, " pairs"]],
-    rule: Rule,
-) -> tuple[Word, str]:
-    excess = both - np.sum(alone, 0)
-    ends = _interval(excess, rule)
-    signs = [_interval(values, rule).sign(rule.delta) for values in alone]
-    label = interaction_label(
-        way,
-        ends.sign(rule.delta),
-        ends.low > -rule.delta and ends.high < rule.delta,
-        against=bool(2 * both.mean() < excess.mean()),
-        opposed=min(signs) * max(signs) < 0,
-    )
-    return label, ends.words
 
 
 def _reads(claim: Claim, evidence: Evidence) -> Shown:
@@ -273,21 +259,18 @@ def _reads(claim: Claim, evidence: Evidence) -> Shown:
 
 def _vision_heads(claim: Claim, evidence: Evidence) -> Shown:
     """Every layer's must be; one shown not to be contradicts."""
-    rule, vision = evidence.rule, evidence.verdict.vision
-    needed, not_needed, words = [], [], []
-    if vision is not None:
-        for row in records(vision[vision["layer"].between(*claim.layers)]):
-            needed.append(_beyond(row, "necessity", rule))
-            not_needed.append(row["necessity_high"] < rule.delta)
-            words.append(f"layer {row['layer']} {_between(row, 'necessity')}")
-    for experiment in each_layer(claim, "vision heads") if vision is None else ():
+    vision, delta = evidence.verdict.vision, evidence.rule.delta
+    shown: list[tuple[bool, bool, str]] = []  # whether it is, whether it is not, and the figure
+    for row in () if vision is None else records(vision[vision["layer"].between(*claim.layers)]):
+        words = f"layer {row['layer']} {_between(row, 'necessity')}"
+        beyond = _beyond(row, "necessity", evidence.rule)
+        shown.append((beyond, row["necessity_high"] < delta, words))
+    for experiment in each_layer(claim) if vision is None else ():
         figures = evidence.figures(experiment, "no vision layer was changed")
-        low, high, figure = _interval(figures["necessity"], rule)
-        needed.append(low > rule.delta)
-        not_needed.append(high < rule.delta)
-        words.append(f"layer {experiment.layers[0]} {figure}")
-    figure = f"necessity of all heads of a layer: {'; '.join(words)}"
-    return _either(all(needed), any(not_needed)), figure
+        low, high, words = _interval(figures["necessity"], evidence.rule)
+        shown.append((low > delta, high < delta, f"layer {experiment.layers[0]} {words}"))
+    figure = f"necessity of all heads of a layer: {'; '.join(words for *_, words in shown)}"
+    return _either(all(one[0] for one in shown), any(one[1] for one in shown)), figure
 
 
 def _vision_span(claim: Claim, evidence: Evidence) -> Shown:
@@ -333,16 +316,9 @@ def _carries(claim: Claim, evidence: Evidence) -> Shown:
 
 
 _JUDGES: Mapping[Form, Callable[[Claim, Evidence], Shown]] = {
-    Form.CLASS: _class,
-    Form.LOOKS: _looks,
-    Form.MODEL_LOOKS: _model_looks,
-    Form.REDUNDANT: _redundant,
-    Form.MORE_TOGETHER: _more_together,
-    Form.WORK_TOGETHER: _work_together,
-    Form.INDEPENDENT: _independent,
-    Form.HOLD: _hold,
-    Form.READS: _reads,
-    Form.VISION_HEADS: _vision_heads,
-    Form.VISION_SPAN: _vision_span,
-    Form.VISION_CARRIES: _carries,
-}
+    Form.CLASS: _class, Form.LOOKS: _looks, Form.MODEL_LOOKS: _model_looks,
+    Form.REDUNDANT: _redundant, Form.MORE_TOGETHER: _more_together,
+    Form.WORK_TOGETHER: _work_together, Form.INDEPENDENT: _independent,
+    Form.HOLD: _hold, Form.READS: _reads, Form.VISION_HEADS: _vision_heads,
+    Form.VISION_SPAN: _vision_span, Form.VISION_CARRIES: _carries,
+}  # fmt: skip

@@ -1,6 +1,7 @@
 """From sentences to outcomes: what they need is found, measured beside the verdict, and judged."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,6 @@ from headpatch.core.dataset import found_pairs
 from headpatch.core.keeping import store_in
 from headpatch.core.output.staging import check_folder, taken
 from headpatch.core.output.writing import write
-from headpatch.core.progress import Stages
 from headpatch.core.progress_bars import Progress, stages_of
 from headpatch.core.question import Call, Context, Files, Opened, Origin, Question, Result
 from headpatch.core.saved_verdict import SavedVerdict, mean_looks
@@ -98,18 +98,16 @@ def judged(case: Case) -> Claims:
     """Judge claims by a verdict, and by what was measured beside it."""
     verdict, evidence, failed = case.verdict, case.evidence, case.verdict.failed_nulls
     outcomes = tuple(judge_claim(claim, evidence) for claim in case.claims)
-    place = None if verdict.folder is None else str(verdict.folder.resolve())
     facts = {
         "valid": verdict.run.get("valid"),
-        "verdict": place,
+        "verdict": None if verdict.folder is None else str(verdict.folder.resolve()),
         "weights": verdict.weights,
         "failed_nulls": list(failed),
         "seed": case.study.seed,
         "model": case.study.model,
     }
     context = Context(valid=facts["valid"] is not False, facts=facts)
-    where = Origin(VERB, case.study, facts, context)
-    return Claims(outcomes, failed, case.followed, origin=where)
+    return Claims(outcomes, failed, case.followed, origin=Origin(VERB, case.study, facts, context))
 
 
 def claims(
@@ -131,8 +129,7 @@ def claims(
     ----------
     study
         Whose ``claims`` are judged, or the claims themselves: ``head 24.17 is necessary``,
-        ``heads 24.17 and 23.20 work together``, ``layers 17-26 hold the sensitive heads``,
-        ``the answer reads the region in layers 17-24``, … (every form, and what it means:
+        ``layers 17-26 hold the sensitive heads``, … (every form, and what it means:
         `headpatch.core.claims_grammar`).
     verdict
         Of `headpatch.verdict`, or a folder that `headpatch verdict` wrote.
@@ -166,49 +163,33 @@ def claims(
     """
     place = None if out is None else user_path(out, "out")
     stages = stages_of(on_progress)
-    if place is None:
-        return _claims(study, verdict, None, vlm, keep, stages)
-    check_folder(place)
-    with taken(place, "claims"):
-        result = _claims(study, verdict, place, vlm, keep, stages)
-        write(result, place)
+    if place is not None:
+        check_folder(place)
+    with nullcontext() if place is None else taken(place, "claims"):
+        if isinstance(verdict, str | Path):
+            saved = SavedVerdict.read(user_path(verdict, "verdict"), "verdict")
+        else:
+            vlm, saved = vlm or verdict.pairs.vlm, _saved(verdict)
+        case = Case.open(study, saved, "verdict", place)
+        if case.missing:
+            need = partial(need_pairs, case.study)
+            pairs = found_pairs(case.study, saved.entries or None, None, need, stages)
+            vlm = vlm or model_of(case.study)
+            with (
+                store_in(keep, "pairs", "run of claims") as store,
+                stages("Following claims up") as advance,
+            ):
+                case = case.measured(vlm, pairs.entries, store, advance)
+        result = judged(case)
+        if place is not None:
+            write(result, place)
     return result
-
-
-def _claims(
-    study: Study | Iterable[str],
-    verdict: "Verdict | str | Path",
-    place: Path | None,
-    vlm: VLM | None,
-    keep: str | Path | None,
-    stages: Stages,
-) -> Claims:
-    if isinstance(verdict, str | Path):
-        saved = SavedVerdict.read(user_path(verdict, "verdict"), "verdict")
-    else:
-        vlm, saved = vlm or verdict.pairs.vlm, _saved(verdict)
-    case = Case.open(study, saved, "verdict", place)
-    if not case.missing:
-        return judged(case)
-    need = partial(need_pairs, case.study)
-    found = found_pairs(case.study, saved.entries or None, None, need, stages)
-    vlm = vlm or model_of(case.study)
-    with (
-        store_in(keep, "pairs", "run of claims") as store,
-        stages("Following claims up") as advance,
-    ):
-        return judged(case.measured(vlm, found.entries, store, advance))
 
 
 def _saved(verdict: "Verdict") -> SavedVerdict:
     """Return a verdict as its folder would be read."""
-    return SavedVerdict(
-        verdict.study,
-        verdict.heads,
-        verdict.partners,
-        verdict.gate,
-        mean_looks(verdict.judgement.saved),
-        verdict.judgement.vision,
-        tuple(one.entry for one in verdict.survey.gated),
-        {"valid": verdict.survey.valid, "weights": verdict.pairs.vlm.fingerprint},
-    )
+    tables = verdict.heads, verdict.partners, verdict.gate
+    looks, vision = mean_looks(verdict.judgement.saved), verdict.judgement.vision
+    entries = tuple(one.entry for one in verdict.survey.gated)
+    run = {"valid": verdict.survey.valid, "weights": verdict.pairs.vlm.fingerprint}
+    return SavedVerdict(verdict.study, *tables, looks, vision, entries, run)

@@ -45,17 +45,8 @@ VERB = Verb(
     (HEADS, SETS, NULLS, CURVES, VISION),
     ("verdict.pt", "verdict.png", "faithfulness.png"),
     draws=True,
-    hidden=(
-        "groups",
-        "search",
-        "controls",
-        "noise",
-        "nulls",
-        "vision",
-        "followed",
-        "attribution",
-        "random",
-    ),
+    hidden=("groups", "search", "controls", "noise", "nulls", "vision", "followed", "attribution",
+            "random"),
     finished="parts",
-    kept_as=".verdict-pairs",
-)
+    kept_as=".verdict-pairs"
+)  # fmt: skip

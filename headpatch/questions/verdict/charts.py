@@ -38,14 +38,16 @@ RANKINGS: Final = {
 """Look and words of each ranking."""
 _WORDS: Final = {"redundant": "redundant: necessary only together with others"}
 """Words of the legend, where the class alone says too little."""
-_PANELS: Final = {
-    "necessity": "Necessity (noising)",
-    "sufficiency": "Sufficiency (denoising)",
-}
+_PANELS: Final = {"necessity": "Necessity (noising)", "sufficiency": "Sufficiency (denoising)"}
 _WAYS: Final = {
     "keep": "Only the first k keep their z (more is better)",
     "remove": "The first k are resampled (less is better)",
 }
+
+
+def head_names(table: "pandas.DataFrame") -> "pandas.Series[str]":
+    """Name the heads of ``verdicts.csv``, as 24.17."""
+    return table["layer"].astype(str) + "." + table["head"].astype(str)
 
 
 def verdict_chart(
@@ -59,34 +61,29 @@ def verdict_chart(
 ) -> Chart:
     """Show every head's mean attention difference against its mean effect, a panel a direction.
 
-    The vertical axis is linear within ±δ and logarithmic beyond. Named heads carry their interval.
-
-    Parameters
-    ----------
-    verdicts
-        ``verdicts.csv``.
-    delta
-        Smallest effect of interest, in normalized units.
-    level, pairs
-        Coverage of the intervals, and pairs that the heads were judged on.
-    of
-        Pairs in all, with those that chose heads; None if that is not known.
-    rhos
-        ``verdict.pt``, for what it says of the correlation.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or there is no row.
+    Heads were judged on `pairs`, `of` so many in all, if that is known; `rhos` is ``verdict.pt``,
+    for what it says of the correlation. The vertical axis is linear within ±δ and logarithmic
+    beyond. Named heads carry their interval.
     """
     needed = {"layer", "head", "verdict", "attention_diff", "attention_rank"}
     needed |= {f"{name}{end}" for name in _PANELS for end in ("", "_low", "_high")}
     check_columns(verdicts, needed, "verdicts")
     if verdicts.empty:
         raise ValueError("verdicts hold no head")
-    table = _sorted(verdicts[verdicts["attention_diff"].notna()])
+    table = verdicts[verdicts["attention_diff"].notna()]
+    first = table["attention_rank"].rank(method="first") <= LOOKING
+    table = table.assign(name=head_names(table), written=table["verdict"].isin(CAUSAL) | first)
+    size = table[list(_PANELS)].abs().max(axis=1)  # those that act most come first
+    table = table.loc[size.sort_values(ascending=False, kind="stable").index]
     panels = [_panel(table, name, title, delta) for name, title in _PANELS.items()]
     acting = table.loc[table["verdict"].isin(CAUSAL), "name"]
+    correlation = ""
+    if rhos and {"rho", "true_rho"} <= set(rhos):  # results of earlier versions lack them
+        correlation = (
+            " Spearman's rho, over heads, of attention difference and size of effect: of the means "
+            f"shown {measured_words(rhos['rho'], level)}; of the true values "
+            f"{true_words(rhos['true_rho'], level)}."
+        )
     return Chart(
         "verdict",
         "verdict.png",
@@ -95,7 +92,7 @@ def verdict_chart(
         f"Effect: share of the LD difference between the runs. Grey band: ±δ = {delta:g}, the "
         "smallest effect of interest; linear inside, logarithmic beyond. Named: every head that "
         f"is shown to act, and the first of the attention ranking; bars: {level:.0%} intervals "
-        f"over pairs.{_correlation(rhos or {}, level)}",
+        f"over pairs.{correlation}",
         [f"Shown to act: {', '.join(acting) or 'none'}"] * len(panels),
         columns=2,
         heights=[2.9],
@@ -105,25 +102,10 @@ def verdict_chart(
 def _panel(table: "pandas.DataFrame", name: str, title: str, delta: float) -> Panel:
     """Show one direction, a series a class."""
     classes = [one for one in CLASSES if (table["verdict"] == one).any()]
-    return Panel(
-        title,
-        [_class(table, one, name) for one in classes],
-        "Attention difference, with − without",
-        "Mean normalized effect",
-        y_scale=Scale("beyond", delta),
-        guides=[Guide("y", -delta, delta), Guide("x", 0.0)],
-    )
-
-
-def _sorted(table: "pandas.DataFrame") -> "pandas.DataFrame":
-    """Add each head's name, and whether it is written; those that act most come first."""
-    names = table["layer"].astype(str) + "." + table["head"].astype(str)
-    size = table[list(_PANELS)].abs().max(axis=1)
-    written = table["verdict"].isin(CAUSAL) | (
-        table["attention_rank"].rank(method="first") <= LOOKING
-    )
-    table = table.assign(name=names, written=written)
-    return table.loc[size.sort_values(ascending=False, kind="stable").index]
+    series = [_class(table, one, name) for one in classes]
+    guides = [Guide("y", -delta, delta), Guide("x", 0.0)]
+    return Panel(title, series, "Attention difference, with − without", "Mean normalized effect",
+                 y_scale=Scale("beyond", delta), guides=guides)  # fmt: skip
 
 
 def _class(table: "pandas.DataFrame", verdict: str, name: str) -> Series:
@@ -151,34 +133,8 @@ def judging(pairs: int, of: int | None) -> str:
     return f"{of:,} pairs, {pairs:,} of them judge"
 
 
-def _correlation(rhos: Mapping[str, Any], level: float) -> str:
-    """Say how looking and deciding go together; results of earlier versions lack it."""
-    if not {"rho", "true_rho"} <= set(rhos):
-        return ""
-    return (
-        f" Spearman's rho, over heads, of attention difference and size of effect: of the means "
-        f"shown {measured_words(rhos['rho'], level)}; of the true values "
-        f"{true_words(rhos['true_rho'], level)}."
-    )
-
-
 def faithfulness_chart(curves: "pandas.DataFrame", *, level: float, of: int | None = None) -> Chart:
-    """Show the share of the LD difference that is left, over the number of heads.
-
-    Parameters
-    ----------
-    curves
-        ``faithfulness.csv``.
-    level
-        Coverage of the intervals, for the note.
-    of
-        Pairs in all, with those that made the rankings; None if that is not known.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or there is no row.
-    """
+    """Show the share of the LD difference that is left, over the number of heads."""
     needed = {"ranking", "way", "k", "share", "share_low", "share_high", "area", "draws", "pairs"}
     check_columns(curves, needed, "curves")
     if curves.empty:

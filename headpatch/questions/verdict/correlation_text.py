@@ -6,15 +6,7 @@ from typing import Any
 
 
 def measured_words(rho: Mapping[str, float], level: float) -> str:
-    """Say the rho of the means over the pairs measured.
-
-    Parameters
-    ----------
-    rho
-        The fields of `headpatch.stats.rankings.Correlation`.
-    level
-        Coverage of the interval.
-    """
+    """Say the rho of the means that were measured, a `headpatch.stats.rankings.Correlation`."""
     if isnan(rho["rho"]):
         return "undefined, one of them does not vary"
     return (
@@ -26,25 +18,19 @@ def measured_words(rho: Mapping[str, float], level: float) -> str:
 def true_words(rho: Mapping[str, Any], level: float) -> str:
     """Say the rho of true values, or why it cannot be told, and how reliable the rankings are.
 
-    Parameters
-    ----------
-    rho
-        The fields of `headpatch.stats.disattenuated_rank_correlation.TrueCorrelation`.
-    level
-        Coverage of the interval.
+    `rho`: the fields of `headpatch.stats.disattenuated_rank_correlation.TrueCorrelation`.
     """
-    from headpatch.stats.disattenuated_rank_correlation import (
-        LEAST,  # with scipy: a ranking's figures do without
-    )
+    # with scipy: a ranking's figures do without
+    from headpatch.stats.disattenuated_rank_correlation import LEAST
 
-    said = f"{rho['rho']:+.2f} ({level:.0%} interval {_ends(rho)})"
+    words = f"{rho['rho']:+.2f} ({level:.0%} interval {_ends(rho)})"
     if rho["untold"]:
-        said = f"cannot be told, {rho['untold']}"
+        words = f"cannot be told, {rho['untold']}"
     if isnan(rho["looks_reliability"]):
-        return said
+        return words
     needed = f"; {LEAST:g} is needed" if rho["untold"] else ""
     return (
-        f"{said}; reliability of the rankings: {rho['looks_reliability']:.2f} (attention) and "
+        f"{words}; reliability of the rankings: {rho['looks_reliability']:.2f} (attention) and "
         f"{rho['effects_reliability']:.2f} (effect){needed}"
     )
 

@@ -1,29 +1,104 @@
-"""Measuring one pair for a verdict: every head, sets of heads, nulls, whole vision layers."""
+"""Measuring pairs for a verdict: every head, sets of heads, nulls, whole vision layers."""
 
-from itertools import product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
+from headpatch.core.baseline_runs import Survey
+from headpatch.core.finished_pairs import measured
+from headpatch.core.mean_activations import mean_z
 from headpatch.core.noise_floor import FEW, floor_of
-from headpatch.core.pair_measurements import noise_vision, normalized
+from headpatch.core.pair_measurements import noise_sets, noise_vision, normalized
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session, checked, intervene, run_both
+from headpatch.core.session_cache import Held
+from headpatch.core.store import Store, dataset_digest, unit_key
+from headpatch.core.study import Study
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Direction, Intervention, refused, whole_layers
-from headpatch.engine.patching import ZMeans
+from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.engine.selfcheck import Checks
 from headpatch.heads import HeadSet
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
-from headpatch.questions.verdict.counterfactual_questions import mirrored, wrong_place
-from headpatch.questions.verdict.pair_record import (
-    DIRECTIONS,
-    KINDS,
-    Other,
-    PairRecord,
-    PerHead,
-    Task,
-)
+from headpatch.questions.verdict.nulls import mirrored, wrong_place
+from headpatch.questions.verdict.pair_record import DIRECTIONS, SWEEPS, Other, PairRecord, Task
+
+
+class Runner:
+    """Measures pairs one after the other, and keeps what is finished; `total`: rows in all."""
+
+    def __init__(
+        self,
+        study: Study,
+        vlm: VLM,
+        survey: Survey,
+        store: Store,
+        on_progress: OnProgress | None,
+        total: int,
+    ) -> None:
+        self._study, self._vlm, self._survey, self._store = study, vlm, survey, store
+        self._on_progress, self._done, self._total = on_progress, 0, total
+        self._checks, self._held = Checks(), Held(vlm.device)
+        self._held.sessions.update(survey.held)
+        self._dataset = dataset_digest(survey.entries)
+        self._places = {entry.name: place for place, entry in enumerate(survey.entries)}
+
+    def measured(self, entries: Sequence[Entry], tasks: Sequence[Task]) -> Iterator[PairRecord]:
+        """Yield what was measured of each pair, in order."""
+        wanted = {entry.name: task for entry, task in zip(entries, tasks, strict=True)}
+
+        def run(session: Session) -> dict[str, Any]:
+            name, means = session.pair.name, self._survey.reference
+            rng = np.random.default_rng([self._study.seed % 2**64, self._places[name]])
+            count = self._study.ablate.reference
+            reference = means.of(session) if means else mean_z(session, reference=count)
+            return measure(session, wanted[name], reference, self._checks, rng).to_saved()
+
+        for entry, saved in self._each(entries, [task.words() for task in tasks], run):
+            self._advance(wanted[entry.name].rows(self._vlm.lm.grid))
+            yield PairRecord.from_saved(saved)
+
+    def noised(
+        self, entries: Sequence[Entry], sets: Sequence[HeadSet]
+    ) -> Float[np.ndarray, "pairs sets"]:
+        """Noise sets of heads on some pairs, which stay open afterwards as memory allows."""
+
+        def run(session: Session) -> dict[str, Any]:
+            if session.pair.name not in self._held.sessions:
+                self._held.offer(session)
+            return {"sets": torch.from_numpy(noise_sets(session, sets))}
+
+        effects, asked = [], {"noised": list(map(str, sets))}
+        for _, saved in self._each(entries, [asked] * len(entries), run):
+            self._advance(len(sets))
+            effects.append(saved["sets"].numpy())
+        return np.stack(effects)
+
+    def _each(
+        self,
+        entries: Sequence[Entry],
+        asked: Sequence[Mapping[str, Any]],
+        run: Callable[[Session], dict[str, Any]],
+    ) -> Iterator[tuple[Entry, dict[str, Any]]]:
+        options = self._study.verdict
+        always: dict[str, Any] = {"positions": options.positions, "noise": options.noise}
+        always |= {"dataset": self._dataset, "reference": self._study.ablate.reference}
+        keys = {
+            entry.name: unit_key(self._study, self._vlm, entry.pair(), {**what, **always})
+            for entry, what in zip(entries, asked, strict=True)
+        }
+        more = self._store, run, self._checks, self._held.sessions
+        return measured(self._study, self._vlm, entries, keys, options.positions, *more)
+
+    def _advance(self, rows: int) -> None:
+        self._done += rows
+        if self._on_progress:
+            self._on_progress(min(self._done, self._total), self._total)
 
 
 def measure(
@@ -31,21 +106,16 @@ def measure(
 ) -> PairRecord:
     """Sweep every head, both directions, and do what else the task asks.
 
-    Parameters
-    ----------
-    session
-        Opened with the positions of the study's ``verdict``.
-    rng
-        Draws the heads that are patched with their own z.
+    The session was opened with the positions of the study's ``verdict``; `rng` draws the heads that
+    are patched with their own z.
     """
-    options, base = session.study.verdict, session.base
-    singles = [HeadSet.of(head) for head in session.vlm.lm.grid]
-    ways = list(product(KINDS, DIRECTIONS))
+    options, base, grid = session.study.verdict, session.base, session.vlm.lm.grid
+    singles = [HeadSet.of(head) for head in grid]
 
     def changed(members: HeadSet, kind: str, direction: Direction) -> Intervention:
         return Intervention(members, kind, direction, options.positions)
 
-    asked = [changed(one, kind, direction) for kind, direction in ways for one in singles]
+    asked = [changed(one, kind, direction) for kind, direction in SWEEPS for one in singles]
     asked += [changed(one, "resample", "noising") for one in task.sets]
     drawn = rng.choice(len(singles), size=min(options.noise, len(singles)), replace=False)
     own = [changed(singles[i], "self", direction) for direction in DIRECTIONS for i in drawn]
@@ -53,38 +123,35 @@ def measure(
     checked(session, checks)  # the same pair asked otherwise is as long
     nowhere = np.zeros(0), float("nan"), 0.0
     vision, unread, off = _vision(session, checks) if task.vision else nowhere
-    shape = (session.vlm.lm.grid.layers, session.vlm.lm.grid.heads)
-    found = normalized(session, outcomes[: len(asked)])
-    swept = found[: len(ways) * len(singles)].reshape(len(ways), *shape)
+    effects = normalized(session, outcomes[: len(asked)])
+    swept, sets = np.split(effects, [len(SWEEPS) * len(singles)])
+    swept = swept.reshape(len(SWEEPS), grid.layers, grid.heads)
     return PairRecord(
         name=session.pair.name,
         ld_with=base.ld_with,
         ld_without=base.ld_without,
-        effects={f"{kind}_{way}": swept[i] for i, (kind, way) in enumerate(ways)},
+        effects={f"{kind}_{way}": swept[i] for i, (kind, way) in enumerate(SWEEPS)},
         floor=max(floor_of(session, outcomes, means, FEW), off),
         nothing=max(session.widened_off, *(abs(one.effect) for one in outcomes[len(asked) :])),
-        sets=found[len(ways) * len(singles) :],
+        sets=sets,
         attribution=_attributed(session) if task.attribution else {},
         vision=vision,
         unread=unread,
         wrong_place=_otherwise(session, wrong_place(session.pair), checks) if task.nulls else None,
         mirrored=_otherwise(session, mirrored(session.pair), checks) if task.nulls else None,
-        widened=session.widens,
     )
 
 
-def _attributed(session: Session) -> dict[str, PerHead]:
+def _attributed(session: Session) -> dict[str, Float[np.ndarray, "layers heads"]]:
     """Estimate the normalized effect of resampling every head, from one backward pass."""
-    base = session.base
     pair = gradients(session.vlm, session.prompt, ("lm",))
     where = session.prompt.spans.positions(session.study.verdict.positions)
-    gap = base.ld_with - base.ld_without
-    towards = {"noising": -gap, "denoising": gap}
-    found: dict[str, PerHead] = {}
-    for direction in DIRECTIONS:
+    gap = session.base.ld_with - session.base.ld_without
+    estimates: dict[str, Float[np.ndarray, "layers heads"]] = {}
+    for direction, towards in zip(DIRECTIONS, (-gap, gap), strict=True):
         effect = attribute(pair, "resample", direction)["lm"][..., where].sum(-1)
-        found[direction] = effect.cpu().numpy().astype(np.float64) / towards[direction]
-    return found
+        estimates[direction] = effect.cpu().numpy().astype(np.float64) / towards
+    return estimates
 
 
 def _vision(
@@ -99,28 +166,25 @@ def _vision(
     """
     if refused(session.vlm):
         return np.zeros(0), float("nan"), 0.0
-    found, off = noise_vision(session, whole_layers(session.vlm), checks)
+    outcomes, off = noise_vision(session, whole_layers(session.vlm), checks)
     last = session.vlm.feature_layer
-    beyond = [] if last is None else found[last + 1 :]
+    beyond = [] if last is None else outcomes[last + 1 :]
     unread = max((abs(one.effect) for one in beyond), default=float("nan"))
-    return normalized(session, found), unread, off
+    return normalized(session, outcomes), unread, off
 
 
 def _otherwise(session: Session, pair: Pair | None, checks: Checks) -> Other | None:
     """Run the pair asked otherwise, and resample every head."""
     if pair is None:
         return None
-    study = session.study
-    other = run_both(study, session.vlm, pair, study.verdict.positions)
-    other = checked(other, checks)
-    grid = session.vlm.lm.grid
+    study, grid = session.study, session.vlm.lm.grid
+    where = study.verdict.positions
+    other = checked(run_both(study, session.vlm, pair, where), checks)
     asked = [
-        Intervention(HeadSet.of(head), "resample", direction, study.verdict.positions)
+        Intervention(HeadSet.of(head), "resample", direction, where)
         for direction in DIRECTIONS
         for head in grid
     ]
-    outcomes = intervene(other, asked, answers_only=True)
-    effects = np.array([one.effect for one in outcomes])
-    noising, denoising = effects.reshape(2, grid.layers, grid.heads)
-    base = other.base
-    return Other(base.ld_with, base.ld_without, differences(other), noising, denoising)
+    effects = [one.effect for one in intervene(other, asked, answers_only=True)]
+    noising, denoising = np.array(effects).reshape(2, grid.layers, grid.heads)
+    return Other(other.base.ld_with, other.base.ld_without, differences(other), noising, denoising)

@@ -1,18 +1,22 @@
 """What must come out as nothing, or as the same again, if a verdict is to be believed.
 
 A null that fails marks the whole report: the model answers another question than the one that the
-study asks, or the figures are not above rounding.
+study asks, or the figures are not above rounding. Two nulls ask the same pair otherwise: about a
+wrong place, and mirrored.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
+from PIL import ImageOps
 
 from headpatch.heads import Head
-from headpatch.questions.verdict.pair_record import DIRECTIONS, Other, PairRecord
+from headpatch.pairs.pair import Pair
+from headpatch.pairs.region import REGIONS, Region
+from headpatch.questions.verdict.pair_record import DIRECTIONS, Other, PairRecord, PerPair
 from headpatch.stats.effects import rank_of
 from headpatch.stats.verdict_labels import Rule
 from headpatch.stats.verdicts import significant_sign
@@ -21,50 +25,50 @@ SAME = 0.5
 """Least share of the chosen heads' effect, and of their attention, found again when mirrored."""
 LEAK = 0.25
 """Largest share of the picked heads' attention difference at a place where nothing differs."""
+_EDGE = 1e-6  # of the image: boxes that differ by no more are the same
+_Box = tuple[float, float, float, float]
+_Turn = tuple[Callable[[_Box], _Box], Mapping[str, str]]
+_ACROSS: _Turn = (
+    lambda box: (1 - box[2], box[1], 1 - box[0], box[3]),
+    {"left": "right", "right": "left", "左": "右", "右": "左"},
+)
+_DOWN: _Turn = (
+    lambda box: (box[0], 1 - box[3], box[2], 1 - box[1]),
+    {"top": "bottom", "bottom": "top", "upper": "lower", "lower": "upper", "上": "下", "下": "上"},
+)
 
 
 @dataclass(frozen=True)
 class Null:
-    """One figure of a null, and whether it is as it must be.
-
-    Attributes
-    ----------
-    null, figure
-        Which null, and what is measured.
-    value
-        NaN where it could not be.
-    limit
-        In words, what the value must be.
-    outcome
-        ``passed``, ``failed`` or ``not tested``.
-    pairs
-        It was measured on.
-    note
-        Why it was not tested; which heads failed it; what the value cannot say.
-    """
+    """One figure of a null, and whether it is as it must be: the columns of ``nulls.csv``."""
 
     null: str
     figure: str
-    value: float
+    value: float  # NaN where it was not tested
     limit: str
     outcome: str
     pairs: int
     note: str = ""
 
+    @classmethod
+    def untested(cls, null: str, figure: str, limit: str) -> "Null":
+        """Return a figure that is to be measured."""
+        return cls(null, figure, float("nan"), limit, "not tested", 0)
 
-def table(found: Sequence[Null]) -> pd.DataFrame:
-    """Return the columns of ``nulls.csv``."""
-    return pd.DataFrame([asdict(one) for one in found])
+    def judged(self, value: float, fine: bool, pairs: int, note: str = "") -> "Null":
+        """Return it with its value, and whether that is fine."""
+        outcome = "passed" if fine else "failed"
+        return replace(self, value=value, outcome=outcome, pairs=pairs, note=note)
 
 
-def failed(found: Sequence[Null]) -> list[str]:
+def failed(nulls: Sequence[Null]) -> list[str]:
     """Name the nulls that failed."""
-    return list(dict.fromkeys(one.null for one in found if one.outcome == "failed"))
+    return list(dict.fromkeys(one.null for one in nulls if one.outcome == "failed"))
 
 
 def judge_nulls(
     pairs: Sequence[PairRecord],
-    attention: Float[np.ndarray, "pairs layers heads"],
+    attention: PerPair,
     picked: Sequence[Head],
     chosen: Sequence[Head],
     random_effects: Float[np.ndarray, "sets pairs"],
@@ -72,12 +76,10 @@ def judge_nulls(
     nothing: float,
     rule: Rule,
 ) -> list[Null]:
-    """Judge every null.
+    """Judge every null on the pairs that judge heads, with their attention differences.
 
     Parameters
     ----------
-    pairs, attention
-        Those that the heads are judged on, and their attention differences.
     picked, chosen
         Heads picked by attention, and by effect, on the other pairs.
     random_effects, chosen_effect
@@ -87,8 +89,10 @@ def judge_nulls(
         Largest effect of patching a head with its own z, or difference of the fast path from the
         plain one in its self-check, as a share of its pair's LD difference.
     """
+    own = "largest normalized effect of patching a head with its own z"
+    patched = Null.untested("self-patch", own, f"below δ = {rule.delta:g}")
     return [
-        _self_patch(nothing, len(pairs), rule),
+        patched.judged(nothing, nothing < rule.delta, len(pairs)),
         *_wrong_place(pairs, attention, picked, rule),
         *_mirrored(pairs, attention, picked, chosen, rule),
         _unread(pairs),
@@ -96,50 +100,26 @@ def judge_nulls(
     ]
 
 
-@dataclass(frozen=True)
-class _Figure:
-    """A figure of a null, not yet measured."""
-
-    null: str
-    figure: str
-    limit: str
-
-    def judged(self, value: float, fine: bool, pairs: int, note: str = "") -> Null:
-        outcome = "passed" if fine else "failed"
-        return Null(self.null, self.figure, value, self.limit, outcome, pairs, note)
-
-    def untested(self, why: str) -> Null:
-        return Null(self.null, self.figure, float("nan"), self.limit, "not tested", 0, why)
-
-
-def _self_patch(nothing: float, pairs: int, rule: Rule) -> Null:
-    figure = "largest normalized effect of patching a head with its own z"
-    limit = f"below δ = {rule.delta:g}"
-    return _Figure("self-patch", figure, limit).judged(nothing, nothing < rule.delta, pairs)
-
-
 def _wrong_place(
-    pairs: Sequence[PairRecord],
-    attention: Float[np.ndarray, "pairs layers heads"],
-    picked: Sequence[Head],
-    rule: Rule,
+    pairs: Sequence[PairRecord], attention: PerPair, picked: Sequence[Head], rule: Rule
 ) -> list[Null]:
     """Ask about a place where the two pictures do not differ: no answer may flip."""
     name = "wrong place"
-    flips = _Figure(name, "share of pairs whose answer flips", f"at most {rule.alpha:.2g}")
-    acting = _Figure(name, "heads with an effect shown beyond ±δ", "0")
     words = "attention difference there of the heads that attention picks, as a share of theirs"
-    looks = _Figure(name, words, f"at most {LEAK:g}")
-    there, others = _asked([pair.wrong_place for pair in pairs])
-    count = len(there)
+    flips = Null.untested(name, "share of pairs whose answer flips", f"at most {rule.alpha:.2g}")
+    acting = Null.untested(name, "heads with an effect shown beyond ±δ", "0")
+    looks = Null.untested(name, words, f"at most {LEAK:g}")
+    asked = {i: pair.wrong_place for i, pair in enumerate(pairs) if pair.wrong_place is not None}
+    places, others, count = list(asked), list(asked.values()), len(asked)
     if count < 2:
         why = "the questions name no side that could be exchanged" if pairs else "no pairs"
-        return [figure.untested(why) for figure in (flips, acting, looks)]
+        return [replace(figure, note=why) for figure in (flips, acting, looks)]
     flipped = float(np.mean([other.ld_with * other.ld_without < 0 for other in others]))
-    effects = _effects(others, [pairs[index].gap for index in there])
+    effects = _effects(others, [pairs[place].gap for place in places])
     beyond = np.abs(significant_sign(effects, rule)).max(0)
     named = ", ".join(str(Head(int(a), int(b))) for a, b in np.argwhere(beyond)[:5])
-    leak = _attention_again(others, attention[there], picked)
+    attended = np.stack([other.attention for other in others])
+    leak = _again(attended, attention[places], picked)
     return [
         flips.judged(flipped, flipped <= rule.alpha, count),
         acting.judged(float(beyond.sum()), not beyond.any(), count, named),
@@ -149,43 +129,44 @@ def _wrong_place(
 
 def _mirrored(
     pairs: Sequence[PairRecord],
-    attention: Float[np.ndarray, "pairs layers heads"],
+    attention: PerPair,
     picked: Sequence[Head],
     chosen: Sequence[Head],
     rule: Rule,
 ) -> list[Null]:
     """Mirror pictures, region and question: the same heads must do the same at the new place."""
     name, half = "mirrored", f"at least {SAME:g}"
-    flips = _Figure(name, "share of pairs whose answer flips", f"at least {rule.level:.2g}")
-    acting = _Figure(name, "effect of the chosen heads, as a share of theirs", half)
     words = "attention difference of the heads that attention picks, as a share of theirs"
-    looks = _Figure(name, words, half)
-    there, others = _asked([pair.mirrored for pair in pairs])
-    count = len(there)
+    flips = Null.untested(name, "share of pairs whose answer flips", f"at least {rule.level:.2g}")
+    acting = Null.untested(name, "effect of the chosen heads, as a share of theirs", half)
+    looks = Null.untested(name, words, half)
+    asked = {i: pair.mirrored for i, pair in enumerate(pairs) if pair.mirrored is not None}
+    places, others, count = list(asked), list(asked.values()), len(asked)
     if count < 2:
         why = "the questions and regions have no side to mirror" if pairs else "no pairs"
-        return [figure.untested(why) for figure in (flips, acting, looks)]
+        return [replace(figure, note=why) for figure in (flips, acting, looks)]
     flipped = float(np.mean([other.ld_with > 0 > other.ld_without for other in others]))
-    again = _attention_again(others, attention[there], picked)
+    attended = np.stack([other.attention for other in others])
+    again = _again(attended, attention[places], picked)
     judged = [
         flips.judged(flipped, flipped >= rule.level, count),
         looks.judged(again, again >= SAME, count),
     ]
     if not chosen:
-        return [*judged, acting.untested("no head's effect reached δ where heads are chosen")]
+        return [*judged, replace(acting, note="no head's effect reached δ where heads are chosen")]
     ways = [f"resample_{way}" for way in DIRECTIONS]
-    before = np.stack([[pairs[index].effects[way] for way in ways] for index in there])
-    after = _effects(others, [pairs[index].gap for index in there])
-    kept = _share(_at(after, chosen), _at(before, chosen))
+    before = np.stack([[pairs[place].effects[way] for way in ways] for place in places])
+    after = _effects(others, [pairs[place].gap for place in places])
+    kept = _again(after, before, chosen)
     return [*judged, acting.judged(kept, kept >= SAME, count)]
 
 
 def _unread(pairs: Sequence[PairRecord]) -> Null:
     words = "largest effect of vision layers that do not reach the language model (logits)"
-    figure = _Figure("unread vision layers", words, "exactly 0")
+    figure = Null.untested("unread vision layers", words, "exactly 0")
     effects = [pair.unread for pair in pairs if not np.isnan(pair.unread)]
     if not effects:
-        return figure.untested("every vision layer is read, or none can be changed")
+        return replace(figure, note="every vision layer is read, or none can be changed")
     return figure.judged(max(effects), max(effects) == 0, len(effects))
 
 
@@ -195,24 +176,16 @@ def _random(
     rule: Rule,
 ) -> Null:
     words = "p that random heads of the same layers do as much as the chosen heads"
-    figure = _Figure("random heads", words, f"below {rule.alpha:.2g}")
+    figure = Null.untested("random heads", words, f"below {rule.alpha:.2g}")
     count = len(random_effects)
     least = 2 / (count + 1)
     if chosen_effect is None:
-        return figure.untested("no head's effect reached δ where heads are chosen")
+        return replace(figure, note="no head's effect reached δ where heads are chosen")
     if least >= rule.alpha:
-        return figure.untested(f"{count} other sets in these layers: too few to tell")
+        return replace(figure, note=f"{count} other sets in these layers: too few to tell")
     p = rank_of(float(chosen_effect.mean()), random_effects.mean(1))
     note = f"beats all {count} (p = {p:.2g}, the least that {count} can give)" if p <= least else ""
     return figure.judged(p, p < rule.alpha, random_effects.shape[1], note)
-
-
-def _asked(
-    others: Sequence[Other | None],
-) -> tuple[list[int], list[Other]]:
-    """Places of the pairs that were asked otherwise, and what came of it."""
-    there = [index for index, other in enumerate(others) if other is not None]
-    return there, [other for other in others if other is not None]
 
 
 def _effects(
@@ -223,25 +196,93 @@ def _effects(
     return np.asarray(effects / np.array(gaps)[:, None, None, None])
 
 
-def _attention_again(
-    others: Sequence[Other],
-    before: Float[np.ndarray, "pairs layers heads"],
-    picked: Sequence[Head],
+def _again(
+    after: Float[np.ndarray, "pairs *ways layers heads"],
+    before: Float[np.ndarray, "pairs *ways layers heads"],
+    heads: Sequence[Head],
 ) -> float:
-    """How much of the picked heads' attention difference is there, asked otherwise."""
-    after = np.stack([other.attention for other in others])
-    return _share(_at(after, picked), _at(before, picked))
-
-
-def _at(
-    values: Float[np.ndarray, "pairs *ways layers heads"], heads: Sequence[Head]
-) -> Float[np.ndarray, "*ways some"]:
-    """Means over pairs at some heads."""
+    """How much of the size of some heads' means is found again with the same signs."""
     layer, head = [one.layer for one in heads], [one.head for one in heads]
-    return np.asarray(values.mean(0)[..., layer, head])
+    first, second = (values.mean(0)[..., layer, head] for values in (before, after))
+    whole = float(np.abs(first).sum())
+    return float((np.sign(first) * second).sum() / whole) if whole > 0 else float("nan")
 
 
-def _share(again: Float[np.ndarray, "*shape"], before: Float[np.ndarray, "*shape"]) -> float:
-    """How much of the values' size is found again with the same signs."""
-    whole = float(np.abs(before).sum())
-    return float((np.sign(before) * again).sum() / whole) if whole > 0 else float("nan")
+def mirrored(pair: Pair) -> Pair | None:
+    """Mirror both pictures, the region and the question's left and right.
+
+    None where question and region do not move together: one has a side and the other has not, or
+    neither has.
+    """
+    moved = _moved(pair, _ACROSS)
+    if moved is None:
+        return None
+    first, second = ImageOps.mirror(pair.with_image), ImageOps.mirror(pair.without_image)
+    return replace(moved, with_image=first, without_image=second)
+
+
+def wrong_place(pair: Pair) -> Pair | None:
+    """Ask the same pictures about another place, where they do not differ.
+
+    Of the places that the question can be turned to (the opposite corner first), the first that
+    is of one colour in both pictures, so that it holds nothing; if none is, the first. None
+    where the question names no side, or its region does not move with it.
+    """
+    across, down = _moved(pair, _ACROSS), _moved(pair, _DOWN)
+    opposite = None if across is None else _moved(across, _DOWN)
+    others = [
+        other
+        for other in (opposite, across, down)
+        if other is not None and not _overlap(pair.region.box, other.region.box)
+    ]
+    return next(iter([other for other in others if _is_empty(other)] or others), None)
+
+
+def _moved(pair: Pair, turn: _Turn) -> Pair | None:
+    """Turn question and region; None if one of them does not change."""
+    turned, words = turn
+    question, box = _swapped(pair.question, words), turned(pair.region.box)
+    if question == pair.question or np.allclose(box, pair.region.box, atol=_EDGE):
+        return None
+    unnamed = Region(",".join(f"{edge:g}" for edge in box), *box)
+    named = (one for one in REGIONS.values() if np.allclose(one.box, box, atol=_EDGE))
+    return replace(pair, question=question, region=next(named, unnamed))
+
+
+def _swapped(text: str, words: Mapping[str, str]) -> str:
+    """Exchange words, keeping a capital where there is one."""
+
+    def swap(match: re.Match[str]) -> str:
+        other = words[match[0].lower()]
+        return other.capitalize() if match[0][0].isupper() else other
+
+    latin = "|".join(word for word in words if word.isascii())
+    others = "".join(word for word in words if not word.isascii())
+    return re.sub(rf"\b(?:{latin})\b|[{others}]", swap, text, flags=re.IGNORECASE)
+
+
+def _overlap(first: _Box, second: _Box) -> bool:
+    across = min(first[2], second[2]) - max(first[0], second[0])
+    down = min(first[3], second[3]) - max(first[1], second[1])
+    return across > _EDGE and down > _EDGE
+
+
+def _is_empty(pair: Pair) -> bool:
+    """Whether the region's outer part is of one colour in both pictures."""
+    left, top, right, bottom = pair.region.box
+    (left, right), (top, bottom) = _outer(left, right), _outer(top, bottom)
+    for image in (pair.with_image, pair.without_image):
+        width, height = image.size
+        start, end = round(left * width), round(right * width)
+        part = image.crop((start, round(top * height), end, round(bottom * height)))
+        pixels = np.asarray(part)
+        if not (pixels.size > 0 and (pixels == pixels[0, 0]).all()):
+            return False
+    return True
+
+
+def _outer(low: float, high: float) -> tuple[float, float]:
+    """Cut a span that touches one edge of the image to the outer third: halves reach the middle."""
+    if (low < _EDGE) == (high > 1 - _EDGE):
+        return low, high
+    return (low, min(high, 1 / 3)) if low < _EDGE else (max(low, 1 - 1 / 3), high)

@@ -9,109 +9,66 @@ import torch
 from jaxtyping import Float
 
 from headpatch.engine.interventions import Direction
-from headpatch.heads import HeadSet
+from headpatch.heads import Grid, HeadSet
 
 PerHead = Float[np.ndarray, "layers heads"]
-KINDS: tuple[str, ...] = ("resample", "mean")
+PerPair = Float[np.ndarray, "pairs layers heads"]
 DIRECTIONS: tuple[Direction, ...] = ("noising", "denoising")
+SWEEPS = tuple((kind, direction) for kind in ("resample", "mean") for direction in DIRECTIONS)
+"""How every head is changed."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to measure of a pair, beside the sweeps of every head.
+    """What to measure of a pair, beside the sweeps of every head."""
 
-    Attributes
-    ----------
-    sets
-        Noised as they are, by resampling.
-    attribution
-        Whether gradients estimate the effect of every head.
-    nulls
-        Whether it is asked about a wrong place and mirrored.
-    vision
-        Whether all heads of each vision layer are resampled.
-    """
-
-    sets: tuple[HeadSet, ...] = ()
-    attribution: bool = False
-    nulls: bool = False
-    vision: bool = False
+    sets: tuple[HeadSet, ...] = ()  # noised as they are, by resampling
+    attribution: bool = False  # gradients estimate the effect of every head
+    nulls: bool = False  # it is asked about a wrong place and mirrored
+    vision: bool = False  # all heads of each vision layer are resampled
 
     def words(self) -> dict[str, Any]:
         """Return what names the task in a key."""
-        return {
-            "sets": [str(members) for members in self.sets],
-            "attribution": self.attribution,
-            "nulls": self.nulls,
-            "vision": self.vision,
-        }
+        return {**vars(self), "sets": list(map(str, self.sets))}
+
+    def rows(self, grid: Grid) -> int:
+        """Return how many rows it takes; what is no row counts as about as many."""
+        sweeps = len(SWEEPS) + self.attribution + 4 * self.nulls + 3 * self.vision
+        return sweeps * grid.layers * grid.heads + len(self.sets)
 
 
 @dataclass(frozen=True, eq=False)
 class Other:
-    """The pair asked otherwise.
-
-    Attributes
-    ----------
-    ld_with, ld_without
-        Untouched.
-    attention
-        Attention difference of the place that is asked about.
-    noising, denoising
-        Shift of LD in logits when each head is resampled.
-    """
+    """The pair asked otherwise: LDs untouched, and their shifts when each head is resampled."""
 
     ld_with: float
     ld_without: float
-    attention: PerHead
-    noising: PerHead
+    attention: PerHead  # difference, of the place that is asked about
+    noising: PerHead  # in logits
     denoising: PerHead
 
 
 @dataclass(frozen=True, eq=False)
 class PairRecord:
-    """What was measured of one pair.
-
-    Attributes
-    ----------
-    ld_with, ld_without
-        Untouched, in logits.
-    effects
-        Normalized, by ``kind_direction``.
-    floor
-        Noise floor, in logits; see `headpatch.core.noise_floor.floor_of`.
-    nothing
-        Largest effect, in logits, of patching a head with its own z, or how far widening passes
-        were off in their self-check: what should be nothing, which a null tests.
-    sets
-        Normalized effect of noising each of the task's sets, in order.
-    attribution
-        Estimated normalized effect of resampling, by direction.
-    vision
-        Normalized effect of noising all heads of each vision layer, at all its tokens; empty if it
-        was not asked, or they cannot be changed.
-    unread
-        Largest effect, in logits, of those layers that do not reach the language model; NaN if
-        there are none.
-    wrong_place, mirrored
-        None if not asked, or the question cannot be turned.
-    widened
-        Whether heads were changed by widening passes, which are exact for the model.
-    """
+    """What was measured of one pair: LDs untouched, in logits; effects of change, normalized."""
 
     name: str
     ld_with: float
     ld_without: float
-    effects: Mapping[str, PerHead]
-    floor: float
+    effects: Mapping[str, PerHead]  # by ``kind_direction``
+    floor: float  # in logits, see `headpatch.core.noise_floor.floor_of`
     nothing: float
-    sets: Float[np.ndarray, " sets"]
+    """What should be nothing, in logits, which a null tests: the largest effect of patching a head
+    with its own z, or how far widening passes were off in their self-check."""
+    sets: Float[np.ndarray, " sets"]  # noised, in the task's order
     attribution: Mapping[str, PerHead] = field(default_factory=dict)
+    """Estimated effect of resampling, by direction."""
     vision: Float[np.ndarray, " vision_layers"] = field(default_factory=lambda: np.zeros(0))
+    """Of noising all heads of each layer, at all its tokens; empty if it was not or cannot be."""
     unread: float = float("nan")
-    wrong_place: Other | None = None
+    """Largest effect, in logits, of layers that do not reach the language model; NaN: of none."""
+    wrong_place: Other | None = None  # not asked, or the question cannot be turned
     mirrored: Other | None = None
-    widened: bool = True
 
     @property
     def gap(self) -> float:

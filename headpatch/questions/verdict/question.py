@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import pandas as pd
 
@@ -23,9 +23,7 @@ from headpatch.questions.verdict import VERB
 from headpatch.questions.verdict.columns import CURVES, HEADS, NULLS, SETS, VISION
 from headpatch.questions.verdict.judgement import Judgement, cost, run
 from headpatch.questions.verdict.nulls import failed
-from headpatch.questions.verdict.nulls import table as table_of_nulls
-from headpatch.questions.verdict.summary import Headline
-from headpatch.questions.verdict.view import headline_words
+from headpatch.questions.verdict.view import Headline, headline_words, summarize
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +64,7 @@ class Verdict(Result):
     @cached_property
     def nulls(self) -> pd.DataFrame:
         """A row for each figure of a null: the columns of ``nulls.csv``."""
-        return table_of_nulls(self.judgement.nulls)
+        return pd.DataFrame(self.judgement.nulls)
 
     @property
     def faithfulness(self) -> pd.DataFrame:
@@ -83,10 +81,11 @@ class Verdict(Result):
         """Nulls that failed; then nothing here can be taken at its word."""
         return tuple(failed(self.judgement.nulls))
 
-    @property
+    @cached_property
     def headline(self) -> Headline:
         """Whether the heads that look decide, in numbers."""
-        return self.judgement.headline
+        saved, top = self.judgement.saved, self.study.verdict.top
+        return summarize(self.heads, saved, top, len(saved["pairs"]))
 
     @property
     def summary(self) -> str:
@@ -154,24 +153,6 @@ class Judge(Question[Verdict]):
 QUESTION = Judge()
 
 
-@overload
-def verdict(
-    study: Pairs,
-    *,
-    keep: str | Path | None = None,
-    on_progress: Progress = None,
-    **options: Any,
-) -> Verdict: ...
-@overload
-def verdict(
-    study: Study | None = None,
-    pairs: Pairs | Dataset | None = None,
-    n: int | None = None,
-    vlm: VLM | None = None,
-    keep: str | Path | None = None,
-    on_progress: Progress = None,
-    **options: Any,
-) -> Verdict: ...
 def verdict(
     study: Study | Pairs | None = None,
     pairs: Pairs | Dataset | None = None,
@@ -204,14 +185,13 @@ def verdict(
     vlm
         Loaded by `headpatch.load`; None loads the study's.
     keep
-        A folder for finished pairs, so that an interrupted verdict goes on from there; it is empty
-        at the end. None keeps them only as long as the call lasts.
+        A folder for finished pairs, from which an interrupted verdict goes on; it is empty at the
+        end. None keeps them only as long as the call lasts.
     on_progress
-        Called with (done, total): for drawn pairs, if they are; then for the untouched runs, in
-        pairs; then for the heads. None shows a bar on a terminal or in a notebook; False nothing.
+        Called with (done, total): for pairs drawn, for the untouched runs, in pairs, then for the
+        heads. None shows a bar on a terminal or in a notebook; False nothing.
     options
-        Override `headpatch.Study.verdict`: ``split``, ``delta``, ``positions``, ``top``,
-        ``partners``, ``controls``, ``nulls``, ``vision``, ``attribution``, …
+        Override `headpatch.Study.verdict`: ``split``, ``delta``, ``positions``, ``top``, …
 
     Raises
     ------
@@ -245,6 +225,5 @@ def verdict(
 def _refuse_more(**given: object) -> None:
     """Refuse what pairs that are open bring along."""
     if more := [name for name, one in given.items() if one is not None]:
-        raise InputError(
-            ", ".join(more), "given beside pairs that are open", "none: they have their own"
-        )
+        beside = "given beside pairs that are open"
+        raise InputError(", ".join(more), beside, "none: they have their own")

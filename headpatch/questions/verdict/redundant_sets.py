@@ -5,8 +5,8 @@ adds once the others are gone beyond what it does alone, lies above δ (N: the n
 noising heads together). Where three heads stand in for one another no two of them show any. So it
 goes from many to few:
 
-- *Pool.* The heads that add most once others are gone (the module ``banzhaf_screen``), and those
-  with the largest effects alone. Every two of them are noised together.
+- *Pool.* The heads that add most once others are gone (`scores`), and those with the largest
+  effects alone. Every two of them are noised together.
 - *Shrink.* The pool is noised together, and without each of its heads. Of the heads whose excess
   is not clearly above δ the half with the lowest scores leaves, and so on, until each that is left
   is needed.
@@ -21,32 +21,77 @@ test: what is found is judged on other pairs (`headpatch.stats.interactions`).
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
-from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.sparse.csgraph import connected_components
 
 from headpatch.heads import Grid, Head, HeadSet
+from headpatch.questions.verdict.pair_record import PerHead, PerPair
 from headpatch.stats.interactions import excesses, leave_one_out, necessity_of
 from headpatch.stats.rankings import descending
 
 _PASSES = 3  # over what is left of the pool
 _SURER = 2.0  # standard errors; a set of which each head is needed by so many is judged as well
-PerHead: TypeAlias = Float[np.ndarray, "layers heads"]
-Noise: TypeAlias = Callable[[Sequence[HeadSet]], Float[np.ndarray, "pairs sets"]]
+SHARES = (1 / 2, 1 / 4)
+"""Of all heads, in a random set: they take turns."""
+Members = Bool[np.ndarray, "sets every_head"]
+"""Which heads belong to which set."""
+Noise = Callable[[Sequence[HeadSet]], Float[np.ndarray, "pairs sets"]]
 """Noises sets of two heads or more, on the same pairs each time."""
+
+
+def random_members(grid: Grid, count: int, seed: int, place: int) -> Members:
+    """Draw the random sets of the pair at a place among those that choose; none is empty."""
+    rng = np.random.default_rng([seed % 2**64, 4, place])  # numpy takes no negative seed
+    heads = grid.layers * grid.heads
+    members = rng.random((count, heads)) < np.resize(SHARES, count)[:, None]
+    empty = ~members.any(1)
+    members[empty, rng.integers(heads, size=empty.sum())] = True
+    return members
+
+
+def as_sets(grid: Grid, members: Members) -> tuple[HeadSet, ...]:
+    """Return the sets by the names of their heads."""
+    heads = list(grid)
+    return tuple(HeadSet(tuple(heads[index] for index in np.flatnonzero(row))) for row in members)
+
+
+def scores(
+    members: Sequence[Members], effects: Sequence[Float[np.ndarray, " sets"]], alone: PerPair
+) -> PerHead:
+    """Score every head: what it adds on average, once others are gone, beyond what it does alone.
+
+    A head that others stand in for does little alone, so no ranking of effects alone need show it.
+    Here random sets are noised, half or a quarter of all heads, other ones in each pair. With N(S)
+    the normalized effect of noising the heads S together, the excess of a set is N(S) less the sum
+    of its heads' own effects (`alone`), and a head's *score* is the mean excess of the sets with
+    it, less that of the sets without it (its Banzhaf value less its own effect; J. F. Banzhaf,
+    Weighted voting doesn't work, Rutgers Law Review 19, 1965). A head whose effect just adds to the
+    others' scores 0; each of k heads of which one would do scores N(S) / 2^(k-1) among the halves.
+
+    Returns
+    -------
+    The larger of the scores among the halves and among the quarters; normalized units.
+    """
+    own = alone.reshape(len(alone), -1)
+    by_share = []
+    for turn, share in enumerate(SHARES):
+        together, count = np.zeros(own.shape[1]), 0
+        for drawn, noised, single in zip(members, effects, own, strict=True):
+            sets = drawn[turn :: len(SHARES)].astype(np.float64)
+            if len(sets):
+                excess = noised[turn :: len(SHARES)] - sets @ single
+                together += (excess - excess.mean()) @ sets  # pairs differ in their mean excess
+                count += len(sets)
+        by_share.append(together / (max(count, 1) * share * (1 - share)))
+    return np.asarray(np.max(by_share, axis=0)).reshape(alone.shape[1:])
 
 
 def pool(grid: Grid, count: int, size: PerHead, score: PerHead | None) -> tuple[Head, ...]:
     """Return the heads among which sets are sought, the highest scores first.
 
-    Parameters
-    ----------
-    size
-        Of each head's effect alone.
-    score
-        Of `headpatch.questions.verdict.banzhaf_screen`; None without it.
+    Half of them by score (`scores`; all without it), half by the size of their effect alone.
     """
     heads = list(grid)
     alone = descending(size)
@@ -58,33 +103,16 @@ def pool(grid: Grid, count: int, size: PerHead, score: PerHead | None) -> tuple[
 
 
 class Search:
-    """Seeks sets of heads that are redundant.
+    """Seeks sets of heads that are redundant, where noising them alone does what `alone` holds."""
 
-    Parameters
-    ----------
-    noise
-        On some pairs.
-    alone
-        What noising each head alone does on these.
-    delta
-        Smallest effect of interest.
-    """
-
-    def __init__(
-        self, noise: Noise, alone: Float[np.ndarray, "pairs layers heads"], delta: float
-    ) -> None:
+    def __init__(self, noise: Noise, alone: PerPair, delta: float) -> None:
         self._noise, self._alone, self._delta = noise, alone, delta
         self._joint: dict[HeadSet, Float[np.ndarray, " pairs"]] = {}
 
     def sets(self, among: Sequence[Head], pairs: int) -> tuple[HeadSet, ...]:
-        """Return what is found: sets of which every head is needed, then pairs of heads.
+        """Return sets of heads of the pool of which every head is needed, then pairs of heads.
 
-        Parameters
-        ----------
-        among
-            The pool, the highest scores first.
-        pairs
-            At most so many: those with the largest excess, where it is above half of δ.
+        Of these at most so many: those with the largest excess, where it is above half of δ.
         """
         if len(among) < 2:
             return ()
@@ -109,14 +137,9 @@ class Search:
             left = [head for head in left if head not in needed]
 
     def _shrink(self, among: Sequence[Head], errors: float = 1.0) -> list[Head]:
-        """Let heads leave until each that is left is needed.
+        """Let heads leave, the last first, until each that is left is needed.
 
-        Parameters
-        ----------
-        among
-            Of those that are not, the last leave first.
-        errors
-            By so many standard errors an excess must lie above δ.
+        By so many standard errors an excess must lie above δ.
         """
         left = list(among)
         while len(left) > 1:

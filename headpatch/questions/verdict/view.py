@@ -1,21 +1,27 @@
 """What people see of a verdict: nulls, heads, sets of heads, what rankings carry, the headline."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
 
 from headpatch.core.question import Context, Files, table_of
 from headpatch.present.column import Cell, Row
 from headpatch.present.parts import Grid, Part, Words, grid
 from headpatch.present.tables import failed_words
-from headpatch.questions.verdict.charts import RANKINGS, faithfulness_chart, verdict_chart
+from headpatch.questions.verdict.charts import (
+    RANKINGS,
+    faithfulness_chart,
+    head_names,
+    verdict_chart,
+)
 from headpatch.questions.verdict.columns import CURVES, HEADS, NULLS, SETS
 from headpatch.questions.verdict.correlation_text import measured_words, true_words
+from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation
+from headpatch.stats.rankings import Correlation, Precision, descending, effect_size, precision_at
 from headpatch.stats.verdict_labels import CAUSAL
-
-if TYPE_CHECKING:
-    import pandas
-
-    from headpatch.questions.verdict.summary import Headline
 
 _MEANINGS: Final = {
     "necessary+sufficient": "exchanging its z moves the answer beyond δ, both ways",
@@ -32,22 +38,76 @@ _MOST: Final = 12
 _FEW: Final = 4
 """Partners named in a cell."""
 _LAYER_P: Final = ("necessity_layer_p", "sufficiency_layer_p")
-_FAITHFULNESS: Final = (
-    "Only the first k heads of a ranking keep their z and all others are resampled, or the other "
-    "way round. A ranking that finds the heads that decide rises early when they are kept and "
-    "falls early when they are taken away."
-)
-_LAYER_P_NOTE: Final = (
-    "Layer p (necessity / sufficiency): how often a head drawn at random from the same layer, anew "
-    "in each pair, has as large a mean. It says whether the head stands out in its layer; the "
-    "verdict does not rest on it."
-)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The figures of the headline; heads by name, the largest effect first."""
+
+    pairs: int  # that heads were judged on
+    heads: int
+    counts: dict[str, int]  # heads of each verdict
+    picked: tuple[str, ...]  # that attention picked out on other pairs
+    picked_causal: tuple[str, ...]  # of these: shown to act,
+    picked_within: tuple[str, ...]  # shown to lie within ±δ,
+    picked_undecided: tuple[str, ...]  # neither
+    causal: tuple[str, ...]  # every head that is shown to act
+    missed: tuple[str, ...]  # those of them that attention did not pick
+    rho: Correlation
+    """Spearman's, over heads, of attention difference and effect size, both means over the pairs
+    that were measured."""
+    true_rho: TrueCorrelation
+    """The same of true values, which endless pairs would show; how reliable both rankings are."""
+    precision: tuple[Precision, ...]
+    """Of the attention ranking against the exact causal one, at several k."""
+
+
+def summarize(table: pd.DataFrame, saved: Mapping[str, Any], top: int, pairs: int) -> Headline:
+    """Work out the headline of ``verdicts.csv``; both correlations are those of ``verdict.pt``.
+
+    Attention picks out the `top` heads; `pairs` are those that heads were judged on.
+    """
+    counts = {str(name): int(count) for name, count in table["verdict"].value_counts().items()}
+    table = _by_effect(table)
+    label = dict(zip(table["name"], table["verdict"], strict=True))
+    picked = _first_by_attention(table, top)
+    causal = tuple(name for name, verdict in label.items() if verdict in CAUSAL)
+
+    def of(*classes: str) -> tuple[str, ...]:
+        return tuple(name for name in label if name in picked and label[name] in classes)
+
+    looks = descending(-table["attention_rank"].to_numpy(float))
+    ks = sorted({k for k in (len(picked), len(causal)) if k > 0})
+    return Headline(
+        pairs=pairs,
+        heads=len(label),
+        counts=counts,
+        picked=picked,
+        picked_causal=of(*CAUSAL),
+        picked_within=of("watches", "inert"),
+        picked_undecided=of("undecided"),
+        causal=causal,
+        missed=tuple(name for name in causal if name not in picked),
+        rho=Correlation(**saved["rho"]),
+        true_rho=TrueCorrelation(**saved["true_rho"]),
+        precision=tuple(precision_at(looks, np.arange(len(table)), k) for k in ks),
+    )
+
+
+def _by_effect(table: pd.DataFrame) -> pd.DataFrame:
+    """Return ``verdicts.csv`` with each head's name, the largest effect first."""
+    size = effect_size(table["necessity"].to_numpy(float), table["sufficiency"].to_numpy(float))
+    return table.assign(name=head_names(table)).iloc[descending(size)]
+
+
+def _first_by_attention(table: pd.DataFrame, top: int) -> tuple[str, ...]:
+    """Name the heads that attention picks out, the first first."""
+    picked = table[table["attention_rank"] <= top].sort_values("attention_rank")
+    return tuple(picked["name"])
 
 
 def view(files: Files, context: Context) -> Iterator[Part]:
     """Show a verdict; tables that an earlier version did not write are left out."""
-    from headpatch.questions.verdict.summary import summarize
-
     table, saved = table_of(files[HEADS.file]), files.get("verdict.pt", {})
     curves = table_of(files.get(CURVES.file, {}))
     pairs = context.pairs or 0 if curves.empty else int(curves["pairs"].iloc[0])
@@ -61,7 +121,12 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     shown: dict[str, Any] = {"level": context.level, "of": context.pairs}
     yield verdict_chart(table, delta=delta, pairs=pairs, rhos=saved, **shown)
     if not curves.empty:
-        yield Words(_FAITHFULNESS, "page")
+        yield Words(
+            "Only the first k heads of a ranking keep their z and all others are resampled, or the "
+            "other way round. A ranking that finds the heads that decide rises early when they are "
+            "kept and falls early when they are taken away.",
+            "page",
+        )
         yield _areas(curves)
         yield faithfulness_chart(curves, **shown)
     if {"rho", "true_rho"} <= set(saved):
@@ -71,7 +136,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         yield from (Words(line, "terminal") for line in lines)
 
 
-def _classes(table: "pandas.DataFrame", pairs: int, delta: float) -> Iterator[Part]:
+def _classes(table: pd.DataFrame, pairs: int, delta: float) -> Iterator[Part]:
     """Say how many heads are of each class, and what it says."""
     yield Words(
         f"Every head, judged over {pairs:,} pairs; δ = {delta:g} is the smallest effect of "
@@ -79,17 +144,13 @@ def _classes(table: "pandas.DataFrame", pairs: int, delta: float) -> Iterator[Pa
         "page",
     )
     counts = table["verdict"].value_counts()
-    rows = [
-        {"verdict": name, "count": f"{counts[name]:,}", "meaning": _MEANINGS.get(name, "")}
-        for name in (*_MEANINGS, *(name for name in counts.index if name not in _MEANINGS))
-        if name in counts
-    ]
-    cells: dict[str, str | Cell] = {"verdict": "verdict", "heads": lambda row: row["count"],
-             "what it says": lambda row: row["meaning"]}  # fmt: skip
-    yield grid("How many heads are of each class", rows, cells, HEADS, place="page")
+    names = (name for name in dict.fromkeys([*_MEANINGS, *counts.index]) if name in counts)
+    rows = tuple((name, f"{counts[name]:,}", _MEANINGS.get(name, "")) for name in names)
+    title, headings = "How many heads are of each class", ("verdict", "heads", "what it says")
+    yield Grid(title, headings, rows, (False, False, False), place="page")
 
 
-def _nulls(table: "pandas.DataFrame") -> Iterator[Part]:
+def _nulls(table: pd.DataFrame) -> Iterator[Part]:
     """Show every null's figures, and say what a failed one means."""
 
     def tested(row: Row, name: str) -> str:
@@ -115,27 +176,26 @@ def _nulls(table: "pandas.DataFrame") -> Iterator[Part]:
         yield Words(failed_words(failed), "page")
 
 
-def _heads(table: "pandas.DataFrame", context: Context, delta: float) -> Iterator[Part]:
+def _heads(table: pd.DataFrame, context: Context, delta: float) -> Iterator[Part]:
     """Show the verdict of the heads that act, and of those that attention picks first."""
-    from headpatch.questions.verdict.summary import by_effect, first_by_attention
-
-    rows = by_effect(table).set_index("name", drop=False)
+    rows = _by_effect(table).set_index("name", drop=False)
     acting = rows.index[rows["verdict"].isin(CAUSAL)]
-    picked = first_by_attention(rows, int(context.options.get("top", 20)))
-    shown, level = rows.loc[list(dict.fromkeys([*acting, *picked]))], f"{context.level:.0%}"
+    picked = _first_by_attention(rows, int(context.options.get("top", 20)))
+    shown = rows.loc[list(dict.fromkeys([*acting, *picked]))]
+    level, look = f"{context.level:.0%}", HEADS["attention_diff"]
     cells: dict[str, str | Cell] = {
         "head": lambda row: row["name"],
         "verdict": "verdict",
-        "attention (rank)": _attention,
+        "attention (rank)": lambda row: f"{look.cell(row)} ({row['attention_rank']:.0f})",
         "necessity": "necessity",
-        f"{level} interval": lambda row: _interval(row, "necessity"),
+        f"{level} interval": _interval("necessity"),
         "q": "necessity_q",
         "sufficiency": "sufficiency",
-        f"its {level} interval": lambda row: _interval(row, "sufficiency"),
+        f"its {level} interval": _interval("sufficiency"),
         "its q": "sufficiency_q",
     }
-    if any(with_whom(value) for value in shown.get("partners", ())):
-        cells["with"] = lambda row: with_whom(row["partners"])
+    if any(_with_whom(value) for value in shown.get("partners", ())):
+        cells["with"] = lambda row: _with_whom(row["partners"])
     title = "Heads that act, and the first that attention picks"
     yield grid(title, shown, cells, HEADS, place="terminal")
     yield from _acting(rows.loc[acting], cells)
@@ -150,7 +210,7 @@ def _heads(table: "pandas.DataFrame", context: Context, delta: float) -> Iterato
     yield Words(note + partners)
 
 
-def _acting(acting: "pandas.DataFrame", cells: Mapping[str, str | Cell]) -> Iterator[Part]:
+def _acting(acting: pd.DataFrame, cells: Mapping[str, str | Cell]) -> Iterator[Part]:
     """Show on the page the heads that act; its table of all heads has the others."""
     if acting.empty:
         return
@@ -159,27 +219,28 @@ def _acting(acting: "pandas.DataFrame", cells: Mapping[str, str | Cell]) -> Iter
         cells = {**cells, "layer p": lambda row: " / ".join(f"{row[p]:.2g}" for p in _LAYER_P)}
     yield grid("Heads that are shown to act", acting.head(_MOST), cells, HEADS, place="page")
     if layer_p:
-        yield Words(_LAYER_P_NOTE, "page")
+        yield Words(
+            "Layer p (necessity / sufficiency): how often a head drawn at random from the same "
+            "layer, anew in each pair, has as large a mean. It says whether the head stands out in "
+            "its layer; the verdict does not rest on it.",
+            "page",
+        )
     if len(acting) > _MOST:
         yield Words(f"And {len(acting) - _MOST:,} more, in the table of all heads.", "page")
 
 
-def _attention(row: Row) -> str:
-    return f"{HEADS['attention_diff'].cell(row)} ({row['attention_rank']:.0f})"
+def _interval(name: str) -> Cell:
+    return lambda row: f"{row[f'{name}_low']:+.3f} to {row[f'{name}_high']:+.3f}"
 
 
-def _interval(row: Row, name: str) -> str:
-    return f"{row[f'{name}_low']:+.3f} to {row[f'{name}_high']:+.3f}"
-
-
-def with_whom(partners: object) -> str:
+def _with_whom(partners: object) -> str:
     """Name the partners of a redundant head; of many, say how many."""
     texts = partners.split(";") if isinstance(partners, str) else []
     sets = [text.split("+") for text in texts if text]
     return "; ".join("+".join(one) if len(one) <= _FEW else f"{len(one)} others" for one in sets)
 
 
-def _together(sets: "pandas.DataFrame", table: "pandas.DataFrame", level: float) -> Iterator[Part]:
+def _together(sets: pd.DataFrame, table: pd.DataFrame, level: float) -> Iterator[Part]:
     """Show the sets of heads that do more together than alone, and what each of them adds."""
     kept = sets[sets["redundant"]]
     if kept.empty:
@@ -188,8 +249,7 @@ def _together(sets: "pandas.DataFrame", table: "pandas.DataFrame", level: float)
             "so: none."
         )
         return
-    names = table["layer"].astype(str) + "." + table["head"].astype(str)
-    verdicts = dict(zip(names, table["verdict"], strict=True))
+    verdicts = dict(zip(head_names(table), table["verdict"], strict=True))
 
     def alike(row: Row) -> str:
         members = row["heads"].split("+")
@@ -198,9 +258,9 @@ def _together(sets: "pandas.DataFrame", table: "pandas.DataFrame", level: float)
     cells: dict[str, str | Cell] = {
         "heads": lambda row: row["heads"].replace("+", " + "),
         "necessity together": "joint",
-        f"{level:.0%} interval": lambda row: _interval(row, "joint"),
+        f"{level:.0%} interval": _interval("joint"),
         "least that one adds": "excess",
-        f"its {level:.0%} interval": lambda row: _interval(row, "excess"),
+        f"its {level:.0%} interval": _interval("excess"),
         "q": "q",
         "redundant": alike,
     }
@@ -213,16 +273,16 @@ def _together(sets: "pandas.DataFrame", table: "pandas.DataFrame", level: float)
     )
 
 
-def _areas(curves: "pandas.DataFrame") -> Grid:
+def _areas(curves: pd.DataFrame) -> Grid:
     """Show the area under each faithfulness curve."""
     areas = {
         (row["ranking"], row["way"]): f"{row['area']:.3f} ({row['area_low']:.3f} to "
         f"{row['area_high']:.3f})"
         for row in curves.to_dict("records")
     }
-    names = {name: RANKINGS[name][1] if name in RANKINGS else name for name in curves["ranking"]}
     rows = tuple(
-        (words, areas[name, "keep"], areas[name, "remove"]) for name, words in names.items()
+        (RANKINGS.get(name, (None, name))[1], areas[name, "keep"], areas[name, "remove"])
+        for name in curves["ranking"].unique()
     )
     title = (
         "Faithfulness: area under the share of the LD difference that is left, over log2(k + 1)\n"
@@ -232,9 +292,16 @@ def _areas(curves: "pandas.DataFrame") -> Grid:
     return Grid(title, headings, rows, (False, True, True))
 
 
-def headline_words(facts: "Headline", context: Context) -> list[str]:
+def headline_words(facts: Headline, context: Context) -> list[str]:
     """Say in words and numbers whether the heads that look decide; the first line asks it."""
     level, delta = context.level, context.options["delta"]
+    missed = f"Attention misses {len(facts.missed)} of them{_named(facts.missed)}."
+    if not facts.causal:
+        missed = "That is no proof that none does: some may be undecided."
+    elif not facts.missed:
+        missed = "Attention picks all of them."
+    elif len(facts.missed) == len(facts.causal):
+        missed = "Attention misses all of them."
     lines = [
         "Do the heads that look decide?",
         f"Of the {len(facts.picked)} heads that attention picks out (on other pairs), "
@@ -242,17 +309,17 @@ def headline_words(facts: "Headline", context: Context) -> list[str]:
         f"{_count(facts.picked_within)} shown to stay within ±{delta:.3g} of the LD difference; "
         f"{_count(facts.picked_undecided)} undecided.",
         f"Of all {facts.heads:,} heads, {_count(facts.causal)} shown to act"
-        f"{_named(facts.causal)}. {_missed(facts.causal, facts.missed)}",
+        f"{_named(facts.causal)}. {missed}",
         f"Spearman's rho, over {facts.heads:,} heads, of attention difference and size of effect. "
         f"Of the means that were measured: {measured_words(vars(facts.rho), level)}. Of the true "
         f"values: {true_words(vars(facts.true_rho), level)}.",
     ]
-    for first in facts.precision:
-        lines.append(
-            f"Precision@{first.k}: {first.hits} of the first {first.k} by attention are among the "
-            f"{first.k} with the largest effects ({first.share:.0%}; chance {first.chance:.1%}, "
-            f"p = {first.p:.2g})."
-        )
+    lines += [
+        f"Precision@{first.k}: {first.hits} of the first {first.k} by attention are among the "
+        f"{first.k} with the largest effects ({first.share:.0%}; chance {first.chance:.1%}, "
+        f"p = {first.p:.2g})."
+        for first in facts.precision
+    ]
     counts = ", ".join(f"{name} {count:,}" for name, count in facts.counts.items())
     return [*lines, f"Verdicts over {facts.pairs} pairs: {counts}."]
 
@@ -263,19 +330,8 @@ def _count(names: Sequence[str]) -> str:
     return "1 is" if len(names) == 1 else f"{len(names)} are"
 
 
-def _missed(causal: Sequence[str], missed: Sequence[str]) -> str:
-    """Say which of the heads that act attention does not pick."""
-    if not causal:
-        return "That is no proof that none does: some may be undecided."
-    if not missed:
-        return "Attention picks all of them."
-    if len(missed) == len(causal):
-        return "Attention misses all of them."
-    return f"Attention misses {len(missed)} of them{_named(missed)}."
-
-
 def _named(names: Sequence[str]) -> str:
     if not names:
         return ""
-    more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return f" ({', '.join(names[:_MOST])}{more})"
+    rest = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+    return f" ({', '.join(names[:_MOST])}{rest})"

@@ -63,7 +63,7 @@ def test_two_heads_are_changed_both_ways(found: dict[str, Measured]) -> None:
     assert either == pytest.approx(
         {"noising both": 4 / 8, "noising 0.3": 0, "noising 1.0": 0,
          "denoising both": 4 / 8, "denoising 0.3": 4 / 8, "denoising 1.0": 4 / 8},
-        abs=1e-4,
+        abs=1e-4
     )  # fmt: skip
     for way in ("noising", "denoising"):
         assert added[f"{way} both"] == pytest.approx(

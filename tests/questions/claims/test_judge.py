@@ -11,7 +11,7 @@ from headpatch.core.saved_verdict import SavedVerdict
 from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head
-from headpatch.questions.claims.evidence import Evidence
+from headpatch.questions.claims.case import Evidence
 from headpatch.questions.claims.experiments import Measured
 from headpatch.questions.claims.judge import judge_claim
 
@@ -28,7 +28,7 @@ def table() -> pd.DataFrame:
         ("watches", 0.00, -0.01, 0.01, 0.00, -0.01, 0.01, 0.50, 0.40, 0.60, 1),
         ("undecided", 0.05, -0.10, 0.20, 0.05, -0.10, 0.20, np.nan, np.nan, np.nan, 4),
         *[("inert", 0.00, -0.01, 0.01, 0.00, -0.01, 0.01, 0.0, -0.1, 0.1, rank)
-          for rank in (3, 6, 7)],
+          for rank in (3, 6, 7)]
     ]  # fmt: skip
     ends = [f"{name}{end}" for name in ("necessity", "sufficiency", "attention_diff")
             for end in ("", "_low", "_high")]  # fmt: skip
@@ -47,16 +47,16 @@ def evidence(vision: bool = True) -> Evidence:
     sets = pd.DataFrame({
         "heads": ["0.1+1.3", "0.0+0.2"], "joint": [0.5, 0.1], "joint_low": [0.4, 0.0],
         "joint_high": [0.6, 0.2], "excess": [0.5, 0.0], "excess_low": [0.4, -0.01],
-        "excess_high": [0.6, 0.01], "q": [0.001, 0.9], "redundant": [True, False],
+        "excess_high": [0.6, 0.01], "q": [0.001, 0.9], "redundant": [True, False]
     })  # fmt: skip
     layers = pd.DataFrame({
         "layer": [0, 1, 2, 3], "necessity": [0.5, 0.1, 0.0, 0.0],
         "necessity_low": [0.4, -0.1, -0.01, 0.0], "necessity_high": [0.6, 0.3, 0.01, 0.0],
-        "necessity_q": [0.001, 0.3, 0.9, 1.0],
+        "necessity_q": [0.001, 0.3, 0.9, 1.0]
     })  # fmt: skip
     saved = SavedVerdict(
         STUDY, table(), sets, gate=pd.DataFrame(), looks=np.linspace(0.05, 0.15, 20),
-        vision=layers if vision else None, entries=(), run={},
+        vision=layers if vision else None, entries=(), run={}
     )  # fmt: skip
     return Evidence(saved, measured())
 
@@ -70,55 +70,43 @@ def measured() -> dict[str, Measured]:
     def about(mean: float, width: float = 0.02) -> np.ndarray:
         return mean + np.linspace(-width, width, 20)
 
+    spans = "all heads of vision {} changed, and of as many other layers"
     swapped = "the region's patches swapped, leaving vision layer"
     cut = "to region cut in layer"
-    return {
-        f"{swapped} 1": Measured({"sufficiency": about(0.9)}),
-        f"{swapped} 2": Measured({"sufficiency": about(0.5, 0.4)}),
-        f"{swapped} 3": Measured({"sufficiency": about(0.0, 0.0)}),  # not read
-        f"{swapped} 0": Measured({"sufficiency": about(0.1)}),
-        "all heads of vision layer 0 changed, and of as many other layers": Measured(
-            {"necessity": about(0.3), "elsewhere": about(0.1)}
-        ),
-        "all heads of vision layer 1 changed, and of as many other layers": Measured(
-            {"necessity": about(0.3), "elsewhere": about(0.3)}
-        ),
-        "all heads of vision layer 2 changed, and of as many other layers": Measured(
-            {"necessity": about(0.0, 0.001), "elsewhere": about(0.0, 0.001)}
-        ),
-        "all heads of vision layers 0-2 changed, and of as many other layers": Measured(
-            {"necessity": about(0.3)}
-        ),
-        **{
-            f"heads {names} changed both ways, together and alone": Measured(
-                {
-                    f"noising {name}": about(value)
-                    for name, value in zip(("both", *names.split("+")), noising, strict=True)
-                }
-                | {
-                    f"denoising {name}": about(value)
-                    for name, value in zip(("both", *names.split("+")), denoising, strict=True)
-                }
-            )
-            for names, noising, denoising in (
-                ("0.0+1.0", (0.5, 0.5, 0.5), (0.5, 0.0, 0.0)),  # both are needed
-                ("0.0+1.1", (0.5, 0.0, 0.0), (0.5, 0.5, 0.5)),  # either would do
-                ("0.0+1.2", (0.5, 0.2, 0.3), (0.5, 0.2, 0.3)),  # added up
-                ("0.0+1.3", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # in series
-                ("0.1+1.0", (0.5, 0.5, 0.5), (0.5, 0.2, 0.3)),  # both are needed, one way
-                ("0.1+1.1", (0.2, 0.5, -0.2), (0.3, 0.5, -0.2)),  # against each other
-            )
-        },
-        f"answer {cut}s 0-1": Measured({"region": about(0.3), "elsewhere": about(0.02)}),
-        f"answer {cut} 0": Measured({"region": about(0.3), "elsewhere": about(0.3, 0.1)}),
-        f"answer {cut} 1": Measured({"region": about(0.0), "elsewhere": about(0.0)}),
-        f"words {cut} 1": Measured({"region": about(0.3)}),  # no room for as many elsewhere
+    figures: dict[str, dict[str, np.ndarray]] = {
+        f"{swapped} 1": {"sufficiency": about(0.9)},
+        f"{swapped} 2": {"sufficiency": about(0.5, 0.4)},
+        f"{swapped} 3": {"sufficiency": about(0.0, 0.0)},  # not read
+        f"{swapped} 0": {"sufficiency": about(0.1)},
+        spans.format("layer 0"): {"necessity": about(0.3), "elsewhere": about(0.1)},
+        spans.format("layer 1"): {"necessity": about(0.3), "elsewhere": about(0.3)},
+        spans.format("layer 2"): dict.fromkeys(("necessity", "elsewhere"), about(0.0, 0.001)),
+        spans.format("layers 0-2"): {"necessity": about(0.3)},
+        f"answer {cut}s 0-1": {"region": about(0.3), "elsewhere": about(0.02)},
+        f"answer {cut} 0": {"region": about(0.3), "elsewhere": about(0.3, 0.1)},
+        f"answer {cut} 1": {"region": about(0.0), "elsewhere": about(0.0)},
+        f"words {cut} 1": {"region": about(0.3)},  # no room for as many elsewhere
+        "all heads of vision layer 0 changed": {"necessity": about(0.3)},
+        "heads 0.3+1.0 changed together": {"joint": about(0.3), "excess": about(0.2)},
+        "heads 1.1+1.2 changed together": {"joint": about(0.3), "excess": about(0.0)},
+        "heads 0.0+1.2 changed together": {"joint": about(0.5), "excess": about(0.2)},
+    }
+    for names, noising, denoising in (
+        ("0.0+1.0", (0.5, 0.5, 0.5), (0.5, 0.0, 0.0)),  # both are needed
+        ("0.0+1.1", (0.5, 0.0, 0.0), (0.5, 0.5, 0.5)),  # either would do
+        ("0.0+1.2", (0.5, 0.2, 0.3), (0.5, 0.2, 0.3)),  # added up
+        ("0.0+1.3", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # in series
+        ("0.1+1.0", (0.5, 0.5, 0.5), (0.5, 0.2, 0.3)),  # both are needed, one way
+        ("0.1+1.1", (0.2, 0.5, -0.2), (0.3, 0.5, -0.2)),  # against each other
+    ):
+        figures[f"heads {names} changed both ways, together and alone"] = {
+            f"{way} {name}": about(value)
+            for way, values in (("noising", noising), ("denoising", denoising))
+            for name, value in zip(("both", *names.split("+")), values, strict=True)
+        }
+    return {name: Measured(each) for name, each in figures.items()} | {
         f"words {cut} 0": Measured({}, "no image among the prompt's tokens"),
-        "all heads of vision layer 0 changed": Measured({"necessity": about(0.3)}),
         "all heads of vision layer 1 changed": Measured({}, "one row for several pictures"),
-        "heads 0.3+1.0 changed together": Measured({"joint": about(0.3), "excess": about(0.2)}),
-        "heads 1.1+1.2 changed together": Measured({"joint": about(0.3), "excess": about(0.0)}),
-        "heads 0.0+1.2 changed together": Measured({"joint": about(0.5), "excess": about(0.2)}),
     }
 
 
@@ -196,45 +184,46 @@ def measured() -> dict[str, Measured]:
 )
 def test_each_claim_is_judged_by_what_is_shown(claim: str, outcome: str) -> None:
     found = judge_claim(Claim.parse(claim), evidence())
-    assert found.outcome == outcome
-    assert found.claim == claim
+    assert (found.claim, found.outcome) == (claim, outcome)
     assert found.figure
 
 
-def test_the_figure_is_the_one_behind_the_outcome() -> None:
-    found = judge_claim(Claim.parse("head 0.0 is necessary"), evidence())
-    assert "necessity +0.300 (+0.200 to +0.400), q = 0.001" in found.figure
-    found = judge_claim(Claim.parse("layer 0 holds the causal heads"), evidence())
-    assert found.figure.startswith("2 of 2 lie in layers 0-0, which hold 4 of 8 heads")
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        ("head 0.0 is necessary", "necessity +0.300 (+0.200 to +0.400), q = 0.001"),
+        ("head 1.0 is causal", "more pairs are needed"),
+        ("head 1.1 is redundant", "no set of heads was found"),
+        ("heads 0.3 and 1.2 are redundant", "0.3+1.2: they were not changed together"),
+        ("the question reads the region in layers 0-1", "attention was not cut there"),
+        ("layer 0 holds the causal heads", "2 of 2 lie in layers 0-0, which hold 4 of 8 heads"),
+        ("layer 0 holds the causal heads", "by chance"),
+        ("vision layers 0-1 carry the object", "nothing lies before layer 0"),
+        ("the heads of vision layers 0-2 matter more than those of other layers",
+         "no other layers"),
+        ("layer 1 holds the sensitive heads", "too few heads"),
+        ("heads 0.0 and 1.2 are redundant", "necessary alone: 0.0"),
+        ("heads 0.0 and 1.3 work together", "in series"),
+        ("head 0.2 is causal", "acts against the answer")
+    ]
+)  # fmt: skip
+def test_the_figure_behind_and_what_is_open_or_missing_is_said(claim: str, said: str) -> None:
+    assert said in judge_claim(Claim.parse(claim), evidence()).figure
 
 
 def test_a_verdict_without_vision_layers_is_filled_from_what_was_measured_beside_it() -> None:
-    seen = evidence(vision=False)
-    found = judge_claim(Claim.parse("the heads of vision layer 0 are necessary"), seen)
-    assert found.outcome == "supported"
-    found = judge_claim(Claim.parse("the heads of vision layer 1 are necessary"), seen)
-    assert (found.outcome, found.figure) == ("not testable", "one row for several pictures")
-    found = judge_claim(Claim.parse("the heads of vision layer 2 are necessary"), seen)
-    assert (found.outcome, found.figure) == ("not testable", "no vision layer was changed")
-
-
-def test_what_is_open_and_what_is_missing_is_said() -> None:
-    def figure(claim: str) -> str:
-        return judge_claim(Claim.parse(claim), evidence()).figure
-
-    assert "more pairs are needed" in figure("head 1.0 is causal")
-    assert "no set of heads was found" in figure("head 1.1 is redundant")
-    assert figure("heads 0.3 and 1.2 are redundant") == "0.3+1.2: they were not changed together"
-    assert figure("the question reads the region in layers 0-1") == "attention was not cut there"
-    assert "by chance" in figure("layer 0 holds the causal heads")
-    assert "nothing lies before layer 0" in figure("vision layers 0-1 carry the object")
-    assert "no other layers" in figure(
-        "the heads of vision layers 0-2 matter more than those of other layers"
+    zero, one, two = (
+        judge_claim(
+            Claim.parse(f"the heads of vision layer {layer} are necessary"), evidence(False)
+        )
+        for layer in range(3)
     )
-    assert "too few heads" in figure("layer 1 holds the sensitive heads")
-    assert "necessary alone: 0.0" in figure("heads 0.0 and 1.2 are redundant")
-    assert "in series" in figure("heads 0.0 and 1.3 work together")
-    assert "acts against the answer" in figure("head 0.2 is causal")
+    assert zero.outcome == "supported"
+    assert (one.outcome, one.figure) == ("not testable", "one row for several pictures")
+    assert (two.outcome, two.figure) == ("not testable", "no vision layer was changed")
+
+
+def test_without_each_pairs_attention_it_is_said() -> None:
     found = judge_claim(Claim.parse("the model looks at the region"), with_heads(table()))
     assert found.outcome == "not testable" and "verdict.pt" in found.figure
 
@@ -251,16 +240,12 @@ def test_what_is_open_and_what_is_missing_is_said() -> None:
         ("the answer reads the region in layer 0", []),
         ("the question reads the region in layers 0-1", ["words to region cut in layers 0-1"]),
         ("heads 1.0 and 0.0 work together", []),
-        (
-            "heads 1.2 and 0.1 are independent",
-            ["heads 0.1+1.2 changed both ways, together and alone"],
-        ),
-        (
-            "heads 0.3, 1.0 and 1.1 do more together than alone",
-            ["heads 0.3+1.0+1.1 changed together"],
-        ),
+        ("heads 1.2 and 0.1 are independent",
+         ["heads 0.1+1.2 changed both ways, together and alone"]),
+        ("heads 0.3, 1.0 and 1.1 do more together than alone",
+         ["heads 0.3+1.0+1.1 changed together"]),
     ],
-)
+)  # fmt: skip
 def test_what_a_claim_needs_that_is_not_there_is_asked_for(claim: str, wanted: list[str]) -> None:
     assert [one.name for one in evidence().missing(Claim.parse(claim))] == wanted
 
@@ -281,20 +266,12 @@ def test_the_grammar_forgives_capitals_spaces_and_a_full_stop() -> None:
     assert (reads.word, reads.layers) == ("question", (3, 5))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "head 24.17 matters",
-        "head 24 is necessary",
-        "heads 1.1 and 1.1 are redundant",
-        "layers 9-3 hold the causal heads",
-        "head 24.17 is necessary and so on",
-        "heads 1.1, 1.2 are redundant",
-        "heads 1.1, 1.2 and 1.3 work together",
-        "the picture reads the region in layer 1",
-    ],
-)
+@pytest.mark.parametrize("text", [
+    "", "head 24.17 matters", "head 24 is necessary", "heads 1.1 and 1.1 are redundant",
+    "layers 9-3 hold the causal heads", "head 24.17 is necessary and so on",
+    "heads 1.1, 1.2 are redundant", "heads 1.1, 1.2 and 1.3 work together",
+    "the picture reads the region in layer 1",
+])  # fmt: skip
 def test_what_is_no_claim_is_refused_with_examples(text: str) -> None:
     with pytest.raises(InputError, match="head 24.17 is necessary") as caught:  # noqa: RUF043
         Claim.parse(text)
@@ -318,16 +295,12 @@ def test_an_unknown_head_or_layer_is_named(claim: str, said: str) -> None:
 
 def test_a_claim_that_is_contradicted_by_where_heads_lie_takes_enough_of_them() -> None:
     """0 of 6 lie there: were it half of such heads, p = 1/64."""
-    heads = table().assign(verdict="necessary")
-    heads.loc[6:, "verdict"] = "inert"
-    heads["layer"] = [0, 0, 0, 0, 0, 0, 1, 1]
-    heads["head"] = [0, 1, 2, 3, 4, 5, 0, 1]
-    seen = with_heads(heads)
-    assert (
-        judge_claim(Claim.parse("layer 1 holds the causal heads"), seen).outcome == "contradicted"
-    )
-    heads["verdict"] = "inhibitory"
+    verdicts = ["necessary"] * 6 + ["inert"] * 2
+    places = {"layer": [0, 0, 0, 0, 0, 0, 1, 1], "head": [0, 1, 2, 3, 4, 5, 0, 1]}
+    heads = table().assign(verdict=verdicts, **places)
+    found = judge_claim(Claim.parse("layer 1 holds the causal heads"), with_heads(heads))
+    assert found.outcome == "contradicted"
+    seen = with_heads(heads.assign(verdict="inhibitory"))
     found = judge_claim(Claim.parse("layer 0 holds the causal heads"), seen)
-    assert (found.outcome, found.figure) == (
-        "not testable", "no head is shown to act for the answer",
-    )  # fmt: skip
+    figure = "no head is shown to act for the answer"
+    assert (found.outcome, found.figure) == ("not testable", figure)

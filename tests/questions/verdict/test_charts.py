@@ -1,20 +1,16 @@
 """Charts of a verdict hold the tables' numbers."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from headpatch.present.canvas import Sheet
+from headpatch.present.chart import Chart
 from headpatch.present.figure import draw
 from headpatch.present.interactive import figures
-from headpatch.questions.verdict.charts import (
-    CLASSES,
-    RANKINGS,
-    faithfulness_chart,
-    verdict_chart,
-)
+from headpatch.questions.verdict.charts import CLASSES, RANKINGS, faithfulness_chart, verdict_chart
 from headpatch.stats.verdict_labels import CAUSAL
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -35,19 +31,15 @@ def verdicts(count: int = 64) -> pd.DataFrame:
 
 
 def curves() -> pd.DataFrame:
-    rows = []
-    for ranking in RANKINGS:
-        for way in ("keep", "remove"):
-            for k in (0, 1, 2, 4, 8):
-                share = k / 8 if way == "keep" else 1 - k / 8
-                rows.append(
-                    {
-                        "ranking": ranking, "way": way, "k": k, "share": share,
-                        "share_low": share - 0.05, "share_high": share + 0.05, "area": 0.5,
-                        "area_low": 0.4, "area_high": 0.6, "draws": 3, "pairs": 20,
-                    }
-                )  # fmt: skip
-    return pd.DataFrame(rows)
+    points = product(RANKINGS, ("keep", "remove"), (0, 1, 2, 4, 8))
+    table = pd.DataFrame(points, columns=["ranking", "way", "k"])
+    share = (table["k"] / 8).where(table["way"] == "keep", 1 - table["k"] / 8)
+    table = table.assign(share=share, share_low=share - 0.05, share_high=share + 0.05)
+    return table.assign(area=0.5, area_low=0.4, area_high=0.6, draws=3, pairs=20)
+
+
+def chart_of(table: pd.DataFrame, of: int | None = None) -> Chart:
+    return verdict_chart(table, delta=0.02, level=0.95, pairs=20, of=of)
 
 
 @pytest.mark.parametrize("change", ["", "few", "none causal", "negative", "no attention"])
@@ -57,16 +49,13 @@ def test_every_head_lies_where_the_table_says(change: str) -> None:
         table = table.assign(verdict="undecided", necessity=0.0, sufficiency=0.0)
     if change == "negative":
         table["necessity"] *= -1
-        ends = table[["necessity_low", "necessity_high"]]
-        table[["necessity_high", "necessity_low"]] = -ends
+        table[["necessity_high", "necessity_low"]] = -table[["necessity_low", "necessity_high"]]
     if change == "no attention":
         table.loc[:8, "attention_diff"] = np.nan
-    chart = verdict_chart(table, delta=0.02, level=0.95, pairs=20)
+    chart = chart_of(table)
     known = table[table["attention_diff"].notna()]
     for panel, way in zip(chart.panels, ("necessity", "sufficiency"), strict=True):
-        points = {
-            (float(x), float(y)) for one in panel.series for x, y in zip(one.x, one.y, strict=True)
-        }
+        points = {point for one in panel.series for point in zip(one.x, one.y, strict=True)}
         assert points == set(zip(known["attention_diff"], known[way], strict=True))
     draw(chart, Sheet(), "q", "r")
     assert len(figures(chart)) == 2
@@ -77,7 +66,7 @@ def test_every_head_that_acts_is_named_and_no_name_hides_another() -> None:
     table.loc[20:45, "verdict"] = "redundant"  # crowded: small effects, alike attention
     table.loc[20:45, ["attention_diff", "necessity", "sufficiency"]] = 0.0
     sheet = Sheet()
-    draw(verdict_chart(table, delta=0.02, level=0.95, pairs=20), sheet)
+    draw(chart_of(table), sheet)
     acting = table[table["verdict"].isin(CAUSAL)]
     wanted = {f"{row.layer}.{row.head}" for row in acting.itertuples()}
     assert len(wanted) == 31
@@ -89,7 +78,7 @@ def test_every_head_that_acts_is_named_and_no_name_hides_another() -> None:
 
 
 def test_one_number_of_pairs() -> None:
-    chart = verdict_chart(verdicts(), delta=0.02, level=0.95, pairs=20, of=50)
+    chart = chart_of(verdicts(), of=50)
     assert "50 pairs, 20 of them judge" in chart.title
     names = [one.name for one in chart.panels[0].series]
     assert any(one.startswith("redundant: necessary only together with") for one in names)
@@ -98,11 +87,11 @@ def test_one_number_of_pairs() -> None:
 
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(ValueError, match="necessity_low"):
-        verdict_chart(verdicts().drop(columns="necessity_low"), delta=0.02, level=0.95, pairs=2)
+        chart_of(verdicts().drop(columns="necessity_low"))
     with pytest.raises(ValueError, match="share_high"):
         faithfulness_chart(curves().drop(columns="share_high"), level=0.95)
     with pytest.raises(ValueError, match="no head"):
-        verdict_chart(verdicts().iloc[:0], delta=0.02, level=0.95, pairs=2)
+        chart_of(verdicts().iloc[:0])
 
 
 def test_a_curve_a_ranking_with_its_interval_and_area() -> None:

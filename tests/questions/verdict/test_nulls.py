@@ -1,13 +1,18 @@
-"""Each null passes where nothing is wrong, and fails where its own thing is."""
+"""Nulls pass where nothing is wrong, and fail where their own thing is; pairs asked otherwise."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image, ImageDraw
 
 from headpatch.heads import Head
-from headpatch.questions.verdict.nulls import Null, failed, judge_nulls, table
+from headpatch.pairs.pair import Pair
+from headpatch.pairs.region import Region
+from headpatch.questions.verdict.nulls import Null, failed, judge_nulls, mirrored, wrong_place
 from headpatch.questions.verdict.pair_record import Other, PairRecord
 from headpatch.stats.verdict_labels import Rule
 
@@ -36,7 +41,7 @@ def pair(index: int) -> PairRecord:
     return PairRecord(
         f"p{index}", 4.0, -4.0, effects, 1e-6, 1e-6, np.zeros(0), unread=0.0,
         wrong_place=Other(-4.0, -4.1, noise(), noise(), noise()),
-        mirrored=Other(4.0, -4.0, at(LOOKS, 0.5) + noise(), -shift + noise(), shift + noise()),
+        mirrored=Other(4.0, -4.0, at(LOOKS, 0.5) + noise(), -shift + noise(), shift + noise())
     )  # fmt: skip
 
 
@@ -54,28 +59,19 @@ def judged(change: Change = lambda one: one, **more: object) -> list[Null]:
     return judge_nulls(pairs, rule=RULE, **(given | more))  # type: ignore[arg-type]
 
 
-def wrong_place(**fields: object) -> Change:
-    def change(one: PairRecord) -> PairRecord:
-        assert one.wrong_place is not None
-        return replace(one, wrong_place=replace(one.wrong_place, **fields))
-
-    return change
+def otherwise(name: str, **fields: object) -> Change:
+    return lambda one: replace(one, **{name: replace(getattr(one, name), **fields)})
 
 
-def mirror(**fields: object) -> Change:
-    def change(one: PairRecord) -> PairRecord:
-        assert one.mirrored is not None
-        return replace(one, mirrored=replace(one.mirrored, **fields))
-
-    return change
+elsewhere, mirror = partial(otherwise, "wrong_place"), partial(otherwise, "mirrored")
 
 
 def test_all_pass_where_nothing_is_wrong() -> None:
     found = judged()
     assert failed(found) == []
     assert {one.outcome for one in found} == {"passed"}
-    assert list(table(found).columns) == [
-        "null", "figure", "value", "limit", "outcome", "pairs", "note",
+    assert list(pd.DataFrame(found).columns) == [
+        "null", "figure", "value", "limit", "outcome", "pairs", "note"
     ]  # fmt: skip
 
 
@@ -83,10 +79,10 @@ def test_all_pass_where_nothing_is_wrong() -> None:
     ("change", "more", "null", "figure"),
     [
         (None, {"nothing": 0.03}, "self-patch", "largest"),
-        (wrong_place(ld_with=1.0), {}, "wrong place", "share of pairs"),
-        (wrong_place(noising=at(Head(0, 3), -0.1 * GAP)), {}, "wrong place", "heads with"),
-        (wrong_place(denoising=at(Head(0, 3), -0.1 * GAP)), {}, "wrong place", "heads with"),
-        (wrong_place(attention=at(LOOKS, 0.3)), {}, "wrong place", "attention"),
+        (elsewhere(ld_with=1.0), {}, "wrong place", "share of pairs"),
+        (elsewhere(noising=at(Head(0, 3), -0.1 * GAP)), {}, "wrong place", "heads with"),
+        (elsewhere(denoising=at(Head(0, 3), -0.1 * GAP)), {}, "wrong place", "heads with"),
+        (elsewhere(attention=at(LOOKS, 0.3)), {}, "wrong place", "attention"),
         (mirror(ld_with=-1.0), {}, "mirrored", "share of pairs"),
         (mirror(attention=at(LOOKS, -0.2)), {}, "mirrored", "attention"),
         (mirror(noising=at(ACTS, 1.0), denoising=at(ACTS, 0.1)), {}, "mirrored", "effect"),
@@ -113,12 +109,8 @@ def test_what_cannot_be_asked_is_not_tested_and_says_why() -> None:
         random_effects=np.zeros((0, PAIRS)),
     )
     untested = [one for one in found if one.outcome == "not tested"]
-    assert {one.null for one in untested} == {
-        "wrong place",
-        "mirrored",
-        "unread vision layers",
-        "random heads",
-    }
+    names = {"wrong place", "mirrored", "unread vision layers", "random heads"}
+    assert {one.null for one in untested} == names
     assert all(one.note and np.isnan(one.value) for one in untested)
     assert failed(found) == []
 
@@ -139,3 +131,85 @@ def test_the_least_p_is_said_to_be_the_least() -> None:
 def test_too_few_random_sets_cannot_tell() -> None:
     found = judged(random_effects=np.zeros((38, PAIRS)))
     assert found[-1].outcome == "not tested" and "38" in found[-1].note
+
+
+def pictures(question: str, region: str, *things: tuple[int, int]) -> Pair:
+    """Black 60 px pictures; the with-picture has a white square at the region's centre."""
+    where = Region.parse(region)
+    images = []
+    for found in (True, False):
+        image = Image.new("RGB", (60, 60))
+        pen = ImageDraw.Draw(image)
+        for x, y in things:
+            pen.rectangle((x, y, x + 4, y + 4), fill="red")
+        if found:
+            x, y = round(30 * (where.left + where.right)), round(30 * (where.top + where.bottom))
+            pen.rectangle((x - 3, y - 3, x + 3, y + 3), fill="white")
+        images.append(image)
+    return Pair("p", images[0], images[1], question, where)
+
+
+@pytest.mark.parametrize(
+    ("question", "region", "said", "moved"),
+    [
+        ("Anything top left?", "top-left", "Anything top right?", "top-right"),
+        ("Left bottom, LEFT?", "bottom-left", "Right bottom, Right?", "bottom-right"),
+        ("Is it on the right half?", "right-half", "Is it on the left half?", "left-half"),
+        ("左上角有东西吗?", "top-left-corner", "右上角有东西吗?", "top-right-corner"),
+        ("At the left?", "0,0.2,0.3,0.6", "At the right?", "0.7,0.2,1,0.6"),
+    ],
+)
+def test_mirrored_moves_pictures_region_and_words(
+    question: str, region: str, said: str, moved: str
+) -> None:
+    one = pictures(question, region)
+    other = mirrored(one)
+    assert other is not None
+    assert (other.question, other.region.name) == (said, moved)
+    for image in ("with_image", "without_image"):
+        before, after = (np.asarray(getattr(each, image)) for each in (one, other))
+        np.testing.assert_array_equal(before[:, ::-1], after)
+    back = mirrored(other)
+    assert back is not None
+    np.testing.assert_allclose(back.region.box, one.region.box, atol=1e-12)
+    np.testing.assert_array_equal(np.asarray(back.with_image), np.asarray(one.with_image))
+
+
+@pytest.mark.parametrize(
+    ("question", "region"),
+    [
+        ("Is there anything in the center?", "center"),  # nothing moves
+        ("Is there anything at the left?", "center"),  # only the words would
+        ("Is there anything here?", "top-left"),  # only the region would
+        ("Is it a leftover of yesterday?", "top-left"),  # no word of its own
+    ],
+)
+def test_what_cannot_be_turned_is_not(question: str, region: str) -> None:
+    assert mirrored(pictures(question, region)) is None
+    assert wrong_place(pictures(question, region)) is None
+
+
+@pytest.mark.parametrize(
+    ("things", "region"),
+    [
+        ((), "bottom-right"),
+        (((50, 50),), "top-right"),
+        (((50, 50), (50, 5), (5, 50)), "bottom-right"),
+        (((28, 28),), "bottom-right"),  # in the middle: reaches each quadrant
+    ],
+)
+def test_the_wrong_place_is_the_opposite_corner_unless_something_is_there(
+    things: tuple[tuple[int, int], ...], region: str
+) -> None:
+    one = pictures("Is there anything in the top left corner?", "top-left", *things)
+    other = wrong_place(one)
+    assert other is not None and other.region.name == region
+    corner = region.replace("-", " ")
+    assert other.question == f"Is there anything in the {corner} corner?"
+    assert other.with_image is one.with_image and other.without_image is one.without_image
+
+
+def test_the_wrong_place_does_not_overlap_the_right_one() -> None:
+    half = wrong_place(pictures("Anything in the left half?", "left-half"))
+    assert half is not None and half.region.name == "right-half"
+    assert wrong_place(pictures("Anything at the left?", "0,0,0.8,1")) is None

@@ -1,6 +1,7 @@
 """`verdict` gives every planted head its class (see `tests.planted`), and no other head a cause."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +18,7 @@ from headpatch.heads import Head
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.region import Region
 from headpatch.questions.verdict.judgement import Judgement, run
-from headpatch.questions.verdict.nulls import table
+from headpatch.questions.verdict.view import summarize
 from headpatch.stats.verdict_labels import CAUSAL
 from tests.planted import (
     GAP_WITH_TRIO,
@@ -44,19 +45,10 @@ CLASSES = {
 }
 NOISE = 0.05
 QUICK = {
-    "verdict.top": 5,
-    "verdict.nulls": 0,
-    "verdict.vision": 0,
-    "verdict.controls": 0,
-    "verdict.attribution": 0,
-    "verdict.random": 1,
-    "verdict.noise": 1,
-    "verdict.groups": 60,
-    "verdict.search": 2,
-    "pairs.resamples": 200,
-}
-
-
+    "verdict.top": 5, "verdict.nulls": 0, "verdict.vision": 0, "verdict.controls": 0,
+    "verdict.attribution": 0, "verdict.random": 1, "verdict.noise": 1, "verdict.groups": 60,
+    "verdict.search": 2, "pairs.resamples": 200,
+}  # fmt: skip
 PAIRS = 12  # half of them judge: the circuit's effects hardly vary
 
 
@@ -146,11 +138,11 @@ def test_two_by_two_three_heads_that_stand_in_for_one_another_are_not_found() ->
 
 def test_the_headline_by_hand() -> None:
     """Attention picks faint, decoy, both redundant heads and the looker."""
-    headline = judged(0).headline
+    found = judged(0)
+    headline = summarize(found.verdicts.heads, found.saved, 5, PAIRS // 2)
     assert set(headline.picked) == {"2.2", "1.2", "0.3", "1.0", "1.1"}
     assert set(headline.picked_causal) == {"0.3", "1.0", "1.1"}
-    assert set(headline.picked_within) == {"2.2", "1.2"}
-    assert headline.picked_undecided == ()
+    assert set(headline.picked_within) == {"2.2", "1.2"} and headline.picked_undecided == ()
     assert set(headline.missed) == {"0.2", "1.3", "2.0", "2.1"}
     assert (headline.pairs, headline.heads) == (PAIRS // 2, 16)
     by_k = {one.k: one for one in headline.precision}
@@ -167,13 +159,11 @@ def test_faithfulness_by_hand() -> None:
         return float(row["share"].iloc[0])
 
     for ranking in ("attention", "effect", "random"):
-        assert share(ranking, "keep", 0) == pytest.approx(0, abs=1e-5)
-        assert share(ranking, "keep", 16) == 1
-        assert share(ranking, "remove", 0) == 1
-        assert share(ranking, "remove", 16) == pytest.approx(0, abs=1e-5)
-    assert share("effect", "keep", 1) == pytest.approx(4 / 8, abs=2e-3)
-    assert share("effect", "remove", 1) == pytest.approx(1, abs=2e-3)
-    assert share("effect", "remove", 2) == pytest.approx(4 / 8, abs=2e-3)
+        assert [share(ranking, way, k) for way, k in (("keep", 16), ("remove", 0))] == [1, 1]
+        nothing = [share(ranking, way, k) for way, k in (("keep", 0), ("remove", 16))]
+        assert nothing == pytest.approx([0, 0], abs=1e-5)
+    for way, k, left in (("keep", 1, 4 / 8), ("remove", 1, 1), ("remove", 2, 4 / 8)):
+        assert share("effect", way, k) == pytest.approx(left, abs=2e-3)
     assert share("effect", "keep", 8) == pytest.approx(1, abs=5e-3)
     assert share("attention", "keep", 2) == pytest.approx(0, abs=2e-3)  # faint and decoy
 
@@ -182,13 +172,15 @@ def test_the_nulls_see_that_the_circuit_does_not_read_the_question() -> None:
     """It says whether something is top left, whatever it is asked: the wrong place flips too."""
     found = judged(0, **{"verdict.nulls": 4, "verdict.vision": 2, "verdict.controls": 40})
     outcomes = {(one.null, one.figure[:5]): one.outcome for one in found.nulls}
-    assert outcomes["self-patch", "large"] == "passed"
-    assert outcomes["unread vision layers", "large"] == "passed"
-    assert outcomes["wrong place", "share"] == "failed"
-    assert outcomes["mirrored", "share"] == "failed"
-    assert outcomes["random heads", "p tha"] == "not tested"  # four heads a layer, most of them act
-    marked = set(found.verdicts.heads["failed_nulls"])
-    assert marked == {"wrong place;mirrored"}
+    for null, figure, outcome in (
+        ("self-patch", "large", "passed"),
+        ("unread vision layers", "large", "passed"),
+        ("wrong place", "share", "failed"),
+        ("mirrored", "share", "failed"),
+        ("random heads", "p tha", "not tested"),  # four heads a layer, most of them act
+    ):
+        assert outcomes[null, figure] == outcome
+    assert set(found.verdicts.heads["failed_nulls"]) == {"wrong place;mirrored"}
     unread = next(one for one in found.nulls if one.null == "unread vision layers")
     assert unread.value == 0
     assert found.vision is not None
@@ -201,74 +193,53 @@ def test_attribution_ranks_heads_where_it_is_asked() -> None:
     assert "attribution" not in set(judged(0).faithfulness["ranking"])
 
 
-def test_finished_pairs_are_not_run_again_and_give_the_same_verdict(
+def test_finished_pairs_are_not_run_again_but_for_another_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = Study.make(None, QUICK)
-    made = planted(NOISE, 0)
+    study, made = Study.make(None, QUICK), planted(NOISE, 0)
     entries = Manifest.read(planted_dataset(tmp_path / "pairs", PAIRS)).entries
     seen = survey(study, made.vlm, entries, "answer")
-    uninterrupted = Store(tmp_path / "whole")
+    uninterrupted, kept = Store(tmp_path / "whole"), Store(tmp_path / "parts")
     whole = run(study, made.vlm, seen, uninterrupted)
-    finished = Store(tmp_path / "parts")
-    save = finished.put
-
-    def save_seven(name: str, content: object) -> None:
-        if finished.count == 7:
-            raise KeyboardInterrupt
-        save(name, content)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(finished, "put", save_seven)
-    with pytest.raises(KeyboardInterrupt):
-        run(study, made.vlm, seen, finished)
-    monkeypatch.undo()
-    monkeypatch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
-    later = Store(tmp_path / "parts")
-    later.open(True, "verdict")
-    assert later.count == 7
     saved: list[str] = []
-    monkeypatch.setattr(
-        later,
-        "put",
-        lambda name, content: (saved.append(name), Store.put(later, name, content)),
-    )
-    again = run(study, made.vlm, seen, later)
-    assert len(saved) == uninterrupted.count - 7
-    pd.testing.assert_frame_equal(whole.verdicts.heads, again.verdicts.heads, check_exact=True)
-    pd.testing.assert_frame_equal(whole.faithfulness, again.faithfulness, check_exact=True)
+
+    def put(name: str, content: dict[str, object], stop: int | None = None) -> None:
+        if len(saved) == stop:
+            raise KeyboardInterrupt
+        saved.append(name)
+        Store.put(kept, name, content)
+
+    monkeypatch.setattr(kept, "put", partial(put, stop=7))
+    with pytest.raises(KeyboardInterrupt):
+        run(study, made.vlm, seen, kept)
+    monkeypatch.setattr(kept, "put", put)
+    again = run(study, made.vlm, seen, kept)
+    assert len(saved) == len(set(saved)) == uninterrupted.count
+    for name in ("verdicts.heads", "faithfulness", "nulls"):
+        first, second = (pd.DataFrame(attrgetter(name)(one)) for one in (whole, again))
+        pd.testing.assert_frame_equal(first, second, check_exact=True)
     assert whole.noise_floor == again.noise_floor  # the first pair's self-check is kept
-    pd.testing.assert_frame_equal(table(whole.nulls), table(again.nulls), check_exact=True)
-    monkeypatch.undo()
-    monkeypatch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
-    other = Study.make(None, {**QUICK, "seed": 1})  # nothing that is kept is used
-    count = later.count
-    run(other, made.vlm, seen, later)
-    assert later.count >= count + PAIRS
-
-
-def entries(count: int, regions: int = 4) -> list[Entry]:
-    names = ("top-left", "top-right", "bottom-left", "bottom-right")[:regions]
-    return [
-        Entry(f"p{i}", Path("a"), Path("b"), "q", Region.parse(names[i % regions]), i)
-        for i in range(count)
-    ]
+    run(Study.make(None, {**QUICK, "seed": 1}), made.vlm, seen, kept)
+    assert len(saved) >= uninterrupted.count + PAIRS
 
 
 @pytest.mark.parametrize(("count", "split"), [(100, 0.5), (41, 0.5), (60, 0.3), (50, 0.02)])
 def test_halves_hold_each_region_alike_and_every_pair_once(count: int, split: float) -> None:
     study = Study.make(None, {"verdict.split": split})
-    listed = entries(count)
+    regions = ("top-left", "top-right", "bottom-left", "bottom-right")
+    listed = [
+        Entry(f"p{i:02}", Path("a"), Path("b"), "q", Region.parse(regions[i % 4]), i)
+        for i in range(count)
+    ]
     halves = halve(study, listed)
     assert len(halves.discovery) == round(split * count)
-    assert sorted(one.name for one in (*halves.discovery, *halves.confirmation)) == sorted(
-        one.name for one in listed
-    )
+    both = [*halves.discovery, *halves.confirmation]
+    assert sorted(one.name for one in both) == [one.name for one in listed]
     for region in ("top-left", "bottom-right"):
         share = np.mean([one.region.name == region for one in halves.confirmation])
         assert share == pytest.approx(1 / 4, abs=0.05)
     assert halve(study, listed) == halves
-    other = Study.make(None, {"verdict.split": split, "seed": 1})
-    assert halve(other, listed) != halves
+    assert halve(Study.make(None, {"verdict.split": split, "seed": 1}), listed) != halves
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,20 @@
-"""The search for redundant sets, on necessities made by a formula."""
+"""Redundant sets on necessities made by a formula; scores of heads against sums over every set."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 import pytest
 
 from headpatch.heads import Grid, Head, HeadSet
-from headpatch.questions.verdict.redundant_sets import Search, pool
+from headpatch.questions.verdict.redundant_sets import (
+    SHARES,
+    Search,
+    as_sets,
+    pool,
+    random_members,
+    scores,
+)
 
 GRID = Grid(3, 8)
 HEADS = list(GRID)
@@ -53,30 +61,23 @@ def found(*parts: Necessity, among: Sequence[Head] = HEADS, pairs: int = 8) -> s
 
 
 @pytest.mark.parametrize(
-    ("name", "parts", "wanted"),
+    ("parts", "wanted"),
     [
-        ("nothing", [], set()),
-        ("effects that add", [alone("0.1"), alone("2.2")], set()),
-        ("either of two", [either("0.1", "2.2")], {"0.1+2.2"}),
-        ("any of three", [either("0.1", "1.3", "2.2")], {"0.1+1.3+2.2"}),
-        ("any of five", [either("0.0", "0.1", "1.3", "2.2", "2.7")], {"0.0+0.1+1.3+2.2+2.7"}),
-        (
-            "two groups, which add",
-            [either("0.1", "2.2"), either("0.3", "1.1", "2.1"), alone("1.0")],
-            {"0.1+2.2", "0.3+1.1+2.1"},
-        ),
-        ("a backup of a necessary head", [alone("0.1"), either("0.1", "2.2")], {"0.1+2.2"}),
-        (
-            "every two of three",
-            [some_of("0.1", "1.3", "2.2", missed=2)],
-            {"0.1+1.3+2.2", "0.1+1.3", "0.1+2.2", "1.3+2.2"},
-        ),
+        ([], ""),
+        ([alone("0.1"), alone("2.2")], ""),  # effects that add
+        ([either("0.1", "2.2")], "0.1+2.2"),
+        ([either("0.1", "1.3", "2.2")], "0.1+1.3+2.2"),
+        ([either("0.0", "0.1", "1.3", "2.2", "2.7")], "0.0+0.1+1.3+2.2+2.7"),
+        # two groups, which add
+        ([either("0.1", "2.2"), either("0.3", "1.1", "2.1"), alone("1.0")], "0.1+2.2 0.3+1.1+2.1"),
+        # a backup of a necessary head
+        ([alone("0.1"), either("0.1", "2.2")], "0.1+2.2"),
+        # every two of three
+        ([some_of("0.1", "1.3", "2.2", missed=2)], "0.1+1.3+2.2 0.1+1.3 0.1+2.2 1.3+2.2"),
     ],
 )
-def test_sets_of_which_each_head_is_needed_are_found(
-    name: str, parts: list[Necessity], wanted: set[str]
-) -> None:
-    assert found(*parts) == wanted, name
+def test_sets_of_which_each_head_is_needed_are_found(parts: list[Necessity], wanted: str) -> None:
+    assert found(*parts) == set(wanted.split())
 
 
 def test_a_head_that_was_dropped_may_belong_to_a_later_set() -> None:
@@ -123,3 +124,44 @@ def test_the_pool_is_half_by_score_and_half_by_effect() -> None:
     assert list(map(str, pool(GRID, 3, size, score))) == ["1.3", "1.2", "0.0"]
     assert list(map(str, pool(GRID, 3, size, None))) == ["0.0", "0.1", "0.2"]
     assert pool(GRID, 0, size, score) == ()
+
+
+SMALL = Grid(2, 4)
+
+
+def necessity(gone: np.ndarray) -> float:
+    """0.0 adds 0.2; of 0.1 and 0.2 either suffices; so does any of 1.0, 1.1 and 1.2."""
+    return 0.2 * gone[0] + 0.4 * gone[[1, 2]].all() + 0.8 * gone[[4, 5, 6]].all()
+
+
+def exact(share: float) -> np.ndarray:
+    """The mean excess of all sets with each head less that of all without it."""
+    every = np.array(list(product([False, True], repeat=8)))
+    weight = np.where(every, share, 1 - share).prod(1)
+    alone = np.array([necessity(np.arange(8) == head) for head in range(8)])
+    excess = np.array([necessity(gone) for gone in every]) - every @ alone
+    with_it = [np.average(excess[every[:, h]], weights=weight[every[:, h]]) for h in range(8)]
+    without = [np.average(excess[~every[:, h]], weights=weight[~every[:, h]]) for h in range(8)]
+    return np.array(with_it) - without
+
+
+def test_scores_are_what_a_head_adds_in_random_company_beyond_what_it_does_alone() -> None:
+    assert exact(1 / 2)[[0, 1, 4, 7]] == pytest.approx([0, 0.4 / 2, 0.8 / 4, 0])
+    pairs = 20
+    drawn = [random_members(SMALL, 1_000, 0, place) for place in range(pairs)]
+    effects = [np.array([necessity(gone) for gone in members]) for members in drawn]
+    alone = np.array([necessity(np.arange(8) == head) for head in range(8)]).reshape(2, 4)
+    found = scores(drawn, effects, np.stack([alone] * pairs))
+    wanted = np.max([exact(share) for share in SHARES], axis=0).reshape(2, 4)
+    np.testing.assert_allclose(found, wanted, atol=0.02)
+
+
+def test_random_sets_hold_their_share_and_are_never_empty() -> None:
+    members = random_members(Grid(8, 8), 400, 0, 0)
+    for turn, share in enumerate(SHARES):
+        assert members[turn :: len(SHARES)].mean() == pytest.approx(share, abs=0.02)
+    assert (random_members(Grid(1, 2), 200, 0, 0).sum(1) > 0).all()
+    sets = as_sets(Grid(8, 8), members)
+    assert [len(one) for one in sets] == list(members.sum(1))
+    assert (random_members(Grid(8, 8), 400, 0, 1) != members).any()  # other pairs, other sets
+    assert (random_members(Grid(8, 8), 400, 0, 0) == members).all()

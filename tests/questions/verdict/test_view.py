@@ -1,40 +1,35 @@
 """What is seen of a verdict, from tables made by hand: in a terminal and on the page."""
 
-import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from rich.console import Console
 
 from headpatch.core.output.folder import find
-from headpatch.core.question import Context, Files
-from headpatch.present.terminal import renderables
+from headpatch.core.question import Context
 from headpatch.questions.verdict import VERB
 from headpatch.questions.verdict.charts import RANKINGS
-from headpatch.questions.verdict.summary import Headline
-from headpatch.questions.verdict.view import headline_words, view
+from headpatch.questions.verdict.correlation_text import measured_words, true_words
+from headpatch.questions.verdict.view import Headline, headline_words, view
 from headpatch.report.html.sections import derived
-from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation
+from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation, true_correlation
 from headpatch.stats.rankings import Correlation, Precision
+from tests.command import printed
 from tests.questions.verdict.test_charts import curves, verdicts
 from tests.report.html import made
 
 CONTEXT = Context(options={"delta": 0.02, "top": 3})
 
 
-def printed(**tables: pd.DataFrame) -> str:
+def shown(**tables: pd.DataFrame) -> str:
     """Print a verdict with some tables, others left out."""
-    files: Files = {"verdicts.csv": tables.pop("verdicts", verdicts())}
-    console = Console(width=200)
-    with console.capture() as capture:
-        named = {f"{name}.csv": table for name, table in tables.items()}
-        console.print(*renderables(view({**files, **named}, CONTEXT)))
-    return capture.get()
+    tables = {"verdicts": verdicts(), **tables}
+    return printed(view({f"{name}.csv": table for name, table in tables.items()}, CONTEXT))
 
 
 def test_areas_are_shown_with_their_intervals() -> None:
-    text = printed(faithfulness=curves())
+    text = shown(faithfulness=curves())
     assert "0.500 (0.400 to 0.600)" in text
     assert all(words in text for _, words in RANKINGS.values())
 
@@ -46,27 +41,19 @@ def null(name: str, outcome: str) -> dict[str, object]:
 
 
 def test_a_failed_null_is_shouted_and_an_untested_one_is_not_passed() -> None:
-    fine = printed(nulls=pd.DataFrame([null("a", "passed"), null("b", "not tested")]))
+    fine = shown(nulls=pd.DataFrame([null("a", "passed"), null("b", "not tested")]))
     assert "FAILED" not in fine
     assert "not tested" in fine and "why" in fine and "nan" not in fine
-    bad = printed(nulls=pd.DataFrame([null("a", "passed"), null("mirrored", "failed")]))
+    bad = shown(nulls=pd.DataFrame([null("a", "passed"), null("mirrored", "failed")]))
     assert "A NULL FAILED (mirrored)" in bad
 
 
 HEADLINE = Headline(
-    pairs=50,
-    heads=64,
-    counts={"inert": 60},
-    picked=("0.1", "0.2"),
-    picked_causal=("0.1",),
-    picked_within=("0.2",),
-    picked_undecided=(),
-    causal=("0.1", "3.3"),
-    missed=("3.3",),
-    rho=Correlation(0.1, 0.05, 0.15),
-    true_rho=TrueCorrelation(0.2, 0.08, 0.3, 0.76, 0.95, ""),
+    pairs=50, heads=64, counts={"inert": 60}, picked=("0.1", "0.2"), picked_causal=("0.1",),
+    picked_within=("0.2",), picked_undecided=(), causal=("0.1", "3.3"), missed=("3.3",),
+    rho=Correlation(0.1, 0.05, 0.15), true_rho=TrueCorrelation(0.2, 0.08, 0.3, 0.76, 0.95, ""),
     precision=(Precision(2, 1, 0.5, 0.031, 0.06),),
-)
+)  # fmt: skip
 
 
 def test_the_headline_says_no_more_than_the_numbers() -> None:
@@ -93,7 +80,7 @@ def test_sets_are_shown_whole_with_how_many_of_their_heads_are_redundant() -> No
     table = verdicts()
     many = "+".join(f"6.{head}" for head in range(6))
     table.loc[3, "partners"] = f"7.1;{many}"
-    assert "7.1; 6 others" in printed(verdicts=table)
+    assert "7.1; 6 others" in shown(verdicts=table)
     columns = {"joint": 0.9, "joint_low": 0.8, "joint_high": 0.95, "excess": 0.05,
                "excess_low": 0.03, "excess_high": 0.07, "q": 0.001}  # fmt: skip
     sets = pd.DataFrame([{"heads": f"0.3+{many}", **columns, "redundant": True},
@@ -101,25 +88,18 @@ def test_sets_are_shown_whole_with_how_many_of_their_heads_are_redundant() -> No
     table["verdict"] = "necessary"
     members = table["layer"].eq(6) & table["head"].lt(2)
     table.loc[members, "verdict"] = "redundant"
-    text = printed(partners=sets, verdicts=table)
-    for words in (
-        "More together than alone",
-        "2 of 7",
-        "0.3 + 6.0 + 6.1",
-        "+0.900",
-        "+0.800 to +0.950",
-        "+0.050",
-        "1 of 2 sets",
-    ):
+    text = shown(partners=sets, verdicts=table)
+    for words in ("More together than alone", "2 of 7", "0.3 + 6.0 + 6.1", "+0.900",
+                  "+0.800 to +0.950", "+0.050", "1 of 2 sets"):  # fmt: skip
         assert words in text, words
-    assert "alone: 1; shown to do so: none" in printed(partners=sets.iloc[1:])
+    assert "alone: 1; shown to do so: none" in shown(partners=sets.iloc[1:])
 
 
 def test_the_table_names_partners_only_where_there_are_some() -> None:
-    text = printed()
+    text = shown()
     assert "redundant" in text and "7.1" in text and "with:" in text
     assert "+0.300" in text and "+0.280 to +0.320" in text
-    assert "with:" not in printed(verdicts=verdicts().assign(partners=""))
+    assert "with:" not in shown(verdicts=verdicts().assign(partners=""))
 
 
 def test_the_page_shows_what_files_hold_and_chooses_heads(tmp_path: Path) -> None:
@@ -138,10 +118,34 @@ def test_the_page_shows_what_files_hold_and_chooses_heads(tmp_path: Path) -> Non
         assert len(section.figures) == (2 + 2 * (tmp_path / "faithfulness.csv").exists())
 
 
-def test_every_column_that_is_written_is_declared(tmp_path: Path) -> None:
+def test_every_column_that_is_written_is_declared() -> None:
     """The committed verdict has those of every table, in order."""
     folder = Path(__file__).parents[3] / "attention_data" / "verdict"
-    shutil.copytree(folder, tmp_path / "run")
     for schema in VERB.schemas:
         there = list(pd.read_csv(folder / schema.file, nrows=0).columns)
         assert [column.name for column in schema] == there, schema.file
+
+
+def test_both_come_with_interval_and_reliability() -> None:
+    assert measured_words(asdict(Correlation(0.134, 0.05, 0.21)), 0.95).startswith(
+        "+0.13 (95% interval over pairs +0.05 to +0.21; errors scramble ranks"
+    )
+    assert true_words(asdict(TrueCorrelation(0.19, 0.08, 0.3, 0.76, 0.95, "")), 0.9) == (
+        "+0.19 (90% interval +0.08 to +0.30); reliability of the rankings: 0.76 (attention) and "
+        "0.95 (effect)"
+    )
+
+
+def test_what_cannot_be_told_is_not_given_as_a_number() -> None:
+    nan = float("nan")
+    untold = TrueCorrelation(nan, nan, nan, 0.9, 0.31, "as errors scramble the ranks too much")
+    text = true_words(asdict(untold), 0.95)
+    assert text == (
+        "cannot be told, as errors scramble the ranks too much; reliability of the rankings: 0.90 "
+        "(attention) and 0.31 (effect); 0.5 is needed"
+    )
+    values = np.ones((4, 8)) * np.arange(8)
+    few = true_words(asdict(true_correlation(values, values, values, 0.95)), 0.95)
+    assert few == "cannot be told, as there are fewer than 64 heads"
+    flat = measured_words(asdict(Correlation(nan, nan, nan)), 0.95)
+    assert flat == "undefined, one of them does not vary"
