@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import pandas as pd
 
-from headpatch.core.ask import ask
+from headpatch.core.ask import ask, refuse_means
 from headpatch.core.dataset import Pairs
 from headpatch.core.gate import sessions
 from headpatch.core.head_selection import (
@@ -27,13 +27,12 @@ from headpatch.core.ranking import order
 from headpatch.core.session import Session
 from headpatch.core.study import Study
 from headpatch.engine.patching import OnProgress, ZMeans
-from headpatch.errors import InputError, RunError
+from headpatch.errors import RunError
 from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
 from headpatch.questions.combine import VERB, selfrepair
 from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
-from headpatch.questions.combine.effects import Plan, measure
-from headpatch.questions.combine.judge import Combinations, judge
+from headpatch.questions.combine.effects import Combinations, Plan, changes, judge, measure
 from headpatch.questions.combine.selfrepair import SelfRepair
 from headpatch.questions.combine.view import summary
 
@@ -51,8 +50,8 @@ class Combined(Result):
     combinations
         Every set in every way; its ``largest(count)`` are the largest interactions.
     repair
-        Direct and total effects of sets, and the parts that make the difference; None where LD
-        cannot be attributed to the model's parts (`why_not` says why).
+        Direct and total effects of sets, and the parts that make the difference: ``table`` and
+        ``parts``. None where LD cannot be attributed to the model's parts (`why_not` says why).
     """
 
     combinations: Combinations
@@ -84,15 +83,11 @@ class Combined(Result):
             "largest": self.combinations.largest(self.origin.study.combine.listed),
         }
         if self.repair is not None:
-            content |= {
-                "selfrepair": self.repair.table,
-                "selfrepair_parts": self.repair.parts,
-            }
+            content |= {"selfrepair": self.repair.table, "selfrepair_parts": self.repair.parts}
         return content | {"summary": self.summary}
 
 
 CombinedPairs = Combined
-"""What `headpatch.combine` found over many pairs."""
 
 
 class Combine(Question[Combined]):
@@ -111,20 +106,16 @@ class Combine(Question[Combined]):
     def answer(self, opened: Opened, call: Call) -> Combined:
         """Change every head, every two and all together, and take passes apart."""
         study = opened.study
-        if isinstance(opened, Session):
-            plan, walk, count = _one_pair(opened, call)
-        else:
-            assert isinstance(opened, Pairs)
-            plan, walk, count = _many_pairs(opened, call)
+        prepared = _one_pair(opened, call) if isinstance(opened, Session) else _many(opened, call)
+        plan, walk, count = prepared
         with call.stages("Changing heads together") as advance:
             change = partial(measure, plan=plan)
             combinations = judge(study, plan, _over(walk, count, change, advance))
         repair, why_not = None, ""
         try:
             with call.stages("Taking passes apart") as advance:
-                take_apart = partial(
-                    selfrepair.measure, asked=selfrepair.plan(study, combinations.repaired)
-                )
+                asked = changes(study, combinations.repaired)
+                take_apart = partial(selfrepair.measure, asked=asked)
                 repair = selfrepair.judge(study, _over(walk, count, take_apart, advance))
         except RunError as error:
             why_not = str(error)
@@ -182,15 +173,12 @@ def combine(
     >>> found.repair.table[["heads", "direct", "total", "repair"]].shape[1]
     4
     """
-    if means is not None and isinstance(session, Pairs):
-        raise InputError(
-            "means", "given, and many pairs", "none: kind mean puts the pairs' own mean there"
-        )
+    refuse_means(session, means)
     return ask(QUESTION, session, options | named(heads), on_progress, means=means)
 
 
 def _one_pair(session: Session, call: Call) -> tuple[Plan, Walk, int]:
-    """Return what is changed, and the pair with the mean z that the study's kinds need."""
+    """Return what is changed, what opens the pair with the mean z that its kinds need, and 1."""
     session.check_region()
     if words := inexact(session):
         call.say(words)
@@ -209,8 +197,8 @@ def _one_pair(session: Session, call: Call) -> tuple[Plan, Walk, int]:
     return plan, lambda: iter([(session, means)]), 1
 
 
-def _many_pairs(pairs: Pairs, call: Call) -> tuple[Plan, Walk, int]:
-    """Return what is changed, and what opens the pairs on which it is judged, and how many."""
+def _many(pairs: Pairs, call: Call) -> tuple[Plan, Walk, int]:
+    """Return what is changed, what opens the pairs on which it is judged, and how many."""
     study, options, known = pairs.study, pairs.study.combine, pairs.survey.reference
     scope = options.positions
     with call.stages("Ranking heads by effect") as advance:

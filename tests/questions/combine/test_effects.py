@@ -22,8 +22,14 @@ from headpatch.heads import Head, HeadSet
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate.question import ablate
 from headpatch.questions.combine import selfrepair
-from headpatch.questions.combine.effects import Effects, Plan, measure
-from headpatch.questions.combine.judge import Combinations, judge
+from headpatch.questions.combine.effects import (
+    Combinations,
+    Effects,
+    Plan,
+    changes,
+    judge,
+    measure,
+)
 from headpatch.questions.combine.view import summary
 from headpatch.stats.interactions import interaction_label, joint_reading
 from tests.datasets import planted_pairs, tiny_study
@@ -238,7 +244,7 @@ def test_over_a_dataset_heads_are_picked_and_judged_on_different_pairs(tmp_path:
 
 def repaired(*sets: str, positions: str = "answer") -> selfrepair.SelfRepair:
     session = opened(positions)
-    asked = selfrepair.plan(session.study, [HeadSet.parse(text) for text in sets])
+    asked = changes(session.study, [HeadSet.parse(text) for text in sets])
     return selfrepair.judge(session.study, [selfrepair.measure(session, asked)])
 
 
@@ -274,7 +280,7 @@ def test_the_parts_add_up_to_the_total_which_is_the_effect(shape: str, tmp_path:
     session = open_session(study, tiny_vlm(SHAPES[shape]), "answer")
     means = {"lm": [z.mean(0) for z in session.base.trace.z["lm"]]}
     sets = [HeadSet.parse(text) for text in ("0.1", "1.0+1.2", "0.0+1.3")]
-    asked = selfrepair.plan(study, sets)
+    asked = changes(study, sets)
     found = selfrepair.measure(session, asked, means)
     figures = found.figures
     whole = sum(figures[name] for name in ("direct", "other_heads", "mlps", "biases", "norm"))
