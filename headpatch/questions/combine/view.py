@@ -145,8 +145,8 @@ def _repairs(table: "pandas.DataFrame", parts: "pandas.DataFrame") -> Iterator[P
     first = parts[(parts["change"].abs() >= _LEAST) & (parts["rank"] <= _PARTS_NAMED)]
     moved: dict[tuple[Any, ...], list[str]] = {}
     for row in first.sort_values("rank").to_dict("records"):
-        way = tuple(row[name] for name in _WAY)
-        moved.setdefault(way, []).append(f"{row['part']} {_share(row['change'])}")
+        key = tuple(row[name] for name in _WAY)
+        moved.setdefault(key, []).append(f"{row['part']} {_share(row['change'])}")
     cells: dict[str, Any] = {
         "heads": _heads,
         "direct": "direct",
