@@ -11,13 +11,14 @@ import torch
 import yaml
 
 import headpatch as hp
+from headpatch.core.ask import ask
 from headpatch.core.output.files import read_tensors, write_columns
 from headpatch.core.output.folder import find
-from headpatch.core.question import Result
+from headpatch.core.question import Result, table_of
 from headpatch.core.verb import Verb
 from headpatch.present.parts import Grid, Part, Words
 from headpatch.report.html.sections import derived, how
-from tests.command import Said, headpatch
+from tests.command import Said, headpatch, table
 from tests.contract.cases import ASKED, OVER_PAIRS, study_of
 from tests.planted import planted, planted_dataset, planted_study, save_planted
 
@@ -72,17 +73,15 @@ def ran(
 
 def called(place: Path, verb: Verb, many: bool) -> Result:
     """Ask the same in a call."""
-    call, options = getattr(hp, verb.name), study_of(verb, many)
-    study = planted_study(place)
+    study, vlm, options = planted_study(place), planted().vlm, study_of(verb, many)
     if many:
         target: Any = hp.open_pairs(
-            study, place / "pairs", vlm=planted().vlm, on_progress=False, resamples=200
+            study, place / "pairs", vlm=vlm, on_progress=False, resamples=200
         )
     else:
-        target = hp.open_session(study, planted().vlm, positions="answer")
-    if verb.name == "rank":
-        return call(target, **options)
-    return call(target, on_progress=False, **options)
+        target = hp.open_session(study, vlm, positions="answer")
+    silent = {} if verb.name == "rank" else {"on_progress": False}
+    return getattr(hp, verb.name)(target, **silent, **options)
 
 
 def text_of(part: Part) -> Any:
@@ -192,13 +191,38 @@ def test_a_run_is_run_again_from_its_record(
     said = headpatch(verb.name, "--config", out / "run.yaml", "--out", tmp_path / "again")
     assert said.code == 0, said.err
     for file in (*out.glob("*.csv"), *out.glob("*.pt")):
-        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
+        again = tmp_path / "again" / file.name
+        if again.read_bytes() != file.read_bytes():
+            pytest.fail(f"{file.name} differs in {differing(file, again)}")
     first, second = (
         yaml.safe_load((folder / "run.yaml").read_text()) for folder in (out, tmp_path / "again")
     )
     assert first["study"] | {"out": ""} == second["study"] | {"out": ""}
-    for key in first["run"].keys() - {"when", "checksum", "files"}:
+    # the commit is another one if somebody commits while the tests run
+    for key in first["run"].keys() - {"when", "checksum", "files", "commit"}:
         assert first["run"][key] == second["run"][key], key
+
+
+def differing(first: Path, second: Path) -> str:
+    """Name the first cells in which two tables, or two files of tensors, differ."""
+    load: Any = read_tensors if first.suffix == ".pt" else table
+    one, other = (dict(cells_of(load(path))) for path in (first, second))
+    apart = [place for place in one | other if one.get(place) != other.get(place)]
+    listed = "; ".join(f"{place} {one.get(place)} -> {other.get(place)}" for place in apart[:10])
+    return f"{len(apart)} cells: {listed}"
+
+
+def cells_of(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every cell of rows, or of tensors by key: its place, and what stands there."""
+    if isinstance(content, torch.Tensor):
+        content = content.tolist()
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from cells_of(value, f"{place}[{key}]")
+    else:
+        yield place, repr(content)
 
 
 @every_question
@@ -234,6 +258,30 @@ def test_means_over_pairs_are_means_of_single_pairs(verb: Verb, place: Path, run
         assert both[name].to_numpy() == pytest.approx(
             both[f"{name}_by_hand"].to_numpy(), rel=1e-5, abs=1e-6, nan_ok=True
         )
+
+
+NOTHING = [
+    pytest.param(verb, kind, id=f"{verb.name} {kind}")
+    for verb in ASKED
+    if verb.options and "kinds" in verb.options.model_fields
+    for kind in ("self", "scale")
+    if (verb.name, kind) != ("trace", "self")  # it keeps these rows for the noise floor alone
+]
+
+
+@pytest.mark.parametrize(("verb", "kind"), NOTHING)
+def test_what_changes_nothing_stays_within_the_noise_floor(
+    verb: Verb, kind: str, tmp_path: Path
+) -> None:
+    """A head is given its own z: by `self`, which no study may name, and by a factor of 1."""
+    options = study_of(verb, False) | {"alpha": 1.0}
+    study = planted_study(tmp_path, **{f"{verb.name}.{key}": one for key, one in options.items()})
+    section = getattr(study, verb.name).model_copy(update={"kinds": (kind,)})
+    session = hp.open_session(study.model_copy(update={verb.name: section}), planted().vlm)
+    result = ask(verb.question(), session, {}, False)
+    rows = table_of(result.files()[verb.schemas[0].file])
+    assert kind in set(rows["kind"]) <= {"self", kind}
+    assert rows["effect"].abs().max() <= result.noise_floor < 1e-4
 
 
 def test_every_question_is_under_contract() -> None:

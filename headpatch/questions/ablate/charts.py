@@ -13,14 +13,11 @@ if TYPE_CHECKING:
     import pandas
 
 FILE: Final = "head_effects.png"
-MOST_HEADS: Final = 40
-"""More rows do not fit a page: those with the largest effects are shown."""
-_NONE: Final = np.zeros(0)
-_ANSWERS: Final = (
-    Series("answer changed", _NONE, _NONE, look=Look(GREY), mark="points"),
-    Series("answer kept", _NONE, _NONE, look=Look(GREY, hollow=True), mark="points"),
+MOST_HEADS: Final = 40  # as many fit a page: those with the largest effects are shown
+_ANSWERS: Final = tuple(  # what a filled and a hollow marker mean, for the legend
+    Series(name, np.zeros(0), np.zeros(0), look=Look(GREY, hollow=hollow), mark="points")
+    for name, hollow in (("answer changed", False), ("answer kept", True))
 )
-"""What a filled and a hollow marker mean, for the legend."""
 
 
 def named_effects_chart(effects: "pandas.DataFrame") -> Chart:
@@ -29,16 +26,6 @@ def named_effects_chart(effects: "pandas.DataFrame") -> Chart:
     Behind each effect lies the band of the same intervention on random heads of the same layers
     (mean, and one standard deviation either side) and, around 0, what patching heads with their own
     z does. A filled marker says that the first answer token changed.
-
-    Parameters
-    ----------
-    effects
-        ``effects.csv`` of one pair.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or no row has the role head or joint.
     """
     needed = ("heads", "kind", "direction", "normalized", "role", "control_mean", "control_sd")
     check_columns(effects, (*needed, "answer_before", "answer_after"), "effects")
@@ -66,9 +53,8 @@ def _series(look: Look, rows: "pandas.DataFrame") -> list[Series]:
     kept = rows["answer_before"].astype(str) == rows["answer_after"].astype(str)
     texts = [_label(value) if np.isfinite(value) else "" for value in rows["normalized"]]
     chance = mean, mean - half, mean + half
-    effects = effect_series(rows, look, chance, "random heads, mean ± SD", hollow=kept.to_numpy(),
-                            texts=texts)  # fmt: skip
-    return [effects, *_ANSWERS]
+    marks = {"hollow": kept.to_numpy(), "texts": texts}
+    return [effect_series(rows, look, chance, "random heads, mean ± SD", **marks), *_ANSWERS]
 
 
 def _label(value: float) -> str:

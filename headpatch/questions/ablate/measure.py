@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,15 +22,8 @@ from headpatch.stats.effects import normalized_effect, rank_of, spread
 Role = Literal["head", "joint", "control", "noise floor"]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """An intervention, and what it is run for.
-
-    Attributes
-    ----------
-    members
-        The named set; of a control, the set that it is compared with.
-    """
+class Asked(NamedTuple):
+    """An intervention, what it is run for, and its named set (a control: the set beside it)."""
 
     members: HeadSet
     role: Role
@@ -39,22 +32,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `ablate` is going to do.
-
-    Attributes
-    ----------
-    vision_rows
-        Interventions that change vision heads: each costs most of a forward pass.
-    passes
-        What all interventions cost, in forward passes of the prompt.
-    beside
-        What the run costs besides, likewise.
-    """
+    """What `ablate` is going to do, and its cost in forward passes of the prompt."""
 
     asked: tuple[Asked, ...]
-    vision_rows: int
-    passes: float
-    beside: Beside
+    vision_rows: int  # interventions that change vision heads: each costs most of a forward pass
+    passes: float  # of all interventions
+    beside: Beside  # what the run costs besides
 
     @property
     def interventions(self) -> tuple[Intervention, ...]:
@@ -64,18 +47,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Ablated:
-    """What changing heads of one pair did.
-
-    Attributes
-    ----------
-    table
-        One row for each set × kind × direction; the columns of ``effects.csv``. Rows of role
-        ``control`` are the random sets, those of role ``noise floor`` patch a set with its own z.
-    noise_floor
-        In logits; see `headpatch.core.noise_floor.floor_of`.
-    unread
-        The free control, if vision heads were changed that never reach the language model.
-    """
+    """What changing heads of one pair did: see `headpatch.questions.ablate.question.Ablation`."""
 
     table: pd.DataFrame
     noise_floor: float
@@ -93,46 +65,33 @@ def named_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def plan(session: Session, heads: Sequence[Head]) -> Plan:
-    """Work out what changing each head alone, then all of them together, takes.
+    """Work out what changing each of some heads alone, then all of them together, takes.
 
-    Parameters
-    ----------
-    session
-        Opened so that these heads can be changed.
-    heads
-        The heads to change, each once. Those of the vision tower change at the positions of the
-        study's ``vision``, those of the language model at those of its ``ablate``.
-    means
-        Needed if the study's kinds average.
-        Each once. Those of the vision tower change at the positions of the study's ``vision``,
-        those of the language model at those of its ``ablate``.
-
-    Raises
-    ------
-    InputError
-        If the vision tower has no class token, where its heads are to be changed there.
+    Vision heads change at the positions of the study's ``vision``, those of the language model at
+    those of its ``ablate``; a scope that the vision tower lacks is refused.
     """
     options, vlm = session.study.ablate, session.vlm
-    vision = None
+    seen_at, vision = session.study.vision.positions, None
     if has("vision", heads):
         vision = vlm.stack("vision").grid
-        check_scope(vlm, session.study.vision.positions, "--vision-positions")
+        check_scope(vlm, seen_at, "--vision-positions")
     sets: list[tuple[HeadSet, Role]] = [(HeadSet.of(head), "head") for head in heads]
     if len(heads) > 1:
         sets.append((HeadSet(tuple(heads)), "joint"))
-
-    def ways(members: HeadSet, kind: str) -> list[Intervention]:
-        more = options.positions, session.study.vision.positions, options.alpha
-        return [Intervention(members, kind, way, *more) for way in options.directions]
-
     asked: list[Asked] = []
+
+    def ask(named: HeadSet, role: Role, changed: HeadSet, kind: str) -> None:
+        where = options.positions, seen_at, options.alpha
+        for direction in options.directions:
+            asked.append(Asked(named, role, Intervention(changed, kind, direction, *where)))
+
     for members, role in sets:
         controls = random_sets(members, options.controls, session.study.seed, vlm.lm.grid, vision)
         for kind in options.kinds:
-            asked += [Asked(members, role, one) for one in ways(members, kind)]
+            ask(members, role, members, kind)
             for control in controls:
-                asked += [Asked(members, "control", one) for one in ways(control, kind)]
-        asked += [Asked(members, "noise floor", one) for one in ways(members, "self")]
+                ask(members, "control", control, kind)
+        ask(members, "noise floor", members, "self")
     unique = dict.fromkeys(one.intervention for one in asked)
     seen = [one for one in unique if has("vision", one.heads)]
     others = [one for one in unique if not has("vision", one.heads)]
@@ -147,44 +106,34 @@ def run(
     means: ZMeans | None = None,
     on_progress: OnProgress | None = None,
 ) -> Ablated:
-    """Do what is planned.
-
-    Parameters
-    ----------
-    means
-        Needed if the study's kinds hold ``mean``.
-    """
+    """Do what is planned; `means` are needed if the study's kinds hold ``mean``."""
     unique = job.interventions
     outcomes = dict(zip(unique, change(session, unique, means, on_progress), strict=True))
+    shares = {one: _normalized(session, outcome) for one, outcome in outcomes.items()}
     nulls: dict[tuple[HeadSet, str, Direction], list[float]] = {}
-    for asked in job.asked:
-        if asked.role == "control":
-            one = asked.intervention
-            key = (asked.members, one.kind, one.direction)
-            nulls.setdefault(key, []).append(_normalized(session, outcomes[one]))
+    for members, role, one in job.asked:
+        if role == "control":
+            nulls.setdefault((members, one.kind, one.direction), []).append(shares[one])
     rows = []
-    for asked in job.asked:
-        one = asked.intervention
-        row = _row(session, asked.role, outcomes[one])
-        named = asked.role in ("head", "joint")
-        null = nulls.get((asked.members, one.kind, one.direction), []) if named else []
-        rows.append(row | _beside(row["normalized"], null))
-    floor = floor_of(session, outcomes.values(), means)
+    for members, role, one in job.asked:
+        named = role in ("head", "joint")
+        null = nulls.get((members, one.kind, one.direction), []) if named else []
+        row = _row(session, role, outcomes[one], shares[one])
+        rows.append(row | _beside(shares[one], null))
     table = pd.DataFrame(rows).drop_duplicates(
         subset=["heads", "kind", "direction", "role"], ignore_index=True
     )
-    table = with_alpha(table, session.study.ablate.alpha)
-    control = unread(session, outcomes.values())
-    return Ablated(with_head_columns(table), floor, control)
+    table = with_head_columns(with_alpha(table, session.study.ablate.alpha))
+    floor = floor_of(session, outcomes.values(), means)
+    return Ablated(table, floor, unread(session, outcomes.values()))
 
 
 def _normalized(session: Session, outcome: Outcome) -> float:
-    base = session.base
-    direction = outcome.intervention.direction
+    base, direction = session.base, outcome.intervention.direction
     return normalized_effect(outcome.ld, base.ld_with, base.ld_without, direction)
 
 
-def _row(session: Session, role: Role, outcome: Outcome) -> dict[str, Any]:
+def _row(session: Session, role: Role, outcome: Outcome, share: float) -> dict[str, Any]:
     one, base = outcome.intervention, session.base
     return {
         "pair": session.pair.name,
@@ -196,26 +145,17 @@ def _row(session: Session, role: Role, outcome: Outcome) -> dict[str, Any]:
         "ld_without": base.ld_without,
         "ld": outcome.ld,
         "effect": outcome.effect,
-        "normalized": _normalized(session, outcome),
+        "normalized": share,
         "role": role,
         "answer_before": decode(session.vlm, [outcome.token_before]),
         "answer_after": decode(session.vlm, [outcome.token]),
     }
 
 
-def _beside(normalized: float, null: Sequence[float]) -> dict[str, float]:
+def _beside(share: float, null: Sequence[float]) -> dict[str, float]:
     """How a normalized effect stands to those of the random sets, where it is defined."""
-    if not null or np.isnan(normalized):
-        return {
-            "control_mean": np.nan,
-            "control_sd": np.nan,
-            "control_n": len(null),
-            "control_p": np.nan,
-        }
-    summary = spread(null)
-    return {
-        "control_mean": summary.mean,
-        "control_sd": summary.sd,
-        "control_n": summary.n,
-        "control_p": rank_of(normalized, null),
-    }
+    mean = sd = p = np.nan
+    if null and not np.isnan(share):
+        summary = spread(null)
+        mean, sd, p = summary.mean, summary.sd, rank_of(share, null)
+    return {"control_mean": mean, "control_sd": sd, "control_n": len(null), "control_p": p}

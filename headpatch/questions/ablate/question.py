@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -39,9 +40,7 @@ class Ablation(Result):
     Attributes
     ----------
     effects
-        One row for each set × kind × direction of every pair; the columns of ``effects.csv``. Rows
-        of role ``control`` are the random sets, those of role ``noise floor`` patch a set with its
-        own z.
+        One row for each set × kind × direction of every pair: the columns of ``effects.csv``.
     means
         Over many pairs, one row for each named set × kind × direction: the columns of
         ``effects_mean.csv``; None of one.
@@ -92,9 +91,9 @@ class Ablate(Question[Ablation]):
             resolve(selection, vlm)
 
     def needs(self, study: Study) -> Needs:
-        """Say where heads are changed."""
-        selection = Selection.parse(study.ablate.heads)
-        return Needs(study.ablate.positions, selection.names_vision)
+        """Say where heads are changed, and whether vision heads are."""
+        options = study.ablate
+        return Needs(options.positions, Selection.parse(options.heads).names_vision)
 
     def answer(self, opened: Opened, call: Call) -> Ablation:
         """Change each head alone, then all of them together, on every pair."""
@@ -181,17 +180,13 @@ def _one_pair(session: Session, call: Call) -> Ablation:
             towers = towers_of(options.positions, selection.names_vision)
             means = mean_z(session, advance, towers=towers)
     with call.stages("Changing heads") as advance:
-        ablated = run(session, job, means, advance)
-    facts = _facts(ablated.unread)
-    where = origin(VERB, session, ablated.noise_floor, **facts)
-    return Ablation(ablated.table, None, ablated.unread, origin=where)
+        return _found(session, [run(session, job, means, advance)], None)
 
 
 def _over_pairs(pairs: Pairs, call: Call) -> Ablation:
     study, survey, options = pairs.study, pairs.survey, pairs.study.ablate
     heads = resolve(Selection.parse(options.heads), pairs.vlm, survey.order)
     measured: list[Ablated] = []
-    unread: Unread | None = None
     with call.stages("Changing heads") as advance_all:
         vision = has("vision", heads)
         opened = walk(study, pairs.vlm, survey, options, options.positions, vision, advance_all)
@@ -200,31 +195,25 @@ def _over_pairs(pairs: Pairs, call: Call) -> Ablation:
             if not measured:
                 _announce(session, job, survey, call)
             measured.append(run(session, job, means, advance))
-            unread = both(unread, measured[-1].unread)
             del session  # its caches go before the next pair's are made
+    return _found(pairs, measured, _means([one.named for one in measured], study))
+
+
+def _found(opened: Opened, measured: Sequence[Ablated], means: pd.DataFrame | None) -> Ablation:
+    """Put together what was measured of each pair, and what ``run.yaml`` says of it."""
+    unread = reduce(both, [one.unread for one in measured])
+    facts = {} if unread is None else {"unread": asdict(unread) | {"layers": list(unread.layers)}}
+    effects = pd.concat([one.table for one in measured], ignore_index=True)
     floor = max(one.noise_floor for one in measured)
-    return Ablation(
-        pd.concat([one.table for one in measured], ignore_index=True),
-        _means([one.named for one in measured], study),
-        unread,
-        origin=origin(VERB, pairs, floor, **_facts(unread)),
-    )
+    return Ablation(effects, means, unread, origin=origin(VERB, opened, floor, **facts))
 
 
 def _means(tables: Sequence[pd.DataFrame], study: Study) -> pd.DataFrame:
-    """Return the columns of ``effects_mean.csv``."""
     means = aggregate(tables, EFFECTS, study, gaps="pair")
     # a share is not defined for a pair without a difference in LD
     defined = sum(bool(np.isfinite(table["normalized"]).all()) for table in tables)
     means = means.assign(answer_changed=answer_changed(tables, EFFECTS), pairs=defined)
     return pd.DataFrame(MEANS.ordered(means))
-
-
-def _facts(unread: Unread | None) -> dict[str, Any]:
-    """Return what ``run.yaml`` says of the free control."""
-    if unread is None:
-        return {}
-    return {"unread": {**asdict(unread), "layers": list(unread.layers)}}
 
 
 def _announce(session: Session, job: Plan, survey: Survey | None, call: Call) -> None:

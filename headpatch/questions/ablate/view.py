@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from headpatch.questions.ablate.columns import EFFECTS, MEANS
 if TYPE_CHECKING:
     import pandas
 
+Cells: TypeAlias = dict[str, str | Cell]
+
 
 def view(files: Files, context: Context) -> Iterator[Part]:
     """Show what each intervention did, beside random heads of the same layers."""
@@ -49,36 +51,30 @@ def view(files: Files, context: Context) -> Iterator[Part]:
 
 
 def summary(named: "pandas.DataFrame", context: Context) -> str:
-    """Say what was found in one line, and no more than one pair can show.
-
-    Parameters
-    ----------
-    named
-        The rows of the named heads and their joint set, of one pair.
-    """
+    """Say what the last of the named rows of one pair show, in one line and no more than that."""
     last = named[named["heads"] == named["heads"].iloc[-1]]
     kind = first_of(set(last["kind"]))
     last = last[last["kind"] == kind]
     floor = context.noise_floor or 0.0
-    parts = "; ".join(_said_of(row, floor) for row in last.to_dict("records"))
+    parts = "; ".join(_effect(row, floor) for row in last.to_dict("records"))
     heads, positions = (last[name].iloc[0] for name in ("heads", "positions"))
     factor = f" by {last['alpha'].iloc[0]:g}" if KINDS[kind].alpha else ""
     return f"{KINDS[kind].doing} {heads}{factor} ({positions}): {parts}. {context.caveat}"
 
 
-def _said_of(row: Mapping[Any, Any], floor: float) -> str:
-    words = f"{row['normalized']:+.1%} of the difference between the runs"
-    if isnan(row["normalized"]):
-        words = "the two runs have the same LD, so it is no share of a difference"
-    part = f"{row['direction']} moves LD by {row['effect']:+.3f} logits ({words}"
-    if row["control_n"] > 1 and not isnan(row["normalized"]):
-        mean, sd = row["control_mean"], row["control_sd"]
-        part += f"; random heads of the same layers {mean:+.1%} ± {sd:.1%}"
-    part += ")"
+def _effect(row: Mapping[Any, Any], floor: float) -> str:
     if abs(row["effect"]) <= floor:
-        part = f"{row['direction']} does not move LD beyond the noise floor"
+        words = f"{row['direction']} does not move LD beyond the noise floor"
+    else:
+        share = f"{row['normalized']:+.1%} of the difference between the runs"
+        if isnan(row["normalized"]):
+            share = "the two runs have the same LD, so it is no share of a difference"
+        elif row["control_n"] > 1:
+            mean, sd = row["control_mean"], row["control_sd"]
+            share += f"; random heads of the same layers {mean:+.1%} ± {sd:.1%}"
+        words = f"{row['direction']} moves LD by {row['effect']:+.3f} logits ({share})"
     changed = row["answer_before"] != row["answer_after"]
-    return f"{part}; the answer {'becomes' if changed else 'stays'} {row['answer_after']!r}"
+    return f"{words}; the answer {'becomes' if changed else 'stays'} {row['answer_after']!r}"
 
 
 def _one_pair(named: "pandas.DataFrame", context: Context, floor: float) -> Iterator[Part]:
@@ -88,7 +84,7 @@ def _one_pair(named: "pandas.DataFrame", context: Context, floor: float) -> Iter
         f"LD with {first['ld_with']:+.3f}, without {first['ld_without']:+.3f}",
         strong=True,
     )
-    cells: dict[str, str | Cell] = {
+    cells: Cells = {
         "kind": kind_cell,
         "direction": "direction",
         "LD": "ld",
@@ -110,7 +106,7 @@ def _one_pair(named: "pandas.DataFrame", context: Context, floor: float) -> Iter
 
 
 def _means(named: "pandas.DataFrame", context: Context, floor: float) -> Iterator[Part]:
-    cells: dict[str, str | Cell] = {
+    cells: Cells = {
         "kind": kind_cell,
         "direction": "direction",
         "effect": effect_cell(floor),
@@ -125,16 +121,13 @@ def _means(named: "pandas.DataFrame", context: Context, floor: float) -> Iterato
         yield Words("These heads were picked by their attention on the same pairs.")
 
 
-def _tables(
-    named: "pandas.DataFrame", cells: Mapping[str, str | Cell], schema: Schema
-) -> Iterator[Grid]:
+def _tables(named: "pandas.DataFrame", cells: Cells, schema: Schema) -> Iterator[Grid]:
     """Show a table a set."""
     several = named["positions"].nunique() > 1
     for heads, rows in named.groupby("heads", sort=False):
         name = str(heads)
         at = f" ({rows['positions'].iloc[0]})" if several else ""
-        # a long set of heads may wrap between heads
-        title = name if len(name) < 60 else name.replace("+", " + ")
+        title = name if len(name) < 60 else name.replace("+", " + ")  # a long set may wrap
         title = f"{'heads' if '+' in name else 'head'} {title}{at}"
         yield grid(title, rows, cells, schema, place="terminal")
 
@@ -159,7 +152,7 @@ def _page_words(named: "pandas.DataFrame", context: Context) -> Words:
 
 def _page_table(named: "pandas.DataFrame", schema: Schema) -> Grid:
     several = named["positions"].nunique() > 1
-    cells: dict[str, str | Cell] = {
+    cells: Cells = {
         "Heads": lambda row: row["heads"].replace("+", " + ") + f" ({row['positions']})" * several,
         "Kind": kind_cell,
         "Direction": "direction",

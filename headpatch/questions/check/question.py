@@ -45,37 +45,19 @@ _TIMED = 3  # forward passes
 class Scope:
     """How heads of one tower are changed at one scope of positions.
 
-    Attributes
-    ----------
-    tokens
-        Positions that are changed.
-    suffix
-        Positions from the first of them on, which are computed anew for each row; of the vision
-        tower, all.
-    exact
-        Whether the fast path (the widening pass; of the vision tower, passes that are resumed at
-        the layer that is changed) agrees with the plain one; if not, every row is a plain pass.
-    worst, allowed
-        Largest difference between the two, in logits, and what rounding explains. `worst` is
-        infinite if the fast path cannot run at all.
-    reason
-        Why not, where it is known.
-    noise_floor
-        In logits; see `headpatch.core.noise_floor.floor_of`.
-    passes_once, passes
-        Cost in forward passes: every head in one kind and direction, and in those that the
-        study's ``sweep`` names, its noise floor and its reference pairs included.
+    The fast path is the widening pass; of the vision tower, passes that are resumed at the layer
+    that is changed. Where it is not exact, every row is a plain pass.
     """
 
-    tokens: int
-    suffix: int
-    exact: bool
-    worst: float
-    allowed: float
-    reason: str
-    noise_floor: float
-    passes_once: float
-    passes: float
+    tokens: int  # positions that are changed
+    suffix: int  # from the first of them on, computed anew for each row; of the vision tower, all
+    exact: bool  # whether the fast path agrees with the plain one
+    worst: float  # largest difference between the two, in logits; infinite if the fast cannot run
+    allowed: float  # what rounding explains of it
+    reason: str  # why it is not exact, where that is known
+    noise_floor: float  # in logits
+    passes_once: float  # cost in forward passes of every head in one kind and direction
+    passes: float  # in those of the study's sweep, with its noise floor and reference pairs
 
 
 Scopes: TypeAlias = dict[str, Scope | str]
@@ -83,26 +65,13 @@ Scopes: TypeAlias = dict[str, Scope | str]
 
 @dataclass(frozen=True, eq=False)
 class Report(Result):
-    """What a model lets headpatch do.
+    """What a model lets headpatch do."""
 
-    Attributes
-    ----------
-    facts
-        About the model and the prompt, by name: plain numbers, texts, and dicts of them.
-    scopes, vision
-        Of the language model and of the vision tower, by name; a text says why a scope is not
-        there. `vision` is empty where the tower's heads cannot be changed.
-    seconds
-        Of one forward pass of one run: the median of `_TIMED`.
-    limits
-        What cannot be done, a sentence each.
-    """
-
-    facts: dict[str, Any]
-    scopes: Scopes
-    vision: Scopes
-    seconds: float
-    limits: tuple[str, ...]
+    facts: dict[str, Any]  # about the model and the prompt: numbers, texts, and dicts of them
+    scopes: Scopes  # of the language model, by name; a text says why a scope is not there
+    vision: Scopes  # of the vision tower; empty where its heads cannot be changed
+    seconds: float  # of one forward pass of one run: the median of `_TIMED`
+    limits: tuple[str, ...]  # what cannot be done, a sentence each
 
     def files(self) -> Files:
         """Return what is shown; none of it is written."""
@@ -112,17 +81,17 @@ class Report(Result):
 
     def json(self) -> Mapping[str, Any]:
         """Return what ``--json`` prints."""
+        positions, vision = (
+            {name: one if isinstance(one, str) else asdict(one) for name, one in scopes.items()}
+            for scopes in (self.scopes, self.vision)
+        )
         return {
             **self.facts,
             "seconds_forward": self.seconds,
-            "positions": _plain(self.scopes),
-            "vision_positions": _plain(self.vision),
+            "positions": positions,
+            "vision_positions": vision,
             "limits": list(self.limits),
         }
-
-
-def _plain(scopes: Scopes) -> dict[str, Any]:
-    return {name: one if isinstance(one, str) else asdict(one) for name, one in scopes.items()}
 
 
 class Tried(Question[Report]):
@@ -145,8 +114,9 @@ class Tried(Question[Report]):
         with call.stages("Trying positions") as advance:
             for done, positions in enumerate(SCOPES):
                 advance(done, total)
+                asked = _changed(study, sweep={"positions": positions, "tower": "lm"})
                 try:
-                    session = open_session(_at(study, positions), vlm, positions, opened.pair)
+                    session = open_session(asked, vlm, positions, opened.pair)
                     scopes[positions] = _scope(session, positions)
                 except InputError as error:
                     if error.argument not in ("--positions", HEADS_OF["lm"]):
@@ -174,19 +144,19 @@ class Tried(Question[Report]):
 QUESTION = Tried()
 
 
+def _changed(study: Study, **sections: Mapping[str, str]) -> Study:
+    """Change options, whether or not they go together with others."""
+    update = {name: getattr(study, name).model_copy(update=new) for name, new in sections.items()}
+    return study.model_copy(update=update)
+
+
 def _seconds(session: Session) -> float:
-    """Time one forward pass of one run."""
     took, prompt = [], session.prompt.select(0)
     for _ in range(_TIMED):
         start = time.perf_counter()
         forward(session.vlm, prompt, exact=True)
         took.append(time.perf_counter() - start)
     return statistics.median(took)
-
-
-def _at(study: Study, positions: Positions) -> Study:
-    sweep = study.sweep.model_copy(update={"positions": positions, "tower": "lm"})
-    return study.model_copy(update={"sweep": sweep})
 
 
 def _scope(session: Session, positions: Positions) -> Scope:
@@ -198,10 +168,7 @@ def _scope(session: Session, positions: Positions) -> Scope:
 
 def _vision_scope(session: Session, tokens: VisionPositions) -> Scope | str:
     """Try a scope of the tower's tokens; say so if there are none such."""
-    study = session.study
-    sweep = study.sweep.model_copy(update={"tower": "vision"})
-    vision = study.vision.model_copy(update={"positions": tokens})
-    study = study.model_copy(update={"sweep": sweep, "vision": vision})
+    study = _changed(session.study, sweep={"tower": "vision"}, vision={"positions": tokens})
     try:
         changed = vision_positions(session.vlm, session.base, tokens)
     except InputError as error:
@@ -218,10 +185,9 @@ def _tried(session: Session, tower: Tower, fast: Check, tokens: tuple[int, int])
     heads = list(session.vlm.stack(tower).grid)
     rng = np.random.default_rng(session.study.seed % 2**64)
     drawn = rng.choice(len(heads), size=min(_SELVES[tower], len(heads)), replace=False)
-    directions: tuple[Direction, ...] = get_args(Direction)
     selves = [
         Intervention(HeadSet.of(heads[index]), "self", direction, *places)
-        for direction in directions
+        for direction in get_args(Direction)
         for index in drawn
     ]
     once = [Intervention(HeadSet.of(head), "zero", "noising", *places) for head in heads]
@@ -240,6 +206,8 @@ def _tried(session: Session, tower: Tower, fast: Check, tokens: tuple[int, int])
 
 def _facts(session: Session) -> dict[str, Any]:
     vlm, prompt = session.vlm, session.prompt
+    tokens = prompt.answers.yes, prompt.answers.no
+    text_of = vlm.processor.tokenizer.convert_ids_to_tokens
     return {
         "model": vlm.name,
         "family": str(vlm.model.config.model_type),
@@ -253,10 +221,8 @@ def _facts(session: Session) -> dict[str, Any]:
         "language_model": _language_model(vlm),
         "vision_tower": None if vlm.vision is None else _vision(vlm, vlm.vision),
         "answers": {
-            name: {"id": token, "text": vlm.processor.tokenizer.convert_ids_to_tokens(token)}
-            for name, token in zip(
-                session.study.answers, (prompt.answers.yes, prompt.answers.no), strict=True
-            )
+            name: {"id": token, "text": text_of(token)}
+            for name, token in zip(session.study.answers, tokens, strict=True)
         },
         "prompt": as_run(vlm, prompt),
         "prompt_tokens": prompt.spans.length,
@@ -283,19 +249,13 @@ def _language_model(vlm: VLM) -> dict[str, Any]:
 
 
 def _vision(vlm: VLM, tower: Stack) -> dict[str, Any]:
-    return {
-        **_stack(tower),
-        "class_token": vlm.family.class_token,
-        "feature_layer": vlm.feature_layer,
-    }
+    own = {"class_token": vlm.family.class_token, "feature_layer": vlm.feature_layer}
+    return {**_stack(tower), **own}
 
 
 def _stack(tower: Stack) -> dict[str, int]:
-    return {
-        "layers": tower.grid.layers,
-        "heads": tower.grid.heads,
-        "head_dim": int(tower.head_dim),
-    }
+    grid = tower.grid
+    return {"layers": grid.layers, "heads": grid.heads, "head_dim": int(tower.head_dim)}
 
 
 def _limits(session: Session) -> list[str]:

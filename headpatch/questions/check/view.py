@@ -1,7 +1,7 @@
 """What people see of a model that was tried."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from headpatch.core.question import Context, Files
@@ -24,6 +24,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
 def _model(facts: Mapping[str, Any]) -> Grid:
     lm, vision = facts["language_model"], facts["vision_tower"]
     grouped = f"grouped queries, {lm['key_value_heads']} key/value heads"
+    patches = " × ".join(map(str, facts["image_grid"]))
     rows = {
         "model": f"{facts['model']} ({facts['class']}, family {facts['family']})",
         "weights": f"{facts['parameters']:,} parameters, {facts['weights']}",
@@ -37,7 +38,7 @@ def _model(facts: Mapping[str, Any]) -> Grid:
         ),
         "prompt": repr(facts["prompt"]),
         "prompt's tokens": f"{facts['prompt_tokens']}, {facts['image_tokens']} of them of the image"
-        + (f", {_times(facts['image_grid'])} patches" if any(facts["image_grid"]) else ""),
+        + (f", {patches} patches" if any(facts["image_grid"]) else ""),
         "LD": f"with {facts['ld_with']:+.3f}, without {facts['ld_without']:+.3f} logits"
         + ("" if facts["valid"] else f": no valid study, {'; '.join(facts['invalid_because'])}"),
         **{
@@ -52,17 +53,9 @@ def _model(facts: Mapping[str, Any]) -> Grid:
 def _scopes(
     scopes: Mapping[str, Mapping[str, Any] | str], ways: int, where: str, path: str, what: str
 ) -> Grid:
-    """Show, scope by scope, whether the fast path is exact and what sweeps cost.
-
-    Parameters
-    ----------
-    scopes
-        Fields of a scope by its name, or why there is none.
-    ways
-        Kinds × directions of the study's sweep.
-    """
-    headings = (where, "tokens", path, "off by", "allowed", "noise floor", "1 kind, 1 direction",
-                f"all {ways}")  # fmt: skip
+    """Show, by scope, whether the fast path is exact and what sweeps in one and all ways cost."""
+    figures = ("tokens", path, "off by", "allowed", "noise floor")
+    headings = (where, *figures, "1 kind, 1 direction", f"all {ways}")
     title = f"Sweeps of every {what}: exactness (logits) and cost (forward passes of the prompt)"
     rows = tuple(
         (name, "none", *[""] * 6) if isinstance(scope, str) else (name, *_tried(scope))
@@ -92,7 +85,3 @@ def _grid(tower: Mapping[str, Any]) -> str:
 def _tower(vision: Mapping[str, Any]) -> str:
     token = "with" if vision["class_token"] else "without"
     return f"{_grid(vision)}, {token} class token; layer {vision['feature_layer']} is read"
-
-
-def _times(grid: Sequence[int]) -> str:
-    return " × ".join(map(str, grid))

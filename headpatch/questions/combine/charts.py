@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -15,10 +16,8 @@ from headpatch.present.section import largest
 if TYPE_CHECKING:
     import pandas
 
-MOST_HEADS: Final = 40
-"""More heads than this do not fit: those with the largest interactions are shown."""
-_PRINTED: Final = 32
-"""Heads of all maps side by side whose figures fit their cells."""
+MOST_HEADS: Final = 40  # as many fit: those with the largest interactions are shown
+_PRINTED: Final = 32  # heads of all maps side by side whose figures fit their cells
 _HEAD: Final = "Head (layer.head)"
 _NOTE: Final = (
     "Interaction: normalized effect of changing both, less those of changing each. "
@@ -32,33 +31,21 @@ def combinations_chart(table: "pandas.DataFrame", delta: float | None) -> Chart:
     """Show the interaction of every two heads, a map a kind and direction.
 
     On the diagonal, framed, stands the effect of the head alone. Figures are printed where they
-    fit: in grey where nothing is shown of an interaction (``undecided``).
-
-    Parameters
-    ----------
-    table
-        ``combinations.csv``.
-    delta
-        Smallest effect of interest, in normalized units: marked on the scale; None marks nothing.
-
-    Raises
-    ------
-    ValueError
-        If there is no pair of heads.
+    fit: in grey where nothing is shown of an interaction (``undecided``). `delta`, the smallest
+    effect of interest in normalized units, is marked on the scale; None marks nothing.
     """
     two = table[table["role"] == "pair"]
     if two.empty:
         raise ValueError("combinations hold no pair of heads")
     names, left_out = _shown(table)
-    kinds = two["kind"].unique()
     directions = [way for way in ASKED if (two["direction"] == way).any()]
     panels, spoken = [], []
-    for kind in kinds:
-        for direction in directions:
-            rows = table[(table["kind"] == kind) & (table["direction"] == direction)]
-            title = f"{kind_label(kind, table).capitalize()}, {direction} ({ASKED[direction]})"
-            panels.append(_map(title, rows, names, len(directions)) if len(rows) else None)
-            spoken.append(_spoken(rows))
+    for kind, direction in product(two["kind"].unique(), directions):
+        rows = table[(table["kind"] == kind) & (table["direction"] == direction)]
+        title = f"{kind_label(kind, table).capitalize()}, {direction} ({ASKED[direction]})"
+        panels.append(_map(title, rows, names, len(directions)) if len(rows) else None)
+        pairs = rows[rows["role"] == "pair"]
+        spoken.append(largest(pairs, "interaction", _said).strip())
     grey = any(panel.faint.any() for panel in panels if panel and panel.faint is not None)
     chart = Chart(
         "combinations",
@@ -90,7 +77,6 @@ def _shown(table: "pandas.DataFrame") -> tuple[list[str], int]:
 
 
 def _map(title: str, rows: "pandas.DataFrame", names: list[str], columns: int) -> HeadMap:
-    """Fill the map of one kind and direction."""
     place, count = {name: index for index, name in enumerate(names)}, len(names)
     values, undecided = np.full((count, count), np.nan), np.zeros((count, count), dtype=bool)
     hover = np.full((count, count), "", dtype=object)
@@ -102,7 +88,7 @@ def _map(title: str, rows: "pandas.DataFrame", names: list[str], columns: int) -
         elif row["role"] == "pair" and len(ends) == 2:
             values[ends, ends[::-1]] = row["interaction"]
             undecided[ends, ends[::-1]] = row["word"] == "undecided"
-            hover[ends, ends[::-1]] = _said(row["heads"], row["interaction"], row["word"])
+            hover[ends, ends[::-1]] = _said(row)
     fits = count <= _PRINTED // columns
     printed = np.vectorize(_figure, otypes=[object])(values, undecided)
     return HeadMap(
@@ -125,11 +111,5 @@ def _figure(value: float, undecided: bool) -> str:
     return f"({signed(value, 2)})" if undecided else signed(value, 2)
 
 
-def _said(heads: str, interaction: float, word: str) -> str:
-    return f"{heads}: {signed(interaction, 4)} ({word})"
-
-
-def _spoken(rows: "pandas.DataFrame") -> str:
-    two = rows[rows["role"] == "pair"]
-    return largest(two, "interaction", lambda row: _said(row["heads"], row["interaction"],
-                                                         row["word"])).strip()  # fmt: skip
+def _said(row: Any) -> str:
+    return f"{row['heads']}: {signed(row['interaction'], 4)} ({row['word']})"

@@ -1,15 +1,22 @@
-"""Heads changed two by two: which sets are changed, and what each does in one pair of pictures.
+"""Heads changed two by two: which sets, what each does in a pair, and what is shown of them.
 
-What follows from it is said in `headpatch.questions.combine.judge`.
+What an interaction's sign means, and which words it gets: `headpatch.stats.interactions`.
+
+On one pair nothing is estimated: an interaction is known up to rounding, three times the noise
+floor, and says nothing of other pairs. Over many pairs the pair is the unit: intervals over pairs,
+and q-values over all combinations that were tried. δ is the study's smallest effect of interest.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+import pandas as pd
+from jaxtyping import Bool, Float, Int
 
+from headpatch.core.decision_rule import rule
 from headpatch.core.noise_floor import floor_of
 from headpatch.core.session import Session, intervene
 from headpatch.core.study import Study
@@ -17,74 +24,65 @@ from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
+from headpatch.present.head_columns import with_alpha, with_head_columns
+from headpatch.questions.combine.view import largest
 from headpatch.stats.effects import normalized_effect
+from headpatch.stats.interactions import interaction_label
+from headpatch.stats.intervals import mean_interval
+from headpatch.stats.significance import adjusted, equivalence_test, minimum_effect_test
+from headpatch.stats.verdicts import significant_sign
+
+Table: TypeAlias = Float[np.ndarray, "ways sets"]
+Tables: TypeAlias = Float[np.ndarray, "pairs ways sets"]
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Which sets are changed, and in which ways.
-
-    Attributes
-    ----------
-    heads
-        Two or more.
-    sets
-        Every head alone, every two together, and all together if they are more than two.
-    ways
-        Kind and direction.
-    """
+    """Which sets are changed, and in which ways (kind and direction)."""
 
     heads: tuple[Head, ...]
-    sets: tuple[HeadSet, ...]
+    sets: tuple[HeadSet, ...]  # each head alone, every two, and all if they are more than two
     ways: tuple[tuple[str, Direction], ...]
 
     @classmethod
     def of(cls, study: Study, heads: Sequence[Head]) -> "Plan":
-        """Make the plan of a study.
-
-        Raises
-        ------
-        InputError
-            If there are fewer than two heads.
-        """
+        """Make the plan of a study; fewer than two heads are refused."""
         if len(heads) < 2:
             raise InputError(
                 "--heads", f"one head ({heads[0]})" if heads else "none", "two heads or more"
             )
-        options = study.combine
         sets = [HeadSet.of(head) for head in heads]
         sets += [HeadSet.of(*two) for two in combinations(heads, 2)]
         if len(heads) > 2:
             sets.append(HeadSet(tuple(heads)))
-        ways = product(dict.fromkeys(options.kinds), dict.fromkeys(options.directions))
-        return cls(tuple(heads), tuple(sets), tuple(ways))
+        return cls(tuple(heads), tuple(sets), _ways(study))
 
     @property
     def members(self) -> Int[np.ndarray, "sets heads"]:
         """Which heads belong to which set."""
-        return np.array(
-            [[head in members.heads for head in self.heads] for members in self.sets], int
-        )
+        return np.array([[head in one.heads for head in self.heads] for one in self.sets], int)
+
+
+def _ways(study: Study) -> tuple[tuple[str, Direction], ...]:
+    options = study.combine
+    return tuple(product(dict.fromkeys(options.kinds), dict.fromkeys(options.directions)))
+
+
+def changes(study: Study, sets: Sequence[HeadSet]) -> tuple[Intervention, ...]:
+    """Return every set changed in every way that the study's ``combine`` names."""
+    where, alpha = study.combine.positions, study.combine.alpha
+    ways = _ways(study)
+    return tuple(Intervention(one, *way, where, alpha=alpha) for way in ways for one in sets)
 
 
 @dataclass(frozen=True, eq=False)
 class Effects:
-    """What every set of a plan does in one pair.
+    """What every set of a plan does to LD in one pair."""
 
-    Attributes
-    ----------
-    logits, normalized
-        The effect on LD.
-    floor
-        Noise floor, in logits; see `headpatch.core.noise_floor.floor_of`.
-    gap
-        LD_with - LD_without.
-    """
-
-    logits: Float[np.ndarray, "ways sets"]
-    normalized: Float[np.ndarray, "ways sets"]
-    floor: float
-    gap: float
+    logits: Table
+    normalized: Table
+    floor: float  # noise floor, in logits
+    gap: float  # LD_with - LD_without
 
 
 def measure(
@@ -93,20 +91,10 @@ def measure(
     means: ZMeans | None = None,
     on_progress: OnProgress | None = None,
 ) -> Effects:
-    """Change every set of a plan, exactly.
-
-    Parameters
-    ----------
-    session
-        Opened with the positions of the study's ``combine``.
-    means
-        Needed if its kinds hold ``mean``.
-    """
-    options, base = session.study.combine, session.base
-    scope, alpha = options.positions, options.alpha
-    asked = [Intervention(one, *way, scope, alpha=alpha) for way in plan.ways for one in plan.sets]
+    """Change every set of a plan, exactly, at the positions of the study's ``combine``."""
+    base, asked = session.base, changes(session.study, plan.sets)
     nothing = [
-        Intervention(one, "self", direction, scope)
+        Intervention(one, "self", direction, session.study.combine.positions)
         for direction in dict.fromkeys(direction for _, direction in plan.ways)
         for one in plan.sets
         if len(one) in (1, len(plan.heads))
@@ -122,4 +110,135 @@ def measure(
         np.array(normalized).reshape(shape),
         floor_of(session, outcomes, means),
         base.ld_with - base.ld_without,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Combinations:
+    """What `judge` found."""
+
+    table: pd.DataFrame  # columns of combinations.csv, a row a set × kind × direction
+    noise_floor: float  # in logits, the largest over all pairs
+    pairs: int  # over which effects are averaged
+
+    def largest(self, count: int) -> pd.DataFrame:
+        """Return, for each way, the pairs of heads with the largest interactions."""
+        return largest(self.table, count)
+
+    @property
+    def repaired(self) -> tuple[HeadSet, ...]:
+        """The sets whose self-repair is of interest: heads alone, each way's first pair, all."""
+        heads, roles = self.table["heads"], self.table["role"]
+        names = [*heads[roles == "head"], *self.largest(1)["heads"], *heads[roles == "all"]]
+        return tuple(HeadSet.parse(name) for name in dict.fromkeys(map(str, names)))
+
+
+def judge(study: Study, plan: Plan, measured: Sequence[Effects]) -> Combinations:
+    """Say what is shown of every set, over one pair or many.
+
+    Pairs without a difference in LD are left out, where others have one: nothing is normalized.
+    """
+    kept = [one for one in measured if np.isfinite(one.normalized).all()] or list(measured)
+    effects = np.stack([one.normalized for one in kept])
+    logits = np.stack([one.logits for one in kept])
+    singles, members = slice(len(plan.heads)), plan.members.T
+    interactions = effects - effects[..., singles] @ members
+    in_logits = logits - logits[..., singles] @ members
+    if len(kept) == 1:
+        shown = _one_pair(study, plan, effects[0], interactions[0], kept[0])
+    else:
+        shown = _many(study, plan, effects, interactions)
+    rows: list[dict[str, Any]] = []
+    for way, (kind, direction) in enumerate(plan.ways):
+        effect, interaction = effects[:, way].mean(0), interactions[:, way].mean(0)
+        for index, heads in enumerate(plan.sets):
+            role = {1: "head", 2: "pair"}.get(len(heads), "all")
+            row = {
+                "heads": str(heads),
+                "role": role,
+                "kind": kind,
+                "direction": direction,
+                "positions": study.combine.positions,
+                "effect": logits[:, way, index].mean(),
+                "normalized": effect[index],
+                "low": shown.effect_low[way, index],
+                "high": shown.effect_high[way, index],
+                "sum": effect[index] - interaction[index],
+            }
+            rows.append(row)
+            if role == "head":
+                continue
+            signs = shown.effect_sign[way, [plan.heads.index(head) for head in heads]]
+            row |= {
+                "interaction": interaction[index],
+                "interaction_low": shown.low[way, index],
+                "interaction_high": shown.high[way, index],
+                "interaction_logits": in_logits[:, way, index].mean(),
+                "q": shown.q[way, index],
+                "word": interaction_label(
+                    direction,
+                    int(shown.sign[way, index]),
+                    bool(shown.small[way, index]),
+                    against=bool(2 * effect[index] < interaction[index]),
+                    opposed=role == "pair" and bool(signs.min() * signs.max() < 0),
+                ),
+            }
+    table = with_alpha(pd.DataFrame(rows).assign(pairs=len(kept)), study.combine.alpha)
+    return Combinations(with_head_columns(table), max(one.floor for one in measured), len(kept))
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What is shown of effects, and then of interactions: intervals, and signs."""
+
+    effect_low: Table
+    effect_high: Table
+    effect_sign: Int[np.ndarray, "ways sets"]  # of one that is shown to lie beyond ±δ
+    low: Table
+    high: Table
+    sign: Int[np.ndarray, "ways sets"]  # of one that is shown to lie beyond ±δ
+    small: Bool[np.ndarray, "ways sets"]  # whether it is shown to lie within ±δ
+    q: Table  # of its difference from 0; NaN on one pair
+
+
+def _one_pair(study: Study, plan: Plan, effect: Table, interaction: Table, one: Effects) -> _Shown:
+    """On one pair everything is known up to rounding."""
+    delta, size = study.verdict.delta, plan.members.sum(1)
+    rounding = one.floor / abs(one.gap) if one.gap else np.inf
+    slack = np.where(size > 1, rounding * (1 + size), 0.0)  # n heads make n + 1 effects
+    own = effect - rounding, effect + rounding
+    low, high = interaction - slack, interaction + slack
+    small = np.maximum(-low, high) < delta
+    nothing = np.full_like(effect, np.nan)
+    return _Shown(*own, _side(*own, delta), low, high, _side(low, high, delta), small, q=nothing)
+
+
+def _side(low: Table, high: Table, delta: float) -> Int[np.ndarray, "ways sets"]:
+    return np.asarray((low > delta).astype(int) - (high < -delta).astype(int))
+
+
+def _many(study: Study, plan: Plan, effects: Tables, interactions: Tables) -> _Shown:
+    """Over pairs: intervals, and tests that are corrected over all sets and ways together."""
+    options, by = study.pairs, rule(study)
+    effect, interaction = (
+        mean_interval(
+            values, options.level, options.resamples, np.random.default_rng(study.seed % 2**64)
+        )  # numpy takes no negative seed
+        for values in (effects, interactions)
+    )
+    several = slice(len(plan.heads), None)  # a head alone does not interact
+    together = interactions[..., several]
+    sign, small, q = np.zeros((3, len(plan.ways), len(plan.sets)))
+    sign[:, several] = significant_sign(together, by)
+    small[:, several] = adjusted(equivalence_test(together, by.delta)) < by.alpha
+    q[:, several] = adjusted(minimum_effect_test(together))
+    return _Shown(
+        effect.low,
+        effect.high,
+        significant_sign(effects, by),
+        interaction.low,
+        interaction.high,
+        sign.astype(int),
+        small.astype(bool),
+        q,
     )

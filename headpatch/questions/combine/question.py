@@ -1,15 +1,14 @@
 """Heads changed two by two, and their self-repair, on one pair of pictures or over many."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import pandas as pd
 
-from headpatch.core.ask import ask
+from headpatch.core.ask import ask, refuse_means
 from headpatch.core.dataset import Pairs
-from headpatch.core.gate import sessions
 from headpatch.core.head_selection import (
     Heads,
     check_candidates,
@@ -26,20 +25,20 @@ from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
 from headpatch.core.study import Study
+from headpatch.core.walk import walk
 from headpatch.engine.patching import OnProgress, ZMeans
-from headpatch.errors import InputError, RunError
+from headpatch.errors import RunError
 from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
 from headpatch.questions.combine import VERB, selfrepair
 from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
-from headpatch.questions.combine.effects import Plan, measure
-from headpatch.questions.combine.judge import Combinations, judge
+from headpatch.questions.combine.effects import Combinations, Plan, changes, judge, measure
 from headpatch.questions.combine.selfrepair import SelfRepair
 from headpatch.questions.combine.view import summary
 
 Measured = TypeVar("Measured")
-Walk: TypeAlias = Callable[[], Iterator[tuple[Session, ZMeans | None]]]
-"""Opens one pair after the other, each with the mean z that the study's kinds need."""
+Walk: TypeAlias = Callable[[OnProgress], Iterator[tuple[Session, ZMeans | None, OnProgress]]]
+"""Gives one pair after the other, as `headpatch.core.walk.walk`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +50,8 @@ class Combined(Result):
     combinations
         Every set in every way; its ``largest(count)`` are the largest interactions.
     repair
-        Direct and total effects of sets, and the parts that make the difference; None where LD
-        cannot be attributed to the model's parts (`why_not` says why).
+        Direct and total effects of sets, and the parts that make the difference: ``table`` and
+        ``parts``. None where LD cannot be attributed to the model's parts (`why_not` says why).
     """
 
     combinations: Combinations
@@ -84,15 +83,11 @@ class Combined(Result):
             "largest": self.combinations.largest(self.origin.study.combine.listed),
         }
         if self.repair is not None:
-            content |= {
-                "selfrepair": self.repair.table,
-                "selfrepair_parts": self.repair.parts,
-            }
+            content |= {"selfrepair": self.repair.table, "selfrepair_parts": self.repair.parts}
         return content | {"summary": self.summary}
 
 
 CombinedPairs = Combined
-"""What `headpatch.combine` found over many pairs."""
 
 
 class Combine(Question[Combined]):
@@ -111,21 +106,16 @@ class Combine(Question[Combined]):
     def answer(self, opened: Opened, call: Call) -> Combined:
         """Change every head, every two and all together, and take passes apart."""
         study = opened.study
-        if isinstance(opened, Session):
-            plan, walk, count = _one_pair(opened, call)
-        else:
-            assert isinstance(opened, Pairs)
-            plan, walk, count = _many_pairs(opened, call)
+        plan, each = _one_pair(opened, call) if isinstance(opened, Session) else _many(opened, call)
         with call.stages("Changing heads together") as advance:
-            change = partial(measure, plan=plan)
-            combinations = judge(study, plan, _over(walk, count, change, advance))
+            measured = _over(each, partial(measure, plan=plan), advance)
+            combinations = judge(study, plan, measured)
         repair, why_not = None, ""
         try:
             with call.stages("Taking passes apart") as advance:
-                take_apart = partial(
-                    selfrepair.measure, asked=selfrepair.plan(study, combinations.repaired)
-                )
-                repair = selfrepair.judge(study, _over(walk, count, take_apart, advance))
+                asked = changes(study, combinations.repaired)
+                take_apart = partial(selfrepair.measure, asked=asked)
+                repair = selfrepair.judge(study, _over(each, take_apart, advance))
         except RunError as error:
             why_not = str(error)
             call.say(f"self-repair is left out: {why_not}")
@@ -182,15 +172,12 @@ def combine(
     >>> found.repair.table[["heads", "direct", "total", "repair"]].shape[1]
     4
     """
-    if means is not None and isinstance(session, Pairs):
-        raise InputError(
-            "means", "given, and many pairs", "none: kind mean puts the pairs' own mean there"
-        )
+    refuse_means(session, means)
     return ask(QUESTION, session, options | named(heads), on_progress, means=means)
 
 
-def _one_pair(session: Session, call: Call) -> tuple[Plan, Walk, int]:
-    """Return what is changed, and the pair with the mean z that the study's kinds need."""
+def _one_pair(session: Session, call: Call) -> tuple[Plan, Walk]:
+    """Return what is changed, and what gives the pair with the mean z that its kinds need."""
     session.check_region()
     if words := inexact(session):
         call.say(words)
@@ -206,37 +193,23 @@ def _one_pair(session: Session, call: Call) -> tuple[Plan, Walk, int]:
     if means is None and averages(options.kinds):
         with call.stages("Averaging reference pairs") as advance:
             means = mean_z(session, advance, options.reference)
-    return plan, lambda: iter([(session, means)]), 1
+    return plan, lambda advance: iter([(session, means, advance)])
 
 
-def _many_pairs(pairs: Pairs, call: Call) -> tuple[Plan, Walk, int]:
-    """Return what is changed, and what opens the pairs on which it is judged, and how many."""
-    study, options, known = pairs.study, pairs.study.combine, pairs.survey.reference
-    scope = options.positions
+def _many(pairs: Pairs, call: Call) -> tuple[Plan, Walk]:
+    """Return what is changed, and what opens the pairs on which it is judged."""
+    study, options = pairs.study, pairs.study.combine
     with call.stages("Ranking heads by effect") as advance:
-        chosen = choose_heads(study, options, scope, pairs.vlm, pairs.survey, advance)
-    judged = study.model_copy(update={"force": True})  # the survey was the gate
-
-    def walk() -> Iterator[tuple[Session, ZMeans | None]]:
-        for session in sessions(judged, pairs.vlm, chosen.entries, scope):
-            means = None
-            if averages(options.kinds):
-                means = known.of(session) if known else mean_z(session, reference=options.reference)
-            yield session, means
-            del session  # its caches go before the next pair's are made
-
-    return Plan.of(study, chosen.heads), walk, len(chosen.entries)
+        chosen = choose_heads(study, options, options.positions, pairs.vlm, pairs.survey, advance)
+    judged = replace(pairs.survey, entries=chosen.entries, held={})
+    each = partial(walk, study, pairs.vlm, judged, options, options.positions, False)
+    return Plan.of(study, chosen.heads), each
 
 
-def _over(
-    walk: Walk, count: int, measure_one: Callable[..., Measured], advance: OnProgress
-) -> list[Measured]:
-    """Measure every pair; of one alone it is said how far its own measurement is."""
+def _over(each: Walk, measure_one: Callable[..., Measured], advance: OnProgress) -> list[Measured]:
+    """Measure every pair."""
     measured: list[Measured] = []
-    for session, means in walk():
-        progress = advance if count == 1 else None
-        measured.append(measure_one(session, means=means, on_progress=progress))
-        if count > 1:
-            advance(len(measured), count)
-        del session
+    for session, means, on_progress in each(advance):
+        measured.append(measure_one(session, means=means, on_progress=on_progress))
+        del session  # its caches go before the next pair's are made
     return measured

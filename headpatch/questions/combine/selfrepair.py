@@ -21,7 +21,6 @@ LD is meant before a soft cap of the logits.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -33,53 +32,28 @@ from headpatch.core.session import Session
 from headpatch.core.study import Study
 from headpatch.engine.direct import direct_effect, take_apart
 from headpatch.engine.interventions import Intervention
-from headpatch.engine.patching import (
-    PLAIN_BATCH,
-    WITH,
-    WITHOUT,
-    OnProgress,
-    ZMeans,
-    z_edits,
-)
+from headpatch.engine.patching import PLAIN_BATCH, WITH, WITHOUT, OnProgress, ZMeans, z_edits
 from headpatch.heads import Head, HeadSet
 from headpatch.present.head_columns import with_alpha, with_head_columns
 
 FIGURES = ("direct", "renormed", "total", "repair", "other_heads", "mlps", "biases", "norm")
 """Of a set of heads: normalized effects; the last four make up total - direct."""
+_WITH_INTERVALS = ("direct", "total", "repair")
+_LISTED = 10  # parts named for each intervention
 
 
 @dataclass(frozen=True, eq=False)
 class Repairs:
     """What changing each set did to every part, in one pair of pictures.
 
-    Attributes
-    ----------
-    asked
-        The interventions.
-    figures
-        By name (`FIGURES`): normalized, ``[asked]``.
-    heads
-        Change in the direct attribution of each head, the changed ones included; normalized like
-        an effect: positive where it moves LD towards the other run.
-    mlps
-        The same of each layer's MLP.
+    All is normalized like an effect: positive where it moves LD towards the other run. `heads` and
+    `mlps` hold the change in each one's direct attribution, the changed heads included.
     """
 
     asked: tuple[Intervention, ...]
-    figures: dict[str, Float[np.ndarray, " asked"]]
+    figures: dict[str, Float[np.ndarray, " asked"]]  # by name (`FIGURES`)
     heads: Float[np.ndarray, "asked layers heads"]
     mlps: Float[np.ndarray, "asked layers"]
-
-
-def plan(study: Study, sets: Sequence[HeadSet]) -> tuple[Intervention, ...]:
-    """Return every set changed in every way that the study's ``combine`` names."""
-    options = study.combine
-    ways = product(dict.fromkeys(options.kinds), dict.fromkeys(options.directions))
-    return tuple(
-        Intervention(one, kind, direction, options.positions, alpha=options.alpha)
-        for kind, direction in ways
-        for one in sets
-    )
 
 
 def measure(
@@ -90,24 +64,18 @@ def measure(
 ) -> Repairs:
     """Change sets of heads by plain passes, and take each pass apart.
 
-    Raises
-    ------
-    RunError
-        If LD cannot be attributed to this model's parts.
+    A RunError says that LD cannot be attributed to this model's parts.
     """
     gap = session.base.ld_with - session.base.ld_without
     rows: dict[Intervention, dict[str, Any]] = {}
-    for one, found in _passes(session, asked, means):
+    for one, effects in _passes(session, asked, means):
         towards = (-1 if one.run == WITH else 1) / gap if gap else np.nan
-        rows[one] = {name: value * towards for name, value in found.items()}
+        rows[one] = {name: value * towards for name, value in effects.items()}
         if on_progress:
             on_progress(len(rows), len(asked))
-    return Repairs(
-        tuple(asked),
-        {name: np.array([rows[one][name] for one in asked]) for name in FIGURES},
-        np.stack([rows[one]["by_head"] for one in asked]),
-        np.stack([rows[one]["by_mlp"] for one in asked]),
-    )
+    figures = {name: np.array([rows[one][name] for one in asked]) for name in FIGURES}
+    parts = (np.stack([rows[one][name] for one in asked]) for name in ("by_head", "by_mlp"))
+    return Repairs(tuple(asked), figures, *parts)
 
 
 def _passes(
@@ -152,55 +120,39 @@ def _passes(
 
 @dataclass(frozen=True, eq=False)
 class SelfRepair:
-    """What `judge` found.
+    """What `judge` found, for each set × kind × direction.
 
-    Attributes
-    ----------
-    table
-        A row for each set × kind × direction: the columns of ``selfrepair.csv``.
-    parts
-        For each of these, the parts whose direct attribution changes most, the changed heads left
-        out: the columns of ``selfrepair_parts.csv``.
+    `table` has the columns of ``selfrepair.csv``; `parts`, those whose direct attribution changes
+    most, the changed heads left out, has those of ``selfrepair_parts.csv``.
     """
 
     table: pd.DataFrame
     parts: pd.DataFrame
 
 
-def judge(study: Study, repairs: Sequence[Repairs], listed: int = 10) -> SelfRepair:
-    """Average over pairs of pictures, with intervals where there are several.
-
-    Parameters
-    ----------
-    listed
-        Parts named for each intervention.
-    """
+def judge(study: Study, repairs: Sequence[Repairs]) -> SelfRepair:
+    """Average over pairs of pictures, with intervals where there are several."""
     asked = repairs[0].asked
-    columns: dict[str, Any] = {
+    way = {
         name: [str(getattr(change, name)) for change in asked]
         for name in ("heads", "kind", "direction", "positions")
     }
+    columns: dict[str, Any] = dict(way)
     defined = [one for one in repairs if np.isfinite(one.figures["total"]).all()] or list(repairs)
     for name in FIGURES:
         values = np.stack([one.figures[name] for one in defined])
         columns[name] = values.mean(0)
-        if name in ("direct", "total", "repair"):
+        if name in _WITH_INTERVALS:
             _, columns[f"{name}_low"], columns[f"{name}_high"] = intervals(study, values)
     columns["pairs"] = len(defined)
     heads = np.stack([one.heads for one in defined]).mean(0)
     mlps = np.stack([one.mlps for one in defined]).mean(0)
     parts = [
-        {
-            "heads": str(intervention.heads),
-            "kind": intervention.kind,
-            "direction": intervention.direction,
-            "rank": rank,
-            "part": part,
-            "change": change,
-        }
-        for place, intervention in enumerate(asked)
+        {name: way[name][place] for name in ("heads", "kind", "direction")}
+        | {"rank": rank, "part": part, "change": change}
+        for place, changed in enumerate(asked)
         for rank, (part, change) in enumerate(
-            _largest_changes(intervention.heads, heads[place], mlps[place])[:listed], 1
+            _largest_changes(changed.heads, heads[place], mlps[place])[:_LISTED], 1
         )
     ]
     tables = (with_alpha(pd.DataFrame(rows), study.combine.alpha) for rows in (columns, parts))

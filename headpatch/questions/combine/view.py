@@ -1,7 +1,7 @@
 """What people see of heads together: tables of interactions and self-repair, a map, a sentence."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _LEAST: Final = 5e-4  # a change that three digits show
 _PARTS_NAMED: Final = 3
-_LISTED: Final = 10
+_WAY: Final = ["heads", "kind", "direction"]
 _LEGEND: Final = (
     "Shares of the difference between the runs. interaction = together - the sum of each alone. "
     "redundancy: either would do (noising > 0, denoising < 0); synergy: both are needed (noising < "
@@ -74,7 +74,7 @@ def summary(table: "pandas.DataFrame", context: Context) -> str:
     counts = two.groupby(["direction", "word"], sort=False).size()
     listed = "; ".join(
         f"{direction} " + ", ".join(f"{count} {word}" for word, count in counts[direction].items())
-        for direction in dict.fromkeys(two["direction"])
+        for direction in two["direction"].unique()
     )
     size = two["interaction"].abs()
     words = f"{two['heads'].nunique()} pairs of heads: {listed}."
@@ -85,7 +85,6 @@ def summary(table: "pandas.DataFrame", context: Context) -> str:
 
 
 def _described(rows: "pandas.DataFrame", heads: str) -> str:
-    """Describe one pair of heads in every way it was changed."""
     ways = rows.to_dict("records")
     parts = [
         f"{kind_label(row['kind'], row)} {row['direction']} {row['normalized']:+.1%} together, "
@@ -98,13 +97,11 @@ def _described(rows: "pandas.DataFrame", heads: str) -> str:
 
 
 def _caveat(pairs: int, context: Context) -> str:
-    """Say over how many pairs, and on which others the heads were picked."""
+    words = f"Means over {pairs:,} pairs of pictures."
     if not context.valid:
         words = "The study is INVALID (its answers are not Yes and No): this says nothing."
     elif pairs == 1:
         words = "One pair of pictures shows one case, not a rule."
-    else:
-        words = f"Means over {pairs:,} pairs of pictures."
     heads = context.options.get("heads")
     if context.pairs is None or (heads and not Selection.parse(heads).needs_ranking):
         return words
@@ -117,11 +114,8 @@ def _caveat(pairs: int, context: Context) -> str:
 
 def _interactions(table: "pandas.DataFrame", context: Context, pairs: int) -> Iterator[Part]:
     """Show the pairs of heads with the largest interactions, a table a way."""
-    rows = largest(table, int(context.options.get("listed", _LISTED)))
-    alone = {
-        (row["heads"], row["kind"], row["direction"]): row["normalized"]
-        for row in table[table["role"] == "head"].to_dict("records")
-    }
+    rows = largest(table, int(context.options.get("listed", 10)))
+    alone = table[table["role"] == "head"].set_index(_WAY)["normalized"]
     whole = table[table["role"] == "all"]
 
     def each(row: Row) -> str:
@@ -131,7 +125,7 @@ def _interactions(table: "pandas.DataFrame", context: Context, pairs: int) -> It
         return ", ".join(_share(alone[name, row["kind"], row["direction"]]) for name in names)
 
     cells: dict[str, Any] = {
-        "heads": lambda row: _several(str(row["heads"]), 2),
+        "heads": _heads,
         "each alone": each,
         "sum": "sum",
         "together": "normalized",
@@ -142,21 +136,19 @@ def _interactions(table: "pandas.DataFrame", context: Context, pairs: int) -> It
     for (kind, direction), of_way in rows.groupby(["kind", "direction"], sort=False):
         same = (whole["kind"] == kind) & (whole["direction"] == direction)
         shown = [*of_way.to_dict("records"), *whole[same].to_dict("records")]
-        asked = ASKED[str(direction)]
-        name = kind_label(str(kind), of_way)
-        title = f"{name}, {direction} ({asked}): the largest interactions"
-        yield grid(title, shown, cells, COMBINATIONS)
+        way = f"{kind_label(str(kind), of_way)}, {direction} ({ASKED[str(direction)]})"
+        yield grid(f"{way}: the largest interactions", shown, cells, COMBINATIONS)
 
 
 def _repairs(table: "pandas.DataFrame", parts: "pandas.DataFrame") -> Iterator[Part]:
     """Show direct and total effects, and which other parts move."""
-    moved: dict[tuple[Any, ...], list[str]] = {}
     first = parts[(parts["change"].abs() >= _LEAST) & (parts["rank"] <= _PARTS_NAMED)]
+    moved: dict[tuple[Any, ...], list[str]] = {}
     for row in first.sort_values("rank").to_dict("records"):
-        key = row["heads"], row["kind"], row["direction"]
+        key = tuple(row[name] for name in _WAY)
         moved.setdefault(key, []).append(f"{row['part']} {_share(row['change'])}")
     cells: dict[str, Any] = {
-        "heads": lambda row: _several(str(row["heads"]), 2),
+        "heads": _heads,
         "direct": "direct",
         "norm anew": "renormed",
         "total": "total",
@@ -165,22 +157,22 @@ def _repairs(table: "pandas.DataFrame", parts: "pandas.DataFrame") -> Iterator[P
         "MLPs": "mlps",
         "norm": "norm",
         "parts that change most": lambda row: ", ".join(
-            moved.get((row["heads"], row["kind"], row["direction"]), ())
+            moved.get(tuple(row[name] for name in _WAY), ())
         ),
     }
     for (kind, direction), rows in table.groupby(["kind", "direction"], sort=False):
-        name = kind_label(str(kind), rows)
-        title = f"{name}, {direction}: what the heads write themselves, and what follows from it"
+        way = f"{kind_label(str(kind), rows)}, {direction}"
+        title = f"{way}: what the heads write themselves, and what follows from it"
         yield grid(title, rows, cells, REPAIR)
     yield Words(_REPAIR_LEGEND)
 
 
-def _several(heads: str, most: int) -> str:
-    count = heads.count("+") + 1
-    return heads if count <= most else f"all {count} heads"
+def _heads(row: Row) -> str:
+    count = str(row["heads"]).count("+") + 1
+    return str(row["heads"]) if count <= 2 else f"all {count} heads"
 
 
-def _interval(row: Mapping[str, Any]) -> str:
+def _interval(row: Row) -> str:
     return f"{row['interaction_low']:+.3f} to {row['interaction_high']:+.3f}"
 
 

@@ -20,13 +20,11 @@ from headpatch.present.scales import Scale
 if TYPE_CHECKING:
     import pandas
 
-FAINT: Final = 0.05
-"""A head that gives the image less of its attention than this is marked as hardly looking."""
-QUERIES: Final = {
+FAINT: Final = 0.05  # of a head's attention: one that gives the image less hardly looks
+QUERIES: Final = {  # by key prefix in spatial_vision_analysis.pt: name and look
     "vision_cls": ("Class-token query", Look(ORANGE, "s", "-", hollow=True)),
     "vision_patch": ("Mean over patch queries", Look(BLUE, "D", "--", hollow=True)),
 }
-"""Key prefix of each kind of query in ``spatial_vision_analysis.pt``, its name and look."""
 MEASURES: Final = {
     "kl": ("KL divergence", "nats"),
     "js": ("JS divergence", "nats"),
@@ -42,7 +40,6 @@ _RUNS: Final = {
 }
 _LAYER: Final = "Language-model layer"
 _VISION_LAYER: Final = "Vision-encoder layer"
-
 Values: TypeAlias = Float[np.ndarray, " values"]
 
 
@@ -52,17 +49,13 @@ def heads_chart(per_head: Mapping[str, Any], top: int) -> Chart:
     Left: the region's share of each head's image attention in both runs. Right: the same raw,
     beside all the attention that the head gives the image; heads that give it less than 5% in both
     runs carry a dagger, because a share of almost nothing can top the ranking. Below: their layers.
-
-    `per_head` is ``per_head_analysis.pt``; a ValueError names a key that is missing or misshapen.
     """
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
     rank = array(per_head, "rank", 2)
     layers, heads = np.unravel_index(np.argsort(rank, axis=None, kind="stable")[:top], rank.shape)
-    chosen = {
-        key: array(per_head, key, 2)[layers, heads]
-        for key in ("with", "without", "diff", "with_raw", "without_raw")
-    }
+    keys = ("with", "without", "diff", "with_raw", "without_raw")
+    chosen = {key: array(per_head, key, 2)[layers, heads] for key in keys}
     image = _image_mass(chosen)
     faint = image < FAINT
     names = [
@@ -85,9 +78,9 @@ def heads_chart(per_head: Mapping[str, Any], top: int) -> Chart:
 
 
 def _image_mass(chosen: Mapping[str, Values]) -> Values:
-    """Attention to the whole image, the larger of both runs: raw mass over share.
+    """Attention to the whole image (raw mass over share), the larger of both runs; NaN if unknown.
 
-    NaN for a head whose share is 0 in both runs, which does not tell.
+    A head whose share is 0 in both runs does not tell.
     """
     runs = []
     for run in _RUNS:
@@ -105,9 +98,8 @@ def _shares(chosen: Mapping[str, Values], names: Sequence[str]) -> Panel:
         for run, before in zip(_runs(present, absent, "points"), (~rise, rise), strict=True)
     ]
     low, high = np.minimum(present, absent), np.maximum(present, absent)
-    series.append(
-        _series("", low, Look("#BFBFBF", "", width=1.4), low=low, high=high, mark="points")
-    )
+    line = Look("#BFBFBF", "", width=1.4)
+    series.append(_series("", low, line, low=low, high=high, mark="points"))
     reach = max(float(high.max()), 1e-6)
     scale = Scale(low=-0.12 * reach, high=1.15 * reach)
     title = "Printed: both shares, and beside each head their difference"
@@ -116,7 +108,6 @@ def _shares(chosen: Mapping[str, Values], names: Sequence[str]) -> Panel:
 
 
 def _raw(chosen: Mapping[str, Values], image: Values, names: Sequence[str]) -> Panel:
-    """Show raw attention to the region, beside all that the image gets."""
     held = np.nan_to_num(image)
     runs = chosen["with_raw"], chosen["without_raw"]
     name = "whole image, raw (larger run)"
@@ -128,7 +119,6 @@ def _raw(chosen: Mapping[str, Values], image: Values, names: Sequence[str]) -> P
 
 
 def _layers(chosen: Any, layers: int) -> Panel:
-    """Count these heads by layer."""
     counts = np.bincount(chosen, minlength=layers).astype(np.float64)
     most = int(counts.max())
     ticks = {float(count): str(count) for count in range(0, most + 1, ceil(most / 4))}
@@ -138,7 +128,6 @@ def _layers(chosen: Any, layers: int) -> Panel:
 
 
 def _series(name: str, values: Values, look: Look, **more: Any) -> Series:
-    """Return values by layer, or by place."""
     return Series(name, np.arange(float(len(values))), values, look=look, **more)
 
 
@@ -154,9 +143,6 @@ def quadrants_chart(spatial: Mapping[str, Any]) -> Chart:
     """Show each quadrant's share of image attention by layer, placed as it is in the image.
 
     Its mean over all heads is printed, with, without and difference; even attention is 0.25.
-
-    `spatial` is ``spatial_vision_analysis.pt``; a ValueError names a key that is missing or
-    misshapen.
     """
     names = [str(name) for name in spatial.get("quadrant_names", ())]
     means = np.stack([array(spatial, f"quadrants_{k}", 1) for k in (*_RUNS, "diff")])
@@ -193,21 +179,20 @@ def quadrants_chart(spatial: Mapping[str, Any]) -> Chart:
 
 def _queries(spatial: Mapping[str, Any]) -> list[str]:
     """Return the kinds of query that the results hold."""
+    keys = {prefix: f"{prefix}_with" for prefix in QUERIES}
     return [
         prefix
-        for prefix in QUERIES
-        if f"{prefix}_with" in spatial and np.isfinite(array(spatial, f"{prefix}_with", 1)).any()
+        for prefix, key in keys.items()
+        if key in spatial and np.isfinite(array(spatial, key, 1)).any()
     ]
 
 
 def vision_chart(spatial: Mapping[str, Any]) -> Chart:
     """Show the region's share of patch attention at each vision layer, in both runs.
 
-    One column a kind of query; below each, the difference. Layers past ``feature_layer`` are
-    shaded: the language model never reads them, so no difference there can cause its answer.
-
-    Without a class token the ``vision_cls`` keys of ``spatial_vision_analysis.pt`` are missing (or
-    NaN) and that column is left out; a ValueError says that there is no vision encoder at all.
+    One column a kind of query (none of the class token where there is none); below each, the
+    difference. Layers past ``feature_layer`` are shaded: the language model never reads them, so no
+    difference there can cause its answer.
     """
     curves = {
         QUERIES[prefix][0]: np.stack([array(spatial, f"{prefix}_{k}", 1) for k in (*_RUNS, "diff")])
@@ -255,11 +240,9 @@ def _difference(values: Values) -> Series:
 def divergences_chart(spatial: Mapping[str, Any]) -> Chart:
     """Show KL, JS divergence and JS distance of every vision and language-model layer.
 
-    One row a measure, one column a tower; the title gives the overall values. KL is infinite where
-    a token has attention in the with-run and none in the without-run. Vision layers that the
-    language model does not read are shaded.
-
-    Without vision keys in ``spatial_vision_analysis.pt`` the language model is drawn alone.
+    One row a measure, one column a tower that there is; the title gives the overall values. KL is
+    infinite where a token has attention in the with-run and none in the without-run. Vision layers
+    that the language model does not read are shaded.
     """
     overall, language = (_group(spatial, name, n) for name, n in (("overall", 0), ("lm", 1)))
     vision = {prefix: _group(spatial, prefix, 1) for prefix in _queries(spatial)}
@@ -296,7 +279,6 @@ def _group(spatial: Mapping[str, Any], name: str, ndim: int) -> dict[str, Any]:
 def _divergence(
     title: str, unit: str, series: Sequence[Series], feature: int | None = None
 ) -> Panel:
-    """Show one measure of one tower, from 0 to above the highest finite value."""
     values, layers = np.concatenate([one.y for one in series]), len(series[0].y)
     most = float(values[np.isfinite(values)].max(initial=0.0)) or 1.0
     guides, label = ((), _LAYER) if feature is None else (unread(feature, layers), _VISION_LAYER)
@@ -305,11 +287,7 @@ def _divergence(
 
 
 def ranked_chart(columns: "pandas.DataFrame | Mapping[str, Any]", top: int, level: float) -> Chart:
-    """Show the first heads of a ranking over pairs, with the interval of each difference.
-
-    `columns` is ``heads.csv`` of a dataset, `level` the coverage of its intervals; a ValueError
-    names a column that is missing.
-    """
+    """Show the first heads of a ranking over pairs, with the interval of each difference."""
     figures = {"diff": "Share of the image attention", "diff_raw": "Share of all attention (raw)"}
     heads = table_of(columns)
     check_rows(heads, [f"{name}{end}" for name in figures for end in ("", "_low", "_high")])

@@ -1,33 +1,42 @@
-"""Ranking heads by how much more they look at the region when the object is there."""
+"""Ranking heads by how much more they look at the region when the object is there.
+
+Attention is read at the answer position (language model), and for the class token and the mean
+patch query (vision tower).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
 from headpatch.core.ask import ask
 from headpatch.core.dataset import Pairs
 from headpatch.core.origin import origin
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result, rows_of
-from headpatch.core.ranking import MASSES, columns_of, image_rows
+from headpatch.core.ranking import MASSES, columns_of, descending, image_rows, masses_of, ranks
 from headpatch.core.session import Session, reopen
 from headpatch.core.study import Study
 from headpatch.engine.answers import generate
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.questions.rank import VERB
 from headpatch.questions.rank.columns import HEADS, PER_HEAD, SPATIAL, WITH_RUN, WITHOUT_RUN
-from headpatch.questions.rank.described import (
-    Saved,
-    head_figures,
-    kept_run,
-    tensors,
-    where_attention_falls,
-)
+from headpatch.stats import divergence
+from headpatch.stats.attention_mass import QUADRANTS, distribution, mass, quadrant_masks
 
 if TYPE_CHECKING:
     import pandas
 
 Columns: TypeAlias = dict[str, list[int | float]]
+Saved: TypeAlias = dict[str, Any]
+"""Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
+Rows: TypeAlias = Float[np.ndarray, "runs layers heads tokens"]
+Mask: TypeAlias = Bool[np.ndarray, " tokens"]
+_KEPT_PIXELS = 672  # longest side of the pictures kept beside the results
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +87,8 @@ class Ranking(Result):
 
     def files(self) -> Files:
         """Return the table, and of one pair the tensors."""
-        tensors = {
-            WITH_RUN: self.with_run,
-            WITHOUT_RUN: self.without_run,
-            PER_HEAD: self.per_head,
-            SPATIAL: self.spatial,
-        }
+        runs = {WITH_RUN: self.with_run, WITHOUT_RUN: self.without_run}
+        tensors = {**runs, PER_HEAD: self.per_head, SPATIAL: self.spatial}
         return {HEADS.file: self.columns, **(tensors if self.per_head else {})}
 
     def json(self) -> Mapping[str, Any]:
@@ -91,8 +96,7 @@ class Ranking(Result):
         heads = self.top(self.origin.context.options["top"])
         if self.answers is None:
             return {"heads": heads}
-        present, absent = self.answers
-        answers = {"answer_with": present, "answer_without": absent}
+        answers = dict(zip(("answer_with", "answer_without"), self.answers, strict=True))
         return {**answers, "heads": heads, "spatial": self.spatial}
 
 
@@ -163,14 +167,14 @@ def _one_pair(session: Session) -> Ranking:
         session = reopen(session)
     rows = image_rows(session)
     top = min(session.study.rank.top, session.vlm.lm.grid.layers * session.vlm.lm.grid.heads)
-    per_head = head_figures(rows, mask, top)
+    masses = masses_of(rows, mask)
     answers = generate(session.vlm, session.prompt)
     return Ranking(
-        columns_of({name: per_head[name] for name in MASSES}),
-        tensors(per_head),
-        tensors(where_attention_falls(session, rows, mask)),
-        kept_run(session, WITH, answers[WITH]),
-        kept_run(session, WITHOUT, answers[WITHOUT]),
+        columns_of({name: masses[name] for name in MASSES}),
+        _tensors(_per_head(masses, top)),
+        _tensors(_where_attention_falls(session, rows, mask)),
+        _kept_run(session, WITH, answers[WITH]),
+        _kept_run(session, WITHOUT, answers[WITHOUT]),
         (answers[WITH], answers[WITHOUT]),
         origin=origin(VERB, session),
     )
@@ -191,3 +195,117 @@ def _over_pairs(pairs: Pairs) -> Columns:
     columns = columns_of(figures)
     columns["pairs"] = [len(survey.entries)] * len(columns["rank"])
     return columns
+
+
+def _per_head(masses: Mapping[str, Float[np.ndarray, "layers heads"]], top: int) -> Saved:
+    """Return every head's masses and rank, and how many of the first `top` each layer has."""
+    diff = masses["diff"]
+    layers, heads = diff.shape
+    counts = np.bincount(np.array(descending(diff)[:top]) // heads, minlength=layers)
+    return {**masses, "rank": ranks(diff), "layer_counts": counts, "top": top}
+
+
+def _where_attention_falls(session: Session, rows: Rows, mask: Mask) -> Saved:
+    """Return quadrants, divergences of both runs, and the region's share in the vision tower."""
+    per_head = distribution(rows)
+    by_layer = distribution(per_head.mean(2))  # every head of a layer weighs the same
+    overall = distribution(per_head.mean((1, 2)))
+    masks = quadrant_masks(session.prompt.patches.boxes)
+    quadrants = np.stack([mass(per_head, quadrant) for quadrant in masks], -1)
+    return {
+        "quadrant_names": list(QUADRANTS),
+        "quadrants_by_layer_with": quadrants[WITH].mean(1),
+        "quadrants_by_layer_without": quadrants[WITHOUT].mean(1),
+        "divergence_overall": {name: float(value) for name, value in _divergences(overall).items()},
+        "divergence_lm": _divergences(by_layer),
+        **_both_runs("quadrants", quadrants.mean((1, 2))),
+        **_vision(session, mask),
+    }
+
+
+def _vision(session: Session, mask: Mask) -> Saved:
+    if session.vlm.vision is None:
+        return {}
+    saved: Saved = {"feature_layer": session.vlm.feature_layer}
+    for name, kept in _vision_rows(session).items():
+        patches = _patch_keys(session, kept)
+        shares = distribution(patches).mean(2)
+        saved |= _both_runs(name, mass(shares, mask))
+        saved |= _both_runs(name, mass(patches, mask).mean(2), "_raw")
+        saved[f"divergence_{name}"] = _divergences(distribution(shares))
+    return saved
+
+
+def _vision_rows(session: Session) -> dict[str, Tensor]:
+    trace = session.base.trace
+    rows = {"vision_cls": trace.vision_class_rows, "vision_patch": trace.vision_patch_rows}
+    return {name: kept for name, kept in rows.items() if kept is not None}
+
+
+def _both_runs(name: str, runs: Float[np.ndarray, "runs *rest"], suffix: str = "") -> Saved:
+    return {
+        f"{name}_with{suffix}": runs[WITH],
+        f"{name}_without{suffix}": runs[WITHOUT],
+        f"{name}_diff{suffix}": runs[WITH] - runs[WITHOUT],
+    }
+
+
+def _divergences(runs: Float[np.ndarray, "runs *rest tokens"]) -> Saved:
+    """Divergences of two runs' distributions; NaN where a run has no attention to the image."""
+    p, q = runs[WITH], runs[WITHOUT]
+    there = (p.sum(-1) > 0) & (q.sum(-1) > 0)
+    divergences: Saved = {}
+    for name in ("kl", "js", "js_distance"):
+        measured = np.full(there.shape, np.nan)
+        measured[there] = getattr(divergence, name)(p[there], q[there])
+        divergences[name] = measured
+    return divergences
+
+
+def _patch_keys(session: Session, rows: Tensor) -> Float[np.ndarray, "runs layers heads patches"]:
+    """Attention to the patches: a class token's key and padding's stand for no place."""
+    return rows[..., session.prompt.placed_in(rows.shape[-1])].numpy().astype(np.float64)
+
+
+def _kept_run(session: Session, run: int, answer: str) -> Saved:
+    """Return what is kept of one run: its attention, answer and picture."""
+    pair, prompt, trace = session.pair, session.prompt, session.base.trace
+    logits = trace.logits[run]
+    yes, no = float(logits[prompt.answers.yes]), float(logits[prompt.answers.no])
+    small = (pair.with_image if run == WITH else pair.without_image).copy()
+    small.thumbnail((_KEPT_PIXELS, _KEPT_PIXELS))
+    ids = prompt.input_ids.cpu()
+    assert trace.lm_rows is not None
+    saved: Saved = {
+        "lm_rows": trace.lm_rows[run].cpu().clone(),
+        "image_positions": prompt.image_positions,
+        "boxes": torch.from_numpy(prompt.patches.boxes).float(),
+        "grid": torch.tensor(prompt.patches.grid),
+        "input_ids": ids,
+        "tokens": session.vlm.processor.tokenizer.convert_ids_to_tokens(ids.tolist()),
+        "ld": yes - no,
+        "logit_yes": yes,
+        "logit_no": no,
+        "answer": answer,
+        "question": pair.question,
+        "region_name": pair.region.name,
+        "region_box": torch.tensor(pair.region.box),
+        "image": torch.from_numpy(np.array(small)),
+        "valid": session.valid,
+    }
+    for name, kept in _vision_rows(session).items():
+        saved[f"{name}_rows"] = torch.from_numpy(_patch_keys(session, kept)[run]).float()
+    return saved
+
+
+def _tensors(arrays: Saved) -> Saved:
+    """Turn arrays into tensors, float64 into float32."""
+    plain: Saved = {}
+    for key, value in arrays.items():
+        plain[key] = value
+        if isinstance(value, dict):
+            plain[key] = _tensors(value)
+        elif isinstance(value, np.ndarray):
+            tensor = torch.from_numpy(np.ascontiguousarray(value))
+            plain[key] = tensor.float() if tensor.is_floating_point() else tensor
+    return plain

@@ -16,8 +16,7 @@ from headpatch.questions.rank.columns import HEADS, PER_HEAD, SPATIAL, WITH_RUN,
 
 _VISION_ROWS: Final = 5
 _RUNS: Final = ("with", "without", "diff")
-_FIRST: Final = 3
-"""Layers named of each tower."""
+_FIRST: Final = 3  # layers named of each tower
 _MEASURES: Final = {"kl": "KL", "js": "JS divergence", "js_distance": "JS distance"}
 _TITLE: Final = "Attention to the region from the answer position"
 _SHARES: Final = "(share of the image attention; raw: of all attention)"
@@ -26,7 +25,9 @@ _SHARES: Final = "(share of the image attention; raw: of all attention)"
 def view(files: Files, context: Context) -> Iterator[Part]:
     """Show the first heads; of one pair also quadrants, the vision tower, and divergences."""
     if context.pairs is not None:
-        yield from _over_pairs(files, context)
+        top, interval = context.options["top"], f"{context.level:.0%} interval"
+        yield _top_heads(f"{_TITLE}, mean over pairs", files, top, interval)
+        yield charts.ranked_chart(files[HEADS.file], top, context.level)
         return
     if PER_HEAD in files:
         yield from _heads(files, files[PER_HEAD], context)
@@ -36,8 +37,10 @@ def view(files: Files, context: Context) -> Iterator[Part]:
 
 def _heads(files: Files, per_head: Mapping[str, Any], context: Context) -> Iterator[Part]:
     top = int(per_head["top"])
-    yield _top_heads(files, top)
-    yield _layers(per_head, top)
+    yield _top_heads(_TITLE, files, top)
+    counts = {layer: int(count) for layer, count in enumerate(per_head["layer_counts"]) if count}
+    listed = ", ".join(f"{layer} ({count})" for layer, count in counts.items())
+    yield Words(f"Layers of the top {top} heads: {listed}")
     yield charts.heads_chart(per_head, top)
     overlays = context.options.get("overlays", 0)
     if overlays and WITH_RUN in files and WITHOUT_RUN in files:
@@ -57,45 +60,18 @@ def _attention(files: Files, spatial: Mapping[str, Any], context: Context) -> It
     yield charts.divergences_chart(spatial)
 
 
-def _over_pairs(files: Files, context: Context) -> Iterator[Part]:
-    top, interval = context.options["top"], f"{context.level:.0%} interval"
-    cells: dict[str, str | Cell] = {
-        "Rank": "rank",
-        "Layer": "layer",
-        "Head": "head",
-        "Diff": "diff",
-        interval: interval_cell("diff"),
-        "With": "with",
-        "Without": "without",
-        "raw diff": "diff_raw",
-        f"raw {interval}": interval_cell("diff_raw"),
-    }
+def _top_heads(title: str, files: Files, top: int, interval: str = "") -> Grid:
+    cells: dict[str, str | Cell] = {"Rank": "rank", "Layer": "layer", "Head": "head"}
+    cells["Diff"] = "diff"
+    if interval:
+        cells[interval] = interval_cell("diff")
+    cells |= {"With": "with", "Without": "without", "raw diff": "diff_raw"}
+    if interval:
+        cells[f"raw {interval}"] = interval_cell("diff_raw")
+    else:
+        cells |= {"raw with": "with_raw", "raw without": "without_raw"}
     rows = rows_of(files[HEADS.file], top)
-    title = f"{_TITLE}, mean over pairs\n{_SHARES}"
-    yield grid(title, rows, cells, HEADS, place="terminal")
-    yield charts.ranked_chart(files[HEADS.file], top, context.level)
-
-
-def _top_heads(files: Files, top: int) -> Grid:
-    cells: dict[str, str | Cell] = {
-        "Rank": "rank",
-        "Layer": "layer",
-        "Head": "head",
-        "Diff": "diff",
-        "With": "with",
-        "Without": "without",
-        "raw diff": "diff_raw",
-        "raw with": "with_raw",
-        "raw without": "without_raw",
-    }
-    rows = rows_of(files[HEADS.file], top)
-    return grid(f"{_TITLE}\n{_SHARES}", rows, cells, HEADS, place="terminal")
-
-
-def _layers(per_head: Mapping[str, Any], top: int) -> Words:
-    counts = {layer: int(count) for layer, count in enumerate(per_head["layer_counts"]) if count}
-    listed = ", ".join(f"{layer} ({count})" for layer, count in counts.items())
-    return Words(f"Layers of the top {top} heads: {listed}")
+    return grid(f"{title}\n{_SHARES}", rows, cells, HEADS, place="terminal")
 
 
 def _quadrants(spatial: Mapping[str, Any]) -> Iterator[Part]:
@@ -182,36 +158,37 @@ def _divergence(label: str, values: Mapping[str, Any]) -> tuple[str, ...]:
 def _expected(published: Expected, files: Files) -> Grid:
     """Show published figures beside what was measured."""
     spatial = files[SPATIAL]
-    measured = {(row["layer"], row["head"]): row for row in rows_of(files[HEADS.file])}
-    rows = []
+    heads = {(row["layer"], row["head"]): row for row in rows_of(files[HEADS.file])}
+    rows: list[tuple[str, ...]] = []
+
+    def add(figure: str, value: float, measured: Any, form: str = ".4f") -> None:
+        shown = measured if isinstance(measured, str) else f"{float(measured):{form}}"
+        rows.append((figure, f"{value:{form}}", shown))
+
     for one in published.heads:
-        row = measured.get((one.layer, one.head))
+        row = heads.get((one.layer, one.head))
         for name, value in (("diff", one.diff), ("with", one.with_), ("without", one.without)):
-            shown = "no such head" if row is None else f"{row[name]:.4f}"
-            rows.append((f"head {one.layer}.{one.head} {name}", f"{value:.4f}", shown))
+            measured = "no such head" if row is None else row[name]
+            add(f"head {one.layer}.{one.head} {name}", value, measured)
     for name, values in published.quadrants.items():
         index = list(spatial["quadrant_names"]).index(name)
         for run, value in zip(_RUNS, values, strict=False):
-            shown = f"{float(spatial[f'quadrants_{run}'][index]):.4f}"
-            rows.append((f"{name} {run}", f"{value:.4f}", shown))
+            add(f"{name} {run}", value, spatial[f"quadrants_{run}"][index])
     for measure, value in published.divergence.items():
-        shown = f"{float(spatial['divergence_overall'][measure]):.4f}"
-        rows.append((f"overall {_MEASURES[measure]}", f"{value:.4f}", shown))
+        add(f"overall {_MEASURES[measure]}", value, spatial["divergence_overall"][measure])
     for layer, value in published.vision_diff.items():
-        shown = _at(spatial.get("vision_patch_diff"), layer, "+.4f")
-        rows.append((f"vision layer {layer} difference", f"{value:+.4f}", shown))
+        measured = _at(spatial.get("vision_patch_diff"), layer)
+        add(f"vision layer {layer} difference", value, measured, "+.4f")
     for layer, measures in published.vision_divergence.items():
         for measure, value in measures.items():
-            shown = _at(spatial.get("divergence_vision_patch", {}).get(measure), layer)
-            rows.append((f"vision layer {layer} {_MEASURES[measure]}", f"{value:.4f}", shown))
+            measured = _at(spatial.get("divergence_vision_patch", {}).get(measure), layer)
+            add(f"vision layer {layer} {_MEASURES[measure]}", value, measured)
     title = f"Published by {published.source}"
     return _grid(title, ("Figure", "Published", "Measured"), tuple(rows), True)
 
 
-def _at(values: Any, layer: int, form: str = ".4f") -> str:  # a tensor, an array, or nothing
-    if values is None or layer >= len(values):
-        return "no such layer"
-    return f"{float(values[layer]):{form}}"
+def _at(values: Any, layer: int) -> Any:  # of a tensor, an array, or nothing
+    return "no such layer" if values is None or layer >= len(values) else values[layer]
 
 
 def _grid(

@@ -68,6 +68,8 @@ def test_an_undefined_effect_is_said_to_be_and_one_that_is_not_there_is_left_out
     table.loc[0, "normalized"] = math.nan
     draw(named_effects_chart(table.drop(index=1)), tmp_path / "f.png")
     assert drawn.texts().count("undefined") == 1
+    undefined = table.assign(normalized=math.nan, control_mean=math.nan)
+    draw(named_effects_chart(undefined), tmp_path / "none.png")
 
 
 def test_the_largest_are_kept_when_a_page_is_full():

@@ -1,5 +1,6 @@
 """`ablate` of vision heads beside language-model heads: as plain passes say, and over pairs."""
 
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from headpatch.core.gate import study_of
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, open_session
 from headpatch.core.study import Study
-from headpatch.core.towers import Unread, resolve
+from headpatch.core.towers import Unread, has, resolve
 from headpatch.engine import vision
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError
@@ -27,6 +28,7 @@ from tests.datasets import any_model, noisy_pairs, noisy_study, tiny_study
 from tests.families import builders
 
 HEADS = tuple(map(Head.parse, ("v0.1", "1.2", "v2.0")))  # the last is of a layer that is not read
+ALL = "v0.1+1.2+v2.0"
 ROUNDING = 2e-5  # logits, between two float32 paths of a tiny model
 
 
@@ -62,31 +64,29 @@ def test_every_row_agrees_with_a_plain_pass(name: str) -> None:
         expected = slow[row["heads"], row["kind"], row["direction"]]
         assert row["effect"] == pytest.approx(expected, abs=ROUNDING), row
     joint = done.named[done.named["role"] == "joint"]
-    assert set(joint["heads"]) == {"v0.1+1.2+v2.0"}
+    assert set(joint["heads"]) == {ALL}
     assert joint["effect"].abs().max() > 100 * ROUNDING
 
 
 def test_rows_say_where_their_heads_were_changed() -> None:
     _, done = found("grouped-query")
     places = dict(zip(done.named["heads"], done.named["positions"], strict=True))
-    assert places == {"v0.1": "all", "1.2": "answer", "v2.0": "all", "v0.1+1.2+v2.0":
-                      "answer+v:all"}  # fmt: skip
-    assert f"Resampling v0.1+1.2+v2.0 ({places['v0.1+1.2+v2.0']})" in done.summary
+    assert places == {"v0.1": "all", "1.2": "answer", "v2.0": "all", ALL: "answer+v:all"}
+    assert f"Resampling {ALL} (answer+v:all)" in done.summary
 
 
 def test_controls_are_of_the_same_layers_and_towers() -> None:
     _, done = found("grouped-query")
     rows = done.effects[done.effects["role"] == "control"]
-    named = {"v0.1": 0, "1.2": 0, "v2.0": 0, "v0.1+1.2+v2.0": 0}
-    for heads in rows["heads"].unique():
-        members = HeadSet.parse(heads).heads
-        layers = sorted((head.tower, head.layer) for head in members)
-        for name in named:
-            own = sorted((head.tower, head.layer) for head in HeadSet.parse(name))
-            if own == layers:
-                assert not set(members) & set(HeadSet.parse(name).heads)
-                named[name] += 1
-    assert named == dict.fromkeys(named, 2)
+    named = {_layers(one): HeadSet.parse(one) for one in ("v0.1", "1.2", "v2.0", ALL)}
+    drawn = [heads for heads in rows["heads"].unique() if _layers(heads) in named]
+    assert Counter(map(_layers, drawn)) == dict.fromkeys(named, 2)
+    for heads in drawn:
+        assert not set(HeadSet.parse(heads)) & set(named[_layers(heads)])
+
+
+def _layers(heads: str) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((head.tower, head.layer) for head in HeadSet.parse(heads)))
 
 
 def test_random_sets_of_one_tower_do_not_hang_on_the_other() -> None:
@@ -115,17 +115,13 @@ def test_the_scope_reaches_the_tower(scope: str) -> None:
     session = opened("plain", kinds=("zero",), controls=0, scope=scope)
     job = plan(session, HEADS[:2])
     done = ablate(session, HEADS[:2])
-    asked = [one for one in job.interventions if vision_of(one.heads)]
+    asked = [one for one in job.interventions if has("vision", one.heads)]
     expected = vision.patch_vision(session.vlm, session.base, asked)
     by_row = done.effects.set_index(["heads", "kind", "direction"])["effect"]
     for one in expected:
         key = str(one.intervention.heads), one.intervention.kind, one.intervention.direction
         assert by_row[key] == pytest.approx(one.effect, abs=ROUNDING)
     assert set(done.named["positions"]) == {scope, "answer", f"answer+v:{scope}"}
-
-
-def vision_of(heads: HeadSet) -> bool:
-    return any(head.tower == "vision" for head in heads)
 
 
 def test_means_over_pairs_are_those_of_the_pairs_one_by_one(tmp_path: Path) -> None:

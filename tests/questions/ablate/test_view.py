@@ -75,11 +75,9 @@ def test_an_effect_is_whole_at_every_width(
 def test_what_is_below_the_noise_floor_is_in_brackets() -> None:
     above, below = row(effect=-0.25), row(direction="denoising", effect=3e-7)
     lines = shown(above, below, floor=1e-6, width=100).splitlines()
-    (first,) = (line for line in lines if "noising" in line and "denoising" not in line)
-    (second,) = (line for line in lines if "denoising" in line)
-    assert "-0.2500" in first
-    assert "(" not in first
-    assert "(+3e-07)" in second
+    first, second = (line for line in lines if "noising" in line)
+    assert "-0.2500" in first and "(" not in first
+    assert "denoising" in second and "(+3e-07)" in second
     assert "1.0e-06 logits" in " ".join(" ".join(lines).split())
 
 
@@ -101,25 +99,19 @@ def test_no_figure_is_made_up() -> None:
     nan = float("nan")
     none = row(control_n=0, control_mean=nan, control_sd=nan, control_p=nan)
     single = row(kind="mean", control_n=1, control_mean=0.25, control_sd=nan, control_p=1.0)
-    undefined = row(
-        kind="resample", normalized=nan, control_mean=nan, control_sd=nan, control_p=nan
-    )
+    undefined = {**none, "kind": "resample", "control_n": 20, "normalized": nan}
     words = shown(none, single, undefined, width=100)
     assert "nan" not in words
     lines = {line.split()[0]: line for line in words.splitlines() if "noising" in line}
     assert "none" in lines["zero"]
-    assert "+0.2500" in lines["mean"]
-    assert "±" not in lines["mean"]
+    assert "+0.2500" in lines["mean"] and "1.00" in lines["mean"] and "±" not in lines["mean"]
     assert "undefined" in lines["resample"]
 
 
 def test_a_flipped_answer_shows_both() -> None:
-    kept, flipped = row(), row(kind="mean", answer_after="No")
-    lines = shown(kept, flipped, width=100).splitlines()
-    (line,) = (line for line in lines if line.split()[:1] == ["mean"])
-    assert "Yes → No" in line
-    (line,) = (line for line in lines if line.split()[:1] == ["zero"])
-    assert "Yes" not in line
+    lines = shown(row(), row(kind="mean", answer_after="No"), width=100).splitlines()
+    kept, flipped = (line for line in lines if "noising" in line)
+    assert "Yes" not in kept and "Yes → No" in flipped
 
 
 def test_the_page_says_where_heads_were_changed() -> None:
@@ -148,10 +140,8 @@ def test_over_pairs_means_have_intervals() -> None:
     means = pd.DataFrame([row(**ends, answer_changed=0.5, pairs=3)]).drop(columns="control_sd")
     given = {"effects.csv": pd.DataFrame([row()]), "effects_mean.csv": means}
     unread = {"layers": [3], "rows": 4, "largest": 0.0}
-    options = {"heads": "top:1"}
-    parts = list(
-        view(given, Context(pairs=3, level=0.9, options=options, facts={"unread": unread}))
-    )
+    facts, options = {"unread": unread}, {"heads": "top:1"}
+    parts = list(view(given, Context(pairs=3, level=0.9, options=options, facts=facts)))
     terminal, numbers = (one for one in parts if isinstance(one, Grid))
     assert terminal.rows == (
         ("zero", "noising", "-0.5000", "+0.0333", "+0.1250 to +0.1250", "+0.0010", "50%"),

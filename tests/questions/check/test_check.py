@@ -13,7 +13,7 @@ from headpatch.models.vlm import VLM
 from headpatch.questions.check.question import QUESTION, Report, Scope
 from tests.command import contents, headpatch, refused
 from tests.families import builders
-from tests.planted import planted, planted_study, save_planted
+from tests.planted import planted, planted_study
 from tests.tiny import SHAPES, save_tiny, tiny_vlm
 
 
@@ -25,39 +25,26 @@ def check(study: Study, vlm: VLM) -> Report:
 def test_check_tells_what_the_model_is_and_that_every_scope_is_exact(tmp_path: Path) -> None:
     vlm = tiny_vlm(SHAPES["grouped-query"])
     report = check(planted_study(tmp_path), vlm)
-    assert report.facts["language_model"] == {
-        "layers": 3,
-        "heads": 4,
-        "head_dim": 8,
-        "key_value_heads": 2,
-        "grouped_query": True,
+    facts = report.facts
+    assert facts["language_model"] == {
+        "layers": 3, "heads": 4, "head_dim": 8, "key_value_heads": 2, "grouped_query": True,
         "hidden_size": 32,
-    }
-    assert report.facts["vision_tower"]["feature_layer"] == 1
-    assert report.facts["image_tokens"] == 16
-    assert report.facts["image_grid"] == [4, 4]
-    assert {name: one["text"] for name, one in report.facts["answers"].items()} == {
-        "Yes": "▁Yes",
-        "No": "▁No",
-    }
+    }  # fmt: skip
+    assert facts["vision_tower"]["feature_layer"] == 1
+    assert (facts["image_tokens"], facts["image_grid"]) == (16, [4, 4])
+    assert [(name, one["text"]) for name, one in facts["answers"].items()] == [
+        ("Yes", "▁Yes"), ("No", "▁No"),
+    ]  # fmt: skip
     assert report.seconds > 0
-    costs = []
-    for scope in report.scopes.values():
+    for scope in (*report.scopes.values(), *report.vision.values()):
         assert isinstance(scope, Scope)
-        assert scope.exact
-        assert scope.worst <= scope.allowed
-        assert scope.noise_floor < 1e-5
-        costs.append(scope.passes_once)
-    assert costs == sorted(costs)
-    assert list(report.vision) == ["class", "patches", "all"]
-    tokens = []
-    for scope in report.vision.values():
-        assert isinstance(scope, Scope)
-        assert scope.exact
+        assert scope.exact and scope.worst <= scope.allowed
         assert scope.noise_floor < 1e-5
         assert scope.passes > scope.passes_once > 0
-        tokens.append((scope.tokens, scope.suffix))
-    assert tokens == [(1, 17), (16, 17), (17, 17)]
+    costs = [scope.passes_once for scope in report.scopes.values()]
+    assert costs == sorted(costs)
+    vision = {name: (scope.tokens, scope.suffix) for name, scope in report.vision.items()}
+    assert vision == {"class": (1, 17), "patches": (16, 17), "all": (17, 17)}
     assert report.limits == (
         "Vision layers after 1 never reach the language model: their effect is 0 by construction.",
     )
@@ -105,13 +92,6 @@ def test_check_says_which_scope_a_prompt_lacks(tmp_path: Path) -> None:
 # The command
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("check")
-    save_planted(folder / "model")
-    return folder
-
-
 def test_check_prints_what_the_model_is(tmp_path: Path) -> None:
     save_tiny(tmp_path / "model")
     before = contents(tmp_path)
@@ -138,9 +118,7 @@ def test_check_gives_a_script_the_same(place: Path) -> None:
     assert list(found["positions"]) == ["answer", "question", "image", "all"]
     assert list(found["vision_positions"]) == ["class", "patches", "all"]
     for scope in (*found["positions"].values(), *found["vision_positions"].values()):
-        assert scope["exact"] is True
-        assert scope["worst"] <= scope["allowed"]
-        assert scope["passes"] > scope["passes_once"] > 0
+        assert scope["exact"] is True and scope["worst"] <= scope["allowed"]
     assert found["seconds_forward"] > 0
     assert found["prompt"] == f"<s> USER: <image>×16\n{found['question']} ASSISTANT:"
     reading = found["answer_probabilities"]["with"]

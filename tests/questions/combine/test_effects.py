@@ -22,8 +22,14 @@ from headpatch.heads import Head, HeadSet
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate.question import ablate
 from headpatch.questions.combine import selfrepair
-from headpatch.questions.combine.effects import Effects, Plan, measure
-from headpatch.questions.combine.judge import Combinations, judge
+from headpatch.questions.combine.effects import (
+    Combinations,
+    Effects,
+    Plan,
+    changes,
+    judge,
+    measure,
+)
 from headpatch.questions.combine.view import summary
 from headpatch.stats.interactions import interaction_label, joint_reading
 from tests.datasets import planted_pairs, tiny_study
@@ -62,22 +68,14 @@ def row(found: Combinations, direction: str, *names: str) -> pd.Series:
         (("redundant a", "redundant b"), "answer", (0, 0.5), (1.0, 0.5), "either would do"),
         (("looker", "blind writer"), "answer", (3 / 8, 3 / 8), (3 / 8, 3 / 8), "independent"),
         (("looker", "suppressor"), "answer", (1 / 8, 1 / 8), (1 / 8, 1 / 8), "independent"),
-        (
-            ("note writer", "note reader"),
-            "question",
-            (2 / 8, 1 / 8),
-            (2 / 8, 1 / 8),
-            "in series, or the same thing twice",
-        ),
+        (("note writer", "note reader"), "question", (2 / 8, 1 / 8), (2 / 8, 1 / 8),
+         "in series, or the same thing twice"),
     ],
-)
+)  # fmt: skip
 def test_planted_pairs(
-    names: tuple[str, str],
-    positions: str,
-    noising: tuple[float, float],
-    denoising: tuple[float, float],
-    words: str,
-) -> None:
+    names: tuple[str, str], positions: str, noising: tuple[float, float],
+    denoising: tuple[float, float], words: str,
+) -> None:  # fmt: skip
     found = combined(*names, positions=positions)
     seen = []
     for direction, (alone, both) in (("noising", noising), ("denoising", denoising)):
@@ -95,18 +93,16 @@ def test_every_two_and_all_of_them() -> None:
     here = found.table[found.table["direction"] == "noising"]
     assert here["role"].tolist() == ["head"] * 3 + ["pair"] * 3 + ["all"]
     whole = here.iloc[-1]
-    assert whole["normalized"] == pytest.approx(6 / 8, abs=1e-3)
-    assert whole["interaction"] == pytest.approx(4 / 8, abs=1e-3)
+    shares = [whole["normalized"], whole["interaction"]]
+    assert shares == pytest.approx([6 / 8, 4 / 8], abs=1e-3)
     assert whole["word"] == "redundancy"
     assert here[here["role"] == "head"]["interaction"].isna().all()
-    first = found.largest(1)
-    assert first["heads"].tolist() == [str(HeadSet.parse("0.3+1.0"))] * 2
+    assert found.largest(1)["heads"].tolist() == ["0.3+1.0"] * 2
     assert "either would do" in summary(found.table, Context())
     assert "One pair of pictures shows one case" in summary(found.table, Context())
     assert "INVALID" in summary(found.table, Context(valid=False))
-    assert found.repaired == tuple(
-        HeadSet.parse(text) for text in ("0.3", "1.0", "1.1", "0.3+1.0", "0.3+1.0+1.1")
-    )
+    repaired = ["0.3", "1.0", "1.1", "0.3+1.0", "0.3+1.0+1.1"]
+    assert list(map(str, found.repaired)) == repaired
 
 
 def test_joint_effects_are_those_of_ablate() -> None:
@@ -120,11 +116,6 @@ def test_joint_effects_are_those_of_ablate() -> None:
     assert len(both) == 3 * 2 * 2
     np.testing.assert_allclose(both["effect"], both["effect_ablated"], atol=1e-6)
     np.testing.assert_allclose(both["normalized"], both["normalized_ablated"], atol=1e-6)
-
-
-def test_fewer_than_two_heads_do_not_combine() -> None:
-    with pytest.raises(InputError, match=r"--heads: one head \(1.1\); expected two heads or more"):
-        Plan.of(opened().study, [Head(1, 1)])
 
 
 def test_heads_are_named_or_picked_by_effect_and_attention() -> None:
@@ -141,8 +132,6 @@ def test_heads_are_named_or_picked_by_effect_and_attention() -> None:
     strongest = picked(top=1, by=("effect",))
     assert strongest == [str(HEADS["looker"].head), str(HEADS["redundant a"].head)]
     assert picked(top=1) == [*strongest, str(ranking[0])]
-    with pytest.raises(InputError, match="--top: 99; expected at most 16 heads"):
-        picked(top=99)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +227,7 @@ def test_over_a_dataset_heads_are_picked_and_judged_on_different_pairs(tmp_path:
 
 def repaired(*sets: str, positions: str = "answer") -> selfrepair.SelfRepair:
     session = opened(positions)
-    asked = selfrepair.plan(session.study, [HeadSet.parse(text) for text in sets])
+    asked = changes(session.study, [HeadSet.parse(text) for text in sets])
     return selfrepair.judge(session.study, [selfrepair.measure(session, asked)])
 
 
@@ -274,7 +263,7 @@ def test_the_parts_add_up_to_the_total_which_is_the_effect(shape: str, tmp_path:
     session = open_session(study, tiny_vlm(SHAPES[shape]), "answer")
     means = {"lm": [z.mean(0) for z in session.base.trace.z["lm"]]}
     sets = [HeadSet.parse(text) for text in ("0.1", "1.0+1.2", "0.0+1.3")]
-    asked = selfrepair.plan(study, sets)
+    asked = changes(study, sets)
     found = selfrepair.measure(session, asked, means)
     figures = found.figures
     whole = sum(figures[name] for name in ("direct", "other_heads", "mlps", "biases", "norm"))

@@ -1,5 +1,7 @@
 """The map of interactions and the tables beside it."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,24 +24,21 @@ def combinations(heads: int, kinds: tuple[str, ...] = ("resample",), pairs: int 
     rng = np.random.default_rng(0)
     names = [f"{28 + index // 32}.{index % 32}" for index in range(heads)]
     rows = []
-    for kind in kinds:
-        for direction in ("noising", "denoising"):
-            common = {"kind": kind, "direction": direction, "positions": "answer", "pairs": pairs}
-            alone = rng.normal(0.05, 0.1, heads)
-            rows += [
-                {"heads": name, "role": "head", **common, "normalized": value, "sum": value}
-                for name, value in zip(names, alone, strict=True)
-            ]
-            for i in range(heads):
-                for j in range(i + 1, heads):
-                    extra = rng.normal(0, 0.2)
-                    word = "redundancy" if abs(extra) > 0.05 else "undecided"
-                    rows.append(
-                        {"heads": f"{names[i]}+{names[j]}", "role": "pair", **common,
-                         "sum": alone[i] + alone[j], "normalized": alone[i] + alone[j] + extra,
-                         "interaction": extra, "interaction_low": extra - 0.01,
-                         "interaction_high": extra + 0.01, "word": word}
-                    )  # fmt: skip
+    for kind, direction in itertools.product(kinds, ("noising", "denoising")):
+        common = {"kind": kind, "direction": direction, "positions": "answer", "pairs": pairs}
+        alone = dict(zip(names, rng.normal(0.05, 0.1, heads), strict=True))
+        rows += [
+            {"heads": name, "role": "head", **common, "normalized": value, "sum": value}
+            for name, value in alone.items()
+        ]
+        for one, other in itertools.combinations(names, 2):
+            extra, added = rng.normal(0, 0.2), alone[one] + alone[other]
+            rows.append(
+                {"heads": f"{one}+{other}", "role": "pair", **common, "sum": added,
+                 "normalized": added + extra, "interaction": extra,
+                 "interaction_low": extra - 0.01, "interaction_high": extra + 0.01,
+                 "word": "redundancy" if abs(extra) > 0.05 else "undecided"}
+            )  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -131,12 +130,8 @@ def test_repair_names_the_parts_that_move() -> None:
     figures = dict.fromkeys(("direct", "renormed", "total", "repair"), 0.25)
     common = {"heads": "1.1", "kind": "resample", "direction": "noising"}
     table = pd.DataFrame([{**common, **figures, "other_heads": 0.1, "mlps": -0.1, "norm": 0.0}])
-    parts = pd.DataFrame(
-        [
-            {**common, "rank": 1, "part": "mlp 2", "change": -0.1},
-            {**common, "rank": 2, "part": "2.0", "change": 1e-6},
-        ]
-    )
+    moved = {"rank": [1, 2], "part": ["mlp 2", "2.0"], "change": [-0.1, 1e-6]}
+    parts = pd.DataFrame(common | moved)
     files = {"combinations.csv": combinations(3), "selfrepair.csv": table}
     text = printed(view(files | {"selfrepair_parts.csv": parts}, Context()))
     assert "mlp 2 -0.100" in text

@@ -32,25 +32,11 @@ QUADRANTS = {
     "bottom-right": [10, 11, 14, 15],
 }
 COLUMNS = [
-    "rank",
-    "layer",
-    "head",
-    "diff",
-    "with",
-    "without",
-    "diff_raw",
-    "with_raw",
-    "without_raw",
-]
+    "rank", "layer", "head", "diff", "with", "without", "diff_raw", "with_raw", "without_raw",
+]  # fmt: skip
 OBJECT, LAST = 5, 15  # patches
-ODDS = {
-    "looker": 45,
-    "redundant a": 45,
-    "redundant b": 45,
-    "suppressor": 15,
-    "decoy": 285,
-    "faint": 1485,
-}
+ODDS = {"looker": 45, "redundant a": 45, "redundant b": 45, "suppressor": 15, "decoy": 285,
+        "faint": 1485}  # fmt: skip
 
 
 @lru_cache
@@ -177,18 +163,13 @@ def test_quadrants() -> None:
 def test_divergences_of_the_language_model() -> None:
     """Against scipy, on the distributions worked out by hand."""
     found = ranked()[1].spatial
-    p, q = shares("with"), shares("without")
-    overall = found["divergence_overall"]
-    layers = [(p.mean(0), q.mean(0))] + [
-        (p[4 * layer : 4 * layer + 4].mean(0), q[4 * layer : 4 * layer + 4].mean(0))
-        for layer in range(4)
-    ]
-    for index, (with_run, without_run) in enumerate(layers):
-        got = (
-            overall
-            if index == 0
-            else {name: float(value[index - 1]) for name, value in found["divergence_lm"].items()}
-        )
+    runs = shares("with"), shares("without")
+    overall, by_layer = found["divergence_overall"], found["divergence_lm"]
+    asked = [(overall, [run.mean(0) for run in runs])]
+    for layer in range(4):
+        got = {name: float(values[layer]) for name, values in by_layer.items()}
+        asked.append((got, [run.reshape(4, 4, 16)[layer].mean(0) for run in runs]))
+    for got, (with_run, without_run) in asked:
         distance = jensenshannon(with_run, without_run)
         assert got["kl"] == pytest.approx(entropy(with_run, without_run), abs=1e-5)
         assert got["js"] == pytest.approx(distance**2, abs=1e-6)
@@ -216,16 +197,15 @@ def test_the_vision_tower_layer_by_layer() -> None:
 
 def test_what_is_kept_of_each_run() -> None:
     session, ranking = ranked()
-    for kept, ld, answer in (
-        (ranking.with_run, LD_WITH, "Yes"),
-        (ranking.without_run, LD_WITHOUT, "No"),
-    ):
+    assert ranking.answers == ("Yes", "No")
+    runs = (ranking.with_run, LD_WITH, "Yes"), (ranking.without_run, LD_WITHOUT, "No")
+    for kept, ld, answer in runs:
         assert kept["ld"] == pytest.approx(ld, abs=1e-4)
         assert kept["ld"] == pytest.approx(kept["logit_yes"] - kept["logit_no"], abs=1e-6)
-        assert kept["answer"] == answer
-        assert kept["valid"] is True
+        assert (kept["answer"], kept["valid"]) == (answer, True)
+        assert kept["lm_rows"].sum(-1) == pytest.approx(1, abs=1e-5)
         assert len(kept["tokens"]) == session.prompt.spans.length
-    assert ranking.answers == ("Yes", "No")
+        assert {kept["tokens"][place] for place in kept["image_positions"]} == {"<image>"}
 
 
 def test_other_regions_of_the_same_runs() -> None:

@@ -9,17 +9,13 @@ import torch
 from headpatch.core.question import Context
 from headpatch.present.interactive import figures
 from headpatch.present.parts import Chart, Grid, Words
+from headpatch.questions.rank.columns import HEADS, PER_HEAD, SPATIAL
 from headpatch.questions.rank.view import view
 from tests.report import synthetic
 
-HEADS = [(24, 17, 0.4832, 0.8042, 0.321), (3, 1, -0.1234, 0.1, 0.2234)]
 COLUMNS = {
-    "rank": [1, 2],
-    "layer": [row[0] for row in HEADS],
-    "head": [row[1] for row in HEADS],
-    "diff": [row[2] for row in HEADS],
-    "with": [row[3] for row in HEADS],
-    "without": [row[4] for row in HEADS],
+    "rank": [1, 2], "layer": [24, 3], "head": [17, 1],
+    "diff": [0.4832, -0.1234], "with": [0.8042, 0.1], "without": [0.321, 0.2234],
     "diff_raw": [0.12, -0.1], "with_raw": [0.2, 0.1], "without_raw": [0.08, 0.2],
 }  # fmt: skip
 
@@ -30,27 +26,20 @@ def files(vision: bool = True, **changed: Any) -> dict[str, Any]:
         spatial = {key: one for key, one in spatial.items() if "vision" not in key}
         del spatial["feature_layer"]
     counts = {"top": 2, "layer_counts": torch.tensor([0, 3, 0, 2])}
-    per_head = synthetic.per_head(4, 4) | counts
-    return {
-        "heads.csv": COLUMNS,
-        "per_head_analysis.pt": per_head,
-        "spatial_vision_analysis.pt": spatial,
-    }
+    return {HEADS.file: COLUMNS, PER_HEAD: synthetic.per_head(4, 4) | counts, SPATIAL: spatial}
 
 
 def shown(given: dict[str, Any], **context: Any) -> tuple[list[Grid], list[str], list[Chart]]:
     parts = list(view(given, Context(**context)))
-    return (
-        [one for one in parts if isinstance(one, Grid)],
-        [one.text for one in parts if isinstance(one, Words)],
-        [one for one in parts if isinstance(one, Chart)],
-    )
+    words = [one.text for one in parts if isinstance(one, Words)]
+    grids, charts = ([one for one in parts if isinstance(one, kind)] for kind in (Grid, Chart))
+    return grids, words, charts
 
 
 @pytest.mark.parametrize("vision", [False, True])
 def test_one_pair(vision: bool) -> None:
     given = files(vision)
-    spatial = given["spatial_vision_analysis.pt"]
+    spatial = given[SPATIAL]
     grids, words, charts = shown(given, options={"overlays": 0})
     first, quadrants, *_, divergences = grids
     assert first.rows[0] == (
@@ -79,7 +68,7 @@ def test_layers_that_are_never_read_are_marked() -> None:
 def test_over_pairs_the_first_heads_have_intervals() -> None:
     names = [f"{name}_{end}" for name in ("diff", "diff_raw") for end in ("low", "high")]
     ends = {name: [0.25, 0.125] for name in names}
-    table = {"heads.csv": {**COLUMNS, **ends, "pairs": [3, 3]}}
+    table = {HEADS.file: {**COLUMNS, **ends, "pairs": [3, 3]}}
     (grid,), words, (chart,) = shown(table, pairs=3, options={"top": 1}, level=0.9)
     assert not words and chart.name == "ranked_pairs"
     assert grid.headings[4] == "90% interval"
@@ -102,7 +91,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("loaded", [False, True])
 def test_published_beside_measured(loaded: bool) -> None:
     given = files()
-    spatial = given["spatial_vision_analysis.pt"]
+    spatial = given[SPATIAL]
     lines = (
         ("head 24.17 diff", "0.1000", "0.4832"),
         ("head 24.17 without", "0.3000", "0.3210"),
@@ -114,7 +103,7 @@ def test_published_beside_measured(loaded: bool) -> None:
         ("vision layer 2 KL", "1.3115", f"{spatial['divergence_vision_patch']['kl'][2]:.4f}"),
     )
     if loaded:  # as the page reads them
-        given["spatial_vision_analysis.pt"] = _arrays(spatial)
+        given[SPATIAL] = _arrays(spatial)
     *_, grid = shown(given, study={"expected": PUBLISHED})[0]
     assert grid.title == "Published by A [cite] paper"
     assert set(lines) <= set(grid.rows)
