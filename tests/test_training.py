@@ -22,14 +22,7 @@ from headpatch.pairs.scene import (
     sample_scene,
 )
 from training import questions, turns
-from training.batches import (
-    IGNORED,
-    Batcher,
-    flip,
-    ordered,
-    patch_classes,
-    thing_class,
-)
+from training.batches import IGNORED, Batcher, flip, ordered, patch_classes, thing_class
 from training.export import write_pieces
 from training.forward import FastLlava
 from training.losses import augment

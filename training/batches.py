@@ -31,13 +31,7 @@ from headpatch.pairs.scene import (
     sample_thing,
 )
 from training.questions import careless
-from training.turns import (
-    KIND_WEIGHTS,
-    Turn,
-    other_name,
-    sample_turns,
-    twin_turns,
-)
+from training.turns import KIND_WEIGHTS, Turn, other_name, sample_turns, twin_turns
 
 IGNORED = -100  # label of a position without loss
 TURNS = 6

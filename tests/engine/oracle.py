@@ -138,9 +138,7 @@ def _projection(module: nn.Module) -> nn.Module:
     return module.o_proj if hasattr(module, "o_proj") else module.out_proj
 
 
-def _by_module(
-    edges: Sequence[Edges],
-) -> Iterator[tuple[tuple[str, int], list[Edges]]]:
+def _by_module(edges: Sequence[Edges]) -> Iterator[tuple[tuple[str, int], list[Edges]]]:
     places = sorted({(one.head.tower, one.head.layer) for one in edges})
     for place in places:
         yield place, [one for one in edges if (one.head.tower, one.head.layer) == place]

@@ -10,14 +10,7 @@ import torch
 from headpatch.engine import residual
 from headpatch.engine.forward import Keep
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, run_pair
-from headpatch.engine.residual import (
-    Streams,
-    Swap,
-    disagreement,
-    putting,
-    record,
-    swap,
-)
+from headpatch.engine.residual import Streams, Swap, disagreement, putting, record, swap
 from headpatch.models.vlm import VLM
 from tests.engine.oracle import Oracle
 from tests.families.builders import BUILDERS, build, prompt_of

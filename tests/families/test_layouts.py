@@ -172,11 +172,7 @@ def test_a_picture_that_is_not_cut_up_is_one_view(name: str) -> None:
 
 
 @settings(max_examples=15)
-@given(
-    name=st.sampled_from(NAMES),
-    width=st.integers(30, 400),
-    height=st.integers(30, 400),
-)
+@given(name=st.sampled_from(NAMES), width=st.integers(30, 400), height=st.integers(30, 400))
 def test_any_shape_gives_a_box_a_token(name: str, width: int, height: int) -> None:
     """The processor's number of tokens and the layout's agree, or `encode` would refuse."""
     prompt = encode(model(name), [noise_image(0, (width, height))], QUESTION)
