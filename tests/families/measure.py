@@ -72,14 +72,14 @@ def has(prompt: Prompt, scope: Positions) -> bool:
     return True
 
 
-def measure(vlm: VLM, prompt: Prompt) -> Measured:
+def measure(vlm: VLM, prompt: Prompt, among: Sequence[Positions] = SCOPES) -> Measured:
     """Compare z, edits of z, rows and the widening pass with plain transformers."""
     oracle = Oracle(vlm)
     base = run_pair(vlm, prompt, Keep(lm_rows=True, z=TOWERS))
     each = [oracle.z(prompt.select(run).inputs) for run in (0, 1)]
     z = [{t: [layer.flatten(0, -3) for layer in one[t]] for t in one} for one in each]
     rows, without = compare_rows(oracle, base)
-    scopes = [scope for scope in SCOPES if has(prompt, scope)]
+    scopes = [scope for scope in among if has(prompt, scope)]
     edits = {scope: compare_edits(vlm, oracle, base, z, _few(vlm, "lm"), scope) for scope in scopes}
     edits["vision"] = compare_edits(vlm, oracle, base, z, _few(vlm, "vision"), "answer")
     return Measured(

@@ -186,7 +186,7 @@ def test_the_prompt_is_what_the_processor_makes_of_it(name: str) -> None:
 @pytest.mark.parametrize("name", DECODERS)
 def test_heads_of_other_decoders_are_changed_exactly(name: str) -> None:
     vlm = builders.make(DECODERS[name]())
-    found = measure(vlm, builders.prompt_of(vlm))
+    found = measure(vlm, builders.prompt_of(vlm), ["question"])
     assert all(one.worst <= 2e-5 and one.largest >= 0.01 for one in found.edits.values())
     assert all(fast.exact and fast.worst <= 2e-5 for fast in found.fast.values())
     assert max(found.z.values()) <= 2e-5 and found.rows <= 1e-6
