@@ -17,7 +17,7 @@ import gc
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -55,42 +55,18 @@ class Size:
     spread: float = 0.02  # standard deviation of the weights
 
 
+def _size(text: tuple[int, ...], vision: tuple[int, ...], **options: float) -> Size:
+    names = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+    return Size(
+        dict(zip([*names, "num_key_value_heads"], text, strict=True)),
+        dict(zip([*names, "image_size", "patch_size"], vision, strict=True)),
+        **options,  # type: ignore[arg-type]
+    )
+
+
 SIZES = {
-    "7b": Size(
-        {
-            "hidden_size": 4096,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 32,
-        },
-        {
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "image_size": 336,
-            "patch_size": 14,
-        },
-    ),
-    "tiny": Size(
-        {
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-        },
-        {
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 2,
-            "image_size": 56,
-            "patch_size": 14,
-        },
-        spread=0.15,
-    ),
+    "7b": _size((4096, 11008, 32, 32, 32), (1024, 4096, 24, 16, 336, 14)),
+    "tiny": _size((64, 96, 4, 4, 2), (32, 48, 3, 2, 56, 14), spread=0.15),
 }
 
 
@@ -535,17 +511,9 @@ class Bench:
             "<= 1e-4",
         )
 
-    def sections(self) -> Iterator[Callable[[], None]]:
-        yield from (
-            self.exactness,
-            self.forward,
-            self.rows,
-            self.answer,
-            self.question,
-            self.everywhere,
-            self.memory,
-            self.precision,
-        )
+
+SECTIONS = ["exactness", "forward", "rows", "answer", "question", "everywhere", "memory",
+            "precision"]  # fmt: skip
 
 
 def versions() -> str:
@@ -578,13 +546,11 @@ def main() -> None:
     print("| figure | measured | goal |\n|---|---|---|", flush=True)
     began = time.perf_counter()
     bench = Bench(options)
-    for section in bench.sections():
-        if options.only and section.__name__ not in options.only:
-            continue
+    for section in (one for one in SECTIONS if one in (options.only or SECTIONS)):
         try:
-            section()
+            getattr(bench, section)()
         except Exception as error:  # the other figures still count
-            bench.line(section.__name__, f"failed: {str(error).splitlines()[:1]}")
+            bench.line(section, f"failed: {str(error).splitlines()[:1]}")
             traceback.print_exc()
         free()
     print(f"{time.perf_counter() - began:.0f} s")

@@ -36,34 +36,18 @@ class Replayable(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class GraphedWalk:
-    """One chunk's walk, ready to be replayed.
-
-    Attributes
-    ----------
-    prefill, source
-        What the graph reads; `replay` overwrites their tensors.
-    logits
-        What the graph writes: ``[rows, tokens]``, the untouched row first.
-    held
-        What else the graph reads, so that its memory is not given to something else.
-    """
+    """One chunk's walk, ready to be replayed."""
 
     graph: Replayable
-    prefill: Prefill
-    source: Sequence[Tensor]
-    logits: Float[Tensor, "rows tokens"]
-    held: tuple[Any, ...] = ()
+    prefill: Prefill  # what the graph reads; `replay` overwrites its tensors
+    source: Sequence[Tensor]  # likewise
+    logits: Float[Tensor, "rows tokens"]  # what it writes, the untouched row first
+    held: tuple[Any, ...] = ()  # what else it reads, lest its memory be given to something else
 
     def replay(
         self, prefill: Prefill | None = None, source: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "rows tokens"]:
-        """Walk again, over another prefill and its sources if given.
-
-        Raises
-        ------
-        ValueError
-            If the prefill is not of the captured shape.
-        """
+        """Walk again, over another prefill of the captured shape and its sources if given."""
         if prefill is not None:
             _copy(list(tensors_in(prefill)), list(tensors_in(self.prefill)))
         if source is not None:
@@ -84,16 +68,9 @@ def capture(
 ) -> GraphedWalk:
     """Capture the walk of one chunk; see `headpatch.engine.widening.walk` for the parameters.
 
-    Parameters
-    ----------
-    pool
-        Memory shared with other graphs (``graph.pool()`` of one) that are replayed one after the
-        other, whose logits are read before the next replay.
-
-    Raises
-    ------
-    RuntimeError
-        If the model's layers do something that cannot be captured (look at a value, say).
+    `pool` is memory shared with other graphs (``graph.pool()`` of one) that are replayed one after
+    the other, whose logits are read before the next replay. A RuntimeError says that the model's
+    layers do something that cannot be captured (look at a value, say).
     """
     graph = torch.cuda.CUDAGraph()
     side = torch.cuda.Stream()

@@ -22,7 +22,6 @@ from tests.tiny import SHAPES, SIDE, image_pair, noise_image, tiny_vlm
 PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Patches of the top left quadrant of the planted pictures."""
 
-
 _FOLDERS: list[TemporaryDirectory] = []
 
 
@@ -81,16 +80,9 @@ def noisy_study(section: str, scope: str | None = None, **options: object) -> St
 
     `options` are those of its `section`; `scope` is where vision heads are changed.
     """
-    asked = {"reference": 0, **options}
-    return Study.make(
-        None,
-        {
-            "force": True,
-            "pairs.resamples": 200,
-            "vision.positions": scope,
-            **{f"{section}.{key}": value for key, value in asked.items()},
-        },
-    )
+    asked = {f"{section}.{key}": value for key, value in {"reference": 0, **options}.items()}
+    shared = {"force": True, "pairs.resamples": 200, "vision.positions": scope}
+    return Study.make(None, shared | asked)
 
 
 def tiny_study(folder: Path, size: tuple[int, int] = (SIDE, SIDE), **options: object) -> Study:

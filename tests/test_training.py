@@ -1,15 +1,22 @@
 """The demo model: questions, text, training forward, resuming; the shipped weights, if there."""
 
+import hashlib
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaForConditionalGeneration,
+)
 
 from headpatch.pairs.scene import (
     COLOURS,
@@ -18,18 +25,12 @@ from headpatch.pairs.scene import (
     SHAPES,
     Scene,
     Thing,
+    draw,
     sample_pair,
     sample_scene,
 )
 from training import questions, turns
-from training.batches import (
-    IGNORED,
-    Batcher,
-    flip,
-    ordered,
-    patch_classes,
-    thing_class,
-)
+from training.batches import IGNORED, Batcher, flip, ordered, patch_classes, thing_class
 from training.export import write_pieces
 from training.forward import FastLlava
 from training.losses import augment
@@ -38,15 +39,10 @@ from training.train import train
 from training.trainer import Settings, Trainer
 
 DEMO = Path(str(files("headpatch.models.demo")))
-TINY = {
-    "layers": 2,
-    "heads": 4,  # 4 heads x 8 dimensions (the default) are not the width
-    "vision_layers": 3,
-    "vision_heads": 2,
-    "width": 16,
-    "mlp": 24,
+TINY = {  # 4 heads × 8 dimensions (the default) are not the width
+    "layers": 2, "heads": 4, "vision_layers": 3, "vision_heads": 2, "width": 16, "mlp": 24,
     "vision_mlp": 24,
-}
+}  # fmt: skip
 ANSWERS = (
     "Yes, there is a triangle in the top left corner of the image.",
     "No, there is nothing in the top left corner of the image.",
@@ -58,19 +54,8 @@ def processor():
     return build_processor()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def batcher(size: int = 8) -> Batcher:
     return Batcher(processor().tokenizer.backend_tokenizer.to_str(), 0, size, 352)
-
-
-# ---------------------------------------------------------------- questions
 
 
 def test_the_seeds_answers_come_out_word_for_word():
@@ -93,9 +78,8 @@ def test_the_seeds_answers_come_out_word_for_word():
 def test_yes_only_if_every_named_word_is_true(kind: str, names: dict[str, str], yes: bool):
     with_, without = DEFAULT_PAIR
     sentence, truth = questions.answer(kind, "top left", with_.at("top left"), **names)
-    assert (
-        truth is yes and sentence.startswith("Yes, " if yes else "No, ") and "triangle" in sentence
-    )
+    assert truth is yes and "triangle" in sentence
+    assert sentence.startswith("Yes, " if yes else "No, ")
     sentence, truth = questions.answer(kind, "top left", without.at("top left"), **names)
     assert truth is False and sentence == ANSWERS[1]
 
@@ -106,10 +90,9 @@ def test_promised_wordings_are_trained_and_held_out_ones_are_not():
     for kind in questions.TEMPLATES:
         for place in PLACES:
             trained, unseen = (
-                questions.wordings(kind, place),
-                questions.wordings(kind, place, unseen=True),
+                set(questions.wordings(kind, place, unseen=u)) for u in (False, True)
             )
-            assert trained and unseen and not set(trained) & set(unseen)
+            assert trained and unseen and not trained & unseen
 
 
 def test_turns_ask_about_different_places_and_are_balanced():
@@ -143,9 +126,6 @@ def test_twins_get_one_question_and_two_answers():
         turns.twin_turns(rng, Scene(), Scene(), "center")
 
 
-# ---------------------------------------------------------------- tokenizer and processor
-
-
 def test_any_text_survives_the_tokenizer():
     tokenizer = processor().tokenizer
     for text in ("Is there a triangle?", "Über 日本 12", "a  b\n\tc", "{x} <y>"):
@@ -158,9 +138,8 @@ def test_words_of_questions_and_answers_are_single_tokens():
         ids = tokenizer(f"{question_prompt(questions.DEFAULT_QUESTION)} {word},").input_ids
         assert tokenizer.convert_ids_to_tokens(ids)[-3:] == [":", f"▁{word}", ","]
     pieces = tokenizer.tokenize("Is there a yellow triangle in the upper left corner?")
-    assert (
-        pieces[:2] == ["▁", "Is"] and len(pieces) == 12
-    )  # "Is" is known as it stands: after a line end
+    assert pieces[:2] == ["▁", "Is"]  # "Is" is known as it stands: after a line end
+    assert len(pieces) == 12
 
 
 def test_the_chat_template_is_llava_15s():
@@ -168,11 +147,8 @@ def test_the_chat_template_is_llava_15s():
     say = {"role": "assistant", "content": [{"type": "text", "text": "Yes, it is."}]}
     more = {"role": "user", "content": "Is it not?"}
     template = processor().apply_chat_template
-    assert (
-        template([ask], add_generation_prompt=True)
-        == "USER: <image>\nIs it? ASSISTANT:"
-        == question_prompt("Is it?")
-    )
+    assert question_prompt("Is it?") == "USER: <image>\nIs it? ASSISTANT:"
+    assert template([ask], add_generation_prompt=True) == question_prompt("Is it?")
     assert template([ask, say]) == "USER: <image>\nIs it? ASSISTANT: Yes, it is.</s>"
     expected = "USER: <image>\nIs it? ASSISTANT: Yes, it is.</s>USER: Is it not? ASSISTANT:"
     assert template([ask, say, more], add_generation_prompt=True) == expected
@@ -180,30 +156,18 @@ def test_the_chat_template_is_llava_15s():
 
 def test_the_processor_gives_the_ids_and_pixels_that_training_used():
     batch = batcher(2)(5)
-    text = (
-        processor()
-        .tokenizer.decode(batch.tokens[0])
-        .replace("<pad>", "")
-        .replace("<image>" * 144, "<image>")
-    )
-    inputs = processor()(
-        images=Image.fromarray(batch.pixels[0]), text=text.removeprefix("<s> "), return_tensors="pt"
-    )
+    text = processor().tokenizer.decode(batch.tokens[0]).replace("<pad>", "")
+    text = text.replace("<image>" * 144, "<image>").removeprefix("<s> ")
+    image = Image.fromarray(batch.pixels[0])
+    inputs = processor()(images=image, text=text, return_tensors="pt")
     ids = inputs["input_ids"][0]
     assert (ids == processor().tokenizer.convert_tokens_to_ids("<image>")).sum() == 144
     assert ids.tolist() == batch.tokens[0, : len(ids)].tolist()
     trainer = Trainer(Settings(Path("."), batch=2, shape=TINY))
     trainer.device = torch.device("cpu")
-    pixels = trainer.send(batch)["pixels"]
-    torch.testing.assert_close(
-        (pixels - trainer.mean) / trainer.std,
-        processor().image_processor(list(batch.pixels), return_tensors="pt")["pixel_values"],
-        atol=1e-5,
-        rtol=0,
-    )
-
-
-# ---------------------------------------------------------------- batches
+    pixels = (trainer.send(batch)["pixels"] - trainer.mean) / trainer.std
+    expected = processor().image_processor(list(batch.pixels), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(pixels, expected, atol=1e-5, rtol=0)
 
 
 def test_labels_are_the_answers_and_nothing_else():
@@ -211,12 +175,8 @@ def test_labels_are_the_answers_and_nothing_else():
     batch = make(0)
     for labels, tokens in zip(batch.labels, batch.tokens, strict=True):
         taught = tokenizer.decode(labels[labels != IGNORED])
-        whole = tokenizer.decode(tokens).replace("<pad>", "")
-        answers = [
-            part.split(" ASSISTANT:")[1] + "</s>"
-            for part in whole.split("</s>")
-            if " ASSISTANT:" in part
-        ]
+        turns_of = tokenizer.decode(tokens).replace("<pad>", "").split("</s>")
+        answers = [one.split(" ASSISTANT:")[1] + "</s>" for one in turns_of if " ASSISTANT:" in one]
         assert taught.strip() == "".join(answers).strip()
     after = np.isin(batch.labels, (make.yes, make.no))
     assert (batch.verdict == after).all() and (batch.tokens[batch.verdict] == make.colon).all()
@@ -230,11 +190,8 @@ def test_each_answer_position_knows_what_is_asked_and_what_is_there():
     assert (at_answer == (batch.seen != IGNORED)).all() and at_answer.any(axis=1).all()
     is_verdict = np.isin(batch.kind, [kinds.index(kind) for kind in questions.YES_NO_KINDS])
     assert (is_verdict == batch.verdict).all()
-    classes = {
-        thing_class(Thing(shape, colour, 0.5, 0.5, 0.2)): (shape, colour)
-        for shape in SHAPES
-        for colour in COLOURS
-    }
+    kinds = list(product(SHAPES, COLOURS))
+    classes = {thing_class(Thing(*kind, 0.5, 0.5, 0.2)): kind for kind in kinds}
     assert sorted(classes) == list(range(1, 26)) and thing_class(None) == 0
     for row, position in zip(*np.nonzero(at_answer), strict=True):
         labels = batch.labels[row, position:]
@@ -247,15 +204,13 @@ def test_each_answer_position_knows_what_is_asked_and_what_is_there():
 
 
 def test_patch_classes_name_the_thing_in_each_patch():
-    scene = Scene(
-        (Thing("square", "green", 1 / 6, 1 / 6, 2 / 12), Thing("circle", "blue", 5 / 6, 5 / 6, 0.2))
-    )
-    classes = patch_classes(scene)
+    square = Thing("square", "green", 1 / 6, 1 / 6, 2 / 12)
+    circle = Thing("circle", "blue", 5 / 6, 5 / 6, 0.2)
+    classes = patch_classes(Scene((square, circle)))
     assert classes.shape == (12, 12)
-    assert (
-        classes[1:3, 1:3] == 1 + SHAPES.index("square") * 5 + list(COLOURS).index("green")
-    ).all()
-    assert classes[10, 10] == 1 + SHAPES.index("circle") * 5 + list(COLOURS).index("blue")
+    colours = list(COLOURS)
+    assert (classes[1:3, 1:3] == 1 + SHAPES.index("square") * 5 + colours.index("green")).all()
+    assert classes[10, 10] == 1 + SHAPES.index("circle") * 5 + colours.index("blue")
     assert (classes[:6, 6:] == 0).all()
 
 
@@ -273,12 +228,7 @@ def test_augmentation_is_repeatable_and_mild():
     assert 0 < (one - pixels).abs().mean() < 0.25
 
 
-# ---------------------------------------------------------------- training
-
-
 def test_the_training_forward_is_transformers_own():
-    from transformers import LlavaForConditionalGeneration
-
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(build_config(processor().tokenizer, **TINY)).eval()
     batch = batcher(2)(0)
@@ -287,14 +237,12 @@ def test_the_training_forward_is_transformers_own():
     with torch.no_grad():
         for parameter in model.parameters():  # norms and biases away from one and zero
             parameter.add_(0.1 * torch.randn_like(parameter))
-        fast = FastLlava(
-            model, image_start=int((tokens[0] == model.config.image_token_id).nonzero()[0])
-        )
-        expected = model(input_ids=tokens, pixel_values=pixels).logits
+        start = int((tokens[0] == model.config.image_token_id).nonzero()[0])
+        fast = FastLlava(model, image_start=start)
         logits, middle = fast.read(tokens, fast.see(pixels))
-        torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
-        states = model(input_ids=tokens, pixel_values=pixels, output_hidden_states=True)
-        torch.testing.assert_close(middle, states.hidden_states[1], atol=2e-5, rtol=1e-4)
+        expected = model(input_ids=tokens, pixel_values=pixels, output_hidden_states=True)
+        torch.testing.assert_close(logits, expected.logits, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(middle, expected.hidden_states[1], atol=2e-5, rtol=1e-4)
 
 
 def test_a_step_is_adamw_on_the_losses_as_transformers_gives_them(tmp_path: Path):
@@ -313,11 +261,8 @@ def test_a_step_is_adamw_on_the_losses_as_transformers_gives_them(tmp_path: Path
 
         sent = trainer.send(batch)
         pixels = augment(sent["pixels"], torch.Generator().manual_seed(step))
-        out = model(
-            input_ids=sent["tokens"],
-            pixel_values=(pixels - trainer.mean) / trainer.std,
-            output_hidden_states=True,
-        )
+        seen = {"pixel_values": (pixels - trainer.mean) / trainer.std}
+        out = model(input_ids=sent["tokens"], **seen, output_hidden_states=True)
         surprise = -out.logits.log_softmax(-1)
 
         def mean(mask: torch.Tensor, surprise=surprise, labels=sent["labels"]) -> torch.Tensor:
@@ -332,9 +277,7 @@ def test_a_step_is_adamw_on_the_losses_as_transformers_gives_them(tmp_path: Path
             shape, colour = (0, 0) if thing < 0 else (1 + thing // 5, 1 + thing % 5)
             asked = asked - probes.shape(x).log_softmax(-1)[shape] / len(places)
             asked = asked - probes.colour(x).log_softmax(-1)[colour] / len(places)
-        image = model.get_image_features(
-            pixel_values=(pixels - trainer.mean) / trainer.std, return_dict=True
-        ).pooler_output
+        image = model.get_image_features(**seen, return_dict=True).pooler_output
         expected = {
             "answer": mean(sent["labels"] != IGNORED),
             "verdict": mean(sent["verdict"]),
@@ -385,19 +328,13 @@ def test_a_killed_run_goes_on_exactly_where_it_was(tmp_path: Path):
     assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
 
     write_pieces(broken.out, tmp_path / "pieces")
-    joined = b"".join(
-        p.read_bytes() for p in sorted((tmp_path / "pieces").glob("model.safetensors.*"))
-    )
+    pieces = sorted((tmp_path / "pieces").glob("model.safetensors.*"))
+    joined = b"".join(piece.read_bytes() for piece in pieces)
     assert joined == (broken.out / "model.safetensors").read_bytes()
-
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
     model = AutoModelForImageTextToText.from_pretrained(broken.out, dtype=torch.float32)
     assert torch.equal(model.lm_head.weight.half(), resumed["lm_head.weight"])
     assert AutoProcessor.from_pretrained(broken.out).tokenizer.eos_token == "</s>"
 
-
-# ---------------------------------------------------------------- what is shipped
 
 needs_weights = pytest.mark.skipif(
     not (DEMO / "model.safetensors").exists(), reason="no trained weights here"
@@ -406,11 +343,8 @@ needs_weights = pytest.mark.skipif(
 
 @cache
 def shipped():
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    return AutoModelForImageTextToText.from_pretrained(
-        DEMO, dtype=torch.float32
-    ).eval(), AutoProcessor.from_pretrained(DEMO)
+    model = AutoModelForImageTextToText.from_pretrained(DEMO, dtype=torch.float32)
+    return model.eval(), AutoProcessor.from_pretrained(DEMO)
 
 
 def ask(image: Image.Image, question: str) -> str:
@@ -423,17 +357,12 @@ def ask(image: Image.Image, question: str) -> str:
 
 @needs_weights
 def test_the_shipped_model_is_small_and_of_llava_15s_shape():
-    import hashlib
-
     assert sum(f.stat().st_size for f in DEMO.iterdir() if f.is_file()) <= 30e6
     recorded = (DEMO / "model.safetensors.sha256").read_text().split()[0]
     assert hashlib.sha256((DEMO / "model.safetensors").read_bytes()).hexdigest() == recorded
     text, vision = shipped()[0].config.text_config, shipped()[0].config.vision_config
-    assert (text.num_hidden_layers, text.num_attention_heads, vision.num_hidden_layers) == (
-        32,
-        32,
-        24,
-    )
+    assert (text.num_hidden_layers, text.num_attention_heads) == (32, 32)
+    assert vision.num_hidden_layers == 24
     assert text.head_dim == 8 and shipped()[0].config.vision_feature_layer == -2
 
 
@@ -453,15 +382,8 @@ def test_the_default_pair_is_answered_in_the_seeds_words(number: int):
 
 @needs_weights
 def test_a_triangle_is_not_a_circle():
-    from headpatch.pairs.scene import draw
-
-    with_, without = sample_pair(
-        np.random.default_rng(0), "top left", shape="circle", background="black"
-    )
-    assert ask(draw(with_), "Is there a triangle in the top left corner?") == ANSWERS[0].replace(
-        "Yes", "No"
-    ).replace("triangle", "circle")
-    assert (
-        ask(draw(Scene(without.things)), "Is there a triangle in the top left corner?")
-        == ANSWERS[1]
-    )
+    rng, question = np.random.default_rng(0), "Is there a triangle in the top left corner?"
+    with_, without = sample_pair(rng, "top left", shape="circle", background="black")
+    no_circle = ANSWERS[0].replace("Yes", "No").replace("triangle", "circle")
+    assert ask(draw(with_), question) == no_circle
+    assert ask(draw(Scene(without.things)), question) == ANSWERS[1]

@@ -107,12 +107,8 @@ class Condition:
         shape = thing.shape if self.kind in ("shape", "both") else ""
         colour = thing.colour if self.kind in ("colour", "both") else ""
         unseen = self.wording == "unseen"
-        first, again = (
-            make_turn(
-                rng, self.kind, place, s, shape=shape, colour=colour, wording=wording, unseen=unseen
-            )
-            for s in (full, second)
-        )
+        asked: Any = {"shape": shape, "colour": colour, "wording": wording, "unseen": unseen}
+        first, again = (make_turn(rng, self.kind, place, s, **asked) for s in (full, second))
         if self.kind in YES_NO_KINDS:
             again = replace(again, question=first.question)
         if self.wording == "careless":
@@ -122,11 +118,9 @@ class Condition:
     def style(self, rng: np.random.Generator) -> Style:
         """How this pair is drawn."""
         style = self.styles[rng.integers(len(self.styles))]
-        return (
-            replace(style, jpeg_quality=int(rng.integers(*self.jpeg, endpoint=True)))
-            if self.jpeg
-            else style
-        )
+        if not self.jpeg:
+            return style
+        return replace(style, jpeg_quality=int(rng.integers(*self.jpeg, endpoint=True)))
 
 
 LOW, HIGH = RANGES.size
@@ -205,10 +199,8 @@ def prepare(processor: Any, seed: int, job: tuple[int, int, int]) -> dict[str, A
             prompt, answer = question_prompt(turn.question), f" {turn.answer}</s>"
             images.append(draw(scene, style))
             texts.append(prompt + answer)
-            lengths.append(
-                len(processor.tokenizer(prompt + answer).input_ids)
-                - len(processor.tokenizer(prompt).input_ids)
-            )
+            both, before = (len(processor.tokenizer(t).input_ids) for t in (texts[-1], prompt))
+            lengths.append(both - before)
             truths.append(turn.yes)
             prompts.append(prompt)
             answers.append(turn.answer)
@@ -235,13 +227,9 @@ class Score:
 
 @torch.inference_mode()
 def score(
-    model: Any,
-    processor: Any,
-    ids: tuple[int, int],
-    made: dict[str, Any],
-    into: Score,
+    model: Any, processor: Any, ids: tuple[int, int], made: dict[str, Any], into: Score,
     generate: int,
-) -> None:
+) -> None:  # fmt: skip
     """Run one prepared chunk and add it up."""
     inputs = {
         name: torch.from_numpy(np.asarray(array)).to(model.device)
@@ -266,16 +254,11 @@ def score(
     into.pictures += len(says)
     into.sentences += sum(says)
     if generate:
-        inputs = processor(
-            images=made["images"][:generate],
-            text=made["prompts"][:generate],
-            padding=True,
-            return_tensors="pt",
-        ).to(model.device)
-        out = model.generate(**inputs, do_sample=False, max_new_tokens=32)
-        spoken = processor.batch_decode(
-            out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
+        images, text = (made[name][:generate] for name in ("images", "prompts"))
+        inputs = processor(images=images, text=text, padding=True, return_tensors="pt")
+        out = model.generate(**inputs.to(model.device), do_sample=False, max_new_tokens=32)
+        answers = out[:, inputs["input_ids"].shape[1] :]
+        spoken = processor.batch_decode(answers, skip_special_tokens=True)
         for said, answer, right in zip(spoken, made["answers"], says, strict=False):
             into.generated += 1
             into.disagree += (said.strip() == answer) != right
@@ -294,14 +277,9 @@ def table(results: dict[str, Score]) -> str:
     ]
     for name, s in results.items():
         margin = f"{s.margin:.2f}" if s.decided else "–"
-        cells = [
-            name,
-            f"{s.pictures}",
-            _percent(s.by_sign, s.decided),
-            _percent(s.by_token, s.decided),
-            margin,
-            _percent(s.sentences, s.pictures),
-        ]
+        signs, tokens = _percent(s.by_sign, s.decided), _percent(s.by_token, s.decided)
+        sentences = _percent(s.sentences, s.pictures)
+        cells = [name, f"{s.pictures}", signs, tokens, margin, sentences]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

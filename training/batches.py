@@ -31,13 +31,7 @@ from headpatch.pairs.scene import (
     sample_thing,
 )
 from training.questions import careless
-from training.turns import (
-    KIND_WEIGHTS,
-    Turn,
-    other_name,
-    sample_turns,
-    twin_turns,
-)
+from training.turns import KIND_WEIGHTS, Turn, other_name, sample_turns, twin_turns
 
 IGNORED = -100  # label of a position without loss
 TURNS = 6
@@ -199,9 +193,7 @@ def patch_classes(scene: Scene, patches: int = 12, cover: float = 0.1) -> np.nda
     owner = mask(scene, Style(patches * side, patches * side))
     tiles = owner.reshape(patches, side, patches, side)
     classes = np.zeros((patches, patches), dtype=np.int16)
-    for index, thing in enumerate(
-        scene.things
-    ):  # places do not overlap, so no patch is mostly two things
+    for index, thing in enumerate(scene.things):  # apart, so no patch is mostly two of them
         covered = (tiles == index + 1).mean(axis=(1, 3)) >= cover
         classes[covered] = thing_class(thing)
     return classes

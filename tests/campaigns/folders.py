@@ -28,6 +28,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -91,7 +92,7 @@ def run_and_kill(forks: Forks, words: list[object], rng: random.Random) -> tuple
 
 
 def left_by_kill(folder: Path) -> str:
-    """Say how far a killed run had come with moving its files."""
+    """How far a killed run had come with moving its files."""
     stages = list(folder.glob(".headpatch-*"))
     if any((stage / ".plan.json").exists() for stage in stages):
         return "a stage with a plan"
@@ -147,14 +148,13 @@ def disks(forks: Forks, total: int, rng: random.Random) -> Tally:
 
 
 def disk_sizes(name: str) -> list[int]:
-    """Return disks, in kB, of which some have too little room for what a command writes."""
+    """Disks, in kB, of which some have too little room for what a command writes."""
     if name in ("rank", "pairs", "report"):
         return [8, 16, 40, 100, 200, 400, 800, 1500]
     return [8, 16, 24, 40, 60] if name == "verdict" else [8, 12, 16, 24, 40, 60]
 
 
 def can_mount(place: Path) -> bool:
-    """Say whether small disks can be had."""
     try:
         with small_disk(place, 65536):
             return True
@@ -178,17 +178,14 @@ def without_room(
 ) -> tuple[list[str], int]:
     """Run a command into a folder; return what is wrong, and its exit code.
 
-    Parameters
-    ----------
-    limit
-        Bytes that a file may have; None leaves it to the disk.
+    `limit` is how many bytes a file may have; None leaves it to the disk.
     """
-    tables = name not in ("pairs", "report")
     out = folder / "page.html" if name == "report" else folder
-    before = None if limit is None else limit_files(limit)
-    said = forks.run([*words, "--out", out], before=before)
+    said = forks.run(
+        [*words, "--out", out], **({} if limit is None else {"before": limit_files(limit)})
+    )
     if said.code == 0:
-        return (faults_of(folder) if tables else []), said.code
+        return ([] if name in ("pairs", "report") else faults_of(folder)), said.code
     found = []
     last = ([line for line in said.err.splitlines() if line] or [""])[-1]
     wanted = last.startswith("headpatch: ") and str(folder) in last and "cannot be written" in last
@@ -253,7 +250,6 @@ def renew(saved: Path, work: Path) -> None:
 
 
 def reading(forks: Forks, reader: str, work: Path) -> list[object]:
-    """Return the command line that reads saved results."""
     if reader == "claims":
         return ["claims", forks.study, "--out", work, "--json"]
     if reader == "report":
@@ -262,7 +258,7 @@ def reading(forks: Forks, reader: str, work: Path) -> list[object]:
 
 
 def files_read(reader: str, work: Path) -> list[Path]:
-    """Return the files of saved results on which a reader's outcome hangs."""
+    """The files of saved results on which a reader's outcome hangs."""
     if reader == "config":
         return [work / "rank" / RUN]
     if reader == "claims":
@@ -273,7 +269,6 @@ def files_read(reader: str, work: Path) -> list[Path]:
 
 
 def finding(forks: Forks, reader: str, said: Said) -> object:
-    """Return what a reader made of the saved results."""
     if reader == "claims":
         claims = json.loads(said.out)["claims"]
         return [(claim["claim"], claim["outcome"], claim["figure"]) for claim in claims]
@@ -285,7 +280,6 @@ def finding(forks: Forks, reader: str, said: Said) -> object:
 
 
 def ending_of(said: Said, wrong: bool) -> str:
-    """Name how a reader took a changed file."""
     if said.code:
         return {HUNG: "hung", 2: "refused"}.get(said.code, "failed")
     noted = any("changed" in line or "--config" in line for line in said.err.splitlines())
@@ -295,7 +289,7 @@ def ending_of(said: Said, wrong: bool) -> str:
 
 
 def faults_of_reading(said: Said, file: str, unsigned: bool) -> list[str]:
-    """Say what is wrong with how a reader ended and with its words."""
+    """What is wrong with how a reader ended and with its words."""
     found = []
     lines = [line for line in said.err.splitlines() if line]
     if said.code not in (0, 2):
@@ -315,7 +309,6 @@ def faults_of_reading(said: Said, file: str, unsigned: bool) -> list[str]:
 
 
 def main() -> None:
-    """Run a campaign."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -327,12 +320,9 @@ def main() -> None:
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as root:
         forks = Forks(Path(root))
-        if options.campaign == "kills":
-            tally = kills(forks, options.n, rng)
-        elif options.campaign == "disks":
-            tally = disks(forks, options.n, rng)
-        else:
-            tally = mutations(forks, options.n, rng, options.unsigned)
+        campaigns = {"kills": kills, "disks": disks}
+        campaigns["mutations"] = partial(mutations, unsigned=options.unsigned)
+        tally = campaigns[options.campaign](forks, options.n, rng)
     tally.show()
     sys.exit(bool(tally.faults))
 

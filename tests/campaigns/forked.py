@@ -4,6 +4,7 @@ A fork starts in milliseconds where a new process imports for seconds, and it ca
 given limits and patches of its own.
 """
 
+import math
 import os
 import resource
 import signal
@@ -70,7 +71,7 @@ class Forks:
         import_module("torch").set_num_threads(1)
 
     def commands(self) -> dict[str, list[object]]:
-        """Return command lines that write into a folder, all but their ``--out``."""
+        """Command lines that write into a folder, all but their ``--out``."""
         pair = [*of_pair(self.place), "--question", QUESTION]
         pairs = ["--model", self.place / "model", "--pairs", self.place / "pairs", "--limit", 4]
         return {
@@ -87,23 +88,13 @@ class Forks:
     def run(
         self,
         words: Sequence[object],
-        before: Callable[[], object] | None = None,
-        kill_after: float | None = None,
+        before: Callable[[], object] = lambda: None,
+        kill_after: float = math.inf,
         limit: float = 120,
     ) -> Said:
-        """Run a command line in a fork.
+        """Run a command line in a fork, `before` first in it; seconds until killed, until hung.
 
-        Parameters
-        ----------
-        before
-            Called in the fork, before the command.
-        kill_after, limit
-            Seconds until it is killed, and until it counts as hung.
-
-        Returns
-        -------
-        Said
-            Its code is `KILLED` or `HUNG` if that is how it ended.
+        The code that is returned is `KILLED` or `HUNG` if that is how it ended.
         """
         out, err = self.root / "out.txt", self.root / "err.txt"
         sys.stdout.flush()  # or the fork would write what waits to be printed once more
@@ -121,9 +112,7 @@ class Forks:
         return said
 
 
-def _become(
-    words: Sequence[object], before: Callable[[], object] | None, out: Path, err: Path
-) -> None:
+def _become(words: Sequence[object], before: Callable[[], object], out: Path, err: Path) -> None:
     """Run a command line in this fork, which ends with it."""
     code = CRASHED
     try:
@@ -133,8 +122,7 @@ def _become(
         sys.argv = ["headpatch", *map(str, words)]
         # Twelve pairs are quick, and enough to judge on where nobody reads the intervals.
         pytest.MonkeyPatch().setattr("headpatch.core.split.LEAST", 6)
-        if before is not None:
-            before()
+        before()
         command_line()
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else 0
@@ -147,18 +135,16 @@ def _become(
         os._exit(code)  # nothing of the parent's may be cleaned up here
 
 
-def _ending(child: int, kill_after: float | None, limit: float) -> int:
-    """Wait for a child; return its exit code, as `Forks.run` has it."""
+def _ending(child: int, kill_after: float, limit: float) -> int:
     began = time.monotonic()
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
         passed = time.monotonic() - began
-        if kill_after is not None and passed > kill_after:
+        if passed > min(kill_after, limit):
             os.kill(child, signal.SIGKILL)
         if passed > limit:
-            os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return HUNG
         time.sleep(0.002)
@@ -172,13 +158,11 @@ def kill_at(number: int, after: bool) -> Callable[[], None]:
         def counted(*arguments: object, **options: object) -> object:
             nonlocal count
             count += 1
-            reached = count == number
-            if reached and not after:
+            if count == number and after:
+                real(*arguments, **options)
+            if count == number:
                 os.kill(os.getpid(), signal.SIGKILL)
-            found = real(*arguments, **options)
-            if reached and after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return found
+            return real(*arguments, **options)
 
         return counted
 
@@ -195,7 +179,7 @@ def limit_files(size: int) -> Callable[[], None]:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """Return the digest of each table and tensor file in a folder."""
+    """The digest of each table and tensor file in a folder."""
     return {
         path.name: digest(path)
         for path in folder.iterdir()
@@ -225,6 +209,6 @@ def faults_of(folder: Path) -> list[str]:
 
 
 def raw_lines(err: str) -> list[str]:
-    """Return what stderr holds that is not headpatch's own line."""
-    lines = [line for line in err.splitlines() if line]
+    """What stderr holds that is not headpatch's own line."""
+    lines = filter(None, err.splitlines())
     return [one for one in lines if not one.startswith("headpatch: ") or "Traceback" in one]

@@ -66,12 +66,11 @@ def yaml_texts(rng: random.Random, folder: Path) -> Iterator[Attempt]:
         value, field = scalars(rng), rng.choice(["question", "prompt", "name", "heads", "answers"])
         quote = rng.choice(["", "", "", "'", '"'])
         written = f"{quote}{value}{quote}"
-        if field == "heads":
-            text = f"ablate: {{heads: {written}}}\n"
-        elif field == "answers":
-            text = f"answers: [{written}, Other]\n"
-        else:
-            text = f"{field}: {written}\n"
+        forms = {
+            "heads": f"ablate: {{heads: {written}}}",
+            "answers": f"answers: [{written}, Other]",
+        }
+        text = forms.get(field, f"{field}: {written}") + "\n"
 
         def attempt(text: str = text, field: str = field, value: str = value) -> bool:
             path = folder / "study.yaml"
@@ -132,12 +131,10 @@ def head_texts(rng: random.Random, _: Path) -> Iterator[Attempt]:
     """Texts for --heads, read anew with the grammar as documented."""
     grid, vision = Grid(4, 4), Grid(3, 2, "vision")
     ranking = list(grid)[::-1]
-    pieces = ["1.2", "3.3", "v1.1", "0.0-0.3", "layer:2", "layer:1-3", "top:2",
-    "layer:v1", "2.9", "9.1",
-              "１.２", "1.٢", "1..2", "1.2+3.3", "-1.2", "L1H2", "1,2", " 1.2 ", "1.2\n",
-              "\x001.2", "1.2\x1b[2J",
-              "top:0", "top:999999999999999999999", "layer:3-1", "1.3-1.0", "1.0-2.1",
-              "1e0.2", "1_0.2", "+1.2", "0x1.2"]  # fmt: skip
+    pieces = ["1.2", "3.3", "v1.1", "0.0-0.3", "layer:2", "layer:1-3", "top:2", "layer:v1", "2.9",
+              "9.1", "１.２", "1.٢", "1..2", "1.2+3.3", "-1.2", "L1H2", "1,2", " 1.2 ", "1.2\n",
+              "\x001.2", "1.2\x1b[2J", "top:0", "top:999999999999999999999", "layer:3-1",
+              "1.3-1.0", "1.0-2.1", "1e0.2", "1_0.2", "+1.2", "0x1.2"]  # fmt: skip
 
     def meant(text: str) -> list[tuple[str, int, int]] | None:
         found: list[tuple[str, int, int]] = []
@@ -206,32 +203,16 @@ def small_grammars(rng: random.Random, _: Path) -> Iterator[Attempt]:
         return text.isascii() and "\x00" not in text and not set(text) & set("\x1b\x07")
 
     good = {
-        region: ["top-left", "Top Left", "center", "centre", "0,0,0.5,0.5",
-        "0, 0, 1e-1, .5", "left_half"],
+        region: ["top-left", "Top Left", "center", "centre", "0,0,0.5,0.5", "0, 0, 1e-1, .5",
+                 "left_half"],
         edge: ["answer-region", "question-other", "all-image", "words-region"],
         layers: ["10-14", "3", "0-0"],
         claim: ["head 24.17 is necessary", "heads 1.2 and 3.4 are redundant",
-        "layers 1-3 hold the causal heads",
-                "the model looks at the region", "vision layers 2-3 carry the object"],
+                "layers 1-3 hold the causal heads", "the model looks at the region",
+                "vision layers 2-3 carry the object"],
     }  # fmt: skip
-    odd = [
-        "nan",
-        "inf",
-        "１",
-        "²",
-        "\x00",
-        "\x1b[1m",
-        "_",
-        "1e400",
-        "-",
-        ",",
-        " ",
-        "9" * 5000,
-        "0x1",
-        "é",
-        "٣",
-        "\n",
-    ]
+    odd = ["nan", "inf", "１", "²", "\x00", "\x1b[1m", "_", "1e400", "-", ",", " ", "9" * 5000,
+           "0x1", "é", "٣", "\n"]  # fmt: skip
     while True:
         read = rng.choice(list(good))
         text = rng.choice(good[read])
@@ -247,15 +228,15 @@ def manifests(rng: random.Random, folder: Path) -> Iterator[Attempt]:
         side = 32 + ord(name[0])
         Image.fromarray(np.full((side, side, 3), ord(name[0]), np.uint8)).save(folder / name)
     rows = [
+        ["name", "with", "without", "question", "region"],
         ["p1", "a.png", "b.png", "Is it there?", "top-left"],
         ["p2", "c.png", "b.png", "Is it, there?", "0,0,0.5,0.5"],
     ]
-    header = ["name", "with", "without", "question", "region"]
     odd = ["", '"', "\x00", "\x1b[1m", ";", "é", "\ufeff", "nowhere.png", "../a.png",
-    "/etc/passwd", "a.png", "p1", "１",
-           "0,0,0,0", "\r", "=cmd()", "x" * 70000, "https://example.org/a.png", "."]  # fmt: skip
+           "/etc/passwd", "a.png", "p1", "１", "0,0,0,0", "\r", "=cmd()", "x" * 70000,
+           "https://example.org/a.png", "."]  # fmt: skip
     while True:
-        table = [list(header), *map(list, rows)]
+        table = [*map(list, rows)]
         for _ in range(rng.randint(0, 2)):
             line = rng.randrange(len(table))
             table[line][rng.randrange(len(table[line]))] = rng.choice(odd)
@@ -281,15 +262,9 @@ def manifests(rng: random.Random, folder: Path) -> Iterator[Attempt]:
             path = folder / f"manifest.{kind}"
             path.write_bytes(raw)
             entries = Manifest.read(path).entries
-            names = [entry.name for entry in entries]
-            files = all(
-                entry.with_path.is_file() and entry.without_path.is_file() for entry in entries
-            )
-            return (
-                files
-                and len(set(names)) == len(names)
-                and all(entry.question.strip() for entry in entries)
-            )
+            files = [one for entry in entries for one in (entry.with_path, entry.without_path)]
+            whole = all(one.is_file() for one in files) and all(e.question.strip() for e in entries)
+            return whole and len({entry.name for entry in entries}) == len(entries)
 
         yield attempt
 
@@ -321,48 +296,17 @@ def pictures(rng: random.Random, folder: Path) -> Iterator[Attempt]:
 
 def flags(rng: random.Random, folder: Path) -> Iterator[Attempt]:
     """Command lines that end before a model loads: one line on stderr and exit 2."""
-    verbs = [
-        "rank",
-        "ablate",
-        "sweep",
-        "combine",
-        "cut",
-        "path",
-        "trace",
-        "rollout",
-        "verdict",
-        "check",
-        "pairs",
-        "claims",
-        "report",
-    ]
-    values = ["--top", "--heads", "--kinds", "--positions", "--region", "--seed",
-    "--limit", "--pairs", "--config", "--model",
-              "--with", "--edges", "--n", "--dtype", "--device", "--quantize",
-              "--layers", "--answer", "--nonsense", "--question"]  # fmt: skip
-    odd = [
-        "",
-        "x",
-        "-1",
-        "nan",
-        "1e9",
-        "１",
-        "\x1b[2J",
-        "a/b/c",
-        "/dev/null",
-        ".",
-        "yes",
-        "9" * 400,
-        "24.17,24.17",
-        "é",
-        "zero,zero",
-        "~",
-    ]
+    verbs = ["rank", "ablate", "sweep", "combine", "cut", "path", "trace", "rollout", "verdict",
+             "check", "pairs", "claims", "report"]  # fmt: skip
+    values = ["--top", "--heads", "--kinds", "--positions", "--region", "--seed", "--limit",
+              "--pairs", "--config", "--model", "--with", "--edges", "--n", "--dtype", "--device",
+              "--quantize", "--layers", "--answer", "--nonsense", "--question"]  # fmt: skip
+    odd = ["", "x", "-1", "nan", "1e9", "１", "\x1b[2J", "a/b/c", "/dev/null", ".", "yes",
+           "9" * 400, "24.17,24.17", "é", "zero,zero", "~"]  # fmt: skip
     while True:
         verb = rng.choice(verbs)
-        words = [
-            word for _ in range(rng.randint(1, 2)) for word in (rng.choice(values), rng.choice(odd))
-        ]
+        count = rng.randint(1, 2)
+        words = [word for _ in range(count) for word in (rng.choice(values), rng.choice(odd))]
 
         def attempt(verb: str = verb, words: list[str] = words) -> bool:
             from headpatch.core import session
@@ -425,8 +369,16 @@ def judged(attempt: Attempt) -> tuple[str, str]:
         return "crashed", f"{type(error).__name__}: {str(error)[:200]}"
 
 
+ENDINGS = {"refused": 9, "read": 7, "silent": 8, "crashed": 9, "hung": 6}
+"""How attempts end, and how wide their columns are."""
+
+
+def row(name: str, counts: Counter[str]) -> None:
+    cells = "".join(f"{counts[ending]:{width}}" for ending, width in ENDINGS.items())
+    print(f"{name:34}{counts.total():8}{cells}", flush=True)
+
+
 def main() -> None:
-    """Run the campaign."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=3200)
     parser.add_argument("--seed", type=int, default=0)
@@ -438,9 +390,7 @@ def main() -> None:
 
     signal.signal(signal.SIGALRM, hang)
     total: Counter[str] = Counter()
-    print(
-        f"{'kind':34}{'inputs':>8}{'refused':>9}{'read':>7}{'silent':>8}{'crashed':>9}{'hung':>6}"
-    )
+    print(f"{'kind':34}{'inputs':>8}" + "".join(f"{e:>{w}}" for e, w in ENDINGS.items()))
     for name, (share, make) in KINDS.items():
         rng, counts, shown = random.Random(f"{options.seed}/{name}"), Counter[str](), 0
         folder = Path(tempfile.mkdtemp())
@@ -451,36 +401,13 @@ def main() -> None:
             counts[ending] += 1
             if ending in ("silent", "crashed", "hung") and shown < options.show:
                 shown += 1
-                given = {
-                    k: v
-                    for k, v in zip(
-                        attempt.__code__.co_varnames, attempt.__defaults__ or (), strict=False
-                    )
-                }
+                names, values = attempt.__code__.co_varnames, attempt.__defaults__ or ()
+                given = dict(zip(names, values, strict=False))
                 print(f"  {ending}: {str(given)[:300]} {said[:300]}")
         shutil.rmtree(folder)
         total += counts
-        print(
-            f"{name:34}{counts.total():8}"
-            + "".join(
-                f"{counts[e]:{w}}"
-                for e, w in (
-                    ("refused", 9),
-                    ("read", 7),
-                    ("silent", 8),
-                    ("crashed", 9),
-                    ("hung", 6),
-                )
-            ),
-            flush=True,
-        )
-    print(
-        f"{'all':34}{total.total():8}"
-        + "".join(
-            f"{total[e]:{w}}"
-            for e, w in (("refused", 9), ("read", 7), ("silent", 8), ("crashed", 9), ("hung", 6))
-        )
-    )
+        row(name, counts)
+    row("all", total)
     sys.exit(bool(total["silent"] + total["crashed"] + total["hung"]))
 
 

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Run:
 
 
 def runs(place: Path) -> dict[str, Run]:
-    """Return a run of each verb that leaves parts, all but its ``--out``."""
+    """A run of each verb that leaves parts, all but its ``--out``."""
     pair = [*of_pair(place), "--question", QUESTION, "--region", "top-left"]
     pairs = ["--model", place / "model", "--pairs", place / "pairs"]
     edges = ["--heads", "1.1", "--edges", "answer-region", "--window", 4, "--limit", 3]
@@ -103,7 +104,6 @@ def quick_runs() -> Iterator[None]:
 
 
 def tables(out: Path) -> dict[str, bytes]:
-    """Return the tables in a folder."""
     return {path.name: path.read_bytes() for path in out.glob("*.csv")}
 
 
@@ -124,7 +124,7 @@ def interrupt(run: Run, out: Path, *more: object) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
+@dataclass
 class Parts:
     """The part that is damaged, the others of its run, and those of another run."""
 
@@ -135,60 +135,52 @@ class Parts:
 
     def flip(self, end: int) -> None:
         """Flip a bit before a byte."""
-        content = bytearray(self.part.read_bytes())
+        content = bytearray(self.content)
         content[self.rng.randrange(end)] ^= 1 << self.rng.randrange(8)
-        self.part.write_bytes(content)
+        self.content = content
 
     @property
-    def size(self) -> int:
-        """How many bytes the part has."""
-        return self.part.stat().st_size
+    def content(self) -> bytes:
+        return self.part.read_bytes()
+
+    @content.setter
+    def content(self, content: bytes) -> None:
+        self.part.write_bytes(content)
 
     @property
     def halves(self) -> tuple[bytes, bytes]:
         """The line that names the part and holds its checksum, and what it holds."""
-        head, _, payload = self.part.read_bytes().partition(b"\n")
+        head, _, payload = self.content.partition(b"\n")
         return head, payload
 
 
 def cut(parts: Parts) -> None:
-    """Leave out the end."""
-    content = parts.part.read_bytes()
-    parts.part.write_bytes(content[: parts.rng.randrange(1, len(content))])
+    content = parts.content
+    parts.content = content[: parts.rng.randrange(1, len(content))]
 
 
 def longer(parts: Parts) -> None:
-    """Add bytes at the end."""
-    more = parts.rng.randbytes(parts.rng.randrange(1, 50))
-    parts.part.write_bytes(parts.part.read_bytes() + more)
+    parts.content += parts.rng.randbytes(parts.rng.randrange(1, 50))
 
 
 def garbage(parts: Parts) -> None:
-    """Write something else."""
-    parts.part.write_bytes(parts.rng.randbytes(parts.rng.randrange(1, 5000)))
+    parts.content = parts.rng.randbytes(parts.rng.randrange(1, 5000))
 
 
 def swap(parts: Parts) -> None:
     """Let two parts change their names."""
     other = parts.rng.choice(parts.others)
-    content = parts.part.read_bytes()
-    parts.part.write_bytes(other.read_bytes())
+    content, parts.content = parts.content, other.read_bytes()
     other.write_bytes(content)
 
 
-def copy(parts: Parts) -> None:
-    """Put another part in its place: another run's if there is but one."""
-    source = parts.rng.choice(parts.others or parts.foreign)
-    parts.part.write_bytes(source.read_bytes())
-
-
-def foreign_over(parts: Parts) -> None:
-    """Put a part of another run in its place."""
-    parts.part.write_bytes(parts.rng.choice(parts.foreign).read_bytes())
+def copy(parts: Parts, foreign: bool = False) -> None:
+    """Put another part in its place: another run's if so asked, or if there is but one."""
+    sources = parts.foreign if foreign or not parts.others else parts.others
+    parts.content = parts.rng.choice(sources).read_bytes()
 
 
 def foreign_beside(parts: Parts) -> None:
-    """Put a part of another run beside it."""
     source = parts.rng.choice(parts.foreign)
     shutil.copy(source, parts.part.parent / source.name)
 
@@ -198,7 +190,7 @@ def other_count(parts: Parts) -> None:
     head, payload = parts.halves
     words = head.split()
     words[3] = b"7"
-    parts.part.write_bytes(b" ".join(words) + b"\n" + payload)
+    parts.content = b" ".join(words) + b"\n" + payload
 
 
 def changed(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Parts], None]:
@@ -221,7 +213,7 @@ def changed(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Parts],
         content = copied(torch.load(io.BytesIO(payload), weights_only=True))
         stream = io.BytesIO()
         torch.save(content, stream)
-        parts.part.write_bytes(head + b"\n" + stream.getvalue())
+        parts.content = head + b"\n" + stream.getvalue()
 
     return damage
 
@@ -234,16 +226,16 @@ def one_more(figures: torch.Tensor) -> torch.Tensor:
 
 
 DAMAGES: dict[str, Callable[[Parts], object]] = {
-    "flip": lambda parts: parts.flip(parts.size),
+    "flip": lambda parts: parts.flip(len(parts.content)),
     "flip in the head": lambda parts: parts.flip(len(parts.halves[0]) + 1),
     "cut": cut,
     "empty": lambda parts: parts.part.write_bytes(b""),
-    "zeros": lambda parts: parts.part.write_bytes(bytes(parts.size)),
+    "zeros": lambda parts: parts.part.write_bytes(bytes(len(parts.content))),
     "garbage": garbage,
     "longer": longer,
     "swap": swap,
     "copy": copy,
-    "foreign over": foreign_over,
+    "foreign over": partial(copy, foreign=True),
     "foreign beside": foreign_beside,
     "figure": changed(one_more),
     "dtype": changed(lambda figures: figures.to(torch.float16)),
@@ -307,7 +299,6 @@ def campaign(verb: str, run: Run, root: Path, rounds: int, tally: Tally) -> None
 
 
 def main() -> None:
-    """Run the campaign."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -5,15 +5,7 @@ from collections.abc import Iterable, Sequence
 
 
 class Tally:
-    """Counts of a campaign, a row a kind.
-
-    Parameters
-    ----------
-    what
-        What the rows are.
-    columns
-        What is counted; the last one, ``faulty``, need not be named.
-    """
+    """Counts of a campaign, a row a kind; the last column, ``faulty``, need not be named."""
 
     def __init__(self, what: str, columns: Sequence[str]) -> None:
         self._what, self._columns = what, (*columns, "faulty")
@@ -21,10 +13,7 @@ class Tally:
         self.faults = 0
 
     def add(self, row: str, columns: Iterable[str], faults: Sequence[str], how: str) -> None:
-        """Count one trial in some columns, and print what is wrong with it and how it came about.
-
-        Columns that the table lacks are not counted.
-        """
+        """Count one trial in some columns; print what is wrong with it and how it came about."""
         self._rows[row].update([*columns, "faulty"] if faults else columns)
         self.faults += len(faults)
         for fault in faults:
