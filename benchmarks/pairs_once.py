@@ -18,10 +18,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from headpatch.core.baseline_runs import Survey, survey
-from headpatch.core.dataset import Pairs
-from headpatch.core.drawing import draw_pairs
-from headpatch.core.session_cache import size_of
+from headpatch.core.baseline_runs import Survey, size_of, survey
+from headpatch.core.dataset import Pairs, draw_pairs
 from headpatch.core.study import Study
 from headpatch.heads import Head
 from headpatch.models.load import load

@@ -22,7 +22,7 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"headpatch\.(report|present|engine|models|stats|questions|core|pairs|heads|errors)\..*",
     ),
-    (r"py:.*", r"headpatch\.core\.keeping\..*"),
+    (r"py:.*", r"headpatch\.core\.store\..*"),
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -34,8 +34,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from headpatch.api import Run, plot, read_run
-    from headpatch.core.dataset import Pairs, open_pairs
-    from headpatch.core.drawing import draw_pairs
+    from headpatch.core.dataset import Pairs, draw_pairs, open_pairs
     from headpatch.core.gate import sessions
     from headpatch.core.mean_activations import mean_z
     from headpatch.core.session import Session, open_session
@@ -61,8 +60,7 @@ _HOMES = {
     name: room
     for room, names in {
         "api": "Run plot read_run",
-        "core.dataset": "Pairs open_pairs",
-        "core.drawing": "draw_pairs",
+        "core.dataset": "Pairs open_pairs draw_pairs",
         "core.gate": "sessions",
         "core.mean_activations": "mean_z",
         "core.session": "Session open_session",

@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headpatch.core.output import settle
-from headpatch.core.output.folder import parts_of
-from headpatch.core.output.part import Part
+from headpatch.core.output.folder import Part, Saved, parts_of
 from headpatch.core.output.records import Records
-from headpatch.core.output.saved import Saved
-from headpatch.core.question import Context, Result
-from headpatch.core.registry import verbs
+from headpatch.core.question import Context, Result, Verb, verbs
 from headpatch.core.study import Study
 from headpatch.core.study.record import RUN, Record
-from headpatch.core.verb import Verb
 from headpatch.errors import InputError
 from headpatch.present.canvas import Sheet
 from headpatch.present.figure import draw

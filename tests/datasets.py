@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from PIL import Image, ImageDraw
 
 from headpatch.core.baseline_runs import Survey
+from headpatch.core.cost import opening
 from headpatch.core.dataset import Pairs
 from headpatch.core.study import Study
-from headpatch.core.sweep_plan import opening
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.questions.sweep.question import Sweep, sweep

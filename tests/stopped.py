@@ -5,7 +5,7 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from headpatch.core import towers
+from headpatch.core import effects as towers
 from headpatch.core.store import Store
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome
@@ -25,7 +25,7 @@ def stop_after(
     error: BaseException,
     told: list[Outcome] | None = None,
 ) -> None:
-    """Let a function of `headpatch.core.towers` raise as soon as so many outcomes are told.
+    """Let a function of `headpatch.core.effects` raise as soon as so many outcomes are told.
 
     They are counted over all of its calls, and added to `told`.
     """

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from headpatch.core import towers
+from headpatch.core import effects as towers
 from headpatch.core.output import read_tensors
 from headpatch.engine.patching import Outcome
 from tests.command import contents, done, headpatch, refused, refused_early, table

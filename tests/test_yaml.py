@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from headpatch.core.study import Study, read_record
-from headpatch.core.study.yaml_tree import NotYaml, parse
+from headpatch.core.study.record import NotYaml, parse
 from headpatch.errors import InputError
 from tests import refusals
 
@@ -126,7 +126,7 @@ def test_a_record_reads_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_the_reader_in_python_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headpatch.core.study.yaml_tree._SAFE", yaml.SafeLoader)
+    monkeypatch.setattr("headpatch.core.study.record._SAFE", yaml.SafeLoader)
     assert parse("a: [yes, 'no', {b: 24.10}]") == {"a": ["yes", "no", {"b": "24.10"}]}
     with pytest.raises(NotYaml, match="in each other"):
         parse("[" * 5000)

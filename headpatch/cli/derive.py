@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from headpatch.cli.options import COMMON, PICTURES, RESUME, Several, flag, parameter
 from headpatch.cli.verb import Request, command
-from headpatch.core.verb import Verb
+from headpatch.core.question import Verb
 from headpatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def entries_of(request: Request, verb: Verb) -> "tuple[Entry, ...] | None":
     if not verb.draws:
         return None
     question.need(study, study.draw.n, "--n")
-    from headpatch.core.drawing import draw_for_once
+    from headpatch.core.dataset import draw_for_once
     from headpatch.core.output import scratch_folder
 
     place = request.until_the_end.enter_context(scratch_folder())

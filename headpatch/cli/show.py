@@ -169,7 +169,7 @@ def _cut_away(survey: "Survey") -> str:
 
 def _caution(survey: "Survey") -> str:
     """Say that intervals over so few pairs are rough; empty if they are enough."""
-    from headpatch.core import split
+    from headpatch.core import saved_verdict as split
 
     count = len(survey.entries)
     if count >= split.LEAST:

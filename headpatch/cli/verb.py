@@ -12,8 +12,8 @@ from headpatch.cli.app import app
 from headpatch.cli.options import COMMON, parameter
 from headpatch.cli.show import output_folder, progress, warn
 from headpatch.core.study import Study
+from headpatch.core.study.options import refuse_both
 from headpatch.core.study.record import said_of
-from headpatch.core.study.together import refuse_both
 from headpatch.errors import InputError
 
 if TYPE_CHECKING:

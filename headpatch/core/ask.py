@@ -1,4 +1,4 @@
-"""Asking a question of a pair, or of many: the one way, for calls and for the command line."""
+"""Asking a question of a pair, or of many: the one way; and where an answer comes from."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from headpatch.core.dataset import Pairs
 from headpatch.core.dataset import ready as ready_pairs
-from headpatch.core.keeping import store_in
-from headpatch.core.progress import Stages
-from headpatch.core.progress_bars import Progress, stages_of
-from headpatch.core.question import Call, Needs, Opened, Question, Result
+from headpatch.core.output.provenance import dataset_facts, pair_facts
+from headpatch.core.progress import Progress, Stages, stages_of
+from headpatch.core.question import Call, Context, Needs, Opened, Origin, Question, Result, Verb
 from headpatch.core.session import Session
 from headpatch.core.session import ready as ready_session
-from headpatch.core.study.together import refuse_both
+from headpatch.core.store import store_in
+from headpatch.core.study.options import refuse_both
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
 from headpatch.text import user_path
@@ -93,3 +93,21 @@ def each_pair(
             advance(len(measured), len(pairs.entries))
             del session  # its caches go before the next pair's are made
     return measured
+
+
+def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts: Any) -> Origin:
+    """Describe where a result comes from; `facts` is what else ``run.yaml`` says."""
+    study = opened.study
+    section = getattr(study, verb.name, None)
+    options = {} if section is None else section.model_dump()
+    known: dict[str, Any] = {"level": study.pairs.level, "noise_floor": noise_floor, "facts": facts}
+    known |= {"options": options, "study": study.model_dump(by_alias=True)}
+    if isinstance(opened, Session):
+        pair = opened.pair
+        context = Context(pair.question, pair.region.name, opened.valid, **known)
+        return Origin(verb, study, {**pair_facts(opened, noise_floor), **facts}, context)
+    assert isinstance(opened, Pairs)
+    survey, title = opened.survey, (opened.survey.question, opened.survey.region_name)
+    context = Context(*title, survey.valid, len(survey.entries), **known)
+    run = dataset_facts(study, opened.vlm, survey, noise_floor, **facts)
+    return Origin(verb, study, run, context, survey.gate_columns())

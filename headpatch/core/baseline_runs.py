@@ -1,21 +1,27 @@
-"""The first walk over a dataset: which pairs pass the gate, where heads look, their mean z."""
+"""Walks over a dataset: the first, untouched, and those that open its pairs again."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from headpatch.core.gate import Gated, of_the_row, sessions
-from headpatch.core.mean_activations import MeanZ
+from headpatch.core.mean_activations import MeanZ, mean_z
 from headpatch.core.ranking import MASSES, descending, masses
-from headpatch.core.session import Session
-from headpatch.core.session_cache import Held
+from headpatch.core.session import Session, towers_of
+from headpatch.core.store import Store
 from headpatch.core.study import Study
-from headpatch.engine.patching import OnProgress
+from headpatch.core.study.options import Changes
+from headpatch.engine.memory import tensors_in
+from headpatch.engine.patching import OnProgress, ZMeans
+from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError
 from headpatch.heads import Head
+from headpatch.kinds import averages
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
@@ -172,3 +178,103 @@ def _cautions(study: Study, gated: Sequence[Gated]) -> tuple[str, ...]:
         "the probability together; see gate.csv for what the model says",
         *reworded,
     )
+
+
+_SHARE = 0.25  # of what is free: the rest is for the work on them
+_MOST_ON_CPU = 2 << 30  # bytes; what is free there may belong to others
+
+
+class Held:
+    """Open pairs by name, the first ones that fit."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sessions: dict[str, Session] = {}
+        self._left = _room(device)
+
+    def offer(self, session: Session) -> None:
+        """Keep the pair, unless there is no room for it."""
+        size = size_of(session)
+        if size <= self._left:
+            self.sessions[session.pair.name] = session
+            self._left -= size
+
+
+def _room(device: torch.device) -> int:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(_SHARE * free)
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not every system says
+        return _MOST_ON_CPU
+    return min(int(_SHARE * free), _MOST_ON_CPU)
+
+
+def size_of(session: Session) -> int:
+    """Return about how much memory a pair takes: its tensors and its pictures."""
+    storages = (tensor.untyped_storage() for tensor in tensors_in(session.base))
+    stored = {one.data_ptr(): one.nbytes() for one in storages}
+    pictures = (session.pair.with_image, session.pair.without_image)
+    return sum(stored.values()) + sum(
+        image.width * image.height * len(image.getbands()) for image in pictures
+    )
+
+
+def walk(
+    study: Study,
+    vlm: VLM,
+    survey: Survey,
+    options: Changes,
+    positions: Positions | None,
+    vision: bool,
+    on_progress: OnProgress | None,
+) -> Iterator[tuple[Session, ZMeans | None, OnProgress]]:
+    """Yield the run pairs open, each with the mean z that its kinds need, and its progress."""
+    done_pairs, pairs = 0, len(survey.entries)
+
+    def advance(done: int, total: int) -> None:
+        if on_progress:
+            on_progress(done_pairs * total + done, pairs * total)
+
+    for session in survey.opened(study, vlm, positions, vision):
+        means = None
+        if averages(options.kinds):
+            known, towers = survey.reference, towers_of(positions, vision)
+            means = known.of(session) if known else mean_z(session, None, options.reference, towers)
+        yield session, means, advance
+        done_pairs += 1
+        del session  # its caches go before the next pair's are made
+
+
+def measured(
+    study: Study,
+    vlm: VLM,
+    entries: Sequence[Entry],
+    keys: Mapping[str, str],
+    positions: Positions,
+    store: Store,
+    measure: Callable[[Session], Mapping[str, Any]],
+    checks: Checks,
+    held: Mapping[str, Session] | None = None,
+) -> Iterator[tuple[Entry, dict[str, Any]]]:
+    """Yield what is saved of each pair, in order; what is not is measured, and saved.
+
+    The gate is not applied again: `entries` are those that are run. `keys`, by the pair's name,
+    hash all that its numbers depend on (`headpatch.core.store.unit_key`). `checks`, what is known
+    of the fast paths, is saved with each pair, since the noise floor hangs on it: a run that goes
+    on must not compare them anew, on another pair. `held` are sessions that are still open.
+    """
+    judged = study.model_copy(update={"force": True})
+    known = {name: store.get(key) for name, key in keys.items()}
+    for unit in known.values():
+        checks.recall(() if unit is None else unit["checks"])
+    left = [entry for entry in entries if known[entry.name] is None]
+    opened = sessions(judged, vlm, left, positions, held=held, checks=checks)
+    for entry in entries:
+        unit = known.pop(entry.name)
+        if unit is None:
+            session = next(opened)
+            unit = {"measured": dict(measure(session)), "checks": checks.saved()}
+            del session  # its caches go before the next pair's are made
+            store.put(keys[entry.name], unit)
+        yield entry, unit["measured"]

@@ -1,17 +1,28 @@
-"""What changes of heads cost, in forward passes of the prompt, as far as it can be told before."""
+"""What changes of heads cost, in forward passes of the prompt, and how that is said."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from headpatch.core.session import Session
-from headpatch.engine import vision, widen
-from headpatch.engine.interventions import Intervention
+from headpatch.core.session import Session, check_vision
+from headpatch.core.study import Study
+from headpatch.engine import attribution, vision, widen
+from headpatch.engine.interventions import Intervention, check_scope
 from headpatch.engine.patching import PLAIN_BATCH
-from headpatch.engine.widen import rows_that_fit
-from headpatch.heads import Tower
+from headpatch.engine.widen import rows_that_fit, rows_within
+from headpatch.errors import InputError
+from headpatch.heads import HeadSet, Tower
 from headpatch.kinds import averages
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+
+if TYPE_CHECKING:
+    from headpatch.core.baseline_runs import Survey
+    from headpatch.core.session import Session
 
 
 @dataclass(frozen=True)
@@ -58,3 +69,134 @@ def cost(
         else:
             total += len(sets) + -(-len(sets) // each)
     return total
+
+
+def passes(count: float) -> str:
+    """Write a number of forward passes."""
+    return f"{count:{',.1f' if count >= 1 else '.1g'}} forward passes"
+
+
+def inexact(session: "Session", tower: Tower = "lm") -> str:
+    """Say, where a tower's fast path is not exact, why and what is done instead; else nothing."""
+    fast, path, where = session.fast, "widening", f"at positions {session.positions}"
+    if tower == "vision":
+        fast, path, where = session.fast_vision, "resumed", "in its vision tower"
+    if fast is None or fast.exact:
+        return ""
+    why = f"the {path} pass is not exact for {session.vlm.name} {where} ({fast.why})"
+    return f"{why}: every row gets a forward pass of its own"
+
+
+def in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None") -> str:
+    """Write the cost of rows (with what is `included`), of what comes besides, and the sum."""
+    means, rechecks, again = beside.means, beside.rechecks, 0
+    if survey is not None:  # the first pair's are done
+        means *= 0 if survey.reference is not None else len(survey.entries) - 1
+        rechecks *= len(survey.entries)
+        again = 2 * sum(entry.name not in survey.held for entry in survey.entries[1:])
+    parts = {
+        "{:,} over reference pairs for their mean": means,
+        "{:,} for pairs that memory does not hold open": again,
+        "at most {:,} to check the noise floor in float32": rechecks,
+    }
+    more = ", ".join(words.format(count) for words, count in parts.items() if count)
+    if not more:
+        return passes(rows) + included
+    return f"{passes(rows)}{included}, and {more}: {rows + sum(parts.values()):,.1f} in all"
+
+
+_MIB = 1 << 20
+_GRADIENT_PASSES = 4  # both runs, forwards and backwards; no weight gets a gradient
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a sweep is going to do."""
+
+    sets: tuple[HeadSet, ...]  # changed one after the other
+    every: bool  # whether they are every head alone
+    asked: tuple[Intervention, ...]  # of the sets and whole layers, then of the noise floor
+    noise: int  # how many sets are patched with their own z
+    size: int | None  # rows that are run together; None leaves it to the path that runs them
+    passes: float  # cost of the rows and of `approx`, in forward passes of the prompt
+    layers: tuple[HeadSet, ...] = ()  # whole layers, changed beside every head
+    tower: Tower = "lm"
+    approx: bool = False  # whether gradients estimate the same effects
+    beside: Beside = field(default_factory=Beside)
+
+    @property
+    def total(self) -> float:
+        """Cost of all that comes after the two untouched runs and the self-check."""
+        return self.passes + self.beside.total
+
+
+def opening(study: Study) -> tuple[Positions | None, bool]:
+    """Return how `open_session` opens a session for the study's sweep: positions, and vision."""
+    options = study.sweep
+    return (options.positions, False) if options.tower == "lm" else (None, True)
+
+
+def refuse(study: Study, vlm: VLM) -> None:
+    """Refuse, once the model is loaded and before it runs, what it cannot do."""
+    options = study.sweep
+    if options.approx and (why := attribution.refused(vlm)):
+        raise InputError("--approx", why, "a model with gradients", "Leave --approx out.")
+    if options.tower == "vision":
+        check_vision(vlm)
+        check_scope(vlm, study.vision.positions)
+
+
+def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower = "lm") -> Plan:
+    """Work out what a sweep of `sets`, or (None) of every head, takes."""
+    options = session.study.sweep
+    refuse(session.study, session.vlm)
+    grid = session.vlm.stack(tower).grid
+    every = sets is None
+    chosen = tuple(dict.fromkeys(map(HeadSet.of, grid) if sets is None else sets))
+    if not chosen or not all(map(len, chosen)):
+        raise InputError("sets", "an empty one", "sets of at least one head")
+    for head in {head for members in chosen for head in members}:
+        grid.check(head, "sets")
+    whole = [one for one in grid.whole_layers() if len(one) > 1]  # a layer of one head is that head
+    layers = tuple(whole) if options.layers and every else ()
+    more = options.positions, session.study.vision.positions, options.alpha
+    kinds, directions = dict.fromkeys(options.kinds), dict.fromkeys(options.directions)
+    asked = [
+        Intervention(members, kind, direction, *more)
+        for kind, direction in product(kinds, directions)
+        for members in (*chosen, *layers)
+    ]
+    rng = np.random.default_rng([session.study.seed % 2**64, len(chosen)])
+    count = min(options.noise, len(chosen))
+    drawn = sorted(rng.choice(len(chosen), size=count, replace=False).tolist())
+    selves = product(directions, drawn)
+    asked += [Intervention(chosen[index], "self", way, *more) for way, index in selves]
+    size = _size(session, tower)
+    price = cost(session, asked, size, tower) + _GRADIENT_PASSES * options.approx
+    beside = Beside.of(session, options.kinds, options.reference, tower == "lm")
+    rest = layers, tower, options.approx, beside
+    return Plan(chosen, every, tuple(asked), count, size, price, *rest)
+
+
+def left(session: Session, job: Plan, finished: Container[Intervention]) -> Plan:
+    """Return the same plan at the price of what is not finished."""
+    asked = [one for one in job.asked if one not in finished]
+    price = cost(session, asked, job.size, job.tower) + _GRADIENT_PASSES * job.approx
+    return replace(job, passes=price)
+
+
+def _size(session: Session, tower: Tower) -> int | None:
+    """How many rows run together: as the study says, as its budget allows, or what fits."""
+    options = session.study.sweep
+    size = options.rows
+    if tower == "vision":
+        return size
+    prefill = session.base.trace.prefills[0]
+    if size is None and session.widens:
+        size = rows_that_fit(session.vlm, prefill)
+    if options.budget is not None:
+        if not session.widens:
+            prefill = replace(prefill, start=0)  # a row is a whole pass
+        most = rows_within(session.vlm, prefill, options.budget * _MIB)
+        size = most if size is None else min(size, most)
+    return size

@@ -15,8 +15,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
-from headpatch.core.edges import Ends, random_tokens
 from headpatch.core.session import Session
+from headpatch.core.stream_swaps import Ends, random_tokens
 from headpatch.core.study import layer_span
 from headpatch.engine.answers import decode
 from headpatch.engine.forward import Keep

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.core.baseline_runs import LEAST, Survey
-from headpatch.core.pair_measurements import normalized
+from headpatch.core.effects import normalized
 from headpatch.core.session import Session, intervene
 from headpatch.core.study import Candidates, Study
 from headpatch.engine.interventions import Direction, Intervention

@@ -1,4 +1,4 @@
-"""A verdict read back from its folder: its tables, its pairs and what ran it."""
+"""How a verdict judges heads over many pairs, and a verdict read back from its folder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,64 @@ from jaxtyping import Float
 from headpatch.core.output.files import read_table, read_tensors, reading
 from headpatch.core.output.records import Records
 from headpatch.core.output.staging import settle
-from headpatch.core.split import halve
 from headpatch.core.study import Study
 from headpatch.core.study.record import RUN
 from headpatch.errors import InputError
 from headpatch.heads import Grid
 from headpatch.pairs.manifest import Entry, Manifest
+from headpatch.stats.verdict_labels import Rule
+
+
+def rule(study: Study) -> Rule:
+    """Return by what heads are judged."""
+    options = study.pairs
+    return Rule(study.verdict.delta, options.level, options.resamples, study.seed)
+
+
+LEAST = 20
+"""Pairs to judge heads on: with fewer, intervals no longer cover what they say (see the tests)."""
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Which pairs choose heads, and which judge them."""
+
+    discovery: tuple[Entry, ...]
+    confirmation: tuple[Entry, ...]
+
+
+def need_pairs(study: Study, count: int, argument: str) -> None:
+    """Refuse a study of too few pairs, whatever the gate says, to choose on and to judge on."""
+    split = study.verdict.split
+    kept = round(split * count)
+    if count >= 2 and kept in (0, count):
+        half = "discovery" if kept == 0 else "confirmation"
+        found = f"{split:g} of {count} pairs leaves the {half} half empty"
+        raise InputError("--split", found, "a share that leaves pairs in both halves")
+    if count - kept < LEAST:
+        least = next(n for n in range(LEAST, 10**7) if n - round(split * n) >= LEAST)
+        raise InputError(
+            argument,
+            f"{count} pairs, of which {max(count - kept, 0)} would judge heads",
+            f"at least {least} pairs that pass the gate, so that {LEAST} judge (--split {split:g})",
+        )
+
+
+def halve(study: Study, entries: Sequence[Entry]) -> Halves:
+    """Split the pairs by the seed, so that each region and question is in both parts alike."""
+    need_pairs(study, len(entries), "--pairs")
+    total, count = len(entries), round(study.verdict.split * len(entries))
+    rng = np.random.default_rng([study.seed % 2**64, total])
+    alike = sorted(  # at random among those that are
+        rng.permutation(total).tolist(), key=lambda i: (entries[i].region.name, entries[i].question)
+    )
+    every = np.floor((np.arange(count) + rng.random()) * total / count).astype(int)
+    first = {alike[place] for place in every.tolist()}
+    return Halves(
+        tuple(one for i, one in enumerate(entries) if i in first),
+        tuple(one for i, one in enumerate(entries) if i not in first),
+    )
+
 
 _NEEDED = ("verdicts.csv", "partners.csv", "gate.csv", RUN)
 _READ = (*_NEEDED, "vision.csv", "verdict.pt")

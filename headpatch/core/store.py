@@ -9,14 +9,18 @@ finished and is measured anew.
 import hashlib
 import io
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import torch
 
 from headpatch import __version__
+from headpatch.core.output import scratch_folder, taken
 from headpatch.core.study import Study
 from headpatch.disk import UNFINISHED, reporting_failure, tensor_bytes, write_whole
 from headpatch.errors import InputError
@@ -24,6 +28,7 @@ from headpatch.models.vlm import VLM
 from headpatch.models.wording import prompt_text
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
+from headpatch.text import user_path
 
 _FORMAT = "headpatch unit 2"
 _SUFFIX = ".unit"
@@ -188,3 +193,37 @@ class Store:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{_SUFFIX}"
+
+
+class Scratch:
+    """A new folder that is deleted together with this object, or when Python ends."""
+
+    def __init__(self) -> None:
+        held = ExitStack()
+        self.path = held.enter_context(scratch_folder())
+        finalize(self, held.close)
+
+
+@contextmanager
+def store_in(
+    keep: str | Path | None, what: str, run: str, keys: Collection[str] | None = None
+) -> Iterator[Store]:
+    """Give a place for what is finished; it is emptied if the block ends well.
+
+    `keep` is a folder from which an interrupted call goes on; None keeps nothing beyond the block.
+    `what` is counted, for messages: pairs, rows. `run` and `keys` are as in `Store.open`.
+    """
+    if keep is None:
+        with scratch_folder() as folder:
+            yield Store(folder, what)
+        return
+    place = user_path(keep, "keep")
+    with taken(place, "call"):
+        store = Store(place, what, "keep")
+        store.open(True, run, keys)
+        if store.unfit:
+            warnings.warn(store.unfit_words, stacklevel=4)
+        yield store
+        store.remove()
+    with suppress(OSError):  # something else is in it
+        place.rmdir()

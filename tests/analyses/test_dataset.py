@@ -10,12 +10,12 @@ import torch
 
 from headpatch.core.baseline_runs import Survey, survey
 from headpatch.core.dataset import Pairs
+from headpatch.core.effects import resolve
 from headpatch.core.gate import Gated, sessions
 from headpatch.core.mean_activations import MeanZ
 from headpatch.core.session import Session, open_session
 from headpatch.core.store import Store
 from headpatch.core.study import Study
-from headpatch.core.towers import resolve
 from headpatch.engine import selfcheck
 from headpatch.engine.forward import Keep, forward
 from headpatch.errors import InputError

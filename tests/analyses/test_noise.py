@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.core.noise_floor import FEW, floor_of
+from headpatch.core.effects import FEW, floor_of
 from headpatch.core.session import Session, intervene
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome, patch
@@ -141,7 +141,7 @@ def test_every_question_is_held_against_float32_in_low_precision(
         asked.append(len(found))
         return [replace(one, effect=one.effect + 0.25) for one in found]
 
-    monkeypatch.setattr("headpatch.core.noise_floor.patch", plain)
+    monkeypatch.setattr("headpatch.core.effects.patch", plain)
     assert FLOORS[verb](session) == pytest.approx(0.25, abs=0.1)
     assert 0 < sum(asked) <= (7 if verb == "combine" else FEW)
 

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from headpatch.core.cost import Beside, cost
+from headpatch.core.cost import Beside, cost, left, plan
+from headpatch.core.effects import floor_of
 from headpatch.core.mean_activations import mean_z
-from headpatch.core.noise_floor import floor_of
 from headpatch.core.session import Session, intervene, open_session
-from headpatch.core.sweep_plan import left, plan
 from headpatch.heads import Head
 from headpatch.questions.ablate.measure import plan as plan_ablation
 from tests.datasets import tiny_study

@@ -166,7 +166,7 @@ def test_drawn_pairs_are_drawn_again_and_others_are_left_alone(tmp_path: Path) -
 
 
 def test_a_verdict_over_pairs_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headpatch.core.split.LEAST", 6)
+    monkeypatch.setattr("headpatch.core.saved_verdict.LEAST", 6)
     study = hp.Study.make(flags={"pairs.resamples": 200})
     manifest = planted_dataset(tmp_path / "pairs", 12)
     options = {"top": 5, "nulls": 2, "vision": 2, "controls": 0, "attribution": 0, "partners": 2}

@@ -13,8 +13,8 @@ from time import sleep
 import pytest
 
 import headpatch as hp
-from headpatch.core import progress_bars as progress
-from headpatch.core.progress_bars import Progress, stages_of
+from headpatch.core import progress
+from headpatch.core.progress import Progress, stages_of
 from tests.planted import HEADS, planted, planted_study
 
 LOOKER, WRITER = HEADS["looker"].head, HEADS["blind writer"].head

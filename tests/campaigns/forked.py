@@ -19,8 +19,7 @@ from pathlib import Path
 import pytest
 
 from headpatch.cli import main as command_line
-from headpatch.core.output.records import Records, digest
-from headpatch.core.output.written import SHARED
+from headpatch.core.output.records import SHARED, Records, digest
 from headpatch.core.study.record import RUN
 from tests.command import Said, of_pair
 from tests.planted import planted_dataset, planted_study, save_planted
@@ -121,7 +120,7 @@ def _become(words: Sequence[object], before: Callable[[], object], out: Path, er
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         sys.argv = ["headpatch", *map(str, words)]
         # Twelve pairs are quick, and enough to judge on where nobody reads the intervals.
-        pytest.MonkeyPatch().setattr("headpatch.core.split.LEAST", 6)
+        pytest.MonkeyPatch().setattr("headpatch.core.saved_verdict.LEAST", 6)
         before()
         command_line()
     except SystemExit as left:

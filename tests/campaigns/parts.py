@@ -97,7 +97,7 @@ def quick_runs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "load", load)
-        patch.setattr("headpatch.core.split.LEAST", 4)
+        patch.setattr("headpatch.core.saved_verdict.LEAST", 4)
         patch.setattr("headpatch.questions.sweep.finished_rows._SHARE", 1e9)
         patch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
         yield

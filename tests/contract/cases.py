@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from headpatch.core.verb import Verb
+from headpatch.core.question import Verb
 from headpatch.questions import VERBS
 from tests.planted import HEADS
 

@@ -9,8 +9,8 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from headpatch.cli.options import COMMON
+from headpatch.core.question import Verb
 from headpatch.core.study import Study
-from headpatch.core.verb import Verb
 from headpatch.questions import RANK, VERBS
 from tests.command import refused_early
 

@@ -14,8 +14,7 @@ import headpatch as hp
 from headpatch.core.ask import ask
 from headpatch.core.output.files import read_tensors, write_columns
 from headpatch.core.output.folder import find
-from headpatch.core.question import Result, table_of
-from headpatch.core.verb import Verb
+from headpatch.core.question import Result, Verb, table_of
 from headpatch.present.parts import Grid, Part, Words
 from headpatch.report.html.sections import derived, how
 from tests.command import Said, headpatch, table

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from headpatch.core import stream_swaps
-from headpatch.core.edges import end_positions
 from headpatch.core.session import open_session
-from headpatch.core.stream_swaps import token_classes
+from headpatch.core.stream_swaps import end_positions, token_classes
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
 from tests.planted import planted_study

@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from headpatch.core.output import staged
-from headpatch.core.output.records import Records
-from headpatch.core.output.written import WRITTEN
+from headpatch.core.output.records import WRITTEN, Records
 from headpatch.core.study import Study
 from headpatch.errors import InputError
 

@@ -8,8 +8,8 @@ from headpatch.core.output.files import (
     write_tensors,
 )
 from headpatch.core.output.lock import scratch_folder
+from headpatch.core.output.records import effects_by
 from headpatch.core.output.staging import check_folder, settle, staged, taken
-from headpatch.core.output.written import effects_by
 
 __all__ = [
     "check_folder", "effects_by", "read_table", "read_tensors", "reading", "scratch_folder",

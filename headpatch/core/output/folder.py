@@ -6,20 +6,82 @@ other weights, or of another pair or question, are left out, and the page says s
 of one study.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from headpatch.core.output import settle
-from headpatch.core.output.part import SHOWN, Part, load, read, reading
-from headpatch.core.output.records import Records
-from headpatch.core.study.record import RUN
+from headpatch.core.output import read_table, read_tensors, reading, settle
+from headpatch.core.output.records import WRITTEN, Records, verbs_in
+from headpatch.core.study.record import RUN, Record
 from headpatch.errors import InputError
 
 if TYPE_CHECKING:
     import pandas
+
+SHOWN = sorted({name for names in WRITTEN.values() for name in names if name[-4:] != ".png"})
+"""Files that sections are made of; a folder without any of them holds no results."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run of the folder that its files are in."""
+
+    folder: Path
+    name: str
+    """The run, as seen from the report's folder: empty for that folder itself, and with its verb
+    where several runs share a folder."""
+    record: Record
+    own: frozenset[str]  # files that it wrote and that are there
+    changed: tuple[str, ...] = ()  # those that are no longer as it wrote them, or ``run.yaml``
+
+    @property
+    def study(self) -> Mapping[str, Any]:
+        """The study as it was run."""
+        return self.record.study
+
+    @property
+    def run(self) -> Mapping[str, Any]:
+        """What ran it."""
+        return self.record.run
+
+    @property
+    def many(self) -> bool:
+        """Whether it ran a dataset of pairs rather than the study's own pair."""
+        return "pairs" in self.run
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """The verb that was run; all whose files are there, if an earlier version kept no name."""
+        if self.record.verb:
+            return (self.record.verb,)
+        found = verbs_in(self.folder)
+        return found if self.study.get("claims") else tuple(v for v in found if v != "claims")
+
+    def has(self, name: str) -> bool:
+        """Whether it wrote a file that is there."""
+        return name in self.own
+
+    def files(self) -> list[str]:
+        """Name its files that sections are made of."""
+        return [name for name in SHOWN if self.has(name)]
+
+
+def read(part: Part, name: str, needed: Mapping[str, str]) -> "pandas.DataFrame":
+    """Read a table of a run; see `headpatch.core.output.read_table`."""
+    return read_table(part.folder / name, needed)
+
+
+def load(part: Part, name: str, needed: Mapping[str, int]) -> dict[str, Any]:
+    """Read the tensors of a run, as arrays; see `headpatch.core.output.read_tensors`."""
+    return {key: _arrays(one) for key, one in read_tensors(part.folder / name, needed).items()}
+
+
+def _arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _arrays(one) for key, one in value.items()}
+    return value.numpy() if hasattr(value, "numpy") else value
 
 
 @dataclass(frozen=True)
@@ -152,3 +214,32 @@ def _differs(part: Part, main: Part) -> str:
         if part.study.get(key) != main.study.get(key):
             return f"of another study (its {key} differs)"
     return ""
+
+
+_READERS: Final[Mapping[str, Callable[[Path], Any]]] = {".csv": read_table, ".pt": read_tensors}
+
+
+class Saved(Mapping[str, Any]):
+    """Tables (``.csv``, DataFrames) and tensors (``.pt``, dicts) of a folder, by file name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(f"{self.folder} holds no {name}; it holds {', '.join(self)}")
+        if name not in self._read:
+            path = self.folder / name
+            self._read[name] = _READERS[path.suffix](path)
+        return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        path = self.folder / str(name)
+        return path.suffix in _READERS and path.is_file()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(one.name for one in self.folder.iterdir() if one.name in self))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -1,17 +1,46 @@
 """The ``run.yaml`` of a folder: a record of every verb whose files lie there."""
 
+import csv
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from headpatch.core.output.files import reading
-from headpatch.core.output.written import SHARED, UPON, WRITTEN, effects_by, verbs_in
+from headpatch.core.question import verbs
 from headpatch.core.study import read_record
 from headpatch.core.study.record import RUN, Record, records_in
 from headpatch.errors import InputError
+
+WRITTEN: Final[Mapping[str, tuple[str, ...]]] = {
+    verb.name: verb.files for verb in verbs() if verb.files
+}
+"""By verb; the first is always written. A run deletes what an earlier one of its verb left."""
+SHARED: Final = frozenset({"gate.csv"})
+"""Files of several verbs, one of which does not displace the other."""
+UPON: Final[Mapping[str, tuple[str, ...]]] = {"verdict": ("claims",)}
+"""Verbs whose results are about those of another, and go when that is run again."""
+
+
+def verbs_in(folder: Path) -> tuple[str, ...]:
+    """Name the verbs whose files lie in a folder, by the names of the files alone."""
+    there = {verb for verb, (first, *_) in WRITTEN.items() if (folder / first).is_file()}
+    if effects_by(folder) != "ablate":  # sweep writes a table of this name as well
+        there.discard("ablate")
+    return tuple(verb for verb in WRITTEN if verb in there)
+
+
+def effects_by(folder: Path) -> str | None:
+    """Return who wrote the ``effects.csv`` in a folder, `ablate` or `sweep`; None if neither."""
+    try:
+        with (folder / "effects.csv").open(encoding="utf-8", newline="") as stream:
+            columns = next(csv.reader(stream), [])
+    except (OSError, ValueError, csv.Error):
+        return None
+    marks = {"control_n": "ablate", "attention_rank": "sweep"}
+    return next((verb for mark, verb in marks.items() if mark in columns), None)
 
 
 @dataclass(frozen=True)

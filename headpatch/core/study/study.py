@@ -8,11 +8,26 @@ import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from headpatch.core.claims_grammar import Claim
-from headpatch.core.study.changes import VisionOptions
-from headpatch.core.study.many_pairs import DrawOptions, PairsOptions, VerdictOptions
-from headpatch.core.study.paths import BUNDLED_PICTURE, PathText, absolute, change_paths, picture
-from headpatch.core.study.reading import flag_of, one_line, prompt_form, read
-from headpatch.core.study.strict import Quadrant, Strict, sequence
+from headpatch.core.study.options import (
+    DrawOptions,
+    PairsOptions,
+    Quadrant,
+    Strict,
+    VerdictOptions,
+    VisionOptions,
+    sequence,
+)
+from headpatch.core.study.reading import (
+    BUNDLED_PICTURE,
+    PathText,
+    absolute,
+    change_paths,
+    flag_of,
+    one_line,
+    picture,
+    prompt_form,
+    read,
+)
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.pairs.pair import Pair, make_pair

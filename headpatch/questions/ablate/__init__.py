@@ -28,8 +28,8 @@ Examples
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from headpatch.core.study.together import refuse_void_scope
-from headpatch.core.verb import Flag, Verb
+from headpatch.core.question import Flag, Verb
+from headpatch.core.study.options import refuse_void_scope
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.questions.ablate.columns import EFFECTS, MEANS

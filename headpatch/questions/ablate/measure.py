@@ -7,11 +7,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from headpatch.core.controls import random_sets
 from headpatch.core.cost import Beside, cost
-from headpatch.core.noise_floor import floor_of
+from headpatch.core.effects import Unread, change, floor_of, has, unread
+from headpatch.core.ranking import random_sets
 from headpatch.core.session import Session
-from headpatch.core.towers import Unread, change, has, unread
 from headpatch.engine.answers import decode
 from headpatch.engine.interventions import Direction, Intervention, check_scope
 from headpatch.engine.patching import OnProgress, Outcome, ZMeans

@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from headpatch.core.study.changes import Changes
-from headpatch.core.study.strict import Count
+from headpatch.core.study.options import Changes, Count
 
 
 class AblateOptions(Changes):

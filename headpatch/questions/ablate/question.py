@@ -9,20 +9,18 @@ import numpy as np
 import pandas as pd
 
 from headpatch.core.aggregate import aggregate, answer_changed
-from headpatch.core.ask import ask, refuse_means, with_options
-from headpatch.core.baseline_runs import Survey
+from headpatch.core.ask import ask, origin, refuse_means, with_options
+from headpatch.core.baseline_runs import Survey, walk
+from headpatch.core.cost import in_all, inexact
 from headpatch.core.dataset import Pairs
+from headpatch.core.effects import Unread, both, has, resolve
 from headpatch.core.head_selection import Heads, named
 from headpatch.core.mean_activations import mean_z
-from headpatch.core.origin import origin
-from headpatch.core.price import in_all, inexact
-from headpatch.core.progress_bars import Progress
+from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session, towers_of
 from headpatch.core.study import Study
-from headpatch.core.towers import Unread, both, has, resolve
-from headpatch.core.walk import walk
 from headpatch.engine.patching import ZMeans
 from headpatch.heads import Selection
 from headpatch.kinds import averages

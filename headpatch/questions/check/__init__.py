@@ -8,7 +8,7 @@ tokens and times. Writes nothing; the two answers need not flip.
 Example: `headpatch check --model demo`
 """
 
-from headpatch.core.verb import Verb
+from headpatch.core.question import Verb
 
 VERB = Verb(
     "check",

@@ -9,14 +9,12 @@ from typing import Any, TypeAlias, get_args
 import numpy as np
 import torch
 
-from headpatch.core.cost import cost
-from headpatch.core.noise_floor import floor_of
-from headpatch.core.origin import origin
+from headpatch.core.ask import origin
+from headpatch.core.cost import cost, plan
+from headpatch.core.effects import change, floor_of
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.session import Session, open_session, run_both
 from headpatch.core.study import Study
-from headpatch.core.sweep_plan import plan
-from headpatch.core.towers import change
 from headpatch.engine.control import HEADS_OF, uncontrolled, why_not
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import (

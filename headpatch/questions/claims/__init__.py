@@ -39,7 +39,7 @@ Examples
 `headpatch claims claims.yaml --n 40 --out claims_output`
 """
 
-from headpatch.core.verb import Verb
+from headpatch.core.question import Verb
 from headpatch.questions.claims.columns import CLAIMS, FOLLOWED
 
 VERB = Verb(

@@ -17,9 +17,8 @@ import pandas as pd
 
 from headpatch import __version__
 from headpatch.core.claims_grammar import Claim, Form, check_claims
-from headpatch.core.decision_rule import rule
 from headpatch.core.output.files import read_table
-from headpatch.core.saved_verdict import SavedVerdict
+from headpatch.core.saved_verdict import SavedVerdict, rule
 from headpatch.core.store import Store
 from headpatch.core.study import Study
 from headpatch.engine.patching import OnProgress

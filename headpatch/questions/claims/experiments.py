@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from headpatch.core.baseline_runs import measured
 from headpatch.core.edge_cuts import Cutting, cut_edges
-from headpatch.core.finished_pairs import measured
-from headpatch.core.pair_measurements import noise_sets, noise_vision, normalized
+from headpatch.core.effects import noise_sets, noise_vision, normalized
 from headpatch.core.session import Session, intervene
 from headpatch.core.store import Store, unit_key
 from headpatch.core.stream_swaps import normalized as shares

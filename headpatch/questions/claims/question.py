@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import pandas as pd
 
 from headpatch.core.dataset import found_pairs
-from headpatch.core.keeping import store_in
 from headpatch.core.output.staging import check_folder, taken
 from headpatch.core.output.writing import write
-from headpatch.core.progress_bars import Progress, stages_of
+from headpatch.core.progress import Progress, stages_of
 from headpatch.core.question import Call, Context, Files, Opened, Origin, Question, Result
-from headpatch.core.saved_verdict import SavedVerdict, mean_looks
+from headpatch.core.saved_verdict import SavedVerdict, mean_looks, need_pairs
 from headpatch.core.session import model_of
-from headpatch.core.split import need_pairs
+from headpatch.core.store import store_in
 from headpatch.core.study import Study
 from headpatch.models.vlm import VLM
 from headpatch.present.tables import failed_words

@@ -22,7 +22,7 @@ Examples
 `headpatch combine --heads 21.14,23.9 --pairs pairs --limit 5` (after `headpatch pairs --n 20`)
 """
 
-from headpatch.core.verb import Verb
+from headpatch.core.question import Verb
 from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
 from headpatch.questions.combine.options import CombineOptions
 

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from headpatch.core.decision_rule import rule
-from headpatch.core.noise_floor import floor_of
+from headpatch.core.effects import floor_of
+from headpatch.core.saved_verdict import rule
 from headpatch.core.session import Session, intervene
 from headpatch.core.study import Study
 from headpatch.engine.interventions import Direction, Intervention

@@ -4,9 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from headpatch.core.study.changes import AskedKinds, Changes
-from headpatch.core.study.edges import Candidates
-from headpatch.core.study.strict import Positive
+from headpatch.core.study.options import AskedKinds, Candidates, Changes, Positive
 
 
 class CombineOptions(Candidates, Changes):

@@ -7,7 +7,9 @@ from typing import Any, TypeAlias, TypeVar
 
 import pandas as pd
 
-from headpatch.core.ask import ask, refuse_means
+from headpatch.core.ask import ask, origin, refuse_means
+from headpatch.core.baseline_runs import walk
+from headpatch.core.cost import inexact
 from headpatch.core.dataset import Pairs
 from headpatch.core.head_selection import (
     Heads,
@@ -18,14 +20,11 @@ from headpatch.core.head_selection import (
     single_effects,
 )
 from headpatch.core.mean_activations import mean_z
-from headpatch.core.origin import origin
-from headpatch.core.price import inexact
-from headpatch.core.progress_bars import Progress
+from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
 from headpatch.core.study import Study
-from headpatch.core.walk import walk
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import RunError
 from headpatch.kinds import averages
@@ -38,7 +37,7 @@ from headpatch.questions.combine.view import summary
 
 Measured = TypeVar("Measured")
 Walk: TypeAlias = Callable[[OnProgress], Iterator[tuple[Session, ZMeans | None, OnProgress]]]
-"""Gives one pair after the other, as `headpatch.core.walk.walk`."""
+"""Gives one pair after the other, as `headpatch.core.baseline_runs.walk`."""
 
 
 @dataclass(frozen=True, eq=False)

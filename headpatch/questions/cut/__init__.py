@@ -25,8 +25,8 @@ from collections.abc import Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from headpatch.core.study.edges import EDGE_ENDS
-from headpatch.core.verb import Flag, Verb
+from headpatch.core.question import Flag, Verb
+from headpatch.core.study.options import EDGE_ENDS
 from headpatch.errors import InputError
 from headpatch.questions.cut.columns import CUTS, MEANS
 from headpatch.questions.cut.options import CutOptions

@@ -4,8 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from headpatch.core.study.edges import check_edges, layer_span
-from headpatch.core.study.strict import Count, Positive, Strict, sequence
+from headpatch.core.study.options import Count, Positive, Strict, check_edges, layer_span, sequence
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 

@@ -7,12 +7,11 @@ from typing import Any
 import pandas as pd
 
 from headpatch.core.aggregate import aggregate, answer_changed
-from headpatch.core.ask import ask, each_pair
+from headpatch.core.ask import ask, each_pair, origin
+from headpatch.core.cost import passes
 from headpatch.core.dataset import Pairs
 from headpatch.core.edge_cuts import CutTable, Job, cost, make, named_cuts, prepare
-from headpatch.core.origin import origin
-from headpatch.core.price import passes
-from headpatch.core.progress_bars import Progress
+from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session

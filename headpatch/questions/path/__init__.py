@@ -26,7 +26,7 @@ Examples
 `headpatch path --pairs pairs --limit 4` (after `headpatch pairs --n 20`)
 """
 
-from headpatch.core.verb import Verb
+from headpatch.core.question import Verb
 from headpatch.questions.path.columns import MEANS, PATH
 from headpatch.questions.path.options import PathOptions
 

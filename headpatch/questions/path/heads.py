@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headpatch.core.noise_floor import FEW, Changed, floors_over
+from headpatch.core.effects import FEW, Changed, floors_over
 from headpatch.core.session import Session, intervene
 from headpatch.core.stream_swaps import DIRECTION, normalized, token_classes, vision_classes
 from headpatch.engine.interventions import Direction, Intervention
@@ -47,7 +47,7 @@ _HEARD: Final[Mapping[str, tuple[str, ...]]] = {
 class HeadPaths:
     """What named heads hear.
 
-    The noise floor, in logits, is that of `headpatch.core.noise_floor.floors_over`. A path from the
+    The noise floor, in logits, is that of `headpatch.core.effects.floors_over`. A path from the
     run itself changes nothing.
     """
 

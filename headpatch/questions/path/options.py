@@ -4,8 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from headpatch.core.study.edges import Candidates, check_edges
-from headpatch.core.study.strict import Positive, sequence
+from headpatch.core.study.options import Candidates, Positive, check_edges, sequence
 
 
 class PathOptions(Candidates):

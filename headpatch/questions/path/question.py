@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headpatch.core.ask import ask
+from headpatch.core.ask import ask, origin
+from headpatch.core.baseline_runs import measured
 from headpatch.core.dataset import Pairs
 from headpatch.core.edge_cuts import check_window
-from headpatch.core.edges import Ends
-from headpatch.core.finished_pairs import measured
 from headpatch.core.head_selection import (
     Heads,
     check_candidates,
@@ -25,14 +24,12 @@ from headpatch.core.head_selection import (
     named,
     single_effects,
 )
-from headpatch.core.origin import origin
-from headpatch.core.progress import reporting
-from headpatch.core.progress_bars import Progress
+from headpatch.core.progress import Progress, reporting
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
 from headpatch.core.store import unit_key
-from headpatch.core.stream_swaps import token_classes
+from headpatch.core.stream_swaps import Ends, token_classes
 from headpatch.core.study import Study
 from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError

@@ -16,7 +16,7 @@ yours are paths)
 `headpatch rank --pairs pairs --limit 8` (after `headpatch pairs --n 20`)
 """
 
-from headpatch.core.verb import Verb
+from headpatch.core.question import Verb
 from headpatch.questions.rank.columns import HEADS, PER_HEAD, SPATIAL, WITH_RUN, WITHOUT_RUN
 from headpatch.questions.rank.options import RankOptions
 

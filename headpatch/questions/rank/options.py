@@ -1,6 +1,6 @@
 """Options of `headpatch rank`."""
 
-from headpatch.core.study.strict import Count, Positive, Strict
+from headpatch.core.study.options import Count, Positive, Strict
 
 
 class RankOptions(Strict):

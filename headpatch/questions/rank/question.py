@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from headpatch.core.ask import ask
+from headpatch.core.ask import ask, origin
 from headpatch.core.dataset import Pairs
-from headpatch.core.origin import origin
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result, rows_of
 from headpatch.core.ranking import MASSES, columns_of, descending, image_rows, masses_of, ranks
 from headpatch.core.session import Session, reopen

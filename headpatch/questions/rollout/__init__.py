@@ -32,7 +32,7 @@ Examples
 `headpatch rollout --draws 2 --pairs pairs --limit 3` (after `headpatch pairs --n 20`)
 """
 
-from headpatch.core.verb import Verb
+from headpatch.core.question import Verb
 from headpatch.questions.rollout.columns import AREA_MEANS, MEANS, PERTURBATION, ROLLOUT
 from headpatch.questions.rollout.options import RolloutOptions
 

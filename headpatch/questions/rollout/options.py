@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from headpatch.core.study.forced import ForcedAnswer
-from headpatch.core.study.strict import Count
+from headpatch.core.study.options import Count, ForcedAnswer
 
 
 class RolloutOptions(ForcedAnswer):

@@ -7,10 +7,9 @@ from typing import Any, overload
 import pandas as pd
 
 from headpatch.core.aggregate import aggregate
-from headpatch.core.ask import ask, each_pair
+from headpatch.core.ask import ask, each_pair, origin
 from headpatch.core.dataset import Pairs
-from headpatch.core.origin import origin
-from headpatch.core.progress_bars import Progress
+from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Opened, Question, Result
 from headpatch.core.session import Session
 from headpatch.questions.rollout import VERB

@@ -42,7 +42,7 @@ Examples
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from headpatch.core.verb import Flag, Verb
+from headpatch.core.question import Flag, Verb
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
 from headpatch.questions.sweep.options import SweepOptions
 

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headpatch.core.aggregate import intervals
+from headpatch.core.cost import Plan
 from headpatch.core.session import Session
 from headpatch.core.study import PairsOptions, Study
-from headpatch.core.sweep_plan import Plan
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Intervention, never_read, vision_positions
 from headpatch.engine.patching import Outcome, ZMeans

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headpatch.core.baseline_runs import Survey
-from headpatch.core.price import in_all, inexact
+from headpatch.core.cost import Plan, in_all, inexact
 from headpatch.core.question import Call
 from headpatch.core.session import Session
-from headpatch.core.sweep_plan import Plan
 from headpatch.errors import InputError
 from headpatch.heads import Grid, HeadSet
 

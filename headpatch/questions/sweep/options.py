@@ -4,9 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from headpatch.core.study.changes import Changes
-from headpatch.core.study.paths import PathText
-from headpatch.core.study.strict import Positive
+from headpatch.core.study.options import Changes, Positive
+from headpatch.core.study.reading import PathText
 from headpatch.errors import InputError
 
 

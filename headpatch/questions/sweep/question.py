@@ -7,18 +7,17 @@ from typing import Any
 
 import pandas as pd
 
-from headpatch.core.ask import ask, refuse_means, with_options
+from headpatch.core.ask import ask, origin, refuse_means, with_options
+from headpatch.core.baseline_runs import walk
+from headpatch.core.cost import Plan, left, opening, plan, refuse
 from headpatch.core.dataset import Pairs
+from headpatch.core.effects import Unread, both
 from headpatch.core.mean_activations import mean_z
-from headpatch.core.origin import origin
-from headpatch.core.progress_bars import Progress
+from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session
 from headpatch.core.study import Study
-from headpatch.core.sweep_plan import Plan, left, opening, plan, refuse
-from headpatch.core.towers import Unread, both
-from headpatch.core.walk import walk
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet

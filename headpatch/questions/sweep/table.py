@@ -12,15 +12,14 @@ from jaxtyping import Float, Int
 
 from headpatch.core.aggregate import aggregate, answer_changed
 from headpatch.core.baseline_runs import Survey
+from headpatch.core.cost import Plan
 from headpatch.core.dataset import Pairs
+from headpatch.core.effects import Unread, change, floor_of, unread
 from headpatch.core.mean_activations import mean_z
-from headpatch.core.noise_floor import floor_of
 from headpatch.core.question import Opened, Origin
 from headpatch.core.ranking import differences, ranks
 from headpatch.core.session import Session
 from headpatch.core.study import Study, alpha_of
-from headpatch.core.sweep_plan import Plan
-from headpatch.core.towers import Unread, change, unread
 from headpatch.engine.answers import decode
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnOutcome, OnProgress, Outcome, ZMeans

@@ -40,7 +40,7 @@ Examples
 `headpatch trace --pairs pairs --limit 3 --tokens 3` (after `headpatch pairs --n 20`)
 """
 
-from headpatch.core.verb import Verb
+from headpatch.core.question import Verb
 from headpatch.questions.trace.columns import MEANS, TOKENS, TRACE
 from headpatch.questions.trace.options import TraceOptions
 

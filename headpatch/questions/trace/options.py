@@ -4,9 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from headpatch.core.study.changes import AskedKinds, Kinds
-from headpatch.core.study.forced import ForcedAnswer
-from headpatch.core.study.strict import Count, Positive
+from headpatch.core.study.options import AskedKinds, Count, ForcedAnswer, Kinds, Positive
 
 
 class TraceOptions(ForcedAnswer, Kinds):

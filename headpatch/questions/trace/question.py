@@ -10,13 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
-from headpatch.core.ask import ask, each_pair
+from headpatch.core.ask import ask, each_pair, origin
+from headpatch.core.cost import inexact
 from headpatch.core.dataset import Pairs, closed
 from headpatch.core.gate import sessions
 from headpatch.core.mean_activations import mean_z
-from headpatch.core.origin import origin
-from headpatch.core.price import inexact
-from headpatch.core.progress_bars import Progress
+from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Needs, Opened, Question
 from headpatch.core.session import Session
 from headpatch.core.store import Store

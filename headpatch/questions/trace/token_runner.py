@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headpatch.core.noise_floor import FEW, floors_of
+from headpatch.core.effects import FEW, floors_of
 from headpatch.core.ranking import MASSES, masses
 from headpatch.core.session import Session, intervene
 from headpatch.core.store import Store, unit_key

@@ -33,8 +33,8 @@ Examples
 `headpatch verdict --pairs pairs --out verdict_output` (after `headpatch pairs --n 100`)
 """
 
-from headpatch.core.study.many_pairs import VerdictOptions
-from headpatch.core.verb import Verb
+from headpatch.core.question import Verb
+from headpatch.core.study.options import VerdictOptions
 from headpatch.questions.verdict.columns import CURVES, HEADS, NULLS, SETS, VISION
 
 VERB = Verb(

@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from headpatch.core.claims_grammar import Claim
-from headpatch.core.controls import random_sets
+from headpatch.core.ranking import random_sets
 from headpatch.core.study import Study
 from headpatch.heads import Grid, Head, HeadSet
 from headpatch.questions.verdict.pair_record import DIRECTIONS, PairRecord, PerPair

@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float
 
 from headpatch.core.baseline_runs import Survey
-from headpatch.core.decision_rule import rule
-from headpatch.core.split import halve
+from headpatch.core.saved_verdict import halve, rule
 from headpatch.core.store import Store
 from headpatch.core.study import Study
 from headpatch.engine.patching import OnProgress

@@ -7,14 +7,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from headpatch.core.baseline_runs import Survey
-from headpatch.core.finished_pairs import measured
+from headpatch.core.baseline_runs import Held, Survey, measured
+from headpatch.core.effects import FEW, floor_of, noise_sets, noise_vision, normalized
 from headpatch.core.mean_activations import mean_z
-from headpatch.core.noise_floor import FEW, floor_of
-from headpatch.core.pair_measurements import noise_sets, noise_vision, normalized
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session, checked, intervene, run_both
-from headpatch.core.session_cache import Held
 from headpatch.core.store import Store, dataset_digest, unit_key
 from headpatch.core.study import Study
 from headpatch.engine.attribution import attribute, gradients

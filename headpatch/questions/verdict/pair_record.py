@@ -56,7 +56,7 @@ class PairRecord:
     ld_with: float
     ld_without: float
     effects: Mapping[str, PerHead]  # by ``kind_direction``
-    floor: float  # in logits, see `headpatch.core.noise_floor.floor_of`
+    floor: float  # in logits, see `headpatch.core.effects.floor_of`
     nothing: float
     """What should be nothing, in logits, which a null tests: the largest effect of patching a head
     with its own z, or how far widening passes were off in their self-check."""

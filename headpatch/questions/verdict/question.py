@@ -8,14 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from headpatch.core.ask import ask, with_options
+from headpatch.core.ask import ask, origin, with_options
 from headpatch.core.baseline_runs import Survey
 from headpatch.core.claims_grammar import Claim, check_claims
 from headpatch.core.dataset import Dataset, Pairs, closed, found_pairs, run_pairs
-from headpatch.core.origin import origin
-from headpatch.core.progress_bars import Progress, stages_of
+from headpatch.core.progress import Progress, stages_of
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
-from headpatch.core.split import need_pairs
+from headpatch.core.saved_verdict import need_pairs
 from headpatch.core.study import Study
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM

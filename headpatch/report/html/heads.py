@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from headpatch.core.output.folder import Results
-from headpatch.core.output.part import load, read, reading
+from headpatch.core.output.files import reading
+from headpatch.core.output.folder import Results, load, read
 from headpatch.kinds import BY_PLACE, kind_label
 from headpatch.present.panel import ASKED
 from headpatch.stats.rankings import descending

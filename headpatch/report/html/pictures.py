@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.core.output.folder import Results
-from headpatch.core.output.part import Part, reading
+from headpatch.core.output.files import reading
+from headpatch.core.output.folder import Part, Results
 from headpatch.core.study import Study
 from headpatch.core.study.record import RUN
 from headpatch.errors import InputError

@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 import pytest
 
+from headpatch.core.effects import resolve
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, open_session
-from headpatch.core.towers import resolve
 from headpatch.heads import Head, HeadSet, Selection
 from headpatch.questions.ablate.measure import plan
 from headpatch.questions.ablate.question import Ablation, ablate

@@ -10,13 +10,13 @@ import pytest
 
 import headpatch as hp
 from headpatch.core.baseline_runs import survey
-from headpatch.core.controls import random_sets
 from headpatch.core.dataset import Pairs
+from headpatch.core.effects import Unread, has, resolve
 from headpatch.core.gate import study_of
 from headpatch.core.mean_activations import mean_z
+from headpatch.core.ranking import random_sets
 from headpatch.core.session import Session, open_session
 from headpatch.core.study import Study
-from headpatch.core.towers import Unread, has, resolve
 from headpatch.engine import vision
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError

@@ -67,7 +67,7 @@ class Folders(NamedTuple):
 @pytest.fixture(scope="module", autouse=True)
 def _few_pairs_will_do() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
+        patch.setattr("headpatch.core.saved_verdict.LEAST", PAIRS // 2)
         yield
 
 

@@ -21,8 +21,8 @@ import torch
 import headpatch as hp
 from headpatch.core import edge_cuts
 from headpatch.core.edge_cuts import CutTable, Cutting, cost, cut_edges, make, prepare
-from headpatch.core.edges import end_positions
 from headpatch.core.session import Session, open_session
+from headpatch.core.stream_swaps import end_positions
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Head
 from headpatch.stats.effects import spread

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from headpatch.core.edge_cuts import Cutting, places, plan
-from headpatch.core.edges import end_positions, random_tokens
 from headpatch.core.session import open_session
+from headpatch.core.stream_swaps import end_positions, random_tokens
 from headpatch.core.study import Study
 from headpatch.errors import InputError
 from tests.questions.cut.test_effects import REGION, opened, planted_session, tiny_study

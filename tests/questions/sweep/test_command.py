@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from headpatch.core import towers
+from headpatch.core import effects as towers
 from headpatch.core.output import read_tensors
 from headpatch.core.output.lock import LOCK
 from headpatch.engine.patching import Outcome

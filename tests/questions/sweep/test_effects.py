@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
-from headpatch.core.cost import cost
+from headpatch.core.cost import cost, plan
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, open_session
-from headpatch.core.sweep_plan import plan
 from headpatch.engine import widen as engine
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention

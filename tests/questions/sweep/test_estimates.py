@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from headpatch.core.cost import plan
 from headpatch.core.mean_activations import mean_z
-from headpatch.core.sweep_plan import plan
 from headpatch.engine import attribution
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import vision_positions

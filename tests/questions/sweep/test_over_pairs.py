@@ -5,12 +5,11 @@ import pytest
 import torch
 
 from headpatch.core import gate as dataset
-from headpatch.core.baseline_runs import Survey, survey
+from headpatch.core.baseline_runs import Held, Survey, size_of, survey
+from headpatch.core.cost import opening, plan, refuse
 from headpatch.core.gate import study_of
 from headpatch.core.session import open_session
-from headpatch.core.session_cache import Held, size_of
 from headpatch.core.study import Study
-from headpatch.core.sweep_plan import opening, plan, refuse
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
@@ -154,7 +153,7 @@ def test_no_more_pairs_are_held_than_memory_allows(monkeypatch: pytest.MonkeyPat
     asked = study(kinds=("resample",))
     held = surveyed(asked, "plain", QUESTIONS).held
     (size,) = {size_of(session) for session in held.values()}
-    monkeypatch.setattr("headpatch.core.session_cache._room", lambda _: int(2.5 * size))
+    monkeypatch.setattr("headpatch.core.baseline_runs._room", lambda _: int(2.5 * size))
     assert list(surveyed(asked, "plain", QUESTIONS).held) == list(held)[:2]
 
 

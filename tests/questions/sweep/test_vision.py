@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.core.cost import cost
+from headpatch.core.cost import cost, plan
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import Session, open_session
-from headpatch.core.sweep_plan import plan
 from headpatch.engine import vision
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import patch

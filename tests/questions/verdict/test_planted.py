@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from headpatch.core.baseline_runs import survey
-from headpatch.core.split import halve, need_pairs
+from headpatch.core.saved_verdict import halve, need_pairs
 from headpatch.core.store import Store
 from headpatch.core.study import Study
 from headpatch.errors import InputError
@@ -54,7 +54,7 @@ PAIRS = 12  # half of them judge: the circuit's effects hardly vary
 
 @pytest.fixture(autouse=True)
 def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headpatch.core.split.LEAST", PAIRS // 2)
+    monkeypatch.setattr("headpatch.core.saved_verdict.LEAST", PAIRS // 2)
 
 
 @lru_cache

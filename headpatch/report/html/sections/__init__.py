@@ -6,7 +6,7 @@ A question's section follows from its view; others join what several questions f
 from collections.abc import Callable
 
 from headpatch.core.output.folder import Results
-from headpatch.core.registry import verbs
+from headpatch.core.question import verbs
 from headpatch.present.section import Section
 from headpatch.report.html.sections import derived, first, how, maps
 

@@ -4,12 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from headpatch.core import gate_view
-from headpatch.core.output.folder import Results
-from headpatch.core.output.part import Part as RunPart
-from headpatch.core.output.part import load, read, reading
-from headpatch.core.question import Context
-from headpatch.core.registry import verbs
-from headpatch.core.verb import Verb
+from headpatch.core.output.files import reading
+from headpatch.core.output.folder import Part as RunPart
+from headpatch.core.output.folder import Results, load, read
+from headpatch.core.question import Context, Verb, verbs
 from headpatch.present.interactive import figures
 from headpatch.present.parts import Chart, Grid, Part, Words
 from headpatch.present.section import Figure, Section

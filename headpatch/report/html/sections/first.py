@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from headpatch.core.output.files import reading
 from headpatch.core.output.folder import Results
-from headpatch.core.output.part import reading
 from headpatch.present.canvas import signed
 from headpatch.present.section import Section, listed, said
 from headpatch.questions.verdict.correlation_text import true_words

@@ -6,8 +6,7 @@ from typing import Any
 
 import yaml
 
-from headpatch.core.output.folder import Results
-from headpatch.core.output.part import Part
+from headpatch.core.output.folder import Part, Results
 from headpatch.core.study.record import RUN
 from headpatch.present.section import Section
 

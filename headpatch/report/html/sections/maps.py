@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from headpatch.core.output.folder import Results
-from headpatch.core.output.part import load, reading
+from headpatch.core.output.files import reading
+from headpatch.core.output.folder import Results, load
 from headpatch.present.canvas import VERMILLION, signed
 from headpatch.present.interactive import SYMBOLS, band, layer_axis, shape_of
 from headpatch.present.panel import Guide
