@@ -16,7 +16,7 @@ from rich.console import Console
 
 from headpatch.cli import main
 from headpatch.present.parts import Part
-from headpatch.present.terminal import renderables
+from headpatch.present.tables import renderables
 
 
 class Said(NamedTuple):

@@ -51,7 +51,7 @@ def _claims(request: Request, given: Mapping[str, Any]) -> None:
         print_object({**result.json(), "files": [str(folder / name) for name in names]})
         return
     from headpatch.present import tables
-    from headpatch.present.terminal import renderables
+    from headpatch.present.tables import renderables
 
     console = Terminal()
     show(console, *renderables(QUESTION.view(result.files(), result.origin.context)))

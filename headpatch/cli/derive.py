@@ -157,7 +157,7 @@ def _open(request: Request, vlm: "VLM", entries: Any, needs: "Needs") -> "Opened
 def _show(request: Request, target: "Opened", found: "Result", names: list[str]) -> None:
     from headpatch.cli import show
     from headpatch.core.session import Session
-    from headpatch.present.terminal import renderables
+    from headpatch.present.tables import renderables
 
     folder, origin = Path(request.study.out), found.origin
     if request.as_json:

@@ -169,7 +169,7 @@ def _cut_away(survey: "Survey") -> str:
 
 def _caution(survey: "Survey") -> str:
     """Say that intervals over so few pairs are rough; empty if they are enough."""
-    from headpatch.core import saved_verdict as split
+    from headpatch.present import saved_verdict as split
 
     count = len(survey.entries)
     if count >= split.LEAST:
@@ -242,7 +242,7 @@ def print_pair_files(
     """Say how the gate went, and name the files."""
     from headpatch.core.gate_view import gate
     from headpatch.present import tables
-    from headpatch.present.terminal import renderables
+    from headpatch.present.tables import renderables
 
     show(console, *renderables(gate(survey.gate_columns(), study.pairs.margin)))
     if not survey.valid:

@@ -21,7 +21,7 @@ from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs import generate
 from headpatch.pairs.manifest import NAME, Entry, Manifest
-from headpatch.present.contact import contact_sheet
+from headpatch.present.overlays import contact_sheet
 from headpatch.present.parts import Words
 from headpatch.text import user_path
 

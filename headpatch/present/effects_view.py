@@ -13,8 +13,7 @@ from headpatch.kinds import KINDS as CHANGES
 from headpatch.present.canvas import ORANGE, check_columns, signed
 from headpatch.present.chart import Chart
 from headpatch.present.column import Cell, Column, Row
-from headpatch.present.panel import Guide, Look, Panel, Series, Values
-from headpatch.present.scales import Scale
+from headpatch.present.panel import Guide, Look, Panel, Scale, Series, Values
 
 if TYPE_CHECKING:
     import pandas

@@ -14,8 +14,7 @@ from headpatch.present.figure_panel import (
     name_columns,
     name_points,
 )
-from headpatch.present.panel import Panel
-from headpatch.present.scales import digits, root, square
+from headpatch.present.panel import Panel, digits, root, square
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.present.canvas import GREY, layer_axis
-from headpatch.present.panel import Guide, Panel, Series
-from headpatch.present.scales import Scale
+from headpatch.present.panel import Guide, Panel, Scale, Series
 
 if TYPE_CHECKING:
     import matplotlib.axes

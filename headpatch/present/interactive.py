@@ -8,8 +8,7 @@ import numpy as np
 from headpatch.present.canvas import GREY
 from headpatch.present.chart import AnyPanel, Chart, HeadMap, Picture, numbers_along
 from headpatch.present.interactive_map import across, map_figure, picture_figure, slots
-from headpatch.present.panel import Guide, Panel, Series
-from headpatch.present.scales import Scale
+from headpatch.present.panel import Guide, Panel, Scale, Series
 from headpatch.present.section import Figure, numbers, words
 
 # Plotly's names of matplotlib's markers and lines: a class looks the same in every figure

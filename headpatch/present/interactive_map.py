@@ -10,7 +10,7 @@ from PIL import Image
 
 from headpatch.present.canvas import GREY, signed
 from headpatch.present.chart import Cells, Chart, HeadMap, Picture
-from headpatch.present.scales import digits, root
+from headpatch.present.panel import digits, root
 from headpatch.present.section import Figure, numbers, words
 
 RAMP: Final = (

@@ -1,7 +1,7 @@
 """Tables for a terminal."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -9,6 +9,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from headpatch.present.parts import Grid, Part, Words
 from headpatch.text import visible
 
 _WRAPPED = 20  # least width of a column that wraps
@@ -107,3 +108,19 @@ def plain_table(*columns: str, title: str, wrapped: str | None = None) -> Table:
         else:
             table.add_column(column, no_wrap=True)
     return table
+
+
+# of cells that say an outcome
+_STYLES: Final = {"failed": "bold red", "contradicted": "red", "supported": "green"}
+
+
+def renderables(parts: Iterable[Part]) -> Iterator[RenderableType]:
+    """Turn what a terminal shows of a view into what rich prints; charts are files."""
+    for part in parts:
+        if isinstance(part, Words) and part.place != "page":
+            yield Text(part.text, style="bold" if part.strong else "")
+        elif isinstance(part, Grid) and part.place != "page":
+            table = plain_table(*part.headings, title=part.title, wrapped=part.wrapped)
+            for row in part.rows:
+                table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+            yield table

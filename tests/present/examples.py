@@ -12,11 +12,11 @@ from headpatch.present.panel import (
     Guide,
     Look,
     Panel,
+    Scale,
     Series,
     beside,
     unread,
 )
-from headpatch.present.scales import Scale
 from tests.report import synthetic
 
 _RNG = np.random.default_rng(0)

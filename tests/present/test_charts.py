@@ -12,8 +12,7 @@ from headpatch.present.canvas import Sheet
 from headpatch.present.chart import Chart, HeadMap, Picture, numbers_along, rows_of
 from headpatch.present.figure import colouring, draw
 from headpatch.present.interactive import band, figures
-from headpatch.present.panel import Panel, Series
-from headpatch.present.scales import Scale, root
+from headpatch.present.panel import Panel, Scale, Series, root
 from tests.present.examples import EXAMPLES
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -7,8 +7,8 @@ import pytest
 
 from headpatch.core.gate_view import gate
 from headpatch.pairs.manifest import Manifest
-from headpatch.present.contact import SHOWN, contact_sheet
-from headpatch.present.terminal import renderables
+from headpatch.present.overlays import SHOWN, contact_sheet
+from headpatch.present.tables import renderables
 from tests.datasets import noisy_pairs
 
 

@@ -13,9 +13,8 @@ from jaxtyping import Float
 from headpatch.core.question import Context, Files
 from headpatch.present.canvas import BLUE, GREEN, ORANGE, VERMILLION, array, signed
 from headpatch.present.chart import Chart
-from headpatch.present.panel import ASKED, Guide, Look, Panel, Series, unread
+from headpatch.present.panel import ASKED, Guide, Look, Panel, Scale, Series, unread
 from headpatch.present.parts import Grid, Part, Words, arrow
-from headpatch.present.scales import Scale
 
 Saved = Mapping[str, Any]
 """``path.pt``."""

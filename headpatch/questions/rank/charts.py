@@ -14,8 +14,16 @@ from headpatch.present.canvas import BLUE, DIFFERENCE, GREEN, ORANGE, array, sig
 from headpatch.present.chart import Chart
 from headpatch.present.effects_view import COVER, check_rows, ends_of, pairs_in
 from headpatch.present.overlays import overlay_chart
-from headpatch.present.panel import WITH_LOOK, WITHOUT_LOOK, Guide, Look, Panel, Series, unread
-from headpatch.present.scales import Scale
+from headpatch.present.panel import (
+    WITH_LOOK,
+    WITHOUT_LOOK,
+    Guide,
+    Look,
+    Panel,
+    Scale,
+    Series,
+    unread,
+)
 
 if TYPE_CHECKING:
     import pandas

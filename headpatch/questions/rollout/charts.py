@@ -9,8 +9,7 @@ from jaxtyping import Float
 from headpatch.present.canvas import BLUE, ORANGE, VERMILLION, array, check_columns
 from headpatch.present.chart import Chart, Colours, Picture
 from headpatch.present.overlays import density
-from headpatch.present.panel import RANDOM_LOOK, WITHOUT_LOOK, Guide, Look, Panel, Series
-from headpatch.present.scales import Scale
+from headpatch.present.panel import RANDOM_LOOK, WITHOUT_LOOK, Guide, Look, Panel, Scale, Series
 
 if TYPE_CHECKING:
     import pandas

@@ -11,8 +11,7 @@ from headpatch.kinds import kind_label
 from headpatch.present.canvas import GREY, array, signed
 from headpatch.present.chart import Cells, Chart, Colours, HeadMap, largest_cells
 from headpatch.present.effects_view import DIRECTIONS, KINDS
-from headpatch.present.panel import Guide, Look, Panel, Series
-from headpatch.present.scales import Scale
+from headpatch.present.panel import Guide, Look, Panel, Scale, Series
 from headpatch.present.section import said
 
 LABELLED: Final = 5

@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float
 
 from headpatch.present.canvas import DIFFERENCE, GREEN, ORANGE, WITH, WITHOUT, array, signed
 from headpatch.present.chart import AnyPanel, Cells, Chart, Colours, HeadMap, largest_cells
-from headpatch.present.panel import ASKED, Guide, Look, Panel, Series, beside
-from headpatch.present.scales import Scale
+from headpatch.present.panel import ASKED, Guide, Look, Panel, Scale, Series, beside
 
 HEADS: Final = 12
 """Heads with a row of their own in the maps: those with the largest effect on any token."""

@@ -7,8 +7,7 @@ import numpy as np
 
 from headpatch.present.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, check_columns, signed
 from headpatch.present.chart import Chart
-from headpatch.present.panel import Guide, Look, Panel, Series
-from headpatch.present.scales import Scale
+from headpatch.present.panel import Guide, Look, Panel, Scale, Series
 from headpatch.questions.verdict.correlation_text import measured_words, true_words
 from headpatch.stats.verdict_labels import CAUSAL
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from headpatch.cli.show import show
 from headpatch.core.question import Context
 from headpatch.present.parts import Chart, Grid, Part, Words
-from headpatch.present.terminal import renderables
+from headpatch.present.tables import renderables
 from headpatch.questions.ablate.view import view
 from tests.report import synthetic
 

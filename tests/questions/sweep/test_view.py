@@ -10,7 +10,7 @@ from rich.console import Console
 
 from headpatch.core.question import Context
 from headpatch.present.effects_view import unread_words
-from headpatch.present.terminal import renderables
+from headpatch.present.tables import renderables
 from headpatch.questions.sweep.view import view
 from tests.report import synthetic
 

@@ -10,7 +10,7 @@ from headpatch.present.canvas import Sheet
 from headpatch.present.figure import draw
 from headpatch.present.interactive import figures
 from headpatch.present.parts import Grid, Words
-from headpatch.present.terminal import renderables
+from headpatch.present.tables import renderables
 from headpatch.questions.trace import charts
 from headpatch.questions.trace.charts import HEADS, lead_effects, trace_chart
 from headpatch.questions.trace.records import MEASURES, records

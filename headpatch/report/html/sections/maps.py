@@ -8,8 +8,7 @@ from headpatch.core.output.files import reading
 from headpatch.core.output.folder import Results, load
 from headpatch.present.canvas import VERMILLION, signed
 from headpatch.present.interactive import SYMBOLS, band, layer_axis, shape_of
-from headpatch.present.panel import Guide
-from headpatch.present.scales import Scale
+from headpatch.present.panel import Guide, Scale
 from headpatch.present.section import Figure, Section, numbers, words
 from headpatch.questions.verdict.charts import CLASSES
 from headpatch.report.html.heads import Effect, Heads, Look, heads_of
