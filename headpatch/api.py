@@ -16,8 +16,8 @@ from headpatch.errors import InputError
 from headpatch.present.canvas import Sheet
 from headpatch.present.figure import draw
 from headpatch.present.parts import Chart
-from headpatch.report.html.sections.derived import context as context_of
-from headpatch.report.html.sections.derived import runs_of, saved
+from headpatch.report.derived import context as context_of
+from headpatch.report.derived import runs_of, saved
 from headpatch.text import user_path
 
 if TYPE_CHECKING:

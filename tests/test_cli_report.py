@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import contents, done, refused
-from tests.report.html import made
+from tests.report import made
 
 
 def test_prints_the_path_and_the_size(tmp_path: Path) -> None:

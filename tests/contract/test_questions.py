@@ -16,7 +16,7 @@ from headpatch.core.output.files import read_tensors, write_columns
 from headpatch.core.output.folder import find
 from headpatch.core.question import Result, Verb, table_of
 from headpatch.present.parts import Grid, Part, Words
-from headpatch.report.html.sections import derived, how
+from headpatch.report import derived, how
 from tests.command import Said, headpatch, table
 from tests.contract.cases import ASKED, OVER_PAIRS, study_of
 from tests.planted import planted, planted_dataset, planted_study, save_planted

@@ -13,9 +13,9 @@ from headpatch.present.figure import draw
 from headpatch.present.parts import Chart
 from headpatch.questions.cut import VERB
 from headpatch.questions.cut.view import view
-from headpatch.report.html.sections import derived
+from headpatch.report import derived
 from tests.command import printed
-from tests.report.html import made
+from tests.report import made
 from tests.report.synthetic import CUT_GAP as GAP
 from tests.report.synthetic import cuts
 

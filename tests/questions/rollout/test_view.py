@@ -13,8 +13,8 @@ from headpatch.errors import InputError
 from headpatch.present.parts import Chart, Grid, Words
 from headpatch.questions.rollout.columns import AREAS, REGIONS
 from headpatch.questions.rollout.view import summary, view
-from headpatch.report.html.sections import derived
-from tests.report.html import made
+from headpatch.report import derived
+from tests.report import made
 
 section = partial(made.section, derived.section("rollout"))
 ONE = Context("Q?", "top-left")

@@ -11,8 +11,8 @@ import torch
 
 from headpatch.errors import InputError
 from headpatch.present.section import Section
-from headpatch.report.html.sections import derived
-from tests.report.html import made
+from headpatch.report import derived
+from tests.report import made
 
 section = partial(made.section, derived.section("sweep"))
 

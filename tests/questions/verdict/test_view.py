@@ -12,12 +12,12 @@ from headpatch.questions.verdict import VERB
 from headpatch.questions.verdict.charts import RANKINGS
 from headpatch.questions.verdict.correlation_text import measured_words, true_words
 from headpatch.questions.verdict.view import Headline, headline_words, view
-from headpatch.report.html.sections import derived
+from headpatch.report import derived
 from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation, true_correlation
 from headpatch.stats.rankings import Correlation, Precision
 from tests.command import printed
 from tests.questions.verdict.test_charts import curves, verdicts
-from tests.report.html import made
+from tests.report import made
 
 CONTEXT = Context(options={"delta": 0.02, "top": 3})
 

@@ -9,11 +9,11 @@ import torch
 
 from headpatch.core.output import read_table, read_tensors, write_tensors
 from headpatch.core.output.folder import find
-from headpatch.report.html.heads import Heads, heads_of
-from headpatch.report.html.sections import derived, maps
-from headpatch.report.html.sections.first import ONE_PAIR, Said, headline, share
+from headpatch.report import derived, maps
+from headpatch.report.first import ONE_PAIR, Said, headline, share
+from headpatch.report.heads import Heads, heads_of
 from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation
-from tests.report.html import made
+from tests.report import made
 
 
 def gathered(folder: Path) -> Heads:

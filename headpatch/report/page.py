@@ -1,6 +1,6 @@
 """The page: every section that the results allow, in one file that needs nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
@@ -10,11 +10,31 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from headpatch import __version__
-from headpatch.core.output.folder import LeftOut, find
+from headpatch.core.output.folder import LeftOut, Results, find
+from headpatch.core.question import verbs
 from headpatch.errors import InputError
 from headpatch.present.section import Section
-from headpatch.report.html.pictures import packed
-from headpatch.report.html.sections import SECTIONS
+from headpatch.report import derived, first, how, maps
+from headpatch.report.pictures import packed
+
+_BEFORE = ("ablate", "combine", "rank", "sweep")
+_BEHIND = ("path", "cut", "trace", "rollout")
+_PLACED = ("verdict", *_BEFORE, *_BEHIND, "claims")
+_UNPLACED = [verb.name for verb in verbs() if verb.files and verb.name not in _PLACED]
+SECTIONS: tuple[Callable[[Results], Section | None], ...] = (
+    first.section,
+    derived.section("verdict"),
+    maps.section,
+    maps.scatter,
+    maps.ranking,
+    *map(derived.section, _BEFORE),
+    maps.tower,
+    *map(derived.section, (*_BEHIND, *_UNPLACED, "claims")),
+    how.noise,
+    derived.gate,
+    how.section,
+)
+"""In the order of the page; questions without a place of their own come behind the others."""
 
 _SCRIPTS = ("page", "figures", "heads", "overlay", "table")
 _STYLES = ("page", "parts", "print")
@@ -52,7 +72,7 @@ def write(root: Path, path: Path) -> Written:
 
 
 def _render(sections: list[Section]) -> str:
-    environment = Environment(loader=PackageLoader("headpatch.report.html"), autoescape=True,
+    environment = Environment(loader=PackageLoader("headpatch.report"), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)  # fmt: skip
     data: dict[str, Any] = {}
@@ -77,12 +97,12 @@ def _render(sections: list[Section]) -> str:
 
 @cache
 def _library() -> str:
-    """Plotly's script, compressed; see `headpatch.report.html`."""
+    """Plotly's script, compressed; see `headpatch.report`."""
     from plotly.offline import get_plotlyjs
 
     return packed(get_plotlyjs().encode())
 
 
 def _texts(kind: str, names: tuple[str, ...]) -> str:
-    folder = resources.files("headpatch.report.html") / "templates" / kind
+    folder = resources.files("headpatch.report") / "templates" / kind
     return "\n".join((folder / f"{name}.{kind}").read_text(encoding="utf-8") for name in names)

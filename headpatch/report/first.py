@@ -11,8 +11,8 @@ from headpatch.core.output.folder import Results
 from headpatch.present.canvas import signed
 from headpatch.present.section import Section, listed, said
 from headpatch.questions.verdict.correlation_text import true_words
-from headpatch.report.html.heads import Heads, heads_of, judged_on
-from headpatch.report.html.pictures import Side, example_of
+from headpatch.report.heads import Heads, heads_of, judged_on
+from headpatch.report.pictures import Side, example_of
 from headpatch.stats.rankings import correlation, descending, effect_size, precision_at, spearman
 from headpatch.stats.verdict_labels import CAUSAL
 

@@ -12,9 +12,9 @@ import torch
 
 from headpatch.core.output.folder import find
 from headpatch.errors import InputError
-from headpatch.report.html import page, write
-from headpatch.report.html.pictures import MOST
-from tests.report.html import made
+from headpatch.report import page, write
+from headpatch.report.pictures import MOST
+from tests.report import made
 
 SECTIONS = {
     "maps": ["heads.csv", "sweep.pt", "verdicts.csv"],

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from headpatch.report.html import write
-from tests.report.html import made
+from headpatch.report import write
+from tests.report import made
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
