@@ -61,14 +61,22 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from headpatch.core.study import Study
 from headpatch.heads import Head
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
-from tests.tiny import PATCH, QUESTION, SIDE, tiny_processor, tiny_tokenizer
+from tests.tiny import (
+    PATCH,
+    QUESTION,
+    SIDE,
+    Shape,
+    tiny_config,
+    tiny_processor,
+    tiny_tokenizer,
+)
 
 FEATURES = (
     "const",  # C, everywhere
@@ -100,28 +108,16 @@ VISION_ODDS = 7.0  # head v0.1 attends to bright patches
 
 @dataclass(frozen=True)
 class PlantedHead:
-    """A head of the circuit and what must be found for it.
-
-    Attributes
-    ----------
-    share_with, share_without
-        Share of its image attention, from the answer position, on the region.
-    raw_with, raw_without
-        The same of all its attention; None where it depends on the question's length.
-    scope
-        Narrowest scope of positions in which the head acts.
-    necessity, sufficiency
-        Normalized effects of resampling it there alone: noising, denoising.
-    """
+    """A head of the circuit and what must be found for it."""
 
     head: Head
-    share_with: float
+    share_with: float  # of its image attention, from the answer position, on the region
     share_without: float
-    raw_with: float | None
+    raw_with: float | None  # the same of all its attention; None: by the question's length
     raw_without: float | None
-    necessity: float
-    sufficiency: float
-    scope: Positions = "answer"
+    necessity: float  # normalized effects of resampling it in its scope alone: noising,
+    sufficiency: float  # denoising
+    scope: Positions = "answer"  # the narrowest in which it acts
 
     @property
     def diff(self) -> float:
@@ -193,16 +189,10 @@ class Circuit:
         reads: Mapping[str, float] | None = None,
         writes: Mapping[str, float] | None = None,
     ) -> None:
-        """Plant one language-model head.
+        """Plant one language-model head, which looks from the tokens that have a feature.
 
-        Parameters
-        ----------
-        at
-            The feature of the tokens it looks from.
-        attends
-            Feature: odds. A token's weight is the product over its features.
-        reads, writes
-            Feature: coefficient, of what enters z and of what z adds.
+        It attends by feature: odds (a token's weight is the product over its features), and reads
+        and writes by feature: coefficient, of what enters z and of what z adds.
         """
         head = Head.parse(name)
         module = self.model.model.language_model.layers[head.layer].self_attn
@@ -418,40 +408,15 @@ def save_planted(folder: Path, noise: float = 0.0, seed: int = 0) -> Path:
     return folder
 
 
+def _config(layers: int) -> LlavaConfig:
+    shape = Shape(
+        layers, HIDDEN, HEADS_PER_LAYER, HEADS_PER_LAYER, HEAD_DIM,
+        VISION_LAYERS, VISION_HIDDEN, VISION_HEADS,
+    )  # fmt: skip
+    rope = {"rope_type": "default", "rope_theta": 1e16}
+    return tiny_config(shape, mlp=(4, 4), rope_parameters=rope)
+
+
 def _both(weight: Tensor, feature: str, values: Tensor) -> None:
     column = 2 * VISION_FEATURES.index(feature)
     weight[:, column], weight[:, column + 1] = values, -values
-
-
-def _config(layers: int) -> LlavaConfig:
-    words = tiny_tokenizer()
-    text = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=HIDDEN,
-        num_hidden_layers=layers,
-        num_attention_heads=HEADS_PER_LAYER,
-        num_key_value_heads=HEADS_PER_LAYER,
-        head_dim=HEAD_DIM,
-        intermediate_size=4,
-        max_position_embeddings=256,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e16},
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=3,
-    )
-    vision = CLIPVisionConfig(
-        hidden_size=VISION_HIDDEN,
-        num_hidden_layers=VISION_LAYERS,
-        num_attention_heads=VISION_HEADS,
-        intermediate_size=4,
-        image_size=SIDE,
-        patch_size=PATCH,
-        projection_dim=4,
-    )
-    return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        vision_feature_layer=-2,
-        image_token_index=words.convert_tokens_to_ids("<image>"),
-        tie_word_embeddings=False,
-    )

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image, ImageDraw
 from transformers import (
@@ -21,8 +22,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from headpatch.engine.forward import Keep
+from headpatch.engine.patching import Baseline, run_pair
+from headpatch.engine.widen import suffix_start
+from headpatch.heads import Tower
 from headpatch.kinds import KINDS
 from headpatch.models.prompt import Prompt, encode
+from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from tests.tokens import llama_like
 
@@ -71,6 +77,7 @@ SHAPES = {
     "deep-vision": Shape(vision_layers=4, vision_hidden=40, vision_heads=5, layers=2),
     "class-token-kept": Shape(select="full", layers=2),
 }
+every_shape = pytest.mark.parametrize("shape", SHAPES)
 
 
 @lru_cache
@@ -89,13 +96,8 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 def tiny_processor(select: str = "default", **image_options: object) -> LlavaProcessor:
     """A real processor, of LLaVA-1.5's form."""
-    images = CLIPImageProcessorPil(
-        **{
-            "size": {"shortest_edge": SIDE},
-            "crop_size": {"height": SIDE, "width": SIDE},
-            **image_options,
-        }
-    )
+    sizes = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    images = CLIPImageProcessorPil(**(sizes | image_options))
     return LlavaProcessor(
         image_processor=images,
         tokenizer=tiny_tokenizer(),
@@ -106,7 +108,10 @@ def tiny_processor(select: str = "default", **image_options: object) -> LlavaPro
     )
 
 
-def tiny_config(shape: Shape = SHAPES["plain"]) -> LlavaConfig:
+def tiny_config(
+    shape: Shape = SHAPES["plain"], mlp: tuple[int, int] = (48, 40), **text_options: object
+) -> LlavaConfig:
+    """`mlp` are the widths of the MLPs, of the language model and of the tower."""
     tokenizer = tiny_tokenizer()
     text = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -115,18 +120,19 @@ def tiny_config(shape: Shape = SHAPES["plain"]) -> LlavaConfig:
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         head_dim=shape.head_dim,
-        intermediate_size=48,
+        intermediate_size=mlp[0],
         initializer_range=0.2,
         max_position_embeddings=256,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=3,
+        **text_options,
     )
     vision = CLIPVisionConfig(
         hidden_size=shape.vision_hidden,
         num_hidden_layers=shape.vision_layers,
         num_attention_heads=shape.vision_heads,
-        intermediate_size=40,
+        intermediate_size=mlp[1],
         image_size=SIDE,
         patch_size=PATCH,
         projection_dim=16,
@@ -147,12 +153,9 @@ def tiny_config(shape: Shape = SHAPES["plain"]) -> LlavaConfig:
 def tiny_model(
     shape: Shape = SHAPES["plain"], seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> LlavaForConditionalGeneration:
-    generator_state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    try:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(tiny_config(shape))
-    finally:
-        torch.set_rng_state(generator_state)
     return model.to(dtype).eval().requires_grad_(False)
 
 
@@ -178,6 +181,26 @@ def image_pair(size: tuple[int, int] = (SIDE, SIDE)) -> tuple[Image.Image, Image
 def tiny_prompt(vlm: VLM, question: str = QUESTION) -> Prompt:
     """Both runs of a pair, through the real processor."""
     return encode(vlm, image_pair(), question)
+
+
+@lru_cache
+def tiny_pair(
+    shape: str = "plain",
+    *z: Tower,
+    suffix: int | Positions | None = None,
+    rows: bool = False,
+    dtype: torch.dtype = torch.float32,
+    exact: bool = False,
+) -> tuple[VLM, Baseline]:
+    """A model and both its runs, for all tests that leave them as they are.
+
+    `suffix` is the first position whose states are kept, or the scope that decides it.
+    """
+    vlm = tiny_vlm(SHAPES[shape], dtype=dtype)
+    prompt = tiny_prompt(vlm)
+    start = suffix_start(prompt.spans, suffix) if isinstance(suffix, str) else suffix
+    keep = Keep(lm_rows=rows, z=z, suffix=start)
+    return vlm, run_pair(vlm, prompt, keep, exact=exact)
 
 
 def pad_left(prompt: Prompt, count: int, pad_id: int = 3) -> dict[str, torch.Tensor]:

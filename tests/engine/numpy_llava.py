@@ -13,33 +13,21 @@ from transformers import LlavaForConditionalGeneration
 Array = np.ndarray
 Edits = Mapping[tuple[int, int], tuple[list[int], Array]]
 """(layer, head): positions, and the z put there."""
+_NONE: Edits = {}
 
 
 @dataclass(eq=False)
 class Pass:
-    """What one run gave.
+    """What one run gave, z and rows by layer."""
 
-    Attributes
-    ----------
-    logits
-        At the last position.
-    rows, vision_rows
-        By layer: shape ``[heads, queries, keys]``.
-    z
-        By language-model layer: shape ``[heads, tokens, head_dim]``, before edits.
-    """
-
-    logits: Array
-    rows: list[Array] = field(default_factory=list)
+    logits: Array  # at the last position
+    rows: list[Array] = field(default_factory=list)  # [heads, queries, keys]
     vision_rows: list[Array] = field(default_factory=list)
-    z: list[Array] = field(default_factory=list)
+    z: list[Array] = field(default_factory=list)  # [heads, tokens, head_dim], before edits
 
 
 def run(
-    model: LlavaForConditionalGeneration,
-    input_ids: Array,
-    pixels: Array,
-    edits: Edits | None = None,
+    model: LlavaForConditionalGeneration, input_ids: Array, pixels: Array, edits: Edits = _NONE
 ) -> Pass:
     """Run one picture and prompt; ``pixels`` of shape ``[3, side, side]``."""
     weights = {name: value.double().numpy() for name, value in model.state_dict().items()}
@@ -52,7 +40,7 @@ def run(
     patches = _linear(weights, "model.multi_modal_projector.linear_2", patches)
     x = weights["model.language_model.embed_tokens.weight"][input_ids]
     x[input_ids == config.image_token_id] = patches
-    x = _language(weights, config.text_config, x, edits or {}, found)
+    x = _language(weights, config.text_config, x, edits, found)
     found.logits = weights["lm_head.weight"] @ x[-1]
     return found
 
@@ -70,13 +58,8 @@ def _vision(weights: dict, config, pixels: Array, feature_layer: int, found: Pas
     for layer in range(config.num_hidden_layers):
         here = f"{at}.encoder.layers.{layer}"
         normed = _layer_norm(weights, f"{here}.layer_norm1", x, config.layer_norm_eps)
-        q, k, v = (
-            _split(
-                _linear(weights, f"{here}.self_attn.{name}_proj", normed),
-                config.num_attention_heads,
-            )
-            for name in "qkv"
-        )
+        heads = config.num_attention_heads
+        q, k, v = (_heads(weights, f"{here}.self_attn.{one}_proj", normed, heads) for one in "qkv")
         rows = _softmax(q @ k.transpose(0, 2, 1) / np.sqrt(q.shape[-1]))
         found.vision_rows.append(rows)
         x = x + _linear(weights, f"{here}.self_attn.out_proj", _join(rows @ v))
@@ -97,16 +80,10 @@ def _language(weights: dict, config, x: Array, edits: Edits, found: Pass) -> Arr
     for layer in range(config.num_hidden_layers):
         here = f"{at}.layers.{layer}"
         normed = _rms_norm(weights, f"{here}.input_layernorm", x, eps)
-        q = _split(_linear(weights, f"{here}.self_attn.q_proj", normed), config.num_attention_heads)
-        k, v = (
-            _split(
-                _linear(weights, f"{here}.self_attn.{name}_proj", normed),
-                config.num_key_value_heads,
-            )
-            for name in "kv"
-        )
-        group = config.num_attention_heads // config.num_key_value_heads
-        k, v = np.repeat(k, group, 0), np.repeat(v, group, 0)
+        heads, groups = config.num_attention_heads, config.num_key_value_heads
+        q = _heads(weights, f"{here}.self_attn.q_proj", normed, heads)
+        k, v = (_heads(weights, f"{here}.self_attn.{one}_proj", normed, groups) for one in "kv")
+        k, v = (np.repeat(part, heads // groups, 0) for part in (k, v))
         q, k = ((part[..., :half] + 1j * part[..., half:]) * turn for part in (q, k))
         scores = (q @ k.conj().transpose(0, 2, 1)).real / np.sqrt(config.head_dim)
         rows = _softmax(np.where(future, -np.inf, scores))
@@ -128,9 +105,9 @@ def _linear(weights: dict, name: str, x: Array) -> Array:
     return x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
 
 
-def _split(x: Array, heads: int) -> Array:
-    """``[tokens, heads · dim]`` to ``[heads, tokens, dim]``."""
-    return x.reshape(len(x), heads, -1).transpose(1, 0, 2)
+def _heads(weights: dict, name: str, x: Array, heads: int) -> Array:
+    """A projection's ``[tokens, heads · dim]`` as ``[heads, tokens, dim]``."""
+    return _linear(weights, name, x).reshape(len(x), heads, -1).transpose(1, 0, 2)
 
 
 def _join(z: Array) -> Array:

@@ -1,11 +1,12 @@
 """The attention function: rows and z by the definition, and a model left as it was found."""
 
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from headpatch.engine.attention import (
@@ -17,7 +18,7 @@ from headpatch.engine.attention import (
     weigh,
 )
 from headpatch.models.vlm import parts
-from tests.tiny import SHAPES, pad_left, tiny_model, tiny_prompt, tiny_vlm
+from tests.tiny import SHAPES, every_shape, pad_left, tiny_model, tiny_prompt, tiny_vlm
 
 BATCH, HEADS, KV_HEADS, LENGTH, DIM = 2, 4, 2, 7, 5
 
@@ -102,9 +103,18 @@ def test_weighed_values_are_the_z_of_plain_attention(is_causal: bool) -> None:
     torch.testing.assert_close(weigh(rows, value), plain, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("grouped", [True, False])
+BIAS = torch.randn(1, HEADS, LENGTH, LENGTH, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("grouped", "options"),
+    [
+        *product((True, False), ({}, {"scaling": 0.3}, {"is_causal": False, "dropout": 0.0})),
+        (False, {"position_bias": BIAS}),  # what changes attention is left to transformers
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("is_causal", [True, False])
-@pytest.mark.parametrize("options", [{}, {"scaling": 0.3}, {"is_causal": False, "dropout": 0.0}])
 def test_plain_attention_is_transformers_own_bit_for_bit(
     grouped: bool, is_causal: bool, options: dict[str, Any]
 ) -> None:
@@ -116,17 +126,6 @@ def test_plain_attention_is_transformers_own_bit_for_bit(
     plain = plain_attention(module, query, key, value, None, **options)
     theirs, _ = sdpa_attention_forward(module, query, key, value, None, **options)
     assert torch.equal(plain, theirs) and plain.is_contiguous()
-
-
-def test_what_changes_attention_is_left_to_transformers() -> None:
-    query, key, value = tensors()
-    key, value = key.repeat_interleave(2, 1), value.repeat_interleave(2, 1)
-    module = Module(True)
-    module.num_key_value_groups = 1
-    bias = torch.randn(1, HEADS, LENGTH, LENGTH, generator=torch.Generator().manual_seed(1))
-    plain = plain_attention(module, query, key, value, None, position_bias=bias)
-    theirs, _ = sdpa_attention_forward(module, query, key, value, None, position_bias=bias)
-    assert torch.equal(plain, theirs)
 
 
 def test_removed_edges_renormalise_the_rest() -> None:
@@ -157,24 +156,16 @@ def test_a_single_query_is_never_causal() -> None:
     assert not is_causal(Module(True), 2, {"is_causal": False})
 
 
-def every_config(model: PreTrainedModel) -> dict[str, PreTrainedConfig]:
-    """The model's configuration and all below it, and those of all its parts."""
-    found = {"": model.config}
-    for name in model.config.sub_configs:
-        found[name] = getattr(model.config, name)
-    for name, part in model.named_modules():
-        if isinstance(part, PreTrainedModel):
-            found[f"{name}.config"] = part.config
-    return found
-
-
 def state_of(model: PreTrainedModel) -> dict[str, object]:
     """All that a pass could leave behind: choices of attention, hooks, attributes, weights."""
+    configs = {"": model.config}
+    configs |= {name: getattr(model.config, name) for name in model.config.sub_configs}
     state: dict[str, object] = {
-        f"attention {name}": config._attn_implementation
-        for name, config in every_config(model).items()
+        f"attention {name}": config._attn_implementation for name, config in configs.items()
     }
     for name, module in model.named_modules():
+        if isinstance(module, PreTrainedModel):
+            state[f"attention of {name}"] = module.config._attn_implementation
         hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
         state[f"hooks {name}"] = tuple(tuple(kind.items()) for kind in hooks)
         state[f"attributes {name}"] = tuple(sorted(vars(module)))
@@ -211,17 +202,17 @@ def test_the_model_is_left_as_found(choices: str | dict[str, str], fails: bool) 
 
 
 def test_passes_may_nest_on_two_models() -> None:
-    first, second = tiny_model(), tiny_model(seed=1)
-    before = state_of(first), state_of(second)
-    with tapped(parts(first), {}), tapped(parts(second), {}):
+    models = tiny_model(), tiny_model(seed=1)
+    before = [state_of(one) for one in models]
+    with tapped(parts(models[0]), {}), tapped(parts(models[1]), {}):
         pass
-    assert (state_of(first), state_of(second)) == before
+    assert [state_of(one) for one in models] == before
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@every_shape
 @torch.no_grad()
-def test_without_taps_it_is_sdpa_also_with_padding(shape) -> None:
-    vlm = tiny_vlm(shape)
+def test_without_taps_it_is_sdpa_also_with_padding(shape: str) -> None:
+    vlm = tiny_vlm(SHAPES[shape])
     inputs = pad_left(tiny_prompt(vlm), 5)
     inputs["attention_mask"][1, 5:8] = 0  # and a row of its own padding
     plain = vlm.model(**inputs).logits

@@ -13,27 +13,25 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from headpatch.engine.attribution import Gradients, attribute, gradients, refused
-from headpatch.engine.forward import Keep, forward
+from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Direction, ZEdit
-from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, run_pair
+from headpatch.engine.patching import WITH, WITHOUT, Baseline
 from headpatch.errors import RunError
 from headpatch.heads import Head, Tower
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.stats.agreement import agreement
-from tests.engine.oracle import Change, Oracle
-from tests.families import builders
-from tests.tiny import PLAIN, SHAPES, tiny_prompt, tiny_vlm
+from tests.engine.oracle import Change, Oracle, blend
+from tests.engine.test_attention import state_of
+from tests.tiny import PLAIN, SHAPES, every_shape, tiny_pair, tiny_prompt, tiny_vlm
 
 KINDS, DIRECTIONS, TOWERS = PLAIN, get_args(Direction), get_args(Tower)
 SCOPES = get_args(Positions)
-every_shape = pytest.mark.parametrize("name", SHAPES)
 
 
 @lru_cache
-def pair_of(name: str) -> tuple[VLM, Baseline, Gradients]:
-    vlm = tiny_vlm(SHAPES[name])
-    base = run_pair(vlm, tiny_prompt(vlm), Keep(z=TOWERS))
+def pair_of(shape: str) -> tuple[VLM, Baseline, Gradients]:
+    vlm, base = tiny_pair(shape, *TOWERS)
     return vlm, base, gradients(vlm, base.prompt)
 
 
@@ -58,29 +56,20 @@ class Exact:
 
     def ld(self, run: int, changes: Sequence[Change]) -> float:
         inputs = self.prompt.select(run).inputs
-        inputs = {
-            key: value.double() if value.is_floating_point() else value
-            for key, value in inputs.items()
-        }
+        inputs = {**inputs, "pixel_values": inputs["pixel_values"].double()}
         logits, answers = self.oracle.logits(inputs, changes)[0], self.prompt.answers
         return float(logits[answers.yes] - logits[answers.no])
 
     def along(self, run: int, tower: Tower, layer: int, way: Tensor, step: float) -> float:
         """The central difference quotient of LD along a direction of one layer's z."""
         z = self.pair.z[tower][layer][run]
-        ends = []
-        for sign in (1, -1):
-            moved = z + sign * step * way
-            ends.append(
-                self.ld(
-                    run,
-                    [
-                        Change(Head(layer, head, tower), range(len(z)), moved[:, head])
-                        for head in range(z.shape[1])
-                    ],
-                )
-            )
-        return (ends[0] - ends[1]) / (2 * step)
+
+        def end(moved: Tensor) -> float:
+            heads = [Head(layer, head, tower) for head in range(z.shape[1])]
+            changes = [Change(head, range(len(z)), moved[:, head.head]) for head in heads]
+            return self.ld(run, changes)
+
+        return (end(z + step * way) - end(z - step * way)) / (2 * step)
 
 
 @lru_cache
@@ -88,16 +77,9 @@ def exact(name: str) -> Exact:
     return Exact(name)
 
 
-def means_of(pair: Gradients) -> ZMeans:
-    return {
-        tower: [0.3 * z[WITH] + 0.7 * z[WITHOUT] + 0.1 for z in layers]
-        for tower, layers in pair.z.items()
-    }
-
-
 @every_shape
-def test_the_pass_itself_is_unchanged(name: str) -> None:
-    _, base, pair = pair_of(name)
+def test_the_pass_itself_is_unchanged(shape: str) -> None:
+    _, base, pair = pair_of(shape)
     assert pair.ld.tolist() == pytest.approx([base.ld_with, base.ld_without], abs=1e-6)
     for tower in TOWERS:
         for ours, theirs in zip(pair.z[tower], base.trace.z[tower], strict=True):
@@ -105,9 +87,9 @@ def test_the_pass_itself_is_unchanged(name: str) -> None:
 
 
 @every_shape
-def test_the_slope_is_the_finite_difference_along_a_random_direction(name: str) -> None:
+def test_the_slope_is_the_finite_difference_along_a_random_direction(shape: str) -> None:
     """Float64, central differences: their error is of order step² (1e-10) plus 1e-16 / step."""
-    one = exact(name)
+    one = exact(shape)
     generator = torch.Generator().manual_seed(0)
     seen = 0.0
     for tower, run in product(TOWERS, (WITH, WITHOUT)):
@@ -125,7 +107,7 @@ def test_the_slope_is_the_finite_difference_along_a_random_direction(name: str) 
 def test_a_small_part_of_a_change_does_that_part_of_the_estimate(name: str, tower: Tower) -> None:
     """(LD(z + ε (z' - z)) - LD(z)) / ε tends to the estimate, head by head and scope by scope."""
     one, step = exact(name), 1e-5
-    means = means_of(one.pair)
+    means = blend(one.pair.z)
     tokens = one.pair.z[tower][0].shape[1]
     scopes = [list(range(tokens)), [tokens - 1], [0, 3]]
     for kind, direction in product(KINDS, DIRECTIONS):
@@ -149,8 +131,8 @@ def test_a_small_part_of_a_change_does_that_part_of_the_estimate(name: str, towe
 
 
 @every_shape
-def test_what_holds_exactly(name: str) -> None:
-    vlm, _, pair = pair_of(name)
+def test_what_holds_exactly(shape: str) -> None:
+    vlm, _, pair = pair_of(shape)
     assert vlm.vision is not None and vlm.feature_layer is not None
     for direction in DIRECTIONS:
         run = WITH if direction == "noising" else WITHOUT
@@ -185,42 +167,6 @@ def test_the_last_layer_is_where_the_estimate_is_nearly_exact() -> None:
     assert measured.top_recall >= 0.75
 
 
-@pytest.mark.parametrize("name", list(builders.BUILDERS))
-def test_every_family(name: str) -> None:
-    """Float32, so a coarse step and tolerance; towers that call several times a layer too."""
-    vlm = builders.build(name)
-    prompt = builders.prompt_of(vlm)
-    base = run_pair(vlm, prompt, Keep(z=TOWERS))
-    pair = gradients(vlm, prompt)
-    assert pair.ld.tolist() == pytest.approx([base.ld_with, base.ld_without], abs=1e-6)
-    one, generator = prompt.select(WITHOUT), torch.Generator().manual_seed(1)
-    for tower, layer in (("lm", 0), ("vision", 0)):
-        z = base.trace.z[tower][layer][WITHOUT]
-        slope = pair.slope[tower][layer][WITHOUT]
-        way = torch.sign(slope) * torch.rand(z.shape, generator=generator)
-        positions = torch.arange(len(z))
-        step = 1e-2 / float(way.norm())
-        ends = []
-        for sign in (1, -1):
-            edits = [
-                ZEdit(0, Head(layer, head, tower), positions, (z + sign * step * way)[:, head])
-                for head in range(z.shape[1])
-            ]
-            ends.append(float(forward(vlm, one, edits).ld(one)))
-        expected = (ends[0] - ends[1]) / (2 * step)
-        assert float((slope * way).sum()) == pytest.approx(expected, rel=0.02)
-
-
-def state(vlm: VLM) -> list[object]:
-    return [
-        (
-            sorted(module.__dict__),
-            getattr(getattr(module, "config", None), "_attn_implementation", 0),
-        )
-        for module in vlm.model.modules()
-    ]
-
-
 def has_graph(tensor: Tensor) -> bool:
     try:
         return tensor.grad_fn is not None
@@ -232,8 +178,8 @@ def test_the_model_is_left_as_it_was_and_no_graph_is_kept() -> None:
     vlm = tiny_vlm()
     prompt = tiny_prompt(vlm)
     forward(vlm, prompt)
-    before = state(vlm)
     vlm.model.lm_head.weight.requires_grad_(True)  # someone's own setting
+    before = state_of(vlm.model)
     calls: list[int] = []
     handle = vlm.decoder.register_forward_hook(lambda *_: calls.append(1))
     with torch.no_grad():
@@ -241,34 +187,13 @@ def test_the_model_is_left_as_it_was_and_no_graph_is_kept() -> None:
         assert not torch.is_grad_enabled()
     handle.remove()
     assert calls == [1]  # both runs in one pass
-    assert state(vlm) == before
-    assert [one.requires_grad for one in vlm.model.parameters()].count(True) == 1
+    assert state_of(vlm.model) == before
     assert all(one.grad is None for one in vlm.model.parameters())
-    kept = [
-        pair.ld,
-        *(one for part in (pair.z, pair.slope) for many in part.values() for one in many),
-    ]
-    assert not any(one.requires_grad for one in kept)
+    kept = [one for part in (pair.z, pair.slope) for many in part.values() for one in many]
+    assert not any(one.requires_grad for one in (pair.ld, *kept))
     gc.collect()
     graph = [one for one in gc.get_objects() if type(one) is Tensor and has_graph(one)]
     assert graph == []
-
-
-def test_the_model_is_left_as_it_was_after_an_exception() -> None:
-    vlm = tiny_vlm()
-    prompt = tiny_prompt(vlm)
-    forward(vlm, prompt)
-    before = state(vlm)
-
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("as asked")
-
-    handle = vlm.decoder.layers[1].mlp.register_forward_pre_hook(fail)
-    with pytest.raises(RuntimeError, match="as asked"):
-        gradients(vlm, prompt)
-    handle.remove()
-    assert state(vlm) == before
-    assert torch.is_grad_enabled()
 
 
 def test_two_calls_give_identical_numbers_and_a_tower_can_be_left_out() -> None:
@@ -299,7 +224,7 @@ def test_what_cannot_be_estimated_is_refused() -> None:
     with pytest.raises(ValueError, match="needs means of tower 'lm'"):
         attribute(pair, "mean", "noising")
     with pytest.raises(ValueError, match="needs means of tower 'vision'"):
-        attribute(pair, "mean", "noising", {"lm": means_of(pair)["lm"]})
+        attribute(pair, "mean", "noising", {"lm": blend(pair.z)["lm"]})
     broken = tiny_vlm()
     with torch.no_grad():
         broken.model.lm_head.weight.fill_(torch.nan)
@@ -307,27 +232,15 @@ def test_what_cannot_be_estimated_is_refused() -> None:
         gradients(broken, base.prompt)
 
 
-@pytest.mark.parametrize(
-    ("places", "offloaded"),
-    [
-        (None, False),
-        ({"": "cpu"}, False),
-        ({"a": 0, "b": 1}, False),
-        ({"a": 0, "b": "cpu"}, True),
-        ({"a": "cpu", "b": "disk"}, True),
-    ],
-)
-def test_offloaded_weights_have_no_gradient(
-    monkeypatch: pytest.MonkeyPatch, places: dict[str, object] | None, offloaded: bool
-) -> None:
+def test_offloaded_and_quantised_weights_have_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = tiny_vlm()
-    monkeypatch.setattr(vlm.model, "hf_device_map", places, raising=False)
-    assert ("offloaded" in refused(vlm)) is offloaded
-
-
-def test_quantised_weights_have_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    vlm = tiny_vlm()
-    assert refused(vlm) == ""
+    for places in (None, {"": "cpu"}, {"a": 0, "b": 1}):
+        monkeypatch.setattr(vlm.model, "hf_device_map", places, raising=False)
+        assert refused(vlm) == ""
+    for places in ({"a": 0, "b": "cpu"}, {"a": "cpu", "b": "disk"}):
+        monkeypatch.setattr(vlm.model, "hf_device_map", places)
+        assert "offloaded" in refused(vlm)
+    monkeypatch.delattr(vlm.model, "hf_device_map")
     monkeypatch.setattr(vlm.model, "hf_quantizer", object(), raising=False)
     assert "quantised" in refused(vlm)
 

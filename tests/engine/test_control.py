@@ -13,7 +13,7 @@ from headpatch.core.session import open_session
 from headpatch.core.study import Study
 from headpatch.engine import control
 from headpatch.engine.control import why_not
-from headpatch.engine.forward import Keep, forward
+from headpatch.engine.forward import Keep
 from headpatch.engine.patching import run_pair
 from headpatch.engine.taps import Site, TowerSite
 from headpatch.errors import InputError
@@ -23,7 +23,7 @@ from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
 from tests.families.builders import build, prompt_of
 from tests.questions.check.test_check import check
-from tests.tiny import SHAPES, image_pair, tiny_prompt, tiny_vlm
+from tests.tiny import image_pair, tiny_pair
 
 BOTH: tuple[Tower, ...] = ("lm", "vision")
 Wrong = Callable[[VLM, Tower], None]
@@ -35,8 +35,7 @@ def why(vlm: VLM, tower: Tower) -> str:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_is_no_reason(dtype: torch.dtype) -> None:
-    vlm = tiny_vlm(SHAPES["deep-vision"], dtype=dtype)
-    base = run_pair(vlm, tiny_prompt(vlm), Keep(z=BOTH), exact=True)
+    vlm, base = tiny_pair("deep-vision", *BOTH, dtype=dtype, exact=True)
     assert [why_not(vlm, base, tower) for tower in BOTH] == ["", ""]
 
 
@@ -122,20 +121,6 @@ def test_a_model_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for tower in ("lm", "lm", "vision"):
         why(vlm, tower)
     assert made == ["lm", "vision"]
-
-
-def test_hooks_and_attention_are_as_before() -> None:
-    vlm = build("llava")
-
-    def state() -> list[Any]:
-        hooks = [(len(one._forward_hooks), len(one._forward_pre_hooks)) for one in modules]
-        return [*hooks, *(part.config._attn_implementation for part in vlm.parts)]
-
-    modules = list(vlm.model.modules())
-    forward(vlm, prompt_of(vlm))  # transformers hangs hooks of its own on a model's first pass
-    before = state()
-    assert why(vlm, "lm") == ""
-    assert state() == before
 
 
 def opening(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Pair]:

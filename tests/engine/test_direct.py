@@ -1,30 +1,23 @@
 """Direct logit attribution against its sum, against hooks, and against the planted numbers."""
 
-from functools import lru_cache
-
 import pytest
 import torch
 
-from headpatch.engine.direct import Apart, direct_effect, take_apart
+from headpatch.engine.direct import direct_effect, take_apart
 from headpatch.engine.interventions import ZEdit
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.errors import RunError
 from headpatch.heads import Head
-from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 from tests.engine.oracle import Oracle
-from tests.families.builders import BUILDERS, build, prompt_of
+from tests.families.builders import BUILDERS, built
 from tests.planted import HEADS, LD_WITH, LD_WITHOUT, planted
-from tests.tiny import SHAPES, Shape, tiny_model, tiny_prompt, tiny_vlm
-
-every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-KNOWN = [name for name in BUILDERS if name != "mllama"]
+from tests.tiny import SHAPES, every_shape, tiny_model, tiny_prompt, tiny_vlm
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", [name for name in BUILDERS if name != "mllama"])
 def test_parts_add_up_to_ld_in_every_family(name: str) -> None:
-    vlm = build(name)
-    prompt = prompt_of(vlm)
+    vlm, prompt = built(name)
     apart = take_apart(vlm, prompt)
     logits = apart.logits[:, [prompt.answers.yes, prompt.answers.no]]
     cap = getattr(vlm.model.config.get_text_config(), "final_logit_softcapping", None)
@@ -35,9 +28,8 @@ def test_parts_add_up_to_ld_in_every_family(name: str) -> None:
 
 
 def test_a_model_that_adds_up_otherwise_is_refused() -> None:
-    vlm = build("mllama")  # gates what its cross-attention writes
     with pytest.raises(RunError, match="layer 1 adds more to the stream"):
-        take_apart(vlm, prompt_of(vlm))
+        take_apart(*built("mllama"))  # it gates what its cross-attention writes
 
 
 def test_a_norm_that_is_no_rms_norm_is_refused() -> None:
@@ -58,9 +50,9 @@ def test_logits_that_are_scaled_afterwards_are_refused() -> None:
 
 
 @every_shape
-def test_heads_write_z_times_their_part_of_the_projection(shape: Shape) -> None:
+def test_heads_write_z_times_their_part_of_the_projection(shape: str) -> None:
     """By eager transformers: z from a hook, W_O cut by hand, the norm's scale by its formula."""
-    vlm = tiny_vlm(shape)
+    vlm = tiny_vlm(SHAPES[shape])
     prompt = tiny_prompt(vlm)
     oracle = Oracle(vlm)
     streams: list[torch.Tensor] = []
@@ -75,46 +67,33 @@ def test_heads_write_z_times_their_part_of_the_projection(shape: Shape) -> None:
     parts = take_apart(vlm, prompt).parts
     torch.testing.assert_close(parts.scale, scale, rtol=1e-5, atol=0)
     for layer, module in enumerate(oracle.attentions["lm"]):
-        for head in range(shape.heads):
-            columns = slice(head * shape.head_dim, (head + 1) * shape.head_dim)
+        for head in range(vlm.lm.grid.heads):
+            columns = slice(head * vlm.lm.head_dim, (head + 1) * vlm.lm.head_dim)
             written = z[layer][:, -1, head] @ module.o_proj.weight[:, columns].T
             expected = written @ along
             torch.testing.assert_close(parts.heads[:, layer, head], expected, atol=2e-5, rtol=1e-4)
 
 
-@lru_cache
-def circuit() -> tuple[VLM, Prompt, Apart]:
-    made = planted()
-    return made.vlm, made.prompt, take_apart(made.vlm, made.prompt)
-
-
 def test_planted_heads_write_what_was_planted() -> None:
-    _, _, apart = circuit()
-    parts = apart.parts
+    made = planted()
+    parts = take_apart(made.vlm, made.prompt).parts
     written = parts.scale[:, None, None] * parts.heads
-    shares = {
-        "looker": (2, 0),
-        "blind writer": (2, 1),
-        "suppressor": (-1, 0),
-        "note reader": (1, 0),
-        "pool reader": (1, 0),
-        "redundant a": (0, 0),  # it writes red, which the MLP of layer 2 reads
-        "redundant b": (0, 0),
-        "decoy": (0, 0),
-        "note writer": (0, 0),
-    }
-    for name, (present, absent) in shares.items():
+    shares = {"looker": [2, 0], "blind writer": [2, 1], "suppressor": [-1, 0],
+              "note reader": [1, 0], "pool reader": [1, 0]}  # fmt: skip
+    # The redundant pair writes red, which the MLP of layer 2 reads.
+    nothing = {key: [0, 0] for key in ("redundant a", "redundant b", "decoy", "note writer")}
+    for name, expected in (shares | nothing).items():
         head = HEADS[name].head
         found = written[:, head.layer, head.head].tolist()
-        assert found == pytest.approx([present, absent], abs=1e-3), name
+        assert found == pytest.approx(expected, abs=1e-3), name
     assert (parts.scale * parts.mlps[:, 2]).tolist() == pytest.approx([4, 0], abs=1e-3)
     assert parts.ld.tolist() == pytest.approx([LD_WITH, LD_WITHOUT], abs=1e-3)
 
 
 @every_shape
-def test_a_direct_effect_is_the_final_stream_changed(shape: Shape) -> None:
+def test_a_direct_effect_is_the_final_stream_changed(shape: str) -> None:
     """Through a norm computed anew and one that is frozen, by hand; heads of two layers at once."""
-    vlm = tiny_vlm(shape)
+    vlm = tiny_vlm(SHAPES[shape])
     prompt = tiny_prompt(vlm)
     heads = [Head(0, 1), Head(1, 0), Head(1, 3)]
     source = take_apart(vlm, prompt.select(WITHOUT))
@@ -122,7 +101,7 @@ def test_a_direct_effect_is_the_final_stream_changed(shape: Shape) -> None:
     edits = [ZEdit(1, head, answer, source.z[head.layer][0, head.head][None]) for head in heads]
     apart = take_apart(vlm, prompt.select(WITH).repeat(2), edits)
     found = direct_effect(vlm, apart, 1, heads)
-    language, head_dim = vlm.model.model.language_model, shape.head_dim
+    language, head_dim = vlm.model.model.language_model, vlm.lm.head_dim
     change = torch.zeros_like(apart.final[0])
     for head in heads:
         moved = source.z[head.layer][0, head.head] - apart.z[head.layer][0, head.head]
@@ -145,12 +124,3 @@ def test_low_precision_weights_are_taken_apart_in_float32() -> None:
     rounded = VLM(tiny_model(dtype=torch.bfloat16).float(), low.processor, "tiny", "")
     found = [take_apart(vlm, tiny_prompt(vlm)).parts for vlm in (low, rounded)]
     torch.testing.assert_close(found[0].heads, found[1].heads, atol=1e-4, rtol=0)
-
-
-def test_the_model_is_left_as_found() -> None:
-    vlm = tiny_vlm()
-    prompt = tiny_prompt(vlm)
-    plain = vlm.model(**prompt.inputs).logits
-    take_apart(vlm, prompt)
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in vlm.lm.layers)
-    assert torch.equal(vlm.model(**prompt.inputs).logits, plain)

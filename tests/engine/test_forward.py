@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,13 +13,12 @@ from headpatch.errors import RunError
 from headpatch.heads import Head
 from headpatch.models.prompt import Prompt
 from headpatch.models.spans import find_spans
-from headpatch.models.vlm import VLM
+from tests.engine import numpy_llava
 from tests.engine.oracle import Change, Edges, Oracle
 from tests.engine.test_attention import state_of
-from tests.tiny import SHAPES, Shape, pad_left, tiny_model, tiny_prompt, tiny_vlm
+from tests.tiny import SHAPES, every_shape, pad_left, tiny_prompt, tiny_vlm
 
 ALL = Keep(lm_rows=True, vision_rows=True, z=("lm", "vision"))
-every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
 def close(found: Tensor | None, expected: Tensor, tolerance: float) -> None:
@@ -27,56 +27,57 @@ def close(found: Tensor | None, expected: Tensor, tolerance: float) -> None:
 
 
 @every_shape
-def test_logits_rows_and_z_equal_eager_transformers(shape: Shape) -> None:
-    vlm = tiny_vlm(shape)
+@pytest.mark.parametrize("keep", [ALL, Keep(lm_rows=True, vision_rows=True)], ids=["z", "rows"])
+def test_logits_rows_and_z_equal_eager_transformers(shape: str, keep: Keep) -> None:
+    """Rows alone are computed together at the end of a pass, others as they come."""
+    vlm = tiny_vlm(SHAPES[shape])
     prompt = tiny_prompt(vlm)
-    trace, oracle = forward(vlm, prompt, keep=ALL), Oracle(vlm)
+    trace, oracle = forward(vlm, prompt, keep=keep), Oracle(vlm)
     close(trace.logits, oracle.logits(prompt.inputs), 2e-5)
-    lm, vision = oracle.rows(prompt.inputs)
+    lm, vision = torch.stack(oracle.lm_rows(prompt.inputs), 1), oracle.vision_rows(prompt.inputs)
     close(trace.lm_rows, lm[:, :, :, -1], 1e-6)
     close(trace.vision_class_rows, vision[:, :, :, 0], 1e-6)
     close(trace.vision_patch_rows, vision[:, :, :, 1:].mean(3), 1e-6)
-    for tower, layers in oracle.z(prompt.inputs).items():
-        assert len(trace.z[tower]) == len(layers)
-        for ours, theirs in zip(trace.z[tower], layers, strict=True):
+    assert list(trace.z) == list(keep.z)
+    for tower, layers in trace.z.items():
+        for ours, theirs in zip(layers, oracle.z(prompt.inputs)[tower], strict=True):
             close(ours, theirs, 1e-5)
-
-
-@every_shape
-def test_rows_are_distributions(shape: Shape) -> None:
-    vlm = tiny_vlm(shape)
-    trace = forward(vlm, tiny_prompt(vlm), keep=ALL)
     for rows in (trace.lm_rows, trace.vision_class_rows, trace.vision_patch_rows):
-        assert rows is not None
         assert (rows >= 0).all()
         close(rows.sum(-1), torch.ones(rows.shape[:-1]), 1e-6)
+    for found in (trace.logits, trace.lm_rows, trace.vision_class_rows, trace.vision_patch_rows):
+        assert not found.is_inference()
+        found.requires_grad_().square().sum().backward()  # a tensor of inference mode refuses
 
 
 @every_shape
-def test_rows_alone_are_those_of_eager_transformers_and_ordinary_tensors(shape: Shape) -> None:
-    vlm = tiny_vlm(shape)
+def test_logits_rows_and_z_equal_the_formulas(shape: str) -> None:
+    """Two oracles, one answer."""
+    vlm = tiny_vlm(SHAPES[shape])
     prompt = tiny_prompt(vlm)
-    trace, oracle = forward(vlm, prompt, keep=Keep(lm_rows=True, vision_rows=True)), Oracle(vlm)
-    lm, vision = oracle.rows(prompt.inputs)
-    found = {
-        "logits": (trace.logits, oracle.logits(prompt.inputs), 2e-5),
-        "rows": (trace.lm_rows, lm[:, :, :, -1], 1e-6),
-        "class": (trace.vision_class_rows, vision[:, :, :, 0], 1e-6),
-        "patch": (trace.vision_patch_rows, vision[:, :, :, 1:].mean(3), 1e-6),
-    }
-    for ours, theirs, tolerance in found.values():
-        close(ours, theirs, tolerance)
-        assert ours is not None and not ours.is_inference()
-        ours.requires_grad_().square().sum().backward()  # a tensor of inference mode refuses
+    trace = forward(vlm, prompt, keep=ALL)
+    pixels = prompt.inputs["pixel_values"].double().numpy()
+    for run in (0, 1):
+        exact = numpy_llava.run(vlm.model, prompt.input_ids.numpy(), pixels[run])
+        rows, vision = np.stack(exact.rows), np.stack(exact.vision_rows)
+        z = [one.transpose(1, 0, 2) for one in exact.z]
+        for found, expected, tolerance in (
+            (trace.logits, exact.logits, 2e-5),
+            (trace.lm_rows, rows[:, :, -1], 1e-6),
+            (trace.vision_class_rows, vision[:, :, 0], 1e-6),
+            (trace.vision_patch_rows, vision[:, :, 1:].mean(2), 1e-6),
+            *((ours, theirs, 1e-5) for ours, theirs in zip(trace.z["lm"], z, strict=True)),
+        ):
+            np.testing.assert_allclose(found[run], expected, atol=tolerance, rtol=0)
 
 
 def test_vision_layers_that_nothing_reads_run_only_when_looked_at() -> None:
     vlm = tiny_vlm(SHAPES["deep-vision"])
-    assert vlm.vision is not None and vlm.feature_layer is not None
-    last = vlm.vision.grid.layers - 1
+    tower = vlm.stack("vision")
+    last = tower.grid.layers - 1
     assert vlm.feature_layer < last
     prompt, ran = tiny_prompt(vlm), []
-    hook = vlm.vision.layers[last].mlp.register_forward_hook(lambda *_: ran.append(1))
+    hook = tower.layers[last].mlp.register_forward_hook(lambda *_: ran.append(1))
     plain = Oracle(vlm).logits(prompt.inputs)
     ran.clear()
     close(forward(vlm, prompt).logits, plain, 2e-5)
@@ -96,9 +97,9 @@ def test_nothing_is_kept_unless_asked() -> None:
 
 
 @every_shape
-def test_edits_of_both_towers_in_one_batch(shape: Shape) -> None:
+def test_edits_of_both_towers_in_one_batch(shape: str) -> None:
     """Each row has its own edits, and no row feels another's."""
-    vlm = tiny_vlm(shape)
+    vlm = tiny_vlm(SHAPES[shape])
     one = tiny_prompt(vlm).select(0)
     generator = torch.Generator().manual_seed(3)
     length = one.spans.length
@@ -147,39 +148,32 @@ def test_kept_z_is_the_models_own_and_not_the_edit() -> None:
     assert not torch.equal(edited.z["lm"][2], plain.z["lm"][2])
 
 
-@pytest.mark.parametrize("shape", [SHAPES["plain"], SHAPES["grouped-query"]], ids=str)
-def test_float64_equals_sdpa_to_1e_10(shape: Shape) -> None:
+@pytest.mark.parametrize("shape", ["plain", "grouped-query"])
+def test_float64_equals_sdpa_to_1e_10(shape: str) -> None:
     """Downstream of an edit. Against sdpa: eager keeps a float32 softmax."""
-    vlm = tiny_vlm(shape, dtype=torch.float64)
+    vlm = tiny_vlm(SHAPES[shape], dtype=torch.float64)
     one = tiny_prompt(vlm).select(0)
     here = [one.spans.answer, 6]
-    value = torch.ones(2, shape.head_dim, dtype=torch.float64)
+    value = torch.ones(2, vlm.lm.head_dim, dtype=torch.float64)
     edits = [ZEdit(0, Head(0, 1), torch.tensor(here), value)]
     changes = [Change(Head(0, 1), here, value)]
     trace, oracle = forward(vlm, one, edits, keep=Keep(z=("lm",))), Oracle(vlm, "sdpa")
-    logits = oracle.logits(one.inputs, changes)
-    close(trace.logits.double(), logits, 1e-6)
-    last = vlm.lm.grid.layers - 1
-    # The same edit once more while z is read, at the last layer.
-    handle = oracle._replace(changes[0])
-    z = oracle.z(one.inputs)["lm"][last]
-    handle.remove()
-    close(trace.z["lm"][last], z, 1e-10)
+    close(trace.logits.double(), oracle.logits(one.inputs, changes), 1e-6)
+    close(trace.z["lm"][-1], oracle.z(one.inputs, changes)["lm"][-1], 1e-10)
 
 
 @every_shape
-def test_left_padding_changes_nothing(shape: Shape) -> None:
-    vlm = tiny_vlm(shape)
+def test_left_padding_changes_nothing(shape: str) -> None:
+    vlm = tiny_vlm(SHAPES[shape])
     prompt = tiny_prompt(vlm)
-    pad = 4
-    inputs = pad_left(prompt, pad)
+    pad, inputs = 4, pad_left(prompt, 4)
     spans = find_spans(inputs["input_ids"][0], vlm.model.config.image_token_id)
     padded = replace(
         prompt, inputs=inputs, spans=spans, image_positions=prompt.image_positions + pad
     )
     head, cut = Head(0, 1), Head(1, 2)
     here, keys = torch.tensor([prompt.spans.answer, 5]), torch.tensor([2, 7])
-    value = torch.ones(2, shape.head_dim)
+    value = torch.ones(2, vlm.lm.head_dim)
 
     def run(which: Prompt, shift: int) -> Trace:
         edits = [ZEdit(0, head, here + shift, value)]
@@ -188,20 +182,22 @@ def test_left_padding_changes_nothing(shape: Shape) -> None:
 
     bare, shifted = run(prompt, 0), run(padded, pad)
     close(shifted.logits, bare.logits, 2e-5)
-    assert shifted.lm_rows is not None
+    assert shifted.lm_rows is not None and bare.lm_rows is not None
     assert not shifted.lm_rows[..., :pad].any()
-    assert bare.lm_rows is not None
     close(shifted.lm_rows[..., pad:], bare.lm_rows, 2e-6)
     for ours, theirs in zip(shifted.z["lm"], bare.z["lm"], strict=True):
         close(ours[:, pad:], theirs, 2e-5)
 
 
 @every_shape
-def test_cut_edges_equal_an_eager_mask(shape: Shape) -> None:
-    vlm = tiny_vlm(shape)
+def test_cut_edges_equal_an_eager_mask(shape: str) -> None:
+    vlm = tiny_vlm(SHAPES[shape])
     one = tiny_prompt(vlm).select(0)
-    answer, image = one.spans.answer, one.spans.image.tolist()
-    question = one.spans.question.tolist()
+    answer, image, question = (
+        one.spans.answer,
+        one.spans.image.tolist(),
+        one.spans.question.tolist(),
+    )
     rows = [
         [],
         [Edges(Head(0, 1), [answer], image[:6])],
@@ -212,9 +208,9 @@ def test_cut_edges_equal_an_eager_mask(shape: Shape) -> None:
         [Edges(Head(1, 2, "vision"), range(17), [0]), Edges(Head(0, 0), [7], [1, 12])],
     ]
     cuts = [
-        Cut(row, one_cut.head, torch.tensor(list(one_cut.queries)), torch.tensor(one_cut.keys))
+        Cut(row, edges.head, torch.tensor(list(edges.queries)), torch.tensor(edges.keys))
         for row, members in enumerate(rows)
-        for one_cut in members
+        for edges in members
     ]
     trace, oracle = forward(vlm, one.repeat(len(rows)), cuts=cuts), Oracle(vlm)
     for row, members in enumerate(rows):
@@ -224,8 +220,8 @@ def test_cut_edges_equal_an_eager_mask(shape: Shape) -> None:
 
 
 @every_shape
-def test_cutting_every_key_is_zeroing_z(shape: Shape) -> None:
-    vlm = tiny_vlm(shape)
+def test_cutting_every_key_is_zeroing_z(shape: str) -> None:
+    vlm = tiny_vlm(SHAPES[shape])
     one = tiny_prompt(vlm).select(0)
     length = one.spans.length
     for head, count in ((Head(1, 1), length), (Head(1, 1, "vision"), 17)):
@@ -274,32 +270,14 @@ def test_logits_that_are_not_finite_are_a_failed_run(bad: float, place: str) -> 
     assert state_of(vlm.model) == before
 
 
-@pytest.mark.parametrize("choice", ["sdpa", "eager"])
-def test_the_model_is_left_as_found(choice: str) -> None:
-    vlm = tiny_vlm()
-    prompt = tiny_prompt(vlm)
-    vlm.model.set_attn_implementation(choice)
-    plain = vlm.model(**prompt.inputs).logits  # transformers hangs its own hooks on the first pass
-    before = state_of(vlm.model)
-    edits = [ZEdit(0, Head(0, 0), torch.tensor([4]), None)]
-    cuts = [Cut(1, Head(0, 0, "vision"), torch.tensor([4]), torch.tensor([2]))]
-    forward(vlm, prompt, edits, cuts, ALL)
-    assert state_of(vlm.model) == before
-    with pytest.raises(IndexError):  # in the middle of a pass
-        forward(vlm, prompt, [ZEdit(0, Head(1, 0), torch.tensor([999]), None)])
-    assert state_of(vlm.model) == before
-    assert torch.equal(vlm.model(**prompt.inputs).logits, plain)
-
-
 def test_no_gradients_are_recorded() -> None:
     vlm = tiny_vlm()
     vlm.model.requires_grad_(True)
     assert not forward(vlm, tiny_prompt(vlm)).logits.requires_grad
 
 
-def test_half_precision_runs_and_reports_in_float32() -> None:
-    model = tiny_model(dtype=torch.bfloat16)
-    vlm = VLM(model, tiny_vlm().processor, "tiny", "")
+def test_half_precision_reports_in_float32() -> None:
+    vlm = tiny_vlm(dtype=torch.bfloat16)
     trace = forward(vlm, tiny_prompt(vlm), keep=ALL)
     assert trace.logits.dtype == torch.float32
     assert trace.lm_rows is not None

@@ -4,14 +4,12 @@ import pytest
 import torch
 
 from benchmarks.graphs import GraphedWalk
-from headpatch.engine.forward import Keep
 from headpatch.engine.memory import tensors_in
-from headpatch.engine.patching import run_pair
 from headpatch.engine.prefill import Prefill, sources
-from headpatch.engine.widen import suffix_start
 from headpatch.engine.widening import Row, plan, walk
 from headpatch.heads import HeadSet
-from tests.tiny import tiny_prompt, tiny_vlm
+from headpatch.models.spans import Positions
+from tests.tiny import tiny_pair, tiny_vlm
 
 
 class Replayed:
@@ -21,11 +19,9 @@ class Replayed:
         pass
 
 
-def prefills(positions: str = "answer") -> tuple[Prefill, ...]:
-    vlm = tiny_vlm()
-    prompt = tiny_prompt(vlm)
-    start = suffix_start(prompt.spans, positions)  # type: ignore[arg-type]
-    return run_pair(vlm, prompt, Keep(z=("lm",), suffix=start)).trace.prefills
+def prefills(scope: Positions = "answer") -> tuple[Prefill, ...]:
+    fresh = tiny_pair.__wrapped__  # walks write over what they are given
+    return fresh("plain", "lm", suffix=scope)[1].trace.prefills
 
 
 def test_copying_a_prefill_makes_the_walk_its_own() -> None:

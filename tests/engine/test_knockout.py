@@ -15,10 +15,9 @@ from headpatch.engine.patching import WITH, WITHOUT, Baseline, OnProgress, Outco
 from headpatch.heads import Head, HeadSet
 from headpatch.models.vlm import VLM
 from tests.engine.oracle import Edges, Oracle
-from tests.tiny import SHAPES, Shape, tiny_model, tiny_prompt, tiny_vlm
+from tests.tiny import every_shape, tiny_model, tiny_pair, tiny_prompt, tiny_vlm
 
 CLOSE = 2e-5  # logits; float32 with two implementations of attention
-every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
 def resume(
@@ -27,9 +26,8 @@ def resume(
     return knock_out(vlm, base, asked, on_progress, resumed=True)
 
 
-def opened(shape: Shape = SHAPES["plain"], start: int = 0) -> tuple[VLM, Baseline]:
-    vlm = tiny_vlm(shape)
-    return vlm, run_pair(vlm, tiny_prompt(vlm), Keep(suffix=start), exact=True)
+def opened(shape: str = "plain", start: int = 0) -> tuple[VLM, Baseline]:
+    return tiny_pair(shape, suffix=start, exact=True)
 
 
 def layer(vlm: VLM, *layers: int) -> HeadSet:
@@ -63,37 +61,37 @@ def various(vlm: VLM, base: Baseline) -> list[Knockout]:
 
 def effects(vlm: VLM, base: Baseline, asked: Sequence[Knockout]) -> list[float]:
     """By the oracle."""
-    oracle, answers = Oracle(vlm), base.prompt.answers
+    oracle, prompt = Oracle(vlm), base.prompt
+    plain = [oracle.ld(prompt, run) for run in (WITH, WITHOUT)]
+    return [oracle.ld(prompt, one.run, edges=by_hand(one)) - plain[one.run] for one in asked]
 
-    def ld(run: int, edges: Sequence[Edges]) -> float:
-        logits = oracle.logits(base.prompt.select(run).inputs, edges=edges)[0]
-        return float(logits[answers.yes] - logits[answers.no])
 
-    return [ld(one.run, by_hand(one)) - ld(one.run, []) for one in asked]
+def found(outcomes: Sequence[Outcome[Knockout]]) -> list[float]:
+    return [one.effect for one in outcomes]
 
 
 @every_shape
-def test_both_paths_equal_an_eager_mask(shape: Shape) -> None:
+def test_both_paths_equal_an_eager_mask(shape: str) -> None:
     vlm, base = opened(shape)
     asked = various(vlm, base)
     expected = effects(vlm, base, asked)
     assert min(map(abs, expected)) > 1e-4  # a test of cuts that change nothing proves nothing
     for path in (knock_out, resume):
         shifts = path(vlm, base, asked)
-        assert [one.effect for one in shifts] == pytest.approx(expected, abs=CLOSE)
+        assert found(shifts) == pytest.approx(expected, abs=CLOSE)
         for one, shift in zip(asked, shifts, strict=True):
             untouched = base.ld_with if one.run == WITH else base.ld_without
             assert shift.ld == pytest.approx(untouched + shift.effect, abs=1e-9)
 
 
 @every_shape
-def test_resuming_from_the_question_on_is_resuming_from_the_start(shape: Shape) -> None:
+def test_resuming_from_the_question_on_is_resuming_from_the_start(shape: str) -> None:
     vlm, whole = opened(shape)
     spans = whole.prompt.spans
     late = run_pair(vlm, whole.prompt, Keep(suffix=int(spans.question[0])), exact=True)
     asked = various(vlm, whole)
-    found = [one.effect for one in resume(vlm, late, asked)]
-    assert found == pytest.approx([one.effect for one in resume(vlm, whole, asked)], abs=CLOSE)
+    expected = pytest.approx(found(resume(vlm, whole, asked)), abs=CLOSE)
+    assert found(resume(vlm, late, asked)) == expected
 
 
 def test_queries_inside_the_image() -> None:
@@ -103,7 +101,7 @@ def test_queries_inside_the_image() -> None:
     expected = effects(vlm, base, asked)
     assert min(map(abs, expected)) > 1e-4
     for path in (knock_out, resume):
-        assert [one.effect for one in path(vlm, base, asked)] == pytest.approx(expected, abs=CLOSE)
+        assert found(path(vlm, base, asked)) == pytest.approx(expected, abs=CLOSE)
 
 
 def test_several_heads_of_one_cut_are_several_cuts() -> None:
@@ -140,31 +138,23 @@ def test_cutting_nothing_or_the_future_changes_nothing(path) -> None:
         Knockout(WITHOUT, heads, spans.image, spans.question),
         Knockout(WITH, heads, torch.arange(spans.length), torch.tensor([spans.answer])),
     ]
-    assert [one.effect for one in path(vlm, base, asked)] == pytest.approx([0] * 3, abs=5e-6)
+    assert found(path(vlm, base, asked)) == pytest.approx([0] * 3, abs=5e-6)
 
 
 def test_rows_of_a_batch_do_not_feel_each_other() -> None:
     vlm, base = opened()
     asked = various(vlm, base)
-    alone = [path(vlm, base, [one])[0].effect for path in (knock_out, resume) for one in asked]
-    together = [one.effect for path in (knock_out, resume) for one in path(vlm, base, asked)]
-    assert together == pytest.approx(alone, abs=5e-6)
-
-
-def test_progress_counts_every_knockout() -> None:
-    vlm, base = opened()
-    asked, seen = various(vlm, base), []
-    resume(vlm, base, asked, lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (len(asked), len(asked))
-
-
-def test_paths_that_agree_are_said_to() -> None:
-    vlm, base = opened()
-    assert disagreement(vlm, base, various(vlm, base)) < CLOSE
+    seen: list[tuple[int, int]] = []
+    for path in (knock_out, resume):
+        together = found(path(vlm, base, asked, lambda *call: seen.append(call)))
+        alone = [path(vlm, base, [one])[0].effect for one in asked]
+        assert together == pytest.approx(alone, abs=5e-6)
+        assert seen[-1] == (len(asked), len(asked))
 
 
 def test_a_wrong_resumption_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     vlm, base = opened()
+    assert disagreement(vlm, base, various(vlm, base)) < CLOSE
 
     def off(*arguments: object) -> Tensor:
         logits = original(*arguments)
@@ -197,20 +187,12 @@ def test_low_precision_goes_by_whole_passes() -> None:
     """In float32 over the low-precision weights."""
     low = VLM(tiny_model(dtype=torch.bfloat16), tiny_vlm().processor, "tiny", "")
     rounded = VLM(tiny_model(dtype=torch.bfloat16).float(), low.processor, "tiny", "")
-    found = []
+    shifts = []
     for vlm in (low, rounded):
         base = run_pair(vlm, tiny_prompt(vlm), Keep(suffix=0), exact=True)
         spans = base.prompt.spans
         asked = [Knockout(WITH, layer(vlm, 1), spans.question, spans.image)]
-        found.append(knock_out(vlm, base, asked)[0].effect)
+        shifts.append(knock_out(vlm, base, asked)[0].effect)
         assert (disagreement(vlm, base, asked) < CLOSE) == (vlm is rounded)
-    assert found[0] == pytest.approx(found[1], abs=1e-4)
-    assert abs(found[0]) > 1e-2
-
-
-def test_the_model_is_left_as_found() -> None:
-    vlm, base = opened()
-    plain = vlm.model(**base.prompt.inputs).logits
-    resume(vlm, base, various(vlm, base))
-    assert all("_headpatch_tap" not in module.__dict__ for module in vlm.model.modules())
-    assert torch.equal(vlm.model(**base.prompt.inputs).logits, plain)
+    assert shifts[0] == pytest.approx(shifts[1], abs=1e-4)
+    assert abs(shifts[0]) > 1e-2

@@ -8,26 +8,24 @@ import pytest
 import torch
 
 from headpatch.engine import knockout, patching, residual
-from headpatch.engine.forward import Keep, forward
+from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.knockout import Knockout, disagreement, knock_out
 from headpatch.engine.memory import halving, split
-from headpatch.engine.patching import WITH, WITHOUT, Baseline, patch, run_pair
+from headpatch.engine.patching import WITH, WITHOUT, Baseline, patch
 from headpatch.engine.residual import Swap, record, swap
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
-from tests.tiny import tiny_prompt, tiny_vlm
+from tests.tiny import tiny_pair
 
 ROUNDING = 2e-5
 CPU = torch.device("cpu")
 
 
-@lru_cache
 def opened() -> tuple[VLM, Baseline]:
-    vlm = tiny_vlm()
-    return vlm, run_pair(vlm, tiny_prompt(vlm), Keep(z=("lm", "vision"), suffix=0), exact=True)
+    return tiny_pair("plain", "lm", "vision", suffix=0, exact=True)
 
 
 def patched(vlm: VLM, base: Baseline) -> list[float]:

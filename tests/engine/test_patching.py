@@ -1,6 +1,5 @@
 """Interventions on a pair: against plain transformers, and properties that must hold exactly."""
 
-from functools import lru_cache
 from itertools import product
 from typing import get_args
 
@@ -10,84 +9,31 @@ from torch import Tensor
 
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Direction, Intervention
-from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans, patch, run_pair, z_edits
+from headpatch.engine.patching import WITH, WITHOUT, Baseline, patch, run_pair, z_edits
 from headpatch.heads import Head, HeadSet
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
-from tests.engine.oracle import Change, Oracle
-from tests.tiny import PLAIN, SHAPES, Shape, tiny_prompt, tiny_vlm
+from tests.engine.oracle import Oracle, Twin, blend
+from tests.tiny import PLAIN, every_shape, tiny_pair
 
 KINDS, DIRECTIONS, SCOPES = PLAIN, get_args(Direction), get_args(Positions)
-every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
-@lru_cache
-def pair_of(shape: Shape) -> tuple[VLM, Baseline]:
-    vlm = tiny_vlm(shape)
-    return vlm, run_pair(vlm, tiny_prompt(vlm), Keep(z=("lm", "vision")))
-
-
-def means_of(base: Baseline) -> ZMeans:
-    """Any tensors of the right shape will do: here a blend of the runs that is neither of them."""
-    return {
-        tower: [0.3 * z[WITH] + 0.7 * z[WITHOUT] + 0.1 for z in layers]
-        for tower, layers in base.trace.z.items()
-    }
+def pair_of(shape: str) -> tuple[VLM, Baseline]:
+    return tiny_pair(shape, "lm", "vision")
 
 
 def in_each_layer(vlm: VLM) -> list[Head]:
     """A head of each layer of each tower."""
-    assert vlm.vision is not None
-    lm = [Head(layer, layer % vlm.lm.grid.heads) for layer in range(vlm.lm.grid.layers)]
-    return lm + [
-        Head(layer, (layer + 1) % vlm.vision.grid.heads, "vision")
-        for layer in range(vlm.vision.grid.layers)
-    ]
-
-
-def places(head: Head, scope: str, base: Baseline) -> list[int]:
-    """The positions of a scope, from the token ids; a vision head is changed everywhere."""
-    ids, image = base.prompt.input_ids, base.prompt.spans.image
-    if head.tower == "vision":
-        return list(range(17))
-    return {
-        "answer": [len(ids) - 1],
-        "image": image.tolist(),
-        "question": list(range(int(image[-1]) + 1, len(ids))),
-        "all": list(range(len(ids))),
-    }[scope]
-
-
-class Twin:
-    """The same intervention through plain transformers."""
-
-    def __init__(self, vlm: VLM, base: Baseline, means: ZMeans) -> None:
-        self.oracle, self.base, self.means = Oracle(vlm), base, means
-        self.z = self.oracle.z(base.prompt.inputs)
-
-    def logits(self, one: Intervention) -> Tensor:
-        run = WITH if one.direction == "noising" else WITHOUT
-        changes = []
-        for head in one.heads:
-            here = places(head, one.positions, self.base)
-            runs = self.z[head.tower][head.layer]
-            source = {"self": runs[run], "resample": runs[1 - run], "zero": 0 * runs[run]}.get(
-                one.kind
-            )
-            if source is None:
-                source = self.means[head.tower][head.layer]
-            changes.append(Change(head, here, source[here, head.head]))
-        return self.oracle.logits(self.base.prompt.select(run).inputs, changes)[0]
-
-    def ld(self, one: Intervention) -> float:
-        logits, answers = self.logits(one), self.base.prompt.answers
-        return float(logits[answers.yes] - logits[answers.no])
+    lm, vision = vlm.lm.grid, vlm.stack("vision").grid
+    heads = [Head(layer, layer % lm.heads) for layer in range(lm.layers)]
+    return heads + [Head(i, (i + 1) % vision.heads, "vision") for i in range(vision.layers)]
 
 
 @every_shape
-def test_every_kind_direction_and_scope_equals_plain_transformers(shape: Shape) -> None:
+def test_every_kind_direction_and_scope_equals_plain_transformers(shape: str) -> None:
     vlm, base = pair_of(shape)
-    means = means_of(base)
+    means = blend(base.trace.z)
     twin = Twin(vlm, base, means)
     asked = [
         Intervention(HeadSet.of(head), kind, direction, scope)
@@ -98,17 +44,15 @@ def test_every_kind_direction_and_scope_equals_plain_transformers(shape: Shape) 
     ]
     outcomes = patch(vlm, base, asked, means)
     assert [outcome.intervention for outcome in outcomes] == asked
-    for outcome in outcomes:
-        expected = twin.ld(outcome.intervention)
-        assert outcome.ld == pytest.approx(expected, abs=2e-5), outcome.intervention
-    largest = max(abs(one.effect) for one in outcomes)
-    assert largest > 0.1
+    for one, outcome in zip(asked, outcomes, strict=True):
+        assert outcome.ld == pytest.approx(twin.ld(one), abs=2e-5), one
+    assert max(abs(one.effect) for one in outcomes) > 0.1
 
 
 @every_shape
-def test_joint_sets_across_layers_and_towers(shape: Shape) -> None:
+def test_joint_sets_across_layers_and_towers(shape: str) -> None:
     vlm, base = pair_of(shape)
-    means = means_of(base)
+    means = blend(base.trace.z)
     twin = Twin(vlm, base, means)
     sets = [
         HeadSet.parse("0.0+0.1"),
@@ -126,13 +70,13 @@ def test_joint_sets_across_layers_and_towers(shape: Shape) -> None:
 
 
 @every_shape
-def test_the_untouched_runs_and_first_tokens_equal_plain_transformers(shape: Shape) -> None:
+def test_the_untouched_runs_and_first_tokens_equal_plain_transformers(shape: str) -> None:
     vlm, base = pair_of(shape)
     logits = Oracle(vlm).logits(base.prompt.inputs)
     ld = logits[:, base.prompt.answers.yes] - logits[:, base.prompt.answers.no]
     assert base.ld_with == pytest.approx(float(ld[WITH]), abs=2e-5)
     assert base.ld_without == pytest.approx(float(ld[WITHOUT]), abs=2e-5)
-    twin = Twin(vlm, base, {})
+    twin = Twin(vlm, base)
     asked = [
         Intervention(HeadSet(tuple(vlm.lm.grid)), "zero", direction, "all")
         for direction in DIRECTIONS
@@ -143,7 +87,7 @@ def test_the_untouched_runs_and_first_tokens_equal_plain_transformers(shape: Sha
 
 
 @every_shape
-def test_a_head_patched_with_itself_changes_nothing(shape: Shape) -> None:
+def test_a_head_patched_with_itself_changes_nothing(shape: str) -> None:
     """The noise floor: the same tensor is put back, so only the batch's shape can differ."""
     vlm, base = pair_of(shape)
     asked = [
@@ -154,7 +98,7 @@ def test_a_head_patched_with_itself_changes_nothing(shape: Shape) -> None:
 
 
 @every_shape
-def test_all_heads_of_the_other_run_restore_it(shape: Shape) -> None:
+def test_all_heads_of_the_other_run_restore_it(shape: str) -> None:
     """Every head resampled at the answer position gives the other run's LD, exactly.
 
     The residual there starts at the same token's embedding in both runs, and what is added to it
@@ -163,8 +107,7 @@ def test_all_heads_of_the_other_run_restore_it(shape: Shape) -> None:
     """
     vlm, base = pair_of(shape)
     whole = HeadSet(tuple(vlm.lm.grid))
-    scopes = ("answer", "question", "all")
-    for scope in scopes:
+    for scope in ("answer", "question", "all"):
         noised, denoised = patch(
             vlm, base, [Intervention(whole, "resample", one, scope) for one in DIRECTIONS]
         )
@@ -176,7 +119,7 @@ def test_all_heads_of_the_other_run_restore_it(shape: Shape) -> None:
 
 
 @every_shape
-def test_all_heads_at_the_image_need_the_residual_path_too(shape: Shape) -> None:
+def test_all_heads_at_the_image_need_the_residual_path_too(shape: str) -> None:
     """Resampled at every image position, the other run comes back only with its embeddings.
 
     The residual at an image position starts at the projected patch, which no head's z holds: with
@@ -205,22 +148,19 @@ def test_all_heads_at_the_image_need_the_residual_path_too(shape: Shape) -> None
 
 def test_the_last_vision_layer_never_reaches_the_answer() -> None:
     """``vision_feature_layer=-2``: an exact zero by construction."""
-    vlm, base = pair_of(SHAPES["deep-vision"])
-    assert vlm.vision is not None
-    assert vlm.feature_layer == vlm.vision.grid.layers - 2
-    asked = [
-        Intervention(HeadSet.of(Head(layer, head, "vision")), "zero", "noising")
-        for layer in (vlm.feature_layer, vlm.feature_layer + 1)
-        for head in range(vlm.vision.grid.heads)
-    ]
+    vlm, base = pair_of("deep-vision")
+    grid = vlm.stack("vision").grid
+    assert vlm.feature_layer == grid.layers - 2
+    late = [head for head in grid if head.layer >= vlm.feature_layer]
+    asked = [Intervention(HeadSet.of(head), "zero", "noising") for head in late]
     effects = torch.tensor([outcome.effect for outcome in patch(vlm, base, asked)])
-    reached, unreached = effects.split(vlm.vision.grid.heads)
+    reached, unreached = effects.split(grid.heads)
     assert (reached.abs() > 1e-3).all()
     assert not unreached.any()
 
 
 def test_the_last_layer_acts_at_the_answer_alone() -> None:
-    vlm, base = pair_of(SHAPES["plain"])
+    vlm, base = pair_of("plain")
     last = HeadSet.of(Head(vlm.lm.grid.layers - 1, 2))
     answer, question, image, everywhere = (
         outcome.effect
@@ -236,7 +176,7 @@ def test_the_last_layer_acts_at_the_answer_alone() -> None:
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
 def test_the_batch_size_does_not_matter(batch: int) -> None:
-    vlm, base = pair_of(SHAPES["grouped-query"])
+    vlm, base = pair_of("grouped-query")
     asked = [
         Intervention(HeadSet.of(head), "resample", direction)
         for head, direction in product(vlm.lm.grid, DIRECTIONS)  # directions alternate
@@ -255,35 +195,29 @@ def test_the_batch_size_does_not_matter(batch: int) -> None:
 
 
 def test_two_studies_on_one_model_give_identical_numbers() -> None:
-    vlm = tiny_vlm(SHAPES["grouped-query"])
-    prompt = tiny_prompt(vlm)
+    vlm, other = pair_of("grouped-query")
 
     def study() -> tuple[list[float], Tensor | None]:
-        base = run_pair(vlm, prompt, Keep(lm_rows=True, z=("lm", "vision")))
+        base = run_pair(vlm, other.prompt, Keep(lm_rows=True, z=("lm", "vision")))
         asked = [
             Intervention(HeadSet.of(head), kind, direction, scope)
             for head, kind, direction, scope in product(
                 in_each_layer(vlm), KINDS, DIRECTIONS, ("answer", "all")
             )
         ]
-        outcomes = patch(vlm, base, asked, means_of(base))
+        outcomes = patch(vlm, base, asked, blend(base.trace.z))
         lds = [base.ld_with, base.ld_without, *(outcome.ld for outcome in outcomes)]
         return lds, base.trace.lm_rows
 
     first, rows = study()
     second, rows_again = study()
     assert first == second
-    assert rows is not None
-    assert rows_again is not None
+    assert rows is not None and rows_again is not None
     assert torch.equal(rows, rows_again)
 
 
-def test_a_mean_needs_means() -> None:
-    vlm, base = pair_of(SHAPES["plain"])
+def test_a_mean_needs_means_and_nothing_is_nothing() -> None:
+    vlm, base = pair_of("plain")
     with pytest.raises(ValueError, match="means"):
         patch(vlm, base, [Intervention(HeadSet.of(Head(0, 0)), "mean", "noising")])
-
-
-def test_no_interventions_no_outcomes() -> None:
-    vlm, base = pair_of(SHAPES["plain"])
     assert patch(vlm, base, []) == []

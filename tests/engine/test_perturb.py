@@ -46,11 +46,11 @@ def test_every_patch_replaced_is_the_other_run() -> None:
     assert patch_side(vlm, prompt) == PATCH
     masks = [torch.zeros(1, 16, dtype=torch.bool), torch.ones(1, 16, dtype=torch.bool)]
     shown = [partial(replaced_patches, own, other, mask, GRID, PATCH) for mask in masks]
-    oracle = Oracle(vlm, "sdpa").logits(prompt.inputs)
-    expected = oracle[:, prompt.answers.yes] - oracle[:, prompt.answers.no]
+    oracle = Oracle(vlm, "sdpa")
+    expected = [oracle.ld(prompt, run) for run in (0, 1)]
     calls: list[tuple[int, int]] = []
     found = lds(vlm, prompt.select(0), shown * 3, lambda *call: calls.append(call), batch=4)
-    assert found == pytest.approx(expected.tolist() * 3, abs=2e-5)
+    assert found == pytest.approx(expected * 3, abs=2e-5)
     assert calls == [(4, 6), (6, 6)]
 
 
@@ -63,14 +63,12 @@ def test_a_grey_picture_has_its_mean() -> None:
 
 @pytest.mark.parametrize("name", ["llava_next", "qwen2_vl", "internvl"])
 def test_a_picture_in_parts_is_refused(name: str) -> None:
-    vlm = builders.build(name)
     with pytest.raises(InputError, match="in parts"):
-        pictures(vlm, builders.prompt_of(vlm))
+        pictures(*builders.built(name))
 
 
 @pytest.mark.parametrize("name", ["gemma3", "mistral3", "paligemma", "llava (pixtral)"])
 def test_pooled_patches_are_as_large_as_a_token(name: str) -> None:
-    vlm = builders.build(name)
-    prompt = builders.prompt_of(vlm)
+    vlm, prompt = builders.built(name)
     (own, _), side = pictures(vlm, prompt), patch_side(vlm, prompt)
     assert (own.shape[2] // side, own.shape[3] // side) == prompt.patches.grid

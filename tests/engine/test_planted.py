@@ -37,11 +37,16 @@ def own_means(base: Baseline) -> ZMeans:
     return {"lm": [z.mean(0) for z in base.trace.z["lm"]]}
 
 
-def normalized(heads: str, kind: str, direction: Direction, scope: Positions = "answer") -> float:
+def normalized(heads: str, kind: str, scope: Positions = "answer") -> list[float]:
+    """Noising and denoising."""
     made, base = circuit()
-    asked = Intervention(HeadSet.parse(heads), kind, direction, scope)
-    (outcome,) = patch(made.vlm, base, [asked], own_means(base))
-    return outcome.effect / SPAN * (-1 if direction == NOISING else 1)
+    asked = [Intervention(HeadSet.parse(heads), kind, one, scope) for one in DIRECTIONS]
+    noised, denoised = patch(made.vlm, base, asked, own_means(base))
+    return [-noised.effect / SPAN, denoised.effect / SPAN]
+
+
+def eighths(noising: float, denoising: float) -> object:
+    return pytest.approx([noising / 8, denoising / 8], abs=CLOSE)
 
 
 def label(name: str) -> str:
@@ -98,55 +103,43 @@ def test_attention_in_the_vision_tower() -> None:
 
 @every_head
 def test_necessity_and_sufficiency(name: str) -> None:
+    """In its own scope and everywhere; nothing in a scope without it."""
     expected, heads = HEADS[name], label(name)
-    found = [normalized(heads, "resample", one, expected.scope) for one in DIRECTIONS]
-    assert found == pytest.approx([expected.necessity, expected.sufficiency], abs=CLOSE)
-    found = [normalized(heads, "resample", one, "all") for one in DIRECTIONS]
-    assert found == pytest.approx([expected.necessity, expected.sufficiency], abs=CLOSE)
-
-
-@every_head
-def test_a_head_acts_in_its_own_scope_alone(name: str) -> None:
-    expected = HEADS[name]
+    for scope in (expected.scope, "all"):
+        found = normalized(heads, "resample", scope)
+        assert found == pytest.approx([expected.necessity, expected.sufficiency], abs=CLOSE)
     inert = {"answer": ["image"], "question": ["answer", "image"], "image": ["answer", "question"]}
-    for scope, direction in product(inert[expected.scope], DIRECTIONS):
-        assert normalized(label(name), "resample", direction, scope) == pytest.approx(0, abs=CLOSE)
+    for scope in inert[expected.scope]:
+        assert normalized(heads, "resample", scope) == eighths(0, 0)
 
 
 def test_the_redundant_pair_is_necessary_only_together() -> None:
     pair = f"{label('redundant a')}+{label('redundant b')}"
-    assert normalized(pair, "resample", NOISING) == pytest.approx(4 / 8, abs=CLOSE)
-    assert normalized(pair, "zero", NOISING) == pytest.approx(4 / 8, abs=CLOSE)
-    assert normalized(pair, "resample", DENOISING) == pytest.approx(4 / 8, abs=CLOSE)
+    assert normalized(pair, "resample") == eighths(4, 4)
+    assert normalized(pair, "zero")[0] == pytest.approx(4 / 8, abs=CLOSE)
     # Halved evidence: 0.5 alone is in the middle of the clamp, 0.5 + 0.5 is at its top.
-    assert normalized(pair, "mean", NOISING) == pytest.approx(0, abs=CLOSE)
-    assert normalized(label("redundant a"), "mean", DENOISING) == pytest.approx(2 / 8, abs=CLOSE)
-    assert normalized(pair, "mean", DENOISING) == pytest.approx(4 / 8, abs=CLOSE)
+    assert normalized(pair, "mean") == eighths(0, 4)
+    alone = normalized(label("redundant a"), "mean")
+    assert alone[1] == pytest.approx(2 / 8, abs=CLOSE)
 
 
 def test_a_chain_counts_once() -> None:
     """Writer and reader are in series: both together do no more than either, unlike a sum."""
     for chain in ("note", "pool"):
         heads = f"{label(f'{chain} writer')}+{label(f'{chain} reader')}"
-        for direction in DIRECTIONS:
-            assert normalized(heads, "resample", direction, "all") == pytest.approx(
-                1 / 8, abs=CLOSE
-            )
+        assert normalized(heads, "resample", "all") == eighths(1, 1)
 
 
 def test_parallel_heads_add_up() -> None:
     heads = "+".join(label(name) for name in ("looker", "blind writer", "suppressor"))
-    for direction in DIRECTIONS:
-        assert normalized(heads, "resample", direction) == pytest.approx(2 / 8, abs=CLOSE)
+    assert normalized(heads, "resample") == eighths(2, 2)
 
 
 def test_zero_and_mean_take_away_what_a_head_always_writes() -> None:
     """The blind writer adds 2 with, 1 without: zeroing removes 2 or 1, not the difference."""
     heads = label("blind writer")
-    assert normalized(heads, "zero", NOISING) == pytest.approx(2 / 8, abs=CLOSE)
-    assert normalized(heads, "zero", DENOISING) == pytest.approx(-1 / 8, abs=CLOSE)
-    assert normalized(heads, "mean", NOISING) == pytest.approx(0.5 / 8, abs=CLOSE)
-    assert normalized(heads, "mean", DENOISING) == pytest.approx(0.5 / 8, abs=CLOSE)
+    assert normalized(heads, "zero") == eighths(2, -1)
+    assert normalized(heads, "mean") == eighths(0.5, 0.5)
 
 
 def test_the_answer_changes_when_the_vote_turns() -> None:

@@ -9,23 +9,22 @@ import torch
 
 from headpatch.engine import residual
 from headpatch.engine.forward import Keep
-from headpatch.engine.patching import WITH, WITHOUT, Baseline, run_pair
-from headpatch.engine.residual import Streams, Swap, disagreement, putting, record, swap
+from headpatch.engine.patching import WITH, WITHOUT, Baseline, Outcome, run_pair
+from headpatch.engine.residual import Streams, Swap, disagreement, record, swap
 from headpatch.models.vlm import VLM
 from tests.engine.oracle import Oracle
-from tests.families.builders import BUILDERS, build, prompt_of
+from tests.families.builders import BUILDERS, built
 from tests.planted import planted
-from tests.tiny import SHAPES, Shape, tiny_model, tiny_prompt, tiny_vlm
+from tests.tiny import every_shape, tiny_model, tiny_pair, tiny_prompt, tiny_vlm
 
 CLOSE = 2e-5  # logits; float32 with two implementations of attention
-every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 # These get image features again after the first layers, so their stream does not hold all.
 ELSEWHERE = {"qwen3_vl", "mllama"}
 
 
-def opened(shape: Shape = SHAPES["plain"], start: int = 0) -> tuple[VLM, Baseline, Streams]:
-    vlm = tiny_vlm(shape)
-    base = run_pair(vlm, tiny_prompt(vlm), Keep(suffix=start), exact=True)
+@lru_cache
+def opened(shape: str = "plain", start: int = 0) -> tuple[VLM, Baseline, Streams]:
+    vlm, base = tiny_pair(shape, suffix=start, exact=True)
     return vlm, base, record(vlm, base.prompt)
 
 
@@ -46,45 +45,49 @@ def various(base: Baseline, layers: int) -> list[Swap]:
 
 def by_hooks(vlm: VLM, base: Baseline, asked: Sequence[Swap]) -> list[float]:
     """Effects by an eager copy: a layer's input is read in one run and put into the other."""
-    oracle, answers = Oracle(vlm), base.prompt.answers
-    layers = oracle.model.model.language_model.layers
+    oracle, prompt = Oracle(vlm), base.prompt
+    plain = [oracle.ld(prompt, run) for run in (WITH, WITHOUT)]
 
-    def ld(run: int, one: Swap | None) -> float:
-        handles = []
-        if one is not None:
-            kept: list[torch.Tensor] = []
-            read = layers[one.layer].register_forward_pre_hook(
-                lambda _, args, kwargs: kept.append(args[0] if args else kwargs["hidden_states"]),
-                with_kwargs=True,
-            )
-            oracle.logits(base.prompt.select(one.source).inputs)
-            read.remove()
+    def effect(one: Swap) -> float:
+        kept: list[torch.Tensor] = []
 
-            def write(_, args, kwargs, one=one):
-                hidden = (args[0] if args else kwargs["hidden_states"]).clone()
-                hidden[:, one.positions] = kept[0][:, one.positions]
-                if args:
-                    return (hidden, *args[1:]), kwargs
-                return args, {**kwargs, "hidden_states": hidden}
+        def read(_, args, kwargs):
+            kept.append(args[0] if args else kwargs["hidden_states"])
 
-            layer = layers[one.layer]
-            handles.append(layer.register_forward_pre_hook(write, with_kwargs=True))
-        logits = oracle.logits(base.prompt.select(run).inputs)[0]
-        for handle in handles:
+        def write(_, args, kwargs):
+            hidden = (args[0] if args else kwargs["hidden_states"]).clone()
+            hidden[:, one.positions] = kept[0][:, one.positions]
+            if args:
+                return (hidden, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": hidden}
+
+        layer = oracle.model.model.language_model.layers[one.layer]
+        for hook, run in ((read, one.source), (write, one.run)):
+            handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
+            ld = oracle.ld(prompt, run)
             handle.remove()
-        return float(logits[answers.yes] - logits[answers.no])
+        return ld - plain[one.run]
 
-    return [ld(one.run, one) - ld(one.run, None) for one in asked]
+    return [effect(one) for one in asked]
+
+
+def effects(outcomes: Sequence[Outcome[Swap]]) -> list[float]:
+    return [one.effect for one in outcomes]
+
+
+def by_both(vlm: VLM, base: Baseline, streams: Streams, asked: Sequence[Swap]) -> list[list[float]]:
+    """Effects by whole passes, and by resumed ones."""
+    return [effects(swap(vlm, base, one, asked)) for one in (streams, None)]
 
 
 @every_shape
-def test_both_paths_equal_hooks_on_eager_transformers(shape: Shape) -> None:
+def test_both_paths_equal_hooks_on_eager_transformers(shape: str) -> None:
     vlm, base, streams = opened(shape)
-    asked = various(base, shape.layers)
+    asked = various(base, vlm.lm.grid.layers)
     expected = by_hooks(vlm, base, asked)
     assert sum(abs(one) > 1e-3 for one in expected) > len(expected) // 2
     for found in (swap(vlm, base, streams, asked), swap(vlm, base, None, asked)):
-        assert [one.effect for one in found] == pytest.approx(expected, abs=CLOSE)
+        assert effects(found) == pytest.approx(expected, abs=CLOSE)
         for one, shift in zip(asked, found, strict=True):
             untouched = base.ld_with if one.run == WITH else base.ld_without
             assert shift.ld == pytest.approx(untouched + shift.effect, abs=1e-9)
@@ -92,9 +95,9 @@ def test_both_paths_equal_hooks_on_eager_transformers(shape: Shape) -> None:
 
 @lru_cache
 def family(name: str) -> tuple[VLM, Baseline, Streams]:
-    vlm = build(name)
-    base = run_pair(vlm, prompt_of(vlm), Keep(suffix=0), exact=True)
-    return vlm, base, record(vlm, base.prompt)
+    vlm, prompt = built(name)
+    base = run_pair(vlm, prompt, Keep(suffix=0), exact=True)
+    return vlm, base, record(vlm, prompt)
 
 
 @pytest.mark.parametrize("name", [name for name in BUILDERS if name not in ELSEWHERE])
@@ -105,18 +108,17 @@ def test_the_whole_stream_is_the_other_run(name: str) -> None:
     asked = [lm(run, layer, every) for run in (WITH, WITHOUT) for layer in (0, last // 2, last)]
     gap = base.ld_without - base.ld_with
     expected = [gap] * 3 + [-gap] * 3
-    for found in (swap(vlm, base, streams, asked), swap(vlm, base, None, asked)):
-        assert [one.effect for one in found] == pytest.approx(expected, abs=CLOSE)
+    for found in by_both(vlm, base, streams, asked):
+        assert found == pytest.approx(expected, abs=CLOSE)
 
 
 @pytest.mark.parametrize("name", sorted(ELSEWHERE))
 def test_resuming_equals_whole_passes_where_the_image_comes_in_again(name: str) -> None:
     vlm, base, streams = family(name)
     asked = [one for one in various(base, vlm.lm.grid.layers) if len(one.positions)]
-    slow, fast = swap(vlm, base, streams, asked), swap(vlm, base, None, asked)
-    assert max(abs(one.effect) for one in slow) > 0.01
-    expected = [one.effect for one in slow]
-    assert [one.effect for one in fast] == pytest.approx(expected, abs=CLOSE)
+    slow, fast = by_both(vlm, base, streams, asked)
+    assert max(map(abs, slow)) > 0.01
+    assert fast == pytest.approx(slow, abs=CLOSE)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -129,7 +131,7 @@ def test_vision_layers_carry_all_up_to_the_feature_layer(name: str) -> None:
         Swap(WITH, "vision", layer, torch.arange(streams["vision"][layer].shape[1]), WITHOUT)
         for layer in range(layers)
     ]
-    found = [one.effect for one in swap(vlm, base, streams, asked)]
+    found = effects(swap(vlm, base, streams, asked))
     gap = base.ld_without - base.ld_with
     assert found[0] == pytest.approx(gap, abs=CLOSE)
     if name not in ("vipllava", *ELSEWHERE):
@@ -176,8 +178,8 @@ def test_planted_information_moves_when_it_is_read(
         "answer": torch.tensor([spans.answer]),
     }[where]
     asked = [lm(WITH, layer, positions), lm(WITHOUT, layer, positions)]
-    for found in (swap(vlm, base, streams, asked), swap(vlm, base, None, asked)):
-        assert [one.effect for one in found] == pytest.approx([-noising, denoising], abs=1e-3)
+    for found in by_both(vlm, base, streams, asked):
+        assert found == pytest.approx([-noising, denoising], abs=1e-3)
 
 
 def test_a_stream_put_in_its_own_place_changes_nothing() -> None:
@@ -185,9 +187,8 @@ def test_a_stream_put_in_its_own_place_changes_nothing() -> None:
     asked = [replace(one, source=one.run) for one in various(base, 3)]
     vision = torch.arange(streams["vision"][0].shape[1])
     whole = [*asked, Swap(WITH, "vision", 0, vision, WITH)]
-    effects = [one.effect for one in swap(vlm, base, streams, whole)]
-    effects += [one.effect for one in swap(vlm, base, None, asked)]
-    assert effects == pytest.approx([0] * len(effects), abs=5e-6)
+    found = effects((*swap(vlm, base, streams, whole), *swap(vlm, base, None, asked)))
+    assert found == pytest.approx([0] * len(found), abs=5e-6)
 
 
 def test_a_late_start_is_a_start_from_the_beginning() -> None:
@@ -195,19 +196,19 @@ def test_a_late_start_is_a_start_from_the_beginning() -> None:
     question = whole.prompt.spans.question
     late = run_pair(vlm, whole.prompt, Keep(suffix=int(question[0])), exact=True)
     asked = [one for one in various(whole, 3) if one.positions.min() >= question[0]]
-    found = [one.effect for one in swap(vlm, late, None, asked)]
-    assert found == pytest.approx([one.effect for one in swap(vlm, whole, None, asked)], abs=CLOSE)
+    expected = effects(swap(vlm, whole, None, asked))
+    assert effects(swap(vlm, late, None, asked)) == pytest.approx(expected, abs=CLOSE)
 
 
 def test_rows_of_a_batch_do_not_feel_each_other() -> None:
     vlm, base, streams = opened()
     asked = various(base, 3)
-    together = [
-        one.effect for one in (*swap(vlm, base, streams, asked), *swap(vlm, base, None, asked))
-    ]
-    alone = [swap(vlm, base, streams, [one])[0].effect for one in asked]
-    alone += [swap(vlm, base, None, [one])[0].effect for one in asked]
-    assert together == pytest.approx(alone, abs=5e-6)
+    seen: list[tuple[int, int]] = []
+    for kept in (streams, None):
+        together = effects(swap(vlm, base, kept, asked, lambda *call: seen.append(call)))
+        alone = [swap(vlm, base, kept, [one])[0].effect for one in asked]
+        assert together == pytest.approx(alone, abs=5e-6)
+        assert seen[-1] == (len(asked), len(asked))
 
 
 def test_a_wrong_resumption_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,23 +246,3 @@ def test_low_precision_swaps_are_computed_in_float32() -> None:
         asked = [lm(WITH, 1, base.prompt.spans.image[:6])]
         found.append(swap(vlm, base, record(vlm, base.prompt), asked)[0].effect)
     assert found[0] == pytest.approx(found[1], abs=1e-4)
-
-
-def test_the_model_is_left_as_found_also_after_a_failure() -> None:
-    vlm, base, streams = opened()
-    plain = vlm.model(**base.prompt.inputs).logits
-    swap(vlm, base, streams, various(base, 3))
-    swap(vlm, base, None, various(base, 3))
-    puts = [residual.Put(0, "lm", 1, torch.tensor([0]), streams["lm"][1][1, :1])]
-    with pytest.raises(KeyError), putting(vlm, 2, puts):
-        raise KeyError
-    assert all("_headpatch_tap" not in module.__dict__ for module in vlm.model.modules())
-    assert all("forward" not in module.__dict__ for module in vlm.model.modules())
-    assert torch.equal(vlm.model(**base.prompt.inputs).logits, plain)
-
-
-def test_progress_counts_every_swap() -> None:
-    vlm, base, streams = opened()
-    asked, seen = various(base, 3), []
-    swap(vlm, base, streams, asked, lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (len(asked), len(asked))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,21 +17,21 @@ from headpatch.core.study import Study
 from headpatch.core.sweep_plan import plan
 from headpatch.core.teacher_forcing import Answer
 from headpatch.engine.attribution import attribute, gradients
-from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction, Intervention
-from headpatch.engine.patching import WITH, WITHOUT, Baseline, Outcome, patch, run_pair
+from headpatch.engine.patching import Baseline, Outcome, patch
 from headpatch.engine.vision import patch_vision
-from headpatch.engine.widen import suffix_start, widen
+from headpatch.engine.widen import widen
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.questions.sweep.finished_rows import FinishedRows, keys_of
 from headpatch.questions.trace.token_runner import TokenRunner
-from tests.command import done, headpatch
+from tests.command import of_pair, ran
 from tests.datasets import noisy_pairs, tiny_study
-from tests.engine.oracle import Change, Oracle
-from tests.tiny import SHAPES, tiny_prompt, tiny_vlm
+from tests.engine.oracle import Twin
+from tests.planted import save_planted
+from tests.tiny import SHAPES, tiny_pair, tiny_vlm
 
 ROUNDING = 2e-5  # logits, of float32 through a tiny model in batches of different shapes
 SETS = {"lm": ("0.1", "1.2", "2.0+0.3"), "vision": ("v0.1", "v1.0+v0.2", "v0.1+1.2")}
@@ -45,12 +44,8 @@ PATHS: dict[str, tuple[str, Run]] = {
 }
 
 
-@lru_cache
 def pair_of(scope: Positions, dtype: torch.dtype = torch.float32) -> tuple[VLM, Baseline]:
-    vlm = tiny_vlm(SHAPES["grouped-query"], dtype=dtype)
-    prompt = tiny_prompt(vlm)
-    keep = Keep(z=("lm", "vision"), suffix=suffix_start(prompt.spans, scope))
-    return vlm, run_pair(vlm, prompt, keep, exact=True)
+    return tiny_pair("grouped-query", "lm", "vision", suffix=scope, dtype=dtype, exact=True)
 
 
 def asked(
@@ -71,24 +66,11 @@ def effects(outcomes: list[Outcome]) -> list[float]:
 @pytest.mark.parametrize("path", PATHS)
 def test_it_equals_a_slow_hook(path: str, scope: Positions) -> None:
     (vlm, base), (tower, run) = pair_of(scope), PATHS[path]
-    oracle, answers, spans = Oracle(vlm), base.prompt.answers, base.prompt.spans
-    z = oracle.z(base.prompt.inputs)
-    places = {"lm": spans.positions(scope).tolist(), "vision": list(range(1, 17))}
+    twin = Twin(vlm, base)
     for alpha in (2.0, -0.5):
         for outcome in run(vlm, base, asked(tower, "scale", alpha, scope)):
-            one = outcome.intervention
-            own = WITH if one.direction == "noising" else WITHOUT
-            changes = [
-                Change(
-                    head,
-                    places[head.tower],
-                    alpha * z[head.tower][head.layer][own, places[head.tower], head.head],
-                )
-                for head in one.heads
-            ]
-            logits = oracle.logits(base.prompt.select(own).inputs, changes)[0]
-            expected = float(logits[answers.yes] - logits[answers.no])
-            assert outcome.ld == pytest.approx(expected, abs=ROUNDING), one
+            expected = twin.ld(outcome.intervention)
+            assert outcome.ld == pytest.approx(expected, abs=ROUNDING), outcome.intervention
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -174,6 +156,7 @@ def same(table: pd.DataFrame, alpha: float, name: str = "effect") -> None:
         )
 
 
+@pytest.mark.usefixtures("draft")
 def test_every_verb_takes_it_and_says_alpha(tmp_path: Path) -> None:
     session = session_of(tmp_path)
     ways: dict[str, Any] = {"kinds": ["zero", "scale"], "alpha": 0}
@@ -209,14 +192,11 @@ def test_over_many_pairs(tmp_path: Path) -> None:
 
 
 def test_the_command_line(tmp_path: Path) -> None:
-    from tests.planted import save_planted
-
     save_planted(tmp_path / "model", noise=0.3)
     tiny_study(tmp_path)
-    words = ["--model", tmp_path / "model", "--with", tmp_path / "with.png", "--without",
-             tmp_path / "without.png", "--force", "--json", "--kinds", "scale", "--alpha", 2,
+    words = [*of_pair(tmp_path), "--force", "--json", "--kinds", "scale", "--alpha", 2,
              "--out", tmp_path / "out"]  # fmt: skip
-    found = done("ablate", "--heads", "0.1", *words, "--controls", 0).json
+    found = ran("ablate", "--heads", "0.1", *words, "--controls", 0).json
     assert {row["alpha"] for row in found["effects"]} == {2}
-    found = headpatch("sweep", *words).json
+    found = ran("sweep", *words).json
     assert {row["alpha"] for row in (*found["top"], *found["largest"])} == {2}

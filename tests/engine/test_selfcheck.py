@@ -1,8 +1,6 @@
 """When a fast path may be used: it agrees with the plain one, or says by name why it may not."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, get_args
 
 import pytest
@@ -16,25 +14,20 @@ from headpatch.engine.selfcheck import Check, Checks, check, check_vision
 from headpatch.errors import InputError
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
-from tests.tiny import SHAPES, tiny_prompt, tiny_vlm
+from tests.tiny import tiny_pair, tiny_prompt, tiny_vlm
 
 ROUNDING = 2e-5
 
 
-@lru_cache
 def pair_of(name: str = "deep-vision") -> tuple[VLM, Baseline]:
-    vlm = tiny_vlm(SHAPES[name])
-    prompt = tiny_prompt(vlm)
-    keep = Keep(z=("lm", "vision"), suffix=prompt.spans.answer)
-    return vlm, run_pair(vlm, prompt, keep)
+    return tiny_pair(name, "lm", "vision", suffix="answer")
 
 
 def failing(error: Exception) -> Any:
-    def walk(*_: Any) -> Iterator[Any]:
+    def run(*_: Any) -> None:
         raise error
-        yield
 
-    return walk
+    return run
 
 
 def test_memory_that_runs_out_is_not_called_inexact(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,16 +36,9 @@ def test_memory_that_runs_out_is_not_called_inexact(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("headpatch.engine.widen.walk", failing(torch.OutOfMemoryError("as asked")))
     with pytest.raises(InputError, match="--device: cpu has too little memory for one row"):
         check(vlm, base, "answer")
-    monkeypatch.setattr(vision, "_outputs", failing_at_once(torch.OutOfMemoryError("as asked")))
+    monkeypatch.setattr(vision, "_outputs", failing(torch.OutOfMemoryError("as asked")))
     with pytest.raises(torch.OutOfMemoryError, match="as asked"):
         check_vision(vlm, base)
-
-
-def failing_at_once(error: Exception) -> Any:
-    def run(*_: Any) -> None:
-        raise error
-
-    return run
 
 
 @pytest.mark.parametrize(
@@ -68,7 +54,7 @@ def test_what_cannot_run_is_named(
 ) -> None:
     vlm, base = pair_of()
     monkeypatch.setattr("headpatch.engine.widen.walk", failing(error))
-    monkeypatch.setattr(vision, "_outputs", failing_at_once(error))
+    monkeypatch.setattr(vision, "_outputs", failing(error))
     for found in (check(vlm, base, "answer"), check_vision(vlm, base)):
         assert (found.exact, found.worst, found.reason) == (False, float("inf"), reason)
         assert found.why == reason
@@ -82,7 +68,7 @@ def test_what_differs_is_said_in_logits() -> None:
 def test_a_prompt_that_cannot_be_widened_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     vlm, base = pair_of()
     prefills = tuple(replace(one, refused="read both ways") for one in base.trace.prefills)
-    monkeypatch.setattr(selfcheck, "patch", failing_at_once(AssertionError("it was")))
+    monkeypatch.setattr(selfcheck, "patch", failing(AssertionError("it was")))
     found = check(vlm, replace(base, trace=replace(base.trace, prefills=prefills)), "answer")
     assert (found.exact, found.why) == (False, "read both ways")
 
@@ -139,8 +125,7 @@ def test_each_shape_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_low_precision_is_allowed_the_rounding_of_its_largest_effect() -> None:
-    vlm = tiny_vlm(SHAPES["deep-vision"], dtype=torch.bfloat16)
-    base = run_pair(vlm, tiny_prompt(vlm), Keep(z=("vision",)), exact=True)
+    vlm, base = tiny_pair("deep-vision", "vision", dtype=torch.bfloat16, exact=True)
     found = check_vision(vlm, base)
     assert found.exact
     assert found.worst < ROUNDING  # both paths are in float32

@@ -14,7 +14,6 @@ from tests.tiny import SHAPES, tiny_prompt, tiny_vlm
 
 BEFORE = [21, 40, 9]
 DIRECTIONS: tuple[Direction, ...] = ("noising", "denoising")
-LONG = torch.long
 
 
 @pytest.mark.parametrize("name", ["grouped-query", "wide-heads", "class-token-kept"])
@@ -37,7 +36,7 @@ def test_every_head_at_every_token_as_one_at_a_time(name: str, place: int) -> No
     plain = patch(vlm, said.base, asked, read=read)
 
     oracle = Oracle(vlm, "sdpa")
-    more = torch.tensor([BEFORE[:place]] * 2, dtype=LONG)
+    more = torch.tensor([BEFORE[:place]] * 2, dtype=torch.long)
     inputs = {
         **prompt.inputs,
         "input_ids": torch.cat([prompt.inputs["input_ids"], more], 1),

@@ -1,38 +1,36 @@
 """The widening pass against its slow twin, the plain path: every row exact."""
 
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import product
 from typing import Any, get_args
 
 import pytest
 import torch
 
-from headpatch.engine.forward import Keep, forward
+from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Direction, Intervention
-from headpatch.engine.patching import Baseline, ZMeans, patch, run_pair
+from headpatch.engine.patching import Baseline, Outcome, patch
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.selfcheck import check
-from headpatch.engine.widen import passes, suffix_start, widen
+from headpatch.engine.widen import passes, widen
 from headpatch.engine.widening import Chunk, walk
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
-from tests.engine.test_attention import state_of
-from tests.tiny import PLAIN, SHAPES, Shape, tiny_prompt, tiny_vlm
+from tests.engine.oracle import blend
+from tests.tiny import PLAIN, every_shape, tiny_pair, tiny_vlm
 
 KINDS, DIRECTIONS, SCOPES = PLAIN, get_args(Direction), get_args(Positions)
-every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 every_scope = pytest.mark.parametrize("scope", SCOPES)
 
 
-@lru_cache
-def pair_of(shape: Shape, scope: Positions) -> tuple[VLM, Baseline]:
-    vlm = tiny_vlm(shape)
-    prompt = tiny_prompt(vlm)
-    keep = Keep(lm_rows=True, z=("lm",), suffix=suffix_start(prompt.spans, scope))
-    return vlm, run_pair(vlm, prompt, keep)
+def pair_of(shape: str, scope: Positions) -> tuple[VLM, Baseline]:
+    return tiny_pair(shape, "lm", suffix=scope, rows=True)
+
+
+def low_pair(shape: str, scope: Positions, dtype: torch.dtype) -> tuple[VLM, Baseline]:
+    return tiny_pair(shape, "lm", suffix=scope, dtype=dtype, exact=True)
 
 
 @pytest.mark.parametrize("room", [1, 4])
@@ -40,8 +38,8 @@ def test_out_of_memory_halves_the_chunk_and_goes_on(
     room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A device with room for a few rows: as many outcomes, each once, with the same numbers."""
-    vlm, base = pair_of(SHAPES["plain"], "question")
-    asked, means = everything(vlm, "question"), means_of(base)
+    vlm, base = pair_of("plain", "question")
+    asked, means = everything(vlm, "question"), blend(base.trace.z)
     roomy = widen(vlm, base, asked, means)
 
     def cramped(vlm: VLM, prefill: Prefill, chunks: list[Chunk], *rest: Any) -> Iterator[Any]:
@@ -51,17 +49,15 @@ def test_out_of_memory_halves_the_chunk_and_goes_on(
             yield from walk(vlm, prefill, [chunk], *rest)
 
     monkeypatch.setattr("headpatch.engine.widen.walk", cramped)
-    told: list[Intervention] = []
-    tight = widen(
-        vlm, base, asked, means, rows=64, on_outcome=lambda one: told.append(one.intervention)
-    )
-    assert len(told) == len(set(told)) == len(asked)
+    told: list[Outcome] = []
+    tight = widen(vlm, base, asked, means, rows=64, on_outcome=told.append)
+    assert len(told) == len({one.intervention for one in told}) == len(asked)
     for ours, theirs in zip(tight, roomy, strict=True):
         assert ours.effect == pytest.approx(theirs.effect, abs=1e-5)
 
 
 def test_no_room_for_one_row_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    vlm, base = pair_of(SHAPES["plain"], "answer")
+    vlm, base = pair_of("plain", "answer")
 
     def full(*_: Any) -> Iterator[Any]:
         raise torch.OutOfMemoryError("as asked")
@@ -69,11 +65,7 @@ def test_no_room_for_one_row_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("headpatch.engine.widen.walk", full)
     with pytest.raises(InputError, match="--device: cpu has too little memory for one row"):
-        widen(vlm, base, everything(vlm, "answer")[:4], means_of(base), rows=3)
-
-
-def means_of(base: Baseline) -> ZMeans:
-    return {"lm": [z.mean(0) + 0.1 for z in base.trace.z["lm"]]}
+        widen(vlm, base, everything(vlm, "answer")[:4], blend(base.trace.z), rows=3)
 
 
 def everything(vlm: VLM, scope: Positions) -> list[Intervention]:
@@ -89,23 +81,24 @@ def everything(vlm: VLM, scope: Positions) -> list[Intervention]:
 
 @every_scope
 @every_shape
-def test_every_row_equals_the_plain_path(shape: Shape, scope: Positions) -> None:
+def test_every_row_equals_the_plain_path(shape: str, scope: Positions) -> None:
     vlm, base = pair_of(shape, scope)
-    asked, means = everything(vlm, scope), means_of(base)
+    asked, means = everything(vlm, scope), blend(base.trace.z)
+    assert check(vlm, base, scope).exact  # else analyses would fall back to the plain path
     fast = widen(vlm, base, asked, means)
     slow = patch(vlm, base, asked, means, batch=64)
     assert [one.intervention for one in fast] == asked
     for ours, theirs in zip(fast, slow, strict=True):
-        assert ours.effect == pytest.approx(theirs.effect, abs=2e-5), ours.intervention
-        assert ours.ld == pytest.approx(theirs.ld, abs=2e-5)
+        expected = pytest.approx((theirs.effect, theirs.ld), abs=2e-5)
+        assert (ours.effect, ours.ld) == expected, ours.intervention
         assert (ours.token, ours.token_before) == (theirs.token, theirs.token_before)
     assert max(abs(one.effect) for one in slow) > 0.1
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 1000])
 def test_the_size_of_a_chunk_does_not_matter(rows: int) -> None:
-    vlm, base = pair_of(SHAPES["grouped-query"], "question")
-    asked, means = everything(vlm, "question"), means_of(base)
+    vlm, base = pair_of("grouped-query", "question")
+    asked, means = everything(vlm, "question"), blend(base.trace.z)
     calls: list[tuple[int, int]] = []
     chunked = widen(
         vlm, base, asked, means, rows=rows, on_progress=lambda *call: calls.append(call)
@@ -116,38 +109,19 @@ def test_the_size_of_a_chunk_does_not_matter(rows: int) -> None:
     assert calls[-1] == (len(asked), len(asked))
 
 
-@every_scope
-@every_shape
-def test_the_check_finds_it_exact(shape: Shape, scope: Positions) -> None:
-    """Without this, analyses would fall back to the plain path, and be right but slow."""
-    vlm, base = pair_of(shape, scope)
-    assert check(vlm, base, scope).exact
-
-
 def test_the_check_finds_a_layer_that_does_not_add_up() -> None:
     """A baseline of other weights: the walk goes on from states that this model never had."""
-    vlm, base = pair_of(SHAPES["plain"], "answer")
-    other = tiny_vlm(SHAPES["plain"], seed=1)
+    vlm, base = pair_of("plain", "answer")
+    other = tiny_vlm(seed=1)
     assert not check(other, base, "answer").exact
     assert check(vlm, base, "answer").exact
 
 
 @every_scope
 def test_keeping_a_suffix_changes_nothing(scope: Positions) -> None:
-    vlm, base = pair_of(SHAPES["plain"], scope)
+    vlm, base = pair_of("plain", scope)
     assert torch.equal(base.trace.logits, forward(vlm, base.prompt).logits)
     assert len(base.trace.prefills) == 2
-
-
-def test_the_model_is_left_as_found() -> None:
-    vlm, base = pair_of(SHAPES["plain"], "answer")
-    before = state_of(vlm.model)
-    widen(vlm, base, everything(vlm, "answer"), means_of(base))
-    run_pair(vlm, base.prompt, Keep(suffix=5))
-    assert state_of(vlm.model) == before
-    with pytest.raises(IndexError):  # in the middle of a walk
-        widen(vlm, base, [Intervention(HeadSet.parse("1.99"), "zero", "noising")])
-    assert state_of(vlm.model) == before
 
 
 @pytest.mark.parametrize(
@@ -162,32 +136,21 @@ def test_the_model_is_left_as_found() -> None:
 def test_what_would_give_wrong_numbers_is_refused(
     heads: str, kind: str, scopes: list[Positions], message: str
 ) -> None:
-    vlm, base = pair_of(SHAPES["plain"], "answer")
+    vlm, base = pair_of("plain", "answer")
     asked = [Intervention(HeadSet.parse(heads), kind, "noising", scope) for scope in scopes]
     with pytest.raises(ValueError, match=message):
         widen(vlm, base, asked)
 
 
-@lru_cache
-def low_pair(shape: Shape, scope: Positions, dtype: torch.dtype) -> tuple[VLM, Baseline]:
-    vlm = tiny_vlm(shape, dtype=dtype)
-    prompt = tiny_prompt(vlm)
-    keep = Keep(z=("lm",), suffix=suffix_start(prompt.spans, scope))
-    return vlm, run_pair(vlm, prompt, keep, exact=True)
-
-
-LOW_SHAPES = [SHAPES[name] for name in ("plain", "grouped-query", "wide-heads")]
-
-
 @every_scope
-@pytest.mark.parametrize("shape", LOW_SHAPES)
+@pytest.mark.parametrize("shape", ["plain", "grouped-query", "wide-heads"])
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
 def test_low_precision_rows_carry_the_error_of_their_own_products(
-    dtype: torch.dtype, rounding: float, shape: Shape, scope: Positions
+    dtype: torch.dtype, rounding: float, shape: str, scope: Positions
 ) -> None:
     """Against float32 over the same weights: some twenty products in a row, each rounded."""
     vlm, base = low_pair(shape, scope, dtype)
-    asked, means = everything(vlm, scope), means_of(base)
+    asked, means = everything(vlm, scope), blend(base.trace.z)
     slow = torch.tensor([one.effect for one in patch(vlm, base, asked, means, batch=64)])
     fast = torch.tensor([one.effect for one in widen(vlm, base, asked, means)])
     assert (fast - slow).abs().max() < 16 * rounding * slow.abs().max()
@@ -200,22 +163,15 @@ def test_low_precision_rows_carry_the_error_of_their_own_products(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_price_is_the_work_done(dtype: torch.dtype, size: int, scope: Positions) -> None:
     """Weights × positions that every linear module of the decoder's layers was called with."""
-    vlm, base = low_pair(SHAPES["grouped-query"], scope, dtype)
+    vlm, base = low_pair("grouped-query", scope, dtype)
     asked = [one for one in everything(vlm, scope) if one.kind == "zero"][::2]
     spent: list[int] = []
 
     def count(module: torch.nn.Module, inputs: tuple[torch.Tensor], _: object) -> None:
-        (x,) = inputs
-        weight = module.weight
-        assert isinstance(weight, torch.Tensor)
-        spent.append(x[..., 0].numel() * weight.numel())
+        spent.append(inputs[0][..., 0].numel() * module.weight.numel())
 
-    linears = [
-        module
-        for layer in vlm.lm.layers
-        for module in layer.modules()
-        if isinstance(module, torch.nn.Linear)
-    ]
+    modules = [module for layer in vlm.lm.layers for module in layer.modules()]
+    linears = [one for one in modules if isinstance(one, torch.nn.Linear)]
     hooks = [module.register_forward_hook(count) for module in linears]
     widen(vlm, base, asked, rows=size)
     for hook in hooks:
@@ -235,8 +191,8 @@ def test_the_price_is_the_work_done(dtype: torch.dtype, size: int, scope: Positi
 def test_the_answers_alone_are_unembedded(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vlm, base = low_pair(SHAPES["plain"], "answer", dtype)
-    asked, means = everything(vlm, "answer"), means_of(base)
+    vlm, base = low_pair("plain", "answer", dtype)
+    asked, means = everything(vlm, "answer"), blend(base.trace.z)
     whole = widen(vlm, base, asked, means)
     shapes: list[tuple[int, ...]] = []
 

@@ -144,10 +144,6 @@ def _clip_processor(kind: type = hf.LlavaProcessor, images: Any = None) -> Any:
     )  # fmt: skip
 
 
-def llava() -> Parts:
-    return _llava(hf.CLIPVisionConfig(**_VISION), "default", _clip_processor())
-
-
 def llava_siglip() -> Parts:
     """LLaVA on a tower without a class token."""
     processor = hf.LlavaProcessor(
@@ -163,24 +159,8 @@ def llava_pixtral() -> Parts:
     return _llava(tower, "full", _pixtral_processor(1), vision_feature_layer=-1)
 
 
-def _on(decoder: Any) -> Parts:
-    """LLaVA on another decoder."""
+def llava(decoder: Any = None) -> Parts:
     return _llava(hf.CLIPVisionConfig(**_VISION), "default", _clip_processor(), text=decoder)
-
-
-def llava_phi() -> Parts:
-    """Attention and MLP side by side, layer norms with biases."""
-    return _on(hf.PhiConfig(**_TEXT))
-
-
-def llava_phi3() -> Parts:
-    """Queries, keys and values in one projection."""
-    return _on(hf.Phi3Config(**_TEXT))
-
-
-def llava_neox() -> Parts:
-    kept = {key: value for key, value in _TEXT.items() if key != "num_key_value_heads"}
-    return _on(hf.GPTNeoXConfig(**kept))
 
 
 def vipllava() -> Parts:
@@ -296,18 +276,10 @@ def _paligemma(text: dict) -> Parts:
     return Parts(hf.PaliGemmaForConditionalGeneration, config, processor)
 
 
-def paligemma() -> Parts:
-    return _paligemma({"model_type": "gemma"})
-
-
-def paligemma2() -> Parts:
-    """Gemma 2 below: capped scores and logits, sliding windows."""
-    return _paligemma(
-        {
-            "model_type": "gemma2", "sliding_window": 8, "attn_logit_softcapping": 2.0,
-            "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 12,
-        }
-    )  # fmt: skip
+_GEMMA2 = {  # capped scores and logits, sliding windows
+    "model_type": "gemma2", "sliding_window": 8, "attn_logit_softcapping": 2.0,
+    "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 12,
+}  # fmt: skip
 
 
 def gemma3() -> Parts:
@@ -382,17 +354,20 @@ BUILDERS: dict[str, Callable[[], Parts]] = {
     "qwen3_vl": qwen3_vl,
     "idefics3": idefics3,
     "smolvlm": smolvlm,
-    "paligemma": paligemma,
-    "paligemma (2)": paligemma2,
+    "paligemma": lambda: _paligemma({"model_type": "gemma"}),
+    "paligemma (2)": lambda: _paligemma(_GEMMA2),
     "gemma3": gemma3,
     "internvl": internvl,
     "mistral3": mistral3,
     "mllama": mllama,
 }
 
+_UNGROUPED = {key: value for key, value in _TEXT.items() if key != "num_key_value_heads"}
 DECODERS: dict[str, Callable[[], Parts]] = {
-    "phi": llava_phi, "phi3": llava_phi3, "gpt_neox": llava_neox,
-}  # fmt: skip
+    "phi": lambda: llava(hf.PhiConfig(**_TEXT)),  # attention and MLP side by side, biased norms
+    "phi3": lambda: llava(hf.Phi3Config(**_TEXT)),  # queries, keys and values in one projection
+    "gpt_neox": lambda: llava(hf.GPTNeoXConfig(**_UNGROUPED)),
+}
 """LLaVA on decoders whose parts have other names."""
 
 
@@ -405,13 +380,10 @@ def make(parts: Parts, seed: int = 0) -> VLM:
     parts.config.image_token_id = mark
     parts.config.get_text_config().vocab_size = len(tokens)
     parts.config.tie_word_embeddings = False
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    try:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
         model = parts.model(parts.config)
         _draw(model)
-    finally:
-        torch.set_rng_state(state)
     return VLM(model.eval().requires_grad_(False), parts.processor, "tiny", f"seed:{seed}")
 
 
@@ -439,6 +411,13 @@ def build(name: str) -> VLM:
     return vlm
 
 
-def prompt_of(vlm: VLM, size: tuple[int, int] = WIDE) -> Prompt:
+def prompt_of(vlm: VLM) -> Prompt:
     """Both runs of a pair, through the processor."""
-    return encode(vlm, image_pair(size), QUESTION)
+    return encode(vlm, image_pair(WIDE), QUESTION)
+
+
+@lru_cache
+def built(name: str) -> tuple[VLM, Prompt]:
+    """A model and its prompt, for all tests that leave them as they are."""
+    vlm = build(name)
+    return vlm, prompt_of(vlm)

@@ -20,11 +20,12 @@ from headpatch.heads import Head, HeadSet, Tower
 from headpatch.models.prompt import Prompt
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
-from tests.families.oracle import Change, Oracle
+from tests.engine.oracle import Change, Oracle
 
 SCOPES: tuple[Positions, ...] = ("answer", "question", "image", "all")
 KINDS: tuple[str, ...] = ("zero", "resample")
 DIRECTIONS: tuple[Direction, ...] = ("noising", "denoising")
+TOWERS: tuple[Tower, ...] = ("lm", "vision")
 
 
 @dataclass(frozen=True)
@@ -46,26 +47,14 @@ class Fast:
 
 @dataclass(frozen=True)
 class Measured:
-    """One family's figures.
+    """One family's figures."""
 
-    Attributes
-    ----------
-    z
-        By tower: the largest disagreement of z, and with it `Edited`.
-    rows, without_rows
-        Largest disagreement of the answer position's rows; layers that have none.
-    fast
-        By scope that the prompt has.
-    vision_fast
-        The resumed vision sweep against the plain one.
-    """
-
-    z: dict[Tower, float]
-    edits: dict[str, Edited]
-    rows: float
-    without_rows: list[int]
-    fast: dict[Positions, Fast]
-    vision_fast: float
+    z: dict[Tower, float]  # the largest disagreement
+    edits: dict[str, Edited]  # by scope, and of the vision tower
+    rows: float  # the largest disagreement of the answer position's
+    without_rows: list[int]  # layers
+    fast: dict[Positions, Fast]  # by scope that the prompt has
+    vision_fast: float  # the resumed vision sweep against the plain one
 
 
 def interventions(heads: Sequence[Head], scope: Positions) -> list[Intervention]:
@@ -83,22 +72,18 @@ def has(prompt: Prompt, scope: Positions) -> bool:
     return True
 
 
-def towers(vlm: VLM) -> tuple[Tower, ...]:
-    return ("lm",) if vlm.vision is None else ("lm", "vision")
-
-
-def measure(vlm: VLM, prompt: Prompt) -> Measured:
+def measure(vlm: VLM, prompt: Prompt, among: Sequence[Positions] = SCOPES) -> Measured:
     """Compare z, edits of z, rows and the widening pass with plain transformers."""
     oracle = Oracle(vlm)
-    base = run_pair(vlm, prompt, Keep(lm_rows=True, z=towers(vlm)))
-    z = [oracle.z(prompt.select(run).inputs) for run in (0, 1)]
+    base = run_pair(vlm, prompt, Keep(lm_rows=True, z=TOWERS))
+    each = [oracle.z(prompt.select(run).inputs) for run in (0, 1)]
+    z = [{t: [layer.flatten(0, -3) for layer in one[t]] for t in one} for one in each]
     rows, without = compare_rows(oracle, base)
-    scopes = [scope for scope in SCOPES if has(prompt, scope)]
+    scopes = [scope for scope in among if has(prompt, scope)]
     edits = {scope: compare_edits(vlm, oracle, base, z, _few(vlm, "lm"), scope) for scope in scopes}
-    if vlm.vision is not None:
-        edits["vision"] = compare_edits(vlm, oracle, base, z, _few(vlm, "vision"), "answer")
+    edits["vision"] = compare_edits(vlm, oracle, base, z, _few(vlm, "vision"), "answer")
     return Measured(
-        {tower: _worst_z(z, base, tower) for tower in towers(vlm)},
+        {tower: _worst_z(z, base, tower) for tower in TOWERS},
         edits,
         rows,
         without,
@@ -111,7 +96,7 @@ def compare_rows(oracle: Oracle, base: Baseline) -> tuple[float, list[int]]:
     assert base.trace.lm_rows is not None
     worst, without = 0.0, []
     for run in (0, 1):
-        maps = oracle.rows(base.prompt.select(run).inputs)
+        maps = oracle.lm_rows(base.prompt.select(run).inputs)
         for layer, found in enumerate(base.trace.lm_rows[run]):
             if found.isnan().all():
                 without.append(layer)
@@ -130,7 +115,7 @@ def compare_edits(
 ) -> Edited:
     """Effects of `patch`, several to a batch, against a pass with hooks for each."""
     asked = interventions(heads, scope)
-    untouched = [_ld(oracle, base.prompt, run, []) for run in (0, 1)]
+    untouched = [oracle.ld(base.prompt, run) for run in (0, 1)]
     worst = largest = 0.0
     for one, outcome in zip(asked, patch(vlm, base, asked, batch=5), strict=True):
         run = 0 if one.direction == "noising" else 1
@@ -140,7 +125,7 @@ def compare_edits(
         if head.tower == "lm":
             at = base.prompt.spans.positions(scope)
         value = None if one.kind == "zero" else other[at, head.head]
-        effect = _ld(oracle, base.prompt, run, [Change(head, at, value)]) - untouched[run]
+        effect = oracle.ld(base.prompt, run, [Change(head, at, value)]) - untouched[run]
         worst, largest = max(worst, abs(effect - outcome.effect)), max(largest, abs(effect))
     return Edited(worst, largest)
 
@@ -181,8 +166,3 @@ def _worst_z(z: list[dict[str, list[Tensor]]], base: Baseline, tower: Tower) -> 
         for run in (0, 1)
         for exact, found in zip(z[run][tower], base.trace.z[tower], strict=True)
     )
-
-
-def _ld(oracle: Oracle, prompt: Prompt, run: int, changes: list[Change]) -> float:
-    logits = oracle.logits(prompt.select(run).inputs, changes)[0]
-    return float(logits[prompt.answers.yes] - logits[prompt.answers.no])

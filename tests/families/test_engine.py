@@ -20,22 +20,21 @@ from headpatch.heads import Head
 from headpatch.models.families import FAMILIES
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.spans import Positions
-from headpatch.models.vlm import VLM
+from tests.engine.oracle import Oracle
 from tests.families import builders
-from tests.families.builders import BUILDERS, QUESTION, TALL, WIDE
+from tests.families.builders import BUILDERS, DECODERS, QUESTION, TALL, WIDE, built
 from tests.families.measure import (
     SCOPES,
+    TOWERS,
     Measured,
     has,
     interventions,
     measure,
-    towers,
     worst_effect,
 )
-from tests.families.oracle import Oracle
 from tests.tiny import image_pair
 
-NAMES = list(BUILDERS)
+every_family = pytest.mark.parametrize("name", BUILDERS)
 
 # What a pass shows of a family of which less is known than of these two.
 UNKNOWN: dict[str, tuple[dict[str, Any], Positions, str]] = {
@@ -45,27 +44,20 @@ UNKNOWN: dict[str, tuple[dict[str, Any], Positions, str]] = {
 
 
 @lru_cache
-def built(name: str) -> tuple[VLM, Prompt]:
-    vlm = builders.build(name)
-    return vlm, builders.prompt_of(vlm)
-
-
-@lru_cache
 def measured(name: str) -> Measured:
     return measure(*built(name))
 
 
 def test_every_family_is_built() -> None:
-    assert {built(name)[0].model.config.model_type for name in NAMES} == set(FAMILIES)
+    assert {built(name)[0].model.config.model_type for name in BUILDERS} == set(FAMILIES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_z_is_what_enters_the_output_projection(name: str) -> None:
-    assert set(measured(name).z) == {"lm", "vision"}
     assert max(measured(name).z.values()) <= 2e-5
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_edits_of_z_match_hooks(name: str) -> None:
     prompt = built(name)[1]
     edits = measured(name).edits
@@ -75,14 +67,15 @@ def test_edits_of_z_match_hooks(name: str) -> None:
         assert one.largest >= 0.01, scope  # else nothing was tested
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_rows_match_eager(name: str) -> None:
     assert measured(name).rows <= 1e-6
     assert measured(name).without_rows == ([1, 3] if name == "mllama" else [])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_widening_pass_is_exact(name: str) -> None:
+@every_family
+def test_the_fast_passes_are_exact(name: str) -> None:
+    assert measured(name).vision_fast <= 2e-5
     found = measured(name).fast
     assert len(found) == (3 if name == "mllama" else 4)  # it has no scope `image`
     for scope, fast in found.items():
@@ -90,11 +83,11 @@ def test_the_widening_pass_is_exact(name: str) -> None:
         assert fast.worst <= 2e-5, scope
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_heads_are_changed_as_hooks_in_the_models_own_pass_change_them(name: str) -> None:
     vlm, prompt = built(name)
-    base = run_pair(vlm, prompt, Keep(z=towers(vlm)))
-    assert {tower: why_not(vlm, base, tower) for tower in towers(vlm)} == {"lm": "", "vision": ""}
+    base = run_pair(vlm, prompt, Keep(z=TOWERS))
+    assert [why_not(vlm, base, tower) for tower in TOWERS] == ["", ""]
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
@@ -133,7 +126,7 @@ def test_mllama_has_no_image_tokens() -> None:
     assert len(prompt.spans.positions("question")) > 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_padded_batches_equal_unpadded_ones(name: str) -> None:
     vlm, prompt = built(name)
     keep = Keep(lm_rows=True, z=("lm",))
@@ -150,26 +143,19 @@ def test_padded_batches_equal_unpadded_ones(name: str) -> None:
 
 def _padded(prompt: Prompt, count: int) -> Prompt:
     """`prompt` with padding before every row."""
-    inputs = dict(prompt.inputs)
-    for key in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"):
-        if key in inputs:
-            fill = 3 if key == "input_ids" else 0
-            inputs[key] = torch.nn.functional.pad(inputs[key], (count, 0), value=fill)
+    inputs, pad = dict(prompt.inputs), torch.nn.functional.pad
+    for key in inputs.keys() & {"input_ids", "attention_mask", "mm_token_type_ids",
+                                "token_type_ids"}:  # fmt: skip
+        inputs[key] = pad(inputs[key], (count, 0), value=3 if key == "input_ids" else 0)
     if "cross_attention_mask" in inputs:
-        inputs["cross_attention_mask"] = torch.nn.functional.pad(
-            inputs["cross_attention_mask"], (0, 0, 0, 0, count, 0)
-        )
-    spans = type(prompt.spans)(
-        prompt.spans.length + count, prompt.spans.image + count, prompt.spans.crossed,
-        prompt.spans.both_ways,
-    )  # fmt: skip
-    return Prompt(
-        inputs, prompt.runs, spans, prompt.patches, prompt.image_positions + count, prompt.answers,
-        prompt.text,
-    )  # fmt: skip
+        inputs["cross_attention_mask"] = pad(inputs["cross_attention_mask"], (0, 0, 0, 0, count, 0))
+    length, image = prompt.spans.length + count, prompt.spans.image + count
+    spans = replace(prompt.spans, length=length, image=image)
+    places = prompt.image_positions + count
+    return replace(prompt, inputs=inputs, spans=spans, image_positions=places)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_runs_can_be_taken_apart_and_repeated(name: str) -> None:
     vlm, prompt = built(name)
     for run, image in enumerate(image_pair(WIDE)):
@@ -184,7 +170,7 @@ def test_runs_can_be_taken_apart_and_repeated(name: str) -> None:
     torch.testing.assert_close(logits, forward(vlm, prompt).logits.repeat(3, 1), atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_the_prompt_is_what_the_processor_makes_of_it(name: str) -> None:
     vlm, prompt = built(name)
     tokens = vlm.processor.tokenizer.convert_ids_to_tokens(prompt.input_ids.tolist())
@@ -197,10 +183,19 @@ def test_the_prompt_is_what_the_processor_makes_of_it(name: str) -> None:
     assert len(prompt.image_positions) == len(prompt.patches.boxes)
 
 
+@pytest.mark.parametrize("name", DECODERS)
+def test_heads_of_other_decoders_are_changed_exactly(name: str) -> None:
+    vlm = builders.make(DECODERS[name]())
+    found = measure(vlm, builders.prompt_of(vlm), ["question"])
+    assert all(one.worst <= 2e-5 and one.largest >= 0.01 for one in found.edits.values())
+    assert all(fast.exact and fast.worst <= 2e-5 for fast in found.fast.values())
+    assert max(found.z.values()) <= 2e-5 and found.rows <= 1e-6
+
+
 SQUASHED = {"llava (siglip)", "paligemma", "paligemma (2)", "gemma3", "idefics3", "smolvlm"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_pictures_of_two_shapes_are_refused_unless_cut_up_alike(name: str) -> None:
     """PaliGemma and others squash any picture to a square (Idefics3 these to 2 × 2 tiles)."""
     vlm, _ = built(name)
@@ -212,9 +207,9 @@ def test_pictures_of_two_shapes_are_refused_unless_cut_up_alike(name: str) -> No
             encode(vlm, images, QUESTION)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_answers_in_words_are_the_models_own(name: str) -> None:
-    vlm, prompt = built(name)
+    vlm, prompt = builders.build(name), built(name)[1]
     words = generate(vlm, prompt, max_new_tokens=3)
     vlm.model.set_attn_implementation("sdpa" if name != "paligemma (2)" else "eager")
     plain = vlm.model.generate(**prompt.inputs, max_new_tokens=3, do_sample=False)
@@ -223,20 +218,20 @@ def test_answers_in_words_are_the_models_own(name: str) -> None:
     assert words == [decode(row, skip_special_tokens=True).strip() for row in rows]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_vision_layers_past_the_feature_layer_change_nothing(name: str) -> None:
     vlm, prompt = built(name)
-    assert vlm.vision is not None and vlm.feature_layer is not None
-    last = vlm.vision.grid.layers - 1
+    grid = vlm.stack("vision").grid
+    last = grid.layers - 1
     assert vlm.feature_layer == (1 if name in ("llava", "vipllava", "llava_next") else last)
-    heads = [Head(last, head, "vision") for head in range(vlm.vision.grid.heads)]
+    heads = [head for head in grid if head.layer == last]
     base = run_pair(vlm, prompt, Keep(z=("vision",)))
     effects = [one.effect for one in patch(vlm, base, interventions(heads, "answer"))]
     unread = vlm.feature_layer < last
     assert (max(map(abs, effects)) < 1e-6) is unread  # rows of a batch round differently
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_vision_attention_is_recorded_where_its_patches_are_the_image_tokens(name: str) -> None:
     vlm, prompt = built(name)
     trace = forward(vlm, prompt, keep=Keep(vision_rows=True))
@@ -248,8 +243,7 @@ def test_vision_attention_is_recorded_where_its_patches_are_the_image_tokens(nam
     first = int(vlm.family.class_token)
     assert (trace.vision_class_rows is not None) is bool(first)
     assert trace.vision_patch_rows.shape[-1] == first + len(prompt.patches.boxes)
-    tower = Oracle(vlm).model.model.vision_tower
-    maps = torch.stack(tower(prompt.inputs["pixel_values"], output_attentions=True).attentions, 1)
+    maps = Oracle(vlm).vision_rows(prompt.inputs)
     exact = maps[:, :, :, first:].mean(3)
     torch.testing.assert_close(trace.vision_patch_rows, exact, atol=1e-6, rtol=0)
     if trace.vision_class_rows is not None:

@@ -13,53 +13,40 @@ from headpatch.engine.interventions import ZEdit
 from headpatch.engine.knockout import Knockout, disagreement, knock_out
 from headpatch.engine.patching import patch, run_pair
 from headpatch.engine.selfcheck import check
-from headpatch.engine.vision import patch_vision
 from headpatch.engine.widen import suffix_start, widen
 from headpatch.heads import Head, HeadSet
-from tests.families.builders import BUILDERS, build, make, prompt_of
-from tests.families.measure import interventions, towers, worst_effect
+from tests.families.builders import BUILDERS, built, make, prompt_of
+from tests.families.measure import TOWERS, interventions, worst_effect
 
-NAMES = list(BUILDERS)
+every_family = pytest.mark.parametrize("name", BUILDERS)
 NOT_RESUMED = {"paligemma", "paligemma (2)"}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_vision_sweep_is_the_plain_one(name: str) -> None:
-    vlm = build(name)
-    assert vlm.vision is not None
-    base = run_pair(vlm, prompt_of(vlm), Keep(z=("vision",)))
-    heads = [Head(layer, 1, "vision") for layer in range(vlm.vision.grid.layers)]
-    asked = interventions(heads, "answer")
-    slow = patch(vlm, base, asked)
-    assert worst_effect(patch_vision(vlm, base, asked), slow) <= 2e-5
-    assert max(abs(one.effect) for one in slow) > 0.01
-
-
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_slopes_are_those_of_small_changes(name: str) -> None:
-    """∂LD/∂z against the difference of two passes, at one token of each layer's z."""
-    vlm = build(name)
-    prompt, step = prompt_of(vlm), 1e-2
-    pair = gradients(vlm, prompt)
-    for tower in towers(vlm):
-        for layer, (z, slope) in enumerate(zip(pair.z[tower], pair.slope[tower], strict=True)):
-            at, head = torch.tensor([1]), Head(layer, 1, tower)
-            change = torch.randn(z.shape[-1], generator=torch.Generator().manual_seed(layer))
-            ld = [
-                forward(vlm, prompt, [ZEdit(0, head, at, z[0, at, 1] + sign * step * change)]).ld(
-                    prompt
-                )[0]
-                for sign in (1, -1)
-            ]
-            expected = float(ld[0] - ld[1]) / (2 * step)
-            found = float(slope[0, 1, 1] @ change)
-            assert found == pytest.approx(expected, rel=2e-2, abs=1e-3)
+    """∂LD/∂z against the difference of two passes, in every layer of both towers.
+
+    Float32, so a coarse step and tolerance; towers that call several times a layer too.
+    """
+    vlm, prompt = built(name)
+    ld, pair = forward(vlm, prompt).ld(prompt), gradients(vlm, prompt)
+    torch.testing.assert_close(pair.ld, ld, atol=1e-6, rtol=0, check_dtype=False)
+    one, generator = prompt.select(1), torch.Generator().manual_seed(1)
+    for tower, layer in ((t, i) for t in TOWERS for i in range(len(pair.z[t]))):
+        z, slope = pair.z[tower][layer][1], pair.slope[tower][layer][1]
+        way = torch.sign(slope) * torch.rand(z.shape, generator=generator)
+        positions, heads = torch.arange(len(z)), [Head(layer, i, tower) for i in range(z.shape[1])]
+        step, ends = 1e-2 / float(way.norm().clamp(min=1e-6)), []
+        for moved in (z + step * way, z - step * way):
+            edits = [ZEdit(0, head, positions, moved[:, head.head]) for head in heads]
+            ends.append(float(forward(vlm, one, edits).ld(one)))
+        expected = (ends[0] - ends[1]) / (2 * step)
+        assert float((slope * way).sum()) == pytest.approx(expected, rel=0.02, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_family
 def test_knockout_resumes_exactly_or_not_at_all(name: str) -> None:
-    vlm = build(name)
-    prompt = prompt_of(vlm)
+    vlm, prompt = built(name)
     queries, keys = prompt.spans.question[-2:], prompt.spans.image
     base = run_pair(vlm, prompt, Keep(z=("lm",), suffix=int(queries.min())))
     probes = [
@@ -71,8 +58,7 @@ def test_knockout_resumes_exactly_or_not_at_all(name: str) -> None:
 
 
 def test_nothing_is_cut_in_layers_that_see_no_token_of_the_prompt() -> None:
-    vlm = build("mllama")
-    prompt = prompt_of(vlm)
+    vlm, prompt = built("mllama")
     assert vlm.crossing == {1, 3}
     queries, keys = prompt.spans.question[-2:], prompt.spans.question[:-2]
     base = run_pair(vlm, prompt, Keep(z=("lm",), suffix=int(queries.min())))
@@ -85,8 +71,7 @@ def test_nothing_is_cut_in_layers_that_see_no_token_of_the_prompt() -> None:
 @pytest.mark.parametrize("name", ["paligemma", "paligemma (2)"])
 def test_a_prompt_read_in_both_directions_is_carried_whole(name: str) -> None:
     """And one that is not is refused, by what the pass shows."""
-    vlm = build(name)
-    prompt = prompt_of(vlm)
+    vlm, prompt = built(name)
     assert suffix_start(prompt.spans, "answer") == suffix_start(prompt.spans, "question") == 0
     base = run_pair(vlm, prompt, Keep(z=("lm",), suffix=0))
     for scope in ("answer", "question"):

@@ -20,10 +20,10 @@ from headpatch.engine.widen import suffix_start, widen
 from headpatch.heads import Head
 from headpatch.models.families import FAMILIES
 from headpatch.models.load import load
+from tests.engine.oracle import Change, Oracle
 from tests.families import builders
 from tests.families.builders import chat, tokenizer
 from tests.families.measure import interventions
-from tests.families.oracle import Change, Oracle
 
 NAMES = [name for name, family in FAMILIES.items() if family.needs]
 
