@@ -42,11 +42,11 @@ def report(
 
     `headpatch report demo_output`
     """
-    from headpatch.report import html
+    from headpatch.report import write
 
     folder = user_path(folder, "DIR")
     page = folder / "report.html" if out is None else user_path(out, "--out")
-    written = html.write(folder, page)
+    written = write(folder, page)
     if written.changed:
         warn(f"changed after the run, as the page says: {', '.join(written.changed)}")
     left_out = {one.name: one.why for one in written.left_out}

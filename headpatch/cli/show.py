@@ -169,13 +169,13 @@ def _cut_away(survey: "Survey") -> str:
 
 def _caution(survey: "Survey") -> str:
     """Say that intervals over so few pairs are rough; empty if they are enough."""
-    from headpatch.present import saved_verdict as split
+    from headpatch.core.saved_verdict import LEAST
 
     count = len(survey.entries)
-    if count >= split.LEAST:
+    if count >= LEAST:
         return ""
     return (
-        f"Caution: {count} pairs. With fewer than {split.LEAST}, intervals over pairs are rough: "
+        f"Caution: {count} pairs. With fewer than {LEAST}, intervals over pairs are rough: "
         "they may miss the mean more often than they say, or reach beyond what is possible."
     )
 

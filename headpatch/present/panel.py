@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from headpatch.present.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, signed
 
-Values = Float[np.ndarray, "..."]
+Values: TypeAlias = Float[np.ndarray, " points"]
 
 # length of the linear part either side of 0, in decades, as matplotlib's ``linscale=0.7``
 _NEAR_0 = 0.7 / 0.9
@@ -112,9 +112,6 @@ def _beyond(values: Values, linear: float) -> dict[float, str]:
     ticks = sorted({0.0, linear, *beyond})
     below = [-tick for tick in ticks if 0 < tick <= max(-low, linear)]
     return {tick: signed(tick, 2) for tick in (*below, *ticks)}
-
-
-Values: TypeAlias = Float[np.ndarray, " points"]
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from headpatch.core import gate_view
 from headpatch.core.output.files import reading
 from headpatch.core.output.folder import Part as RunPart
 from headpatch.core.output.folder import Results, load, read
 from headpatch.core.question import Context, Verb, verbs
-from headpatch.present import gate_view
 from headpatch.present.interactive import figures
 from headpatch.present.parts import Chart, Grid, Part, Words
 from headpatch.present.section import Figure, Section

@@ -10,7 +10,7 @@ from headpatch.core.output.files import reading
 from headpatch.core.output.folder import Results
 from headpatch.present.canvas import signed
 from headpatch.present.section import Section, listed, said
-from headpatch.questions.verdict.correlation_text import true_words
+from headpatch.questions.verdict.charts import true_words
 from headpatch.report.heads import Heads, heads_of, judged_on
 from headpatch.report.pictures import Side, example_of
 from headpatch.stats.rankings import correlation, descending, effect_size, precision_at, spearman

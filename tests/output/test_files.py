@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headpatch.core.output import read_table, read_tensors, reading, write_columns, write_tensors
-from headpatch.core.output.files import write_table
+from headpatch.core.output.files import columns_of
 from tests.refusals import refusal
 
 
@@ -54,7 +54,7 @@ def test_tensors_read_back(tmp_path: Path) -> None:
 def test_a_frame_is_written_as_its_columns_without_its_index(tmp_path: Path) -> None:
     columns = {"heads": ["24.10", "1.1"], "ld": [0.25, math.nan], "n": [3, 4]}
     write_columns(tmp_path / "columns.csv", columns)
-    write_table(tmp_path / "frame.csv", pandas.DataFrame(columns, index=[7, 9]))
+    write_columns(tmp_path / "frame.csv", columns_of(pandas.DataFrame(columns, index=[7, 9])))
     assert (tmp_path / "frame.csv").read_bytes() == (tmp_path / "columns.csv").read_bytes()
 
 

@@ -4,16 +4,15 @@ import io
 
 import pandas as pd
 
-from headpatch.core.output.files import write_table
+from headpatch.core.output.files import columns_of, write_columns
 from headpatch.heads import Grid
 from headpatch.present.head_columns import with_head_columns
 
 
 def test_heads_are_told_apart_by_a_reader_that_takes_their_names_for_numbers(tmp_path) -> None:
     names = [str(head) for head in Grid(32, 32)]
-    write_table(
-        tmp_path / "t.csv", with_head_columns(pd.DataFrame({"heads": names, "effect": 0.5}))
-    )
+    effects = with_head_columns(pd.DataFrame({"heads": names, "effect": 0.5}))
+    write_columns(tmp_path / "t.csv", columns_of(effects))
     table = pd.read_csv(tmp_path / "t.csv")
     assert list(table) == ["heads", "layer", "head", "effect"]
     assert table["heads"].nunique() < len(names)

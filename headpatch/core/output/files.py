@@ -36,11 +36,6 @@ def columns_of(table: "pandas.DataFrame") -> dict[str, list[Any]]:
     return {str(name): list(values) for name, values in table.items()}
 
 
-def write_table(path: Path, table: "pandas.DataFrame") -> None:
-    """Write a table as CSV, as `write_columns` does; its index is left out."""
-    write_columns(path, columns_of(table))
-
-
 def write_columns(path: Path, columns: Mapping[str, Iterable[object]], more: bool = False) -> None:
     """Write a table as CSV, numbers with seven significant digits, which is what float32 holds.
 

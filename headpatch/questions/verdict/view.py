@@ -15,10 +15,11 @@ from headpatch.questions.verdict.charts import (
     RANKINGS,
     faithfulness_chart,
     head_names,
+    measured_words,
+    true_words,
     verdict_chart,
 )
 from headpatch.questions.verdict.columns import CURVES, HEADS, NULLS, SETS
-from headpatch.questions.verdict.correlation_text import measured_words, true_words
 from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation
 from headpatch.stats.rankings import Correlation, Precision, descending, effect_size, precision_at
 from headpatch.stats.verdict_labels import CAUSAL
