@@ -147,37 +147,11 @@ def _moved(q_at, q_row, q0_at, k_at, k_row, k0_at, scale, left, row, column, dim
 @triton.jit
 @no_type_check
 def _attend(
-    query,
-    key,
-    value,
-    query0,
-    key0,
-    value0,
-    weights,
-    prefix_key,
-    prefix_value,
-    out,
-    scale,
-    rows,
-    heads,
-    kv_heads,
-    suffix,
-    prefix,
-    dim,
-    q_row,
-    q_head,
-    q_place,
-    k_row,
-    k_head,
-    k_place,
-    v_row,
-    v_head,
-    v_place,
-    causal: tl.constexpr,
-    tile: tl.constexpr,
-    keys: tl.constexpr,
-    wide: tl.constexpr,
-):
+    query, key, value, query0, key0, value0, weights, prefix_key, prefix_value, out, scale,
+    rows, heads, kv_heads, suffix, prefix, dim,
+    q_row, q_head, q_place, k_row, k_head, k_place, v_row, v_head, v_place,
+    causal: tl.constexpr, tile: tl.constexpr, keys: tl.constexpr, wide: tl.constexpr,
+):  # fmt: skip
     # A row's weights are b_j exp(s_j) / sum b exp(s): b of the untouched run, s_j by how much a
     # score has moved. Once through the keys for the sum, and once more for what is multiplied
     # with the values, b_j (exp(s_j - log sum) - 1).
@@ -287,31 +261,11 @@ def attend(
     )
     grid = (triton.cdiv(rows, _ROWS), heads * suffix)
     _attend[grid](
-        query,
-        key,
-        value,
-        query0.contiguous(),
-        key0.contiguous(),
-        value0.contiguous(),
-        weights.contiguous(),
-        prefix_key.contiguous(),
-        prefix_value.contiguous(),
-        out,
-        scale,
-        rows,
-        heads,
-        kv_heads,
-        suffix,
-        prefix,
-        dim,
-        *query.stride()[:3],
-        *key.stride()[:3],
-        *value.stride()[:3],
-        causal=causal,
-        tile=_ROWS,
-        keys=_KEYS,
-        wide=max(triton.next_power_of_2(dim), 16),
-        num_warps=_WARPS,
-        num_stages=_STAGES,
-    )
+        query, key, value, query0.contiguous(), key0.contiguous(), value0.contiguous(),
+        weights.contiguous(), prefix_key.contiguous(), prefix_value.contiguous(), out, scale,
+        rows, heads, kv_heads, suffix, prefix, dim,
+        *query.stride()[:3], *key.stride()[:3], *value.stride()[:3],
+        causal=causal, tile=_ROWS, keys=_KEYS, wide=max(triton.next_power_of_2(dim), 16),
+        num_warps=_WARPS, num_stages=_STAGES,
+    )  # fmt: skip
     return out
