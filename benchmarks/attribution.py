@@ -24,7 +24,7 @@ import torch
 import transformers
 from PIL import Image
 
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Direction, Intervention, tower_of, vision_positions

@@ -20,7 +20,7 @@ import torch
 
 from headpatch.core.baseline_runs import Survey, size_of, survey
 from headpatch.core.dataset import Pairs, draw_pairs
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.heads import Head
 from headpatch.models.load import load
 from headpatch.models.vlm import VLM

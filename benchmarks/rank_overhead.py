@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     options = parser.parse_args()
 
-    from headpatch.core.study import Study
+    from headpatch.core.study.study import Study
     from headpatch.models.load import DEMO
     from headpatch.pairs.pair import BUNDLED
 

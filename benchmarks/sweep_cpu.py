@@ -20,7 +20,7 @@ import torch
 
 from headpatch.core.cost import cost
 from headpatch.core.session import Session, intervene, open_session
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention, ZEdit
 from headpatch.engine.patching import WITH, WITHOUT

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from headpatch.core.gate import sessions
     from headpatch.core.mean_activations import mean_z
     from headpatch.core.session import Session, open_session
-    from headpatch.core.study import Study
+    from headpatch.core.study.study import Study
     from headpatch.models.load import load
     from headpatch.models.vlm import VLM
     from headpatch.pairs.manifest import Manifest
@@ -64,7 +64,7 @@ _HOMES = {
         "core.gate": "sessions",
         "core.mean_activations": "mean_z",
         "core.session": "Session open_session",
-        "core.study": "Study",
+        "core.study.study": "Study",
         "models.load": "load",
         "models.vlm": "VLM",
         "pairs.manifest": "Manifest",

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from headpatch.core.output import settle
 from headpatch.core.output.folder import Part, Saved, parts_of
 from headpatch.core.output.records import Records
+from headpatch.core.output.staging import settle
 from headpatch.core.question import Context, Result, Verb, verbs
-from headpatch.core.study import Study
 from headpatch.core.study.record import RUN, Record
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.present.canvas import Sheet
 from headpatch.present.figure import draw

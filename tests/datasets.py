@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from headpatch.core.baseline_runs import Survey
 from headpatch.core.cost import opening
 from headpatch.core.dataset import Pairs
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.questions.sweep.question import Sweep, sweep

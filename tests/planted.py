@@ -63,7 +63,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.heads import Head
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.spans import Positions

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from headpatch.core.output import read_tensors
+from headpatch.core.output.files import read_tensors
 from tests.command import ran, table
 
 KEPT = Path(__file__).parent.parent / "attention_data"

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from headpatch.cli import app
 from headpatch.cli.options import COMMON
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from tests.command import headpatch, refused, refused_early
 

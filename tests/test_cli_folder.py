@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import headpatch as hp
-from headpatch.core.output import taken
+from headpatch.core.output.staging import taken
 from tests.command import contents, done, headpatch, of_pair, refused, refused_early, table
 from tests.planted import planted_study, save_planted
 from tests.tiny import QUESTION

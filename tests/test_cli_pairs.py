@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from headpatch.core import effects as towers
-from headpatch.core.output import read_tensors
+from headpatch.core.output.files import read_tensors
 from headpatch.engine.patching import Outcome
 from tests.command import contents, done, headpatch, refused, refused_early, table
 from tests.datasets import planted_pairs

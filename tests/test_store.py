@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from headpatch.core.store import Store, unit_key
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError, RunError
 from headpatch.heads import HeadSet
 from headpatch.pairs.pair import Pair

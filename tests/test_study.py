@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from headpatch.core.study import DrawOptions, Expected, Published, Study
-from headpatch.questions.ablate.options import AblateOptions
-from headpatch.questions.rank.options import RankOptions
+from headpatch.core.study.options import DrawOptions
+from headpatch.core.study.study import Expected, Published, Study
+from headpatch.questions.ablate import AblateOptions
+from headpatch.questions.rank import RankOptions
 from tests import refusals
 
 index = st.integers(0, 31)

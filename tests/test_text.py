@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headpatch.core.claims_grammar import Claim
-from headpatch.core.study import layer_span
+from headpatch.core.study.options import layer_span
 from headpatch.errors import InputError
 from headpatch.heads import Head, Selection
 from headpatch.pairs.region import Region

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headpatch.core.study import Study, read_record
-from headpatch.core.study.record import NotYaml, parse
+from headpatch.core.study.record import NotYaml, parse, read_record
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from tests import refusals
 

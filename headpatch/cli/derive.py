@@ -75,7 +75,7 @@ def entries_of(request: Request, verb: Verb) -> "tuple[Entry, ...] | None":
         return None
     question.need(study, study.draw.n, "--n")
     from headpatch.core.dataset import draw_for_once
-    from headpatch.core.output import scratch_folder
+    from headpatch.core.output.lock import scratch_folder
 
     place = request.until_the_end.enter_context(scratch_folder())
     with request.stage("Drawing pairs") as advance:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from headpatch.cli.show import warn
 from headpatch.cli.verb import Request
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.errors import HeadpatchError
 from headpatch.pairs.manifest import Entry, Manifest
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.segment import Segment
 from rich.text import Text
 
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.text import visible
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def say(text: str, stderr: bool = False) -> None:
 
 def output_folder(study: Study) -> Path:
     """Return the study's output folder, or refuse it if it cannot be written."""
-    from headpatch.core.output import check_folder
+    from headpatch.core.output.staging import check_folder
 
     folder = Path(study.out)
     check_folder(folder)
@@ -85,7 +85,7 @@ def warn(text: str) -> None:
 
 def say_replaced(folder: Path, verb: str) -> None:
     """Say on stderr, as files are moved to `folder`, that another verb's effects.csv goes."""
-    from headpatch.core.output import effects_by
+    from headpatch.core.output.records import effects_by
 
     other = effects_by(folder)
     if other not in (None, verb):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from headpatch.cli.app import app
 from headpatch.cli.options import COMMON, parameter
 from headpatch.cli.show import output_folder, progress, warn
-from headpatch.core.study import Study
 from headpatch.core.study.options import refuse_both
 from headpatch.core.study.record import said_of
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Request:
     def folder(self) -> Path:
         """Take the study's output folder, which is this run's until the verb has ended."""
         folder = output_folder(self.study)  # refused before anything heavy is imported
-        from headpatch.core.output import taken
+        from headpatch.core.output.staging import taken
 
         self.until_the_end.enter_context(taken(folder, self.verb))
         return folder

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from headpatch.core.baseline_runs import LEAST
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.present.column import Schema
 from headpatch.present.head_columns import with_head_columns
 from headpatch.stats.intervals import mean_interval

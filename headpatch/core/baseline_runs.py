@@ -14,8 +14,8 @@ from headpatch.core.mean_activations import MeanZ, mean_z
 from headpatch.core.ranking import MASSES, descending, masses
 from headpatch.core.session import Session, towers_of
 from headpatch.core.store import Store
-from headpatch.core.study import Study
 from headpatch.core.study.options import Changes
+from headpatch.core.study.study import Study
 from headpatch.engine.memory import tensors_in
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.engine.selfcheck import Checks

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from headpatch.core.session import Session, check_vision
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine import attribution, vision, widen
 from headpatch.engine.interventions import Intervention, check_scope
 from headpatch.engine.patching import PLAIN_BATCH

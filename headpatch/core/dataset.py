@@ -14,7 +14,7 @@ from headpatch.core.output.staging import check_folder, staged
 from headpatch.core.progress import Progress, Stages, stages_of
 from headpatch.core.session import model_of
 from headpatch.core.store import Scratch
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.disk import reporting_failure
 from headpatch.errors import InputError
 from headpatch.models.spans import Positions

@@ -17,7 +17,7 @@ import pandas as pd
 
 from headpatch.core.session import Session
 from headpatch.core.stream_swaps import Ends, random_tokens
-from headpatch.core.study import layer_span
+from headpatch.core.study.options import layer_span
 from headpatch.engine.answers import decode
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction

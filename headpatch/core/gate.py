@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from headpatch.core.session import RUNS, Session, checked, run_both
-from headpatch.core.study import PairsOptions, Study, prompt_form
+from headpatch.core.study.options import PairsOptions
+from headpatch.core.study.reading import prompt_form
+from headpatch.core.study.study import Study
 from headpatch.engine.answers import AnswerReading
 from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from headpatch.core.baseline_runs import LEAST, Survey
 from headpatch.core.effects import normalized
 from headpatch.core.session import Session, intervene
-from headpatch.core.study import Candidates, Study
+from headpatch.core.study.options import Candidates
+from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headpatch.core.progress import Stages
     from headpatch.core.session import Session
     from headpatch.core.store import Store
-    from headpatch.core.study import Study
+    from headpatch.core.study.study import Study
     from headpatch.models.spans import Positions
     from headpatch.models.vlm import VLM
     from headpatch.pairs.manifest import Entry

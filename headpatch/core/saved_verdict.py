@@ -12,8 +12,8 @@ from jaxtyping import Float
 from headpatch.core.output.files import read_table, read_tensors, reading
 from headpatch.core.output.records import Records
 from headpatch.core.output.staging import settle
-from headpatch.core.study import Study
 from headpatch.core.study.record import RUN
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Grid
 from headpatch.pairs.manifest import Entry, Manifest

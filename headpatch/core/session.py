@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from headpatch.core.study import Study, prompt_form
+from headpatch.core.study.reading import prompt_form
+from headpatch.core.study.study import Study
 from headpatch.engine.answers import AnswerReading, read_answers
 from headpatch.engine.control import refuse_uncontrolled
 from headpatch.engine.forward import Keep

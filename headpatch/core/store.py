@@ -20,8 +20,9 @@ from weakref import finalize
 import torch
 
 from headpatch import __version__
-from headpatch.core.output import scratch_folder, taken
-from headpatch.core.study import Study
+from headpatch.core.output.lock import scratch_folder
+from headpatch.core.output.staging import taken
+from headpatch.core.study.study import Study
 from headpatch.disk import UNFINISHED, reporting_failure, tensor_bytes, write_whole
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headpatch.core.session import Session
-from headpatch.core.study import EdgeEnd, edge_ends
+from headpatch.core.study.options import EdgeEnd, edge_ends
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress, run_pair

@@ -5,7 +5,6 @@ The registry: nothing else imports a question.
 
 from typing import Final
 
-import headpatch.core.study  # noqa: F401  it names every question's options, and comes first
 from headpatch.core.question import Verb
 from headpatch.questions.ablate import VERB as ABLATE
 from headpatch.questions.check import VERB as CHECK

@@ -55,7 +55,7 @@ class Written:
 
 def write(root: Path, path: Path) -> Written:
     """Write the report of a folder's results into a file, whole or not at all."""
-    from headpatch.core.output import check_folder, staged
+    from headpatch.core.output.staging import check_folder, staged
 
     if path.is_dir():
         raise InputError("--out", f"{path} is a folder", "a file to write", "Add a file's name.")

@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from headpatch.core.output.files import reading
 from headpatch.core.output.folder import Part, Results
-from headpatch.core.study import Study
 from headpatch.core.study.record import RUN
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.pairs.pair import Pair
 from headpatch.present.interactive_map import OPAQUE, RAMP, picture

@@ -15,7 +15,7 @@ from headpatch.core.gate import Gated, sessions
 from headpatch.core.mean_activations import MeanZ
 from headpatch.core.session import Session, open_session
 from headpatch.core.store import Store
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine import selfcheck
 from headpatch.engine.forward import Keep, forward
 from headpatch.errors import InputError

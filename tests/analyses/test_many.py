@@ -13,7 +13,7 @@ from headpatch.core.dataset import Pairs
 from headpatch.core.gate import study_of
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.session import open_session
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.heads import Head, HeadSet
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate.question import ablate

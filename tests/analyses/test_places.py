@@ -14,7 +14,7 @@ from headpatch.core.dataset import Pairs
 from headpatch.core.ranking import differences, masses
 from headpatch.core.session import Session, open_session
 from headpatch.core.stream_swaps import vision_classes
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.models.prompt import encode

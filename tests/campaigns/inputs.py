@@ -29,7 +29,8 @@ from PIL import Image
 
 from headpatch.cli import main as command_line
 from headpatch.core.claims_grammar import Claim
-from headpatch.core.study import Study, edge_ends, layer_span
+from headpatch.core.study.options import edge_ends, layer_span
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Selection
 from headpatch.pairs.manifest import Manifest

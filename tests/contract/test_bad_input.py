@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from headpatch.cli.options import COMMON
 from headpatch.core.question import Verb
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.questions import RANK, VERBS
 from tests.command import refused_early
 

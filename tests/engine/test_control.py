@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headpatch.core import session as sessions
 from headpatch.core.session import open_session
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine import control
 from headpatch.engine.control import why_not
 from headpatch.engine.forward import Keep

@@ -14,7 +14,7 @@ import headpatch as hp
 from headpatch.core.cost import plan
 from headpatch.core.session import Session
 from headpatch.core.store import Store
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.core.teacher_forcing import Answer
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Direction, Intervention

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from headpatch.core.session import open_session
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
 from headpatch.questions.trace.question import trace

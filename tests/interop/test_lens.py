@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import Baseline, run_pair

@@ -11,8 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headpatch.core.output import read_table, read_tensors, reading, write_columns, write_tensors
-from headpatch.core.output.files import columns_of
+from headpatch.core.output.files import (
+    columns_of,
+    read_table,
+    read_tensors,
+    reading,
+    write_columns,
+    write_tensors,
+)
 from tests.refusals import refusal
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headpatch.core.output import settle, staged, taken
 from headpatch.core.output.lock import LOCK
 from headpatch.core.output.records import Records
+from headpatch.core.output.staging import settle, staged, taken
 from headpatch.errors import InputError, RunError
 
 STEPS = ("replace", "fsync", "unlink", "rmdir", "open", "mkdir")

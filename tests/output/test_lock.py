@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from headpatch.core.output import lock, taken
+from headpatch.core.output import lock
 from headpatch.core.output.lock import LOCK, locked
+from headpatch.core.output.staging import taken
 from headpatch.errors import InputError
 from tests.command import contents
 from tests.refusals import refusal

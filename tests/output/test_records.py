@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headpatch.core.output import staged
 from headpatch.core.output.records import WRITTEN, Records
-from headpatch.core.study import Study
+from headpatch.core.output.staging import staged
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 
 ABLATED, SWEPT = "heads,control_n\n", "heads,attention_rank\n"

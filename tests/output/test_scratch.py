@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headpatch.core.output import scratch_folder
+from headpatch.core.output.lock import scratch_folder
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headpatch.core.output import check_folder, staged
+from headpatch.core.output.staging import check_folder, staged
 from headpatch.errors import RunError
 from tests.command import contents
 from tests.refusals import refusal

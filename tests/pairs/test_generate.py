@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.pairs.generate import (
     DISTRACTORS,

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import headpatch as hp
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.pairs.manifest import Manifest
 from tests.command import refused_early

@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 import yaml
 
-from headpatch.core.output import write_columns
+from headpatch.core.output.files import write_columns
 from headpatch.core.output.folder import Results, find
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.present.section import Section
 from headpatch.questions.path.columns import PATH
 from headpatch.questions.rollout.columns import ROLLOUT

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.core.output import read_table, read_tensors, write_tensors
+from headpatch.core.output.files import read_table, read_tensors, write_tensors
 from headpatch.core.output.folder import find
 from headpatch.report import derived, maps
 from headpatch.report.first import ONE_PAIR, Said, headline, share

@@ -58,7 +58,7 @@ def _cell(value: object) -> object:
 
 
 def write_tensors(path: Path, content: Mapping[str, object]) -> None:
-    """Write plain tensors, numbers and texts, for `headpatch.core.output.read_tensors`."""
+    """Write plain tensors, numbers and texts, for `headpatch.core.output.files.read_tensors`."""
     path.write_bytes(tensor_bytes(content))
 
 

@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from headpatch.core.output import read_table, read_tensors, reading, settle
+from headpatch.core.output.files import read_table, read_tensors, reading
 from headpatch.core.output.records import WRITTEN, Records, verbs_in
+from headpatch.core.output.staging import settle
 from headpatch.core.study.record import RUN, Record
 from headpatch.errors import InputError
 
@@ -69,12 +70,12 @@ class Part:
 
 
 def read(part: Part, name: str, needed: Mapping[str, str]) -> "pandas.DataFrame":
-    """Read a table of a run; see `headpatch.core.output.read_table`."""
+    """Read a table of a run; see `headpatch.core.output.files.read_table`."""
     return read_table(part.folder / name, needed)
 
 
 def load(part: Part, name: str, needed: Mapping[str, int]) -> dict[str, Any]:
-    """Read the tensors of a run, as arrays; see `headpatch.core.output.read_tensors`."""
+    """Read the tensors of a run, as arrays; see `headpatch.core.output.files.read_tensors`."""
     return {key: _arrays(one) for key, one in read_tensors(part.folder / name, needed).items()}
 
 

@@ -15,8 +15,8 @@ import torch
 
 from headpatch import __version__
 from headpatch.core.output.files import write_yaml
-from headpatch.core.study import Study
 from headpatch.core.study.record import RUN
+from headpatch.core.study.study import Study
 
 if TYPE_CHECKING:  # names of types only: who reads results must not load a model's code
     from headpatch.core.baseline_runs import Survey

@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from headpatch.core.output.files import reading
 from headpatch.core.question import verbs
-from headpatch.core.study import read_record
-from headpatch.core.study.record import RUN, Record, records_in
+from headpatch.core.study.record import RUN, Record, read_record, records_in
 from headpatch.errors import InputError
 
 WRITTEN: Final[Mapping[str, tuple[str, ...]]] = {

@@ -32,14 +32,14 @@ from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.pairs.pair import Pair, make_pair
 from headpatch.pairs.region import Region
-from headpatch.questions.ablate.options import AblateOptions
-from headpatch.questions.combine.options import CombineOptions
-from headpatch.questions.cut.options import CutOptions
-from headpatch.questions.path.options import PathOptions
-from headpatch.questions.rank.options import RankOptions
-from headpatch.questions.rollout.options import RolloutOptions
-from headpatch.questions.sweep.options import SweepOptions
-from headpatch.questions.trace.options import TraceOptions
+from headpatch.questions.ablate import AblateOptions
+from headpatch.questions.combine import CombineOptions
+from headpatch.questions.cut import CutOptions
+from headpatch.questions.path import PathOptions
+from headpatch.questions.rank import RankOptions
+from headpatch.questions.rollout import RolloutOptions
+from headpatch.questions.sweep import SweepOptions
+from headpatch.questions.trace import TraceOptions
 from headpatch.text import checked_text, user_path
 
 _ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on

@@ -26,17 +26,31 @@ Examples
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
 
 from headpatch.core.question import Flag, Verb
-from headpatch.core.study.options import refuse_void_scope
+from headpatch.core.study.options import Changes, Count, refuse_void_scope
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.questions.ablate.columns import EFFECTS, MEANS
-from headpatch.questions.ablate.options import AblateOptions
+
+
+class AblateOptions(Changes):
+    """Which heads are changed, and how."""
+
+    heads: str = Field("top:3", json_schema_extra={"metavar": "HEADS"})
+    """Heads to change: 24.17,23.20 or 24.0-24.31 or layer:24 or top:5 (of the attention ranking);
+    with a v of the vision tower: v8.3, layer:v8."""
+    positions: Literal["answer", "question", "image", "all"] = "answer"
+    """Where z of language-model heads is changed: answer, question, image, all."""
+    controls: Count = 20
+    """Random sets of heads of the same layers to compare with."""
+
 
 if TYPE_CHECKING:
-    from headpatch.core.study import Study
+    from headpatch.core.study.study import Study
 
 
 def vision_scope(given: Mapping[str, Any], study: "Study") -> Mapping[str, Any]:

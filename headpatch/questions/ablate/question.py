@@ -20,7 +20,7 @@ from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session, towers_of
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.patching import ZMeans
 from headpatch.heads import Selection
 from headpatch.kinds import averages

@@ -14,7 +14,7 @@ from headpatch.core.cost import cost, plan
 from headpatch.core.effects import change, floor_of
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.session import Session, open_session, run_both
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.control import HEADS_OF, uncontrolled, why_not
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import (

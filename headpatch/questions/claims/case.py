@@ -20,7 +20,7 @@ from headpatch.core.claims_grammar import Claim, Form, check_claims
 from headpatch.core.output.files import read_table
 from headpatch.core.saved_verdict import SavedVerdict, rule
 from headpatch.core.store import Store
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.heads import Head

@@ -18,7 +18,7 @@ from headpatch.core.session import Session, intervene
 from headpatch.core.store import Store, unit_key
 from headpatch.core.stream_swaps import normalized as shares
 from headpatch.core.stream_swaps import vision_classes
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Direction, Intervention, refused, whole_layers
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
 from headpatch.engine.residual import Swap, record, swap

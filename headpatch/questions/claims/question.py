@@ -17,7 +17,7 @@ from headpatch.core.question import Call, Context, Files, Opened, Origin, Questi
 from headpatch.core.saved_verdict import SavedVerdict, mean_looks, need_pairs
 from headpatch.core.session import model_of
 from headpatch.core.store import store_in
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.models.vlm import VLM
 from headpatch.present.tables import failed_words
 from headpatch.questions.claims import VERB

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from headpatch.core.effects import floor_of
 from headpatch.core.saved_verdict import rule
 from headpatch.core.session import Session, intervene
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError

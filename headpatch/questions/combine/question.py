@@ -24,7 +24,7 @@ from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import RunError
 from headpatch.kinds import averages

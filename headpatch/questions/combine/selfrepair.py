@@ -29,7 +29,7 @@ from jaxtyping import Float
 
 from headpatch.core.aggregate import intervals
 from headpatch.core.session import Session
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.direct import direct_effect, take_apart
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import PLAIN_BATCH, WITH, WITHOUT, OnProgress, ZMeans, z_edits

@@ -15,7 +15,7 @@ from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.questions.cut import VERB
 from headpatch.questions.cut.columns import CUTS, MEANS
 from headpatch.questions.cut.view import summary

@@ -26,9 +26,34 @@ Examples
 `headpatch path --pairs pairs --limit 4` (after `headpatch pairs --n 20`)
 """
 
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
 from headpatch.core.question import Verb
+from headpatch.core.study.options import Candidates, Positive, check_edges, sequence
 from headpatch.questions.path.columns import MEANS, PATH
-from headpatch.questions.path.options import PathOptions
+
+
+class PathOptions(Candidates):
+    """What is followed, and the paths to which heads."""
+
+    edges: Annotated[tuple[str, ...], BeforeValidator(sequence), Field(min_length=1)] = (
+        "answer-region",
+        "words-region",
+        "answer-other",
+        "answer-words",
+    )
+    """Attention to cut, from-to, comma-separated: answer-region,words-region. Ends as for
+    `headpatch cut`."""
+    window: Positive = 5
+    """Layers that are cut together, centred on every layer in turn."""
+
+    @model_validator(mode="after")
+    def _check_edges(self) -> Self:
+        check_edges(self.edges)
+        return self
+
 
 VERB = Verb(
     "path",

@@ -30,7 +30,7 @@ from headpatch.core.ranking import order
 from headpatch.core.session import Session
 from headpatch.core.store import unit_key
 from headpatch.core.stream_swaps import Ends, token_classes
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError
 from headpatch.heads import Head

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float
 
-from headpatch.core.study import edge_ends
+from headpatch.core.study.options import edge_ends
 from headpatch.engine.interventions import Direction
 from headpatch.heads import HeadSet, Tower
 from headpatch.questions.path.tables import HALF, OverPairs

@@ -32,7 +32,7 @@ from headpatch.core.edge_cuts import CutTable, Cutting, cut_edges
 from headpatch.core.progress import Stages
 from headpatch.core.session import Session
 from headpatch.core.stream_swaps import StreamCurves, streams
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.direct import take_apart
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.errors import RunError

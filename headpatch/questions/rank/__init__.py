@@ -17,8 +17,18 @@ yours are paths)
 """
 
 from headpatch.core.question import Verb
+from headpatch.core.study.options import Count, Positive, Strict
 from headpatch.questions.rank.columns import HEADS, PER_HEAD, SPATIAL, WITH_RUN, WITHOUT_RUN
-from headpatch.questions.rank.options import RankOptions
+
+
+class RankOptions(Strict):
+    """How heads are ranked."""
+
+    top: Positive = 20
+    """Heads listed, drawn and counted by layer."""
+    overlays: Count = 3
+    """Heads whose attention is drawn over the pictures."""
+
 
 VERB = Verb(
     "rank",

@@ -19,7 +19,7 @@ from headpatch.core.dataset import Pairs
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result, rows_of
 from headpatch.core.ranking import MASSES, columns_of, descending, image_rows, masses_of, ranks
 from headpatch.core.session import Session, reopen
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.answers import generate
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.questions.rank import VERB

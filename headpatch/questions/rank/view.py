@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from headpatch.core.question import Context, Files, rows_of
-from headpatch.core.study import Expected
+from headpatch.core.study.study import Expected
 from headpatch.present.canvas import signed
 from headpatch.present.column import Cell
 from headpatch.present.effects_view import interval_cell

@@ -13,7 +13,8 @@ from torch import Tensor
 from headpatch.core.aggregate import intervals
 from headpatch.core.cost import Plan
 from headpatch.core.session import Session
-from headpatch.core.study import PairsOptions, Study
+from headpatch.core.study.options import PairsOptions
+from headpatch.core.study.study import Study
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Intervention, never_read, vision_positions
 from headpatch.engine.patching import Outcome, ZMeans

@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 
 from headpatch.core.store import Store, dataset_digest, unit_key
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnOutcome, Outcome
 from headpatch.heads import HeadSet

@@ -17,7 +17,7 @@ from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet

@@ -19,7 +19,8 @@ from headpatch.core.mean_activations import mean_z
 from headpatch.core.question import Opened, Origin
 from headpatch.core.ranking import differences, ranks
 from headpatch.core.session import Session
-from headpatch.core.study import Study, alpha_of
+from headpatch.core.study.options import alpha_of
+from headpatch.core.study.study import Study
 from headpatch.engine.answers import decode
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnOutcome, OnProgress, Outcome, ZMeans

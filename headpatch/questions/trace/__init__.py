@@ -40,9 +40,31 @@ Examples
 `headpatch trace --pairs pairs --limit 3 --tokens 3` (after `headpatch pairs --n 20`)
 """
 
+from typing import Annotated, Literal
+
+from pydantic import Field
+
 from headpatch.core.question import Verb
+from headpatch.core.study.options import AskedKinds, Count, ForcedAnswer, Kinds, Positive
 from headpatch.questions.trace.columns import MEANS, TOKENS, TRACE
-from headpatch.questions.trace.options import TraceOptions
+
+
+class TraceOptions(ForcedAnswer, Kinds):
+    """Which answer is traced token by token, and how heads are changed."""
+
+    forced: Annotated[
+        Literal["with", "without", "both"], Field(json_schema_extra={"metavar": "RUN"})
+    ] = "with"
+    """Whose own answer both runs are made to say: with, without, or both in turn."""
+    kinds: AskedKinds = ("resample",)
+    top: Positive = 3
+    """Heads listed for each token."""
+    noise: Positive = 8
+    """Heads a token (drawn by the seed) that are patched with their own z, for the noise floor."""
+    reference: Count = 16
+    """Drawn pairs over which kind `mean` averages z, made to say the same words; 0: this pair
+    alone. Not used with --pairs: `mean` is then the mean over the dataset."""
+
 
 VERB = Verb(
     "trace",

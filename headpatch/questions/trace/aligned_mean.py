@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from headpatch.core.baseline_runs import LEAST
 from headpatch.core.ranking import MASSES
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.core.teacher_forcing import Source
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.questions.trace.records import MEASURES, RUNS

@@ -19,7 +19,7 @@ from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Needs, Opened, Question
 from headpatch.core.session import Session
 from headpatch.core.store import Store
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.core.teacher_forcing import Answer, given_answer, own_answers
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import RunError

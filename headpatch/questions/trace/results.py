@@ -15,7 +15,8 @@ from headpatch.core.baseline_runs import Survey
 from headpatch.core.question import Files, Result
 from headpatch.core.ranking import MASSES
 from headpatch.core.session import Session
-from headpatch.core.study import Study, alpha_of
+from headpatch.core.study.options import alpha_of
+from headpatch.core.study.study import Study
 from headpatch.core.teacher_forcing import Answer
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.present.column import Schema

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from headpatch.core.store import unit_key
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.core.teacher_forcing import Answer, Source
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import OnProgress

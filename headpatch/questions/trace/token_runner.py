@@ -14,7 +14,7 @@ from headpatch.core.effects import FEW, floors_of
 from headpatch.core.ranking import MASSES, masses
 from headpatch.core.session import Session, intervene
 from headpatch.core.store import Store, unit_key
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.core.teacher_forcing import Answer, Source, check_said, word
 from headpatch.engine.answers import measures, say
 from headpatch.engine.forward import Keep

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from headpatch.core.claims_grammar import Claim
 from headpatch.core.ranking import random_sets
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.heads import Grid, Head, HeadSet
 from headpatch.questions.verdict.pair_record import DIRECTIONS, PairRecord, PerPair
 from headpatch.questions.verdict.redundant_sets import Search, pool, random_members, scores

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from headpatch.core.baseline_runs import Survey
 from headpatch.core.saved_verdict import halve, rule
 from headpatch.core.store import Store
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.heads import Grid, HeadSet
 from headpatch.models.vlm import VLM

@@ -13,7 +13,7 @@ from headpatch.core.mean_activations import mean_z
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session, checked, intervene, run_both
 from headpatch.core.store import Store, dataset_digest, unit_key
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Direction, Intervention, refused, whole_layers
 from headpatch.engine.patching import OnProgress, ZMeans

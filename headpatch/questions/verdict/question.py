@@ -15,7 +15,7 @@ from headpatch.core.dataset import Dataset, Pairs, closed, found_pairs, run_pair
 from headpatch.core.progress import Progress, stages_of
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.saved_verdict import need_pairs
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
 from headpatch.questions.verdict import VERB

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from headpatch.core.output import read_table
+from headpatch.core.output.files import read_table
 from headpatch.heads import HeadSet
 from headpatch.models.load import DEMO, load
 from tests.command import Said, done, headpatch, of_pair, refused, refused_early

@@ -16,7 +16,7 @@ from headpatch.core.gate import study_of
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.ranking import random_sets
 from headpatch.core.session import Session, open_session
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine import vision
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError

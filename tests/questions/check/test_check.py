@@ -7,7 +7,7 @@ import pytest
 
 from headpatch.core.ask import ask
 from headpatch.core.session import open_session
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.selfcheck import Check
 from headpatch.models.vlm import VLM
 from headpatch.questions.check.question import QUESTION, Report, Scope

@@ -11,9 +11,9 @@ import pytest
 
 import headpatch as hp
 from headpatch.core.claims_grammar import Claim, Form
-from headpatch.core.output import read_table
+from headpatch.core.output.files import read_table
 from headpatch.core.store import Store
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from tests.command import contents, done, edit_record, headpatch, refused, refused_early
 from tests.planted import planted_dataset, save_planted
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from headpatch.core.store import Store
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.heads import Head
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.claims.experiments import Experiment, Measured, run_experiments

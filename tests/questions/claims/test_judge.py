@@ -8,7 +8,7 @@ import pytest
 
 from headpatch.core.claims_grammar import Claim, Form
 from headpatch.core.saved_verdict import SavedVerdict
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head
 from headpatch.questions.claims.case import Evidence

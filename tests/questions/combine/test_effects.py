@@ -15,7 +15,7 @@ from headpatch.core.head_selection import choose, choose_heads, single_effects
 from headpatch.core.question import Context
 from headpatch.core.ranking import order
 from headpatch.core.session import Session, open_session
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import headpatch as hp
-from headpatch.core.output import read_table
+from headpatch.core.output.files import read_table
 from tests.command import of_pair, ran, refused, refused_early
 from tests.planted import planted, planted_dataset
 from tests.tiny import QUESTION

@@ -10,7 +10,7 @@ import torch
 from headpatch.core.edge_cuts import Cutting, places, plan
 from headpatch.core.session import open_session
 from headpatch.core.stream_swaps import end_positions, random_tokens
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from tests.questions.cut.test_effects import REGION, opened, planted_session, tiny_study
 from tests.tiny import SHAPES, tiny_vlm

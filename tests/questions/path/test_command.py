@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headpatch.core.output import read_table, read_tensors
+from headpatch.core.output.files import read_table, read_tensors
 from headpatch.core.store import Store
 from headpatch.errors import RunError
 from tests.command import Said, contents, done, headpatch, of_pair, ran, refused, table

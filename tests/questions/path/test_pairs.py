@@ -18,7 +18,7 @@ from headpatch.core.progress import Stages, reporting
 from headpatch.core.question import Call
 from headpatch.core.session import open_session
 from headpatch.core.store import Store
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM

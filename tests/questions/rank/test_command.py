@@ -14,7 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
-from headpatch.core.output import read_tensors
+from headpatch.core.output.files import read_tensors
 from headpatch.models.load import DEMO
 from headpatch.questions.rank import VERB
 from tests.command import Said, contents, done, headpatch, of_pair, refused, table

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from headpatch.core import effects as towers
-from headpatch.core.output import read_tensors
+from headpatch.core.output.files import read_tensors
 from headpatch.core.output.lock import LOCK
 from headpatch.engine.patching import Outcome
 from headpatch.engine.selfcheck import Check

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headpatch.core.output import read_table, read_tensors
+from headpatch.core.output.files import read_table, read_tensors
 from headpatch.engine.selfcheck import Check
 from headpatch.questions.sweep import VERB as SWEEP
 from tests.command import Said, contents, headpatch, of_pair, ran, refused, table

@@ -9,7 +9,7 @@ from headpatch.core.baseline_runs import Held, Survey, size_of, survey
 from headpatch.core.cost import opening, plan, refuse
 from headpatch.core.gate import study_of
 from headpatch.core.session import open_session
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.engine.patching import patch
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet

@@ -18,7 +18,7 @@ from headpatch.core.question import Call
 from headpatch.core.ranking import MASSES
 from headpatch.core.session import open_session
 from headpatch.core.store import Store
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.errors import RunError
 from headpatch.heads import Head
 from headpatch.models.prompt import encode

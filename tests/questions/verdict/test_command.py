@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from headpatch.core.output import read_table, read_tensors
+from headpatch.core.output.files import read_table, read_tensors
 from headpatch.core.store import Store
 from tests.command import Said, contents, headpatch, ran, refused
 from tests.planted import QUESTION, planted_dataset, save_planted

@@ -12,7 +12,7 @@ import pytest
 from headpatch.core.baseline_runs import survey
 from headpatch.core.saved_verdict import halve, need_pairs
 from headpatch.core.store import Store
-from headpatch.core.study import Study
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.pairs.manifest import Entry, Manifest
