@@ -14,8 +14,8 @@ from headpatch.core.study.record import RUN, Record
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.present.canvas import Sheet
+from headpatch.present.chart import Chart
 from headpatch.present.figure import draw
-from headpatch.present.parts import Chart
 from headpatch.report.derived import context as context_of
 from headpatch.report.derived import runs_of, saved
 from headpatch.text import user_path

@@ -108,9 +108,6 @@ class Chart:
         return max(sizes, default=0.0) or 1.0
 
 
-Drawn: TypeAlias = Chart
-
-
 def rows_of(chart: Chart) -> list[Row]:
     """Return the panels row by row; the last row is filled up."""
     count = -(-len(chart.panels) // chart.columns)

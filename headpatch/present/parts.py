@@ -4,11 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from headpatch.present.chart import Chart, Drawn
+from headpatch.present.chart import Chart
 from headpatch.present.column import Cell, Row, Schema
-from headpatch.present.panel import Panel, Series
-
-__all__ = ["Chart", "Drawn", "Grid", "Panel", "Part", "Series", "Words", "arrow", "grid"]
 
 Place: TypeAlias = Literal["everywhere", "terminal", "page"]
 
@@ -60,7 +57,7 @@ def grid(
     return Grid(title, tuple(cells), texts, numeric, wrapped, place)
 
 
-Part: TypeAlias = Words | Grid | Chart | Drawn
+Part: TypeAlias = Words | Grid | Chart
 
 
 def arrow(edge: str) -> str:

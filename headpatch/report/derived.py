@@ -8,8 +8,9 @@ from headpatch.core.output.files import reading
 from headpatch.core.output.folder import Part as RunPart
 from headpatch.core.output.folder import Results, load, read
 from headpatch.core.question import Context, Verb, verbs
+from headpatch.present.chart import Chart
 from headpatch.present.interactive import figures
-from headpatch.present.parts import Chart, Grid, Part, Words
+from headpatch.present.parts import Grid, Part, Words
 from headpatch.present.section import Figure, Section
 
 _ACROSS = ("one", "two", "three")  # styles of charts by the number of panels side by side

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from headpatch.core.question import Context
+from headpatch.present.chart import Chart
 from headpatch.present.figure import draw
 from headpatch.present.overlays import overlay_chart
-from headpatch.present.parts import Chart
-from headpatch.questions.ablate.charts import named_effects_chart
+from headpatch.questions.ablate.view import named_effects_chart
 from headpatch.questions.rank import charts
 from tests.questions.sweep.test_figures import results as swept
 from tests.report import synthetic

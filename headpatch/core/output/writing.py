@@ -6,8 +6,8 @@ from headpatch.core.output.files import write_columns, write_tensors
 from headpatch.core.output.provenance import write_record
 from headpatch.core.output.staging import check_folder, staged, taken
 from headpatch.core.question import Result
+from headpatch.present.chart import Chart
 from headpatch.present.figure import draw
-from headpatch.present.parts import Chart, Drawn
 
 
 def save(result: Result, folder: Path) -> list[str]:
@@ -30,6 +30,6 @@ def write(result: Result, folder: Path) -> list[str]:
             write_columns(stage / "gate.csv", origin.gate)
         write_record(stage, origin.study, origin.run)
         for part in origin.verb.question().view(files, origin.context):
-            if isinstance(part, Chart | Drawn):
+            if isinstance(part, Chart):
                 draw(part, stage / part.file, **origin.context.title)
         return sorted(file.name for file in stage.iterdir())

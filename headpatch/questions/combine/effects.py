@@ -25,7 +25,7 @@ from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
 from headpatch.present.head_columns import with_alpha, with_head_columns
-from headpatch.questions.combine.view import largest
+from headpatch.questions.combine.view import largest_interactions
 from headpatch.stats.effects import normalized_effect
 from headpatch.stats.interactions import interaction_label
 from headpatch.stats.intervals import mean_interval
@@ -123,7 +123,7 @@ class Combinations:
 
     def largest(self, count: int) -> pd.DataFrame:
         """Return, for each way, the pairs of heads with the largest interactions."""
-        return largest(self.table, count)
+        return largest_interactions(self.table, count)
 
     @property
     def repaired(self) -> tuple[HeadSet, ...]:

@@ -1,7 +1,9 @@
-"""What people see of heads together: tables of interactions and self-repair, a map, a sentence."""
+"""What people see of heads changed together: words, tables and charts."""
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -10,15 +12,115 @@ from headpatch.core.question import Context, Files, table_of
 from headpatch.heads import Selection
 from headpatch.kinds import kind_label
 from headpatch.present.canvas import signed
+from headpatch.present.chart import Cells, Chart, Colours, HeadMap
 from headpatch.present.column import UNDEFINED, Row
 from headpatch.present.panel import ASKED
 from headpatch.present.parts import Part, Words, grid
-from headpatch.questions.combine.charts import combinations_chart
+from headpatch.present.section import largest
 from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
 from headpatch.stats.interactions import joint_reading
 
 if TYPE_CHECKING:
     import pandas
+
+MOST_HEADS: Final = 40  # as many fit: those with the largest interactions are shown
+_PRINTED: Final = 32  # heads of all maps side by side whose figures fit their cells
+_HEAD: Final = "Head (layer.head)"
+_NOTE: Final = (
+    "Interaction: normalized effect of changing both, less those of changing each. "
+    "Framed, on the diagonal: the effect of the head alone. Noising: above 0 each stands "
+    "in for the other, below 0 both are needed or in series. Denoising: above 0 both are "
+    "needed, below 0 either would do or they are in series."
+)
+
+
+def combinations_chart(table: "pandas.DataFrame", delta: float | None) -> Chart:
+    """Show the interaction of every two heads, a map a kind and direction.
+
+    On the diagonal, framed, stands the effect of the head alone. Figures are printed where they
+    fit: in grey where nothing is shown of an interaction (``undecided``). `delta`, the smallest
+    effect of interest in normalized units, is marked on the scale; None marks nothing.
+    """
+    two = table[table["role"] == "pair"]
+    if two.empty:
+        raise ValueError("combinations hold no pair of heads")
+    names, left_out = _shown(table)
+    directions = [way for way in ASKED if (two["direction"] == way).any()]
+    panels, spoken = [], []
+    for kind, direction in product(two["kind"].unique(), directions):
+        rows = table[(table["kind"] == kind) & (table["direction"] == direction)]
+        title = f"{kind_label(kind, table).capitalize()}, {direction} ({ASKED[direction]})"
+        panels.append(_map(title, rows, names, len(directions)) if len(rows) else None)
+        pairs = rows[rows["role"] == "pair"]
+        spoken.append(largest(pairs, "interaction", _said).strip())
+    grey = any(panel.faint.any() for panel in panels if panel and panel.faint is not None)
+    chart = Chart(
+        "combinations",
+        "combinations.png",
+        "What two heads do together beyond what each does alone"
+        + (f" ({len(names)} heads of {len(names) + left_out})" if left_out else ""),
+        panels,
+        _NOTE + " Grey figures, in brackets: nothing is shown." * grey,
+        spoken,
+        columns=len(directions),
+        colours=Colours("Interaction (normalized)"),
+    )
+    if delta is None or delta >= chart.most:
+        return chart
+    label = f"Interaction (normalized); lines: ±δ = {delta:g}"
+    return replace(chart, colours=Colours(label, lines=(-delta, delta)))
+
+
+def _shown(table: "pandas.DataFrame") -> tuple[list[str], int]:
+    """Name the heads with the largest interactions, in order; say how many are left out."""
+    names = list(dict.fromkeys(table.loc[table["role"] == "head", "heads"].astype(str)))
+    size = dict.fromkeys(names, 0.0)
+    two = table[table["role"] == "pair"]
+    for heads, interaction in zip(two["heads"], two["interaction"], strict=True):
+        for name in str(heads).split("+"):
+            size[name] = max(size[name], abs(interaction) if math.isfinite(interaction) else 0.0)
+    kept = set(sorted(names, key=lambda name: -size[name])[:MOST_HEADS])
+    return [name for name in names if name in kept], len(names) - len(kept)
+
+
+def _map(title: str, rows: "pandas.DataFrame", names: list[str], columns: int) -> HeadMap:
+    place, count = {name: index for index, name in enumerate(names)}, len(names)
+    values, undecided = np.full((count, count), np.nan), np.zeros((count, count), dtype=bool)
+    hover = np.full((count, count), "", dtype=object)
+    for row in rows.to_dict("records"):
+        ends = [place[name] for name in str(row["heads"]).split("+") if name in place]
+        if row["role"] == "head" and len(ends) == 1:
+            values[ends, ends] = row["normalized"]
+            hover[ends, ends] = f"{row['heads']} alone: {signed(row['normalized'], 4)}"
+        elif row["role"] == "pair" and len(ends) == 2:
+            values[ends, ends[::-1]] = row["interaction"]
+            undecided[ends, ends[::-1]] = row["word"] == "undecided"
+            hover[ends, ends[::-1]] = _said(row)
+    fits = count <= _PRINTED // columns
+    printed = np.vectorize(_figure, otypes=[object])(values, undecided)
+    return HeadMap(
+        title,
+        values,
+        _HEAD,
+        _HEAD,
+        names,
+        names,
+        hover.tolist(),
+        [Cells(range(count), range(count), "frame")],
+        printed=printed.tolist() if fits else (),
+        faint=undecided & np.isfinite(values) if fits else None,
+    )
+
+
+def _figure(value: float, undecided: bool) -> str:
+    if not math.isfinite(value):
+        return ""
+    return f"({signed(value, 2)})" if undecided else signed(value, 2)
+
+
+def _said(row: Any) -> str:
+    return f"{row['heads']}: {signed(row['interaction'], 4)} ({row['word']})"
+
 
 _LEAST: Final = 5e-4  # a change that three digits show
 _PARTS_NAMED: Final = 3
@@ -61,7 +163,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     yield Words(summary(table, context))
 
 
-def largest(table: "pandas.DataFrame", count: int) -> "pandas.DataFrame":
+def largest_interactions(table: "pandas.DataFrame", count: int) -> "pandas.DataFrame":
     """Return, for each way, the pairs of heads with the largest interactions."""
     two = table[table["role"] == "pair"]
     size = two["interaction"].abs().sort_values(ascending=False, kind="stable")
@@ -114,7 +216,7 @@ def _caveat(pairs: int, context: Context) -> str:
 
 def _interactions(table: "pandas.DataFrame", context: Context, pairs: int) -> Iterator[Part]:
     """Show the pairs of heads with the largest interactions, a table a way."""
-    rows = largest(table, int(context.options.get("listed", 10)))
+    rows = largest_interactions(table, int(context.options.get("listed", 10)))
     alone = table[table["role"] == "head"].set_index(_WAY)["normalized"]
     whole = table[table["role"] == "all"]
 

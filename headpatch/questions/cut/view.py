@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from headpatch.core.question import Context, Files, table_of
+from headpatch.present.chart import Chart
 from headpatch.present.column import Row, Schema
 from headpatch.present.effects_view import answer_cell, control_cell, effect_cell, interval_cell
-from headpatch.present.panel import beside
-from headpatch.present.parts import Chart, Panel, Part, Series, Words, arrow, grid
+from headpatch.present.panel import Panel, Series, beside
+from headpatch.present.parts import Part, Words, arrow, grid
 from headpatch.questions.cut.columns import CUTS, MEANS
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from headpatch.present.figure import draw
-from headpatch.questions.ablate.charts import MOST_HEADS, named_effects_chart
+from headpatch.questions.ablate.view import MOST_HEADS, named_effects_chart
 from tests.report import synthetic
 
 HEADS = ["24.17", "23.20", "19.31", "24.10"]

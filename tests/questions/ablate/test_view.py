@@ -12,7 +12,8 @@ from rich.console import Console
 
 from headpatch.cli.show import show
 from headpatch.core.question import Context
-from headpatch.present.parts import Chart, Grid, Part, Words
+from headpatch.present.chart import Chart
+from headpatch.present.parts import Grid, Part, Words
 from headpatch.present.tables import renderables
 from headpatch.questions.ablate.view import view
 from tests.report import synthetic

@@ -10,8 +10,7 @@ from PIL import Image
 from headpatch.core.question import Context
 from headpatch.present.figure import draw
 from headpatch.present.interactive import figures
-from headpatch.questions.combine.charts import MOST_HEADS, combinations_chart
-from headpatch.questions.combine.view import view
+from headpatch.questions.combine.view import MOST_HEADS, combinations_chart, view
 from tests.command import printed
 from tests.report import synthetic
 from tests.report.test_plots import assert_labelled, assert_unclipped

@@ -9,8 +9,8 @@ import pytest
 
 from headpatch.core.output.folder import find
 from headpatch.core.question import Context
+from headpatch.present.chart import Chart
 from headpatch.present.figure import draw
-from headpatch.present.parts import Chart
 from headpatch.questions.cut import VERB
 from headpatch.questions.cut.view import view
 from headpatch.report import derived

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from headpatch.core.question import Context
+from headpatch.present.chart import Chart
 from headpatch.present.interactive import figures
-from headpatch.present.parts import Chart, Grid, Words
+from headpatch.present.parts import Grid, Words
 from headpatch.questions.rank.columns import HEADS, PER_HEAD, SPATIAL
 from headpatch.questions.rank.view import view
 from tests.report import synthetic

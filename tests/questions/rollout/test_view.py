@@ -10,7 +10,8 @@ import torch
 
 from headpatch.core.question import Context
 from headpatch.errors import InputError
-from headpatch.present.parts import Chart, Grid, Words
+from headpatch.present.chart import Chart
+from headpatch.present.parts import Grid, Words
 from headpatch.questions.rollout.columns import AREAS, REGIONS
 from headpatch.questions.rollout.view import summary, view
 from headpatch.report import derived
