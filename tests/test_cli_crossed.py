@@ -10,7 +10,7 @@ from headpatch.core import session as sessions
 from headpatch.core.session import Session, open_session
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import Region
-from tests.command import headpatch, refused
+from tests.command import ran, refused
 from tests.families.builders import build
 from tests.tiny import image_pair
 
@@ -37,12 +37,12 @@ def test_named_heads_are_ablated_and_combined(
 ) -> None:
     session, flags = asked
     ways = ["--heads", "0.1,0.2", "--kinds", "zero"]
-    assert headpatch("ablate", *ways, "--controls", "0", *flags).code == 0
+    ran("ablate", *ways, "--controls", "0", *flags)
     own = hp.ablate(session, "0.1,0.2", kinds=["zero"], controls=0).effects
     saved = pd.read_csv(tmp_path / "out/effects.csv", dtype={"heads": str})
     assert saved["heads"].tolist() == own["heads"].tolist()
     assert saved["effect"].tolist() == pytest.approx(own["effect"].tolist(), abs=2e-5)
-    assert headpatch("combine", *ways, *flags).code == 0
+    ran("combine", *ways, *flags)
     own = hp.combine(session, "0.1,0.2", kinds=["zero"]).table
     saved = pd.read_csv(tmp_path / "out/combinations.csv", dtype={"heads": str})
     assert saved["effect"].tolist() == pytest.approx(own["effect"].tolist(), abs=2e-5)

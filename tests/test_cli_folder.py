@@ -12,6 +12,7 @@ import yaml
 
 import headpatch as hp
 from headpatch.core.output.staging import taken
+from tests import command
 from tests.command import contents, done, headpatch, of_pair, refused, refused_early, table
 from tests.planted import planted_study, save_planted
 from tests.tiny import QUESTION
@@ -35,9 +36,7 @@ def shared(place: Path) -> Path:
 
 
 def ran(verb: str, place: Path, out: Path, *more: object) -> str:
-    said = headpatch(verb, *of_pair(place), "--question", QUESTION, "--out", out, *more)
-    assert said.code == 0, said.err
-    return said.err
+    return command.ran(verb, *of_pair(place), "--question", QUESTION, "--out", out, *more).err
 
 
 def record(folder: Path) -> dict[str, Any]:

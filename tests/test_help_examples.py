@@ -6,7 +6,7 @@ makes and headpatch does not bring along). There are none now.
 
 Most run to their end, on the bundled model. Those of `DEAR` would take minutes together: they go
 as far as the model, past everything that is checked before, and run whole where
-``HEADPATCH_EXAMPLES=all`` is set.
+``HEADPATCH_EXAMPLES=all`` is set; only there are figures drawn, which have tests of their own.
 """
 
 import inspect
@@ -23,7 +23,7 @@ import pytest
 from headpatch.cli import app
 from headpatch.core import session
 from headpatch.errors import RunError
-from tests.command import headpatch, refused
+from tests.command import ran, refused
 
 WHOLE = os.environ.get("HEADPATCH_EXAMPLES") == "all"
 DEAR = (
@@ -35,12 +35,14 @@ DEAR = (
     "headpatch cut --edges",
     "headpatch cut --from answer,question",
     "headpatch path",
+    "headpatch rank --pairs",
     "headpatch rollout",
     "headpatch sweep --kinds resample --approx",
     "headpatch sweep --kinds resample --pairs",
     "headpatch sweep --tower vision",
     "headpatch trace --answer",
     "headpatch trace --pairs",
+    "headpatch trace --tokens",
     "headpatch verdict",
 )
 """How the examples begin that take more than four seconds each."""
@@ -96,8 +98,7 @@ def run(line: str) -> None:
     if not line.startswith("headpatch "):
         subprocess.run(line, shell=True, check=True)
     elif WHOLE or not line.startswith(DEAR):
-        said = headpatch(*shlex.split(line)[1:])
-        assert said.code == 0, f"{line}: {said.err}"
+        ran(*shlex.split(line)[1:], draws=WHOLE)
     else:
 
         def load(*_: object) -> None:
