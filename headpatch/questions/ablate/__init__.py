@@ -36,6 +36,9 @@ from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.questions.ablate.columns import EFFECTS, MEANS
 
+if TYPE_CHECKING:
+    from headpatch.core.study.study import Study
+
 
 class AblateOptions(Changes):
     """Which heads are changed, and how."""
@@ -49,14 +52,12 @@ class AblateOptions(Changes):
     """Random sets of heads of the same layers to compare with."""
 
 
-if TYPE_CHECKING:
-    from headpatch.core.study.study import Study
-
-
 def vision_scope(given: Mapping[str, Any], study: "Study") -> Mapping[str, Any]:
     """Take ``--vision-positions`` into the study, where a vision head is changed."""
     scope, heads = given["vision_positions"], study.ablate.heads
     refuse_void_scope(Selection.parse(heads).names_vision, heads, scope)
+    if scope is None:
+        return {}
     try:
         study.override({"vision.positions": scope})
     except InputError as error:  # under the name of the flag

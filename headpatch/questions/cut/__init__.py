@@ -41,6 +41,9 @@ from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.questions.cut.columns import CUTS, MEANS
 
+if TYPE_CHECKING:
+    from headpatch.core.study.study import Study
+
 
 class CutOptions(Strict):
     """Which edges of attention are cut, and where."""
@@ -75,10 +78,6 @@ class CutOptions(Strict):
         if self.heads is not None:
             Selection.parse(self.heads)
         return self
-
-
-if TYPE_CHECKING:
-    from headpatch.core.study.study import Study
 
 
 def _edges(given: Mapping[str, Any], _study: "Study") -> Mapping[str, Any]:

@@ -50,6 +50,9 @@ from headpatch.core.study.reading import PathText
 from headpatch.errors import InputError
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
 
+if TYPE_CHECKING:
+    from headpatch.core.study.study import Study
+
 
 class SweepOptions(Changes):
     """How every head, or every set of a list, is changed."""
@@ -85,9 +88,6 @@ class SweepOptions(Changes):
             )
         return self
 
-
-if TYPE_CHECKING:
-    from headpatch.core.study.study import Study
 
 _PLACES: Final = {"lm": "sweep.positions", "vision": "vision.positions"}
 
