@@ -51,7 +51,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     if windows:
         for run in dict.fromkeys(table["run"]):
             yield _over_depth(table[table["run"] == run], run, floor)
-        size = table["effect"].abs()
+        size = table["effect"].abs().dropna()
         shown = table.loc[size.groupby([table["edge"], table["run"]], sort=False).idxmax()]
     yield _in_full(shown, schema, context, windows)
     yield Words(_LEGEND.format(sd=" ± sd" if schema is CUTS else " over pairs", floor=floor))

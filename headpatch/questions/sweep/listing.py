@@ -52,7 +52,7 @@ def top_means(means: pd.DataFrame, count: int, layers: bool = False) -> list[dic
 def extremes(named: pd.DataFrame, floor: float) -> list[dict[str, Any]]:
     """Return the head or set with the largest (mean) effect of each kind and direction."""
     chosen = named[named["role"] != "layer"]
-    sizes = chosen["effect"].abs()
+    sizes = chosen["effect"].abs().dropna()
     first = sizes.groupby([chosen["kind"], chosen["direction"]], sort=False).idxmax()
     return [
         {name: row[name] for name in ("kind", "direction", "heads")}
