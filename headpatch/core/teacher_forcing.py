@@ -31,10 +31,10 @@ class Answer:
         return {"with": WITH, "without": WITHOUT}.get(self.source)
 
 
-def own_answers(session: Session, tokens: int) -> tuple[Answer, Answer]:
-    """Return what each run says by itself, at most so many tokens; nothing is an error."""
+def own_answers(session: Session, tokens: int, needed: bool = True) -> tuple[Answer, Answer]:
+    """Return what each run says by itself, at most so many tokens; where needed, not nothing."""
     present, absent = answer_ids(session.vlm, session.prompt, tokens)
-    if not present or not absent:
+    if needed and not (present and absent):
         raise RunError(f"{session.vlm.name} ends its answer before it says anything")
     return _answer(session, "with", present), _answer(session, "without", absent)
 

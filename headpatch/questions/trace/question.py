@@ -53,8 +53,7 @@ def _one(session: Session, call: Call) -> Traced:
         call.say(words)
     options, stages = session.study.trace, call.stages
     with stages("Reading the answers"):
-        own = own_answers(session, options.tokens)
-        chosen = _spoken(session, own)
+        own, chosen = _spoken(session)
     means: list[AnswerMeans | None] = [None] * len(chosen)
     if averages(options.kinds):
         with stages("Averaging reference pairs") as advance:
@@ -69,12 +68,13 @@ def _one(session: Session, call: Call) -> Traced:
     return Traced(session, tuple(tokens), own, origin=origin(VERB, session, floor))
 
 
-def _spoken(session: Session, own: tuple[Answer, Answer]) -> tuple[Answer, ...]:
-    """Return the answers that both runs are made to say, by what each says itself."""
+def _spoken(session: Session) -> tuple[tuple[Answer, Answer], tuple[Answer, ...]]:
+    """Return what each run says itself, and the answers that both are made to say."""
     options = session.study.trace
+    own = own_answers(session, options.tokens, needed=options.answer is None)
     if options.answer is not None:
-        return (given_answer(session, options.answer, options.tokens),)
-    return {"with": own[:1], "without": own[1:], "both": own}[options.forced]
+        return own, (given_answer(session, options.answer, options.tokens),)
+    return own, {"with": own[:1], "without": own[1:], "both": own}[options.forced]
 
 
 def _means_of(session: Session, answer: Answer, on_progress: OnProgress) -> AnswerMeans:
@@ -95,7 +95,7 @@ def _over_pairs(pairs: Pairs, call: Call) -> TracedPairs:
     assert call.store is not None
     said: Said = each_pair(
         pairs, stages, "Reading the answers",
-        lambda session: _spoken(session, own_answers(session, study.trace.tokens)),
+        lambda session: _spoken(session)[1],
     )  # fmt: skip
     slots = [slots_of([chosen[source] for chosen in said]) for source in range(len(said[0]))]
     means = None
