@@ -256,7 +256,7 @@ def _note(saved: Saved, below: int) -> str:
         "attribution, with-run less without-run."
     )
     if below:
-        note += " Hatched: vision layers that the language model does not read."
+        note += " Shaded: vision layers that the language model does not read."
     if int(saved.get("pairs", 1)) > 1:
         note += (
             f" Bands and bars: {saved['level']:.0%} interval over pairs, of each layer by itself."
