@@ -55,6 +55,10 @@ def test_modes_become_rgb_and_keep_their_picture(tmp_path: Path, mode: str) -> N
     assert image.mode == mode
     file = tmp_path / ("picture.tiff" if mode in ("CMYK", "YCbCr") else "picture.png")
     image.save(file)
+    try:
+        Image.open(file).load()
+    except OSError:  # below 13 it writes a TIFF in YCbCr that it cannot read
+        pytest.skip("this Pillow does not read what it wrote")
     read = read_image(file, "--with")
     assert read.mode == "RGB"
     np.testing.assert_allclose(pixels(read), pixels(grey.convert("RGB")), atol=2)

@@ -15,7 +15,11 @@ from headpatch.present.interactive import band, figures
 from headpatch.present.panel import Panel, Scale, Series, root
 from tests.present.examples import EXAMPLES
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    # what an old matplotlib calls of a new pyparsing
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:matplotlib"),
+]
 CLOSE = {"rtol": 2e-4, "atol": 1e-9, "equal_nan": True}  # five digits are written
 
 
