@@ -19,7 +19,8 @@ from importlib.metadata import version
 import torch
 
 from headpatch.core.cost import cost
-from headpatch.core.session import Session, intervene, open_session
+from headpatch.core.effects import intervene
+from headpatch.core.session import Session, open_session
 from headpatch.core.study.study import Study
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention, ZEdit

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from headpatch.core.session import Session, check_vision, intervene
+from headpatch.core.session import Session, check_vision
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention, never_read
 from headpatch.engine.patching import (
@@ -23,6 +23,7 @@ from headpatch.engine.patching import (
 )
 from headpatch.engine.selfcheck import Checks
 from headpatch.engine.vision import patch_vision
+from headpatch.engine.widen import widen
 from headpatch.heads import Head, HeadSet, Selection, Tower
 from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
@@ -79,6 +80,31 @@ def resolve(
     return selection.resolve(vlm.lm.grid, ranking, vision)
 
 
+def intervene(
+    session: Session,
+    interventions: Sequence[Intervention],
+    means: ZMeans | None = None,
+    on_progress: OnProgress | None = None,
+    on_outcome: OnOutcome | None = None,
+    rows: int | None = None,
+    read: Read | None = None,
+    answers_only: bool = False,
+    finished: Mapping[Intervention, Outcome] | None = None,
+) -> list[Outcome]:
+    """Change language-model heads by widening passes where they are exact, else plainly.
+
+    `rows` are run together; None finds how many. `answers_only`: the outcomes' tokens are of no
+    interest (`headpatch.engine.widen.widen`). `finished`: see `headpatch.engine.patching.patch`.
+    """
+    vlm, base = session.vlm, session.base
+    if session.widens:
+        more = on_progress, on_outcome, read, answers_only, finished
+        return widen(vlm, base, interventions, means, rows, *more)
+    batch = PLAIN_BATCH if rows is None else rows + 1
+    told = on_progress, on_outcome, read
+    return patch(vlm, base, interventions, means, batch, *told, finished=finished)
+
+
 def change(
     session: Session,
     interventions: Sequence[Intervention],
@@ -90,7 +116,7 @@ def change(
 ) -> list[Outcome]:
     """Run interventions on heads of one tower or of both; return their outcomes in order.
 
-    Sets of language-model heads go through `headpatch.core.session.intervene`, those with a
+    Sets of language-model heads go through `intervene`, those with a
     vision head through `headpatch.engine.vision.patch_vision`; each plainly where its fast path is
     not exact. Tables name the word that follows, so the whole vocabulary is unembedded.
     """

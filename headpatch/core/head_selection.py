@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.core.baseline_runs import LEAST, Survey
-from headpatch.core.effects import normalized
-from headpatch.core.session import Session, intervene
+from headpatch.core.effects import intervene, normalized
+from headpatch.core.session import Session
 from headpatch.core.study.options import Candidates
 from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Direction, Intervention

@@ -1,7 +1,6 @@
 """What every analysis of one pair starts from: the model, the pair and its two untouched runs."""
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,20 +12,10 @@ from headpatch.core.study.study import Study
 from headpatch.engine.answers import AnswerReading, read_answers
 from headpatch.engine.control import refuse_uncontrolled
 from headpatch.engine.forward import Keep
-from headpatch.engine.interventions import Intervention, refused
-from headpatch.engine.patching import (
-    PLAIN_BATCH,
-    Baseline,
-    OnOutcome,
-    OnProgress,
-    Outcome,
-    Read,
-    ZMeans,
-    patch,
-    run_pair,
-)
+from headpatch.engine.interventions import refused
+from headpatch.engine.patching import Baseline, run_pair
 from headpatch.engine.selfcheck import Check, Checks
-from headpatch.engine.widen import suffix_start, widen
+from headpatch.engine.widen import suffix_start
 from headpatch.errors import InputError
 from headpatch.heads import Tower
 from headpatch.models.load import load
@@ -311,28 +300,3 @@ def towers_of(positions: Positions | None, vision: bool) -> tuple[Tower, ...]:
     """Return the towers whose heads are changed where a session is opened like this."""
     changed: dict[Tower, bool] = {"lm": positions is not None, "vision": vision}
     return tuple(tower for tower, here in changed.items() if here)
-
-
-def intervene(
-    session: Session,
-    interventions: Sequence[Intervention],
-    means: ZMeans | None = None,
-    on_progress: OnProgress | None = None,
-    on_outcome: OnOutcome | None = None,
-    rows: int | None = None,
-    read: Read | None = None,
-    answers_only: bool = False,
-    finished: Mapping[Intervention, Outcome] | None = None,
-) -> list[Outcome]:
-    """Change language-model heads by widening passes where they are exact, else plainly.
-
-    `rows` are run together; None finds how many. `answers_only`: the outcomes' tokens are of no
-    interest (`headpatch.engine.widen.widen`). `finished`: see `headpatch.engine.patching.patch`.
-    """
-    vlm, base = session.vlm, session.base
-    if session.widens:
-        more = on_progress, on_outcome, read, answers_only, finished
-        return widen(vlm, base, interventions, means, rows, *more)
-    batch = PLAIN_BATCH if rows is None else rows + 1
-    told = on_progress, on_outcome, read
-    return patch(vlm, base, interventions, means, batch, *told, finished=finished)

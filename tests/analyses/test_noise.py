@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from headpatch.core.effects import FEW, floor_of
-from headpatch.core.session import Session, intervene
+from headpatch.core.effects import FEW, floor_of, intervene
+from headpatch.core.session import Session
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Outcome, patch
 from headpatch.engine.selfcheck import Check, Checks

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from headpatch.core.cost import Beside, cost, left, plan
-from headpatch.core.effects import floor_of
+from headpatch.core.effects import floor_of, intervene
 from headpatch.core.mean_activations import mean_z
-from headpatch.core.session import Session, intervene, open_session
+from headpatch.core.session import Session, open_session
 from headpatch.heads import Head
 from headpatch.questions.ablate.measure import plan as plan_ablation
 from tests.datasets import tiny_study

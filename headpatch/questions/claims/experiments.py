@@ -13,8 +13,8 @@ from jaxtyping import Float
 
 from headpatch.core.baseline_runs import measured
 from headpatch.core.edge_cuts import Cutting, cut_edges
-from headpatch.core.effects import noise_sets, noise_vision, normalized
-from headpatch.core.session import Session, intervene
+from headpatch.core.effects import intervene, noise_sets, noise_vision, normalized
+from headpatch.core.session import Session
 from headpatch.core.store import Store, unit_key
 from headpatch.core.stream_swaps import normalized as shares
 from headpatch.core.stream_swaps import vision_classes

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from headpatch.core.effects import floor_of
+from headpatch.core.effects import floor_of, intervene
 from headpatch.core.saved_verdict import rule
-from headpatch.core.session import Session, intervene
+from headpatch.core.session import Session
 from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress, ZMeans

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headpatch.core.effects import FEW, Changed, floors_over
-from headpatch.core.session import Session, intervene
+from headpatch.core.effects import FEW, Changed, floors_over, intervene
+from headpatch.core.session import Session
 from headpatch.core.stream_swaps import DIRECTION, normalized, token_classes, vision_classes
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress, Outcome, ZMeans

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headpatch.core.effects import FEW, floors_of
+from headpatch.core.effects import FEW, floors_of, intervene
 from headpatch.core.ranking import MASSES, masses
-from headpatch.core.session import Session, intervene
+from headpatch.core.session import Session
 from headpatch.core.store import Store, unit_key
 from headpatch.core.study.study import Study
 from headpatch.core.teacher_forcing import Answer, Source, check_said, word

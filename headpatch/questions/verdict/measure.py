@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 
 from headpatch.core.baseline_runs import Held, Survey, measured
-from headpatch.core.effects import FEW, floor_of, noise_sets, noise_vision, normalized
+from headpatch.core.effects import FEW, floor_of, intervene, noise_sets, noise_vision, normalized
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.ranking import differences
-from headpatch.core.session import Session, checked, intervene, run_both
+from headpatch.core.session import Session, checked, run_both
 from headpatch.core.store import Store, dataset_digest, unit_key
 from headpatch.core.study.study import Study
 from headpatch.engine.attribution import attribute, gradients
