@@ -230,3 +230,12 @@ def test_a_scope_of_vision_heads_without_one_is_refused_before_a_model_loads(
     line = "--vision-positions: no vision head in --heads 1.0; expected a vision head there"
     assert refused_early("ablate", *words).startswith(line)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_controls_none_are_shown(place: Path, tmp_path: Path) -> None:
+    for heads, count, shown in (("1.1", 0, "none"), ("layer:1", 5, "none"), ("1.1", 1, "1.00")):
+        words = ("--heads", heads, "--kinds", "zero", "--controls", count)
+        said = done("ablate", *flags(place, tmp_path), *words)
+        assert shown in said.out
+        assert "nan" not in said.out

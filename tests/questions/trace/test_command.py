@@ -130,6 +130,14 @@ def test_an_interrupted_trace_goes_on_to_the_same_files(verb, place: Path, tmp_p
         assert (out / file.name).read_bytes() == file.read_bytes()
 
 
+def test_what_an_interrupted_trace_left_can_be_discarded(place: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        kill_after(patch, 1)
+        refused(*one(place, tmp_path), code=130)
+    done(*one(place, tmp_path, "--no-resume"))
+    assert names(tmp_path) == OF_PAIR
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
