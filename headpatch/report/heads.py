@@ -49,11 +49,6 @@ class Look:
         """Attention difference."""
         return self.figures["diff"]
 
-    @property
-    def main(self) -> Map:
-        """What it is a view of."""
-        return self.diff
-
 
 @dataclass(frozen=True, eq=False)
 class Effect:
@@ -73,11 +68,6 @@ class Effect:
     def normalized(self) -> Map:
         """Normalized effect."""
         return self.figures["normalized"]
-
-    @property
-    def main(self) -> Map:
-        """What it is a view of."""
-        return self.normalized
 
     @property
     def label(self) -> str:
@@ -102,16 +92,17 @@ class Heads:
 
 def heads_of(results: Results) -> Heads | None:
     """Gather what the runs say of every head; None if they say nothing."""
-    found = [*_judged(results), *_ranked(results), *_swept(results)]
-    if not found:
+    views = [*_judged(results), *_ranked(results), *_swept(results)]
+    if not views:
         return None
-    shape = found[0].main.shape
-    found = [one for one in found if one.main.shape == shape]
+    shapes = [next(iter(view.figures.values())).shape for view in views]
+    shape = shapes[0]
+    views = [view for view, own in zip(views, shapes, strict=True) if own == shape]
     looks: dict[str, Look] = {}
-    for one in found:
-        if isinstance(one, Look):
-            looks.setdefault(one.label, one)
-    effects = tuple(one for one in found if isinstance(one, Effect))
+    for view in views:
+        if isinstance(view, Look):
+            looks.setdefault(view.label, view)
+    effects = tuple(view for view in views if isinstance(view, Effect))
     verdicts = _verdicts(results, shape)
     verb, table = ("rank", "heads.csv") if verdicts is None else ("verdict", "verdicts.csv")
     options = (results.first(table) or results.main).study.get(verb, {})

@@ -20,7 +20,7 @@ function interval(one, flat) {
 function words(flat) {
   const lines = [];
   if (look()) {
-    const value = (look().diff || look().diff)[flat];
+    const value = look().diff[flat];
     lines.push(`attention difference ${signed(value, 3)}${interval(look(), flat)}, place ${look().rank[flat].toLocaleString("en")}`);
   }
   if (effect()) {
