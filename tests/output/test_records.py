@@ -1,5 +1,6 @@
 """A folder's run.yaml keeps a record of every verb whose files lie there, and of their content."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -109,8 +110,29 @@ def test_what_was_changed_after_the_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "cuts.csv").unlink()
     assert changed() == ["run.yaml"]
     records = Records.read(tmp_path)
-    with pytest.raises(InputError, match=r"run\.yaml was changed after the run.*`checksum:`"):
+    with pytest.raises(InputError, match=r"run\.yaml was changed after.*`checksum: edited`"):
         records.refuse_changed("--out", records.every[0], wanted)
+    path.write_text(re.sub("checksum: .*", "checksum: edited", path.read_text()))
+    assert changed() == []
+
+
+@pytest.mark.parametrize("key", ["checksum", "files", "verb"])
+def test_a_damaged_key_does_not_make_a_record_that_of_an_earlier_version(
+    tmp_path: Path, key: str
+) -> None:
+    write(tmp_path, "cut", {"cuts.csv": "a"})
+    path = tmp_path / "run.yaml"
+    path.write_text(path.read_text().replace(f"  {key}:", f"  {key[:-1]}_:"))
+    records = Records.read(tmp_path)
+    assert records.changed(records.every[0], ["run.yaml"]) == ["run.yaml"]
+
+
+def test_a_damaged_name_of_an_earlier_record_changes_nothing(tmp_path: Path) -> None:
+    write(tmp_path, "cut", {"cuts.csv": "a"})
+    write(tmp_path, "path", {"path.csv": "b"})
+    path = tmp_path / "run.yaml"
+    path.write_text(path.read_text().replace("  cut:", "  cot:"))
+    assert [one.verb for one in Records.read(tmp_path).every] == ["path", "cut"]
 
 
 def test_a_record_without_a_verb_is_that_of_the_only_verb_there(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from headpatch.core.output.files import reading
 from headpatch.core.question import verbs
-from headpatch.core.study.record import RUN, Record, read_record, records_in
+from headpatch.core.study.record import EDITED, RUN, Record, read_record, records_in
 from headpatch.errors import InputError
 
 WRITTEN: Final[Mapping[str, tuple[str, ...]]] = {
@@ -90,7 +90,7 @@ class Records:
         for name in self.changed(record, names):
             hint = "Put the file back, or run the verb that wrote it again."
             if name == RUN:
-                hint += f" If you meant to change {record.verb}'s record, delete its `checksum:`."
+                hint += f" If you meant to change {record.verb}'s record: `checksum: {EDITED}`."
             found = f"{self.folder / name} was changed after the run"
             raise InputError(argument, found, "the file as the run wrote it", hint)
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, Final, TypeAlias, TypeGuard
 
 import yaml
 
@@ -203,7 +203,9 @@ def _refuse_tag(tag: str | None, line: int) -> None:
         raise NotYaml(f"line {line}: the tag {tag[:80]!r}; tags are not read")
 
 
-RUN = "run.yaml"
+RUN: Final = "run.yaml"
+EDITED: Final = "edited"
+"""In place of a record's checksum: it was changed on purpose."""
 
 
 @dataclass(frozen=True)
@@ -222,8 +224,14 @@ class Record:
 
     @property
     def changed(self) -> bool:
-        """Whether the record is no longer what the run wrote."""
-        return bool(self.run.get("checksum", self._checksum) != self._checksum)
+        """Whether the record is no longer what the run wrote.
+
+        Earlier versions wrote neither ``files`` nor ``checksum``, later ones write both: one alone
+        is a damaged key. Whoever changes a record on purpose writes `EDITED` for its checksum.
+        """
+        if not {"files", "checksum"} & self.run.keys():
+            return False
+        return self.run.get("checksum") not in (self._checksum, EDITED)
 
     @property
     def content(self) -> dict[str, Any]:
@@ -256,11 +264,11 @@ def records_in(content: object) -> Iterator[Record]:
         return
     earlier = content.get("earlier", {})
     named = earlier.items() if isinstance(earlier, dict) else ()
-    latest = content["run"].get("verb", "") if isinstance(content["run"], dict) else ""
-    for verb, one in ((latest, content), *named):
+    for key, one in (("", content), *named):
         if isinstance(one, dict) and isinstance(one.get("study"), dict):
-            run = one.get("run")
-            yield Record(str(verb), one["study"], run if isinstance(run, dict) else {})
+            run = one["run"] if isinstance(one.get("run"), dict) else {}
+            # the checksum holds the run's own word for its verb, not the key above it
+            yield Record(str(run.get("verb", key)), one["study"], run)
 
 
 def study_of(content: object, verb: str | None) -> Any:
