@@ -47,15 +47,20 @@ function drawMap(id, values) {
   const { most, at, texts } = ticks(values);
   const side = Math.sqrt(most);
   const trace = {
-    type: "heatmap", z: grid(values.map(root)), zmin: -side, zmax: side, colorscale: scale(), hoverinfo: "none", xgap: 0.5, ygap: 0.5,
+    type: "heatmap", z: grid(values.map(root)), zmin: -side, zmax: side, colorscale: scale(), hoverinfo: "skip", xgap: 0.5, ygap: 0.5,
     colorbar: { thickness: 10, outlinewidth: 0, tickvals: at.map(root), ticktext: texts, tickfont: { size: 11 }, x: 1.01, xpad: 0, len: 1 },
   };
   const layout = layoutOf({
-    xaxis: { title: { text: "head" }, showgrid: false, zeroline: false, dtick: H.heads > 16 ? 8 : H.heads > 8 ? 4 : 1, tick0: 0 },
-    yaxis: { title: { text: "layer" }, showgrid: false, zeroline: false, autorange: "reversed", dtick: H.layers > 16 ? 8 : H.layers > 8 ? 4 : 1, tick0: 0 },
+    xaxis: { title: { text: "head" }, range: [-0.5, H.heads - 0.5], showgrid: false, zeroline: false, dtick: H.heads > 16 ? 8 : H.heads > 8 ? 4 : 1, tick0: 0 },
+    yaxis: { title: { text: "layer" }, showgrid: false, zeroline: false, range: [H.layers - 0.5, -0.5], dtick: H.layers > 16 ? 8 : H.layers > 8 ? 4 : 1, tick0: 0 },
     shapes: shapes(),
   }, 400);
   Plotly.react(node, [trace], layout, CONFIG);
+}
+// An axis that outlines do not stretch: else a figure is laid out anew under the pointer.
+function rangeOf(values) {
+  const low = Math.min(0, ...values), high = Math.max(0, ...values), room = 0.06 * (high - low || 1);
+  return [low - room, high + room];
 }
 function cell(flat, color, width) {
   const x = flat % H.heads, y = Math.floor(flat / H.heads);
@@ -101,7 +106,7 @@ function drawScatter() {
       ];
   if (H.verdicts) groups.reverse(); // the strongest on top
   const traces = groups.filter(([, heads]) => heads.length).map(([name, heads, color, symbol]) => ({
-    type: "scatter", mode: "markers", name: `${name} (${heads.length.toLocaleString("en")})`, hoverinfo: "none",
+    type: "scatter", mode: "markers", name: `${name} (${heads.length.toLocaleString("en")})`, hoverinfo: "skip",
     x: heads.map((flat) => x[flat]), y: heads.map((flat) => root(y[flat])), customdata: heads,
     marker: { color, symbol, size: QUIET.includes(name) ? 5 : name === "watches" ? 6 : 10, opacity: QUIET.includes(name) ? 0.6 : 1, line: { width: symbol.endsWith("open") ? 2 : 0, color } },
   }));
@@ -112,8 +117,8 @@ function drawScatter() {
   const named = [...new Set([...bySize, ...byLook])];
   const c = colors();
   const layout = {
-    xaxis: { title: { text: "attention difference" }, zeroline: true },
-    yaxis: { title: { text: `effect (${effect().kind}, ${effect().direction})` }, zeroline: true, tickvals: at.map(root), ticktext: texts },
+    xaxis: { title: { text: "attention difference" }, range: rangeOf(x), zeroline: true },
+    yaxis: { title: { text: `effect (${effect().kind}, ${effect().direction})` }, range: rangeOf(y.map(root)), zeroline: true, tickvals: at.map(root), ticktext: texts },
     legend: { orientation: "h", x: 0, y: 1.01, xanchor: "left", yanchor: "bottom", traceorder: "reversed" },
     shapes: rings(),
     annotations: named.map((flat, index) => ({
@@ -142,16 +147,40 @@ function point(flat, place) {
   tip.style.top = `${Math.max(8, top)}px`;
 }
 function placeOf(node, flat) {
-  const box = node.getBoundingClientRect(), axes = node._fullLayout;
+  const box = node.getBoundingClientRect(), { xaxis, yaxis } = node._fullLayout;
   const scattered = node.id === "scatter-plot";
   const x = scattered ? look().diff[flat] : flat % H.heads, y = scattered ? root(effect().normalized[flat]) ?? 0 : Math.floor(flat / H.heads);
-  return { x: box.left + axes.xaxis._offset + axes.xaxis.d2p(x), y: box.top + axes.yaxis._offset + axes.yaxis.d2p(y) };
+  return { x: box.left + xaxis._offset + xaxis.d2p(x), y: box.top + yaxis._offset + yaxis.d2p(y) };
+}
+// The head at a place of the window, or null: its cell, or the nearest shown point. Plotly's own
+// events lose a click soon after a redraw.
+function flatAt(node, place) {
+  const box = node.getBoundingClientRect(), { xaxis, yaxis } = node._fullLayout;
+  const x = place.x - box.left - xaxis._offset, y = place.y - box.top - yaxis._offset;
+  if (x < 0 || y < 0 || x >= xaxis._length || y >= yaxis._length) return null;
+  if (node.id !== "scatter-plot") return Math.floor(yaxis.p2d(y) + 0.5) * H.heads + Math.floor(xaxis.p2d(x) + 0.5);
+  const shown = node.data.filter((trace) => trace.visible !== "legendonly").flatMap((trace) => trace.customdata);
+  let nearest = null, least = 20; // pixels
+  for (const flat of shown) {
+    const at = placeOf(node, flat), away = Math.hypot(at.x - place.x, at.y - place.y);
+    if (away < least) [nearest, least] = [flat, away];
+  }
+  return nearest;
 }
 function listen(node) {
-  const flatOfPoint = (found) => (found.customdata !== undefined ? found.customdata : found.y * H.heads + found.x);
-  node.on("plotly_hover", (event) => point(flatOfPoint(event.points[0]), { x: event.event.clientX, y: event.event.clientY }));
-  node.on("plotly_unhover", () => point(null));
-  node.on("plotly_click", (event) => choose(flatOfPoint(event.points[0])));
+  const under = (event) => flatAt(node, { x: event.clientX, y: event.clientY });
+  let last = "";
+  node.addEventListener("mousemove", (event) => {
+    const place = { x: event.clientX, y: event.clientY }, now = `${place.x} ${place.y}`;
+    if (now === last) return; // the page was scrolled under a pointer that rests, by a key perhaps
+    last = now;
+    point(under(event), place);
+  });
+  node.addEventListener("mouseleave", () => point(null));
+  node.addEventListener("click", (event) => {
+    const flat = under(event);
+    if (flat !== null) choose(flat);
+  });
   node.addEventListener("blur", () => point(null));
   node.addEventListener("keydown", (event) => {
     const from = state.at ?? state.chosen ?? 0;
