@@ -198,8 +198,12 @@ def test_runs_of_something_else_are_left_out_and_named(tmp_path: Path) -> None:
     made.run_yaml(tmp_path / "cut", {"question": "Is it red?"})
     made.path(tmp_path / "path")
     made.path(tmp_path / ".hidden")
+    made.path(tmp_path / "edited")
+    made.run_yaml(tmp_path / "edited", weights="sha256:2", checksum="0",
+                  files={"path.csv": "0", "path.pt": "0"})  # fmt: skip
     written = write(tmp_path, tmp_path / "r.html")
     assert {one.name: one.why for one in written.left_out} == {
+        "edited": "of other weights of demo, and its run.yaml was changed after the run",
         "cut": "of another study (its question differs)",
         "sweep": "of another model (other)",
     }

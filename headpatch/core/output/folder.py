@@ -205,6 +205,11 @@ def _importance(part: Part, root: Path) -> tuple[bool, bool, bool]:
 
 def _differs(part: Part, main: Part) -> str:
     """Say why a run is not of the same study; empty if it is."""
+    why = _difference(part, main)
+    return f"{why}, and its {RUN} was changed after the run" if why and RUN in part.changed else why
+
+
+def _difference(part: Part, main: Part) -> str:
     if part.run.get("weights") != main.run.get("weights"):
         model = part.run.get("model")
         same = model == main.run.get("model")
