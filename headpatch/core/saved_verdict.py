@@ -23,11 +23,17 @@ from headpatch.stats.verdict_labels import Rule
 def rule(study: Study) -> Rule:
     """Return by what heads are judged."""
     options = study.pairs
-    return Rule(study.verdict.delta, options.level, options.resamples, study.seed)
+    look = study.verdict.attention_delta
+    return Rule(study.verdict.delta, options.level, options.resamples, study.seed, look)
 
 
 LEAST = 20
 """Pairs to judge heads on: with fewer, intervals no longer cover what they say (see the tests)."""
+
+
+def can_judge(count: int) -> bool:
+    """Whether so many pairs are enough to judge heads on."""
+    return count >= LEAST
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,7 @@ class SavedVerdict:
         return Grid(int(self.heads["layer"].max()) + 1, int(self.heads["head"].max()) + 1)
 
     def judging_pairs(self, study: Study, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-        """Return those pairs, of all `entries`, on which the verdict judged heads."""
+        """Return those pairs, of all `entries`, on which the verdict judged heads: all that ran."""
         known = {(one.name, one.region.name, one.question): one for one in entries}
         gate = self.gate if self.study.force else self.gate[self.gate["passed"]]
         ran = list(zip(gate["pair"], gate["region"], gate["question"], strict=True))
@@ -164,7 +170,7 @@ class SavedVerdict:
             found = f"pair {gone[0]} of the verdict is not there, or has another question or region"
             hint = "Run the verdict again over the pairs that there are."
             raise InputError("--pairs", found, f"the {len(ran):,} pairs that the verdict ran", hint)
-        return halve(study, [known[one] for one in ran]).confirmation
+        return tuple(known[one] for one in ran)
 
 
 def _heads(path: Path) -> pd.DataFrame:

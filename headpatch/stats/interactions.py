@@ -34,15 +34,17 @@ set, nor has one whose effect just adds to the others'. All of it must hold, so 
 counts (an intersection-union test); q is over all sets that were tested.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from headpatch.heads import Head, HeadSet
 from headpatch.stats.intervals import mean_interval
+from headpatch.stats.scenes import by_scene
 from headpatch.stats.significance import adjusted, one_sided_test
 from headpatch.stats.verdict_labels import Rule
 
@@ -53,6 +55,21 @@ _Direction: TypeAlias = Literal["noising", "denoising"]
 Joint = Mapping[HeadSet, Necessity]
 """By set of heads: its normalized effect of noising on each pair."""
 COLUMNS = ("joint", "joint_low", "joint_high", "excess", "excess_low", "excess_high", "q")
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutSets:
+    """Sets to test for redundancy, on pairs that did not choose them.
+
+    `joint` holds the sets, and what is left of them without each of their heads; `alone` what each
+    head does alone on the same pairs.
+    """
+
+    sets: Sequence[HeadSet]
+    joint: Joint
+    alone: Alone
+    scenes: Int[np.ndarray, " pairs"] | None = None  # None: each pair is its own
+    part: int = 0  # of the pairs: which one chose the sets, from 1; 0: none
 
 
 def interaction_label(
@@ -113,47 +130,55 @@ def excesses(members: HeadSet, joint: Joint, alone: Alone) -> Float[np.ndarray, 
     return np.stack(columns, 1)
 
 
-def judge_sets(
-    tested: Sequence[HeadSet], joint: Joint, necessity: Alone, rule: Rule
-) -> pd.DataFrame:
+def judge_sets(parts: Sequence[HeldOutSets], rule: Rule) -> pd.DataFrame:
     """Test whether each set of two heads or more is redundant; see the module.
 
-    A row for each: ``heads``, its joint necessity with its interval, the excess of the member whose
-    interval begins lowest, q, and whether it is ``redundant``.
+    A row for each set of each part: ``heads``, its joint necessity with its interval, the excess of
+    the member whose interval begins lowest, q over all rows, whether it is ``redundant``, which
+    ``part`` of the pairs chose it, and on how many others it was judged.
     """
-    if any(len(members) < 2 for members in tested):
+    rows = [[*row, one.part] for one in parts for row in _tested(one, rule)]
+    if not rows:
+        nothing = pd.DataFrame(columns=["heads", *COLUMNS, "redundant", "part", "pairs"])
+        types = dict.fromkeys(COLUMNS, float) | {"redundant": bool, "part": int, "pairs": int}
+        return nothing.astype(types)
+    table = pd.DataFrame(rows, columns=["heads", *COLUMNS, "pairs", "part"])
+    table["q"] = adjusted(table["q"].to_numpy(dtype=np.float64))
+    shown = (table["q"] < rule.alpha) & (table["joint_low"] > rule.delta)
+    table["redundant"] = shown & (table["excess_low"] > rule.delta)
+    return table[["heads", *COLUMNS, "redundant", "part", "pairs"]]
+
+
+def _tested(one: HeldOutSets, rule: Rule) -> Iterator[list[Any]]:
+    """Give each set's figures, with p in the place of q."""
+    if any(len(members) < 2 for members in one.sets):
         raise ValueError("a set that is tested holds two heads or more")
-    if not tested:
-        nothing = pd.DataFrame(columns=["heads", *COLUMNS, "redundant"])
-        return nothing.astype(dict.fromkeys(COLUMNS, float) | {"redundant": bool})
+    if not one.sets:
+        return
     values = [
-        np.column_stack([joint[members], excesses(members, joint, necessity)]) for members in tested
+        np.column_stack([one.joint[members], excesses(members, one.joint, one.alone)])
+        for members in one.sets
     ]
-    joined = np.concatenate(values, 1)
+    joined = by_scene(np.concatenate(values, 1), one.scenes)
     rng = np.random.default_rng([rule.seed % 2**64, 0])  # every interval resamples the same pairs
     found = mean_interval(joined, rule.level, rule.resamples, rng)
     p = one_sided_test(joined, rule.delta)
-    rows, start = [], 0
-    for members, columns in zip(tested, values, strict=True):
+    start = 0
+    for members, columns in zip(one.sets, values, strict=True):
         end = start + columns.shape[1]
         least = start + 1 + int(found.low[start + 1 : end].argmin())
         figures = [
             ends[place] for place in (start, least) for ends in (found.mean, found.low, found.high)
         ]
-        rows.append([str(members), *figures, p[start:end].max()])
+        yield [str(members), *figures, p[start:end].max(), len(columns)]
         start = end
-    table = pd.DataFrame(rows, columns=["heads", *COLUMNS])
-    table["q"] = adjusted(table["q"].to_numpy(dtype=np.float64))
-    shown = (table["q"] < rule.alpha) & (table["joint_low"] > rule.delta)
-    table["redundant"] = shown & (table["excess_low"] > rule.delta)
-    return table
 
 
 def partners(sets: pd.DataFrame) -> dict[Head, tuple[HeadSet, ...]]:
     """By head of a redundant set: the others of each, the fewest and most necessary first."""
-    found: dict[Head, list[HeadSet]] = {}
+    found: dict[Head, dict[HeadSet, None]] = {}
     kept = sets[sets["redundant"]].sort_values("joint", ascending=False, kind="stable")
     for members in sorted(map(HeadSet.parse, kept["heads"]), key=len):
         for head, rest in zip(members, leave_one_out(members), strict=True):
-            found.setdefault(head, []).append(rest)
+            found.setdefault(head, {})[rest] = None
     return {head: tuple(others) for head, others in found.items()}

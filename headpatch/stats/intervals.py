@@ -21,6 +21,11 @@ class Interval:
     low: Means
     high: Means
 
+    @property
+    def ends(self) -> tuple[Means, Means, Means]:
+        """Mean, low and high."""
+        return self.mean, self.low, self.high
+
 
 def mean_interval(
     values: Pairs, level: float, resamples: int, rng: np.random.Generator

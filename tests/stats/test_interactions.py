@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from headpatch.heads import Grid, Head, HeadSet
-from headpatch.stats.interactions import excesses, judge_sets, leave_one_out, necessity_of, partners
+from headpatch.stats.interactions import (
+    HeldOutSets,
+    excesses,
+    judge_sets,
+    leave_one_out,
+    necessity_of,
+    partners,
+)
 from headpatch.stats.verdict_labels import Rule
 
 RULE = Rule(delta=0.02, level=0.95, resamples=400, seed=0)
@@ -70,7 +77,7 @@ def test_every_member_must_be_needed(
     name: str, parts: list[Necessity], tested: str, redundant: bool
 ) -> None:
     joint, alone = measured(*parts)
-    (row,) = judge_sets(sets(tested), joint, alone, RULE).to_dict("records")
+    (row,) = judge_sets([HeldOutSets(sets(tested), joint, alone)], RULE).to_dict("records")
     assert row["redundant"] == redundant, name
     assert row["joint_low"] <= row["joint"] <= row["joint_high"]
     assert row["excess_low"] <= row["excess"] <= row["excess_high"]
@@ -79,7 +86,7 @@ def test_every_member_must_be_needed(
 def test_the_excess_that_is_shown_is_the_weakest_members() -> None:
     joint, alone = measured(either(0, 1, 2), noise=0.0)
     joint[HeadSet.parse("0.0+0.1")] += 0.1  # 0.2 adds that much less once they are gone
-    (row,) = judge_sets(sets("0.0+0.1+0.2"), joint, alone, RULE).to_dict("records")
+    (row,) = judge_sets([HeldOutSets(sets("0.0+0.1+0.2"), joint, alone)], RULE).to_dict("records")
     assert row["joint"] == pytest.approx(0.3)
     assert row["excess"] == pytest.approx(0.2)
     assert row["redundant"]
@@ -88,7 +95,7 @@ def test_the_excess_that_is_shown_is_the_weakest_members() -> None:
 def test_partners_are_the_others_of_each_set_the_fewest_first() -> None:
     joint, alone = measured(either(0, 1, size=0.2), either(0, 2, 3), either(4, 5, size=0.001))
     tested = sets("0.0+0.2+0.3", "0.0+0.1", "0.4+0.5")
-    found = partners(judge_sets(tested, joint, alone, RULE))
+    found = partners(judge_sets([HeldOutSets(tested, joint, alone)], RULE))
     assert {str(head): list(map(str, others)) for head, others in found.items()} == {
         "0.0": ["0.1", "0.2+0.3"],
         "0.1": ["0.0"],
@@ -101,17 +108,17 @@ def test_partners_are_the_others_of_each_set_the_fewest_first() -> None:
 
 def test_nothing_tested_gives_an_empty_table() -> None:
     joint, alone = measured()
-    table = judge_sets((), joint, alone, RULE)
+    table = judge_sets([HeldOutSets((), joint, alone)], RULE)
     assert table.empty and partners(table) == {}
 
 
 def test_what_cannot_be_tested_is_refused() -> None:
     joint, alone = measured()
     with pytest.raises(ValueError, match="two heads or more"):
-        judge_sets(sets("0.0"), joint, alone, RULE)
+        judge_sets([HeldOutSets(sets("0.0"), joint, alone)], RULE)
     del joint[HeadSet.parse("0.0+0.1")]
     with pytest.raises(KeyError):
-        judge_sets(sets("0.0+0.1+0.2"), joint, alone, RULE)
+        judge_sets([HeldOutSets(sets("0.0+0.1+0.2"), joint, alone)], RULE)
 
 
 def test_without_redundancy_few_sets_are_called_redundant() -> None:
@@ -121,5 +128,5 @@ def test_without_redundancy_few_sets_are_called_redundant() -> None:
     for seed in range(100):
         joint, alone = measured(added(h0=0.3, h1=0.2, h2=0.1), noise=0.1, seed=seed)
         tested = [one for one in joint if len(one) in (2, 3)]
-        called += bool(judge_sets(tested, joint, alone, rule)["redundant"].any())
+        called += bool(judge_sets([HeldOutSets(tested, joint, alone)], rule)["redundant"].any())
     assert called <= 5

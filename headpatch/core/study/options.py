@@ -202,23 +202,25 @@ class VerdictOptions(Strict):
     """How heads are judged over many pairs."""
 
     split: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of the pairs on which heads are chosen; they are judged on the others."""
+    """Share of the pairs that is the first of two parts; each judges what the other chooses."""
     delta: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Smallest effect of interest, as a share of the difference between the runs."""
+    attention_delta: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Smallest attention difference of interest, as a share of the image attention."""
     positions: Literal["answer", "question", "image", "all"] = "answer"
     """Where z is changed."""
     top: Positive = 20
     """Heads that attention picks out."""
-    groups: Count = 200
-    """Random sets of heads on each pair that chooses, which show what a head adds once others are
+    groups: Count = 100
+    """Random sets of heads on each pair, which show what a head adds once others are
     gone; 0 seeks partners by the effects of heads alone."""
     partners: Count = 32
     """Heads among which redundant ones are sought: half of them add most once others are gone, half
     have the largest effects alone."""
-    search: Count = 16
-    """Pairs, of those that choose, on which sets of redundant heads are sought."""
+    search: Count = 12
+    """Pairs of each part on which sets of redundant heads are sought."""
     controls: Count = 40
-    """Random sets of heads of the same layers, to compare the chosen set with."""
+    """Random sets of heads of the same layers, to compare sets that were chosen with."""
     noise: Positive = 8
     """Heads a pair and direction that are patched with their own z, for the noise floor."""
     nulls: Count = 16
@@ -228,8 +230,9 @@ class VerdictOptions(Strict):
     followed: Annotated[int, Field(ge=2, le=1_000_000)] = 20
     """Pairs, of those that judge, on which the study's claims are followed up where they need more
     than a verdict: attention that is cut, a stream that is swapped."""
-    attribution: Count = 16
-    """Pairs whose gradients rank the heads, for the faithfulness curves; 0 leaves that out."""
+    attribution: Count = 8
+    """Pairs of each part whose gradients rank the heads, for the faithfulness curves; 0 leaves that
+    out."""
     random: Positive = 3
     """Random rankings beside the others in the faithfulness curves."""
 

@@ -1,4 +1,4 @@
-r"""Judge a study's claims: supported, contradicted, or not testable.
+r"""Judge a study's claims: supported, contradicted, undecided, or not testable.
 
 A study file lists claims, one sentence each:
 
@@ -15,7 +15,9 @@ A study file lists claims, one sentence each:
       - the heads of vision layers 8-9 matter more than those of other layers
       - vision layer 8 carries the object
 
-What they mean: a causal head acts for the answer (it is necessary, sufficient or redundant);
+What they mean: a causal head acts on the answer (it is necessary, sufficient, redundant or
+inhibitory); a head looks at the region if it attends more to it with the object, by more than the
+smallest attention difference of interest, and sensitive heads are the first that do so;
 redundant heads are necessary together, and none of them alone; heads that work together are both
 needed; the question is its words, without the answer position; a layer carries the object if the
 region's patches bring the other run's answer as they leave it, and not as they enter it.
@@ -26,11 +28,14 @@ of the pairs that judge: attention to the region is cut, the stream at the regio
 swapped, heads and vision layers are changed together. What is run, and its price, is said first.
 Ctrl-C keeps what is finished; the same command with `--resume` goes on.
 
-An interval over pairs must lie beyond, or within, the smallest effect of interest. What that leaves
-open is not testable, and the figure says why, or what is missing. Writes claims.csv and, where
-something was measured for it, followed.csv: a later run takes from there, and from the verdict's
-folder, what it need not measure again. Figures of another verdict, or of pictures that have changed
-since, are measured anew; a model with other weights than the verdict's is not measured.
+An interval over pairs must lie beyond, or within, the smallest effect of interest, at a level that
+is corrected for the number of claims. What that leaves open is undecided: more pairs may show it.
+What no figure could tell is not testable, and the figure says why, or what is missing.
+
+Writes claims.csv and, where something was measured for it, followed.csv: a later run takes from
+there, and from the verdict's folder, what it need not measure again. Figures of another verdict, or
+of pictures that have changed since, are measured anew; a model with other weights than the
+verdict's is not measured.
 
 Examples
 --------

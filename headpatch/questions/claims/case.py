@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import pandas as pd
+from scipy.stats import norm
 
 from headpatch import __version__
 from headpatch.core.claims_grammar import Claim, Form, check_claims
@@ -54,16 +55,34 @@ class Evidence:
 
     verdict: SavedVerdict
     measured: Mapping[str, Measured]
+    claims: int = 1  # that are judged by it: each at the level 1 - α over their number (Bonferroni)
 
     @cached_property
     def rule(self) -> Rule:
-        """By what heads were judged."""
-        return rule(self.verdict.study)
+        """By what claims are judged: as heads were, at a level corrected for the other claims."""
+        own = rule(self.verdict.study)
+        return replace(own, level=1 - own.alpha / self.claims)
 
     def row(self, head: Head) -> Mapping[str, Any]:
-        """Return a head's row of ``verdicts.csv``."""
+        """Return a head's row of ``verdicts.csv``; see `rows`."""
         place = head.layer * self.verdict.grid.heads + head.head
-        return records(self.verdict.heads.iloc[place : place + 1])[0]
+        return self.rows(self.verdict.heads.iloc[place : place + 1])[0]
+
+    def rows(self, table: pd.DataFrame) -> list[Mapping[str, Any]]:
+        """Return a table's rows with intervals at the claims' level.
+
+        Each end is moved away from the mean as that of a normal mean would be: a table has no
+        single pairs.
+        """
+        own = rule(self.verdict.study)
+        wider = norm.ppf(1 - self.rule.alpha / 2) / norm.ppf(1 - own.alpha / 2)
+        means = [str(name) for name in table if f"{name}_low" in table]
+        moved = {
+            f"{name}_{end}": table[name] + (table[f"{name}_{end}"] - table[name]) * wider
+            for name in means
+            for end in ("low", "high")
+        }
+        return records(table.assign(**moved) if self.claims > 1 else table)
 
     def figures(self, experiment: Experiment, without: str, before: str = "") -> Figures:
         """Return what an experiment measured.
@@ -244,7 +263,8 @@ class Case:
     @cached_property
     def evidence(self) -> Evidence:
         """What the claims are judged by."""
-        return Evidence(self.verdict, {} if self.followed is None else from_table(self.followed))
+        measured = {} if self.followed is None else from_table(self.followed)
+        return Evidence(self.verdict, measured, len(self.claims))
 
     @property
     def missing(self) -> tuple[Experiment, ...]:

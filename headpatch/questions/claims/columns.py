@@ -14,7 +14,7 @@ CLAIMS = Schema(
     "a claim that the study lists",
     (
         _text("claim", "the sentence", key=True),
-        _text("outcome", "`supported`, `contradicted` or `not testable`"),
+        _text("outcome", "`supported`, `contradicted`, `undecided` or `not testable`"),
         _text("figure", "behind it, in words"),
         _text("failed_nulls", "nulls of the verdict that failed, with semicolons; then no outcome "
               "can be taken at its word", optional=True)

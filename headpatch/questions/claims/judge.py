@@ -1,7 +1,9 @@
 """What a verdict's tables, and experiments beside it, say to claims.
 
-A claim is *supported* or *contradicted* only by something shown; everything between is *not
-testable* with these data, and the figure says why, or what is missing.
+A claim is *supported* or *contradicted* only by something shown. Where figures leave it open it is
+*undecided*: more pairs may show it. Where none could tell it is *not testable*, and the figure says
+why, or what is missing. A head's class is corrected over all heads; all else over the claims that
+are judged together (`Evidence.rule`).
 """
 
 from collections.abc import Callable, Mapping
@@ -19,23 +21,20 @@ from headpatch.questions.claims.case import (
     Evidence,
     UnmeasuredError,
     each_layer,
-    records,
     region_cut,
     stream_swaps,
 )
 from headpatch.questions.claims.experiments import Experiment
 from headpatch.stats.interactions import Word, interaction_label, joint_reading
 from headpatch.stats.intervals import mean_interval
-from headpatch.stats.verdict_labels import CAUSAL, Rule
+from headpatch.stats.verdict_labels import CAUSAL, RAW_FLOOR, SMALL, Rule
 
-Outcome = Literal["supported", "contradicted", "not testable"]
+Outcome = Literal["supported", "contradicted", "undecided", "not testable"]
 Shown: TypeAlias = tuple[Outcome | None, str]
-"""An outcome and the figure behind it; None if intervals leave it open."""
+"""An outcome and the figure behind it; None if intervals leave it undecided."""
 HALF = 0.5
 """The share of the difference between the runs that counts as carrying the object."""
 _OPEN = "the interval reaches across the bound: more pairs are needed"
-_FOR = tuple(one for one in CAUSAL if one != "inhibitory")
-"""The classes of a head that acts for the answer."""
 _EFFECTS = ("necessity", "sufficiency")
 _APART = "they were not changed together"
 _FROM = {"answer": "the answer position", "question": "the question's words"}
@@ -54,7 +53,7 @@ def judge_claim(claim: Claim, evidence: Evidence) -> Judged:
     """Say what is shown of a claim."""
     outcome, figure = _shown(_JUDGES[claim.form], claim, evidence)
     if outcome is None:
-        return Judged(claim.text, "not testable", f"{figure}; {_OPEN}")
+        return Judged(claim.text, "undecided", f"{figure}; {_OPEN}")
     return Judged(claim.text, outcome, figure)
 
 
@@ -109,17 +108,17 @@ def _class(claim: Claim, evidence: Evidence) -> Shown:
     row, rule = evidence.row(claim.heads[0]), evidence.rule
     verdict = row["verdict"]
     words = f"verdict {verdict}; " + "; ".join(_figure(row, name) for name in _EFFECTS)
-    against, within = verdict == "inhibitory", verdict in ("watches", "inert")
+    against, within = verdict == "inhibitory", verdict in SMALL
     match claim.word:
         case "necessary" | "sufficient":
             name = {"necessary": "necessity", "sufficient": "sufficiency"}[claim.word]
             return _either(_beyond(row, name, rule), row[f"{name}_high"] < rule.delta), words
         case "causal":
             words += "; it acts against the answer" * against
-            return _either(verdict in _FOR, within or against), words
+            return _either(verdict in CAUSAL, within), words
         case "inert":
             words += f"; equivalence q = {row['equivalence_q']:.1g}"
-            return _either(within, verdict in CAUSAL), words
+            return _either(within, verdict in (*CAUSAL, "mixed")), words
         case "inhibitory":
             lows = [row[f"{name}_low"] for name in _EFFECTS]
             return _either(against, min(lows) > -rule.delta), words
@@ -128,23 +127,43 @@ def _class(claim: Claim, evidence: Evidence) -> Shown:
         case _ if _beyond(row, "necessity", rule):
             return "contradicted", f"{words}; necessary alone"
         case _:
-            return "not testable", f"{words}; no set of heads was found that needs it"
+            return "undecided", f"{words}; no set of heads was found that needs it"
 
 
 def _looks(claim: Claim, evidence: Evidence) -> Shown:
     row = evidence.row(claim.heads[0])
     if np.isnan(row["attention_diff"]):
         return "not testable", "the head does not attend to the image's tokens"
-    shown = row["attention_diff_low"] > 0 and row["attention_diff_q"] < evidence.rule.alpha
-    words = f"{_figure(row, 'attention_diff')}, rank {row['attention_rank']}"
-    return _either(shown, row["attention_diff_high"] < 0), words
+    bound = evidence.rule.attention_delta
+    words = (
+        f"{_figure(row, 'attention_diff')}, rank {row['attention_rank']}; an attention difference "
+        f"is of interest from δ_a = {bound:g} on"
+    )
+    raw = row.get("attention_raw_diff", np.nan)
+    if not np.isnan(raw):
+        words += f" and {RAW_FLOOR:g} of all attention; here {raw:+.4f}"
+    next_to_none = row.get("attention_raw_diff_high", 1.0) < RAW_FLOOR
+    contradicted = bool(row["attention_diff_high"] < bound or next_to_none)
+    return _either(bool(_looking(row, evidence.rule)), contradicted), words
+
+
+def _looking(table: Any, rule: Rule) -> Any:
+    """Say of rows of ``verdicts.csv`` whether they show a head to look at the region."""
+    shown = (table["attention_diff_low"] > rule.attention_delta) & (
+        table["attention_diff_q"] < rule.alpha
+    )
+    if "attention_raw_diff_low" in table:  # an earlier version did not write it
+        shown = shown & (table["attention_raw_diff_low"] > RAW_FLOOR)
+    return shown
 
 
 def _model_looks(_: Claim, evidence: Evidence) -> Shown:
     if evidence.verdict.looks is None:
         return "not testable", "verdict.pt, with the attention on each pair, is missing"
     low, high, words = _interval(evidence.verdict.looks, evidence.rule)
-    return _either(low > 0, high < 0), f"attention difference, mean of all heads: {words}"
+    bound = evidence.rule.attention_delta
+    words = f"attention difference, mean of all heads: {words}; of interest from {bound:g} on"
+    return _either(low > bound, high < bound), words
 
 
 def _hold(claim: Claim, evidence: Evidence) -> Shown:
@@ -156,10 +175,11 @@ def _hold(claim: Claim, evidence: Evidence) -> Shown:
     first, last = claim.layers
     table, alpha = evidence.verdict.heads, evidence.rule.alpha
     top = evidence.verdict.study.verdict.top
-    causal, picked = table["verdict"].isin(_FOR), table["attention_rank"] <= top
-    wanted = table[causal if claim.word == "causal" else picked]
+    picked = (table["attention_rank"] <= top) & _looking(table, evidence.rule)
+    wanted = table[table["verdict"].isin(CAUSAL) if claim.word == "causal" else picked]
     if wanted.empty:
-        return "not testable", "no head is shown to act for the answer"
+        word = "act on the answer" if claim.word == "causal" else "look at the region"
+        return "not testable", f"no head is shown to {word}"
     inside = int(wanted["layer"].between(first, last).sum())
     places = int(table["layer"].between(first, last).sum())
     words = (
@@ -171,12 +191,12 @@ def _hold(claim: Claim, evidence: Evidence) -> Shown:
         words += f" (p = {p:.1g} if half of such heads lay there)"
         if p < alpha:
             return "contradicted", words
-        return "not testable", f"{words}: too few heads to show that fewer than half do"
+        return "undecided", f"{words}: too few heads to show that fewer than half do"
     p = float(hypergeom.sf(inside - 1, len(table), places, len(wanted)))
     words += f" (p = {p:.1g} if spread evenly)"
     if p < alpha:
         return "supported", words
-    return "not testable", f"{words}: as many may lie there by chance"
+    return "undecided", f"{words}: as many may lie there by chance"
 
 
 def _redundant(claim: Claim, evidence: Evidence) -> Shown:
@@ -192,7 +212,7 @@ def _redundant(claim: Claim, evidence: Evidence) -> Shown:
 def _more_together(claim: Claim, evidence: Evidence) -> Shown:
     """Necessary together, and each adds more once the others are gone than it does alone."""
     name, delta = str(claim.tested_set), evidence.rule.delta
-    for row in records(evidence.verdict.sets[evidence.verdict.sets["heads"] == name]):
+    for row in evidence.rows(evidence.verdict.sets[evidence.verdict.sets["heads"] == name]):
         words = (
             f"joint necessity {_between(row, 'joint')}, least excess over what each does alone "
             f"{_between(row, 'excess')}, q = {row['q']:.1g}"
@@ -214,7 +234,7 @@ def _work_together(claim: Claim, evidence: Evidence) -> Shown:
     if "synergy" in labels and not {"redundancy", "opposed", "undecided"} & labels:
         return "supported", words
     if "synergy" in labels and "undecided" not in labels:
-        return "not testable", words
+        return "undecided", f"{words}; the two directions disagree"
     return _either(False, not {"synergy", "undecided"} & labels), words
 
 
@@ -261,7 +281,8 @@ def _vision_heads(claim: Claim, evidence: Evidence) -> Shown:
     """Every layer's must be; one shown not to be contradicts."""
     vision, delta = evidence.verdict.vision, evidence.rule.delta
     shown: list[tuple[bool, bool, str]] = []  # whether it is, whether it is not, and the figure
-    for row in () if vision is None else records(vision[vision["layer"].between(*claim.layers)]):
+    of_claim = None if vision is None else vision[vision["layer"].between(*claim.layers)]
+    for row in () if of_claim is None else evidence.rows(of_claim):
         words = f"layer {row['layer']} {_between(row, 'necessity')}"
         beyond = _beyond(row, "necessity", evidence.rule)
         shown.append((beyond, row["necessity_high"] < delta, words))

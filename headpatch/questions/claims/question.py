@@ -61,7 +61,7 @@ class Claims(Result):
 
     @property
     def summary(self) -> str:
-        """How many are supported, contradicted and not testable; then each, and why."""
+        """How many are supported, contradicted and so on; then each, and why."""
         every = [one.outcome for one in self.judged]
         counts = ", ".join(f"{every.count(name):,} {name}" for name in get_args(Outcome))
         lines = [failed_words(self.failed_nulls)] if self.failed_nulls else []
@@ -117,12 +117,13 @@ def claims(
     keep: str | Path | None = None,
     on_progress: Progress = None,
 ) -> Claims:
-    """Judge claims about a model: supported, contradicted, or not testable.
+    """Judge claims about a model: supported, contradicted, undecided, or not testable.
 
     They are judged by a verdict. What a claim needs beside it is measured on some of the pairs that
     judged: attention to the region is cut, the stream at the region's patches is swapped, heads and
     vision layers are changed together. An interval over pairs must lie beyond, or within, the
-    smallest effect of interest; what that leaves open is not testable.
+    smallest effect of interest, at a level corrected for the number of claims; what that leaves
+    open is undecided.
 
     Parameters
     ----------
@@ -158,7 +159,7 @@ def claims(
     >>> found.table["outcome"].tolist()
     ['supported', 'contradicted']
     >>> found.summary.splitlines()[0]
-    'Of 2 claims: 1 supported, 1 contradicted, 0 not testable.'
+    'Of 2 claims: 1 supported, 1 contradicted, 0 undecided, 0 not testable.'
     """
     place = None if out is None else user_path(out, "out")
     stages = stages_of(on_progress)

@@ -25,4 +25,8 @@ def view(files: Files, _: Context) -> Iterator[Part]:
     shown = table.fillna({"figure": ""})
     cells = {"claim": "claim", "outcome": "outcome", "figure": "figure"}
     yield grid("Claims", shown, cells, CLAIMS, wrapped="figure")
-    yield Words("Figures: mean over pairs (interval over pairs), as a share of the LD difference.")
+    yield Words(
+        "Figures: mean over pairs (interval over pairs, corrected for the number of claims), as a "
+        "share of the LD difference. Classes of heads are corrected over all heads. Undecided: "
+        "more pairs may show it; not testable: no figure could tell."
+    )

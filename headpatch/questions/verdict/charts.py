@@ -20,7 +20,9 @@ CLASSES: Final = {
     "sufficient": Look(VERMILLION, "v", size=4.0, width=0.6),
     "redundant": Look(GREEN, "D", size=4.0, width=0.6),
     "inhibitory": Look("#CC79A7", "s", size=4.0, width=0.6),  # Okabe and Ito's purple
+    "mixed": Look("#B8860B", "P", size=4.5, width=0.6),
     "watches": Look(BLUE, "o", size=4.0, width=0.6),
+    "looks away": Look("#56B4E9", "o", size=4.0, width=0.6),  # Okabe and Ito's sky blue
     "inert": Look("#BFBFBF", ".", size=3.0, width=0.6),
     "undecided": Look(ORANGE, "x", size=4.0, width=0.6),
 }
@@ -35,7 +37,10 @@ RANKINGS: Final = {
     "random": (Look(GREY, ".", ":"), "random"),
 }
 """Look and words of each ranking."""
-_WORDS: Final = {"redundant": "redundant: necessary only together with others"}
+_WORDS: Final = {
+    "redundant": "redundant: necessary only together with others",
+    "mixed": "mixed: acts on pairs in ways that the mean hides",
+}
 """Words of the legend, where the class alone says too little."""
 _PANELS: Final = {"necessity": "Necessity (noising)", "sufficiency": "Sufficiency (denoising)"}
 _WAYS: Final = {

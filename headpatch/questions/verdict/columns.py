@@ -18,6 +18,18 @@ def _text(name: str, meaning: str, **more: Any) -> Column:
     return Column(name, meaning, "–", "text", **more)
 
 
+def _on_pairs(name: str, run: str) -> Iterator[Column]:
+    """What an effect does on single pairs."""
+    more: dict[str, Any] = {"optional": True}
+    yield Column(f"{name}_sd", "standard deviation over pairs", form=".3f", **more)
+    yield Column(f"{name}_above", "share of pairs beyond +δ", "share", form=".3f", **more)
+    yield Column(f"{name}_below", "share of pairs beyond −δ", "share", form=".3f", **more)
+    yield Column(f"{name}_mixed_q", "q of pairs beyond δ both ways, or beyond it though the mean "
+                 "is within", form=".1g", **more)  # fmt: skip
+    yield Column(f"{name}_turned", f"pairs on which the {run}'s answer turns", "count", "whole",
+                 **more)  # fmt: skip
+
+
 _Q = "q of a mean unlike 0, over all heads and both directions"
 _BEYOND = "q of a mean beyond ±δ: the stricter test, for whom δ itself should be corrected for"
 _FAILED = _text("failed_nulls", "names of nulls that failed, with semicolons; then nothing here "
@@ -25,14 +37,14 @@ _FAILED = _text("failed_nulls", "names of nulls that failed, with semicolons; th
 
 HEADS = Schema(
     "verdicts.csv",
-    "a head of the language model, judged on the pairs on which heads were *not* chosen. Effects "
-    "are of resampling z at the study's positions, in shares of each pair's LD difference",
+    "a head of the language model, judged on all pairs. Effects are of resampling z at the study's "
+    "positions, in shares of each pair's LD difference",
     (
         Column("layer", "of the language model", "–", "whole", key=True),
         Column("head", "of the layer", "–", "whole", key=True),
         _text("verdict", "`necessary`, `sufficient`, `necessary+sufficient`, `redundant`, "
-              "`inhibitory`, `watches`, `inert`, `undecided`; `headpatch/stats/verdicts.py` states "
-              "the rule"),
+              "`inhibitory`, `mixed`, `watches`, `looks away`, `inert`, `undecided`; "
+              "`headpatch/stats/verdicts.py` states the rule"),
         Column("attention_diff", "mean over pairs of the region's share, with − without",
                "share", form="+.3f"),
         Column("attention_diff_q", "its q: t-test over pairs, Benjamini-Hochberg over all heads",
@@ -43,10 +55,18 @@ HEADS = Schema(
         Column("sufficiency_q", _Q, form=".1g"),
         Column("attention_diff_low", "lower end of its interval over pairs", "share"),
         Column("attention_diff_high", "upper end", "share"),
+        Column("attention_equivalence_q", "q of the mean difference lying within ±δ_a", form=".1g",
+               optional=True),
+        *_interval("attention_raw_diff", "the difference as a share of *all* attention", "share",
+                   "+.4f", optional=True),
         Column("necessity_beyond_q", _BEYOND, optional=True),
         Column("sufficiency_beyond_q", _BEYOND, optional=True),
         Column("equivalence_q", "q of both means lying within ±δ (two one-sided tests)",
                optional=True),
+        Column("tolerance_q", "q of 95% of pairs lying within ±δ in both directions (tolerance "
+               "interval)", optional=True),
+        *_on_pairs("necessity", "with-run"),
+        *_on_pairs("sufficiency", "without-run"),
         Column("necessity_layer_p", "p that a random head of the same layer has a mean as large",
                optional=True),
         Column("sufficiency_layer_p", "the same for sufficiency", optional=True),
@@ -55,6 +75,45 @@ HEADS = Schema(
         *_interval("necessity_mean_kind", "`necessity` for kind `mean`", form="", optional=True),
         *_interval("sufficiency_mean_kind", "`sufficiency` for kind `mean`", form="",
                    optional=True),
+        _FAILED
+    )
+)  # fmt: skip
+TOGETHER = Schema(
+    "together.csv",
+    "the first heads of a ranking changed as one set × direction, on pairs that did not choose "
+    "them",
+    (
+        _text("ranking", "`attention`, or `effect`: heads whose effect alone reaches δ", key=True),
+        _text("direction", "`noising` or `denoising`", key=True),
+        _text("heads", "the set; with a semicolon, that of each part of the pairs"),
+        Column("k", "how many, at most", "heads", "whole"),
+        *_interval("effect", "mean effect of all of them together"),
+        *_interval("alone", "mean sum of what each does alone"),
+        Column("random", "mean effect of random sets with as many heads of each layer",
+               form="+.3f"),
+        Column("random_low", "the least of them", form="+.3f"),
+        Column("random_high", "the largest of them", form="+.3f"),
+        Column("p", "that a random set has as large an effect, two-sided", form=".2g"),
+        Column("draws", "random sets; p is at least 2 / (draws + 1)", "count", "whole"),
+        Column("pairs", "that judge", "count", "whole"),
+        _FAILED
+    )
+)  # fmt: skip
+FACTORS = Schema(
+    "factors.csv",
+    "a head × direction × factor on which its effect is shown to depend × level of the factor; the "
+    "region and the question are factors, too",
+    (
+        Column("layer", "of the language model", "–", "whole", key=True),
+        Column("head", "of the layer", "–", "whole", key=True),
+        _text("direction", "`necessity` (noising) or `sufficiency` (denoising)", key=True),
+        _text("factor", "a column of the table of pairs", key=True),
+        _text("level", "its value", key=True),
+        Column("pairs", "of this level", "count", "whole"),
+        *_interval("effect", "mean effect on them; intervals are corrected for the number "
+                   "of levels"),
+        Column("q", "of the levels being alike (Kruskal-Wallis), over all heads, directions and "
+               "factors", form=".1g"),
         _FAILED
     )
 )  # fmt: skip
@@ -69,6 +128,9 @@ SETS = Schema(
         Column("q", "that each of them adds more", form=".1g"),
         Column("redundant", "whether they are shown to do more together than alone, each of them "
                "needed; a head is redundant only if its own verdict says so", "–", "truth"),
+        Column("part", "1 or 2: the part of the pairs that chose the set; the other judged it. 0: "
+               "named by a claim, and judged on both", "–", "whole", key=True, optional=True),
+        Column("pairs", "that judged it", "count", "whole", optional=True),
         _FAILED
     )
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a verdict chooses on its discovery pairs: heads, and sets of them, for others to judge.
+"""What a verdict chooses on a part of the pairs: heads, and sets of them, for the others to judge.
 
 And how much of the answer a ranking's first heads carry: keep only them, or take only them away.
 Both are measured on the with-run by resampling at the study's positions. At the answer, resampling
@@ -8,85 +8,115 @@ kept) to 1 (all kept), and back.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from headpatch.core.claims_grammar import Claim
 from headpatch.core.ranking import random_sets
 from headpatch.core.study.study import Study
+from headpatch.engine.interventions import Direction
 from headpatch.heads import Grid, Head, HeadSet
 from headpatch.questions.verdict.pair_record import DIRECTIONS, PairRecord, PerPair
 from headpatch.questions.verdict.redundant_sets import Search, pool, random_members, scores
 from headpatch.stats.interactions import Joint, leave_one_out
 from headpatch.stats.intervals import mean_interval
 from headpatch.stats.rankings import Ranking, area_under, descending, effect_size, sizes
+from headpatch.stats.scenes import by_scene
 from headpatch.stats.verdict_labels import Rule
 
 Noised = Callable[[Sequence[int], Sequence[HeadSet]], Float[np.ndarray, "pairs sets"]]
-"""Noises sets on some discovery pairs, named by their places."""
+"""Noises sets on some of the pairs that choose, named by their places among them."""
+Change: TypeAlias = tuple[HeadSet, Direction]
+"""A set of heads, resampled together, in one direction."""
 WAYS = ("keep", "remove")
 """keep: all but the first k heads are resampled; remove: the first k are."""
 
 
 @dataclass(frozen=True, eq=False)
-class Discovery:
-    """What was chosen on the discovery pairs."""
+class Choice:
+    """What was chosen on a part of the pairs."""
 
-    picked: tuple[Head, ...]  # by attention: the largest mean differences
-    chosen: tuple[Head, ...]
-    """By effect: those whose mean reaches δ in size in either direction, at most as many as are
-    picked."""
+    together: Mapping[str, HeadSet]
+    """By ranking, ``attention`` and ``effect``: its first heads, to be judged as one set. By effect
+    those whose mean reaches δ in size in either direction, at most as many; left out if none."""
+    random: Mapping[str, tuple[HeadSet, ...]]  # of each: other heads of the same layers
     partners: tuple[HeadSet, ...]  # tested for redundancy
-    random: tuple[HeadSet, ...]  # of other heads of the chosen heads' layers
     rankings: Mapping[str, Sequence[Ranking]]
     """Of every head, by name, for the faithfulness curves; random ones are averaged."""
-    sets: tuple[HeadSet, ...]  # every set that the confirmation pairs noise, each once
+    changes: tuple[Change, ...]  # all that the other pairs are to measure, each once
+
+    @property
+    def picked(self) -> tuple[Head, ...]:
+        """By attention: the heads with the largest mean differences."""
+        return self.together["attention"].heads
+
+    @property
+    def chosen(self) -> tuple[Head, ...]:
+        """By effect."""
+        return self.together["effect"].heads if "effect" in self.together else ()
 
 
 def choose(
-    study: Study, grid: Grid, attention: PerPair, discovery: Sequence[PairRecord], noised: Noised
-) -> Discovery:
-    """Choose heads and sets by what the discovery pairs show."""
+    study: Study,
+    grid: Grid,
+    attention: PerPair,
+    records: Sequence[PairRecord],
+    places: Sequence[int],
+    noised: Noised,
+) -> Choice:
+    """Choose heads and sets by what some pairs show; `places`: theirs among all pairs."""
     options, heads = study.verdict, list(grid)
     necessity, sufficiency = (
-        np.stack([pair.effects[f"resample_{way}"] for pair in discovery]) for way in DIRECTIONS
+        np.stack([pair.effects[f"resample_{way}"] for pair in records]) for way in DIRECTIONS
     )
     size = effect_size(necessity.mean(0), sufficiency.mean(0))
     by_attention, by_effect = descending(attention.mean(0)), descending(size)
     rankings = {"attention": [by_attention], "effect": [by_effect]}
-    if estimated := [pair.attribution for pair in discovery if pair.attribution]:
+    if estimated := [pair.attribution for pair in records if pair.attribution]:
         estimate = [np.mean([one[way] for one in estimated], axis=0) for way in DIRECTIONS]
         rankings["attribution"] = [descending(effect_size(*estimate))]
     score = None  # what each head adds once others are gone, if random sets were noised
     if options.groups:
-        places = range(len(discovery))
         drawn = [random_members(grid, options.groups, study.seed, place) for place in places]
-        score = scores(drawn, [pair.sets for pair in discovery], necessity)
+        score = scores(drawn, [pair.sets for pair in records], necessity)
         rankings["context"] = [descending(score)]
     rng = np.random.default_rng([study.seed % 2**64, 3])
     rankings["random"] = [rng.permutation(len(heads)) for _ in range(options.random)]
-    picked = tuple(heads[i] for i in by_attention[: options.top])
-    chosen = tuple(heads[i] for i in by_effect[: options.top] if size.flat[i] >= options.delta)
     among = pool(grid, options.partners, size, score)
-    partners = tuple(dict.fromkeys([*_claimed(study), *_sought(study, among, necessity, noised)]))
-    own = [HeadSet(chosen)] if chosen else []
-    random = [
-        members for one in own for members in random_sets(one, options.controls, study.seed, grid)
+    partners = _sought(study, among, necessity, noised)
+    first = {
+        "attention": [heads[i] for i in by_attention[: options.top]],
+        "effect": [heads[i] for i in by_effect[: options.top] if size.flat[i] >= options.delta],
+    }
+    together = {name: HeadSet(tuple(members)) for name, members in first.items() if members}
+    random = {
+        name: tuple(random_sets(members, options.controls, study.seed, grid))
+        for name, members in together.items()
+    }
+    noise = [
+        *with_parts([*claimed(study), *partners]),
+        *(
+            members
+            for draws in rankings.values()
+            for ranking in draws
+            for k in sizes(len(heads))
+            for way in WAYS
+            if (members := _resampled(heads, ranking, way, k)) is not None
+        ),
     ]
-    parts = [rest for one in partners for rest in leave_one_out(one) if len(rest) > 1]
-    curved = [
-        members
-        for draws in rankings.values()
-        for ranking in draws
-        for k in sizes(len(heads))
-        for way in WAYS
-        if (members := _resampled(heads, ranking, way, k)) is not None
-    ]
-    sets = tuple(dict.fromkeys([*partners, *parts, *own, *random, *curved]))
-    return Discovery(picked, chosen, partners, tuple(random), rankings, sets)
+    both = [one for name, members in together.items() for one in (members, *random[name])]
+    changes: list[Change] = [(one, "noising") for one in (*noise, *both)]
+    changes += [(one, "denoising") for one in both]
+    return Choice(together, random, partners, rankings, tuple(dict.fromkeys(changes)))
+
+
+def with_parts(sets: Sequence[HeadSet]) -> list[HeadSet]:
+    """Return sets, and what is left of each without each of its heads."""
+    parts = [rest for one in sets for rest in leave_one_out(one) if len(rest) > 1]
+    return [*sets, *parts]
 
 
 def set_counts(study: Study, grid: Grid) -> tuple[int, int]:
@@ -95,8 +125,9 @@ def set_counts(study: Study, grid: Grid) -> tuple[int, int]:
     rankings = 2 + (options.attribution > 0) + (options.groups > 0) + options.random
     curved = 2 * rankings * len(sizes(grid.layers * grid.heads))
     seeking = options.partners * (options.partners + 4) // 2
-    claimed = sum(1 + len(one) for one in _claimed(study))
-    return seeking, options.controls + 2 * options.partners + claimed + curved
+    of_claims = len(with_parts(claimed(study)))
+    together = 4 * (1 + options.controls)  # of two rankings, in both directions
+    return seeking, together + 2 * options.partners + of_claims + curved
 
 
 def _sought(
@@ -111,10 +142,10 @@ def _sought(
     return search.sets(among, options.partners)
 
 
-def _claimed(study: Study) -> list[HeadSet]:
+def claimed(study: Study) -> list[HeadSet]:
     """Return the sets that the study's own claims say something of as a whole."""
     sets = (Claim.parse(text).tested_set for text in study.claims)
-    return [one for one in sets if one is not None]
+    return list(dict.fromkeys(one for one in sets if one is not None))
 
 
 def _resampled(heads: Sequence[Head], ranking: Ranking, way: str, k: int) -> HeadSet | None:
@@ -123,33 +154,45 @@ def _resampled(heads: Sequence[Head], ranking: Ranking, way: str, k: int) -> Hea
     return HeadSet(tuple(heads[i] for i in changed)) if len(changed) else None
 
 
+Part: TypeAlias = tuple[Mapping[str, Sequence[Ranking]], Joint]
+"""The rankings that some pairs have chosen, and the necessity of sets on those that judge."""
+
+
 def curves(
-    grid: Grid, rankings: Mapping[str, Sequence[Ranking]], necessity: Joint, rule: Rule
+    grid: Grid, parts: Sequence[Part], rule: Rule, scenes: Int[np.ndarray, " pairs"] | None = None
 ) -> pd.DataFrame:
     """Return each curve's points and areas, with intervals over pairs: ``faithfulness.csv``.
 
-    What is left of the LD difference, ``share``, is 1 minus the necessity of the set that is
-    resampled; ``area`` is that under the whole curve (`area_under`; for ``keep`` more is better,
-    for ``remove`` less).
+    Each pair is judged by the ranking that other pairs have chosen; `scenes` are those of the pairs
+    of all parts, one after the other. What is left of the LD difference, ``share``, is 1 minus the
+    necessity of the set that is resampled; ``area`` is that under the whole curve (`area_under`;
+    for ``keep`` more is better, for ``remove`` less).
     """
-    pairs, heads = len(next(iter(necessity.values()))), list(grid)
+    heads = list(grid)
     counts = sizes(len(heads))
 
-    def left(ranking: Ranking, way: str, k: int) -> Float[np.ndarray, " pairs"]:
-        changed = _resampled(heads, ranking, way, k)
+    def left(necessity: Joint, ranking: Ranking, way: str, k: int) -> Float[np.ndarray, " pairs"]:
+        changed, pairs = _resampled(heads, ranking, way, k), len(next(iter(necessity.values())))
         return np.ones(pairs) if changed is None else 1 - necessity[changed]
 
+    def shares(name: str, way: str) -> Float[np.ndarray, "pairs points"]:
+        each = [
+            [np.stack([left(joint, one, way, k) for k in counts], 1) for one in rankings[name]]
+            for rankings, joint in parts
+        ]
+        return np.concatenate([np.mean(draws, axis=0) for draws in each])
+
     tables = []
-    for name, draws in rankings.items():
+    for name in parts[0][0]:
         for way in WAYS:
-            each = [np.stack([left(ranking, way, k) for k in counts], 1) for ranking in draws]
-            shares = np.mean(each, axis=0)
-            both = np.column_stack([shares, area_under(counts, shares)])
+            points = shares(name, way)
+            both = np.column_stack([points, area_under(counts, points)])
             rng = np.random.default_rng([rule.seed % 2**64, 2])
-            interval = mean_interval(both, rule.level, rule.resamples, rng)
+            interval = mean_interval(by_scene(both, scenes), rule.level, rule.resamples, rng)
             ends = {"": interval.mean, "_low": interval.low, "_high": interval.high}
             columns: dict[str, Any] = {"ranking": name, "way": way, "k": counts}
             columns |= {f"share{end}": values[:-1] for end, values in ends.items()}
             columns |= {f"area{end}": values[-1] for end, values in ends.items()}
-            tables.append(pd.DataFrame({**columns, "draws": len(draws), "pairs": pairs}))
+            draws = len(parts[0][0][name])
+            tables.append(pd.DataFrame({**columns, "draws": draws, "pairs": len(points)}))
     return pd.concat(tables, ignore_index=True)

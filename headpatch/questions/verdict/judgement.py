@@ -1,37 +1,50 @@
 """Which heads decide: the causal verdict of every head, over many pairs.
 
-Heads are chosen on one part of the pairs (discovery) and judged on the other (confirmation), so
-that the effect that is reported is not the one that selected the head.
+Every head is judged, on all pairs. What is *chosen* (sets of heads, rankings) is chosen on one part
+of the pairs and judged on the other, and the other way round, so that the effect that is reported
+is not the one that selected (cross-fitting).
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from headpatch.core.baseline_runs import Survey
-from headpatch.core.saved_verdict import halve, rule
+from headpatch.core.saved_verdict import can_judge, halve, rule
 from headpatch.core.store import Store
 from headpatch.core.study.study import Study
+from headpatch.engine.interventions import Direction
 from headpatch.engine.patching import OnProgress
 from headpatch.heads import Grid, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.questions.verdict.discovery import Discovery, choose, curves, set_counts
+from headpatch.questions.verdict.discovery import (
+    Choice,
+    choose,
+    claimed,
+    curves,
+    set_counts,
+    with_parts,
+)
 from headpatch.questions.verdict.measure import Runner
 from headpatch.questions.verdict.nulls import Null, failed, judge_nulls
 from headpatch.questions.verdict.pair_record import DIRECTIONS, PairRecord, PerPair, Task
 from headpatch.questions.verdict.redundant_sets import as_sets, random_members
+from headpatch.questions.verdict.together import joint_effects, random_effects
 from headpatch.stats.disattenuated_rank_correlation import true_correlation
+from headpatch.stats.interactions import HeldOutSets
 from headpatch.stats.intervals import mean_interval
 from headpatch.stats.rankings import correlation
 from headpatch.stats.significance import adjusted, minimum_effect_test
 from headpatch.stats.verdict_labels import Rule
 from headpatch.stats.verdicts import Observed, Verdicts, judge
+
+Places = Int[np.ndarray, " some"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +52,7 @@ class Judgement:
     """What `run` found; the tables name the nulls that failed in a last column."""
 
     verdicts: Verdicts
+    together: pd.DataFrame  # the heads that attention picks, and those by effect, as one set
     nulls: list[Null]
     faithfulness: pd.DataFrame
     vision: pd.DataFrame | None  # over the pairs on which layers were changed; None: too few
@@ -46,123 +60,216 @@ class Judgement:
     saved: dict[str, Any]  # what ``verdict.pt`` holds: every pair's arrays
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What some pairs have chosen, and what the others measured of it."""
+
+    choice: Choice
+    judges: Places  # among all pairs
+    effects: Mapping[Direction, Mapping[HeadSet, Float[np.ndarray, " judges"]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """All pairs that were run: what they are, and what was measured of each."""
+
+    entries: Sequence[Entry]
+    records: Sequence[PairRecord]
+    attention: PerPair
+    raw: PerPair
+    parts: Sequence[Part]
+
+    @property
+    def judged(self) -> Places:
+        """Pairs that judge what others have chosen, part by part."""
+        return np.concatenate([part.judges for part in self.parts])
+
+
 def run(
     study: Study, vlm: VLM, survey: Survey, store: Store, on_progress: OnProgress | None = None
 ) -> Judgement:
-    """Choose heads on the discovery pairs, judge every head on the others.
+    """Judge every head on all pairs, and what a part of them chooses on the others.
 
     The survey is of the positions of the study's ``verdict``. `on_progress` is called with (done,
     total), in heads or sets changed once; the total is an estimate.
     """
     survey.compare()
-    halves, grid = halve(study, survey.entries), vlm.lm.grid
-    total = cost(study, grid, len(survey.entries))
-    runner = Runner(study, vlm, survey, store, on_progress, total)
-    first, second = _tasks(study, grid, len(halves.discovery), len(halves.confirmation))
-    discovery = list(runner.measured(halves.discovery, first))
-    place = {entry.name: index for index, entry in enumerate(survey.entries)}
+    grid, entries = vlm.lm.grid, survey.entries
+    runner = Runner(study, vlm, survey, store, on_progress, cost(study, grid, entries))
+    both = _parts(study, entries)
+    tasks = _tasks(study, grid, both)
+    order = np.concatenate(both)
+    measured = runner.measured([entries[i] for i in order], [tasks[i] for i in order])
+    found = dict(zip(order.tolist(), measured, strict=True))
+    records = [found[i] for i in range(len(entries))]
+    attention = survey.masses["diff"]
 
-    def looks(entries: Sequence[Entry]) -> PerPair:
-        return survey.masses["diff"][[place[entry.name] for entry in entries]]
+    def part(choosing: Places, judges: Places) -> Part:
+        def noised(some: Sequence[int], sets: Sequence[HeadSet]) -> Float[np.ndarray, "pairs sets"]:
+            asked = [(one, "noising") for one in sets]
+            return runner.changed([entries[choosing[i]] for i in some], asked)
 
-    def noised(places: Sequence[int], sets: Sequence[HeadSet]) -> Float[np.ndarray, "pairs sets"]:
-        return runner.noised([halves.discovery[place] for place in places], sets)
+        seen = [records[i] for i in choosing]
+        choice = choose(study, grid, attention[choosing], seen, choosing.tolist(), noised)
+        effects = runner.changed([entries[i] for i in judges], choice.changes)
+        by: dict[Direction, dict[HeadSet, Float[np.ndarray, " judges"]]] = {
+            way: {} for way in DIRECTIONS
+        }
+        for (members, way), values in zip(choice.changes, effects.T, strict=True):
+            by[way][members] = values
+        return Part(choice, judges, by)
 
-    choice = choose(study, grid, looks(halves.discovery), discovery, noised)
-    second = [replace(task, sets=choice.sets) for task in second]
-    confirmation = list(runner.measured(halves.confirmation, second))
-    return _conclude(study, grid, choice, discovery, confirmation, looks(halves.confirmation))
-
-
-def cost(study: Study, grid: Grid, pairs: int) -> int:
-    """Return about how many rows a verdict over so many pairs takes: heads or sets changed once."""
-    count = round(study.verdict.split * pairs)
-    first, second = _tasks(study, grid, count, pairs - count, drawn=False)
-    seeking, judging = set_counts(study, grid)
-    sets = count * study.verdict.groups + min(study.verdict.search, count) * seeking
-    return sum(task.rows(grid) for task in (*first, *second)) + sets + len(second) * judging
+    parts = [part(*ordered) for ordered in _folds(both)]
+    seen = Measured(entries, records, attention, survey.masses["diff_raw"], parts)
+    return _conclude(study, grid, seen)
 
 
-def _tasks(
-    study: Study, grid: Grid, discovery: int, confirmation: int, drawn: bool = True
-) -> tuple[list[Task], list[Task]]:
-    """Return what to do with each pair that chooses, and each that judges, but for chosen sets.
-
-    The random sets of the pairs that choose are there only if they are `drawn`.
-    """
-    options = study.verdict
-
-    def random(place: int) -> tuple[HeadSet, ...]:
-        if not drawn:
-            return ()
-        return as_sets(grid, random_members(grid, options.groups, study.seed, place))
-
-    first = [Task(random(i), attribution=i < options.attribution) for i in range(discovery)]
-    second = [Task(nulls=i < options.nulls, vision=i < options.vision) for i in range(confirmation)]
+def _parts(study: Study, entries: Sequence[Entry]) -> tuple[Places, Places]:
+    """Split the pairs in two parts; return the places of both."""
+    halves, place = halve(study, entries), {one.name: i for i, one in enumerate(entries)}
+    first, second = (
+        np.array([place[one.name] for one in part], dtype=np.int64)
+        for part in (halves.discovery, halves.confirmation)
+    )
     return first, second
 
 
-def _conclude(
-    study: Study,
-    grid: Grid,
-    choice: Discovery,
-    discovery: Sequence[PairRecord],
-    confirmation: Sequence[PairRecord],
-    attention: PerPair,
-) -> Judgement:
-    """Judge every head by what the confirmation pairs show."""
-    by, every = rule(study), [*discovery, *confirmation]
-    joint = dict(zip(choice.sets, np.stack([pair.sets for pair in confirmation], 1), strict=True))
-    effects = _stacked(confirmation)
+def _folds(both: tuple[Places, Places]) -> Iterator[tuple[Places, Places]]:
+    """Give (those that choose, those that judge): both ways, if the first part can judge."""
+    first, second = both
+    yield first, second
+    if can_judge(len(first)):
+        yield second, first
+
+
+def cost(study: Study, grid: Grid, entries: Sequence[Entry]) -> int:
+    """Return about how many rows a verdict over pairs takes: heads or sets changed once."""
+    both = _parts(study, entries)
+    seeking, judging = set_counts(study, grid)
+    rows = sum(task.rows(grid) for task in _tasks(study, grid, both, drawn=False).values())
+    for choosing, judges in _folds(both):
+        rows += len(choosing) * study.verdict.groups
+        rows += min(study.verdict.search, len(choosing)) * seeking + len(judges) * judging
+    return rows
+
+
+def _tasks(
+    study: Study, grid: Grid, both: tuple[Places, Places], drawn: bool = True
+) -> dict[int, Task]:
+    """Return what to do with each pair, by its place, but for chosen sets.
+
+    Random sets are there only if they are `drawn`.
+    """
+    options = study.verdict
+    tasks: dict[int, Task] = {}
+    choosing = {int(place): i for some, _ in _folds(both) for i, place in enumerate(some)}
+    judging = {int(place): i for i, place in enumerate(both[1])}
+    for place in (int(place) for place in np.concatenate(both)):
+        sets: tuple[HeadSet, ...] = ()
+        if drawn and place in choosing:
+            members = random_members(grid, options.groups, study.seed, place)
+            sets = as_sets(grid, members)
+        tasks[place] = Task(
+            sets,
+            attribution=choosing.get(place, options.attribution) < options.attribution,
+            nulls=judging.get(place, options.nulls) < options.nulls,
+            vision=judging.get(place, options.vision) < options.vision,
+        )
+    return tasks
+
+
+def _conclude(study: Study, grid: Grid, seen: Measured) -> Judgement:
+    """Judge every head by what the pairs show."""
+    by, records, judged = rule(study), seen.records, seen.judged
+    scenes = None
+    effects = {way: np.stack([pair.effects[way] for pair in records]) for way in records[0].effects}
     necessity, sufficiency = effects["resample_noising"], effects["resample_denoising"]
-    verdicts = judge(Observed(attention, necessity, sufficiency, joint, choice.partners), by)
-    rank = np.empty(len(verdicts.heads), dtype=np.int64)
-    rank[choice.rankings["attention"][0]] = np.arange(1, len(rank) + 1)
-    verdicts.heads["attention_rank"] = rank
+    noised = [part.effects["noising"] for part in seen.parts]
+    claims = claimed(study)
+    of_claims = {
+        one: np.concatenate([joint[one] for joint in noised]) for one in with_parts(claims)
+    }
+    held_out = [HeldOutSets(claims, of_claims, necessity[judged])]
+    held_out += [
+        HeldOutSets(part.choice.partners, joint, necessity[part.judges], part=place)
+        for place, (part, joint) in enumerate(zip(seen.parts, noised, strict=True), start=1)
+    ]
+    lds = np.array([[pair.ld_with for pair in records], [pair.ld_without for pair in records]])
+    observed = Observed(
+        seen.attention, necessity, sufficiency, chosen=held_out, raw=seen.raw, lds=lds,
+        scenes=scenes, factors=_factors(seen.entries),
+    )  # fmt: skip
+    verdicts = judge(observed, by)
+    order = np.argsort(-np.nan_to_num(seen.attention).mean(0).ravel(), kind="stable")
+    verdicts.heads["attention_rank"] = order.argsort() + 1
     for name, way in zip(("necessity", "sufficiency"), DIRECTIONS, strict=True):
         for column, values in _ends(f"{name}_mean_kind", effects[f"mean_{way}"], by).items():
             verdicts.heads[column] = values.ravel()
-    random = np.array([joint[one] for one in choice.random]).reshape(-1, len(confirmation))
-    own = joint[HeadSet(choice.chosen)] if choice.chosen else None
-    nothing = max(pair.nothing / abs(pair.gap) for pair in every)
-    nulls = judge_nulls(
-        confirmation, attention, choice.picked, choice.chosen, random, own, nothing, by
+    together = joint_effects(seen.parts, necessity, sufficiency, by)
+    nulls = _nulls(seen, by)
+    faithfulness = curves(
+        grid, [(part.choice.rankings, part.effects["noising"]) for part in seen.parts], by
     )
-    faithfulness, vision = curves(grid, choice.rankings, joint, by), _vision(confirmation, by)
-    for table in (verdicts.heads, verdicts.sets, faithfulness, vision):
+    vision = _vision(records, by)
+    for table in (verdicts.heads, verdicts.sets, verdicts.factors, together, faithfulness, vision):
         if table is not None:
             table["failed_nulls"] = ";".join(failed(nulls))
     flat = [
         values.reshape(len(values), -1)
-        for values in (np.nan_to_num(attention), necessity, sufficiency)
+        for values in (np.nan_to_num(seen.attention), necessity, sufficiency)
     ]
+    names = [pair.name for pair in records]
     saved = {
         "positions": study.verdict.positions,
         "delta": study.verdict.delta,
+        "attention_delta": study.verdict.attention_delta,
         "level": study.pairs.level,
-        "attention_diff": _tensor(attention),
+        "attention_diff": _tensor(seen.attention),
         **{way: _tensor(values) for way, values in effects.items()},
-        "sets": list(map(str, choice.sets)),
-        "sets_noising": _tensor([pair.sets for pair in confirmation]),
-        "pairs": [pair.name for pair in confirmation],
-        "ld_with": _tensor([pair.ld_with for pair in confirmation]),
-        "ld_without": _tensor([pair.ld_without for pair in confirmation]),
-        "discovery": {
-            "pairs": [pair.name for pair in discovery],
-            **{way: _tensor(values) for way, values in _stacked(discovery).items()},
-        },
-        "picked": list(map(str, choice.picked)),
-        "chosen": list(map(str, choice.chosen)),
+        "pairs": names,
+        "ld_with": _tensor(lds[0]),
+        "ld_without": _tensor(lds[1]),
+        "parts": [
+            {
+                "judges": [names[i] for i in part.judges],
+                "picked": list(map(str, part.choice.picked)),
+                "chosen": list(map(str, part.choice.chosen)),
+                **{f"sets_{way}": list(map(str, part.effects[way])) for way in DIRECTIONS},
+                **{way: _tensor(list(part.effects[way].values())) for way in DIRECTIONS},
+            }
+            for part in seen.parts
+        ],
         # of looking and deciding over heads: of the measured means, and of true values
         "rho": asdict(correlation(flat[0], flat[1], flat[2], by.level)),
         "true_rho": asdict(true_correlation(flat[0], flat[1], flat[2], by.level)),
     }
-    floor = max(pair.floor for pair in every)
-    return Judgement(verdicts, nulls, faithfulness, vision, floor, saved)
+    floor = max(pair.floor for pair in records)
+    return Judgement(verdicts, together, nulls, faithfulness, vision, floor, saved)
 
 
-def _stacked(pairs: Sequence[PairRecord]) -> dict[str, PerPair]:
-    return {way: np.stack([pair.effects[way] for pair in pairs]) for way in pairs[0].effects}
+def _nulls(seen: Measured, by: Rule) -> list[Null]:
+    """Judge the nulls on the pairs that judge what the first part has chosen."""
+    first = seen.parts[0]
+    records = [seen.records[i] for i in first.judges]
+    by_effect = [part for part in seen.parts if part.choice.chosen]
+    random, own = np.zeros((0, len(records))), None
+    if by_effect:
+        own = np.concatenate(
+            [part.effects["noising"][part.choice.together["effect"]] for part in by_effect]
+        )
+        random = random_effects(by_effect, "effect", "noising").T
+    nothing = max(pair.nothing / abs(pair.gap) for pair in seen.records)
+    attention = seen.attention[first.judges]
+    choice = first.choice
+    return judge_nulls(records, attention, choice.picked, choice.chosen, random, own, nothing, by)
+
+
+def _factors(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """Return each factor's level on every pair; the region and the question are factors, too."""
+    names = dict.fromkeys(name for one in entries for name in one.factors)
+    levels = {name: [one.factors.get(name, "") for one in entries] for name in names}
+    own = {"region": [one.region.name for one in entries]}
+    return own | {"question": [one.question for one in entries]} | levels
 
 
 def _tensor(values: Any) -> torch.Tensor:

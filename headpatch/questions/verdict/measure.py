@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from headpatch.core.baseline_runs import Held, Survey, measured
-from headpatch.core.effects import FEW, floor_of, intervene, noise_sets, noise_vision, normalized
+from headpatch.core.effects import FEW, floor_of, intervene, noise_vision, normalized
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session, checked, run_both
@@ -22,6 +22,7 @@ from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
+from headpatch.questions.verdict.discovery import Change
 from headpatch.questions.verdict.nulls import mirrored, wrong_place
 from headpatch.questions.verdict.pair_record import DIRECTIONS, SWEEPS, Other, PairRecord, Task
 
@@ -60,19 +61,25 @@ class Runner:
             self._advance(wanted[entry.name].rows(self._vlm.lm.grid))
             yield PairRecord.from_saved(saved)
 
-    def noised(
-        self, entries: Sequence[Entry], sets: Sequence[HeadSet]
-    ) -> Float[np.ndarray, "pairs sets"]:
-        """Noise sets of heads on some pairs, which stay open afterwards as memory allows."""
+    def changed(
+        self, entries: Sequence[Entry], asked: Sequence[Change]
+    ) -> Float[np.ndarray, "pairs changes"]:
+        """Resample sets of heads on some pairs, which stay open afterwards as memory allows.
+
+        Returns normalized effects.
+        """
+        positions = self._study.verdict.positions
+        changes = [Intervention(one, "resample", direction, positions) for one, direction in asked]
 
         def run(session: Session) -> dict[str, Any]:
             if session.pair.name not in self._held.sessions:
                 self._held.offer(session)
-            return {"sets": torch.from_numpy(noise_sets(session, sets))}
+            outcomes = intervene(session, changes, answers_only=True)
+            return {"sets": torch.from_numpy(normalized(session, outcomes))}
 
-        effects, asked = [], {"noised": list(map(str, sets))}
-        for _, saved in self._each(entries, [asked] * len(entries), run):
-            self._advance(len(sets))
+        effects, words = [], {"changed": [f"{direction} {one}" for one, direction in asked]}
+        for _, saved in self._each(entries, [words] * len(entries), run):
+            self._advance(len(asked))
             effects.append(saved["sets"].numpy())
         return np.stack(effects)
 

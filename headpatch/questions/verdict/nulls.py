@@ -71,8 +71,8 @@ def judge_nulls(
     attention: PerPair,
     picked: Sequence[Head],
     chosen: Sequence[Head],
-    random_effects: Float[np.ndarray, "sets pairs"],
-    chosen_effect: Float[np.ndarray, " pairs"] | None,
+    random_effects: Float[np.ndarray, "sets judges"],
+    chosen_effect: Float[np.ndarray, " judges"] | None,
     nothing: float,
     rule: Rule,
 ) -> list[Null]:

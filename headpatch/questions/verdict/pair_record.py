@@ -22,7 +22,7 @@ SWEEPS = tuple((kind, direction) for kind in ("resample", "mean") for direction 
 class Task:
     """What to measure of a pair, beside the sweeps of every head."""
 
-    sets: tuple[HeadSet, ...] = ()  # noised as they are, by resampling
+    sets: tuple[HeadSet, ...] = ()  # random ones, noised by resampling
     attribution: bool = False  # gradients estimate the effect of every head
     nulls: bool = False  # it is asked about a wrong place and mirrored
     vision: bool = False  # all heads of each vision layer are resampled

@@ -19,9 +19,19 @@ from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.models.vlm import VLM
 from headpatch.questions.verdict import VERB
-from headpatch.questions.verdict.columns import CURVES, HEADS, NULLS, SETS, VISION
+from headpatch.questions.verdict.charts import head_names
+from headpatch.questions.verdict.columns import (
+    CURVES,
+    FACTORS,
+    HEADS,
+    NULLS,
+    SETS,
+    TOGETHER,
+    VISION,
+)
 from headpatch.questions.verdict.judgement import Judgement, cost, run
 from headpatch.questions.verdict.nulls import failed
+from headpatch.questions.verdict.sentences import Setting, sentence
 from headpatch.questions.verdict.view import Headline, headline_words, summarize
 
 
@@ -60,6 +70,25 @@ class Verdict(Result):
         """A row for each set of heads changed together: the columns of ``partners.csv``."""
         return self.judgement.verdicts.sets
 
+    @property
+    def together(self) -> pd.DataFrame:
+        """The first heads of a ranking as one set: the columns of ``together.csv``."""
+        return self.judgement.together
+
+    @property
+    def factors(self) -> pd.DataFrame:
+        """Effects that depend on a factor of the pairs: the columns of ``factors.csv``."""
+        return self.judgement.verdicts.factors
+
+    def sentence(self, head: str) -> str:
+        """Say what is shown of a head, such as ``24.17``: size, interval, pairs, place."""
+        row = self.heads[head_names(self.heads) == head]
+        if row.empty:
+            raise InputError("head", head, "a head of the language model, such as 24.17")
+        saved = self.judgement.saved
+        study = Setting.of(self.origin.context, len(saved["pairs"]))
+        return sentence(row.iloc[0].to_dict(), study, self.factors)
+
     @cached_property
     def nulls(self) -> pd.DataFrame:
         """A row for each figure of a null: the columns of ``nulls.csv``."""
@@ -84,7 +113,7 @@ class Verdict(Result):
     def headline(self) -> Headline:
         """Whether the heads that look decide, in numbers."""
         saved, top = self.judgement.saved, self.study.verdict.top
-        return summarize(self.heads, saved, top, len(saved["pairs"]))
+        return summarize(self.heads, saved, top, len(saved["pairs"]), self.together)
 
     @property
     def summary(self) -> str:
@@ -97,6 +126,8 @@ class Verdict(Result):
         return {
             HEADS.file: self.heads,
             SETS.file: self.partners,
+            TOGETHER.file: self.together,
+            FACTORS.file: self.factors,
             NULLS.file: self.nulls,
             CURVES.file: self.faithfulness,
             **({} if vision is None else {VISION.file: vision}),
@@ -112,7 +143,11 @@ class Verdict(Result):
             "nulls_passed": not self.failed_nulls,
             "failed_nulls": list(self.failed_nulls),
             "nulls": self.nulls,
+            "attention_delta": self.study.verdict.attention_delta,
             "headline": asdict(self.headline),
+            "sentences": {
+                name: self.sentence(name) for name in (*self.headline.causal, *self.headline.picked)
+            },
             "redundant_sets": self.partners[self.partners["redundant"]],
         }
 
@@ -135,13 +170,13 @@ class Judge(Question[Verdict]):
         return Needs(study.verdict.positions, compared=True)
 
     def answer(self, opened: Opened, call: Call) -> Verdict:
-        """Choose heads on the discovery pairs, judge every head on the others."""
+        """Judge every head on all pairs, and what each part of them chooses on the other."""
         assert isinstance(opened, Pairs) and call.store is not None
         study, vlm, count = opened.study, opened.vlm, len(opened.entries)
         need_pairs(study, count, "--pairs")
         call.say(
             f"heads of {vlm.name} are changed on {count:,} pairs, about "
-            f"{cost(study, vlm.lm.grid, count):,} times in all"
+            f"{cost(study, vlm.lm.grid, opened.survey.entries):,} times in all"
         )
         with call.stages("Changing heads") as advance:
             judgement = run(study, vlm, opened.survey, call.store, advance)
@@ -163,11 +198,11 @@ def verdict(
 ) -> Verdict:
     """Judge over many pairs which heads decide, and whether those that look are among them.
 
-    Heads are chosen on one part of the pairs and judged on the other; effects carry
-    intervals over pairs (B. Efron, Better Bootstrap Confidence Intervals, JASA 82, 1987, or
-    Student's t: the wider) and q-values (Y. Benjamini and Y. Hochberg, JRSS B 57, 1995); "next to
-    nothing" is said only after an equivalence test (D. Schuirmann, J. Pharmacokinet. Biopharm. 15,
-    1987).
+    Every head is judged on all pairs; sets of heads and rankings are chosen on one part of the
+    pairs and judged on the other. Effects carry intervals over pairs (B. Efron, Better Bootstrap
+    Confidence Intervals, JASA 82, 1987, or Student's t: the wider) and q-values (Y. Benjamini and
+    Y. Hochberg, JRSS B 57, 1995); "small" is said only after an equivalence test of the mean (D.
+    Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987) and a tolerance interval of pairs.
 
     Parameters
     ----------

@@ -19,10 +19,11 @@ from headpatch.questions.verdict.charts import (
     true_words,
     verdict_chart,
 )
-from headpatch.questions.verdict.columns import CURVES, HEADS, NULLS, SETS
+from headpatch.questions.verdict.columns import CURVES, FACTORS, HEADS, NULLS, SETS, TOGETHER
+from headpatch.questions.verdict.sentences import Setting, percent, sentence
 from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation
 from headpatch.stats.rankings import Correlation, Precision, descending, effect_size, precision_at
-from headpatch.stats.verdict_labels import CAUSAL
+from headpatch.stats.verdict_labels import CAUSAL, SMALL
 
 _MEANINGS: Final = {
     "necessary+sufficient": "exchanging its z moves the answer beyond δ, both ways",
@@ -30,9 +31,11 @@ _MEANINGS: Final = {
     "sufficient": "its z alone, put into the other run, moves the answer beyond δ",
     "redundant": "not necessary alone, but together with a partner",
     "inhibitory": "it works against the answer, beyond δ",
-    "watches": "it attends more when the object is there; its effect is shown to lie within ±δ",
-    "inert": "its effect is shown to lie within ±δ",
-    "undecided": "the interval is too wide to say either",
+    "mixed": "the mean hides what it does on pairs: beyond δ both ways, or for some pairs only",
+    "watches": "it attends more with the object, beyond δ_a; its effect is shown to be small",
+    "looks away": "it attends less with the object, beyond δ_a; its effect is shown to be small",
+    "inert": "its effect is shown to be small: the mean lies within ±δ, and so do 95% of pairs",
+    "undecided": "neither is shown: more pairs are needed",
 }
 _MOST: Final = 12
 """Heads named in a sentence, and in the page's table: its table of all heads has the rest."""
@@ -48,10 +51,11 @@ class Headline:
     pairs: int  # that heads were judged on
     heads: int
     counts: dict[str, int]  # heads of each verdict
-    picked: tuple[str, ...]  # that attention picked out on other pairs
+    picked: tuple[str, ...]  # that attention picks out
     picked_causal: tuple[str, ...]  # of these: shown to act,
-    picked_within: tuple[str, ...]  # shown to lie within ±δ,
-    picked_undecided: tuple[str, ...]  # neither
+    picked_within: tuple[str, ...]  # shown to be small,
+    picked_mixed: tuple[str, ...]  # shown to act on pairs in ways that the mean hides,
+    picked_undecided: tuple[str, ...]  # none of it
     causal: tuple[str, ...]  # every head that is shown to act
     missed: tuple[str, ...]  # those of them that attention did not pick
     rho: Correlation
@@ -61,9 +65,17 @@ class Headline:
     """The same of true values, which endless pairs would show; how reliable both rankings are."""
     precision: tuple[Precision, ...]
     """Of the attention ranking against the exact causal one, at several k."""
+    together: tuple[Mapping[str, Any], ...] = ()
+    """Rows of ``together.csv``: what the first heads of a ranking do as one set."""
 
 
-def summarize(table: pd.DataFrame, saved: Mapping[str, Any], top: int, pairs: int) -> Headline:
+def summarize(
+    table: pd.DataFrame,
+    saved: Mapping[str, Any],
+    top: int,
+    pairs: int,
+    together: pd.DataFrame | None = None,
+) -> Headline:
     """Work out the headline of ``verdicts.csv``; both correlations are those of ``verdict.pt``.
 
     Attention picks out the `top` heads; `pairs` are those that heads were judged on.
@@ -85,14 +97,21 @@ def summarize(table: pd.DataFrame, saved: Mapping[str, Any], top: int, pairs: in
         counts=counts,
         picked=picked,
         picked_causal=of(*CAUSAL),
-        picked_within=of("watches", "inert"),
+        picked_within=of(*SMALL),
+        picked_mixed=of("mixed"),
         picked_undecided=of("undecided"),
         causal=causal,
         missed=tuple(name for name in causal if name not in picked),
         rho=Correlation(**saved["rho"]),
         true_rho=TrueCorrelation(**saved["true_rho"]),
         precision=tuple(precision_at(looks, np.arange(len(table)), k) for k in ks),
+        together=() if together is None else tuple(_plain(together)),
     )
+
+
+def _plain(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Give the rows; None for what was not measured."""
+    yield from table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _by_effect(table: pd.DataFrame) -> pd.DataFrame:
@@ -111,12 +130,16 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     """Show a verdict; tables that an earlier version did not write are left out."""
     table, saved = table_of(files[HEADS.file]), files.get("verdict.pt", {})
     curves = table_of(files.get(CURVES.file, {}))
-    pairs = context.pairs or 0 if curves.empty else int(curves["pairs"].iloc[0])
+    pairs = len(saved["pairs"]) if "pairs" in saved else context.pairs or 0
     delta = float(context.options.get("delta", 0.02))
-    yield from _classes(table, pairs, delta)
+    looks = float(context.options.get("attention_delta", 0.05))
+    yield from _classes(table, pairs, delta, looks)
     if NULLS.file in files:
         yield from _nulls(table_of(files[NULLS.file]))
-    yield from _heads(table, context, delta)
+    factors = table_of(files[FACTORS.file]) if FACTORS.file in files else None
+    yield from _heads(table, context, delta, pairs, factors)
+    if TOGETHER.file in files:
+        yield from _as_one_set(table_of(files[TOGETHER.file]), context.level)
     if SETS.file in files:
         yield from _together(table_of(files[SETS.file]), table, context.level)
     shown: dict[str, Any] = {"level": context.level, "of": context.pairs}
@@ -131,17 +154,20 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         yield _areas(curves)
         yield faithfulness_chart(curves, **shown)
     if {"rho", "true_rho"} <= set(saved):
-        headline = summarize(table, saved, int(context.options["top"]), pairs)
+        together = table_of(files[TOGETHER.file]) if TOGETHER.file in files else None
+        headline = summarize(table, saved, int(context.options["top"]), pairs, together)
         first, *lines = headline_words(headline, context)
         yield Words(first, "terminal", strong=True)
         yield from (Words(line, "terminal") for line in lines)
 
 
-def _classes(table: pd.DataFrame, pairs: int, delta: float) -> Iterator[Part]:
+def _classes(table: pd.DataFrame, pairs: int, delta: float, looks: float) -> Iterator[Part]:
     """Say how many heads are of each class, and what it says."""
     yield Words(
         f"Every head, judged over {pairs:,} pairs; δ = {delta:g} is the smallest effect of "
-        "interest, as a share of the difference between the two answers.",
+        "interest, as a share of the difference between the two answers; δ_a = "
+        f"{looks:g} the smallest attention difference of interest, as a share of the image "
+        "attention.",
         "page",
     )
     counts = table["verdict"].value_counts()
@@ -177,7 +203,9 @@ def _nulls(table: pd.DataFrame) -> Iterator[Part]:
         yield Words(failed_words(failed), "page")
 
 
-def _heads(table: pd.DataFrame, context: Context, delta: float) -> Iterator[Part]:
+def _heads(
+    table: pd.DataFrame, context: Context, delta: float, pairs: int, factors: pd.DataFrame | None
+) -> Iterator[Part]:
     """Show the verdict of the heads that act, and of those that attention picks first."""
     rows = _by_effect(table).set_index("name", drop=False)
     acting = rows.index[rows["verdict"].isin(CAUSAL)]
@@ -204,11 +232,38 @@ def _heads(table: pd.DataFrame, context: Context, delta: float) -> Iterator[Part
         "Means over pairs, as a share of the LD difference between the runs; resampled at the "
         "positions of the study. A head is called after an effect whose interval lies beyond "
         f"±δ = {delta:g} and whose q (Benjamini-Hochberg, over all heads and both directions) is "
-        f"below {1 - context.level:.2g}; 'watches' and 'inert' are shown to stay within ±δ by an "
-        "equivalence test; neither: undecided."
+        f"below {1 - context.level:.2g}; 'watches', 'looks away' and 'inert' are shown to be "
+        "small: the mean within ±δ by an equivalence test, and 95% of pairs by a tolerance "
+        "interval; 'mixed': the mean hides what it does on pairs; nothing of it: undecided."
     )
     partners = " with: partners together with which it is necessary." * ("with" in cells)
     yield Words(note + partners)
+    told = rows[rows["verdict"].isin((*CAUSAL, "mixed")) & (rows["verdict"] != "redundant")]
+    study = Setting.of(context, pairs)
+    yield from (Words(sentence(row, study, factors)) for row in told.head(_MOST).to_dict("records"))
+
+
+def _as_one_set(table: pd.DataFrame, level: float) -> Iterator[Part]:
+    """Show what the first heads of a ranking do together, beside random sets."""
+    if table.empty:
+        return
+    cells: dict[str, str | Cell] = {
+        "the first by": "ranking",
+        "heads": "k",
+        "direction": "direction",
+        "together": "effect",
+        f"{level:.0%} interval": _interval("effect"),
+        "sum of each alone": "alone",
+        "random sets": "random",
+        "p": "p",
+    }
+    yield grid("The first heads of a ranking, changed as one set", table, cells, TOGETHER)
+    draws = int(table["draws"].max())
+    least = f"; with {draws} sets p is at least {2 / (draws + 1):.2g}" if draws else ""
+    yield Words(
+        "Chosen on one part of the pairs and judged on the other. Random sets: as many other heads "
+        f"of each layer; p: that one of them has as large an effect{least}."
+    )
 
 
 def _acting(acting: pd.DataFrame, cells: Mapping[str, str | Cell]) -> Iterator[Part]:
@@ -296,19 +351,25 @@ def _areas(curves: pd.DataFrame) -> Grid:
 def headline_words(facts: Headline, context: Context) -> list[str]:
     """Say in words and numbers whether the heads that look decide; the first line asks it."""
     level, delta = context.level, context.options["delta"]
+    where = Setting.of(context, facts.pairs).where
     missed = f"Attention misses {len(facts.missed)} of them{_named(facts.missed)}."
     if not facts.causal:
-        missed = "That is no proof that none does: some may be undecided."
+        open_ones = facts.counts.get("undecided", 0)
+        missed = "Each is shown to be small, or mixed."
+        if open_ones:
+            missed = f"That is no proof that none does: {open_ones:,} are undecided."
     elif not facts.missed:
         missed = "Attention picks all of them."
     elif len(facts.missed) == len(facts.causal):
         missed = "Attention misses all of them."
     lines = [
         "Do the heads that look decide?",
-        f"Of the {len(facts.picked)} heads that attention picks out (on other pairs), "
-        f"{_count(facts.picked_causal)} shown to act on the answer{_named(facts.picked_causal)}; "
-        f"{_count(facts.picked_within)} shown to stay within ±{delta:.3g} of the LD difference; "
-        f"{_count(facts.picked_undecided)} undecided.",
+        f"Heads are changed {where}. Of the {len(facts.picked)} heads that attention picks out, "
+        f"alone {_count(facts.picked_causal)} shown to act on the answer"
+        f"{_named(facts.picked_causal)}; {_count(facts.picked_within)} shown to be small, in the "
+        f"mean and on 95% of pairs within ±{delta:.3g} of the LD difference; "
+        f"{_count(facts.picked_mixed)} mixed; {_count(facts.picked_undecided)} undecided.",
+        *_together_words(facts.together, level),
         f"Of all {facts.heads:,} heads, {_count(facts.causal)} shown to act"
         f"{_named(facts.causal)}. {missed}",
         f"Spearman's rho, over {facts.heads:,} heads, of attention difference and size of effect. "
@@ -323,6 +384,30 @@ def headline_words(facts: Headline, context: Context) -> list[str]:
     ]
     counts = ", ".join(f"{name} {count:,}" for name, count in facts.counts.items())
     return [*lines, f"Verdicts over {facts.pairs} pairs: {counts}."]
+
+
+def _together_words(rows: Sequence[Mapping[str, Any]], level: float) -> Iterator[str]:
+    """Say what the heads that attention picks do as one set, in both directions."""
+    own = [row for row in rows if row["ranking"] == "attention"]
+    if not own:
+        return
+    parts = []
+    for row in own:
+        verb = "take away" if row["direction"] == "noising" else "bring"
+        random = "no random set could be drawn"
+        if row["draws"]:
+            random = (
+                f"random sets of the same layers {percent(row['random'])}, "
+                f"{percent(row['random_low'])} to {percent(row['random_high'])}, p = {row['p']:.2g}"
+            )
+        parts.append(
+            f"they {verb} {percent(row['effect'])} [{percent(row['effect_low'])} to "
+            f"{percent(row['effect_high'])}] of the LD difference ({row['direction']}; {random})"
+        )
+    yield (
+        f"The {own[0]['k']} heads that attention picks on one part of the pairs, changed as one "
+        f"set on the other: {', and '.join(parts)}; {level:.0%} intervals."
+    )
 
 
 def _count(names: Sequence[str]) -> str:

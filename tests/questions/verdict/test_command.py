@@ -12,7 +12,8 @@ from headpatch.core.store import Store
 from tests.command import Said, contents, headpatch, ran, refused
 from tests.planted import QUESTION, planted_dataset, save_planted
 
-TABLES = ("faithfulness.csv", "gate.csv", "nulls.csv", "partners.csv", "verdicts.csv", "vision.csv")
+TABLES = ("faithfulness.csv", "gate.csv", "nulls.csv", "partners.csv",
+          "factors.csv", "together.csv", "verdicts.csv", "vision.csv")  # fmt: skip
 FILES = {*TABLES, "faithfulness.png", "run.yaml", "verdict.png", "verdict.pt"}
 PAIRS = 12
 CONFIG = """
@@ -62,7 +63,7 @@ def test_it_prints_the_verdicts_and_writes_every_file(place: Path, whole: Said) 
     for part in (
         "Gate: 12 of 12 pairs pass (100.0%)",
         "A NULL FAILED (mirrored, wrong place)",  # the circuit reads no question
-        "Of the 5 heads that attention picks out (on other pairs), 3 are shown to act",
+        "Of the 5 heads that attention picks out, alone 3 are shown to act",
         "Do the heads that look decide?",
         "necessary+sufficient",
     ):
@@ -73,9 +74,11 @@ def test_it_prints_the_verdicts_and_writes_every_file(place: Path, whole: Said) 
     assert table.set_index(["layer", "head"]).loc[(1, 3), "verdict"] == "inhibitory"
     assert list(read_table(out / "gate.csv")["passed"]) == [True] * PAIRS
     saved = read_tensors(out / "verdict.pt")
-    assert saved["resample_noising"].shape == (PAIRS // 2, 4, 4)
-    assert saved["discovery"]["mean_denoising"].shape == (PAIRS // 2, 4, 4)
-    assert saved["sets_noising"].shape == (PAIRS // 2, len(saved["sets"]))
+    assert saved["resample_noising"].shape == saved["mean_denoising"].shape == (PAIRS, 4, 4)
+    names = {name for part in saved["parts"] for name in part["judges"]}
+    assert sorted(names) == sorted(saved["pairs"])
+    for part in saved["parts"]:
+        assert part["noising"].shape == (len(part["sets_noising"]), PAIRS // 2)
     run_file = yaml.safe_load((out / "run.yaml").read_text())
     assert run_file["study"]["verdict"]["top"] == 5
     assert run_file["run"]["noise_floor"] < 1e-4

@@ -87,6 +87,7 @@ const CLASSES = Object.fromEntries(((data.heads && data.heads.classes) || []).ma
 const SHAPES = {
   "triangle-up": "M8 1l8 14H0z",
   "triangle-down": "M8 15L0 1h16z",
+  cross: "M6 1h4v5h5v4h-5v5H6v-5H1V6h5z",
   diamond: "M8 0l8 8-8 8-8-8z",
   square: "M1 1h14v14H1z",
   circle: "M8 1a7 7 0 1 0 .01 0z",

@@ -1,0 +1,102 @@
+"""Effects by the levels of a dataset's factors: a head may act for circles and not for squares.
+
+For each head and direction, the pairs of a factor's levels are compared by the Kruskal-Wallis test
+(W. H. Kruskal and W. A. Wallis, JASA 47, 1952), which asks nothing of the distribution, and q is
+taken over all heads, directions and factors (Benjamini-Hochberg). An effect *depends on a factor*
+if q < α and the means of two levels are shown to differ by more than δ: their intervals, at the
+level 1 - α over the number of levels, lie so far apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import chi2, rankdata
+
+from headpatch.stats.intervals import Interval, mean_interval
+from headpatch.stats.scenes import by_scene
+from headpatch.stats.significance import adjusted
+from headpatch.stats.verdict_labels import Rule
+
+Values = Float[np.ndarray, "pairs *rest"]
+FEWEST = 5
+"""Pairs that a level needs to be compared; levels with fewer are left out."""
+MOST = 12
+"""Levels; a column with more is a name or a number, not a factor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """The pairs of one level of a factor, and the intervals of their means."""
+
+    name: str
+    pairs: int
+    effect: Interval
+
+
+@dataclass(frozen=True, eq=False)
+class Dependence:
+    """How effects depend on one factor."""
+
+    factor: str
+    levels: tuple[Level, ...]
+    q: Float[np.ndarray, "*rest"]
+    shown: Bool[np.ndarray, "*rest"]
+
+
+def factor_levels(cells: Sequence[str]) -> dict[str, Int[np.ndarray, " some"]]:
+    """Return the places of each level's pairs; none where the column is no factor to compare by."""
+    column = np.asarray(cells, dtype=object)
+    places = {name: np.flatnonzero(column == name) for name in sorted(set(cells))}
+    kept = {name: at for name, at in places.items() if len(at) >= FEWEST}
+    return kept if len(places) <= MOST and len(kept) > 1 else {}
+
+
+def dependences(
+    values: Values,
+    factors: Mapping[str, Sequence[str]],
+    rule: Rule,
+    scenes: Int[np.ndarray, " pairs"] | None = None,
+) -> tuple[Dependence, ...]:
+    """Compare the means of each factor's levels; see the module."""
+
+    def of_level(at: Int[np.ndarray, " some"]) -> Values:
+        return by_scene(values[at], None if scenes is None else scenes[at])
+
+    by_factor = {
+        name: levels for name, cells in factors.items() if (levels := factor_levels(cells))
+    }
+    if not by_factor:
+        return ()
+    p = np.stack([_p([of_level(at) for at in levels.values()]) for levels in by_factor.values()])
+    found = []
+    for (name, levels), q in zip(by_factor.items(), adjusted(p), strict=True):
+        named = tuple(
+            _level(level, of_level(at), len(levels), rule) for level, at in levels.items()
+        )
+        highest, lowest = (
+            np.max([one.effect.low for one in named], axis=0),
+            np.min([one.effect.high for one in named], axis=0),
+        )
+        shown = (q < rule.alpha) & (highest - lowest > rule.delta)
+        found.append(Dependence(name, named, q, shown))
+    return tuple(found)
+
+
+def _p(groups: Sequence[Values]) -> Float[np.ndarray, "*rest"]:
+    """P that the levels' values are alike; 1 where all values are the same."""
+    rank = rankdata(np.concatenate(groups), axis=0)
+    apart = rank - rank.mean(0)
+    of_level = np.split(apart, np.cumsum([len(one) for one in groups])[:-1])
+    between = sum(len(one) * one.mean(0) ** 2 for one in of_level)
+    total = (apart**2).sum(0)  # of ranks with ties as their mean: H is corrected for ties
+    h = (len(rank) - 1) * np.divide(between, total, out=np.zeros_like(total), where=total > 0)
+    return np.asarray(np.where(total > 0, chi2.sf(h, len(groups) - 1), 1.0))
+
+
+def _level(name: str, values: Values, levels: int, rule: Rule) -> Level:
+    rng = np.random.default_rng([rule.seed % 2**64, 6])
+    return Level(
+        name, len(values), mean_interval(values, 1 - rule.alpha / levels, rule.resamples, rng)
+    )
