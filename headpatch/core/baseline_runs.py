@@ -67,12 +67,12 @@ class Survey:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many pairs there are, pass the gate, say neither answer, or make both unlikely."""
+        """How many pairs there are, pass the gate, and have which fault: see `Gated`."""
         return {
             "pairs": len(self.gated),
             **{
                 name: sum(getattr(one, name) for one in self.gated)
-                for name in ("passed", "neither", "doubtful")
+                for name in ("passed", "wrong_sign", "neither", "doubtful")
             },
         }
 
