@@ -60,7 +60,7 @@ class VLM:
     @cached_property
     def spellings(self) -> dict[str, tuple[int, ...]]:
         """Tokens of the vocabulary by their `spelling`, but for those that are space alone."""
-        tokenizer: Any = self.processor.tokenizer  # type: ignore[attr-defined]
+        tokenizer: Any = self.processor.tokenizer
         tokens = min(len(tokenizer), int(self.model.config.get_text_config().vocab_size))
         texts = tokenizer.batch_decode([[token] for token in range(tokens)])
         found: dict[str, tuple[int, ...]] = {}

@@ -230,7 +230,8 @@ def find_answers(tokenizer: Any, prompt: str, continuations: tuple[str, str]) ->
         same = " and ".join(repr(text.strip()) for text in continuations)
         expected = "two answers that differ in their first token"
         raise InputError("answers", f"{same} are the same token", expected)
-    return AnswerTokens(*found)
+    yes, no = found
+    return AnswerTokens(yes, no)
 
 
 def variants_of(vlm: VLM, token: int) -> tuple[int, ...]:

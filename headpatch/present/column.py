@@ -92,7 +92,7 @@ class Schema:
 
 def ratio_companions(column: Column) -> tuple[Column, ...]:
     """Declare what stands beside the mean of a column of ratios, over pairs."""
-    name, share = column.name, {"unit": column.unit, "form": column.form, "optional": True}
+    name = column.name
     meanings = (
         f"ratio of means: `{name}` as the sum of effects over the sum of the pairs' differences in "
         "LD, so that pairs with small differences weigh less",
@@ -101,7 +101,10 @@ def ratio_companions(column: Column) -> tuple[Column, ...]:
     )
     ends = zip(RATIO_ENDS, meanings, strict=False)
     return (
-        *(Column(name + end, meaning, **share) for end, meaning in ends),
+        *(
+            Column(name + end, meaning, column.unit, form=column.form, optional=True)
+            for end, meaning in ends
+        ),
         Column(
             f"{name}{RATIO_ENDS[3]}",
             f"the pair that carries most of the mean of `{name}`",

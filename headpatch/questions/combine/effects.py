@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 
-from headpatch.core.baseline_runs import LEAST
 from headpatch.core.effects import floor_of, intervene
 from headpatch.core.ratio_columns import ratio_columns
 from headpatch.core.saved_verdict import rule
@@ -196,9 +195,7 @@ def judge(study: Study, plan: Plan, measured: Sequence[Effects]) -> Combinations
 def _ratios(
     study: Study, effects: Tables, pairs: Sequence[Effects]
 ) -> dict[str, Shaped[np.ndarray, "ways sets"]]:
-    """Return what stands beside the mean of the effects, over several pairs."""
-    if len(pairs) < LEAST:
-        return {}
+    """Return what stands beside the mean of the effects; nothing of one pair."""
     gaps, names = np.array([one.gap for one in pairs]), [one.pair for one in pairs]
     flat = effects.reshape(len(pairs), -1)
     beside = ratio_columns(study, flat, gaps, names, whole=True)

@@ -160,11 +160,8 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         else f"One pair of pictures: known up to rounding ({floor:.1e} logits an effect)."
     )
     yield Words(_LEGEND.format(delta=delta, words=words))
-    rows = [
-        {**row, "normalized_low": row["low"], "normalized_high": row["high"]}
-        for row in table.to_dict("records")
-    ]
-    if words := ratio_words(rows, changed_name, floor):
+    ends = table.rename(columns={"low": "normalized_low", "high": "normalized_high"})
+    if words := ratio_words(ends.to_dict("records"), changed_name, floor):
         yield Words(words)
     if REPAIR.file in files:
         yield from _repairs(table_of(files[REPAIR.file]), table_of(files[PARTS.file]))
