@@ -112,8 +112,11 @@ def _counts(columns: Mapping[str, Sequence[Any]]) -> Iterator[str]:
             strict=True,
         )
     ]
-    neither = [p < NEITHER_BELOW for p in both]
-    if "said_with" in columns:
+    unlikely = "less than {:g} of the probability on both answers together"
+    if "said_with" not in columns:  # likewise
+        neither = [p < NEITHER_BELOW for p in both]
+        yield _count(sum(neither), unlikely.format(NEITHER_BELOW))
+    else:
         said = zip(columns["said_with"], columns["said_without"], strict=True)
         neither = ["neither" in one for one in said]
         yield _count(sum(neither), "a run that says neither answer")
@@ -122,7 +125,7 @@ def _counts(columns: Mapping[str, Sequence[Any]]) -> Iterator[str]:
             "an answer in another spelling",
         )
     doubtful = (p < DOUBTFUL_BELOW and not no for p, no in zip(both, neither, strict=True))
-    yield _count(sum(doubtful), f"less than {DOUBTFUL_BELOW:g} of the probability on both answers")
+    yield _count(sum(doubtful), unlikely.format(DOUBTFUL_BELOW))
 
 
 def _count(pairs: int, what: str) -> str:

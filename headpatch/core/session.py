@@ -135,7 +135,7 @@ class Session:
     @property
     def faults(self) -> tuple[str, ...]:
         """Why the study is not valid: its answers do not flip, or a run says neither of them."""
-        found, base = self._said(lambda reading, _: not reading.answers), self.base
+        found, base = self._said(_says_something_else), self.base
         if self._flips:
             return found
         lds = f"LD_with = {base.ld_with:+.3f}, LD_without = {base.ld_without:+.3f}"
@@ -152,7 +152,8 @@ class Session:
         another = self.study.reworded(prompt_form(self.prompt.text, self.pair.question))
         doubtful = self._said(
             lambda reading, right: (
-                reading.answers and (reading.doubtful or (self._flips and reading.said != right))
+                not _says_something_else(reading, right)
+                and (reading.doubtful or (self._flips and reading.said != right))
             )
         )
         return (*doubtful, *another)
@@ -189,6 +190,11 @@ class Session:
     def resumes(self) -> bool:
         """Whether vision heads are changed by passes that begin at their layer."""
         return self.fast_vision is not None and self.fast_vision.exact
+
+
+def _says_something_else(reading: AnswerReading, right: Said) -> bool:
+    """Whether a run's answer is not right in any spelling, and neither answer is likely."""
+    return not reading.answers and reading.said != right
 
 
 def open_session(

@@ -56,8 +56,8 @@ class AnswerReading:
 
     @property
     def answers(self) -> bool:
-        """Whether the run may be taken to answer: it says one of the two, or could well say it."""
-        return self.said != "neither" or self.p_answers >= NEITHER_BELOW
+        """Whether the two answers, as they are spelled, have any probability to speak of."""
+        return self.p_answers >= NEITHER_BELOW
 
     @property
     def doubtful(self) -> bool:
