@@ -4,7 +4,7 @@ Studies are drawn of pairs whose gaps in LD differ, with heads of several kinds.
 studies of 20, 50 and 100 pairs, the share of 95% intervals that cover the true ratio of means, in
 percent; then the true mean of ratios over the true ratio of means.
 
-    python benchmarks/ratio_coverage.py [--studies 2000] [--resamples 1000]
+    python benchmarks/ratio_coverage.py [--studies 1000] [--resamples 1000]
 """
 
 import argparse
@@ -62,7 +62,7 @@ def covered(
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--studies", type=int, default=2000)
+    parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--resamples", type=int, default=1000)
     asked = parser.parse_args()
     counts = "".join(f"{pairs:>7d}" for pairs in PAIRS)

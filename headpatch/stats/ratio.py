@@ -37,8 +37,10 @@ def ratio_of_means(
     denominator is an estimate too: all :math:`\rho` with
     :math:`(\bar e - \rho \bar g)^2 \le q^2 s^2_{e - \rho g} / n`, q being Student's quantile.
 
-    Coverage of 95% intervals in simulated studies, 2,000 of each kind, so known to 1%
-    (``benchmarks/ratio_coverage.py``): COVERAGE
+    Coverage of 95% intervals in simulated studies, 1,000 or more of each kind, so known to 0.7%
+    (``benchmarks/ratio_coverage.py``: four kinds of gaps × six of effects): 93% to 98% at 20 pairs,
+    94% to 98% at 50 and at 100. Effects in one pair of ten are the exception at 20 pairs (84% to
+    89%): one such study in eight holds none of them, and nothing in it tells.
 
     Parameters
     ----------
