@@ -44,6 +44,11 @@ def checked_text(text: str, argument: str) -> str:
     return text
 
 
+def spelling(text: str) -> str:
+    """Return a word without its case and the space around it: what its variants have in common."""
+    return text.strip().casefold()
+
+
 def at_home(path: str) -> str:
     """Return a path whose leading ``~`` is the user's own folder, as a shell would take it."""
     return os.path.expanduser(path)

@@ -82,6 +82,8 @@ _OF_STUDY = (
     ("question", "question", str, "TEXT", "Asked of both pictures; the answer must flip."),
     ("answers", "answers", Several, "YES,NO",
      "What the model says for yes and for no, as it is spelled: Yes,No if left out."),
+    ("sum_variants", "sum_variants", bool, None,
+     "Add up the spellings of each answer (yes, Yes, YES) in every logit difference."),
     ("region", "region", str, "NAME|BOX",
      "Where the object is: a quadrant (top-left), a corner (top-left-corner), a half (left-half), "
      "center, or left,top,right,bottom in fractions of the image."),

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from headpatch.core.baseline_runs import LEAST
+from headpatch.core.ratio_columns import gaps_of, ratio_columns
 from headpatch.core.study.study import Study
 from headpatch.present.column import Schema
 from headpatch.present.head_columns import with_head_columns
@@ -40,26 +41,38 @@ of all intervals of the column; with ``pattern`` of those of the rows that it la
 
 
 def aggregate(
-    tables: Sequence[pd.DataFrame], schema: Schema, study: Study, *, gaps: Gaps = "pattern"
+    tables: Sequence[pd.DataFrame],
+    schema: Schema,
+    study: Study,
+    *,
+    gaps: Gaps = "pattern",
+    ld_gaps: Float[np.ndarray, " pairs"] | None = None,
 ) -> pd.DataFrame:
     """Return means over pairs with intervals: the one place where pairs become one figure.
 
     Rows of the tables, one a pair, are aligned by the schema's keys; columns that it marks with
     ``interval`` are averaged. Of one pair there is no interval. Returns keys, then ``…``, ``…_low``
     and ``…_high`` of each column, and ``pairs``: those that have a figure in the last column.
+    Columns marked with ``ratio`` get what `headpatch.core.ratio_columns` says; `ld_gaps` are the
+    pairs' LD_with - LD_without (logits), None where the tables have both.
     """
     keys = [name for name in schema.keys if name != "pair" and name in tables[0]]
     asked = [_keys_of(table[keys]) for table in tables]
     place = {key: row for row, key in enumerate(dict.fromkeys(k for one in asked for k in one))}
     found = pd.DataFrame(list(place), columns=keys)
     values: Values = np.full((len(tables), len(place)), np.nan)
-    averaged = (one.name for one in schema if one.interval and one.name in tables[0])
-    for column in averaged:
+    ld_gaps = gaps_of(tables) if ld_gaps is None else ld_gaps
+    averaged = ((one.name, one.ratio) for one in schema if one.interval and one.name in tables[0])
+    for column, ratio in averaged:
         values = np.full((len(tables), len(place)), np.nan)
         for pair, (table, rows) in enumerate(zip(tables, asked, strict=True)):
             values[pair, [place[key] for key in rows]] = table[column].to_numpy(dtype=np.float64)
         ends = intervals(study, values) if gaps == "pair" else _by_pattern(study, values)
         found[column], found[f"{column}_low"], found[f"{column}_high"] = ends
+        if ratio and ld_gaps is not None:
+            names = [str(table["pair"].iloc[0]) for table in tables]
+            beside = ratio_columns(study, values, ld_gaps, names, whole=gaps == "pair")
+            found = found.assign(**{f"{column}{end}": value for end, value in beside.items()})
     found["pairs"] = np.isfinite(values).sum(0)
     layer = "head_layer" if "layer" in keys else "layer"
     return with_head_columns(found, layer) if "heads" in keys else found

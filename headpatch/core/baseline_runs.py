@@ -48,6 +48,12 @@ class Survey:
     incomparable: InputError | None = None  # why heads cannot be compared on the first such pair
 
     @property
+    def ld_gaps(self) -> Float[np.ndarray, " pairs"]:
+        """LD_with - LD_without (logits) of each pair that is run."""
+        gap = {one.entry.name: one.ld_with - one.ld_without for one in self.gated}
+        return np.array([gap[entry.name] for entry in self.entries])
+
+    @property
     def prompts(self) -> tuple[str, ...]:
         """The pairs' prompts, with ``{question}`` in place of the question, each once."""
         return tuple(dict.fromkeys(one.prompt for one in self.gated))
@@ -67,12 +73,12 @@ class Survey:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many pairs there are, pass the gate, say neither answer, or make both unlikely."""
+        """How many pairs there are, pass the gate, and have which fault: see `Gated`."""
         return {
             "pairs": len(self.gated),
             **{
                 name: sum(getattr(one, name) for one in self.gated)
-                for name in ("passed", "neither", "doubtful")
+                for name in ("passed", "wrong_sign", "neither", "doubtful")
             },
         }
 

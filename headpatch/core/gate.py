@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from headpatch.core.session import RUNS, Session, checked, run_both
+from headpatch.core.session import RIGHT, RUNS, Session, checked, run_both
 from headpatch.core.study.options import PairsOptions
 from headpatch.core.study.reading import prompt_form
 from headpatch.core.study.study import Study
@@ -14,7 +14,6 @@ from headpatch.errors import InputError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.stats.effects import DOUBTFUL_BELOW
 
 _OF_THE_PAIR = ("--with, --without", "--question", "--region")  # what its row has, not a flag
 
@@ -27,29 +26,47 @@ class Gated:
     ld_with: float  # logit(Yes) - logit(No), untouched
     ld_without: float
     readings: tuple[AnswerReading, AnswerReading]  # with and without the object
-    passed: bool  # both answers are right and said, and LD lies apart by the study's margin
+    # Whether both answers are right (the most likely token is the right answer's, in any case, and
+    # LD has the right sign), and LD lies apart by the study's margin.
+    passed: bool
     reason: str  # why it did not pass; empty if it did
     prompt: str  # as asked, with ``{question}`` in place of the question
     picture_shown: float = math.nan  # shares that the processor shows; NaN if not known
     region_shown: float = math.nan
 
     @property
+    def wrong_sign(self) -> bool:
+        """Whether LD prefers the wrong answer in a run."""
+        return not self.ld_with > 0 > self.ld_without
+
+    @property
     def neither(self) -> bool:
-        """Whether a run answers with neither Yes nor No."""
-        return not all(reading.answers for reading in self.readings)
+        """Whether the most likely token of a run is neither Yes nor No, in any case."""
+        return any(reading.said == "neither" for reading in self.readings)
 
     @property
     def doubtful(self) -> bool:
         """Whether Yes and No together are unlikely in a run, if not so that it says neither."""
-        unlikely = any(reading.p_answers < DOUBTFUL_BELOW for reading in self.readings)
-        return unlikely and not self.neither
+        return any(reading.doubtful for reading in self.readings) and not self.neither
+
+    @property
+    def spelling(self) -> str:
+        """Which run says an answer in another case or with other space, and how likely that is."""
+        return ", ".join(
+            f"{reading.winner} {run}"
+            for run, reading in zip(RUNS, self.readings, strict=True)
+            if reading.as_variant
+        )
 
     def columns(self) -> dict[str, float | str]:
         """Return what ``gate.csv`` says of the runs' answers, by column."""
         return {
-            f"{name}_{run}": getattr(reading, name)
-            for run, reading in zip(("with", "without"), self.readings, strict=True)
-            for name in ("p_yes", "p_no", "top", "p_top")
+            "spelling": self.spelling,
+            **{
+                f"{name}_{run}": getattr(reading, name)
+                for run, reading in zip(("with", "without"), self.readings, strict=True)
+                for name in ("p_yes", "p_no", "top", "p_top", "said")
+            },
         }
 
 
@@ -74,9 +91,11 @@ def gate(entry: Entry, session: Session) -> Gated:
         wrong.append(f"{no} with the object")
     if not absent < 0:
         wrong.append(f"{yes} without it")
-    for run, reading in zip(RUNS, session.readings, strict=True):
-        if not reading.answers:
-            wrong.append(f"{run} it says {reading.says(session.study.answers)}")
+    signs = present > 0, absent < 0
+    for run, reading, right, sign in zip(RUNS, session.readings, RIGHT, signs, strict=True):
+        # an LD of the wrong sign has said already that it is the other answer
+        if reading.said == "neither" or (sign and reading.said != right):
+            wrong.append(f"{reading.winner} {run}")
     margin = session.study.pairs.margin
     if not wrong and not present - absent >= margin:
         wrong.append(f"LD apart by less than {margin:g}")

@@ -13,12 +13,26 @@ _SHARE = "probability"
 
 def _answer(run: str) -> tuple[Column, ...]:
     return (
-        Column(f"p_yes_{run}", f"of the first answer, {run} the object", _SHARE, optional=True),
-        Column(f"p_no_{run}", f"of the second answer, {run} the object", _SHARE, optional=True),
+        Column(
+            f"p_yes_{run}",
+            f"of the first answer's token, {run} the object; with `--sum-variants` of all its "
+            "spellings",
+            _SHARE,
+            optional=True,
+        ),
+        Column(f"p_no_{run}", "of the second answer's, likewise", _SHARE, optional=True),
         Column(
             f"top_{run}", f"the most likely token, {run} the object", "–", "text", optional=True
         ),
         Column(f"p_top_{run}", "its probability", _SHARE, optional=True),
+        Column(
+            f"said_{run}",
+            "which answer that token is, in any case and with any space around it: `yes` (the "
+            "first), `no` (the second) or `neither`",
+            "–",
+            "text",
+            optional=True,
+        ),
     )
 
 
@@ -32,8 +46,22 @@ GATE: Final = Schema(
         Column("question", "what it is asked", "–", "text"),
         Column("ld_with", "LD with the object", "logits", form="+.3f"),
         Column("ld_without", "LD without it", "logits", form="+.3f"),
-        Column("passed", "whether both answers are right", "–", "truth"),
+        Column(
+            "passed",
+            "whether in both runs the most likely token is the right answer, LD has the right "
+            "sign, and LD lies apart by `pairs.margin`",
+            "–",
+            "truth",
+        ),
         Column("reason", "why it does not pass; empty if it does", "–", "text"),
+        Column(
+            "spelling",
+            "an answer in another case or with other space around it that wins, "
+            "its probability and the run; empty if there is none",
+            "–",
+            "text",
+            optional=True,
+        ),
         *_answer("with"),
         *_answer("without"),
     ),
@@ -46,7 +74,7 @@ def gate(columns: Mapping[str, Sequence[Any]], margin: float) -> Iterator[Part]:
     total, passed = len(columns["passed"]), sum(columns["passed"])
     yield Words(
         f"Gate: {passed:,} of {total:,} pairs pass ({passed / total:.1%}): both answers right, LD "
-        f"at least {margin:g} logits apart.{_unlikely(columns)}"
+        f"at least {margin:g} logits apart.{''.join(_counts(columns))}"
     )
     yield from _failed(columns, "terminal", {})
     yield from _failed(columns, "page", {"question": "question"})
@@ -69,17 +97,37 @@ def _failed(
         yield Words(f"and {len(failed) - most:,} more: see gate.csv", place)
 
 
-def _unlikely(columns: Mapping[str, Sequence[Any]]) -> str:
-    """Say in how many pairs a run makes both answers unlikely, and in how many it says neither."""
-    if "p_yes_with" not in columns:  # of an earlier version
-        return ""
-    names = [f"p_{word}_{run}" for run in ("with", "without") for word in ("yes", "no")]
-    rows = zip(*(columns[name] for name in names), strict=True)
-    both = [min(sum(shares[:2]), sum(shares[2:])) for shares in rows]
-    counts = {below: sum(p < below for p in both) for below in (DOUBTFUL_BELOW, NEITHER_BELOW)}
-    return "".join(
-        f" {count:,} {'pair gives' if count == 1 else 'pairs give'} the two answers less than "
-        f"{below:g} of the probability together."
-        for below, count in counts.items()
-        if count
+def _counts(columns: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """Say in how many pairs LD has the wrong sign, another word wins, or answers are unlikely."""
+    lds = zip(columns["ld_with"], columns["ld_without"], strict=True)
+    yield _count(
+        sum(not present > 0 > absent for present, absent in lds), "an LD of the wrong sign"
     )
+    if "p_yes_with" not in columns:  # of an earlier version
+        return
+    both = [
+        min(yes + no, yes_without + no_without)
+        for yes, no, yes_without, no_without in zip(
+            *(columns[f"p_{word}_{run}"] for run in ("with", "without") for word in ("yes", "no")),
+            strict=True,
+        )
+    ]
+    unlikely = "less than {:g} of the probability on both answers together"
+    if "said_with" not in columns:  # likewise
+        neither = [p < NEITHER_BELOW for p in both]
+        yield _count(sum(neither), unlikely.format(NEITHER_BELOW))
+    else:
+        said = zip(columns["said_with"], columns["said_without"], strict=True)
+        neither = ["neither" in one for one in said]
+        yield _count(sum(neither), "a run that says neither answer")
+        yield _count(
+            sum(isinstance(one, str) and one != "" for one in columns["spelling"]),
+            "an answer in another spelling",
+        )
+    doubtful = (p < DOUBTFUL_BELOW and not no for p, no in zip(both, neither, strict=True))
+    yield _count(sum(doubtful), unlikely.format(DOUBTFUL_BELOW))
+
+
+def _count(pairs: int, what: str) -> str:
+    """Say how many pairs have something; nothing if none has."""
+    return f" {pairs:,} {'pair has' if pairs == 1 else 'pairs have'} {what}." if pairs else ""

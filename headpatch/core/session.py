@@ -1,15 +1,16 @@
 """What every analysis of one pair starts from: the model, the pair and its two untouched runs."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool
 
 from headpatch.core.study.reading import prompt_form
 from headpatch.core.study.study import Study
-from headpatch.engine.answers import AnswerReading, read_answers
+from headpatch.engine.answers import AnswerReading, Said, read_answers
 from headpatch.engine.control import refuse_uncontrolled
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import refused
@@ -25,9 +26,11 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import whole_picture
 from headpatch.stats.attention_mass import Box, region_mask, visible_share
-from headpatch.stats.effects import DOUBTFUL_BELOW, NEITHER_BELOW
+from headpatch.stats.effects import NEITHER_BELOW
 
-RUNS = ("with the object", "without it")
+RUNS: Final = ("with the object", "without it")
+RIGHT: Final[tuple[Said, Said]] = ("yes", "no")
+"""The right answer of each run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +135,8 @@ class Session:
     @property
     def faults(self) -> tuple[str, ...]:
         """Why the study is not valid: its answers do not flip, or a run says neither of them."""
-        found, base = self._said(0.0, NEITHER_BELOW), self.base
-        if base.ld_with > 0 > base.ld_without:
+        found, base = self._said(_says_something_else), self.base
+        if self._flips:
             return found
         lds = f"LD_with = {base.ld_with:+.3f}, LD_without = {base.ld_without:+.3f}"
         return (f"the model's two answers do not flip: {lds}", *found)
@@ -145,16 +148,27 @@ class Session:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What a reader should know that is no fault: unlikely answers, another prompt."""
+        """What a reader should know that is no fault: doubtful answers, another prompt."""
         another = self.study.reworded(prompt_form(self.prompt.text, self.pair.question))
-        return (*self._said(NEITHER_BELOW, DOUBTFUL_BELOW), *another)
+        doubtful = self._said(
+            lambda reading, right: (
+                not _says_something_else(reading, right)
+                and (reading.doubtful or (self._flips and reading.said != right))
+            )
+        )
+        return (*doubtful, *another)
 
-    def _said(self, least: float, below: float) -> tuple[str, ...]:
-        """Say what the runs say whose answers have a probability in this range together."""
+    @property
+    def _flips(self) -> bool:
+        """Whether LD prefers Yes with the object and No without it."""
+        return self.base.ld_with > 0 > self.base.ld_without
+
+    def _said(self, chosen: Callable[[AnswerReading, Said], bool]) -> tuple[str, ...]:
+        """Say what those runs say that are `chosen` by reading and right answer."""
         return tuple(
             f"{run} the model says {reading.says(self.study.answers)}"
-            for run, reading in zip(RUNS, self.readings, strict=True)
-            if least <= reading.p_answers < below
+            for run, reading, right in zip(RUNS, self.readings, RIGHT, strict=True)
+            if chosen(reading, right)
         )
 
     @property
@@ -176,6 +190,11 @@ class Session:
     def resumes(self) -> bool:
         """Whether vision heads are changed by passes that begin at their layer."""
         return self.fast_vision is not None and self.fast_vision.exact
+
+
+def _says_something_else(reading: AnswerReading, right: Said) -> bool:
+    """Whether a run's answer is not right in any spelling, and neither answer is likely."""
+    return not reading.answers and reading.said != right
 
 
 def open_session(
@@ -270,7 +289,8 @@ def run_both(
     if vision:
         check_vision(vlm)
     images = [pair.with_image, pair.without_image]
-    prompt = encode(vlm, images, pair.question, study.answers, study.prompt)
+    asked = pair.question, study.answers, study.prompt, study.sum_variants
+    prompt = encode(vlm, images, *asked)
     keep = Keep(lm_rows=True, vision_rows=True)
     if positions is not None or vision:
         towers = towers_of(positions, vision)

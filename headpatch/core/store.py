@@ -48,6 +48,7 @@ def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> st
         "headpatch": __version__,
         "asked": asked,
         "study": study.model_dump(include={"answers", "seed", "quantize"}, mode="json"),
+        **({"sum_variants": True} if study.sum_variants else {}),
         "name": pair.name,
         "question": pair.question,
         "prompt": prompt_text(vlm, pair.question, study.prompt),

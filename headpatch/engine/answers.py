@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -19,9 +19,12 @@ from headpatch.engine.forward import Keep
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, Read, run_pair
 from headpatch.models.prompt import Prompt, forced
 from headpatch.models.vlm import VLM
-from headpatch.models.wording import AnswerTokens, text_after
-from headpatch.stats.effects import NEITHER_BELOW
+from headpatch.models.wording import AnswerTokens, text_after, variants_of, with_variants
+from headpatch.stats.effects import DOUBTFUL_BELOW, NEITHER_BELOW
+from headpatch.text import spelling
 
+Said: TypeAlias = Literal["yes", "no", "neither"]
+"""The first answer, the second, or another word."""
 _NAMED = 0.01  # probability of a token that is named as a variant of an answer
 
 
@@ -29,9 +32,11 @@ _NAMED = 0.01  # probability of a token that is named as a variant of an answer
 class AnswerReading:
     """The first token of one run's answer.
 
-    Probabilities of the two answers' tokens, and their ranks among all; 1 is the token that the run
-    says, `top`. `variants` are tokens of probability 0.01 or more that differ from an answer's only
-    in case or space.
+    Probabilities of the two answers' tokens (of all their spellings, where those are summed), and
+    the ranks of the tokens among all; 1 is the token that the run says, `top`. `said` is which
+    answer that is, in any case and with any space around it; `as_variant`, whether it is another
+    token than the answer's. `variants` are tokens of probability 0.01 or more that differ from an
+    answer's only in case or space.
     """
 
     p_yes: float
@@ -40,6 +45,8 @@ class AnswerReading:
     rank_no: int
     top: str
     p_top: float
+    said: Said
+    as_variant: bool = False
     variants: tuple[tuple[str, float], ...] = ()
 
     @property
@@ -49,8 +56,18 @@ class AnswerReading:
 
     @property
     def answers(self) -> bool:
-        """Whether the run answers with one of the two at all."""
+        """Whether the two answers, as they are spelled, have any probability to speak of."""
         return self.p_answers >= NEITHER_BELOW
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the two answers together are less likely than not, or another word wins."""
+        return self.said == "neither" or self.p_answers < DOUBTFUL_BELOW
+
+    @property
+    def winner(self) -> str:
+        """The token that the run says, and its probability."""
+        return f"{self.top!r} (p {self.p_top:.2f})"
 
     def says(self, words: Sequence[str]) -> str:
         """Say which token wins, how likely the two answers, `words`, are, and which variants."""
@@ -84,20 +101,27 @@ def _read(
 ) -> AnswerReading:
     logits = logits.detach().cpu().double()
     shares = logits.softmax(-1)
-    p_yes, p_no = float(shares[answers.yes]), float(shares[answers.no])
-    yes_no = answers.yes, answers.no
-    rank_yes, rank_no = (1 + int((logits > logits[token]).sum()) for token in yes_no)
+    yes_no, more = (answers.yes, answers.no), answers.variants or ((), ())
+    each = [[token, *others] for token, others in zip(yes_no, more, strict=True)]
+    p_yes, p_no = (float(shares[tokens].sum()) for tokens in each)
+    rank_yes, rank_no = (1 + int((logits > logits[tokens].max()).sum()) for tokens in each)
     top = int(logits.argmax())
     likely = (shares >= _NAMED).nonzero().flatten().tolist()  # 100 at most
-    alike = {word.strip().casefold() for word in words}
+
+    def text_of(token: int) -> str:
+        return text_after(tokenizer, answers.yes, [token])
+
+    alike: dict[str, Said] = dict(zip(map(spelling, words), ("yes", "no"), strict=True))
     variants = [
         (text, float(shares[token]))
         for token in sorted(likely, key=lambda token: -float(shares[token]))
-        if token not in yes_no
-        and (text := text_after(tokenizer, answers.yes, [token])).strip().casefold() in alike
+        if token not in yes_no and spelling(text := text_of(token)) in alike
     ]
-    said = text_after(tokenizer, answers.yes, [top]), float(shares[top])
-    return AnswerReading(p_yes, p_no, rank_yes, rank_no, *said, tuple(variants))
+    own: dict[int, Said] = {answers.yes: "yes", answers.no: "no"}
+    said = own.get(top) or alike.get(spelling(text_of(top)), "neither")
+    as_variant = said != "neither" and top not in yes_no
+    winner = text_of(top), float(shares[top]), said, as_variant
+    return AnswerReading(p_yes, p_no, rank_yes, rank_no, *winner, tuple(variants))
 
 
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -160,7 +184,8 @@ class TokenRuns:
 
     token: int
     # What a run would say in its place, after the same words: the without-run if that says
-    # something else, or else the with-run; None if both would say the token.
+    # something else, or else the with-run; None if both would say the token, or a variant of it
+    # where variants are summed.
     rival: int | None
     base: Baseline  # LD is logit(token) - logit(rival), or 0 without a rival
     first: tuple[int, int]  # what each run would say: with, without
@@ -172,21 +197,24 @@ def say(
 ) -> TokenRuns:
     """Run a pair, a batch of two, that has said `before`, and look at `token`."""
     base = run_pair(vlm, forced(vlm, prompt, before), keep, exact=True)
-    logits = base.trace.logits
+    logits, summed = base.trace.logits, prompt.answers.variants is not None
     first = logits.argmax(-1).tolist()
-    rival = next((first[run] for run in (WITHOUT, WITH) if first[run] != token), None)
+    same = {token, *(variants_of(vlm, token) if summed else ())}
+    rival = next((first[run] for run in (WITHOUT, WITH) if first[run] not in same), None)
     contrast = AnswerTokens(token, token if rival is None else rival)
+    if summed:
+        contrast = with_variants(vlm, contrast)
     asked = replace(base.prompt, answers=contrast)
     base = Baseline(asked, base.trace, *base.trace.ld(asked).tolist())
-    measured = measures(token)(logits).cpu()
+    measured = measures(contrast)(logits).cpu()
     return TokenRuns(token, rival, base, (first[WITH], first[WITHOUT]), measured)
 
 
-def measures(token: int) -> Read:
-    """Give what reads a token's logit and log-probability (nats) from rows of logits."""
+def measures(contrast: AnswerTokens) -> Read:
+    """Give what reads the first token's logit and log-probability (nats) from rows of logits."""
 
     def read(logits: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows 2"]:
-        own = logits[:, token]
+        own, _ = contrast.logits(logits)
         return torch.stack([own, own - logits.logsumexp(-1)], 1)
 
     return read

@@ -87,7 +87,7 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
     try:
         with torch.enable_grad(), tapped(vlm.parts, dict(zip(modules, every, strict=True))):
             logits = answer_logits(vlm, prompt, vlm.dtype)
-            ld = logits[:, prompt.answers.yes] - logits[:, prompt.answers.no]
+            ld = prompt.answers.ld(logits)
             leaves = [leaf for site in every for leaf in site.leaves]
             slopes = iter(torch.autograd.grad(ld.sum(), leaves, materialize_grads=True))
     except torch.OutOfMemoryError as error:

@@ -195,7 +195,7 @@ def _ld(vlm: VLM, prompt: Prompt) -> float:
     dtype = torch.float32 if is_low(vlm) else vlm.dtype
     with implemented(vlm.parts, _own_attention(vlm)), raised(vlm):
         logits = answer_logits(vlm, prompt, dtype)[0]
-    return float(logits[prompt.answers.yes] - logits[prompt.answers.no])
+    return float(prompt.answers.ld(logits))
 
 
 def _own_attention(vlm: VLM) -> str:

@@ -218,6 +218,9 @@ def _written(
 
 def _words(vlm: VLM, prompt: Prompt) -> tuple[Float[Tensor, "2 width"], Float[Tensor, " 2"]]:
     """Return the unembedding of Yes and No, and its biases."""
+    if prompt.answers.variants is not None:
+        why = "LD sums the spellings of each answer, so it is no longer linear in the stream"
+        raise RunError(f"{why}: it cannot be attributed to parts; leave out --sum-variants")
     head: Any = vlm.model.get_output_embeddings()
     if head.weight.is_meta:
         raise RunError(f"{vlm.name}: the unembedding is offloaded, so it cannot be attributed to")

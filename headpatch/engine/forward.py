@@ -56,7 +56,7 @@ class Trace:
 
     def ld(self, prompt: Prompt) -> Float[Tensor, " batch"]:
         """Logit(Yes) - logit(No) of each row."""
-        return self.logits[:, prompt.answers.yes] - self.logits[:, prompt.answers.no]
+        return prompt.answers.ld(self.logits)
 
 
 @torch.no_grad()

@@ -190,8 +190,8 @@ def shifts_of(
     base: Baseline, changes: Sequence[Change], logits: Float[Tensor, "rows vocabulary"]
 ) -> list[Outcome[Change]]:
     """Do what `outcomes_of` does from rows of logits, subtracted in float64."""
-    answers, logits = base.prompt.answers, logits.cpu()
-    ld = (logits[:, answers.yes] - logits[:, answers.no]).double()
+    logits = logits.cpu()
+    ld = base.prompt.answers.ld(logits).double()
     return outcomes_of(base, changes, ld, logits.argmax(-1).tolist())
 
 

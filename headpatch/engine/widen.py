@@ -62,8 +62,8 @@ def widen(
     `suffix_start`. `rows` are those of a chunk; None finds what fits. Out of memory halves it and
     goes on; an `InputError` if not even one row fits.
 
-    With `answers_only`, Yes and No alone are unembedded. Each `Outcome.token` is then the likelier
-    of the two: the word that would follow can be any, and takes the whole vocabulary.
+    With `answers_only`, the tokens of Yes and No alone are unembedded. Each `Outcome.token` is then
+    the likeliest of them: the word that would follow can be any, and takes the whole vocabulary.
     """
     _refuse(base, interventions, means)
     if answers_only and read is not None:
@@ -122,8 +122,8 @@ def _widen_run(
         place: Row(one.heads, kinds.index((one.kind, one.alpha)))
         for place, one in zip(left, asked, strict=True)
     }
-    wanted = torch.tensor([answers.yes, answers.no]) if answers_only else None
-    yes, no = (answers.yes, answers.no) if wanted is None else (0, 1)
+    wanted = torch.tensor(answers.ids) if answers_only else None
+    read_answers = answers if wanted is None else answers.among_ids
     size, carried = rows or rows_that_fit(vlm, prefill), prefill.points is None
     while left:
         done, asked_rows = set[int](), [rows_of[place] for place in left]
@@ -134,7 +134,7 @@ def _widen_run(
                 if not all(left[place] in known for place in chunk.order)
             ]
             for chunk, logits in walk(vlm, prefill, chunks, source, positions, wanted):
-                ld, found = logits[:, yes] - logits[:, no], logits.argmax(-1).cpu()
+                ld, found = read_answers.ld(logits), logits.argmax(-1).cpu()
                 tokens = (found if wanted is None else wanted[found]).tolist()
                 places = [left[place] for place in chunk.order]
                 changes = [interventions[place] for place in places]

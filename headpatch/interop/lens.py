@@ -174,7 +174,7 @@ def _logits(bridge: Any, prompt: Prompt, hooks: Sequence[tuple[str, Hook]]) -> T
 
 
 def _ld(logits: Tensor, base: Baseline) -> float:
-    return float(logits[base.prompt.answers.yes] - logits[base.prompt.answers.no])
+    return float(base.prompt.answers.ld(logits))
 
 
 def _places(base: Baseline, head: Head, positions: Positions) -> Tensor:

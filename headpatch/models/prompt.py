@@ -25,6 +25,7 @@ from headpatch.models.wording import (
     image_token_id,
     prompt_text,
     text_after,
+    with_variants,
 )
 
 # what processors give with a value for each token of ``input_ids``
@@ -87,12 +88,14 @@ def encode(
     question: str,
     answers: tuple[str, str] = ("Yes", "No"),
     template: str | None = None,
+    sum_variants: bool = False,
 ) -> Prompt:
     """Ask `question` of each picture; one run each.
 
     `images` are RGB pictures that give the model the same number of image tokens; `answers`, the
     words for yes and no; `template` overrides the processor's (see
-    `headpatch.models.wording.prompt_text`). An `InputError` if the prompts differ in their tokens,
+    `headpatch.models.wording.prompt_text`); `sum_variants` adds up the spellings of each answer
+    (see `AnswerTokens`). An `InputError` if the prompts differ in their tokens,
     hold no image token or do not end where the answer starts, the question is not in them once, or
     an answer is not one token.
     """
@@ -114,6 +117,8 @@ def encode(
         raise _unlike("are cut up differently")
     inputs = {key: torch.cat([one[key] for one in encoded]).to(vlm.device) for key in first}
     words = find_answers(tokenizer, before, continuations(vlm, question, answers, before))
+    if sum_variants:
+        words = with_variants(vlm, words)
     placed = ~np.isnan(patches.boxes[:, 0])
     positions = spans.image[torch.from_numpy(placed)]
     patches = replace(patches, boxes=patches.boxes[placed])

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, Tower
 from headpatch.models.families import DECODERS, FAMILIES, LIKE_LLAMA, TOWERS, Family
+from headpatch.text import spelling
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,18 @@ class VLM:
         A template may hold the time: what is finished is known by the words of the first question.
         """
         return {}
+
+    @cached_property
+    def spellings(self) -> dict[str, tuple[int, ...]]:
+        """Tokens of the vocabulary by their `spelling`, but for those that are space alone."""
+        tokenizer: Any = self.processor.tokenizer
+        tokens = min(len(tokenizer), int(self.model.config.get_text_config().vocab_size))
+        texts = tokenizer.batch_decode([[token] for token in range(tokens)])
+        found: dict[str, tuple[int, ...]] = {}
+        for token, text in enumerate(texts):
+            if word := spelling(text):
+                found[word] = (*found.get(word, ()), token)
+        return found
 
     @property
     def device(self) -> torch.device:

@@ -3,12 +3,17 @@
 import html
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from headpatch.errors import InputError
 from headpatch.models.rendering import TemplateFailed, Turn, render, render_ahead
 from headpatch.models.vlm import VLM
+from headpatch.text import spelling
 
 _ELSE = "\N{ASTERISM}"
 """Asked in place of the question, to see what a template says whatever is asked."""
@@ -17,10 +22,47 @@ _WAY_OUT = 'Or set `prompt` in the study, such as "USER: {mark}\\n{{question}} A
 
 @dataclass(frozen=True)
 class AnswerTokens:
-    """The first token of each answer. LD = logit(yes) - logit(no)."""
+    """The first token of each answer. LD = logit(yes) - logit(no).
+
+    With `variants`, tokens that spell yes and no in another case or with other space around them,
+    an answer's logit is ``logsumexp`` over its token and its variants: the logit of a token that
+    had the probability of all of them. None: of the one token.
+    """
 
     yes: int
     no: int
+    variants: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Every token whose logit is read: yes, no, variants of yes, variants of no."""
+        return self.yes, self.no, *(token for ids in self.variants or () for token in ids)
+
+    @property
+    def among_ids(self) -> "AnswerTokens":
+        """The same answers in a vocabulary that is `ids` alone, in their order."""
+        if self.variants is None:
+            return AnswerTokens(0, 1)
+        start = 2 + len(self.variants[0])
+        variants = tuple(range(2, start)), tuple(range(start, len(self.ids)))
+        return AnswerTokens(0, 1, variants)
+
+    def logits(
+        self, logits: Float[Tensor, "*rows vocabulary"]
+    ) -> tuple[Float[Tensor, "*rows"], Float[Tensor, "*rows"]]:
+        """Return the logit of yes and of no in each row."""
+        if self.variants is None:
+            return logits[..., self.yes], logits[..., self.no]
+        yes, no = (
+            torch.logsumexp(logits[..., [token, *others]], -1)
+            for token, others in zip((self.yes, self.no), self.variants, strict=True)
+        )
+        return yes, no
+
+    def ld(self, logits: Float[Tensor, "*rows vocabulary"]) -> Float[Tensor, "*rows"]:
+        """Return LD of each row."""
+        yes, no = self.logits(logits)
+        return yes - no
 
 
 def prompt_text(vlm: VLM, question: str, template: str | None = None) -> str:
@@ -188,7 +230,20 @@ def find_answers(tokenizer: Any, prompt: str, continuations: tuple[str, str]) ->
         same = " and ".join(repr(text.strip()) for text in continuations)
         expected = "two answers that differ in their first token"
         raise InputError("answers", f"{same} are the same token", expected)
-    return AnswerTokens(*found)
+    yes, no = found
+    return AnswerTokens(yes, no)
+
+
+def variants_of(vlm: VLM, token: int) -> tuple[int, ...]:
+    """Return the tokens that differ from a token in case, or in space around it, alone."""
+    word = spelling(vlm.processor.tokenizer.decode([token]))
+    return tuple(other for other in vlm.spellings.get(word, ()) if other != token)
+
+
+def with_variants(vlm: VLM, answers: AnswerTokens) -> AnswerTokens:
+    """Sum the variants of each answer, in every LD that is taken of them."""
+    yes, no = (variants_of(vlm, token) for token in (answers.yes, answers.no))
+    return replace(answers, variants=(yes, no))
 
 
 def _not_one_token(

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import isnan
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 Row: TypeAlias = Mapping[str, Any]
 Cell: TypeAlias = Callable[[Row], str]
 Sort: TypeAlias = Literal["text", "number", "whole", "truth"]
 
 UNDEFINED = "undefined"
+RATIO_ENDS: Final = ("_ratio", "_ratio_low", "_ratio_high", "_top_pair", "_top_share")
+"""How the columns end that stand beside a column marked with `Column.ratio`, over pairs."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Column:
     form: str = ""  # how a number is shown to people, such as ``+.4f``
     key: bool = False  # it says which row this is, over pairs
     interval: bool = False  # over pairs its mean has an interval: ``…_low`` and ``…_high``
+    ratio: bool = False  # a share of the pair's gap in LD: over pairs `RATIO_ENDS` stand beside it
     optional: bool = False  # a table may lack it
     follows: bool = False  # from the keys, as the layer of a head does
 
@@ -82,5 +85,38 @@ class Schema:
                 Column(f"{column.name}_{end}", words, column.unit, form=column.form, optional=True)
                 for end, words in (("low", "lower end of its interval"), ("high", "upper end"))
             ]
+            columns += ratio_companions(column) if column.ratio else ()
         pairs = Column("pairs", "pairs that have the row", "count", "whole")
         return Schema(file, f"{self.row}; means over pairs", (*columns, *more, pairs))
+
+
+def ratio_companions(column: Column) -> tuple[Column, ...]:
+    """Declare what stands beside the mean of a column of ratios, over pairs."""
+    name = column.name
+    meanings = (
+        f"ratio of means: `{name}` as the sum of effects over the sum of the pairs' differences in "
+        "LD, so that pairs with small differences weigh less",
+        "lower end of its interval",
+        "upper end",
+    )
+    ends = zip(RATIO_ENDS, meanings, strict=False)
+    return (
+        *(
+            Column(name + end, meaning, column.unit, form=column.form, optional=True)
+            for end, meaning in ends
+        ),
+        Column(
+            f"{name}{RATIO_ENDS[3]}",
+            f"the pair that carries most of the mean of `{name}`",
+            "–",
+            "text",
+            optional=True,
+        ),
+        Column(
+            f"{name}{RATIO_ENDS[4]}",
+            "its part of the sum of sizes",
+            "share",
+            form=".0%",
+            optional=True,
+        ),
+    )

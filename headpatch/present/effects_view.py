@@ -91,6 +91,7 @@ CHANGED: Final = (
         "share",
         form="+.4f",
         interval=True,
+        ratio=True,
     ),
 )
 """The first columns of ``effects.csv``."""
@@ -304,6 +305,11 @@ def ends_of(rows: "pandas.DataFrame", name: str) -> tuple[Values, Values, Values
 def kind_cell(row: Row) -> str:
     """Name the kind of a row, with its factor where it has one."""
     return kind_label(row["kind"], row)
+
+
+def changed_name(row: Row) -> str:
+    """Name a row of changed heads in a sentence."""
+    return f"{row['heads']} ({kind_label(row['kind'], row)}, {row['direction']})"
 
 
 def control_cell(row: Row) -> str:

@@ -98,26 +98,76 @@ def test_all_failing_is_an_error_after_all_were_judged(tmp_path: Path) -> None:
 def test_a_pair_that_is_answered_by_neither_does_not_pass(tmp_path: Path) -> None:
     path, vlm = planted_pairs(tmp_path, swapped=[0], count=3), planted().vlm
     with says_instead(vlm, "A", 75):
-        with pytest.raises(InputError, match=r"none of 3 pairs passes the gate .*says 'A'"):
+        with pytest.raises(InputError, match=r"none of 3 pairs passes the gate .*'A' \(p 1.00\)"):
             surveyed(path, vlm)
         forced = surveyed(path, vlm, force=True)
-    assert forced.counts == {"pairs": 3, "passed": 0, "neither": 3, "doubtful": 0}
+    counts = {"pairs": 3, "passed": 0, "wrong_sign": 1, "neither": 3, "doubtful": 0}
+    assert forced.counts == counts
     columns = forced.gate_columns()
     assert columns["top_with"] == columns["top_without"] == ["A"] * 3
     assert max(columns["p_yes_with"]) < 1e-8
-    assert columns["reason"][0].startswith("No with the object, Yes without it, with the object it")
-    assert columns["reason"][1].startswith("with the object it says 'A' (probability 1); Yes and")
+    neither = "'A' (p 1.00) with the object, 'A' (p 1.00) without it"
+    assert columns["reason"] == [f"No with the object, Yes without it, {neither}", neither, neither]
+    assert columns["said_with"] == columns["said_without"] == ["neither"] * 3
 
 
 def test_pairs_whose_answers_are_unlikely_pass_and_are_counted(tmp_path: Path) -> None:
     path, vlm = planted_pairs(tmp_path, count=2), planted().vlm
-    with says_instead(vlm, "A", 54):
+    with says_instead(vlm, "A", 51.5), says_instead(vlm, "B", 51.5):
         found = surveyed(path, vlm)
     assert found.valid
-    assert found.counts == {"pairs": 2, "passed": 2, "neither": 0, "doubtful": 2}
+    counts = {"pairs": 2, "passed": 2, "wrong_sign": 0, "neither": 0, "doubtful": 2}
+    assert found.counts == counts
     (caution,) = found.cautions
     assert caution.startswith("in 2 of 2 pairs Yes and No have less than 0.5 of the probability")
     assert found.prompts == ("USER: <image>\n{question} ASSISTANT:",)
+
+
+def test_ld_of_the_right_sign_does_not_pass_where_another_word_wins(tmp_path: Path) -> None:
+    path, vlm = planted_pairs(tmp_path, count=2), planted().vlm
+    with says_instead(vlm, "A", 54):  # Yes and No have 0.12 of the probability
+        found = surveyed(path, vlm, force=True)
+        single = found.opened(study(force=True), vlm, None)
+        (first, *_) = [session.cautions for session in single]
+    assert {one.reason for one in found.gated} == {
+        "'A' (p 0.88) with the object, 'A' (p 0.88) without it"
+    }
+    counts = {"pairs": 2, "passed": 0, "wrong_sign": 0, "neither": 2, "doubtful": 0}
+    assert found.counts == counts
+    assert first[0].startswith("with the object the model says 'A' (probability 0.879); Yes and No")
+    line = Pairs(study(force=True), vlm, found).summary
+    assert "0 of 2 pairs pass" in line and "2 pairs have a run that says neither answer." in line
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "spelling"),
+    [
+        ("Yes", "'Yes' (p 0.88) without it", "'Yes' (p 0.88) with the object, "),
+        ("No", "'No' (p 0.88) with the object", "'No' (p 0.88) with the object, "),
+    ],
+)
+def test_another_spelling_is_that_answer_and_is_named(
+    word: str, reason: str, spelling: str, tmp_path: Path
+) -> None:
+    """The answers' tokens have a space before them; these have none, and win in both runs."""
+    path, vlm = planted_pairs(tmp_path, count=2), planted().vlm
+    with says_instead(vlm, word, 54):
+        apart = surveyed(path, vlm, force=True)
+        summed = surveyed(path, vlm, force=True, sum_variants=True)
+    assert {one.reason for one in apart.gated} == {reason}
+    assert apart.gate_columns()["spelling"][0].startswith(spelling)
+    assert apart.counts["neither"] == apart.counts["wrong_sign"] == 0
+    for one, other in zip(summed.gated, apart.gated, strict=True):  # LD = ln(P(Yes) / P(No))
+        for run, (ld, was) in enumerate(zip(lds_of(one), lds_of(other), strict=True)):
+            reading, before = one.readings[run], other.readings[run]
+            assert ld == pytest.approx(np.log(reading.p_yes / reading.p_no), abs=1e-4)
+            assert abs(ld - was) > 0.5
+            assert reading.p_answers == pytest.approx(before.p_answers + before.p_top, abs=1e-6)
+    assert summed.counts["wrong_sign"] == 2  # both runs say it, all spellings together
+
+
+def lds_of(one: Gated) -> tuple[float, float]:
+    return one.ld_with, one.ld_without
 
 
 def test_a_forced_study_runs_them_and_is_not_valid(tmp_path: Path) -> None:

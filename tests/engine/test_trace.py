@@ -31,7 +31,7 @@ def test_every_head_at_every_token_as_one_at_a_time(name: str, place: int) -> No
         for direction in DIRECTIONS
         for head in heads
     ]
-    read = measures(token)
+    read = measures(said.base.prompt.answers)
     fast = widen(vlm, said.base, asked, read=read)
     plain = patch(vlm, said.base, asked, read=read)
 

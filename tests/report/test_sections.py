@@ -151,5 +151,6 @@ def test_pairs_whose_answers_are_unlikely_are_counted(tmp_path: Path) -> None:
     shares = {"p_yes_with": yes, "p_no_with": 0.6, "p_yes_without": yes, "p_no_without": 0.0}
     made.write(tmp_path / "gate.csv", read_table(tmp_path / "gate.csv"), **shares)
     words = made.section(derived.gate, tmp_path).values["blocks"][0]["text"]
-    assert "3 pairs give the two answers less than 0.5 of the probability together." in words
-    assert "1 pair gives the two answers less than 0.01 of the probability together." in words
+    assert "1 pair has an LD of the wrong sign." in words
+    assert "2 pairs have less than 0.5 of the probability on both answers together." in words
+    assert "1 pair has less than 0.01 of the probability on both answers together." in words

@@ -216,8 +216,9 @@ def _difference(part: Part, main: Part) -> str:
         return f"of other weights of {model}" if same else f"of another model ({model})"
     if part.many or main.many:
         return ""
-    for key in ("with", "without", "question", "region", "answers", "prompt"):
-        if part.study.get(key) != main.study.get(key):
+    for key in ("with", "without", "question", "region", "answers", "prompt", "sum_variants"):
+        own, other = part.study.get(key), main.study.get(key)
+        if own != other and (own or other):  # a flag that is off may be left out
             return f"of another study (its {key} differs)"
     return ""
 

@@ -40,7 +40,7 @@ from headpatch.questions.rank import RankOptions
 from headpatch.questions.rollout import RolloutOptions
 from headpatch.questions.sweep import SweepOptions
 from headpatch.questions.trace import TraceOptions
-from headpatch.text import checked_text, user_path
+from headpatch.text import checked_text, spelling, user_path
 
 _ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on
 _Answer = Annotated[str, Field(min_length=1)]
@@ -98,6 +98,9 @@ class Study(Strict):
     question: str = "Is there anything in the top left corner?"
     region: str = "top-left"
     answers: Annotated[tuple[_Answer, _Answer], BeforeValidator(sequence)] = ("Yes", "No")
+    sum_variants: bool = False
+    """Adds up, in every logit difference, the spellings of each answer that differ from it in case
+    or in space around it alone: LD = logsumexp(logits of Yes) - logsumexp(logits of No)."""
     prompt: str | None = None
     r"""Overrides the chat template; holds {question} and the image token. A backslash and an n, as
     YAML's single quotes leave ``\n``, stand for a line end."""
@@ -138,6 +141,10 @@ class Study(Strict):
         for text in self.claims:
             Claim.parse(text)
         Selection.parse(self.ablate.heads)
+        if self.sum_variants and len({*map(spelling, self.answers)}) == 1:
+            same = " and ".join(map(repr, self.answers))
+            expected = "answers that differ in more than case and space"
+            raise InputError("--sum-variants", f"answers {same}", expected)
         return self
 
     @classmethod

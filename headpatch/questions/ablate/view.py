@@ -16,6 +16,7 @@ from headpatch.present.effects_view import (
     MOST_ROWS,
     answer_cell,
     changed_at,
+    changed_name,
     control_cell,
     effect_cell,
     effect_series,
@@ -29,6 +30,7 @@ from headpatch.present.effects_view import (
 )
 from headpatch.present.panel import Guide, Look, Series
 from headpatch.present.parts import Grid, Part, Words, grid
+from headpatch.present.ratio_words import ratio_words
 from headpatch.questions.ablate.columns import EFFECTS, MEANS
 
 if TYPE_CHECKING:
@@ -173,6 +175,8 @@ def _means(named: "pandas.DataFrame", context: Context, floor: float) -> Iterato
     }
     yield from _tables(named, cells, MEANS)
     yield Words(means_words(context.level, floor), "terminal")
+    if words := ratio_words(named.to_dict("records"), changed_name, floor):
+        yield Words(words)
     if Selection.parse(context.options.get("heads", "")).needs_ranking:
         yield Words("These heads were picked by their attention on the same pairs.")
 

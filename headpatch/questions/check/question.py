@@ -204,7 +204,7 @@ def _tried(session: Session, tower: Tower, fast: Check, tokens: tuple[int, int])
 
 def _facts(session: Session) -> dict[str, Any]:
     vlm, prompt = session.vlm, session.prompt
-    tokens = prompt.answers.yes, prompt.answers.no
+    tokens, variants = (prompt.answers.yes, prompt.answers.no), prompt.answers.variants or ((), ())
     text_of = vlm.processor.tokenizer.convert_ids_to_tokens
     return {
         "model": vlm.name,
@@ -219,8 +219,16 @@ def _facts(session: Session) -> dict[str, Any]:
         "language_model": _language_model(vlm),
         "vision_tower": None if vlm.vision is None else _vision(vlm, vlm.vision),
         "answers": {
-            name: {"id": token, "text": text_of(token)}
-            for name, token in zip(session.study.answers, tokens, strict=True)
+            name: {
+                "id": token,
+                "text": text_of(token),
+                **(
+                    {"summed_with": dict(zip(text_of(list(more)), more, strict=True))}
+                    if more
+                    else {}
+                ),
+            }
+            for name, token, more in zip(session.study.answers, tokens, variants, strict=True)
         },
         "prompt": as_run(vlm, prompt),
         "prompt_tokens": prompt.spans.length,

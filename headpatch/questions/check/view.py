@@ -34,7 +34,8 @@ def _model(facts: Mapping[str, Any]) -> Grid:
         "vision tower": "cannot be changed in this family" if vision is None else _tower(vision),
         "question": facts["question"],
         "answers": ", ".join(
-            f"{word} = token {one['id']} {one['text']!r}" for word, one in facts["answers"].items()
+            f"{word} = token {one['id']} {one['text']!r}{_summed(one)}"
+            for word, one in facts["answers"].items()
         ),
         "prompt": repr(facts["prompt"]),
         "prompt's tokens": f"{facts['prompt_tokens']}, {facts['image_tokens']} of them of the image"
@@ -76,6 +77,12 @@ def _tried(scope: Mapping[str, Any]) -> Iterator[str]:
 
 def _passes(count: float) -> str:
     return f"{count:,.1f}" if count < 100 else f"{count:,.0f}"
+
+
+def _summed(answer: Mapping[str, Any]) -> str:
+    """Name the other spellings that are summed with an answer's token."""
+    others = answer.get("summed_with", {})
+    return f" with {', '.join(map(repr, others))}" if others else ""
 
 
 def _grid(tower: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What `headpatch combine` writes."""
 
-from headpatch.present.column import Column, Schema
+from headpatch.present.column import Column, Schema, ratio_companions
 from headpatch.present.effects_view import ALPHA
 
 _HEAD = "as in `effects.csv`"
@@ -22,6 +22,9 @@ def _share(name: str, meaning: str, optional: bool = False) -> Column:
     return Column(name, meaning, "share", form="+.3f", optional=optional)
 
 
+_NORMALIZED = _share("normalized", "share of the difference in LD, towards the other run")
+
+
 def _ends(prefix: str, over: str = "", optional: bool = True) -> tuple[Column, Column]:
     lower = _share(f"{prefix}low", f"lower end of its interval{over}", optional)
     return lower, _share(f"{prefix}high", "upper end", optional)
@@ -37,8 +40,9 @@ COMBINATIONS = Schema(
         *_WAY,
         _WHERE,
         Column("effect", "shift of LD", "logits", form="+.4f", optional=True),
-        _share("normalized", "share of the difference in LD, towards the other run"),
+        _NORMALIZED,
         *_ends(""),
+        *ratio_companions(_NORMALIZED),
         _share("sum", "the normalized effects of each of its heads alone, added up"),
         _share("interaction", "`normalized` − `sum`"),
         *_ends("interaction_", optional=False),

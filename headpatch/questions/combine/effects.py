@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from headpatch.core.effects import floor_of, intervene
+from headpatch.core.ratio_columns import ratio_columns
 from headpatch.core.saved_verdict import rule
 from headpatch.core.session import Session
 from headpatch.core.study.study import Study
@@ -83,6 +84,7 @@ class Effects:
     normalized: Table
     floor: float  # noise floor, in logits
     gap: float  # LD_with - LD_without
+    pair: str = ""  # its name
 
 
 def measure(
@@ -110,6 +112,7 @@ def measure(
         np.array(normalized).reshape(shape),
         floor_of(session, outcomes, means),
         base.ld_with - base.ld_without,
+        session.pair.name,
     )
 
 
@@ -148,6 +151,7 @@ def judge(study: Study, plan: Plan, measured: Sequence[Effects]) -> Combinations
         shown = _one_pair(study, plan, effects[0], interactions[0], kept[0])
     else:
         shown = _many(study, plan, effects, interactions)
+    ratios = _ratios(study, effects, kept)
     rows: list[dict[str, Any]] = []
     for way, (kind, direction) in enumerate(plan.ways):
         effect, interaction = effects[:, way].mean(0), interactions[:, way].mean(0)
@@ -163,6 +167,7 @@ def judge(study: Study, plan: Plan, measured: Sequence[Effects]) -> Combinations
                 "normalized": effect[index],
                 "low": shown.effect_low[way, index],
                 "high": shown.effect_high[way, index],
+                **{name: values[way, index] for name, values in ratios.items()},
                 "sum": effect[index] - interaction[index],
             }
             rows.append(row)
@@ -185,6 +190,16 @@ def judge(study: Study, plan: Plan, measured: Sequence[Effects]) -> Combinations
             }
     table = with_alpha(pd.DataFrame(rows).assign(pairs=len(kept)), study.combine.alpha)
     return Combinations(with_head_columns(table), max(one.floor for one in measured), len(kept))
+
+
+def _ratios(
+    study: Study, effects: Tables, pairs: Sequence[Effects]
+) -> dict[str, Shaped[np.ndarray, "ways sets"]]:
+    """Return what stands beside the mean of the effects; nothing of one pair."""
+    gaps, names = np.array([one.gap for one in pairs]), [one.pair for one in pairs]
+    flat = effects.reshape(len(pairs), -1)
+    beside = ratio_columns(study, flat, gaps, names, whole=True)
+    return {f"normalized{end}": row.reshape(effects.shape[1:]) for end, row in beside.items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,10 @@ from headpatch.kinds import kind_label
 from headpatch.present.canvas import signed
 from headpatch.present.chart import Cells, Chart, Colours, HeadMap
 from headpatch.present.column import UNDEFINED, Row
+from headpatch.present.effects_view import changed_name
 from headpatch.present.panel import ASKED
 from headpatch.present.parts import Part, Words, grid
+from headpatch.present.ratio_words import ratio_words
 from headpatch.present.section import largest
 from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
 from headpatch.stats.interactions import joint_reading
@@ -158,6 +160,9 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         else f"One pair of pictures: known up to rounding ({floor:.1e} logits an effect)."
     )
     yield Words(_LEGEND.format(delta=delta, words=words))
+    ends = table.rename(columns={"low": "normalized_low", "high": "normalized_high"})
+    if words := ratio_words(ends.to_dict("records"), changed_name, floor):
+        yield Words(words)
     if REPAIR.file in files:
         yield from _repairs(table_of(files[REPAIR.file]), table_of(files[PARTS.file]))
     yield Words(summary(table, context))

@@ -50,6 +50,7 @@ CUTS = Schema(
             "share",
             form="+.4f",
             interval=True,
+            ratio=True,
         ),
         _key(
             "role",

@@ -12,6 +12,7 @@ from headpatch.present.column import Row, Schema
 from headpatch.present.effects_view import answer_cell, control_cell, effect_cell, interval_cell
 from headpatch.present.panel import Panel, Series, beside
 from headpatch.present.parts import Part, Words, arrow, grid
+from headpatch.present.ratio_words import ratio_words
 from headpatch.questions.cut.columns import CUTS, MEANS
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         shown = table.loc[size.groupby([table["edge"], table["run"]], sort=False).idxmax()]
     yield _in_full(shown, schema, context, windows)
     yield Words(_LEGEND.format(sd=" ± sd" if schema is CUTS else " over pairs", floor=floor))
+    if schema is MEANS and (words := ratio_words(shown.to_dict("records"), _name, floor)):
+        yield Words(words)
     yield Words(summary(table, context))
     yield _chart(table, context, windows)
 
@@ -78,6 +81,12 @@ def summary(table: "pandas.DataFrame", context: Context) -> str:
         f"Cutting {arrow(row['edge'])} {where}{chosen} moves LD of the with-run "
         f"by {row['effect']:+.3f} logits{_share(row, context)}; {_answer(row, context)}. {caveat}"
     ).strip()
+
+
+def _name(row: Row) -> str:
+    """Name a cut in a sentence."""
+    where = f"layers {row['layers']}" if row["layers"] else row["heads"]
+    return f"{arrow(row['edge'])} ({where}, run {row['run']})"
 
 
 def _share(row: Mapping[Any, Any], context: Context) -> str:

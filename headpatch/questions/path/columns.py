@@ -35,7 +35,7 @@ PATH = Schema(
         Column("effect", "shift of LD; `direct`: part of its difference", "logits",
                form="+.4f", interval=True, optional=True),
         Column("normalized", "share of the difference in LD between the pair's runs", "share",
-               form="+.4f", interval=True),
+               form="+.4f", interval=True, ratio=True),
     ),
 )  # fmt: skip
 _MEANS = PATH.over_pairs("path_mean.csv")

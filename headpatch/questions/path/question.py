@@ -201,8 +201,8 @@ def path(
     >>> sorted(set(followed.table["view"]))
     ['direct', 'edge', 'head path', 'stream']
     >>> followed = hp.path(pairs, "0.1", edges=["answer-region"], window=1)
-    >>> [name for name in followed.means if name.startswith("normalized")]
-    ['normalized', 'normalized_low', 'normalized_high']
+    >>> [name for name in followed.means if name.startswith("normalized")][:4]
+    ['normalized', 'normalized_low', 'normalized_high', 'normalized_ratio']
     """
     return ask(QUESTION, session, options | named(heads), on_progress, keep)
 
@@ -237,7 +237,8 @@ def _followed(
 ) -> FollowedPath:
     """Put together what was measured; `facts` are what ``path.pt`` says beside the curves."""
     study, vlm = opened.study, opened.vlm
-    rows = OverPairs(study, [pair.table for pair in pairs])
+    gaps = opened.survey.ld_gaps if isinstance(opened, Pairs) else None
+    rows = OverPairs(study, [pair.table for pair in pairs], gaps)
     floor = max(pair.noise_floor for pair in pairs)
     whole = sum(not pair.resumed for pair in pairs)
     why_not = next((pair.why_not for pair in pairs if pair.why_not), "")

@@ -1,5 +1,6 @@
 """What the views show, in plain sentences that go no further than the numbers."""
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -9,6 +10,8 @@ from jaxtyping import Bool, Float
 from headpatch.core.study.options import edge_ends
 from headpatch.engine.interventions import Direction
 from headpatch.heads import HeadSet, Tower
+from headpatch.present.column import Row
+from headpatch.present.ratio_words import ratio_words
 from headpatch.questions.path.tables import HALF, OverPairs
 from headpatch.stats.intervals import Interval
 
@@ -46,6 +49,7 @@ def sentences(rows: OverPairs, chosen_on: int, valid: bool, noise_floor: float) 
         _cuts(rows),
         _writers(rows),
         *_listeners(rows, chosen_on),
+        _ratios(rows, noise_floor),
         _caveat(rows, valid, noise_floor),
     )
     return tuple(filter(None, said))
@@ -192,6 +196,18 @@ def _listeners(rows: OverPairs, chosen_on: int) -> Iterator[str]:
             f"The heads were picked on {chosen_on:,} of the pairs; the paths to them are means "
             f"over the other {judged:,}."
         )
+
+
+def _ratios(rows: OverPairs, noise_floor: float) -> str:
+    """Say where pairs of small gaps, or one pair, decide a mean; nothing where none do."""
+    return ratio_words(rows.means.to_dict("records"), _name, noise_floor) if rows.many else ""
+
+
+def _name(row: Row) -> str:
+    """Name a figure in a sentence."""
+    parts = [row["view"], row["heads"], row["where"], row["direction"]]
+    layer = "" if math.isnan(row["layer"]) else f" at layer {row['layer']:.0f}"
+    return f"{' '.join(filter(None, parts))}{layer}"
 
 
 def _caveat(rows: OverPairs, valid: bool, noise_floor: float) -> str:

@@ -167,10 +167,17 @@ class OverPairs:
         What each row is about: the columns `KEYS`.
     shares
         NaN where a pair has no such row.
+    ld_gaps
+        LD_with - LD_without of each pair (logits), for many.
     """
 
-    def __init__(self, study: Study, tables: Sequence[pd.DataFrame]) -> None:
-        self.study, self.tables = study, tables
+    def __init__(
+        self,
+        study: Study,
+        tables: Sequence[pd.DataFrame],
+        ld_gaps: Float[np.ndarray, " pairs"] | None = None,
+    ) -> None:
+        self.study, self.tables, self.ld_gaps = study, tables, ld_gaps
         by_pair = pd.concat([table.set_index(KEYS)["normalized"] for table in tables], axis=1)
         self.keys = by_pair.index.to_frame(index=False)
         self.shares: Values = np.ascontiguousarray(by_pair.to_numpy(np.float64).T)
@@ -206,7 +213,8 @@ class OverPairs:
     def means(self) -> pd.DataFrame:
         """The columns of ``path_mean.csv``: a row for each figure."""
         half = (self.shares >= HALF).sum(0)
-        return aggregate(self.tables, PATH, self.study).assign(half=half)
+        means = aggregate(self.tables, PATH, self.study, ld_gaps=self.ld_gaps)
+        return means.assign(half=half)
 
     def saved(self) -> dict[str, Any]:
         """Return the curves that ``path.pt`` holds; of many pairs with ``…_low``, ``…_high``."""

@@ -270,7 +270,7 @@ def _kept_run(session: Session, run: int, answer: str) -> Saved:
     """Return what is kept of one run: its attention, answer and picture."""
     pair, prompt, trace = session.pair, session.prompt, session.base.trace
     logits = trace.logits[run]
-    yes, no = float(logits[prompt.answers.yes]), float(logits[prompt.answers.no])
+    yes, no = map(float, prompt.answers.logits(logits))
     small = (pair.with_image if run == WITH else pair.without_image).copy()
     small.thumbnail((_KEPT_PIXELS, _KEPT_PIXELS))
     ids = prompt.input_ids.cpu()

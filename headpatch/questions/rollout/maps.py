@@ -214,12 +214,12 @@ def roll_out(session: Session, on_progress: OnProgress | None = None) -> TokenMa
 
 def _maps(session: Session, said: TokenRuns) -> Iterator[Map]:
     """Follow the token back by both methods, to both stages."""
+    prompt = said.base.prompt
 
     def target(logits: Float[Tensor, "runs vocabulary"]) -> Float[Tensor, " runs"]:
-        own = logits[:, said.token]
-        return own if said.rival is None else own - logits[:, said.rival]
+        own, rival = prompt.answers.logits(logits)
+        return own if said.rival is None else own - rival
 
-    prompt = said.base.prompt
     looked = record_attention(session.vlm, prompt, target)
     for method, step in METHODS.items():
         flow = follow(looked, prompt, step)

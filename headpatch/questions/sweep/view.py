@@ -14,6 +14,7 @@ from headpatch.present.canvas import signed
 from headpatch.present.column import UNDEFINED, Row, Schema
 from headpatch.present.effects_view import (
     answer_cell,
+    changed_name,
     effect_cell,
     interval_cell,
     mean_effects_chart,
@@ -22,6 +23,7 @@ from headpatch.present.effects_view import (
 )
 from headpatch.present.panel import ASKED
 from headpatch.present.parts import Grid, Part, Words, grid
+from headpatch.present.ratio_words import ratio_words
 from headpatch.present.section import said
 from headpatch.questions.sweep import charts
 from headpatch.questions.sweep.charts import Saved, every_head
@@ -110,6 +112,8 @@ def _tables(
             yield _largest(own, what, context, schema)
     caution = _CAUTION if schema is MEANS else ""
     yield Words(f"{legend(context.level, floor)}{_APPROX * ('approx' in table)}{caution}")
+    if schema is MEANS and (words := ratio_words([*heads, *layers], changed_name, floor)):
+        yield Words(words)
     if others := unlisted(extremes(table, floor), heads):
         named = "; ".join(_named(row, floor) for row in others)
         yield Words(f"Largest of their kind and direction, in no table here: {named}.")

@@ -199,8 +199,9 @@ def _token(
     means: ZMeans | None = None
     if mean is not None:  # only the answer position's is ever looked up
         means = {"lm": [z.expand(here.prompt.spans.length, -1, -1) for z in mean]}
-    outcomes = intervene(here, asked, means, on_progress, read=measures(token))
-    floors = floors_of(here, outcomes, means, FEW, measures(token))
+    read = measures(said.base.prompt.answers)
+    outcomes = intervene(here, asked, means, on_progress, read=read)
+    floors = floors_of(here, outcomes, means, FEW, read)
     effects: dict[Way, list[tuple[float, ...]]] = {}
     for one in outcomes:
         way = one.intervention.kind, one.intervention.direction

@@ -229,7 +229,7 @@ def replaced(
     everywhere[-1, head.head] = z
     means = {"lm": [everywhere] * vlm.lm.grid.layers}
     asked = [Intervention(HeadSet.of(head), "mean", direction)]
-    (outcome,) = patch(vlm, said.base, asked, means, read=measures(words[-1]))
+    (outcome,) = patch(vlm, said.base, asked, means, read=measures(said.base.prompt.answers))
     return outcome.read
 
 
