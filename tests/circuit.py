@@ -221,9 +221,9 @@ class Circuit:
     def _plant_projector(self, clamps: Mapping[str, Clamp]) -> None:
         projector = self.model.model.multi_modal_projector
         first, second = projector.linear_1, projector.linear_2
-        passed = [one for one in self.form.vision_features if one in self.form.features[1:]]
-        unit = 0
-        for feature in passed:  # gelu(x) − gelu(−x) = x
+        made, unit = {"const", *clamps}, 0
+        passed = [one for one in self.form.vision_features if one in self.form.features]
+        for feature in (one for one in passed if one not in made):  # gelu(x) − gelu(−x) = x
             for sign in (1, -1):
                 first.weight[unit, self._column(feature)] = sign
                 second.weight[self.dimension(feature), unit] = sign
