@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from headpatch.core.baseline_runs import survey
+from headpatch.core.question import Context
 from headpatch.core.store import Store
 from headpatch.core.study.study import Study
 from headpatch.heads import Head
@@ -17,6 +18,7 @@ from headpatch.models.spans import Positions
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.verdict.judgement import Judgement, run
 from headpatch.questions.verdict.sentences import Setting, sentence
+from headpatch.questions.verdict.view import headline_words, summarize
 from headpatch.stats.verdict_labels import CAUSAL, SMALL
 from tests.planted_kinds import (
     CARRIERS,
@@ -206,3 +208,7 @@ def test_many_heads_of_a_small_share_are_judged_together() -> None:
         assert figures == pytest.approx([16 / CARRIERS] * 2, abs=1e-4)
         assert row["random"] == pytest.approx(2 / 9, abs=0.03)
         assert row["effect"] > row["random_high"] >= row["random"]
+    headline = summarize(found.verdicts.heads, found.saved, 16, FEW, found.together)
+    words = " ".join(headline_words(headline, Context(options={"delta": 0.03})))
+    assert "alone none is shown to act" in words
+    assert "take away +33.3%" in words and "bring +33.3%" in words
