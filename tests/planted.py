@@ -1,26 +1,8 @@
 """A micro LLaVA with a circuit planted by hand, whose every number can be worked out on paper.
 
-It is a real `LlavaForConditionalGeneration` behind a real processor; all its weights are set here.
-The residual stream has labelled dimensions (`FEATURES`), and a head is planted by saying from
-which token it looks, what it attends to, what it reads there and what it writes:
-
-    circuit.plant_head("1.1", at="ask", attends={"image": ALL, "found": 45}, reads={"found": 1},
-                       writes={"vote": 8 / 3})
-
-How the parts are made harmless, so that the arithmetic stays short:
-
-- *Norms.* A dimension ``const`` holds C = 10⁴, all others hold numbers up to about 10. So
-  every RMS is C/4 (hidden size 16) to within 10⁻⁶, and with weights C/4 each norm is the identity.
-  The vision tower has ±C and stores each feature as ±f, so that its LayerNorm's mean is 0.
-- *Attention.* A head's query is 1 at its own token and 0 elsewhere, its key the sum of the
-  logarithms of *odds* over the features a token has. So at its token a head attends to each token
-  in proportion to the product of its features' odds, and elsewhere evenly over what it may see.
-- *Positions.* Scores live in the head's dimension 1, which RoPE turns by 10⁻⁸ a token
-  (θ = 10¹⁶); values live in dimension 0, which RoPE does not touch.
-- *Vision.* A patch's brightness b (its mean pixel, 0 to 1) is a feature; no vision head writes.
-  The projector passes features through as gelu(x) − gelu(−x) = x, and adds
-  ``found`` = 1 where a bright patch lies in the region, by a clamp of b + region: 0 below
-  1.25, 1 above 1.75.
+`tests.circuit` says how; here is what is planted. A patch's brightness b is a feature; no vision
+head writes. The projector adds ``found`` = 1 where a bright patch lies in the region, by a clamp of
+b + region: 0 below 1.25, 1 above 1.75.
 
 The pictures are 56 px, 4 × 4 patches. Without: black, with one white patch at row 3, column 1.
 With: a white patch at row 1, column 1 as well. The region is the top left quadrant,
@@ -55,53 +37,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
-from math import log, sqrt
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
-from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from headpatch.core.study.study import Study
 from headpatch.heads import Head
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
-from tests.tiny import (
-    PATCH,
-    QUESTION,
-    SIDE,
-    Shape,
-    tiny_config,
-    tiny_processor,
-    tiny_tokenizer,
-)
+from tests.circuit import ALL, Circuit, Clamp, Form
+from tests.tiny import PATCH, QUESTION, SIDE, tiny_processor
 
-FEATURES = (
-    "const",  # C, everywhere
-    "image",  # 1 at image tokens
-    "bright",  # a patch's brightness
-    "region",  # 1 at patches of the top left quadrant
-    "found",  # 1 at a bright patch of the region
-    "last",  # 1 at the last patch
-    "relay",  # 1 at the question mark
-    "ask",  # 1 at the answer position
-    "said",  # 1 at the words Yes and No, after which the model stops
-    "vote",
-    "red",
-    "note",
-    "pool",
-    "junk",
-    "trio",
-)
-DIMENSION = {name: index for index, name in enumerate(FEATURES)}
-VISION_FEATURES = ("const", "bright", "region", "last")  # each stored as +f, −f
-HIDDEN, HEAD_DIM, HEADS_PER_LAYER, LAYERS = 16, 4, 4, 4
-VISION_HIDDEN, VISION_HEADS, VISION_LAYERS = 8, 2, 3
-CONST, VISION_CONST = 1e4, 1e3
-ALL = 1e9  # odds that leave nothing for other tokens
-BIAS = 5.0
+HEADS_PER_LAYER, LAYERS = 4, 4
+FORM = Form(
+    LAYERS, HEADS_PER_LAYER, hidden=16,
+    features=("const", "image", "bright", "region", "found", "last", "relay", "ask", "said", "vote",
+              "red", "note", "pool", "junk", "trio"),
+    vision_features=("const", "bright", "region", "last"),
+)  # fmt: skip
+FOUND = {"found": Clamp({"bright": 1, "region": 1}, 1.25, 1.75, sharpness=40)}
 LD_WITH, LD_WITHOUT = 4.0, -4.0
 VISION_ODDS = 7.0  # head v0.1 attends to bright patches
 
@@ -162,159 +119,9 @@ class Planted:
     without_image: Image.Image
 
 
-class Circuit:
-    """A model whose weights are all zero, but for what makes its norms the identity."""
-
-    def __init__(self, layers: int = LAYERS) -> None:
-        self.model = LlavaForConditionalGeneration(_config(layers)).eval().requires_grad_(False)
-        for weight in self.model.parameters():
-            weight.zero_()
-        self._plant_vision()
-        self._plant_projector()
-        self._plant_words()
-
-    @classmethod
-    def of(cls, model: LlavaForConditionalGeneration) -> "Circuit":
-        """Go on planting in a model that is there."""
-        made = cls.__new__(cls)
-        made.model = model
-        return made
-
-    def plant_head(
-        self,
-        name: str,
-        *,
-        at: str,
-        attends: Mapping[str, float],
-        reads: Mapping[str, float] | None = None,
-        writes: Mapping[str, float] | None = None,
-    ) -> None:
-        """Plant one language-model head, which looks from the tokens that have a feature.
-
-        It attends by feature: odds (a token's weight is the product over its features), and reads
-        and writes by feature: coefficient, of what enters z and of what z adds.
-        """
-        head = Head.parse(name)
-        module = self.model.model.language_model.layers[head.layer].self_attn
-        first = head.head * HEAD_DIM
-        module.q_proj.weight[first + 1, DIMENSION[at]] = sqrt(HEAD_DIM)
-        for feature, odds in attends.items():
-            module.k_proj.weight[first + 1, DIMENSION[feature]] = log(odds)
-        for feature, coefficient in (reads or {}).items():
-            module.v_proj.weight[first, DIMENSION[feature]] = coefficient
-        for feature, coefficient in (writes or {}).items():
-            module.o_proj.weight[DIMENSION[feature], first] = coefficient
-
-    def plant_vision_head(
-        self,
-        name: str,
-        *,
-        attends: Mapping[str, float],
-        reads: Mapping[str, float] | None = None,
-        writes: Mapping[str, float] | None = None,
-    ) -> None:
-        """Plant a vision head that looks from every token; by default it writes nothing."""
-        head = Head.parse(name)
-        module = self.model.model.vision_tower.encoder.layers[head.layer].self_attn
-        first = head.head * HEAD_DIM
-        module.q_proj.bias[first] = sqrt(HEAD_DIM)
-        for feature, odds in attends.items():
-            module.k_proj.weight[first, 2 * VISION_FEATURES.index(feature)] = log(odds)
-        for feature, coefficient in (reads or {}).items():
-            module.v_proj.weight[first, 2 * VISION_FEATURES.index(feature)] = coefficient
-        for feature, coefficient in (writes or {}).items():
-            for sign in (1, -1):
-                row = 2 * VISION_FEATURES.index(feature) + (sign < 0)
-                module.out_proj.weight[row, first] = sign * coefficient
-
-    def plant_clamp(
-        self, layer: int, reads: str, writes: str, height: float, sharpness: float = 100.0
-    ) -> None:
-        """Let a layer's MLP write height · clamp(2·x − 0.5, 0, 1).
-
-        A clamp is the difference of two ramps, and silu(s·x)/s is a ramp to within 1e-9 where
-        |s·x| > 20.
-        """
-        mlp = self.model.model.language_model.layers[layer].mlp
-        for unit, (start, sign) in enumerate(((0.25, 1), (0.75, -1))):
-            mlp.gate_proj.weight[unit, DIMENSION[reads]] = sharpness
-            mlp.gate_proj.weight[unit, DIMENSION["const"]] = -sharpness * start / CONST
-            mlp.up_proj.weight[unit, DIMENSION["const"]] = 1 / CONST
-            mlp.down_proj.weight[DIMENSION[writes], unit] = sign * 2 * height / sharpness
-
-    def plant_noise(self, heads: tuple[Head, ...], scale: float, seed: int) -> None:
-        """Give heads small random weights on every feature but ``const``."""
-        generator = torch.Generator().manual_seed(seed)
-        features = slice(1, HIDDEN)
-        for head in heads:
-            module = self.model.model.language_model.layers[head.layer].self_attn
-            mine = slice(head.head * HEAD_DIM, (head.head + 1) * HEAD_DIM)
-            for weight in (
-                module.q_proj.weight[mine, features],
-                module.k_proj.weight[mine, features],
-                module.v_proj.weight[mine, features],
-                module.o_proj.weight[features, mine],
-            ):
-                weight.add_(torch.randn(weight.shape, generator=generator), alpha=scale)
-
-    def _plant_vision(self) -> None:
-        tower = self.model.model.vision_tower
-        norms = [tower.pre_layrnorm, tower.post_layernorm]
-        for layer in tower.encoder.layers:
-            norms += [layer.layer_norm1, layer.layer_norm2]
-        for norm in norms:  # of ±C and 6 small numbers the standard deviation is C/2
-            norm.weight.fill_(VISION_CONST / 2)
-        place = tower.embeddings.position_embedding.weight
-        _both(place, "const", torch.full((17,), VISION_CONST))
-        patches = torch.arange(16)
-        region = ((patches // 4 < 2) & (patches % 4 < 2)).float()
-        _both(place[1:], "region", region)
-        _both(place[1:], "last", (patches == 15).float())
-        mean = 1 / (3 * PATCH * PATCH)
-        pixels = tower.embeddings.patch_embedding.weight
-        pixels[2 * VISION_FEATURES.index("bright")] = mean
-        pixels[2 * VISION_FEATURES.index("bright") + 1] = -mean
-
-    def _plant_projector(self, sharpness: float = 40.0) -> None:
-        projector = self.model.model.multi_modal_projector
-        first, second = projector.linear_1, projector.linear_2
-        for unit, feature in enumerate(("bright", "region", "last")):  # gelu(x) − gelu(−x) = x
-            column = 2 * VISION_FEATURES.index(feature)
-            for sign in (1, -1):
-                row = 2 * unit + (sign < 0)
-                first.weight[row, column] = sign
-                second.weight[DIMENSION[feature], row] = sign
-        for row, start, sign in ((6, 1.25, 1), (7, 1.75, -1)):
-            for feature in ("bright", "region"):
-                first.weight[row, 2 * VISION_FEATURES.index(feature)] = sharpness
-            first.bias[row] = -sharpness * start
-            second.weight[DIMENSION["found"], row] = sign * 2 / sharpness
-        second.bias[DIMENSION["const"]] = CONST
-        second.bias[DIMENSION["image"]] = 1
-
-    def _plant_words(self) -> None:
-        language, words = self.model.model.language_model, tiny_tokenizer()
-        language.norm.weight.fill_(CONST / sqrt(HIDDEN))
-        for layer in language.layers:
-            layer.input_layernorm.weight.fill_(CONST / sqrt(HIDDEN))
-            layer.post_attention_layernorm.weight.fill_(CONST / sqrt(HIDDEN))
-        embed, unembed = language.embed_tokens.weight, self.model.lm_head.weight
-        embed[:, DIMENSION["const"]] = CONST
-        yes, no, ask, relay = words.convert_tokens_to_ids(["▁Yes", "▁No", "▁ASSISTANT:", "?"])
-        assert len({yes, no, ask, relay, words.unk_token_id}) == 5
-        embed[ask, DIMENSION["ask"]] = 1
-        embed[relay, DIMENSION["relay"]] = 1
-        embed[[yes, no], DIMENSION["said"]] = 1
-        unembed[:, DIMENSION["const"]] = -50 / CONST  # every other word stays far below
-        for word, sign in ((yes, 1), (no, -1)):
-            unembed[word, DIMENSION["vote"]] = sign / 2
-            unembed[word, DIMENSION["const"]] = -sign * BIAS / 2 / CONST
-        unembed[words.eos_token_id, DIMENSION["said"]] = 200
-
-
 def planted(noise: float = 0.0, seed: int = 0, trio: bool = False) -> Planted:
     """Build the circuit above; `noise` is the scale of the silent heads' weights."""
-    circuit = Circuit(LAYERS + trio)
+    circuit = Circuit(replace(FORM, layers=LAYERS + trio), FOUND)
     plant, found = circuit.plant_head, {"found": 1.0}
     looks = {"image": ALL, "found": 45.0}
     plant("1.1", at="ask", attends=looks, reads=found, writes={"vote": 8 / 3})
@@ -323,7 +130,7 @@ def planted(noise: float = 0.0, seed: int = 0, trio: bool = False) -> Planted:
     )
     plant("0.3", at="ask", attends=looks, reads=found, writes={"red": 4 / 3})
     plant("1.0", at="ask", attends=looks, reads=found, writes={"red": 4 / 3})
-    circuit.plant_clamp(2, reads="red", writes="vote", height=4)
+    circuit.plant_clamp(2, Clamp({"red": 1}, 0.25, 0.75), "vote", height=4)
     plant("1.3", at="ask", attends={"image": ALL, "found": 15}, reads=found, writes={"vote": -2})
     plant("0.1", at="relay", attends=looks, reads=found, writes={"note": 4 / 3})
     plant("2.0", at="ask", attends={"relay": ALL}, reads={"note": 1}, writes={"vote": 1})
@@ -335,7 +142,7 @@ def planted(noise: float = 0.0, seed: int = 0, trio: bool = False) -> Planted:
     if trio:
         for head in TRIO:
             plant(str(head), at="ask", attends=looks, reads=found, writes={"trio": 4 / 3})
-        circuit.plant_clamp(3, reads="trio", writes="vote", height=4)
+        circuit.plant_clamp(3, Clamp({"trio": 1}, 0.25, 0.75), "vote", height=4)
     if noise:
         circuit.plant_noise(SILENT_BESIDE_TRIO if trio else SILENT, noise, seed)
     vlm = VLM(circuit.model, planted_processor(), "planted", f"noise:{noise} seed:{seed}")
@@ -406,17 +213,3 @@ def save_planted(folder: Path, noise: float = 0.0, seed: int = 0) -> Path:
     made.vlm.model.save_pretrained(folder)
     made.vlm.processor.save_pretrained(folder)
     return folder
-
-
-def _config(layers: int) -> LlavaConfig:
-    shape = Shape(
-        layers, HIDDEN, HEADS_PER_LAYER, HEADS_PER_LAYER, HEAD_DIM,
-        VISION_LAYERS, VISION_HIDDEN, VISION_HEADS,
-    )  # fmt: skip
-    rope = {"rope_type": "default", "rope_theta": 1e16}
-    return tiny_config(shape, mlp=(4, 4), rope_parameters=rope)
-
-
-def _both(weight: Tensor, feature: str, values: Tensor) -> None:
-    column = 2 * VISION_FEATURES.index(feature)
-    weight[:, column], weight[:, column + 1] = values, -values

@@ -8,7 +8,8 @@ from headpatch.core.study.study import Study
 from headpatch.heads import Head
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.claims.experiments import Experiment, Measured, run_experiments
-from tests.planted import ALL, HEADS, Circuit, planted, planted_dataset
+from tests.circuit import ALL, Circuit
+from tests.planted import FORM, HEADS, planted, planted_dataset
 
 SPANS = [Experiment("vision span", layers=span) for span in ((0, 0), (1, 1), (0, 1), (2, 2))]
 CUTS = [Experiment("cut", layers=(1, 1), queries=queries) for queries in ("answer", "words")]
@@ -23,7 +24,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Measured]:
     asks, finished = [*CUTS, *TWO], Store(folder / "kept")
     study, seeing = Study.make(None, {"cut.controls": 2}), planted()
     plain = run_experiments(study, seeing.vlm, entries, asks, finished)
-    circuit = Circuit.of(seeing.vlm.model)  # the head below finds the object, and brightens all
+    circuit = Circuit.of(seeing.vlm.model, FORM)
+    # This head finds the object, and brightens all
     circuit.plant_vision_head(
         "v1.1", attends={"region": ALL}, reads={"bright": 4.0}, writes={"bright": 1.0}
     )
