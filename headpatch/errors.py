@@ -42,6 +42,11 @@ class InputError(HeadpatchError, ValueError):
         """Return the same error anew, for one that is kept: it holds nothing of where it arose."""
         return type(self)(self.argument, self.found, self.expected, self.hint)
 
+    def adding(self, note: str) -> "InputError":
+        """Return the same error with a note behind it, so that a refusal stays one line."""
+        hint = f"{self.hint.removesuffix('.')}. {note}" if self.hint else note
+        return type(self)(self.argument, self.found, self.expected, hint)
+
 
 def _brief(text: str) -> str:
     """Put a text on one line, and leave the middle out of words and lines that are very long."""

@@ -142,6 +142,25 @@ def test_a_changed_record_is_told_when_it_is_run_again(shared: Path, tmp_path: P
     assert table(tmp_path / "again" / "heads.csv") == table(shared / "heads.csv")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        (r"with: .*/with\.png", "with: /nowhere.png", "--with: /nowhere.png does not exist"),
+        (r"top: 7", "top: -1", "run.yaml: rank.top: -1"),
+        (r"- 'No'", "- 'Nope at all'", "answers: "),  # known by the model only
+        (r"prompt: null", r"prompt: '\\n'", "prompt: "),  # of which there is a note as well
+    ],
+)
+def test_a_refusal_of_a_changed_record_is_one_line(
+    shared: Path, tmp_path: Path, old: str, new: str, found: str
+) -> None:
+    folder = changed(shared, tmp_path / "c", "run.yaml", old, new)
+    line = refused("rank", "--config", folder / "run.yaml", "--out", tmp_path / "again")
+    assert found in line
+    note = f"{folder}/run.yaml was changed after the run: this may not be the study that was run"
+    assert line.endswith(f". {note}")
+
+
 @pytest.mark.parametrize("verb", ["rank", "sweep"])
 def test_a_full_disk_is_one_line_with_path_and_space(
     verb: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from headpatch.core.output.records import WRITTEN, digest
+from headpatch.core.study.record import Record
 from tests.command import contents, done, refused
 from tests.report import made
 
@@ -76,6 +79,37 @@ def test_a_damaged_file_is_named(tmp_path: Path, what: str) -> None:
     assert line.startswith(f"{tmp_path / what.partition(',')[0]}: it cannot be read (")
     assert "Run the verb that wrote it again" in line
     assert contents(tmp_path) == before
+
+
+def sign(folder: Path, verb: str) -> None:
+    """Give a record its verb and the checksums of the files beside it."""
+    path = folder / "run.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    names = [name for name in WRITTEN[verb] if (folder / name).is_file()]
+    run = {**content["run"], "verb": verb, "files": {name: digest(folder / name) for name in names}}
+    signed = Record(verb, content["study"], run).signed().content
+    path.write_text(yaml.safe_dump(signed, sort_keys=False), encoding="utf-8")
+
+
+TOGETHER = {
+    "faithfulness.csv, the end missing": lambda text: text[: text.index(b"attention,remove")],
+    "faithfulness.csv, no number of pairs": lambda text: text.replace(b",30\n", b",\n", 1),
+    "verdicts.csv, rows missing": lambda text: text[: text.rindex(b"\n", 0, -2) + 1],
+    "run.yaml, a word for a number": lambda text: text.replace(b"    top: 20", b"    top: x"),
+}
+
+
+@pytest.mark.parametrize("what", TOGETHER)
+def test_of_files_that_are_read_together_the_changed_one_is_named(
+    tmp_path: Path, what: str
+) -> None:
+    made.verdict(tmp_path)
+    sign(tmp_path, "verdict")
+    done("report", tmp_path)
+    name = what.partition(",")[0]
+    rewrite(name, TOGETHER[what])(tmp_path)
+    line = refused("report", tmp_path)
+    assert line.startswith(f"{tmp_path / name}: it cannot be read (")
 
 
 def test_no_folder(tmp_path: Path) -> None:

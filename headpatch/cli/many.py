@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from headpatch.cli.show import warn
 from headpatch.cli.verb import Request
 from headpatch.core.study.study import Study
-from headpatch.errors import HeadpatchError
+from headpatch.errors import HeadpatchError, InputError
 from headpatch.pairs.manifest import Entry, Manifest
 
 if TYPE_CHECKING:
@@ -100,6 +100,10 @@ def kept(store: "Store") -> Iterator[None]:
         if not store.count:
             raise
         raise _Interrupted(f"interrupted; {words()}") from None
+    except InputError as error:
+        if not store.count:
+            raise
+        raise error.adding(words()) from error
     except Exception:
         if store.count:
             warn(words())

@@ -1,8 +1,8 @@
 """How a verb joins the command line: it lists its own flags, and is handed what all verbs share."""
 
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import Parameter
 from pathlib import Path
@@ -65,9 +65,14 @@ def command(
 
     def run(**given: Any) -> None:
         refuse_both(given)
-        with ExitStack() as until_the_end:
-            overriding = {key: given[name] for name, key in places.items()}
-            act(_request(name, overriding, given, until_the_end), given)
+        config = given.get("config")
+        config = config if isinstance(config, Path) else None
+        changed = "" if config is None else said_of(config, name)
+        with ExitStack() as until_the_end, _noting(changed) as notes:
+            flags = {key: _value(given[name]) for name, key in places.items()}
+            study = Study.make(config, flags, name)
+            notes.extend(_odd(name, study, given))
+            act(Request(study, given["as_json"] is True, name, until_the_end), given)
 
     behind = [parameter(name, one.annotation, one.default) for name, one in shared.items()]
     # typer reads a command's flags here
@@ -76,18 +81,21 @@ def command(
     app.command(name)(run)
 
 
-def _request(
-    name: str, keys: Mapping[str, object], given: Mapping[str, object], until_the_end: ExitStack
-) -> Request:
-    config = given.get("config")
-    config = config if isinstance(config, Path) else None
-    study = Study.make(config, {key: _value(value) for key, value in keys.items()}, name)
-    if config is not None and (changed := said_of(config, name)):
-        warn(changed)
-    if study.prompt is not None and r"\n" in study.prompt:  # as YAML's single quotes leave it
-        warn(r"prompt: each \n of two characters is taken for a line end")
-    _check_pairs(name, study, given)
-    return Request(study, given["as_json"] is True, name, until_the_end)
+@contextmanager
+def _noting(changed: str) -> Iterator[list[str]]:
+    """Collect what is odd about the input, and say it on stderr once a verb has ended.
+
+    Not before: a refusal is one line. It says itself if the study's file was `changed`.
+    """
+    notes = [changed] if changed else []
+    try:
+        yield notes
+    except InputError as error:
+        if not changed:
+            raise
+        raise error.adding(changed) from error
+    for note in notes:
+        warn(note)
 
 
 def _value(given: object) -> object:
@@ -99,12 +107,14 @@ def _value(given: object) -> object:
     return given
 
 
-def _check_pairs(name: str, study: Study, given: Mapping[str, object]) -> None:
-    """Refuse flags that a dataset leaves no room for; say so if the verb runs one pair only."""
+def _odd(name: str, study: Study, given: Mapping[str, object]) -> Iterator[str]:
+    """Refuse flags that a dataset leaves no room for; say what is taken otherwise than written."""
+    if study.prompt is not None and r"\n" in study.prompt:  # as YAML's single quotes leave it
+        yield r"prompt: each \n of two characters is taken for a line end"
     dataset = study.pairs.manifest
     if "pairs" not in given:
         if dataset is not None and "with_image" in given:
-            warn(f"{name} runs one pair: the study's own, not the dataset {dataset}")
+            yield f"{name} runs one pair: the study's own, not the dataset {dataset}"
         return
     if dataset is None and given["limit"] is not None:
         raise InputError("--limit", "no dataset to take pairs from", "--pairs as well")

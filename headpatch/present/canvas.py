@@ -89,7 +89,8 @@ def drawing(path: Target, height: float) -> Iterator["matplotlib.figure.Figure"]
         figure = Shown(figsize=(WIDTH, height), layout="constrained")
         yield figure
         if isinstance(path, Sheet):
-            figure.draw_without_rendering()  # ticks take their style when they are made
+            if figure.stale:
+                figure.draw_without_rendering()  # ticks take their style when they are made
             path.figure = figure
         else:
             _save(figure, Path(path))

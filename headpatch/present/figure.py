@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
-from headpatch.present.canvas import BLUE, VERMILLION, WIDTH, Target, drawing, frame, signed
+from headpatch.present.canvas import (
+    BLUE,
+    VERMILLION,
+    WIDTH,
+    Sheet,
+    Target,
+    drawing,
+    frame,
+    signed,
+)
 from headpatch.present.chart import AnyPanel, Cells, Chart, HeadMap, Picture, numbers_along, rows_of
 from headpatch.present.figure_panel import (
     draw_guide,
@@ -51,6 +60,8 @@ def draw(chart: Chart, target: Target, question: str = "", region: str = "") -> 
         named = [axes for axes, panel in held if not getattr(panel, "legend", False)]
         frame(figure, chart.title, question=question, region=region, legend=named, note=chart.note)
         figure.draw_without_rendering()  # labels are placed once the panels have their sizes
+        if not isinstance(target, Sheet):
+            figure.set_layout_engine("none")  # lest the panels be laid out twice more to be saved
         for axes, panel in held:
             if isinstance(panel, Panel):
                 name_points(axes, panel)

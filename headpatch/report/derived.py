@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from headpatch.core import gate_view
-from headpatch.core.output.files import reading
 from headpatch.core.output.folder import Part as RunPart
-from headpatch.core.output.folder import Results, load, read
+from headpatch.core.output.folder import Results, load, read, reading_of
 from headpatch.core.question import Context, Verb, verbs
 from headpatch.present.chart import Chart
 from headpatch.present.interactive import figures
@@ -28,7 +27,7 @@ def section(name: str) -> Callable[[Results], Section | None]:
         drawn: dict[str, Figure] = {}
         made: list[dict[str, Any]] = []
         for run in runs:
-            with reading(run.folder / verb.files[0]):
+            with reading_of(run, verb.files[0]):
                 parts = list(verb.question().view(saved(verb, run), context(verb, run)))
                 own = [block for part in parts for block in _blocks(part, drawn)]
             if own and len(runs) > 1:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from headpatch.core.output.files import reading
-from headpatch.core.output.folder import Results
+from headpatch.core.output.folder import Results, reading_of
 from headpatch.present.canvas import signed
 from headpatch.present.section import Section, listed, said
 from headpatch.questions.verdict.charts import true_words
@@ -122,7 +121,7 @@ def _agreement(results: Results, heads: Heads, size: np.ndarray) -> str:
     saved = results.tensors("verdict.pt", needed)
     true = ""
     if saved is not None and part is not None:
-        with reading(part.folder / "verdict.pt"):
+        with reading_of(part, "verdict.pt"):
             looks, necessity, sufficiency = (
                 np.nan_to_num(np.asarray(saved[key], np.float64)).reshape(len(saved[key]), -1)
                 for key in list(needed)[:3]

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from headpatch.core.output.files import reading
-from headpatch.core.output.folder import Results, load, read
+from headpatch.core.output.folder import Results, load, read, reading_of
 from headpatch.kinds import BY_PLACE, kind_label
 from headpatch.present.panel import ASKED
 from headpatch.stats.rankings import descending
@@ -124,7 +123,7 @@ def _judged(results: Results) -> Iterator[Look | Effect]:
     if table is None or part is None:
         return
     where = f"mean over {judged_on(results)}"
-    with reading(part.folder / "verdicts.csv"):
+    with reading_of(part, "verdicts.csv"):
         columns = {f"attention_diff_{end}": end for end in ("q", *_ENDS)}
         maps = _maps(table, {"attention_diff": "diff", **columns, "attention_rank": "rank"})
         rank = maps.pop("rank", None)
@@ -149,7 +148,7 @@ def _ranked(results: Results) -> Iterator[Look]:
     for part in results.having("heads.csv"):
         table = read(part, "heads.csv", dict.fromkeys(["layer", "head", *_RANKED], "number"))
         columns = {name: name for name in _RANKED} | {f"diff_{end}": end for end in _ENDS}
-        with reading(part.folder / "heads.csv"):
+        with reading_of(part, "heads.csv"):
             many = "pairs" in table
             where = f"mean over {int(table['pairs'].iloc[0]):,} pairs" if many else "this pair"
             maps = _maps(table, columns)
@@ -162,7 +161,7 @@ def _swept(results: Results) -> Iterator[Look | Effect]:
     loaded = [(part, load(part, "sweep.pt", needed)) for part in results.having("sweep.pt")]
     swept = [(part, saved) for part, saved in loaded if saved.get("tower", "lm") == "lm"]
     for part, saved in swept:
-        with reading(part.folder / "sweep.pt"):
+        with reading_of(part, "sweep.pt"):
             maps = {way: np.asarray(one, np.float64) for way, one in saved["normalized"].items()}
             if not maps or next(iter(maps.values())).ndim != 2:
                 continue  # a list of sets
@@ -209,7 +208,9 @@ def _maps(table: Any, columns: dict[str, str]) -> dict[str, Map]:
 
 def judged_on(results: Results) -> str:
     """Say on how many pairs the verdict judges heads: those that did not choose them."""
+    part = results.first("faithfulness.csv")
     curves = results.table("faithfulness.csv", {"pairs": "number"})
-    if curves is None or curves.empty:
+    if part is None or curves is None or curves.empty:
         return "the pairs"
-    return f"{int(curves['pairs'].iloc[0]):,} pairs"
+    with reading_of(part, "faithfulness.csv"):
+        return f"{int(curves['pairs'].iloc[0]):,} pairs"

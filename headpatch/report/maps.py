@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from headpatch.core.output.files import reading
-from headpatch.core.output.folder import Results, load
+from headpatch.core.output.folder import Results, load, reading_of
 from headpatch.present.canvas import VERMILLION, signed
 from headpatch.present.interactive import SYMBOLS, band, layer_axis, shape_of
 from headpatch.present.panel import Guide, Scale
@@ -100,7 +99,7 @@ def _overlays(results: Results, heads: Heads) -> tuple[dict[str, Any], str] | No
     runs, part = results.pictures, results.first("attention_with_triangle.pt")
     if runs is None or part is None:
         return None
-    with reading(part.folder / "attention_with_triangle.pt"):
+    with reading_of(part, "attention_with_triangle.pt"):
         if not len(runs[0]["image_positions"]) or runs[0]["lm_rows"].shape[:2] != heads.shape:
             return None
         found, text = overlays(runs, importance(heads))
@@ -175,7 +174,7 @@ def tower(results: Results) -> Section | None:
     table, part = results.table("vision.csv", _LAYERS), results.first("vision.csv")
     if table is None or part is None or table.empty:
         return None
-    with reading(part.folder / "vision.csv"):
+    with reading_of(part, "vision.csv"):
         layer = table["layer"].to_numpy().astype(int)
         mean, low, high = (table[f"necessity{end}"].to_numpy() for end in ("", "_low", "_high"))
         pairs = f"{int(table['pairs'].iloc[0]):,}"

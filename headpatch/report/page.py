@@ -61,7 +61,8 @@ def write(root: Path, path: Path) -> Written:
         raise InputError("--out", f"{path} is a folder", "a file to write", "Add a file's name.")
     results = find(root)
     check_folder(path.parent)
-    made = [made for make in SECTIONS if (made := make(results)) is not None]
+    with results.reading():
+        made = [made for make in SECTIONS if (made := make(results)) is not None]
     page = _render(made)
     with staged(path.parent, "report") as stage:
         (stage / path.name).write_text(page, encoding="utf-8")

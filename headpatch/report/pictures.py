@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.core.output.files import reading
-from headpatch.core.output.folder import Part, Results
+from headpatch.core.output.folder import Part, Results, reading_of
 from headpatch.core.study.record import RUN
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
@@ -100,7 +99,7 @@ def _kept(results: Results) -> tuple[Side, ...]:
     assert part is not None
     sides = []
     for name, run in zip(("with", "without"), results.pictures, strict=True):
-        with reading(part.folder / f"attention_{name}_triangle.pt"):
+        with reading_of(part, f"attention_{name}_triangle.pt"):
             box = tuple(float(edge) for edge in run["region_box"])
             answer = " ".join(str(run["answer"]).split())
             likely = _likely(part, name)
@@ -127,7 +126,7 @@ def _likely(part: Part, run: str) -> str:
     words = part.study.get("answers")
     if not isinstance(told, dict) or not isinstance(words, list):
         return ""
-    with reading(part.folder / RUN):
+    with reading_of(part, RUN):
         return says(words, told)
 
 

@@ -127,6 +127,21 @@ def test_a_damaged_key_does_not_make_a_record_that_of_an_earlier_version(
     assert records.changed(records.every[0], ["run.yaml"]) == ["run.yaml"]
 
 
+def test_a_record_that_is_cut_is_not_taken_for_that_of_an_earlier_version(tmp_path: Path) -> None:
+    """Wherever its file ends: what is left of it is damaged, or counts as changed."""
+    for verb, name in (("cut", "cuts.csv"), ("path", "path.csv")):
+        write(tmp_path, verb, {name: "a"})
+    path = tmp_path / "run.yaml"
+    text, whole = path.read_text(), Records.read(tmp_path).every
+    for end in range(len(text)):
+        path.write_text(text[:end])
+        try:
+            left = Records.read(tmp_path).every
+        except InputError:
+            continue
+        assert all(one.changed or one in whole for one in left), text[:end]
+
+
 def test_a_damaged_name_of_an_earlier_record_changes_nothing(tmp_path: Path) -> None:
     write(tmp_path, "cut", {"cuts.csv": "a"})
     write(tmp_path, "path", {"path.csv": "b"})

@@ -7,6 +7,7 @@ of one study.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,6 +80,16 @@ def load(part: Part, name: str, needed: Mapping[str, int]) -> dict[str, Any]:
     return {key: _arrays(one) for key, one in read_tensors(part.folder / name, needed).items()}
 
 
+def reading_of(part: Part, name: str) -> AbstractContextManager[None]:
+    """Turn whatever a damaged file of a run raises into one line, as `files.reading` does.
+
+    It names `name`, unless that is as the run wrote it and another file of the run is not.
+    """
+    others = sorted(part.changed, key=RUN.__eq__)  # a table rather than the record
+    blamed = name if name in others or not others else others[0]
+    return reading(part.folder / blamed)
+
+
 def _arrays(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _arrays(one) for key, one in value.items()}
@@ -116,6 +127,11 @@ class Results:
         """Name the files that are no longer as the run wrote them."""
         files = [part.folder / name for part in self.parts for name in part.changed]
         return sorted(str(file.relative_to(self.root)) for file in files)
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Blame a file that was changed for whatever goes wrong meanwhile; nothing if none was."""
+        part = next((part for part in self.parts if part.changed), None)
+        return nullcontext() if part is None else reading_of(part, "")
 
     def having(self, name: str) -> list[Part]:
         """Return the runs that hold a file."""

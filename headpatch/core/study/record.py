@@ -3,7 +3,7 @@
 ``study`` and ``run`` are those of the latest run, ``earlier`` holds those of other verbs::
 
     study: {…}
-    run: {verb: ablate, …, files: {effects.csv: …}, checksum: …}
+    run: {checksum: …, verb: ablate, …, files: {effects.csv: …}}
     earlier:
       rank: {study: {…}, run: {…}}
 """
@@ -227,9 +227,10 @@ class Record:
         """Whether the record is no longer what the run wrote.
 
         Earlier versions wrote neither ``files`` nor ``checksum``, later ones write both: one alone
-        is a damaged key. Whoever changes a record on purpose writes `EDITED` for its checksum.
+        is a damaged key, and nothing at all is a file that was cut. Whoever changes a record on
+        purpose writes `EDITED` for its checksum.
         """
-        if not {"files", "checksum"} & self.run.keys():
+        if self.run and not {"files", "checksum"} & self.run.keys():
             return False
         return self.run.get("checksum") not in (self._checksum, EDITED)
 
@@ -239,10 +240,10 @@ class Record:
         return {"study": dict(self.study), "run": dict(self.run)}
 
     def signed(self) -> "Record":
-        """Return the record with a checksum, as the last of its keys."""
+        """Return the record with a checksum: its first key, so that a file that is cut has it."""
         read = load(yaml.safe_dump(self.content, sort_keys=False))  # as it will be read
         whole = Record(self.verb, read["study"], _unsigned(read["run"]))
-        return Record(self.verb, whole.study, {**whole.run, "checksum": whole._checksum})
+        return Record(self.verb, whole.study, {"checksum": whole._checksum, **whole.run})
 
     @property
     def _checksum(self) -> str:
