@@ -22,8 +22,8 @@ class Rule:
 
     delta: float  # smallest effect of interest, in normalized units; above 0
     level: float  # of intervals; 1 - level bounds the q-values
-    resamples: int  # bootstrap draws, and draws of the layer-matched null
-    seed: int  # of both
+    resamples: int  # bootstrap draws
+    seed: int  # of them
 
     @property
     def alpha(self) -> float:

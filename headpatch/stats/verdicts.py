@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float, Int
 from headpatch.heads import Head, HeadSet
 from headpatch.stats.interactions import Joint, judge_sets, partners
 from headpatch.stats.intervals import Interval, mean_interval
-from headpatch.stats.significance import adjusted, equivalence_test, layer_null, minimum_effect_test
+from headpatch.stats.significance import adjusted, equivalence_test, layer_rank, minimum_effect_test
 from headpatch.stats.verdict_labels import Rule, Verdict
 
 Each = Float[np.ndarray, "pairs layers heads"]
@@ -68,7 +68,6 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
     """Give every head its verdict; see the module for the logic."""
     if not rule.delta > 0:
         raise ValueError(f"delta must be above 0, got {rule.delta}")
-    rng = np.random.default_rng([rule.seed % 2**64, 1])
     necessity, sufficiency = seen.necessity, seen.sufficiency
     looks = _interval(np.nan_to_num(seen.attention), rule)
     unread = np.isnan(seen.attention).any(0)
@@ -105,8 +104,8 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
         "necessity_beyond_q": need_more,
         "sufficiency_beyond_q": enough_more,
         "equivalence_q": inside,
-        "necessity_layer_p": layer_null(necessity, rule.resamples, rng),
-        "sufficiency_layer_p": layer_null(sufficiency, rule.resamples, rng),
+        "necessity_layer_p": layer_rank(necessity),
+        "sufficiency_layer_p": layer_rank(sufficiency),
         "partners": np.array([";".join(map(str, with_others.get(one, ()))) for one in named]),
     }
     table = pd.DataFrame({name: values.ravel() for name, values in columns.items()})

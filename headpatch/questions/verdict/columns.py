@@ -47,8 +47,9 @@ HEADS = Schema(
         Column("sufficiency_beyond_q", _BEYOND, optional=True),
         Column("equivalence_q", "q of both means lying within ±δ (two one-sided tests)",
                optional=True),
-        Column("necessity_layer_p", "p that a random head of the same layer has a mean as large",
-               optional=True),
+        Column("necessity_layer_p", "share of the layer's heads, itself included, with a mean at "
+               "least as large in size: the p that the layer's heads are exchangeable, never below "
+               "1 over their number", optional=True),
         Column("sufficiency_layer_p", "the same for sufficiency", optional=True),
         _text("partners", "of a `redundant` head: with whom it is necessary", optional=True),
         Column("attention_rank", "1 = largest attention difference", "–", "whole"),

@@ -199,7 +199,7 @@ def _heads(table: pd.DataFrame, context: Context, delta: float) -> Iterator[Part
         cells["with"] = lambda row: _with_whom(row["partners"])
     title = "Heads that act, and the first that attention picks"
     yield grid(title, shown, cells, HEADS, place="terminal")
-    yield from _acting(rows.loc[acting], cells)
+    yield from _acting(rows.loc[acting], cells, int(table["head"].max()) + 1)
     note = (
         "Means over pairs, as a share of the LD difference between the runs; resampled at the "
         "positions of the study. A head is called after an effect whose interval lies beyond "
@@ -211,8 +211,11 @@ def _heads(table: pd.DataFrame, context: Context, delta: float) -> Iterator[Part
     yield Words(note + partners)
 
 
-def _acting(acting: pd.DataFrame, cells: Mapping[str, str | Cell]) -> Iterator[Part]:
-    """Show on the page the heads that act; its table of all heads has the others."""
+def _acting(acting: pd.DataFrame, cells: Mapping[str, str | Cell], heads: int) -> Iterator[Part]:
+    """Show on the page the heads that act; its table of all heads has the others.
+
+    `heads` are those of a layer.
+    """
     if acting.empty:
         return
     layer_p = all(name in acting and acting[name].notna().any() for name in _LAYER_P)
@@ -220,10 +223,11 @@ def _acting(acting: pd.DataFrame, cells: Mapping[str, str | Cell]) -> Iterator[P
         cells = {**cells, "layer p": lambda row: " / ".join(f"{row[p]:.2g}" for p in _LAYER_P)}
     yield grid("Heads that are shown to act", acting.head(_MOST), cells, HEADS, place="page")
     if layer_p:
+        least = f"1/{heads} = {1 / heads:.2g} ({heads} heads a layer)"
         yield Words(
-            "Layer p (necessity / sufficiency): how often a head drawn at random from the same "
-            "layer, anew in each pair, has as large a mean. It says whether the head stands out in "
-            "its layer; the verdict does not rest on it.",
+            "Layer p (necessity / sufficiency): the share of the layer's heads, the head itself "
+            f"included, whose mean is at least as large in size; it is never below {least}. It "
+            "says whether the head stands out in its layer; the verdict does not rest on it.",
             "page",
         )
     if len(acting) > _MOST:
