@@ -80,12 +80,16 @@ NULLS = Schema(
         _text("null", "which", key=True),
         _text("figure", "what is measured", key=True),
         Column("value", "the figure; empty where it could not be measured", form=".3g"),
-        _text("limit", "in words, what it must be"),
+        Column("low", "lower end of its interval: Clopper and Pearson's of a rate, Fieller's of a "
+               "share; empty where it has none", form=".3g", optional=True),
+        Column("high", "upper end", form=".3g", optional=True),
+        _text("limit", "in words, what it must be; a figure with an interval fails only if all of "
+              "that lies beyond"),
         _text("outcome", "`passed`, `failed` or `not tested`"),
         Column("pairs", "on which it was measured", "count", "whole"),
-        _text("note", "why it was not tested; which heads failed it; what the value cannot say"),
+        _text("note", "why it was not tested; which heads failed it; when it would fail"),
     ),
-)
+)  # fmt: skip
 CURVES = Schema(
     "faithfulness.csv",
     "a ranking of heads × way × number of its first heads",

@@ -157,17 +157,23 @@ def _nulls(table: pd.DataFrame) -> Iterator[Part]:
     def tested(row: Row, name: str) -> str:
         return "" if row["outcome"] == "not tested" else NULLS[name].cell(row)
 
+    def value(row: Row) -> str:
+        known = row.get("low") is not None and np.isfinite(row["low"])  # not of earlier versions
+        ends = f" ({NULLS['low'].cell(row)} to {NULLS['high'].cell(row)})" if known else ""
+        return tested(row, "value") + ends
+
     cells: dict[str, str | Cell] = {
         "null": "null",
         "outcome": "outcome",
         "pairs": lambda row: tested(row, "pairs"),
-        "value": lambda row: tested(row, "value"),
+        "value": value,
         "must be": "limit",
         "figure": lambda row: f"{row['figure']} ({row['note']})" if row["note"] else row["figure"],
     }
     table = table.assign(note=table["note"].fillna(""))
     yield Words(
-        "What must come out as nothing, or as the same again, if the verdict is to be believed.",
+        "What must come out as nothing, or as the same again, if the verdict is to be believed. A "
+        "value with an interval fails only if all of that lies beyond its limit.",
         "page",
     )
     yield grid("Nulls", table, cells, NULLS, wrapped="figure")

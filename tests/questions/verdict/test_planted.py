@@ -177,7 +177,7 @@ def test_the_nulls_see_that_the_circuit_does_not_read_the_question() -> None:
         ("unread vision layers", "large", "passed"),
         ("wrong place", "share", "failed"),
         ("mirrored", "share", "failed"),
-        ("random heads", "p tha", "not tested"),  # four heads a layer, most of them act
+        ("random heads", "share", "not tested"),  # four heads a layer, most of them act
     ):
         assert outcomes[null, figure] == outcome
     assert set(found.verdicts.heads["failed_nulls"]) == {"wrong place;mirrored"}
