@@ -106,7 +106,10 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
         "equivalence_q": inside,
         "necessity_layer_p": layer_rank(necessity),
         "sufficiency_layer_p": layer_rank(sufficiency),
-        "partners": np.array([";".join(map(str, with_others.get(one, ()))) for one in named]),
+        # a semicolon after each, so that no program reads the cell of one head as a number
+        "partners": np.array(
+            ["".join(f"{others};" for others in with_others.get(one, ())) for one in named]
+        ),
     }
     table = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
     # A member that is itself necessary alone is named beside the others, not as redundant

@@ -25,9 +25,9 @@ from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
 from headpatch.present.head_columns import with_alpha, with_head_columns
-from headpatch.questions.combine.view import largest_interactions
+from headpatch.questions.combine.view import DIFFERENT, largest_interactions
 from headpatch.stats.effects import normalized_effect
-from headpatch.stats.interactions import interaction_label
+from headpatch.stats.interactions import interaction_label, joint_reading
 from headpatch.stats.intervals import mean_interval
 from headpatch.stats.significance import adjusted, equivalence_test, minimum_effect_test
 from headpatch.stats.verdicts import significant_sign
@@ -183,8 +183,26 @@ def judge(study: Study, plan: Plan, measured: Sequence[Effects]) -> Combinations
                     opposed=role == "pair" and bool(signs.min() * signs.max() < 0),
                 ),
             }
-    table = with_alpha(pd.DataFrame(rows).assign(pairs=len(kept)), study.combine.alpha)
+    table = _read_together(pd.DataFrame(rows)).assign(pairs=len(kept))
+    table = with_alpha(table, study.combine.alpha)
     return Combinations(with_head_columns(table), max(one.floor for one in measured), len(kept))
+
+
+def _read_together(table: pd.DataFrame) -> pd.DataFrame:
+    """Name each two heads by both directions: one alone does not tell a threshold from either-or.
+
+    The name is empty where only one direction was run.
+    """
+    two = table[table["role"] == "pair"]
+    words = {(row.heads, row.kind, row.direction): row.word for row in two.itertuples()}
+    names = dict[int, str]()
+    for row in two.itertuples():
+        both = [words.get((row.heads, row.kind, way)) for way in ("noising", "denoising")]
+        if None in both:
+            continue
+        shown = next((word for word in ("undecided", "opposed") if word in both), DIFFERENT)
+        names[row.Index] = joint_reading(*both) or shown
+    return table.assign(both=pd.Series(names, index=table.index, dtype=object).fillna(""))
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,7 +51,8 @@ HEADS = Schema(
                "least as large in size: the p that the layer's heads are exchangeable, never below "
                "1 over their number", optional=True),
         Column("sufficiency_layer_p", "the same for sufficiency", optional=True),
-        _text("partners", "of a `redundant` head: with whom it is necessary", optional=True),
+        _text("partners", "of a `redundant` head: with whom it is necessary; sets of heads, a "
+              "semicolon after each", optional=True),
         Column("attention_rank", "1 = largest attention difference", "–", "whole"),
         *_interval("necessity_mean_kind", "`necessity` for kind `mean`", form="", optional=True),
         *_interval("sufficiency_mean_kind", "`sufficiency` for kind `mean`", form="",

@@ -100,7 +100,7 @@ def test_the_figures_are_those_that_were_planted() -> None:
 def test_redundant_heads_name_each_other_and_the_columns_show_that_each_suffices() -> None:
     found = judged(0)
     a, b = (row_of(found, HEADS[f"redundant {one}"].head) for one in "ab")
-    assert (a["partners"], b["partners"]) == ("1.0", "0.3")
+    assert (a["partners"], b["partners"]) == ("1.0;", "0.3;")
     for row in (a, b):
         assert abs(row["necessity"]) < 1e-3
         assert row["sufficiency_low"] > 0.4
