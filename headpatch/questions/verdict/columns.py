@@ -102,6 +102,9 @@ CURVES = Schema(
         Column("k", "how many", "heads", "whole", key=True),
         *_interval("share", "what is left of the LD difference", "share"),
         *_interval("area", "under the curve over log₂(k + 1), from 0 to 1", "–", ".3f"),
+        *_interval("cpr", "where heads are kept: MIB's integrated circuit performance ratio, of "
+                   "circuits of heads (`headpatch/stats/circuit_areas.py`)", "–", ".3f", True),
+        *_interval("cmd", "likewise: MIB's integrated circuit-model distance", "–", ".3f", True),
         Column("draws", "of a random ranking", "count", "whole"),
         Column("pairs", "that judge", "count", "whole"),
         _FAILED

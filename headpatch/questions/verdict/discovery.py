@@ -20,6 +20,7 @@ from headpatch.core.study.study import Study
 from headpatch.heads import Grid, Head, HeadSet
 from headpatch.questions.verdict.pair_record import DIRECTIONS, PairRecord, PerPair
 from headpatch.questions.verdict.redundant_sets import Search, pool, random_members, scores
+from headpatch.stats.circuit_areas import circuit_areas, circuit_sizes
 from headpatch.stats.interactions import Joint, leave_one_out
 from headpatch.stats.intervals import mean_interval
 from headpatch.stats.rankings import Ranking, area_under, descending, effect_size, sizes
@@ -81,8 +82,8 @@ def choose(
         members
         for draws in rankings.values()
         for ranking in draws
-        for k in sizes(len(heads))
         for way in WAYS
+        for k in curve_sizes(len(heads), way)
         if (members := _resampled(heads, ranking, way, k)) is not None
     ]
     sets = tuple(dict.fromkeys([*partners, *parts, *own, *random, *curved]))
@@ -93,7 +94,7 @@ def set_counts(study: Study, grid: Grid) -> tuple[int, int]:
     """Return about how many sets are noised on a pair that seeks partners, and to judge them."""
     options = study.verdict
     rankings = 2 + (options.attribution > 0) + (options.groups > 0) + options.random
-    curved = 2 * rankings * len(sizes(grid.layers * grid.heads))
+    curved = rankings * sum(len(curve_sizes(grid.layers * grid.heads, way)) for way in WAYS)
     seeking = options.partners * (options.partners + 4) // 2
     claimed = sum(1 + len(one) for one in _claimed(study))
     return seeking, options.controls + 2 * options.partners + claimed + curved
@@ -123,33 +124,54 @@ def _resampled(heads: Sequence[Head], ranking: Ranking, way: str, k: int) -> Hea
     return HeadSet(tuple(heads[i] for i in changed)) if len(changed) else None
 
 
+def curve_sizes(heads: int, way: str) -> list[int]:
+    """Return how many heads are kept, or removed, at the points of a curve: fewest first.
+
+    Those of both areas where heads are kept; where they are removed, of the first alone.
+    """
+    return sorted({*sizes(heads), *(circuit_sizes(heads) if way == "keep" else ())})
+
+
 def curves(
-    grid: Grid, rankings: Mapping[str, Sequence[Ranking]], necessity: Joint, rule: Rule
+    grid: Grid,
+    rankings: Mapping[str, Sequence[Ranking]],
+    necessity: Joint,
+    gaps: Float[np.ndarray, " pairs"],
+    rule: Rule,
 ) -> pd.DataFrame:
     """Return each curve's points and areas, with intervals over pairs: ``faithfulness.csv``.
 
     What is left of the LD difference, ``share``, is 1 minus the necessity of the set that is
     resampled; ``area`` is that under the whole curve (`area_under`; for ``keep`` more is better,
-    for ``remove`` less).
+    for ``remove`` less). Where heads are kept, ``cpr`` and ``cmd`` are those of
+    `headpatch.stats.circuit_areas`, for which `gaps` are the pairs' LD differences, in logits.
     """
-    pairs, heads = len(next(iter(necessity.values()))), list(grid)
-    counts = sizes(len(heads))
+    heads = list(grid)
 
     def left(ranking: Ranking, way: str, k: int) -> Float[np.ndarray, " pairs"]:
         changed = _resampled(heads, ranking, way, k)
-        return np.ones(pairs) if changed is None else 1 - necessity[changed]
+        return np.ones(len(gaps)) if changed is None else 1 - necessity[changed]
 
     tables = []
     for name, draws in rankings.items():
         for way in WAYS:
+            counts = curve_sizes(len(heads), way)
+            at = [counts.index(k) for k in sizes(len(heads))]
             each = [np.stack([left(ranking, way, k) for k in counts], 1) for ranking in draws]
             shares = np.mean(each, axis=0)
-            both = np.column_stack([shares, area_under(counts, shares)])
+            both = np.column_stack([shares, area_under(sizes(len(heads)), shares[:, at])])
             rng = np.random.default_rng([rule.seed % 2**64, 2])
             interval = mean_interval(both, rule.level, rule.resamples, rng)
             ends = {"": interval.mean, "_low": interval.low, "_high": interval.high}
             columns: dict[str, Any] = {"ranking": name, "way": way, "k": counts}
             columns |= {f"share{end}": values[:-1] for end, values in ends.items()}
             columns |= {f"area{end}": values[-1] for end, values in ends.items()}
-            tables.append(pd.DataFrame({**columns, "draws": len(draws), "pairs": pairs}))
+            if way == "keep":
+                grown = [counts.index(k) for k in circuit_sizes(len(heads))]
+                kept = [shares_of_draw[:, grown] for shares_of_draw in each]
+                figures = circuit_areas(kept, shares[:, 0], gaps, rule.level)
+                for figure, found in zip(("cpr", "cmd"), figures, strict=True):
+                    columns |= {figure: found.value, f"{figure}_low": found.low}
+                    columns[f"{figure}_high"] = found.high
+            tables.append(pd.DataFrame({**columns, "draws": len(draws), "pairs": len(gaps)}))
     return pd.concat(tables, ignore_index=True)

@@ -128,7 +128,8 @@ def _conclude(
     nulls = judge_nulls(
         confirmation, attention, choice.picked, choice.chosen, random, own, nothing, by
     )
-    faithfulness, vision = curves(grid, choice.rankings, joint, by), _vision(confirmation, by)
+    gaps = np.array([pair.gap for pair in confirmation])
+    faithfulness, vision = curves(grid, choice.rankings, joint, gaps, by), _vision(confirmation, by)
     for table in (verdicts.heads, verdicts.sets, faithfulness, vision):
         if table is not None:
             table["failed_nulls"] = ";".join(failed(nulls))

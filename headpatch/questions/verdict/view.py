@@ -12,7 +12,7 @@ from headpatch.present.column import Cell, Row
 from headpatch.present.parts import Grid, Part, Words, grid
 from headpatch.present.tables import failed_words
 from headpatch.questions.verdict.charts import (
-    RANKINGS,
+    faithfulness_areas,
     faithfulness_chart,
     head_names,
     measured_words,
@@ -128,7 +128,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
             "kept and falls early when they are taken away.",
             "page",
         )
-        yield _areas(curves)
+        yield faithfulness_areas(curves)
         yield faithfulness_chart(curves, **shown)
     if {"rho", "true_rho"} <= set(saved):
         headline = summarize(table, saved, int(context.options["top"]), pairs)
@@ -282,25 +282,6 @@ def _together(sets: pd.DataFrame, table: pd.DataFrame, level: float) -> Iterator
         "heads, once the others are gone, beyond what it does alone. redundant: how many of the "
         "heads are not shown to be necessary alone; the others are, and do more beside."
     )
-
-
-def _areas(curves: pd.DataFrame) -> Grid:
-    """Show the area under each faithfulness curve."""
-    areas = {
-        (row["ranking"], row["way"]): f"{row['area']:.3f} ({row['area_low']:.3f} to "
-        f"{row['area_high']:.3f})"
-        for row in curves.to_dict("records")
-    }
-    rows = tuple(
-        (RANKINGS.get(name, (None, name))[1], areas[name, "keep"], areas[name, "remove"])
-        for name in curves["ranking"].unique()
-    )
-    title = (
-        "Faithfulness: area under the share of the LD difference that is left, over log2(k + 1)\n"
-        "(a good ranking: near 1 when kept, near 0 when removed)"
-    )
-    headings = ("ranking", "keep the first k", "remove the first k")
-    return Grid(title, headings, rows, (False, True, True))
 
 
 def headline_words(facts: Headline, context: Context) -> list[str]:
