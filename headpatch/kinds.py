@@ -29,18 +29,23 @@ class Kind:
     line: Line | None = None  # in figures; without one of its own it has the direction's
     default: bool = False  # whether it is run where a study names no kinds
     alpha: bool = False  # whether `source` is multiplied by a number that the study names
+    note: str = ""  # what a legend must say of its effects
 
 
 _DASHES = (0, (6, 1, 1, 1, 1, 1))
 KINDS: Final[Mapping[str, Kind]] = {
     "zero": Kind("nothing", "Zeroing", "0", 3, "#0072B2", "s", ":", default=True),
-    "mean": Kind("mean", "Mean-ablating", "its mean", 2, "#009E73", "^", "-.", default=True),
+    "mean": Kind(
+        "mean", "Mean-ablating", "its mean", 2, "#009E73", "^", "-.", default=True,
+        note="mean: z averaged over runs with and without the object, so that 1 is not its "
+        "ceiling; even all heads together move the answer about half way."
+    ),
     "resample": Kind(
         "other", "Resampling", "that of the other run", 1, "#D55E00", "o", default=True
     ),
     "scale": Kind("own", "Scaling", "alpha times itself", 4, "#CC79A7", "D", _DASHES, alpha=True),
     "self": Kind("own"),  # changes nothing, and so measures the noise floor
-}
+}  # fmt: skip
 """By name, in the order of figures."""
 ASKED: Final = tuple(name for name, kind in KINDS.items() if kind.doing)
 """Kinds that a study can name."""
@@ -69,6 +74,11 @@ def averages(kinds: Collection[str]) -> bool:
 def first_of(kinds: Collection[str]) -> str:
     """Return the kind by which heads are listed: resample, if it was run."""
     return next(kind for kind in BY_PLACE if kind in kinds)
+
+
+def notes(kinds: Collection[str]) -> str:
+    """Say what a legend must say of the effects of these kinds; empty if nothing."""
+    return " ".join(kind.note for name, kind in KINDS.items() if name in kinds and kind.note)
 
 
 def kind_label(kind: str, found: Any) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from headpatch.core.mean_activations import reference_pairs
 from headpatch.core.session import Session, check_vision
 from headpatch.core.study.study import Study
 from headpatch.engine import attribution, vision, widen
@@ -33,11 +34,14 @@ class Beside:
     rechecks: int = 0  # at most: rows that are run again in float32 (`noise_floor.floor_of`)
 
     @classmethod
-    def of(cls, session: Session, kinds: Sequence[str], reference: int, widened: bool) -> "Beside":
+    def of(
+        cls, session: Session, kinds: Sequence[str], reference: int | None, widened: bool
+    ) -> "Beside":
         """Say what a run takes; `widened`: language-model heads are among those that change."""
         low = widened and session.widens and session.vlm.dtype != torch.float32
         each = session.prompt.runs  # untouched rows, and runs of a pair
-        return cls(each * reference * averages(kinds), (PLAIN_BATCH - 1 + each) * low)
+        drawn = reference_pairs(session.pair, reference) * averages(kinds)
+        return cls(each * drawn, (PLAIN_BATCH - 1 + each) * low)
 
     @property
     def total(self) -> int:

@@ -74,9 +74,10 @@ class Kinds(Strict):
     ] = ("noising", "denoising")
     """noising (change the with-run: necessary?), denoising (change the without-run:
     sufficient?)."""
-    reference: Count = 16
-    """Drawn pairs over which kind `mean` averages z; 0: this pair alone. With --pairs, used only
-    where the positions of the pairs do not correspond."""
+    reference: Count | None = None
+    """Drawn pairs over which kind `mean` averages z; 0: this pair alone. 16 of the bundled pictures
+    and 0 of your own, if left out. With --pairs kind `mean` is the mean over the pairs, and this is
+    used only where their positions do not correspond."""
 
 
 def alpha_of(options: Kinds) -> dict[str, float]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from headpatch.core.question import Context, Files, table_of
 from headpatch.heads import Selection
-from headpatch.kinds import KINDS, first_of
+from headpatch.kinds import KINDS, first_of, notes
 from headpatch.present.canvas import GREY, check_columns, signed
 from headpatch.present.chart import Chart
 from headpatch.present.column import Cell, Row, Schema
@@ -99,6 +99,8 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         return
     floor = context.noise_floor or 0.0
     yield from _means(named, context, floor) if many else _one_pair(named, context, floor)
+    if note := notes(set(named["kind"])):
+        yield Words(note)
     if (unread := context.facts.get("unread")) is not None:
         yield Words(unread_words(**unread))
     yield _page_words(named, context)

@@ -10,7 +10,7 @@ import numpy as np
 
 from headpatch.core.question import Context, Files, table_of
 from headpatch.heads import Selection
-from headpatch.kinds import kind_label
+from headpatch.kinds import kind_label, notes
 from headpatch.present.canvas import signed
 from headpatch.present.chart import Cells, Chart, Colours, HeadMap
 from headpatch.present.column import UNDEFINED, Row
@@ -160,6 +160,8 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         else f"One pair of pictures: known up to rounding ({floor:.1e} logits an effect)."
     )
     yield Words(_LEGEND.format(delta=delta, words=words))
+    if note := notes(set(table["kind"])):
+        yield Words(note)
     if REPAIR.file in files:
         yield from _repairs(table_of(files[REPAIR.file]), table_of(files[PARTS.file]))
     yield Words(summary(table, context))

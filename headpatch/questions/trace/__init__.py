@@ -61,9 +61,10 @@ class TraceOptions(ForcedAnswer, Kinds):
     """Heads listed for each token."""
     noise: Positive = 8
     """Heads a token (drawn by the seed) that are patched with their own z, for the noise floor."""
-    reference: Count = 16
+    reference: Count | None = None
     """Drawn pairs over which kind `mean` averages z, made to say the same words; 0: this pair
-    alone. Not used with --pairs: `mean` is then the mean over the dataset."""
+    alone. 16 of the bundled pictures and 0 of your own, if left out. Not used with --pairs: `mean`
+    is then the mean over the dataset."""
 
 
 VERB = Verb(

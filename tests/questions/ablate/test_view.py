@@ -103,6 +103,15 @@ def test_the_least_p_is_said_where_p_is_printed() -> None:
     assert least in page_words(table)[0].text
 
 
+def test_the_legend_says_that_the_mean_has_another_ceiling() -> None:
+    def said(*kinds: str) -> str:
+        parts = view({"effects.csv": pd.DataFrame([row(kind=kind) for kind in kinds])}, Context())
+        return " ".join(one.text for one in parts if isinstance(one, Words))
+
+    assert "1 is not its ceiling" in said("zero", "mean")
+    assert "ceiling" not in said("zero", "resample")
+
+
 def test_no_figure_is_made_up() -> None:
     nan = float("nan")
     none = row(control_n=0, control_mean=nan, control_sd=nan, control_p=nan)
