@@ -45,7 +45,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from headpatch.core.question import Verb
-from headpatch.core.study.options import AskedKinds, Count, ForcedAnswer, Kinds, Positive
+from headpatch.core.study.options import Count, ForcedAnswer, Kinds, KindsOfOnePair, Positive
 from headpatch.questions.trace.columns import MEANS, TOKENS, TRACE
 
 
@@ -56,7 +56,7 @@ class TraceOptions(ForcedAnswer, Kinds):
         Literal["with", "without", "both"], Field(json_schema_extra={"metavar": "RUN"})
     ] = "with"
     """Whose own answer both runs are made to say: with, without, or both in turn."""
-    kinds: AskedKinds = ("resample",)
+    kinds: KindsOfOnePair = ("resample",)
     top: Positive = 3
     """Heads listed for each token."""
     noise: Positive = 8
