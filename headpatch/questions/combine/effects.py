@@ -27,7 +27,7 @@ from headpatch.heads import Head, HeadSet
 from headpatch.present.head_columns import with_alpha, with_head_columns
 from headpatch.questions.combine.view import DIFFERENT, largest_interactions
 from headpatch.stats.effects import normalized_effect
-from headpatch.stats.interactions import interaction_label, joint_reading
+from headpatch.stats.interactions import Word, interaction_label, joint_reading
 from headpatch.stats.intervals import mean_interval
 from headpatch.stats.significance import adjusted, equivalence_test, minimum_effect_test
 from headpatch.stats.verdicts import significant_sign
@@ -194,15 +194,22 @@ def _read_together(table: pd.DataFrame) -> pd.DataFrame:
     The name is empty where only one direction was run.
     """
     two = table[table["role"] == "pair"]
-    words = {(row.heads, row.kind, row.direction): row.word for row in two.itertuples()}
-    names = dict[int, str]()
-    for row in two.itertuples():
-        both = [words.get((row.heads, row.kind, way)) for way in ("noising", "denoising")]
-        if None in both:
-            continue
-        shown = next((word for word in ("undecided", "opposed") if word in both), DIFFERENT)
-        names[row.Index] = joint_reading(*both) or shown
-    return table.assign(both=pd.Series(names, index=table.index, dtype=object).fillna(""))
+    ways = two.pivot(index=["heads", "kind"], columns="direction", values="word")
+    if len(ways.columns) < 2:
+        return table.assign(both="")
+    name = {
+        pair: _name(words["noising"], words["denoising"])
+        for pair, words in ways.to_dict("index").items()
+    }
+    pairs = zip(table["heads"], table["kind"], strict=True)
+    return table.assign(both=[name.get(pair, "") for pair in pairs])
+
+
+def _name(noising: Word, denoising: Word) -> str:
+    """Name two heads by what both directions show."""
+    words: tuple[Word, ...] = noising, denoising
+    shown = next((word for word in ("undecided", "opposed") if word in words), DIFFERENT)
+    return joint_reading(noising, denoising) or shown
 
 
 @dataclass(frozen=True, eq=False)
