@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-Source: TypeAlias = Literal["nothing", "mean", "other", "own"]
-"""Whose z it is: nobody's (0), the mean over a reference set, the other run's, or the run's own."""
+Source: TypeAlias = Literal["nothing", "mean", "other", "own", "other of donor", "same of donor"]
+"""Whose z it is: nobody's (0), the mean over a reference set, the other run's, the run's own; or of
+another pair of the dataset, the donor, the other run's or the same run's."""
 
 
 Line: TypeAlias = str | tuple[int, tuple[int, ...]]
@@ -29,26 +30,55 @@ class Kind:
     line: Line | None = None  # in figures; without one of its own it has the direction's
     default: bool = False  # whether it is run where a study names no kinds
     alpha: bool = False  # whether `source` is multiplied by a number that the study names
+    note: str = ""  # what a legend must say of its effects
+
+    @property
+    def donated(self) -> bool:
+        """Whether z is of another pair of the dataset."""
+        return self.source.endswith("of donor")
 
 
 _DASHES = (0, (6, 1, 1, 1, 1, 1))
 KINDS: Final[Mapping[str, Kind]] = {
     "zero": Kind("nothing", "Zeroing", "0", 3, "#0072B2", "s", ":", default=True),
-    "mean": Kind("mean", "Mean-ablating", "its mean", 2, "#009E73", "^", "-.", default=True),
+    "mean": Kind(
+        "mean", "Mean-ablating", "its mean", 2, "#009E73", "^", "-.", default=True,
+        note="mean: z averaged over runs with and without the object, so that 1 is not its "
+        "ceiling; even all heads together move the answer about half way."
+    ),
     "resample": Kind(
         "other", "Resampling", "that of the other run", 1, "#D55E00", "o", default=True
     ),
-    "scale": Kind("own", "Scaling", "alpha times itself", 4, "#CC79A7", "D", _DASHES, alpha=True),
+    "resample-other": Kind(
+        "other of donor", "Resampling from another pair", "that of a random other pair's run with "
+        "the other answer", 4, "#E69F00", "v",
+        note="resample-other: z of a random other pair's run with the other answer, which differs "
+        "in more than one object.",
+    ),
+    "resample-same": Kind(
+        "same of donor", "Resampling the same answer", "that of a random other pair's run with the "
+        "same answer", 5, "#56B4E9", "P",
+        note="resample-same: z of a random other pair's run with the same answer, a control; a "
+        "head that carries nothing but the answer does little.",
+    ),
+    "scale": Kind("own", "Scaling", "alpha times itself", 6, "#CC79A7", "D", _DASHES, alpha=True),
     "self": Kind("own"),  # changes nothing, and so measures the noise floor
-}
+}  # fmt: skip
 """By name, in the order of figures."""
 ASKED: Final = tuple(name for name, kind in KINDS.items() if kind.doing)
 """Kinds that a study can name."""
+OF_ONE_PAIR: Final = tuple(name for name in ASKED if not KINDS[name].donated)
+"""Those of them that take a pair alone."""
+DONATED: Final = tuple(name for name in ASKED if KINDS[name].donated)
 DEFAULT: Final = tuple(name for name in ASKED if KINDS[name].default)
-KINDS_HELP: Final = (
-    "What z becomes, comma-separated: "
-    f"{', '.join(f'{name} ({KINDS[name].help})' for name in ASKED)}."
-)
+
+
+def kinds_help(names: Collection[str]) -> str:
+    """Say of some kinds, for ``--help``, what z becomes."""
+    each = ", ".join(f"{name} ({KINDS[name].help})" for name in names)
+    return f"What z becomes, comma-separated: {each}."
+
+
 WITH_ALPHA: Final = tuple(name for name in ASKED if KINDS[name].alpha)
 ALPHA: Final = 0.5
 """Halfway between a head that is gone (0) and one that is left (1): there an effect shows whether
@@ -57,8 +87,10 @@ BY_PLACE: Final = tuple(sorted(ASKED, key=lambda name: KINDS[name].place))
 
 if TYPE_CHECKING:
     AskedKind: TypeAlias = str
+    KindOfOnePair: TypeAlias = str
 else:
     AskedKind = Literal[ASKED]
+    KindOfOnePair = Literal[OF_ONE_PAIR]
 
 
 def averages(kinds: Collection[str]) -> bool:
@@ -66,9 +98,19 @@ def averages(kinds: Collection[str]) -> bool:
     return any(KINDS[kind].source == "mean" for kind in kinds)
 
 
+def donated(kinds: Collection[str]) -> bool:
+    """Whether one of these kinds takes z of another pair of the dataset."""
+    return any(KINDS[kind].donated for kind in kinds)
+
+
 def first_of(kinds: Collection[str]) -> str:
     """Return the kind by which heads are listed: resample, if it was run."""
     return next(kind for kind in BY_PLACE if kind in kinds)
+
+
+def notes(kinds: Collection[str]) -> str:
+    """Say what a legend must say of the effects of these kinds; empty if nothing."""
+    return " ".join(kind.note for name, kind in KINDS.items() if name in kinds and kind.note)
 
 
 def kind_label(kind: str, found: Any) -> str:

@@ -42,7 +42,7 @@ studies = st.builds(
         directions=st.sampled_from([("noising",), ("noising", "denoising")]),
         positions=st.sampled_from(["answer", "question", "image", "all"]),
         controls=st.integers(0, 50),
-        reference=st.integers(0, 50),
+        reference=st.none() | st.integers(0, 50),
     ),
     expected=st.none()
     | st.builds(

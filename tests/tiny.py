@@ -32,7 +32,7 @@ from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from tests.tokens import llama_like
 
-PLAIN = tuple(name for name, kind in KINDS.items() if not kind.alpha)
+PLAIN = tuple(name for name, kind in KINDS.items() if not (kind.alpha or kind.donated))
 """Kinds without a factor."""
 QUESTION = "Is there anything in the top left corner?"
 SIDE, PATCH = 56, 14  # 4 × 4 patches

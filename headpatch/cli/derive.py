@@ -102,8 +102,10 @@ def answered(
 
     question, study, many = verb.question(), request.study, entries is not None
     needs = question.needs(study)
-    if needs.compared and not many:
-        Region.parse(study.region).compare()
+    if not many:
+        question.check_one(study)
+        if needs.compared:
+            Region.parse(study.region).compare()
     pairs = study.pair() if entries is None else entries  # refused before the model loads
     keeps = verb.finished != "" and (many or verb.finished != "pairs")
     if resume is not None and not keeps:

@@ -40,6 +40,8 @@ def ask(
     opened = with_options(opened, {f"{verb.name}.{name}": one for name, one in options.items()})
     study, vlm = opened.study, opened.vlm
     question.check(study)
+    if isinstance(opened, Session):
+        question.check_one(study)
     question.check_model(study, vlm)
     needs, keys = question.needs(study), None
     units: Mapping[str, str] = {}

@@ -2,26 +2,27 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from headpatch.core.gate import Gated, of_the_row, sessions
+from headpatch.core.donors import Layout, donors_of, layout_of
+from headpatch.core.gate import Gated, of_the_row, sessions, study_of
 from headpatch.core.mean_activations import MeanZ, mean_z
 from headpatch.core.ranking import MASSES, descending, masses
-from headpatch.core.session import Session, towers_of
+from headpatch.core.session import Session, run_both, towers_of
 from headpatch.core.store import Store
 from headpatch.core.study.options import Changes
 from headpatch.core.study.study import Study
 from headpatch.engine.memory import tensors_in
-from headpatch.engine.patching import OnProgress, ZMeans
+from headpatch.engine.patching import Donor, OnProgress, ZMeans
 from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError
 from headpatch.heads import Head
-from headpatch.kinds import averages
+from headpatch.kinds import averages, donated
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
@@ -45,6 +46,7 @@ class Survey:
     cautions: tuple[str, ...] = ()
     """Both answers are unlikely in some pairs, or another prompt was asked than the run's."""
     held: Mapping[str, Session] = field(default_factory=dict)  # still open, by name, if asked for
+    layouts: Mapping[str, Layout] = field(default_factory=dict)  # of the run pairs, by name
     incomparable: InputError | None = None  # why heads cannot be compared on the first such pair
 
     @property
@@ -122,6 +124,15 @@ class Survey:
         judged = study.model_copy(update={"force": True})  # the survey was the gate
         return sessions(judged, vlm, self.entries, positions, None, vision, self.held)
 
+    def donor(
+        self, study: Study, vlm: VLM, entry: Entry, positions: Positions | None, vision: bool
+    ) -> Donor:
+        """Return the untouched runs of a pair of which others take z: held, or run again."""
+        session = self.held.get(entry.name)
+        if session is None:
+            session = run_both(study_of(study, entry), vlm, entry.pair(), positions, vision)
+        return Donor(entry.name, session.base.trace)
+
 
 def survey(
     study: Study,
@@ -146,9 +157,10 @@ def survey(
     reference = MeanZ(positions, vision) if positions is not None or vision else None
     held = Held(vlm.device)
     found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in MASSES}
-    run, widens, incomparable = [], True, None
+    run, widens, incomparable, layouts = [], True, None, dict[str, Layout]()
     for session in sessions(study, vlm, entries, positions, judge, vision):
         run.append(gated[-1].entry)
+        layouts[run[-1].name] = layout_of(session)
         widens &= session.widens
         try:
             own = masses(session)
@@ -170,7 +182,7 @@ def survey(
     figures = {name: np.stack(values) for name, values in found.items()}
     mean = reference if reference is not None and reference.here else None
     valid = not study.force or all(one.passed for one in gated)
-    more = _cautions(study, gated), held.sessions, incomparable
+    more = _cautions(study, gated), held.sessions, layouts, incomparable
     return Survey(tuple(gated), tuple(run), figures, mean, valid, widens, *more)
 
 
@@ -237,6 +249,7 @@ def walk(
 ) -> Iterator[tuple[Session, ZMeans | None, OnProgress]]:
     """Yield the run pairs open, each with the mean z that its kinds need, and its progress."""
     done_pairs, pairs = 0, len(survey.entries)
+    donors = donors_of(study, survey.entries, survey.layouts) if donated(options.kinds) else {}
 
     def advance(done: int, total: int) -> None:
         if on_progress:
@@ -247,9 +260,13 @@ def walk(
         if averages(options.kinds):
             known, towers = survey.reference, towers_of(positions, vision)
             means = known.of(session) if known else mean_z(session, None, options.reference, towers)
-        yield session, means, advance
+        base = session.base
+        if donors:
+            donor = survey.donor(study, vlm, donors[session.pair.name], positions, vision)
+            base = replace(base, donor=donor)
+        yield replace(session, base=base), means, advance
         done_pairs += 1
-        del session  # its caches go before the next pair's are made
+        del session, base  # its caches go before the next pair's are made
 
 
 def measured(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from headpatch.core.mean_activations import reference_pairs
 from headpatch.core.session import Session, check_vision
 from headpatch.core.study.study import Study
 from headpatch.engine import attribution, vision, widen
@@ -16,7 +17,7 @@ from headpatch.engine.patching import PLAIN_BATCH
 from headpatch.engine.widen import rows_that_fit, rows_within
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
-from headpatch.kinds import averages
+from headpatch.kinds import averages, donated
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 
@@ -31,18 +32,22 @@ class Beside:
 
     means: int = 0  # over reference pairs, for kind ``mean``
     rechecks: int = 0  # at most: rows that are run again in float32 (`noise_floor.floor_of`)
+    donors: int = 0  # of another pair, if that is not held open
 
     @classmethod
-    def of(cls, session: Session, kinds: Sequence[str], reference: int, widened: bool) -> "Beside":
+    def of(
+        cls, session: Session, kinds: Sequence[str], reference: int | None, widened: bool
+    ) -> "Beside":
         """Say what a run takes; `widened`: language-model heads are among those that change."""
         low = widened and session.widens and session.vlm.dtype != torch.float32
         each = session.prompt.runs  # untouched rows, and runs of a pair
-        return cls(each * reference * averages(kinds), (PLAIN_BATCH - 1 + each) * low)
+        drawn = reference_pairs(session.pair, reference) * averages(kinds)
+        return cls(each * drawn, (PLAIN_BATCH - 1 + each) * low, each * donated(kinds))
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.means + self.rechecks
+        return self.means + self.rechecks + self.donors
 
 
 def cost(
@@ -89,14 +94,16 @@ def inexact(session: "Session", tower: Tower = "lm") -> str:
 
 def in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None") -> str:
     """Write the cost of rows (with what is `included`), of what comes besides, and the sum."""
-    means, rechecks, again = beside.means, beside.rechecks, 0
+    means, rechecks, again, donors = beside.means, beside.rechecks, 0, 0
     if survey is not None:  # the first pair's are done
         means *= 0 if survey.reference is not None else len(survey.entries) - 1
         rechecks *= len(survey.entries)
         again = 2 * sum(entry.name not in survey.held for entry in survey.entries[1:])
+        donors = beside.donors * sum(entry.name not in survey.held for entry in survey.entries)
     parts = {
         "{:,} over reference pairs for their mean": means,
         "{:,} for pairs that memory does not hold open": again,
+        "about {:,} for such pairs that z is taken from": donors,
         "at most {:,} to check the noise floor in float32": rechecks,
     }
     more = ", ".join(words.format(count) for words, count in parts.items() if count)

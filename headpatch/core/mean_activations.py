@@ -1,9 +1,12 @@
 """Mean z, which kind ``mean`` puts in a head's place: over drawn pairs, or those of a dataset."""
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Final
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from headpatch.core.session import Session, towers_of
@@ -12,7 +15,29 @@ from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.heads import Tower
 from headpatch.models.prompt import encode, forced
 from headpatch.models.spans import Positions
+from headpatch.pairs.pair import BUNDLED, Pair, read_image
 from headpatch.pairs.scene import PLACES, Style, draw, sample_pair
+
+_DRAWN: Final = 16
+"""Drawn pairs of a reference set, where nothing else is asked for."""
+
+
+def reference_pairs(pair: Pair, asked: int | None) -> int:
+    """Return over how many drawn pairs z is averaged; 0 is this pair alone.
+
+    Drawn scenes are like the bundled pictures; with a photograph they have little in common, so
+    that for any other pair they are taken only where they are `asked` for.
+    """
+    if asked is not None:
+        return asked
+    first, second = _bundled()
+    return _DRAWN if (pair.with_image, pair.without_image) == (first, second) else 0
+
+
+@cache
+def _bundled() -> tuple[Image, Image]:
+    first, second = (read_image(BUNDLED / name, "--with") for name in ("1.jpg", "2.jpg"))
+    return first, second
 
 
 def mean_z(
@@ -25,13 +50,13 @@ def mean_z(
     """Average z over both runs of each reference pair, per head and position.
 
     The reference pairs are drawn scenes of the pair's size, asked the study's own question, with
-    an object at the place nearest to the region's centre. With ``reference: 0`` the pair's own
-    two runs are averaged.
+    an object at the place nearest to the region's centre. With ``reference: 0``, and of a user's
+    own pictures if nothing is asked for, the pair's own two runs are averaged.
 
     Parameters
     ----------
     reference
-        How many pairs; None takes the study's ``ablate.reference``.
+        How many pairs; None takes the study's ``ablate.reference`` (see `reference_pairs`).
     towers
         Whose z is averaged; with ``reference: 0`` the session must keep it.
     words
@@ -47,7 +72,8 @@ def mean_z(
     >>> len(means["lm"]), tuple(means["lm"][0].shape)  # layers; positions, heads, head_dim
     (32, (160, 32, 8))
     """
-    count = session.study.ablate.reference if reference is None else reference
+    asked = session.study.ablate.reference if reference is None else reference
+    count = reference_pairs(session.pair, asked)
     if count == 0:
         own = session.base.trace
         if words:

@@ -217,6 +217,9 @@ class Question(ABC, Generic[Found]):
     def check(self, study: "Study") -> None:
         """Refuse, before a model loads, what can be known to be wrong."""
 
+    def check_one(self, study: "Study") -> None:
+        """Refuse, before a model loads, what takes more than one pair."""
+
     def need(self, study: "Study", count: int, argument: str) -> None:
         """Refuse too few pairs, before they are drawn or run; `argument` is what gave them."""
 

@@ -70,19 +70,28 @@ def base_run(direction: Direction) -> int:
 
 
 def replacement(
-    kind: str, alpha: float | None, own: Tensor, other: Tensor, mean: Tensor | None
+    kind: str,
+    alpha: float | None,
+    own: Tensor,
+    other: Tensor,
+    mean: Tensor | None,
+    donor: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Return what a kind puts in the place of z.
 
     `own`, `other` and `mean` are z of the run that is changed, of the other run, and over a
-    reference set; a ValueError if a mean is needed and missing.
+    reference set; `donor`, of another pair's same run and other run. A ValueError if what is needed
+    is missing.
     """
     source = KINDS[kind].source
-    value = {"own": own, "other": other, "mean": mean, "nothing": None}[source]
-    if value is None:
-        if source == "mean":
-            raise ValueError(f"kind {kind!r} needs means")
+    same_of_donor, other_of_donor = donor or (None, None)
+    values = {"own": own, "other": other, "mean": mean}
+    values |= {"same of donor": same_of_donor, "other of donor": other_of_donor}
+    if source == "nothing":
         return torch.zeros_like(own)
+    value = values[source]
+    if value is None:
+        raise ValueError(f"kind {kind!r} needs {'means' if source == 'mean' else 'another pair'}")
     return value if alpha is None else alpha * value
 
 

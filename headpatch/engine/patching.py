@@ -15,6 +15,7 @@ from headpatch.engine.interventions import (
     Intervention,
     ZEdit,
     base_run,
+    replacement,
     vision_positions,
 )
 from headpatch.engine.memory import halving, split
@@ -48,6 +49,14 @@ Change = TypeVar("Change", bound=OfOneRun, default=Intervention)
 
 
 @dataclass(frozen=True, eq=False)
+class Donor:
+    """Another pair, of which some kinds take z: its name, and both runs, the with-run first."""
+
+    name: str
+    trace: Trace
+
+
+@dataclass(frozen=True, eq=False)
 class Baseline:
     """Both runs of a pair, untouched: a batch of two, the with-run first, and each run's LD."""
 
@@ -55,6 +64,7 @@ class Baseline:
     trace: Trace
     ld_with: float
     ld_without: float
+    donor: Donor | None = None  # with as many tokens, at the same places
 
 
 @dataclass(frozen=True)
@@ -228,14 +238,20 @@ def z_edits(
 def _value(
     intervention: Intervention, head: Head, positions: Tensor, base: Baseline, means: ZMeans | None
 ) -> Tensor | None:
-    run, source = intervention.run, KINDS[intervention.kind].source
-    if source == "nothing":
+    if KINDS[intervention.kind].source == "nothing":
         return None
-    if source == "mean":
-        if means is None:
-            raise ValueError(f"kind {intervention.kind!r} needs means")
-        z = means[head.tower][head.layer]
-    else:
-        z = base.trace.z[head.tower][head.layer][run if source == "own" else 1 - run]
-    value = z[positions.to(z.device), head.head]
-    return value if intervention.alpha is None else intervention.alpha * value
+
+    def at(layers: Mapping[Tower, Sequence[Tensor]]) -> Tensor:
+        z = layers[head.tower][head.layer]
+        return z[..., positions.to(z.device), head.head, :]
+
+    run, z = intervention.run, at(base.trace.z)
+    donor = None if base.donor is None else at(base.donor.trace.z)
+    return replacement(
+        intervention.kind,
+        intervention.alpha,
+        z[run],
+        z[1 - run],
+        None if means is None else at(means),
+        None if donor is None else (donor[run], donor[1 - run]),
+    )

@@ -112,19 +112,24 @@ def sources(
     means: list[Tensor] | None,
     device: torch.device,
     kinds: Sequence[tuple[str, float | None]],
+    donor: tuple[Prefill, Prefill] | None = None,
 ) -> list[Float[Tensor, "sources suffix heads dim"]]:
     """Stack, layer by layer, what each kind, with its alpha, puts in the place of z.
 
-    A ValueError if the pass cannot be widened, or means are needed and missing.
+    `donor` is another pair's same run and other run. A ValueError if the pass cannot be widened, or
+    what a kind needs is missing.
     """
     if prefill.refused:
         raise ValueError(prefill.refused)
     stacked = []
     for index, (own, away) in enumerate(zip(prefill.layers, other.layers, strict=True)):
-        z, mean = own.z[0], None
+        z, mean, given = own.z[0], None, None
         if means is not None:
             mean = means[index][prefill.start :].to(device, z.dtype)
-        parts = [replacement(*kind, z, away.z[0], mean) for kind in kinds]
+        if donor is not None:
+            same, another = (one.layers[index].z[0] for one in donor)
+            given = same, another
+        parts = [replacement(*kind, z, away.z[0], mean, given) for kind in kinds]
         stacked.append(torch.stack(parts))
     return stacked
 

@@ -112,12 +112,16 @@ def _widen_run(
 ) -> Generator[tuple[int, Outcome], None, None]:
     """Yield the outcomes of one run's interventions, whose places are `left`."""
     asked = [interventions[place] for place in left]
-    prefill, other = base.trace.prefills[asked[0].run], base.trace.prefills[1 - asked[0].run]
+    run = asked[0].run
+    prefill, other = base.trace.prefills[run], base.trace.prefills[1 - run]
+    donor = None
+    if base.donor is not None:
+        donor = base.donor.trace.prefills[run], base.donor.trace.prefills[1 - run]
     scope, answers = asked[0].positions, base.prompt.answers
     assert scope is not None  # `_refuse` lets language-model heads through only
     positions = _within(base, prefill, scope)
     kinds = list(dict.fromkeys((one.kind, one.alpha) for one in asked))
-    source = sources(prefill, other, means["lm"] if means else None, vlm.device, kinds)
+    source = sources(prefill, other, means["lm"] if means else None, vlm.device, kinds, donor)
     rows_of = {
         place: Row(one.heads, kinds.index((one.kind, one.alpha)))
         for place, one in zip(left, asked, strict=True)

@@ -56,13 +56,21 @@ CHANGED: Final = (
     Column(
         "kind",
         "what the heads' z (input of the attention output projection) becomes: `zero`; `mean` (of "
-        "a reference set of pairs); `resample` (z of the other run); `scale` (alpha times itself); "
-        "`self` (its own z, for the noise floor)",
+        "a reference set of pairs); `resample` (z of the other run); `resample-other` and "
+        "`resample-same` (z of a random other pair's run with the other, or the same, answer); "
+        "`scale` (alpha times itself); `self` (its own z, for the noise floor)",
         "–",
         "text",
         key=True,
     ),
     ALPHA,
+    Column(
+        "donor",
+        "name of the other pair whose z it was; there only where such a kind ran",
+        "–",
+        "text",
+        optional=True,
+    ),
     Column(
         "direction",
         "`noising`: the base is the with-run (is the head necessary?); `denoising`: the base is "

@@ -17,6 +17,17 @@ def with_alpha(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     return found
 
 
+def with_donor(table: pd.DataFrame, name: str | None) -> pd.DataFrame:
+    """Return a pair's table with ``donor`` behind its kinds, if z of another pair was put in."""
+    if name is None:
+        return table
+    takes = table["kind"].map(lambda kind: KINDS[kind].donated).astype(bool)
+    found, place = table.copy(), table.columns.get_loc("kind")
+    assert isinstance(place, int)
+    found.insert(place + 1, "donor", takes.map({True: name, False: ""}))
+    return found
+
+
 def with_head_columns(table: pd.DataFrame, layer: str = "layer") -> pd.DataFrame:
     """Return a table with the layer and the number of the head behind the column ``heads``.
 

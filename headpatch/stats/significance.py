@@ -1,14 +1,14 @@
-r"""Tests of means over pairs: different from nothing, beyond ±δ, within ±δ, unlike its layer.
+r"""Tests of means over pairs: different from nothing, beyond ±δ, within ±δ; ranks in a layer.
 
 `minimum_effect_test` and `equivalence_test` meet at the same boundary, the smallest effect of
 interest δ: a study shows an effect to be larger, shows it to be smaller, or shows neither. Fewer
 than two pairs, a value that is not finite or a negative δ is a ValueError.
 
-All are t-tests that also withstand skewness. A head that acts in some pairs only (for one quadrant
-of four, say) has skewed effects, and far out, where corrections over a thousand heads look, the
-plain t-test of 50 exponential values errs 29 times as often as it says. Hall's transformation of t
-(P. Hall, On the removal of skewness by transformation, JRSS B 54, 1992) takes the sample's skewness
-g into account,
+All but the rank are t-tests that also withstand skewness. A head that acts in some pairs only (for
+one quadrant of four, say) has skewed effects, and far out, where corrections over a thousand heads
+look, the plain t-test of 50 exponential values errs 29 times as often as it says. Hall's
+transformation of t (P. Hall, On the removal of skewness by transformation, JRSS B 54, 1992) takes
+the sample's skewness g into account,
 
 .. math:: t' = t + g t^2 / 3\sqrt n + g^2 t^3 / 27 n + g / 6\sqrt n,
 
@@ -72,26 +72,21 @@ def adjusted(p: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     return np.reshape(false_discovery_control(p, axis=None), p.shape) if p.size else p
 
 
-def layer_null(
-    values: Float[np.ndarray, "pairs layers heads"], resamples: int, rng: np.random.Generator
+def layer_rank(
+    values: Float[np.ndarray, "pairs layers heads"],
 ) -> Float[np.ndarray, "layers heads"]:
-    """P that a random head of a head's own layer has a mean as large in size.
+    """Share of the heads of a head's own layer, itself included, with a mean as large in size.
 
-    The hypothesis: in each pair, a head's value is exchangeable with those of its layer's heads.
-    Each draw takes, pair by pair, a random head of the layer, and averages. The head itself counts
-    as a draw, so the smallest p is 1 / (resamples + 1) (Phipson & Smyth 2010).
+    The exact p of the hypothesis that the layer's heads are exchangeable: which of them has which
+    mean is then chance. It knows no pairs, so that however many there are, p is never below 1 over
+    the number of heads of the layer; and it says of a head only that it stands out among those that
+    happen to be its layer's. Heads whose means are equal but for rounding count as equal.
     """
     pairs = finite_pairs(values)
-    n, layers, heads = pairs.shape
-    found = np.empty((layers, heads))
-    for layer in range(layers):
-        drawn = rng.integers(heads, size=(resamples, n))
-        null = np.sort(np.abs(pairs[np.arange(n), layer, drawn].mean(1)))
-        size = np.abs(pairs[:, layer].mean(0))
-        slack = 1e-12 * np.abs(pairs[:, layer]).max(initial=0.0)  # equal but for rounding
-        as_large = resamples - np.searchsorted(null, size - slack, side="left")
-        found[layer] = (as_large + 1) / (resamples + 1)
-    return found
+    size = np.abs(pairs.mean(0))
+    slack = 1e-12 * np.abs(pairs).max((0, 2), initial=0.0)  # by layer
+    as_large = size[:, None, :] >= size[:, :, None] - slack[:, None, None]
+    return np.asarray(as_large.mean(2))
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,7 +45,7 @@ from headpatch.stats.interactions import HeldOutSets, Joint, judge_sets, partner
 from headpatch.stats.intervals import Interval, mean_interval
 from headpatch.stats.per_pair import extremes, few_outside, hidden_test, tolerance_test
 from headpatch.stats.scenes import by_scene
-from headpatch.stats.significance import adjusted, equivalence_test, layer_null, minimum_effect_test
+from headpatch.stats.significance import adjusted, equivalence_test, layer_rank, minimum_effect_test
 from headpatch.stats.verdict_labels import RAW_FLOOR, Rule, Verdict
 
 Each = Float[np.ndarray, "pairs layers heads"]
@@ -105,7 +105,6 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
     """Give every head its verdict; see the module for the logic."""
     if not rule.delta > 0 or not rule.attention_delta > 0:
         raise ValueError(f"delta and attention_delta must be above 0, got {rule}")
-    rng = np.random.default_rng([rule.seed % 2**64, 1])
     unit = partial(by_scene, scenes=seen.scenes)
     looking = _Looking.of(seen, rule)
     pairs: Both = np.stack([seen.necessity, seen.sufficiency], 1)
@@ -154,10 +153,13 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
         "tolerance_q": tolerance_q,
         **_on_pairs(pairs, hidden_q, seen, rule),
         **{
-            f"{name}_layer_p": layer_null(values, rule.resamples, rng)
+            f"{name}_layer_p": layer_rank(unit(values))
             for name, values in zip(NAMES, (seen.necessity, seen.sufficiency), strict=True)
         },
-        "partners": np.array([";".join(map(str, with_others.get(one, ()))) for one in named]),
+        # a semicolon after each, so that no program reads the cell of one head as a number
+        "partners": np.array(
+            ["".join(f"{others};" for others in with_others.get(one, ())) for one in named]
+        ),
     }
     table = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
     # A member that is itself necessary alone is named beside the others, not as redundant

@@ -11,8 +11,9 @@ import torch
 
 from headpatch.core.cost import Beside, cost, left, plan
 from headpatch.core.effects import floor_of, intervene
-from headpatch.core.mean_activations import mean_z
+from headpatch.core.mean_activations import mean_z, reference_pairs
 from headpatch.core.session import Session, open_session
+from headpatch.core.study.study import Study
 from headpatch.heads import Head
 from headpatch.questions.ablate.measure import plan as plan_ablation
 from tests.datasets import tiny_study
@@ -61,12 +62,24 @@ def test_rows_of_low_precision_are_checked_again(tmp_path: Path) -> None:
 
 
 def test_what_is_finished_costs_nothing_more(tmp_path: Path) -> None:
-    session = opened(tmp_path)
+    session = opened(tmp_path, reference=16)
     job = plan(session)
     half = left(session, job, job.asked[::2])
     assert half.passes == cost(session, job.asked[1::2], job.size)
     assert left(session, job, job.asked).total == half.beside.total == job.beside.total == 32
     assert cost(session, (), tower="vision") == 0
+
+
+def test_no_scene_is_drawn_for_a_users_own_pictures_unless_it_is_asked_for(tmp_path: Path) -> None:
+    session = opened(tmp_path, reference=None, kinds=("mean",))
+    assert plan(session).beside == Beside()
+    with whole_passes(session) as rows:
+        means = mean_z(session, reference=None)["lm"]
+    assert not rows
+    torch.testing.assert_close(means[0], session.base.trace.z["lm"][0].mean(0))
+    bundled = Study().pair()
+    assert [reference_pairs(bundled, asked) for asked in (None, 0, 3)] == [16, 0, 3]
+    assert [reference_pairs(session.pair, asked) for asked in (None, 0, 3)] == [0, 0, 3]
 
 
 @pytest.mark.parametrize("reference", [0, 2])

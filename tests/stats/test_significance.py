@@ -7,7 +7,7 @@ from scipy import stats
 from headpatch.stats.significance import (
     adjusted,
     equivalence_test,
-    layer_null,
+    layer_rank,
     minimum_effect_test,
     one_sided_test,
 )
@@ -106,22 +106,29 @@ def test_a_head_stands_out_of_its_own_layer_only() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(0, 0.1, (30, 2, 8))
     values[:, 0] += 1.0  # a whole layer acts: none of its heads stands out
-    values[:, 1, 3] += 1.0
-    p = layer_null(values, 999, rng)
-    assert p[1, 3] == pytest.approx(1 / 1000)
-    assert (p[0] > 0.01).all()
-    assert (np.delete(p[1], 3) > 0.01).all()
+    values[:, 1, 3] -= 1.0
+    p = layer_rank(values)
+    assert p[1, 3] == 1 / 8
+    assert sorted(p[0]) == sorted(np.arange(1, 9) / 8)
 
 
-def test_the_layer_null_is_calibrated() -> None:
+@pytest.mark.parametrize("between", [0.0, 1.0])
+def test_layer_p_is_uniform_among_exchangeable_heads(between: float) -> None:
+    """Also where heads differ by far more than their errors: which one is largest is chance."""
     rng = np.random.default_rng(1)
-    p = np.concatenate([layer_null(rng.exponential(size=(20, 40, 8)), 199, rng) for _ in range(5)])
-    assert (p < 0.05).mean() <= 0.06
+    p = np.stack(
+        [
+            layer_rank(rng.exponential(size=(20, 4, 8)) + between * rng.normal(size=(4, 8)))[0, 0]
+            for _ in range(4000)
+        ]
+    )
+    least = np.arange(1, 9) / 8
+    np.testing.assert_allclose((p[:, None] <= least).mean(0), least, atol=0.03)
 
 
-def test_the_layer_null_does_not_tell_equal_heads_apart() -> None:
+def test_layer_p_does_not_tell_equal_heads_apart() -> None:
     values = np.tile(np.random.default_rng(2).normal(size=(10, 3, 1)), 5)
-    np.testing.assert_array_equal(layer_null(values, 99, np.random.default_rng(0)), 1.0)
+    np.testing.assert_array_equal(layer_rank(values), 1.0)
 
 
 def test_bad_input_is_named() -> None:

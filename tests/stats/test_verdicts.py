@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from headpatch.core.output.files import columns_of, write_columns
 from headpatch.heads import Head, HeadSet
 from headpatch.stats.verdict_labels import CAUSAL, Rule
 from headpatch.stats.verdicts import Observed, judge
@@ -77,8 +79,8 @@ def test_every_class_is_named() -> None:
         "1.5": "inert",
     }
     assert {name: verdict_of(found.heads, name)["verdict"] for name in named} == named
-    assert verdict_of(found.heads, "1.0")["partners"] == "1.1"
-    assert verdict_of(found.heads, "1.1")["partners"] == "1.0"
+    assert verdict_of(found.heads, "1.0")["partners"] == "1.1;"
+    assert verdict_of(found.heads, "1.1")["partners"] == "1.0;"
     assert (found.heads.loc[found.heads["verdict"] != "redundant", "partners"] == "").all()
     assert verdict_of(found.heads, "1.0")["sufficiency_low"] > 0.3
     assert list(found.sets["redundant"]) == [True, False, False]
@@ -114,8 +116,18 @@ def test_a_backup_of_a_necessary_head_is_redundant_and_the_other_stays_necessary
     means = {"0.0": (0.0, 0.0, 0.0), "0.1": (0.0, 0.2, 0.2)}
     table = judge(observed(means, {"0.0+0.1": 0.5}), RULE).heads
     assert verdict_of(table, "0.0")["verdict"] == "redundant"
-    assert verdict_of(table, "0.0")["partners"] == "0.1"
+    assert verdict_of(table, "0.0")["partners"] == "0.1;"
     assert verdict_of(table, "0.1")["verdict"] == "necessary+sufficient"
+
+
+def test_no_cell_of_partners_reads_as_a_number(tmp_path: Path) -> None:
+    """Head 1.10 would come back as 1.1 where no cell holds more than one head."""
+    values = np.random.default_rng(0).normal(0, 0.01, (40, 2, 12))
+    joint = {HeadSet.parse("0.2+1.10"): np.full(40, 0.5)}
+    judged = judge(Observed(values, values, values, joint), RULE).heads
+    write_columns(tmp_path / "verdicts.csv", columns_of(judged))
+    table = pd.read_csv(tmp_path / "verdicts.csv").set_index(["layer", "head"])
+    assert table["partners"].dropna().to_dict() == {(0, 2): "1.10;", (1, 10): "0.2;"}
 
 
 def test_removing_a_brake_is_no_redundancy() -> None:

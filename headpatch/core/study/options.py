@@ -9,7 +9,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from headpatch.core.study.reading import PathText
 from headpatch.errors import InputError
 from headpatch.heads import Selection
-from headpatch.kinds import ALPHA, DEFAULT, KINDS_HELP, WITH_ALPHA, AskedKind
+from headpatch.kinds import (
+    ALPHA,
+    ASKED,
+    DEFAULT,
+    DONATED,
+    OF_ONE_PAIR,
+    WITH_ALPHA,
+    AskedKind,
+    KindOfOnePair,
+    kinds_help,
+)
 from headpatch.text import checked_text
 
 Quadrant = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
@@ -58,15 +68,22 @@ def sequence(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+KindsOfOnePair = Annotated[
+    tuple[KindOfOnePair, ...],
+    BeforeValidator(sequence),
+    Field(min_length=1, description=kinds_help(OF_ONE_PAIR)),
+]
 AskedKinds = Annotated[
-    tuple[AskedKind, ...], BeforeValidator(sequence), Field(min_length=1, description=KINDS_HELP)
+    tuple[AskedKind, ...],
+    BeforeValidator(sequence),
+    Field(min_length=1, description=f"{kinds_help(ASKED)[:-1]}; the last two with --pairs."),
 ]
 
 
 class Kinds(Strict):
     """What stands in the place of z, and in which run."""
 
-    kinds: AskedKinds = DEFAULT
+    kinds: KindsOfOnePair = DEFAULT
     alpha: Annotated[float, Field(json_schema_extra={"metavar": "NUMBER"})] = ALPHA
     """What a kind with a factor (scale) multiplies z by: 0 takes all away, 1 changes nothing."""
     directions: Annotated[
@@ -74,9 +91,10 @@ class Kinds(Strict):
     ] = ("noising", "denoising")
     """noising (change the with-run: necessary?), denoising (change the without-run:
     sufficient?)."""
-    reference: Count = 16
-    """Drawn pairs over which kind `mean` averages z; 0: this pair alone. With --pairs, used only
-    where the positions of the pairs do not correspond."""
+    reference: Count | None = None
+    """Drawn pairs over which kind `mean` averages z; 0: this pair alone. 16 of the bundled pictures
+    and 0 of your own, if left out. With --pairs kind `mean` is the mean over the pairs, and this is
+    used only where their positions do not correspond."""
 
 
 def alpha_of(options: Kinds) -> dict[str, float]:
@@ -88,6 +106,26 @@ class Changes(Kinds):
     """How z is changed, and where."""
 
     positions: Literal["answer", "question", "image", "all"] = "answer"
+
+
+class ChangesOverPairs(Changes):
+    """How z is changed where it may come from another pair of the dataset."""
+
+    kinds: AskedKinds = DEFAULT
+    source: Literal["twin", "other"] = "twin"
+    """Where kind resample takes z: twin (the pair's own other run), or other (another random pair
+    of --pairs: kinds resample-other and resample-same in its place)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_from_others(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("source") != "other":
+            return values
+        kinds = values.get("kinds", DEFAULT)
+        if not isinstance(kinds, list | tuple):
+            return values  # for others to refuse
+        each = [DONATED if kind == "resample" else (kind,) for kind in kinds]
+        return {**values, "kinds": tuple(dict.fromkeys(kind for one in each for kind in one))}
 
 
 class VisionOptions(Strict):

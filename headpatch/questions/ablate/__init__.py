@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from headpatch.core.question import Flag, Verb
-from headpatch.core.study.options import Changes, Count, refuse_void_scope
+from headpatch.core.study.options import ChangesOverPairs, Count, refuse_void_scope
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.questions.ablate.columns import EFFECTS, MEANS
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from headpatch.core.study.study import Study
 
 
-class AblateOptions(Changes):
+class AblateOptions(ChangesOverPairs):
     """Which heads are changed, and how."""
 
     heads: str = Field("top:3", json_schema_extra={"metavar": "HEADS"})

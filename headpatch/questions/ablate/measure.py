@@ -15,7 +15,7 @@ from headpatch.engine.answers import decode
 from headpatch.engine.interventions import Direction, Intervention, check_scope
 from headpatch.engine.patching import OnProgress, Outcome, ZMeans
 from headpatch.heads import Head, HeadSet
-from headpatch.present.head_columns import with_alpha, with_head_columns
+from headpatch.present.head_columns import with_alpha, with_donor, with_head_columns
 from headpatch.stats.effects import normalized_effect, rank_of, spread
 
 Role = Literal["head", "joint", "control", "noise floor"]
@@ -122,6 +122,8 @@ def run(
     table = pd.DataFrame(rows).drop_duplicates(
         subset=["heads", "kind", "direction", "role"], ignore_index=True
     )
+    donor = session.base.donor
+    table = with_donor(table, donor.name if donor else None)
     table = with_head_columns(with_alpha(table, session.study.ablate.alpha))
     floor = floor_of(session, outcomes.values(), means)
     return Ablated(table, floor, unread(session, outcomes.values()))

@@ -13,6 +13,7 @@ from headpatch.core.ask import ask, origin, refuse_means, with_options
 from headpatch.core.baseline_runs import Survey, walk
 from headpatch.core.cost import in_all, inexact
 from headpatch.core.dataset import Pairs
+from headpatch.core.donors import refuse_one_pair
 from headpatch.core.effects import Unread, both, has, resolve
 from headpatch.core.head_selection import Heads, named
 from headpatch.core.mean_activations import mean_z
@@ -81,6 +82,10 @@ class Ablate(Question[Ablation]):
     """Changes named heads, alone and together."""
 
     verb = VERB
+
+    def check_one(self, study: Study) -> None:
+        """Refuse kinds that take z of another pair."""
+        refuse_one_pair(study.ablate.kinds)
 
     def check_model(self, study: Study, vlm: VLM) -> None:
         """Refuse heads that the model does not have, where they are named."""

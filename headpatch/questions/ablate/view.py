@@ -8,7 +8,7 @@ import numpy as np
 
 from headpatch.core.question import Context, Files, table_of
 from headpatch.heads import Selection
-from headpatch.kinds import KINDS, first_of
+from headpatch.kinds import KINDS, first_of, notes
 from headpatch.present.canvas import GREY, check_columns, signed
 from headpatch.present.chart import Chart
 from headpatch.present.column import Cell, Row, Schema
@@ -101,6 +101,8 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         return
     floor = context.noise_floor or 0.0
     yield from _means(named, context, floor) if many else _one_pair(named, context, floor)
+    if note := notes(set(named["kind"])):
+        yield Words(note)
     if (unread := context.facts.get("unread")) is not None:
         yield Words(unread_words(**unread))
     yield _page_words(named, context)
@@ -156,8 +158,8 @@ def _one_pair(named: "pandas.DataFrame", context: Context, floor: float) -> Iter
     yield Words(
         "norm.: effect as a share of the difference between the runs (0 = nothing, 1 = all of "
         "it, negative = the other way). random heads: the same, mean ± sd over other heads of "
-        "the same layers; p: two-sided rank of the effect among them. Effects below the noise "
-        f"floor ({floor:.1e} logits) are in brackets.",
+        f"the same layers; p: two-sided rank of the effect among them{_least_p(named)}. Effects "
+        f"below the noise floor ({floor:.1e} logits) are in brackets.",
         "terminal",
     )
     yield Words(summary(named, context))
@@ -197,15 +199,23 @@ def _p(row: Row) -> str:
     return "" if isnan(value) else f"{value:.2f}"
 
 
+def _least_p(named: "pandas.DataFrame") -> str:
+    """Say below which p no effect can come, however large it is."""
+    counts = named["control_n"].max()
+    return f", never below 2/({counts:.0f} + 1) = {2 / (counts + 1):.2g}" if counts > 0 else ""
+
+
 def _page_words(named: "pandas.DataFrame", context: Context) -> Words:
     bars = "; bars are intervals over pairs" if context.pairs is not None else ""
+    has_p = context.pairs is None and "control_p" in named
+    p = f"; p is the two-sided rank among them{_least_p(named)}" if has_p else ""
     most = MOST_HEADS if context.pairs is None else MOST_ROWS
     left_out = named["heads"].nunique() - most
     cut = f" The figures leave out {left_out} sets with smaller effects." if left_out > 0 else ""
     return Words(
         f"Effects of heads that were named, alone and together{changed_at(named)}. 0 = nothing, 1 "
         "= the other run's answer. Beside each, in grey, the same change of random heads of the "
-        f"same layers{bars}.{cut}",
+        f"same layers{bars}{p}.{cut}",
         "page",
     )
 

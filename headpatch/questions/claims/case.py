@@ -21,6 +21,7 @@ from headpatch.core.claims_grammar import Claim, Form, check_claims
 from headpatch.core.output.files import read_table
 from headpatch.core.saved_verdict import SavedVerdict, rule
 from headpatch.core.store import Store
+from headpatch.core.study.reading import absolute
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
@@ -305,7 +306,8 @@ def _study_of(asked: Study | Iterable[str], verdict: SavedVerdict, argument: str
         asked = verdict.study.override({"claims": sentences})
     if not asked.claims:
         raise InputError("claims", "none", "claims such as 'head 24.17 is necessary'")
-    if verdict.study.model != asked.model:
+    places = {absolute("model", one.model) for one in (asked, verdict.study)}
+    if len(places) > 1:
         given = f"a verdict of model {verdict.study.model} lies there"
         raise InputError(argument, given, f"one of the claims' model, {asked.model}")
     if "answers" in asked.model_fields_set and asked.answers != verdict.study.answers:

@@ -123,7 +123,7 @@ def _class(claim: Claim, evidence: Evidence) -> Shown:
             lows = [row[f"{name}_low"] for name in _EFFECTS]
             return _either(against, min(lows) > -rule.delta), words
         case _ if verdict == "redundant":
-            return "supported", f"{words}; together with {row['partners']}"
+            return "supported", f"{words}; together with {row['partners'].rstrip(';')}"
         case _ if _beyond(row, "necessity", rule):
             return "contradicted", f"{words}; necessary alone"
         case _:

@@ -27,7 +27,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from headpatch.core.question import Verb
-from headpatch.core.study.options import AskedKinds, Candidates, Changes, Positive
+from headpatch.core.study.options import Candidates, Changes, KindsOfOnePair, Positive
 from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
 
 
@@ -36,7 +36,7 @@ class CombineOptions(Candidates, Changes):
 
     top: Positive = 6
     """Take the first N heads of each ranking."""
-    kinds: AskedKinds = ("resample",)
+    kinds: KindsOfOnePair = ("resample",)
     positions: Annotated[
         Literal["answer", "question", "image", "all"],
         Field(json_schema_extra={"metavar": "SCOPE"}),

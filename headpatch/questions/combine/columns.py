@@ -49,7 +49,20 @@ COMBINATIONS = Schema(
         Column("interaction_logits", "the interaction of effects", "logits", optional=True),
         Column("q", "of its difference from 0, over pairs", "–", optional=True),
         Column(
-            "word", "`synergy`, `redundancy`, `opposed`, `independence` or `undecided`", "–", "text"
+            "word",
+            "what this direction alone shows: `synergy`, `redundancy`, `opposed`, `independence` "
+            "or `undecided`",
+            "–",
+            "text",
+        ),
+        Column(
+            "both",
+            "what both directions show of two heads: `either would do`, `both are needed`, `a "
+            "threshold: …`, `in series, or the same thing twice`, `independent`, `opposed`, "
+            "`undecided`, or `the directions differ`; empty if only one was run",
+            "–",
+            "text",
+            optional=True,
         ),
         Column("pairs", _PAIRS, "count", "whole"),
     ),

@@ -26,9 +26,9 @@ from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
 from headpatch.present.head_columns import with_alpha, with_head_columns
-from headpatch.questions.combine.view import largest_interactions
+from headpatch.questions.combine.view import DIFFERENT, largest_interactions
 from headpatch.stats.effects import normalized_effect
-from headpatch.stats.interactions import interaction_label
+from headpatch.stats.interactions import Word, interaction_label, joint_reading
 from headpatch.stats.intervals import mean_interval
 from headpatch.stats.significance import adjusted, equivalence_test, minimum_effect_test
 from headpatch.stats.verdicts import significant_sign
@@ -188,7 +188,8 @@ def judge(study: Study, plan: Plan, measured: Sequence[Effects]) -> Combinations
                     opposed=role == "pair" and bool(signs.min() * signs.max() < 0),
                 ),
             }
-    table = with_alpha(pd.DataFrame(rows).assign(pairs=len(kept)), study.combine.alpha)
+    table = _read_together(pd.DataFrame(rows)).assign(pairs=len(kept))
+    table = with_alpha(table, study.combine.alpha)
     return Combinations(with_head_columns(table), max(one.floor for one in measured), len(kept))
 
 
@@ -200,6 +201,30 @@ def _ratios(
     flat = effects.reshape(len(pairs), -1)
     beside = ratio_columns(study, flat, gaps, names, whole=True)
     return {f"normalized{end}": row.reshape(effects.shape[1:]) for end, row in beside.items()}
+
+
+def _read_together(table: pd.DataFrame) -> pd.DataFrame:
+    """Name each two heads by both directions: one alone does not tell a threshold from either-or.
+
+    The name is empty where only one direction was run.
+    """
+    two = table[table["role"] == "pair"]
+    ways = two.pivot(index=["heads", "kind"], columns="direction", values="word")
+    if len(ways.columns) < 2:
+        return table.assign(both="")
+    name = {
+        pair: _name(words["noising"], words["denoising"])
+        for pair, words in ways.to_dict("index").items()
+    }
+    pairs = zip(table["heads"], table["kind"], strict=True)
+    return table.assign(both=[name.get(pair, "") for pair in pairs])
+
+
+def _name(noising: Word, denoising: Word) -> str:
+    """Name two heads by what both directions show."""
+    words: tuple[Word, ...] = noising, denoising
+    shown = next((word for word in ("undecided", "opposed") if word in words), DIFFERENT)
+    return joint_reading(noising, denoising) or shown
 
 
 @dataclass(frozen=True, eq=False)

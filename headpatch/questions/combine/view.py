@@ -10,7 +10,7 @@ import numpy as np
 
 from headpatch.core.question import Context, Files, table_of
 from headpatch.heads import Selection
-from headpatch.kinds import kind_label
+from headpatch.kinds import kind_label, notes
 from headpatch.present.canvas import signed
 from headpatch.present.chart import Cells, Chart, Colours, HeadMap
 from headpatch.present.column import UNDEFINED, Row
@@ -20,7 +20,6 @@ from headpatch.present.parts import Part, Words, grid
 from headpatch.present.ratio_words import ratio_words
 from headpatch.present.section import largest
 from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
-from headpatch.stats.interactions import joint_reading
 
 if TYPE_CHECKING:
     import pandas
@@ -124,14 +123,17 @@ def _said(row: Any) -> str:
     return f"{row['heads']}: {signed(row['interaction'], 4)} ({row['word']})"
 
 
+DIFFERENT: Final = "the directions differ"
 _LEAST: Final = 5e-4  # a change that three digits show
 _PARTS_NAMED: Final = 3
 _WAY: Final = ["heads", "kind", "direction"]
 _LEGEND: Final = (
     "Shares of the difference between the runs. interaction = together - the sum of each alone. "
-    "redundancy: either would do (noising > 0, denoising < 0); synergy: both are needed (noising < "
-    "0, denoising > 0); opposed: one carries the answer, the other works against it; independence: "
-    "shown to lie within ±{delta:g}; undecided: neither is shown. {words}"
+    "One direction: redundancy (noising > 0, denoising < 0), synergy (noising < 0, denoising > 0). "
+    "Only both tell what two heads are: redundancy twice, either would do; synergy twice, both are "
+    "needed; one of each, a threshold or in series. opposed: one carries the answer, the other "
+    "works against it; independence: shown to lie within ±{delta:g}; undecided: neither is shown. "
+    "{words}"
 )
 _REPAIR_LEGEND: Final = (
     "Shares of the difference between the runs. direct: what the heads write, straight to the "
@@ -163,9 +165,16 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     ends = table.rename(columns={"low": "normalized_low", "high": "normalized_high"})
     if words := ratio_words(ends.to_dict("records"), changed_name, floor):
         yield Words(words)
+    if note := notes(set(table["kind"])):
+        yield Words(note)
     if REPAIR.file in files:
         yield from _repairs(table_of(files[REPAIR.file]), table_of(files[PARTS.file]))
     yield Words(summary(table, context))
+
+
+def _has_both(table: "pandas.DataFrame") -> bool:
+    """Whether two heads are named by both directions: earlier versions did not."""
+    return "both" in table and bool(table["both"].fillna("").ne("").any())
 
 
 def largest_interactions(table: "pandas.DataFrame", count: int) -> "pandas.DataFrame":
@@ -178,10 +187,11 @@ def largest_interactions(table: "pandas.DataFrame", count: int) -> "pandas.DataF
 def summary(table: "pandas.DataFrame", context: Context) -> str:
     """Say what the largest interaction is, and no more than is shown."""
     two = table[table["role"] == "pair"]
-    counts = two.groupby(["direction", "word"], sort=False).size()
+    group, name = ("kind", "both") if _has_both(two) else ("direction", "word")
+    counts = two.drop_duplicates(["heads", "kind", group]).groupby([group, name], sort=False).size()
     listed = "; ".join(
-        f"{direction} " + ", ".join(f"{count} {word}" for word, count in counts[direction].items())
-        for direction in two["direction"].unique()
+        f"{of} " + ", ".join(f"{count} {word}" for word, count in counts[of].items())
+        for of in two[group].unique()
     )
     size = two["interaction"].abs()
     words = f"{two['heads'].nunique()} pairs of heads: {listed}."
@@ -198,9 +208,8 @@ def _described(rows: "pandas.DataFrame", heads: str) -> str:
         f"{row['sum']:+.1%} alone and added up ({row['word']})"
         for row in ways
     ]
-    words = {row["direction"]: row["word"] for row in ways if row["kind"] == ways[0]["kind"]}
-    both = joint_reading(words.get("noising", "undecided"), words.get("denoising", "undecided"))
-    return f"The largest interaction, {heads}: {'; '.join(parts)}{f': {both}' if both else ''}."
+    both = f"; both directions: {name}" if (name := ways[0].get("both")) else ""
+    return f"The largest interaction, {heads}: {'; '.join(parts)}{both}."
 
 
 def _caveat(pairs: int, context: Context) -> str:
@@ -238,8 +247,10 @@ def _interactions(table: "pandas.DataFrame", context: Context, pairs: int) -> It
         "together": "normalized",
         "interaction": "interaction",
         **({f"{context.level:.0%} interval": _interval} if pairs > 1 else {}),
-        "it is": "word",
+        "this direction": "word",
     }
+    if _has_both(table):
+        cells["both directions"] = "both"
     for (kind, direction), of_way in rows.groupby(["kind", "direction"], sort=False):
         same = (whole["kind"] == kind) & (whole["direction"] == direction)
         shown = [*of_way.to_dict("records"), *whole[same].to_dict("records")]

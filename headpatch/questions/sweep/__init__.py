@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from headpatch.core.question import Flag, Verb
-from headpatch.core.study.options import Changes, Positive
+from headpatch.core.study.options import ChangesOverPairs, Positive
 from headpatch.core.study.reading import PathText
 from headpatch.errors import InputError
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from headpatch.core.study.study import Study
 
 
-class SweepOptions(Changes):
+class SweepOptions(ChangesOverPairs):
     """How every head, or every set of a list, is changed."""
 
     tower: Literal["lm", "vision"] = "lm"

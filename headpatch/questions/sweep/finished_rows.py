@@ -12,7 +12,7 @@ from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnOutcome, Outcome
 from headpatch.heads import HeadSet
-from headpatch.kinds import averages
+from headpatch.kinds import averages, donated
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
@@ -31,10 +31,11 @@ def keys_of(
 ) -> dict[str, str]:
     """Name what a sweep of sets, or of every head, measures of each pair, by the pair's name.
 
-    Over a dataset, kind ``mean`` takes the dataset's own mean: a key then hangs on all pairs.
+    Over a dataset, kind ``mean`` takes the dataset's own mean, and others z of another pair: a key
+    then hangs on all pairs.
     """
-    means = ""
-    if not isinstance(pairs, Pair) and averages(study.sweep.kinds):
+    means, kinds = "", study.sweep.kinds
+    if not isinstance(pairs, Pair) and (averages(kinds) or donated(kinds)):
         means = f"{study.pairs.margin} {study.force} {dataset_digest(pairs)}"
     asked = {
         **study.model_dump(include={"sweep", "vision"}, exclude={"sweep": _SHOWN_ONLY}),

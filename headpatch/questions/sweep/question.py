@@ -11,6 +11,7 @@ from headpatch.core.ask import ask, origin, refuse_means, with_options
 from headpatch.core.baseline_runs import walk
 from headpatch.core.cost import Plan, left, opening, plan, refuse
 from headpatch.core.dataset import Pairs
+from headpatch.core.donors import refuse_one_pair
 from headpatch.core.effects import Unread, both
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.progress import Progress
@@ -21,7 +22,7 @@ from headpatch.core.study.study import Study
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
-from headpatch.kinds import averages
+from headpatch.kinds import DONATED, averages, donated
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
@@ -140,6 +141,9 @@ class EveryHead(Question[Sweep]):
         """Refuse a bad file of sets, and gradients of quantised weights."""
         if study.sweep.sets is not None:
             Listed.read(Path(study.sweep.sets))
+        if study.sweep.approx and donated(study.sweep.kinds):
+            found = f"both of them, and {' or '.join(DONATED)}"
+            raise InputError("--approx, --kinds", found, "kinds of which gradients give estimates")
         if study.sweep.approx and study.quantize is not None:
             raise InputError(
                 "--approx, --quantize",
@@ -147,6 +151,10 @@ class EveryHead(Question[Sweep]):
                 "one of them",
                 "Gradients through quantised weights are not checked.",
             )
+
+    def check_one(self, study: Study) -> None:
+        """Refuse kinds that take z of another pair."""
+        refuse_one_pair(study.sweep.kinds)
 
     def check_model(self, study: Study, vlm: VLM) -> None:
         """Refuse gradients, or vision heads, where the model has no such."""

@@ -26,7 +26,7 @@ from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnOutcome, OnProgress, Outcome, ZMeans
 from headpatch.heads import HeadSet
 from headpatch.kinds import averages
-from headpatch.present.head_columns import with_alpha, with_head_columns
+from headpatch.present.head_columns import with_alpha, with_donor, with_head_columns
 from headpatch.questions.sweep.agreement import Agreed, Estimates, compare, estimate
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
 from headpatch.questions.sweep.listing import named_rows
@@ -117,7 +117,8 @@ def _table(
     }
     if estimates is not None:
         columns["approx"] = [estimates.of(one) for one in asked]
-    return with_head_columns(with_alpha(pd.DataFrame(columns), session.study.sweep.alpha))
+    table = with_donor(pd.DataFrame(columns), base.donor.name if base.donor else None)
+    return with_head_columns(with_alpha(table, session.study.sweep.alpha))
 
 
 def _role(one: Intervention, layers: set[HeadSet]) -> str:

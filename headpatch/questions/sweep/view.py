@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.core.question import Context, Files, table_of
-from headpatch.kinds import kind_label
+from headpatch.kinds import kind_label, notes
 from headpatch.present.canvas import signed
 from headpatch.present.column import UNDEFINED, Row, Schema
 from headpatch.present.effects_view import (
@@ -77,6 +77,8 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         yield from _tables(named, listed, EFFECTS, partial(_legend, effects), context)
         if "attention_diff" in saved:
             yield Words(_correlations(saved))
+    if note := notes(context.options.get("kinds", ())):
+        yield Words(note)
     if approx is not None:
         yield from _estimates(approx, saved, context)
     if "unread" in saved:

@@ -45,7 +45,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from headpatch.core.question import Verb
-from headpatch.core.study.options import AskedKinds, Count, ForcedAnswer, Kinds, Positive
+from headpatch.core.study.options import Count, ForcedAnswer, Kinds, KindsOfOnePair, Positive
 from headpatch.questions.trace.columns import MEANS, TOKENS, TRACE
 
 
@@ -56,14 +56,15 @@ class TraceOptions(ForcedAnswer, Kinds):
         Literal["with", "without", "both"], Field(json_schema_extra={"metavar": "RUN"})
     ] = "with"
     """Whose own answer both runs are made to say: with, without, or both in turn."""
-    kinds: AskedKinds = ("resample",)
+    kinds: KindsOfOnePair = ("resample",)
     top: Positive = 3
     """Heads listed for each token."""
     noise: Positive = 8
     """Heads a token (drawn by the seed) that are patched with their own z, for the noise floor."""
-    reference: Count = 16
+    reference: Count | None = None
     """Drawn pairs over which kind `mean` averages z, made to say the same words; 0: this pair
-    alone. Not used with --pairs: `mean` is then the mean over the dataset."""
+    alone. 16 of the bundled pictures and 0 of your own, if left out. Not used with --pairs: `mean`
+    is then the mean over the dataset."""
 
 
 VERB = Verb(

@@ -1,4 +1,4 @@
-"""Charts of looking against deciding and of what a ranking's first heads carry; rho in words."""
+"""Charts of looking against deciding, what a ranking's first heads carry; rho in words."""
 
 from collections.abc import Mapping
 from math import isnan
@@ -9,6 +9,7 @@ import numpy as np
 from headpatch.present.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, check_columns, signed
 from headpatch.present.chart import Chart
 from headpatch.present.panel import Guide, Look, Panel, Scale, Series
+from headpatch.present.parts import Grid
 from headpatch.stats.verdict_labels import CAUSAL
 
 if TYPE_CHECKING:
@@ -171,6 +172,33 @@ def _curves(curves: "pandas.DataFrame", title: str) -> Panel:
     return Panel(title, series, "k heads", "Share of the LD difference left",
                  x_scale=Scale("counts"), guides=[Guide("y", 1.0)],
                  note=f"Area: {', '.join(areas)}")  # fmt: skip
+
+
+def faithfulness_areas(curves: "pandas.DataFrame") -> Grid:
+    """Show the areas under each faithfulness curve, as far as the table has them."""
+    columns = [("area", "keep", "keep the first k"), ("area", "remove", "remove the first k")]
+    columns += [(name, "keep", name.upper()) for name in ("cpr", "cmd") if name in curves]
+    first = curves.groupby(["ranking", "way"], sort=False).first().to_dict("index")
+
+    def shown(ranking: str, name: str, way: str) -> str:
+        ends = [f"{first[ranking, way][f'{name}{end}']:.3f}" for end in ("", "_low", "_high")]
+        return f"{ends[0]} ({ends[1]} to {ends[2]})"
+
+    rows = tuple(
+        (RANKINGS.get(name, (None, name))[1], *(shown(name, of, way) for of, way, _ in columns))
+        for name in curves["ranking"].unique()
+    )
+    title = (
+        "Faithfulness: area under the share of the LD difference that is left, over log2(k + 1)\n"
+        "(a good ranking: near 1 when kept, near 0 when removed)"
+    )
+    if len(columns) > 2:
+        title += (
+            "\nCPR, CMD: of MIB (Mueller et al. 2025), for circuits of heads at the study's "
+            "positions\n(over the share of heads kept; a good ranking: near 1, near 0)"
+        )
+    headings = ("ranking", *(heading for *_, heading in columns))
+    return Grid(title, headings, rows, (False, *(True for _ in columns)))
 
 
 def measured_words(rho: Mapping[str, float], level: float) -> str:

@@ -67,10 +67,12 @@ HEADS = Schema(
                "interval)", optional=True),
         *_on_pairs("necessity", "with-run"),
         *_on_pairs("sufficiency", "without-run"),
-        Column("necessity_layer_p", "p that a random head of the same layer has a mean as large",
-               optional=True),
+        Column("necessity_layer_p", "share of the layer's heads, itself included, with a mean at "
+               "least as large in size: the p that the layer's heads are exchangeable, never below "
+               "1 over their number", optional=True),
         Column("sufficiency_layer_p", "the same for sufficiency", optional=True),
-        _text("partners", "of a `redundant` head: with whom it is necessary", optional=True),
+        _text("partners", "of a `redundant` head: with whom it is necessary; sets of heads, a "
+              "semicolon after each", optional=True),
         Column("attention_rank", "1 = largest attention difference", "–", "whole"),
         *_interval("necessity_mean_kind", "`necessity` for kind `mean`", form="", optional=True),
         *_interval("sufficiency_mean_kind", "`sufficiency` for kind `mean`", form="",
@@ -141,12 +143,16 @@ NULLS = Schema(
         _text("null", "which", key=True),
         _text("figure", "what is measured", key=True),
         Column("value", "the figure; empty where it could not be measured", form=".3g"),
-        _text("limit", "in words, what it must be"),
+        Column("low", "lower end of its interval: Clopper and Pearson's of a rate, Fieller's of a "
+               "share; empty where it has none", form=".3g", optional=True),
+        Column("high", "upper end", form=".3g", optional=True),
+        _text("limit", "in words, what it must be; a figure with an interval fails only if all of "
+              "that lies beyond"),
         _text("outcome", "`passed`, `failed` or `not tested`"),
         Column("pairs", "on which it was measured", "count", "whole"),
-        _text("note", "why it was not tested; which heads failed it; what the value cannot say"),
+        _text("note", "why it was not tested; which heads failed it; when it would fail"),
     ),
-)
+)  # fmt: skip
 CURVES = Schema(
     "faithfulness.csv",
     "a ranking of heads × way × number of its first heads",
@@ -158,6 +164,9 @@ CURVES = Schema(
         Column("k", "how many", "heads", "whole", key=True),
         *_interval("share", "what is left of the LD difference", "share"),
         *_interval("area", "under the curve over log₂(k + 1), from 0 to 1", "–", ".3f"),
+        *_interval("cpr", "where heads are kept: MIB's integrated circuit performance ratio, of "
+                   "circuits of heads (`headpatch/stats/circuit_areas.py`)", "–", ".3f", True),
+        *_interval("cmd", "likewise: MIB's integrated circuit-model distance", "–", ".3f", True),
         Column("draws", "of a random ranking", "count", "whole"),
         Column("pairs", "that judge", "count", "whole"),
         _FAILED

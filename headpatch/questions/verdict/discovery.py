@@ -21,6 +21,7 @@ from headpatch.engine.interventions import Direction
 from headpatch.heads import Grid, Head, HeadSet
 from headpatch.questions.verdict.pair_record import DIRECTIONS, PairRecord, PerPair
 from headpatch.questions.verdict.redundant_sets import Search, pool, random_members, scores
+from headpatch.stats.circuit_areas import circuit_areas, circuit_sizes
 from headpatch.stats.interactions import Joint, leave_one_out
 from headpatch.stats.intervals import mean_interval
 from headpatch.stats.rankings import Ranking, area_under, descending, effect_size, sizes
@@ -102,8 +103,8 @@ def choose(
             members
             for draws in rankings.values()
             for ranking in draws
-            for k in sizes(len(heads))
             for way in WAYS
+            for k in curve_sizes(len(heads), way)
             if (members := _resampled(heads, ranking, way, k)) is not None
         ),
     ]
@@ -123,7 +124,7 @@ def set_counts(study: Study, grid: Grid) -> tuple[int, int]:
     """Return about how many sets are noised on a pair that seeks partners, and to judge them."""
     options = study.verdict
     rankings = 2 + (options.attribution > 0) + (options.groups > 0) + options.random
-    curved = 2 * rankings * len(sizes(grid.layers * grid.heads))
+    curved = rankings * sum(len(curve_sizes(grid.layers * grid.heads, way)) for way in WAYS)
     seeking = options.partners * (options.partners + 4) // 2
     of_claims = len(with_parts(claimed(study)))
     together = 4 * (1 + options.controls)  # of two rankings, in both directions
@@ -154,45 +155,84 @@ def _resampled(heads: Sequence[Head], ranking: Ranking, way: str, k: int) -> Hea
     return HeadSet(tuple(heads[i] for i in changed)) if len(changed) else None
 
 
+def curve_sizes(heads: int, way: str) -> list[int]:
+    """Return how many heads are kept, or removed, at the points of a curve: fewest first.
+
+    Those of both areas where heads are kept; where they are removed, of the first alone.
+    """
+    return sorted({*sizes(heads), *(circuit_sizes(heads) if way == "keep" else ())})
+
+
 Part: TypeAlias = tuple[Mapping[str, Sequence[Ranking]], Joint]
 """The rankings that some pairs have chosen, and the necessity of sets on those that judge."""
 
 
 def curves(
-    grid: Grid, parts: Sequence[Part], rule: Rule, scenes: Int[np.ndarray, " pairs"] | None = None
+    grid: Grid,
+    parts: Sequence[Part],
+    gaps: Float[np.ndarray, " pairs"],
+    rule: Rule,
+    scenes: Int[np.ndarray, " pairs"] | None = None,
 ) -> pd.DataFrame:
     """Return each curve's points and areas, with intervals over pairs: ``faithfulness.csv``.
 
-    Each pair is judged by the ranking that other pairs have chosen; `scenes` are those of the pairs
-    of all parts, one after the other. What is left of the LD difference, ``share``, is 1 minus the
-    necessity of the set that is resampled; ``area`` is that under the whole curve (`area_under`;
-    for ``keep`` more is better, for ``remove`` less).
+    Each pair is judged by the ranking that other pairs have chosen; `gaps` are the LD differences,
+    in logits, and `scenes` the scenes of the pairs of all parts, one after the other. What is left
+    of the LD difference, ``share``, is 1 minus the necessity of the set that is resampled; ``area``
+    is that under the whole curve (`area_under`; for ``keep`` more is better, for ``remove`` less).
+    Where heads are kept, ``cpr`` and ``cmd`` are those of `headpatch.stats.circuit_areas`.
     """
     heads = list(grid)
-    counts = sizes(len(heads))
 
     def left(necessity: Joint, ranking: Ranking, way: str, k: int) -> Float[np.ndarray, " pairs"]:
         changed, pairs = _resampled(heads, ranking, way, k), len(next(iter(necessity.values())))
         return np.ones(pairs) if changed is None else 1 - necessity[changed]
 
-    def shares(name: str, way: str) -> Float[np.ndarray, "pairs points"]:
+    def shares(
+        name: str, way: str, counts: Sequence[int]
+    ) -> Float[np.ndarray, "draws pairs points"]:
         each = [
             [np.stack([left(joint, one, way, k) for k in counts], 1) for one in rankings[name]]
             for rankings, joint in parts
         ]
-        return np.concatenate([np.mean(draws, axis=0) for draws in each])
+        return np.concatenate(each, axis=1)
 
     tables = []
     for name in parts[0][0]:
         for way in WAYS:
-            points = shares(name, way)
-            both = np.column_stack([points, area_under(counts, points)])
+            counts = curve_sizes(len(heads), way)
+            at = [counts.index(k) for k in sizes(len(heads))]
+            draws = shares(name, way, counts)
+            mean = np.mean(draws, axis=0)
+            both = np.column_stack([mean, area_under(sizes(len(heads)), mean[:, at])])
             rng = np.random.default_rng([rule.seed % 2**64, 2])
             interval = mean_interval(by_scene(both, scenes), rule.level, rule.resamples, rng)
             ends = {"": interval.mean, "_low": interval.low, "_high": interval.high}
             columns: dict[str, Any] = {"ranking": name, "way": way, "k": counts}
             columns |= {f"share{end}": values[:-1] for end, values in ends.items()}
             columns |= {f"area{end}": values[-1] for end, values in ends.items()}
-            draws = len(parts[0][0][name])
-            tables.append(pd.DataFrame({**columns, "draws": draws, "pairs": len(points)}))
+            if way == "keep":
+                grown = [counts.index(k) for k in circuit_sizes(len(heads))]
+                columns |= _circuit(draws[..., grown], draws[0][:, 0], gaps, scenes, rule)
+            tables.append(pd.DataFrame({**columns, "draws": len(draws), "pairs": len(gaps)}))
     return pd.concat(tables, ignore_index=True)
+
+
+def _circuit(
+    kept: Float[np.ndarray, "draws pairs points"],
+    empty: Float[np.ndarray, " pairs"],
+    gaps: Float[np.ndarray, " pairs"],
+    scenes: Int[np.ndarray, " pairs"] | None,
+    rule: Rule,
+) -> dict[str, float]:
+    """Return CPR and CMD with their intervals; of a scene the LDs of its pairs are averaged."""
+    of_scene = by_scene(gaps, scenes)
+    shares = [by_scene(one * gaps[:, None], scenes) / of_scene[:, None] for one in kept]
+    none = by_scene(empty * gaps, scenes) / of_scene
+    figures = circuit_areas(shares, none, of_scene, rule.level)
+    found = zip(("cpr", "cmd"), figures, strict=True)
+    return {
+        f"{name}{end}": value
+        for name, one in found
+        for end, value in (("", one.value), ("_low", one.low), ("_high", one.high))
+    }

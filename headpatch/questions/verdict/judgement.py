@@ -207,9 +207,9 @@ def _conclude(study: Study, grid: Grid, seen: Measured) -> Judgement:
             verdicts.heads[column] = values.ravel()
     together = joint_effects(seen.parts, necessity, sufficiency, by)
     nulls = _nulls(seen, by)
-    faithfulness = curves(
-        grid, [(part.choice.rankings, part.effects["noising"]) for part in seen.parts], by
-    )
+    gaps = np.array([pair.gap for pair in records])[judged]
+    chosen = [(part.choice.rankings, part.effects["noising"]) for part in seen.parts]
+    faithfulness = curves(grid, chosen, gaps, by)
     vision = _vision(records, by)
     for table in (verdicts.heads, verdicts.sets, verdicts.factors, together, faithfulness, vision):
         if table is not None:

@@ -2,7 +2,9 @@
 
 A null that fails marks the whole report: the model answers another question than the one that the
 study asks, or the figures are not above rounding. Two nulls ask the same pair otherwise: about a
-wrong place, and mirrored.
+wrong place, and mirrored. A rate or a share fails only if its interval lies beyond the limit as a
+whole (`headpatch.stats.shares`), so that few pairs do not fail a model that is right; a null that
+so few could never fail is not tested.
 """
 
 import re
@@ -18,13 +20,22 @@ from headpatch.pairs.pair import Pair
 from headpatch.pairs.region import REGIONS, Region
 from headpatch.questions.verdict.pair_record import DIRECTIONS, Other, PairRecord, PerPair
 from headpatch.stats.effects import rank_of
+from headpatch.stats.shares import Estimate, rate_interval, share_interval
 from headpatch.stats.verdict_labels import Rule
 from headpatch.stats.verdicts import significant_sign
 
+STRAY = 0.05
+"""Largest rate of answers that flip about a place where nothing differs; and of random sets of
+heads that do as much as the chosen ones."""
+TURNS = 0.95
+"""Least rate of mirrored pairs whose answer flips."""
 SAME = 0.5
 """Least share of the chosen heads' effect, and of their attention, found again when mirrored."""
 LEAK = 0.25
 """Largest share of the picked heads' attention difference at a place where nothing differs."""
+ROUNDING = 0.1
+"""Share of δ below which an effect of patching a head with its own z must lie."""
+_SETS = 39  # random sets of heads from which on one that beats all of them is an event
 _EDGE = 1e-6  # of the image: boxes that differ by no more are the same
 _Box = tuple[float, float, float, float]
 _Turn = tuple[Callable[[_Box], _Box], Mapping[str, str]]
@@ -45,6 +56,8 @@ class Null:
     null: str
     figure: str
     value: float  # NaN where it was not tested
+    low: float  # ends of its interval; NaN where it has none
+    high: float
     limit: str
     outcome: str
     pairs: int
@@ -53,12 +66,41 @@ class Null:
     @classmethod
     def untested(cls, null: str, figure: str, limit: str) -> "Null":
         """Return a figure that is to be measured."""
-        return cls(null, figure, float("nan"), limit, "not tested", 0)
+        nothing = float("nan")
+        return cls(null, figure, nothing, nothing, nothing, limit, "not tested", 0)
 
     def judged(self, value: float, fine: bool, pairs: int, note: str = "") -> "Null":
         """Return it with its value, and whether that is fine."""
         outcome = "passed" if fine else "failed"
         return replace(self, value=value, outcome=outcome, pairs=pairs, note=note)
+
+    def estimated(self, found: Estimate, fine: bool, pairs: int, note: str = "") -> "Null":
+        """Return it with its value, its interval, and whether that reaches what is fine."""
+        known = replace(self, low=found.low, high=found.high)
+        return known.judged(found.value, fine, pairs, note)
+
+
+def _rate(figure: Null, hits: int, pairs: int, level: float, least: float | None = None) -> Null:
+    """Judge a rate over pairs: at least `least`, or else at most `STRAY`."""
+
+    def fine(count: int) -> bool:
+        rate = rate_interval(count, pairs, level)
+        return rate.low <= STRAY if least is None else rate.high >= least
+
+    wrong = [count for count in range(pairs + 1) if not fine(count)]
+    if not wrong:
+        return replace(figure, pairs=pairs, note=f"{pairs} pairs could not show it to be wrong")
+    ends = f"{wrong[0]} or more" if least is None else f"{wrong[-1]} or fewer"
+    found = rate_interval(hits, pairs, level)
+    return figure.estimated(found, fine(hits), pairs, f"would fail at {ends} of {pairs}")
+
+
+def _share(figure: Null, found: Estimate, fine: bool, pairs: int) -> Null:
+    """Judge a share of what the heads do in the pairs as they are asked."""
+    if not np.isfinite([found.low, found.high]).all():
+        why = f"what it is a share of is not shown to differ from 0 over {pairs} pairs"
+        return replace(figure, pairs=pairs, note=why)
+    return figure.estimated(found, fine, pairs)
 
 
 def failed(nulls: Sequence[Null]) -> list[str]:
@@ -90,9 +132,10 @@ def judge_nulls(
         plain one in its self-check, as a share of its pair's LD difference.
     """
     own = "largest normalized effect of patching a head with its own z"
-    patched = Null.untested("self-patch", own, f"below δ = {rule.delta:g}")
+    most = ROUNDING * rule.delta
+    patched = Null.untested("self-patch", own, f"below {ROUNDING:g} δ = {most:g}")
     return [
-        patched.judged(nothing, nothing < rule.delta, len(pairs)),
+        patched.judged(nothing, nothing < most, len(pairs)),
         *_wrong_place(pairs, attention, picked, rule),
         *_mirrored(pairs, attention, picked, chosen, rule),
         _unread(pairs),
@@ -106,7 +149,7 @@ def _wrong_place(
     """Ask about a place where the two pictures do not differ: no answer may flip."""
     name = "wrong place"
     words = "attention difference there of the heads that attention picks, as a share of theirs"
-    flips = Null.untested(name, "share of pairs whose answer flips", f"at most {rule.alpha:.2g}")
+    flips = Null.untested(name, "share of pairs whose answer flips", f"at most {STRAY:g}")
     acting = Null.untested(name, "heads with an effect shown beyond ±δ", "0")
     looks = Null.untested(name, words, f"at most {LEAK:g}")
     asked = {i: pair.wrong_place for i, pair in enumerate(pairs) if pair.wrong_place is not None}
@@ -114,16 +157,16 @@ def _wrong_place(
     if count < 2:
         why = "the questions name no side that could be exchanged" if pairs else "no pairs"
         return [replace(figure, note=why) for figure in (flips, acting, looks)]
-    flipped = float(np.mean([other.ld_with * other.ld_without < 0 for other in others]))
+    flipped = sum(other.ld_with * other.ld_without < 0 for other in others)
     effects = _effects(others, [pairs[place].gap for place in places])
     beyond = np.abs(significant_sign(effects, rule)).max(0)
     named = ", ".join(str(Head(int(a), int(b))) for a, b in np.argwhere(beyond)[:5])
     attended = np.stack([other.attention for other in others])
-    leak = _again(attended, attention[places], picked)
+    leak = _again(attended, attention[places], picked, rule.level)
     return [
-        flips.judged(flipped, flipped <= rule.alpha, count),
+        _rate(flips, flipped, count, rule.level),
         acting.judged(float(beyond.sum()), not beyond.any(), count, named),
-        looks.judged(leak, leak <= LEAK, count),
+        _share(looks, leak, leak.low <= LEAK, count),
     ]
 
 
@@ -137,7 +180,7 @@ def _mirrored(
     """Mirror pictures, region and question: the same heads must do the same at the new place."""
     name, half = "mirrored", f"at least {SAME:g}"
     words = "attention difference of the heads that attention picks, as a share of theirs"
-    flips = Null.untested(name, "share of pairs whose answer flips", f"at least {rule.level:.2g}")
+    flips = Null.untested(name, "share of pairs whose answer flips", f"at least {TURNS:g}")
     acting = Null.untested(name, "effect of the chosen heads, as a share of theirs", half)
     looks = Null.untested(name, words, half)
     asked = {i: pair.mirrored for i, pair in enumerate(pairs) if pair.mirrored is not None}
@@ -145,20 +188,20 @@ def _mirrored(
     if count < 2:
         why = "the questions and regions have no side to mirror" if pairs else "no pairs"
         return [replace(figure, note=why) for figure in (flips, acting, looks)]
-    flipped = float(np.mean([other.ld_with > 0 > other.ld_without for other in others]))
+    flipped = sum(other.ld_with > 0 > other.ld_without for other in others)
     attended = np.stack([other.attention for other in others])
-    again = _again(attended, attention[places], picked)
+    again = _again(attended, attention[places], picked, rule.level)
     judged = [
-        flips.judged(flipped, flipped >= rule.level, count),
-        looks.judged(again, again >= SAME, count),
+        _rate(flips, flipped, count, rule.level, TURNS),
+        _share(looks, again, again.high >= SAME, count),
     ]
     if not chosen:
         return [*judged, replace(acting, note="no head's effect reached δ where heads are chosen")]
     ways = [f"resample_{way}" for way in DIRECTIONS]
     before = np.stack([[pairs[place].effects[way] for way in ways] for place in places])
     after = _effects(others, [pairs[place].gap for place in places])
-    kept = _again(after, before, chosen)
-    return [*judged, acting.judged(kept, kept >= SAME, count)]
+    kept = _again(after, before, chosen, rule.level)
+    return [*judged, _share(acting, kept, kept.high >= SAME, count)]
 
 
 def _unread(pairs: Sequence[PairRecord]) -> Null:
@@ -175,17 +218,17 @@ def _random(
     chosen_effect: Float[np.ndarray, " pairs"] | None,
     rule: Rule,
 ) -> Null:
-    words = "p that random heads of the same layers do as much as the chosen heads"
-    figure = Null.untested("random heads", words, f"below {rule.alpha:.2g}")
-    count = len(random_effects)
-    least = 2 / (count + 1)
+    words = "share of random sets of heads of the same layers that do as much as the chosen heads"
+    figure = Null.untested("random heads", words, f"at most {STRAY:g}")
+    sets = len(random_effects)
     if chosen_effect is None:
         return replace(figure, note="no head's effect reached δ where heads are chosen")
-    if least >= rule.alpha:
-        return replace(figure, note=f"{count} other sets in these layers: too few to tell")
-    p = rank_of(float(chosen_effect.mean()), random_effects.mean(1))
-    note = f"beats all {count} (p = {p:.2g}, the least that {count} can give)" if p <= least else ""
-    return figure.judged(p, p < rule.alpha, random_effects.shape[1], note)
+    if sets < _SETS:
+        return replace(figure, note=f"{sets} other sets in these layers: too few to tell")
+    own, sizes = abs(float(chosen_effect.mean())), np.abs(random_effects.mean(1))
+    as_large = rate_interval(int((sizes >= own).sum()), sets, rule.level)
+    note = f"{sets} sets; p = {rank_of(own, sizes):.2g}, never below {2 / (sets + 1):.2g}"
+    return figure.estimated(as_large, as_large.low <= STRAY, random_effects.shape[1], note)
 
 
 def _effects(
@@ -200,12 +243,14 @@ def _again(
     after: Float[np.ndarray, "pairs *ways layers heads"],
     before: Float[np.ndarray, "pairs *ways layers heads"],
     heads: Sequence[Head],
-) -> float:
+    level: float,
+) -> Estimate:
     """How much of the size of some heads' means is found again with the same signs."""
     layer, head = [one.layer for one in heads], [one.head for one in heads]
-    first, second = (values.mean(0)[..., layer, head] for values in (before, after))
-    whole = float(np.abs(first).sum())
-    return float((np.sign(first) * second).sum() / whole) if whole > 0 else float("nan")
+    first, second = (values[..., layer, head] for values in (before, after))
+    signs = np.sign(first.mean(0))
+    part, whole = ((signs * each).reshape(len(each), -1).sum(1) for each in (second, first))
+    return share_interval(part, whole, level)
 
 
 def mirrored(pair: Pair) -> Pair | None:

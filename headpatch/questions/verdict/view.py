@@ -12,7 +12,7 @@ from headpatch.present.column import Cell, Row
 from headpatch.present.parts import Grid, Part, Words, grid
 from headpatch.present.tables import failed_words
 from headpatch.questions.verdict.charts import (
-    RANKINGS,
+    faithfulness_areas,
     faithfulness_chart,
     head_names,
     measured_words,
@@ -151,7 +151,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
             "kept and falls early when they are taken away.",
             "page",
         )
-        yield _areas(curves)
+        yield faithfulness_areas(curves)
         yield faithfulness_chart(curves, **shown)
     if {"rho", "true_rho"} <= set(saved):
         together = table_of(files[TOGETHER.file]) if TOGETHER.file in files else None
@@ -183,17 +183,23 @@ def _nulls(table: pd.DataFrame) -> Iterator[Part]:
     def tested(row: Row, name: str) -> str:
         return "" if row["outcome"] == "not tested" else NULLS[name].cell(row)
 
+    def value(row: Row) -> str:
+        known = row.get("low") is not None and np.isfinite(row["low"])  # not of earlier versions
+        ends = f" ({NULLS['low'].cell(row)} to {NULLS['high'].cell(row)})" if known else ""
+        return tested(row, "value") + ends
+
     cells: dict[str, str | Cell] = {
         "null": "null",
         "outcome": "outcome",
         "pairs": lambda row: tested(row, "pairs"),
-        "value": lambda row: tested(row, "value"),
+        "value": value,
         "must be": "limit",
         "figure": lambda row: f"{row['figure']} ({row['note']})" if row["note"] else row["figure"],
     }
     table = table.assign(note=table["note"].fillna(""))
     yield Words(
-        "What must come out as nothing, or as the same again, if the verdict is to be believed.",
+        "What must come out as nothing, or as the same again, if the verdict is to be believed. A "
+        "value with an interval fails only if all of that lies beyond its limit.",
         "page",
     )
     yield grid("Nulls", table, cells, NULLS, wrapped="figure")
@@ -227,7 +233,7 @@ def _heads(
         cells["with"] = lambda row: _with_whom(row["partners"])
     title = "Heads that act, and the first that attention picks"
     yield grid(title, shown, cells, HEADS, place="terminal")
-    yield from _acting(rows.loc[acting], cells)
+    yield from _acting(rows.loc[acting], cells, int(table["head"].max()) + 1)
     note = (
         "Means over pairs, as a share of the LD difference between the runs; resampled at the "
         "positions of the study. A head is called after an effect whose interval lies beyond "
@@ -266,8 +272,11 @@ def _as_one_set(table: pd.DataFrame, level: float) -> Iterator[Part]:
     )
 
 
-def _acting(acting: pd.DataFrame, cells: Mapping[str, str | Cell]) -> Iterator[Part]:
-    """Show on the page the heads that act; its table of all heads has the others."""
+def _acting(acting: pd.DataFrame, cells: Mapping[str, str | Cell], heads: int) -> Iterator[Part]:
+    """Show on the page the heads that act; its table of all heads has the others.
+
+    `heads` are those of a layer.
+    """
     if acting.empty:
         return
     layer_p = all(name in acting and acting[name].notna().any() for name in _LAYER_P)
@@ -275,10 +284,11 @@ def _acting(acting: pd.DataFrame, cells: Mapping[str, str | Cell]) -> Iterator[P
         cells = {**cells, "layer p": lambda row: " / ".join(f"{row[p]:.2g}" for p in _LAYER_P)}
     yield grid("Heads that are shown to act", acting.head(_MOST), cells, HEADS, place="page")
     if layer_p:
+        least = f"1/{heads} = {1 / heads:.2g} ({heads} heads a layer)"
         yield Words(
-            "Layer p (necessity / sufficiency): how often a head drawn at random from the same "
-            "layer, anew in each pair, has as large a mean. It says whether the head stands out in "
-            "its layer; the verdict does not rest on it.",
+            "Layer p (necessity / sufficiency): the share of the layer's heads, the head itself "
+            f"included, whose mean is at least as large in size; it is never below {least}. It "
+            "says whether the head stands out in its layer; the verdict does not rest on it.",
             "page",
         )
     if len(acting) > _MOST:
@@ -327,25 +337,6 @@ def _together(sets: pd.DataFrame, table: pd.DataFrame, level: float) -> Iterator
         "heads, once the others are gone, beyond what it does alone. redundant: how many of the "
         "heads are not shown to be necessary alone; the others are, and do more beside."
     )
-
-
-def _areas(curves: pd.DataFrame) -> Grid:
-    """Show the area under each faithfulness curve."""
-    areas = {
-        (row["ranking"], row["way"]): f"{row['area']:.3f} ({row['area_low']:.3f} to "
-        f"{row['area_high']:.3f})"
-        for row in curves.to_dict("records")
-    }
-    rows = tuple(
-        (RANKINGS.get(name, (None, name))[1], areas[name, "keep"], areas[name, "remove"])
-        for name in curves["ranking"].unique()
-    )
-    title = (
-        "Faithfulness: area under the share of the LD difference that is left, over log2(k + 1)\n"
-        "(a good ranking: near 1 when kept, near 0 when removed)"
-    )
-    headings = ("ranking", "keep the first k", "remove the first k")
-    return Grid(title, headings, rows, (False, True, True))
 
 
 def headline_words(facts: Headline, context: Context) -> list[str]:

@@ -96,6 +96,22 @@ def test_a_long_set_of_heads_breaks_between_heads(width: int) -> None:
     assert [word for word in words if word in names] == names
 
 
+def test_the_least_p_is_said_where_p_is_printed() -> None:
+    least = "never below 2/(20 + 1) = 0.095"
+    assert least in " ".join(shown(row()).split())
+    table = synthetic.effects(["3.2", "1.1"]).assign(control_n=20, control_p=0.095)
+    assert least in page_words(table)[0].text
+
+
+def test_the_legend_says_that_the_mean_has_another_ceiling() -> None:
+    def said(*kinds: str) -> str:
+        parts = view({"effects.csv": pd.DataFrame([row(kind=kind) for kind in kinds])}, Context())
+        return " ".join(one.text for one in parts if isinstance(one, Words))
+
+    assert "1 is not its ceiling" in said("zero", "mean")
+    assert "ceiling" not in said("zero", "resample")
+
+
 def test_no_figure_is_made_up() -> None:
     nan = float("nan")
     none = row(control_n=0, control_mean=nan, control_sd=nan, control_p=nan)

@@ -284,6 +284,17 @@ def test_another_verdict_than_the_claims_own_is_refused(at: Folders, tmp_path: P
     done("claims", file, "--results", at.judged, "--out", tmp_path / "out", "--answers", "Yes,No")
 
 
+def test_a_model_may_be_named_from_where_the_program_runs(
+    at: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The verdict's record holds the whole path of its folder."""
+    monkeypatch.chdir(at.root)
+    for number, model in enumerate(("model", "./model", f"../{at.root.name}/model")):
+        out = tmp_path / str(number)
+        done("claims", study(at, ONE), "--results", at.judged, "--out", out, "--model", model)
+        assert outcomes(out) == {ONE: "supported"}
+
+
 def test_the_same_from_python(
     at: Folders, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

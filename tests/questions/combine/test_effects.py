@@ -189,6 +189,45 @@ def test_over_many_pairs_words_follow_intervals(
     assert "Means over" in summary(found.table, Context())
 
 
+@pytest.mark.parametrize(
+    ("noising", "denoising", "both"),
+    [
+        ((0.1, 0.1, 0.6), (0.3, 0.3, 0.3), "either would do"),
+        ((0.3, 0.3, 0.3), (0.1, 0.1, 0.6), "both are needed"),
+        ((0, 0, 0.5), (0, 0, 0.5), "a threshold: the answer turns only when both are changed"),
+        ((0.3, 0.3, 0.3), (0.3, 0.3, 0.3), "in series, or the same thing twice"),
+        ((0.1, 0.1, 0.2), (0.1, 0.1, 0.2), "independent"),
+        ((0.1, 0.1, 0.6), (0.1, 0.1, 0.2), "the directions differ"),
+        ((0.1, 0.1, 0.6), (0.1, 0.1, 0.22), "undecided"),
+        ((0.3, -0.3, 0.3), (0.1, 0.1, 0.6), "opposed"),
+    ],
+)
+def test_two_heads_are_named_by_both_directions(
+    noising: tuple[float, ...], denoising: tuple[float, ...], both: str
+) -> None:
+    """The word of one direction is the same for a threshold as for either-or."""
+    study = Study.make(None, {"verdict.delta": 0.02})
+    plan = Plan.of(study, [Head(0, 0), Head(1, 0)])
+    effect, noise = np.array([noising, denoising]), np.random.default_rng(1)
+    found = [
+        Effects(-10 * effect, effect + 0.002 * noise.normal(size=(2, 3)), 1e-6, 10.0)
+        for _ in range(20)
+    ]
+    table = judge(study, plan, found).table
+    assert table.groupby("role")["both"].unique().map(list).to_dict() == {
+        "head": [""],
+        "pair": [both],
+    }
+    assert f"resample 1 {both}." in summary(table, Context())
+    assert f"both directions: {both}." in summary(table, Context())
+
+
+def test_one_direction_alone_names_no_two_heads() -> None:
+    found = many(30, 0.03, 0.6).table
+    assert set(found["both"]) == {""}
+    assert "noising 1 redundancy." in summary(found, Context())
+
+
 def test_a_pair_without_a_difference_is_left_out_of_means() -> None:
     study = Study.make(None, {"combine.directions": ("noising",)})
     plan = Plan.of(study, [Head(0, 0), Head(1, 0)])

@@ -100,7 +100,7 @@ def test_the_figures_are_those_that_were_planted() -> None:
 def test_redundant_heads_name_each_other_and_the_columns_show_that_each_suffices() -> None:
     found = judged(0)
     a, b = (row_of(found, HEADS[f"redundant {one}"].head) for one in "ab")
-    assert (a["partners"], b["partners"]) == ("1.0", "0.3")
+    assert (a["partners"], b["partners"]) == ("1.0;", "0.3;")
     for row in (a, b):
         assert abs(row["necessity"]) < 1e-3
         assert row["sufficiency_low"] > 0.4
@@ -118,9 +118,9 @@ def test_three_that_stand_in_for_one_another_are_found_beside_the_two(seed: int)
     found = judged(seed, True)
     heads = found.verdicts.heads
     partners = {str(head): row_of(found, head)["partners"] for head in TRIO}
-    assert partners == {"2.3": "3.0+3.1", "3.0": "2.3+3.1", "3.1": "2.3+3.0"}
+    assert partners == {"2.3": "3.0+3.1;", "3.0": "2.3+3.1;", "3.1": "2.3+3.0;"}
     assert list(heads.loc[heads["verdict"] == "redundant", "partners"]) == [
-        "1.0", "0.3", *partners.values()
+        "1.0;", "0.3;", *partners.values()
     ]  # fmt: skip
     sets = found.verdicts.sets
     sets = sets[sets["part"] == 1].set_index("heads")
@@ -180,7 +180,7 @@ def test_the_nulls_see_that_the_circuit_does_not_read_the_question() -> None:
         ("unread vision layers", "large", "passed"),
         ("wrong place", "share", "failed"),
         ("mirrored", "share", "failed"),
-        ("random heads", "p tha", "not tested"),  # four heads a layer, most of them act
+        ("random heads", "share", "not tested"),  # four heads a layer, most of them act
     ):
         assert outcomes[null, figure] == outcome
     assert set(found.verdicts.heads["failed_nulls"]) == {"wrong place;mirrored"}

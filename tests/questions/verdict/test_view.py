@@ -33,6 +33,13 @@ def test_areas_are_shown_with_their_intervals() -> None:
     assert all(words in text for _, words in RANKINGS.values())
 
 
+def test_the_benchmarks_areas_stand_beside_where_the_table_has_them() -> None:
+    assert "CPR" not in shown(faithfulness=curves())
+    more = {f"{name}{end}": 0.25 for name in ("cpr", "cmd") for end in ("", "_low", "_high")}
+    text = shown(faithfulness=curves().assign(**more))
+    assert "CPR" in text and "CMD" in text and "0.250 (0.250 to 0.250)" in text
+
+
 def null(name: str, outcome: str) -> dict[str, object]:
     value = float("nan") if outcome == "not tested" else 0.25
     return {"null": name, "figure": "share", "value": value, "limit": "0", "outcome": outcome,
