@@ -44,20 +44,20 @@ KINDS: Final[Mapping[str, Kind]] = {
     "mean": Kind(
         "mean", "Mean-ablating", "its mean", 2, "#009E73", "^", "-.", default=True,
         note="mean: z averaged over runs with and without the object, so that 1 is not its "
-        "ceiling; even all heads together move the answer about half way."
+        "ceiling: even all heads together move the answer part of the way."
     ),
     "resample": Kind(
         "other", "Resampling", "that of the other run", 1, "#D55E00", "o", default=True
     ),
     "resample-other": Kind(
-        "other of donor", "Resampling from another pair", "that of a random other pair's run with "
-        "the other answer", 4, "#E69F00", "v",
+        "other of donor", "Resampling from another pair", "over pairs: that of a random other "
+        "pair's run with the other answer", 4, "#E69F00", "v",
         note="resample-other: z of a random other pair's run with the other answer, which differs "
         "in more than one object.",
     ),
     "resample-same": Kind(
-        "same of donor", "Resampling the same answer", "that of a random other pair's run with the "
-        "same answer", 5, "#56B4E9", "P",
+        "same of donor", "Resampling the same answer", "over pairs: that of a random other "
+        "pair's run with the same answer", 5, "#56B4E9", "P",
         note="resample-same: z of a random other pair's run with the same answer, a control; a "
         "head that carries nothing but the answer does little.",
     ),

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import headpatch as hp
 from headpatch.core.dataset import Pairs
 from headpatch.core.donors import Layout, donors_of
 from headpatch.core.effects import intervene
 from headpatch.core.gate import study_of
+from headpatch.core.output.files import read_table
 from headpatch.core.session import open_session
 from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Intervention
@@ -19,9 +21,10 @@ from headpatch.heads import Head, HeadSet
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.region import Region
 from headpatch.questions.sweep.finished_rows import keys_of
-from tests.command import headpatch, of_pair, refused_early
+from tests.command import done, headpatch, of_pair, refused_early
 from tests.datasets import any_model, lasting_folder, noisy_pairs, noisy_study, tiny_study
 from tests.engine.oracle import Change, Oracle
+from tests.planted import planted_dataset, save_planted
 
 QUESTION = "is there a red square ?"
 KINDS = ("resample-other", "resample-same")
@@ -153,3 +156,24 @@ def test_a_change_without_another_pair_is_refused(tmp_path: Path) -> None:
     session = open_session(tiny_study(tmp_path), any_model("plain"), "answer")
     with pytest.raises(ValueError, match="needs another pair"):
         intervene(session, [Intervention(HeadSet.of(Head(0, 0)), "resample-other", "noising")])
+
+
+def test_the_planted_circuit_carries_the_answer_and_nothing_else_of_a_pair(tmp_path: Path) -> None:
+    """So z of any pair's other answer does what the twin's does, and of the same answer nothing."""
+    place = save_planted(tmp_path / "model")
+    planted_dataset(tmp_path / "pairs", 8)
+    flags = ["--model", place, "--pairs", tmp_path / "pairs", "--heads", "1.1,0.3", "--controls", 0]
+    tables = {}
+    for source in ("twin", "other"):
+        out = tmp_path / source
+        done("ablate", *flags, "--kinds", "resample", "--source", source, "--out", out)
+        means = read_table(out / "effects_mean.csv")
+        tables |= {kind: rows["normalized"].to_numpy() for kind, rows in means.groupby("kind")}
+    assert set(tables) == {"resample", *KINDS}
+    np.testing.assert_allclose(tables["resample"][:4], [2 / 8, 2 / 8, 0, 4 / 8], atol=1e-5)
+    np.testing.assert_allclose(tables["resample-other"], tables["resample"], atol=1e-5)
+    np.testing.assert_allclose(tables["resample-same"], 0, atol=1e-5)
+    record = yaml.safe_load((tmp_path / "other" / "run.yaml").read_text(encoding="utf-8"))
+    assert record["study"]["ablate"]["source"] == "other"
+    donors = set(read_table(tmp_path / "other" / "effects.csv")["donor"].dropna()) - {""}
+    assert len(donors) > 2 and donors <= {f"p0{index}" for index in range(8)}

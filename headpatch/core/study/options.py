@@ -76,7 +76,7 @@ KindsOfOnePair = Annotated[
 AskedKinds = Annotated[
     tuple[AskedKind, ...],
     BeforeValidator(sequence),
-    Field(min_length=1, description=f"{kinds_help(ASKED)[:-1]}; the last two with --pairs."),
+    Field(min_length=1, description=kinds_help(ASKED)),
 ]
 
 
@@ -93,8 +93,8 @@ class Kinds(Strict):
     sufficient?)."""
     reference: Count | None = None
     """Drawn pairs over which kind `mean` averages z; 0: this pair alone. 16 of the bundled pictures
-    and 0 of your own, if left out. With --pairs kind `mean` is the mean over the pairs, and this is
-    used only where their positions do not correspond."""
+    and 0 of your own, if left out. Of many pairs it is their own mean, and this is used only where
+    their positions do not correspond."""
 
 
 def alpha_of(options: Kinds) -> dict[str, float]:
@@ -113,8 +113,8 @@ class ChangesOverPairs(Changes):
 
     kinds: AskedKinds = DEFAULT
     source: Literal["twin", "other"] = "twin"
-    """Where kind resample takes z: twin (the pair's own other run), or other (another random pair
-    of --pairs: kinds resample-other and resample-same in its place)."""
+    """Where kind resample takes z: twin (the pair's own other run), or other (over pairs: another
+    random pair's runs, by kinds resample-other and resample-same in its place)."""
 
     @model_validator(mode="before")
     @classmethod
