@@ -170,9 +170,9 @@ Part: TypeAlias = tuple[Mapping[str, Sequence[Ranking]], Joint]
 def curves(
     grid: Grid,
     parts: Sequence[Part],
-    gaps: Float[np.ndarray, " pairs"],
+    gaps: Float[np.ndarray, " judges"],
     rule: Rule,
-    scenes: Int[np.ndarray, " pairs"] | None = None,
+    scenes: Int[np.ndarray, " judges"] | None = None,
 ) -> pd.DataFrame:
     """Return each curve's points and areas, with intervals over pairs: ``faithfulness.csv``.
 
@@ -190,7 +190,7 @@ def curves(
 
     def shares(
         name: str, way: str, counts: Sequence[int]
-    ) -> Float[np.ndarray, "draws pairs points"]:
+    ) -> Float[np.ndarray, "draws judges points"]:
         each = [
             [np.stack([left(joint, one, way, k) for k in counts], 1) for one in rankings[name]]
             for rankings, joint in parts
