@@ -6,7 +6,7 @@ called, and such heads a study. The second has 12 of 128 heads with a true neces
 them called, and false calls a study. "t" is the rule without `resampled_q`: the q of a t-test over
 all heads and both directions, and an interval beyond ±δ; "both" is the rule of a verdict.
 
-    python benchmarks/verdict_simulations.py [--studies 300] [--resamples 500] [--part null power]
+    python -m benchmarks.verdict_simulations [--studies 300] [--resamples 500] [--part null power]
 """
 
 import argparse
@@ -86,17 +86,23 @@ POWER: dict[str, tuple[Draw, Draw, tuple[int, ...]]] = {
 }
 
 
-def calls(effects: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def calls(
+    effects: np.ndarray,
+    resamples: int,
+    seed: int,
+    alpha: float = 1 - LEVEL,
+    q: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Which columns the t-test's q and the interval call, and which `resampled_q` agrees to."""
-    called = adjusted(minimum_effect_test(effects)) < 1 - LEVEL
+    called = (adjusted(minimum_effect_test(effects)) if q is None else q) < alpha
     rng = np.random.default_rng([seed, 0])
     near = np.flatnonzero(called)  # the others' intervals change nothing
-    found = mean_interval(effects[:, near], LEVEL, resamples, rng)
-    called[near] = (found.low > DELTA) | (found.high < -DELTA)
-    if not called.any():
+    if not near.size:
         return called, called
-    by_chance = resampled_q(effects, DELTA, LEVEL, resamples, rng)
-    return called, called & (by_chance < 1 - LEVEL)
+    found = mean_interval(effects[:, near], 1 - alpha, resamples, rng)
+    called[near] = (found.low > DELTA) | (found.high < -DELTA)
+    by_chance = resampled_q(effects, DELTA, 1 - alpha, resamples, rng)
+    return called, called & (by_chance < alpha)
 
 
 def null_study(draw: Draw, pairs: int, seed: int) -> np.ndarray:

@@ -162,7 +162,8 @@ def effective_pairs(values: Pairs) -> Means:
     largest = sizes.max(0)
     shares = np.divide(sizes, largest, out=np.zeros_like(sizes), where=largest > 0)
     squares = np.asarray((shares**2).sum(0))
-    return np.divide(shares.sum(0) ** 2, squares, out=np.zeros_like(squares), where=squares > 0)
+    total = np.asarray(shares.sum(0)) ** 2
+    return np.asarray(np.divide(total, squares, out=np.zeros_like(squares), where=squares > 0))
 
 
 def layer_null(
