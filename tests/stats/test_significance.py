@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from headpatch.stats.intervals import t_interval
 from headpatch.stats.significance import (
     adjusted,
+    effective_pairs,
     equivalence_test,
     layer_rank,
     minimum_effect_test,
     one_sided_test,
+    resampled_q,
 )
 
 
@@ -100,6 +103,105 @@ def test_adjusted_is_benjamini_and_hochbergs_over_the_whole_table() -> None:
     p = np.array([[0.01, 0.04], [0.03, 0.5]])
     np.testing.assert_allclose(adjusted(p), [[0.04, 0.16 / 3], [0.16 / 3, 0.5]])
     assert adjusted(np.zeros(0)).size == 0
+
+
+DELTA = 0.02
+
+
+def without_effect(name: str, study: int, pairs: int) -> np.ndarray:
+    """256 means that are 0, with spreads of their own; a head acts evenly, or in rare pairs."""
+    rng = np.random.default_rng([study, pairs])
+    shape = (pairs, 256)
+    values = {
+        "normal": lambda: rng.normal(size=shape),
+        "exponential": lambda: rng.exponential(size=shape) - 1,
+        "lognormal": lambda: rng.lognormal(size=shape) - np.exp(0.5),
+        "rare": lambda: np.where(rng.random(shape) < 0.1, 9.0, -1.0) / 3,
+        "heavy": lambda: rng.standard_t(2, shape),
+        "together": lambda: 0.7 * rng.normal(size=(pairs, 1)) + 0.7 * rng.normal(size=shape),
+    }[name]()
+    return values * rng.lognormal(np.log(0.05), 1, (1, 256))
+
+
+def called(values: np.ndarray, by_chance: bool) -> np.ndarray:
+    """Columns that the t-test's q and interval call, and, if asked, `resampled_q` agrees to."""
+    found = t_interval(values, 0.95)
+    beyond = (found.low > DELTA) | (found.high < -DELTA)
+    beyond &= adjusted(minimum_effect_test(values)) < 0.05
+    if by_chance and beyond.any():
+        q = resampled_q(values, DELTA, 0.95, 300, np.random.default_rng(0))
+        beyond &= q < 0.05
+    return beyond
+
+
+@pytest.mark.parametrize("pairs", [20, 50])
+@pytest.mark.parametrize(
+    "name", ["normal", "exponential", "lognormal", "rare", "heavy", "together"]
+)
+def test_without_effect_hardly_a_study_calls_a_head_however_skewed(name: str, pairs: int) -> None:
+    studies = [without_effect(name, study, pairs) for study in range(60)]
+    assert np.mean([called(values, True).any() for values in studies]) <= 0.07
+    if name == "rare":  # a t-test alone is wrong in nearly every study
+        assert np.mean([called(values, False).any() for values in studies]) >= 0.3
+
+
+@pytest.mark.parametrize(
+    ("share", "spread", "least"), [(1.0, 0.08, 0.6), (0.25, 0.005, 0.95)], ids=["even", "a quarter"]
+)
+def test_true_effects_lose_nothing_to_resampling(share: float, spread: float, least: float) -> None:
+    """Effects of 2δ and spread 4δ in every pair; effects of 15δ in a quarter of them."""
+    shares = []
+    for study in range(20):
+        rng = np.random.default_rng([study, 5])
+        values = rng.normal(0, spread, (100, 256))
+        size = 2 * DELTA if share == 1 else 15 * DELTA
+        values[:, :12] += np.where(rng.random((100, 12)) < share, size, 0)
+        both = [called(values, by_chance)[:12] for by_chance in (False, True)]
+        np.testing.assert_array_equal(*both)
+        shares.append(both[1].mean())
+    assert np.mean(shares) >= least
+
+
+def test_even_heads_are_called_from_few_pairs_on() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 0.003, (10, 64))
+    values[:, :2] += 0.3 * rng.normal(1, 0.2, (10, 2))
+    values[:, 2] = 0.125  # the same in every pair
+    assert list(np.flatnonzero(called(values, True))) == [0, 1, 2]
+
+
+def test_resampled_q_counts_calls_over_the_whole_table() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.normal(0, 0.1, (40, 6, 10))
+    values[:, 2, 3] += 1
+    q = resampled_q(values, DELTA, 0.95, 200, np.random.default_rng(0))
+    assert q.shape == (6, 10)
+    assert q[2, 3] == 0
+    assert ((q >= 0) & (q <= 1)).all()
+    again = resampled_q(values.reshape(40, 60), DELTA, 0.95, 200, np.random.default_rng(0))
+    np.testing.assert_array_equal(again.reshape(6, 10), q)
+    assert resampled_q(np.zeros((5, 0)), DELTA, 0.95, 10, rng).shape == (0,)
+
+
+def test_the_share_of_chance_is_that_of_students_t_for_normal_values() -> None:
+    """Of 2,000 normal means, q is how many are expected at such a p, over how many there are."""
+    values = draws(60, 2000, seed=5)
+    p, q = (
+        minimum_effect_test(values),
+        resampled_q(values, 0.01, 0.95, 100, np.random.default_rng(2)),
+    )
+    near = np.argsort(p)[60]  # about 3% of p lie below
+    assert q[near] == pytest.approx(2000 * p[near] / 61, rel=0.2)
+
+
+def test_effective_pairs_counts_those_that_the_mean_rests_on() -> None:
+    values = np.zeros((20, 4))
+    values[:, 0] = -0.3
+    values[:3, 1] = 2.0
+    values[0, 2] = 1e-200  # whose square is 0
+    np.testing.assert_allclose(effective_pairs(values), [20, 3, 1, 0])
+    normal = effective_pairs(draws(4000, 5))
+    np.testing.assert_allclose(normal / 4000, 2 / np.pi, rtol=0.05)
 
 
 def test_a_head_stands_out_of_its_own_layer_only() -> None:
