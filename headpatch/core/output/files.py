@@ -26,7 +26,7 @@ _DAMAGE = (
     RuntimeError, OverflowError, MemoryError, ImportError, pickle.UnpicklingError,
     zipfile.BadZipFile, yaml.YAMLError,
 )  # fmt: skip
-_TEXT = ("heads", "pair", "layers", "partners", "failed_nulls")
+_TEXT = ("heads", "pair", "scene", "layers", "partners", "failed_nulls")
 """Columns that look like numbers and are none: ``24.10``."""
 _SORTS = {"truth": ("b", "more than True and False"), "whole": ("i", "more than whole numbers")}
 

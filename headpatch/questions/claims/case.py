@@ -192,7 +192,7 @@ def _pictures(verdict: SavedVerdict, study: Study) -> str:
     try:
         files = [
             hashlib.sha256(path.read_bytes()).hexdigest()
-            for entry in verdict.judging_pairs(study, verdict.entries)[: study.verdict.followed]
+            for entry in verdict.followed_pairs(study, verdict.entries)
             for path in (entry.with_path, entry.without_path)
         ]
     except (InputError, OSError):
@@ -254,7 +254,7 @@ class Case:
 
     def pairs(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
         """Return the pairs, of all `entries`, on which it is measured: the first that judged."""
-        return self.verdict.judging_pairs(self.study, entries)[: self.study.verdict.followed]
+        return self.verdict.followed_pairs(self.study, entries)
 
     def passes(self, vlm: VLM) -> int:
         """Return how many forward passes that takes at most, on one pair."""

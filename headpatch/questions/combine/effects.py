@@ -29,6 +29,7 @@ from headpatch.questions.combine.view import largest_interactions
 from headpatch.stats.effects import normalized_effect
 from headpatch.stats.interactions import interaction_label
 from headpatch.stats.intervals import mean_interval
+from headpatch.stats.scenes import Scenes, by_scene
 from headpatch.stats.significance import adjusted, equivalence_test, minimum_effect_test
 from headpatch.stats.verdicts import significant_sign
 
@@ -133,18 +134,20 @@ class Combinations:
         return tuple(HeadSet.parse(name) for name in dict.fromkeys(map(str, names)))
 
 
-def judge(study: Study, plan: Plan, measured: Sequence[Effects]) -> Combinations:
-    """Say what is shown of every set, over one pair or many.
+def judge(study: Study, plan: Plan, measured: Sequence[Effects], scenes: Scenes) -> Combinations:
+    """Say what is shown of every set, over one pair or over the scenes of many.
 
     Pairs without a difference in LD are left out, where others have one: nothing is normalized.
     """
-    kept = [one for one in measured if np.isfinite(one.normalized).all()] or list(measured)
-    effects = np.stack([one.normalized for one in kept])
-    logits = np.stack([one.logits for one in kept])
+    finite = np.array([np.isfinite(one.normalized).all() for one in measured])
+    places = np.flatnonzero(finite if finite.any() else ~finite)
+    kept = [measured[pair] for pair in places]
+    effects = by_scene(np.stack([one.normalized for one in kept]), scenes[places])
+    logits = by_scene(np.stack([one.logits for one in kept]), scenes[places])
     singles, members = slice(len(plan.heads)), plan.members.T
     interactions = effects - effects[..., singles] @ members
     in_logits = logits - logits[..., singles] @ members
-    if len(kept) == 1:
+    if len(effects) == 1:
         shown = _one_pair(study, plan, effects[0], interactions[0], kept[0])
     else:
         shown = _many(study, plan, effects, interactions)

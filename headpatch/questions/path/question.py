@@ -237,7 +237,9 @@ def _followed(
 ) -> FollowedPath:
     """Put together what was measured; `facts` are what ``path.pt`` says beside the curves."""
     study, vlm = opened.study, opened.vlm
-    rows = OverPairs(study, [pair.table for pair in pairs])
+    one = np.zeros(1, dtype=np.int64)
+    scenes = opened.survey.scenes if isinstance(opened, Pairs) else one
+    rows = OverPairs(study, [pair.table for pair in pairs], scenes)
     floor = max(pair.noise_floor for pair in pairs)
     whole = sum(not pair.resumed for pair in pairs)
     why_not = next((pair.why_not for pair in pairs if pair.why_not), "")

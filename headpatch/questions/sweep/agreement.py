@@ -25,6 +25,7 @@ from headpatch.stats.agreement import (
     mean_agreement,
     pearson_interval,
 )
+from headpatch.stats.scenes import Scenes, by_scene
 
 TOP = 20
 """Heads of whose recall is spoken."""
@@ -108,6 +109,7 @@ class AgreedPairs:
 
     pairs: tuple[Agreed, ...]
     study: Study
+    scenes: Scenes
 
     @cached_property
     def by_pair(self) -> Float[np.ndarray, "pairs figures"]:
@@ -118,7 +120,8 @@ class AgreedPairs:
     def of_means(self) -> MeanAgreement:
         """How the means over pairs agree."""
         approx, exact = (
-            np.stack([getattr(one, side) for one in self.pairs]) for side in ("approx", "exact")
+            by_scene(np.stack([getattr(one, side) for one in self.pairs]), self.scenes)
+            for side in ("approx", "exact")
         )
         options = self.study.pairs
         rng = np.random.default_rng(self.study.seed % 2**64)  # numpy takes no negative seed
@@ -131,7 +134,7 @@ class AgreedPairs:
         ``of_means`` are of the means over pairs; ``…_low`` and ``…_high`` are intervals over pairs.
         """
         figures: dict[str, float | int] = {}
-        mean, low, high = intervals(self.study, self.by_pair)
+        mean, low, high = intervals(self.study, self.by_pair, self.scenes)
         least, most = np.array(list(_RANGES.values())).T
         ends = zip(FIGURES, mean, low.clip(least), high.clip(None, most), strict=True)
         for name, *three in ends:
@@ -249,9 +252,11 @@ class Gradients:
                 name: self._sums.get(name, 0) + maps for name, maps in estimates.maps.items()
             }
 
-    def agreed(self, study: Study) -> dict[str, AgreedPairs]:
+    def agreed(self, study: Study, scenes: Scenes) -> dict[str, AgreedPairs]:
         """Return, by ``kind_direction``, how they agree; empty with fewer than two heads."""
-        return {name: AgreedPairs(tuple(pairs), study) for name, pairs in self._agreed.items()}
+        return {
+            name: AgreedPairs(tuple(pairs), study, scenes) for name, pairs in self._agreed.items()
+        }
 
     def saved(self, agreed: Mapping[str, AgreedPairs], sweep: Mapping[str, Any]) -> dict[str, Any]:
         """Lay out ``approx.pt`` over pairs; maps only where the positions of all correspond."""

@@ -182,7 +182,7 @@ def means_over(
 ) -> pd.DataFrame:
     """Return the columns of ``effects_mean.csv``."""
     named = [named_rows(table) for table in tables]
-    means = aggregate(named, EFFECTS, study, gaps="pair")
+    means = aggregate(named, EFFECTS, study, survey.scenes, gaps="pair")
     means["answer_changed"] = answer_changed(named, EFFECTS)
     # a share is not defined for a pair without a difference in LD
     means["pairs"] = sum(bool(np.isfinite(table["normalized"]).all()) for table in named)
@@ -196,7 +196,7 @@ def means_over(
 def _differences(survey: Survey, job: Plan) -> Map | None:
     """Return mean differences in attention, where heads have them."""
     compared = job.tower == "lm" and survey.incomparable is None
-    return survey.masses["diff"].mean(0) if compared else None
+    return survey.mean_masses("diff") if compared else None
 
 
 def _attention(diff: Map | None) -> Saved:
