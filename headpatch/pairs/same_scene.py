@@ -137,7 +137,8 @@ def _look(path: str, _changed: int, _size: int) -> _Seen | None:
     except InputError:
         return None
     digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
-    if all(low == high for low, high in image.getextrema()):
+    pixels = np.asarray(image)
+    if (pixels == pixels[0, 0]).all():
         return _Seen(digest, None)
     small = image.resize((_CELLS, _CELLS), Image.Resampling.BOX)
     return _Seen(digest, np.asarray(small))
@@ -179,10 +180,11 @@ def _slack(cells: Pixels) -> Float[np.ndarray, "pictures cells cells 1"]:
     """By how many levels each cell may differ."""
     around = (1, 2 * _AROUND + 1, 2 * _AROUND + 1, 1)
     spread = maximum_filter(cells, around) - minimum_filter(cells, around)
-    return _LEVELS + _SHARE * spread.max(-1, keepdims=True).astype(np.float32)
+    return np.asarray(_LEVELS + _SHARE * spread.max(-1, keepdims=True).astype(np.float32))
 
 
 def _blocks(cells: Grid) -> Float[np.ndarray, "pictures blocks blocks channels"]:
     """Average blocks of cells."""
     count, side = len(cells), _CELLS // _BLOCK
-    return cells.reshape(count, side, _BLOCK, side, _BLOCK, -1).mean((2, 4), dtype=np.float32)
+    parts = cells.reshape(count, side, _BLOCK, side, _BLOCK, -1)
+    return np.asarray(parts.mean((2, 4), dtype=np.float32))

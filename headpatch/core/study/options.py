@@ -226,8 +226,8 @@ class VerdictOptions(Strict):
     vision: Count = 12
     """Pairs on which all heads of each vision layer are resampled."""
     followed: Annotated[int, Field(ge=2, le=1_000_000)] = 20
-    """Pairs, of those that judge, on which the study's claims are followed up where they need more
-    than a verdict: attention that is cut, a stream that is swapped."""
+    """Pairs, of those that judge and one a scene, on which the study's claims are followed up where
+    they need more than a verdict: attention that is cut, a stream that is swapped."""
     attribution: Count = 16
     """Pairs whose gradients rank the heads, for the faithfulness curves; 0 leaves that out."""
     random: Positive = 3

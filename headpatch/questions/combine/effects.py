@@ -3,7 +3,7 @@
 What an interaction's sign means, and which words it gets: `headpatch.stats.interactions`.
 
 On one pair nothing is estimated: an interaction is known up to rounding, three times the noise
-floor, and says nothing of other pairs. Over many pairs the pair is the unit: intervals over pairs,
+floor, and says nothing of other pairs. Over many pairs the scene is the unit: intervals over pairs,
 and q-values over all combinations that were tried. δ is the study's smallest effect of interest.
 """
 
@@ -141,7 +141,7 @@ def judge(study: Study, plan: Plan, measured: Sequence[Effects], scenes: Scenes)
     """
     finite = np.array([np.isfinite(one.normalized).all() for one in measured])
     places = np.flatnonzero(finite if finite.any() else ~finite)
-    kept = [measured[pair] for pair in places]
+    kept = [measured[pair] for pair in places.tolist()]
     effects = by_scene(np.stack([one.normalized for one in kept]), scenes[places])
     logits = by_scene(np.stack([one.logits for one in kept]), scenes[places])
     singles, members = slice(len(plan.heads)), plan.members.T

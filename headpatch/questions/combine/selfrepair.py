@@ -141,7 +141,7 @@ def judge(study: Study, repairs: Sequence[Repairs], scenes: Scenes) -> SelfRepai
     columns: dict[str, Any] = dict(way)
     finite = np.array([np.isfinite(one.figures["total"]).all() for one in repairs])
     kept = np.flatnonzero(finite if finite.any() else ~finite)
-    defined, scenes = [repairs[pair] for pair in kept], scenes[kept]
+    defined, scenes = [repairs[pair] for pair in kept.tolist()], scenes[kept]
     for name in FIGURES:
         values = np.stack([one.figures[name] for one in defined])
         columns[name] = by_scene(values, scenes).mean(0)

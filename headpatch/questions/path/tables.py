@@ -183,7 +183,7 @@ class OverPairs:
 
     def curve(self, **where: str) -> Float[np.ndarray, "pairs layers"]:
         """Return the rows with these values in these columns of `keys`, of pairs that have all."""
-        return self.shares[self.whole(**where)][:, self.rows(**where)]
+        return np.asarray(self.shares[self.whole(**where)][:, self.rows(**where)])
 
     def whole(self, **where: str) -> Bool[np.ndarray, " pairs"]:
         """Say which pairs have all rows with these values in these columns of `keys`."""

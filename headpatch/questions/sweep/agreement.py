@@ -233,9 +233,13 @@ def saved_of_one(
 
 
 class Gradients:
-    """The estimates of one pair after the other, added up where their positions correspond."""
+    """The estimates of one pair after the other, added up where their positions correspond.
 
-    def __init__(self) -> None:
+    `scenes` are those of the pairs to come: each counts once.
+    """
+
+    def __init__(self, scenes: Scenes) -> None:
+        self._scenes, self._sharing = scenes, np.bincount(scenes)[scenes].tolist()
         self._agreed: dict[str, list[Agreed]] = {}
         self._sums: dict[str, Tensor] = {}
         self._first: Estimates | None = None
@@ -245,17 +249,20 @@ class Gradients:
         """Take in a pair."""
         for name, one in agreed.items():
             self._agreed.setdefault(name, []).append(one)
+        sharing = self._sharing[self._pairs]
         self._first, self._pairs = self._first or estimates, self._pairs + 1
         self._alike = self._alike and self._first.corresponds(estimates)
         if self._alike:
             self._sums = {
-                name: self._sums.get(name, 0) + maps for name, maps in estimates.maps.items()
+                name: self._sums.get(name, 0) + maps / sharing
+                for name, maps in estimates.maps.items()
             }
 
-    def agreed(self, study: Study, scenes: Scenes) -> dict[str, AgreedPairs]:
+    def agreed(self, study: Study) -> dict[str, AgreedPairs]:
         """Return, by ``kind_direction``, how they agree; empty with fewer than two heads."""
         return {
-            name: AgreedPairs(tuple(pairs), study, scenes) for name, pairs in self._agreed.items()
+            name: AgreedPairs(tuple(pairs), study, self._scenes)
+            for name, pairs in self._agreed.items()
         }
 
     def saved(self, agreed: Mapping[str, AgreedPairs], sweep: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,6 +277,7 @@ class Gradients:
             "figures": list(FIGURES),
         }
         if self._alike and self._first is not None:
-            maps = {name: sums / self._pairs for name, sums in self._sums.items()}
+            count = len(np.unique(self._scenes))
+            maps = {name: sums / count for name, sums in self._sums.items()}
             content |= {"attribution": maps, **self._first.placed()}
         return content

@@ -276,7 +276,7 @@ def _of_one(session: Session, sets: Sequence[HeadSet] | None, call: Call) -> Swe
 
 def _over_pairs(pairs: Pairs, sets: Sequence[HeadSet] | None, call: Call) -> Sweep:
     study, survey = pairs.study, pairs.survey
-    rows, gradients = FinishedRows(call.store, call.units), Gradients()
+    rows, gradients = FinishedRows(call.store, call.units), Gradients(survey.scenes)
     tables, floors = list[pd.DataFrame](), list[float]()
     job: Plan | None = None
     control: Unread | None = None
@@ -292,7 +292,7 @@ def _over_pairs(pairs: Pairs, sets: Sequence[HeadSet] | None, call: Call) -> Swe
     means, floor = table.means_over(tables, survey, study, job), max(floors)
     where = origin(VERB, pairs, floor)
     saved = table.saved_over_pairs(pairs, where, job, tables, means, control)
-    agreed = gradients.agreed(study, survey.scenes)
+    agreed = gradients.agreed(study)
     approx = gradients.saved(agreed, saved) if job.approx else None
     effects = pd.concat(tables, ignore_index=True)
     return Sweep(job, effects, means, saved, {}, control, agreed, approx, origin=where)

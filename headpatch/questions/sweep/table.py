@@ -31,6 +31,7 @@ from headpatch.questions.sweep.agreement import Agreed, Estimates, compare, esti
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
 from headpatch.questions.sweep.listing import named_rows
 from headpatch.stats.effects import normalized_effect
+from headpatch.stats.scenes import by_scene
 
 Map: TypeAlias = Float[np.ndarray, "layers heads"]
 Ranking: TypeAlias = Int[np.ndarray, "layers heads"]
@@ -171,8 +172,10 @@ def saved_over_pairs(
         **_attention(_differences(survey, job) if job.every else None),
         "pair_names": [entry.name for entry in survey.entries],
         "level": pairs.study.pairs.level,
-        "ld_with": float(np.mean([one.ld_with for one in ran])),
-        "ld_without": float(np.mean([one.ld_without for one in ran])),
+        "ld_with": float(by_scene(np.array([one.ld_with for one in ran]), survey.scenes).mean()),
+        "ld_without": float(
+            by_scene(np.array([one.ld_without for one in ran]), survey.scenes).mean()
+        ),
         **_facts(pairs, where, job, control),
     }
 
