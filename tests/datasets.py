@@ -40,7 +40,7 @@ def write_table(folder: Path, rows: Sequence[dict[str, str]]) -> Path:
 
 
 def planted_pairs(folder: Path, swapped: Sequence[int] = (), count: int = len(PLACES)) -> Path:
-    """Pairs of the planted circuit's task, the object elsewhere each time.
+    """Pairs of the planted circuit's task, the object elsewhere each time, each a scene of its own.
 
     The pictures of the `swapped` ones stand the wrong way round, so that both answers are wrong.
     """
@@ -51,7 +51,8 @@ def planted_pairs(folder: Path, swapped: Sequence[int] = (), count: int = len(PL
         files = [f"{index}.png", "without.png"]
         present, absent = files[::-1] if index in swapped else files
         rows.append({"name": f"p{index}", "with": present, "without": absent,
-                     "question": QUESTION, "region": "top-left", "place": str(place)})  # fmt: skip
+                     "question": QUESTION, "region": "top-left", "scene": f"s{index}",
+                     "place": str(place)})  # fmt: skip
     return write_table(folder, rows)
 
 

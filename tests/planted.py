@@ -192,16 +192,20 @@ def planted_study(folder: Path, **options: object) -> Study:
 
 
 def planted_dataset(folder: Path, pairs: int = 48) -> Path:
-    """Write pairs that differ in the places of both patches, and their manifest."""
+    """Write pairs that differ in the places of both patches, and their manifest.
+
+    Pictures without the object are shared, but what the circuit does with each pair is known: each
+    is a scene of its own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     inside = list(product(range(2), range(2)))
     outside = [place for place in product(range(4), range(4)) if place not in inside]
-    rows = ["name,with,without,question,region"]
+    rows = ["name,with,without,question,region,scene"]
     for index, (other, (row, column)) in enumerate(product(outside, inside)):
         name = f"p{index:02d}"
         for found in (True, False):
             planted_image(found, row, column, other).save(folder / f"{name}-{found}.png")
-        rows.append(f'{name},{name}-True.png,{name}-False.png,"{QUESTION}",top-left')
+        rows.append(f'{name},{name}-True.png,{name}-False.png,"{QUESTION}",top-left,{name}')
     manifest = folder / "manifest.csv"
     manifest.write_text("\n".join(rows[: pairs + 1]) + "\n")
     return manifest

@@ -67,9 +67,10 @@ def entries_of(request: Request, verb: Verb) -> "tuple[Entry, ...] | None":
     question, study = verb.question(), request.study
     if verb.pairs and study.pairs.manifest is not None:
         from headpatch.cli.many import dataset
+        from headpatch.pairs.same_scene import need_scenes
 
         entries = dataset(study, question.needs(study).compared)
-        question.need(study, len(entries), "--pairs")
+        need_scenes(entries, lambda count: question.need(study, count, "--pairs"))
         return entries
     if not verb.draws:
         return None

@@ -10,6 +10,7 @@ from headpatch.cli.verb import Request
 from headpatch.core.study.study import Study
 from headpatch.errors import HeadpatchError, InputError
 from headpatch.pairs.manifest import Entry, Manifest
+from headpatch.pairs.same_scene import need_scenes, with_scenes
 
 if TYPE_CHECKING:
     from headpatch.core.baseline_runs import Survey
@@ -29,10 +30,15 @@ def dataset(study: Study, compared: bool) -> tuple[Entry, ...]:
     """
     assert study.pairs.manifest is not None
     found = Manifest.read(Path(study.pairs.manifest)).take(study.pairs.limit, study.seed)
-    found.need(2, "which an interval over pairs needs")
     for entry in found.entries if compared else ():
         entry.region.compare(f"{entry.where}, region")
-    return found.entries
+    entries = with_scenes(found.entries)
+
+    def need_two(count: int) -> None:
+        Manifest(found.path, entries[:count]).need(2, "which an interval over pairs needs")
+
+    need_scenes(entries, need_two)
+    return entries
 
 
 def loaded(request: Request) -> "VLM":

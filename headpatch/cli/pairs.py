@@ -44,7 +44,8 @@ def _pairs(request: Request, _: Mapping[str, Any]) -> None:
     dataset is left alone.
 
     Your own pictures serve as well: write such a manifest.csv (with, without, question, region;
-    further columns are kept as factors) beside them.
+    further columns are kept as factors) beside them. Pairs that share pictures count as one; a
+    column scene says which pairs show one scene, if you know better.
 
     Examples
     --------

@@ -1,7 +1,8 @@
 """Rows of one pair after the other, and their means over pairs with intervals.
 
-The pair is the unit: all figures of a pair are resampled together. A mean is that of the dataset's
-pairs; its interval says how far it might move with other pairs like them.
+The scene is the unit (`headpatch.stats.scenes`): a pair of its own, or pairs that share pictures. A
+mean is that of the scenes' means, so that it is the middle of its interval; all figures of a scene
+are resampled together. The interval says how far the mean might move with other scenes like them.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,20 +18,25 @@ from headpatch.core.study.study import Study
 from headpatch.present.column import Schema
 from headpatch.present.head_columns import with_head_columns
 from headpatch.stats.intervals import mean_interval
+from headpatch.stats.scenes import Scenes, by_scene
 
 Values = Float[np.ndarray, "pairs rows"]
 Row: TypeAlias = Float[np.ndarray, " rows"]
 
 
-def intervals(study: Study, values: Values) -> tuple[Row, Row, Row]:
-    """Return mean, low and high over the pairs that have all figures; NaN where no pair has one."""
+def intervals(study: Study, values: Values, scenes: Scenes) -> tuple[Row, Row, Row]:
+    """Return mean, low and high over the scenes of the pairs that have all figures.
+
+    NaN where no pair has one, or where fewer than `LEAST` scenes are left.
+    """
     there = ~np.isnan(values).all(0)
     mean, low, high = np.full((3, values.shape[1]), np.nan)
     pairs = np.isfinite(values[:, there]).all(1)
-    if pairs.sum() >= LEAST and there.any():
+    each = by_scene(values[pairs][:, there], scenes[pairs])
+    if len(each) >= LEAST and there.any():
         options = study.pairs
         rng = np.random.default_rng(study.seed % 2**64)  # numpy takes no negative seed
-        found = mean_interval(values[pairs][:, there], options.level, options.resamples, rng)
+        found = mean_interval(each, options.level, options.resamples, rng)
         mean[there], low[there], high[there] = found.mean, found.low, found.high
     return mean, low, high
 
@@ -44,6 +50,7 @@ def aggregate(
     tables: Sequence[pd.DataFrame],
     schema: Schema,
     study: Study,
+    scenes: Scenes,
     *,
     gaps: Gaps = "pattern",
     ld_gaps: Float[np.ndarray, " pairs"] | None = None,
@@ -51,10 +58,10 @@ def aggregate(
     """Return means over pairs with intervals: the one place where pairs become one figure.
 
     Rows of the tables, one a pair, are aligned by the schema's keys; columns that it marks with
-    ``interval`` are averaged. Of one pair there is no interval. Returns keys, then ``…``, ``…_low``
-    and ``…_high`` of each column, and ``pairs``: those that have a figure in the last column.
-    Columns marked with ``ratio`` get what `headpatch.core.ratio_columns` says; `ld_gaps` are the
-    pairs' LD_with - LD_without (logits), None where the tables have both.
+    ``interval`` are averaged over scenes. Of one scene there is no interval. Returns keys, then
+    ``…``, ``…_low`` and ``…_high`` of each column, and ``pairs``: those that have a figure in the
+    last column. Columns marked with ``ratio`` get what `headpatch.core.ratio_columns` says;
+    `ld_gaps` are the pairs' LD_with - LD_without (logits), None where the tables have both.
     """
     keys = [name for name in schema.keys if name != "pair" and name in tables[0]]
     asked = [_keys_of(table[keys]) for table in tables]
@@ -67,15 +74,28 @@ def aggregate(
         values = np.full((len(tables), len(place)), np.nan)
         for pair, (table, rows) in enumerate(zip(tables, asked, strict=True)):
             values[pair, [place[key] for key in rows]] = table[column].to_numpy(dtype=np.float64)
-        ends = intervals(study, values) if gaps == "pair" else _by_pattern(study, values)
+        over = intervals if gaps == "pair" else _by_pattern
+        ends = over(study, values, scenes)
         found[column], found[f"{column}_low"], found[f"{column}_high"] = ends
         if ratio and ld_gaps is not None:
             names = [str(table["pair"].iloc[0]) for table in tables]
-            beside = ratio_columns(study, values, ld_gaps, names, whole=gaps == "pair")
+            beside = ratio_columns(study, values, ld_gaps, names, gaps == "pair", scenes)
             found = found.assign(**{f"{column}{end}": value for end, value in beside.items()})
     found["pairs"] = np.isfinite(values).sum(0)
     layer = "head_layer" if "layer" in keys else "layer"
     return with_head_columns(found, layer) if "heads" in keys else found
+
+
+def scene_mean(tables: Sequence[pd.DataFrame], schema: Schema, column: str, scenes: Scenes) -> Row:
+    """Return a column's mean over scenes without an interval, by the rows of `aggregate`."""
+    keys = [name for name in schema.keys if name != "pair" and name in tables[0]]
+    rows = pd.concat(
+        table[[*keys, column]].assign(_scene=scene)
+        for table, scene in zip(tables, scenes.tolist(), strict=True)
+    )
+    by_scene_and_row = rows.groupby([*keys, "_scene"], sort=False, dropna=False)[column].mean()
+    by_row = by_scene_and_row.groupby(keys, sort=False, dropna=False)
+    return np.asarray(by_row.mean())
 
 
 def _keys_of(table: pd.DataFrame) -> list[tuple[Hashable, ...]]:
@@ -93,10 +113,10 @@ def answer_changed(tables: Sequence[pd.DataFrame], schema: Schema) -> Row:
     return np.asarray(by_row["changed"].mean())
 
 
-def _by_pattern(study: Study, values: Values) -> tuple[Row, Row, Row]:
+def _by_pattern(study: Study, values: Values, scenes: Scenes) -> tuple[Row, Row, Row]:
     mean, low, high = np.full((3, values.shape[1]), np.nan)
     there = np.isfinite(values)
     for pattern in np.unique(there, axis=1).T:
         rows = (there == pattern[:, None]).all(0)
-        mean[rows], low[rows], high[rows] = intervals(study, values[:, rows])
+        mean[rows], low[rows], high[rows] = intervals(study, values[:, rows], scenes)
     return mean, low, high

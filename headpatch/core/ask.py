@@ -102,7 +102,8 @@ def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts
     study = opened.study
     section = getattr(study, verb.name, None)
     options = {} if section is None else section.model_dump()
-    known: dict[str, Any] = {"level": study.pairs.level, "noise_floor": noise_floor, "facts": facts}
+    level = facts.get("level", study.pairs.level)  # a question may have judged at another one
+    known: dict[str, Any] = {"level": level, "noise_floor": noise_floor, "facts": facts}
     known |= {"options": options, "study": study.model_dump(by_alias=True)}
     if isinstance(opened, Session):
         pair = opened.pair

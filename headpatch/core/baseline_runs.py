@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,12 @@ from headpatch.kinds import averages, donated
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.pairs.same_scene import need_scenes, scenes_of, with_scenes
 from headpatch.stats.effects import DOUBTFUL_BELOW
+from headpatch.stats.scenes import Scenes, by_scene, shared_words
 
 LEAST = 2
-"""Pairs that an interval over pairs needs."""
+"""Scenes that an interval over pairs needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,11 @@ class Survey:
     held: Mapping[str, Session] = field(default_factory=dict)  # still open, by name, if asked for
     layouts: Mapping[str, Layout] = field(default_factory=dict)  # of the run pairs, by name
     incomparable: InputError | None = None  # why heads cannot be compared on the first such pair
+
+    @cached_property
+    def scenes(self) -> Scenes:
+        """The number of the scene that each run pair shows: the unit of statistics over pairs."""
+        return scenes_of(self.entries)
 
     @property
     def ld_gaps(self) -> Float[np.ndarray, " pairs"]:
@@ -75,9 +83,10 @@ class Survey:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many pairs there are, pass the gate, and have which fault: see `Gated`."""
+        """How many pairs there are, and scenes of those that are run; and which faults: `Gated`."""
         return {
             "pairs": len(self.gated),
+            "scenes": int(self.scenes.max()) + 1,
             **{
                 name: sum(getattr(one, name) for one in self.gated)
                 for name in ("passed", "wrong_sign", "neither", "doubtful")
@@ -89,6 +98,7 @@ class Survey:
         rows = [
             {
                 "pair": one.entry.name,
+                "scene": one.entry.scene,
                 "line": one.entry.line,
                 "region": one.entry.region.name,
                 "question": one.entry.question,
@@ -114,8 +124,13 @@ class Survey:
     def order(self) -> tuple[Head, ...]:
         """Return the heads, the largest mean attention difference first; refuses as `compare`."""
         self.compare()
-        diff = self.masses["diff"].mean(0)
+        diff = self.mean_masses("diff")
         return tuple(Head(*divmod(index, diff.shape[1])) for index in descending(diff))
+
+    def mean_masses(self, name: str) -> Float[np.ndarray, "layers heads"]:
+        """Return masses of `MASSES`, averaged over the run pairs' scenes."""
+        mean: Float[np.ndarray, "layers heads"] = by_scene(self.masses[name], self.scenes).mean(0)
+        return mean
 
     def opened(
         self, study: Study, vlm: VLM, positions: Positions | None, vision: bool = False
@@ -143,11 +158,11 @@ def survey(
     vision: bool = False,
     hold: bool = False,
 ) -> Survey:
-    """Run every pair untouched; fewer than `LEAST` that pass the gate are an error.
+    """Run every pair untouched; fewer than `LEAST` scenes that pass the gate are an error.
 
     With `hold` pairs stay open for the second walk, so that their pictures are not run again.
     """
-    gated: list[Gated] = []
+    entries, gated = with_scenes(entries), list[Gated]()
 
     def judge(found: Gated) -> None:
         gated.append(found)
@@ -175,19 +190,24 @@ def survey(
         if hold:
             held.offer(session)
         del session  # its caches go before the next pair's are made
-    if len(run) < LEAST:
-        problem = f"{len(run)} of {len(entries)} pairs pass the gate"
-        expected = f"at least {LEAST}, which an interval over pairs needs"
-        raise InputError("--pairs", problem, expected, "Add pairs, or set pairs.margin lower.")
+
+    def need(count: int) -> None:
+        if count < LEAST:
+            problem = f"{len(run)} of {len(entries)} pairs pass the gate"
+            expected = f"at least {LEAST}, which an interval over pairs needs"
+            raise InputError("--pairs", problem, expected, "Add pairs, or set pairs.margin lower.")
+
+    need_scenes(run, need)
     figures = {name: np.stack(values) for name, values in found.items()}
     mean = reference if reference is not None and reference.here else None
     valid = not study.force or all(one.passed for one in gated)
-    more = _cautions(study, gated), held.sessions, layouts, incomparable
+    more = _cautions(study, gated, run), held.sessions, layouts, incomparable
     return Survey(tuple(gated), tuple(run), figures, mean, valid, widens, *more)
 
 
-def _cautions(study: Study, gated: Sequence[Gated]) -> tuple[str, ...]:
-    reworded = study.reworded(gated[0].prompt)
+def _cautions(study: Study, gated: Sequence[Gated], run: Sequence[Entry]) -> tuple[str, ...]:
+    shared = shared_words(len(run), len({entry.scene for entry in run}))
+    reworded = (*filter(None, [shared]), *study.reworded(gated[0].prompt))
     if not (doubtful := sum(one.doubtful for one in gated)):
         return reworded
     answers = " and ".join(study.answers)

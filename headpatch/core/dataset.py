@@ -21,6 +21,7 @@ from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs import generate
 from headpatch.pairs.manifest import NAME, Entry, Manifest
+from headpatch.pairs.same_scene import need_scenes, with_scenes
 from headpatch.present.overlays import contact_sheet
 from headpatch.present.parts import Words
 from headpatch.text import user_path
@@ -268,7 +269,7 @@ def found_pairs(
     """Read the pairs that are given, or those of the study, or draw the study's number of them.
 
     `n` is how many were asked for; the study knows it already. `need` is called with a number of
-    pairs, and the argument that gave it, before they are drawn or run.
+    pairs (or scenes), and the argument that gave it, before they are drawn or run.
     """
     known = study.pairs.manifest if pairs is None else pairs
     if known is None:
@@ -281,8 +282,8 @@ def found_pairs(
     if isinstance(known, str | Path):
         known = Manifest.read(Path(known))
     given = known if isinstance(known, Manifest) else Manifest.of(known)
-    entries = given.take(study.pairs.limit, study.seed).entries
-    need(len(entries), "--pairs")
+    entries = with_scenes(given.take(study.pairs.limit, study.seed).entries)
+    need_scenes(entries, lambda count: need(count, "--pairs"))
     return Found(entries, manifest=str(given.path))
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 from headpatch.present.column import Column, Schema
 from headpatch.present.parts import Part, Place, Words, grid
 from headpatch.stats.effects import DOUBTFUL_BELOW, NEITHER_BELOW
+from headpatch.stats.scenes import shared_words
 
 _LISTED: Final = {"terminal": 10, "page": 30}  # failed pairs; gate.csv has all
 _SHARE = "probability"
@@ -41,6 +42,13 @@ GATE: Final = Schema(
     "a pair of the dataset, run or not",
     (
         Column("pair", "its name in the dataset", "–", "text", key=True),
+        Column(
+            "scene",
+            "what it shows; pairs of one scene count as one",
+            "–",
+            "text",
+            optional=True,
+        ),
         Column("line", "line of its row in the dataset's table", "–", "whole"),
         Column("region", "where its object is", "–", "text"),
         Column("question", "what it is asked", "–", "text"),
@@ -74,7 +82,7 @@ def gate(columns: Mapping[str, Sequence[Any]], margin: float) -> Iterator[Part]:
     total, passed = len(columns["passed"]), sum(columns["passed"])
     yield Words(
         f"Gate: {passed:,} of {total:,} pairs pass ({passed / total:.1%}): both answers right, LD "
-        f"at least {margin:g} logits apart.{''.join(_counts(columns))}"
+        f"at least {margin:g} logits apart.{''.join(_counts(columns))}{_shared(columns)}"
     )
     yield from _failed(columns, "terminal", {})
     yield from _failed(columns, "page", {"question": "question"})
@@ -95,6 +103,16 @@ def _failed(
         yield grid("Pairs that failed", failed[:most], cells, GATE, place=place)
     if len(failed) > most:
         yield Words(f"and {len(failed) - most:,} more: see gate.csv", place)
+
+
+def _shared(columns: Mapping[str, Sequence[Any]]) -> str:
+    """Say how many scenes the pairs that pass show, or all if none does, if some share one."""
+    if "scene" not in columns:  # of an earlier version
+        return ""
+    both = list(zip(columns["scene"], columns["passed"], strict=True))
+    scenes = [scene for scene, good in both if good] or [scene for scene, _ in both]
+    words = shared_words(len(scenes), len(set(scenes)))
+    return f" {words}." if words else ""
 
 
 def _counts(columns: Mapping[str, Sequence[Any]]) -> Iterator[str]:

@@ -23,6 +23,8 @@ from headpatch.heads import Grid, Head, HeadSet, Selection
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.pairs.same_scene import need_scenes
+from headpatch.stats.scenes import by_scene
 
 Heads: TypeAlias = str | Head | Iterable[Head]
 """``24.17,23.20`` or ``24.0-24.31`` or ``layer:24`` or ``top:5`` (of the attention ranking), a
@@ -109,12 +111,18 @@ def choose_heads(
     entries = survey.entries
     if options.heads is not None and not Selection.parse(options.heads).needs_ranking:
         return Chosen(Selection.parse(options.heads).resolve(vlm.lm.grid), entries, 0)
-    if len(entries) < 2 * LEAST:
-        why = "heads are picked on one half of them and judged on the other"
-        words, hint = "pairs that pass the gate", "Add pairs, or name the heads by --heads."
-        raise InputError("--pairs", f"{len(entries)} {words}", f"at least {2 * LEAST}: {why}", hint)
-    drawn = np.random.default_rng(study.seed % 2**64).permutation(len(entries))
-    first, second = (sorted(half.tolist()) for half in np.array_split(drawn, 2))
+
+    def need(count: int) -> None:
+        if count < 2 * LEAST:
+            why = "heads are picked on one half of them and judged on the other"
+            words, hint = "pairs that pass the gate", "Add pairs, or name the heads by --heads."
+            raise InputError("--pairs", f"{count} {words}", f"at least {2 * LEAST}: {why}", hint)
+
+    need_scenes(entries, need)
+    drawn = np.random.default_rng(study.seed % 2**64).permutation(int(survey.scenes.max()) + 1)
+    first, second = (
+        np.flatnonzero(np.isin(survey.scenes, half)).tolist() for half in np.array_split(drawn, 2)
+    )
     masses = {name: values[first] for name, values in survey.masses.items()}
     picking = tuple(entries[index] for index in first)
     half = replace(survey, entries=picking, masses=masses, held={})
@@ -126,7 +134,7 @@ def choose_heads(
             if on_progress:
                 on_progress(len(by_pair), len(picking))
             del session  # its caches go before the next pair's are made
-        return np.asarray(np.nanmean(by_pair, 0))
+        return np.asarray(np.nanmean(by_scene(np.stack(by_pair), half.scenes), 0))
 
     heads = choose(vlm.lm.grid, options, effects, half.order)
     return Chosen(heads, tuple(entries[index] for index in second), len(first))

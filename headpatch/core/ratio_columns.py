@@ -11,6 +11,7 @@ from headpatch.core.baseline_runs import LEAST
 from headpatch.core.study.study import Study
 from headpatch.present.column import RATIO_ENDS
 from headpatch.stats.ratio import dominating_pair, ratio_of_means
+from headpatch.stats.scenes import by_scene
 
 Values = Float[np.ndarray, "pairs rows"]
 
@@ -43,10 +44,16 @@ def ratio_columns(
         figures = found.mean, found.low, found.high
         for end, figure in zip(RATIO_ENDS[:3], figures, strict=True):
             shares[end][rows] = figure
-        place, top_share[rows] = dominating_pair(values)
-        top_pair[rows] = np.asarray(names, dtype=object)[pairs][place]
+        place, top_share[rows] = dominating_pair(by_scene(values, own))
+        kept = np.asarray(names, dtype=object)[pairs]
+        top_pair[rows] = (kept if own is None else kept[_first_of_each(own)])[place]
     top_pair[np.isnan(top_share)] = ""  # all of them 0
     return dict(zip(RATIO_ENDS, (*shares.values(), top_pair, top_share), strict=True))
+
+
+def _first_of_each(scenes: Int[np.ndarray, " pairs"]) -> Int[np.ndarray, " scenes"]:
+    """Return the place of each scene's first pair, by whose name a scene goes."""
+    return np.sort(np.unique(scenes, return_index=True)[1])
 
 
 def gaps_of(tables: Sequence[pd.DataFrame]) -> Float[np.ndarray, " pairs"] | None:

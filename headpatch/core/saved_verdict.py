@@ -1,7 +1,7 @@
 """How a verdict judges heads over many pairs, and a verdict read back from its folder."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Grid
 from headpatch.pairs.manifest import Entry, Manifest
+from headpatch.pairs.same_scene import need_scenes, scenes_of
+from headpatch.stats.scenes import by_scene
 from headpatch.stats.verdict_labels import Rule
 
 
@@ -28,7 +30,7 @@ def rule(study: Study) -> Rule:
 
 
 LEAST = 20
-"""Pairs to judge heads on: with fewer, intervals no longer cover what they say (see the tests)."""
+"""Scenes to judge heads on: with fewer, intervals no longer cover what they say (see the tests)."""
 
 
 def can_judge(count: int) -> bool:
@@ -62,18 +64,26 @@ def need_pairs(study: Study, count: int, argument: str) -> None:
 
 
 def halve(study: Study, entries: Sequence[Entry]) -> Halves:
-    """Split the pairs by the seed, so that each region and question is in both parts alike."""
-    need_pairs(study, len(entries), "--pairs")
-    total, count = len(entries), round(study.verdict.split * len(entries))
+    """Split the pairs by the seed, so that each region and question is in both parts alike.
+
+    All pairs of a scene are in one part.
+    """
+    need_scenes(entries, lambda count: need_pairs(study, count, "--pairs"))
+    scenes = scenes_of(entries).tolist()
+    asked: dict[int, list[tuple[str, str]]] = {}
+    for scene, entry in zip(scenes, entries, strict=True):
+        asked.setdefault(scene, []).append((entry.region.name, entry.question))
+    total, count = len(asked), round(study.verdict.split * len(asked))
     rng = np.random.default_rng([study.seed % 2**64, total])
     alike = sorted(  # at random among those that are
-        rng.permutation(total).tolist(), key=lambda i: (entries[i].region.name, entries[i].question)
+        rng.permutation(total).tolist(), key=lambda scene: sorted(asked[scene])
     )
     every = np.floor((np.arange(count) + rng.random()) * total / count).astype(int)
     first = {alike[place] for place in every.tolist()}
+    both = list(zip(scenes, entries, strict=True))
     return Halves(
-        tuple(one for i, one in enumerate(entries) if i in first),
-        tuple(one for i, one in enumerate(entries) if i not in first),
+        tuple(one for scene, one in both if scene in first),
+        tuple(one for scene, one in both if scene not in first),
     )
 
 
@@ -109,7 +119,7 @@ class SavedVerdict:
     heads: pd.DataFrame  # ``verdicts.csv``
     sets: pd.DataFrame  # ``partners.csv``
     gate: pd.DataFrame
-    looks: Float[np.ndarray, " pairs"] | None  # see `mean_looks`
+    looks: Float[np.ndarray, " scenes"] | None  # see `mean_looks`
     vision: pd.DataFrame | None
     entries: tuple[Entry, ...]  # none if they are not there, or are drawn again when needed
     run: Mapping[str, Any]
@@ -161,6 +171,16 @@ class SavedVerdict:
         """The heads that were judged."""
         return Grid(int(self.heads["layer"].max()) + 1, int(self.heads["head"].max()) + 1)
 
+    def followed_pairs(self, study: Study, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+        """Return the pairs, of all `entries`, on which claims are followed up.
+
+        The first that judged, one of each scene, so that each counts as one.
+        """
+        judging = self.judging_pairs(study, entries)
+        first = {entry.scene: entry for entry in reversed(judging)}
+        each = [entry for entry in judging if first[entry.scene] is entry]
+        return tuple(each[: study.verdict.followed])
+
     def judging_pairs(self, study: Study, entries: Sequence[Entry]) -> tuple[Entry, ...]:
         """Return those pairs, of all `entries`, on which the verdict judged heads: all that ran."""
         known = {(one.name, one.region.name, one.question): one for one in entries}
@@ -170,7 +190,19 @@ class SavedVerdict:
             found = f"pair {gone[0]} of the verdict is not there, or has another question or region"
             hint = "Run the verdict again over the pairs that there are."
             raise InputError("--pairs", found, f"the {len(ran):,} pairs that the verdict ran", hint)
-        return tuple(known[one] for one in ran)
+        scenes = _scenes(gate)
+        own = zip(ran, scenes, strict=True)
+        return tuple(replace(known[one], scene=scene) for one, scene in own)
+
+
+def _scenes(gate: pd.DataFrame) -> list[str]:
+    """Name the scenes by which a verdict split its pairs, from ``gate.csv``.
+
+    An earlier version split pairs; a column of that name is then a factor, at the table's end.
+    """
+    columns = list(gate.columns)
+    split_by = "scene" if columns[1] == "scene" else "pair"
+    return [str(name) for name in gate[split_by]]
 
 
 def _heads(path: Path) -> pd.DataFrame:
@@ -190,16 +222,20 @@ def _gate(path: Path) -> pd.DataFrame:
     return table
 
 
-def _looks(path: Path) -> Float[np.ndarray, " pairs"]:
+def _looks(path: Path) -> Float[np.ndarray, " scenes"]:
     saved = read_tensors(path, {"attention_diff": 3})
     with reading(path):
         return mean_looks(saved)
 
 
-def mean_looks(saved: Mapping[str, Any]) -> Float[np.ndarray, " pairs"]:
-    """Mean attention difference of each pair of ``verdict.pt``, over heads that see the image."""
+def mean_looks(saved: Mapping[str, Any]) -> Float[np.ndarray, " scenes"]:
+    """Mean attention difference of each scene of ``verdict.pt``, over heads that see the image.
+
+    Of each pair, if the file does not say which scenes they show: an earlier version.
+    """
     each = saved["attention_diff"].double().numpy()
-    return np.asarray(np.nanmean(each.reshape(len(each), -1), 1))
+    looks = np.asarray(np.nanmean(each.reshape(len(each), -1), 1))
+    return by_scene(looks, saved["scenes"].numpy()) if "scenes" in saved else looks
 
 
 def _entries(study: Study) -> tuple[Entry, ...]:

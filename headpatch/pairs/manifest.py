@@ -1,12 +1,13 @@
 """A dataset of pairs: a table with one pair a row, and the pictures that it names.
 
-The columns `with`, `without`, `question` and `region` must be there; `name` (or `pair`) may be, and
-every further column is a factor, by which results can be grouped. Paths are relative to the table.
-A table is a CSV, JSON lines, or Parquet (with pyarrow), which may hold the pictures itself, as
-Hugging Face stores them. A folder stands for its ``manifest.csv``, or for the ``metadata`` file of
-a dataset in Hugging Face's ``imagefolder`` layout, whose columns of paths are called
-`with_file_name` and `without_file_name`; or for the table of its only folder that holds one, as
-``train/metadata.jsonl``.
+The columns `with`, `without`, `question` and `region` must be there; `name` (or `pair`) and `scene`
+may be. Pairs of one `scene` count as one in every statistic; without that column scenes are found
+by the pictures (`headpatch.pairs.same_scene`). Every further column is a factor, by which results
+can be grouped. Paths are relative to the table. A table is a CSV, JSON lines, or Parquet (with
+pyarrow), which may hold the pictures itself, as Hugging Face stores them. A folder stands for its
+``manifest.csv``, or for the ``metadata`` file of a dataset in Hugging Face's ``imagefolder``
+layout, whose columns of paths are called `with_file_name` and `without_file_name`; or for the table
+of its only folder that holds one, as ``train/metadata.jsonl``.
 
 A program may hold the rows in memory: a table of pandas, a list of dicts, a dataset of Hugging
 Face's. Their pictures are files, or pictures of Pillow, arrays or bytes.
@@ -40,6 +41,7 @@ from headpatch.text import checked_text, user_path
 
 NAME = "manifest.csv"
 """The table of a folder of pairs."""
+_OWN = ("name", "scene")  # columns that may be there, and are no factors
 _TABLES = (NAME, "metadata.csv", "metadata.jsonl")
 
 
@@ -55,6 +57,9 @@ class Entry:
     line: int  # of the table, for messages; its number from 1 if it is no line of text
     factors: Mapping[str, str] = field(default_factory=dict, hash=False)  # every further column
     table: Path = Path(NAME)  # that lists the pair, for messages
+    scene: str = field(default="", compare=False)
+    """What the table calls the scene that it shows, or `headpatch.pairs.same_scene.with_scenes`
+    does; empty if neither has."""
     stored: StoredPictures | None = field(default=None, compare=False, repr=False)
     """Keeps pictures that were no files; None if both were."""
 
@@ -167,6 +172,7 @@ def digest(entries: Iterable[Entry]) -> str:
     for one in entries:
         pictures = [_digest_of(path) for path in (one.with_path, one.without_path)]
         said = [one.name, one.question, one.region.box, dict(one.factors), pictures]
+        said += [one.scene] * bool(one.scene)
         found.update(json.dumps(said, sort_keys=True).encode())
     return found.hexdigest()
 
@@ -194,7 +200,7 @@ def _entry(path: Path, base: Path, row: Row, number: int, stored: StoredPictures
     cells = {name: text_of(one) for name, one in row.cells.items() if name not in pictures}
     for text in (part for pair in cells.items() for part in pair):
         checked_text(text, where)
-    for column in (*COLUMNS, "name"):
+    for column in (*COLUMNS, *_OWN):
         cell = row.cells.get(column) if column in pictures else cells.get(column, "none")
         if cell is None or (isinstance(cell, str | float) and not text_of(cell)):
             raise InputError(where, f"an empty {column}", "a value in each of its columns")
@@ -212,8 +218,9 @@ def _entry(path: Path, base: Path, row: Row, number: int, stored: StoredPictures
         question=cells["question"],
         region=Region.parse(cells["region"], f"{where}, region"),
         line=row.line,
-        factors={name: cell for name, cell in cells.items() if name not in (*COLUMNS, "name")},
+        factors={name: one for name, one in cells.items() if name not in (*COLUMNS, *_OWN)},
         table=path,
+        scene=cells.get("scene", ""),
         stored=stored,
     )
 

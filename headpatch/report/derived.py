@@ -70,7 +70,7 @@ def context(verb: Verb, run: RunPart) -> Context:
         question = f"{own} ({len(ran):,} pairs)"
         region = names[0] if len(names) == 1 else f"each pair's own ({len(names):,} regions)"
     valid = facts.get("valid", True) is not False
-    level = study.get("pairs", {}).get("level", 0.95)
+    level = facts.get("level", study.get("pairs", {}).get("level", 0.95))
     options = study.get(verb.name, {}) if verb.options else {}
     floor = facts.get("noise_floor")
     return Context(question, region, valid, pairs, level, floor, options, study, facts)

@@ -13,6 +13,7 @@ from headpatch.questions.verdict.charts import true_words
 from headpatch.report.heads import Heads, heads_of, judged_on
 from headpatch.report.pictures import Side, example_of
 from headpatch.stats.rankings import correlation, descending, effect_size, precision_at, spearman
+from headpatch.stats.scenes import by_scene
 from headpatch.stats.verdict_labels import CAUSAL
 
 ONE_PAIR = (
@@ -126,6 +127,11 @@ def _agreement(results: Results, heads: Heads, size: np.ndarray) -> str:
                 np.nan_to_num(np.asarray(saved[key], np.float64)).reshape(len(saved[key]), -1)
                 for key in list(needed)[:3]
             )
+            if "scenes" in saved:  # results of earlier versions lack it
+                scenes = np.asarray(saved["scenes"])
+                looks, necessity, sufficiency = (
+                    by_scene(each, scenes) for each in (looks, necessity, sufficiency)
+                )
             level = float(saved["level"])
             found = correlation(looks, necessity, sufficiency, level)
             if "true_rho" in saved:  # results of earlier versions lack it

@@ -5,7 +5,8 @@ difference of interest and α = 1 - level. The unit is the scene: pairs that sha
 one.
 
 - *Shown beyond.* Two things must hold. The mean differs from 0: the q of a t-test, over all heads
-  and both directions together (Benjamini-Hochberg), is below α, which bounds the share of heads
+  and both directions together (Benjamini-Hochberg), is below α, and so is the q that the study's
+  own resamples give where effects are skewed (`effect_q`), which bounds the share of heads
   without any effect among those that are called. And it is of interest: the interval that the
   table prints lies beyond δ; a threshold on the estimate alone would let luck lift a head over it,
   and over enough pairs the smallest effect differs from 0. The interval is each head's own; who
@@ -45,7 +46,14 @@ from headpatch.stats.interactions import HeldOutSets, Joint, judge_sets, partner
 from headpatch.stats.intervals import Interval, mean_interval
 from headpatch.stats.per_pair import extremes, few_outside, hidden_test, tolerance_test
 from headpatch.stats.scenes import by_scene
-from headpatch.stats.significance import adjusted, equivalence_test, layer_rank, minimum_effect_test
+from headpatch.stats.significance import (
+    adjusted,
+    effective_pairs,
+    equivalence_test,
+    layer_rank,
+    minimum_effect_test,
+    resampled_q,
+)
 from headpatch.stats.verdict_labels import RAW_FLOOR, Rule, Verdict
 
 Each = Float[np.ndarray, "pairs layers heads"]
@@ -110,10 +118,7 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
     pairs: Both = np.stack([seen.necessity, seen.sufficiency], 1)
     both = unit(pairs)
     effects = [_interval(both[:, way], rule) for way in range(2)]
-    q, beyond_q = (
-        adjusted(minimum_effect_test(both)),
-        adjusted(minimum_effect_test(both, rule.delta)),
-    )
+    q, beyond_q = effect_q(both, rule), adjusted(minimum_effect_test(both, rule.delta))
     within = equivalence_test(both, rule.delta)
     means_q = adjusted(within.max(0))
     signs = [_signs(found, one, rule) for found, one in zip(effects, q, strict=True)]
@@ -249,6 +254,7 @@ def _on_pairs(
     for way, name in enumerate(NAMES):
         values = pairs[:, way]
         columns[f"{name}_sd"] = values.std(0, ddof=1)
+        columns[f"{name}_carried"] = effective_pairs(values)
         columns[f"{name}_above"] = (values > rule.delta).mean(0)
         columns[f"{name}_below"] = (values < -rule.delta).mean(0)
         columns[f"{name}_mixed_q"] = hidden_q[way]
@@ -295,9 +301,20 @@ def _interval(values: Pairs, rule: Rule) -> Interval:
     return mean_interval(values, rule.level, rule.resamples, rng)
 
 
+def effect_q(values: Pairs, rule: Rule) -> Float[np.ndarray, "*rest"]:
+    """Q of every mean being unlike 0: the larger of the t-test's and the resampled one.
+
+    Where effects are skewed or come in few pairs, the t-test calls too many heads without any; how
+    many, the study itself tells (`headpatch.stats.significance.resampled_q`).
+    """
+    rng = np.random.default_rng([rule.seed % 2**64, 2])
+    by_chance = resampled_q(values, rule.delta, rule.level, rule.resamples, rng)
+    return np.maximum(adjusted(minimum_effect_test(values)), by_chance)
+
+
 def significant_sign(values: Pairs, rule: Rule) -> Int[np.ndarray, "*rest"]:
     """1 or -1 where a mean is shown to lie above δ or below -δ, corrected over all; else 0."""
-    return _signs(_interval(values, rule), adjusted(minimum_effect_test(values)), rule)
+    return _signs(_interval(values, rule), effect_q(values, rule), rule)
 
 
 def _signs(found: Interval, q: Float[np.ndarray, "*rest"], rule: Rule) -> Int[np.ndarray, "*rest"]:

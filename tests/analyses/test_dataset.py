@@ -101,7 +101,7 @@ def test_a_pair_that_is_answered_by_neither_does_not_pass(tmp_path: Path) -> Non
         with pytest.raises(InputError, match=r"none of 3 pairs passes the gate .*'A' \(p 1.00\)"):
             surveyed(path, vlm)
         forced = surveyed(path, vlm, force=True)
-    counts = {"pairs": 3, "passed": 0, "wrong_sign": 1, "neither": 3, "doubtful": 0}
+    counts = {"pairs": 3, "scenes": 3, "passed": 0, "wrong_sign": 1, "neither": 3, "doubtful": 0}
     assert forced.counts == counts
     columns = forced.gate_columns()
     assert columns["top_with"] == columns["top_without"] == ["A"] * 3
@@ -116,7 +116,7 @@ def test_pairs_whose_answers_are_unlikely_pass_and_are_counted(tmp_path: Path) -
     with says_instead(vlm, "A", 51.5), says_instead(vlm, "B", 51.5):
         found = surveyed(path, vlm)
     assert found.valid
-    counts = {"pairs": 2, "passed": 2, "wrong_sign": 0, "neither": 0, "doubtful": 2}
+    counts = {"pairs": 2, "scenes": 2, "passed": 2, "wrong_sign": 0, "neither": 0, "doubtful": 2}
     assert found.counts == counts
     (caution,) = found.cautions
     assert caution.startswith("in 2 of 2 pairs Yes and No have less than 0.5 of the probability")

@@ -133,7 +133,7 @@ def test_where_there_is_no_mean_over_the_dataset_each_pair_has_its_own() -> None
 
 def test_a_pair_without_a_difference_in_ld_leaves_the_normalized_mean() -> None:
     values = np.array([[1.0, np.nan, 0.2], [np.nan, np.nan, np.nan], [3.0, np.nan, 0.4]])
-    mean, low, high = intervals(NOISY, values)
+    mean, low, high = intervals(NOISY, values, np.arange(3))
     assert mean[0] == 2
     assert mean[2] == pytest.approx(0.3)
     assert np.isnan([mean[1], low[1], high[1]]).all()

@@ -26,7 +26,10 @@ _DAMAGE = (
     RuntimeError, OverflowError, MemoryError, ImportError, pickle.UnpicklingError,
     zipfile.BadZipFile, yaml.YAMLError,
 )  # fmt: skip
-_TEXT = ("heads", "pair", "layers", "partners", "failed_nulls", "normalized_top_pair")
+_TEXT = (
+    "heads", "pair", "scene", "layers", "partners", "failed_nulls", "normalized_top_pair",
+    "necessity_top_pair", "sufficiency_top_pair", "level",
+)  # fmt: skip
 """Columns that look like numbers and are none: ``24.10``."""
 _SORTS = {"truth": ("b", "more than True and False"), "whole": ("i", "more than whole numbers")}
 

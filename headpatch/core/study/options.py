@@ -247,6 +247,12 @@ class VerdictOptions(Strict):
     """Smallest attention difference of interest, as a share of the image attention."""
     positions: Literal["answer", "question", "image", "all"] = "answer"
     """Where z is changed."""
+    until_decided: Annotated[int, Field(ge=1, le=_MOST)] | None = None
+    """Judge after every so many pairs, and stop when no head is undecided, or after all pairs; the
+    error rates hold whenever it stops."""
+    decide: Annotated[str | None, Field(json_schema_extra={"metavar": "HEADS"})] = None
+    """With until_decided: the heads that are to be decided, such as 24.17,23.20; all if left
+    out."""
     top: Positive = 20
     """Heads that attention picks out."""
     groups: Count = 100
@@ -266,8 +272,8 @@ class VerdictOptions(Strict):
     vision: Count = 12
     """Pairs on which all heads of each vision layer are resampled."""
     followed: Annotated[int, Field(ge=2, le=1_000_000)] = 20
-    """Pairs, of those that judge, on which the study's claims are followed up where they need more
-    than a verdict: attention that is cut, a stream that is swapped."""
+    """Pairs, of those that judge and one a scene, on which the study's claims are followed up where
+    they need more than a verdict: attention that is cut, a stream that is swapped."""
     attribution: Count = 8
     """Pairs of each part whose gradients rank the heads, for the faithfulness curves; 0 leaves that
     out."""

@@ -199,7 +199,7 @@ def _over_pairs(pairs: Pairs, call: Call) -> Ablation:
                 _announce(session, job, survey, call)
             measured.append(run(session, job, means, advance))
             del session  # its caches go before the next pair's are made
-    return _found(pairs, measured, _means([one.named for one in measured], study))
+    return _found(pairs, measured, _means([one.named for one in measured], pairs))
 
 
 def _found(opened: Opened, measured: Sequence[Ablated], means: pd.DataFrame | None) -> Ablation:
@@ -211,8 +211,8 @@ def _found(opened: Opened, measured: Sequence[Ablated], means: pd.DataFrame | No
     return Ablation(effects, means, unread, origin=origin(VERB, opened, floor, **facts))
 
 
-def _means(tables: Sequence[pd.DataFrame], study: Study) -> pd.DataFrame:
-    means = aggregate(tables, EFFECTS, study, gaps="pair")
+def _means(tables: Sequence[pd.DataFrame], pairs: Pairs) -> pd.DataFrame:
+    means = aggregate(tables, EFFECTS, pairs.study, pairs.survey.scenes, gaps="pair")
     # a share is not defined for a pair without a difference in LD
     defined = sum(bool(np.isfinite(table["normalized"]).all()) for table in tables)
     means = means.assign(answer_changed=answer_changed(tables, EFFECTS), pairs=defined)

@@ -212,7 +212,7 @@ def _pictures(verdict: SavedVerdict, study: Study) -> str:
     try:
         files = [
             hashlib.sha256(path.read_bytes()).hexdigest()
-            for entry in verdict.judging_pairs(study, verdict.entries)[: study.verdict.followed]
+            for entry in verdict.followed_pairs(study, verdict.entries)
             for path in (entry.with_path, entry.without_path)
         ]
     except (InputError, OSError):
@@ -275,7 +275,7 @@ class Case:
 
     def pairs(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
         """Return the pairs, of all `entries`, on which it is measured: the first that judged."""
-        return self.verdict.judging_pairs(self.study, entries)[: self.study.verdict.followed]
+        return self.verdict.followed_pairs(self.study, entries)
 
     def passes(self, vlm: VLM) -> int:
         """Return how many forward passes that takes at most, on one pair."""
@@ -313,6 +313,12 @@ def _study_of(asked: Study | Iterable[str], verdict: SavedVerdict, argument: str
     if "answers" in asked.model_fields_set and asked.answers != verdict.study.answers:
         given = f"a verdict of the answers {','.join(verdict.study.answers)} lies there"
         raise InputError(argument, given, f"one of the claims' answers, {','.join(asked.answers)}")
+    if (
+        "sum_variants" in asked.model_fields_set
+        and asked.sum_variants != verdict.study.sum_variants
+    ):
+        given = f"a verdict with sum_variants {verdict.study.sum_variants} lies there"
+        raise InputError(argument, given, f"the claims' {asked.sum_variants}")
     return asked
 
 

@@ -3,7 +3,7 @@
 What an interaction's sign means, and which words it gets: `headpatch.stats.interactions`.
 
 On one pair nothing is estimated: an interaction is known up to rounding, three times the noise
-floor, and says nothing of other pairs. Over many pairs the pair is the unit: intervals over pairs,
+floor, and says nothing of other pairs. Over many pairs the scene is the unit: intervals over pairs,
 and q-values over all combinations that were tried. δ is the study's smallest effect of interest.
 """
 
@@ -30,8 +30,9 @@ from headpatch.questions.combine.view import DIFFERENT, largest_interactions
 from headpatch.stats.effects import normalized_effect
 from headpatch.stats.interactions import Word, interaction_label, joint_reading
 from headpatch.stats.intervals import mean_interval
-from headpatch.stats.significance import adjusted, equivalence_test, minimum_effect_test
-from headpatch.stats.verdicts import significant_sign
+from headpatch.stats.scenes import Scenes, by_scene
+from headpatch.stats.significance import adjusted, equivalence_test
+from headpatch.stats.verdicts import effect_q, significant_sign
 
 Table: TypeAlias = Float[np.ndarray, "ways sets"]
 Tables: TypeAlias = Float[np.ndarray, "pairs ways sets"]
@@ -136,22 +137,24 @@ class Combinations:
         return tuple(HeadSet.parse(name) for name in dict.fromkeys(map(str, names)))
 
 
-def judge(study: Study, plan: Plan, measured: Sequence[Effects]) -> Combinations:
-    """Say what is shown of every set, over one pair or many.
+def judge(study: Study, plan: Plan, measured: Sequence[Effects], scenes: Scenes) -> Combinations:
+    """Say what is shown of every set, over one pair or over the scenes of many.
 
     Pairs without a difference in LD are left out, where others have one: nothing is normalized.
     """
-    kept = [one for one in measured if np.isfinite(one.normalized).all()] or list(measured)
-    effects = np.stack([one.normalized for one in kept])
-    logits = np.stack([one.logits for one in kept])
+    finite = np.array([np.isfinite(one.normalized).all() for one in measured])
+    places = np.flatnonzero(finite if finite.any() else ~finite)
+    kept = [measured[pair] for pair in places.tolist()]
+    effects = by_scene(np.stack([one.normalized for one in kept]), scenes[places])
+    logits = by_scene(np.stack([one.logits for one in kept]), scenes[places])
     singles, members = slice(len(plan.heads)), plan.members.T
     interactions = effects - effects[..., singles] @ members
     in_logits = logits - logits[..., singles] @ members
-    if len(kept) == 1:
+    if len(effects) == 1:
         shown = _one_pair(study, plan, effects[0], interactions[0], kept[0])
     else:
         shown = _many(study, plan, effects, interactions)
-    ratios = _ratios(study, effects, kept)
+    ratios = _ratios(study, kept, scenes[places])
     rows: list[dict[str, Any]] = []
     for way, (kind, direction) in enumerate(plan.ways):
         effect, interaction = effects[:, way].mean(0), interactions[:, way].mean(0)
@@ -194,12 +197,13 @@ def judge(study: Study, plan: Plan, measured: Sequence[Effects]) -> Combinations
 
 
 def _ratios(
-    study: Study, effects: Tables, pairs: Sequence[Effects]
+    study: Study, pairs: Sequence[Effects], scenes: Scenes
 ) -> dict[str, Shaped[np.ndarray, "ways sets"]]:
     """Return what stands beside the mean of the effects; nothing of one pair."""
     gaps, names = np.array([one.gap for one in pairs]), [one.pair for one in pairs]
+    effects = np.stack([one.normalized for one in pairs])
     flat = effects.reshape(len(pairs), -1)
-    beside = ratio_columns(study, flat, gaps, names, whole=True)
+    beside = ratio_columns(study, flat, gaps, names, whole=True, scenes=scenes)
     return {f"normalized{end}": row.reshape(effects.shape[1:]) for end, row in beside.items()}
 
 
@@ -271,7 +275,7 @@ def _many(study: Study, plan: Plan, effects: Tables, interactions: Tables) -> _S
     sign, small, q = np.zeros((3, len(plan.ways), len(plan.sets)))
     sign[:, several] = significant_sign(together, by)
     small[:, several] = adjusted(equivalence_test(together, by.delta)) < by.alpha
-    q[:, several] = adjusted(minimum_effect_test(together))
+    q[:, several] = effect_q(together, by)
     return _Shown(
         effect.low,
         effect.high,

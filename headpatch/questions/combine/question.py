@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from headpatch.core.ask import ask, origin, refuse_means
@@ -34,6 +35,7 @@ from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
 from headpatch.questions.combine.effects import Combinations, Plan, changes, judge, measure
 from headpatch.questions.combine.selfrepair import SelfRepair
 from headpatch.questions.combine.view import summary
+from headpatch.stats.scenes import Scenes
 
 Measured = TypeVar("Measured")
 Walk: TypeAlias = Callable[[OnProgress], Iterator[tuple[Session, ZMeans | None, OnProgress]]]
@@ -105,16 +107,20 @@ class Combine(Question[Combined]):
     def answer(self, opened: Opened, call: Call) -> Combined:
         """Change every head, every two and all together, and take passes apart."""
         study = opened.study
-        plan, each = _one_pair(opened, call) if isinstance(opened, Session) else _many(opened, call)
+        if isinstance(opened, Session):
+            plan, each = _one_pair(opened, call)
+            scenes = np.zeros(1, dtype=np.int64)
+        else:
+            plan, each, scenes = _many(opened, call)
         with call.stages("Changing heads together") as advance:
             measured = _over(each, partial(measure, plan=plan), advance)
-            combinations = judge(study, plan, measured)
+            combinations = judge(study, plan, measured, scenes)
         repair, why_not = None, ""
         try:
             with call.stages("Taking passes apart") as advance:
                 asked = changes(study, combinations.repaired)
                 take_apart = partial(selfrepair.measure, asked=asked)
-                repair = selfrepair.judge(study, _over(each, take_apart, advance))
+                repair = selfrepair.judge(study, _over(each, take_apart, advance), scenes)
         except RunError as error:
             why_not = str(error)
             call.say(f"self-repair is left out: {why_not}")
@@ -195,14 +201,14 @@ def _one_pair(session: Session, call: Call) -> tuple[Plan, Walk]:
     return plan, lambda advance: iter([(session, means, advance)])
 
 
-def _many(pairs: Pairs, call: Call) -> tuple[Plan, Walk]:
-    """Return what is changed, and what opens the pairs on which it is judged."""
+def _many(pairs: Pairs, call: Call) -> tuple[Plan, Walk, Scenes]:
+    """Return what is changed, what opens the pairs on which it is judged, and their scenes."""
     study, options = pairs.study, pairs.study.combine
     with call.stages("Ranking heads by effect") as advance:
         chosen = choose_heads(study, options, options.positions, pairs.vlm, pairs.survey, advance)
     judged = replace(pairs.survey, entries=chosen.entries, held={})
     each = partial(walk, study, pairs.vlm, judged, options, options.positions, False)
-    return Plan.of(study, chosen.heads), each
+    return Plan.of(study, chosen.heads), each, judged.scenes
 
 
 def _over(each: Walk, measure_one: Callable[..., Measured], advance: OnProgress) -> list[Measured]:

@@ -35,6 +35,7 @@ from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import PLAIN_BATCH, WITH, WITHOUT, OnProgress, ZMeans, z_edits
 from headpatch.heads import Head, HeadSet
 from headpatch.present.head_columns import with_alpha, with_head_columns
+from headpatch.stats.scenes import Scenes, by_scene
 
 FIGURES = ("direct", "renormed", "total", "repair", "other_heads", "mlps", "biases", "norm")
 """Of a set of heads: normalized effects; the last four make up total - direct."""
@@ -130,23 +131,27 @@ class SelfRepair:
     parts: pd.DataFrame
 
 
-def judge(study: Study, repairs: Sequence[Repairs]) -> SelfRepair:
-    """Average over pairs of pictures, with intervals where there are several."""
+def judge(study: Study, repairs: Sequence[Repairs], scenes: Scenes) -> SelfRepair:
+    """Average over the scenes of pairs of pictures, with intervals where there are several."""
     asked = repairs[0].asked
     way = {
         name: [str(getattr(change, name)) for change in asked]
         for name in ("heads", "kind", "direction", "positions")
     }
     columns: dict[str, Any] = dict(way)
-    defined = [one for one in repairs if np.isfinite(one.figures["total"]).all()] or list(repairs)
+    finite = np.array([np.isfinite(one.figures["total"]).all() for one in repairs])
+    kept = np.flatnonzero(finite if finite.any() else ~finite)
+    defined, scenes = [repairs[pair] for pair in kept.tolist()], scenes[kept]
     for name in FIGURES:
         values = np.stack([one.figures[name] for one in defined])
-        columns[name] = values.mean(0)
+        columns[name] = by_scene(values, scenes).mean(0)
         if name in _WITH_INTERVALS:
-            _, columns[f"{name}_low"], columns[f"{name}_high"] = intervals(study, values)
+            _, columns[f"{name}_low"], columns[f"{name}_high"] = intervals(study, values, scenes)
     columns["pairs"] = len(defined)
-    heads = np.stack([one.heads for one in defined]).mean(0)
-    mlps = np.stack([one.mlps for one in defined]).mean(0)
+    heads, mlps = (
+        by_scene(np.stack([getattr(one, part) for one in defined]), scenes).mean(0)
+        for part in ("heads", "mlps")
+    )
     parts = [
         {name: way[name][place] for name in ("heads", "kind", "direction")}
         | {"rank": rank, "part": part, "change": change}

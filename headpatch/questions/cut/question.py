@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from headpatch.core.aggregate import aggregate, answer_changed
+from headpatch.core.aggregate import aggregate, answer_changed, scene_mean
 from headpatch.core.ask import ask, each_pair, origin
 from headpatch.core.cost import passes
 from headpatch.core.dataset import Pairs
@@ -101,7 +101,7 @@ class Cut(Question[Cuts]):
         measured = each_pair(pairs, call.stages, "Cutting edges", measure)
         return Cuts(
             pd.concat([cuts.table for cuts in measured], ignore_index=True),
-            _means([cuts.named for cuts in measured], pairs.study),
+            _means([cuts.named for cuts in measured], pairs),
             sum(prices),
             all(resumed),
             origin=origin(VERB, pairs, max(cuts.noise_floor for cuts in measured)),
@@ -145,14 +145,13 @@ def cut(session: Session | Pairs, on_progress: Progress = None, **options: Any) 
     return ask(QUESTION, session, options, on_progress)
 
 
-def _means(tables: Sequence[pd.DataFrame], study: Study) -> pd.DataFrame:
+def _means(tables: Sequence[pd.DataFrame], pairs: Pairs) -> pd.DataFrame:
     """Return the columns of ``cuts_mean.csv``."""
-    keys = [name for name in CUTS.keys if name != "pair"]
-    by_row = pd.concat(tables).groupby(keys, sort=False, dropna=False)
+    study, scenes = pairs.study, pairs.survey.scenes
     means: pd.DataFrame = MEANS.ordered(
-        aggregate(tables, CUTS, study).assign(
+        aggregate(tables, CUTS, study, scenes).assign(
             answer_changed=answer_changed(tables, CUTS),
-            control_mean=by_row["control_mean"].mean().to_numpy(),
+            control_mean=scene_mean(tables, CUTS, "control_mean", scenes),
         )
     )
     return means

@@ -40,6 +40,7 @@ from headpatch.questions.path import VERB
 from headpatch.questions.path.columns import MEANS, PATH
 from headpatch.questions.path.sentences import sentences
 from headpatch.questions.path.tables import MeasuredPair, OverPairs
+from headpatch.stats.scenes import by_scene
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,12 +142,13 @@ class Path(Question[FollowedPath]):
                 followed.append(pair)
                 advance(len(followed), len(survey.entries))
         gated = [one for one in survey.gated if one.entry.name in heads]
+        lds = np.array([(one.ld_with, one.ld_without) for one in gated])
         facts = {
             "pairs": len(followed),
             "pairs_heads": len(chosen.entries),
             "level": study.pairs.level,
-            "ld_with": float(np.mean([one.ld_with for one in gated])),
-            "ld_without": float(np.mean([one.ld_without for one in gated])),
+            "ld_with": float(by_scene(lds[:, 0], survey.scenes).mean()),
+            "ld_without": float(by_scene(lds[:, 1], survey.scenes).mean()),
             "question": survey.question,
             "region_name": survey.region_name,
         }
@@ -237,8 +239,10 @@ def _followed(
 ) -> FollowedPath:
     """Put together what was measured; `facts` are what ``path.pt`` says beside the curves."""
     study, vlm = opened.study, opened.vlm
-    gaps = opened.survey.ld_gaps if isinstance(opened, Pairs) else None
-    rows = OverPairs(study, [pair.table for pair in pairs], gaps)
+    many = isinstance(opened, Pairs)
+    scenes = opened.survey.scenes if many else np.zeros(1, dtype=np.int64)
+    gaps = opened.survey.ld_gaps if many else None
+    rows = OverPairs(study, [pair.table for pair in pairs], scenes, gaps)
     floor = max(pair.noise_floor for pair in pairs)
     whole = sum(not pair.resumed for pair in pairs)
     why_not = next((pair.why_not for pair in pairs if pair.why_not), "")

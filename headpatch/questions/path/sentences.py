@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from headpatch.core.study.options import edge_ends
 from headpatch.engine.interventions import Direction
@@ -57,8 +57,9 @@ def sentences(rows: OverPairs, chosen_on: int, valid: bool, noise_floor: float) 
 
 def _tower(rows: OverPairs) -> str:
     """Say how far up the vision tower its output matters."""
-    whole = _stream(rows, "vision", "all", "denoising")
-    means = rows.interval(whole)
+    where = _stream("vision", "all", "denoising")
+    whole = rows.curve(**where)
+    means = rows.interval(whole, **where)
     carrying = np.flatnonzero(means.low >= HALF)
     if not carrying.size:
         return ""
@@ -78,8 +79,9 @@ def _held(rows: OverPairs, tower: Tower, name: str) -> str:
     ways: dict[tuple[str, str], list[str]] = {}
     half = False
     for direction in DIRECTIONS:
-        curve = _stream(rows, tower, name, direction)
-        means = rows.interval(curve)
+        stream = _stream(tower, name, direction)
+        curve = rows.curve(**stream)
+        means = rows.interval(curve, **stream)
         if not curve.size or not np.isfinite(means.mean).all():
             continue
         shown = means.low >= HALF
@@ -108,7 +110,9 @@ def _held(rows: OverPairs, tower: Tower, name: str) -> str:
 def _twice(rows: OverPairs) -> str:
     """Say where the difference is held in two places, so that neither is needed."""
     pairs = len(rows.tables)
-    curves = {name: [_stream(rows, "lm", name, way) for way in DIRECTIONS] for name in TOKENS}
+    curves = {
+        name: [rows.curve(**_stream("lm", name, way)) for way in DIRECTIONS] for name in TOKENS
+    }
     every = {name: own for name, own in curves.items() if own[1].size and len(own[1]) == pairs}
     if not every:
         return ""
@@ -136,7 +140,8 @@ def _cuts(rows: OverPairs) -> str:
     width, listed = rows.study.path.window, []
     for edge in rows.study.path.edges:
         start, end = edge_ends(edge)
-        means = rows.interval(rows.curve(view="edge", where=edge, direction="noising"))
+        where = {"view": "edge", "where": edge, "direction": "noising"}
+        means = rows.interval(rows.curve(**where), **where)
         if np.isfinite(means.mean).any():
             centre = int(np.nanargmax(np.abs(means.mean)))
             layers = _window(centre, width, len(means.mean))
@@ -160,12 +165,13 @@ def _writers(rows: OverPairs) -> str:
     names += [f"MLP {layer}" for layer in rows.keys.loc[where["mlp"], "layer"]]
     if not heads.size or not mlps.size:
         return ""
-    parts = rows.interval(np.concatenate([heads, mlps], 1))
+    parts = rows.interval(np.concatenate([heads, mlps], 1), view="direct", where="head")
     if not np.isfinite(parts.mean).all():
         return ""
     first = np.argsort(-np.abs(parts.mean))[:5].tolist()
     listed = ", ".join(f"{names[part]} {_mean(rows, parts, part)}" for part in first)
-    sums = rows.interval(np.stack([heads.sum(1), mlps.sum(1)], 1))
+    both = np.stack([heads.sum(1), mlps.sum(1)], 1)
+    sums = rows.interval(both, view="direct", where="head")
     picked = f" (the largest of {len(names):,}, picked on these pairs)" if rows.many else ""
     return (
         f"Written straight into LD: heads {_mean(rows, sums, 0)}, MLPs {_mean(rows, sums, 1)}; "
@@ -180,9 +186,10 @@ def _listeners(rows: OverPairs, chosen_on: int) -> Iterator[str]:
         for heads in paths["heads"].unique():
             listed, small = [], False
             for words, where in HEARD.items():
-                values = rows.curve(view="head path", tower="lm", where=where, heads=heads,
-                                    direction=direction)  # fmt: skip
-                means = rows.interval(values)
+                path = {"view": "head path", "tower": "lm", "where": where, "heads": heads,
+                        "direction": direction}  # fmt: skip
+                values = rows.curve(**path)
+                means = rows.interval(values, **path)
                 small |= words == "all inputs" and not abs(means.mean).max(initial=0.0) >= SMALL
                 if values.size:
                     listed.append(f"{words} {_mean(rows, means, 0)}")
@@ -229,10 +236,9 @@ def _caveat(rows: OverPairs, valid: bool, noise_floor: float) -> str:
     )
 
 
-def _stream(
-    rows: OverPairs, tower: Tower, name: str, direction: Direction
-) -> Float[np.ndarray, "pairs layers"]:
-    return rows.curve(view="stream", tower=tower, where=name, direction=direction)
+def _stream(tower: Tower, name: str, direction: Direction) -> dict[str, str]:
+    """Say which rows are of a stream."""
+    return {"view": "stream", "tower": tower, "where": name, "direction": direction}
 
 
 def _mean(rows: OverPairs, means: Interval, at: int) -> str:

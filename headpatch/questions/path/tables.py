@@ -40,6 +40,7 @@ from headpatch.heads import Head
 from headpatch.questions.path.columns import PATH
 from headpatch.questions.path.heads import Row, head_paths
 from headpatch.stats.intervals import Interval
+from headpatch.stats.scenes import Scenes
 
 HALF = 0.5
 """The share of the difference that counts as carrying it."""
@@ -175,9 +176,10 @@ class OverPairs:
         self,
         study: Study,
         tables: Sequence[pd.DataFrame],
+        scenes: Scenes,
         ld_gaps: Float[np.ndarray, " pairs"] | None = None,
     ) -> None:
-        self.study, self.tables, self.ld_gaps = study, tables, ld_gaps
+        self.study, self.tables, self.scenes, self.ld_gaps = study, tables, scenes, ld_gaps
         by_pair = pd.concat([table.set_index(KEYS)["normalized"] for table in tables], axis=1)
         self.keys = by_pair.index.to_frame(index=False)
         self.shares: Values = np.ascontiguousarray(by_pair.to_numpy(np.float64).T)
@@ -189,9 +191,11 @@ class OverPairs:
 
     def curve(self, **where: str) -> Float[np.ndarray, "pairs layers"]:
         """Return the rows with these values in these columns of `keys`, of pairs that have all."""
-        shares = self.shares[:, self.rows(**where)]
-        whole: Float[np.ndarray, "pairs layers"] = shares[np.isfinite(shares).all(1)]
-        return whole
+        return np.asarray(self.shares[self.whole(**where)][:, self.rows(**where)])
+
+    def whole(self, **where: str) -> Bool[np.ndarray, " pairs"]:
+        """Say which pairs have all rows with these values in these columns of `keys`."""
+        return np.asarray(np.isfinite(self.shares[:, self.rows(**where)]).all(1))
 
     def rows(self, **where: str) -> Bool[np.ndarray, " rows"]:
         """Say which rows have these values in these columns of `keys`."""
@@ -200,20 +204,20 @@ class OverPairs:
             held &= (self.keys[name] == value).to_numpy()
         return held
 
-    def interval(self, values: Float[np.ndarray, "pairs columns"]) -> Interval:
-        """Return means over pairs and the study's intervals; NaN if pairs are too few.
+    def interval(self, values: Float[np.ndarray, "pairs columns"], **where: str) -> Interval:
+        """Return means over scenes and the study's intervals; NaN if scenes are too few.
 
-        Of one pair all three are its own figures.
+        `values` are of the pairs of `curve` for `where`. Of one pair all three are its own figures.
         """
         if not self.many and len(values):
             return Interval(values[0], values[0], values[0])
-        return Interval(*intervals(self.study, values))
+        return Interval(*intervals(self.study, values, self.scenes[self.whole(**where)]))
 
     @cached_property
     def means(self) -> pd.DataFrame:
         """The columns of ``path_mean.csv``: a row for each figure."""
         half = (self.shares >= HALF).sum(0)
-        means = aggregate(self.tables, PATH, self.study, ld_gaps=self.ld_gaps)
+        means = aggregate(self.tables, PATH, self.study, self.scenes, ld_gaps=self.ld_gaps)
         return means.assign(half=half)
 
     def saved(self) -> dict[str, Any]:
@@ -226,7 +230,8 @@ class OverPairs:
         heads = self.curve(view="direct", where="head")
         if self.many and heads.size:
             layers = self.keys.loc[self.rows(view="direct", where="head"), "layer"].nunique()
-            sums = self.interval(heads.reshape(len(heads), layers, -1).sum(-1))
+            by_layer = heads.reshape(len(heads), layers, -1).sum(-1)
+            sums = self.interval(by_layer, view="direct", where="head")
             for end, values in zip(_ENDS, (sums.mean, sums.low, sums.high), strict=True):
                 saved[f"attribution_layers{end}"] = _tensor(values)
         paths = table[(table["view"] == "head path") & (table["tower"] == "lm")]

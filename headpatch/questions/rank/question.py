@@ -185,10 +185,10 @@ def _over_pairs(pairs: Pairs) -> Columns:
 
     survey = pairs.survey
     survey.compare()
-    figures = {name: values.mean(0) for name, values in survey.masses.items()}
+    figures = {name: survey.mean_masses(name) for name in survey.masses}
     for name in ("diff", "diff_raw"):
         values = survey.masses[name]
-        _, low, high = intervals(pairs.study, values.reshape(len(values), -1))
+        _, low, high = intervals(pairs.study, values.reshape(len(values), -1), survey.scenes)
         shape = values.shape[1:]
         figures |= {f"{name}_low": low.reshape(shape), f"{name}_high": high.reshape(shape)}
     columns = columns_of(figures)

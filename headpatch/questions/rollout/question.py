@@ -122,7 +122,7 @@ class Rollout(Question[Rolled | RolledPairs]):
             return Rolled(**vars(maps), origin=origin(VERB, opened, floor))
         assert isinstance(opened, Pairs)
         patches, regions, curves, areas = (list[pd.DataFrame]() for _ in range(4))
-        floors, unchecked = list[float](), dict[str, str]()
+        floors, unchecked, checked = list[float](), dict[str, str](), list[int]()
 
         def measure(session: Session) -> None:
             """Keep the tables of a pair; not the pair itself, which holds the runs' caches."""
@@ -132,17 +132,19 @@ class Rollout(Question[Rolled | RolledPairs]):
             if maps.unchecked:
                 unchecked[name] = maps.unchecked
             if maps.check is not None:
+                checked.append(len(patches) - 1)
                 of_pair = maps.check.areas
                 curves.append(maps.check.curves.assign(pair=name))
                 areas.append(of_pair.assign(difference=of_pair["area"] - of_pair["random_mean"]))
                 floors.append(maps.check.noise_floor)
 
         each_pair(opened, call.stages, "Replacing patches", measure)
+        scenes = opened.survey.scenes
         return RolledPairs(
             pd.concat(patches, ignore_index=True),
             PERTURBATION.ordered(pd.concat(curves, ignore_index=True)) if curves else None,
-            aggregate(regions, REGIONS, opened.study),
-            aggregate(areas, AREAS, opened.study) if areas else None,
+            aggregate(regions, REGIONS, opened.study, scenes),
+            aggregate(areas, AREAS, opened.study, scenes[checked]) if areas else None,
             unchecked,
             origin=origin(VERB, opened, max(floors, default=None)),
         )

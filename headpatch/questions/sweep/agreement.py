@@ -25,6 +25,7 @@ from headpatch.stats.agreement import (
     mean_agreement,
     pearson_interval,
 )
+from headpatch.stats.scenes import Scenes, by_scene
 
 TOP = 20
 """Heads of whose recall is spoken."""
@@ -108,6 +109,7 @@ class AgreedPairs:
 
     pairs: tuple[Agreed, ...]
     study: Study
+    scenes: Scenes
 
     @cached_property
     def by_pair(self) -> Float[np.ndarray, "pairs figures"]:
@@ -118,7 +120,8 @@ class AgreedPairs:
     def of_means(self) -> MeanAgreement:
         """How the means over pairs agree."""
         approx, exact = (
-            np.stack([getattr(one, side) for one in self.pairs]) for side in ("approx", "exact")
+            by_scene(np.stack([getattr(one, side) for one in self.pairs]), self.scenes)
+            for side in ("approx", "exact")
         )
         options = self.study.pairs
         rng = np.random.default_rng(self.study.seed % 2**64)  # numpy takes no negative seed
@@ -131,7 +134,7 @@ class AgreedPairs:
         ``of_means`` are of the means over pairs; ``…_low`` and ``…_high`` are intervals over pairs.
         """
         figures: dict[str, float | int] = {}
-        mean, low, high = intervals(self.study, self.by_pair)
+        mean, low, high = intervals(self.study, self.by_pair, self.scenes)
         least, most = np.array(list(_RANGES.values())).T
         ends = zip(FIGURES, mean, low.clip(least), high.clip(None, most), strict=True)
         for name, *three in ends:
@@ -230,9 +233,13 @@ def saved_of_one(
 
 
 class Gradients:
-    """The estimates of one pair after the other, added up where their positions correspond."""
+    """The estimates of one pair after the other, added up where their positions correspond.
 
-    def __init__(self) -> None:
+    `scenes` are those of the pairs to come: each counts once.
+    """
+
+    def __init__(self, scenes: Scenes) -> None:
+        self._scenes, self._sharing = scenes, np.bincount(scenes)[scenes].tolist()
         self._agreed: dict[str, list[Agreed]] = {}
         self._sums: dict[str, Tensor] = {}
         self._first: Estimates | None = None
@@ -242,16 +249,21 @@ class Gradients:
         """Take in a pair."""
         for name, one in agreed.items():
             self._agreed.setdefault(name, []).append(one)
+        sharing = self._sharing[self._pairs]
         self._first, self._pairs = self._first or estimates, self._pairs + 1
         self._alike = self._alike and self._first.corresponds(estimates)
         if self._alike:
             self._sums = {
-                name: self._sums.get(name, 0) + maps for name, maps in estimates.maps.items()
+                name: self._sums.get(name, 0) + maps / sharing
+                for name, maps in estimates.maps.items()
             }
 
     def agreed(self, study: Study) -> dict[str, AgreedPairs]:
         """Return, by ``kind_direction``, how they agree; empty with fewer than two heads."""
-        return {name: AgreedPairs(tuple(pairs), study) for name, pairs in self._agreed.items()}
+        return {
+            name: AgreedPairs(tuple(pairs), study, self._scenes)
+            for name, pairs in self._agreed.items()
+        }
 
     def saved(self, agreed: Mapping[str, AgreedPairs], sweep: Mapping[str, Any]) -> dict[str, Any]:
         """Lay out ``approx.pt`` over pairs; maps only where the positions of all correspond."""
@@ -265,6 +277,7 @@ class Gradients:
             "figures": list(FIGURES),
         }
         if self._alike and self._first is not None:
-            maps = {name: sums / self._pairs for name, sums in self._sums.items()}
+            count = len(np.unique(self._scenes))
+            maps = {name: sums / count for name, sums in self._sums.items()}
             content |= {"attribution": maps, **self._first.placed()}
         return content

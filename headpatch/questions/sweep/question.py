@@ -284,7 +284,7 @@ def _of_one(session: Session, sets: Sequence[HeadSet] | None, call: Call) -> Swe
 
 def _over_pairs(pairs: Pairs, sets: Sequence[HeadSet] | None, call: Call) -> Sweep:
     study, survey = pairs.study, pairs.survey
-    rows, gradients = FinishedRows(call.store, call.units), Gradients()
+    rows, gradients = FinishedRows(call.store, call.units), Gradients(survey.scenes)
     tables, floors = list[pd.DataFrame](), list[float]()
     job: Plan | None = None
     control: Unread | None = None

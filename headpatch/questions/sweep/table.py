@@ -31,6 +31,7 @@ from headpatch.questions.sweep.agreement import Agreed, Estimates, compare, esti
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
 from headpatch.questions.sweep.listing import named_rows
 from headpatch.stats.effects import normalized_effect
+from headpatch.stats.scenes import by_scene
 
 Map: TypeAlias = Float[np.ndarray, "layers heads"]
 Ranking: TypeAlias = Int[np.ndarray, "layers heads"]
@@ -172,8 +173,10 @@ def saved_over_pairs(
         **_attention(_differences(survey, job) if job.every else None),
         "pair_names": [entry.name for entry in survey.entries],
         "level": pairs.study.pairs.level,
-        "ld_with": float(np.mean([one.ld_with for one in ran])),
-        "ld_without": float(np.mean([one.ld_without for one in ran])),
+        "ld_with": float(by_scene(np.array([one.ld_with for one in ran]), survey.scenes).mean()),
+        "ld_without": float(
+            by_scene(np.array([one.ld_without for one in ran]), survey.scenes).mean()
+        ),
         **_facts(pairs, where, job, control),
     }
 
@@ -183,7 +186,7 @@ def means_over(
 ) -> pd.DataFrame:
     """Return the columns of ``effects_mean.csv``."""
     named = [named_rows(table) for table in tables]
-    means = aggregate(named, EFFECTS, study, gaps="pair")
+    means = aggregate(named, EFFECTS, study, survey.scenes, gaps="pair")
     means["answer_changed"] = answer_changed(named, EFFECTS)
     # a share is not defined for a pair without a difference in LD
     means["pairs"] = sum(bool(np.isfinite(table["normalized"]).all()) for table in named)
@@ -197,7 +200,7 @@ def means_over(
 def _differences(survey: Survey, job: Plan) -> Map | None:
     """Return mean differences in attention, where heads have them."""
     compared = job.tower == "lm" and survey.incomparable is None
-    return survey.masses["diff"].mean(0) if compared else None
+    return survey.mean_masses("diff") if compared else None
 
 
 def _attention(diff: Map | None) -> Saved:

@@ -17,6 +17,7 @@ from headpatch.questions.trace.records import MEASURES, RUNS
 from headpatch.questions.trace.token_alignment import Slot, listed
 from headpatch.questions.trace.token_runner import Maps, Token, Way
 from headpatch.stats.intervals import Interval, mean_interval
+from headpatch.stats.scenes import Scenes, by_scene
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +69,12 @@ class SlotMean:
         return listed(self.rivals) if self.measure == "contrast" else ""
 
 
-def mean_of(study: Study, slot: Slot, tokens: Sequence[Token], pairs: Sequence[str]) -> SlotMean:
-    """Average the tokens of a slot's answers, given the names of their pairs.
+def mean_of(
+    study: Study, slot: Slot, tokens: Sequence[Token], pairs: Sequence[str], scenes: Scenes
+) -> SlotMean:
+    """Average the tokens of a slot's answers, given their pairs' names and scenes.
 
-    An interval takes `headpatch.core.baseline_runs.LEAST` pairs; with fewer its ends are NaN.
+    An interval takes `headpatch.core.baseline_runs.LEAST` scenes; with fewer its ends are NaN.
     """
     contested = np.array([bool(token.rival) for token in tokens])
     measure = "contrast" if 2 * contested.sum() > len(tokens) else "logit"
@@ -83,18 +86,19 @@ def mean_of(study: Study, slot: Slot, tokens: Sequence[Token], pairs: Sequence[s
         by_pair = {
             name: np.stack([token.effects[way][name] for token in tokens]) for name in MEASURES
         }
-        effects[way] = {name: _mean(by_pair[name], averaged[name]) for name in MEASURES}
+        effects[way] = {name: _mean(by_pair[name], averaged[name], scenes) for name in MEASURES}
         each[way] = np.where(averaged[measure][:, None, None], by_pair[measure], np.nan)
-        own = by_pair[measure][averaged[measure]]
-        moves[way], totals[way] = _interval(study, own), _interval(study, np.abs(own).sum((1, 2)))
+        own, shown = by_pair[measure][averaged[measure]], scenes[averaged[measure]]
+        moves[way] = _interval(study, own, shown)
+        totals[way] = _interval(study, np.abs(own).sum((1, 2)), shown)
     return SlotMean(
         slot,
         dict(Counter(token.rival for token in tokens if token.rival).most_common()),
         measure,
         {name: int(which.sum()) for name, which in averaged.items()},
-        {name: _mean(measured[name], averaged[name]) for name in MEASURES},
-        {name: values.mean(0) for name, values in attention.items()},
-        _interval(study, attention["diff"]),
+        {name: _mean(measured[name], averaged[name], scenes) for name in MEASURES},
+        {name: by_scene(values, scenes).mean(0) for name, values in attention.items()},
+        _interval(study, attention["diff"], scenes),
         effects,
         moves,
         totals,
@@ -105,14 +109,17 @@ def mean_of(study: Study, slot: Slot, tokens: Sequence[Token], pairs: Sequence[s
 
 
 def _mean(
-    values: Float[np.ndarray, "pairs *rest"], which: Bool[np.ndarray, " pairs"]
+    values: Float[np.ndarray, "pairs *rest"], which: Bool[np.ndarray, " pairs"], scenes: Scenes
 ) -> Float[np.ndarray, "*rest"]:
-    """Mean over some pairs; NaN over none."""
-    return values[which].mean(0) if which.any() else np.full(values.shape[1:], np.nan)
+    """Mean over the scenes of some pairs; NaN over none."""
+    if not which.any():
+        return np.full(values.shape[1:], np.nan)
+    return np.asarray(by_scene(values[which], scenes[which]).mean(0))
 
 
-def _interval(study: Study, values: Float[np.ndarray, "pairs *rest"]) -> Interval:
-    """Mean over pairs with its interval, where there are enough pairs and all figures."""
+def _interval(study: Study, by_pair: Float[np.ndarray, "pairs *rest"], scenes: Scenes) -> Interval:
+    """Mean over scenes with its interval, where there are enough of them and all figures."""
+    values = by_scene(by_pair, scenes)
     if len(values) < LEAST or not np.isfinite(values).all():
         none = np.full(values.shape[1:], np.nan)
         return Interval(np.asarray(values.mean(0)), none, none)

@@ -112,7 +112,8 @@ def _over_pairs(pairs: Pairs, call: Call) -> TracedPairs:
                 for pair in slot.answers
             ]
             of_pairs = [entries[pair].name for pair in slot.answers]
-            averaged.append(mean_of(study, slot, tokens, of_pairs))
+            scenes = pairs.survey.scenes[list(slot.answers)]
+            averaged.append(mean_of(study, slot, tokens, of_pairs, scenes))
             advance(len(averaged), total)
     floor = max(slot_mean.floor for slot_mean in averaged)
     where = origin(VERB, pairs, floor)

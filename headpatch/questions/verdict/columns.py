@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from headpatch.present.column import Column, Schema
+from headpatch.present.column import Column, Schema, ratio_companions
 
 
 def _interval(
@@ -22,6 +22,8 @@ def _on_pairs(name: str, run: str) -> Iterator[Column]:
     """What an effect does on single pairs."""
     more: dict[str, Any] = {"optional": True}
     yield Column(f"{name}_sd", "standard deviation over pairs", form=".3f", **more)
+    yield Column(f"{name}_carried", "how many pairs the mean rests on: (Σ|x|)² / Σx²", "pairs",
+                 form=".1f", **more)  # fmt: skip
     yield Column(f"{name}_above", "share of pairs beyond +δ", "share", form=".3f", **more)
     yield Column(f"{name}_below", "share of pairs beyond −δ", "share", form=".3f", **more)
     yield Column(f"{name}_mixed_q", "q of pairs beyond δ both ways, or beyond it though the mean "
@@ -30,10 +32,14 @@ def _on_pairs(name: str, run: str) -> Iterator[Column]:
                  **more)  # fmt: skip
 
 
-_Q = "q of a mean unlike 0, over all heads and both directions"
+_Q = ("q of a mean unlike 0, over all heads and both directions: the larger of a t-test's and the "
+      "resampled one, which knows of skewed effects")  # fmt: skip
 _BEYOND = "q of a mean beyond ±δ: the stricter test, for whom δ itself should be corrected for"
 _FAILED = _text("failed_nulls", "names of nulls that failed, with semicolons; then nothing here "
                 "should be relied on", optional=True)  # fmt: skip
+
+_NECESSITY = Column("necessity", "", "normalized", form="+.3f")
+_SUFFICIENCY = Column("sufficiency", "", "normalized", form="+.3f")
 
 HEADS = Schema(
     "verdicts.csv",
@@ -75,8 +81,10 @@ HEADS = Schema(
               "semicolon after each", optional=True),
         Column("attention_rank", "1 = largest attention difference", "–", "whole"),
         *_interval("necessity_mean_kind", "`necessity` for kind `mean`", form="", optional=True),
+        *ratio_companions(_NECESSITY),
         *_interval("sufficiency_mean_kind", "`sufficiency` for kind `mean`", form="",
                    optional=True),
+        *ratio_companions(_SUFFICIENCY),
         _FAILED
     )
 )  # fmt: skip

@@ -6,7 +6,7 @@ is not the one that selected (cross-fitting).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float, Int
 
 from headpatch.core.baseline_runs import Survey
-from headpatch.core.saved_verdict import can_judge, halve, rule
+from headpatch.core.ratio_columns import ratio_columns
+from headpatch.core.saved_verdict import can_judge, halve
 from headpatch.core.store import Store
 from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Direction
@@ -31,6 +32,7 @@ from headpatch.questions.verdict.discovery import (
     set_counts,
     with_parts,
 )
+from headpatch.questions.verdict.looks import Look, looks, open_heads
 from headpatch.questions.verdict.measure import Runner
 from headpatch.questions.verdict.nulls import Null, failed, judge_nulls
 from headpatch.questions.verdict.pair_record import DIRECTIONS, PairRecord, PerPair, Task
@@ -40,11 +42,12 @@ from headpatch.stats.disattenuated_rank_correlation import true_correlation
 from headpatch.stats.interactions import HeldOutSets
 from headpatch.stats.intervals import mean_interval
 from headpatch.stats.rankings import correlation
+from headpatch.stats.scenes import by_scene
 from headpatch.stats.significance import adjusted, minimum_effect_test
 from headpatch.stats.verdict_labels import Rule
 from headpatch.stats.verdicts import Observed, Verdicts, judge
 
-Places = Int[np.ndarray, " some"]
+Places = Int[np.ndarray, "_"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,7 @@ class Judgement:
     faithfulness: pd.DataFrame
     vision: pd.DataFrame | None  # over the pairs on which layers were changed; None: too few
     noise_floor: float  # in logits, the largest of all pairs
+    look: Look  # at which it was reached, of one or several
     saved: dict[str, Any]  # what ``verdict.pt`` holds: every pair's arrays
 
 
@@ -77,6 +81,7 @@ class Measured:
     records: Sequence[PairRecord]
     attention: PerPair
     raw: PerPair
+    scenes: Int[np.ndarray, " pairs"]
     parts: Sequence[Part]
 
     @property
@@ -95,14 +100,23 @@ def run(
     """
     survey.compare()
     grid, entries = vlm.lm.grid, survey.entries
+    attention, scenes = survey.masses["diff"], survey.scenes
     runner = Runner(study, vlm, survey, store, on_progress, cost(study, grid, entries))
-    both = _parts(study, entries)
-    tasks = _tasks(study, grid, both)
-    order = np.concatenate(both)
-    measured = runner.measured([entries[i] for i in order], [tasks[i] for i in order])
-    found = dict(zip(order.tolist(), measured, strict=True))
-    records = [found[i] for i in range(len(entries))]
-    attention = survey.masses["diff"]
+    planned = looks(study, scenes)
+    tasks = _tasks(study, grid, _parts(study, entries, planned[0].places), entries)
+    records: dict[int, PairRecord] = {}
+    for look in planned:
+        new = [i for i in look.places.tolist() if i not in records]
+        asked = [tasks.get(i) or _more(study, grid, i) for i in new]
+        records |= dict(zip(new, runner.measured([entries[i] for i in new], asked), strict=True))
+        ways = [
+            np.stack([records[i].effects[f"resample_{way}"] for i in look.places])
+            for way in DIRECTIONS
+        ]
+        of_look = attention[look.places], scenes[look.places]
+        if look is planned[-1] or not open_heads(study, grid, look, ways, *of_look):
+            break
+    both = _parts(study, entries, look.places)
 
     def part(choosing: Places, judges: Places) -> Part:
         def noised(some: Sequence[int], sets: Sequence[HeadSet]) -> Float[np.ndarray, "pairs sets"]:
@@ -110,7 +124,8 @@ def run(
             return runner.changed([entries[choosing[i]] for i in some], asked)
 
         seen = [records[i] for i in choosing]
-        choice = choose(study, grid, attention[choosing], seen, choosing.tolist(), noised)
+        looks = by_scene(attention[choosing], scenes[choosing])
+        choice = choose(study, grid, looks, seen, choosing.tolist(), noised)
         effects = runner.changed([entries[i] for i in judges], choice.changes)
         by: dict[Direction, dict[HeadSet, Float[np.ndarray, " judges"]]] = {
             way: {} for way in DIRECTIONS
@@ -119,14 +134,26 @@ def run(
             by[way][members] = values
         return Part(choice, judges, by)
 
-    parts = [part(*ordered) for ordered in _folds(both)]
-    seen = Measured(entries, records, attention, survey.masses["diff_raw"], parts)
-    return _conclude(study, grid, seen)
+    parts = [part(*ordered) for ordered in _folds(both, entries)]
+    place = {int(i): k for k, i in enumerate(look.places)}
+    parts = [replace(one, judges=np.array([place[int(i)] for i in one.judges])) for one in parts]
+    at = look.places
+    measured = Measured(
+        [entries[i] for i in at], [records[int(i)] for i in at], attention[at],
+        survey.masses["diff_raw"][at], scenes[at], parts,
+    )  # fmt: skip
+    return _conclude(study, grid, measured, look)
 
 
-def _parts(study: Study, entries: Sequence[Entry]) -> tuple[Places, Places]:
-    """Split the pairs in two parts; return the places of both."""
-    halves, place = halve(study, entries), {one.name: i for i, one in enumerate(entries)}
+def _more(study: Study, grid: Grid, place: int) -> Task:
+    """Return what to do with a pair that a later look adds."""
+    return Task(as_sets(grid, random_members(grid, study.verdict.groups, study.seed, place)))
+
+
+def _parts(study: Study, entries: Sequence[Entry], places: Places) -> tuple[Places, Places]:
+    """Split some of the pairs in two parts; return the places of both among all."""
+    place = {one.name: i for i, one in enumerate(entries)}
+    halves = halve(study, [entries[i] for i in places])
     first, second = (
         np.array([place[one.name] for one in part], dtype=np.int64)
         for part in (halves.discovery, halves.confirmation)
@@ -134,27 +161,33 @@ def _parts(study: Study, entries: Sequence[Entry]) -> tuple[Places, Places]:
     return first, second
 
 
-def _folds(both: tuple[Places, Places]) -> Iterator[tuple[Places, Places]]:
+def _folds(
+    both: tuple[Places, Places], entries: Sequence[Entry]
+) -> Iterator[tuple[Places, Places]]:
     """Give (those that choose, those that judge): both ways, if the first part can judge."""
     first, second = both
     yield first, second
-    if can_judge(len(first)):
+    if can_judge(len({entries[i].scene for i in first.tolist()})):
         yield second, first
 
 
 def cost(study: Study, grid: Grid, entries: Sequence[Entry]) -> int:
     """Return about how many rows a verdict over pairs takes: heads or sets changed once."""
-    both = _parts(study, entries)
+    both = _parts(study, entries, np.arange(len(entries)))
     seeking, judging = set_counts(study, grid)
-    rows = sum(task.rows(grid) for task in _tasks(study, grid, both, drawn=False).values())
-    for choosing, judges in _folds(both):
+    rows = sum(task.rows(grid) for task in _tasks(study, grid, both, entries, drawn=False).values())
+    for choosing, judges in _folds(both, entries):
         rows += len(choosing) * study.verdict.groups
         rows += min(study.verdict.search, len(choosing)) * seeking + len(judges) * judging
     return rows
 
 
 def _tasks(
-    study: Study, grid: Grid, both: tuple[Places, Places], drawn: bool = True
+    study: Study,
+    grid: Grid,
+    both: tuple[Places, Places],
+    entries: Sequence[Entry],
+    drawn: bool = True,
 ) -> dict[int, Task]:
     """Return what to do with each pair, by its place, but for chosen sets.
 
@@ -162,7 +195,7 @@ def _tasks(
     """
     options = study.verdict
     tasks: dict[int, Task] = {}
-    choosing = {int(place): i for some, _ in _folds(both) for i, place in enumerate(some)}
+    choosing = {int(place): i for some, _ in _folds(both, entries) for i, place in enumerate(some)}
     judging = {int(place): i for i, place in enumerate(both[1])}
     for place in (int(place) for place in np.concatenate(both)):
         sets: tuple[HeadSet, ...] = ()
@@ -178,10 +211,10 @@ def _tasks(
     return tasks
 
 
-def _conclude(study: Study, grid: Grid, seen: Measured) -> Judgement:
-    """Judge every head by what the pairs show."""
-    by, records, judged = rule(study), seen.records, seen.judged
-    scenes = None
+def _conclude(study: Study, grid: Grid, seen: Measured, look: Look) -> Judgement:
+    """Judge every head by what the pairs of a look show."""
+    by, records, judged = look.rule, seen.records, seen.judged
+    scenes = seen.scenes
     effects = {way: np.stack([pair.effects[way] for pair in records]) for way in records[0].effects}
     necessity, sufficiency = effects["resample_noising"], effects["resample_denoising"]
     noised = [part.effects["noising"] for part in seen.parts]
@@ -189,44 +222,51 @@ def _conclude(study: Study, grid: Grid, seen: Measured) -> Judgement:
     of_claims = {
         one: np.concatenate([joint[one] for joint in noised]) for one in with_parts(claims)
     }
-    held_out = [HeldOutSets(claims, of_claims, necessity[judged])]
+    held_out = [HeldOutSets(claims, of_claims, necessity[judged], scenes[judged])]
     held_out += [
-        HeldOutSets(part.choice.partners, joint, necessity[part.judges], part=place)
+        HeldOutSets(part.choice.partners, joint, necessity[part.judges], scenes[part.judges], place)
         for place, (part, joint) in enumerate(zip(seen.parts, noised, strict=True), start=1)
     ]
+    names = [pair.name for pair in records]
     lds = np.array([[pair.ld_with for pair in records], [pair.ld_without for pair in records]])
     observed = Observed(
         seen.attention, necessity, sufficiency, chosen=held_out, raw=seen.raw, lds=lds,
         scenes=scenes, factors=_factors(seen.entries),
     )  # fmt: skip
     verdicts = judge(observed, by)
-    order = np.argsort(-np.nan_to_num(seen.attention).mean(0).ravel(), kind="stable")
+    looks = by_scene(np.nan_to_num(seen.attention), scenes)
+    order = np.argsort(-looks.mean(0).ravel(), kind="stable")
     verdicts.heads["attention_rank"] = order.argsort() + 1
     for name, way in zip(("necessity", "sufficiency"), DIRECTIONS, strict=True):
-        for column, values in _ends(f"{name}_mean_kind", effects[f"mean_{way}"], by).items():
-            verdicts.heads[column] = values.ravel()
-    together = joint_effects(seen.parts, necessity, sufficiency, by)
+        values = by_scene(effects[f"mean_{way}"], scenes)
+        for column, ends in _ends(f"{name}_mean_kind", values, by).items():
+            verdicts.heads[column] = ends.ravel()
+        flat = effects[f"resample_{way}"].reshape(len(records), -1)
+        beside = ratio_columns(study, flat, lds[0] - lds[1], names, whole=True, scenes=scenes)
+        for end, ends in beside.items():
+            verdicts.heads[f"{name}{end}"] = ends
+    together = joint_effects(seen.parts, necessity, sufficiency, by, scenes)
     nulls = _nulls(seen, by)
     gaps = np.array([pair.gap for pair in records])[judged]
     chosen = [(part.choice.rankings, part.effects["noising"]) for part in seen.parts]
-    faithfulness = curves(grid, chosen, gaps, by)
-    vision = _vision(records, by)
+    faithfulness = curves(grid, chosen, gaps, by, scenes[judged])
+    vision = _vision(records, scenes, by)
     for table in (verdicts.heads, verdicts.sets, verdicts.factors, together, faithfulness, vision):
         if table is not None:
             table["failed_nulls"] = ";".join(failed(nulls))
-    flat = [
-        values.reshape(len(values), -1)
+    units = [
+        by_scene(values.reshape(len(values), -1), scenes)
         for values in (np.nan_to_num(seen.attention), necessity, sufficiency)
     ]
-    names = [pair.name for pair in records]
     saved = {
         "positions": study.verdict.positions,
         "delta": study.verdict.delta,
         "attention_delta": study.verdict.attention_delta,
-        "level": study.pairs.level,
+        "level": by.level,
         "attention_diff": _tensor(seen.attention),
         **{way: _tensor(values) for way, values in effects.items()},
         "pairs": names,
+        "scenes": torch.from_numpy(scenes),
         "ld_with": _tensor(lds[0]),
         "ld_without": _tensor(lds[1]),
         "parts": [
@@ -240,11 +280,11 @@ def _conclude(study: Study, grid: Grid, seen: Measured) -> Judgement:
             for part in seen.parts
         ],
         # of looking and deciding over heads: of the measured means, and of true values
-        "rho": asdict(correlation(flat[0], flat[1], flat[2], by.level)),
-        "true_rho": asdict(true_correlation(flat[0], flat[1], flat[2], by.level)),
+        "rho": asdict(correlation(units[0], units[1], units[2], by.level)),
+        "true_rho": asdict(true_correlation(units[0], units[1], units[2], by.level)),
     }
     floor = max(pair.floor for pair in records)
-    return Judgement(verdicts, together, nulls, faithfulness, vision, floor, saved)
+    return Judgement(verdicts, together, nulls, faithfulness, vision, floor, look, saved)
 
 
 def _nulls(seen: Measured, by: Rule) -> list[Null]:
@@ -285,12 +325,14 @@ def _ends(
     return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _vision(pairs: Sequence[PairRecord], by: Rule) -> pd.DataFrame | None:
+def _vision(
+    pairs: Sequence[PairRecord], scenes: Int[np.ndarray, " pairs"], by: Rule
+) -> pd.DataFrame | None:
     """Judge whole vision layers by the pairs on which they were changed."""
-    effects = [pair.vision for pair in pairs if len(pair.vision)]
-    if len(effects) < 2:
+    places = [i for i, pair in enumerate(pairs) if len(pair.vision)]
+    if len(set(scenes[places].tolist())) < 2:
         return None
-    values = np.stack(effects)
+    values = by_scene(np.stack([pairs[i].vision for i in places]), scenes[places])
     columns = {"layer": np.arange(values.shape[1]), **_ends("necessity", values, by)}
     q = adjusted(minimum_effect_test(values))
-    return pd.DataFrame({**columns, "necessity_q": q, "pairs": len(values)})
+    return pd.DataFrame({**columns, "necessity_q": q, "pairs": len(places)})

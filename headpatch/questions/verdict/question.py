@@ -17,7 +17,9 @@ from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.saved_verdict import need_pairs
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
+from headpatch.heads import Selection
 from headpatch.models.vlm import VLM
+from headpatch.pairs.same_scene import need_scenes
 from headpatch.questions.verdict import VERB
 from headpatch.questions.verdict.charts import head_names
 from headpatch.questions.verdict.columns import (
@@ -29,10 +31,11 @@ from headpatch.questions.verdict.columns import (
     TOGETHER,
     VISION,
 )
+from headpatch.questions.verdict.headline import Headline, headline_words, summarize
 from headpatch.questions.verdict.judgement import Judgement, cost, run
+from headpatch.questions.verdict.looks import check as check_looks
 from headpatch.questions.verdict.nulls import failed
 from headpatch.questions.verdict.sentences import Setting, sentence
-from headpatch.questions.verdict.view import Headline, headline_words, summarize
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +141,8 @@ class Verdict(Result):
         """Return what ``--json`` prints of the verdict."""
         return {
             "delta": self.study.verdict.delta,
-            "level": self.study.pairs.level,
+            "level": self.judgement.look.rule.level,
+            **self.judgement.look.facts,
             "noise_floor": self.noise_floor,
             "nulls_passed": not self.failed_nulls,
             "failed_nulls": list(self.failed_nulls),
@@ -158,12 +162,15 @@ class Judge(Question[Verdict]):
     verb = VERB
 
     def need(self, study: Study, count: int, argument: str) -> None:
-        """Refuse too few pairs to judge heads on."""
+        """Refuse too few pairs to judge heads on, and looks at them that cannot be."""
         need_pairs(study, count, argument)
+        check_looks(study, count)
 
     def check_model(self, study: Study, vlm: VLM) -> None:
         """Refuse claims, whose heads are tested together, of what the model does not have."""
         check_claims(map(Claim.parse, study.claims), vlm)
+        if study.verdict.decide is not None:
+            Selection.parse(study.verdict.decide, "--decide").resolve(vlm.lm.grid)
 
     def needs(self, study: Study) -> Needs:
         """Change heads at the study's positions, and compare what they look at."""
@@ -180,7 +187,8 @@ class Judge(Question[Verdict]):
         )
         with call.stages("Changing heads") as advance:
             judgement = run(study, vlm, opened.survey, call.store, advance)
-        where = origin(VERB, opened, judgement.noise_floor, failed_nulls=failed(judgement.nulls))
+        facts = {"failed_nulls": failed(judgement.nulls), **judgement.look.facts}
+        where = origin(VERB, opened, judgement.noise_floor, **facts)
         return Verdict(judgement, replace(opened, survey=closed(opened.survey)), origin=where)
 
 
@@ -247,7 +255,10 @@ def verdict(
     if isinstance(pairs, Pairs):
         _refuse_more(study=study, n=n, vlm=vlm)
         opened = with_options(pairs, flags)
-        need_pairs(opened.study, len(pairs.survey.gated), "--pairs")
+        need_scenes(
+            [one.entry for one in pairs.survey.gated],
+            lambda count: need_pairs(opened.study, count, "--pairs"),
+        )
     else:
         stages = stages_of(on_progress)
         study = (study or Study()).override({**flags, "draw.n": n})

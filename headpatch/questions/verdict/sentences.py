@@ -135,11 +135,24 @@ def _on_pairs(row: Mapping[str, Any], study: Setting, *names: str) -> str:
         which = f"{_EFFECTS[name]}: " * (len(names) > 1)
         spread = f"{which}sd {percent(row[f'{name}_sd'], False)} over pairs, "
         words = spread + ", ".join(part for part in (beyond, under) if part)
+        words += _weights(row, name, study)
         turned = row.get(f"{name}_turned", float("nan"))
         if not isnan(turned):
             words += f", the {_ANSWER[name]}'s answer turns on {turned:.0f}"
         parts.append(words)
     return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _weights(row: Mapping[str, Any], name: str, study: Setting) -> str:
+    """Say on how few pairs a mean rests, and what it is with pairs weighted by their gap."""
+    words = ""
+    carried = row.get(f"{name}_carried", float("nan"))
+    if carried < study.pairs / 4 and abs(row[name]) > study.delta / 2:
+        words += f", the mean rests on {carried:.0f} of {study.pairs} pairs"
+    ratio = row.get(f"{name}_ratio", float("nan"))
+    if not row[f"{name}_low"] <= ratio <= row[f"{name}_high"] and not isnan(ratio):
+        words += f", ratio of means {_size(row, f'{name}_ratio')}"
+    return words
 
 
 def _other(row: Mapping[str, Any], name: str, study: Setting) -> str:

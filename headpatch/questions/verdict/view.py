@@ -1,7 +1,6 @@
 """What people see of a verdict: nulls, heads, sets of heads, what rankings carry, the headline."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -15,15 +14,18 @@ from headpatch.questions.verdict.charts import (
     faithfulness_areas,
     faithfulness_chart,
     head_names,
-    measured_words,
-    true_words,
     verdict_chart,
 )
 from headpatch.questions.verdict.columns import CURVES, FACTORS, HEADS, NULLS, SETS, TOGETHER
-from headpatch.questions.verdict.sentences import Setting, percent, sentence
-from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation
-from headpatch.stats.rankings import Correlation, Precision, descending, effect_size, precision_at
-from headpatch.stats.verdict_labels import CAUSAL, SMALL
+from headpatch.questions.verdict.headline import (
+    MOST,
+    by_effect,
+    first_by_attention,
+    headline_words,
+    summarize,
+)
+from headpatch.questions.verdict.sentences import Setting, sentence
+from headpatch.stats.verdict_labels import CAUSAL
 
 _MEANINGS: Final = {
     "necessary+sufficient": "exchanging its z moves the answer beyond δ, both ways",
@@ -37,93 +39,9 @@ _MEANINGS: Final = {
     "inert": "its effect is shown to be small: the mean lies within ±δ, and so do 95% of pairs",
     "undecided": "neither is shown: more pairs are needed",
 }
-_MOST: Final = 12
-"""Heads named in a sentence, and in the page's table: its table of all heads has the rest."""
 _FEW: Final = 4
 """Partners named in a cell."""
 _LAYER_P: Final = ("necessity_layer_p", "sufficiency_layer_p")
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The figures of the headline; heads by name, the largest effect first."""
-
-    pairs: int  # that heads were judged on
-    heads: int
-    counts: dict[str, int]  # heads of each verdict
-    picked: tuple[str, ...]  # that attention picks out
-    picked_causal: tuple[str, ...]  # of these: shown to act,
-    picked_within: tuple[str, ...]  # shown to be small,
-    picked_mixed: tuple[str, ...]  # shown to act on pairs in ways that the mean hides,
-    picked_undecided: tuple[str, ...]  # none of it
-    causal: tuple[str, ...]  # every head that is shown to act
-    missed: tuple[str, ...]  # those of them that attention did not pick
-    rho: Correlation
-    """Spearman's, over heads, of attention difference and effect size, both means over the pairs
-    that were measured."""
-    true_rho: TrueCorrelation
-    """The same of true values, which endless pairs would show; how reliable both rankings are."""
-    precision: tuple[Precision, ...]
-    """Of the attention ranking against the exact causal one, at several k."""
-    together: tuple[Mapping[str, Any], ...] = ()
-    """Rows of ``together.csv``: what the first heads of a ranking do as one set."""
-
-
-def summarize(
-    table: pd.DataFrame,
-    saved: Mapping[str, Any],
-    top: int,
-    pairs: int,
-    together: pd.DataFrame | None = None,
-) -> Headline:
-    """Work out the headline of ``verdicts.csv``; both correlations are those of ``verdict.pt``.
-
-    Attention picks out the `top` heads; `pairs` are those that heads were judged on.
-    """
-    counts = {str(name): int(count) for name, count in table["verdict"].value_counts().items()}
-    table = _by_effect(table)
-    label = dict(zip(table["name"], table["verdict"], strict=True))
-    picked = _first_by_attention(table, top)
-    causal = tuple(name for name, verdict in label.items() if verdict in CAUSAL)
-
-    def of(*classes: str) -> tuple[str, ...]:
-        return tuple(name for name in label if name in picked and label[name] in classes)
-
-    looks = descending(-table["attention_rank"].to_numpy(float))
-    ks = sorted({k for k in (len(picked), len(causal)) if k > 0})
-    return Headline(
-        pairs=pairs,
-        heads=len(label),
-        counts=counts,
-        picked=picked,
-        picked_causal=of(*CAUSAL),
-        picked_within=of(*SMALL),
-        picked_mixed=of("mixed"),
-        picked_undecided=of("undecided"),
-        causal=causal,
-        missed=tuple(name for name in causal if name not in picked),
-        rho=Correlation(**saved["rho"]),
-        true_rho=TrueCorrelation(**saved["true_rho"]),
-        precision=tuple(precision_at(looks, np.arange(len(table)), k) for k in ks),
-        together=() if together is None else tuple(_plain(together)),
-    )
-
-
-def _plain(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Give the rows; None for what was not measured."""
-    yield from table.astype(object).where(table.notna(), None).to_dict("records")
-
-
-def _by_effect(table: pd.DataFrame) -> pd.DataFrame:
-    """Return ``verdicts.csv`` with each head's name, the largest effect first."""
-    size = effect_size(table["necessity"].to_numpy(float), table["sufficiency"].to_numpy(float))
-    return table.assign(name=head_names(table)).iloc[descending(size)]
-
-
-def _first_by_attention(table: pd.DataFrame, top: int) -> tuple[str, ...]:
-    """Name the heads that attention picks out, the first first."""
-    picked = table[table["attention_rank"] <= top].sort_values("attention_rank")
-    return tuple(picked["name"])
 
 
 def view(files: Files, context: Context) -> Iterator[Part]:
@@ -213,9 +131,9 @@ def _heads(
     table: pd.DataFrame, context: Context, delta: float, pairs: int, factors: pd.DataFrame | None
 ) -> Iterator[Part]:
     """Show the verdict of the heads that act, and of those that attention picks first."""
-    rows = _by_effect(table).set_index("name", drop=False)
+    rows = by_effect(table).set_index("name", drop=False)
     acting = rows.index[rows["verdict"].isin(CAUSAL)]
-    picked = _first_by_attention(rows, int(context.options.get("top", 20)))
+    picked = first_by_attention(rows, int(context.options.get("top", 20)))
     shown = rows.loc[list(dict.fromkeys([*acting, *picked]))]
     level, look = f"{context.level:.0%}", HEADS["attention_diff"]
     cells: dict[str, str | Cell] = {
@@ -246,7 +164,7 @@ def _heads(
     yield Words(note + partners)
     told = rows[rows["verdict"].isin((*CAUSAL, "mixed")) & (rows["verdict"] != "redundant")]
     study = Setting.of(context, pairs)
-    yield from (Words(sentence(row, study, factors)) for row in told.head(_MOST).to_dict("records"))
+    yield from (Words(sentence(row, study, factors)) for row in told.head(MOST).to_dict("records"))
 
 
 def _as_one_set(table: pd.DataFrame, level: float) -> Iterator[Part]:
@@ -282,7 +200,7 @@ def _acting(acting: pd.DataFrame, cells: Mapping[str, str | Cell], heads: int) -
     layer_p = all(name in acting and acting[name].notna().any() for name in _LAYER_P)
     if layer_p:
         cells = {**cells, "layer p": lambda row: " / ".join(f"{row[p]:.2g}" for p in _LAYER_P)}
-    yield grid("Heads that are shown to act", acting.head(_MOST), cells, HEADS, place="page")
+    yield grid("Heads that are shown to act", acting.head(MOST), cells, HEADS, place="page")
     if layer_p:
         least = f"1/{heads} = {1 / heads:.2g} ({heads} heads a layer)"
         yield Words(
@@ -291,8 +209,8 @@ def _acting(acting: pd.DataFrame, cells: Mapping[str, str | Cell], heads: int) -
             "says whether the head stands out in its layer; the verdict does not rest on it.",
             "page",
         )
-    if len(acting) > _MOST:
-        yield Words(f"And {len(acting) - _MOST:,} more, in the table of all heads.", "page")
+    if len(acting) > MOST:
+        yield Words(f"And {len(acting) - MOST:,} more, in the table of all heads.", "page")
 
 
 def _interval(name: str) -> Cell:
@@ -337,78 +255,3 @@ def _together(sets: pd.DataFrame, table: pd.DataFrame, level: float) -> Iterator
         "heads, once the others are gone, beyond what it does alone. redundant: how many of the "
         "heads are not shown to be necessary alone; the others are, and do more beside."
     )
-
-
-def headline_words(facts: Headline, context: Context) -> list[str]:
-    """Say in words and numbers whether the heads that look decide; the first line asks it."""
-    level, delta = context.level, context.options["delta"]
-    where = Setting.of(context, facts.pairs).where
-    missed = f"Attention misses {len(facts.missed)} of them{_named(facts.missed)}."
-    if not facts.causal:
-        open_ones = facts.counts.get("undecided", 0)
-        missed = "Each is shown to be small, or mixed."
-        if open_ones:
-            missed = f"That is no proof that none does: {open_ones:,} are undecided."
-    elif not facts.missed:
-        missed = "Attention picks all of them."
-    elif len(facts.missed) == len(facts.causal):
-        missed = "Attention misses all of them."
-    lines = [
-        "Do the heads that look decide?",
-        f"Heads are changed {where}. Of the {len(facts.picked)} heads that attention picks out, "
-        f"alone {_count(facts.picked_causal)} shown to act on the answer"
-        f"{_named(facts.picked_causal)}; {_count(facts.picked_within)} shown to be small, in the "
-        f"mean and on 95% of pairs within ±{delta:.3g} of the LD difference; "
-        f"{_count(facts.picked_mixed)} mixed; {_count(facts.picked_undecided)} undecided.",
-        *_together_words(facts.together, level),
-        f"Of all {facts.heads:,} heads, {_count(facts.causal)} shown to act"
-        f"{_named(facts.causal)}. {missed}",
-        f"Spearman's rho, over {facts.heads:,} heads, of attention difference and size of effect. "
-        f"Of the means that were measured: {measured_words(vars(facts.rho), level)}. Of the true "
-        f"values: {true_words(vars(facts.true_rho), level)}.",
-    ]
-    lines += [
-        f"Precision@{first.k}: {first.hits} of the first {first.k} by attention are among the "
-        f"{first.k} with the largest effects ({first.share:.0%}; chance {first.chance:.1%}, "
-        f"p = {first.p:.2g})."
-        for first in facts.precision
-    ]
-    counts = ", ".join(f"{name} {count:,}" for name, count in facts.counts.items())
-    return [*lines, f"Verdicts over {facts.pairs} pairs: {counts}."]
-
-
-def _together_words(rows: Sequence[Mapping[str, Any]], level: float) -> Iterator[str]:
-    """Say what the heads that attention picks do as one set, in both directions."""
-    own = [row for row in rows if row["ranking"] == "attention"]
-    if not own:
-        return
-    parts = []
-    for row in own:
-        verb = "take away" if row["direction"] == "noising" else "bring"
-        random = "no random set could be drawn"
-        if row["draws"]:
-            random = (
-                f"random sets of the same layers {percent(row['random'])}, "
-                f"{percent(row['random_low'])} to {percent(row['random_high'])}, p = {row['p']:.2g}"
-            )
-        parts.append(
-            f"they {verb} {percent(row['effect'])} [{percent(row['effect_low'])} to "
-            f"{percent(row['effect_high'])}] of the LD difference ({row['direction']}; {random})"
-        )
-    yield (
-        f"The {own[0]['k']} heads that attention picks on one part of the pairs, changed as one "
-        f"set on the other: {', and '.join(parts)}; {level:.0%} intervals."
-    )
-
-
-def _count(names: Sequence[str]) -> str:
-    if not names:
-        return "none is"
-    return "1 is" if len(names) == 1 else f"{len(names)} are"
-
-
-def _named(names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    rest = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    return f" ({', '.join(names[:_MOST])}{rest})"

@@ -36,6 +36,8 @@ from tests.datasets import planted_pairs, tiny_study
 from tests.planted import HEADS, planted, planted_study
 from tests.tiny import SHAPES, tiny_vlm
 
+ONE = np.zeros(1, dtype=np.int64)  # a pair alone is one scene
+
 
 @lru_cache
 def vlm():
@@ -52,7 +54,7 @@ def opened(positions: str = "answer", kinds: tuple[str, ...] = ("resample",)) ->
 def combined(*names: str, positions: str = "answer") -> Combinations:
     session = opened(positions)
     plan = Plan.of(session.study, [HEADS[name].head for name in names])
-    return judge(session.study, plan, [measure(session, plan)])
+    return judge(session.study, plan, [measure(session, plan)], ONE)
 
 
 def row(found: Combinations, direction: str, *names: str) -> pd.Series:
@@ -109,7 +111,7 @@ def test_joint_effects_are_those_of_ablate() -> None:
     session = opened(kinds=("zero", "resample"))
     heads = [HEADS["looker"].head, HEADS["redundant a"].head]
     plan = Plan.of(session.study, heads)
-    found = judge(session.study, plan, [measure(session, plan)]).table
+    found = judge(session.study, plan, [measure(session, plan)], ONE).table
     ablated = ablate(session, heads).named
     keys = ["heads", "kind", "direction"]
     both = found.merge(ablated, on=keys, suffixes=("", "_ablated"))
@@ -153,8 +155,11 @@ def test_words(direction: str, sign: int, against: bool, opposed: bool, expected
     assert interaction_label(direction, 0, False, against, opposed) == "undecided"  # type: ignore[arg-type]
 
 
-def many(pairs: int, noise: float, joint: float) -> Combinations:
-    """Made-up effects of two heads over pairs: 0.1 and 0.05 alone, `joint` together."""
+def many(pairs: int, noise: float, joint: float, copies: int = 1) -> Combinations:
+    """Made-up effects of two heads over pairs: 0.1 and 0.05 alone, `joint` together.
+
+    Each pair comes `copies` times, which is one scene.
+    """
     study = Study.make(None, {"verdict.delta": 0.02, "combine.directions": ("noising",)})
     plan = Plan.of(study, [Head(0, 0), Head(1, 0)])
     rng = np.random.default_rng(0)
@@ -162,7 +167,7 @@ def many(pairs: int, noise: float, joint: float) -> Combinations:
     for _ in range(pairs):
         effect = np.array([[0.1, 0.05, joint]]) + noise * rng.normal(size=(1, 3))
         found.append(Effects(-10 * effect, effect, 1e-6, 10.0))
-    return judge(study, plan, found)
+    return judge(study, plan, found * copies, np.tile(np.arange(pairs), copies))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +218,7 @@ def test_two_heads_are_named_by_both_directions(
         Effects(-10 * effect, effect + 0.002 * noise.normal(size=(2, 3)), 1e-6, 10.0)
         for _ in range(20)
     ]
-    table = judge(study, plan, found).table
+    table = judge(study, plan, found, np.arange(20)).table
     assert table.groupby("role")["both"].unique().map(list).to_dict() == {
         "head": [""],
         "pair": [both],
@@ -228,13 +233,19 @@ def test_one_direction_alone_names_no_two_heads() -> None:
     assert "noising 1 redundancy." in summary(found, Context())
 
 
+def test_copies_of_pairs_show_no_more_than_the_pairs() -> None:
+    once, often = (many(12, 0.1, 0.3, copies).table for copies in (1, 5))
+    assert often.pop("pairs").tolist() == [60] * 3
+    pd.testing.assert_frame_equal(once.drop(columns="pairs"), often)
+
+
 def test_a_pair_without_a_difference_is_left_out_of_means() -> None:
     study = Study.make(None, {"combine.directions": ("noising",)})
     plan = Plan.of(study, [Head(0, 0), Head(1, 0)])
     good = Effects(np.full((1, 3), -1.0), np.full((1, 3), 0.5), 1e-6, 2.0)
     bad = Effects(np.zeros((1, 3)), np.full((1, 3), np.nan), 1e-6, 0.0)
-    assert judge(study, plan, [good, bad]).pairs == 1
-    undefined = judge(study, plan, [bad]).table
+    assert judge(study, plan, [good, bad], np.arange(2)).pairs == 1
+    undefined = judge(study, plan, [bad], ONE).table
     assert undefined["normalized"].isna().all()
     assert summary(undefined, Context())
 
@@ -267,7 +278,7 @@ def test_over_a_dataset_heads_are_picked_and_judged_on_different_pairs(tmp_path:
 def repaired(*sets: str, positions: str = "answer") -> selfrepair.SelfRepair:
     session = opened(positions)
     asked = changes(session.study, [HeadSet.parse(text) for text in sets])
-    return selfrepair.judge(session.study, [selfrepair.measure(session, asked)])
+    return selfrepair.judge(session.study, [selfrepair.measure(session, asked)], ONE)
 
 
 def test_planted_direct_and_total_effects() -> None:

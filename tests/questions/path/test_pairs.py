@@ -178,14 +178,14 @@ def test_a_mean_is_that_of_the_pairs_one_by_one() -> None:
 def test_a_row_that_some_pairs_lack_is_a_mean_over_the_others() -> None:
     first, second = one_by_one()
     lacking = second[second["where"] != "other"]
-    found = OverPairs(NOISY, [lacking, first, second]).means
+    found = OverPairs(NOISY, [lacking, first, second], np.arange(3)).means
     part = found[found["where"] == "other"]
     assert set(part["pairs"]) == {2}
     whole = found[found["where"] == "words"]
     assert set(whole["pairs"]) == {3}
     others = [one.loc[one["where"] == "other", "normalized"] for one in (first, second)]
     assert part["normalized"].to_numpy() == pytest.approx(np.mean(others, 0), abs=1e-9)
-    alone = OverPairs(NOISY, [first, lacking[lacking["where"] != "words"]]).means
+    alone = OverPairs(NOISY, [first, lacking[lacking["where"] != "words"]], np.arange(2)).means
     words = alone.loc[alone["where"] == "words", ["normalized", "normalized_low"]]
     assert words.isna().all(axis=None)
 

@@ -17,8 +17,8 @@ from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.region import Region
+from headpatch.questions.verdict.headline import summarize
 from headpatch.questions.verdict.judgement import Judgement, run
-from headpatch.questions.verdict.view import summarize
 from headpatch.stats.verdict_labels import CAUSAL
 from tests.planted import (
     GAP_WITH_TRIO,

@@ -16,9 +16,9 @@ from headpatch.core.study.study import Study
 from headpatch.heads import Head
 from headpatch.models.spans import Positions
 from headpatch.pairs.manifest import Manifest
+from headpatch.questions.verdict.headline import headline_words, summarize
 from headpatch.questions.verdict.judgement import Judgement, run
 from headpatch.questions.verdict.sentences import Setting, sentence
-from headpatch.questions.verdict.view import headline_words, summarize
 from headpatch.stats.verdict_labels import CAUSAL, SMALL
 from tests.planted_kinds import (
     CARRIERS,
@@ -116,7 +116,12 @@ def test_heads_that_stand_in_for_others_name_them() -> None:
     """The backup would not step in without the lamp, which is more than it does alone, too."""
     found = judged("kinds")
     partners = {name: row["partners"] for name, row in rows(found).items() if row["partners"]}
-    assert partners == {"or a": "0.2+0.3", "or b": "0.1+0.3", "or c": "0.1+0.2", "backup": "0.6"}
+    assert partners == {
+        "or a": "0.2+0.3;",
+        "or b": "0.1+0.3;",
+        "or c": "0.1+0.2;",
+        "backup": "0.6;",
+    }
     sets = found.verdicts.sets
     assert set(sets.loc[sets["redundant"], "heads"]) == {"0.1+0.2+0.3", "0.6+0.7", "0.6+1.0"}
     joint = sets.groupby("heads")[["joint", "excess"]].mean().loc["0.6+0.7"]
@@ -211,4 +216,4 @@ def test_many_heads_of_a_small_share_are_judged_together() -> None:
     headline = summarize(found.verdicts.heads, found.saved, 16, FEW, found.together)
     words = " ".join(headline_words(headline, Context(options={"delta": 0.03})))
     assert "alone none is shown to act" in words
-    assert "take away +33.3%" in words and "bring +33.3%" in words
+    assert "take away +33%" in words and "bring +33%" in words

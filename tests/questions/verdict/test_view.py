@@ -10,7 +10,8 @@ from headpatch.core.output.folder import find
 from headpatch.core.question import Context
 from headpatch.questions.verdict import VERB
 from headpatch.questions.verdict.charts import RANKINGS, measured_words, true_words
-from headpatch.questions.verdict.view import Headline, headline_words, view
+from headpatch.questions.verdict.headline import Headline, headline_words
+from headpatch.questions.verdict.view import view
 from headpatch.report import derived
 from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation, true_correlation
 from headpatch.stats.rankings import Correlation, Precision

@@ -1,0 +1,47 @@
+"""Scenes as the unit: means of their pairs, and intervals that cover where pairs share a scene."""
+
+import numpy as np
+import pytest
+
+from headpatch.stats.intervals import mean_interval
+from headpatch.stats.scenes import by_scene, shared_words
+
+
+def test_each_scene_is_the_mean_of_its_pairs_in_the_order_of_its_first() -> None:
+    values = np.array([[1.0, 10.0], [2.0, np.nan], [6.0, 30.0], [4.0, np.nan]])
+    found = by_scene(values, np.array([5, 1, 5, 1]))
+    np.testing.assert_array_equal(found, [[3.5, 20.0], [3.0, np.nan]])
+    partly = by_scene(np.array([1.0, np.nan, 5.0]), np.array([0, 0, 1]))
+    np.testing.assert_array_equal(partly, [1.0, 5.0])  # a pair without a figure does not count
+
+
+def test_values_stay_what_they_are_where_each_pair_is_a_scene() -> None:
+    values = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
+    assert by_scene(values, np.array([3, 1, 0, 9, 7])) is values
+
+
+def test_as_many_scenes_as_pairs_are_asked_for() -> None:
+    with pytest.raises((ValueError, TypeError)):  # TypeError: where types are checked
+        by_scene(np.zeros(3), np.zeros(2, dtype=int))
+
+
+def test_words_say_how_many_pairs_show_how_many_scenes() -> None:
+    assert shared_words(40, 40) == ""
+    assert shared_words(40, 4) == ("40 pairs show 4 scenes: pairs that share pictures count as one")
+    assert shared_words(2, 1).startswith("2 pairs show 1 scene:")
+
+
+def covered(by: str, studies: int = 300) -> float:
+    """How often 95% intervals cover the mean: 30 scenes of 5 pairs, intraclass correlation 0.9."""
+    scenes = np.repeat(np.arange(30), 5)
+    rng = np.random.default_rng(13)
+    shared, own = rng.normal(size=(30, studies)), rng.normal(size=(150, studies))
+    values = np.sqrt(0.9) * shared[scenes] + np.sqrt(0.1) * own
+    units = by_scene(values, scenes if by == "scene" else np.arange(150))
+    found = mean_interval(units, 0.95, 500, rng)
+    return float(((found.low < 0) & (found.high > 0)).mean())
+
+
+def test_intervals_over_scenes_cover_where_those_over_pairs_fall_short() -> None:
+    assert covered("pair") < 0.75
+    assert covered("scene") >= 0.93
