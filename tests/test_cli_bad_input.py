@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from headpatch.models.load import load
 from tests.command import contents, done, headpatch, refused, refused_early
 from tests.tiny import image_pair, save_tiny, tiny_processor
 
@@ -50,15 +48,6 @@ def untouched(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = contents(place)
     yield
     assert contents(place) == before
-
-
-@pytest.fixture
-def one_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same model is loaded once for all commands."""
-    monkeypatch.setattr("headpatch.core.session.load", _cached)
-
-
-_cached = cache(load)
 
 
 def said(parts: list[str], message: str) -> None:
@@ -240,7 +229,6 @@ WITH_THE_MODEL = {
 
 
 @pytest.mark.parametrize("line", WITH_THE_MODEL)
-@pytest.mark.usefixtures("one_load")
 def test_refused_with_a_model(line: str) -> None:
     said(WITH_THE_MODEL[line], refused(*command(line)))
 
@@ -253,7 +241,6 @@ STUDIES = {
 
 
 @pytest.mark.parametrize("study", STUDIES)
-@pytest.mark.usefixtures("one_load")
 def test_a_study_that_does_not_fit_the_model(tmp_path: Path, study: str) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(study)
@@ -281,7 +268,6 @@ def test_no_verb_shows_help() -> None:
     said(["rank", "ablate"], shown.out)
 
 
-@pytest.mark.usefixtures("one_load")
 def test_force_runs_and_marks_every_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
     monkeypatch.setattr(
@@ -308,7 +294,6 @@ def _turned(image: Image.Image, file: Path) -> None:
     image.convert("RGB").transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
 
 
-@pytest.mark.usefixtures("one_load")
 def test_image_modes_and_rotation_give_the_same_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,12 @@ def test_a_changed_record_is_told_when_it_is_run_again(shared: Path, tmp_path: P
     assert table(tmp_path / "again" / "heads.csv") == table(shared / "heads.csv")
 
 
+def test_a_prompt_with_two_characters_for_a_line_end_is_told(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("prompt: 'USER: <image>\\n{question} ASSISTANT:'\n")
+    said = ran("rank", place, tmp_path / "out", "--config", tmp_path / "s.yaml")
+    assert r"prompt: each \n of two characters is taken for a line end" in said
+
+
 @pytest.mark.parametrize(
     ("old", "new", "found"),
     [

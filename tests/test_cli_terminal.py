@@ -141,12 +141,6 @@ def test_python_without_docstrings_is_refused_for_what_it_is() -> None:
     )
 
 
-def test_a_prompt_with_two_characters_for_a_line_end_is_told(tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text("prompt: 'USER: <image>\\n{question} ASSISTANT:'\n")
-    said = headpatch("rank", "--config", tmp_path / "s.yaml", "--with", "x", "--without", "y")
-    assert r"prompt: each \n of two characters is taken for a line end" in said.err
-
-
 def test_a_large_picture_is_no_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:

@@ -15,7 +15,6 @@ import re
 import shlex
 import shutil
 import subprocess
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -60,15 +59,6 @@ def examples(page: str) -> list[str]:
     for text, before in re.findall(r"`([^`]+)`(?:\s+\(after `([^`]+)`\))?", section):
         found += [" ".join(one.split()) for one in (before, text) if one]
     return list(dict.fromkeys(found))
-
-
-_cached = cache(session.load)
-
-
-@pytest.fixture(autouse=True)
-def one_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bundled model is loaded once for all commands."""
-    monkeypatch.setattr(session, "load", _cached)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Every notebook runs from top to bottom on the bundled model; its outputs are committed.
 
-One process runs them all, so that torch is imported once; each begins without any names.
+One process runs them all, so that torch is imported and the bundled model is loaded once; each
+begins without any names.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,15 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NEEDS = {"5_transformer_lens": "transformer_lens"}
 MOST = 1_000_000  # bytes
+LOAD_ONCE = """\
+from functools import cache
+from headpatch.core import session
+session.load = cache(session.load)
+"""
+
+
+def notebook_of(*cells: str) -> NotebookNode:
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(one) for one in cells])
 
 
 def shown(notebook: NotebookNode) -> list[list[NotebookNode]]:
@@ -29,6 +39,7 @@ def kernel() -> Iterator[AsyncKernelManager]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TQDM_DISABLE", "1")  # as notebooks/make.py does
         run_sync(manager.start_kernel)(cwd=str(FOLDER))
+        NotebookClient(notebook_of(LOAD_ONCE), timeout=300, km=manager).execute()
     yield manager
     run_sync(manager.shutdown_kernel)(now=True)
 
@@ -39,8 +50,7 @@ def test_runs(path: Path, kernel: AsyncKernelManager) -> None:
     if path.stem in NEEDS:
         pytest.importorskip(NEEDS[path.stem])
     notebook = nbformat.read(path, as_version=4)
-    clean = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%reset -f")])
-    for one in (clean, notebook):
+    for one in (notebook_of("%reset -f"), notebook):
         NotebookClient(one, timeout=300, km=kernel).execute()
     outputs = [one for cell in shown(notebook) for one in cell]
     assert all(shown(notebook)), "a cell shows nothing"

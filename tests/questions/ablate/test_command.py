@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from headpatch.core.output.files import read_table
 from headpatch.heads import HeadSet
-from headpatch.models.load import DEMO, load
+from headpatch.models.load import DEMO
 from tests.command import Said, done, headpatch, of_pair, refused, refused_early
 from tests.command import table as read_rows
 from tests.datasets import planted_pairs
@@ -48,16 +47,6 @@ def printed(place: Path) -> Said:
 def out(place: Path, printed: Said) -> Path:
     assert printed.code == 0
     return place / "out"
-
-
-_cached = cache(load)
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No figures, and the model is loaded once."""
-    monkeypatch.setattr("headpatch.core.output.writing.draw", lambda *_, **__: None)
-    monkeypatch.setattr("headpatch.core.session.load", _cached)
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -110,7 +99,7 @@ def test_what_a_person_reads(out: Path, printed: Said) -> None:
         assert words in shown
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("undrawn")
 def test_top_heads_are_those_of_rank(place: Path, tmp_path: Path) -> None:
     ranked = done("rank", *flags(place, tmp_path)[:-2], "--json").json["heads"]
     names = [f"{row['layer']}.{row['head']}" for row in ranked[:3]]
@@ -122,7 +111,7 @@ def test_top_heads_are_those_of_rank(place: Path, tmp_path: Path) -> None:
     assert rows[0]["heads"] == f"{ranked[0]['layer']}.{ranked[0]['head']}"
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("undrawn")
 def test_kinds_and_directions(place: Path, tmp_path: Path) -> None:
     def ways(*options: object) -> list[tuple[str, str]]:
         rows = effects(place, tmp_path, "--heads", "1.1", "--controls", 0, *options)
@@ -136,7 +125,7 @@ def test_kinds_and_directions(place: Path, tmp_path: Path) -> None:
     assert ways() == [(kind, way) for kind in ("zero", "mean", "resample") for way in both]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("undrawn")
 def test_the_seed_draws_the_controls(place: Path, tmp_path: Path) -> None:
     def drawn(seed: int) -> set[str]:
         words = ("--heads", "0.3,1.0", "--kinds", "zero", "--controls", 3, "--seed", seed)
@@ -147,7 +136,7 @@ def test_the_seed_draws_the_controls(place: Path, tmp_path: Path) -> None:
     assert len({frozenset(drawn(seed)) for seed in (-1, 0, 1, 2)}) > 1
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("undrawn")
 def test_equal_lds_leave_shares_undefined(place: Path, tmp_path: Path) -> None:
     """A model that is blind: there is no difference to be a share of."""
     blind = Path(shutil.copytree(place / "model", tmp_path / "blind"))
@@ -178,7 +167,7 @@ def test_a_process_of_its_own_prints_json_and_nothing_else(place: Path, tmp_path
 
 
 @pytest.mark.skipif(not (DEMO / "model.safetensors").exists(), reason="no bundled weights")
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("undrawn")
 def test_the_bundled_study(tmp_path: Path) -> None:
     words = ("--out", tmp_path, "--kinds", "resample", "--controls", 4, "--heads", "top:2")
     found = done("ablate", *words, "--json").json
@@ -232,7 +221,7 @@ def test_a_scope_of_vision_heads_without_one_is_refused_before_a_model_loads(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("undrawn")
 def test_without_controls_none_are_shown(place: Path, tmp_path: Path) -> None:
     for heads, count, shown in (("1.1", 0, "none"), ("layer:1", 5, "none"), ("1.1", 1, "1.00")):
         words = ("--heads", heads, "--kinds", "zero", "--controls", count)

@@ -11,6 +11,7 @@ from tests.command import table as read_rows
 from tests.datasets import planted_pairs
 from tests.tiny import QUESTION
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # the contract draws them
 FILES = sorted({*VERB.files, "run.yaml"} - {"gate.csv"})
 
 

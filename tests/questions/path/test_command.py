@@ -12,6 +12,7 @@ from tests.command import Said, contents, done, headpatch, of_pair, ran, refused
 from tests.datasets import planted_pairs
 from tests.tiny import QUESTION
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # the contract draws them
 FILES = ["path.csv", "path.png", "path.pt", "run.yaml"]
 FILES_OF_PAIRS = ["gate.csv", "path.csv", "path.png", "path.pt", "path_mean.csv", "run.yaml"]
 PAIRS = 3
@@ -34,7 +35,7 @@ def many(place: Path) -> list[object]:
 @pytest.fixture(scope="module")
 def whole(place: Path, many: list[object]) -> Said:
     """What is printed of an uninterrupted run into ``whole``."""
-    return ran(*many, *NAMED, "--out", place / "whole", draws=True)
+    return ran(*many, *NAMED, "--out", place / "whole")
 
 
 NAMED = ["--heads", "1.1", "--edges", "answer-region"]

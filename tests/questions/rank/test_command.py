@@ -132,6 +132,7 @@ def test_a_template_that_holds_the_time_is_told_when_it_is_asked_again(
     done(*words)
     asked = yaml.safe_load((tmp_path / "out/run.yaml").read_text())["run"]["prompt"]
     assert re.fullmatch(r"\d{6} USER: <image>\n.*\? ASSISTANT:", asked)
+    chat.touch()  # so that it is loaded anew, as in a process of its own
     again = headpatch("rank", "--config", tmp_path / "out/run.yaml", "--out", tmp_path / "again")
     assert again.code == 0
     (line,) = again.err.splitlines()

@@ -11,6 +11,8 @@ from tests.command import done, of_pair, refused, refused_early
 from tests.datasets import planted_pairs
 from tests.tiny import QUESTION
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # the contract draws them
+
 
 @pytest.fixture
 def asked(place: Path) -> list[object]:

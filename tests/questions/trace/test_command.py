@@ -13,6 +13,7 @@ from tests.datasets import planted_pairs
 from tests.planted import planted_study, save_planted
 from tests.tiny import QUESTION
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # the contract draws them
 OF_PAIR = ["run.yaml", "trace.csv", "trace.png", "trace.pt"]
 FILES = ["gate.csv", "run.yaml", "trace.png", "trace.pt", "trace_mean.csv", "trace_tokens.csv"]
 
