@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from scipy.stats import t
 
 from headpatch.stats.intervals import Interval, finite_pairs, mean_interval
+from headpatch.stats.scenes import by_scene
 
 DOMINATES: Final = 0.25
 """Share of a mean's sum of sizes above which the pair that carries it is named."""
@@ -49,8 +50,8 @@ def ratio_of_means(
     resamples, rng
         Of the bootstrap.
     scenes
-        The scene of each pair: effects and gaps are summed by scene, which is then the unit. None:
-        the pair is.
+        The scene of each pair: effects and gaps are averaged by scene, which is then the unit.
+        None: the pair is.
 
     Returns
     -------
@@ -58,9 +59,7 @@ def ratio_of_means(
         Shares of the gap. The ends are NaN where Fieller's interval has none: the mean gap cannot
         be told from 0. A ValueError as of `mean_interval`.
     """
-    if scenes is not None:
-        _, place = np.unique(scenes, return_inverse=True)
-        effects, gaps = (_summed(values, place) for values in (effects, gaps))
+    effects, gaps = by_scene(effects, scenes), by_scene(gaps, scenes)
     pairs, gap = finite_pairs(effects), finite_pairs(gaps)
     flat, mean, n = pairs.reshape(len(pairs), -1), gap.mean(), len(pairs)
     ratio = flat.mean(0) / mean
@@ -77,14 +76,6 @@ def ratio_of_means(
         high = np.maximum(drawn.high, ratio + (middle + reach) / bounded)
     shape = pairs.shape[1:]
     return Interval(ratio.reshape(shape), low.reshape(shape), high.reshape(shape))
-
-
-def _summed(
-    values: Float[np.ndarray, "pairs *rest"], place: Int[np.ndarray, " pairs"]
-) -> Float[np.ndarray, "scenes *rest"]:
-    total = np.zeros((int(place.max()) + 1, *values.shape[1:]))
-    np.add.at(total, place, values)
-    return total
 
 
 def dominating_pair(

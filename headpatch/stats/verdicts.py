@@ -135,9 +135,9 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
 
     layers, heads = effects[0].mean.shape
     paired = np.array([[Head(i, j) in with_others for j in range(heads)] for i in range(layers)])
-    hidden = (hidden_q < rule.alpha).any(0)
-    for one in depends:
-        hidden |= one.shown.any(0)
+    hidden = np.any(
+        [(hidden_q < rule.alpha).any(0), *(one.shown.any(0) for one in depends)], axis=0
+    )
     small = (means_q < rule.alpha) & (tolerance_q < rule.alpha) & few
     verdict = _labels(signs, paired, hidden, small, looking)
     layer, head = np.divmod(np.arange(layers * heads), heads)
@@ -228,7 +228,7 @@ class _Looking:
 
     @property
     def _shown(self) -> Shown:
-        return (self.q < self.rule.alpha) & ~self.unread
+        return np.asarray((self.q < self.rule.alpha) & ~self.unread)
 
     def first_columns(self) -> dict[str, np.ndarray]:
         return {
@@ -309,7 +309,7 @@ def effect_q(values: Pairs, rule: Rule) -> Float[np.ndarray, "*rest"]:
     """
     rng = np.random.default_rng([rule.seed % 2**64, 2])
     by_chance = resampled_q(values, rule.delta, rule.level, rule.resamples, rng)
-    return np.maximum(adjusted(minimum_effect_test(values)), by_chance)
+    return np.asarray(np.maximum(adjusted(minimum_effect_test(values)), by_chance))
 
 
 def significant_sign(values: Pairs, rule: Rule) -> Int[np.ndarray, "*rest"]:

@@ -132,7 +132,7 @@ def test_ld_of_the_right_sign_does_not_pass_where_another_word_wins(tmp_path: Pa
     assert {one.reason for one in found.gated} == {
         "'A' (p 0.88) with the object, 'A' (p 0.88) without it"
     }
-    counts = {"pairs": 2, "passed": 0, "wrong_sign": 0, "neither": 2, "doubtful": 0}
+    counts = {"pairs": 2, "scenes": 2, "passed": 0, "wrong_sign": 0, "neither": 2, "doubtful": 0}
     assert found.counts == counts
     assert first[0].startswith("with the object the model says 'A' (probability 0.879); Yes and No")
     line = Pairs(study(force=True), vlm, found).summary

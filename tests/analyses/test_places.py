@@ -53,7 +53,7 @@ def opened(
 def asked_about(folder: Path, *regions: str) -> tuple[Entry, ...]:
     """The folder's pair, once for each region."""
     pair = {"with": "with.png", "without": "without.png", "question": QUESTION}
-    rows = [pair | {"region": region} for region in regions]
+    rows = [pair | {"region": region, "scene": region} for region in regions]
     return Manifest.read(write_table(folder, rows)).entries
 
 

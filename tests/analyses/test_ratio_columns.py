@@ -98,7 +98,9 @@ def test_means_of_ratios_and_their_intervals_stay_as_they_were_to_the_last_bit()
     made = tables(shares.tolist(), draw.uniform(1, 20, 12).tolist())
     plain = Schema(EFFECTS.file, EFFECTS.row, tuple(replace(c, ratio=False) for c in EFFECTS))
     for gaps in ("pair", "pattern"):
-        new, old = (aggregate(made, one, SMALL, gaps=gaps) for one in (EFFECTS, plain))
+        new, old = (
+            aggregate(made, one, SMALL, np.arange(12), gaps=gaps) for one in (EFFECTS, plain)
+        )
         added = [name for name in new if name not in old]
         assert added == [f"normalized{end}" for end in RATIO_ENDS]
         pd.testing.assert_frame_equal(new[list(old)], old, check_exact=True)
@@ -118,7 +120,9 @@ def test_a_sentence_names_the_pair_that_a_mean_hangs_on_and_is_silent_else() -> 
     effects[0] = 2.0, 0.0  # logits: nearly twice the small gap, in one of the heads
     shares = effects / np.array(gaps)[:, None]
     shares[:, 1] = 0.1  # the other acts alike everywhere
-    means = aggregate(tables(shares.tolist(), gaps), EFFECTS, SMALL, gaps="pair")
+    means = aggregate(
+        tables(shares.tolist(), gaps), EFFECTS, SMALL, np.arange(len(gaps)), gaps="pair"
+    )
     words = ratio_words(means.to_dict("records"), changed_name, 1e-6)
     assert words.startswith("In 1 of 2 rows one pair carries much of the mean, most for 0.10 (res")
     assert "pair 0000, 82% of the sum of sizes" in words
@@ -133,7 +137,9 @@ def test_a_sentence_says_where_the_two_means_differ_beyond_their_intervals() -> 
     gaps = np.r_[np.full(20, 2.0), np.full(20, 20.0)]
     shares = 0.4 / gaps * np.linspace(0.95, 1.05, 40)
     both = np.column_stack([shares, np.full(40, 0.1)])
-    means = aggregate(tables(both.tolist(), gaps.tolist()), EFFECTS, SMALL, gaps="pair")
+    means = aggregate(
+        tables(both.tolist(), gaps.tolist()), EFFECTS, SMALL, np.arange(len(gaps)), gaps="pair"
+    )
     words = ratio_words(means.to_dict("records"), changed_name, 1e-6)
     mean, ratio = shares.mean(), (shares * gaps).sum() / gaps.sum()
     assert words.startswith("In 1 of 2 rows the mean of ratios and the ratio of means (sum of")

@@ -239,9 +239,9 @@ def _followed(
 ) -> FollowedPath:
     """Put together what was measured; `facts` are what ``path.pt`` says beside the curves."""
     study, vlm = opened.study, opened.vlm
-    many = isinstance(opened, Pairs)
-    scenes = opened.survey.scenes if many else np.zeros(1, dtype=np.int64)
-    gaps = opened.survey.ld_gaps if many else None
+    scenes, gaps = np.zeros(1, dtype=np.int64), None
+    if isinstance(opened, Pairs):
+        scenes, gaps = opened.survey.scenes, opened.survey.ld_gaps
     rows = OverPairs(study, [pair.table for pair in pairs], scenes, gaps)
     floor = max(pair.noise_floor for pair in pairs)
     whole = sum(not pair.resumed for pair in pairs)

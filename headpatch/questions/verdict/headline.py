@@ -85,7 +85,8 @@ def summarize(
 
 def _plain(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Give the rows; None for what was not measured."""
-    yield from table.astype(object).where(table.notna(), None).to_dict("records")
+    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+        yield {str(name): value for name, value in row.items()}
 
 
 def by_effect(table: pd.DataFrame) -> pd.DataFrame:

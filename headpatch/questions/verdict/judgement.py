@@ -25,6 +25,7 @@ from headpatch.heads import Grid, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.questions.verdict.discovery import (
+    Change,
     Choice,
     choose,
     claimed,
@@ -120,7 +121,7 @@ def run(
 
     def part(choosing: Places, judges: Places) -> Part:
         def noised(some: Sequence[int], sets: Sequence[HeadSet]) -> Float[np.ndarray, "pairs sets"]:
-            asked = [(one, "noising") for one in sets]
+            asked: list[Change] = [(one, "noising") for one in sets]
             return runner.changed([entries[choosing[i]] for i in some], asked)
 
         seen = [records[i] for i in choosing]

@@ -13,7 +13,7 @@ from headpatch.core.baseline_runs import Survey
 from headpatch.core.claims_grammar import Claim, check_claims
 from headpatch.core.dataset import Dataset, Pairs, closed, found_pairs, run_pairs
 from headpatch.core.progress import Progress, stages_of
-from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
+from headpatch.core.question import Call, Files, Needs, Opened, Question, Result, rows_of
 from headpatch.core.saved_verdict import need_pairs
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
@@ -90,7 +90,8 @@ class Verdict(Result):
             raise InputError("head", head, "a head of the language model, such as 24.17")
         saved = self.judgement.saved
         study = Setting.of(self.origin.context, len(saved["pairs"]))
-        return sentence(row.iloc[0].to_dict(), study, self.factors)
+        (only,) = rows_of(row)
+        return sentence(only, study, self.factors)
 
     @cached_property
     def nulls(self) -> pd.DataFrame:

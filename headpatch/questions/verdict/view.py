@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from headpatch.core.question import Context, Files, table_of
+from headpatch.core.question import Context, Files, rows_of, table_of
 from headpatch.present.column import Cell, Row
 from headpatch.present.parts import Grid, Part, Words, grid
 from headpatch.present.tables import failed_words
@@ -164,7 +164,7 @@ def _heads(
     yield Words(note + partners)
     told = rows[rows["verdict"].isin((*CAUSAL, "mixed")) & (rows["verdict"] != "redundant")]
     study = Setting.of(context, pairs)
-    yield from (Words(sentence(row, study, factors)) for row in told.head(MOST).to_dict("records"))
+    yield from (Words(sentence(row, study, factors)) for row in rows_of(told.head(MOST)))
 
 
 def _as_one_set(table: pd.DataFrame, level: float) -> Iterator[Part]:
