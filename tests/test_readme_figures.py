@@ -38,8 +38,44 @@ def test_how_many_heads_act_and_which_attention_picks_out(heads: pd.DataFrame, s
     picked = heads[heads["attention_rank"] <= 20]
     assert "of the 20 heads that attention picks out, **none** is shown to act" in said
     assert not picked["verdict"].isin(CAUSAL).any()
-    assert "all 20 are shown to stay within ±2 %" in said
-    assert (picked["equivalence_q"] < 0.05).all()
+    assert "all 20 are shown to be small: the mean, and 95 % of pairs, within ±2 % of it" in said
+    assert (picked[["equivalence_q", "tolerance_q"]] < 0.05).all().all()
+
+
+def test_how_many_heads_look_and_do_next_to_nothing(heads: pd.DataFrame, said: str) -> None:
+    counts = heads["verdict"].value_counts()
+    watch, away, inert = one(r"(\d+) heads watch: .* (\d+) look away\. .*the other (\d+) are", said)
+    found = [counts[name] for name in ("watches", "looks away", "inert")]
+    assert found == [int(watch), int(away), int(inert)]
+    assert "One is undecided" in said and counts["undecided"] == 1
+
+
+def test_what_the_picked_heads_do_together(said: str) -> None:
+    table = pd.read_csv(KEPT / "together.csv").set_index(["ranking", "direction"])
+    row = table.loc["attention", "noising"]
+    share, low, high, random, p = one(
+        r"together they take away (\S+) % \((\S+) to (\S+)\), as .* do \((\S+) %, p = (\S+)\)", said
+    )
+    found = [row[name] for name in ("effect", "effect_low", "effect_high", "random")]
+    words = [f"{100 * value:+.1f}".replace("-", "−") for value in found]
+    assert words == [share, low, high, random]
+    assert f"{row['p']:.2f}" == p
+
+
+def test_what_the_necessary_heads_do_by_shape(said: str) -> None:
+    table = pd.read_csv(KEPT / "factors.csv")
+    table["name"] = table["layer"].astype(str) + "." + table["head"].astype(str)
+    effect = table.set_index(["name", "direction", "level"])["effect"]
+    first, rings, triangles, second, more, circles = one(
+        r"shape: (\S+) takes (\d+) % for rings and (\d+) % for triangles, (\S+) takes (\d+) % for "
+        r"triangles and (\d+) % for circles",
+        said,
+    )
+    for name, level, share in (
+        (first, "ring", rings), (first, "triangle", triangles), (second, "triangle", more),
+        (second, "circle", circles),
+    ):  # fmt: skip
+        assert f"{100 * effect[name, 'necessity', level]:.0f}" == share
 
 
 def test_the_necessary_heads(heads: pd.DataFrame, said: str) -> None:
@@ -53,6 +89,8 @@ def test_the_necessary_heads(heads: pd.DataFrame, said: str) -> None:
     expected = [f"{necessary.loc[name, 'necessity']:.2f}" for name in (first, second)]
     ranks = [str(necessary.loc[name, "attention_rank"]) for name in (first, second)]
     assert figures == expected + ranks
+    assert "and turn the answer on none of the 200 pairs" in said
+    assert set(necessary["necessity_turned"]) == {0}
 
 
 def test_the_largest_set(said: str, heads: pd.DataFrame) -> None:
