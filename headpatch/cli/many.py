@@ -10,7 +10,6 @@ from headpatch.cli.verb import Request
 from headpatch.core.study.study import Study
 from headpatch.errors import HeadpatchError, InputError
 from headpatch.pairs.manifest import Entry, Manifest
-from headpatch.pairs.same_scene import need_scenes, with_scenes
 
 if TYPE_CHECKING:
     from headpatch.core.baseline_runs import Survey
@@ -28,6 +27,8 @@ def dataset(study: Study, compared: bool) -> tuple[Entry, ...]:
 
     Heads may be `compared` by their attention to each pair's region, which must then allow it.
     """
+    from headpatch.pairs.same_scene import need_scenes, with_scenes
+
     assert study.pairs.manifest is not None
     found = Manifest.read(Path(study.pairs.manifest)).take(study.pairs.limit, study.seed)
     for entry in found.entries if compared else ():

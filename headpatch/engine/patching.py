@@ -15,7 +15,6 @@ from headpatch.engine.interventions import (
     Intervention,
     ZEdit,
     base_run,
-    replacement,
     vision_positions,
 )
 from headpatch.engine.memory import halving, split
@@ -238,20 +237,17 @@ def z_edits(
 def _value(
     intervention: Intervention, head: Head, positions: Tensor, base: Baseline, means: ZMeans | None
 ) -> Tensor | None:
-    if KINDS[intervention.kind].source == "nothing":
+    kind, source, run = intervention.kind, KINDS[intervention.kind].source, intervention.run
+    if source == "nothing":
         return None
-
-    def at(layers: Mapping[Tower, Sequence[Tensor]]) -> Tensor:
-        z = layers[head.tower][head.layer]
-        return z[..., positions.to(z.device), head.head, :]
-
-    run, z = intervention.run, at(base.trace.z)
-    donor = None if base.donor is None else at(base.donor.trace.z)
-    return replacement(
-        intervention.kind,
-        intervention.alpha,
-        z[run],
-        z[1 - run],
-        None if means is None else at(means),
-        None if donor is None else (donor[run], donor[1 - run]),
-    )
+    kept: Mapping[Tower, Sequence[Tensor]] | None = means
+    if source != "mean":
+        giver = base.donor if KINDS[kind].donated else base
+        kept = None if giver is None else giver.trace.z
+    if kept is None:
+        raise ValueError(f"kind {kind!r} needs {'means' if source == 'mean' else 'another pair'}")
+    z = kept[head.tower][head.layer]
+    if source != "mean":
+        z = z[run if source in ("own", "same of donor") else 1 - run]
+    value = z[positions.to(z.device), head.head]
+    return value if intervention.alpha is None else intervention.alpha * value

@@ -50,8 +50,8 @@ def grid(
         for heading, cell in cells.items()
     }
     numeric = tuple(
-        isinstance(cell, str) and schema[cell].sort in ("number", "whole")
-        for cell in cells.values()
+        "interval" in heading if callable(cell) else schema[cell].sort in ("number", "whole")
+        for heading, cell in cells.items()
     )
     texts = tuple(tuple(cell(row) for cell in made.values()) for row in records)
     return Grid(title, tuple(cells), texts, numeric, wrapped, place)

@@ -26,8 +26,8 @@ Writes verdicts.csv (a row for each head), partners.csv and together.csv (sets o
 factors.csv, nulls.csv, faithfulness.csv, vision.csv (whole layers of the vision tower), gate.csv,
 verdict.pt (the effects on every pair), verdict.png, faithfulness.png and run.yaml.
 
-With --until-decided N heads are judged after every N pairs, at levels that keep the error rates, and
-no pair is added once none of them, or of those of --decide, is undecided.
+With --until-decided N heads are judged after every N pairs, at levels that keep the error rates,
+and no pair is added once none of them, or of those of --decide, is undecided.
 
 200 drawn pairs take the bundled model some minutes; how many heads and sets are changed is printed
 first. Ctrl-C keeps finished pairs; the same command with `--resume` goes on and gives the same

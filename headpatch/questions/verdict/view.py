@@ -39,8 +39,10 @@ _MEANINGS: Final = {
     "inert": "its effect is shown to be small: the mean lies within ±δ, and so do 95% of pairs",
     "undecided": "neither is shown: more pairs are needed",
 }
-_FEW: Final = 4
-"""Partners named in a cell."""
+_FEW: Final = 3
+"""Partners of a set named in a cell."""
+_SETS: Final = 1
+"""Sets named in a cell, if there are more than two."""
 _LAYER_P: Final = ("necessity_layer_p", "sufficiency_layer_p")
 
 
@@ -221,7 +223,9 @@ def _with_whom(partners: object) -> str:
     """Name the partners of a redundant head; of many, say how many."""
     texts = partners.split(";") if isinstance(partners, str) else []
     sets = [text.split("+") for text in texts if text]
-    return "; ".join("+".join(one) if len(one) <= _FEW else f"{len(one)} others" for one in sets)
+    named = ["+".join(one) if len(one) <= _FEW else f"{len(one)} others" for one in sets]
+    rest = [f"{len(named) - _SETS} more sets"] if len(named) > _SETS + 1 else named[_SETS:]
+    return "; ".join([*named[:_SETS], *rest])
 
 
 def _together(sets: pd.DataFrame, table: pd.DataFrame, level: float) -> Iterator[Part]:
