@@ -38,11 +38,14 @@ def layout_of(session: Session) -> Layout:
 
 
 def donors_of(
-    study: Study, entries: Sequence[Entry], layouts: Mapping[str, Layout]
+    study: Study,
+    entries: Sequence[Entry],
+    layouts: Mapping[str, Layout],
+    argument: str = "--kinds",
 ) -> dict[str, Entry]:
     """Draw by the seed, for each pair, another of its layout that shares no picture with it.
 
-    An `InputError` if a pair has no such.
+    An `InputError` of the argument that asks for them if a pair has no such.
     """
     donors, alone = dict[str, Entry](), list[Entry]()
     for place, entry in enumerate(entries):
@@ -68,7 +71,7 @@ def donors_of(
             f"for {' and '.join(DONATED)}, another pair with as many tokens and other pictures"
         )
         hint = "Leave those pairs out, or take kind resample."
-        raise InputError("--kinds", found, expected, hint)
+        raise InputError(argument, found, expected, hint)
     return donors
 
 

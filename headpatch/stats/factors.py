@@ -72,14 +72,17 @@ def dependences(
     p = np.stack([_p([of_level(at) for at in levels.values()]) for levels in by_factor.values()])
     found = []
     for (name, levels), q in zip(by_factor.items(), adjusted(p), strict=True):
+        means = [of_level(at).mean(0) for at in levels.values()]
+        # the bootstrap of all heads takes seconds, and few can be shown to depend on the factor
+        asked = (q < rule.alpha) & (np.max(means, axis=0) - np.min(means, axis=0) > rule.delta)
         named = tuple(
-            _level(level, of_level(at), len(levels), rule) for level, at in levels.items()
+            _level(level, of_level(at), len(levels), rule, asked) for level, at in levels.items()
         )
         highest, lowest = (
             np.max([one.effect.low for one in named], axis=0),
             np.min([one.effect.high for one in named], axis=0),
         )
-        shown = (q < rule.alpha) & (highest - lowest > rule.delta)
+        shown = asked & (highest - lowest > rule.delta)
         found.append(Dependence(name, named, q, shown))
     return tuple(found)
 
@@ -95,8 +98,12 @@ def _p(groups: Sequence[Values]) -> Float[np.ndarray, "*rest"]:
     return np.asarray(np.where(total > 0, chi2.sf(h, len(groups) - 1), 1.0))
 
 
-def _level(name: str, values: Values, levels: int, rule: Rule) -> Level:
+def _level(
+    name: str, values: Values, levels: int, rule: Rule, asked: Bool[np.ndarray, "*rest"]
+) -> Level:
+    """Return a level's means and, where they are asked for, their intervals; NaN elsewhere."""
     rng = np.random.default_rng([rule.seed % 2**64, 6])
-    return Level(
-        name, len(values), mean_interval(values, 1 - rule.alpha / levels, rule.resamples, rng)
-    )
+    found = mean_interval(values[:, asked], 1 - rule.alpha / levels, rule.resamples, rng)
+    mean, low, high = np.full((3, *values.shape[1:]), np.nan)
+    mean[asked], low[asked], high[asked] = found.ends
+    return Level(name, len(values), Interval(mean, low, high))

@@ -247,6 +247,9 @@ class VerdictOptions(Strict):
     """Smallest attention difference of interest, as a share of the image attention."""
     positions: Literal["answer", "question", "image", "all"] = "answer"
     """Where z is changed."""
+    source: Literal["twin", "other"] = "twin"
+    """Where resampled z comes from: twin (the pair's own other run), or other (a random other
+    pair's run with the other answer)."""
     until_decided: Annotated[int, Field(ge=1, le=_MOST)] | None = None
     """Judge after every so many pairs, and stop when no head is undecided, or after all pairs; the
     error rates hold whenever it stops."""
@@ -255,13 +258,13 @@ class VerdictOptions(Strict):
     out."""
     top: Positive = 20
     """Heads that attention picks out."""
-    groups: Count = 100
+    groups: Count = 80
     """Random sets of heads on each pair, which show what a head adds once others are
     gone; 0 seeks partners by the effects of heads alone."""
     partners: Count = 32
     """Heads among which redundant ones are sought: half of them add most once others are gone, half
     have the largest effects alone."""
-    search: Count = 12
+    search: Count = 8
     """Pairs of each part on which sets of redundant heads are sought."""
     controls: Count = 40
     """Random sets of heads of the same layers, to compare sets that were chosen with."""

@@ -110,7 +110,8 @@ def choose(
     ]
     both = [one for name, members in together.items() for one in (members, *random[name])]
     changes: list[Change] = [(one, "noising") for one in (*noise, *both)]
-    changes += [(one, "denoising") for one in both]
+    picked = (together["attention"], *random["attention"])
+    changes += [(one, "denoising") for one in (*picked, *filter(None, [together.get("effect")]))]
     return Choice(together, random, partners, rankings, tuple(dict.fromkeys(changes)))
 
 
@@ -127,7 +128,7 @@ def set_counts(study: Study, grid: Grid) -> tuple[int, int]:
     curved = rankings * sum(len(curve_sizes(grid.layers * grid.heads, way)) for way in WAYS)
     seeking = options.partners * (options.partners + 4) // 2
     of_claims = len(with_parts(claimed(study)))
-    together = 4 * (1 + options.controls)  # of two rankings, in both directions
+    together = 3 * (1 + options.controls)  # of two rankings; of the first in both directions
     return seeking, together + 2 * options.partners + of_claims + curved
 
 

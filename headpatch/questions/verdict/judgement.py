@@ -206,7 +206,7 @@ def _tasks(
         tasks[place] = Task(
             sets,
             attribution=choosing.get(place, options.attribution) < options.attribution,
-            nulls=judging.get(place, options.nulls) < options.nulls,
+            nulls=options.source == "twin" and judging.get(place, options.nulls) < options.nulls,
             vision=judging.get(place, options.vision) < options.vision,
         )
     return tasks
@@ -247,7 +247,8 @@ def _conclude(study: Study, grid: Grid, seen: Measured, look: Look) -> Judgement
         for end, ends in beside.items():
             verdicts.heads[f"{name}{end}"] = ends
     together = joint_effects(seen.parts, necessity, sufficiency, by, scenes)
-    nulls = _nulls(seen, by)
+    from_others = study.verdict.source == "other"
+    nulls = _nulls(seen, by, "z is taken from other pairs" if from_others else "")
     gaps = np.array([pair.gap for pair in records])[judged]
     chosen = [(part.choice.rankings, part.effects["noising"]) for part in seen.parts]
     faithfulness = curves(grid, chosen, gaps, by, scenes[judged])
@@ -288,7 +289,7 @@ def _conclude(study: Study, grid: Grid, seen: Measured, look: Look) -> Judgement
     return Judgement(verdicts, together, nulls, faithfulness, vision, floor, look, saved)
 
 
-def _nulls(seen: Measured, by: Rule) -> list[Null]:
+def _nulls(seen: Measured, by: Rule, unasked: str) -> list[Null]:
     """Judge the nulls on the pairs that judge what the first part has chosen."""
     first = seen.parts[0]
     records = [seen.records[i] for i in first.judges]
@@ -302,7 +303,8 @@ def _nulls(seen: Measured, by: Rule) -> list[Null]:
     nothing = max(pair.nothing / abs(pair.gap) for pair in seen.records)
     attention = seen.attention[first.judges]
     choice = first.choice
-    return judge_nulls(records, attention, choice.picked, choice.chosen, random, own, nothing, by)
+    more = random, own, nothing, by, unasked
+    return judge_nulls(records, attention, choice.picked, choice.chosen, *more)
 
 
 def _factors(entries: Sequence[Entry]) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """Measuring pairs for a verdict: every head, sets of heads, nulls, whole vision layers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float
 
 from headpatch.core.baseline_runs import Held, Survey, measured
+from headpatch.core.donors import donors_of
 from headpatch.core.effects import FEW, floor_of, intervene, noise_vision, normalized
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.ranking import differences
@@ -24,7 +26,14 @@ from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
 from headpatch.questions.verdict.discovery import Change
 from headpatch.questions.verdict.nulls import mirrored, wrong_place
-from headpatch.questions.verdict.pair_record import DIRECTIONS, SWEEPS, Other, PairRecord, Task
+from headpatch.questions.verdict.pair_record import (
+    DIRECTIONS,
+    SWEEPS,
+    Other,
+    PairRecord,
+    Task,
+    resample_kind,
+)
 
 
 class Runner:
@@ -44,6 +53,9 @@ class Runner:
         self._checks, self._held = Checks(), Held(vlm.device)
         self._held.sessions.update(survey.held)
         self._dataset = dataset_digest(survey.entries)
+        self._donors: Mapping[str, Entry] = {}
+        if study.verdict.source == "other":
+            self._donors = donors_of(study, survey.entries, survey.layouts, "--source")
         self._places = {entry.name: place for place, entry in enumerate(survey.entries)}
 
     def measured(self, entries: Sequence[Entry], tasks: Sequence[Task]) -> Iterator[PairRecord]:
@@ -55,7 +67,8 @@ class Runner:
             rng = np.random.default_rng([self._study.seed % 2**64, self._places[name]])
             count = self._study.ablate.reference
             reference = means.of(session) if means else mean_z(session, reference=count)
-            return measure(session, wanted[name], reference, self._checks, rng).to_saved()
+            own = self._with_donor(session)
+            return measure(own, wanted[name], reference, self._checks, rng).to_saved()
 
         for entry, saved in self._each(entries, [task.words() for task in tasks], run):
             self._advance(wanted[entry.name].rows(self._vlm.lm.grid))
@@ -69,12 +82,13 @@ class Runner:
         Returns normalized effects.
         """
         positions = self._study.verdict.positions
-        changes = [Intervention(one, "resample", direction, positions) for one, direction in asked]
+        kind = resample_kind(self._study)
+        changes = [Intervention(one, kind, direction, positions) for one, direction in asked]
 
         def run(session: Session) -> dict[str, Any]:
             if session.pair.name not in self._held.sessions:
                 self._held.offer(session)
-            outcomes = intervene(session, changes, answers_only=True)
+            outcomes = intervene(self._with_donor(session), changes, answers_only=True)
             return {"sets": torch.from_numpy(normalized(session, outcomes))}
 
         effects, words = [], {"changed": [f"{direction} {one}" for one, direction in asked]}
@@ -91,13 +105,25 @@ class Runner:
     ) -> Iterator[tuple[Entry, dict[str, Any]]]:
         options = self._study.verdict
         always: dict[str, Any] = {"positions": options.positions, "noise": options.noise}
-        always |= {"dataset": self._dataset, "reference": self._study.ablate.reference}
+        always |= {
+            "source": options.source,
+            "dataset": self._dataset,
+            "reference": self._study.ablate.reference,
+        }
         keys = {
             entry.name: unit_key(self._study, self._vlm, entry.pair(), {**what, **always})
             for entry, what in zip(entries, asked, strict=True)
         }
         more = self._store, run, self._checks, self._held.sessions
         return measured(self._study, self._vlm, entries, keys, options.positions, *more)
+
+    def _with_donor(self, session: Session) -> Session:
+        """Return a pair with another that gives z, if the study takes it from there."""
+        if not self._donors:
+            return session
+        entry, where = self._donors[session.pair.name], self._study.verdict.positions
+        donor = self._survey.donor(self._study, self._vlm, entry, where, vision=False)
+        return replace(session, base=replace(session.base, donor=donor))
 
     def _advance(self, rows: int) -> None:
         self._done += rows
@@ -119,8 +145,9 @@ def measure(
     def changed(members: HeadSet, kind: str, direction: Direction) -> Intervention:
         return Intervention(members, kind, direction, options.positions)
 
-    asked = [changed(one, kind, direction) for kind, direction in SWEEPS for one in singles]
-    asked += [changed(one, "resample", "noising") for one in task.sets]
+    kinds = {"resample": resample_kind(session.study), "mean": "mean"}
+    asked = [changed(one, kinds[kind], direction) for kind, direction in SWEEPS for one in singles]
+    asked += [changed(one, kinds["resample"], "noising") for one in task.sets]
     drawn = rng.choice(len(singles), size=min(options.noise, len(singles)), replace=False)
     own = [changed(singles[i], "self", direction) for direction in DIRECTIONS for i in drawn]
     outcomes = intervene(session, [*asked, *own], means, answers_only=True)

@@ -117,6 +117,7 @@ def judge_nulls(
     chosen_effect: Float[np.ndarray, " judges"] | None,
     nothing: float,
     rule: Rule,
+    unasked: str = "",
 ) -> list[Null]:
     """Judge every null on the pairs that judge heads, with their attention differences.
 
@@ -130,21 +131,27 @@ def judge_nulls(
     nothing
         Largest effect of patching a head with its own z, or difference of the fast path from the
         plain one in its self-check, as a share of its pair's LD difference.
+    unasked
+        Why no pair was asked otherwise; empty if pairs were, where they can be.
     """
     own = "largest normalized effect of patching a head with its own z"
     most = ROUNDING * rule.delta
     patched = Null.untested("self-patch", own, f"below {ROUNDING:g} δ = {most:g}")
     return [
         patched.judged(nothing, nothing < most, len(pairs)),
-        *_wrong_place(pairs, attention, picked, rule),
-        *_mirrored(pairs, attention, picked, chosen, rule),
+        *_wrong_place(pairs, attention, picked, rule, unasked),
+        *_mirrored(pairs, attention, picked, chosen, rule, unasked),
         _unread(pairs),
         _random(random_effects, chosen_effect, rule),
     ]
 
 
 def _wrong_place(
-    pairs: Sequence[PairRecord], attention: PerPair, picked: Sequence[Head], rule: Rule
+    pairs: Sequence[PairRecord],
+    attention: PerPair,
+    picked: Sequence[Head],
+    rule: Rule,
+    unasked: str,
 ) -> list[Null]:
     """Ask about a place where the two pictures do not differ: no answer may flip."""
     name = "wrong place"
@@ -156,6 +163,7 @@ def _wrong_place(
     places, others, count = list(asked), list(asked.values()), len(asked)
     if count < 2:
         why = "the questions name no side that could be exchanged" if pairs else "no pairs"
+        why = unasked or why
         return [replace(figure, note=why) for figure in (flips, acting, looks)]
     flipped = sum(other.ld_with * other.ld_without < 0 for other in others)
     effects = _effects(others, [pairs[place].gap for place in places])
@@ -176,6 +184,7 @@ def _mirrored(
     picked: Sequence[Head],
     chosen: Sequence[Head],
     rule: Rule,
+    unasked: str,
 ) -> list[Null]:
     """Mirror pictures, region and question: the same heads must do the same at the new place."""
     name, half = "mirrored", f"at least {SAME:g}"
@@ -187,6 +196,7 @@ def _mirrored(
     places, others, count = list(asked), list(asked.values()), len(asked)
     if count < 2:
         why = "the questions and regions have no side to mirror" if pairs else "no pairs"
+        why = unasked or why
         return [replace(figure, note=why) for figure in (flips, acting, looks)]
     flipped = sum(other.ld_with > 0 > other.ld_without for other in others)
     attended = np.stack([other.attention for other in others])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Direction
 from headpatch.heads import Grid, HeadSet
 
@@ -15,7 +16,12 @@ PerHead = Float[np.ndarray, "layers heads"]
 PerPair = Float[np.ndarray, "pairs layers heads"]
 DIRECTIONS: tuple[Direction, ...] = ("noising", "denoising")
 SWEEPS = tuple((kind, direction) for kind in ("resample", "mean") for direction in DIRECTIONS)
-"""How every head is changed."""
+"""How every head is changed; resampled from where the study says, see `resample_kind`."""
+
+
+def resample_kind(study: Study) -> str:
+    """Return the kind that resamples from where a study's verdict takes z."""
+    return {"twin": "resample", "other": "resample-other"}[study.verdict.source]
 
 
 @dataclass(frozen=True)

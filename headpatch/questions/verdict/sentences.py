@@ -36,6 +36,7 @@ class Setting:
     delta: float
     attention_delta: float
     pairs: int
+    source: str = "twin"
 
     @classmethod
     def of(cls, context: Context, pairs: int) -> "Setting":
@@ -43,13 +44,14 @@ class Setting:
         options = context.options
         return cls(
             str(options.get("positions", "answer")), float(options.get("delta", 0.02)),
-            float(options.get("attention_delta", 0.05)), pairs,
+            float(options.get("attention_delta", 0.05)), pairs, str(options.get("source", "twin")),
         )  # fmt: skip
 
     @property
     def where(self) -> str:
-        """The positions in words."""
-        return _WHERE.get(self.positions, f"at {self.positions}")
+        """The positions in words, and from where z comes if it is not the pair's own other run."""
+        other = " from another pair" * (self.source == "other")
+        return _WHERE.get(self.positions, f"at {self.positions}") + other
 
 
 def sentence(row: Mapping[str, Any], study: Setting, factors: pd.DataFrame | None = None) -> str:
