@@ -7,8 +7,13 @@ A head is written ``layer.head`` (``24.17``); a head of the vision tower carries
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
+from operator import attrgetter
 from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
 
 from headpatch.errors import InputError
 
@@ -52,6 +57,9 @@ class Head:
         return cls(int(layer), int(head), "vision" if vision else "lm")
 
 
+_ORDER = attrgetter("layer", "head", "tower")  # that of heads, many times faster than theirs
+
+
 @dataclass(frozen=True)
 class HeadSet:
     """Heads that are changed together, in a fixed order and each once.
@@ -65,7 +73,7 @@ class HeadSet:
     heads: tuple[Head, ...]
 
     def __post_init__(self) -> None:
-        ordered = sorted(self.heads)
+        ordered = sorted(self.heads, key=_ORDER)
         for head, after in pairwise(ordered):
             if head == after:
                 found = f"{head} is named twice in one set"
@@ -80,6 +88,18 @@ class HeadSet:
 
     def __iter__(self) -> Iterator[Head]:
         return iter(self.heads)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # of many heads, and asked for often
+        return hash(self.heads)
+
+    @cached_property
+    def places(self) -> Int[np.ndarray, "heads 2"]:
+        """Layer and head of each, in order; the tower is left out."""
+        return np.array([(one.layer, one.head) for one in self.heads], dtype=np.int64)
 
     @classmethod
     def of(cls, *heads: Head) -> "HeadSet":

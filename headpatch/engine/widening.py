@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class Row:
     @property
     def entry(self) -> int:
         """The layer at which the row first differs from the untouched run."""
-        return min(head.layer for head in self.heads)
+        return int(self.heads.places[:, 0].min())
 
 
 Edits = Int[Tensor, "_ 3"]  # the z of one layer that is replaced: row, head, source
@@ -80,18 +81,18 @@ def plan(
 def _chunk(
     order: Sequence[int], rows: Sequence[Row], layers: int, device: torch.device, first: int
 ) -> Chunk:
-    joining = [0] * layers
-    edits: list[list[tuple[int, int, int]]] = [[] for _ in range(layers)]
-    for place, index in enumerate(order, start=first):
-        row = rows[index]
-        joining[row.entry] += 1
-        for head in row.heads:
-            edits[head.layer].append((place, head.head, row.source))
-    listed = [edit for layer in edits for edit in layer]
-    table = torch.tensor(listed, device=device).reshape(-1, 3)  # sent to the device at once
-    parts = table.split([len(layer) for layer in edits])
+    asked = [rows[index] for index in order]
+    joining = np.bincount([row.entry for row in asked], minlength=layers)
+    sizes = [len(row.heads) for row in asked]
+    layer, head = np.concatenate([row.heads.places for row in asked]).T
+    place = np.repeat(np.arange(first, first + len(asked)), sizes)
+    source = np.repeat([row.source for row in asked], sizes)
+    by_layer = layer.argsort(kind="stable")
+    edits = np.stack([place, head, source], 1)[by_layer]
+    table = torch.from_numpy(edits).to(device)  # sent to the device at once
+    parts = table.split(np.bincount(layer, minlength=layers).tolist())
     edited = tuple(part if len(part) else None for part in parts)
-    return Chunk(tuple(order), tuple(joining), edited)
+    return Chunk(tuple(order), tuple(joining.tolist()), edited)
 
 
 @dataclass(eq=False)

@@ -258,13 +258,13 @@ class VerdictOptions(Strict):
     out."""
     top: Positive = 20
     """Heads that attention picks out."""
-    groups: Count = 80
+    groups: Count = 100
     """Random sets of heads on each pair, which show what a head adds once others are
     gone; 0 seeks partners by the effects of heads alone."""
     partners: Count = 32
     """Heads among which redundant ones are sought: half of them add most once others are gone, half
     have the largest effects alone."""
-    search: Count = 8
+    search: Count = 12
     """Pairs of each part on which sets of redundant heads are sought."""
     controls: Count = 40
     """Random sets of heads of the same layers, to compare sets that were chosen with."""

@@ -110,8 +110,7 @@ def choose(
     ]
     both = [one for name, members in together.items() for one in (members, *random[name])]
     changes: list[Change] = [(one, "noising") for one in (*noise, *both)]
-    picked = (together["attention"], *random["attention"])
-    changes += [(one, "denoising") for one in (*picked, *filter(None, [together.get("effect")]))]
+    changes += [(one, "denoising") for one in both]
     return Choice(together, random, partners, rankings, tuple(dict.fromkeys(changes)))
 
 
@@ -128,7 +127,7 @@ def set_counts(study: Study, grid: Grid) -> tuple[int, int]:
     curved = rankings * sum(len(curve_sizes(grid.layers * grid.heads, way)) for way in WAYS)
     seeking = options.partners * (options.partners + 4) // 2
     of_claims = len(with_parts(claimed(study)))
-    together = 3 * (1 + options.controls)  # of two rankings; of the first in both directions
+    together = 4 * (1 + options.controls)  # of two rankings, in both directions
     return seeking, together + 2 * options.partners + of_claims + curved
 
 

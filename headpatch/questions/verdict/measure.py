@@ -51,7 +51,8 @@ class Runner:
         self._study, self._vlm, self._survey, self._store = study, vlm, survey, store
         self._on_progress, self._done, self._total = on_progress, 0, total
         self._checks, self._held = Checks(), Held(vlm.device)
-        self._held.sessions.update(survey.held)
+        for session in survey.held.values():
+            self._held.offer(session)  # they count as what there is room for
         self._dataset = dataset_digest(survey.entries)
         self._donors: Mapping[str, Entry] = {}
         if study.verdict.source == "other":

@@ -53,9 +53,7 @@ def joint_effects(
             rng = np.random.default_rng([rule.seed % 2**64, 7])
             values = np.column_stack([np.concatenate(of_set), np.concatenate(sums)])
             interval = mean_interval(by_scene(values, units), rule.level, rule.resamples, rng)
-            measured = ranking == "attention" or way == "noising"
-            drawn = random_effects(chosen, ranking, way, measured)
-            controls = by_scene(drawn, units).mean(0)
+            controls = by_scene(random_effects(chosen, ranking, way), units).mean(0)
             draws = len(controls)
             row: dict[str, Any] = {
                 "ranking": ranking,
@@ -79,13 +77,10 @@ def joint_effects(
 
 
 def random_effects(
-    parts: "Sequence[Part]", ranking: str, way: Direction, measured: bool = True
+    parts: "Sequence[Part]", ranking: str, way: Direction
 ) -> Float[np.ndarray, "judges draws"]:
-    """Return what random sets do on every pair that judges, part by part: as many draws of each.
-
-    None if they were not measured: of the heads with the largest effects when put in.
-    """
-    draws = min(len(part.choice.random[ranking]) for part in parts) if measured else 0
+    """Return what random sets do on every pair that judges, part by part: as many draws of each."""
+    draws = min(len(part.choice.random[ranking]) for part in parts)
     columns = [
         [part.effects[way][one] for one in part.choice.random[ranking][:draws]] for part in parts
     ]
