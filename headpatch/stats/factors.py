@@ -8,13 +8,13 @@ level 1 - α over the number of levels, lie so far apart.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import chi2, rankdata
 
-from headpatch.stats.intervals import Interval, mean_interval
+from headpatch.stats.intervals import Interval, interval_by
 from headpatch.stats.scenes import by_scene
 from headpatch.stats.significance import adjusted
 from headpatch.stats.verdict_labels import Rule
@@ -102,8 +102,7 @@ def _level(
     name: str, values: Values, levels: int, rule: Rule, asked: Bool[np.ndarray, "*rest"]
 ) -> Level:
     """Return a level's means and, where they are asked for, their intervals; NaN elsewhere."""
-    rng = np.random.default_rng([rule.seed % 2**64, 6])
-    found = mean_interval(values[:, asked], 1 - rule.alpha / levels, rule.resamples, rng)
+    found = interval_by(values[:, asked], replace(rule, level=1 - rule.alpha / levels), stream=6)
     mean, low, high = np.full((3, *values.shape[1:]), np.nan)
     mean[asked], low[asked], high[asked] = found.ends
     return Level(name, len(values), Interval(mean, low, high))

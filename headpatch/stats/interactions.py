@@ -43,7 +43,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from headpatch.heads import Head, HeadSet
-from headpatch.stats.intervals import mean_interval
+from headpatch.stats.intervals import interval_by
 from headpatch.stats.scenes import by_scene
 from headpatch.stats.significance import adjusted, one_sided_test
 from headpatch.stats.verdict_labels import Rule
@@ -160,8 +160,7 @@ def _tested(one: HeldOutSets, rule: Rule) -> Iterator[list[Any]]:
         for members in one.sets
     ]
     joined = by_scene(np.concatenate(values, 1), one.scenes)
-    rng = np.random.default_rng([rule.seed % 2**64, 0])  # every interval resamples the same pairs
-    found = mean_interval(joined, rule.level, rule.resamples, rng)
+    found = interval_by(joined, rule)
     p = one_sided_test(joined, rule.delta)
     start = 0
     for members, columns in zip(one.sets, values, strict=True):

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import norm, t
 
+from headpatch.stats.verdict_labels import Rule
+
 Pairs = Float[np.ndarray, "pairs *rest"]
 Means = Float[np.ndarray, "*rest"]
 Columns = Float[np.ndarray, "columns"]
@@ -25,6 +27,10 @@ class Interval:
     def ends(self) -> tuple[Means, Means, Means]:
         """Mean, low and high."""
         return self.mean, self.low, self.high
+
+    def columns(self, name: str) -> dict[str, Means]:
+        """Return them as the columns ``name``, ``name_low`` and ``name_high`` of a table."""
+        return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 def mean_interval(
@@ -61,6 +67,12 @@ def mean_interval(
         np.asarray(np.minimum(np.minimum(drawn.low, straight.low), turned.low)),
         np.asarray(np.maximum(np.maximum(drawn.high, straight.high), turned.high)),
     )  # asarray, as numpy makes a number of a 0-d array
+
+
+def interval_by(values: Pairs, rule: Rule, stream: int = 0) -> Interval:
+    """Interval of each mean by a verdict's rule; a stream of its seed resamples the same pairs."""
+    rng = np.random.default_rng([rule.seed % 2**64, stream])  # numpy takes no negative seed
+    return mean_interval(values, rule.level, rule.resamples, rng)
 
 
 def t_interval(values: Pairs, level: float) -> Interval:

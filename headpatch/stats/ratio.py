@@ -60,22 +60,34 @@ def ratio_of_means(
         be told from 0. A ValueError as of `mean_interval`.
     """
     effects, gaps = by_scene(effects, scenes), by_scene(gaps, scenes)
-    pairs, gap = finite_pairs(effects), finite_pairs(gaps)
-    flat, mean, n = pairs.reshape(len(pairs), -1), gap.mean(), len(pairs)
-    ratio = flat.mean(0) / mean
-    apart = flat - ratio * gap[:, None]
-    drawn = mean_interval(ratio + apart / mean, level, resamples, rng)
+    exact, mean = fieller_interval(effects, gaps, level), gaps.mean()
+    whole = gaps.reshape(-1, *[1] * (effects.ndim - 1))
+    linear = exact.mean + (effects - exact.mean * whole) / mean
+    drawn = mean_interval(linear, level, resamples, rng)
+    low, high = np.minimum(drawn.low, exact.low), np.maximum(drawn.high, exact.high)
+    return Interval(exact.mean, np.asarray(low), np.asarray(high))
+
+
+def fieller_interval(
+    part: Float[np.ndarray, "pairs *rest"], whole: Float[np.ndarray, " pairs"], level: float
+) -> Interval:
+    """Return the mean of `part` as a share of that of `whole`, with Fieller's interval alone.
+
+    See `ratio_of_means`. The ends are NaN where the mean of `whole` cannot be told from 0.
+    """
+    pairs, total = finite_pairs(part), finite_pairs(whole)
+    flat, mean, n = pairs.reshape(len(pairs), -1), total.mean(), len(pairs)
+    share = np.divide(flat.mean(0), mean, out=np.full(flat.shape[1], np.nan), where=mean != 0)
+    apart, away = flat - share * total[:, None], total - mean
     scale = float(t.ppf((1 + level) / 2, n - 1)) ** 2 / (n * (n - 1))
-    away = gap - mean
     bounded = mean**2 - scale * (away @ away)
-    low, high = np.full((2, *ratio.shape), np.nan)
+    low, high = np.full((2, *share.shape), np.nan)
     if bounded > 0:
         middle = -scale * (away @ apart)
         reach = np.sqrt(middle**2 + bounded * scale * (apart**2).sum(0))
-        low = np.minimum(drawn.low, ratio + (middle - reach) / bounded)
-        high = np.maximum(drawn.high, ratio + (middle + reach) / bounded)
+        low, high = share + (middle - reach) / bounded, share + (middle + reach) / bounded
     shape = pairs.shape[1:]
-    return Interval(ratio.reshape(shape), low.reshape(shape), high.reshape(shape))
+    return Interval(share.reshape(shape), low.reshape(shape), high.reshape(shape))
 
 
 def dominating_pair(

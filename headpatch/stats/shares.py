@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest
 
-from headpatch.stats.intervals import finite_pairs
+from headpatch.stats.ratio import fieller_interval
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,14 @@ def rate_interval(hits: int, units: int, level: float) -> Estimate:
 def share_interval(
     part: Float[np.ndarray, " pairs"], whole: Float[np.ndarray, " pairs"], level: float
 ) -> Estimate:
-    r"""Return the mean over pairs of `part` as a share of that of `whole`, with Fieller's interval.
+    """Return the mean over pairs of `part` as a share of that of `whole`, with Fieller's interval.
 
-    It holds every share r for which a t-test does not tell the mean of part - r whole from 0 (E. C.
-    Fieller, Some problems in interval estimation, JRSS B 16, 1954): with means a, b, the squared
-    quantile :math:`q^2` of t over n, and (co)variances s,
-
-    .. math:: (b^2 - q^2 s_{bb}) r^2 - 2 (ab - q^2 s_{ab}) r + a^2 - q^2 s_{aa} \le 0.
-
-    Unlike an interval of the ratio by its standard error it holds for a whole that is hardly known.
-    Where that is not shown to differ from 0 the ends are infinite. Errors as of `finite_pairs`.
+    It holds every share r for which a t-test does not tell the mean of part - r whole from 0
+    (`headpatch.stats.ratio.fieller_interval`). Where the whole is not shown to differ from 0 the
+    ends are infinite. Errors as of `finite_pairs`.
     """
-    pairs = finite_pairs(np.stack([part, whole], 1))
-    a, b = pairs.mean(0)
-    (aa, ab), (_, bb) = np.cov(pairs, rowvar=False)
-    square = float(t.ppf((1 + level) / 2, len(pairs) - 1)) ** 2 / len(pairs)
-    first, middle, last = b * b - square * bb, a * b - square * ab, a * a - square * aa
-    value = float(a / b) if b else float("nan")
-    if first <= 0:
-        return Estimate(value, -np.inf, np.inf)
-    reach = np.sqrt(max(middle * middle - first * last, 0.0))
-    return Estimate(value, float((middle - reach) / first), float((middle + reach) / first))
+    found = fieller_interval(part, whole, level)
+    low, high = (float(end) for end in found.ends[1:])
+    if np.isnan(low):
+        low, high = -np.inf, np.inf
+    return Estimate(float(found.mean), low, high)

@@ -43,7 +43,7 @@ from jaxtyping import Bool, Float, Int
 from headpatch.heads import Head, HeadSet
 from headpatch.stats.factors import Dependence, dependences
 from headpatch.stats.interactions import HeldOutSets, Joint, judge_sets, partners
-from headpatch.stats.intervals import Interval, mean_interval
+from headpatch.stats.intervals import Interval, interval_by
 from headpatch.stats.per_pair import extremes, few_outside, hidden_test, tolerance_test
 from headpatch.stats.scenes import by_scene
 from headpatch.stats.significance import (
@@ -117,7 +117,7 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
     looking = _Looking.of(seen, rule)
     pairs: Both = np.stack([seen.necessity, seen.sufficiency], 1)
     both = unit(pairs)
-    effects = [_interval(both[:, way], rule) for way in range(2)]
+    effects = [interval_by(both[:, way], rule) for way in range(2)]
     q, beyond_q = effect_q(both, rule), adjusted(minimum_effect_test(both, rule.delta))
     within = equivalence_test(both, rule.delta)
     means_q = adjusted(within.max(0))
@@ -150,7 +150,7 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
         **{
             key: values
             for name, found, one in zip(NAMES, effects, q, strict=True)
-            for key, values in (*_ends(name, found).items(), (f"{name}_q", one))
+            for key, values in (*found.columns(name).items(), (f"{name}_q", one))
         },
         **looking.columns(),
         **{f"{name}_beyond_q": one for name, one in zip(NAMES, beyond_q, strict=True)},
@@ -211,7 +211,7 @@ class _Looking:
             adjusted(np.where(unread, 1.0, p))
             for p in (minimum_effect_test(diff), equivalence_test(diff, rule.attention_delta))
         )
-        intervals = _interval(diff, rule), None if raw is None else _interval(raw, rule)
+        intervals = interval_by(diff, rule), None if raw is None else interval_by(raw, rule)
         return cls(*intervals, q, within_q, unread, rule)
 
     @property
@@ -237,7 +237,7 @@ class _Looking:
         }
 
     def columns(self) -> dict[str, np.ndarray]:
-        raw = {} if self.raw is None else _ends("attention_raw_diff", self.raw)
+        raw = {} if self.raw is None else self.raw.columns("attention_raw_diff")
         ends = {"attention_diff_low": self.diff.low, "attention_diff_high": self.diff.high}
         own = {**ends, "attention_equivalence_q": self.within_q, **raw}
         return {name: self._read(values) for name, values in own.items()}
@@ -291,16 +291,6 @@ def _by_factor(depends: Sequence[Dependence]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def _ends(name: str, found: Interval) -> dict[str, Float[np.ndarray, "layers heads"]]:
-    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
-
-
-def _interval(values: Pairs, rule: Rule) -> Interval:
-    """Every interval resamples the same pairs."""
-    rng = np.random.default_rng([rule.seed % 2**64, 0])
-    return mean_interval(values, rule.level, rule.resamples, rng)
-
-
 def effect_q(values: Pairs, rule: Rule) -> Float[np.ndarray, "*rest"]:
     """Q of every mean being unlike 0: the larger of the t-test's and the resampled one.
 
@@ -314,7 +304,7 @@ def effect_q(values: Pairs, rule: Rule) -> Float[np.ndarray, "*rest"]:
 
 def significant_sign(values: Pairs, rule: Rule) -> Int[np.ndarray, "*rest"]:
     """1 or -1 where a mean is shown to lie above δ or below -δ, corrected over all; else 0."""
-    return _signs(_interval(values, rule), effect_q(values, rule), rule)
+    return _signs(interval_by(values, rule), effect_q(values, rule), rule)
 
 
 def _signs(found: Interval, q: Float[np.ndarray, "*rest"], rule: Rule) -> Int[np.ndarray, "*rest"]:

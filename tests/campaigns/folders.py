@@ -33,6 +33,7 @@ from pathlib import Path
 
 import yaml
 
+from headpatch.core.output.records import Records
 from headpatch.core.study.record import RUN
 from tests.campaigns.forked import (
     HUNG,
@@ -70,7 +71,10 @@ def kills(forks: Forks, total: int, rng: random.Random) -> Tally:
             then = rng.choice(["report", "same", "other"])
             name = {"report": "", "same": second, "other": rng.choice(light)}[then]
             found = after_kill(forks, folder, name)
-            if not name and left == "a stage" and results(folder) != before:
+            # A kill between the end of the plan and that of its stage leaves all of the second run,
+            # whose run.yaml is moved last; `faults_of` has held its files against it.
+            changed = left == "a stage" and results(folder) != before
+            if not name and changed and verbs(folder)[:1] != second.split()[:1]:
                 found.append("results changed though nothing was planned")
         else:
             left, then, name = "not killed", "", ""
@@ -89,6 +93,11 @@ def run_and_kill(forks: Forks, words: list[object], rng: random.Random) -> tuple
         return how, forks.run(words, before=kill_at(number, after))
     seconds = rng.uniform(0.05, 4)
     return f"killed after {seconds:.2f} s", forks.run(words, kill_after=seconds)
+
+
+def verbs(folder: Path) -> list[str]:
+    """The verbs of a folder's record, the latest first."""
+    return [one.verb for one in Records.read(folder).every]
 
 
 def left_by_kill(folder: Path) -> str:

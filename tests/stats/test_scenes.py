@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from headpatch.stats.intervals import mean_interval
+from benchmarks.scenes import coverage
 from headpatch.stats.scenes import by_scene, shared_words
 
 
@@ -31,17 +31,6 @@ def test_words_say_how_many_pairs_show_how_many_scenes() -> None:
     assert shared_words(2, 1).startswith("2 pairs show 1 scene:")
 
 
-def covered(by: str, studies: int = 300) -> float:
-    """How often 95% intervals cover the mean: 30 scenes of 5 pairs, intraclass correlation 0.9."""
-    scenes = np.repeat(np.arange(30), 5)
-    rng = np.random.default_rng(13)
-    shared, own = rng.normal(size=(30, studies)), rng.normal(size=(150, studies))
-    values = np.sqrt(0.9) * shared[scenes] + np.sqrt(0.1) * own
-    units = by_scene(values, scenes if by == "scene" else np.arange(150))
-    found = mean_interval(units, 0.95, 500, rng)
-    return float(((found.low < 0) & (found.high > 0)).mean())
-
-
 def test_intervals_over_scenes_cover_where_those_over_pairs_fall_short() -> None:
-    assert covered("pair") < 0.75
-    assert covered("scene") >= 0.93
+    assert coverage("pairs", 300) < 0.75
+    assert coverage("scenes", 300) >= 0.93

@@ -19,6 +19,7 @@ from scipy.stats import norm
 from headpatch import __version__
 from headpatch.core.claims_grammar import Claim, Form, check_claims
 from headpatch.core.output.files import read_table
+from headpatch.core.question import rows_of
 from headpatch.core.saved_verdict import SavedVerdict, rule
 from headpatch.core.store import Store
 from headpatch.core.study.reading import absolute
@@ -83,7 +84,7 @@ class Evidence:
             for name in means
             for end in ("low", "high")
         }
-        return records(table.assign(**moved) if self.claims > 1 else table)
+        return list(rows_of(table.assign(**moved) if self.claims > 1 else table))
 
     def figures(self, experiment: Experiment, without: str, before: str = "") -> Figures:
         """Return what an experiment measured.
@@ -137,11 +138,6 @@ def region_cut(claim: Claim) -> Experiment:
     """Cut the region; of the question only its words, as the answer has a claim of its own."""
     queries = {"answer": "answer", "question": "words"}[claim.word]
     return Experiment("cut", layers=claim.layers, queries=queries)
-
-
-def records(table: pd.DataFrame) -> list[Mapping[str, Any]]:
-    """Return a table's rows."""
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 @dataclass(frozen=True)

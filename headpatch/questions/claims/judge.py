@@ -26,7 +26,7 @@ from headpatch.questions.claims.case import (
 )
 from headpatch.questions.claims.experiments import Experiment
 from headpatch.stats.interactions import Word, interaction_label, joint_reading
-from headpatch.stats.intervals import mean_interval
+from headpatch.stats.intervals import interval_by
 from headpatch.stats.verdict_labels import CAUSAL, RAW_FLOOR, SMALL, Rule
 
 Outcome = Literal["supported", "contradicted", "undecided", "not testable"]
@@ -82,9 +82,7 @@ class _Ends(NamedTuple):
 
 
 def _interval(values: Float[np.ndarray, " pairs"], rule: Rule) -> _Ends:
-    rng = np.random.default_rng([rule.seed % 2**64, 0])
-    interval = mean_interval(values[:, None], rule.level, rule.resamples, rng)
-    mean, low, high = (float(x[0]) for x in (interval.mean, interval.low, interval.high))
+    mean, low, high = (float(end[0]) for end in interval_by(values[:, None], rule).ends)
     return _Ends(low, high, f"{mean:+.3f} ({low:+.3f} to {high:+.3f})")
 
 

@@ -23,7 +23,7 @@ from headpatch.questions.verdict.pair_record import DIRECTIONS, PairRecord, PerP
 from headpatch.questions.verdict.redundant_sets import Search, pool, random_members, scores
 from headpatch.stats.circuit_areas import circuit_areas, circuit_sizes
 from headpatch.stats.interactions import Joint, leave_one_out
-from headpatch.stats.intervals import mean_interval
+from headpatch.stats.intervals import interval_by
 from headpatch.stats.rankings import Ranking, area_under, descending, effect_size, sizes
 from headpatch.stats.scenes import by_scene
 from headpatch.stats.verdict_labels import Rule
@@ -205,12 +205,10 @@ def curves(
             draws = shares(name, way, counts)
             mean = np.mean(draws, axis=0)
             both = np.column_stack([mean, area_under(sizes(len(heads)), mean[:, at])])
-            rng = np.random.default_rng([rule.seed % 2**64, 2])
-            interval = mean_interval(by_scene(both, scenes), rule.level, rule.resamples, rng)
-            ends = {"": interval.mean, "_low": interval.low, "_high": interval.high}
+            found = interval_by(by_scene(both, scenes), rule, stream=2)
             columns: dict[str, Any] = {"ranking": name, "way": way, "k": counts}
-            columns |= {f"share{end}": values[:-1] for end, values in ends.items()}
-            columns |= {f"area{end}": values[-1] for end, values in ends.items()}
+            columns |= {end: values[:-1] for end, values in found.columns("share").items()}
+            columns |= {end: values[-1] for end, values in found.columns("area").items()}
             if way == "keep":
                 grown = [counts.index(k) for k in circuit_sizes(len(heads))]
                 columns |= _circuit(draws[..., grown], draws[0][:, 0], gaps, scenes, rule)

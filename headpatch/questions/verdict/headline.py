@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from headpatch.core.question import Context
+from headpatch.core.question import Context, rows_of
 from headpatch.questions.verdict.charts import head_names, measured_words, true_words
 from headpatch.questions.verdict.sentences import Setting, percent
 from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation
@@ -63,6 +63,8 @@ def summarize(
     def of(*classes: str) -> tuple[str, ...]:
         return tuple(name for name in label if name in picked and label[name] in classes)
 
+    joint = pd.DataFrame() if together is None else together
+    measured = joint.astype(object).where(joint.notna(), None)  # None: no random set was drawn
     looks = descending(-table["attention_rank"].to_numpy(float))
     ks = sorted({k for k in (len(picked), len(causal)) if k > 0})
     return Headline(
@@ -79,14 +81,8 @@ def summarize(
         rho=Correlation(**saved["rho"]),
         true_rho=TrueCorrelation(**saved["true_rho"]),
         precision=tuple(precision_at(looks, np.arange(len(table)), k) for k in ks),
-        together=() if together is None else tuple(_plain(together)),
+        together=tuple(rows_of(measured)),
     )
-
-
-def _plain(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Give the rows; None for what was not measured."""
-    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
-        yield {str(name): value for name, value in row.items()}
 
 
 def by_effect(table: pd.DataFrame) -> pd.DataFrame:

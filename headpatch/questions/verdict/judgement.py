@@ -41,7 +41,7 @@ from headpatch.questions.verdict.redundant_sets import as_sets, random_members
 from headpatch.questions.verdict.together import joint_effects, random_effects
 from headpatch.stats.disattenuated_rank_correlation import true_correlation
 from headpatch.stats.interactions import HeldOutSets
-from headpatch.stats.intervals import mean_interval
+from headpatch.stats.intervals import interval_by
 from headpatch.stats.rankings import correlation
 from headpatch.stats.scenes import by_scene
 from headpatch.stats.significance import adjusted, minimum_effect_test
@@ -240,7 +240,7 @@ def _conclude(study: Study, grid: Grid, seen: Measured, look: Look) -> Judgement
     verdicts.heads["attention_rank"] = order.argsort() + 1
     for name, way in zip(("necessity", "sufficiency"), DIRECTIONS, strict=True):
         values = by_scene(effects[f"mean_{way}"], scenes)
-        for column, ends in _ends(f"{name}_mean_kind", values, by).items():
+        for column, ends in interval_by(values, by).columns(f"{name}_mean_kind").items():
             verdicts.heads[column] = ends.ravel()
         flat = effects[f"resample_{way}"].reshape(len(records), -1)
         beside = ratio_columns(study, flat, lds[0] - lds[1], names, whole=True, scenes=scenes)
@@ -319,15 +319,6 @@ def _tensor(values: Any) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
-def _ends(
-    name: str, values: Float[np.ndarray, "pairs *rest"], by: Rule
-) -> dict[str, Float[np.ndarray, "*rest"]]:
-    """Return means over pairs and the ends of their intervals, as columns of that name."""
-    rng = np.random.default_rng([by.seed % 2**64, 0])
-    interval = mean_interval(values, by.level, by.resamples, rng)
-    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
 def _vision(
     pairs: Sequence[PairRecord], scenes: Int[np.ndarray, " pairs"], by: Rule
 ) -> pd.DataFrame | None:
@@ -336,6 +327,6 @@ def _vision(
     if len(set(scenes[places].tolist())) < 2:
         return None
     values = by_scene(np.stack([pairs[i].vision for i in places]), scenes[places])
-    columns = {"layer": np.arange(values.shape[1]), **_ends("necessity", values, by)}
+    columns = {"layer": np.arange(values.shape[1]), **interval_by(values, by).columns("necessity")}
     q = adjusted(minimum_effect_test(values))
     return pd.DataFrame({**columns, "necessity_q": q, "pairs": len(places)})

@@ -20,17 +20,8 @@ from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.models.vlm import VLM
 from headpatch.pairs.same_scene import need_scenes
-from headpatch.questions.verdict import VERB
+from headpatch.questions.verdict import VERB, columns
 from headpatch.questions.verdict.charts import head_names
-from headpatch.questions.verdict.columns import (
-    CURVES,
-    FACTORS,
-    HEADS,
-    NULLS,
-    SETS,
-    TOGETHER,
-    VISION,
-)
 from headpatch.questions.verdict.headline import Headline, headline_words, summarize
 from headpatch.questions.verdict.judgement import Judgement, cost, run
 from headpatch.questions.verdict.looks import check as check_looks
@@ -128,13 +119,13 @@ class Verdict(Result):
         """Return the tables, and every pair's effects."""
         vision = self.judgement.vision
         return {
-            HEADS.file: self.heads,
-            SETS.file: self.partners,
-            TOGETHER.file: self.together,
-            FACTORS.file: self.factors,
-            NULLS.file: self.nulls,
-            CURVES.file: self.faithfulness,
-            **({} if vision is None else {VISION.file: vision}),
+            columns.HEADS.file: self.heads,
+            columns.SETS.file: self.partners,
+            columns.TOGETHER.file: self.together,
+            columns.FACTORS.file: self.factors,
+            columns.NULLS.file: self.nulls,
+            columns.CURVES.file: self.faithfulness,
+            **({} if vision is None else {columns.VISION.file: vision}),
             "verdict.pt": self.judgement.saved,
         }
 

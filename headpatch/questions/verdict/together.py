@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from headpatch.engine.interventions import Direction
 from headpatch.questions.verdict.pair_record import DIRECTIONS, PerPair
 from headpatch.stats.effects import rank_of
-from headpatch.stats.intervals import mean_interval
+from headpatch.stats.intervals import interval_by
 from headpatch.stats.scenes import by_scene
 from headpatch.stats.verdict_labels import Rule
 
@@ -50,9 +50,8 @@ def joint_effects(
             of_set, sums = zip(
                 *(_of_part(part, ranking, way, alone) for part in chosen), strict=True
             )
-            rng = np.random.default_rng([rule.seed % 2**64, 7])
             values = np.column_stack([np.concatenate(of_set), np.concatenate(sums)])
-            interval = mean_interval(by_scene(values, units), rule.level, rule.resamples, rng)
+            found = interval_by(by_scene(values, units), rule, stream=7)
             controls = by_scene(random_effects(chosen, ranking, way), units).mean(0)
             draws = len(controls)
             row: dict[str, Any] = {
@@ -62,8 +61,7 @@ def joint_effects(
                 "k": max(len(part.choice.together[ranking]) for part in chosen),
             }
             for place, name in enumerate(("effect", "alone")):
-                for end, ends in zip(("", "_low", "_high"), interval.ends, strict=True):
-                    row[f"{name}{end}"] = float(ends[place])
+                row |= {end: float(means[place]) for end, means in found.columns(name).items()}
             row |= {
                 "random": controls.mean() if draws else np.nan,
                 "random_low": controls.min(initial=np.inf) if draws else np.nan,

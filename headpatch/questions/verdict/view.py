@@ -50,20 +50,19 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     """Show a verdict; tables that an earlier version did not write are left out."""
     table, saved = table_of(files[HEADS.file]), files.get("verdict.pt", {})
     curves = table_of(files.get(CURVES.file, {}))
-    pairs = len(saved["pairs"]) if "pairs" in saved else context.pairs or 0
-    delta = float(context.options.get("delta", 0.02))
-    looks = float(context.options.get("attention_delta", 0.05))
-    yield from _classes(table, pairs, delta, looks)
+    judged = context.facts.get("judged", context.pairs or 0)  # fewer if it stopped at a look
+    setting = Setting.of(context, len(saved["pairs"]) if "pairs" in saved else judged)
+    yield from _classes(table, setting)
     if NULLS.file in files:
         yield from _nulls(table_of(files[NULLS.file]))
     factors = table_of(files[FACTORS.file]) if FACTORS.file in files else None
-    yield from _heads(table, context, delta, pairs, factors)
+    yield from _heads(table, context, setting, factors)
     if TOGETHER.file in files:
         yield from _as_one_set(table_of(files[TOGETHER.file]), context.level)
     if SETS.file in files:
         yield from _together(table_of(files[SETS.file]), table, context.level)
     shown: dict[str, Any] = {"level": context.level, "of": context.pairs}
-    yield verdict_chart(table, delta=delta, pairs=pairs, rhos=saved, **shown)
+    yield verdict_chart(table, delta=setting.delta, pairs=setting.pairs, rhos=saved, **shown)
     if not curves.empty:
         yield Words(
             "Only the first k heads of a ranking keep their z and all others are resampled, or the "
@@ -75,19 +74,19 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         yield faithfulness_chart(curves, **shown)
     if {"rho", "true_rho"} <= set(saved):
         together = table_of(files[TOGETHER.file]) if TOGETHER.file in files else None
-        headline = summarize(table, saved, int(context.options["top"]), pairs, together)
+        headline = summarize(table, saved, int(context.options["top"]), setting.pairs, together)
         first, *lines = headline_words(headline, context)
         yield Words(first, "terminal", strong=True)
         yield from (Words(line, "terminal") for line in lines)
 
 
-def _classes(table: pd.DataFrame, pairs: int, delta: float, looks: float) -> Iterator[Part]:
+def _classes(table: pd.DataFrame, setting: Setting) -> Iterator[Part]:
     """Say how many heads are of each class, and what it says."""
     yield Words(
-        f"Every head, judged over {pairs:,} pairs; δ = {delta:g} is the smallest effect of "
-        "interest, as a share of the difference between the two answers; δ_a = "
-        f"{looks:g} the smallest attention difference of interest, as a share of the image "
-        "attention.",
+        f"Every head, judged over {setting.pairs:,} pairs; δ = {setting.delta:g} is the smallest "
+        "effect of interest, as a share of the difference between the two answers; δ_a = "
+        f"{setting.attention_delta:g} the smallest attention difference of interest, as a share of "
+        "the image attention.",
         "page",
     )
     counts = table["verdict"].value_counts()
@@ -130,7 +129,7 @@ def _nulls(table: pd.DataFrame) -> Iterator[Part]:
 
 
 def _heads(
-    table: pd.DataFrame, context: Context, delta: float, pairs: int, factors: pd.DataFrame | None
+    table: pd.DataFrame, context: Context, setting: Setting, factors: pd.DataFrame | None
 ) -> Iterator[Part]:
     """Show the verdict of the heads that act, and of those that attention picks first."""
     rows = by_effect(table).set_index("name", drop=False)
@@ -157,16 +156,15 @@ def _heads(
     note = (
         "Means over pairs, as a share of the LD difference between the runs; resampled at the "
         "positions of the study. A head is called after an effect whose interval lies beyond "
-        f"±δ = {delta:g} and whose q (Benjamini-Hochberg, over all heads and both directions) is "
-        f"below {1 - context.level:.2g}; 'watches', 'looks away' and 'inert' are shown to be "
+        f"±δ = {setting.delta:g} and whose q (Benjamini-Hochberg, over all heads and both "
+        f"directions) is below {1 - context.level:.2g}; 'watches', 'looks away' and 'inert' are shown to be "
         "small: the mean within ±δ by an equivalence test, and 95% of pairs by a tolerance "
         "interval; 'mixed': the mean hides what it does on pairs; nothing of it: undecided."
     )
     partners = " with: partners together with which it is necessary." * ("with" in cells)
     yield Words(note + partners)
     told = rows[rows["verdict"].isin((*CAUSAL, "mixed")) & (rows["verdict"] != "redundant")]
-    study = Setting.of(context, pairs)
-    yield from (Words(sentence(row, study, factors)) for row in rows_of(told.head(MOST)))
+    yield from (Words(sentence(row, setting, factors)) for row in rows_of(told.head(MOST)))
 
 
 def _as_one_set(table: pd.DataFrame, level: float) -> Iterator[Part]:
