@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from benchmarks.graphs import capture
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.fused import kernels_on
 from headpatch.engine.interventions import Intervention
@@ -279,14 +278,10 @@ class Bench:
                 "... in ms; its kernels alone; by its products at this device's best rate",
                 f"{swept[-1]:.1f}; {self.clock.busy(run):.1f}; {self.floor(walks):.1f}",
             )
-            try:
-                swept.append(self.graphed(name, [parts for _, parts in walks], goal))
-            finally:
-                free()
         naive = self.naive(base)
         self.line(
-            f"naive loop / sweep, as a CUDA graph (naive: {self.options.naive} heads, scaled)",
-            f"{naive / swept[1]:,.0f} ({naive / swept[0]:,.0f} launched kernel by kernel)",
+            f"naive loop / sweep (naive: {self.options.naive} heads, scaled)",
+            f"{naive / swept[0]:,.0f}",
             ">= 1,000",
         )
         asked = [Intervention(HeadSet.of(head), "resample", "noising") for head in self.vlm.lm.grid]
@@ -311,22 +306,6 @@ class Bench:
         mine, chunk, source, tokens = parts
         assert isinstance(chunk, Chunk)
         return list(walk(self.vlm, mine, [chunk], source, None, tokens))  # type: ignore[arg-type]
-
-    def graphed(self, name: str, walks: Sequence[tuple[object, ...]], goal: str) -> float:
-        """Milliseconds of the walks' replay."""
-        if not self.cuda:
-            return float("nan")
-        graphs, pool = [], None
-        for parts in walks:
-            graphs.append(capture(self.vlm, *parts, pool=pool))  # type: ignore[arg-type]
-            pool = graphs[0].graph.pool()  # type: ignore[attr-defined]
-
-        def replay() -> object:
-            return [one.replay() for one in graphs]
-
-        took, ratio = self.clock(replay, repeats=5), self.clock.beside(replay, self.bare())
-        self.line(f"{name}, as a CUDA graph / plain forward", f"{ratio:.3f} ({took:.1f} ms)", goal)
-        return took
 
     def floor(self, walks: Sequence[tuple[object, tuple[object, ...]]]) -> float:
         """Milliseconds that the products of walks take at the rate of one large product."""
@@ -458,30 +437,6 @@ class Bench:
                 f"{worst:.1e} logits (largest effect {largest:.2f})",
                 "<= 1e-4" if dtype == torch.float32 else "",
             )
-            if self.cuda:
-                self.replayed(vlm, prompt)
-
-    def replayed(self, vlm: VLM, prompt: Prompt) -> None:
-        """A captured walk, replayed over the other run's prefill, against the walk itself."""
-        base = self.base(vlm, "answer", prompt)
-        again = self.base(vlm, "answer", prompt)
-        (mine, other), (copied, _) = again.trace.prefills, base.trace.prefills
-        rows = rows_of(vlm, ("zero", "resample"))
-        parts = []
-        for run, away in ((mine, other), (other, mine)):
-            source = sources(run, away, None, self.device, [("zero", None), ("resample", None)])
-            carried = run.points is None
-            parts.append((source, plan(rows, len(source), len(rows), self.device, carried)))
-        ((source, (chunk,)), (new, _)) = parts
-        graph = capture(vlm, copied, chunk, [one.clone() for one in source])
-        del base
-        free()
-        ((_, wanted),) = walk(vlm, other, [chunk], new)
-        found = graph.replay(other, new)
-        self.line(
-            "... a captured walk of one run replayed over the other, against walking it",
-            f"{float((found - wanted).abs().max()):.1e} logits",
-        )
 
     def precision(self) -> None:
         """Against float32 weights and activations, every weight the same number."""
