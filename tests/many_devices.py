@@ -92,15 +92,16 @@ class Claimed(Tensor):
         raise TypeError(f"can't convert {self.place} device type tensor to numpy")
 
     @classmethod
-    def __torch_function__(
-        cls, call: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(cls, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if call is Tensor.to and not isinstance(args[0], Claimed):  # to where another one is
             place, dtype = _asked(args[1:], kwargs)
             return args[0].to(place).to(dtype or args[0].dtype)
         if call is functional.scaled_dot_product_attention:
-            return _attended(*args, **kwargs)
+            tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+            if any(one.requires_grad for one in tensors):
+                return _attended(*args, **kwargs)
+            return _run(call, args, kwargs)
         with torch._C.DisableTorchFunctionSubclass():
             return call(*args, **kwargs)
 
@@ -157,7 +158,7 @@ def _attended(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attend by its formula: torch's own would make masks where it believes that tensors lie."""
+    """Attend by its formula, with gradients: torch's own makes masks where it believes all lies."""
     if enable_gqa:
         group = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
@@ -173,7 +174,7 @@ def _attended(
 
 
 def _run(call: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """Do on the CPU what is asked; the results lie where the operands do, or where they are made."""
+    """Do on the CPU what is asked; results lie where operands do, or where they are made."""
     flat, form = tree_flatten((args, dict(kwargs)))
     tensors = [one for one in flat if isinstance(one, Tensor)]
     place, asked = _place(call, args, tensors), kwargs.get("device")
@@ -217,7 +218,7 @@ def _place(call: Any, args: Any, tensors: list[Tensor]) -> torch.device:
 
 @contextmanager
 def devices() -> Iterator[None]:
-    """Let tensors lie on `FIRST` and `SECOND`; without inference mode, which knows no such views."""
+    """Let tensors lie on `FIRST` and `SECOND`; inference mode, which has no such views, is off."""
     with pytest.MonkeyPatch.context() as patch, Devices():
         patch.setattr(torch, "inference_mode", torch.no_grad)
         patch.setattr(torch, "tensor", _tensor)
