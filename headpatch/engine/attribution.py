@@ -64,10 +64,9 @@ class _Site:
 
 def refused(vlm: VLM) -> str:
     """Say why no gradient can be had of this model; "" if it can."""
-    places = set((getattr(vlm.model, "hf_device_map", None) or {}).values())
     if quantized(vlm.model):
         return "its weights are quantised, and gradients through them are not checked"
-    if "disk" in places or ("cpu" in places and len(places) > 1):
+    if any(weight.is_meta for weight in vlm.model.parameters()):
         return "some of its weights are offloaded, and a backward pass would need them all at once"
     return ""
 
@@ -137,5 +136,5 @@ def attribute(
             own_mean = None if mean is None else mean[layer].to(here)
             source = replacement(kind, alpha, here, z[1 - run].float(), own_mean)
             found.append(((source - here) * pair.slope[tower][layer][run].float()).sum(-1).T)
-        estimates[tower] = torch.stack(found)
+        estimates[tower] = torch.stack([one.to(found[0].device) for one in found])
     return estimates

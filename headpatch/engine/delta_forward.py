@@ -100,7 +100,8 @@ class Points:
         """Take what went in and came out, where it runs over the prompt's positions."""
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
             return
-        self.inputs[module], self.outputs[module] = self._suffix(x), self._suffix(y)
+        # What goes in may still lie where the module before computes.
+        self.inputs[module], self.outputs[module] = self._suffix(x.to(y.device)), self._suffix(y)
 
     def _suffix(self, x: Tensor) -> Tensor:
         at = _positions(x, self.tokens)
@@ -117,7 +118,7 @@ def _positions(x: Tensor, tokens: int) -> int | None:
 def watched(vlm: VLM, points: Points) -> Iterator[None]:
     """Keep `points` for the length of one raised pass."""
     parts = points.parts = _parts(vlm)
-    ends = [vlm.final_norm, vlm.model.get_output_embeddings()]
+    ends = [vlm.final_norm, vlm.unembedding]
 
     def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         points.keep(module, args[0] if args else None, output)

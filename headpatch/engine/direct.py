@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from headpatch.engine.forward import cap_of, capped, forward
 from headpatch.engine.interventions import ZEdit
-from headpatch.engine.precision import raised
+from headpatch.engine.precision import raised, weights_there
 from headpatch.errors import RunError
 from headpatch.heads import Head
 from headpatch.models.prompt import Prompt
-from headpatch.models.vlm import VLM
+from headpatch.models.vlm import VLM, device_of
 
 _CLOSE = 1e-4  # of the size of what is compared: far above what float32 sums are off by
 _NORMED = ("post_attention_layernorm", "post_feedforward_layernorm")
@@ -102,7 +102,7 @@ def take_apart(vlm: VLM, prompt: Prompt, edits: Sequence[ZEdit] = ()) -> Apart:
         heads, before_mlp, written = [], [], []
         for index, one in enumerate(heard):
             along = direction if gains[index] is None else gains[index] * direction
-            nothing = vlm.lm.outputs[index](torch.zeros_like(one.z[:1])).float()
+            nothing = _made(vlm.lm.outputs[index], torch.zeros_like(one.z[:1]))
             each = _written(vlm, index, z[index]) - nothing
             heads.append((each * along.unsqueeze(-2)).sum(-1))
             written.append((nothing * along).sum(-1).expand(len(final)))
@@ -148,9 +148,10 @@ def direct_effect(vlm: VLM, apart: Apart, row: int, heads: Sequence[Head]) -> Di
             output, z = vlm.lm.outputs[layer], apart.z[layer]
             moved = torch.zeros_like(z[:1])
             moved[0, numbers] = z[row, numbers] - z[0, numbers]
-            written = (output(moved.flatten(1)) - output(torch.zeros_like(moved).flatten(1)))[0]
+            nothing = torch.zeros_like(moved)
+            written = (_made(output, moved.flatten(1)) - _made(output, nothing.flatten(1)))[0]
             gain = apart.gains[layer]
-            change += written.float() if gain is None else gain[0] * written.float()
+            change += written if gain is None else gain[0] * written
         after = (apart.final[0] + change)[None]
         norm = vlm.final_norm
         scale = float(_scale(norm(after).float(), apart.gain * after)[0])
@@ -173,13 +174,17 @@ class _Heard:
 
 @contextmanager
 def _listening(vlm: VLM) -> Iterator[list[_Heard]]:
-    """Listen to every decoder layer; the list is filled when a pass has run."""
+    """Listen to every decoder layer; the list is filled when a pass has run.
+
+    All that is heard is brought to where the final norm computes, and summed there.
+    """
     found: list[_Heard] = []
     seen: dict[str, Tensor] = {}
+    device = device_of(vlm.final_norm)
 
     def answer(value: Any) -> Tensor:
         hidden: Tensor = value[0] if isinstance(value, tuple) else value
-        return hidden[:, -1].clone()
+        return hidden[:, -1].to(device, copy=True)
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.clear()
@@ -212,22 +217,28 @@ def _written(
     alone = torch.zeros(rows, heads, *z.shape[1:], dtype=z.dtype, device=z.device)
     numbers = torch.arange(heads, device=z.device)
     alone[:, numbers, numbers] = z
-    written: Tensor = vlm.lm.outputs[layer](alone.flatten(2)).float()
-    return written
+    return _made(vlm.lm.outputs[layer], alone.flatten(2))
+
+
+def _made(module: nn.Module, x: Tensor) -> Tensor:
+    """Return what a module makes of `x`, where `x` is, in float32."""
+    made: Tensor = module(x)
+    return made.to(x.device).float()
 
 
 def _words(vlm: VLM, prompt: Prompt) -> tuple[Float[Tensor, "2 width"], Float[Tensor, " 2"]]:
-    """Return the unembedding of Yes and No, and its biases."""
+    """Return the unembedding of Yes and No, and its biases, where the final norm computes."""
     if prompt.answers.variants is not None:
         why = "LD sums the spellings of each answer, so it is no longer linear in the stream"
         raise RunError(f"{why}: it cannot be attributed to parts; leave out --sum-variants")
-    head: Any = vlm.model.get_output_embeddings()
-    if head.weight.is_meta:
-        raise RunError(f"{vlm.name}: the unembedding is offloaded, so it cannot be attributed to")
-    asked = torch.tensor([prompt.answers.yes, prompt.answers.no], device=head.weight.device)
-    words = head.weight[asked].float()
-    bias = getattr(head, "bias", None)
-    return words, words.new_zeros(2) if bias is None else bias[asked].float()
+    head: Any = vlm.unembedding
+    asked = torch.tensor([prompt.answers.yes, prompt.answers.no], device=device_of(head))
+    with weights_there(head):
+        words = head.weight[asked].float()
+        bias = getattr(head, "bias", None)
+        biases = words.new_zeros(2) if bias is None else bias[asked].float()
+    device = device_of(vlm.final_norm)
+    return words.to(device), biases.to(device)
 
 
 def _gain(vlm: VLM, index: int, heard: _Heard) -> Float[Tensor, "rows width"] | None:
@@ -239,9 +250,9 @@ def _gain(vlm: VLM, index: int, heard: _Heard) -> Float[Tensor, "rows width"] | 
             return None
         first, second = (getattr(layer, name, None) for name in _NORMED)
         if isinstance(first, nn.Module) and isinstance(second, nn.Module):
-            added: Tensor = first(attention).float()
-            if _alike(grown - added, second(mlp).float(), grown):
-                gain: Tensor = first(torch.ones_like(attention[:1])).float()
+            added = _made(first, attention)
+            if _alike(grown - added, _made(second, mlp), grown):
+                gain = _made(first, torch.ones_like(attention[:1]))
                 return _scale(added, gain * attention)[:, None] * gain
     adds = f"layer {index} adds more to the stream than its attention and its MLP"
     raise RunError(f"{vlm.name}: {adds}, so LD cannot be attributed to heads")
@@ -265,7 +276,8 @@ def _refuse_other_logits(
     vlm: VLM, prompt: Prompt, expected: Float[Tensor, "rows 2"], logits: Tensor
 ) -> None:
     """Refuse a model that makes other logits of its stream than are attributed to."""
-    found = logits[:, [prompt.answers.yes, prompt.answers.no]].to(expected)
+    logits = logits.to(expected)
+    found = logits[:, [prompt.answers.yes, prompt.answers.no]]
     expected = capped(expected, cap_of(vlm, expected, found))
     if not _alike(found, expected, torch.maximum(logits.abs().max(), expected.abs().max())):
         raise RunError(f"{vlm.name}: its logits are not its final norm times its unembedding")

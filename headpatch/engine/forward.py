@@ -80,8 +80,7 @@ def forward(
         capture = points = None
         unembedded: list[Tensor] = []
         if keep.suffix is not None:
-            words = vlm.model.get_output_embeddings()
-            keep_last = words.register_forward_hook(
+            keep_last = vlm.unembedding.register_forward_hook(
                 lambda _, __, output: unembedded.append(output[:, -1].float())
             )
             stack.callback(keep_last.remove)

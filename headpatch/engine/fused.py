@@ -80,8 +80,7 @@ def _tried(index: int) -> ModuleType | None:
     try:
         from headpatch.engine import kernels
 
-        with torch.cuda.device(index):
-            return kernels if agree(kernels, torch.device("cuda", index)) else None
+        return kernels if agree(kernels, torch.device("cuda", index)) else None
     except Exception:  # no compiler, no driver for it: whatever it is, plain torch does the work
         return None
 

@@ -3,7 +3,9 @@
 Each does in one launch, reading its operands once, what plain torch does in many.
 """
 
-from typing import no_type_check
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, no_type_check
 
 import torch
 import triton
@@ -12,6 +14,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 _ROWS, _KEYS, _WARPS, _STAGES = 32, 64, 4, 2  # of a tile of attention
+
+P = ParamSpec("P")
+
+
+def _where_it_lies(
+    launch: Callable[Concatenate[Tensor, P], Tensor],
+) -> Callable[Concatenate[Tensor, P], Tensor]:
+    """Launch on the device of the first tensor: Triton takes the current one, whatever it is."""
+
+    @wraps(launch)
+    def run(first: Tensor, /, *rest: P.args, **named: P.kwargs) -> Tensor:
+        with torch.cuda.device(first.device):
+            return launch(first, *rest, **named)
+
+    return run
 
 
 @triton.jit
@@ -32,6 +49,7 @@ def _norm(d, x0, scale, out, width, suffix, eps, block: tl.constexpr):
     tl.store(out + row * width + at, y.to(out.dtype.element_ty), mask=inside)
 
 
+@_where_it_lies
 def norm_deviation(
     d: Float[Tensor, "rows suffix width"],
     x0: Float[Tensor, "1 suffix width"],
@@ -82,6 +100,7 @@ def _gated(gate, up, gate0, up0, out, count, each, gelu: tl.constexpr, block: tl
     tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
 
 
+@_where_it_lies
 def gated_deviation(
     gate: Float[Tensor, "rows suffix width"],
     up: Float[Tensor, "rows suffix width"],
@@ -225,6 +244,7 @@ def _attend(
     tl.store(out_at + where, z.to(out.dtype.element_ty), mask=inside)
 
 
+@_where_it_lies
 def attend(
     query: Float[Tensor, "rows heads suffix dim"],
     key: Float[Tensor, "rows kv_heads suffix dim"],

@@ -134,5 +134,5 @@ def _resumed(
     hidden = prefill.layers[first].hidden.expand(len(rows) + 1, -1, -1)
     with tapped(vlm.parts, dict(zip(vlm.lm.attentions, sites, strict=True))):
         for index in range(first, len(sites)):
-            hidden = step(vlm, index, hidden, prefill.layers[index])
+            hidden = step(vlm, prefill, index, hidden)
     return unembed(vlm, hidden[:, -1], prefill)

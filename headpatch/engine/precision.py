@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from headpatch.engine.devices import brought_to_layers
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
@@ -67,7 +68,7 @@ def raised(vlm: VLM) -> Iterator[None]:
     looked_up = embedding.forward
     linears = [module for layer in vlm.lm.layers for module in layer.modules()]
     with ExitStack() as stack:
-        for module in (*linears, vlm.model.get_output_embeddings()):
+        for module in (*linears, vlm.unembedding):
             if low_linear(module):
                 stack.enter_context(replaced(module, linear(module)))
         stack.enter_context(replaced(embedding, lambda ids: looked_up(ids).float()))
@@ -81,7 +82,8 @@ def answer_logits(vlm: VLM, prompt: Prompt, dtype: torch.dtype) -> Float[Tensor,
         key: value.to(dtype) if value.is_floating_point() else value
         for key, value in prompt.inputs.items()
     }
-    output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+    with brought_to_layers(vlm):
+        output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
     logits: Tensor = output.logits[:, -1].float()
     return logits
 
@@ -130,6 +132,20 @@ def _both(parts: Float[Tensor, "2 *shape"], weight: Tensor) -> Tensor:
 def lowered_difference(a: Tensor, b: Tensor, low: torch.dtype) -> Tensor:
     """Return a - b, of the shape of `a`, rounded once."""
     return torch.sub(a, b, out=torch.empty_like(a, dtype=low))
+
+
+@contextmanager
+def weights_there(module: nn.Module) -> Iterator[None]:
+    """Have the weights of `module` where it computes, also if Accelerate has offloaded them."""
+    hook: Any = getattr(module, "_hf_hook", None)
+    if hook is None:
+        yield
+        return
+    hook.pre_forward(module)
+    try:
+        yield
+    finally:
+        hook.post_forward(module, None)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headpatch.engine.delta_forward import Points
+from headpatch.engine.devices import on_tensors
 from headpatch.engine.interventions import replacement
 from headpatch.errors import RunError
 from headpatch.models.vlm import VLM
@@ -33,7 +35,10 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class LayerState:
-    """One decoder layer of a pass, cut at the first position that may change."""
+    """One decoder layer of a pass, cut at the first position that may change.
+
+    All of it lies where the layer computes (see `headpatch.engine.devices`).
+    """
 
     hidden: Float[Tensor, "runs suffix width"]  # the layer's input from that position on
     # What those positions attend to: before the cut, and from it on (`own`). In a layer that
@@ -99,18 +104,18 @@ _BATCH = {"position_embeddings": -3, "position_ids": -2, "full_text_row_masked_o
 def _pick(value: Any, run: int, runs: int, dim: int | None) -> Any:
     if dim is None:
         return value
-    if isinstance(value, tuple | list):
-        return type(value)(_pick(one, run, runs, dim) for one in value)
-    if isinstance(value, Tensor) and value.ndim >= -dim and value.shape[dim] == runs:
-        return value.narrow(dim, run, 1)
-    return value
+
+    def pick(one: Tensor) -> Tensor:
+        alike = one.ndim >= -dim and one.shape[dim] == runs
+        return one.narrow(dim, run, 1) if alike else one
+
+    return on_tensors(value, pick)
 
 
 def sources(
     prefill: Prefill,
     other: Prefill,
     means: list[Tensor] | None,
-    device: torch.device,
     kinds: Sequence[tuple[str, float | None]],
     donor: tuple[Prefill, Prefill] | None = None,
 ) -> list[Float[Tensor, "sources suffix heads dim"]]:
@@ -125,7 +130,7 @@ def sources(
     for index, (own, away) in enumerate(zip(prefill.layers, other.layers, strict=True)):
         z, mean, given = own.z[0], None, None
         if means is not None:
-            mean = means[index][prefill.start :].to(device, z.dtype)
+            mean = means[index][prefill.start :].to(z)
         if donor is not None:
             same, another = (one.layers[index].z[0] for one in donor)
             given = same, another
@@ -224,6 +229,7 @@ class Capture:
 
     def _compare(self, index: int, left: Tensor, entering: Tensor) -> None:
         """See what the model does to the stream between two layers."""
+        entering = entering.to(left.device)  # the next layer may compute elsewhere
         if torch.equal(left, entering):
             return
         if self._adds:
@@ -278,16 +284,12 @@ _DROPPED = {"hidden_states", "attention_mask", "use_cache", *_CACHES}
 _OF_THE_IMAGE = {"cross_attention_states", "cross_attention_mask"}  # kept as keys, values, mask
 
 
+def _cut(start: int, dim: int, value: Tensor) -> Tensor:
+    return value.narrow(dim, start, value.shape[dim] - start)
+
+
 def _suffix_options(options: Mapping[str, Any], start: int) -> dict[str, Any]:
     kept = {name: value for name, value in options.items() if name not in _DROPPED}
     for name in kept.keys() & _TOKENS:
-        kept[name] = _cut(kept[name], start, _TOKENS[name])
+        kept[name] = on_tensors(kept[name], partial(_cut, start, _TOKENS[name]))
     return kept | dict.fromkeys(kept.keys() & _OF_THE_IMAGE)
-
-
-def _cut(value: Any, start: int, dim: int) -> Any:
-    if isinstance(value, tuple | list):
-        return type(value)(_cut(one, start, dim) for one in value)
-    if isinstance(value, Tensor):
-        return value.narrow(dim, start, value.shape[dim] - start)
-    return value

@@ -211,7 +211,6 @@ def _resumed(
     hidden = prefill.layers[rows[0].layer].hidden
     with tapped(vlm.parts, dict(zip(vlm.lm.attentions, sites, strict=True))):
         for layer in range(rows[0].layer, len(sites)):
-            state = prefill.layers[layer]
             joining = [one for one in rows if one.layer == layer]
             if joining:
                 new = hidden[:1].repeat(len(joining), 1, 1)
@@ -219,5 +218,5 @@ def _resumed(
                     at = one.positions.to(new.device) - prefill.start
                     new[place, at] = prefills[one.source].layers[layer].hidden[0, at]
                 hidden = torch.cat([hidden, new])
-            hidden = step(vlm, layer, hidden, state)
+            hidden = step(vlm, prefill, layer, hidden)
     return unembed(vlm, hidden[:, -1], prefill)

@@ -121,7 +121,7 @@ def _widen_run(
     assert scope is not None  # `_refuse` lets language-model heads through only
     positions = _within(base, prefill, scope)
     kinds = list(dict.fromkeys((one.kind, one.alpha) for one in asked))
-    source = sources(prefill, other, means["lm"] if means else None, vlm.device, kinds, donor)
+    source = sources(prefill, other, means["lm"] if means else None, kinds, donor)
     rows_of = {
         place: Row(one.heads, kinds.index((one.kind, one.alpha)))
         for place, one in zip(left, asked, strict=True)
@@ -155,18 +155,23 @@ def _widen_run(
 def _within(base: Baseline, prefill: Prefill, scope: Positions) -> Tensor | None:
     """Positions to change, counted from the suffix's start; None where that is all of them."""
     found = base.prompt.spans.positions(scope) - prefill.start
-    whole = len(found) == prefill.tokens - prefill.start
-    return None if whole else found.to(base.trace.logits.device)
+    return None if len(found) == prefill.tokens - prefill.start else found
 
 
 def rows_that_fit(vlm: VLM, prefill: Prefill) -> int:
-    """Return how many rows a chunk may have on the model's device."""
-    if vlm.device.type != "cuda":
-        few = min(_CPU_ROWS, _CPU_BYTES // row_bytes(vlm, prefill))
+    """Return how many rows a chunk may have on the fullest of the model's devices."""
+    on_cuda = [device for device in vlm.devices() if device.type == "cuda"]
+    each = row_bytes(vlm, prefill)
+    if not on_cuda:
+        few = min(_CPU_ROWS, _CPU_BYTES // each)
         return max(_CPU_TOKENS // (prefill.tokens - prefill.start), few, 1)
-    free, _ = torch.cuda.mem_get_info(vlm.device)
-    spare = free + torch.cuda.memory_reserved(vlm.device) - torch.cuda.memory_allocated(vlm.device)
-    return max(int(_SHARE * spare / row_bytes(vlm, prefill)), 1)
+    return max(int(_SHARE * min(map(_spare, on_cuda)) / each), 1)
+
+
+def _spare(device: torch.device) -> int:
+    """Return how many bytes of a device's memory nothing lives in."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def rows_within(vlm: VLM, prefill: Prefill, budget: int) -> int:

@@ -24,11 +24,11 @@ from torch.nn import Module, functional
 from headpatch.engine.attention import Mask, tapped
 from headpatch.engine.delta_forward import deviating
 from headpatch.engine.forward import capped
-from headpatch.engine.precision import lowered_difference, replaced, split_product
+from headpatch.engine.precision import lowered_difference, split_product, weights_there
 from headpatch.engine.prefill import LayerState, Prefill
 from headpatch.engine.shared_prefix import attend_deviating, attend_own
 from headpatch.heads import HeadSet
-from headpatch.models.vlm import VLM
+from headpatch.models.vlm import VLM, device_of
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ class _Site:
     def __post_init__(self) -> None:
         self.state = self.prefill.layers[self.layer]
         self.own = self.state.z
+        if self.positions is not None:
+            self.positions = self.positions.to(self.own.device)
         if self.prefill.points is not None:
             self.source = lowered_difference(self.source, self.state.z, self.prefill.points.low)
             self.own = torch.zeros_like(self.source[:1])
@@ -165,7 +167,7 @@ class _Site:
         return (z.flatten(2),)
 
     def _replace(self, z: Float[Tensor, "rows suffix heads dim"], edits: Edits) -> None:
-        rows, heads, sources = edits.unbind(1)
+        rows, heads, sources = edits.to(z.device).unbind(1)
         if self.positions is None:
             z[rows, :, heads] = self.source[sources, :, heads].to(z.dtype)
         else:
@@ -245,22 +247,28 @@ def _through(
         state, site, joining = prefill.layers[index], sites[index], chunk.joining[index]
         site.going, site.joining, site.edits = rows, joining, chunk.edits[index]
         if joining:
-            own = state.hidden if points is None else nothing
+            own = state.hidden if points is None else nothing.to(hidden.device)
             hidden = torch.cat([hidden, own.expand(joining, -1, -1)])
             rows += joining
-        hidden = step(vlm, index, hidden, state)
+        hidden = step(vlm, prefill, index, hidden)
     if points is None:
         return hidden[:, -1]
-    return points.inputs[vlm.final_norm][:, -1] + hidden[:, -1]
+    before = points.inputs[vlm.final_norm][:, -1]
+    return before + hidden[:, -1].to(before.device)
 
 
 def step(
-    vlm: VLM, index: int, hidden: Float[Tensor, "rows suffix width"], state: LayerState
+    vlm: VLM, prefill: Prefill, index: int, hidden: Float[Tensor, "rows suffix width"]
 ) -> Float[Tensor, "rows suffix width"]:
-    """Run one decoder layer on the suffix of some rows, and add what the model adds itself."""
+    """Run one decoder layer on the suffix of some rows, and add what the model adds itself.
+
+    What is returned lies where the next layer computes.
+    """
+    state, following = prefill.layers[index], prefill.layers[index + 1 : index + 2]
     output = vlm.lm.layers[index](hidden, attention_mask=state.mask, **state.options)
     found: Tensor = output[0] if isinstance(output, tuple) else output
-    return found if state.added is None else found + state.added
+    found = found if state.added is None else found + state.added
+    return found.to(following[0].hidden.device) if following else found
 
 
 def unembed(
@@ -273,22 +281,20 @@ def unembed(
 
     The untouched run's row, if it did not walk along, is put first.
     """
-    head, points = vlm.model.get_output_embeddings(), prefill.points
-    x: Tensor = vlm.final_norm(hidden)
+    head: Any = vlm.unembedding
+    device, points = device_of(head), prefill.points
+    x: Tensor = vlm.final_norm(hidden).to(device)
     logits: Tensor
     if points is not None:
         x = torch.cat([points.inputs[head][:, -1], x])
-    if head.weight.is_meta:  # offloaded: only the module itself brings its weights in
-        with replaced(head, lambda row: split_product(row.float(), head.weight)):
-            logits = head(x)
-        logits = logits if tokens is None else logits[:, tokens]
-    elif tokens is not None:
-        where = tokens.to(head.weight.device)
-        logits = functional.linear(x.float().to(where.device), head.weight[where].float())
-        if head.bias is not None:
-            logits = logits + head.bias[where].float()
-    elif x.dtype == head.weight.dtype:
-        logits = head(x).float()
-    else:
-        logits = split_product(x, head.weight)
+    with weights_there(head):
+        if tokens is not None:
+            where = tokens.to(device)
+            logits = functional.linear(x.float(), head.weight[where].float())
+            if head.bias is not None:
+                logits = logits + head.bias[where].float()
+        elif x.dtype == head.weight.dtype:
+            logits = functional.linear(x, head.weight, head.bias).float()
+        else:
+            logits = split_product(x, head.weight)
     return capped(logits, prefill.cap)

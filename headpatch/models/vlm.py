@@ -25,6 +25,10 @@ class Stack:
     grid: Grid  # layers × heads
     head_dim: int  # width of one head's z; not always hidden size / heads
 
+    def devices(self) -> list[torch.device]:
+        """Where each layer computes."""
+        return [device_of(layer) for layer in self.layers]
+
 
 @dataclass(frozen=True, eq=False)
 class VLM:
@@ -72,11 +76,18 @@ class VLM:
     @property
     def device(self) -> torch.device:
         """Where the inputs go."""
-        if getattr(self.model, "hf_device_map", None):  # spread over several by Accelerate
-            hook: Any = getattr(self.model.get_input_embeddings(), "_hf_hook", None)
-            if hook is not None:
-                return torch.device(hook.execution_device)
-        return torch.device(self.model.device)
+        return device_of(self.model.get_input_embeddings())
+
+    def devices(self) -> list[torch.device]:
+        """Where anything of the language model computes, each once, the first layer's first."""
+        ends = self.model.get_input_embeddings(), self.final_norm, self.unembedding
+        return list(dict.fromkeys([*self.lm.devices(), *map(device_of, ends)]))
+
+    @property
+    def unembedding(self) -> nn.Module:
+        """What makes logits of the last hidden state."""
+        found: nn.Module = self.model.get_output_embeddings()
+        return found
 
     @property
     def image_processor(self) -> str:
@@ -201,6 +212,19 @@ def parts(module: nn.Module) -> Iterator[PreTrainedModel]:
     if not isinstance(module, nn.ModuleList):
         for child in module.children():
             yield from parts(child)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module computes: its weights may lie elsewhere until they are needed.
+
+    Accelerate brings what enters it there, and its weights if they are offloaded.
+    """
+    for part in module.modules():
+        hook: Any = getattr(part, "_hf_hook", None)
+        for one in getattr(hook, "hooks", (hook,)):  # of several, in their order
+            if getattr(one, "execution_device", None) is not None:
+                return torch.device(one.execution_device)
+    return next(module.parameters()).device
 
 
 def _first(root: nn.Module, paths: Sequence[str]) -> nn.Module:
