@@ -24,14 +24,14 @@ cannot tell; the heads of the study together can, as most of them do hold such p
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control, t
 
 from headpatch.stats.intervals import finite_pairs, t_interval
+from headpatch.stats.resampling import ALIGNED, Resamples, blocks, by_columns
 
 Pairs = Float[np.ndarray, "pairs *rest"]
 Means = Float[np.ndarray, "*rest"]
-_BLOCK = 1 << 17  # resampled means held at a time
 
 
 def minimum_effect_test(values: Pairs, delta: float = 0.0) -> Means:
@@ -114,7 +114,7 @@ def resampled_q(
         p = minimum_effect_test(flat[:, beyond])
         order = np.argsort(p)
         p = p[order]
-        by_chance = np.sort(_chance_p(flat - found.mean, delta, level, resamples, rng))
+        by_chance = np.sort(_chance_p(flat, found.mean, delta, level, resamples, rng))
         expected = np.searchsorted(by_chance, p, side="right") / resamples
         share = expected / np.searchsorted(p, p, side="right")  # calls at each p, equal p together
         lowest = np.minimum.accumulate(share[::-1])[::-1]
@@ -123,22 +123,28 @@ def resampled_q(
 
 
 def _chance_p(
-    apart: Float[np.ndarray, "pairs columns"],
+    flat: Float[np.ndarray, "pairs columns"],
+    middle: Float[np.ndarray, " columns"],
     delta: float,
     level: float,
     resamples: int,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, " calls"]:
-    """P of every call in resamples of columns whose means are 0; see `resampled_q`."""
-    n = len(apart)
-    apart = apart[:, np.abs(apart).max(0) > delta]  # no resampled mean of others is beyond δ
-    reach = float(t.ppf((1 + level) / 2, n - 1))
-    rounds = max(_BLOCK // max(apart.shape[1], 1), 1)
-    found = [np.zeros(0)]
-    for start in range(0, resamples, rounds):
-        size = min(rounds, resamples - start)
-        draws = rng.multinomial(n, np.full(n, 1 / n), size=size) / n
-        mean, square, cube = (draws @ apart**power for power in (1, 2, 3))
+    """P of every call in resamples of columns moved to mean 0; see `resampled_q`."""
+    n, found = len(flat), [np.zeros(0)]
+    reach, drawn = float(t.ppf((1 + level) / 2, n - 1)), Resamples.draw(n, resamples, rng)
+    # no resampled mean of others is beyond δ
+    spans = np.maximum(flat.max(0) - middle, middle - flat.min(0)) > delta
+    kept = np.flatnonzero(spans)
+    for block in blocks(len(kept), max(n, resamples), ALIGNED):
+        apart = flat[:, kept[block]] - middle[kept[block]]
+        means = drawn.means(apart)
+        beyond = np.abs(means) > delta
+        some = _with_neighbours(beyond.any(0))  # the others' squares and cubes are not needed
+        apart, means, beyond = apart[:, some], means[:, some], beyond[:, some]
+        mean, square, cube = (
+            of[beyond] for of in (means, drawn.means(apart**2), drawn.means(apart**3))
+        )
         variance = np.maximum(square - mean**2, 0)
         variance[variance <= 1e-12 * square] = 0  # one value drawn n times, but for rounding
         error = np.sqrt(variance / (n - 1))
@@ -151,6 +157,12 @@ def _chance_p(
     return np.concatenate(found)
 
 
+def _with_neighbours(asked: Bool[np.ndarray, " columns"]) -> Int[np.ndarray, " some"]:
+    """Return the places of all columns beside those that are asked for, `ALIGNED` by `ALIGNED`."""
+    groups = np.arange(len(asked)) // ALIGNED
+    return np.flatnonzero(np.isin(groups, groups[asked]))
+
+
 def effective_pairs(values: Pairs) -> Means:
     r"""How many pairs each mean rests on: :math:`(\sum |x|)^2 / \sum x^2`; 0 of nothing but 0.
 
@@ -158,7 +170,11 @@ def effective_pairs(values: Pairs) -> Means:
     0.64 n for normal values about 0 (the participation ratio, or inverse Simpson index of the
     pairs' shares of the sum).
     """
-    sizes = np.abs(finite_pairs(values))
+    return by_columns(_effective, finite_pairs(values))
+
+
+def _effective(pairs: Pairs) -> Means:
+    sizes = np.abs(pairs)
     largest = sizes.max(0)
     shares = np.divide(sizes, largest, out=np.zeros_like(sizes), where=largest > 0)
     squares = np.asarray((shares**2).sum(0))
@@ -178,7 +194,8 @@ def layer_rank(
     """
     pairs = finite_pairs(values)
     size = np.abs(pairs.mean(0))
-    slack = 1e-12 * np.abs(pairs).max((0, 2), initial=0.0)  # by layer
+    largest = by_columns(lambda some: np.abs(some).max(0, initial=0.0), pairs)
+    slack = 1e-12 * largest.max(1)  # by layer
     as_large = size[:, None, :] >= size[:, :, None] - slack[:, None, None]
     return np.asarray(as_large.mean(2))
 
@@ -197,13 +214,19 @@ def _summary(values: Pairs, delta: float) -> _Summary:
     if delta < 0:
         raise ValueError(f"delta must not be negative, got {delta}")
     pairs = finite_pairs(values)
+    mean, error, skew = by_columns(_moments, pairs)
+    return _Summary(mean, error, skew, len(pairs))
+
+
+def _moments(pairs: Pairs) -> Float[np.ndarray, "three *rest"]:
+    """Mean, standard error and skewness of every column."""
     mean = np.asarray(pairs.mean(0))
     error = np.asarray(pairs.std(0, ddof=1)) / np.sqrt(len(pairs))
     rounding = 1e-14 * np.abs(pairs).max(0, initial=0.0)
     error = np.where(error <= rounding, 0.0, error)
     square, cube = (np.asarray(((pairs - mean) ** power).mean(0)) for power in (2, 3))
     skew = np.divide(cube, square**1.5, out=np.zeros_like(cube), where=error > 0)
-    return _Summary(mean, error, skew, len(pairs))
+    return np.stack([mean, error, skew])
 
 
 def _upper(distance: Means, seen: _Summary, skew: Means) -> Means:

@@ -43,8 +43,9 @@ from jaxtyping import Bool, Float, Int
 from headpatch.heads import Head, HeadSet
 from headpatch.stats.factors import Dependence, dependences
 from headpatch.stats.interactions import HeldOutSets, Joint, judge_sets, partners
-from headpatch.stats.intervals import Interval, interval_by
+from headpatch.stats.intervals import Interval, interval_by, standard_deviation
 from headpatch.stats.per_pair import extremes, few_outside, hidden_test, tolerance_test
+from headpatch.stats.resampling import by_columns
 from headpatch.stats.scenes import by_scene
 from headpatch.stats.significance import (
     adjusted,
@@ -253,7 +254,7 @@ def _on_pairs(
     columns = {}
     for way, name in enumerate(NAMES):
         values = pairs[:, way]
-        columns[f"{name}_sd"] = values.std(0, ddof=1)
+        columns[f"{name}_sd"] = standard_deviation(values)
         columns[f"{name}_carried"] = effective_pairs(values)
         columns[f"{name}_above"] = (values > rule.delta).mean(0)
         columns[f"{name}_below"] = (values < -rule.delta).mean(0)
@@ -270,10 +271,14 @@ def _turned(
     ld_without: Float[np.ndarray, " pairs"],
 ) -> Int[np.ndarray, "layers heads"]:
     """Count the pairs whose answer the change turns: LD has the other run's sign after it."""
-    present, absent = ld_with[:, None, None], ld_without[:, None, None]
-    moved = values * (present - absent)
-    after = present - moved if name == "necessity" else absent + moved
-    return np.asarray((after * (present if name == "necessity" else absent) < 0).sum(0))
+
+    def count(some: Pairs) -> Int[np.ndarray, "*rest"]:
+        present, absent = (ld.reshape(-1, *[1] * (some.ndim - 1)) for ld in (ld_with, ld_without))
+        moved = some * (present - absent)
+        after = present - moved if name == "necessity" else absent + moved
+        return np.asarray((after * (present if name == "necessity" else absent) < 0).sum(0))
+
+    return by_columns(count, values)
 
 
 def _by_factor(depends: Sequence[Dependence]) -> pd.DataFrame:
