@@ -208,9 +208,7 @@ def judged(meter: Meter, options: argparse.Namespace) -> None:
         return judgement.Part(choice, judges, by)
 
     parts = [part(*both) for both in (made.parts, made.parts[::-1])]
-    seen = judgement.Measured(
-        made.entries, records, attention, attention / 10, made.scenes, parts
-    )
+    seen = judgement.Measured(made.entries, records, attention, attention / 10, made.scenes, parts)
     (look,) = looks(made.study, made.scenes)
     meter.watch(judgement, "judge", "interval_by", "ratio_columns", "joint_effects", "_nulls",
                 "curves", "_vision", "correlation", "true_correlation")  # fmt: skip
@@ -259,7 +257,9 @@ def show(pairs: Sequence[int], runs: Sequence[dict[tuple[str, ...], Stage]]) -> 
             if len(pairs) > 1
         ]
         growth = ", ".join("" if isnan(one) else f"{one:.2f}" for one in grows)
-        print(f"| {'. ' * (len(path) - 1)}{path[-1]} | {' | '.join(cells)} | {growth} |", flush=True)
+        print(
+            f"| {'. ' * (len(path) - 1)}{path[-1]} | {' | '.join(cells)} | {growth} |", flush=True
+        )
 
 
 def main() -> None:

@@ -70,15 +70,27 @@ def dependences(
     ) -> Float[np.ndarray, "units *rest"]:
         return by_scene(some[at], None if scenes is None else scenes[at])
 
-    def p_of(levels: Mapping[str, Int[np.ndarray, " some"]]) -> Float[np.ndarray, "*rest"]:
-        return by_columns(lambda some: _p([of_level(at, some) for at in levels.values()]), values)
-
     by_factor = {
         name: levels for name, cells in factors.items() if (levels := factor_levels(cells))
     }
     if not by_factor:
         return ()
-    p = np.stack([p_of(levels) for levels in by_factor.values()])
+    shared = scenes is not None and len(np.unique(scenes)) < len(scenes)
+
+    def ps(some: Values) -> Float[np.ndarray, "factors *rest"]:
+        ranks = None if shared else rankdata(some, axis=0)  # of all pairs, which most factors have
+        return np.stack([p_of(levels, some, ranks) for levels in by_factor.values()])
+
+    def p_of(
+        levels: Mapping[str, Int[np.ndarray, " level"]], some: Values, ranks: Values | None
+    ) -> Float[np.ndarray, "*rest"]:
+        if ranks is not None and sum(map(len, levels.values())) == len(ranks):
+            return _p([ranks[at] for at in levels.values()])
+        groups = [of_level(at, some) for at in levels.values()]
+        ranks = rankdata(np.concatenate(groups), axis=0)
+        return _p(np.split(ranks, np.cumsum([len(one) for one in groups])[:-1]))
+
+    p = by_columns(ps, values)
     found = []
     for (name, levels), q in zip(by_factor.items(), adjusted(p), strict=True):
         means = [of_level(at).mean(0) for at in levels.values()]
@@ -96,15 +108,15 @@ def dependences(
     return tuple(found)
 
 
-def _p(groups: Sequence[Values]) -> Float[np.ndarray, "*rest"]:
-    """P that the levels' values are alike; 1 where all values are the same."""
-    rank = rankdata(np.concatenate(groups), axis=0)
-    apart = rank - rank.mean(0)
-    of_level = np.split(apart, np.cumsum([len(one) for one in groups])[:-1])
+def _p(ranks: Sequence[Float[np.ndarray, "_ *rest"]]) -> Float[np.ndarray, "*rest"]:
+    """P that the levels' values, given by their ranks, are alike; 1 where all are the same."""
+    count = sum(map(len, ranks))
+    of_level = [one - (count + 1) / 2 for one in ranks]  # from their mean
     between = sum(len(one) * one.mean(0) ** 2 for one in of_level)
-    total = (apart**2).sum(0)  # of ranks with ties as their mean: H is corrected for ties
-    h = (len(rank) - 1) * np.divide(between, total, out=np.zeros_like(total), where=total > 0)
-    return np.asarray(np.where(total > 0, chi2.sf(h, len(groups) - 1), 1.0))
+    # of ranks with ties as their mean: H is corrected for ties
+    total = np.sum([(one**2).sum(0) for one in of_level], axis=0)
+    h = (count - 1) * np.divide(between, total, out=np.zeros_like(total), where=total > 0)
+    return np.asarray(np.where(total > 0, chi2.sf(h, len(ranks) - 1), 1.0))
 
 
 def _level(

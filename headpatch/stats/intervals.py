@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import norm, t
 
-from headpatch.stats.resampling import ALIGNED, Resamples, blocks, by_columns
+from headpatch.stats.resampling import ALIGNED, Resamples, blocks, by_columns, cubes
 from headpatch.stats.verdict_labels import Rule
 
 Pairs = Float[np.ndarray, "pairs *rest"]
@@ -174,7 +174,7 @@ def _bca(
     bias = norm.ppf(np.clip(below, half, 1 - half))
     squares = (apart**2).sum(0)
     skew = np.divide(
-        (apart**3).sum(0), 6 * squares**1.5, out=np.zeros_like(squares), where=squares > 0
+        cubes(apart).sum(0), 6 * squares**1.5, out=np.zeros_like(squares), where=squares > 0
     )
     ends = []
     for tail in ((1 - level) / 2, (1 + level) / 2):

