@@ -66,7 +66,9 @@ class Meter:
 
     def _mark(self) -> None:
         """Note the peak since the last mark, and start anew."""
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").open())
+        status = dict(
+            line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
+        )
         self._peaks[-1] = max(self._peaks[-1], int(status["VmHWM"].split()[0]) / 1024)
         Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak is now what is held
 

@@ -28,7 +28,7 @@ class Resamples:
     """How often each resample holds each of `units` that are drawn with replacement, as many."""
 
     units: int
-    counts: tuple[UInt[np.ndarray, "some units"], ...]  # some resamples after the other
+    counts: tuple[UInt[np.ndarray, "_ units"], ...]  # some resamples after the other
 
     @classmethod
     def draw(cls, units: int, resamples: int, rng: np.random.Generator) -> "Resamples":
