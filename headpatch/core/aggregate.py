@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from headpatch.core.baseline_runs import LEAST
 from headpatch.core.ratio_columns import gaps_of, ratio_columns
@@ -22,6 +22,7 @@ from headpatch.stats.scenes import Scenes, by_scene
 
 Values = Float[np.ndarray, "pairs rows"]
 Row: TypeAlias = Float[np.ndarray, " rows"]
+Places: TypeAlias = Int[np.ndarray, " own_rows"]
 
 
 def intervals(study: Study, values: Values, scenes: Scenes) -> tuple[Row, Row, Row]:
@@ -31,8 +32,9 @@ def intervals(study: Study, values: Values, scenes: Scenes) -> tuple[Row, Row, R
     """
     there = ~np.isnan(values).all(0)
     mean, low, high = np.full((3, values.shape[1]), np.nan)
-    pairs = np.isfinite(values[:, there]).all(1)
-    each = by_scene(values[pairs][:, there], scenes[pairs])
+    known = np.asfortranarray(values) if there.all() else values[:, there]
+    pairs = np.isfinite(known).all(1)
+    each = by_scene(known if pairs.all() else values[pairs][:, there], scenes[pairs])
     if len(each) >= LEAST and there.any():
         options = study.pairs
         rng = np.random.default_rng(study.seed % 2**64)  # numpy takes no negative seed
@@ -64,16 +66,15 @@ def aggregate(
     `ld_gaps` are the pairs' LD_with - LD_without (logits), None where the tables have both.
     """
     keys = [name for name in schema.keys if name != "pair" and name in tables[0]]
-    asked = [_keys_of(table[keys]) for table in tables]
-    place = {key: row for row, key in enumerate(dict.fromkeys(k for one in asked for k in one))}
-    found = pd.DataFrame(list(place), columns=keys)
+    asked, place = _places(tables, keys)
+    found = pd.DataFrame(place, columns=keys)
     values: Values = np.full((len(tables), len(place)), np.nan)
     ld_gaps = gaps_of(tables) if ld_gaps is None else ld_gaps
     averaged = ((one.name, one.ratio) for one in schema if one.interval and one.name in tables[0])
     for column, ratio in averaged:
         values = np.full((len(tables), len(place)), np.nan)
         for pair, (table, rows) in enumerate(zip(tables, asked, strict=True)):
-            values[pair, [place[key] for key in rows]] = table[column].to_numpy(dtype=np.float64)
+            values[pair, rows] = table[column].to_numpy(dtype=np.float64)
         over = intervals if gaps == "pair" else _by_pattern
         ends = over(study, values, scenes)
         found[column], found[f"{column}_low"], found[f"{column}_high"] = ends
@@ -98,6 +99,24 @@ def scene_mean(tables: Sequence[pd.DataFrame], schema: Schema, column: str, scen
     return np.asarray(by_row.mean())
 
 
+def _places(
+    tables: Sequence[pd.DataFrame], keys: Sequence[str]
+) -> tuple[list[Places], list[tuple[Hashable, ...]]]:
+    """Return the place of each table's rows among all that differ, and what these are about."""
+    place: dict[tuple[Hashable, ...], int] = {}
+    found: list[Places] = []
+    last: pd.DataFrame | None = None
+    for table in tables:
+        own = table[list(keys)]
+        if last is None or not own.equals(last):  # most pairs have the same rows
+            at = [place.setdefault(key, len(place)) for key in _keys_of(own)]
+            found.append(np.array(at, dtype=np.int64))
+            last = own
+        else:
+            found.append(found[-1])
+    return found, list(place)
+
+
 def _keys_of(table: pd.DataFrame) -> list[tuple[Hashable, ...]]:
     """Return what each row is about; nothing is None, since NaN is not itself."""
     cells = table.astype(object).where(table.notna(), None)
@@ -107,10 +126,13 @@ def _keys_of(table: pd.DataFrame) -> list[tuple[Hashable, ...]]:
 def answer_changed(tables: Sequence[pd.DataFrame], schema: Schema) -> Row:
     """Return the share of pairs whose first answer token changed, by the rows of `aggregate`."""
     keys = [name for name in schema.keys if name != "pair" and name in tables[0]]
-    rows = pd.concat([table[[*keys, "answer_before", "answer_after"]] for table in tables])
-    changed = (rows["answer_before"] != rows["answer_after"]).astype(float)
-    by_row = rows.assign(changed=changed).groupby(keys, sort=False, dropna=False)
-    return np.asarray(by_row["changed"].mean())
+    asked, place = _places(tables, keys)
+    changed, count = np.zeros((2, len(place)))
+    for table, rows in zip(tables, asked, strict=True):
+        differs = (table["answer_before"] != table["answer_after"]).to_numpy(dtype=np.float64)
+        changed += np.bincount(rows, differs, len(place))
+        count += np.bincount(rows, minlength=len(place))
+    return changed / count
 
 
 def _by_pattern(study: Study, values: Values, scenes: Scenes) -> tuple[Row, Row, Row]:

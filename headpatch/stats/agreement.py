@@ -7,6 +7,7 @@ from jaxtyping import Float
 from scipy.stats import norm, pearsonr, spearmanr, t
 
 from headpatch.stats.intervals import finite_pairs
+from headpatch.stats.resampling import Resamples
 
 Effects = Float[np.ndarray, "*shape"]
 PairEffects = Float[np.ndarray, "pairs heads"]
@@ -122,9 +123,13 @@ def mean_agreement(
     a, b = finite_pairs(approx), finite_pairs(exact)
     measured = agreement(a.mean(0), b.mean(0), k)
     n, heads = a.shape
-    draws = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
-    blocks = np.array_split(draws, -(-resamples * heads // _BLOCK))
-    drawn = np.concatenate([_pearson(block @ a, block @ b) for block in blocks])
+    drawn = np.concatenate(
+        [
+            _pearson(some @ a, some @ b)
+            for weights in Resamples.draw(n, resamples, rng).weights()
+            for some in np.array_split(weights, -(-len(weights) * heads // _BLOCK))
+        ]
+    )
     drawn, r = drawn[~np.isnan(drawn)], measured.pearson
     if np.isnan(r) or not len(drawn):
         return MeanAgreement(measured, float("nan"), float("nan"))

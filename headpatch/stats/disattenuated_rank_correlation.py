@@ -55,6 +55,7 @@ from scipy.stats import norm, rankdata, t
 
 from headpatch.stats.deconvolution import Prior, Shares, fit, posterior
 from headpatch.stats.rankings import effect_size, stacked
+from headpatch.stats.resampling import ALIGNED, blocks, by_columns
 
 LEAST = 0.5  # reliability that both rankings need, for the true rho to be told
 FEWEST = 64  # heads, for the true rho to be told
@@ -116,7 +117,7 @@ def true_correlation(
     if means.shape[1] < FEWEST:
         return _untold(f"as there are fewer than {FEWEST} heads")
     floor = _floor(values)
-    errors = _errors(values.var(0), len(values), floor)
+    errors = _errors(by_columns(_variance, values), len(values), floor)
     priors = _fit(means, errors)
     shared = _shared(priors, means, errors, values)
     estimate = _estimate(priors, means, errors, shared)
@@ -148,9 +149,13 @@ def _untold(why: str, looks: float = np.nan, effects: float = np.nan) -> TrueCor
 def _floor(values: Values) -> Floor:
     """Smallest error that counts, for cells of log size need a lower end."""
     # A thousandth of the usual one; where heads mostly do not vary, a trifle of the largest mean.
-    usual = np.median(values.std(0), axis=1, keepdims=True)
+    usual = np.median(np.sqrt(by_columns(_variance, values)), axis=1, keepdims=True)
     size = np.abs(values.mean(0)).max(1, keepdims=True)
     return np.asarray(np.maximum(1e-3 * usual / np.sqrt(len(values)), 1e-9 * size))
+
+
+def _variance(values: Float[np.ndarray, "pairs *rest"]) -> Float[np.ndarray, "*rest"]:
+    return np.asarray(values.var(0))
 
 
 def _errors(variance: Measured, n: int, floor: Floor) -> Measured:
@@ -199,8 +204,11 @@ def _shared(priors: _Priors, means: Measured, errors: Measured, values: Values) 
     """Covariance of expected ranks that comes of errors of one head in the same pairs."""
     # To first order: the covariance of its means, times how fast its ranks go with them.
     n = len(values)
-    apart = values - means
-    together = (apart[:, :1] * apart[:, 1:]).sum(0) / (n * (n - 1))
+    products = np.empty((2, means.shape[1]))
+    for some in blocks(means.shape[1], values[:, :, 0].size, ALIGNED):
+        apart = values[:, :, some] - means[:, some]
+        products[:, some] = (apart[:, :1] * apart[:, 1:]).sum(0)
+    together = products / (n * (n - 1))
 
     def looks(by: float) -> Places:
         return signed_places(priors.looks, means[0] + by * errors[0], errors[0])
@@ -223,14 +231,23 @@ def _shared(priors: _Priors, means: Measured, errors: Measured, values: Values) 
 def _left_out(values: Values) -> Iterator[tuple[Measured, Measured, int]]:
     """Mean and variance without each pair, or group of pairs, and how many are left."""
     n = len(values)
-    apart = values - values.mean(0)  # sums of squares of what is nearly alike need it
-    total, squares = apart.sum(0), (apart**2).sum(0)
     groups = np.array_split(np.arange(n), -(-n // -(-n // _GROUPS)))
-    for group in groups:
+
+    def sums(some: Float[np.ndarray, "pairs *rest"]) -> Float[np.ndarray, "groups two *rest"]:
+        apart = some - some.mean(0)  # sums of squares of what is nearly alike need it
+        whole = apart, apart**2
+        total = [one.sum(0) for one in whole]
+        return np.array(
+            [
+                [of - one[group].sum(0) for of, one in zip(total, whole, strict=True)]
+                for group in groups
+            ]
+        )
+
+    for group, (total, squares) in zip(groups, by_columns(sums, values), strict=True):
         left = n - len(group)
-        mean = (total - apart[group].sum(0)) / left
-        variance = (squares - (apart[group] ** 2).sum(0)) / left - mean**2
-        yield values.mean(0) + mean, variance, left
+        mean = total / left
+        yield values.mean(0) + mean, squares / left - mean**2, left
 
 
 def signed_places(prior: Prior, means: Heads, errors: Heads) -> Places:

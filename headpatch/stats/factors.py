@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import chi2, rankdata
 
 from headpatch.stats.intervals import Interval, interval_by
+from headpatch.stats.resampling import by_columns
 from headpatch.stats.scenes import by_scene
 from headpatch.stats.significance import adjusted
 from headpatch.stats.verdict_labels import Rule
@@ -47,10 +48,13 @@ class Dependence:
 
 def factor_levels(cells: Sequence[str]) -> dict[str, Int[np.ndarray, " some"]]:
     """Return the places of each level's pairs; none where the column is no factor to compare by."""
+    names = sorted(set(cells))
+    if len(names) > MOST:
+        return {}
     column = np.asarray(cells, dtype=object)
-    places = {name: np.flatnonzero(column == name) for name in sorted(set(cells))}
+    places = {name: np.flatnonzero(column == name) for name in names}
     kept = {name: at for name, at in places.items() if len(at) >= FEWEST}
-    return kept if len(places) <= MOST and len(kept) > 1 else {}
+    return kept if len(kept) > 1 else {}
 
 
 def dependences(
@@ -61,15 +65,32 @@ def dependences(
 ) -> tuple[Dependence, ...]:
     """Compare the means of each factor's levels; see the module."""
 
-    def of_level(at: Int[np.ndarray, " some"]) -> Values:
-        return by_scene(values[at], None if scenes is None else scenes[at])
+    def of_level(
+        at: Int[np.ndarray, " level"], some: Values = values
+    ) -> Float[np.ndarray, "units *rest"]:
+        return by_scene(some[at], None if scenes is None else scenes[at])
 
     by_factor = {
         name: levels for name, cells in factors.items() if (levels := factor_levels(cells))
     }
     if not by_factor:
         return ()
-    p = np.stack([_p([of_level(at) for at in levels.values()]) for levels in by_factor.values()])
+    shared = scenes is not None and len(np.unique(scenes)) < len(scenes)
+
+    def ps(some: Values) -> Float[np.ndarray, "factors *rest"]:
+        ranks = None if shared else rankdata(some, axis=0)  # of all pairs, which most factors have
+        return np.stack([p_of(levels, some, ranks) for levels in by_factor.values()])
+
+    def p_of(
+        levels: Mapping[str, Int[np.ndarray, " level"]], some: Values, ranks: Values | None
+    ) -> Float[np.ndarray, "*rest"]:
+        if ranks is not None and sum(map(len, levels.values())) == len(ranks):
+            return _p([ranks[at] for at in levels.values()])
+        groups = [of_level(at, some) for at in levels.values()]
+        ranks = rankdata(np.concatenate(groups), axis=0)
+        return _p(np.split(ranks, np.cumsum([len(one) for one in groups])[:-1]))
+
+    p = by_columns(ps, values)
     found = []
     for (name, levels), q in zip(by_factor.items(), adjusted(p), strict=True):
         means = [of_level(at).mean(0) for at in levels.values()]
@@ -87,22 +108,23 @@ def dependences(
     return tuple(found)
 
 
-def _p(groups: Sequence[Values]) -> Float[np.ndarray, "*rest"]:
-    """P that the levels' values are alike; 1 where all values are the same."""
-    rank = rankdata(np.concatenate(groups), axis=0)
-    apart = rank - rank.mean(0)
-    of_level = np.split(apart, np.cumsum([len(one) for one in groups])[:-1])
+def _p(ranks: Sequence[Float[np.ndarray, "_ *rest"]]) -> Float[np.ndarray, "*rest"]:
+    """P that the levels' values, given by their ranks, are alike; 1 where all are the same."""
+    count = sum(map(len, ranks))
+    of_level = [one - (count + 1) / 2 for one in ranks]  # from their mean
     between = sum(len(one) * one.mean(0) ** 2 for one in of_level)
-    total = (apart**2).sum(0)  # of ranks with ties as their mean: H is corrected for ties
-    h = (len(rank) - 1) * np.divide(between, total, out=np.zeros_like(total), where=total > 0)
-    return np.asarray(np.where(total > 0, chi2.sf(h, len(groups) - 1), 1.0))
+    # of ranks with ties as their mean: H is corrected for ties
+    total = np.sum([(one**2).sum(0) for one in of_level], axis=0)
+    h = (count - 1) * np.divide(between, total, out=np.zeros_like(total), where=total > 0)
+    return np.asarray(np.where(total > 0, chi2.sf(h, len(ranks) - 1), 1.0))
 
 
 def _level(
     name: str, values: Values, levels: int, rule: Rule, asked: Bool[np.ndarray, "*rest"]
 ) -> Level:
     """Return a level's means and, where they are asked for, their intervals; NaN elsewhere."""
-    found = interval_by(values[:, asked], replace(rule, level=1 - rule.alpha / levels), stream=6)
     mean, low, high = np.full((3, *values.shape[1:]), np.nan)
-    mean[asked], low[asked], high[asked] = found.ends
+    if asked.any():
+        own = replace(rule, level=1 - rule.alpha / levels)
+        mean[asked], low[asked], high[asked] = interval_by(values[:, asked], own, stream=6).ends
     return Level(name, len(values), Interval(mean, low, high))

@@ -1,11 +1,13 @@
 """Intervals of means over pairs. The pair is the unit: heads of one pair are resampled together."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import norm, t
 
+from headpatch.stats.resampling import ALIGNED, Resamples, blocks, by_columns, cubes
 from headpatch.stats.verdict_labels import Rule
 
 Pairs = Float[np.ndarray, "pairs *rest"]
@@ -60,6 +62,7 @@ def mean_interval(
     Every column is resampled by the same draws. Fewer than two pairs, a value that is not finite,
     or a level outside (0, 1) is a ValueError.
     """
+    values = _checked(values, level)
     drawn, straight = bca_interval(values, level, resamples, rng), t_interval(values, level)
     turned = hall_interval(values, level)
     return Interval(
@@ -79,7 +82,7 @@ def t_interval(values: Pairs, level: float) -> Interval:
     """Student's interval of each mean over pairs; errors as of `mean_interval`."""
     pairs = _checked(values, level)
     n, mean = len(pairs), np.asarray(pairs.mean(0))
-    reach = t.ppf((1 + level) / 2, n - 1) * np.asarray(pairs.std(0, ddof=1)) / np.sqrt(n)
+    reach = t.ppf((1 + level) / 2, n - 1) * standard_deviation(pairs) / np.sqrt(n)
     return Interval(mean, np.asarray(mean - reach), np.asarray(mean + reach))
 
 
@@ -104,11 +107,13 @@ def hall_interval(values: Pairs, level: float) -> Interval:
     """
     pairs = _checked(values, level)
     n, mean = len(pairs), np.asarray(pairs.mean(0))
-    spread, quantile = np.asarray(pairs.std(0)), float(t.ppf((1 + level) / 2, n - 1))
-    apart = np.divide(pairs - mean, spread, out=np.zeros_like(pairs), where=spread > 0)
+    few = min(max((_MANY - n) / (_MANY - _FEW), 0.0), 1.0)
+    if few == 0:
+        return t_interval(pairs, level)
+    deviation, quantile = np.asarray(pairs.std(0)), float(t.ppf((1 + level) / 2, n - 1))
+    apart = np.divide(pairs - mean, deviation, out=np.zeros_like(pairs), where=deviation > 0)
     skew = (apart**3).mean(0)
     apart_from_two = np.clip((apart**4).mean(0) - skew**2 - 1, 0, 1)
-    few = min(max((_MANY - n) / (_MANY - _FEW), 0.0), 1.0)
     unbiased = skew * np.sqrt(n * (n - 1)) / max(n - 2, 1)  # two pairs have no skewness
     a = few * apart_from_two * unbiased / np.sqrt(n)
     error = np.asarray(pairs.std(0, ddof=1))
@@ -132,15 +137,22 @@ def bca_interval(values: Pairs, level: float, resamples: int, rng: np.random.Gen
     """
     pairs = _checked(values, level)
     n, flat = len(pairs), pairs.reshape(len(pairs), -1)
-    draws = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64) / n
+    drawn = Resamples.draw(n, resamples, rng)
     low, high = np.empty(flat.shape[1]), np.empty(flat.shape[1])
     mean = flat.mean(0)
     columns = max(_BLOCK // resamples, 1)
     for start in range(0, flat.shape[1], columns):
-        here = slice(start, start + columns)
-        low[here], high[here] = _bca(flat[:, here] - mean[here], draws, level)
+        count = min(columns, flat.shape[1] - start)
+        for block in blocks(count, n, ALIGNED):
+            here = slice(start + block.start, start + block.stop)
+            low[here], high[here] = _bca(flat[:, here] - mean[here], drawn, level)
     shape = pairs.shape[1:]
     return Interval(mean.reshape(shape), (mean + low).reshape(shape), (mean + high).reshape(shape))
+
+
+def standard_deviation(pairs: Pairs) -> Means:
+    """Return the standard deviation over pairs, with n - 1 in its denominator."""
+    return np.asarray(by_columns(partial(np.std, axis=0, ddof=1), pairs))
 
 
 def _checked(values: Pairs, level: float) -> Pairs:
@@ -150,27 +162,27 @@ def _checked(values: Pairs, level: float) -> Pairs:
 
 
 def _bca(
-    apart: Float[np.ndarray, "pairs columns"],
-    draws: Float[np.ndarray, "resamples pairs"],
-    level: float,
+    apart: Float[np.ndarray, "pairs columns"], drawn: Resamples, level: float
 ) -> tuple[Columns, Columns]:
     """Ends of the BCa interval of values whose mean is 0."""
-    means = np.sort(draws @ apart, axis=0)
+    means = drawn.means(apart)
+    means.sort(axis=0)
+    count = len(means)
     tiny = 1e-12 * np.abs(apart).max(0)  # resampled means that equal 0 but for rounding
     below = ((means < -tiny).mean(0) + (means <= tiny).mean(0)) / 2
-    half = 0.5 / len(draws)
+    half = 0.5 / count
     bias = norm.ppf(np.clip(below, half, 1 - half))
     squares = (apart**2).sum(0)
     skew = np.divide(
-        (apart**3).sum(0), 6 * squares**1.5, out=np.zeros_like(squares), where=squares > 0
+        cubes(apart).sum(0), 6 * squares**1.5, out=np.zeros_like(squares), where=squares > 0
     )
     ends = []
     for tail in ((1 - level) / 2, (1 + level) / 2):
         shifted = bias + norm.ppf(tail)
         share = norm.cdf(bias + shifted / np.maximum(1 - skew * shifted, 1e-3))
-        place = np.clip(share * len(draws) - 0.5, 0, len(draws) - 1)
+        place = np.clip(share * count - 0.5, 0, count - 1)
         under = np.floor(place).astype(int)
-        over = np.minimum(under + 1, len(draws) - 1)
+        over = np.minimum(under + 1, count - 1)
         first, second = (np.take_along_axis(means, at[None], 0)[0] for at in (under, over))
         ends.append(first + (place - under) * (second - first))
     return ends[0], ends[1]
@@ -178,7 +190,7 @@ def _bca(
 
 def finite_pairs(values: Pairs) -> Pairs:
     """Return finite values of two pairs or more in float64; a ValueError for others."""
-    pairs = values.astype(np.float64)
+    pairs = np.asarray(values, dtype=np.float64)  # a view: nobody writes into it
     if len(pairs) < 2:
         raise ValueError(f"statistics over pairs need two or more, got {len(pairs)}")
     if not np.isfinite(pairs).all():

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import binom, nct, norm
 
-from headpatch.stats.intervals import finite_pairs
+from headpatch.stats.intervals import finite_pairs, standard_deviation
 
 Pairs = Float[np.ndarray, "pairs *rest"]
 Each = Float[np.ndarray, "*rest"]
@@ -34,7 +34,7 @@ def tolerance_test(values: Pairs, delta: float) -> Each:
     """P of the hypothesis that fewer than 95% of pairs lie within ±δ, for normal values."""
     pairs = finite_pairs(values)
     n, mean = len(pairs), pairs.mean(0)
-    spread = np.maximum(pairs.std(0, ddof=1), 1e-12 * delta)  # constant values have no spread
+    spread = np.maximum(standard_deviation(pairs), 1e-12 * delta)  # constant values have no spread
     away = norm.ppf(1 - OUTSIDE / 2) * np.sqrt(n)
     ratio = np.asarray(np.minimum(delta - mean, delta + mean) * np.sqrt(n) / spread)
     near = ratio < 4 * away + 40  # further out p is 0 to twelve digits, where scipy's series fails
@@ -67,7 +67,7 @@ def hidden_test(values: Pairs, within: Each, delta: float) -> Each:
     def more_than(share: float, count: Int[np.ndarray, "*rest"]) -> Each:
         return np.asarray(binom.sf(count - 1, len(values), share))
 
-    above, below = ((sign * values > delta).sum(0) for sign in (1, -1))
+    above, below = (values > delta).sum(0), (values < -delta).sum(0)
     directions = np.maximum(*(more_than(OUTSIDE / 2, count) for count in (above, below)))
     sizes = np.maximum(more_than(OUTSIDE, above + below), within)
     return np.asarray(np.minimum(1.0, 2 * np.minimum(directions, sizes)))
@@ -75,14 +75,18 @@ def hidden_test(values: Pairs, within: Each, delta: float) -> Each:
 
 def outside(values: Pairs, delta: float) -> Int[np.ndarray, "*rest"]:
     """Count the pairs whose value lies beyond ±δ."""
-    return np.asarray((np.abs(values) > delta).sum(0))
+    return np.asarray((values > delta).sum(0) + (values < -delta).sum(0))
 
 
 def extremes(values: Pairs, scenes: Int[np.ndarray, " pairs"]) -> Float[np.ndarray, "scenes *rest"]:
     """Return of each scene the value of largest size among its pairs, which share pictures."""
+    order = np.argsort(scenes, kind="stable")
+    _, starts = np.unique(scenes[order], return_index=True)
+    if len(starts) == len(scenes):
+        return values if (np.diff(order) > 0).all() else values[order]
     found = []
-    for scene in np.unique(scenes):
-        own = values[scenes == scene]
+    for places in np.split(order, starts[1:]):
+        own = values[places]
         largest = np.abs(own).argmax(0)[None]
         found.append(np.take_along_axis(own, largest, 0)[0])
     return np.stack(found)

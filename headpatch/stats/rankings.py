@@ -9,6 +9,7 @@ from scipy.integrate import trapezoid
 from scipy.stats import hypergeom, rankdata, t
 
 from headpatch.stats.intervals import finite_pairs
+from headpatch.stats.resampling import blocks
 
 Pairs = Float[np.ndarray, "pairs heads"]
 Ranking = Int[np.ndarray, " heads"]  # flat indices of every head, the first one first
@@ -41,12 +42,19 @@ def descending(values: Float[np.ndarray, "*shape"]) -> Ranking:
     return np.argsort(-values.ravel(), kind="stable")
 
 
-def spearman(first: Float[np.ndarray, "*rest n"], second: Float[np.ndarray, "*rest n"]) -> float:
+def spearman(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> float:
     """Spearman's rho of two lists; NaN where one of them is flat."""
-    a, b = rankdata(first, axis=-1), rankdata(second, axis=-1)
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum() / scale) if scale > 0 else float("nan")
+    return float(_spearman(first[None], second[None])[0])
+
+
+def _spearman(
+    first: Float[np.ndarray, "lists n"], second: Float[np.ndarray, "lists n"]
+) -> Float[np.ndarray, " lists"]:
+    a, b = (rankdata(values, axis=-1) for values in (first, second))
+    a, b = (ranks - ranks.mean(-1, keepdims=True) for ranks in (a, b))
+    scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+    rho = (a * b).sum(-1)
+    return np.divide(rho, scale, out=np.full(scale.shape, np.nan), where=scale > 0)
 
 
 def correlation(looks: Pairs, necessity: Pairs, sufficiency: Pairs, level: float) -> Correlation:
@@ -69,11 +77,12 @@ def correlation(looks: Pairs, necessity: Pairs, sufficiency: Pairs, level: float
     together = stacked(looks, necessity, sufficiency)
     n, total = len(together), together.sum(0)
 
-    def rho(means: Float[np.ndarray, "three heads"]) -> float:
-        return spearman(means[0], effect_size(means[1], means[2]))
+    def rho(means: Float[np.ndarray, "samples three heads"]) -> Float[np.ndarray, " samples"]:
+        return _spearman(means[:, 0], effect_size(means[:, 1], means[:, 2]))
 
-    value = rho(total / n)
-    left_out = np.array([rho((total - one) / (n - 1)) for one in together])
+    value = float(rho(total[None] / n)[0])
+    without = ((total - together[some]) / (n - 1) for some in blocks(n, total.size))
+    left_out = np.concatenate([rho(means) for means in without])
     if np.isnan(value) or np.isnan(left_out).any():
         return Correlation(value, float("nan"), float("nan"))
     z = np.arctanh(np.clip(left_out, -_NEARLY_ONE, _NEARLY_ONE))

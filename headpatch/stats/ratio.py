@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from scipy.stats import t
 
 from headpatch.stats.intervals import Interval, finite_pairs, mean_interval
+from headpatch.stats.resampling import by_columns
 from headpatch.stats.scenes import by_scene
 
 DOMINATES: Final = 0.25
@@ -76,18 +77,23 @@ def fieller_interval(
     See `ratio_of_means`. The ends are NaN where the mean of `whole` cannot be told from 0.
     """
     pairs, total = finite_pairs(part), finite_pairs(whole)
-    flat, mean, n = pairs.reshape(len(pairs), -1), total.mean(), len(pairs)
-    share = np.divide(flat.mean(0), mean, out=np.full(flat.shape[1], np.nan), where=mean != 0)
-    apart, away = flat - share * total[:, None], total - mean
+    mean, n = total.mean(), len(pairs)
+    away = total - mean
     scale = float(t.ppf((1 + level) / 2, n - 1)) ** 2 / (n * (n - 1))
     bounded = mean**2 - scale * (away @ away)
-    low, high = np.full((2, *share.shape), np.nan)
-    if bounded > 0:
-        middle = -scale * (away @ apart)
-        reach = np.sqrt(middle**2 + bounded * scale * (apart**2).sum(0))
-        low, high = share + (middle - reach) / bounded, share + (middle + reach) / bounded
-    shape = pairs.shape[1:]
-    return Interval(share.reshape(shape), low.reshape(shape), high.reshape(shape))
+
+    def ends(some: Float[np.ndarray, "pairs *rest"]) -> Float[np.ndarray, "three *rest"]:
+        flat = some.reshape(n, -1)
+        share = np.divide(flat.mean(0), mean, out=np.full(flat.shape[1], np.nan), where=mean != 0)
+        low, high = np.full((2, *share.shape), np.nan)
+        if bounded > 0:
+            apart = flat - share * total[:, None]
+            middle = -scale * (away @ apart)
+            reach = np.sqrt(middle**2 + bounded * scale * (apart**2).sum(0))
+            low, high = share + (middle - reach) / bounded, share + (middle + reach) / bounded
+        return np.stack([share, low, high]).reshape(3, *some.shape[1:])
+
+    return Interval(*map(np.asarray, by_columns(ends, pairs)))
 
 
 def dominating_pair(
@@ -97,11 +103,14 @@ def dominating_pair(
 
     The share is NaN where all values are 0. Whether a pair dominates, `dominates` says.
     """
-    sizes = np.abs(normalized)
-    total = np.asarray(sizes.sum(0))
-    largest = np.asarray(sizes.max(0))
+
+    def carried(some: Float[np.ndarray, "pairs *rest"]) -> Float[np.ndarray, "three *rest"]:
+        sizes = np.abs(some)
+        return np.stack([sizes.argmax(0), sizes.max(0), sizes.sum(0)])
+
+    place, largest, total = map(np.asarray, by_columns(carried, normalized))
     share = np.divide(largest, total, out=np.full(total.shape, np.nan), where=total > 0)
-    return np.asarray(sizes.argmax(0)), share
+    return place.astype(np.int64), share
 
 
 def dominates(share: float, pairs: int) -> bool:

@@ -10,6 +10,8 @@ pair shows a scene of its own, nothing changes.
 import numpy as np
 from jaxtyping import Float, Int
 
+from headpatch.stats.resampling import by_columns
+
 Scenes = Int[np.ndarray, " pairs"]
 """Number of each pair's scene; pairs of one scene have the same."""
 
@@ -50,11 +52,15 @@ def by_scene(
         return values
     order = np.argsort(first[number], kind="stable")  # pairs of one scene side by side
     starts = np.flatnonzero(np.diff(first[number][order], prepend=-1))
-    ordered = values[order].astype(np.float64)
-    there = ~np.isnan(ordered)
-    total = np.add.reduceat(np.where(there, ordered, 0.0), starts, axis=0)
-    count = np.add.reduceat(there.astype(np.float64), starts, axis=0)
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+    def means(some: Float[np.ndarray, "pairs *rest"]) -> Float[np.ndarray, "scenes *rest"]:
+        ordered = some[order].astype(np.float64)
+        there = ~np.isnan(ordered)
+        total = np.add.reduceat(np.where(there, ordered, 0.0), starts, axis=0)
+        count = np.add.reduceat(there.astype(np.float64), starts, axis=0)
+        return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+    return by_columns(means, values)
 
 
 def shared_words(pairs: int, scenes: int) -> str:

@@ -24,17 +24,17 @@ cannot tell; the heads of the study together can, as most of them do hold such p
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control, t
 
 from headpatch.stats.intervals import finite_pairs, t_interval
+from headpatch.stats.resampling import ALIGNED, Resamples, blocks, by_columns, cubes
 
 Pairs = Float[np.ndarray, "pairs *rest"]
 Means = Float[np.ndarray, "*rest"]
-_BLOCK = 1 << 17  # resampled means held at a time
 
 
-def minimum_effect_test(values: Pairs, delta: float = 0.0) -> Means:
+def minimum_effect_test(values: "Pairs | Moments", delta: float = 0.0) -> Means:
     r"""Two-sided p of the hypothesis that a mean over pairs lies within ±δ.
 
     A t-test against an interval (D. J. McCarthy and G. K. Smyth, Testing significance relative to a
@@ -45,30 +45,30 @@ def minimum_effect_test(values: Pairs, delta: float = 0.0) -> Means:
     at most 1. Under any mean inside the interval P(p ≤ α) is at most about α, and about α at
     its ends. Where all pairs are equal, p is 0 or 1.
     """
-    return _beyond(_summary(values, delta), delta)
+    return _beyond(_checked(values, delta), delta)
 
 
-def _beyond(seen: "_Summary", delta: float) -> Means:
+def _beyond(seen: "Moments", delta: float) -> Means:
     sign = np.where(seen.mean < 0, -1.0, 1.0)
     size, skew = np.abs(seen.mean), sign * seen.skew
     p = _upper(size - delta, seen, skew) + _upper(size + delta, seen, skew)
     return np.asarray(np.where((seen.error == 0) & (size <= delta), 1.0, np.minimum(p, 1.0)))
 
 
-def one_sided_test(values: Pairs, delta: float = 0.0) -> Means:
+def one_sided_test(values: "Pairs | Moments", delta: float = 0.0) -> Means:
     """One-sided p that a mean over pairs is at most δ."""
-    seen = _summary(values, delta)
+    seen = _checked(values, delta)
     return _upper(seen.mean - delta, seen, seen.skew)
 
 
-def equivalence_test(values: Pairs, delta: float) -> Means:
+def equivalence_test(values: "Pairs | Moments", delta: float) -> Means:
     """P of the hypothesis that a mean over pairs lies outside ±δ.
 
     Two one-sided t-tests (D. J. Schuirmann, A comparison of the two one-sided tests procedure and
     the power approach, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987); the larger p
     counts. A small p *shows* that the mean lies within ±δ, which no large p of another test does.
     """
-    seen = _summary(values, delta)
+    seen = _checked(values, delta)
     low = _upper(seen.mean + delta, seen, seen.skew)
     return np.asarray(np.maximum(low, _upper(delta - seen.mean, seen, -seen.skew)))
 
@@ -114,7 +114,7 @@ def resampled_q(
         p = minimum_effect_test(flat[:, beyond])
         order = np.argsort(p)
         p = p[order]
-        by_chance = np.sort(_chance_p(flat - found.mean, delta, level, resamples, rng))
+        by_chance = np.sort(_chance_p(flat, found.mean, delta, level, resamples, rng))
         expected = np.searchsorted(by_chance, p, side="right") / resamples
         share = expected / np.searchsorted(p, p, side="right")  # calls at each p, equal p together
         lowest = np.minimum.accumulate(share[::-1])[::-1]
@@ -123,22 +123,28 @@ def resampled_q(
 
 
 def _chance_p(
-    apart: Float[np.ndarray, "pairs columns"],
+    flat: Float[np.ndarray, "pairs columns"],
+    middle: Float[np.ndarray, " columns"],
     delta: float,
     level: float,
     resamples: int,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, " calls"]:
-    """P of every call in resamples of columns whose means are 0; see `resampled_q`."""
-    n = len(apart)
-    apart = apart[:, np.abs(apart).max(0) > delta]  # no resampled mean of others is beyond δ
-    reach = float(t.ppf((1 + level) / 2, n - 1))
-    rounds = max(_BLOCK // max(apart.shape[1], 1), 1)
-    found = [np.zeros(0)]
-    for start in range(0, resamples, rounds):
-        size = min(rounds, resamples - start)
-        draws = rng.multinomial(n, np.full(n, 1 / n), size=size) / n
-        mean, square, cube = (draws @ apart**power for power in (1, 2, 3))
+    """P of every call in resamples of columns moved to mean 0; see `resampled_q`."""
+    n, found = len(flat), [np.zeros(0)]
+    reach, drawn = float(t.ppf((1 + level) / 2, n - 1)), Resamples.draw(n, resamples, rng)
+    # no resampled mean of others is beyond δ
+    spans = np.maximum(flat.max(0) - middle, middle - flat.min(0)) > delta
+    kept = np.flatnonzero(spans)
+    for block in blocks(len(kept), max(n, resamples), ALIGNED):
+        apart = flat[:, kept[block]] - middle[kept[block]]
+        means = drawn.means(apart)
+        beyond = np.abs(means) > delta
+        some = _with_neighbours(beyond.any(0))  # the others' squares and cubes are not needed
+        apart, means, beyond = apart[:, some], means[:, some], beyond[:, some]
+        mean, square, cube = (
+            of[beyond] for of in (means, drawn.means(apart**2), drawn.means(cubes(apart)))
+        )
         variance = np.maximum(square - mean**2, 0)
         variance[variance <= 1e-12 * square] = 0  # one value drawn n times, but for rounding
         error = np.sqrt(variance / (n - 1))
@@ -147,8 +153,14 @@ def _chance_p(
         third = cube - 3 * mean * square + 2 * mean**3
         spread = (error**2 * (n - 1)) ** 1.5
         skew = np.divide(third, spread, out=np.zeros_like(mean), where=spread > 0)
-        found.append(_beyond(_Summary(mean, error, skew, n), 0.0))
+        found.append(_beyond(Moments(mean, error, skew, n), 0.0))
     return np.concatenate(found)
+
+
+def _with_neighbours(asked: Bool[np.ndarray, " columns"]) -> Int[np.ndarray, " some"]:
+    """Return the places of all columns beside those that are asked for, `ALIGNED` by `ALIGNED`."""
+    groups = np.arange(len(asked)) // ALIGNED
+    return np.flatnonzero(np.isin(groups, groups[asked]))
 
 
 def effective_pairs(values: Pairs) -> Means:
@@ -158,7 +170,11 @@ def effective_pairs(values: Pairs) -> Means:
     0.64 n for normal values about 0 (the participation ratio, or inverse Simpson index of the
     pairs' shares of the sum).
     """
-    sizes = np.abs(finite_pairs(values))
+    return by_columns(_effective, finite_pairs(values))
+
+
+def _effective(pairs: Pairs) -> Means:
+    sizes = np.abs(pairs)
     largest = sizes.max(0)
     shares = np.divide(sizes, largest, out=np.zeros_like(sizes), where=largest > 0)
     squares = np.asarray((shares**2).sum(0))
@@ -178,35 +194,49 @@ def layer_rank(
     """
     pairs = finite_pairs(values)
     size = np.abs(pairs.mean(0))
-    slack = 1e-12 * np.abs(pairs).max((0, 2), initial=0.0)  # by layer
+    largest = by_columns(lambda some: np.abs(some).max(0, initial=0.0), pairs)
+    slack = 1e-12 * largest.max(1)  # by layer
     as_large = size[:, None, :] >= size[:, :, None] - slack[:, None, None]
     return np.asarray(as_large.mean(2))
 
 
 @dataclass(frozen=True, eq=False)
-class _Summary:
-    """Means over pairs, their standard errors, skewness of the values, and how many pairs."""
+class Moments:
+    """Means over pairs, their standard errors, skewness of the values, and how many pairs.
+
+    All that the t-tests take: whoever tests the same values more than once makes them once.
+    """
 
     mean: Means
     error: Means
     skew: Means
     n: int
 
+    @classmethod
+    def of(cls, values: Pairs) -> "Moments":
+        """Work them out; a ValueError as of the module."""
+        pairs = finite_pairs(values)
+        return cls(*by_columns(_moments, pairs), len(pairs))
 
-def _summary(values: Pairs, delta: float) -> _Summary:
-    if delta < 0:
-        raise ValueError(f"delta must not be negative, got {delta}")
-    pairs = finite_pairs(values)
+
+def _moments(pairs: Pairs) -> Float[np.ndarray, "three *rest"]:
     mean = np.asarray(pairs.mean(0))
     error = np.asarray(pairs.std(0, ddof=1)) / np.sqrt(len(pairs))
     rounding = 1e-14 * np.abs(pairs).max(0, initial=0.0)
     error = np.where(error <= rounding, 0.0, error)
-    square, cube = (np.asarray(((pairs - mean) ** power).mean(0)) for power in (2, 3))
+    apart = pairs - mean
+    square, cube = (np.asarray(powers.mean(0)) for powers in (apart**2, cubes(apart)))
     skew = np.divide(cube, square**1.5, out=np.zeros_like(cube), where=error > 0)
-    return _Summary(mean, error, skew, len(pairs))
+    return np.stack([mean, error, skew])
 
 
-def _upper(distance: Means, seen: _Summary, skew: Means) -> Means:
+def _checked(values: "Pairs | Moments", delta: float) -> Moments:
+    if delta < 0:
+        raise ValueError(f"delta must not be negative, got {delta}")
+    return values if isinstance(values, Moments) else Moments.of(values)
+
+
+def _upper(distance: Means, seen: Moments, skew: Means) -> Means:
     """P(T ≥ distance/error), allowing for skew; without any spread, 0 or 1 by the sign."""
     ratio = np.divide(distance, seen.error, out=np.zeros_like(distance), where=seen.error > 0)
     a = skew / np.sqrt(seen.n)

@@ -43,10 +43,12 @@ from jaxtyping import Bool, Float, Int
 from headpatch.heads import Head, HeadSet
 from headpatch.stats.factors import Dependence, dependences
 from headpatch.stats.interactions import HeldOutSets, Joint, judge_sets, partners
-from headpatch.stats.intervals import Interval, interval_by
+from headpatch.stats.intervals import Interval, interval_by, standard_deviation
 from headpatch.stats.per_pair import extremes, few_outside, hidden_test, tolerance_test
+from headpatch.stats.resampling import by_columns
 from headpatch.stats.scenes import by_scene
 from headpatch.stats.significance import (
+    Moments,
     adjusted,
     effective_pairs,
     equivalence_test,
@@ -118,8 +120,9 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
     pairs: Both = np.stack([seen.necessity, seen.sufficiency], 1)
     both = unit(pairs)
     effects = [interval_by(both[:, way], rule) for way in range(2)]
-    q, beyond_q = effect_q(both, rule), adjusted(minimum_effect_test(both, rule.delta))
-    within = equivalence_test(both, rule.delta)
+    moments = Moments.of(both)
+    q, beyond_q = effect_q(both, rule, moments), adjusted(minimum_effect_test(moments, rule.delta))
+    within = equivalence_test(moments, rule.delta)
     means_q = adjusted(within.max(0))
     signs = [_signs(found, one, rule) for found, one in zip(effects, q, strict=True)]
     largest = pairs if seen.scenes is None else extremes(pairs, seen.scenes)
@@ -207,9 +210,10 @@ class _Looking:
         unread = np.isnan(seen.attention).any(0)
         diff = by_scene(np.nan_to_num(seen.attention), seen.scenes)
         raw = None if seen.raw is None else by_scene(np.nan_to_num(seen.raw), seen.scenes)
+        moments = Moments.of(diff)
         q, within_q = (
             adjusted(np.where(unread, 1.0, p))
-            for p in (minimum_effect_test(diff), equivalence_test(diff, rule.attention_delta))
+            for p in (minimum_effect_test(moments), equivalence_test(moments, rule.attention_delta))
         )
         intervals = interval_by(diff, rule), None if raw is None else interval_by(raw, rule)
         return cls(*intervals, q, within_q, unread, rule)
@@ -253,7 +257,7 @@ def _on_pairs(
     columns = {}
     for way, name in enumerate(NAMES):
         values = pairs[:, way]
-        columns[f"{name}_sd"] = values.std(0, ddof=1)
+        columns[f"{name}_sd"] = standard_deviation(values)
         columns[f"{name}_carried"] = effective_pairs(values)
         columns[f"{name}_above"] = (values > rule.delta).mean(0)
         columns[f"{name}_below"] = (values < -rule.delta).mean(0)
@@ -270,10 +274,14 @@ def _turned(
     ld_without: Float[np.ndarray, " pairs"],
 ) -> Int[np.ndarray, "layers heads"]:
     """Count the pairs whose answer the change turns: LD has the other run's sign after it."""
-    present, absent = ld_with[:, None, None], ld_without[:, None, None]
-    moved = values * (present - absent)
-    after = present - moved if name == "necessity" else absent + moved
-    return np.asarray((after * (present if name == "necessity" else absent) < 0).sum(0))
+
+    def count(some: Pairs) -> Int[np.ndarray, "*rest"]:
+        present, absent = (ld.reshape(-1, *[1] * (some.ndim - 1)) for ld in (ld_with, ld_without))
+        moved = some * (present - absent)
+        after = present - moved if name == "necessity" else absent + moved
+        return np.asarray((after * (present if name == "necessity" else absent) < 0).sum(0))
+
+    return by_columns(count, values)
 
 
 def _by_factor(depends: Sequence[Dependence]) -> pd.DataFrame:
@@ -291,15 +299,18 @@ def _by_factor(depends: Sequence[Dependence]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def effect_q(values: Pairs, rule: Rule) -> Float[np.ndarray, "*rest"]:
+def effect_q(
+    values: Pairs, rule: Rule, moments: Moments | None = None
+) -> Float[np.ndarray, "*rest"]:
     """Q of every mean being unlike 0: the larger of the t-test's and the resampled one.
 
     Where effects are skewed or come in few pairs, the t-test calls too many heads without any; how
-    many, the study itself tells (`headpatch.stats.significance.resampled_q`).
+    many, the study itself tells (`headpatch.stats.significance.resampled_q`). `moments`: theirs, if
+    they are known.
     """
     rng = np.random.default_rng([rule.seed % 2**64, 2])
     by_chance = resampled_q(values, rule.delta, rule.level, rule.resamples, rng)
-    return np.asarray(np.maximum(adjusted(minimum_effect_test(values)), by_chance))
+    return np.asarray(np.maximum(adjusted(minimum_effect_test(moments or values)), by_chance))
 
 
 def significant_sign(values: Pairs, rule: Rule) -> Int[np.ndarray, "*rest"]:

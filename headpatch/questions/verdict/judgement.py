@@ -223,7 +223,9 @@ def _conclude(study: Study, grid: Grid, seen: Measured, look: Look) -> Judgement
     of_claims = {
         one: np.concatenate([joint[one] for joint in noised]) for one in with_parts(claims)
     }
-    held_out = [HeldOutSets(claims, of_claims, necessity[judged], scenes[judged])]
+    held_out = []
+    if claims:
+        held_out = [HeldOutSets(claims, of_claims, necessity[judged], scenes[judged])]
     held_out += [
         HeldOutSets(part.choice.partners, joint, necessity[part.judges], scenes[part.judges], place)
         for place, (part, joint) in enumerate(zip(seen.parts, noised, strict=True), start=1)
