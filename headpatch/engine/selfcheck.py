@@ -1,48 +1,29 @@
 """The fast paths against the plain one, on a few heads: whether they may be used for a model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
-import numpy as np
-import torch
-
-from headpatch.engine.interventions import Direction, Intervention, VisionPositions, tower_of
-from headpatch.engine.patching import Baseline, Outcome, patch
+from headpatch.engine.comparison import TOLERANCE, Check, Comparison
+from headpatch.engine.interventions import (
+    Direction,
+    Intervention,
+    VisionPositions,
+    tower_of,
+    vision_positions,
+)
+from headpatch.engine.patching import Baseline, Outcome, Read
 from headpatch.engine.vision import patch_vision
 from headpatch.engine.widen import widen
-from headpatch.errors import InputError, RunError
-from headpatch.heads import Head, HeadSet
+from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
+
+__all__ = ["MOST", "TOLERANCE", "Check", "Checks", "check", "check_vision"]
 
 Shape: TypeAlias = tuple[str, tuple[int, ...]]
 """Tower, and what of a run a fast path could hang on: lengths of the prompt and of the suffix, or
 the shape of the tower's z."""
 MOST = 2  # pairs of a shape that are compared: it takes both to refuse a fast path for the shape
-TOLERANCE = 1e-4  # logits by which a fast path may differ from the plain path in float32
-
-
-@dataclass(frozen=True)
-class Check:
-    """How a fast path compares with the plain path on a few heads."""
-
-    # largest difference of an effect, in logits; infinite if it cannot run, for `reason`
-    worst: float
-    # What rounding explains: `TOLERANCE` in float32, in low precision a twentieth of the largest of
-    # the plain path's own effects.
-    allowed: float
-    reason: str = ""
-
-    @property
-    def exact(self) -> bool:
-        """Whether the fast path may be used for this model."""
-        return self.worst <= self.allowed
-
-    @property
-    def why(self) -> str:
-        """Why it may not, in a few words."""
-        return self.reason or f"it is off by {self.worst:.1e} logits"
 
 
 class Checks:
@@ -99,24 +80,29 @@ def check(vlm: VLM, base: Baseline, positions: Positions) -> Check:
 
     Both directions and two kinds; a model whose layers need more than headpatch hands them, or
     whose prompt is not read causally, shows here. One direction takes the answers' logits alone,
-    the other the whole vocabulary's.
+    the other the whole vocabulary's. `base` must keep z.
     """
     if why := base.trace.prefills[0].refused:
         return Check(float("inf"), TOLERANCE, why)
     grid = vlm.lm.grid
     layers = sorted({0, grid.layers // 2, grid.layers - 1})
-    heads = [Head(layer, layer % grid.heads) for layer in layers]
-    kinds = ("zero", "resample")
-    directions: tuple[Direction, ...] = ("noising", "denoising")
-    whole, alone = (
-        [Intervention(HeadSet.of(head), kind, way, positions) for head in heads for kind in kinds]
-        for way in directions
-    )
-    return _compare(
-        vlm,
-        patch(vlm, base, [*whole, *alone]),
-        lambda: [*widen(vlm, base, whole), *widen(vlm, base, alone, answers_only=True)],
-    )
+
+    def asked(sets: Sequence[HeadSet]) -> list[Intervention]:
+        return [
+            Intervention(one, kind, way, positions)
+            for way in get_args(Direction)
+            for one in sets
+            for kind in ("zero", "resample")
+        ]
+
+    def fast(changes: list[Intervention], read: Read) -> list[Outcome]:
+        whole = [one for one in changes if one.direction == "noising"]
+        alone = [one for one in changes if one.direction != "noising"]
+        told = widen(vlm, base, whole, read=read)
+        return [*told, *widen(vlm, base, alone, answers_only=True)]
+
+    where = base.prompt.spans.positions(positions)
+    return Comparison(vlm, base, "lm", layers, grid.layers, where, asked, fast).outcome()
 
 
 def check_vision(vlm: VLM, base: Baseline, positions: VisionPositions = "all") -> Check:
@@ -129,24 +115,13 @@ def check_vision(vlm: VLM, base: Baseline, positions: VisionPositions = "all") -
     grid = tower_of(vlm).grid
     last = grid.layers - 1 if vlm.feature_layer is None else vlm.feature_layer
     layers = sorted({min(1, last), (last + 1) // 2, last})
-    heads = [HeadSet.of(Head(layer, layer % grid.heads, "vision")) for layer in layers]
     ways: tuple[tuple[str, Direction], ...] = (("zero", "noising"), ("resample", "denoising"))
-    asked = [Intervention(one, *way, vision_positions=positions) for one in heads for way in ways]
-    return _compare(vlm, patch(vlm, base, asked), lambda: patch_vision(vlm, base, asked, batch=2))
 
+    def asked(sets: Sequence[HeadSet]) -> list[Intervention]:
+        return [Intervention(one, *way, vision_positions=positions) for one in sets for way in ways]
 
-def _compare(vlm: VLM, slow: Sequence[Outcome], fast: Callable[[], list[Outcome]]) -> Check:
-    try:
-        found = fast()
-    except (torch.OutOfMemoryError, InputError):
-        raise  # the plain path takes more memory, not less
-    except RunError as error:
-        return Check(float("inf"), TOLERANCE, str(error))
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-        # The model's layers cannot be run like this.
-        said = str(error).strip().partition("\n")[0]
-        return Check(float("inf"), TOLERANCE, f"{type(error).__name__}: {said}".rstrip(": "))
-    apart = [abs(a.effect - b.effect) for a, b in zip(slow, found, strict=True)]
-    worst = float(np.max(apart))  # NaN if any is: then it is not exact
-    share = 0.0 if vlm.dtype == torch.float32 else 0.05
-    return Check(worst, max(TOLERANCE, share * max(abs(one.effect) for one in slow)))
+    def fast(changes: list[Intervention], _: Read) -> list[Outcome]:
+        return patch_vision(vlm, base, changes, batch=2)
+
+    where = vision_positions(vlm, base, positions)
+    return Comparison(vlm, base, "vision", layers, last + 1, where, asked, fast).outcome()

@@ -68,7 +68,7 @@ def test_what_differs_is_said_in_logits() -> None:
 def test_a_prompt_that_cannot_be_widened_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     vlm, base = pair_of()
     prefills = tuple(replace(one, refused="read both ways") for one in base.trace.prefills)
-    monkeypatch.setattr(selfcheck, "patch", failing(AssertionError("it was")))
+    monkeypatch.setattr("headpatch.engine.comparison.patch", failing(AssertionError("it was")))
     found = check(vlm, replace(base, trace=replace(base.trace, prefills=prefills)), "answer")
     assert (found.exact, found.why) == (False, "read both ways")
 
