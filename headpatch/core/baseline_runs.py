@@ -51,6 +51,8 @@ class Survey:
     held: Mapping[str, Session] = field(default_factory=dict)  # still open, by name, if asked for
     layouts: Mapping[str, Layout] = field(default_factory=dict)  # of the run pairs, by name
     incomparable: InputError | None = None  # why heads cannot be compared on the first such pair
+    checks: Checks = field(default_factory=lambda: Checks().decided())
+    """How the fast paths did on these pairs, for the heads that they were run for."""
 
     @cached_property
     def scenes(self) -> Scenes:
@@ -137,7 +139,8 @@ class Survey:
     ) -> Iterator[Session]:
         """Open the run pairs one after the other, those that are held as they are."""
         judged = study.model_copy(update={"force": True})  # the survey was the gate
-        return sessions(judged, vlm, self.entries, positions, None, vision, self.held)
+        more = self.held, self.checks
+        return sessions(judged, vlm, self.entries, positions, None, vision, *more)
 
     def donor(
         self, study: Study, vlm: VLM, entry: Entry, positions: Positions | None, vision: bool
@@ -170,10 +173,10 @@ def survey(
             on_progress(len(gated), len(entries))
 
     reference = MeanZ(positions, vision) if positions is not None or vision else None
-    held = Held(vlm.device)
+    held, checks = Held(vlm.device), Checks()
     found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in MASSES}
     run, widens, incomparable, layouts = [], True, None, dict[str, Layout]()
-    for session in sessions(study, vlm, entries, positions, judge, vision):
+    for session in sessions(study, vlm, entries, positions, judge, vision, checks=checks):
         run.append(gated[-1].entry)
         layouts[run[-1].name] = layout_of(session)
         widens &= session.widens
@@ -201,7 +204,7 @@ def survey(
     figures = {name: np.stack(values) for name, values in found.items()}
     mean = reference if reference is not None and reference.here else None
     valid = not study.force or all(one.passed for one in gated)
-    more = _cautions(study, gated, run), held.sessions, layouts, incomparable
+    more = _cautions(study, gated, run), held.sessions, layouts, incomparable, checks.decided()
     return Survey(tuple(gated), tuple(run), figures, mean, valid, widens, *more)
 
 
@@ -303,21 +306,19 @@ def measured(
     """Yield what is saved of each pair, in order; what is not is measured, and saved.
 
     The gate is not applied again: `entries` are those that are run. `keys`, by the pair's name,
-    hash all that its numbers depend on (`headpatch.core.store.unit_key`). `checks`, what is known
-    of the fast paths, is saved with each pair, since the noise floor hangs on it: a run that goes
-    on must not compare them anew, on another pair. `held` are sessions that are still open.
+    hash all that its numbers depend on (`headpatch.core.store.unit_key`). `checks` are
+    decided: they hang on all pairs, not on those that are left. `held` are sessions that are still
+    open.
     """
     judged = study.model_copy(update={"force": True})
     known = {name: store.get(key) for name, key in keys.items()}
-    for unit in known.values():
-        checks.recall(() if unit is None else unit["checks"])
     left = [entry for entry in entries if known[entry.name] is None]
     opened = sessions(judged, vlm, left, positions, held=held, checks=checks)
     for entry in entries:
         unit = known.pop(entry.name)
         if unit is None:
             session = next(opened)
-            unit = {"measured": dict(measure(session)), "checks": checks.saved()}
+            unit = dict(measure(session))
             del session  # its caches go before the next pair's are made
             store.put(keys[entry.name], unit)
-        yield entry, unit["measured"]
+        yield entry, unit
