@@ -248,19 +248,26 @@ def _through(
             own = state.hidden if points is None else nothing
             hidden = torch.cat([hidden, own.expand(joining, -1, -1)])
             rows += joining
-        hidden = step(vlm, index, hidden, state)
+        hidden = step(vlm, index, hidden, state, deviations=points is not None)
     if points is None:
         return hidden[:, -1]
     return points.inputs[vlm.final_norm][:, -1] + hidden[:, -1]
 
 
 def step(
-    vlm: VLM, index: int, hidden: Float[Tensor, "rows suffix width"], state: LayerState
+    vlm: VLM,
+    index: int,
+    hidden: Float[Tensor, "rows suffix width"],
+    state: LayerState,
+    deviations: bool = False,
 ) -> Float[Tensor, "rows suffix width"]:
-    """Run one decoder layer on the suffix of some rows, and add what the model adds itself."""
+    """Run one decoder layer on the suffix of some rows, and add what the model adds itself.
+
+    Unless rows are `deviations` from a run to which that is added, too.
+    """
     output = vlm.lm.layers[index](hidden, attention_mask=state.mask, **state.options)
     found: Tensor = output[0] if isinstance(output, tuple) else output
-    return found if state.added is None else found + state.added
+    return found if deviations or state.added is None else found + state.added
 
 
 def unembed(
