@@ -63,13 +63,8 @@ def surveyed(
 
     with request.stage("Running the pairs") as advance:
         found = survey(request.study, vlm, entries, positions, advance, vision=vision, hold=hold)
-    for caution in found.cautions:
+    for caution in (*found.cautions, *found.slow):
         warn(caution)
-    if positions is not None and not found.widens:
-        warn(
-            f"the widening pass is not exact for {vlm.name} at positions {positions}: "
-            "every row gets a forward pass of its own"
-        )
     return found
 
 

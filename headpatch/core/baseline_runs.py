@@ -4,12 +4,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from headpatch.core.cost import inexact, slow_pairs
 from headpatch.core.donors import Layout, donors_of, layout_of
 from headpatch.core.gate import Gated, of_the_row, sessions, study_of
 from headpatch.core.mean_activations import MeanZ, mean_z
@@ -22,7 +23,7 @@ from headpatch.engine.memory import tensors_in
 from headpatch.engine.patching import Donor, OnProgress, ZMeans
 from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError
-from headpatch.heads import Head
+from headpatch.heads import Head, Tower
 from headpatch.kinds import averages, donated
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
@@ -53,6 +54,8 @@ class Survey:
     incomparable: InputError | None = None  # why heads cannot be compared on the first such pair
     checks: Checks = field(default_factory=lambda: Checks().decided())
     """How the fast paths did on these pairs, for the heads that they were run for."""
+    slow: tuple[str, ...] = ()
+    """On which pairs they are not used, why and at what price; empty if they are on all."""
 
     @cached_property
     def scenes(self) -> Scenes:
@@ -176,10 +179,13 @@ def survey(
     held, checks = Held(vlm.device), Checks()
     found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in MASSES}
     run, widens, incomparable, layouts = [], True, None, dict[str, Layout]()
+    slow: dict[str, list[str]] = {}
     for session in sessions(study, vlm, entries, positions, judge, vision, checks=checks):
         run.append(gated[-1].entry)
         layouts[run[-1].name] = layout_of(session)
         widens &= session.widens
+        for words in filter(None, (inexact(session, tower) for tower in get_args(Tower))):
+            slow.setdefault(words, []).append(run[-1].name)
         try:
             own = masses(session)
         except InputError as error:  # only a question that compares heads is refused
@@ -204,7 +210,8 @@ def survey(
     figures = {name: np.stack(values) for name, values in found.items()}
     mean = reference if reference is not None and reference.here else None
     valid = not study.force or all(one.passed for one in gated)
-    more = _cautions(study, gated, run), held.sessions, layouts, incomparable, checks.decided()
+    more = _cautions(study, gated, run), held.sessions, layouts, incomparable
+    more = *more, checks.decided(), slow_pairs(slow, len(run))
     return Survey(tuple(gated), tuple(run), figures, mean, valid, widens, *more)
 
 

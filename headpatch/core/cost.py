@@ -1,6 +1,6 @@
 """What changes of heads cost, in forward passes of the prompt, and how that is said."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from headpatch.core.study.study import Study
 from headpatch.engine import attribution, vision, widen
 from headpatch.engine.interventions import Intervention, check_scope
 from headpatch.engine.patching import PLAIN_BATCH
+from headpatch.engine.selfcheck import Check
 from headpatch.engine.widen import rows_that_fit, rows_within
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
@@ -24,6 +25,8 @@ from headpatch.models.vlm import VLM
 if TYPE_CHECKING:
     from headpatch.core.baseline_runs import Survey
     from headpatch.core.session import Session
+
+_NAMED = 3  # pairs that a sentence names
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,48 @@ def passes(count: float) -> str:
 
 
 def inexact(session: "Session", tower: Tower = "lm") -> str:
-    """Say, where a tower's fast path is not exact, why and what is done instead; else nothing."""
+    """Say, where a tower's fast path is not exact, why, what is done instead and what it costs.
+
+    Nothing where it is. The price is that of changing every head once.
+    """
     fast, path, where = session.fast, "widening", f"at positions {session.positions}"
     if tower == "vision":
         fast, path, where = session.fast_vision, "resumed", "in its vision tower"
     if fast is None or fast.exact:
         return ""
     why = f"the {path} pass is not exact for {session.vlm.name} {where} ({fast.why})"
-    return f"{why}: every row gets a forward pass of its own"
+    why += ": every row gets a forward pass of its own"
+    many, few = _both_prices(session, tower)
+    if not few:
+        return f"{why} ({many:,.0f} passes for every head once)"
+    price = f"about {many / few:,.2g} times as many passes"
+    if many >= 10 * few:
+        price = f"about {many / few:,.0f} times as many passes"
+    return f"{why}: {price} ({many:,.0f} instead of {few:,.1f} for every head once)"
+
+
+def _both_prices(session: "Session", tower: Tower) -> tuple[float, float]:
+    """Return what changing every head once costs without a fast path and with it, if it can run."""
+    where = session.positions if tower == "lm" else None
+    heads = map(HeadSet.of, session.vlm.stack(tower).grid)
+    asked = [Intervention(one, "zero", "noising", where or "answer") for one in heads]
+    used = replace(session, fast=Check(0.0, 0.0), fast_vision=Check(0.0, 0.0))
+    runs = tower == "vision" or bool(session.base.trace.prefills[0].layers)
+    return cost(session, asked, tower=tower), cost(used, asked, tower=tower) if runs else 0.0
+
+
+def slow_pairs(slow: Mapping[str, Sequence[str]], pairs: int) -> tuple[str, ...]:
+    """Name the pairs, of so many, on which fast paths are not used, by what `inexact` said."""
+    return tuple(
+        words if len(names) == pairs else f"{_named(names)}: {words}"
+        for words, names in slow.items()
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    first = ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    return f"pair {first}" if len(names) == 1 else f"pairs {first}"
 
 
 def in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None") -> str:

@@ -1,5 +1,6 @@
 """Many pairs: drawn into a folder, and opened, each run untouched once."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -319,4 +320,7 @@ def _survey(
 ) -> Survey:
     hold = positions is not None or vision
     with stages("Running the pairs") as advance:
-        return survey(study, vlm, entries, positions, advance, vision, hold)
+        found = survey(study, vlm, entries, positions, advance, vision, hold)
+    for words in found.slow:
+        warnings.warn(words, stacklevel=2)
+    return found

@@ -19,6 +19,7 @@ from headpatch.core.session import Session
 from headpatch.core.stream_swaps import Ends, random_tokens
 from headpatch.core.study.options import layer_span
 from headpatch.engine.answers import decode
+from headpatch.engine.comparison import TOLERANCE, Rounding
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction
 from headpatch.engine.knockout import Knockout, disagreement, knock_out
@@ -32,7 +33,6 @@ from headpatch.engine.patching import (
     Outcome,
     run_pair,
 )
-from headpatch.engine.selfcheck import TOLERANCE
 from headpatch.engine.widen import rows_that_fit
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet, Selection
@@ -113,11 +113,12 @@ class Job:
     cuts: tuple[Cut, ...]
     base: Baseline
     disagreement: float
+    allowed: float = TOLERANCE  # what rounding explains of that
 
     @property
     def resumed(self) -> bool:
         """Whether passes are resumed at the first layer that is cut, or all are whole."""
-        return self.disagreement <= TOLERANCE
+        return self.disagreement <= self.allowed
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +126,7 @@ class CutTable:
     """What cuts of one pair did: a row for each place × edge × run, the columns of ``cuts.csv``.
 
     The fast path of the noise floor (in logits; `headpatch.stats.effects.noise_floor`) are passes
-    that are resumed at the first layer that is cut; over low-precision weights there are none.
+    that are resumed at the first layer that is cut.
     """
 
     table: pd.DataFrame
@@ -178,7 +179,8 @@ def prepare(
     named = [cut for cut in cuts if cut.role in NAMED and cut.knockout.run == WITH]
     middle = named[len(named) // 2].place
     probes = [cut.knockout for cut in named if cut.place == middle]
-    return Job(tuple(cuts), base, disagreement(session.vlm, base, probes))
+    allowed = Rounding.of(session.vlm, base).explains(0.0)
+    return Job(tuple(cuts), base, disagreement(session.vlm, base, probes), allowed)
 
 
 def cost(session: Session, job: Job) -> float:

@@ -46,6 +46,17 @@ def decide(
     return checks.decided()
 
 
+def refusals(checks: Checks, said: Checks | None = None) -> list[str]:
+    """Say of which pairs a fast path was refused, but for what is `said` already."""
+    known, path = {} if said is None else said.refused, {"lm": "widening", "vision": "resumed"}
+    return [
+        f"pair {pair}: the {path[tower]} pass is not exact where it is asked otherwise or in its "
+        f"vision tower ({one.why}): every row gets a forward pass of its own there"
+        for (tower, pair), one in checks.refused.items()
+        if (tower, pair) not in known
+    ]
+
+
 def _likeness(study: Study, vlm: VLM, pair: Pair) -> _Likeness:
     """Return what pairs of one shape have in common, without running them."""
     tokenizer: Any = vlm.processor.tokenizer

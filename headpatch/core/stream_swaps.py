@@ -17,11 +17,11 @@ from torch import Tensor
 
 from headpatch.core.session import Session
 from headpatch.core.study.options import EdgeEnd, edge_ends
+from headpatch.engine.comparison import Rounding
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress, run_pair
 from headpatch.engine.residual import Streams, Swap, disagreement, record, swap
-from headpatch.engine.selfcheck import TOLERANCE
 from headpatch.errors import InputError
 from headpatch.heads import Tower
 from headpatch.stats.effects import noise_floor, normalized_effect
@@ -144,8 +144,7 @@ class StreamCurves:
     """What swapping the stream does, by tower: shares are normalized, effects in logits.
 
     The fast path of the noise floor (in logits; `headpatch.stats.effects.noise_floor`) are passes
-    that are resumed at the swapped layer; over low-precision weights there are none. `resumed` says
-    whether the language model's were.
+    that are resumed at the swapped layer; `resumed` says whether the language model's were.
     """
 
     shares: Mapping[Tower, Curves]
@@ -168,7 +167,7 @@ def streams(session: Session, on_progress: OnProgress | None = None) -> StreamCu
     probes = [job.probe for job in jobs if job.tower == "lm"]
     behind = [one for one in probes if one.positions.min() >= question]
     apart = disagreement(vlm, whole, kept, probes), disagreement(vlm, suffix, kept, behind)
-    resumed = max(apart) <= TOLERANCE
+    resumed = max(apart) <= Rounding.of(vlm, whole).explains(0.0)
     total, done = sum(len(job.swaps) for job in jobs), 0
     effects: dict[Tower, Curves] = {"vision": {}, "lm": {}}
     selves: list[float] = []

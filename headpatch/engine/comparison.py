@@ -87,7 +87,7 @@ class Rounding:
 
     def explains(self, size: float) -> float:
         """Return by how much a fast path may be off for a change of such a size."""
-        return max(TOLERANCE, self.share * size + self.still)
+        return max(TOLERANCE, self.share * size + self.still) if self.share else TOLERANCE
 
 
 def some(logits: Tensor) -> Tensor:

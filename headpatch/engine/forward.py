@@ -6,7 +6,7 @@ Every row of a batch is a whole forward pass; edits say which rows differ from t
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -192,8 +192,6 @@ def _prefills(
     if capture is None:
         return ()
     layers, low = capture.layers(len(vlm.lm.layers)), points is not None and bool(points.inputs)
-    if low:  # rows are deviations
-        layers = tuple(replace(layer, added=None) for layer in layers)
     found = []
     for index in range(runs):
         kept = tuple(layer.run(index, runs) for layer in layers)

@@ -3,15 +3,17 @@
 Those start from what the untouched run left there. Cutting edges and swapping the stream have both.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
-from headpatch.engine.attention import Mask
+from headpatch.engine.attention import Mask, tapped
 from headpatch.engine.patching import (
     PLAIN_BATCH,
     WITH,
@@ -23,9 +25,11 @@ from headpatch.engine.patching import (
     in_batches,
     shifts_of,
 )
+from headpatch.engine.precision import raised
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.shared_prefix import attend_own
 from headpatch.engine.widen import rows_that_fit
+from headpatch.engine.widening import unembed
 from headpatch.errors import HeadpatchError
 from headpatch.models.vlm import VLM
 
@@ -55,12 +59,10 @@ def run_in_order(
     return in_batches(base, changes, batches_by_run(changes, size, order), passes, on_progress)
 
 
-def refusal(prefills: Sequence[Prefill], start: int, what: str) -> str:
-    """Say why a pass cannot be resumed from position `start` on for `what`; nothing if it can."""
+def refusal(prefills: Sequence[Prefill], start: int) -> str:
+    """Say why a pass cannot be resumed from position `start` on; nothing if it can."""
     if not prefills or prefills[0].start > start:
         return "the baseline keeps too short a suffix"
-    if prefills[0].points is not None:
-        return f"over low-precision weights every {what} is a whole pass"
     return prefills[0].refused
 
 
@@ -73,6 +75,23 @@ def apart(fast: Callable[[], list[Outcome[Any]]], slow: Callable[[], list[Outcom
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
         return float("inf")  # its layers cannot be walked like this
     return max(abs(a.effect - b.effect) for a, b in zip(found, slow(), strict=True))
+
+
+@contextmanager
+def resuming(vlm: VLM, sites: Sequence["ResumedSite"]) -> Iterator[None]:
+    """Let the decoder's layers go on, in float32, from what the untouched run left there."""
+    # Over low-precision weights rows are not deviations from that run, as a widening pass's are:
+    # what is swapped or cut is no small change. They are float32, as that run itself was.
+    taps = dict(zip(vlm.lm.attentions, sites, strict=True))
+    with raised(vlm), tapped(vlm.parts, taps):
+        yield
+
+
+def answer_of(
+    vlm: VLM, hidden: Float[Tensor, "rows suffix width"], prefill: Prefill
+) -> Float[Tensor, "rows vocabulary"]:
+    """Return the answer logits of rows that have left the last layer, the untouched one first."""
+    return unembed(vlm, hidden[:, -1], replace(prefill, points=None))
 
 
 @dataclass(eq=False)

@@ -17,14 +17,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Module
 
-from headpatch.engine.attention import Mask, attention_rows, tapped, weigh
+from headpatch.engine.attention import Mask, attention_rows, weigh
 from headpatch.engine.forward import forward
-from headpatch.engine.from_layer import ResumedSite, apart, refusal, run_in_order
+from headpatch.engine.from_layer import (
+    ResumedSite,
+    answer_of,
+    apart,
+    refusal,
+    resuming,
+    run_in_order,
+)
 from headpatch.engine.interventions import Cut
 from headpatch.engine.patching import Baseline, OnProgress, Outcome
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.taps import allowed_edges, edges_by_layer
-from headpatch.engine.widening import step, unembed
+from headpatch.engine.widening import step
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 
@@ -66,7 +73,7 @@ def knock_out(
 ) -> list[Outcome[Knockout]]:
     """Run knockouts, several to a batch.
 
-    With `resumed` from the first layer that is cut, in float32 only (see `disagreement`); `base`
+    With `resumed` from the first layer that is cut (see `disagreement`); `base`
     must then keep prefills from the first query of any knockout, else it is a ValueError.
     """
 
@@ -83,7 +90,7 @@ def knock_out(
 
 
 def _refusal(base: Baseline, one: Knockout) -> str:
-    return refusal(base.trace.prefills, one.start, "cut")
+    return refusal(base.trace.prefills, one.start)
 
 
 def disagreement(vlm: VLM, base: Baseline, probes: Sequence[Knockout]) -> float:
@@ -132,7 +139,7 @@ def _resumed(
             sites[layer].cuts.append((cut, numbers))
     first = min(one.entry for one in rows)
     hidden = prefill.layers[first].hidden.expand(len(rows) + 1, -1, -1)
-    with tapped(vlm.parts, dict(zip(vlm.lm.attentions, sites, strict=True))):
+    with resuming(vlm, sites):
         for index in range(first, len(sites)):
             hidden = step(vlm, prefill, index, hidden)
-    return unembed(vlm, hidden[:, -1], prefill)
+        return answer_of(vlm, hidden, prefill)

@@ -54,8 +54,7 @@ class LayerState:
     query: Float[Tensor, "runs heads suffix head_dim"]
     # the layer's other arguments (rotary embeddings and such), cut likewise
     options: dict[str, Any]
-    # What the model itself adds to the stream after the layer, whatever is in it; None if nothing,
-    # or where rows are deviations.
+    # What the model itself adds to the stream after the layer, whatever is in it; None if nothing.
     added: Float[Tensor, "runs suffix width"] | None = None
     # ``scaling`` and ``softcap``, as transformers passes them
     scoring: dict[str, Any] = field(default_factory=dict)

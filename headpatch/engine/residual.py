@@ -21,13 +21,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headpatch.engine.attention import tapped
 from headpatch.engine.forward import forward
-from headpatch.engine.from_layer import ResumedSite, apart, refusal, run_in_order
+from headpatch.engine.from_layer import (
+    ResumedSite,
+    answer_of,
+    apart,
+    refusal,
+    resuming,
+    run_in_order,
+)
 from headpatch.engine.patching import Baseline, OnProgress, Outcome
 from headpatch.engine.precision import swapped
 from headpatch.engine.prefill import Prefill
-from headpatch.engine.widening import step, unembed
+from headpatch.engine.widening import step
 from headpatch.errors import RunError
 from headpatch.heads import Tower
 from headpatch.models.prompt import Prompt
@@ -87,8 +93,8 @@ def swap(
 ) -> list[Outcome[Swap]]:
     """Run swaps, several to a batch.
 
-    `streams` of `record` give whole passes. None resumes the language model's at the swapped layer,
-    in float32 only: swaps join the walk where they happen, so that a chunk of them shares the
+    `streams` of `record` give whole passes. None resumes the language model's at the swapped layer:
+    swaps join the walk where they happen, so that a chunk of them shares the
     untouched row. Then `base` must keep prefills from the first swapped position on, else it is a
     ValueError.
     """
@@ -198,7 +204,7 @@ def disagreement(vlm: VLM, base: Baseline, streams: Streams, probes: Sequence[Sw
 def _refusal(prefills: Sequence[Prefill], one: Swap) -> str:
     if one.tower != "lm":
         return "only the language model's passes are resumed"
-    return refusal(prefills, int(one.positions.min()), "swap")
+    return refusal(prefills, int(one.positions.min()))
 
 
 @torch.no_grad()
@@ -209,7 +215,7 @@ def _resumed(
     prefill = prefills[run]
     sites = [ResumedSite(prefill, layer) for layer in range(len(prefill.layers))]
     hidden = prefill.layers[rows[0].layer].hidden
-    with tapped(vlm.parts, dict(zip(vlm.lm.attentions, sites, strict=True))):
+    with resuming(vlm, sites):
         for layer in range(rows[0].layer, len(sites)):
             joining = [one for one in rows if one.layer == layer]
             if joining:
@@ -219,4 +225,4 @@ def _resumed(
                     new[place, at] = prefills[one.source].layers[layer].hidden[0, at]
                 hidden = torch.cat([hidden, new])
             hidden = step(vlm, prefill, layer, hidden)
-    return unembed(vlm, hidden[:, -1], prefill)
+        return answer_of(vlm, hidden, prefill)

@@ -50,6 +50,16 @@ class Checks:
         """Return what was compared, to which more can be added."""
         return Checks(self._made)
 
+    @property
+    def refused(self) -> Mapping[tuple[str, str], Check]:
+        """Return, by tower and pair's name, the comparisons that refused a fast path."""
+        return {
+            (tower, pair): one
+            for (tower, _), pairs in self._made.items()
+            for pair, one in pairs.items()
+            if not one.exact
+        }
+
     def lm(self, vlm: VLM, base: Baseline, positions: Positions, pair: str) -> Check:
         """Return how the widening pass does for prompts of this length and suffix."""
         prefill = base.trace.prefills[0]

@@ -250,7 +250,7 @@ def _through(
             own = state.hidden if points is None else nothing.to(hidden.device)
             hidden = torch.cat([hidden, own.expand(joining, -1, -1)])
             rows += joining
-        hidden = step(vlm, prefill, index, hidden)
+        hidden = step(vlm, prefill, index, hidden, deviations=points is not None)
     if points is None:
         return hidden[:, -1]
     before = points.inputs[vlm.final_norm][:, -1]
@@ -258,16 +258,21 @@ def _through(
 
 
 def step(
-    vlm: VLM, prefill: Prefill, index: int, hidden: Float[Tensor, "rows suffix width"]
+    vlm: VLM,
+    prefill: Prefill,
+    index: int,
+    hidden: Float[Tensor, "rows suffix width"],
+    deviations: bool = False,
 ) -> Float[Tensor, "rows suffix width"]:
     """Run one decoder layer on the suffix of some rows, and add what the model adds itself.
 
-    What is returned lies where the next layer computes.
+    Unless rows are `deviations` from a run to which that is added, too. What is returned lies where
+    the next layer computes.
     """
     state, following = prefill.layers[index], prefill.layers[index + 1 : index + 2]
     output = vlm.lm.layers[index](hidden, attention_mask=state.mask, **state.options)
     found: Tensor = output[0] if isinstance(output, tuple) else output
-    found = found if state.added is None else found + state.added
+    found = found if deviations or state.added is None else found + state.added
     return found.to(following[0].hidden.device) if following else found
 
 

@@ -77,10 +77,10 @@ def test_a_region_without_patches_is_refused() -> None:
         token_classes(opened("0,0,0.05,0.05"))
 
 
-def test_low_precision_weights_go_by_whole_passes(tmp_path: Path) -> None:
+def test_low_precision_weights_are_resumed_too(tmp_path: Path) -> None:
     low = VLM(tiny_model(dtype=torch.bfloat16), vlm().processor, "tiny", "")
     study = planted_study(tmp_path, force=True)
     session = open_session(study, low, "answer")
     found = stream_swaps.streams(session)
-    assert not found.resumed
+    assert found.resumed
     assert found.shares["lm"]["answer"]["noising"][0] == pytest.approx(0, abs=0.05)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,9 +14,10 @@ from headpatch.engine.patching import WITH, WITHOUT, Baseline, Outcome, run_pair
 from headpatch.engine.residual import Streams, Swap, disagreement, record, swap
 from headpatch.models.vlm import VLM
 from tests.engine.oracle import Oracle
+from tests.families import builders
 from tests.families.builders import BUILDERS, built
 from tests.planted import planted
-from tests.tiny import every_shape, tiny_model, tiny_pair, tiny_prompt, tiny_vlm
+from tests.tiny import SHAPES, every_shape, tiny_model, tiny_pair, tiny_prompt, tiny_vlm
 
 CLOSE = 2e-5  # logits; float32 with two implementations of attention
 # These get image features again after the first layers, so their stream does not hold all.
@@ -231,18 +233,34 @@ def test_what_cannot_be_resumed_is_refused() -> None:
     assert disagreement(vlm, base, streams, [early]) == float("inf")
     with pytest.raises(ValueError, match="only the language model"):
         swap(vlm, base, None, [replace(early, tower="vision")])
-    low = VLM(tiny_model(dtype=torch.bfloat16), vlm.processor, "tiny", "")
-    base = run_pair(low, tiny_prompt(low), Keep(suffix=0), exact=True)
-    with pytest.raises(ValueError, match="low-precision"):
-        swap(low, base, None, [early])
 
 
-def test_low_precision_swaps_are_computed_in_float32() -> None:
+@pytest.mark.parametrize("name", ["grouped-query", "qwen3_vl", "gemma3", "internvl"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_passes_resume_exactly(name: str, dtype: torch.dtype) -> None:
+    """At every layer; Qwen3-VL adds to the stream between layers, Gemma3 norms what they write."""
+    vlm = tiny_vlm(SHAPES[name]) if name in SHAPES else builders.build(name)
+    prompt = tiny_prompt(vlm) if name in SHAPES else builders.prompt_of(vlm)
+    vlm.model.to(dtype)
+    streams, at = record(vlm, prompt), prompt.spans.image[:2]
+    for start, positions in ((0, at), (prompt.spans.answer, prompt.spans.positions("answer"))):
+        base = run_pair(vlm, prompt, Keep(suffix=start), exact=True)
+        layers = range(vlm.lm.grid.layers)
+        asked = [lm(run, layer, positions) for run in (WITH, WITHOUT) for layer in layers]
+        slow = np.array([one.effect for one in swap(vlm, base, streams, asked)])
+        fast = np.array([one.effect for one in swap(vlm, base, None, asked)])
+        np.testing.assert_allclose(fast, slow, atol=2e-5, rtol=0)
+        assert np.abs(slow).max() > 1e-3
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_low_precision_swaps_are_computed_in_float32(resumed: bool) -> None:
     low = VLM(tiny_model(dtype=torch.bfloat16), tiny_vlm().processor, "tiny", "")
     rounded = VLM(tiny_model(dtype=torch.bfloat16).float(), low.processor, "tiny", "")
     found = []
     for vlm in (low, rounded):
-        base = run_pair(vlm, tiny_prompt(vlm), exact=True)
+        base = run_pair(vlm, tiny_prompt(vlm), Keep(suffix=0), exact=True)
         asked = [lm(WITH, 1, base.prompt.spans.image[:6])]
-        found.append(swap(vlm, base, record(vlm, base.prompt), asked)[0].effect)
+        streams = None if resumed else record(vlm, base.prompt)
+        found.append(swap(vlm, base, streams, asked)[0].effect)
     assert found[0] == pytest.approx(found[1], abs=1e-4)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from headpatch.core.ask import ask, origin
 from headpatch.core.baseline_runs import measured
+from headpatch.core.cost import inexact
 from headpatch.core.dataset import Pairs
 from headpatch.core.edge_cuts import check_window
 from headpatch.core.fast_paths import decide
@@ -114,6 +115,8 @@ class Path(Question[FollowedPath]):
 
     def _one(self, session: Session, call: Call) -> FollowedPath:
         study, base = session.study, session.base
+        if words := inexact(session):
+            call.say(words)
         token_classes(session)  # a region without tokens is refused here, one without others below
         for edge in study.path.edges:
             Ends.of(session, edge)
@@ -225,6 +228,8 @@ def _each(
 
     def measure(session: Session) -> dict[str, Any]:
         name = session.pair.name
+        if words := inexact(session):
+            call.say(f"pair {name}: {words}")
         try:
             return MeasuredPair.of(session, heads[name], reporting(None)).to_saved()
         except InputError as error:

@@ -5,7 +5,7 @@ of the pairs and judged on the other, and the other way round, so that the effec
 is not the one that selected (cross-fitting).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -92,7 +92,12 @@ class Measured:
 
 
 def run(
-    study: Study, vlm: VLM, survey: Survey, store: Store, on_progress: OnProgress | None = None
+    study: Study,
+    vlm: VLM,
+    survey: Survey,
+    store: Store,
+    on_progress: OnProgress | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Judgement:
     """Judge every head on all pairs, and what a part of them chooses on the others.
 
@@ -102,7 +107,7 @@ def run(
     survey.compare()
     grid, entries = vlm.lm.grid, survey.entries
     attention, scenes = survey.masses["diff"], survey.scenes
-    runner = Runner(study, vlm, survey, store, on_progress, cost(study, grid, entries))
+    runner = Runner(study, vlm, survey, store, on_progress, cost(study, grid, entries), say)
     planned = looks(study, scenes)
     tasks = _tasks(study, grid, _parts(study, entries, planned[0].places), entries)
     records: dict[int, PairRecord] = {}

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from headpatch.core.baseline_runs import Held, Survey, measured
 from headpatch.core.donors import donors_of
 from headpatch.core.effects import FEW, floor_of, intervene, noise_vision, normalized
-from headpatch.core.fast_paths import decide
+from headpatch.core.fast_paths import decide, refusals
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session, checked, run_both
@@ -51,10 +51,11 @@ class Runner:
         store: Store,
         on_progress: OnProgress | None,
         total: int,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._study, self._vlm, self._survey, self._store = study, vlm, survey, store
         self._on_progress, self._done, self._total = on_progress, 0, total
-        self._held = Held(vlm.device)
+        self._held, self._say = Held(vlm.device), say
         for session in survey.held.values():
             self._held.offer(session)  # they count as what there is room for
         self._dataset = dataset_digest(survey.entries)
@@ -100,7 +101,10 @@ class Runner:
         study, vlm, where = self._study, self._vlm, self._study.verdict.positions
         checks = decide(study, vlm, otherwise, where, known=self._survey.checks)
         seen = pairs([task.vision and not refused(vlm) for task in tasks])
-        return decide(study, vlm, seen, None, vision=True, known=checks)
+        checks = decide(study, vlm, seen, None, vision=True, known=checks)
+        for words in refusals(checks, self._survey.checks):
+            self._say(words)
+        return checks
 
     def changed(
         self, entries: Sequence[Entry], asked: Sequence[Change]

@@ -178,7 +178,7 @@ class Judge(Question[Verdict]):
             f"{cost(study, vlm.lm.grid, opened.survey.entries):,} times in all"
         )
         with call.stages("Changing heads") as advance:
-            judgement = run(study, vlm, opened.survey, call.store, advance)
+            judgement = run(study, vlm, opened.survey, call.store, advance, call.say)
         facts = {"failed_nulls": failed(judgement.nulls), **judgement.look.facts}
         where = origin(VERB, opened, judgement.noise_floor, **facts)
         return Verdict(judgement, replace(opened, survey=closed(opened.survey)), origin=where)

@@ -20,8 +20,13 @@ def asked(place: Path) -> list[object]:
     return ["cut", *of_pair(place), "--question", QUESTION]
 
 
-def test_whole_passes_are_said_before_they_are_run(asked: list[object], tmp_path: Path) -> None:
+def test_whole_passes_are_said_before_they_are_run(
+    asked: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = [*asked, "--out", tmp_path, "--heads", "1.1", "--edges", "answer-question"]
+    said = ran(*words, "--dtype", "bfloat16", "--force")
+    assert "cannot be resumed" not in said.err
+    monkeypatch.setattr("headpatch.engine.knockout.refusal", lambda *_: "as asked")
     said = ran(*words, "--dtype", "bfloat16", "--force")
     assert said.err.startswith("headpatch: 1 head x 1 edge x both runs and 2 of nothing: 4 cuts, ")
     assert "(bfloat16) cannot be resumed halfway: 6.0 forward passes" in said.err
