@@ -1,10 +1,15 @@
 """A model spread over CPU memory and disk by Accelerate computes what it computes whole."""
 
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+import yaml
 
+from headpatch.core.question import Verb
+from headpatch.engine import from_layer, knockout, residual, selfcheck
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import patch, run_pair
@@ -14,6 +19,9 @@ from headpatch.heads import HeadSet
 from headpatch.models.load import load
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
+from tests.command import of_pair, ran
+from tests.contract.cases import ASKED, study_of
+from tests.planted import planted_study, save_planted
 from tests.tiny import image_pair, save_tiny
 
 QUESTION = "Is there anything in the top left corner?"
@@ -64,6 +72,60 @@ def test_what_memory_does_not_hold_goes_to_disk_by_itself(
     assert layers == {"cpu", "disk"}
     for one, other in zip(effects(whole), effects(parts), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the planted circuit and a pair."""
+    folder = tmp_path_factory.mktemp("spread")
+    save_planted(folder / "model")
+    planted_study(folder)
+    return folder
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How far fast paths were off in each comparison with whole passes, in logits."""
+    found: list[float] = []
+    check, apart = selfcheck._compare, from_layer.apart
+
+    def checked(*taken: Any) -> Any:
+        made = check(*taken)
+        found.append(made.worst)
+        return made
+
+    def resumed(*taken: Any) -> float:
+        found.append(apart(*taken))
+        return found[-1]
+
+    monkeypatch.setattr(selfcheck, "_compare", checked)
+    for module in (knockout, residual):
+        monkeypatch.setattr(module, "apart", resumed)
+    return found
+
+
+@pytest.mark.parametrize("verb", ASKED, ids=lambda verb: verb.name)
+def test_every_question_is_answered_from_disk_as_from_memory(
+    verb: Verb, place: Path, monkeypatch: pytest.MonkeyPatch, compared: list[float], undrawn: None
+) -> None:
+    """Through the command line, and by the fast paths."""
+    study = {"region": "top-left", verb.name: study_of(verb, False)}
+    config = place / f"{verb.name}.yaml"
+    config.write_text(yaml.safe_dump(study))
+    words = [verb.name, "--config", config, *of_pair(place)]
+    ran(*words, "--out", place / f"{verb.name}-memory")
+    compared.clear()
+    free = sum(path.stat().st_size for path in (place / "model").glob("*.safetensors"))
+    found = "transformers.integrations.accelerate.accelerate_max_memory"
+    monkeypatch.setattr(found, lambda *_: {"cpu": free})
+    with_map = ["--device-map", "auto", "--dtype", "float32"]
+    ran(*words, *with_map, "--out", place / f"{verb.name}-disk")
+    assert max(compared, default=0) <= 1e-4
+    assert bool(compared) == (verb.name not in ("rank", "rollout"))
+    for path in (place / f"{verb.name}-memory").glob("*.csv"):
+        tables = [pd.read_csv(place / f"{verb.name}-{of}" / path.name) for of in ("memory", "disk")]
+        expected, measured = (table.select_dtypes("number") for table in tables)
+        pd.testing.assert_frame_equal(measured, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_low_precision_on_disk_is_exact_over_its_own_vision_tower(tmp_path: Path) -> None:
