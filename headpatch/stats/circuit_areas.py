@@ -27,7 +27,6 @@ from scipy.integrate import trapezoid
 from scipy.stats import t
 
 from headpatch.stats.intervals import finite_pairs
-from headpatch.stats.resampling import blocks
 from headpatch.stats.shares import Estimate
 
 SHARES: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -66,18 +65,20 @@ def circuit_areas(
     whole = np.broadcast_to(np.asarray(gaps, dtype=np.float64)[:, None], logits.shape[:2])
 
     def areas(
-        total: Float[np.ndarray, "samples draws points"], of_all: Float[np.ndarray, "samples draws"]
-    ) -> Float[np.ndarray, "samples two"]:
-        reached = (of_all - total[..., 0])[..., None]
+        total: Float[np.ndarray, "draws points"], of_all: Float[np.ndarray, " draws"]
+    ) -> Float[np.ndarray, "two"]:
+        reached = of_all - total[:, 0]
         with np.errstate(divide="ignore", invalid="ignore"):
-            f = np.where(reached != 0, (total[..., 1:] - total[..., :1]) / reached, np.nan)
-        both = trapezoid(f, SHARES), trapezoid(np.abs(1 - f), SHARES)
-        return np.stack([one.mean(-1) for one in both], -1)
+            f = np.where(
+                reached[:, None] != 0, (total[:, 1:] - total[:, :1]) / reached[:, None], np.nan
+            )
+        return np.array([trapezoid(f, SHARES).mean(), trapezoid(np.abs(1 - f), SHARES).mean()])
 
     n, total, of_all = len(logits), logits.sum(0), whole.sum(0)
-    (value,) = areas(total[None], of_all[None])
-    without = ((total - logits[some], of_all - whole[some]) for some in blocks(n, total.size))
-    left_out = np.concatenate([areas(*sums) for sums in without])
+    value = areas(total, of_all)
+    left_out = np.stack(
+        [areas(total - one, of_all - own) for one, own in zip(logits, whole, strict=True)]
+    )
     error = np.sqrt((n - 1) / n * ((left_out - left_out.mean(0)) ** 2).sum(0))
     reach = float(t.ppf((1 + level) / 2, n - 1)) * error
     cpr, cmd = (

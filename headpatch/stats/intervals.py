@@ -1,7 +1,6 @@
 """Intervals of means over pairs. The pair is the unit: heads of one pair are resampled together."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -152,7 +151,7 @@ def bca_interval(values: Pairs, level: float, resamples: int, rng: np.random.Gen
 
 def standard_deviation(pairs: Pairs) -> Means:
     """Return the standard deviation over pairs, with n - 1 in its denominator."""
-    return np.asarray(by_columns(partial(np.std, axis=0, ddof=1), pairs))
+    return np.asarray(by_columns(lambda some: np.asarray(some.std(0, ddof=1)), pairs))
 
 
 def _checked(values: Pairs, level: float) -> Pairs:

@@ -54,7 +54,7 @@ def _spearman(
     a, b = (ranks - ranks.mean(-1, keepdims=True) for ranks in (a, b))
     scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
     rho = (a * b).sum(-1)
-    return np.divide(rho, scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+    return np.asarray(np.divide(rho, scale, out=np.full(scale.shape, np.nan), where=scale > 0))
 
 
 def correlation(looks: Pairs, necessity: Pairs, sufficiency: Pairs, level: float) -> Correlation:

@@ -216,7 +216,8 @@ class Moments:
     def of(cls, values: Pairs) -> "Moments":
         """Work them out; a ValueError as of the module."""
         pairs = finite_pairs(values)
-        return cls(*by_columns(_moments, pairs), len(pairs))
+        mean, error, skew = by_columns(_moments, pairs)
+        return cls(mean, error, skew, len(pairs))
 
 
 def _moments(pairs: Pairs) -> Float[np.ndarray, "three *rest"]:
