@@ -27,11 +27,14 @@ def attend(query: Queries, key: Tensor, value: Tensor, state: LayerState, option
     `state` has the prefix's keys and values, and the mask; `options` are transformers' ``scaling``
     and ``softcap``.
     """
-    query = _scaled(query, options)
-    prefix_key, prefix_value = state.key[0], state.value[0]
-    scores = _by_kv_head(query, len(prefix_key)) @ prefix_key.transpose(1, 2)
-    weights = _weights(scores, _own(query, key), query.shape[2], state, options)
-    z = weights[..., : prefix_key.shape[1]] @ prefix_value
+    query, prefix = _scaled(query, options), state.key.shape[2]
+    own = _own(query, key)
+    queries, keys = _by_kv_head(query, len(state.key[0])), state.key[0].transpose(1, 2)
+    scores = queries.new_empty(*queries.shape[:2], prefix + own.shape[-1])
+    torch.bmm(queries, keys, out=scores[..., :prefix])  # in place: to join them costs as much again
+    scores[..., prefix:] = own.transpose(0, 1).flatten(1, 2)
+    weights = _softmax(scores, len(query), query.shape[2], own.shape[-1], state, options)
+    z = weights[..., :prefix] @ state.value[0]
     return _joined(z, weights, value, query)
 
 
@@ -124,18 +127,25 @@ def _weights(
     options: Options,
 ) -> Weights:
     """Softmax over prefix and suffix together, at the last `asked` positions."""
-    kv_heads, rows, suffix = len(scores), len(own), own.shape[-1]
     joined = torch.cat([scores, own.transpose(0, 1).flatten(1, 2)], -1)
-    apart = joined.view(kv_heads, rows, -1, asked, joined.shape[-1])
+    return _softmax(joined, len(own), asked, own.shape[-1], state, options)
+
+
+def _softmax(
+    joined: Weights, rows: int, asked: int, suffix: int, state: LayerState, options: Options
+) -> Weights:
+    """Softmax of scores on prefix and suffix, side by side, which may be overwritten."""
+    kv_heads, tokens = len(joined), joined.shape[-1]
+    apart = joined.view(kv_heads, rows, -1, asked, tokens)
     if (softcap := options.get("softcap")) is not None:
         apart = torch.tanh(apart / softcap) * softcap
     if state.mask is not None:
         apart = _masked(apart, state.mask[0, :, -asked:], kv_heads)
     elif suffix > 1:
-        ahead = torch.ones(asked, suffix, dtype=torch.bool, device=own.device)
+        ahead = torch.ones(asked, suffix, dtype=torch.bool, device=joined.device)
         ahead = ahead.triu(1 + suffix - asked)
-        apart[..., scores.shape[-1] :].masked_fill_(ahead, -torch.inf)
-    return apart.softmax(-1).view(kv_heads, -1, joined.shape[-1])
+        apart[..., tokens - suffix :].masked_fill_(ahead, -torch.inf)
+    return apart.softmax(-1).view(kv_heads, -1, tokens)
 
 
 def _masked(
@@ -159,5 +169,6 @@ def _joined(
     (rows, heads, asked, _), (kv_heads, suffix, dim) = query.shape, value.shape[1:]
     own = weights[..., weights.shape[-1] - suffix :]
     mine = own.view(kv_heads, rows, heads // kv_heads * asked, suffix).transpose(0, 1)
-    whole = z.view(kv_heads, rows, -1, dim).transpose(0, 1) + mine @ value
+    weighed = mine * value if suffix == 1 else mine @ value  # one by one: no product of matrices
+    whole = z.view(kv_heads, rows, -1, dim).transpose(0, 1) + weighed
     return whole.reshape(rows, heads, asked, dim).transpose(1, 2).contiguous()
