@@ -74,9 +74,9 @@ class HeadSet:
 
     def __post_init__(self) -> None:
         ordered = sorted(self.heads, key=_ORDER)
-        for head, after in pairwise(ordered):
+        for head, after in pairwise(map(_ORDER, ordered)):
             if head == after:
-                found = f"{head} is named twice in one set"
+                found = f"{Head(*head)} is named twice in one set"
                 raise InputError("heads", found, "each head of a set once")
         object.__setattr__(self, "heads", tuple(ordered))
 

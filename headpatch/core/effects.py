@@ -148,13 +148,11 @@ def noise_sets(session: Session, sets: Sequence[HeadSet]) -> Float[np.ndarray, "
 
 def normalized(session: Session, outcomes: Sequence[Outcome]) -> Float[np.ndarray, " outcomes"]:
     """Return the normalized effects of interventions."""
-    base = session.base
-    return np.array(
-        [
-            normalized_effect(one.ld, base.ld_with, base.ld_without, one.intervention.direction)
-            for one in outcomes
-        ]
-    )
+    ends = session.base.ld_with, session.base.ld_without
+    lds = np.array([one.ld for one in outcomes], dtype=np.float64)
+    noised = [one.intervention.direction == "noising" for one in outcomes]
+    necessity = normalized_effect(lds, *ends, "noising")
+    return np.where(noised, necessity, normalized_effect(lds, *ends, "denoising"))
 
 
 def noise_vision(

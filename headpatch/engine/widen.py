@@ -68,7 +68,7 @@ def widen(
     _refuse(base, interventions, means)
     if answers_only and read is not None:
         raise ValueError("what is read takes the logits of the whole vocabulary")
-    outcomes = known_outcomes(interventions, finished)
+    outcomes = known_outcomes(interventions, finished) if finished else {}  # hashes each
     how = means, rows, read, answers_only, frozenset(outcomes)
     for run in sorted({one.run for one in interventions}):
         places = [place for place, one in enumerate(interventions) if one.run == run]

@@ -41,7 +41,7 @@ class Row:
     @property
     def entry(self) -> int:
         """The layer at which the row first differs from the untouched run."""
-        return int(self.heads.places[:, 0].min())
+        return self.heads.heads[0].layer  # they are in order
 
 
 Edits = Int[Tensor, "_ 3"]  # the z of one layer that is replaced: row, head, source

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Direction, Intervention, refused, whole_layers
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.engine.selfcheck import Checks
-from headpatch.heads import HeadSet
+from headpatch.heads import Grid, HeadSet
+from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
@@ -141,22 +143,18 @@ def measure(
     are patched with their own z.
     """
     options, base, grid = session.study.verdict, session.base, session.vlm.lm.grid
-    singles = [HeadSet.of(head) for head in grid]
-
-    def changed(members: HeadSet, kind: str, direction: Direction) -> Intervention:
-        return Intervention(members, kind, direction, options.positions)
-
-    kinds = {"resample": resample_kind(session.study), "mean": "mean"}
-    asked = [changed(one, kinds[kind], direction) for kind, direction in SWEEPS for one in singles]
-    asked += [changed(one, kinds["resample"], "noising") for one in task.sets]
-    drawn = rng.choice(len(singles), size=min(options.noise, len(singles)), replace=False)
-    own = [changed(singles[i], "self", direction) for direction in DIRECTIONS for i in drawn]
+    heads, kind, where = grid.layers * grid.heads, resample_kind(session.study), options.positions
+    kinds = {"resample": kind, "mean": "mean"}
+    asked = [one for name, way in SWEEPS for one in _every_head(grid, kinds[name], way, where)]
+    asked += [Intervention(one, kind, "noising", where) for one in task.sets]
+    drawn = rng.choice(heads, size=min(options.noise, heads), replace=False)
+    own = [_every_head(grid, "self", way, where)[i] for way in DIRECTIONS for i in drawn]
     outcomes = intervene(session, [*asked, *own], means, answers_only=True)
     checked(session, checks)  # the same pair asked otherwise is as long
     nowhere = np.zeros(0), float("nan"), 0.0
     vision, unread, off = _vision(session, checks) if task.vision else nowhere
     effects = normalized(session, outcomes[: len(asked)])
-    swept, sets = np.split(effects, [len(SWEEPS) * len(singles)])
+    swept, sets = np.split(effects, [len(SWEEPS) * heads])
     swept = swept.reshape(len(SWEEPS), grid.layers, grid.heads)
     return PairRecord(
         name=session.pair.name,
@@ -172,6 +170,14 @@ def measure(
         wrong_place=_otherwise(session, wrong_place(session.pair), checks) if task.nulls else None,
         mirrored=_otherwise(session, mirrored(session.pair), checks) if task.nulls else None,
     )
+
+
+@lru_cache(maxsize=8)
+def _every_head(
+    grid: Grid, kind: str, direction: Direction, positions: Positions
+) -> tuple[Intervention, ...]:
+    """Change each head alone: the same in every pair, and a good part of a pair's time to make."""
+    return tuple(Intervention(HeadSet.of(head), kind, direction, positions) for head in grid)
 
 
 def _attributed(session: Session) -> dict[str, Float[np.ndarray, "layers heads"]]:
@@ -212,11 +218,7 @@ def _otherwise(session: Session, pair: Pair | None, checks: Checks) -> Other | N
     study, grid = session.study, session.vlm.lm.grid
     where = study.verdict.positions
     other = checked(run_both(study, session.vlm, pair, where), checks)
-    asked = [
-        Intervention(HeadSet.of(head), "resample", direction, where)
-        for direction in DIRECTIONS
-        for head in grid
-    ]
+    asked = [one for way in DIRECTIONS for one in _every_head(grid, "resample", way, where)]
     effects = [one.effect for one in intervene(other, asked, answers_only=True)]
     noising, denoising = np.array(effects).reshape(2, grid.layers, grid.heads)
     return Other(other.base.ld_with, other.base.ld_without, differences(other), noising, denoising)

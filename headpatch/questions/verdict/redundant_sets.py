@@ -20,7 +20,7 @@ test: what is found is judged on other pairs (`headpatch.stats.interactions`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, compress
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -54,7 +54,7 @@ def random_members(grid: Grid, count: int, seed: int, place: int) -> Members:
 def as_sets(grid: Grid, members: Members) -> tuple[HeadSet, ...]:
     """Return the sets by the names of their heads."""
     heads = list(grid)
-    return tuple(HeadSet(tuple(heads[index] for index in np.flatnonzero(row))) for row in members)
+    return tuple(HeadSet(tuple(compress(heads, row))) for row in members.tolist())
 
 
 def scores(
