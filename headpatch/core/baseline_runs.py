@@ -210,8 +210,8 @@ def survey(
     figures = {name: np.stack(values) for name, values in found.items()}
     mean = reference if reference is not None and reference.here else None
     valid = not study.force or all(one.passed for one in gated)
-    more = _cautions(study, gated, run), held.sessions, layouts, incomparable
-    more = *more, checks.decided(), slow_pairs(slow, len(run))
+    decided = checks.decided(), slow_pairs(slow, len(run))
+    more = _cautions(study, gated, run), held.sessions, layouts, incomparable, *decided
     return Survey(tuple(gated), tuple(run), figures, mean, valid, widens, *more)
 
 

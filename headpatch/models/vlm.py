@@ -79,7 +79,9 @@ class VLM:
         return device_of(self.model.get_input_embeddings())
 
     def devices(self) -> list[torch.device]:
-        """Where anything of the language model computes, each once, the first layer's first."""
+        """Where anything of the language model computes, each once."""
+        if not getattr(self.model, "hf_device_map", None):  # not spread by Accelerate
+            return [self.device]
         ends = self.model.get_input_embeddings(), self.final_norm, self.unembedding
         return list(dict.fromkeys([*self.lm.devices(), *map(device_of, ends)]))
 
@@ -220,7 +222,7 @@ def device_of(module: nn.Module) -> torch.device:
     Accelerate brings what enters it there, and its weights if they are offloaded.
     """
     for part in module.modules():
-        hook: Any = getattr(part, "_hf_hook", None)
+        hook: Any = part.__dict__.get("_hf_hook")
         for one in getattr(hook, "hooks", (hook,)):  # of several, in their order
             if getattr(one, "execution_device", None) is not None:
                 return torch.device(one.execution_device)

@@ -1,5 +1,6 @@
 """What a run costs besides its rows, against the whole passes that hooks count."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from headpatch.core.cost import Beside, cost, left, plan
+from headpatch.core.cost import Beside, cost, inexact, left, plan, slow_pairs
 from headpatch.core.effects import floor_of, intervene
 from headpatch.core.mean_activations import mean_z, reference_pairs
 from headpatch.core.session import Session, open_session
 from headpatch.core.study.study import Study
+from headpatch.engine.selfcheck import Check
 from headpatch.heads import Head
 from headpatch.questions.ablate.measure import plan as plan_ablation
 from tests.datasets import tiny_study
@@ -89,3 +91,22 @@ def test_ablate_tells_the_same(tmp_path: Path, reference: int) -> None:
     job = plan_ablation(session, [Head(1, 2)])
     assert job.passes == cost(session, job.interventions)
     assert job.beside == Beside(means=2 * reference)
+
+
+def test_the_price_of_a_refusal_is_told_with_its_factor(tmp_path: Path) -> None:
+    """12 heads take 12 rows and 2 untouched ones; by a widening pass a part of one."""
+    session = opened(tmp_path)
+    assert inexact(session) == ""
+    words = inexact(replace(session, fast=Check(0.5, 1e-4)))
+    assert "is not exact for tiny at positions answer (it is off by 5.0e-01 logits)" in words
+    found = re.search(r"about (\S+) times as many passes \((\S+) instead of (\S+) for", words)
+    assert found is not None
+    factor, many, few = map(float, found.groups())
+    assert many == 12 + 2
+    assert factor == pytest.approx(many / few, rel=0.1)
+
+
+def test_pairs_that_go_the_slow_way_are_named() -> None:
+    slow = {"why": ["a"], "another why": ["b", "c", "d", "e", "f"]}
+    assert slow_pairs(slow, 9) == ("pair a: why", "pairs b, c, d and 2 more: another why")
+    assert slow_pairs({"why": ["a", "b"]}, 2) == ("why",)
