@@ -1,25 +1,23 @@
 """Walks over a dataset: the first, untouched, and those that open its pairs again."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from headpatch.core.cost import inexact, slow_pairs
 from headpatch.core.donors import Layout, donors_of, layout_of
 from headpatch.core.gate import Gated, of_the_row, sessions, study_of
+from headpatch.core.held import Held
 from headpatch.core.mean_activations import MeanZ, mean_z
 from headpatch.core.ranking import MASSES, descending, masses
 from headpatch.core.session import Session, run_both, towers_of
 from headpatch.core.store import Store
 from headpatch.core.study.options import Changes
 from headpatch.core.study.study import Study
-from headpatch.engine.memory import tensors_in
 from headpatch.engine.patching import Donor, OnProgress, ZMeans
 from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError
@@ -225,46 +223,6 @@ def _cautions(study: Study, gated: Sequence[Gated], run: Sequence[Entry]) -> tup
         f"in {doubtful:,} of {len(gated):,} pairs {answers} have less than {DOUBTFUL_BELOW:g} of "
         "the probability together; see gate.csv for what the model says",
         *reworded,
-    )
-
-
-_SHARE = 0.25  # of what is free: the rest is for the work on them
-_MOST_ON_CPU = 2 << 30  # bytes; what is free there may belong to others
-
-
-class Held:
-    """Open pairs by name, the first ones that fit."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.sessions: dict[str, Session] = {}
-        self._left = _room(device)
-
-    def offer(self, session: Session) -> None:
-        """Keep the pair, unless there is no room for it."""
-        size = size_of(session)
-        if size <= self._left:
-            self.sessions[session.pair.name] = session
-            self._left -= size
-
-
-def _room(device: torch.device) -> int:
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(_SHARE * free)
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not every system says
-        return _MOST_ON_CPU
-    return min(int(_SHARE * free), _MOST_ON_CPU)
-
-
-def size_of(session: Session) -> int:
-    """Return about how much memory a pair takes: its tensors and its pictures."""
-    storages = (tensor.untyped_storage() for tensor in tensors_in(session.base))
-    stored = {one.data_ptr(): one.nbytes() for one in storages}
-    pictures = (session.pair.with_image, session.pair.without_image)
-    return sum(stored.values()) + sum(
-        image.width * image.height * len(image.getbands()) for image in pictures
     )
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from headpatch.core.baseline_runs import Held, Survey, measured
+from headpatch.core.baseline_runs import Survey, measured
 from headpatch.core.donors import donors_of
 from headpatch.core.effects import FEW, floor_of, intervene, noise_vision, normalized
 from headpatch.core.fast_paths import decide, refusals
+from headpatch.core.held import Held
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session, checked, run_both
@@ -55,9 +56,7 @@ class Runner:
     ) -> None:
         self._study, self._vlm, self._survey, self._store = study, vlm, survey, store
         self._on_progress, self._done, self._total = on_progress, 0, total
-        self._held, self._say = Held(vlm.device), say
-        for session in survey.held.values():
-            self._held.offer(session)  # they count as what there is room for
+        self._held, self._say = Held(vlm.device, survey.held), say
         self._dataset = dataset_digest(survey.entries)
         self._donors: Mapping[str, Entry] = {}
         if study.verdict.source == "other":
