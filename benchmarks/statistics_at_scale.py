@@ -7,7 +7,7 @@ within another is indented and counted in it. ``growth`` is the exponent between
 pairs: 1 is linear. Other work on the cores moves wall time; CPU time counts all threads.
 
     python benchmarks/statistics_at_scale.py [--pairs 1000 10000] [--heads 32,32] [--scenes 1]
-                                             [--threads 2] [--resamples 5000] [--only verdict means]
+                                             [--threads 2] [--resamples 5000] [--only plan verdict]
 """
 
 import argparse
