@@ -16,6 +16,7 @@ from headpatch.errors import InputError
 
 if TYPE_CHECKING:
     from headpatch.core.question import Needs, Opened, Result
+    from headpatch.core.store import Store
     from headpatch.models.vlm import VLM
     from headpatch.pairs.manifest import Entry
 
@@ -123,7 +124,7 @@ def answered(
             keys = units.values()
             store = opened(folder / verb.kept_in, verb.finished, resume, verb.name, keys)
             call = replace(call, store=store, units=units)
-        target = _open(request, vlm, entries, needs)
+        target = _open(request, vlm, entries, needs, call.store)
         if call.store is not None:
             stack.enter_context(kept(call.store))
         found = question.answer(target, call)
@@ -138,7 +139,9 @@ def answered(
     return target, found, names
 
 
-def _open(request: Request, vlm: "VLM", entries: Any, needs: "Needs") -> "Opened":
+def _open(
+    request: Request, vlm: "VLM", entries: Any, needs: "Needs", store: "Store | None"
+) -> "Opened":
     """Run both pictures of the study's pair, or of every pair of its dataset."""
     from headpatch.cli.many import surveyed
     from headpatch.core.dataset import Pairs
@@ -153,7 +156,8 @@ def _open(request: Request, vlm: "VLM", entries: Any, needs: "Needs") -> "Opened
     if needs.of_pairs is not None:
         positions, vision = needs.of_pairs.positions, needs.of_pairs.vision
     hold = needs.hold and (positions is not None or vision)
-    survey = surveyed(request, entries, positions, vlm, vision, hold)
+    more = {"hold": hold, "means": needs.means, "store": store}
+    survey = surveyed(request, entries, positions, vlm, vision, **more)
     return Pairs(study, vlm, survey, positions, vision)
 
 

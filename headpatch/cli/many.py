@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headpatch.cli.show import warn
 from headpatch.cli.verb import Request
@@ -56,13 +56,13 @@ def surveyed(
     positions: "Positions | None",
     vlm: "VLM",
     vision: bool,
-    hold: bool,
+    **more: Any,
 ) -> "Survey":
     """Run every pair untouched, as `headpatch.core.baseline_runs.survey` does."""
     from headpatch.core.baseline_runs import survey
 
     with request.stage("Running the pairs") as advance:
-        found = survey(request.study, vlm, entries, positions, advance, vision=vision, hold=hold)
+        found = survey(request.study, vlm, entries, positions, advance, vision, **more)
     for caution in found.cautions:
         warn(caution)
     if positions is not None and not found.widens:

@@ -1,24 +1,26 @@
-"""Walks over a dataset: the first, untouched, and those that open its pairs again."""
+"""The first walk over a dataset, untouched: which pairs are run, and where heads look in them."""
 
-import os
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from headpatch.core.donors import Layout, donors_of, layout_of
-from headpatch.core.gate import Gated, of_the_row, sessions, study_of
-from headpatch.core.mean_activations import MeanZ, mean_z
+from headpatch.core.gate import Gated, gate, none_passed, of_the_row, run_entry, sessions, study_of
+from headpatch.core.held import Held
+from headpatch.core.mean_activations import MeanZ, Sums, mean_z
+from headpatch.core.pair_units import Keys, each_unit
 from headpatch.core.ranking import MASSES, descending, masses
-from headpatch.core.session import Session, run_both, towers_of
-from headpatch.core.store import Store
+from headpatch.core.session import RIGHT, RUNS, Session, checked, run_both, towers_of
+from headpatch.core.share import ALONE, Share
+from headpatch.core.store import Store, dataset_digest
 from headpatch.core.study.options import Changes
 from headpatch.core.study.study import Study
-from headpatch.engine.memory import tensors_in
+from headpatch.engine.answers import AnswerReading
 from headpatch.engine.patching import Donor, OnProgress, ZMeans
 from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError
@@ -51,11 +53,18 @@ class Survey:
     held: Mapping[str, Session] = field(default_factory=dict)  # still open, by name, if asked for
     layouts: Mapping[str, Layout] = field(default_factory=dict)  # of the run pairs, by name
     incomparable: InputError | None = None  # why heads cannot be compared on the first such pair
+    checks: Checks = field(default_factory=Checks)  # how the fast paths did on these pairs
+    keys: Keys | None = None  # names units of these pairs; None of a survey that was put together
 
     @cached_property
     def scenes(self) -> Scenes:
         """The number of the scene that each run pair shows: the unit of statistics over pairs."""
         return scenes_of(self.entries)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the run pairs: what a mean over them hangs on."""
+        return dataset_digest(self.entries)
 
     @property
     def ld_gaps(self) -> Float[np.ndarray, " pairs"]:
@@ -66,7 +75,7 @@ class Survey:
     @property
     def prompts(self) -> tuple[str, ...]:
         """The pairs' prompts, with ``{question}`` in place of the question, each once."""
-        return tuple(dict.fromkeys(one.prompt for one in self.gated))
+        return tuple(dict.fromkeys(one.prompt for one in self.gated if one.prompt))
 
     @property
     def question(self) -> str:
@@ -132,6 +141,10 @@ class Survey:
         mean: Float[np.ndarray, "layers heads"] = by_scene(self.masses[name], self.scenes).mean(0)
         return mean
 
+    def open(self, study: Study, vlm: VLM, positions: Positions | None, vision: bool) -> "Opener":
+        """Return what opens pairs, those that are held as they are."""
+        return Opener(study, vlm, positions, vision, self.held, self.checks)
+
     def opened(
         self, study: Study, vlm: VLM, positions: Positions | None, vision: bool = False
     ) -> Iterator[Session]:
@@ -149,6 +162,35 @@ class Survey:
         return Donor(entry.name, session.base.trace)
 
 
+@dataclass(frozen=True, eq=False)
+class Opener:
+    """Opens pairs of a dataset, whether or not they pass the gate: the survey was that."""
+
+    study: Study
+    vlm: VLM
+    positions: Positions | None
+    vision: bool = False
+    held: Mapping[str, Session] = field(default_factory=dict)
+    checks: Checks = field(default_factory=Checks)
+
+    def __call__(self, entry: Entry) -> Session:
+        """Open a pair, or return it as it is held."""
+        judged = self.study.model_copy(update={"force": True})
+        how = self.positions, None, self.vision, self.held, self.checks
+        return next(sessions(judged, self.vlm, [entry], *how))
+
+
+@dataclass(frozen=True, eq=False)
+class Untouched:
+    """What the first walk keeps of a pair."""
+
+    gated: Mapping[str, Any]  # the fields of `Gated`, but for the entry
+    layout: Layout | None = None  # None, as what follows: the pair is not run
+    masses: Mapping[str, Float[np.ndarray, "layers heads"]] | None = None
+    incomparable: Mapping[str, str] = field(default_factory=dict)  # of the error, if there is one
+    sums: Sums = field(default_factory=dict)
+
+
 def survey(
     study: Study,
     vlm: VLM,
@@ -157,42 +199,83 @@ def survey(
     on_progress: OnProgress | None = None,
     vision: bool = False,
     hold: bool = False,
+    *,
+    means: bool = True,
+    store: Store | None = None,
+    share: Share = ALONE,
+    count: int = 0,
 ) -> Survey:
     """Run every pair untouched; fewer than `LEAST` scenes that pass the gate are an error.
 
     With `hold` pairs stay open for the second walk, so that their pictures are not run again.
+    `means`: whether mean z over them is needed, where heads are changed. `store`, `share` and
+    `count` are as in `headpatch.core.pair_units.each_unit`.
     """
-    entries, gated = with_scenes(entries), list[Gated]()
+    entries = with_scenes(entries)
+    left_out = [_left_out(entry, share.left_out) for entry in entries]
+    walked = [entry for entry, out in zip(entries, left_out, strict=True) if out is None]
+    reference = MeanZ(positions, vision) if means and towers_of(positions, vision) else None
+    if reference is not None and not reference.small:  # every process runs all: no file holds this
+        store, share = None, ALONE
+    by_name = {entry.name: entry for entry in walked}
+    held, keys, checks, measured = Held(vlm.device), Keys(vlm), Checks(), 0
 
-    def judge(found: Gated) -> None:
-        gated.append(found)
-        if on_progress:
-            on_progress(len(gated), len(entries))
-
-    reference = MeanZ(positions, vision) if positions is not None or vision else None
-    held = Held(vlm.device)
-    found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in MASSES}
-    run, widens, incomparable, layouts = [], True, None, dict[str, Layout]()
-    for session in sessions(study, vlm, entries, positions, judge, vision):
-        run.append(gated[-1].entry)
-        layouts[run[-1].name] = layout_of(session)
-        widens &= session.widens
+    def measure(session: Session, _: OnProgress) -> Untouched:
+        nonlocal measured
+        measured += 1
+        found = gate(by_name[session.pair.name], session)
+        own = {one.name: getattr(found, one.name) for one in fields(found) if one.name != "entry"}
+        if not found.passed and not study.force:
+            return Untouched(own)
+        if share.alone:  # in order, so that this is the first pair of its shape
+            session = checked(session, checks)
+        words: Mapping[str, str] = {}
         try:
-            own = masses(session)
+            own_masses = masses(session)
         except InputError as error:  # only a question that compares heads is refused
-            incomparable = incomparable or of_the_row(error, run[-1])
+            words = vars(of_the_row(error, found.entry))
             grid = vlm.lm.grid
-            own = dict.fromkeys(MASSES, np.full((grid.layers, grid.heads), np.nan))
-        for name, values in own.items():
-            found[name].append(values)
-        if reference is not None:
-            reference.add(session)
+            own_masses = dict.fromkeys(MASSES, np.full((grid.layers, grid.heads), np.nan))
         if hold:
             held.offer(session)
-        del session  # its caches go before the next pair's are made
+        sums = {} if reference is None else reference.of_pair(session)
+        return Untouched(own, layout_of(session), own_masses, words, sums)
 
-    def need(count: int) -> None:
-        if count < LEAST:
+    def named() -> list[str]:
+        asked = {"untouched": (positions, vision, reference is not None)}
+        return keys.of(study, walked, asked | {"margin": study.pairs.margin, "force": study.force})
+
+    def opened(entry: Entry) -> Session:
+        return run_entry(study_of(study, entry), vlm, entry, positions, vision)
+
+    units = each_unit(
+        walked, opened, "Running the pairs", named, measure, on_progress,
+        store=store, share=share, count=count,
+    )  # fmt: skip
+    gated, run = list[Gated](), list[Entry]()
+    found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in MASSES}
+    incomparable, layouts = None, dict[str, Layout]()
+    for entry, out in zip(entries, left_out, strict=True):
+        if out is not None:
+            gated.append(out)
+            continue
+        unit = next(units)
+        gated.append(Gated(entry, **unit.gated))
+        if unit.layout is None or unit.masses is None:
+            continue
+        run.append(entry)
+        layouts[entry.name] = unit.layout
+        if incomparable is None and unit.incomparable:
+            incomparable = InputError(**unit.incomparable)
+        for name, values in unit.masses.items():
+            found[name].append(values)
+        if reference is not None:
+            reference.add(unit.sums, len(RUNS))
+    if not run:
+        raise none_passed(gated)
+
+    def need(number: int) -> None:
+        if number < LEAST:
             problem = f"{len(run)} of {len(entries)} pairs pass the gate"
             expected = f"at least {LEAST}, which an interval over pairs needs"
             raise InputError("--pairs", problem, expected, "Add pairs, or set pairs.margin lower.")
@@ -201,13 +284,39 @@ def survey(
     figures = {name: np.stack(values) for name, values in found.items()}
     mean = reference if reference is not None and reference.here else None
     valid = not study.force or all(one.passed for one in gated)
-    more = _cautions(study, gated, run), held.sessions, layouts, incomparable
+    if measured < len(walked) or not share.alone:
+        checks = _checks(Opener(study, vlm, positions, vision, held.sessions), run, layouts)
+    fast = [one.exact for (tower, _), one in checks._made.items() if tower == "lm"]
+    widens = bool(fast) and all(fast)
+    more = _cautions(study, gated, run), held.sessions, layouts, incomparable, checks, keys
     return Survey(tuple(gated), tuple(run), figures, mean, valid, widens, *more)
+
+
+def _checks(opened: Opener, entries: Sequence[Entry], layouts: Mapping[str, Layout]) -> Checks:
+    """Compare the fast paths on the first pair of each layout."""
+    if opened.positions is not None or opened.vision:
+        first = {layouts[entry.name]: entry for entry in reversed(entries)}
+        for entry in entries:
+            if first[layouts[entry.name]] is entry:
+                opened(entry)
+    return opened.checks
+
+
+def _left_out(entry: Entry, left_out: Mapping[str, str]) -> Gated | None:
+    """Say of a pair that is not measured that it fails the gate; None of the others."""
+    if entry.name not in left_out:
+        return None
+    nothing = math.nan
+    readings = [AnswerReading(nothing, nothing, 0, 0, "", nothing, said) for said in RIGHT]
+    present, absent = readings
+    why = left_out[entry.name]
+    return Gated(entry, nothing, nothing, (present, absent), passed=False, reason=why, prompt="")
 
 
 def _cautions(study: Study, gated: Sequence[Gated], run: Sequence[Entry]) -> tuple[str, ...]:
     shared = shared_words(len(run), len({entry.scene for entry in run}))
-    reworded = (*filter(None, [shared]), *study.reworded(gated[0].prompt))
+    first = next(one.prompt for one in gated if one.prompt)
+    reworded = (*filter(None, [shared]), *study.reworded(first))
     if not (doubtful := sum(one.doubtful for one in gated)):
         return reworded
     answers = " and ".join(study.answers)
@@ -215,46 +324,6 @@ def _cautions(study: Study, gated: Sequence[Gated], run: Sequence[Entry]) -> tup
         f"in {doubtful:,} of {len(gated):,} pairs {answers} have less than {DOUBTFUL_BELOW:g} of "
         "the probability together; see gate.csv for what the model says",
         *reworded,
-    )
-
-
-_SHARE = 0.25  # of what is free: the rest is for the work on them
-_MOST_ON_CPU = 2 << 30  # bytes; what is free there may belong to others
-
-
-class Held:
-    """Open pairs by name, the first ones that fit."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.sessions: dict[str, Session] = {}
-        self._left = _room(device)
-
-    def offer(self, session: Session) -> None:
-        """Keep the pair, unless there is no room for it."""
-        size = size_of(session)
-        if size <= self._left:
-            self.sessions[session.pair.name] = session
-            self._left -= size
-
-
-def _room(device: torch.device) -> int:
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(_SHARE * free)
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not every system says
-        return _MOST_ON_CPU
-    return min(int(_SHARE * free), _MOST_ON_CPU)
-
-
-def size_of(session: Session) -> int:
-    """Return about how much memory a pair takes: its tensors and its pictures."""
-    storages = (tensor.untyped_storage() for tensor in tensors_in(session.base))
-    stored = {one.data_ptr(): one.nbytes() for one in storages}
-    pictures = (session.pair.with_image, session.pair.without_image)
-    return sum(stored.values()) + sum(
-        image.width * image.height * len(image.getbands()) for image in pictures
     )
 
 

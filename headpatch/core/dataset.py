@@ -13,6 +13,7 @@ from headpatch.core.output.provenance import write_draw
 from headpatch.core.output.staging import check_folder, staged
 from headpatch.core.progress import Progress, Stages, stages_of
 from headpatch.core.session import model_of
+from headpatch.core.share import ALONE, Share
 from headpatch.core.store import Scratch
 from headpatch.core.study.study import Study
 from headpatch.disk import reporting_failure
@@ -146,6 +147,7 @@ class Pairs:
     positions: Positions | None = None
     vision: bool = False
     drawn: Scratch | None = None  # folder of pairs that were drawn for this object
+    share: Share = ALONE  # which of what is done to the pairs this process does
 
     @property
     def entries(self) -> tuple[Entry, ...]:

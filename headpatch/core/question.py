@@ -104,6 +104,7 @@ class Needs:
     compared: bool = False  # whether heads are compared by their attention to the region
     forced: bool = False  # whether pictures with wrong answers are opened too, as by ``--force``
     hold: bool = True  # whether pairs of a dataset stay open, as many as memory allows
+    means: bool = False  # whether mean z over the pairs of a dataset is put in a head's place
     of_pairs: "Needs | None" = None  # how pairs of a dataset are opened, if otherwise
 
 

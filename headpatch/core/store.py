@@ -132,14 +132,14 @@ class Store:
 
         `resume`: True goes on from it, False discards it, None refuses to decide. `keys` are of all
         units of this run, if they are known yet: others are not counted, and nothing but others is
-        an error.
+        an error. What counts as nothing is used without a word.
         """
         if resume is False:
             self._remove(self._files())
             return
         units = {path.stem: _Unit.read(path) for path in self._files()}
-        counts = {key: unit.count for key, unit in units.items() if unit is not None}
-        self.unfit = len(units) - len(counts)
+        self.unfit = sum(unit is None for unit in units.values())
+        counts = {key: unit.count for key, unit in units.items() if unit and unit.count}
         self._counts = {key: counts[key] for key in counts if keys is None or key in keys}
         left = f"{self.folder} holds {{:,}} finished {self.what} of an interrupted {run}"
         if counts and not self._counts:
@@ -167,6 +167,10 @@ class Store:
         self._used.add(key)
         self._counts[key] = unit.count
         return found
+
+    def holds(self, key: str) -> bool:
+        """Whether something is there under a key, whole or not."""
+        return self._path(key).exists()
 
     def put(self, key: str, content: Mapping[str, object], count: int = 1) -> None:
         """Write plain tensors, numbers and texts, which count as so much; whole or not at all."""

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from headpatch.core.baseline_runs import Held, Survey, measured
+from headpatch.core.baseline_runs import Survey, measured
 from headpatch.core.donors import donors_of
 from headpatch.core.effects import FEW, floor_of, intervene, noise_vision, normalized
+from headpatch.core.held import Held
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session, checked, run_both

@@ -1,0 +1,81 @@
+"""What a question does to each pair of a dataset that is run: one loop, and what it is given."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from headpatch.core.dataset import Pairs
+from headpatch.core.donors import donors_of
+from headpatch.core.mean_activations import mean_z
+from headpatch.core.pair_units import Keys, Measure, each_unit
+from headpatch.core.question import Call
+from headpatch.core.session import Session, towers_of
+from headpatch.core.study.options import Changes, Kinds
+from headpatch.engine.patching import OnProgress, ZMeans
+from headpatch.kinds import averages, donated
+from headpatch.models.spans import Positions
+from headpatch.pairs.manifest import Entry
+
+Found = TypeVar("Found")
+
+
+def each_pair(
+    pairs: Pairs,
+    call: Call,
+    name: str,
+    measure: Measure[Found],
+    asked: Mapping[str, Any],
+    on_progress: OnProgress | None = None,
+    *,
+    entries: Sequence[Entry] | None = None,
+    whole: bool = False,
+    count: int = 1,
+) -> Iterator[Found]:
+    """Measure every pair that is run, or some of them; yield what came of each, in order.
+
+    `asked`: all that its numbers hang on, beside the study's answers and seed, and how the pairs
+    were opened; with `whole` they hang on all pairs. The rest is as in `each_unit`.
+    """
+    survey, study = pairs.survey, pairs.study
+    entries = survey.entries if entries is None else entries
+    keys = survey.keys or Keys(pairs.vlm)
+
+    def named() -> list[str]:
+        opened = {"positions": pairs.positions, "vision": pairs.vision, "done": name}
+        return keys.of(study, entries, {**asked, **opened, "of": survey.digest if whole else ""})
+
+    opened = survey.open(study, pairs.vlm, pairs.positions, pairs.vision)
+    return each_unit(
+        entries, opened, name, named, measure, on_progress,
+        store=call.store, share=pairs.share, near=survey.held, count=count,
+    )  # fmt: skip
+
+
+def hangs_on_all(options: Kinds) -> bool:
+    """Whether what a pair is given may come from the others: their mean z, or that of one."""
+    return averages(options.kinds) or donated(options.kinds)
+
+
+class Sources:
+    """Gives a pair what its kinds put in a head's place: mean z, and the runs of another pair."""
+
+    def __init__(
+        self, pairs: Pairs, options: Changes, positions: Positions | None, vision: bool
+    ) -> None:
+        self._pairs, self._options, self._where = pairs, options, (positions, vision)
+        survey, kinds = pairs.survey, options.kinds
+        more = survey.entries, survey.layouts
+        self._donors = donors_of(pairs.study, *more) if donated(kinds) else {}
+
+    def of(self, session: Session) -> tuple[Session, ZMeans | None]:
+        """Return the session with such another pair, and mean z if a kind takes it."""
+        means, survey, base = None, self._pairs.survey, session.base
+        if averages(self._options.kinds):
+            known, towers = survey.reference, towers_of(*self._where)
+            drawn = self._options.reference
+            means = known.of(session) if known else mean_z(session, None, drawn, towers)
+        if self._donors:
+            entry = self._donors[session.pair.name]
+            donor = survey.donor(self._pairs.study, self._pairs.vlm, entry, *self._where)
+            base = replace(base, donor=donor)
+        return replace(session, base=base), means
