@@ -1,6 +1,7 @@
 """The first walk over a dataset, untouched: which pairs are run, and where heads look in them."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.core.donors import Layout, donors_of, layout_of
+from headpatch.core.fast_paths import decide
 from headpatch.core.gate import Gated, gate, none_passed, of_the_row, run_entry, sessions, study_of
 from headpatch.core.held import Held
 from headpatch.core.mean_activations import MeanZ, Sums, mean_z
@@ -22,7 +24,7 @@ from headpatch.core.study.options import Changes
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import AnswerReading
 from headpatch.engine.patching import Donor, OnProgress, ZMeans
-from headpatch.engine.selfcheck import Checks
+from headpatch.engine.selfcheck import MOST, Checks
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.kinds import averages, donated
@@ -53,7 +55,8 @@ class Survey:
     held: Mapping[str, Session] = field(default_factory=dict)  # still open, by name, if asked for
     layouts: Mapping[str, Layout] = field(default_factory=dict)  # of the run pairs, by name
     incomparable: InputError | None = None  # why heads cannot be compared on the first such pair
-    checks: Checks = field(default_factory=Checks)  # how the fast paths did on these pairs
+    checks: Checks = field(default_factory=lambda: Checks().decided())
+    """How the fast paths did on these pairs, for the heads that they were run for."""
     keys: Keys | None = None  # names units of these pairs; None of a survey that was put together
 
     @cached_property
@@ -150,7 +153,8 @@ class Survey:
     ) -> Iterator[Session]:
         """Open the run pairs one after the other, those that are held as they are."""
         judged = study.model_copy(update={"force": True})  # the survey was the gate
-        return sessions(judged, vlm, self.entries, positions, None, vision, self.held)
+        more = self.held, self.checks
+        return sessions(judged, vlm, self.entries, positions, None, vision, *more)
 
     def donor(
         self, study: Study, vlm: VLM, entry: Entry, positions: Positions | None, vision: bool
@@ -284,22 +288,24 @@ def survey(
     figures = {name: np.stack(values) for name, values in found.items()}
     mean = reference if reference is not None and reference.here else None
     valid = not study.force or all(one.passed for one in gated)
-    if measured < len(walked) or not share.alone:
-        checks = _checks(Opener(study, vlm, positions, vision, held.sessions), run, layouts)
-    fast = [one.exact for (tower, _), one in checks._made.items() if tower == "lm"]
-    widens = bool(fast) and all(fast)
-    more = _cautions(study, gated, run), held.sessions, layouts, incomparable, checks, keys
-    return Survey(tuple(gated), tuple(run), figures, mean, valid, widens, *more)
+    here = measured == len(walked) and share.alone
+    if towers_of(positions, vision) and not here:  # as if they had been measured here, in order
+        own = (entry.pair() for entry in _first_of_each(run, layouts))
+        checks = decide(study, vlm, own, positions, vision)
+    cautions = _cautions(study, gated, run)
+    more = cautions, held.sessions, layouts, incomparable, checks.decided(), keys
+    return Survey(tuple(gated), tuple(run), figures, mean, valid, checks.widens, *more)
 
 
-def _checks(opened: Opener, entries: Sequence[Entry], layouts: Mapping[str, Layout]) -> Checks:
-    """Compare the fast paths on the first pair of each layout."""
-    if opened.positions is not None or opened.vision:
-        first = {layouts[entry.name]: entry for entry in reversed(entries)}
-        for entry in entries:
-            if first[layouts[entry.name]] is entry:
-                opened(entry)
-    return opened.checks
+def _first_of_each(entries: Sequence[Entry], layouts: Mapping[str, Layout]) -> list[Entry]:
+    """Return the first pairs of each layout: what the fast paths are compared on lies in them."""
+    seen, first = Counter[Layout](), list[Entry]()
+    for entry in entries:
+        layout = layouts[entry.name]
+        seen[layout] += 1
+        if seen[layout] <= MOST:
+            first.append(entry)
+    return first
 
 
 def _left_out(entry: Entry, left_out: Mapping[str, str]) -> Gated | None:
@@ -372,21 +378,19 @@ def measured(
     """Yield what is saved of each pair, in order; what is not is measured, and saved.
 
     The gate is not applied again: `entries` are those that are run. `keys`, by the pair's name,
-    hash all that its numbers depend on (`headpatch.core.store.unit_key`). `checks`, what is known
-    of the fast paths, is saved with each pair, since the noise floor hangs on it: a run that goes
-    on must not compare them anew, on another pair. `held` are sessions that are still open.
+    hash all that its numbers depend on (`headpatch.core.store.unit_key`). `checks` are
+    decided: they hang on all pairs, not on those that are left. `held` are sessions that are still
+    open.
     """
     judged = study.model_copy(update={"force": True})
     known = {name: store.get(key) for name, key in keys.items()}
-    for unit in known.values():
-        checks.recall(() if unit is None else unit["checks"])
     left = [entry for entry in entries if known[entry.name] is None]
     opened = sessions(judged, vlm, left, positions, held=held, checks=checks)
     for entry in entries:
         unit = known.pop(entry.name)
         if unit is None:
             session = next(opened)
-            unit = {"measured": dict(measure(session)), "checks": checks.saved()}
+            unit = dict(measure(session))
             del session  # its caches go before the next pair's are made
             store.put(keys[entry.name], unit)
-        yield entry, unit["measured"]
+        yield entry, unit

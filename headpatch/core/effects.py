@@ -167,7 +167,7 @@ def noise_vision(
     """
     base = run_pair(session.vlm, session.prompt, Keep(z=("vision",)), exact=True)
     asked = [Intervention(one, "resample", "noising") for one in sets]
-    fast = checks.vision(session.vlm, base)
+    fast = checks.vision(session.vlm, base, session.pair.name)
     outcomes = patch_vision(session.vlm, base, asked, resumed=fast.exact)
     return outcomes, fast.worst if fast.exact else 0.0
 

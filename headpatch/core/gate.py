@@ -119,7 +119,7 @@ def sessions(
 
     Each session's study is that of its pair, see `study_of`; its pair has the entry's name. Drop a
     session before asking for the next: it keeps a model's caches. The fast paths are compared with
-    the plain one once for each length of prompt and of suffix, on the first such pair.
+    the plain one on the first pair of each length of prompt and of suffix (`Checks`).
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def sessions(
     held
         Pairs that are open already, by name: they are not run again.
     checks
-        What is known of the fast paths already; what is found is added.
+        What is known of the fast paths already; what is found is added, unless all is decided.
 
     Raises
     ------

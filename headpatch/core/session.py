@@ -263,16 +263,17 @@ def ready(session: Session, positions: Positions | None, vision: bool = False) -
 def checked(session: Session, checks: Checks | None = None) -> Session:
     """Compare the fast paths with the plain one, and that with hooks, for heads to be changed.
 
-    What is found of the model is added to `checks`. Heads that cannot be controlled are an error.
+    Unless `checks` know how they do, or the session does. Heads that cannot be controlled are an
+    error.
     """
     checks, vlm, base = checks or Checks(), session.vlm, session.base
     fast, fast_vision = session.fast, session.fast_vision
     if session.positions is not None:
         refuse_uncontrolled(vlm, base, "lm", session.positions)
-        fast = checks.lm(vlm, base, session.positions, fast)
+        fast = fast or checks.lm(vlm, base, session.positions, session.pair.name)
     if session.vision:
         refuse_uncontrolled(vlm, base, "vision")
-        fast_vision = checks.vision(vlm, base, fast_vision)
+        fast_vision = fast_vision or checks.vision(vlm, base, session.pair.name)
     return replace(session, fast=fast, fast_vision=fast_vision)
 
 

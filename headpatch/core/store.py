@@ -31,7 +31,7 @@ from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
 from headpatch.text import user_path
 
-_FORMAT = "headpatch unit 2"
+_FORMAT = "headpatch unit 3"
 _SUFFIX = ".unit"
 _OLDER = f"{'[0-9a-f]' * 64}*.pt"  # as files were called that did not say what they are
 

@@ -1,6 +1,6 @@
 """The fast paths against the plain one, on a few heads: whether they may be used for a model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,8 +16,10 @@ from headpatch.heads import Head, HeadSet
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 
-Saved: TypeAlias = Sequence[tuple[str, tuple[int, ...], tuple[float, float, str]]]
-"""Comparisons: tower, shape of what is run, and the fields of a `Check`."""
+Shape: TypeAlias = tuple[str, tuple[int, ...]]
+"""Tower, and what of a run a fast path could hang on: lengths of the prompt and of the suffix, or
+the shape of the tower's z."""
+MOST = 2  # pairs of a shape that are compared: it takes both to refuse a fast path for the shape
 TOLERANCE = 1e-4  # logits by which a fast path may differ from the plain path in float32
 
 
@@ -44,38 +46,59 @@ class Check:
 
 
 class Checks:
-    """A model's comparisons, each made once for a shape of what is run."""
+    """How the fast paths of a model did, by shape, on the first pair of each.
 
-    def __init__(self) -> None:
-        self._made: dict[tuple[str, tuple[int, ...]], Check] = {}
+    Where they are refused there, the next pair of the shape is compared, too: a path is used for a
+    shape if either agrees, but never on a pair on which it did not. Pairs must come in the order of
+    their table, so that the outcome is the dataset's own; then they are `decided`, and what is
+    asked of another shape is compared for itself alone, whenever that is.
+    """
 
-    def lm(self, vlm: VLM, base: Baseline, positions: Positions, known: Check | None) -> Check:
-        """Compare the widening pass, unless that was done for a prompt of this length and suffix.
+    def __init__(self, made: Mapping[Shape, Mapping[str, Check]] | None = None) -> None:
+        # by shape, then by the pair's name: at most `MOST`
+        self._made = {shape: dict(pairs) for shape, pairs in (made or {}).items()}
+        self._open = True
 
-        What is `known` of this one already is kept for the others.
-        """
+    def decided(self) -> "Checks":
+        """Return what was compared, to which nothing is added any more."""
+        found = Checks(self._made)
+        found._open = False
+        return found
+
+    def opened(self) -> "Checks":
+        """Return what was compared, to which more can be added."""
+        return Checks(self._made)
+
+    @property
+    def widens(self) -> bool:
+        """Whether the widening pass agreed wherever it was compared, and was compared at all."""
+        lm = [one.exact for shape, made in self._made.items() if shape[0] == "lm"
+              for one in made.values()]  # fmt: skip
+        return bool(lm) and all(lm)
+
+    def lm(self, vlm: VLM, base: Baseline, positions: Positions, pair: str) -> Check:
+        """Return how the widening pass does for prompts of this length and suffix."""
         prefill = base.trace.prefills[0]
-        key = "lm", (prefill.tokens, prefill.start)
-        if key not in self._made:
-            self._made[key] = known or check(vlm, base, positions)
-        return known or self._made[key]
+        shape = "lm", (prefill.tokens, prefill.start)
+        return self._of(shape, pair, lambda: check(vlm, base, positions))
 
-    def vision(self, vlm: VLM, base: Baseline, known: Check | None = None) -> Check:
-        """Compare the resumed pass of the vision tower, unless done for pictures of this shape."""
-        key = "vision", (base.prompt.spans.length, *base.trace.z["vision"][0].shape)
-        if key not in self._made:
-            self._made[key] = known or check_vision(vlm, base)
-        return known or self._made[key]
+    def vision(self, vlm: VLM, base: Baseline, pair: str) -> Check:
+        """Return how resumed passes of the vision tower do for pictures of this shape."""
+        shape = "vision", (base.prompt.spans.length, *base.trace.z["vision"][0].shape)
+        return self._of(shape, pair, lambda: check_vision(vlm, base))
 
-    def saved(self) -> Saved:
-        """Return what was compared, as plain values that can be kept."""
-        by_tower = sorted(self._made.items(), key=lambda item: item[0][0])
-        return [(*key, (one.worst, one.allowed, one.reason)) for key, one in by_tower]
-
-    def recall(self, saved: Saved) -> None:
-        """Take comparisons that an earlier run made; what is known already stays."""
-        for tower, key, values in saved:
-            self._made.setdefault((tower, tuple(key)), Check(*values))
+    def _of(self, shape: Shape, pair: str, compare: Callable[[], Check]) -> Check:
+        made = self._made.get(shape, {})
+        if pair in made:
+            return made[pair]
+        if used := next((one for one in made.values() if one.exact), None):
+            return used
+        if len(made) == MOST:
+            return next(iter(made.values()))
+        found = compare()
+        if self._open:
+            self._made.setdefault(shape, {})[pair] = found
+        return found
 
 
 def check(vlm: VLM, base: Baseline, positions: Positions) -> Check:

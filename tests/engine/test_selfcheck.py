@@ -101,27 +101,68 @@ def test_a_tower_that_does_not_keep_pictures_apart(monkeypatch: pytest.MonkeyPat
     assert found.why == "tiny: a vision layer does not run once, picture after picture"
 
 
-def test_each_shape_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    vlm, base = pair_of()
-    made: list[str] = []
+RIGHT, WRONG = Check(0.0, 1e-4), Check(0.5, 1e-4)
+
+
+def comparing(monkeypatch: pytest.MonkeyPatch, *outcomes: Check) -> list[str]:
+    """Let comparisons come out like this, one after the other; return what was compared."""
+    made, left = list[str](), list(outcomes)
 
     def making(name: str) -> Any:
         def make(*_: Any) -> Check:
             made.append(name)
-            return Check(0.0, 1e-4)
+            return left.pop(0)
 
         return make
 
     monkeypatch.setattr(selfcheck, "check", making("lm"))
     monkeypatch.setattr(selfcheck, "check_vision", making("vision"))
-    checks, known = Checks(), Check(0.0, 1e-4)
-    assert checks.vision(vlm, base) is checks.vision(vlm, base)
-    assert checks.lm(vlm, base, "answer", known) is known
-    assert checks.lm(vlm, base, "answer", None) is known
+    return made
+
+
+def test_each_shape_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm, base = pair_of()
+    made, checks = comparing(monkeypatch, RIGHT, RIGHT, RIGHT), Checks()
+    assert checks.vision(vlm, base, "a") is checks.vision(vlm, base, "b")
+    assert checks.lm(vlm, base, "answer", "a") is checks.lm(vlm, base, "answer", "b")
     other, longer = tiny_vlm(), tiny_prompt(tiny_vlm(), "is there a red square in the image ?")
     keep = Keep(z=("vision",), suffix=longer.spans.answer)
-    checks.lm(other, run_pair(other, longer, keep), "answer", None)
-    assert made == ["vision", "lm"]
+    checks.lm(other, run_pair(other, longer, keep), "answer", "b")
+    assert made == ["vision", "lm", "lm"]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        ([RIGHT], "rrrr"),
+        ([WRONG, RIGHT], "wrrr"),  # one pair does not decide for the others, nor they for it
+        ([WRONG, WRONG], "wwww"),
+    ],
+)
+def test_a_refusal_takes_two_pairs(
+    outcomes: list[Check], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm, base = pair_of()
+    made, checks = comparing(monkeypatch, *outcomes), Checks()
+    words = {True: "r", False: "w"}
+    assert "".join(words[checks.lm(vlm, base, "answer", pair).exact] for pair in "abcd") == said
+    assert len(made) == len(outcomes)
+    decided = checks.decided()
+    again = "".join(words[decided.lm(vlm, base, "answer", pair).exact] for pair in "dcba")
+    assert again == said[::-1]
+
+
+def test_what_is_decided_takes_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it does not matter in which order, or where, pairs of another shape come later."""
+    vlm, base = pair_of()
+    made, decided = comparing(monkeypatch, WRONG, RIGHT, RIGHT), Checks().decided()
+    assert [decided.lm(vlm, base, "answer", pair).exact for pair in "aba"] == [False, True, True]
+    assert len(made) == 3
+    alone = Checks({("lm", (base.trace.prefills[0].tokens, base.trace.prefills[0].start)):
+                    {"a": WRONG}}).decided()  # fmt: skip
+    comparing(monkeypatch, RIGHT)
+    assert not alone.lm(vlm, base, "answer", "a").exact
+    assert alone.lm(vlm, base, "answer", "b").exact
 
 
 def test_low_precision_is_allowed_the_rounding_of_its_largest_effect() -> None:

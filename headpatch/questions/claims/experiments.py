@@ -14,6 +14,7 @@ from jaxtyping import Float
 from headpatch.core.baseline_runs import measured
 from headpatch.core.edge_cuts import Cutting, cut_edges
 from headpatch.core.effects import intervene, noise_sets, noise_vision, normalized
+from headpatch.core.fast_paths import decide
 from headpatch.core.session import Session
 from headpatch.core.store import Store, unit_key
 from headpatch.core.stream_swaps import normalized as shares
@@ -35,6 +36,7 @@ Figures: TypeAlias = Mapping[str, Float[np.ndarray, " pairs"]]
 """By name: normalized effects, one a pair."""
 PairFigures: TypeAlias = dict[str, float]
 """By name: normalized effects on one pair."""
+_OF_VISION: tuple[Kind, ...] = ("vision heads", "vision span")
 _NAMES: Mapping[Kind, str] = {
     "together": "heads {heads} changed together",
     "interaction": "heads {heads} changed both ways, together and alone",
@@ -102,7 +104,9 @@ def run_experiments(
 
     `on_progress` is called with (done, total), in pairs.
     """
-    names, where, checks = [one.name for one in experiments], study.verdict.positions, Checks()
+    names, where = [one.name for one in experiments], study.verdict.positions
+    vision = any(one.kind in _OF_VISION for one in experiments) and not refused(vlm)
+    checks = decide(study, vlm, (entry.pair() for entry in entries), where, vision)
     asked = {"followed": names, "positions": where, "controls": study.cut.controls}
     keys = {entry.name: unit_key(study, vlm, entry.pair(), asked) for entry in entries}
     pairs: list[Mapping[str, PairFigures]] = []

@@ -5,7 +5,7 @@ finds the same.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -16,6 +16,7 @@ from headpatch.core.ask import ask, origin
 from headpatch.core.baseline_runs import measured
 from headpatch.core.dataset import Pairs
 from headpatch.core.edge_cuts import check_window
+from headpatch.core.fast_paths import decide
 from headpatch.core.head_selection import (
     Heads,
     check_candidates,
@@ -31,7 +32,6 @@ from headpatch.core.session import Session
 from headpatch.core.store import unit_key
 from headpatch.core.stream_swaps import Ends, token_classes
 from headpatch.core.study.study import Study
-from headpatch.engine.selfcheck import Checks
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.models.vlm import VLM
@@ -131,7 +131,9 @@ class Path(Question[FollowedPath]):
         return _followed(session, [pair], facts, 0, call)
 
     def _many(self, pairs: Pairs, call: Call) -> FollowedPath:
-        study, survey = pairs.study, pairs.survey
+        study, each = pairs.study, (entry.pair() for entry in pairs.entries)
+        survey = replace(pairs.survey, checks=decide(study, pairs.vlm, each, "answer"))
+        pairs = replace(pairs, survey=survey)
         with call.stages("Ranking heads by effect") as advance:
             chosen = choose_heads(study, study.path, "answer", pairs.vlm, survey, advance)
         heads: dict[str, tuple[Head, ...]] = {entry.name: () for entry in survey.entries}
@@ -213,7 +215,7 @@ def _each(
     pairs: Pairs, heads: Mapping[str, tuple[Head, ...]], call: Call
 ) -> Iterator[MeasuredPair]:
     """Yield every pair, in order: as it was finished before, or measured and kept now."""
-    entries, study, vlm = pairs.survey.entries, pairs.study, pairs.vlm
+    entries, study, vlm, checks = pairs.entries, pairs.study, pairs.vlm, pairs.survey.checks
     where = {entry.name: entry.where for entry in entries}
     keys = {}
     for entry in entries:
@@ -230,7 +232,7 @@ def _each(
             raise InputError(argument, error.found, error.expected, error.hint) from None
 
     assert call.store is not None
-    units = measured(study, vlm, entries, keys, "answer", call.store, measure, Checks())
+    units = measured(study, vlm, entries, keys, "answer", call.store, measure, checks)
     yield from (MeasuredPair.from_saved(unit) for _, unit in units)
 
 

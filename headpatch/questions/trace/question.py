@@ -141,7 +141,8 @@ def _measure(
         for entry, own in zip(survey.entries, names, strict=True)
         if any(store.get(name) is None for name in chain.from_iterable(own))
     ]
-    opened = sessions(study, vlm, left, pairs.positions, None, pairs.vision, survey.held)
+    more = survey.held, survey.checks
+    opened = sessions(study, vlm, left, pairs.positions, None, pairs.vision, *more)
     for pair, answers in enumerate(said):
         session = cache(partial(next, opened))  # asked of those that are left alone
         for source, answer in enumerate(answers):

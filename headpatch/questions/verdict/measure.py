@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from jaxtyping import Float
 from headpatch.core.baseline_runs import Survey, measured
 from headpatch.core.donors import donors_of
 from headpatch.core.effects import FEW, floor_of, intervene, noise_vision, normalized
+from headpatch.core.fast_paths import decide
 from headpatch.core.held import Held
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.ranking import differences
@@ -51,7 +54,7 @@ class Runner:
     ) -> None:
         self._study, self._vlm, self._survey, self._store = study, vlm, survey, store
         self._on_progress, self._done, self._total = on_progress, 0, total
-        self._checks, self._held = Checks(), Held(vlm.device)
+        self._held = Held(vlm.device)
         for session in survey.held.values():
             self._held.offer(session)  # they count as what there is room for
         self._dataset = dataset_digest(survey.entries)
@@ -60,9 +63,15 @@ class Runner:
             self._donors = donors_of(study, survey.entries, survey.layouts, "--source")
         self._places = {entry.name: place for place, entry in enumerate(survey.entries)}
 
-    def measured(self, entries: Sequence[Entry], tasks: Sequence[Task]) -> Iterator[PairRecord]:
-        """Yield what was measured of each pair, in order."""
+    def measured(
+        self, entries: Sequence[Entry], tasks: Sequence[Task], checks: Checks | None = None
+    ) -> Iterator[PairRecord]:
+        """Yield what was measured of each pair, in order; `checks` are as `decided` for them all.
+
+        None decides them for these pairs, as soon as one is left to measure.
+        """
         wanted = {entry.name: task for entry, task in zip(entries, tasks, strict=True)}
+        decided = cache(lambda: checks or self.decided(entries, tasks))
 
         def run(session: Session) -> dict[str, Any]:
             name, means = session.pair.name, self._survey.reference
@@ -70,11 +79,28 @@ class Runner:
             count = self._study.ablate.reference
             reference = means.of(session) if means else mean_z(session, reference=count)
             own = self._with_donor(session)
-            return measure(own, wanted[name], reference, self._checks, rng).to_saved()
+            return measure(own, wanted[name], reference, decided(), rng).to_saved()
 
         for entry, saved in self._each(entries, [task.words() for task in tasks], run):
             self._advance(wanted[entry.name].rows(self._vlm.lm.grid))
             yield PairRecord.from_saved(saved)
+
+    def decided(self, entries: Sequence[Entry], tasks: Sequence[Task]) -> Checks:
+        """Compare the fast paths for what is run of pairs beside themselves, in their order."""
+
+        def pairs(asked: Sequence[bool]) -> Iterator[Pair]:
+            return (entry.pair() for entry in compress(entries, asked))
+
+        otherwise = (
+            other
+            for pair in pairs([task.nulls for task in tasks])
+            for other in (wrong_place(pair), mirrored(pair))
+            if other is not None
+        )
+        study, vlm, where = self._study, self._vlm, self._study.verdict.positions
+        checks = decide(study, vlm, otherwise, where, known=self._survey.checks)
+        seen = pairs([task.vision and not refused(vlm) for task in tasks])
+        return decide(study, vlm, seen, None, vision=True, known=checks)
 
     def changed(
         self, entries: Sequence[Entry], asked: Sequence[Change]
@@ -116,7 +142,7 @@ class Runner:
             entry.name: unit_key(self._study, self._vlm, entry.pair(), {**what, **always})
             for entry, what in zip(entries, asked, strict=True)
         }
-        more = self._store, run, self._checks, self._held.sessions
+        more = self._store, run, self._survey.checks, self._held.sessions
         return measured(self._study, self._vlm, entries, keys, options.positions, *more)
 
     def _with_donor(self, session: Session) -> Session:
@@ -153,7 +179,6 @@ def measure(
     drawn = rng.choice(len(singles), size=min(options.noise, len(singles)), replace=False)
     own = [changed(singles[i], "self", direction) for direction in DIRECTIONS for i in drawn]
     outcomes = intervene(session, [*asked, *own], means, answers_only=True)
-    checked(session, checks)  # the same pair asked otherwise is as long
     nowhere = np.zeros(0), float("nan"), 0.0
     vision, unread, off = _vision(session, checks) if task.vision else nowhere
     effects = normalized(session, outcomes[: len(asked)])
