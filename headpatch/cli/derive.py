@@ -109,7 +109,7 @@ def answered(
         if needs.compared:
             Region.parse(study.region).compare()
     pairs = study.pair() if entries is None else entries  # refused before the model loads
-    keeps = verb.finished != "" and (many or verb.finished != "pairs")
+    keeps = verb.finished != "" and (many or verb.keeps_one)
     if resume is not None and not keeps:
         raise InputError("--resume, --no-resume", "one pair of pictures", "--pairs as well")
     with ExitStack() as stack:
@@ -156,7 +156,7 @@ def _open(
     if needs.of_pairs is not None:
         positions, vision = needs.of_pairs.positions, needs.of_pairs.vision
     hold = needs.hold and (positions is not None or vision)
-    more = {"hold": hold, "means": needs.means, "store": store}
+    more = {"hold": hold, "means": needs.means, "store": store, "count": needs.count}
     survey = surveyed(request, entries, positions, vlm, vision, **more)
     return Pairs(study, vlm, survey, positions, vision)
 

@@ -1,6 +1,6 @@
 """Asking a question of a pair, or of many: the one way; and where an answer comes from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,7 +51,7 @@ def ask(
         asked = opened.pair if isinstance(opened, Session) else entries
         units = question.units(study, vlm, asked, given)
         keys = units.values()
-    if not verb.finished or (keep is None and verb.name == "ablate"):
+    if not verb.finished or keep is None:
         return question.answer(ready(opened, needs, stages), Call(stages, given=given))
     with store_in(keep, verb.finished, verb.name, keys) as store:
         call = Call(stages, store=store, units=units, given=given)
@@ -82,19 +82,6 @@ def refuse_means(opened: Opened, means: ZMeans | None) -> None:
     if means is not None and isinstance(opened, Pairs):
         expected = "none: kind mean puts the pairs' own mean there"
         raise InputError("means", "given, and many pairs", expected)
-
-
-def each_pair(
-    pairs: Pairs, stages: Stages, what: str, measure: Callable[[Session], Any]
-) -> list[Any]:
-    """Measure every pair that is run, one after the other; `what` is done, for whoever watches."""
-    measured = []
-    with stages(what) as advance:
-        for session in pairs.survey.opened(pairs.study, pairs.vlm, pairs.positions, pairs.vision):
-            measured.append(measure(session))
-            advance(len(measured), len(pairs.entries))
-            del session  # its caches go before the next pair's are made
-    return measured
 
 
 def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts: Any) -> Origin:

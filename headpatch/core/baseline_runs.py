@@ -2,32 +2,30 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.core.donors import Layout, donors_of, layout_of
+from headpatch.core.donors import Layout, layout_of
 from headpatch.core.fast_paths import decide
 from headpatch.core.gate import Gated, gate, none_passed, of_the_row, run_entry, sessions, study_of
 from headpatch.core.held import Held
-from headpatch.core.mean_activations import MeanZ, Sums, mean_z
+from headpatch.core.mean_activations import MeanZ, Sums
 from headpatch.core.pair_units import Keys, each_unit
 from headpatch.core.ranking import MASSES, descending, masses
 from headpatch.core.session import RIGHT, RUNS, Session, checked, run_both, towers_of
 from headpatch.core.share import ALONE, Share
 from headpatch.core.store import Store, dataset_digest
-from headpatch.core.study.options import Changes
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import AnswerReading
-from headpatch.engine.patching import Donor, OnProgress, ZMeans
+from headpatch.engine.patching import Donor, OnProgress
 from headpatch.engine.selfcheck import MOST, Checks
 from headpatch.errors import InputError
 from headpatch.heads import Head
-from headpatch.kinds import averages, donated
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
@@ -147,14 +145,6 @@ class Survey:
     def open(self, study: Study, vlm: VLM, positions: Positions | None, vision: bool) -> "Opener":
         """Return what opens pairs, those that are held as they are."""
         return Opener(study, vlm, positions, vision, self.held, self.checks)
-
-    def opened(
-        self, study: Study, vlm: VLM, positions: Positions | None, vision: bool = False
-    ) -> Iterator[Session]:
-        """Open the run pairs one after the other, those that are held as they are."""
-        judged = study.model_copy(update={"force": True})  # the survey was the gate
-        more = self.held, self.checks
-        return sessions(judged, vlm, self.entries, positions, None, vision, *more)
 
     def donor(
         self, study: Study, vlm: VLM, entry: Entry, positions: Positions | None, vision: bool
@@ -331,66 +321,3 @@ def _cautions(study: Study, gated: Sequence[Gated], run: Sequence[Entry]) -> tup
         "the probability together; see gate.csv for what the model says",
         *reworded,
     )
-
-
-def walk(
-    study: Study,
-    vlm: VLM,
-    survey: Survey,
-    options: Changes,
-    positions: Positions | None,
-    vision: bool,
-    on_progress: OnProgress | None,
-) -> Iterator[tuple[Session, ZMeans | None, OnProgress]]:
-    """Yield the run pairs open, each with the mean z that its kinds need, and its progress."""
-    done_pairs, pairs = 0, len(survey.entries)
-    donors = donors_of(study, survey.entries, survey.layouts) if donated(options.kinds) else {}
-
-    def advance(done: int, total: int) -> None:
-        if on_progress:
-            on_progress(done_pairs * total + done, pairs * total)
-
-    for session in survey.opened(study, vlm, positions, vision):
-        means = None
-        if averages(options.kinds):
-            known, towers = survey.reference, towers_of(positions, vision)
-            means = known.of(session) if known else mean_z(session, None, options.reference, towers)
-        base = session.base
-        if donors:
-            donor = survey.donor(study, vlm, donors[session.pair.name], positions, vision)
-            base = replace(base, donor=donor)
-        yield replace(session, base=base), means, advance
-        done_pairs += 1
-        del session, base  # its caches go before the next pair's are made
-
-
-def measured(
-    study: Study,
-    vlm: VLM,
-    entries: Sequence[Entry],
-    keys: Mapping[str, str],
-    positions: Positions,
-    store: Store,
-    measure: Callable[[Session], Mapping[str, Any]],
-    checks: Checks,
-    held: Mapping[str, Session] | None = None,
-) -> Iterator[tuple[Entry, dict[str, Any]]]:
-    """Yield what is saved of each pair, in order; what is not is measured, and saved.
-
-    The gate is not applied again: `entries` are those that are run. `keys`, by the pair's name,
-    hash all that its numbers depend on (`headpatch.core.store.unit_key`). `checks` are
-    decided: they hang on all pairs, not on those that are left. `held` are sessions that are still
-    open.
-    """
-    judged = study.model_copy(update={"force": True})
-    known = {name: store.get(key) for name, key in keys.items()}
-    left = [entry for entry in entries if known[entry.name] is None]
-    opened = sessions(judged, vlm, left, positions, held=held, checks=checks)
-    for entry in entries:
-        unit = known.pop(entry.name)
-        if unit is None:
-            session = next(opened)
-            unit = dict(measure(session))
-            del session  # its caches go before the next pair's are made
-            store.put(keys[entry.name], unit)
-        yield entry, unit

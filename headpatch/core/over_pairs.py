@@ -1,6 +1,6 @@
 """What a question does to each pair of a dataset that is run: one loop, and what it is given."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -24,25 +24,30 @@ def each_pair(
     call: Call,
     name: str,
     measure: Measure[Found],
-    asked: Mapping[str, Any],
     on_progress: OnProgress | None = None,
     *,
-    entries: Sequence[Entry] | None = None,
+    sections: Collection[str] = (),
+    asked: Any = None,
+    each: Sequence[Any] | None = None,
     whole: bool = False,
+    entries: Sequence[Entry] | None = None,
     count: int = 1,
 ) -> Iterator[Found]:
     """Measure every pair that is run, or some of them; yield what came of each, in order.
 
-    `asked`: all that its numbers hang on, beside the study's answers and seed, and how the pairs
-    were opened; with `whole` they hang on all pairs. The rest is as in `each_unit`.
+    Beside the pair, and how it was opened, numbers hang on `sections` of the study, on what is
+    `asked`, of all pairs or of `each`; and on all pairs that are run where `whole` is true. The
+    rest is as in `headpatch.core.pair_units.each_unit`.
     """
     survey, study = pairs.survey, pairs.study
     entries = survey.entries if entries is None else entries
     keys = survey.keys or Keys(pairs.vlm)
 
     def named() -> list[str]:
-        opened = {"positions": pairs.positions, "vision": pairs.vision, "done": name}
-        return keys.of(study, entries, {**asked, **opened, "of": survey.digest if whole else ""})
+        own = study.model_dump(include=set(sections), mode="json")
+        own |= {"done": name, "positions": pairs.positions, "vision heads": pairs.vision}
+        own |= {"asked": asked, "pairs": survey.digest if whole else ""}
+        return keys.of(study, entries, own, each)
 
     opened = survey.open(study, pairs.vlm, pairs.positions, pairs.vision)
     return each_unit(

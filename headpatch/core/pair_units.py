@@ -16,29 +16,31 @@ from headpatch.pairs.manifest import Entry
 
 Found = TypeVar("Found")
 _OF_ALL = {"answers", "prompt", "seed", "quantize", "sum_variants"}
+Open = TypeVar("Open")
 Measure: TypeAlias = Callable[[Session, OnProgress], Found]
 """Measures an open pair; within it, progress is told in what the pair takes: rows, say."""
 
 
 def each_unit(
     entries: Sequence[Entry],
-    opened: Callable[[Entry], Session],
+    opened: Callable[[Entry], Open],
     name: str,
     keys: Callable[[], Sequence[str]],
-    measure: Measure[Found],
+    measure: Callable[[Open, OnProgress], Found],
     on_progress: OnProgress | None = None,
     *,
     store: Store | None = None,
     share: Share = ALONE,
     near: Mapping[str, object] | None = None,
     count: int = 1,
+    counted: Callable[[Found], int] | None = None,
 ) -> Iterator[Found]:
     """Yield what was measured of each pair, in order.
 
     A unit that is in the store is taken from there, another is measured and put there, by whichever
     process the `share` gives it to. `keys` (asked for if there is a store) hash all that a unit
     hangs on (`headpatch.core.store.unit_key`), and `opened` opens a pair. `near` are pairs that are
-    open already, by name; a unit counts as `count` in messages (`Loop`).
+    open already, by name; a unit counts as `count` in messages (`Loop`), or as it is `counted`.
     """
     told = _Told(len(entries), on_progress)
     assert store is not None or share.alone  # others find what they need in a store alone
@@ -49,7 +51,8 @@ def each_unit(
         found = measure(session, told.within)
         del session  # its caches go before the next pair's are made
         if store is not None:
-            store.put(loop.keys[place], {"unit": to_plain(found)}, count)
+            number = count if counted is None else counted(found)
+            store.put(loop.keys[place], {"unit": to_plain(found)}, number)
             share.finished(loop, place)
         return found
 
@@ -89,14 +92,24 @@ class Keys:
     def __init__(self, vlm: VLM) -> None:
         self._vlm, self._pairs = vlm, dict[str, str]()
 
-    def of(self, study: Study, entries: Sequence[Entry], asked: Mapping[str, Any]) -> list[str]:
-        """Name what is done to each of some pairs; `asked`: all else that numbers hang on."""
+    def of(
+        self,
+        study: Study,
+        entries: Sequence[Entry],
+        asked: Mapping[str, Any],
+        each: Sequence[Any] | None = None,
+    ) -> list[str]:
+        """Name what is done to each of some pairs.
+
+        `asked` is all else that numbers hang on; what is not the same for all comes in `each`.
+        """
         made = []
-        for entry in entries:
+        for place, entry in enumerate(entries):
             if entry.name not in self._pairs:
                 self._pairs[entry.name] = unit_key(study, self._vlm, entry.pair(), {})
             own = study.model_dump(include=_OF_ALL, mode="json")
-            text = json.dumps([self._pairs[entry.name], own, asked], sort_keys=True, default=str)
+            what = [self._pairs[entry.name], own, asked, each[place] if each else None]
+            text = json.dumps(what, sort_keys=True, default=str)
             made.append(hashlib.sha256(text.encode()).hexdigest())
         return made
 

@@ -1,17 +1,20 @@
 """What was measured, as the plain tensors, numbers and texts of a file, and back bit for bit.
 
-Any nesting of dataclasses and named tuples of headpatch, tables, arrays, tensors, tuples, lists and
-mappings. A value that is no plain one itself is a mapping that says what it is.
+Any nesting of headpatch's dataclasses, named tuples and sections of a study, of tables, arrays,
+tensors, tuples, lists and mappings. What is no plain value is a mapping that says what it is.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 import torch
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _IS: Final = "headpatch is"  # the key that says what a mapping stands for
 _OURS: Final = "headpatch."
@@ -32,11 +35,8 @@ def to_plain(value: Any) -> Any:
         return {_IS: "array", "of": torch.from_numpy(value.copy())}
     if isinstance(value, np.generic):
         return {_IS: "number", "of": torch.from_numpy(np.array(value))}
-    if isinstance(value, pd.DataFrame):
-        columns = [_column(value.iloc[:, place]) for place in range(value.shape[1])]
-        default = value.index.equals(pd.RangeIndex(len(value)))
-        index = None if default else [to_plain(one) for one in value.index]
-        return {_IS: "table", "names": list(value.columns), "of": columns, "index": index}
+    if type(value).__module__.startswith("pandas"):
+        return _of_table(value)
     if isinstance(value, Mapping):
         items = [[to_plain(key), to_plain(one)] for key, one in value.items()]
         if all(isinstance(key, str) and key != _IS for key in value):
@@ -47,7 +47,8 @@ def to_plain(value: Any) -> Any:
     if type(value) is tuple:
         return {_IS: "tuple", "of": [to_plain(one) for one in value]}
     kind = type(value)
-    if kind.__module__.startswith(_OURS) and (is_dataclass(value) or isinstance(value, tuple)):
+    made = is_dataclass(value) or isinstance(value, tuple | BaseModel)
+    if kind.__module__.startswith(_OURS) and made:
         own = {name: to_plain(getattr(value, name)) for name in _names(kind)}
         return {_IS: f"{kind.__module__}:{kind.__qualname__}", "of": own}
     raise TypeError(f"a {kind.__module__}.{kind.__qualname__} is no plain value")
@@ -77,11 +78,24 @@ def _names(kind: Any) -> tuple[str, ...]:
     """Return what a dataclass, or a named tuple, is made of."""
     if is_dataclass(kind):
         return tuple(one.name for one in fields(kind) if one.init)
-    return tuple(kind._fields)
+    return tuple(kind.model_fields if issubclass(kind, BaseModel) else kind._fields)
+
+
+def _of_table(value: "pd.DataFrame") -> dict[str, Any]:
+    import pandas as pd  # which `headpatch rank` does without
+
+    if not isinstance(value, pd.DataFrame):
+        raise TypeError(f"a {type(value).__name__} of pandas is no plain value")
+    columns = [_column(value.iloc[:, place]) for place in range(value.shape[1])]
+    default = value.index.equals(pd.RangeIndex(len(value)))
+    index = None if default else [to_plain(one) for one in value.index]
+    return {_IS: "table", "names": list(value.columns), "of": columns, "index": index}
 
 
 def _column(values: "pd.Series[Any]") -> dict[str, Any]:
     """Return a column: numbers as a tensor, all else one by one, and its type."""
+    import pandas as pd
+
     if isinstance(values.dtype, np.dtype) and values.dtype != object:
         return {"type": "", "of": torch.from_numpy(values.to_numpy(copy=True))}
     cells = [None if one is pd.NA else to_plain(one) for one in values]
@@ -89,7 +103,9 @@ def _column(values: "pd.Series[Any]") -> dict[str, Any]:
     return {"type": str(values.dtype), "of": cells, "missing": missing}
 
 
-def _table(value: Mapping[str, Any]) -> pd.DataFrame:
+def _table(value: Mapping[str, Any]) -> "pd.DataFrame":
+    import pandas as pd
+
     columns = []
     for one in value["of"]:
         if not one["type"]:

@@ -131,8 +131,8 @@ class Store:
         """Look at what an earlier run of this kind has left.
 
         `resume`: True goes on from it, False discards it, None refuses to decide. `keys` are of all
-        units of this run, if they are known yet: others are not counted, and nothing but others is
-        an error. What counts as nothing is used without a word.
+        units of this run (up to a dash), if they are known yet: others are not counted, and nothing
+        but others is an error. What counts as nothing is used without a word.
         """
         if resume is False:
             self._remove(self._files())
@@ -140,7 +140,9 @@ class Store:
         units = {path.stem: _Unit.read(path) for path in self._files()}
         self.unfit = sum(unit is None for unit in units.values())
         counts = {key: unit.count for key, unit in units.items() if unit and unit.count}
-        self._counts = {key: counts[key] for key in counts if keys is None or key in keys}
+        self._counts = {
+            key: counts[key] for key in counts if keys is None or key.partition("-")[0] in keys
+        }
         left = f"{self.folder} holds {{:,}} finished {self.what} of an interrupted {run}"
         if counts and not self._counts:
             found = left.format(sum(counts.values()))
@@ -179,6 +181,12 @@ class Store:
             write_whole(self._path(key), unit.head(key) + b"\n" + unit.payload)
         self._used.add(key)
         self._counts[key] = count
+
+    def discard(self, key: str) -> None:
+        """Delete a unit, if there is one."""
+        with reporting_failure(self.folder, self._argument):
+            self._path(key).unlink(missing_ok=True)
+        self._counts.pop(key, None)
 
     def remove(self) -> None:
         """Delete this run's units, what does not fit, and the folder if it is empty then."""

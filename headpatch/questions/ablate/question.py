@@ -189,7 +189,7 @@ def _one_pair(session: Session, call: Call) -> Ablation:
 
 
 def _over_pairs(pairs: Pairs, call: Call) -> Ablation:
-    study, survey, options = pairs.study, pairs.survey, pairs.study.ablate
+    survey, options = pairs.survey, pairs.study.ablate
     heads = resolve(Selection.parse(options.heads), pairs.vlm, survey.order)
     sources = Sources(pairs, options, options.positions, has("vision", heads))
     announced = False
@@ -203,11 +203,13 @@ def _over_pairs(pairs: Pairs, call: Call) -> Ablation:
             _announce(session, job, survey, call)
         return run(session, job, means, advance)
 
-    own = study.model_dump(include={"ablate", "vision"}, mode="json")
-    asked, whole = {"heads": list(map(str, heads)), **own}, hangs_on_all(options)
     with call.stages("Changing heads") as advance:
-        each = each_pair(pairs, call, "Changing heads", measure, asked, advance, whole=whole)
-        measured = list(each)
+        measured = list(
+            each_pair(
+                pairs, call, "Changing heads", measure, advance, sections=("ablate", "vision"),
+                asked=list(map(str, heads)), whole=hangs_on_all(options),
+            )
+        )  # fmt: skip
     return _found(pairs, measured, _means([one.named for one in measured], pairs))
 
 
