@@ -103,6 +103,10 @@ _OF_STUDY = (
     ("force", "force", bool, None,
      "Run even if the answers are not Yes and No; outputs are marked invalid."),
 )  # fmt: skip
+_SHARD = (
+    "With several pairs: run every N-th of them alone, from the I-th on, beside others that do the "
+    "rest over the same --out; then the same command without it gathers."
+)
 _CONFIG = "Study file (YAML), or the run.yaml of an earlier run. Other flags override it."
 
 
@@ -116,6 +120,7 @@ COMMON = {
         name: Common(flag(kind, _typed(name), words, metavar), key)
         for name, key, kind, metavar, words in _OF_STUDY
     },
+    "shard": Common(flag(str, "--shard", _SHARD, "I/N")),
     "as_json": Common(Json, default=False),
     "debug": Common(Debug, default=False),
 }

@@ -44,7 +44,9 @@ def each_unit(
     """
     told = _Told(len(entries), on_progress)
     assert store is not None or share.alone  # others find what they need in a store alone
-    loop = Loop(name, ("",) * len(entries) if store is None else tuple(keys()), count)
+    loop = Loop(name, ("",) * len(entries), count)
+    if store is not None:
+        loop = Loop(name, tuple(keys()), count, store.folder)
 
     def measured(place: int) -> Found:
         session = opened(entries[place])

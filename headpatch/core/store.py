@@ -9,6 +9,7 @@ finished and is measured anew.
 import hashlib
 import io
 import json
+import shutil
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +22,7 @@ import torch
 
 from headpatch import __version__
 from headpatch.core.output.lock import scratch_folder
+from headpatch.core.output.shards import shards_in
 from headpatch.core.output.staging import taken
 from headpatch.core.study.study import Study
 from headpatch.disk import UNFINISHED, reporting_failure, tensor_bytes, write_whole
@@ -197,6 +199,8 @@ class Store:
         with reporting_failure(self.folder, self._argument):
             for path in (*files, *self.folder.glob(f"*{UNFINISHED}")):
                 path.unlink(missing_ok=True)
+            for place in shards_in(self.folder).values():
+                shutil.rmtree(place)
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()
         self._counts = {}
@@ -220,18 +224,28 @@ class Scratch:
 
 @contextmanager
 def store_in(
-    keep: str | Path | None, what: str, run: str, keys: Collection[str] | None = None
+    keep: str | Path | None,
+    what: str,
+    run: str,
+    keys: Collection[str] | None = None,
+    alone: bool = True,
 ) -> Iterator[Store]:
     """Give a place for what is finished; it is emptied if the block ends well.
 
     `keep` is a folder from which an interrupted call goes on; None keeps nothing beyond the block.
-    `what` is counted, for messages: pairs, rows. `run` and `keys` are as in `Store.open`.
+    `what` is counted, for messages: pairs, rows. `run` and `keys` are as in `Store.open`. Where
+    this process is not `alone` the folder is everybody's, and is not emptied.
     """
     if keep is None:
         with scratch_folder() as folder:
             yield Store(folder, what)
         return
     place = user_path(keep, "keep")
+    if not alone:
+        store = Store(place, what, "keep")
+        store.open(True, run, keys)
+        yield store
+        return
     with taken(place, "call"):
         store = Store(place, what, "keep")
         store.open(True, run, keys)
