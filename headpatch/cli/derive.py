@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headpatch.models.vlm import VLM
     from headpatch.pairs.manifest import Entry
 
-_OVER_PAIRS: Final = frozenset({"pairs", "limit", "shard"})
+_OVER_PAIRS: Final = frozenset({"pairs", "limit", "hold", "shard"})
 _SORTS: Final = {"text": str, "several": Several, "file": Path}
 _N: Final = flag(int, "--n", "Pairs to draw, without --pairs.", "N")
 

@@ -91,6 +91,9 @@ _OF_STUDY = (
      "Run a dataset of pairs instead of one: its manifest (CSV, JSON lines or Parquet), or its "
      "folder; `headpatch pairs` draws one."),
     ("limit", "pairs.limit", int, "N", "At most so many pairs of the dataset, drawn by the seed."),
+    ("hold", "pairs.hold", float, "GIB",
+     "Memory in which pairs stay open, so that their pictures are not run again: 2 GiB on a CPU, "
+     "8 on a GPU if left out, and never more than a quarter of what is free."),
     ("out", "out", Path, "DIR", "Folder for the results."),
     ("device", "device", str, "NAME", "auto, cpu, cuda, cuda:1, mps."),
     ("dtype", "dtype", str, "NAME", "auto, float32, bfloat16, float16."),

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -197,7 +197,7 @@ def survey(
     means: bool = True,
     store: Store | None = None,
     share: Share = ALONE,
-    count: int = 0,
+    count: Literal[0, 1] = 0,
 ) -> Survey:
     """Run every pair untouched; fewer than `LEAST` scenes that pass the gate are an error.
 
@@ -212,7 +212,7 @@ def survey(
     if reference is not None and not reference.small:  # every process runs all: no file holds this
         store, share = None, ALONE
     by_name = {entry.name: entry for entry in walked}
-    held, keys, checks, measured = Held(vlm.device), Keys(vlm), Checks(), 0
+    held, keys, checks, measured = Held(vlm.device, study.pairs.hold), Keys(vlm), Checks(), 0
 
     def measure(session: Session, _: OnProgress) -> Untouched:
         nonlocal measured

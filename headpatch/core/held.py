@@ -1,22 +1,27 @@
 """Pairs that stay open, so that their pictures are not run again: the first ones that fit."""
 
+import ctypes
 import os
+from contextlib import suppress
+from typing import Final
 
 import torch
 
 from headpatch.core.session import Session
 from headpatch.engine.memory import tensors_in
 
-_SHARE = 0.25  # of what is free: the rest is for the work on them
-_MOST_ON_CPU = 2 << 30  # bytes; what is free there may belong to others
+_GIB: Final = 1 << 30
+_SHARE: Final = 0.25  # of what is free: the rest is for the work on them
+_MOST: Final = {"cpu": 2 * _GIB, "cuda": 8 * _GIB}
+"""Bytes, where a study says nothing; what is free in a machine's memory may belong to others."""
 
 
 class Held:
-    """Open pairs by name, the first ones that fit."""
+    """Open pairs by name, the first ones that fit into so many GiB; None: `_room`."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, hold: float | None = None) -> None:
         self.sessions: dict[str, Session] = {}
-        self._left = _room(device)
+        self._left = _room(device) if hold is None else int(hold * _GIB)
 
     def offer(self, session: Session) -> None:
         """Keep the pair, unless there is no room for it or it is kept already."""
@@ -24,17 +29,25 @@ class Held:
         if name not in self.sessions and size <= self._left:
             self.sessions[name] = session
             self._left -= size
+            if session.vlm.device.type == "cpu":
+                _give_back()
+
+
+def _give_back() -> None:
+    """Return to the system what lies free between tensors that stay: more than half of them."""
+    with suppress(OSError, AttributeError):  # the C library is another one
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _room(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(_SHARE * free)
+        return min(int(_SHARE * free), _MOST["cuda"])
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # not every system says
-        return _MOST_ON_CPU
-    return min(int(_SHARE * free), _MOST_ON_CPU)
+        return _MOST["cpu"]
+    return min(int(_SHARE * free), _MOST["cpu"])
 
 
 def size_of(session: Session) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from headpatch.core.dataset import Pairs
 from headpatch.core.donors import donors_of
@@ -31,7 +31,7 @@ def each_pair(
     each: Sequence[Any] | None = None,
     whole: bool = False,
     entries: Sequence[Entry] | None = None,
-    count: int = 1,
+    count: Literal[0, 1] = 1,
 ) -> Iterator[Found]:
     """Measure every pair that is run, or some of them; yield what came of each, in order.
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from headpatch.core.plain import from_plain, to_plain
 from headpatch.core.session import Session
@@ -32,7 +32,7 @@ def each_unit(
     store: Store | None = None,
     share: Share = ALONE,
     near: Mapping[str, object] | None = None,
-    count: int = 1,
+    count: Literal[0, 1] = 1,
     counted: Callable[[Found], int] | None = None,
 ) -> Iterator[Found]:
     """Yield what was measured of each pair, in order.
@@ -53,8 +53,13 @@ def each_unit(
         found = measure(session, told.within)
         del session  # its caches go before the next pair's are made
         if store is not None:
-            number = count if counted is None else counted(found)
-            store.put(loop.keys[place], {"unit": to_plain(found)}, number)
+            unit = loop.keys[place], {"unit": to_plain(found)}
+            if count == 0:
+                store.put_aside(*unit)
+            elif counted is None:
+                store.put(*unit)
+            else:
+                store.put(*unit, counted(found))
             share.finished(loop, place)
         return found
 

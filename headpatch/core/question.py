@@ -106,7 +106,9 @@ class Needs:
     forced: bool = False  # whether pictures with wrong answers are opened too, as by ``--force``
     hold: bool = True  # whether pairs of a dataset stay open, as many as memory allows
     means: bool = False  # whether mean z over the pairs of a dataset is put in a head's place
-    count: int = 0  # as what an untouched pair of a dataset counts: 1 if no more is done to it
+    count: Literal[0, 1] = (
+        0  # as what an untouched pair of a dataset counts: 1 if no more is done to it
+    )
     of_pairs: "Needs | None" = None  # how pairs of a dataset are opened, if otherwise
 
 

@@ -178,6 +178,13 @@ class Store:
 
     def put(self, key: str, content: Mapping[str, object], count: int = 1) -> None:
         """Write plain tensors, numbers and texts, which count as so much; whole or not at all."""
+        self._write(key, content, count)
+
+    def put_aside(self, key: str, content: Mapping[str, object]) -> None:
+        """Write what counts as nothing: whoever goes on uses it without a word."""
+        self._write(key, content, 0)
+
+    def _write(self, key: str, content: Mapping[str, object], count: int) -> None:
         unit = _Unit(count, tensor_bytes(content))
         with reporting_failure(self.folder, self._argument):
             write_whole(self._path(key), unit.head(key) + b"\n" + unit.payload)

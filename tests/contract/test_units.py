@@ -58,13 +58,13 @@ over_pairs = pytest.mark.parametrize("verb", OVER_PAIRS, ids=lambda verb: verb.n
 def test_a_run_that_is_stopped_after_every_unit_finds_the_same(
     verb: Verb, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, put, stops, found = whole(verb, place), Store.put, 0, None
+    expected, write, stops, found = whole(verb, place), Store._write, 0, None
 
-    def put_one(self: Store, *given: Any) -> None:
-        put(self, *given)
+    def write_one(self: Store, *given: Any) -> None:
+        write(self, *given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Store, "put", put_one)
+    monkeypatch.setattr(Store, "_write", write_one)
     while found is None:
         try:
             found = asked(verb, place, keep=tmp_path / "kept")
@@ -83,10 +83,9 @@ def test_shards_and_who_gathers_find_the_same(verb: Verb, place: Path, tmp_path:
     for number in (1, 2, 3, 1, 2, 3, 1, 2, 3):
         try:
             found = asked(verb, place, keep=kept, shard=f"{number}/3")
-        except hp.Unfinished as error:
-            assert str(error).startswith(f"shard {number}/3: ")
-        else:
-            break
+        except hp.Unfinished:
+            continue
+        break
     else:
         pytest.fail("the shards do not come to an end")
     assert contents(found, tmp_path / "found") == expected

@@ -59,7 +59,7 @@ class Runner:
         self._study, self._vlm, self._survey = study, vlm, survey
         self._store, self._share, self._keys = store, share, survey.keys or Keys(vlm)
         self._on_progress, self._done, self._total = on_progress, 0, total
-        self._held = Held(vlm.device)
+        self._held = Held(vlm.device, study.pairs.hold)
         for session in survey.held.values():
             self._held.offer(session)  # they count as what there is room for
         self._donors: Mapping[str, Entry] = {}

@@ -147,10 +147,10 @@ def test_a_killed_run_goes_on_and_gives_the_same_result(
     out, save = tmp_path / "out", Store.put
     words = [*many, *NAMED, "--out", out]
 
-    def save_two(self: Store, name: str, content: dict[str, object], count: int) -> None:
+    def save_two(self: Store, name: str, content: dict[str, object]) -> None:
         if self.count == 2:
             raise KeyboardInterrupt
-        save(self, name, content, count)
+        save(self, name, content)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Store, "put", save_two)
