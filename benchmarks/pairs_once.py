@@ -19,7 +19,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from headpatch.core.baseline_runs import Survey, size_of, survey
-from headpatch.core.dataset import Pairs, draw_pairs
+from headpatch.core.dataset import Pairs
+from headpatch.core.drawn_pairs import draw_pairs
 from headpatch.core.study.study import Study
 from headpatch.heads import Head
 from headpatch.models.load import load

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from headpatch.core.dataset import draw_pairs
+from headpatch.core.drawn_pairs import draw_pairs
 from headpatch.pairs.same_scene import scenes_of
 from headpatch.stats.intervals import mean_interval
 from headpatch.stats.scenes import by_scene

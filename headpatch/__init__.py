@@ -27,14 +27,15 @@ torch.Size([32, 32])
 
 from typing import TYPE_CHECKING, Any
 
-from headpatch.errors import HeadpatchError, InputError, RunError
+from headpatch.errors import HeadpatchError, InputError, RunError, Unfinished
 from headpatch.heads import Head, HeadSet
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from headpatch.api import Run, plot, read_run
-    from headpatch.core.dataset import Pairs, draw_pairs, open_pairs
+    from headpatch.core.dataset import Pairs, open_pairs
+    from headpatch.core.drawn_pairs import draw_pairs
     from headpatch.core.gate import sessions
     from headpatch.core.mean_activations import mean_z
     from headpatch.core.session import Session, open_session
@@ -60,7 +61,8 @@ _HOMES = {
     name: room
     for room, names in {
         "api": "Run plot read_run",
-        "core.dataset": "Pairs open_pairs draw_pairs",
+        "core.dataset": "Pairs open_pairs",
+        "core.drawn_pairs": "draw_pairs",
         "core.gate": "sessions",
         "core.mean_activations": "mean_z",
         "core.session": "Session open_session",
@@ -90,7 +92,8 @@ __all__ = [
     "VLM", "AblatedPairs", "Ablation", "Claims", "Combined", "CombinedPairs", "Cuts",
     "FollowedPath", "FollowedPaths", "Head", "HeadSet", "HeadpatchError", "InputError",
     "Manifest", "Pair", "Pairs", "RankedPairs", "Ranking", "Region", "Rolled", "RolledPairs",
-    "Run", "RunError", "Session", "Study", "Sweep", "Sweeps", "Traced", "TracedPairs", "Verdict",
+    "Run", "RunError", "Session", "Study", "Sweep", "Sweeps", "Traced", "TracedPairs", "Unfinished",
+    "Verdict",
     "ablate", "claims", "combine", "cut", "draw_pairs", "load", "make_pair", "mean_z",
     "open_pairs", "open_session", "path", "plot", "rank", "read_run", "rollout", "sessions",
     "sweep", "trace", "verdict",

@@ -48,6 +48,12 @@ class InputError(HeadpatchError, ValueError):
         return type(self)(self.argument, self.found, self.expected, hint)
 
 
+class Unfinished(HeadpatchError):
+    """A share of a run is done, and nobody will finish the rest now; nothing went wrong."""
+
+    exit_code = 0
+
+
 def _brief(text: str) -> str:
     """Put a text on one line, and leave the middle out of words and lines that are very long."""
     words = (_without_middle(word, _LONGEST_WORD) for word in text.split())

@@ -103,5 +103,10 @@ _FLAGS = (
     parameter("resume", RESUME),
 )
 command(
-    "claims", VERB.help, _FLAGS, {"n": "draw.n"}, COMMON.keys() - PICTURES - {"config"}, _claims
+    "claims",
+    VERB.help,
+    _FLAGS,
+    {"n": "draw.n"},
+    COMMON.keys() - PICTURES - {"config", "shard"},
+    _claims,
 )

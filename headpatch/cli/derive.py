@@ -16,10 +16,12 @@ from headpatch.errors import InputError
 
 if TYPE_CHECKING:
     from headpatch.core.question import Needs, Opened, Result
+    from headpatch.core.share import Share
+    from headpatch.core.store import Store
     from headpatch.models.vlm import VLM
     from headpatch.pairs.manifest import Entry
 
-_OVER_PAIRS: Final = frozenset({"pairs", "limit"})
+_OVER_PAIRS: Final = frozenset({"pairs", "limit", "hold", "shard"})
 _SORTS: Final = {"text": str, "several": Several, "file": Path}
 _N: Final = flag(int, "--n", "Pairs to draw, without --pairs.", "N")
 
@@ -49,7 +51,7 @@ def add(verb: Verb) -> None:
 def _run(request: Request, verb: Verb, resume: bool | None) -> None:
     """Open the pictures, answer the question, write and show what was found."""
     verb.question().check(request.study)
-    folder = request.folder() if verb.files else Path()
+    folder = request.folder() if verb.files and request.shard is None else Path(request.study.out)
     entries = entries_of(request, verb)
     target, found, names = answered(request, verb, folder, entries, resume)
     _show(request, target, found, names)
@@ -75,7 +77,7 @@ def entries_of(request: Request, verb: Verb) -> "tuple[Entry, ...] | None":
     if not verb.draws:
         return None
     question.need(study, study.draw.n, "--n")
-    from headpatch.core.dataset import draw_for_once
+    from headpatch.core.drawn_pairs import draw_for_once
     from headpatch.core.output.lock import scratch_folder
 
     place = request.until_the_end.enter_context(scratch_folder())
@@ -96,9 +98,10 @@ def answered(
     Returns what was opened, what was found, and the names of the files.
     """
     from headpatch.cli import show
-    from headpatch.cli.many import kept, loaded, opened
+    from headpatch.cli.many import all_measured, divided, kept, loaded, opened
     from headpatch.core.output.writing import write
     from headpatch.core.question import Call
+    from headpatch.core.share import ALONE
     from headpatch.pairs.region import Region
 
     question, study, many = verb.question(), request.study, entries is not None
@@ -108,25 +111,33 @@ def answered(
         if needs.compared:
             Region.parse(study.region).compare()
     pairs = study.pair() if entries is None else entries  # refused before the model loads
-    keeps = verb.finished != "" and (many or verb.finished != "pairs")
+    keeps = verb.finished != "" and (many or verb.keeps_one)
+    kept_in = folder / verb.kept_in
+    share: Share = ALONE
+    if request.shard is not None and not many:
+        raise InputError("--shard", "one pair of pictures", "--pairs as well")
+    if entries is not None and keeps:
+        share, resume = divided(request, verb, kept_in, entries, resume)
     if resume is not None and not keeps:
         raise InputError("--resume, --no-resume", "one pair of pictures", "--pairs as well")
     with ExitStack() as stack:
         call = Call(request.stage, show.warn)
         if keeps and not verb.keyed:
-            store = opened(folder / verb.kept_in, verb.finished, resume, verb.name)
+            store = opened(kept_in, verb.finished, resume, verb.name)
             call = replace(call, store=store)
         vlm = vlm or loaded(request)
         question.check_model(study, vlm)
         if keeps and verb.keyed:
             units = question.units(study, vlm, pairs, {})
             keys = units.values()
-            store = opened(folder / verb.kept_in, verb.finished, resume, verb.name, keys)
+            store = opened(kept_in, verb.finished, resume, verb.name, keys)
             call = replace(call, store=store, units=units)
-        target = _open(request, vlm, entries, needs)
         if call.store is not None:
-            stack.enter_context(kept(call.store))
+            stack.enter_context(kept(call.store, share.alone))
+        target = _open(request, vlm, entries, needs, call.store, share)
         found = question.answer(target, call)
+        if request.shard is not None:
+            raise all_measured(request.shard)
         names: list[str] = []
         if verb.files:
             if "effects.csv" in verb.files:
@@ -138,7 +149,14 @@ def answered(
     return target, found, names
 
 
-def _open(request: Request, vlm: "VLM", entries: Any, needs: "Needs") -> "Opened":
+def _open(
+    request: Request,
+    vlm: "VLM",
+    entries: Any,
+    needs: "Needs",
+    store: "Store | None",
+    share: "Share",
+) -> "Opened":
     """Run both pictures of the study's pair, or of every pair of its dataset."""
     from headpatch.cli.many import surveyed
     from headpatch.core.dataset import Pairs
@@ -153,8 +171,15 @@ def _open(request: Request, vlm: "VLM", entries: Any, needs: "Needs") -> "Opened
     if needs.of_pairs is not None:
         positions, vision = needs.of_pairs.positions, needs.of_pairs.vision
     hold = needs.hold and (positions is not None or vision)
-    survey = surveyed(request, entries, positions, vlm, vision, hold)
-    return Pairs(study, vlm, survey, positions, vision)
+    more = {
+        "hold": hold,
+        "means": needs.means,
+        "store": store,
+        "share": share,
+        "count": needs.count,
+    }
+    survey = surveyed(request, entries, positions, vlm, vision, **more)
+    return Pairs(study, vlm, survey, positions, vision, share=share)
 
 
 def _show(request: Request, target: "Opened", found: "Result", names: list[str]) -> None:

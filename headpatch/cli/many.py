@@ -3,16 +3,19 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headpatch.cli.show import warn
 from headpatch.cli.verb import Request
+from headpatch.core.question import Verb
 from headpatch.core.study.study import Study
-from headpatch.errors import HeadpatchError, InputError
+from headpatch.errors import HeadpatchError, InputError, Unfinished
 from headpatch.pairs.manifest import Entry, Manifest
 
 if TYPE_CHECKING:
     from headpatch.core.baseline_runs import Survey
+    from headpatch.core.output.shards import Number
+    from headpatch.core.share import Share
     from headpatch.core.store import Store
     from headpatch.models.spans import Positions
     from headpatch.models.vlm import VLM
@@ -56,13 +59,13 @@ def surveyed(
     positions: "Positions | None",
     vlm: "VLM",
     vision: bool,
-    hold: bool,
+    **more: Any,
 ) -> "Survey":
     """Run every pair untouched, as `headpatch.core.baseline_runs.survey` does."""
     from headpatch.core.baseline_runs import survey
 
     with request.stage("Running the pairs") as advance:
-        found = survey(request.study, vlm, entries, positions, advance, vision=vision, hold=hold)
+        found = survey(request.study, vlm, entries, positions, advance, vision, **more)
     for caution in (*found.cautions, *found.slow):
         warn(caution)
     return found
@@ -86,9 +89,40 @@ def opened(
     return store
 
 
+def divided(
+    request: Request, verb: Verb, kept_in: Path, entries: tuple[Entry, ...], resume: bool | None
+) -> "tuple[Share, bool | None]":
+    """Return which pairs are run here, and whether what is there is gone on from.
+
+    A shard always goes on; so does a run that gathers what shards have left.
+    """
+    from headpatch.core.output.shards import digest_of, joined, left_by_shards
+    from headpatch.core.output.staging import check_folder
+    from headpatch.core.share import ALONE, Shard
+
+    digest = digest_of(request.study, verb.name, [entry.name for entry in entries])
+    if request.shard is None:
+        gathers = resume is not False and left_by_shards(kept_in, digest)
+        return ALONE, gathers or resume
+    check_folder(kept_in.parent)
+    how = kept_in.parent, kept_in, request.shard, verb.name, digest
+    request.until_the_end.enter_context(joined(*how))
+    return Shard(request.shard, kept_in), True
+
+
+def all_measured(which: "Number") -> Unfinished:
+    """Say that a shard has nothing left to do."""
+    return Unfinished(
+        f"shard {which}: all pairs are measured. The same command without --shard gathers"
+    )
+
+
 @contextmanager
-def kept(store: "Store") -> Iterator[None]:
-    """Say, if the run ends early, that what is finished is kept."""
+def kept(store: "Store", alone: bool = True) -> Iterator[None]:
+    """Say, if the run ends early, that what is finished is kept.
+
+    Of input that is refused before anything that counts is finished, nothing stays.
+    """
 
     def words() -> str:
         return (
@@ -98,12 +132,16 @@ def kept(store: "Store") -> Iterator[None]:
 
     try:
         yield
+    except Unfinished:
+        raise
     except KeyboardInterrupt:
         if not store.count:
             raise
         raise _Interrupted(f"interrupted; {words()}") from None
     except InputError as error:
         if not store.count:
+            if alone:
+                store.remove()
             raise
         raise error.adding(words()) from error
     except Exception:

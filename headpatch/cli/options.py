@@ -91,6 +91,9 @@ _OF_STUDY = (
      "Run a dataset of pairs instead of one: its manifest (CSV, JSON lines or Parquet), or its "
      "folder; `headpatch pairs` draws one."),
     ("limit", "pairs.limit", int, "N", "At most so many pairs of the dataset, drawn by the seed."),
+    ("hold", "pairs.hold", float, "GIB",
+     "Memory in which pairs stay open, so that their pictures are not run again: 2 GiB on a CPU, "
+     "8 on a GPU if left out, and never more than a quarter of what is free."),
     ("out", "out", Path, "DIR", "Folder for the results."),
     ("device", "device", str, "NAME", "auto, cpu, cuda, cuda:1, mps."),
     ("dtype", "dtype", str, "NAME", "auto, float32, bfloat16, float16."),
@@ -103,6 +106,10 @@ _OF_STUDY = (
     ("force", "force", bool, None,
      "Run even if the answers are not Yes and No; outputs are marked invalid."),
 )  # fmt: skip
+_SHARD = (
+    "With several pairs: run every N-th of them alone, from the I-th on, beside others that do the "
+    "rest over the same --out; then the same command without it gathers."
+)
 _CONFIG = "Study file (YAML), or the run.yaml of an earlier run. Other flags override it."
 
 
@@ -116,6 +123,7 @@ COMMON = {
         name: Common(flag(kind, _typed(name), words, metavar), key)
         for name, key, kind, metavar, words in _OF_STUDY
     },
+    "shard": Common(flag(str, "--shard", _SHARD, "I/N")),
     "as_json": Common(Json, default=False),
     "debug": Common(Debug, default=False),
 }

@@ -58,7 +58,7 @@ def _pairs(request: Request, _: Mapping[str, Any]) -> None:
     """
     study = request.study
     folder = Path(study.draw.folder)
-    from headpatch.core.dataset import DRAW, SHEET, draw_dataset
+    from headpatch.core.drawn_pairs import DRAW, SHEET, draw_dataset
     from headpatch.present.tables import plain_table
 
     with request.stage("Drawing") as advance:

@@ -17,6 +17,7 @@ from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 
 if TYPE_CHECKING:
+    from headpatch.core.output.shards import Number
     from headpatch.engine.patching import OnProgress
 
 
@@ -28,6 +29,7 @@ class Request:
     as_json: bool  # one JSON object is printed, and no progress is shown
     verb: str
     until_the_end: ExitStack = field(default_factory=ExitStack)  # closed when the verb has ended
+    shard: "Number | None" = None  # which part of the pairs is run here; None: all
 
     def folder(self) -> Path:
         """Take the study's output folder, which is this run's until the verb has ended."""
@@ -72,13 +74,29 @@ def command(
             flags = {key: _value(given[name]) for name, key in places.items()}
             study = Study.make(config, flags, name)
             notes.extend(_odd(name, study, given))
-            act(Request(study, given["as_json"] is True, name, until_the_end), given)
+            act(
+                Request(study, given["as_json"] is True, name, until_the_end, **_parts(given)),
+                given,
+            )
 
     behind = [parameter(name, one.annotation, one.default) for name, one in shared.items()]
     # typer reads a command's flags here
     vars(run)["__signature__"] = inspect.Signature([*flags, *behind])
     run.__doc__ = words
     app.command(name)(run)
+
+
+def _parts(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Read which part of the pairs is run here."""
+    shard = given.get("shard")
+    if shard is None:
+        return {}
+    from headpatch.core.output.shards import Number
+
+    if given.get("resume") is False:
+        hint = "The same command without --shard discards what shards have left."
+        raise InputError("--shard, --no-resume", "both of them", "one of them", hint)
+    return {"shard": Number.parse(str(shard))}
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Asking a question of a pair, or of many: the one way; and where an answer comes from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,8 @@ from headpatch.core.progress import Progress, Stages, stages_of
 from headpatch.core.question import Call, Context, Needs, Opened, Origin, Question, Result, Verb
 from headpatch.core.session import Session
 from headpatch.core.session import ready as ready_session
-from headpatch.core.store import store_in
+from headpatch.core.share import ALONE, Share
+from headpatch.core.store import Store, store_in
 from headpatch.core.study.options import refuse_both
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
@@ -44,18 +45,21 @@ def ask(
         question.check_one(study)
     question.check_model(study, vlm)
     needs, keys = question.needs(study), None
+    share: Share = ALONE
     units: Mapping[str, str] = {}
-    if verb.keyed and keep is not None:
-        keep = user_path(keep, "keep") / verb.kept_in
+    if isinstance(opened, Pairs):
+        keep, share = keep or opened.keep, opened.share
+    if not verb.finished or keep is None:
+        return question.answer(ready(opened, needs, stages), Call(stages, given=given))
+    keep = user_path(keep, "keep") / verb.kept_in
+    if verb.keyed:
         entries = [] if isinstance(opened, Session) else [one.entry for one in opened.survey.gated]
         asked = opened.pair if isinstance(opened, Session) else entries
         units = question.units(study, vlm, asked, given)
         keys = units.values()
-    if not verb.finished:
-        return question.answer(ready(opened, needs, stages), Call(stages, given=given))
-    with store_in(keep, verb.finished, verb.name, keys) as store:
+    with store_in(keep, verb.finished, verb.name, keys, share.alone) as store:
         call = Call(stages, store=store, units=units, given=given)
-        return question.answer(ready(opened, needs, stages), call)
+        return question.answer(ready(opened, needs, stages, store), call)
 
 
 def with_options(opened: Opened, options: Mapping[str, Any]) -> Opened:
@@ -65,7 +69,7 @@ def with_options(opened: Opened, options: Mapping[str, Any]) -> Opened:
     return replace(opened, study=opened.study.override(options))
 
 
-def ready(opened: Opened, needs: Needs, stages: Stages) -> Opened:
+def ready(opened: Opened, needs: Needs, stages: Stages, store: Store | None = None) -> Opened:
     """Return a pair, or many, in which the heads in question can be changed."""
     if isinstance(opened, Pairs):
         needs = needs.of_pairs or needs
@@ -74,7 +78,7 @@ def ready(opened: Opened, needs: Needs, stages: Stages) -> Opened:
     if isinstance(opened, Session):
         return ready_session(opened, needs.positions or opened.positions, needs.vision)
     assert isinstance(opened, Pairs)
-    return ready_pairs(opened, needs.positions, needs.vision, stages=stages)
+    return ready_pairs(opened, needs.positions, needs.vision, stages=stages, store=store)
 
 
 def refuse_means(opened: Opened, means: ZMeans | None) -> None:
@@ -82,19 +86,6 @@ def refuse_means(opened: Opened, means: ZMeans | None) -> None:
     if means is not None and isinstance(opened, Pairs):
         expected = "none: kind mean puts the pairs' own mean there"
         raise InputError("means", "given, and many pairs", expected)
-
-
-def each_pair(
-    pairs: Pairs, stages: Stages, what: str, measure: Callable[[Session], Any]
-) -> list[Any]:
-    """Measure every pair that is run, one after the other; `what` is done, for whoever watches."""
-    measured = []
-    with stages(what) as advance:
-        for session in pairs.survey.opened(pairs.study, pairs.vlm, pairs.positions, pairs.vision):
-            measured.append(measure(session))
-            advance(len(measured), len(pairs.entries))
-            del session  # its caches go before the next pair's are made
-    return measured
 
 
 def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts: Any) -> Origin:

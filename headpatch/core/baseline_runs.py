@@ -1,28 +1,32 @@
-"""Walks over a dataset: the first, untouched, and those that open its pairs again."""
+"""The first walk over a dataset, untouched: which pairs are run, and where heads look in them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from headpatch.core.cost import inexact, slow_pairs
-from headpatch.core.donors import Layout, donors_of, layout_of
-from headpatch.core.gate import Gated, of_the_row, sessions, study_of
+from headpatch.core.donors import Layout, layout_of
+from headpatch.core.fast_paths import decide
+from headpatch.core.gate import Gated, gate, none_passed, of_the_row, run_entry, sessions, study_of
 from headpatch.core.held import Held
-from headpatch.core.mean_activations import MeanZ, mean_z
+from headpatch.core.mean_activations import MeanZ, Sums
+from headpatch.core.pair_units import Keys, each_unit
 from headpatch.core.ranking import MASSES, descending, masses
-from headpatch.core.session import Session, run_both, towers_of
-from headpatch.core.store import Store
-from headpatch.core.study.options import Changes
+from headpatch.core.session import RIGHT, RUNS, Session, checked, run_both, towers_of
+from headpatch.core.share import ALONE, Share
+from headpatch.core.store import Store, dataset_digest
 from headpatch.core.study.study import Study
-from headpatch.engine.patching import Donor, OnProgress, ZMeans
-from headpatch.engine.selfcheck import Checks
+from headpatch.engine.answers import AnswerReading
+from headpatch.engine.patching import Donor, OnProgress
+from headpatch.engine.selfcheck import MOST, Checks
 from headpatch.errors import InputError
-from headpatch.heads import Head, Tower
-from headpatch.kinds import averages, donated
+from headpatch.heads import Head
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
@@ -54,11 +58,17 @@ class Survey:
     """How the fast paths did on these pairs, for the heads that they were run for."""
     slow: tuple[str, ...] = ()
     """On which pairs they are not used, why and at what price; empty if they are on all."""
+    keys: Keys | None = None  # names units of these pairs; None of a survey that was put together
 
     @cached_property
     def scenes(self) -> Scenes:
         """The number of the scene that each run pair shows: the unit of statistics over pairs."""
         return scenes_of(self.entries)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the run pairs: what a mean over them hangs on."""
+        return dataset_digest(self.entries)
 
     @property
     def ld_gaps(self) -> Float[np.ndarray, " pairs"]:
@@ -69,7 +79,7 @@ class Survey:
     @property
     def prompts(self) -> tuple[str, ...]:
         """The pairs' prompts, with ``{question}`` in place of the question, each once."""
-        return tuple(dict.fromkeys(one.prompt for one in self.gated))
+        return tuple(dict.fromkeys(one.prompt for one in self.gated if one.prompt))
 
     @property
     def question(self) -> str:
@@ -135,13 +145,9 @@ class Survey:
         mean: Float[np.ndarray, "layers heads"] = by_scene(self.masses[name], self.scenes).mean(0)
         return mean
 
-    def opened(
-        self, study: Study, vlm: VLM, positions: Positions | None, vision: bool = False
-    ) -> Iterator[Session]:
-        """Open the run pairs one after the other, those that are held as they are."""
-        judged = study.model_copy(update={"force": True})  # the survey was the gate
-        more = self.held, self.checks
-        return sessions(judged, vlm, self.entries, positions, None, vision, *more)
+    def open(self, study: Study, vlm: VLM, positions: Positions | None, vision: bool) -> "Opener":
+        """Return what opens pairs, those that are held as they are."""
+        return Opener(study, vlm, positions, vision, self.held, self.checks)
 
     def donor(
         self, study: Study, vlm: VLM, entry: Entry, positions: Positions | None, vision: bool
@@ -153,6 +159,35 @@ class Survey:
         return Donor(entry.name, session.base.trace)
 
 
+@dataclass(frozen=True, eq=False)
+class Opener:
+    """Opens pairs of a dataset, whether or not they pass the gate: the survey was that."""
+
+    study: Study
+    vlm: VLM
+    positions: Positions | None
+    vision: bool = False
+    held: Mapping[str, Session] = field(default_factory=dict)
+    checks: Checks = field(default_factory=Checks)
+
+    def __call__(self, entry: Entry) -> Session:
+        """Open a pair, or return it as it is held."""
+        judged = self.study.model_copy(update={"force": True})
+        how = self.positions, None, self.vision, self.held, self.checks
+        return next(sessions(judged, self.vlm, [entry], *how))
+
+
+@dataclass(frozen=True, eq=False)
+class Untouched:
+    """What the first walk keeps of a pair."""
+
+    gated: Mapping[str, Any]  # the fields of `Gated`, but for the entry
+    layout: Layout | None = None  # None, as what follows: the pair is not run
+    masses: Mapping[str, Float[np.ndarray, "layers heads"]] | None = None
+    incomparable: Mapping[str, str] = field(default_factory=dict)  # of the error, if there is one
+    sums: Sums = field(default_factory=dict)
+
+
 def survey(
     study: Study,
     vlm: VLM,
@@ -161,45 +196,83 @@ def survey(
     on_progress: OnProgress | None = None,
     vision: bool = False,
     hold: bool = False,
+    *,
+    means: bool = True,
+    store: Store | None = None,
+    share: Share = ALONE,
+    count: Literal[0, 1] = 0,
 ) -> Survey:
     """Run every pair untouched; fewer than `LEAST` scenes that pass the gate are an error.
 
     With `hold` pairs stay open for the second walk, so that their pictures are not run again.
+    `means`: whether mean z over them is needed, where heads are changed. `store`, `share` and
+    `count` are as in `headpatch.core.pair_units.each_unit`.
     """
-    entries, gated = with_scenes(entries), list[Gated]()
+    entries = with_scenes(entries)
+    left_out = [_left_out(entry, share.left_out) for entry in entries]
+    walked = [entry for entry, out in zip(entries, left_out, strict=True) if out is None]
+    reference = MeanZ(positions, vision) if means and towers_of(positions, vision) else None
+    if reference is not None and not reference.small:  # every process runs all: no file holds this
+        store, share = None, ALONE
+    by_name = {entry.name: entry for entry in walked}
+    held, keys, checks, measured = Held(vlm.device, study.pairs.hold), Keys(vlm), Checks(), 0
 
-    def judge(found: Gated) -> None:
-        gated.append(found)
-        if on_progress:
-            on_progress(len(gated), len(entries))
-
-    reference = MeanZ(positions, vision) if positions is not None or vision else None
-    held, checks = Held(vlm.device), Checks()
-    found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in MASSES}
-    run, widens, incomparable, layouts = [], True, None, dict[str, Layout]()
-    slow: dict[str, list[str]] = {}
-    for session in sessions(study, vlm, entries, positions, judge, vision, checks=checks):
-        run.append(gated[-1].entry)
-        layouts[run[-1].name] = layout_of(session)
-        widens &= session.widens
-        for words in filter(None, (inexact(session, tower) for tower in get_args(Tower))):
-            slow.setdefault(words, []).append(run[-1].name)
+    def measure(session: Session, _: OnProgress) -> Untouched:
+        nonlocal measured
+        measured += 1
+        found = gate(by_name[session.pair.name], session)
+        own = {one.name: getattr(found, one.name) for one in fields(found) if one.name != "entry"}
+        if not found.passed and not study.force:
+            return Untouched(own)
+        if share.alone:  # in order, so that this is the first pair of its shape
+            session = checked(session, checks)
+        words: Mapping[str, str] = {}
         try:
-            own = masses(session)
+            own_masses = masses(session)
         except InputError as error:  # only a question that compares heads is refused
-            incomparable = incomparable or of_the_row(error, run[-1])
+            words = vars(of_the_row(error, found.entry))
             grid = vlm.lm.grid
-            own = dict.fromkeys(MASSES, np.full((grid.layers, grid.heads), np.nan))
-        for name, values in own.items():
-            found[name].append(values)
-        if reference is not None:
-            reference.add(session)
+            own_masses = dict.fromkeys(MASSES, np.full((grid.layers, grid.heads), np.nan))
         if hold:
             held.offer(session)
-        del session  # its caches go before the next pair's are made
+        sums = {} if reference is None else reference.of_pair(session)
+        return Untouched(own, layout_of(session), own_masses, words, sums)
 
-    def need(count: int) -> None:
-        if count < LEAST:
+    def named() -> list[str]:
+        asked = {"untouched": (positions, vision, reference is not None)}
+        return keys.of(study, walked, asked | {"margin": study.pairs.margin, "force": study.force})
+
+    def opened(entry: Entry) -> Session:
+        return run_entry(study_of(study, entry), vlm, entry, positions, vision)
+
+    units = each_unit(
+        walked, opened, "Running the pairs", named, measure, on_progress,
+        store=store, share=share, count=count,
+    )  # fmt: skip
+    gated, run = list[Gated](), list[Entry]()
+    found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in MASSES}
+    incomparable, layouts = None, dict[str, Layout]()
+    for entry, out in zip(entries, left_out, strict=True):
+        if out is not None:
+            gated.append(out)
+            continue
+        unit = next(units)
+        gated.append(Gated(entry, **unit.gated))
+        if unit.layout is None or unit.masses is None:
+            continue
+        run.append(entry)
+        layouts[entry.name] = unit.layout
+        if incomparable is None and unit.incomparable:
+            incomparable = InputError(**unit.incomparable)
+        for name, values in unit.masses.items():
+            found[name].append(values)
+        if reference is not None:
+            reference.add(unit.sums, len(RUNS))
+    if not run:
+        raise none_passed(gated)
+
+    def need(number: int) -> None:
+        if number < LEAST:
             problem = f"{len(run)} of {len(entries)} pairs pass the gate"
             expected = f"at least {LEAST}, which an interval over pairs needs"
             raise InputError("--pairs", problem, expected, "Add pairs, or set pairs.margin lower.")
@@ -208,14 +281,63 @@ def survey(
     figures = {name: np.stack(values) for name, values in found.items()}
     mean = reference if reference is not None and reference.here else None
     valid = not study.force or all(one.passed for one in gated)
-    decided = checks.decided(), slow_pairs(slow, len(run))
-    more = _cautions(study, gated, run), held.sessions, layouts, incomparable, *decided
-    return Survey(tuple(gated), tuple(run), figures, mean, valid, widens, *more)
+    here = measured == len(walked) and share.alone
+    if towers_of(positions, vision) and not here:  # as if they had been measured here, in order
+        own = (entry.pair() for entry in _first_of_each(run, layouts))
+        checks = decide(study, vlm, own, positions, vision)
+    checks = checks.decided()
+    again = Opener(study, vlm, positions, vision, held.sessions, checks)
+    more = held.sessions, layouts, incomparable, checks, _slow(run, layouts, checks, again), keys
+    cautions = _cautions(study, gated, run)
+    return Survey(tuple(gated), tuple(run), figures, mean, valid, checks.widens, cautions, *more)
+
+
+def _slow(
+    entries: Sequence[Entry], layouts: Mapping[str, Layout], checks: Checks, opened: Opener
+) -> tuple[str, ...]:
+    """Say on which pairs fast paths are not used, why and at what price.
+
+    A layout's first pairs are compared: if none of them agrees, all of the layout are meant.
+    """
+    slow: dict[str, list[str]] = {}
+    compared = _first_of_each(entries, layouts)
+    for tower, name in checks.refused:
+        entry = next(one for one in entries if one.name == name)
+        alike = [one.name for one in entries if layouts[one.name] == layouts[name]]
+        first = [one.name for one in compared if one.name in alike]
+        of_all = all((tower, one) in checks.refused for one in first)
+        if of_all and name != first[0]:
+            continue  # said of all already
+        slow.setdefault(inexact(opened(entry), tower), []).extend(alike if of_all else [name])
+    return slow_pairs(slow, len(entries))
+
+
+def _first_of_each(entries: Sequence[Entry], layouts: Mapping[str, Layout]) -> list[Entry]:
+    """Return the first pairs of each layout: what the fast paths are compared on lies in them."""
+    seen, first = Counter[Layout](), list[Entry]()
+    for entry in entries:
+        layout = layouts[entry.name]
+        seen[layout] += 1
+        if seen[layout] <= MOST:
+            first.append(entry)
+    return first
+
+
+def _left_out(entry: Entry, left_out: Mapping[str, str]) -> Gated | None:
+    """Say of a pair that is not measured that it fails the gate; None of the others."""
+    if entry.name not in left_out:
+        return None
+    nothing = math.nan
+    readings = [AnswerReading(nothing, nothing, 0, 0, "", nothing, said) for said in RIGHT]
+    present, absent = readings
+    why = left_out[entry.name]
+    return Gated(entry, nothing, nothing, (present, absent), passed=False, reason=why, prompt="")
 
 
 def _cautions(study: Study, gated: Sequence[Gated], run: Sequence[Entry]) -> tuple[str, ...]:
     shared = shared_words(len(run), len({entry.scene for entry in run}))
-    reworded = (*filter(None, [shared]), *study.reworded(gated[0].prompt))
+    first = next(one.prompt for one in gated if one.prompt)
+    reworded = (*filter(None, [shared]), *study.reworded(first))
     if not (doubtful := sum(one.doubtful for one in gated)):
         return reworded
     answers = " and ".join(study.answers)
@@ -224,66 +346,3 @@ def _cautions(study: Study, gated: Sequence[Gated], run: Sequence[Entry]) -> tup
         "the probability together; see gate.csv for what the model says",
         *reworded,
     )
-
-
-def walk(
-    study: Study,
-    vlm: VLM,
-    survey: Survey,
-    options: Changes,
-    positions: Positions | None,
-    vision: bool,
-    on_progress: OnProgress | None,
-) -> Iterator[tuple[Session, ZMeans | None, OnProgress]]:
-    """Yield the run pairs open, each with the mean z that its kinds need, and its progress."""
-    done_pairs, pairs = 0, len(survey.entries)
-    donors = donors_of(study, survey.entries, survey.layouts) if donated(options.kinds) else {}
-
-    def advance(done: int, total: int) -> None:
-        if on_progress:
-            on_progress(done_pairs * total + done, pairs * total)
-
-    for session in survey.opened(study, vlm, positions, vision):
-        means = None
-        if averages(options.kinds):
-            known, towers = survey.reference, towers_of(positions, vision)
-            means = known.of(session) if known else mean_z(session, None, options.reference, towers)
-        base = session.base
-        if donors:
-            donor = survey.donor(study, vlm, donors[session.pair.name], positions, vision)
-            base = replace(base, donor=donor)
-        yield replace(session, base=base), means, advance
-        done_pairs += 1
-        del session, base  # its caches go before the next pair's are made
-
-
-def measured(
-    study: Study,
-    vlm: VLM,
-    entries: Sequence[Entry],
-    keys: Mapping[str, str],
-    positions: Positions,
-    store: Store,
-    measure: Callable[[Session], Mapping[str, Any]],
-    checks: Checks,
-    held: Mapping[str, Session] | None = None,
-) -> Iterator[tuple[Entry, dict[str, Any]]]:
-    """Yield what is saved of each pair, in order; what is not is measured, and saved.
-
-    The gate is not applied again: `entries` are those that are run. `keys`, by the pair's name,
-    hash all that its numbers depend on (`headpatch.core.store.unit_key`). `checks` are
-    decided: they hang on all pairs, not on those that are left. `held` are sessions that are still
-    open.
-    """
-    judged = study.model_copy(update={"force": True})
-    known = {name: store.get(key) for name, key in keys.items()}
-    left = [entry for entry in entries if known[entry.name] is None]
-    opened = sessions(judged, vlm, left, positions, held=held, checks=checks)
-    for entry in entries:
-        unit = known.pop(entry.name)
-        if unit is None:
-            session = next(opened)
-            unit = dict(measure(session))
-            del session  # its caches go before the next pair's are made
-            store.put(keys[entry.name], unit)
-        yield entry, unit

@@ -1,4 +1,4 @@
-"""Many pairs: drawn into a folder, and opened, each run untouched once."""
+"""Many pairs, opened: each run untouched once."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -8,119 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from headpatch.core.baseline_runs import LEAST, Survey, survey
+from headpatch.core.drawn_pairs import draw_for_once
 from headpatch.core.gate_view import gate
-from headpatch.core.output.files import write_columns
-from headpatch.core.output.provenance import write_draw
-from headpatch.core.output.staging import check_folder, staged
+from headpatch.core.output.shards import Number, digest_of, joined, left_by_shards
+from headpatch.core.output.staging import taken
 from headpatch.core.progress import Progress, Stages, stages_of
 from headpatch.core.session import model_of
-from headpatch.core.store import Scratch
+from headpatch.core.share import ALONE, Shard, Share
+from headpatch.core.store import Scratch, Store
 from headpatch.core.study.study import Study
-from headpatch.disk import reporting_failure
 from headpatch.errors import InputError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
-from headpatch.pairs import generate
-from headpatch.pairs.manifest import NAME, Entry, Manifest
+from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.same_scene import need_scenes, with_scenes
-from headpatch.present.overlays import contact_sheet
 from headpatch.present.parts import Words
 from headpatch.text import user_path
 
 if TYPE_CHECKING:
     import pandas
 
-DRAW: Final = "draw.yaml"  # how the pairs of a folder were drawn
-SHEET: Final = "pairs.png"  # the first of them, to look at
-
-
-def draw_pairs(
-    n: int,
-    folder: str | Path,
-    study: Study | None = None,
-    on_progress: Progress = None,
-    **options: Any,
-) -> Manifest:
-    """Draw `n` counterbalanced pairs into a folder, as `headpatch pairs` does.
-
-    Writes the pictures, their table, a sheet of the first to look at, and how they were drawn. The
-    same arguments give the same pairs; `headpatch.pairs.generate` says what is balanced.
-
-    Parameters
-    ----------
-    study
-        Whose seed and ``draw`` section are taken; None is the default study.
-    options
-        Override `headpatch.Study.draw`: ``regions``, ``wording``, ``size``, ``format``; and
-        ``seed``.
-
-    Raises
-    ------
-    InputError
-        If an option is wrong, or the folder holds another dataset or cannot be written.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     drawn = hp.draw_pairs(4, folder, size=64)
-    ...     [(one.name, one.region.name) for one in drawn.entries][:2]
-    ...     drawn.entries[0].pair().with_image.size
-    [('0001', 'bottom-left-corner'), ('0002', 'top-right-corner')]
-    (64, 64)
-    """
-    flags = {f"draw.{name}": value for name, value in options.items() if name != "seed"}
-    study = (study or Study()).override({**flags, "draw.n": n, "seed": options.get("seed")})
-    with stages_of(on_progress)("Drawing pairs") as advance:
-        return draw_dataset(study, user_path(folder, "folder"), advance)
-
-
-def draw_dataset(
-    study: Study, folder: Path, on_progress: Callable[[int, int], None] | None = None
-) -> Manifest:
-    """Draw the study's pairs (pictures, table, `DRAW`, `SHEET`); never beside another dataset."""
-    planned = _planned(study)
-    check_folder(folder)
-    with staged(folder, "pairs") as stage:
-        _write_table(stage, planned, study.draw.format)
-        write_draw(stage / DRAW, study)
-        _refuse_another(folder, stage)
-        generate.write_pictures(stage, planned, study.draw.size, study.draw.format, on_progress)
-        contact_sheet(Manifest.read(stage).entries, stage / SHEET)
-    return Manifest.read(folder)
-
-
-def draw_for_once(
-    study: Study, folder: Path, on_progress: Callable[[int, int], None] | None = None
-) -> Manifest:
-    """Draw the study's pairs into an empty folder that will not last: pictures and their table."""
-    planned = _planned(study)
-    with reporting_failure(folder, "TMPDIR"):
-        _write_table(folder, planned, study.draw.format)
-        generate.write_pictures(folder, planned, study.draw.size, study.draw.format, on_progress)
-    return Manifest.read(folder)
-
-
-def _planned(study: Study) -> tuple[generate.Drawn, ...]:
-    options = study.draw
-    return generate.plan(options.n, study.seed, options.regions, options.wording)
-
-
-def _write_table(folder: Path, planned: tuple[generate.Drawn, ...], extension: str) -> None:
-    rows = [pair.row(extension) for pair in planned]
-    write_columns(folder / NAME, {column: [row[column] for row in rows] for column in rows[0]})
-
-
-def _refuse_another(folder: Path, stage: Path) -> None:
-    there = folder / NAME
-    if not there.exists():
-        return
-    for name in (NAME, DRAW):
-        old = folder / name
-        if not old.is_file() or old.read_bytes() != (stage / name).read_bytes():
-            found = f"{there} is there, and {name} is not what these options and seed give"
-            hint = "Choose another --out, or delete the old dataset."
-            raise InputError("--out", found, "a folder without a dataset", hint)
+_KEPT: Final = ".pairs"  # folder of what is kept of pairs that are opened
 
 
 Dataset: TypeAlias = Manifest | Iterable[object] | str | Path
@@ -147,6 +55,8 @@ class Pairs:
     positions: Positions | None = None
     vision: bool = False
     drawn: Scratch | None = None  # folder of pairs that were drawn for this object
+    share: Share = ALONE  # which of what is done to the pairs this process does
+    keep: Path | None = None  # folder of what is finished of them; None: nothing is kept
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -182,6 +92,8 @@ def open_pairs(
     positions: Positions | None = "answer",
     vision: bool = False,
     on_progress: Progress = None,
+    keep: str | Path | None = None,
+    shard: str | None = None,
     **options: Any,
 ) -> Pairs:
     """Load the model (unless given), and run both pictures of every pair.
@@ -207,6 +119,14 @@ def open_pairs(
     on_progress
         Called with (done, total), in pairs: for drawn ones, if they are, then for those that run.
         None shows a bar on a terminal or in a notebook; False nothing.
+    keep
+        A folder for what is finished of each pair, from which an interrupted call goes on; that of
+        every question that is asked of what is returned, too. None keeps nothing.
+    shard
+        ``1/4``: every fourth pair alone is run here, and in every question, from the first on;
+        other processes run the others over the same `keep`. A question whose pairs others have not
+        run yet, and do not run now, raises `Unfinished`; without `shard`, what all of them have
+        finished is gathered.
     options
         Override `headpatch.Study.pairs`: ``margin``, ``level``, ``resamples``, ``limit``.
 
@@ -214,6 +134,8 @@ def open_pairs(
     ------
     InputError
         If an option is wrong, a pair cannot be read or run, or fewer than two pass the gate.
+    Unfinished
+        If other shards have pairs to run first.
 
     Examples
     --------
@@ -227,11 +149,32 @@ def open_pairs(
     study = (study or Study()).override({**flags, "draw.n": n})
     stages = stages_of(on_progress)
     found = found_pairs(study, pairs, n, _need_two, stages)
-    return run_pairs(study, found, vlm, positions, vision, stages=stages)
+    if keep is None:
+        if shard is not None:
+            raise InputError("shard", repr(shard), "keep as well: a folder that all shards share")
+        return run_pairs(study, found, vlm, positions, vision, stages=stages)
+    place = user_path(keep, "keep")
+    digest = digest_of(study, "pairs", [entry.name for entry in found.entries])
+    store = Store(place / _KEPT, "pairs", "keep")
+    how = study, found, vlm, positions, vision
+    if shard is not None:
+        which = Number.parse(shard, "shard")
+        share = Shard(which, store.folder, joined(place, store.folder, which, "pairs", digest))
+        return run_pairs(*how, stages=stages, store=store, share=share, keep=place)
+    with taken(place, "call"):
+        left_by_shards(store.folder, digest)
+        opened = run_pairs(*how, stages=stages, store=store, keep=place)
+        store.remove()
+    return opened
 
 
 def ready(
-    pairs: Pairs, positions: Positions | None, vision: bool = False, *, stages: Stages
+    pairs: Pairs,
+    positions: Positions | None,
+    vision: bool = False,
+    *,
+    stages: Stages,
+    store: Store | None = None,
 ) -> Pairs:
     """Return pairs in which such heads can be changed: these if they are, else run again.
 
@@ -241,7 +184,8 @@ def ready(
         return pairs
     known = pairs.survey
     judged = pairs.study.model_copy(update={"force": True})  # the first survey was the gate
-    seen = _survey(judged, pairs.vlm, known.entries, positions, vision, stages)
+    how = positions, vision, stages, store, pairs.share
+    seen = _survey(judged, pairs.vlm, known.entries, *how)
     seen = replace(seen, gated=known.gated, valid=known.valid, cautions=known.cautions)
     return replace(pairs, survey=seen, positions=positions, vision=vision)
 
@@ -296,12 +240,15 @@ def run_pairs(
     vision: bool = False,
     *,
     stages: Stages,
+    store: Store | None = None,
+    share: Share = ALONE,
+    keep: Path | None = None,
 ) -> Pairs:
     """Load the model, unless it is given, and run the pairs."""
     study = study.override({"pairs.manifest": found.manifest})
     vlm = vlm or model_of(study)
-    seen = _survey(study, vlm, found.entries, positions, vision, stages)
-    return Pairs(study, vlm, seen, positions, vision, found.drawn)
+    seen = _survey(study, vlm, found.entries, positions, vision, stages, store, share)
+    return Pairs(study, vlm, seen, positions, vision, found.drawn, share, keep)
 
 
 def _need_two(count: int, argument: str) -> None:
@@ -317,10 +264,13 @@ def _survey(
     positions: Positions | None,
     vision: bool,
     stages: Stages,
+    store: Store | None,
+    share: Share,
 ) -> Survey:
     hold = positions is not None or vision
     with stages("Running the pairs") as advance:
-        found = survey(study, vlm, entries, positions, advance, vision, hold)
+        more = positions, advance, vision, hold
+        found = survey(study, vlm, entries, *more, store=store, share=share)
     for words in found.slow:
         warnings.warn(words, stacklevel=2)
     return found

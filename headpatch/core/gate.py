@@ -23,7 +23,7 @@ class Gated:
     """How a pair did at the gate."""
 
     entry: Entry
-    ld_with: float  # logit(Yes) - logit(No), untouched
+    ld_with: float  # logit(Yes) - logit(No), untouched; NaN of a pair that nobody could measure
     ld_without: float
     readings: tuple[AnswerReading, AnswerReading]  # with and without the object
     # Whether both answers are right (the most likely token is the right answer's, in any case, and
@@ -37,7 +37,7 @@ class Gated:
     @property
     def wrong_sign(self) -> bool:
         """Whether LD prefers the wrong answer in a run."""
-        return not self.ld_with > 0 > self.ld_without
+        return not (self.ld_with > 0 > self.ld_without or math.isnan(self.ld_with))
 
     @property
     def neither(self) -> bool:
@@ -154,7 +154,7 @@ def sessions(
         own = study_of(study, entry)
         session = (held or {}).get(entry.name)
         if session is None:
-            session = _run(own, vlm, entry, positions, vision)
+            session = run_entry(own, vlm, entry, positions, vision)
         session = replace(session, study=own)
         found = gate(entry, session)
         if on_gate:
@@ -170,10 +170,10 @@ def sessions(
         raise none_passed(failed)
 
 
-def _run(
+def run_entry(
     study: Study, vlm: VLM, entry: Entry, positions: Positions | None, vision: bool
 ) -> Session:
-    """Run a pair; what is wrong with it is said of its row."""
+    """Run a pair, by its own study; what is wrong with it is said of its row."""
     try:
         session = run_both(study, vlm, entry.pair(), positions, vision)
         session.check_region()

@@ -11,17 +11,18 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.core.baseline_runs import LEAST, Survey
+from headpatch.core.baseline_runs import LEAST
+from headpatch.core.dataset import Pairs
 from headpatch.core.effects import intervene, normalized
+from headpatch.core.over_pairs import each_pair
+from headpatch.core.question import Call
 from headpatch.core.session import Session
 from headpatch.core.study.options import Candidates
-from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet, Selection
 from headpatch.models.spans import Positions
-from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.same_scene import need_scenes
 from headpatch.stats.scenes import by_scene
@@ -100,14 +101,10 @@ class Chosen:
 
 
 def choose_heads(
-    study: Study,
-    options: Candidates,
-    positions: Positions,
-    vlm: VLM,
-    survey: Survey,
-    on_progress: OnProgress | None = None,
+    pairs: Pairs, call: Call, options: Candidates, on_progress: OnProgress | None = None
 ) -> Chosen:
     """Pick heads as `options` ask; those of rankings by their means over one half of the pairs."""
+    study, vlm, survey = pairs.study, pairs.vlm, pairs.survey
     entries = survey.entries
     if options.heads is not None and not Selection.parse(options.heads).needs_ranking:
         return Chosen(Selection.parse(options.heads).resolve(vlm.lm.grid), entries, 0)
@@ -125,16 +122,16 @@ def choose_heads(
     )
     masses = {name: values[first] for name, values in survey.masses.items()}
     picking = tuple(entries[index] for index in first)
-    half = replace(survey, entries=picking, masses=masses, held={})
+    half, positions = replace(survey, entries=picking, masses=masses), pairs.positions
+    assert positions is not None
 
     def effects() -> Singles:
-        by_pair = []
-        for session in half.opened(study, vlm, positions):
-            by_pair.append(single_effects(session, positions))
-            if on_progress:
-                on_progress(len(by_pair), len(picking))
-            del session  # its caches go before the next pair's are made
-        return np.asarray(np.nanmean(by_scene(np.stack(by_pair), half.scenes), 0))
+        by_pair = each_pair(
+            pairs, call, "Ranking heads by effect",
+            lambda session, _: single_effects(session, positions), on_progress,
+            entries=picking, count=0,
+        )  # fmt: skip
+        return np.asarray(np.nanmean(by_scene(np.stack(list(by_pair)), half.scenes), 0))
 
     heads = choose(vlm.lm.grid, options, effects, half.order)
     return Chosen(heads, tuple(entries[index] for index in second), len(first))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
@@ -111,6 +111,10 @@ def _nearest_place(box: tuple[float, float, float, float]) -> str:
     return min(PLACES, key=distance)
 
 
+Sums: TypeAlias = dict[Tower, tuple[int, list[Tensor]]]
+"""Of a pair: how many tokens its runs have, and for each layer z added up over both."""
+
+
 class MeanZ:
     """Mean z over both runs of the pairs of a dataset, per head and position.
 
@@ -123,19 +127,35 @@ class MeanZ:
         self._sums: dict[Tower, list[Tensor]] = {}  # a layer: [positions, heads, head_dim]
         self._tokens: dict[Tower, set[int]] = {one: set() for one in towers_of(positions, vision)}
 
-    def add(self, session: Session) -> None:
-        """Take in both runs of a pair."""
-        for tower, known in self._tokens.items():
-            known.add(session.base.trace.z[tower][0].shape[1])
+    @property
+    def small(self) -> bool:
+        """Whether a pair's own sums are small enough to be kept: those at the answer position."""
+        return all(map(self._at_answer, self._tokens))
+
+    def of_pair(self, session: Session) -> Sums:
+        """Add up both runs of a pair."""
+        return {
+            tower: (
+                session.base.trace.z[tower][0].shape[1],
+                [z[:, -1 if self._at_answer(tower) else 0 :].float().sum(0)
+                 for z in session.base.trace.z[tower]],
+            )
+            for tower in self._tokens
+        }  # fmt: skip
+
+    def add(self, found: Sums, runs: int) -> None:
+        """Take in the sums of a pair's runs."""
+        for tower, (tokens, _) in found.items():
+            self._tokens[tower].add(tokens)
         if not self.here:
             self._sums = {}
             return
-        for tower in self._tokens:
-            first = -1 if self._at_answer(tower) else 0
-            found = [z[:, first:].float().sum(0) for z in session.base.trace.z[tower]]
-            sums = self._sums.get(tower) or [torch.zeros_like(one) for one in found]
-            self._sums[tower] = [old + new for old, new in zip(sums, found, strict=True)]
-        self.runs += session.prompt.runs
+        for tower, (_, layers) in found.items():
+            sums = self._sums.get(tower) or [torch.zeros_like(one) for one in layers]
+            self._sums[tower] = [
+                old + new.to(old.device) for old, new in zip(sums, layers, strict=True)
+            ]
+        self.runs += runs
 
     @property
     def here(self) -> bool:
@@ -145,9 +165,12 @@ class MeanZ:
 
     def of(self, session: Session) -> ZMeans:
         """Return the mean as a pair's interventions take it."""
-        tokens = {tower: session.base.trace.z[tower][0].shape[1] for tower in self._sums}
+        own = {tower: session.base.trace.z[tower] for tower in self._sums}
         return {
-            tower: [(sums / self.runs).expand(tokens[tower], -1, -1) for sums in layers]
+            tower: [
+                (sums / self.runs).to(z.device).expand(z.shape[1], -1, -1)
+                for sums, z in zip(layers, own[tower], strict=True)
+            ]
             for tower, layers in self._sums.items()
         }
 

@@ -62,6 +62,7 @@ class Verb:
     without: tuple[str, ...] = ()  # common flags that it has no use for
     mark: str = ""  # the file by which a run is known, if several verbs write the first table
     finished: str = ""  # what is kept of an interrupted run: ``tokens``; empty: nothing
+    keeps_one: bool = False  # whether what is finished of one pair alone is kept, too
     keyed: bool = False  # whether `Question.units` names what is kept before pictures are run
     kept_as: str = ""  # folder of what is kept, where it is not called ``.cut-tokens``
     own_command: bool = False  # whether the command line has a module for it
@@ -104,6 +105,10 @@ class Needs:
     compared: bool = False  # whether heads are compared by their attention to the region
     forced: bool = False  # whether pictures with wrong answers are opened too, as by ``--force``
     hold: bool = True  # whether pairs of a dataset stay open, as many as memory allows
+    means: bool = False  # whether mean z over the pairs of a dataset is put in a head's place
+    count: Literal[0, 1] = (
+        0  # as what an untouched pair of a dataset counts: 1 if no more is done to it
+    )
     of_pairs: "Needs | None" = None  # how pairs of a dataset are opened, if otherwise
 
 

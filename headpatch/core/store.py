@@ -9,6 +9,7 @@ finished and is measured anew.
 import hashlib
 import io
 import json
+import shutil
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +22,7 @@ import torch
 
 from headpatch import __version__
 from headpatch.core.output.lock import scratch_folder
+from headpatch.core.output.shards import shards_in
 from headpatch.core.output.staging import taken
 from headpatch.core.study.study import Study
 from headpatch.disk import UNFINISHED, reporting_failure, tensor_bytes, write_whole
@@ -131,16 +133,18 @@ class Store:
         """Look at what an earlier run of this kind has left.
 
         `resume`: True goes on from it, False discards it, None refuses to decide. `keys` are of all
-        units of this run, if they are known yet: others are not counted, and nothing but others is
-        an error.
+        units of this run (up to a dash), if they are known yet: others are not counted, and nothing
+        but others is an error. What counts as nothing is used without a word.
         """
         if resume is False:
             self._remove(self._files())
             return
         units = {path.stem: _Unit.read(path) for path in self._files()}
-        counts = {key: unit.count for key, unit in units.items() if unit is not None}
-        self.unfit = len(units) - len(counts)
-        self._counts = {key: counts[key] for key in counts if keys is None or key in keys}
+        self.unfit = sum(unit is None for unit in units.values())
+        counts = {key: unit.count for key, unit in units.items() if unit and unit.count}
+        self._counts = {
+            key: counts[key] for key in counts if keys is None or key.partition("-")[0] in keys
+        }
         left = f"{self.folder} holds {{:,}} finished {self.what} of an interrupted {run}"
         if counts and not self._counts:
             found = left.format(sum(counts.values()))
@@ -168,13 +172,30 @@ class Store:
         self._counts[key] = unit.count
         return found
 
+    def holds(self, key: str) -> bool:
+        """Whether something is there under a key, whole or not."""
+        return self._path(key).exists()
+
     def put(self, key: str, content: Mapping[str, object], count: int = 1) -> None:
         """Write plain tensors, numbers and texts, which count as so much; whole or not at all."""
+        self._write(key, content, count)
+
+    def put_aside(self, key: str, content: Mapping[str, object]) -> None:
+        """Write what counts as nothing: whoever goes on uses it without a word."""
+        self._write(key, content, 0)
+
+    def _write(self, key: str, content: Mapping[str, object], count: int) -> None:
         unit = _Unit(count, tensor_bytes(content))
         with reporting_failure(self.folder, self._argument):
             write_whole(self._path(key), unit.head(key) + b"\n" + unit.payload)
         self._used.add(key)
         self._counts[key] = count
+
+    def discard(self, key: str) -> None:
+        """Delete a unit, if there is one."""
+        with reporting_failure(self.folder, self._argument):
+            self._path(key).unlink(missing_ok=True)
+        self._counts.pop(key, None)
 
     def remove(self) -> None:
         """Delete this run's units, what does not fit, and the folder if it is empty then."""
@@ -185,6 +206,8 @@ class Store:
         with reporting_failure(self.folder, self._argument):
             for path in (*files, *self.folder.glob(f"*{UNFINISHED}")):
                 path.unlink(missing_ok=True)
+            for place in shards_in(self.folder).values():
+                shutil.rmtree(place)
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()
         self._counts = {}
@@ -208,18 +231,28 @@ class Scratch:
 
 @contextmanager
 def store_in(
-    keep: str | Path | None, what: str, run: str, keys: Collection[str] | None = None
+    keep: str | Path | None,
+    what: str,
+    run: str,
+    keys: Collection[str] | None = None,
+    alone: bool = True,
 ) -> Iterator[Store]:
     """Give a place for what is finished; it is emptied if the block ends well.
 
     `keep` is a folder from which an interrupted call goes on; None keeps nothing beyond the block.
-    `what` is counted, for messages: pairs, rows. `run` and `keys` are as in `Store.open`.
+    `what` is counted, for messages: pairs, rows. `run` and `keys` are as in `Store.open`. Where
+    this process is not `alone` the folder is everybody's, and is not emptied.
     """
     if keep is None:
         with scratch_folder() as folder:
             yield Store(folder, what)
         return
     place = user_path(keep, "keep")
+    if not alone:
+        store = Store(place, what, "keep")
+        store.open(True, run, keys)
+        yield store
+        return
     with taken(place, "call"):
         store = Store(place, what, "keep")
         store.open(True, run, keys)

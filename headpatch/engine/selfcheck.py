@@ -1,7 +1,7 @@
 """The fast paths against the plain one, on a few heads: whether they may be used for a model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias, get_args
+from typing import TypeAlias, cast, get_args
 
 from headpatch.engine.comparison import TOLERANCE, Check, Comparison
 from headpatch.engine.interventions import (
@@ -14,7 +14,7 @@ from headpatch.engine.interventions import (
 from headpatch.engine.patching import Baseline, Outcome, Read
 from headpatch.engine.vision import patch_vision
 from headpatch.engine.widen import widen
-from headpatch.heads import HeadSet
+from headpatch.heads import HeadSet, Tower
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 
@@ -51,14 +51,21 @@ class Checks:
         return Checks(self._made)
 
     @property
-    def refused(self) -> Mapping[tuple[str, str], Check]:
+    def refused(self) -> Mapping[tuple[Tower, str], Check]:
         """Return, by tower and pair's name, the comparisons that refused a fast path."""
         return {
-            (tower, pair): one
+            (cast("Tower", tower), pair): one
             for (tower, _), pairs in self._made.items()
             for pair, one in pairs.items()
             if not one.exact
         }
+
+    @property
+    def widens(self) -> bool:
+        """Whether the widening pass agreed wherever it was compared, and was compared at all."""
+        lm = [one.exact for shape, made in self._made.items() if shape[0] == "lm"
+              for one in made.values()]  # fmt: skip
+        return bool(lm) and all(lm)
 
     def lm(self, vlm: VLM, base: Baseline, positions: Positions, pair: str) -> Check:
         """Return how the widening pass does for prompts of this length and suffix."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from headpatch.core.dataset import draw_pairs
+from headpatch.core.drawn_pairs import draw_pairs
 from headpatch.errors import InputError
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.region import REGIONS

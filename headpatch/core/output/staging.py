@@ -19,6 +19,7 @@ from pathlib import Path
 from headpatch.core.output.files import reading, write_yaml
 from headpatch.core.output.lock import Held, locked
 from headpatch.core.output.records import digest, merged
+from headpatch.core.output.shards import refuse_live
 from headpatch.core.study.record import RUN, load
 from headpatch.disk import nearest_folder, reason, reporting_failure
 from headpatch.errors import InputError, RunError
@@ -48,13 +49,14 @@ def check_folder(out: Path) -> None:
 def taken(folder: Path, verb: str) -> Iterator[None]:
     """Hold a folder for as long as the block runs, and put in order what a killed run left there.
 
-    Within a thread blocks may be nested. An `InputError` if another run holds it, a `RunError` if
-    it cannot be written.
+    Within a thread blocks may be nested. An `InputError` if another run, or a shard of one, holds
+    it, a `RunError` if it cannot be written.
     """
     with ExitStack() as stack:
         try:
             with reporting_failure(folder):
                 if stack.enter_context(locked(folder, verb)):
+                    refuse_live(folder)
                     _put_in_order(folder)
         except Held as other:
             raise other.refusal() from None

@@ -13,7 +13,8 @@ move nothing at all, and this is said too.
 With `--pairs`: on every pair of a dataset that passes the gate (both answers right). Kind
 `mean` is then the mean over the dataset. Writes effects.csv (a row for each pair),
 effects_mean.csv (means with intervals over pairs), gate.csv (the LDs of every pair),
-the figure and run.yaml.
+the figure and run.yaml. Ctrl-C keeps finished pairs; the same command with `--resume` goes on
+and gives the same result.
 
 Examples
 --------
@@ -81,4 +82,5 @@ VERB = Verb(
         ),
     ),
     keys=vision_scope,
+    finished="pairs",
 )

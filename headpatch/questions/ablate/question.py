@@ -10,19 +10,20 @@ import pandas as pd
 
 from headpatch.core.aggregate import aggregate, answer_changed
 from headpatch.core.ask import ask, origin, refuse_means, with_options
-from headpatch.core.baseline_runs import Survey, walk
+from headpatch.core.baseline_runs import Survey
 from headpatch.core.cost import in_all, inexact
 from headpatch.core.dataset import Pairs
 from headpatch.core.donors import refuse_one_pair
 from headpatch.core.effects import Unread, both, has, resolve
 from headpatch.core.head_selection import Heads, named
 from headpatch.core.mean_activations import mean_z
+from headpatch.core.over_pairs import Sources, each_pair, hangs_on_all
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session, towers_of
 from headpatch.core.study.study import Study
-from headpatch.engine.patching import ZMeans
+from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.heads import Selection
 from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
@@ -96,7 +97,8 @@ class Ablate(Question[Ablation]):
     def needs(self, study: Study) -> Needs:
         """Say where heads are changed, and whether vision heads are."""
         options = study.ablate
-        return Needs(options.positions, Selection.parse(options.heads).names_vision)
+        vision = Selection.parse(options.heads).names_vision
+        return Needs(options.positions, vision, means=averages(options.kinds))
 
     def answer(self, opened: Opened, call: Call) -> Ablation:
         """Change each head alone, then all of them together, on every pair."""
@@ -187,18 +189,27 @@ def _one_pair(session: Session, call: Call) -> Ablation:
 
 
 def _over_pairs(pairs: Pairs, call: Call) -> Ablation:
-    study, survey, options = pairs.study, pairs.survey, pairs.study.ablate
+    survey, options = pairs.survey, pairs.study.ablate
     heads = resolve(Selection.parse(options.heads), pairs.vlm, survey.order)
-    measured: list[Ablated] = []
-    with call.stages("Changing heads") as advance_all:
-        vision = has("vision", heads)
-        opened = walk(study, pairs.vlm, survey, options, options.positions, vision, advance_all)
-        for session, means, advance in opened:
-            job = plan(session, heads)
-            if not measured:
-                _announce(session, job, survey, call)
-            measured.append(run(session, job, means, advance))
-            del session  # its caches go before the next pair's are made
+    sources = Sources(pairs, options, options.positions, has("vision", heads))
+    announced = False
+
+    def measure(session: Session, advance: OnProgress) -> Ablated:
+        nonlocal announced
+        session, means = sources.of(session)
+        job = plan(session, heads)
+        if not announced:
+            announced = True
+            _announce(session, job, survey, call)
+        return run(session, job, means, advance)
+
+    with call.stages("Changing heads") as advance:
+        measured = list(
+            each_pair(
+                pairs, call, "Changing heads", measure, advance, sections=("ablate", "vision"),
+                asked=list(map(str, heads)), whole=hangs_on_all(options),
+            )
+        )  # fmt: skip
     return _found(pairs, measured, _means([one.named for one in measured], pairs))
 
 

@@ -5,18 +5,19 @@ Each experiment does one thing to every pair; ``followed.csv`` keeps what came o
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from headpatch.core.baseline_runs import measured
+from headpatch.core.baseline_runs import Opener
 from headpatch.core.edge_cuts import Cutting, cut_edges
 from headpatch.core.effects import intervene, noise_sets, noise_vision, normalized
 from headpatch.core.fast_paths import decide
+from headpatch.core.pair_units import Keys, each_unit
 from headpatch.core.session import Session
-from headpatch.core.store import Store, unit_key
+from headpatch.core.store import Store
 from headpatch.core.stream_swaps import normalized as shares
 from headpatch.core.stream_swaps import vision_classes
 from headpatch.core.study.study import Study
@@ -108,18 +109,18 @@ def run_experiments(
     vision = any(one.kind in _OF_VISION for one in experiments) and not refused(vlm)
     checks = decide(study, vlm, (entry.pair() for entry in entries), where, vision)
     asked = {"followed": names, "positions": where, "controls": study.cut.controls}
-    keys = {entry.name: unit_key(study, vlm, entry.pair(), asked) for entry in entries}
-    pairs: list[Mapping[str, PairFigures]] = []
-    why_not: dict[str, str] = {}
+    opened = Opener(study, vlm, where, checks=checks)
 
-    def run(session: Session) -> Mapping[str, Any]:
+    def run(session: Session, _: OnProgress) -> PairMeasured:
         return _measure_pair(session, experiments, checks)
 
-    for _, saved in measured(study, vlm, entries, keys, where, store, run, checks):
-        pairs.append(saved["figures"])
-        why_not |= saved["why_not"]
-        if on_progress:
-            on_progress(len(pairs), len(entries))
+    def keys() -> list[str]:
+        return Keys(vlm).of(study, entries, asked)
+
+    what = "Following claims up"
+    measured = list(each_unit(entries, opened, what, keys, run, on_progress, store=store))
+    pairs = [one.figures for one in measured]
+    why_not = {name: why for one in measured for name, why in one.why_not.items()}
     return {
         name: Measured({}, why_not[name])
         if name in why_not
@@ -159,10 +160,16 @@ def from_table(table: pd.DataFrame) -> dict[str, Measured]:
     return experiments
 
 
-def _measure_pair(
-    session: Session, experiments: Experiments, checks: Checks
-) -> dict[str, dict[str, Any]]:
-    """Return what came of each experiment on one pair, by its name; or why it cannot be run."""
+@dataclass(frozen=True, eq=False)
+class PairMeasured:
+    """What came of each experiment on one pair, by its name; or why it cannot be run."""
+
+    figures: Mapping[str, PairFigures]
+    why_not: Mapping[str, str]
+
+
+def _measure_pair(session: Session, experiments: Experiments, checks: Checks) -> PairMeasured:
+    """Run every experiment on one pair."""
     figures: dict[str, PairFigures] = {}
     why_not: dict[str, str] = {}
     for kind, run in _RUNS.items():
@@ -172,7 +179,7 @@ def _measure_pair(
             figures |= dict(zip(names, run(session, alike, checks) if alike else (), strict=True))
         except HeadpatchError as error:
             why_not |= dict.fromkeys(names, str(error))
-    return {"figures": figures, "why_not": why_not}
+    return PairMeasured(figures, why_not)
 
 
 def _together(session: Session, experiments: Experiments, _: Checks) -> Iterator[PairFigures]:

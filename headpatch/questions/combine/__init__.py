@@ -8,7 +8,8 @@ they are changed, and which later heads and MLPs make the difference.
 
 On one pair of pictures figures are known up to rounding and say nothing of other pairs; with
 `--pairs` they are means with intervals over pairs, and heads that a ranking picks are picked on one
-half of the pairs and judged on the other.
+half of the pairs and judged on the other. Ctrl-C keeps what is finished of them; the same command
+with `--resume` goes on and gives the same result.
 
 Writes combinations.csv, combinations.png (a map of every two heads), selfrepair.csv,
 selfrepair_parts.csv and run.yaml.
@@ -53,4 +54,5 @@ VERB = Verb(
     __doc__ or "",
     (COMBINATIONS, REPAIR, PARTS),
     ("combinations.png",),
+    finished="parts",
 )

@@ -1,15 +1,13 @@
 """Heads changed two by two, and their self-repair, on one pair of pictures or over many."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from headpatch.core.ask import ask, origin, refuse_means
-from headpatch.core.baseline_runs import walk
 from headpatch.core.cost import inexact
 from headpatch.core.dataset import Pairs
 from headpatch.core.head_selection import (
@@ -21,25 +19,30 @@ from headpatch.core.head_selection import (
     single_effects,
 )
 from headpatch.core.mean_activations import mean_z
+from headpatch.core.over_pairs import Sources, each_pair, hangs_on_all
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
 from headpatch.core.study.study import Study
+from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import RunError
+from headpatch.heads import HeadSet
 from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
 from headpatch.questions.combine import VERB, selfrepair
 from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
-from headpatch.questions.combine.effects import Combinations, Plan, changes, judge, measure
-from headpatch.questions.combine.selfrepair import SelfRepair
+from headpatch.questions.combine.effects import Combinations, Effects, Plan, changes, judge, measure
+from headpatch.questions.combine.selfrepair import Repairs, SelfRepair
 from headpatch.questions.combine.view import summary
 from headpatch.stats.scenes import Scenes
 
 Measured = TypeVar("Measured")
-Walk: TypeAlias = Callable[[OnProgress], Iterator[tuple[Session, ZMeans | None, OnProgress]]]
-"""Gives one pair after the other, as `headpatch.core.baseline_runs.walk`."""
+Work: TypeAlias = Callable[[Session, ZMeans | None, OnProgress], Measured]
+"""What is done to one pair, given the mean z that its kinds need."""
+Each: TypeAlias = Callable[[str, Work[Any], Sequence[HeadSet]], list[Any]]
+"""Does some work, by its name, on every pair; it hangs on the sets that are named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +101,8 @@ class Combine(Question[Combined]):
 
     def needs(self, study: Study) -> Needs:
         """Change heads at the study's positions; pairs of a dataset are opened one by one."""
-        return Needs(study.combine.positions, hold=False)
+        means = averages(study.combine.kinds)
+        return Needs(study.combine.positions, hold=False, means=means)
 
     def check_model(self, study: Study, vlm: VLM) -> None:
         """Refuse heads that the model does not have."""
@@ -112,20 +116,33 @@ class Combine(Question[Combined]):
             scenes = np.zeros(1, dtype=np.int64)
         else:
             plan, each, scenes = _many(opened, call)
-        with call.stages("Changing heads together") as advance:
-            measured = _over(each, partial(measure, plan=plan), advance)
-            combinations = judge(study, plan, measured, scenes)
-        repair, why_not = None, ""
-        try:
-            with call.stages("Taking passes apart") as advance:
-                asked = changes(study, combinations.repaired)
-                take_apart = partial(selfrepair.measure, asked=asked)
-                repair = selfrepair.judge(study, _over(each, take_apart, advance), scenes)
-        except RunError as error:
-            why_not = str(error)
+        measured = each("Changing heads together", _measure(plan), plan.sets)
+        combinations = judge(study, plan, measured, scenes)
+        asked = changes(study, combinations.repaired)
+        repairs = each("Taking passes apart", _take_apart(asked), combinations.repaired)
+        repair, why_not = None, next((one for one in repairs if isinstance(one, str)), "")
+        if why_not:
             call.say(f"self-repair is left out: {why_not}")
+        else:
+            taken = [one for one in repairs if isinstance(one, Repairs)]
+            repair = selfrepair.judge(study, taken, scenes)
         where = origin(VERB, opened, combinations.noise_floor)
         return Combined(combinations, repair, why_not, origin=where)
+
+
+def _measure(plan: Plan) -> Work[Effects]:
+    return lambda session, means, advance: measure(session, plan, means, advance)
+
+
+def _take_apart(asked: Sequence[Intervention]) -> Work[Repairs | str]:
+    def apart(session: Session, means: ZMeans | None, advance: OnProgress) -> Repairs | str:
+        """Take passes apart, or say why that cannot be."""
+        try:
+            return selfrepair.measure(session, asked, means, advance)
+        except RunError as error:
+            return str(error)
+
+    return apart
 
 
 QUESTION = Combine()
@@ -181,8 +198,8 @@ def combine(
     return ask(QUESTION, session, options | named(heads), on_progress, means=means)
 
 
-def _one_pair(session: Session, call: Call) -> tuple[Plan, Walk]:
-    """Return what is changed, and what gives the pair with the mean z that its kinds need."""
+def _one_pair(session: Session, call: Call) -> tuple[Plan, Each]:
+    """Return what is changed, and what runs the pair with the mean z that its kinds need."""
     session.check_region()
     if words := inexact(session):
         call.say(words)
@@ -198,23 +215,31 @@ def _one_pair(session: Session, call: Call) -> tuple[Plan, Walk]:
     if means is None and averages(options.kinds):
         with call.stages("Averaging reference pairs") as advance:
             means = mean_z(session, advance, options.reference)
-    return plan, lambda advance: iter([(session, means, advance)])
+
+    def each(name: str, work: Work[Any], _: Sequence[HeadSet]) -> list[Any]:
+        with call.stages(name) as advance:
+            return [work(session, means, advance)]
+
+    return plan, each
 
 
-def _many(pairs: Pairs, call: Call) -> tuple[Plan, Walk, Scenes]:
-    """Return what is changed, what opens the pairs on which it is judged, and their scenes."""
-    study, options = pairs.study, pairs.study.combine
+def _many(pairs: Pairs, call: Call) -> tuple[Plan, Each, Scenes]:
+    """Return what is changed, what runs the pairs on which it is judged, and their scenes."""
+    options = pairs.study.combine
     with call.stages("Ranking heads by effect") as advance:
-        chosen = choose_heads(study, options, options.positions, pairs.vlm, pairs.survey, advance)
-    judged = replace(pairs.survey, entries=chosen.entries, held={})
-    each = partial(walk, study, pairs.vlm, judged, options, options.positions, False)
-    return Plan.of(study, chosen.heads), each, judged.scenes
+        chosen = choose_heads(pairs, call, options, advance)
+    judged = replace(pairs.survey, entries=chosen.entries)
+    sources = Sources(pairs, options, options.positions, False)
 
+    def each(name: str, work: Work[Any], sets: Sequence[HeadSet]) -> list[Any]:
+        def of_pair(session: Session, advance: OnProgress) -> Any:
+            return work(*sources.of(session), advance)
 
-def _over(each: Walk, measure_one: Callable[..., Measured], advance: OnProgress) -> list[Measured]:
-    """Measure every pair."""
-    measured: list[Measured] = []
-    for session, means, on_progress in each(advance):
-        measured.append(measure_one(session, means=means, on_progress=on_progress))
-        del session  # its caches go before the next pair's are made
-    return measured
+        with call.stages(name) as advance:
+            measured = each_pair(
+                pairs, call, name, of_pair, advance, sections=("combine",),
+                asked=list(map(str, sets)), whole=hangs_on_all(options), entries=chosen.entries,
+            )  # fmt: skip
+            return list(measured)
+
+    return Plan.of(pairs.study, chosen.heads), each, judged.scenes

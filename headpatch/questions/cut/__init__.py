@@ -7,7 +7,8 @@ loses every key gets z = 0. Writes cuts.csv, cuts.png and run.yaml.
 
 With `--pairs`: on every pair of a dataset that passes the gate (both answers right). Writes
 cuts.csv (rows of every pair), cuts_mean.csv (means with intervals over pairs), gate.csv, the figure
-and run.yaml.
+and run.yaml. Ctrl-C keeps finished pairs; the same command with `--resume` goes on and gives the
+same result.
 
 The cost is printed before the run. A pass starts at the first layer that is cut, where the model
 allows it; else every cut takes a whole one.
@@ -115,4 +116,5 @@ VERB = Verb(
         Flag("keys", "--to", "At which tokens; the same names.", "NAMES", "several"),
     ),
     keys=_edges,
+    finished="pairs",
 )

@@ -7,15 +7,18 @@ from typing import Any
 import pandas as pd
 
 from headpatch.core.aggregate import aggregate, answer_changed, scene_mean
-from headpatch.core.ask import ask, each_pair, origin
+from headpatch.core.ask import ask, origin
 from headpatch.core.cost import passes
 from headpatch.core.dataset import Pairs
 from headpatch.core.edge_cuts import CutTable, Job, cost, make, named_cuts, prepare
+from headpatch.core.over_pairs import each_pair
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
 from headpatch.core.study.study import Study
+from headpatch.engine.patching import OnProgress
+from headpatch.heads import Selection
 from headpatch.questions.cut import VERB
 from headpatch.questions.cut.columns import CUTS, MEANS
 from headpatch.questions.cut.view import summary
@@ -88,27 +91,45 @@ class Cut(Question[Cuts]):
             where = origin(VERB, opened, cuts.noise_floor)
             return Cuts(cuts.table, None, price, job.resumed, origin=where)
         assert isinstance(opened, Pairs)
-        pairs, prices, resumed = opened, list[float](), list[bool]()
-
-        def measure(session: Session) -> CutTable:
-            job = prepare(session, session.study.cut, pairs.survey.order)
-            prices.append(cost(session, job))
-            resumed.append(job.resumed)
-            if len(prices) == 1:
-                call.say(_announcement(session, job, prices[0], len(pairs.survey.entries)))
-            return make(session, job)
-
-        measured = each_pair(pairs, call.stages, "Cutting edges", measure)
-        return Cuts(
-            pd.concat([cuts.table for cuts in measured], ignore_index=True),
-            _means([cuts.named for cuts in measured], pairs),
-            sum(prices),
-            all(resumed),
-            origin=origin(VERB, pairs, max(cuts.noise_floor for cuts in measured)),
-        )
+        return _over_pairs(opened, call)
 
 
 QUESTION = Cut()
+
+
+@dataclass(frozen=True, eq=False)
+class CutPair:
+    """What cuts of one pair did, what they cost, and whether passes were resumed."""
+
+    cuts: CutTable
+    price: float
+    resumed: bool
+
+
+def _over_pairs(pairs: Pairs, call: Call) -> Cuts:
+    options, announced = pairs.study.cut, False
+
+    def measure(session: Session, _: OnProgress) -> CutPair:
+        nonlocal announced
+        job = prepare(session, session.study.cut, pairs.survey.order)
+        price = cost(session, job)
+        if not announced:
+            announced = True
+            call.say(_announcement(session, job, price, len(pairs.survey.entries)))
+        return CutPair(make(session, job), price, job.resumed)
+
+    ranked = options.heads is not None and Selection.parse(options.heads).needs_ranking
+    what, sections = "Cutting edges", ("cut",)
+    with call.stages(what) as advance:
+        each = each_pair(pairs, call, what, measure, advance, sections=sections, whole=ranked)
+        measured = list(each)
+    return Cuts(
+        pd.concat([one.cuts.table for one in measured], ignore_index=True),
+        _means([one.cuts.named for one in measured], pairs),
+        sum(one.price for one in measured),
+        all(one.resumed for one in measured),
+        origin=origin(VERB, pairs, max(one.cuts.noise_floor for one in measured)),
+    )
 
 
 def cut(session: Session | Pairs, on_progress: Progress = None, **options: Any) -> Cuts:

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from headpatch.core.ask import ask, origin
-from headpatch.core.baseline_runs import measured
 from headpatch.core.cost import inexact
 from headpatch.core.dataset import Pairs
 from headpatch.core.edge_cuts import check_window
@@ -26,13 +25,14 @@ from headpatch.core.head_selection import (
     named,
     single_effects,
 )
+from headpatch.core.over_pairs import each_pair
 from headpatch.core.progress import Progress, reporting
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
-from headpatch.core.store import unit_key
 from headpatch.core.stream_swaps import Ends, token_classes
 from headpatch.core.study.study import Study
+from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.models.vlm import VLM
@@ -134,18 +134,17 @@ class Path(Question[FollowedPath]):
         return _followed(session, [pair], facts, 0, call)
 
     def _many(self, pairs: Pairs, call: Call) -> FollowedPath:
-        study, each = pairs.study, (entry.pair() for entry in pairs.entries)
-        survey = replace(pairs.survey, checks=decide(study, pairs.vlm, each, "answer"))
-        pairs = replace(pairs, survey=survey)
+        study, survey, vlm = pairs.study, pairs.survey, pairs.vlm
+        checks = decide(study, vlm, (entry.pair() for entry in pairs.entries), "answer")
+        here = pairs.positions == "answer" and not pairs.vision
+        survey = replace(survey, checks=checks, held=survey.held if here else {})
+        pairs = replace(pairs, survey=survey, positions="answer", vision=False)
         with call.stages("Ranking heads by effect") as advance:
-            chosen = choose_heads(study, study.path, "answer", pairs.vlm, survey, advance)
+            chosen = choose_heads(pairs, call, study.path, advance)
         heads: dict[str, tuple[Head, ...]] = {entry.name: () for entry in survey.entries}
         heads |= {entry.name: chosen.heads for entry in chosen.entries}
-        followed: list[MeasuredPair] = []
         with call.stages("Following the object") as advance:
-            for pair in _each(pairs, heads, call):
-                followed.append(pair)
-                advance(len(followed), len(survey.entries))
+            followed = list(_each(pairs, heads, call, advance))
         gated = [one for one in survey.gated if one.entry.name in heads]
         lds = np.array([(one.ld_with, one.ld_without) for one in gated])
         facts = {
@@ -215,30 +214,25 @@ def path(
 
 
 def _each(
-    pairs: Pairs, heads: Mapping[str, tuple[Head, ...]], call: Call
+    pairs: Pairs, heads: Mapping[str, tuple[Head, ...]], call: Call, on_progress: OnProgress
 ) -> Iterator[MeasuredPair]:
-    """Yield every pair, in order: as it was finished before, or measured and kept now."""
-    entries, study, vlm, checks = pairs.entries, pairs.study, pairs.vlm, pairs.survey.checks
-    where = {entry.name: entry.where for entry in entries}
-    keys = {}
-    for entry in entries:
-        asked = {"path to": [str(head) for head in heads[entry.name]],
-                 "edges": study.path.edges, "window": study.path.window}  # fmt: skip
-        keys[entry.name] = unit_key(study, vlm, entry.pair(), asked)
+    """Yield every pair, in order: as it was finished before, or measured now."""
+    where = {entry.name: entry.where for entry in pairs.entries}
 
-    def measure(session: Session) -> dict[str, Any]:
+    def measure(session: Session, _: OnProgress) -> MeasuredPair:
         name = session.pair.name
         if words := inexact(session):
             call.say(f"pair {name}: {words}")
         try:
-            return MeasuredPair.of(session, heads[name], reporting(None)).to_saved()
+            return MeasuredPair.of(session, heads[name], reporting(None))
         except InputError as error:
             argument = f"{where[name]}, {error.argument}"
             raise InputError(argument, error.found, error.expected, error.hint) from None
 
-    assert call.store is not None
-    units = measured(study, vlm, entries, keys, "answer", call.store, measure, checks)
-    yield from (MeasuredPair.from_saved(unit) for _, unit in units)
+    asked = pairs.study.model_dump(include={"path": {"edges", "window"}}, mode="json")
+    paths_to = [[str(head) for head in heads[entry.name]] for entry in pairs.entries]
+    what = "Following the object"
+    return each_pair(pairs, call, what, measure, on_progress, asked=asked, each=paths_to)
 
 
 def _followed(

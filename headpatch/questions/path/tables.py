@@ -15,7 +15,7 @@ Pairs are aligned by what a row is about: by classes of tokens, not by the token
 region lies elsewhere in other pairs. A row that some pairs lack is a mean over those that have it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -94,26 +94,6 @@ class MeasuredPair:
         table = pd.DataFrame(rows, columns=[*KEYS, "effect", "normalized"])
         table.insert(0, "pair", session.pair.name)
         return cls(table, max(floors), swapped.resumed, why_not)
-
-    def to_saved(self) -> dict[str, Any]:
-        """Return plain tensors, numbers and texts."""
-        columns = {
-            str(name): torch.tensor(values.to_numpy(dtype=np.float64))
-            if name in ("effect", "normalized")
-            else list(values)
-            for name, values in self.table.items()
-        }
-        rest = {"noise_floor": self.noise_floor, "resumed": self.resumed, "why_not": self.why_not}
-        return {"columns": columns, **rest}
-
-    @classmethod
-    def from_saved(cls, saved: Mapping[str, Any]) -> "MeasuredPair":
-        """Read back what `to_saved` gave, bit for bit."""
-        columns = {
-            name: values.numpy() if torch.is_tensor(values) else values
-            for name, values in saved["columns"].items()
-        }
-        return cls(pd.DataFrame(columns), saved["noise_floor"], saved["resumed"], saved["why_not"])
 
 
 def attribute(session: Session) -> Float[np.ndarray, "layers parts"]:

@@ -5,7 +5,8 @@ Writes heads.csv, four .pt files, five figures and run.yaml.
 
 With `--pairs`: means over a dataset of pairs, with intervals over pairs. Pairs whose
 two answers are not both right are listed and left out. Writes heads.csv, gate.csv (the LDs of
-every pair), a figure and run.yaml.
+every pair), a figure and run.yaml. Ctrl-C keeps finished pairs; the same command with
+`--resume` goes on and gives the same result.
 
 Examples
 --------
@@ -48,4 +49,5 @@ VERB = Verb(
         "attention_overlays.png",
     ),
     hidden=("overlays",),
+    finished="pairs",
 )

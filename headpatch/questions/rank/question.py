@@ -109,7 +109,7 @@ class Rank(Question[Ranking]):
 
     def needs(self, _study: Study) -> Needs:
         """Heads are compared by their attention to the region."""
-        return Needs(compared=True)
+        return Needs(compared=True, count=1)
 
     def answer(self, opened: Opened, call: Call) -> Ranking:
         """Rank every head by its attention difference, or by the mean over pairs."""

@@ -24,6 +24,7 @@ With `--pairs`: on every pair of a dataset that passes the gate (both answers ri
 its own answer. Writes rollout.csv and perturbation.csv (rows of every pair), rollout_mean.csv
 (shares of the maps, means with intervals over pairs), perturbation_mean.csv (areas under the
 curves beside those of random orders, and their difference), gate.csv, both figures and run.yaml.
+Ctrl-C keeps finished pairs; the same command with `--resume` goes on and gives the same result.
 
 Examples
 --------
@@ -66,4 +67,5 @@ VERB = Verb(
     __doc__ or "",
     (ROLLOUT, PERTURBATION, MEANS, AREA_MEANS),
     ("rollout.pt", "rollout.png", "perturbation.png"),
+    finished="pairs",
 )

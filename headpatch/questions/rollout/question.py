@@ -7,11 +7,13 @@ from typing import Any, overload
 import pandas as pd
 
 from headpatch.core.aggregate import aggregate
-from headpatch.core.ask import ask, each_pair, origin
+from headpatch.core.ask import ask, origin
 from headpatch.core.dataset import Pairs
+from headpatch.core.over_pairs import each_pair
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Opened, Question, Result
 from headpatch.core.session import Session
+from headpatch.engine.patching import OnProgress
 from headpatch.questions.rollout import VERB
 from headpatch.questions.rollout.columns import (
     AREA_MEANS,
@@ -121,36 +123,51 @@ class Rollout(Question[Rolled | RolledPairs]):
             floor = None if maps.check is None else maps.check.noise_floor
             return Rolled(**vars(maps), origin=origin(VERB, opened, floor))
         assert isinstance(opened, Pairs)
-        patches, regions, curves, areas = (list[pd.DataFrame]() for _ in range(4))
-        floors, unchecked, checked = list[float](), dict[str, str](), list[int]()
-
-        def measure(session: Session) -> None:
-            """Keep the tables of a pair; not the pair itself, which holds the runs' caches."""
-            maps, name = roll_out(session), session.pair.name
-            patches.append(maps.table())
-            regions.append(pd.DataFrame(maps.regions()))
-            if maps.unchecked:
-                unchecked[name] = maps.unchecked
-            if maps.check is not None:
-                checked.append(len(patches) - 1)
-                of_pair = maps.check.areas
-                curves.append(maps.check.curves.assign(pair=name))
-                areas.append(of_pair.assign(difference=of_pair["area"] - of_pair["random_mean"]))
-                floors.append(maps.check.noise_floor)
-
-        each_pair(opened, call.stages, "Replacing patches", measure)
-        scenes = opened.survey.scenes
-        return RolledPairs(
-            pd.concat(patches, ignore_index=True),
-            PERTURBATION.ordered(pd.concat(curves, ignore_index=True)) if curves else None,
-            aggregate(regions, REGIONS, opened.study, scenes),
-            aggregate(areas, AREAS, opened.study, scenes[checked]) if areas else None,
-            unchecked,
-            origin=origin(VERB, opened, max(floors, default=None)),
-        )
+        return _over_pairs(opened, call)
 
 
 QUESTION = Rollout()
+
+
+@dataclass(frozen=True, eq=False)
+class RolledPair:
+    """The tables of one pair; not the pair itself, which holds the runs' caches."""
+
+    patches: pd.DataFrame
+    regions: pd.DataFrame
+    unchecked: str
+    curves: pd.DataFrame | None = None  # None, as what follows, if the maps are not checked
+    areas: pd.DataFrame | None = None
+    noise_floor: float | None = None
+
+
+def _over_pairs(pairs: Pairs, call: Call) -> RolledPairs:
+    def measure(session: Session, _: OnProgress) -> RolledPair:
+        maps = roll_out(session)
+        tables = maps.table(), pd.DataFrame(maps.regions()), maps.unchecked
+        if maps.check is None:
+            return RolledPair(*tables)
+        areas = maps.check.areas
+        curves = maps.check.curves.assign(pair=session.pair.name)
+        areas = areas.assign(difference=areas["area"] - areas["random_mean"])
+        return RolledPair(*tables, curves, areas, maps.check.noise_floor)
+
+    what, sections = "Replacing patches", ("rollout",)
+    with call.stages(what) as advance:
+        measured = list(each_pair(pairs, call, what, measure, advance, sections=sections))
+    curves = [one.curves for one in measured if one.curves is not None]
+    areas = [one.areas for one in measured if one.areas is not None]
+    checked = [place for place, one in enumerate(measured) if one.areas is not None]
+    floors = [one.noise_floor for one in measured if one.noise_floor is not None]
+    scenes, names = pairs.survey.scenes, [entry.name for entry in pairs.entries]
+    return RolledPairs(
+        pd.concat([one.patches for one in measured], ignore_index=True),
+        PERTURBATION.ordered(pd.concat(curves, ignore_index=True)) if curves else None,
+        aggregate([one.regions for one in measured], REGIONS, pairs.study, scenes),
+        aggregate(areas, AREAS, pairs.study, scenes[checked]) if areas else None,
+        {name: one.unchecked for name, one in zip(names, measured, strict=True) if one.unchecked},
+        origin=origin(VERB, pairs, max(floors, default=None)),
+    )
 
 
 @overload

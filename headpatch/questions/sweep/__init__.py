@@ -117,5 +117,6 @@ VERB = Verb(
     hidden=("positions", "noise"),
     mark="sweep.pt",
     finished="rows",
+    keeps_one=True,
     keyed=True,
 )

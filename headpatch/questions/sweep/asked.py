@@ -73,7 +73,7 @@ def announce(session: Session, job: Plan, finished: int, survey: Survey | None, 
                 "run once"
             )
     rows = len(job.asked) * (pairs or 1)
-    still = rows - finished
+    still = max(rows - finished, 0)
     share, included = 1.0, ", the backward pass included" * job.approx
     if pairs is not None:
         share, included = pairs * still / rows, ", backward passes included" * job.approx

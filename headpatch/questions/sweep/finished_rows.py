@@ -59,6 +59,11 @@ class FinishedRows:
         saved = self._store.get(self._keys[pair])
         return {} if saved is None else {one.intervention: one for one in outcomes_in(saved)}
 
+    def forget(self, pair: str) -> None:
+        """Delete the rows of a pair."""
+        if self._store is not None and pair in self._keys:
+            self._store.discard(self._keys[pair])
+
     @contextmanager
     def writing(self, pair: str) -> Iterator[OnOutcome | None]:
         """Give a function that adds an outcome; None where nothing is kept.

@@ -3,23 +3,24 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from headpatch.core.ask import ask, origin, refuse_means, with_options
-from headpatch.core.baseline_runs import walk
 from headpatch.core.cost import Plan, left, opening, plan, refuse
 from headpatch.core.dataset import Pairs
 from headpatch.core.donors import refuse_one_pair
 from headpatch.core.effects import Unread, both
 from headpatch.core.mean_activations import mean_z
+from headpatch.core.over_pairs import Sources
+from headpatch.core.pair_units import each_unit
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session
 from headpatch.core.study.study import Study
-from headpatch.engine.patching import ZMeans
+from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.kinds import DONATED, averages, donated
@@ -33,6 +34,9 @@ from headpatch.questions.sweep.columns import EFFECTS, MEANS
 from headpatch.questions.sweep.finished_rows import FinishedRows, keys_of
 from headpatch.questions.sweep.listing import extremes, named_rows, top, top_means
 from headpatch.questions.sweep.view import correlation
+
+_WHOLE: Final = {False: "-whole", True: "-whole-approx"}
+"""How the key of a pair ends that is kept as a whole: its tables, with estimates or without."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +167,7 @@ class EveryHead(Question[Sweep]):
     def needs(self, study: Study) -> Needs:
         """Say whose heads are changed, and where."""
         positions, vision = opening(study)
-        return Needs(positions, vision)
+        return Needs(positions, vision, means=averages(study.sweep.kinds))
 
     def units(
         self, study: Study, vlm: VLM, pairs: Pair | Sequence[Entry], given: Mapping[str, Any]
@@ -268,7 +272,7 @@ def _of_one(session: Session, sets: Sequence[HeadSet] | None, call: Call) -> Swe
         swept = table.measure(session, job, means, advance, add, finished)
     where = origin(VERB, session, swept.noise_floor)
     diff = differences(session) if job.every and table.compares(session, job) else None
-    saved = table.saved_of_one(session, where, swept, diff)
+    saved = table.saved_of_one(session, where, job, swept, diff)
     approx, estimates = None, swept.estimates
     if estimates is not None:
         level = where.context.level
@@ -284,19 +288,16 @@ def _of_one(session: Session, sets: Sequence[HeadSet] | None, call: Call) -> Swe
 
 def _over_pairs(pairs: Pairs, sets: Sequence[HeadSet] | None, call: Call) -> Sweep:
     study, survey = pairs.study, pairs.survey
-    rows, gradients = FinishedRows(call.store, call.units), Gradients(survey.scenes)
-    tables, floors = list[pd.DataFrame](), list[float]()
-    job: Plan | None = None
+    gradients, tables, floors = Gradients(survey.scenes), list[pd.DataFrame](), list[float]()
     control: Unread | None = None
-    with call.stages("Changing heads") as advance_all:
-        for swept in _each(pairs, sets, rows, call, advance_all):
-            job = swept.job
+    with call.stages("Changing heads") as advance:
+        for swept in _each(pairs, sets, jobs := list[Plan](), call, advance):
             tables.append(swept.table)
             floors.append(swept.noise_floor)
             control = both(control, swept.unread)
             if swept.estimates is not None:
                 gradients.add(swept.estimates, swept.agreed)
-    assert job is not None  # a survey holds pairs
+    job = jobs[-1]
     means, floor = table.means_over(tables, survey, study, job), max(floors)
     where = origin(VERB, pairs, floor)
     saved = table.saved_over_pairs(pairs, where, job, tables, means, control)
@@ -307,17 +308,42 @@ def _over_pairs(pairs: Pairs, sets: Sequence[HeadSet] | None, call: Call) -> Swe
 
 
 def _each(
-    pairs: Pairs, sets: Sequence[HeadSet] | None, rows: FinishedRows, call: Call, on_progress: Any
+    pairs: Pairs,
+    sets: Sequence[HeadSet] | None,
+    jobs: list[Plan],
+    call: Call,
+    on_progress: OnProgress,
 ) -> Iterator[table.SweptPair]:
-    """Measure pair by pair; what is to come is said once the first is open."""
-    study, survey, count = pairs.study, pairs.survey, call.store.count if call.store else 0
-    options = study.sweep
-    opened = walk(study, pairs.vlm, survey, options, *opening(study), on_progress)
-    for place, (session, means, advance) in enumerate(opened):
+    """Yield what was measured of each pair; of those that are measured here add what is done.
+
+    What is to come is said once the first of them is open.
+    """
+    study, survey, store, units = pairs.study, pairs.survey, call.store, call.units
+    options, where = study.sweep, opening(study)
+    rows, sources = FinishedRows(store, units), Sources(pairs, options, *where)
+    finished = store.count if store else 0
+
+    def measure(session: Session, advance: OnProgress) -> table.SweptPair:
+        session, means = sources.of(session)
+        jobs.append(plan(session, sets, options.tower))
+        if len(jobs) == 1:
+            announce(session, jobs[0], finished, survey, call)
         name = session.pair.name
-        job = plan(session, sets, options.tower)
-        if place == 0:
-            announce(session, job, count, survey, call)
         with rows.writing(name) as add:
-            yield table.measure(session, job, means, advance, add, rows.finished(name))
-        del session  # its caches go before the next pair's are made
+            return table.measure(session, jobs[-1], means, advance, add, rows.finished(name))
+
+    def keys() -> list[str]:
+        return [units[entry.name] + _WHOLE[options.approx] for entry in pairs.entries]
+
+    opened = survey.open(study, pairs.vlm, *where)
+    each = each_unit(
+        pairs.entries, opened, "Changing heads", keys, measure, on_progress,
+        store=store if units else None, share=pairs.share, near=survey.held,
+        counted=lambda swept: len(swept.table),
+    )  # fmt: skip
+    for entry, swept in zip(pairs.entries, each, strict=True):
+        rows.forget(entry.name)  # the pair is kept as a whole
+        yield swept
+        del swept
+    if not jobs:
+        jobs.append(plan(opened(pairs.entries[-1]), sets, options.tower))

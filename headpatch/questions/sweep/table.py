@@ -43,7 +43,6 @@ Saved: TypeAlias = dict[str, Any]
 class SweptPair:
     """What was measured of a pair; `table` has the columns of ``effects.csv``."""
 
-    job: Plan
     table: pd.DataFrame
     noise_floor: float  # logits
     unread: Unread | None
@@ -71,7 +70,6 @@ def measure(
     outcomes = change(session, job.asked, means, *told, job.size, finished=finished)
     ranking = ranks(differences(session)) if compares(session, job) else None
     return SweptPair(
-        job,
         _table(session, job, outcomes, ranking, estimates),
         floor_of(session, outcomes, means),
         unread(session, outcomes),
@@ -138,14 +136,16 @@ def _rank(ranking: Ranking | None, members: HeadSet) -> int | None:
     return int(ranking[head.layer, head.head])
 
 
-def saved_of_one(session: Session, where: Origin, swept: SweptPair, diff: Map | None) -> Saved:
+def saved_of_one(
+    session: Session, where: Origin, job: Plan, swept: SweptPair, diff: Map | None
+) -> Saved:
     """Lay out ``sweep.pt`` of one pair; `diff` if every head was changed that has one."""
     return {
-        **_tensors(swept.table, ("normalized", "effect"), swept.job),
+        **_tensors(swept.table, ("normalized", "effect"), job),
         **_attention(diff),
         "ld_with": session.base.ld_with,
         "ld_without": session.base.ld_without,
-        **_facts(session, where, swept.job, swept.unread),
+        **_facts(session, where, job, swept.unread),
     }
 
 

@@ -76,4 +76,5 @@ VERB = Verb(
     ("trace.pt", "trace.png"),
     mark="trace.pt",
     finished="tokens",
+    keeps_one=True,
 )

@@ -5,20 +5,21 @@ position of its own: the one before it, where the model has read the prompt and 
 """
 
 from collections.abc import Sequence
-from functools import cache, partial
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
-from headpatch.core.ask import ask, each_pair, origin
+from headpatch.core.ask import ask, origin
 from headpatch.core.cost import inexact
 from headpatch.core.dataset import Pairs, closed
-from headpatch.core.gate import sessions
 from headpatch.core.mean_activations import mean_z
+from headpatch.core.over_pairs import each_pair
+from headpatch.core.pair_units import each_unit
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Needs, Opened, Question
 from headpatch.core.session import Session
-from headpatch.core.store import Store
+from headpatch.core.store import Store, store_in
 from headpatch.core.study.study import Study
 from headpatch.core.teacher_forcing import Answer, given_answer, own_answers
 from headpatch.engine.patching import OnProgress
@@ -45,7 +46,10 @@ class Trace(Question[Traced | TracedPairs]):
         if isinstance(opened, Session):
             return _one(opened, call)
         assert isinstance(opened, Pairs)
-        return _over_pairs(opened, call)
+        if call.store is not None:
+            return _over_pairs(opened, call, call.store)
+        with store_in(None, VERB.finished, VERB.name) as store:  # tokens are read slot by slot
+            return _over_pairs(opened, replace(call, store=store), store)
 
 
 def _one(session: Session, call: Call) -> Traced:
@@ -90,25 +94,28 @@ def _means_of(session: Session, answer: Answer, on_progress: OnProgress) -> Answ
     return [[z[first + index].clone() for z in means] for index in range(len(answer.ids))]
 
 
-def _over_pairs(pairs: Pairs, call: Call) -> TracedPairs:
-    study, entries, stages = pairs.study, pairs.survey.entries, call.stages
-    assert call.store is not None
-    said: Said = each_pair(
-        pairs, stages, "Reading the answers",
-        lambda session: _spoken(session)[1],
-    )  # fmt: skip
+def _over_pairs(pairs: Pairs, call: Call, store: Store) -> TracedPairs:
+    study, entries, stages = pairs.study, pairs.entries, call.stages
+    what = "Reading the answers"
+    with stages(what) as advance:
+        said: Said = list(
+            each_pair(
+                pairs, call, what, lambda session, _: _spoken(session)[1], advance,
+                sections=("trace",), count=0,
+            )
+        )  # fmt: skip
     slots = [slots_of([chosen[source] for chosen in said]) for source in range(len(said[0]))]
     means = None
     if averages(study.trace.kinds):
         with stages("Averaging z over the pairs") as advance:
-            means = average(study, pairs.vlm, entries, said, slots, advance)
+            means = average(pairs, call, said, slots, advance)
     with stages("Changing heads, token by token") as advance:
-        names = _measure(pairs, said, means, call.store, advance)
+        names = _measure(pairs, call, said, means, advance)
     averaged, total = list[SlotMean](), sum(map(len, slots))
     with stages("Averaging over the pairs") as advance:
         for source, slot in ((place, slot) for place, own in enumerate(slots) for slot in own):
             tokens = [
-                _read(call.store, said[pair][source], slot.tokens[pair], names[pair][source])
+                _read(store, said[pair][source], slot.tokens[pair], names[pair][source])
                 for pair in slot.answers
             ]
             of_pairs = [entries[pair].name for pair in slot.answers]
@@ -121,34 +128,42 @@ def _over_pairs(pairs: Pairs, call: Call) -> TracedPairs:
 
 
 def _measure(
-    pairs: Pairs, said: Said, means: AlignedMeans | None, store: Store, on_progress: OnProgress
+    pairs: Pairs, call: Call, said: Said, means: AlignedMeans | None, on_progress: OnProgress
 ) -> list[list[list[str]]]:
     """Measure every token that is not finished; pairs without any are not opened.
 
     Return, by pair and answer, the name under which each token is kept.
     """
-    survey, vlm = pairs.survey, pairs.vlm
-    study = pairs.study.model_copy(update={"force": True})  # the survey was the gate
+    survey, vlm, entries, store = pairs.survey, pairs.vlm, pairs.entries, call.store
+    assert store is not None
     total = sum(len(answer.ids) for answers in said for answer in answers)
-    runner = TokenRunner(study, vlm, store, total, on_progress)
+    runner = TokenRunner(pairs.study, vlm, store, total, on_progress)
     reference = None if means is None else means.name
     names = [
         [runner.names(entry.pair(), answer, reference) for answer in answers]
-        for entry, answers in zip(survey.entries, said, strict=True)
+        for entry, answers in zip(entries, said, strict=True)
     ]
-    left = [
-        entry
-        for entry, own in zip(survey.entries, names, strict=True)
-        if any(store.get(name) is None for name in chain.from_iterable(own))
-    ]
-    more = survey.held, survey.checks
-    opened = sessions(study, vlm, left, pairs.positions, None, pairs.vision, *more)
-    for pair, answers in enumerate(said):
-        session = cache(partial(next, opened))  # asked of those that are left alone
-        for source, answer in enumerate(answers):
+    places = {entry.name: place for place, entry in enumerate(entries)}
+
+    def measure(session: Session, _: OnProgress) -> int:
+        """Measure a pair's tokens, which are kept one by one; return how many they are."""
+        pair = places[session.pair.name]
+        measured = 0
+        for source, answer in enumerate(said[pair]):
             mean = None if means is None else means.of(pair, source)
-            for _ in runner.measured(session, answer, mean, names[pair][source]):
-                pass  # it is kept in the store
+            own = runner.measured(lambda: session, answer, mean, names[pair][source])
+            measured += sum(1 for _ in own)
+        return measured
+
+    opened = survey.open(pairs.study, vlm, pairs.positions, pairs.vision)
+    keys = [f"{''.join(of_pair[0][:1])}-all" for of_pair in names]
+    tokens = each_unit(
+        entries, opened, "Changing heads, token by token", lambda: keys, measure,
+        store=store, share=pairs.share, near=survey.held, count=0,
+    )  # fmt: skip
+    for entry, own, _ in zip(entries, names, tokens, strict=True):
+        if any(store.get(name) is None for name in chain.from_iterable(own)):  # one has gone
+            measure(opened(entry), on_progress)
     return names
 
 

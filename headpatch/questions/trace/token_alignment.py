@@ -15,14 +15,15 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from headpatch.core.store import unit_key
-from headpatch.core.study.study import Study
+from headpatch.core.dataset import Pairs
+from headpatch.core.pair_units import Keys, each_unit
+from headpatch.core.question import Call
 from headpatch.core.teacher_forcing import Answer, Source
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import OnProgress
 from headpatch.models.prompt import encode, forced
-from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.pairs.pair import Pair
 from headpatch.questions.trace.token_runner import AnswerMeans
 
 Words: TypeAlias = Sequence[str]
@@ -123,7 +124,7 @@ class AlignedMeans:
     """
 
     slots: Slots
-    name: list[tuple[str, list[tuple[int, ...]]]]  # all that they depend on, beside the prompt
+    name: list[str]  # of all that they depend on
     means: Sequence[Sequence[Sequence[Tensor]]]  # by answer, slot and layer: [heads, head_dim]
 
     def of(self, pair: int, source: int) -> AnswerMeans:
@@ -133,32 +134,40 @@ class AlignedMeans:
 
 
 def average(
-    study: Study,
-    vlm: VLM,
-    entries: Sequence[Entry],
-    said: Said,
-    slots: Slots,
-    on_progress: OnProgress,
+    pairs: Pairs, call: Call, said: Said, slots: Slots, on_progress: OnProgress
 ) -> AlignedMeans:
     """Run every pair, made to say its answers, and average z."""
-    name = []
-    sums: list[list[list[Tensor]]] = [[[] for _ in own] for own in slots]
-    for place, entry in enumerate(entries):
-        pair, answers = entry.pair(), said[place]
-        name.append((unit_key(study, vlm, pair, {}), [answer.ids for answer in answers]))
+    study, vlm, entries = pairs.study, pairs.vlm, pairs.entries
+    answers = {entry.name: own for entry, own in zip(entries, said, strict=True)}
+
+    def measure(pair: Pair, _: OnProgress) -> list[list[list[Tensor]]]:
+        """Return z added up over both runs: of each answer, each of its tokens and each layer."""
         pictures = [pair.with_image, pair.without_image]
         prompt = encode(vlm, pictures, pair.question, study.answers, study.prompt)
-        first = prompt.spans.answer
-        for source, answer in enumerate(answers):
+        first, made = prompt.spans.answer, list[list[list[Tensor]]]()
+        for answer in answers[pair.name]:
             words = forced(vlm, prompt, answer.ids[:-1])
             layers = forward(vlm, words, keep=Keep(z=("lm",)), exact=True).z["lm"]
-            for slot in slots[source]:
+            tokens = range(len(answer.ids))
+            made.append([[z[:, first + token].float().sum(0) for z in layers] for token in tokens])
+        return made
+
+    keys = pairs.survey.keys or Keys(vlm)
+    name = keys.of(study, entries, {}, [[answer.ids for answer in own] for own in said])
+    summed = each_unit(
+        entries, Entry.pair, "Averaging z over the pairs",
+        lambda: keys.of(study, entries, {"done": "z of answers"}, name), measure, on_progress,
+        store=call.store, share=pairs.share, count=0,
+    )  # fmt: skip
+    sums: list[list[list[Tensor]]] = [[[] for _ in own] for own in slots]
+    for place, of_pair in enumerate(summed):
+        for source, own in enumerate(slots):
+            for slot in own:
                 if (token := slot.tokens[place]) is not None:
-                    of_pair = [z[:, first + token].float().sum(0) for z in layers]
-                    known = sums[source][slot.index] or [torch.zeros_like(z) for z in of_pair]
-                    both = zip(known, of_pair, strict=True)
-                    sums[source][slot.index] = [total + z for total, z in both]
-        on_progress(place + 1, len(entries))
+                    new = of_pair[source][token]
+                    known = sums[source][slot.index] or [torch.zeros_like(z) for z in new]
+                    both = zip(known, new, strict=True)
+                    sums[source][slot.index] = [total + z.to(total.device) for total, z in both]
     means = [
         [[z / (2 * len(slot.answers)) for z in summed] for slot, summed in zip(*both, strict=True)]
         for both in zip(slots, sums, strict=True)

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from headpatch.core.baseline_runs import Survey
 from headpatch.core.ratio_columns import ratio_columns
 from headpatch.core.saved_verdict import can_judge, halve
+from headpatch.core.share import ALONE, Share
 from headpatch.core.store import Store
 from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Direction
@@ -95,9 +96,10 @@ def run(
     study: Study,
     vlm: VLM,
     survey: Survey,
-    store: Store,
+    store: Store | None,
     on_progress: OnProgress | None = None,
     say: Callable[[str], None] = lambda _: None,
+    share: Share = ALONE,
 ) -> Judgement:
     """Judge every head on all pairs, and what a part of them chooses on the others.
 
@@ -107,7 +109,8 @@ def run(
     survey.compare()
     grid, entries = vlm.lm.grid, survey.entries
     attention, scenes = survey.masses["diff"], survey.scenes
-    runner = Runner(study, vlm, survey, store, on_progress, cost(study, grid, entries), say)
+    price = cost(study, grid, entries)
+    runner = Runner(study, vlm, survey, store, on_progress, price, say, share)
     planned = looks(study, scenes)
     tasks = _tasks(study, grid, _parts(study, entries, planned[0].places), entries)
     records: dict[int, PairRecord] = {}

@@ -4,21 +4,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from itertools import compress
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
-from headpatch.core.baseline_runs import Survey, measured
+from headpatch.core.baseline_runs import Opener, Survey
 from headpatch.core.donors import donors_of
 from headpatch.core.effects import FEW, floor_of, intervene, noise_vision, normalized
 from headpatch.core.fast_paths import decide, refusals
 from headpatch.core.held import Held
 from headpatch.core.mean_activations import mean_z
+from headpatch.core.pair_units import Keys, Measure, each_unit
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session, checked, run_both
-from headpatch.core.store import Store, dataset_digest, unit_key
+from headpatch.core.share import ALONE, Share
+from headpatch.core.store import Store
 from headpatch.core.study.study import Study
 from headpatch.engine.attribution import attribute, gradients
 from headpatch.engine.interventions import Direction, Intervention, refused, whole_layers
@@ -40,6 +41,8 @@ from headpatch.questions.verdict.pair_record import (
     resample_kind,
 )
 
+Found = TypeVar("Found")
+
 
 class Runner:
     """Measures pairs one after the other, and keeps what is finished; `total`: rows in all."""
@@ -49,15 +52,17 @@ class Runner:
         study: Study,
         vlm: VLM,
         survey: Survey,
-        store: Store,
+        store: Store | None,
         on_progress: OnProgress | None,
         total: int,
         say: Callable[[str], None] = lambda _: None,
+        share: Share = ALONE,
     ) -> None:
-        self._study, self._vlm, self._survey, self._store = study, vlm, survey, store
+        self._study, self._vlm, self._survey = study, vlm, survey
+        self._store, self._share, self._keys = store, share, survey.keys or Keys(vlm)
+        self._say = say
         self._on_progress, self._done, self._total = on_progress, 0, total
-        self._held, self._say = Held(vlm.device, survey.held), say
-        self._dataset = dataset_digest(survey.entries)
+        self._held = Held(vlm.device, study.pairs.hold, survey.held)
         self._donors: Mapping[str, Entry] = {}
         if study.verdict.source == "other":
             self._donors = donors_of(study, survey.entries, survey.layouts, "--source")
@@ -73,17 +78,17 @@ class Runner:
         wanted = {entry.name: task for entry, task in zip(entries, tasks, strict=True)}
         decided = cache(lambda: checks or self.decided(entries, tasks))
 
-        def run(session: Session) -> dict[str, Any]:
+        def run(session: Session, _: OnProgress) -> PairRecord:
             name, means = session.pair.name, self._survey.reference
             rng = np.random.default_rng([self._study.seed % 2**64, self._places[name]])
             count = self._study.ablate.reference
             reference = means.of(session) if means else mean_z(session, reference=count)
             own = self._with_donor(session)
-            return measure(own, wanted[name], reference, decided(), rng).to_saved()
+            return measure(own, wanted[name], reference, decided(), rng)
 
-        for entry, saved in self._each(entries, [task.words() for task in tasks], run):
-            self._advance(wanted[entry.name].rows(self._vlm.lm.grid))
-            yield PairRecord.from_saved(saved)
+        rows = sum(task.rows(self._vlm.lm.grid) for task in tasks)
+        words = [task.words() for task in tasks]
+        yield from self._each("Changing every head", entries, words, run, rows)
 
     def decided(self, entries: Sequence[Entry], tasks: Sequence[Task]) -> Checks:
         """Compare the fast paths for what is run of pairs beside themselves, in their order."""
@@ -116,37 +121,44 @@ class Runner:
         kind = resample_kind(self._study)
         changes = [Intervention(one, kind, direction, positions) for one, direction in asked]
 
-        def run(session: Session) -> dict[str, Any]:
-            if session.pair.name not in self._held.sessions:
-                self._held.offer(session)
+        def run(session: Session, _: OnProgress) -> Float[np.ndarray, " changes"]:
+            self._held.offer(session)
             outcomes = intervene(self._with_donor(session), changes, answers_only=True)
-            return {"sets": torch.from_numpy(normalized(session, outcomes))}
+            return normalized(session, outcomes)
 
-        effects, words = [], {"changed": [f"{direction} {one}" for one, direction in asked]}
-        for _, saved in self._each(entries, [words] * len(entries), run):
-            self._advance(len(asked))
-            effects.append(saved["sets"].numpy())
-        return np.stack(effects)
+        words = {"changed": [f"{direction} {one}" for one, direction in asked]}
+        rows = len(asked) * len(entries)
+        each = self._each("Changing sets", entries, [words] * len(entries), run, rows)
+        return np.stack(list(each))
 
     def _each(
         self,
+        name: str,
         entries: Sequence[Entry],
         asked: Sequence[Mapping[str, Any]],
-        run: Callable[[Session], dict[str, Any]],
-    ) -> Iterator[tuple[Entry, dict[str, Any]]]:
-        options = self._study.verdict
+        run: Measure[Found],
+        rows: int,
+    ) -> Iterator[Found]:
+        """Measure pairs, which takes so many `rows` in all."""
+        options, study, before = self._study.verdict, self._study, self._done
         always: dict[str, Any] = {"positions": options.positions, "noise": options.noise}
         always |= {
             "source": options.source,
-            "dataset": self._dataset,
-            "reference": self._study.ablate.reference,
+            "dataset": self._survey.digest,
+            "reference": study.ablate.reference,
         }
-        keys = {
-            entry.name: unit_key(self._study, self._vlm, entry.pair(), {**what, **always})
-            for entry, what in zip(entries, asked, strict=True)
-        }
-        more = self._store, run, self._survey.checks, self._held.sessions
-        return measured(self._study, self._vlm, entries, keys, options.positions, *more)
+
+        def advance(done: int, total: int) -> None:
+            self._done = before + rows * done // total
+            if self._on_progress:
+                self._on_progress(min(self._done, self._total), self._total)
+
+        held, checks = self._held.sessions, self._survey.checks
+        opened = Opener(study, self._vlm, options.positions, False, held, checks)
+        return each_unit(
+            entries, opened, name, lambda: self._keys.of(study, entries, always, asked), run,
+            advance, store=self._store, share=self._share, near=held,
+        )  # fmt: skip
 
     def _with_donor(self, session: Session) -> Session:
         """Return a pair with another that gives z, if the study takes it from there."""
@@ -155,11 +167,6 @@ class Runner:
         entry, where = self._donors[session.pair.name], self._study.verdict.positions
         donor = self._survey.donor(self._study, self._vlm, entry, where, vision=False)
         return replace(session, base=replace(session.base, donor=donor))
-
-    def _advance(self, rows: int) -> None:
-        self._done += rows
-        if self._on_progress:
-            self._on_progress(min(self._done, self._total), self._total)
 
 
 def measure(

@@ -166,11 +166,11 @@ class Judge(Question[Verdict]):
 
     def needs(self, study: Study) -> Needs:
         """Change heads at the study's positions, and compare what they look at."""
-        return Needs(study.verdict.positions, compared=True)
+        return Needs(study.verdict.positions, compared=True, means=True)
 
     def answer(self, opened: Opened, call: Call) -> Verdict:
         """Judge every head on all pairs, and what each part of them chooses on the other."""
-        assert isinstance(opened, Pairs) and call.store is not None
+        assert isinstance(opened, Pairs)
         study, vlm, count = opened.study, opened.vlm, len(opened.entries)
         need_pairs(study, count, "--pairs")
         call.say(
@@ -178,7 +178,7 @@ class Judge(Question[Verdict]):
             f"{cost(study, vlm.lm.grid, opened.survey.entries):,} times in all"
         )
         with call.stages("Changing heads") as advance:
-            judgement = run(study, vlm, opened.survey, call.store, advance, call.say)
+            judgement = run(study, vlm, opened.survey, call.store, advance, call.say, opened.share)
         facts = {"failed_nulls": failed(judgement.nulls), **judgement.look.facts}
         where = origin(VERB, opened, judgement.noise_floor, **facts)
         return Verdict(judgement, replace(opened, survey=closed(opened.survey)), origin=where)

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from headpatch.core import gate as dataset
-from headpatch.core.baseline_runs import Held, Survey, size_of, survey
+from headpatch.core.baseline_runs import Survey, survey
 from headpatch.core.cost import opening, plan, refuse
 from headpatch.core.gate import study_of
+from headpatch.core.held import Held, size_of
 from headpatch.core.session import open_session
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import patch
@@ -153,7 +154,7 @@ def test_no_more_pairs_are_held_than_memory_allows(monkeypatch: pytest.MonkeyPat
     asked = study(kinds=("resample",))
     held = surveyed(asked, "plain", QUESTIONS).held
     (size,) = {size_of(session) for session in held.values()}
-    monkeypatch.setattr("headpatch.core.baseline_runs._room", lambda _: int(2.5 * size))
+    monkeypatch.setattr("headpatch.core.held._room", lambda _: int(2.5 * size))
     assert list(surveyed(asked, "plain", QUESTIONS).held) == list(held)[:2]
 
 

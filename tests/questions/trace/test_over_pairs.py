@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from headpatch.core.baseline_runs import Survey, survey
+from headpatch.core.baseline_runs import Opener, Survey, survey
 from headpatch.core.dataset import Pairs
 from headpatch.core.gate import study_of
 from headpatch.core.progress import Stages, reporting
@@ -24,7 +24,6 @@ from headpatch.heads import Head
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
-from headpatch.questions.trace import question
 from headpatch.questions.trace.question import QUESTION, trace
 from headpatch.questions.trace.records import MEASURES
 from headpatch.questions.trace.results import TracedPairs
@@ -203,18 +202,18 @@ def test_a_killed_run_goes_on_to_the_same_table(
     assert kept.count == 7
     again = Store(tmp_path)
     again.open(True, "trace")
-    sessions, opened = question.sessions, []
+    call, opened = Opener.__call__, set()
 
-    def counted(study, vlm, entries, *more):
-        opened.append(len(entries))
-        return sessions(study, vlm, entries, *more)
+    def counted(self, entry):
+        opened.add(entry.name)
+        return call(self, entry)
 
-    monkeypatch.setattr(question, "sessions", counted)
-    damaged = next(tmp_path.glob("*.unit"))
+    monkeypatch.setattr(Opener, "__call__", counted)
+    damaged = next(tmp_path.glob("*-[0-9].unit"))
     damaged.write_bytes(damaged.read_bytes()[:100])
     done = run(NOISY, vlm, noisy(), again)
     assert again.count == 20  # the damaged one is made again
-    assert opened[0] in (3, 4)  # 5 of 7 are the first pair's, unless the damaged one is too
+    assert len(opened) in (3, 4)  # 5 of 7 are the first pair's, unless the damaged one is too
     pd.testing.assert_frame_equal(done.table(), found().table())
     pd.testing.assert_frame_equal(done.said(), found().said())
     for name, one in done.saved()["effect_by_pair"].items():
@@ -239,7 +238,7 @@ def test_a_finished_token_that_has_gone_is_an_error(tmp_path: Path) -> None:
     @contextmanager
     def losing(what: str):
         if what.startswith("Averaging over"):
-            next(tmp_path.glob("*.unit")).unlink()
+            next(tmp_path.glob("*-[0-9].unit")).unlink()
         yield lambda *_: None
 
     with pytest.raises(RunError, match="a finished token has gone"):
