@@ -61,8 +61,23 @@ def _cell(value: object) -> object:
 
 
 def write_tensors(path: Path, content: Mapping[str, object]) -> None:
-    """Write plain tensors, numbers and texts, for `headpatch.core.output.files.read_tensors`."""
-    path.write_bytes(tensor_bytes(content))
+    """Write plain tensors, numbers and texts, for `headpatch.core.output.files.read_tensors`.
+
+    The same content gives the same bytes, wherever its texts come from.
+    """
+    texts: dict[str, str] = {}
+    path.write_bytes(tensor_bytes(_alike(dict(content), texts)))
+
+
+def _alike(value: Any, texts: dict[str, str]) -> Any:
+    """Return a value in which equal texts are one object: pickle writes each object once."""
+    if isinstance(value, str):
+        return texts.setdefault(value, value)
+    if isinstance(value, dict):
+        return {_alike(key, texts): _alike(one, texts) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_alike(one, texts) for one in value)
+    return value
 
 
 def write_yaml(path: Path, content: Mapping[str, object]) -> None:
