@@ -1,9 +1,8 @@
 """The first walk over a dataset, untouched: which pairs are run, and where heads look in them."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -11,18 +10,18 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.core.cost import inexact, slow_pairs
-from headpatch.core.donors import Layout, layout_of
+from headpatch.core.donors import Layout
 from headpatch.core.fast_paths import decide
-from headpatch.core.gate import Gated, gate, none_passed, of_the_row, run_entry, sessions, study_of
+from headpatch.core.gate import Gated, none_passed, sessions, study_of
 from headpatch.core.held import Held
-from headpatch.core.mean_activations import MeanZ, Sums
+from headpatch.core.mean_activations import MeanZ
 from headpatch.core.pair_units import Keys, each_unit
-from headpatch.core.ranking import MASSES, descending, masses
-from headpatch.core.session import RIGHT, RUNS, Session, checked, run_both, towers_of
+from headpatch.core.ranking import MASSES, descending
+from headpatch.core.session import RUNS, Session, run_both, towers_of
 from headpatch.core.share import ALONE, Share
 from headpatch.core.store import Store, dataset_digest
 from headpatch.core.study.study import Study
-from headpatch.engine.answers import AnswerReading
+from headpatch.core.untouched import FirstWalk, unmeasured
 from headpatch.engine.patching import Donor, OnProgress
 from headpatch.engine.selfcheck import MOST, Checks
 from headpatch.errors import InputError
@@ -177,17 +176,6 @@ class Opener:
         return next(sessions(judged, self.vlm, [entry], *how))
 
 
-@dataclass(frozen=True, eq=False)
-class Untouched:
-    """What the first walk keeps of a pair."""
-
-    gated: Mapping[str, Any]  # the fields of `Gated`, but for the entry
-    layout: Layout | None = None  # None, as what follows: the pair is not run
-    masses: Mapping[str, Float[np.ndarray, "layers heads"]] | None = None
-    incomparable: Mapping[str, str] = field(default_factory=dict)  # of the error, if there is one
-    sums: Sums = field(default_factory=dict)
-
-
 def survey(
     study: Study,
     vlm: VLM,
@@ -209,45 +197,17 @@ def survey(
     `count` are as in `headpatch.core.pair_units.each_unit`.
     """
     entries = with_scenes(entries)
-    left_out = [_left_out(entry, share.left_out) for entry in entries]
+    left_out = [unmeasured(entry, share.left_out) for entry in entries]
     walked = [entry for entry, out in zip(entries, left_out, strict=True) if out is None]
     reference = MeanZ(positions, vision) if means and towers_of(positions, vision) else None
     if reference is not None and not reference.small:  # every process runs all: no file holds this
         store, share = None, ALONE
-    by_name = {entry.name: entry for entry in walked}
-    held, keys, checks, measured = Held(vlm.device, study.pairs.hold), Keys(vlm), Checks(), 0
-
-    def measure(session: Session, _: OnProgress) -> Untouched:
-        nonlocal measured
-        measured += 1
-        found = gate(by_name[session.pair.name], session)
-        own = {one.name: getattr(found, one.name) for one in fields(found) if one.name != "entry"}
-        if not found.passed and not study.force:
-            return Untouched(own)
-        if share.alone:  # in order, so that this is the first pair of its shape
-            session = checked(session, checks)
-        words: Mapping[str, str] = {}
-        try:
-            own_masses = masses(session)
-        except InputError as error:  # only a question that compares heads is refused
-            words = vars(of_the_row(error, found.entry))
-            grid = vlm.lm.grid
-            own_masses = dict.fromkeys(MASSES, np.full((grid.layers, grid.heads), np.nan))
-        if hold:
-            held.offer(session)
-        sums = {} if reference is None else reference.of_pair(session)
-        return Untouched(own, layout_of(session), own_masses, words, sums)
-
-    def named() -> list[str]:
-        asked = {"untouched": (positions, vision, reference is not None)}
-        return keys.of(study, walked, asked | {"margin": study.pairs.margin, "force": study.force})
-
-    def opened(entry: Entry) -> Session:
-        return run_entry(study_of(study, entry), vlm, entry, positions, vision)
-
+    held, keys, checks = Held(vlm.device, study.pairs.hold), Keys(vlm), Checks()
+    kept, compared = held if hold else None, checks if share.alone else None
+    walk = FirstWalk(study, vlm, positions, vision, reference, kept, compared, keys)
     units = each_unit(
-        walked, opened, "Running the pairs", named, measure, on_progress,
-        store=store, share=share, count=count,
+        walked, walk.open, "Running the pairs", lambda: walk.names(walked), walk.measure,
+        on_progress, store=store, share=share, count=count,
     )  # fmt: skip
     gated, run = list[Gated](), list[Entry]()
     found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in MASSES}
@@ -281,7 +241,7 @@ def survey(
     figures = {name: np.stack(values) for name, values in found.items()}
     mean = reference if reference is not None and reference.here else None
     valid = not study.force or all(one.passed for one in gated)
-    here = measured == len(walked) and share.alone
+    here = walk.measured == len(walked) and share.alone
     if towers_of(positions, vision) and not here:  # as if they had been measured here, in order
         own = (entry.pair() for entry in _first_of_each(run, layouts))
         checks = decide(study, vlm, own, positions, vision)
@@ -321,17 +281,6 @@ def _first_of_each(entries: Sequence[Entry], layouts: Mapping[str, Layout]) -> l
         if seen[layout] <= MOST:
             first.append(entry)
     return first
-
-
-def _left_out(entry: Entry, left_out: Mapping[str, str]) -> Gated | None:
-    """Say of a pair that is not measured that it fails the gate; None of the others."""
-    if entry.name not in left_out:
-        return None
-    nothing = math.nan
-    readings = [AnswerReading(nothing, nothing, 0, 0, "", nothing, said) for said in RIGHT]
-    present, absent = readings
-    why = left_out[entry.name]
-    return Gated(entry, nothing, nothing, (present, absent), passed=False, reason=why, prompt="")
 
 
 def _cautions(study: Study, gated: Sequence[Gated], run: Sequence[Entry]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from headpatch.engine.patching import Baseline
 
 _GIB: Final = 1 << 30
 _SHARE: Final = 0.25  # of the machine's memory that is free: the rest is for the work on them
-_MOST: Final = {"cpu": 2 * _GIB, "cuda": 32 * _GIB}
+_MOST: Final = {"cpu": 4 * _GIB, "cuda": 32 * _GIB}
 """Bytes, where a study says nothing; what is free in a machine's memory may belong to others."""
 
 
