@@ -66,14 +66,19 @@ def surveyed(
 
     with request.stage("Running the pairs") as advance:
         found = survey(request.study, vlm, entries, positions, advance, vision, **more)
-    for caution in found.cautions:
-        warn(caution)
+    caution(vlm, found, positions)
+    return found
+
+
+def caution(vlm: "VLM", found: "Survey", positions: "Positions | None") -> None:
+    """Say what is odd about pairs that were run."""
+    for one in found.cautions:
+        warn(one)
     if positions is not None and not found.widens:
         warn(
             f"the widening pass is not exact for {vlm.name} at positions {positions}: "
             "every row gets a forward pass of its own"
         )
-    return found
 
 
 def opened(
