@@ -38,6 +38,10 @@ class InputError(HeadpatchError, ValueError):
         message = f"{self.argument}: {self.found}; expected {self.expected}"
         super().__init__(f"{message}. {self.hint}" if hint else message)
 
+    def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str, str]]:
+        """Pickle as what it is made of, for one that another process has raised."""
+        return type(self), (self.argument, self.found, self.expected, self.hint)
+
     def again(self) -> "InputError":
         """Return the same error anew, for one that is kept: it holds nothing of where it arose."""
         return type(self)(self.argument, self.found, self.expected, self.hint)

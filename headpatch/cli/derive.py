@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headpatch.models.vlm import VLM
     from headpatch.pairs.manifest import Entry
 
-_OVER_PAIRS: Final = frozenset({"pairs", "limit", "hold", "shard"})
+_OVER_PAIRS: Final = frozenset({"pairs", "limit", "hold", "shard", "workers", "ray"})
 _SORTS: Final = {"text": str, "several": Several, "file": Path}
 _N: Final = flag(int, "--n", "Pairs to draw, without --pairs.", "N")
 
@@ -80,7 +80,8 @@ def entries_of(request: Request, verb: Verb) -> "tuple[Entry, ...] | None":
     from headpatch.core.drawn_pairs import draw_for_once
     from headpatch.core.output.lock import scratch_folder
 
-    place = request.until_the_end.enter_context(scratch_folder())
+    within = Path(study.out) if request.ray else None  # where all machines see them
+    place = request.until_the_end.enter_context(scratch_folder(within))
     with request.stage("Drawing pairs") as advance:
         return draw_for_once(study, place, advance).entries
 
@@ -105,6 +106,10 @@ def answered(
     from headpatch.pairs.region import Region
 
     question, study, many = verb.question(), request.study, entries is not None
+    if request.workers is not None or request.ray is not None:
+        from headpatch.cli.crew import answered_by_workers
+
+        return answered_by_workers(request, verb, folder, entries, resume)
     needs = question.needs(study)
     if not many:
         question.check_one(study)

@@ -66,9 +66,14 @@ def surveyed(
 
     with request.stage("Running the pairs") as advance:
         found = survey(request.study, vlm, entries, positions, advance, vision, **more)
-    for caution in (*found.cautions, *found.slow):
-        warn(caution)
+    caution(found)
     return found
+
+
+def caution(found: "Survey") -> None:
+    """Say what is odd about pairs that were run."""
+    for one in (*found.cautions, *found.slow):
+        warn(one)
 
 
 def opened(

@@ -106,6 +106,11 @@ _OF_STUDY = (
     ("force", "force", bool, None,
      "Run even if the answers are not Yes and No; outputs are marked invalid."),
 )  # fmt: skip
+_WORKERS = (
+    "With several pairs: so many processes, each with the model, on a GPU of its own where there "
+    "are any (needs ray)."
+)
+_RAY = "Workers on a running Ray cluster, whose machines share the folder of --out."
 _SHARD = (
     "With several pairs: run every N-th of them alone, from the I-th on, beside others that do the "
     "rest over the same --out; then the same command without it gathers."
@@ -123,6 +128,8 @@ COMMON = {
         name: Common(flag(kind, _typed(name), words, metavar), key)
         for name, key, kind, metavar, words in _OF_STUDY
     },
+    "workers": Common(flag(int, "--workers", _WORKERS, "N")),
+    "ray": Common(flag(str, "--ray", _RAY, "auto|HOST:PORT")),
     "shard": Common(flag(str, "--shard", _SHARD, "I/N")),
     "as_json": Common(Json, default=False),
     "debug": Common(Debug, default=False),

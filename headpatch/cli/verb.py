@@ -29,6 +29,8 @@ class Request:
     as_json: bool  # one JSON object is printed, and no progress is shown
     verb: str
     until_the_end: ExitStack = field(default_factory=ExitStack)  # closed when the verb has ended
+    workers: int | None = None  # processes that measure pairs; None: this one, if `ray` is, too
+    ray: str | None = None  # address of the cluster on which they run; None: this machine
     shard: "Number | None" = None  # which part of the pairs is run here; None: all
 
     def folder(self) -> Path:
@@ -87,10 +89,12 @@ def command(
 
 
 def _parts(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Read which part of the pairs is run here."""
-    shard = given.get("shard")
+    """Read which part of the pairs is run here, or by how many workers all are."""
+    shard, crew = given.get("shard"), {key: given.get(key) for key in ("workers", "ray")}
     if shard is None:
-        return {}
+        return crew
+    for typed in (f"--{key}" for key, one in crew.items() if one is not None):
+        raise InputError(f"--shard, {typed}", "both of them", "one of them")
     from headpatch.core.output.shards import Number
 
     if given.get("resume") is False:

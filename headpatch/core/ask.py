@@ -43,6 +43,9 @@ def ask(
     question.check(study)
     if isinstance(opened, Session):
         question.check_one(study)
+    if isinstance(opened, Pairs) and opened.crew is not None:
+        answered: Found = by_workers(verb, opened, stages, keep, given)
+        return answered
     question.check_model(study, vlm)
     needs, keys = question.needs(study), None
     share: Share = ALONE
@@ -60,6 +63,20 @@ def ask(
     with store_in(keep, verb.finished, verb.name, keys, share.alone) as store:
         call = Call(stages, store=store, units=units, given=given)
         return question.answer(ready(opened, needs, stages, store), call)
+
+
+def by_workers(
+    verb: Verb, pairs: Pairs, stages: Stages, keep: str | Path | None, given: Mapping[str, Any]
+) -> Any:
+    """Have the workers that hold pairs answer a question of them."""
+    from headpatch.core.workers.crew import warned
+
+    assert pairs.crew is not None
+    what = verb.finished or "pairs"
+    keep = keep or pairs.keep
+    keep = None if keep is None else user_path(keep, "keep").resolve() / verb.kept_in
+    with store_in(keep, what, verb.name) as store:
+        return pairs.crew.ask(verb.name, pairs, store, stages, warned, given)
 
 
 def with_options(opened: Opened, options: Mapping[str, Any]) -> Opened:

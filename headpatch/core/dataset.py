@@ -28,6 +28,8 @@ from headpatch.text import user_path
 if TYPE_CHECKING:
     import pandas
 
+    from headpatch.core.workers.crew import Crew
+
 _KEPT: Final = ".pairs"  # folder of what is kept of pairs that are opened
 
 
@@ -57,6 +59,7 @@ class Pairs:
     drawn: Scratch | None = None  # folder of pairs that were drawn for this object
     share: Share = ALONE  # which of what is done to the pairs this process does
     keep: Path | None = None  # folder of what is finished of them; None: nothing is kept
+    crew: "Crew | None" = None  # workers that hold the model and do all that is done to the pairs
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -92,6 +95,8 @@ def open_pairs(
     positions: Positions | None = "answer",
     vision: bool = False,
     on_progress: Progress = None,
+    workers: int | None = None,
+    ray: str | None = None,
     keep: str | Path | None = None,
     shard: str | None = None,
     **options: Any,
@@ -119,6 +124,12 @@ def open_pairs(
     on_progress
         Called with (done, total), in pairs: for drawn ones, if they are, then for those that run.
         None shows a bar on a terminal or in a notebook; False nothing.
+    workers, ray
+        How many processes run the pairs, and all questions of what is returned; the address of the
+        Ray cluster on which they do, ``auto`` or host:port (needs Ray: the extra ``ray``). Each
+        loads the model, onto a GPU of its own where there are any; this process loads none, and
+        the model of what is returned has no weights. Results are those of one process. On a cluster
+        of several machines, temporary files (``TMPDIR``) must be where all of them see them.
     keep
         A folder for what is finished of each pair, from which an interrupted call goes on; that of
         every question that is asked of what is returned, too. None keeps nothing.
@@ -149,11 +160,19 @@ def open_pairs(
     study = (study or Study()).override({**flags, "draw.n": n})
     stages = stages_of(on_progress)
     found = found_pairs(study, pairs, n, _need_two, stages)
-    if keep is None:
+    place = None if keep is None else user_path(keep, "keep")
+    if workers is not None or ray is not None:
+        from headpatch.core.workers.crew import opened_by_workers
+
+        if found_twice := [name for name, one in (("vlm", vlm), ("shard", shard)) if one]:
+            hint = "Workers load the model, and take all pairs."
+            raise InputError(f"workers, {found_twice[0]}", "both of them", "one of them", hint)
+        kept = None if place is None else place / _KEPT
+        return opened_by_workers(study, found, positions, vision, stages, workers, ray, kept)
+    if place is None:
         if shard is not None:
             raise InputError("shard", repr(shard), "keep as well: a folder that all shards share")
         return run_pairs(study, found, vlm, positions, vision, stages=stages)
-    place = user_path(keep, "keep")
     digest = digest_of(study, "pairs", [entry.name for entry in found.entries])
     store = Store(place / _KEPT, "pairs", "keep")
     how = study, found, vlm, positions, vision

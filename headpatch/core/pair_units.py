@@ -44,9 +44,10 @@ def each_unit(
     """
     told = _Told(len(entries), on_progress)
     assert store is not None or share.alone  # others find what they need in a store alone
-    loop = Loop(name, ("",) * len(entries), count)
+    names = tuple(entry.name for entry in entries)
+    loop = Loop(name, ("",) * len(entries), count, pairs=names)
     if store is not None:
-        loop = Loop(name, tuple(keys()), count, store.folder)
+        loop = Loop(name, tuple(keys()), count, store.folder, names)
 
     def measured(place: int) -> Found:
         session = opened(entries[place])

@@ -27,6 +27,7 @@ class Loop:
     keys: tuple[str, ...]  # of the store, by the pair's place
     count: int = 1  # as what a unit counts in messages; 0: it is cheap, and what follows needs all
     folder: Path = Path()  # of the store
+    pairs: tuple[str, ...] = ()  # their names, by place
 
     def missing(self) -> list[int]:
         """Return the places of units that are not in the store."""

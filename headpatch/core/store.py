@@ -112,7 +112,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, what: str = "pairs", argument: str = "--out") -> None:
-        self.folder, self.what, self._argument = folder, what, argument
+        self.folder, self.what, self.argument = folder, what, argument
         self.unfit = 0
         self._counts: dict[str, int] = {}  # by key: of this run's units, as far as is known
         self._used: set[str] = set()
@@ -150,14 +150,14 @@ class Store:
             found = left.format(sum(counts.values()))
             hint = "Finish that one first, use another --out, or discard it with --no-resume."
             found += " of another study, other pictures or another model"
-            raise InputError(self._argument, found, "this study's", hint)
+            raise InputError(self.argument, found, "this study's", hint)
         if self._counts and resume is None:
             found = left.format(self.count) + ("" if keys is None else " of this study")
             hint = (
                 "Use --resume to go on from there or --no-resume to start over; "
                 f"{self.what} of another study, model or dataset are not used."
             )
-            raise InputError(self._argument, found, "to be told what to do with them", hint)
+            raise InputError(self.argument, found, "to be told what to do with them", hint)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return what was put under a key, bit for bit; None if nothing was, or it does not fit."""
@@ -186,14 +186,33 @@ class Store:
 
     def _write(self, key: str, content: Mapping[str, object], count: int) -> None:
         unit = _Unit(count, tensor_bytes(content))
-        with reporting_failure(self.folder, self._argument):
+        with reporting_failure(self.folder, self.argument):
             write_whole(self._path(key), unit.head(key) + b"\n" + unit.payload)
         self._used.add(key)
         self._counts[key] = count
 
+    def recount(self) -> None:
+        """Count what is finished anew: other processes write here, too."""
+        units = {path.stem: _Unit.read(path) for path in self._files()}
+        self._counts = {key: unit.count for key, unit in units.items() if unit is not None}
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Keys of all files that are there, whole or not."""
+        return frozenset(path.stem for path in self._files())
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Keys of the units that were put or read."""
+        return frozenset(self._used)
+
+    def note(self, keys: Collection[str]) -> None:
+        """Take note of units that other processes have put here."""
+        self._used |= set(keys)
+
     def discard(self, key: str) -> None:
         """Delete a unit, if there is one."""
-        with reporting_failure(self.folder, self._argument):
+        with reporting_failure(self.folder, self.argument):
             self._path(key).unlink(missing_ok=True)
         self._counts.pop(key, None)
 
@@ -203,7 +222,7 @@ class Store:
         self._remove(list(mine))
 
     def _remove(self, files: Sequence[Path]) -> None:
-        with reporting_failure(self.folder, self._argument):
+        with reporting_failure(self.folder, self.argument):
             for path in (*files, *self.folder.glob(f"*{UNFINISHED}")):
                 path.unlink(missing_ok=True)
             for place in shards_in(self.folder).values():

@@ -223,19 +223,23 @@ def _began(pid: int) -> int | None:
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Give a new temporary folder that lasts as long as the block; those of killed processes go."""
+def scratch_folder(within: Path | None = None) -> Iterator[Path]:
+    """Give a new temporary folder that lasts as long as the block; those of killed processes go.
+
+    It lies `within` another than the system's for temporary files, if that is given.
+    """
+    place = within or Path(tempfile.gettempdir())
     with ExitStack() as stack:
-        with reporting_failure(Path(tempfile.gettempdir()), "TMPDIR"):
-            _remove_orphans()
-            folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        with reporting_failure(place, "TMPDIR"):
+            _remove_orphans(place)
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(locked(folder, _SCRATCH))
         yield folder
 
 
-def _remove_orphans() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+def _remove_orphans(place: Path) -> None:
+    for folder in place.glob(f"{_PREFIX}*"):
         with suppress(OSError, Held):
             owner = owner_of(folder)
             if owner is not None and owner.verb == _SCRATCH:
