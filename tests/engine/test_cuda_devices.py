@@ -109,8 +109,22 @@ def test_masks_of_padded_prompts_go_where_layers_are(split: str) -> None:
 def test_families_agree_with_one_device(name: str, split: str) -> None:
     vlm = make(BUILDERS[name]())
     parts = dispatched(vlm, split)
+    if not runs_plainly(parts):
+        pytest.skip("its own code, without headpatch, does not run this split")
     found, expected = (widened_somewhere(one, prompt_of(one)) for one in (parts, vlm))
     assert max(differ(found, expected).values()) <= CLOSE
+
+
+@torch.no_grad()
+def runs_plainly(vlm: VLM) -> bool:
+    """Whether transformers runs a split; release 5.17 does not where Qwen3-VL's tower is cut."""
+    try:
+        vlm.model(**prompt_of(vlm).inputs)
+    except RuntimeError as error:
+        if "same device" not in str(error):
+            raise
+        return False
+    return True
 
 
 @every_split
