@@ -168,7 +168,7 @@ def planned(meter: Meter, options: argparse.Namespace) -> None:
     with meter.stage("cost"):
         judgement.cost(made.study, made.grid, made.entries)
     with meter.stage("tasks"):
-        judgement._tasks(made.study, made.grid, made.parts, made.entries)
+        judgement._tasks(made.study, made.parts, made.entries)
 
 
 def judged(meter: Meter, options: argparse.Namespace) -> None:

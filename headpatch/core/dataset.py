@@ -119,8 +119,7 @@ def open_pairs(
         Of `headpatch.load`; None loads the study's.
     positions, vision
         Where heads are to be changed, as for `headpatch.open_session`. A question that changes them
-        elsewhere runs the pictures again. Pairs stay open, as many as a quarter of the free memory
-        holds.
+        elsewhere runs the pictures again. Pairs stay open as `headpatch.Study.pairs` says.
     on_progress
         Called with (done, total), in pairs: for drawn ones, if they are, then for those that run.
         None shows a bar on a terminal or in a notebook; False nothing.
@@ -139,7 +138,7 @@ def open_pairs(
         run yet, and do not run now, raises `Unfinished`; without `shard`, what all of them have
         finished is gathered.
     options
-        Override `headpatch.Study.pairs`: ``margin``, ``level``, ``resamples``, ``limit``.
+        Override `headpatch.Study.pairs`: ``margin``, ``level``, ``resamples``, ``limit``, ``hold``.
 
     Raises
     ------
@@ -164,9 +163,7 @@ def open_pairs(
     if workers is not None or ray is not None:
         from headpatch.core.workers.crew import opened_by_workers
 
-        if found_twice := [name for name, one in (("vlm", vlm), ("shard", shard)) if one]:
-            hint = "Workers load the model, and take all pairs."
-            raise InputError(f"workers, {found_twice[0]}", "both of them", "one of them", hint)
+        _refuse_beside_workers(vlm=vlm, shard=shard)
         kept = None if place is None else place / _KEPT
         return opened_by_workers(study, found, positions, vision, stages, workers, ray, kept)
     if place is None:
@@ -268,6 +265,14 @@ def run_pairs(
     vlm = vlm or model_of(study)
     seen = _survey(study, vlm, found.entries, positions, vision, stages, store, share)
     return Pairs(study, vlm, seen, positions, vision, found.drawn, share, keep)
+
+
+def _refuse_beside_workers(**given: object) -> None:
+    """Refuse what workers bring along, or have no use for."""
+    for name, one in given.items():
+        if one is not None:
+            hint = "Workers load the model, and take all pairs."
+            raise InputError(f"workers, {name}", "both of them", "one of them", hint)
 
 
 def _need_two(count: int, argument: str) -> None:

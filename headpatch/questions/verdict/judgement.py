@@ -38,7 +38,6 @@ from headpatch.questions.verdict.looks import Look, looks, open_heads
 from headpatch.questions.verdict.measure import Runner
 from headpatch.questions.verdict.nulls import Null, failed, judge_nulls
 from headpatch.questions.verdict.pair_record import DIRECTIONS, PairRecord, PerPair, Task
-from headpatch.questions.verdict.redundant_sets import as_sets, random_members
 from headpatch.questions.verdict.together import joint_effects, random_effects
 from headpatch.stats.disattenuated_rank_correlation import true_correlation
 from headpatch.stats.interactions import HeldOutSets
@@ -112,11 +111,11 @@ def run(
     price = cost(study, grid, entries)
     runner = Runner(study, vlm, survey, store, on_progress, price, say, share)
     planned = looks(study, scenes)
-    tasks = _tasks(study, grid, _parts(study, entries, planned[0].places), entries)
+    tasks = _tasks(study, _parts(study, entries, planned[0].places), entries)
     records: dict[int, PairRecord] = {}
     for look in planned:
         new = [i for i in look.places.tolist() if i not in records]
-        asked = [tasks.get(i) or _more(study, grid, i) for i in new]
+        asked = [tasks.get(i) or _more(study, i) for i in new]
         records |= dict(zip(new, runner.measured([entries[i] for i in new], asked), strict=True))
         ways = [
             np.stack([records[i].effects[f"resample_{way}"] for i in look.places])
@@ -154,9 +153,9 @@ def run(
     return _conclude(study, grid, measured, look)
 
 
-def _more(study: Study, grid: Grid, place: int) -> Task:
+def _more(study: Study, place: int) -> Task:
     """Return what to do with a pair that a later look adds."""
-    return Task(as_sets(grid, random_members(grid, study.verdict.groups, study.seed, place)))
+    return Task(drawn=(study.verdict.groups, study.seed, place))
 
 
 def _parts(study: Study, entries: Sequence[Entry], places: Places) -> tuple[Places, Places]:
@@ -184,35 +183,21 @@ def cost(study: Study, grid: Grid, entries: Sequence[Entry]) -> int:
     """Return about how many rows a verdict over pairs takes: heads or sets changed once."""
     both = _parts(study, entries, np.arange(len(entries)))
     seeking, judging = set_counts(study, grid)
-    rows = sum(task.rows(grid) for task in _tasks(study, grid, both, entries, drawn=False).values())
+    rows = sum(task.rows(grid) for task in _tasks(study, both, entries).values())
     for choosing, judges in _folds(both, entries):
-        rows += len(choosing) * study.verdict.groups
         rows += min(study.verdict.search, len(choosing)) * seeking + len(judges) * judging
     return rows
 
 
-def _tasks(
-    study: Study,
-    grid: Grid,
-    both: tuple[Places, Places],
-    entries: Sequence[Entry],
-    drawn: bool = True,
-) -> dict[int, Task]:
-    """Return what to do with each pair, by its place, but for chosen sets.
-
-    Random sets are there only if they are `drawn`.
-    """
+def _tasks(study: Study, both: tuple[Places, Places], entries: Sequence[Entry]) -> dict[int, Task]:
+    """Return what to do with each pair, by its place, but for chosen sets."""
     options = study.verdict
     tasks: dict[int, Task] = {}
     choosing = {int(place): i for some, _ in _folds(both, entries) for i, place in enumerate(some)}
     judging = {int(place): i for i, place in enumerate(both[1])}
     for place in (int(place) for place in np.concatenate(both)):
-        sets: tuple[HeadSet, ...] = ()
-        if drawn and place in choosing:
-            members = random_members(grid, options.groups, study.seed, place)
-            sets = as_sets(grid, members)
         tasks[place] = Task(
-            sets,
+            drawn=(options.groups, study.seed, place) if place in choosing else None,
             attribution=choosing.get(place, options.attribution) < options.attribution,
             nulls=options.source == "twin" and judging.get(place, options.nulls) < options.nulls,
             vision=judging.get(place, options.vision) < options.vision,

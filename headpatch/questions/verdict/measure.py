@@ -40,6 +40,7 @@ from headpatch.questions.verdict.pair_record import (
     Task,
     resample_kind,
 )
+from headpatch.questions.verdict.redundant_sets import as_sets, random_members
 
 Found = TypeVar("Found")
 
@@ -181,7 +182,10 @@ def measure(
     heads, kind, where = grid.layers * grid.heads, resample_kind(session.study), options.positions
     kinds = {"resample": kind, "mean": "mean"}
     asked = [one for name, way in SWEEPS for one in _every_head(grid, kinds[name], way, where)]
-    asked += [Intervention(one, kind, "noising", where) for one in task.sets]
+    of_heads = task.sets
+    if task.drawn is not None:
+        of_heads += as_sets(grid, random_members(grid, *task.drawn))
+    asked += [Intervention(one, kind, "noising", where) for one in of_heads]
     drawn = rng.choice(heads, size=min(options.noise, heads), replace=False)
     own = [_every_head(grid, "self", way, where)[i] for way in DIRECTIONS for i in drawn]
     outcomes = intervene(session, [*asked, *own], means, answers_only=True)

@@ -28,7 +28,11 @@ def resample_kind(study: Study) -> str:
 class Task:
     """What to measure of a pair, beside the sweeps of every head."""
 
-    sets: tuple[HeadSet, ...] = ()  # random ones, noised by resampling
+    sets: tuple[HeadSet, ...] = ()  # noised by resampling
+    drawn: tuple[int, int, int] | None = None
+    """Random sets, noised likewise: how many, seed and place, see `redundant_sets.random_members`.
+
+    They are made when the pair is measured: those of ten thousand pairs take gigabytes."""
     attribution: bool = False  # gradients estimate the effect of every head
     nulls: bool = False  # it is asked about a wrong place and mirrored
     vision: bool = False  # all heads of each vision layer are resampled
@@ -40,7 +44,7 @@ class Task:
     def rows(self, grid: Grid) -> int:
         """Return how many rows it takes; what is no row counts as about as many."""
         sweeps = len(SWEEPS) + self.attribution + 4 * self.nulls + 3 * self.vision
-        return sweeps * grid.layers * grid.heads + len(self.sets)
+        return sweeps * grid.layers * grid.heads + len(self.sets) + (self.drawn or (0,))[0]
 
 
 @dataclass(frozen=True, eq=False)
