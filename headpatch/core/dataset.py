@@ -125,10 +125,9 @@ def open_pairs(
         None shows a bar on a terminal or in a notebook; False nothing.
     workers, ray
         How many processes run the pairs, and all questions of what is returned; the address of the
-        Ray cluster on which they do, ``auto`` or host:port (needs Ray: the extra ``ray``). Each
-        loads the model, onto a GPU of its own where there are any; this process loads none, and
-        the model of what is returned has no weights. Results are those of one process. On a cluster
-        of several machines, temporary files (``TMPDIR``) must be where all of them see them.
+        Ray cluster on which they do, ``auto`` or host:port (the extra ``ray``). Each loads the
+        model, onto a GPU of its own where there are any; what is returned has none of its weights.
+        A cluster's machines must share temporary files (``TMPDIR``).
     keep
         A folder for what is finished of each pair, from which an interrupted call goes on; that of
         every question that is asked of what is returned, too. None keeps nothing.
@@ -166,13 +165,20 @@ def open_pairs(
         _refuse_beside_workers(vlm=vlm, shard=shard)
         kept = None if place is None else place / _KEPT
         return opened_by_workers(study, found, positions, vision, stages, workers, ray, kept)
-    if place is None:
-        if shard is not None:
-            raise InputError("shard", repr(shard), "keep as well: a folder that all shards share")
-        return run_pairs(study, found, vlm, positions, vision, stages=stages)
-    digest = digest_of(study, "pairs", [entry.name for entry in found.entries])
-    store = Store(place / _KEPT, "pairs", "keep")
     how = study, found, vlm, positions, vision
+    if place is not None:
+        return _kept_in(place, shard, *how, stages=stages)
+    if shard is not None:
+        raise InputError("shard", repr(shard), "keep as well: a folder that all shards share")
+    return run_pairs(*how, stages=stages)
+
+
+def _kept_in(
+    place: Path, shard: str | None, study: Study, found: Found, *rest: Any, stages: Stages
+) -> Pairs:
+    """Run pairs, or a shard of them, and keep what is finished of each."""
+    digest = digest_of(study, "pairs", [entry.name for entry in found.entries])
+    store, how = Store(place / _KEPT, "pairs", "keep"), (study, found, *rest)
     if shard is not None:
         which = Number.parse(shard, "shard")
         share = Shard(which, store.folder, joined(place, store.folder, which, "pairs", digest))
