@@ -109,10 +109,9 @@ def open_pairs(
     ----------
     pairs
         A dataset of `headpatch.draw_pairs`, your own (a table of pairs, or its folder: see
-        `headpatch.Manifest`), or some of its entries. Or rows in memory, see `Manifest.of`. None
-        takes the study's, or draws `n`, which last as long as what is returned. What is returned
-        names the dataset in its study, ``pairs.manifest``: rows in memory by a hash, from which
-        nothing can be run again.
+        `headpatch.Manifest`), or some of its entries. Or rows in memory, see `Manifest.of`: the
+        study of what is returned names them by a hash, from which nothing can be run again. None
+        takes the study's, or draws `n`, which last as long as what is returned.
     n
         How many pairs are drawn, where none are given.
     vlm
@@ -132,10 +131,8 @@ def open_pairs(
         A folder for what is finished of each pair, from which an interrupted call goes on; that of
         every question that is asked of what is returned, too. None keeps nothing.
     shard
-        ``1/4``: every fourth pair alone is run here, and in every question, from the first on;
-        other processes run the others over the same `keep`. A question whose pairs others have not
-        run yet, and do not run now, raises `Unfinished`; without `shard`, what all of them have
-        finished is gathered.
+        ``1/4``: every fourth pair alone is run here, and in every question; other processes run the
+        others over the same `keep`. Without it, what all of them have finished is gathered.
     options
         Override `headpatch.Study.pairs`: ``margin``, ``level``, ``resamples``, ``limit``, ``hold``.
 
@@ -144,7 +141,7 @@ def open_pairs(
     InputError
         If an option is wrong, a pair cannot be read or run, or fewer than two pass the gate.
     Unfinished
-        If other shards have pairs to run first.
+        If other shards have pairs to run first, and do not run now.
 
     Examples
     --------
