@@ -112,10 +112,8 @@ def open_pairs(
         `headpatch.Manifest`), or some of its entries. Or rows in memory, see `Manifest.of`: the
         study of what is returned names them by a hash, from which nothing can be run again. None
         takes the study's, or draws `n`, which last as long as what is returned.
-    n
-        How many pairs are drawn, where none are given.
-    vlm
-        Of `headpatch.load`; None loads the study's.
+    n, vlm
+        How many pairs are drawn, where none are given. Of `headpatch.load`, or the study's.
     positions, vision
         Where heads are to be changed, as for `headpatch.open_session`. A question that changes them
         elsewhere runs the pictures again. Pairs stay open as `headpatch.Study.pairs` says.
@@ -125,8 +123,8 @@ def open_pairs(
     workers, ray
         How many processes run the pairs, and all questions of what is returned; the address of the
         Ray cluster on which they do, ``auto`` or host:port (the extra ``ray``). Each loads the
-        model, onto a GPU of its own where there are any; what is returned has none of its weights.
-        A cluster's machines must share temporary files (``TMPDIR``).
+        model, onto a GPU of its own if there are any; what is returned has none of its weights. A
+        cluster's machines must share ``TMPDIR``.
     keep
         A folder for what is finished of each pair, from which an interrupted call goes on; that of
         every question that is asked of what is returned, too. None keeps nothing.
