@@ -169,7 +169,7 @@ def open_pairs(
 
 
 def _kept_in(
-    place: Path, shard: str | None, study: Study, found: Found, *rest: Any, stages: Stages
+    place: Path, shard: str | None, study: Study, found: "Found", *rest: Any, stages: Stages
 ) -> Pairs:
     """Run pairs, or a shard of them, and keep what is finished of each."""
     digest = digest_of(study, "pairs", [entry.name for entry in found.entries])
