@@ -9,7 +9,8 @@ import torch
 import yaml
 
 from headpatch.core.question import Verb
-from headpatch.engine import from_layer, knockout, residual, selfcheck
+from headpatch.engine import from_layer, knockout, residual
+from headpatch.engine.comparison import Check, Comparison
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import patch, run_pair
@@ -87,10 +88,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How far fast paths were off in each comparison with whole passes, in logits."""
     found: list[float] = []
-    check, apart = selfcheck._compare, from_layer.apart
+    check, apart = Comparison.outcome, from_layer.apart
 
-    def checked(*taken: Any) -> Any:
-        made = check(*taken)
+    def checked(comparison: Comparison) -> Check:
+        made = check(comparison)
         found.append(made.worst)
         return made
 
@@ -98,7 +99,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         found.append(apart(*taken))
         return found[-1]
 
-    monkeypatch.setattr(selfcheck, "_compare", checked)
+    monkeypatch.setattr(Comparison, "outcome", checked)
     for module in (knockout, residual):
         monkeypatch.setattr(module, "apart", resumed)
     return found
