@@ -1,8 +1,8 @@
 """Batches that are halved where memory runs out, so that a long run goes on."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Generic, TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -64,54 +64,3 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from tensors_in(one)
-
-
-@dataclass(frozen=True, eq=False)
-class Parked(Generic[Item]):
-    """A value whose tensors wait in the host's memory, and the device that each came from."""
-
-    value: Item
-    homes: Mapping[int, torch.device]  # by the tensor's id
-
-    def back(self) -> Item:
-        """Return the value with every tensor where it was, bit for bit."""
-        found: Item = _placed(self.value, lambda one: one.to(self.homes.get(id(one), one.device)))
-        return found
-
-
-def parked(value: Item) -> Parked[Item]:
-    """Copy the tensors of a value that are on an accelerator to the host's memory.
-
-    Dataclasses, dicts, lists and tuples are made anew around them; modules and the like are shared.
-    """
-    homes: dict[int, torch.device] = {}
-
-    def away(tensor: Tensor) -> Tensor:
-        copied = tensor.cpu()
-        if copied is not tensor:
-            homes[id(copied)] = tensor.device
-        return copied
-
-    return Parked(_placed(value, away), homes)
-
-
-def _placed(value: Any, place: Callable[[Tensor], Tensor]) -> Any:
-    """Return a value with each tensor's `place` in its stead, asked once of each."""
-    known: dict[int, Tensor] = {}
-
-    def walked(one: Any) -> Any:
-        if isinstance(one, Tensor):
-            if id(one) not in known:
-                known[id(one)] = place(one)
-            return known[id(one)]
-        if is_dataclass(one) and not isinstance(one, type):
-            parts = {part.name: getattr(one, part.name) for part in fields(one)}
-            new = {name: walked(part) for name, part in parts.items()}
-            return replace(one, **{name: new[name] for name in new if new[name] is not parts[name]})
-        if isinstance(one, dict):
-            return {key: walked(part) for key, part in one.items()}
-        if isinstance(one, list | tuple):
-            return type(one)([walked(part) for part in one])
-        return one
-
-    return walked(value)

@@ -11,7 +11,7 @@ from headpatch.engine import knockout, patching, residual
 from headpatch.engine.forward import forward
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.knockout import Knockout, disagreement, knock_out
-from headpatch.engine.memory import halving, parked, split, tensors_in
+from headpatch.engine.memory import halving, split
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, patch
 from headpatch.engine.residual import Swap, record, swap
 from headpatch.errors import InputError
@@ -118,23 +118,3 @@ def test_batches_once_halved_stay_so() -> None:
 def test_batches_hold_one_at_least() -> None:
     assert split("abcde", 2) == [["a", "b"], ["c", "d"], ["e"]]
     assert split("ab", 0) == [["a"], ["b"]]
-
-
-def test_what_waits_in_the_hosts_memory_comes_back_as_it_was() -> None:
-    """Where there is an accelerator; on the CPU nothing is copied."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tensor, on_host = torch.arange(6.0, device=device), torch.ones(2)
-    value = [{"a": (tensor, on_host)}, tensor.view(2, 3).t(), "text"]
-    waiting = parked(value)
-    assert all(one.device.type == "cpu" for one in tensors_in(waiting.value))
-    back = waiting.back()
-    found, expected = list(tensors_in(back)), list(tensors_in(value))
-    assert [one.device.type for one in found] == [one.device.type for one in expected]
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-    assert back[2] == "text"
-
-
-def test_a_session_that_waited_gives_the_same_bytes() -> None:
-    vlm, base = opened()
-    waiting = parked(base)
-    assert patched(vlm, waiting.back()) == patched(vlm, base)

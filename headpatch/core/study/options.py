@@ -212,8 +212,8 @@ class PairsOptions(Strict):
     resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 5000
     """Bootstrap draws of an interval."""
     hold: Annotated[float, Field(ge=0)] | None = None
-    """GiB of the machine's memory in which pairs stay open, so that their pictures are not run
-    again. If left out, a quarter of what is free: at most 4, beside a GPU 32."""
+    """GiB of memory in which pairs stay open, so that their pictures are not run again. If left
+    out, 4 on a CPU and 8 on a GPU, and never more than a quarter of what is free."""
 
 
 class DrawOptions(Strict):

@@ -63,7 +63,9 @@ class Runner:
         self._store, self._share, self._keys = store, share, survey.keys or Keys(vlm)
         self._say = say
         self._on_progress, self._done, self._total = on_progress, 0, total
-        self._held = Held(vlm.device, study.pairs.hold, survey.held)
+        self._held = Held(vlm.device, study.pairs.hold)
+        for session in survey.held.values():
+            self._held.offer(session)  # they count as what there is room for
         self._donors: Mapping[str, Entry] = {}
         if study.verdict.source == "other":
             self._donors = donors_of(study, survey.entries, survey.layouts, "--source")
