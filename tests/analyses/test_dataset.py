@@ -127,8 +127,8 @@ def test_ld_of_the_right_sign_does_not_pass_where_another_word_wins(tmp_path: Pa
     path, vlm = planted_pairs(tmp_path, count=2), planted().vlm
     with says_instead(vlm, "A", 54):  # Yes and No have 0.12 of the probability
         found = surveyed(path, vlm, force=True)
-        single = found.opened(study(force=True), vlm, None)
-        (first, *_) = [session.cautions for session in single]
+        single = found.open(study(force=True), vlm, None, vision=False)
+        (first, *_) = [single(entry).cautions for entry in found.entries]
     assert {one.reason for one in found.gated} == {
         "'A' (p 0.88) with the object, 'A' (p 0.88) without it"
     }

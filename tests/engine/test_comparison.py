@@ -154,8 +154,8 @@ def scaled_z(monkeypatch: pytest.MonkeyPatch, base: Baseline) -> Baseline:
 def layer_skipped(monkeypatch: pytest.MonkeyPatch, base: Baseline) -> Baseline:
     step = widening.step
 
-    def skipping(vlm: VLM, index: int, hidden: Tensor, *rest: Any, **more: Any) -> Tensor:
-        return step(vlm, index, hidden, *rest, **more) if index != 1 else hidden + 0
+    def skipping(vlm: VLM, prefill: Prefill, index: int, hidden: Tensor, **more: Any) -> Tensor:
+        return step(vlm, prefill, index, hidden, **more) if index != 1 else hidden + 0
 
     monkeypatch.setattr(widening, "step", skipping)
     return base

@@ -1,5 +1,6 @@
 """What two heads do together: the planted circuit's numbers, and words that the numbers allow."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,8 @@ import headpatch as hp
 from headpatch.core.baseline_runs import survey
 from headpatch.core.dataset import Pairs
 from headpatch.core.head_selection import choose, choose_heads, single_effects
-from headpatch.core.question import Context
+from headpatch.core.progress import stages_of
+from headpatch.core.question import Call, Context
 from headpatch.core.ranking import order
 from headpatch.core.session import Session, open_session
 from headpatch.core.study.study import Study
@@ -250,12 +252,15 @@ def test_a_pair_without_a_difference_is_left_out_of_means() -> None:
     assert summary(undefined, Context())
 
 
+CALL = Call(stages_of(False))
+
+
 def test_over_a_dataset_heads_are_picked_and_judged_on_different_pairs(tmp_path: Path) -> None:
     manifest = Manifest.read(planted_pairs(tmp_path))
     study = Study.make(None, {"combine.top": 1, "pairs.resamples": 200})
     seen = survey(study, vlm(), manifest.entries, "answer")
     opened_pairs = Pairs(study, vlm(), seen, "answer")
-    chosen = choose_heads(study, study.combine, "answer", vlm(), seen)
+    chosen = choose_heads(opened_pairs, CALL, study.combine)
     assert (chosen.chosen_on, len(chosen.entries)) == (2, 2)
     found = hp.combine(opened_pairs)
     assert found.combinations.pairs == 2
@@ -269,7 +274,7 @@ def test_over_a_dataset_heads_are_picked_and_judged_on_different_pairs(tmp_path:
     assert both["total"].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
     fewer = survey(study, vlm(), manifest.entries[:3], "answer")
     with pytest.raises(InputError, match="at least 4"):
-        choose_heads(study, study.combine, "answer", vlm(), fewer)
+        choose_heads(replace(opened_pairs, survey=fewer), CALL, study.combine)
 
 
 # --- self-repair

@@ -293,6 +293,6 @@ def test_refused_before_a_pair_is_run(
 def test_pairs_that_memory_does_not_hold_are_in_the_price(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headpatch.core.baseline_runs._room", lambda _: 0)
+    monkeypatch.setattr("headpatch.core.held._room", lambda _: 0)
     said = ran(*over(place, tmp_path, "--kinds", "mean", "--directions", "noising"))
     assert "forward passes, and 2 for pairs that memory does not hold open: " in said.err

@@ -1,8 +1,11 @@
 """Estimates from gradients beside the exact sweep of the same run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 
 from headpatch.core.cost import plan
 from headpatch.core.mean_activations import mean_z
@@ -18,7 +21,7 @@ from headpatch.questions.sweep.table import measure
 from headpatch.stats.agreement import agreement
 from tests.families import builders
 from tests.questions.sweep.test_vision import opened
-from tests.tiny import SHAPES, tiny_vlm
+from tests.tiny import SHAPES, tiny_model, tiny_vlm
 
 both_towers = pytest.mark.parametrize("tower", ["lm", "vision"])
 
@@ -148,11 +151,10 @@ def test_estimates_do_not_hang_on_what_was_finished_before() -> None:
     np.testing.assert_array_equal(again.table["effect"], whole.table["effect"])
 
 
-def test_a_model_without_gradients_is_refused_before_anything_runs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_model_without_gradients_is_refused_before_anything_runs() -> None:
     session = opened(tiny_vlm(), "lm", approx=True)
-    monkeypatch.setattr(session.vlm.model, "hf_device_map", {"a": 0, "b": "disk"}, raising=False)
+    offloaded = cpu_offload(tiny_model(), torch.device("cpu"))
+    session = replace(session, vlm=replace(session.vlm, model=offloaded))
     assert attribution.refused(session.vlm)
     with pytest.raises(InputError, match=r"^--approx: some of its weights are offloaded") as caught:
         plan(session)
