@@ -15,6 +15,7 @@ import pytest
 
 from headpatch.core.workers.cluster import PACKAGE
 from tests.command import headpatch
+from tests.long import long
 from tests.workers.conftest import PAIRS, Plan
 from tests.workers.faulty import PLAN
 
@@ -79,6 +80,7 @@ def test_a_pair_that_kills_workers_is_left_out_and_said(
     assert not (tmp_path / "left" / ".ablate-pairs").exists()
 
 
+@long
 def test_others_take_the_share_of_a_slow_worker(
     plan: Plan, crew: Any, place: Path, whole: Mapping[str, bytes], tmp_path: Path
 ) -> None:
@@ -92,6 +94,7 @@ def test_others_take_the_share_of_a_slow_worker(
     assert tables(tmp_path) == whole
 
 
+@long
 def test_a_full_disk_at_one_worker_is_one_line_and_can_be_gone_on_from(
     plan: Plan, crew: Any, place: Path, whole: Mapping[str, bytes], tmp_path: Path
 ) -> None:
@@ -106,6 +109,7 @@ def test_a_full_disk_at_one_worker_is_one_line_and_can_be_gone_on_from(
     assert tables(tmp_path) == whole
 
 
+@long
 def test_a_verdict_is_the_same_though_workers_die(plan: Plan, place: Path, tmp_path: Path) -> None:
     (place / "verdict.yaml").write_text(
         "verdict: {top: 5, nulls: 2, vision: 2, attribution: 2, random: 1, noise: 1}\n"
@@ -166,6 +170,7 @@ def gone(leader: int, seconds: float) -> list[str]:
     return left
 
 
+@long
 def test_an_interrupted_run_ends_all_its_workers_and_is_gone_on_from(
     begun: "subprocess.Popen[str]", place: Path, whole: Mapping[str, bytes], tmp_path: Path
 ) -> None:
@@ -182,6 +187,7 @@ def test_an_interrupted_run_ends_all_its_workers_and_is_gone_on_from(
     assert tables(tmp_path / "out") == whole
 
 
+@long
 def test_a_killed_driver_leaves_no_worker_and_torn_files_are_measured_anew(
     begun: "subprocess.Popen[str]", place: Path, whole: Mapping[str, bytes], tmp_path: Path
 ) -> None:
