@@ -116,7 +116,8 @@ def test_common_flags_override_the_study(monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked("rank", *words, patch=monkeypatch) == {
         **{name.replace("-", "_"): text for name, text in same.items()},
         "rank.top": None, "answers": ("yes", "no"), "pairs.manifest": "p.csv", "pairs.limit": 3,
-        "pairs.hold": 0.5, "allow_unused_weights": True, "sum_variants": True, "seed": 7, "force": True,
+        "pairs.hold": 0.5, "allow_unused_weights": True, "sum_variants": True, "seed": 7,
+        "force": True,
     }  # fmt: skip
 
 
