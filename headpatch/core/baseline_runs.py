@@ -228,6 +228,8 @@ def survey(
             found[name].append(values)
         if reference is not None:
             reference.add(unit.sums, len(RUNS))
+    if len({entry.scene for entry in run}) < LEAST and store is not None and share.alone:
+        store.remove()  # refused below: nothing goes on from there
     if not run:
         raise none_passed(gated)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from headpatch.core import baseline_runs, gate, store
+from headpatch.core import gate, store, untouched
 from headpatch.core.workers.worker import Worker
 from headpatch.pairs.manifest import Entry
 
@@ -40,7 +40,7 @@ class Faulty(Worker):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             write(path, content)
 
-        gate.run_entry = baseline_runs.run_entry = opened  # type: ignore[attr-defined]
+        gate.run_entry = untouched.run_entry = opened  # type: ignore[attr-defined]
         store.write_whole = written  # type: ignore[attr-defined]
 
 

@@ -44,7 +44,7 @@ def written(result: Result, folder: Path) -> dict[str, Any]:
     return found | {"run.yaml": run}
 
 
-SOME = [verb for verb in OVER_PAIRS if ALL or verb.name in ("rank", "ablate", "trace")]
+SOME = [verb for verb in OVER_PAIRS if ALL or verb.name in ("ablate", "trace")]
 
 
 def test_the_driver_holds_no_weights(opened: hp.Pairs, alone: hp.Pairs) -> None:
