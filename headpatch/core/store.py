@@ -281,5 +281,3 @@ def store_in(
         store.remove()
     with suppress(OSError):  # something else is in it
         place.rmdir()
-        if place.name.startswith("."):  # of a verb, in the folder that was named
-            place.parent.rmdir()
