@@ -191,6 +191,13 @@ def planted_study(folder: Path, **options: object) -> Study:
     return Study.make(None, {**flags, "question": QUESTION, "region": "top-left", **options})
 
 
+def planted_folder(folder: Path) -> Path:
+    """Write the circuit's model and its pictures to a folder; return it."""
+    save_planted(folder / "model")
+    planted_study(folder)
+    return folder
+
+
 def planted_dataset(folder: Path, pairs: int = 48) -> Path:
     """Write pairs that differ in the places of both patches, and their manifest.
 

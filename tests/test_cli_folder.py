@@ -14,16 +14,13 @@ import headpatch as hp
 from headpatch.core.output.staging import taken
 from tests import command
 from tests.command import contents, done, headpatch, of_pair, refused, refused_early, table
-from tests.planted import planted_study, save_planted
+from tests.planted import planted_folder
 from tests.tiny import QUESTION
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted")
-    save_planted(folder / "model")
-    planted_study(folder)
-    return folder
+    return planted_folder(tmp_path_factory.mktemp("planted"))
 
 
 @pytest.fixture(scope="module")

@@ -32,8 +32,8 @@ def answered_by_workers(
     argument = "--workers" if request.ray is None else "--ray"
     if entries is None:
         raise InputError(argument, "one pair of pictures", "--pairs as well")
+    from headpatch.cli.derive import written
     from headpatch.core.dataset import Found
-    from headpatch.core.output.writing import write
     from headpatch.core.workers.crew import Crew
 
     study, what = request.study, verb.finished or "pairs"
@@ -54,12 +54,7 @@ def answered_by_workers(
         caution(pairs.survey)
         found = crew.ask(verb.name, pairs, store, request.stage, _say)
         crew.dismiss()
-        names: list[str] = []
-        if verb.files:
-            if "effects.csv" in verb.files:
-                show.say_replaced(folder, verb.name)
-            with request.stage("Writing and drawing"):
-                names = write(found, folder)
+        names = written(request, verb, found, folder)
     store.remove()
     show.warn(crew.words)
     return pairs, found, names

@@ -100,7 +100,6 @@ def answered(
     """
     from headpatch.cli import show
     from headpatch.cli.many import all_measured, divided, kept, loaded, opened
-    from headpatch.core.output.writing import write
     from headpatch.core.question import Call
     from headpatch.core.share import ALONE
     from headpatch.pairs.region import Region
@@ -143,15 +142,23 @@ def answered(
         found = question.answer(target, call)
         if request.shard is not None:
             raise all_measured(request.shard)
-        names: list[str] = []
-        if verb.files:
-            if "effects.csv" in verb.files:
-                show.say_replaced(folder, verb.name)
-            with request.stage("Writing and drawing"):
-                names = write(found, folder)
+        names = written(request, verb, found, folder)
     if call.store is not None:
         call.store.remove()
     return target, found, names
+
+
+def written(request: Request, verb: Verb, found: "Result", folder: Path) -> list[str]:
+    """Write what was found, if the verb writes anything; return the names of the files."""
+    from headpatch.cli import show
+    from headpatch.core.output.writing import write
+
+    if not verb.files:
+        return []
+    if "effects.csv" in verb.files:
+        show.say_replaced(folder, verb.name)
+    with request.stage("Writing and drawing"):
+        return write(found, folder)
 
 
 def _open(

@@ -22,7 +22,7 @@ from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from tests.command import of_pair, ran
 from tests.contract.cases import ASKED, study_of
-from tests.planted import planted_study, save_planted
+from tests.planted import planted_folder
 from tests.tiny import image_pair, save_tiny
 
 QUESTION = "Is there anything in the top left corner?"
@@ -78,10 +78,7 @@ def test_what_memory_does_not_hold_goes_to_disk_by_itself(
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the planted circuit and a pair."""
-    folder = tmp_path_factory.mktemp("spread")
-    save_planted(folder / "model")
-    planted_study(folder)
-    return folder
+    return planted_folder(tmp_path_factory.mktemp("spread"))
 
 
 @pytest.fixture

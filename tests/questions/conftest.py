@@ -4,13 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.planted import planted_study, save_planted
+from tests.planted import planted_folder
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the planted model and its two pictures."""
-    folder = tmp_path_factory.mktemp("place")
-    save_planted(folder / "model")
-    planted_study(folder)
-    return folder
+    return planted_folder(tmp_path_factory.mktemp("place"))

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from headpatch.core.share import Loop
 from headpatch.core.workers.coordinator import AGAIN, Coordinator
+from headpatch.core.workers.handed import Handed
 
 PAIRS = ["0001", "0002", "0003", "0004"]
 
@@ -89,3 +91,20 @@ def test_a_unit_that_two_workers_die_of_has_its_pair_left_out() -> None:
         assert anew is not None and anew[0] > epoch and anew[1] == standing.left_out
 
     told(story)
+
+
+def test_a_loop_after_another_is_not_taken_for_it() -> None:
+    """Though it may lie where that one lay in memory."""
+    asked: list[str] = []
+
+    def ask(method: str, *given: object) -> object:
+        asked.extend(str(one) for one in given[1:2] if method == "loop")
+        return None
+
+    share = Handed(ask, "worker 1", 0, {})
+    keys = [(f"key {number}",) for number in range(20)]
+    for own in keys:
+        loop = Loop("Changing sets", own)
+        assert list(share.places(loop, ())) == []
+        del loop
+    assert len(set(asked)) == len(keys)

@@ -31,7 +31,8 @@ class Handed(Share):
         left_out: Mapping[str, str],
     ) -> None:
         self._ask, self._worker, self._epoch = ask, worker, epoch
-        self._left_out, self._known = dict(left_out), dict[int, str]()
+        self._left_out = dict(left_out)
+        self._last: tuple[Loop, str] | None = None
 
     @property
     def left_out(self) -> Mapping[str, str]:
@@ -68,10 +69,10 @@ class Handed(Share):
 
     def _key(self, loop: Loop) -> str:
         """Name a loop by all its units: several loops may have one name."""
-        if id(loop) not in self._known:
+        if self._last is None or self._last[0] is not loop:  # hashing it takes a while
             text = "\n".join((loop.name, *loop.keys))
-            self._known = {id(loop): hashlib.sha256(text.encode()).hexdigest()}
-        return self._known[id(loop)]
+            self._last = loop, hashlib.sha256(text.encode()).hexdigest()
+        return self._last[1]
 
 
 def _peak() -> int:
