@@ -47,8 +47,7 @@ def to_plain(value: Any) -> Any:
     if type(value) is tuple:
         return {_IS: "tuple", "of": [to_plain(one) for one in value]}
     kind = type(value)
-    made = is_dataclass(value) or isinstance(value, tuple | BaseModel)
-    if kind.__module__.startswith(_OURS) and made:
+    if _is_record(kind):
         own = {name: to_plain(getattr(value, name)) for name in _names(kind)}
         return {_IS: f"{kind.__module__}:{kind.__qualname__}", "of": own}
     raise TypeError(f"a {kind.__module__}.{kind.__qualname__} is no plain value")
@@ -65,13 +64,25 @@ def from_plain(value: Any) -> Any:
     kind = value[_IS]
     if kind in _READ:
         return _READ[kind](value)
-    module, _, name = kind.partition(":")
-    if not module.startswith(_OURS):
-        raise TypeError(f"{kind} is none of headpatch's")
-    made: Any = import_module(module)
-    for part in name.split("."):
-        made = getattr(made, part)
+    made = _record(kind)
     return made(**{key: from_plain(one) for key, one in value["of"].items()})
+
+
+def _record(named: str) -> Any:
+    """Return a class of records by its name; nothing else that a file may name is ever called."""
+    module, _, name = named.partition(":")
+    made: Any = import_module(module) if module.startswith(_OURS) else None
+    for part in name.split("."):
+        made = getattr(made, part, None)
+    if not _is_record(made):
+        raise TypeError(f"{named} is no record of headpatch's")
+    return made
+
+
+def _is_record(kind: Any) -> bool:
+    """Whether something is a dataclass, named tuple or study section of headpatch's own."""
+    ours = isinstance(kind, type) and kind.__module__.startswith(_OURS)
+    return ours and (is_dataclass(kind) or issubclass(kind, tuple | BaseModel))
 
 
 def _names(kind: Any) -> tuple[str, ...]:
