@@ -179,19 +179,26 @@ def swapped(module: nn.Module, run: Callable[..., Tensor]) -> Iterator[None]:
 @contextmanager
 def _in_float32(vlm: VLM) -> Iterator[None]:
     """Hold everything before the decoder (vision tower, projector) in float32: it is small."""
-    # What Accelerate has put on disk stays in low precision, the same in every pass.
     body = vlm.model.model
-    parts = [part for part in body.children() if part is not vlm.decoder]
-    stored = [
-        (tensor, tensor.data)
-        for part in parts
-        for tensor in (*part.parameters(), *part.buffers())
-        if tensor.dtype in LOW and not tensor.is_meta
+    modules = [
+        module
+        for part in body.children()
+        if part is not vlm.decoder
+        for module in part.modules()
+    ]
+    low = [
+        (kept, name, tensor, tensor.data)
+        for module in modules
+        for kept in (module._parameters, module._buffers)
+        for name, tensor in kept.items()
+        if tensor is not None and tensor.dtype in LOW
     ]
     try:
-        for tensor, data in stored:
+        for _, _, tensor, data in low:
+            # What Accelerate has offloaded is brought in with the dtype of what stands in its place
             tensor.data = data.float()
         yield
     finally:
-        for tensor, data in stored:
+        for kept, name, tensor, data in low:
             tensor.data = data
+            kept[name] = tensor  # in the place of what Accelerate has put there

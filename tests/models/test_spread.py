@@ -57,6 +57,28 @@ def test_cpu_and_disk_agree_with_memory(tmp_path: Path) -> None:
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+def test_low_precision_on_disk_is_raised_to_float32(tmp_path: Path) -> None:
+    """The vision tower and the projector, too; what lies on disk is left as it was."""
+    whole = load(str(save_tiny(tmp_path)), "cpu", "bfloat16")
+    places = split(whole) | {"model.multi_modal_projector": "disk"}
+    del places["model.vision_tower"]
+    tower = {name for name, _ in whole.model.model.vision_tower.named_children()} - {"encoder"}
+    places |= {f"model.vision_tower.{name}": "cpu" for name in tower}
+    layers = whole.model.model.vision_tower.encoder.layers
+    places |= {
+        f"model.vision_tower.encoder.layers.{layer}": ("disk", "cpu")[layer % 2]
+        for layer in range(len(layers))
+    }
+    parts = load(str(tmp_path), dtype="bfloat16", device_map=places)
+    before = [(one.dtype, one.device) for one in parts.model.parameters()]
+    (rows, expected), (of_parts, found) = effects(whole), effects(parts)
+    torch.testing.assert_close(of_parts, rows, atol=1e-5, rtol=1e-5)
+    largest = expected.abs().max()
+    assert (found - expected).abs().max() <= 1e-5 * largest  # the same arithmetic
+    assert (found[0] - found[1]).abs().max() <= 0.02 * largest  # 2^-9 relative a product
+    assert [(one.dtype, one.device) for one in parts.model.parameters()] == before
+
+
 def test_what_memory_does_not_hold_goes_to_disk_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
