@@ -92,8 +92,8 @@ _OF_STUDY = (
      "folder; `headpatch pairs` draws one."),
     ("limit", "pairs.limit", int, "N", "At most so many pairs of the dataset, drawn by the seed."),
     ("hold", "pairs.hold", float, "GIB",
-     "Memory in which pairs stay open, so that their pictures are not run again: 4 GiB on a CPU, "
-     "8 on a GPU if left out, and never more than a quarter of what is free."),
+     "Memory in which pairs stay open, so that their pictures are not run again. If left out, 4 "
+     "GiB and at most a quarter of what is free on a CPU, 16 GiB and at most half on a GPU."),
     ("out", "out", Path, "DIR", "Folder for the results."),
     ("device", "device", str, "NAME", "auto, cpu, cuda, cuda:1, mps."),
     ("dtype", "dtype", str, "NAME", "auto, float32, bfloat16, float16."),

@@ -50,7 +50,7 @@ class Survey:
     widens: bool  # whether language-model heads of every pair are changed by widening passes
     cautions: tuple[str, ...] = ()
     """Both answers are unlikely in some pairs, or another prompt was asked than the run's."""
-    held: Mapping[str, Session] = field(default_factory=dict)  # still open, by name, if asked for
+    open_pairs: Held | None = None  # those that are still open, if they were asked for
     layouts: Mapping[str, Layout] = field(default_factory=dict)  # of the run pairs, by name
     incomparable: InputError | None = None  # why heads cannot be compared on the first such pair
     checks: Checks = field(default_factory=lambda: Checks().decided())
@@ -58,6 +58,11 @@ class Survey:
     slow: tuple[str, ...] = ()
     """On which pairs they are not used, why and at what price; empty if they are on all."""
     keys: Keys | None = None  # names units of these pairs; None of a survey that was put together
+
+    @property
+    def held(self) -> Mapping[str, Session]:
+        """Pairs that are still open, by name."""
+        return self.open_pairs.sessions if self.open_pairs is not None else {}
 
     @cached_property
     def scenes(self) -> Scenes:
@@ -249,7 +254,7 @@ def survey(
         checks = decide(study, vlm, own, positions, vision)
     checks = checks.decided()
     again = Opener(study, vlm, positions, vision, held.sessions, checks)
-    more = held.sessions, layouts, incomparable, checks, _slow(run, layouts, checks, again), keys
+    more = held, layouts, incomparable, checks, _slow(run, layouts, checks, again), keys
     cautions = _cautions(study, gated, run)
     return Survey(tuple(gated), tuple(run), figures, mean, valid, checks.widens, cautions, *more)
 

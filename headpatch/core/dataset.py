@@ -209,7 +209,7 @@ def ready(
 
 def closed(seen: Survey) -> Survey:
     """Return a survey without the pairs that it holds open: what a result may keep."""
-    return replace(seen, held={})
+    return replace(seen, open_pairs=None)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
@@ -11,8 +12,8 @@ from headpatch.core.session import Session
 from headpatch.engine.memory import tensors_in
 
 _GIB: Final = 1 << 30
-_SHARE: Final = 0.25  # of what is free: the rest is for the work on them
-_MOST: Final = {"cpu": 4 * _GIB, "cuda": 8 * _GIB}
+_SHARE: Final = {"cpu": 0.25, "cuda": 0.5}  # of what is free: the rest is for the work on them
+_MOST: Final = {"cpu": 4 * _GIB, "cuda": 16 * _GIB}
 """Bytes, where a study says nothing; what is free in a machine's memory may belong to others."""
 
 
@@ -23,10 +24,19 @@ class Held:
         self.sessions: dict[str, Session] = {}
         self._left = _room(device) if hold is None else int(hold * _GIB)
 
-    def offer(self, session: Session) -> None:
-        """Keep the pair, unless there is no room for it or it is kept already."""
-        size, name = size_of(session), session.pair.name
-        if name not in self.sessions and size <= self._left:
+    def offer(self, session: Session, wanted: Collection[str] | None = None) -> None:
+        """Keep the pair, unless there is no room for it or it is kept already.
+
+        `wanted` names the pairs that are asked for from now on: any other makes room for them.
+        """
+        name = session.pair.name
+        if name in self.sessions:
+            return
+        size = size_of(session)
+        others = [] if wanted is None else [one for one in self.sessions if one not in wanted]
+        while size > self._left and others:
+            self._left += size_of(self.sessions.pop(others.pop()))
+        if size <= self._left:
             self.sessions[name] = session
             self._left -= size
             if session.vlm.device.type == "cpu":
@@ -42,12 +52,12 @@ def _give_back() -> None:
 def _room(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return min(int(_SHARE * free), _MOST["cuda"])
+        return min(int(_SHARE["cuda"] * free), _MOST["cuda"])
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # not every system says
         return _MOST["cpu"]
-    return min(int(_SHARE * free), _MOST["cpu"])
+    return min(int(_SHARE["cpu"] * free), _MOST["cpu"])
 
 
 def size_of(session: Session) -> int:

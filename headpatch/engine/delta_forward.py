@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -131,35 +132,57 @@ def watched(vlm: VLM, points: Points) -> Iterator[None]:
     points.known.update(_formulas(parts.lifted, points))
 
 
+_seen: "WeakKeyDictionary[nn.Module, set[str]]" = WeakKeyDictionary()
+"""Names of formulas that a module was seen to compute, in an earlier pass."""
+
+
 def _formulas(modules: list[nn.Module], points: Points) -> dict[nn.Module, Norm | Gated]:
-    """Find the modules whose formula reproduces what they were seen to do."""
-    guesses: list[tuple[nn.Module, Norm | Gated]] = []
-    apart: list[Tensor] = []
-    for module in modules:
-        for guess, found, seen in _guesses(module, points):
-            guesses.append((module, guess))
-            apart.append((found - seen).abs().max() / seen.abs().max())
-    if not guesses:
-        return {}
-    right = (torch.stack([one.to(apart[0].device) for one in apart]) <= _CLOSE).tolist()
-    return {module: guess for (module, guess), yes in zip(guesses, right, strict=True) if yes}
+    """Find the modules whose formula reproduces what they were seen to do.
+
+    They are compared in the first pass only: which of them is right hangs on the module's code.
+    """
+    guesses = [(module, guess) for module in modules for guess in _guesses(module, points)]
+    new = [(module, guess) for module, guess in guesses if module not in _seen]
+    apart = [_apart(module, guess, points) for module, guess in new]
+    right = []
+    if apart:
+        right = (torch.stack([one.to(apart[0].device) for one in apart]) <= _CLOSE).tolist()
+    for module, _ in new:
+        _seen.setdefault(module, set())
+    for (module, guess), yes in zip(new, right, strict=True):
+        if yes:
+            _seen[module].add(_name(guess))
+    return {module: guess for module, guess in guesses if _name(guess) in _seen[module]}
 
 
-def _guesses(module: nn.Module, points: Points) -> Iterator[tuple[Norm | Gated, Tensor, Tensor]]:
-    """Say what `module` may compute, with what that gives and what was seen."""
+def _guesses(module: nn.Module, points: Points) -> Iterator[Norm | Gated]:
+    """Say what `module` may compute."""
     if module not in points.inputs:
         return
     x, eps = points.inputs[module], getattr(module, "variance_epsilon", None)
     eps = getattr(module, "eps", None) if eps is None else eps
     if isinstance(eps, float) and x.ndim == 3:
         of_ones = module(torch.ones_like(x[0, 0])).float()
-        norm = Norm(of_ones * (1 + eps) ** 0.5, eps)
-        yield norm, fused.rms_norm(x, norm.scale, eps), points.outputs[module]
+        yield Norm(of_ones * (1 + eps) ** 0.5, eps)
     gate, up, down = (getattr(module, name, None) for name in _GATED)
     if gate in points.inputs and up in points.inputs and down in points.inputs:
-        for act, run in fused.ACTS.items():
-            between = run(points.outputs[gate]) * points.outputs[up]
-            yield Gated(gate, up, down, act), between, points.inputs[down]
+        for act in fused.ACTS:
+            yield Gated(gate, up, down, act)
+
+
+def _name(guess: Norm | Gated) -> str:
+    return "norm" if isinstance(guess, Norm) else guess.act
+
+
+def _apart(module: nn.Module, guess: Norm | Gated, points: Points) -> Tensor:
+    """Return how far a formula is from what was seen, relative to the largest."""
+    if isinstance(guess, Norm):
+        found = fused.rms_norm(points.inputs[module], guess.scale, guess.eps)
+        seen = points.outputs[module]
+    else:
+        gated = fused.ACTS[guess.act](points.outputs[guess.gate])
+        found, seen = gated * points.outputs[guess.up], points.inputs[guess.down]
+    return (found - seen).abs().max() / seen.abs().max()
 
 
 @contextmanager

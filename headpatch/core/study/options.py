@@ -213,7 +213,7 @@ class PairsOptions(Strict):
     """Bootstrap draws of an interval."""
     hold: Annotated[float, Field(ge=0)] | None = None
     """GiB of memory in which pairs stay open, so that their pictures are not run again. If left
-    out, 4 on a CPU and 8 on a GPU, and never more than a quarter of what is free."""
+    out, 4 and at most a quarter of what is free on a CPU, 16 and at most half on a GPU."""
 
 
 class DrawOptions(Strict):

@@ -145,7 +145,7 @@ class Worker:
     def _content(self, opening: Opening, asked: Asked | None, share: Handed) -> bytes:
         pairs = replace(self._opened(opening, asked, share), share=share)
         if asked is None:
-            shown = replace(pairs.survey, reference=None, held={})
+            shown = replace(pairs.survey, reference=None, open_pairs=None)
             return packed(replace(pairs, survey=shown, drawn=None, share=ALONE), pairs.vlm)
         return packed(self._answered(pairs, asked), pairs.vlm)
 

@@ -137,7 +137,7 @@ class Path(Question[FollowedPath]):
         study, survey, vlm = pairs.study, pairs.survey, pairs.vlm
         checks = decide(study, vlm, (entry.pair() for entry in pairs.entries), "answer")
         here = pairs.positions == "answer" and not pairs.vision
-        survey = replace(survey, checks=checks, held=survey.held if here else {})
+        survey = replace(survey, checks=checks, open_pairs=survey.open_pairs if here else None)
         pairs = replace(pairs, survey=survey, positions="answer", vision=False)
         with call.stages("Ranking heads by effect") as advance:
             chosen = choose_heads(pairs, call, study.path, advance)

@@ -63,9 +63,7 @@ class Runner:
         self._store, self._share, self._keys = store, share, survey.keys or Keys(vlm)
         self._say = say
         self._on_progress, self._done, self._total = on_progress, 0, total
-        self._held = Held(vlm.device, study.pairs.hold)
-        for session in survey.held.values():
-            self._held.offer(session)  # they count as what there is room for
+        self._held = survey.open_pairs or Held(vlm.device, study.pairs.hold)
         self._donors: Mapping[str, Entry] = {}
         if study.verdict.source == "other":
             self._donors = donors_of(study, survey.entries, survey.layouts, "--source")
@@ -116,16 +114,16 @@ class Runner:
     def changed(
         self, entries: Sequence[Entry], asked: Sequence[Change]
     ) -> Float[np.ndarray, "pairs changes"]:
-        """Resample sets of heads on some pairs, which stay open afterwards as memory allows.
+        """Resample sets of heads on some pairs, which stay open afterwards: as many as fit.
 
         Returns normalized effects.
         """
         positions = self._study.verdict.positions
-        kind = resample_kind(self._study)
+        kind, names = resample_kind(self._study), {entry.name for entry in entries}
         changes = [Intervention(one, kind, direction, positions) for one, direction in asked]
 
         def run(session: Session, _: OnProgress) -> Float[np.ndarray, " changes"]:
-            self._held.offer(session)
+            self._held.offer(session, names)
             outcomes = intervene(self._with_donor(session), changes, answers_only=True)
             return normalized(session, outcomes)
 

@@ -158,6 +158,19 @@ def test_no_more_pairs_are_held_than_memory_allows(monkeypatch: pytest.MonkeyPat
     assert list(surveyed(asked, "plain", QUESTIONS).held) == list(held)[:2]
 
 
+def test_pairs_that_are_wanted_take_the_room_of_others() -> None:
+    asked = study(kinds=("resample",))
+    first, second, third = surveyed(asked, "plain", QUESTIONS).held.values()
+    held = Held(first.vlm.device, 2.5 * size_of(first) / 2**30)
+    for session in (first, second, third):
+        held.offer(session)
+    assert list(held.sessions.values()) == [first, second]
+    wanted = {second.pair.name, third.pair.name}
+    for session in (second, third, first):
+        held.offer(session, wanted)
+    assert list(held.sessions.values()) == [second, third]
+
+
 def test_what_a_pair_takes_is_its_tensors_and_pictures() -> None:
     asked = study(kinds=("resample",))
     (session, *_) = surveyed(asked, "plain", QUESTIONS).held.values()
