@@ -17,7 +17,8 @@ from headpatch.cli import main
 from headpatch.cli.show import Terminal, plain, print_object, records, show
 from headpatch.errors import InputError
 from headpatch.pairs import pair
-from headpatch.present.tables import answers, plain_table
+from headpatch.present.parts import Grid
+from headpatch.present.tables import answers, plain_table, renderables
 from tests.command import done, headpatch, refused_early
 
 ESCAPE = "\x1b[31mred\x1b[0m [bold]x[/bold] \x9b\u202e"
@@ -32,7 +33,7 @@ def shown(*parts: object) -> str:
 
 def test_a_users_words_are_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "150")
-    table = plain_table("name", "answer", "end", title=ESCAPE, wrapped="answer")
+    table = plain_table("name", "answer", "end", title=ESCAPE, wrapped=["answer"])
     table.add_row(ESCAPE, Text(ESCAPE), "end")
     run = {"ld": 1.0, "p_yes": 0.9, "p_no": 0.05, "rank_yes": 1, "rank_no": 2}
     run |= {"top": ESCAPE, "p_top": 0.9, "variants": {}}
@@ -179,3 +180,27 @@ def test_pairs_are_drawn_beside_the_study_that_says_where(
     assert (tmp_path / "sub/drawn/manifest.csv").is_file()
     done("pairs", "--config", "sub/s.yaml", "--json", "--out", "here")
     assert sorted(one.name for one in tmp_path.iterdir()) == ["here", "sub"]
+
+
+def test_a_wide_table_is_cut_into_several_that_repeat_what_tells_rows_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    headings = ("head", "kind", *(f"figure {number}" for number in range(9)))
+    cells = tuple(f"{number}.{number}00" for number in range(9))
+    rows = (("24.17", "zero", *cells), ("24.17", "mean", *cells))
+    grid = Grid("Effects", headings, rows, (False, False, *[True] * 9))
+
+    def printed() -> list[str]:
+        return shown(*renderables([grid])).splitlines()
+
+    whole = printed()  # to a pipe: one line a row
+    assert sum("24.17" in line for line in whole) == 2
+    monkeypatch.setenv("COLUMNS", "44")
+    narrow = printed()
+    assert max(map(len, narrow)) <= 44
+    assert {tuple(line.split()[:2]) for line in narrow if "24.17" in line} == {
+        ("24.17", "zero"),
+        ("24.17", "mean"),
+    }
+    assert all(sum(f" {cell}" in line for line in narrow) == 2 for cell in cells)
+    assert sum("Effects" in line for line in narrow) == 1

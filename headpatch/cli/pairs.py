@@ -70,7 +70,7 @@ def _pairs(request: Request, _: Mapping[str, Any]) -> None:
         print_object({"pairs": len(drawn), "factors": counts, "files": written})
         return
     console = Terminal()
-    table = plain_table("factor", "levels (pairs)", title="Design", wrapped="levels (pairs)")
+    table = plain_table("factor", "levels (pairs)", title="Design", wrapped=["levels (pairs)"])
     for factor, levels in counts.items():
         table.add_row(factor, ", ".join(f"{level} ({count})" for level, count in levels.items()))
     show(console, table)

@@ -181,10 +181,7 @@ def _in_float32(vlm: VLM) -> Iterator[None]:
     """Hold everything before the decoder (vision tower, projector) in float32: it is small."""
     body = vlm.model.model
     modules = [
-        module
-        for part in body.children()
-        if part is not vlm.decoder
-        for module in part.modules()
+        module for part in body.children() if part is not vlm.decoder for module in part.modules()
     ]
     low = [
         (kept, name, tensor, tensor.data)

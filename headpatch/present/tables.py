@@ -1,6 +1,8 @@
 """Tables for a terminal."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
@@ -28,7 +30,7 @@ def answers(
     """
     columns = [f"P({word})" for word in words]
     table = plain_table(
-        "", "answer", "LD (logits)", *columns, title=f"Question: {question}", wrapped="answer"
+        "", "answer", "LD (logits)", *columns, title=f"Question: {question}", wrapped=["answer"]
     )
     for index, (name, run) in enumerate(zip(("with", "without"), runs, strict=True)):
         first = f"{run['top']!r} {probability(run['p_top'])}"
@@ -97,13 +99,13 @@ def _spelled_out(cell: RenderableType | None) -> RenderableType | None:
     return visible(cell) if isinstance(cell, str) else cell
 
 
-def plain_table(*columns: str, title: str, wrapped: str | None = None) -> Table:
-    """Return an empty table that keeps its figures whole; only column `wrapped` may wrap."""
-    bold = Text(visible(title), style="bold")
+def plain_table(*columns: str, title: str, wrapped: Collection[str] = ()) -> Table:
+    """Return an empty table that keeps its figures whole; only the columns `wrapped` may wrap."""
+    bold = Text(visible(title), style="bold") if title else None
     table = _Whole(title=bold, title_justify="left", header_style="bold", box=SIMPLE_HEAD,
                    padding=(0, 1, 0, 0))  # fmt: skip
     for column in columns:
-        if column == wrapped:
+        if column in wrapped:
             table.add_column(column, overflow="fold", min_width=_WRAPPED)
         else:
             table.add_column(column, no_wrap=True)
@@ -112,6 +114,72 @@ def plain_table(*columns: str, title: str, wrapped: str | None = None) -> Table:
 
 # of cells that say an outcome
 _STYLES: Final = {"failed": "bold red", "contradicted": "red", "supported": "green"}
+_MOST_KEYS: Final = 3
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A table that is cut into several, below each other, where the terminal is narrower.
+
+    Each begins with the columns that tell its rows apart. Whole where nobody looks: in a pipe.
+    """
+
+    grid: Grid
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        seen = console.is_terminal or "COLUMNS" in os.environ
+        wide = options.max_width if seen else None
+        widths = self._widths()
+        broken = {
+            heading
+            for heading, width in zip(self.grid.headings, widths, strict=True)
+            if heading == self.grid.wrapped or (wide and 1 + sum(widths) > wide < 2 * width)
+        }
+        blocks = [list(range(len(widths)))] if wide is None else self._blocks(broken, wide)
+        for number, block in enumerate(blocks):
+            yield self._table("" if number else self.grid.title, block, broken)
+
+    def _widths(self, broken: Collection[str] = ()) -> list[int]:
+        """Width of each column, with the two spaces that part it from the next."""
+        columns = zip(self.grid.headings, *self.grid.rows, strict=True)
+        widths = [max(map(_width, texts)) for texts in columns]
+        return [
+            2 + (min(width, _WRAPPED) if heading in broken else width)
+            for heading, width in zip(self.grid.headings, widths, strict=True)
+        ]
+
+    def _blocks(self, broken: Collection[str], wide: int) -> list[list[int]]:
+        """Say which columns stand together."""
+        widths, keys = self._widths(broken), list(range(self._keys()))
+        if 1 + sum(widths) <= wide:
+            return [list(range(len(widths)))]
+        if sum(widths[key] for key in keys) > wide // 2:
+            keys = keys[:1]
+        blocks = [list(keys)]
+        for column in range(len(keys), len(widths)):
+            taken = 1 + sum(widths[one] for one in blocks[-1])
+            if taken + widths[column] > wide and len(blocks[-1]) > len(keys):
+                blocks.append(list(keys))
+            blocks[-1].append(column)
+        return blocks
+
+    def _keys(self) -> int:
+        """Count the first columns that tell all rows apart; one if a few do not."""
+        rows = self.grid.rows
+        counts = range(1, min(_MOST_KEYS, len(self.grid.headings)) + 1)
+        return next((n for n in counts if len({row[:n] for row in rows}) == len(rows)), 1)
+
+    def _table(self, title: str, columns: Sequence[int], broken: Collection[str]) -> Table:
+        names = [self.grid.headings[column] for column in columns]
+        table = plain_table(*names, title=title, wrapped=broken)
+        for row in self.grid.rows:
+            cells = (row[column] for column in columns)
+            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
+        return table
+
+
+def _width(cell: str) -> int:
+    return max(map(cell_len, visible(cell).splitlines()), default=0)
 
 
 def renderables(parts: Iterable[Part]) -> Iterator[RenderableType]:
@@ -120,7 +188,4 @@ def renderables(parts: Iterable[Part]) -> Iterator[RenderableType]:
         if isinstance(part, Words) and part.place != "page":
             yield Text(part.text, style="bold" if part.strong else "")
         elif isinstance(part, Grid) and part.place != "page":
-            table = plain_table(*part.headings, title=part.title, wrapped=part.wrapped)
-            for row in part.rows:
-                table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-            yield table
+            yield _Fitted(part)
