@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from headpatch.questions.claims.question import Claims, claims
     from headpatch.questions.combine.question import Combined, CombinedPairs, combine
     from headpatch.questions.cut.question import Cuts, cut
+    from headpatch.questions.evaluate.question import Evaluation, evaluate
     from headpatch.questions.path.question import FollowedPath, FollowedPaths, path
     from headpatch.questions.rank.question import RankedPairs, Ranking, rank
     from headpatch.questions.rollout.question import Rolled, RolledPairs, rollout
@@ -76,6 +77,7 @@ _HOMES = {
         "questions.claims.question": "Claims claims",
         "questions.combine.question": "Combined CombinedPairs combine",
         "questions.cut.question": "Cuts cut",
+        "questions.evaluate.question": "Evaluation evaluate",
         "questions.path.question": "FollowedPath FollowedPaths path",
         "questions.rank.question": "RankedPairs Ranking rank",
         "questions.rollout.question": "Rolled RolledPairs rollout",
@@ -90,11 +92,11 @@ _HOMES = {
 
 __all__ = [
     "VLM", "AblatedPairs", "Ablation", "Claims", "Combined", "CombinedPairs", "Cuts",
-    "FollowedPath", "FollowedPaths", "Head", "HeadSet", "HeadpatchError", "InputError",
-    "Manifest", "Pair", "Pairs", "RankedPairs", "Ranking", "Region", "Rolled", "RolledPairs",
-    "Run", "RunError", "Session", "Study", "Sweep", "Sweeps", "Traced", "TracedPairs", "Unfinished",
-    "Verdict",
-    "ablate", "claims", "combine", "cut", "draw_pairs", "load", "make_pair", "mean_z",
+    "Evaluation", "FollowedPath", "FollowedPaths", "Head", "HeadSet", "HeadpatchError",
+    "InputError", "Manifest", "Pair", "Pairs", "RankedPairs", "Ranking", "Region", "Rolled",
+    "RolledPairs", "Run", "RunError", "Session", "Study", "Sweep", "Sweeps", "Traced",
+    "TracedPairs", "Unfinished", "Verdict",
+    "ablate", "claims", "combine", "cut", "draw_pairs", "evaluate", "load", "make_pair", "mean_z",
     "open_pairs", "open_session", "path", "plot", "rank", "read_run", "rollout", "sessions",
     "sweep", "trace", "verdict",
 ]  # fmt: skip

@@ -33,6 +33,7 @@ DEAR = (
     "headpatch combine --top",
     "headpatch cut --edges",
     "headpatch cut --from answer,question",
+    "headpatch evaluate --heads 21.14,21.16 --each",
     "headpatch path",
     "headpatch rank --pairs",
     "headpatch rollout",

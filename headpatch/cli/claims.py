@@ -72,7 +72,7 @@ def _complete(
     if case is not None:
         request = replace(request, study=case.study)
     entries = entries_of(request, VERDICT)
-    assert entries is not None
+    assert isinstance(entries, tuple)
     vlm = many.loaded(request)
     if case is None:
         check_claims(map(Claim.parse, asked.claims), vlm)

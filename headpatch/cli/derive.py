@@ -15,10 +15,12 @@ from headpatch.core.question import Verb
 from headpatch.errors import InputError
 
 if TYPE_CHECKING:
+    from headpatch.core.labelled_rows import Rows
     from headpatch.core.question import Needs, Opened, Result
     from headpatch.core.share import Share
     from headpatch.core.store import Store
     from headpatch.models.vlm import VLM
+    from headpatch.pairs.labelled import Listed
     from headpatch.pairs.manifest import Entry
 
 _OVER_PAIRS: Final = frozenset({"pairs", "limit", "hold", "shard", "workers", "ray"})
@@ -64,9 +66,11 @@ def refuse_drawing(request: Request, n: int | None) -> None:
         raise InputError("--n, --pairs", "both of them", "one of them", hint)
 
 
-def entries_of(request: Request, verb: Verb) -> "tuple[Entry, ...] | None":
+def entries_of(request: Request, verb: Verb) -> "tuple[Entry, ...] | Listed | None":
     """Read the study's dataset, or draw pairs that last as long as the verb; None of one pair."""
     question, study = verb.question(), request.study
+    if (listed := question.listed(study)) is not None:
+        return listed
     if verb.pairs and study.pairs.manifest is not None:
         from headpatch.cli.many import dataset
         from headpatch.pairs.same_scene import need_scenes
@@ -90,7 +94,7 @@ def answered(
     request: Request,
     verb: Verb,
     folder: Path,
-    entries: "tuple[Entry, ...] | None",
+    entries: "tuple[Entry, ...] | Listed | None",
     resume: bool | None,
     vlm: "VLM | None" = None,
 ) -> "tuple[Opened, Result, list[str]]":
@@ -102,12 +106,14 @@ def answered(
     from headpatch.cli.many import all_measured, divided, kept, loaded, opened
     from headpatch.core.question import Call
     from headpatch.core.share import ALONE
+    from headpatch.pairs.labelled import Listed
     from headpatch.pairs.region import Region
 
     question, study, many = verb.question(), request.study, entries is not None
     if request.workers is not None or request.ray is not None:
         from headpatch.cli.crew import answered_by_workers
 
+        assert not isinstance(entries, Listed)  # what asks rows has no such flags
         return answered_by_workers(request, verb, folder, entries, resume)
     needs = question.needs(study)
     if not many:
@@ -131,14 +137,14 @@ def answered(
             call = replace(call, store=store)
         vlm = vlm or loaded(request)
         question.check_model(study, vlm)
-        if keeps and verb.keyed:
+        if keeps and verb.keyed and not isinstance(pairs, Listed):
             units = question.units(study, vlm, pairs, {})
             keys = units.values()
             store = opened(kept_in, verb.finished, resume, verb.name, keys)
             call = replace(call, store=store, units=units)
         if call.store is not None:
             stack.enter_context(kept(call.store, share.alone))
-        target = _open(request, vlm, entries, needs, call.store, share)
+        target = _open(request, verb, vlm, entries, needs, call.store, share)
         found = question.answer(target, call)
         if request.shard is not None:
             raise all_measured(request.shard)
@@ -163,18 +169,22 @@ def written(request: Request, verb: Verb, found: "Result", folder: Path) -> list
 
 def _open(
     request: Request,
+    verb: Verb,
     vlm: "VLM",
     entries: Any,
     needs: "Needs",
     store: "Store | None",
     share: "Share",
-) -> "Opened":
+) -> "Any":
     """Run both pictures of the study's pair, or of every pair of its dataset."""
     from headpatch.cli.many import surveyed
     from headpatch.core.dataset import Pairs
     from headpatch.core.session import open_session
+    from headpatch.pairs.labelled import Listed
 
     study, positions, vision = request.study, needs.positions, needs.vision
+    if isinstance(entries, Listed):
+        return verb.question().rows(study, vlm, entries, share)
     if needs.forced:
         study = study.model_copy(update={"force": True})
     if entries is None:
@@ -194,9 +204,11 @@ def _open(
     return Pairs(study, vlm, survey, positions, vision, share=share)
 
 
-def _show(request: Request, target: "Opened", found: "Result", names: list[str]) -> None:
+def _show(request: Request, target: "Opened | Rows", found: "Result", names: list[str]) -> None:
     from headpatch.cli import show
+    from headpatch.core.labelled_rows import Rows
     from headpatch.core.session import Session
+    from headpatch.present import tables
     from headpatch.present.tables import renderables
 
     folder, origin = Path(request.study.out), found.origin
@@ -205,8 +217,9 @@ def _show(request: Request, target: "Opened", found: "Result", names: list[str])
             key: show.records(value) if hasattr(value, "notna") else value
             for key, value in found.json().items()
         }
-        if not names:
-            show.print_object(facts)
+        if not names or isinstance(target, Rows):
+            files = {"files": [str(folder / name) for name in names]} if names else {}
+            show.print_object({**facts, **files})
         elif isinstance(target, Session):
             show.print_json(target, folder, names, **facts)
         else:
@@ -216,7 +229,9 @@ def _show(request: Request, target: "Opened", found: "Result", names: list[str])
     show.show(console, *renderables(question.view(found.files(), origin.context)))
     if not names:
         return
-    if isinstance(target, Session):
+    if isinstance(target, Rows):
+        console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole
+    elif isinstance(target, Session):
         show.print_files(console, target, folder, names, found.in_full)
     else:
         show.print_pair_files(console, request.study, target.survey, folder, names)

@@ -1,6 +1,6 @@
 """What long runs share: a dataset is read, every pair is run, what is finished is kept."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from headpatch.pairs.manifest import Entry, Manifest
 if TYPE_CHECKING:
     from headpatch.core.baseline_runs import Survey
     from headpatch.core.output.shards import Number
+    from headpatch.core.pair_units import Unit
     from headpatch.core.share import Share
     from headpatch.core.store import Store
     from headpatch.models.spans import Positions
@@ -95,7 +96,7 @@ def opened(
 
 
 def divided(
-    request: Request, verb: Verb, kept_in: Path, entries: tuple[Entry, ...], resume: bool | None
+    request: Request, verb: Verb, kept_in: Path, entries: "Iterable[Unit]", resume: bool | None
 ) -> "tuple[Share, bool | None]":
     """Return which pairs are run here, and whether what is there is gone on from.
 

@@ -138,7 +138,7 @@ def _odd(name: str, study: Study, given: Mapping[str, object]) -> Iterator[str]:
         if dataset is not None and "with_image" in given:
             yield f"{name} runs one pair: the study's own, not the dataset {dataset}"
         return
-    if dataset is None and given["limit"] is not None:
+    if dataset is None and given["limit"] is not None and given.get("rows") is None:
         raise InputError("--limit", "no dataset to take pairs from", "--pairs as well")
     for own, typed in {"with_image": "with", "question": "question", "region": "region"}.items():
         if dataset is not None and given.get(own) is not None:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from headpatch.core.dataset import Pairs
 from headpatch.core.dataset import ready as ready_pairs
+from headpatch.core.labelled_rows import Rows
 from headpatch.core.output.provenance import dataset_facts, pair_facts
 from headpatch.core.progress import Progress, Stages, stages_of
 from headpatch.core.question import Call, Context, Needs, Opened, Origin, Question, Result, Verb
@@ -20,11 +21,12 @@ from headpatch.errors import InputError
 from headpatch.text import user_path
 
 Found = TypeVar("Found", bound=Result)
+Target = TypeVar("Target")
 
 
 def ask(
     question: Question[Found],
-    opened: Opened,
+    opened: Session | Pairs | Rows,
     options: Mapping[str, Any],
     on_progress: Progress = None,
     keep: str | Path | None = None,
@@ -50,19 +52,20 @@ def ask(
     needs, keys = question.needs(study), None
     share: Share = ALONE
     units: Mapping[str, str] = {}
-    if isinstance(opened, Pairs):
+    if not isinstance(opened, Session):
         keep, share = keep or opened.keep, opened.share
+    target: Any = opened  # a question that asks labelled rows takes them, too
     if not verb.finished or keep is None:
-        return question.answer(ready(opened, needs, stages), Call(stages, given=given))
+        return question.answer(ready(target, needs, stages), Call(stages, given=given))
     keep = user_path(keep, "keep") / verb.kept_in
     if verb.keyed:
-        entries = [] if isinstance(opened, Session) else [one.entry for one in opened.survey.gated]
+        entries = [one.entry for one in target.survey.gated] if isinstance(opened, Pairs) else []
         asked = opened.pair if isinstance(opened, Session) else entries
         units = question.units(study, vlm, asked, given)
         keys = units.values()
     with store_in(keep, verb.finished, verb.name, keys, share.alone) as store:
         call = Call(stages, store=store, units=units, given=given)
-        return question.answer(ready(opened, needs, stages, store), call)
+        return question.answer(ready(target, needs, stages, store), call)
 
 
 def by_workers(
@@ -79,15 +82,19 @@ def by_workers(
         return pairs.crew.ask(verb.name, pairs, store, stages, warned, given)
 
 
-def with_options(opened: Opened, options: Mapping[str, Any]) -> Opened:
+def with_options(opened: Target, options: Mapping[str, Any]) -> Target:
     """Return a pair, or many, with options of the study changed, by dotted key."""
     if not any(value is not None for value in options.values()):
         return opened
-    return replace(opened, study=opened.study.override(options))
+    whole: Any = opened
+    found: Target = replace(whole, study=whole.study.override(options))
+    return found
 
 
-def ready(opened: Opened, needs: Needs, stages: Stages, store: Store | None = None) -> Opened:
-    """Return a pair, or many, in which the heads in question can be changed."""
+def ready(
+    opened: Session | Pairs | Rows, needs: Needs, stages: Stages, store: Store | None = None
+) -> Any:
+    """Return what is open so that the heads in question can be changed; rows are as they are."""
     if isinstance(opened, Pairs):
         needs = needs.of_pairs or needs
     if needs.positions is None and not needs.vision:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from headpatch.core.plain import from_plain, to_plain
 from headpatch.core.session import Session
@@ -12,9 +12,24 @@ from headpatch.core.store import Store, unit_key
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.models.vlm import VLM
-from headpatch.pairs.manifest import Entry
+from headpatch.pairs.pair import Pair
 
 Found = TypeVar("Found")
+
+
+@runtime_checkable
+class Unit(Protocol):
+    """What a loop goes over: a pair of a dataset, or a row of single pictures."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it; unique."""
+
+    def pair(self) -> Pair:
+        """Read its pictures."""
+
+
+Entry = TypeVar("Entry", bound=Unit)
 _OF_ALL = {"answers", "prompt", "seed", "quantize", "sum_variants"}
 Open = TypeVar("Open")
 Measure: TypeAlias = Callable[[Session, OnProgress], Found]
@@ -103,7 +118,7 @@ class Keys:
     def of(
         self,
         study: Study,
-        entries: Sequence[Entry],
+        entries: Sequence[Unit],
         asked: Mapping[str, Any],
         each: Sequence[Any] | None = None,
     ) -> list[str]:

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     import pandas
 
     from headpatch.core.dataset import Pairs
+    from headpatch.core.labelled_rows import Rows
     from headpatch.core.progress import Stages
     from headpatch.core.session import Session
+    from headpatch.core.share import Share
     from headpatch.core.store import Store
     from headpatch.core.study.study import Study
     from headpatch.models.spans import Positions
     from headpatch.models.vlm import VLM
+    from headpatch.pairs.labelled import Listed
     from headpatch.pairs.manifest import Entry
     from headpatch.pairs.pair import Pair
     from headpatch.present.parts import Part
@@ -234,6 +237,14 @@ class Question(ABC, Generic[Found]):
     def needs(self, study: "Study") -> Needs:
         """Say how pictures are opened."""
         return Needs()
+
+    def listed(self, study: "Study") -> "Listed | None":
+        """Return what the question asks in place of pairs; None if it asks pairs."""
+        return None
+
+    def rows(self, study: "Study", vlm: "VLM", listed: "Listed", share: "Share") -> "Rows":
+        """Open what is `listed`."""
+        raise NotImplementedError
 
     def units(
         self, study: "Study", vlm: "VLM", pairs: "Pair | Sequence[Entry]", given: Mapping[str, Any]

@@ -135,15 +135,17 @@ def generate(vlm: VLM, prompt: Prompt, max_new_tokens: int = 32) -> list[str]:
 
 def answer_ids(vlm: VLM, prompt: Prompt, max_new_tokens: int = 32) -> list[list[int]]:
     """Return the tokens of each run's greedy answer, up to the first special one."""
+    return up_to_the_end(vlm, _generate(vlm, prompt, max_new_tokens))
+
+
+def up_to_the_end(vlm: VLM, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the tokens of each row before its first special one."""
     special = {*vlm.processor.tokenizer.all_special_ids, *_ends(vlm)}
-    return [
-        list(takewhile(lambda token: token not in special, row))
-        for row in _generate(vlm, prompt, max_new_tokens)
-    ]
+    return [list(takewhile(lambda token: token not in special, row)) for row in rows]
 
 
 def _generate(vlm: VLM, prompt: Prompt, max_new_tokens: int) -> list[list[int]]:
-    with tapped(vlm.parts, {}), _unprocessed(vlm):
+    with tapped(vlm.parts, {}), greedily(vlm):
         ids = vlm.model.generate(
             **prompt.inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
         )
@@ -151,7 +153,7 @@ def _generate(vlm: VLM, prompt: Prompt, max_new_tokens: int) -> list[list[int]]:
 
 
 @contextmanager
-def _unprocessed(vlm: VLM) -> Iterator[None]:
+def greedily(vlm: VLM) -> Iterator[None]:
     """Let each word be the likeliest by the model's own logits, in which heads are measured."""
     # A checkpoint's generation config may punish repetition, suppress tokens or force some.
     model, given = vlm.model, vlm.model.generation_config

@@ -67,11 +67,22 @@ class Checks:
               for one in made.values()]  # fmt: skip
         return bool(lm) and all(lm)
 
-    def lm(self, vlm: VLM, base: Baseline, positions: Positions, pair: str) -> Check:
-        """Return how the widening pass does for prompts of this length and suffix."""
+    def lm(
+        self,
+        vlm: VLM,
+        base: Baseline,
+        positions: Positions,
+        pair: str,
+        compared: Callable[[], Baseline] | None = None,
+    ) -> Check:
+        """Return how the widening pass does for prompts of this length and suffix.
+
+        `compared` gives two runs that differ, of the same shape, where those of `base` do not.
+        """
         prefill = base.trace.prefills[0]
         shape = "lm", (prefill.tokens, prefill.start)
-        return self._of(shape, pair, lambda: check(vlm, base, positions))
+        runs = compared or (lambda: base)
+        return self._of(shape, pair, lambda: check(vlm, runs(), positions))
 
     def vision(self, vlm: VLM, base: Baseline, pair: str) -> Check:
         """Return how resumed passes of the vision tower do for pictures of this shape."""

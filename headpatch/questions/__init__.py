@@ -11,6 +11,7 @@ from headpatch.questions.check import VERB as CHECK
 from headpatch.questions.claims import VERB as CLAIMS
 from headpatch.questions.combine import VERB as COMBINE
 from headpatch.questions.cut import VERB as CUT
+from headpatch.questions.evaluate import VERB as EVALUATE
 from headpatch.questions.path import VERB as PATH
 from headpatch.questions.rank import VERB as RANK
 from headpatch.questions.rollout import VERB as ROLLOUT
@@ -28,6 +29,7 @@ VERBS: Final[tuple[Verb, ...]] = (
     CUT,
     TRACE,
     ROLLOUT,
+    EVALUATE,
     CLAIMS,
     CHECK,
 )

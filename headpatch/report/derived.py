@@ -60,7 +60,8 @@ def saved(verb: Verb, run: RunPart) -> dict[str, Any]:
 def context(verb: Verb, run: RunPart) -> Context:
     """Return what words and figures say beside the data, from the run's record."""
     study, facts = run.study, run.run
-    question, region = str(study.get("question", "")), str(study.get("region", ""))
+    said = facts if "question" in facts else study  # of rows that each have one, the run says so
+    question, region = str(said.get("question", "")), str(said.get("region", ""))
     pairs = facts.get("run") if run.many else None
     if run.many and run.has("gate.csv"):
         table = read(run, "gate.csv", {"question": "text", "region": "text", "passed": "truth"})

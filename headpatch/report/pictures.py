@@ -68,6 +68,8 @@ def example_of(results: Results) -> Example:
     """
     main, kept = results.main, _kept(results)
     asked = str(main.study.get("question", "")), str(main.study.get("region", ""))
+    if "question" in main.run:  # single pictures, each asked its own
+        return Example(str(main.run["question"]), "")
     if not main.many:
         return Example(*asked, sides=kept or _of_study(main))
     gate = results.table("gate.csv", _GATE)

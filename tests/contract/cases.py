@@ -39,6 +39,10 @@ CASES = {
     "path": Case({"heads": LOOKER, "edges": ("answer-region",), "window": 1}),
     "trace": Case({"tokens": 1, "directions": ("noising",)}),
     "rollout": Case({"tokens": 1, "draws": 2}),
+    "evaluate": Case(
+        {"heads": BOTH, "kinds": ("zero", "scale"), "controls": 2, "each": True},
+        {"kinds": ("resample", "mean")},
+    ),
 }
 """A question that is missing here fails its contract."""
 

@@ -31,6 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "path": {"heads": "1.1", "edges": ["answer-region"], "window": 1},
     "trace": {"tokens": 1, "directions": ["noising"], "noise": 1, "answer": "Yes"},
     "rollout": {"tokens": 1, "draws": 2, "answer": "Yes"},
+    "evaluate": {"heads": HEADS, "kinds": ["zero", "mean", "resample"], "controls": 1},
 }
 """A question that is missing here fails its contract."""
 REFUSED = {("mllama", verb) for verb in ("rank", "path", "cut", "rollout")}

@@ -28,7 +28,7 @@ _DAMAGE = (
 )  # fmt: skip
 _TEXT = (
     "heads", "pair", "scene", "layers", "partners", "failed_nulls", "normalized_top_pair",
-    "necessity_top_pair", "sufficiency_top_pair", "level",
+    "necessity_top_pair", "sufficiency_top_pair", "level", "row",
 )  # fmt: skip
 """Columns that look like numbers and are none: ``24.10``."""
 _SORTS = {"truth": ("b", "more than True and False"), "whole": ("i", "more than whole numbers")}

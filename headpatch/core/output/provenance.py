@@ -39,7 +39,7 @@ def pair_facts(session: "Session", noise_floor: float | None) -> dict[str, objec
         "prompt": session.prompt.text,
         **({"prompt_left_out": list(left_out)} if left_out else {}),
         **({} if session.valid else {"invalid_because": list(session.faults)}),
-        **_model_facts(session.study, session.vlm),
+        **model_facts(session.study, session.vlm),
     }
 
 
@@ -55,7 +55,7 @@ def dataset_facts(
         "prompt": survey.prompts[0],
         "prompts": len(survey.prompts),
         **more,
-        **_model_facts(study, vlm),
+        **model_facts(study, vlm),
     }
 
 
@@ -67,7 +67,8 @@ def write_draw(path: Path, study: Study) -> None:
     write_yaml(path, {"study": {"seed": values["seed"], "draw": draw}, "run": run})
 
 
-def _model_facts(study: Study, vlm: "VLM") -> dict[str, object]:
+def model_facts(study: Study, vlm: "VLM") -> dict[str, object]:
+    """Return what ``run.yaml`` says of the model, and of where it ran."""
     return {
         "seed": study.seed,
         "model": vlm.name,

@@ -74,7 +74,7 @@ def absolute(key: str, path: str) -> str:
 
 def _is_no_file(key: str, path: str) -> bool:
     """Whether a name stands for a picture that ships with headpatch, or a table in memory."""
-    if key == "manifest":
+    if key in ("manifest", "rows"):
         return path.startswith(MEMORY)
     return key in ("with", "without") and path.startswith(BUNDLED_PICTURE)
 

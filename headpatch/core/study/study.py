@@ -35,6 +35,7 @@ from headpatch.pairs.region import Region
 from headpatch.questions.ablate import AblateOptions
 from headpatch.questions.combine import CombineOptions
 from headpatch.questions.cut import CutOptions
+from headpatch.questions.evaluate import EvaluateOptions
 from headpatch.questions.path import PathOptions
 from headpatch.questions.rank import RankOptions
 from headpatch.questions.rollout import RolloutOptions
@@ -117,6 +118,7 @@ class Study(Strict):
     path: PathOptions = PathOptions()
     trace: TraceOptions = TraceOptions()
     rollout: RolloutOptions = RolloutOptions()
+    evaluate: EvaluateOptions = EvaluateOptions()
     pairs: PairsOptions = PairsOptions()
     draw: DrawOptions = DrawOptions()
     verdict: VerdictOptions = VerdictOptions()

@@ -1,0 +1,161 @@
+"""Single pictures with a labelled answer, opened: what pairs of pictures are elsewhere."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import ImageOps
+from torch import Tensor
+
+from headpatch.core.session import Session
+from headpatch.core.share import ALONE, Share
+from headpatch.core.study.study import Study
+from headpatch.engine.answers import read_answers
+from headpatch.engine.control import refuse_uncontrolled
+from headpatch.engine.forward import Keep, Trace, forward
+from headpatch.engine.patching import Baseline, Read
+from headpatch.engine.selfcheck import Checks
+from headpatch.engine.widen import suffix_start
+from headpatch.errors import InputError
+from headpatch.heads import Head
+from headpatch.models.prompt import encode
+from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+from headpatch.models.wording import continuations, find_answers, text_after, variants_of
+from headpatch.pairs.labelled import Labelled, Refused
+from headpatch.text import spelling
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A study's model, and labelled pictures to ask it about.
+
+    `refused` are rows of the table that cannot be asked; `ranking` orders the heads by attention,
+    where the rows allow it.
+    """
+
+    study: Study
+    vlm: VLM
+    entries: tuple[Labelled, ...]
+    refused: tuple[Refused, ...] = ()
+    of_pairs: bool = False  # whether they are both runs of pairs
+    ranking: Callable[[], Sequence[Head]] | None = None
+    share: Share = ALONE
+    keep: Path | None = None
+
+
+def open_row(
+    study: Study, vlm: VLM, row: Labelled, positions: Positions, checks: Checks, widens: bool = True
+) -> Session:
+    """Run a row's picture untouched, and its twin's where it has one: the other run of a pair.
+
+    A row without a twin is its own other run. `widens`: widening passes will be used, and are
+    compared with plain ones. An `InputError` if the row cannot be asked.
+    """
+    pair = row.pair()
+    own = _run(study, vlm, row, pair.with_image, positions, widens)
+    other = own
+    if row.twin is not None:
+        other = _run(study, vlm, row.twin, pair.without_image, positions, widens)
+    base = _joined(own, other)
+
+    def mirrored() -> Baseline:
+        image = ImageOps.mirror(pair.with_image)
+        return _joined(own, _run(study, vlm, row, image, positions, widens))
+
+    tokenizer: Any = vlm.processor.tokenizer
+    readings = read_answers(base.trace.logits, base.prompt.answers, _asked(study, row), tokenizer)
+    refuse_uncontrolled(vlm, base, "lm", positions)
+    how = vlm, base, positions, row.name
+    fast = checks.lm(*how, mirrored if other is own else None) if widens else None
+    return Session(study, vlm, pair, base, readings, fast, positions)
+
+
+def _asked(study: Study, row: Labelled) -> tuple[str, str]:
+    """Return the two answers between which LD is taken: choices, or the answer and another."""
+    if row.choices:
+        return row.choices[0], row.choices[1]
+    yes, no = study.answers
+    if not row.answer:
+        return study.answers
+    return row.answer, no if spelling(row.answer) == spelling(yes) else yes
+
+
+def _run(
+    study: Study, vlm: VLM, row: Labelled, image: Any, positions: Positions, widens: bool
+) -> Baseline:
+    # A generated text need not begin with a token of its own for each answer.
+    answers = _asked(study, row) if widens else study.answers
+    prompt = encode(vlm, [image], row.question, answers, study.prompt, study.sum_variants)
+    suffix = suffix_start(prompt.spans, positions) if widens else None
+    trace = forward(vlm, prompt, keep=Keep(z=("lm",), suffix=suffix), exact=True)
+    ld = float(trace.ld(prompt)[0])
+    return Baseline(prompt, trace, ld, ld)
+
+
+def _joined(own: Baseline, other: Baseline) -> Baseline:
+    """Put two runs side by side, as a pair's."""
+    sides = own.prompt, other.prompt
+    shapes = [{key: one.shape for key, one in side.inputs.items()} for side in sides]
+    if shapes[0] != shapes[1] or not torch.equal(sides[0].spans.image, sides[1].spans.image):
+        lengths = " and ".join(f"{side.spans.length}" for side in sides)
+        found = f"the pair's two runs have {lengths} tokens, at other places"
+        raise InputError("--kinds", found, "as many at the same places, for resample")
+    inputs = {
+        key: torch.cat([one, other.prompt.inputs[key]]) for key, one in own.prompt.inputs.items()
+    }
+    prompt = replace(own.prompt, inputs=inputs, runs=2)
+    z = [torch.cat(both) for both in zip(own.trace.z["lm"], other.trace.z["lm"], strict=True)]
+    trace = Trace(
+        torch.cat([own.trace.logits, other.trace.logits]),
+        z={"lm": z},
+        prefills=own.trace.prefills + other.trace.prefills,
+    )
+    return Baseline(prompt, trace, own.ld_with, other.ld_with)
+
+
+Choices = tuple[tuple[int, ...], ...]
+"""The first token of each choice, and, where they are summed, its variants."""
+
+
+def choice_tokens(session: Session, row: Labelled) -> Choices:
+    """Find a row's choices among the tokens; an `InputError` if one is not a single token."""
+    vlm, answers = session.vlm, session.prompt.answers
+    found = [answers.yes, answers.no][: len(row.choices)]
+    tokenizer: Any = vlm.processor.tokenizer
+    before = session.prompt.text + vlm.family.suffix
+    for other in row.choices[2:]:
+        both = continuations(vlm, row.question, (row.choices[0], other), before)
+        found.append(find_answers(tokenizer, before, both).no)
+    if len(set(found)) < len(found):
+        named = ", ".join(row.choices)
+        raise InputError("choices", f"two of {named} begin alike", "choices that differ at once")
+    if not session.study.sum_variants:
+        return tuple((token,) for token in found)
+    return tuple((token, *variants_of(vlm, token)) for token in found)
+
+
+def read_choices(choices: Choices) -> Read:
+    """Give what reads the margin of the likeliest token, then each choice's logit, from logits."""
+
+    def read(logits: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows measures"]:
+        two = logits.topk(2, -1).values
+        own = [torch.logsumexp(logits[:, list(ids)], -1) for ids in choices]
+        return torch.stack([two[:, 0] - two[:, 1], *own], 1)
+
+    return read
+
+
+def token_text(session: Session, token: int) -> str:
+    """Return a token as it reads after the prompt, without the space around it."""
+    tokenizer: Any = session.vlm.processor.tokenizer
+    return text_after(tokenizer, session.prompt.answers.yes, [token]).strip()
+
+
+def counted(rows: Rows) -> Mapping[str, int]:
+    """How many rows there are, their scenes, and rows that could not be asked."""
+    scenes = len({one.scene for one in rows.entries})
+    return {"rows": len(rows.entries), "scenes": scenes, "refused": len(rows.refused)}

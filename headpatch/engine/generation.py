@@ -1,0 +1,139 @@
+"""Greedy answers while heads are changed: at the prompt, and at every token that is said.
+
+transformers' own generation runs, with its cache, through headpatch's attention function: a pass of
+the whole prompt, whose z is edited where `headpatch.engine.patching.z_edits` says, then a pass a
+token, whose only z is changed too, if asked for. So what is said is what plain transformers says
+with hooks on the attention output projections, token for token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from headpatch.engine.answers import greedily, up_to_the_end
+from headpatch.engine.attention import Mask, plain_attention, tapped
+from headpatch.engine.interventions import Intervention, ZEdit
+from headpatch.engine.memory import halving, split
+from headpatch.engine.patching import PLAIN_BATCH, Baseline, OnProgress, ZMeans, z_edits
+from headpatch.engine.precision import is_low, raised
+from headpatch.errors import RunError
+from headpatch.heads import Head
+from headpatch.kinds import KINDS
+from headpatch.models.vlm import VLM
+
+
+@dataclass(frozen=True, eq=False)
+class TokenEdit:
+    """One head's z in one row of a batch, at every token that is said."""
+
+    row: int
+    head: Head
+    factor: float  # of the head's own z there: 0 takes it away
+    value: Tensor | None = None  # ``[head_dim]``, in its place
+
+
+@dataclass(eq=False)
+class _Site:
+    """A tap that edits z in the pass of the prompt, and in those of single tokens."""
+
+    prompt: list[ZEdit]
+    tokens: list[TokenEdit]
+    length: int  # of the prompt
+
+    def __call__(
+        self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
+    ) -> Tensor:
+        z = plain_attention(module, query, key, value, mask, **options).clone()
+        if z.shape[1] == self.length:
+            for edit in self.prompt:
+                where = edit.positions.to(z.device)
+                put = 0.0 if edit.value is None else edit.value.to(z.device, z.dtype)
+                z[edit.row, where, edit.head.head] = put
+        elif z.shape[1] == 1:
+            for one in self.tokens:
+                own = z[one.row, 0, one.head.head]
+                own.copy_(own * one.factor if one.value is None else one.value.to(own))
+        else:
+            raise RunError(f"{z.shape[1]} tokens were read at once, neither the prompt nor one")
+        return z
+
+
+@torch.no_grad()
+def generate_changed(
+    vlm: VLM,
+    base: Baseline,
+    interventions: Sequence[Intervention],
+    tokens: int,
+    through_text: bool = True,
+    means: ZMeans | None = None,
+    on_progress: OnProgress | None = None,
+) -> list[list[int]]:
+    """Return at most `tokens` greedy tokens of the untouched run, then of it under each change.
+
+    All changes are of one run and of language-model heads; without `through_text` they end with
+    the prompt. At a token that is said, z becomes 0 (`zero`), alpha times itself (`scale`) or its
+    mean at the answer position (`mean`): `resample` and its like, which have no z there, are a
+    ValueError. Changes of the prompt are those of `headpatch.engine.patching.patch`: `scale` takes
+    the untouched run's z. Low-precision weights are computed with in float32. Ids end before the
+    first special token; what does not fit into memory is halved, as everywhere.
+    """
+    (run,) = {one.run for one in interventions} or {0}
+    prompt = base.prompt.select(run)
+
+    def passes(asked: list[Intervention]) -> list[list[int]]:
+        batch = prompt.repeat(len(asked) + 1)
+        sites = _sites(vlm, base, asked, through_text, means)
+        inputs = {
+            key: value.float() if is_low(vlm) and value.is_floating_point() else value
+            for key, value in batch.inputs.items()
+        }
+        with raised(vlm), tapped(vlm.parts, sites), greedily(vlm):
+            ids = vlm.model.generate(
+                **inputs, max_new_tokens=tokens, do_sample=False, num_beams=1, use_cache=True
+            )
+        return up_to_the_end(vlm, ids[:, batch.spans.length :].tolist())
+
+    found: list[list[int]] = []
+    batches = split(list(interventions), PLAIN_BATCH - 1) or [[]]
+    for _, said in halving(batches, passes, vlm.device):
+        found += said if not found else said[1:]
+        if on_progress:
+            on_progress(len(found) - 1, len(interventions))
+    return found
+
+
+def _sites(
+    vlm: VLM,
+    base: Baseline,
+    asked: Sequence[Intervention],
+    through_text: bool,
+    means: ZMeans | None,
+) -> dict[Module, _Site]:
+    sites: dict[Module, _Site] = {}
+
+    def at(head: Head) -> _Site:
+        if head.tower != "lm":
+            raise ValueError(f"{head} is no head of the language model")
+        return sites.setdefault(vlm.attention(head), _Site([], [], base.prompt.spans.length))
+
+    for row, one in enumerate(asked, start=1):
+        for edit in z_edits(vlm, row, one, base, means):
+            at(edit.head).prompt.append(edit)
+        for head in one.heads if through_text else ():
+            at(head).tokens.append(_token_edit(row, head, one, means))
+    return sites
+
+
+def _token_edit(row: int, head: Head, one: Intervention, means: ZMeans | None) -> TokenEdit:
+    source = KINDS[one.kind].source
+    if source == "nothing":
+        return TokenEdit(row, head, 0.0)
+    if source == "own":
+        return TokenEdit(row, head, 1.0 if one.alpha is None else one.alpha)
+    if source == "mean" and means is not None:
+        return TokenEdit(row, head, 1.0, means["lm"][head.layer][-1, head.head])
+    raise ValueError(f"kind {one.kind!r} has no z at a token that is said")
