@@ -67,8 +67,11 @@ def place_of(table: Path, line: int) -> str:
     return f"--pairs {table}, {'row' if table.suffix == '.parquet' else 'line'} {line}"
 
 
-def rows_of_file(path: Path) -> Iterator[Row]:
-    """Yield a file's rows; an `InputError` if it cannot be read, or is no such table."""
+def rows_of_file(path: Path, needed: Sequence[str] = COLUMNS) -> Iterator[Row]:
+    """Yield a file's rows; an `InputError` if it cannot be read, or is no such table.
+
+    `needed` are the columns that it must have.
+    """
     if path.name.startswith(MEMORY):
         hint = "Save the table and name the file, or hand it to headpatch.open_pairs again."
         found = f"{path.name} was a table in memory"
@@ -77,7 +80,7 @@ def rows_of_file(path: Path) -> Iterator[Row]:
         with path.open("rb") as stream:
             start = stream.read(16)
         if start.startswith(_PARQUET):
-            return _parquet_rows(path)
+            return _parquet_rows(path, needed)
         _refuse_binary(path, start)
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -87,7 +90,8 @@ def rows_of_file(path: Path) -> Iterator[Row]:
         line = error.object[: error.start].count(b"\n") + 1
         found = f"{path} is not UTF-8 (line {line})"
         raise InputError("--pairs", found, "a CSV in UTF-8", "Save it as UTF-8.") from None
-    return _json_rows(path, text) if path.suffix == ".jsonl" else _csv_rows(path, text)
+    read = _json_rows if path.suffix == ".jsonl" else _csv_rows
+    return read(path, text, needed)
 
 
 def _refuse_binary(path: Path, start: bytes) -> None:
@@ -119,13 +123,13 @@ def in_memory(table: Any) -> Sequence[object]:
     return list(table)
 
 
-def rows_in_memory(rows: Iterable[object]) -> Iterator[Row]:
+def rows_in_memory(rows: Iterable[object], needed: Sequence[str] = COLUMNS) -> Iterator[Row]:
     """Yield rows of `in_memory`; an `InputError` if one is no dict, or lacks a column."""
     path = Path(MEMORY)
     for line, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
             raise InputError(place_of(path, line), f"a {type(row).__name__}", "a dict of cells")
-        columns = _columns(path, line, [str(name) for name in row])
+        columns = _columns(path, line, [str(name) for name in row], needed)
         yield Row(line, dict(zip(columns, row.values(), strict=True)))
 
 
@@ -145,12 +149,12 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def _empty(path: Path) -> InputError:
-    expected = f"a table with the columns {', '.join(COLUMNS)}"
+def _empty(path: Path, needed: Sequence[str]) -> InputError:
+    expected = f"a table with the columns {', '.join(needed)}"
     return InputError("--pairs", f"{path} is empty", expected)
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
     import pandas
 
     try:
@@ -161,12 +165,12 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         said = " ".join(str(error).split())[:200]
         raise InputError("--pairs", f"{path} cannot be read ({said})", "a Parquet file") from None
-    columns = _columns(path, 1, [str(name) for name in table.columns])
+    columns = _columns(path, 1, [str(name) for name in table.columns], needed)
     for line, row in enumerate(table.itertuples(index=False, name=None), start=1):
         yield Row(line, dict(zip(columns, row, strict=True)))
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+def _csv_rows(path: Path, text: str, needed: Sequence[str]) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     columns: list[str] = []
     line = 1  # of a row's start: quoted cells may run over several
@@ -182,7 +186,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
         if not any(cell.strip() for cell in cells):
             continue
         if not columns:
-            columns = _columns(path, start, cells)
+            columns = _columns(path, start, cells, needed)
             continue
         if len(cells) != len(columns):
             where, found = f"--pairs {path}, line {start}", f"{len(cells)} cells"
@@ -191,13 +195,13 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
             raise InputError(where, found, expected, hint)
         yield Row(start, dict(zip(columns, cells, strict=True)))
     if not columns:
-        raise _empty(path)
+        raise _empty(path, needed)
 
 
-def _json_rows(path: Path, text: str) -> Iterator[Row]:
+def _json_rows(path: Path, text: str, needed: Sequence[str]) -> Iterator[Row]:
     lines = [(line, one) for line, one in enumerate(text.split("\n"), start=1) if one.strip()]
     if not lines:
-        raise _empty(path)
+        raise _empty(path, needed)
     for line, content in lines:
         where = f"--pairs {path}, line {line}"
         try:
@@ -206,18 +210,18 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
             raise InputError(where, f"not JSON ({error})", "one JSON object a line") from None
         if not isinstance(row, dict):
             raise InputError(where, content.strip()[:40], "one JSON object a line")
-        columns = _columns(path, line, list(row))
+        columns = _columns(path, line, list(row), needed)
         cells = (one if isinstance(one, str) else json.dumps(one) for one in row.values())
         yield Row(line, dict(zip(columns, cells, strict=True)))
 
 
-def _columns(path: Path, line: int, header: Sequence[str]) -> list[str]:
+def _columns(path: Path, line: int, header: Sequence[str], needed: Sequence[str]) -> list[str]:
     columns = [_ALIASES.get(name.strip(), name.strip()) for name in header]
     where = place_of(path, line)
-    if missing := [name for name in COLUMNS if name not in columns]:
+    if missing := [name for name in needed if name not in columns]:
         hint = "Parted by commas, not semicolons." if any(";" in name for name in header) else ""
         found = f"no column {', '.join(missing)} (columns: {', '.join(header)})"
-        raise InputError(where, found[:300], f"the columns {', '.join(COLUMNS)}", hint)
+        raise InputError(where, found[:300], f"the columns {', '.join(needed)}", hint)
     for name in columns:
         if columns.count(name) > 1:
             raise InputError(where, f"column {name!r} twice", "each column once")
