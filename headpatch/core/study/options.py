@@ -135,9 +135,11 @@ class VisionOptions(Strict):
     """The class token, every other token, or both."""
 
 
-EdgeEnd = Literal["answer", "question", "words", "image", "region", "other", "all"]
+EdgeEnd = Literal["answer", "question", "words", "image", "region", "other", "sinks", "all"]
 """Positions that an edge joins; ``words`` is the question without the answer position, ``other``
-the image outside the study's region."""
+the image outside the study's region, ``sinks`` the image tokens that are attention sinks."""
+SINK_TAU = 20.0
+"""How many times its root mean square a sink's stream is at a sink dimension, as published."""
 EDGE_ENDS: Mapping[str, EdgeEnd] = {name: name for name in get_args(EdgeEnd)}
 """The ends by their names."""
 
@@ -164,9 +166,14 @@ def layer_span(text: str) -> tuple[int, int]:
     return first, last
 
 
-def check_edges(edges: Sequence[str], itself: bool = False) -> None:
-    """Refuse edges that are unknown, named twice, or cut nothing; `itself` cuts one more."""
+def check_edges(edges: Sequence[str], itself: bool = False, sinks: bool = False) -> None:
+    """Refuse edges that are unknown, named twice, or cut nothing; `itself` cuts one more.
+
+    Ends that are `sinks` are of those alone who look for them.
+    """
     for edge in edges:
+        if "sinks" in edge_ends(edge) and not sinks:
+            raise InputError("--edges", f"{edge}: sinks", "headpatch cut, which looks for sinks")
         if edge_ends(edge) == ("answer", "answer") and not itself:
             found = "answer-answer cuts nothing: a query keeps its own position"
             expected, hint = "an edge to other tokens", "Use --itself to cut that position too."
