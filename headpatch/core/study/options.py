@@ -19,6 +19,7 @@ from headpatch.kinds import (
     AskedKind,
     KindOfOnePair,
     kinds_help,
+    refuse_alphas,
 )
 from headpatch.text import checked_text
 
@@ -85,7 +86,8 @@ class Kinds(Strict):
 
     kinds: KindsOfOnePair = DEFAULT
     alpha: Annotated[float, Field(json_schema_extra={"metavar": "NUMBER"})] = ALPHA
-    """What a kind with a factor (scale) multiplies z by: 0 takes all away, 1 changes nothing."""
+    """How far a kind with a factor goes. scale multiplies z by it: 0 takes all away, 1 changes
+    nothing; reweight multiplies attention by 1 + it: -1 takes it away, 0 changes nothing."""
     directions: Annotated[
         tuple[Literal["noising", "denoising"], ...], BeforeValidator(sequence), Field(min_length=1)
     ] = ("noising", "denoising")
@@ -95,6 +97,11 @@ class Kinds(Strict):
     """Drawn pairs over which kind `mean` averages z; 0: this pair alone. 16 of the bundled pictures
     and 0 of your own, if left out. Of many pairs it is their own mean, and this is used only where
     their positions do not correspond."""
+
+
+def alphas_of(alpha: float | Sequence[float]) -> tuple[float, ...]:
+    """Return one alpha, or several, as a tuple."""
+    return tuple(alpha) if isinstance(alpha, Sequence) else (alpha,)
 
 
 def alpha_of(options: Kinds) -> dict[str, float]:
@@ -115,6 +122,9 @@ class ChangesOverPairs(Changes):
     source: Literal["twin", "other"] = "twin"
     """Where kind resample takes z: twin (the pair's own other run), or other (over pairs: another
     random pair's runs, by kinds resample-other and resample-same in its place)."""
+    toward: Literal["image", "region"] = "image"
+    """To what kind reweight multiplies attention by 1 + alpha: image (every image token), region
+    (those of the pair's region)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -126,6 +136,11 @@ class ChangesOverPairs(Changes):
             return values  # for others to refuse
         each = [DONATED if kind == "resample" else (kind,) for kind in kinds]
         return {**values, "kinds": tuple(dict.fromkeys(kind for one in each for kind in one))}
+
+    @model_validator(mode="after")
+    def _check_alpha(self) -> Self:
+        refuse_alphas(self.kinds, alphas_of(self.alpha))
+        return self
 
 
 class VisionOptions(Strict):
