@@ -136,7 +136,9 @@ def kind_label(kind: str, found: Any) -> str:
     alpha = found.get("alpha") if kind in KINDS and KINDS[kind].alpha else None
     if alpha is None:
         return kind
-    return f"{kind} {float(alpha.max() if hasattr(alpha, 'max') else alpha):g}"
+    toward = found.get("toward") if kind in REWEIGHTED else None
+    alpha, toward = (one.max() if hasattr(one, "max") else one for one in (alpha, toward))
+    return f"{kind} {float(alpha):g}" + (f" ({toward})" if toward else "")
 
 
 def refuse_alphas(kinds: Collection[str], alphas: Collection[float]) -> None:

@@ -125,12 +125,13 @@ def compare(vlm: VLM, base: Baseline, changes: Sequence[Intervention], least: fl
         assert list(fast.values()) == pytest.approx([slow[one] for one in alone], abs=CLOSE)
 
 
-FAMILIES = [name for name in builders.BUILDERS if name != "mllama"]
+FAMILIES = [name for name in builders.BUILDERS if name != "mllama"] + [*builders.DECODERS]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_attends_as_eager_attention_with_edited_weights(name: str) -> None:
-    vlm = builders.build(name)
+    other = builders.DECODERS.get(name)
+    vlm = builders.build(name) if other is None else builders.make(other())
     prompt = builders.prompt_of(vlm)
     scope: Positions = "question" if FAMILIES.index(name) % 2 else "answer"
     keep = Keep(z=("lm",), suffix=suffix_start(prompt.spans, scope))

@@ -86,8 +86,7 @@ class Kinds(Strict):
 
     kinds: KindsOfOnePair = DEFAULT
     alpha: Annotated[float, Field(json_schema_extra={"metavar": "NUMBER"})] = ALPHA
-    """How far a kind with a factor goes. scale multiplies z by it: 0 takes all away, 1 changes
-    nothing; reweight multiplies attention by 1 + it: -1 takes it away, 0 changes nothing."""
+    """What a kind with a factor (scale) multiplies z by: 0 takes all away, 1 changes nothing."""
     directions: Annotated[
         tuple[Literal["noising", "denoising"], ...], BeforeValidator(sequence), Field(min_length=1)
     ] = ("noising", "denoising")
@@ -123,8 +122,8 @@ class ChangesOverPairs(Changes):
     """Where kind resample takes z: twin (the pair's own other run), or other (over pairs: another
     random pair's runs, by kinds resample-other and resample-same in its place)."""
     toward: Literal["image", "region"] = "image"
-    """To what kind reweight multiplies attention by 1 + alpha: image (every image token), region
-    (those of the pair's region)."""
+    """To what kind reweight multiplies attention by 1 + alpha (-1 takes it away, 0 changes
+    nothing): image (every image token), region (those of the pair's region)."""
 
     @model_validator(mode="before")
     @classmethod

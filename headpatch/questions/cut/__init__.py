@@ -21,7 +21,7 @@ Examples
 
 `headpatch cut --from answer,question --to region --window 5`
 
-`headpatch cut --from answer --to sinks --sink-tau 5 --layers 12-20 --controls 2`
+`headpatch cut --from answer --to sinks --sink-dims 104 --sink-tau 7 --layers 10-14 --controls 2`
 
 `headpatch cut --edges answer-region --pairs pairs --limit 3` (after `headpatch pairs --n 20`)
 """
