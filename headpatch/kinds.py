@@ -137,7 +137,8 @@ def kind_label(kind: str, found: Any) -> str:
     if alpha is None:
         return kind
     toward = found.get("toward") if kind in REWEIGHTED else None
-    alpha, toward = (one.max() if hasattr(one, "max") else one for one in (alpha, toward))
+    if hasattr(alpha, "max"):
+        alpha, toward = alpha.max(), None if toward is None else toward.max()
     return f"{kind} {float(alpha):g}" + (f" ({toward})" if toward else "")
 
 
