@@ -34,6 +34,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from headpatch.api import Run, plot, read_run
+    from headpatch.core.corrupted_pairs import corrupt
     from headpatch.core.dataset import Pairs, open_pairs
     from headpatch.core.drawn_pairs import draw_pairs
     from headpatch.core.gate import sessions
@@ -62,6 +63,7 @@ _HOMES = {
     name: room
     for room, names in {
         "api": "Run plot read_run",
+        "core.corrupted_pairs": "corrupt",
         "core.dataset": "Pairs open_pairs",
         "core.drawn_pairs": "draw_pairs",
         "core.gate": "sessions",
@@ -96,7 +98,8 @@ __all__ = [
     "InputError", "Manifest", "Pair", "Pairs", "RankedPairs", "Ranking", "Region", "Rolled",
     "RolledPairs", "Run", "RunError", "Session", "Study", "Sweep", "Sweeps", "Traced",
     "TracedPairs", "Unfinished", "Verdict",
-    "ablate", "claims", "combine", "cut", "draw_pairs", "evaluate", "load", "make_pair", "mean_z",
+    "ablate", "claims", "combine", "corrupt", "cut", "draw_pairs", "evaluate", "load", "make_pair",
+    "mean_z",
     "open_pairs", "open_session", "path", "plot", "rank", "read_run", "rollout", "sessions",
     "sweep", "trace", "verdict",
 ]  # fmt: skip

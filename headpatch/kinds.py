@@ -8,9 +8,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-Source: TypeAlias = Literal["nothing", "mean", "other", "own", "other of donor", "same of donor"]
-"""Whose z it is: nobody's (0), the mean over a reference set, the other run's, the run's own; or of
-another pair of the dataset, the donor, the other run's or the same run's."""
+from headpatch.errors import InputError
+
+Source: TypeAlias = Literal[
+    "nothing", "mean", "other", "own", "other of donor", "same of donor", "reweighted"
+]
+"""Whose z it is: nobody's (0), the mean over a reference set, the other run's, the run's own; of
+another pair of the dataset, the donor, the other run's or the same run's; or what the run's own
+attention gives once some of it is re-weighted (`headpatch.engine.reweighting`)."""
 
 
 Line: TypeAlias = str | tuple[int, tuple[int, ...]]
@@ -29,7 +34,8 @@ class Kind:
     marker: str = ""
     line: Line | None = None  # in figures; without one of its own it has the direction's
     default: bool = False  # whether it is run where a study names no kinds
-    alpha: bool = False  # whether `source` is multiplied by a number that the study names
+    alpha: bool = False  # whether a number that the study names says how far it goes
+    neutral: float = 1.0  # that number where it changes nothing
     note: str = ""  # what a legend must say of its effects
 
     @property
@@ -38,7 +44,7 @@ class Kind:
         return self.source.endswith("of donor")
 
 
-_DASHES = (0, (6, 1, 1, 1, 1, 1))
+_DASHES, _DOTS = (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2))
 KINDS: Final[Mapping[str, Kind]] = {
     "zero": Kind("nothing", "Zeroing", "0", 3, "#0072B2", "s", ":", default=True),
     "mean": Kind(
@@ -62,13 +68,22 @@ KINDS: Final[Mapping[str, Kind]] = {
         "head that carries nothing but the answer does little.",
     ),
     "scale": Kind("own", "Scaling", "alpha times itself", 6, "#CC79A7", "D", _DASHES, alpha=True),
+    "reweight": Kind(
+        "reweighted", "Re-weighting the attention of", "what its attention gives with that to the "
+        "image, or --toward, times 1 + alpha, renormalised", 7, "#404040", "X", _DOTS, alpha=True,
+        neutral=0.0
+    ),
     "self": Kind("own"),  # changes nothing, and so measures the noise floor
 }  # fmt: skip
 """By name, in the order of figures."""
 ASKED: Final = tuple(name for name, kind in KINDS.items() if kind.doing)
 """Kinds that a study can name."""
-OF_ONE_PAIR: Final = tuple(name for name in ASKED if not KINDS[name].donated)
-"""Those of them that take a pair alone."""
+REWEIGHTED: Final = tuple(name for name in ASKED if KINDS[name].source == "reweighted")
+"""Those of them that change attention, of which z follows."""
+OF_ONE_PAIR: Final = tuple(
+    name for name in ASKED if not KINDS[name].donated and name not in REWEIGHTED
+)
+"""Those that put a z in the place of another, and take a pair alone."""
 DONATED: Final = tuple(name for name in ASKED if KINDS[name].donated)
 DEFAULT: Final = tuple(name for name in ASKED if KINDS[name].default)
 
@@ -121,4 +136,15 @@ def kind_label(kind: str, found: Any) -> str:
     alpha = found.get("alpha") if kind in KINDS and KINDS[kind].alpha else None
     if alpha is None:
         return kind
-    return f"{kind} {float(alpha.max() if hasattr(alpha, 'max') else alpha):g}"
+    toward = found.get("toward") if kind in REWEIGHTED else None
+    if hasattr(alpha, "max"):
+        alpha, toward = alpha.max(), None if toward is None else toward.max()
+    return f"{kind} {float(alpha):g}" + (f" ({toward})" if toward else "")
+
+
+def refuse_alphas(kinds: Collection[str], alphas: Collection[float]) -> None:
+    """Refuse to multiply attention by less than 0."""
+    names = [kind for kind in kinds if kind in REWEIGHTED]
+    if names and min(alphas) < -1:
+        found = f"{min(alphas):g} with kind {names[0]}"
+        raise InputError("--alpha", found, "at least -1, which takes that attention away")

@@ -257,6 +257,6 @@ def _bare(annotation: Any) -> Any:
     if get_origin(annotation) is Annotated:
         return _bare(get_args(annotation)[0])
     if get_origin(annotation) in (UnionType, Union):
-        held = [one for one in get_args(annotation) if one is not type(None)]
-        return _bare(held[0])
+        held = [_bare(one) for one in get_args(annotation) if one is not type(None)]
+        return next((one for one in held if get_origin(one) is tuple), held[0])  # one, or several
     return annotation

@@ -8,6 +8,7 @@ from typing import Any
 from headpatch.cli.options import Several, flag, parameter
 from headpatch.cli.show import Terminal, print_object, show
 from headpatch.cli.verb import Request, command
+from headpatch.errors import InputError
 from headpatch.pairs.manifest import NAME
 
 _REGIONS = (
@@ -25,10 +26,24 @@ _FLAGS = {
     "regions": flag(Several, "--regions", _REGIONS, "NAMES"),
     "wording": flag(list[str], "--wording", _WORDING, "TEXT"),
     "picture_format": flag(str, "--format", "Of the pictures: png, jpg.", "NAME"),
-}
+    "corrupt": flag(
+        Several, "--corrupt", "Draw nothing: make pairs of pictures by corrupting the region of "
+        "each, comma-separated: gaussian, blur, mean, inpaint.", "NAMES"
+    ),
+    "with_image": flag(Path, "--with", "With --corrupt: the picture.", "IMG"),
+    "question": flag(str, "--question", "With --corrupt: asked of both pictures.", "TEXT"),
+    "region": flag(str, "--region", "With --corrupt: where the object is.", "NAME|BOX"),
+    "table": flag(
+        Path, "--pairs", "With --corrupt: a table of pictures instead of one, with the columns "
+        "with, question and region.", "FILE|DIR"
+    ),
+}  # fmt: skip
+_TYPED = {"with_image": "--with", "question": "--question", "region": "--region",
+          "table": "--pairs"}  # fmt: skip
+"""Flags of --corrupt alone, as typed."""
 
 
-def _pairs(request: Request, _: Mapping[str, Any]) -> None:
+def _pairs(request: Request, given: Mapping[str, Any]) -> None:
     r"""Draw a dataset of counterbalanced pairs, for every verb that takes --pairs.
 
     Two pictures a pair: with an object at the place that is asked about, and without it; all else
@@ -43,6 +58,12 @@ def _pairs(request: Request, _: Mapping[str, Any]) -> None:
     The same options and seed give the same pairs, byte for byte. A folder that holds another
     dataset is left alone.
 
+    `--corrupt` makes pairs of your own pictures with the object: of one (`--with`, `--question`,
+    `--region`) or of a table of them (`--pairs`). The without-picture is the same with its region
+    replaced: by noise (gaussian), by a blur of itself, by the mean colour of the rest, or by its
+    surroundings grown inwards (inpaint); all else stays. Each way makes a pair of its own, with its
+    name in the column corruption. Look at pairs.png before you believe them.
+
     Your own pictures serve as well: write such a manifest.csv (with, without, question, region;
     further columns are kept as factors) beside them. Pairs that share pictures count as one; a
     column scene says which pairs show one scene, if you know better.
@@ -53,11 +74,18 @@ def _pairs(request: Request, _: Mapping[str, Any]) -> None:
 
     `headpatch rank --pairs pairs --limit 8 --out rank_output`
 
+    `headpatch pairs --corrupt blur,inpaint --region 0.05,0.05,0.45,0.45 --out corrupted`
+
     `headpatch pairs --n 100 --out worded --wording "Is there anything {at}?"
     --wording "Do you see a {shape} {at}?"`
     """
     study = request.study
     folder = Path(study.draw.folder)
+    if given["corrupt"] is not None:
+        _corrupt(request, given, folder)
+        return
+    if extra := [typed for name, typed in _TYPED.items() if given[name] is not None]:
+        raise InputError(extra[0], "of no use where pairs are drawn", "--corrupt beside it")
     from headpatch.core.drawn_pairs import DRAW, SHEET, draw_dataset
     from headpatch.present.tables import plain_table
 
@@ -78,8 +106,35 @@ def _pairs(request: Request, _: Mapping[str, Any]) -> None:
     console.print(f"Wrote {len(drawn):,} pairs to {folder}: {files}", soft_wrap=True)
 
 
-_KEYS = {name: f"draw.{name}" for name in _FLAGS} | {"out": "draw.folder"}
-_KEYS["picture_format"] = "draw.format"
+def _corrupt(request: Request, given: Mapping[str, Any], folder: Path) -> None:
+    """Make pairs of the study's picture, or of those of a table."""
+    drawn = ("n", "size", "regions", "wording", "picture_format")
+    if extra := [name for name in drawn if given[name] is not None]:
+        found = f"--{extra[0].removeprefix('picture_')}"
+        raise InputError(f"--corrupt, {found}", "both of them", "one of them")
+    of_one = [typed for name, typed in _TYPED.items() if given[name] is not None]
+    if given["table"] is not None and len(of_one) > 1:
+        hint = "A table names the picture, question and region of each row itself."
+        raise InputError(f"--pairs, {of_one[0]}", "both of them", "one of them", hint)
+    from headpatch.core.corrupted_pairs import CORRUPT, corrupt_dataset
+    from headpatch.core.drawn_pairs import SHEET
+
+    sources = given["with_image"], given["table"]
+    with request.stage("Corrupting pictures") as advance:
+        made = corrupt_dataset(request.study, given["corrupt"], folder, *sources, advance)
+    count = len(made.entries)
+    written = [str(folder / name) for name in (NAME, CORRUPT, SHEET)]
+    if request.as_json:
+        print_object({"pairs": count, "corruption": list(given["corrupt"]), "files": written})
+        return
+    words = "1 pair" if count == 1 else f"{count:,} pairs"
+    files = f"their pictures, {NAME}, {CORRUPT}, {SHEET}"
+    Terminal().print(f"Wrote {words} to {folder}: {files}", soft_wrap=True)
+
+
+_KEYS = {name: f"draw.{name}" for name in _FLAGS if name not in (*_TYPED, "corrupt")}
+_KEYS |= {"out": "draw.folder", "picture_format": "draw.format"}
+_KEYS |= {"question": "question", "region": "region"}
 command(
     "pairs",
     str(_pairs.__doc__),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from headpatch.core.effects import check_toward, refuse_reweighting
 from headpatch.core.mean_activations import reference_pairs
 from headpatch.core.session import Session, check_vision
 from headpatch.core.study.study import Study
@@ -68,14 +69,15 @@ def cost(
         return vision.equivalents(session.vlm, session.base, asked, each + 1, session.resumes)
     total = 0.0
     for run, prefill in enumerate(session.base.trace.prefills):
-        sets = [one.heads for one in asked if one.run == run]
+        of_run = [one for one in asked if one.run == run]
+        plain = len(of_run)
         if session.widens:
-            layers = session.vlm.lm.grid.layers
+            sets = [one.heads for one in of_run if not one.follows]
+            layers, plain = session.vlm.lm.grid.layers, plain - len(sets)
             total += widen.passes(
                 prefill, sets, layers, size or rows_that_fit(session.vlm, prefill)
             )
-        else:
-            total += len(sets) + -(-len(sets) // each)
+        total += plain + -(-plain // each)
     return total
 
 
@@ -185,6 +187,7 @@ def refuse(study: Study, vlm: VLM) -> None:
     options = study.sweep
     if options.approx and (why := attribution.refused(vlm)):
         raise InputError("--approx", why, "a model with gradients", "Leave --approx out.")
+    refuse_reweighting(vlm, options.kinds)
     if options.tower == "vision":
         check_vision(vlm)
         check_scope(vlm, study.vision.positions)
@@ -194,6 +197,7 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
     """Work out what a sweep of `sets`, or (None) of every head, takes."""
     options = session.study.sweep
     refuse(session.study, session.vlm)
+    check_toward(session, options.kinds, options.toward)
     grid = session.vlm.stack(tower).grid
     every = sets is None
     chosen = tuple(dict.fromkeys(map(HeadSet.of, grid) if sets is None else sets))
@@ -203,7 +207,7 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
         grid.check(head, "sets")
     whole = [one for one in grid.whole_layers() if len(one) > 1]  # a layer of one head is that head
     layers = tuple(whole) if options.layers and every else ()
-    more = options.positions, session.study.vision.positions, options.alpha
+    more = options.positions, session.study.vision.positions, options.alpha, options.toward
     kinds, directions = dict.fromkeys(options.kinds), dict.fromkeys(options.directions)
     asked = [
         Intervention(members, kind, direction, *more)

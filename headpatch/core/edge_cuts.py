@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from headpatch.core.session import Session
+from headpatch.core.sinks import Sinks, find_sinks
 from headpatch.core.stream_swaps import Ends, random_tokens
-from headpatch.core.study.options import layer_span
+from headpatch.core.study.options import SINK_TAU, edge_ends, layer_span
 from headpatch.engine.answers import decode
 from headpatch.engine.comparison import TOLERANCE, Rounding
 from headpatch.engine.forward import Keep
@@ -60,6 +61,10 @@ class Settings(Protocol):
     def controls(self) -> int: ...  # noqa: D102
     @property
     def itself(self) -> bool: ...  # noqa: D102
+    @property
+    def sink_dims(self) -> Sequence[int] | None: ...  # noqa: D102
+    @property
+    def sink_tau(self) -> float: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class Cutting:
     heads: str | None = None
     controls: int = 0
     itself: bool = False
+    sink_dims: tuple[int, ...] | None = None
+    sink_tau: float = SINK_TAU
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,7 @@ class Job:
     base: Baseline
     disagreement: float
     allowed: float = TOLERANCE  # what rounding explains of that
+    sinks: Sinks | None = None  # where an edge names them
 
     @property
     def resumed(self) -> bool:
@@ -131,6 +139,7 @@ class CutTable:
 
     table: pd.DataFrame
     noise_floor: float
+    sink_dims: tuple[int, ...] = ()  # at which sinks were told, where an edge names them
 
     @property
     def named(self) -> pd.DataFrame:
@@ -152,7 +161,8 @@ def cut_edges(
     """Cut every edge at every place, in both runs.
 
     Where an edge names the region, the same is done with random image tokens outside it, as many
-    as the region has, in the region's place. `ranking` gives the heads by attention, if the
+    as the region has, in the region's place; where it names sinks, with as many that are none.
+    `ranking` gives the heads by attention, if the
     settings' heads hold ``top:N``.
     """
     return make(session, prepare(session, settings, ranking), on_progress)
@@ -163,15 +173,25 @@ def make(session: Session, job: Job, on_progress: OnProgress | None = None) -> C
     knockouts = [cut.knockout for cut in job.cuts]
     shifts = knock_out(session.vlm, job.base, knockouts, on_progress, job.resumed)
     table = _table(session, job.cuts, shifts)
+    if job.sinks is not None:
+        counts = [
+            len(job.sinks.tokens[cut.knockout.run]) if "sinks" in edge_ends(cut.edge) else None
+            for cut in job.cuts
+        ]
+        table["sinks"] = pd.array(counts, "Int64")
     nothing_cut = table.loc[table["role"] == "noise floor", "effect"].tolist()
-    return CutTable(table, noise_floor(nothing_cut, job.disagreement if job.resumed else 0.0))
+    floor = noise_floor(nothing_cut, job.disagreement if job.resumed else 0.0)
+    return CutTable(table, floor, () if job.sinks is None else job.sinks.dimensions)
 
 
 def prepare(
     session: Session, settings: Settings, ranking: Callable[[], Sequence[Head]] = tuple
 ) -> Job:
     """List every cut, and compare resumed passes with whole ones, each edge at the middle place."""
-    cuts = plan(session, settings, ranking)
+    sinks = None
+    if any("sinks" in edge_ends(edge) for edge in settings.edges):
+        sinks = find_sinks(session, settings.sink_tau, settings.sink_dims)
+    cuts = plan(session, settings, ranking, sinks)
     start = min(cut.knockout.start for cut in cuts)
     base = session.base
     if not base.trace.prefills or base.trace.prefills[WITH].start > start:
@@ -180,7 +200,7 @@ def prepare(
     middle = named[len(named) // 2].place
     probes = [cut.knockout for cut in named if cut.place == middle]
     allowed = Rounding.of(session.vlm, base).explains(0.0)
-    return Job(tuple(cuts), base, disagreement(session.vlm, base, probes), allowed)
+    return Job(tuple(cuts), base, disagreement(session.vlm, base, probes), allowed, sinks)
 
 
 def cost(session: Session, job: Job) -> float:
@@ -205,11 +225,18 @@ def cost(session: Session, job: Job) -> float:
 
 
 def plan(
-    session: Session, settings: Settings, ranking: Callable[[], Sequence[Head]] = tuple
+    session: Session,
+    settings: Settings,
+    ranking: Callable[[], Sequence[Head]] = tuple,
+    sinks: Sinks | None = None,
 ) -> list[Cut]:
     """List every cut: what is asked for, its controls, and cuts of nothing; see `cut_edges`."""
-    ends_of = {edge: Ends.of(session, edge) for edge in settings.edges}
-    drawn = random_tokens(session, settings.controls)
+    own = (None, None) if sinks is None else sinks.tokens
+    ends_of = {
+        (edge, run): Ends.of(session, edge, own[run]) for edge in settings.edges for run in RUNS
+    }
+    others = any("sinks" not in edge_ends(edge) for edge in settings.edges)
+    drawn = random_tokens(session, settings.controls) if others else []
     cuts: list[Cut] = []
 
     def add(role: Role, place: Place, edge: str, run: int, ends: Ends) -> None:
@@ -217,12 +244,16 @@ def plan(
         cuts.append(Cut(place, edge, role, knockout))
 
     for place in places(session, settings, ranking):
-        for (edge, ends), run in product(ends_of.items(), RUNS):
+        for (edge, run), ends in ends_of.items():
             add(place.role, place, edge, run, ends)
-            for tokens in drawn if ends.has_region else ():
+            instead = drawn
+            if sinks is not None and "sinks" in edge_ends(edge):
+                instead = sinks.random(session, run, settings.controls)
+            for tokens in instead if ends.controlled else ():
                 add("control", place, edge, run, ends.moved(tokens))
-        edge, ends = next(iter(ends_of.items()))
+        edge = settings.edges[0]
         for run in RUNS:
+            ends = ends_of[edge, run]
             nothing = Knockout(run, place.heads, ends.queries, ends.keys[:0])
             cuts.append(Cut(place, edge, "noise floor", nothing))
     return cuts

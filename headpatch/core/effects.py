@@ -24,8 +24,9 @@ from headpatch.engine.patching import (
 from headpatch.engine.selfcheck import Checks
 from headpatch.engine.vision import patch_vision
 from headpatch.engine.widen import widen
+from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet, Selection, Tower
-from headpatch.kinds import averages
+from headpatch.kinds import REWEIGHTED, averages
 from headpatch.models.vlm import VLM
 from headpatch.stats.effects import noise_floor, normalized_effect
 
@@ -68,6 +69,19 @@ def has(tower: Tower, heads: Iterable[Head]) -> bool:
     return any(head.tower == tower for head in heads)
 
 
+def refuse_reweighting(vlm: VLM, kinds: Sequence[str]) -> None:
+    """Refuse to re-weight attention to an image that is not among the prompt's tokens."""
+    if {*kinds} & {*REWEIGHTED} and vlm.crossing:
+        found = f"{REWEIGHTED[0]}: {vlm.name} looks at the image by cross-attention"
+        raise InputError("--kinds", found, "a model whose image is among the prompt's tokens")
+
+
+def check_toward(session: Session, kinds: Sequence[str], toward: str) -> None:
+    """Refuse to re-weight attention to a region of which no token is known."""
+    if {*kinds} & {*REWEIGHTED} and toward == "region":
+        _ = session.region_tokens
+
+
 def resolve(
     selection: Selection, vlm: VLM, order: Callable[[], Sequence[Head]] | None = None
 ) -> tuple[Head, ...]:
@@ -93,16 +107,32 @@ def intervene(
 ) -> list[Outcome]:
     """Change language-model heads by widening passes where they are exact, else plainly.
 
-    `rows` are run together; None finds how many. `answers_only`: the outcomes' tokens are of no
-    interest (`headpatch.engine.widen.widen`). `finished`: see `headpatch.engine.patching.patch`.
+    Attention that is re-weighted in several layers takes plain passes too. `rows` are run together;
+    None finds how many. `answers_only`: the outcomes' tokens are of no interest
+    (`headpatch.engine.widen.widen`). `finished`: see `headpatch.engine.patching.patch`.
     """
     vlm, base = session.vlm, session.base
-    if session.widens:
-        more = on_progress, on_outcome, read, answers_only, finished
-        return widen(vlm, base, interventions, means, rows, *more)
-    batch = PLAIN_BATCH if rows is None else rows + 1
-    told = on_progress, on_outcome, read
-    return patch(vlm, base, interventions, means, batch, *told, finished=finished)
+
+    def run(part: Sequence[Intervention], plainly: bool, tell: OnProgress | None) -> list[Outcome]:
+        if plainly:
+            batch = PLAIN_BATCH if rows is None else rows + 1
+            told = tell, on_outcome, read
+            return patch(vlm, base, part, means, batch, *told, finished=finished)
+        more = tell, on_outcome, read, answers_only, finished
+        return widen(vlm, base, part, means, rows, *more)
+
+    if not session.widens or not any(one.follows for one in interventions):
+        return run(interventions, not session.widens, on_progress)
+    outcomes: dict[Intervention, Outcome] = {}
+
+    def advance(done: int, _: int) -> None:
+        if on_progress is not None:
+            on_progress(len(outcomes) + done, len(interventions))
+
+    for plainly in (False, True):
+        part = [one for one in interventions if one.follows == plainly]
+        outcomes.update(zip(part, run(part, plainly, advance), strict=True))
+    return [outcomes[one] for one in interventions]
 
 
 def change(

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Bool
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from headpatch.core.study.reading import prompt_form
 from headpatch.core.study.study import Study
@@ -305,9 +307,18 @@ def run_both(
         found = f"{vlm.name}: the model refuses what its processor makes ({error})"
         expected = "a processor and a model that belong together"
         raise InputError("--model", found, expected) from error
+    base = replace(base, region=_region_positions(prompt, pair))
     tokenizer: Any = vlm.processor.tokenizer
     readings = read_answers(base.trace.logits, prompt.answers, study.answers, tokenizer)
     return Session(study, vlm, pair, base, readings, positions=positions)
+
+
+def _region_positions(prompt: Prompt, pair: Pair) -> Int[Tensor, " tokens"] | None:
+    """Return the positions of a pair's region; None where they are not known, or there are none."""
+    if prompt.patches.unknown is not None or not len(prompt.patches.boxes):
+        return None
+    mask = region_mask(prompt.patches.boxes, pair.region.box)
+    return prompt.image_positions.cpu()[torch.from_numpy(mask)] if mask.any() else None
 
 
 def check_vision(vlm: VLM) -> None:

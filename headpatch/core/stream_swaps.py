@@ -29,26 +29,33 @@ from headpatch.stats.effects import noise_floor, normalized_effect
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """The positions of an edge; `at` says which of the two ends are the region."""
+    """The positions of an edge; `at` says which of its two ends random tokens can stand for.
+
+    Those that are sinks, or else the region.
+    """
 
     queries: Int[Tensor, " queries"]
     keys: Int[Tensor, " keys"]
     at: tuple[bool, bool]
 
     @classmethod
-    def of(cls, session: Session, edge: str) -> "Ends":
-        """Find the positions that an edge such as ``answer-region`` names."""
-        start, end = edge_ends(edge)
-        at = start == "region", end == "region"
-        return cls(end_positions(session, start), end_positions(session, end), at)
+    def of(cls, session: Session, edge: str, sinks: Int[Tensor, " sinks"] | None = None) -> "Ends":
+        """Find the positions that an edge such as ``answer-region`` names; `sinks` are given."""
+        ends = edge_ends(edge)
+        start, end = (
+            sinks if one == "sinks" and sinks is not None else end_positions(session, one)
+            for one in ends
+        )
+        controlled = "sinks" if "sinks" in ends else "region"
+        return cls(start, end, (ends[0] == controlled, ends[1] == controlled))
 
     @property
-    def has_region(self) -> bool:
-        """Whether an end is the region."""
+    def controlled(self) -> bool:
+        """Whether random tokens can stand for an end."""
         return any(self.at)
 
     def moved(self, tokens: Int[Tensor, " tokens"]) -> "Ends":
-        """Put `tokens` where the region is."""
+        """Put `tokens` in the place of the region, or of the sinks."""
         queries, keys = self.at
         return Ends(tokens if queries else self.queries, tokens if keys else self.keys, self.at)
 
@@ -60,6 +67,8 @@ def end_positions(session: Session, end: EdgeEnd) -> Int[Tensor, " positions"]:
     ends of lines) included.
     """
     prompt, spans = session.prompt, session.prompt.spans
+    if end == "sinks":
+        raise ValueError("sinks are found by headpatch.core.sinks")
     if end in ("answer", "question", "all"):
         return spans.positions(end)
     if end == "words":

@@ -22,6 +22,8 @@ from headpatch.errors import RunError
 Query = Float[Tensor, "batch heads queries head_dim"]
 Key = Float[Tensor, "batch kv_heads keys head_dim"]
 Rows = Float[Tensor, "batch heads chosen keys"]
+Edges = Bool[Tensor, "batch heads chosen keys"] | Float[Tensor, "batch heads chosen keys"]
+"""Edges that are left (False: removed), or the logarithm of what each is multiplied by."""
 Options: TypeAlias = Mapping[str, Any]
 Mask: TypeAlias = Tensor | None
 """As transformers passes it to sdpa: boolean (True = seen), additive, or None."""
@@ -134,14 +136,14 @@ def attention_rows(
     key: Key,
     mask: Mask,
     queries: Int[Tensor, " chosen"],
-    allowed: Bool[Tensor, "batch heads chosen keys"] | None = None,
+    allowed: Edges | None = None,
     scaling: float | None = None,
     **options: Any,
 ) -> Rows:
     """Return the attention of the chosen queries to every key, in float32.
 
-    Without a mask it is causal where the module is. `allowed` further removes edges where False; a
-    query that keeps no key gets a row of zeros.
+    Without a mask it is causal where the module is. `allowed` further removes edges where False, or
+    multiplies attention before it is renormalised; a query that keeps no key gets a row of zeros.
     """
     batch, heads, length, width = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
@@ -161,14 +163,15 @@ def to_rows(
     softcap: float | None = None,
     allowed: Tensor | None = None,
 ) -> Float[Tensor, "*layers heads chosen keys"]:
-    """Return what attention makes of scaled scores; `allowed` removes edges where False."""
+    """Return what attention makes of scaled scores; for `allowed` see `Edges`."""
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
         seen = mask.dtype == torch.bool
         scores = scores.masked_fill(~mask, -torch.inf) if seen else scores + mask
     if allowed is not None:
-        scores = scores.masked_fill(~allowed, -torch.inf)
+        removed = allowed.dtype == torch.bool
+        scores = scores.masked_fill(~allowed, -torch.inf) if removed else scores + allowed
     return scores.softmax(-1).nan_to_num(0.0)  # NaN: no key left
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet, Tower
-from headpatch.kinds import KINDS
+from headpatch.kinds import KINDS, REWEIGHTED
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM, Stack
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from headpatch.engine.patching import Baseline
 
 Direction = Literal["noising", "denoising"]
+Toward = Literal["image", "region"]
+"""Keys to which attention is re-weighted: every image token, or those of the pair's region."""
 WITH, WITHOUT = 0, 1  # the runs' places in a pair's batch
 VisionPositions = Literal["class", "patches", "all"]
 """Tokens of the vision tower: its class token, every other token, or both."""
@@ -38,7 +40,8 @@ class Intervention:
     # Tokens at which heads of each tower are changed; None if there are none of it.
     positions: Positions | None = "answer"
     vision_positions: VisionPositions | None = "all"
-    alpha: float | None = None  # what a kind with a factor multiplies z by; None of any other
+    alpha: float | None = None  # of a kind that takes one; None of any other
+    toward: Toward | None = None  # of a kind that re-weights attention; None of any other
 
     def __post_init__(self) -> None:
         for tower, name in (("lm", "positions"), ("vision", "vision_positions")):
@@ -50,6 +53,17 @@ class Intervention:
             object.__setattr__(self, "alpha", None)
         elif self.alpha is None:
             raise ValueError(f"kind {self.kind!r} needs alpha")
+        if self.kind not in REWEIGHTED:
+            object.__setattr__(self, "toward", None)
+        elif self.vision_positions is not None:
+            raise ValueError(f"kind {self.kind!r} is of language-model heads")
+        else:
+            object.__setattr__(self, "toward", self.toward or "image")
+
+    @property
+    def follows(self) -> bool:
+        """Whether z hangs on what the change itself does: rows re-weighted in several layers."""
+        return self.toward is not None and len({head.layer for head in self.heads}) > 1
 
     @property
     def run(self) -> int:
@@ -110,7 +124,8 @@ class Cut:
     """Edges of heads in one row of a batch, removed: every query loses every key.
 
     The remaining attention is renormalised; a query that keeps no key gets z = 0. `own` says
-    whether a query that is among the keys loses its own position too.
+    whether a query that is among the keys loses its own position too. With a `factor` edges are not
+    removed but multiplied by it. Queries count from the first token, generated ones included.
     """
 
     row: int
@@ -118,6 +133,7 @@ class Cut:
     queries: Int[Tensor, " queries"]
     keys: Int[Tensor, " keys"]
     own: bool = True
+    factor: float = 0.0
 
     def by_layer(self) -> dict[tuple[Tower, int], list[int]]:
         """Return the heads' numbers, by tower and layer."""

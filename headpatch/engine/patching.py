@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import TypeVar
 
@@ -12,7 +12,9 @@ from headpatch.engine.forward import Keep, Trace, forward
 from headpatch.engine.interventions import (
     WITH,
     WITHOUT,
+    Cut,
     Intervention,
+    Toward,
     ZEdit,
     base_run,
     vision_positions,
@@ -64,6 +66,16 @@ class Baseline:
     ld_with: float
     ld_without: float
     donor: Donor | None = None  # with as many tokens, at the same places
+    region: Int[Tensor, " tokens"] | None = None  # positions of the pair's region, where known
+
+    def keys(self, toward: Toward | None) -> Int[Tensor, " keys"] | None:
+        """Return the positions to which attention is re-weighted; None of no such change."""
+        if toward is None:
+            return None
+        keys = self.prompt.spans.image if toward == "image" else self.region
+        if keys is None or self.prompt.spans.crossed:
+            raise ValueError(f"there are no tokens of the {toward} to attend to")
+        return keys
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,8 @@ def patch(
 
     def passes(asked: list[Intervention]) -> list[Outcome]:
         prompt = base.prompt.select(asked[0].run).repeat(len(asked) + 1)
-        trace = forward(vlm, prompt, edits_of(vlm, asked, base, means), exact=True)
+        changes = edits_of(vlm, asked, base, means), cuts_of(asked, base)
+        trace = forward(vlm, prompt, *changes, exact=True)
         tokens, more = trace.logits.argmax(-1).tolist(), beyond(read, trace.logits)
         return outcomes_of(base, asked, trace.ld(prompt), tokens, more)
 
@@ -220,10 +233,25 @@ def edits_of(
     return [edit for row, one in rows for edit in z_edits(vlm, row, one, base, means)]
 
 
+def cuts_of(asked: Sequence[Intervention], base: Baseline) -> list[Cut]:
+    """Say what attention interventions re-weight, one a row behind an untouched one."""
+    cuts = []
+    for row, one in enumerate(asked, start=1):
+        if (keys := base.keys(one.toward)) is not None and one.positions and one.alpha is not None:
+            queries = base.prompt.spans.positions(one.positions)
+            cuts.append(Cut(row, one.heads, queries, keys, factor=1 + one.alpha))
+    return cuts
+
+
 def z_edits(
     vlm: VLM, row: int, intervention: Intervention, base: Baseline, means: ZMeans | None
 ) -> Iterator[ZEdit]:
-    """Say, head by head, what an intervention puts in place of z in row `row`."""
+    """Say, head by head, what an intervention puts in place of z in row `row`.
+
+    Nothing where it re-weights attention: that is `cuts_of`.
+    """
+    if intervention.toward is not None:
+        return
     where = dict[Tower, Tensor]()
     if intervention.positions is not None:
         where["lm"] = base.prompt.spans.positions(intervention.positions)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from headpatch.engine.delta_forward import Points
 from headpatch.engine.devices import on_tensors
 from headpatch.engine.interventions import replacement
+from headpatch.engine.reweighting import reweighted
 from headpatch.errors import RunError
 from headpatch.models.vlm import VLM
 
@@ -115,13 +116,14 @@ def sources(
     prefill: Prefill,
     other: Prefill,
     means: list[Tensor] | None,
-    kinds: Sequence[tuple[str, float | None]],
+    kinds: Sequence[tuple[str, float | None, Tensor | None]],
     donor: tuple[Prefill, Prefill] | None = None,
 ) -> list[Float[Tensor, "sources suffix heads dim"]]:
-    """Stack, layer by layer, what each kind, with its alpha, puts in the place of z.
+    """Stack, layer by layer, what each kind puts in the place of z.
 
-    `donor` is another pair's same run and other run. A ValueError if the pass cannot be widened, or
-    what a kind needs is missing.
+    Each comes with its alpha, and with the keys to which it re-weights attention. `donor` is
+    another pair's same run and other run. A ValueError if the pass cannot be widened, or what a
+    kind needs is missing.
     """
     if prefill.refused:
         raise ValueError(prefill.refused)
@@ -133,7 +135,12 @@ def sources(
         if donor is not None:
             same, another = (one.layers[index].z[0] for one in donor)
             given = same, another
-        parts = [replacement(*kind, z, away.z[0], mean, given) for kind in kinds]
+        parts = [
+            replacement(kind, alpha, z, away.z[0], mean, given)
+            if keys is None or alpha is None
+            else reweighted(own, keys, alpha)
+            for kind, alpha, keys in kinds
+        ]
         stacked.append(torch.stack(parts))
     return stacked
 

@@ -5,6 +5,7 @@ attention rows a layer adds one small product alone, straight into a buffer that
 the rest is done for all at once.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import Module
 
 from headpatch.engine.attention import (
+    Edges,
     Key,
     Mask,
     Options,
@@ -164,23 +166,29 @@ def allowed_edges(
     cuts: Sequence[tuple[Cut, list[int]]],
     queries: Int[Tensor, " queries"],
     shape: tuple[int, int, int, int],
-) -> tuple[Bool[Tensor, "rows heads queries keys"], Bool[Tensor, "rows queries heads"]]:
+) -> tuple[Edges, Bool[Tensor, "rows queries heads"]]:
     """Say which edges cuts leave at one layer, and which queries of which heads they concern.
 
     Each cut comes with its heads' numbers in this layer; `queries` are their positions in the
-    prompt, ascending; `shape` is rows, heads, queries, keys.
+    prompt, ascending; `shape` is rows, heads, queries, keys. Where a cut multiplies edges, of each
+    the logarithm of its factor.
     """
     device = queries.device
+    removed = all(cut.factor == 0 for cut, _ in cuts)
     allowed = torch.ones(shape, dtype=torch.bool, device=device)
+    if not removed:
+        allowed = torch.zeros(shape, device=device)
     touched = torch.zeros(shape[0], shape[2], shape[1], dtype=torch.bool, device=device)
     for cut, numbers in cuts:
         keys, heads = cut.keys.to(device), torch.tensor(numbers, device=device)
         where = torch.isin(queries, cut.queries.to(device)).nonzero()[:, 0]
         edges = cut.row, heads[:, None, None], where[:, None], keys
-        if cut.own:
-            allowed[edges] = False
+        own = keys == queries[where, None]
+        if removed:
+            allowed[edges] &= own & (not cut.own)
         else:
-            allowed[edges] &= keys == queries[where, None]
+            factor = math.log(cut.factor) if cut.factor else -math.inf
+            allowed[edges] = torch.where(own & (not cut.own), 0.0, factor)
         touched[cut.row, where[:, None], heads] = True
     return allowed, touched
 
@@ -241,12 +249,16 @@ class Site:
 
     def _cut(self, z: Tensor, *taken: Any, **options: Any) -> Tensor:
         module, query, key, value, mask = taken
+        first, tokens = key.shape[2] - query.shape[2], key.shape[2]  # a cache holds those before
         queries = torch.cat([cut.queries for cut, _ in self.cuts]).unique().to(z.device)
-        shape = len(z), z.shape[2], len(queries), key.shape[2]
+        queries = queries[(queries >= first) & (queries < tokens)]
+        if not len(queries):
+            return z
+        shape, here = (len(z), z.shape[2], len(queries), tokens), queries - first
         allowed, touched = allowed_edges(self.cuts, queries, shape)
-        rows = attention_rows(module, query, key, mask, queries, allowed, **options)
+        rows = attention_rows(module, query, key, mask, here, allowed, **options)
         z = z.clone()
-        z[:, queries] = torch.where(touched[..., None], weigh(rows, value), z[:, queries])
+        z[:, here] = torch.where(touched[..., None], weigh(rows, value), z[:, here])
         return z
 
     def _average(

@@ -7,7 +7,7 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
-from headpatch.engine.interventions import Intervention
+from headpatch.engine.interventions import Intervention, Toward
 from headpatch.engine.memory import too_little
 from headpatch.engine.patching import (
     Baseline,
@@ -91,12 +91,18 @@ def _refuse(base: Baseline, interventions: Sequence[Intervention], means: ZMeans
         raise ValueError("kind 'mean' needs means")
     if any(head.tower != "lm" for one in interventions for head in one.heads):
         raise ValueError("a widening pass changes language-model heads only")
+    if any(one.follows for one in interventions):
+        raise ValueError("attention re-weighted in several layers takes plain passes")
     scopes = {one.positions for one in interventions if one.positions is not None}
     if len(scopes) > 1:
         raise ValueError(f"one scope of positions at a time, not {sorted(scopes)}")
     for scope in scopes:
         if suffix_start(base.prompt.spans, scope) < base.trace.prefills[0].start:
             raise ValueError(f"the baseline keeps too short a suffix for positions {scope!r}")
+
+
+def _way(one: Intervention) -> tuple[str, float | None, Toward | None]:
+    return one.kind, one.alpha, one.toward
 
 
 def _widen_run(
@@ -120,11 +126,11 @@ def _widen_run(
     scope, answers = asked[0].positions, base.prompt.answers
     assert scope is not None  # `_refuse` lets language-model heads through only
     positions = _within(base, prefill, scope)
-    kinds = list(dict.fromkeys((one.kind, one.alpha) for one in asked))
-    source = sources(prefill, other, means["lm"] if means else None, kinds, donor)
+    kinds = {way: number for number, way in enumerate(dict.fromkeys(map(_way, asked)))}
+    ways = [(kind, alpha, base.keys(toward)) for kind, alpha, toward in kinds]
+    source = sources(prefill, other, means["lm"] if means else None, ways, donor)
     rows_of = {
-        place: Row(one.heads, kinds.index((one.kind, one.alpha)))
-        for place, one in zip(left, asked, strict=True)
+        place: Row(one.heads, kinds[_way(one)]) for place, one in zip(left, asked, strict=True)
     }
     wanted = torch.tensor(answers.ids) if answers_only else None
     read_answers = answers if wanted is None else answers.among_ids

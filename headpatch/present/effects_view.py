@@ -27,8 +27,17 @@ COVER: Final = "Bar: {level:.0%} interval over pairs."
 
 ALPHA: Final = Column(
     "alpha",
-    "what a kind with a factor multiplies z by; there only where `scale` ran",
+    "how far a kind with a factor goes: `scale` multiplies z by it, `reweight` attention by 1 + "
+    "it; there only where such a kind ran",
     form="g",
+    key=True,
+    optional=True,
+)
+TOWARD: Final = Column(
+    "toward",
+    "to what `reweight` multiplies attention: `image` or `region`; there only where it ran",
+    "–",
+    "text",
     key=True,
     optional=True,
 )
@@ -58,12 +67,14 @@ CHANGED: Final = (
         "what the heads' z (input of the attention output projection) becomes: `zero`; `mean` (of "
         "a reference set of pairs); `resample` (z of the other run); `resample-other` and "
         "`resample-same` (z of a random other pair's run with the other, or the same, answer); "
-        "`scale` (alpha times itself); `self` (its own z, for the noise floor)",
+        "`scale` (alpha times itself); `reweight` (what attention gives with that to the image or "
+        "the region times 1 + alpha, renormalised); `self` (its own z, for the noise floor)",
         "–",
         "text",
         key=True,
     ),
     ALPHA,
+    TOWARD,
     Column(
         "donor",
         "name of the other pair whose z it was; there only where such a kind ran",

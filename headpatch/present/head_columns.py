@@ -1,19 +1,31 @@
 """Columns of more than one table: a head's layer and number, and the alpha of its kind."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 
 from headpatch.heads import Head
-from headpatch.kinds import KINDS
+from headpatch.kinds import KINDS, REWEIGHTED
 
 
-def with_alpha(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
-    """Return a table with ``alpha`` behind the column ``kind``, if a kind of it has one."""
+def with_alpha(
+    table: pd.DataFrame, alpha: float | Sequence[float | None], toward: str = ""
+) -> pd.DataFrame:
+    """Return a table with ``alpha`` behind the column ``kind``, if a kind of it has one.
+
+    `alpha` is of all rows or of each. What attention was re-weighted `toward` follows, if it was.
+    """
     takes = table["kind"].map(lambda kind: KINDS[kind].alpha).astype(bool)
     if not takes.any():
         return table
     found, place = table.copy(), table.columns.get_loc("kind")
     assert isinstance(place, int)
-    found.insert(place + 1, "alpha", takes.map({True: alpha, False: float("nan")}))
+    each = [*alpha] if isinstance(alpha, Sequence) else [alpha] * len(table)
+    found.insert(place + 1, "alpha", np.where(takes, np.array(each, np.float64), np.nan))
+    turns = table["kind"].isin(REWEIGHTED)
+    if turns.any():
+        found.insert(place + 2, "toward", turns.map({True: toward, False: ""}))
     return found
 
 

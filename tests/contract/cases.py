@@ -6,7 +6,7 @@ from typing import Any
 
 from headpatch.core.question import Verb
 from headpatch.questions import VERBS
-from tests.planted import HEADS
+from tests.planted import FORM, HEADS
 
 LOOKER, WRITER = str(HEADS["looker"].head), str(HEADS["blind writer"].head)
 BOTH = f"{LOOKER},{WRITER}"
@@ -31,10 +31,24 @@ class Case:
 CASES = {
     "rank": Case({"top": 4, "overlays": 0}),
     "ablate": Case(
-        {"heads": BOTH, "kinds": ("resample",), "controls": 2}, {"kinds": ("resample", "mean")}
+        {
+            "heads": BOTH,
+            "kinds": ("resample", "scale", "reweight"),
+            "alpha": (0.5, 2.0),
+            "controls": 2,
+        },
+        {"kinds": ("resample", "mean", "scale", "reweight")},
     ),
     "sweep": Case({"kinds": ("zero",), "noise": 2}, {"kinds": ("mean",), "positions": "question"}),
-    "cut": Case({"edges": ("answer-region",), "layers": "1-2", "controls": 1}),
+    "cut": Case(
+        {
+            "edges": ("answer-region", "answer-sinks"),
+            "layers": "1-2",
+            "controls": 1,
+            "sink_dims": (FORM.features.index("bright"),),
+            "sink_tau": 2e-4,
+        }
+    ),
     "combine": Case({"heads": BOTH}),
     "path": Case({"heads": LOOKER, "edges": ("answer-region",), "window": 1}),
     "trace": Case({"tokens": 1, "directions": ("noising",)}),

@@ -15,6 +15,7 @@ from headpatch.core.ask import ask
 from headpatch.core.output.files import read_tensors, write_columns
 from headpatch.core.output.folder import find
 from headpatch.core.question import Result, Verb, table_of
+from headpatch.kinds import KINDS
 from headpatch.present.parts import Grid, Part, Words
 from headpatch.report import derived, how
 from tests import command
@@ -270,8 +271,9 @@ NOTHING = [
     for verb in ASKED
     if verb.options and "kinds" in verb.options.model_fields
     if "effect" in [column.name for column in verb.schemas[0]]  # of LD; others count answers
-    for kind in ("self", "scale")
+    for kind in ("self", "scale", "reweight")
     if (verb.name, kind) != ("trace", "self")  # it keeps these rows for the noise floor alone
+    and (kind != "reweight" or "toward" in verb.options.model_fields)
 ]
 
 
@@ -279,8 +281,8 @@ NOTHING = [
 def test_what_changes_nothing_stays_within_the_noise_floor(
     verb: Verb, kind: str, tmp_path: Path
 ) -> None:
-    """A head is given its own z: by `self`, which no study may name, and by a factor of 1."""
-    options = study_of(verb, False) | {"alpha": 1.0}
+    """A head is given its own z: by `self`, which no study may name, and by a neutral alpha."""
+    options = study_of(verb, False) | {"alpha": KINDS[kind].neutral}
     study = planted_study(tmp_path, **{f"{verb.name}.{key}": one for key, one in options.items()})
     section = getattr(study, verb.name).model_copy(update={"kinds": (kind,)})
     session = hp.open_session(study.model_copy(update={verb.name: section}), planted().vlm)

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +65,12 @@ def write_draw(path: Path, study: Study) -> None:
     draw = {key: value for key, value in values["draw"].items() if key != "folder"}
     run = {"headpatch": __version__, **_versions(("numpy", "pillow"))}
     write_yaml(path, {"study": {"seed": values["seed"], "draw": draw}, "run": run})
+
+
+def write_corrupt(path: Path, seed: int, how: Sequence[str]) -> None:
+    """Write how regions of pictures were corrupted. Nothing in it changes by time."""
+    run = {"headpatch": __version__, **_versions(("numpy", "scipy", "pillow"))}
+    write_yaml(path, {"corrupt": list(how), "seed": seed, "run": run})
 
 
 def model_facts(study: Study, vlm: "VLM") -> dict[str, object]:

@@ -19,6 +19,7 @@ from headpatch.kinds import (
     AskedKind,
     KindOfOnePair,
     kinds_help,
+    refuse_alphas,
 )
 from headpatch.text import checked_text
 
@@ -97,6 +98,11 @@ class Kinds(Strict):
     their positions do not correspond."""
 
 
+def alphas_of(alpha: float | Sequence[float]) -> tuple[float, ...]:
+    """Return one alpha, or several, as a tuple."""
+    return tuple(alpha) if isinstance(alpha, Sequence) else (alpha,)
+
+
 def alpha_of(options: Kinds) -> dict[str, float]:
     """Return ``alpha`` as tensors keep it: there only if a kind was run that takes it."""
     return {"alpha": options.alpha} if {*options.kinds} & {*WITH_ALPHA} else {}
@@ -115,6 +121,9 @@ class ChangesOverPairs(Changes):
     source: Literal["twin", "other"] = "twin"
     """Where kind resample takes z: twin (the pair's own other run), or other (over pairs: another
     random pair's runs, by kinds resample-other and resample-same in its place)."""
+    toward: Literal["image", "region"] = "image"
+    """To what kind reweight multiplies attention by 1 + alpha (-1 takes it away, 0 changes
+    nothing): image (every image token), region (those of the pair's region)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -127,6 +136,11 @@ class ChangesOverPairs(Changes):
         each = [DONATED if kind == "resample" else (kind,) for kind in kinds]
         return {**values, "kinds": tuple(dict.fromkeys(kind for one in each for kind in one))}
 
+    @model_validator(mode="after")
+    def _check_alpha(self) -> Self:
+        refuse_alphas(self.kinds, alphas_of(self.alpha))
+        return self
+
 
 class VisionOptions(Strict):
     """Where heads of the vision tower are changed."""
@@ -135,9 +149,11 @@ class VisionOptions(Strict):
     """The class token, every other token, or both."""
 
 
-EdgeEnd = Literal["answer", "question", "words", "image", "region", "other", "all"]
+EdgeEnd = Literal["answer", "question", "words", "image", "region", "other", "sinks", "all"]
 """Positions that an edge joins; ``words`` is the question without the answer position, ``other``
-the image outside the study's region."""
+the image outside the study's region, ``sinks`` the image tokens that are attention sinks."""
+SINK_TAU = 20.0
+"""How many times its root mean square a sink's stream is at a sink dimension, as published."""
 EDGE_ENDS: Mapping[str, EdgeEnd] = {name: name for name in get_args(EdgeEnd)}
 """The ends by their names."""
 
@@ -164,9 +180,14 @@ def layer_span(text: str) -> tuple[int, int]:
     return first, last
 
 
-def check_edges(edges: Sequence[str], itself: bool = False) -> None:
-    """Refuse edges that are unknown, named twice, or cut nothing; `itself` cuts one more."""
+def check_edges(edges: Sequence[str], itself: bool = False, sinks: bool = False) -> None:
+    """Refuse edges that are unknown, named twice, or cut nothing; `itself` cuts one more.
+
+    Ends that are `sinks` are of those alone who look for them.
+    """
     for edge in edges:
+        if "sinks" in edge_ends(edge) and not sinks:
+            raise InputError("--edges", f"{edge}: sinks", "headpatch cut, which looks for sinks")
         if edge_ends(edge) == ("answer", "answer") and not itself:
             found = "answer-answer cuts nothing: a query keeps its own position"
             expected, hint = "an edge to other tokens", "Use --itself to cut that position too."

@@ -10,11 +10,18 @@ says which. A set with a vision head costs most of a forward pass for every row 
 this is said before the run. Heads of vision layers that the language model never reads must
 move nothing at all, and this is said too.
 
+Kind `reweight` leaves z to attention: that of the heads to the image's tokens (or, `--toward
+region`, the region's) is multiplied by 1 + `--alpha`, and each row is divided by its new sum.
+
+Several `--alpha` make a dose-response curve of kinds scale and reweight: also doses.csv (what each
+head does as the dose grows: its slope, how straight the curve is, and whether it only rises or
+only falls) and dose_response.png.
+
 With `--pairs`: on every pair of a dataset that passes the gate (both answers right). Kind
 `mean` is then the mean over the dataset. Writes effects.csv (a row for each pair),
 effects_mean.csv (means with intervals over pairs), gate.csv (the LDs of every pair),
-the figure and run.yaml. Ctrl-C keeps finished pairs; the same command with `--resume` goes on
-and gives the same result.
+the figure and run.yaml; of several doses also doses_mean.csv, with tests over pairs. Ctrl-C keeps
+finished pairs; the same command with `--resume` goes on and gives the same result.
 
 Examples
 --------
@@ -22,23 +29,41 @@ Examples
 
 `headpatch ablate --heads v8.3,21.14 --kinds resample --controls 2`
 
+`headpatch ablate --heads 21.14,23.9 --kinds scale --alpha 0,0.5,1.5,2 --controls 0`
+
+`headpatch ablate --heads 21.14 --kinds reweight --alpha -0.5 --toward region --controls 2`
+
 `headpatch ablate --heads top:3 --kinds resample --pairs pairs --limit 5`
 (after `headpatch pairs --n 20`)
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from headpatch.core.question import Flag, Verb
 from headpatch.core.study.options import ChangesOverPairs, Count, refuse_void_scope
 from headpatch.errors import InputError
 from headpatch.heads import Selection
-from headpatch.questions.ablate.columns import EFFECTS, MEANS
+from headpatch.kinds import ALPHA, REWEIGHTED
+from headpatch.questions.ablate.columns import DOSES, DOSES_MEAN, EFFECTS, MEANS
+from headpatch.text import decimal_number
 
 if TYPE_CHECKING:
     from headpatch.core.study.study import Study
+
+
+def _numbers(value: Any) -> Any:
+    """Read several numbers, also from words; one alone stays a number."""
+    if isinstance(value, float | int) or not isinstance(value, list | tuple):
+        return value
+    read = [decimal_number(one) if isinstance(one, str) else one for one in value]
+    if not read or None in read:
+        raise InputError("--alpha", repr(",".join(map(str, value))), "numbers, such as 0,0.5,2")
+    if len({*read}) < len(read):
+        raise InputError("--alpha", "a number twice", "each number once")
+    return tuple(read) if len(read) > 1 else read[0]
 
 
 class AblateOptions(ChangesOverPairs):
@@ -51,6 +76,22 @@ class AblateOptions(ChangesOverPairs):
     """Where z of language-model heads is changed: answer, question, image, all."""
     controls: Count = 20
     """Random sets of heads of the same layers to compare with."""
+    alpha: Annotated[
+        float | tuple[float, ...],
+        BeforeValidator(_numbers),
+        Field(json_schema_extra={"metavar": "NUMBERS"}),
+    ] = ALPHA  # type: ignore[assignment]  # one, as elsewhere, or several
+    """How far a kind with a factor goes. scale multiplies z by it: 0 takes all away, 1 changes
+    nothing; reweight multiplies attention by 1 + it: -1 takes it away, 0 changes nothing. Several,
+    as 0,0.25,0.5,1.5,2: the effect of each dose."""
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        reweights = [kind for kind in self.kinds if kind in REWEIGHTED]
+        if reweights and Selection.parse(self.heads).names_vision:
+            found = f"{reweights[0]} of vision heads"
+            raise InputError("--heads, --kinds", found, "heads that attend to the image's tokens")
+        return self
 
 
 def vision_scope(given: Mapping[str, Any], study: "Study") -> Mapping[str, Any]:
@@ -71,8 +112,8 @@ VERB = Verb(
     "What do the named heads do to the answer?",
     AblateOptions,
     __doc__ or "",
-    (EFFECTS, MEANS),
-    ("head_effects.png",),
+    (EFFECTS, MEANS, DOSES, DOSES_MEAN),
+    ("head_effects.png", "dose_response.png"),
     flags=(
         Flag(
             "vision_positions",

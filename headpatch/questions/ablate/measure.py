@@ -2,19 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from headpatch.core.cost import Beside, cost
-from headpatch.core.effects import Unread, change, floor_of, has, unread
+from headpatch.core.effects import Unread, change, check_toward, floor_of, has, unread
 from headpatch.core.ranking import random_sets
 from headpatch.core.session import Session
+from headpatch.core.study.options import alphas_of
 from headpatch.engine.answers import decode
 from headpatch.engine.interventions import Direction, Intervention, check_scope
 from headpatch.engine.patching import OnProgress, Outcome, ZMeans
 from headpatch.heads import Head, HeadSet
+from headpatch.kinds import KINDS
 from headpatch.present.head_columns import with_alpha, with_donor, with_head_columns
 from headpatch.stats.effects import normalized_effect, rank_of, spread
 
@@ -79,9 +82,14 @@ def plan(session: Session, heads: Sequence[Head]) -> Plan:
         sets.append((HeadSet(tuple(heads)), "joint"))
     asked: list[Asked] = []
 
+    check_toward(session, options.kinds, options.toward)
+
     def ask(named: HeadSet, role: Role, changed: HeadSet, kind: str) -> None:
-        where = options.positions, seen_at, options.alpha
-        for direction in options.directions:
+        doses = alphas_of(options.alpha)
+        for direction, alpha in product(
+            options.directions, doses if KINDS[kind].alpha else (None,)
+        ):
+            where = options.positions, seen_at, alpha, options.toward
             asked.append(Asked(named, role, Intervention(changed, kind, direction, *where)))
 
     for members, role in sets:
@@ -109,22 +117,23 @@ def run(
     unique = job.interventions
     outcomes = dict(zip(unique, change(session, unique, means, on_progress), strict=True))
     shares = {one: _normalized(session, outcome) for one, outcome in outcomes.items()}
-    nulls: dict[tuple[HeadSet, str, Direction], list[float]] = {}
+    nulls: dict[tuple[HeadSet, str, Direction, float | None], list[float]] = {}
     for members, role, one in job.asked:
         if role == "control":
-            nulls.setdefault((members, one.kind, one.direction), []).append(shares[one])
+            way = members, one.kind, one.direction, one.alpha
+            nulls.setdefault(way, []).append(shares[one])
     rows = []
     for members, role, one in job.asked:
         named = role in ("head", "joint")
-        null = nulls.get((members, one.kind, one.direction), []) if named else []
+        null = nulls.get((members, one.kind, one.direction, one.alpha), []) if named else []
         row = _row(session, role, outcomes[one], shares[one])
         rows.append(row | _beside(shares[one], null))
-    table = pd.DataFrame(rows).drop_duplicates(
-        subset=["heads", "kind", "direction", "role"], ignore_index=True
-    )
-    donor = session.base.donor
-    table = with_donor(table, donor.name if donor else None)
-    table = with_head_columns(with_alpha(table, session.study.ablate.alpha))
+    donor, doses = session.base.donor, [one.alpha for *_, one in job.asked]
+    table = with_donor(pd.DataFrame(rows), donor.name if donor else None)
+    table = with_alpha(table, doses, session.study.ablate.toward)
+    keys = ["heads", "kind", "alpha", "direction", "role"]
+    table = table.drop_duplicates([key for key in keys if key in table], ignore_index=True)
+    table = with_head_columns(table)
     floor = floor_of(session, outcomes.values(), means)
     return Ablated(table, floor, unread(session, outcomes.values()))
 

@@ -14,7 +14,7 @@ from headpatch.core.baseline_runs import Survey
 from headpatch.core.cost import in_all, inexact
 from headpatch.core.dataset import Pairs
 from headpatch.core.donors import refuse_one_pair
-from headpatch.core.effects import Unread, both, has, resolve
+from headpatch.core.effects import Unread, both, has, refuse_reweighting, resolve
 from headpatch.core.head_selection import Heads, named
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.over_pairs import Sources, each_pair, hangs_on_all
@@ -28,7 +28,8 @@ from headpatch.heads import Selection
 from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
 from headpatch.questions.ablate import VERB, vision_scope
-from headpatch.questions.ablate.columns import EFFECTS, MEANS
+from headpatch.questions.ablate.columns import DOSES, DOSES_MEAN, EFFECTS, MEANS
+from headpatch.questions.ablate.doses import dose_means, doses_of
 from headpatch.questions.ablate.measure import Ablated, Plan, named_rows, plan, run
 from headpatch.questions.ablate.view import summary
 
@@ -46,11 +47,15 @@ class Ablation(Result):
         ``effects_mean.csv``; None of one.
     unread
         The free control, if vision heads were changed that never reach the language model.
+    doses
+        Of several alphas, what each set does as alpha grows: the columns of ``doses.csv``, over
+        many pairs those of ``doses_mean.csv``; None of one alpha.
     """
 
     effects: pd.DataFrame
     means: pd.DataFrame | None
     unread: Unread | None = None
+    doses: pd.DataFrame | None = None
 
     @property
     def named(self) -> pd.DataFrame:
@@ -64,13 +69,16 @@ class Ablation(Result):
 
     def files(self) -> Files:
         """Return the tables."""
-        means = {} if self.means is None else {MEANS.file: self.means}
-        return {EFFECTS.file: self.effects, **means}
+        more = {} if self.means is None else {MEANS.file: self.means}
+        if self.doses is not None:
+            more[(DOSES if self.means is None else DOSES_MEAN).file] = self.doses
+        return {EFFECTS.file: self.effects, **more}
 
     def json(self) -> Mapping[str, Any]:
         """Return what ``--json`` prints of the effects."""
         unread = {} if self.unread is None else {"unread": asdict(self.unread)}
-        facts = {"noise_floor": self.noise_floor, **unread}
+        doses = {} if self.doses is None else {"doses": self.doses}
+        facts = {"noise_floor": self.noise_floor, **unread, **doses}
         if self.means is not None:
             return {**facts, "effects_mean": self.means}
         return {**facts, "effects": self.named, "summary": self.summary}
@@ -89,7 +97,8 @@ class Ablate(Question[Ablation]):
         refuse_one_pair(study.ablate.kinds)
 
     def check_model(self, study: Study, vlm: VLM) -> None:
-        """Refuse heads that the model does not have, where they are named."""
+        """Refuse heads that the model does not have, and attention to no image tokens."""
+        refuse_reweighting(vlm, study.ablate.kinds)
         selection = Selection.parse(study.ablate.heads)
         if not selection.needs_ranking:
             resolve(selection, vlm)
@@ -137,8 +146,8 @@ def ablate(
     vision_positions
         Override `headpatch.Study.vision`, where vision heads (``v8.3``) change.
     options
-        Override `headpatch.Study.ablate`: ``kinds``, ``directions``, ``positions``, ``controls``,
-        ``reference``.
+        Override `headpatch.Study.ablate`: ``kinds``, ``alpha``, ``toward``, ``directions``,
+        ``positions``, ``controls``, ``reference``. Several ``alpha`` make a dose-response curve.
 
     Returns
     -------
@@ -185,7 +194,8 @@ def _one_pair(session: Session, call: Call) -> Ablation:
             towers = towers_of(options.positions, selection.names_vision)
             means = mean_z(session, advance, towers=towers)
     with call.stages("Changing heads") as advance:
-        return _found(session, [run(session, job, means, advance)], None)
+        found = run(session, job, means, advance)
+    return _found(session, [found], None, _doses([found], None))
 
 
 def _over_pairs(pairs: Pairs, call: Call) -> Ablation:
@@ -210,16 +220,29 @@ def _over_pairs(pairs: Pairs, call: Call) -> Ablation:
                 asked=list(map(str, heads)), whole=hangs_on_all(options),
             )
         )  # fmt: skip
-    return _found(pairs, measured, _means([one.named for one in measured], pairs))
+    means = _means([one.named for one in measured], pairs)
+    return _found(pairs, measured, means, _doses(measured, pairs))
 
 
-def _found(opened: Opened, measured: Sequence[Ablated], means: pd.DataFrame | None) -> Ablation:
+def _doses(measured: Sequence[Ablated], pairs: Pairs | None) -> pd.DataFrame | None:
+    found = [doses_of(one) for one in measured]
+    if not found[0][1]:
+        return None
+    return found[0][0] if pairs is None else dose_means(found, pairs)
+
+
+def _found(
+    opened: Opened,
+    measured: Sequence[Ablated],
+    means: pd.DataFrame | None,
+    doses: pd.DataFrame | None,
+) -> Ablation:
     """Put together what was measured of each pair, and what ``run.yaml`` says of it."""
     unread = reduce(both, [one.unread for one in measured])
     facts = {} if unread is None else {"unread": asdict(unread) | {"layers": list(unread.layers)}}
     effects = pd.concat([one.table for one in measured], ignore_index=True)
     floor = max(one.noise_floor for one in measured)
-    return Ablation(effects, means, unread, origin=origin(VERB, opened, floor, **facts))
+    return Ablation(effects, means, unread, doses, origin=origin(VERB, opened, floor, **facts))
 
 
 def _means(tables: Sequence[pd.DataFrame], pairs: Pairs) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 
 from headpatch.core.question import Context, Files, table_of
 from headpatch.heads import Selection
-from headpatch.kinds import KINDS, first_of, notes
+from headpatch.kinds import KINDS, REWEIGHTED, first_of, notes
 from headpatch.present.canvas import GREY, check_columns, signed
 from headpatch.present.chart import Chart
 from headpatch.present.column import Cell, Row, Schema
@@ -31,7 +31,8 @@ from headpatch.present.effects_view import (
 from headpatch.present.panel import Guide, Look, Series
 from headpatch.present.parts import Grid, Part, Words, grid
 from headpatch.present.ratio_words import ratio_words
-from headpatch.questions.ablate.columns import EFFECTS, MEANS
+from headpatch.questions.ablate.columns import DOSES, DOSES_MEAN, EFFECTS, MEANS
+from headpatch.questions.ablate.dose_view import dose_parts, dosed
 
 if TYPE_CHECKING:
     import pandas
@@ -106,7 +107,17 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     if (unread := context.facts.get("unread")) is not None:
         yield Words(unread_words(**unread))
     yield _page_words(named, context)
-    yield mean_effects_chart(FILE, table, context.level) if many else named_effects_chart(table)
+    of_doses = (DOSES_MEAN if many else DOSES).file
+    one_dose = table
+    if of_doses in files:
+        yield from dose_parts(table_of(files[of_doses]), named, context)
+        one_dose = table[~table["kind"].isin(dosed(named))]
+    if one_dose["role"].isin(["head", "joint"]).any():
+        yield (
+            mean_effects_chart(FILE, one_dose, context.level)
+            if many
+            else named_effects_chart(one_dose)
+        )
     yield _page_table(named, schema)
 
 
@@ -115,11 +126,20 @@ def summary(named: "pandas.DataFrame", context: Context) -> str:
     last = named[named["heads"] == named["heads"].iloc[-1]]
     kind = first_of(set(last["kind"]))
     last = last[last["kind"] == kind]
+    if KINDS[kind].alpha:  # of several doses the one that changes most
+        far = (last["alpha"] - KINDS[kind].neutral).abs()
+        last = last[last["alpha"] == last.loc[far.idxmax(), "alpha"]]
     floor = context.noise_floor or 0.0
     parts = "; ".join(_effect(row, floor) for row in last.to_dict("records"))
     heads, positions = (last[name].iloc[0] for name in ("heads", "positions"))
-    factor = f" by {last['alpha'].iloc[0]:g}" if KINDS[kind].alpha else ""
+    factor = _factor(last.iloc[0].to_dict()) if KINDS[kind].alpha else ""
     return f"{KINDS[kind].doing} {heads}{factor} ({positions}): {parts}. {context.caveat}"
+
+
+def _factor(row: Mapping[Any, Any]) -> str:
+    if row["kind"] in REWEIGHTED:
+        return f" to the {row['toward']} by {1 + row['alpha']:g}"
+    return f" by {row['alpha']:g}"
 
 
 def _effect(row: Mapping[Any, Any], floor: float) -> str:

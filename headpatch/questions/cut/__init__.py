@@ -2,8 +2,10 @@
 
 In both runs, for all heads of a window of layers that moves through the model (attention knockout,
 Geva et al. 2023), for fixed layers, or for single heads; beside the same cut of as many random
-image tokens, and the noise floor. A token keeps its own position unless --itself is given; one that
-loses every key gets z = 0. Writes cuts.csv, cuts.png and run.yaml.
+image tokens, and the noise floor. Ends that are `sinks` are the image tokens of each run whose
+stream is massive at a few dimensions (attention sinks), beside as many random ones that are none. A
+token keeps its own position unless --itself is given; one that loses every key gets z = 0. Writes
+cuts.csv, cuts.png and run.yaml.
 
 With `--pairs`: on every pair of a dataset that passes the gate (both answers right). Writes
 cuts.csv (rows of every pair), cuts_mean.csv (means with intervals over pairs), gate.csv, the figure
@@ -19,6 +21,8 @@ Examples
 
 `headpatch cut --from answer,question --to region --window 5`
 
+`headpatch cut --from answer --to sinks --sink-dims 104 --sink-tau 7 --layers 10-14 --controls 2`
+
 `headpatch cut --edges answer-region --pairs pairs --limit 3` (after `headpatch pairs --n 20`)
 """
 
@@ -31,6 +35,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from headpatch.core.question import Flag, Verb
 from headpatch.core.study.options import (
     EDGE_ENDS,
+    SINK_TAU,
     Count,
     Positive,
     Strict,
@@ -41,9 +46,22 @@ from headpatch.core.study.options import (
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.questions.cut.columns import CUTS, MEANS
+from headpatch.text import whole_number
 
 if TYPE_CHECKING:
     from headpatch.core.study.study import Study
+
+
+def _whole_numbers(value: Any) -> Any:
+    """Read words of whole numbers, as flags give them."""
+    if not isinstance(value, list | tuple):
+        return value
+    if not value:
+        raise InputError("--sink-dims", "none", "dimensions of the stream, such as 1415,2533")
+    return tuple(
+        one if (not isinstance(one, str)) or (read := whole_number(one)) is None else read
+        for one in value
+    )
 
 
 class CutOptions(Strict):
@@ -68,10 +86,19 @@ class CutOptions(Strict):
     """Random sets of image tokens outside the region to compare with."""
     itself: bool = False
     """Cut a token's view of its own position too, where the keys hold it."""
+    sink_dims: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...] | None,
+        BeforeValidator(_whole_numbers),
+        Field(json_schema_extra={"metavar": "NUMBERS"}),
+    ] = None
+    """Dimensions of the stream by which sinks are told; left out, the two that are largest at the
+    prompt's first token."""
+    sink_tau: Annotated[float, Field(gt=0)] = SINK_TAU
+    """How many times its root mean square a token's stream must be there for a sink."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_edges(self.edges, self.itself)
+        check_edges(self.edges, self.itself, sinks=True)
         if self.heads is not None and self.layers is not None:
             raise InputError("--heads, --layers", "both of them", "one, or --window")
         if self.layers is not None:
@@ -109,7 +136,7 @@ VERB = Verb(
             "--from",
             "Which tokens no longer look, comma-separated: answer, question (every token after the "
             "image), words (those but the answer), image, region, other (the image outside the "
-            "region), all.",
+            "region), sinks (image tokens with massive activations), all.",
             "NAMES",
             "several",
         ),

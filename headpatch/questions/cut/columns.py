@@ -3,7 +3,10 @@
 from headpatch.present.column import Column, Schema
 
 _HEAD = "as in `effects.csv`; empty where whole layers are cut"
-_CONTROL = "the same cut with as many random image tokens outside the region in the region's place"
+_CONTROL = (
+    "the same cut with as many random image tokens in the region's place, from outside it, or in "
+    "that of the sinks, which are none"
+)
 
 
 def _key(name: str, meaning: str) -> Column:
@@ -21,8 +24,9 @@ CUTS = Schema(
             "`from-to`: the tokens that no longer look, and those they no longer see. `answer`; "
             "`question` (every token after the image, the answer position included); `words` (the "
             "question without the answer position); `image` (every image token); `region` (those "
-            "of the study's region); `other` (image tokens outside it); `all`. A query keeps its "
-            "own position unless the study says `itself: true`",
+            "of the study's region); `other` (image tokens outside it); `sinks` (the run's image "
+            "tokens whose stream is massive at the sink dimensions, which `run.yaml` names); "
+            "`all`. A query keeps its own position unless the study says `itself: true`",
         ),
         _key(
             "heads",
@@ -56,13 +60,13 @@ CUTS = Schema(
             "role",
             "`window`: one of the sweep over layers; `layers`: the span that was named; `head`: "
             "one named head; `joint`: all named heads together; `control`: random image tokens in "
-            "the region's place; `noise floor`: nothing was cut",
+            "the region's or the sinks' place; `noise floor`: nothing was cut",
         ),
         Column("answer_before", "first token of the run's answer", "–", "text"),
         Column("answer_after", "first token of the answer after the cut", "–", "text"),
         Column(
             "control_mean",
-            f"mean of {_CONTROL}; empty for edges that do not name the region",
+            f"mean of {_CONTROL}; empty for edges that name neither",
             "share",
             form="+.4f",
         ),
@@ -70,9 +74,16 @@ CUTS = Schema(
         Column(
             "control_n",
             "how many random sets were drawn; 0 where fewer tokens lie outside the region than "
-            "inside",
+            "inside, or fewer are no sinks than are",
             "sets",
             "whole",
+        ),
+        Column(
+            "sinks",
+            "how many of the run's image tokens are sinks; there only where an edge names them",
+            "tokens",
+            "whole",
+            optional=True,
         ),
     ),
 )

@@ -66,6 +66,7 @@ class Cuts(Result):
             "noise_floor": self.noise_floor,
             "forward_passes": self.forward_passes,
             "resumed": self.resumed,
+            **{name: one for name, one in self.origin.context.facts.items() if name == "sinks"},
             "cuts": self.named if self.means is None else self.means,
             "summary": self.summary,
         }
@@ -88,7 +89,8 @@ class Cut(Question[Cuts]):
             call.say(_announcement(opened, job, price, 1))
             with call.stages("Cutting edges") as advance:
                 cuts = make(opened, job, advance)
-            where = origin(VERB, opened, cuts.noise_floor)
+            facts = _sink_facts([cuts], opened.study.cut.sink_tau)
+            where = origin(VERB, opened, cuts.noise_floor, **facts)
             return Cuts(cuts.table, None, price, job.resumed, origin=where)
         assert isinstance(opened, Pairs)
         return _over_pairs(opened, call)
@@ -123,13 +125,26 @@ def _over_pairs(pairs: Pairs, call: Call) -> Cuts:
     with call.stages(what) as advance:
         each = each_pair(pairs, call, what, measure, advance, sections=sections, whole=ranked)
         measured = list(each)
+    tables = [one.cuts for one in measured]
+    floor, facts = max(one.noise_floor for one in tables), _sink_facts(tables, options.sink_tau)
     return Cuts(
-        pd.concat([one.cuts.table for one in measured], ignore_index=True),
-        _means([one.cuts.named for one in measured], pairs),
+        pd.concat([one.table for one in tables], ignore_index=True),
+        _means([one.named for one in tables], pairs),
         sum(one.price for one in measured),
         all(one.resumed for one in measured),
-        origin=origin(VERB, pairs, max(one.cuts.noise_floor for one in measured)),
+        origin=origin(VERB, pairs, floor, **facts),
     )
+
+
+def _sink_facts(cuts: Sequence[CutTable], tau: float) -> Mapping[str, Any]:
+    """Say by what sinks were told, and how many each run has, on average over pairs."""
+    dimensions = sorted({one for table in cuts for one in table.sink_dims})
+    if not dimensions:
+        return {}
+    named = pd.concat([one.named for one in cuts]).dropna(subset="sinks")
+    of_pair = named.drop_duplicates(["pair", "run"]).groupby("run")["sinks"].mean()
+    counts = {run: float(of_pair[run]) for run in ("with", "without")}
+    return {"sinks": {"dimensions": dimensions, "tau": tau, **counts}}
 
 
 def cut(session: Session | Pairs, on_progress: Progress = None, **options: Any) -> Cuts:
@@ -144,7 +159,7 @@ def cut(session: Session | Pairs, on_progress: Progress = None, **options: Any) 
         One pair, or many of `headpatch.open_pairs`.
     options
         Override `headpatch.Study.cut`: ``edges``, ``window``, ``layers``, ``heads``, ``controls``,
-        ``itself``.
+        ``itself``, ``sink_dims``, ``sink_tau``.
 
     Returns
     -------

@@ -55,6 +55,8 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         size = table["effect"].abs().dropna()
         shown = table.loc[size.groupby([table["edge"], table["run"]], sort=False).idxmax()]
     yield _in_full(shown, schema, context, windows)
+    if (sinks := context.facts.get("sinks")) is not None:
+        yield Words(_sink_words(sinks, context.pairs is not None))
     yield Words(_LEGEND.format(sd=" ± sd" if schema is CUTS else " over pairs", floor=floor))
     if schema is MEANS and (words := ratio_words(shown.to_dict("records"), _name, floor)):
         yield Words(words)
@@ -81,6 +83,18 @@ def summary(table: "pandas.DataFrame", context: Context) -> str:
         f"Cutting {arrow(row['edge'])} {where}{chosen} moves LD of the with-run "
         f"by {row['effect']:+.3f} logits{_share(row, context)}; {_answer(row, context)}. {caveat}"
     ).strip()
+
+
+def _sink_words(sinks: Mapping[str, Any], many: bool) -> str:
+    """Say which tokens sinks are, and how many."""
+    at = ", ".join(map(str, sinks["dimensions"]))
+    counts = [f"{sinks[run]:.1f}" if many else f"{sinks[run]:.0f}" for run in _RUNS]
+    per = " a pair on average" if many else ""
+    return (
+        f"sinks: image tokens whose stream, entering a layer from the third on, is more than "
+        f"{sinks['tau']:g} times its root mean square at dimension {at}: {counts[0]} with the "
+        f"object, {counts[1]} without it{per}. Their random tokens are image tokens that are none."
+    )
 
 
 def _name(row: Row) -> str:

@@ -48,6 +48,7 @@ from headpatch.core.question import Flag, Verb
 from headpatch.core.study.options import ChangesOverPairs, Positive
 from headpatch.core.study.reading import PathText
 from headpatch.errors import InputError
+from headpatch.kinds import REWEIGHTED
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
 
 if TYPE_CHECKING:
@@ -86,9 +87,16 @@ class SweepOptions(ChangesOverPairs):
                 "of no use with --tower vision, whose rows are whole passes",
                 "--rows",
             )
+        if names := [kind for kind in self.kinds if kind in REWEIGHTED]:
+            if self.tower == "vision":
+                found, expected = "vision tower", "lm, whose heads attend to the image's tokens"
+                raise InputError("--tower, --kinds", f"{names[0]} of the {found}", expected)
+            if self.approx:
+                raise InputError("--approx, --kinds", f"both of them, and {names[0]}", _ESTIMATED)
         return self
 
 
+_ESTIMATED: Final = "kinds of which gradients give estimates"
 _PLACES: Final = {"lm": "sweep.positions", "vision": "vision.positions"}
 
 

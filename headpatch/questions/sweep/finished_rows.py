@@ -20,7 +20,7 @@ from headpatch.pairs.pair import Pair
 # Of the sweep's options: no number hangs on them.
 _SHOWN_ONLY = {"sets", "top", "rows", "budget", "approx"}
 _SHARE = 0.05  # of the time that may go into writing
-_WAY: Final = ("kind", "direction", "positions", "vision_positions", "alpha")
+_WAY: Final = ("kind", "direction", "positions", "vision_positions", "alpha", "toward")
 _FIGURES: Final = {"ld": torch.float64, "effect": torch.float64} | dict.fromkeys(
     ("token", "token_before"), torch.int64
 )

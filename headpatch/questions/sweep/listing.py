@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from headpatch.kinds import KINDS, first_of
+from headpatch.kinds import KINDS, REWEIGHTED, first_of
 
 
 def named_rows(effects: pd.DataFrame) -> pd.DataFrame:
@@ -83,8 +83,9 @@ def _layer(heads: str) -> str:
     return f"layer:{heads.partition('.')[0]}"
 
 
-def _alpha(row: Mapping[Any, Any]) -> dict[str, float]:
-    return {"alpha": float(row["alpha"])} if KINDS[row["kind"]].alpha else {}
+def _alpha(row: Mapping[Any, Any]) -> dict[str, Any]:
+    more = {"toward": str(row["toward"])} if row["kind"] in REWEIGHTED else {}
+    return {"alpha": float(row["alpha"]), **more} if KINDS[row["kind"]].alpha else {}
 
 
 def _largest(named: pd.DataFrame, count: int, layers: bool) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -117,7 +117,8 @@ def _table(
     if estimates is not None:
         columns["approx"] = [estimates.of(one) for one in asked]
     table = with_donor(pd.DataFrame(columns), base.donor.name if base.donor else None)
-    return with_head_columns(with_alpha(table, session.study.sweep.alpha))
+    options = session.study.sweep
+    return with_head_columns(with_alpha(table, options.alpha, options.toward))
 
 
 def _role(one: Intervention, layers: set[HeadSet]) -> str:
