@@ -3,6 +3,8 @@
 `InputError` is the user's to mend (exit code 2); `RunError` is a run that went wrong (exit code 1).
 """
 
+from typing import Self
+
 _LONGEST, _LONGEST_WORD = 1200, 600  # characters of what was found, say, and of a word of it
 
 
@@ -42,14 +44,18 @@ class InputError(HeadpatchError, ValueError):
         """Pickle as what it is made of, for one that another process has raised."""
         return type(self), (self.argument, self.found, self.expected, self.hint)
 
-    def again(self) -> "InputError":
+    def again(self) -> Self:
         """Return the same error anew, for one that is kept: it holds nothing of where it arose."""
         return type(self)(self.argument, self.found, self.expected, self.hint)
 
-    def adding(self, note: str) -> "InputError":
+    def adding(self, note: str) -> Self:
         """Return the same error with a note behind it, so that a refusal stays one line."""
         hint = f"{self.hint.removesuffix('.')}. {note}" if self.hint else note
         return type(self)(self.argument, self.found, self.expected, hint)
+
+
+class RowError(InputError):
+    """What is wrong with one row of a dataset: it is left out, and the others run."""
 
 
 class Unfinished(HeadpatchError):

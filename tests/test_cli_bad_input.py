@@ -137,11 +137,10 @@ BEFORE_THE_MODEL = {
         for kind in TRUNCATED
     },
     f"{RANK} --with without.png": ["--with, --without", "same picture", "differ"],
-    f"{RANK} --with wide.png": ["--with, --without", "80x56 and 56x56", "one shape"],
     "rank --model tiny --with with.png": ["--with, --without", "only one", "both"],
     "ablate --model tiny --without with.png": ["--with, --without", "only one", "both"],
-    f"{RANK} --region image": ["--region", "image is the whole picture", "smaller", "top-left"],
-    f"{RANK} --region 0,0,1,1": ["--region", "0,0,1,1 is the whole picture", "smaller"],
+    f"{RANK} --region 0,0,9000,9000": ["--region", "leaves the picture", "pixels within"],
+    f"{RANK} --region [1,2,30,40]": ["--region", "a list of pixels", "x,y,x+w,y+h"],
     # the output folder
     f"{RANK} --out a-file": ["--out", "a-file", "cannot be written", "folder"],
     f"{RANK} --out {'y' * 300}": ["--out", "cannot be written", "too long"],
@@ -211,7 +210,8 @@ def test_an_unknown_device_is_refused(device: str) -> None:
 
 
 WITH_THE_MODEL = {
-    f"{ABLATE} --heads top:2 --region image --force": ["--region", "all 16 patches", "smaller"],
+    f"{RANK} --force --with wide.png": ["--with, --without", "cut up differently", "one size"],
+    f"{ABLATE} --heads top:2 --region 0,0,1,.99 --force": ["--region", "all 16 patches", "smaller"],
     f"{ABLATE} --force --heads 40.2": ["--heads", "40.2", "layers 0-2 and heads 0-3"],
     f"{ABLATE} --force --heads 1.4": ["--heads", "1.4", "layers 0-2 and heads 0-3"],
     f"{ABLATE} --force --heads layer:9": ["--heads", "out of range"],

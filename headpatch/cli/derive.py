@@ -73,10 +73,11 @@ def entries_of(request: Request, verb: Verb) -> "tuple[Entry, ...] | Listed | No
         return listed
     if verb.pairs and study.pairs.manifest is not None:
         from headpatch.cli.many import dataset
+        from headpatch.pairs.manifest import usable
         from headpatch.pairs.same_scene import need_scenes
 
-        entries = dataset(study, question.needs(study).compared)
-        need_scenes(entries, lambda count: question.need(study, count, "--pairs"))
+        entries = dataset(study)
+        need_scenes(usable(entries), lambda count: question.need(study, count, "--pairs"))
         return entries
     if not verb.draws:
         return None
@@ -107,7 +108,6 @@ def answered(
     from headpatch.core.question import Call
     from headpatch.core.share import ALONE
     from headpatch.pairs.labelled import Listed
-    from headpatch.pairs.region import Region
 
     question, study, many = verb.question(), request.study, entries is not None
     if request.workers is not None or request.ray is not None:
@@ -118,8 +118,6 @@ def answered(
     needs = question.needs(study)
     if not many:
         question.check_one(study)
-        if needs.compared:
-            Region.parse(study.region).compare()
     pairs = study.pair() if entries is None else entries  # refused before the model loads
     keeps = verb.finished != "" and (many or verb.keeps_one)
     kept_in = folder / verb.kept_in

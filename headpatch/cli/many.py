@@ -10,14 +10,13 @@ from headpatch.cli.verb import Request
 from headpatch.core.question import Verb
 from headpatch.core.study.study import Study
 from headpatch.errors import HeadpatchError, InputError, Unfinished
-from headpatch.pairs.manifest import Entry, Manifest
+from headpatch.pairs.manifest import Entry, Manifest, usable
 
 if TYPE_CHECKING:
     from headpatch.core.baseline_runs import Survey
     from headpatch.core.output.shards import Number
-    from headpatch.core.pair_units import Unit
     from headpatch.core.share import Share
-    from headpatch.core.store import Store
+    from headpatch.core.store import Store, Unit
     from headpatch.models.spans import Positions
     from headpatch.models.vlm import VLM
 
@@ -26,23 +25,21 @@ class _Interrupted(HeadpatchError):
     exit_code = 130
 
 
-def dataset(study: Study, compared: bool) -> tuple[Entry, ...]:
-    """Read the pairs that a study runs, before any model loads.
-
-    Heads may be `compared` by their attention to each pair's region, which must then allow it.
-    """
+def dataset(study: Study) -> tuple[Entry, ...]:
+    """Read the pairs that a study runs, before any model loads."""
     from headpatch.pairs.same_scene import need_scenes, with_scenes
 
     assert study.pairs.manifest is not None
     found = Manifest.read(Path(study.pairs.manifest)).take(study.pairs.limit, study.seed)
-    for entry in found.entries if compared else ():
-        entry.region.compare(f"{entry.where}, region")
     entries = with_scenes(found.entries)
 
-    def need_two(count: int) -> None:
-        Manifest(found.path, entries[:count]).need(2, "which an interval over pairs needs")
+    fine, refused = usable(entries), [one for one in entries if one.problem is not None]
 
-    need_scenes(entries, need_two)
+    def need_two(count: int) -> None:
+        some = Manifest(found.path, (*fine[:count], *refused))
+        some.need(2, "which an interval over pairs needs")
+
+    need_scenes(fine, need_two)
     return entries
 
 
@@ -84,7 +81,7 @@ def opened(
 
     `what` is counted: rows, pairs.
     """
-    from headpatch.core.store import Store
+    from headpatch.core.store import Store, Unit
 
     store = Store(folder, what)
     store.open(resume, run, keys)

@@ -80,13 +80,17 @@ _OF_STUDY = (
     ("with_image", "with", Path, "IMG", "Picture with the object."),
     ("without_image", "without", Path, "IMG", "Picture without the object."),
     ("question", "question", str, "TEXT", "Asked of both pictures; the answer must flip."),
+    ("question_without", "question_without", str, "TEXT",
+     "Asked in the run without the object, in as many tokens, if something else; both pictures may "
+     "then be one."),
     ("answers", "answers", Several, "YES,NO",
      "What the model says for yes and for no, as it is spelled: Yes,No if left out."),
     ("sum_variants", "sum_variants", bool, None,
      "Add up the spellings of each answer (yes, Yes, YES) in every logit difference."),
     ("region", "region", str, "NAME|BOX",
      "Where the object is: a quadrant (top-left), a corner (top-left-corner), a half (left-half), "
-     "center, or left,top,right,bottom in fractions of the image."),
+     "center, or left,top,right,bottom in fractions of the image, or in pixels; none: where the "
+     "two pictures differ."),
     ("pairs", "pairs.manifest", Path, "FILE|DIR",
      "Run a dataset of pairs instead of one: its manifest (CSV, JSON lines or Parquet), or its "
      "folder; `headpatch pairs` draws one."),
@@ -135,4 +139,4 @@ COMMON = {
     "debug": Common(Debug, default=False),
 }
 """The flags that verbs share, by parameter, in the order of a help page."""
-PICTURES = frozenset({"with_image", "without_image", "question", "region"})
+PICTURES = frozenset({"with_image", "without_image", "question", "question_without", "region"})

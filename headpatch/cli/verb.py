@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headpatch.cli.app import app
-from headpatch.cli.options import COMMON, parameter
+from headpatch.cli.options import COMMON, PICTURES, parameter
 from headpatch.cli.show import output_folder, progress, warn
 from headpatch.core.study.options import refuse_both
 from headpatch.core.study.record import said_of
@@ -140,7 +140,8 @@ def _odd(name: str, study: Study, given: Mapping[str, object]) -> Iterator[str]:
         return
     if dataset is None and given["limit"] is not None and given.get("rows") is None:
         raise InputError("--limit", "no dataset to take pairs from", "--pairs as well")
-    for own, typed in {"with_image": "with", "question": "question", "region": "region"}.items():
+    for own in sorted(PICTURES - {"without_image"}):
         if dataset is not None and given.get(own) is not None:
             hint = "A dataset names the pictures, question and region of each pair itself."
-            raise InputError(f"--pairs, --{typed}", "both of them", "one of them", hint)
+            flag = own.removesuffix("_image").replace("_", "-")
+            raise InputError(f"--pairs, --{flag}", "both of them", "one of them", hint)

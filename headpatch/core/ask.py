@@ -10,7 +10,17 @@ from headpatch.core.dataset import ready as ready_pairs
 from headpatch.core.labelled_rows import Rows
 from headpatch.core.output.provenance import dataset_facts, pair_facts
 from headpatch.core.progress import Progress, Stages, stages_of
-from headpatch.core.question import Call, Context, Needs, Opened, Origin, Question, Result, Verb
+from headpatch.core.question import (
+    COMPARED_BY,
+    Call,
+    Context,
+    Needs,
+    Opened,
+    Origin,
+    Question,
+    Result,
+    Verb,
+)
 from headpatch.core.session import Session
 from headpatch.core.session import ready as ready_session
 from headpatch.core.share import ALONE, Share
@@ -120,9 +130,13 @@ def origin(verb: Verb, opened: Opened, noise_floor: float | None = None, **facts
     level = facts.get("level", study.pairs.level)  # a question may have judged at another one
     known: dict[str, Any] = {"level": level, "noise_floor": noise_floor, "facts": facts}
     known |= {"options": options, "study": study.model_dump(by_alias=True)}
+    region = opened.pair.region if isinstance(opened, Session) else opened.survey
+    if region.yardstick:
+        known["facts"] = facts = {**facts, COMPARED_BY: region.yardstick}
     if isinstance(opened, Session):
         pair = opened.pair
-        context = Context(pair.question, pair.region.name, opened.valid, **known)
+        asked = " / ".join(dict.fromkeys(pair.questions))
+        context = Context(asked, pair.region.name, opened.valid, **known)
         return Origin(verb, study, {**pair_facts(opened, noise_floor), **facts}, context)
     assert isinstance(opened, Pairs)
     survey, title = opened.survey, (opened.survey.question, opened.survey.region_name)

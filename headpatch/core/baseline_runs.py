@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from headpatch.core.session import RUNS, Session, run_both, towers_of
 from headpatch.core.share import ALONE, Share
 from headpatch.core.store import Store, dataset_digest
 from headpatch.core.study.study import Study
-from headpatch.core.untouched import FirstWalk, unmeasured
+from headpatch.core.untouched import FirstWalk, Untouched, unmeasured
 from headpatch.engine.patching import Donor, OnProgress
 from headpatch.engine.selfcheck import MOST, Checks
 from headpatch.errors import InputError
@@ -29,10 +29,12 @@ from headpatch.heads import Head
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.pairs.region import BY_DIFFERENCE, BY_IMAGE
 from headpatch.pairs.same_scene import need_scenes, scenes_of, with_scenes
 from headpatch.stats.effects import DOUBTFUL_BELOW
 from headpatch.stats.scenes import Scenes, by_scene, shared_words
 
+Refusal: TypeAlias = InputError | None
 LEAST = 2
 """Scenes that an interval over pairs needs."""
 
@@ -44,7 +46,8 @@ class Survey:
     gated: tuple[Gated, ...]  # every pair, in order
     entries: tuple[Entry, ...]  # those that are run: that passed, or all of a forced study
     masses: Mapping[str, Float[np.ndarray, "pairs layers heads"]]
-    """By name (`MASSES`): attention on the region; NaN where heads cannot be compared on it."""
+    """By name (`MASSES`): attention on the region, or on the image (see `yardstick`); NaN where
+    heads cannot be compared on it."""
     reference: MeanZ | None  # over the run pairs; None if nothing is changed, or there is no mean
     valid: bool  # whether all that are run passed
     widens: bool  # whether language-model heads of every pair are changed by widening passes
@@ -58,6 +61,8 @@ class Survey:
     slow: tuple[str, ...] = ()
     """On which pairs they are not used, why and at what price; empty if they are on all."""
     keys: Keys | None = None  # names units of these pairs; None of a survey that was put together
+    yardstick: str = ""
+    """What heads are compared by, in words; empty if by attention to regions that are named."""
 
     @property
     def held(self) -> Mapping[str, Session]:
@@ -88,7 +93,8 @@ class Survey:
     @property
     def question(self) -> str:
         """The pairs' question as a title says it."""
-        asked, pairs = {entry.question for entry in self.entries}, len(self.entries)
+        pairs = len(self.entries)
+        asked = {" / ".join(dict.fromkeys(one.questions)) for one in self.entries}
         own = asked.pop() if len(asked) == 1 else f"each pair's own, {len(asked):,} questions"
         return f"{own} ({pairs:,} pairs)"
 
@@ -112,6 +118,8 @@ class Survey:
 
     def gate_columns(self) -> dict[str, list[Any]]:
         """Return the columns of ``gate.csv``: a row for each pair, its factors at the end."""
+        asks_twice = any(one.entry.question_without for one in self.gated)
+        own = any(one.entry.answers for one in self.gated)
         rows = [
             {
                 "pair": one.entry.name,
@@ -119,6 +127,8 @@ class Survey:
                 "line": one.entry.line,
                 "region": one.entry.region.name,
                 "question": one.entry.question,
+                **({"question_without": one.entry.question_without or ""} if asks_twice else {}),
+                **({"answers": ", ".join(one.entry.answers or ())} if own else {}),
                 "ld_with": one.ld_with,
                 "ld_without": one.ld_without,
                 "passed": one.passed,
@@ -209,30 +219,22 @@ def survey(
         store, share = None, ALONE
     held, keys, checks = Held(vlm.device, study.pairs.hold), Keys(vlm), Checks()
     kept, compared = held if hold else None, checks if share.alone else None
-    walk = FirstWalk(study, vlm, positions, vision, reference, kept, compared, keys)
+    mixed = any(entry.region.whole for entry in walked)
+    walk = FirstWalk(study, vlm, positions, vision, reference, kept, compared, keys, mixed)
     units = each_unit(
         walked, walk.open, "Running the pairs", lambda: walk.names(walked), walk.measure,
         on_progress, store=store, share=share, count=count,
     )  # fmt: skip
-    gated, run = list[Gated](), list[Entry]()
-    found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in MASSES}
-    incomparable, layouts = None, dict[str, Layout]()
+    seen = _Seen()
     for entry, out in zip(entries, left_out, strict=True):
         if out is not None:
-            gated.append(out)
+            seen.gated.append(out)
             continue
         unit = next(units)
-        gated.append(Gated(entry, **unit.gated))
-        if unit.layout is None or unit.masses is None:
-            continue
-        run.append(entry)
-        layouts[entry.name] = unit.layout
-        if incomparable is None and unit.incomparable:
-            incomparable = InputError(**unit.incomparable)
-        for name, values in unit.masses.items():
-            found[name].append(values)
-        if reference is not None:
+        seen.take(entry, unit)
+        if reference is not None and unit.masses is not None:
             reference.add(unit.sums, len(RUNS))
+    gated, run, layouts = seen.gated, seen.run, seen.layouts
     if len({entry.scene for entry in run}) < LEAST and store is not None and share.alone:
         store.remove()  # refused below: nothing goes on from there
     if not run:
@@ -245,7 +247,7 @@ def survey(
             raise InputError("--pairs", problem, expected, "Add pairs, or set pairs.margin lower.")
 
     need_scenes(run, need)
-    figures = {name: np.stack(values) for name, values in found.items()}
+    figures, incomparable = seen.figures()
     mean = reference if reference is not None and reference.here else None
     valid = not study.force or all(one.passed for one in gated)
     here = walk.measured == len(walked) and share.alone
@@ -256,7 +258,48 @@ def survey(
     again = Opener(study, vlm, positions, vision, held.sessions, checks)
     more = held, layouts, incomparable, checks, _slow(run, layouts, checks, again), keys
     cautions = _cautions(study, gated, run)
-    return Survey(tuple(gated), tuple(run), figures, mean, valid, checks.widens, cautions, *more)
+    how = tuple(gated), tuple(run), figures, mean, valid, checks.widens, cautions, *more
+    return Survey(*how, seen.yardstick)
+
+
+@dataclass(eq=False)
+class _Seen:
+    """What the units of a first walk say together; `take` them in the pairs' order."""
+
+    gated: list[Gated] = field(default_factory=list)
+    run: list[Entry] = field(default_factory=list)
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    _units: list[Untouched] = field(default_factory=list)  # of the run pairs
+
+    def take(self, entry: Entry, unit: Untouched) -> None:
+        """Take in what was measured of a pair."""
+        self.gated.append(Gated(entry, **unit.gated))
+        if unit.layout is not None:
+            self.run.append(entry)
+            self.layouts[entry.name] = unit.layout
+            self._units.append(replace(unit, sums={}))
+
+    def figures(self) -> tuple[dict[str, Float[np.ndarray, "pairs layers heads"]], Refusal]:
+        """Return masses by name, and why heads cannot be compared on the first such pair.
+
+        A mean needs one measure: all are compared by the image if one pair allows no other.
+        """
+        by_image = any(unit.yardstick == BY_IMAGE for unit in self._units)
+        masses = [unit.image if by_image else unit.masses for unit in self._units]
+        found = {name: np.stack([one[name] for one in masses if one]) for name in MASSES}
+        wrong = (unit.incomparable for unit in self._units if unit.incomparable and not by_image)
+        return found, next((InputError(**one) for one in wrong), None)
+
+    @property
+    def yardstick(self) -> str:
+        """What heads are compared by over the pairs, of which some may allow less than others."""
+        said = Counter(unit.yardstick for unit in self._units)
+        for words in (BY_IMAGE, BY_DIFFERENCE):
+            if count := said[words]:
+                more = "; all are compared alike" if words == BY_IMAGE else ""
+                some = f" ({count:,} of {len(self.run):,} pairs name no region{more})"
+                return words + some * (count < len(self.run))
+        return ""
 
 
 def _slow(
@@ -270,7 +313,7 @@ def _slow(
     compared = _first_of_each(entries, layouts)
     for tower, name in checks.refused:
         entry = next(one for one in entries if one.name == name)
-        alike = [one.name for one in entries if layouts[one.name] == layouts[name]]
+        alike = [one.name for one in entries if layouts[one.name].shape == layouts[name].shape]
         first = [one.name for one in compared if one.name in alike]
         of_all = all((tower, one) in checks.refused for one in first)
         if of_all and name != first[0]:
@@ -280,12 +323,12 @@ def _slow(
 
 
 def _first_of_each(entries: Sequence[Entry], layouts: Mapping[str, Layout]) -> list[Entry]:
-    """Return the first pairs of each layout: what the fast paths are compared on lies in them."""
-    seen, first = Counter[Layout](), list[Entry]()
+    """Return the first pairs of each shape: what the fast paths are compared on lies in them."""
+    seen, first = Counter[object](), list[Entry]()
     for entry in entries:
-        layout = layouts[entry.name]
-        seen[layout] += 1
-        if seen[layout] <= MOST:
+        shape = layouts[entry.name].shape
+        seen[shape] += 1
+        if seen[shape] <= MOST:
             first.append(entry)
     return first
 
@@ -296,7 +339,8 @@ def _cautions(study: Study, gated: Sequence[Gated], run: Sequence[Entry]) -> tup
     reworded = (*filter(None, [shared]), *study.reworded(first))
     if not (doubtful := sum(one.doubtful for one in gated)):
         return reworded
-    answers = " and ".join(study.answers)
+    own = any(one.entry.answers for one in gated)
+    answers = "the two answers" if own else " and ".join(study.answers)
     return (
         f"in {doubtful:,} of {len(gated):,} pairs {answers} have less than {DOUBTFUL_BELOW:g} of "
         "the probability together; see gate.csv for what the model says",

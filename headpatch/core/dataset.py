@@ -20,7 +20,7 @@ from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
-from headpatch.pairs.manifest import Entry, Manifest
+from headpatch.pairs.manifest import Entry, Manifest, usable
 from headpatch.pairs.same_scene import need_scenes, with_scenes
 from headpatch.present.parts import Words
 from headpatch.text import user_path
@@ -245,7 +245,7 @@ def found_pairs(
         known = Manifest.read(Path(known))
     given = known if isinstance(known, Manifest) else Manifest.of(known)
     entries = with_scenes(given.take(study.pairs.limit, study.seed).entries)
-    need_scenes(entries, lambda count: need(count, "--pairs"))
+    need_scenes(usable(entries), lambda count: need(count, "--pairs"))
     return Found(entries, manifest=str(given.path))
 
 

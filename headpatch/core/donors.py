@@ -25,6 +25,11 @@ class Layout(NamedTuple):
     vision: int  # tokens of the vision tower; 0 if its heads are not changed
     answers: tuple[int, int]  # tokens of Yes and No
 
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What a fast path could hang on: all but the answers."""
+        return self[:3]
+
 
 def layout_of(session: Session) -> Layout:
     """Return the layout of an opened pair."""

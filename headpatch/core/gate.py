@@ -1,6 +1,7 @@
 """A study over many pairs: one session after the other, for the pairs that pass the gate."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,12 +11,15 @@ from headpatch.core.study.reading import prompt_form
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import AnswerReading
 from headpatch.engine.selfcheck import Checks
-from headpatch.errors import InputError
+from headpatch.errors import InputError, RowError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 
-_OF_THE_PAIR = ("--with, --without", "--question", "--region")  # what its row has, not a flag
+# what its row has, not a flag; `answers` only if they are its own
+_OF_THE_PAIR = ("--with, --without", "--question", "question_without", "--region")
+_NAMED = 3  # refused rows
+_OWN_ANSWERS = ("answers", "--sum-variants")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Gated:
     prompt: str  # as asked, with ``{question}`` in place of the question
     picture_shown: float = math.nan  # shares that the processor shows; NaN if not known
     region_shown: float = math.nan
+    refused: bool = False  # whether its row could not be run at all
 
     @property
     def wrong_sign(self) -> bool:
@@ -71,11 +76,13 @@ class Gated:
 
 
 def study_of(study: Study, entry: Entry) -> Study:
-    """Return the study of one pair of a dataset: its pictures, question and region."""
+    """Return the study of one pair of a dataset: its pictures, questions, region and answers."""
     own = {
         "with_": str(entry.with_path),
         "without": str(entry.without_path),
         "question": entry.question,
+        "question_without": entry.question_without,
+        "answers": entry.answers or study.answers,
         "region": entry.region.name,
         "pairs": PairsOptions(margin=study.pairs.margin, level=study.pairs.level),
     }
@@ -153,8 +160,13 @@ def sessions(
     for entry in entries:
         own = study_of(study, entry)
         session = (held or {}).get(entry.name)
-        if session is None:
-            session = run_entry(own, vlm, entry, positions, vision)
+        try:
+            session = session or run_entry(own, vlm, entry, positions, vision)
+        except RowError as error:
+            failed.append(not_run(entry, reason_of(entry, error)))
+            if on_gate:
+                on_gate(failed[-1])
+            continue
         session = replace(session, study=own)
         found = gate(entry, session)
         if on_gate:
@@ -173,8 +185,9 @@ def sessions(
 def run_entry(
     study: Study, vlm: VLM, entry: Entry, positions: Positions | None, vision: bool
 ) -> Session:
-    """Run a pair, by its own study; what is wrong with it is said of its row."""
+    """Run a pair, by its own study; what is wrong with it is a `RowError`."""
     try:
+        study.check_variants()
         session = run_both(study, vlm, entry.pair(), positions, vision)
         session.check_region()
     except InputError as error:
@@ -184,15 +197,33 @@ def run_entry(
 
 def of_the_row(error: InputError, entry: Entry) -> InputError:
     """Say of a pair's row what is wrong with it; what is wrong with the model stays as it is."""
-    if error.argument not in _OF_THE_PAIR:
-        return error.again()
-    column = error.argument.replace("--", "")
-    return InputError(f"{entry.where}, {column}", error.found, error.expected, error.hint)
+    own = _OF_THE_PAIR if entry.answers is None else (*_OF_THE_PAIR, *_OWN_ANSWERS)
+    return entry.refused(error) if error.argument in own else error.again()
+
+
+def reason_of(entry: Entry, error: InputError) -> str:
+    """Say what is wrong with a row: its column, what was found there, and what was expected."""
+    column = re.sub(r"^( \(row \d+\))?(, )?", "", error.argument.removeprefix(entry.where))
+    found = f"{error.found}; expected {error.expected}"
+    return f"{column}: {found}" if column else found
+
+
+def not_run(entry: Entry, why: str) -> Gated:
+    """Say of a pair that is not measured that it fails the gate, and why."""
+    nothing = math.nan
+    readings = [AnswerReading(nothing, nothing, 0, 0, "", nothing, said) for said in RIGHT]
+    how = (readings[0], readings[1]), False, why, ""
+    return Gated(entry, nothing, nothing, *how, refused=True)
 
 
 def none_passed(failed: Sequence[Gated]) -> InputError:
     """Say that no pair passed the gate, and what the first was like."""
-    first = failed[0]
+    refused = [one for one in failed if one.refused]
+    if len(refused) == len(failed):
+        named = [f"line {one.entry.line}: {one.reason}" for one in refused[:_NAMED]]
+        found = f"none of {len(failed)} pairs can be run ({'; '.join(named)})"
+        raise InputError("--pairs", found, "a row that can be run")
+    first = next(one for one in failed if not one.refused)
     lds = f"LD_with = {first.ld_with:+.3f}, LD_without = {first.ld_without:+.3f}"
     found = f"none of {len(failed)} pairs passes the gate (line {first.entry.line}: {lds}"
     expected = "a pair whose answers are Yes and No (LD_with > 0 > LD_without), apart by the margin"

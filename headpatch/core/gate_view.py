@@ -1,6 +1,7 @@
 """How pairs did at the gate, for a terminal and for a page."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from typing import Any, Final
 
 from headpatch.present.column import Column, Schema
@@ -52,6 +53,21 @@ GATE: Final = Schema(
         Column("line", "line of its row in the dataset's table", "–", "whole"),
         Column("region", "where its object is", "–", "text"),
         Column("question", "what it is asked", "–", "text"),
+        Column(
+            "question_without",
+            "what the run without the object is asked, if something else",
+            "–",
+            "text",
+            optional=True,
+        ),
+        Column(
+            "answers",
+            "its own right answers, with and without the object, of which LD is the difference; "
+            "empty: the study's",
+            "–",
+            "text",
+            optional=True,
+        ),
         Column("ld_with", "LD with the object", "logits", form="+.3f"),
         Column("ld_without", "LD without it", "logits", form="+.3f"),
         Column(
@@ -61,7 +77,12 @@ GATE: Final = Schema(
             "–",
             "truth",
         ),
-        Column("reason", "why it does not pass; empty if it does", "–", "text"),
+        Column(
+            "reason",
+            "why it does not pass, or cannot be run (then it has no LD); empty if it passes",
+            "–",
+            "text",
+        ),
         Column(
             "spelling",
             "an answer in another case or with other space around it that wins, "
@@ -84,6 +105,11 @@ def gate(columns: Mapping[str, Sequence[Any]], margin: float) -> Iterator[Part]:
         f"Gate: {passed:,} of {total:,} pairs pass ({passed / total:.1%}): both answers right, LD "
         f"at least {margin:g} logits apart.{''.join(_counts(columns))}{_shared(columns)}"
     )
+    if len({*columns.get("answers", ())} - {""}) > 0:
+        yield Words(
+            "LD is the logit of each pair's right answer with the object, less that of its right "
+            "answer without it (column answers of gate.csv)."
+        )
     yield from _failed(columns, "terminal", {})
     yield from _failed(columns, "page", {"question": "question"})
 
@@ -118,8 +144,11 @@ def _shared(columns: Mapping[str, Sequence[Any]]) -> str:
 def _counts(columns: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     """Say in how many pairs LD has the wrong sign, another word wins, or answers are unlikely."""
     lds = zip(columns["ld_with"], columns["ld_without"], strict=True)
+    measured = [(present, absent) for present, absent in lds if isfinite(present + absent)]
+    refused = len(columns["passed"]) - len(measured)
+    yield f" {refused:,} of them cannot be run, for the reason that each has." if refused else ""
     yield _count(
-        sum(not present > 0 > absent for present, absent in lds), "an LD of the wrong sign"
+        sum(not present > 0 > absent for present, absent in measured), "an LD of the wrong sign"
     )
     if "p_yes_with" not in columns:  # of an earlier version
         return

@@ -64,7 +64,6 @@ def size_of(session: Session) -> int:
     """Return about how much memory a pair takes: its tensors and its pictures."""
     storages = (tensor.untyped_storage() for tensor in tensors_in(session.base))
     stored = {one.data_ptr(): one.nbytes() for one in storages}
-    pictures = (session.pair.with_image, session.pair.without_image)
     return sum(stored.values()) + sum(
-        image.width * image.height * len(image.getbands()) for image in pictures
+        image.width * image.height * len(image.getbands()) for image in session.pair.images
     )

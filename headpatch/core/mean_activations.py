@@ -31,7 +31,7 @@ def reference_pairs(pair: Pair, asked: int | None) -> int:
     if asked is not None:
         return asked
     first, second = _bundled()
-    return _DRAWN if (pair.with_image, pair.without_image) == (first, second) else 0
+    return _DRAWN if pair.images == (first, second) else 0
 
 
 @cache
@@ -87,7 +87,7 @@ def mean_z(
     for done in range(count):
         images = [draw(scene, style) for scene in sample_pair(rng, place)]
         study = session.study
-        prompt = encode(session.vlm, images, study.question, study.answers, study.prompt)
+        prompt = encode(session.vlm, images, session.pair.questions, study.answers, study.prompt)
         prompt = forced(session.vlm, prompt, words)
         trace = forward(session.vlm, prompt, keep=Keep(z=tuple(towers)), exact=True)
         for tower, layers in trace.z.items():

@@ -3,30 +3,17 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from headpatch.core.plain import from_plain, to_plain
 from headpatch.core.session import Session
 from headpatch.core.share import ALONE, Loop, Share
-from headpatch.core.store import Store, unit_key
+from headpatch.core.store import Store, Unit, key_of
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.models.vlm import VLM
-from headpatch.pairs.pair import Pair
 
 Found = TypeVar("Found")
-
-
-@runtime_checkable
-class Unit(Protocol):
-    """What a loop goes over: a pair of a dataset, or a row of single pictures."""
-
-    @property
-    def name(self) -> str:
-        """What tables call it; unique."""
-
-    def pair(self) -> Pair:
-        """Read its pictures."""
 
 
 Entry = TypeVar("Entry", bound=Unit)
@@ -129,7 +116,7 @@ class Keys:
         made = []
         for place, entry in enumerate(entries):
             if entry.name not in self._pairs:
-                self._pairs[entry.name] = unit_key(study, self._vlm, entry.pair(), {})
+                self._pairs[entry.name] = key_of(study, self._vlm, entry, {})
             own = study.model_dump(include=_OF_ALL, mode="json")
             what = [self._pairs[entry.name], own, asked, each[place] if each else None]
             text = json.dumps(what, sort_keys=True, default=str)

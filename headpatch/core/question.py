@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
+from headpatch.pairs.region import BY_IMAGE
 from headpatch.present.column import Schema
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def verbs() -> "tuple[Verb, ...]":
     return found
 
 
+COMPARED_BY: Final = "compared_by"
+"""Key of a run's facts: what heads are compared by, if not by attention to named regions."""
 Opened: TypeAlias = "Session | Pairs"
 Files: TypeAlias = Mapping[str, Any]
 """By file name: a table (a DataFrame, or columns by name), or tensors by key."""
@@ -105,7 +108,6 @@ class Needs:
 
     positions: "Positions | None" = None  # where language-model heads are changed
     vision: bool = False  # whether vision heads are
-    compared: bool = False  # whether heads are compared by their attention to the region
     forced: bool = False  # whether pictures with wrong answers are opened too, as by ``--force``
     hold: bool = True  # whether pairs of a dataset stay open, as many as memory allows
     means: bool = False  # whether mean z over the pairs of a dataset is put in a head's place
@@ -146,7 +148,18 @@ class Context:
         invalid = "" if self.valid else " (INVALID STUDY: its answers are not Yes and No)"
         failed = ", ".join(self.facts.get("failed_nulls") or ())
         null = f" (A NULL FAILED: {failed})" if failed else ""
-        return {"question": f"{self.question}{invalid}{null}", "region": self.region}
+        by = f"; heads are compared by {self.yardstick}" if self.yardstick else ""
+        return {"question": f"{self.question}{invalid}{null}", "region": f"{self.region}{by}"}
+
+    @property
+    def yardstick(self) -> str:
+        """What heads are compared by, in words; empty if by attention to regions that are named."""
+        return str(self.facts.get(COMPARED_BY, ""))
+
+    @property
+    def attended(self) -> str:
+        """What heads are compared by their attention to: the ``region``, or the ``image``."""
+        return "image" if self.yardstick.startswith(BY_IMAGE) else "region"
 
     @property
     def caveat(self) -> str:
@@ -259,8 +272,11 @@ class Question(ABC, Generic[Found]):
     def view(self, files: Files, context: Context) -> "Iterator[Part]":
         """Return what people see: words, tables, charts; from memory or from saved files."""
         module = import_module(f"headpatch.questions.{self.verb.name}.view")
-        parts: Iterator[Part] = module.view(files, context)
-        return parts
+        if context.yardstick:
+            from headpatch.present.parts import Words
+
+            yield Words(f"Heads are compared by {context.yardstick}.")
+        yield from module.view(files, context)
 
 
 def table_of(columns: Any) -> "pandas.DataFrame":

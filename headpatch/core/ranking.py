@@ -14,7 +14,10 @@ from headpatch.heads import Grid, Head, HeadSet, Tower
 from headpatch.stats.attention_mass import mass, normalized_mass
 
 MASSES = ("diff", "with", "without", "diff_raw", "with_raw", "without_raw")
-"""Figures of a head: share of the image attention that the region gets, and (raw) of all of it."""
+"""Figures of a head: share of the image attention that the region gets, and (raw) of all of it.
+
+Where the region is no place, both are the image's part of all attention.
+"""
 
 
 def order(session: Session) -> tuple[Head, ...]:
@@ -24,25 +27,40 @@ def order(session: Session) -> tuple[Head, ...]:
 
 
 def differences(session: Session) -> Float[np.ndarray, "layers heads"]:
-    """Return how much more of its image attention each head gives the region with the object."""
-    shares = normalized_mass(image_rows(session), session.compared_tokens)
-    return np.asarray(shares[WITH] - shares[WITHOUT])
+    """Return by how much more each head attends to the region with the object."""
+    return masses(session)["diff"]
 
 
 def masses(session: Session) -> dict[str, Float[np.ndarray, "layers heads"]]:
     """Return each head's attention mass on the region in both runs: the figures of `MASSES`."""
-    return masses_of(image_rows(session), session.compared_tokens)
+    rows = image_rows(session)
+    if session.pair.region.whole:
+        return image_masses(rows)
+    return masses_of(rows, session.compared_tokens)
 
 
 def masses_of(
     rows: Float[np.ndarray, "runs layers heads tokens"], mask: Bool[np.ndarray, " tokens"]
 ) -> dict[str, Float[np.ndarray, "layers heads"]]:
     """Return the figures of `MASSES` of attention rows, given which tokens are the region's."""
-    normalized, raw = normalized_mass(rows, mask), mass(rows, mask)
+    return _figures(normalized_mass(rows, mask), mass(rows, mask))
+
+
+def image_masses(
+    rows: Float[np.ndarray, "runs layers heads tokens"],
+) -> dict[str, Float[np.ndarray, "layers heads"]]:
+    """Return them by all attention to the image, undivided: ``diff`` is ``diff_raw``."""
+    raw = mass(rows, np.ones(rows.shape[-1], dtype=bool))
+    return _figures(raw, raw)
+
+
+def _figures(
+    compared: Float[np.ndarray, "runs layers heads"], raw: Float[np.ndarray, "runs layers heads"]
+) -> dict[str, Float[np.ndarray, "layers heads"]]:
     return {
-        "diff": normalized[WITH] - normalized[WITHOUT],
-        "with": normalized[WITH],
-        "without": normalized[WITHOUT],
+        "diff": compared[WITH] - compared[WITHOUT],
+        "with": compared[WITH],
+        "without": compared[WITHOUT],
         "diff_raw": raw[WITH] - raw[WITHOUT],
         "with_raw": raw[WITH],
         "without_raw": raw[WITHOUT],
@@ -72,7 +90,10 @@ def image_rows(session: Session) -> Float[np.ndarray, "runs layers heads tokens"
     """Return the answer position's attention to the image tokens, as a share of all of it."""
     rows = session.base.trace.lm_rows
     assert rows is not None
-    return rows.cpu()[..., session.prompt.image_positions].numpy().astype(np.float64)
+    prompt = session.prompt
+    placed = len(prompt.patches.boxes) > 0
+    positions = prompt.image_positions if placed else prompt.spans.image
+    return rows.cpu()[..., positions].numpy().astype(np.float64)
 
 
 def descending(values: Float[np.ndarray, "layers heads"]) -> list[int]:

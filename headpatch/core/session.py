@@ -26,7 +26,6 @@ from headpatch.models.prompt import Prompt, encode
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
-from headpatch.pairs.region import whole_picture
 from headpatch.stats.attention_mass import Box, region_mask, visible_share
 from headpatch.stats.effects import NEITHER_BELOW
 
@@ -120,14 +119,17 @@ class Session:
         """The `region_tokens` where heads are compared by their share; an error if it is 1."""
         mask = self.region_tokens
         if mask.all():  # differences are rounding
-            name = self.pair.region.name
-            raise whole_picture("--region", f"{name} holds all {len(mask)} patches the model sees")
+            found = f"{self.pair.region.name} holds all {len(mask)} patches the model sees"
+            found += ": every head's share of its image attention there is 1, in both runs"
+            hint = "Or region none: heads are then compared by raw image mass."
+            raise InputError("--region", found, "a smaller region", hint)
         return mask
 
     @property
     def compares(self) -> bool:
-        """Whether heads can be compared by the share of image attention the region gets."""
-        return len(self.prompt.patches.boxes) > 0 and not self.region_tokens.all()
+        """Whether it is known by which tokens heads can be compared."""
+        known = len(self.prompt.patches.boxes) > 0 and not self.region_tokens.all()
+        return self.pair.region.whole or known
 
     @property
     def valid(self) -> bool:
@@ -234,7 +236,7 @@ def open_session(
     if pair is None:
         pair = study.pair()  # bad pictures are refused before the model loads
     else:
-        study = study.override({"question": pair.question, "region": pair.region.name})
+        study = of_pair(study, pair)
     vlm = vlm or model_of(study)
     session = run_both(study, vlm, pair, positions, vision)
     if session.region_shown == 0:  # no other question mends that
@@ -249,6 +251,15 @@ def open_session(
             hint = f"Mind that {session.cut_away}. {hint}"
         raise InputError("--question", "; ".join(session.faults), expected, hint)
     return checked(session)
+
+
+def of_pair(study: Study, pair: Pair) -> Study:
+    """Return a study that asks what a pair asks, by the pair's answers if it has its own."""
+    asked = study.override({"question": pair.question, "region": pair.region.name})
+    own = {"question_without": pair.question_without, "answers": pair.answers or study.answers}
+    asked = asked.model_copy(update=own)
+    asked.check_variants()
+    return asked
 
 
 def reopen(session: Session, positions: Positions | None = None, vision: bool = False) -> Session:
@@ -288,12 +299,17 @@ def model_of(study: Study) -> VLM:
 def run_both(
     study: Study, vlm: VLM, pair: Pair, positions: Positions | None = None, vision: bool = False
 ) -> Session:
-    """Run both pictures of a pair, whether or not the answers flip; fast paths are not compared."""
+    """Run both pictures of a pair, whether or not the answers flip; fast paths are not compared.
+
+    The session's study has the pair's own answers.
+    """
     if vision:
         check_vision(vlm)
-    images = [pair.with_image, pair.without_image]
-    asked = pair.question, study.answers, study.prompt, study.sum_variants
-    prompt = encode(vlm, images, *asked)
+    if pair.answers is not None:
+        study = study.model_copy(update={"answers": pair.answers})
+    prompt = encode(
+        vlm, pair.images, pair.questions, study.answers, study.prompt, study.sum_variants
+    )
     keep = Keep(lm_rows=True, vision_rows=True)
     if positions is not None or vision:
         towers = towers_of(positions, vision)

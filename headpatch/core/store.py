@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from weakref import finalize
 
 import torch
@@ -26,10 +26,10 @@ from headpatch.core.output.shards import shards_in
 from headpatch.core.output.staging import taken
 from headpatch.core.study.study import Study
 from headpatch.disk import UNFINISHED, reporting_failure, tensor_bytes, write_whole
-from headpatch.errors import InputError
+from headpatch.errors import InputError, RowError
 from headpatch.models.vlm import VLM
 from headpatch.models.wording import prompt_text
-from headpatch.pairs.manifest import Entry
+from headpatch.pairs.manifest import Entry, usable
 from headpatch.pairs.pair import Pair
 from headpatch.text import user_path
 
@@ -45,6 +45,7 @@ def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> st
     kind have measured belong together.
     """
     pictures: Any = vlm.processor
+    other = pair.question_without and prompt_text(vlm, pair.question_without, study.prompt)
     content = {
         "format": _FORMAT,
         "headpatch": __version__,
@@ -54,10 +55,12 @@ def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> st
         "name": pair.name,
         "question": pair.question,
         "prompt": prompt_text(vlm, pair.question, study.prompt),
+        **({"asked without": other} if other else {}),
+        **({"own answers": pair.answers} if pair.answers else {}),
         "region": (pair.region.name, pair.region.box),
         "pictures": [
             hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-            for image in (pair.with_image, pair.without_image)
+            for image in pair.images
         ],
         "taken in by": pictures.image_processor.to_dict(),
         "device": vlm.device.type,
@@ -67,11 +70,34 @@ def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> st
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@runtime_checkable
+class Unit(Protocol):
+    """What a loop goes over: a pair of a dataset, or a row of single pictures."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it; unique."""
+
+    def pair(self) -> Pair:
+        """Read its pictures."""
+
+
+def key_of(study: Study, vlm: VLM, entry: Unit, asked: Mapping[str, Any]) -> str:
+    """Do what `unit_key` does for a pair of a dataset; of one that cannot be run, hash why."""
+    try:
+        return unit_key(study, vlm, entry.pair(), asked)
+    except InputError as error:
+        if not isinstance(error, RowError) and error.argument != "--question":
+            raise
+        return hashlib.sha256(f"{_FORMAT} {entry.name} {error}".encode()).hexdigest()
+
+
 def dataset_digest(entries: Iterable[Entry]) -> str:
     """Hash pairs on which a unit depends beside its own: what a mean over them is made of."""
     found = hashlib.sha256()
-    for entry in entries:
-        for part in (entry.name, entry.question, str(entry.region.box)):
+    for entry in usable(entries):
+        own = [str(entry.answers)] * bool(entry.answers) + [entry.question_without or ""]
+        for part in (entry.name, entry.question, str(entry.region.box), *own):
             found.update(part.encode())
         for path in (entry.with_path, entry.without_path):
             found.update(path.read_bytes())

@@ -1,6 +1,5 @@
 """What the first walk over a dataset measures of each pair, untouched."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -9,17 +8,24 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.core.donors import Layout, layout_of
-from headpatch.core.gate import Gated, gate, of_the_row, run_entry, study_of
+from headpatch.core.gate import (
+    Gated,
+    gate,
+    not_run,
+    of_the_row,
+    reason_of,
+    run_entry,
+    study_of,
+)
 from headpatch.core.held import Held
 from headpatch.core.mean_activations import MeanZ, Sums
 from headpatch.core.pair_units import Keys
-from headpatch.core.ranking import MASSES, masses
-from headpatch.core.session import RIGHT, Session, checked
+from headpatch.core.ranking import MASSES, image_masses, image_rows, masses
+from headpatch.core.session import Session, checked
 from headpatch.core.study.study import Study
-from headpatch.engine.answers import AnswerReading
 from headpatch.engine.patching import OnProgress
 from headpatch.engine.selfcheck import Checks
-from headpatch.errors import InputError
+from headpatch.errors import InputError, RowError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
@@ -34,6 +40,9 @@ class Untouched:
     masses: Mapping[str, Float[np.ndarray, "layers heads"]] | None = None
     incomparable: Mapping[str, str] = field(default_factory=dict)  # of the error, if there is one
     sums: Sums = field(default_factory=dict)
+    yardstick: str = ""  # what its heads are compared by, if not a region that is named
+    image: Mapping[str, Float[np.ndarray, "layers heads"]] | None = None
+    """By the image's part of all attention, if some pair of the dataset allows no other."""
 
 
 @dataclass(eq=False)
@@ -52,6 +61,7 @@ class FirstWalk:
     held: Held | None
     checks: Checks | None
     keys: Keys
+    mixed: bool = False  # whether some pair may have no place that heads are compared by
     measured: int = 0
 
     def names(self, entries: Sequence[Entry]) -> list[str]:
@@ -60,43 +70,53 @@ class FirstWalk:
             "untouched": (self.positions, self.vision, self.reference is not None),
             "margin": self.study.pairs.margin,
             "force": self.study.force,
+            **({"image": True} if self.mixed else {}),
         }
         return self.keys.of(self.study, entries, asked)
 
-    def open(self, entry: Entry) -> tuple[Entry, Session]:
-        """Run a pair."""
+    def open(self, entry: Entry) -> tuple[Entry, Session | RowError]:
+        """Run a pair, or say what is wrong with its row."""
         own = study_of(self.study, entry)
-        return entry, run_entry(own, self.vlm, entry, self.positions, self.vision)
+        try:
+            return entry, run_entry(own, self.vlm, entry, self.positions, self.vision)
+        except RowError as error:
+            return entry, error.again()  # without what it arose from
 
-    def measure(self, opened: tuple[Entry, Session], _: OnProgress) -> Untouched:
+    def measure(self, opened: tuple[Entry, Session | RowError], _: OnProgress) -> Untouched:
         """Judge a pair at the gate, and see where its heads look."""
         entry, session = opened
         self.measured += 1
+        if isinstance(session, RowError):
+            return Untouched(_facts(not_run(entry, reason_of(entry, session))))
         found = gate(entry, session)
-        own = {one.name: getattr(found, one.name) for one in fields(found) if one.name != "entry"}
         if not found.passed and not self.study.force:
-            return Untouched(own)
+            return Untouched(_facts(found))
         if self.checks is not None:
             session = checked(session, self.checks)
         words: Mapping[str, str] = {}
+        yardstick, image = "", None
         try:
-            own_masses = masses(session)
+            own_masses, yardstick = masses(session), session.pair.region.yardstick
         except InputError as error:  # only a question that compares heads is refused
-            words = vars(of_the_row(error, found.entry))
+            words = vars(of_the_row(error, entry))
             grid = self.vlm.lm.grid
             own_masses = dict.fromkeys(MASSES, np.full((grid.layers, grid.heads), np.nan))
+        if self.mixed:
+            image = image_masses(image_rows(session))
         if self.held is not None:
             self.held.offer(session)
         sums = {} if self.reference is None else self.reference.of_pair(session)
-        return Untouched(own, layout_of(session), own_masses, words, sums)
+        how = layout_of(session), own_masses, words, sums, yardstick, image
+        return Untouched(_facts(found), *how)
+
+
+def _facts(found: Gated) -> dict[str, Any]:
+    """Return the fields of `Gated`, but for the entry."""
+    return {one.name: getattr(found, one.name) for one in fields(found) if one.name != "entry"}
 
 
 def unmeasured(entry: Entry, left_out: Mapping[str, str]) -> Gated | None:
     """Say of a pair that is not measured that it fails the gate; None of the others."""
-    if entry.name not in left_out:
-        return None
-    nothing = math.nan
-    readings = [AnswerReading(nothing, nothing, 0, 0, "", nothing, said) for said in RIGHT]
-    present, absent = readings
-    why = left_out[entry.name]
-    return Gated(entry, nothing, nothing, (present, absent), passed=False, reason=why, prompt="")
+    if entry.problem is not None:
+        return not_run(entry, reason_of(entry, entry.problem))
+    return not_run(entry, left_out[entry.name]) if entry.name in left_out else None

@@ -33,11 +33,12 @@ A_VALUE_A_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids", "cro
 _CLOSE = 0.02  # by how much of a side the patches of pictures of two sizes may lie apart
 _TEXT_TYPE = {"paligemma": 1}  # tokens of type 0 are a prefix that is read in both directions
 _GAPS = (" ", "", "\n", "\n\n")
+_OTHER = "question_without"  # what the run without the object is asked, if something else
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """One or more runs of one prompt, as a batch."""
+    """One or more runs, as a batch: of one prompt, or of prompts that differ in a question."""
 
     # The forward pass's keyword arguments; every first dimension is runs × a fixed count, so that
     # runs can be joined and repeated along it.
@@ -50,14 +51,14 @@ class Prompt:
     # end a line of patches, nor tokens of padding alone.
     image_positions: Tensor
     answers: AnswerTokens  # the ids of Yes and No
-    text: str  # the prompt before image tokens are put in
+    text: str  # the prompt before image tokens are put in; of the first run, if they differ
     # Tokens that the tokenizer ends every text with, and that are not run: an end token stands
     # where the answer starts.
     left_out: tuple[str, ...] = ()
 
     @property
     def input_ids(self) -> Tensor:
-        """Shape ``[tokens]``."""
+        """Those of the first run, shape ``[tokens]``."""
         return self.inputs["input_ids"][0]
 
     def placed_in(self, tokens: int) -> Int[Tensor, " placed"]:
@@ -85,45 +86,96 @@ class Prompt:
 def encode(
     vlm: VLM,
     images: Sequence[Image.Image],
-    question: str,
+    question: str | Sequence[str],
     answers: tuple[str, str] = ("Yes", "No"),
     template: str | None = None,
     sum_variants: bool = False,
 ) -> Prompt:
-    """Ask `question` of each picture; one run each.
+    """Ask `question` of each picture, or each picture its own; one run each.
 
-    `images` are RGB pictures that give the model the same number of image tokens; `answers`, the
-    words for yes and no; `template` overrides the processor's (see
-    `headpatch.models.wording.prompt_text`); `sum_variants` adds up the spellings of each answer
-    (see `AnswerTokens`). An `InputError` if the prompts differ in their tokens,
-    hold no image token or do not end where the answer starts, the question is not in them once, or
-    an answer is not one token.
+    `images` are RGB pictures that give the model the same number of image tokens; questions differ
+    in tokens, not in their number; `answers`, the words for yes and no; `template` overrides the
+    processor's (see `headpatch.models.wording.prompt_text`); `sum_variants` adds up the spellings
+    of each answer (see `AnswerTokens`). An `InputError` if the prompts differ otherwise, hold no
+    image token or do not end where the answer starts, the question is not in them once, or an
+    answer is not one token.
     """
-    family, tokenizer = vlm.family, _tokenizer(vlm)
-    text = prompt_text(vlm, question, template)
-    before = text + family.suffix
-    whole = [_encode_one(vlm, image, text) for image in images]
-    extra = _appended(vlm, whole[0]["input_ids"][0].tolist(), before)
+    family = vlm.family
+    questions = [question] * len(images) if isinstance(question, str) else question
+    texts = [prompt_text(vlm, one, template) for one in questions]
+    whole = [_encode_one(vlm, *one) for one in zip(images, texts, strict=True)]
+    extra = _extra(vlm, whole, texts)
     encoded = [_without_last(one, len(extra)) for one in whole]
     first, *others = encoded
-    if not all(_same_shape(first, other) for other in others):
-        raise _unlike("give different image tokens")
-    spans = find_spans(first["input_ids"][0], image_token_id(vlm), family.crossed, family.both_ways)
+    every = [
+        find_spans(one["input_ids"][0], image_token_id(vlm), family.crossed, family.both_ways)
+        for one in encoded
+    ]
+    for text, other, found in zip(texts[1:], others, every[1:], strict=True):
+        if text != texts[0]:
+            _refuse_unaligned(every[0], found)
+        elif not torch.equal(first["input_ids"], other["input_ids"]):
+            raise _unlike("give different image tokens")
+        if any(other[key].shape != value.shape for key, value in first.items()):
+            raise _unlike("give different image tokens")
+    spans = every[0]
     patches, *rest = (
         _locate(vlm, image, one, text, len(spans.image))
-        for image, one in zip(images, encoded, strict=True)
+        for image, one, text in zip(images, encoded, texts, strict=True)
     )
     if not all(_alike(patches, other) for other in rest):
         raise _unlike("are cut up differently")
     inputs = {key: torch.cat([one[key] for one in encoded]).to(vlm.device) for key in first}
-    words = find_answers(tokenizer, before, continuations(vlm, question, answers, before))
+    words = _answers_after(vlm, questions, texts, answers)
     if sum_variants:
         words = with_variants(vlm, words)
     placed = ~np.isnan(patches.boxes[:, 0])
     positions = spans.image[torch.from_numpy(placed)]
     patches = replace(patches, boxes=patches.boxes[placed])
-    left_out = tuple(tokenizer.convert_ids_to_tokens(extra))
-    return Prompt(inputs, len(images), spans, patches, positions, words, text, left_out)
+    left_out = tuple(_tokenizer(vlm).convert_ids_to_tokens(extra))
+    made = Prompt(inputs, len(images), spans, patches, positions, words, texts[0], left_out)
+    if not words.lead:
+        return made
+    made = forced(vlm, made, words.lead)  # both runs are made to say it
+    return replace(made, spans=replace(made.spans, both_ways=family.both_ways))
+
+
+def _extra(vlm: VLM, whole: Sequence[dict[str, Tensor]], texts: Sequence[str]) -> list[int]:
+    """Return what the tokenizer ends each of some prompts with; see `_appended`."""
+    ends = [
+        _appended(vlm, whole[texts.index(text)]["input_ids"][0].tolist(), text + vlm.family.suffix)
+        for text in dict.fromkeys(texts)
+    ]
+    if any(end != ends[0] for end in ends[1:]):
+        raise InputError(_OTHER, "prompts that end differently", "questions in one prompt's place")
+    return ends[0]
+
+
+def _answers_after(
+    vlm: VLM, questions: Sequence[str], texts: Sequence[str], answers: tuple[str, str]
+) -> AnswerTokens:
+    """Find the answers' tokens, the same after each question."""
+    tokenizer, found = _tokenizer(vlm), list[AnswerTokens]()
+    for question, text in dict(zip(questions, texts, strict=True)).items():
+        before = text + vlm.family.suffix
+        spelled = continuations(vlm, question, answers, before)
+        found.append(find_answers(tokenizer, before, spelled))
+    if any(one != found[0] for one in found[1:]):
+        found_words = f"{' and '.join(answers)} are other tokens after it"
+        raise InputError(_OTHER, found_words, "questions after which the answers are one token")
+    return found[0]
+
+
+def _refuse_unaligned(first: Spans, other: Spans) -> None:
+    """Refuse two questions whose prompts do not lie token beside token."""
+    if len(first.image) != len(other.image):
+        raise _unlike("give different image tokens")
+    if first.length != other.length:
+        found = f"a prompt of {other.length} tokens, and one of {first.length} in the other run"
+        hint = "Reword one of them: positions that are patched must mean the same in both runs."
+        raise InputError(_OTHER, found, "two questions of as many tokens", hint)
+    if not torch.equal(first.image, other.image):
+        raise InputError(_OTHER, "the image lies elsewhere", "the image at the same tokens")
 
 
 def as_run(vlm: VLM, prompt: Prompt) -> str:
@@ -168,8 +220,10 @@ def spell(vlm: VLM, prompt: Prompt, answers: tuple[str, str], text: str) -> list
     tokenizer = _tokenizer(vlm)
     before = prompt.text + vlm.family.suffix
     start = ids_of(tokenizer, before)
-    yes = [*start, prompt.answers.yes]
-    gap = next((gap for gap in _GAPS if ids_of(tokenizer, before + gap + answers[0]) == yes), " ")
+    lead = list(prompt.answers.lead)
+    yes = [*start, *lead, prompt.answers.yes]
+    spelled = ((gap, ids_of(tokenizer, before + gap + answers[0])) for gap in _GAPS)
+    gap = next((gap for gap, ids in spelled if ids[: len(yes)] == yes), " ")
     words = text.strip()
     if not words:
         raise InputError("--answer", "an empty text", "words that the model could say")
@@ -180,17 +234,15 @@ def spell(vlm: VLM, prompt: Prompt, answers: tuple[str, str], text: str) -> list
     if tokenizer.unk_token_id in added:
         found = f"{text!r} gives unknown tokens ({tokenizer.convert_ids_to_tokens(added)})"
         raise InputError("--answer", found, "words that the model knows")
-    return added
+    if added[: len(lead)] != lead or len(added) == len(lead):
+        begins = tokenizer.decode(lead)
+        raise InputError("--answer", repr(text), f"words after {begins!r}, as the answers have it")
+    return added[len(lead) :]
 
 
 def _unlike(what: str) -> InputError:
     found, hint = f"the two pictures {what}", "Resize them to the same width and height."
     return InputError("--with, --without", found, "pictures of one size", hint)
-
-
-def _same_shape(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    shapes = ((second[key].shape, value.shape) for key, value in first.items())
-    return torch.equal(first["input_ids"], second["input_ids"]) and all(a == b for a, b in shapes)
 
 
 def _alike(first: Patches, second: Patches) -> bool:

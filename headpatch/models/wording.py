@@ -27,11 +27,15 @@ class AnswerTokens:
     With `variants`, tokens that spell yes and no in another case or with other space around them,
     an answer's logit is ``logsumexp`` over its token and its variants: the logit of a token that
     had the probability of all of them. None: of the one token.
+
+    `lead` are tokens of punctuation with which both answers begin, as that of ``(a)`` and ``(b)``:
+    yes and no follow them.
     """
 
     yes: int
     no: int
     variants: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    lead: tuple[int, ...] = ()
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -215,23 +219,41 @@ def find_answers(tokenizer: Any, prompt: str, continuations: tuple[str, str]) ->
     """Find the ids of yes and no by tokenising them where they will stand.
 
     `continuations` follow the prompt for yes and for no, leading space included: ``(" Yes", "
-    No")``. An `InputError` if one is not exactly one token after the prompt's own, or both are the
-    same token.
+    No")``. An `InputError` if one is not exactly one token after the prompt's own, but for
+    punctuation that both share, or both are the same token.
     """
     before = ids_of(tokenizer, prompt)
+    whole = [ids_of(tokenizer, prompt + text) for text in continuations]
+    added = [ids[len(before) :] for ids in whole]
+    lead = _shared_lead(tokenizer, *added)
     found = []
-    for text in continuations:
-        ids = ids_of(tokenizer, prompt + text)
-        added = ids[len(before) :]
-        if ids[: len(before)] != before or len(added) != 1:
+    for text, ids, own in zip(continuations, whole, added, strict=True):
+        if ids[: len(before)] != before or (len(own) != 1 and lead is None):
             raise _not_one_token(tokenizer, prompt, text, before, ids)
-        found.append(added[0])
+        found.append(own[len(lead or ())])
     if found[0] == found[1]:
         same = " and ".join(repr(text.strip()) for text in continuations)
         expected = "two answers that differ in their first token"
         raise InputError("answers", f"{same} are the same token", expected)
     yes, no = found
-    return AnswerTokens(yes, no)
+    return AnswerTokens(yes, no, lead=lead or ())
+
+
+def _shared_lead(
+    tokenizer: Any, first: Sequence[int], second: Sequence[int]
+) -> tuple[int, ...] | None:
+    """Return what two answers share before the one token in which they differ: ``(`` of ``(a)``.
+
+    None if they differ in more, or what they share is no punctuation alone.
+    """
+    pairs = zip(first, second, strict=False)
+    apart = [place for place, (one, other) in enumerate(pairs) if one != other]
+    if len(first) != len(second) or len(apart) != 1:
+        return None
+    (place,) = apart
+    shared = [*first[:place], *first[place + 1 :]]
+    spelled = tokenizer.decode(shared) if shared else ""
+    return None if any(map(str.isalnum, spelled)) else tuple(first[:place])
 
 
 def variants_of(vlm: VLM, token: int) -> tuple[int, ...]:

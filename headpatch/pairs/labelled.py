@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from headpatch.errors import InputError
-from headpatch.pairs.manifest import Entry
+from headpatch.pairs.manifest import Entry, usable
 from headpatch.pairs.pair import Pair, Picture, read_image
 from headpatch.pairs.region import Region
 from headpatch.pairs.rows import (
@@ -120,14 +120,19 @@ def runs_of(
 def of_entries(entries: Sequence[Entry], answers: tuple[str, str]) -> Listed:
     """Return the runs of a dataset's pairs; `answers` are right with and without the object."""
     found: list[Labelled] = []
-    for one in entries:
-        own = getattr(one, "answers", None) or answers
-        questions = one.question, getattr(one, "question_without", None) or one.question
+    refused = [
+        Refused(one.name, one.line, f"{one.problem.found}; expected {one.problem.expected}")
+        for one in entries
+        if one.problem is not None
+    ]
+    for one in usable(entries):
+        own = one.answers or answers
+        questions = one.question, one.question_without or one.question
         more = {"line": one.line, "where": one.where, "scene": one.scene or one.name}
         more |= {"factors": one.factors, "stored": one.stored, "choices": ordered(own, answers)}
         pictures = one.with_path, one.without_path
         found += runs_of(one.name, pictures, questions, (own[0], own[1]), **more)
-    return Listed(tuple(found), of_pairs=tuple(entries))
+    return Listed(tuple(found), tuple(refused), of_pairs=tuple(entries))
 
 
 def ordered(choices: Sequence[str], answers: tuple[str, str]) -> tuple[str, ...]:

@@ -1,13 +1,20 @@
 """A dataset of pairs: a table with one pair a row, and the pictures that it names.
 
-The columns `with`, `without`, `question` and `region` must be there; `name` (or `pair`) and `scene`
-may be. Pairs of one `scene` count as one in every statistic; without that column scenes are found
-by the pictures (`headpatch.pairs.same_scene`). Every further column is a factor, by which results
-can be grouped. Paths are relative to the table. A table is a CSV, JSON lines, or Parquet (with
-pyarrow), which may hold the pictures itself, as Hugging Face stores them. A folder stands for its
-``manifest.csv``, or for the ``metadata`` file of a dataset in Hugging Face's ``imagefolder``
-layout, whose columns of paths are called `with_file_name` and `without_file_name`; or for the table
-of its only folder that holds one, as ``train/metadata.jsonl``.
+The columns `with` and `question` must be there. `without` is the other picture; it may be left out
+where `question_without` asks the one picture something else. `region` says where the object is (see
+`headpatch.pairs.region`); without one that is where the pictures differ. `answers` are the right
+answers of the two runs, that of `with` first: ``No,Yes``, or a JSON list of two texts. `name` (or
+`pair`) and `scene` may be there: pairs of one `scene` count as one in every statistic; without that
+column scenes are found by the pictures (`headpatch.pairs.same_scene`). Every further column is a
+factor, by which results can be grouped. Paths are relative to the table. A table is a CSV, JSON
+lines, or Parquet (with pyarrow), which may hold the pictures itself, as Hugging Face stores them. A
+folder stands for its ``manifest.csv``, or for the ``metadata`` file of a dataset in Hugging Face's
+``imagefolder`` layout, whose columns of paths are called `with_file_name` and
+`without_file_name`; or for the table of its only folder that holds one, as
+``train/metadata.jsonl``.
+
+A row with which something is wrong is kept with its reason: the others run. What is wrong with the
+table as a whole is an error, and so is a table without a row that can be run.
 
 A program may hold the rows in memory: a table of pandas, a list of dicts, a dataset of Hugging
 Face's. Their pictures are files, or pictures of Pillow, arrays or bytes.
@@ -17,17 +24,17 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headpatch.errors import InputError
+from headpatch.errors import InputError, RowError
 from headpatch.pairs.pair import Pair, make_pair
-from headpatch.pairs.region import Region
+from headpatch.pairs.region import UNNAMED, Region
 from headpatch.pairs.rows import (
-    COLUMNS,
+    KNOWN,
     MEMORY,
     Row,
     StoredPictures,
@@ -41,7 +48,9 @@ from headpatch.text import checked_text, user_path
 
 NAME = "manifest.csv"
 """The table of a folder of pairs."""
-_OWN = ("name", "scene")  # columns that may be there, and are no factors
+_PICTURES = ("with", "without")
+_NEVER_EMPTY = ("question", "name", "scene")  # where there is such a column
+_NAMED = 3  # refused rows
 _TABLES = (NAME, "metadata.csv", "metadata.jsonl")
 
 
@@ -62,20 +71,36 @@ class Entry:
     does; empty if neither has."""
     stored: StoredPictures | None = field(default=None, compare=False, repr=False)
     """Keeps pictures that were no files; None if both were."""
+    question_without: str | None = None  # asked in the run without the object, if something else
+    answers: tuple[str, str] | None = None  # right ones, with and without; None: the study's
+    problem: RowError | None = field(default=None, compare=False, repr=False)
+    """What is wrong with the row; None if it can be run, as far as its text says."""
 
     @property
     def where(self) -> str:
         """The pair's place, as messages name it."""
         return place_of(self.table, self.line)
 
+    @property
+    def questions(self) -> tuple[str, str]:
+        """What each run is asked."""
+        return self.question, self.question_without or self.question
+
     def pair(self) -> Pair:
-        """Read the two pictures; an `InputError` names the table and the line."""
-        pictures = self.with_path, self.without_path
+        """Read the two pictures; a `RowError` names the table and the line."""
+        if self.problem is not None:
+            raise self.problem.again()
+        other = None if self.with_path == self.without_path else self.without_path
+        asked = self.question, self.region, self.name, self.question_without, self.answers
         try:
-            return make_pair(*pictures, self.question, self.region, self.name)
+            return make_pair(self.with_path, other, *asked)
         except InputError as error:
-            where = f"{self.where}, {error.argument.replace('--', '')}"  # --with is a column here
-            raise InputError(where, error.found, error.expected, error.hint) from None
+            raise self.refused(error) from None
+
+    def refused(self, error: InputError) -> RowError:
+        """Say of the row what is wrong with its pair."""
+        where = f"{self.where}, {error.argument.replace('--', '')}"  # --with is a column here
+        return RowError(where, error.found, error.expected, error.hint)
 
 
 @dataclass(frozen=True)
@@ -91,13 +116,13 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """Read a table, or the table of a folder; every picture must be there.
+        """Read a table, or the table of a folder.
 
         Raises
         ------
         InputError
-            If there is no table, or several; if it is malformed, lacks a column, names a picture or
-            a region that is none, or holds a pair or a name twice. The line is named.
+            If there is no table, or several; if it is malformed, lacks a column, holds a pair or a
+            name twice, or no row that can be run. The line is named.
         """
         path = _table(user_path(path, "--pairs"))
         return cls(path, _entries(path, path.parent, rows_of_file(path)))
@@ -137,11 +162,27 @@ class Manifest:
 
     def need(self, count: int, why: str) -> None:
         """Refuse a dataset of fewer than `count` pairs; `why` completes "at least 3 pairs, …"."""
-        found = len(self.entries)
+        found = len(usable(self.entries))
         if found < count:
             words = f"{self.path}: {found} {'pair' if found == 1 else 'pairs'} to run"
+            words += f", {len(self.entries) - found} refused" * (found < len(self.entries))
             hint = "Add pairs, or raise --limit; headpatch pairs draws as many as you ask for."
+            hint = first_reasons([one.problem for one in self.entries if one.problem]) or hint
             raise InputError("--pairs", words, f"at least {count}, {why}", hint)
+
+
+def usable(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return the pairs with whose rows nothing is wrong."""
+    return tuple(entry for entry in entries if entry.problem is None)
+
+
+def first_reasons(problems: Sequence[InputError]) -> str:
+    """Say what is wrong with the first rows that are refused; nothing if none is."""
+    if not problems:
+        return ""
+    said = [f"{one.argument}: {one.found}" for one in problems[:_NAMED]]
+    more = f", and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+    return f"Refused: {'; '.join(said)}{more}."
 
 
 def _table(path: Path) -> Path:
@@ -173,6 +214,8 @@ def digest(entries: Iterable[Entry]) -> str:
         pictures = [_digest_of(path) for path in (one.with_path, one.without_path)]
         said = [one.name, one.question, one.region.box, dict(one.factors), pictures]
         said += [one.scene] * bool(one.scene)
+        own: list[Any] = [one.question_without, one.answers]
+        said += own * any(own)
         found.update(json.dumps(said, sort_keys=True).encode())
     return found.hexdigest()
 
@@ -192,45 +235,100 @@ def _entries(path: Path, base: Path, rows: Iterable[Row]) -> tuple[Entry, ...]:
         found = "no row" if path.name == MEMORY else f"{path} holds no pair"
         raise InputError("--pairs", found, "one pair a row, below the header of a file")
     _refuse_repeats(entries)
+    problems = [entry.problem for entry in entries if entry.problem is not None]
+    if len(problems) == len(entries):
+        raise problems[0].adding(first_reasons(problems[1:])) if problems[1:] else problems[0]
     return entries
 
 
 def _entry(path: Path, base: Path, row: Row, number: int, stored: StoredPictures) -> Entry:
-    where, pictures = place_of(path, row.line), ("with", "without")
-    cells = {name: text_of(one) for name, one in row.cells.items() if name not in pictures}
+    """Read a row; what is wrong with it is kept, so that the others can run."""
+    where = place_of(path, row.line)
+    cells = {name: _text(name, one) for name, one in row.cells.items() if name not in _PICTURES}
     for text in (part for pair in cells.items() for part in pair):
         checked_text(text, where)
-    for column in (*COLUMNS, *_OWN):
-        cell = row.cells.get(column) if column in pictures else cells.get(column, "none")
-        if cell is None or (isinstance(cell, str | float) and not text_of(cell)):
-            raise InputError(where, f"an empty {column}", "a value in each of its columns")
-    counted = where if number == row.line else f"{where} (row {number})"
-    found = {
-        column: stored.file_of(row.cells[column], base, f"{counted}, {column}")
-        for column in pictures
-    }
-    if found["with"] == found["without"]:
-        raise InputError(where, "one picture twice", "two pictures that differ in one object")
-    return Entry(
-        name=cells.get("name", f"{number:04d}"),
-        with_path=found["with"],
-        without_path=found["without"],
-        question=cells["question"],
-        region=Region.parse(cells["region"], f"{where}, region"),
+    entry = Entry(
+        name=cells.get("name") or f"{number:04d}",
+        with_path=Path(),
+        without_path=Path(),
+        question=cells.get("question", ""),
+        region=UNNAMED,
         line=row.line,
-        factors={name: one for name, one in cells.items() if name not in (*COLUMNS, *_OWN)},
+        factors={name: one for name, one in cells.items() if name not in KNOWN},
         table=path,
         scene=cells.get("scene", ""),
         stored=stored,
+        question_without=cells.get("question_without") or None,
     )
+    try:
+        if empty := [name for name in _NEVER_EMPTY if cells.get(name) == ""]:
+            raise InputError(where, f"an empty {empty[0]}", "a value in each of its columns")
+        counted = where if number == row.line else f"{where} (row {number})"
+        present, absent = _pictures_of(entry, row, base, counted)
+        return replace(
+            entry,
+            with_path=present,
+            without_path=absent,
+            region=Region.parse(cells.get("region") or UNNAMED.name, f"{where}, region"),
+            answers=_answers(cells.get("answers", ""), f"{where}, answers"),
+        )
+    except InputError as error:
+        parts = error.argument, error.found, error.expected, error.hint
+        return replace(entry, problem=RowError(*parts))
+
+
+def _text(column: str, cell: Any) -> str:
+    """Write a cell as text; a list stays one where it is not read as what it holds."""
+    listed = isinstance(cell, list | tuple | np.ndarray)
+    if listed and column == "answers":
+        return json.dumps([text_of(one) for one in cell])
+    return f"[{text_of(cell)}]" if listed and column == "region" else text_of(cell)
+
+
+def _pictures_of(entry: Entry, row: Row, base: Path, counted: str) -> tuple[Path, Path]:
+    """Return the files of both pictures, the same where one picture is asked two questions."""
+    found = list[Path]()
+    for column in _PICTURES:
+        cell = row.cells.get(column)
+        empty = cell is None or (isinstance(cell, str | float) and not text_of(cell))
+        if empty and found and entry.question_without:
+            found.append(found[0])
+        elif empty:
+            raise InputError(entry.where, f"an empty {column}", "a value in each of its columns")
+        else:
+            assert entry.stored is not None
+            found.append(entry.stored.file_of(cell, base, f"{counted}, {column}"))
+    present, absent = found
+    if present == absent and not entry.question_without:
+        raise InputError(entry.where, "one picture twice", "two pictures that differ in one object")
+    return present, absent
+
+
+def _answers(text: str, where: str) -> tuple[str, str] | None:
+    """Read two texts, parted by a comma or in a JSON list; None if there are none."""
+    if not text:
+        return None
+    try:
+        listed = json.loads(text) if text.startswith("[") else text.split(",")
+    except ValueError:
+        listed = []
+    words = [text_of(one) for one in listed]
+    if len(words) != 2 or not all(words) or words[0] == words[1]:
+        hint = "The first is right with the object, the second without it."
+        expected = 'two different texts, such as No,Yes or ["(a)", "(b)"]'
+        raise InputError(where, repr(text), expected, hint)
+    return words[0], words[1]
 
 
 def _refuse_repeats(entries: Sequence[Entry]) -> None:
     names: dict[str, int] = {}
-    pairs: dict[tuple[Path, Path, str, Region], int] = {}
+    pairs: dict[object, int] = {}
     for entry in entries:
         kind = entry.where.split()[-2]  # line or row
-        asked = (entry.with_path, entry.without_path, entry.question, entry.region)
+        asked = (
+            *(entry.with_path, entry.without_path, entry.question, entry.region),
+            *(entry.question_without, entry.answers, entry.problem and entry.line),
+        )
         if (line := pairs.setdefault(asked, entry.line)) != entry.line:
             found, hint = f"the same pair as {kind} {line}", f"Delete one {kind}."
             raise InputError(entry.where, found, "each pair once", hint)

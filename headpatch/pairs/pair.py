@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from headpatch.errors import InputError
-from headpatch.pairs.region import Region
+from headpatch.pairs.region import UNNAMED, Region
 from headpatch.text import at_home, checked_text, user_path
 
 BUNDLED = Path(__file__).parent / "images"
@@ -29,15 +29,16 @@ IS_PICTURE = (
     'width, 3], or {"bytes": …, "path": …}'
 )
 
-_ASPECT_TOLERANCE = 0.02  # a pixel or two of rounding when a picture was resized
 _POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The two pictures of a study, both RGB and of one shape: with the object and without it.
+    """The two pictures of a study, both RGB: with the object and without it; or one, asked twice.
 
-    `region` is where the object is; the answer to `question` flips between the pictures.
+    `region` is where the object is, in fractions of either picture; the answer to `question` flips
+    between the pictures. The run without the object is asked `question_without`, if there is one.
+    `answers` are the right answers of both runs, with the object first; None: the study's.
     """
 
     name: str
@@ -45,6 +46,18 @@ class Pair:
     without_image: Image.Image
     question: str
     region: Region
+    question_without: str | None = None
+    answers: tuple[str, str] | None = None
+
+    @property
+    def images(self) -> tuple[Image.Image, Image.Image]:
+        """Both pictures, that with the object first."""
+        return self.with_image, self.without_image
+
+    @property
+    def questions(self) -> tuple[str, str]:
+        """What each run is asked."""
+        return self.question, self.question_without or self.question
 
 
 def refuse_pointer(argument: str, path: Path) -> None:
@@ -138,10 +151,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def make_pair(
     with_image: Picture,
-    without_image: Picture,
+    without_image: Picture | None,
     question: str,
-    region: Region | str,
+    region: Region | str | None = None,
     name: str | None = None,
+    question_without: str | None = None,
+    answers: tuple[str, str] | None = None,
 ) -> Pair:
     """Read both pictures and check that they make a pair.
 
@@ -149,19 +164,23 @@ def make_pair(
     ----------
     with_image, without_image
         With the object, and without it: files, pictures of Pillow, arrays of uint8
-        ``[height, width, 3]``, or what else a `Picture` may be.
-    question
-        Asked of both.
+        ``[height, width, 3]``, or what else a `Picture` may be. None takes the first again, where
+        there is a `question_without`.
+    question, question_without
+        Asked of both; or of the first, and of the second.
     region
-        Where the object is: as `Region.parse` reads it, if a text.
+        Where the object is: as `Region.parse` reads it, if a text; pixels are those of the picture
+        with the object. None is where the two pictures differ, or all of them if that is no place
+        (see `headpatch.pairs.difference`).
     name
         What tables call the pair; None makes one of the files' names, or ``pair``.
+    answers
+        The right answer of each run, if not the study's.
 
     Raises
     ------
     InputError
-        If a picture cannot be read, the two differ in shape, or are the same; or there is no such
-        region.
+        If a picture cannot be read, the two runs are the same, or there is no such region.
 
     Examples
     --------
@@ -170,19 +189,28 @@ def make_pair(
     >>> pair.name, pair.region.box  # left, top, right, bottom in fractions of the picture
     ('1-2', (0.0, 0.0, 0.5, 0.5))
     """
-    region = Region.parse(region) if isinstance(region, str) else region
-    checked_text(question, "--question")
-    first, second = read_image(with_image, "--with"), read_image(without_image, "--without")
-    if abs(first.width * second.height / (first.height * second.width) - 1) > _ASPECT_TOLERANCE:
-        found = f"sizes {first.width}x{first.height} and {second.width}x{second.height}"
-        hint = "A region means the same place in both only then; crop one of them."
-        raise InputError("--with, --without", found, "two pictures of one shape", hint)
-    if first.size == second.size and ImageChops.difference(first, second).getbbox() is None:
-        found = f"{name_of(with_image)} and {name_of(without_image)} show the same picture"
+    region = Region.parse(region) if isinstance(region, str) else region or UNNAMED
+    asked = {"--question": question, "question_without": question_without or question}
+    for argument, text in asked.items():
+        checked_text(text, argument)
+    first = read_image(with_image, "--with")
+    second = first if without_image is None else read_image(without_image, "--without")
+    same = first.size == second.size and ImageChops.difference(first, second).getbbox() is None
+    if same and len({text.strip() for text in asked.values()}) == 1:
+        found = "one picture, asked one question"
+        if without_image is not None and question_without is None:
+            found = f"{name_of(with_image)} and {name_of(without_image)} show the same picture"
         raise InputError("--with, --without", found, "two pictures that differ in one object")
-    if not question.strip():
-        raise InputError("--question", "an empty question", "a question answered by Yes or No")
-    return Pair(name or _pair_name(with_image, without_image), first, second, question, region)
+    for argument, text in asked.items():
+        if not text.strip():
+            raise InputError(argument, "an empty question", "a question answered by Yes or No")
+    if region == UNNAMED:
+        from headpatch.pairs.difference import differing  # loads scipy
+
+        region = differing(first, second)
+    region = region.within(*first.size)
+    name = name or _pair_name(with_image, *[] if without_image is None else [without_image])
+    return Pair(name, first, second, question, region, question_without, answers)
 
 
 def _pair_name(*pictures: Picture) -> str:

@@ -1,10 +1,13 @@
 """Regions of an image, in fractions of its width and height, whatever its size."""
 
+import math
 import re
 from dataclasses import dataclass
 
 from headpatch.errors import InputError
 from headpatch.text import checked_text, decimal_number
+
+_PIXELS = "px:"
 
 
 @dataclass(frozen=True)
@@ -23,48 +26,69 @@ class Region:
     right: float
     bottom: float
 
+    pixels: bool = False  # whether its edges are pixels of a picture, yet to be turned into shares
+
     @property
     def box(self) -> tuple[float, float, float, float]:
         """(left, top, right, bottom)."""
         return self.left, self.top, self.right, self.bottom
 
-    def compare(self, argument: str = "--region") -> None:
-        """Refuse the whole picture, whose share of a head's image attention is always 1."""
-        if self.box == (0.0, 0.0, 1.0, 1.0):
-            raise whole_picture(argument, f"{self.name} is the whole picture")
+    @property
+    def whole(self) -> bool:
+        """Whether it is the whole picture: no place that heads could turn to."""
+        return self.box == (0.0, 0.0, 1.0, 1.0) and not self.pixels
+
+    @property
+    def yardstick(self) -> str:
+        """What heads are compared by there, in words; empty if by attention to a named place."""
+        return BY_IMAGE if self.whole else BY_DIFFERENCE if self.name == DIFFERING else ""
 
     @classmethod
     def parse(cls, text: str, argument: str = "--region") -> "Region":
-        """Read a region's name, or a box such as ``0,0,0.5,0.5``.
+        """Read a region's name, or a box such as ``0,0,0.5,0.5``; ``none`` names no place.
 
-        An `InputError` if it is neither, or the box is empty or leaves the image.
+        A box with a number of 2 or more, or after ``px:``, is in pixels, and has fractions `within`
+        a picture. An `InputError` if it is neither, or the box is empty or leaves the image.
         """
         name = re.sub(r"[\s_]+", "-", text.strip().lower()).replace("centre", "center")
-        if name in REGIONS:
-            return REGIONS[name]
-        parts = [part.strip() for part in checked_text(text, argument).split(",")]
+        if name in _NAMED:
+            return _NAMED[name]
+        bare = checked_text(text, argument).strip()
+        listed = bare.startswith("[") and bare.endswith("]")
+        marked = bare.lower().startswith(_PIXELS)
+        bare = bare[1:-1] if listed else bare[len(_PIXELS) * marked :]
+        parts = [part.strip() for part in bare.split(",")]
         numbers = [found for part in parts if (found := decimal_number(part)) is not None]
         if len(parts) != 4 or len(numbers) != 4:
             expected = f"one of {', '.join(REGIONS)}, or left,top,right,bottom"
             raise InputError(argument, repr(text), expected)
         left, top, right, bottom = numbers
-        if not all(0 <= number <= 1 for number in numbers):
-            expected = "four fractions of the image between 0 and 1: left,top,right,bottom"
+        pixels = marked or any(number >= 2 for number in numbers)
+        if pixels and listed:  # x, y, width, height to COCO, two corners to others
+            listing = f"{bare}: a list of pixels may be two corners, or a corner and a size"
+            hint = "Write the text left,top,right,bottom; of a corner and a size x,y,x+w,y+h."
+            raise InputError(argument, listing, "a text, such as 40,30,120,90", hint)
+        if not all(0 <= number <= 1 or (pixels and 1 < number < math.inf) for number in numbers):
+            expected = "four fractions of the image between 0 and 1, or pixels: "
+            expected += "left,top,right,bottom"
             raise InputError(argument, f"{text} leaves the image", expected)
         if left >= right or top >= bottom:
             raise InputError(argument, f"{text} is empty", "left < right and top < bottom")
-        return cls(",".join(parts), left, top, right, bottom)
+        return cls(_PIXELS * marked + ",".join(parts), left, top, right, bottom, pixels)
 
-
-def whole_picture(argument: str, found: str) -> InputError:
-    """Say why heads cannot be ranked by a region that leaves nothing of the picture out."""
-    return InputError(
-        argument,
-        f"{found}: every head's share of its image attention there is 1, in both runs",
-        "a smaller region, by which heads can be ranked",
-        "Name where the object is, such as top-left or left,top,right,bottom; or name the heads "
-        "(ablate --heads 24.17).",
-    )
+    def within(self, width: int, height: int, argument: str = "--region") -> "Region":
+        """Return a region in fractions of a picture of so many pixels."""
+        if not self.pixels:
+            return self
+        if self.right > width + 1 or self.bottom > height + 1:  # a pixel of rounding is no matter
+            found, expected = f"{self.name} leaves the picture", f"pixels within {width}x{height}"
+            raise InputError(argument, found, expected)
+        edges = zip(self.box, (width, height) * 2, strict=True)
+        left, top, right, bottom = (min(edge / size, 1.0) for edge, size in edges)
+        if left >= right or top >= bottom:
+            expected = f"pixels within {width}x{height}"
+            raise InputError(argument, f"{self.name} leaves the picture", expected)
+        return Region(self.name, left, top, right, bottom)
 
 
 def _named() -> dict[str, Region]:
@@ -87,3 +111,11 @@ def _named() -> dict[str, Region]:
 REGIONS = _named()
 """Quadrants (``top-left``), corners (``top-left-corner``: a ninth of the image), halves
 (``left-half``), the ``center`` ninth, and the whole ``image``."""
+UNNAMED = Region("none", 0.0, 0.0, 1.0, 1.0)
+"""What a pair has that names no region: of two pictures, the place where they differ, or all."""
+DIFFERING = "where the two pictures differ"
+"""The name of that place."""
+BY_IMAGE = "raw image mass (the part of all a head's attention that the image gets)"
+BY_DIFFERENCE = "attention to the box where the two pictures differ"
+"""What heads are compared by where no place is named."""
+_NAMED = REGIONS | {UNNAMED.name: UNNAMED, DIFFERING.replace(" ", "-"): UNNAMED}

@@ -26,8 +26,11 @@ from headpatch.errors import InputError
 from headpatch.pairs.pair import IS_PICTURE, read_image
 from headpatch.text import user_path
 
-COLUMNS = ("with", "without", "question", "region")
-"""Columns that a table must have."""
+COLUMNS = ("with", "question")
+"""Columns that a table must have; and `without` or `question_without`."""
+KNOWN = (*COLUMNS, "without", "question_without", "region", "answers", "name", "scene")
+"""Columns that say what a pair is; every other one is a factor."""
+_EXPECTED = "the columns with, without (or question_without), question"
 MEMORY = "memory:"
 """Begins the name of a table that was no file."""
 
@@ -146,9 +149,12 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+def _expected(needed: Sequence[str]) -> str:
+    return _EXPECTED if needed == COLUMNS else f"the columns {', '.join(needed)}"
+
+
 def _empty(path: Path, needed: Sequence[str]) -> InputError:
-    expected = f"a table with the columns {', '.join(needed)}"
-    return InputError("--pairs", f"{path} is empty", expected)
+    return InputError("--pairs", f"{path} is empty", f"a table with {_expected(needed)}")
 
 
 def _parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
@@ -208,17 +214,24 @@ def _json_rows(path: Path, text: str, needed: Sequence[str]) -> Iterator[Row]:
         if not isinstance(row, dict):
             raise InputError(where, content.strip()[:40], "one JSON object a line")
         columns = _columns(path, line, list(row), needed)
-        cells = (one if isinstance(one, str) else json.dumps(one) for one in row.values())
-        yield Row(line, dict(zip(columns, cells, strict=True)))
+        cells = {
+            name: one if isinstance(one, str) else json.dumps(one)
+            for name, one in zip(columns, row.values(), strict=True)
+            if one is not None or name not in KNOWN
+        }
+        yield Row(line, cells)
 
 
 def _columns(path: Path, line: int, header: Sequence[str], needed: Sequence[str]) -> list[str]:
     columns = [_ALIASES.get(name.strip(), name.strip()) for name in header]
     where = place_of(path, line)
-    if missing := [name for name in needed if name not in columns]:
+    missing = [name for name in needed if name not in columns]
+    if needed == COLUMNS and not {"without", "question_without"} & set(columns):
+        missing.insert(1, "without")
+    if missing:
         hint = "Parted by commas, not semicolons." if any(";" in name for name in header) else ""
         found = f"no column {', '.join(missing)} (columns: {', '.join(header)})"
-        raise InputError(where, found[:300], f"the columns {', '.join(needed)}", hint)
+        raise InputError(where, found[:300], _expected(needed), hint)
     for name in columns:
         if columns.count(name) > 1:
             raise InputError(where, f"column {name!r} twice", "each column once")

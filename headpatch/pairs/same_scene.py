@@ -34,18 +34,16 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
-from PIL import Image
-from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from headpatch.errors import InputError
+from headpatch.pairs.difference import CELLS, LEVELS, Pixels, cells_of, slack_of
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import read_image
 from headpatch.stats.scenes import Scenes, shared_words
 
-_CELLS, _BLOCK = 24, 6  # cells a side; cells a side of the blocks by which pictures are sifted
-_LEVELS, _SHARE, _AROUND = 8.0, 0.25, 2  # see the module
+_BLOCK = 6  # cells a side of the blocks by which pictures are sifted
 _ROUNDING = 1e-3  # levels, of means in float32
 _OWN = "Add pairs of other pictures; a column scene names the scenes, if you know them better."
 _KEPT = 1 << 15  # pictures, of 2 kB each
@@ -140,11 +138,9 @@ def _look(path: str, _changed: int, _size: int) -> _Seen | None:
     pixels = np.asarray(image)
     if (pixels == pixels[0, 0]).all():
         return _Seen(digest, None)
-    small = image.resize((_CELLS, _CELLS), Image.Resampling.BOX)
-    return _Seen(digest, np.asarray(small))
+    return _Seen(digest, cells_of(image))
 
 
-Pixels = UInt8[np.ndarray, "pictures cells cells rgb"]
 Grid = Shaped[np.ndarray, "pictures rows columns channels"]
 
 
@@ -156,10 +152,10 @@ def _alike(cells: Pixels) -> Int[np.ndarray, " pictures"]:
     then of nearly the same blocks, are compared cell by cell.
     """
     parts = np.array_split(cells, -(-len(cells) // _CHUNK))
-    slack = np.concatenate([_slack(part) for part in parts])
+    slack = np.concatenate([slack_of(part) for part in parts])
     grids = ((_blocks(cells), _blocks(slack)), (cells, slack))  # the coarse ones sift
     brightness, reach = (grid.mean((1, 2, 3)) for grid in grids[0])
-    shown = np.ptp(cells, axis=(1, 2)).max(1) > _LEVELS
+    shown = np.ptp(cells, axis=(1, 2)).max(1) > LEVELS
     order = np.argsort(brightness, kind="stable")
     order = order[shown[order]]
     last = np.searchsorted(brightness[order], brightness + reach + _ROUNDING, side="right")
@@ -176,15 +172,8 @@ def _alike(cells: Pixels) -> Int[np.ndarray, " pictures"]:
     return labels
 
 
-def _slack(cells: Pixels) -> Float[np.ndarray, "pictures cells cells 1"]:
-    """By how many levels each cell may differ."""
-    around = (1, 2 * _AROUND + 1, 2 * _AROUND + 1, 1)
-    spread = maximum_filter(cells, around) - minimum_filter(cells, around)
-    return np.asarray(_LEVELS + _SHARE * spread.max(-1, keepdims=True).astype(np.float32))
-
-
 def _blocks(cells: Grid) -> Float[np.ndarray, "pictures blocks blocks channels"]:
     """Average blocks of cells."""
-    count, side = len(cells), _CELLS // _BLOCK
+    count, side = len(cells), CELLS // _BLOCK
     parts = cells.reshape(count, side, _BLOCK, side, _BLOCK, -1)
     return np.asarray(parts.mean((2, 4), dtype=np.float32))

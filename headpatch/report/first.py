@@ -43,6 +43,7 @@ def section(results: Results) -> Section:
         "words": example.words,
         "sides": example.sides,
         "scale": _scale(example.sides),
+        "answers": example.answers or results.main.study.get("answers") or ("Yes", "No"),
         "likely": {side.name: side.likely for side in example.sides},
         "because": next(("; ".join(map(str, why)) for why in because if why), ""),
         "model": str(results.main.run.get("model", "")),
@@ -190,14 +191,15 @@ def _changed(heads: Heads) -> Said:
 def _looked(heads: Heads) -> Said:
     look = heads.looks[0]
     first = int(look.rank.argmin())
-    shares = ""
+    shares, of = "", "all its attention" if look.by_image else "its image attention"
     if {"with", "without"} <= set(look.figures):
         shares = (
-            f": {look.figures['with'].flat[first]:.0%} of its image attention with the object, "
+            f": {look.figures['with'].flat[first]:.0%} of {of} with the object, "
             f"{look.figures['without'].flat[first]:.0%} without"
         )
     name = heads.name(first)
-    sentence = f"Of all heads, {name} turns to the region most when the object is there{shares}."
+    place = "image" if look.by_image else "region"
+    sentence = f"Of all heads, {name} turns to the {place} most when the object is there{shares}."
     caution = (
         "Every head is only looked at here: this says where heads look, not which of them decide. "
         "headpatch sweep changes every head and measures the answer."

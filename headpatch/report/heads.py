@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from headpatch.core.output.folder import Results, load, read, reading_of
+from headpatch.core.output.folder import Part, Results, load, read, reading_of
+from headpatch.core.question import COMPARED_BY
 from headpatch.kinds import BY_PLACE, kind_label
+from headpatch.pairs.region import BY_IMAGE
 from headpatch.present.panel import ASKED
 from headpatch.stats.rankings import descending
 
@@ -42,6 +44,11 @@ class Look:
     label: str
     figures: dict[str, Map]
     rank: Places
+
+    @property
+    def by_image(self) -> bool:
+        """Whether figures are of the whole image, as parts of all attention."""
+        return BY_IMAGE in self.label
 
     @property
     def diff(self) -> Map:
@@ -123,15 +130,22 @@ def _judged(results: Results) -> Iterator[Look | Effect]:
     if table is None or part is None:
         return
     where = f"mean over {judged_on(results)}"
+    looks = f"{where}{_by(part)}"
     with reading_of(part, "verdicts.csv"):
         columns = {f"attention_diff_{end}": end for end in ("q", *_ENDS)}
         maps = _maps(table, {"attention_diff": "diff", **columns, "attention_rank": "rank"})
         rank = maps.pop("rank", None)
-        yield Look(where, maps, _places(maps["diff"]) if rank is None else rank.astype(np.int64))
+        yield Look(looks, maps, _places(maps["diff"]) if rank is None else rank.astype(np.int64))
         for name, direction in _WAYS.items():
             columns = {f"{name}_{end}": end for end in (*_ENDS, "q")}
             maps = _maps(table, {name: "normalized", **columns})
             yield Effect(BY_PLACE[0], direction, where, maps, nan, True)
+
+
+def _by(part: Part) -> str:
+    """Say what heads are compared by, where that is not attention to regions that are named."""
+    words = part.run.get(COMPARED_BY)
+    return f", by {words}" if isinstance(words, str) else ""
 
 
 def _verdicts(results: Results, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -151,6 +165,7 @@ def _ranked(results: Results) -> Iterator[Look]:
         with reading_of(part, "heads.csv"):
             many = "pairs" in table
             where = f"mean over {int(table['pairs'].iloc[0]):,} pairs" if many else "this pair"
+            where += _by(part)
             maps = _maps(table, columns)
             yield Look(where, maps, _places(maps["diff"]))
 
@@ -184,7 +199,7 @@ def _swept(results: Results) -> Iterator[Look | Effect]:
                 yield Effect(kind_label(kind, saved), direction, shown, figures, floor, many)
             if "attention_diff" in saved:
                 diff = np.asarray(saved["attention_diff"], np.float64)
-                yield Look(where, {"diff": diff}, _places(diff))
+                yield Look(f"{where}{_by(part)}", {"diff": diff}, _places(diff))
 
 
 def _order(way: str) -> tuple[int, bool]:

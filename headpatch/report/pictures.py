@@ -59,6 +59,7 @@ class Example:
     region: str
     words: str = ""  # what pair it is, where a dataset was run
     sides: tuple[Side, ...] = ()
+    answers: tuple[str, str] | None = None  # its own right ones, with and without the object
 
 
 def example_of(results: Results) -> Example:
@@ -145,8 +146,15 @@ def _of_dataset(part: Part, gate: "pandas.DataFrame") -> Example | None:
         return None
     if pair is None or pair.question != row["question"]:
         return None
-    sides = _sides(pair, [row["ld_with"], row["ld_without"]], study.answers)
-    return Example(pair.question, pair.region.name, f"{_many(gate)}; shown is one of them", sides)
+    answers = pair.answers or study.answers
+    sides = _sides(pair, [row["ld_with"], row["ld_without"]], answers)
+    return Example(
+        " / ".join(dict.fromkeys(pair.questions)),
+        pair.region.name,
+        f"{_many(gate)}; shown is one of them",
+        sides,
+        pair.answers,
+    )
 
 
 def _listed(study: Study, name: str) -> Pair | None:
@@ -178,8 +186,7 @@ def _sides(
     pair: Pair, lds: list[Any], answers: tuple[str, str], likely: Sequence[str] = ("", "")
 ) -> tuple[Side, ...]:
     sides = []
-    images = pair.with_image, pair.without_image
-    for name, image, ld, said in zip(("with", "without"), images, lds, likely, strict=True):
+    for name, image, ld, said in zip(("with", "without"), pair.images, lds, likely, strict=True):
         known = float(ld) if isinstance(ld, float | int) else None
         answer = "" if known is None else answers[0 if known > 0 else 1]
         sides.append(_side(name, np.asarray(image), pair.region.box, answer, known, said))

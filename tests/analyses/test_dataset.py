@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from headpatch.core.baseline_runs import Survey, survey
 from headpatch.core.dataset import Pairs
@@ -24,10 +25,11 @@ from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Manifest
 from headpatch.pairs.pair import make_pair
-from headpatch.pairs.region import REGIONS
+from headpatch.pairs.region import BY_DIFFERENCE, BY_IMAGE, REGIONS
 from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
 from headpatch.questions.verdict import judgement as verdict
+from tests.command import printed
 from tests.datasets import noisy_pairs, planted_pairs, sweep_pairs
 from tests.planted import planted, says_instead
 from tests.tiny import tiny_vlm
@@ -212,12 +214,19 @@ def test_a_session_is_gone_before_the_next_pair_is_run(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_a_pair_is_said_of_its_line(tmp_path: Path) -> None:
     path, (_, vlm) = noisy_pairs(tmp_path, [SHORT, "is <image> there ?"]), vlms()
-    with pytest.raises(InputError, match=r"manifest\.csv, line 3, question: it holds the image"):
-        opened(path, vlm, force=True)
+    found, judged = opened(path, vlm, force=True)
+    assert [one.refused for one in judged] == [False, True] and len(found) == 1
+    assert judged[1].reason.startswith("question: it holds the image token <image>")
     text = path.read_text().replace("top-left", '"0,0,0.01,0.01"', 1)
     path.write_text(text)
-    with pytest.raises(InputError, match=r"manifest\.csv, line 2, region: .* no patch centre"):
-        opened(path, vlm, force=True)
+    judged.clear()
+    found = list(sessions(study(force=True), vlm, Manifest.read(path).entries, None, judged.append))
+    assert not found and all(one.refused and np.isnan(one.ld_with) for one in judged)
+    assert "region: 0,0,0.01,0.01 holds no patch centre" in judged[0].reason
+    with pytest.raises(
+        InputError, match=r"none of 2 pairs can be run \(line 2: region: .*line 3: q"
+    ):
+        opened(path, vlm)
 
 
 def surveyed(path: Path, vlm: VLM, positions: str | None = None, **options: object) -> Survey:
@@ -241,17 +250,18 @@ def test_a_survey_has_what_rank_finds_pair_by_pair(tmp_path: Path) -> None:
     assert gate["place"] == ["(0, 0)", "(0, 1)", "(1, 0)", "(1, 1)"]
 
 
-def test_a_pair_whose_region_is_the_whole_picture_cannot_be_compared(tmp_path: Path) -> None:
+def test_a_pair_whose_region_holds_every_patch_cannot_be_compared(tmp_path: Path) -> None:
     """Its line is named where heads are ranked; named heads and whole sweeps run without ranks."""
     path, (vlm, _) = planted_pairs(tmp_path), vlms()
     header, first, second, *others = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([header, first, second.replace("top-left", "image"), *others]))
+    second = second.replace("top-left", '"0,0,0.99,1"')
+    path.write_text("".join([header, first, second, *others]))
     found = surveyed(path, vlm, "answer")
     for compared in (
         found.order, lambda: rank(Pairs(study(), vlm, found)),
         lambda: verdict.run(study(), vlm, found, Store(tmp_path / "kept")),
     ):  # fmt: skip
-        with pytest.raises(InputError, match=r"manifest\.csv, line 3, region: image holds all 16"):
+        with pytest.raises(InputError, match=r"manifest\.csv, line 3, region: 0,0.* holds all 16"):
             compared()
     assert np.isnan(found.masses["diff"][1]).all() and np.isfinite(found.masses["diff"][0]).all()
     heads = resolve(Selection.parse("1.1"), vlm, found.order)
@@ -260,6 +270,50 @@ def test_a_pair_whose_region_is_the_whole_picture_cannot_be_compared(tmp_path: P
     assert set(effects.effects["pair"]) == {"p0", "p1", "p2", "p3"}
     swept = sweep_pairs(study(**{"sweep.kinds": ["zero"]}), vlm, found)
     assert swept.means["attention_rank"].isna().all() and "attention_rank" not in swept.saved
+
+
+@pytest.mark.parametrize("region", ["image", "none"])
+def test_one_pair_without_a_place_has_all_compared_by_raw_image_mass(
+    region: str, tmp_path: Path
+) -> None:
+    """The object of one of four pairs has no place: a mean needs one measure for all."""
+    path, (vlm, _) = planted_pairs(tmp_path), vlms()
+    header, first, second, *others = path.read_text().splitlines(keepends=True)
+    if region == "none":  # of two sizes, so that no box tells where they differ
+        Image.open(tmp_path / "1.png").resize((112, 112), Image.Resampling.NEAREST).save(
+            tmp_path / "1.png"
+        )
+    path.write_text("".join([header, first, second.replace("top-left", region), *others]))
+    found = surveyed(path, vlm, "answer")
+    some = "(1 of 4 pairs name no region; all are compared alike)"
+    assert found.yardstick == f"{BY_IMAGE} {some}"
+    for index, entry in enumerate(found.entries):
+        session = found.open(study(), vlm, "answer", vision=False)(entry)
+        rows = session.base.trace.lm_rows[..., session.prompt.image_positions].sum(-1)
+        for name, run in (("with", 0), ("without", 1)):
+            for suffix in ("", "_raw"):
+                got = found.masses[f"{name}{suffix}"][index]
+                np.testing.assert_allclose(got, rows[run], atol=1e-6)
+    ranked = rank(Pairs(study(), vlm, found))
+    assert ranked.origin.run["compared_by"] == found.yardstick
+    assert (ranked.heads["diff"] == ranked.heads["diff_raw"]).all()
+    said = printed(ranked.origin.verb.question().view(ranked.files(), ranked.origin.context))
+    assert "Heads are compared by raw image mass" in " ".join(said.split())
+    assert "Attention to the image from the answer position" in " ".join(said.split())
+
+
+def test_pairs_without_regions_are_compared_where_they_differ(tmp_path: Path) -> None:
+    """The object's patch alone: the looker gives it 45 of 60 parts with the object, 1 without."""
+    path, (vlm, _) = planted_pairs(tmp_path), vlms()
+    named = surveyed(path, vlm)
+    assert (
+        named.yardstick == "" and "compared_by" not in rank(Pairs(study(), vlm, named)).origin.run
+    )
+    path.write_text(path.read_text().replace("top-left", ""))
+    found = surveyed(path, vlm)
+    assert found.yardstick == BY_DIFFERENCE
+    np.testing.assert_allclose(found.masses["with"][:, 1, 1], 45 / 60, atol=1e-5)
+    np.testing.assert_allclose(found.masses["without"][:, 1, 1], 1 / 16, atol=1e-5)
 
 
 def test_fewer_than_two_pairs_have_no_interval(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from headpatch.models.prompt import encode, spell
 from headpatch.models.wording import find_answers
 from tests import refusals
-from tests.tiny import tiny_tokenizer
+from tests.tiny import QUESTION, image_pair, tiny_tokenizer, tiny_vlm
 
 PROMPT = "USER: <image>\nIs it? ASSISTANT:"
 
@@ -68,3 +69,20 @@ def test_two_unknown_words_are_the_same_token() -> None:
 def test_an_answer_that_merges_into_the_prompt_is_refused() -> None:
     """Then the prompt's own last token would change, and its logits give another thing."""
     assert "is not one token" in refusal("x:", ("a", " a"), words_only())
+
+
+def test_answers_in_brackets_differ_in_one_token_after_a_shared_lead() -> None:
+    """Both runs are made to say the bracket; LD is of the letters behind it."""
+    tokenizer = tiny_tokenizer()
+    found = find_answers(tokenizer, PROMPT, (" (a)", " (b)"))
+    before = tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
+    for answer, token in ((" (a)", found.yes), (" (b)", found.no)):
+        whole = tokenizer(PROMPT + answer, add_special_tokens=False)["input_ids"]
+        assert whole[: len(before) + len(found.lead) + 1] == [*before, *found.lead, token]
+    assert found.lead and tokenizer.decode(found.lead).strip() == "("
+    vlm = tiny_vlm()
+    both = ("Yes", "No"), ("(a)", "(b)")
+    plain, led = (encode(vlm, image_pair(), QUESTION, words) for words in both)
+    assert led.input_ids.tolist() == [*plain.input_ids.tolist(), *led.answers.lead]
+    assert led.spans.answer == plain.spans.answer + len(led.answers.lead)
+    assert [led.answers.yes] == spell(vlm, led, ("(a)", "(b)"), "(a)")[:1]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headpatch.errors import InputError
-from headpatch.pairs.manifest import Manifest
-from headpatch.pairs.region import REGIONS
+from headpatch.errors import InputError, RowError
+from headpatch.pairs.manifest import Manifest, usable
+from headpatch.pairs.region import REGIONS, UNNAMED, Region
 from tests import refusals
 
 QUESTION = "Is there anything in the top left corner?"
@@ -76,7 +76,8 @@ def test_blank_lines_a_mark_of_utf8_and_windows_line_ends_are_no_matter(folder: 
 
 def test_a_cell_over_two_lines_does_not_upset_the_count(folder: Path) -> None:
     text = [HEADER, 'a.png,b.png,"Is it\nthere?",top-left', row("c", "d", "nowhere")]
-    assert "line 4" in refusal(table(folder, *text))
+    _, bad = Manifest.read(table(folder, *text)).entries
+    assert bad.problem is not None and "line 4" in str(bad.problem)
 
 
 def test_a_box_is_a_region(folder: Path) -> None:
@@ -122,9 +123,10 @@ def test_a_folder_stands_for_its_manifest(folder: Path) -> None:
 
 
 BAD = {
-    "empty": ([""], ["is empty", HEADER.replace(",", ", ")]),
+    "empty": ([""], ["is empty", "with, without (or question_without), question"]),
     "no pair": ([HEADER], ["holds no pair"]),
-    "no column": (["with,without,question", "a.png,b.png,x"], ["line 1", "no column region"]),
+    "no column": (["with,without,region", "a.png,b.png,x"], ["line 1", "no column question"]),
+    "no other picture": (["with,question,region", "a.png,x,"], ["line 1", "no column without"]),
     "semicolons": ([HEADER.replace(",", ";")], ["line 1", "no column", "commas, not semicolons"]),
     "a column twice": ([f"{HEADER},with", f"{row()},c.png"], ["line 1", "'with' twice"]),
     "both names of one": ([f"{HEADER},with_file_name", f"{row()},c.png"], ["'with' twice"]),
@@ -132,13 +134,15 @@ BAD = {
     "too many cells": ([HEADER, f"{row()},more"], ["line 2", "5 cells", "double quotes"]),
     "a stray quote": ([HEADER, f'a.png,"b"x.png,{QUESTION},top-left'], ["line 2", "not CSV"]),
     "an open quote": ([HEADER, row(), f'c.png,"d.png,{QUESTION},top-left'], ["line 3", "not CSV"]),
-    "no such picture": ([HEADER, row(), row("c", "z")], ["line 3 (row 2)", "without", "z.png"]),
     "a folder": ([HEADER, row(absent=".")], ["line 2 (row 1)", "no file"]),
     "an empty path": ([HEADER, f",b.png,{QUESTION},top-left"], ["line 2", "an empty with"]),
     "no question": ([HEADER, "a.png,b.png, ,top-left"], ["line 2", "an empty question"]),
     "no name": ([f"{HEADER},name", f"{row()},"], ["line 2", "an empty name"]),
     "one picture twice": ([HEADER, row("a", "a")], ["line 2", "one picture twice"]),
-    "no region": ([HEADER, row(), row("c", "d", "up")], ["line 3, region", "'up'", "top-left"]),
+    "no row": (
+        [HEADER, row("c", "z"), *[row("x", "d", "up")] * 4],
+        ["line 2 (row 1), without", "z.png", "Refused: --pairs", "line 3 (row 2), with", "1 more"],
+    ),
     "a row twice": ([HEADER, row(), row("c", "d"), row()], ["line 4", "the same pair as line 2"]),
     "a name twice": (
         [f"{HEADER},name", f"{row()},x", f"{row('c', 'd')},x"],
@@ -153,6 +157,72 @@ def test_a_bad_table_is_refused_with_its_line(folder: Path, case: str) -> None:
     message = refusal(table(folder, *text))
     for part in parts:
         assert part in message
+
+
+COLUMNS = f"{HEADER},question_without,answers"
+ROWS = {
+    "no such picture": (row("c", "z") + ",,", ["(row 2), without", "z.png"]),
+    "no region": (row("c", "d", "up") + ",,", ["region", "'up'", "top-left"]),
+    "a region of pixels in a list": (
+        f'c.png,d.png,{QUESTION},"[1, 2, 30, 40]",,', ["region", "x,y,x+w,y+h"],
+    ),
+    "an empty path": (f",b.png,{QUESTION},top-left,,", ["an empty with"]),
+    "no other picture": (f"a.png,,{QUESTION},top-left,,", ["an empty without"]),
+    "no question": ("c.png,d.png, ,top-left,,", ["an empty question"]),
+    "one picture twice": (row("c", "c") + ",,", ["one picture twice"]),
+    "one answer": (row("c", "d") + ",,No", ["answers", "'No'", "No,Yes"]),
+    "three answers": (row("c", "d") + ',,"a,b,c"', ["answers", "two different texts"]),
+    "answers alike": (row("c", "d") + ',,"No, No"', ["answers", "two different texts"]),
+    "a list that is none": (row("c", "d") + ',,"[No"', ["answers", "two different texts"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_a_bad_row_is_kept_with_its_reason_and_the_others_are_read(folder: Path, case: str) -> None:
+    text, parts = ROWS[case]
+    found = Manifest.read(table(folder, COLUMNS, row() + ",,", text, row("e", "f") + ",,"))
+    first, bad, last = found.entries
+    assert usable(found.entries) == (first, last)
+    assert bad.problem is not None and bad.name == "0002"
+    for part in ("line 3", *parts):
+        assert part in str(bad.problem)
+    with pytest.raises(RowError, match="line 3"):
+        bad.pair()
+    with pytest.raises(InputError, match=r"2 pairs to run, 1 refused; .*least 3, x\. Refused: "):
+        found.need(3, "x")
+
+
+def test_a_row_may_have_its_own_answers_and_a_second_question(folder: Path) -> None:
+    other = "Is it blue?"
+    text = [
+        f"{COLUMNS},shape,name", f'a.png,b.png,{QUESTION},,,"No, Yes",ring,x',
+        f'c.png,,{QUESTION},"4,0,8,8",{other},"[""(a)"", ""b,c""]",ring,y',
+        f"a.png,a.png,{QUESTION},,{other},,ring,z",
+    ]  # fmt: skip
+    first, second, third = Manifest.read(table(folder, *text)).entries
+    assert first.answers == ("No", "Yes") and second.answers == ("(a)", "b,c")
+    assert third.answers is None and first.question_without is None
+    assert (second.with_path, second.without_path) == (folder / "c.png", folder / "c.png")
+    assert {*first.factors} == {"shape"}  # a column that says what a pair is, is no factor
+    pair = second.pair()
+    assert pair.images[0] is pair.images[1] and pair.answers == ("(a)", "b,c")
+    assert pair.questions == (QUESTION, other) and pair.region.box == (0.5, 0, 1, 1)
+    assert first.region == third.region == UNNAMED
+    assert third.pair().region == UNNAMED
+
+
+def test_every_source_says_the_same_of_such_rows(folder: Path) -> None:
+    cells = {"with": "a.png", "question": QUESTION, "region": [0, 0, 0.5, 1], "answers": ["a", "b"],
+             "question_without": "Is it blue?", "name": "x"}  # fmt: skip
+    lines = [json.dumps(cells), json.dumps({"with": "a.png", "without": "b.png", "region": None,
+                                            "question": QUESTION, "answers": None})]  # fmt: skip
+    one, other = Manifest.read(table(folder, *lines, name="metadata.jsonl")).entries
+    of_memory = Manifest.of([cells | {"with": str(folder / "a.png")}]).entries[0]
+    assert one.answers == of_memory.answers == ("a", "b")
+    assert one.region == of_memory.region == Region.parse("0,0,0.5,1")
+    assert other.answers is None and other.region == UNNAMED and not other.factors
+    boxes = cells | {"with": str(folder / "a.png"), "region": [10, 20, 30, 40]}
+    assert "x,y,x+w,y+h" in refusals.refusal(Manifest.of, [boxes])
 
 
 def test_one_pair_may_be_asked_two_things(folder: Path) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from headpatch.errors import InputError
 from headpatch.pairs.pair import Pair, make_pair, read_image
-from headpatch.pairs.region import REGIONS
+from headpatch.pairs.region import DIFFERING, REGIONS, UNNAMED
 from tests.refusals import refusal
 
 REGION = REGIONS["top-left"]
@@ -188,10 +188,51 @@ def test_one_pixel_is_a_difference(tmp_path: Path) -> None:
     pair_of(tmp_path, image, scene())
 
 
-def test_shapes_must_agree_but_sizes_need_not(tmp_path: Path) -> None:
-    pair_of(tmp_path, scene().resize((64, 48)), ramp())
-    message = refusal(pair_of, tmp_path, scene().resize((48, 48)), ramp(), of=BOTH)
-    assert "48x48" in message and "32x24" in message
+def test_sizes_and_shapes_need_not_agree(tmp_path: Path) -> None:
+    """Whether the model sees both cut up alike is for its processor to show."""
+    for size in ((64, 48), (48, 48)):
+        pair = pair_of(tmp_path, scene().resize(size), ramp())
+        assert (pair.with_image.size, pair.without_image.size) == (size, (32, 24))
+
+
+def test_pixels_of_a_region_are_those_of_the_picture_with_the_object() -> None:
+    both = scene().resize((64, 48)), ramp()
+    assert make_pair(*both, QUESTION, "16,12,32,24").region.box == (0.25, 0.25, 0.5, 0.5)
+    assert "within 64x48" in refusal(make_pair, *both, QUESTION, "16,12,66,24", of="--region")
+
+
+def test_without_a_region_it_is_where_the_pictures_differ() -> None:
+    """The square covers a quarter of the width and a third of the height: cells of a 24th."""
+    for region in (None, "none", DIFFERING):
+        pair = make_pair(scene(), ramp(), QUESTION, region)
+        assert pair.region.name == DIFFERING
+        assert pair.region.box == pytest.approx((0, 0, 1 / 4, 1 / 3))
+    inverted = ImageOps.invert(scene())
+    assert make_pair(scene(), inverted, QUESTION).region == UNNAMED  # nearly all of it differs
+    assert make_pair(scene(), ramp((64, 48)), QUESTION).region == UNNAMED
+    faint = scene()
+    faint.putpixel((31, 23), (250, 255, 255))  # less than compression does
+    assert make_pair(scene(), faint, QUESTION).region == UNNAMED
+
+
+def test_compression_is_no_difference(tmp_path: Path) -> None:
+    big, other = scene().resize((480, 360)), ramp((480, 360)).convert("RGB")
+    big.save(tmp_path / "a.jpg", quality=60)
+    other.save(tmp_path / "b.jpg", quality=60)
+    found = make_pair(tmp_path / "a.jpg", tmp_path / "b.jpg", QUESTION).region
+    assert found.box == pytest.approx((0, 0, 1 / 4, 1 / 3), abs=1 / 24 + 1e-9)
+
+
+def test_one_picture_may_be_asked_two_questions() -> None:
+    pair = make_pair(scene(), None, QUESTION, "top-left", question_without="Is it not?")
+    assert pair.images[0] is pair.images[1]
+    assert pair.questions == (QUESTION, "Is it not?")
+    assert make_pair(scene(), None, QUESTION, question_without="Is it not?").region == UNNAMED
+    both = {"of": BOTH, "question_without": f" {QUESTION}"}
+    assert "one question" in refusal(make_pair, scene(), None, QUESTION, **both)
+    assert "one question" in refusal(make_pair, scene(), scene(), QUESTION, **both)
+    asked = make_pair(scene(), ramp(), QUESTION, question_without="Is it not?")
+    assert asked.region.name == DIFFERING
 
 
 def test_an_empty_question_is_refused(tmp_path: Path) -> None:

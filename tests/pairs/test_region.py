@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headpatch.errors import InputError
-from headpatch.pairs.region import REGIONS, Region
+from headpatch.pairs.region import BY_DIFFERENCE, BY_IMAGE, DIFFERING, REGIONS, UNNAMED, Region
 from tests.refusals import refusal
 
 QUADRANTS = ("top-left", "top-right", "bottom-left", "bottom-right")
@@ -77,7 +77,11 @@ def test_a_name_reads_back_in_any_spelling(name: str) -> None:
         "-0.1,0,1,1": "leaves the image",
         "0,0,nan,1": "leaves the image",
         "0,0,inf,1": "leaves the image",
-        "0,0,300,200": "between 0 and 1",
+        "px:0,0,300": "left,top,right,bottom",
+        "-1,0,300,200": "leaves the image",
+        "0,0,inf,200": "leaves the image",
+        "300,0,300,200": "is empty",
+        "[10, 20, 300, 200]": "x,y,x+w,y+h",
         "0.5,0,0.5,1": "is empty",
         "0.6,0,0.5,1": "is empty",
         "0,0.5,1,0.2": "is empty",
@@ -92,5 +96,33 @@ def test_refused_in_one_line(text: str, part: str) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(InputError):
         region = Region.parse(text)
-        assert 0 <= region.left < region.right <= 1
-        assert 0 <= region.top < region.bottom <= 1
+        assert 0 <= region.left < region.right
+        assert 0 <= region.top < region.bottom
+        assert region.pixels or max(region.box) <= 1
+
+
+@pytest.mark.parametrize("text", ["10,20,110,220", "px:10, 20,110, 220"])
+def test_pixels_become_fractions_of_a_picture(text: str) -> None:
+    region = Region.parse(text)
+    assert region.pixels and region.box == (10, 20, 110, 220)
+    found = region.within(200, 400)
+    assert found.box == (0.05, 0.05, 0.55, 0.55) and not found.pixels
+    assert Region.parse(found.name) == region  # so that a study's record reads back
+    assert region.within(109, 400).right == 1  # a pixel of rounding
+    for size in ((100, 400), (200, 210)):
+        assert f"within {size[0]}x{size[1]}" in refusal(region.within, *size, of="--region")
+
+
+def test_a_pixel_takes_its_mark_and_a_list_of_fractions_is_a_box() -> None:
+    assert Region.parse("px:0,0,1,1").within(4, 2).box == (0, 0, 0.25, 0.5)
+    assert Region.parse("0,0,1,1").box == (0, 0, 1, 1)
+    assert Region.parse("[0, 0, 0.5, 1]") == Region.parse("0,0,0.5,1")
+
+
+def test_no_place_has_a_name_that_reads_back() -> None:
+    assert Region.parse("none") == UNNAMED == Region.parse(DIFFERING)
+    assert UNNAMED.whole and REGIONS["image"].whole and not REGIONS["left-half"].whole
+    assert not Region.parse("px:0,0,1,1").whole
+    assert UNNAMED.yardstick == REGIONS["image"].yardstick == BY_IMAGE
+    assert Region(DIFFERING, 0.0, 0.0, 0.5, 1.0).yardstick == BY_DIFFERENCE
+    assert REGIONS["left-half"].yardstick == ""

@@ -199,10 +199,11 @@ BAD: dict[str, tuple[Any, str]] = {
     "a dict": ({"with": ["a.png"]}, "pairs: a dict; expected rows"),
     "no row": ([], "--pairs: no row"),
     "no dict": (["a.png"], "--pairs, row 1: a str; expected a dict"),
-    "no column": ([{"with": "a.png"}], "--pairs, row 1: no column without, question, region"),
+    "no column": ([{"with": "a.png"}], "--pairs, row 1: no column question, without ("),
     "no picture": ([{"with": None}], "--pairs, row 1: an empty with"),
     "a gap": ([{"with": float("nan")}], "--pairs, row 1: an empty with"),
-    "no region": ([{"region": None}], "--pairs, row 1: an empty region"),
+    "no box": ([{"region": [1, 2, 30, 40]}], "--pairs, row 1, region: 1,2,30,40: a list"),
+    "no answer": ([{"answers": ["a", None]}], "row 1, answers: '[\"a\", \"\"]'; expected two"),
     "floats": ([{"with": np.zeros((8, 8, 3))}], "row 1, with: an array of float64 [8, 8, 3]"),
     "channels first": (
         [{"with": np.zeros((3, 8, 8), np.uint8)}],

@@ -97,7 +97,10 @@ class Study(Strict):
     with_: Annotated[PathText, Field(alias="with")] = f"{BUNDLED_PICTURE}1.jpg"
     without: PathText = f"{BUNDLED_PICTURE}2.jpg"
     question: str = "Is there anything in the top left corner?"
+    question_without: str | None = None
+    """Asked in the run without the object, if something else; the two pictures may then be one."""
     region: str = "top-left"
+    """Where the object is; `none`: where the two pictures differ."""
     answers: Annotated[tuple[_Answer, _Answer], BeforeValidator(sequence)] = ("Yes", "No")
     sum_variants: bool = False
     """Adds up, in every logit difference, the spellings of each answer that differ from it in case
@@ -143,11 +146,15 @@ class Study(Strict):
         for text in self.claims:
             Claim.parse(text)
         Selection.parse(self.ablate.heads)
+        self.check_variants()
+        return self
+
+    def check_variants(self) -> None:
+        """Refuse to add up the spellings of answers that are spellings of one word."""
         if self.sum_variants and len({*map(spelling, self.answers)}) == 1:
             same = " and ".join(map(repr, self.answers))
             expected = "answers that differ in more than case and space"
             raise InputError("--sum-variants", f"answers {same}", expected)
-        return self
 
     @classmethod
     def make(
@@ -219,9 +226,8 @@ class Study(Strict):
 
     def pair(self) -> Pair:
         """Read the study's two pictures."""
-        return make_pair(
-            picture(self.with_), picture(self.without), self.question, Region.parse(self.region)
-        )
+        asked = self.question, Region.parse(self.region), None, self.question_without
+        return make_pair(picture(self.with_), picture(self.without), *asked)
 
     def portable(self) -> dict[str, Any]:
         """Return the study as a file may hold it, with paths that hold wherever the file lies."""

@@ -46,17 +46,22 @@ _RUNS: Final = {
     "with": ("with the object", WITH_LOOK),
     "without": ("without the object", WITHOUT_LOOK),
 }
+_LABELS: Final = {
+    "region": "Region's share of the head's image attention",
+    "image": "Image's part of all the head's attention (raw)",
+}
 _LAYER: Final = "Language-model layer"
 _VISION_LAYER: Final = "Vision-encoder layer"
 Values: TypeAlias = Float[np.ndarray, " values"]
 
 
-def heads_chart(per_head: Mapping[str, Any], top: int) -> Chart:
+def heads_chart(per_head: Mapping[str, Any], top: int, place: str = "region") -> Chart:
     """Show the first heads of the ranking with both compared values, raw mass and layers.
 
     Left: the region's share of each head's image attention in both runs. Right: the same raw,
     beside all the attention that the head gives the image; heads that give it less than 5% in both
     runs carry a dagger, because a share of almost nothing can top the ranking. Below: their layers.
+    Where heads are compared by attention to the whole image (`place`), left is what right is.
     """
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
@@ -64,8 +69,9 @@ def heads_chart(per_head: Mapping[str, Any], top: int) -> Chart:
     layers, heads = np.unravel_index(np.argsort(rank, axis=None, kind="stable")[:top], rank.shape)
     keys = ("with", "without", "diff", "with_raw", "without_raw")
     chosen = {key: array(per_head, key, 2)[layers, heads] for key in keys}
-    image = _image_mass(chosen)
-    faint = image < FAINT
+    whole = place == "image"
+    image = np.fmax(chosen["with"], chosen["without"]) if whole else _image_mass(chosen)
+    faint = (image < FAINT) & (not whole)
     names = [
         f"{layer}.{head}{' †' if mark else ''}   {signed(diff, 3)}"
         for layer, head, mark, diff in zip(layers, heads, faint, chosen["diff"], strict=True)
@@ -73,8 +79,13 @@ def heads_chart(per_head: Mapping[str, Any], top: int) -> Chart:
     return Chart(
         "heads",
         "top_different_heads.png",
-        f"The {len(names)} heads whose attention to the region rises most",
-        [_shares(chosen, names), _raw(chosen, image, names), _layers(layers, len(rank)), None],
+        f"The {len(names)} heads whose attention to the {place} rises most",
+        [
+            _shares(chosen, names, _LABELS[place]),
+            _raw(chosen, image, names),
+            _layers(layers, len(rank)),
+            None,
+        ],
         _FAINT_NOTE if faint.any() else "",
         columns=2,
         share_x="none",
@@ -97,7 +108,7 @@ def _image_mass(chosen: Mapping[str, Values]) -> Values:
     return np.asarray(np.fmax(*runs))
 
 
-def _shares(chosen: Mapping[str, Values], names: Sequence[str]) -> Panel:
+def _shares(chosen: Mapping[str, Values], names: Sequence[str], label: str) -> Panel:
     """Show the share in both runs, joined by a line; each number stands away from the other."""
     present, absent = chosen["with"], chosen["without"]
     rise = present >= absent
@@ -111,7 +122,6 @@ def _shares(chosen: Mapping[str, Values], names: Sequence[str]) -> Panel:
     reach = max(float(high.max()), 1e-6)
     scale = Scale(low=-0.12 * reach, high=1.15 * reach)
     title = "Printed: both shares, and beside each head their difference"
-    label = "Region's share of the head's image attention"
     return Panel(title, series, label, "Head (layer.head)", names, across=True, x_scale=scale)
 
 
@@ -294,9 +304,13 @@ def _divergence(
     return Panel(title, series, label, unit, layers=layers, guides=guides, y_scale=scale)
 
 
-def ranked_chart(columns: "pandas.DataFrame | Mapping[str, Any]", top: int, level: float) -> Chart:
+def ranked_chart(
+    columns: "pandas.DataFrame | Mapping[str, Any]", top: int, level: float, place: str = "region"
+) -> Chart:
     """Show the first heads of a ranking over pairs, with the interval of each difference."""
     figures = {"diff": "Share of the image attention", "diff_raw": "Share of all attention (raw)"}
+    if place == "image":
+        del figures["diff"]  # it is the other
     heads = table_of(columns)
     check_rows(heads, [f"{name}{end}" for name in figures for end in ("", "_low", "_high")])
     rows = heads.sort_values("rank").head(top)
@@ -310,11 +324,11 @@ def ranked_chart(columns: "pandas.DataFrame | Mapping[str, Any]", top: int, leve
     return Chart(
         "ranked_pairs",
         "top_different_heads.png",
-        f"Attention to the region: mean difference over {pairs_in(heads)}, top {len(rows)} heads",
+        f"Attention to the {place}: mean difference over {pairs_in(heads)}, top {len(rows)} heads",
         panels,
         f"{COVER.format(level=level)} The heads were picked by these differences, which are "
         "therefore a little too large.",
-        columns=2,
+        columns=len(panels),
         share_x="none",
     )
 

@@ -17,7 +17,15 @@ from torch import Tensor
 from headpatch.core.ask import ask, origin
 from headpatch.core.dataset import Pairs
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result, rows_of
-from headpatch.core.ranking import MASSES, columns_of, descending, image_rows, masses_of, ranks
+from headpatch.core.ranking import (
+    MASSES,
+    columns_of,
+    descending,
+    image_masses,
+    image_rows,
+    masses_of,
+    ranks,
+)
 from headpatch.core.session import Session, reopen
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import generate
@@ -108,8 +116,8 @@ class Rank(Question[Ranking]):
     verb = VERB
 
     def needs(self, _study: Study) -> Needs:
-        """Heads are compared by their attention to the region."""
-        return Needs(compared=True, count=1)
+        """Nothing is done to a pair beyond running it."""
+        return Needs(count=1)
 
     def answer(self, opened: Opened, call: Call) -> Ranking:
         """Rank every head by its attention difference, or by the mean over pairs."""
@@ -142,7 +150,8 @@ def rank(session: Session | Pairs, **options: Any) -> Ranking:
     Raises
     ------
     InputError
-        If an option is wrong, or the region holds no patch's centre, or all of them.
+        If an option is wrong, or the region holds no patch's centre, or all of them (but for the
+        whole picture, where heads are ranked by raw image mass).
 
     Examples
     --------
@@ -161,12 +170,13 @@ def rank(session: Session | Pairs, **options: Any) -> Ranking:
 
 
 def _one_pair(session: Session) -> Ranking:
-    mask = session.compared_tokens
+    whole = session.pair.region.whole
+    mask = session.region_tokens if whole else session.compared_tokens
     if session.positions is not None:  # rows of the vision tower are not kept then
         session = reopen(session)
     rows = image_rows(session)
     top = min(session.study.rank.top, session.vlm.lm.grid.layers * session.vlm.lm.grid.heads)
-    masses = masses_of(rows, mask)
+    masses = image_masses(rows) if whole else masses_of(rows, mask)
     answers = generate(session.vlm, session.prompt)
     return Ranking(
         columns_of({name: masses[name] for name in MASSES}),
@@ -273,7 +283,7 @@ def _kept_run(session: Session, run: int, answer: str) -> Saved:
     yes, no = map(float, prompt.answers.logits(logits))
     small = (pair.with_image if run == WITH else pair.without_image).copy()
     small.thumbnail((_KEPT_PIXELS, _KEPT_PIXELS))
-    ids = prompt.input_ids.cpu()
+    ids = prompt.select(run).input_ids.cpu()
     assert trace.lm_rows is not None
     saved: Saved = {
         "lm_rows": trace.lm_rows[run].cpu().clone(),
@@ -286,7 +296,7 @@ def _kept_run(session: Session, run: int, answer: str) -> Saved:
         "logit_yes": yes,
         "logit_no": no,
         "answer": answer,
-        "question": pair.question,
+        "question": pair.questions[run],
         "region_name": pair.region.name,
         "region_box": torch.tensor(pair.region.box),
         "image": torch.from_numpy(np.array(small)),

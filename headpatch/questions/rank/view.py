@@ -18,16 +18,19 @@ _VISION_ROWS: Final = 5
 _RUNS: Final = ("with", "without", "diff")
 _FIRST: Final = 3  # layers named of each tower
 _MEASURES: Final = {"kl": "KL", "js": "JS divergence", "js_distance": "JS distance"}
-_TITLE: Final = "Attention to the region from the answer position"
-_SHARES: Final = "(share of the image attention; raw: of all attention)"
+_TITLE: Final = "Attention to the {place} from the answer position"
+_SHARES: Final = {
+    "region": "(share of the image attention; raw: of all attention)",
+    "image": "(part of all attention; raw: the same)",
+}
 
 
 def view(files: Files, context: Context) -> Iterator[Part]:
     """Show the first heads; of one pair also quadrants, the vision tower, and divergences."""
     if context.pairs is not None:
         top, interval = context.options["top"], f"{context.level:.0%} interval"
-        yield _top_heads(f"{_TITLE}, mean over pairs", files, top, interval)
-        yield charts.ranked_chart(files[HEADS.file], top, context.level)
+        yield _top_heads("{title}, mean over pairs", files, context, top, interval)
+        yield charts.ranked_chart(files[HEADS.file], top, context.level, context.attended)
         return
     if PER_HEAD in files:
         yield from _heads(files, files[PER_HEAD], context)
@@ -37,11 +40,11 @@ def view(files: Files, context: Context) -> Iterator[Part]:
 
 def _heads(files: Files, per_head: Mapping[str, Any], context: Context) -> Iterator[Part]:
     top = int(per_head["top"])
-    yield _top_heads(_TITLE, files, top)
+    yield _top_heads("{title}", files, context, top)
     counts = {layer: int(count) for layer, count in enumerate(per_head["layer_counts"]) if count}
     listed = ", ".join(f"{layer} ({count})" for layer, count in counts.items())
     yield Words(f"Layers of the top {top} heads: {listed}")
-    yield charts.heads_chart(per_head, top)
+    yield charts.heads_chart(per_head, top, context.attended)
     overlays = context.options.get("overlays", 0)
     if overlays and WITH_RUN in files and WITHOUT_RUN in files:
         yield charts.overlays_chart(per_head, files[WITH_RUN], files[WITHOUT_RUN], overlays)
@@ -60,7 +63,7 @@ def _attention(files: Files, spatial: Mapping[str, Any], context: Context) -> It
     yield charts.divergences_chart(spatial)
 
 
-def _top_heads(title: str, files: Files, top: int, interval: str = "") -> Grid:
+def _top_heads(title: str, files: Files, context: Context, top: int, interval: str = "") -> Grid:
     cells: dict[str, str | Cell] = {"Rank": "rank", "Layer": "layer", "Head": "head"}
     cells["Diff"] = "diff"
     if interval:
@@ -71,7 +74,8 @@ def _top_heads(title: str, files: Files, top: int, interval: str = "") -> Grid:
     else:
         cells |= {"raw with": "with_raw", "raw without": "without_raw"}
     rows = rows_of(files[HEADS.file], top)
-    return grid(f"{title}\n{_SHARES}", rows, cells, HEADS, place="terminal")
+    title = title.format(title=_TITLE.format(place=context.attended))
+    return grid(f"{title}\n{_SHARES[context.attended]}", rows, cells, HEADS, place="terminal")
 
 
 def _quadrants(spatial: Mapping[str, Any]) -> Iterator[Part]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 
-from headpatch.core.store import Store, dataset_digest, unit_key
+from headpatch.core.store import Store, dataset_digest, key_of, unit_key
 from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnOutcome, Outcome
@@ -42,8 +42,9 @@ def keys_of(
         "sets": None if sets is None else [str(members) for members in sets],
         "means": means,
     }
-    each = [pairs] if isinstance(pairs, Pair) else (entry.pair() for entry in pairs)
-    return {pair.name: unit_key(study, vlm, pair, asked) for pair in each}
+    if isinstance(pairs, Pair):
+        return {pairs.name: unit_key(study, vlm, pairs, asked)}
+    return {entry.name: key_of(study, vlm, entry, asked) for entry in pairs}
 
 
 class FinishedRows:

@@ -142,8 +142,8 @@ def average(
 
     def measure(pair: Pair, _: OnProgress) -> list[list[list[Tensor]]]:
         """Return z added up over both runs: of each answer, each of its tokens and each layer."""
-        pictures = [pair.with_image, pair.without_image]
-        prompt = encode(vlm, pictures, pair.question, study.answers, study.prompt)
+        spelled = pair.answers or study.answers
+        prompt = encode(vlm, pair.images, pair.questions, spelled, study.prompt)
         first, made = prompt.spans.answer, list[list[list[Tensor]]]()
         for answer in answers[pair.name]:
             words = forced(vlm, prompt, answer.ids[:-1])

@@ -294,7 +294,9 @@ def wrong_place(pair: Pair) -> Pair | None:
 
 
 def _moved(pair: Pair, turn: _Turn) -> Pair | None:
-    """Turn question and region; None if one of them does not change."""
+    """Turn question and region; None if one of them does not change, or each run has its own."""
+    if pair.question_without is not None:
+        return None
     turned, words = turn
     question, box = _swapped(pair.question, words), turned(pair.region.box)
     if question == pair.question or np.allclose(box, pair.region.box, atol=_EDGE):
@@ -326,7 +328,7 @@ def _is_empty(pair: Pair) -> bool:
     """Whether the region's outer part is of one colour in both pictures."""
     left, top, right, bottom = pair.region.box
     (left, right), (top, bottom) = _outer(left, right), _outer(top, bottom)
-    for image in (pair.with_image, pair.without_image):
+    for image in pair.images:
         width, height = image.size
         start, end = round(left * width), round(right * width)
         part = image.crop((start, round(top * height), end, round(bottom * height)))

@@ -19,6 +19,7 @@ from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import usable
 from headpatch.pairs.same_scene import need_scenes
 from headpatch.questions.verdict import VERB, columns
 from headpatch.questions.verdict.charts import head_names
@@ -165,8 +166,8 @@ class Judge(Question[Verdict]):
             Selection.parse(study.verdict.decide, "--decide").resolve(vlm.lm.grid)
 
     def needs(self, study: Study) -> Needs:
-        """Change heads at the study's positions, and compare what they look at."""
-        return Needs(study.verdict.positions, compared=True, means=True)
+        """Change heads at the study's positions."""
+        return Needs(study.verdict.positions, means=True)
 
     def answer(self, opened: Opened, call: Call) -> Verdict:
         """Judge every head on all pairs, and what each part of them chooses on the other."""
@@ -248,7 +249,7 @@ def verdict(
         _refuse_more(study=study, n=n, vlm=vlm)
         opened = with_options(pairs, flags)
         need_scenes(
-            [one.entry for one in pairs.survey.gated],
+            usable([one.entry for one in pairs.survey.gated]),
             lambda count: need_pairs(opened.study, count, "--pairs"),
         )
     else:

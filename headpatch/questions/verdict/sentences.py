@@ -37,6 +37,7 @@ class Setting:
     attention_delta: float
     pairs: int
     source: str = "twin"
+    attended: str = "region"  # what heads are compared by their attention to
 
     @classmethod
     def of(cls, context: Context, pairs: int) -> "Setting":
@@ -45,6 +46,7 @@ class Setting:
         return cls(
             str(options.get("positions", "answer")), float(options.get("delta", 0.02)),
             float(options.get("attention_delta", 0.05)), pairs, str(options.get("source", "twin")),
+            context.attended,
         )  # fmt: skip
 
     @property
@@ -181,10 +183,11 @@ def _looks(row: Mapping[str, Any], study: Setting) -> str:
     low, high = (row[f"attention_diff_{end}"] for end in ("low", "high"))
     words = f"{diff:+.3f} [{low:+.3f} to {high:+.3f}]"
     bound = f"δ_a = {study.attention_delta:g}"
+    share = "its image attention" if study.attended == "region" else "all its attention"
     if row["verdict"] in _MORE:
         more = _MORE[row["verdict"]]
         return (
-            f" It attends {more} to the region with the object: {words} of its image attention; "
+            f" It attends {more} to the {study.attended} with the object: {words} of {share}; "
             f"{bound}."
         )
     raw = row.get("attention_raw_diff", float("nan"))

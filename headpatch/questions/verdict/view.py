@@ -86,7 +86,7 @@ def _classes(table: pd.DataFrame, setting: Setting) -> Iterator[Part]:
         f"Every head, judged over {setting.pairs:,} pairs; δ = {setting.delta:g} is the smallest "
         "effect of interest, as a share of the difference between the two answers; δ_a = "
         f"{setting.attention_delta:g} the smallest attention difference of interest, as a share of "
-        "the image attention.",
+        f"{'the image' if setting.attended == 'region' else 'all'} attention.",
         "page",
     )
     counts = table["verdict"].value_counts()
