@@ -55,7 +55,7 @@ def _judge(config: Mapping[str, Any], name: str) -> None:
         one.startswith("Llava") and one.endswith("ForCausalLM") for one in classes
     ):
         raise _refused_original(name)
-    if kind in FAMILIES:
+    if kind in FAMILIES or kind in mapped():
         if not isinstance(config.get("vision_config", {}), dict):
             found = f"{name}: its config.json has no `vision_config`"
             raise InputError("--model", found, "a mapping")
@@ -81,6 +81,15 @@ def _judge(config: Mapping[str, Any], name: str) -> None:
         expected,
         f"The nearest that it knows is {near}." if near else "",
     )
+
+
+def mapped() -> Collection[str]:
+    """Return the model types that transformers loads as image-text-to-text models."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
+
+    return set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
 
 
 def _nearest(kind: str, classes: list[str]) -> str:
