@@ -19,19 +19,41 @@ MASSES = ("diff", "with", "without", "diff_raw", "with_raw", "without_raw")
 
 def order(session: Session) -> tuple[Head, ...]:
     """Return the heads, the largest attention difference first, and nothing else."""
-    heads = list(session.vlm.lm.grid)
-    return tuple(heads[index] for index in descending(differences(session)))
+    grid = session.vlm.lm.grid
+    ordered = (divmod(index, grid.heads) for index in descending(differences(session)))
+    return tuple(Head(*place) for place in ordered if place[0] not in grid.without)
 
 
 def differences(session: Session) -> Float[np.ndarray, "layers heads"]:
-    """Return how much more of its image attention each head gives the region with the object."""
-    shares = normalized_mass(image_rows(session), session.compared_tokens)
-    return np.asarray(shares[WITH] - shares[WITHOUT])
+    """Return how much more of its image attention each head gives the region with the object.
+
+    NaN in layers without heads.
+    """
+    grid = session.vlm.lm.grid
+    rows = image_rows(session)[:, list(grid.with_heads)]
+    shares = normalized_mass(rows, session.compared_tokens)
+    return _scattered(grid, shares[WITH] - shares[WITHOUT])
 
 
 def masses(session: Session) -> dict[str, Float[np.ndarray, "layers heads"]]:
-    """Return each head's attention mass on the region in both runs: the figures of `MASSES`."""
-    return masses_of(image_rows(session), session.compared_tokens)
+    """Return each head's attention mass on the region in both runs: the figures of `MASSES`.
+
+    NaN in layers without heads.
+    """
+    grid = session.vlm.lm.grid
+    figures = masses_of(image_rows(session)[:, list(grid.with_heads)], session.compared_tokens)
+    return {name: _scattered(grid, values) for name, values in figures.items()}
+
+
+def _scattered(
+    grid: Grid, values: Float[np.ndarray, "with_heads heads"]
+) -> Float[np.ndarray, "layers heads"]:
+    """Put the figures of layers that have heads among those that have none."""
+    if not grid.without:
+        return values
+    whole = np.full((grid.layers, grid.heads), np.nan)
+    whole[list(grid.with_heads)] = values
+    return whole
 
 
 def masses_of(

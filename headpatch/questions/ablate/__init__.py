@@ -73,6 +73,7 @@ VERB = Verb(
     __doc__ or "",
     (EFFECTS, MEANS),
     ("head_effects.png",),
+    ragged=True,
     flags=(
         Flag(
             "vision_positions",
