@@ -18,6 +18,9 @@ CONFIG, ADAPTER = "config.json", "adapter_config.json"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 """Either of them describes a processor."""
 
+ACROSS = "an encoder reads the prompt, and a decoder that writes the answer looks at it across"
+"""Why encoder-decoders are refused: the answer's position attends to no token of the prompt."""
+
 _LAYERS = ("num_hidden_layers", "num_layers", "num_global_layers", "depth")
 _ORIGINAL = (  # published in LLaVA's own format, and where the same weights are in transformers'
     ("liuhaotian/llava-v1.5-", "llava-hf/llava-1.5-7b-hf"),
@@ -59,6 +62,8 @@ def _judge(config: Mapping[str, Any], name: str) -> None:
         if not isinstance(config.get("vision_config", {}), dict):
             found = f"{name}: its config.json has no `vision_config`"
             raise InputError("--model", found, "a mapping")
+        if config.get("is_encoder_decoder"):
+            raise InputError("--model", f"{name}: {ACROSS}", "a decoder that reads the prompt")
         return
     of = f" ({classes[0]})" if classes else ""
     what = f"model type {kind!r}{of}" if kind else f"a model without `model_type`{of}"
