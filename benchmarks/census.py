@@ -367,6 +367,9 @@ def judged(kind: str) -> Row:
     row.vision = found.why_no_vision
     for tower in towers:
         why = why_not(vlm, base, tower)
+        if why.startswith("it does not run plainly"):  # drawn inputs that are no run's alone
+            row.not_built = f"the inputs drawn here cannot be told apart by run ({why})"
+            return row
         if why and tower == "lm":
             row.refused = why
             return row
