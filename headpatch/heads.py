@@ -6,7 +6,7 @@ A head is written ``layer.head`` (``24.17``); a head of the vision tower carries
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from operator import attrgetter
@@ -114,21 +114,27 @@ class HeadSet:
 
 @dataclass(frozen=True)
 class Grid:
-    """How many layers a tower has, and how many heads each layer."""
+    """How many layers a tower has, and how many heads each layer; some layers may have none."""
 
     layers: int
     heads: int
     tower: Tower = "lm"
+    without: tuple[int, ...] = field(default=(), repr=False)  # layers without heads
 
     def __iter__(self) -> Iterator[Head]:
         return (head for layer in self.whole_layers() for head in layer)
 
     def whole_layers(self) -> tuple[HeadSet, ...]:
-        """Return, for each layer, the set of all its heads."""
+        """Return, for each layer that has heads, the set of all of them."""
         return tuple(
             HeadSet(tuple(Head(layer, head, self.tower) for head in range(self.heads)))
-            for layer in range(self.layers)
+            for layer in self.with_heads
         )
+
+    @property
+    def with_heads(self) -> tuple[int, ...]:
+        """Layers that have heads."""
+        return tuple(layer for layer in range(self.layers) if layer not in self.without)
 
     def check(self, head: Head, argument: str = "--heads") -> Head:
         """Return `head`, or raise `InputError` if the tower has no such head."""
@@ -139,6 +145,10 @@ class Grid:
             where = "this model" if self.tower == "lm" else "this model's vision tower"
             there = f"layers 0-{self.layers - 1} and heads 0-{self.heads - 1} in {where}"
             raise InputError(argument, f"{head} is out of range", there)
+        if head.layer in self.without:
+            some = ", ".join(map(str, self.with_heads))
+            found = f"{head}: layer {head.layer} of this model has no attention heads"
+            raise InputError(argument, found, f"a layer of {some}")
         return head
 
 
@@ -217,7 +227,9 @@ def _named(part: str, grid: Grid, vision: Grid | None, argument: str) -> Iterabl
         if first > last:
             raise InputError(argument, f"{part!r} runs backwards", "the lower layer first")
         heads = range(((vision or grid) if layer[1] else grid).heads)
-        return [checked(Head(one, head, tower)) for one in range(first, last + 1) for head in heads]
+        there = (vision or grid) if layer[1] else grid
+        layers = [one for one in range(first, last + 1) if one not in there.without] or [first]
+        return [checked(Head(one, head, tower)) for one in layers for head in heads]
     if ends := _RANGE.fullmatch(part):
         start, end = (checked(Head.parse(one)) for one in ends.groups())
         if (start.layer, start.tower) != (end.layer, end.tower):

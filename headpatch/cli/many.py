@@ -81,7 +81,7 @@ def opened(
 
     `what` is counted: rows, pairs.
     """
-    from headpatch.core.store import Store, Unit
+    from headpatch.core.store import Store
 
     store = Store(folder, what)
     store.open(resume, run, keys)

@@ -28,6 +28,7 @@ from headpatch.core.store import Store, store_in
 from headpatch.core.study.options import refuse_both
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
+from headpatch.models.vlm import VLM
 from headpatch.text import user_path
 
 Found = TypeVar("Found", bound=Result)
@@ -53,6 +54,7 @@ def ask(
     opened = with_options(opened, {f"{verb.name}.{name}": one for name, one in options.items()})
     study, vlm = opened.study, opened.vlm
     question.check(study)
+    _refuse_ragged(verb, vlm)
     if isinstance(opened, Session):
         question.check_one(study)
     if isinstance(opened, Pairs) and opened.crew is not None:
@@ -76,6 +78,17 @@ def ask(
     with store_in(keep, verb.finished, verb.name, keys, share.alone) as store:
         call = Call(stages, store=store, units=units, given=given)
         return question.answer(ready(target, needs, stages, store), call)
+
+
+def _refuse_ragged(verb: Verb, vlm: VLM) -> None:
+    """Refuse a question of the whole grid of heads where layers of the model have none."""
+    grid = vlm.lm.grid
+    if grid.without and not verb.ragged:
+        found = f"{len(grid.without)} of {grid.layers} layers of {vlm.name} have no attention heads"
+        some = ", ".join(map(str, grid.with_heads))
+        expected = f"a model with heads in every layer: `headpatch {verb.name}` compares them all"
+        hint = f"headpatch ablate changes named heads (of layers {some})."
+        raise InputError("--model", found, expected, hint)
 
 
 def by_workers(

@@ -69,6 +69,7 @@ class Verb:
     keeps_one: bool = False  # whether what is finished of one pair alone is kept, too
     keyed: bool = False  # whether `Question.units` names what is kept before pictures are run
     kept_as: str = ""  # folder of what is kept, where it is not called ``.cut-tokens``
+    ragged: bool = False  # whether it runs where some layers have no attention heads
     own_command: bool = False  # whether the command line has a module for it
 
     @property

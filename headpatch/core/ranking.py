@@ -22,21 +22,40 @@ Where the region is no place, both are the image's part of all attention.
 
 def order(session: Session) -> tuple[Head, ...]:
     """Return the heads, the largest attention difference first, and nothing else."""
-    heads = list(session.vlm.lm.grid)
-    return tuple(heads[index] for index in descending(differences(session)))
+    grid = session.vlm.lm.grid
+    ordered = (divmod(index, grid.heads) for index in descending(differences(session)))
+    return tuple(Head(*place) for place in ordered if place[0] not in grid.without)
 
 
 def differences(session: Session) -> Float[np.ndarray, "layers heads"]:
-    """Return by how much more each head attends to the region with the object."""
+    """Return by how much more each head attends to the region with the object.
+
+    NaN in layers without heads.
+    """
     return masses(session)["diff"]
 
 
 def masses(session: Session) -> dict[str, Float[np.ndarray, "layers heads"]]:
-    """Return each head's attention mass on the region in both runs: the figures of `MASSES`."""
-    rows = image_rows(session)
-    if session.pair.region.whole:
-        return image_masses(rows)
-    return masses_of(rows, session.compared_tokens)
+    """Return each head's attention mass on the region in both runs: the figures of `MASSES`.
+
+    NaN in layers without heads.
+    """
+    grid = session.vlm.lm.grid
+    rows = image_rows(session)[:, list(grid.with_heads)]
+    whole = session.pair.region.whole
+    figures = image_masses(rows) if whole else masses_of(rows, session.compared_tokens)
+    return {name: _scattered(grid, values) for name, values in figures.items()}
+
+
+def _scattered(
+    grid: Grid, values: Float[np.ndarray, "with_heads heads"]
+) -> Float[np.ndarray, "layers heads"]:
+    """Put the figures of layers that have heads among those that have none."""
+    if not grid.without:
+        return values
+    whole = np.full((grid.layers, grid.heads), np.nan)
+    whole[list(grid.with_heads)] = values
+    return whole
 
 
 def masses_of(

@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from headpatch.errors import RunError
+from headpatch.models.vlm import implemented
 
 Query = Float[Tensor, "batch heads queries head_dim"]
 Key = Float[Tensor, "batch kv_heads keys head_dim"]
@@ -113,21 +114,6 @@ def tapped(parts: Iterable[PreTrainedModel], taps: Mapping[Module, Tap]) -> Iter
         finally:
             for module in taps:
                 module.__dict__.pop(_TAP, None)
-
-
-@contextmanager
-def implemented(parts: Iterable[PreTrainedModel], name: str) -> Iterator[None]:
-    """Run every part of a model with an attention implementation, by transformers' name."""
-    before = [(part.config, part.config._attn_implementation) for part in parts]
-    try:
-        # Set directly: the public setter looks at every module, and would push a parent's choice
-        # down to its children.
-        for config, _ in before:
-            config._attn_implementation_internal = name
-        yield
-    finally:
-        for config, implementation in before:
-            config._attn_implementation_internal = implementation
 
 
 def attention_rows(

@@ -64,6 +64,8 @@ class _Site:
 
 def refused(vlm: VLM) -> str:
     """Say why no gradient can be had of this model; "" if it can."""
+    if vlm.lm.grid.without or vlm.lm.at_output:
+        return "not every layer's attention function gives the z of its heads"
     if quantized(vlm.model):
         return "its weights are quantised, and gradients through them are not checked"
     if any(weight.is_meta for weight in vlm.model.parameters()):

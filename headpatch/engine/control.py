@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headpatch.engine.attention import implemented
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import WITHOUT, Baseline, patch
 from headpatch.engine.precision import answer_logits, is_low, raised
@@ -27,7 +26,7 @@ from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet, Tower
 from headpatch.models.prompt import Prompt
 from headpatch.models.spans import Positions
-from headpatch.models.vlm import VLM
+from headpatch.models.vlm import VLM, implemented
 
 HEADS_OF: dict[Tower, str] = {
     "lm": "heads of the language model",
@@ -74,19 +73,25 @@ def uncontrolled(vlm: VLM, why: str) -> str:
 
 
 def _compared(vlm: VLM, base: Baseline, tower: Tower, positions: Positions) -> str:
-    kept, close, outputs = base.trace.z[tower], _CLOSE[is_low(vlm)], vlm.stack(tower).outputs
+    kept, close, stack = base.trace.z[tower], _CLOSE[is_low(vlm)], vlm.stack(tower)
+    layers = stack.grid.with_heads
+    outputs = {stack.outputs[layer]: layer for layer in layers}
     wrong: list[int] = []
 
-    def compare(where: Tower, layer: int, z: Tensor) -> None:
-        if where == tower and layer < len(kept) and not _alike(z, kept[layer][WITHOUT], close):
+    def compare(where: Tower, projection: nn.Module, z: Tensor) -> None:
+        layer = outputs.get(projection) if where == tower else None
+        if layer is not None and not _alike(z, kept[layer][WITHOUT], close):
             wrong.append(layer)
 
     prompt = base.prompt.select(WITHOUT)
     untouched, projections = observe(vlm, prompt, compare)
-    ran = projections[tower][: len(kept)]
-    if len(ran) < len(kept):
-        return f"{len(ran)} attention layers ran, not {len(kept)}"
-    if off := [layer for layer, one in enumerate(ran) if one is not outputs[layer]]:
+    ran = projections[tower]
+    if stack.grid.without:  # of what runs in layers without heads nothing is claimed
+        ran = [one for one in ran if one in outputs]
+    ran = ran[: len(layers)]
+    if len(ran) < len(layers):
+        return f"{len(ran)} attention layers ran, not {len(layers)}"
+    if off := [layer for layer, one in zip(layers, ran, strict=True) if outputs.get(one) != layer]:
         return f"what it knows as the output projection of layer {off[0]} is another module"
     size = max(1.0, abs(untouched))
     if not abs(untouched - base.ld_without) <= close * size:
@@ -106,7 +111,7 @@ def _compared(vlm: VLM, base: Baseline, tower: Tower, positions: Positions) -> s
     if tower == "lm":
         where = base.prompt.spans.positions(positions)
     value = put[layer][where.to(put[layer].device)].flatten(1)
-    effect = changed(vlm, prompt, ran[layer], where, value) - untouched
+    effect = changed(vlm, prompt, stack.outputs[layer], where, value) - untouched
     if not abs(effect - own.effect) <= close * max(size, abs(effect)):
         return (
             f"changing layer {layer} as it does moves LD by {own.effect:+.3f}, a hook on the "
@@ -118,10 +123,11 @@ def _compared(vlm: VLM, base: Baseline, tower: Tower, positions: Positions) -> s
 def _chosen(vlm: VLM, tower: Tower) -> tuple[Head, ...]:
     """Return the heads of a layer in the middle of those that are read."""
     grid = vlm.stack(tower).grid
-    last = grid.layers - 1
+    layers = grid.with_heads
     if tower == "vision" and vlm.feature_layer is not None:
-        last = vlm.feature_layer
-    return tuple(Head((last + 1) // 2, head, tower) for head in range(grid.heads))
+        layers = layers[: vlm.feature_layer + 1]
+    layer = layers[len(layers) // 2]
+    return tuple(Head(layer, head, tower) for head in range(grid.heads))
 
 
 def _alike(hooked: Tensor, kept: Tensor, close: float) -> bool:
@@ -133,8 +139,8 @@ def _alike(hooked: Tensor, kept: Tensor, close: float) -> bool:
 
 Projections: TypeAlias = dict[Tower, list[nn.Module]]
 """By tower: each layer's attention output projection, in the order in which layers run."""
-OnZ: TypeAlias = Callable[[Tower, int, Float[Tensor, "tokens width"]], None]
-"""Called with what enters the projection of a layer: the heads' z side by side."""
+OnZ: TypeAlias = Callable[[Tower, nn.Module, Float[Tensor, "tokens width"]], None]
+"""Called with a projection and what enters it: the heads' z side by side."""
 
 
 def observe(vlm: VLM, prompt: Prompt, on_z: OnZ) -> tuple[float, Projections]:
@@ -153,7 +159,7 @@ def observe(vlm: VLM, prompt: Prompt, on_z: OnZ) -> tuple[float, Projections]:
         if attention in last:
             linear, z = last.pop(attention)
             tower: Tower = "lm" if attention in inside else "vision"
-            on_z(tower, len(found[tower]), z.flatten(0, -2))
+            on_z(tower, linear, z.flatten(0, -2))
             found[tower].append(linear)
 
     with ExitStack() as stack:

@@ -86,6 +86,8 @@ def take_apart(vlm: VLM, prompt: Prompt, edits: Sequence[ZEdit] = ()) -> Apart:
     A `RunError` if the model's layers, its final norm or its logits add up in another way than
     described above: then no attribution is better than a wrong one.
     """
+    if vlm.lm.grid.without:
+        raise RunError(f"{vlm.name}: some layers have no attention heads to attribute LD to")
     with _listening(vlm) as heard:
         logits = forward(vlm, prompt, edits, exact=True).logits
     with raised(vlm):

@@ -20,11 +20,11 @@ from headpatch.engine.interventions import Cut, ZEdit
 from headpatch.engine.precision import answer_logits, is_low, raised, swapped
 from headpatch.engine.prefill import Capture, Prefill
 from headpatch.engine.shared_prefix import prepared
-from headpatch.engine.taps import AnswerRows, Site, edges_by_layer, tower_sites
+from headpatch.engine.taps import AnswerRows, Site, at_outputs, edges_by_layer, tower_sites
 from headpatch.errors import RunError
 from headpatch.heads import Head, Tower
 from headpatch.models.prompt import Prompt
-from headpatch.models.vlm import VLM
+from headpatch.models.vlm import VLM, Stack
 
 T = TypeVar("T")
 VisionRows = Float[Tensor, "images vision_layers vision_heads vision_tokens"]
@@ -75,7 +75,8 @@ def forward(
     """
     keep, raise_it = keep or Keep(), exact and is_low(vlm)
     sites = _sites(vlm, prompt, edits, cuts, keep)
-    recorded = AnswerRows(prompt.spans.answer, len(vlm.lm.attentions)) if keep.lm_rows else None
+    rows = prompt.spans.answer, vlm.lm.grid.layers, len(vlm.lm.grid.without)
+    recorded = AnswerRows(*rows) if keep.lm_rows else None
     with ExitStack() as stack:
         capture = points = None
         unembedded: list[Tensor] = []
@@ -84,17 +85,20 @@ def forward(
                 lambda _, __, output: unembedded.append(output[:, -1].float())
             )
             stack.callback(keep_last.remove)
-            capture = Capture(keep.suffix, prompt.spans.length)
-            points = Points(keep.suffix, vlm.dtype, prompt.spans.length)
-            stack.enter_context(capture.hooked(vlm))
-            for index, module in enumerate(vlm.lm.attentions):
-                sites[module].layer, sites[module].capture = index, capture
+            capture = Capture(keep.suffix, prompt.spans.length, refused=_why_whole(vlm))
+            if not capture.refused:
+                points = Points(keep.suffix, vlm.dtype, prompt.spans.length)
+                stack.enter_context(capture.hooked(vlm))
+                for index, module in enumerate(vlm.lm.attentions):
+                    sites[module].layer, sites[module].capture = index, capture
         if raise_it:
             stack.enter_context(raised(vlm))
             if points is not None:
                 stack.enter_context(watched(vlm, points))
         for idle in _idle(vlm, sites):
             stack.enter_context(swapped(idle, _unchanged))
+        stacks = [vlm.lm] if vlm.vision is None else [vlm.lm, vlm.vision]
+        stack.enter_context(at_outputs(stacks, sites))
         stack.enter_context(tapped(vlm.parts, _with_rows(vlm, sites, recorded)))
         # Autograd's bookkeeping of views costs a pass that waits for its launches about 4 %. What
         # is kept of a layer may meet a backward pass later, which refuses tensors made without it.
@@ -116,7 +120,9 @@ def forward(
         vision_class_rows=_stacked([sites[module].class_row for module in vision]),
         vision_patch_rows=_stacked([sites[module].patch_row for module in vision]),
         z={
-            tower: [_there(sites[module].kept()) for module in vlm.stack(tower).attentions]
+            tower: _kept(
+                vlm.stack(tower), [sites[one].kept() for one in vlm.stack(tower).attentions]
+            )
             for tower in keep.z
         },
         prefills=_prefills(vlm, capture, points, len(logits), cap),
@@ -139,8 +145,8 @@ def _sites(
         sites[module].class_and_patches = True
         sites[module].class_token = vlm.family.class_token
     for tower in keep.z:
-        for module in vlm.stack(tower).attentions:
-            sites[module].keep_z = True
+        for layer in vlm.stack(tower).grid.with_heads:
+            sites[vlm.stack(tower).attentions[layer]].keep_z = True
     return sites
 
 
@@ -199,6 +205,20 @@ def _prefills(
         seen = capture.refused, _reading(vlm), cap
         found.append(prepared(Prefill(capture.start, capture.tokens, kept, stood, *seen)))
     return tuple(found)
+
+
+def _why_whole(vlm: VLM) -> str:
+    """Say why passes of this model are never resumed; "" if they may be."""
+    if vlm.lm.grid.without:
+        return "layers without attention heads carry the prompt in a state of their own"
+    return "something lies between attention and its projection" if vlm.lm.at_output else ""
+
+
+def _kept(stack: Stack, z: Sequence[Tensor | None]) -> list[Tensor]:
+    """Return z of each layer; of one without heads, as many of width 0."""
+    there = [_there(z[layer]) for layer in stack.grid.with_heads]
+    nothing = there[0][..., :0]
+    return [nothing if one is None else one for one in z]
 
 
 def _reading(vlm: VLM) -> float:

@@ -147,7 +147,8 @@ class Cut:
 def refused(vlm: VLM) -> str:
     """Say why heads of this vision tower cannot be changed; "" if they can."""
     if not vlm.family.vision:
-        return "headpatch cannot change the vision tower of this family"
+        why = vlm.family.why_no_vision
+        return f"headpatch cannot change the vision tower of this family{why and f' ({why})'}"
     return ""
 
 

@@ -24,6 +24,7 @@ from torch.nn import Module
 from headpatch.engine.attention import Mask, attention_rows, plain_attention, tapped, weigh
 from headpatch.engine.forward import forward
 from headpatch.engine.residual import Put, putting
+from headpatch.errors import RunError
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
@@ -57,6 +58,8 @@ def hear(
     vlm: VLM, prompt: Prompt, layers: Sequence[int], puts: Sequence[Put] = ()
 ) -> dict[int, Inputs]:
     """Run a batch, with values put into its stream, and keep what some layers' attention takes."""
+    if vlm.lm.at_output:
+        raise RunError(f"{vlm.name}: something lies between its attention and the projection")
     sites = {layer: _Site() for layer in dict.fromkeys(layers)}
     listening = {vlm.lm.attentions[layer]: site for layer, site in sites.items()}
     with tapped(vlm.parts, listening), putting(vlm, prompt.runs, puts):

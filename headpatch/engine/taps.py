@@ -6,7 +6,8 @@ the rest is done for all at once.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ from headpatch.engine.prefill import Capture
 from headpatch.errors import RunError
 from headpatch.heads import Tower
 from headpatch.models.prompt import Prompt
-from headpatch.models.vlm import VLM
+from headpatch.models.vlm import VLM, Stack
 
 _BLOCK = 64  # queries at a time when rows are averaged, so that no N×N map is ever held
 
@@ -73,8 +74,8 @@ class _Group:
 class AnswerRows:
     """Collects one pass's rows of the answer's position, over so many layers."""
 
-    def __init__(self, position: int, layers: int) -> None:
-        self.position, self.layers = position, layers
+    def __init__(self, position: int, layers: int, without: int = 0) -> None:
+        self.position, self.layers, self._without = position, layers, without
         self._groups: dict[Way, _Group] = {}
         self._masks: list[Tensor] = []  # held, so that an id stays one mask's
 
@@ -133,9 +134,9 @@ class AnswerRows:
         """Return the rows of all layers, in their order, on the first one's device.
 
         A query that sees no key has a row of zeros; a layer that attends to something else than
-        `tokens` tokens has NaN.
+        `tokens` tokens, or has no heads, has NaN.
         """
-        if sum(len(group.layers) for group in self._groups.values()) != self.layers:
+        if sum(len(group.layers) for group in self._groups.values()) + self._without != self.layers:
             raise RunError("an attention module never ran through headpatch's attention function")
         found: Tensor | None = None
         for way, group in self._groups.items():
@@ -209,6 +210,8 @@ class Site:
     patch_row: Tensor | None = None
     z: Tensor | None = None
 
+    at_output: bool = False  # whether z is read and changed where it enters the projection
+
     @property
     def used(self) -> bool:
         """Whether anything is read or changed here."""
@@ -220,17 +223,29 @@ class Site:
         z = plain_attention(module, query, key, value, mask, **options)
         if self.cuts:
             z = self._cut(z, module, query, key, value, mask, **options)
-        if self.keep_z:
+        if self.keep_z and not self.at_output:
             self._take(z)
         if self.capture is not None:
             self.capture.keep(self.layer, query, key, value, mask, z, options)
-        if self.edits:
+        if self.edits and not self.at_output:
             z = self._replace(z)
         if self.answer_rows is not None:
             self.answer_rows.record(self.layer, module, query, key, mask, options)
         if self.class_and_patches:
             self._average(module, query, key, mask, options)
         return z
+
+    def enter(self, heads: int) -> Callable[[Module, tuple[Any, ...]], tuple[Any, ...]]:
+        """Return a hook that reads and changes z as it enters the output projection."""
+
+        def hook(_: Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            z = args[0].unflatten(-1, (heads, -1))
+            z = z if z.ndim == 4 else z[None]
+            if self.keep_z:
+                self._take(z)
+            return (self._replace(z).reshape(args[0].shape) if self.edits else args[0], *args[1:])
+
+        return hook
 
     def _take(self, z: Tensor) -> None:
         self.z = z
@@ -312,12 +327,27 @@ class TowerSite(Site):
         return super()._cut(z, *taken, **options)
 
 
+@contextmanager
+def at_outputs(stacks: Sequence[Stack], sites: Mapping[nn.Module, Site]) -> Iterator[None]:
+    """Let sites meet z at the projection, in towers where something lies before it."""
+    with ExitStack() as hooks:
+        for stack in stacks:
+            pairs = zip(stack.attentions, stack.outputs, strict=True)
+            for attention, output in pairs if stack.at_output else ():
+                if (site := sites.get(attention)) is not None:
+                    site.at_output = True
+                    handle = output.register_forward_pre_hook(site.enter(stack.grid.heads))
+                    hooks.callback(handle.remove)
+        yield
+
+
 def tower_sites(vlm: VLM, prompt: Prompt) -> dict[nn.Module, Site]:
     """Return a site for each attention of the vision tower."""
     if vlm.vision is None:
         return {}
     pixels = prompt.inputs.get("pixel_values")
-    flat = vlm.family.one_row and pixels is not None and pixels.ndim == 2
+    by_patch = "image_grid_thw" in prompt.inputs or (pixels is not None and pixels.ndim == 2)
+    flat = vlm.family.one_row and by_patch
     patches = len(pixels) // prompt.runs if flat and pixels is not None else None
     modules = vlm.vision.attentions
     return {module: TowerSite(runs=prompt.runs, patches=patches) for module in modules}

@@ -18,6 +18,9 @@ CONFIG, ADAPTER = "config.json", "adapter_config.json"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 """Either of them describes a processor."""
 
+ACROSS = "an encoder reads the prompt, and a decoder that writes the answer looks at it across"
+"""Why encoder-decoders are refused: the answer's position attends to no token of the prompt."""
+
 _LAYERS = ("num_hidden_layers", "num_layers", "num_global_layers", "depth")
 _ORIGINAL = (  # published in LLaVA's own format, and where the same weights are in transformers'
     ("liuhaotian/llava-v1.5-", "llava-hf/llava-1.5-7b-hf"),
@@ -55,10 +58,12 @@ def _judge(config: Mapping[str, Any], name: str) -> None:
         one.startswith("Llava") and one.endswith("ForCausalLM") for one in classes
     ):
         raise _refused_original(name)
-    if kind in FAMILIES:
+    if kind in FAMILIES or kind in mapped():
         if not isinstance(config.get("vision_config", {}), dict):
             found = f"{name}: its config.json has no `vision_config`"
             raise InputError("--model", found, "a mapping")
+        if config.get("is_encoder_decoder"):
+            raise InputError("--model", f"{name}: {ACROSS}", "a decoder that reads the prompt")
         return
     of = f" ({classes[0]})" if classes else ""
     what = f"model type {kind!r}{of}" if kind else f"a model without `model_type`{of}"
@@ -81,6 +86,15 @@ def _judge(config: Mapping[str, Any], name: str) -> None:
         expected,
         f"The nearest that it knows is {near}." if near else "",
     )
+
+
+def mapped() -> Collection[str]:
+    """Return the model types that transformers loads as image-text-to-text models."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
+
+    return set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
 
 
 def _nearest(kind: str, classes: list[str]) -> str:

@@ -15,13 +15,19 @@ from typing import Any
 class Family:
     """Where to find things in one family of models."""
 
-    # paths to the text model: ``layers`` and `lm_norm`
+    # paths to the text model: `layers` and `lm_norm`
     decoder: tuple[str, ...] = ("model.language_model",)
+    layers: str = "layers"
     lm_attention: str = "self_attn"  # in a decoder layer; holds `lm_query` and `lm_output`
     # makes the queries, and nothing else; "" if it makes keys and values too
     lm_query: str = "q_proj"
     lm_output: str = "o_proj"  # the output projection, whose input is z
-    lm_norm: str = "norm"
+    lm_heads: int = 0  # a layer; 0 if its config says so
+    lm_without: tuple[int, ...] = ()  # layers without attention heads
+    # whether something (a gate, a norm) lies between attention and its projection, so that z is
+    # read and changed where it enters the projection
+    lm_at_output: bool = False
+    lm_norm: str = "norm"  # "" if there is none
     # The attention of those decoder layers that look at the image across, and at no token of the
     # prompt; "" if there are none. With them the prompt's image token is a mark without content,
     # and attention rows of the image are not available.
@@ -34,8 +40,11 @@ class Family:
     suffix: str = ""  # what the processor adds to the text, after which the answer stands
     needs: tuple[str, ...] = ()  # packages of its processor, beside those of headpatch itself
     vision: tuple[str, ...] = ()  # paths to the vision layers; empty if the tower cannot be changed
+    why_no_vision: str = ""  # why it cannot
     vision_attention: str = "self_attn"
     vision_output: str = "out_proj"
+    vision_heads: int = 0
+    vision_at_output: bool = False
     class_token: bool = False  # whether the vision tower's first token is a class token
     # The tower takes the patches of all runs in one row, in one or several calls of the attention
     # function a layer (else one row or more a run).

@@ -26,7 +26,8 @@ from headpatch.models.described import (
     config_of,
     refused_adapter,
 )
-from headpatch.models.families import FAMILIES
+from headpatch.models.discovery import with_family
+from headpatch.models.families import FAMILIES, Family
 from headpatch.models.fitting import check_picture_sizes, check_token_counts, fit_processor
 from headpatch.models.hub import WAY_OUT, HubModel
 from headpatch.models.placement import (
@@ -84,10 +85,10 @@ def load(
     ------
     InputError
         If the model is missing, incomplete or corrupted, has no processor, holds an adapter or
-        weights that it does not use, or is not a vision-language model of a known family; or the
-        hub is to be asked for it and cannot be reached (then a copy that it left in its cache is
-        loaded, if there is one). A model on the hub is judged by its ``config.json`` before the
-        rest of it is fetched.
+        weights that it does not use, or is not a vision-language model whose layers are listed or
+        can be discovered (`headpatch.models.discovery`); or the hub is to be asked for it and
+        cannot be reached (then a copy that it left in its cache is loaded, if there is one). A
+        model on the hub is judged by its ``config.json`` before the rest of it is fetched.
     RunError
         If the hub stops answering meanwhile.
 
@@ -121,8 +122,7 @@ def load(
     fingerprint = f"commit:{folder.name}" if remote else weights_in(folder, files)
     settings = fingerprint if remote else settings_in(folder)
     vlm = VLM(model, processor, name, fingerprint, len(unused), settings)
-    vlm.lm  # noqa: B018  an unknown layout is refused here, not in the middle of a run
-    return vlm
+    return with_family(vlm)
 
 
 def _tell_unused(name: str, unused: list[str], allowed: bool) -> None:
@@ -176,7 +176,7 @@ def _tensors(folder: Path, files: list[str], name: str) -> dict[str, int]:
 
 
 def _load_processor(folder: Path, name: str, kind: str) -> ProcessorMixin:
-    missing = [package for package in FAMILIES[kind].needs if not installed(package)]
+    missing = [package for package in FAMILIES.get(kind, Family()).needs if not installed(package)]
     if missing:
         raise _needs(name, missing)
     check_token_counts(folder, name)

@@ -121,6 +121,11 @@ class Measured:
         ramps = {name: ramp(name, self._size) for name in ("x", "-x", "y", "-y")}
         return {name: self._process(picture) for name, picture in ({"dark": dark} | ramps).items()}
 
+    def blank(self, arrange: Arrange) -> bool:
+        """Whether a view shows padding alone: the same, whatever the picture."""
+        views = [arrange(pixels) for pixels in self._pixels.values()]
+        return all(bool((view == views[0]).all()) for view in views)
+
     def view(self, arrange: Arrange, shape: tuple[int, ...]) -> View:
         """Measure where a view looks, in pixel values of a shape.
 

@@ -6,90 +6,22 @@ processor's doing, and is measured (`headpatch.models.measured`).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from math import isqrt, prod, sqrt
+from math import prod, sqrt
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 from transformers.image_processing_utils import select_best_resolution
 
 from headpatch.errors import InputError
-from headpatch.models.measured import Arrange, Axis, Measured, Placeless, View, cells
+from headpatch.models.measured import Arrange, Axis, Placeless, cells
+from headpatch.models.seen import Patches, Seen, placeless, view_of
+from headpatch.models.traced import traced
 
-_SLIVER = 1e-4  # of the picture: less is what measuring errs by
+__all__ = ["LAYOUTS", "Patches", "Seen", "locate"]
 _KEPT = 64  # picture sizes a processor
-
-
-@dataclass(frozen=True, eq=False)
-class Patches:
-    """The picture's part behind each token, row by row from the top left."""
-
-    boxes: Float[np.ndarray, "tokens 4"]
-    """Shape ``[tokens, 4]``: left, top, right, bottom as fractions of the *original* picture. What
-    the processor crops away belongs to no patch. Where the model is shown tiles and the whole
-    picture, the tokens of both have boxes."""
-    grid: tuple[int, int]
-    """(rows, columns) of the finest view of the picture; (0, 0) if there is none."""
-    unknown: InputError | None = None  # why no token has a place; None if places are known
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """One picture, and what its image processor made of it for a model of this config."""
-
-    image: Image.Image
-    processor: Any  # transformers gives image processors no common type
-    config: Any
-    inputs: Mapping[str, Tensor]
-    """The model's inputs for this run alone, with so many image `tokens`."""
-    tokens: int
-    measured: Measured  # what the processor makes of pictures of coordinates
-
-    @property
-    def patch(self) -> int:
-        """Side of a patch in the processed picture, in pixels."""
-        side = self.config.vision_config.patch_size
-        return int(side if isinstance(side, int) else side[0])
-
-    @property
-    def pixels(self) -> tuple[int, int]:
-        """(height, width) of the pictures that the vision tower takes."""
-        height, width = self.inputs["pixel_values"].shape[-2:]
-        return height, width
-
-    def view(self, arrange: Arrange) -> View:
-        """Measure where one view of the picture looks; see `Measured.view`."""
-        return self.measured.view(arrange, tuple(self.inputs["pixel_values"].shape))
-
-    def shown(self, views: int, what: str) -> None:
-        """Refuse to place a picture that the tower is not shown in so many parts (`Placeless`)."""
-        found = prod(self.inputs["pixel_values"].shape[:-3])
-        if found != views:
-            picture = f"a picture of {self.image.width}x{self.image.height}"
-            raise Placeless("--model", f"{picture} shown in {found} parts", f"{views} ({what})")
-
-    def merged(self, patches: int) -> int:
-        """How many of `patches` patches a side one token stands for."""
-        return max(isqrt(patches // self.tokens), 1)
-
-    def fitted(self, patches: Patches) -> Patches:
-        """Return `patches`, one a token, within the picture; one of padding alone has no place."""
-        self.need(len(patches.boxes))
-        boxes = patches.boxes.clip(0, 1)
-        empty = (boxes[:, 2:] - boxes[:, :2]).min(1) < _SLIVER
-        return Patches(np.where(empty[:, None], np.nan, boxes), patches.grid)
-
-    def need(self, patches: int) -> None:
-        """Refuse a model that is not given as many image tokens as patches: it would fail."""
-        if patches != self.tokens:
-            found = f"{self.tokens} image tokens for {patches} patches"
-            hint = "Its processor_config.json may lack num_additional_image_tokens."
-            raise InputError("--model", found, "one token a patch", hint)
 
 
 _known: WeakKeyDictionary[Any, dict[object, tuple[Any, Patches]]] = WeakKeyDictionary()
@@ -117,15 +49,7 @@ def _found(layout: str, seen: Seen) -> Patches:
     try:
         return LAYOUTS[layout](seen)
     except Placeless as error:
-        return Patches(_placeless(seen.tokens), (0, 0), error.again())
-
-
-def _placeless(*shape: int) -> Float[np.ndarray, "..."]:
-    return np.full((*shape, 4), np.nan)
-
-
-def _view(pixels: Tensor, index: int) -> Tensor:
-    return pixels.flatten(0, -4)[index]
+        return Patches(placeless(seen.tokens), (0, 0), error.again())
 
 
 def _joined(pixels: Tensor, rows: int, columns: int, first: int = 0) -> Tensor:
@@ -145,8 +69,8 @@ def _crop(seen: Seen) -> Patches:
     rows, columns = height // side, width // side
     seen.need(rows * columns + (extra == 1))
     starts = np.arange(rows) * side, np.arange(columns) * side
-    boxes = seen.view(partial(_view, index=0)).cells(*starts, side)
-    class_token = _placeless(1 if extra == 1 else 0)
+    boxes = seen.view(partial(view_of, index=0)).cells(*starts, side)
+    class_token = placeless(1 if extra == 1 else 0)
     return seen.fitted(Patches(np.concatenate([class_token, boxes]), (rows, columns)))
 
 
@@ -179,7 +103,7 @@ def _pixtral(seen: Seen) -> Patches:
     """What ends the lines of a Pixtral tower are no image tokens."""
     height, width = (int(side) for side in seen.inputs["image_sizes"][0])
     rows, columns = height // seen.patch, width // seen.patch
-    return _whole(seen, rows, columns, lambda pixels: _view(pixels, 0)[:, :height, :width])
+    return _whole(seen, rows, columns, lambda pixels: view_of(pixels, 0)[:, :height, :width])
 
 
 def _idefics(seen: Seen) -> Patches:
@@ -229,7 +153,7 @@ def _tiles(seen: Seen, rows: int, columns: int) -> Patches:
             for row in range(rows)
             for column in range(columns)
         ]
-    boxes.append(seen.view(partial(_view, index=-1)).cells(down, across, side))
+    boxes.append(seen.view(partial(view_of, index=-1)).cells(down, across, side))
     grid = (max(rows, 1) * len(down), max(columns, 1) * len(across))
     return seen.fitted(Patches(np.concatenate(boxes), grid))
 
@@ -241,12 +165,12 @@ def _anyres(seen: Seen) -> Patches:
     # token that ends the line follows each row.
     side = seen.pixels[0] // seen.patch
     starts = np.arange(side) * seen.patch
-    squashed = seen.view(partial(_view, index=0)).cells(starts, starts, seen.patch)
+    squashed = seen.view(partial(view_of, index=0)).cells(starts, starts, seen.patch)
     down, across = _unpadded(seen, *_canvas(seen))
     down, across = _shrunk(seen, down, across, side)
     rows, columns = len(down), len(across)
     grid = cells(down, across).reshape(rows, columns, 4)
-    lines = np.concatenate([grid, _placeless(rows, 1)], 1).reshape(-1, 4)
+    lines = np.concatenate([grid, placeless(rows, 1)], 1).reshape(-1, 4)
     return seen.fitted(Patches(np.concatenate([squashed, lines]), (rows, columns)))
 
 
@@ -294,6 +218,11 @@ def _fewer(before: Axis, count: int) -> Axis:
     return np.stack([starts, ends], -1)
 
 
+def _traced(seen: Seen) -> Patches:
+    """What is seen of a model that no table lists; patches in Qwen's order say so by their name."""
+    return _qwen(seen) if "image_grid_thw" in seen.inputs else traced(seen)
+
+
 def _nowhere(seen: Seen) -> Patches:
     why = InputError(
         "--model",
@@ -301,7 +230,7 @@ def _nowhere(seen: Seen) -> Patches:
         "a model whose image is among the prompt's tokens",
         "Named heads can be changed (ablate --heads 24.17).",
     )
-    return Patches(_placeless(seen.tokens), (0, 0), why)
+    return Patches(placeless(seen.tokens), (0, 0), why)
 
 
 LAYOUTS: Mapping[str, Callable[[Seen], Patches]] = {
@@ -311,6 +240,7 @@ LAYOUTS: Mapping[str, Callable[[Seen], Patches]] = {
     "internvl": _internvl,
     "qwen": _qwen,
     "pixtral": _pixtral,
+    "traced": _traced,
     "none": _nowhere,
 }
 """By name: what finds the place of every image token."""

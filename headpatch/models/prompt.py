@@ -14,6 +14,7 @@ from torch import Tensor
 from headpatch.errors import InputError
 from headpatch.models.measured import Measured
 from headpatch.models.patches import Patches, Seen, locate
+from headpatch.models.reach import image_tokens
 from headpatch.models.spans import Spans, find_spans
 from headpatch.models.vlm import VLM
 from headpatch.models.wording import (
@@ -178,6 +179,17 @@ def _refuse_unaligned(first: Spans, other: Spans) -> None:
         raise InputError(_OTHER, "the image lies elsewhere", "the image at the same tokens")
 
 
+def picture_inputs(vlm: VLM, images: Sequence[Image.Image]) -> dict[str, Tensor]:
+    """Return what the model takes of some question about each picture; one run each."""
+    question = "What is it?"
+    try:
+        text = prompt_text(vlm, question)
+    except InputError:  # without a template that works, which a study's own `prompt` can replace
+        text = f"{image_token(vlm)}\n{question}"
+    runs = [_encode_one(vlm, image, text) for image in images]
+    return {key: torch.cat([run[key] for run in runs]).to(vlm.device) for key in runs[0]}
+
+
 def as_run(vlm: VLM, prompt: Prompt) -> str:
     """Return the text of a prompt's tokens, special ones too; ``<image>×144`` for 144 of them."""
     image, tokenizer, parts = image_token_id(vlm), _tokenizer(vlm), []
@@ -255,7 +267,13 @@ def _locate(
 ) -> Patches:
     processor: Any = vlm.processor
     measured = Measured(lambda one: _encode_one(vlm, one, text)["pixel_values"], image.size)
-    seen = Seen(image, processor.image_processor, vlm.model.config, inputs, tokens, measured)
+    image_at = (inputs["input_ids"][0] == image_token_id(vlm)).nonzero().flatten()
+
+    def features(pixels: Tensor) -> Tensor:
+        return image_tokens(vlm, {**inputs, "pixel_values": pixels}, image_at)
+
+    shown = processor.image_processor, vlm.model.config, inputs, tokens, measured, features
+    seen = Seen(image, *shown)
     return locate(vlm.family.layout, seen, processor)
 
 

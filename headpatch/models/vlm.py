@@ -1,6 +1,7 @@
 """`VLM`: a loaded vision-language model and the parts of it that can be looked into."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,7 +24,10 @@ class Stack:
     attentions: Sequence[nn.Module]
     outputs: Sequence[nn.Module]
     grid: Grid  # layers × heads
-    head_dim: int  # width of one head's z; not always hidden size / heads
+    head_dim: int  # width of one head's z, the widest layer's; not always hidden size / heads
+    # Whether something lies between attention and its projection, so that z, which is what enters
+    # the projection, is not what the attention function gives.
+    at_output: bool = False
 
     def devices(self) -> list[torch.device]:
         """Where each layer computes."""
@@ -44,6 +48,8 @@ class VLM:
         How many weights of the checkpoint the model has no place for.
     settings
         The hub commit, or a hash of the config, processor, tokenizer and chat template.
+    found
+        Where things are in a model that no table lists (see `headpatch.models.discovery`).
     """
 
     model: PreTrainedModel
@@ -52,6 +58,7 @@ class VLM:
     fingerprint: str
     unused: int = 0
     settings: str = ""
+    found: Family | None = None
 
     @cached_property
     def prompts(self) -> dict[tuple[str, str, str | None], str]:
@@ -119,6 +126,8 @@ class VLM:
     @cached_property
     def family(self) -> Family:
         """Where things are in this model."""
+        if self.found is not None:
+            return self.found
         kind = str(self.model.config.model_type)
         if kind not in FAMILIES:
             found = f"{self.name} is of family {kind!r}"
@@ -135,18 +144,21 @@ class VLM:
     @cached_property
     def final_norm(self) -> nn.Module:
         """The norm between the text model's last layer and the unembedding."""
-        return _first(self.decoder, (self.family.lm_norm,))
+        return (
+            _first(self.decoder, (self.family.lm_norm,)) if self.family.lm_norm else nn.Identity()
+        )
 
     @cached_property
     def lm(self) -> Stack:
         """The language model's layers."""
         family, config = self.family, self.model.config.get_text_config()
-        layers = list(_first(self.decoder, ("layers",)).children())
-        heads = int(config.num_attention_heads)
+        layers = list(_first(self.decoder, (family.layers,)).children())
+        heads = family.lm_heads or int(config.num_attention_heads)
         names = [name for name in (family.lm_attention, family.cross_attention) if name]
         try:
             self.final_norm  # noqa: B018  part of the layout
-            return _stack(layers, names, family.lm_output, Grid(len(layers), heads))
+            grid = Grid(len(layers), heads, without=family.lm_without)
+            return _stack(layers, names, family.lm_output, grid, family.lm_at_output)
         except (InputError, AttributeError) as error:
             missing = error.found if isinstance(error, InputError) else str(error)
             raise InputError(
@@ -174,9 +186,11 @@ class VLM:
             for part in zip(*(path.split("+") for path in self.family.vision), strict=True)
             for layer in _first(self.model, part).children()
         ]
-        heads = int(self.model.config.vision_config.num_attention_heads)
+        heads = self.family.vision_heads or int(self.model.config.vision_config.num_attention_heads)
         grid = Grid(len(layers), heads, "vision")
-        return _stack(layers, (self.family.vision_attention,), self.family.vision_output, grid)
+        family = self.family
+        names = family.vision_attention, family.vision_output, family.vision_at_output
+        return _stack(layers, names[:1], names[1], grid, names[2])
 
     @cached_property
     def feature_layer(self) -> int | None:
@@ -216,6 +230,21 @@ def parts(module: nn.Module) -> Iterator[PreTrainedModel]:
             yield from parts(child)
 
 
+@contextmanager
+def implemented(parts: Iterable[PreTrainedModel], name: str) -> Iterator[None]:
+    """Run every part of a model with an attention implementation, by transformers' name."""
+    before = [(part.config, part.config._attn_implementation) for part in parts]
+    try:
+        # Set directly: the public setter looks at every module, and would push a parent's choice
+        # down to its children.
+        for config, _ in before:
+            config._attn_implementation_internal = name
+        yield
+    finally:
+        for config, implementation in before:
+            config._attn_implementation_internal = implementation
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Return where a module computes: its weights may lie elsewhere until they are needed.
 
@@ -232,16 +261,28 @@ def device_of(module: nn.Module) -> torch.device:
 def _first(root: nn.Module, paths: Sequence[str]) -> nn.Module:
     for path in paths:
         found: Any = root
-        for name in path.split("."):
+        for name in filter(None, path.split(".")):
             found = getattr(found, name, None)
         if isinstance(found, nn.Module):
             return found
     raise InputError("--model", f"no module {' or '.join(paths)}", "the layout of its family")
 
 
-def _stack(layers: Sequence[nn.Module], attention: Sequence[str], output: str, grid: Grid) -> Stack:
-    attentions = [_first(layer, attention) for layer in layers]
-    outputs = [module.get_submodule(output) for module in attentions]
-    width = outputs[0].in_features
-    assert isinstance(width, int)
-    return Stack(layers, attentions, outputs, grid, width // grid.heads)
+def _stack(
+    layers: Sequence[nn.Module],
+    attention: Sequence[str],
+    output: str,
+    grid: Grid,
+    at_output: bool = False,
+) -> Stack:
+    # a layer without heads stands for its own attention, which is then never called as one
+    attentions = [
+        layer if index in grid.without else _first(layer, attention)
+        for index, layer in enumerate(layers)
+    ]
+    outputs = [
+        module if index in grid.without else module.get_submodule(output)
+        for index, module in enumerate(attentions)
+    ]
+    widths = [int(outputs[layer].in_features) for layer in grid.with_heads]  # type: ignore[arg-type]
+    return Stack(layers, attentions, outputs, grid, max(widths) // grid.heads, at_output)

@@ -124,6 +124,9 @@ def image_token_id(vlm: VLM) -> int:
     for name in ("image_token_id", "image_token_index"):
         if (found := getattr(config, name, None)) is not None:
             return int(found)
+    processor: Any = vlm.processor
+    if (mark := getattr(processor, "image_token", None)) is not None:  # Chameleon's, Emu3's
+        return int(processor.tokenizer.convert_tokens_to_ids(mark))
     raise InputError("--model", f"{vlm.name} has no image token", "a vision-language model")
 
 

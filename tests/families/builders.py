@@ -19,6 +19,7 @@ import transformers as hf
 from tokenizers import Tokenizer
 from transformers.models.smolvlm import processing_smolvlm
 
+from headpatch.models.discovery import with_family
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.vlm import VLM
 from tests.tiny import image_pair
@@ -371,6 +372,69 @@ DECODERS: dict[str, Callable[[], Parts]] = {
 """LLaVA on decoders whose parts have other names."""
 
 
+def qwen3_5() -> Parts:
+    """Attention heads in every other layer, and a gate between them and their projection."""
+    text = {
+        "rope": {
+            "mrope_section": [1, 1, 1], "mrope_interleaved": True, "partial_rotary_factor": 0.5
+        },
+        **_WIDER, "num_hidden_layers": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 24, "intermediate_size": 40, "out_hidden_size": 32,
+        "num_position_embeddings": 16,
+    }  # fmt: skip
+    return _qwen("Qwen3_5", "Qwen3VLProcessor", 16, text, vision)
+
+
+def aya_vision() -> Parts:
+    """Tiles, whose patches are shuffled to tokens; layers of attention and MLP side by side."""
+    marks = {
+        "start_of_img_token": "<img>", "end_of_img_token": "</img>",
+        "img_patch_token": "<IMG_CONTEXT>", "tile_token": "TILE", "tile_global_token": "GLOBAL",
+    }  # fmt: skip
+    images = hf.GotOcr2ImageProcessorPil(
+        size=_SQUARE, min_patches=1, max_patches=4, crop_to_patches=True
+    )
+    processor = hf.AyaVisionProcessor(
+        images, tokenizer(), patch_size=14, img_size=56, downsample_factor=2, **marks,
+        chat_template=chat("<image>"),
+    )  # fmt: skip
+    config = hf.AyaVisionConfig(
+        vision_config=_siglip(), text_config=hf.Cohere2Config(**_TEXT), downsample_factor=2,
+        vision_feature_layer=-1, adapter_layer_norm_eps=1e-6, alignment_intermediate_size=64,
+    )  # fmt: skip
+    return Parts(hf.AyaVisionForConditionalGeneration, config, processor)
+
+
+def idefics2() -> Parts:
+    """Latents that look at the whole picture stand for it: no token has a place of its own."""
+    images = hf.Idefics2ImageProcessorPil(
+        size={"shortest_edge": 28, "longest_edge": 56}, do_image_splitting=False
+    )
+    processor = hf.Idefics2Processor(
+        images, tokenizer(()), image_seq_len=3, chat_template=chat("<image>")
+    )
+    config = hf.Idefics2Config(
+        vision_config=dict(_VISION), text_config={"model_type": "mistral", **_TEXT, **_WIDER},
+        perceiver_config={
+            "resampler_n_latents": 3, "resampler_depth": 1, "resampler_n_heads": 2,
+            "num_key_value_heads": 1, "resampler_head_dim": 8, "hidden_size": 32,
+        },
+    )  # fmt: skip
+    return Parts(hf.Idefics2ForConditionalGeneration, config, processor)
+
+
+UNLISTED: dict[str, Callable[[], Parts]] = {
+    "qwen3_5": qwen3_5,
+    "aya_vision": aya_vision,
+    "idefics2": idefics2,
+}
+"""Of classes that no table lists: their parts are discovered."""
+
+
 def make(parts: Parts, seed: int = 0) -> VLM:
     """A model with random weights, and its processor."""
     tokens = parts.processor.tokenizer
@@ -404,6 +468,8 @@ STRANGE = "llava (strange tower)"
 
 
 def build(name: str) -> VLM:
+    if name in UNLISTED:
+        return with_family(make(UNLISTED[name]()))
     if name != STRANGE:
         return make(BUILDERS[name]())
     vlm = build("llava")

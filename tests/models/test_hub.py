@@ -189,7 +189,7 @@ def test_a_model_that_the_hub_gives_loads(hub: Callable[[str], None], tmp_path: 
 def test_a_model_is_refused_when_its_config_alone_is_known(
     hub: Callable[[str], None], tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "idefics2"}', "utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "idefics4"}', "utf-8")
     with holding(tmp_path) as (address, asked):
         hub(address)
         assert "idefics3" in refused("check", "--model", NAME)

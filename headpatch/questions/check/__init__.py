@@ -17,5 +17,6 @@ VERB = Verb(
     __doc__ or "",
     (),
     pairs=False,
+    ragged=True,
     without=("region", "out", "force"),
 )

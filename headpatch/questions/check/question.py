@@ -267,8 +267,20 @@ def _stack(tower: Stack) -> dict[str, int]:
 def _limits(session: Session) -> list[str]:
     vlm = session.vlm
     found = []
+    if vlm.found is not None:
+        found.append("No table lists where its parts are: they were discovered in a run of it.")
+    if layers := vlm.lm.grid.without:
+        found.append(f"Layers {', '.join(map(str, layers))} have no attention heads.")
+    if vlm.lm.at_output:
+        found.append(
+            "What a head gives is gated or normed before its output projection: z is what enters "
+            "that, and attention rows are from before."
+        )
     if vlm.vision is None or refused(vlm):
-        found.append("Heads of the vision tower cannot be changed in this family.")
+        why = vlm.family.why_no_vision
+        found.append(
+            f"Heads of the vision tower cannot be changed in this family{why and f': {why}'}."
+        )
     elif vlm.feature_layer is not None and vlm.feature_layer + 1 < vlm.vision.grid.layers:
         found.append(
             f"Vision layers after {vlm.feature_layer} never reach the language model: their effect "

@@ -54,5 +54,6 @@ VERB = Verb(
     __doc__ or "",
     (COMBINATIONS, REPAIR, PARTS),
     ("combinations.png",),
+    ragged=True,
     finished="parts",
 )

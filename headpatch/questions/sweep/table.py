@@ -231,20 +231,35 @@ def _facts(opened: Opened, where: Origin, job: Plan, control: Unread | None) -> 
 
 
 def _tensors(table: pd.DataFrame, columns: Sequence[str], job: Plan) -> Saved:
-    """Cut columns into a tensor a kind and direction, those of whole layers as ``layer_…``."""
-    last = job.sets[-1].heads[0]
-    shape = (last.layer + 1, last.head + 1) if job.every else (len(job.sets),)
-    cuts: dict[str, tuple[list[str], tuple[int, ...]]] = {"": (["head", "set"], shape)}
+    """Cut columns into a tensor a kind and direction, those of whole layers as ``layer_…``.
+
+    What stands for a layer without heads is NaN.
+    """
+    shape: tuple[int, ...] = (len(job.sets),)
+    at = list(range(len(job.sets)))
+    if job.every:
+        (last,) = job.sets[-1]
+        shape = (last.layer + 1, last.head + 1)
+        at = [one.layer * shape[1] + one.head for (one,) in job.sets]
+    cuts: dict[str, tuple[list[str], tuple[int, ...], list[int]]] = {
+        "": (["head", "set"], shape, at)
+    }
     if job.layers:
-        cuts["layer_"] = ["layer"], (len(job.layers),)
+        numbers = [one.heads[0].layer for one in job.layers]
+        cuts["layer_"] = ["layer"], (numbers[-1] + 1,), numbers
     tensors: Saved = {}
-    for prefix, (roles, sizes) in cuts.items():
+    for prefix, (roles, sizes, places) in cuts.items():
         ways = table[table["role"].isin(roles)].groupby(["kind", "direction"], sort=False)
         for column in columns:
             tensors[f"{prefix}{column}"] = {
-                f"{kind}_{direction}": torch.tensor(rows[column].to_numpy(np.float32)).reshape(
-                    sizes
-                )
+                f"{kind}_{direction}": _scattered(rows[column], sizes, places)
                 for (kind, direction), rows in ways
             }
     return tensors
+
+
+def _scattered(values: pd.Series, sizes: tuple[int, ...], places: Sequence[int]) -> torch.Tensor:
+    """Put values at flat places of a tensor that is NaN elsewhere."""
+    whole = torch.full(sizes, torch.nan)
+    whole.view(-1)[torch.tensor(places)] = torch.tensor(values.to_numpy(np.float32))
+    return whole

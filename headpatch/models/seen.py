@@ -1,0 +1,95 @@
+"""One picture as a model is shown it, and the places of its image tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt, prod
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from headpatch.errors import InputError
+from headpatch.models.measured import Arrange, Measured, Placeless, View
+from headpatch.models.reach import Features
+
+_SLIVER = 1e-4  # of the picture: less is what measuring errs by
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """The picture's part behind each token, row by row from the top left."""
+
+    boxes: Float[np.ndarray, "tokens 4"]
+    """Shape ``[tokens, 4]``: left, top, right, bottom as fractions of the *original* picture. What
+    the processor crops away belongs to no patch. Where the model is shown tiles and the whole
+    picture, the tokens of both have boxes."""
+    grid: tuple[int, int]
+    """(rows, columns) of the finest view of the picture; (0, 0) if there is none."""
+    unknown: InputError | None = None  # why no token has a place; None if places are known
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One picture, and what its image processor made of it for a model of this config."""
+
+    image: Image.Image
+    processor: Any  # transformers gives image processors no common type
+    config: Any
+    inputs: Mapping[str, Tensor]
+    """The model's inputs for this run alone, with so many image `tokens`."""
+    tokens: int
+    measured: Measured  # what the processor makes of pictures of coordinates
+    features: Features | None = None  # the image tokens that the model makes of pixels
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in the processed picture, in pixels."""
+        side = self.config.vision_config.patch_size
+        return int(side if isinstance(side, int) else side[0])
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """(height, width) of the pictures that the vision tower takes."""
+        height, width = self.inputs["pixel_values"].shape[-2:]
+        return height, width
+
+    def view(self, arrange: Arrange) -> View:
+        """Measure where one view of the picture looks; see `Measured.view`."""
+        return self.measured.view(arrange, tuple(self.inputs["pixel_values"].shape))
+
+    def shown(self, views: int, what: str) -> None:
+        """Refuse to place a picture that the tower is not shown in so many parts (`Placeless`)."""
+        found = prod(self.inputs["pixel_values"].shape[:-3])
+        if found != views:
+            picture = f"a picture of {self.image.width}x{self.image.height}"
+            raise Placeless("--model", f"{picture} shown in {found} parts", f"{views} ({what})")
+
+    def merged(self, patches: int) -> int:
+        """How many of `patches` patches a side one token stands for."""
+        return max(isqrt(patches // self.tokens), 1)
+
+    def fitted(self, patches: Patches) -> Patches:
+        """Return `patches`, one a token, within the picture; one of padding alone has no place."""
+        self.need(len(patches.boxes))
+        boxes = patches.boxes.clip(0, 1)
+        empty = (boxes[:, 2:] - boxes[:, :2]).min(1) < _SLIVER
+        return Patches(np.where(empty[:, None], np.nan, boxes), patches.grid)
+
+    def need(self, patches: int) -> None:
+        """Refuse a model that is not given as many image tokens as patches: it would fail."""
+        if patches != self.tokens:
+            found = f"{self.tokens} image tokens for {patches} patches"
+            hint = "Its processor_config.json may lack num_additional_image_tokens."
+            raise InputError("--model", found, "one token a patch", hint)
+
+
+def placeless(*shape: int) -> Float[np.ndarray, "..."]:
+    """Return boxes of tokens that stand for no place."""
+    return np.full((*shape, 4), np.nan)
+
+
+def view_of(pixels: Tensor, index: int) -> Tensor:
+    """Return one of the pictures that pixel values hold, ``[channels, height, width]``."""
+    return pixels.flatten(0, -4)[index]

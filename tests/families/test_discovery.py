@@ -1,0 +1,180 @@
+"""What is discovered in a run of a model, against the table, and on classes that no table lists."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from headpatch.engine.control import why_not
+from headpatch.engine.forward import Keep
+from headpatch.engine.interventions import Intervention
+from headpatch.engine.patching import WITHOUT, patch, run_pair
+from headpatch.engine.selfcheck import check
+from headpatch.engine.widen import suffix_start
+from headpatch.errors import InputError
+from headpatch.heads import Grid, Head, HeadSet, Selection
+from headpatch.models import families
+from headpatch.models.discovery import discover
+from headpatch.models.load import load
+from headpatch.models.reach import reach
+from headpatch.models.traced import _refuse_mixed
+from tests.families import builders
+from tests.families.builders import BUILDERS, DECODERS, UNLISTED, build, built, prompt_of
+from tests.families.measure import TOWERS
+
+NOT_SEEN = {
+    "decoder",
+    "vision",
+    "layout",
+    "template",
+    "suffix",
+    "needs",
+    "lm_heads",
+    "vision_heads",
+}
+
+
+@pytest.mark.parametrize("name", [*BUILDERS, *DECODERS])
+def test_what_is_discovered_is_what_the_table_says(name: str) -> None:
+    if name in BUILDERS:
+        vlm, prompt = built(name)
+    else:
+        vlm = builders.make(DECODERS[name]())
+        prompt = prompt_of(vlm)
+    found = discover(vlm.model, prompt.inputs, prompt.spans.image.tolist(), name)
+    table, seen = asdict(vlm.family), asdict(found)
+    unlike = {key for key in table if table[key] != seen[key]} - NOT_SEEN
+    # its tiles of padding are the same in both pictures, too
+    assert unlike == ({"class_token"} if name == "mllama" else set())
+    other = replace(vlm, found=replace(found, class_token=vlm.family.class_token))
+    for tower in TOWERS:
+        assert other.stack(tower).outputs == vlm.stack(tower).outputs
+        assert other.stack(tower).grid == vlm.stack(tower).grid
+    assert other.final_norm is vlm.final_norm
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDERS if name != "mllama"])
+def test_traced_places_are_those_of_the_layouts(name: str) -> None:
+    vlm, prompt = built(name)
+    traced = prompt_of(replace(vlm, found=replace(vlm.family, layout="traced")))
+    assert traced.patches.unknown is None
+    assert torch.equal(traced.image_positions, prompt.image_positions)
+    np.testing.assert_allclose(traced.patches.boxes, prompt.patches.boxes, atol=1e-9)
+    assert traced.patches.grid == prompt.patches.grid
+
+
+@pytest.mark.parametrize("name", UNLISTED)
+def test_heads_of_unlisted_classes_are_changed_as_hooks_change_them(name: str) -> None:
+    """Every layer that has heads, in both towers, against a plain hook on its projection."""
+    vlm = build(name)
+    prompt = prompt_of(vlm)
+    base = run_pair(vlm, prompt, Keep(z=TOWERS))
+    assert [why_not(vlm, base, tower) for tower in TOWERS] == ["", ""]
+    run = prompt.select(WITHOUT)
+    for tower in TOWERS:
+        stack = vlm.stack(tower)
+        for layer in stack.grid.with_heads:
+            head = Head(layer, stack.grid.heads - 1, tower)
+            (found,) = patch(
+                vlm, base, [Intervention(HeadSet.of(head), "zero", "denoising", "answer")]
+            )
+            where = slice(None) if tower == "vision" else slice(-1, None)
+            effect = _by_hook(vlm, run, stack.outputs[layer], stack.grid, head, where)
+            assert abs(found.effect - effect) < 2e-5
+            assert abs(effect) > 1e-4 or tower == "vision"
+
+
+def _by_hook(vlm, run, output, grid: Grid, head: Head, where: slice) -> float:  # type: ignore[no-untyped-def]
+    def zero(_: object, args: tuple[Tensor]) -> tuple[Tensor]:
+        z = args[0].unflatten(-1, (grid.heads, -1)).clone()
+        z[..., where, head.head, :] = 0
+        return (z.flatten(-2),)
+
+    def ld() -> float:
+        with torch.no_grad():
+            return float(run.answers.ld(vlm.model(**run.inputs).logits[:, -1])[0])
+
+    before = ld()
+    handle = output.register_forward_pre_hook(zero)
+    try:
+        return ld() - before
+    finally:
+        handle.remove()
+
+
+def test_layers_without_heads_have_none() -> None:
+    vlm = build("qwen3_5")
+    prompt, grid = prompt_of(vlm), vlm.lm.grid
+    keep = Keep(lm_rows=True, z=("lm",), suffix=suffix_start(prompt.spans, "answer"))
+    base = run_pair(vlm, prompt, keep)
+    assert grid.without == (0, 2) and {head.layer for head in grid} == {1, 3}
+    assert [z.shape[-1] for z in base.trace.z["lm"]] == [0, 12, 0, 12]
+    empty = base.trace.lm_rows.isnan().flatten(2).all(-1)
+    assert empty.tolist() == [[True, False, True, False]] * 2
+    assert "state of their own" in check(vlm, base, "answer").reason
+    with pytest.raises(InputError, match="layer 2 of this model has no attention heads"):
+        grid.check(Head(2, 0))
+    assert {head.layer for head in Selection.parse("layer:0-3").resolve(grid)} == {1, 3}
+
+
+def test_latents_that_look_at_the_whole_picture_have_no_places() -> None:
+    prompt = prompt_of(build("idefics2"))
+    assert prompt.patches.unknown is not None
+    assert "mix parts of the picture" in prompt.patches.unknown.found
+
+
+def test_tokens_that_share_the_picture_are_told_from_those_that_mix_it() -> None:
+    pixels = torch.zeros(1, 3, 8, 8)
+
+    def apart(shown: Tensor) -> Tensor:
+        return shown[0, 0].unfold(0, 4, 4).unfold(1, 4, 4).flatten(2).flatten(0, 1)
+
+    found = reach(pixels, apart, 2)
+    assert found.rows.sum(1).tolist() == found.columns.sum(1).tolist() == [2] * 4
+    assert found.columns[1].tolist() == [False, False, True, True]
+    with pytest.raises(InputError, match="4 by 4 patches each"):
+        _refuse_mixed(reach(pixels, lambda shown: shown.sum((0, 1)).sum() * torch.ones(4, 1), 2))
+
+
+def test_an_unlisted_class_loads_by_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm, prompt = built("llava")
+    vlm.model.save_pretrained(tmp_path)
+    vlm.processor.save_pretrained(tmp_path)
+    monkeypatch.delitem(families.FAMILIES, "llava")
+    found = load(str(tmp_path))
+    assert found.found is not None and found.lm.grid == vlm.lm.grid
+    again = prompt_of(found)
+    np.testing.assert_allclose(again.patches.boxes, prompt.patches.boxes, atol=1e-9)
+
+
+def test_a_listed_family_on_an_unlisted_decoder_is_discovered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = builders.make(DECODERS["gpt_neox"]())
+    vlm.model.save_pretrained(tmp_path)
+    vlm.processor.save_pretrained(tmp_path)
+    outputs = len(vlm.lm.outputs)
+    monkeypatch.setattr("headpatch.models.vlm.DECODERS", {})
+    found = load(str(tmp_path))
+    assert found.family.lm_output == "dense" and len(found.lm.outputs) == outputs
+    assert found.family.layout == "crop"
+
+
+def test_why_a_class_is_refused() -> None:
+    vlm, prompt = builders.build("llava"), built("llava")[1]
+    image = prompt.spans.image.tolist()
+    vlm.model.config.is_encoder_decoder = True
+    with pytest.raises(InputError, match="an encoder reads the prompt"):
+        discover(vlm.model, {}, [], "m")
+    vlm.model.config.is_encoder_decoder = False
+    for layer in vlm.lm.attentions:
+        layer.forward = lambda hidden_states, **_: (hidden_states, None)
+    with pytest.raises(InputError, match=r"attention \(LlamaAttention\) does not go through"):
+        discover(vlm.model, prompt.inputs, image, "m")
+    with pytest.raises(InputError, match="does not run on what its processor gives"):
+        discover(vlm.model, {**prompt.inputs, "pixel_values": torch.zeros(1)}, image, "m")
