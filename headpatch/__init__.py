@@ -34,6 +34,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from headpatch.api import Run, plot, read_run
+    from headpatch.core.converted_pairs import Converted, convert_pairs
     from headpatch.core.dataset import Pairs, open_pairs
     from headpatch.core.drawn_pairs import draw_pairs
     from headpatch.core.gate import sessions
@@ -61,6 +62,7 @@ _HOMES = {
     name: room
     for room, names in {
         "api": "Run plot read_run",
+        "core.converted_pairs": "Converted convert_pairs",
         "core.dataset": "Pairs open_pairs",
         "core.drawn_pairs": "draw_pairs",
         "core.gate": "sessions",
@@ -89,14 +91,13 @@ _HOMES = {
 """The module of each public name."""
 
 __all__ = [
-    "VLM", "AblatedPairs", "Ablation", "Claims", "Combined", "CombinedPairs", "Cuts",
-    "FollowedPath", "FollowedPaths", "Head", "HeadSet", "HeadpatchError", "InputError",
-    "Manifest", "Pair", "Pairs", "RankedPairs", "Ranking", "Region", "Rolled", "RolledPairs",
-    "Run", "RunError", "Session", "Study", "Sweep", "Sweeps", "Traced", "TracedPairs", "Unfinished",
-    "Verdict",
-    "ablate", "claims", "combine", "cut", "draw_pairs", "load", "make_pair", "mean_z",
-    "open_pairs", "open_session", "path", "plot", "rank", "read_run", "rollout", "sessions",
-    "sweep", "trace", "verdict",
+    "VLM", "AblatedPairs", "Ablation", "Claims", "Combined", "CombinedPairs", "Converted", "Cuts",
+    "FollowedPath", "FollowedPaths", "Head", "HeadSet", "HeadpatchError", "InputError", "Manifest",
+    "Pair", "Pairs", "RankedPairs", "Ranking", "Region", "Rolled", "RolledPairs", "Run", "RunError",
+    "Session", "Study", "Sweep", "Sweeps", "Traced", "TracedPairs", "Unfinished", "Verdict",
+    "ablate", "claims", "combine", "convert_pairs", "cut", "draw_pairs", "load", "make_pair",
+    "mean_z", "open_pairs", "open_session", "path", "plot", "rank", "read_run", "rollout",
+    "sessions", "sweep", "trace", "verdict",
 ]  # fmt: skip
 
 
