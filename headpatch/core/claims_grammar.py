@@ -119,7 +119,7 @@ class Claim:
                 if layers[0] > layers[1] or len(set(heads)) < len(heads):
                     break
                 number = float(parts[-1]) if form is Form.CORRELATE else 0.0
-                return cls(text, form, heads, layers, *words[:2], number=number)
+                return cls(text, form, heads, layers, words[0], words[1], number)
         raise InputError("claims", repr(text), _EXAMPLES)
 
     @property

@@ -189,9 +189,9 @@ def claims(
 
 def _saved(verdict: "Verdict") -> SavedVerdict:
     """Return a verdict as its folder would be read."""
-    tables = verdict.heads, verdict.partners, verdict.gate
-    saved, vision = verdict.judgement.saved, verdict.judgement.vision
+    tables, saved = (verdict.heads, verdict.partners, verdict.gate), verdict.judgement.saved
+    looks, vision = mean_looks(saved), verdict.judgement.vision
     entries = tuple(one.entry for one in verdict.survey.gated)
     run = {"valid": verdict.survey.valid, "weights": verdict.pairs.vlm.fingerprint}
-    tables = *tables, mean_looks(saved), vision
-    return SavedVerdict(verdict.study, *tables, entries, run, correlation=saved.get("true_rho"))
+    rho = saved.get("true_rho")
+    return SavedVerdict(verdict.study, *tables, looks, vision, entries, run, correlation=rho)
