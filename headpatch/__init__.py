@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from headpatch.questions.ablate.question import AblatedPairs, Ablation, ablate
     from headpatch.questions.claims.question import Claims, claims
     from headpatch.questions.combine.question import Combined, CombinedPairs, combine
+    from headpatch.questions.compare.question import Compared, compare
     from headpatch.questions.cut.question import Cuts, cut
     from headpatch.questions.path.question import FollowedPath, FollowedPaths, path
     from headpatch.questions.rank.question import RankedPairs, Ranking, rank
@@ -77,6 +78,7 @@ _HOMES = {
         "questions.ablate.question": "AblatedPairs Ablation ablate",
         "questions.claims.question": "Claims claims",
         "questions.combine.question": "Combined CombinedPairs combine",
+        "questions.compare.question": "Compared compare",
         "questions.cut.question": "Cuts cut",
         "questions.path.question": "FollowedPath FollowedPaths path",
         "questions.rank.question": "RankedPairs Ranking rank",
@@ -91,13 +93,14 @@ _HOMES = {
 """The module of each public name."""
 
 __all__ = [
-    "VLM", "AblatedPairs", "Ablation", "Claims", "Combined", "CombinedPairs", "Converted", "Cuts",
-    "FollowedPath", "FollowedPaths", "Head", "HeadSet", "HeadpatchError", "InputError", "Manifest",
-    "Pair", "Pairs", "RankedPairs", "Ranking", "Region", "Rolled", "RolledPairs", "Run", "RunError",
-    "Session", "Study", "Sweep", "Sweeps", "Traced", "TracedPairs", "Unfinished", "Verdict",
-    "ablate", "claims", "combine", "convert_pairs", "cut", "draw_pairs", "load", "make_pair",
-    "mean_z", "open_pairs", "open_session", "path", "plot", "rank", "read_run", "rollout",
-    "sessions", "sweep", "trace", "verdict",
+    "VLM", "AblatedPairs", "Ablation", "Claims", "Combined", "CombinedPairs", "Compared",
+    "Converted", "Cuts", "FollowedPath", "FollowedPaths", "Head", "HeadSet", "HeadpatchError",
+    "InputError", "Manifest", "Pair", "Pairs", "RankedPairs", "Ranking", "Region", "Rolled",
+    "RolledPairs", "Run", "RunError", "Session", "Study", "Sweep", "Sweeps", "Traced",
+    "TracedPairs", "Unfinished", "Verdict",
+    "ablate", "claims", "combine", "compare", "convert_pairs", "cut", "draw_pairs", "load",
+    "make_pair", "mean_z", "open_pairs", "open_session", "path", "plot", "rank", "read_run",
+    "rollout", "sessions", "sweep", "trace", "verdict",
 ]  # fmt: skip
 
 
