@@ -34,6 +34,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from headpatch.api import Run, plot, read_run
+    from headpatch.core.converted_pairs import Converted, convert_pairs
     from headpatch.core.corrupted_pairs import corrupt
     from headpatch.core.dataset import Pairs, open_pairs
     from headpatch.core.drawn_pairs import draw_pairs
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from headpatch.questions.ablate.question import AblatedPairs, Ablation, ablate
     from headpatch.questions.claims.question import Claims, claims
     from headpatch.questions.combine.question import Combined, CombinedPairs, combine
+    from headpatch.questions.compare.question import Compared, compare
     from headpatch.questions.cut.question import Cuts, cut
     from headpatch.questions.evaluate.question import Evaluation, evaluate
     from headpatch.questions.path.question import FollowedPath, FollowedPaths, path
@@ -64,6 +66,7 @@ _HOMES = {
     for room, names in {
         "api": "Run plot read_run",
         "core.corrupted_pairs": "corrupt",
+        "core.converted_pairs": "Converted convert_pairs",
         "core.dataset": "Pairs open_pairs",
         "core.drawn_pairs": "draw_pairs",
         "core.gate": "sessions",
@@ -78,6 +81,7 @@ _HOMES = {
         "questions.ablate.question": "AblatedPairs Ablation ablate",
         "questions.claims.question": "Claims claims",
         "questions.combine.question": "Combined CombinedPairs combine",
+        "questions.compare.question": "Compared compare",
         "questions.cut.question": "Cuts cut",
         "questions.evaluate.question": "Evaluation evaluate",
         "questions.path.question": "FollowedPath FollowedPaths path",
@@ -93,15 +97,14 @@ _HOMES = {
 """The module of each public name."""
 
 __all__ = [
-    "VLM", "AblatedPairs", "Ablation", "Claims", "Combined", "CombinedPairs", "Cuts",
-    "Evaluation", "FollowedPath", "FollowedPaths", "Head", "HeadSet", "HeadpatchError",
-    "InputError", "Manifest", "Pair", "Pairs", "RankedPairs", "Ranking", "Region", "Rolled",
-    "RolledPairs", "Run", "RunError", "Session", "Study", "Sweep", "Sweeps", "Traced",
-    "TracedPairs", "Unfinished", "Verdict",
-    "ablate", "claims", "combine", "corrupt", "cut", "draw_pairs", "evaluate", "load", "make_pair",
-    "mean_z",
-    "open_pairs", "open_session", "path", "plot", "rank", "read_run", "rollout", "sessions",
-    "sweep", "trace", "verdict",
+    "VLM", "AblatedPairs", "Ablation", "Claims", "Combined", "CombinedPairs", "Compared",
+    "Converted", "Cuts", "Evaluation", "FollowedPath", "FollowedPaths", "Head", "HeadSet",
+    "HeadpatchError", "InputError", "Manifest", "Pair", "Pairs", "RankedPairs", "Ranking",
+    "Region", "Rolled", "RolledPairs", "Run", "RunError", "Session", "Study", "Sweep", "Sweeps",
+    "Traced", "TracedPairs", "Unfinished", "Verdict",
+    "ablate", "claims", "combine", "compare", "convert_pairs", "corrupt", "cut", "draw_pairs",
+    "evaluate", "load", "make_pair", "mean_z", "open_pairs", "open_session", "path", "plot", "rank",
+    "read_run", "rollout", "sessions", "sweep", "trace", "verdict",
 ]  # fmt: skip
 
 

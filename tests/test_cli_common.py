@@ -28,6 +28,7 @@ FLAGS = {
     "pairs": ["--config", "--seed", *PRINT],
     "claims": [*MODEL, "--answers", "--out", "--force", "--pairs", "--limit", *PRINT],
     "report": PRINT,
+    "compare": ["--out", "--seed", *PRINT],
 }
 """Every verb, and the common flags that it cannot do without."""
 LACKS = {
@@ -36,8 +37,9 @@ LACKS = {
     "pairs": ["--model", "--device", "--with", "--force"],
     "claims": [*PICTURES, "--region", "--config"],
     "report": ["--model", "--seed", "--config"],
+    "compare": ["--model", "--config", "--pairs", "--force"],
 }
-NEEDS = {"claims": ["claims.yaml"], "report": ["folder"]}
+NEEDS = {"claims": ["claims.yaml"], "report": ["folder"], "compare": ["first", "second"]}
 
 
 def asked(verb: str, *words: str, patch: pytest.MonkeyPatch) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from headpatch.questions.verdict import VERB as VERDICT
 from headpatch.text import user_path
 
 if TYPE_CHECKING:
+    from headpatch.core.study.study import Study
     from headpatch.questions.claims.case import Case
 
 
@@ -31,6 +32,7 @@ def _claims(request: Request, given: Mapping[str, Any]) -> None:
             f"{given['config']}: claims", "none", "claims such as 'head 24.17 is necessary'"
         )
     refuse_drawing(request, given["n"])
+    _need_data(study)
     from headpatch.core.output.writing import write
     from headpatch.core.saved_verdict import SavedVerdict
     from headpatch.questions.claims.case import Case
@@ -56,6 +58,16 @@ def _claims(request: Request, given: Mapping[str, Any]) -> None:
     console = Terminal()
     show(console, *renderables(QUESTION.view(result.files(), result.origin.context)))
     console.print(tables.files(str(folder), names), soft_wrap=True)  # paths stay whole
+
+
+def _need_data(study: "Study") -> None:
+    """Say, of a published study whose pairs are not there, how to get them."""
+    manifest, expected = study.pairs.manifest, study.expected
+    if manifest is None or expected is None or not expected.data or Path(manifest).exists():
+        return
+    found = f"{manifest} is not there"
+    hint = f"Nothing is downloaded. Get the data and make them: {expected.data}"
+    raise InputError("--pairs", found, f"the pairs of {expected.source}", hint)
 
 
 def _complete(

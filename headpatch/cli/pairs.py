@@ -1,14 +1,18 @@
-"""`headpatch pairs`."""
+"""`headpatch pairs`: draws a dataset, or makes a table of one that is published."""
 
 from collections import Counter
 from collections.abc import Mapping
+from inspect import Parameter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from headpatch.cli.options import Several, flag, parameter
 from headpatch.cli.show import Terminal, print_object, show
 from headpatch.cli.verb import Request, command
 from headpatch.errors import InputError
+from headpatch.pairs.converters import CONVERTERS
 from headpatch.pairs.manifest import NAME
 
 _REGIONS = (
@@ -41,6 +45,18 @@ _FLAGS = {
 _TYPED = {"with_image": "--with", "question": "--question", "region": "--region",
           "table": "--pairs"}  # fmt: skip
 """Flags of --corrupt alone, as typed."""
+_FOLDER = typer.Argument(help="With --from: the data set as it is published.", metavar="[FOLDER]")
+_FROM = f"Make the table of a published data set in FOLDER: {', '.join(CONVERTERS)}."
+_AS = (
+    "With --from: pairs (manifest.csv), or rows (rows.csv: each picture with its question and "
+    "right answer)."
+)
+_OF_PUBLISHED = {
+    "published": flag(str, "--from", _FROM, "NAME"),
+    "sort": flag(str, "--as", _AS, "pairs|rows"),
+    "images": flag(Several, "--images", "With --from: more folders with pictures.", "DIRS"),
+    "instances": flag(Path, "--instances", "With --from: COCO's file of boxes.", "FILE"),
+}
 
 
 def _pairs(request: Request, given: Mapping[str, Any]) -> None:
@@ -68,6 +84,10 @@ def _pairs(request: Request, given: Mapping[str, Any]) -> None:
     further columns are kept as factors) beside them. Pairs that share pictures count as one; a
     column scene says which pairs show one scene, if you know better.
 
+    With --from, nothing is drawn: a data set that you have (POPEv2, MERLIM, NaturalBench, MMVP,
+    What'sUp, POPE, VSR, COCO-Counterfactuals) becomes such a table, with the pictures where they
+    are; rows that make no pair are listed with their reason in skipped.csv. Nothing is downloaded.
+
     Examples
     --------
     `headpatch pairs --n 20 --out pairs`
@@ -86,6 +106,12 @@ def _pairs(request: Request, given: Mapping[str, Any]) -> None:
         return
     if extra := [typed for name, typed in _TYPED.items() if given[name] is not None]:
         raise InputError(extra[0], "of no use where pairs are drawn", "--corrupt beside it")
+    if given["published"] is not None:
+        _published(request, given, folder)
+        return
+    for name, typed in {"folder": "FOLDER", "sort": "--as", "images": "--images"}.items():
+        if given[name] is not None:
+            raise InputError(typed, "no data set that it belongs to", "--from as well")
     from headpatch.core.drawn_pairs import DRAW, SHEET, draw_dataset
     from headpatch.present.tables import plain_table
 
@@ -135,10 +161,49 @@ def _corrupt(request: Request, given: Mapping[str, Any], folder: Path) -> None:
 _KEYS = {name: f"draw.{name}" for name in _FLAGS if name not in (*_TYPED, "corrupt")}
 _KEYS |= {"out": "draw.folder", "picture_format": "draw.format"}
 _KEYS |= {"question": "question", "region": "region"}
+
+
+def _published(request: Request, given: Mapping[str, Any], out: Path) -> None:
+    """Make the table of a published data set, and say what was skipped."""
+    for name in _FLAGS.keys() - {"out"}:
+        if given[name] is not None:
+            named = _TYPED | {"picture_format": "--format"}
+            typed = named.get(name, f"--{name}")
+            raise InputError(f"--from, {typed}", "both of them", "one of them: nothing is drawn")
+    if given["folder"] is None:
+        raise InputError("FOLDER", "none", "the folder of the data set")
+    from headpatch.core.converted_pairs import SKIPPED, convert_pairs
+    from headpatch.present.tables import plain_table
+
+    sort, images = given["sort"] or "pairs", given["images"] or ()
+    place = given["folder"], out, sort, images, given["instances"]
+    done = convert_pairs(given["published"], *place)
+    files = [str(done.table), str(out / SKIPPED)]
+    if request.as_json:
+        print_object({sort: done.count, "skipped": done.skipped,
+                      "factors": list(done.factors), "files": files})  # fmt: skip
+        return
+    console, left = Terminal(), sum(done.skipped.values())
+    table = plain_table("rows", "count", title=given["published"], wrapped=["rows"])
+    for what, count in {f"accepted, as {sort}": done.count, **done.skipped}.items():
+        table.add_row(what, f"{count:,}")
+    show(console, table)
+    more = f"; {left:,} skipped, as {out / SKIPPED} says row by row" if left else ""
+    console.print(f"Wrote {done.count:,} {sort} to {done.table}{more}", soft_wrap=True)
+
+
 command(
     "pairs",
     str(_pairs.__doc__),
-    [parameter(name, one) for name, one in _FLAGS.items()],
+    [
+        Parameter(
+            "folder",
+            Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[Path | None, _FOLDER],
+        ),
+        *(parameter(name, one) for name, one in {**_OF_PUBLISHED, **_FLAGS}.items()),
+    ],
     _KEYS,
     ("config", "seed", "as_json", "debug"),
     _pairs,

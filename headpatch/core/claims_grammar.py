@@ -7,11 +7,16 @@ The grammar, one claim a line (H is a head such as ``24.17``, A-B layers such as
     heads H and H do more together than alone  (or more)
     heads H and H work together
     heads H and H are independent
+    heads H and H are necessary | sufficient together                      (or more)
+    heads H and H matter more than others of their layers                  (or more)
     head H looks at the region
     the model looks at the region
     layers A-B hold the sensitive heads        (those that attention picks)
     layers A-B hold the causal heads
-    the answer reads the region in layers A-B  (or: the question)
+    the heads of layers A-B matter more than those of other layers
+    the answer reads the region | image | question in layers A-B
+    the question reads the region | image in layers A-B
+    attention and effects correlate by more | less than X    (X from 0 to 1, such as 0.5)
     the heads of vision layers A-B are necessary
     the heads of vision layers A-B matter more than those of other layers
     vision layers A-B carry the object
@@ -23,8 +28,13 @@ What some of them mean:
 - *redundant*: necessary together, and none of them necessary alone; *do more together than alone*
   leaves the second open.
 - *work together*: both are needed (synergy: see `headpatch.stats.interactions`).
+- *necessary together*, *sufficient together*: all of them changed at once, whatever each does
+  alone; *matter more than others of their layers*: necessary together, and more so than random sets
+  with as many heads of each layer.
 - *the question reads*: from its words; the answer position, which is the prompt's last token, has a
   claim of its own.
+- *attention and effects correlate*: over all heads, Spearman's rho of attention difference and size
+  of effect, of the true values, not of means that errors scramble.
 - *carry the object*: the region's patches bring the other run's answer as they leave layer B, and
   did not before layer A.
 
@@ -59,8 +69,15 @@ class Form(Enum):
     MORE_TOGETHER = rf"heads {_HEADS} do more together than alone"
     WORK_TOGETHER = rf"heads {_HEAD} and {_HEAD} work together"
     INDEPENDENT = rf"heads {_HEAD} and {_HEAD} are independent"
+    TOGETHER = rf"heads {_HEADS} are (necessary|sufficient) together"
+    OTHERS = rf"heads {_HEADS} matter more than others of their layers"
     HOLD = rf"layers? {_LAYERS} holds? the (sensitive|causal) heads"
-    READS = rf"the (answer|question) reads the region in layers? {_LAYERS}"
+    SPAN = rf"the heads of layers? {_LAYERS} matter more than those of other layers"
+    READS = (
+        rf"the (?!question reads the question)(answer|question) reads the "
+        rf"(region|image|question) in layers? {_LAYERS}"
+    )
+    CORRELATE = r"attention and effects correlate by (more|less) than (0?\.[0-9]{1,6})"
     VISION_HEADS = rf"the heads of vision layers? {_LAYERS} are necessary"
     VISION_SPAN = rf"the heads of vision layers? {_LAYERS} matter more than those of other layers"
     VISION_CARRIES = rf"vision layers? {_LAYERS} (?:carry|carries) the object"
@@ -84,6 +101,8 @@ class Claim:
     heads: tuple[Head, ...] = ()
     layers: tuple[int, int] = (0, 0)
     word: str = ""
+    object: str = ""  # the second word, where a line leaves two open
+    number: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "Claim":
@@ -92,13 +111,15 @@ class Claim:
         for form in Form:
             if match := re.fullmatch(form.value, plain):
                 parts = match.groups()
-                heads = tuple(map(Head.parse, re.findall(_HEAD, plain)))
-                word = next((part for part in parts if part and part.isalpha()), "")
+                named = () if form is Form.CORRELATE else re.findall(_HEAD, plain)
+                heads = tuple(map(Head.parse, named))
+                words = [part for part in parts if part and part.isalpha()] + ["", ""]
                 numbers = [int(part) for part in parts if part and part.isdigit()]
                 layers = (numbers[0], numbers[-1]) if numbers else (0, 0)
                 if layers[0] > layers[1] or len(set(heads)) < len(heads):
                     break
-                return cls(text, form, heads, layers, word)
+                number = float(parts[-1]) if form is Form.CORRELATE else 0.0
+                return cls(text, form, heads, layers, words[0], words[1], number)
         raise InputError("claims", repr(text), _EXAMPLES)
 
     @property

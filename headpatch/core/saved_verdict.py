@@ -124,6 +124,9 @@ class SavedVerdict:
     entries: tuple[Entry, ...]  # none if they are not there, or are drawn again when needed
     run: Mapping[str, Any]
     folder: Path | None = None
+    correlation: Mapping[str, Any] | None = None
+    """Over heads, of attention difference and effect, of true values: the fields of
+    `headpatch.stats.disattenuated_rank_correlation.TrueCorrelation`."""
 
     @classmethod
     def read(cls, folder: Path, argument: str) -> "SavedVerdict":
@@ -145,10 +148,11 @@ class SavedVerdict:
         study = Study.make(folder / RUN, verb="verdict")
         vision, tensors = folder / "vision.csv", folder / "verdict.pt"
         heads, sets = _heads(folder / "verdicts.csv"), read_table(folder / "partners.csv", _SETS)
-        looks = _looks(tensors) if tensors.is_file() else None
+        looks, correlation = _of_tensors(tensors) if tensors.is_file() else (None, None)
         layers = read_table(vision, _VISION) if vision.is_file() else None
         gate = _gate(folder / "gate.csv")
-        return cls(study, heads, sets, gate, looks, layers, _entries(study), record.run, folder)
+        tables = heads, sets, gate, looks, layers
+        return cls(study, *tables, _entries(study), record.run, folder, correlation)
 
     @staticmethod
     def lies_in(folder: Path) -> bool:
@@ -222,10 +226,10 @@ def _gate(path: Path) -> pd.DataFrame:
     return table
 
 
-def _looks(path: Path) -> Float[np.ndarray, " scenes"]:
+def _of_tensors(path: Path) -> tuple[Float[np.ndarray, " scenes"], Mapping[str, Any] | None]:
     saved = read_tensors(path, {"attention_diff": 3})
     with reading(path):
-        return mean_looks(saved)
+        return mean_looks(saved), saved.get("true_rho")
 
 
 def mean_looks(saved: Mapping[str, Any]) -> Float[np.ndarray, " scenes"]:

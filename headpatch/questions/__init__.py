@@ -10,6 +10,7 @@ from headpatch.questions.ablate import VERB as ABLATE
 from headpatch.questions.check import VERB as CHECK
 from headpatch.questions.claims import VERB as CLAIMS
 from headpatch.questions.combine import VERB as COMBINE
+from headpatch.questions.compare import VERB as COMPARE
 from headpatch.questions.cut import VERB as CUT
 from headpatch.questions.evaluate import VERB as EVALUATE
 from headpatch.questions.path import VERB as PATH
@@ -31,6 +32,7 @@ VERBS: Final[tuple[Verb, ...]] = (
     ROLLOUT,
     EVALUATE,
     CLAIMS,
+    COMPARE,
     CHECK,
 )
 """In the order of the page."""

@@ -44,12 +44,13 @@ def descending(values: Float[np.ndarray, "*shape"]) -> Ranking:
 
 def spearman(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> float:
     """Spearman's rho of two lists; NaN where one of them is flat."""
-    return float(_spearman(first[None], second[None])[0])
+    return float(spearman_rows(first[None], second[None])[0])
 
 
-def _spearman(
+def spearman_rows(
     first: Float[np.ndarray, "lists n"], second: Float[np.ndarray, "lists n"]
 ) -> Float[np.ndarray, " lists"]:
+    """Spearman's rho of each two lists, row by row; NaN where one of them is flat."""
     a, b = (rankdata(values, axis=-1) for values in (first, second))
     a, b = (ranks - ranks.mean(-1, keepdims=True) for ranks in (a, b))
     scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
@@ -78,7 +79,7 @@ def correlation(looks: Pairs, necessity: Pairs, sufficiency: Pairs, level: float
     n, total = len(together), together.sum(0)
 
     def rho(means: Float[np.ndarray, "samples three heads"]) -> Float[np.ndarray, " samples"]:
-        return _spearman(means[:, 0], effect_size(means[:, 1], means[:, 2]))
+        return spearman_rows(means[:, 0], effect_size(means[:, 1], means[:, 2]))
 
     value = float(rho(total[None] / n)[0])
     without = ((total - together[some]) / (n - 1) for some in blocks(n, total.size))

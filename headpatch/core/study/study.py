@@ -58,9 +58,18 @@ class Published(Strict):
 
 
 class Expected(Strict):
-    """Published figures, printed beside what is measured."""
+    """Published figures, printed beside what is measured; and what a paper's statements are of."""
 
     source: str
+    data: str = ""
+    """How to get the pairs, for who does not have them: a command, or words."""
+    counting: str = ""
+    """How the source counts layers and heads, and how the claims do."""
+    metric: str = ""
+    figures: Annotated[tuple[str, ...], BeforeValidator(sequence)] = ()
+    """What the source reports, in words."""
+    left_out: Annotated[tuple[str, ...], BeforeValidator(sequence)] = ()
+    """Statements of the source that no claim tests, and why."""
     heads: Annotated[tuple[Published, ...], BeforeValidator(sequence)] = ()
     quadrants: dict[Quadrant, Annotated[tuple[float, float], BeforeValidator(sequence)]] = Field(
         default_factory=dict
@@ -72,6 +81,12 @@ class Expected(Strict):
     vision_divergence: dict[int, dict[Literal["kl", "js", "js_distance"], float]] = Field(
         default_factory=dict
     )
+
+    @property
+    def beside_a_ranking(self) -> bool:
+        """Whether there are figures that `headpatch rank` measures."""
+        ranked = self.heads, self.quadrants, self.divergence, self.vision_diff
+        return any((*ranked, self.vision_divergence))
 
 
 class Study(Strict):

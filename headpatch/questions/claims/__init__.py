@@ -9,8 +9,12 @@ A study file lists claims, one sentence each:
       - heads 24.17 and 23.20 are redundant          (or: heads 24.17, 23.20 and 19.31)
       - heads 24.17 and 23.20 do more together than alone            (or three or more)
       - heads 24.17 and 23.20 work together          (or: are independent)
+      - heads 24.17, 23.20 and 19.31 are necessary together              (or: sufficient)
+      - heads 24.17, 23.20 and 19.31 matter more than others of their layers
       - layers 17-26 hold the sensitive heads        (or: the causal heads)
-      - the answer reads the region in layers 17-24  (or: the question)
+      - the heads of layers 17-26 matter more than those of other layers
+      - the answer reads the region in layers 17-24  (or: the question; or: reads the image)
+      - attention and effects correlate by more than 0.5                 (or: less)
       - the heads of vision layer 8 are necessary
       - the heads of vision layers 8-9 matter more than those of other layers
       - vision layer 8 carries the object

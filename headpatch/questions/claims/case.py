@@ -65,6 +65,12 @@ class Evidence:
         own = rule(self.verdict.study)
         return replace(own, level=1 - own.alpha / self.claims)
 
+    @cached_property
+    def wider(self) -> float:
+        """By what the distance of an interval's ends from a normal mean grows at that level."""
+        own = rule(self.verdict.study)
+        return float(norm.ppf(1 - self.rule.alpha / 2) / norm.ppf(1 - own.alpha / 2))
+
     def row(self, head: Head) -> Mapping[str, Any]:
         """Return a head's row of ``verdicts.csv``; see `rows`."""
         place = head.layer * self.verdict.grid.heads + head.head
@@ -76,11 +82,9 @@ class Evidence:
         Each end is moved away from the mean as that of a normal mean would be: a table has no
         single pairs.
         """
-        own = rule(self.verdict.study)
-        wider = norm.ppf(1 - self.rule.alpha / 2) / norm.ppf(1 - own.alpha / 2)
         means = [str(name) for name in table if f"{name}_low" in table]
         moved = {
-            f"{name}_{end}": table[name] + (table[f"{name}_{end}"] - table[name]) * wider
+            f"{name}_{end}": table[name] + (table[f"{name}_{end}"] - table[name]) * self.wider
             for name in means
             for end in ("low", "high")
         }
@@ -105,6 +109,10 @@ class Evidence:
                     needed = [Experiment("together", claim.heads)]
             case Form.WORK_TOGETHER | Form.INDEPENDENT:
                 needed = [Experiment("interaction", claim.heads)]
+            case Form.TOGETHER | Form.OTHERS:
+                needed = [Experiment("joint", claim.heads)]
+            case Form.SPAN:
+                needed = [Experiment("span", layers=claim.layers)]
             case Form.VISION_HEADS:
                 if self.verdict.vision is None:
                     needed = each_layer(claim)
@@ -113,8 +121,8 @@ class Evidence:
             case Form.VISION_CARRIES:
                 needed = stream_swaps(claim)
             case Form.READS:
-                needed = [region_cut(claim)]
-            case Form.CLASS | Form.LOOKS | Form.MODEL_LOOKS | Form.HOLD:
+                needed = [attention_cut(claim)]
+            case Form.CLASS | Form.LOOKS | Form.MODEL_LOOKS | Form.HOLD | Form.CORRELATE:
                 pass
             case _:
                 assert_never(claim.form)
@@ -134,10 +142,10 @@ def stream_swaps(claim: Claim) -> list[Experiment]:
     return [Experiment("stream", layers=(layer, layer)) for layer in after]
 
 
-def region_cut(claim: Claim) -> Experiment:
-    """Cut the region; of the question only its words, as the answer has a claim of its own."""
-    queries = {"answer": "answer", "question": "words"}[claim.word]
-    return Experiment("cut", layers=claim.layers, queries=queries)
+def attention_cut(claim: Claim) -> Experiment:
+    """Cut what is read; of the question only its words, as the answer has a claim of its own."""
+    queries, keys = ("words" if one == "question" else one for one in (claim.word, claim.object))
+    return Experiment("cut", layers=claim.layers, queries=queries, keys=keys)
 
 
 @dataclass(frozen=True)

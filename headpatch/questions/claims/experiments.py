@@ -16,6 +16,7 @@ from headpatch.core.edge_cuts import Cutting, cut_edges
 from headpatch.core.effects import intervene, noise_sets, noise_vision, normalized
 from headpatch.core.fast_paths import decide
 from headpatch.core.pair_units import Keys, each_unit
+from headpatch.core.ranking import random_sets
 from headpatch.core.session import Session
 from headpatch.core.store import Store
 from headpatch.core.stream_swaps import normalized as shares
@@ -32,7 +33,9 @@ from headpatch.pairs.manifest import Entry
 from headpatch.questions.claims.columns import MEASURED
 from headpatch.stats.interactions import leave_one_out
 
-Kind = Literal["together", "interaction", "vision heads", "vision span", "stream", "cut"]
+Kind = Literal[
+    "together", "interaction", "joint", "span", "vision heads", "vision span", "stream", "cut"
+]
 Figures: TypeAlias = Mapping[str, Float[np.ndarray, " pairs"]]
 """By name: normalized effects, one a pair."""
 PairFigures: TypeAlias = dict[str, float]
@@ -41,10 +44,12 @@ _OF_VISION: tuple[Kind, ...] = ("vision heads", "vision span")
 _NAMES: Mapping[Kind, str] = {
     "together": "heads {heads} changed together",
     "interaction": "heads {heads} changed both ways, together and alone",
+    "joint": "heads {heads} changed both ways, together, and as many others of their layers",
+    "span": "all heads of {span} changed, and of as many other layers",
     "vision heads": "all heads of vision {span} changed",
     "vision span": "all heads of vision {span} changed, and of as many other layers",
     "stream": "the region's patches swapped, leaving vision {span}",
-    "cut": "{queries} to region cut in {span}",
+    "cut": "{queries} to {keys} cut in {span}",
 }
 
 
@@ -55,7 +60,8 @@ class Experiment:
     kind: Kind
     heads: tuple[Head, ...] = ()
     layers: tuple[int, int] = (0, 0)
-    queries: str = ""  # from where attention is cut
+    queries: str = ""  # from where attention is cut, and to what
+    keys: str = "region"
 
     @property
     def name(self) -> str:
@@ -63,7 +69,8 @@ class Experiment:
         first, last = self.layers
         span = f"layer {first}" if first == last else f"layers {first}-{last}"
         heads = HeadSet(self.heads)
-        return _NAMES[self.kind].format(heads=heads, span=span, queries=self.queries)
+        ends = {"queries": self.queries, "keys": self.keys}
+        return _NAMES[self.kind].format(heads=heads, span=span, **ends)
 
     def passes(self, study: Study, vlm: VLM) -> int:
         """Return how many forward passes it takes at most, on one pair."""
@@ -72,6 +79,11 @@ class Experiment:
                 return 2 * len(self.heads) + 1
             case "interaction":
                 return 2 * (len(self.heads) + 1)
+            case "joint":
+                return 2 + study.cut.controls
+            case "span":
+                first, last = self.layers
+                return 1 + vlm.lm.grid.layers // (last + 1 - first)
             case "vision span":
                 first, last = self.layers
                 layers = 0 if vlm.vision is None else vlm.vision.grid.layers
@@ -209,6 +221,43 @@ def _interaction(session: Session, experiments: Experiments, _: Checks) -> Itera
         yield dict(zip(changes, normalized(session, outcomes).tolist(), strict=True))
 
 
+def _joint(session: Session, experiments: Experiments, _: Checks) -> Iterator[PairFigures]:
+    """Noise and denoise heads together; noise random sets with as many heads of each layer."""
+    study, positions = session.study, session.study.verdict.positions
+    for members in (HeadSet(one.heads) for one in experiments):
+        others = random_sets(members, study.cut.controls, study.seed, session.vlm.lm.grid)
+        asked = [Intervention(one, "resample", "noising", positions) for one in (members, *others)]
+        asked.append(Intervention(members, "resample", "denoising", positions))
+        outcomes = intervene(session, asked, answers_only=True)
+        lost, *elsewhere, gained = normalized(session, outcomes).tolist()
+        yield {"necessity": lost, "sufficiency": gained, **_mean(elsewhere)}
+
+
+def _span(session: Session, experiments: Experiments, _: Checks) -> Iterator[PairFigures]:
+    """Noise all heads of layers together, and of as many others, in turn."""
+    grid = session.vlm.lm.grid
+    for one in experiments:
+        spans = [one.layers, *_spans_beside(one.layers, grid.layers)]
+        sets = [
+            HeadSet(tuple(head for head in grid if first <= head.layer <= last))
+            for first, last in spans
+        ]
+        lost, *elsewhere = noise_sets(session, sets).tolist()
+        yield {"necessity": lost, **_mean(elsewhere)}
+
+
+def _spans_beside(span: tuple[int, int], layers: int) -> list[tuple[int, int]]:
+    """Return spans of as many layers on either side, as often as they fit among `layers`."""
+    first, last = span
+    count = last + 1 - first
+    starts = *range(first - count, -1, -count), *range(last + 1, layers + 1 - count, count)
+    return [(start, start + count - 1) for start in starts]
+
+
+def _mean(elsewhere: Sequence[float]) -> PairFigures:
+    return {"elsewhere": float(np.mean(elsewhere))} if elsewhere else {}
+
+
 def _vision_heads(
     session: Session, experiments: Experiments, checks: Checks
 ) -> Iterator[PairFigures]:
@@ -225,15 +274,12 @@ def _vision_span(
     As many layers again lie on either side, as often as they fit among those that are read: whose
     output, or that of a later one, the language model takes.
     """
-    for first, last in (one.layers for one in experiments):
+    for span in (one.layers for one in experiments):
         assert session.vlm.vision is not None
-        count, feature = last + 1 - first, session.vlm.feature_layer
+        feature = session.vlm.feature_layer
         read = session.vlm.vision.grid.layers if feature is None else feature + 1
-        starts = *range(first - count, -1, -count), *range(last + 1, read + 1 - count, count)
-        others = [(start, start + count - 1) for start in starts]
-        lost, *elsewhere = _noised(session, [(first, last), *others], checks)
-        mean = {"elsewhere": float(np.mean(elsewhere))} if elsewhere else {}
-        yield {"necessity": lost, **mean}
+        lost, *elsewhere = _noised(session, [span, *_spans_beside(span, read)], checks)
+        yield {"necessity": lost, **_mean(elsewhere)}
 
 
 def _noised(session: Session, spans: Sequence[tuple[int, int]], checks: Checks) -> list[float]:
@@ -264,18 +310,20 @@ def _streams(session: Session, experiments: Experiments, _: Checks) -> Iterator[
 
 
 def _cut(session: Session, experiments: Experiments, _: Checks) -> Iterator[PairFigures]:
-    """Cut attention to the region in the with-run, and to random image tokens as many."""
+    """Cut attention in the with-run: to the region, and to random image tokens as many; or else."""
     for one in experiments:
         (first, last), controls = one.layers, session.study.cut.controls
-        cutting = Cutting((f"{one.queries}-region",), layers=f"{first}-{last}", controls=controls)
+        cutting = Cutting(
+            (f"{one.queries}-{one.keys}",), layers=f"{first}-{last}", controls=controls
+        )
         table = cut_edges(session, cutting).table
         lost = table[table["run"] == "with"].groupby("role")["normalized"].mean()
         elsewhere = {"elsewhere": float(lost["control"])} if "control" in lost else {}
-        yield {"region": float(lost["layers"]), **elsewhere}
+        yield {one.keys: float(lost["layers"]), **elsewhere}
 
 
 _Run: TypeAlias = Callable[[Session, Experiments, Checks], Iterator[PairFigures]]
 _RUNS: Mapping[Kind, _Run] = {
-    "together": _together, "interaction": _interaction, "vision heads": _vision_heads,
-    "vision span": _vision_span, "stream": _streams, "cut": _cut,
+    "together": _together, "interaction": _interaction, "joint": _joint, "span": _span,
+    "vision heads": _vision_heads, "vision span": _vision_span, "stream": _streams, "cut": _cut,
 }  # fmt: skip

@@ -8,36 +8,21 @@ are judged together (`Evidence.rule`).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from scipy.stats import binom, hypergeom
 
 from headpatch.core.claims_grammar import Claim, Form
-from headpatch.engine.interventions import Direction
-from headpatch.heads import HeadSet
-from headpatch.questions.claims.case import (
-    Evidence,
-    UnmeasuredError,
-    each_layer,
-    region_cut,
-    stream_swaps,
-)
+from headpatch.questions.claims import judge_followed
+from headpatch.questions.claims.case import Evidence, UnmeasuredError, each_layer
 from headpatch.questions.claims.experiments import Experiment
-from headpatch.stats.interactions import Word, interaction_label, joint_reading
-from headpatch.stats.intervals import interval_by
+from headpatch.questions.claims.outcomes import Outcome, Shown, either, interval
 from headpatch.stats.verdict_labels import CAUSAL, RAW_FLOOR, SMALL, Rule
 
-Outcome = Literal["supported", "contradicted", "undecided", "not testable"]
-Shown: TypeAlias = tuple[Outcome | None, str]
-"""An outcome and the figure behind it; None if intervals leave it undecided."""
-HALF = 0.5
-"""The share of the difference between the runs that counts as carrying the object."""
+_ONE = 1 - 1e-12
 _OPEN = "the interval reaches across the bound: more pairs are needed"
 _EFFECTS = ("necessity", "sufficiency")
-_APART = "they were not changed together"
-_FROM = {"answer": "the answer position", "question": "the question's words"}
 
 
 @dataclass(frozen=True)
@@ -64,28 +49,6 @@ def _shown(judge: Callable[[Claim, Evidence], Shown], claim: Claim, evidence: Ev
         return "not testable", str(reason)
 
 
-def _either(supported: bool, contradicted: bool) -> Outcome | None:
-    """Name what is shown; None if neither is."""
-    return "supported" if supported else "contradicted" if contradicted else None
-
-
-class _Ends(NamedTuple):
-    """The interval of a mean over pairs, and both in words."""
-
-    low: float
-    high: float
-    words: str
-
-    def sign(self, delta: float) -> int:
-        """1 or -1 if it lies beyond ±δ; else 0."""
-        return int(self.low > delta) - int(self.high < -delta)
-
-
-def _interval(values: Float[np.ndarray, " pairs"], rule: Rule) -> _Ends:
-    mean, low, high = (float(end[0]) for end in interval_by(values[:, None], rule).ends)
-    return _Ends(low, high, f"{mean:+.3f} ({low:+.3f} to {high:+.3f})")
-
-
 def _between(row: Mapping[str, Any], name: str) -> str:
     """Say a table's figure in words, with its interval."""
     return f"{row[name]:+.3f} ({row[f'{name}_low']:+.3f} to {row[f'{name}_high']:+.3f})"
@@ -110,16 +73,16 @@ def _class(claim: Claim, evidence: Evidence) -> Shown:
     match claim.word:
         case "necessary" | "sufficient":
             name = {"necessary": "necessity", "sufficient": "sufficiency"}[claim.word]
-            return _either(_beyond(row, name, rule), row[f"{name}_high"] < rule.delta), words
+            return either(_beyond(row, name, rule), row[f"{name}_high"] < rule.delta), words
         case "causal":
             words += "; it acts against the answer" * against
-            return _either(verdict in CAUSAL, within), words
+            return either(verdict in CAUSAL, within), words
         case "inert":
             words += f"; equivalence q = {row['equivalence_q']:.1g}"
-            return _either(within, verdict in (*CAUSAL, "mixed")), words
+            return either(within, verdict in (*CAUSAL, "mixed")), words
         case "inhibitory":
             lows = [row[f"{name}_low"] for name in _EFFECTS]
-            return _either(against, min(lows) > -rule.delta), words
+            return either(against, min(lows) > -rule.delta), words
         case _ if verdict == "redundant":
             return "supported", f"{words}; together with {row['partners'].rstrip(';')}"
         case _ if _beyond(row, "necessity", rule):
@@ -142,7 +105,7 @@ def _looks(claim: Claim, evidence: Evidence) -> Shown:
         words += f" and {RAW_FLOOR:g} of all attention; here {raw:+.4f}"
     next_to_none = row.get("attention_raw_diff_high", 1.0) < RAW_FLOOR
     contradicted = bool(row["attention_diff_high"] < bound or next_to_none)
-    return _either(bool(_looking(row, evidence.rule)), contradicted), words
+    return either(bool(_looking(row, evidence.rule)), contradicted), words
 
 
 def _looking(table: Any, rule: Rule) -> Any:
@@ -158,10 +121,10 @@ def _looking(table: Any, rule: Rule) -> Any:
 def _model_looks(_: Claim, evidence: Evidence) -> Shown:
     if evidence.verdict.looks is None:
         return "not testable", "verdict.pt, with the attention on each pair, is missing"
-    low, high, words = _interval(evidence.verdict.looks, evidence.rule)
+    low, high, words = interval(evidence.verdict.looks, evidence.rule)
     bound = evidence.rule.attention_delta
     words = f"attention difference, mean of all heads: {words}; of interest from {bound:g} on"
-    return _either(low > bound, high < bound), words
+    return either(low > bound, high < bound), words
 
 
 def _hold(claim: Claim, evidence: Evidence) -> Shown:
@@ -215,64 +178,14 @@ def _more_together(claim: Claim, evidence: Evidence) -> Shown:
             f"joint necessity {_between(row, 'joint')}, least excess over what each does alone "
             f"{_between(row, 'excess')}, q = {row['q']:.1g}"
         )
-        return _either(bool(row["redundant"]), row["excess_high"] < delta), words
-    figures = evidence.figures(Experiment("together", claim.heads), _APART, f"{name}: ")
-    parts = {part: _interval(values, evidence.rule) for part, values in figures.items()}
+        return either(bool(row["redundant"]), row["excess_high"] < delta), words
+    figures = evidence.figures(
+        Experiment("together", claim.heads), judge_followed.APART, f"{name}: "
+    )
+    parts = {part: interval(values, evidence.rule) for part, values in figures.items()}
     words = ", ".join(f"{part} {ends.words}" for part, ends in parts.items())
     supported = min(ends.low for ends in parts.values()) > delta
-    return _either(supported, any(ends.high < delta for ends in parts.values())), words
-
-
-def _work_together(claim: Claim, evidence: Evidence) -> Shown:
-    """Both are needed: synergy one way, and synergy or nothing the other way.
-
-    Where the ways disagree (in series, a threshold) it is not told from other cases.
-    """
-    labels, words = _interaction(claim, evidence)
-    if "synergy" in labels and not {"redundancy", "opposed", "undecided"} & labels:
-        return "supported", words
-    if "synergy" in labels and "undecided" not in labels:
-        return "undecided", f"{words}; the two directions disagree"
-    return _either(False, not {"synergy", "undecided"} & labels), words
-
-
-def _independent(claim: Claim, evidence: Evidence) -> Shown:
-    """What they do together is what they do alone, added up: within ±δ, both ways."""
-    labels, words = _interaction(claim, evidence)
-    other = {"synergy", "redundancy", "opposed"} & labels
-    return _either(labels == {"independence"}, bool(other)), words
-
-
-def _interaction(claim: Claim, evidence: Evidence) -> tuple[set[Word], str]:
-    """Name the interaction of two heads, noising and denoising."""
-    members, delta = HeadSet(claim.heads), evidence.rule.delta
-    figures = evidence.figures(Experiment("interaction", claim.heads), _APART, f"{members}: ")
-    labels, parts = [], []
-    for way in get_args(Direction):
-        both, alone = figures[f"{way} both"], [figures[f"{way} {head}"] for head in claim.heads]
-        excess = both - np.sum(alone, 0)
-        ends = _interval(excess, evidence.rule)
-        signs = [_interval(values, evidence.rule).sign(delta) for values in alone]
-        small = ends.low > -delta and ends.high < delta
-        against, opposed = bool(2 * both.mean() < excess.mean()), min(signs) * max(signs) < 0
-        label = interaction_label(way, ends.sign(delta), small, against, opposed)
-        labels.append(label)
-        parts.append(f"{way} {ends.words} beyond what each does alone: {label}")
-    reading = joint_reading(labels[0], labels[1])
-    return set(labels), "; ".join([*parts, *[reading] * bool(reading)])
-
-
-def _reads(claim: Claim, evidence: Evidence) -> Shown:
-    """Cutting the region must cost more than δ, and more than cutting as much elsewhere."""
-    rule = evidence.rule
-    figures = evidence.figures(region_cut(claim), "attention was not cut there")
-    low, high, words = _interval(figures["region"], rule)
-    words = f"cutting it from {_FROM[claim.word]} costs {words}"
-    if "elsewhere" not in figures:
-        return _either(low > rule.delta, high < rule.delta), words
-    more = _interval(figures["region"] - figures["elsewhere"], rule)
-    words += f", which is {more.words} more than as many image tokens elsewhere"
-    return _either(low > rule.delta and more.low > 0, high < rule.delta), words
+    return either(supported, any(ends.high < delta for ends in parts.values())), words
 
 
 def _vision_heads(claim: Claim, evidence: Evidence) -> Shown:
@@ -286,58 +199,33 @@ def _vision_heads(claim: Claim, evidence: Evidence) -> Shown:
         shown.append((beyond, row["necessity_high"] < delta, words))
     for experiment in each_layer(claim) if vision is None else ():
         figures = evidence.figures(experiment, "no vision layer was changed")
-        low, high, words = _interval(figures["necessity"], evidence.rule)
+        low, high, words = interval(figures["necessity"], evidence.rule)
         shown.append((low > delta, high < delta, f"layer {experiment.layers[0]} {words}"))
     figure = f"necessity of all heads of a layer: {'; '.join(words for *_, words in shown)}"
-    return _either(all(one[0] for one in shown), any(one[1] for one in shown)), figure
+    return either(all(one[0] for one in shown), any(one[1] for one in shown)), figure
 
 
-def _vision_span(claim: Claim, evidence: Evidence) -> Shown:
-    """Together they must be necessary, and by more than δ more than as many other layers are."""
-    experiment, delta = Experiment("vision span", layers=claim.layers), evidence.rule.delta
-    figures = evidence.figures(experiment, "these layers were not changed together")
-    low, high, words = _interval(figures["necessity"], evidence.rule)
-    words = f"necessity of all their heads together {words}"
-    if high < delta:
-        return "contradicted", words
-    if "elsewhere" not in figures:
-        return "not testable", f"{words}; no other layers, as many and read, are left to compare"
-    more = _interval(figures["necessity"] - figures["elsewhere"], evidence.rule)
-    words += f", which is {more.words} more than as many other layers have in the mean"
-    return _either(low > delta and more.low > delta, more.high < delta), words
-
-
-def _carries(claim: Claim, evidence: Evidence) -> Shown:
-    """The region's patches must hold half of the difference after the layers, and not before.
-
-    Where they hold it before, every layer after passes it on, and a swap tells none from another.
-    """
-    (first, last), (after, *before) = claim.layers, stream_swaps(claim)
-    unswapped = "the stream was not swapped there"
-    leaving = _interval(evidence.figures(after, unswapped)["sufficiency"], evidence.rule)
-    words = (
-        f"the region's patches, put into the other run as they leave layer {last}, bring "
-        f"{leaving.words} of the difference; half counts as carrying it"
-    )
-    if leaving.high < HALF:
-        return "contradicted", words
-    if not before:
-        return "not testable", f"{words}; nothing lies before layer 0 to compare with"
-    figures = evidence.figures(before[0], unswapped, f"{words}; ")
-    entering = _interval(figures["sufficiency"], evidence.rule)
-    words += f"; as they enter layer {first}, {entering.words}"
-    if entering.low > HALF:
-        return "not testable", (
-            f"{words}: they hold it before, so that this tells no layer from those before it; "
-            "claim that the heads of these vision layers matter more than those of other layers"
-        )
-    return _either(leaving.low > HALF and entering.high < HALF, False), words
+def _correlate(claim: Claim, evidence: Evidence) -> Shown:
+    """Spearman's rho over heads, of true values: means scramble ranks, which looks like less."""
+    found = evidence.verdict.correlation
+    if found is None:
+        return "not testable", "verdict.pt, with the correlation, is missing"
+    if found["untold"]:
+        return "not testable", f"the correlation of true values cannot be told: {found['untold']}"
+    ends = np.arctanh(np.clip([found[end] for end in ("low", "rho", "high")], -_ONE, _ONE))
+    low, high = (float(np.tanh(ends[1] + (end - ends[1]) * evidence.wider)) for end in ends[::2])
+    words = f"rho {found['rho']:+.2f} ({low:+.2f} to {high:+.2f}) over heads, of true values"
+    above, below = low > claim.number, high < claim.number
+    return (either(above, below) if claim.word == "more" else either(below, above)), words
 
 
 _JUDGES: Mapping[Form, Callable[[Claim, Evidence], Shown]] = {
     Form.CLASS: _class, Form.LOOKS: _looks, Form.MODEL_LOOKS: _model_looks,
     Form.REDUNDANT: _redundant, Form.MORE_TOGETHER: _more_together,
-    Form.WORK_TOGETHER: _work_together, Form.INDEPENDENT: _independent,
-    Form.HOLD: _hold, Form.READS: _reads, Form.VISION_HEADS: _vision_heads,
-    Form.VISION_SPAN: _vision_span, Form.VISION_CARRIES: _carries,
+    Form.WORK_TOGETHER: judge_followed.work_together,
+    Form.INDEPENDENT: judge_followed.independent, Form.TOGETHER: judge_followed.together,
+    Form.OTHERS: judge_followed.more_than_others, Form.HOLD: _hold,
+    Form.SPAN: judge_followed.span, Form.READS: judge_followed.reads,
+    Form.CORRELATE: _correlate, Form.VISION_HEADS: _vision_heads,
+    Form.VISION_SPAN: judge_followed.vision_span, Form.VISION_CARRIES: judge_followed.carries,
 }  # fmt: skip

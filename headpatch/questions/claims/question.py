@@ -23,7 +23,8 @@ from headpatch.present.tables import failed_words
 from headpatch.questions.claims import VERB
 from headpatch.questions.claims.case import Case
 from headpatch.questions.claims.columns import CLAIMS, FOLLOWED
-from headpatch.questions.claims.judge import Judged, Outcome, judge_claim
+from headpatch.questions.claims.judge import Judged, judge_claim
+from headpatch.questions.claims.outcomes import Outcome
 from headpatch.text import user_path
 
 if TYPE_CHECKING:
@@ -188,8 +189,9 @@ def claims(
 
 def _saved(verdict: "Verdict") -> SavedVerdict:
     """Return a verdict as its folder would be read."""
-    tables = verdict.heads, verdict.partners, verdict.gate
-    looks, vision = mean_looks(verdict.judgement.saved), verdict.judgement.vision
+    tables, saved = (verdict.heads, verdict.partners, verdict.gate), verdict.judgement.saved
+    looks, vision = mean_looks(saved), verdict.judgement.vision
     entries = tuple(one.entry for one in verdict.survey.gated)
     run = {"valid": verdict.survey.valid, "weights": verdict.pairs.vlm.fingerprint}
-    return SavedVerdict(verdict.study, *tables, looks, vision, entries, run)
+    rho = saved.get("true_rho")
+    return SavedVerdict(verdict.study, *tables, looks, vision, entries, run, correlation=rho)

@@ -56,7 +56,9 @@ def _attention(files: Files, spatial: Mapping[str, Any], context: Context) -> It
     yield from _vision(spatial) if vision else ()
     yield from _divergences(spatial)
     if (published := context.study.get("expected")) is not None:
-        yield _expected(Expected.model_validate(published), files)
+        expected = Expected.model_validate(published)
+        if expected.beside_a_ranking:
+            yield _expected(expected, files)
     yield charts.quadrants_chart(spatial)
     if vision:
         yield charts.vision_chart(spatial)

@@ -53,6 +53,18 @@ WANTED = {
     "vision layers 0-1 carry the object": "not testable",  # nothing lies before them
     "vision layer 1 carries the object": "not testable",  # it passes on what is there
     "vision layer 2 carries the object": "contradicted",  # not read
+    "heads 0.3 and 1.0 are necessary together": "supported",
+    "heads 0.3 and 1.0 are sufficient together": "supported",
+    "heads 2.2 and 2.3 are necessary together": "contradicted",
+    "heads 1.1 and 1.2 matter more than others of their layers": "supported",  # 1.0 and 1.3
+    "heads 1.0 and 1.3 matter more than others of their layers": "contradicted",
+    "the heads of layers 0-1 matter more than those of other layers": "supported",
+    "the heads of layers 2-3 matter more than those of other layers": "contradicted",
+    "the answer reads the image in layers 0-1": "supported",
+    "the answer reads the question in layer 2": "supported",  # the note reader
+    "the question reads the image in layer 0": "supported",
+    "the question reads the image in layer 1": "contradicted",
+    "attention and effects correlate by more than 0.9": "not testable",  # fewer than 64 heads
 }
 
 

@@ -56,7 +56,8 @@ def evidence(vision: bool = True) -> Evidence:
     })  # fmt: skip
     saved = SavedVerdict(
         STUDY, table(), sets, gate=pd.DataFrame(), looks=np.linspace(0.05, 0.15, 20),
-        vision=layers if vision else None, entries=(), run={}
+        vision=layers if vision else None, entries=(), run={},
+        correlation={"rho": 0.4, "low": 0.2, "high": 0.6, "untold": ""}
     )  # fmt: skip
     return Evidence(saved, measured())
 
@@ -90,7 +91,22 @@ def measured() -> dict[str, Measured]:
         "heads 0.3+1.0 changed together": {"joint": about(0.3), "excess": about(0.2)},
         "heads 1.1+1.2 changed together": {"joint": about(0.3), "excess": about(0.0)},
         "heads 0.0+1.2 changed together": {"joint": about(0.5), "excess": about(0.2)},
+        "answer to image cut in layer 0": {"image": about(0.3)},
+        "words to image cut in layer 0": {"image": about(0.0)},
+        "answer to words cut in layer 0": {"words": about(0.02, 0.1)},
     }
+    joint = "heads {} changed both ways, together, and as many others of their layers"
+    spans = "all heads of {} changed, and of as many other layers"
+    for names, own in {
+        "0.0+1.0": {"necessity": 0.3, "sufficiency": 0.0, "elsewhere": 0.1},
+        "0.1+1.0": {"necessity": 0.0, "sufficiency": 0.3, "elsewhere": -0.1},
+        "0.1+1.1": {"necessity": 0.3, "sufficiency": 0.3, "elsewhere": 0.3},
+        "0.2+1.0": {"necessity": 0.3, "sufficiency": 0.3},  # no others are left
+    }.items():
+        figures[joint.format(names)] = {name: about(value) for name, value in own.items()}
+    figures[spans.format("layer 0")] = {"necessity": about(0.3), "elsewhere": about(0.1)}
+    figures[spans.format("layer 1")] = {"necessity": about(0.1), "elsewhere": about(0.3)}
+    figures[spans.format("layers 0-1")] = {"necessity": about(0.4)}
     for names, noising, denoising in (
         ("0.0+1.0", (0.5, 0.5, 0.5), (0.5, 0.0, 0.0)),  # both are needed
         ("0.0+1.1", (0.5, 0.0, 0.0), (0.5, 0.5, 0.5)),  # either would do
@@ -180,6 +196,25 @@ def measured() -> dict[str, Measured]:
         ("the heads of vision layer 0 are necessary", "supported"),
         ("the heads of vision layers 0-1 are necessary", "undecided"),
         ("the heads of vision layers 0-2 are necessary", "contradicted"),
+        ("heads 0.0 and 1.0 are necessary together", "supported"),
+        ("heads 0.0 and 1.0 are sufficient together", "contradicted"),
+        ("heads 0.1 and 1.0 are sufficient together", "supported"),
+        ("heads 0.0 and 1.2 are necessary together", "not testable"),  # not changed
+        ("heads 0.0 and 1.0 matter more than others of their layers", "supported"),
+        ("heads 0.1 and 1.0 matter more than others of their layers", "contradicted"),  # nothing
+        ("heads 0.1 and 1.1 matter more than others of their layers", "contradicted"),  # no more
+        ("heads 0.2 and 1.0 matter more than others of their layers", "not testable"),
+        ("the heads of layer 0 matter more than those of other layers", "supported"),
+        ("the heads of layer 1 matter more than those of other layers", "contradicted"),
+        ("the heads of layers 0-1 matter more than those of other layers", "not testable"),
+        ("the answer reads the image in layer 0", "supported"),
+        ("the question reads the image in layer 0", "contradicted"),
+        ("the answer reads the question in layer 0", "undecided"),
+        ("attention and effects correlate by more than 0.1", "supported"),
+        ("attention and effects correlate by more than 0.7", "contradicted"),
+        ("attention and effects correlate by less than 0.7", "supported"),
+        ("attention and effects correlate by less than .1", "contradicted"),
+        ("attention and effects correlate by less than 0.5", "undecided"),
     ],
 )
 def test_each_claim_is_judged_by_what_is_shown(claim: str, outcome: str) -> None:
@@ -223,6 +258,18 @@ def test_a_verdict_without_vision_layers_is_filled_from_what_was_measured_beside
     assert (two.outcome, two.figure) == ("not testable", "no vision layer was changed")
 
 
+def test_a_correlation_that_cannot_be_told_is_not_testable_and_many_claims_widen_it() -> None:
+    claim = Claim.parse("attention and effects correlate by more than 0.15")
+    assert judge_claim(claim, evidence()).outcome == "supported"
+    many = replace(evidence(), claims=40)
+    assert judge_claim(claim, many).outcome == "undecided"
+    untold = {"untold": "as there are fewer than 64 heads"}
+    for correlation, said in ((untold, "fewer than 64"), (None, "verdict.pt")):
+        of = Evidence(replace(evidence().verdict, correlation=correlation), {})
+        found = judge_claim(claim, of)
+        assert found.outcome == "not testable" and said in found.figure
+
+
 def test_without_each_pairs_attention_it_is_said() -> None:
     found = judge_claim(Claim.parse("the model looks at the region"), with_heads(table()))
     assert found.outcome == "not testable" and "verdict.pt" in found.figure
@@ -244,6 +291,12 @@ def test_without_each_pairs_attention_it_is_said() -> None:
          ["heads 0.1+1.2 changed both ways, together and alone"]),
         ("heads 0.3, 1.0 and 1.1 do more together than alone",
          ["heads 0.3+1.0+1.1 changed together"]),
+        ("heads 0.0 and 1.0 are necessary together", []),
+        ("heads 1.2, 0.0 and 1.0 matter more than others of their layers",
+         ["heads 0.0+1.0+1.2 changed both ways, together, and as many others of their layers"]),
+        ("the heads of layers 0-1 matter more than those of other layers", []),
+        ("the answer reads the image in layer 1", ["answer to image cut in layer 1"]),
+        ("attention and effects correlate by more than 0.1", []),
     ],
 )  # fmt: skip
 def test_what_a_claim_needs_that_is_not_there_is_asked_for(claim: str, wanted: list[str]) -> None:
@@ -263,10 +316,16 @@ def test_the_grammar_forgives_capitals_spaces_and_a_full_stop() -> None:
     span = Claim.parse("the heads of vision layers 8-9 matter more than those of other layers")
     assert (span.form, span.layers) == (Form.VISION_SPAN, (8, 9))
     reads = Claim.parse("The question reads the region in layers 3-5")
-    assert (reads.word, reads.layers) == ("question", (3, 5))
+    assert (reads.word, reads.object, reads.layers) == ("question", "region", (3, 5))
+    rho = Claim.parse("Attention and effects correlate by less than .25")
+    assert (rho.form, rho.word, rho.number, rho.heads) == (Form.CORRELATE, "less", 0.25, ())
+    set_of = Claim.parse("heads 1.2, 3.4 and 0.17 are sufficient together")
+    assert (set_of.form, set_of.word, set_of.heads) == (Form.TOGETHER, "sufficient", three.heads)
 
 
 @pytest.mark.parametrize("text", [
+    "the question reads the question in layer 1", "the image reads the region in layer 1",
+    "attention and effects correlate by more than 1.5", "head 1.1 is necessary together",
     "", "head 24.17 matters", "head 24 is necessary", "heads 1.1 and 1.1 are redundant",
     "layers 9-3 hold the causal heads", "head 24.17 is necessary and so on",
     "heads 1.1, 1.2 are redundant", "heads 1.1, 1.2 and 1.3 work together",

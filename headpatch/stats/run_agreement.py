@@ -1,0 +1,111 @@
+"""How far two runs rank the same heads, or layers, alike."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import hypergeom, norm, t
+
+from headpatch.stats.rankings import descending, spearman, spearman_rows
+from headpatch.stats.resampling import Resamples
+
+Values = Float[np.ndarray, "scenes places"]
+Others = Float[np.ndarray, "other_scenes places"]
+_SPLITS: Final = 50
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """Spearman's rho of two lists of means, and how many of their first k they share."""
+
+    rho: float  # NaN where one side is flat
+    low: float  # of its interval over scenes; NaN where a run kept no more than means
+    high: float
+    ceiling: float  # what two such noisy lists would reach if the true ones were one; or NaN
+    k: int
+    shared: int
+    p: float  # that two random rankings share as many of their first k or more
+
+
+def rank_agreement(
+    first: Values,
+    second: Others,
+    together: bool,
+    k: int,
+    level: float,
+    resamples: int,
+    rng: np.random.Generator,
+    sizes: bool = False,
+) -> RankAgreement:
+    r"""Compare the means over scenes of two runs, place by place.
+
+    Parameters
+    ----------
+    first, second
+        A row a scene; one row is a mean of which no more is known.
+    together
+        Whether both have the same scenes in the same order, which are then resampled together; else
+        each run's are resampled on their own.
+    sizes
+        Whether the first k are those with the largest sizes, rather than values.
+
+    The interval is the basic bootstrap, as that of `headpatch.stats.agreement.mean_agreement`:
+    resampled means are noisier than the means, and quantiles are turned about rho to make up for
+    it. In simulated runs of 30 scenes and 60 heads, errors of the means from 0.1 to 0.4 of their
+    spread, 95% intervals held the rho of the true means in 85% to 90% of 200 studies: they are
+    somewhat too narrow. The ceiling is :math:`\sqrt{r_1 r_2}` of the reliabilities: by Spearman and
+    Brown's formula, from the rho of random halves of a run's scenes. The count of shared places has
+    no interval, as it is one of ranks; chance alone shares :math:`k^2 / n`.
+    """
+    means = first.mean(0), second.mean(0)
+    rho, n = spearman(*means), len(means[0])
+    k = min(k, n)
+    tops = [set(descending(np.abs(one) if sizes else one)[:k].tolist()) for one in means]
+    shared = len(tops[0] & tops[1])
+    p = float(hypergeom.sf(shared - 1, n, k, k))
+    if min(len(first), len(second)) < 2 or np.isnan(rho):
+        return RankAgreement(rho, np.nan, np.nan, np.nan, k, shared, p)
+    drawn = _drawn(first, second, together, resamples, rng)
+    low, high = rho, rho
+    if len(drawn):
+        units = min(len(first), len(second))
+        tail = (1 + level) / 2  # few scenes give too narrow quantiles, by about this factor
+        wider = t.ppf(tail, units - 1) / norm.ppf(tail) * np.sqrt(units / (units - 1))
+        apart = rho - np.quantile(drawn, [(1 + level) / 2, (1 - level) / 2])
+        low, high = np.clip(rho + wider * apart, -1, 1)
+    ceiling = np.sqrt(reliability(first, rng) * reliability(second, rng))
+    return RankAgreement(rho, min(low, rho), max(high, rho), float(ceiling), k, shared, p)
+
+
+def _drawn(
+    first: Values, second: Others, together: bool, resamples: int, rng: np.random.Generator
+) -> Float[np.ndarray, " draws"]:
+    some = Resamples.draw(len(first), resamples, rng)
+    other = some if together else Resamples.draw(len(second), resamples, rng)
+    found = spearman_rows(some.means(first), other.means(second))
+    return np.asarray(found[~np.isnan(found)])
+
+
+def reliability(values: Values, rng: np.random.Generator) -> float:
+    """Squared correlation of measured and true ranks, from halves of the scenes; 0 to 1, or NaN."""
+    units = len(values)
+    if units < 4:
+        return float("nan")
+    orders = [rng.permutation(units) for _ in range(_SPLITS)]
+    ends = slice(None, units // 2), slice(units // 2, None)
+    halves = (np.stack([values[order[end]].mean(0) for order in orders]) for end in ends)
+    half = float(np.mean(spearman_rows(*halves)))
+    return float("nan") if np.isnan(half) else max(2 * half / (1 + half), 0.0)
+
+
+def at_depths(
+    profile: Float[np.ndarray, "scenes layers"], count: int
+) -> Float[np.ndarray, "scenes depths"]:
+    """Read a profile over layers at `count` evenly spaced relative depths, by linear interpolation.
+
+    A layer stands at the middle of its share of the depth.
+    """
+    layers = profile.shape[1]
+    own, asked = ((np.arange(n) + 0.5) / n for n in (layers, count))
+    return np.stack([np.interp(asked, own, row) for row in profile])
