@@ -242,7 +242,9 @@ def survey(
 
     def need(number: int) -> None:
         if number < LEAST:
-            problem = f"{len(run)} of {len(entries)} pairs pass the gate"
+            not_run = next((one for one in gated if np.isnan(one.ld_with)), None)
+            why = f" (line {not_run.entry.line}: {not_run.reason})" if not_run else ""
+            problem = f"{len(run)} of {len(entries)} pairs pass the gate{why}"
             expected = f"at least {LEAST}, which an interval over pairs needs"
             raise InputError("--pairs", problem, expected, "Add pairs, or set pairs.margin lower.")
 

@@ -13,6 +13,7 @@ from headpatch.stats.resampling import Resamples
 Values = Float[np.ndarray, "scenes places"]
 Others = Float[np.ndarray, "other_scenes places"]
 _SPLITS: Final = 50
+_NEARLY_ONE: Final = 1 - 1e-12  # where Fisher's z is still finite
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,14 @@ def rank_agreement(
     sizes
         Whether the first k are those with the largest sizes, rather than values.
 
-    The interval is the basic bootstrap, as that of `headpatch.stats.agreement.mean_agreement`:
-    resampled means are noisier than the means, and quantiles are turned about rho to make up for
-    it. In simulated runs of 30 scenes and 60 heads, errors of the means from 0.1 to 0.4 of their
-    spread, 95% intervals held the rho of the true means in 85% to 90% of 200 studies: they are
-    somewhat too narrow. The ceiling is :math:`\sqrt{r_1 r_2}` of the reliabilities: by Spearman and
+    The interval reaches, at each end, as far as the further of two. The basic bootstrap, as that of
+    `headpatch.stats.agreement.mean_agreement`: resampled means are noisier than the means, and
+    quantiles are turned about rho to make up for it; alone it held the rho of the true means in 84%
+    to 93% of simulated studies. And a jackknife over scenes of Fisher's z, as that of
+    `headpatch.stats.rankings.correlation`: alone 95% to 100%, but 55% where noise pulls rho down.
+    Both together (30 scenes, 60 heads, true rho 0 to 0.95, errors of the means of 0.1 and 0.4 of
+    their spread, 150 studies each) held it in 93% to 100%, and in 89% and 91% at a rho of 0.8 and
+    errors of 0.4. The ceiling is :math:`\sqrt{r_1 r_2}` of the reliabilities: by Spearman and
     Brown's formula, from the rho of random halves of a run's scenes. The count of shared places has
     no interval, as it is one of ranks; chance alone shares :math:`k^2 / n`.
     """
@@ -74,8 +78,25 @@ def rank_agreement(
         wider = t.ppf(tail, units - 1) / norm.ppf(tail) * np.sqrt(units / (units - 1))
         apart = rho - np.quantile(drawn, [(1 + level) / 2, (1 - level) / 2])
         low, high = np.clip(rho + wider * apart, -1, 1)
+    if (reach := _jackknifed(first, second, together, level)) > 0:
+        middle = np.arctanh(np.clip(rho, -_NEARLY_ONE, _NEARLY_ONE))
+        low, high = min(low, np.tanh(middle - reach)), max(high, np.tanh(middle + reach))
     ceiling = np.sqrt(reliability(first, rng) * reliability(second, rng))
     return RankAgreement(rho, min(low, rho), max(high, rho), float(ceiling), k, shared, p)
+
+
+def _jackknifed(first: Values, second: Others, together: bool, level: float) -> float:
+    """How far the interval of Fisher's z reaches to each side, by leaving out a scene at a time."""
+    without = [(values.sum(0) - values) / (len(values) - 1) for values in (first, second)]
+    whole = [values.mean(0) for values in (first, second)]
+    sides = [tuple(without)] if together else [(without[0], whole[1]), (whole[0], without[1])]
+    variance = 0.0
+    for one, other in sides:
+        rhos = spearman_rows(*np.broadcast_arrays(np.atleast_2d(one), np.atleast_2d(other)))
+        z = np.arctanh(np.clip(rhos[~np.isnan(rhos)], -_NEARLY_ONE, _NEARLY_ONE))
+        variance += (len(z) - 1) / len(z) * ((z - z.mean()) ** 2).sum() if len(z) else 0.0
+    units = min(len(first), len(second))
+    return float(t.ppf((1 + level) / 2, units - 1) * np.sqrt(variance))
 
 
 def _drawn(

@@ -118,7 +118,7 @@ def test_a_region_that_is_cut_away_is_not_a_question_to_change(tmp_path: Path) -
             opened(tmp_path, llava(), WIDE, "0,0,0.3,1")
         assert "Change the question" not in str(said.value), force
     entries = asked_about(tmp_path, "center", "0.9,0,1,1")
-    with pytest.raises(InputError, match=r"line 3, region: 0.9,0,1,1 is cut away"):
+    with pytest.raises(InputError, match=r"1 of 2 pairs .*line 3: .*0.9,0,1,1 is cut away"):
         survey(Study.make(None, {"force": True}), llava(), entries)
 
 

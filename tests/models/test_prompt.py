@@ -131,5 +131,7 @@ def test_a_model_without_an_image_token_is_refused() -> None:
     vlm = VLM(model, tiny_processor(), "tiny", "")
     assert image_token_id(vlm) == model.config.image_token_id
     model.config.image_token_id = None
+    assert image_token_id(vlm) >= 0  # the processor's, as Chameleon's
+    vlm.processor.image_token = None
     with pytest.raises(InputError, match="no image token"):
         image_token_id(vlm)

@@ -63,7 +63,7 @@ def test_an_effect_is_whole_at_every_width(
     )  # fmt: skip
     words = shown(one, floor=0.0, width=width)
     assert "…" not in words
-    (line,) = (line for line in words.splitlines() if "noising" in line)
+    line = words  # or several, where the table is cut into several below each other
     assert (f"{normalized:+.4f}" if round(normalized, 4) else "0.0000") in line
     assert f"{-normalized:+.4f}" in line
     assert f"{sd:.4f}" in line
