@@ -90,6 +90,8 @@ def ready(opened: Opened, needs: Needs, stages: Stages, store: Store | None = No
     """Return a pair, or many, in which the heads in question can be changed."""
     if isinstance(opened, Pairs):
         needs = needs.of_pairs or needs
+        if not (needs.positions or needs.vision or opened.survey.knows(opened.study.rankings)):
+            return ready_pairs(opened, opened.positions, opened.vision, stages=stages, store=store)
     if needs.positions is None and not needs.vision:
         return opened
     if isinstance(opened, Session):

@@ -15,8 +15,8 @@ from headpatch.core.fast_paths import decide
 from headpatch.core.gate import Gated, none_passed, sessions, study_of
 from headpatch.core.held import Held
 from headpatch.core.mean_activations import MeanZ
+from headpatch.core.measures import Figures, measure_of
 from headpatch.core.pair_units import Keys, each_unit
-from headpatch.core.ranking import MASSES, descending
 from headpatch.core.session import RUNS, Session, run_both, towers_of
 from headpatch.core.share import ALONE, Share
 from headpatch.core.store import Store, dataset_digest
@@ -31,6 +31,7 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.same_scene import need_scenes, scenes_of, with_scenes
 from headpatch.stats.effects import DOUBTFUL_BELOW
+from headpatch.stats.rankings import Ranking
 from headpatch.stats.scenes import Scenes, by_scene, shared_words
 
 LEAST = 2
@@ -44,7 +45,8 @@ class Survey:
     gated: tuple[Gated, ...]  # every pair, in order
     entries: tuple[Entry, ...]  # those that are run: that passed, or all of a forced study
     masses: Mapping[str, Float[np.ndarray, "pairs layers heads"]]
-    """By name (`MASSES`): attention on the region; NaN where heads cannot be compared on it."""
+    """By name: attention on the region (`MASSES`), and what the study's rankings go by; NaN where
+    heads cannot be compared."""
     reference: MeanZ | None  # over the run pairs; None if nothing is changed, or there is no mean
     valid: bool  # whether all that are run passed
     widens: bool  # whether language-model heads of every pair are changed by widening passes
@@ -138,14 +140,27 @@ class Survey:
         if self.incomparable is not None:
             raise self.incomparable
 
-    def order(self) -> tuple[Head, ...]:
-        """Return the heads, the largest mean attention difference first; refuses as `compare`."""
+    def order(self, by: str) -> tuple[Head, ...]:
+        """Return the heads in the order of a ranking by mean figures; refuses as `compare`."""
         self.compare()
-        diff = self.mean_masses("diff")
-        return tuple(Head(*divmod(index, diff.shape[1])) for index in descending(diff))
+        heads = self.masses["diff"].shape[-1]
+        return tuple(Head(*divmod(int(i), heads)) for i in self.ranking(by))
+
+    def ranking(self, by: str, places: Sequence[int] | slice = slice(None)) -> Ranking:
+        """Return the order of all heads, by mean figures over the run pairs or some of them."""
+        measure, scenes = measure_of(by), self.scenes[places]
+        means: Figures = {
+            key.name: by_scene(self.masses[key.name][places], scenes).mean(0)
+            for key in measure.keys
+        }
+        return measure.order(means)
+
+    def knows(self, names: Sequence[str]) -> bool:
+        """Whether the pairs were measured for these rankings."""
+        return all(key.name in self.masses for by in names for key in measure_of(by).keys)
 
     def mean_masses(self, name: str) -> Float[np.ndarray, "layers heads"]:
-        """Return masses of `MASSES`, averaged over the run pairs' scenes."""
+        """Return a figure of `masses`, averaged over the run pairs' scenes."""
         mean: Float[np.ndarray, "layers heads"] = by_scene(self.masses[name], self.scenes).mean(0)
         return mean
 
@@ -215,7 +230,7 @@ def survey(
         on_progress, store=store, share=share, count=count,
     )  # fmt: skip
     gated, run = list[Gated](), list[Entry]()
-    found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in MASSES}
+    found: dict[str, list[Float[np.ndarray, "layers heads"]]] = {name: [] for name in walk.figures}
     incomparable, layouts = None, dict[str, Layout]()
     for entry, out in zip(entries, left_out, strict=True):
         if out is not None:

@@ -12,8 +12,9 @@ from headpatch.core.donors import Layout, layout_of
 from headpatch.core.gate import Gated, gate, of_the_row, run_entry, study_of
 from headpatch.core.held import Held
 from headpatch.core.mean_activations import MeanZ, Sums
+from headpatch.core.measures import hangs_on, measure_of
 from headpatch.core.pair_units import Keys
-from headpatch.core.ranking import MASSES, masses
+from headpatch.core.ranking import MASSES, masses, ranked_by
 from headpatch.core.session import RIGHT, Session, checked
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import AnswerReading
@@ -54,6 +55,12 @@ class FirstWalk:
     keys: Keys
     measured: int = 0
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures of heads, by which they are compared or ranked."""
+        ranked = (key.name for by in self.study.rankings for key in measure_of(by).keys)
+        return tuple(dict.fromkeys((*MASSES, *ranked)))
+
     def names(self, entries: Sequence[Entry]) -> list[str]:
         """Return the keys of the pairs' units."""
         asked: dict[str, Any] = {
@@ -61,6 +68,8 @@ class FirstWalk:
             "margin": self.study.pairs.margin,
             "force": self.study.force,
         }
+        if ranked := hangs_on(self.study.rankings, self.study.rank.tau):
+            asked["ranked"] = ranked
         return self.keys.of(self.study, entries, asked)
 
     def open(self, entry: Entry) -> tuple[Entry, Session]:
@@ -80,11 +89,11 @@ class FirstWalk:
             session = checked(session, self.checks)
         words: Mapping[str, str] = {}
         try:
-            own_masses = masses(session)
+            own_masses = masses(session) | ranked_by(session, *self.study.rankings)
         except InputError as error:  # only a question that compares heads is refused
             words = vars(of_the_row(error, found.entry))
             grid = self.vlm.lm.grid
-            own_masses = dict.fromkeys(MASSES, np.full((grid.layers, grid.heads), np.nan))
+            own_masses = dict.fromkeys(self.figures, np.full((grid.layers, grid.heads), np.nan))
         if self.held is not None:
             self.held.offer(session)
         sums = {} if self.reference is None else self.reference.of_pair(session)

@@ -107,11 +107,11 @@ class CutPair:
 
 
 def _over_pairs(pairs: Pairs, call: Call) -> Cuts:
-    options, announced = pairs.study.cut, False
+    options, by, announced = pairs.study.cut, pairs.study.rank.by, False
 
     def measure(session: Session, _: OnProgress) -> CutPair:
         nonlocal announced
-        job = prepare(session, session.study.cut, pairs.survey.order)
+        job = prepare(session, session.study.cut, lambda: pairs.survey.order(by))
         price = cost(session, job)
         if not announced:
             announced = True
@@ -120,8 +120,11 @@ def _over_pairs(pairs: Pairs, call: Call) -> Cuts:
 
     ranked = options.heads is not None and Selection.parse(options.heads).needs_ranking
     what, sections = "Cutting edges", ("cut",)
+    asked = list(map(str, pairs.survey.order(by))) if ranked else None
     with call.stages(what) as advance:
-        each = each_pair(pairs, call, what, measure, advance, sections=sections, whole=ranked)
+        each = each_pair(
+            pairs, call, what, measure, advance, sections=sections, asked=asked, whole=ranked
+        )
         measured = list(each)
     return Cuts(
         pd.concat([one.cuts.table for one in measured], ignore_index=True),

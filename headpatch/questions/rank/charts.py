@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from headpatch.core.measures import measure_of
 from headpatch.core.question import table_of
 from headpatch.present.canvas import BLUE, DIFFERENCE, GREEN, ORANGE, array, signed
 from headpatch.present.chart import Chart
@@ -51,7 +52,7 @@ _VISION_LAYER: Final = "Vision-encoder layer"
 Values: TypeAlias = Float[np.ndarray, " values"]
 
 
-def heads_chart(per_head: Mapping[str, Any], top: int) -> Chart:
+def heads_chart(per_head: Mapping[str, Any], top: int, by: str = "diff") -> Chart:
     """Show the first heads of the ranking with both compared values, raw mass and layers.
 
     Left: the region's share of each head's image attention in both runs. Right: the same raw,
@@ -73,7 +74,7 @@ def heads_chart(per_head: Mapping[str, Any], top: int) -> Chart:
     return Chart(
         "heads",
         "top_different_heads.png",
-        f"The {len(names)} heads whose attention to the region rises most",
+        f"The {len(names)} heads {measure_of(by).heads}",
         [_shares(chosen, names), _raw(chosen, image, names), _layers(layers, len(rank)), None],
         _FAINT_NOTE if faint.any() else "",
         columns=2,
@@ -294,7 +295,9 @@ def _divergence(
     return Panel(title, series, label, unit, layers=layers, guides=guides, y_scale=scale)
 
 
-def ranked_chart(columns: "pandas.DataFrame | Mapping[str, Any]", top: int, level: float) -> Chart:
+def ranked_chart(
+    columns: "pandas.DataFrame | Mapping[str, Any]", top: int, level: float, by: str = "diff"
+) -> Chart:
     """Show the first heads of a ranking over pairs, with the interval of each difference."""
     figures = {"diff": "Share of the image attention", "diff_raw": "Share of all attention (raw)"}
     heads = table_of(columns)
@@ -307,13 +310,17 @@ def ranked_chart(columns: "pandas.DataFrame | Mapping[str, Any]", top: int, leve
         mean, low, high = ends_of(rows, name)
         series = _series("", mean, look, low=low, high=high)
         panels.append(Panel(title, [series], "With − without", "Head", names, across=True))
+    first, picked = f"top {len(rows)} heads", "these differences, which"
+    if by != "diff":
+        first = f"the {len(rows)} heads {measure_of(by).heads}"
+        picked = f"{measure_of(by).ranking} on the same pairs, figures of which"
     return Chart(
         "ranked_pairs",
         "top_different_heads.png",
-        f"Attention to the region: mean difference over {pairs_in(heads)}, top {len(rows)} heads",
+        f"Attention to the region: mean difference over {pairs_in(heads)}, {first}",
         panels,
-        f"{COVER.format(level=level)} The heads were picked by these differences, which are "
-        "therefore a little too large.",
+        f"{COVER.format(level=level)} The heads were picked by {picked} are therefore a little too "
+        f"{'large' if by == 'diff' else 'good'}.",
         columns=2,
         share_x="none",
     )

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from headpatch.core.measures import measure_of
 from headpatch.core.question import Context, Files, rows_of
 from headpatch.core.study.study import Expected
 from headpatch.present.canvas import signed
@@ -26,8 +27,8 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     """Show the first heads; of one pair also quadrants, the vision tower, and divergences."""
     if context.pairs is not None:
         top, interval = context.options["top"], f"{context.level:.0%} interval"
-        yield _top_heads(f"{_TITLE}, mean over pairs", files, top, interval)
-        yield charts.ranked_chart(files[HEADS.file], top, context.level)
+        yield _top_heads(f"{_TITLE}, mean over pairs", files, _by(context), top, interval)
+        yield charts.ranked_chart(files[HEADS.file], top, context.level, _by(context))
         return
     if PER_HEAD in files:
         yield from _heads(files, files[PER_HEAD], context)
@@ -37,11 +38,11 @@ def view(files: Files, context: Context) -> Iterator[Part]:
 
 def _heads(files: Files, per_head: Mapping[str, Any], context: Context) -> Iterator[Part]:
     top = int(per_head["top"])
-    yield _top_heads(_TITLE, files, top)
+    yield _top_heads(_TITLE, files, _by(context), top)
     counts = {layer: int(count) for layer, count in enumerate(per_head["layer_counts"]) if count}
     listed = ", ".join(f"{layer} ({count})" for layer, count in counts.items())
     yield Words(f"Layers of the top {top} heads: {listed}")
-    yield charts.heads_chart(per_head, top)
+    yield charts.heads_chart(per_head, top, _by(context))
     overlays = context.options.get("overlays", 0)
     if overlays and WITH_RUN in files and WITHOUT_RUN in files:
         yield charts.overlays_chart(per_head, files[WITH_RUN], files[WITHOUT_RUN], overlays)
@@ -60,8 +61,13 @@ def _attention(files: Files, spatial: Mapping[str, Any], context: Context) -> It
     yield charts.divergences_chart(spatial)
 
 
-def _top_heads(title: str, files: Files, top: int, interval: str = "") -> Grid:
+def _by(context: Context) -> str:
+    return str(context.options.get("by", "diff"))  # results of earlier versions lack it
+
+
+def _top_heads(title: str, files: Files, by: str, top: int, interval: str = "") -> Grid:
     cells: dict[str, str | Cell] = {"Rank": "rank", "Layer": "layer", "Head": "head"}
+    cells |= {name.replace("_", " ").capitalize(): name for name in measure_of(by).own}
     cells["Diff"] = "diff"
     if interval:
         cells[interval] = interval_cell("diff")
@@ -71,6 +77,8 @@ def _top_heads(title: str, files: Files, top: int, interval: str = "") -> Grid:
     else:
         cells |= {"raw with": "with_raw", "raw without": "without_raw"}
     rows = rows_of(files[HEADS.file], top)
+    if by != "diff":
+        title = f"{title}\nRanked by {measure_of(by).ranking}"
     return grid(f"{title}\n{_SHARES}", rows, cells, HEADS, place="terminal")
 
 
