@@ -15,7 +15,7 @@ from headpatch.core.fast_paths import decide
 from headpatch.core.gate import Gated, none_passed, sessions, study_of
 from headpatch.core.held import Held
 from headpatch.core.mean_activations import MeanZ
-from headpatch.core.measures import Figures, measure_of
+from headpatch.core.measures import Figures, Order, measure_of
 from headpatch.core.pair_units import Keys, each_unit
 from headpatch.core.session import RUNS, Session, run_both, towers_of
 from headpatch.core.share import ALONE, Share
@@ -31,7 +31,6 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.same_scene import need_scenes, scenes_of, with_scenes
 from headpatch.stats.effects import DOUBTFUL_BELOW
-from headpatch.stats.rankings import Ranking
 from headpatch.stats.scenes import Scenes, by_scene, shared_words
 
 LEAST = 2
@@ -146,7 +145,7 @@ class Survey:
         heads = self.masses["diff"].shape[-1]
         return tuple(Head(*divmod(int(i), heads)) for i in self.ranking(by))
 
-    def ranking(self, by: str, places: Sequence[int] | slice = slice(None)) -> Ranking:
+    def ranking(self, by: str, places: Sequence[int] | slice = slice(None)) -> Order:
         """Return the order of all heads, by mean figures over the run pairs or some of them."""
         measure, scenes = measure_of(by), self.scenes[places]
         means: Figures = {

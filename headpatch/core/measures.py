@@ -24,6 +24,8 @@ By: TypeAlias = Literal["diff", "raw", "entropy", "localization", "text-image"]
 NAMES: Final[tuple[By, ...]] = get_args(By)
 PerHead: TypeAlias = Float[np.ndarray, "layers heads"]
 Figures: TypeAlias = Mapping[str, PerHead]
+Order: TypeAlias = Int[np.ndarray, " ranked"]
+"""Flat indices of every head, the first first."""
 SELECTED: Final = 10
 """Heads that the localization criterion selects on a pair, as its authors do."""
 
@@ -77,7 +79,7 @@ class Measure:
         """What picks out its first heads, in a sentence."""
         return "attention" if self.name == "diff" else f"the ranking by {self.ranking}"
 
-    def order(self, means: Figures) -> Int[np.ndarray, " ranked"]:
+    def order(self, means: Figures) -> Order:
         """Return heads as flat indices, the first first; those without a figure come last."""
         keys = [(means[one.name] if one.least_first else -means[one.name]) for one in self.keys]
         return np.lexsort([one.ravel() for one in reversed(keys)])
@@ -174,7 +176,7 @@ def words_of(name: str) -> Measure:
     return measure_of("diff" if name == "attention" else name)
 
 
-def places(order: Int[np.ndarray, " ranked"], grid: Grid) -> Int[np.ndarray, "layers heads"]:
+def places(order: Order, grid: Grid) -> Int[np.ndarray, "layers heads"]:
     """Return each head's place in an order: 1 is the first."""
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(1, len(order) + 1)

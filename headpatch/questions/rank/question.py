@@ -183,7 +183,7 @@ def _one_pair(session: Session) -> Ranking:
     ranked = ranked_by(session, by)
     answers = generate(session.vlm, session.prompt)
     return Ranking(
-        columns_of({name: masses[name] for name in MASSES} | ranked, by),
+        _declared(columns_of({name: masses[name] for name in MASSES} | ranked, by)),
         _tensors(_per_head(masses | ranked, by, top)),
         _tensors(_where_attention_falls(session, rows, mask)),
         _kept_run(session, WITH, answers[WITH]),
@@ -210,7 +210,11 @@ def _over_pairs(pairs: Pairs) -> Columns:
         figures |= {f"{name}_low": low.reshape(shape), f"{name}_high": high.reshape(shape)}
     columns = columns_of(figures, by)
     columns["pairs"] = [len(survey.entries)] * len(columns["rank"])
-    return columns
+    return _declared(columns)
+
+
+def _declared(columns: Columns) -> Columns:
+    return {one.name: columns[one.name] for one in HEADS if one.name in columns}
 
 
 def _per_head(masses: Mapping[str, Float[np.ndarray, "layers heads"]], by: str, top: int) -> Saved:
