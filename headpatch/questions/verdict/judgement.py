@@ -282,20 +282,24 @@ def _conclude(
         "rho": asdict(correlation(units[0], units[1], units[2], by.level)),
         "true_rho": asdict(true_correlation(units[0], units[1], units[2], by.level)),
     }
-    if asked := {name: one for name, one in orders.items() if name != "attention"}:
-        saved["rho_of"] = {
-            name: _of_places(one, units[1], units[2], by) for name, one in asked.items()
-        }
+    saved |= _of_places(orders, units[1], units[2], by)
     floor = max(pair.floor for pair in records)
     return Judgement(verdicts, together, nulls, faithfulness, vision, floor, look, saved)
 
 
 def _of_places(
-    order: Ranking, necessity: UnitEffects, sufficiency: UnitEffects, by: Rule
-) -> dict[str, float]:
-    """Return the rho of heads' places in a ranking, which is taken as it is, and their effects."""
-    places = np.tile(-order.argsort().astype(np.float64), (len(necessity), 1))
-    return asdict(correlation(places, necessity, sufficiency, by.level))
+    orders: Mapping[str, Ranking], necessity: UnitEffects, sufficiency: UnitEffects, by: Rule
+) -> dict[str, Any]:
+    """Return the rho of heads' places in each other ranking, taken as it is, and their effects."""
+    found = {
+        name: correlation(
+            np.tile(-order.argsort().astype(np.float64), (len(necessity), 1)),
+            necessity, sufficiency, by.level,
+        )
+        for name, order in orders.items()
+        if name != "attention"
+    }  # fmt: skip
+    return {"rho_of": {name: asdict(one) for name, one in found.items()}} if found else {}
 
 
 def _nulls(seen: Measured, by: Rule, unasked: str) -> list[Null]:
