@@ -8,14 +8,17 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
+from headpatch.core.ask import with_options
+from headpatch.core.dataset import open_pairs
 from headpatch.core.measures import NAMES, elbow, measure_of, read_scores
 from headpatch.core.ranking import attended_in, masses, order, ranked_by, ranks
 from headpatch.core.session import Session, open_session
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head
+from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
-from tests.planted import HEADS, SILENT, planted, planted_study
+from tests.planted import HEADS, SILENT, planted, planted_dataset, planted_study
 
 GRID = Grid(4, 4)
 
@@ -146,3 +149,18 @@ def test_the_table_says_what_ranks(name: str) -> None:
     assert ranked.columns["rank"] == list(range(1, 17))
     parts = list(ranked.origin.verb.question().view(ranked.files(), ranked.origin.context))
     assert measure_of(name).heads in " ".join(getattr(part, "title", "") for part in parts)
+
+
+def test_pairs_that_were_opened_for_another_ranking_are_run_again(tmp_path: Path) -> None:
+    """What heads a question picks over pairs follows the ranking, whenever it is named."""
+    dataset = planted_dataset(tmp_path / "pairs", 4)
+    pairs = open_pairs(planted_study(tmp_path), dataset, vlm=planted().vlm, on_progress=False)
+    assert not pairs.survey.knows(["entropy"])
+    ranked = rank(pairs, by="entropy")
+    expected = [4 * one.layer + one.head for one in order(by("entropy"))]
+    heads = ranked.heads
+    assert (4 * heads["layer"] + heads["head"]).tolist() == expected
+    assert {"entropy", "entropy_low", "entropy_high"} <= set(heads.columns)
+    raw = with_options(pairs, {"rank.by": "raw"})
+    found = ablate(raw, "top:1", kinds=["resample"], controls=0, on_progress=False)
+    assert set(found.effects["heads"]) >= {str(HEADS["blind writer"].head)}
