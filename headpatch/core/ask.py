@@ -120,6 +120,8 @@ def ready(
     """Return what is open so that the heads in question can be changed; rows are as they are."""
     if isinstance(opened, Pairs):
         needs = needs.of_pairs or needs
+        if not (needs.positions or needs.vision or opened.survey.knows(opened.study.rankings)):
+            return ready_pairs(opened, opened.positions, opened.vision, stages=stages, store=store)
     if needs.positions is None and not needs.vision:
         return opened
     if isinstance(opened, Session):

@@ -15,8 +15,9 @@ from headpatch.core.fast_paths import decide
 from headpatch.core.gate import Gated, none_passed, sessions, study_of
 from headpatch.core.held import Held
 from headpatch.core.mean_activations import MeanZ
+from headpatch.core.measures import Figures, Order, measure_of
 from headpatch.core.pair_units import Keys, each_unit
-from headpatch.core.ranking import MASSES, descending
+from headpatch.core.ranking import MASSES
 from headpatch.core.session import RUNS, Session, run_both, towers_of
 from headpatch.core.share import ALONE, Share
 from headpatch.core.store import Store, dataset_digest
@@ -46,8 +47,8 @@ class Survey:
     gated: tuple[Gated, ...]  # every pair, in order
     entries: tuple[Entry, ...]  # those that are run: that passed, or all of a forced study
     masses: Mapping[str, Float[np.ndarray, "pairs layers heads"]]
-    """By name (`MASSES`): attention on the region, or on the image (see `yardstick`); NaN where
-    heads cannot be compared on it."""
+    """By name: attention on the region, or on the image (`MASSES`; see `yardstick`), and what the
+    study's rankings go by; NaN where heads cannot be compared on it."""
     reference: MeanZ | None  # over the run pairs; None if nothing is changed, or there is no mean
     valid: bool  # whether all that are run passed
     widens: bool  # whether language-model heads of every pair are changed by widening passes
@@ -148,14 +149,27 @@ class Survey:
         if self.incomparable is not None:
             raise self.incomparable
 
-    def order(self) -> tuple[Head, ...]:
-        """Return the heads, the largest mean attention difference first; refuses as `compare`."""
+    def order(self, by: str) -> tuple[Head, ...]:
+        """Return the heads in the order of a ranking by mean figures; refuses as `compare`."""
         self.compare()
-        diff = self.mean_masses("diff")
-        return tuple(Head(*divmod(index, diff.shape[1])) for index in descending(diff))
+        heads, known = self.masses["diff"].shape[-1], ~np.isnan(self.masses["diff"]).any(0).ravel()
+        return tuple(Head(*divmod(int(i), heads)) for i in self.ranking(by) if known[i])
+
+    def ranking(self, by: str, places: Sequence[int] | slice = slice(None)) -> Order:
+        """Return the order of all heads, by mean figures over the run pairs or some of them."""
+        measure, scenes = measure_of(by), self.scenes[places]
+        means: Figures = {
+            key.name: by_scene(self.masses[key.name][places], scenes).mean(0)
+            for key in measure.keys
+        }
+        return measure.order(means)
+
+    def knows(self, names: Sequence[str]) -> bool:
+        """Whether the pairs were measured for these rankings."""
+        return all(key.name in self.masses for by in names for key in measure_of(by).keys)
 
     def mean_masses(self, name: str) -> Float[np.ndarray, "layers heads"]:
-        """Return masses of `MASSES`, averaged over the run pairs' scenes."""
+        """Return a figure of `masses`, averaged over the run pairs' scenes."""
         mean: Float[np.ndarray, "layers heads"] = by_scene(self.masses[name], self.scenes).mean(0)
         return mean
 
@@ -287,8 +301,12 @@ class _Seen:
         A mean needs one measure: all are compared by the image if one pair allows no other.
         """
         by_image = any(unit.yardstick == BY_IMAGE for unit in self._units)
-        masses = [unit.image if by_image else unit.masses for unit in self._units]
-        found = {name: np.stack([one[name] for one in masses if one]) for name in MASSES}
+        masses = [
+            {**(unit.masses or {}), **((unit.image or {}) if by_image else {})}
+            for unit in self._units
+        ]
+        names = masses[0] if masses else MASSES
+        found = {name: np.stack([one[name] for one in masses]) for name in names}
         wrong = (unit.incomparable for unit in self._units if unit.incomparable and not by_image)
         return found, next((InputError(**one) for one in wrong), None)
 

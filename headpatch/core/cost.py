@@ -220,16 +220,22 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
     selves = product(directions, drawn)
     asked += [Intervention(chosen[index], "self", way, *more) for way, index in selves]
     size = _size(session, tower)
-    price = cost(session, asked, size, tower) + _GRADIENT_PASSES * options.approx
+    price = cost(session, asked, size, tower) + _backward(session.study)
     beside = Beside.of(session, options.kinds, options.reference, tower == "lm")
     rest = layers, tower, options.approx, beside
     return Plan(chosen, every, tuple(asked), count, size, price, *rest)
 
 
+def _backward(study: Study) -> int:
+    """Return what the passes cost from which effects are estimated: of both runs, and between."""
+    between = (study.sweep.ig or 1) - 1
+    return (_GRADIENT_PASSES + _GRADIENT_PASSES // 2 * between) * study.sweep.approx
+
+
 def left(session: Session, job: Plan, finished: Container[Intervention]) -> Plan:
     """Return the same plan at the price of what is not finished."""
     asked = [one for one in job.asked if one not in finished]
-    price = cost(session, asked, job.size, job.tower) + _GRADIENT_PASSES * job.approx
+    price = cost(session, asked, job.size, job.tower) + _backward(session.study)
     return replace(job, passes=price)
 
 

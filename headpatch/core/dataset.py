@@ -193,13 +193,13 @@ def ready(
     stages: Stages,
     store: Store | None = None,
 ) -> Pairs:
-    """Return pairs in which such heads can be changed: these if they are, else run again.
+    """Return pairs in which such heads can be changed, ranked as the study asks: these, or anew.
 
     Those that pass the gate stay the same.
     """
-    if (pairs.positions, pairs.vision) == (positions, vision):
-        return pairs
     known = pairs.survey
+    if (pairs.positions, pairs.vision) == (positions, vision) and known.knows(pairs.study.rankings):
+        return pairs
     judged = pairs.study.model_copy(update={"force": True})  # the first survey was the gate
     how = positions, vision, stages, store, pairs.share
     seen = _survey(judged, pairs.vlm, known.entries, *how)

@@ -133,5 +133,5 @@ def choose_heads(
         )  # fmt: skip
         return np.asarray(np.nanmean(by_scene(np.stack(list(by_pair)), half.scenes), 0))
 
-    heads = choose(vlm.lm.grid, options, effects, half.order)
+    heads = choose(vlm.lm.grid, options, effects, lambda: half.order(study.rank.by))
     return Chosen(heads, tuple(entries[index] for index in second), len(first))

@@ -3,11 +3,10 @@
 Attention is read at the answer position.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from headpatch.core.measures import Attended, Figures, measure_of, places
 from headpatch.core.session import Session
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Grid, Head, HeadSet, Tower
@@ -21,10 +20,40 @@ Where the region is no place, both are the image's part of all attention.
 
 
 def order(session: Session) -> tuple[Head, ...]:
-    """Return the heads, the largest attention difference first, and nothing else."""
+    """Return the heads in the order of the study's ranking, and nothing else."""
     grid = session.vlm.lm.grid
-    ordered = (divmod(index, grid.heads) for index in descending(differences(session)))
+    ordered = (divmod(int(index), grid.heads) for index in _order(session))
     return tuple(Head(*place) for place in ordered if place[0] not in grid.without)
+
+
+def ranks(session: Session) -> Int[np.ndarray, "layers heads"]:
+    """Return each head's place in that order; 1 is the first."""
+    return places(_order(session), session.vlm.lm.grid)
+
+
+def _order(session: Session) -> Int[np.ndarray, " ranked"]:
+    by = session.study.rank.by
+    return measure_of(by).order(masses(session) | ranked_by(session, by))
+
+
+def ranked_by(session: Session, *names: str) -> dict[str, Float[np.ndarray, "layers heads"]]:
+    """Return the figures that rankings go by, beside those of `MASSES`."""
+    own: dict[str, Float[np.ndarray, "layers heads"]] = {}
+    attended = attended_in(session) if set(names) - {"diff", "raw"} else None
+    for by in names:
+        own |= measure_of(by).figures(attended) if attended is not None else {}
+    return own
+
+
+def attended_in(session: Session) -> Attended:
+    """Return what the answer position attends to in the with-run."""
+    rows, prompt = session.base.trace.lm_rows, session.prompt
+    assert rows is not None
+    present, image = rows[WITH].cpu().numpy().astype(np.float64), prompt.spans.image.cpu().numpy()
+    text = np.ones(present.shape[-1], dtype=bool)
+    text[[0, *image]] = False
+    patches = prompt.image_positions.cpu().numpy()
+    return Attended(present, patches, text, prompt.patches.boxes, session.study.rank.tau)
 
 
 def differences(session: Session) -> Float[np.ndarray, "layers heads"]:
@@ -86,22 +115,12 @@ def _figures(
     }
 
 
-def ranks(diff: Float[np.ndarray, "layers heads"]) -> Int[np.ndarray, "layers heads"]:
-    """Return each head's rank: 1 is the largest difference; ties keep layer-head order."""
-    place = np.empty(diff.size, dtype=np.int64)
-    place[descending(diff)] = np.arange(1, diff.size + 1)
-    return place.reshape(diff.shape)
-
-
-def columns_of(
-    figures: Mapping[str, Float[np.ndarray, "layers heads"]],
-) -> dict[str, list[int | float]]:
-    """List every head, the largest ``diff`` first: rank, layer, head and its figures."""
-    rank = ranks(figures["diff"])
-    by_rank = rank.ravel().argsort()
-    layer, head = np.divmod(by_rank, rank.shape[1])
-    columns = {"rank": rank.ravel()[by_rank], "layer": layer, "head": head}
-    columns |= {name: values.ravel()[by_rank] for name, values in figures.items()}
+def columns_of(figures: Figures, by: str = "diff") -> dict[str, list[int | float]]:
+    """List every head, the first of a ranking first: rank, layer, head and its figures."""
+    order = measure_of(by).order(figures)
+    layer, head = np.divmod(order, next(iter(figures.values())).shape[1])
+    columns = {"rank": np.arange(1, len(order) + 1), "layer": layer, "head": head}
+    columns |= {name: values.ravel()[order] for name, values in figures.items()}
     return {name: values.tolist() for name, values in columns.items()}
 
 
@@ -113,11 +132,6 @@ def image_rows(session: Session) -> Float[np.ndarray, "runs layers heads tokens"
     placed = len(prompt.patches.boxes) > 0
     positions = prompt.image_positions if placed else prompt.spans.image
     return rows.cpu()[..., positions].numpy().astype(np.float64)
-
-
-def descending(values: Float[np.ndarray, "layers heads"]) -> list[int]:
-    """Flat indices, the largest first; ties keep layer-head order."""
-    return [int(index) for index in np.argsort(-values.ravel(), kind="stable")]
 
 
 def random_sets(

@@ -19,8 +19,9 @@ from headpatch.core.gate import (
 )
 from headpatch.core.held import Held
 from headpatch.core.mean_activations import MeanZ, Sums
+from headpatch.core.measures import hangs_on, measure_of
 from headpatch.core.pair_units import Keys
-from headpatch.core.ranking import MASSES, image_masses, image_rows, masses
+from headpatch.core.ranking import MASSES, image_masses, image_rows, masses, ranked_by
 from headpatch.core.session import Session, checked
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
@@ -64,6 +65,12 @@ class FirstWalk:
     mixed: bool = False  # whether some pair may have no place that heads are compared by
     measured: int = 0
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures of heads, by which they are compared or ranked."""
+        ranked = (key.name for by in self.study.rankings for key in measure_of(by).keys)
+        return tuple(dict.fromkeys((*MASSES, *ranked)))
+
     def names(self, entries: Sequence[Entry]) -> list[str]:
         """Return the keys of the pairs' units."""
         asked: dict[str, Any] = {
@@ -72,6 +79,8 @@ class FirstWalk:
             "force": self.study.force,
             **({"image": True} if self.mixed else {}),
         }
+        if ranked := hangs_on(self.study.rankings, self.study.rank.tau):
+            asked["ranked"] = ranked
         return self.keys.of(self.study, entries, asked)
 
     def open(self, entry: Entry) -> tuple[Entry, Session | RowError]:
@@ -96,11 +105,12 @@ class FirstWalk:
         words: Mapping[str, str] = {}
         yardstick, image = "", None
         try:
-            own_masses, yardstick = masses(session), session.pair.region.yardstick
+            own_masses = masses(session) | ranked_by(session, *self.study.rankings)
+            yardstick = session.pair.region.yardstick
         except InputError as error:  # only a question that compares heads is refused
             words = vars(of_the_row(error, entry))
             grid = self.vlm.lm.grid
-            own_masses = dict.fromkeys(MASSES, np.full((grid.layers, grid.heads), np.nan))
+            own_masses = dict.fromkeys(self.figures, np.full((grid.layers, grid.heads), np.nan))
         if self.mixed:
             image = image_masses(image_rows(session))
         if self.held is not None:

@@ -7,13 +7,17 @@ arXiv:2310.10348). It is exact in the limit of small changes; a saturated softma
 can make it arbitrarily wrong (Kramár et al., AtP*, 2024, arXiv:2403.00745), so it is shown with
 its agreement with an exact sweep (`headpatch.stats.agreement`), never alone.
 
+Integrated gradients take the mean slope along a line of inputs between the two runs in place of the
+slope at one of them, which a saturated point hides (Hanna, Pezzelle & Belinkov, *Have Faith in
+Faithfulness*, 2024, arXiv:2403.17806, EAP-IG; of nodes here, not of edges).
+
 Memory: the graph holds about 15 times the layers' inputs of both towers (measured: 119 MiB for the
 bundled model's pair; 3.0 GB a run with LLaVA-1.5-7B's dimensions in bfloat16, 5.3 GB in float32), z
 and its gradient among them; gradients of weights are never formed, and the graph is gone on return.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import torch
@@ -21,10 +25,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.engine.attention import plain_attention, tapped
-from headpatch.engine.interventions import Direction, replacement
+from headpatch.engine.interventions import WITH, WITHOUT, Direction, replacement
 from headpatch.engine.patching import ZMeans, base_run
 from headpatch.engine.precision import answer_logits
-from headpatch.errors import RunError
+from headpatch.errors import InputError, RunError
 from headpatch.heads import Tower
 from headpatch.kinds import averages
 from headpatch.models.placement import quantized
@@ -104,6 +108,42 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
             f"LD or its gradient is not finite ({vlm.name}, {vlm.dtype}): --dtype float32"
         )
     return Gradients(ld.detach(), z, slope)
+
+
+def integrated(
+    vlm: VLM, prompt: Prompt, ends: Gradients, steps: int, towers: Sequence[Tower]
+) -> Gradients:
+    """Return both runs' z with its mean slope on the line of inputs from the other run to this.
+
+    The points k / `steps` of it, k = 1 to `steps`, as EAP-IG has them: with one step `ends`, the
+    gradients of both runs themselves. Its line joins the embeddings of two texts; here all that is
+    not a whole number is on it, the pictures as the processor gives them, so that the vision tower
+    is read from the same passes. An `InputError` if the two runs differ in their tokens.
+    """
+    runs = [prompt.select(run) for run in (WITH, WITHOUT)]
+    present, absent = (run.inputs for run in runs)
+    moved = [name for name, value in present.items() if value.is_floating_point()]
+    if not all(torch.equal(present[name], absent[name]) for name in present.keys() - {*moved}):
+        found = "two prompts: there is no line between their tokens"
+        raise InputError("--ig", found, "one question about both pictures")
+    total = {tower: [torch.zeros_like(one[0]) for one in ends.slope[tower]] for tower in ends.slope}
+    for first in range(1, steps, prompt.runs):
+        shares = [k / steps for k in range(first, min(first + prompt.runs, steps))]
+        inputs = {
+            name: torch.cat([torch.lerp(absent[name], value, share) for share in shares])
+            if name in moved
+            else torch.cat([value] * len(shares))
+            for name, value in present.items()
+        }
+        between = gradients(vlm, replace(prompt, inputs=inputs, runs=len(shares)), towers)
+        for tower, layers in between.slope.items():
+            for layer, slope in enumerate(layers):
+                total[tower][layer] += slope.sum(0)
+    mean = {
+        tower: [(own + total[tower][layer]) / steps for layer, own in enumerate(layers)]
+        for tower, layers in ends.slope.items()
+    }
+    return Gradients(ends.ld, ends.z, mean)
 
 
 def _whole(parts: Sequence[Tensor], runs: int) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from headpatch.core.measures import measure_of
 from headpatch.core.output.folder import Results, reading_of
 from headpatch.present.canvas import signed
 from headpatch.present.section import Section, listed, said
@@ -96,19 +97,20 @@ def _judged(results: Results, heads: Heads) -> Said:
 
     both, within = causal & picked, np.isin(verdict, ("watches", "inert")) & picked
     delta = results.main.study.get("verdict", {}).get("delta")
+    picker = measure_of(str(results.main.study.get("rank", {}).get("by", "diff"))).picker
     limit = "±δ" if delta is None else f"±{delta:.1%}"
     sentence = (
-        f"Of the {heads.top} heads that attention picks out, {count(both)} shown to act on the "
+        f"Of the {heads.top} heads that {picker} picks out, {count(both)} shown to act on the "
         f"answer{named(both)}, and {count(within)} shown to stay within {limit} of the difference "
         "between the two answers."
     )
-    missed = causal & ~picked
+    missed, name = causal & ~picked, f"{picker[0].upper()}{picker[1:]}"
     acting = f"Of all {causal.size:,} heads, {count(causal)} shown to act, "
     acting += f"judged on {judged_on(results)}. "
     if causal.any() and missed.sum() == causal.sum():
-        acting += f"Attention misses every one of them{named(missed)}."
+        acting += f"{name} misses every one of them{named(missed)}."
     elif causal.any():
-        acting += f"Attention misses {int(missed.sum()):,} of them{named(missed)}."
+        acting += f"{name} misses {int(missed.sum()):,} of them{named(missed)}."
     else:
         acting += "That is no proof that none does: see how many are undecided."
     return Said(sentence, [acting, _agreement(results, heads, size)], "", _failed(results))
@@ -138,10 +140,14 @@ def _agreement(results: Results, heads: Heads, size: np.ndarray) -> str:
             if "true_rho" in saved:  # results of earlier versions lack it
                 true = f" Of their true values: {true_words(saved['true_rho'], level)}."
         rho = f"{signed(found.rho, 2)} [{signed(found.low, 2)}, {signed(found.high, 2)}]"
+    by = str(results.main.study.get("rank", {}).get("by", "diff"))
     first = precision_at(descending(-look.rank.astype(float)), descending(size), heads.top)
+    first_of = f"Of attention's first {first.k}"
+    if by != "diff":
+        first_of = f"Of the first {first.k} of {measure_of(by).picker}"
     return (
         f"Spearman's ρ of measured attention difference and size of effect: {rho}.{true} "
-        f"Of attention's first {first.k}, {first.hits} are among the {first.k} largest effects "
+        f"{first_of}, {first.hits} are among the {first.k} largest effects "
         f"(chance: {first.chance * first.k:.1f})."
     )
 

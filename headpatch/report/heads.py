@@ -166,8 +166,11 @@ def _ranked(results: Results) -> Iterator[Look]:
             many = "pairs" in table
             where = f"mean over {int(table['pairs'].iloc[0]):,} pairs" if many else "this pair"
             where += _by(part)
-            maps = _maps(table, columns)
-            yield Look(where, maps, _places(maps["diff"]))
+            maps = _maps(table, columns | {"rank": "rank"})
+            rank = maps.pop("rank", None)
+            yield Look(
+                where, maps, _places(maps["diff"]) if rank is None else rank.astype(np.int64)
+            )
 
 
 def _swept(results: Results) -> Iterator[Look | Effect]:

@@ -29,7 +29,7 @@ class Case:
 
 
 CASES = {
-    "rank": Case({"top": 4, "overlays": 0}),
+    "rank": Case({"top": 4, "overlays": 0}, {"by": "localization"}),
     "ablate": Case(
         {
             "heads": BOTH,

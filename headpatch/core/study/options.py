@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from headpatch.core.measures import By
 from headpatch.core.study.reading import PathText
 from headpatch.errors import InputError
 from headpatch.heads import Selection
@@ -282,6 +283,9 @@ class VerdictOptions(Strict):
     out."""
     top: Positive = 20
     """Heads that attention picks out."""
+    rankings: Annotated[tuple[By, ...], BeforeValidator(sequence)] = ()
+    """Rankings of `headpatch rank --by` whose first heads are judged as well, together and in the
+    faithfulness curves, comma-separated: diff,raw,entropy,localization,text-image."""
     groups: Count = 100
     """Random sets of heads on each pair, which show what a head adds once others are
     gone; 0 seeks partners by the effects of heads alone."""

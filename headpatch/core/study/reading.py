@@ -73,9 +73,11 @@ def absolute(key: str, path: str) -> str:
 
 
 def _is_no_file(key: str, path: str) -> bool:
-    """Whether a name stands for a picture that ships with headpatch, or a table in memory."""
+    """Whether a name stands for what ships with headpatch, a table in memory or a measure."""
     if key in ("manifest", "rows"):
         return path.startswith(MEMORY)
+    if key == "by":  # heads are ranked by a measure
+        return not path.endswith(".csv")
     return key in ("with", "without") and path.startswith(BUNDLED_PICTURE)
 
 

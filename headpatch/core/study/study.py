@@ -239,6 +239,11 @@ class Study(Strict):
         except ValidationError as error:
             raise one_line(cls, error, config, given) from None
 
+    @property
+    def rankings(self) -> tuple[str, ...]:
+        """What heads are ranked by, each once: the study's own ranking first."""
+        return tuple(dict.fromkeys((self.rank.by, *self.verdict.rankings)))
+
     def pair(self) -> Pair:
         """Read the study's two pictures."""
         asked = self.question, Region.parse(self.region), None, self.question_without

@@ -200,7 +200,8 @@ def _one_pair(session: Session, call: Call) -> Ablation:
 
 def _over_pairs(pairs: Pairs, call: Call) -> Ablation:
     survey, options = pairs.survey, pairs.study.ablate
-    heads = resolve(Selection.parse(options.heads), pairs.vlm, survey.order)
+    by, selection = pairs.study.rank.by, Selection.parse(options.heads)
+    heads = resolve(selection, pairs.vlm, lambda: survey.order(by))
     sources = Sources(pairs, options, options.positions, has("vision", heads))
     announced = False
 

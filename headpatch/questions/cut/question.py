@@ -109,11 +109,11 @@ class CutPair:
 
 
 def _over_pairs(pairs: Pairs, call: Call) -> Cuts:
-    options, announced = pairs.study.cut, False
+    options, by, announced = pairs.study.cut, pairs.study.rank.by, False
 
     def measure(session: Session, _: OnProgress) -> CutPair:
         nonlocal announced
-        job = prepare(session, session.study.cut, pairs.survey.order)
+        job = prepare(session, session.study.cut, lambda: pairs.survey.order(by))
         price = cost(session, job)
         if not announced:
             announced = True
@@ -122,8 +122,11 @@ def _over_pairs(pairs: Pairs, call: Call) -> Cuts:
 
     ranked = options.heads is not None and Selection.parse(options.heads).needs_ranking
     what, sections = "Cutting edges", ("cut",)
+    asked = list(map(str, pairs.survey.order(by))) if ranked else None
     with call.stages(what) as advance:
-        each = each_pair(pairs, call, what, measure, advance, sections=sections, whole=ranked)
+        each = each_pair(
+            pairs, call, what, measure, advance, sections=sections, asked=asked, whole=ranked
+        )
         measured = list(each)
     tables = [one.cuts for one in measured]
     floor, facts = max(one.noise_floor for one in tables), _sink_facts(tables, options.sink_tau)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def rows_of(study: Study, vlm: VLM, listed: Listed, share: Share) -> Rows:
 
     def ranking() -> Sequence[Head]:
         if listed.of_pairs:
-            return survey(judged, vlm, listed.of_pairs).order()
+            return survey(judged, vlm, listed.of_pairs).order(study.rank.by)
         return order(run_both(judged, vlm, study.pair()))
 
     of_pairs = study.evaluate.rows is None
@@ -88,6 +89,5 @@ def as_rows(opened: Session | Pairs | Rows) -> Rows:
         return Rows(study, vlm, runs, (), True, lambda: order(opened))
     entries: list[Entry] = [one.entry for one in opened.survey.gated]
     listed = of_entries(entries, study.answers)
-    return Rows(
-        study, vlm, listed.entries, (), True, opened.survey.order, opened.share, opened.keep
-    )
+    ranking = partial(opened.survey.order, study.rank.by)
+    return Rows(study, vlm, listed.entries, (), True, ranking, opened.share, opened.keep)

@@ -15,10 +15,19 @@ Examples
 yours are paths)
 
 `headpatch rank --pairs pairs --limit 8` (after `headpatch pairs --n 20`)
+
+`headpatch rank --by localization`
 """
 
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from headpatch.core.measures import NAMES
 from headpatch.core.question import Verb
 from headpatch.core.study.options import Count, Positive, Strict
+from headpatch.core.study.reading import PathText
+from headpatch.errors import InputError
 from headpatch.questions.rank.columns import HEADS, PER_HEAD, SPATIAL, WITH_RUN, WITHOUT_RUN
 
 
@@ -29,6 +38,21 @@ class RankOptions(Strict):
     """Heads listed, drawn and counted by layer."""
     overlays: Count = 3
     """Heads whose attention is drawn over the pictures."""
+    by: PathText = Field("diff", json_schema_extra={"metavar": "RANKING"})
+    """What heads are ranked by, here and wherever heads are picked by attention (top:5): diff (by
+    how much the region's share rises with the object), or of the with-run alone raw (attention to
+    the region, undivided), entropy (least spatial entropy of the image attention), localization
+    (enough image attention, then least entropy), text-image (image against text attention); or
+    FILE.csv, a table with columns layer, head, score."""
+    tau: Annotated[float | None, Field(ge=0, le=1)] = None
+    """Image attention that localization asks of a head; where the sums bend most if left out."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.by not in NAMES and not self.by.endswith(".csv"):
+            expected = f"{', '.join(NAMES)}, or a table of scores, FILE.csv"
+            raise InputError("--by", repr(self.by), expected)
+        return self
 
 
 VERB = Verb(

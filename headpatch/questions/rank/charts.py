@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from headpatch.core.measures import measure_of
 from headpatch.core.question import table_of
 from headpatch.present.canvas import BLUE, DIFFERENCE, GREEN, ORANGE, array, signed
 from headpatch.present.chart import Chart
@@ -55,7 +56,9 @@ _VISION_LAYER: Final = "Vision-encoder layer"
 Values: TypeAlias = Float[np.ndarray, " values"]
 
 
-def heads_chart(per_head: Mapping[str, Any], top: int, place: str = "region") -> Chart:
+def heads_chart(
+    per_head: Mapping[str, Any], top: int, place: str = "region", by: str = "diff"
+) -> Chart:
     """Show the first heads of the ranking with both compared values, raw mass and layers.
 
     Left: the region's share of each head's image attention in both runs. Right: the same raw,
@@ -79,7 +82,9 @@ def heads_chart(per_head: Mapping[str, Any], top: int, place: str = "region") ->
     return Chart(
         "heads",
         "top_different_heads.png",
-        f"The {len(names)} heads whose attention to the {place} rises most",
+        f"The {len(names)} heads whose attention to the {place} rises most"
+        if by == "diff"
+        else f"The {len(names)} heads {measure_of(by).heads}",
         [
             _shares(chosen, names, _LABELS[place]),
             _raw(chosen, image, names),
@@ -305,7 +310,11 @@ def _divergence(
 
 
 def ranked_chart(
-    columns: "pandas.DataFrame | Mapping[str, Any]", top: int, level: float, place: str = "region"
+    columns: "pandas.DataFrame | Mapping[str, Any]",
+    top: int,
+    level: float,
+    place: str = "region",
+    by: str = "diff",
 ) -> Chart:
     """Show the first heads of a ranking over pairs, with the interval of each difference."""
     figures = {"diff": "Share of the image attention", "diff_raw": "Share of all attention (raw)"}
@@ -321,13 +330,17 @@ def ranked_chart(
         mean, low, high = ends_of(rows, name)
         series = _series("", mean, look, low=low, high=high)
         panels.append(Panel(title, [series], "With − without", "Head", names, across=True))
+    first, picked = f"top {len(rows)} heads", "these differences, which"
+    if by != "diff":
+        first = f"the {len(rows)} heads {measure_of(by).heads}"
+        picked = f"{measure_of(by).ranking} on the same pairs, figures of which"
     return Chart(
         "ranked_pairs",
         "top_different_heads.png",
-        f"Attention to the {place}: mean difference over {pairs_in(heads)}, top {len(rows)} heads",
+        f"Attention to the {place}: mean difference over {pairs_in(heads)}, {first}",
         panels,
-        f"{COVER.format(level=level)} The heads were picked by these differences, which are "
-        "therefore a little too large.",
+        f"{COVER.format(level=level)} The heads were picked by {picked} are therefore a little too "
+        f"{'large' if by == 'diff' else 'good'}.",
         columns=len(panels),
         share_x="none",
     )

@@ -16,20 +16,22 @@ from torch import Tensor
 
 from headpatch.core.ask import ask, origin
 from headpatch.core.dataset import Pairs
+from headpatch.core.measures import check_table, measure_of, places
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result, rows_of
 from headpatch.core.ranking import (
     MASSES,
     columns_of,
-    descending,
     image_masses,
     image_rows,
     masses_of,
-    ranks,
+    ranked_by,
 )
 from headpatch.core.session import Session, reopen
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import generate
 from headpatch.engine.patching import WITH, WITHOUT
+from headpatch.heads import Grid
+from headpatch.models.vlm import VLM
 from headpatch.questions.rank import VERB
 from headpatch.questions.rank.columns import HEADS, PER_HEAD, SPATIAL, WITH_RUN, WITHOUT_RUN
 from headpatch.stats import divergence
@@ -53,7 +55,7 @@ class Ranking(Result):
     Attributes
     ----------
     columns
-        All language-model heads, the largest attention difference first: the columns of
+        All language-model heads, the first of the ranking first: the columns of
         ``heads.csv``, by name. Over many pairs they are means, with intervals.
     per_head, spatial, with_run, without_run
         Of one pair, what the four ``.pt`` files hold; ``attention_data/README.md`` gives every key.
@@ -115,12 +117,20 @@ class Rank(Question[Ranking]):
 
     verb = VERB
 
+    def check(self, study: Study) -> None:
+        """Refuse a table of scores that cannot be read."""
+        check_table(study.rank.by)
+
+    def check_model(self, study: Study, vlm: VLM) -> None:
+        """Refuse a table of scores of heads that the model does not have."""
+        check_table(study.rank.by, vlm.lm.grid)
+
     def needs(self, _study: Study) -> Needs:
         """Nothing is done to a pair beyond running it."""
         return Needs(count=1)
 
     def answer(self, opened: Opened, call: Call) -> Ranking:
-        """Rank every head by its attention difference, or by the mean over pairs."""
+        """Rank every head of one pair, or by means over pairs."""
         if isinstance(opened, Session):
             return _one_pair(opened)
         assert isinstance(opened, Pairs)
@@ -131,7 +141,7 @@ QUESTION = Rank()
 
 
 def rank(session: Session | Pairs, **options: Any) -> Ranking:
-    """Rank every head by how much more it looks at the region when the object is there.
+    """Rank every head by how much more it looks at the region, or otherwise by its attention.
 
     Correlational: it shows where heads look, not what they do.
 
@@ -140,7 +150,9 @@ def rank(session: Session | Pairs, **options: Any) -> Ranking:
     session
         One pair, or many of `headpatch.open_pairs`.
     options
-        Override `headpatch.Study.rank`: ``top``, ``overlays``.
+        Override `headpatch.Study.rank`: ``top``, ``by``, ``tau``, ``overlays``. Spatial entropy
+        and the localization criterion are those of S. Kang et al., Your Large Vision-Language Model
+        Only Needs A Few Attention Heads For Visual Grounding, CVPR 2025, arXiv:2503.06287.
 
     Returns
     -------
@@ -176,11 +188,13 @@ def _one_pair(session: Session) -> Ranking:
         session = reopen(session)
     rows = image_rows(session)
     top = min(session.study.rank.top, session.vlm.lm.grid.layers * session.vlm.lm.grid.heads)
+    by = session.study.rank.by
     masses = image_masses(rows) if whole else masses_of(rows, mask)
+    ranked = ranked_by(session, by)
     answers = generate(session.vlm, session.prompt)
     return Ranking(
-        columns_of({name: masses[name] for name in MASSES}),
-        _tensors(_per_head(masses, top)),
+        _declared(columns_of({name: masses[name] for name in MASSES} | ranked, by)),
+        _tensors(_per_head(masses | ranked, by, top)),
         _tensors(_where_attention_falls(session, rows, mask)),
         _kept_run(session, WITH, answers[WITH]),
         _kept_run(session, WITHOUT, answers[WITHOUT]),
@@ -195,23 +209,29 @@ def _over_pairs(pairs: Pairs) -> Columns:
 
     survey = pairs.survey
     survey.compare()
-    figures = {name: survey.mean_masses(name) for name in survey.masses}
-    for name in ("diff", "diff_raw"):
+    by = pairs.study.rank.by
+    keys = [key.name for key in measure_of(by).keys]
+    ranked = [name for name in survey.masses if name in MASSES or name in keys]
+    figures = {name: survey.mean_masses(name) for name in ranked}
+    for name in dict.fromkeys(("diff", "diff_raw", *keys)):
         values = survey.masses[name]
         _, low, high = intervals(pairs.study, values.reshape(len(values), -1), survey.scenes)
         shape = values.shape[1:]
         figures |= {f"{name}_low": low.reshape(shape), f"{name}_high": high.reshape(shape)}
-    columns = columns_of(figures)
+    columns = columns_of(figures, by)
     columns["pairs"] = [len(survey.entries)] * len(columns["rank"])
-    return columns
+    return _declared(columns)
 
 
-def _per_head(masses: Mapping[str, Float[np.ndarray, "layers heads"]], top: int) -> Saved:
+def _declared(columns: Columns) -> Columns:
+    return {one.name: columns[one.name] for one in HEADS if one.name in columns}
+
+
+def _per_head(masses: Mapping[str, Float[np.ndarray, "layers heads"]], by: str, top: int) -> Saved:
     """Return every head's masses and rank, and how many of the first `top` each layer has."""
-    diff = masses["diff"]
-    layers, heads = diff.shape
-    counts = np.bincount(np.array(descending(diff)[:top]) // heads, minlength=layers)
-    return {**masses, "rank": ranks(diff), "layer_counts": counts, "top": top}
+    order, grid = measure_of(by).order(masses), Grid(*masses["diff"].shape)
+    counts = np.bincount(order[:top] // grid.heads, minlength=grid.layers)
+    return {**masses, "rank": places(order, grid), "layer_counts": counts, "top": top}
 
 
 def _where_attention_falls(session: Session, rows: Rows, mask: Mask) -> Saved:

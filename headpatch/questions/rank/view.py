@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from headpatch.core.measures import measure_of
 from headpatch.core.question import Context, Files, rows_of
 from headpatch.core.study.study import Expected
 from headpatch.present.canvas import signed
@@ -30,7 +31,8 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     if context.pairs is not None:
         top, interval = context.options["top"], f"{context.level:.0%} interval"
         yield _top_heads("{title}, mean over pairs", files, context, top, interval)
-        yield charts.ranked_chart(files[HEADS.file], top, context.level, context.attended)
+        attended = context.attended, _by(context)
+        yield charts.ranked_chart(files[HEADS.file], top, context.level, *attended)
         return
     if PER_HEAD in files:
         yield from _heads(files, files[PER_HEAD], context)
@@ -44,7 +46,7 @@ def _heads(files: Files, per_head: Mapping[str, Any], context: Context) -> Itera
     counts = {layer: int(count) for layer, count in enumerate(per_head["layer_counts"]) if count}
     listed = ", ".join(f"{layer} ({count})" for layer, count in counts.items())
     yield Words(f"Layers of the top {top} heads: {listed}")
-    yield charts.heads_chart(per_head, top, context.attended)
+    yield charts.heads_chart(per_head, top, context.attended, _by(context))
     overlays = context.options.get("overlays", 0)
     if overlays and WITH_RUN in files and WITHOUT_RUN in files:
         yield charts.overlays_chart(per_head, files[WITH_RUN], files[WITHOUT_RUN], overlays)
@@ -65,8 +67,14 @@ def _attention(files: Files, spatial: Mapping[str, Any], context: Context) -> It
     yield charts.divergences_chart(spatial)
 
 
+def _by(context: Context) -> str:
+    return str(context.options.get("by", "diff"))  # results of earlier versions lack it
+
+
 def _top_heads(title: str, files: Files, context: Context, top: int, interval: str = "") -> Grid:
+    by = _by(context)
     cells: dict[str, str | Cell] = {"Rank": "rank", "Layer": "layer", "Head": "head"}
+    cells |= {name.replace("_", " ").capitalize(): name for name in measure_of(by).own}
     cells["Diff"] = "diff"
     if interval:
         cells[interval] = interval_cell("diff")
@@ -77,6 +85,8 @@ def _top_heads(title: str, files: Files, context: Context, top: int, interval: s
         cells |= {"raw with": "with_raw", "raw without": "without_raw"}
     rows = rows_of(files[HEADS.file], top)
     title = title.format(title=_TITLE.format(place=context.attended))
+    if by != "diff":
+        title = f"{title}\nRanked by {measure_of(by).ranking}"
     return grid(f"{title}\n{_SHARES[context.attended]}", rows, cells, HEADS, place="terminal")
 
 

@@ -34,7 +34,7 @@ Examples
 
 `headpatch sweep --tower vision --kinds resample --positions patches --layers`
 
-`headpatch sweep --kinds resample --approx`
+`headpatch sweep --kinds resample --approx --ig 5`
 
 `headpatch sweep --kinds resample --pairs pairs --limit 5` (after `headpatch pairs --n 20`)
 """
@@ -68,6 +68,9 @@ class SweepOptions(ChangesOverPairs):
     approx: bool = False
     """Also estimate the same effects from one backward pass (attribution patching), and measure how
     the estimates agree with the exact effects."""
+    ig: Positive | None = None
+    """Estimate them by integrated gradients as well, in so many steps between the two pictures;
+    of kind resample alone."""
     top: Positive = 10
     """Heads or sets listed for each direction."""
     noise: Positive = 32
@@ -79,6 +82,11 @@ class SweepOptions(ChangesOverPairs):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.ig is not None and not self.approx:
+            raise InputError("--ig", "no --approx", "--approx as well")
+        if self.ig is not None and {*self.kinds} != {"resample"}:
+            found = f"--kinds {','.join(self.kinds)}"
+            raise InputError("--ig", found, "--kinds resample: steps lead to the other picture")
         if self.layers and self.sets is not None:
             raise InputError("--sets, --layers", "both of them", "one of them")
         if self.tower == "vision" and self.budget is not None:

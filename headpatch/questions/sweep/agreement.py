@@ -15,9 +15,10 @@ from headpatch.core.cost import Plan
 from headpatch.core.session import Session
 from headpatch.core.study.options import PairsOptions
 from headpatch.core.study.study import Study
-from headpatch.engine.attribution import attribute, gradients
+from headpatch.engine.attribution import attribute, gradients, integrated
 from headpatch.engine.interventions import Intervention, never_read, vision_positions
 from headpatch.engine.patching import Outcome, ZMeans
+from headpatch.questions.sweep.columns import IG
 from headpatch.stats.agreement import (
     Agreement,
     MeanAgreement,
@@ -27,6 +28,7 @@ from headpatch.stats.agreement import (
 )
 from headpatch.stats.scenes import Scenes, by_scene
 
+_NAMES: Final = {"": "approx", IG: "approx_ig"}
 TOP = 20
 """Heads of whose recall is spoken."""
 _RANGES: Final = {"pearson": (-1, 1), "spearman": (-1, 1), "top_recall": (0, 1)}
@@ -34,7 +36,10 @@ FIGURES = tuple(_RANGES)
 """What is measured of each pair."""
 _COPIED: Final = ("effect", "tower", "positions", "noise_floor", "valid", "question", "region_name",
                   "alpha")  # fmt: skip
-_COPIED_OVER_PAIRS: Final = ("approx", "approx_low", "approx_high", "pair_names", "level")
+_COPIED_OVER_PAIRS: Final = (
+    *(f"{name}{end}" for name in _NAMES.values() for end in ("", "_low", "_high")),
+    "pair_names", "level",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +50,8 @@ class Estimates:
     (its tiles one after the other, each with its class token first).
     """
 
-    maps: dict[str, Float[Tensor, "layers heads positions"]]  # by kind_direction
+    # by kind_direction; those by integrated gradients as ``resample-ig_noising``
+    maps: dict[str, Float[Tensor, "layers heads positions"]]
     places: Int[Tensor, " places"]
     image_positions: Int[Tensor, " image"] | None = None  # None in the vision tower
 
@@ -54,11 +60,14 @@ class Estimates:
         """By ``kind_direction``: each head's z changed at all these positions."""
         return {name: maps[..., self.places].sum(-1) for name, maps in self.maps.items()}
 
-    def of(self, one: Intervention) -> float:
-        """Return the estimate of an intervention: the sum over its heads and positions."""
+    def of(self, one: Intervention, by: str = "") -> float:
+        """Return the estimate of an intervention: the sum over its heads and positions.
+
+        `by`: `IG` for that by integrated gradients.
+        """
         if one.kind == "self":
             return float("nan")  # it changes nothing, and nothing is estimated
-        by_head = self.summed[way(one)]
+        by_head = self.summed[way(one, by)]
         return sum(float(by_head[head.layer, head.head]) for head in one.heads)
 
     def placed(self) -> dict[str, Tensor]:
@@ -158,9 +167,14 @@ def _sizes(one: Agreement) -> dict[str, float | int]:
     return {"top_recall_chance": one.chance, "k": one.k, "heads": one.heads}
 
 
-def way(one: Intervention) -> str:
+def way(one: Intervention, by: str = "") -> str:
     """Return kind and direction as one word, such as ``resample_noising``."""
-    return f"{one.kind}_{one.direction}"
+    return f"{one.kind}{by}_{one.direction}"
+
+
+def estimators(study: Study) -> tuple[str, ...]:
+    """Return how effects are estimated: by one gradient, and by integrated ones if asked for."""
+    return ("",) if study.sweep.ig is None else ("", IG)
 
 
 def estimate(session: Session, job: Plan, means: ZMeans | None) -> Estimates:
@@ -180,6 +194,12 @@ def estimate(session: Session, job: Plan, means: ZMeans | None) -> Estimates:
         f"{kind}_{direction}": attribute(pair, kind, direction, means, alpha)[job.tower]
         for kind, direction, alpha in ways
     }
+    if options.ig is not None:
+        along = integrated(vlm, session.prompt, pair, options.ig, (job.tower,))
+        maps |= {
+            f"{kind}{IG}_{direction}": attribute(along, kind, direction)[job.tower]
+            for kind, direction, _ in ways
+        }
     maps = {name: values.float().cpu() for name, values in maps.items()}
     image = session.prompt.image_positions.cpu() if job.tower == "lm" else None
     return Estimates(maps, places.cpu(), image)
@@ -196,15 +216,17 @@ def compare(
     """
     counted = {members for members in job.sets if not never_read(session.vlm, members)}
     sides: dict[str, list[tuple[float, float]]] = {}
-    for outcome in outcomes:
-        one = outcome.intervention
-        if one.kind != "self" and one.heads in counted:
-            sides.setdefault(way(one), []).append((estimates.of(one), outcome.effect))
     study = session.study
-    both = {name: np.array(pairs) for name, pairs in sides.items() if len(pairs) > 1}
+    for by in estimators(study):
+        for outcome in outcomes:
+            one = outcome.intervention
+            if one.kind != "self" and one.heads in counted:
+                both = estimates.of(one, by), outcome.effect
+                sides.setdefault(way(one, by), []).append(both)
+    compared = {name: np.array(pairs) for name, pairs in sides.items() if len(pairs) > 1}
     return {
         name: Agreed(pairs[:, 0], pairs[:, 1], study.pairs, study.seed)
-        for name, pairs in both.items()
+        for name, pairs in compared.items()
     }
 
 
@@ -216,15 +238,17 @@ def saved_of_one(
     level: float,
 ) -> dict[str, Any]:
     """Lay out ``approx.pt`` of one pair, beside the ``sweep.pt`` of the same run."""
-    approx: dict[str, Tensor] = {}
-    for one in job.asked:
-        if one.kind != "self" and way(one) not in approx:
-            of_all = [estimates.of(replace(one, heads=members)) for members in job.sets]
-            shape = sweep["effect"][way(one)].shape
-            approx[way(one)] = torch.tensor(of_all, dtype=torch.float32).reshape(shape)
+    approx: dict[str, dict[str, Tensor]] = {}
+    for by in ("", IG):
+        for one in job.asked:
+            if way(one, by) in estimates.maps and way(one) not in approx.get(_NAMES[by], {}):
+                of_all = [estimates.of(replace(one, heads=members), by) for members in job.sets]
+                shape = sweep["effect"][way(one)].shape
+                found = torch.tensor(of_all, dtype=torch.float32).reshape(shape)
+                approx.setdefault(_NAMES[by], {})[way(one)] = found
     return {
         "attribution": estimates.maps,
-        "approx": approx,
+        **approx,
         "agreement": {name: one.figures() for name, one in agreed.items()},
         "level": level,
         **{key: sweep[key] for key in _COPIED if key in sweep},

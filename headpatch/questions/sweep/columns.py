@@ -3,10 +3,12 @@
 from headpatch.present.column import Column, Schema
 from headpatch.present.effects_view import ANSWER_CHANGED, ANSWERS, CHANGED
 
+IG = "-ig"
+"""Marks estimates by integrated gradients, after the kind: ``resample-ig_noising``."""
 _RANK = Column(
     "attention_rank",
-    "place of the head in `rank`'s order, 1 = largest attention difference; empty for sets and for "
-    "vision heads",
+    "place of the head in `rank`'s order (`rank.by`), 1 = largest attention difference; empty for "
+    "sets and for vision heads",
     "–",
     "whole",
     optional=True,
@@ -31,6 +33,14 @@ EFFECTS = Schema(
             "approx",
             "the first-order estimate of `effect` from gradients (`--approx` alone; empty on rows "
             "`noise floor`)",
+            "logits",
+            form="+.4f",
+            interval=True,
+            optional=True,
+        ),
+        Column(
+            "approx_ig",
+            "the estimate by integrated gradients (`--ig` alone; likewise)",
             "logits",
             form="+.4f",
             interval=True,

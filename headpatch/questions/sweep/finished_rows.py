@@ -1,5 +1,6 @@
 """Finished rows of a sweep, on disk while it runs so that it can go on later."""
 
+import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from typing import Any, Final
 
 import torch
 
+from headpatch.core.measures import hangs_on
 from headpatch.core.store import Store, dataset_digest, key_of, unit_key
 from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Intervention
@@ -18,7 +20,7 @@ from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
 
 # Of the sweep's options: no number hangs on them.
-_SHOWN_ONLY = {"sets", "top", "rows", "budget", "approx"}
+_SHOWN_ONLY = {"sets", "top", "rows", "budget", "approx", "ig"}
 _SHARE = 0.05  # of the time that may go into writing
 _WAY: Final = ("kind", "direction", "positions", "vision_positions", "alpha", "toward")
 _FIGURES: Final = {"ld": torch.float64, "effect": torch.float64} | dict.fromkeys(
@@ -45,6 +47,15 @@ def keys_of(
     if isinstance(pairs, Pair):
         return {pairs.name: unit_key(study, vlm, pairs, asked)}
     return {entry.name: key_of(study, vlm, entry, asked) for entry in pairs}
+
+
+def whole(study: Study) -> str:
+    """Say how the key of a pair ends that is kept as a whole: its tables, ranks and estimates."""
+    options, rank = study.sweep, study.rank
+    ends = ["-whole", "-approx" * options.approx, f"-ig{options.ig}" * (options.ig is not None)]
+    for one in hangs_on((rank.by,), rank.tau):
+        ends.append(f"-{hashlib.sha256(one.encode()).hexdigest()[:16]}")
+    return "".join(ends)
 
 
 class FinishedRows:

@@ -36,7 +36,7 @@ def top(
                 "attention_rank": None if pd.isna(rank) else int(rank),
             }
             | _alpha(row)
-            | ({"approx": float(row["approx"])} if "approx" in row else {})
+            | {name: float(row[name]) for name in ("approx", "approx_ig") if name in row}
         )
     return rows
 

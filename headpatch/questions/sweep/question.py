@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 
@@ -31,12 +31,9 @@ from headpatch.questions.sweep import VERB, agreement, table
 from headpatch.questions.sweep.agreement import Agreed, AgreedPairs, Estimates, Gradients
 from headpatch.questions.sweep.asked import Listed, announce
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
-from headpatch.questions.sweep.finished_rows import FinishedRows, keys_of
+from headpatch.questions.sweep.finished_rows import FinishedRows, keys_of, whole
 from headpatch.questions.sweep.listing import extremes, named_rows, top, top_means
 from headpatch.questions.sweep.view import correlation
-
-_WHOLE: Final = {False: "-whole", True: "-whole-approx"}
-"""How the key of a pair ends that is kept as a whole: its tables, with estimates or without."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,7 +330,8 @@ def _each(
             return table.measure(session, jobs[-1], means, advance, add, rows.finished(name))
 
     def keys() -> list[str]:
-        return [units[entry.name] + _WHOLE[options.approx] for entry in pairs.entries]
+        end = whole(study)
+        return [units[entry.name] + end for entry in pairs.entries]
 
     opened = survey.open(study, pairs.vlm, *where)
     each = each_unit(

@@ -16,18 +16,19 @@ from headpatch.core.cost import Plan
 from headpatch.core.dataset import Pairs
 from headpatch.core.effects import Unread, change, floor_of, unread
 from headpatch.core.mean_activations import mean_z
+from headpatch.core.measures import places
 from headpatch.core.question import Opened, Origin
-from headpatch.core.ranking import differences, ranks
+from headpatch.core.ranking import ranks
 from headpatch.core.session import Session
 from headpatch.core.study.options import alpha_of
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import decode
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnOutcome, OnProgress, Outcome, ZMeans
-from headpatch.heads import HeadSet
+from headpatch.heads import Grid, HeadSet
 from headpatch.kinds import averages
 from headpatch.present.head_columns import with_alpha, with_donor, with_head_columns
-from headpatch.questions.sweep.agreement import Agreed, Estimates, compare, estimate
+from headpatch.questions.sweep.agreement import Agreed, Estimates, compare, estimate, estimators
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
 from headpatch.questions.sweep.listing import named_rows
 from headpatch.stats.effects import normalized_effect
@@ -68,7 +69,7 @@ def measure(
     estimates = estimate(session, job, means) if job.approx else None
     told = on_progress, on_outcome
     outcomes = change(session, job.asked, means, *told, job.size, finished=finished)
-    ranking = ranks(differences(session)) if compares(session, job) else None
+    ranking = ranks(session) if compares(session, job) else None
     return SweptPair(
         _table(session, job, outcomes, ranking, estimates),
         floor_of(session, outcomes, means),
@@ -115,7 +116,9 @@ def _table(
         "answer_after": [words(one.token) for one in outcomes],
     }
     if estimates is not None:
-        columns["approx"] = [estimates.of(one) for one in asked]
+        for by in estimators(session.study):
+            column = f"approx{by.replace('-', '_')}"
+            columns[column] = [estimates.of(one, by) for one in asked]
     table = with_donor(pd.DataFrame(columns), base.donor.name if base.donor else None)
     options = session.study.sweep
     return with_head_columns(with_alpha(table, options.alpha, options.toward))
@@ -141,9 +144,10 @@ def saved_of_one(
     session: Session, where: Origin, job: Plan, swept: SweptPair, diff: Map | None
 ) -> Saved:
     """Lay out ``sweep.pt`` of one pair; `diff` if every head was changed that has one."""
+    ranking = None if diff is None else ranks(session)
     return {
         **_tensors(swept.table, ("normalized", "effect"), job),
-        **_attention(diff),
+        **_attention(diff, ranking),
         "ld_with": session.base.ld_with,
         "ld_without": session.base.ld_without,
         **_facts(session, where, job, swept.unread),
@@ -160,10 +164,12 @@ def saved_over_pairs(
 ) -> Saved:
     """Lay out ``sweep.pt`` over pairs: means, their intervals, and each pair's own."""
     survey = pairs.survey
-    columns = ("normalized", "effect", *["approx"] * job.approx)
+    named = [name for name in ("approx", "approx_ig") if name in means]
+    columns = ("normalized", "effect", *named)
     ends = [f"{column}{end}" for column in columns for end in ("", "_low", "_high")]
     each = [_tensors(named_rows(table), ("normalized",), job) for table in tables]
     passed = {one.entry.name: one for one in survey.gated}
+    ranking = _ranking(survey, pairs.study, job)
     ran = [passed[entry.name] for entry in survey.entries]
     return {
         **_tensors(means, ends, job),
@@ -171,7 +177,7 @@ def saved_over_pairs(
             f"{name}_by_pair": {way: torch.stack([one[name][way] for one in each]) for way in ways}
             for name, ways in each[0].items()
         },
-        **_attention(_differences(survey, job) if job.every else None),
+        **(_attention(survey.mean_masses("diff"), ranking) if job.every else {}),
         "pair_names": [entry.name for entry in survey.entries],
         "level": pairs.study.pairs.level,
         "ld_with": float(by_scene(np.array([one.ld_with for one in ran]), survey.scenes).mean()),
@@ -191,25 +197,26 @@ def means_over(
     means["answer_changed"] = answer_changed(named, EFFECTS)
     # a share is not defined for a pair without a difference in LD
     means["pairs"] = sum(bool(np.isfinite(table["normalized"]).all()) for table in named)
-    diff = _differences(survey, job)
-    ranking = None if diff is None else ranks(diff)
-    places = [_rank(ranking, HeadSet.parse(str(heads))) for heads in means["heads"]]
-    means["attention_rank"] = pd.Series(places, dtype=object, index=means.index)
+    ranking = _ranking(survey, study, job)
+    found = [_rank(ranking, HeadSet.parse(str(heads))) for heads in means["heads"]]
+    means["attention_rank"] = pd.Series(found, dtype=object, index=means.index)
     return pd.DataFrame(MEANS.ordered(means))
 
 
-def _differences(survey: Survey, job: Plan) -> Map | None:
-    """Return mean differences in attention, where heads have them."""
-    compared = job.tower == "lm" and survey.incomparable is None
-    return survey.mean_masses("diff") if compared else None
+def _ranking(survey: Survey, study: Study, job: Plan) -> Ranking | None:
+    """Return heads' places in the study's ranking over the pairs, where heads are compared."""
+    if job.tower != "lm" or survey.incomparable is not None:
+        return None
+    grid = Grid(*survey.masses["diff"].shape[1:])
+    return places(survey.ranking(study.rank.by), grid)
 
 
-def _attention(diff: Map | None) -> Saved:
-    if diff is None:
+def _attention(diff: Map | None, ranking: Ranking | None) -> Saved:
+    if diff is None or ranking is None:
         return {}
     return {
         "attention_diff": torch.from_numpy(diff).float(),
-        "attention_rank": torch.from_numpy(ranks(diff)),
+        "attention_rank": torch.from_numpy(ranking),
     }
 
 
@@ -248,11 +255,11 @@ def _tensors(table: pd.DataFrame, columns: Sequence[str], job: Plan) -> Saved:
         numbers = [one.heads[0].layer for one in job.layers]
         cuts["layer_"] = ["layer"], (numbers[-1] + 1,), numbers
     tensors: Saved = {}
-    for prefix, (roles, sizes, places) in cuts.items():
+    for prefix, (roles, sizes, where) in cuts.items():
         ways = table[table["role"].isin(roles)].groupby(["kind", "direction"], sort=False)
         for column in columns:
             tensors[f"{prefix}{column}"] = {
-                f"{kind}_{direction}": _scattered(rows[column], sizes, places)
+                f"{kind}_{direction}": _scattered(rows[column], sizes, where)
                 for (kind, direction), rows in ways
             }
     return tensors

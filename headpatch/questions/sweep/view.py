@@ -27,7 +27,7 @@ from headpatch.present.ratio_words import ratio_words
 from headpatch.present.section import said
 from headpatch.questions.sweep import charts
 from headpatch.questions.sweep.charts import Saved, every_head
-from headpatch.questions.sweep.columns import EFFECTS, MEANS
+from headpatch.questions.sweep.columns import EFFECTS, IG, MEANS
 from headpatch.questions.sweep.listing import extremes, named_rows, top, top_means, unlisted
 from headpatch.stats.rankings import descending
 
@@ -52,6 +52,10 @@ _CAUTION: Final = (
     " picks heads on one half of the pairs and judges them on the other."
 )
 _APPROX: Final = " approx: what gradients estimate of the effect."
+_IG: Final = (
+    " integrated: the mean gradient on the way between the two pictures, in {ig} steps (integrated "
+    "gradients, EAP-IG of heads)."
+)
 _ESTIMATE: Final = (
     "Attribution patching estimates from gradients, to first order, what changing a head would do. "
     "The estimate is no substitute: a head with a large effect can have a small estimate, or one "
@@ -132,8 +136,7 @@ def _largest(
         what: "heads",
         "effect": effect_cell(floor),
     }
-    if "approx" in first:
-        cells["approx"] = "approx"
+    cells |= {name.replace("_", " "): name for name in ("approx", "approx_ig") if name in first}
     if schema is EFFECTS:
         kinds = [kind, *(one for one in first["normalized"] if one != kind)]
         cells |= {one: partial(_share_of, kind=one) for one in kinds}
@@ -228,7 +231,9 @@ def _estimates(approx: Saved, swept: Saved, context: Context) -> Iterator[Part]:
             f"mean of the pairs: each pair's own agreement, averaged over {pairs:,} pairs; mean "
             "effects: of the means over pairs. Intervals are over pairs."
         )
-    yield Words(f"{note} {_ESTIMATE.format(k=first['k'])}")
+    ig = context.options.get("ig")
+    more = "" if ig is None else _IG.format(ig=ig)
+    yield Words(f"{note} {_ESTIMATE.format(k=first['k'])}{more}")
     if farthest := _farthest(approx, swept):
         yield Words(farthest)
 
@@ -248,7 +253,7 @@ def _agreement(rows: Sequence[Mapping[str, Any]], what: str, pairs: int, context
 
     first, level = rows[0], f"{context.level:.0%} interval"
     cells: dict[str, Any] = {
-        "kind": lambda row: row["way"][0],
+        "kind": lambda row: row["way"][0].replace(IG, " (integrated)"),
         "direction": lambda row: row["way"][2],
         **({"of": lambda row: row["of"]} if pairs else {}),
         "Pearson": figure("pearson", "+.2f"),

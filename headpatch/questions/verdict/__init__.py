@@ -38,9 +38,11 @@ Examples
 `headpatch verdict --n 100 --out verdict_output`
 
 `headpatch verdict --pairs pairs --out verdict_output` (after `headpatch pairs --n 100`)
+
+`headpatch verdict --n 100 --by entropy --rankings diff,raw --out verdict_output`
 """
 
-from headpatch.core.question import Verb
+from headpatch.core.question import Flag, Verb
 from headpatch.core.study.options import VerdictOptions
 from headpatch.questions.verdict.columns import (
     CURVES,
@@ -60,6 +62,16 @@ VERB = Verb(
     (HEADS, SETS, TOGETHER, FACTORS, NULLS, CURVES, VISION),
     ("verdict.pt", "verdict.png", "faithfulness.png"),
     draws=True,
+    flags=(
+        Flag(
+            "by",
+            "--by",
+            "The ranking that picks heads: that of `headpatch rank`, of the same names or a table "
+            "FILE.csv.",
+            "RANKING",
+        ),
+    ),
+    keys=lambda given, _study: {"rank.by": given["by"]},
     hidden=("groups", "search", "controls", "noise", "nulls", "vision", "followed", "attribution",
             "random"),
     finished="parts",

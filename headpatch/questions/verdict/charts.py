@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from headpatch.core.measures import MEASURES, words_of
 from headpatch.present.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, check_columns, signed
 from headpatch.present.chart import Chart
 from headpatch.present.panel import Guide, Look, Panel, Scale, Series
@@ -32,12 +33,17 @@ LOOKING: Final = 4
 """Heads named because attention picks them first; those that are shown to act are all named."""
 RANKINGS: Final = {
     "attention": (Look(BLUE, "o"), "attention difference"),
+    "raw": (Look("#56B4E9", "v"), MEASURES["raw"].ranking),
+    "entropy": (Look("#CC79A7", "P"), MEASURES["entropy"].ranking),
+    "localization": (Look("#B8860B", "X"), MEASURES["localization"].ranking),
+    "text-image": (Look("#7A4FBF", "<"), MEASURES["text-image"].ranking),
     "effect": (Look(VERMILLION, "^"), "exact effect"),
     "attribution": (Look(ORANGE, "s"), "attribution (estimated effect)"),
     "context": (Look(GREEN, "D"), "context: what a head adds once others are gone"),
     "random": (Look(GREY, ".", ":"), "random"),
 }
 """Look and words of each ranking."""
+_TABLE: Final = Look("#262626", ">")  # a ranking by a table of scores
 _WORDS: Final = {
     "redundant": "redundant: necessary only together with others",
     "mixed": "mixed: acts on pairs in ways that the mean hides",
@@ -63,6 +69,7 @@ def verdict_chart(
     pairs: int,
     of: int | None = None,
     rhos: Mapping[str, Any] | None = None,
+    ranking: str = "attention",
 ) -> Chart:
     """Show every head's mean attention difference against its mean effect, a panel a direction.
 
@@ -96,12 +103,16 @@ def verdict_chart(
         panels,
         f"Effect: share of the LD difference between the runs. Grey band: ±δ = {delta:g}, the "
         "smallest effect of interest; linear inside, logarithmic beyond. Named: every head that "
-        f"is shown to act, and the first of the attention ranking; bars: {level:.0%} intervals "
+        f"is shown to act, and the first of {_ranking(ranking)}; bars: {level:.0%} intervals "
         f"over pairs.{correlation}",
         [f"Shown to act: {', '.join(acting) or 'none'}"] * len(panels),
         columns=2,
         heights=[2.9],
     )
+
+
+def _ranking(name: str) -> str:
+    return "the attention ranking" if name == "attention" else words_of(name).picker
 
 
 def _panel(table: "pandas.DataFrame", name: str, title: str, delta: float) -> Panel:
@@ -162,13 +173,14 @@ def faithfulness_chart(curves: "pandas.DataFrame", *, level: float, of: int | No
 def _curves(curves: "pandas.DataFrame", title: str) -> Panel:
     """Show one way, a line a ranking, with the areas under them."""
     series, areas = [], []
-    for ranking, (look, label) in RANKINGS.items():
+    there = list(curves["ranking"].unique())
+    for ranking in [*(name for name in RANKINGS if name in there), *(set(there) - {*RANKINGS})]:
+        look, label = RANKINGS.get(ranking, (_TABLE, f"scores of {ranking}"))
         rows = curves[curves["ranking"] == ranking]
-        if not rows.empty:
-            columns = ("k", "share", "share_low", "share_high")
-            x, y, low, high = (rows[column].to_numpy(np.float64) for column in columns)
-            series.append(Series(label, x, y, low, high, look=look))
-            areas.append(f"{ranking}\N{NO-BREAK SPACE}{rows['area'].iloc[0]:.2f}")
+        columns = ("k", "share", "share_low", "share_high")
+        x, y, low, high = (rows[column].to_numpy(np.float64) for column in columns)
+        series.append(Series(label, x, y, low, high, look=look))
+        areas.append(f"{ranking}\N{NO-BREAK SPACE}{rows['area'].iloc[0]:.2f}")
     return Panel(title, series, "k heads", "Share of the LD difference left",
                  x_scale=Scale("counts"), guides=[Guide("y", 1.0)],
                  note=f"Area: {', '.join(areas)}")  # fmt: skip

@@ -79,7 +79,8 @@ HEADS = Schema(
         Column("sufficiency_layer_p", "the same for sufficiency", optional=True),
         _text("partners", "of a `redundant` head: with whom it is necessary; sets of heads, a "
               "semicolon after each", optional=True),
-        Column("attention_rank", "1 = largest attention difference", "–", "whole"),
+        Column("attention_rank", "1 = largest attention difference, or the first by the study's "
+               "`rank.by`", "–", "whole"),
         *_interval("necessity_mean_kind", "`necessity` for kind `mean`", form="", optional=True),
         *ratio_companions(_NECESSITY),
         *_interval("sufficiency_mean_kind", "`sufficiency` for kind `mean`", form="",
@@ -93,7 +94,9 @@ TOGETHER = Schema(
     "the first heads of a ranking changed as one set × direction, on pairs that did not choose "
     "them",
     (
-        _text("ranking", "`attention`, or `effect`: heads whose effect alone reaches δ", key=True),
+        _text("ranking", "`attention` (by difference) or another that was asked for: `raw`, "
+              "`entropy`, `localization`, `text-image`, the name of a table; `effect`: heads whose "
+              "effect alone reaches δ", key=True),
         _text("direction", "`noising` or `denoising`", key=True),
         _text("heads", "the set; with a semicolon, that of each part of the pairs"),
         Column("k", "how many, at most", "heads", "whole"),
@@ -165,8 +168,9 @@ CURVES = Schema(
     "faithfulness.csv",
     "a ranking of heads × way × number of its first heads",
     (
-        _text("ranking", "`attention`, `effect`, `attribution`, `random`, or `context`: by what a "
-              "head adds once others are gone", key=True),
+        _text("ranking", "`attention` or another that was asked for, as in `together.csv`; "
+              "`effect`, `attribution`, `random`, or `context`: by what a head adds once others "
+              "are gone", key=True),
         _text("way", "`keep`: all but the first k are resampled; `remove`: the first k are",
               key=True),
         Column("k", "how many", "heads", "whole", key=True),

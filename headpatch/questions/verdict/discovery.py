@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from headpatch.core.baseline_runs import Survey
 from headpatch.core.claims_grammar import Claim
+from headpatch.core.measures import ranking_name
 from headpatch.core.ranking import random_sets
 from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Direction
@@ -40,19 +42,19 @@ WAYS = ("keep", "remove")
 class Choice:
     """What was chosen on a part of the pairs."""
 
+    picked: tuple[Head, ...]
+    """The first heads of the study's ranking."""
+    looking: tuple[Head, ...]
+    """The heads with the largest mean attention differences."""
     together: Mapping[str, HeadSet]
-    """By ranking, ``attention`` and ``effect``: its first heads, to be judged as one set. By effect
-    those whose mean reaches δ in size in either direction, at most as many; left out if none."""
+    """By ranking, those that the study asks for and ``effect``: its first heads, to be judged as
+    one set. By effect those whose mean reaches δ in size in either direction, at most as many; left
+    out if none."""
     random: Mapping[str, tuple[HeadSet, ...]]  # of each: other heads of the same layers
     partners: tuple[HeadSet, ...]  # tested for redundancy
     rankings: Mapping[str, Sequence[Ranking]]
     """Of every head, by name, for the faithfulness curves; random ones are averaged."""
     changes: tuple[Change, ...]  # all that the other pairs are to measure, each once
-
-    @property
-    def picked(self) -> tuple[Head, ...]:
-        """By attention: the heads with the largest mean differences."""
-        return self.together["attention"].heads
 
     @property
     def chosen(self) -> tuple[Head, ...]:
@@ -63,19 +65,20 @@ class Choice:
 def choose(
     study: Study,
     grid: Grid,
-    attention: PerPair,
+    survey: Survey,
     records: Sequence[PairRecord],
     places: Sequence[int],
     noised: Noised,
 ) -> Choice:
-    """Choose heads and sets by what some pairs show; `places`: theirs among all pairs."""
+    """Choose heads and sets by what some pairs show; `places`: theirs among all of the survey."""
     options, heads = study.verdict, list(grid)
     necessity, sufficiency = (
         np.stack([pair.effects[f"resample_{way}"] for pair in records]) for way in DIRECTIONS
     )
     size = effect_size(necessity.mean(0), sufficiency.mean(0))
-    by_attention, by_effect = descending(attention.mean(0)), descending(size)
-    rankings = {"attention": [by_attention], "effect": [by_effect]}
+    by_effect = descending(size)
+    asked = {ranking_name(by): survey.ranking(by, places) for by in study.rankings}
+    rankings = {**{name: [one] for name, one in asked.items()}, "effect": [by_effect]}
     if estimated := [pair.attribution for pair in records if pair.attribution]:
         estimate = [np.mean([one[way] for one in estimated], axis=0) for way in DIRECTIONS]
         rankings["attribution"] = [descending(effect_size(*estimate))]
@@ -89,7 +92,7 @@ def choose(
     among = pool(grid, options.partners, size, score)
     partners = _sought(study, among, necessity, noised)
     first = {
-        "attention": [heads[i] for i in by_attention[: options.top]],
+        **{name: [heads[i] for i in one[: options.top]] for name, one in asked.items()},
         "effect": [heads[i] for i in by_effect[: options.top] if size.flat[i] >= options.delta],
     }
     together = {name: HeadSet(tuple(members)) for name, members in first.items() if members}
@@ -111,7 +114,10 @@ def choose(
     both = [one for name, members in together.items() for one in (members, *random[name])]
     changes: list[Change] = [(one, "noising") for one in (*noise, *both)]
     changes += [(one, "denoising") for one in both]
-    return Choice(together, random, partners, rankings, tuple(dict.fromkeys(changes)))
+    picked, by_diff = together[ranking_name(study.rank.by)], survey.ranking("diff", places)
+    looking = HeadSet(tuple(heads[i] for i in by_diff[: options.top]))
+    chosen = together, random, partners, rankings, tuple(dict.fromkeys(changes))
+    return Choice(picked.heads, looking.heads, *chosen)
 
 
 def with_parts(sets: Sequence[HeadSet]) -> list[HeadSet]:
@@ -123,11 +129,12 @@ def with_parts(sets: Sequence[HeadSet]) -> list[HeadSet]:
 def set_counts(study: Study, grid: Grid) -> tuple[int, int]:
     """Return about how many sets are noised on a pair that seeks partners, and to judge them."""
     options = study.verdict
-    rankings = 2 + (options.attribution > 0) + (options.groups > 0) + options.random
+    asked = 1 + len(study.rankings)  # and by effect
+    rankings = asked + (options.attribution > 0) + (options.groups > 0) + options.random
     curved = rankings * sum(len(curve_sizes(grid.layers * grid.heads, way)) for way in WAYS)
     seeking = options.partners * (options.partners + 4) // 2
     of_claims = len(with_parts(claimed(study)))
-    together = 4 * (1 + options.controls)  # of two rankings, in both directions
+    together = 2 * asked * (1 + options.controls)  # in both directions
     return seeking, together + 2 * options.partners + of_claims + curved
 
 

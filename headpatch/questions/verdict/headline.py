@@ -1,12 +1,13 @@
 """Whether the heads that look decide: the figures of a verdict's headline, and its words."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
+from headpatch.core.measures import words_of
 from headpatch.core.question import Context, rows_of
 from headpatch.questions.verdict.charts import head_names, measured_words, true_words
 from headpatch.questions.verdict.sentences import Setting, percent
@@ -41,6 +42,10 @@ class Headline:
     """Of the attention ranking against the exact causal one, at several k."""
     together: tuple[Mapping[str, Any], ...] = ()
     """Rows of ``together.csv``: what the first heads of a ranking do as one set."""
+    ranking: str = "attention"
+    """What picks heads, as ``together.csv`` names it: attention, or another ranking."""
+    rho_of: Mapping[str, Correlation] = field(default_factory=dict)
+    """By each other ranking that was asked for: Spearman's rho of heads' places and effects."""
 
 
 def summarize(
@@ -49,10 +54,11 @@ def summarize(
     top: int,
     pairs: int,
     together: pd.DataFrame | None = None,
+    ranking: str = "attention",
 ) -> Headline:
     """Work out the headline of ``verdicts.csv``; both correlations are those of ``verdict.pt``.
 
-    Attention picks out the `top` heads; `pairs` are those that heads were judged on.
+    The ranking picks out the `top` heads; `pairs` are those that heads were judged on.
     """
     counts = {str(name): int(count) for name, count in table["verdict"].value_counts().items()}
     table = by_effect(table)
@@ -82,6 +88,8 @@ def summarize(
         true_rho=TrueCorrelation(**saved["true_rho"]),
         precision=tuple(precision_at(looks, np.arange(len(table)), k) for k in ks),
         together=tuple(rows_of(measured)),
+        ranking=ranking,
+        rho_of={name: Correlation(**one) for name, one in saved.get("rho_of", {}).items()},
     )
 
 
@@ -92,7 +100,7 @@ def by_effect(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_by_attention(table: pd.DataFrame, top: int) -> tuple[str, ...]:
-    """Name the heads that attention picks out, the first first."""
+    """Name the heads that the study's ranking picks out, the first first."""
     picked = table[table["attention_rank"] <= top].sort_values("attention_rank")
     return tuple(picked["name"])
 
@@ -100,25 +108,32 @@ def first_by_attention(table: pd.DataFrame, top: int) -> tuple[str, ...]:
 def headline_words(facts: Headline, context: Context) -> list[str]:
     """Say in words and numbers whether the heads that look decide; the first line asks it."""
     level, delta = context.level, context.options["delta"]
-    where = Setting.of(context, facts.pairs).where
-    missed = f"Attention misses {len(facts.missed)} of them{_named(facts.missed)}."
+    where, picker = Setting.of(context, facts.pairs).where, words_of(facts.ranking).picker
+    what = f"{picker[0].upper()}{picker[1:]}"
+    missed = f"{what} misses {len(facts.missed)} of them{_named(facts.missed)}."
     if not facts.causal:
         open_ones = facts.counts.get("undecided", 0)
         missed = "Each is shown to be small, or mixed."
         if open_ones:
             missed = f"That is no proof that none does: {open_ones:,} are undecided."
     elif not facts.missed:
-        missed = "Attention picks all of them."
+        missed = f"{what} picks all of them."
     elif len(facts.missed) == len(facts.causal):
-        missed = "Attention misses all of them."
+        missed = f"{what} misses all of them."
     lines = [
         "Do the heads that look decide?",
-        f"Heads are changed {where}. Of the {len(facts.picked)} heads that attention picks out, "
+        f"Heads are changed {where}. Of the {len(facts.picked)} heads that {picker} picks out, "
         f"alone {_count(facts.picked_causal)} shown to act on the answer"
         f"{_named(facts.picked_causal)}; {_count(facts.picked_within)} shown to be small, in the "
         f"mean and on 95% of pairs within ±{delta:.3g} of the LD difference; "
         f"{_count(facts.picked_mixed)} mixed; {_count(facts.picked_undecided)} undecided.",
-        *_together_words(facts.together, level),
+        *_together_words(facts.together, facts.ranking, level),
+        *(
+            line
+            for name in dict.fromkeys(row["ranking"] for row in facts.together)
+            if name not in (facts.ranking, "effect")
+            for line in _together_words(facts.together, name, level)
+        ),
         f"Of all {facts.heads:,} heads, {_count(facts.causal)} shown to act"
         f"{_named(facts.causal)}. {missed}",
         f"Spearman's rho, over {facts.heads:,} heads, of attention difference and size of effect. "
@@ -126,7 +141,13 @@ def headline_words(facts: Headline, context: Context) -> list[str]:
         f"values: {true_words(vars(facts.true_rho), level)}.",
     ]
     lines += [
-        f"Precision@{first.k}: {first.hits} of the first {first.k} by attention are among the "
+        f"Spearman's rho of the place in {_ranking(name)}, taken as it is, and size of effect: "
+        f"{measured_words(vars(rho), level)}."
+        for name, rho in facts.rho_of.items()
+    ]
+    by = "attention" if facts.ranking == "attention" else words_of(facts.ranking).ranking
+    lines += [
+        f"Precision@{first.k}: {first.hits} of the first {first.k} by {by} are among the "
         f"{first.k} with the largest effects ({first.share:.0%}; chance {first.chance:.1%}, "
         f"p = {first.p:.2g})."
         for first in facts.precision
@@ -146,9 +167,13 @@ def _look(context: Context) -> str:
     )
 
 
-def _together_words(rows: Sequence[Mapping[str, Any]], level: float) -> Iterator[str]:
-    """Say what the heads that attention picks do as one set, in both directions."""
-    own = [row for row in rows if row["ranking"] == "attention"]
+def _ranking(name: str) -> str:
+    return f"the ranking by {words_of(name).ranking}"
+
+
+def _together_words(rows: Sequence[Mapping[str, Any]], ranking: str, level: float) -> Iterator[str]:
+    """Say what the heads that a ranking picks do as one set, in both directions."""
+    own = [row for row in rows if row["ranking"] == ranking]
     if not own:
         return
     parts = []
@@ -165,8 +190,8 @@ def _together_words(rows: Sequence[Mapping[str, Any]], level: float) -> Iterator
             f"{percent(row['effect_high'])}] of the LD difference ({row['direction']}; {random})"
         )
     yield (
-        f"The {own[0]['k']} heads that attention picks on one part of the pairs, changed as one "
-        f"set on the other: {', and '.join(parts)}; {level:.0%} intervals."
+        f"The {own[0]['k']} heads that {words_of(ranking).picker} picks on one part of the pairs, "
+        f"changed as one set on the other: {', and '.join(parts)}; {level:.0%} intervals."
     )
 
 

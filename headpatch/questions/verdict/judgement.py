@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 
 from headpatch.core.baseline_runs import Survey
+from headpatch.core.measures import ranking_name
 from headpatch.core.ratio_columns import ratio_columns
 from headpatch.core.saved_verdict import can_judge, halve
 from headpatch.core.share import ALONE, Share
@@ -42,13 +43,14 @@ from headpatch.questions.verdict.together import joint_effects, random_effects
 from headpatch.stats.disattenuated_rank_correlation import true_correlation
 from headpatch.stats.interactions import HeldOutSets
 from headpatch.stats.intervals import interval_by
-from headpatch.stats.rankings import correlation
+from headpatch.stats.rankings import Ranking, correlation
 from headpatch.stats.scenes import by_scene
 from headpatch.stats.significance import adjusted, minimum_effect_test
 from headpatch.stats.verdict_labels import Rule
 from headpatch.stats.verdicts import Observed, Verdicts, judge
 
 Places = Int[np.ndarray, "_"]
+UnitEffects = Float[np.ndarray, "units all"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,7 @@ class Judgement:
     """What `run` found; the tables name the nulls that failed in a last column."""
 
     verdicts: Verdicts
-    together: pd.DataFrame  # the heads that attention picks, and those by effect, as one set
+    together: pd.DataFrame  # the first heads of rankings, and those by effect, as one set
     nulls: list[Null]
     faithfulness: pd.DataFrame
     vision: pd.DataFrame | None  # over the pairs on which layers were changed; None: too few
@@ -132,8 +134,7 @@ def run(
             return runner.changed([entries[choosing[i]] for i in some], asked)
 
         seen = [records[i] for i in choosing]
-        looks = by_scene(attention[choosing], scenes[choosing])
-        choice = choose(study, grid, looks, seen, choosing.tolist(), noised)
+        choice = choose(study, grid, survey, seen, choosing.tolist(), noised)
         effects = runner.changed([entries[i] for i in judges], choice.changes)
         by: dict[Direction, dict[HeadSet, Float[np.ndarray, " judges"]]] = {
             way: {} for way in DIRECTIONS
@@ -150,7 +151,8 @@ def run(
         [entries[i] for i in at], [records[int(i)] for i in at], attention[at],
         survey.masses["diff_raw"][at], scenes[at], parts,
     )  # fmt: skip
-    return _conclude(study, grid, measured, look)
+    orders = {ranking_name(by): survey.ranking(by, at.tolist()) for by in study.rankings}
+    return _conclude(study, grid, measured, look, orders)
 
 
 def _more(study: Study, place: int) -> Task:
@@ -205,8 +207,10 @@ def _tasks(study: Study, both: tuple[Places, Places], entries: Sequence[Entry]) 
     return tasks
 
 
-def _conclude(study: Study, grid: Grid, seen: Measured, look: Look) -> Judgement:
-    """Judge every head by what the pairs of a look show."""
+def _conclude(
+    study: Study, grid: Grid, seen: Measured, look: Look, orders: Mapping[str, Ranking]
+) -> Judgement:
+    """Judge every head by what the pairs of a look show; `orders` are of the study's rankings."""
     by, records, judged = look.rule, seen.records, seen.judged
     scenes = seen.scenes
     effects = {way: np.stack([pair.effects[way] for pair in records]) for way in records[0].effects}
@@ -230,9 +234,7 @@ def _conclude(study: Study, grid: Grid, seen: Measured, look: Look) -> Judgement
         scenes=scenes, factors=_factors(seen.entries),
     )  # fmt: skip
     verdicts = judge(observed, by)
-    looks = by_scene(np.nan_to_num(seen.attention), scenes)
-    order = np.argsort(-looks.mean(0).ravel(), kind="stable")
-    verdicts.heads["attention_rank"] = order.argsort() + 1
+    verdicts.heads["attention_rank"] = orders[ranking_name(study.rank.by)].argsort() + 1
     for name, way in zip(("necessity", "sufficiency"), DIRECTIONS, strict=True):
         values = by_scene(effects[f"mean_{way}"], scenes)
         for column, ends in interval_by(values, by).columns(f"{name}_mean_kind").items():
@@ -280,8 +282,24 @@ def _conclude(study: Study, grid: Grid, seen: Measured, look: Look) -> Judgement
         "rho": asdict(correlation(units[0], units[1], units[2], by.level)),
         "true_rho": asdict(true_correlation(units[0], units[1], units[2], by.level)),
     }
+    saved |= _of_places(orders, units[1], units[2], by)
     floor = max(pair.floor for pair in records)
     return Judgement(verdicts, together, nulls, faithfulness, vision, floor, look, saved)
+
+
+def _of_places(
+    orders: Mapping[str, Ranking], necessity: UnitEffects, sufficiency: UnitEffects, by: Rule
+) -> dict[str, Any]:
+    """Return the rho of heads' places in each other ranking, taken as it is, and their effects."""
+    found = {
+        name: correlation(
+            np.tile(-order.argsort().astype(np.float64), (len(necessity), 1)),
+            necessity, sufficiency, by.level,
+        )
+        for name, order in orders.items()
+        if name != "attention"
+    }  # fmt: skip
+    return {"rho_of": {name: asdict(one) for name, one in found.items()}} if found else {}
 
 
 def _nulls(seen: Measured, by: Rule, unasked: str) -> list[Null]:
@@ -299,7 +317,7 @@ def _nulls(seen: Measured, by: Rule, unasked: str) -> list[Null]:
     attention = seen.attention[first.judges]
     choice = first.choice
     more = random, own, nothing, by, unasked
-    return judge_nulls(records, attention, choice.picked, choice.chosen, *more)
+    return judge_nulls(records, attention, choice.looking, choice.chosen, *more)
 
 
 def _factors(entries: Sequence[Entry]) -> dict[str, list[str]]:

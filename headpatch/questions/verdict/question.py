@@ -12,6 +12,7 @@ from headpatch.core.ask import ask, origin, with_options
 from headpatch.core.baseline_runs import Survey
 from headpatch.core.claims_grammar import Claim, check_claims
 from headpatch.core.dataset import Dataset, Pairs, closed, found_pairs, run_pairs
+from headpatch.core.measures import check_table, ranking_name
 from headpatch.core.progress import Progress, stages_of
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result, rows_of
 from headpatch.core.saved_verdict import need_pairs
@@ -109,7 +110,8 @@ class Verdict(Result):
     def headline(self) -> Headline:
         """Whether the heads that look decide, in numbers."""
         saved, top = self.judgement.saved, self.study.verdict.top
-        return summarize(self.heads, saved, top, len(saved["pairs"]), self.together)
+        picks = ranking_name(self.study.rank.by)
+        return summarize(self.heads, saved, top, len(saved["pairs"]), self.together, picks)
 
     @property
     def summary(self) -> str:
@@ -159,9 +161,14 @@ class Judge(Question[Verdict]):
         need_pairs(study, count, argument)
         check_looks(study, count)
 
+    def check(self, study: Study) -> None:
+        """Refuse a table of scores that cannot be read."""
+        check_table(study.rank.by)
+
     def check_model(self, study: Study, vlm: VLM) -> None:
         """Refuse claims, whose heads are tested together, of what the model does not have."""
         check_claims(map(Claim.parse, study.claims), vlm)
+        check_table(study.rank.by, vlm.lm.grid)
         if study.verdict.decide is not None:
             Selection.parse(study.verdict.decide, "--decide").resolve(vlm.lm.grid)
 
@@ -226,7 +233,8 @@ def verdict(
         Called with (done, total): for pairs drawn, for the untouched runs, in pairs, then for the
         heads. None shows a bar on a terminal or in a notebook; False nothing.
     options
-        Override `headpatch.Study.verdict`: ``split``, ``delta``, ``positions``, ``top``, …
+        Override `headpatch.Study.verdict`: ``split``, ``delta``, ``positions``, ``top``,
+        ``rankings``, …; ``by`` is that of `headpatch.Study.rank`.
 
     Raises
     ------
@@ -244,7 +252,8 @@ def verdict(
     if isinstance(study, Pairs):
         _refuse_more(pairs=pairs)
         study, pairs = None, study
-    flags = {f"verdict.{name}": value for name, value in options.items()}
+    flags = {f"verdict.{name}": value for name, value in options.items() if name != "by"}
+    flags["rank.by"] = options.get("by")
     if isinstance(pairs, Pairs):
         _refuse_more(study=study, n=n, vlm=vlm)
         opened = with_options(pairs, flags)

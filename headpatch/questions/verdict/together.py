@@ -1,7 +1,7 @@
 """What the first heads of a ranking do as one set, against random sets of the same layers.
 
 Single heads may do next to nothing and still carry the answer together: 48 heads of 1/48 each, say.
-So the heads that attention picks, and those with the largest effects alone, are changed together
+So the heads that rankings pick, and those with the largest effects alone, are changed together
 on the pairs that did not choose them, in both directions, and so are random sets with as many
 heads of each layer.
 """
@@ -23,8 +23,6 @@ from headpatch.stats.verdict_labels import Rule
 if TYPE_CHECKING:
     from headpatch.questions.verdict.judgement import Part
 
-RANKINGS = ("attention", "effect")
-
 
 def joint_effects(
     parts: "Sequence[Part]",
@@ -40,7 +38,7 @@ def joint_effects(
     over pairs; NaN where no random set could be drawn.
     """
     rows = []
-    for ranking in RANKINGS:
+    for ranking in parts[0].choice.rankings:
         chosen = [part for part in parts if ranking in part.choice.together]
         if not chosen:
             continue

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from headpatch.core.measures import measure_of, ranking_name
 from headpatch.core.question import Context, Files, rows_of, table_of
 from headpatch.present.column import Cell, Row
 from headpatch.present.parts import Grid, Part, Words, grid
@@ -62,7 +63,9 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     if SETS.file in files:
         yield from _together(table_of(files[SETS.file]), table, context.level)
     shown: dict[str, Any] = {"level": context.level, "of": context.pairs}
-    yield verdict_chart(table, delta=setting.delta, pairs=setting.pairs, rhos=saved, **shown)
+    picks = ranking_name(_by(context))
+    more = {"rhos": saved, "ranking": picks}
+    yield verdict_chart(table, delta=setting.delta, pairs=setting.pairs, **more, **shown)
     if not curves.empty:
         yield Words(
             "Only the first k heads of a ranking keep their z and all others are resampled, or the "
@@ -74,10 +77,16 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         yield faithfulness_chart(curves, **shown)
     if {"rho", "true_rho"} <= set(saved):
         together = table_of(files[TOGETHER.file]) if TOGETHER.file in files else None
-        headline = summarize(table, saved, int(context.options["top"]), setting.pairs, together)
+        top = int(context.options["top"])
+        headline = summarize(table, saved, top, setting.pairs, together, picks)
         first, *lines = headline_words(headline, context)
         yield Words(first, "terminal", strong=True)
         yield from (Words(line, "terminal") for line in lines)
+
+
+def _by(context: Context) -> str:
+    """Return the study's ranking, which results of earlier versions lack."""
+    return str(context.study.get("rank", {}).get("by", "diff"))
 
 
 def _classes(table: pd.DataFrame, setting: Setting) -> Iterator[Part]:
@@ -150,7 +159,7 @@ def _heads(
     }
     if any(_with_whom(value) for value in shown.get("partners", ())):
         cells["with"] = lambda row: _with_whom(row["partners"])
-    title = "Heads that act, and the first that attention picks"
+    title = f"Heads that act, and the first that {measure_of(_by(context)).picker} picks"
     yield grid(title, shown, cells, HEADS, place="terminal")
     yield from _acting(rows.loc[acting], cells, int(table["head"].max()) + 1)
     note = (

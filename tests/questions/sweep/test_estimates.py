@@ -10,7 +10,7 @@ from accelerate import cpu_offload
 from headpatch.core.cost import plan
 from headpatch.core.mean_activations import mean_z
 from headpatch.engine import attribution
-from headpatch.engine.attribution import attribute, gradients
+from headpatch.engine.attribution import attribute, gradients, integrated
 from headpatch.engine.interventions import vision_positions
 from headpatch.engine.patching import Outcome
 from headpatch.errors import InputError
@@ -159,3 +159,30 @@ def test_a_model_without_gradients_is_refused_before_anything_runs() -> None:
     with pytest.raises(InputError, match=r"^--approx: some of its weights are offloaded") as caught:
         plan(session)
     assert "Leave --approx out" in str(caught.value)
+
+
+@both_towers
+def test_integrated_gradients_stand_beside_the_estimates(tower: Tower) -> None:
+    session = opened(tiny_vlm(SHAPES["deep-vision"]), tower)
+    swept = sweep(session, kinds=["resample"], approx=True, ig=3)
+    pair = gradients(session.vlm, session.prompt, (tower,))
+    along = integrated(session.vlm, session.prompt, pair, 3, (tower,))
+    places = session.prompt.spans.positions("answer")
+    if tower == "vision":
+        places = vision_positions(session.vlm, session.base, "all")
+    assert swept.approx is not None
+    for direction in ("noising", "denoising"):
+        expected = attribute(along, "resample", direction)[tower][..., places].sum(-1).float()
+        found = swept.approx["approx_ig"][f"resample_{direction}"]
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+        rows = swept.named[swept.named["direction"] == direction]
+        np.testing.assert_allclose(rows["approx_ig"], expected.flatten(), atol=1e-6)
+    assert list(swept.agreed) == [
+        f"resample{by}_{way}" for by in ("", "-ig") for way in ("noising", "denoising")
+    ]
+    plain = sweep(session, kinds=["resample"], approx=True)
+    assert swept.plan.passes == plain.plan.passes + 4
+    with pytest.raises(InputError, match="--ig: no --approx"):
+        sweep(session, kinds=["resample"], ig=3)
+    with pytest.raises(InputError, match="--ig: --kinds zero"):
+        sweep(session, kinds=["zero"], approx=True, ig=3)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from headpatch.core.baseline_runs import survey
+from headpatch.core.question import Context
 from headpatch.core.saved_verdict import halve, need_pairs
 from headpatch.core.store import Store
 from headpatch.core.study.study import Study
@@ -17,7 +18,7 @@ from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.region import Region
-from headpatch.questions.verdict.headline import summarize
+from headpatch.questions.verdict.headline import headline_words, summarize
 from headpatch.questions.verdict.judgement import Judgement, run
 from headpatch.stats.verdict_labels import CAUSAL
 from tests.planted import (
@@ -269,3 +270,28 @@ def test_too_few_pairs_are_refused_and_the_number_is_named(
         need_pairs(study, count, "--n")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_other_rankings_have_their_verdict_beside() -> None:
+    """By raw mass the blind writer comes first; what picks heads, and curves, follow the study."""
+    found = judged(0, **{"rank.by": "raw", "verdict.rankings": ("diff", "entropy")})
+    table = found.verdicts.heads
+    assert row_of(found, HEADS["blind writer"].head)["attention_rank"] == 1
+    default = judged(0).verdicts.heads
+    columns = [name for name in table if name != "attention_rank"]
+    pd.testing.assert_frame_equal(table[columns], default[columns])
+    assert found.together["ranking"].unique().tolist() == ["raw", "attention", "entropy", "effect"]
+    assert found.faithfulness["ranking"].unique().tolist() == [
+        "raw", "attention", "entropy", "effect", "context", "random",
+    ]  # fmt: skip
+    first = found.faithfulness.query("way == 'keep' and k == 1").set_index("ranking")["share"]
+    assert first["raw"] == pytest.approx(1 / 8, abs=0.01)  # the blind writer's; the faint head's:
+    assert first["attention"] == pytest.approx(0, abs=0.01)
+    own = found.together.query("ranking == 'attention'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, judged(0).together.iloc[:2])
+    assert set(found.saved["rho_of"]) == {"raw", "entropy"}
+    facts = summarize(table, found.saved, 5, PAIRS, found.together, "raw")
+    said = " ".join(headline_words(facts, Context(options={"delta": 0.02})))
+    assert "heads that the ranking by raw attention mass picks out" in said
+    assert "heads that attention picks on one part" in said
+    assert "place in the ranking by spatial entropy" in said
