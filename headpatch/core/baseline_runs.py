@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -17,12 +17,11 @@ from headpatch.core.held import Held
 from headpatch.core.mean_activations import MeanZ
 from headpatch.core.measures import Figures, Order, measure_of
 from headpatch.core.pair_units import Keys, each_unit
-from headpatch.core.ranking import MASSES
 from headpatch.core.session import RUNS, Session, run_both, towers_of
 from headpatch.core.share import ALONE, Share
 from headpatch.core.store import Store, dataset_digest
 from headpatch.core.study.study import Study
-from headpatch.core.untouched import FirstWalk, Untouched, unmeasured
+from headpatch.core.untouched import FirstWalk, Seen, unmeasured
 from headpatch.engine.patching import Donor, OnProgress
 from headpatch.engine.selfcheck import MOST, Checks
 from headpatch.errors import InputError
@@ -30,12 +29,10 @@ from headpatch.heads import Head
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
-from headpatch.pairs.region import BY_DIFFERENCE, BY_IMAGE
 from headpatch.pairs.same_scene import need_scenes, scenes_of, with_scenes
 from headpatch.stats.effects import DOUBTFUL_BELOW
 from headpatch.stats.scenes import Scenes, by_scene, shared_words
 
-Refusal: TypeAlias = InputError | None
 LEAST = 2
 """Scenes that an interval over pairs needs."""
 
@@ -239,7 +236,7 @@ def survey(
         walked, walk.open, "Running the pairs", lambda: walk.names(walked), walk.measure,
         on_progress, store=store, share=share, count=count,
     )  # fmt: skip
-    seen = _Seen()
+    seen = Seen()
     for entry, out in zip(entries, left_out, strict=True):
         if out is not None:
             seen.gated.append(out)
@@ -276,50 +273,6 @@ def survey(
     cautions = _cautions(study, gated, run)
     how = tuple(gated), tuple(run), figures, mean, valid, checks.widens, cautions, *more
     return Survey(*how, seen.yardstick)
-
-
-@dataclass(eq=False)
-class _Seen:
-    """What the units of a first walk say together; `take` them in the pairs' order."""
-
-    gated: list[Gated] = field(default_factory=list)
-    run: list[Entry] = field(default_factory=list)
-    layouts: dict[str, Layout] = field(default_factory=dict)
-    _units: list[Untouched] = field(default_factory=list)  # of the run pairs
-
-    def take(self, entry: Entry, unit: Untouched) -> None:
-        """Take in what was measured of a pair."""
-        self.gated.append(Gated(entry, **unit.gated))
-        if unit.layout is not None:
-            self.run.append(entry)
-            self.layouts[entry.name] = unit.layout
-            self._units.append(replace(unit, sums={}))
-
-    def figures(self) -> tuple[dict[str, Float[np.ndarray, "pairs layers heads"]], Refusal]:
-        """Return masses by name, and why heads cannot be compared on the first such pair.
-
-        A mean needs one measure: all are compared by the image if one pair allows no other.
-        """
-        by_image = any(unit.yardstick == BY_IMAGE for unit in self._units)
-        masses = [
-            {**(unit.masses or {}), **((unit.image or {}) if by_image else {})}
-            for unit in self._units
-        ]
-        names = masses[0] if masses else MASSES
-        found = {name: np.stack([one[name] for one in masses]) for name in names}
-        wrong = (unit.incomparable for unit in self._units if unit.incomparable and not by_image)
-        return found, next((InputError(**one) for one in wrong), None)
-
-    @property
-    def yardstick(self) -> str:
-        """What heads are compared by over the pairs, of which some may allow less than others."""
-        said = Counter(unit.yardstick for unit in self._units)
-        for words in (BY_IMAGE, BY_DIFFERENCE):
-            if count := said[words]:
-                more = "; all are compared alike" if words == BY_IMAGE else ""
-                some = f" ({count:,} of {len(self.run):,} pairs name no region{more})"
-                return words + some * (count < len(self.run))
-        return ""
 
 
 def _slow(

@@ -1,8 +1,9 @@
 """What the first walk over a dataset measures of each pair, untouched."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -30,6 +31,10 @@ from headpatch.errors import InputError, RowError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.pairs.region import BY_DIFFERENCE, BY_IMAGE
+
+OverPairs: TypeAlias = dict[str, Float[np.ndarray, "pairs layers heads"]]
+"""Figures of heads by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,3 +135,47 @@ def unmeasured(entry: Entry, left_out: Mapping[str, str]) -> Gated | None:
     if entry.problem is not None:
         return not_run(entry, reason_of(entry, entry.problem))
     return not_run(entry, left_out[entry.name]) if entry.name in left_out else None
+
+
+@dataclass(eq=False)
+class Seen:
+    """What the units of a first walk say together; `take` them in the pairs' order."""
+
+    gated: list[Gated] = field(default_factory=list)
+    run: list[Entry] = field(default_factory=list)
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    _units: list[Untouched] = field(default_factory=list)  # of the run pairs
+
+    def take(self, entry: Entry, unit: Untouched) -> None:
+        """Take in what was measured of a pair."""
+        self.gated.append(Gated(entry, **unit.gated))
+        if unit.layout is not None:
+            self.run.append(entry)
+            self.layouts[entry.name] = unit.layout
+            self._units.append(replace(unit, sums={}))
+
+    def figures(self) -> tuple[OverPairs, InputError | None]:
+        """Return masses by name, and why heads cannot be compared on the first such pair.
+
+        A mean needs one measure: all are compared by the image if one pair allows no other.
+        """
+        by_image = any(unit.yardstick == BY_IMAGE for unit in self._units)
+        masses = [
+            {**(unit.masses or {}), **((unit.image or {}) if by_image else {})}
+            for unit in self._units
+        ]
+        names = masses[0] if masses else MASSES
+        found = {name: np.stack([one[name] for one in masses]) for name in names}
+        wrong = (unit.incomparable for unit in self._units if unit.incomparable and not by_image)
+        return found, next((InputError(**one) for one in wrong), None)
+
+    @property
+    def yardstick(self) -> str:
+        """What heads are compared by over the pairs, of which some may allow less than others."""
+        said = Counter(unit.yardstick for unit in self._units)
+        for words in (BY_IMAGE, BY_DIFFERENCE):
+            if count := said[words]:
+                more = "; all are compared alike" if words == BY_IMAGE else ""
+                some = f" ({count:,} of {len(self.run):,} pairs name no region{more})"
+                return words + some * (count < len(self.run))
+        return ""
