@@ -103,7 +103,7 @@ def test_what_the_model_does_not_have_is_refused(options: dict[str, Any], messag
         ({"edges": ("answer-",)}, "--edges: 'answer-'; expected from-to"),
         ({"edges": ("",)}, "--edges: an empty edge; expected from-to"),
         ({"edges": ()}, "--edges: (); expected a list of at least 1 item"),
-        ({"edges": ("a-b-c",)}, "one of answer, question, words, image, region, other, all"),
+        ({"edges": ("a-b-c",)}, "one of answer, question, words, image, region, other, sinks, all"),
         ({"edges": ("answer-answer",)}, "answer-answer cuts nothing"),
         ({"edges": ("answer-image", "answer-image")}, "an edge is named twice"),
         ({"layers": "14-10"}, "--layers: '14-10' runs backwards"),
