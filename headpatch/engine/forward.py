@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from headpatch.engine.attention import Tap, tapped
 from headpatch.engine.delta_forward import Points, watched
-from headpatch.engine.interventions import Cut, ZEdit
+from headpatch.engine.interventions import Cut, ZEdit, edges_by_layer
 from headpatch.engine.precision import answer_logits, is_low, raised, swapped
 from headpatch.engine.prefill import Capture, Prefill
 from headpatch.engine.shared_prefix import prepared
-from headpatch.engine.taps import AnswerRows, Site, at_outputs, edges_by_layer, tower_sites
+from headpatch.engine.taps import AnswerRows, Site, at_outputs, tower_sites
 from headpatch.errors import RunError
 from headpatch.heads import Head, Tower
 from headpatch.models.prompt import Prompt

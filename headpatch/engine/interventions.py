@@ -4,6 +4,7 @@
 does, one row of a batch at a time.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -190,3 +191,13 @@ def never_read(vlm: VLM, members: HeadSet) -> bool:
     return last is not None and all(
         head.tower == "vision" and head.layer > last for head in members
     )
+
+
+def edges_by_layer(vlm: VLM, cut: Cut) -> Iterator[tuple[Tower, int, list[int]]]:
+    """Say where a cut is made: tower, layer and heads.
+
+    Layers that look at the image across see no token of the prompt, so nothing is cut there.
+    """
+    for (tower, layer), numbers in cut.by_layer().items():
+        if tower != "lm" or layer not in vlm.crossing:
+            yield tower, layer, numbers

@@ -27,10 +27,10 @@ from headpatch.engine.from_layer import (
     resuming,
     run_in_order,
 )
-from headpatch.engine.interventions import Cut
+from headpatch.engine.interventions import Cut, edges_by_layer
 from headpatch.engine.patching import Baseline, OnProgress, Outcome
 from headpatch.engine.prefill import Prefill
-from headpatch.engine.taps import allowed_edges, edges_by_layer
+from headpatch.engine.taps import allowed_edges
 from headpatch.engine.widening import step
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM

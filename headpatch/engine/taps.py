@@ -33,7 +33,6 @@ from headpatch.engine.interventions import Cut, ZEdit
 from headpatch.engine.precision import batched_product
 from headpatch.engine.prefill import Capture
 from headpatch.errors import RunError
-from headpatch.heads import Tower
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM, Stack
 
@@ -151,16 +150,6 @@ class AnswerRows:
                 found[:, group.layers] = rows.to(found.device)
         assert found is not None
         return found
-
-
-def edges_by_layer(vlm: VLM, cut: Cut) -> Iterator[tuple[Tower, int, list[int]]]:
-    """Say where a cut is made: tower, layer and heads.
-
-    Layers that look at the image across see no token of the prompt, so nothing is cut there.
-    """
-    for (tower, layer), numbers in cut.by_layer().items():
-        if tower != "lm" or layer not in vlm.crossing:
-            yield tower, layer, numbers
 
 
 def allowed_edges(

@@ -17,11 +17,11 @@ import headpatch as hp
 from headpatch.core.effects import intervene
 from headpatch.engine.attention import tapped
 from headpatch.engine.forward import Keep
-from headpatch.engine.interventions import WITH, Cut, Intervention, Toward
+from headpatch.engine.interventions import WITH, Cut, Intervention, Toward, edges_by_layer
 from headpatch.engine.knockout import Knockout, knock_out
 from headpatch.engine.patching import Baseline, Outcome, patch, run_pair
 from headpatch.engine.reweighting import reweighted
-from headpatch.engine.taps import Site, edges_by_layer
+from headpatch.engine.taps import Site
 from headpatch.engine.widen import suffix_start, widen
 from headpatch.errors import InputError, RunError
 from headpatch.heads import HeadSet

@@ -257,7 +257,8 @@ def test_a_narrow_terminal_cuts_no_figure(
     assert "…" not in narrow
     figures = re.compile(r"[+-]?\d+\.\d{3,4}")
     assert sorted(figures.findall(narrow)) == sorted(figures.findall(printed.out))
-    assert max(map(len, narrow.splitlines())) <= 80  # tables are cut into several below each other
+    if columns == "80":  # tables are cut into several below each other; paths stay whole
+        assert max(len(line) for line in narrow.splitlines() if str(tmp_path) not in line) <= 80
 
 
 @pytest.mark.skipif(not (DEMO / "model.safetensors").exists(), reason="no bundled weights")

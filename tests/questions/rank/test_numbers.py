@@ -212,12 +212,16 @@ def test_other_regions_of_the_same_runs() -> None:
     with TemporaryDirectory() as folder:
         place = Path(folder)
         vlm = planted().vlm
-        for region in ("image", "0.1,0.1,0.9,0.9"):  # both hold the centre of every patch
-            whole = open_session(planted_study(place, region=region), vlm)
-            for ranks_by_share in (rank, order, differences, masses):
-                with pytest.raises(InputError, match=r"^--region: .* all 16 patches") as refusal:
-                    ranks_by_share(whole)
-                assert "\n" not in str(refusal.value)
+        whole = open_session(planted_study(place, region="0.1,0.1,0.9,0.9"), vlm)  # every centre
+        for ranks_by_share in (rank, order, differences, masses):
+            with pytest.raises(InputError, match=r"^--region: .* all 16 patches") as refusal:
+                ranks_by_share(whole)
+            assert "\n" not in str(refusal.value)
+        image = rank(open_session(planted_study(place, region="image"), vlm)).heads
+        for name in ("with", "without", "diff"):  # shares of the whole are 1: by raw mass, then
+            np.testing.assert_array_equal(
+                image[name], image["diff_raw" if name == "diff" else f"{name}_raw"]
+            )
         right = rank(open_session(planted_study(place, region="0.25,0.25,0.5,0.5"), vlm)).heads
         none = open_session(planted_study(place, region="0,0,0.05,0.05"), vlm)
         with pytest.raises(InputError, match="no patch centre"):
