@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from headpatch.core.output.folder import Part, Saved, parts_of
+from headpatch.core.output.folder import Part, Saved, parts_of, written_in
 from headpatch.core.output.records import Records
-from headpatch.core.output.staging import settle
 from headpatch.core.question import Context, Result, Verb, verbs
 from headpatch.core.study.record import RUN, Record
 from headpatch.core.study.study import Study
@@ -105,11 +104,7 @@ def read_run(folder: str | Path) -> Run:
     (32, 32)
     """
     folder = user_path(folder, "folder")
-    settle(folder)
-    records = Records.read(folder)
-    if not records.every:
-        hint = f"`headpatch rank --out {folder}` writes one."
-        raise InputError("folder", f"{folder} holds no {RUN}", "a folder that a verb wrote", hint)
+    records = written_in(folder, "folder")
     return Run(records, records.every[0])
 
 

@@ -28,18 +28,28 @@ FLAGS = {
     "pairs": ["--config", "--seed", *PRINT],
     "claims": [*MODEL, "--answers", "--out", "--force", "--pairs", "--limit", *PRINT],
     "report": PRINT,
+    "evaluate": ["--config", *MODEL, "--out", *PRINT, *ASKED, "--pairs", "--limit"],
+    "table": ["--debug"],
+    "methods": ["--debug"],
+    "schema": [],
     "compare": ["--out", "--seed", *PRINT],
 }
 """Every verb, and the common flags that it cannot do without."""
 LACKS = {
     "verdict": [*PICTURES, "--region"],
     "check": ["--region", "--out", "--force", "--pairs", "--limit"],
-    "pairs": ["--model", "--device", "--with", "--force"],
+    "pairs": ["--model", "--device", "--without", "--force"],
     "claims": [*PICTURES, "--region", "--config"],
     "report": ["--model", "--seed", "--config"],
     "compare": ["--model", "--config", "--pairs", "--force"],
 }
-NEEDS = {"claims": ["claims.yaml"], "report": ["folder"], "compare": ["first", "second"]}
+NEEDS = {
+    "claims": ["claims.yaml"],
+    "report": ["folder"],
+    "table": ["folder"],
+    "methods": ["folder"],
+    "compare": ["first", "second"],
+}
 
 
 def asked(verb: str, *words: str, patch: pytest.MonkeyPatch) -> Mapping[str, Any]:
@@ -95,7 +105,7 @@ def test_a_flag_that_a_verb_does_not_have_is_refused(verb: str, flag: str) -> No
     assert said.startswith(f"No such option: {flag} ")
 
 
-@pytest.mark.parametrize("verb", [verb for verb in FLAGS if verb != "report"])
+@pytest.mark.parametrize("verb", [verb for verb in FLAGS if verb not in ("report", "schema")])
 def test_flags_override_keys_that_the_study_has(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in asked(verb, patch=monkeypatch):
         section: type[BaseModel] = Study
@@ -108,9 +118,9 @@ def test_flags_override_keys_that_the_study_has(verb: str, monkeypatch: pytest.M
 
 
 def test_common_flags_override_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
-    same = {"model": "m", "with": "a.png", "without": "b.png", "question": "Q", "region": "center",
-            "out": "o", "device": "cpu", "dtype": "float32", "device-map": "auto",
-            "quantize": "4bit"}  # fmt: skip
+    same = {"model": "m", "with": "a.png", "without": "b.png", "question": "Q",
+            "question-without": "R", "region": "center", "out": "o", "device": "cpu",
+            "dtype": "float32", "device-map": "auto", "quantize": "4bit"}  # fmt: skip
     words = [word for name, text in same.items() for word in (f"--{name}", text)]
     words += ["--answers", "yes, no", "--pairs", "p.csv", "--limit", "3", "--seed", "7"]
     words += ["--hold", "0.5"]

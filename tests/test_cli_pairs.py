@@ -248,7 +248,7 @@ def test_a_forced_run_is_marked(
 BAD = {
     "rank --pairs none.csv": ["--pairs", "none.csv", "No such file"],
     "ablate --pairs empty": ["--pairs", "empty holds no table", "manifest.csv"],
-    "sweep --pairs missing.csv": ["missing.csv, line 3 (row 2)", "without", "nowhere.png"],
+    "sweep --pairs missing.csv": ["missing.csv, line 2", "without", "nowhere.png"],
     "rank --pairs manifest.csv --limit 1": ["--pairs", "1 pair to run", "at least 2"],
     "ablate --limit 3": ["--limit", "no dataset", "--pairs"],
     "sweep --pairs manifest.csv --question x": ["--pairs, --question", "both"],
@@ -266,7 +266,7 @@ def test_refused_before_a_model_loads(
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     text = Path("manifest.csv").read_text("utf-8")
-    Path("missing.csv").write_text(text.replace("1.png,without.png", "1.png,nowhere.png"), "utf-8")
+    Path("missing.csv").write_text(text.replace(",without.png", ",nowhere.png"), "utf-8")
     Path("study.yaml").write_text("pairs: {manifest: manifest.csv}", "utf-8")
     before = contents(tmp_path)
     message = refused_early(*line.split(), "--out", "new")

@@ -193,14 +193,16 @@ def test_a_wide_table_is_cut_into_several_that_repeat_what_tells_rows_apart(
     def printed() -> list[str]:
         return shown(*renderables([grid])).splitlines()
 
+    monkeypatch.delenv("COLUMNS", raising=False)
     whole = printed()  # to a pipe: one line a row
     assert sum("24.17" in line for line in whole) == 2
     monkeypatch.setenv("COLUMNS", "44")
     narrow = printed()
     assert max(map(len, narrow)) <= 44
-    assert {tuple(line.split()[:2]) for line in narrow if "24.17" in line} == {
-        ("24.17", "zero"),
-        ("24.17", "mean"),
+    assert {line.split()[0] for line in narrow if "zero" in line or "mean" in line} == {
+        "24.17",  # in its first table
+        "zero",  # what tells the rows apart, in the others
+        "mean",
     }
     assert all(sum(f" {cell}" in line for line in narrow) == 2 for cell in cells)
     assert sum("Effects" in line for line in narrow) == 1

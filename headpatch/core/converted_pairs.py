@@ -78,6 +78,12 @@ def convert_pairs(
     InputError
         If a file of the data set is missing or is of another layout, no row can be used, or `out`
         holds another data set.
+
+    Examples
+    --------
+    >>> hp.convert_pairs("mmvp", "attention_data", "pairs")  # which is no such data set
+    Traceback (most recent call last):
+    headpatch.errors.InputError: FOLDER: attention_data holds no Questions.csv; expected ...
     """
     if name not in CONVERTERS:
         raise InputError("--from", repr(name), f"one of {', '.join(CONVERTERS)}")

@@ -132,7 +132,7 @@ def watched(vlm: VLM, points: Points) -> Iterator[None]:
     points.known.update(_formulas(parts.lifted, points))
 
 
-_seen: "WeakKeyDictionary[nn.Module, set[str]]" = WeakKeyDictionary()
+_computed: "WeakKeyDictionary[nn.Module, set[str]]" = WeakKeyDictionary()
 """Names of formulas that a module was seen to compute, in an earlier pass."""
 
 
@@ -142,17 +142,17 @@ def _formulas(modules: list[nn.Module], points: Points) -> dict[nn.Module, Norm 
     They are compared in the first pass only: which of them is right hangs on the module's code.
     """
     guesses = [(module, guess) for module in modules for guess in _guesses(module, points)]
-    new = [(module, guess) for module, guess in guesses if module not in _seen]
+    new = [(module, guess) for module, guess in guesses if module not in _computed]
     apart = [_apart(module, guess, points) for module, guess in new]
     right = []
     if apart:
         right = (torch.stack([one.to(apart[0].device) for one in apart]) <= _CLOSE).tolist()
     for module, _ in new:
-        _seen.setdefault(module, set())
+        _computed.setdefault(module, set())
     for (module, guess), yes in zip(new, right, strict=True):
         if yes:
-            _seen[module].add(_name(guess))
-    return {module: guess for module, guess in guesses if _name(guess) in _seen[module]}
+            _computed[module].add(_name(guess))
+    return {module: guess for module, guess in guesses if _name(guess) in _computed[module]}
 
 
 def _guesses(module: nn.Module, points: Points) -> Iterator[Norm | Gated]:

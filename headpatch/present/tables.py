@@ -150,24 +150,34 @@ class _Fitted:
 
     def _blocks(self, broken: Collection[str], wide: int) -> list[list[int]]:
         """Say which columns stand together."""
-        widths, keys = self._widths(broken), list(range(self._keys()))
+        widths = self._widths(broken)
         if 1 + sum(widths) <= wide:
             return [list(range(len(widths)))]
-        if sum(widths[key] for key in keys) > wide // 2:
+        keys = self._keys()
+        if 3 * sum(widths[key] for key in keys) > 2 * wide:
             keys = keys[:1]
-        blocks = [list(keys)]
-        for column in range(len(keys), len(widths)):
+        blocks: list[list[int]] = [[]]
+        for column, width in enumerate(widths):
             taken = 1 + sum(widths[one] for one in blocks[-1])
-            if taken + widths[column] > wide and len(blocks[-1]) > len(keys):
+            if taken + width > wide and set(blocks[-1]) - set(keys):
                 blocks.append(list(keys))
-            blocks[-1].append(column)
+            if column not in blocks[-1]:
+                blocks[-1].append(column)
         return blocks
 
-    def _keys(self) -> int:
-        """Count the first columns that tell all rows apart; one if a few do not."""
+    def _keys(self) -> list[int]:
+        """Return the first columns that tell all rows apart, of those that are not all the same."""
         rows = self.grid.rows
-        counts = range(1, min(_MOST_KEYS, len(self.grid.headings)) + 1)
-        return next((n for n in counts if len({row[:n] for row in rows}) == len(rows)), 1)
+        differing = [
+            column
+            for column in range(len(self.grid.headings))
+            if len(rows) < 2 or len({row[column] for row in rows}) > 1
+        ]
+        for count in range(1, min(_MOST_KEYS, len(differing)) + 1):
+            keys = differing[:count]
+            if len({tuple(row[key] for key in keys) for row in rows}) == len(rows):
+                return keys
+        return differing[:1] or [0]
 
     def _table(self, title: str, columns: Sequence[int], broken: Collection[str]) -> Table:
         names = [self.grid.headings[column] for column in columns]

@@ -74,6 +74,8 @@ def wrong(flag: str, field: FieldInfo) -> Iterator[tuple[str, str]]:
         yield from ((text, "a finite number") for text in ("nan", "inf") if kind is float)
     elif get_origin(kind) is Literal:
         yield from ((text, repr(get_args(kind)[-1])) for text in ("", "zap", f"{field.default}x"))
+    elif get_origin(kind) is tuple and field.default is None:  # of numbers
+        yield from ((text, "") for text in ("", "zap", "1,zap", "-1"))
     elif get_origin(kind) is tuple:
         known, first = get_args(get_args(kind)[0]), field.default[0]
         for text in ("", "zap", f"{first},", f"{first},zap"):

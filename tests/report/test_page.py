@@ -34,6 +34,9 @@ HOSTILE = (
 )
 
 
+ELSEWHERE = ("evaluate", "compare")  # sections that the contract of all questions tests
+
+
 class Parsed(HTMLParser):
     """Elements with their attributes, and all text outside scripts and styles."""
 
@@ -77,7 +80,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_section_is_there(whole: Path) -> None:
     text, sections = report(whole)
-    assert len(sections) == len(page.SECTIONS)
+    assert len(sections) == len(page.SECTIONS) - len(ELSEWHERE)
     assert {*SECTIONS, "first", "noise", "how"} == set(sections)
     assert len(text.encode()) < 3e6
 

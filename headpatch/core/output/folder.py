@@ -70,6 +70,16 @@ class Part:
         return [name for name in SHOWN if self.has(name)]
 
 
+def written_in(folder: Path, argument: str) -> Records:
+    """Read the records of a folder that a verb wrote; an `InputError` if it holds none."""
+    settle(folder)
+    records = Records.read(folder)
+    if not records.every:
+        hint = f"`headpatch rank --out {folder}` writes one."
+        raise InputError(argument, f"{folder} holds no {RUN}", "a folder that a verb wrote", hint)
+    return records
+
+
 def read(part: Part, name: str, needed: Mapping[str, str]) -> "pandas.DataFrame":
     """Read a table of a run; see `headpatch.core.output.files.read_table`."""
     return read_table(part.folder / name, needed)

@@ -12,7 +12,7 @@ from headpatch.kinds import KINDS, kind_label
 from headpatch.present.chart import Chart
 from headpatch.present.column import Cell, Row
 from headpatch.present.effects_view import ends_of, kind_cell
-from headpatch.present.panel import LOOKS, Guide, Panel, Series
+from headpatch.present.panel import LOOKS, Guide, Panel, Scale, Series
 from headpatch.present.parts import Part, Words, grid
 from headpatch.questions.evaluate.columns import EVALUATION, REFUSED
 
@@ -189,7 +189,7 @@ def behaviour_chart(table: "pandas.DataFrame", context: Context) -> Chart:
     whole = table[table["subset"].fillna("") == ""]
     names = [f"{row['set']} ({kind_label(row['kind'], row)})"
              for row in whole.drop_duplicates(["heads", "kind"]).to_dict("records")]  # fmt: skip
-    panels = []
+    panels, scale = [], _common_scale(whole)
     for scoring, part in whole.groupby("scoring", sort=False):
         metrics = [name for name in _SHOWN if name in set(part["metric"])]
         series = [
@@ -206,6 +206,7 @@ def behaviour_chart(table: "pandas.DataFrame", context: Context) -> Chart:
                 names[:MOST],
                 across=True,
                 guides=(Guide("x", 0.0),),
+                x_scale=scale,
             )
         )
     rows = f"{context.facts.get('rows', 0):,} rows"
@@ -214,6 +215,15 @@ def behaviour_chart(table: "pandas.DataFrame", context: Context) -> Chart:
         "behaviour", FILE, f"What changing heads does to the answers of {rows}", panels, note,
         [_spoken(panel) for panel in panels], columns=max(len(panels), 1),
     )  # fmt: skip
+
+
+def _common_scale(table: "pandas.DataFrame") -> Scale:
+    """One axis for all that is compared; no rounding error fills it."""
+    ends = [table[f"difference{end}"].to_numpy(np.float64) for end in ("", "_low", "_high")]
+    mean, sd = (table[f"control_{end}"].to_numpy(np.float64) for end in ("mean", "sd"))
+    sizes = np.abs(np.concatenate([*ends, mean - sd, mean + sd]))
+    reach = max(0.05, 1.1 * float(np.nan_to_num(sizes).max(initial=0.0)))
+    return Scale(low=-reach, high=reach)
 
 
 def _series(rows: "pandas.DataFrame", name: str, place: int, count: int) -> Series:

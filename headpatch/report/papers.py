@@ -4,11 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from headpatch.core.output.folder import Part, parts_of
-from headpatch.core.output.records import Records
-from headpatch.core.output.staging import settle
+from headpatch.core.output.folder import Part, parts_of, written_in
 from headpatch.core.question import verbs
-from headpatch.core.study.record import RUN
 from headpatch.errors import InputError
 from headpatch.kinds import KINDS
 from headpatch.present.markup import Markup, written
@@ -55,13 +52,7 @@ def tables(folder: Path, markup: Markup) -> Iterator[str]:
 
 
 def _parts(folder: Path) -> list[Part]:
-    settle(folder)
-    records = Records.read(folder)
-    found = list(parts_of(records, folder))
-    if not found:
-        hint = f"`headpatch rank --out {folder}` writes one."
-        raise InputError("DIR", f"{folder} holds no {RUN}", "a folder that a verb wrote", hint)
-    return found
+    return list(parts_of(written_in(folder, "DIR"), folder))
 
 
 def paragraph(folder: Path) -> str:
