@@ -66,7 +66,6 @@ def write_whole(path: Path, content: bytes) -> None:
     Safe with many writers on a shared file system: each writes a file of its own name, and the last
     to rename it wins. Where that fails with an `OSError`, nothing of it is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid4().hex}{UNFINISHED}")
     try:
         with temporary.open("wb") as stream:

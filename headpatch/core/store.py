@@ -134,11 +134,14 @@ class Store:
 
     Safe with many writers on a shared file system: a unit is written under a name of its own and
     renamed, and whoever writes one writes the same. For messages, `what` is counted (pairs, rows)
-    and `argument` names the folder. `unfit` files are damaged, or under another unit's name.
+    and `argument` names the folder. `unfit` files are damaged, or under another unit's name. What
+    does not `make` the folder writes nothing after another process has removed it.
     """
 
-    def __init__(self, folder: Path, what: str = "pairs", argument: str = "--out") -> None:
-        self.folder, self.what, self.argument = folder, what, argument
+    def __init__(
+        self, folder: Path, what: str = "pairs", argument: str = "--out", make: bool = True
+    ) -> None:
+        self.folder, self.what, self.argument, self._make = folder, what, argument, make
         self.unfit = 0
         self._counts: dict[str, int] = {}  # by key: of this run's units, as far as is known
         self._used: set[str] = set()
@@ -213,6 +216,8 @@ class Store:
     def _write(self, key: str, content: Mapping[str, object], count: int) -> None:
         unit = _Unit(count, tensor_bytes(content))
         with reporting_failure(self.folder, self.argument):
+            if self._make:
+                self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(self._path(key), unit.head(key) + b"\n" + unit.payload)
         self._used.add(key)
         self._counts[key] = count
@@ -254,7 +259,8 @@ class Store:
             for place in shards_in(self.folder).values():
                 shutil.rmtree(place)
             if self.folder.is_dir() and not any(self.folder.iterdir()):
-                self.folder.rmdir()
+                with suppress(OSError):  # a worker that ends late may write at this very moment
+                    self.folder.rmdir()
         self._counts = {}
 
     def _files(self) -> Sequence[Path]:

@@ -59,6 +59,7 @@ class Crew:
             self._hire()
         self._opening: Opening | None = None
         self._at = ""  # where the last worker that died was
+        self._there = dict[Path, frozenset[str]]()  # by folder: units from before this crew
         self.standing: Standing | None = None
         self.scratch: Scratch | None = None  # where units go, if nobody names another folder
 
@@ -121,7 +122,9 @@ class Crew:
         """Give all workers a task; return what the first to end has: the others have the same."""
         assert self._opening is not None
         number, fruitless, before = self._ask("start", asked is None), 0, 0
-        there = store.keys
+        there = self._there.setdefault(store.folder, store.keys)
+        with reporting_failure(store.folder, store.argument):
+            store.folder.mkdir(parents=True, exist_ok=True)
         with _marked(self._opening), _watched(stages, say) as watch:
             task = number, self._opening, asked
             running = {one.run.remote(*task): name for name, one in self._workers.items()}

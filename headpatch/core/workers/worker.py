@@ -184,7 +184,7 @@ class Worker:
         return found
 
     def _store(self, folder: Path) -> Store:
-        return self._stores.setdefault(folder, Store(folder))
+        return self._stores.setdefault(folder, Store(folder, make=False))
 
     def _say(self, text: str) -> None:
         self._ask("say", text, False)

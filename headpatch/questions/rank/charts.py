@@ -202,12 +202,8 @@ def quadrants_chart(spatial: Mapping[str, Any]) -> Chart:
 
 def _queries(spatial: Mapping[str, Any]) -> list[str]:
     """Return the kinds of query that the results hold."""
-    keys = {prefix: f"{prefix}_with" for prefix in QUERIES}
-    return [
-        prefix
-        for prefix, key in keys.items()
-        if key in spatial and np.isfinite(array(spatial, key, 1)).any()
-    ]
+    keys = {prefix: f"{prefix}_with" for prefix in QUERIES if f"{prefix}_with" in spatial}
+    return [prefix for prefix, key in keys.items() if np.isfinite(array(spatial, key, 1)).any()]
 
 
 def vision_chart(spatial: Mapping[str, Any]) -> Chart:
@@ -310,11 +306,7 @@ def _divergence(
 
 
 def ranked_chart(
-    columns: "pandas.DataFrame | Mapping[str, Any]",
-    top: int,
-    level: float,
-    place: str = "region",
-    by: str = "diff",
+    columns: "pandas.DataFrame", top: int, level: float, place: str = "region", by: str = "diff"
 ) -> Chart:
     """Show the first heads of a ranking over pairs, with the interval of each difference."""
     figures = {"diff": "Share of the image attention", "diff_raw": "Share of all attention (raw)"}
