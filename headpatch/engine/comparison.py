@@ -197,7 +197,8 @@ class Comparison:
         first = [Head(layer, layer % heads, self.tower) for layer in self.layers]
         yield [HeadSet.of(head) for head in first]
         every = list(grid)
-        z = [each[:, self.where.to(each.device)] for each in self.base.trace.z[self.tower]]
+        trace = self.base.seen_from(WITH).trace
+        z = [each[:, self.where.to(each.device)] for each in trace.z[self.tower]]
         largest = dict[Head, None]()
         for parts in (
             [each[WITH] - each[WITHOUT] for each in z[: self.reached]],

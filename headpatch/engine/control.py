@@ -73,6 +73,7 @@ def uncontrolled(vlm: VLM, why: str) -> str:
 
 
 def _compared(vlm: VLM, base: Baseline, tower: Tower, positions: Positions) -> str:
+    base = base.seen_from(WITHOUT)
     kept, close, stack = base.trace.z[tower], _CLOSE[is_low(vlm)], vlm.stack(tower)
     layers = stack.grid.with_heads
     outputs = {stack.outputs[layer]: layer for layer in layers}

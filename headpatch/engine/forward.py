@@ -6,7 +6,7 @@ Every row of a batch is a whole forward pass; edits say which rows differ from t
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -71,8 +71,15 @@ def forward(
     """Run one batch, as many runs as rows are wanted.
 
     `edits` and `cuts` say what differs in which row. `exact` computes in float32 over low-precision
-    weights too (see `headpatch.engine.precision`). A `RunError` if a logit is not a number.
+    weights too (see `headpatch.engine.precision`). A `RunError` if a logit is not a number. Runs of
+    several lengths (`Prompt.each`) take a pass each, untouched, and are put side by side.
     """
+    if prompt.each:
+        assert not edits and not cuts  # of one run
+        starts = suffix_starts(prompt, keep.suffix if keep else None)
+        keeps = [replace(keep or Keep(), suffix=start) for start in starts]
+        return joined([forward(vlm, one, keep=own, exact=exact)
+                       for one, own in zip(prompt.each, keeps, strict=True)])  # fmt: skip
     keep, raise_it = keep or Keep(), exact and is_low(vlm)
     sites = _sites(vlm, prompt, edits, cuts, keep)
     rows = prompt.spans.answer, vlm.lm.grid.layers, len(vlm.lm.grid.without)
@@ -127,6 +134,44 @@ def forward(
         },
         prefills=_prefills(vlm, capture, points, len(logits), cap),
     )
+
+
+def suffix_starts(prompt: Prompt, start: int | None) -> list[int | None]:
+    """Say from where on each run is kept, if the first is from `start` on."""
+    if start is None:
+        return [None] * len(prompt.each)
+    there = prompt.partners(0)
+    alike = int((there == torch.arange(len(there))).long().cumprod(0).sum())
+    other = int(there[start])
+    return [start, start if start <= alike else alike if other < 0 else other]
+
+
+def joined(traces: Sequence[Trace]) -> Trace:
+    """Put traces of one run each side by side; of shorter ones, 0 stands for missing tokens."""
+
+    def side_by_side(parts: Sequence[Tensor | None], tokens: int) -> Tensor | None:
+        there = [one for one in parts if one is not None]
+        longest = max((one.shape[tokens] for one in there), default=0)
+        return torch.cat([_longer(one, longest, tokens) for one in there]) if there else None
+
+    def z_of(tower: Tower) -> list[Tensor]:
+        layers = zip(*(one.z[tower] for one in traces), strict=True)
+        return [one for parts in layers if (one := side_by_side(parts, 1)) is not None]
+
+    return Trace(
+        torch.cat([one.logits for one in traces]),
+        side_by_side([one.lm_rows for one in traces], -1),
+        side_by_side([one.vision_class_rows for one in traces], -1),
+        side_by_side([one.vision_patch_rows for one in traces], -1),
+        {tower: z_of(tower) for tower in traces[0].z},
+        tuple(prefill for one in traces for prefill in one.prefills),
+    )
+
+
+def _longer(part: Tensor, length: int, dim: int) -> Tensor:
+    missing = list(part.shape)
+    missing[dim] = length - part.shape[dim]
+    return torch.cat([part, part.new_zeros(missing)], dim)
 
 
 def _sites(

@@ -82,6 +82,7 @@ def generate_changed(
     first special token; what does not fit into memory is halved, as everywhere.
     """
     (run,) = {one.run for one in interventions} or {0}
+    base = base.seen_from(run)
     prompt = base.prompt.select(run)
 
     def passes(asked: list[Intervention]) -> list[list[int]]:

@@ -174,7 +174,8 @@ def vision_positions(
     each = torch.arange(tokens)
     if positions == "all" or not vlm.family.class_token:
         return each
-    tiles = base.prompt.inputs["pixel_values"].shape[:-3].numel() // base.prompt.runs
+    prompt = base.prompt.select(0)
+    tiles = prompt.inputs["pixel_values"].shape[:-3].numel()
     is_class = each % (tokens // tiles) == 0  # one a tile
     return each[is_class if positions == "class" else ~is_class]
 

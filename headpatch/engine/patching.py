@@ -1,9 +1,11 @@
 """Changes of a pair's runs: the untouched runs, and the shift of LD that each change makes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Generic, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import TypeVar
@@ -68,6 +70,27 @@ class Baseline:
     donor: Donor | None = None  # with as many tokens, at the same places
     region: Int[Tensor, " tokens"] | None = None  # positions of the pair's region, where known
 
+    def seen_from(self, run: int) -> "Baseline":
+        """Return the pair token for token as a change of one run takes it: itself, mostly.
+
+        Of prompts of several lengths it is that run's: z of the other run stands at the places of
+        its tokens' partners (`Prompt.partners`), and where a token has none, the run's own z.
+        """
+        return self._seen[run] if self.prompt.each else self
+
+    @cached_property
+    def _seen(self) -> tuple["Baseline", "Baseline"]:
+        return self._as_seen_from(WITH), self._as_seen_from(WITHOUT)
+
+    def _as_seen_from(self, run: int) -> "Baseline":
+        own, partners = self.prompt.each[run], self.prompt.partners(run)
+        prompt = replace(own, runs=2, each=())
+        donor = self.donor and replace(self.donor, trace=aligned(self.donor.trace, run, partners))
+        inputs = {key: torch.cat([one] * 2) for key, one in own.inputs.items()}
+        prompt = replace(prompt, inputs=inputs)
+        trace = aligned(self.trace, run, partners)
+        return replace(self, prompt=prompt, trace=trace, donor=donor)
+
     def keys(self, toward: Toward | None) -> Int[Tensor, " keys"] | None:
         """Return the positions to which attention is re-weighted; None of no such change."""
         if toward is None:
@@ -92,6 +115,37 @@ class Outcome(Generic[Change]):
     token: int
     token_before: int
     read: tuple[float, ...] = ()  # effects on what else was measured (see `Read`)
+
+
+def aligned(trace: Trace, run: int, partners: Int[Tensor, " tokens"]) -> Trace:
+    """Return a trace of two runs, the other one's z put at the places of one run's tokens.
+
+    Where a token has no partner there the run's own z stands.
+    """
+    there = partners >= 0
+
+    def put(own: Tensor, other: Tensor, first: int = 0, other_first: int = 0) -> Tensor:
+        where = there[first:]
+        given = own.clone()
+        given[:, where] = other[:, partners[first:][where] - other_first].to(own)
+        return given
+
+    def both(own: Tensor, other: Tensor) -> Tensor:
+        return torch.cat([own, other] if run == WITH else [other, own])
+
+    length, z = len(partners), dict(trace.z)
+    if "lm" in z:
+        sides = [(each[run : run + 1, :length], each[1 - run : 2 - run]) for each in z["lm"]]
+        z["lm"] = [both(own, put(own, other)) for own, other in sides]
+    prefills = list(trace.prefills)
+    if prefills:
+        own, other = prefills[run], prefills[1 - run]
+        layers = tuple(
+            replace(one, z=put(one.z, away.z, own.start, other.start))
+            for one, away in zip(own.layers, other.layers, strict=True)
+        )
+        prefills[1 - run] = replace(own, layers=layers)
+    return replace(trace, z=z, prefills=tuple(prefills))
 
 
 def run_pair(vlm: VLM, prompt: Prompt, keep: Keep | None = None, exact: bool = False) -> Baseline:
@@ -119,8 +173,9 @@ def patch(
     """
 
     def passes(asked: list[Intervention]) -> list[Outcome]:
-        prompt = base.prompt.select(asked[0].run).repeat(len(asked) + 1)
-        changes = edits_of(vlm, asked, base, means), cuts_of(asked, base)
+        own = base.seen_from(asked[0].run)
+        prompt = own.prompt.select(asked[0].run).repeat(len(asked) + 1)
+        changes = edits_of(vlm, asked, own, means), cuts_of(asked, own)
         trace = forward(vlm, prompt, *changes, exact=True)
         tokens, more = trace.logits.argmax(-1).tolist(), beyond(read, trace.logits)
         return outcomes_of(base, asked, trace.ld(prompt), tokens, more)

@@ -131,7 +131,7 @@ def sources(
     for index, (own, away) in enumerate(zip(prefill.layers, other.layers, strict=True)):
         z, mean, given = own.z[0], None, None
         if means is not None:
-            mean = means[index][prefill.start :].to(z)
+            mean = means[index][prefill.start : prefill.tokens].to(z)
         if donor is not None:
             same, another = (one.layers[index].z[0] for one in donor)
             given = same, another

@@ -1,6 +1,7 @@
 """The fast paths against the plain one, on a few heads: whether they may be used for a model."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TypeAlias, cast, get_args
 
 from headpatch.engine.comparison import TOLERANCE, Check, Comparison
@@ -11,7 +12,7 @@ from headpatch.engine.interventions import (
     tower_of,
     vision_positions,
 )
-from headpatch.engine.patching import Baseline, Outcome, Read
+from headpatch.engine.patching import WITH, Baseline, Outcome, Read
 from headpatch.engine.vision import patch_vision
 from headpatch.engine.widen import widen
 from headpatch.heads import HeadSet, Tower
@@ -79,8 +80,8 @@ class Checks:
 
         `compared` gives two runs that differ, of the same shape, where those of `base` do not.
         """
-        prefill = base.trace.prefills[0]
-        shape = "lm", (prefill.tokens, prefill.start)
+        lengths = dict.fromkeys((one.tokens, one.start) for one in base.trace.prefills)
+        shape = "lm", tuple(chain(*lengths))
         runs = compared or (lambda: base)
         return self._of(shape, pair, lambda: check(vlm, runs(), positions))
 
@@ -129,7 +130,7 @@ def check(vlm: VLM, base: Baseline, positions: Positions) -> Check:
         told = widen(vlm, base, whole, read=read)
         return [*told, *widen(vlm, base, alone, answers_only=True)]
 
-    where = base.prompt.spans.positions(positions)
+    where = base.seen_from(WITH).prompt.spans.positions(positions)
     return Comparison(vlm, base, "lm", layers, grid.layers, where, asked, fast).outcome()
 
 

@@ -9,6 +9,7 @@ Everything else is the model's own forward pass, which makes each row exact.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from headpatch.engine.patching import (
 )
 from headpatch.engine.precision import swapped
 from headpatch.errors import RunError
-from headpatch.models.prompt import Prompt
+from headpatch.models.prompt import OF_TOKENS, Prompt
 from headpatch.models.vlm import VLM, Stack
 
 
@@ -118,11 +119,24 @@ def _outputs(vlm: VLM, base: Baseline, tower: Stack) -> list[Any]:
                 lambda _, __, output, outputs=outputs: outputs.append(output)
             )
             stack.callback(handle.remove)
-        forward(vlm, base.prompt, exact=True)
+        forward(vlm, _pictures(base), exact=True)
     at, runs = _dimension(vlm), base.prompt.runs
     if any(len(outputs) != 1 or _hidden(outputs[0]).shape[at] % runs for outputs in kept):
         raise RunError(f"{vlm.name}: a vision layer does not run once, picture after picture")
     return [outputs[0] for outputs in kept]
+
+
+def _pictures(base: Baseline) -> Prompt:
+    """Return a batch of both pictures: if prompts are of several lengths, both with the first."""
+    if not base.prompt.each:
+        return base.prompt
+    first, other = base.prompt.each
+    own = first.inputs
+    inputs = {
+        key: torch.cat([value, value if key in OF_TOKENS else other.inputs[key]])
+        for key, value in own.items()
+    }
+    return replace(first, inputs=inputs, runs=2)
 
 
 def _hidden(output: Any) -> Tensor:
@@ -142,6 +156,7 @@ def _run_chunk(
     # What a row's place in a batch does to rounding would hide that: each of their rows is compared
     # with itself in a batch of the same shape that is left untouched.
     run, at = asked[0].run, _dimension(vlm)
+    base = base.seen_from(run)
     prompt = base.prompt.select(run).repeat(len(asked) + 1)
     edits = edits_of(vlm, asked, base, means)
     below = [_rows(one, run, base.prompt, prompt, at) for one in kept[: _entry(asked[0])]]

@@ -119,6 +119,7 @@ def _widen_run(
     """Yield the outcomes of one run's interventions, whose places are `left`."""
     asked = [interventions[place] for place in left]
     run = asked[0].run
+    base = base.seen_from(run)
     prefill, other = base.trace.prefills[run], base.trace.prefills[1 - run]
     donor = None
     if base.donor is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, takewhile
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from headpatch.errors import InputError
 from headpatch.models.measured import Measured
 from headpatch.models.patches import Patches, Seen, locate
 from headpatch.models.reach import image_tokens
-from headpatch.models.spans import Spans, find_spans
+from headpatch.models.spans import Spans, find_spans, partners
 from headpatch.models.vlm import VLM
 from headpatch.models.wording import (
     AnswerTokens,
+    appended,
     continuations,
     find_answers,
     ids_of,
@@ -31,6 +32,7 @@ from headpatch.models.wording import (
 
 # what processors give with a value for each token of ``input_ids``
 A_VALUE_A_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
+OF_TOKENS = frozenset({"input_ids", *A_VALUE_A_TOKEN})
 _CLOSE = 0.02  # by how much of a side the patches of pictures of two sizes may lie apart
 _TEXT_TYPE = {"paligemma": 1}  # tokens of type 0 are a prefix that is read in both directions
 _GAPS = (" ", "", "\n", "\n\n")
@@ -56,6 +58,9 @@ class Prompt:
     # Tokens that the tokenizer ends every text with, and that are not run: an end token stands
     # where the answer starts.
     left_out: tuple[str, ...] = ()
+    # Each run's own, where their questions are of several lengths: they are then no batch, and
+    # `inputs` and `spans` are those of the first.
+    each: tuple["Prompt", ...] = ()
 
     @property
     def input_ids(self) -> Tensor:
@@ -71,6 +76,10 @@ class Prompt:
         placed = torch.isin(self.spans.image.cpu(), self.image_positions.cpu())
         return placed.nonzero().flatten() + tokens - len(placed)
 
+    def partners(self, run: int) -> Int[Tensor, " tokens"]:
+        """Return `headpatch.models.spans.partners` of a run, where `each` has its own."""
+        return partners(*(self.each[one].input_ids for one in (run, 1 - run)))
+
     def repeat(self, times: int) -> "Prompt":
         """Return the batch `times` over."""
         inputs = {
@@ -80,6 +89,8 @@ class Prompt:
 
     def select(self, run: int) -> "Prompt":
         """Return one run of the batch."""
+        if self.each:
+            return self.each[run]
         inputs = {key: value.tensor_split(self.runs)[run] for key, value in self.inputs.items()}
         return replace(self, inputs=inputs, runs=1)
 
@@ -94,11 +105,11 @@ def encode(
 ) -> Prompt:
     """Ask `question` of each picture, or each picture its own; one run each.
 
-    `images` are RGB pictures that give the model the same number of image tokens; questions differ
-    in tokens, not in their number; `answers`, the words for yes and no; `template` overrides the
-    processor's (see `headpatch.models.wording.prompt_text`); `sum_variants` adds up the spellings
-    of each answer (see `AnswerTokens`). An `InputError` if the prompts differ otherwise, hold no
-    image token or do not end where the answer starts, the question is not in them once, or an
+    `images` are RGB pictures that give the model the same number of image tokens, at the same
+    places; `answers`, the words for yes and no; `template` overrides the processor's (see
+    `headpatch.models.wording.prompt_text`); `sum_variants` adds up the spellings of each answer
+    (see `AnswerTokens`). An `InputError` if the prompts differ otherwise than in a question, hold
+    no image token or do not end where the answer starts, the question is not in them once, or an
     answer is not one token.
     """
     family = vlm.family
@@ -117,16 +128,17 @@ def encode(
             _refuse_unaligned(every[0], found)
         elif not torch.equal(first["input_ids"], other["input_ids"]):
             raise _unlike("give different image tokens")
-        if any(other[key].shape != value.shape for key, value in first.items()):
+        if any(other[key].shape != value.shape for key, value in first.items()
+               if found.length == every[0].length or key not in OF_TOKENS):  # fmt: skip
             raise _unlike("give different image tokens")
-    spans = every[0]
+    spans, apart = every[0], len({found.length for found in every}) > 1
     patches, *rest = (
         _locate(vlm, image, one, text, len(spans.image))
         for image, one, text in zip(images, encoded, texts, strict=True)
     )
     if not all(_alike(patches, other) for other in rest):
         raise _unlike("are cut up differently")
-    inputs = {key: torch.cat([one[key] for one in encoded]).to(vlm.device) for key in first}
+    inputs = _moved(vlm, encoded[:1] if apart else encoded)
     words = _answers_after(vlm, questions, texts, answers)
     if sum_variants:
         words = with_variants(vlm, words)
@@ -135,16 +147,25 @@ def encode(
     patches = replace(patches, boxes=patches.boxes[placed])
     left_out = tuple(_tokenizer(vlm).convert_ids_to_tokens(extra))
     made = Prompt(inputs, len(images), spans, patches, positions, words, texts[0], left_out)
-    if not words.lead:
-        return made
-    made = forced(vlm, made, words.lead)  # both runs are made to say it
-    return replace(made, spans=replace(made.spans, both_ways=family.both_ways))
+    if apart:
+        own = zip(encoded, every, texts, strict=True)
+        each = (
+            replace(made, inputs=_moved(vlm, [one]), runs=1, spans=found, text=text)
+            for one, found, text in own
+        )
+        made = replace(made, each=tuple(each))
+    return forced(vlm, made, words.lead, family.both_ways)  # every run is made to say it
+
+
+def _moved(vlm: VLM, runs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Join what the model takes of runs, where it is."""
+    return {key: torch.cat([one[key] for one in runs]).to(vlm.device) for key in runs[0]}
 
 
 def _extra(vlm: VLM, whole: Sequence[dict[str, Tensor]], texts: Sequence[str]) -> list[int]:
-    """Return what the tokenizer ends each of some prompts with; see `_appended`."""
+    """Return what the tokenizer ends each of some prompts with; see `appended`."""
     ends = [
-        _appended(vlm, whole[texts.index(text)]["input_ids"][0].tolist(), text + vlm.family.suffix)
+        appended(vlm, whole[texts.index(text)]["input_ids"][0].tolist(), text + vlm.family.suffix)
         for text in dict.fromkeys(texts)
     ]
     if any(end != ends[0] for end in ends[1:]):
@@ -168,13 +189,9 @@ def _answers_after(
 
 
 def _refuse_unaligned(first: Spans, other: Spans) -> None:
-    """Refuse two questions whose prompts do not lie token beside token."""
+    """Refuse two questions of which the image does not stand at the same place."""
     if len(first.image) != len(other.image):
         raise _unlike("give different image tokens")
-    if first.length != other.length:
-        found = f"a prompt of {other.length} tokens, and one of {first.length} in the other run"
-        hint = "Reword one of them: positions that are patched must mean the same in both runs."
-        raise InputError(_OTHER, found, "two questions of as many tokens", hint)
     if not torch.equal(first.image, other.image):
         raise InputError(_OTHER, "the image lies elsewhere", "the image at the same tokens")
 
@@ -187,7 +204,7 @@ def picture_inputs(vlm: VLM, images: Sequence[Image.Image]) -> dict[str, Tensor]
     except InputError:  # without a template that works, which a study's own `prompt` can replace
         text = f"{image_token(vlm)}\n{question}"
     runs = [_encode_one(vlm, image, text) for image in images]
-    return {key: torch.cat([run[key] for run in runs]).to(vlm.device) for key in runs[0]}
+    return _moved(vlm, runs)
 
 
 def as_run(vlm: VLM, prompt: Prompt) -> str:
@@ -202,10 +219,16 @@ def as_run(vlm: VLM, prompt: Prompt) -> str:
     return "".join(parts)
 
 
-def forced(vlm: VLM, prompt: Prompt, words: Sequence[int]) -> Prompt:
-    """Append the same token ids to every run; the answer position is then the last of them."""
+def forced(
+    vlm: VLM, prompt: Prompt, words: Sequence[int], both_ways: bool = False
+) -> Prompt:
+    """Append the same token ids to every run; the answer position is then the last of them.
+
+    `both_ways`: whether earlier tokens see them.
+    """
     if not words:
         return prompt
+    each = tuple(forced(vlm, one, words, both_ways) for one in prompt.each)
     count, length = len(words), prompt.spans.length
     inputs = dict(prompt.inputs)
     ids = inputs["input_ids"]
@@ -214,8 +237,8 @@ def forced(vlm: VLM, prompt: Prompt, words: Sequence[int]) -> Prompt:
     for name in A_VALUE_A_TOKEN:  # what is appended is like the last prompt token
         if (value := inputs.get(name)) is not None:
             inputs[name] = torch.cat([value, _like_last(vlm, name, value, count)], 1)
-    spans = Spans(length + count, prompt.spans.image, prompt.spans.crossed)
-    return replace(prompt, inputs=inputs, spans=spans)
+    spans = Spans(length + count, prompt.spans.image, prompt.spans.crossed, both_ways)
+    return replace(prompt, inputs=inputs, spans=spans, each=each)
 
 
 def _like_last(vlm: VLM, name: str, value: Tensor, count: int) -> Tensor:
@@ -281,37 +304,8 @@ def _tokenizer(vlm: VLM) -> Any:
     return vlm.processor.tokenizer
 
 
-def _appended(vlm: VLM, ids: list[int], before: str) -> list[int]:
-    """Return what the tokenizer has put behind the prompt, where the answer starts."""
-    # A prompt that ends in something else that its text does not end in is refused.
-    tokenizer, image = _tokenizer(vlm), image_token_id(vlm)
-    mark = tokenizer.convert_tokens_to_ids(image_token(vlm))
-    plain = reversed(ids_of(tokenizer, before))
-    tail = list(takewhile(lambda token: token not in (image, mark), plain))[1::-1]
-    for extra in ([], _ending(tokenizer)):
-        rest = ids[: len(ids) - len(extra)]
-        if rest + extra == ids and tail and rest[-len(tail) :] == tail:
-            return extra
-    if not tail:  # the image comes last: what follows its tokens is the processor's affair
-        extra = _ending(tokenizer)
-        return extra if extra and ids[-len(extra) :] == extra else []
-    ends, asked = (tokenizer.convert_ids_to_tokens(one) for one in (ids[-2:], tail))
-    found = f"the processor of {vlm.name} ends the prompt in {ends}, where the answer should start"
-    hint = "See its tokenizer's post_processor, and padding in its processor's files."
-    raise InputError("--model", found, f"a prompt that ends as its text does, in {asked}", hint)
-
-
-def _ending(tokenizer: Any) -> list[int]:
-    """Return the special tokens that a tokenizer ends every text with (``add_eos_token``)."""
-    bare = ids_of(tokenizer, "x")
-    whole = list(tokenizer("x", add_special_tokens=True)["input_ids"])
-    places = (at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
-    at = next(places, None)
-    return [] if at is None else whole[at + len(bare) :]
-
-
 def _without_last(inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-    cut = {name for name in ("input_ids", *A_VALUE_A_TOKEN) if count}
+    cut = OF_TOKENS if count else ()
     return {name: value[:, :-count] if name in cut else value for name, value in inputs.items()}
 
 

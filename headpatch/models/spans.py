@@ -56,3 +56,21 @@ def find_spans(
         expected = "a vision-language model and a prompt with its image token"
         raise InputError("--model", "its prompt holds no image token", expected)
     return Spans(len(input_ids), image, crossed, both_ways)
+
+
+def partners(
+    own: Int[Tensor, " tokens"], other: Int[Tensor, " other_tokens"]
+) -> Int[Tensor, " tokens"]:
+    """Return the place of each token of a prompt in another one; -1 if it has none there.
+
+    Prompts that differ in the middle, perhaps in its length, are aligned by the tokens with which
+    both begin and those with which both end: their last tokens always are each other's.
+    """
+    least = min(len(own), len(other))
+    begin = min(int((own[:least] == other[:least]).long().cumprod(0).sum()), least - 1)
+    end = int((own.flip(0)[:least] == other.flip(0)[:least]).long().cumprod(0).sum())
+    end = max(min(end, least - begin), 1)
+    found = torch.arange(len(own))
+    found[begin : len(own) - end] = -1
+    found[len(own) - end :] += len(other) - len(own)
+    return found

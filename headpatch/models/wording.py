@@ -4,6 +4,7 @@ import html
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -287,3 +288,33 @@ def _not_one_token(
     found = f"{what}: the prompt's last {last} joins it (together they are {' '.join(joined)!r})"
     hint = f"Take the {last} from the end of the chat template, or of `prompt` in the study."
     return InputError("answers", found, "a prompt that ends where the answer's token starts", hint)
+
+
+def appended(vlm: VLM, ids: list[int], before: str) -> list[int]:
+    """Return what the tokenizer has put behind the prompt, where the answer starts."""
+    # A prompt that ends in something else that its text does not end in is refused.
+    tokenizer: Any = vlm.processor.tokenizer
+    image = image_token_id(vlm)
+    mark = tokenizer.convert_tokens_to_ids(image_token(vlm))
+    plain = reversed(ids_of(tokenizer, before))
+    tail = list(takewhile(lambda token: token not in (image, mark), plain))[1::-1]
+    for extra in ([], _ending(tokenizer)):
+        rest = ids[: len(ids) - len(extra)]
+        if rest + extra == ids and tail and rest[-len(tail) :] == tail:
+            return extra
+    if not tail:  # the image comes last: what follows its tokens is the processor's affair
+        extra = _ending(tokenizer)
+        return extra if extra and ids[-len(extra) :] == extra else []
+    ends, asked = (tokenizer.convert_ids_to_tokens(one) for one in (ids[-2:], tail))
+    found = f"the processor of {vlm.name} ends the prompt in {ends}, where the answer should start"
+    hint = "See its tokenizer's post_processor, and padding in its processor's files."
+    raise InputError("--model", found, f"a prompt that ends as its text does, in {asked}", hint)
+
+
+def _ending(tokenizer: Any) -> list[int]:
+    """Return the special tokens that a tokenizer ends every text with (``add_eos_token``)."""
+    bare = ids_of(tokenizer, "x")
+    whole = list(tokenizer("x", add_special_tokens=True)["input_ids"])
+    places = (at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
+    at = next(places, None)
+    return [] if at is None else whole[at + len(bare) :]
