@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from headpatch.core.dataset import Pairs
+from headpatch.core.dataset import Pairs, of_one_length
 from headpatch.core.dataset import ready as ready_pairs
 from headpatch.core.labelled_rows import Rows
 from headpatch.core.output.provenance import dataset_facts, pair_facts
@@ -28,6 +28,7 @@ from headpatch.core.store import Store, store_in
 from headpatch.core.study.options import refuse_both
 from headpatch.engine.patching import ZMeans
 from headpatch.errors import InputError
+from headpatch.models.prompt import need_one_length
 from headpatch.models.vlm import VLM
 from headpatch.text import user_path
 
@@ -118,8 +119,12 @@ def ready(
     opened: Session | Pairs | Rows, needs: Needs, stages: Stages, store: Store | None = None
 ) -> Any:
     """Return what is open so that the heads in question can be changed; rows are as they are."""
+    if isinstance(opened, Session) and needs.one_length:
+        need_one_length(opened.prompt)
     if isinstance(opened, Pairs):
         needs = needs.of_pairs or needs
+        if needs.one_length:
+            opened = of_one_length(opened, stages=stages, store=store)
         if not (needs.positions or needs.vision or opened.survey.knows(opened.study.rankings)):
             return ready_pairs(opened, opened.positions, opened.vision, stages=stages, store=store)
     if needs.positions is None and not needs.vision:

@@ -270,7 +270,7 @@ def survey(
     checks = checks.decided()
     again = Opener(study, vlm, positions, vision, held.sessions, checks)
     more = held, layouts, incomparable, checks, _slow(run, layouts, checks, again), keys
-    cautions = _cautions(study, gated, run)
+    cautions = (*_cautions(study, gated, run), *_unaligned(layouts))
     how = tuple(gated), tuple(run), figures, mean, valid, checks.widens, cautions, *more
     return Survey(*how, seen.yardstick)
 
@@ -304,6 +304,15 @@ def _first_of_each(entries: Sequence[Entry], layouts: Mapping[str, Layout]) -> l
         if seen[shape] <= MOST:
             first.append(entry)
     return first
+
+
+def _unaligned(layouts: Mapping[str, Layout]) -> tuple[str, ...]:
+    """Say in how many pairs some tokens of the questions have no counterpart in the other run."""
+    count = sum(any(-1 in one for one in layout.partners) for layout in layouts.values())
+    if not count:
+        return ()
+    found = f"in {count:,} of {len(layouts):,} pairs the two questions are of several lengths: "
+    return (f"{found}tokens between those that they share have no counterpart and keep their z",)
 
 
 def _cautions(study: Study, gated: Sequence[Gated], run: Sequence[Entry]) -> tuple[str, ...]:

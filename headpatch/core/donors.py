@@ -24,11 +24,13 @@ class Layout(NamedTuple):
     image: tuple[int, ...]  # positions of the image's tokens
     vision: int  # tokens of the vision tower; 0 if its heads are not changed
     answers: tuple[int, int]  # tokens of Yes and No
+    # Of prompts of several lengths, by run: each token's place in the other run, or -1.
+    partners: tuple[tuple[int, ...], ...] = ()
 
     @property
     def shape(self) -> tuple[object, ...]:
         """What a fast path could hang on: all but the answers."""
-        return self[:3]
+        return *self[:3], *self.partners
 
 
 def layout_of(session: Session) -> Layout:
@@ -39,6 +41,7 @@ def layout_of(session: Session) -> Layout:
         tuple(prompt.image_positions.tolist()),
         seen[0].shape[1] if seen else 0,
         (prompt.answers.yes, prompt.answers.no),
+        tuple(tuple(prompt.partners(run).tolist()) for run in range(len(prompt.each))),
     )
 
 

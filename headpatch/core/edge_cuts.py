@@ -37,6 +37,7 @@ from headpatch.engine.patching import (
 from headpatch.engine.widen import rows_that_fit
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet, Selection
+from headpatch.models.prompt import need_one_length
 from headpatch.present.head_columns import with_head_columns
 from headpatch.stats.effects import noise_floor, normalized_effect, spread
 
@@ -188,6 +189,7 @@ def prepare(
     session: Session, settings: Settings, ranking: Callable[[], Sequence[Head]] = tuple
 ) -> Job:
     """List every cut, and compare resumed passes with whole ones, each edge at the middle place."""
+    need_one_length(session.prompt, session.pair.name)
     sinks = None
     if any("sinks" in edge_ends(edge) for edge in settings.edges):
         sinks = find_sinks(session, settings.sink_tau, settings.sink_dims)

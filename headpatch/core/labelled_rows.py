@@ -15,13 +15,13 @@ from headpatch.core.share import ALONE, Share
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import read_answers
 from headpatch.engine.control import refuse_uncontrolled
-from headpatch.engine.forward import Keep, Trace, forward
+from headpatch.engine.forward import Keep, forward, joined
 from headpatch.engine.patching import Baseline, Read
 from headpatch.engine.selfcheck import Checks
 from headpatch.engine.widen import suffix_start
 from headpatch.errors import InputError
 from headpatch.heads import Head
-from headpatch.models.prompt import encode
+from headpatch.models.prompt import OF_TOKENS, encode
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.models.wording import continuations, find_answers, text_after, variants_of
@@ -99,22 +99,20 @@ def _run(
 def _joined(own: Baseline, other: Baseline) -> Baseline:
     """Put two runs side by side, as a pair's."""
     sides = own.prompt, other.prompt
-    shapes = [{key: one.shape for key, one in side.inputs.items()} for side in sides]
+    shapes = [
+        {key: one.shape for key, one in side.inputs.items() if key not in OF_TOKENS}
+        for side in sides
+    ]
     if shapes[0] != shapes[1] or not torch.equal(sides[0].spans.image, sides[1].spans.image):
-        lengths = " and ".join(f"{side.spans.length}" for side in sides)
-        found = f"the pair's two runs have {lengths} tokens, at other places"
-        raise InputError("--kinds", found, "as many at the same places, for resample")
-    inputs = {
-        key: torch.cat([one, other.prompt.inputs[key]]) for key, one in own.prompt.inputs.items()
-    }
-    prompt = replace(own.prompt, inputs=inputs, runs=2)
-    z = [torch.cat(both) for both in zip(own.trace.z["lm"], other.trace.z["lm"], strict=True)]
-    trace = Trace(
-        torch.cat([own.trace.logits, other.trace.logits]),
-        z={"lm": z},
-        prefills=own.trace.prefills + other.trace.prefills,
-    )
-    return Baseline(prompt, trace, own.ld_with, other.ld_with)
+        found = "the image lies at other tokens in the pair's other run"
+        raise InputError("--kinds", found, "the image at the same tokens, for resample")
+    prompt = replace(own.prompt, runs=2)
+    if sides[0].spans.length != sides[1].spans.length:
+        prompt = replace(prompt, each=sides)
+    else:
+        inputs = {key: torch.cat([one, sides[1].inputs[key]]) for key, one in prompt.inputs.items()}
+        prompt = replace(prompt, inputs=inputs)
+    return Baseline(prompt, joined([own.trace, other.trace]), own.ld_with, other.ld_with)
 
 
 Choices = tuple[tuple[int, ...], ...]

@@ -6,14 +6,16 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor
 
 from headpatch.core.session import Session, towers_of
 from headpatch.engine.forward import Keep, forward
 from headpatch.engine.patching import OnProgress, ZMeans
+from headpatch.errors import InputError
 from headpatch.heads import Tower
-from headpatch.models.prompt import encode, forced
+from headpatch.models.prompt import Prompt, encode, forced
 from headpatch.models.spans import Positions
 from headpatch.pairs.pair import BUNDLED, Pair, read_image
 from headpatch.pairs.scene import PLACES, Style, draw, sample_pair
@@ -46,6 +48,7 @@ def mean_z(
     reference: int | None = None,
     towers: Sequence[Tower] = ("lm",),
     words: Sequence[int] = (),
+    last: int | None = None,
 ) -> ZMeans:
     """Average z over both runs of each reference pair, per head and position.
 
@@ -61,6 +64,10 @@ def mean_z(
         Whose z is averaged; with ``reference: 0`` the session must keep it.
     words
         Tokens that every run is made to say after its prompt; their positions are averaged too.
+    last
+        Average z of the language model at so many of the last positions alone, which every prompt
+        has. None averages all; where the pair's own prompts are of several lengths, the last, if
+        heads are changed there alone, else it is an `InputError`.
 
     Returns
     -------
@@ -74,12 +81,22 @@ def mean_z(
     """
     asked = session.study.ablate.reference if reference is None else reference
     count = reference_pairs(session.pair, asked)
+    spread = last is None and "lm" in towers and len(session.prompt.each) > 0
+    if spread:
+        _refuse_unlike(session)
+
+    def taken(tower: Tower, prompt: Prompt, z: Tensor) -> Tensor:
+        if tower != "lm" or (last is None and not spread):
+            return z
+        ends = last_of(z, prompt, last or 1)
+        return ends.expand(-1, z.shape[1], -1, -1) if spread else ends
+
     if count == 0:
-        own = session.base.trace
+        own, said = session.base.trace, session.prompt
         if words:
             said = forced(session.vlm, session.prompt, words)
             own = forward(session.vlm, said, keep=Keep(z=tuple(towers)), exact=True)
-        return {tower: [z.mean(0) for z in own.z[tower]] for tower in towers}
+        return {tower: [taken(tower, said, z).mean(0) for z in own.z[tower]] for tower in towers}
     rng = np.random.default_rng([session.study.seed % 2**64, count])  # numpy takes no negative seed
     style = Style(*session.pair.with_image.size)
     place = _nearest_place(session.pair.region.box)
@@ -90,7 +107,8 @@ def mean_z(
         prompt = encode(session.vlm, images, session.pair.questions, study.answers, study.prompt)
         prompt = forced(session.vlm, prompt, words)
         trace = forward(session.vlm, prompt, keep=Keep(z=tuple(towers)), exact=True)
-        for tower, layers in trace.z.items():
+        for tower, every in trace.z.items():
+            layers = [taken(tower, prompt, z) for z in every]
             if tower not in total:
                 total[tower] = [torch.zeros_like(z[0], dtype=torch.float32) for z in layers]
             for sums, z in zip(total[tower], layers, strict=True):
@@ -98,6 +116,23 @@ def mean_z(
         if on_progress:
             on_progress(done + 1, count)
     return {tower: [sums / (2 * count) for sums in layers] for tower, layers in total.items()}
+
+
+def last_of(
+    z: Float[Tensor, "runs tokens heads dim"], prompt: Prompt, count: int
+) -> Float[Tensor, "runs last heads dim"]:
+    """Return z at the last positions of each run's own prompt."""
+    lengths = [one.spans.length for one in prompt.each] or [prompt.spans.length] * len(z)
+    return torch.stack([own[end - count : end] for own, end in zip(z, lengths, strict=True)])
+
+
+def _refuse_unlike(session: Session) -> None:
+    """Refuse a mean over two prompts of several lengths, but at the answer position."""
+    if session.positions != "answer":
+        lengths = " and ".join(str(one.spans.length) for one in session.prompt.each)
+        found = f"mean at positions {session.positions} of prompts of {lengths} tokens"
+        found += f" ({session.pair.name})" if session.pair.name else ""
+        raise InputError("--kinds", found, "positions answer, or two questions of as many tokens")
 
 
 def _nearest_place(box: tuple[float, float, float, float]) -> str:
@@ -136,8 +171,10 @@ class MeanZ:
         """Add up both runs of a pair."""
         return {
             tower: (
-                session.base.trace.z[tower][0].shape[1],
-                [z[:, -1 if self._at_answer(tower) else 0 :].float().sum(0)
+                # no other pair's tokens mean what those of two prompts of several lengths do
+                -1 if tower == "lm" and session.prompt.each
+                else session.base.trace.z[tower][0].shape[1],
+                [(last_of(z, session.prompt, 1) if self._at_answer(tower) else z).float().sum(0)
                  for z in session.base.trace.z[tower]],
             )
             for tower in self._tokens
@@ -160,7 +197,10 @@ class MeanZ:
     @property
     def here(self) -> bool:
         """Whether there is such a mean; if not, drawn reference pairs must do."""
-        alike = (self._at_answer(tower) or len(known) < 2 for tower, known in self._tokens.items())
+        alike = (
+            self._at_answer(tower) or (len(known) < 2 and -1 not in known)
+            for tower, known in self._tokens.items()
+        )
         return all(alike)
 
     def of(self, session: Session) -> ZMeans:

@@ -111,6 +111,8 @@ class Needs:
     vision: bool = False  # whether vision heads are
     forced: bool = False  # whether pictures with wrong answers are opened too, as by ``--force``
     hold: bool = True  # whether pairs of a dataset stay open, as many as memory allows
+    # whether both runs' prompts must be of one length: what is done hangs on places of tokens
+    one_length: bool = False
     means: bool = False  # whether mean z over the pairs of a dataset is put in a head's place
     count: Literal[0, 1] = (
         0  # as what an untouched pair of a dataset counts: 1 if no more is done to it

@@ -49,7 +49,8 @@ def attended_in(session: Session) -> Attended:
     """Return what the answer position attends to in the with-run."""
     rows, prompt = session.base.trace.lm_rows, session.prompt
     assert rows is not None
-    present, image = rows[WITH].cpu().numpy().astype(np.float64), prompt.spans.image.cpu().numpy()
+    present = rows[WITH, ..., : prompt.spans.length].cpu().numpy().astype(np.float64)
+    image = prompt.spans.image.cpu().numpy()
     text = np.ones(present.shape[-1], dtype=bool)
     text[[0, *image]] = False
     patches = prompt.image_positions.cpu().numpy()

@@ -22,7 +22,7 @@ from headpatch.engine.widen import suffix_start
 from headpatch.errors import InputError
 from headpatch.heads import Tower
 from headpatch.models.load import load
-from headpatch.models.prompt import Prompt, encode
+from headpatch.models.prompt import Prompt, encode, unaligned
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
@@ -160,7 +160,7 @@ class Session:
                 and (reading.doubtful or (self._flips and reading.said != right))
             )
         )
-        return (*doubtful, *another)
+        return (*doubtful, *another, *unaligned(self.vlm, self.prompt))
 
     @property
     def _flips(self) -> bool:

@@ -24,6 +24,7 @@ from headpatch.engine.patching import WITH, WITHOUT, OnProgress, run_pair
 from headpatch.engine.residual import Streams, Swap, disagreement, record, swap
 from headpatch.errors import InputError
 from headpatch.heads import Tower
+from headpatch.models.prompt import need_one_length
 from headpatch.stats.effects import noise_floor, normalized_effect
 
 
@@ -165,6 +166,7 @@ class StreamCurves:
 def streams(session: Session, on_progress: OnProgress | None = None) -> StreamCurves:
     """Swap the stream at every layer and class of tokens, in both runs."""
     vlm, prompt = session.vlm, session.prompt
+    need_one_length(prompt, session.pair.name)
     kept = record(vlm, prompt)
     jobs = [_Job("lm", name, at, kept) for name, at in token_classes(session).items()]
     if "vision" in kept:

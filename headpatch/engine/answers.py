@@ -145,6 +145,8 @@ def up_to_the_end(vlm: VLM, rows: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def _generate(vlm: VLM, prompt: Prompt, max_new_tokens: int) -> list[list[int]]:
+    if prompt.each:
+        return [_generate(vlm, one, max_new_tokens)[0] for one in prompt.each]
     with tapped(vlm.parts, {}), greedily(vlm):
         ids = vlm.model.generate(
             **prompt.inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headpatch.engine.attention import plain_attention, tapped
+from headpatch.engine.forward import layers_of
 from headpatch.engine.interventions import WITH, WITHOUT, Direction, replacement
 from headpatch.engine.patching import ZMeans, base_run
 from headpatch.engine.precision import answer_logits
@@ -49,6 +50,8 @@ class Gradients:
     ld: Float[Tensor, " runs"]
     z: dict[Tower, list[Tensor]]
     slope: dict[Tower, list[Tensor]]
+    # of each run's tokens, in the other; None: prompts are as long as each other
+    partners: tuple[Int[Tensor, " tokens"], Int[Tensor, " other_tokens"]] | None = None
 
 
 @dataclass(eq=False)
@@ -85,6 +88,11 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
     precision: the estimate's error is far larger than rounding. A `RunError` if LD or a gradient is
     not a number, a layer's attention never ran, or the graph does not fit the device's memory.
     """
+    if prompt.each:
+        runs = [gradients(vlm, one, towers) for one in prompt.each]
+        z, slope = (layers_of([getattr(one, name) for one in runs]) for name in ("z", "slope"))
+        partners = prompt.partners(WITH), prompt.partners(WITHOUT)
+        return Gradients(torch.cat([one.ld for one in runs]), z, slope, partners)
     chosen = [tower for tower in towers if tower == "lm" or vlm.vision is not None]
     sites = {tower: [_Site() for _ in vlm.stack(tower).attentions] for tower in chosen}
     every = [site for there in sites.values() for site in there]
@@ -174,9 +182,14 @@ def attribute(
             raise ValueError(f"kind {kind!r} needs means of tower {tower!r}")
         found = []
         for layer, z in enumerate(layers):
-            here = z[run].float()
-            own_mean = None if mean is None else mean[layer].to(here)
-            source = replacement(kind, alpha, here, z[1 - run].float(), own_mean)
-            found.append(((source - here) * pair.slope[tower][layer][run].float()).sum(-1).T)
+            here, other = z[run].float(), z[1 - run].float()
+            if pair.partners is not None and tower == "lm":
+                partners = pair.partners[run].to(here.device)
+                here = here[: len(partners)]
+                other = torch.where(partners[:, None, None] < 0, here, other[partners])
+            own_mean = None if mean is None else mean[layer].to(here)[: len(here)]
+            source = replacement(kind, alpha, here, other, own_mean)
+            slope = pair.slope[tower][layer][run].float()[: len(here)]
+            found.append(((source - here) * slope).sum(-1).T)
         estimates[tower] = torch.stack([one.to(found[0].device) for one in found])
     return estimates

@@ -149,29 +149,37 @@ def suffix_starts(prompt: Prompt, start: int | None) -> list[int | None]:
 def joined(traces: Sequence[Trace]) -> Trace:
     """Put traces of one run each side by side; of shorter ones, 0 stands for missing tokens."""
 
-    def side_by_side(parts: Sequence[Tensor | None], tokens: int) -> Tensor | None:
+    def rows(parts: Sequence[Tensor | None]) -> Tensor | None:
         there = [one for one in parts if one is not None]
-        longest = max((one.shape[tokens] for one in there), default=0)
-        return torch.cat([_longer(one, longest, tokens) for one in there]) if there else None
-
-    def z_of(tower: Tower) -> list[Tensor]:
-        layers = zip(*(one.z[tower] for one in traces), strict=True)
-        return [one for parts in layers if (one := side_by_side(parts, 1)) is not None]
+        return side_by_side(there, -1) if there else None
 
     return Trace(
         torch.cat([one.logits for one in traces]),
-        side_by_side([one.lm_rows for one in traces], -1),
-        side_by_side([one.vision_class_rows for one in traces], -1),
-        side_by_side([one.vision_patch_rows for one in traces], -1),
-        {tower: z_of(tower) for tower in traces[0].z},
+        rows([one.lm_rows for one in traces]),
+        rows([one.vision_class_rows for one in traces]),
+        rows([one.vision_patch_rows for one in traces]),
+        layers_of([one.z for one in traces]),
         tuple(prefill for one in traces for prefill in one.prefills),
     )
 
 
-def _longer(part: Tensor, length: int, dim: int) -> Tensor:
-    missing = list(part.shape)
-    missing[dim] = length - part.shape[dim]
-    return torch.cat([part, part.new_zeros(missing)], dim)
+def layers_of(runs: Sequence[Mapping[Tower, Sequence[Tensor]]]) -> dict[Tower, list[Tensor]]:
+    """Put what is of each tower's layers, ``[1, tokens, heads, head_dim]``, side by side."""
+    return {
+        tower: [side_by_side(parts, 1) for parts in zip(*(one[tower] for one in runs), strict=True)]
+        for tower in runs[0]
+    }
+
+
+def side_by_side(parts: Sequence[Tensor], tokens: int) -> Tensor:
+    """Join parts of one run each, 0 in the place of tokens that one does not have."""
+    longest = max(one.shape[tokens] for one in parts)
+    found = []
+    for one in parts:
+        missing = list(one.shape)
+        missing[tokens] = longest - one.shape[tokens]
+        found.append(torch.cat([one, one.new_zeros(missing)], tokens) if missing[tokens] else one)
+    return torch.cat(found)
 
 
 def _sites(

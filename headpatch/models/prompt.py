@@ -14,6 +14,7 @@ from torch import Tensor
 from headpatch.errors import InputError
 from headpatch.models.measured import Measured
 from headpatch.models.patches import Patches, Seen, locate
+from headpatch.models.processing import PICTURES, encode_one
 from headpatch.models.reach import image_tokens
 from headpatch.models.spans import Spans, find_spans, partners
 from headpatch.models.vlm import VLM
@@ -115,9 +116,13 @@ def encode(
     family = vlm.family
     questions = [question] * len(images) if isinstance(question, str) else question
     texts = [prompt_text(vlm, one, template) for one in questions]
-    whole = [_encode_one(vlm, *one) for one in zip(images, texts, strict=True)]
+    whole = [encode_one(vlm, *one) for one in zip(images, texts, strict=True)]
     extra = _extra(vlm, whole, texts)
-    encoded = [_without_last(one, len(extra)) for one in whole]
+    stop = -len(extra) or None
+    encoded = [
+        {key: value[:, :stop] if key in OF_TOKENS else value for key, value in one.items()}
+        for one in whole
+    ]
     first, *others = encoded
     every = [
         find_spans(one["input_ids"][0], image_token_id(vlm), family.crossed, family.both_ways)
@@ -196,6 +201,28 @@ def _refuse_unaligned(first: Spans, other: Spans) -> None:
         raise InputError(_OTHER, "the image lies elsewhere", "the image at the same tokens")
 
 
+def unaligned(vlm: VLM, prompt: Prompt) -> tuple[str, ...]:
+    """Say which tokens of two prompts of several lengths have none beside them; nothing if all."""
+    tokenizer, parts = _tokenizer(vlm), []
+    for run, name in enumerate(("with", "without") if prompt.each else ()):
+        alone = prompt.each[run].input_ids.cpu()[prompt.partners(run) < 0]
+        if len(alone):
+            parts.append(f"{len(alone)} {name} ({tokenizer.decode(alone.tolist()).strip()!r})")
+    if not parts:
+        return ()
+    found = "the two questions are aligned by the tokens that they share; those between them, "
+    return (f"{found}{' and '.join(parts)}, have no counterpart and are not resampled",)
+
+
+def need_one_length(prompt: Prompt, pair: str = "") -> None:
+    """Refuse two prompts of several lengths where what is done follows places of tokens."""
+    if prompt.each:
+        lengths = " and ".join(str(one.spans.length) for one in prompt.each)
+        found = f"prompts of {lengths} tokens{pair and f' ({pair})'}"
+        hint = "Reword one of them. Changes of heads take it as it is."
+        raise InputError(_OTHER, found, "two questions of as many tokens", hint)
+
+
 def picture_inputs(vlm: VLM, images: Sequence[Image.Image]) -> dict[str, Tensor]:
     """Return what the model takes of some question about each picture; one run each."""
     question = "What is it?"
@@ -203,7 +230,7 @@ def picture_inputs(vlm: VLM, images: Sequence[Image.Image]) -> dict[str, Tensor]
         text = prompt_text(vlm, question)
     except InputError:  # without a template that works, which a study's own `prompt` can replace
         text = f"{image_token(vlm)}\n{question}"
-    runs = [_encode_one(vlm, image, text) for image in images]
+    runs = [encode_one(vlm, image, text) for image in images]
     return _moved(vlm, runs)
 
 
@@ -219,9 +246,7 @@ def as_run(vlm: VLM, prompt: Prompt) -> str:
     return "".join(parts)
 
 
-def forced(
-    vlm: VLM, prompt: Prompt, words: Sequence[int], both_ways: bool = False
-) -> Prompt:
+def forced(vlm: VLM, prompt: Prompt, words: Sequence[int], both_ways: bool = False) -> Prompt:
     """Append the same token ids to every run; the answer position is then the last of them.
 
     `both_ways`: whether earlier tokens see them.
@@ -277,7 +302,7 @@ def spell(vlm: VLM, prompt: Prompt, answers: tuple[str, str], text: str) -> list
 
 def _unlike(what: str) -> InputError:
     found, hint = f"the two pictures {what}", "Resize them to the same width and height."
-    return InputError("--with, --without", found, "pictures of one size", hint)
+    return InputError(PICTURES, found, "pictures of one size", hint)
 
 
 def _alike(first: Patches, second: Patches) -> bool:
@@ -289,7 +314,7 @@ def _locate(
     vlm: VLM, image: Image.Image, inputs: dict[str, Tensor], text: str, tokens: int
 ) -> Patches:
     processor: Any = vlm.processor
-    measured = Measured(lambda one: _encode_one(vlm, one, text)["pixel_values"], image.size)
+    measured = Measured(lambda one: encode_one(vlm, one, text)["pixel_values"], image.size)
     image_at = (inputs["input_ids"][0] == image_token_id(vlm)).nonzero().flatten()
 
     def features(pixels: Tensor) -> Tensor:
@@ -302,29 +327,3 @@ def _locate(
 
 def _tokenizer(vlm: VLM) -> Any:
     return vlm.processor.tokenizer
-
-
-def _without_last(inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-    cut = OF_TOKENS if count else ()
-    return {name: value[:, :-count] if name in cut else value for name, value in inputs.items()}
-
-
-def _encode_one(vlm: VLM, image: Image.Image, text: str) -> dict[str, Tensor]:
-    tokenizer = _tokenizer(vlm)
-    bos = tokenizer.bos_token
-    batch = _process(vlm, image, text, add=not (bos and text.startswith(bos)))
-    start = batch["input_ids"][0, :2].tolist()
-    if bos and start == [tokenizer.bos_token_id] * 2:  # the processor has put it there too
-        batch = _process(vlm, image, text, add=False)
-    batch.pop("labels", None)  # PaliGemma's: the loss would be computed
-    return {key: value for key, value in batch.items() if torch.is_tensor(value)}
-
-
-def _process(vlm: VLM, image: Image.Image, text: str, add: bool) -> dict[str, Any]:
-    processor: Any = vlm.processor
-    try:
-        batch = processor(images=[image], text=[text], return_tensors="pt", add_special_tokens=add)
-    except (TypeError, ValueError) as error:
-        found = f"{vlm.name}: its processor refuses the prompt ({error})"
-        raise InputError("--model", found, "a processor that fits the model") from error
-    return dict(batch)

@@ -12,9 +12,10 @@ import headpatch as hp
 from headpatch.core.gate_view import gate
 from headpatch.present.parts import Grid, Words
 from tests.datasets import planted_pairs, write_table
+from tests.families.builders import build
 from tests.planted import planted, planted_image
 from tests.refusals import refusal
-from tests.tiny import QUESTION
+from tests.tiny import QUESTION, image_pair
 
 BAD = {
     "gone": ({"with": "z.png"}, "with: there is no file"),
@@ -22,7 +23,7 @@ BAD = {
     "no place": ({"region": "up"}, "region: 'up'; expected one of"),
     "tiny place": ({"region": "0,0,0.01,0.01"}, "region: 0,0,0.01,0.01 holds no patch centre"),
     "other grid": ({"with": "wide.png"}, "with, without: the two pictures are cut up differently"),
-    "unequal": ({"question_without": f"{QUESTION} it?"}, "question_without: a prompt of "),
+    "image elsewhere": ({"question": "<image>"}, "question: "),
     "many tokens": ({"answers": "Perhaps so,No"}, "answers: 'Perhaps so' is not one token"),
     "one answer": ({"answers": "Yes"}, "answers: 'Yes'; expected two different texts"),
 }
@@ -90,12 +91,36 @@ def test_a_refused_row_is_the_same_in_every_shard_and_when_gone_on_from(tmp_path
 def test_a_table_without_a_row_that_can_be_run_says_why(tmp_path: Path) -> None:
     mixed, _ = tables(tmp_path)
     header, *lines = mixed.read_text().splitlines()
-    wide = [line for line in lines if line.startswith(("other grid", "unequal"))]
+    wide = [line for line in lines if line.startswith(("other grid", "image elsewhere"))]
     mixed.write_text("\n".join([header, *wide]) + "\n")
     line = refusal(hp.open_pairs, None, mixed, vlm=planted().vlm, on_progress=False, of="--pairs")
     assert "none of 2 pairs can be run (line 2: with, without: the two pictures" in line
-    assert "line 3: question_without: a prompt of" in line
+    assert "line 3: question: " in line
     few = [line for line in lines if line.startswith(("gone", "p0"))]
     mixed.write_text("\n".join([header, *few]) + "\n")
     with pytest.raises(hp.InputError, match="1; expected at least 2 pairs"):
         hp.open_pairs(None, mixed, vlm=planted().vlm, on_progress=False)
+
+
+def test_a_picture_that_the_processor_refuses_is_a_bad_row(tmp_path: Path) -> None:
+    """Qwen2-VL's own takes no picture that is 200 times as wide as high."""
+    vlm, rows = build("qwen2_vl"), []
+    for index in range(3):
+        shape = (1, 300) if index == 1 else (84, 56)
+        for run, image in zip(("with", "without"), image_pair(shape), strict=True):
+            image.putpixel((0, index), (index, 9, 9))
+            image.save(tmp_path / f"{index}-{run}.png")
+        cells = {run: f"{index}-{run}.png" for run in ("with", "without")}
+        rows.append({"name": f"p{index}", **cells, "question": QUESTION, "region": "image"})
+    forced = hp.Study(force=True)
+    opened = hp.open_pairs(forced, write_table(tmp_path, rows), vlm=vlm, on_progress=False)
+    reason = opened.gate["reason"][1]
+    assert reason.startswith("with, without: the processor refuses a picture of 1x300 pixels")
+    assert [one.name for one in opened.entries] == ["p0", "p2"]
+    listed = [{"image": str(tmp_path / row["with"]), "question": QUESTION, "answer": "Yes"}
+              for row in rows]  # fmt: skip
+    asked = hp.evaluate(listed, "0.0", vlm=vlm, controls=0, on_progress=False)
+    assert asked.refused["row"].tolist() == ["0002"] and len(asked.rows)
+    assert "refuses a picture of 1x300 pixels" in asked.refused["reason"][0]
+    pair = hp.make_pair(tmp_path / "1-with.png", tmp_path / "1-without.png", QUESTION)
+    refusal(hp.open_session, hp.Study(), vlm, None, pair, of="--with, --without")

@@ -15,13 +15,19 @@ import numpy as np
 import pytest
 
 import headpatch as hp
+from headpatch.engine.forward import Keep
+from headpatch.engine.patching import patch, run_pair
+from headpatch.engine.selfcheck import check
+from headpatch.engine.widen import suffix_start, widen
+from headpatch.heads import Head
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair, make_pair
 from tests.circuit import ALL, Circuit
 from tests.datasets import write_table
+from tests.engine.oracle import Change, Oracle
 from tests.families.builders import BUILDERS, build
-from tests.families.measure import SCOPES, has, measure
+from tests.families.measure import SCOPES, has, interventions, measure, worst_effect
 from tests.planted import FORM, FOUND, planted_image, planted_processor
 from tests.refusals import refusal
 from tests.tiny import QUESTION, image_pair, tiny_tokenizer
@@ -130,20 +136,60 @@ def view_words(opened: hp.Pairs) -> list[str]:
     return [part.text for part in parts if isinstance(part, Words)]
 
 
-def test_questions_of_other_lengths_are_refused_with_both_counts(tmp_path: Path) -> None:
-    longer = make_pair(planted_image(True), None, QUESTION, question_without=f"{OTHER} it?")
-    line = refusal(hp.open_session, hp.Study(), circuit(), None, longer, of="question_without")
-    counts = [
-        len(encode(circuit(), [planted_image(True)], one).input_ids) for one in longer.questions
+LONGER = OTHER.replace("it", "it it it")
+"""Two tokens more than QUESTION, in its middle: *it it it* has no counterpart, nor has *left*."""
+
+
+def longer_pair() -> Pair:
+    return make_pair(planted_image(True), None, QUESTION, question_without=LONGER)
+
+
+@pytest.mark.parametrize("scope", NECESSITY)
+def test_questions_of_other_lengths_are_aligned_by_what_they_share(scope: str) -> None:
+    """The heads that vote at the answer, and the one that leaves a note at the question mark, do so
+    at tokens that both questions have: all numbers are those of questions of one length."""
+    session = hp.open_session(hp.Study(), circuit(), scope, longer_pair())
+    assert [one.spans.length for one in session.prompt.each] == [
+        len(encode(circuit(), [planted_image(True)], one).input_ids) for one in (QUESTION, LONGER)
     ]
-    assert f"a prompt of {counts[1]} tokens, and one of {counts[0]}" in line
-    rows = table(tmp_path).read_text().splitlines()
-    bad = rows[1].replace("top it", "top it it").replace("p0", "bad").replace("0.png", "1.png")
-    (tmp_path / "manifest.csv").write_text("\n".join([*rows, bad]) + "\n")
+    assert (session.base.ld_with, session.base.ld_without) == pytest.approx((5, -3), abs=1e-4)
+    assert session.widens and "1 with ('left') and 3 without ('it it it')" in session.cautions[-1]
+    expected = {**(NECESSITY["answer"] if scope == "question" else {}), **NECESSITY[scope]}
+    swept = hp.sweep(session, kinds=["resample", "zero"], positions=scope, on_progress=False)
+    for _, row in swept.effects[swept.effects["kind"] == "resample"].iterrows():
+        assert row["normalized"] == pytest.approx(expected.get(row["heads"], 0), abs=1e-4)
+    if scope == "answer":
+        means = hp.ablate(session, "0.0", kinds=["mean"], controls=0).effects
+        effects = means[means["kind"] == "mean"]["effect"].tolist()
+        assert effects == pytest.approx([-3, 3], abs=1e-4)  # the mean of a vote of 6 and of none
+    else:
+        line = refusal(hp.ablate, session, "0.0", kinds=["mean"], positions=scope, of="--kinds")
+        assert f"mean at positions {scope} of prompts of" in line
+
+
+def test_what_follows_places_of_tokens_refuses_questions_of_other_lengths(tmp_path: Path) -> None:
+    session = hp.open_session(hp.Study(), circuit(), "answer", longer_pair())
+    assert hp.rank(session, top=8).with_run["lm_rows"].shape[-1] == session.prompt.spans.length
+    assert hp.combine(session, heads="0.0,1.0", kinds=["resample"], on_progress=False)
+    traced = hp.trace(session, tokens=1, answer="Yes", kinds=["mean"], on_progress=False)
+    assert len(traced.tokens) == 1
+    edges = {"edges": ["answer-words"], "window": 1}
+    asked = {"heads": "1.0", **edges}
+    for one, options in ((hp.path, asked), (hp.cut, edges), (hp.rollout, {})):
+        line = refusal(one, session, of="question_without", **options)
+        assert "two questions of as many tokens" in line
+    rows = table(tmp_path).read_text().replace("top it", "top it it it", 1)
+    (tmp_path / "manifest.csv").write_text(rows)
     opened = hp.open_pairs(hp.Study(), tmp_path, vlm=circuit(), on_progress=False)
-    last = opened.gate.iloc[-1]
-    assert not last["passed"] and last["reason"].startswith("question_without: a prompt of ")
-    assert len(opened.entries) == 4
+    assert opened.gate["passed"].all() and "in 1 of 4 pairs" in opened.survey.cautions[-1]
+    swept = hp.sweep(opened, kinds=["resample"], approx=True, on_progress=False)
+    for _, row in swept.means.iterrows():
+        expected = NECESSITY["answer"].get(row["heads"], 0)
+        assert row["normalized"] == pytest.approx(expected, abs=1e-4)
+    cut = hp.cut(opened, edges=["answer-words"], window=1, on_progress=False)
+    gate = cut.origin.gate
+    assert gate is not None and gate["passed"] == [False, True, True, True]
+    assert gate["reason"][0].startswith("question_without: prompts of ")
 
 
 FAMILIES = list(BUILDERS) if os.environ.get("HEADPATCH_FAMILIES") == "all" else list(BUILDERS)[::5]
@@ -165,3 +211,31 @@ def test_two_questions_are_exact_in_every_family(family: str) -> None:
         assert found.edits[scope].worst <= 2e-5, scope
         fast = found.fast[scope]
         assert fast.exact and fast.worst <= 2e-5, scope
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_questions_of_other_lengths_are_exact_in_every_family(family: str) -> None:
+    """Each run against two plain passes with hooks: z of the other run's tokens' counterparts."""
+    vlm, image = build(family), image_pair((84, 56))[0]
+    prompt = encode(vlm, [image, image], ["Is it red?", "Is it not a big red thing?"])
+    oracle, heads = Oracle(vlm), [Head(layer, 0) for layer in (0, vlm.lm.grid.layers - 1)]
+    untouched = [oracle.ld(prompt, run) for run in (0, 1)]
+    z = [oracle.z(one.inputs)["lm"] for one in prompt.each]
+    for scope in (one for one in SCOPES if has(prompt, one)):
+        keep = Keep(z=("lm",), suffix=suffix_start(prompt.spans, scope))
+        base = run_pair(vlm, prompt, keep)
+        assert check(vlm, base, scope).exact or base.trace.prefills[0].refused
+        asked = interventions(heads, scope)
+        outcomes = patch(vlm, base, asked, batch=5)
+        if not base.trace.prefills[0].refused:
+            assert worst_effect(outcomes, widen(vlm, base, asked)) <= 2e-5
+        for one, outcome in zip(asked, outcomes, strict=True):
+            (head,), own = one.heads, prompt.each[one.run]
+            at = own.spans.positions(scope)
+            value = None
+            if one.kind == "resample":
+                there = prompt.partners(one.run)[at]
+                at = at[there >= 0]
+                value = z[1 - one.run][head.layer].flatten(0, -3)[there[there >= 0], head.head]
+            changed = oracle.ld(prompt, one.run, [Change(head, at, value)])
+            assert abs(changed - untouched[one.run] - outcome.effect) <= 2e-5

@@ -83,8 +83,9 @@ def _passes(
     session: Session, asked: Sequence[Intervention], means: ZMeans | None
 ) -> Iterator[tuple[Intervention, dict[str, Any]]]:
     """Give each intervention's effects in logits."""
-    vlm, base = session.vlm, session.base
+    vlm = session.vlm
     for run in (WITH, WITHOUT):
+        base = session.base.seen_from(run)
         members = [one for one in asked if one.run == run]
         for start in range(0, len(members), PLAIN_BATCH - 1):
             chunk = members[start : start + PLAIN_BATCH - 1]

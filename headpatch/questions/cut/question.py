@@ -79,7 +79,7 @@ class Cut(Question[Cuts]):
 
     def needs(self, study: Study) -> Needs:
         """Keep what passes are resumed from: the tokens after the image."""
-        return Needs(positions="question")
+        return Needs(positions="question", one_length=True)
 
     def answer(self, opened: Opened, call: Call) -> Cuts:
         """Cut every edge at every place, in both runs of every pair."""

@@ -98,7 +98,7 @@ class Path(Question[FollowedPath]):
 
     def needs(self, study: Study) -> Needs:
         """Change heads at the answer position; pairs of a dataset are opened one by one."""
-        return Needs("answer", of_pairs=Needs())
+        return Needs("answer", one_length=True, of_pairs=Needs(one_length=True))
 
     def check_model(self, study: Study, vlm: VLM) -> None:
         """Refuse heads and layers that the model does not have."""

@@ -306,7 +306,7 @@ def _kept_run(session: Session, run: int, answer: str) -> Saved:
     ids = prompt.select(run).input_ids.cpu()
     assert trace.lm_rows is not None
     saved: Saved = {
-        "lm_rows": trace.lm_rows[run].cpu().clone(),
+        "lm_rows": trace.lm_rows[run, ..., : len(ids)].cpu().clone(),
         "image_positions": prompt.image_positions,
         "boxes": torch.from_numpy(prompt.patches.boxes).float(),
         "grid": torch.tensor(prompt.patches.grid),

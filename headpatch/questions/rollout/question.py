@@ -11,8 +11,9 @@ from headpatch.core.ask import ask, origin
 from headpatch.core.dataset import Pairs
 from headpatch.core.over_pairs import each_pair
 from headpatch.core.progress import Progress
-from headpatch.core.question import Call, Files, Opened, Question, Result
+from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.session import Session
+from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.questions.rollout import VERB
 from headpatch.questions.rollout.columns import (
@@ -114,6 +115,10 @@ class Rollout(Question[Rolled | RolledPairs]):
     """Rolls attention back from a token of the answer."""
 
     verb = VERB
+
+    def needs(self, study: Study) -> Needs:
+        """Both runs are followed back as one batch."""
+        return Needs(one_length=True)
 
     def answer(self, opened: Opened, call: Call) -> Rolled | RolledPairs:
         """Map where the token comes from, and check the maps."""

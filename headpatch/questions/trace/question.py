@@ -89,9 +89,10 @@ def _means_of(session: Session, answer: Answer, on_progress: OnProgress) -> Answ
     and the same t tokens. What is averaged away is the picture; the words stay.
     """
     words = answer.ids[:-1]
-    means = mean_z(session, on_progress, session.study.trace.reference, words=words)["lm"]
-    first = session.prompt.spans.answer
-    return [[z[first + index].clone() for z in means] for index in range(len(answer.ids))]
+    count = len(answer.ids)
+    asked = session.study.trace.reference
+    means = mean_z(session, on_progress, asked, words=words, last=count)["lm"]
+    return [[z[index - count].clone() for z in means] for index in range(count)]
 
 
 def _over_pairs(pairs: Pairs, call: Call, store: Store) -> TracedPairs:

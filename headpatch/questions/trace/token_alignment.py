@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from headpatch.core.dataset import Pairs
+from headpatch.core.mean_activations import last_of
 from headpatch.core.pair_units import Keys, each_unit
 from headpatch.core.question import Call
 from headpatch.core.teacher_forcing import Answer, Source
@@ -144,12 +145,13 @@ def average(
         """Return z added up over both runs: of each answer, each of its tokens and each layer."""
         spelled = pair.answers or study.answers
         prompt = encode(vlm, pair.images, pair.questions, spelled, study.prompt)
-        first, made = prompt.spans.answer, list[list[list[Tensor]]]()
+        made = list[list[list[Tensor]]]()
         for answer in answers[pair.name]:
             words = forced(vlm, prompt, answer.ids[:-1])
             layers = forward(vlm, words, keep=Keep(z=("lm",)), exact=True).z["lm"]
+            last = [last_of(z, words, len(answer.ids)) for z in layers]
             tokens = range(len(answer.ids))
-            made.append([[z[:, first + token].float().sum(0) for z in layers] for token in tokens])
+            made.append([[z[:, token].float().sum(0) for z in last] for token in tokens])
         return made
 
     keys = pairs.survey.keys or Keys(vlm)

@@ -198,7 +198,8 @@ def _token(
     here = replace(session, base=said.base)
     means: ZMeans | None = None
     if mean is not None:  # only the answer position's is ever looked up
-        means = {"lm": [z.expand(here.prompt.spans.length, -1, -1) for z in mean]}
+        length = max(one.tokens for one in said.base.trace.prefills)
+        means = {"lm": [z.expand(length, -1, -1) for z in mean]}
     read = measures(said.base.prompt.answers)
     outcomes = intervene(here, asked, means, on_progress, read=read)
     floors = floors_of(here, outcomes, means, FEW, read)

@@ -22,7 +22,13 @@ from headpatch.core.share import ALONE, Share
 from headpatch.core.store import Store
 from headpatch.core.study.study import Study
 from headpatch.engine.attribution import attribute, gradients
-from headpatch.engine.interventions import Direction, Intervention, refused, whole_layers
+from headpatch.engine.interventions import (
+    Direction,
+    Intervention,
+    base_run,
+    refused,
+    whole_layers,
+)
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.engine.selfcheck import Checks
 from headpatch.heads import Grid, HeadSet
@@ -221,10 +227,11 @@ def _every_head(
 def _attributed(session: Session) -> dict[str, Float[np.ndarray, "layers heads"]]:
     """Estimate the normalized effect of resampling every head, from one backward pass."""
     pair = gradients(session.vlm, session.prompt, ("lm",))
-    where = session.prompt.spans.positions(session.study.verdict.positions)
     gap = session.base.ld_with - session.base.ld_without
     estimates: dict[str, Float[np.ndarray, "layers heads"]] = {}
     for direction, towards in zip(DIRECTIONS, (-gap, gap), strict=True):
+        spans = session.base.seen_from(base_run(direction)).prompt.spans
+        where = spans.positions(session.study.verdict.positions)
         effect = attribute(pair, "resample", direction)["lm"][..., where].sum(-1)
         estimates[direction] = effect.cpu().numpy().astype(np.float64) / towards
     return estimates
