@@ -124,7 +124,7 @@ def ready(
     if isinstance(opened, Pairs):
         needs = needs.of_pairs or needs
         if needs.one_length:
-            opened = of_one_length(opened, stages=stages, store=store)
+            opened = of_one_length(opened)
         if not (needs.positions or needs.vision or opened.survey.knows(opened.study.rankings)):
             return ready_pairs(opened, opened.positions, opened.vision, stages=stages, store=store)
     if needs.positions is None and not needs.vision:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from headpatch.core.cost import inexact, slow_pairs
 from headpatch.core.donors import Layout
 from headpatch.core.fast_paths import decide
-from headpatch.core.gate import Gated, none_passed, sessions, study_of
+from headpatch.core.gate import Gated, cautions_of, none_passed, sessions, study_of
 from headpatch.core.held import Held
 from headpatch.core.mean_activations import MeanZ
 from headpatch.core.measures import Figures, Order, measure_of
@@ -29,9 +29,10 @@ from headpatch.heads import Head
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.pairs.pair import Pair
+from headpatch.pairs.region import BY_IMAGE, UNNAMED
 from headpatch.pairs.same_scene import need_scenes, scenes_of, with_scenes
-from headpatch.stats.effects import DOUBTFUL_BELOW
-from headpatch.stats.scenes import Scenes, by_scene, shared_words
+from headpatch.stats.scenes import Scenes, by_scene
 
 LEAST = 2
 """Scenes that an interval over pairs needs."""
@@ -141,6 +142,11 @@ class Survey:
                 columns[name] = [one.entry.factors.get(name, "") for one in self.gated]
         return columns
 
+    def as_compared(self, pair: Pair) -> Pair:
+        """Return a pair whose heads are compared as those of all pairs are."""
+        alike = self.yardstick.startswith(BY_IMAGE) and not pair.region.whole
+        return replace(pair, region=UNNAMED) if alike else pair
+
     def compare(self) -> None:
         """Refuse to compare heads by attention where a pair's region does not allow it."""
         if self.incomparable is not None:
@@ -169,6 +175,30 @@ class Survey:
         """Return a figure of `masses`, averaged over the run pairs' scenes."""
         mean: Float[np.ndarray, "layers heads"] = by_scene(self.masses[name], self.scenes).mean(0)
         return mean
+
+    def without(self, reasons: Mapping[str, str]) -> "Survey":
+        """Return the survey without some pairs, which fail the gate for reasons of their own.
+
+        An `InputError` if too few are left. Means over the pairs are still over all.
+        """
+        if not reasons:
+            return self
+        gated = tuple(
+            replace(one, passed=False, reason=reasons[one.entry.name])
+            if one.entry.name in reasons
+            else one
+            for one in self.gated
+        )
+        kept = [place for place, one in enumerate(self.entries) if one.name not in reasons]
+        entries = tuple(self.entries[place] for place in kept)
+        if len({one.scene for one in entries}) < LEAST:
+            first = next(one for one in gated if one.entry.name in reasons)
+            found = f"{len(entries)} of {len(self.entries)} pairs are left"
+            found += f" (line {first.entry.line}: {first.reason})"
+            raise InputError("--pairs", found, f"at least {LEAST}, which an interval takes")
+        masses = {name: values[kept] for name, values in self.masses.items()}
+        layouts = {one.name: self.layouts[one.name] for one in entries}
+        return replace(self, gated=gated, entries=entries, masses=masses, layouts=layouts)
 
     def open(self, study: Study, vlm: VLM, positions: Positions | None, vision: bool) -> "Opener":
         """Return what opens pairs, those that are held as they are."""
@@ -270,7 +300,7 @@ def survey(
     checks = checks.decided()
     again = Opener(study, vlm, positions, vision, held.sessions, checks)
     more = held, layouts, incomparable, checks, _slow(run, layouts, checks, again), keys
-    cautions = (*_cautions(study, gated, run), *_unaligned(layouts))
+    cautions = cautions_of(study, gated, run, layouts)
     how = tuple(gated), tuple(run), figures, mean, valid, checks.widens, cautions, *more
     return Survey(*how, seen.yardstick)
 
@@ -304,27 +334,3 @@ def _first_of_each(entries: Sequence[Entry], layouts: Mapping[str, Layout]) -> l
         if seen[shape] <= MOST:
             first.append(entry)
     return first
-
-
-def _unaligned(layouts: Mapping[str, Layout]) -> tuple[str, ...]:
-    """Say in how many pairs some tokens of the questions have no counterpart in the other run."""
-    count = sum(any(-1 in one for one in layout.partners) for layout in layouts.values())
-    if not count:
-        return ()
-    found = f"in {count:,} of {len(layouts):,} pairs the two questions are of several lengths: "
-    return (f"{found}tokens between those that they share have no counterpart and keep their z",)
-
-
-def _cautions(study: Study, gated: Sequence[Gated], run: Sequence[Entry]) -> tuple[str, ...]:
-    shared = shared_words(len(run), len({entry.scene for entry in run}))
-    first = next(one.prompt for one in gated if one.prompt)
-    reworded = (*filter(None, [shared]), *study.reworded(first))
-    if not (doubtful := sum(one.doubtful for one in gated)):
-        return reworded
-    own = any(one.entry.answers for one in gated)
-    answers = "the two answers" if own else " and ".join(study.answers)
-    return (
-        f"in {doubtful:,} of {len(gated):,} pairs {answers} have less than {DOUBTFUL_BELOW:g} of "
-        "the probability together; see gate.csv for what the model says",
-        *reworded,
-    )

@@ -1,7 +1,7 @@
 """Many pairs, opened: each run untouched once."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from headpatch.core.baseline_runs import LEAST, Survey, survey
 from headpatch.core.drawn_pairs import draw_for_once
-from headpatch.core.gate import Gated
 from headpatch.core.gate_view import gate
 from headpatch.core.output.shards import Number, digest_of, joined, left_by_shards
 from headpatch.core.output.staging import taken
@@ -208,37 +207,19 @@ def ready(
     return replace(pairs, survey=seen, positions=positions, vision=vision)
 
 
-def of_one_length(pairs: Pairs, *, stages: Stages, store: Store | None = None) -> Pairs:
+def of_one_length(pairs: Pairs) -> Pairs:
     """Return pairs without those whose two prompts are of several lengths, which gate.csv names."""
-    known = pairs.survey
+    expected = "expected two questions of as many tokens"
     lengths = {
         name: " and ".join(str(len(one)) for one in layout.partners)
-        for name, layout in known.layouts.items()
+        for name, layout in pairs.survey.layouts.items()
         if layout.partners
     }
-    if not lengths:
-        return pairs
-
-    def judged(one: Gated) -> Gated:
-        if one.entry.name not in lengths:
-            return one
-        found = f"prompts of {lengths[one.entry.name]} tokens"
-        why = f"question_without: {found}; expected two questions of as many tokens"
-        return replace(one, passed=False, reason=why)
-
-    gated = tuple(map(judged, known.gated))
-    entries = tuple(one for one in known.entries if one.name not in lengths)
-    need_scenes(entries, lambda count: _need_alike(count, [one for one in gated if one.reason]))
-    forced = pairs.study.model_copy(update={"force": True})  # the first survey was the gate
-    how = pairs.positions, pairs.vision, stages, store, pairs.share
-    seen = _survey(forced, pairs.vlm, entries, *how)
-    return replace(pairs, survey=replace(seen, gated=gated, valid=known.valid))
-
-
-def _need_alike(count: int, failed: Sequence[Gated]) -> None:
-    if count < LEAST:
-        found = f"{count} pairs are left (line {failed[-1].entry.line}: {failed[-1].reason})"
-        raise InputError("--pairs", found, f"at least {LEAST}, which an interval over pairs needs")
+    reasons = {
+        name: f"question_without: prompts of {one} tokens; {expected}"
+        for name, one in lengths.items()
+    }
+    return replace(pairs, survey=pairs.survey.without(reasons))
 
 
 def closed(seen: Survey) -> Survey:

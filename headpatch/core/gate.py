@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from headpatch.core.donors import Layout
 from headpatch.core.session import RIGHT, RUNS, Session, checked, run_both
 from headpatch.core.study.options import PairsOptions
 from headpatch.core.study.reading import prompt_form
@@ -15,6 +16,8 @@ from headpatch.errors import InputError, RowError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.stats.effects import DOUBTFUL_BELOW
+from headpatch.stats.scenes import shared_words
 
 # what its row has, not a flag; `answers` only if they are its own
 _OF_THE_PAIR = ("--with, --without", "--question", "question_without", "--region")
@@ -231,3 +234,30 @@ def none_passed(failed: Sequence[Gated]) -> InputError:
         "Try other questions, set pairs.margin lower, or use --force to run them marked as invalid."
     )
     return InputError("--pairs", f"{found}: {first.reason})", expected, hint)
+
+
+def _unaligned(layouts: Mapping[str, Layout]) -> tuple[str, ...]:
+    """Say in how many pairs some tokens of the questions have no counterpart in the other run."""
+    count = sum(any(-1 in one for one in layout.partners) for layout in layouts.values())
+    if not count:
+        return ()
+    found = f"in {count:,} of {len(layouts):,} pairs the two questions are of several lengths: "
+    return (f"{found}tokens between those that they share have no counterpart and keep their z",)
+
+
+def cautions_of(
+    study: Study, gated: Sequence[Gated], run: Sequence[Entry], layouts: Mapping[str, Layout]
+) -> tuple[str, ...]:
+    """Say what a reader of all pairs should know; `layouts` are of those that are run."""
+    shared = shared_words(len(run), len({entry.scene for entry in run}))
+    first = next(one.prompt for one in gated if one.prompt)
+    reworded = (*filter(None, [shared]), *study.reworded(first), *_unaligned(layouts))
+    if not (doubtful := sum(one.doubtful for one in gated)):
+        return reworded
+    own = any(one.entry.answers for one in gated)
+    answers = "the two answers" if own else " and ".join(study.answers)
+    return (
+        f"in {doubtful:,} of {len(gated):,} pairs {answers} have less than {DOUBTFUL_BELOW:g} of "
+        "the probability together; see gate.csv for what the model says",
+        *reworded,
+    )

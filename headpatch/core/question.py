@@ -165,6 +165,13 @@ class Context:
         return "image" if self.yardstick.startswith(BY_IMAGE) else "region"
 
     @property
+    def share(self) -> str:
+        """The share of a head's attention by which heads are compared, in words."""
+        if self.attended == "image":
+            return "attention to the image, as a part of all,"
+        return "share of the image attention that falls on the region"
+
+    @property
     def caveat(self) -> str:
         """What a sentence about one pair must not leave out; empty over pairs."""
         if not self.valid:

@@ -25,7 +25,7 @@ from torch import Tensor
 from headpatch.core.session import RUNS, Session
 from headpatch.core.study.options import SINK_TAU
 from headpatch.engine.residual import record
-from headpatch.errors import InputError
+from headpatch.errors import InputError, RowError
 
 _FIRST: Final = 2  # layer, counted from 0: massive activations are made by the layers before it
 _DIMENSIONS: Final = 2  # that are found where none are named, as many as were published
@@ -56,7 +56,7 @@ class Sinks:
 def find_sinks(
     session: Session, tau: float = SINK_TAU, dimensions: Sequence[int] | None = None
 ) -> Sinks:
-    """Find the sink tokens of both runs; an `InputError` if a run has none."""
+    """Find the sink tokens of both runs; a `RowError` if a run has none."""
     spans, vlm = session.prompt.spans, session.vlm
     if spans.crossed:
         found = f"sinks: {vlm.name} looks at the image by cross-attention"
@@ -78,7 +78,7 @@ def find_sinks(
         most = f"the largest is {float(largest[empty[0]].max()):.1f}"
         found = f"sinks: no image token {RUNS[empty[0]]} exceeds {tau:g} times its root mean square"
         found += f" at dimensions {at} ({most}; pair {session.pair.name})"
-        raise InputError("--edges", found, "a lower --sink-tau, or other --sink-dims")
+        raise RowError("--edges", found, "a lower --sink-tau, or other --sink-dims")
     return Sinks((tokens[0], tokens[1]), tuple(dimensions), tau)
 
 

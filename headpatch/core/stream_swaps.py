@@ -22,7 +22,7 @@ from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress, run_pair
 from headpatch.engine.residual import Streams, Swap, disagreement, record, swap
-from headpatch.errors import InputError
+from headpatch.errors import InputError, RowError
 from headpatch.heads import Tower
 from headpatch.models.prompt import need_one_length
 from headpatch.stats.effects import noise_floor, normalized_effect
@@ -86,7 +86,7 @@ def end_positions(session: Session, end: EdgeEnd) -> Int[Tensor, " positions"]:
     other = image[~torch.isin(image, region)]
     if len(other) == 0:
         found = f"other: the region {session.pair.region.name} is the whole image"
-        raise InputError("--edges", found, "a region smaller than the image")
+        raise RowError("--edges", found, "a region smaller than the image")
     return other
 
 

@@ -118,4 +118,15 @@ DIFFERING = "where the two pictures differ"
 BY_IMAGE = "raw image mass (the part of all a head's attention that the image gets)"
 BY_DIFFERENCE = "attention to the box where the two pictures differ"
 """What heads are compared by where no place is named."""
+
+
+def compared_by(yardstick: str) -> str:
+    """Say a yardstick, of one pair or of many, in a word: ``image``, ``difference``, ``region``."""
+    if yardstick.startswith(BY_IMAGE):
+        return "image"
+    if not yardstick:
+        return "region"
+    return "difference" if yardstick == BY_DIFFERENCE else "region and difference"
+
+
 _NAMED = REGIONS | {UNNAMED.name: UNNAMED, DIFFERING.replace(" ", "-"): UNNAMED}

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import hypergeom, norm, t
 
-from headpatch.stats.rankings import descending, spearman, spearman_rows
+from headpatch.stats.rankings import spearman, spearman_rows
 from headpatch.stats.resampling import Resamples
 
 Values = Float[np.ndarray, "scenes places"]
@@ -27,6 +27,8 @@ class RankAgreement:
     k: int
     shared: int
     p: float  # that two random rankings share as many of their first k or more
+    shared_low: float = np.nan  # of its interval over scenes, as that of rho
+    shared_high: float = np.nan
 
 
 def rank_agreement(
@@ -59,19 +61,24 @@ def rank_agreement(
     Both together (30 scenes, 60 heads, true rho 0 to 0.95, errors of the means of 0.1 and 0.4 of
     their spread, 150 studies each) held it in 93% to 100%, and in 89% and 91% at a rho of 0.8 and
     errors of 0.4. The ceiling is :math:`\sqrt{r_1 r_2}` of the reliabilities: by Spearman and
-    Brown's formula, from the rho of random halves of a run's scenes. The count of shared places has
-    no interval, as it is one of ranks; chance alone shares :math:`k^2 / n`.
+    Brown's formula, from the rho of random halves of a run's scenes. The interval of the count of
+    shared places reaches as far as the further of the quantiles of resampled counts and of these
+    turned about the count. In such studies (k = 10) it held the count of the true means in 98% to
+    100% with errors of 0.1; with errors of 0.4 in 94% to 100% up to a rho of 0.5, in 90% at 0.8 and
+    77% to 83% at 0.95: noise pulls a count down. Chance alone shares :math:`k^2 / n`.
     """
     means = first.mean(0), second.mean(0)
     rho, n = spearman(*means), len(means[0])
     k = min(k, n)
-    tops = [set(descending(np.abs(one) if sizes else one)[:k].tolist()) for one in means]
-    shared = len(tops[0] & tops[1])
+    shared = int(_shared(*(one[None] for one in means), k, sizes)[0])
     p = float(hypergeom.sf(shared - 1, n, k, k))
     if min(len(first), len(second)) < 2 or np.isnan(rho):
         return RankAgreement(rho, np.nan, np.nan, np.nan, k, shared, p)
-    drawn = _drawn(first, second, together, resamples, rng)
-    low, high = rho, rho
+    some = Resamples.draw(len(first), resamples, rng)
+    other = some if together else Resamples.draw(len(second), resamples, rng)
+    resampled = some.means(first), other.means(second)
+    drawn, low, high = spearman_rows(*resampled), rho, rho
+    drawn = drawn[~np.isnan(drawn)]
     if len(drawn):
         units = min(len(first), len(second))
         tail = (1 + level) / 2  # few scenes give too narrow quantiles, by about this factor
@@ -82,7 +89,27 @@ def rank_agreement(
         middle = np.arctanh(np.clip(rho, -_NEARLY_ONE, _NEARLY_ONE))
         low, high = min(low, np.tanh(middle - reach)), max(high, np.tanh(middle + reach))
     ceiling = np.sqrt(reliability(first, rng) * reliability(second, rng))
-    return RankAgreement(rho, min(low, rho), max(high, rho), float(ceiling), k, shared, p)
+    ends = _around(shared, _shared(*resampled, k, sizes), level)
+    shared_low, shared_high = (float(min(max(end, 0), k)) for end in ends)
+    ends = min(low, rho), max(high, rho)
+    return RankAgreement(rho, *ends, float(ceiling), k, shared, p, shared_low, shared_high)
+
+
+def _shared(first: Values, second: Values, k: int, sizes: bool) -> Int[np.ndarray, " lists"]:
+    """Return how many of their first k places two lists share, pair of lists by pair of lists."""
+    tops = []
+    for values in (first, second):
+        order = np.argsort(-(np.abs(values) if sizes else values), axis=1, kind="stable")
+        top = np.zeros(values.shape, dtype=bool)
+        np.put_along_axis(top, order[:, :k], True, axis=1)
+        tops.append(top)
+    return np.asarray((tops[0] & tops[1]).sum(1))
+
+
+def _around(count: int, drawn: Int[np.ndarray, " draws"], level: float) -> tuple[float, float]:
+    """Return the further ends of the quantiles of resampled counts, and of them turned about it."""
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return min(low, 2 * count - high), max(high, 2 * count - low)
 
 
 def _jackknifed(first: Values, second: Others, together: bool, level: float) -> float:
@@ -97,15 +124,6 @@ def _jackknifed(first: Values, second: Others, together: bool, level: float) -> 
         variance += (len(z) - 1) / len(z) * ((z - z.mean()) ** 2).sum() if len(z) else 0.0
     units = min(len(first), len(second))
     return float(t.ppf((1 + level) / 2, units - 1) * np.sqrt(variance))
-
-
-def _drawn(
-    first: Values, second: Others, together: bool, resamples: int, rng: np.random.Generator
-) -> Float[np.ndarray, " draws"]:
-    some = Resamples.draw(len(first), resamples, rng)
-    other = some if together else Resamples.draw(len(second), resamples, rng)
-    found = spearman_rows(some.means(first), other.means(second))
-    return np.asarray(found[~np.isnan(found)])
 
 
 def reliability(values: Values, rng: np.random.Generator) -> float:

@@ -28,6 +28,7 @@ from headpatch.pairs.pair import make_pair
 from headpatch.pairs.region import BY_DIFFERENCE, BY_IMAGE, REGIONS
 from headpatch.questions.ablate.question import ablate
 from headpatch.questions.rank.question import rank
+from headpatch.questions.trace.question import trace
 from headpatch.questions.verdict import judgement as verdict
 from tests.command import printed
 from tests.datasets import noisy_pairs, planted_pairs, sweep_pairs
@@ -258,13 +259,13 @@ def test_a_pair_whose_region_holds_every_patch_cannot_be_compared(tmp_path: Path
     path.write_text("".join([header, first, second, *others]))
     found = surveyed(path, vlm, "answer")
     for compared in (
-        found.order, lambda: rank(Pairs(study(), vlm, found)),
+        lambda: found.order("diff"), lambda: rank(Pairs(study(), vlm, found)),
         lambda: verdict.run(study(), vlm, found, Store(tmp_path / "kept")),
     ):  # fmt: skip
         with pytest.raises(InputError, match=r"manifest\.csv, line 3, region: 0,0.* holds all 16"):
             compared()
     assert np.isnan(found.masses["diff"][1]).all() and np.isfinite(found.masses["diff"][0]).all()
-    heads = resolve(Selection.parse("1.1"), vlm, found.order)
+    heads = resolve(Selection.parse("1.1"), vlm, lambda: found.order("diff"))
     pairs = Pairs(study(**{"ablate.kinds": ["zero"]}), vlm, found, "answer")
     effects = ablate(pairs, heads, controls=0)
     assert set(effects.effects["pair"]) == {"p0", "p1", "p2", "p3"}
@@ -297,6 +298,13 @@ def test_one_pair_without_a_place_has_all_compared_by_raw_image_mass(
     ranked = rank(Pairs(study(), vlm, found))
     assert ranked.origin.run["compared_by"] == found.yardstick
     assert (ranked.heads["diff"] == ranked.heads["diff_raw"]).all()
+    assert set(ranked.heads["compared_by"]) == {"image"}
+    traced = trace(Pairs(study(), vlm, found, "answer"), tokens=1, forced="with", noise=1)
+    mean = traced.saved()["diff"][0].numpy()  # of all pairs by one measure, as the ranking's
+    for place, diff in ranked.heads.set_index(["layer", "head"])["diff"].items():
+        assert mean[place] == pytest.approx(diff, abs=1e-6)
+    words = printed(traced.origin.verb.question().view(traced.files(), traced.origin.context))
+    assert "whose attention to the image, as a part of all," in " ".join(words.split())
     said = printed(ranked.origin.verb.question().view(ranked.files(), ranked.origin.context))
     assert "Heads are compared by raw image mass" in " ".join(said.split())
     assert "Attention to the image from the answer position" in " ".join(said.split())

@@ -108,10 +108,10 @@ def test_a_picture_that_the_processor_refuses_is_a_bad_row(tmp_path: Path) -> No
     for index in range(3):
         shape = (1, 300) if index == 1 else (84, 56)
         for run, image in zip(("with", "without"), image_pair(shape), strict=True):
-            image.putpixel((0, index), (index, 9, 9))
             image.save(tmp_path / f"{index}-{run}.png")
         cells = {run: f"{index}-{run}.png" for run in ("with", "without")}
-        rows.append({"name": f"p{index}", **cells, "question": QUESTION, "region": "image"})
+        rows.append({"name": f"p{index}", **cells, "question": QUESTION, "region": "image",
+                     "scene": f"s{index}"})  # fmt: skip
     forced = hp.Study(force=True)
     opened = hp.open_pairs(forced, write_table(tmp_path, rows), vlm=vlm, on_progress=False)
     reason = opened.gate["reason"][1]

@@ -24,6 +24,7 @@ def test_means_alone_have_rho_and_counts_and_no_interval() -> None:
     )
     assert np.isnan(found.low) and np.isnan(found.high) and np.isnan(found.ceiling)
     assert (found.k, found.shared) == (2, 1)  # 0 and 1; 0 and 2
+    assert np.isnan(found.shared_low) and np.isnan(found.shared_high)
     assert found.p == pytest.approx(hypergeom.sf(0, 5, 2, 2))
     by_size = rank_agreement(first, second, False, 1, 0.95, 50, np.random.default_rng(0), True)
     assert by_size.shared == 0  # -9 is the largest in size
@@ -35,12 +36,16 @@ def test_the_interval_covers_the_rho_of_many_scenes_and_the_ceiling_what_noise_l
     one = rng.standard_normal(HEADS)
     other = 0.8 * one + 0.6 * rng.standard_normal(HEADS)
     true, hits, ceilings, measured = spearman(one, other), 0, [], []
+    first_ones = [set(np.argsort(-truth)[:10].tolist()) for truth in (one, other)]
+    both, counts = len(first_ones[0] & first_ones[1]), 0
     for _ in range(100):
         first, second = (drawn(rng, truth, 30, 2.0) for truth in (one, other))
         found = rank_agreement(first, second, False, 10, 0.95, 200, rng)
         hits += found.low <= true <= found.high
+        counts += found.shared_low <= both <= found.shared_high
         ceilings.append(found.ceiling)
         measured.append(found.rho)
+    assert counts >= 80
     assert hits >= 80  # 85% to 90% in longer simulations, as its docstring says
     # what is measured lies below by the noise, which the ceiling tells
     assert np.mean(measured) < true

@@ -36,6 +36,9 @@ COMPARE = Schema(
         _number("k_second", "the same of the second run", "count", ".0f"),
         _number("shared", "how many of them both have; of `class`, heads of the same class",
                 "count", ".0f"),
+        _number("shared_low", "lower end of its interval over scenes; empty where a run kept means "
+                "alone, and of classes", "count", ".1f"),
+        _number("shared_high", "upper end", "count", ".1f"),
         _number("chance", "what chance alone shares", "count", ".1f"),
         _number("p", "that chance shares as many or more (hypergeometric)", form=".2g"),
         Column("scenes_first", "scenes of the first run; 1: means alone", "count", "whole"),

@@ -212,13 +212,15 @@ def _agreement(
         return row
     rng = np.random.default_rng(settings.seed % 2**64)
     asked = together, settings.top, settings.level, settings.resamples, rng
-    found = rank_agreement(values[0][:, there], values[1][:, there], *asked, figure != ATTENTION)
+    sizes = not figure.startswith(ATTENTION)
+    found = rank_agreement(values[0][:, there], values[1][:, there], *asked, sizes)
     row |= {"rho": found.rho, "rho_low": found.low, "rho_high": found.high}
     row["ceiling"] = found.ceiling
     if unit != "head" or found.k == n:  # all of them are the first ones
         return row
     k = found.k
-    return row | {"k": k, "k_second": k, "shared": found.shared, "chance": k * k / n, "p": found.p}
+    row |= {"k": k, "k_second": k, "shared": found.shared, "chance": k * k / n, "p": found.p}
+    return row | {"shared_low": found.shared_low, "shared_high": found.shared_high}
 
 
 def _classes(names: Mapping[str, str], first: Any, second: Any) -> Iterator[dict[str, Any]]:

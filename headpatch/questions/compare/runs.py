@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.core.output.files import read_table, read_tensors, reading
-from headpatch.core.output.records import Records
-from headpatch.core.output.staging import settle
+from headpatch.core.output.folder import written_in
+from headpatch.core.question import COMPARED_BY
 from headpatch.core.study.record import RUN, Record
 from headpatch.errors import InputError
 from headpatch.kinds import kind_label
+from headpatch.pairs.region import compared_by
 from headpatch.stats.scenes import by_scene
 
 Cube = Float[np.ndarray, "scenes layers heads"]
@@ -82,8 +83,7 @@ def _read(folder: Path, name: str) -> SavedRun:
     if not folder.is_dir():
         found = "a file" if folder.exists() else "no such folder"
         raise InputError(_ARGUMENT, f"{folder}: {found}", "a folder of results")
-    settle(folder)
-    records = Records.read(folder)
+    records = written_in(folder, _ARGUMENT)
     figures: dict[str, Figure] = {}
     used: list[Record] = []
     for file, read in _READ.items():
@@ -108,7 +108,7 @@ def _verdict(folder: Path, record: Record) -> Iterator[tuple[str, Figure]]:
     saved = read_tensors(folder / "verdict.pt", {"attention_diff": 3, "resample_noising": 3})
     scenes, names = saved.get("scenes"), [str(one) for one in saved["pairs"]]
     number = np.arange(len(names)) if scenes is None else scenes.numpy()
-    yield ATTENTION, _figure(saved["attention_diff"].numpy(), number, names)
+    yield _attention(record), _figure(saved["attention_diff"].numpy(), number, names)
     for way in ("resample_noising", "resample_denoising", "mean_noising", "mean_denoising"):
         if way in saved and np.ndim(saved[way]) == 3 and len(saved[way]) == len(names):
             yield _effect(way, saved), _figure(saved[way].numpy(), number, names)
@@ -116,7 +116,7 @@ def _verdict(folder: Path, record: Record) -> Iterator[tuple[str, Figure]]:
 
 def _verdict_means(folder: Path, record: Record) -> Iterator[tuple[str, Figure]]:
     """Read ``verdicts.csv``, where ``verdict.pt`` is not kept beside it."""
-    of = {"attention_diff": ATTENTION}
+    of = {"attention_diff": _attention(record)}
     positions = {"positions": record.study.get("verdict", {}).get("positions", "answer")}
     for name, way in (("necessity", "noising"), ("sufficiency", "denoising")):
         of[name] = _effect(f"resample_{way}", positions)
@@ -132,7 +132,7 @@ def _sweep(folder: Path, record: Record) -> Iterator[tuple[str, Figure]]:
     names = [str(one) for one in saved.get("pair_names", ())]
     number = _scenes(folder, names)
     if "attention_diff" in saved:
-        yield ATTENTION, Figure(saved["attention_diff"].double().numpy()[None])
+        yield _attention(record), Figure(saved["attention_diff"].double().numpy()[None])
     for way, means in saved["normalized"].items():
         if np.ndim(means) != 2:  # sets
             continue
@@ -143,7 +143,8 @@ def _sweep(folder: Path, record: Record) -> Iterator[tuple[str, Figure]]:
 
 def _ranking(folder: Path, record: Record) -> Iterator[tuple[str, Figure]]:
     table = read_table(folder / "heads.csv", {"layer": "whole", "head": "whole", "diff": "number"})
-    yield ATTENTION, Figure(_cube(table["layer"], table["head"], [table["diff"].to_numpy()]))
+    means = _cube(table["layer"], table["head"], [table["diff"].to_numpy()])
+    yield _attention(record), Figure(means)
 
 
 def _ablation(folder: Path, record: Record) -> Iterator[tuple[str, Figure]]:
@@ -168,6 +169,12 @@ _READ: Mapping[str, Callable[[Path, Record], Iterator[tuple[str, Figure]]]] = {
     "heads.csv": _ranking, "effects.csv": _ablation,
 }  # fmt: skip
 """By file; of a figure that several hold, the first counts."""
+
+
+def _attention(record: Record) -> str:
+    """Name the attention difference by what heads are compared by, where that is not a region."""
+    by_image = compared_by(str(record.run.get(COMPARED_BY, ""))) == "image"
+    return f"{ATTENTION}, of raw image mass" if by_image else ATTENTION
 
 
 def _effect(way: str, saved: Mapping[str, Any]) -> str:

@@ -26,21 +26,30 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     cells: dict[str, str | Cell] = {
         "first": "first", "second": "second", "figure": "figure", "by": "unit", "n": "n",
         "rho": _known("rho"), "rho interval": _interval, "ceiling": _known("ceiling"),
-        "first k": _first, "shared": _known("shared"), "by chance": _known("chance"),
+        "first k": _first, "shared": _shared_cell, "by chance": _known("chance"),
         "p": _known("p"),
     }  # fmt: skip
     yield grid("Agreement of runs", table, cells, COMPARE)
     for line in summary(table):
         yield Words(line)
-    yield Words(
-        f"rho: Spearman's, of the means of both runs ({context.level:.0%} interval over scenes; "
-        "runs over the same pairs resampled together, others each on its own; none where a run "
-        "kept means alone). The ceiling is what lists so noisy would reach if the true ones were "
-        "the same. Shared: of the first k of both; a count has no interval, but its chance level "
-        "and p."
-    )
+    yield Words(_legend(table, context.level))
     if (chart := _chart(table, context)) is not None:
         yield chart
+
+
+def _legend(table: "pandas.DataFrame", level: float) -> str:
+    """Say what the figures are; intervals and ceilings are told of where there are some."""
+    words = "rho: Spearman's, of the means of both runs"
+    if "rho_low" not in table or not table["rho_low"].notna().any():
+        words += "; no interval, as a run kept means alone. Shared: of the first k of both"
+        return f"{words}, beside what chance alone shares, and p."
+    some = "; none where a run kept means alone" * bool(table["rho_low"].isna().any())
+    return (
+        f"{words} ({level:.0%} interval over scenes; runs over the same pairs resampled together, "
+        f"others each on its own{some}). The ceiling is what lists so noisy would reach if the "
+        "true ones were the same. Shared: of the first k of both, likewise with its interval, "
+        "beside what chance alone shares, and p; noise pulls rho and the count down."
+    )
 
 
 def summary(table: "pandas.DataFrame") -> list[str]:
@@ -67,7 +76,7 @@ def _sentence(row: Row) -> str:
     if isfinite(row.get("shared", np.nan)):
         words += (
             f"; of the first {row['k']:.0f} they share {row['shared']:.0f} "
-            f"({row['chance']:.1f} by chance, p = {row['p']:.1g})"
+            f"({_shared_ends(row)}{row['chance']:.1f} by chance, p = {row['p']:.1g})"
         )
     return f"{words}."
 
@@ -80,6 +89,12 @@ def _ends(row: Row) -> str:
     return f" ({row['rho_low']:+.2f} to {row['rho_high']:+.2f}{most})"
 
 
+def _shared_ends(row: Row) -> str:
+    if isnan(row.get("shared_low", np.nan)):
+        return ""
+    return f"{row['shared_low']:.0f} to {row['shared_high']:.0f}; "
+
+
 def _known(name: str) -> Cell:
     """Show a figure, and nothing where there is none."""
     return lambda row: "" if isnan(row.get(name, np.nan)) else COMPARE[name].cell(row)
@@ -89,6 +104,11 @@ def _interval(row: Row) -> str:
     if isnan(row.get("rho_low", np.nan)):
         return ""
     return f"{row['rho_low']:+.2f} to {row['rho_high']:+.2f}"
+
+
+def _shared_cell(row: Row) -> str:
+    ends = _shared_ends(row).removesuffix("; ")
+    return _known("shared")(row) + (f" ({ends})" if ends else "")
 
 
 def _first(row: Row) -> str:

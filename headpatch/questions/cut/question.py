@@ -1,7 +1,7 @@
 """Cutting edges of attention, over one pair or over many."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,7 @@ from headpatch.core.ranking import order
 from headpatch.core.session import Session
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
+from headpatch.errors import RowError
 from headpatch.heads import Selection
 from headpatch.questions.cut import VERB
 from headpatch.questions.cut.columns import CUTS, MEANS
@@ -111,9 +112,13 @@ class CutPair:
 def _over_pairs(pairs: Pairs, call: Call) -> Cuts:
     options, by, announced = pairs.study.cut, pairs.study.rank.by, False
 
-    def measure(session: Session, _: OnProgress) -> CutPair:
+    def measure(session: Session, _: OnProgress) -> CutPair | str:
+        """Cut edges of a pair, or say which of them it does not have."""
         nonlocal announced
-        job = prepare(session, session.study.cut, lambda: pairs.survey.order(by))
+        try:
+            job = prepare(session, session.study.cut, lambda: pairs.survey.order(by))
+        except RowError as error:
+            return f"{error.argument}: {error.found}; expected {error.expected}"
         price = cost(session, job)
         if not announced:
             announced = True
@@ -127,7 +132,14 @@ def _over_pairs(pairs: Pairs, call: Call) -> Cuts:
         each = each_pair(
             pairs, call, what, measure, advance, sections=sections, asked=asked, whole=ranked
         )
-        measured = list(each)
+        found = list(each)
+    refused = {
+        entry.name: one
+        for entry, one in zip(pairs.survey.entries, found, strict=True)
+        if isinstance(one, str)
+    }
+    pairs = replace(pairs, survey=pairs.survey.without(refused))
+    measured = [one for one in found if isinstance(one, CutPair)]
     tables = [one.cuts for one in measured]
     floor, facts = max(one.noise_floor for one in tables), _sink_facts(tables, options.sink_tau)
     return Cuts(

@@ -64,6 +64,15 @@ HEADS = Schema(
         *_ends("with_raw", "raw", ".4f"),
         *_RANKED_BY,
         Column("pairs", f"how many{_OVER_PAIRS}", "pairs", "whole", optional=True),
+        Column(
+            "compared_by",
+            "what `diff` to `without` are shares of: `region`, attention to the region that is "
+            "named; `difference`, to the box where the two pictures differ; `region and "
+            "difference`, each pair its own; `image`, raw image mass, of all pairs alike",
+            "–",
+            "text",
+            optional=True,
+        ),
     ),
 )
 PER_HEAD, SPATIAL = "per_head_analysis.pt", "spatial_vision_analysis.pt"

@@ -32,6 +32,7 @@ from headpatch.engine.answers import generate
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Grid
 from headpatch.models.vlm import VLM
+from headpatch.pairs.region import compared_by
 from headpatch.questions.rank import VERB
 from headpatch.questions.rank.columns import HEADS, PER_HEAD, SPATIAL, WITH_RUN, WITHOUT_RUN
 from headpatch.stats import divergence
@@ -40,7 +41,7 @@ from headpatch.stats.attention_mass import QUADRANTS, distribution, mass, quadra
 if TYPE_CHECKING:
     import pandas
 
-Columns: TypeAlias = dict[str, list[int | float]]
+Columns: TypeAlias = dict[str, list[Any]]
 Saved: TypeAlias = dict[str, Any]
 """Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
 Rows: TypeAlias = Float[np.ndarray, "runs layers heads tokens"]
@@ -169,14 +170,14 @@ def rank(session: Session | Pairs, **options: Any) -> Ranking:
     --------
     >>> ranked = hp.rank(session, top=5)
     >>> ranked.heads.shape  # a row for each of 32 × 32 heads, the largest difference first
-    (1024, 9)
+    (1024, 10)
     >>> list(ranked.heads.columns)[:6]
     ['rank', 'layer', 'head', 'diff', 'with', 'without']
     >>> tuple(ranked.with_run["lm_rows"].shape)  # layers, heads, keys
     (32, 32, 160)
     >>> ranked = hp.rank(pairs)
     >>> list(ranked.heads.columns)[9:]
-    ['diff_low', 'diff_high', 'diff_raw_low', 'diff_raw_high', 'pairs']
+    ['diff_low', 'diff_high', 'diff_raw_low', 'diff_raw_high', 'pairs', 'compared_by']
     """
     return ask(QUESTION, session, options)
 
@@ -192,8 +193,9 @@ def _one_pair(session: Session) -> Ranking:
     masses = image_masses(rows) if whole else masses_of(rows, mask)
     ranked = ranked_by(session, by)
     answers = generate(session.vlm, session.prompt)
+    columns = columns_of({name: masses[name] for name in MASSES} | ranked, by)
     return Ranking(
-        _declared(columns_of({name: masses[name] for name in MASSES} | ranked, by)),
+        _declared(columns, session.pair.region.yardstick),
         _tensors(_per_head(masses | ranked, by, top)),
         _tensors(_where_attention_falls(session, rows, mask)),
         _kept_run(session, WITH, answers[WITH]),
@@ -220,10 +222,11 @@ def _over_pairs(pairs: Pairs) -> Columns:
         figures |= {f"{name}_low": low.reshape(shape), f"{name}_high": high.reshape(shape)}
     columns = columns_of(figures, by)
     columns["pairs"] = [len(survey.entries)] * len(columns["rank"])
-    return _declared(columns)
+    return _declared(columns, survey.yardstick)
 
 
-def _declared(columns: Columns) -> Columns:
+def _declared(columns: Columns, yardstick: str) -> Columns:
+    columns["compared_by"] = [compared_by(yardstick)] * len(columns["rank"])
     return {one.name: columns[one.name] for one in HEADS if one.name in columns}
 
 

@@ -141,15 +141,15 @@ def _measure(
     runner = TokenRunner(pairs.study, vlm, store, total, on_progress)
     reference = None if means is None else means.name
     names = [
-        [runner.names(entry.pair(), answer, reference) for answer in answers]
+        [runner.names(survey.as_compared(entry.pair()), answer, reference) for answer in answers]
         for entry, answers in zip(entries, said, strict=True)
     ]
     places = {entry.name: place for place, entry in enumerate(entries)}
 
     def measure(session: Session, _: OnProgress) -> int:
         """Measure a pair's tokens, which are kept one by one; return how many they are."""
-        pair = places[session.pair.name]
-        measured = 0
+        pair, measured = places[session.pair.name], 0
+        session = replace(session, pair=survey.as_compared(session.pair))
         for source, answer in enumerate(said[pair]):
             mean = None if means is None else means.of(pair, source)
             own = runner.measured(lambda: session, answer, mean, names[pair][source])

@@ -24,10 +24,10 @@ _ASKED: Final = (
 )
 _COLUMNS: Final = (
     "with, without: in that run, logit(token) - logit(the token under `or`, which a run would say "
-    "instead); logit(token) in brackets where {both} would say it. attention: heads whose share of "
-    "the image attention that falls on the region differs most, and by how much. The other "
-    "columns: heads with the largest effects on that difference (or logit), in logits. "
-    "Effects at or below the noise floor ({floor:.1e} logits at most) are in brackets."
+    "instead); logit(token) in brackets where {both} would say it. attention: heads whose {share} "
+    "differs most, and by how much. The other columns: heads with the largest effects on that "
+    "difference (or logit), in logits. Effects at or below the noise floor ({floor:.1e} logits at "
+    "most) are in brackets."
 )
 _MEANS: Final = (
     "Means over pairs, with {level:.0%} intervals over pairs; n: pairs that have the "
@@ -51,7 +51,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     floor = max(token["noise_floor"] for token in tokens)
     both = "both runs of most pairs" if many else "both"
     means = _MEANS.format(level=context.level) if many else ""
-    yield Words(means + _COLUMNS.format(both=both, floor=floor))
+    yield Words(means + _COLUMNS.format(both=both, floor=floor, share=context.share))
     yield Words(summary(tokens, context))
     yield trace_chart(traced)
 

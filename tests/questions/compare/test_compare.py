@@ -10,7 +10,7 @@ import torch
 
 import headpatch as hp
 from headpatch.core.output.files import read_table
-from tests.command import done, headpatch, ran, refused, refused_early
+from tests.command import done, headpatch, printed, ran, refused, refused_early
 from tests.datasets import planted_pairs
 from tests.planted import HEADS, save_planted
 
@@ -56,6 +56,7 @@ def test_other_pairs_are_resampled_apart(at: Path, tmp_path: Path) -> None:
     row = rows(found.table)["resample, noising, at answer", "head"]
     assert not row["together"] and row["scenes_second"] == 3
     assert row["rho_low"] <= row["rho"] <= row["rho_high"]
+    assert 0 <= row["shared_low"] <= row["shared"] <= row["shared_high"] <= 4
     saved = read_table(tmp_path / "compare.csv")
     assert saved["rho"].to_numpy() == pytest.approx(found.table["rho"].to_numpy(), abs=1e-6)
 
@@ -64,7 +65,23 @@ def test_what_one_run_has_and_the_other_lacks_is_left_out(at: Path) -> None:
     """Other positions are another figure; a ranking shares the attention difference alone."""
     figures = set(hp.compare(at / "four", at / "question").table["figure"])
     assert figures == {"attention difference"}
-    assert set(hp.compare(at / "four", at / "ranked").table["figure"]) == {"attention difference"}
+    alone = hp.compare(at / "four", at / "ranked")
+    assert set(alone.table["figure"]) == {"attention difference"}
+    assert alone.table["shared_low"].isna().all()  # the ranking keeps means, so nothing is promised
+    words = printed(alone.origin.verb.question().view(alone.files(), alone.origin.context))
+    assert "no interval, as a run kept means alone" in " ".join(words.split())
+
+
+def test_other_yardsticks_are_other_figures(at: Path, tmp_path: Path) -> None:
+    lines = (at / "manifest.csv").read_text().replace("top-left", "image")
+    for picture in at.glob("*.png"):
+        shutil.copy(picture, tmp_path)
+    (tmp_path / "manifest.csv").write_text(lines)
+    ran("rank", "--model", at / "model", "--pairs", tmp_path, "--out", tmp_path / "whole")
+    saved = read_table(tmp_path / "whole/heads.csv")
+    assert set(saved["compared_by"]) == {"image"}
+    with pytest.raises(hp.InputError, match="whole has attention difference, of raw image mass"):
+        hp.compare(tmp_path / "whole", at / "ranked")
 
 
 def test_named_heads_are_looked_up_by_name(at: Path) -> None:
@@ -135,7 +152,7 @@ BAD = {
     "four": ["RUN", "1 folder", "two"],
     "four four": ["RUN", "twice"],
     "four nowhere": ["RUN", "no such folder"],
-    "four model": ["RUN", "model holds no figures of heads"],
+    "four model": ["RUN", "model holds no run.yaml"],
     "question named": ["RUN", "no figure", "at question", "at answer"],
     "four three --top 0": ["--top", "at least 1"],
     "four three --level 2": ["--level", "between 0 and 1"],

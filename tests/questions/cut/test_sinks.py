@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import headpatch as hp
 from headpatch.core.sinks import find_sinks
@@ -19,8 +20,9 @@ from headpatch.errors import InputError
 from tests.command import printed
 from tests.datasets import planted_pairs, tiny_study
 from tests.families import builders
-from tests.planted import FORM, planted
+from tests.planted import FORM, planted, planted_image
 from tests.questions.cut.test_effects import opened, planted_session
+from tests.refusals import refusal
 from tests.tiny import SHAPES, image_pair, tiny_vlm
 
 BRIGHT = {"sink_dims": [FORM.features.index("bright")], "sink_tau": 2e-4}
@@ -73,6 +75,26 @@ def test_over_pairs_counts_are_means(tmp_path: Path) -> None:
     assert found.json()["sinks"]["with"] == 2.0
     assert found.json()["sinks"]["without"] == 1.0
     assert found.means is not None and len(found.means) == 2
+
+
+def test_a_pair_without_a_sink_fails_the_gate_and_the_others_are_cut(tmp_path: Path) -> None:
+    """Without the object and the other white patch nothing is bright in a run of p1."""
+    table = planted_pairs(tmp_path)
+    Image.new("RGB", planted_image(False).size).save(tmp_path / "dark.png")
+    lines = table.read_text().splitlines()
+    lines[2] = lines[2].replace("without.png", "dark.png")
+    table.write_text("\n".join(lines) + "\n")
+    pairs = hp.open_pairs(None, table, vlm=planted().vlm, on_progress=False)
+    assert pairs.gate["passed"].all()
+    asked = {"edges": ["answer-sinks"], "layers": "1", "controls": 1, "on_progress": False}
+    found = hp.cut(pairs, **asked, **BRIGHT)
+    gate = found.origin.gate
+    assert gate is not None and gate["passed"] == [True, False, True, True]
+    assert gate["reason"][1].startswith("--edges: sinks: no image token without it exceeds")
+    assert found.effects["pair"].unique().tolist() == ["p0", "p2", "p3"]
+    assert found.means is not None and found.means["pairs"].unique().tolist() == [3]
+    line = refusal(hp.cut, pairs, **asked, sink_dims=[2], sink_tau=9e9, of="--pairs")
+    assert "0 of 4 pairs are left (line 2: --edges: sinks: no image token" in line
 
 
 def test_dimensions_are_the_largest_of_the_first_token() -> None:

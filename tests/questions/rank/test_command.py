@@ -23,6 +23,7 @@ from tests.planted import HEADS_PER_LAYER, LAYERS, LD_WITH, LD_WITHOUT
 README = Path(__file__).parents[3] / "attention_data/README.md"
 COLUMNS = [
     "rank", "layer", "head", "diff", "with", "without", "diff_raw", "with_raw", "without_raw",
+    "compared_by",
 ]  # fmt: skip
 TENSORS = [name for name in VERB.files if name.endswith(".pt")]
 

@@ -33,6 +33,7 @@ QUADRANTS = {
 }
 COLUMNS = [
     "rank", "layer", "head", "diff", "with", "without", "diff_raw", "with_raw", "without_raw",
+    "compared_by",
 ]  # fmt: skip
 OBJECT, LAST = 5, 15  # patches
 ODDS = {"looker": 45, "redundant a": 45, "redundant b": 45, "suppressor": 15, "decoy": 285,
