@@ -17,15 +17,7 @@ from headpatch.pairs.corrupt import CORRUPTIONS, corrupted
 from headpatch.pairs.manifest import NAME, Manifest
 from headpatch.pairs.pair import Picture, read_image
 from headpatch.pairs.region import Region
-from headpatch.pairs.rows import (
-    MEMORY,
-    StoredPictures,
-    in_memory,
-    place_of,
-    rows_in_memory,
-    rows_of_file,
-    text_of,
-)
+from headpatch.pairs.rows import StoredPictures, place_of, table_of, text_of
 from headpatch.present.overlays import contact_sheet
 from headpatch.text import user_path
 
@@ -139,13 +131,9 @@ def _of_one(study: Study, image: Picture | None) -> Iterator[_Source]:
 
 
 def _of_table(pairs: Any, stored: StoredPictures) -> Iterator[_Source]:
-    if isinstance(pairs, str | Path):
-        path = user_path(pairs, "--pairs")
-        path = path / NAME if path.is_dir() else path
-        rows, base = rows_of_file(path, _NEEDED), path.parent
-    else:
-        path, base = Path(MEMORY), Path.cwd()
-        rows = rows_in_memory(in_memory(pairs), _NEEDED)
+    path, base, rows = table_of(
+        pairs, _NEEDED, found=lambda path: path / NAME if path.is_dir() else path
+    )
     for number, row in enumerate(rows, start=1):
         where = place_of(path, row.line)
         cells = {

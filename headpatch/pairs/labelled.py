@@ -27,13 +27,11 @@ from headpatch.pairs.rows import (
     MEMORY,
     Row,
     StoredPictures,
-    in_memory,
-    rows_in_memory,
-    rows_of_file,
+    table_of,
     text_of,
 )
 from headpatch.pairs.same_scene import with_scenes
-from headpatch.text import checked_text, spelling, user_path
+from headpatch.text import checked_text, spelling
 
 COLUMNS: Final = ("image", "question", "answer", "choices", "name", "scene", "group", "objects")
 """Columns that say what a row is; every other says what it is like."""
@@ -149,12 +147,7 @@ def read_rows(table: Any, answers: tuple[str, str], argument: str = "--rows") ->
     asked.
     """
     try:
-        if isinstance(table, str | Path):
-            path = _table(user_path(table, argument), argument)
-            rows, base = rows_of_file(path, ()), path.parent
-        else:
-            path, base = Path(MEMORY), Path.cwd()
-            rows = rows_in_memory(in_memory(table), ())
+        path, base, rows = table_of(table, (), argument, lambda path: _table(path, argument))
         each = [_renamed(row) for row in rows]
     except InputError as error:
         named, expected = (

@@ -38,13 +38,13 @@ from headpatch.pairs.rows import (
     MEMORY,
     Row,
     StoredPictures,
+    Table,
     in_memory,
     place_of,
-    rows_in_memory,
-    rows_of_file,
+    table_of,
     text_of,
 )
-from headpatch.text import checked_text, user_path
+from headpatch.text import checked_text
 
 NAME = "manifest.csv"
 """The table of a folder of pairs."""
@@ -124,8 +124,8 @@ class Manifest:
             If there is no table, or several; if it is malformed, lacks a column, holds a pair or a
             name twice, or no row that can be run. The line is named.
         """
-        path = _table(user_path(path, "--pairs"))
-        return cls(path, _entries(path, path.parent, rows_of_file(path)))
+        table = table_of(path, found=_table)
+        return cls(table.path, _entries(table))
 
     @classmethod
     def of(cls, table: Any) -> "Manifest":
@@ -147,7 +147,7 @@ class Manifest:
                 found = f"the name {twice[0]!r} twice"
                 raise InputError("pairs", found, "a name of its own for each")
         else:
-            entries = _entries(Path(MEMORY), Path.cwd(), rows_in_memory(rows))
+            entries = _entries(table_of(rows))
         return cls(Path(f"{MEMORY}sha256:{digest(entries)[:16]}"), entries)
 
     def take(self, limit: int | None, seed: int) -> "Manifest":
@@ -227,8 +227,9 @@ def _digest_of(picture: Path) -> str:
         return "none"  # whoever reads it says so
 
 
-def _entries(path: Path, base: Path, rows: Iterable[Row]) -> tuple[Entry, ...]:
-    """Read every row as a pair; paths of pictures are relative to `base`."""
+def _entries(table: Table) -> tuple[Entry, ...]:
+    """Read every row as a pair."""
+    path, base, rows = table
     stored, numbered = StoredPictures(), enumerate(rows, start=1)
     entries = tuple(_entry(path, base, row, number, stored) for number, row in numbered)
     if not entries:

@@ -11,12 +11,12 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import finalize
 
 import numpy as np
@@ -121,6 +121,27 @@ def in_memory(table: Any) -> Sequence[object]:
     if not isinstance(table, Iterable) or isinstance(table, str | bytes):
         raise InputError("pairs", f"a {type(table).__name__}", _ROWS)
     return list(table)
+
+
+class Table(NamedTuple):
+    """Rows, the table's path (`MEMORY` if it is none), and the folder its paths are relative to."""
+
+    path: Path
+    base: Path
+    rows: Iterator[Row]
+
+
+def table_of(
+    table: Any,
+    needed: Sequence[str] = COLUMNS,
+    argument: str = "--pairs",
+    found: Callable[[Path], Path] = Path,
+) -> Table:
+    """Read a table, of a file or in memory; `found` gives the file of a folder."""
+    if isinstance(table, str | Path):
+        path = found(user_path(table, argument))
+        return Table(path, path.parent, rows_of_file(path, needed))
+    return Table(Path(MEMORY), Path.cwd(), rows_in_memory(in_memory(table), needed))
 
 
 def rows_in_memory(rows: Iterable[object], needed: Sequence[str] = COLUMNS) -> Iterator[Row]:

@@ -70,7 +70,7 @@ def rank_agreement(
     means = first.mean(0), second.mean(0)
     rho, n = spearman(*means), len(means[0])
     k = min(k, n)
-    shared = int(_shared(*(one[None] for one in means), k, sizes)[0])
+    shared = int(_shared(means[0][None], means[1][None], k, sizes)[0])
     p = float(hypergeom.sf(shared - 1, n, k, k))
     if min(len(first), len(second)) < 2 or np.isnan(rho):
         return RankAgreement(rho, np.nan, np.nan, np.nan, k, shared, p)
