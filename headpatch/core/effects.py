@@ -143,6 +143,7 @@ def change(
     on_outcome: OnOutcome | None = None,
     rows: int | None = None,
     finished: Mapping[Intervention, Outcome] | None = None,
+    read: Read | None = None,
 ) -> list[Outcome]:
     """Run interventions on heads of one tower or of both; return their outcomes in order.
 
@@ -159,12 +160,13 @@ def change(
             on_progress(len(outcomes) + done, len(interventions))
 
     if part:
-        found = intervene(session, part, means, advance, on_outcome, rows, finished=finished)
+        more = advance, on_outcome, rows, read
+        found = intervene(session, part, means, *more, finished=finished)
         outcomes.update(zip(part, found, strict=True))
     if seen:
         vlm, base, batch = session.vlm, session.base, (rows or PLAIN_BATCH - 1) + 1
         told = advance, on_outcome, session.resumes
-        found = patch_vision(vlm, base, seen, means, batch, *told, finished=finished)
+        found = patch_vision(vlm, base, seen, means, batch, *told, finished=finished, read=read)
         outcomes.update(zip(seen, found, strict=True))
     return [outcomes[one] for one in interventions]
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import ImageOps
 from torch import Tensor
 
-from headpatch.core.session import Session
+from headpatch.core.session import Session, towers_of
 from headpatch.core.share import ALONE, Share
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import read_answers
@@ -48,30 +48,38 @@ class Rows:
 
 
 def open_row(
-    study: Study, vlm: VLM, row: Labelled, positions: Positions, checks: Checks, widens: bool = True
+    study: Study,
+    vlm: VLM,
+    row: Labelled,
+    positions: Positions,
+    checks: Checks,
+    widens: bool = True,
+    vision: bool = False,
 ) -> Session:
     """Run a row's picture untouched, and its twin's where it has one: the other run of a pair.
 
     A row without a twin is its own other run. `widens`: widening passes will be used, and are
-    compared with plain ones. An `InputError` if the row cannot be asked.
+    compared with plain ones; `vision`: heads of the vision tower will be changed, too. An
+    `InputError` if the row cannot be asked.
     """
-    pair = row.pair()
-    own = _run(study, vlm, row, pair.with_image, positions, widens)
-    other = own
-    if row.twin is not None:
-        other = _run(study, vlm, row.twin, pair.without_image, positions, widens)
+    pair, how = row.pair(), (positions, widens, vision)
+    own = _run(study, vlm, row, pair.with_image, *how)
+    other = own if row.twin is None else _run(study, vlm, row.twin, pair.without_image, *how)
     base = _joined(own, other)
 
     def mirrored() -> Baseline:
-        image = ImageOps.mirror(pair.with_image)
-        return _joined(own, _run(study, vlm, row, image, positions, widens))
+        return _joined(own, _run(study, vlm, row, ImageOps.mirror(pair.with_image), *how))
 
     tokenizer: Any = vlm.processor.tokenizer
     readings = read_answers(base.trace.logits, base.prompt.answers, _asked(study, row), tokenizer)
     refuse_uncontrolled(vlm, base, "lm", positions)
-    how = vlm, base, positions, row.name
-    fast = checks.lm(*how, mirrored if other is own else None) if widens else None
-    return Session(study, vlm, pair, base, readings, fast, positions)
+    instead = mirrored if other is own else None
+    fast = checks.lm(vlm, base, positions, row.name, instead) if widens else None
+    fast_vision = None
+    if vision:
+        refuse_uncontrolled(vlm, base, "vision")
+        fast_vision = checks.vision(vlm, base, row.name, instead)
+    return Session(study, vlm, pair, base, readings, fast, positions, fast_vision)
 
 
 def _asked(study: Study, row: Labelled) -> tuple[str, str]:
@@ -85,13 +93,21 @@ def _asked(study: Study, row: Labelled) -> tuple[str, str]:
 
 
 def _run(
-    study: Study, vlm: VLM, row: Labelled, image: Any, positions: Positions, widens: bool
+    study: Study,
+    vlm: VLM,
+    row: Labelled,
+    image: Any,
+    positions: Positions,
+    widens: bool,
+    vision: bool,
 ) -> Baseline:
     # A generated text need not begin with a token of its own for each answer.
     answers = _asked(study, row) if widens else study.answers
     prompt = encode(vlm, [image], row.question, answers, study.prompt, study.sum_variants)
     suffix = suffix_start(prompt.spans, positions) if widens else None
-    trace = forward(vlm, prompt, keep=Keep(z=("lm",), suffix=suffix), exact=True)
+    trace = forward(
+        vlm, prompt, keep=Keep(z=towers_of(positions, vision), suffix=suffix), exact=True
+    )
     ld = float(trace.ld(prompt)[0])
     return Baseline(prompt, trace, ld, ld)
 

@@ -85,10 +85,17 @@ class Checks:
         runs = compared or (lambda: base)
         return self._of(shape, pair, lambda: check(vlm, runs(), positions))
 
-    def vision(self, vlm: VLM, base: Baseline, pair: str) -> Check:
-        """Return how resumed passes of the vision tower do for pictures of this shape."""
+    def vision(
+        self,
+        vlm: VLM,
+        base: Baseline,
+        pair: str,
+        compared: Callable[[], Baseline] | None = None,
+    ) -> Check:
+        """Return how resumed passes of the vision tower do for pictures of this shape; see `lm`."""
+        runs = compared or (lambda: base)
         shape = "vision", (base.prompt.spans.length, *base.trace.z["vision"][0].shape)
-        return self._of(shape, pair, lambda: check_vision(vlm, base))
+        return self._of(shape, pair, lambda: check_vision(vlm, runs()))
 
     def _of(self, shape: Shape, pair: str, compare: Callable[[], Check]) -> Check:
         made = self._made.get(shape, {})

@@ -24,7 +24,9 @@ from headpatch.engine.patching import (
     OnOutcome,
     OnProgress,
     Outcome,
+    Read,
     ZMeans,
+    beyond,
     edits_of,
     in_batches,
     outcomes_of,
@@ -45,6 +47,7 @@ def patch_vision(
     on_outcome: OnOutcome | None = None,
     resumed: bool = True,
     finished: Mapping[Intervention, Outcome] | None = None,
+    read: Read | None = None,
 ) -> list[Outcome]:
     """Do what `headpatch.engine.patching.patch` does to vision heads, without the layers below.
 
@@ -60,7 +63,7 @@ def patch_vision(
     kept = _outputs(vlm, base, tower) if resumed else []
 
     def passes(asked: list[Intervention]) -> list[Outcome]:
-        return _run_chunk(vlm, base, asked, means, kept)
+        return _run_chunk(vlm, base, asked, means, kept, read)
 
     told = on_progress, on_outcome, finished
     return in_batches(base, interventions, _plan(vlm, interventions, batch), passes, *told)
@@ -150,6 +153,7 @@ def _run_chunk(
     asked: Sequence[Intervention],
     means: ZMeans | None,
     kept: Sequence[Any],
+    read: Read | None,
 ) -> list[Outcome]:
     """Run interventions of one run in one batch behind an untouched row."""
     # Layers that do not reach the language model are a control, whose effect must be exactly 0.
@@ -165,7 +169,8 @@ def _run_chunk(
         before = forward(vlm, prompt, exact=True) if never_read(vlm, asked[0].heads) else None
     untouched = None if before is None else before.ld(prompt)
     tokens = trace.logits.argmax(-1).tolist()
-    return outcomes_of(base, asked, trace.ld(prompt), tokens, untouched=untouched)
+    more = beyond(read, trace.logits)
+    return outcomes_of(base, asked, trace.ld(prompt), tokens, more, untouched)
 
 
 def _dimension(vlm: VLM) -> int:

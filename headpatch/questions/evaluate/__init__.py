@@ -61,7 +61,7 @@ class EvaluateOptions(Strict):
     group, objects (CSV, JSON lines or Parquet)."""
     heads: str = Field("top:3", json_schema_extra={"metavar": "HEADS"})
     """Heads that are changed together: 24.17,23.20 or layer:24 or top:5 (of the attention ranking:
-    that of --ranking, or of the pairs)."""
+    that of --ranking, or of the pairs); v3.5 is one of the vision tower."""
     each: bool = False
     """Change each of these heads alone as well."""
     ranking: Annotated[PathText | None, _file("DIR")] = None
@@ -99,7 +99,9 @@ class EvaluateOptions(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        Selection.parse(self.heads)
+        if Selection.parse(self.heads).names_vision and self.generate and self.verdict is None:
+            found = f"{self.heads}, and --generate"
+            raise InputError("--heads", found, "heads of the language model: 24.17,23.20")
         if self.score is not None and not self.generate:
             raise InputError("--score", self.score, "--generate as well", "It scores a text.")
         if (self.score == "chair") != (self.synonyms is not None):

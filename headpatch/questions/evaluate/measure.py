@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from headpatch.core.effects import intervene
+from headpatch.core.effects import change, has, resolve
 from headpatch.core.labelled_rows import Rows, choice_tokens, read_choices, token_text
 from headpatch.core.output.files import read_table
 from headpatch.core.ranking import random_sets
@@ -72,17 +72,19 @@ class Said:
 
 def plan(study: Study, vlm: VLM, sets: Sequence[Named]) -> Plan:
     """Work out what is changed on every row."""
-    options, grid = study.evaluate, vlm.lm.grid
+    options, grids = study.evaluate, [vlm.lm.grid]
+    if any(has("vision", one.heads) for one in sets):
+        grids.append(vlm.stack("vision").grid)
     how = {"positions": options.positions, "alpha": options.alpha}
     asked = []
     for one in sets:
-        drawn = random_sets(one.heads, options.controls, study.seed, grid)
+        drawn = random_sets(one.heads, options.controls, study.seed, *grids)
         for kind in options.kinds:
-            change, *controls = (
+            changed, *controls = (
                 Intervention(heads, kind, "noising", **how)  # type: ignore[arg-type]
                 for heads in (one.heads, *drawn)
             )
-            asked.append(Asked(one, change, tuple(controls)))
+            asked.append(Asked(one, changed, tuple(controls)))
     selves = () if options.generate else tuple(
         Intervention(one.heads, "self", "noising", options.positions) for one in sets
     )  # fmt: skip
@@ -91,18 +93,22 @@ def plan(study: Study, vlm: VLM, sets: Sequence[Named]) -> Plan:
 
 def named_sets(rows: Rows) -> tuple[Named, ...]:
     """Return the sets of heads that the study names; all of them, then each alone if asked for."""
-    options, grid = rows.study.evaluate, rows.vlm.lm.grid
+    options = rows.study.evaluate
     if options.verdict is not None:
         sets = _judged(user_path(options.verdict, "--verdict"), rows)
     else:
-        selection = Selection.parse(options.heads)
-        order = _order(rows) if selection.needs_ranking else ()
-        heads = HeadSet(selection.resolve(grid, order))
+        heads = HeadSet(resolve(Selection.parse(options.heads), rows.vlm, lambda: _order(rows)))
         sets = [Named(_short(heads), heads)]
     alone = [HeadSet.of(head) for one in sets for head in one.heads] if options.each else []
     known = {one.heads for one in sets}
     sets += [Named(str(one), one) for one in dict.fromkeys(alone) if one not in known]
     return tuple(sets)
+
+
+def names_vision(study: Study) -> bool:
+    """Whether heads of the vision tower are named."""
+    options = study.evaluate
+    return options.verdict is None and Selection.parse(options.heads).names_vision
 
 
 def _short(heads: HeadSet) -> str:
@@ -166,7 +172,7 @@ def measure(
         return Said(texts, (-1,) * len(texts))
     read = read_choices(choice_tokens(session, row))
     both = [*changes, *asked.selves]
-    outcomes = intervene(session, both, means, advance, read=read)
+    outcomes = change(session, both, means, advance, read=read)
     before = read(session.base.trace.logits[:1]).double()[0].tolist()
     first = int(session.base.trace.logits[0].argmax())
     figures = [before] + [

@@ -12,7 +12,7 @@ import pandas as pd
 from headpatch.core.ask import ask
 from headpatch.core.cost import cost, passes
 from headpatch.core.dataset import Pairs
-from headpatch.core.effects import floor_of, intervene
+from headpatch.core.effects import change, floor_of
 from headpatch.core.head_selection import Heads, named
 from headpatch.core.labelled_rows import Rows, counted, open_row
 from headpatch.core.mean_activations import MeanZ
@@ -31,7 +31,7 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.labelled import Labelled, Listed, Refused, read_rows
 from headpatch.questions.evaluate import VERB
 from headpatch.questions.evaluate.columns import EVALUATION, REFUSED, ROWS
-from headpatch.questions.evaluate.measure import Plan, Said, measure, named_sets, plan
+from headpatch.questions.evaluate.measure import Plan, Said, measure, named_sets, names_vision, plan
 from headpatch.questions.evaluate.scores import Score
 from headpatch.questions.evaluate.source import as_rows, listed_of, refuse_resample, rows_of
 from headpatch.questions.evaluate.table import check_scores, evaluation, row_table, scored
@@ -205,7 +205,7 @@ def _opened(rows: Rows, checks: Checks, row: Labelled) -> Open:
     if "resample" not in options.kinds:
         row = replace(row, twin=None)
     try:
-        how = options.positions, checks, not options.generate
+        how = options.positions, checks, not options.generate, names_vision(study)
         return row, open_row(study, rows.vlm, row, *how)
     except InputError as error:
         return row, f"{error.argument}: {error.found}; expected {error.expected}"
@@ -243,7 +243,7 @@ def _announce(rows: Rows, first: Open, asked: Plan, call: Call) -> None:
 def _reference(rows: Rows, openly: Callable[[Labelled], Open], call: Call) -> MeanZ:
     """Average z over the rows that can be asked."""
     positions = rows.study.evaluate.positions
-    mean = MeanZ(positions)
+    mean = MeanZ(positions, names_vision(rows.study))
 
     def sums(found: Open, _: OnProgress) -> Any:
         return mean.of_pair(found[1]) if isinstance(found[1], Session) else None
@@ -276,7 +276,7 @@ def _floor(first: Open, asked: Plan, reference: MeanZ | None) -> float:
     assert isinstance(session, Session)
     means = None if reference is None else reference.of(session)
     changes = [*(one.change for one in asked.asked), *asked.selves]
-    return floor_of(session, intervene(session, changes, means), means)
+    return floor_of(session, change(session, changes, means), means)
 
 
 def _said(

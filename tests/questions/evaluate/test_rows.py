@@ -12,7 +12,7 @@ from torch import nn
 
 import headpatch as hp
 from headpatch.core.store import Store
-from headpatch.heads import Head
+from headpatch.heads import Head, HeadSet
 from headpatch.models.vlm import VLM
 from headpatch.models.wording import prompt_text
 from tests.command import headpatch, printed, refused, refused_early
@@ -49,19 +49,22 @@ def write(folder: Path, rows: list[dict[str, Any]], name: str = "rows.csv") -> P
 @torch.no_grad()
 def plainly(vlm: VLM, image: Any, question: str, heads: list[Head]) -> int:
     """The likeliest first token by the model itself, z zeroed by a hook on the projections."""
-    width, handles = vlm.lm.head_dim, []
+    handles = []
 
-    def zeroing(head: int) -> Any:
+    def zeroing(head: Head) -> Any:
+        width = vlm.stack(head.tower).head_dim
+
         def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             z = args[0].clone()
-            z[:, -1, head * width : (head + 1) * width] = 0
+            where = -1 if head.tower == "lm" else slice(None)
+            z[..., where, head.head * width : (head.head + 1) * width] = 0
             return (z, *args[1:])
 
         return hook
 
     for head in heads:
-        module = vlm.lm.outputs[head.layer]
-        handles.append(module.register_forward_pre_hook(zeroing(head.head)))
+        module = vlm.stack(head.tower).outputs[head.layer]
+        handles.append(module.register_forward_pre_hook(zeroing(head)))
     text = prompt_text(vlm, question)
     bos = vlm.processor.tokenizer.bos_token
     inputs = vlm.processor(images=[image], text=[text], return_tensors="pt",
@@ -74,12 +77,21 @@ def plainly(vlm: VLM, image: Any, question: str, heads: list[Head]) -> int:
             handle.remove()
 
 
-@pytest.mark.parametrize("name", ["grouped-query", "wide-heads", "phi3", "qwen2_5_vl", "gemma3"])
-def test_every_row_is_answered_as_plain_transformers_with_hooks_answers_it(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [("grouped-query", False), ("wide-heads", False), ("phi3", False), ("qwen2_5_vl", False),
+     ("gemma3", False), ("grouped-query", True), ("qwen2_5_vl", True)],
+)  # fmt: skip
+def test_every_row_is_answered_as_plain_transformers_with_hooks_answers_it(
+    name: str, seen: bool
+) -> None:
+    """`seen`: with heads of the vision tower among them."""
     made = {**builders.BUILDERS, **builders.DECODERS}
     vlm = tiny_vlm(SHAPES[name]) if name in SHAPES else builders.make(made[name]())
     grid = vlm.lm.grid
     heads = [Head(layer, layer % grid.heads) for layer in range(grid.layers)]
+    if seen:
+        heads = [Head(0, 0, "vision"), Head(0, 1, "vision"), *heads[:1]]
     pictures = [noise_image(seed, (56, 56)) for seed in range(8)]
     asked = ["Is it red?", "Is it red? Is it red?"]
     answers = ["Yes", "No"]
@@ -92,7 +104,7 @@ def test_every_row_is_answered_as_plain_transformers_with_hooks_answers_it(name:
     for changed in ([], heads):
         tokens = [plainly(vlm, one["image"], one["question"], changed) for one in rows]
         texts = [tokenizer.decode([token]).strip() for token in tokens]
-        said = found.rows[found.rows["heads"] == "+".join(map(str, changed))]
+        said = found.rows[found.rows["heads"] == (str(HeadSet(tuple(heads))) if changed else "")]
         compared = [(a, b) for a, b in zip(said["said"], texts, strict=True) if a != b and b]
         assert compared == []
         right.append([text.casefold() == row["answer"].casefold()
@@ -306,7 +318,7 @@ def test_shards_find_what_one_run_finds(place: Path, tmp_path: Path) -> None:
     [
         (["--heads", "top:2"], "--heads: top:2, and single pictures, which rank no heads"),
         (["--heads", "9.9"], "9.9 is out of range"),
-        (["--heads", "v0.1"], "is a vision head"),
+        (["--heads", "v99.1"], "v99.1 is out of range"),
         (
             ["--heads", "1.1", "--factor", "colour"],
             "--factor: colour; expected a column of the rows: category",
@@ -328,6 +340,7 @@ def test_what_cannot_be_is_refused_in_one_line(
         (["--score", "exact"], "--score: exact; expected --generate as well"),
         (["--generate", "3", "--score", "chair"], "--synonyms: chair without a table"),
         (["--generate", "3", "--kinds", "resample"], "expected --through prompt"),
+        (["--generate", "3", "--heads", "v0.1"], "--heads: v0.1, and --generate"),
         (["--pairs", "pairs"], "--rows, --pairs: both of them"),
         (["--kinds", "resample"], "--kinds: resample, and single pictures"),
     ],
