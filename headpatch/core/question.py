@@ -8,7 +8,7 @@ documentation are derived from these.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
@@ -277,7 +277,17 @@ class Question(ABC, Generic[Found]):
             from headpatch.present.parts import Words
 
             yield Words(f"Heads are compared by {context.yardstick}.")
-        yield from module.view(files, context)
+        for part in module.view(files, context):
+            yield part if context.valid else _marked(part)
+
+
+def _marked(part: "Part") -> "Part":
+    """Say in a table's title that its study is not valid, wherever the table is shown."""
+    from headpatch.present.parts import Grid
+
+    if not isinstance(part, Grid):
+        return part
+    return replace(part, title=f"INVALID STUDY: {part.title}".removesuffix(": "))
 
 
 def table_of(columns: Any) -> "pandas.DataFrame":
