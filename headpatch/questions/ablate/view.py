@@ -173,14 +173,14 @@ def _one_pair(named: "pandas.DataFrame", context: Context, floor: float) -> Iter
         "direction": "direction",
         "LD": "ld",
         "effect": effect_cell(floor),
-        "norm.": "normalized",
+        "normalized": "normalized",
         "random heads": control_cell,
         "p": _p,
         "answer": answer_cell,
     }
     yield from _tables(named, cells, EFFECTS)
     yield Words(
-        "norm.: effect as a share of the difference between the runs (0 = nothing, 1 = all of "
+        "normalized: effect as a share of the difference between the runs (0 = nothing, 1 = all of "
         f"it, negative = the other way). {_CHANCE}{_least_p(named)}. Effects "
         f"below the noise floor ({floor:.1e} logits) are in brackets.",
         "terminal",
@@ -193,7 +193,7 @@ def _means(named: "pandas.DataFrame", context: Context, floor: float) -> Iterato
         "kind": kind_cell,
         "direction": "direction",
         "effect": effect_cell(floor),
-        "norm.": "normalized",
+        "normalized": "normalized",
         f"{context.level:.0%} interval": interval_cell("normalized"),
         "random heads": control_cell,
         **({"p": _p} if "control_p" in named else {}),

@@ -43,7 +43,7 @@ def shown(*rows: dict[str, Any], floor: float = 1e-6, width: int = 100) -> str:
 
 
 def legends(parts: Iterable[Part]) -> list[Words]:
-    return [one for one in parts if isinstance(one, Words) and one.text.startswith("norm.")]
+    return [one for one in parts if isinstance(one, Words) and one.text.startswith("normalized:")]
 
 
 @given(
