@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from headpatch.core.dataset import Pairs
     from headpatch.core.labelled_rows import Rows
+    from headpatch.core.outlook import Stage
     from headpatch.core.progress import Stages
     from headpatch.core.session import Session
     from headpatch.core.share import Share
@@ -265,6 +266,15 @@ class Question(ABC, Generic[Found]):
     ) -> Mapping[str, str]:
         """Name what is measured of each pair by a key of the store, if the verb is `keyed`."""
         return {}
+
+    def price(
+        self, study: "Study", vlm: "VLM", pairs: "Sequence[Entry] | None"
+    ) -> "Sequence[Stage]":
+        """Name the stages after the untouched runs and what they take; none of a quick question.
+
+        `pairs` are None for one pair alone.
+        """
+        return ()
 
     @abstractmethod
     def answer(self, opened: Opened, call: Call) -> Found:

@@ -22,6 +22,7 @@ from headpatch.kinds import (
     kinds_help,
     refuse_alphas,
 )
+from headpatch.pairs.region import spelled
 from headpatch.text import checked_text
 
 Quadrant = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
@@ -70,14 +71,24 @@ def sequence(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def words(value: Any) -> Any:
+    """Read names as a tuple of them: a list, or a text with commas as on the command line."""
+    return tuple(map(str.strip, value.split(","))) if isinstance(value, str) else sequence(value)
+
+
+def places(value: Any) -> Any:
+    """Read names of regions however ``--region`` may spell them; what is none stays as it is."""
+    return tuple(map(spelled, found)) if isinstance(found := words(value), tuple) else found
+
+
 KindsOfOnePair = Annotated[
     tuple[KindOfOnePair, ...],
-    BeforeValidator(sequence),
+    BeforeValidator(words),
     Field(min_length=1, description=kinds_help(OF_ONE_PAIR)),
 ]
 AskedKinds = Annotated[
     tuple[AskedKind, ...],
-    BeforeValidator(sequence),
+    BeforeValidator(words),
     Field(min_length=1, description=kinds_help(ASKED)),
 ]
 
@@ -89,7 +100,7 @@ class Kinds(Strict):
     alpha: Annotated[float, Field(json_schema_extra={"metavar": "NUMBER"})] = ALPHA
     """What a kind with a factor (scale) multiplies z by: 0 takes all away, 1 changes nothing."""
     directions: Annotated[
-        tuple[Literal["noising", "denoising"], ...], BeforeValidator(sequence), Field(min_length=1)
+        tuple[Literal["noising", "denoising"], ...], BeforeValidator(words), Field(min_length=1)
     ] = ("noising", "denoising")
     """noising (change the with-run: necessary?), denoising (change the without-run:
     sufficient?)."""
@@ -245,7 +256,7 @@ class DrawOptions(Strict):
     """Pairs."""
     regions: Annotated[
         tuple[Literal[Corner, "center", Quadrant], ...],
-        BeforeValidator(sequence),
+        BeforeValidator(places),
         Field(min_length=1),
     ] = ("top-left-corner", "top-right-corner", "bottom-left-corner", "bottom-right-corner")
     """Places asked about equally often; `top-left` is short for `top-left-corner`."""
@@ -283,9 +294,9 @@ class VerdictOptions(Strict):
     out."""
     top: Positive = 20
     """Heads that attention picks out."""
-    rankings: Annotated[tuple[By, ...], BeforeValidator(sequence)] = ()
+    rankings: Annotated[tuple[By, ...], BeforeValidator(words)] = ()
     """Rankings of `headpatch rank --by` whose first heads are judged as well, together and in the
-    faithfulness curves, comma-separated: diff,raw,entropy,localization,text-image."""
+    faithfulness curves, comma-separated: diff, raw, entropy, localization, text-image."""
     groups: Count = 100
     """Random sets of heads on each pair, which show what a head adds once others are
     gone; 0 seeks partners by the effects of heads alone."""

@@ -169,7 +169,12 @@ def test_over_pairs_means_have_intervals() -> None:
     assert terminal.headings[4] == "90% interval"
     assert "+0.0333 [+0.1250, +0.1250]" in numbers.rows[0]
     words = " ".join(one.text for one in parts if isinstance(one, Words))
-    for part in ("never below 2/(20", "picked by their attention", "Free control: vision layer 3", "exactly 0"):
+    for part in (
+        "never below 2/(20",
+        "picked by their attention",
+        "Free control: vision layer 3",
+        "exactly 0",
+    ):
         assert part in words
     (chart,) = (one for one in parts if isinstance(one, Chart))
     assert chart.name == "mean_effects"
