@@ -117,17 +117,19 @@ def choose_heads(
     pairs: Pairs,
     call: Call,
     options: Candidates,
-    price: Sequence[Stage],
     on_progress: OnProgress | None = None,
+    price: Sequence[Stage] = (),
 ) -> Chosen:
     """Pick heads as `options` ask; those of rankings by their means over one half of the pairs.
 
     The `price` of it all is said once nothing is refused any more.
     """
     study, vlm, survey = pairs.study, pairs.vlm, pairs.survey
-    entries, told = survey.entries, price_words(price, len(survey.entries))
+    entries = survey.entries
+    told = [price_words(price, len(entries))] if price else []
     if options.heads is not None and not Selection.parse(options.heads).needs_ranking:
-        call.say(told)
+        for words in told:
+            call.say(words)
         return Chosen(Selection.parse(options.heads).resolve(vlm.lm.grid), entries, 0)
 
     def need(count: int) -> None:
@@ -137,7 +139,8 @@ def choose_heads(
             raise InputError("--pairs", f"{count} {words}", f"at least {2 * LEAST}: {why}", hint)
 
     need_scenes(entries, need)
-    call.say(told)
+    for words in told:
+        call.say(words)
     drawn = np.random.default_rng(study.seed % 2**64).permutation(int(survey.scenes.max()) + 1)
     first, second = (
         np.flatnonzero(np.isin(survey.scenes, half)).tolist() for half in np.array_split(drawn, 2)

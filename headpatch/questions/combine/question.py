@@ -243,7 +243,7 @@ def _many(pairs: Pairs, call: Call) -> tuple[Plan, Each, Scenes]:
     options = pairs.study.combine
     price = QUESTION.price(pairs.study, pairs.vlm, pairs.entries)
     with call.stages("Ranking heads by effect") as advance:
-        chosen = choose_heads(pairs, call, options, price, advance)
+        chosen = choose_heads(pairs, call, options, advance, price)
     judged = replace(pairs.survey, entries=chosen.entries)
     sources = Sources(pairs, options, options.positions, False)
 

@@ -29,8 +29,9 @@ _CONTROLS: Final = (
 _LEGEND: Final = (
     "normalized: effect as a share of the difference between the runs, towards the other run's LD "
     "(0 = nothing, 1 = all of it, negative = away from it). random tokens: the same with as many "
-    "random image tokens in the region's place, mean{sd}. `question` is every token after the image, the "
-    "answer position included. Effects below the noise floor ({floor:.1e} logits) are in brackets."
+    "random image tokens in the region's place, mean{sd}. `question` is every token after the "
+    "image, the answer position included. Effects below the noise floor ({floor:.1e} logits) are "
+    "in brackets."
 )
 
 

@@ -163,9 +163,8 @@ class Path(Question[FollowedPath]):
         survey = replace(survey, checks=checks, open_pairs=survey.open_pairs if here else None)
         pairs = replace(pairs, survey=survey, positions="answer", vision=False)
         with call.stages("Ranking heads by effect") as advance:
-            chosen = choose_heads(
-                pairs, call, study.path, self.price(study, vlm, pairs.entries), advance
-            )
+            price = self.price(study, vlm, pairs.entries)
+            chosen = choose_heads(pairs, call, study.path, advance, price)
         heads: dict[str, tuple[Head, ...]] = {entry.name: () for entry in survey.entries}
         heads |= {entry.name: chosen.heads for entry in chosen.entries}
         with call.stages("Following the object") as advance:
