@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from headpatch.core.measures import By
-from headpatch.core.study.reading import PathText
+from headpatch.core.study.reading import PathText, places, words
+from headpatch.core.study.reading import sequence as sequence  # noqa: PLC0414, for sections
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.kinds import (
@@ -22,7 +23,6 @@ from headpatch.kinds import (
     kinds_help,
     refuse_alphas,
 )
-from headpatch.pairs.region import spelled
 from headpatch.text import checked_text
 
 Quadrant = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
@@ -64,21 +64,6 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(one)
     elif isinstance(value, Mapping):
         yield from _texts([*value.keys(), *value.values()])
-
-
-def sequence(value: Any) -> Any:
-    """Read a list as a tuple: YAML has lists only."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def words(value: Any) -> Any:
-    """Read names as a tuple of them: a list, or a text with commas as on the command line."""
-    return tuple(map(str.strip, value.split(","))) if isinstance(value, str) else sequence(value)
-
-
-def places(value: Any) -> Any:
-    """Read names of regions however ``--region`` may spell them; what is none stays as it is."""
-    return tuple(map(spelled, found)) if isinstance(found := words(value), tuple) else found
 
 
 KindsOfOnePair = Annotated[
