@@ -10,6 +10,7 @@ from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from headpatch.errors import HeadpatchError, RunError
 from headpatch.text import visible
@@ -18,7 +19,30 @@ from headpatch.text import visible
 _UsageError: Any = typer.BadParameter.__mro__[1]
 _INTERRUPTED = "interrupted; nothing was written"
 
+
+def _untyped(params: Any) -> Any:
+    """Return what a command takes, without a type where it takes no value."""
+    for one in params:
+        if getattr(one, "is_flag", False):
+            one.metavar = ""
+    return params
+
+
+class Command(TyperCommand):
+    """A verb."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return its flags and arguments."""
+        return _untyped(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> Any:
+        return _untyped(super().get_params(ctx))
+
+
 app = typer.Typer(
+    cls=_Group,
     name="headpatch",
     help="Test causally which attention heads of a vision-language model decide a Yes/No answer."
     "\n\n"

@@ -112,7 +112,7 @@ _FLAGS = (
     Parameter("config", Parameter.KEYWORD_ONLY, annotation=Annotated[Path, _CONFIG]),
     parameter("n", flag(int, "--n", "Pairs to draw for a verdict, without --pairs.", "N")),
     parameter("results", flag(Path, "--results", _RESULTS, "DIR")),
-    parameter("resume", RESUME),
+    *(parameter(name, one) for name, one in RESUME.items()),
 )
 command(
     "claims",

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headpatch.cli.app import app
+from headpatch.cli.app import Command, app
 from headpatch.cli.options import Debug, Json, decimal, whole
 from headpatch.cli.show import Terminal, print_object, show
 from headpatch.questions.compare import VERB
@@ -51,4 +51,4 @@ def compare(
 
 
 compare.__doc__ = VERB.help
-app.command()(compare)
+app.command(cls=Command)(compare)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _OVER_PAIRS: Final = frozenset({"pairs", "limit", "hold", "shard", "workers", "ray"})
 _SORTS: Final = {"text": str, "several": Several, "file": Path}
+_ROOM: Final = 18  # of what a flag takes, on a help page of 80 columns
 _N: Final = flag(int, "--n", "Pairs to draw, without --pairs.", "N")
 
 
@@ -37,7 +38,7 @@ def add(verb: Verb) -> None:
     keys = {name: f"{verb.name}.{name}" for name in own}
     if verb.draws:
         extra["n"], keys["n"] = _N, "draw.n"
-    resume = {"resume": RESUME} if verb.finished else {}
+    resume = RESUME if verb.finished else {}
     without = {*verb.without, *(() if verb.pairs else _OVER_PAIRS)}
     without |= PICTURES if verb.draws else set()
 
@@ -104,10 +105,11 @@ def answered(
     Returns what was opened, what was found, and the names of the files.
     """
     from headpatch.cli import show
-    from headpatch.cli.many import all_measured, divided, kept, loaded, opened
+    from headpatch.cli.many import all_measured, divided, kept, loaded, opened, refuse_undecided
     from headpatch.core.question import Call
     from headpatch.core.share import ALONE
     from headpatch.pairs.labelled import Listed
+    from headpatch.pairs.manifest import usable
 
     question, study, many = verb.question(), request.study, entries is not None
     if request.workers is not None or request.ray is not None:
@@ -133,6 +135,8 @@ def answered(
         if keeps and not verb.keyed:
             store = opened(kept_in, verb.finished, resume, verb.name)
             call = replace(call, store=store)
+        if keeps and verb.keyed and resume is None:
+            refuse_undecided(kept_in, verb)
         vlm = vlm or loaded(request)
         question.check_model(study, vlm)
         if keeps and verb.keyed and not isinstance(pairs, Listed):
@@ -142,6 +146,9 @@ def answered(
             call = replace(call, store=store, units=units)
         if call.store is not None:
             stack.enter_context(kept(call.store, share.alone))
+        if not isinstance(entries, Listed):
+            run = None if entries is None else usable(entries)
+            request.outlook.announce(question.price(study, vlm, run), len(run or (0,)))
         target = _open(request, verb, vlm, entries, needs, call.store, share)
         found = question.answer(target, call)
         if request.shard is not None:
@@ -239,12 +246,16 @@ def _option(name: str, field: FieldInfo) -> Any:
     """Return how typer reads the flag of an option."""
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     held = _bare(field.annotation)
+    names: tuple[str, ...] = ()
     kind, metavar = {int: (int, "N"), float: (float, "X")}.get(held, (str, "TEXT"))
     if get_origin(held) is tuple:
         kind, metavar = Several, name.upper()
     elif get_origin(held) is Literal:
-        metavar = "|".join(get_args(held))
+        names = get_args(held)
+        metavar = "|".join(names) if len("|".join(names)) <= _ROOM else "NAME"
     words, typed = " ".join((field.description or "").split()), f"--{name.replace('_', '-')}"
+    if metavar == "NAME" and not all(name in words for name in names):
+        words += f" One of: {', '.join(names)}."
     if held is bool:
         return flag(bool, typed, words)
     return flag(kind, typed, words, str(extra.get("metavar", metavar)))

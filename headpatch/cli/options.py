@@ -55,15 +55,16 @@ def parameter(name: str, annotation: Any, default: bool | None = None) -> Parame
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-RESUME = flag(
-    bool,
-    "--resume/--no-resume",
-    "Go on from what an interrupted run has left in the output folder, or discard it.",
-)
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
+_LEFT = "what an interrupted run has left in the output folder."
+RESUME = {
+    "resume": flag(bool, "--resume", f"Go on from {_LEFT}"),
+    "no_resume": flag(bool, "--no-resume", f"Discard {_LEFT}"),
+}
+"""Two flags that a verb is handed as one, ``resume``: true, false, or None for neither."""
+_JSON = "Print one JSON object on stdout, and nothing else there."
+Json = Annotated[bool, typer.Option("--json", help=_JSON)]
+_DEBUG = "Show a traceback when something fails."
+Debug = Annotated[bool, typer.Option("--debug", help=_DEBUG)]
 
 
 class Common(NamedTuple):
@@ -76,7 +77,7 @@ class Common(NamedTuple):
 
 _OF_STUDY = (
     ("model", "model", str, "demo|PATH|HUB-ID",
-     "`demo`, a model's folder, or a hub id such as llava-hf/llava-1.5-7b-hf."),
+     "`demo`, a model's folder, or its id on the Hugging Face hub."),
     ("with_image", "with", Path, "IMG", "Picture with the object."),
     ("without_image", "without", Path, "IMG", "Picture without the object."),
     ("question", "question", str, "TEXT", "Asked of both pictures; the answer must flip."),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headpatch.cli.app import app
+from headpatch.cli.app import Command, app
 from headpatch.cli.options import Debug
 from headpatch.cli.show import say
 from headpatch.text import user_path
@@ -25,7 +25,7 @@ class Markup(StrEnum):
 _FORMAT = typer.Option("--format", help="markdown, or latex for the package booktabs.")
 
 
-@app.command()
+@app.command(cls=Command)
 def table(
     folder: Annotated[Path, _FOLDER],
     markup: Annotated[Markup, _FORMAT] = Markup.markdown,
@@ -47,7 +47,7 @@ def table(
         say(written)
 
 
-@app.command()
+@app.command(cls=Command)
 def methods(folder: Annotated[Path, _FOLDER], debug: Debug = False) -> None:
     """Print a paragraph on methods for a paper, with its sources, from what run.yaml says.
 
@@ -65,7 +65,7 @@ def methods(folder: Annotated[Path, _FOLDER], debug: Debug = False) -> None:
     say(paragraph(user_path(folder, "DIR")))
 
 
-@app.command()
+@app.command(cls=Command)
 def schema() -> None:
     """Print the JSON schema of a study, by which editors complete and check YAML files.
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from headpatch.cli.app import app
+from headpatch.cli.app import Command, app
 from headpatch.cli.options import Debug, Json
 from headpatch.cli.show import print_object, say, warn
 from headpatch.text import user_path
@@ -15,7 +15,7 @@ _OUT_HELP = "The file to write; report.html in DIR if left out."
 _OUT = typer.Option("--out", help=_OUT_HELP, metavar="FILE")
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
     folder: Annotated[Path, _FOLDER],
     out: Annotated[Path | None, _OUT] = None,

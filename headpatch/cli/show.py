@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.segment import Segment
 from rich.text import Text
 
+from headpatch.core.outlook import Outlook
 from headpatch.core.study.study import Study
 from headpatch.text import visible
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from headpatch.models.vlm import VLM
 
 
+_EVERY = 30.0  # seconds between lines of progress that nobody watches
 _ALL = 0.995  # what 100% is written for
 _JSON_ACTS = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # below: json escapes them
 
@@ -67,15 +69,67 @@ def output_folder(study: Study) -> Path:
 
 
 @contextmanager
-def progress(what: str, quiet: bool) -> "Iterator[OnProgress]":
-    """Show a bar on a terminal's stderr while something long runs."""
-    console = Terminal(stderr=True)
+def progress(what: str, quiet: bool, outlook: Outlook | None = None) -> "Iterator[OnProgress]":
+    """Show on stderr how far something long is, and how much is left of all that is to come.
+
+    A bar on a terminal; in a pipe or a file a plain line every `_EVERY` seconds, and at the end of
+    a stage that took as long.
+    """
+    console, outlook = Terminal(stderr=True), outlook or Outlook()
+    outlook.begin(what)
+    try:
+        with nullcontext(_silent) if quiet else _watched(console, what, outlook) as advance:
+            yield advance
+    finally:
+        took = outlook.end()
+    if took >= _EVERY and not quiet and not console.is_terminal:
+        warn(f"{what}: done in {_time(took)}")
+
+
+def _silent(_done: int, _total: int) -> None:
+    pass
+
+
+@contextmanager
+def _watched(console: Terminal, what: str, outlook: Outlook) -> "Iterator[OnProgress]":
+    if not console.is_terminal:
+        yield _lines(what, outlook)
+        return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    hidden = quiet or not console.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True,
-                  disable=hidden) as bar:  # fmt: skip
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    left = TextColumn("{task.fields[left]}", style="progress.remaining")
+    with Progress(*columns, left, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None, left="")
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, left=_left(outlook, done, total))
+
+        yield advance
+
+
+def _lines(what: str, outlook: Outlook) -> "OnProgress":
+    said = outlook.clock()
+
+    def advance(done: int, total: int) -> None:
+        nonlocal said
+        if (now := outlook.clock()) - said >= _EVERY:
+            said = now
+            left = _left(outlook, done, total)
+            warn(f"{what}: {done:,} of {total:,}{', ' * bool(left)}{left}")
+
+    return advance
+
+
+def _left(outlook: Outlook, done: int, total: int) -> str:
+    seconds = outlook.left(done, total)
+    return "" if seconds is None or done >= total else f"about {_time(seconds)} left"
+
+
+def _time(seconds: float) -> str:
+    """Write a time as people say it."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def warn(text: str) -> None:

@@ -8,9 +8,10 @@ from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headpatch.cli.app import app
+from headpatch.cli.app import Command, app
 from headpatch.cli.options import COMMON, PICTURES, parameter
 from headpatch.cli.show import output_folder, progress, warn
+from headpatch.core.outlook import Outlook
 from headpatch.core.study.options import refuse_both
 from headpatch.core.study.record import said_of
 from headpatch.core.study.study import Study
@@ -31,6 +32,7 @@ class Request:
     until_the_end: ExitStack = field(default_factory=ExitStack)  # closed when the verb has ended
     workers: int | None = None  # processes that measure pairs; None: this one, if `ray` is, too
     ray: str | None = None  # address of the cluster on which they run; None: this machine
+    outlook: Outlook = field(default_factory=Outlook)  # on all stages of the verb
     shard: "Number | None" = None  # which part of the pairs is run here; None: all
 
     def folder(self) -> Path:
@@ -43,7 +45,7 @@ class Request:
 
     def stage(self, what: str) -> "AbstractContextManager[OnProgress]":
         """Show a bar on a terminal's stderr while something long runs."""
-        return progress(what, self.as_json)
+        return progress(what, self.as_json, self.outlook)
 
     def override(self, flags: Mapping[str, object]) -> "Request":
         """Return the request with keys of its study changed, as `Study.override` takes them."""
@@ -69,6 +71,10 @@ def command(
 
     def run(**given: Any) -> None:
         refuse_both(given)
+        if given.pop("no_resume", None):
+            if given["resume"]:
+                raise InputError("--resume, --no-resume", "both of them", "one of them")
+            given["resume"] = False
         config = given.get("config")
         config = config if isinstance(config, Path) else None
         changed = "" if config is None else said_of(config, name)
@@ -85,7 +91,7 @@ def command(
     # typer reads a command's flags here
     vars(run)["__signature__"] = inspect.Signature([*flags, *behind])
     run.__doc__ = words
-    app.command(name)(run)
+    app.command(name, cls=Command)(run)
 
 
 def _parts(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from headpatch.engine.patching import PLAIN_BATCH
 from headpatch.engine.selfcheck import Check
 from headpatch.engine.widen import rows_that_fit, rows_within
 from headpatch.errors import InputError
-from headpatch.heads import HeadSet, Tower
+from headpatch.heads import Grid, HeadSet, Tower
 from headpatch.kinds import averages, donated
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
@@ -79,6 +79,16 @@ def cost(
             )
         total += plain + -(-plain // each)
     return total
+
+
+_SWEEP = {"answer": 3.3, "question": 38.0, "image": 500.0, "all": 500.0}
+"""Forward passes in which widening passes change every head once, as `headpatch check` tells them
+of the bundled model; of others they are about as many, since they go by layers and tokens."""
+
+
+def widened(grid: Grid, rows: int, positions: Positions = "answer") -> float:
+    """Return about what changed heads or sets cost, in forward passes, before anything was run."""
+    return rows * _SWEEP[positions] / (grid.layers * grid.heads)
 
 
 def passes(count: float) -> str:

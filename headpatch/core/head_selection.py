@@ -12,8 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.core.baseline_runs import LEAST
+from headpatch.core.cost import widened
 from headpatch.core.dataset import Pairs
 from headpatch.core.effects import intervene, normalized
+from headpatch.core.outlook import Stage, price_words
 from headpatch.core.over_pairs import each_pair
 from headpatch.core.question import Call
 from headpatch.core.session import Session
@@ -91,6 +93,17 @@ def choose(
     return tuple(chosen)
 
 
+def ranking_price(grid: Grid, options: Candidates, pairs: int) -> tuple[int, list[Stage]]:
+    """Return how many heads are chosen at most, and what ranking them over so many pairs takes."""
+    if options.heads is not None:
+        return len(Selection.parse(options.heads).resolve(grid, tuple(grid))), []
+    count = options.top * (2 * ("effect" in options.by) + ("attention" in options.by))
+    if "effect" not in options.by:
+        return count, []
+    rows = 2 * grid.layers * grid.heads * -(-pairs // 2)  # on one half of several
+    return count, [Stage("Ranking heads by effect", rows, widened(grid, rows))]
+
+
 @dataclass(frozen=True, eq=False)
 class Chosen:
     """Heads, and the pairs of pictures on which they are judged."""
@@ -101,12 +114,22 @@ class Chosen:
 
 
 def choose_heads(
-    pairs: Pairs, call: Call, options: Candidates, on_progress: OnProgress | None = None
+    pairs: Pairs,
+    call: Call,
+    options: Candidates,
+    on_progress: OnProgress | None = None,
+    price: Sequence[Stage] = (),
 ) -> Chosen:
-    """Pick heads as `options` ask; those of rankings by their means over one half of the pairs."""
+    """Pick heads as `options` ask; those of rankings by their means over one half of the pairs.
+
+    The `price` of it all is said once nothing is refused any more.
+    """
     study, vlm, survey = pairs.study, pairs.vlm, pairs.survey
     entries = survey.entries
+    told = [price_words(price, len(entries))] if price else []
     if options.heads is not None and not Selection.parse(options.heads).needs_ranking:
+        for words in told:
+            call.say(words)
         return Chosen(Selection.parse(options.heads).resolve(vlm.lm.grid), entries, 0)
 
     def need(count: int) -> None:
@@ -116,6 +139,8 @@ def choose_heads(
             raise InputError("--pairs", f"{count} {words}", f"at least {2 * LEAST}: {why}", hint)
 
     need_scenes(entries, need)
+    for words in told:
+        call.say(words)
     drawn = np.random.default_rng(study.seed % 2**64).permutation(int(survey.scenes.max()) + 1)
     first, second = (
         np.flatnonzero(np.isin(survey.scenes, half)).tolist() for half in np.array_split(drawn, 2)

@@ -8,7 +8,7 @@ documentation are derived from these.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from headpatch.core.dataset import Pairs
     from headpatch.core.labelled_rows import Rows
+    from headpatch.core.outlook import Stage
     from headpatch.core.progress import Stages
     from headpatch.core.session import Session
     from headpatch.core.share import Share
@@ -275,6 +276,15 @@ class Question(ABC, Generic[Found]):
         """Name what is measured of each pair by a key of the store, if the verb is `keyed`."""
         return {}
 
+    def price(
+        self, study: "Study", vlm: "VLM", pairs: "Sequence[Entry] | None"
+    ) -> "Sequence[Stage]":
+        """Name the stages after the untouched runs and what they take; none of a quick question.
+
+        `pairs` are None for one pair alone.
+        """
+        return ()
+
     @abstractmethod
     def answer(self, opened: Opened, call: Call) -> Found:
         """Measure, over one pair or over many."""
@@ -286,7 +296,17 @@ class Question(ABC, Generic[Found]):
             from headpatch.present.parts import Words
 
             yield Words(f"Heads are compared by {context.yardstick}.")
-        yield from module.view(files, context)
+        for part in module.view(files, context):
+            yield part if context.valid else _marked(part)
+
+
+def _marked(part: "Part") -> "Part":
+    """Say in a table's title that its study is not valid, wherever the table is shown."""
+    from headpatch.present.parts import Grid
+
+    if not isinstance(part, Grid):
+        return part
+    return replace(part, title=f"INVALID STUDY: {part.title}".removesuffix(": "))
 
 
 def table_of(columns: Any) -> "pandas.DataFrame":

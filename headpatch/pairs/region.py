@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from headpatch.errors import InputError
 from headpatch.text import checked_text, decimal_number
@@ -50,7 +51,7 @@ class Region:
         A box with a number of 2 or more, or after ``px:``, is in pixels, and has fractions `within`
         a picture. An `InputError` if it is neither, or the box is empty or leaves the image.
         """
-        name = re.sub(r"[\s_]+", "-", text.strip().lower()).replace("centre", "center")
+        name = spelled(text)
         if name in _NAMED:
             return _NAMED[name]
         bare = checked_text(text, argument).strip()
@@ -89,6 +90,13 @@ class Region:
             expected = f"pixels within {width}x{height}"
             raise InputError(argument, f"{self.name} leaves the picture", expected)
         return Region(self.name, left, top, right, bottom)
+
+
+def spelled(name: Any) -> Any:
+    """Return a region's name as `REGIONS` spells it: ``Top left`` is ``top-left``."""
+    if not isinstance(name, str):
+        return name
+    return re.sub(r"[\s_]+", "-", name.strip().lower()).replace("centre", "center")
 
 
 def _named() -> dict[str, Region]:

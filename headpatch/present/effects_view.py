@@ -146,7 +146,7 @@ def interval_cell(name: str) -> Cell:
 def means_words(level: float, floor: float) -> str:
     """Say what the figures of a table of mean effects are."""
     return (
-        "Means over pairs. effect: shift of LD in logits; norm.: as a share of the difference "
+        "Means over pairs. effect: shift of LD in logits; normalized: as a share of the difference "
         f"between a pair's runs (0 = nothing, 1 = all of it), with its {level:.0%} interval over "
         f"pairs. In brackets: not above the noise floor, {floor:.1e} logits."
     )

@@ -292,6 +292,44 @@ def test_what_changes_nothing_stays_within_the_noise_floor(
     assert rows["effect"].abs().max() <= result.noise_floor < 1e-4
 
 
+FORCED = [
+    pytest.param(verb, many, id=f"{verb.name}{' over pairs' * many}")
+    for verb in ASKED
+    if "force" not in verb.without  # what counts answers runs wrong ones as well
+    for many in ((False, True) if verb.name == "rank" else (False,))
+]
+
+
+@pytest.mark.parametrize(("verb", "many"), FORCED)
+def test_a_forced_study_marks_every_file(
+    verb: Verb, many: bool, place: Path, tmp_path: Path
+) -> None:
+    """Whose answers are not right: each table and file of tensors says so, and still reads back."""
+    options = study_of(verb, many)
+    study: dict[str, Any] = {"model": str(place / "model"), "region": "top-left", "force": True}
+    study[verb.name] = options
+    if many:
+        swapped = pd.read_csv(place / "pairs/manifest.csv")
+        swapped = swapped.rename(columns={"with": "without", "without": "with"})
+        swapped[["with", "without"]] = str(place / "pairs") + "/" + swapped[["with", "without"]]
+        swapped.to_csv(tmp_path / "swapped.csv", index=False)
+        study["pairs"] = {"manifest": str(tmp_path / "swapped.csv"), "resamples": 200}
+    else:
+        study |= {"with": str(place / "without.png"), "without": str(place / "with.png")}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    out = tmp_path / "out"
+    command.ran(verb.name, "--config", tmp_path / "study.yaml", "--out", out)
+    for file in out.glob("*.csv"):
+        marks = pd.read_csv(file)["valid"]
+        assert marks.dtype == bool and not marks.any(), file.name
+    assert all(read_tensors(file)["valid"] is False for file in out.glob("*.pt"))
+    run = next(part for part in find(out).parts if part.has(verb.files[0]))
+    view = verb.question().view(derived.saved(verb, run), derived.context(verb, run))
+    titles = [part.title for part in view if isinstance(part, Grid)]
+    assert all(title.startswith("INVALID STUDY") for title in titles)
+    assert headpatch("report", out, "--json").json["valid"] is False
+
+
 def test_every_question_is_under_contract() -> None:
     """A question that is new fails here until it is asked in these tests."""
     assert {verb.name for verb in ASKED} == {verb.name for verb in ASKED if study_of(verb, False)}

@@ -223,3 +223,21 @@ def test_nothing_is_asked_twice() -> None:
         plan(1, 0, ("top-left", "top-left"), DRAW.wording)
     with pytest.raises(InputError, match=r"^--wording: "):
         plan(1, 0, DRAW.regions, DRAW.wording * 2)
+
+
+def test_regions_are_spelled_as_a_pairs_own_may_be() -> None:
+    flags = {"draw.regions": ("Top left", "bottom_right-corner", "Centre")}
+    drawn = Study.make(flags=flags).draw.regions
+    assert drawn == ("top-left", "bottom-right-corner", "center")
+    assert Study.make(flags={"draw.regions": "top left, center"}).draw.regions == (
+        "top-left",
+        "center",
+    )
+    with pytest.raises(InputError, match=r"--regions: .*left-half"):
+        Study.make(flags={"draw.regions": ("left-half",)})
+
+
+def test_names_may_be_one_text_in_python() -> None:
+    asked = Study.make(flags={"ablate.kinds": "zero, resample", "ablate.directions": "noising"})
+    assert asked.ablate.kinds == ("zero", "resample")
+    assert asked.ablate.directions == ("noising",)

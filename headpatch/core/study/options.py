@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from headpatch.core.measures import By
-from headpatch.core.study.reading import PathText
+from headpatch.core.study.reading import PathText, places, words
+from headpatch.core.study.reading import sequence as sequence  # noqa: PLC0414, for sections
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.kinds import (
@@ -65,19 +66,14 @@ def _texts(value: Any) -> Iterator[str]:
         yield from _texts([*value.keys(), *value.values()])
 
 
-def sequence(value: Any) -> Any:
-    """Read a list as a tuple: YAML has lists only."""
-    return tuple(value) if isinstance(value, list) else value
-
-
 KindsOfOnePair = Annotated[
     tuple[KindOfOnePair, ...],
-    BeforeValidator(sequence),
+    BeforeValidator(words),
     Field(min_length=1, description=kinds_help(OF_ONE_PAIR)),
 ]
 AskedKinds = Annotated[
     tuple[AskedKind, ...],
-    BeforeValidator(sequence),
+    BeforeValidator(words),
     Field(min_length=1, description=kinds_help(ASKED)),
 ]
 
@@ -89,7 +85,7 @@ class Kinds(Strict):
     alpha: Annotated[float, Field(json_schema_extra={"metavar": "NUMBER"})] = ALPHA
     """What a kind with a factor (scale) multiplies z by: 0 takes all away, 1 changes nothing."""
     directions: Annotated[
-        tuple[Literal["noising", "denoising"], ...], BeforeValidator(sequence), Field(min_length=1)
+        tuple[Literal["noising", "denoising"], ...], BeforeValidator(words), Field(min_length=1)
     ] = ("noising", "denoising")
     """noising (change the with-run: necessary?), denoising (change the without-run:
     sufficient?)."""
@@ -245,7 +241,7 @@ class DrawOptions(Strict):
     """Pairs."""
     regions: Annotated[
         tuple[Literal[Corner, "center", Quadrant], ...],
-        BeforeValidator(sequence),
+        BeforeValidator(places),
         Field(min_length=1),
     ] = ("top-left-corner", "top-right-corner", "bottom-left-corner", "bottom-right-corner")
     """Places asked about equally often; `top-left` is short for `top-left-corner`."""
@@ -283,9 +279,9 @@ class VerdictOptions(Strict):
     out."""
     top: Positive = 20
     """Heads that attention picks out."""
-    rankings: Annotated[tuple[By, ...], BeforeValidator(sequence)] = ()
+    rankings: Annotated[tuple[By, ...], BeforeValidator(words)] = ()
     """Rankings of `headpatch rank --by` whose first heads are judged as well, together and in the
-    faithfulness curves, comma-separated: diff,raw,entropy,localization,text-image."""
+    faithfulness curves, comma-separated: diff, raw, entropy, localization, text-image."""
     groups: Count = 100
     """Random sets of heads on each pair, which show what a head adds once others are
     gone; 0 seeks partners by the effects of heads alone."""

@@ -22,6 +22,7 @@ from headpatch.core.study.record import (
 )
 from headpatch.errors import InputError
 from headpatch.pairs.pair import BUNDLED
+from headpatch.pairs.region import spelled
 from headpatch.pairs.rows import MEMORY
 from headpatch.text import at_home, decimal_number, whole_number
 
@@ -251,3 +252,18 @@ def _keys_near(root: type[BaseModel], location: tuple[int | str, ...]) -> str:
             return "those that the documentation lists"
         model = inner
     return ", ".join(field.alias or name for name, field in model.model_fields.items())
+
+
+def sequence(value: Any) -> Any:
+    """Read a list as a tuple: YAML has lists only."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def words(value: Any) -> Any:
+    """Read names as a tuple of them: a list, or a text with commas as on the command line."""
+    return tuple(map(str.strip, value.split(","))) if isinstance(value, str) else sequence(value)
+
+
+def places(value: Any) -> Any:
+    """Read names of regions however ``--region`` may spell them; what is none stays as it is."""
+    return tuple(map(spelled, found)) if isinstance(found := words(value), tuple) else found

@@ -1,8 +1,21 @@
 """What `headpatch ablate` writes."""
 
+from dataclasses import replace
+
 from headpatch.present.column import Column, Schema
 from headpatch.present.effects_view import ANSWER_CHANGED, ANSWERS, CHANGED
 
+_CHANCE = (
+    Column("control_sd", "their standard deviation (n − 1)", "share", form=".4f"),
+    Column("control_n", "how many random sets were drawn", "sets", form=".0f"),
+    Column(
+        "control_p",
+        "two-sided p of `normalized` among these sets, with the +1 correction; never below "
+        "2 / (`control_n` + 1)",
+        form=".2f",
+        optional=True,
+    ),
+)
 EFFECTS = Schema(
     "effects.csv",
     "an intervention: a set of heads × kind × direction (and pair)",
@@ -25,18 +38,14 @@ EFFECTS = Schema(
             form="+.4f",
             interval=True,
         ),
-        Column("control_sd", "their standard deviation (n − 1)", "share", form=".4f"),
-        Column("control_n", "how many random sets were drawn", "sets", form=".0f"),
-        Column(
-            "control_p",
-            "two-sided p of `normalized` among these sets, with the +1 correction; never below "
-            "2 / (`control_n` + 1)",
-            form=".2f",
-            optional=True,
-        ),
+        *_CHANCE,
     ),
 )
-MEANS = EFFECTS.over_pairs("effects_mean.csv", ANSWER_CHANGED)
+_OVER_PAIRS = tuple(
+    replace(column, meaning=f"{column.meaning}; each set's mean over the pairs", optional=True)
+    for column in _CHANCE
+)
+MEANS = EFFECTS.over_pairs("effects_mean.csv", ANSWER_CHANGED, *_OVER_PAIRS)
 _WHERE = ("pair", "heads", "layer", "head", "kind", "toward", "direction", "positions")
 DOSES = Schema(
     "doses.csv",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from headpatch.core.cost import Beside, cost
+from headpatch.core.dataset import Pairs
 from headpatch.core.effects import Unread, change, check_toward, floor_of, has, unread
 from headpatch.core.ranking import random_sets
 from headpatch.core.session import Session
@@ -77,9 +78,6 @@ def plan(session: Session, heads: Sequence[Head]) -> Plan:
     if has("vision", heads):
         vision = vlm.stack("vision").grid
         check_scope(vlm, seen_at, "--vision-positions")
-    sets: list[tuple[HeadSet, Role]] = [(HeadSet.of(head), "head") for head in heads]
-    if len(heads) > 1:
-        sets.append((HeadSet(tuple(heads)), "joint"))
     asked: list[Asked] = []
 
     check_toward(session, options.kinds, options.toward)
@@ -92,7 +90,7 @@ def plan(session: Session, heads: Sequence[Head]) -> Plan:
             where = options.positions, seen_at, alpha, options.toward
             asked.append(Asked(named, role, Intervention(changed, kind, direction, *where)))
 
-    for members, role in sets:
+    for members, role in _sets(heads):
         controls = random_sets(members, options.controls, session.study.seed, vlm.lm.grid, vision)
         for kind in options.kinds:
             ask(members, role, members, kind)
@@ -105,6 +103,12 @@ def plan(session: Session, heads: Sequence[Head]) -> Plan:
     passes = cost(session, seen, tower="vision") + cost(session, others)
     beside = Beside.of(session, options.kinds, options.reference, widened=bool(others))
     return Plan(tuple(asked), len(seen), passes, beside)
+
+
+def _sets(heads: Sequence[Head]) -> list[tuple[HeadSet, Role]]:
+    """Return each head alone, and all of them together."""
+    sets: list[tuple[HeadSet, Role]] = [(HeadSet.of(head), "head") for head in heads]
+    return [*sets, (HeadSet(tuple(heads)), "joint")] if len(heads) > 1 else sets
 
 
 def run(
@@ -136,6 +140,41 @@ def run(
     table = with_head_columns(table)
     floor = floor_of(session, outcomes.values(), means)
     return Ablated(table, floor, unread(session, outcomes.values()))
+
+
+def beside_means(
+    means: pd.DataFrame, measured: Sequence[Ablated], pairs: Pairs, heads: Sequence[Head]
+) -> dict[str, list[float]]:
+    """Return how mean effects stand to the means that each of their random sets has over pairs.
+
+    Random sets hang on the seed and the named set alone, so that all pairs have the same.
+    """
+    scenes = pairs.survey.scenes.tolist()
+    tables = [one.table.assign(_scene=scene) for one, scene in zip(measured, scenes, strict=True)]
+    rows = _known(pd.concat(tables))
+    by_scene = rows[rows["role"] == "control"].groupby([*_WAY, "_scene"])["normalized"].mean()
+    chance = by_scene.groupby(_WAY).mean().to_dict()
+    vision = pairs.vlm.stack("vision").grid if has("vision", heads) else None
+    options, seed, grid = pairs.study.ablate, pairs.study.seed, pairs.vlm.lm.grid
+    drawn = {
+        str(one): [str(random) for random in random_sets(one, options.controls, seed, grid, vision)]
+        for one, _ in _sets(heads)
+    }
+    found = []
+    for row in _known(means).to_dict("records"):
+        way = tuple(row[name] for name in _WAY[1:])
+        null = [chance[one, *way] for one in drawn[row["heads"]]]
+        found.append(_beside(row["normalized"], null))
+    return {name: [one[name] for one in found] for name in ("control_sd", "control_n", "control_p")}
+
+
+_WAY = ["heads", "kind", "alpha", "direction"]
+
+
+def _known(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with a number for every alpha: of a kind without, one that none has."""
+    alpha = rows["alpha"].fillna(-np.inf) if "alpha" in rows else -np.inf
+    return rows.assign(alpha=alpha)
 
 
 def _normalized(session: Session, outcome: Outcome) -> float:

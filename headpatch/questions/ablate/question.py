@@ -30,7 +30,7 @@ from headpatch.models.vlm import VLM
 from headpatch.questions.ablate import VERB, vision_scope
 from headpatch.questions.ablate.columns import DOSES, DOSES_MEAN, EFFECTS, MEANS
 from headpatch.questions.ablate.doses import dose_means, doses_of
-from headpatch.questions.ablate.measure import Ablated, Plan, named_rows, plan, run
+from headpatch.questions.ablate.measure import Ablated, Plan, beside_means, named_rows, plan, run
 from headpatch.questions.ablate.view import summary
 
 
@@ -222,6 +222,7 @@ def _over_pairs(pairs: Pairs, call: Call) -> Ablation:
             )
         )  # fmt: skip
     means = _means([one.named for one in measured], pairs)
+    means = pd.DataFrame(MEANS.ordered(means.assign(**beside_means(means, measured, pairs, heads))))
     return _found(pairs, measured, means, _doses(measured, pairs))
 
 
@@ -251,7 +252,7 @@ def _means(tables: Sequence[pd.DataFrame], pairs: Pairs) -> pd.DataFrame:
     # a share is not defined for a pair without a difference in LD
     defined = sum(bool(np.isfinite(table["normalized"]).all()) for table in tables)
     means = means.assign(answer_changed=answer_changed(tables, EFFECTS), pairs=defined)
-    return pd.DataFrame(MEANS.ordered(means))
+    return means
 
 
 def _announce(session: Session, job: Plan, survey: Survey | None, call: Call) -> None:

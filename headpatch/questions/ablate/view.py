@@ -89,6 +89,10 @@ def _label(value: float) -> str:
     return signed(value, 2)
 
 
+_CHANCE: Final = (
+    "random heads: the same, mean ± sd over other heads of the same layers; p: two-sided rank of "
+    "the effect among them"
+)
 Cells: TypeAlias = dict[str, str | Cell]
 
 
@@ -169,16 +173,15 @@ def _one_pair(named: "pandas.DataFrame", context: Context, floor: float) -> Iter
         "direction": "direction",
         "LD": "ld",
         "effect": effect_cell(floor),
-        "norm.": "normalized",
+        "normalized": "normalized",
         "random heads": control_cell,
         "p": _p,
         "answer": answer_cell,
     }
     yield from _tables(named, cells, EFFECTS)
     yield Words(
-        "norm.: effect as a share of the difference between the runs (0 = nothing, 1 = all of "
-        "it, negative = the other way). random heads: the same, mean ± sd over other heads of "
-        f"the same layers; p: two-sided rank of the effect among them{_least_p(named)}. Effects "
+        "normalized: effect as a share of the difference between the runs (0 = nothing, 1 = all of "
+        f"it, negative = the other way). {_CHANCE}{_least_p(named)}. Effects "
         f"below the noise floor ({floor:.1e} logits) are in brackets.",
         "terminal",
     )
@@ -190,13 +193,15 @@ def _means(named: "pandas.DataFrame", context: Context, floor: float) -> Iterato
         "kind": kind_cell,
         "direction": "direction",
         "effect": effect_cell(floor),
-        "norm.": "normalized",
+        "normalized": "normalized",
         f"{context.level:.0%} interval": interval_cell("normalized"),
         "random heads": control_cell,
+        **({"p": _p} if "control_p" in named else {}),
         "answer changed": "answer_changed",
     }
     yield from _tables(named, cells, MEANS)
-    yield Words(means_words(context.level, floor), "terminal")
+    chance = f" {_CHANCE}{_least_p(named)}." if "control_p" in named else ""
+    yield Words(means_words(context.level, floor) + chance, "terminal")
     if words := ratio_words(named.to_dict("records"), changed_name, floor):
         yield Words(words)
     if Selection.parse(context.options.get("heads", "")).needs_ranking:
@@ -221,13 +226,13 @@ def _p(row: Row) -> str:
 
 def _least_p(named: "pandas.DataFrame") -> str:
     """Say below which p no effect can come, however large it is."""
-    counts = named["control_n"].max()
+    counts = named["control_n"].max() if "control_n" in named else 0
     return f", never below 2/({counts:.0f} + 1) = {2 / (counts + 1):.2g}" if counts > 0 else ""
 
 
 def _page_words(named: "pandas.DataFrame", context: Context) -> Words:
     bars = "; bars are intervals over pairs" if context.pairs is not None else ""
-    has_p = context.pairs is None and "control_p" in named
+    has_p = "control_p" in named
     p = f"; p is the two-sided rank among them{_least_p(named)}" if has_p else ""
     most = MOST_HEADS if context.pairs is None else MOST_ROWS
     left_out = named["heads"].nunique() - most
@@ -250,11 +255,11 @@ def _page_table(named: "pandas.DataFrame", schema: Schema) -> Grid:
         "Normalized": _share,
         "Random heads": _page_controls,
     }
+    if "control_p" in named:
+        cells["p, not corrected for the number of heads"] = _p
     if schema is MEANS:
         cells["Answer changed"] = "answer_changed"
     else:
-        if "control_p" in named:
-            cells["p, not corrected for the number of heads"] = _p
         cells["Answer"] = answer_cell
     return grid("The numbers", named, cells, schema, place="page")
 

@@ -27,6 +27,7 @@ from headpatch.engine.interventions import (
 from headpatch.engine.selfcheck import Check, check_vision
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
+from headpatch.kinds import averages
 from headpatch.models.placement import quantized
 from headpatch.models.prompt import as_run
 from headpatch.models.spans import Positions
@@ -74,8 +75,9 @@ class Report(Result):
     def files(self) -> Files:
         """Return what is shown; none of it is written."""
         sweep = self.origin.study.sweep
-        ways = len(set(sweep.kinds)) * len(set(sweep.directions))
-        return {"check": {**self.json(), "ways": ways}}
+        each = {"kind": len(set(sweep.kinds)), "direction": len(set(sweep.directions))}
+        ways = " × ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in each.items())
+        return {"check": {**self.json(), "ways": ways, "means": averages(sweep.kinds)}}
 
     def json(self) -> Mapping[str, Any]:
         """Return what ``--json`` prints."""

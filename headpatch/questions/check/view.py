@@ -13,7 +13,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     """Show the model and the prompt, what each scope allows, and what cannot be done."""
     report = files["check"]
     yield _model(report)
-    ways = report["ways"]
+    ways = report["ways"] + ",\nreference pairs included" * report["means"]
     yield _scopes(report["positions"], ways, "positions", "widening pass", "head")
     if vision := report["vision_positions"]:
         yield _scopes(vision, ways, "vision tokens", "resumed pass", "vision head")
@@ -52,11 +52,11 @@ def _model(facts: Mapping[str, Any]) -> Grid:
 
 
 def _scopes(
-    scopes: Mapping[str, Mapping[str, Any] | str], ways: int, where: str, path: str, what: str
+    scopes: Mapping[str, Mapping[str, Any] | str], ways: str, where: str, path: str, what: str
 ) -> Grid:
     """Show, by scope, whether the fast path is exact and what sweeps in one and all ways cost."""
     figures = ("tokens", path, "off by", "allowed", "noise floor")
-    headings = (where, *figures, "1 kind, 1 direction", f"all {ways}")
+    headings = (where, *figures, "1 kind, 1 direction", ways)
     title = f"Sweeps of every {what}: exactness (logits) and cost (forward passes of the prompt)"
     rows = tuple(
         (name, "none", *[""] * 6) if isinstance(scope, str) else (name, *_tried(scope))

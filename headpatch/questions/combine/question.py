@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from headpatch.core.ask import ask, origin, refuse_means
-from headpatch.core.cost import inexact
+from headpatch.core.cost import inexact, widened
 from headpatch.core.dataset import Pairs
 from headpatch.core.head_selection import (
     Heads,
@@ -16,9 +16,11 @@ from headpatch.core.head_selection import (
     choose,
     choose_heads,
     named,
+    ranking_price,
     single_effects,
 )
 from headpatch.core.mean_activations import mean_z
+from headpatch.core.outlook import Stage, price_words
 from headpatch.core.over_pairs import Sources, each_pair, hangs_on_all
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
@@ -31,6 +33,7 @@ from headpatch.errors import RunError
 from headpatch.heads import HeadSet
 from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
 from headpatch.questions.combine import VERB, selfrepair
 from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
 from headpatch.questions.combine.effects import Combinations, Effects, Plan, changes, judge, measure
@@ -107,6 +110,17 @@ class Combine(Question[Combined]):
     def check_model(self, study: Study, vlm: VLM) -> None:
         """Refuse heads that the model does not have."""
         check_candidates(vlm.lm.grid, study.combine)
+
+    def price(self, study: Study, vlm: VLM, pairs: Sequence[Entry] | None) -> list[Stage]:
+        """Count the sets of the heads that are chosen; they are judged on half of several pairs."""
+        options, grid, many = study.combine, vlm.lm.grid, 1 if pairs is None else len(pairs)
+        heads, stages = ranking_price(grid, options, many)
+        ways = len(set(options.kinds)) * len(set(options.directions))
+        judged = many // 2 if stages and many > 1 else many
+        rows = (heads + heads * (heads - 1) // 2 + 1) * ways * judged
+        changed = Stage("Changing heads together", rows, widened(grid, rows, options.positions))
+        apart = (heads + 3) * ways * judged  # each alone, the first interactions, and all
+        return [*stages, changed, Stage("Taking passes apart", apart, float(apart))]
 
     def answer(self, opened: Opened, call: Call) -> Combined:
         """Change every head, every two and all together, and take passes apart."""
@@ -204,6 +218,7 @@ def _one_pair(session: Session, call: Call) -> tuple[Plan, Each]:
     if words := inexact(session):
         call.say(words)
     options, means = session.study.combine, call.given.get("means")
+    call.say(price_words(QUESTION.price(session.study, session.vlm, None), 1))
     with call.stages("Ranking heads by effect") as advance:
         heads = choose(
             session.vlm.lm.grid,
@@ -226,8 +241,9 @@ def _one_pair(session: Session, call: Call) -> tuple[Plan, Each]:
 def _many(pairs: Pairs, call: Call) -> tuple[Plan, Each, Scenes]:
     """Return what is changed, what runs the pairs on which it is judged, and their scenes."""
     options = pairs.study.combine
+    price = QUESTION.price(pairs.study, pairs.vlm, pairs.entries)
     with call.stages("Ranking heads by effect") as advance:
-        chosen = choose_heads(pairs, call, options, advance)
+        chosen = choose_heads(pairs, call, options, advance, price)
     judged = replace(pairs.survey, entries=chosen.entries)
     sources = Sources(pairs, options, options.positions, False)
 

@@ -137,9 +137,10 @@ _LEGEND: Final = (
 )
 _REPAIR_LEGEND: Final = (
     "Shares of the difference between the runs. direct: what the heads write, straight to the "
-    "logits, all else as it was, the final norm's scale too (norm anew: that computed anew); "
-    "total: what changing them does; repair = direct - total: above 0 later parts make up for it, "
-    "below 0 they pass it on and add to it. total = direct + other heads + MLPs + norm (+ biases)."
+    "logits, all else as it was, the scale of the final normalization layer too (rescaled: with "
+    "that scale computed again); total: what changing them does; repair = direct - total: above 0 "
+    "later parts make up for it, below 0 they pass it on and add to it. total = direct + other "
+    "heads + MLPs + final scale (what its change does) (+ biases)."
 )
 
 
@@ -268,12 +269,12 @@ def _repairs(table: "pandas.DataFrame", parts: "pandas.DataFrame") -> Iterator[P
     cells: dict[str, Any] = {
         "heads": _heads,
         "direct": "direct",
-        "norm anew": "renormed",
+        "rescaled": "renormed",
         "total": "total",
         "repair": "repair",
         "other heads": "other_heads",
         "MLPs": "mlps",
-        "norm": "norm",
+        "final scale": "norm",
         "parts that change most": lambda row: ", ".join(
             moved.get(tuple(row[name] for name in _WAY), ())
         ),

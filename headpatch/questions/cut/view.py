@@ -27,10 +27,11 @@ _CONTROLS: Final = (
     "edge's colour."
 )
 _LEGEND: Final = (
-    "norm.: effect as a share of the difference between the runs, towards the other run's LD (0 = "
-    "nothing, 1 = all of it, negative = away from it). random tokens: the same with as many random "
-    "image tokens in the region's place, mean{sd}. `question` is every token after the image, the "
-    "answer position included. Effects below the noise floor ({floor:.1e} logits) are in brackets."
+    "normalized: effect as a share of the difference between the runs, towards the other run's LD "
+    "(0 = nothing, 1 = all of it, negative = away from it). random tokens: the same with as many "
+    "random image tokens in the region's place, mean{sd}. `question` is every token after the "
+    "image, the answer position included. Effects below the noise floor ({floor:.1e} logits) are "
+    "in brackets."
 )
 
 
@@ -145,7 +146,7 @@ def _in_full(shown: "pandas.DataFrame", schema: Schema, context: Context, larges
     }
     one = schema is CUTS
     cells |= {"LD": "ld"} if one else {}
-    cells |= {"effect": effect_cell(context.noise_floor or 0.0), "norm.": "normalized"}
+    cells |= {"effect": effect_cell(context.noise_floor or 0.0), "normalized": "normalized"}
     cells |= {} if one else {f"{context.level:.0%} interval": interval_cell("normalized")}
     cells["random tokens"] = control_cell
     cells |= {"answer": answer_cell} if one else {"answer changed": "answer_changed"}

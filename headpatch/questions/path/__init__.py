@@ -44,7 +44,7 @@ class PathOptions(Candidates):
         "answer-other",
         "answer-words",
     )
-    """Attention to cut, from-to, comma-separated: answer-region,words-region. Ends as for
+    """Attention to cut, from-to, comma-separated: answer-region, words-region. Ends as for
     `headpatch cut`."""
     window: Positive = 5
     """Layers that are cut together, centred on every layer in turn."""

@@ -4,7 +4,7 @@ What is finished of a pair is kept, whole or not at all, so that a killed run go
 finds the same.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -23,8 +23,10 @@ from headpatch.core.head_selection import (
     choose,
     choose_heads,
     named,
+    ranking_price,
     single_effects,
 )
+from headpatch.core.outlook import Stage, price_words
 from headpatch.core.over_pairs import each_pair
 from headpatch.core.progress import Progress, reporting
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
@@ -36,6 +38,7 @@ from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
 from headpatch.present.head_columns import with_head_columns
 from headpatch.questions.path import VERB
 from headpatch.questions.path.columns import MEANS, PATH
@@ -91,6 +94,10 @@ FollowedPaths = FollowedPath
 """What `headpatch.path` found over many pairs."""
 
 
+_CLASSES, _INPUTS = 4, 7  # of tokens whose stream is swapped; of inputs of a head
+_SHARE = 0.5  # of a pass that a run takes that is resumed at its layer, in the mean
+
+
 class Path(Question[FollowedPath]):
     """Follows the object through the model."""
 
@@ -106,6 +113,21 @@ class Path(Question[FollowedPath]):
         check_window(study.path.window, grid)
         check_candidates(grid, study.path)
 
+    def price(self, study: Study, vlm: VLM, pairs: Sequence[Entry] | None) -> list[Stage]:
+        """Count the swaps, cuts and paths of every pair, about: it depends on the prompt."""
+        grid, many = vlm.lm.grid, 1 if pairs is None else len(pairs)
+        heads, stages = ranking_price(grid, study.path, many)
+        layers = grid.layers + (vlm.vision.grid.layers if vlm.vision else 0)
+        swapped = 2 * _CLASSES * layers * many
+        cuts = 2 * len(study.path.edges) * grid.layers * many
+        paths = 2 * _INPUTS * heads * (many if pairs is None else -(-many // 2))
+        if pairs is not None:
+            rows = swapped + cuts + paths
+            return [*stages, Stage("Following the object", rows, _SHARE * rows)]
+        named = {"Swapping the stream": swapped, "Cutting edges": cuts}
+        named["Patching paths to heads"] = paths
+        return [*stages, *(Stage(name, rows, _SHARE * rows) for name, rows in named.items())]
+
     def answer(self, opened: Opened, call: Call) -> FollowedPath:
         """Measure every view of every pair."""
         if isinstance(opened, Session):
@@ -120,6 +142,7 @@ class Path(Question[FollowedPath]):
         token_classes(session)  # a region without tokens is refused here, one without others below
         for edge in study.path.edges:
             Ends.of(session, edge)
+        call.say(price_words(self.price(study, session.vlm, None), 1))
         with call.stages("Ranking heads by effect") as advance:
             heads = choose(
                 session.vlm.lm.grid,
@@ -140,7 +163,8 @@ class Path(Question[FollowedPath]):
         survey = replace(survey, checks=checks, open_pairs=survey.open_pairs if here else None)
         pairs = replace(pairs, survey=survey, positions="answer", vision=False)
         with call.stages("Ranking heads by effect") as advance:
-            chosen = choose_heads(pairs, call, study.path, advance)
+            price = self.price(study, vlm, pairs.entries)
+            chosen = choose_heads(pairs, call, study.path, advance, price)
         heads: dict[str, tuple[Head, ...]] = {entry.name: () for entry in survey.entries}
         heads |= {entry.name: chosen.heads for entry in chosen.entries}
         with call.stages("Following the object") as advance:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.core.question import Context, Files, table_of
-from headpatch.kinds import kind_label, notes
+from headpatch.kinds import first_of, kind_label, notes
 from headpatch.present.canvas import signed
 from headpatch.present.column import UNDEFINED, Row, Schema
 from headpatch.present.effects_view import (
@@ -122,7 +122,11 @@ def _tables(
         yield Words(words)
     if others := unlisted(extremes(table, floor), heads):
         named = "; ".join(_named(row, floor) for row in others)
-        yield Words(f"Largest of their kind and direction, in no table here: {named}.")
+        by = kind_label(first_of(set(table["kind"])), heads[0])
+        yield Words(
+            "The largest effects of their kind and direction that are not listed above, since the "
+            f"tables are sorted by {by}: {named}."
+        )
 
 
 def _largest(
@@ -144,7 +148,7 @@ def _largest(
     else:
         mean = "mean "
         cells |= {
-            "norm.": "normalized",
+            "normalized": "normalized",
             f"{context.level:.0%} interval": interval_cell("normalized"),
             "answer changed": "answer_changed",
         }

@@ -77,7 +77,11 @@ def summary(tokens: Sequence[Row], context: Context) -> str:
             f"{token[way]['total']:.1f} logits{_ends(token[way], 'total')}), head {first['head']} "
             f"the furthest ({first['effect']:+.2f}{_ends(first, 'effect')})"
         )
-    return f"{'; '.join(sentences)}. {caveat}"
+    which = f"Both runs would say every token themselves, so all {len(tokens)} are considered"
+    if any(token["rival"] for token in tokens):
+        every = f"{len(contested)} of {len(tokens)} tokens"
+        which = f"Considering only the {every} that one of the runs would not say itself"
+    return f"{which}: {'; '.join(sentences)}. {caveat}"
 
 
 def _tables(tokens: Sequence[Row], title: str) -> Iterator[Grid]:

@@ -1,8 +1,9 @@
 """Judge over many pairs which heads decide, and whether those that look are among them.
 
-Draws pairs (or takes a dataset), keeps those that the model answers rightly, and changes every head
-of the language model on each: resample and mean, noising (is it necessary?) and denoising (is it
-sufficient?). Every head is judged on all pairs.
+Draws pairs (or takes a dataset), keeps those that the model answers rightly, of which it needs 40
+(with another --split more), and changes every head of the language model on each: resample and
+mean, noising (is it necessary?) and denoising (is it sufficient?). Every head is judged on all
+pairs.
 
 Each head gets a verdict: necessary, sufficient, both, redundant (not necessary alone, but together
 with named partners, of which none can be left out), inhibitory, mixed (the mean hides what it does

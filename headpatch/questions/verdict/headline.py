@@ -183,7 +183,8 @@ def _together_words(rows: Sequence[Mapping[str, Any]], ranking: str, level: floa
         if row["draws"]:
             random = (
                 f"random sets of the same layers {percent(row['random'])}, "
-                f"{percent(row['random_low'])} to {percent(row['random_high'])}, p = {row['p']:.2g}"
+                f"{percent(row['random_low'])} to {percent(row['random_high'])}, "
+                f"p = {row['p']:.2g}, never below {2 / (row['draws'] + 1):.2g}"
             )
         parts.append(
             f"they {verb} {percent(row['effect'])} [{percent(row['effect_low'])} to "

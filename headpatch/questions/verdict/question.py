@@ -1,6 +1,6 @@
 """The verdict of every head over many pairs, as a question."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,8 +11,10 @@ import pandas as pd
 from headpatch.core.ask import ask, origin, with_options
 from headpatch.core.baseline_runs import Survey
 from headpatch.core.claims_grammar import Claim, check_claims
+from headpatch.core.cost import widened
 from headpatch.core.dataset import Dataset, Pairs, closed, found_pairs, run_pairs
 from headpatch.core.measures import check_table, ranking_name
+from headpatch.core.outlook import Stage
 from headpatch.core.progress import Progress, stages_of
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result, rows_of
 from headpatch.core.saved_verdict import need_pairs
@@ -20,7 +22,7 @@ from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.models.vlm import VLM
-from headpatch.pairs.manifest import usable
+from headpatch.pairs.manifest import Entry, usable
 from headpatch.pairs.same_scene import need_scenes
 from headpatch.questions.verdict import VERB, columns
 from headpatch.questions.verdict.charts import head_names
@@ -175,6 +177,13 @@ class Judge(Question[Verdict]):
     def needs(self, study: Study) -> Needs:
         """Change heads at the study's positions."""
         return Needs(study.verdict.positions, means=True)
+
+    def price(self, study: Study, vlm: VLM, pairs: Sequence[Entry] | None) -> list[Stage]:
+        """Count the heads and sets that are changed if all pairs pass the gate."""
+        assert pairs is not None
+        rows = cost(study, vlm.lm.grid, pairs)
+        passes = widened(vlm.lm.grid, rows, study.verdict.positions)
+        return [Stage("Changing heads", rows, passes)]
 
     def answer(self, opened: Opened, call: Call) -> Verdict:
         """Judge every head on all pairs, and what each part of them chooses on the other."""

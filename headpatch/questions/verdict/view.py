@@ -164,8 +164,9 @@ def _heads(
     yield from _acting(rows.loc[acting], cells, int(table["head"].max()) + 1)
     note = (
         "Means over pairs, as a share of the LD difference between the runs; resampled at the "
-        "positions of the study. A head is called after an effect whose interval lies beyond "
-        f"±δ = {setting.delta:g} and whose q (Benjamini-Hochberg, over all heads and both "
+        "positions of the study. attention: its mean difference and, in brackets, its rank among "
+        "all heads, both over the same pairs. A head is called after an effect whose interval lies "
+        f"beyond ±δ = {setting.delta:g} and whose q (Benjamini-Hochberg, over all heads and both "
         f"directions) is below {1 - context.level:.2g}; 'watches', 'looks away' and 'inert' are "
         "shown to be small: the mean within ±δ by an equivalence test, and 95% of pairs by a "
         "tolerance interval; 'mixed': the mean hides what it does on pairs; nothing of it: "

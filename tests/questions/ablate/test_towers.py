@@ -24,6 +24,7 @@ from headpatch.heads import Grid, Head, HeadSet, Selection
 from headpatch.pairs.manifest import Manifest
 from headpatch.questions.ablate.measure import plan
 from headpatch.questions.ablate.question import Ablation, ablate
+from headpatch.stats.effects import rank_of
 from tests.datasets import any_model, noisy_pairs, noisy_study, tiny_study
 from tests.families import builders
 
@@ -138,6 +139,24 @@ def test_means_over_pairs_are_those_of_the_pairs_one_by_one(tmp_path: Path) -> N
     for column in ("effect", "normalized", "control_mean"):
         each = np.stack([one.named[column] for one in slow])
         np.testing.assert_allclose(done.means[column], each.mean(0), atol=ROUNDING)
+    joint = done.means[done.means["role"] == "joint"]
+    drawn = random_sets(
+        HeadSet(HEADS), asked.ablate.controls, asked.seed, vlm.lm.grid, vlm.stack("vision").grid
+    )
+    for row in joint.to_dict("records"):  # by hand: each random set's mean over the pairs
+        null = []
+        for one in map(str, drawn):
+            of_set = [
+                table.effects.query(
+                    f"heads == '{one}' and kind == '{row['kind']}' and role == 'control' and "
+                    f"direction == '{row['direction']}'"
+                )["normalized"].item()
+                for table in slow
+            ]
+            null.append(np.mean(of_set))
+        assert row["control_n"] == len(null) > 1
+        assert row["control_sd"] == pytest.approx(np.std(null, ddof=1), abs=ROUNDING)
+        assert row["control_p"] == rank_of(np.float64(row["normalized"]), null)
     assert done.unread is not None
     assert done.unread.rows == sum(one.unread.rows for one in slow if one.unread)
     assert set(done.means["positions"]) == {"all", "answer", "answer+v:all"}

@@ -43,7 +43,7 @@ def shown(*rows: dict[str, Any], floor: float = 1e-6, width: int = 100) -> str:
 
 
 def legends(parts: Iterable[Part]) -> list[Words]:
-    return [one for one in parts if isinstance(one, Words) and one.text.startswith("norm.")]
+    return [one for one in parts if isinstance(one, Words) and one.text.startswith("normalized:")]
 
 
 @given(
@@ -154,19 +154,27 @@ def page_words(table: pd.DataFrame) -> list[Words]:
 
 def test_over_pairs_means_have_intervals() -> None:
     ends = {f"{name}_{end}": 0.125 for name in ("effect", "normalized") for end in ("low", "high")}
-    means = pd.DataFrame([row(**ends, answer_changed=0.5, pairs=3)]).drop(columns="control_sd")
+    means = pd.DataFrame([row(**ends, answer_changed=0.5, pairs=3)])
     given = {"effects.csv": pd.DataFrame([row()]), "effects_mean.csv": means}
     unread = {"layers": [3], "rows": 4, "largest": 0.0}
     facts, options = {"unread": unread}, {"heads": "top:1"}
     parts = list(view(given, Context(pairs=3, level=0.9, options=options, facts=facts)))
     terminal, numbers = (one for one in parts if isinstance(one, Grid))
     assert terminal.rows == (
-        ("zero", "noising", "-0.5000", "+0.0333", "+0.1250 to +0.1250", "+0.0010", "50%"),
+        (
+            *("zero", "noising", "-0.5000", "+0.0333", "+0.1250 to +0.1250"),
+            *("+0.0010±0.0020", "0.10", "50%"),
+        ),
     )
     assert terminal.headings[4] == "90% interval"
     assert "+0.0333 [+0.1250, +0.1250]" in numbers.rows[0]
     words = " ".join(one.text for one in parts if isinstance(one, Words))
-    for part in ("picked by their attention", "Free control: vision layer 3", "exactly 0"):
+    for part in (
+        "never below 2/(20",
+        "picked by their attention",
+        "Free control: vision layer 3",
+        "exactly 0",
+    ):
         assert part in words
     (chart,) = (one for one in parts if isinstance(one, Chart))
     assert chart.name == "mean_effects"

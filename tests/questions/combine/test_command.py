@@ -1,10 +1,12 @@
 """`headpatch combine`, from the command line to its files, on the planted model."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from headpatch.core.store import Store
 from headpatch.questions.combine import VERB
 from tests.command import done, headpatch, of_pair, refused
 from tests.command import table as read_rows
@@ -49,6 +51,37 @@ def test_a_script_reads_json(asked: list[object], tmp_path: Path) -> None:
     assert {one["kind"] for one in found["combinations"]} == {"resample", "mean"}
     assert {one["heads"] for one in found["selfrepair"]} >= {"1.1", "0.3"}
     assert [Path(file).name for file in found["files"]] == FILES
+
+
+def test_the_price_is_said_first_and_a_stop_in_the_first_stage_keeps_its_pairs(
+    asked: list[object], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = headpatch(*asked, "--heads", "0.3,1.0", "--out", tmp_path / "one")
+    (price,) = said.err.splitlines()
+    assert price.startswith("headpatch: 1 pair: about ")
+    assert "changing heads together: 8; taking passes apart: 10" in price
+    (place / "first").mkdir()
+    planted_pairs(place / "first")
+    words = ["combine", "--model", place / "model", "--pairs", place / "first"]
+    words += ["--heads", "0.3,1.0", "--out", tmp_path / "many"]
+    put, kept = Store.put_aside, []
+
+    def stopping(store: Store, key: str, content: Any) -> None:
+        put(store, key, content)
+        kept.append(key)
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put_aside", stopping)
+        line = refused(*words, code=130)
+    assert "2 untouched runs of pairs are kept in" in line
+    assert "the same command uses them" in line
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put_aside", stopping)  # of the third pair on
+        done(*words)
+    assert len(kept) == 4
+    assert kept[:2] != kept[2:]
 
 
 def test_over_a_dataset(place: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from headpatch.engine.patching import Outcome
 from headpatch.engine.selfcheck import Check
 from headpatch.questions.sweep import VERB as SWEEP
 from headpatch.questions.sweep.columns import EFFECTS
-from tests.command import Said, contents, headpatch, of_pair, ran, refused, table
+from tests.command import Said, contents, headpatch, of_pair, ran, refused, refused_early, table
 from tests.planted import HEADS, planted_image, save_planted
 from tests.stopped import rows_left, stop_after, written
 
@@ -182,8 +182,8 @@ def interrupted(place: Path, tmp_path: Path) -> Path:
 
 def test_what_is_left_is_neither_used_nor_lost_unasked(place: Path, interrupted: Path) -> None:
     before = contents(interrupted)
-    line = refused(*flags(place, interrupted))
-    for part in ("20 finished rows", "of this study", "--resume", "--no-resume"):
+    line = refused_early(*flags(place, interrupted))
+    for part in ("20 finished rows", "of an interrupted sweep", "--resume", "--no-resume"):
         assert part in line
     assert contents(interrupted) == before
     ran(*flags(place, interrupted), *ONE_WAY, "--no-resume")

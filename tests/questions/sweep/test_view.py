@@ -85,10 +85,10 @@ def test_the_largest_of_a_kind_that_no_table_lists_is_named() -> None:
     rows[-1] |= {"effect": 0.0}  # no table of ten lists it
     largest = others[-1] | {"effect": -9.0, "normalized": 0.9}
     assert (
-        "Largest of their kind and direction, in no table here: zero noising 1.10 -9.0000 (share "
-        "+0.9000)."
+        "The largest effects of their kind and direction that are not listed above, since the "
+        "tables are sorted by mean: zero noising 1.10 -9.0000 (share +0.9000)."
     ) in said(*rows, *others[:-1], largest)
-    assert "in no table here" not in said(*rows, *others)
+    assert "not listed above" not in said(*rows, *others)
 
 
 def test_the_place_is_as_wide_as_its_figures() -> None:
