@@ -67,6 +67,16 @@ class Picture:
     label: str = ""  # of the row, at its left
 
 
+def ground(images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> tuple[float, float, float]:
+    """Return the median colour of pictures, from 0 to 1.
+
+    A colour bar of what is laid over them shows its colours on this, as they look there.
+    """
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images])
+    red, green, blue = (float(one) / 255 for one in np.median(pixels, axis=0))
+    return red, green, blue
+
+
 AnyPanel: TypeAlias = Panel | HeadMap | Picture
 Row: TypeAlias = Sequence[AnyPanel | None]
 

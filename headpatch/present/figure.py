@@ -15,7 +15,16 @@ from headpatch.present.canvas import (
     frame,
     signed,
 )
-from headpatch.present.chart import AnyPanel, Cells, Chart, HeadMap, Picture, numbers_along, rows_of
+from headpatch.present.chart import (
+    AnyPanel,
+    Cells,
+    Chart,
+    HeadMap,
+    Picture,
+    ground,
+    numbers_along,
+    rows_of,
+)
 from headpatch.present.figure_panel import (
     draw_guide,
     draw_panel,
@@ -103,11 +112,13 @@ def _fill(figure: "matplotlib.figure.Figure", chart: Chart, held: Held) -> None:
             draw_panel(axes, panel, numbers[0], numbers[1], chart.columns)
     if maps:
         _colour_bar(figure, chart, maps[-1][1], [axes for axes, _ in maps])
+    pictures = [panel.image for _, panel in held if isinstance(panel, Picture)]
     for start in range(0, len(meshes), chart.columns):
         row = meshes[start : start + chart.columns]
         bar = figure.colorbar(row[-1][1], ax=[axes for axes, _ in row], fraction=0.03, pad=0.01)
         bar.set_label(chart.colours.label if chart.colours else "")
         bar.outline.set_linewidth(0.4)
+        bar.ax.set_facecolor(ground(pictures[start : start + chart.columns]))
 
 
 def _label_axes(

@@ -13,6 +13,7 @@ from headpatch.present.panel import Guide, Panel, Scale, Series
 
 if TYPE_CHECKING:
     import matplotlib.axes
+    import matplotlib.patheffects
     import matplotlib.transforms
 
 _CROWDED: Final = 90  # characters along an axis
@@ -188,7 +189,14 @@ def _write(
     else:
         shift, side, up = (0, far), "center", "top" if before else "bottom"
     axes.annotate(text, _swap(panel, place, value), shift, textcoords="offset points", fontsize=6,
-                  ha=side, va=up, zorder=4)  # fmt: skip
+                  ha=side, va=up, zorder=4, path_effects=_halo(2.4))  # fmt: skip
+
+
+def _halo(width: float) -> "list[matplotlib.patheffects.AbstractPathEffect]":
+    """Return what parts a text from the lines that run behind it."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=width, foreground="white")]
 
 
 def _scale(
@@ -263,9 +271,7 @@ def _write_names(
     of places lies from a point, across and up, in points of type; `rings` are multiples of it, and
     from ring `led` on a thin line leads to the name. A name without room is left out.
     """
-    from matplotlib.patheffects import withStroke
-
-    halo = [withStroke(linewidth=1.4, foreground="white")]
+    halo = _halo(1.4)
     places = [(ring, *side) for ring in rings for side in _SIDES]
     boxes = list(taken)
     for name, x, y in names:
