@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from headpatch.core.seen_alike import refuse_alike
 from headpatch.core.study.reading import prompt_form
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import AnswerReading, Said, read_answers
@@ -242,13 +243,14 @@ def open_session(
     if session.region_shown == 0:  # no other question mends that
         session.check_region()
     if session.faults and not study.force:
-        yes, no = study.answers
-        expected = f"LD_with > 0 > LD_without ({yes} with the object, {no} without it)"
+        refuse_alike(session.prompt, session.cut_away)
+        expected = (
+            f"LD_with > 0 > LD_without ({' with the object, '.join(study.answers)} without it)"
+        )
         expected += f", and a probability of at least {NEITHER_BELOW:g} for the two together"
-        hint = "Change the question, `answers`, `prompt` or the pictures"
-        hint += ", or use --force to run it marked as invalid."
-        if session.cut_away:
-            hint = f"Mind that {session.cut_away}. {hint}"
+        hint = f"Mind that {session.cut_away}. " if session.cut_away else ""
+        hint += "Change the question, `answers`, `prompt` or the pictures, or use --force "
+        hint += "to run it marked as invalid."
         raise InputError("--question", "; ".join(session.faults), expected, hint)
     return checked(session)
 

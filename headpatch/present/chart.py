@@ -54,14 +54,17 @@ def largest_cells(values: Map, count: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture with a map of its patches laid over, and a region outlined."""
+    """A picture with a map of its patches laid over, if there is one, and a region outlined."""
 
     title: str
     image: UInt8[np.ndarray, "height width 3"]
     # as `headpatch.present.overlays.density` returns it
-    density: tuple[
-        Float[np.ndarray, "y x"], Float[np.ndarray, " x_edges"], Float[np.ndarray, " y_edges"]
-    ]
+    density: (
+        tuple[
+            Float[np.ndarray, "y x"], Float[np.ndarray, " x_edges"], Float[np.ndarray, " y_edges"]
+        ]
+        | None
+    )
     box: tuple[float, ...]  # left, top, right, bottom in fractions of the picture
     peak: float  # the density that has the last colour, of all pictures of a row
     label: str = ""  # of the row, at its left

@@ -23,7 +23,6 @@ KINDS: Final = {name: (CHANGES[name].color, CHANGES[name].marker) for name in AS
 DIRECTIONS: Final = {"noising": "Noising\n(necessary?)", "denoising": "Denoising\n(sufficient?)"}
 MOST_ROWS: Final = 20  # in a figure of means: those with the largest effects
 _LEAST: Final = 0.02  # that an axis of normalized effects reaches: rounding must look small
-_WHOLE_SHOWN: Final = 0.4  # an effect from which the axis reaches the whole difference, 1
 _WHOLE: Final = 3  # heads of a set that are all named
 COVER: Final = "Bar: {level:.0%} interval over pairs."
 
@@ -216,12 +215,11 @@ def effects_chart(
         panels.append(Panel(heading, drawn, "Normalized effect", "Heads", names, across=True))
     numbers = np.concatenate([[0.0, _LEAST], *(panel.numbers_on("x") for panel in panels)])
     low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
-    whole = high >= _WHOLE_SHOWN
-    high = max(high, 1.0) if whole else high
-    low = min(low, -0.05 * high)
+    whole = high >= 0.4  # then the axis reaches the whole difference, 1
+    low, high = min(low, -0.05 * high), max(high, float(whole))
     scale = Scale(low=low - room * (high - low), high=high + room * (high - low))
-    guides = (Guide("x", 1.0, line=":"), *guides) if whole else guides
-    line = "dotted line" if whole else f"beyond this axis, which ends at {signed(scale.high, 2)}"
+    guides = (*[Guide("x", 1.0, line=":")] * whole, *guides)
+    line = "dotted line" if whole else f"beyond the axis, which ends at {high:.2g}"
     return Chart(
         name,
         file,

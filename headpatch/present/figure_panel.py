@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.present.canvas import GREY, layer_axis
+from headpatch.present.canvas import GREY, WIDTH, layer_axis
 from headpatch.present.panel import Guide, Panel, Scale, Series
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def draw_panel(
         _draw_series(axes, panel, series, 3 - order / 100)
     for guide in panel.guides:
         draw_guide(axes, guide)
-    lines = wrap(panel.note, 120 // columns)
+    lines = wrap(panel.note, int(120 * axes.figure.get_figwidth() / WIDTH / columns))
     axes.set_title(panel.title, loc="left", pad=4 + 9 * len(lines))
     axes.text(0, 1.03, "\n".join(lines), transform=axes.transAxes, fontsize=6.5, color="0.3")
     axes.text(0.03, 0.97, panel.text, transform=axes.transAxes, va="top", fontsize=5.5, color="0.3")
@@ -228,8 +228,9 @@ def _places(axes: "matplotlib.axes.Axes", panel: Panel, columns: int) -> None:
 def name_columns(axes: "matplotlib.axes.Axes", names: list[str], columns: int) -> None:
     """Write names below their places; slanted or upright where they would run into each other."""
     widest = max(len(line) for name in names for line in name.split("\n"))
-    crowded = len(names) * widest > _CROWDED / columns
-    close = len(names) > _CLOSE / columns
+    room = axes.figure.get_figwidth() / WIDTH / columns
+    crowded = len(names) * widest > _CROWDED * room
+    close = len(names) > _CLOSE * room
     angle = (90 if close or any("\n" in name for name in names) else 45) if crowded else 0
     axes.set_xticks(range(len(names)), names, rotation=angle, fontsize=5.5 if close else None,
                     ha="right" if angle == 45 else "center")  # fmt: skip
