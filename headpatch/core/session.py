@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from headpatch.core.seen_alike import refuse_alike
+from headpatch.core.invalid_study import invalid
 from headpatch.core.study.reading import prompt_form
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import AnswerReading, Said, read_answers
@@ -28,7 +28,6 @@ from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
 from headpatch.stats.attention_mass import Box, region_mask, visible_share
-from headpatch.stats.effects import NEITHER_BELOW
 
 RUNS: Final = ("with the object", "without it")
 RIGHT: Final[tuple[Said, Said]] = ("yes", "no")
@@ -243,15 +242,7 @@ def open_session(
     if session.region_shown == 0:  # no other question mends that
         session.check_region()
     if session.faults and not study.force:
-        refuse_alike(session.prompt, session.cut_away)
-        expected = (
-            f"LD_with > 0 > LD_without ({' with the object, '.join(study.answers)} without it)"
-        )
-        expected += f", and a probability of at least {NEITHER_BELOW:g} for the two together"
-        hint = f"Mind that {session.cut_away}. " if session.cut_away else ""
-        hint += "Change the question, `answers`, `prompt` or the pictures, or use --force "
-        hint += "to run it marked as invalid."
-        raise InputError("--question", "; ".join(session.faults), expected, hint)
+        raise invalid(session.faults, study.answers, session.prompt, session.cut_away)
     return checked(session)
 
 

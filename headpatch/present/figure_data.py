@@ -47,7 +47,7 @@ def _rows(panel: AnyPanel) -> Iterator[dict[str, Any]]:
         yield from _points(panel)
     elif isinstance(panel, HeadMap):
         yield from _cells(panel)
-    elif isinstance(panel, Picture) and panel.density is not None:
+    elif panel.density is not None:
         yield from _patches(panel)
 
 

@@ -43,7 +43,7 @@ def draw_panel(
         _draw_series(axes, panel, series, 3 - order / 100)
     for guide in panel.guides:
         draw_guide(axes, guide)
-    lines = wrap(panel.note, int(120 * axes.figure.get_figwidth() / WIDTH / columns))
+    lines = wrap(panel.note, int(120 * _wide(axes) / columns))
     axes.set_title(panel.title, loc="left", pad=4 + 9 * len(lines))
     axes.text(0, 1.03, "\n".join(lines), transform=axes.transAxes, fontsize=6.5, color="0.3")
     axes.text(0.03, 0.97, panel.text, transform=axes.transAxes, va="top", fontsize=5.5, color="0.3")
@@ -225,10 +225,15 @@ def _places(axes: "matplotlib.axes.Axes", panel: Panel, columns: int) -> None:
         axes.set_xlim(-0.5, len(names) - 0.5)
 
 
+def _wide(axes: "matplotlib.axes.Axes") -> float:
+    """Return how wide the figure is, as a share of the usual width."""
+    return float(axes.figure.bbox.width / axes.figure.dpi / WIDTH)
+
+
 def name_columns(axes: "matplotlib.axes.Axes", names: list[str], columns: int) -> None:
     """Write names below their places; slanted or upright where they would run into each other."""
     widest = max(len(line) for name in names for line in name.split("\n"))
-    room = axes.figure.get_figwidth() / WIDTH / columns
+    room = _wide(axes) / columns
     crowded = len(names) * widest > _CROWDED * room
     close = len(names) > _CLOSE * room
     angle = (90 if close or any("\n" in name for name in names) else 45) if crowded else 0

@@ -13,8 +13,8 @@ FILE: Final = "model_view.png"
 _SIDE: Final = 480  # pixels of a drawn picture's longer side
 _HIDDEN: Final = 0.2  # what is left of the light of parts that the model is not given
 _ACROSS: Final = 32  # cells of a line of text, at most
-Image8 = UInt8[np.ndarray, "height width 3"]
-Boxes = Float[np.ndarray, "tokens 4"]
+Image8 = UInt8[np.ndarray, "_ _ 3"]
+Boxes = Float[np.ndarray, "_ 4"]
 
 
 def model_view_chart(

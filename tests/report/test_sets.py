@@ -13,6 +13,7 @@ from headpatch.stats.interactions import HeldOutSets, judge_sets
 from headpatch.stats.verdict_labels import Rule
 from tests.questions.verdict.test_charts import verdicts
 
+RULE = Rule(0.02, 0.95, 200, 0)
 KEPT = Path(__file__).parents[2] / "attention_data"
 
 
@@ -43,7 +44,7 @@ def test_what_falls_without_each_head_is_its_joint_necessity_less_that_of_the_ot
         HeadSet.of(b, c): 0.3 + noise,
     }
     alone = rng.normal(0, 0.001, (40, 1, 3))
-    found = judge_sets([HeldOutSets([HeadSet.of(a, b, c)], joint, alone)], Rule())
+    found = judge_sets([HeldOutSets([HeadSet.of(a, b, c)], joint, alone)], RULE)
     rest = [float(value) for value in found["left_out"].iloc[0].split(";")]
     np.testing.assert_allclose(rest, [joint[one].mean() for one in (
         HeadSet.of(b, c), HeadSet.of(a, c), HeadSet.of(a, b))], rtol=1e-6)  # fmt: skip
@@ -60,6 +61,6 @@ def test_what_falls_without_each_head_is_its_joint_necessity_less_that_of_the_ot
 
 
 def test_without_such_a_set_nothing_is_claimed() -> None:
-    sets = judge_sets([], Rule())
+    sets = judge_sets([], RULE)
     assert largest_set_words(sets, verdicts()) == ""
     assert "none" in next(iter(sets_parts(sets, verdicts(), 0.95))).text

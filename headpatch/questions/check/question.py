@@ -12,8 +12,8 @@ import torch
 from headpatch.core.ask import origin
 from headpatch.core.cost import cost, plan
 from headpatch.core.effects import change, floor_of
+from headpatch.core.invalid_study import SEEN_ALIKE, seen_alike
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
-from headpatch.core.seen_alike import SEEN_ALIKE, seen_alike
 from headpatch.core.session import Session, open_session, run_both
 from headpatch.core.study.study import Study
 from headpatch.engine.control import HEADS_OF, uncontrolled, why_not
