@@ -49,7 +49,7 @@ def _parts(name: str) -> tuple[list[Part], dict[str, str]]:
 def output(name: str) -> str:
     """Return what a terminal of 80 columns shows of a question."""
     held = io.StringIO()
-    console = Console(file=held, width=80, force_terminal=False, color_system=None, highlight=False)
+    console = Console(file=held, width=80, force_terminal=True, color_system=None, highlight=False)
     console.print(*renderables(_parts(name)[0]), sep="\n")
     lines = [line.rstrip() for line in held.getvalue().splitlines()]
     more = [f"… and {len(lines) - _LINES:,} more lines"] if len(lines) > _LINES else []

@@ -1,6 +1,7 @@
 """What people see of a verdict: nulls, heads, sets of heads, what rankings carry, the headline."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from headpatch.core.measures import measure_of, ranking_name
 from headpatch.core.question import Context, Files, rows_of, table_of
 from headpatch.present.column import Cell, Row
-from headpatch.present.parts import Grid, Part, Words, grid
+from headpatch.present.parts import Grid, Part, Place, Words, grid
 from headpatch.present.tables import failed_words
 from headpatch.questions.verdict.charts import (
     faithfulness_areas,
@@ -53,8 +54,10 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     curves = table_of(files.get(CURVES.file, {}))
     judged = context.facts.get("judged", context.pairs or 0)  # fewer if it stopped at a look
     setting = Setting.of(context, len(saved["pairs"]) if "pairs" in saved else judged)
+    sets: list[Part] = []
     if SETS.file in files:
-        yield from sets_parts(table_of(files[SETS.file]), table, context.level)
+        sets = list(sets_parts(table_of(files[SETS.file]), table, context.level))
+    yield from _only(sets, "page")  # the main finding comes first there
     yield from _classes(table, setting)
     if NULLS.file in files:
         yield from _nulls(table_of(files[NULLS.file]))
@@ -62,6 +65,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     yield from _heads(table, context, setting, factors)
     if TOGETHER.file in files:
         yield from _as_one_set(table_of(files[TOGETHER.file]), context.level)
+    yield from _only(sets, "terminal")
     shown: dict[str, Any] = {"level": context.level, "of": context.pairs}
     picks = ranking_name(_by(context))
     more = {"rhos": saved, "ranking": picks}
@@ -82,6 +86,13 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         first, *lines = headline_words(headline, context)
         yield Words(first, "terminal", strong=True)
         yield from (Words(line, "terminal") for line in lines)
+
+
+def _only(parts: Sequence[Part], place: Place) -> Iterator[Part]:
+    """Give the words and tables of one of the places where people see them."""
+    for part in parts:
+        if isinstance(part, Words | Grid) and part.place in ("everywhere", place):
+            yield replace(part, place=place)
 
 
 def _by(context: Context) -> str:
