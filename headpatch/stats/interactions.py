@@ -55,7 +55,6 @@ _Direction: TypeAlias = Literal["noising", "denoising"]
 Joint = Mapping[HeadSet, Necessity]
 """By set of heads: its normalized effect of noising on each pair."""
 COLUMNS = ("joint", "joint_low", "joint_high", "excess", "excess_low", "excess_high", "q")
-LEFT_OUT = "left_out"
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,19 +135,18 @@ def judge_sets(parts: Sequence[HeldOutSets], rule: Rule) -> pd.DataFrame:
 
     A row for each set of each part: ``heads``, its joint necessity with its interval, the excess of
     the member whose interval begins lowest, q over all rows, whether it is ``redundant``, which
-    ``part`` of the pairs chose it, on how many others it was judged, and ``left_out``: the joint
-    necessity of the others with each member left out in turn.
+    ``part`` of the pairs chose it, and on how many others it was judged.
     """
     rows = [[*row, one.part] for one in parts for row in _tested(one, rule)]
     if not rows:
-        nothing = pd.DataFrame(columns=["heads", *COLUMNS, "redundant", "part", "pairs", LEFT_OUT])
+        nothing = pd.DataFrame(columns=["heads", *COLUMNS, "redundant", "part", "pairs"])
         types = dict.fromkeys(COLUMNS, float) | {"redundant": bool, "part": int, "pairs": int}
         return nothing.astype(types)
-    table = pd.DataFrame(rows, columns=["heads", *COLUMNS, "pairs", LEFT_OUT, "part"])
+    table = pd.DataFrame(rows, columns=["heads", *COLUMNS, "pairs", "part"])
     table["q"] = adjusted(table["q"].to_numpy(dtype=np.float64))
     shown = (table["q"] < rule.alpha) & (table["joint_low"] > rule.delta)
     table["redundant"] = shown & (table["excess_low"] > rule.delta)
-    return table[["heads", *COLUMNS, "redundant", "part", "pairs", LEFT_OUT]]
+    return table[["heads", *COLUMNS, "redundant", "part", "pairs"]]
 
 
 def _tested(one: HeldOutSets, rule: Rule) -> Iterator[list[Any]]:
@@ -171,10 +169,7 @@ def _tested(one: HeldOutSets, rule: Rule) -> Iterator[list[Any]]:
         figures = [
             ends[place] for place in (start, least) for ends in (found.mean, found.low, found.high)
         ]
-        rest = [necessity_of(other, one.joint, one.alone) for other in leave_one_out(members)]
-        left_out = by_scene(np.stack(rest, 1), one.scenes).mean(0)
-        words = ";".join(f"{value:.7g}" for value in left_out)
-        yield [str(members), *figures, p[start:end].max(), len(columns), words]
+        yield [str(members), *figures, p[start:end].max(), len(columns)]
         start = end
 
 

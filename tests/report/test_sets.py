@@ -7,7 +7,7 @@ import pandas as pd
 
 from headpatch.core.output.folder import find
 from headpatch.heads import Head, HeadSet
-from headpatch.questions.verdict.sets_view import largest_set_words, sets_parts
+from headpatch.questions.verdict.sets_view import largest_set_words, left_out, sets_parts
 from headpatch.report import derived, first
 from headpatch.stats.interactions import HeldOutSets, judge_sets
 from headpatch.stats.verdict_labels import Rule
@@ -44,13 +44,22 @@ def test_what_falls_without_each_head_is_its_joint_necessity_less_that_of_the_ot
         HeadSet.of(b, c): 0.3 + noise,
     }
     alone = rng.normal(0, 0.001, (40, 1, 3))
-    found = judge_sets([HeldOutSets([HeadSet.of(a, b, c)], joint, alone)], RULE)
-    rest = [float(value) for value in found["left_out"].iloc[0].split(";")]
+    sets = [HeadSet.of(a, b, c)]
+    found = judge_sets([HeldOutSets(sets, joint, alone, part=2)], RULE)
+    names = [f"p{number}" for number in range(80)]
+    part = {"judges": names[40:], "sets_noising": list(map(str, joint)),
+            "noising": np.stack(list(joint.values()))}  # fmt: skip
+    both = np.concatenate([np.ones((40, 1, 3)), alone])
+    saved = {"pairs": names, "scenes": np.arange(80), "resample_noising": both, "parts": [{}, part]}
+    rest = left_out(found.iloc[0].to_dict(), saved)
     np.testing.assert_allclose(rest, [joint[one].mean() for one in (
-        HeadSet.of(b, c), HeadSet.of(a, c), HeadSet.of(a, b))], rtol=1e-6)  # fmt: skip
+        HeadSet.of(b, c), HeadSet.of(a, c), HeadSet.of(a, b))])  # fmt: skip
+    of_two = {"heads": "0.1+0.2", "part": 2}
+    np.testing.assert_allclose(left_out(of_two, saved), alone.mean(0)[0, [2, 1]])
+    assert left_out(of_two, {}) == left_out({"heads": "0.1+0.2", "part": 0}, saved) == []
 
     table = verdicts().assign(verdict="inert")
-    parts = list(sets_parts(found, table, 0.95))
+    parts = list(sets_parts(found, table, 0.95, saved))
     assert "None can be left out" in parts[0].text
     grid = parts[1]
     assert grid.headings[-2:] == ("the others without it", "falls by")
@@ -63,4 +72,4 @@ def test_what_falls_without_each_head_is_its_joint_necessity_less_that_of_the_ot
 def test_without_such_a_set_nothing_is_claimed() -> None:
     sets = judge_sets([], RULE)
     assert largest_set_words(sets, verdicts()) == ""
-    assert "none" in next(iter(sets_parts(sets, verdicts(), 0.95))).text
+    assert "none" in next(iter(sets_parts(sets, verdicts(), 0.95, {}))).text

@@ -144,9 +144,6 @@ SETS = Schema(
         Column("part", "1 or 2: the part of the pairs that chose the set; the other judged it. 0: "
                "named by a claim, and judged on both", "–", "whole", key=True, optional=True),
         Column("pairs", "that judged it", "count", "whole", optional=True),
-        _text("left_out", "necessity of the others together, with each of `heads` left out in "
-              "turn, in their order, a semicolon between; `joint` less it is what falls",
-              optional=True),
         _FAILED
     )
 )  # fmt: skip

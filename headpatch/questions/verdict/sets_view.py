@@ -1,8 +1,9 @@
 """What people see of sets of heads that are needed together: redundancy, and each one's part."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from headpatch.core.question import rows_of
@@ -12,12 +13,15 @@ from headpatch.present.section import listed
 from headpatch.questions.verdict.charts import head_names
 from headpatch.questions.verdict.columns import HEADS, SETS
 from headpatch.questions.verdict.sentences import percent
+from headpatch.stats.scenes import by_scene
 
 
-def sets_parts(sets: pd.DataFrame, table: pd.DataFrame, level: float) -> Iterator[Part]:
+def sets_parts(
+    sets: pd.DataFrame, table: pd.DataFrame, level: float, saved: Mapping[str, Any]
+) -> Iterator[Part]:
     """Show the sets of heads that do more together than alone, and what each of them adds.
 
-    `sets` is ``partners.csv``, `table` ``verdicts.csv``.
+    `sets` is ``partners.csv``, `table` ``verdicts.csv``, `saved` ``verdict.pt`` or empty.
     """
     kept = sets[sets["redundant"]]
     if kept.empty:
@@ -42,7 +46,8 @@ def sets_parts(sets: pd.DataFrame, table: pd.DataFrame, level: float) -> Iterato
         "redundant": alike,
     }
     yield Words(largest_set_words(sets, table), "page")
-    yield from _members(largest_set(sets), table, level)
+    largest = largest_set(sets)
+    yield from _members(largest, table, level, left_out(largest, saved))
     title = "More together than alone: sets of which every head is needed"
     yield grid(title, kept, cells, SETS, wrapped="heads")
     yield Words(
@@ -86,7 +91,32 @@ def _alone(table: pd.DataFrame, members: list[str]) -> pd.DataFrame:
     return table.assign(name=head_names(table)).set_index("name", drop=False).loc[members]
 
 
-def _members(row: Row, table: pd.DataFrame, level: float) -> Iterator[Part]:
+def left_out(row: Row, saved: Mapping[str, Any]) -> list[float]:
+    """Return a set's necessity without each of its heads in turn, on the pairs that judge it.
+
+    Means over scenes, from what ``verdict.pt`` (`saved`) has of every pair; empty if it lacks it.
+    """
+    number = int(row.get("part") or 0)
+    if not number or not {"parts", "pairs", "resample_noising", "scenes"} <= set(saved):
+        return []
+    part, places = saved["parts"][number - 1], {name: at for at, name in enumerate(saved["pairs"])}
+    judges = [places[name] for name in part["judges"]]
+    alone, scenes = np.asarray(saved["resample_noising"]), np.asarray(saved["scenes"])[judges]
+    noised = dict(zip(part["sets_noising"], np.asarray(part["noising"]), strict=True))
+    members = row["heads"].split("+")
+    found = []
+    for head in members:
+        others = [other for other in members if other != head]
+        if len(others) == 1:
+            layer, number = map(int, others[0].split("."))
+            values = alone[judges, layer, number]
+        elif (values := noised.get("+".join(others))) is None:
+            return []
+        found.append(float(by_scene(np.asarray(values, np.float64), scenes).mean()))
+    return found
+
+
+def _members(row: Row, table: pd.DataFrame, level: float, rest: Sequence[float]) -> Iterator[Part]:
     """Show on the page each head of a set: what it does alone, what is left without it."""
     members = row["heads"].split("+")
     cells: dict[str, Cell] = {
@@ -96,11 +126,10 @@ def _members(row: Row, table: pd.DataFrame, level: float) -> Iterator[Part]:
         f"{level:.0%} interval": interval_cell("necessity"),
     }
     rows: list[dict[str, Any]] = rows_of(_alone(table, members))
-    told = str(row.get("left_out") or "").split(";")  # results of earlier versions lack it
     together = percent(row["joint"], sign=False)
     title = f"The {len(members)} heads of the largest set, {together} together"
-    if len(told) == len(members):
-        rows = [one | {"rest": float(text)} for one, text in zip(rows, told, strict=True)]
+    if rest:
+        rows = [one | {"rest": value} for one, value in zip(rows, rest, strict=True)]
         joint = SETS["joint"]
         cells["the others without it"] = lambda head: joint.text(head["rest"])
         cells["falls by"] = lambda head: joint.text(row["joint"] - head["rest"])

@@ -56,7 +56,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     setting = Setting.of(context, len(saved["pairs"]) if "pairs" in saved else judged)
     sets: list[Part] = []
     if SETS.file in files:
-        sets = list(sets_parts(table_of(files[SETS.file]), table, context.level))
+        sets = list(sets_parts(table_of(files[SETS.file]), table, context.level, saved))
     yield from _only(sets, "page")  # the main finding comes first there
     yield from _classes(table, setting)
     if NULLS.file in files:
