@@ -110,7 +110,9 @@ def left_out(row: Row, saved: Mapping[str, Any]) -> list[float]:
         if len(others) == 1:
             layer, number = map(int, others[0].split("."))
             values = alone[judges, layer, number]
-        elif (values := noised.get("+".join(others))) is None:
+        elif "+".join(others) in noised:
+            values = noised["+".join(others)]
+        else:
             return []
         found.append(float(by_scene(np.asarray(values, np.float64), scenes).mean()))
     return found
