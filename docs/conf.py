@@ -8,6 +8,9 @@ from pathlib import Path
 import headpatch
 from headpatch.questions import VERBS
 
+sys.path.insert(0, str(Path(__file__).parent))
+from shown import COMMANDS, shown
+
 project = "headpatch"
 author = "headpatch authors"
 release = version = headpatch.__version__
@@ -48,20 +51,23 @@ def _pages() -> None:
         tables = [f"### `{schema.file}`\n\n{schema.markdown()}" for schema in verb.schemas]
         columns = "\n\n".join(["## Tables", *tables]) if tables else ""
         page = folder / f"{verb.name}.md"
-        page.write_text(f"{text}\n## Help\n{{{{help}}}}\n\n{columns}\n", encoding="utf-8")
+        mark = f"## What it shows\n<!-- shown: {verb.name} -->\n\n"
+        kept = mark if verb.name in COMMANDS else ""
+        page.write_text(f"{text}\n{kept}## Help\n{{{{help}}}}\n\n{columns}\n", encoding="utf-8")
 
 
 def _help(app: object, name: str, source: list[str]) -> None:
-    """Put a verb's own help into its page, so that the page cannot lag behind the command."""
+    """Put help, output and pictures into pages, so that these cannot lag behind the commands."""
     verb = name.removeprefix("verbs/")
+    source[0] = shown(source[0], "../" * (verb != name))
     if verb == name:
         return
     # Not `python -m headpatch`: the usage line would say so.
     run = "import sys; sys.argv[0] = 'headpatch'; from headpatch.cli import main; main()"
     command = [sys.executable, "-c", run, verb, "--help"]
     plain = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
-    shown = subprocess.run(command, env=plain, capture_output=True, text=True, check=True).stdout
-    source[0] = source[0].replace("{{help}}", f"```text\n{shown.rstrip()}\n```")
+    told = subprocess.run(command, env=plain, capture_output=True, text=True, check=True).stdout
+    source[0] = source[0].replace("{{help}}", f"```text\n{told.rstrip()}\n```")
 
 
 def setup(app: object) -> None:

@@ -100,6 +100,11 @@ _OF_STUDY = (
      "Memory in which pairs stay open, so that their pictures are not run again. If left out, 4 "
      "GiB and at most a quarter of what is free on a CPU, 16 GiB and at most half on a GPU."),
     ("out", "out", Path, "DIR", "Folder for the results."),
+    ("format", "figures.format", Several, "NAMES",
+     "Figures as png, pdf, svg, several with commas; csv: their data too."),
+    ("width", "figures.width", float, "INCHES", "Width of figures; 7 if left out."),
+    ("style", "figures.style", Path, "FILE",
+     "Style file of matplotlib for figures; its image.cmap colours maps of heads."),
     ("device", "device", str, "NAME", "auto, cpu, cuda, cuda:1, mps."),
     ("dtype", "dtype", str, "NAME", "auto, float32, bfloat16, float16."),
     ("device_map", "device_map", str, "auto",

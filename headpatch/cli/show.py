@@ -60,11 +60,15 @@ def say(text: str, stderr: bool = False) -> None:
 
 
 def output_folder(study: Study) -> Path:
-    """Return the study's output folder, or refuse it if it cannot be written."""
+    """Return the study's output folder, or refuse it, or the style, if it cannot be written."""
     from headpatch.core.output.staging import check_folder
 
     folder = Path(study.out)
     check_folder(folder)
+    if study.figures.style is not None:
+        from headpatch.present.canvas import check_style
+
+        check_style(study.figures.style)
     return folder
 
 

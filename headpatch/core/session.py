@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from headpatch.core.invalid_study import invalid
 from headpatch.core.study.reading import prompt_form
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import AnswerReading, Said, read_answers
@@ -27,7 +28,6 @@ from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
 from headpatch.stats.attention_mass import Box, region_mask, visible_share
-from headpatch.stats.effects import NEITHER_BELOW
 
 RUNS: Final = ("with the object", "without it")
 RIGHT: Final[tuple[Said, Said]] = ("yes", "no")
@@ -242,14 +242,7 @@ def open_session(
     if session.region_shown == 0:  # no other question mends that
         session.check_region()
     if session.faults and not study.force:
-        yes, no = study.answers
-        expected = f"LD_with > 0 > LD_without ({yes} with the object, {no} without it)"
-        expected += f", and a probability of at least {NEITHER_BELOW:g} for the two together"
-        hint = "Change the question, `answers`, `prompt` or the pictures"
-        hint += ", or use --force to run it marked as invalid."
-        if session.cut_away:
-            hint = f"Mind that {session.cut_away}. {hint}"
-        raise InputError("--question", "; ".join(session.faults), expected, hint)
+        raise invalid(session.faults, study.answers, session.prompt, session.cut_away)
     return checked(session)
 
 

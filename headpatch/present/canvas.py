@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.disk import write_whole
+from headpatch.errors import InputError
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -65,28 +66,67 @@ Target: TypeAlias = str | os.PathLike[str] | Sheet
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """Let matplotlib draw in the house's style, whatever the caller's own is."""
+def styled(own: str | None = None) -> Iterator[None]:
+    """Let matplotlib draw in the project's style, whatever the caller's own is.
+
+    `own` is a style file that overrides it.
+    """
     from matplotlib import font_manager, style
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
     family = ["DejaVu Sans", *(name for name in _CJK_FONTS if name in installed)]
-    with style.context(["default", {**_STYLE, "font.family": family}]), warnings.catch_warnings():
+    styles: list[Any] = ["default", {**_STYLE, "font.family": family}]
+    with style.context([*styles, *([own] if own else [])]), warnings.catch_warnings():
         # boxes in the title show it; one warning a glyph is noise
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         yield
 
 
+def check_style(path: str) -> None:
+    """Refuse a style file that is not there, or that matplotlib does not know all of."""
+    from matplotlib import colormaps, rc_params_from_file, rcParams
+
+    expected = "a style file of matplotlib, lines as `font.size: 9`"
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        lines = (
+            line.split("#", maxsplit=1)[0].partition(":")[0].strip() for line in text.split("\n")
+        )
+        unknown = [key for key in lines if key and key not in rcParams]
+        if unknown:  # of which matplotlib only warns
+            raise ValueError(f"it knows no {unknown[0]}")
+        rc_params_from_file(path, fail_on_error=True, use_default_template=False)
+        if (colours := own_colours(path)) is not None and colours not in colormaps:
+            raise ValueError(f"it knows no colour map {colours}")
+    except (OSError, ValueError) as error:
+        why = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        found = f"{path}: {' '.join(why.split())}"
+        raise InputError("--style", found, expected) from None
+
+
+def own_colours(path: str | None) -> str | None:
+    """Return the colour map that a style file names; None if it names none."""
+    from matplotlib import rc_params_from_file
+
+    if path is None:
+        return None
+    found = rc_params_from_file(path, use_default_template=False).get("image.cmap")
+    return None if found is None else str(found)
+
+
 @contextmanager
-def drawing(path: Target, height: float) -> Iterator["matplotlib.figure.Figure"]:
+def drawing(
+    path: Target, height: float, width: float = WIDTH, style: str | None = None
+) -> Iterator["matplotlib.figure.Figure"]:
     """Give an empty figure, and write it to `path`, whole or not at all, when the block ends.
 
-    It is 7 inches wide; `height` is that of the panels, in inches, to which `frame` adds.
+    `height` is that of the panels, to which `frame` adds; it and `width` are in inches. `style` is
+    a style file.
     """
     from headpatch.present.shown import Shown
 
-    with styled():
-        figure = Shown(figsize=(WIDTH, height), layout="constrained")
+    with styled(style):
+        figure = Shown(figsize=(width, height), layout="constrained")
         yield figure
         if isinstance(path, Sheet):
             if figure.stale:
@@ -121,8 +161,10 @@ def frame(
 
     words = [f"Region: {region}"] if region else []
     words += [f"Question: {question}"] if question else []
-    asked = _wrap("     ".join(words), 120)
-    noted = _wrap(note, 145)
+    width = figure.get_figwidth()
+    asked = _wrap("     ".join(words), int(120 * width / WIDTH))
+    noted = _wrap(note, int(145 * width / WIDTH))
+    title = "\n".join(line for one in title.split("\n") for line in _wrap(one, int(12.8 * width)))
     handles: dict[str, Any] = {}
     for axes in legend:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -130,7 +172,7 @@ def frame(
 
     line = 0.145  # inches
     title_lines = title.count("\n") + 1
-    rows = _legend_rows(list(handles))
+    rows = _legend_rows(list(handles), width)
     key = 0.07 + 0.17 * rows if rows else 0.03
     head = 0.06 + 0.175 * title_lines + line * len(asked) + key
     foot = line * len(noted) + 0.05 if noted else 0.0
@@ -150,12 +192,12 @@ def frame(
         engine.set(rect=(0, foot / height, 1, 1 - (head + foot) / height))
 
 
-def _legend_rows(labels: list[str]) -> int:
+def _legend_rows(labels: list[str], width: float) -> int:
     """How many rows a legend takes that must not be wider than the figure."""
     wide = [0.42 + 0.055 * len(label) for label in labels]  # inches: a sign and a text of 7 pt
     for rows in range(1, len(labels)):
         columns = np.array_split(wide, -(-len(labels) // rows))  # as matplotlib fills them
-        if sum(column.max() for column in columns) <= WIDTH:
+        if sum(column.max() for column in columns) <= width:
             return rows
     return len(labels)
 

@@ -54,17 +54,30 @@ def largest_cells(values: Map, count: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture with a map of its patches laid over, and a region outlined."""
+    """A picture with a map of its patches laid over, if there is one, and a region outlined."""
 
     title: str
     image: UInt8[np.ndarray, "height width 3"]
     # as `headpatch.present.overlays.density` returns it
-    density: tuple[
-        Float[np.ndarray, "y x"], Float[np.ndarray, " x_edges"], Float[np.ndarray, " y_edges"]
-    ]
+    density: (
+        tuple[
+            Float[np.ndarray, "y x"], Float[np.ndarray, " x_edges"], Float[np.ndarray, " y_edges"]
+        ]
+        | None
+    )
     box: tuple[float, ...]  # left, top, right, bottom in fractions of the picture
     peak: float  # the density that has the last colour, of all pictures of a row
     label: str = ""  # of the row, at its left
+
+
+def ground(images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> tuple[float, float, float]:
+    """Return the median colour of pictures, from 0 to 1.
+
+    A colour bar of what is laid over them shows its colours on this, as they look there.
+    """
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images])
+    red, green, blue = (float(one) / 255 for one in np.median(pixels, axis=0))
+    return red, green, blue
 
 
 AnyPanel: TypeAlias = Panel | HeadMap | Picture

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 KINDS: Final = {name: (CHANGES[name].color, CHANGES[name].marker) for name in ASKED}
 DIRECTIONS: Final = {"noising": "Noising\n(necessary?)", "denoising": "Denoising\n(sufficient?)"}
 MOST_ROWS: Final = 20  # in a figure of means: those with the largest effects
+_LEAST: Final = 0.02  # that an axis of normalized effects reaches: rounding must look small
 _WHOLE: Final = 3  # heads of a set that are all named
 COVER: Final = "Bar: {level:.0%} interval over pairs."
 
@@ -211,17 +212,21 @@ def effects_chart(
         asks = " ".join(DIRECTIONS.get(direction, direction).lower().split())
         drawn = series(Look(color, marker, size=4.5, width=1.4), rows)
         heading = f"{kind_label(kind, table).capitalize()}, {asks}"
-        panels.append(Panel(heading, drawn, "Normalized effect", "Heads", names, across=True,
-                            guides=(Guide("x", 1.0, line=":"), *guides)))  # fmt: skip
-    numbers = np.concatenate([[-0.05, 1.0], *(panel.numbers_on("x") for panel in panels)])
+        panels.append(Panel(heading, drawn, "Normalized effect", "Heads", names, across=True))
+    numbers = np.concatenate([[0.0, _LEAST], *(panel.numbers_on("x") for panel in panels)])
     low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
+    whole = high >= 0.4  # then the axis reaches the whole difference, 1
+    low, high = min(low, -0.05 * high), max(high, float(whole))
     scale = Scale(low=low - room * (high - low), high=high + room * (high - low))
+    guides = (*[Guide("x", 1.0, line=":")] * whole, *guides)
+    line = "dotted line" if whole else f"beyond the axis, which ends at {high:.2g}"
     return Chart(
         name,
         file,
         title + (f" ({len(names)} largest of {len(names) + left_out})" if left_out else ""),
-        [replace(panel, x_scale=scale) for panel in panels],
-        "Normalized effect: 0 = the base run's answer, 1 = the other run's (dotted line)." + note,
+        [replace(panel, x_scale=scale, guides=guides) for panel in panels],
+        f"Normalized effect: 0 = the base run's answer, 1 = the other run's ({line})."
+        " All panels have one scale." * (len(panels) > 1) + note,
         [_spoken(panel) for panel in panels],
         columns=len(kinds),
     )

@@ -13,9 +13,19 @@ from headpatch.present.canvas import (
     Target,
     drawing,
     frame,
+    own_colours,
     signed,
 )
-from headpatch.present.chart import AnyPanel, Cells, Chart, HeadMap, Picture, numbers_along, rows_of
+from headpatch.present.chart import (
+    AnyPanel,
+    Cells,
+    Chart,
+    HeadMap,
+    Picture,
+    ground,
+    numbers_along,
+    rows_of,
+)
 from headpatch.present.figure_panel import (
     draw_guide,
     draw_panel,
@@ -39,12 +49,23 @@ _TALLEST: Final = 60.0  # inches of pictures: past it, rows shrink
 Held: TypeAlias = "list[tuple[matplotlib.axes.Axes, AnyPanel]]"
 
 
-def draw(chart: Chart, target: Target, question: str = "", region: str = "") -> None:
-    """Draw a chart into a file, or onto a sheet; question and region are words for the title."""
+def draw(
+    chart: Chart,
+    target: Target,
+    question: str = "",
+    region: str = "",
+    *,
+    width: float = WIDTH,
+    style: str | None = None,
+) -> None:
+    """Draw a chart into a file, or onto a sheet; question and region are words for the title.
+
+    `width` is in inches, `style` a style file of matplotlib.
+    """
     rows = rows_of(chart)
-    heights = chart.heights or [max(_height(one, chart) for one in row) for row in rows]
+    heights = chart.heights or [max(_height(one, chart, width) for one in row) for row in rows]
     apart = any(isinstance(one, Picture) for one in chart.panels)  # each has its own shape
-    with drawing(target, 0.4 + sum(heights)) as figure:
+    with drawing(target, 0.4 + sum(heights), width, style) as figure:
         grid = figure.subplots(len(rows), chart.columns, squeeze=False, height_ratios=heights,
                                sharex="none" if apart else chart.share_x,
                                sharey="none" if apart else chart.share_y,
@@ -55,7 +76,7 @@ def draw(chart: Chart, target: Target, question: str = "", region: str = "") -> 
                 axes.set_axis_off()
             else:
                 held.append((axes, panel))
-        _fill(figure, chart, held)
+        _fill(figure, chart, held, colouring(chart, own_colours(style)))
         _label_axes(chart, grid.tolist(), rows)
         named = [axes for axes, panel in held if not getattr(panel, "legend", False)]
         frame(figure, chart.title, question=question, region=region, legend=named, note=chart.note)
@@ -69,7 +90,7 @@ def draw(chart: Chart, target: Target, question: str = "", region: str = "") -> 
                 name_cells(axes, panel.values.shape, panel.labels)
 
 
-def _height(panel: AnyPanel | None, chart: Chart) -> float:
+def _height(panel: AnyPanel | None, chart: Chart, width: float) -> float:
     """Return how tall a panel is, in inches."""
     match panel:
         case Panel(across=True):
@@ -78,36 +99,44 @@ def _height(panel: AnyPanel | None, chart: Chart) -> float:
         case Panel():
             return 1.75
         case HeadMap() if panel.x_names and panel.x_names == panel.y_names:
-            return 0.92 * WIDTH / max(chart.columns, 1.6)
+            return 0.92 * width / max(chart.columns, 1.6)
         case HeadMap():
             rows = len(panel.values)
             if panel.y_names:
                 return 0.25 + 0.13 * rows
             return 0.45 + min(2.3, max(0.9, 0.07 * rows))
         case Picture():
-            tall = 0.76 * WIDTH / chart.columns * panel.image.shape[0] / panel.image.shape[1]
+            tall = 0.76 * width / chart.columns * panel.image.shape[0] / panel.image.shape[1]
             return float(min(max(tall, 0.9), 3.4, _TALLEST / len(rows_of(chart)))) + 0.22
     return 0.0
 
 
-def _fill(figure: "matplotlib.figure.Figure", chart: Chart, held: Held) -> None:
-    """Draw every panel, and the colour bars of maps and pictures."""
+def _fill(
+    figure: "matplotlib.figure.Figure", chart: Chart, held: Held, coloured: tuple[Any, Any]
+) -> None:
+    """Draw every panel, and the colour bars of maps and pictures.
+
+    `coloured` is the colour map and the scale of maps.
+    """
     maps, meshes = [], []
     for axes, panel in held:
         if isinstance(panel, HeadMap):
-            maps.append((axes, _draw_map(axes, panel, *colouring(chart), chart.columns)))
+            maps.append((axes, _draw_map(axes, panel, *coloured, chart.columns)))
         elif isinstance(panel, Picture):
-            meshes.append((axes, _draw_picture(axes, panel)))
+            mesh = _draw_picture(axes, panel)
+            meshes += [] if mesh is None else [(axes, mesh)]
         elif isinstance(panel, Panel):
             numbers = [numbers_along(chart, panel, axis) for axis in ("x", "y")]
             draw_panel(axes, panel, numbers[0], numbers[1], chart.columns)
     if maps:
         _colour_bar(figure, chart, maps[-1][1], [axes for axes, _ in maps])
+    pictures = [panel.image for _, panel in held if isinstance(panel, Picture)]
     for start in range(0, len(meshes), chart.columns):
         row = meshes[start : start + chart.columns]
         bar = figure.colorbar(row[-1][1], ax=[axes for axes, _ in row], fraction=0.03, pad=0.01)
         bar.set_label(chart.colours.label if chart.colours else "")
         bar.outline.set_linewidth(0.4)
+        bar.ax.set_facecolor(ground(pictures[start : start + chart.columns]))
 
 
 def _label_axes(
@@ -132,13 +161,15 @@ def _label_axes(
     grid[0][0].figure.align_ylabels([row[0] for row in grid])
 
 
-def colouring(chart: Chart) -> tuple[Any, Any]:
-    """Return the colour map and the scale of a chart's maps."""
+def colouring(chart: Chart, named: str | None = None) -> tuple[Any, Any]:
+    """Return the colour map, or the one that is named, and the scale of a chart's maps."""
+    from matplotlib import colormaps
     from matplotlib.colors import FuncNorm, LinearSegmentedColormap, Normalize
 
     both = chart.colours is None or chart.colours.both
     stops = EFFECT if both else EFFECT[2:]
-    colours = LinearSegmentedColormap.from_list("effect", stops, 512).with_extremes(bad="0.75")
+    colours: Any = LinearSegmentedColormap.from_list("effect", stops, 512)
+    colours = (colormaps[named] if named else colours).with_extremes(bad="0.75")
     ends: Any = {"vmin": -chart.most if both else 0.0, "vmax": chart.most}
     rooted = chart.colours is not None and chart.colours.rooted
     return colours, FuncNorm((root, square), **ends) if rooted else Normalize(**ends)
@@ -245,7 +276,7 @@ def _print(axes: "matplotlib.axes.Axes", panel: HeadMap, most: float) -> None:
 
 
 def _draw_picture(axes: "matplotlib.axes.Axes", panel: Picture) -> Any:
-    """Lay a map over a picture and outline the region; return what a colour bar needs."""
+    """Lay a map over a picture and outline the region; return what a colour bar needs, if any."""
     from matplotlib import colormaps, patheffects
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Rectangle
@@ -255,12 +286,14 @@ def _draw_picture(axes: "matplotlib.axes.Axes", panel: Picture) -> Any:
     shown = Image.fromarray(panel.image).convert("RGB")
     shown.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     axes.imshow(shown, extent=(0, 1, 1, 0), aspect=height / width, interpolation="nearest")
-    colors = colormaps["plasma"](np.linspace(0.2, 0.97, 256))
-    colors[:, 3] = np.linspace(0.0, 0.85, 256)  # clear where there is no attention
-    cells, x_edges, y_edges = panel.density
-    mesh = axes.pcolormesh(x_edges, y_edges, np.ma.masked_invalid(cells), vmin=0.0,
-                           cmap=ListedColormap(colors), vmax=panel.peak or 1.0, linewidth=0,
-                           rasterized=True)  # fmt: skip
+    mesh = None
+    if panel.density is not None:
+        colors = colormaps["plasma"](np.linspace(0.2, 0.97, 256))
+        colors[:, 3] = np.linspace(0.0, 0.85, 256)  # clear where there is no attention
+        cells, x_edges, y_edges = panel.density
+        mesh = axes.pcolormesh(x_edges, y_edges, np.ma.masked_invalid(cells), vmin=0.0,
+                               cmap=ListedColormap(colors), vmax=panel.peak or 1.0, linewidth=0,
+                               rasterized=True)  # fmt: skip
     left, top, right, bottom = panel.box
     halo = [patheffects.withStroke(linewidth=2.0, foreground="black")]
     axes.add_patch(

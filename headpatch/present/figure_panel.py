@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float
 
-from headpatch.present.canvas import GREY, layer_axis
+from headpatch.present.canvas import GREY, WIDTH, layer_axis
 from headpatch.present.panel import Guide, Panel, Scale, Series
 
 if TYPE_CHECKING:
     import matplotlib.axes
+    import matplotlib.patheffects
     import matplotlib.transforms
 
 _CROWDED: Final = 90  # characters along an axis
@@ -42,7 +43,7 @@ def draw_panel(
         _draw_series(axes, panel, series, 3 - order / 100)
     for guide in panel.guides:
         draw_guide(axes, guide)
-    lines = wrap(panel.note, 120 // columns)
+    lines = wrap(panel.note, int(120 * _wide(axes) / columns))
     axes.set_title(panel.title, loc="left", pad=4 + 9 * len(lines))
     axes.text(0, 1.03, "\n".join(lines), transform=axes.transAxes, fontsize=6.5, color="0.3")
     axes.text(0.03, 0.97, panel.text, transform=axes.transAxes, va="top", fontsize=5.5, color="0.3")
@@ -188,7 +189,14 @@ def _write(
     else:
         shift, side, up = (0, far), "center", "top" if before else "bottom"
     axes.annotate(text, _swap(panel, place, value), shift, textcoords="offset points", fontsize=6,
-                  ha=side, va=up, zorder=4)  # fmt: skip
+                  ha=side, va=up, zorder=4, path_effects=_halo(2.4))  # fmt: skip
+
+
+def _halo(width: float) -> "list[matplotlib.patheffects.AbstractPathEffect]":
+    """Return what parts a text from the lines that run behind it."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=width, foreground="white")]
 
 
 def _scale(
@@ -217,11 +225,17 @@ def _places(axes: "matplotlib.axes.Axes", panel: Panel, columns: int) -> None:
         axes.set_xlim(-0.5, len(names) - 0.5)
 
 
+def _wide(axes: "matplotlib.axes.Axes") -> float:
+    """Return how wide the figure is, as a share of the usual width."""
+    return float(axes.figure.bbox.width / axes.figure.dpi / WIDTH)
+
+
 def name_columns(axes: "matplotlib.axes.Axes", names: list[str], columns: int) -> None:
     """Write names below their places; slanted or upright where they would run into each other."""
     widest = max(len(line) for name in names for line in name.split("\n"))
-    crowded = len(names) * widest > _CROWDED / columns
-    close = len(names) > _CLOSE / columns
+    room = _wide(axes) / columns
+    crowded = len(names) * widest > _CROWDED * room
+    close = len(names) > _CLOSE * room
     angle = (90 if close or any("\n" in name for name in names) else 45) if crowded else 0
     axes.set_xticks(range(len(names)), names, rotation=angle, fontsize=5.5 if close else None,
                     ha="right" if angle == 45 else "center")  # fmt: skip
@@ -263,9 +277,7 @@ def _write_names(
     of places lies from a point, across and up, in points of type; `rings` are multiples of it, and
     from ring `led` on a thin line leads to the name. A name without room is left out.
     """
-    from matplotlib.patheffects import withStroke
-
-    halo = [withStroke(linewidth=1.4, foreground="white")]
+    halo = _halo(1.4)
     places = [(ring, *side) for ring in rings for side in _SIDES]
     boxes = list(taken)
     for name, x, y in names:

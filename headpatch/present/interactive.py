@@ -57,10 +57,20 @@ def _figure(chart: Chart, panel: AnyPanel, spoken: str) -> Figure:
     }
     if any(series.mark == "bars" for series in panel.series):
         layout["barmode"] = "overlay"  # each bar says where it stands
-    if panel.text or panel.note:
-        layout["annotations"] = [_corner("\n".join(filter(None, (panel.note, panel.text))))]
+    note = " · ".join(filter(None, (panel.note, *panel.text.splitlines())))
     height = 110 + 34 * max(len(panel.names), 2) if panel.across else 340
-    return Figure(traces, layout, height, label, title=panel.title)
+    return Figure(traces, layout, height, label, panel.title, note, list(_labels(panel)))
+
+
+def _labels(panel: Panel) -> Iterator[tuple[str, float, float]]:
+    """Give the labels of points, and where these lie along the axes."""
+    for series in panel.series:
+        x, y = series.x, series.y
+        at, value = (y, x) if panel.across else (x, y)
+        places = panel.x_scale.along(at), panel.y_scale.along(value)
+        for label, *place in zip(series.labels, *places, strict=bool(series.labels)):
+            if label and np.isfinite(place).all():
+                yield words(label), float(place[0]), float(place[1])
 
 
 def _name_once(traces: list[dict[str, Any]]) -> None:
@@ -71,12 +81,6 @@ def _name_once(traces: list[dict[str, Any]]) -> None:
             trace["showlegend"] = trace["name"] not in named
             trace["legendgroup"] = trace["name"]
             named.add(trace["name"])
-
-
-def _corner(text: str) -> dict[str, Any]:
-    return {"text": words(text).replace("\n", "<br>"), "xref": "paper", "yref": "paper", "x": 0,
-            "y": 1, "xanchor": "left", "yanchor": "top", "align": "left", "showarrow": False,
-            "font": {"size": 11}}  # fmt: skip
 
 
 def _axis(chart: Chart, panel: Panel, axis: str) -> dict[str, Any]:

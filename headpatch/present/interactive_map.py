@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from headpatch.present.canvas import GREY, signed
-from headpatch.present.chart import Cells, Chart, HeadMap, Picture
+from headpatch.present.chart import Cells, Chart, HeadMap, Picture, ground
 from headpatch.present.panel import digits, root
 from headpatch.present.section import Figure, numbers, words
 
@@ -128,11 +128,8 @@ def _break(at: float, axis: str) -> dict[str, Any]:
 
 def picture_figure(panel: Picture, label: str) -> Figure:
     """Return a picture with its map laid over and its region outlined."""
-    cells, x_edges, y_edges = panel.density
     height, width = panel.image.shape[:2]
-    trace = {"type": "heatmap", "z": numbers(cells), "x": numbers(x_edges), "y": numbers(y_edges),
-             "zmin": 0.0, "zmax": panel.peak or 1.0, "colorscale": _see_through(),
-             "colorbar": _BAR, "hovertemplate": "%{z:.2f} × even<extra></extra>"}  # fmt: skip
+    traces = _overlay(panel) if panel.density is not None else [_NOTHING]
     hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
     left, top, right, bottom = panel.box
     layout = {
@@ -146,7 +143,24 @@ def picture_figure(panel: Picture, label: str) -> Figure:
                     "y1": bottom, "line": {"color": color, "width": wide, "dash": dash}}
                    for color, wide, dash in (("black", 3, "solid"), ("white", 1.5, "dash"))],
     }  # fmt: skip
-    return Figure([trace], layout, 60 + round(360 * min(height / width, 1.2)), label, panel.title)
+    return Figure(traces, layout, 60 + round(360 * min(height / width, 1.2)), label, panel.title)
+
+
+_NOTHING: Final = {"type": "scatter", "x": [None], "y": [None], "showlegend": False}
+
+
+def _overlay(panel: Picture) -> list[dict[str, Any]]:
+    """Return what is laid over a picture, and its colour bar."""
+    assert panel.density is not None
+    cells, x_edges, y_edges = panel.density
+    trace = {"type": "heatmap", "z": numbers(cells), "x": numbers(x_edges), "y": numbers(y_edges),
+             "zmin": 0.0, "zmax": panel.peak or 1.0, "colorscale": _see_through(),
+             "showscale": False, "hovertemplate": "%{z:.2f} × even<extra></extra>"}  # fmt: skip
+    # of its own, since one of see-through colours would show them on the page, not on the picture
+    bar = {"type": "heatmap", "z": [[None]], "x": [0.5], "y": [0.5], "zmin": 0.0,
+           "zmax": panel.peak or 1.0, "colorscale": _laid_over(ground([panel.image])),
+           "colorbar": _BAR, "hoverinfo": "skip"}  # fmt: skip
+    return [trace, bar]
 
 
 def _see_through() -> list[list[Any]]:
@@ -155,6 +169,16 @@ def _see_through() -> list[list[Any]]:
         [round(float(at), 4), "rgba({},{},{},{:.3f})".format(*bytes.fromhex(rgb[1:]), OPAQUE * at)]
         for at, rgb in zip(np.linspace(0, 1, len(RAMP)), RAMP, strict=True)
     ]
+
+
+def _laid_over(below: tuple[float, float, float]) -> list[list[Any]]:
+    """Return the same colours as they look over one that lies below."""
+    scale = []
+    for at, rgb in zip(np.linspace(0, 1, len(RAMP)), RAMP, strict=True):
+        above, part = np.array([*bytes.fromhex(rgb[1:])]), OPAQUE * at
+        mixed = np.round(part * above + (1 - part) * 255 * np.array(below)).astype(int)
+        scale.append([round(float(at), 4), "rgb({},{},{})".format(*mixed.tolist())])
+    return scale
 
 
 def picture(image: Any, longest: int = _SIDE) -> str:

@@ -100,7 +100,8 @@ def overlay_chart(
         "Attention of the answer position to the image",
         panels,
         "Colour: attention per area, relative to the same attention spread evenly over the image. "
-        "Dashed line: the region. LD: logit(Yes) − logit(No).",
+        "The bar shows the colours over the pictures' median colour. Dashed line: the region. LD: "
+        "logit(Yes) − logit(No).",
         columns=2,
         colours=Colours("density (× even)", both=False),
         on_page=False,

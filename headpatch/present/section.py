@@ -25,6 +25,8 @@ class Figure:
     height: int  # in pixels
     label: str  # what it shows, for who cannot see it
     title: str = ""  # above it
+    note: str = ""  # below its title
+    names: Sequence[tuple[str, float, float]] = ()  # of points, written where they hide no other
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from headpatch.core.output.folder import Results, reading_of
 from headpatch.present.canvas import signed
 from headpatch.present.section import Section, listed, said
 from headpatch.questions.verdict.charts import true_words
+from headpatch.questions.verdict.columns import HEADS, SETS
+from headpatch.questions.verdict.sets_view import largest_set_words
 from headpatch.report.heads import Heads, heads_of, judged_on
 from headpatch.report.pictures import Side, example_of
 from headpatch.stats.rankings import correlation, descending, effect_size, precision_at, spearman
@@ -113,7 +115,19 @@ def _judged(results: Results, heads: Heads) -> Said:
         acting += f"{name} misses {int(missed.sum()):,} of them{named(missed)}."
     else:
         acting += "That is no proof that none does: see how many are undecided."
-    return Said(sentence, [acting, _agreement(results, heads, size)], "", _failed(results))
+    more = [acting, *_together(results), _agreement(results, heads, size)]
+    return Said(sentence, more, "", _failed(results))
+
+
+def _together(results: Results) -> list[str]:
+    """What the largest set of heads does of which each is needed, where one was found."""
+    sets = results.table(SETS.file, SETS.needed)
+    named = {name: HEADS[name].sort for name in ("layer", "head", "necessity")}
+    table = results.table(HEADS.file, named)
+    if sets is None or table is None:
+        return []
+    words = largest_set_words(sets, table)
+    return [words] if words else []
 
 
 def _agreement(results: Results, heads: Heads, size: np.ndarray) -> str:

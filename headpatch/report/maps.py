@@ -6,6 +6,7 @@ import numpy as np
 
 from headpatch.core.output.folder import Results, load, reading_of
 from headpatch.present.canvas import VERMILLION, signed
+from headpatch.present.chart import ground
 from headpatch.present.interactive import SYMBOLS, band, layer_axis, shape_of
 from headpatch.present.panel import Guide, Scale
 from headpatch.present.section import Figure, Section, numbers, words
@@ -109,7 +110,9 @@ def _overlays(results: Results, heads: Heads) -> tuple[dict[str, Any], str] | No
             for run, at in zip(runs, places, strict=True)
         ]
         box = numbers(np.asarray(runs[0]["region_box"], np.float64))
-    return {**found, "mass": mass, "box": box}, text
+        below = ground([np.asarray(run["image"], np.uint8) for run in runs])
+    colours = [round(255 * part) for part in below]
+    return {**found, "mass": mass, "box": box, "ground": colours}, text
 
 
 def scatter(results: Results) -> Section | None:

@@ -1,6 +1,7 @@
 """Results for a paper: their tables as markup, and a paragraph on methods with its sources."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,10 +44,11 @@ def tables(folder: Path, markup: Markup) -> Iterator[str]:
     parts, some = _parts(folder), False
     for verb in verbs():
         for run in runs_of(verb, parts):
-            for part in verb.question().view(saved(verb, run), context(verb, run)):
-                if isinstance(part, Grid):
-                    some = True
-                    yield written(part, markup)
+            seen = verb.question().view(saved(verb, run), context(verb, run))
+            grids = (replace(one, place="everywhere") for one in seen if isinstance(one, Grid))
+            for grid in dict.fromkeys(grids):  # once, where a page and a terminal place it apart
+                some = True
+                yield written(grid, markup)
     if not some:
         raise InputError("DIR", f"{folder} holds no table", "results of a verb")
 

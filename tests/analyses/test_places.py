@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 from transformers import LlavaImageProcessorPil
 
+from headpatch.core.ask import ask
 from headpatch.core.baseline_runs import survey
 from headpatch.core.dataset import Pairs
+from headpatch.core.question import Context
 from headpatch.core.ranking import differences, masses
 from headpatch.core.session import Session, open_session
 from headpatch.core.stream_swaps import vision_classes
@@ -20,10 +22,14 @@ from headpatch.heads import Head
 from headpatch.models.prompt import encode
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry, Manifest
+from headpatch.pairs.pair import make_pair
+from headpatch.pairs.region import Region
 from headpatch.questions.ablate.question import ablate
+from headpatch.questions.check.question import QUESTION as CHECK
+from headpatch.questions.check.view import view
 from headpatch.questions.rank.question import rank
 from headpatch.questions.rollout.maps import roll_out
-from tests.command import headpatch
+from tests.command import headpatch, printed
 from tests.datasets import tiny_study, write_table
 from tests.families import builders
 from tests.families.builders import QUESTION
@@ -120,6 +126,26 @@ def test_a_region_that_is_cut_away_is_not_a_question_to_change(tmp_path: Path) -
     entries = asked_about(tmp_path, "center", "0.9,0,1,1")
     with pytest.raises(InputError, match=r"1 of 2 pairs .*line 3: .*0.9,0,1,1 is cut away"):
         survey(Study.make(None, {"force": True}), llava(), entries)
+
+
+def test_of_an_object_that_is_cut_away_it_is_said_that_both_runs_are_identical(
+    tmp_path: Path,
+) -> None:
+    """The pictures differ in their left fifth, of which CLIP's crop shows nothing."""
+    first = noise_image(0, WIDE)
+    other = first.copy()
+    other.paste((255, 0, 0), (10, 10, 100, 130))
+    pair = make_pair(other, first, QUESTION, Region.parse("0.4,0.2,0.6,0.8"))
+    alike = r"^--with, --without: both runs are identical: .*28% of the picture"
+    with pytest.raises(InputError, match=alike) as said:
+        open_session(Study(), llava(), pair=pair)
+    assert "Change the question" not in str(said.value)
+    report = ask(CHECK, open_session(Study(force=True), llava(), pair=pair), {})
+    assert any("Both runs are identical" in limit for limit in report.limits)
+    shown = printed(view(report.files(), Context()))
+    grid = shown.partition("The model's view")[2]
+    assert "x where they differ and it is cut away" in shown and "x x" in grid
+    assert "#" not in grid.partition("\n")[2].partition("Sweeps")[0]
 
 
 def turned() -> VLM:

@@ -162,6 +162,44 @@ def test_pointing_at_a_cell_shows_it_in_both_maps(opened: Visits) -> None:
     assert (3, 2) not in outlines(page, "#map-effect")
 
 
+RUN_INTO = """selector => [...document.querySelectorAll(".plot.js-plotly-plot")].flatMap(node => {
+    const boxes = [...node.querySelectorAll(selector)].map(text => [text, text.getBoundingClientRect()]);
+    return boxes.flatMap(([text, a], i) => boxes.slice(i + 1)
+        .filter(([, b]) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1)
+        .map(([other]) => `${node.id}: ${text.textContent} ${other.textContent}`));
+})"""  # noqa: E501
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_names_of_points_and_ticks_keep_apart(opened: Visits, size: dict[str, int]) -> None:
+    page = opened("whole", viewport=size)
+    named = page.locator("#scatter-plot .annotation-text").count()
+    assert named >= (4 if size is WIDE else 2)
+    assert page.evaluate(RUN_INTO, ".annotation-text") == []
+    upright = ".xtick text:not([transform*='rotate(-45'])"
+    assert page.evaluate(RUN_INTO, upright) == []
+    outside = """() => [...document.querySelectorAll("#scatter-plot .annotation-text")]
+        .filter(text => text.getBoundingClientRect().right > innerWidth)
+        .map(text => text.textContent)"""
+    assert page.evaluate(outside) == []
+
+
+def test_views_of_one_quantity_share_a_colour_scale(opened: Visits) -> None:
+    page = opened("whole")
+    scale = (
+        "() => ['look', 'effect'].map(name => document.getElementById(`map-${name}`).data[0].zmax)"
+    )
+    before, most = page.evaluate(scale), page.evaluate("[MOST.look, MOST.effect]")
+    assert before == pytest.approx([most[0], most[1] ** 0.5])  # attention is linear
+    last = str(page.locator("#choose-effect option").count() - 1)
+    smaller = "last => H.effects[last].normalized = H.effects[last].normalized.map(one => one / 10)"
+    page.evaluate(smaller, last)  # its cells must then be paler, not its scale shorter
+    page.select_option("#choose-effect", last)
+    assert page.evaluate(scale) == pytest.approx(before)
+    page.evaluate(smaller.replace("/", "*"), last)
+    page.select_option("#choose-effect", "0")
+
+
 def test_a_click_chooses_a_head(opened: Visits) -> None:
     page = opened("pair")
 

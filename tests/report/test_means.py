@@ -90,3 +90,16 @@ def test_several_places_are_said_by_the_rows() -> None:
     drawn = chart(table)
     assert "z changed as the rows say" in drawn.title
     assert "0.0 (answer+v:all)" in drawn.panels[0].names
+
+
+@pytest.mark.parametrize(("largest", "ends"), [(0.07, 0.11), (0.6, 1.2)])
+def test_the_axis_ends_near_the_effects_and_says_so(largest: float, ends: float) -> None:
+    table = effects()
+    shrunk = table["normalized"] / table["normalized"].abs().max() * largest
+    table = table.assign(normalized=shrunk, normalized_low=shrunk, normalized_high=shrunk)
+    made = chart(table)
+    ((low, high),) = {(panel.x_scale.low, panel.x_scale.high) for panel in made.panels}
+    assert low < 0 and largest < high < ends
+    assert ("dotted line" in made.note) == (largest > 0.4)
+    assert ("beyond the axis, which ends at 0.07" in made.note) == (largest < 0.4)
+    assert all(bool(panel.guides) == (largest > 0.4) for panel in made.panels)

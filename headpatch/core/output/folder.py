@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from headpatch.core.output.files import read_table, read_tensors, reading
-from headpatch.core.output.records import WRITTEN, Records, verbs_in
+from headpatch.core.output.records import FIGURES, WRITTEN, Records, verbs_in
 from headpatch.core.output.staging import settle
 from headpatch.core.study.record import RUN, Record
 from headpatch.errors import InputError
@@ -22,7 +22,7 @@ from headpatch.errors import InputError
 if TYPE_CHECKING:
     import pandas
 
-SHOWN = sorted({name for names in WRITTEN.values() for name in names if name[-4:] != ".png"})
+SHOWN = sorted({name for names in WRITTEN.values() for name in names if not name.endswith(FIGURES)})
 """Files that sections are made of; a folder without any of them holds no results."""
 
 
@@ -211,7 +211,7 @@ def parts_of(records: Records, root: Path) -> Iterator[Part]:
         own = frozenset(name for name in names if record in wrote[name])
         shared = len(records.every) > 1
         name = f"{place or 'this folder'} ({record.verb})" if shared else place
-        read = [RUN, *(name for name in record.files or () if not name.endswith(".png"))]
+        read = [RUN, *(name for name in record.files or () if not name.endswith(FIGURES))]
         yield Part(folder, name, record, own, tuple(records.changed(record, read)))
 
 

@@ -13,8 +13,18 @@ from headpatch.core.question import verbs
 from headpatch.core.study.record import EDITED, RUN, Record, read_record, records_in
 from headpatch.errors import InputError
 
+FIGURES: Final = (".png", ".pdf", ".svg", "_data.csv")
+"""How the files of a figure end: as it may be drawn, and its data."""
+
+
+def _every_format(files: tuple[str, ...]) -> tuple[str, ...]:
+    """Return files of a verb, and what its figures are called in other formats."""
+    figures = (name.removesuffix(".png") for name in files if name.endswith(".png"))
+    return (*files, *(f"{name}{ending}" for name in figures for ending in FIGURES[1:]))
+
+
 WRITTEN: Final[Mapping[str, tuple[str, ...]]] = {
-    verb.name: verb.files for verb in verbs() if verb.files
+    verb.name: _every_format(verb.files) for verb in verbs() if verb.files
 }
 """By verb; the first is always written. A run deletes what an earlier one of its verb left."""
 SHARED: Final = frozenset({"gate.csv"})

@@ -27,7 +27,7 @@ _DEAD: Final = 60.0  # seconds without one, after which a shard of another machi
 _PATIENCE: Final = 30.0  # seconds that a shard waits for others that begin or end
 _SIGN: Final = "shard.json"
 _FOLDER: Final = re.compile(r"shard-(\d+)-of-(\d+)")
-_AWAY: Final = {"out", "device", "device_map", "with_", "without", "claims"}
+_AWAY: Final = {"out", "device", "device_map", "with_", "without", "claims", "figures"}
 """Of a study: on what no number of pairs hangs, or that is not written alike everywhere."""
 
 

@@ -11,9 +11,11 @@ from typing import Any
 from headpatch.core.output.files import write_columns, write_tensors
 from headpatch.core.output.provenance import write_record
 from headpatch.core.output.staging import check_folder, staged, taken
-from headpatch.core.question import Result
+from headpatch.core.question import Context, Result
+from headpatch.core.study.options import FigureOptions
 from headpatch.present.chart import Chart
 from headpatch.present.figure import draw
+from headpatch.present.figure_data import data_of
 
 _MARK = "valid"
 
@@ -39,7 +41,7 @@ def write(result: Result, folder: Path) -> list[str]:
         write_record(stage, origin.study, origin.run)
         for part in origin.verb.question().view(files, origin.context):
             if isinstance(part, Chart):
-                draw(part, stage / part.file, **origin.context.title)
+                _write_figure(part, stage, origin.study.figures, origin.context)
         return sorted(file.name for file in stage.iterdir())
 
 
@@ -48,3 +50,16 @@ def _marked(table: Any, valid: bool) -> Mapping[str, Iterable[object]]:
     columns = {str(key): table[key] for key in table}
     rows = len(next(iter(columns.values()), ()))
     return columns if valid else {**columns, _MARK: [False] * rows}
+
+
+def _write_figure(chart: Chart, folder: Path, options: FigureOptions, context: Context) -> None:
+    """Write a figure in every format that is asked for, or its data as a table."""
+    path = folder / chart.file
+    for ending in options.format:
+        if ending == "csv":
+            write_columns(
+                path.with_name(f"{path.stem}_data.csv"), _marked(data_of(chart), context.valid)
+            )
+        else:
+            target = path.with_suffix(f".{ending}")
+            draw(chart, target, **context.title, width=options.width, style=options.style)

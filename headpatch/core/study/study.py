@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model
 from headpatch.core.claims_grammar import Claim
 from headpatch.core.study.options import (
     DrawOptions,
+    FigureOptions,
     PairsOptions,
     Quadrant,
     Strict,
@@ -137,6 +138,7 @@ class Study(Strict):
     trace: TraceOptions = TraceOptions()
     rollout: RolloutOptions = RolloutOptions()
     evaluate: EvaluateOptions = EvaluateOptions()
+    figures: FigureOptions = FigureOptions()
     pairs: PairsOptions = PairsOptions()
     draw: DrawOptions = DrawOptions()
     verdict: VerdictOptions = VerdictOptions()

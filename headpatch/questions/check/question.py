@@ -12,6 +12,7 @@ import torch
 from headpatch.core.ask import origin
 from headpatch.core.cost import cost, plan
 from headpatch.core.effects import change, floor_of
+from headpatch.core.invalid_study import SEEN_ALIKE, seen_alike
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.session import Session, open_session, run_both
 from headpatch.core.study.study import Study
@@ -71,13 +72,21 @@ class Report(Result):
     vision: Scopes  # of the vision tower; empty where its heads cannot be changed
     seconds: float  # of one forward pass of one run: the median of `_TIMED`
     limits: tuple[str, ...]  # what cannot be done, a sentence each
+    view: tuple[Any, ...] = ()  # both pictures, the boxes of their image tokens, and the region
 
     def files(self) -> Files:
         """Return what is shown; none of it is written."""
         sweep = self.origin.study.sweep
         each = {"kind": len(set(sweep.kinds)), "direction": len(set(sweep.directions))}
         ways = " × ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in each.items())
-        return {"check": {**self.json(), "ways": ways, "means": averages(sweep.kinds)}}
+        return {
+            "check": {
+                **self.json(),
+                "ways": ways,
+                "means": averages(sweep.kinds),
+                "view": self.view,
+            }
+        }
 
     def json(self) -> Mapping[str, Any]:
         """Return what ``--json`` prints."""
@@ -138,10 +147,16 @@ class Tried(Question[Report]):
             *_slow(vision, "Vision tower, {} tokens: the resumed pass"),
         )
         seconds = _seconds(session)
-        return Report(_facts(session), scopes, vision, seconds, limits, origin=origin(VERB, opened))
+        facts, made = _facts(session), origin(VERB, opened)
+        return Report(facts, scopes, vision, seconds, limits, _view(session), origin=made)
 
 
 QUESTION = Tried()
+
+
+def _view(session: Session) -> tuple[Any, ...]:
+    images = [np.asarray(image.convert("RGB")) for image in session.pair.images]
+    return images, np.asarray(session.prompt.patches.boxes, np.float64), session.pair.region.box
 
 
 def _changed(study: Study, **sections: Mapping[str, str]) -> Study:
@@ -294,6 +309,8 @@ def _limits(session: Session) -> list[str]:
         found.append("The image comes in by cross-attention: heads cannot be ranked by attention.")
     elif (unknown := session.prompt.patches.unknown) is not None:
         found.append(f"Heads cannot be ranked by attention: {unknown.found}.")
+    if seen_alike(session.prompt):
+        found.append(f"{SEEN_ALIKE.capitalize()}: change the pictures, not the question.")
     if session.cut_away:
         found.append(f"{session.cut_away[0].upper()}{session.cut_away[1:]}.")
     if ends := session.prompt.left_out:

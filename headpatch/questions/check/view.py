@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from headpatch.core.question import Context, Files
+from headpatch.present.model_view import model_view_chart, model_view_text
 from headpatch.present.parts import Grid, Part, Words
 from headpatch.present.tables import says
 
@@ -13,6 +14,8 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     """Show the model and the prompt, what each scope allows, and what cannot be done."""
     report = files["check"]
     yield _model(report)
+    if report.get("view"):
+        yield from _model_view(*report["view"])
     ways = report["ways"] + ",\nreference pairs included" * report["means"]
     yield _scopes(report["positions"], ways, "positions", "widening pass", "head")
     if vision := report["vision_positions"]:
@@ -49,6 +52,15 @@ def _model(facts: Mapping[str, Any]) -> Grid:
         "one forward pass": f"{facts['seconds_forward']:.3g} s",
     }
     return Grid("Model and prompt", ("", " "), tuple(rows.items()), (False, False), wrapped=" ")
+
+
+def _model_view(images: Any, boxes: Any, region: Any) -> Iterator[Part]:
+    """Draw what the model is given of both pictures: as text, and as a chart for Python."""
+    if text := model_view_text(images, boxes, region):
+        yield Words(text, "terminal")
+    chart = model_view_chart(images, boxes, region, ("With the object", "Without the object"))
+    if chart is not None:
+        yield chart
 
 
 def _scopes(

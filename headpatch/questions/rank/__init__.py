@@ -71,6 +71,7 @@ VERB = Verb(
         "vision_encoder_layers.png",
         "divergence_analysis.png",
         "attention_overlays.png",
+        "model_view.png",
     ),
     hidden=("overlays",),
     finished="pairs",

@@ -14,6 +14,7 @@ from headpatch.core.question import table_of
 from headpatch.present.canvas import BLUE, DIFFERENCE, GREEN, ORANGE, array, signed
 from headpatch.present.chart import Chart
 from headpatch.present.effects_view import COVER, check_rows, ends_of, pairs_in
+from headpatch.present.model_view import model_view_chart
 from headpatch.present.overlays import overlay_chart
 from headpatch.present.panel import (
     WITH_LOOK,
@@ -346,3 +347,12 @@ def overlays_chart(
     heads = [divmod(int(index), rank.shape[1]) for index in rank.ravel().argsort()[:count]]
     first, second = (Image.fromarray(np.asarray(run["image"])) for run in (present, absent))
     return overlay_chart(first, second, present, absent, heads)
+
+
+def view_chart(present: Mapping[str, Any], absent: Mapping[str, Any]) -> Chart | None:
+    """Show what the model is given of both pictures; None where no image token has a place."""
+    runs = present, absent
+    box = tuple(map(float, array(present, "region_box", 1)))
+    images = [np.asarray(run["image"], dtype=np.uint8) for run in runs]
+    titles = [name.capitalize() for name, _ in _RUNS.values()]
+    return model_view_chart(images, array(present, "boxes", 2), box, titles)

@@ -1,6 +1,7 @@
 """What people see of a verdict: nulls, heads, sets of heads, what rankings carry, the headline."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -9,12 +10,11 @@ import pandas as pd
 from headpatch.core.measures import measure_of, ranking_name
 from headpatch.core.question import Context, Files, rows_of, table_of
 from headpatch.present.column import Cell, Row
-from headpatch.present.parts import Grid, Part, Words, grid
+from headpatch.present.parts import Grid, Part, Place, Words, grid
 from headpatch.present.tables import failed_words
 from headpatch.questions.verdict.charts import (
     faithfulness_areas,
     faithfulness_chart,
-    head_names,
     verdict_chart,
 )
 from headpatch.questions.verdict.columns import CURVES, FACTORS, HEADS, NULLS, SETS, TOGETHER
@@ -26,6 +26,7 @@ from headpatch.questions.verdict.headline import (
     summarize,
 )
 from headpatch.questions.verdict.sentences import Setting, sentence
+from headpatch.questions.verdict.sets_view import interval_cell, sets_parts
 from headpatch.stats.verdict_labels import CAUSAL
 
 _MEANINGS: Final = {
@@ -53,6 +54,10 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     curves = table_of(files.get(CURVES.file, {}))
     judged = context.facts.get("judged", context.pairs or 0)  # fewer if it stopped at a look
     setting = Setting.of(context, len(saved["pairs"]) if "pairs" in saved else judged)
+    sets: list[Part] = []
+    if SETS.file in files:
+        sets = list(sets_parts(table_of(files[SETS.file]), table, context.level, saved))
+    yield from _only(sets, "page")  # the main finding comes first there
     yield from _classes(table, setting)
     if NULLS.file in files:
         yield from _nulls(table_of(files[NULLS.file]))
@@ -60,8 +65,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
     yield from _heads(table, context, setting, factors)
     if TOGETHER.file in files:
         yield from _as_one_set(table_of(files[TOGETHER.file]), context.level)
-    if SETS.file in files:
-        yield from _together(table_of(files[SETS.file]), table, context.level)
+    yield from _only(sets, "terminal")
     shown: dict[str, Any] = {"level": context.level, "of": context.pairs}
     picks = ranking_name(_by(context))
     more = {"rhos": saved, "ranking": picks}
@@ -82,6 +86,13 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         first, *lines = headline_words(headline, context)
         yield Words(first, "terminal", strong=True)
         yield from (Words(line, "terminal") for line in lines)
+
+
+def _only(parts: Sequence[Part], place: Place) -> Iterator[Part]:
+    """Give the words and tables of one of the places where people see them."""
+    for part in parts:
+        if isinstance(part, Words | Grid) and part.place in ("everywhere", place):
+            yield replace(part, place=place)
 
 
 def _by(context: Context) -> str:
@@ -151,10 +162,10 @@ def _heads(
         "verdict": "verdict",
         "attention (rank)": lambda row: f"{look.cell(row)} ({row['attention_rank']:.0f})",
         "necessity": "necessity",
-        f"{level} interval": _interval("necessity"),
+        f"{level} interval": interval_cell("necessity"),
         "q": "necessity_q",
         "sufficiency": "sufficiency",
-        f"its {level} interval": _interval("sufficiency"),
+        f"its {level} interval": interval_cell("sufficiency"),
         "its q": "sufficiency_q",
     }
     if any(_with_whom(value) for value in shown.get("partners", ())):
@@ -187,7 +198,7 @@ def _as_one_set(table: pd.DataFrame, level: float) -> Iterator[Part]:
         "heads": "k",
         "direction": "direction",
         "together": "effect",
-        f"{level:.0%} interval": _interval("effect"),
+        f"{level:.0%} interval": interval_cell("effect"),
         "sum of each alone": "alone",
         "random sets": "random",
         "p": "p",
@@ -224,10 +235,6 @@ def _acting(acting: pd.DataFrame, cells: Mapping[str, str | Cell], heads: int) -
         yield Words(f"And {len(acting) - MOST:,} more, in the table of all heads.", "page")
 
 
-def _interval(name: str) -> Cell:
-    return lambda row: f"{row[f'{name}_low']:+.3f} to {row[f'{name}_high']:+.3f}"
-
-
 def _with_whom(partners: object) -> str:
     """Name the partners of a redundant head; of many, say how many."""
     texts = partners.split(";") if isinstance(partners, str) else []
@@ -235,36 +242,3 @@ def _with_whom(partners: object) -> str:
     named = ["+".join(one) if len(one) <= _FEW else f"{len(one)} others" for one in sets]
     rest = [f"{len(named) - _SETS} more sets"] if len(named) > _SETS + 1 else named[_SETS:]
     return "; ".join([*named[:_SETS], *rest])
-
-
-def _together(sets: pd.DataFrame, table: pd.DataFrame, level: float) -> Iterator[Part]:
-    """Show the sets of heads that do more together than alone, and what each of them adds."""
-    kept = sets[sets["redundant"]]
-    if kept.empty:
-        yield Words(
-            f"Sets of heads tested for doing more together than alone: {len(sets):,}; shown to do "
-            "so: none."
-        )
-        return
-    verdicts = dict(zip(head_names(table), table["verdict"], strict=True))
-
-    def alike(row: Row) -> str:
-        members = row["heads"].split("+")
-        return f"{sum(verdicts[name] == 'redundant' for name in members)} of {len(members)}"
-
-    cells: dict[str, str | Cell] = {
-        "heads": lambda row: row["heads"].replace("+", " + "),
-        "necessity together": "joint",
-        f"{level:.0%} interval": _interval("joint"),
-        "least that one adds": "excess",
-        f"its {level:.0%} interval": _interval("excess"),
-        "q": "q",
-        "redundant": alike,
-    }
-    title = "More together than alone: sets of which every head is needed"
-    yield grid(title, kept, cells, SETS, wrapped="heads")
-    yield Words(
-        f"{len(kept):,} of {len(sets):,} sets that were tested. Least that one adds: of any of the "
-        "heads, once the others are gone, beyond what it does alone. redundant: how many of the "
-        "heads are not shown to be necessary alone; the others are, and do more beside."
-    )

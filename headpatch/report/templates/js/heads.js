@@ -31,24 +31,26 @@ function words(flat) {
   return lines;
 }
 
-// Maps
-function ticks(values) {
-  const most = Math.max(...values.map((value) => (value === null ? 0 : Math.abs(value)))) || 1;
-  const at = [-1, -0.25, -0.0625, 0, 0.0625, 0.25, 1].map((share) => share * most);
+// Maps. Views of one quantity share a scale, so that a colour means the same in each. Effects follow
+// the square root, since a few heads tower over the rest; attention does not, else nearly all colour.
+const mostOf = (views) => Math.max(...views.flat().map((value) => (value === null ? 0 : Math.abs(value)))) || 1;
+const MOST = H ? { look: mostOf(H.looks.map((one) => one.diff)), effect: mostOf(H.effects.map((one) => one.normalized)) } : {};
+function ticks(most, shares = [-1, -0.25, -0.0625, 0, 0.0625, 0.25, 1]) {
+  const at = shares.map((share) => share * most);
   const digits = Math.max(1, Math.ceil(1 - Math.log10(most / 16)));
-  return { most, at, texts: at.map((value) => signed(value, Math.min(digits, 5))) };
+  return { at, texts: at.map((value) => signed(value, Math.min(digits, 5))) };
 }
 function grid(values) {
   return Array.from({ length: H.layers }, (_, layer) => values.slice(layer * H.heads, (layer + 1) * H.heads));
 }
-function drawMap(id, values) {
+function drawMap(id, values, most, along, shares) {
   const node = $(id);
   if (!node) return;
-  const { most, at, texts } = ticks(values);
-  const side = Math.sqrt(most);
+  const { at, texts } = ticks(most, shares);
+  const side = along(most);
   const trace = {
-    type: "heatmap", z: grid(values.map(root)), zmin: -side, zmax: side, colorscale: scale(), hoverinfo: "skip", xgap: 0.5, ygap: 0.5,
-    colorbar: { thickness: 10, outlinewidth: 0, tickvals: at.map(root), ticktext: texts, tickfont: { size: 11 }, x: 1.01, xpad: 0, len: 1 },
+    type: "heatmap", z: grid(values.map(along)), zmin: -side, zmax: side, colorscale: scale(), hoverinfo: "skip", xgap: 0.5, ygap: 0.5,
+    colorbar: { thickness: 10, outlinewidth: 0, tickvals: at.map(along), ticktext: texts, tickfont: { size: 11 }, x: 1.01, xpad: 0, len: 1 },
   };
   const layout = layoutOf({
     xaxis: { title: { text: "head" }, range: [-0.5, H.heads - 0.5], showgrid: false, zeroline: false, dtick: H.heads > 16 ? 8 : H.heads > 8 ? 4 : 1, tick0: 0 },
@@ -96,7 +98,7 @@ function drawScatter() {
   const node = $("scatter-plot");
   if (!node) return;
   const x = look().diff, y = effect().normalized;
-  const { at, texts } = ticks(y);
+  const { at, texts } = ticks(mostOf([y]));
   const all = Array.from({ length: total }, (_, flat) => flat);
   const groups = H.verdicts
     ? H.classes.map(({ name, color, symbol }, code) => [name, all.filter((flat) => H.verdicts[flat] === code), color, symbol])
@@ -111,22 +113,17 @@ function drawScatter() {
     marker: { color, symbol, size: QUIET.includes(name) ? 5 : name === "watches" ? 6 : 10, opacity: QUIET.includes(name) ? 0.6 : 1, line: { width: symbol.endsWith("open") ? 2 : 0, color } },
   }));
   const size = (flat) => Math.abs(y[flat] ?? 0);
-  const [acting, looking] = node.clientWidth < 500 ? [2, 1] : [5, 3]; // names that find room
+  const [acting, looking] = node.clientWidth < 500 ? [4, 2] : [10, 4];
   const bySize = [...all].sort((a, b) => size(b) - size(a)).slice(0, acting);
   const byLook = [...all].sort((a, b) => look().rank[a] - look().rank[b]).slice(0, looking);
   const named = [...new Set([...bySize, ...byLook])];
-  const c = colors();
   const layout = {
     xaxis: { title: { text: "attention difference" }, range: rangeOf(x), zeroline: true },
     yaxis: { title: { text: `effect (${effect().kind}, ${effect().direction})` }, range: rangeOf(y.map(root)), zeroline: true, tickvals: at.map(root), ticktext: texts },
     legend: { orientation: "h", x: 0, y: 1.01, xanchor: "left", yanchor: "bottom", traceorder: "reversed" },
     shapes: rings(),
-    annotations: named.map((flat, index) => ({
-      x: x[flat], y: root(y[flat]) ?? 0, text: nameOf(flat), showarrow: false, font: { size: 11, color: c.ink },
-      xanchor: "left", xshift: 5, ...(index > acting ? { yanchor: "top", yshift: -3 } : { yanchor: "bottom", yshift: 2 }), // close ones apart
-    })),
   };
-  drawInto(node, traces, layout, 460);
+  drawInto(node, traces, layout, 460, named.map((flat) => [nameOf(flat), x[flat], root(y[flat]) ?? 0]));
 }
 
 // Pointing
@@ -247,8 +244,8 @@ function choose(flat) {
 }
 
 function drawHeads() {
-  drawMap("map-look", look() ? look().diff : []);
-  drawMap("map-effect", effect() ? effect().normalized : []);
+  drawMap("map-look", look() ? look().diff : [], MOST.look, (value) => value, [-1, -0.5, 0, 0.5, 1]);
+  drawMap("map-effect", effect() ? effect().normalized : [], MOST.effect, root);
   drawScatter();
 }
 async function startHeads() {

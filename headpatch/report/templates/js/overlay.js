@@ -12,6 +12,9 @@ const RAMP = !data.overlay ? [] : Array.from({ length: 256 }, (_, level) => {
 
 async function startOverlays() {
   if (!data.overlay) return;
+  // as the colours look on the pictures, whose median colour lies below them
+  const bar = document.querySelector(".rampbar"), over = `rgb(${data.overlay.ground.join(",")})`;
+  bar.style.background = `linear-gradient(90deg, ${RAMP.filter((_, level) => level % 17 === 0).join(",")}), ${over}`;
   overlayRows = await unpacked("overlay-rows");
   overlayPlace = new Map(data.overlay.heads.map((flat, place) => [flat, place]));
 }
