@@ -51,6 +51,9 @@ def ask(
     """
     verb, stages = question.verb, stages_of(on_progress)
     refuse_both(options)
+    if not isinstance(opened, Session | Pairs | Rows):
+        expected = "what headpatch.open_session or headpatch.open_pairs returns"
+        raise InputError(f"headpatch.{verb.name}", f"a {type(opened).__name__}", expected)
     opened = with_options(opened, {f"{verb.name}.{name}": one for name, one in options.items()})
     study, vlm = opened.study, opened.vlm
     question.check(study)

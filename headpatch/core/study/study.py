@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from headpatch.core.claims_grammar import Claim
 from headpatch.core.study.options import (
@@ -155,6 +163,17 @@ class Study(Strict):
         why += " (a chat template that holds the date?)"
         return () if was == asked else (f"{why}: {asked!r} now, {was!r} then",)
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(
+        cls, values: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        """Say what is wrong as headpatch does, wherever the study is made."""
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise one_line(cls, error, *(info.context or (None, {}))) from None
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         Region.parse(self.region)
@@ -234,10 +253,7 @@ class Study(Strict):
         if ("with" in values) != ("without" in values):
             where, found = f"{config}: with, without", "only one of them"
             raise InputError(where, found, "both pictures of the pair")
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise one_line(cls, error, config, given) from None
+        return cls.model_validate(values, context=(config, given))
 
     @property
     def rankings(self) -> tuple[str, ...]:
@@ -248,6 +264,14 @@ class Study(Strict):
         """Read the study's two pictures."""
         asked = self.question, Region.parse(self.region), None, self.question_without
         return make_pair(picture(self.with_), picture(self.without), *asked)
+
+    def asking(self, pair: Pair) -> "Study":
+        """Return the study with what a pair asks, and the pair's answers if it has its own."""
+        asked = self.override({"question": pair.question, "region": pair.region.name})
+        own = {"question_without": pair.question_without, "answers": pair.answers or self.answers}
+        asked = asked.model_copy(update=own)
+        asked.check_variants()
+        return asked
 
     def portable(self) -> dict[str, Any]:
         """Return the study as a file may hold it, with paths that hold wherever the file lies."""
