@@ -102,11 +102,12 @@ __all__ = [
     "VLM", "AblatedPairs", "Ablation", "Claims", "Combined", "CombinedPairs", "Compared",
     "Converted", "Cuts", "Evaluation", "FollowedPath", "FollowedPaths", "Head", "HeadSet",
     "HeadpatchError", "InputError", "Manifest", "Pair", "Pairs", "RankedPairs", "Ranking",
-    "Region", "Report", "Rolled", "RolledPairs", "Run", "RunError", "Session", "Study", "Sweep", "Sweeps",
-    "Traced", "TracedPairs", "Unfinished", "Verdict",
-    "ablate", "check", "claims", "combine", "compare", "convert_pairs", "corrupt", "cut", "draw_pairs",
-    "evaluate", "load", "make_pair", "mean_z", "open_pairs", "open_session", "path", "plot", "rank",
-    "read_run", "report", "rollout", "sessions", "sweep", "trace", "verdict",
+    "Region", "Report", "Rolled", "RolledPairs", "Run", "RunError", "Session", "Study",
+    "Sweep", "Sweeps", "Traced", "TracedPairs", "Unfinished", "Verdict",
+    "ablate", "check", "claims", "combine", "compare", "convert_pairs", "corrupt", "cut",
+    "draw_pairs", "evaluate", "load", "make_pair", "mean_z", "open_pairs", "open_session",
+    "path", "plot", "rank", "read_run", "report", "rollout", "sessions", "sweep", "trace",
+    "verdict",
 ]  # fmt: skip
 
 

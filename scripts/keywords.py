@@ -3,6 +3,7 @@
 A call's options are those of its section of the study that are no parameters of its own.
 """
 
+import inspect
 import sys
 from pathlib import Path
 from types import NoneType, UnionType
@@ -26,7 +27,7 @@ T = TypeVar("T")
 Several: TypeAlias = T | Sequence[T]
 """One, or several."""
 '''
-_SECTIONS: dict[str, type[BaseModel]] = {
+SECTIONS: dict[str, type[BaseModel]] = {
     **{verb.name: verb.options for verb in VERBS if verb.options is not None},
     "open_pairs": PairsOptions,
     "draw_pairs": DrawOptions,
@@ -43,11 +44,11 @@ _NOT = {"open_pairs": ("manifest",)}  # it is what `pairs` names
 
 def written() -> str:
     """Return the module's text."""
-    return "\n".join((_HEAD, *(_keywords(name, model) for name, model in _SECTIONS.items())))
+    return "\n".join((_HEAD, *(_keywords(name, model) for name, model in SECTIONS.items())))
 
 
 def _keywords(call: str, model: type[BaseModel]) -> str:
-    code = getattr(hp, call).__code__
+    code = inspect.unwrap(getattr(hp, call)).__code__
     own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     names = _ONLY.get(call) or tuple(model.model_fields)
     names = tuple(name for name in names if name not in own and name not in _NOT.get(call, ()))

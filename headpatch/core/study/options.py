@@ -47,7 +47,7 @@ class Strict(BaseModel):
     )
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Yield what is not as it is by default: all of it takes a screen."""
+        """Yield what is not as by default: the whole takes a screen."""
         for name, field in type(self).model_fields.items():
             if (value := getattr(self, name)) != field.get_default(call_default_factory=True):
                 yield name, value

@@ -8,10 +8,8 @@ import yaml
 from pydantic import (
     BeforeValidator,
     Field,
-    ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
 
@@ -35,6 +33,7 @@ from headpatch.core.study.reading import (
     picture,
     prompt_form,
     read,
+    study_file,
 )
 from headpatch.errors import InputError
 from headpatch.heads import Selection
@@ -49,7 +48,7 @@ from headpatch.questions.rank import RankOptions
 from headpatch.questions.rollout import RolloutOptions
 from headpatch.questions.sweep import SweepOptions
 from headpatch.questions.trace import TraceOptions
-from headpatch.text import checked_text, spelling, user_path
+from headpatch.text import checked_text, spelling
 
 _ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on
 _Answer = Annotated[str, Field(min_length=1)]
@@ -163,16 +162,14 @@ class Study(Strict):
         why += " (a chat template that holds the date?)"
         return () if was == asked else (f"{why}: {asked!r} now, {was!r} then",)
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _in_one_line(
-        cls, values: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
-    ) -> Self:
-        """Say what is wrong as headpatch does, wherever the study is made."""
+    def __init__(self, **values: Any) -> None:
         try:
-            return handler(values)
+            super().__init__(**values)
         except ValidationError as error:
-            raise one_line(cls, error, *(info.context or (None, {}))) from None
+            raise one_line(type(self), error, None, {}) from None
+
+    # else pydantic reads files through it as well, where errors name the file
+    vars(__init__)["__pydantic_base_init__"] = True
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -202,7 +199,8 @@ class Study(Strict):
         Parameters
         ----------
         config
-            A study file, or the ``run.yaml`` of an earlier run. None is the default study.
+            A study file, ``bundled:NAME`` for one that ships with headpatch, or the ``run.yaml`` of
+            an earlier run. None is the default study.
         flags
             Dotted keys, such as ``{"ablate.heads": "24.17"}``; None values are left out.
         verb
@@ -214,7 +212,7 @@ class Study(Strict):
             If the file is missing or not YAML, or a key or value is wrong.
         """
         if config is not None:
-            config = user_path(config, "--config")
+            config = study_file(config)
         values, prompt = read(config, cls, verb) if config is not None else ({}, None)
         asked = [values.get(name) for name in _ASKED]
         found = cls._merged(values, flags or {}, config)
@@ -253,7 +251,10 @@ class Study(Strict):
         if ("with" in values) != ("without" in values):
             where, found = f"{config}: with, without", "only one of them"
             raise InputError(where, found, "both pictures of the pair")
-        return cls.model_validate(values, context=(config, given))
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise one_line(cls, error, config, given) from None
 
     @property
     def rankings(self) -> tuple[str, ...]:

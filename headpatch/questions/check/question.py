@@ -143,6 +143,12 @@ class Tried(Question[Report]):
 QUESTION = Tried()
 
 
+def _changed(study: Study, **sections: Mapping[str, str]) -> Study:
+    """Change options, whether or not they go together with others."""
+    update = {name: getattr(study, name).model_copy(update=new) for name, new in sections.items()}
+    return study.model_copy(update=update)
+
+
 def check(session: Session | Study, on_progress: Progress = None) -> Report:
     """Say what headpatch can and cannot control in a model, exactly, and at what cost.
 

@@ -253,6 +253,8 @@ def verdict(
     if isinstance(study, Pairs):
         _refuse_more(pairs=pairs)
         study, pairs = None, study
+    if not isinstance(study, Study | None):
+        raise InputError("study", f"a {type(study).__name__}", "a study, or pairs that are open")
     flags = {f"verdict.{name}": value for name, value in options.items() if name != "by"}
     flags["rank.by"] = options.get("by")
     if isinstance(pairs, Pairs):
