@@ -125,5 +125,8 @@ def test_a_picture_may_be_a_file_a_picture_or_an_array(session: hp.Session, tmp_
         pair = hp.make_pair(one, second, "Is it there?", session.pair.region)
         assert np.array_equal(np.asarray(pair.with_image), pixels)
     asked = {"question": session.study.question, "region": session.study.region}
-    rows = [{"with": one, "without": second, **asked} for one in given]
+    rows = [
+        {"with": one, "without": second, "scene": str(place), **asked}
+        for place, one in enumerate(given)
+    ]
     assert len(hp.open_pairs(session.study, rows, vlm=session.vlm).entries) == len(given)

@@ -239,7 +239,8 @@ def sweep(
     refuse_means(session, means)
     if means is not None and keep is not None:
         raise InputError("means, keep", "both of them", "one of them")
-    if (options.get("tower") or session.study.sweep.tower) == "vision":
+    session = with_options(session, {"sweep.tower": options.get("tower")})
+    if session.study.sweep.tower == "vision":
         session = with_options(session, {"vision.positions": options.pop("positions", None)})
     listed = None if sets is None else list(sets)
     return ask(QUESTION, session, options, on_progress, keep, sets=listed, means=means)
