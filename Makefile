@@ -75,8 +75,9 @@ lint: $(VENV)/dev.stamp ## style, types, the import contracts, and how large the
 docs: $(VENV)/docs.stamp ## build the documentation into site/; a broken link fails
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs site
 
-format: $(VENV)/dev.stamp ## let ruff mend what it can; write the tables of columns anew
+format: $(VENV)/dev.stamp ## let ruff mend what it can; write the tables of columns and the types of options anew
 	$(BIN)/python -m scripts.formats
+	$(BIN)/python -m scripts.keywords
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 

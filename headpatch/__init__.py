@@ -33,7 +33,7 @@ from headpatch.heads import Head, HeadSet
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from headpatch.api import Run, plot, read_run
+    from headpatch.api import Run, plot, read_run, report
     from headpatch.core.converted_pairs import Converted, convert_pairs
     from headpatch.core.corrupted_pairs import corrupt
     from headpatch.core.dataset import Pairs, open_pairs
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from headpatch.pairs.pair import Pair, make_pair
     from headpatch.pairs.region import Region
     from headpatch.questions.ablate.question import AblatedPairs, Ablation, ablate
+    from headpatch.questions.check.question import Report, check
     from headpatch.questions.claims.question import Claims, claims
     from headpatch.questions.combine.question import Combined, CombinedPairs, combine
     from headpatch.questions.compare.question import Compared, compare
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 _HOMES = {
     name: room
     for room, names in {
-        "api": "Run plot read_run",
+        "api": "Run plot read_run report",
         "core.corrupted_pairs": "corrupt",
         "core.converted_pairs": "Converted convert_pairs",
         "core.dataset": "Pairs open_pairs",
@@ -79,6 +80,7 @@ _HOMES = {
         "pairs.pair": "Pair make_pair",
         "pairs.region": "Region",
         "questions.ablate.question": "AblatedPairs Ablation ablate",
+        "questions.check.question": "Report check",
         "questions.claims.question": "Claims claims",
         "questions.combine.question": "Combined CombinedPairs combine",
         "questions.compare.question": "Compared compare",
@@ -100,11 +102,12 @@ __all__ = [
     "VLM", "AblatedPairs", "Ablation", "Claims", "Combined", "CombinedPairs", "Compared",
     "Converted", "Cuts", "Evaluation", "FollowedPath", "FollowedPaths", "Head", "HeadSet",
     "HeadpatchError", "InputError", "Manifest", "Pair", "Pairs", "RankedPairs", "Ranking",
-    "Region", "Rolled", "RolledPairs", "Run", "RunError", "Session", "Study", "Sweep", "Sweeps",
-    "Traced", "TracedPairs", "Unfinished", "Verdict",
-    "ablate", "claims", "combine", "compare", "convert_pairs", "corrupt", "cut", "draw_pairs",
-    "evaluate", "load", "make_pair", "mean_z", "open_pairs", "open_session", "path", "plot", "rank",
-    "read_run", "rollout", "sessions", "sweep", "trace", "verdict",
+    "Region", "Report", "Rolled", "RolledPairs", "Run", "RunError", "Session", "Study",
+    "Sweep", "Sweeps", "Traced", "TracedPairs", "Unfinished", "Verdict",
+    "ablate", "check", "claims", "combine", "compare", "convert_pairs", "corrupt", "cut",
+    "draw_pairs", "evaluate", "load", "make_pair", "mean_z", "open_pairs", "open_session",
+    "path", "plot", "rank", "read_run", "report", "rollout", "sessions", "sweep", "trace",
+    "verdict",
 ]  # fmt: skip
 
 
@@ -116,9 +119,12 @@ def __getattr__(name: str) -> Any:  # torch is imported only when it is needed
         with catch_warnings():  # transformers' bars complain in notebooks without ipywidgets
             filterwarnings("ignore", "IProgress not found")
             import_module("tqdm.auto")
-        return getattr(import_module(f"headpatch.{_HOMES[name]}"), name)
+        found = getattr(import_module(f"headpatch.{_HOMES[name]}"), name)
+        if name.islower():  # a call
+            found = import_module("headpatch.core.signatures").with_options_listed(found)
+        return found
     raise AttributeError(f"module 'headpatch' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -17,6 +17,7 @@ from headpatch.present.chart import Chart
 from headpatch.present.figure import draw
 from headpatch.report.derived import context as context_of
 from headpatch.report.derived import runs_of, saved
+from headpatch.report.page import write
 from headpatch.text import user_path
 
 if TYPE_CHECKING:
@@ -106,6 +107,42 @@ def read_run(folder: str | Path) -> Run:
     folder = user_path(folder, "folder")
     records = written_in(folder, "folder")
     return Run(records, records.every[0])
+
+
+def report(folder: str | Path, out: str | Path | None = None) -> Path:
+    """Turn the results in a folder into one HTML page, as `headpatch report` does.
+
+    Parameters
+    ----------
+    folder
+        With what one or several verbs wrote, there or in folders directly in it.
+    out
+        The file to write; None is ``report.html`` in the folder.
+
+    Returns
+    -------
+    Path
+        The page. Files that were changed after their run are warned of.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no results, or the page cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as place:
+    ...     names = hp.rank(session).save(place)
+    ...     hp.report(place).name
+    'report.html'
+    """
+    folder = user_path(folder, "folder")
+    written = write(folder, folder / "report.html" if out is None else user_path(out, "out"))
+    if written.changed:
+        changed = ", ".join(map(str, written.changed))
+        warnings.warn(f"changed after the run: {changed}", stacklevel=2)
+    return written.path
 
 
 def plot(

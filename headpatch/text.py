@@ -2,9 +2,14 @@
 
 import os
 import re
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headpatch.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas
 
 _DIGITS = "[0-9]{1,1000}"
 _WHOLE = re.compile(rf"[-+]?{_DIGITS}")
@@ -57,3 +62,11 @@ def at_home(path: str) -> str:
 def user_path(path: str | os.PathLike[str], argument: str) -> Path:
     """Return a path as a user means it: as `checked_text` and `at_home` have it."""
     return Path(at_home(checked_text(os.fspath(path), argument)))
+
+
+def html_of(line: str, table: "pandas.DataFrame | None" = None) -> str:
+    """Return a line, and a table below it, as a notebook shows them."""
+    shown = f"<div><code>{escape(line)}</code></div>"
+    if table is None:
+        return shown
+    return shown + table.to_html(index=False, float_format="{:.4g}".format, na_rep="")

@@ -1,15 +1,19 @@
-"""Write the tables of columns in attention_data/README.md from what the questions declare.
+"""Write attention_data/README.md's tables of columns, and configs/study.schema.json, from the code.
 
 The columns of a verb's file stand between ``<!-- columns of VERB FILE -->`` and ``<!-- end -->``.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
 
+from headpatch.core.study.study import Study
 from headpatch.questions import VERBS
 
-README = Path(__file__).resolve().parents[1] / "attention_data" / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "attention_data" / "README.md"
+SCHEMA = ROOT / "configs" / "study.schema.json"
 
 
 def renewed(text: str) -> str:
@@ -31,8 +35,14 @@ def renewed(text: str) -> str:
     return text
 
 
+def schema() -> str:
+    """Return the JSON schema of a study, by which editors check and complete study files."""
+    return json.dumps(Study.model_json_schema(by_alias=True), indent=1) + "\n"
+
+
 if __name__ == "__main__":
     text = README.read_text(encoding="utf-8")
     if "--check" in sys.argv:
-        sys.exit(text != renewed(text))
+        sys.exit(text != renewed(text) or SCHEMA.read_text(encoding="utf-8") != schema())
     README.write_text(renewed(text), encoding="utf-8")
+    SCHEMA.write_text(schema(), encoding="utf-8")

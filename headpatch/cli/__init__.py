@@ -3,7 +3,7 @@
 One file a verb. Nothing heavy is imported before a verb runs, so ``--help`` comes up at once.
 """
 
-from headpatch.cli import claims, compare, pairs, papers, report  # noqa: F401  they add verbs
+from headpatch.cli import claims, compare, pairs, papers, report, run  # noqa: F401  they add verbs
 from headpatch.cli.app import app, main
 from headpatch.cli.derive import add
 from headpatch.questions import VERBS

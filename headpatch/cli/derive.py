@@ -57,7 +57,7 @@ def _run(request: Request, verb: Verb, resume: bool | None) -> None:
     folder = request.folder() if verb.files and request.shard is None else Path(request.study.out)
     entries = entries_of(request, verb)
     target, found, names = answered(request, verb, folder, entries, resume)
-    _show(request, target, found, names)
+    shown(request, target, found, names)
 
 
 def refuse_drawing(request: Request, n: int | None) -> None:
@@ -209,7 +209,8 @@ def _open(
     return Pairs(study, vlm, survey, positions, vision, share=share)
 
 
-def _show(request: Request, target: "Opened | Rows", found: "Result", names: list[str]) -> None:
+def shown(request: Request, target: "Opened | Rows", found: "Result", names: list[str]) -> None:
+    """Show what was found, on a terminal or as JSON."""
     from headpatch.cli import show
     from headpatch.core.labelled_rows import Rows
     from headpatch.core.session import Session

@@ -125,7 +125,10 @@ _SHARD = (
     "With several pairs: run every N-th of them alone, from the I-th on, beside others that do the "
     "rest over the same --out; then the same command without it gathers."
 )
-_CONFIG = "Study file (YAML), or the run.yaml of an earlier run. Other flags override it."
+_CONFIG = (
+    "Study file (YAML), bundled:demo.yaml for one that ships with headpatch, or the run.yaml of an "
+    "earlier run. Other flags override it."
+)
 
 
 def _typed(name: str) -> str:

@@ -13,6 +13,7 @@ from headpatch.cli.options import COMMON, PICTURES, parameter
 from headpatch.cli.show import output_folder, progress, warn
 from headpatch.core.outlook import Outlook
 from headpatch.core.study.options import refuse_both
+from headpatch.core.study.reading import study_file
 from headpatch.core.study.record import said_of
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
@@ -76,7 +77,7 @@ def command(
                 raise InputError("--resume, --no-resume", "both of them", "one of them")
             given["resume"] = False
         config = given.get("config")
-        config = config if isinstance(config, Path) else None
+        config = study_file(config) if isinstance(config, Path) else None
         changed = "" if config is None else said_of(config, name)
         with ExitStack() as until_the_end, _noting(changed) as notes:
             flags = {key: _value(given[name]) for name, key in places.items()}

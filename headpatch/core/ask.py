@@ -108,6 +108,9 @@ def by_workers(
 
 def with_options(opened: Target, options: Mapping[str, Any]) -> Target:
     """Return a pair, or many, with options of the study changed, by dotted key."""
+    if not isinstance(opened, Session | Pairs | Rows):
+        expected = "what headpatch.open_session or headpatch.open_pairs returns"
+        raise InputError("session", f"a {type(opened).__name__}", expected)
     if not any(value is not None for value in options.values()):
         return opened
     whole: Any = opened

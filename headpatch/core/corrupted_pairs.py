@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Unpack
 
 from headpatch.core.drawn_pairs import SHEET
 from headpatch.core.output.files import write_columns
 from headpatch.core.output.provenance import write_corrupt
 from headpatch.core.output.staging import check_folder, staged
 from headpatch.core.progress import Progress, stages_of
+from headpatch.core.study.keywords import CorruptKeywords
 from headpatch.core.study.reading import picture
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
@@ -43,7 +44,7 @@ def corrupt(
     study: Study | None = None,
     pairs: Any = None,
     on_progress: Progress = None,
-    **options: Any,
+    **options: Unpack[CorruptKeywords],
 ) -> Manifest:
     """Make pairs of single pictures, as ``headpatch pairs --corrupt`` does.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
 from headpatch.core.baseline_runs import LEAST, Survey, survey
 from headpatch.core.drawn_pairs import draw_for_once
@@ -16,6 +16,7 @@ from headpatch.core.progress import Progress, Stages, stages_of
 from headpatch.core.session import model_of
 from headpatch.core.share import ALONE, Shard, Share
 from headpatch.core.store import Scratch, Store
+from headpatch.core.study.keywords import OpenPairsKeywords
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.models.spans import Positions
@@ -23,7 +24,7 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry, Manifest, usable
 from headpatch.pairs.same_scene import need_scenes, with_scenes
 from headpatch.present.parts import Words
-from headpatch.text import user_path
+from headpatch.text import html_of, user_path
 
 if TYPE_CHECKING:
     import pandas
@@ -60,6 +61,17 @@ class Pairs:
     share: Share = ALONE  # which of what is done to the pairs this process does
     keep: Path | None = None  # folder of what is finished of them; None: nothing is kept
     crew: "Crew | None" = None  # workers that hold the model and do all that is done to the pairs
+
+    def __repr__(self) -> str:
+        """Return a line: the model, and how many pairs are run of those that were asked."""
+        asked, run = len(self.survey.gated), len(self.entries)
+        return (
+            f"<Pairs of {self.vlm.name}: {run:,} of {asked:,}{'' if self.valid else ', INVALID'}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return that line and the first rows of the gate, for notebooks."""
+        return html_of(repr(self), self.gate.head(10))
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -99,7 +111,7 @@ def open_pairs(
     ray: str | None = None,
     keep: str | Path | None = None,
     shard: str | None = None,
-    **options: Any,
+    **options: Unpack[OpenPairsKeywords],
 ) -> Pairs:
     """Load the model (unless given), and run both pictures of every pair.
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Unpack
 
 from headpatch.core.output.files import write_columns
 from headpatch.core.output.provenance import write_draw
 from headpatch.core.output.staging import check_folder, staged
 from headpatch.core.progress import Progress, stages_of
+from headpatch.core.study.keywords import DrawPairsKeywords
 from headpatch.core.study.study import Study
 from headpatch.disk import reporting_failure
 from headpatch.errors import InputError
@@ -25,7 +26,7 @@ def draw_pairs(
     folder: str | Path,
     study: Study | None = None,
     on_progress: Progress = None,
-    **options: Any,
+    **options: Unpack[DrawPairsKeywords],
 ) -> Manifest:
     """Draw `n` counterbalanced pairs into a folder, as `headpatch pairs` does.
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from headpatch.pairs.region import BY_IMAGE
 from headpatch.present.column import Schema
+from headpatch.text import html_of
 
 if TYPE_CHECKING:
     import pandas
@@ -227,6 +228,20 @@ class Result(ABC):
         """Return what ``--json`` prints beside what all verbs print."""
         return {}
 
+    def __repr__(self) -> str:
+        """Return a line: of how many pairs, and how large what was found is."""
+        context = self.origin.context
+        of = "1 pair" if context.pairs is None else f"{context.pairs:,} pairs"
+        held = ", ".join(_sized(name, one) for name, one in self.files().items())
+        return f"<{type(self).__name__} of {of}{'' if self.valid else ', INVALID'}: {held}>"
+
+    def _repr_html_(self) -> str:
+        """Return that line and the first rows of the first table, for notebooks."""
+        for name, held in self.files().items():
+            if name.endswith(".csv"):
+                return html_of(repr(self), table_of(held).head(10))
+        return html_of(repr(self))
+
     def save(self, folder: str | Path) -> list[str]:
         """Write tables, tensors, figures and ``run.yaml`` into a folder, as the command line does.
 
@@ -307,6 +322,12 @@ def _marked(part: "Part") -> "Part":
     if not isinstance(part, Grid):
         return part
     return replace(part, title=f"INVALID STUDY: {part.title}".removesuffix(": "))
+
+
+def _sized(name: str, held: Any) -> str:
+    """Name a file of a `Files` with the rows of its table, or the keys of its tensors."""
+    count, what = (len(table_of(held)), "row") if name.endswith(".csv") else (len(held), "key")
+    return f"{name} ({count:,} {what}{'s' * (count != 1)})"
 
 
 def table_of(columns: Any) -> "pandas.DataFrame":

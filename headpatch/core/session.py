@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -28,6 +29,7 @@ from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.pair import Pair
 from headpatch.stats.attention_mass import Box, region_mask, visible_share
+from headpatch.text import html_of
 
 RUNS: Final = ("with the object", "without it")
 RIGHT: Final[tuple[Said, Said]] = ("yes", "no")
@@ -61,6 +63,17 @@ class Session:
     positions: Positions | None = None
     fast_vision: Check | None = None
 
+    def __repr__(self) -> str:
+        """Return a line: model, pair, question, and LD with and without, in logits."""
+        asked = " / ".join(dict.fromkeys(self.pair.questions))
+        ends = f"LD {self.base.ld_with:+.2f} / {self.base.ld_without:+.2f}"
+        return f"<Session of {self.vlm.name}, {asked!r}: {ends}{'' if self.valid else ', INVALID'}>"
+
+    def _repr_html_(self) -> str:
+        """Return that line and what each run says, for notebooks."""
+        rows = ({"run": run, **asdict(one)} for run, one in zip(RUNS, self.readings, strict=True))
+        return html_of(repr(self), pd.DataFrame(rows))
+
     @property
     def prompt(self) -> Prompt:
         """Both runs as a batch of two."""
@@ -78,9 +91,7 @@ class Session:
         if self.region_shown == 0:
             found = f"the processor shows the model {self.picture_shown:.0%} of the picture"
             found = f"{region.name} is cut away: {found}, and nothing of the region"
-            hint = (
-                "Crop or pad the two pictures to the shape that the model takes, such as a square."
-            )
+            hint = "Crop or pad both pictures to the shape that the model takes, such as a square."
             raise InputError("--region", found, "a region that the model sees", hint)
         found = f"{region.name} holds no patch centre{self.cut_away and f' ({self.cut_away})'}"
         expected = f"a box around at least one of the {len(patches.boxes)} patches the model sees"
@@ -153,14 +164,13 @@ class Session:
     @property
     def cautions(self) -> tuple[str, ...]:
         """What a reader should know that is no fault: doubtful answers, another prompt."""
+
+        def doubtful(reading: AnswerReading, right: Said) -> bool:
+            doubt = reading.doubtful or (self._flips and reading.said != right)
+            return doubt and not _says_something_else(reading, right)
+
         another = self.study.reworded(prompt_form(self.prompt.text, self.pair.question))
-        doubtful = self._said(
-            lambda reading, right: (
-                not _says_something_else(reading, right)
-                and (reading.doubtful or (self._flips and reading.said != right))
-            )
-        )
-        return (*doubtful, *another, *unaligned(self.vlm, self.prompt))
+        return (*self._said(doubtful), *another, *unaligned(self.vlm, self.prompt))
 
     @property
     def _flips(self) -> bool:
@@ -236,7 +246,7 @@ def open_session(
     if pair is None:
         pair = study.pair()  # bad pictures are refused before the model loads
     else:
-        study = of_pair(study, pair)
+        study = study.asking(pair)
     vlm = vlm or model_of(study)
     session = run_both(study, vlm, pair, positions, vision)
     if session.region_shown == 0:  # no other question mends that
@@ -244,15 +254,6 @@ def open_session(
     if session.faults and not study.force:
         raise invalid(session.faults, study.answers, session.prompt, session.cut_away)
     return checked(session)
-
-
-def of_pair(study: Study, pair: Pair) -> Study:
-    """Return a study that asks what a pair asks, by the pair's answers if it has its own."""
-    asked = study.override({"question": pair.question, "region": pair.region.name})
-    own = {"question_without": pair.question_without, "answers": pair.answers or study.answers}
-    asked = asked.model_copy(update=own)
-    asked.check_variants()
-    return asked
 
 
 def reopen(session: Session, positions: Positions | None = None, vision: bool = False) -> Session:
@@ -273,10 +274,10 @@ def checked(session: Session, checks: Checks | None = None) -> Session:
     error.
     """
     checks, vlm, base = checks or Checks(), session.vlm, session.base
-    fast, fast_vision = session.fast, session.fast_vision
-    if session.positions is not None:
-        refuse_uncontrolled(vlm, base, "lm", session.positions)
-        fast = fast or checks.lm(vlm, base, session.positions, session.pair.name)
+    fast, fast_vision, positions = session.fast, session.fast_vision, session.positions
+    if positions is not None:
+        refuse_uncontrolled(vlm, base, "lm", positions)
+        fast = fast or checks.lm(vlm, base, positions, session.pair.name)
     if session.vision:
         refuse_uncontrolled(vlm, base, "vision")
         fast_vision = fast_vision or checks.vision(vlm, base, session.pair.name)
@@ -300,9 +301,8 @@ def run_both(
         check_vision(vlm)
     if pair.answers is not None:
         study = study.model_copy(update={"answers": pair.answers})
-    prompt = encode(
-        vlm, pair.images, pair.questions, study.answers, study.prompt, study.sum_variants
-    )
+    asked = study.answers, study.prompt, study.sum_variants
+    prompt = encode(vlm, pair.images, pair.questions, *asked)
     keep = Keep(lm_rows=True, vision_rows=True)
     if positions is not None or vision:
         towers = towers_of(positions, vision)

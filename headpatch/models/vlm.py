@@ -60,6 +60,12 @@ class VLM:
     settings: str = ""
     found: Family | None = None
 
+    def __repr__(self) -> str:
+        """Return a line: name, class, heads and where they are."""
+        layers, heads = self.lm.grid.layers, self.lm.grid.heads
+        kind = f"{type(self.model).__name__}, {layers} layers × {heads} heads"
+        return f"<VLM {self.name}: {kind}, on {self.device}>"
+
     @cached_property
     def prompts(self) -> dict[tuple[str, str, str | None], str]:
         """Prompts by chat template, question and study's template, as first asked.

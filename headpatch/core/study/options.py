@@ -47,6 +47,12 @@ class Strict(BaseModel):
         use_attribute_docstrings=True,
     )
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield what is not as by default: the whole takes a screen."""
+        for name, field in type(self).model_fields.items():
+            if (value := getattr(self, name)) != field.get_default(call_default_factory=True):
+                yield name, value
+
     @model_validator(mode="before")
     @classmethod
     def _check_texts(cls, values: Any) -> Any:

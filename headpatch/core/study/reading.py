@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from textwrap import shorten
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 
@@ -24,7 +24,7 @@ from headpatch.errors import InputError
 from headpatch.pairs.pair import BUNDLED
 from headpatch.pairs.region import spelled
 from headpatch.pairs.rows import MEMORY
-from headpatch.text import at_home, decimal_number, whole_number
+from headpatch.text import at_home, decimal_number, user_path, whole_number
 
 BUNDLED_PICTURE = "bundled:"
 """Begins the name of a picture that ships with headpatch."""
@@ -32,6 +32,23 @@ BUNDLED_PICTURE = "bundled:"
 _AT_HOME = AfterValidator(at_home)
 PathText = Annotated[str, _AT_HOME]
 """A path; a leading ``~`` is the user's own folder."""
+
+
+_PACKAGE: Final = Path(__file__).resolve().parents[2]
+_SHIPPED: Final = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # of a wheel, of the source
+
+
+def study_file(path: Path) -> Path:
+    """Return where a study file lies; ``bundled:NAME`` is one that ships with headpatch."""
+    name = str(path)
+    if not name.startswith(BUNDLED_PICTURE):
+        return user_path(path, "--config")
+    shipped = next((one for one in _SHIPPED if one.is_dir()), _SHIPPED[0])
+    known = {str(one.relative_to(shipped)): one for one in sorted(shipped.rglob("*.yaml"))}
+    if (found := known.get(name.removeprefix(BUNDLED_PICTURE))) is None:
+        names = ", ".join(map("bundled:{}".format, known))
+        raise InputError("--config", f"{name} does not ship with headpatch", f"one of {names}")
+    return found
 
 
 def picture(path: str) -> Path:

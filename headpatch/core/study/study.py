@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from headpatch.core.claims_grammar import Claim
 from headpatch.core.study.options import (
@@ -28,6 +34,7 @@ from headpatch.core.study.reading import (
     picture,
     prompt_form,
     read,
+    study_file,
 )
 from headpatch.errors import InputError
 from headpatch.heads import Selection
@@ -42,7 +49,7 @@ from headpatch.questions.rank import RankOptions
 from headpatch.questions.rollout import RolloutOptions
 from headpatch.questions.sweep import SweepOptions
 from headpatch.questions.trace import TraceOptions
-from headpatch.text import checked_text, spelling, user_path
+from headpatch.text import checked_text, spelling
 
 _ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on
 _Answer = Annotated[str, Field(min_length=1)]
@@ -157,6 +164,15 @@ class Study(Strict):
         why += " (a chat template that holds the date?)"
         return () if was == asked else (f"{why}: {asked!r} now, {was!r} then",)
 
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise one_line(type(self), error, None, {}) from None
+
+    # else pydantic reads files through it as well, where errors name the file
+    vars(__init__)["__pydantic_base_init__"] = True
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         Region.parse(self.region)
@@ -185,7 +201,8 @@ class Study(Strict):
         Parameters
         ----------
         config
-            A study file, or the ``run.yaml`` of an earlier run. None is the default study.
+            A study file, ``bundled:NAME`` for one that ships with headpatch, or the ``run.yaml`` of
+            an earlier run. None is the default study.
         flags
             Dotted keys, such as ``{"ablate.heads": "24.17"}``; None values are left out.
         verb
@@ -197,7 +214,7 @@ class Study(Strict):
             If the file is missing or not YAML, or a key or value is wrong.
         """
         if config is not None:
-            config = user_path(config, "--config")
+            config = study_file(config)
         values, prompt = read(config, cls, verb) if config is not None else ({}, None)
         asked = [values.get(name) for name in _ASKED]
         found = cls._merged(values, flags or {}, config)
@@ -250,6 +267,14 @@ class Study(Strict):
         """Read the study's two pictures."""
         asked = self.question, Region.parse(self.region), None, self.question_without
         return make_pair(picture(self.with_), picture(self.without), *asked)
+
+    def asking(self, pair: Pair) -> "Study":
+        """Return the study with what a pair asks, and the pair's answers if it has its own."""
+        asked = self.override({"question": pair.question, "region": pair.region.name})
+        own = {"question_without": pair.question_without, "answers": pair.answers or self.answers}
+        asked = asked.model_copy(update=own)
+        asked.check_variants()
+        return asked
 
     def portable(self) -> dict[str, Any]:
         """Return the study as a file may hold it, with paths that hold wherever the file lies."""

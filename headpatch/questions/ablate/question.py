@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -15,13 +15,14 @@ from headpatch.core.cost import in_all, inexact
 from headpatch.core.dataset import Pairs
 from headpatch.core.donors import refuse_one_pair
 from headpatch.core.effects import Unread, both, has, refuse_reweighting, resolve
-from headpatch.core.head_selection import Heads, named
+from headpatch.core.head_selection import Heads
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.over_pairs import Sources, each_pair, hangs_on_all
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session, towers_of
+from headpatch.core.study.keywords import AblateKeywords
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.heads import Selection
@@ -34,7 +35,7 @@ from headpatch.questions.ablate.measure import Ablated, Plan, beside_means, name
 from headpatch.questions.ablate.view import summary
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ablation(Result):
     """What `headpatch.ablate` found.
 
@@ -126,7 +127,7 @@ def ablate(
     means: ZMeans | None = None,
     on_progress: Progress = None,
     vision_positions: str | None = None,
-    **options: Any,
+    **options: Unpack[AblateKeywords],
 ) -> Ablation:
     """Change each of some heads alone, then all together, beside random heads of their layers.
 
@@ -173,7 +174,6 @@ def ablate(
     ['20.18', 'noising', 2]
     """
     refuse_means(session, means)
-    options |= named(heads)
     opened = with_options(session, {f"ablate.{name}": value for name, value in options.items()})
     opened = with_options(
         opened, vision_scope({"vision_positions": vision_positions}, opened.study)

@@ -9,10 +9,11 @@ from typing import Any, TypeAlias, get_args
 import numpy as np
 import torch
 
-from headpatch.core.ask import origin
+from headpatch.core.ask import ask, origin
 from headpatch.core.cost import cost, plan
 from headpatch.core.effects import change, floor_of
 from headpatch.core.invalid_study import SEEN_ALIKE, seen_alike
+from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.session import Session, open_session, run_both
 from headpatch.core.study.study import Study
@@ -63,7 +64,7 @@ class Scope:
 Scopes: TypeAlias = dict[str, Scope | str]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report(Result):
     """What a model lets headpatch do."""
 
@@ -163,6 +164,35 @@ def _changed(study: Study, **sections: Mapping[str, str]) -> Study:
     """Change options, whether or not they go together with others."""
     update = {name: getattr(study, name).model_copy(update=new) for name, new in sections.items()}
     return study.model_copy(update=update)
+
+
+def check(session: Session | Study, on_progress: Progress = None) -> Report:
+    """Say what headpatch can and cannot control in a model, exactly, and at what cost.
+
+    Parameters
+    ----------
+    session
+        Of `headpatch.open_session`, whose answers need not flip; or a study, which is opened.
+
+    Returns
+    -------
+    Report
+        ``scopes`` and ``vision`` by name of the positions, ``facts``, and ``limits`` in words.
+
+    Raises
+    ------
+    InputError
+        If the study's input is bad.
+
+    Examples
+    --------
+    >>> checked = hp.check(session)
+    >>> checked.scopes["answer"].exact
+    True
+    """
+    if isinstance(session, Study):
+        session = open_session(session.override({"force": True}))
+    return ask(QUESTION, session, {}, on_progress)
 
 
 def _seconds(session: Session) -> float:

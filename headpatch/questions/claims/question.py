@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from headpatch.questions.verdict.question import Verdict
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Claims(Result):
     """What `headpatch.claims` found.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, Unpack
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
+from headpatch.core.study.keywords import CombineKeywords
 from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnProgress, ZMeans
@@ -48,7 +49,7 @@ Each: TypeAlias = Callable[[str, Work[Any], Sequence[HeadSet]], list[Any]]
 """Does some work, by its name, on every pair; it hangs on the sets that are named."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Combined(Result):
     """What combining heads showed, on one pair of pictures or over many.
 
@@ -167,7 +168,7 @@ def combine(
     heads: Heads | None = None,
     means: ZMeans | None = None,
     on_progress: Progress = None,
-    **options: Any,
+    **options: Unpack[CombineKeywords],
 ) -> Combined:
     """Change heads two by two, to see whether they stand in for or need each other.
 
@@ -209,7 +210,7 @@ def combine(
     4
     """
     refuse_means(session, means)
-    return ask(QUESTION, session, options | named(heads), on_progress, means=means)
+    return ask(QUESTION, session, {**options, **named(heads)}, on_progress, means=means)
 
 
 def _one_pair(session: Session, call: Call) -> tuple[Plan, Each]:

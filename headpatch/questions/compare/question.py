@@ -38,7 +38,7 @@ class Settings:
     seed: int = 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Compared(Result):
     """What `headpatch.compare` found.
 

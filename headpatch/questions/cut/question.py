@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
+from headpatch.core.study.keywords import CutKeywords
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import RowError
@@ -25,7 +26,7 @@ from headpatch.questions.cut.columns import CUTS, MEANS
 from headpatch.questions.cut.view import summary
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cuts(Result):
     """What `headpatch.cut` found.
 
@@ -162,7 +163,9 @@ def _sink_facts(cuts: Sequence[CutTable], tau: float) -> Mapping[str, Any]:
     return {"sinks": {"dimensions": dimensions, "tau": tau, **counts}}
 
 
-def cut(session: Session | Pairs, on_progress: Progress = None, **options: Any) -> Cuts:
+def cut(
+    session: Session | Pairs, on_progress: Progress = None, **options: Unpack[CutKeywords]
+) -> Cuts:
     """Cut attention between named positions, in windows of layers: it shows when what is read.
 
     Attention knockout (M. Geva et al., Dissecting Recall of Factual Associations in Auto-Regressive

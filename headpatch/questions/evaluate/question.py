@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 import pandas as pd
 
@@ -22,6 +22,7 @@ from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Context, Files, Origin, Question, Result
 from headpatch.core.session import Session, model_of
 from headpatch.core.share import ALONE, Share
+from headpatch.core.study.keywords import EvaluateKeywords
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import PLAIN_BATCH, OnProgress
 from headpatch.engine.selfcheck import Checks
@@ -41,7 +42,7 @@ Open: TypeAlias = tuple[Labelled, Session | str]
 """A row, opened, or why it cannot be."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Result):
     """What `headpatch.evaluate` found.
 
@@ -135,7 +136,7 @@ def evaluate(
     score: Score | str | None = None,
     keep: str | Path | None = None,
     on_progress: Progress = None,
-    **options: Any,
+    **options: Unpack[EvaluateKeywords],
 ) -> Evaluation:
     """Ask labelled pictures with heads changed: what becomes of accuracy, yes-rate, and text.
 
@@ -183,7 +184,7 @@ def evaluate(
     >>> found.table[["scoring", "metric", "rows", "base"]].values.tolist()[0]
     ['word', 'accuracy', 2, 1.0]
     """
-    asked = options | named(heads)
+    asked = {**options, **named(heads)}
     target = rows
     if isinstance(score, str):
         asked, score = asked | {"score": score}, None

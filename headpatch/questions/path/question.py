@@ -7,7 +7,7 @@ finds the same.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import order
 from headpatch.core.session import Session
 from headpatch.core.stream_swaps import Ends, token_classes
+from headpatch.core.study.keywords import PathKeywords
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
@@ -47,7 +48,7 @@ from headpatch.questions.path.tables import MeasuredPair, OverPairs
 from headpatch.stats.scenes import by_scene
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FollowedPath(Result):
     """All views of one pair of pictures, or of many.
 
@@ -192,7 +193,7 @@ def path(
     on_progress: Progress = None,
     *,
     keep: str | FilePath | None = None,
-    **options: Any,
+    **options: Unpack[PathKeywords],
 ) -> FollowedPath:
     """Follow the object through the model: where what tells the pictures apart is, and when.
 
@@ -234,7 +235,7 @@ def path(
     >>> [name for name in followed.means if name.startswith("normalized")][:4]
     ['normalized', 'normalized_low', 'normalized_high', 'normalized_ratio']
     """
-    return ask(QUESTION, session, options | named(heads), on_progress, keep)
+    return ask(QUESTION, session, {**options, **named(heads)}, on_progress, keep)
 
 
 def _each(

@@ -7,7 +7,7 @@ patch query (vision tower).
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from headpatch.core.ranking import (
     ranked_by,
 )
 from headpatch.core.session import Session, reopen
+from headpatch.core.study.keywords import RankKeywords
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import generate
 from headpatch.engine.patching import WITH, WITHOUT
@@ -49,7 +50,7 @@ Mask: TypeAlias = Bool[np.ndarray, " tokens"]
 _KEPT_PIXELS = 672  # longest side of the pictures kept beside the results
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ranking(Result):
     """What `headpatch.rank` found.
 
@@ -141,7 +142,7 @@ class Rank(Question[Ranking]):
 QUESTION = Rank()
 
 
-def rank(session: Session | Pairs, **options: Any) -> Ranking:
+def rank(session: Session | Pairs, **options: Unpack[RankKeywords]) -> Ranking:
     """Rank every head by how much more it looks at the region, or otherwise by its attention.
 
     Correlational: it shows where heads look, not what they do.

@@ -73,7 +73,7 @@ class Map:
         return shares(self.values)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TokenMaps:
     """Where a token of one pair's answer comes from.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import pandas as pd
 
@@ -13,6 +13,7 @@ from headpatch.core.over_pairs import each_pair
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.session import Session
+from headpatch.core.study.keywords import RolloutKeywords
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.questions.rollout import VERB
@@ -28,7 +29,7 @@ from headpatch.questions.rollout.maps import TokenMaps, roll_out
 from headpatch.questions.rollout.view import pairs_summary, summary
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Rolled(TokenMaps, Result):
     """What `headpatch.rollout` found of one pair."""
 
@@ -56,7 +57,7 @@ class Rolled(TokenMaps, Result):
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RolledPairs(Result):
     """What `headpatch.rollout` found over pairs.
 
@@ -176,11 +177,15 @@ def _over_pairs(pairs: Pairs, call: Call) -> RolledPairs:
 
 
 @overload
-def rollout(session: Session, on_progress: Progress = None, **options: Any) -> Rolled: ...
-@overload
-def rollout(session: Pairs, on_progress: Progress = None, **options: Any) -> RolledPairs: ...
 def rollout(
-    session: Session | Pairs, on_progress: Progress = None, **options: Any
+    session: Session, on_progress: Progress = None, **options: Unpack[RolloutKeywords]
+) -> Rolled: ...
+@overload
+def rollout(
+    session: Pairs, on_progress: Progress = None, **options: Unpack[RolloutKeywords]
+) -> RolledPairs: ...
+def rollout(
+    session: Session | Pairs, on_progress: Progress = None, **options: Unpack[RolloutKeywords]
 ) -> Rolled | RolledPairs:
     """Roll attention back from a token of the answer to the patches, and check the map.
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.ranking import differences
 from headpatch.core.session import Session
+from headpatch.core.study.keywords import SweepKeywords
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError
@@ -36,7 +37,7 @@ from headpatch.questions.sweep.listing import extremes, named_rows, top, top_mea
 from headpatch.questions.sweep.view import correlation
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sweep(Result):
     """What `headpatch.sweep` found.
 
@@ -191,7 +192,7 @@ def sweep(
     on_progress: Progress = None,
     *,
     keep: str | Path | None = None,
-    **options: Any,
+    **options: Unpack[SweepKeywords],
 ) -> Sweep:
     """Change every head, one after the other, or every set of heads, and see what each does.
 
@@ -238,7 +239,8 @@ def sweep(
     refuse_means(session, means)
     if means is not None and keep is not None:
         raise InputError("means, keep", "both of them", "one of them")
-    if (options.get("tower") or session.study.sweep.tower) == "vision":
+    session = with_options(session, {"sweep.tower": options.get("tower")})
+    if session.study.sweep.tower == "vision":
         session = with_options(session, {"vision.positions": options.pop("positions", None)})
     listed = None if sets is None else list(sets)
     return ask(QUESTION, session, options, on_progress, keep, sets=listed, means=means)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Unpack, overload
 
 from headpatch.core.ask import ask, origin
 from headpatch.core.cost import inexact
@@ -20,6 +20,7 @@ from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Needs, Opened, Question
 from headpatch.core.session import Session
 from headpatch.core.store import Store, store_in
+from headpatch.core.study.keywords import TraceKeywords
 from headpatch.core.study.study import Study
 from headpatch.core.teacher_forcing import Answer, given_answer, own_answers
 from headpatch.engine.patching import OnProgress
@@ -186,18 +187,22 @@ def trace(
     on_progress: Progress = None,
     *,
     keep: str | Path | None = None,
-    **options: Any,
+    **options: Unpack[TraceKeywords],
 ) -> Traced: ...
 @overload
 def trace(
-    session: Pairs, on_progress: Progress = None, *, keep: str | Path | None = None, **options: Any
+    session: Pairs,
+    on_progress: Progress = None,
+    *,
+    keep: str | Path | None = None,
+    **options: Unpack[TraceKeywords],
 ) -> TracedPairs: ...
 def trace(
     session: Session | Pairs,
     on_progress: Progress = None,
     *,
     keep: str | Path | None = None,
-    **options: Any,
+    **options: Unpack[TraceKeywords],
 ) -> Traced | TracedPairs:
     """Find the heads behind each token of the answer.
 

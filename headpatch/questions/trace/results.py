@@ -29,7 +29,7 @@ from headpatch.questions.trace.view import summary
 from headpatch.stats.effects import normalized_effect
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Traced(Result):
     @property
     def study(self) -> Study:
@@ -70,7 +70,7 @@ class _Traced(Result):
         return pd.DataFrame(schema.ordered(table))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Traced(_Traced):
     """What `headpatch.trace` found of one pair.
 
@@ -118,7 +118,7 @@ class Traced(_Traced):
         return {"noise_floor": self.noise_floor, "answers": answers, **super().json()}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TracedPairs(_Traced):
     """What `headpatch.trace` found over pairs; `slots` are of every forced answer, in order."""
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from headpatch.core.outlook import Stage
 from headpatch.core.progress import Progress, stages_of
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result, rows_of
 from headpatch.core.saved_verdict import need_pairs
+from headpatch.core.study.keywords import VerdictKeywords
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Selection
@@ -33,7 +34,7 @@ from headpatch.questions.verdict.nulls import failed
 from headpatch.questions.verdict.sentences import Setting, sentence
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Verdict(Result):
     """What `verdict` found: every head of the language model, judged over pairs.
 
@@ -211,7 +212,7 @@ def verdict(
     vlm: VLM | None = None,
     keep: str | Path | None = None,
     on_progress: Progress = None,
-    **options: Any,
+    **options: Unpack[VerdictKeywords],
 ) -> Verdict:
     """Judge over many pairs which heads decide, and whether those that look are among them.
 
@@ -261,6 +262,8 @@ def verdict(
     if isinstance(study, Pairs):
         _refuse_more(pairs=pairs)
         study, pairs = None, study
+    if not isinstance(study, Study | None):
+        raise InputError("study", f"a {type(study).__name__}", "a study, or pairs that are open")
     flags = {f"verdict.{name}": value for name, value in options.items() if name != "by"}
     flags["rank.by"] = options.get("by")
     if isinstance(pairs, Pairs):
