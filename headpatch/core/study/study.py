@@ -8,9 +8,9 @@ import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from headpatch.core.claims_grammar import Claim
+from headpatch.core.study.figure_options import FigureOptions
 from headpatch.core.study.options import (
     DrawOptions,
-    FigureOptions,
     PairsOptions,
     Quadrant,
     Strict,
