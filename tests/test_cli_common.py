@@ -123,11 +123,13 @@ def test_common_flags_override_the_study(monkeypatch: pytest.MonkeyPatch) -> Non
             "dtype": "float32", "device-map": "auto", "quantize": "4bit"}  # fmt: skip
     words = [word for name, text in same.items() for word in (f"--{name}", text)]
     words += ["--answers", "yes, no", "--pairs", "p.csv", "--limit", "3", "--seed", "7"]
-    words += ["--hold", "0.5"]
+    words += ["--hold", "0.5", "--format", "pdf,csv", "--width", "3.5", "--style", "s.mplstyle"]
     words += ["--allow-unused-weights", "--sum-variants", "--force"]
     assert asked("rank", *words, patch=monkeypatch) == {
         **{name.replace("-", "_"): text for name, text in same.items()},
-        "rank.top": None, "answers": ("yes", "no"), "pairs.manifest": "p.csv", "pairs.limit": 3,
+        "rank.top": None, "rank.by": None, "rank.tau": None, "figures.format": ("pdf", "csv"),
+        "figures.width": 3.5, "figures.style": "s.mplstyle", "answers": ("yes", "no"),
+        "pairs.manifest": "p.csv", "pairs.limit": 3,
         "pairs.hold": 0.5, "allow_unused_weights": True, "sum_variants": True, "seed": 7,
         "force": True,
     }  # fmt: skip

@@ -9,7 +9,7 @@ from PIL import Image
 
 from headpatch.core.output.files import read_table
 from headpatch.core.output.writing import _write_figure
-from headpatch.core.study.options import FigureOptions
+from headpatch.core.study.figure_options import FigureOptions
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.present.canvas import Sheet, check_style

@@ -12,7 +12,7 @@ from headpatch.core.output.files import write_columns, write_tensors
 from headpatch.core.output.provenance import write_record
 from headpatch.core.output.staging import check_folder, staged, taken
 from headpatch.core.question import Context, Result
-from headpatch.core.study.options import FigureOptions
+from headpatch.core.study.figure_options import FigureOptions
 from headpatch.present.chart import Chart
 from headpatch.present.figure import draw
 from headpatch.present.figure_data import data_of

@@ -240,21 +240,6 @@ class PairsOptions(Strict):
     out, 4 and at most a quarter of what is free on a CPU, 16 and at most half on a GPU."""
 
 
-class FigureOptions(Strict):
-    """How figures are written."""
-
-    format: Annotated[
-        tuple[Literal["png", "pdf", "svg", "csv"], ...],
-        BeforeValidator(sequence),
-        Field(min_length=1),
-    ] = ("png",)
-    """What each figure is written as; `csv` is its data, as `NAME_data.csv`."""
-    width: Annotated[float, Field(ge=3, le=40)] = 7.0
-    """Inches."""
-    style: PathText | None = None
-    """A style file of matplotlib: fonts, sizes, lines, and `image.cmap` for maps of heads."""
-
-
 class DrawOptions(Strict):
     """How pairs are drawn."""
 

@@ -14,9 +14,9 @@ from pydantic import (
 )
 
 from headpatch.core.claims_grammar import Claim
+from headpatch.core.study.figure_options import FigureOptions
 from headpatch.core.study.options import (
     DrawOptions,
-    FigureOptions,
     PairsOptions,
     Quadrant,
     Strict,
