@@ -16,7 +16,7 @@ from headpatch.present.chart import Chart
 from headpatch.present.figure import draw
 from headpatch.present.parts import Part
 from headpatch.present.tables import renderables
-from headpatch.report.derived import context, runs_of, saved
+from headpatch.reports.derived import context, runs_of, saved
 
 RESULTS = Path(__file__).parents[1] / "attention_data"
 PICTURES = Path(__file__).parent / "_pictures"

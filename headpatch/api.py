@@ -15,9 +15,9 @@ from headpatch.errors import InputError
 from headpatch.present.canvas import Sheet
 from headpatch.present.chart import Chart
 from headpatch.present.figure import draw
-from headpatch.report.derived import context as context_of
-from headpatch.report.derived import runs_of, saved
-from headpatch.report.page import write
+from headpatch.reports.derived import context as context_of
+from headpatch.reports.derived import runs_of, saved
+from headpatch.reports.page import write
 from headpatch.text import user_path
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ def table(
 
     `headpatch table demo_output --format latex`
     """
-    from headpatch.report.papers import tables
+    from headpatch.reports.papers import tables
 
     for written in tables(user_path(folder, "DIR"), markup.value):
         say(written)
@@ -60,7 +60,7 @@ def methods(folder: Annotated[Path, _FOLDER], debug: Debug = False) -> None:
 
     `headpatch methods demo_output`
     """
-    from headpatch.report.papers import paragraph
+    from headpatch.reports.papers import paragraph
 
     say(paragraph(user_path(folder, "DIR")))
 

@@ -42,7 +42,7 @@ def report(
 
     `headpatch report demo_output`
     """
-    from headpatch.report import write
+    from headpatch.reports import write
 
     folder = user_path(folder, "DIR")
     page = folder / "report.html" if out is None else user_path(out, "--out")

@@ -31,7 +31,7 @@ CRASHED = 70  # an exception that the command line let through
 
 PRELOADED = (
     "torch", "yaml", "pandas", "matplotlib", "scipy.stats", "transformers", "typer",
-    "headpatch.report", "headpatch.api", "headpatch.questions.verdict.judgement",
+    "headpatch.reports", "headpatch.api", "headpatch.questions.verdict.judgement",
 )  # fmt: skip
 
 STUDY = """\

@@ -17,7 +17,7 @@ from headpatch.core.output.folder import find
 from headpatch.core.question import Result, Verb, table_of
 from headpatch.kinds import KINDS
 from headpatch.present.parts import Grid, Part, Words
-from headpatch.report import derived, how
+from headpatch.reports import derived, how
 from tests import command
 from tests.command import Said, headpatch, table
 from tests.contract.cases import ASKED, OVER_PAIRS, study_of

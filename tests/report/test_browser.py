@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headpatch.report import write
+from headpatch.reports import write
 from tests.report import made
 
 CHROMIUM = next(

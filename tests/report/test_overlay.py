@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from headpatch.present.overlays import density
-from headpatch.report.pictures import overlays, packed
+from headpatch.reports.pictures import overlays, packed
 from tests.report import synthetic
 
 

@@ -12,8 +12,8 @@ import torch
 
 from headpatch.core.output.folder import find
 from headpatch.errors import InputError
-from headpatch.report import page, write
-from headpatch.report.pictures import MOST
+from headpatch.reports import page, write
+from headpatch.reports.pictures import MOST
 from tests.report import made
 
 SECTIONS = {

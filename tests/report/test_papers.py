@@ -8,7 +8,7 @@ import yaml
 
 from headpatch.present.markup import written
 from headpatch.present.parts import Grid
-from headpatch.report.papers import paragraph, tables
+from headpatch.reports.papers import paragraph, tables
 from tests.command import done, refused_early
 
 RESULTS = Path(__file__).parents[2] / "attention_data"

@@ -9,9 +9,9 @@ import torch
 
 from headpatch.core.output.files import read_table, read_tensors, write_tensors
 from headpatch.core.output.folder import find
-from headpatch.report import derived, maps
-from headpatch.report.first import ONE_PAIR, Said, headline, share
-from headpatch.report.heads import Heads, heads_of
+from headpatch.reports import derived, maps
+from headpatch.reports.first import ONE_PAIR, Said, headline, share
+from headpatch.reports.heads import Heads, heads_of
 from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation
 from tests.report import made
 

@@ -8,7 +8,7 @@ import pandas as pd
 from headpatch.core.output.folder import find
 from headpatch.heads import Head, HeadSet
 from headpatch.questions.verdict.sets_view import largest_set_words, left_out, sets_parts
-from headpatch.report import derived, first
+from headpatch.reports import derived, first
 from headpatch.stats.interactions import HeldOutSets, judge_sets
 from headpatch.stats.verdict_labels import Rule
 from tests.questions.verdict.test_charts import verdicts

@@ -12,7 +12,6 @@ import torch
 from headpatch.core.ask import ask, origin
 from headpatch.core.cost import cost, plan
 from headpatch.core.effects import change, floor_of
-from headpatch.core.invalid_study import SEEN_ALIKE, seen_alike
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
 from headpatch.core.session import Session, open_session, run_both
@@ -30,11 +29,11 @@ from headpatch.engine.selfcheck import Check, check_vision
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
 from headpatch.kinds import averages
-from headpatch.models.placement import quantized
 from headpatch.models.prompt import as_run
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM, Stack
 from headpatch.questions.check import VERB
+from headpatch.questions.check.limits import limits
 
 SCOPES: tuple[Positions, ...] = get_args(Positions)
 VISION_SCOPES: tuple[VisionPositions, ...] = get_args(VisionPositions)
@@ -141,15 +140,15 @@ class Tried(Question[Report]):
                 for done, tokens in enumerate(VISION_SCOPES, start=len(SCOPES)):
                     advance(done, total)
                     vision[tokens] = lost.get("vision") or _vision_scope(seeing, tokens)
-        limits = (
+        cannot = (
             *(f"{HEADS_OF[tower].capitalize()}: {why}." for tower, why in lost.items()),
-            *_limits(session),
+            *limits(session),
             *_slow(scopes, "Positions {}: the widening pass"),
             *_slow(vision, "Vision tower, {} tokens: the resumed pass"),
         )
         seconds = _seconds(session)
         facts, made = _facts(session), origin(VERB, opened)
-        return Report(facts, scopes, vision, seconds, limits, _view(session), origin=made)
+        return Report(facts, scopes, vision, seconds, cannot, _view(session), origin=made)
 
 
 QUESTION = Tried()
@@ -309,50 +308,6 @@ def _vision(vlm: VLM, tower: Stack) -> dict[str, Any]:
 def _stack(tower: Stack) -> dict[str, int]:
     grid = tower.grid
     return {"layers": grid.layers, "heads": grid.heads, "head_dim": int(tower.head_dim)}
-
-
-def _limits(session: Session) -> list[str]:
-    vlm = session.vlm
-    found = []
-    if vlm.found is not None:
-        found.append("No table lists where its parts are: they were discovered in a run of it.")
-    if layers := vlm.lm.grid.without:
-        found.append(f"Layers {', '.join(map(str, layers))} have no attention heads.")
-    if vlm.lm.at_output:
-        found.append(
-            "What a head gives is gated or normed before its output projection: z is what enters "
-            "that, and attention rows are from before."
-        )
-    if vlm.vision is None or refused(vlm):
-        why = vlm.family.why_no_vision
-        found.append(
-            f"Heads of the vision tower cannot be changed in this family{why and f': {why}'}."
-        )
-    elif vlm.feature_layer is not None and vlm.feature_layer + 1 < vlm.vision.grid.layers:
-        found.append(
-            f"Vision layers after {vlm.feature_layer} never reach the language model: their effect "
-            "is 0 by construction."
-        )
-    if vlm.vision is not None and not vlm.family.vision_rows:
-        found.append("Attention inside the vision tower is not recorded in this family.")
-    if session.prompt.spans.crossed:
-        found.append("The image comes in by cross-attention: heads cannot be ranked by attention.")
-    elif (unknown := session.prompt.patches.unknown) is not None:
-        found.append(f"Heads cannot be ranked by attention: {unknown.found}.")
-    if seen_alike(session.prompt):
-        found.append(f"{SEEN_ALIKE.capitalize()}: change the pictures, not the question.")
-    if session.cut_away:
-        found.append(f"{session.cut_away[0].upper()}{session.cut_away[1:]}.")
-    if ends := session.prompt.left_out:
-        found.append(
-            f"The tokenizer ends every text with {' '.join(ends)}; headpatch leaves it out, so "
-            "that the prompt ends where the answer starts."
-        )
-    if vlm.dtype != torch.float32:
-        found.append("Weights of low precision: the sweep computes in float32 over them.")
-    if quantized(vlm.model):
-        found.append("Weights are stored in fewer bits; activations are not rounded to them.")
-    return found
 
 
 def _slow(scopes: Scopes, what: str) -> list[str]:

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 
 from headpatch.core.measures import measure_of
 from headpatch.core.question import table_of
 from headpatch.present.canvas import BLUE, DIFFERENCE, GREEN, ORANGE, array, signed
 from headpatch.present.chart import Chart
 from headpatch.present.effects_view import COVER, check_rows, ends_of, pairs_in
-from headpatch.present.model_view import model_view_chart
-from headpatch.present.overlays import overlay_chart
 from headpatch.present.panel import (
     WITH_LOOK,
     WITHOUT_LOOK,
@@ -44,7 +41,7 @@ _FAINT_NOTE: Final = (
     f"† Less than {FAINT:.0%} of this head's attention is on the image, in both runs: its share is "
     "a share of almost nothing."
 )
-_RUNS: Final = {
+RUNS: Final = {
     "with": ("with the object", WITH_LOOK),
     "without": ("without the object", WITHOUT_LOOK),
 }
@@ -108,7 +105,7 @@ def _image_mass(chosen: Mapping[str, Values]) -> Values:
     A head whose share is 0 in both runs does not tell.
     """
     runs = []
-    for run in _RUNS:
+    for run in RUNS:
         share, raw = chosen[run], chosen[f"{run}_raw"]
         runs.append(np.where(share > 0, raw / np.where(share > 0, share, 1.0), np.nan))
     return np.asarray(np.fmax(*runs))
@@ -159,7 +156,7 @@ def _runs(present: Values, absent: Values, mark: Any = "line") -> list[Series]:
     size = 4.2 if mark == "points" else 0.0
     return [
         _series(name, values, replace(look, size=size), mark=mark)
-        for (name, look), values in zip(_RUNS.values(), (present, absent), strict=True)
+        for (name, look), values in zip(RUNS.values(), (present, absent), strict=True)
     ]
 
 
@@ -169,8 +166,8 @@ def quadrants_chart(spatial: Mapping[str, Any]) -> Chart:
     Its mean over all heads is printed, with, without and difference; even attention is 0.25.
     """
     names = [str(name) for name in spatial.get("quadrant_names", ())]
-    means = np.stack([array(spatial, f"quadrants_{k}", 1) for k in (*_RUNS, "diff")])
-    by_layer = np.stack([array(spatial, f"quadrants_by_layer_{run}", 2) for run in _RUNS])
+    means = np.stack([array(spatial, f"quadrants_{k}", 1) for k in (*RUNS, "diff")])
+    by_layer = np.stack([array(spatial, f"quadrants_by_layer_{run}", 2) for run in RUNS])
     if len(names) != 4 or means.shape != (3, 4) or by_layer.shape[2] != 4:
         raise ValueError(
             "four quadrants expected, got "
@@ -215,7 +212,7 @@ def vision_chart(spatial: Mapping[str, Any]) -> Chart:
     difference there can cause its answer.
     """
     curves = {
-        QUERIES[prefix][0]: np.stack([array(spatial, f"{prefix}_{k}", 1) for k in (*_RUNS, "diff")])
+        QUERIES[prefix][0]: np.stack([array(spatial, f"{prefix}_{k}", 1) for k in (*RUNS, "diff")])
         for prefix in _queries(spatial)
     }
     if not curves:
@@ -337,22 +334,3 @@ def ranked_chart(
         columns=len(panels),
         share_x="none",
     )
-
-
-def overlays_chart(
-    per_head: Mapping[str, Any], present: Mapping[str, Any], absent: Mapping[str, Any], count: int
-) -> Chart:
-    """Lay the attention of the first heads of the ranking over both pictures."""
-    rank = np.asarray(per_head["rank"])
-    heads = [divmod(int(index), rank.shape[1]) for index in rank.ravel().argsort()[:count]]
-    first, second = (Image.fromarray(np.asarray(run["image"])) for run in (present, absent))
-    return overlay_chart(first, second, present, absent, heads)
-
-
-def view_chart(present: Mapping[str, Any], absent: Mapping[str, Any]) -> Chart | None:
-    """Show what the model is given of both pictures; None where no image token has a place."""
-    runs = present, absent
-    box = tuple(map(float, array(present, "region_box", 1)))
-    images = [np.asarray(run["image"], dtype=np.uint8) for run in runs]
-    titles = [name.capitalize() for name, _ in _RUNS.values()]
-    return model_view_chart(images, array(present, "boxes", 2), box, titles)

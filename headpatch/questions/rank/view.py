@@ -12,7 +12,7 @@ from headpatch.present.canvas import signed
 from headpatch.present.column import Cell
 from headpatch.present.effects_view import interval_cell
 from headpatch.present.parts import Grid, Part, Words, grid
-from headpatch.questions.rank import charts
+from headpatch.questions.rank import charts, picture_charts
 from headpatch.questions.rank.columns import HEADS, PER_HEAD, SPATIAL, WITH_RUN, WITHOUT_RUN
 
 _VISION_ROWS: Final = 5
@@ -35,7 +35,7 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         yield charts.ranked_chart(files[HEADS.file], top, context.level, *attended)
         return
     if WITH_RUN in files and WITHOUT_RUN in files:
-        seen = charts.view_chart(files[WITH_RUN], files[WITHOUT_RUN])
+        seen = picture_charts.view_chart(files[WITH_RUN], files[WITHOUT_RUN])
         yield from () if seen is None else (seen,)
     if PER_HEAD in files:
         yield from _heads(files, files[PER_HEAD], context)
@@ -52,7 +52,7 @@ def _heads(files: Files, per_head: Mapping[str, Any], context: Context) -> Itera
     yield charts.heads_chart(per_head, top, context.attended, _by(context))
     overlays = context.options.get("overlays", 0)
     if overlays and WITH_RUN in files and WITHOUT_RUN in files:
-        yield charts.overlays_chart(per_head, files[WITH_RUN], files[WITHOUT_RUN], overlays)
+        yield picture_charts.overlays_chart(per_head, files[WITH_RUN], files[WITHOUT_RUN], overlays)
 
 
 def _attention(files: Files, spatial: Mapping[str, Any], context: Context) -> Iterator[Part]:

@@ -13,7 +13,7 @@ from headpatch.present.chart import Chart
 from headpatch.present.figure import draw
 from headpatch.questions.cut import VERB
 from headpatch.questions.cut.view import view
-from headpatch.report import derived
+from headpatch.reports import derived
 from tests.command import printed
 from tests.report import made
 from tests.report.synthetic import CUT_GAP as GAP

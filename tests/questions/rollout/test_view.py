@@ -14,7 +14,7 @@ from headpatch.present.chart import Chart
 from headpatch.present.parts import Grid, Words
 from headpatch.questions.rollout.columns import AREAS, REGIONS
 from headpatch.questions.rollout.view import summary, view
-from headpatch.report import derived
+from headpatch.reports import derived
 from tests.report import made
 
 section = partial(made.section, derived.section("rollout"))

@@ -11,7 +11,7 @@ import torch
 
 from headpatch.errors import InputError
 from headpatch.present.section import Section
-from headpatch.report import derived
+from headpatch.reports import derived
 from tests.report import made
 
 section = partial(made.section, derived.section("sweep"))

@@ -12,7 +12,7 @@ from headpatch.questions.verdict import VERB
 from headpatch.questions.verdict.charts import RANKINGS, measured_words, true_words
 from headpatch.questions.verdict.headline import Headline, headline_words
 from headpatch.questions.verdict.view import view
-from headpatch.report import derived
+from headpatch.reports import derived
 from headpatch.stats.disattenuated_rank_correlation import TrueCorrelation, true_correlation
 from headpatch.stats.rankings import Correlation, Precision
 from tests.command import printed

@@ -14,6 +14,6 @@ None can be worked with the keyboard or read aloud: the maps' keys and spoken te
 tooltip and the overlays are the page's own script.
 """
 
-from headpatch.report.page import write
+from headpatch.reports.page import write
 
 __all__ = ["write"]

@@ -11,8 +11,8 @@ from headpatch.present.interactive import SYMBOLS, band, layer_axis, shape_of
 from headpatch.present.panel import Guide, Scale
 from headpatch.present.section import Figure, Section, numbers, words
 from headpatch.questions.verdict.charts import CLASSES
-from headpatch.report.heads import Effect, Heads, Look, heads_of
-from headpatch.report.pictures import overlays
+from headpatch.reports.heads import Effect, Heads, Look, heads_of
+from headpatch.reports.pictures import overlays
 
 _LAYERS = dict.fromkeys(
     ["layer", "necessity", "necessity_low", "necessity_high", "pairs"], "number"

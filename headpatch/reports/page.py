@@ -14,8 +14,8 @@ from headpatch.core.output.folder import LeftOut, Results, find
 from headpatch.core.question import verbs
 from headpatch.errors import InputError
 from headpatch.present.section import Section
-from headpatch.report import derived, first, how, maps
-from headpatch.report.pictures import packed
+from headpatch.reports import derived, first, how, maps
+from headpatch.reports.pictures import packed
 
 _BEFORE = ("ablate", "combine", "rank", "sweep")
 _BEHIND = ("path", "cut", "trace", "rollout")
@@ -73,7 +73,7 @@ def write(root: Path, path: Path) -> Written:
 
 
 def _render(sections: list[Section]) -> str:
-    environment = Environment(loader=PackageLoader("headpatch.report"), autoescape=True,
+    environment = Environment(loader=PackageLoader("headpatch.reports"), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)  # fmt: skip
     data: dict[str, Any] = {}
@@ -98,12 +98,12 @@ def _render(sections: list[Section]) -> str:
 
 @cache
 def _library() -> str:
-    """Plotly's script, compressed; see `headpatch.report`."""
+    """Plotly's script, compressed; see `headpatch.reports`."""
     from plotly.offline import get_plotlyjs
 
     return packed(get_plotlyjs().encode())
 
 
 def _texts(kind: str, names: tuple[str, ...]) -> str:
-    folder = resources.files("headpatch.report") / "templates" / kind
+    folder = resources.files("headpatch.reports") / "templates" / kind
     return "\n".join((folder / f"{name}.{kind}").read_text(encoding="utf-8") for name in names)

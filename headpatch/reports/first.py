@@ -13,8 +13,8 @@ from headpatch.present.section import Section, listed, said
 from headpatch.questions.verdict.charts import true_words
 from headpatch.questions.verdict.columns import HEADS, SETS
 from headpatch.questions.verdict.sets_view import largest_set_words
-from headpatch.report.heads import Heads, heads_of, judged_on
-from headpatch.report.pictures import Side, example_of
+from headpatch.reports.heads import Heads, heads_of, judged_on
+from headpatch.reports.pictures import Side, example_of
 from headpatch.stats.rankings import correlation, descending, effect_size, precision_at, spearman
 from headpatch.stats.scenes import by_scene
 from headpatch.stats.verdict_labels import CAUSAL

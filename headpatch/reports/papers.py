@@ -11,7 +11,7 @@ from headpatch.errors import InputError
 from headpatch.kinds import KINDS
 from headpatch.present.markup import Markup, written
 from headpatch.present.parts import Grid
-from headpatch.report.derived import context, runs_of, saved
+from headpatch.reports.derived import context, runs_of, saved
 
 _SOURCES: Final = {
     "vig2020": "Jesse Vig et al. Investigating Gender Bias in Language Models Using Causal "
