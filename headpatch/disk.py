@@ -60,12 +60,16 @@ def tensor_bytes(content: Mapping[str, object]) -> bytes:
     return stream.getvalue()
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, make: bool = True) -> None:
     """Write a file such that it is there as a whole or not at all, after a power cut as well.
+
+    Its folder is made if it is not there, unless `make` is false.
 
     Safe with many writers on a shared file system: each writes a file of its own name, and the last
     to rename it wins. Where that fails with an `OSError`, nothing of it is left.
     """
+    if make:
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid4().hex}{UNFINISHED}")
     try:
         with temporary.open("wb") as stream:

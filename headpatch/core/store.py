@@ -216,9 +216,7 @@ class Store:
     def _write(self, key: str, content: Mapping[str, object], count: int) -> None:
         unit = _Unit(count, tensor_bytes(content))
         with reporting_failure(self.folder, self.argument):
-            if self._make:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path(key), unit.head(key) + b"\n" + unit.payload)
+            write_whole(self._path(key), unit.head(key) + b"\n" + unit.payload, self._make)
         self._used.add(key)
         self._counts[key] = count
 

@@ -61,7 +61,7 @@ def test_a_ranking_has_means_and_intervals_of_the_pairs() -> None:
         slow = mean_interval(each[:, None], 0.95, 200, np.random.default_rng(0))
         ends = row["diff_raw_low"], row["diff_raw_high"]
         assert ends == pytest.approx((slow.low[0], slow.high[0]))
-    first = found.order()[0]
+    first = found.order("diff")[0]
     assert (first.layer, first.head) == (table["layer"][0], table["head"][0])
 
 

@@ -77,7 +77,8 @@ def wrong(flag: str, field: FieldInfo) -> Iterator[tuple[str, str]]:
     elif get_origin(kind) is tuple and field.default is None:  # of numbers
         yield from ((text, "") for text in ("", "zap", "1,zap", "-1"))
     elif get_origin(kind) is tuple:
-        known, first = get_args(get_args(kind)[0]), field.default[0]
+        known = get_args(get_args(kind)[0])
+        first = (*field.default, *known)[0]
         for text in ("", "zap", f"{first},", f"{first},zap"):
             yield text, repr(known[-1]) if known else "from-to"
         if not known:

@@ -28,6 +28,8 @@ WAYS: tuple[tuple[str, Positions], ...] = (("zero", "answer"), ("scale", "questi
 def opened(name: str) -> tuple[VLM, Baseline]:
     made = {**builders.BUILDERS, **builders.DECODERS}
     vlm = tiny_vlm(SHAPES[name]) if name in SHAPES else builders.make(made[name]())
+    if name == "paligemma (2)":  # before transformers 5.20, sdpa leaves out the cap of its scores
+        vlm.model.set_attn_implementation("eager")
     prompt = encode(vlm, image_pair((56, 56)), "Is it red?")
     return vlm, run_pair(vlm, prompt, Keep(z=("lm",)))
 

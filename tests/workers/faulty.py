@@ -35,10 +35,10 @@ class Faulty(Worker):
             time.sleep(plan.get("pause", 0) + plan.get("slow", {}).get(name, 0))
             return open_pair(study, vlm, entry, *where)
 
-        def written(path: Path, content: bytes) -> None:
+        def written(path: Path, content: bytes, make: bool = True) -> None:
             if _plan().get("full") == name:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            write(path, content)
+            write(path, content, make)
 
         gate.run_entry = untouched.run_entry = opened  # type: ignore[attr-defined]
         store.write_whole = written  # type: ignore[attr-defined]
