@@ -9,6 +9,7 @@ from PIL import Image
 
 from headpatch.core.output.files import read_table
 from headpatch.core.output.writing import _write_figure
+from headpatch.core.question import Context
 from headpatch.core.study.figure_options import FigureOptions
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
@@ -26,7 +27,7 @@ LEFT = np.array([[0.0, 0.0, 0.5, 0.5], [0.0, 0.5, 0.5, 1.0]])  # two patches; th
 
 def test_a_figure_is_written_in_every_format_as_wide_as_asked(tmp_path: Path) -> None:
     options = FigureOptions(format=("png", "pdf", "svg", "csv"), width=3.5)
-    _write_figure(EXAMPLES["counts"], tmp_path, options, {"question": "Q?", "region": "r"})
+    _write_figure(EXAMPLES["counts"], tmp_path, options, Context("Q?", "r"))
     assert sorted(one.name for one in tmp_path.iterdir()) == [
         "counts.pdf", "counts.png", "counts.svg", "counts_data.csv",
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from headpatch.core.cost import in_all, inexact
 from headpatch.core.dataset import Pairs
 from headpatch.core.donors import refuse_one_pair
 from headpatch.core.effects import Unread, both, has, refuse_reweighting, resolve
-from headpatch.core.head_selection import Heads
+from headpatch.core.head_selection import Heads, named
 from headpatch.core.mean_activations import mean_z
 from headpatch.core.over_pairs import Sources, each_pair, hangs_on_all
 from headpatch.core.progress import Progress
@@ -174,7 +174,8 @@ def ablate(
     ['20.18', 'noising', 2]
     """
     refuse_means(session, means)
-    opened = with_options(session, {f"ablate.{name}": value for name, value in options.items()})
+    asked = {**options, **named(heads)}
+    opened = with_options(session, {f"ablate.{name}": value for name, value in asked.items()})
     opened = with_options(
         opened, vision_scope({"vision_positions": vision_positions}, opened.study)
     )
