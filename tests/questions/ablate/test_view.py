@@ -1,7 +1,7 @@
 """What people see of changed heads, in a terminal and on a page."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -19,6 +19,14 @@ from headpatch.questions.ablate.view import view
 from tests.report import synthetic
 
 WIDTHS = (20, 40, 60, 80, 120, 200)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_terminal() -> Iterator[None]:
+    """As in a pipe, where tables stay whole, wherever the tests are run from."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        yield
 
 
 def row(**values: Any) -> dict[str, Any]:
