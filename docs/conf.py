@@ -1,11 +1,15 @@
 """The documentation site: `make docs` builds it, strictly, into site/."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from pydantic import BaseModel
+
 import headpatch
+from headpatch.core.study.study import Study
 from headpatch.questions import VERBS
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -23,7 +27,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!headpatch).*"),
     (
         r"py:.*",
-        r"headpatch\.(report|present|engine|models|stats|questions|core|pairs|heads|errors)\..*",
+        r"headpatch\.(reports|present|engine|models|stats|questions|core|pairs|heads|errors)\..*",
     ),
     (r"py:.*", r"headpatch\.core\.store\..*"),
 ]
@@ -56,6 +60,32 @@ def _pages() -> None:
         page.write_text(f"{text}\n{kept}## Help\n{{{{help}}}}\n\n{columns}\n", encoding="utf-8")
 
 
+def _study() -> None:
+    """Write the page of a study file: every key with its default, as the study describes it."""
+    parts = [(Path(__file__).parent / "_study.md").read_text(encoding="utf-8")]
+    for name, field in Study.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            head = (
+                f"\n## `{field.alias or name}`\n{' '.join((field.default.__doc__ or '').split())}\n"
+            )
+            parts += [head, *_keys(type(field.default))]
+    page = Path(__file__).parent / "study.md"
+    page.write_text("\n".join([*parts[:1], *_keys(Study), *parts[1:]]) + "\n", encoding="utf-8")
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    """Return a table of a section's keys; sections in it have tables of their own."""
+    rows = ["| key | default | what it is |", "| --- | --- | --- |"]
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            continue
+        default = field.get_default(call_default_factory=True)
+        shown = list(default) if isinstance(default, tuple) else default
+        told = " ".join((field.description or "").split()).replace("|", "\\|")
+        rows.append(f"| `{field.alias or name}` | `{json.dumps(shown, default=str)}` | {told} |")
+    return rows
+
+
 def _help(app: object, name: str, source: list[str]) -> None:
     """Put help, output and pictures into pages, so that these cannot lag behind the commands."""
     verb = name.removeprefix("verbs/")
@@ -73,4 +103,5 @@ def _help(app: object, name: str, source: list[str]) -> None:
 def setup(app: object) -> None:
     """Called by Sphinx."""
     _pages()
+    _study()
     app.connect("source-read", _help)  # type: ignore[attr-defined]

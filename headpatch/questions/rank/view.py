@@ -34,13 +34,13 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         attended = context.attended, _by(context)
         yield charts.ranked_chart(files[HEADS.file], top, context.level, *attended)
         return
-    if WITH_RUN in files and WITHOUT_RUN in files:
-        seen = picture_charts.view_chart(files[WITH_RUN], files[WITHOUT_RUN])
-        yield from () if seen is None else (seen,)
     if PER_HEAD in files:
         yield from _heads(files, files[PER_HEAD], context)
     if SPATIAL in files:
         yield from _attention(files, files[SPATIAL], context)
+    if WITH_RUN in files and WITHOUT_RUN in files:
+        seen = picture_charts.view_chart(files[WITH_RUN], files[WITHOUT_RUN])
+        yield from () if seen is None else (seen,)
 
 
 def _heads(files: Files, per_head: Mapping[str, Any], context: Context) -> Iterator[Part]:
