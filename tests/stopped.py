@@ -14,7 +14,7 @@ from headpatch.questions.sweep.finished_rows import outcomes_in
 
 Rows: TypeAlias = dict[Intervention, Outcome]
 
-PLACES: Final = {"intervene": -2, "patch_vision": -2}
+PLACES: Final = {"intervene": 4, "patch_vision": -2}
 """Where, among its arguments, each function is given whom to tell of an outcome."""
 
 

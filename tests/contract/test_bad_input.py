@@ -20,6 +20,7 @@ TEXTS = {
     "--heads": HEADS,
     "--layers": ("14-10", "x", "", "１0-14"),
     "--sets": ("nowhere.txt", *NO_TEXT),
+    "--by": ("effect", "zap", "", "nowhere.csv", *NO_TEXT),
     "--positions": ("end", ""),
     "--vision-positions": ("answer", ""),
     "--from": ("nowhere", "answer,"),
