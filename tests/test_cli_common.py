@@ -28,6 +28,7 @@ FLAGS = {
     "pairs": ["--config", "--seed", *PRINT],
     "claims": [*MODEL, "--answers", "--out", "--force", "--pairs", "--limit", *PRINT],
     "report": PRINT,
+    "run": [*MODEL, "--out", "--force", *PRINT, *ASKED, "--region", "--pairs", "--limit"],
     "evaluate": ["--config", *MODEL, "--out", *PRINT, *ASKED, "--pairs", "--limit"],
     "table": ["--debug"],
     "methods": ["--debug"],
@@ -41,11 +42,13 @@ LACKS = {
     "pairs": ["--model", "--device", "--without", "--force"],
     "claims": [*PICTURES, "--region", "--config"],
     "report": ["--model", "--seed", "--config"],
+    "run": ["--config", "--shard", "--workers", "--ray"],
     "compare": ["--model", "--config", "--pairs", "--force"],
 }
 NEEDS = {
     "claims": ["claims.yaml"],
     "report": ["folder"],
+    "run": ["study.yaml"],
     "table": ["folder"],
     "methods": ["folder"],
     "compare": ["first", "second"],
