@@ -168,7 +168,7 @@ def stopping(patch: pytest.MonkeyPatch, after: int) -> None:
     left = [after]
 
     def stop(
-        session: Any, asked: Any, means: Any, show: Any, on_outcome: Any, rows: Any, **more: Any
+        session: Any, asked: Any, means: Any, show: Any, on_outcome: Any, *rows: Any, **more: Any
     ) -> Any:
         def count(outcome: Outcome) -> None:
             on_outcome(outcome)
@@ -176,7 +176,7 @@ def stopping(patch: pytest.MonkeyPatch, after: int) -> None:
             if left[0] == 0:
                 raise KeyboardInterrupt
 
-        return real(session, asked, means, show, count, rows, **more)
+        return real(session, asked, means, show, count, *rows, **more)
 
     patch.setattr(towers, "intervene", stop)
 

@@ -162,7 +162,7 @@ def test_a_study_is_frozen() -> None:
         "rank: 5": ["rank", "5", "mapping"],
         "ablate: {heads: 24-17}": ["24-17", "24.17"],
         "ablate: {kinds: []}": ["ablate.kinds"],
-        "ablate: {kinds: zero}": ["ablate.kinds", "'zero'", "list"],
+        "ablate: {kinds: 5}": ["ablate.kinds", "5", "list"],
         "ablate: {kinds: [zeor]}": ["ablate.kinds", "zeor", "zero"],
         "ablate: {positions: end}": ["ablate.positions", "answer"],
         "dtype: float64": ["dtype", "float64", "float32"],

@@ -26,7 +26,7 @@ a verb fails, what those before it have written stays.
 
 Examples
 --------
-`headpatch run configs/demo.yaml --verbs rank,ablate --out run_output`
+`headpatch run bundled:demo.yaml --verbs rank,ablate --out run_output`
 
 `headpatch report run_output`
 """

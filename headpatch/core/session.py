@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -71,6 +70,8 @@ class Session:
 
     def _repr_html_(self) -> str:
         """Return that line and what each run says, for notebooks."""
+        import pandas as pd
+
         rows = ({"run": run, **asdict(one)} for run, one in zip(RUNS, self.readings, strict=True))
         return html_of(repr(self), pd.DataFrame(rows))
 
