@@ -125,7 +125,7 @@ def test_rank_over_pairs(place: Path, tmp_path: Path) -> None:
     heads, gate = table(tmp_path / "heads.csv"), table(tmp_path / "gate.csv")
     assert list(heads[0]) == [
         "rank", "layer", "head", "diff", "with", "without", "diff_raw", "with_raw", "without_raw",
-        "diff_low", "diff_high", "diff_raw_low", "diff_raw_high", "pairs",
+        "diff_low", "diff_high", "diff_raw_low", "diff_raw_high", "pairs", "compared_by",
     ]  # fmt: skip
     assert {row["pairs"] for row in heads} == {"3"}
     assert [row["passed"] for row in gate] == ["True", "False", "True", "True"]
