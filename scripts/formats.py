@@ -3,7 +3,6 @@
 The columns of a verb's file stand between ``<!-- columns of VERB FILE -->`` and ``<!-- end -->``.
 """
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -35,14 +34,12 @@ def renewed(text: str) -> str:
     return text
 
 
-def schema() -> str:
-    """Return the JSON schema of a study, by which editors check and complete study files."""
-    return json.dumps(Study.model_json_schema(by_alias=True), indent=1) + "\n"
-
-
 if __name__ == "__main__":
     text = README.read_text(encoding="utf-8")
     if "--check" in sys.argv:
-        sys.exit(text != renewed(text) or SCHEMA.read_text(encoding="utf-8") != schema())
+        sys.exit(
+            text != renewed(text)
+            or SCHEMA.read_text(encoding="utf-8") != f"{Study.schema_text()}\n"
+        )
     README.write_text(renewed(text), encoding="utf-8")
-    SCHEMA.write_text(schema(), encoding="utf-8")
+    SCHEMA.write_text(f"{Study.schema_text()}\n", encoding="utf-8")

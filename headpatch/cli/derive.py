@@ -105,9 +105,10 @@ def answered(
     Returns what was opened, what was found, and the names of the files.
     """
     from headpatch.cli import show
-    from headpatch.cli.many import all_measured, divided, kept, loaded, opened, refuse_undecided
+    from headpatch.cli.many import all_measured, divided, kept, loaded, opened
     from headpatch.core.question import Call
     from headpatch.core.share import ALONE
+    from headpatch.core.store import Store
     from headpatch.pairs.labelled import Listed
     from headpatch.pairs.manifest import usable
 
@@ -136,7 +137,7 @@ def answered(
             store = opened(kept_in, verb.finished, resume, verb.name)
             call = replace(call, store=store)
         if keeps and verb.keyed and resume is None:
-            refuse_undecided(kept_in, verb)
+            Store(kept_in, verb.finished).open(None, verb.name)  # asks before the model loads
         vlm = vlm or loaded(request)
         question.check_model(study, vlm)
         if keeps and verb.keyed and not isinstance(pairs, Listed):
@@ -146,9 +147,10 @@ def answered(
             call = replace(call, store=store, units=units)
         if call.store is not None:
             stack.enter_context(kept(call.store, share.alone))
-        if not isinstance(entries, Listed):
-            run = None if entries is None else usable(entries)
-            request.outlook.announce(question.price(study, vlm, run), len(run or (0,)))
+        if not isinstance(pairs, Listed):
+            run = usable(entries) if isinstance(entries, tuple) else ()
+            count = len(run) or 1
+            request.outlook.announce(question.price(study, vlm, run or pairs), count)
         target = _open(request, verb, vlm, entries, needs, call.store, share)
         found = question.answer(target, call)
         if request.shard is not None:

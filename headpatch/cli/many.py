@@ -92,24 +92,6 @@ def opened(
     return store
 
 
-def refuse_undecided(folder: Path, verb: Verb) -> None:
-    """Ask, before a model loads, what becomes of what an earlier run has left.
-
-    Of which model and study it is, is seen later: then none of another is used.
-    """
-    from headpatch.core.store import Store
-
-    store = Store(folder, verb.finished)
-    store.open(True, verb.name)
-    if store.count:
-        found = f"{folder} holds {store.count:,} finished {verb.finished} of an interrupted "
-        hint = (
-            "Use --resume to go on from there or --no-resume to start over; "
-            f"{verb.finished} of another study, model or dataset are not used."
-        )
-        raise InputError("--out", found + verb.name, "to be told what to do with them", hint)
-
-
 def divided(
     request: Request, verb: Verb, kept_in: Path, entries: "Iterable[Unit]", resume: bool | None
 ) -> "tuple[Share, bool | None]":

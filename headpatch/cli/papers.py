@@ -1,6 +1,5 @@
 """`headpatch table`, `headpatch methods` and `headpatch schema`: results for papers and editors."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -76,4 +75,4 @@ def schema() -> None:
     """
     from headpatch.core.study.study import Study
 
-    print(json.dumps(Study.model_json_schema(by_alias=True), indent=2))
+    print(Study.schema_text())

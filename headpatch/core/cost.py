@@ -1,6 +1,7 @@
 """What changes of heads cost, in forward passes of the prompt, and how that is said."""
 
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -16,12 +17,15 @@ from headpatch.engine import attribution, vision, widen
 from headpatch.engine.interventions import Intervention, check_scope
 from headpatch.engine.patching import PLAIN_BATCH
 from headpatch.engine.selfcheck import Check
-from headpatch.engine.widen import rows_that_fit, rows_within
+from headpatch.engine.widen import rows_that_fit, rows_within, suffix_start
 from headpatch.errors import InputError
-from headpatch.heads import Grid, HeadSet, Tower
+from headpatch.heads import HeadSet, Tower
 from headpatch.kinds import averages, donated
+from headpatch.models.prompt import encode
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
+from headpatch.pairs.pair import Pair
 
 if TYPE_CHECKING:
     from headpatch.core.baseline_runs import Survey
@@ -81,14 +85,24 @@ def cost(
     return total
 
 
-_SWEEP = {"answer": 3.3, "question": 38.0, "image": 500.0, "all": 500.0}
-"""Forward passes in which widening passes change every head once, as `headpatch check` tells them
-of the bundled model; of others they are about as many, since they go by layers and tokens."""
+def widened(
+    study: Study,
+    vlm: VLM,
+    pairs: Pair | Sequence[Entry],
+    rows: int,
+    positions: Positions = "answer",
+) -> float:
+    """Return about what changed heads or sets cost, in forward passes, before anything was run.
 
-
-def widened(grid: Grid, rows: int, positions: Positions = "answer") -> float:
-    """Return about what changed heads or sets cost, in forward passes, before anything was run."""
-    return rows * _SWEEP[positions] / (grid.layers * grid.heads)
+    A change goes through the layers above it, half of all in the mean, at the tokens from the first
+    that it is made at on: of the pair, or the first of several that can be read.
+    """
+    for pair in (pairs,) if isinstance(pairs, Pair) else (entry.pair() for entry in pairs):
+        with suppress(InputError):  # of a pair that is refused later, with its reason
+            asked = study.answers, study.prompt, study.sum_variants
+            spans = encode(vlm, pair.images, pair.questions, *asked).spans
+            return rows / 2 * (1 - suffix_start(spans, positions) / spans.length)
+    return rows / 2
 
 
 def passes(count: float) -> str:

@@ -20,12 +20,15 @@ from headpatch.core.over_pairs import each_pair
 from headpatch.core.question import Call
 from headpatch.core.session import Session
 from headpatch.core.study.options import Candidates
+from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet, Selection
 from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.pairs.pair import Pair
 from headpatch.pairs.same_scene import need_scenes
 from headpatch.stats.scenes import by_scene
 
@@ -93,15 +96,19 @@ def choose(
     return tuple(chosen)
 
 
-def ranking_price(grid: Grid, options: Candidates, pairs: int) -> tuple[int, list[Stage]]:
-    """Return how many heads are chosen at most, and what ranking them over so many pairs takes."""
+def ranking_price(
+    study: Study, vlm: VLM, options: Candidates, pairs: Pair | Sequence[Entry]
+) -> tuple[int, list[Stage]]:
+    """Return how many heads are chosen at most, and what ranking them over the pairs takes."""
+    grid = vlm.lm.grid
     if options.heads is not None:
         return len(Selection.parse(options.heads).resolve(grid, tuple(grid))), []
     count = options.top * (2 * ("effect" in options.by) + ("attention" in options.by))
     if "effect" not in options.by:
         return count, []
-    rows = 2 * grid.layers * grid.heads * -(-pairs // 2)  # on one half of several
-    return count, [Stage("Ranking heads by effect", rows, widened(grid, rows))]
+    half = 1 if isinstance(pairs, Pair) else -(-len(pairs) // 2)
+    rows = 2 * grid.layers * grid.heads * half
+    return count, [Stage("Ranking heads by effect", rows, widened(study, vlm, pairs, rows))]
 
 
 @dataclass(frozen=True, eq=False)

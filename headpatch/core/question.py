@@ -292,12 +292,9 @@ class Question(ABC, Generic[Found]):
         return {}
 
     def price(
-        self, study: "Study", vlm: "VLM", pairs: "Sequence[Entry] | None"
+        self, study: "Study", vlm: "VLM", pairs: "Pair | Sequence[Entry]"
     ) -> "Sequence[Stage]":
-        """Name the stages after the untouched runs and what they take; none of a quick question.
-
-        `pairs` are None for one pair alone.
-        """
+        """Name the stages after the untouched runs and what they take; none of a quick question."""
         return ()
 
     @abstractmethod

@@ -134,12 +134,12 @@ def effect_cell(floor: float, column: str = "effect") -> Cell:
     return cell
 
 
-def interval_cell(name: str) -> Cell:
+def interval_cell(name: str, digits: int = 4) -> Cell:
     """Show the interval of a column over pairs; nothing where there is none."""
 
     def cell(row: Row) -> str:
         low, high = row[f"{name}_low"], row[f"{name}_high"]
-        return "" if math.isnan(low) else f"{low:+.4f} to {high:+.4f}"
+        return "" if math.isnan(low) else f"{low:+.{digits}f} to {high:+.{digits}f}"
 
     return cell
 

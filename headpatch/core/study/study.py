@@ -1,5 +1,6 @@
 """The study itself: its sections, how flags override it, and its YAML."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -281,6 +282,11 @@ class Study(Strict):
         values = self.model_dump(by_alias=True)  # not mode="json": it would quote integer keys
         change_paths(type(self), values, absolute)
         return values
+
+    @classmethod
+    def schema_text(cls) -> str:
+        """Return the JSON schema of a study, by which editors check and complete study files."""
+        return json.dumps(cls.model_json_schema(by_alias=True), indent=1)
 
     def to_yaml(self) -> str:
         """Return the study as YAML; `make` reads it back to the same study, its paths absolute."""

@@ -68,7 +68,7 @@ def named_effects_chart(effects: "pandas.DataFrame") -> Chart:
         _series,
         MOST_HEADS,
         guides=[own] if np.isfinite(floor) else [],
-        room=0.3,  # for the printed values
+        room=0.36,  # for the printed values
     )
 
 

@@ -35,6 +35,7 @@ from headpatch.heads import HeadSet
 from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.pairs.pair import Pair
 from headpatch.questions.combine import VERB, selfrepair
 from headpatch.questions.combine.columns import COMBINATIONS, PARTS, REPAIR
 from headpatch.questions.combine.effects import Combinations, Effects, Plan, changes, judge, measure
@@ -112,14 +113,15 @@ class Combine(Question[Combined]):
         """Refuse heads that the model does not have."""
         check_candidates(vlm.lm.grid, study.combine)
 
-    def price(self, study: Study, vlm: VLM, pairs: Sequence[Entry] | None) -> list[Stage]:
+    def price(self, study: Study, vlm: VLM, pairs: Pair | Sequence[Entry]) -> list[Stage]:
         """Count the sets of the heads that are chosen; they are judged on half of several pairs."""
-        options, grid, many = study.combine, vlm.lm.grid, 1 if pairs is None else len(pairs)
-        heads, stages = ranking_price(grid, options, many)
+        options, many = study.combine, 1 if isinstance(pairs, Pair) else len(pairs)
+        heads, stages = ranking_price(study, vlm, options, pairs)
         ways = len(set(options.kinds)) * len(set(options.directions))
         judged = many // 2 if stages and many > 1 else many
         rows = (heads + heads * (heads - 1) // 2 + 1) * ways * judged
-        changed = Stage("Changing heads together", rows, widened(grid, rows, options.positions))
+        passes = widened(study, vlm, pairs, rows, options.positions)
+        changed = Stage("Changing heads together", rows, passes)
         apart = (heads + 3) * ways * judged  # each alone, the first interactions, and all
         return [*stages, changed, Stage("Taking passes apart", apart, float(apart))]
 
@@ -219,7 +221,7 @@ def _one_pair(session: Session, call: Call) -> tuple[Plan, Each]:
     if words := inexact(session):
         call.say(words)
     options, means = session.study.combine, call.given.get("means")
-    call.say(price_words(QUESTION.price(session.study, session.vlm, None), 1))
+    call.say(price_words(QUESTION.price(session.study, session.vlm, session.pair), 1))
     with call.stages("Ranking heads by effect") as advance:
         heads = choose(
             session.vlm.lm.grid,

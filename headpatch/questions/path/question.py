@@ -40,6 +40,7 @@ from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.pairs.pair import Pair
 from headpatch.present.head_columns import with_head_columns
 from headpatch.questions.path import VERB
 from headpatch.questions.path.columns import MEANS, PATH
@@ -114,15 +115,15 @@ class Path(Question[FollowedPath]):
         check_window(study.path.window, grid)
         check_candidates(grid, study.path)
 
-    def price(self, study: Study, vlm: VLM, pairs: Sequence[Entry] | None) -> list[Stage]:
+    def price(self, study: Study, vlm: VLM, pairs: Pair | Sequence[Entry]) -> list[Stage]:
         """Count the swaps, cuts and paths of every pair, about: it depends on the prompt."""
-        grid, many = vlm.lm.grid, 1 if pairs is None else len(pairs)
-        heads, stages = ranking_price(grid, study.path, many)
+        grid, many = vlm.lm.grid, 1 if isinstance(pairs, Pair) else len(pairs)
+        heads, stages = ranking_price(study, vlm, study.path, pairs)
         layers = grid.layers + (vlm.vision.grid.layers if vlm.vision else 0)
         swapped = 2 * _CLASSES * layers * many
         cuts = 2 * len(study.path.edges) * grid.layers * many
-        paths = 2 * _INPUTS * heads * (many if pairs is None else -(-many // 2))
-        if pairs is not None:
+        paths = 2 * _INPUTS * heads * (1 if isinstance(pairs, Pair) else -(-many // 2))
+        if not isinstance(pairs, Pair):
             rows = swapped + cuts + paths
             return [*stages, Stage("Following the object", rows, _SHARE * rows)]
         named = {"Swapping the stream": swapped, "Cutting edges": cuts}
@@ -143,7 +144,7 @@ class Path(Question[FollowedPath]):
         token_classes(session)  # a region without tokens is refused here, one without others below
         for edge in study.path.edges:
             Ends.of(session, edge)
-        call.say(price_words(self.price(study, session.vlm, None), 1))
+        call.say(price_words(self.price(study, session.vlm, session.pair), 1))
         with call.stages("Ranking heads by effect") as advance:
             heads = choose(
                 session.vlm.lm.grid,

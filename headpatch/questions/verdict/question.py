@@ -24,6 +24,7 @@ from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry, usable
+from headpatch.pairs.pair import Pair
 from headpatch.pairs.same_scene import need_scenes
 from headpatch.questions.verdict import VERB, columns
 from headpatch.questions.verdict.charts import head_names
@@ -179,11 +180,11 @@ class Judge(Question[Verdict]):
         """Change heads at the study's positions."""
         return Needs(study.verdict.positions, means=True)
 
-    def price(self, study: Study, vlm: VLM, pairs: Sequence[Entry] | None) -> list[Stage]:
+    def price(self, study: Study, vlm: VLM, pairs: Pair | Sequence[Entry]) -> list[Stage]:
         """Count the heads and sets that are changed if all pairs pass the gate."""
-        assert pairs is not None
+        assert not isinstance(pairs, Pair)
         rows = cost(study, vlm.lm.grid, pairs)
-        passes = widened(vlm.lm.grid, rows, study.verdict.positions)
+        passes = widened(study, vlm, pairs, rows, study.verdict.positions)
         return [Stage("Changing heads", rows, passes)]
 
     def answer(self, opened: Opened, call: Call) -> Verdict:

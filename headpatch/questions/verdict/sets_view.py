@@ -8,6 +8,7 @@ import pandas as pd
 
 from headpatch.core.question import rows_of
 from headpatch.present.column import Cell, Row
+from headpatch.present.effects_view import interval_cell
 from headpatch.present.parts import Grid, Part, Words, grid
 from headpatch.present.section import listed
 from headpatch.questions.verdict.charts import head_names
@@ -39,9 +40,9 @@ def sets_parts(
     cells: dict[str, str | Cell] = {
         "heads": lambda row: row["heads"].replace("+", " + "),
         "necessity together": "joint",
-        f"{level:.0%} interval": interval_cell("joint"),
+        f"{level:.0%} interval": interval_cell("joint", 3),
         "least that one adds": "excess",
-        f"its {level:.0%} interval": interval_cell("excess"),
+        f"its {level:.0%} interval": interval_cell("excess", 3),
         "q": "q",
         "redundant": alike,
     }
@@ -108,8 +109,8 @@ def left_out(row: Row, saved: Mapping[str, Any]) -> list[float]:
     for head in members:
         others = [other for other in members if other != head]
         if len(others) == 1:
-            layer, number = map(int, others[0].split("."))
-            values = alone[judges, layer, number]
+            layer, index = map(int, others[0].split("."))
+            values = alone[judges, layer, index]
         elif "+".join(others) in noised:
             values = noised["+".join(others)]
         else:
@@ -125,7 +126,7 @@ def _members(row: Row, table: pd.DataFrame, level: float, rest: Sequence[float])
         "head": lambda head: head["name"],
         "verdict": HEADS["verdict"].cell,
         "necessity alone": HEADS["necessity"].cell,
-        f"{level:.0%} interval": interval_cell("necessity"),
+        f"{level:.0%} interval": interval_cell("necessity", 3),
     }
     rows: list[dict[str, Any]] = rows_of(_alone(table, members))
     together = percent(row["joint"], sign=False)
@@ -146,8 +147,3 @@ def _members(row: Row, table: pd.DataFrame, level: float, rest: Sequence[float])
             "next to nothing alone makes the set fall by much.",
             "page",
         )
-
-
-def interval_cell(name: str) -> Cell:
-    """Show the interval of a column."""
-    return lambda row: f"{row[f'{name}_low']:+.3f} to {row[f'{name}_high']:+.3f}"

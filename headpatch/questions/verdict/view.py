@@ -10,6 +10,7 @@ import pandas as pd
 from headpatch.core.measures import measure_of, ranking_name
 from headpatch.core.question import Context, Files, rows_of, table_of
 from headpatch.present.column import Cell, Row
+from headpatch.present.effects_view import interval_cell
 from headpatch.present.parts import Grid, Part, Place, Words, grid
 from headpatch.present.tables import failed_words
 from headpatch.questions.verdict.charts import (
@@ -26,7 +27,7 @@ from headpatch.questions.verdict.headline import (
     summarize,
 )
 from headpatch.questions.verdict.sentences import Setting, sentence
-from headpatch.questions.verdict.sets_view import interval_cell, sets_parts
+from headpatch.questions.verdict.sets_view import sets_parts
 from headpatch.stats.verdict_labels import CAUSAL
 
 _MEANINGS: Final = {
@@ -162,10 +163,10 @@ def _heads(
         "verdict": "verdict",
         "attention (rank)": lambda row: f"{look.cell(row)} ({row['attention_rank']:.0f})",
         "necessity": "necessity",
-        f"{level} interval": interval_cell("necessity"),
+        f"{level} interval": interval_cell("necessity", 3),
         "q": "necessity_q",
         "sufficiency": "sufficiency",
-        f"its {level} interval": interval_cell("sufficiency"),
+        f"its {level} interval": interval_cell("sufficiency", 3),
         "its q": "sufficiency_q",
     }
     if any(_with_whom(value) for value in shown.get("partners", ())):
@@ -198,7 +199,7 @@ def _as_one_set(table: pd.DataFrame, level: float) -> Iterator[Part]:
         "heads": "k",
         "direction": "direction",
         "together": "effect",
-        f"{level:.0%} interval": interval_cell("effect"),
+        f"{level:.0%} interval": interval_cell("effect", 3),
         "sum of each alone": "alone",
         "random sets": "random",
         "p": "p",
