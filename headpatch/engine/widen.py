@@ -31,7 +31,8 @@ from headpatch.models.vlm import VLM
 _CPU_TOKENS = 96  # rows × suffix at a time; more falls out of the caches of a core
 _CPU_ROWS = 95  # of a longer suffix, so that the untouched row is a small part of the work,
 _CPU_BYTES = 256 << 20  # if they take no more than this
-_SHARE = 0.5  # of the free device memory that a chunk may take
+_CUDA_BYTES = 4 << 30  # the same rows a chunk, whoever else is on the GPU: the same numbers
+_SHARE = 0.5  # of the free device memory, if that is less
 
 
 def suffix_start(spans: Spans, positions: Positions) -> int:
@@ -172,7 +173,7 @@ def rows_that_fit(vlm: VLM, prefill: Prefill) -> int:
     if not on_cuda:
         few = min(_CPU_ROWS, _CPU_BYTES // each)
         return max(_CPU_TOKENS // (prefill.tokens - prefill.start), few, 1)
-    return max(int(_SHARE * min(map(_spare, on_cuda)) / each), 1)
+    return max(int(min(_CUDA_BYTES, *(_SHARE * _spare(one) for one in on_cuda)) / each), 1)
 
 
 def _spare(device: torch.device) -> int:
