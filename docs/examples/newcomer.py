@@ -22,8 +22,8 @@ rows = []  # one for each pair: two pictures that differ in one square, a questi
 for number in range(count):
     colour, place = dice.choice(list(COLOURS)), dice.choice(list(PLACES))
     left, top = (side + dice.randrange(8) for side in PLACES[place])
-    grey, lower = dice.randrange(60), 116 + dice.randrange(10)
-    picture = Image.new("RGB", (168, 168), (grey, grey, grey))
+    back, lower = tuple(dice.randrange(100) for _ in range(3)), 116 + dice.randrange(10)
+    picture = Image.new("RGB", (168, 168), back)  # alike pictures would count as one scene
     ImageDraw.Draw(picture).ellipse((lower, lower, lower + 36, lower + 36), fill="green")
     picture.save(folder / f"{number}_without.png")
     ImageDraw.Draw(picture).rectangle((left, top, left + 34, top + 34), fill=COLOURS[colour])
