@@ -44,7 +44,7 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = "headpatch"
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = html_show_sourcelink = html_copy_source = False
 
 
 def _pages() -> None:

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from headpatch.errors import HeadpatchError, RunError
+from headpatch.questions import VERBS
 from headpatch.text import visible
 
 # typer brings its own copy of click from 0.17 on, so the class is reached through typer.
@@ -37,6 +38,12 @@ class Command(TyperCommand):
 
 
 class _Group(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs that ask a question, in the order of the page, then the others."""
+        names = super().list_commands(ctx)
+        order = [verb.name for verb in VERBS]
+        return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+
     def get_params(self, ctx: Any) -> Any:
         return _untyped(super().get_params(ctx))
 
