@@ -16,8 +16,8 @@ from headpatch.pairs.converters import CONVERTERS
 from headpatch.pairs.manifest import NAME
 
 _REGIONS = (
-    "Places that are asked about, comma-separated: top-left-corner, top-right-corner, "
-    "bottom-left-corner, bottom-right-corner (or top-left and so on), center."
+    "Places that are asked about, comma-separated: corners (top-left-corner, or top-left), halves "
+    "(left-half), center, image; or one box as for --region, with a --wording that names it."
 )
 _WORDING = (
     "How the question is put; {at} becomes 'in the top left corner', {shape} and "
@@ -27,7 +27,7 @@ _FLAGS = {
     "n": flag(int, "--n", "Pairs to draw.", "N"),
     "out": flag(Path, "--out", "Folder for the pairs.", "DIR"),
     "size": flag(int, "--size", "Width and height of a picture, in pixels.", "N"),
-    "regions": flag(Several, "--regions", _REGIONS, "NAMES"),
+    "regions": flag(Several, "--regions", _REGIONS, "NAMES|BOX"),
     "wording": flag(list[str], "--wording", _WORDING, "TEXT"),
     "picture_format": flag(str, "--format", "Of the pictures: png, jpg.", "NAME"),
     "corrupt": flag(
@@ -63,7 +63,8 @@ def _pairs(request: Request, given: Mapping[str, Any]) -> None:
     r"""Draw a dataset of counterbalanced pairs, for every verb that takes --pairs.
 
     Two pictures a pair: with an object at the place that is asked about, and without it; all else
-    is the same. The region is that place, a ninth of the picture: no other object reaches into it.
+    is the same. The region is that place, as a rule a ninth of the picture: no other object reaches
+    into it.
     So the right answer is Yes once and No once in each pair, and whoever always says
     Yes scores 50%. Asked place, shape, colour, size, number of other objects, background and
     wording come up equally often, and so do every two of them together, as far as --n divides:

@@ -90,7 +90,8 @@ def draw_for_once(
 
 def _planned(study: Study) -> tuple[generate.Drawn, ...]:
     options = study.draw
-    return generate.plan(options.n, study.seed, options.regions, options.wording)
+    asked = options.regions, options.wording, options.size
+    return generate.plan(options.n, study.seed, *asked)
 
 
 def _write_table(folder: Path, planned: tuple[generate.Drawn, ...], extension: str) -> None:

@@ -180,19 +180,7 @@ class OpenPairsKeywords(TypedDict, total=False):
 class DrawPairsKeywords(TypedDict, total=False):
     """Of `headpatch.draw_pairs`."""
 
-    regions: Several[
-        Literal[
-            "top-left-corner",
-            "top-right-corner",
-            "bottom-left-corner",
-            "bottom-right-corner",
-            "center",
-            "top-left",
-            "top-right",
-            "bottom-left",
-            "bottom-right",
-        ]
-    ]
+    regions: Several[str]
     wording: Several[str]
     size: int
     format: Literal["png", "jpg"]

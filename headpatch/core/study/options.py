@@ -26,7 +26,6 @@ from headpatch.kinds import (
 from headpatch.text import checked_text
 
 Quadrant = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
-Corner = Literal["top-left-corner", "top-right-corner", "bottom-left-corner", "bottom-right-corner"]
 _MOST = 1_000_000
 Count = Annotated[int, Field(ge=0, le=_MOST)]
 """How many there are of something that may be left out."""
@@ -245,12 +244,11 @@ class DrawOptions(Strict):
 
     n: Annotated[int, Field(ge=1, le=99_999)] = 200
     """Pairs."""
-    regions: Annotated[
-        tuple[Literal[Corner, "center", Quadrant], ...],
-        BeforeValidator(places),
-        Field(min_length=1),
-    ] = ("top-left-corner", "top-right-corner", "bottom-left-corner", "bottom-right-corner")
-    """Places asked about equally often; `top-left` is short for `top-left-corner`."""
+    regions: Annotated[tuple[str, ...], BeforeValidator(places), Field(min_length=1)] = tuple(
+        f"{corner}-corner" for corner in get_args(Quadrant)
+    )
+    """Places asked about equally often, as for the study's `region`; `top-left` is short for
+    `top-left-corner`. A box has no name: it comes alone, with a wording that names the place."""
     wording: Annotated[tuple[str, ...], BeforeValidator(sequence), Field(min_length=1)] = (
         "Is there anything {at}?",
     )
