@@ -121,6 +121,6 @@ VERB = Verb(
     __doc__ or "",
     (EVALUATION, ROWS, REFUSED),
     ("behaviour.png",),
-    without=("region", "hold", "workers", "ray", "force"),
+    without=("region", "hold", "force"),
     finished="rows",
 )
