@@ -76,6 +76,22 @@ def test_the_same_command_gives_the_same_bytes_and_its_file_too(tmp_path: Path) 
     assert regions == {"center", "top-left-corner"}
 
 
+def test_the_sheet_is_as_wide_and_styled_as_asked(tmp_path: Path) -> None:
+    (tmp_path / "own.mplstyle").write_text("savefig.facecolor: black\n")
+    (tmp_path / "own.yaml").write_text("figures: {format: [png, svg, csv]}\n")
+    words = ["pairs", "--n", 2, "--size", 32, "--config", tmp_path / "own.yaml", "--width", 4]
+    said = done(*words, "--out", tmp_path / "a", "--json").json
+    assert [Path(one).name for one in said["files"]][2:] == ["pairs.png", "pairs.svg"]
+    assert Image.open(tmp_path / "a/pairs.png").width == 800  # 200 dots an inch
+    assert 'width="288pt"' in (tmp_path / "a/pairs.svg").read_text()
+    done(*words, "--style", tmp_path / "own.mplstyle", "--out", tmp_path / "b")
+    corner = [Image.open(tmp_path / one / "pairs.png").convert("RGB").getpixel((0, 0))
+              for one in "ab"]  # fmt: skip
+    assert corner == [(255, 255, 255), (0, 0, 0)]
+    assert refused(*words, "--style", "none", "--out", tmp_path / "c").startswith("--style: ")
+    assert not (tmp_path / "c").exists()
+
+
 def test_a_half_or_a_box_may_be_asked_about(tmp_path: Path) -> None:
     words = ["pairs", "--n", 4, "--size", 64]
     done(*words, "--regions", "left-half,image", "--out", tmp_path / "a")

@@ -113,14 +113,14 @@ def _pairs(request: Request, given: Mapping[str, Any]) -> None:
     for name, typed in {"folder": "FOLDER", "sort": "--as", "images": "--images"}.items():
         if given[name] is not None:
             raise InputError(typed, "no data set that it belongs to", "--from as well")
-    from headpatch.core.drawn_pairs import DRAW, SHEET, draw_dataset
+    from headpatch.core.drawn_pairs import DRAW, draw_dataset, sheets
     from headpatch.present.tables import plain_table
 
     with request.stage("Drawing") as advance:
         drawn = draw_dataset(study, folder, advance).entries
     rows = [{"region": one.region.name, **one.factors} for one in drawn]
     counts = {name: dict(sorted(Counter(row[name] for row in rows).items())) for name in rows[0]}
-    written = [str(folder / name) for name in (NAME, DRAW, SHEET)]
+    written = [str(folder / name) for name in (NAME, DRAW, *sheets(study))]
     if request.as_json:
         print_object({"pairs": len(drawn), "factors": counts, "files": written})
         return
@@ -129,7 +129,7 @@ def _pairs(request: Request, given: Mapping[str, Any]) -> None:
     for factor, levels in counts.items():
         table.add_row(factor, ", ".join(f"{level} ({count})" for level, count in levels.items()))
     show(console, table)
-    files = f"{2 * len(drawn):,} pictures, {NAME}, {DRAW}, {SHEET}"
+    files = ", ".join((f"{2 * len(drawn):,} pictures", NAME, DRAW, *sheets(study)))
     console.print(f"Wrote {len(drawn):,} pairs to {folder}: {files}", soft_wrap=True)
 
 
@@ -144,18 +144,18 @@ def _corrupt(request: Request, given: Mapping[str, Any], folder: Path) -> None:
         hint = "A table names the picture, question and region of each row itself."
         raise InputError(f"--pairs, {of_one[0]}", "both of them", "one of them", hint)
     from headpatch.core.corrupted_pairs import CORRUPT, corrupt_dataset
-    from headpatch.core.drawn_pairs import SHEET
+    from headpatch.core.drawn_pairs import sheets
 
     sources = given["with_image"], given["table"]
     with request.stage("Corrupting pictures") as advance:
         made = corrupt_dataset(request.study, given["corrupt"], folder, *sources, advance)
     count = len(made.entries)
-    written = [str(folder / name) for name in (NAME, CORRUPT, SHEET)]
+    written = [str(folder / name) for name in (NAME, CORRUPT, *sheets(request.study))]
     if request.as_json:
         print_object({"pairs": count, "corruption": list(given["corrupt"]), "files": written})
         return
     words = "1 pair" if count == 1 else f"{count:,} pairs"
-    files = f"their pictures, {NAME}, {CORRUPT}, {SHEET}"
+    files = ", ".join(("their pictures", NAME, CORRUPT, *sheets(request.study)))
     Terminal().print(f"Wrote {words} to {folder}: {files}", soft_wrap=True)
 
 
@@ -206,6 +206,6 @@ command(
         *(parameter(name, one) for name, one in {**_OF_PUBLISHED, **_FLAGS}.items()),
     ],
     _KEYS,
-    ("config", "seed", "as_json", "debug"),
+    ("config", "width", "style", "seed", "as_json", "debug"),
     _pairs,
 )

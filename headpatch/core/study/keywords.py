@@ -193,3 +193,11 @@ class CorruptKeywords(TypedDict, total=False):
     question: str
     region: str
     seed: int
+
+
+class CompareKeywords(TypedDict, total=False):
+    """Of `headpatch.compare`."""
+
+    format: Several[Literal["png", "pdf", "svg", "csv"]]
+    width: float
+    style: str | None
