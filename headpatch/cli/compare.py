@@ -14,7 +14,7 @@ from headpatch.core.study.figure_options import FigureOptions
 from headpatch.questions.compare import VERB
 from headpatch.text import user_path
 
-_RUNS = typer.Argument(metavar="RUN RUN ...", help="Folders of results, two or more.")
+_RUNS = typer.Argument(metavar="RUN", help="Folders of results, two or more.")
 _OUT = typer.Option("--out", help="Folder for the results.", metavar="DIR")
 _TOP = typer.Option("--top", parser=whole, help="How many of the first heads (20).", metavar="N")
 _DEPTH = typer.Option("--depth", help="Compare layers of other numbers by relative depth.")

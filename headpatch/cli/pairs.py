@@ -45,7 +45,7 @@ _FLAGS = {
 _TYPED = {"with_image": "--with", "question": "--question", "region": "--region",
           "table": "--pairs"}  # fmt: skip
 """Flags of --corrupt alone, as typed."""
-_FOLDER = typer.Argument(help="With --from: the data set as it is published.", metavar="[FOLDER]")
+_FOLDER = typer.Argument(help="With --from: the data set as it is published.", metavar="FOLDER")
 _FROM = f"Make the table of a published data set in FOLDER: {', '.join(CONVERTERS)}."
 _AS = (
     "With --from: pairs (manifest.csv), or rows (rows.csv: each picture with its question and "

@@ -87,7 +87,7 @@ class Kinds(Strict):
     """What stands in the place of z, and in which run."""
 
     kinds: KindsOfOnePair = DEFAULT
-    alpha: Annotated[float, Field(json_schema_extra={"metavar": "NUMBER"})] = ALPHA
+    alpha: Annotated[float, Field(json_schema_extra={"metavar": "X"})] = ALPHA
     """What a kind with a factor (scale) multiplies z by: 0 takes all away, 1 changes nothing."""
     directions: Annotated[
         tuple[Literal["noising", "denoising"], ...], BeforeValidator(words), Field(min_length=1)
@@ -270,8 +270,10 @@ class VerdictOptions(Strict):
     """Smallest effect of interest, as a share of the difference between the runs."""
     attention_delta: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Smallest attention difference of interest, as a share of the image attention."""
-    positions: Literal["answer", "question", "image", "all"] = "answer"
-    """Where z is changed."""
+    positions: Annotated[
+        Literal["answer", "question", "image", "all"], Field(json_schema_extra={"metavar": "SCOPE"})
+    ] = "answer"
+    """Where z is changed: answer, question, image, all."""
     source: Literal["twin", "other"] = "twin"
     """Where resampled z comes from: twin (the pair's own other run), or other (a random other
     pair's run with the other answer)."""
@@ -279,7 +281,7 @@ class VerdictOptions(Strict):
     """Judge after every so many pairs, and stop when no head is undecided, or after all pairs; the
     error rates hold whenever it stops."""
     decide: Annotated[str | None, Field(json_schema_extra={"metavar": "HEADS"})] = None
-    """With until_decided: the heads that are to be decided, such as 24.17,23.20; all if left
+    """With --until-decided: the heads that are to be decided, such as 24.17,23.20; all if left
     out."""
     top: Positive = 20
     """Heads that attention picks out."""
@@ -318,7 +320,7 @@ class ForcedAnswer(Strict):
     answer: Annotated[str | None, Field(json_schema_extra={"metavar": "TEXT"})] = None
     """What both runs are made to say, instead of a run's own answer."""
     tokens: Positive = 32
-    """At most so many tokens of it."""
+    """At most so many tokens of the answer."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
