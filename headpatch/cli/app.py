@@ -22,10 +22,12 @@ _INTERRUPTED = "interrupted; nothing was written"
 
 
 def _untyped(params: Any) -> Any:
-    """Return what a command takes, without a type where it takes no value."""
+    """Return what a command takes, without a type where it takes no value or the name says it."""
     for one in params:
         if getattr(one, "is_flag", False):
             one.metavar = ""
+        elif one.param_type_name == "argument":  # DIR, not: DIR <path>
+            one.display_type_rich = lambda ctx: None
     return params
 
 
