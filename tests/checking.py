@@ -15,13 +15,21 @@ from collections.abc import Callable, Collection
 from types import CellType, FunctionType
 from typing import Any, ForwardRef, get_args, get_origin, get_type_hints
 
-import beartype.typing  # noqa: F401  CHECKER needs it
+import beartype
+import beartype.typing
 import jaxtyping
 
 # jaxtyping decorates methods one by one; beartype knows `Self` only when it decorates the class.
 CHECKER = (
     "beartype.beartype(conf=beartype.BeartypeConf(hint_overrides="
     "beartype.FrozenDict({beartype.typing.Self: object})))"
+)
+# What breaks a shape is a TypeError of jaxtyping's, as it is for those who switch its checks on.
+_of_shapes = beartype.beartype(
+    conf=beartype.BeartypeConf(
+        hint_overrides=beartype.FrozenDict({beartype.typing.Self: object}),
+        violation_type=jaxtyping.TypeCheckError,
+    )
 )
 _shaped = jaxtyping.jaxtyped
 _scope = jaxtyping.jaxtyped("context")  # has no state of its own
@@ -49,8 +57,7 @@ def _outer(made: Any, typechecker: Callable[[Any], Any]) -> Any:
     hints = _hints(made)
     if hints is None:
         return _shaped(made, typechecker=typechecker)
-    checked = typechecker(made)
-    return _scoped(checked) if any(map(_names_shape, hints)) else checked
+    return _scoped(_of_shapes(made)) if any(map(_names_shape, hints)) else typechecker(made)
 
 
 def _inner(made: FunctionType, typechecker: Callable[[Any], Any]) -> Any:
@@ -85,10 +92,11 @@ def _compile(
     hollow = FunctionType(made.__code__, made.__globals__, made.__name__, None, cells)
     for name in ("__annotations__", "__defaults__", "__kwdefaults__", "__module__", "__qualname__"):
         setattr(hollow, name, getattr(made, name))
-    checks = typechecker(hollow)
+    shaped = any(map(_names_shape, hints))
+    checks = (_of_shapes if shaped else typechecker)(hollow)
     if (checks.__kwdefaults__ or {}).get("__beartype_func") is not hollow or checks.__closure__:
         return None, False  # it checks nothing, or is made otherwise than thought
-    return checks, any(map(_names_shape, hints))
+    return checks, shaped
 
 
 def _form(hint: object) -> object:
