@@ -11,6 +11,7 @@ import yaml
 
 import headpatch as hp
 from headpatch.core.question import Result, Verb
+from headpatch.core.workers.cluster import cluster
 from headpatch.core.workers.handed import Handed
 from headpatch.core.workers.worker import Asked, _rows
 from headpatch.questions.evaluate.question import QUESTION
@@ -70,6 +71,12 @@ def test_the_same_bytes(verb: Verb, opened: hp.Pairs, alone: hp.Pairs, tmp_path:
     together = written(ask(opened, **options), tmp_path / "two")
     assert together == written(ask(alone, **options), tmp_path / "one")
     assert together
+
+
+def test_one_ray_serves_all_and_goes_on_until_the_last_leaves(a_ray: Any) -> None:
+    with cluster(1, None) as second:
+        assert second.ray is a_ray and second.local
+    assert a_ray.is_initialized()
 
 
 def test_a_refusal_is_the_same_line(opened: hp.Pairs, alone: hp.Pairs) -> None:

@@ -11,7 +11,7 @@ import secrets
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -45,7 +45,7 @@ class Cluster:
 
     ray: Any
     nodes: tuple[tuple[int, int], ...]
-    local: bool  # started for this run, on this machine
+    local: bool  # started by headpatch, on this machine
 
     @property
     def gpus(self) -> int:
@@ -63,50 +63,75 @@ def need_ray(argument: str) -> Any:
     return ray
 
 
+class _Started:
+    """The Ray that headpatch has started, and how many use it: the last to leave stops it."""
+
+    users = 0
+    found: Cluster
+    stop: Callable[[], None]
+
+
 @contextmanager
 def cluster(workers: int | None, address: str | None) -> Iterator[Cluster]:
-    """Give a Ray that lasts as long as the block, or the one at an address, which goes on.
+    """Give a Ray that lasts as long as those who use it, or the one at an address, which goes on.
 
     A Ray that the program has begun itself is used as it is.
     """
     argument = "--workers" if address is None else "--ray"
-    with ExitStack() as stack:
-        if address is not None:
-            _check_address(address)
-        variables = {name: one for name, one in _QUIET.items() if name not in os.environ}
-        if address is None:
-            path = os.pathsep.join(
-                filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH")))
-            )
-            variables |= {**_OWN, "RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONPATH": path}
-        stack.enter_context(_environment(variables))
-        ray = need_ray(argument)
-        if ray.is_initialized():
-            yield Cluster(ray, _nodes(ray), False)
-            return
-        if address is None:
-            _read_token_anew()
-            stack.callback(_read_token_anew)
-        logging.getLogger("ray").setLevel(logging.CRITICAL)
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-        if address is None:
-            folder = stack.enter_context(_short_folder())
-            options |= {
-                "num_cpus": workers,
-                "include_dashboard": False,
-                "object_store_memory": _OBJECTS,
-                "_temp_dir": str(folder),
-            }
-        else:
-            options["address"] = address
-        stack.enter_context(_unprinted(ray))
-        stack.callback(ray.shutdown)
-        with _signals_kept():
-            try:
-                ray.init(**options)
-            except Exception as error:
-                raise _not_started(address, error) from error
-        yield Cluster(ray, _nodes(ray), address is None)
+    if address is not None:
+        _check_address(address)
+    if _Started.users:
+        need_ray(argument)
+    else:
+        with ExitStack() as stack:
+            found = _connected(stack, workers, address, argument)
+            if not found.local:
+                yield found
+                return
+            _Started.found, _Started.stop = found, stack.pop_all().close
+    _Started.users += 1
+    try:
+        yield _Started.found
+    finally:
+        _Started.users -= 1
+        if not _Started.users:
+            _Started.stop()
+
+
+def _connected(
+    stack: ExitStack, workers: int | None, address: str | None, argument: str
+) -> Cluster:
+    variables = {name: one for name, one in _QUIET.items() if name not in os.environ}
+    if address is None:
+        path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
+        variables |= {**_OWN, "RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONPATH": path}
+    stack.enter_context(_environment(variables))
+    ray = need_ray(argument)
+    if ray.is_initialized():
+        return Cluster(ray, _nodes(ray), False)
+    if address is None:
+        _read_token_anew()
+        stack.callback(_read_token_anew)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:
+        folder = stack.enter_context(_short_folder())
+        options |= {
+            "num_cpus": workers,
+            "include_dashboard": False,
+            "object_store_memory": _OBJECTS,
+            "_temp_dir": str(folder),
+        }
+    else:
+        options["address"] = address
+    stack.enter_context(_unprinted(ray))
+    stack.callback(ray.shutdown)
+    with _signals_kept():
+        try:
+            ray.init(**options)
+        except Exception as error:
+            raise _not_started(address, error) from error
+    return Cluster(ray, _nodes(ray), address is None)
 
 
 def _nodes(ray: Any) -> tuple[tuple[int, int], ...]:

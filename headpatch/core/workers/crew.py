@@ -320,7 +320,8 @@ def _shared_out(
     """Return how many workers there are, what each needs of Ray, and where it stands."""
     gpus = found.gpus if study.device in ("auto", "cuda") else 0
     count = workers or gpus or len(found.nodes)
-    needs: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0}
+    # of a Ray of headpatch's own the user says how many there are: no crew waits for another's end
+    needs: dict[str, Any] = {"num_cpus": 0 if found.local else 1, "max_restarts": 0}
     if gpus:
         several = gpus // count if study.device_map else 1
         needs["num_gpus"] = several if count <= gpus else 1 / math.ceil(count / gpus)
