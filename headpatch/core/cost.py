@@ -99,7 +99,7 @@ def widened(
     """
     for pair in (pairs,) if isinstance(pairs, Pair) else (entry.pair() for entry in pairs):
         with suppress(InputError):  # of a pair that is refused later, with its reason
-            asked = study.answers, study.prompt, study.sum_variants
+            asked = study.answers, study.framing, study.sum_variants
             spans = encode(vlm, pair.images, pair.questions, *asked).spans
             return rows / 2 * (1 - suffix_start(spans, positions) / spans.length)
     return rows / 2

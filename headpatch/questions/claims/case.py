@@ -73,8 +73,8 @@ class Evidence:
 
     def row(self, head: Head) -> Mapping[str, Any]:
         """Return a head's row of ``verdicts.csv``; see `rows`."""
-        place = head.layer * self.verdict.grid.heads + head.head
-        return self.rows(self.verdict.heads.iloc[place : place + 1])[0]
+        table = self.verdict.heads
+        return self.rows(table[(table["layer"] == head.layer) & (table["head"] == head.head)])[0]
 
     def rows(self, table: pd.DataFrame) -> list[Mapping[str, Any]]:
         """Return a table's rows with intervals at the claims' level.
