@@ -252,7 +252,7 @@ def runs_at_all(model: Any) -> Prompt | str:
     return said[0] if said else "no form of pictures"
 
 
-def errors(vlm: VLM, base: Baseline, tower: Tower, scope: str) -> tuple[float, float]:
+def errors(vlm: VLM, base: Baseline, tower: Tower, scope: Any) -> tuple[float, float]:
     """Effects of a head of each layer against hooks: the largest disagreement, and effect."""
     z: dict[Any, Tensor] = {}
     prompt = base.prompt.select(1)
@@ -261,7 +261,7 @@ def errors(vlm: VLM, base: Baseline, tower: Tower, scope: str) -> tuple[float, f
     last = vlm.feature_layer if tower == "vision" else None
     for layer in [one for one in stack.grid.with_heads if last is None or one <= last]:
         for head in (0, stack.grid.heads - 1):
-            places = {"positions": scope} if tower == "lm" else {}
+            places: dict[str, Any] = {"positions": scope} if tower == "lm" else {}
             asked = Intervention(
                 HeadSet.of(Head(layer, head, tower)), "zero", "denoising", **places
             )
@@ -357,6 +357,7 @@ def judged(kind: str) -> Row:
     try:
         found = discover(model, inputs, image, kind)
         vlm = VLM(model, None, kind, "", found=found)  # type: ignore[arg-type]
+        assert not isinstance(prompt, str)  # an encoder-decoder is refused before
         towers: tuple[Tower, ...] = ("lm", "vision") if found.vision else ("lm",)
         base = run_pair(vlm, prompt, Keep(z=towers))
     except HeadpatchError as error:

@@ -296,7 +296,7 @@ class Bench:
         """Return a walk of all heads, and what it is made of."""
         mine, other = base.trace.prefills[run], base.trace.prefills[1 - run]
         means = [z.mean(0) for z in base.trace.z["lm"]]
-        source = sources(mine, other, means, self.device, [(kind, None) for kind in kinds])
+        source = sources(mine, other, means, [(kind, None, None) for kind in kinds])
         rows = rows_of(self.vlm, kinds)
         (chunk,) = plan(rows, len(source), len(rows), self.device, carried=mine.points is None)
         tokens = torch.tensor([YES, NO], device=self.device)

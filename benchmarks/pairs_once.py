@@ -18,9 +18,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from headpatch.core.baseline_runs import Survey, size_of, survey
+from headpatch.core.baseline_runs import Survey, survey
 from headpatch.core.dataset import Pairs
 from headpatch.core.drawn_pairs import draw_pairs
+from headpatch.core.held import size_of
 from headpatch.core.study.study import Study
 from headpatch.heads import Head
 from headpatch.models.load import load

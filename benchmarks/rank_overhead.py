@@ -57,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from headpatch.core.study.study import Study
-    from headpatch.models.load import DEMO
+    from headpatch.models.weights import DEMO
     from headpatch.pairs.pair import BUNDLED
 
     study = Study()

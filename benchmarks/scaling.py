@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from workers import Run, drawn, machine, timed, words_of
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.workers import Run, drawn, machine, timed, words_of
 
 
 def gpus() -> int:

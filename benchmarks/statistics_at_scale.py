@@ -88,13 +88,14 @@ class MadeUp:
         from headpatch.questions.verdict import judgement
 
         self.study = Study.make(None, {"pairs.resamples": options.resamples})
-        self.grid = Grid(*map(int, options.heads.split(",")))
+        layers, heads = map(int, options.heads.split(","))
+        self.grid = Grid(layers, heads)
         self.count, self.shape = options.pairs[0], (self.grid.layers, self.grid.heads)
         self.scenes = np.arange(self.count) // options.scenes
         self.entries = [self._entry(place) for place in range(self.count)]
-        heads = self.grid.layers * self.grid.heads
+        every = layers * heads
         rng = np.random.default_rng(1)
-        self.size = rng.permutation(0.3 * 0.5 ** (np.arange(heads) / 2)).reshape(self.shape)
+        self.size = rng.permutation(0.3 * 0.5 ** (np.arange(every) / 2)).reshape(self.shape)
         self.rare = rng.random(self.shape) < 0.25
         self.looks = rng.normal(0, 0.02, self.shape)
         first, second = judgement._parts(self.study, self.entries, np.arange(self.count))
@@ -118,6 +119,16 @@ class MadeUp:
         import numpy as np
 
         return self.looks + np.random.default_rng([2, place]).normal(0, 0.03, self.shape)
+
+    def survey(self) -> Any:
+        """Return what the first walk over the pairs says."""
+        import numpy as np
+
+        from headpatch.core.baseline_runs import Survey
+
+        attention = np.stack([self.attention(place) for place in range(self.count)])
+        masses = {"diff": attention, "diff_raw": attention / 10}
+        return Survey((), tuple(self.entries), masses, reference=None, valid=True, widens=True)
 
     def record(self, place: int) -> Any:
         """Return what was measured of a pair, but for what random sets do."""
@@ -185,12 +196,11 @@ def judged(meter: Meter, options: argparse.Namespace) -> None:
     from headpatch.questions.verdict.pair_record import DIRECTIONS
     from headpatch.questions.verdict.view import view
     from headpatch.stats import verdicts
-    from headpatch.stats.scenes import by_scene
 
     with meter.stage("(made up)"):
         made = MadeUp(options)
         records = [made.record(place) for place in range(made.count)]
-        attention = np.stack([made.attention(place) for place in range(made.count)])
+        survey = made.survey()
 
     def part(choosing: Any, judges: Any) -> Any:
         def alone(places: Any) -> Any:
@@ -198,9 +208,8 @@ def judged(meter: Meter, options: argparse.Namespace) -> None:
 
         with meter.stage("choose"):
             seen = [records[i] for i in choosing]
-            own = by_scene(attention[choosing], made.scenes[choosing])
             choice = choose(
-                made.study, made.grid, own, seen, choosing.tolist(),
+                made.study, made.grid, survey, seen, choosing.tolist(),
                 lambda some, sets: made.together(alone(choosing[list(some)]), sets),
             )  # fmt: skip
         effects = made.together(alone(judges), [one for one, _ in choice.changes])
@@ -210,15 +219,17 @@ def judged(meter: Meter, options: argparse.Namespace) -> None:
         return judgement.Part(choice, judges, by)
 
     parts = [part(*both) for both in (made.parts, made.parts[::-1])]
-    seen = judgement.Measured(made.entries, records, attention, attention / 10, made.scenes, parts)
+    attended = survey.masses["diff"], survey.masses["diff_raw"]
+    seen = judgement.Measured(made.entries, records, *attended, made.scenes, parts)
     (look,) = looks(made.study, made.scenes)
     meter.watch(judgement, "judge", "interval_by", "ratio_columns", "joint_effects", "_nulls",
                 "curves", "_vision", "correlation", "true_correlation")  # fmt: skip
     meter.watch(verdicts, "interval_by", "effect_q", "minimum_effect_test", "equivalence_test",
                 "tolerance_test", "extremes", "hidden_test", "dependences", "judge_sets",
                 "_on_pairs")  # fmt: skip
+    orders = {"attention": survey.ranking("diff")}
     with meter.stage("conclude"):
-        found = judgement._conclude(made.study, made.grid, seen, look)
+        found = judgement._conclude(made.study, made.grid, seen, look, orders)
     with TemporaryDirectory() as folder:
         files = {columns.HEADS.file: found.verdicts.heads, columns.SETS.file: found.verdicts.sets,
                  columns.TOGETHER.file: found.together, columns.CURVES.file: found.faithfulness,

@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 import torch
 
@@ -92,14 +93,14 @@ def lens(session: Session, count: int) -> tuple[float, dict[str, float]]:
 
     kept: dict[str, torch.Tensor] = {}
 
-    def keep(value: torch.Tensor, hook: object) -> None:
+    def keep(value: torch.Tensor, hook: Any) -> None:
         kept[hook.name] = value[0, -1].clone()
 
     ask(WITHOUT, [(hook_name(head), keep) for head in heads])
     untouched = ask(WITH, [])
 
     def put(head: int) -> Callable[..., torch.Tensor]:
-        def change(value: torch.Tensor, hook: object) -> torch.Tensor:
+        def change(value: torch.Tensor, hook: Any) -> torch.Tensor:
             value[:, -1, head] = kept[hook.name][head]
             return value
 
@@ -191,7 +192,8 @@ def main() -> None:
         "",
         f"{cost(session, sets, None):.0f} forward passes of decoder work; {took / beat:.1f} sweeps",
     )
-    for positions in ("question",) if options.skip_all else ("question", "all"):
+    scopes: tuple[Positions, ...] = ("question",) if options.skip_all else ("question", "all")
+    for positions in scopes:
         wider = open_session(study, vlm, positions)
         rows = every_head(wider, positions)
         took, one = beside(lambda: intervene(wider, rows), plain)  # noqa: B023

@@ -7,7 +7,7 @@ pass is timed in the same run, in a process of its own.
 
     python benchmarks/verbs.py MODEL [--verbs check,rank,verdict] [--pairs 100] [--force]
 
-docs/beyond-one-machine.md has the table of an H200 and a checkpoint of LLaVA-1.5-7B's dimensions.
+docs/exactness-and-speed.md has the table of an H200 and a checkpoint of LLaVA-1.5-7B's dimensions.
 """
 
 import argparse

@@ -83,10 +83,10 @@ class Look:
         if alpha is not None:
             found = calls(self.effects, self.resamples, self.seed, alpha, self.q)[1]
         else:
-            found = adjusted(self._valid(self.p)) < ALPHA
+            found = np.asarray(adjusted(self._valid(self.p)) < ALPHA)
             if found.any():  # the interval lies beyond ±δ where the test against δ is below α
                 found &= self._valid(minimum_effect_test(self.effects, DELTA)) < ALPHA
-        return found.reshape(2, self.heads).any(0)
+        return np.asarray(found.reshape(2, self.heads).any(0))
 
     def small(self, alpha: float | None) -> np.ndarray:
         """Which heads are said to stay within ±δ."""

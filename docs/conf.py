@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -44,7 +45,7 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = "headpatch"
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = html_show_sourcelink = html_copy_source = False
 
 
 def _pages() -> None:
@@ -86,18 +87,37 @@ def _keys(model: type[BaseModel]) -> list[str]:
     return rows
 
 
+@cache
+def _told() -> dict[str, str]:
+    """Return what every verb says of itself, as a terminal of 80 columns shows it."""
+    # Not `python -m headpatch`: the usage line would say so. One start for all: each takes seconds.
+    run = """if True:
+        import io, json, sys
+        from contextlib import redirect_stdout, suppress
+
+        from headpatch.cli import main
+
+        told = {}
+        for verb in sys.argv[1:]:
+            sys.argv = ["headpatch", verb, "--help"]
+            with redirect_stdout(io.StringIO()) as told[verb], suppress(SystemExit):
+                main()
+        print(json.dumps({verb: page.getvalue() for verb, page in told.items()}))
+    """
+    plain = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    pages = (Path(__file__).parent / "verbs").glob("*.md")
+    command = [sys.executable, "-c", run, *(page.stem for page in pages)]
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
 def _help(app: object, name: str, source: list[str]) -> None:
     """Put help, output and pictures into pages, so that these cannot lag behind the commands."""
     verb = name.removeprefix("verbs/")
     source[0] = shown(source[0], "../" * (verb != name))
-    if verb == name:
-        return
-    # Not `python -m headpatch`: the usage line would say so.
-    run = "import sys; sys.argv[0] = 'headpatch'; from headpatch.cli import main; main()"
-    command = [sys.executable, "-c", run, verb, "--help"]
-    plain = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
-    told = subprocess.run(command, env=plain, capture_output=True, text=True, check=True).stdout
-    source[0] = source[0].replace("{{help}}", f"```text\n{told.rstrip()}\n```")
+    if verb != name:
+        source[0] = source[0].replace("{{help}}", f"```text\n{_told()[verb].rstrip()}\n```")
 
 
 def setup(app: object) -> None:

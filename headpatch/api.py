@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from headpatch.core.output.folder import Part, Saved, parts_of, written_in
 from headpatch.core.output.records import Records
 from headpatch.core.question import Context, Result, Verb, verbs
+from headpatch.core.study.figure_options import FigureOptions, figures_of
 from headpatch.core.study.record import RUN, Record
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
-# by name, with question and region of their titles
-Charts: TypeAlias = dict[str, tuple[Chart, dict[str, str]]]
+# by name, with question and region of their titles, and how they are drawn
+Charts: TypeAlias = dict[str, tuple[Chart, dict[str, str], FigureOptions]]
 
 
 class Run(Saved):
@@ -146,7 +147,14 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
 
 
 def plot(
-    what: Any, kind: str | None = None, *, question: str = "", region: str = "", overlays: int = 3
+    what: Any,
+    kind: str | None = None,
+    *,
+    question: str = "",
+    region: str = "",
+    overlays: int = 3,
+    width: float | None = None,
+    style: str | Path | None = None,
 ) -> "matplotlib.figure.Figure":
     """Draw results as the command line does; a notebook shows the figure.
 
@@ -164,16 +172,20 @@ def plot(
         Words for the title, where the results hold none.
     overlays
         Heads whose attention is laid over the pictures.
+    width, style
+        Inches, and a style file of matplotlib, as ``--width`` and ``--style``. None takes those of
+        the results' study (`headpatch.Study.figures`).
 
     Returns
     -------
     matplotlib.figure.Figure
-        7 inches wide; ``savefig("figure.pdf")`` writes it. pyplot does not know of it.
+        7 inches wide, if nobody says otherwise; ``savefig("figure.pdf")`` writes it. pyplot does
+        not know of it.
 
     Raises
     ------
     InputError
-        If there is nothing to draw, or no such figure.
+        If there is nothing to draw, no such figure, or no such style.
 
     Examples
     --------
@@ -194,9 +206,10 @@ def plot(
         raise InputError("what", f"nothing to draw in {', '.join(files) or 'it'}", "results")
     if kind is not None and kind not in charts:
         raise InputError("kind", repr(kind), f"one of {', '.join(charts)}")
-    chart, title = charts[kind or next(iter(charts))]
+    chart, title, options = charts[kind or next(iter(charts))]
     sheet = Sheet()
-    draw(chart, sheet, question or title["question"], region or title["region"])
+    asked = question or title["question"], region or title["region"]
+    draw(chart, sheet, *asked, **options.given(width=width, style=style).look)
     return sheet.figure
 
 
@@ -214,5 +227,5 @@ def charts_of(what: Result | Run, overlays: int) -> Charts:
 
 def _charts(verb: Verb, files: Any, context: Context, overlays: int) -> Charts:
     asked = replace(context, options={**context.options, "overlays": overlays})
-    parts = verb.question().view(files, asked)
-    return {part.name: (part, context.title) for part in parts if isinstance(part, Chart)}
+    parts, options = verb.question().view(files, asked), figures_of(context.study)
+    return {part.name: (part, context.title, options) for part in parts if isinstance(part, Chart)}

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 import headpatch as hp
+from headpatch.core.study.figure_options import FigureOptions
 from headpatch.core.study.options import DrawOptions, PairsOptions, VisionOptions
 from headpatch.core.study.study import Study
 from headpatch.questions import VERBS
@@ -32,6 +33,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "open_pairs": PairsOptions,
     "draw_pairs": DrawOptions,
     "corrupt": Study,
+    "compare": FigureOptions,
 }
 _ALSO: dict[str, dict[str, type[BaseModel]]] = {
     "sweep": {"positions": VisionOptions},

@@ -76,6 +76,36 @@ def test_the_same_command_gives_the_same_bytes_and_its_file_too(tmp_path: Path) 
     assert regions == {"center", "top-left-corner"}
 
 
+def test_the_sheet_is_as_wide_and_styled_as_asked(tmp_path: Path) -> None:
+    (tmp_path / "own.mplstyle").write_text("savefig.facecolor: black\n")
+    (tmp_path / "own.yaml").write_text("figures: {format: [png, svg, csv]}\n")
+    words = ["pairs", "--n", 2, "--size", 32, "--config", tmp_path / "own.yaml", "--width", 4]
+    said = done(*words, "--out", tmp_path / "a", "--json").json
+    assert [Path(one).name for one in said["files"]][2:] == ["pairs.png", "pairs.svg"]
+    assert Image.open(tmp_path / "a/pairs.png").width == 800  # 200 dots an inch
+    assert 'width="288pt"' in (tmp_path / "a/pairs.svg").read_text()
+    done(*words, "--style", tmp_path / "own.mplstyle", "--out", tmp_path / "b")
+    corner = [Image.open(tmp_path / one / "pairs.png").convert("RGB").getpixel((0, 0))
+              for one in "ab"]  # fmt: skip
+    assert corner == [(255, 255, 255), (0, 0, 0)]
+    assert refused(*words, "--style", "none", "--out", tmp_path / "c").startswith("--style: ")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_half_or_a_box_may_be_asked_about(tmp_path: Path) -> None:
+    words = ["pairs", "--n", 4, "--size", 64]
+    done(*words, "--regions", "left-half,image", "--out", tmp_path / "a")
+    named = ["--regions", "0.1,0.1,0.6,0.5", "--wording", "Is a {shape} near the top?"]
+    done(*words, *named, "--out", tmp_path / "b")
+    done("pairs", "--config", tmp_path / "b/draw.yaml", "--out", tmp_path / "c")
+    assert files(tmp_path / "b") == files(tmp_path / "c")
+    asked = [[row["region"] for row in table(tmp_path / one / "manifest.csv")] for one in "ab"]
+    assert sorted(asked[0]) == ["image", "image", "left-half", "left-half"]
+    assert asked[1] == ["0.1,0.1,0.6,0.5"] * 4
+    named[-1] = "Is it {at}?"
+    assert "without {at}" in refused(*words, *named, "--out", tmp_path / "d")
+
+
 @pytest.mark.parametrize("change", [["--n", 4], ["--seed", 1], ["--size", 64], []])
 def test_another_dataset_is_left_alone(tmp_path: Path, change: list[object]) -> None:
     words = ["pairs", "--n", 3, "--size", 32, "--out", tmp_path]
@@ -95,7 +125,7 @@ DRAW_BADLY = {
     "--n few": ["--n", "whole number"],
     "--size 8": ["--size", "at least 32"],
     "--format gif": ["--format", "'png'"],
-    "--regions top": ["--regions", "'top'", "'center'"],
+    "--regions top": ["--regions", "'top'", "left-half, ", "center"],
     "--regions top-left,top-left": ["--regions", "twice"],
     "--wording Anything?": ["--wording", "no {at}"],
     "--out a-file": ["--out", "a-file", "cannot be written"],

@@ -1,4 +1,4 @@
-"""What README says of the committed verdict is what its tables hold."""
+"""What README and docs/results.md say of the committed results is what their tables hold."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,12 @@ KEPT = ROOT / "attention_data" / "verdict"
 
 @pytest.fixture(scope="module")
 def said() -> str:
-    return " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    return " ".join((ROOT / "docs/results.md").read_text(encoding="utf-8").split())
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +128,44 @@ def test_what_the_first_heads_carry(said: str) -> None:
     )
     assert f"{100 * kept['effect', 16]:.0f}" == exact
     assert f"{100 * kept['attention', 128]:.0f}" == attention
+
+
+def test_the_readmes_paragraph(heads: pd.DataFrame, readme: str) -> None:
+    acting, necessary, redundant, members, *joint, rho = one(
+        r"(\d+) heads are shown to act, none of them among those 20: (\d+) are necessary by "
+        r"themselves, (\d+) only together with others \(a set of (\d+) carries (\d+) %, 95 % "
+        r"interval (\d+) to (\d+)\)\. Attention difference and size of effect correlate at "
+        r"ρ = \+(\S+)\. ",
+        " ".join(readme.split()),
+    )
+    causal = heads[heads["verdict"].isin(CAUSAL)]
+    assert len(causal) == int(acting) and causal["attention_rank"].min() > 20
+    counts = heads["verdict"].value_counts()
+    assert [counts["necessary"], counts["redundant"]] == [int(necessary), int(redundant)]
+    sets = pd.read_csv(KEPT / "partners.csv")
+    largest = sets[sets["redundant"]].nlargest(1, "joint").iloc[0]
+    assert len(largest["heads"].split("+")) == int(members)
+    names = ("joint", "joint_low", "joint_high")
+    assert [f"{100 * largest[name]:.0f}" for name in names] == joint
+    size = heads[["necessity", "sufficiency"]].abs().max(axis=1)
+    assert f"{spearmanr(heads['attention_diff'], size).statistic:.2f}" == rho
+
+
+def test_the_readmes_tables(readme: str) -> None:
+    """What it shows of `rank` and `sweep` is in the committed results of the same study."""
+    ranked = pd.read_csv(ROOT / "attention_data/heads.csv").set_index("rank")
+    rows = re.findall(r"^(\d+) +(\d+) +(\d+) +(\+\S+) +(\S+) +(\S+) +(\+\S+) ", readme, re.M)
+    assert len(rows) >= 3
+    for rank, *cells in rows:
+        row = ranked.loc[int(rank)]
+        shown = [f"{row['layer']:.0f}", f"{row['head']:.0f}", f"{row['diff']:+.4f}"]
+        shown += [f"{row['with']:.4f}", f"{row['without']:.4f}", f"{row['diff_raw']:+.4f}"]
+        assert cells == shown
+    swept = pd.read_csv(ROOT / "attention_data/sweep/effects.csv", dtype={"heads": str})
+    effects = swept[swept["direction"] == "noising"].set_index("heads")
+    rows = re.findall(r"^\d+ +(\d+\.\d+) +(\S+) +(\S+) +same +(\d+)", readme, re.M)
+    assert len(rows) >= 3
+    for heads, *cells in rows:
+        row = effects.loc[heads]
+        shown = [f"{row['effect']:+.4f}", f"{row['normalized']:+.4f}", str(row["attention_rank"])]
+        assert cells == shown

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from headpatch.errors import HeadpatchError, RunError
+from headpatch.questions import VERBS
 from headpatch.text import visible
 
 # typer brings its own copy of click from 0.17 on, so the class is reached through typer.
@@ -21,10 +22,12 @@ _INTERRUPTED = "interrupted; nothing was written"
 
 
 def _untyped(params: Any) -> Any:
-    """Return what a command takes, without a type where it takes no value."""
+    """Return what a command takes, without a type where it takes no value or the name says it."""
     for one in params:
         if getattr(one, "is_flag", False):
             one.metavar = ""
+        elif one.param_type_name == "argument":  # DIR, not: DIR <path>
+            one.display_type_rich = lambda ctx: None
     return params
 
 
@@ -37,6 +40,12 @@ class Command(TyperCommand):
 
 
 class _Group(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs that ask a question, in the order of the page, then the others."""
+        names = super().list_commands(ctx)
+        order = [verb.name for verb in VERBS]
+        return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+
     def get_params(self, ctx: Any) -> Any:
         return _untyped(super().get_params(ctx))
 

@@ -1,22 +1,28 @@
 """`headpatch compare`: like `report`, it reads saved results and runs no model."""
 
+import inspect
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from headpatch.cli.app import Command, app
-from headpatch.cli.options import Debug, Json, decimal, whole
+from headpatch.cli.options import COMMON, Debug, Json, decimal, parameter, whole
 from headpatch.cli.show import Terminal, print_object, show
+from headpatch.core.study.figure_options import FigureOptions
 from headpatch.questions.compare import VERB
 from headpatch.text import user_path
 
-_RUNS = typer.Argument(metavar="RUN RUN ...", help="Folders of results, two or more.")
+_RUNS = typer.Argument(metavar="RUN", help="Folders of results, two or more.")
 _OUT = typer.Option("--out", help="Folder for the results.", metavar="DIR")
 _TOP = typer.Option("--top", parser=whole, help="How many of the first heads (20).", metavar="N")
 _DEPTH = typer.Option("--depth", help="Compare layers of other numbers by relative depth.")
 _LEVEL = typer.Option("--level", parser=decimal, help="Coverage of intervals (0.95).", metavar="X")
 _SEED = typer.Option("--seed", parser=whole, help="Seed of every random draw.", metavar="N")
+
+
+_FIGURES = [parameter(name, COMMON[name].annotation) for name in FigureOptions.model_fields]
 
 
 def compare(
@@ -28,6 +34,7 @@ def compare(
     seed: Annotated[int | None, _SEED] = None,
     as_json: Json = False,
     debug: Debug = False,
+    **figures: Any,
 ) -> None:
     """Compare saved runs; the help is the question's own words."""
     from headpatch.present import tables
@@ -37,9 +44,13 @@ def compare(
 
     folder = user_path(out, "--out")
     given: dict[str, Any] = {"top": top, "level": level, "seed": seed}
-    asked = {key: one for key, one in given.items() if one is not None}
+    asked = {key: one for key, one in (given | figures).items() if one is not None}
     found = ask(*runs, out=folder, depth=depth, **asked)
-    names = sorted(path.name for path in folder.iterdir() if path.name in (*VERB.files, "run.yaml"))
+    stems = {Path(name).stem for name in VERB.others}
+    names = sorted(
+        path.name for path in folder.iterdir()
+        if path.name in (*VERB.files, "run.yaml") or path.stem.removesuffix("_data") in stems
+    )  # fmt: skip
     if as_json:
         print_object({**found.json(), "files": [str(folder / name) for name in names]})
         return
@@ -51,4 +62,11 @@ def compare(
 
 
 compare.__doc__ = VERB.help
+_own = [
+    one.replace(kind=Parameter.KEYWORD_ONLY)
+    for one in inspect.signature(compare).parameters.values()
+    if one.name != "figures"
+]
+# typer reads a command's flags here
+vars(compare)["__signature__"] = inspect.Signature([*_own[:-2], *_FIGURES, *_own[-2:]])
 app.command(cls=Command)(compare)

@@ -13,8 +13,10 @@ from headpatch.errors import InputError
 
 if TYPE_CHECKING:
     from headpatch.core.dataset import Pairs
+    from headpatch.core.labelled_rows import Rows
     from headpatch.core.question import Result
     from headpatch.core.store import Store
+    from headpatch.pairs.labelled import Listed
     from headpatch.pairs.manifest import Entry
 
 
@@ -22,10 +24,10 @@ def answered_by_workers(
     request: Request,
     verb: Verb,
     folder: Path,
-    entries: "Sequence[Entry] | None",
+    entries: "Sequence[Entry] | Listed | None",
     resume: bool | None,
-) -> "tuple[Pairs, Result, list[str]]":
-    """Have workers open pairs and answer a question of them, and write what they found.
+) -> "tuple[Pairs | Rows, Result, list[str]]":
+    """Have workers open pairs, or rows, and answer a question of them; write what they found.
 
     Returns what `headpatch.cli.derive.answered` does; this process loads no model.
     """
@@ -35,6 +37,7 @@ def answered_by_workers(
     from headpatch.cli.derive import written
     from headpatch.core.dataset import Found
     from headpatch.core.workers.crew import Crew
+    from headpatch.pairs.labelled import Listed
 
     study, what = request.study, verb.finished or "pairs"
     needs = verb.question().needs(study)
@@ -48,16 +51,22 @@ def answered_by_workers(
         stack.callback(crew.close)
         stack.enter_context(kept(store))
         stack.enter_context(_counted(store))
-        how = where.positions, where.vision, store, request.stage, _say
-        more: dict[str, Any] = {"means": needs.means, "hold": hold, "count": needs.count}
-        pairs = crew.open(study, Found(tuple(entries)), *how, **more)
-        caution(pairs.survey)
-        found = crew.ask(verb.name, pairs, store, request.stage, _say)
+        target: Pairs | Rows
+        found: Result
+        if isinstance(entries, Listed):
+            asked = study, entries, store, request.stage, _say
+            target, found = crew.ask_rows(verb.name, *asked)
+        else:
+            how = where.positions, where.vision, store, request.stage, _say
+            more: dict[str, Any] = {"means": needs.means, "hold": hold, "count": needs.count}
+            target = pairs = crew.open(study, Found(tuple(entries)), *how, **more)
+            caution(pairs.survey)
+            found = crew.ask(verb.name, pairs, store, request.stage, _say)
         crew.dismiss()
         names = written(request, verb, found, folder)
     store.remove()
     show.warn(crew.words)
-    return pairs, found, names
+    return target, found, names
 
 
 @contextmanager

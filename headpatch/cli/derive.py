@@ -99,7 +99,7 @@ def answered(
     entries: "tuple[Entry, ...] | Listed | None",
     resume: bool | None,
     vlm: "VLM | None" = None,
-) -> "tuple[Opened, Result, list[str]]":
+) -> "tuple[Opened | Rows, Result, list[str]]":
     """Open the study's own pair or many, answer the question and write what was found.
 
     Returns what was opened, what was found, and the names of the files.
@@ -116,7 +116,6 @@ def answered(
     if request.workers is not None or request.ray is not None:
         from headpatch.cli.crew import answered_by_workers
 
-        assert not isinstance(entries, Listed)  # what asks rows has no such flags
         return answered_by_workers(request, verb, folder, entries, resume)
     needs = question.needs(study)
     if not many:
@@ -132,7 +131,7 @@ def answered(
     if resume is not None and not keeps:
         raise InputError("--resume, --no-resume", "one pair of pictures", "--pairs as well")
     with ExitStack() as stack:
-        call = Call(request.stage, show.warn)
+        call = Call(request.stage, show.warn, request.outlook.add)
         if keeps and not verb.keyed:
             store = opened(kept_in, verb.finished, resume, verb.name)
             call = replace(call, store=store)

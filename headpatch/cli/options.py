@@ -82,7 +82,7 @@ _OF_STUDY = (
     ("without_image", "without", Path, "IMG", "Picture without the object."),
     ("question", "question", str, "TEXT", "Asked of both pictures; the answer must flip."),
     ("question_without", "question_without", str, "TEXT",
-     "Asked in the run without the object, in as many tokens, if something else; both pictures may "
+     "Asked in the run without the object, if something else; both pictures may "
      "then be one."),
     ("system", "system", str, "TEXT",
      "What a system turn says before the question, where the chat template has such a turn."),

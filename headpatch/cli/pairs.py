@@ -16,8 +16,8 @@ from headpatch.pairs.converters import CONVERTERS
 from headpatch.pairs.manifest import NAME
 
 _REGIONS = (
-    "Places that are asked about, comma-separated: top-left-corner, top-right-corner, "
-    "bottom-left-corner, bottom-right-corner (or top-left and so on), center."
+    "Places that are asked about, comma-separated: corners (top-left-corner, or top-left), halves "
+    "(left-half), center, image; or one box as for --region, with a --wording that names it."
 )
 _WORDING = (
     "How the question is put; {at} becomes 'in the top left corner', {shape} and "
@@ -27,7 +27,7 @@ _FLAGS = {
     "n": flag(int, "--n", "Pairs to draw.", "N"),
     "out": flag(Path, "--out", "Folder for the pairs.", "DIR"),
     "size": flag(int, "--size", "Width and height of a picture, in pixels.", "N"),
-    "regions": flag(Several, "--regions", _REGIONS, "NAMES"),
+    "regions": flag(Several, "--regions", _REGIONS, "NAMES|BOX"),
     "wording": flag(list[str], "--wording", _WORDING, "TEXT"),
     "picture_format": flag(str, "--format", "Of the pictures: png, jpg.", "NAME"),
     "corrupt": flag(
@@ -45,7 +45,7 @@ _FLAGS = {
 _TYPED = {"with_image": "--with", "question": "--question", "region": "--region",
           "table": "--pairs"}  # fmt: skip
 """Flags of --corrupt alone, as typed."""
-_FOLDER = typer.Argument(help="With --from: the data set as it is published.", metavar="[FOLDER]")
+_FOLDER = typer.Argument(help="With --from: the data set as it is published.", metavar="FOLDER")
 _FROM = f"Make the table of a published data set in FOLDER: {', '.join(CONVERTERS)}."
 _AS = (
     "With --from: pairs (manifest.csv), or rows (rows.csv: each picture with its question and "
@@ -63,7 +63,8 @@ def _pairs(request: Request, given: Mapping[str, Any]) -> None:
     r"""Draw a dataset of counterbalanced pairs, for every verb that takes --pairs.
 
     Two pictures a pair: with an object at the place that is asked about, and without it; all else
-    is the same. The region is that place, a ninth of the picture: no other object reaches into it.
+    is the same. The region is that place, as a rule a ninth of the picture: no other object reaches
+    into it.
     So the right answer is Yes once and No once in each pair, and whoever always says
     Yes scores 50%. Asked place, shape, colour, size, number of other objects, background and
     wording come up equally often, and so do every two of them together, as far as --n divides:
@@ -112,14 +113,14 @@ def _pairs(request: Request, given: Mapping[str, Any]) -> None:
     for name, typed in {"folder": "FOLDER", "sort": "--as", "images": "--images"}.items():
         if given[name] is not None:
             raise InputError(typed, "no data set that it belongs to", "--from as well")
-    from headpatch.core.drawn_pairs import DRAW, SHEET, draw_dataset
+    from headpatch.core.drawn_pairs import DRAW, draw_dataset, sheets
     from headpatch.present.tables import plain_table
 
     with request.stage("Drawing") as advance:
         drawn = draw_dataset(study, folder, advance).entries
     rows = [{"region": one.region.name, **one.factors} for one in drawn]
     counts = {name: dict(sorted(Counter(row[name] for row in rows).items())) for name in rows[0]}
-    written = [str(folder / name) for name in (NAME, DRAW, SHEET)]
+    written = [str(folder / name) for name in (NAME, DRAW, *sheets(study))]
     if request.as_json:
         print_object({"pairs": len(drawn), "factors": counts, "files": written})
         return
@@ -128,7 +129,7 @@ def _pairs(request: Request, given: Mapping[str, Any]) -> None:
     for factor, levels in counts.items():
         table.add_row(factor, ", ".join(f"{level} ({count})" for level, count in levels.items()))
     show(console, table)
-    files = f"{2 * len(drawn):,} pictures, {NAME}, {DRAW}, {SHEET}"
+    files = ", ".join((f"{2 * len(drawn):,} pictures", NAME, DRAW, *sheets(study)))
     console.print(f"Wrote {len(drawn):,} pairs to {folder}: {files}", soft_wrap=True)
 
 
@@ -143,18 +144,18 @@ def _corrupt(request: Request, given: Mapping[str, Any], folder: Path) -> None:
         hint = "A table names the picture, question and region of each row itself."
         raise InputError(f"--pairs, {of_one[0]}", "both of them", "one of them", hint)
     from headpatch.core.corrupted_pairs import CORRUPT, corrupt_dataset
-    from headpatch.core.drawn_pairs import SHEET
+    from headpatch.core.drawn_pairs import sheets
 
     sources = given["with_image"], given["table"]
     with request.stage("Corrupting pictures") as advance:
         made = corrupt_dataset(request.study, given["corrupt"], folder, *sources, advance)
     count = len(made.entries)
-    written = [str(folder / name) for name in (NAME, CORRUPT, SHEET)]
+    written = [str(folder / name) for name in (NAME, CORRUPT, *sheets(request.study))]
     if request.as_json:
         print_object({"pairs": count, "corruption": list(given["corrupt"]), "files": written})
         return
     words = "1 pair" if count == 1 else f"{count:,} pairs"
-    files = f"their pictures, {NAME}, {CORRUPT}, {SHEET}"
+    files = ", ".join(("their pictures", NAME, CORRUPT, *sheets(request.study)))
     Terminal().print(f"Wrote {words} to {folder}: {files}", soft_wrap=True)
 
 
@@ -205,6 +206,6 @@ command(
         *(parameter(name, one) for name, one in {**_OF_PUBLISHED, **_FLAGS}.items()),
     ],
     _KEYS,
-    ("config", "seed", "as_json", "debug"),
+    ("config", "width", "style", "seed", "as_json", "debug"),
     _pairs,
 )

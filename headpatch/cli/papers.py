@@ -21,7 +21,9 @@ class Markup(StrEnum):
     latex = "latex"
 
 
-_FORMAT = typer.Option("--format", help="markdown, or latex for the package booktabs.")
+_FORMAT = typer.Option(
+    "--format", help="markdown, or latex for the package booktabs.", metavar="NAME"
+)
 
 
 @app.command(cls=Command)

@@ -33,7 +33,7 @@ class Request:
     until_the_end: ExitStack = field(default_factory=ExitStack)  # closed when the verb has ended
     workers: int | None = None  # processes that measure pairs; None: this one, if `ray` is, too
     ray: str | None = None  # address of the cluster on which they run; None: this machine
-    outlook: Outlook = field(default_factory=Outlook)  # on all stages of the verb
+    outlook: Outlook = field(default_factory=lambda: Outlook(say=warn))  # on all stages of the verb
     shard: "Number | None" = None  # which part of the pairs is run here; None: all
 
     def folder(self) -> Path:

@@ -23,8 +23,8 @@ The grammar, one claim a line (H is a head such as ``24.17``, A-B layers such as
 
 What some of them mean:
 
-- *causal*: shown to act for the answer: necessary, sufficient or redundant. An inhibitory head acts
-  against it.
+- *causal*: shown to act on the answer: for it (necessary, sufficient or redundant), or against it
+  (inhibitory).
 - *redundant*: necessary together, and none of them necessary alone; *do more together than alone*
   leaves the second open.
 - *work together*: both are needed (synergy: see `headpatch.stats.interactions`).

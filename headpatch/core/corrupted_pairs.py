@@ -5,7 +5,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Unpack
 
-from headpatch.core.drawn_pairs import SHEET
+from headpatch.core.drawn_pairs import draw_sheet
 from headpatch.core.output.files import write_columns
 from headpatch.core.output.provenance import write_corrupt
 from headpatch.core.output.staging import check_folder, staged
@@ -19,7 +19,6 @@ from headpatch.pairs.manifest import NAME, Manifest
 from headpatch.pairs.pair import Picture, read_image
 from headpatch.pairs.region import Region
 from headpatch.pairs.rows import StoredPictures, place_of, table_of, text_of
-from headpatch.present.overlays import contact_sheet
 from headpatch.text import user_path
 
 FACTOR: Final = "corruption"
@@ -104,6 +103,7 @@ def corrupt_dataset(
         found = "one of them twice" if how else "nothing"
         raise InputError("--corrupt", found, f"each once of {', '.join(CORRUPTIONS)}")
     check_folder(folder)
+    study.figures.given()
     stored = StoredPictures()  # keeps pictures that were no files until all is written
     if image is not None and pairs is not None:
         raise InputError("image, pairs", "both of them", "one of them")
@@ -120,7 +120,7 @@ def corrupt_dataset(
         write_columns(stage / NAME, {name: [row.get(name, "") for row in rows] for name in columns})
         write_corrupt(stage / CORRUPT, study.seed, how)
         _refuse_another(folder, stage)
-        contact_sheet(Manifest.read(stage).entries, stage / SHEET)
+        draw_sheet(stage, study)
     return Manifest.read(folder)
 
 

@@ -1,7 +1,6 @@
 """What changes of heads cost, in forward passes of the prompt, and how that is said."""
 
-from collections.abc import Container, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from headpatch.engine.widen import rows_that_fit, rows_within, suffix_start
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet, Tower
 from headpatch.kinds import averages, donated
-from headpatch.models.prompt import encode
+from headpatch.models.prompt import Prompt, encode
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
@@ -97,12 +96,23 @@ def widened(
     A change goes through the layers above it, half of all in the mean, at the tokens from the first
     that it is made at on: of the pair, or the first of several that can be read.
     """
-    for pair in (pairs,) if isinstance(pairs, Pair) else (entry.pair() for entry in pairs):
-        with suppress(InputError):  # of a pair that is refused later, with its reason
-            asked = study.answers, study.framing, study.sum_variants
-            spans = encode(vlm, pair.images, pair.questions, *asked).spans
-            return rows / 2 * (1 - suffix_start(spans, positions) / spans.length)
+    for _, prompt in asked_of(study, vlm, pairs):
+        spans = prompt.spans
+        return rows / 2 * (1 - suffix_start(spans, positions) / spans.length)
     return rows / 2
+
+
+def asked_of(
+    study: Study, vlm: VLM, pairs: Pair | Sequence[Entry]
+) -> Iterator[tuple[Pair, Prompt]]:
+    """Yield the pairs that can be asked, with their prompts."""
+    for pair in (pairs,) if isinstance(pairs, Pair) else (entry.pair() for entry in pairs):
+        try:
+            how = study.answers, study.framing, study.sum_variants
+            prompt = encode(vlm, pair.images, pair.questions, *how)
+        except InputError:  # of a pair that is refused later, with its reason
+            continue
+        yield pair, prompt
 
 
 def passes(count: float) -> str:

@@ -68,13 +68,27 @@ def draw_dataset(
     """Draw the study's pairs (pictures, table, `DRAW`, `SHEET`); never beside another dataset."""
     planned = _planned(study)
     check_folder(folder)
+    study.figures.given()
     with staged(folder, "pairs") as stage:
         _write_table(stage, planned, study.draw.format)
         write_draw(stage / DRAW, study)
         _refuse_another(folder, stage)
         generate.write_pictures(stage, planned, study.draw.size, study.draw.format, on_progress)
-        contact_sheet(Manifest.read(stage).entries, stage / SHEET)
+        draw_sheet(stage, study)
     return Manifest.read(folder)
+
+
+def draw_sheet(stage: Path, study: Study) -> None:
+    """Draw the first pairs of a folder, to look at, as the study's figures are drawn."""
+    entries = Manifest.read(stage).entries
+    for name in sheets(study):
+        contact_sheet(entries, stage / name, **study.figures.look)
+
+
+def sheets(study: Study) -> tuple[str, ...]:
+    """Return the names of the files of `SHEET`; pictures of pairs are no data for a table."""
+    endings = [one for one in study.figures.format if one != "csv"] or ["png"]
+    return tuple(f"{Path(SHEET).stem}.{one}" for one in endings)
 
 
 def draw_for_once(
@@ -90,7 +104,8 @@ def draw_for_once(
 
 def _planned(study: Study) -> tuple[generate.Drawn, ...]:
     options = study.draw
-    return generate.plan(options.n, study.seed, options.regions, options.wording)
+    asked = options.regions, options.wording, options.size
+    return generate.plan(options.n, study.seed, *asked)
 
 
 def _write_table(folder: Path, planned: tuple[generate.Drawn, ...], extension: str) -> None:

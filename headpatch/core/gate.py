@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from headpatch.core.donors import Layout
+from headpatch.core.gate_view import SEEN_ALIKE
+from headpatch.core.invalid_study import SHAPE, seen_alike
 from headpatch.core.session import RIGHT, RUNS, Session, checked, run_both
 from headpatch.core.study.options import PairsOptions
 from headpatch.core.study.reading import prompt_form
@@ -109,6 +111,8 @@ def gate(entry: Entry, session: Session) -> Gated:
     margin = session.study.pairs.margin
     if not wrong and not present - absent >= margin:
         wrong.append(f"LD apart by less than {margin:g}")
+    if seen_alike(session.prompt):  # no other question mends that
+        wrong = [f"{SEEN_ALIKE}{session.cut_away and f'; {session.cut_away}'}"]
     shown = session.picture_shown, session.region_shown
     prompt = prompt_form(session.prompt.text, session.pair.question)
     why = ", ".join(wrong)
@@ -233,6 +237,8 @@ def none_passed(failed: Sequence[Gated]) -> InputError:
     hint = (
         "Try other questions, set pairs.margin lower, or use --force to run them marked as invalid."
     )
+    if all(one.refused or one.reason.startswith(SEEN_ALIKE) for one in failed):
+        expected, hint = "pictures that differ in what the model is given", SHAPE
     return InputError("--pairs", f"{found}: {first.reason})", expected, hint)
 
 

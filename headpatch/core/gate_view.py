@@ -9,6 +9,10 @@ from headpatch.present.parts import Part, Place, Words, grid
 from headpatch.stats.effects import DOUBTFUL_BELOW, NEITHER_BELOW
 from headpatch.stats.scenes import shared_words
 
+SEEN_ALIKE: Final = (
+    "both runs are identical: the processor gives the model the same of both pictures"
+)
+"""Why a pair fails whose object the processor cuts away, say."""
 _LISTED: Final = {"terminal": 10, "page": 30}  # failed pairs; gate.csv has all
 _SHARE = "probability"
 
@@ -150,6 +154,8 @@ def _counts(columns: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     yield _count(
         sum(not present > 0 > absent for present, absent in measured), "an LD of the wrong sign"
     )
+    alike = sum(str(reason).startswith(SEEN_ALIKE) for reason in columns["reason"])
+    yield _count(alike, "two identical runs: the model is given the same of both pictures")
     if "p_yes_with" not in columns:  # of an earlier version
         return
     both = [

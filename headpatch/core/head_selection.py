@@ -15,7 +15,7 @@ from headpatch.core.baseline_runs import LEAST
 from headpatch.core.cost import widened
 from headpatch.core.dataset import Pairs
 from headpatch.core.effects import intervene, normalized
-from headpatch.core.outlook import Stage, price_words
+from headpatch.core.outlook import Stage
 from headpatch.core.over_pairs import each_pair
 from headpatch.core.question import Call
 from headpatch.core.session import Session
@@ -125,18 +125,11 @@ def choose_heads(
     call: Call,
     options: Candidates,
     on_progress: OnProgress | None = None,
-    price: Sequence[Stage] = (),
 ) -> Chosen:
-    """Pick heads as `options` ask; those of rankings by their means over one half of the pairs.
-
-    The `price` of it all is said once nothing is refused any more.
-    """
+    """Pick heads as `options` ask; those of rankings by their means over one half of the pairs."""
     study, vlm, survey = pairs.study, pairs.vlm, pairs.survey
     entries = survey.entries
-    told = [price_words(price, len(entries))] if price else []
     if options.heads is not None and not Selection.parse(options.heads).needs_ranking:
-        for words in told:
-            call.say(words)
         return Chosen(Selection.parse(options.heads).resolve(vlm.lm.grid), entries, 0)
 
     def need(count: int) -> None:
@@ -146,8 +139,6 @@ def choose_heads(
             raise InputError("--pairs", f"{count} {words}", f"at least {2 * LEAST}: {why}", hint)
 
     need_scenes(entries, need)
-    for words in told:
-        call.say(words)
     drawn = np.random.default_rng(study.seed % 2**64).permutation(int(survey.scenes.max()) + 1)
     first, second = (
         np.flatnonzero(np.isin(survey.scenes, half)).tolist() for half in np.array_split(drawn, 2)

@@ -5,17 +5,22 @@ from typing import Final
 
 import torch
 
+from headpatch.core.gate_view import SEEN_ALIKE
 from headpatch.errors import InputError
 from headpatch.models.prompt import Prompt
 from headpatch.stats.effects import NEITHER_BELOW
 
-SEEN_ALIKE: Final = (
-    "both runs are identical: the processor gives the model the same of both pictures"
+SHAPE: Final = (
+    "Crop or pad both to the shape that the model takes, such as a square: no other question mends "
+    "that. `headpatch check` draws what the model is given."
 )
+"""What to do about pictures that the processor makes alike."""
 
 
 def seen_alike(prompt: Prompt) -> bool:
     """Whether the model is given the same in both runs, tensor for tensor."""
+    if prompt.each:  # questions of several lengths
+        return False
     runs = (value.tensor_split(prompt.runs) for value in prompt.inputs.values())
     return all(torch.equal(first, second) for first, second in runs)
 
@@ -30,9 +35,7 @@ def invalid(
     """
     if seen_alike(prompt):
         found = f"{SEEN_ALIKE}{cut_away and f'; {cut_away}'}"
-        hint = "Crop or pad both to the shape that the model takes, such as a square: no other "
-        hint += "question mends that. `headpatch check` draws what the model is given."
-        return InputError("--with, --without", found, "pictures that differ there", hint)
+        return InputError("--with, --without", found, "pictures that differ there", SHAPE)
     yes, no = answers
     expected = f"LD_with > 0 > LD_without ({yes} with the object, {no} without it)"
     expected += f", and a probability of at least {NEITHER_BELOW:g} for the two together"

@@ -58,6 +58,8 @@ def open_row(
 ) -> Session:
     """Run a row's picture untouched, and its twin's where it has one: the other run of a pair.
 
+    Rows are run one by one: in a batch a row's low-precision logits would hang on its neighbours,
+    which differ where a run is resumed or divided, and what follows shares nothing between rows.
     A row without a twin is its own other run. `widens`: widening passes will be used, and are
     compared with plain ones; `vision`: heads of the vision tower will be changed, too. An
     `InputError` if the row cannot be asked.

@@ -206,9 +206,13 @@ class MeanZ:
     def of(self, session: Session) -> ZMeans:
         """Return the mean as a pair's interventions take it."""
         own = {tower: session.base.trace.z[tower] for tower in self._sums}
+
+        def mean(sums: Tensor) -> Tensor:  # by a tensor: CUDA takes a number's reciprocal, CPUs not
+            return sums / sums.new_full((), self.runs)
+
         return {
             tower: [
-                (sums / self.runs).to(z.device).expand(z.shape[1], -1, -1)
+                mean(sums).to(z.device).expand(z.shape[1], -1, -1)
                 for sums, z in zip(layers, own[tower], strict=True)
             ]
             for tower, layers in self._sums.items()

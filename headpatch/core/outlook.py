@@ -22,7 +22,7 @@ def price_words(stages: Iterable[Stage], pairs: int) -> str:
     stages = tuple(stages)
     listed = "; ".join(f"{one.name.lower()}: {one.rows:,}" for one in stages)
     passes = sum(one.passes for one in stages)
-    of = "1 pair" if pairs == 1 else f"{pairs:,} pairs"
+    of = "1 pair" if pairs == 1 else f"{pairs:,} pairs, if all pass"
     return (
         f"{of}: about {sum(one.rows for one in stages):,} changed runs are to come ({listed}), "
         f"at about {passes:,.0f} forward passes where the fast paths are exact"
@@ -33,22 +33,35 @@ def price_words(stages: Iterable[Stage], pairs: int) -> str:
 class Outlook:
     """How long a run is still to take, from what its stages cost and how long some of it took.
 
-    Stages that nobody has announced count for nothing: their time is not known.
+    Stages that nobody has announced count for nothing: their time is not known. The price of those
+    that were is said when the first of them begins: a refusal before that stays one line.
     """
 
     clock: Callable[[], float] = monotonic
+    say: Callable[[str], None] = lambda _: None
     _costs: dict[str, float] = field(default_factory=dict)  # of announced stages still to come
     _paid: float = 0.0  # forward passes, and seconds, of announced stages that have ended
     _took: float = 0.0
     _stage: str = ""
     _began: float = 0.0
+    _price: str = ""  # still to be said
 
     def announce(self, stages: Iterable[Stage], pairs: int) -> None:
         """Take note of what is to come, the untouched runs of so many pairs among it."""
-        self._costs = {UNTOUCHED: 2.0 * pairs} | {one.name: one.passes for one in stages}
+        self._costs = {UNTOUCHED: 2.0 * pairs}
+        self.add(stages, pairs)
+
+    def add(self, stages: Iterable[Stage], pairs: int) -> None:
+        """Take note of stages whose price is known only now."""
+        stages = tuple(stages)
+        self._costs |= {one.name: one.passes for one in stages}
+        self._price = price_words(stages, pairs) if stages else ""
 
     def begin(self, stage: str) -> None:
         """Take note that a stage begins."""
+        if self._price and stage in self._costs:
+            self.say(self._price)
+            self._price = ""
         self._stage, self._began = stage, self.clock()
 
     def end(self) -> float:

@@ -129,6 +129,8 @@ class Call:
 
     stages: "Stages"
     say: Callable[[str], None] = lambda _: None  # what is to come and its cost, before it is paid
+    # stages whose price could not be known before pictures were run, of so many pairs
+    announce: "Callable[[Sequence[Stage], int], None]" = lambda _stages, _pairs: None
     store: "Store | None" = None  # finished units of an interrupted run
     units: Mapping[str, str] = field(default_factory=dict)  # keys by pair, if `Verb.keyed`
     given: Mapping[str, Any] = field(default_factory=dict)  # in memory: means, sets of heads
@@ -295,7 +297,10 @@ class Question(ABC, Generic[Found]):
     def price(
         self, study: "Study", vlm: "VLM", pairs: "Pair | Sequence[Entry]"
     ) -> "Sequence[Stage]":
-        """Name the stages after the untouched runs and what they take; none of a quick question."""
+        """Name the stages after the untouched runs and what they take; none of a quick question.
+
+        It is said before they are run. What cannot be known so early goes to `Call.announce`.
+        """
         return ()
 
     @abstractmethod

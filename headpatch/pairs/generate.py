@@ -5,10 +5,11 @@ The design. Each pair asks about one place. Its *with* picture holds an object t
 No once: whoever always says Yes, or No, scores 50%. Each pair has a level of each factor:
 
 =============  ====================================================================
-region         the place that is asked about and changed: a ninth of the picture
+region         the place that is asked about and changed: a ninth of the picture, or more
 shape, colour  of the object there
 size           of the object: small, medium or large, a third of the range each
-distractors    how many other objects stand elsewhere, in *both* pictures: 0 to 4
+distractors    how many other objects stand elsewhere, in *both* pictures: 0 to 4, or as many as
+               there are ninths outside of every region that is asked about
 background     black, dark, light or coloured
 wording        how the question is put
 =============  ====================================================================
@@ -26,7 +27,8 @@ stand in a picture whose right answer is No.
 What can be had without looking at the place. *Is there anything at all* is right in every *with*
 picture and in those *without* pictures that hold no distractor: 60%. Counting objects does no
 better: a *with* picture holds 1 to 5 and a *without* picture 0 to 4, evenly, so that the best rule
-on the count is right in half of the cases and a fifth of the other half: 60%.
+on the count is right in half of the cases and a fifth of the other half: 60%. With fewer places to
+stand at, both rules do better: of the whole picture, *anything at all* is the question itself.
 """
 
 import string
@@ -40,22 +42,61 @@ import numpy as np
 from jaxtyping import Int
 
 from headpatch.errors import InputError
+from headpatch.pairs.region import REGIONS, UNNAMED, Region
 from headpatch.pairs.scene import (
     BACKGROUNDS,
     COLOURS,
     CORNERS,
     RANGES,
     SHAPES,
+    Box,
     Scene,
     Style,
     draw,
+    outside,
     sample_pair,
 )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A region that is asked about."""
+
+    name: str  # as the manifest has it
+    box: Box
+    place: str  # of a scene, to the edge; empty if it is no single place
+    at: str  # what ``{at}`` becomes; empty if no words name it
+
+    @classmethod
+    def of(cls, name: str, size: int) -> "_Asked":
+        """Read a region of pictures of so many pixels; ``top-left`` is the corner."""
+        name = f"{name}-corner" if f"{name}-corner" in PLACES else name
+        if name == UNNAMED.name:
+            raise InputError("--regions", "none", "a place that an object is drawn at")
+        region = Region.parse(name, "--regions").within(size, size, "--regions")
+        least = RANGES.size[1] + 2 * RANGES.margin
+        if min(np.subtract(region.box[2:], region.box[:2])) < least:
+            found = f"{name}, in which not every object has room"
+            expected = f"a box at least {least:.2f} of the picture wide and high"
+            raise InputError("--regions", found, expected)
+        place, at = PLACES.get(name, ""), ""
+        if place:
+            at = f"in the {place}" if place == "center" else f"in the {place} corner"
+        elif name in REGIONS:
+            at = "in the picture" if region.whole else f"in the {name.replace('-', ' ')}"
+        return cls(name, region.box, place, at)
+
+    @property
+    def where(self) -> str | Box:
+        """Where a scene has it, as `sample_pair` takes it."""
+        return self.place or self.box
+
 
 PLACES: Mapping[str, str] = {f"{corner.replace(' ', '-')}-corner": corner for corner in CORNERS} | {
     "center": "center"
 }
-"""The place of a scene that a region's name asks about: the region is the place, to the edge."""
+"""The place of a scene that a region's name asks about: the region is the place, to the edge. In
+another region, a half or a box, the object stands anywhere."""
 SIZES = ("small", "medium", "large")
 DISTRACTORS = tuple(map(str, range(RANGES.things[1])))  # with the object: as many as a scene holds
 FIELDS = ("at", "shape", "colour")
@@ -88,25 +129,29 @@ class Drawn:
         return row | {"question": self.question, "region": self.region} | dict(self.factors)
 
 
-def plan(n: int, seed: int, regions: Sequence[str], wordings: Sequence[str]) -> tuple[Drawn, ...]:
-    """Say which pairs are drawn; the same arguments give the same pairs.
+def plan(
+    n: int, seed: int, regions: Sequence[str], wordings: Sequence[str], size: int = 336
+) -> tuple[Drawn, ...]:
+    """Say which pairs are drawn, of `size` pixels; the same arguments give the same pairs.
 
-    Regions are asked about in turn, each of `PLACES`; ``top-left`` stands for ``top-left-corner``.
-    Wordings hold ``{at}`` ("in the top left corner"), and perhaps ``{shape}`` and ``{colour}`` of
-    the object.
+    Regions are asked about in turn, as `headpatch.pairs.region.Region.parse` reads them, but that
+    ``top-left`` stands for ``top-left-corner``. Wordings hold ``{at}`` ("in the top left corner",
+    "in the left half"), and perhaps ``{shape}`` and ``{colour}`` of the object. Where one region is
+    asked about, a wording may name it itself; of a box, which has no name, it must.
     """
-    regions = [name if name in PLACES else f"{name}-corner" for name in regions]
-    for wording in wordings:
-        _check_wording(wording)
-    for flag, values in (("--regions", regions), ("--wording", wordings)):
+    asked = [_Asked.of(name, size) for name in regions]
+    for flag, values in (("--regions", [one.box for one in asked]), ("--wording", wordings)):
         if len(set(values)) < len(values):
             raise InputError(flag, "one of them is named twice", "each once")
+    for wording in wordings:
+        _check_wording(wording, asked)
+    free = min(len(outside(one.where)) for one in asked)
     factors: dict[str, Sequence[str]] = {
-        "region": regions,
+        "region": [one.name for one in asked],
         "shape": SHAPES,
         "colour": tuple(COLOURS),
         "size": SIZES,
-        "distractors": DISTRACTORS,
+        "distractors": DISTRACTORS[: free + 1],
         "background": tuple(BACKGROUNDS),
         "wording": wordings,
     }
@@ -114,32 +159,33 @@ def plan(n: int, seed: int, regions: Sequence[str], wordings: Sequence[str]) -> 
     first, *others = seeds.spawn(n + 1)
     design = balanced([len(levels) for levels in factors.values()], n, np.random.default_rng(first))
     width = max(4, len(str(n)))
+    places = {one.name: one for one in asked}
     pairs = []
     for index, own in enumerate(others):
         chosen = {
             name: levels[column[index]]
             for (name, levels), column in zip(factors.items(), design, strict=True)
         }
-        pairs.append(_drawn(f"{index + 1:0{width}d}", chosen, np.random.default_rng(own)))
+        at = places[chosen["region"]]
+        pairs.append(_drawn(f"{index + 1:0{width}d}", at, chosen, np.random.default_rng(own)))
     return tuple(pairs)
 
 
-def _drawn(name: str, level: Mapping[str, str], rng: np.random.Generator) -> Drawn:
-    place = PLACES[level["region"]]
+def _drawn(name: str, asked: _Asked, level: Mapping[str, str], rng: np.random.Generator) -> Drawn:
     low, high = RANGES.size
     third = (high - low) / len(SIZES)
     start = low + SIZES.index(level["size"]) * third
     present, absent = sample_pair(
         rng,
-        place,
+        asked.where,
         shape=level["shape"],
         colour=level["colour"],
         size=float(rng.uniform(start, start + third)),
         distractors=int(level["distractors"]),
         background=level["background"],
     )
-    at = f"in the {place}" if place == "center" else f"in the {place} corner"
-    question = level["wording"].format(at=at, shape=level["shape"], colour=level["colour"])
+    more = {"shape": level["shape"], "colour": level["colour"]}
+    question = level["wording"].format(at=asked.at, **more)
     factors = {key: value for key, value in level.items() if key != "region"}
     return Drawn(name, present, absent, question, level["region"], factors)
 
@@ -164,15 +210,20 @@ def write_pictures(
             on_progress(done, len(pairs))
 
 
-def _check_wording(wording: str) -> None:
+def _check_wording(wording: str, asked: Sequence[_Asked]) -> None:
     expected = f"a question with {{at}}, and no more in braces than {', '.join(FIELDS)}"
     try:
         parts = list(string.Formatter().parse(wording))
     except ValueError as error:
         raise InputError("--wording", f"{wording!r} ({error})", expected) from None
     fields = [name for _, name, _, _ in parts if name is not None]
-    if "at" not in fields:
-        raise InputError("--wording", f"no {{at}} in {wording!r}", expected)
+    if "at" not in fields and len(asked) > 1:
+        raise InputError("--wording", f"no {{at}} in {wording!r}, and several regions", expected)
+    if "at" in fields and (nameless := [one.name for one in asked if not one.at]):
+        found = f"{nameless[0]}, a box that has no name to ask by"
+        hint = "Or name a half (left-half), a corner, center or image."
+        expected = "no other region, and a --wording that names the place without {at}"
+        raise InputError("--regions", found, expected, hint)
     plain = all(not form and not change for _, _, form, change in parts)
     if not plain or not set(fields) <= set(FIELDS):
         raise InputError("--wording", repr(wording), expected)

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 RGB = tuple[int, int, int]
 Ink = RGB | int
-Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+Box = tuple[float, float, float, float]  # left, top, right, bottom: in pixels, or as fractions
 
 SHAPES: tuple[str, ...] = ("triangle", "square", "circle", "cross", "ring")
 COLOURS: Mapping[str, RGB] = {
@@ -200,9 +200,23 @@ def colours_on(background: RGB, ranges: Ranges = RANGES) -> tuple[str, ...]:
     )
 
 
+def outside(where: str | Box) -> list[str]:
+    """The places that one of them, or a box in fractions of the picture, does not reach into."""
+    if isinstance(where, str):
+        return [place for place in PLACES if place != where]
+    left, top, right, bottom = (3 * edge for edge in where)
+    near = 1e-6  # rounding of thirds
+    return [
+        place
+        for place, (row, column) in PLACES.items()
+        if not (left < column + 1 - near and column + near < right)
+        or not (top < row + 1 - near and row + near < bottom)
+    ]
+
+
 def sample_thing(
     rng: np.random.Generator,
-    place: str,
+    place: str | Box,
     background: RGB,
     *,
     shape: str | None = None,
@@ -210,15 +224,23 @@ def sample_thing(
     size: float | None = None,
     ranges: Ranges = RANGES,
 ) -> Thing:
-    """A thing wholly inside `place`; what is not given is drawn. A given colour must stand out."""
+    """A thing wholly inside `place`; what is not given is drawn. A given colour must stand out.
+
+    A box instead of a place is in fractions of the picture, and has room for the thing.
+    """
     allowed = colours_on(background, ranges)
     if colour is not None and colour not in allowed:
         expected = f"expected one of {', '.join(allowed)}"
         raise ValueError(f"{colour} does not stand out from background {background}: {expected}")
-    row, column = PLACES[place]
     shape = shape or SHAPES[rng.integers(len(SHAPES))]
     colour = colour or allowed[rng.integers(len(allowed))]
     size = float(rng.uniform(*ranges.size)) if size is None else size
+    if not isinstance(place, str):
+        far = size / 2 + ranges.margin
+        low, high = np.add(place[:2], far), np.subtract(place[2:], far)
+        x, y = rng.uniform(low, high).tolist()
+        return Thing(shape, colour, x, y, size)
+    row, column = PLACES[place]
     room = max(1 / 6 - size / 2 - ranges.margin, 0.0)
     dx, dy = rng.uniform(-room, room, size=2)
     return Thing(shape, colour, (column + 0.5) / 3 + float(dx), (row + 0.5) / 3 + float(dy), size)
@@ -229,6 +251,8 @@ def sample_places(
 ) -> list[str]:
     """`count` different places in random order; edge places are taken less often."""
     places = list(among)
+    if not places:
+        return []
     weights = np.array([1.0 if p in MAIN_PLACES else ranges.edge_weight for p in places])
     picked = rng.choice(len(places), size=count, replace=False, p=weights / weights.sum())
     return [places[i] for i in picked]
@@ -250,7 +274,7 @@ def sample_scene(
 
 def sample_pair(
     rng: np.random.Generator,
-    place: str,
+    place: str | Box,
     *,
     shape: str | None = None,
     colour: str | None = None,
@@ -259,9 +283,9 @@ def sample_pair(
     background: str | None = None,
     ranges: Ranges = RANGES,
 ) -> tuple[Scene, Scene]:
-    """(with, without): scenes that differ in exactly one thing, at `place`.
+    """(with, without): scenes that differ in exactly one thing, at `place` (as for `sample_thing`).
 
-    `distractors`: how many things stand elsewhere, in both.
+    `distractors`: how many things stand at places `outside`, in both.
     """
     while True:
         ground = sample_background(rng, background, ranges)
@@ -269,7 +293,7 @@ def sample_pair(
             break
     low, high = ranges.things
     number = int(rng.integers(low, high)) if distractors is None else distractors
-    others = sample_places(rng, number, [p for p in PLACES if p != place], ranges)
+    others = sample_places(rng, number, outside(place), ranges)
     without = Scene(tuple(sample_thing(rng, p, ground, ranges=ranges) for p in others), ground)
     thing = sample_thing(rng, place, ground, shape=shape, colour=colour, size=size, ranges=ranges)
     return without.plus(thing), without

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headpatch.pairs.manifest import Entry
-from headpatch.present.canvas import ORANGE, Target, array, drawing, frame, signed
+from headpatch.present.canvas import ORANGE, WIDTH, Target, array, drawing, frame, signed
 from headpatch.present.chart import Chart, Colours, Picture
 from headpatch.stats.attention_mass import distribution, mass, region_mask
 
@@ -23,11 +23,13 @@ SHOWN: Final = 12
 _COLUMNS: Final = 3
 
 
-def contact_sheet(entries: Sequence[Entry], path: Target) -> None:
+def contact_sheet(
+    entries: Sequence[Entry], path: Target, width: float = WIDTH, style: str | None = None
+) -> None:
     """Draw the first `SHOWN` pairs side by side, each under its name and question."""
     shown = entries[:SHOWN]
     rows = -(-len(shown) // _COLUMNS)
-    with drawing(path, 1.45 * rows) as figure:
+    with drawing(path, 1.45 * rows * width / WIDTH, width, style) as figure:
         grid = figure.add_gridspec(rows, _COLUMNS, wspace=0.12, hspace=0.08)
         for index, entry in enumerate(shown):
             pair = entry.pair()

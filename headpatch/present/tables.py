@@ -8,6 +8,7 @@ from typing import Any, Final
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,7 @@ from headpatch.present.parts import Grid, Part, Words
 from headpatch.text import visible
 
 _WRAPPED = 20  # least width of a column that wraps
+_GAP = 2  # spaces that part a column from the next
 
 
 def answers(
@@ -87,9 +89,10 @@ class _Whole(Table):
                 column.min_width = max([column.min_width or 0, *map(cell_len, lines)])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        least = sum((column.min_width or 0) + sum(self.padding[1::2]) for column in self.columns)
-        wide = max(options.max_width, least + self._extra_width)
+        least = sum((column.min_width or 0) + _GAP for column in self.columns) - _GAP
+        wide = max(options.max_width, least)
         yield from super().__rich_console__(console, options.update(width=wide))
+        yield Segment.line()
 
 
 def _spelled_out(cell: RenderableType | None) -> RenderableType | None:
@@ -103,7 +106,7 @@ def plain_table(*columns: str, title: str, wrapped: Collection[str] = ()) -> Tab
     """Return an empty table that keeps its figures whole; only the columns `wrapped` may wrap."""
     bold = Text(visible(title), style="bold") if title else None
     table = _Whole(title=bold, title_justify="left", header_style="bold", box=SIMPLE_HEAD,
-                   padding=(0, 1, 0, 0))  # fmt: skip
+                   show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))  # fmt: skip
     for column in columns:
         if column in wrapped:
             table.add_column(column, overflow="fold", min_width=_WRAPPED)
@@ -133,33 +136,33 @@ class _Fitted:
         broken = {
             heading
             for heading, width in zip(self.grid.headings, widths, strict=True)
-            if heading == self.grid.wrapped or (wide and 1 + sum(widths) > wide < 2 * width)
+            if heading == self.grid.wrapped or (wide and sum(widths) - _GAP > wide < 2 * width)
         }
         blocks = [list(range(len(widths)))] if wide is None else self._blocks(broken, wide)
         for number, block in enumerate(blocks):
             yield self._table("" if number else self.grid.title, block, broken)
 
     def _widths(self, broken: Collection[str] = ()) -> list[int]:
-        """Width of each column, with the two spaces that part it from the next."""
+        """Width of each column, with what parts it from the next."""
         columns = zip(self.grid.headings, *self.grid.rows, strict=True)
         widths = [max(map(_width, texts)) for texts in columns]
         return [
-            2 + (min(width, _WRAPPED) if heading in broken else width)
+            _GAP + (min(width, _WRAPPED) if heading in broken else width)
             for heading, width in zip(self.grid.headings, widths, strict=True)
         ]
 
     def _blocks(self, broken: Collection[str], wide: int) -> list[list[int]]:
         """Say which columns stand together."""
         widths = self._widths(broken)
-        if 1 + sum(widths) <= wide:
+        if sum(widths) - _GAP <= wide:
             return [list(range(len(widths)))]
         keys = self._keys()
         if 3 * sum(widths[key] for key in keys) > 2 * wide:
             keys = keys[:1]
         blocks: list[list[int]] = [[]]
         for column, width in enumerate(widths):
-            taken = 1 + sum(widths[one] for one in blocks[-1])
-            if taken + width > wide and set(blocks[-1]) - set(keys):
+            taken = sum(widths[one] for one in blocks[-1])
+            if taken + width - _GAP > wide and set(blocks[-1]) - set(keys):
                 blocks.append(list(keys))
             if column not in blocks[-1]:
                 blocks[-1].append(column)
@@ -194,8 +197,13 @@ def _width(cell: str) -> int:
 
 def renderables(parts: Iterable[Part]) -> Iterator[RenderableType]:
     """Turn what a terminal shows of a view into what rich prints; charts are files."""
+    below_text = False
     for part in parts:
         if isinstance(part, Words) and part.place != "page":
             yield Text(part.text, style="bold" if part.strong else "")
+            below_text = True
         elif isinstance(part, Grid) and part.place != "page":
+            if below_text:
+                yield Text()
             yield _Fitted(part)
+            below_text = False

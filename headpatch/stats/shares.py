@@ -5,6 +5,7 @@ all is well. It fails here only if the interval lies beyond its limit: the limit
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +23,7 @@ class Estimate:
     high: float
 
 
+@lru_cache(maxsize=1024)  # a null asks for every count of its pairs, and each takes milliseconds
 def rate_interval(hits: int, units: int, level: float) -> Estimate:
     """Return the share of independent units that are hits, with Clopper and Pearson's interval.
 

@@ -1,6 +1,7 @@
 """What the processor does to the picture reaches every figure of a region, or is said."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import LlavaImageProcessorPil
 from headpatch.core.ask import ask
 from headpatch.core.baseline_runs import survey
 from headpatch.core.dataset import Pairs
+from headpatch.core.gate_view import gate
 from headpatch.core.question import Context
 from headpatch.core.ranking import differences, masses
 from headpatch.core.session import Session, open_session
@@ -146,6 +148,29 @@ def test_of_an_object_that_is_cut_away_it_is_said_that_both_runs_are_identical(
     grid = shown.partition("The model's view")[2]
     assert "x where they differ and it is cut away" in shown and "x x" in grid
     assert "#" not in grid.partition("\n")[2].partition("Sweeps")[0]
+
+
+def test_over_pairs_the_gate_says_which_runs_are_identical(tmp_path: Path) -> None:
+    """By hand: the pair's pictures differ in their left fifth alone, which the crop hides."""
+    first = noise_image(0, WIDE)
+    other = first.copy()
+    other.paste((255, 0, 0), (10, 10, 100, 130))
+    for name, image in (("with", other), ("without", first)):
+        image.save(tmp_path / f"{name}.png")
+    entries = asked_about(tmp_path, "0.4,0.2,0.6,0.8")
+    alike = "both runs are identical: the processor gives the model the same of both pictures; the "
+    alike += "processor shows the model 28% of the picture; nothing of the region is cut away"
+    with pytest.raises(InputError, match=r"none of 1 pairs.*identical.*Crop or pad both") as said:
+        survey(Study(), llava(), entries)
+    assert "other questions" not in str(said.value)
+    (tmp_path / "b").mkdir()
+    for name, image in zip(("with", "without"), image_pair(), strict=True):
+        image.save(tmp_path / f"b/{name}.png")
+    both = (*entries, replace(asked_about(tmp_path / "b", "center")[0], name="other"))
+    found = survey(Study.make(None, {"force": True}), llava(), both)
+    assert [one.reason == alike for one in found.gated] == [True, False]
+    shown = printed(gate(found.gate_columns(), 1.0))
+    assert "1 pair has two identical runs: the model is given the same of both pictures." in shown
 
 
 def turned() -> VLM:

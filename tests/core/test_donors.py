@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from torch import Tensor
 
 import headpatch as hp
 from headpatch.core.dataset import Pairs
@@ -18,6 +19,7 @@ from headpatch.core.study.study import Study
 from headpatch.engine.interventions import Intervention
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet
+from headpatch.models.prompt import Prompt
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.region import Region
 from headpatch.questions.sweep.finished_rows import keys_of
@@ -61,16 +63,22 @@ def opened(questions: tuple[str, ...], section: str = "ablate", **options: objec
     return hp.open_pairs(study, manifest, vlm=any_model("plain"), on_progress=False)
 
 
-def by_hand(pairs: Pairs, row: dict[str, object], positions: str) -> float:
-    """LD of a change, by hooks in plain transformers on runs that are opened anew."""
-    names = {one.name: one for one in pairs.entries}
-    sessions = [
-        open_session(study_of(pairs.study, names[str(row[key])]), pairs.vlm, "all")
-        for key in ("pair", "donor")
-    ]
-    (prompt, z), (_, given) = (
-        (one.prompt, Oracle(pairs.vlm).z(one.prompt.inputs)["lm"]) for one in sessions
-    )
+Run = tuple[Prompt, list[Tensor]]
+
+
+def plain_runs(pairs: Pairs) -> dict[str, Run]:
+    """Prompt and z of each pair, which is opened anew."""
+    prompts = {
+        one.name: open_session(study_of(pairs.study, one), pairs.vlm, "all").prompt
+        for one in pairs.entries
+    }
+    oracle = Oracle(pairs.vlm)
+    return {name: (one, oracle.z(one.inputs)["lm"]) for name, one in prompts.items()}
+
+
+def by_hand(pairs: Pairs, runs: dict[str, Run], row: dict[str, object], positions: str) -> float:
+    """LD of a change, by hooks in plain transformers."""
+    (prompt, z), (_, given) = (runs[str(row[key])] for key in ("pair", "donor"))
     run = ("noising", "denoising").index(str(row["direction"]))
     source = run if row["kind"] == "resample-same" else 1 - run
     places = prompt.spans.positions(positions).tolist()  # type: ignore[arg-type]
@@ -89,8 +97,9 @@ def test_effects_are_those_of_plain_transformers(positions: str) -> None:
     done = hp.ablate(pairs, heads, controls=0, on_progress=False)
     rows = done.named.to_dict("records")
     assert len(rows) == 3 * 3 * 2 * 2 and {row["kind"] for row in rows} == set(KINDS)
+    runs = plain_runs(pairs)
     for row in rows:
-        assert row["ld"] == pytest.approx(by_hand(pairs, row, positions), abs=2e-5)
+        assert row["ld"] == pytest.approx(by_hand(pairs, runs, row, positions), abs=2e-5)
     assert done.named["effect"].abs().max() > 1e-3
     own = done.effects.query("role == 'noise floor'")
     assert (own["donor"] == "").all()

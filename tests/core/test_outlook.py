@@ -18,8 +18,8 @@ STAGES = (Stage("First", 100, 20.0), Stage("Second", 400, 80.0))
 
 def test_the_price_names_pairs_runs_and_passes() -> None:
     assert price_words(STAGES, 10) == (
-        "10 pairs: about 500 changed runs are to come (first: 100; second: 400), at about 100 "
-        "forward passes where the fast paths are exact"
+        "10 pairs, if all pass: about 500 changed runs are to come (first: 100; second: 400), at "
+        "about 100 forward passes where the fast paths are exact"
     )
 
 
@@ -40,6 +40,31 @@ def test_time_left_covers_all_stages() -> None:
             passes -= cost / 10
             assert outlook.left(done, 10) == pytest.approx(passes)
         assert outlook.end() == pytest.approx(cost)
+
+
+def test_the_price_is_said_once_when_the_first_priced_stage_begins() -> None:
+    said = list[str]()
+    outlook = Outlook(Clock(), said.append)
+    outlook.announce(STAGES, 1)
+    for stage in ("Loading the model", "Running both pictures"):
+        outlook.begin(stage)
+        outlook.end()
+    assert not said  # a refusal up to here is one line
+    for stage in ("First", "Second"):
+        outlook.begin(stage)
+        outlook.end()
+    assert said == [price_words(STAGES, 1)]
+    outlook.announce(STAGES, 10)
+    outlook.begin(UNTOUCHED)  # of many pairs it is said before any is run
+    assert said[1:] == [price_words(STAGES, 10)]
+    outlook.end()
+    outlook.announce((), 10)
+    outlook.begin(UNTOUCHED)
+    outlook.end()
+    outlook.add(STAGES[:1], 10)  # known only now
+    assert len(said) == 2
+    outlook.begin("First")
+    assert said[2:] == [price_words(STAGES[:1], 10)]
 
 
 def test_a_pipe_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

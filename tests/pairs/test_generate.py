@@ -19,7 +19,7 @@ from headpatch.pairs.generate import (
     plan,
     write_pictures,
 )
-from headpatch.pairs.region import REGIONS
+from headpatch.pairs.region import REGIONS, Region
 from headpatch.pairs.scene import BACKGROUNDS, COLOURS, SHAPES
 from headpatch.pairs.scene import PLACES as SCENE_PLACES
 
@@ -233,8 +233,68 @@ def test_regions_are_spelled_as_a_pairs_own_may_be() -> None:
         "top-left",
         "center",
     )
-    with pytest.raises(InputError, match=r"--regions: .*left-half"):
-        Study.make(flags={"draw.regions": ("left-half",)})
+    boxed = Study.make(flags={"draw.regions": ("Left half", "0.1", " 0.2", "0.5", "0.6")})
+    assert boxed.draw.regions == ("left-half", "0.1,0.2,0.5,0.6")
+    assert Study.make(flags={"draw.regions": "px:0,0,99,99"}).draw.regions == ("px:0,0,99,99",)
+    with pytest.raises(InputError, match=r"--regions: 'left-third'; .*left-half"):
+        Study.make(flags={"draw.regions": ("left-third",)})
+
+
+@pytest.mark.parametrize(
+    ("region", "most", "words"),
+    [
+        ("left-half", 3, "in the left half"),
+        ("bottom-half", 3, "in the bottom half"),
+        ("image", 0, "in the picture"),
+        ("0.05,0.3,0.45,0.7", 3, ""),
+        ("px:0,0,60,60", 4, ""),
+    ],
+)
+def test_halves_and_boxes_hold_the_object_and_nothing_else(
+    region: str, most: int, words: str
+) -> None:
+    """Boxes of things by hand: the asked one inside the region, every other one outside."""
+    wording = "Is there anything {at}?" if words else "Is a {colour} {shape} beside the door?"
+    sides = set()
+    for pair in plan(60, 1, (region,), (wording,), 168):
+        left, top, right, bottom = Region.parse(region).within(168, 168).box
+        assert int(pair.factors["distractors"]) <= most
+        (thing,) = set(pair.with_scene.things) - set(pair.without_scene.things)
+        assert pair.without_scene.plus(thing) == pair.with_scene
+        half = thing.size / 2
+        assert left <= thing.x - half and thing.x + half <= right
+        assert top <= thing.y - half and thing.y + half <= bottom
+        sides.add((thing.x < (left + right) / 2, thing.y < (top + bottom) / 2))
+        for other in pair.without_scene.things:
+            apart = abs(other.x - (left + right) / 2) - (right - left) / 2 - other.size / 2
+            below = abs(other.y - (top + bottom) / 2) - (bottom - top) / 2 - other.size / 2
+            assert max(apart, below) >= 0
+        assert pair.region == region
+        assert words in pair.question
+    assert len(sides) == 4  # all over the region
+
+
+def test_halves_and_corners_are_crossed_alike() -> None:
+    pairs = plan(80, 0, ("top-left", "right-half"), DRAW.wording)
+    assert Counter(pair.region for pair in pairs) == {"top-left-corner": 40, "right-half": 40}
+    counts = Counter((pair.region, pair.factors["distractors"]) for pair in pairs)
+    assert set(counts.values()) == {10}
+
+
+@pytest.mark.parametrize(
+    ("regions", "wording", "part"),
+    [
+        (("0.1,0.1,0.5,0.5",), "Is there anything {at}?", "no name to ask by.*without {at}.*half"),
+        (("0.1,0.1,0.5,0.5", "center"), "Is it at the door?", "no {at}.*several regions"),
+        (("0,0,0.2,0.5",), "Is it at the door?", "not every object has room.*0.30"),
+        (("px:0,0,400,400",), "Is it at the door?", "leaves the picture.*168x168"),
+        (("none",), "Is there anything {at}?", "none.*a place"),
+        (("left-half", "0,0,0.5,1"), "Is there anything {at}?", "twice"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(regions: tuple[str, ...], wording: str, part: str) -> None:
+    with pytest.raises(InputError, match=rf"^--(regions|wording): .*{part}"):
+        plan(4, 0, regions, (wording,), 168)
 
 
 def test_names_may_be_one_text_in_python() -> None:

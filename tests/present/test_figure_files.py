@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+import headpatch as hp
 from headpatch.core.output.files import read_table
 from headpatch.core.output.writing import _write_figure
 from headpatch.core.question import Context
@@ -20,6 +21,7 @@ from headpatch.present.figure_data import COLUMNS, data_of
 from headpatch.present.interactive import figures
 from headpatch.present.model_view import covered, drawn, model_view_chart, model_view_text
 from headpatch.present.panel import Panel
+from tests.planted import planted, planted_study
 from tests.present.examples import EXAMPLES
 
 LEFT = np.array([[0.0, 0.0, 0.5, 0.5], [0.0, 0.5, 0.5, 1.0]])  # two patches; the right is cut away
@@ -138,3 +140,25 @@ def test_where_no_place_is_known_nothing_is_drawn() -> None:
     nowhere, picture = np.full((4, 4), np.nan), np.zeros((8, 8, 3), np.uint8)
     assert model_view_chart([picture], nowhere, (0.0, 0.0, 1.0, 1.0), ("With",)) is None
     assert model_view_text([picture, picture], nowhere, (0.0, 0.0, 1.0, 1.0)) == ""
+
+
+def test_a_plot_is_as_wide_and_styled_as_the_study_or_the_caller_says(tmp_path: Path) -> None:
+    """The figures of a result, of its folder, and of the command line, by one section."""
+    style = tmp_path / "large.mplstyle"
+    style.write_text("ytick.labelsize: 15\n")
+    own = {"figures.width": 4.0, "figures.style": str(style)}
+    session = hp.open_session(planted_study(tmp_path, **own), planted().vlm)
+    found = hp.rank(session, overlays=0)
+    found.save(tmp_path / "out")
+    for what in (found, tmp_path / "out"):
+        assert hp.plot(what).get_figwidth() == 4.0
+        assert hp.plot(what, width=9.0).get_figwidth() == 9.0
+        assert {one.get_fontsize() for one in hp.plot(what).axes[0].get_yticklabels()} == {15}
+    plain = hp.rank(hp.open_session(planted_study(tmp_path), planted().vlm), overlays=0)
+    assert hp.plot(plain).get_figwidth() == 7.0
+    drawn = hp.plot(plain, style=style)
+    assert {one.get_fontsize() for one in drawn.axes[0].get_yticklabels()} == {15}
+    with pytest.raises(hp.InputError, match=r"--style: .*nowhere"):
+        hp.plot(found, style="nowhere")
+    with pytest.raises(hp.InputError, match="--width"):
+        hp.plot(found, width=0.5)

@@ -180,19 +180,7 @@ class OpenPairsKeywords(TypedDict, total=False):
 class DrawPairsKeywords(TypedDict, total=False):
     """Of `headpatch.draw_pairs`."""
 
-    regions: Several[
-        Literal[
-            "top-left-corner",
-            "top-right-corner",
-            "bottom-left-corner",
-            "bottom-right-corner",
-            "center",
-            "top-left",
-            "top-right",
-            "bottom-left",
-            "bottom-right",
-        ]
-    ]
+    regions: Several[str]
     wording: Several[str]
     size: int
     format: Literal["png", "jpg"]
@@ -205,3 +193,11 @@ class CorruptKeywords(TypedDict, total=False):
     question: str
     region: str
     seed: int
+
+
+class CompareKeywords(TypedDict, total=False):
+    """Of `headpatch.compare`."""
+
+    format: Several[Literal["png", "pdf", "svg", "csv"]]
+    width: float
+    style: str | None

@@ -26,7 +26,6 @@ from headpatch.kinds import (
 from headpatch.text import checked_text
 
 Quadrant = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
-Corner = Literal["top-left-corner", "top-right-corner", "bottom-left-corner", "bottom-right-corner"]
 _MOST = 1_000_000
 Count = Annotated[int, Field(ge=0, le=_MOST)]
 """How many there are of something that may be left out."""
@@ -88,7 +87,7 @@ class Kinds(Strict):
     """What stands in the place of z, and in which run."""
 
     kinds: KindsOfOnePair = DEFAULT
-    alpha: Annotated[float, Field(json_schema_extra={"metavar": "NUMBER"})] = ALPHA
+    alpha: Annotated[float, Field(json_schema_extra={"metavar": "X"})] = ALPHA
     """What a kind with a factor (scale) multiplies z by: 0 takes all away, 1 changes nothing."""
     directions: Annotated[
         tuple[Literal["noising", "denoising"], ...], BeforeValidator(words), Field(min_length=1)
@@ -245,12 +244,11 @@ class DrawOptions(Strict):
 
     n: Annotated[int, Field(ge=1, le=99_999)] = 200
     """Pairs."""
-    regions: Annotated[
-        tuple[Literal[Corner, "center", Quadrant], ...],
-        BeforeValidator(places),
-        Field(min_length=1),
-    ] = ("top-left-corner", "top-right-corner", "bottom-left-corner", "bottom-right-corner")
-    """Places asked about equally often; `top-left` is short for `top-left-corner`."""
+    regions: Annotated[tuple[str, ...], BeforeValidator(places), Field(min_length=1)] = tuple(
+        f"{corner}-corner" for corner in get_args(Quadrant)
+    )
+    """Places asked about equally often, as for the study's `region`; `top-left` is short for
+    `top-left-corner`. A box has no name: it comes alone, with a wording that names the place."""
     wording: Annotated[tuple[str, ...], BeforeValidator(sequence), Field(min_length=1)] = (
         "Is there anything {at}?",
     )
@@ -272,8 +270,10 @@ class VerdictOptions(Strict):
     """Smallest effect of interest, as a share of the difference between the runs."""
     attention_delta: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Smallest attention difference of interest, as a share of the image attention."""
-    positions: Literal["answer", "question", "image", "all"] = "answer"
-    """Where z is changed."""
+    positions: Annotated[
+        Literal["answer", "question", "image", "all"], Field(json_schema_extra={"metavar": "SCOPE"})
+    ] = "answer"
+    """Where z is changed: answer, question, image, all."""
     source: Literal["twin", "other"] = "twin"
     """Where resampled z comes from: twin (the pair's own other run), or other (a random other
     pair's run with the other answer)."""
@@ -281,7 +281,7 @@ class VerdictOptions(Strict):
     """Judge after every so many pairs, and stop when no head is undecided, or after all pairs; the
     error rates hold whenever it stops."""
     decide: Annotated[str | None, Field(json_schema_extra={"metavar": "HEADS"})] = None
-    """With until_decided: the heads that are to be decided, such as 24.17,23.20; all if left
+    """With --until-decided: the heads that are to be decided, such as 24.17,23.20; all if left
     out."""
     top: Positive = 20
     """Heads that attention picks out."""
@@ -320,7 +320,7 @@ class ForcedAnswer(Strict):
     answer: Annotated[str | None, Field(json_schema_extra={"metavar": "TEXT"})] = None
     """What both runs are made to say, instead of a run's own answer."""
     tokens: Positive = 32
-    """At most so many tokens of it."""
+    """At most so many tokens of the answer."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

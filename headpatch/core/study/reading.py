@@ -22,7 +22,7 @@ from headpatch.core.study.record import (
 )
 from headpatch.errors import InputError
 from headpatch.pairs.pair import BUNDLED
-from headpatch.pairs.region import spelled
+from headpatch.pairs.region import Region, spelled
 from headpatch.pairs.rows import MEMORY
 from headpatch.text import at_home, decimal_number, user_path, whole_number
 
@@ -285,5 +285,17 @@ def words(value: Any) -> Any:
 
 
 def places(value: Any) -> Any:
-    """Read names of regions however ``--region`` may spell them; what is none stays as it is."""
-    return tuple(map(spelled, found)) if isinstance(found := words(value), tuple) else found
+    """Read regions however ``--region`` may spell them; what is none stays as it is.
+
+    In one text with commas, and as words of a flag, a box is four numbers in succession.
+    """
+    found = words(value)
+    if not isinstance(found, tuple) or not all(isinstance(one, str) for one in found):
+        return found
+    parts, read = ",".join(found).split(","), []
+    while parts:
+        of_box = decimal_number(parts[0].strip().lower().removeprefix("px:")) is not None
+        read.append(spelled(",".join(map(str.strip, parts[: 4 if of_box else 1]))))
+        Region.parse(read[-1], "--regions")
+        del parts[: 4 if of_box else 1]
+    return tuple(read)

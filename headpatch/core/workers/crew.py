@@ -12,6 +12,7 @@ from uuid import uuid4
 from weakref import finalize
 
 from headpatch.core.dataset import Found, Pairs
+from headpatch.core.labelled_rows import Rows
 from headpatch.core.output.staging import taken
 from headpatch.core.progress import Stages
 from headpatch.core.question import Result
@@ -24,6 +25,8 @@ from headpatch.core.workers.worker import Asked, Done, Here, Opening, Worker
 from headpatch.disk import reporting_failure
 from headpatch.errors import InputError, RunError
 from headpatch.models.spans import Positions
+from headpatch.models.vlm import VLM
+from headpatch.pairs.labelled import Listed
 
 _EVERY: Final = 0.1  # seconds between two looks at how far the workers are
 _FRUITLESS: Final = 3  # deaths of each worker, while no unit gets done
@@ -58,6 +61,7 @@ class Crew:
         for _ in range(self.count):
             self._hire()
         self._opening: Opening | None = None
+        self._found: Found | Listed | None = None
         self._at = ""  # where the last worker that died was
         self._there = dict[Path, frozenset[str]]()  # by folder: units from before this crew
         self.standing: Standing | None = None
@@ -93,12 +97,8 @@ class Crew:
         The model of what is returned has no weights; whoever asks a question of it asks the crew.
         """
         self._found = found  # pictures that were made for this last as long
-        entries = tuple(replace(one, stored=None) for one in found.entries)
-        plain = replace(found, entries=entries, drawn=None)
-        mark = f".{uuid4().hex}.seen"
-        self._opening = Opening(
-            study, plain, positions, vision, store.folder, mark, store.argument, **more
-        )
+        plain = replace(found, entries=_unstored(found.entries), drawn=None)
+        self._opening = _opening(study, plain, store, positions, vision, **more)
         done = self._run(None, store, stages, say)
         pairs: Pairs = unpacked(done.content, unpacked(done.model))
         return replace(pairs, drawn=found.drawn, crew=self)
@@ -117,6 +117,20 @@ class Crew:
         done = self._run(asked, store, stages, say)
         found: Result = unpacked(done.content, pairs.vlm)
         return found
+
+    def ask_rows(
+        self, verb: str, study: Study, listed: Listed, store: Store, stages: Stages, say: Say
+    ) -> tuple[Rows, Result]:
+        """Have the workers answer a question of labelled rows; the rows' model has no weights."""
+        self._found = listed
+        twins = [one.twin and replace(one.twin, stored=None) for one in listed.entries]
+        rows = zip(_unstored(listed.entries), twins, strict=True)
+        plain = tuple(replace(one, twin=twin) for one, twin in rows), _unstored(listed.of_pairs)
+        told = replace(listed, entries=plain[0], of_pairs=plain[1])
+        self._opening = _opening(study, told, store)
+        done = self._run(Asked(verb, study, {}, store.folder), store, stages, say)
+        vlm: VLM = unpacked(done.model)
+        return Rows(study, vlm, listed.entries, listed.refused), unpacked(done.content, vlm)
 
     def _run(self, asked: Asked | None, store: Store, stages: Stages, say: Say) -> Done:
         """Give all workers a task; return what the first to end has: the others have the same."""
@@ -231,6 +245,24 @@ def warned(text: str, warns: bool) -> None:
     """Warn, in a program, of what workers warn of."""
     if warns:
         warnings.warn(text, stacklevel=6)
+
+
+def _opening(
+    study: Study,
+    found: Found | Listed,
+    store: Store,
+    positions: Positions | None = None,
+    vision: bool = False,
+    **more: Any,
+) -> Opening:
+    mark = f".{uuid4().hex}.seen"
+    how = study, found, positions, vision, store.folder, mark, store.argument
+    return Opening(*how, **more)
+
+
+def _unstored(entries: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return pairs or rows without pictures in memory, which lie in files for the workers."""
+    return tuple(replace(one, stored=None) for one in entries)
 
 
 class _Asking:

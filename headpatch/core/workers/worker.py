@@ -6,7 +6,7 @@ import socket
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from headpatch import __version__
 from headpatch.core.ask import ready
 from headpatch.core.baseline_runs import survey
 from headpatch.core.dataset import Found, Pairs
+from headpatch.core.labelled_rows import Rows
+from headpatch.core.outlook import Stage, price_words
 from headpatch.core.question import Call, Question, Result, verbs
 from headpatch.core.session import model_of
 from headpatch.core.share import ALONE
@@ -29,6 +31,8 @@ from headpatch.engine.patching import OnProgress
 from headpatch.errors import HeadpatchError, InputError, RunError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
+from headpatch.pairs.labelled import Listed, Refused
+from headpatch.pairs.manifest import usable
 
 _PATIENCE: Final = 10.0  # seconds until a file of another machine must be seen
 
@@ -45,10 +49,10 @@ class Here:
 
 @dataclass(frozen=True)
 class Opening:
-    """Which pairs are opened, how, and where their units go."""
+    """Which pairs are opened, how, or which labelled rows, and where their units go."""
 
     study: Study
-    found: Found
+    found: Found | Listed
     positions: Positions | None
     vision: bool
     store: Path
@@ -112,7 +116,8 @@ class Worker:
                     with suppress(Again):
                         content = self._content(opening, asked, share)
                         stores = (self._store(one.store) for one in (opening, asked) if one)
-                        model = b"" if asked else self._shell
+                        opens = asked is None or isinstance(opening.found, Listed)
+                        model = self._shell if opens else b""
                         return Done(content, model, frozenset().union(*(x.used for x in stores)))
         except HeadpatchError as error:
             return Done(error=error, trace=traceback.format_exc())
@@ -143,44 +148,54 @@ class Worker:
             time.sleep(0.1)
 
     def _content(self, opening: Opening, asked: Asked | None, share: Handed) -> bytes:
-        pairs = replace(self._opened(opening, asked, share), share=share)
+        vlm = self._loaded(opening.study)
+        if asked is not None:
+            _question(asked).check_model(asked.study, vlm)
+        if asked is not None and isinstance(opening.found, Listed):
+            return packed(self._answered(_rows(opening.found, asked, vlm, share), asked), vlm)
+        pairs = replace(self._opened(opening, vlm, share), share=share)
         if asked is None:
             shown = replace(pairs.survey, reference=None, open_pairs=None)
-            return packed(replace(pairs, survey=shown, drawn=None, share=ALONE), pairs.vlm)
-        return packed(self._answered(pairs, asked), pairs.vlm)
+            return packed(replace(pairs, survey=shown, drawn=None, share=ALONE), vlm)
+        return packed(self._answered(pairs, asked), vlm)
 
-    def _opened(self, opening: Opening, asked: Asked | None, share: Handed) -> Pairs:
-        """Load the model and run the pairs with the other workers, unless they are open."""
+    def _loaded(self, study: Study) -> VLM:
+        """Load the model, unless it is."""
         if self._vlm is None:
             with self._stages("Loading the model"):
-                self._vlm = model_of(opening.study)
+                self._vlm = model_of(study)
             self._shell = without_weights(self._vlm)  # before it runs, after which it is not plain
-        if asked is not None:
-            _question(asked).check_model(asked.study, self._vlm)
+        return self._vlm
+
+    def _opened(self, opening: Opening, vlm: VLM, share: Handed) -> Pairs:
+        """Run the pairs with the other workers, unless they are open."""
+        assert isinstance(opening.found, Found)
         of = opening, share.left_out
         if self._pairs is None or self._of != of:
             self._pairs = None  # its memory goes before others take it
             study = opening.study.override({"pairs.manifest": opening.found.manifest})
             where = opening.positions, opening.vision
             seen = survey(
-                study, self._vlm, opening.found.entries, where[0], None, where[1], opening.hold,
+                study, vlm, opening.found.entries, where[0], None, where[1], opening.hold,
                 means=opening.means, store=self._store(opening.store), share=share,
                 count=opening.count,
             )  # fmt: skip
-            self._pairs, self._of = Pairs(study, self._vlm, seen, *where), of
+            self._pairs, self._of = Pairs(study, vlm, seen, *where), of
         return self._pairs
 
-    def _answered(self, pairs: Pairs, asked: Asked) -> Result:
-        question, study = _question(asked), asked.study
-        pairs = replace(pairs, study=study)
-        units: Mapping[str, str] = {}
-        if question.verb.keyed:
-            entries = [one.entry for one in pairs.survey.gated]
-            units = question.units(study, pairs.vlm, entries, asked.given)
-        store = self._store(asked.store)
-        call = Call(self._stages, self._say, store=store, units=units, given=asked.given)
-        opened = ready(pairs, question.needs(study), self._stages, store)
-        found: Result = question.answer(opened, call)
+    def _answered(self, opened: Pairs | Rows, asked: Asked) -> Result:
+        question, study, store = _question(asked), asked.study, self._store(asked.store)
+        call = Call(self._stages, self._say, self._price, store, given=asked.given)
+        opened = replace(opened, study=study)
+        if isinstance(opened, Pairs):
+            entries = [one.entry for one in opened.survey.gated]
+            if question.verb.keyed:
+                units = question.units(study, opened.vlm, entries, asked.given)
+                call = replace(call, units=units)
+            entries = list(usable(entries))
+            call.announce(question.price(study, opened.vlm, entries), len(entries))
+        target: Any = ready(opened, question.needs(study), self._stages, store)
+        found: Result = question.answer(target, call)
         return found
 
     def _store(self, folder: Path) -> Store:
@@ -188,6 +203,10 @@ class Worker:
 
     def _say(self, text: str) -> None:
         self._ask("say", text, False)
+
+    def _price(self, stages: Sequence[Stage], pairs: int) -> None:
+        if stages:
+            self._say(price_words(stages, pairs))
 
     def _warn(self, text: str) -> None:
         self._ask("say", text, True)
@@ -202,6 +221,15 @@ class Worker:
 def _question(asked: Asked) -> Question[Any]:
     (verb,) = (one for one in verbs() if one.name == asked.verb)
     return verb.question()
+
+
+def _rows(listed: Listed, asked: Asked, vlm: VLM, share: Handed) -> Rows:
+    """Open labelled rows, but for those that ended workers."""
+    rows, why = _question(asked).rows(asked.study, vlm, listed, share), share.left_out
+    gone = [one for one in rows.entries if one.name in why]
+    refused = (*rows.refused, *(Refused(one.name, one.line, why[one.name]) for one in gone))
+    entries = tuple(one for one in rows.entries if one.name not in why)
+    return replace(rows, entries=entries, refused=refused)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 import torch
 
-from headpatch.core.invalid_study import SEEN_ALIKE, seen_alike
+from headpatch.core.gate_view import SEEN_ALIKE
+from headpatch.core.invalid_study import seen_alike
 from headpatch.core.session import Session
 from headpatch.engine.interventions import refused
 from headpatch.models.placement import quantized

@@ -20,7 +20,7 @@ from headpatch.core.head_selection import (
     single_effects,
 )
 from headpatch.core.mean_activations import mean_z
-from headpatch.core.outlook import Stage, price_words
+from headpatch.core.outlook import Stage
 from headpatch.core.over_pairs import Sources, each_pair, hangs_on_all
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
@@ -221,7 +221,6 @@ def _one_pair(session: Session, call: Call) -> tuple[Plan, Each]:
     if words := inexact(session):
         call.say(words)
     options, means = session.study.combine, call.given.get("means")
-    call.say(price_words(QUESTION.price(session.study, session.vlm, session.pair), 1))
     with call.stages("Ranking heads by effect") as advance:
         heads = choose(
             session.vlm.lm.grid,
@@ -244,9 +243,8 @@ def _one_pair(session: Session, call: Call) -> tuple[Plan, Each]:
 def _many(pairs: Pairs, call: Call) -> tuple[Plan, Each, Scenes]:
     """Return what is changed, what runs the pairs on which it is judged, and their scenes."""
     options = pairs.study.combine
-    price = QUESTION.price(pairs.study, pairs.vlm, pairs.entries)
     with call.stages("Ranking heads by effect") as advance:
-        chosen = choose_heads(pairs, call, options, advance, price)
+        chosen = choose_heads(pairs, call, options, advance)
     judged = replace(pairs.survey, entries=chosen.entries)
     sources = Sources(pairs, options, options.positions, False)
 

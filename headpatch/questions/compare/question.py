@@ -1,10 +1,10 @@
 """Comparing saved runs: which heads and layers they rank alike. No model is run."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from scipy.stats import hypergeom
 from headpatch.core.output.staging import check_folder, taken
 from headpatch.core.output.writing import write
 from headpatch.core.question import Call, Context, Files, Opened, Origin, Question, Result
+from headpatch.core.study.keywords import CompareKeywords
 from headpatch.core.study.record import RUN
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
@@ -86,6 +87,7 @@ def compare(
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
+    **figures: Unpack[CompareKeywords],
 ) -> Compared:
     """Say how far saved runs agree on which heads look and which act; no model is run.
 
@@ -101,6 +103,9 @@ def compare(
         Compare layers by relative depth where models have other numbers of them.
     level, resamples, seed
         Coverage of the intervals over scenes, and how they are resampled.
+    figures
+        Override those of the first run's `headpatch.Study.figures`: ``format``, ``width``,
+        ``style``.
 
     Raises
     ------
@@ -128,7 +133,9 @@ def compare(
     settings = Settings(top, depth, level, resamples, seed)
     rows = [row for both in combinations(found, 2) for row in _rows(*both, settings)]
     table = pd.DataFrame(rows, columns=[column.name for column in COMPARE])
-    result = Compared(table, origin=_origin(found, settings))
+    origin = _origin(found, settings)
+    drawn = origin.study.model_copy(update={"figures": origin.study.figures.given(**figures)})
+    result = Compared(table, origin=replace(origin, study=drawn))
     if place is not None:
         with taken(place, VERB.name):
             write(result, place)

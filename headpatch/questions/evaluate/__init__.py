@@ -71,15 +71,18 @@ class EvaluateOptions(Strict):
     classes: Annotated[tuple[_Class, ...], BeforeValidator(sequence), Field(min_length=1)] = (
         "necessary",
     )
-    """Classes of --verdict, comma-separated."""
+    """Classes of --verdict, comma-separated: necessary, sufficient, redundant, inhibitory, mixed,
+    watches, looks away, inert."""
     kinds: Annotated[
         tuple[Literal["zero", "mean", "scale", "resample"], ...],
         BeforeValidator(sequence),
         Field(min_length=1, description=kinds_help(_KINDS)),
     ] = ("zero",)
-    alpha: Annotated[float, Field(json_schema_extra={"metavar": "NUMBER"})] = ALPHA
+    alpha: Annotated[float, Field(json_schema_extra={"metavar": "X"})] = ALPHA
     """What kind scale multiplies z by: 0 takes all away, 1 changes nothing."""
-    positions: Literal["answer", "question", "image", "all"] = "answer"
+    positions: Annotated[
+        Literal["answer", "question", "image", "all"], Field(json_schema_extra={"metavar": "SCOPE"})
+    ] = "answer"
     """Where z is changed in the prompt: answer, question, image, all."""
     controls: Count = 20
     """Random sets of heads of the same layers to compare with."""
@@ -121,6 +124,6 @@ VERB = Verb(
     __doc__ or "",
     (EVALUATION, ROWS, REFUSED),
     ("behaviour.png",),
-    without=("region", "hold", "workers", "ray", "force"),
+    without=("region", "hold", "force"),
     finished="rows",
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from headpatch.core.ask import ask, origin
-from headpatch.core.cost import inexact
+from headpatch.core.cost import inexact, widened
 from headpatch.core.dataset import Pairs
 from headpatch.core.edge_cuts import check_window
 from headpatch.core.fast_paths import decide
@@ -26,7 +26,7 @@ from headpatch.core.head_selection import (
     ranking_price,
     single_effects,
 )
-from headpatch.core.outlook import Stage, price_words
+from headpatch.core.outlook import Stage
 from headpatch.core.over_pairs import each_pair
 from headpatch.core.progress import Progress, reporting
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
@@ -34,10 +34,12 @@ from headpatch.core.ranking import order
 from headpatch.core.session import Session
 from headpatch.core.stream_swaps import Ends, token_classes
 from headpatch.core.study.keywords import PathKeywords
+from headpatch.core.study.options import edge_ends
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
 from headpatch.errors import InputError
 from headpatch.heads import Head
+from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
@@ -100,6 +102,14 @@ _CLASSES, _INPUTS = 4, 7  # of tokens whose stream is swapped; of inputs of a he
 _SHARE = 0.5  # of a pass that a run takes that is resumed at its layer, in the mean
 
 
+def _first(edges: Sequence[str]) -> Positions:
+    """Return the tokens from the first of which runs with cut edges differ from the untouched."""
+    ends = {edge_ends(edge)[0] for edge in edges}
+    if ends == {"answer"}:
+        return "answer"
+    return "question" if ends <= {"answer", "question", "words"} else "all"
+
+
 class Path(Question[FollowedPath]):
     """Follows the object through the model."""
 
@@ -121,14 +131,19 @@ class Path(Question[FollowedPath]):
         heads, stages = ranking_price(study, vlm, study.path, pairs)
         layers = grid.layers + (vlm.vision.grid.layers if vlm.vision else 0)
         swapped = 2 * _CLASSES * layers * many
-        cuts = 2 * len(study.path.edges) * grid.layers * many
+        cuts = 2 * (len(study.path.edges) + 1) * grid.layers * many  # and of nothing
         paths = 2 * _INPUTS * heads * (1 if isinstance(pairs, Pair) else -(-many // 2))
+        views = [
+            Stage("Swapping the stream", swapped, _SHARE * swapped),
+            Stage(
+                "Cutting edges", cuts, widened(study, vlm, pairs, cuts, _first(study.path.edges))
+            ),
+            Stage("Patching paths to heads", paths, _SHARE * paths),
+        ]
         if not isinstance(pairs, Pair):
-            rows = swapped + cuts + paths
-            return [*stages, Stage("Following the object", rows, _SHARE * rows)]
-        named = {"Swapping the stream": swapped, "Cutting edges": cuts}
-        named["Patching paths to heads"] = paths
-        return [*stages, *(Stage(name, rows, _SHARE * rows) for name, rows in named.items())]
+            whole = sum(one.rows for one in views), sum(one.passes for one in views)
+            views = [Stage("Following the object", *whole)]
+        return [*stages, *views]
 
     def answer(self, opened: Opened, call: Call) -> FollowedPath:
         """Measure every view of every pair."""
@@ -144,7 +159,6 @@ class Path(Question[FollowedPath]):
         token_classes(session)  # a region without tokens is refused here, one without others below
         for edge in study.path.edges:
             Ends.of(session, edge)
-        call.say(price_words(self.price(study, session.vlm, session.pair), 1))
         with call.stages("Ranking heads by effect") as advance:
             heads = choose(
                 session.vlm.lm.grid,
@@ -165,8 +179,7 @@ class Path(Question[FollowedPath]):
         survey = replace(survey, checks=checks, open_pairs=survey.open_pairs if here else None)
         pairs = replace(pairs, survey=survey, positions="answer", vision=False)
         with call.stages("Ranking heads by effect") as advance:
-            price = self.price(study, vlm, pairs.entries)
-            chosen = choose_heads(pairs, call, study.path, advance, price)
+            chosen = choose_heads(pairs, call, study.path, advance)
         heads: dict[str, tuple[Head, ...]] = {entry.name: () for entry in survey.entries}
         named_heads = _heard(vlm, chosen.heads, call)
         heads |= {entry.name: named_heads for entry in chosen.entries}

@@ -7,7 +7,7 @@ and at the patches (on through the vision tower). A map is a claim; the check of
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,6 +38,7 @@ Saved: TypeAlias = dict[str, Any]
 """Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
 
 METHODS: Mapping[str, Step] = {"rollout": rollout, "relevance": relevance}
+STAGES = ("tokens", "patches")
 _KEPT_PIXELS = 672  # longest side of the pictures kept beside the results
 
 
@@ -180,6 +181,11 @@ def _small(image: Any) -> Tensor:
 
 def roll_out(session: Session, on_progress: OnProgress | None = None) -> TokenMaps:
     """Map where a token of the study's answer comes from, and check the maps."""
+    return checked(mapped(session), on_progress)
+
+
+def mapped(session: Session) -> TokenMaps:
+    """Map where a token of the study's answer comes from; nothing is checked."""
     options = session.study.rollout
     if session.prompt.spans.crossed:
         raise InputError(
@@ -197,19 +203,21 @@ def roll_out(session: Session, on_progress: OnProgress | None = None) -> TokenMa
     token = answer.ids[options.token]
     said = say(session.vlm, session.prompt, answer.ids[: options.token], token)
     check_said(session, answer, options.token, said)
-    maps = tuple(_maps(session, said))
-    check, unchecked = None, ""
+    return TokenMaps(session, answer, options.token, said, tuple(_maps(session, said)), None)
+
+
+def checked(found: TokenMaps, on_progress: OnProgress | None = None) -> TokenMaps:
+    """Check maps, or say why that cannot be."""
+    session, said = found.session, found.said
     try:
         shown = pictures(session.vlm, said.base.prompt)
     except InputError as error:
-        unchecked = str(error)
-    else:
-        if said.first[WITH] == said.first[WITHOUT] or said.base.ld_with == said.base.ld_without:
-            unchecked = f"both runs would say {word(session, said.first[WITH])!r} here"
-        else:
-            values = {one.name: one.values for one in maps}
-            check = check_maps(session, said, values, shown, on_progress)
-    return TokenMaps(session, answer, options.token, said, maps, check, unchecked)
+        return replace(found, unchecked=str(error))
+    if said.first[WITH] == said.first[WITHOUT] or said.base.ld_with == said.base.ld_without:
+        same = word(session, said.first[WITH])
+        return replace(found, unchecked=f"both runs would say {same!r} here")
+    values = {one.name: one.values for one in found.maps}
+    return replace(found, check=check_maps(session, said, values, shown, on_progress))
 
 
 def _maps(session: Session, said: TokenRuns) -> Iterator[Map]:
@@ -224,10 +232,10 @@ def _maps(session: Session, said: TokenRuns) -> Iterator[Map]:
     for method, step in METHODS.items():
         flow = follow(looked, prompt, step)
         tokens, placed = flow.tokens.double(), prompt.image_positions.cpu()
-        yield _map(method, "tokens", tokens, placed)
+        yield _map(method, STAGES[0], tokens, placed)
         if flow.patches is not None:
             patches = flow.patches.double()
-            yield _map(method, "patches", patches, prompt.placed_in(patches.shape[1]))
+            yield _map(method, STAGES[1], patches, prompt.placed_in(patches.shape[1]))
 
 
 def _map(method: str, stage: str, weights: Float[Tensor, "runs tokens"], placed: Tensor) -> Map:

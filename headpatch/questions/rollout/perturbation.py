@@ -9,7 +9,7 @@ picture that the model could meet, and all patches together give the other run e
 neither; to a question whether something is there, a grey square may be something.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from headpatch.core.session import Session
+from headpatch.core.study.study import Study
 from headpatch.engine.answers import TokenRuns
 from headpatch.engine.patching import WITH, WITHOUT, OnProgress
 from headpatch.engine.perturb import (
@@ -28,8 +29,11 @@ from headpatch.engine.perturb import (
     lds,
     mean_colour,
     patch_side,
+    pictures,
     replaced_patches,
 )
+from headpatch.models.prompt import Prompt
+from headpatch.models.vlm import VLM
 from headpatch.stats.deletion_curves import RANDOM, REGION, areas
 from headpatch.stats.effects import noise_floor, normalized_effect
 from headpatch.stats.rankings import descending, sizes
@@ -76,22 +80,10 @@ def check_maps(
     LD is that of the base of the token that was `said`; `shown` is each run's picture as the vision
     tower takes it.
     """
-    points = list(_points(session, maps))
-    mirrored = session.study.rollout.fill == "other"
-    fills = [
-        (own, shown[1 - run] if mirrored else mean_colour(own))
-        for run, own in zip(RUNS, shown, strict=True)
-    ]
-    grid, patch = session.prompt.patches.grid, patch_side(session.vlm, said.base.prompt)
-    # Where a patch is what it would be replaced by, replacing it makes no other picture.
-    unlike = [differing(*both, grid, patch).numpy() for both in fills]
-
-    def picture(run: int, changed: Mask) -> tuple[int, bytes]:
-        """Name a picture: what is replaced in one run's may be what is left of the other's."""
-        if mirrored and run == WITHOUT:
-            return WITH, (~changed & unlike[run]).tobytes()
-        return run, (changed & unlike[run]).tobytes()
-
+    study, grid = session.study, session.prompt.patches.grid
+    points = list(_points(study, session.region_tokens, maps))
+    patch = patch_side(session.vlm, said.base.prompt)
+    fills, picture = _pictures(study, shown, grid, patch)
     show = partial(replaced_patches, grid=grid, patch=patch)
     jobs = {
         picture(run, changed): partial(show, *fills[run], torch.from_numpy(changed)[None])
@@ -112,13 +104,43 @@ def check_maps(
     return Check(curves, areas(curves), noise_floor(nothing))
 
 
-def _points(session: Session, maps: Mapping[str, Values]) -> Iterator[Point]:
+def pictures_to_come(
+    study: Study, vlm: VLM, prompt: Prompt, inside: Mask, maps: Sequence[str]
+) -> int:
+    """Return about how many pictures a check runs, the maps' own orders being anything."""
+    shown, rng = pictures(vlm, prompt), np.random.default_rng(0)
+    _, picture = _pictures(study, shown, prompt.patches.grid, patch_side(vlm, prompt))
+    values = {name: rng.random((len(RUNS), len(inside))) for name in maps}
+    return len({picture(run, changed) for run, _, changed in _points(study, inside, values)})
+
+
+def _pictures(
+    study: Study, shown: Sequence[Picture], grid: tuple[int, int], patch: int
+) -> tuple[list[tuple[Picture, Picture]], Callable[[int, Mask], tuple[int, bytes]]]:
+    """Return, by run, its picture and what stands in deleted patches, and what names a picture."""
+    mirrored = study.rollout.fill == "other"
+    fills = [
+        (own, shown[1 - run] if mirrored else mean_colour(own))
+        for run, own in zip(RUNS, shown, strict=True)
+    ]
+    # Where a patch is what it would be replaced by, replacing it makes no other picture.
+    unlike = [differing(*both, grid, patch).numpy() for both in fills]
+
+    def picture(run: int, changed: Mask) -> tuple[int, bytes]:
+        """Name a picture: what is replaced in one run's may be what is left of the other's."""
+        if mirrored and run == WITHOUT:
+            return WITH, (~changed & unlike[run]).tobytes()
+        return run, (changed & unlike[run]).tobytes()
+
+    return fills, picture
+
+
+def _points(study: Study, inside: Mask, maps: Mapping[str, Values]) -> Iterator[Point]:
     """Say which patches are replaced for each point of each curve; no change comes first."""
-    inside = session.region_tokens
     patches = len(inside)
     counts = sorted({*sizes(patches), int(inside.sum())})
-    rng = np.random.default_rng([session.study.seed % 2**64, 0x5011])  # numpy takes no negatives
-    drawn = [rng.permutation(patches) for _ in range(session.study.rollout.draws)]
+    rng = np.random.default_rng([study.seed % 2**64, 0x5011])  # numpy takes no negatives
+    drawn = [rng.permutation(patches) for _ in range(study.rollout.draws)]
     for run, name in RUNS.items():
         orders = [(order, 0, descending(values[run])) for order, values in maps.items()]
         orders += [(RANDOM, draw, order) for draw, order in enumerate(drawn)]

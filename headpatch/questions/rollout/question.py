@@ -1,14 +1,17 @@
 """Rolling attention back from a token of the answer, over one pair or over many."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Unpack, overload
 
 import pandas as pd
 
 from headpatch.core.aggregate import aggregate
 from headpatch.core.ask import ask, origin
+from headpatch.core.cost import asked_of
 from headpatch.core.dataset import Pairs
+from headpatch.core.outlook import Stage
 from headpatch.core.over_pairs import each_pair
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result
@@ -16,6 +19,10 @@ from headpatch.core.session import Session
 from headpatch.core.study.keywords import RolloutKeywords
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
+from headpatch.errors import InputError
+from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
+from headpatch.pairs.pair import Pair
 from headpatch.questions.rollout import VERB
 from headpatch.questions.rollout.columns import (
     AREA_MEANS,
@@ -25,8 +32,13 @@ from headpatch.questions.rollout.columns import (
     REGIONS,
     ROLLOUT,
 )
-from headpatch.questions.rollout.maps import TokenMaps, roll_out
+from headpatch.questions.rollout.maps import METHODS, STAGES, TokenMaps, checked, mapped, roll_out
+from headpatch.questions.rollout.perturbation import pictures_to_come
 from headpatch.questions.rollout.view import pairs_summary, summary
+from headpatch.stats.attention_mass import region_mask
+
+_REPLACING = "Replacing patches"  # the stage
+_COUNTED = 8  # pairs: it hangs on how large the object is
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -121,11 +133,33 @@ class Rollout(Question[Rolled | RolledPairs]):
         """Both runs are followed back as one batch."""
         return Needs(one_length=True)
 
+    def price(self, study: Study, vlm: VLM, pairs: Pair | Sequence[Entry]) -> list[Stage]:
+        """Count the pictures of the check, a whole pass each: of several pairs by the first ones.
+
+        None of a model whose maps are not checked, or refused.
+        """
+        names = [f"{method}_{stage}" for method in METHODS for stage in STAGES]
+        counts = []
+        for pair, prompt in islice(asked_of(study, vlm, pairs), _COUNTED):
+            if prompt.spans.crossed or prompt.patches.unknown is not None:
+                return []
+            try:
+                inside = region_mask(prompt.patches.boxes, pair.region.box)
+                counts.append(pictures_to_come(study, vlm, prompt, inside, names))
+            except InputError:
+                return []
+        if not counts:
+            return []
+        rows = sum(counts) * (1 if isinstance(pairs, Pair) else len(pairs)) // len(counts)
+        return [Stage(_REPLACING, rows, float(rows))]
+
     def answer(self, opened: Opened, call: Call) -> Rolled | RolledPairs:
         """Map where the token comes from, and check the maps."""
         if isinstance(opened, Session):
-            with call.stages("Replacing patches") as advance:
-                maps = roll_out(opened, advance)
+            with call.stages("Following attention back"):
+                maps = mapped(opened)
+            with call.stages(_REPLACING) as advance:
+                maps = checked(maps, advance)
             floor = None if maps.check is None else maps.check.noise_floor
             return Rolled(**vars(maps), origin=origin(VERB, opened, floor))
         assert isinstance(opened, Pairs)
@@ -158,9 +192,9 @@ def _over_pairs(pairs: Pairs, call: Call) -> RolledPairs:
         areas = areas.assign(difference=areas["area"] - areas["random_mean"])
         return RolledPair(*tables, curves, areas, maps.check.noise_floor)
 
-    what, sections = "Replacing patches", ("rollout",)
-    with call.stages(what) as advance:
-        measured = list(each_pair(pairs, call, what, measure, advance, sections=sections))
+    with call.stages(_REPLACING) as advance:
+        by_pair = each_pair(pairs, call, _REPLACING, measure, advance, sections=("rollout",))
+        measured = list(by_pair)
     curves = [one.curves for one in measured if one.curves is not None]
     areas = [one.areas for one in measured if one.areas is not None]
     checked = [place for place, one in enumerate(measured) if one.areas is not None]

@@ -30,7 +30,13 @@ from headpatch.questions.trace import VERB
 from headpatch.questions.trace.aligned_mean import SlotMean, mean_of
 from headpatch.questions.trace.results import Traced, TracedPairs
 from headpatch.questions.trace.token_alignment import AlignedMeans, Said, average, slots_of
-from headpatch.questions.trace.token_runner import AnswerMeans, Token, TokenRunner
+from headpatch.questions.trace.token_runner import (
+    CHANGING,
+    AnswerMeans,
+    Token,
+    TokenRunner,
+    price,
+)
 
 
 class Trace(Question[Traced | TracedPairs]):
@@ -59,12 +65,13 @@ def _one(session: Session, call: Call) -> Traced:
     options, stages = session.study.trace, call.stages
     with stages("Reading the answers"):
         own, chosen = _spoken(session)
+    total, tokens = sum(len(answer.ids) for answer in chosen), list[Token]()
+    call.announce([price(session.study, session.vlm, session.pair, total)], 1)
     means: list[AnswerMeans | None] = [None] * len(chosen)
     if averages(options.kinds):
         with stages("Averaging reference pairs") as advance:
             means = [_means_of(session, answer, advance) for answer in chosen]
-    total, tokens = sum(len(answer.ids) for answer in chosen), list[Token]()
-    with stages("Changing heads, token by token") as advance:
+    with stages(CHANGING) as advance:
         runner = TokenRunner(session.study, session.vlm, call.store, total, advance)
         for answer, mean in zip(chosen, means, strict=True):
             names = runner.names(session.pair, answer, options.reference)
@@ -107,12 +114,14 @@ def _over_pairs(pairs: Pairs, call: Call, store: Store) -> TracedPairs:
             )
         )  # fmt: skip
     slots = [slots_of([chosen[source] for chosen in said]) for source in range(len(said[0]))]
+    count = sum(len(answer.ids) for answers in said for answer in answers)
+    call.announce([price(study, pairs.vlm, entries, count)], len(entries))
     means = None
     if averages(study.trace.kinds):
         with stages("Averaging z over the pairs") as advance:
             means = average(pairs, call, said, slots, advance)
-    with stages("Changing heads, token by token") as advance:
-        names = _measure(pairs, call, said, means, advance)
+    with stages(CHANGING) as advance:
+        names = _measure(pairs, call, said, means, count, advance)
     averaged, total = list[SlotMean](), sum(map(len, slots))
     with stages("Averaging over the pairs") as advance:
         for source, slot in ((place, slot) for place, own in enumerate(slots) for slot in own):
@@ -130,15 +139,19 @@ def _over_pairs(pairs: Pairs, call: Call, store: Store) -> TracedPairs:
 
 
 def _measure(
-    pairs: Pairs, call: Call, said: Said, means: AlignedMeans | None, on_progress: OnProgress
+    pairs: Pairs,
+    call: Call,
+    said: Said,
+    means: AlignedMeans | None,
+    total: int,
+    on_progress: OnProgress,
 ) -> list[list[list[str]]]:
-    """Measure every token that is not finished; pairs without any are not opened.
+    """Measure every token, of `total`, that is not finished; pairs without any are not opened.
 
     Return, by pair and answer, the name under which each token is kept.
     """
     survey, vlm, entries, store = pairs.survey, pairs.vlm, pairs.entries, call.store
     assert store is not None
-    total = sum(len(answer.ids) for answers in said for answer in answers)
     runner = TokenRunner(pairs.study, vlm, store, total, on_progress)
     reference = None if means is None else means.name
     names = [
@@ -160,7 +173,7 @@ def _measure(
     opened = survey.open(pairs.study, vlm, pairs.positions, pairs.vision)
     keys = [f"{''.join(of_pair[0][:1])}-all" for of_pair in names]
     tokens = each_unit(
-        entries, opened, "Changing heads, token by token", lambda: keys, measure,
+        entries, opened, CHANGING, lambda: keys, measure,
         store=store, share=pairs.share, near=survey.held, count=0,
     )  # fmt: skip
     for entry, own, _ in zip(entries, names, tokens, strict=True):

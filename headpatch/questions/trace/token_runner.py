@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headpatch.core.cost import widened
 from headpatch.core.effects import FEW, floors_of, intervene
+from headpatch.core.outlook import Stage
 from headpatch.core.ranking import MASSES, masses
 from headpatch.core.session import Session
 from headpatch.core.store import Store, unit_key
@@ -26,6 +28,7 @@ from headpatch.heads import HeadSet
 from headpatch.kinds import averages
 from headpatch.models.prompt import forced
 from headpatch.models.vlm import VLM
+from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
 from headpatch.questions.trace.records import MEASURES
 
@@ -34,6 +37,8 @@ Way: TypeAlias = tuple[str, Direction]
 AnswerMeans: TypeAlias = Sequence[Sequence[Tensor]]
 """What kind ``mean`` puts in a head's place: for each token of an answer and each layer, mean z at
 the position from which the token is looked at, ``[heads, head_dim]``."""
+CHANGING: Final = "Changing heads, token by token"
+"""The stage in which tokens are measured."""
 _KEPT: Final = ("rival", "says", "measured", "attention", "effects", "floors")
 
 
@@ -161,6 +166,12 @@ class TokenRunner:
 
     def _advance(self, done: int, _: int) -> None:
         self._on_progress(self._done + done, self._total)
+
+
+def price(study: Study, vlm: VLM, pairs: Pair | Sequence[Entry], tokens: int) -> Stage:
+    """Say what so many tokens take, of all answers: both runs, then every head at one position."""
+    rows = tokens * len(_asked(study, vlm))
+    return Stage(CHANGING, rows, 2 * tokens + widened(study, vlm, pairs, rows))
 
 
 def _asked(study: Study, vlm: VLM) -> list[Intervention]:

@@ -190,12 +190,8 @@ class Judge(Question[Verdict]):
     def answer(self, opened: Opened, call: Call) -> Verdict:
         """Judge every head on all pairs, and what each part of them chooses on the other."""
         assert isinstance(opened, Pairs)
-        study, vlm, count = opened.study, opened.vlm, len(opened.entries)
-        need_pairs(study, count, "--pairs")
-        call.say(
-            f"heads of {vlm.name} are changed on {count:,} pairs, about "
-            f"{cost(study, vlm.lm.grid, opened.survey.entries):,} times in all"
-        )
+        study, vlm = opened.study, opened.vlm
+        need_pairs(study, len(opened.entries), "--pairs")
         with call.stages("Changing heads") as advance:
             judgement = run(study, vlm, opened.survey, call.store, advance, call.say, opened.share)
         facts = {"failed_nulls": failed(judgement.nulls), **judgement.look.facts}

@@ -99,7 +99,7 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     said = headpatch("claims", study(at, *WANTED), "--out", at.judged)
     assert said.code == 0, said.err
     first, price, more = said.err.splitlines()
-    assert "holds no verdict" in first and "on 12 pairs, about" in price
+    assert "holds no verdict" in first and "12 pairs, if all pass: about" in price
     assert "answer to region cut in layers 0-1" in more and "on each of 3 pairs" in more
     assert "supported" in said.out and "contradicted" in said.out
     assert "claims.csv" in said.out and "verdict.png" in said.out

@@ -106,6 +106,16 @@ def test_the_command_writes_a_table_a_figure_and_a_page(at: Path, tmp_path: Path
     assert hp.plot(out).axes[0].get_xlabel() == "Spearman's rho of two runs"
 
 
+def test_the_figure_is_drawn_as_its_flags_say(at: Path, tmp_path: Path) -> None:
+    words = ("compare", at / "four", at / "three", "--out", tmp_path, "--format", "pdf,csv")
+    assert "compare_data.csv" in done(*words, "--width", 5).out
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "compare.csv", "compare.pdf", "compare_data.csv", "run.yaml",
+    ]  # fmt: skip
+    assert refused(*words, "--width", 99).startswith("--width: ")
+    assert refused(*words, "--style", tmp_path / "no").startswith("--style: ")
+
+
 def verdict(folder: Path, classes: list[str], layers: int = 2) -> Path:
     """What is read of a verdict: its table, and a record that says who wrote it."""
     n = len(classes)

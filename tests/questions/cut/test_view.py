@@ -146,7 +146,7 @@ def test_tables_over_depth_and_of_the_largest() -> None:
     for part in ("Run with the object", "Run without the object", "(+5e-07)", "none"):
         assert part in text
     for span in SPANS:
-        assert text.count(f" {span} ") >= 2
+        assert text.count(f"{span} ") >= 2
     by_edge = table[(table["edge"] == "answer-region") & (table["run"] == "with")]
     largest = by_edge.loc[by_edge["effect"].abs().idxmax()]
     lines = (line for line in text.splitlines() if "answer → region" in line)

@@ -92,7 +92,7 @@ def test_it_prints_the_verdicts_and_writes_every_file(place: Path, whole: Said) 
 def test_json_is_one_object(place: Path, tmp_path: Path) -> None:
     said = run(place, tmp_path / "out", "--json", "--top", 4)
     found = said.json
-    assert said.err.count("\n") == 1 and "on 12 pairs, about" in said.err
+    assert said.err.count("\n") == 1 and "12 pairs, if all pass: about" in said.err
     assert found["failed_nulls"] == ["wrong place", "mirrored"]
     assert found["nulls_passed"] is False
     assert len(found["headline"]["picked"]) == 4
