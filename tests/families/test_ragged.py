@@ -1,6 +1,5 @@
 """Questions about every head, of models that have none in some of their layers."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,8 @@ QUICK = {
 
 
 @pytest.fixture(autouse=True)
-def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _few_pairs_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headpatch.core.saved_verdict.LEAST", PAIRS // 2)
-    yield
 
 
 def opened(name: str) -> Any:
@@ -37,8 +35,8 @@ def opened(name: str) -> Any:
         without = noise_image(number, (84, 56))
         shown = without.copy()
         ImageDraw.Draw(shown).rectangle((0, 0, 28, 18), fill="white")
-        rows.append({"with": shown, "without": without, "region": "top-left"})
-    study = hp.Study().override({"force": True, "question": QUESTION})
+        rows.append({"with": shown, "without": without, "question": QUESTION, "region": "top-left"})
+    study = hp.Study().override({"force": True})
     return hp.open_pairs(study, rows, vlm=build(name), on_progress=False, resamples=100)
 
 
@@ -72,7 +70,7 @@ def test_heads_that_are_there_are_ranked_by_what_transformers_says(name: str) ->
 
 
 @pytest.mark.parametrize("name", RAGGED)
-def test_a_verdict_is_of_heads_that_are_there_and_says_of_them_what_ablate_says(name: str) -> None:
+def test_a_verdict_says_of_heads_that_are_there_what_ablate_says(name: str) -> None:
     pairs = opened(name)
     found = hp.verdict(pairs, **QUICK)
     there = [[layer, head] for layer in (1, 3) for head in range(4)]
