@@ -1,5 +1,6 @@
 """Questions about every head, of models that have none in some of their layers."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import ImageDraw
 
 import headpatch as hp
 from headpatch.heads import Grid
+from headpatch.reports import write
 from headpatch.stats.attention_mass import mass, normalized_mass
 from headpatch.stats.verdict_labels import Rule
 from headpatch.stats.verdicts import Observed, judge
@@ -70,7 +72,7 @@ def test_heads_that_are_there_are_ranked_by_what_transformers_says(name: str) ->
 
 
 @pytest.mark.parametrize("name", RAGGED)
-def test_a_verdict_says_of_heads_that_are_there_what_ablate_says(name: str) -> None:
+def test_a_verdict_says_of_heads_that_are_there_what_ablate_says(name: str, tmp_path: Path) -> None:
     pairs = opened(name)
     found = hp.verdict(pairs, **QUICK)
     there = [[layer, head] for layer in (1, 3) for head in range(4)]
@@ -84,8 +86,22 @@ def test_a_verdict_says_of_heads_that_are_there_what_ablate_says(name: str) -> N
         for column, way in (("necessity", "noising"), ("sufficiency", "denoising")):
             expected = means.loc[(f"{row.layer}.{row['head']}", way), "normalized"]
             assert row[column] == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    for kept in (found.saved["resample_noising"], found.saved["mean_denoising"]):
-        assert kept.isnan().flatten(2).all(2)[0].tolist() == [True, False, True, False]
+    saved = found.files()["verdict.pt"]
+    for name in ("attention_diff", "resample_noising", "mean_denoising"):
+        assert saved[name].isnan().all(2)[0].tolist() == [True, False, True, False]
+    found.save(tmp_path)
+    write(tmp_path, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8").replace(" ", "")
+    assert '"layers":[1,3]' in page
+    claims = [
+        "layers 2-3 hold the sensitive heads",
+        "heads 1.0 and 3.1 matter more than others of their layers",
+        "the heads of layers 2-3 matter more than those of other layers",
+    ]
+    asked = hp.claims(claims, found).table
+    assert asked["outcome"].isin(["supported", "contradicted", "undecided", "not testable"]).all()
+    with pytest.raises(hp.InputError, match="no layer of this model with attention heads"):
+        hp.claims(["layer 2 holds the causal heads"], found)
 
 
 def test_heads_are_judged_as_if_layers_without_any_were_not() -> None:

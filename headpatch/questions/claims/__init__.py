@@ -54,5 +54,4 @@ from headpatch.questions.claims.columns import CLAIMS, FOLLOWED
 VERB = Verb(
     "claims", "Which of the study's claims does the verdict support?", None, __doc__ or "",
     (CLAIMS, FOLLOWED), pairs=False, finished="pairs", own_command=True,
-    every_layer="claims compare layers with as many others",
 )  # fmt: skip
