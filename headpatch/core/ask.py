@@ -21,7 +21,7 @@ from headpatch.core.question import (
     Result,
     Verb,
 )
-from headpatch.core.session import Session, refuse_context
+from headpatch.core.session import Session
 from headpatch.core.session import ready as ready_session
 from headpatch.core.share import ALONE, Share
 from headpatch.core.store import Store, store_in
@@ -57,7 +57,7 @@ def ask(
     question.check(study)
     _refuse_ragged(verb, vlm)
     if verb.one_picture:
-        refuse_context(study, verb.name)
+        study.check_one_picture(verb.name)
     if isinstance(opened, Session):
         question.check_one(study)
     if isinstance(opened, Pairs) and opened.crew is not None:

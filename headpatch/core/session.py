@@ -300,12 +300,12 @@ def run_both(
     """
     if vision:
         check_vision(vlm)
-        refuse_context(study, "vision heads")
+        study.check_one_picture("vision heads")
     if pair.answers is not None:
         study = study.model_copy(update={"answers": pair.answers})
     asked = study.answers, study.framing, study.sum_variants
     prompt = encode(vlm, pair.images, pair.questions, *asked)
-    keep = Keep(lm_rows=True, vision_rows=not study.context)
+    keep = Keep(lm_rows=True, vision_rows=not study.context_images)
     if positions is not None or vision:
         towers = towers_of(positions, vision)
         suffix = None if positions is None else suffix_start(prompt.spans, positions)
@@ -337,13 +337,6 @@ def check_vision(vlm: VLM) -> None:
     if why := refused(vlm):
         found, expected = f"{why} ({vlm.name})", "a model whose vision tower is known"
         raise InputError("vision heads", found, expected, "Change language-model heads instead.")
-
-
-def refuse_context(study: Study, argument: str) -> None:
-    """Refuse several pictures in a prompt where the vision tower is looked into."""
-    if study.context:
-        found = f"{1 + len(study.context)} pictures in a prompt (context)"
-        raise InputError(argument, found, "one picture: the tower's tokens are then its patches")
 
 
 def towers_of(positions: Positions | None, vision: bool) -> tuple[Tower, ...]:

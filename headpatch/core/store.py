@@ -51,6 +51,7 @@ def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> st
     """
     pictures: Any = vlm.processor
     other = pair.question_without and prompt_text(vlm, pair.question_without, study.framing)
+    around = study.framing.pictures
     content = {
         "format": _FORMAT,
         "headpatch": __version__,
@@ -62,7 +63,7 @@ def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> st
         "prompt": prompt_text(vlm, pair.question, study.framing),
         **({"asked without": other} if other else {}),
         **({"own answers": pair.answers} if pair.answers else {}),
-        **({"context": [_picture(one) for one in study.framing.pictures]} if study.context else {}),
+        **({"context": [_picture(one) for one in around]} if around else {}),
         "region": (pair.region.name, pair.region.box),
         "pictures": [_picture(image) for image in pair.images],
         "taken in by": pictures.image_processor.to_dict(),

@@ -61,7 +61,7 @@ def _changed(path: str) -> int:
 
 @lru_cache(maxsize=16)
 def _read(path: str, _changed: int) -> Image.Image:
-    return read_image(path, "context")
+    return read_image(path, "context_images")
 
 
 def turns(

@@ -38,7 +38,7 @@ def last_picture(
     if sum(counts) != len(spans.image) or spans.crossed:
         found = f"{vlm.name} gives {len(counts)} pictures {len(spans.image)} image tokens together"
         expected = f"{sum(counts)}, as many as each by itself"
-        raise InputError("context", found, expected, "Ask of one picture.")
+        raise InputError("context_images", found, expected, "Ask of one picture.")
     return replace(spans, image=spans.image[-counts[-1] :])
 
 

@@ -105,7 +105,7 @@ def _checked(vlm: VLM, question: str, framing: Framing) -> str:
     if times != 1:
         lost = "leaves out the question" if times < 1 else f"asks the question {times} times"
         raise _bad_template(vlm, f"{lost}: it gives {text!r}")
-    return _with_pictures(text, mark, count, "context", f"the chat template of {vlm.name}")
+    return _with_pictures(text, mark, count, "context_images", f"the chat template of {vlm.name}")
 
 
 def _with_pictures(text: str, mark: str, count: int, argument: str, what: str) -> str:

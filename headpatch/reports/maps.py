@@ -105,7 +105,8 @@ def _overlays(results: Results, heads: Heads) -> tuple[dict[str, Any], str] | No
         if not len(runs[0]["image_positions"]) or max(layers) >= depth:
             return None
         if len(layers) < depth:
-            runs = [{**run, "lm_rows": run["lm_rows"][layers]} for run in runs]
+            own, other = ({**run, "lm_rows": run["lm_rows"][layers]} for run in runs)
+            runs = own, other
         if runs[0]["lm_rows"].shape[:2] != heads.shape:
             return None
         found, text = overlays(runs, importance(heads))

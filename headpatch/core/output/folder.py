@@ -236,7 +236,7 @@ def _differs(part: Part, main: Part) -> str:
 
 
 _OF_STUDY: Final = (
-    "with", "without", "question", "region", "answers", "prompt", "system", "context",
+    "with", "without", "question", "region", "answers", "prompt", "system", "context_images",
     "sum_variants",
 )  # fmt: skip
 """Keys that differ between runs of several studies."""

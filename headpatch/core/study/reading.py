@@ -99,7 +99,7 @@ def _is_no_file(key: str, path: str) -> bool:
         return path.startswith(MEMORY)
     if key == "by":  # heads are ranked by a measure
         return not path.endswith(".csv")
-    return key in ("with", "without", "context") and path.startswith(BUNDLED_PICTURE)
+    return key in ("with", "without", "context_images") and path.startswith(BUNDLED_PICTURE)
 
 
 def _path_keys(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:

@@ -53,7 +53,13 @@ from headpatch.questions.sweep import SweepOptions
 from headpatch.questions.trace import TraceOptions
 from headpatch.text import checked_text, spelling
 
-_ASKED = ("model", "question", "prompt", "system", "context")  # what a prompt's text hangs on
+_ASKED = (
+    "model",
+    "question",
+    "prompt",
+    "system",
+    "context_images",
+)  # what a prompt's text hangs on
 _Answer = Annotated[str, Field(min_length=1)]
 
 
@@ -135,7 +141,7 @@ class Study(Strict):
     YAML's single quotes leave ``\n``, stand for a line end."""
     system: Annotated[str, Field(min_length=1)] | None = None
     """What a system turn says before the question, where the chat template has such a turn."""
-    context: Annotated[tuple[PathText, ...], BeforeValidator(sequence)] = ()
+    context_images: Annotated[tuple[PathText, ...], BeforeValidator(sequence)] = ()
     """Pictures that come before the one in question, the same in every run: the prompt then shows
     several, and all that is said of the image is of the last one."""
     out: PathText = "attention_data"
@@ -194,7 +200,16 @@ class Study(Strict):
     @property
     def framing(self) -> Framing:
         """What stands around the question in a prompt."""
-        return Framing(self.prompt, self.system, tuple(str(picture(one)) for one in self.context))
+        return Framing(
+            self.prompt, self.system, tuple(str(picture(one)) for one in self.context_images)
+        )
+
+    def check_one_picture(self, argument: str) -> None:
+        """Refuse several pictures in a prompt where the vision tower is looked into."""
+        if self.context_images:
+            found = f"{1 + len(self.context_images)} pictures in a prompt (context_images)"
+            expected = "one picture: what the tower takes in are then its patches"
+            raise InputError(argument, found, expected)
 
     def check_variants(self) -> None:
         """Refuse to add up the spellings of answers that are spellings of one word."""

@@ -42,7 +42,10 @@ from headpatch.questions.claims.experiments import (
 from headpatch.stats.verdict_labels import Rule
 
 _OF_THIS_RUN = ("device", "dtype", "device_map", "quantize", "out", "claims")
-_DECIDES = {"answers", "prompt", "seed", "force", "verdict", "cut", "draw", "vision"}
+_DECIDES = {
+    "answers", "prompt", "system", "context_images", "seed", "force", "verdict", "cut", "draw",
+    "vision",
+}  # fmt: skip
 _WHERE = {"device", "dtype", "device_map", "quantize", "allow_unused_weights"}
 _GATE = ["pair", "region", "question", "passed"]
 
