@@ -269,8 +269,7 @@ def check_layers(session: Session, settings: Settings) -> None:
             raise InputError("--layers", settings.layers, f"layers 0-{layers - 1} in this model")
         if not any(first <= layer <= last for layer in grid.with_heads):
             some = f"a layer of {', '.join(map(str, grid.with_heads))} among them"
-            found = f"{settings.layers}: no layer of this model with attention heads"
-            raise InputError("--layers", found, some)
+            raise InputError("--layers", f"{settings.layers}: no layer with attention heads", some)
     if settings.layers is None and settings.heads is None:
         check_window(settings.window, session.vlm.lm.grid)
 

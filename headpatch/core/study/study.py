@@ -53,13 +53,8 @@ from headpatch.questions.sweep import SweepOptions
 from headpatch.questions.trace import TraceOptions
 from headpatch.text import checked_text, spelling
 
-_ASKED = (
-    "model",
-    "question",
-    "prompt",
-    "system",
-    "context_images",
-)  # what a prompt's text hangs on
+_ASKED = ("model", "question", "prompt", "system", "context_images")
+"""What a prompt's text hangs on."""
 _Answer = Annotated[str, Field(min_length=1)]
 
 
