@@ -7,7 +7,6 @@ from PIL import Image
 from torch import Tensor
 
 from headpatch.errors import InputError
-from headpatch.models.framing import Framing
 from headpatch.models.measured import Measured
 from headpatch.models.patches import Patches, Seen, locate
 from headpatch.models.processing import encode_one
@@ -15,6 +14,7 @@ from headpatch.models.reach import image_tokens
 from headpatch.models.spans import Spans
 from headpatch.models.vlm import VLM
 from headpatch.models.wording import image_token_id, prompt_text
+from headpatch.pairs.framing import Framing
 
 Shown: TypeAlias = tuple[Image.Image, dict[str, Tensor], str]
 """A picture, what the model takes of it, and the prompt's text."""

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from headpatch.errors import InputError
-from headpatch.models.framing import Framing
 from headpatch.models.patches import Patches
 from headpatch.models.pictures import alone, last_picture, located
 from headpatch.models.processing import PICTURES, encode_one
@@ -30,6 +29,7 @@ from headpatch.models.wording import (
     text_after,
     with_variants,
 )
+from headpatch.pairs.framing import Framing
 
 # what processors give with a value for each token of ``input_ids``
 A_VALUE_A_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")

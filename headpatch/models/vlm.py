@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, Tower
 from headpatch.models.families import DECODERS, FAMILIES, LIKE_LLAMA, TOWERS, Family
-from headpatch.models.framing import Framing
+from headpatch.pairs.framing import Framing
 from headpatch.text import spelling
 
 

@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.errors import InputError
-from headpatch.models.framing import ELSE, WRITE_IT, Framing, forms, occurrences, system_turn, turns
 from headpatch.models.rendering import TemplateFailed, render, render_ahead
+from headpatch.models.turns import ELSE, WRITE_IT, forms, occurrences, system_turn, turns
 from headpatch.models.vlm import VLM
+from headpatch.pairs.framing import Framing
 from headpatch.text import spelling
 
 _WAY_OUT = 'Or set `prompt` in the study, such as "USER: {mark}\\n{{question}} ASSISTANT:".'

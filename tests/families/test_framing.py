@@ -11,10 +11,10 @@ from torch import Tensor
 
 import headpatch as hp
 from headpatch.engine.patching import run_pair
-from headpatch.models.framing import Framing
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.vlm import VLM
 from headpatch.models.wording import image_token_id
+from headpatch.pairs.framing import Framing
 from tests.families.builders import QUESTION, build, built
 from tests.refusals import refusal
 from tests.tiny import image_pair, noise_image

@@ -39,7 +39,7 @@ from headpatch.core.study.reading import (
 )
 from headpatch.errors import InputError
 from headpatch.heads import Selection
-from headpatch.models.framing import Framing
+from headpatch.pairs.framing import Framing
 from headpatch.pairs.pair import Pair, make_pair
 from headpatch.pairs.region import Region
 from headpatch.questions.ablate import AblateOptions
