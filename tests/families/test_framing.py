@@ -131,7 +131,8 @@ def test_a_study_with_other_pictures_is_asked(tmp_path: Path) -> None:
     assert session.prompt.spans.length > bare.prompt.spans.length
     found = hp.ablate(session, heads="1.1", kinds=["resample"], controls=0, on_progress=False)
     other = hp.ablate(bare, heads="1.1", kinds=["resample"], controls=0, on_progress=False)
-    assert found.table["effect_logit"][0] != other.table["effect_logit"][0]
+    effects = [list(one.files()["effects.csv"]["effect"]) for one in (found, other)]
+    assert effects[0] != effects[1]
     assert len(hp.rank(session).heads) == 12
     with pytest.raises(hp.InputError, match=r"2 pictures in a prompt \(context_images\)"):
         hp.rollout(session, tokens=1, answer="Yes", on_progress=False)
