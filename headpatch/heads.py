@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from headpatch.errors import InputError
 
@@ -114,7 +114,11 @@ class HeadSet:
 
 @dataclass(frozen=True)
 class Grid:
-    """How many layers a tower has, and how many heads each layer; some layers may have none."""
+    """How many layers a tower has, and how many heads each layer; some layers may have none.
+
+    An array of figures of heads has a row for every layer, NaN in layers without heads (`spread`);
+    tables list heads that are there, and statistics over all heads are of those (`there`).
+    """
 
     layers: int
     heads: int
@@ -123,6 +127,9 @@ class Grid:
 
     def __iter__(self) -> Iterator[Head]:
         return (head for layer in self.whole_layers() for head in layer)
+
+    def __len__(self) -> int:
+        return len(self.with_heads) * self.heads
 
     def whole_layers(self) -> tuple[HeadSet, ...]:
         """Return, for each layer that has heads, the set of all of them."""
@@ -135,6 +142,27 @@ class Grid:
     def with_heads(self) -> tuple[int, ...]:
         """Layers that have heads."""
         return tuple(layer for layer in range(self.layers) if layer not in self.without)
+
+    def there(
+        self, values: Float[np.ndarray, "*first layers each"]
+    ) -> Float[np.ndarray, "*first layers_with_heads each"]:
+        """Return an array by layer without the rows of layers that have no heads."""
+        return values[..., list(self.with_heads), :] if self.without else values
+
+    def spread(
+        self, values: Float[np.ndarray, "*first layers_with_heads each"]
+    ) -> Float[np.ndarray, "*first layers each"]:
+        """Return the opposite of `there`: with NaN for layers without heads."""
+        if not self.without:
+            return values
+        whole = np.full((*values.shape[:-2], self.layers, values.shape[-1]), np.nan)
+        whole[..., list(self.with_heads), :] = values
+        return whole
+
+    def among(self, order: Int[np.ndarray, " all"]) -> Int[np.ndarray, " heads"]:
+        """Renumber an order of the places of all layers, those without heads last, as of `self`."""
+        known = np.array([one.layer * self.heads + one.head for one in self])
+        return np.searchsorted(known, order[: len(self)])
 
     def check(self, head: Head, argument: str = "--heads") -> Head:
         """Return `head`, or raise `InputError` if the tower has no such head."""

@@ -84,6 +84,8 @@ _OF_STUDY = (
     ("question_without", "question_without", str, "TEXT",
      "Asked in the run without the object, if something else; both pictures may "
      "then be one."),
+    ("system", "system", str, "TEXT",
+     "What a system turn says before the question, where the chat template has such a turn."),
     ("answers", "answers", Several, "YES,NO",
      "What the model says for yes and for no, as it is spelled: Yes,No if left out."),
     ("sum_variants", "sum_variants", bool, None,

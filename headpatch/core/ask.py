@@ -56,6 +56,8 @@ def ask(
     study, vlm = opened.study, opened.vlm
     question.check(study)
     _refuse_ragged(verb, vlm)
+    if verb.one_picture:
+        study.check_one_picture(verb.name)
     if isinstance(opened, Session):
         question.check_one(study)
     if isinstance(opened, Pairs) and opened.crew is not None:
@@ -82,13 +84,13 @@ def ask(
 
 
 def _refuse_ragged(verb: Verb, vlm: VLM) -> None:
-    """Refuse a question of the whole grid of heads where layers of the model have none."""
+    """Refuse a question that needs heads in every layer where layers of the model have none."""
     grid = vlm.lm.grid
-    if grid.without and not verb.ragged:
+    if grid.without and verb.every_layer:
         found = f"{len(grid.without)} of {grid.layers} layers of {vlm.name} have no attention heads"
+        expected = f"a model with heads in every layer: {verb.every_layer}"
         some = ", ".join(map(str, grid.with_heads))
-        expected = f"a model with heads in every layer: `headpatch {verb.name}` compares them all"
-        hint = f"headpatch ablate changes named heads (of layers {some})."
+        hint = f"headpatch rank, verdict and ablate ask heads of layers {some}."
         raise InputError("--model", found, expected, hint)
 
 

@@ -162,8 +162,8 @@ class Survey:
         """Return the order of all heads, by mean figures over the run pairs or some of them."""
         measure, scenes = measure_of(by), self.scenes[places]
         means: Figures = {
-            key.name: by_scene(self.masses[key.name][places], scenes).mean(0)
-            for key in measure.keys
+            name: by_scene(self.masses[name][places], scenes).mean(0)
+            for name in {*(key.name for key in measure.keys), *({"with_raw"} & {*self.masses})}
         }
         return measure.order(means)
 

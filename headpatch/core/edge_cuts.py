@@ -9,7 +9,6 @@ window // 2 layers before its centre, and is clipped at both ends of the model.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -262,10 +261,15 @@ def plan(
 
 
 def check_layers(session: Session, settings: Settings) -> None:
-    """Refuse a window or layers that the model does not have."""
-    layers = session.vlm.lm.grid.layers
-    if settings.layers is not None and layer_span(settings.layers)[1] >= layers:
-        raise InputError("--layers", settings.layers, f"layers 0-{layers - 1} in this model")
+    """Refuse a window or layers that the model does not have, or that have no heads."""
+    grid, layers = session.vlm.lm.grid, session.vlm.lm.grid.layers
+    if settings.layers is not None:
+        first, last = layer_span(settings.layers)
+        if last >= layers:
+            raise InputError("--layers", settings.layers, f"layers 0-{layers - 1} in this model")
+        if not any(first <= layer <= last for layer in grid.with_heads):
+            some = f"a layer of {', '.join(map(str, grid.with_heads))} among them"
+            raise InputError("--layers", f"{settings.layers}: no layer with attention heads", some)
     if settings.layers is None and settings.heads is None:
         check_window(settings.window, session.vlm.lm.grid)
 
@@ -279,13 +283,15 @@ def check_window(window: int, grid: Grid) -> None:
 def places(
     session: Session, settings: Settings, ranking: Callable[[], Sequence[Head]] = tuple
 ) -> Iterator[Place]:
-    """Say where edges are cut: at heads, at fixed layers, or in windows of layers."""
+    """Say where edges are cut: at heads, at fixed layers, or in windows of layers.
+
+    Layers without heads have no edges; a window of such layers alone is left out.
+    """
     check_layers(session, settings)
     grid = session.vlm.lm.grid
 
     def all_heads(first: int, last: int) -> HeadSet:
-        numbers = range(grid.heads)
-        return HeadSet(tuple(Head(*one) for one in product(range(first, last + 1), numbers)))
+        return HeadSet(tuple(head for head in grid if first <= head.layer <= last))
 
     if settings.heads is not None:
         selection = Selection.parse(settings.heads)
@@ -300,7 +306,8 @@ def places(
         for centre in range(grid.layers):
             start = centre - settings.window // 2
             span = max(start, 0), min(start + settings.window, grid.layers) - 1
-            yield Place(all_heads(*span), "window", centre, span)
+            if whole := all_heads(*span):
+                yield Place(whole, "window", centre, span)
 
 
 def _table(

@@ -59,7 +59,8 @@ def single_effects(
         for head in grid
     ]
     outcomes = intervene(session, asked, on_progress=on_progress, answers_only=True)
-    return normalized(session, outcomes).reshape(len(DIRECTIONS), grid.layers, grid.heads)
+    effects = normalized(session, outcomes)
+    return grid.spread(effects.reshape(len(DIRECTIONS), -1, grid.heads))
 
 
 def check_candidates(grid: Grid, options: Candidates) -> None:
@@ -82,13 +83,13 @@ def choose(
     if options.heads is not None:
         selection = Selection.parse(options.heads)
         return selection.resolve(grid, order() if selection.needs_ranking else ())
-    if options.top > grid.layers * grid.heads:
-        expected = f"at most {grid.layers * grid.heads} heads in this model"
+    if options.top > len(grid):
+        expected = f"at most {len(grid)} heads in this model"
         raise InputError("--top", str(options.top), expected)
     heads = list(grid)
     chosen: dict[Head, None] = {}
     if "effect" in options.by:
-        for sizes in np.abs(effects()).reshape(len(DIRECTIONS), -1):
+        for sizes in np.abs(grid.there(effects())).reshape(len(DIRECTIONS), -1):
             first = np.argsort(-np.nan_to_num(sizes), kind="stable")[: options.top]
             chosen.update(dict.fromkeys(heads[int(index)] for index in first))
     if "attention" in options.by:
@@ -107,7 +108,7 @@ def ranking_price(
     if "effect" not in options.by:
         return count, []
     half = 1 if isinstance(pairs, Pair) else -(-len(pairs) // 2)
-    rows = 2 * grid.layers * grid.heads * half
+    rows = 2 * len(grid) * half
     return count, [Stage("Ranking heads by effect", rows, widened(study, vlm, pairs, rows))]
 
 
@@ -154,7 +155,8 @@ def choose_heads(
             lambda session, _: single_effects(session, positions), on_progress,
             entries=picking, count=0,
         )  # fmt: skip
-        return np.asarray(np.nanmean(by_scene(np.stack(list(by_pair)), half.scenes), 0))
+        there = vlm.lm.grid.there(np.stack(list(by_pair)))
+        return vlm.lm.grid.spread(np.asarray(np.nanmean(by_scene(there, half.scenes), 0)))
 
     heads = choose(vlm.lm.grid, options, effects, lambda: half.order(study.rank.by))
     return Chosen(heads, tuple(entries[index] for index in second), len(first))

@@ -105,7 +105,7 @@ def _run(
 ) -> Baseline:
     # A generated text need not begin with a token of its own for each answer.
     answers = _asked(study, row) if widens else study.answers
-    prompt = encode(vlm, [image], row.question, answers, study.prompt, study.sum_variants)
+    prompt = encode(vlm, [image], row.question, answers, study.framing, study.sum_variants)
     suffix = suffix_start(prompt.spans, positions) if widens else None
     trace = forward(
         vlm, prompt, keep=Keep(z=towers_of(positions, vision), suffix=suffix), exact=True

@@ -104,7 +104,7 @@ def mean_z(
     for done in range(count):
         images = [draw(scene, style) for scene in sample_pair(rng, place)]
         study = session.study
-        prompt = encode(session.vlm, images, session.pair.questions, study.answers, study.prompt)
+        prompt = encode(session.vlm, images, session.pair.questions, study.answers, study.framing)
         prompt = forced(session.vlm, prompt, words)
         trace = forward(session.vlm, prompt, keep=Keep(z=tuple(towers)), exact=True)
         for tower, every in trace.z.items():

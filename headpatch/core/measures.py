@@ -34,21 +34,17 @@ SELECTED: Final = 10
 class Attended:
     """What the answer position attends to in the with-run, and where that lies."""
 
-    rows: Float[np.ndarray, "layers heads keys"]  # attention to every token of the prompt
+    rows: Float[np.ndarray, "layers_with_heads heads keys"]  # to every token of the prompt
     image: Int[np.ndarray, " patches"]  # which tokens are patches of the picture
     text: Bool[np.ndarray, " keys"]  # which are text, but for the first, which is a sink
     boxes: Float[np.ndarray, "patches 4"]  # places of the patches
     tau: float | None  # see `elbow`, which finds it if it is None
+    grid: Grid
 
     @property
-    def patches(self) -> Float[np.ndarray, "layers heads patches"]:
+    def patches(self) -> Float[np.ndarray, "layers_with_heads heads patches"]:
         """Attention to the patches."""
         return self.rows[..., self.image]
-
-    @property
-    def grid(self) -> Grid:
-        """The heads."""
-        return Grid(*self.rows.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -80,8 +76,13 @@ class Measure:
         return "attention" if self.name == "diff" else f"the ranking by {self.ranking}"
 
     def order(self, means: Figures) -> Order:
-        """Return heads as flat indices, the first first; those without a figure come last."""
+        """Return heads as flat indices, the first first; those without a figure come last.
+
+        The very last are places of layers that have no heads.
+        """
         keys = [(means[one.name] if one.least_first else -means[one.name]) for one in self.keys]
+        if self.name not in MEASURES and "with_raw" in means:  # a table may leave out heads
+            keys.insert(0, np.isnan(means["with_raw"]))
         return np.lexsort([one.ravel() for one in reversed(keys)])
 
 
@@ -156,7 +157,8 @@ def measure_of(by: str) -> Measure:
         return MEASURES[by]
     name = Path(by).name
     return Measure(
-        by, (Key("score"),), lambda attended: {"score": read_scores(by, attended.grid)},
+        by, (Key("score"),),
+        lambda attended: {"score": attended.grid.there(read_scores(by, attended.grid))},
         f"with the largest scores in {name}", f"the scores of {name}",
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ Found = TypeVar("Found")
 
 
 Entry = TypeVar("Entry", bound=Unit)
-_OF_ALL = {"answers", "prompt", "seed", "quantize", "sum_variants"}
+_OF_ALL = {"answers", "prompt", "system", "context_images", "seed", "quantize", "sum_variants"}
 Open = TypeVar("Open")
 Measure: TypeAlias = Callable[[Session, OnProgress], Found]
 """Measures an open pair; within it, progress is told in what the pair takes: rows, say."""

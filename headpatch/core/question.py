@@ -71,7 +71,8 @@ class Verb:
     keeps_one: bool = False  # whether what is finished of one pair alone is kept, too
     keyed: bool = False  # whether `Question.units` names what is kept before pictures are run
     kept_as: str = ""  # folder of what is kept, where it is not called ``.cut-tokens``
-    ragged: bool = False  # whether it runs where some layers have no attention heads
+    one_picture: bool = False  # whether it takes prompts with one picture alone
+    every_layer: str = ""  # why it needs attention heads in every layer; empty if it does not
     own_command: bool = False  # whether the command line has a module for it
 
     @property

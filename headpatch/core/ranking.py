@@ -4,7 +4,7 @@ Attention is read at the answer position.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from headpatch.core.measures import Attended, Figures, measure_of, places
 from headpatch.core.session import Session
@@ -22,12 +22,12 @@ Where the region is no place, both are the image's part of all attention.
 def order(session: Session) -> tuple[Head, ...]:
     """Return the heads in the order of the study's ranking, and nothing else."""
     grid = session.vlm.lm.grid
-    ordered = (divmod(int(index), grid.heads) for index in _order(session))
-    return tuple(Head(*place) for place in ordered if place[0] not in grid.without)
+    first = _order(session)[: len(grid)]
+    return tuple(Head(*divmod(int(index), grid.heads)) for index in first)
 
 
 def ranks(session: Session) -> Int[np.ndarray, "layers heads"]:
-    """Return each head's place in that order; 1 is the first."""
+    """Return each head's place in that order; 1 is the first. Those that are not there are last."""
     return places(_order(session), session.vlm.lm.grid)
 
 
@@ -37,24 +37,25 @@ def _order(session: Session) -> Int[np.ndarray, " ranked"]:
 
 
 def ranked_by(session: Session, *names: str) -> dict[str, Float[np.ndarray, "layers heads"]]:
-    """Return the figures that rankings go by, beside those of `MASSES`."""
+    """Return the figures that rankings go by, beside those of `MASSES`; NaN as there."""
     own: dict[str, Float[np.ndarray, "layers heads"]] = {}
     attended = attended_in(session) if set(names) - {"diff", "raw"} else None
     for by in names:
         own |= measure_of(by).figures(attended) if attended is not None else {}
-    return own
+    return {name: session.vlm.lm.grid.spread(values) for name, values in own.items()}
 
 
 def attended_in(session: Session) -> Attended:
     """Return what the answer position attends to in the with-run."""
-    rows, prompt = session.base.trace.lm_rows, session.prompt
+    rows, prompt, grid = session.base.trace.lm_rows, session.prompt, session.vlm.lm.grid
     assert rows is not None
-    present = rows[WITH, ..., : prompt.spans.length].cpu().numpy().astype(np.float64)
+    there = rows[WITH, list(grid.with_heads), :, : prompt.spans.length]
+    present = there.cpu().numpy().astype(np.float64)
     image = prompt.spans.image.cpu().numpy()
     text = np.ones(present.shape[-1], dtype=bool)
     text[[0, *image]] = False
     patches = prompt.image_positions.cpu().numpy()
-    return Attended(present, patches, text, prompt.patches.boxes, session.study.rank.tau)
+    return Attended(present, patches, text, prompt.patches.boxes, session.study.rank.tau, grid)
 
 
 def differences(session: Session) -> Float[np.ndarray, "layers heads"]:
@@ -70,42 +71,25 @@ def masses(session: Session) -> dict[str, Float[np.ndarray, "layers heads"]]:
 
     NaN in layers without heads.
     """
-    grid = session.vlm.lm.grid
-    rows = image_rows(session)[:, list(grid.with_heads)]
-    whole = session.pair.region.whole
-    figures = image_masses(rows) if whole else masses_of(rows, session.compared_tokens)
-    return {name: _scattered(grid, values) for name, values in figures.items()}
+    if session.pair.region.whole:
+        return image_masses(session)
+    rows, mask = image_rows(session), session.compared_tokens
+    return _figures(session.vlm.lm.grid, normalized_mass(rows, mask), mass(rows, mask))
 
 
-def _scattered(
-    grid: Grid, values: Float[np.ndarray, "with_heads heads"]
-) -> Float[np.ndarray, "layers heads"]:
-    """Put the figures of layers that have heads among those that have none."""
-    if not grid.without:
-        return values
-    whole = np.full((grid.layers, grid.heads), np.nan)
-    whole[list(grid.with_heads)] = values
-    return whole
-
-
-def masses_of(
-    rows: Float[np.ndarray, "runs layers heads tokens"], mask: Bool[np.ndarray, " tokens"]
-) -> dict[str, Float[np.ndarray, "layers heads"]]:
-    """Return the figures of `MASSES` of attention rows, given which tokens are the region's."""
-    return _figures(normalized_mass(rows, mask), mass(rows, mask))
-
-
-def image_masses(
-    rows: Float[np.ndarray, "runs layers heads tokens"],
-) -> dict[str, Float[np.ndarray, "layers heads"]]:
+def image_masses(session: Session) -> dict[str, Float[np.ndarray, "layers heads"]]:
     """Return them by all attention to the image, undivided: ``diff`` is ``diff_raw``."""
+    rows = image_rows(session)
     raw = mass(rows, np.ones(rows.shape[-1], dtype=bool))
-    return _figures(raw, raw)
+    return _figures(session.vlm.lm.grid, raw, raw)
 
 
 def _figures(
-    compared: Float[np.ndarray, "runs layers heads"], raw: Float[np.ndarray, "runs layers heads"]
+    grid: Grid,
+    compared: Float[np.ndarray, "runs layers_with_heads heads"],
+    raw: Float[np.ndarray, "runs layers_with_heads heads"],
 ) -> dict[str, Float[np.ndarray, "layers heads"]]:
+    compared, raw = grid.spread(compared), grid.spread(raw)
     return {
         "diff": compared[WITH] - compared[WITHOUT],
         "with": compared[WITH],
@@ -116,19 +100,20 @@ def _figures(
     }
 
 
-def columns_of(figures: Figures, by: str = "diff") -> dict[str, list[int | float]]:
+def columns_of(figures: Figures, grid: Grid, by: str = "diff") -> dict[str, list[int | float]]:
     """List every head, the first of a ranking first: rank, layer, head and its figures."""
-    order = measure_of(by).order(figures)
-    layer, head = np.divmod(order, next(iter(figures.values())).shape[1])
+    order = measure_of(by).order(figures)[: len(grid)]
+    layer, head = np.divmod(order, grid.heads)
     columns = {"rank": np.arange(1, len(order) + 1), "layer": layer, "head": head}
     columns |= {name: values.ravel()[order] for name, values in figures.items()}
     return {name: values.tolist() for name, values in columns.items()}
 
 
-def image_rows(session: Session) -> Float[np.ndarray, "runs layers heads tokens"]:
+def image_rows(session: Session) -> Float[np.ndarray, "runs layers_with_heads heads tokens"]:
     """Return the answer position's attention to the image tokens, as a share of all of it."""
     rows = session.base.trace.lm_rows
     assert rows is not None
+    rows = rows[:, list(session.vlm.lm.grid.with_heads)] if session.vlm.lm.grid.without else rows
     prompt = session.prompt
     placed = len(prompt.patches.boxes) > 0
     positions = prompt.image_positions if placed else prompt.spans.image

@@ -172,8 +172,10 @@ class SavedVerdict:
 
     @property
     def grid(self) -> Grid:
-        """The heads that were judged."""
-        return Grid(int(self.heads["layer"].max()) + 1, int(self.heads["head"].max()) + 1)
+        """The heads that were judged; layers after the last that has any are not known."""
+        layers, heads = (int(self.heads[name].max()) + 1 for name in ("layer", "head"))
+        without = set(range(layers)) - {*self.heads["layer"]}
+        return Grid(layers, heads, without=tuple(sorted(without)))
 
     def followed_pairs(self, study: Study, entries: Sequence[Entry]) -> tuple[Entry, ...]:
         """Return the pairs, of all `entries`, on which claims are followed up.
@@ -212,8 +214,10 @@ def _scenes(gate: pd.DataFrame) -> list[str]:
 def _heads(path: Path) -> pd.DataFrame:
     table = read_table(path, _HEADS)
     with reading(path):
-        place = table["layer"] * (table["head"].max() + 1) + table["head"]
-        if not len(table) or not np.array_equal(place, np.arange(len(table))):
+        layers, heads = (np.unique(table[name]) for name in ("layer", "head"))
+        every = {"layer": np.repeat(layers, len(heads)), "head": np.tile(heads, len(layers))}
+        whole = len(heads) and np.array_equal(heads, np.arange(len(heads)))
+        if not whole or not all(np.array_equal(table[name], one) for name, one in every.items()):
             raise ValueError("it does not list every head once, in order")
     return table
 

@@ -300,11 +300,12 @@ def run_both(
     """
     if vision:
         check_vision(vlm)
+        study.check_one_picture("vision heads")
     if pair.answers is not None:
         study = study.model_copy(update={"answers": pair.answers})
-    asked = study.answers, study.prompt, study.sum_variants
+    asked = study.answers, study.framing, study.sum_variants
     prompt = encode(vlm, pair.images, pair.questions, *asked)
-    keep = Keep(lm_rows=True, vision_rows=True)
+    keep = Keep(lm_rows=True, vision_rows=not study.context_images)
     if positions is not None or vision:
         towers = towers_of(positions, vision)
         suffix = None if positions is None else suffix_start(prompt.spans, positions)

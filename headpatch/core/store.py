@@ -19,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 from weakref import finalize
 
 import torch
+from PIL import Image
 
 from headpatch import __version__
 from headpatch.core.output.lock import scratch_folder
@@ -38,6 +39,10 @@ _SUFFIX = ".unit"
 _OLDER = f"{'[0-9a-f]' * 64}*.pt"  # as files were called that did not say what they are
 
 
+def _picture(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+
+
 def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> str:
     """Name what is measured of a pair, and how (`asked`): whatever its numbers depend on, hashed.
 
@@ -45,7 +50,8 @@ def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> st
     kind have measured belong together.
     """
     pictures: Any = vlm.processor
-    other = pair.question_without and prompt_text(vlm, pair.question_without, study.prompt)
+    other = pair.question_without and prompt_text(vlm, pair.question_without, study.framing)
+    around = study.framing.pictures
     content = {
         "format": _FORMAT,
         "headpatch": __version__,
@@ -54,14 +60,12 @@ def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> st
         **({"sum_variants": True} if study.sum_variants else {}),
         "name": pair.name,
         "question": pair.question,
-        "prompt": prompt_text(vlm, pair.question, study.prompt),
+        "prompt": prompt_text(vlm, pair.question, study.framing),
         **({"asked without": other} if other else {}),
         **({"own answers": pair.answers} if pair.answers else {}),
+        **({"context": [_picture(one) for one in around]} if around else {}),
         "region": (pair.region.name, pair.region.box),
-        "pictures": [
-            hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-            for image in pair.images
-        ],
+        "pictures": [_picture(image) for image in pair.images],
         "taken in by": pictures.image_processor.to_dict(),
         "device": vlm.device.type,
         **vlm.identity,

@@ -22,7 +22,7 @@ from headpatch.core.held import Held
 from headpatch.core.mean_activations import MeanZ, Sums
 from headpatch.core.measures import hangs_on, measure_of
 from headpatch.core.pair_units import Keys
-from headpatch.core.ranking import MASSES, image_masses, image_rows, masses, ranked_by
+from headpatch.core.ranking import MASSES, image_masses, masses, ranked_by
 from headpatch.core.session import Session, checked
 from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress
@@ -117,7 +117,7 @@ class FirstWalk:
             grid = self.vlm.lm.grid
             own_masses = dict.fromkeys(self.figures, np.full((grid.layers, grid.heads), np.nan))
         if self.mixed:
-            image = image_masses(image_rows(session))
+            image = image_masses(session)
         if self.held is not None:
             self.held.offer(session)
         sums = {} if self.reference is None else self.reference.of_pair(session)

@@ -218,8 +218,22 @@ def _fewer(before: Axis, count: int) -> Axis:
     return np.stack([starts, ends], -1)
 
 
+def _positioned(seen: Seen) -> Patches:
+    """Gemma 4's: loose patches row by row, each with its column and row; padding has -1."""
+    columns, rows = (int(last) + 1 for last in seen.inputs["image_position_ids"][0].amax(0))
+    side = seen.patch
+
+    def arranged(pixels: Tensor) -> Tensor:
+        patches = pixels.flatten(0, -2)[: rows * columns].reshape(rows, columns, side, side, 3)
+        return patches.permute(4, 0, 2, 1, 3).reshape(3, rows * side, columns * side)
+
+    return _whole(seen, rows, columns, arranged)
+
+
 def _traced(seen: Seen) -> Patches:
-    """What is seen of a model that no table lists; patches in Qwen's order say so by their name."""
+    """What is seen of a model that no table lists; loose patches say by a name how they lie."""
+    if "image_position_ids" in seen.inputs:
+        return _positioned(seen)
     return _qwen(seen) if "image_grid_thw" in seen.inputs else traced(seen)
 
 

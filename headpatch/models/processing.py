@@ -1,5 +1,6 @@
 """What a model's processor makes of a picture and the text of a prompt, or why it refuses them."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -15,24 +16,28 @@ _REFUSALS = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 _PLAIN = (224, 224)  # pixels of a picture that every processor takes
 
 
-def encode_one(vlm: VLM, image: Image.Image, text: str) -> dict[str, Tensor]:
-    """Return what the model takes of one picture and text, without a second token of beginning."""
+def encode_one(vlm: VLM, images: Sequence[Image.Image], text: str) -> dict[str, Tensor]:
+    """Return what the model takes of a prompt and its pictures, the last the one in question.
+
+    Without a second token of beginning.
+    """
     tokenizer: Any = vlm.processor.tokenizer
     bos = tokenizer.bos_token
-    batch = _process(vlm, image, text, add=not (bos and text.startswith(bos)))
+    batch = _process(vlm, images, text, add=not (bos and text.startswith(bos)))
     start = batch["input_ids"][0, :2].tolist()
     if bos and start == [tokenizer.bos_token_id] * 2:  # the processor has put it there too
-        batch = _process(vlm, image, text, add=False)
+        batch = _process(vlm, images, text, add=False)
     batch.pop("labels", None)  # PaliGemma's: the loss would be computed
     return {key: value for key, value in batch.items() if torch.is_tensor(value)}
 
 
-def _process(vlm: VLM, image: Image.Image, text: str, add: bool) -> dict[str, Any]:
+def _process(vlm: VLM, images: Sequence[Image.Image], text: str, add: bool) -> dict[str, Any]:
     processor: Any = vlm.processor
+    *context, image = images
 
     def made(shown: Image.Image) -> dict[str, Any]:
         how = {"return_tensors": "pt", "add_special_tokens": add}
-        return dict(processor(images=[shown], text=[text], **how))
+        return dict(processor(images=[*context, shown], text=[text], **how))
 
     try:
         return made(image)

@@ -12,10 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from headpatch.errors import InputError
-from headpatch.models.measured import Measured
-from headpatch.models.patches import Patches, Seen, locate
+from headpatch.models.patches import Patches
+from headpatch.models.pictures import alone, last_picture, located
 from headpatch.models.processing import PICTURES, encode_one
-from headpatch.models.reach import image_tokens
 from headpatch.models.spans import Spans, find_spans, partners
 from headpatch.models.vlm import VLM
 from headpatch.models.wording import (
@@ -30,6 +29,7 @@ from headpatch.models.wording import (
     text_after,
     with_variants,
 )
+from headpatch.pairs.framing import Framing
 
 # what processors give with a value for each token of ``input_ids``
 A_VALUE_A_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
@@ -101,22 +101,25 @@ def encode(
     images: Sequence[Image.Image],
     question: str | Sequence[str],
     answers: tuple[str, str] = ("Yes", "No"),
-    template: str | None = None,
+    template: str | Framing | None = None,
     sum_variants: bool = False,
 ) -> Prompt:
     """Ask `question` of each picture, or each picture its own; one run each.
 
     `images` are RGB pictures that give the model the same number of image tokens, at the same
-    places; `answers`, the words for yes and no; `template` overrides the processor's (see
-    `headpatch.models.wording.prompt_text`); `sum_variants` adds up the spellings of each answer
-    (see `AnswerTokens`). An `InputError` if the prompts differ otherwise than in a question, hold
-    no image token or do not end where the answer starts, the question is not in them once, or an
-    answer is not one token.
+    places; `answers`, the words for yes and no; `template` overrides the processor's, or is all
+    that stands around the question, pictures before the others too (see
+    `headpatch.models.wording.prompt_text`);
+    `sum_variants` adds up the spellings of each answer (see `AnswerTokens`). An `InputError` if the
+    prompts differ otherwise than in a question, hold no image token or do not end where the answer
+    starts, the question is not in them once, or an answer is not one token.
     """
-    family = vlm.family
+    family, framing = vlm.family, Framing.of(template)
     questions = [question] * len(images) if isinstance(question, str) else question
-    texts = [prompt_text(vlm, one, template) for one in questions]
-    whole = [encode_one(vlm, *one) for one in zip(images, texts, strict=True)]
+    texts, context = [prompt_text(vlm, one, framing) for one in questions], framing.pictures
+    whole = [
+        encode_one(vlm, (*context, one), text) for one, text in zip(images, texts, strict=True)
+    ]
     extra = _extra(vlm, whole, texts)
     stop = -len(extra) or None
     encoded = [
@@ -136,15 +139,18 @@ def encode(
         if any(other[key].shape != value.shape for key, value in first.items()
                if found.length == every[0].length or key not in OF_TOKENS):  # fmt: skip
             raise _unlike("give different image tokens")
+    shown = list(zip(images, encoded, texts, strict=True))
+    if context:
+        shown = [
+            alone(vlm, image, one, framing) for image, one in zip(images, questions, strict=True)
+        ]
+        every = [last_picture(vlm, found, shown[0][1], framing, questions[0]) for found in every]
     spans, apart = every[0], len({found.length for found in every}) > 1
-    patches, *rest = (
-        _locate(vlm, image, one, text, len(spans.image))
-        for image, one, text in zip(images, encoded, texts, strict=True)
-    )
+    patches, *rest = (located(vlm, *one, len(spans.image)) for one in shown)
     if not all(_alike(patches, other) for other in rest):
         raise _unlike("are cut up differently")
     inputs = _moved(vlm, encoded[:1] if apart else encoded)
-    words = _answers_after(vlm, questions, texts, answers)
+    words = _answers_after(vlm, questions, texts, answers, framing)
     if sum_variants:
         words = with_variants(vlm, words)
     placed = ~np.isnan(patches.boxes[:, 0])
@@ -179,13 +185,17 @@ def _extra(vlm: VLM, whole: Sequence[dict[str, Tensor]], texts: Sequence[str]) -
 
 
 def _answers_after(
-    vlm: VLM, questions: Sequence[str], texts: Sequence[str], answers: tuple[str, str]
+    vlm: VLM,
+    questions: Sequence[str],
+    texts: Sequence[str],
+    answers: tuple[str, str],
+    framing: Framing,
 ) -> AnswerTokens:
     """Find the answers' tokens, the same after each question."""
     tokenizer, found = _tokenizer(vlm), list[AnswerTokens]()
     for question, text in dict(zip(questions, texts, strict=True)).items():
         before = text + vlm.family.suffix
-        spelled = continuations(vlm, question, answers, before)
+        spelled = continuations(vlm, question, answers, before, framing)
         found.append(find_answers(tokenizer, before, spelled))
     if any(one != found[0] for one in found[1:]):
         found_words = f"{' and '.join(answers)} are other tokens after it"
@@ -230,7 +240,7 @@ def picture_inputs(vlm: VLM, images: Sequence[Image.Image]) -> dict[str, Tensor]
         text = prompt_text(vlm, question)
     except InputError:  # without a template that works, which a study's own `prompt` can replace
         text = f"{image_token(vlm)}\n{question}"
-    runs = [encode_one(vlm, image, text) for image in images]
+    runs = [encode_one(vlm, [image], text) for image in images]
     return _moved(vlm, runs)
 
 
@@ -308,21 +318,6 @@ def _unlike(what: str) -> InputError:
 def _alike(first: Patches, second: Patches) -> bool:
     boxes = first.boxes, second.boxes
     return first.grid == second.grid and np.allclose(*boxes, atol=_CLOSE, equal_nan=True)
-
-
-def _locate(
-    vlm: VLM, image: Image.Image, inputs: dict[str, Tensor], text: str, tokens: int
-) -> Patches:
-    processor: Any = vlm.processor
-    measured = Measured(lambda one: encode_one(vlm, one, text)["pixel_values"], image.size)
-    image_at = (inputs["input_ids"][0] == image_token_id(vlm)).nonzero().flatten()
-
-    def features(pixels: Tensor) -> Tensor:
-        return image_tokens(vlm, {**inputs, "pixel_values": pixels}, image_at)
-
-    shown = processor.image_processor, vlm.model.config, inputs, tokens, measured, features
-    seen = Seen(image, *shown)
-    return locate(vlm.family.layout, seen, processor)
 
 
 def _tokenizer(vlm: VLM) -> Any:

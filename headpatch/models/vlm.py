@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, Tower
 from headpatch.models.families import DECODERS, FAMILIES, LIKE_LLAMA, TOWERS, Family
+from headpatch.pairs.framing import Framing
 from headpatch.text import spelling
 
 
@@ -67,7 +68,7 @@ class VLM:
         return f"<VLM {self.name}: {kind}, on {self.device}>"
 
     @cached_property
-    def prompts(self) -> dict[tuple[str, str, str | None], str]:
+    def prompts(self) -> dict[tuple[str, str, Framing], str]:
         """Prompts by chat template, question and study's template, as first asked.
 
         A template may hold the time: what is finished is known by the words of the first question.

@@ -1,7 +1,5 @@
 """From a question to the prompt's text, how an answer follows it, and the answers' token ids."""
 
-import html
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -12,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headpatch.errors import InputError
-from headpatch.models.rendering import TemplateFailed, Turn, render, render_ahead
+from headpatch.models.rendering import TemplateFailed, render, render_ahead
+from headpatch.models.turns import ELSE, WRITE_IT, forms, occurrences, system_turn, turns
 from headpatch.models.vlm import VLM
+from headpatch.pairs.framing import Framing
 from headpatch.text import spelling
 
-_ELSE = "\N{ASTERISM}"
-"""Asked in place of the question, to see what a template says whatever is asked."""
 _WAY_OUT = 'Or set `prompt` in the study, such as "USER: {mark}\\n{{question}} ASSISTANT:".'
 
 
@@ -70,52 +68,72 @@ class AnswerTokens:
         return yes - no
 
 
-def prompt_text(vlm: VLM, question: str, template: str | None = None) -> str:
-    """Return the prompt up to the answer, with one placeholder for the image.
+def prompt_text(vlm: VLM, question: str, framing: str | Framing | None = None) -> str:
+    """Return the prompt up to the answer, with one placeholder for each picture.
 
-    It is the same text each time, even where a template holds the time: see `VLM.prompts`.
-    `template` overrides the processor's; it holds ``{question}`` and the image token, and a
-    backslash and an n stand for a line end. An `InputError` if there is none, or the question is
-    not in the text once.
+    It is the same text each time, even where a template holds the time: see `VLM.prompts`. A
+    `framing` that is a text, or has one, overrides the processor's template; it holds
+    ``{question}`` and the image token, and a backslash and an n stand for a line end. An
+    `InputError` if there is none, or the question is not in the text once.
     """
-    asked = str(getattr(vlm.processor, "chat_template", None)), question, template
+    framing = Framing.of(framing)
+    asked = str(getattr(vlm.processor, "chat_template", None)), question, framing
     if asked not in vlm.prompts:
-        vlm.prompts[asked] = _checked(vlm, question, template)
+        vlm.prompts[asked] = _checked(vlm, question, framing)
     return vlm.prompts[asked]
 
 
-def _checked(vlm: VLM, question: str, template: str | None) -> str:
+def _checked(vlm: VLM, question: str, framing: Framing) -> str:
+    template, mark, count = framing.template, image_token(vlm), 1 + len(framing.context)
     if template is None and not getattr(vlm.processor, "chat_template", None):
         template = vlm.family.template
-    mark = image_token(vlm)
-    if mark in question:
-        raise InputError("--question", f"it holds the image token {mark}", "words alone")
+        if framing.system is not None:
+            found = f"{vlm.name} has no chat template"
+            raise InputError("system", found, "one, with a system turn", WRITE_IT)
+    for name, words in (("--question", question), ("system", framing.system or "")):
+        if mark in words:
+            raise InputError(name, f"it holds the image token {mark}", "words alone")
     if template is not None:
         if template.count("{question}") != 1 or mark not in template:
             expected = f"a text with {{question}}, once, and {mark}"
             raise InputError("prompt", repr(template), expected)
-        return template.replace(r"\n", "\n").replace("{question}", question)
-    text = _chat(vlm, question)
+        text = template.replace(r"\n", "\n").replace("{question}", question)
+        return _with_pictures(text, mark, count, "prompt", f"{template!r}")
+    text = _chat(vlm, question, framing)
     if mark not in text:
         raise _bad_template(vlm, f"leaves out the image token {mark}: it gives {text!r}")
-    times = _occurrences(question, text) - _occurrences(question, _chat(vlm, _ELSE))
+    times = occurrences(question, text) - occurrences(question, _chat(vlm, ELSE, framing))
     if times != 1:
         lost = "leaves out the question" if times < 1 else f"asks the question {times} times"
         raise _bad_template(vlm, f"{lost}: it gives {text!r}")
+    return _with_pictures(text, mark, count, "context_images", f"the chat template of {vlm.name}")
+
+
+def _with_pictures(text: str, mark: str, count: int, argument: str, what: str) -> str:
+    """Refuse a prompt that has not a place for each picture, where there are several."""
+    if count > 1 and text.count(mark) != count:
+        found = f"{what} gives {text.count(mark)} places ({mark}) for {count} pictures"
+        raise InputError(argument, found, "a place for each")
     return text
 
 
 def continuations(
-    vlm: VLM, question: str, answers: tuple[str, str], prompt: str
+    vlm: VLM,
+    question: str,
+    answers: tuple[str, str],
+    prompt: str,
+    framing: str | Framing | None = None,
 ) -> tuple[str, str]:
     """Return each answer as it follows the prompt: by the chat template, or after one space.
 
     A template that puts words between the prompt and the answer is an `InputError`.
     """
+    framing = Framing.of(framing)
     if getattr(vlm.processor, "chat_template", None):
-        asked = [_turns(question, form) for answer in answers for form in _forms(answer)]
+        before = system_turn(vlm.processor, vlm.name, framing)
+        asked = [turns(question, framing, before, form) for one in answers for form in forms(one)]
         render_ahead(vlm.processor, asked, add_generation_prompt=False)
-    yes, no = (_continuation(vlm, question, answer, prompt) for answer in answers)
+    yes, no = (_continuation(vlm, question, answer, prompt, framing) for answer in answers)
     return yes, no
 
 
@@ -138,43 +156,24 @@ def image_token(vlm: VLM) -> str:
     return str(mark or processor.tokenizer.convert_ids_to_tokens(image_token_id(vlm)))
 
 
-def _occurrences(question: str, text: str) -> int:
-    """Count a question in a text; a template may strip or escape it, or join its lines."""
-    plain = " ".join(question.split())
-    forms = {plain, html.escape(plain), html.escape(plain, quote=False)}
-    forms |= {json.dumps(plain, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
-    spaced = (" ".join(one.split()) for one in (text, html.unescape(text)))
-    return max(one.count(form) for one in spaced for form in forms)
-
-
-def _chat(vlm: VLM, question: str) -> str:
+def _chat(vlm: VLM, question: str, framing: Framing) -> str:
     try:
-        return _rendered(vlm, question)
+        return _rendered(vlm, question, framing)
     except TemplateFailed as error:
         found = f"{vlm.name} has no chat template that works ({error})"
         hint = _WAY_OUT.format(mark=image_token(vlm))
         raise InputError("--model", found, "one in its processor", hint) from None
 
 
-def _rendered(vlm: VLM, question: str, answer: object = None) -> str:
-    return render(vlm.processor, _turns(question, answer), add_generation_prompt=answer is None)
+def _rendered(vlm: VLM, question: str, framing: Framing, answer: object = None) -> str:
+    asked = turns(question, framing, system_turn(vlm.processor, vlm.name, framing), answer)
+    return render(vlm.processor, asked, add_generation_prompt=answer is None)
 
 
-def _turns(question: str, answer: object = None) -> list[Turn]:
-    """Return the question, and the answer if there is one: its parts, or its text."""
-    asked = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
-    return [asked] if answer is None else [asked, {"role": "assistant", "content": answer}]
-
-
-def _forms(answer: str) -> tuple[object, object]:
-    """Return an answer as a list of parts, and as a text: many templates take only one of them."""
-    return [{"type": "text", "text": answer}], answer
-
-
-def _continuation(vlm: VLM, question: str, answer: str, prompt: str) -> str:
+def _continuation(vlm: VLM, question: str, answer: str, prompt: str, framing: Framing) -> str:
     between = []
     if getattr(vlm.processor, "chat_template", None):
-        for whole in _answered(vlm, question, answer):
+        for whole in _answered(vlm, question, answer, framing):
             gap, found, _ = whole.removeprefix(prompt).partition(answer)
             if whole.startswith(prompt) and found:
                 if not gap.strip():
@@ -186,10 +185,10 @@ def _continuation(vlm: VLM, question: str, answer: str, prompt: str) -> str:
     return answer if prompt[-1:].isspace() else f" {answer}"
 
 
-def _answered(vlm: VLM, question: str, answer: str) -> Iterator[str]:
-    for content in _forms(answer):
+def _answered(vlm: VLM, question: str, answer: str, framing: Framing) -> Iterator[str]:
+    for content in forms(answer):
         try:
-            yield _rendered(vlm, question, content)
+            yield _rendered(vlm, question, framing, content)
         except TemplateFailed:
             continue
 

@@ -140,8 +140,11 @@ def _agreement(results: Results, heads: Heads, size: np.ndarray) -> str:
     true = ""
     if saved is not None and part is not None:
         with reading_of(part, "verdict.pt"):
+            there = list(heads.layers)
             looks, necessity, sufficiency = (
-                np.nan_to_num(np.asarray(saved[key], np.float64)).reshape(len(saved[key]), -1)
+                np.nan_to_num(np.asarray(saved[key], np.float64)[:, there]).reshape(
+                    len(saved[key]), -1
+                )
                 for key in list(needed)[:3]
             )
             if "scenes" in saved:  # results of earlier versions lack it

@@ -19,8 +19,10 @@ from headpatch.pairs.region import BY_IMAGE
 from headpatch.present.panel import ASKED
 from headpatch.stats.rankings import descending
 
-Map = Float[np.ndarray, "layers heads"]
-Places = Int[np.ndarray, "layers heads"]
+Map = Float[np.ndarray, "layers_with_heads heads"]
+Places = Int[np.ndarray, "layers_with_heads heads"]
+Layers = tuple[int, ...]
+"""Numbers of the layers that have heads."""
 
 _WAYS = {"necessity": "noising", "sufficiency": "denoising"}
 _ENDS = ("low", "high")
@@ -44,6 +46,7 @@ class Look:
     label: str
     figures: dict[str, Map]
     rank: Places
+    layers: Layers
 
     @property
     def by_image(self) -> bool:
@@ -69,6 +72,7 @@ class Effect:
     figures: dict[str, Map]
     floor: float  # the noise floor, in normalized units; NaN if unknown
     many: bool  # a mean over pairs of pictures
+    layers: Layers
 
     @property
     def normalized(self) -> Map:
@@ -86,6 +90,7 @@ class Heads:
     """Every head of the language model: its views, the preferred one first."""
 
     shape: tuple[int, int]
+    layers: Layers
     looks: tuple[Look, ...]
     effects: tuple[Effect, ...]
     verdict: np.ndarray | None  # class of every head
@@ -93,7 +98,8 @@ class Heads:
 
     def name(self, flat: int) -> str:
         """Name a head by its place."""
-        return "{}.{}".format(*divmod(int(flat), self.shape[1]))
+        layer, head = divmod(int(flat), self.shape[1])
+        return f"{self.layers[layer]}.{head}"
 
 
 def heads_of(results: Results) -> Heads | None:
@@ -101,9 +107,9 @@ def heads_of(results: Results) -> Heads | None:
     views = [*_judged(results), *_ranked(results), *_swept(results)]
     if not views:
         return None
-    shapes = [next(iter(view.figures.values())).shape for view in views]
-    shape = shapes[0]
-    views = [view for view, own in zip(views, shapes, strict=True) if own == shape]
+    shapes = [(next(iter(view.figures.values())).shape, view.layers) for view in views]
+    shape, layers = shapes[0]
+    views = [view for view, own in zip(views, shapes, strict=True) if own == shapes[0]]
     looks: dict[str, Look] = {}
     for view in views:
         if isinstance(view, Look):
@@ -113,7 +119,7 @@ def heads_of(results: Results) -> Heads | None:
     verb, table = ("rank", "heads.csv") if verdicts is None else ("verdict", "verdicts.csv")
     options = (results.first(table) or results.main).study.get(verb, {})
     top = min(int(options.get("top", 20)), shape[0] * shape[1])
-    return Heads(shape, tuple(looks.values()), effects, verdicts, top)
+    return Heads(shape, layers, tuple(looks.values()), effects, verdicts, top)
 
 
 def _places(diff: Map) -> Places:
@@ -134,12 +140,13 @@ def _judged(results: Results) -> Iterator[Look | Effect]:
     with reading_of(part, "verdicts.csv"):
         columns = {f"attention_diff_{end}": end for end in ("q", *_ENDS)}
         maps = _maps(table, {"attention_diff": "diff", **columns, "attention_rank": "rank"})
-        rank = maps.pop("rank", None)
-        yield Look(looks, maps, _places(maps["diff"]) if rank is None else rank.astype(np.int64))
+        rank, layers = maps.pop("rank", None), _layers(table)
+        place = _places(maps["diff"]) if rank is None else rank.astype(np.int64)
+        yield Look(looks, maps, place, layers)
         for name, direction in _WAYS.items():
             columns = {f"{name}_{end}": end for end in (*_ENDS, "q")}
             maps = _maps(table, {name: "normalized", **columns})
-            yield Effect(BY_PLACE[0], direction, where, maps, nan, True)
+            yield Effect(BY_PLACE[0], direction, where, maps, nan, True, layers)
 
 
 def _by(part: Part) -> str:
@@ -153,7 +160,7 @@ def _verdicts(results: Results, shape: tuple[int, ...]) -> np.ndarray | None:
     if table is None or len(table) != shape[0] * shape[1]:
         return None
     found = np.full(shape, "undecided", dtype=object)
-    found[table["layer"].astype(int), table["head"].astype(int)] = table["verdict"]
+    found[_at(table)] = table["verdict"]
     return found
 
 
@@ -168,9 +175,8 @@ def _ranked(results: Results) -> Iterator[Look]:
             where += _by(part)
             maps = _maps(table, columns | {"rank": "rank"})
             rank = maps.pop("rank", None)
-            yield Look(
-                where, maps, _places(maps["diff"]) if rank is None else rank.astype(np.int64)
-            )
+            place = _places(maps["diff"]) if rank is None else rank.astype(np.int64)
+            yield Look(where, maps, place, _layers(table))
 
 
 def _swept(results: Results) -> Iterator[Look | Effect]:
@@ -183,6 +189,8 @@ def _swept(results: Results) -> Iterator[Look | Effect]:
             maps = {way: np.asarray(one, np.float64) for way, one in saved["normalized"].items()}
             if not maps or next(iter(maps.values())).ndim != 2:
                 continue  # a list of sets
+            known = ~np.isnan(np.stack(list(maps.values()))).all((0, 2))  # layers that have heads
+            layers = tuple(np.flatnonzero(known).tolist())
             many = "normalized_by_pair" in saved
             where = f"mean over {len(saved.get('pair_names', ())):,} pairs" if many else "this pair"
             gap = abs(saved["ld_with"] - saved["ld_without"])
@@ -199,10 +207,12 @@ def _swept(results: Results) -> Iterator[Look | Effect]:
                     for end in _ENDS
                     if f"normalized_{end}" in saved
                 }
-                yield Effect(kind_label(kind, saved), direction, shown, figures, floor, many)
+                figures = {name: values[known] for name, values in figures.items()}
+                named = kind_label(kind, saved), direction, shown
+                yield Effect(*named, figures, floor, many, layers)
             if "attention_diff" in saved:
-                diff = np.asarray(saved["attention_diff"], np.float64)
-                yield Look(f"{where}{_by(part)}", {"diff": diff}, _places(diff))
+                diff = np.asarray(saved["attention_diff"], np.float64)[known]
+                yield Look(f"{where}{_by(part)}", {"diff": diff}, _places(diff), layers)
 
 
 def _order(way: str) -> tuple[int, bool]:
@@ -212,16 +222,25 @@ def _order(way: str) -> tuple[int, bool]:
 
 def _maps(table: Any, columns: dict[str, str]) -> dict[str, Map]:
     """Lay columns out as layers × heads."""
-    layer, head = (table[name].to_numpy().astype(int) for name in ("layer", "head"))
-    shape = int(layer.max()) + 1, int(head.max()) + 1
+    shape = len(_layers(table)), int(table["head"].max()) + 1
     if len(table) != shape[0] * shape[1]:
         raise ValueError(f"it has {len(table):,} rows for {shape[0]} × {shape[1]} heads")
     found = {}
     for column, name in columns.items():
         if column in table:
             values = found[name] = np.full(shape, np.nan)
-            values[layer, head] = table[column].to_numpy().astype(float)
+            values[_at(table)] = table[column].to_numpy().astype(float)
     return found
+
+
+def _layers(table: Any) -> Layers:
+    return tuple(np.unique(table["layer"].to_numpy().astype(int)).tolist())
+
+
+def _at(table: Any) -> tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
+    """Return where in a map each row belongs."""
+    layer, head = (table[name].to_numpy().astype(int) for name in ("layer", "head"))
+    return np.searchsorted(_layers(table), layer), head
 
 
 def judged_on(results: Results) -> str:

@@ -33,7 +33,7 @@ def section(results: Results) -> Section | None:
         return None
     data: dict[str, Any] = {
         "heads": {
-            "layers": heads.shape[0],
+            "layers": list(heads.layers),
             "heads": heads.shape[1],
             "looks": [_look(one) for one in heads.looks],
             "effects": [_effect(one) for one in heads.effects],
@@ -101,7 +101,13 @@ def _overlays(results: Results, heads: Heads) -> tuple[dict[str, Any], str] | No
     if runs is None or part is None:
         return None
     with reading_of(part, "attention_with_triangle.pt"):
-        if not len(runs[0]["image_positions"]) or runs[0]["lm_rows"].shape[:2] != heads.shape:
+        depth, layers = len(runs[0]["lm_rows"]), list(heads.layers)
+        if not len(runs[0]["image_positions"]) or max(layers) >= depth:
+            return None
+        if len(layers) < depth:
+            own, other = ({**run, "lm_rows": run["lm_rows"][layers]} for run in runs)
+            runs = own, other
+        if runs[0]["lm_rows"].shape[:2] != heads.shape:
             return None
         found, text = overlays(runs, importance(heads))
         places = [np.asarray(run["image_positions"]) for run in runs]

@@ -68,7 +68,7 @@ NAMES = ("necessity", "sufficiency")
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """What was measured, one value a pair and head; every head's name is its place.
+    """What was measured, one value a pair and head.
 
     Attributes
     ----------
@@ -88,6 +88,9 @@ class Observed:
         Of which scene each pair is; None: each is its own.
     factors
         The pairs' levels of the dataset's factors.
+    layers
+        The number of each layer of the values; None: every head's name is its place. `joint` and
+        `chosen` are by name.
     """
 
     attention: Each
@@ -100,6 +103,7 @@ class Observed:
     lds: Float[np.ndarray, "runs pairs"] | None = None
     scenes: Int[np.ndarray, " pairs"] | None = None
     factors: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    layers: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,14 +141,15 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
     with_others = partners(sets)
 
     layers, heads = effects[0].mean.shape
-    paired = np.array([[Head(i, j) in with_others for j in range(heads)] for i in range(layers)])
+    numbers = np.arange(layers) if seen.layers is None else np.array(seen.layers)
+    layer, head = np.repeat(numbers, heads), np.tile(np.arange(heads), layers)
+    named = [Head(int(a), int(b)) for a, b in zip(layer, head, strict=True)]
+    paired = np.array([one in with_others for one in named]).reshape(layers, heads)
     hidden = np.any(
         [(hidden_q < rule.alpha).any(0), *(one.shown.any(0) for one in depends)], axis=0
     )
     small = (means_q < rule.alpha) & (tolerance_q < rule.alpha) & few
     verdict = _labels(signs, paired, hidden, small, looking)
-    layer, head = np.divmod(np.arange(layers * heads), heads)
-    named = [Head(int(a), int(b)) for a, b in zip(layer, head, strict=True)]
     columns = {
         "layer": layer,
         "head": head,
@@ -172,7 +177,7 @@ def judge(seen: Observed, rule: Rule) -> Verdicts:
     table = pd.DataFrame({name: values.ravel() for name, values in columns.items()})
     # A member that is itself necessary alone is named beside the others, not as redundant
     table.loc[table["verdict"] != "redundant", "partners"] = ""
-    return Verdicts(table, sets, _by_factor(depends))
+    return Verdicts(table, sets, _by_factor(depends, numbers))
 
 
 def _labels(
@@ -284,10 +289,10 @@ def _turned(
     return by_columns(count, values)
 
 
-def _by_factor(depends: Sequence[Dependence]) -> pd.DataFrame:
+def _by_factor(depends: Sequence[Dependence], numbers: Int[np.ndarray, " layers"]) -> pd.DataFrame:
     """List the levels of each factor on which a head's effect is shown to depend."""
     rows = [
-        [int(layer), int(head), NAMES[way], one.factor, level.name, level.pairs, *ends, q]
+        [int(numbers[layer]), int(head), NAMES[way], one.factor, level.name, level.pairs, *ends, q]
         for one in depends
         for way, layer, head in np.argwhere(one.shown)
         for q in [one.q[way, layer, head]]

@@ -39,12 +39,12 @@ REFUSED = {
     **{("mllama", verb): "looks at the image by cross-attention" for verb in _ASK_PLACES},
     **{("idefics2", verb): "image tokens mix parts of the picture" for verb in _ASK_PLACES},
     **{
-        ("qwen3_5", verb): "2 of 4 layers of tiny have no attention heads"
-        for verb in (*_ASK_PLACES, "trace")
+        (family, "rollout"): "2 of 4 layers of tiny have no attention heads"
+        for family in ("qwen3_5", "llava (lfm2)")
     },
 }
 """By family and question: why it is not answered."""
-HEADS_OF = {"qwen3_5": "1.1,3.1"}  # where the first layer has none
+HEADS_OF = dict.fromkeys(("qwen3_5", "llava (lfm2)"), "1.1,3.1")  # the first layer has none
 ONE_PAIR_MAY_DO = ("perturbation_mean.csv",)
 """Of two pairs of random pictures only one may have runs that say different tokens, which its
 figures need; and one pair has no mean over pairs."""

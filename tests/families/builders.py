@@ -427,8 +427,42 @@ def idefics2() -> Parts:
     return Parts(hf.Idefics2ForConditionalGeneration, config, processor)
 
 
+def gemma4() -> Parts:
+    """Heads of two widths: layers that see the whole prompt have wider ones, and fewer keys."""
+    images = hf.Gemma4ImageProcessorPil(patch_size=4, pooling_kernel_size=2, max_soft_tokens=70)
+    words = tokenizer(("image_token", "boi_token", "eoi_token"))
+    for name in ("audio_token", "boa_token", "eoa_token"):  # which its processor asks for
+        setattr(words, name, "<video>")
+    processor = _without_video(hf.Gemma4Processor)(
+        None, images, words, None, chat_template=chat("<image>", "<s>")
+    )
+    text = {
+        **_TEXT, **_WIDER, "num_hidden_layers": 4, "sliding_window": 6,
+        "layer_types": ["sliding_attention", "full_attention"] * 2, "global_head_dim": 16,
+        "num_global_key_value_heads": 1, "attention_k_eq_v": True, "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 300,
+    }  # fmt: skip
+    vision = {
+        **_VISION, "num_key_value_heads": 3, "head_dim": 8, "patch_size": 4,
+        "pooling_kernel_size": 2, "position_embedding_size": 64,
+    }  # fmt: skip
+    config = hf.Gemma4Config(
+        text_config=hf.Gemma4TextConfig(**text), vision_config=hf.Gemma4VisionConfig(**vision),
+        audio_config=None, video_token_id=None, audio_token_id=None,
+    )  # fmt: skip
+    return Parts(hf.Gemma4ForConditionalGeneration, config, processor)
+
+
+def lfm2() -> Parts:
+    """Convolutions in two of four layers, as in LFM2-VL, whose processor wants torchvision."""
+    kinds = ["conv", "full_attention"] * 2
+    return llava(hf.Lfm2Config(**{**_TEXT, "num_hidden_layers": 4, "layer_types": kinds}))
+
+
 UNLISTED: dict[str, Callable[[], Parts]] = {
     "qwen3_5": qwen3_5,
+    "gemma4": gemma4,
+    "llava (lfm2)": lfm2,
     "aya_vision": aya_vision,
     "idefics2": idefics2,
 }

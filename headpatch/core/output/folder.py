@@ -235,6 +235,13 @@ def _differs(part: Part, main: Part) -> str:
     return f"{why}, and its {RUN} was changed after the run" if why and RUN in part.changed else why
 
 
+_OF_STUDY: Final = (
+    "with", "without", "question", "region", "answers", "prompt", "system", "context_images",
+    "sum_variants",
+)  # fmt: skip
+"""Keys that differ between runs of several studies."""
+
+
 def _difference(part: Part, main: Part) -> str:
     if part.run.get("weights") != main.run.get("weights"):
         model = part.run.get("model")
@@ -242,7 +249,7 @@ def _difference(part: Part, main: Part) -> str:
         return f"of other weights of {model}" if same else f"of another model ({model})"
     if part.many or main.many:
         return ""
-    for key in ("with", "without", "question", "region", "answers", "prompt", "sum_variants"):
+    for key in _OF_STUDY:
         own, other = part.study.get(key), main.study.get(key)
         if own != other and (own or other):  # a flag that is off may be left out
             return f"of another study (its {key} differs)"

@@ -66,8 +66,11 @@ def change_paths(
         place: Any = values
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
-        if isinstance(place, dict) and isinstance(place.get(key), str):
-            place[key] = change(key, place[key])
+        held = place.get(key) if isinstance(place, dict) else None
+        if isinstance(held, str):
+            place[key] = change(key, held)
+        elif isinstance(held, list | tuple):  # what is no text is refused later
+            place[key] = [change(key, one) if isinstance(one, str) else one for one in held]
 
 
 def anchored_in(folder: Path) -> Callable[[str, str], str]:
@@ -96,7 +99,7 @@ def _is_no_file(key: str, path: str) -> bool:
         return path.startswith(MEMORY)
     if key == "by":  # heads are ranked by a measure
         return not path.endswith(".csv")
-    return key in ("with", "without") and path.startswith(BUNDLED_PICTURE)
+    return key in ("with", "without", "context_images") and path.startswith(BUNDLED_PICTURE)
 
 
 def _path_keys(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:

@@ -39,6 +39,7 @@ from headpatch.core.study.reading import (
 )
 from headpatch.errors import InputError
 from headpatch.heads import Selection
+from headpatch.pairs.framing import Framing
 from headpatch.pairs.pair import Pair, make_pair
 from headpatch.pairs.region import Region
 from headpatch.questions.ablate import AblateOptions
@@ -52,7 +53,8 @@ from headpatch.questions.sweep import SweepOptions
 from headpatch.questions.trace import TraceOptions
 from headpatch.text import checked_text, spelling
 
-_ASKED = ("model", "question", "prompt")  # what a prompt's text hangs on
+_ASKED = ("model", "question", "prompt", "system", "context_images")
+"""What a prompt's text hangs on."""
 _Answer = Annotated[str, Field(min_length=1)]
 
 
@@ -132,6 +134,11 @@ class Study(Strict):
     prompt: str | None = None
     r"""Overrides the chat template; holds {question} and the image token. A backslash and an n, as
     YAML's single quotes leave ``\n``, stand for a line end."""
+    system: Annotated[str, Field(min_length=1)] | None = None
+    """What a system turn says before the question, where the chat template has such a turn."""
+    context_images: Annotated[tuple[PathText, ...], BeforeValidator(sequence)] = ()
+    """Pictures that come before the one in question, the same in every run: the prompt then shows
+    several, and all that is said of the image is of the last one."""
     out: PathText = "attention_data"
     seed: int = 0
     force: bool = False
@@ -181,7 +188,23 @@ class Study(Strict):
             Claim.parse(text)
         Selection.parse(self.ablate.heads)
         self.check_variants()
+        if self.prompt is not None and self.system is not None:
+            raise InputError("prompt, system", "both of them", "one: prompt is the whole prompt")
         return self
+
+    @property
+    def framing(self) -> Framing:
+        """What stands around the question in a prompt."""
+        return Framing(
+            self.prompt, self.system, tuple(str(picture(one)) for one in self.context_images)
+        )
+
+    def check_one_picture(self, argument: str) -> None:
+        """Refuse several pictures in a prompt where the vision tower is looked into."""
+        if self.context_images:
+            found = f"{1 + len(self.context_images)} pictures in a prompt (context_images)"
+            expected = "one picture: what the tower takes in are then its patches"
+            raise InputError(argument, found, expected)
 
     def check_variants(self) -> None:
         """Refuse to add up the spellings of answers that are spellings of one word."""

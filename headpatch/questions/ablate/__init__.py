@@ -114,7 +114,6 @@ VERB = Verb(
     __doc__ or "",
     (EFFECTS, MEANS, DOSES, DOSES_MEAN),
     ("head_effects.png", "dose_response.png"),
-    ragged=True,
     flags=(
         Flag(
             "vision_positions",

@@ -17,6 +17,5 @@ VERB = Verb(
     __doc__ or "",
     (),
     pairs=False,
-    ragged=True,
     without=("region", "out", "force"),
 )

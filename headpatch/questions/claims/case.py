@@ -42,7 +42,10 @@ from headpatch.questions.claims.experiments import (
 from headpatch.stats.verdict_labels import Rule
 
 _OF_THIS_RUN = ("device", "dtype", "device_map", "quantize", "out", "claims")
-_DECIDES = {"answers", "prompt", "seed", "force", "verdict", "cut", "draw", "vision"}
+_DECIDES = {
+    "answers", "prompt", "system", "context_images", "seed", "force", "verdict", "cut", "draw",
+    "vision",
+}  # fmt: skip
 _WHERE = {"device", "dtype", "device_map", "quantize", "allow_unused_weights"}
 _GATE = ["pair", "region", "question", "passed"]
 
@@ -73,8 +76,8 @@ class Evidence:
 
     def row(self, head: Head) -> Mapping[str, Any]:
         """Return a head's row of ``verdicts.csv``; see `rows`."""
-        place = head.layer * self.verdict.grid.heads + head.head
-        return self.rows(self.verdict.heads.iloc[place : place + 1])[0]
+        table = self.verdict.heads
+        return self.rows(table[(table["layer"] == head.layer) & (table["head"] == head.head)])[0]
 
     def rows(self, table: pd.DataFrame) -> list[Mapping[str, Any]]:
         """Return a table's rows with intervals at the claims' level.

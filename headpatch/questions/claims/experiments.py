@@ -5,6 +5,7 @@ Each experiment does one thing to every pair; ``followed.csv`` keeps what came o
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -236,12 +237,12 @@ def _joint(session: Session, experiments: Experiments, _: Checks) -> Iterator[Pa
 def _span(session: Session, experiments: Experiments, _: Checks) -> Iterator[PairFigures]:
     """Noise all heads of layers together, and of as many others, in turn."""
     grid = session.vlm.lm.grid
+    layers = grid.whole_layers()  # those that have heads
     for one in experiments:
-        spans = [one.layers, *_spans_beside(one.layers, grid.layers)]
-        sets = [
-            HeadSet(tuple(head for head in grid if first <= head.layer <= last))
-            for first, last in spans
-        ]
+        inside = np.flatnonzero(np.isin(grid.with_heads, range(one.layers[0], one.layers[1] + 1)))
+        span = int(inside[0]), int(inside[-1])
+        spans = [span, *_spans_beside(span, len(layers))]
+        sets = [HeadSet(tuple(chain(*layers[first : last + 1]))) for first, last in spans]
         lost, *elsewhere = noise_sets(session, sets).tolist()
         yield {"necessity": lost, **_mean(elsewhere)}
 

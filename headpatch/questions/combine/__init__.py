@@ -54,6 +54,5 @@ VERB = Verb(
     __doc__ or "",
     (COMBINATIONS, REPAIR, PARTS),
     ("combinations.png",),
-    ragged=True,
     finished="parts",
 )

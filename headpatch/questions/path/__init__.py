@@ -63,4 +63,5 @@ VERB = Verb(
     (PATH, MEANS),
     ("path.pt", "path.png"),
     finished="pairs",
+    one_picture=True,
 )

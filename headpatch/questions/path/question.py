@@ -166,7 +166,7 @@ class Path(Question[FollowedPath]):
                 lambda: single_effects(session, "answer", advance),
                 lambda: order(session),
             )
-        pair = MeasuredPair.of(session, heads, call.stages)
+        pair = MeasuredPair.of(session, _heard(session.vlm, heads, call), call.stages)
         facts = {"ld_with": base.ld_with, "ld_without": base.ld_without,
                  "question": session.pair.question,
                  "region_name": session.pair.region.name}  # fmt: skip
@@ -181,7 +181,8 @@ class Path(Question[FollowedPath]):
         with call.stages("Ranking heads by effect") as advance:
             chosen = choose_heads(pairs, call, study.path, advance)
         heads: dict[str, tuple[Head, ...]] = {entry.name: () for entry in survey.entries}
-        heads |= {entry.name: chosen.heads for entry in chosen.entries}
+        named_heads = _heard(vlm, chosen.heads, call)
+        heads |= {entry.name: named_heads for entry in chosen.entries}
         with call.stages("Following the object") as advance:
             followed = list(_each(pairs, heads, call, advance))
         gated = [one for one in survey.gated if one.entry.name in heads]
@@ -250,6 +251,17 @@ def path(
     ['normalized', 'normalized_low', 'normalized_high', 'normalized_ratio']
     """
     return ask(QUESTION, session, {**options, **named(heads)}, on_progress, keep)
+
+
+def _heard(vlm: VLM, heads: tuple[Head, ...], call: Call) -> tuple[Head, ...]:
+    """Return the heads to which paths are patched; none where what they hear does not give z."""
+    if not vlm.lm.at_output:
+        return heads
+    call.say(
+        f"paths to heads are left out: between the attention of {vlm.name} and its projection lies "
+        "more than what its queries, keys and values say"
+    )
+    return ()
 
 
 def _each(

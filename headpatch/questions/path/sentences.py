@@ -144,7 +144,8 @@ def _cuts(rows: OverPairs) -> str:
         means = rows.interval(rows.curve(**where), **where)
         if np.isfinite(means.mean).any():
             centre = int(np.nanargmax(np.abs(means.mean)))
-            layers = _window(centre, width, len(means.mean))
+            centres = rows.keys.loc[rows.rows(**where), "layer"].astype(int).tolist()
+            layers = _window(centres[centre], width, centres[-1] + 1)
             listed.append(f"{start} → {end} {_mean(rows, means, centre)} ({layers})")
     if not listed:
         return ""

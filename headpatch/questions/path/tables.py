@@ -230,10 +230,11 @@ def _curves(table: pd.DataFrame, column: str) -> dict[str, Any]:
     """
     view, tower = table["view"], table["tower"]
     direct, paths = table[view == "direct"], table[view == "head path"]
+    stream = table[(view == "stream") & (tower == "lm")]
     by_name: dict[str, Any] = {
-        "stream": _by_layer(table[(view == "stream") & (tower == "lm")], column),
+        "stream": _by_layer(stream, column),
         "vision": _by_layer(table[(view == "stream") & (tower == "vision")], column),
-        "edges": _by_layer(table[view == "edge"], column),
+        "edges": _by_layer(table[view == "edge"], column, int(stream["layer"].max()) + 1),
         "head_paths": _by_set(paths[paths["tower"] == "lm"], column),
         "head_paths_from_vision": _by_set(paths[paths["tower"] == "vision"], column),
     }
@@ -248,10 +249,14 @@ def _tensor(values: ArrayLike) -> Tensor:
     return torch.tensor(np.asarray(values, dtype=np.float64), dtype=torch.float32)
 
 
-def _by_layer(table: pd.DataFrame, column: str) -> dict[str, ByDirection]:
+def _by_layer(table: pd.DataFrame, column: str, layers: int = 0) -> dict[str, ByDirection]:
+    """Cut rows into curves; NaN at those of so many `layers` (0: not known) that have no row."""
     by_name: dict[str, ByDirection] = {}
     for (where, way), rows in table.groupby(["where", "direction"], sort=False):
-        by_name.setdefault(str(where), {})[str(way)] = _tensor(rows[column])
+        curve = rows[column]
+        if len(curve) < layers:
+            curve = curve.set_axis(rows["layer"].astype(int)).reindex(range(layers))
+        by_name.setdefault(str(where), {})[str(way)] = _tensor(curve)
     return by_name
 
 

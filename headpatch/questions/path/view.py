@@ -119,7 +119,7 @@ def _head_paths(saved: Saved, intervals: bool) -> Grid:
 
 
 def _share(value: Any) -> str:
-    text = f"{float(value):.2f}"
+    text = f"{float(value):.2f}".replace("nan", "\N{EN DASH}")  # a layer without heads
     return "0.00" if text == "-0.00" else text
 
 

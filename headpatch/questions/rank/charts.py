@@ -180,7 +180,7 @@ def quadrants_chart(spatial: Mapping[str, Any]) -> Chart:
             _LAYER,
             "Share of image attention",
             layers=by_layer.shape[1],
-            y_scale=Scale(low=0.0, high=1.06 * max(float(by_layer.max()), 0.25)),
+            y_scale=Scale(low=0.0, high=1.06 * max(float(np.nanmax(by_layer)), 0.25)),
             guides=[Guide("y", 0.25, name="even attention", line=":")],
             note="All heads: with {:.3f}, without {:.3f}, difference ".format(*means[:2, place])
             + signed(means[2, place], 3),

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from headpatch.core.ask import ask, origin
 from headpatch.core.dataset import Pairs
-from headpatch.core.measures import check_table, measure_of, places
+from headpatch.core.measures import Figures, check_table, measure_of, places
 from headpatch.core.question import Call, Files, Needs, Opened, Question, Result, rows_of
 from headpatch.core.ranking import (
     MASSES,
     columns_of,
-    image_masses,
     image_rows,
-    masses_of,
+    masses,
     ranked_by,
 )
 from headpatch.core.session import Session, reopen
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 Columns: TypeAlias = dict[str, list[Any]]
 Saved: TypeAlias = dict[str, Any]
 """Plain tensors, numbers and texts, as a ``.pt`` file holds them."""
-Rows: TypeAlias = Float[np.ndarray, "runs layers heads tokens"]
 Mask: TypeAlias = Bool[np.ndarray, " tokens"]
 _KEPT_PIXELS = 672  # longest side of the pictures kept beside the results
 
@@ -184,21 +182,17 @@ def rank(session: Session | Pairs, **options: Unpack[RankKeywords]) -> Ranking:
 
 
 def _one_pair(session: Session) -> Ranking:
-    whole = session.pair.region.whole
-    mask = session.region_tokens if whole else session.compared_tokens
+    mask = session.region_tokens if session.pair.region.whole else session.compared_tokens
     if session.positions is not None:  # rows of the vision tower are not kept then
         session = reopen(session)
-    rows = image_rows(session)
-    top = min(session.study.rank.top, session.vlm.lm.grid.layers * session.vlm.lm.grid.heads)
-    by = session.study.rank.by
-    masses = image_masses(rows) if whole else masses_of(rows, mask)
-    ranked = ranked_by(session, by)
+    grid, by = session.vlm.lm.grid, session.study.rank.by
+    figures = masses(session) | ranked_by(session, by)
     answers = generate(session.vlm, session.prompt)
-    columns = columns_of({name: masses[name] for name in MASSES} | ranked, by)
+    columns = columns_of(figures, grid, by)
     return Ranking(
         _declared(columns, session.pair.region.yardstick),
-        _tensors(_per_head(masses | ranked, by, top)),
-        _tensors(_where_attention_falls(session, rows, mask)),
+        _tensors(_per_head(figures, by, min(session.study.rank.top, len(grid)))),
+        _tensors(_where_attention_falls(session, mask)),
         _kept_run(session, WITH, answers[WITH]),
         _kept_run(session, WITHOUT, answers[WITHOUT]),
         (answers[WITH], answers[WITHOUT]),
@@ -221,7 +215,7 @@ def _over_pairs(pairs: Pairs) -> Columns:
         _, low, high = intervals(pairs.study, values.reshape(len(values), -1), survey.scenes)
         shape = values.shape[1:]
         figures |= {f"{name}_low": low.reshape(shape), f"{name}_high": high.reshape(shape)}
-    columns = columns_of(figures, by)
+    columns = columns_of(figures, pairs.vlm.lm.grid, by)
     columns["pairs"] = [len(survey.entries)] * len(columns["rank"])
     return _declared(columns, survey.yardstick)
 
@@ -231,26 +225,28 @@ def _declared(columns: Columns, yardstick: str) -> Columns:
     return {one.name: columns[one.name] for one in HEADS if one.name in columns}
 
 
-def _per_head(masses: Mapping[str, Float[np.ndarray, "layers heads"]], by: str, top: int) -> Saved:
+def _per_head(figures: Figures, by: str, top: int) -> Saved:
     """Return every head's masses and rank, and how many of the first `top` each layer has."""
-    order, grid = measure_of(by).order(masses), Grid(*masses["diff"].shape)
+    order, grid = measure_of(by).order(figures), Grid(*figures["diff"].shape)
     counts = np.bincount(order[:top] // grid.heads, minlength=grid.layers)
-    return {**masses, "rank": places(order, grid), "layer_counts": counts, "top": top}
+    return {**figures, "rank": places(order, grid), "layer_counts": counts, "top": top}
 
 
-def _where_attention_falls(session: Session, rows: Rows, mask: Mask) -> Saved:
+def _where_attention_falls(session: Session, mask: Mask) -> Saved:
     """Return quadrants, divergences of both runs, and the region's share in the vision tower."""
-    per_head = distribution(rows)
+    grid, per_head = session.vlm.lm.grid, distribution(image_rows(session))
     by_layer = distribution(per_head.mean(2))  # every head of a layer weighs the same
     overall = distribution(per_head.mean((1, 2)))
     masks = quadrant_masks(session.prompt.patches.boxes)
     quadrants = np.stack([mass(per_head, quadrant) for quadrant in masks], -1)
+    each = grid.spread(quadrants.mean(2))  # a row for each layer
+    layers = _divergences(by_layer).items()
     return {
         "quadrant_names": list(QUADRANTS),
-        "quadrants_by_layer_with": quadrants[WITH].mean(1),
-        "quadrants_by_layer_without": quadrants[WITHOUT].mean(1),
+        "quadrants_by_layer_with": each[WITH],
+        "quadrants_by_layer_without": each[WITHOUT],
         "divergence_overall": {name: float(value) for name, value in _divergences(overall).items()},
-        "divergence_lm": _divergences(by_layer),
+        "divergence_lm": {name: grid.spread(one[:, None])[:, 0] for name, one in layers},
         **_both_runs("quadrants", quadrants.mean((1, 2))),
         **_vision(session, mask),
     }

@@ -68,4 +68,6 @@ VERB = Verb(
     (ROLLOUT, PERTURBATION, MEANS, AREA_MEANS),
     ("rollout.pt", "rollout.png", "perturbation.png"),
     finished="pairs",
+    one_picture=True,
+    every_layer="attention is followed through all of them, and one without heads has none",
 )

@@ -120,7 +120,6 @@ VERB = Verb(
     __doc__ or "",
     (EFFECTS, MEANS),
     ("sweep.pt", "approx.pt", "sweep.png", "approx.png", "mean_effects.png"),
-    ragged=True,
     flags=(
         Flag(
             "positions",

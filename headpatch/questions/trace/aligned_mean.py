@@ -90,7 +90,7 @@ def mean_of(
         each[way] = np.where(averaged[measure][:, None, None], by_pair[measure], np.nan)
         own, shown = by_pair[measure][averaged[measure]], scenes[averaged[measure]]
         moves[way] = _interval(study, own, shown)
-        totals[way] = _interval(study, np.abs(own).sum((1, 2)), shown)
+        totals[way] = _interval(study, np.nansum(np.abs(own), (1, 2)), shown)
     return SlotMean(
         slot,
         dict(Counter(token.rival for token in tokens if token.rival).most_common()),
@@ -118,13 +118,20 @@ def _mean(
 
 
 def _interval(study: Study, by_pair: Float[np.ndarray, "pairs *rest"], scenes: Scenes) -> Interval:
-    """Mean over scenes with its interval, where there are enough of them and all figures."""
+    """Mean over scenes with its interval, where all of enough scenes have the figure."""
     values = by_scene(by_pair, scenes)
-    if len(values) < LEAST or not np.isfinite(values).all():
-        none = np.full(values.shape[1:], np.nan)
+    there = np.isfinite(values).all(0)
+    none = np.full(values.shape[1:], np.nan)
+    if len(values) < LEAST or not there.any():
         return Interval(np.asarray(values.mean(0)), none, none)
     rng = np.random.default_rng(study.seed % 2**64)  # numpy takes no negative seed
-    return mean_interval(values, study.pairs.level, study.pairs.resamples, rng)
+    known = values if there.all() else values[:, there]
+    found = mean_interval(known, study.pairs.level, study.pairs.resamples, rng)
+    if there.all():
+        return found
+    low, high = none.copy(), none
+    low[there], high[there] = found.low, found.high
+    return Interval(np.asarray(values.mean(0)), low, high)
 
 
 def _said(

@@ -41,7 +41,6 @@ def _record(traced: Mapping[str, Any], place: int, top: int) -> dict[str, Any]:
     floor = float(traced["floor" if many else f"{measure}_floor"][place])
     diff = np.asarray(traced["diff"][place], np.float64)
     row |= {"measure": measure, "noise_floor": floor}
-    unknown = np.isnan(diff).any()
     row["attention"] = [
         {
             "head": f"{layer}.{head}",
@@ -55,9 +54,10 @@ def _record(traced: Mapping[str, Any], place: int, top: int) -> dict[str, Any]:
             name: np.asarray(traced[f"effect_{name}"][way][place], np.float64) for name in MEASURES
         }
         own, totals = effects[measure], traced.get("total")
+        known = ~np.isnan(diff)  # not in layers without heads, nor without image tokens
         row[way] = {
             # over heads, of |effect|
-            "total": float(np.abs(own).sum()) if totals is None else float(totals[way][place]),
+            "total": float(np.nansum(np.abs(own))) if totals is None else float(totals[way][place]),
             **_ends(traced, "total", "total", (place,), way),
             "top": [
                 {
@@ -69,7 +69,7 @@ def _record(traced: Mapping[str, Any], place: int, top: int) -> dict[str, Any]:
                 }
                 for layer, head in _largest(np.abs(own), top)
             ],
-            "spearman": nan if unknown else spearman(diff.ravel(), np.abs(own).ravel()),
+            "spearman": spearman(diff[known], np.abs(own)[known]) if known.any() else nan,
         }
     return row
 
@@ -86,7 +86,6 @@ def _ends(
 
 
 def _largest(values: Float[np.ndarray, "layers heads"], count: int) -> list[tuple[int, int]]:
-    """Return layer and head of the largest values; none if no value is known."""
-    if np.isnan(values).all():
-        return []
-    return [divmod(flat, values.shape[1]) for flat in descending(values)[:count].tolist()]
+    """Return layer and head of the largest values that are known."""
+    first = descending(values)[: min(count, int((~np.isnan(values)).sum()))]
+    return [divmod(flat, values.shape[1]) for flat in first.tolist()]

@@ -66,7 +66,9 @@ class _Traced(Result):
         }
 
     def _table(self, schema: Schema, rows: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        table = with_alpha(pd.concat(rows, ignore_index=True), self.study.trace.alpha)
+        table = pd.concat(rows, ignore_index=True)
+        there = table[table["effect_logit"].notna()]  # not in layers without heads
+        table = with_alpha(there.reset_index(drop=True), self.study.trace.alpha)
         return pd.DataFrame(schema.ordered(table))
 
 

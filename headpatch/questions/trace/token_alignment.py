@@ -144,7 +144,7 @@ def average(
     def measure(pair: Pair, _: OnProgress) -> list[list[list[Tensor]]]:
         """Return z added up over both runs: of each answer, each of its tokens and each layer."""
         spelled = pair.answers or study.answers
-        prompt = encode(vlm, pair.images, pair.questions, spelled, study.prompt)
+        prompt = encode(vlm, pair.images, pair.questions, spelled, study.framing)
         made = list[list[list[Tensor]]]()
         for answer in answers[pair.name]:
             words = forced(vlm, prompt, answer.ids[:-1])

@@ -219,13 +219,14 @@ def _token(
         way = one.intervention.kind, one.intervention.direction
         if way[0] != "self":
             effects.setdefault(way, []).append((one.effect, *one.read))
-    shape = vlm.lm.grid.layers, vlm.lm.grid.heads
-    maps = {way: np.array(rows).reshape(*shape, len(MEASURES)) for way, rows in effects.items()}
+    grid = vlm.lm.grid
+    shape = len(MEASURES), -1, grid.heads  # by measure
+    maps = {way: grid.spread(np.array(rows).T.reshape(shape)) for way, rows in effects.items()}
     contrast = np.array([said.base.ld_with, said.base.ld_without])
     if said.rival is None:
         contrast = np.full(2, np.nan)
         for values in maps.values():
-            values[..., 0] = np.nan
+            values[0] = np.nan
     untouched = contrast, *said.measured.numpy().astype(np.float64).T
     return Token(
         answer,
@@ -233,10 +234,9 @@ def _token(
         "" if said.rival is None else word(session, said.rival),
         (word(session, said.first[WITH]), word(session, said.first[WITHOUT])),
         dict(zip(MEASURES, untouched, strict=True)),
-        masses(here) if here.compares else {name: np.full(shape, np.nan) for name in MASSES},
-        {
-            way: {name: values[..., place] for place, name in enumerate(MEASURES)}
-            for way, values in maps.items()
-        },
+        masses(here)
+        if here.compares
+        else dict.fromkeys(MASSES, np.full((grid.layers, grid.heads), np.nan)),
+        {way: dict(zip(MEASURES, values, strict=True)) for way, values in maps.items()},
         dict(zip(MEASURES, floors, strict=True)),
     )

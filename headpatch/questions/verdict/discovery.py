@@ -75,17 +75,17 @@ def choose(
     necessity, sufficiency = (
         np.stack([pair.effects[f"resample_{way}"] for pair in records]) for way in DIRECTIONS
     )
-    size = effect_size(necessity.mean(0), sufficiency.mean(0))
+    size = grid.there(effect_size(necessity.mean(0), sufficiency.mean(0)))
     by_effect = descending(size)
-    asked = {ranking_name(by): survey.ranking(by, places) for by in study.rankings}
+    asked = {ranking_name(by): grid.among(survey.ranking(by, places)) for by in study.rankings}
     rankings = {**{name: [one] for name, one in asked.items()}, "effect": [by_effect]}
     if estimated := [pair.attribution for pair in records if pair.attribution]:
         estimate = [np.mean([one[way] for one in estimated], axis=0) for way in DIRECTIONS]
-        rankings["attribution"] = [descending(effect_size(*estimate))]
+        rankings["attribution"] = [descending(grid.there(effect_size(*estimate)))]
     score = None  # what each head adds once others are gone, if random sets were noised
     if options.groups:
         drawn = [random_members(grid, options.groups, study.seed, place) for place in places]
-        score = scores(drawn, [pair.sets for pair in records], necessity)
+        score = scores(drawn, [pair.sets for pair in records], grid.there(necessity))
         rankings["context"] = [descending(score)]
     rng = np.random.default_rng([study.seed % 2**64, 3])
     rankings["random"] = [rng.permutation(len(heads)) for _ in range(options.random)]
@@ -114,7 +114,8 @@ def choose(
     both = [one for name, members in together.items() for one in (members, *random[name])]
     changes: list[Change] = [(one, "noising") for one in (*noise, *both)]
     changes += [(one, "denoising") for one in both]
-    picked, by_diff = together[ranking_name(study.rank.by)], survey.ranking("diff", places)
+    picked = together[ranking_name(study.rank.by)]
+    by_diff = grid.among(survey.ranking("diff", places))
     looking = HeadSet(tuple(heads[i] for i in by_diff[: options.top]))
     chosen = together, random, partners, rankings, tuple(dict.fromkeys(changes))
     return Choice(picked.heads, looking.heads, *chosen)
@@ -131,7 +132,7 @@ def set_counts(study: Study, grid: Grid) -> tuple[int, int]:
     options = study.verdict
     asked = 1 + len(study.rankings)  # and by effect
     rankings = asked + (options.attribution > 0) + (options.groups > 0) + options.random
-    curved = rankings * sum(len(curve_sizes(grid.layers * grid.heads, way)) for way in WAYS)
+    curved = rankings * sum(len(curve_sizes(len(grid), way)) for way in WAYS)
     seeking = options.partners * (options.partners + 4) // 2
     of_claims = len(with_parts(claimed(study)))
     together = 2 * asked * (1 + options.controls)  # in both directions

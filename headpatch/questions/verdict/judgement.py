@@ -151,7 +151,9 @@ def run(
         [entries[i] for i in at], [records[int(i)] for i in at], attention[at],
         survey.masses["diff_raw"][at], scenes[at], parts,
     )  # fmt: skip
-    orders = {ranking_name(by): survey.ranking(by, at.tolist()) for by in study.rankings}
+    orders = {
+        ranking_name(by): grid.among(survey.ranking(by, at.tolist())) for by in study.rankings
+    }
     return _conclude(study, grid, measured, look, orders)
 
 
@@ -202,7 +204,7 @@ def _tasks(study: Study, both: tuple[Places, Places], entries: Sequence[Entry]) 
             drawn=(options.groups, study.seed, place) if place in choosing else None,
             attribution=choosing.get(place, options.attribution) < options.attribution,
             nulls=options.source == "twin" and judging.get(place, options.nulls) < options.nulls,
-            vision=judging.get(place, options.vision) < options.vision,
+            vision=not study.context_images and judging.get(place, options.vision) < options.vision,
         )
     return tasks
 
@@ -229,17 +231,18 @@ def _conclude(
     ]
     names = [pair.name for pair in records]
     lds = np.array([[pair.ld_with for pair in records], [pair.ld_without for pair in records]])
+    looks, needs, suffices = map(grid.there, (seen.attention, necessity, sufficiency))
     observed = Observed(
-        seen.attention, necessity, sufficiency, chosen=held_out, raw=seen.raw, lds=lds,
-        scenes=scenes, factors=_factors(seen.entries),
+        looks, needs, suffices, chosen=held_out, raw=grid.there(seen.raw), lds=lds, scenes=scenes,
+        factors=_factors(seen.entries), layers=grid.with_heads,
     )  # fmt: skip
     verdicts = judge(observed, by)
     verdicts.heads["attention_rank"] = orders[ranking_name(study.rank.by)].argsort() + 1
     for name, way in zip(("necessity", "sufficiency"), DIRECTIONS, strict=True):
-        values = by_scene(effects[f"mean_{way}"], scenes)
+        values = by_scene(grid.there(effects[f"mean_{way}"]), scenes)
         for column, ends in interval_by(values, by).columns(f"{name}_mean_kind").items():
             verdicts.heads[column] = ends.ravel()
-        flat = effects[f"resample_{way}"].reshape(len(records), -1)
+        flat = grid.there(effects[f"resample_{way}"]).reshape(len(records), -1)
         beside = ratio_columns(study, flat, lds[0] - lds[1], names, whole=True, scenes=scenes)
         for end, ends in beside.items():
             verdicts.heads[f"{name}{end}"] = ends
@@ -255,7 +258,7 @@ def _conclude(
             table["failed_nulls"] = ";".join(failed(nulls))
     units = [
         by_scene(values.reshape(len(values), -1), scenes)
-        for values in (np.nan_to_num(seen.attention), necessity, sufficiency)
+        for values in (np.nan_to_num(looks), needs, suffices)
     ]
     saved = {
         "positions": study.verdict.positions,

@@ -93,9 +93,11 @@ def open_heads(
     are theirs. Sets of heads are not judged before the last look.
     """
     necessity, sufficiency = effects
-    found = judge(Observed(attention, necessity, sufficiency, scenes=scenes), look.rule).heads
+    looks, needs, suffices = map(grid.there, (attention, necessity, sufficiency))
+    observed = Observed(looks, needs, suffices, scenes=scenes, layers=grid.with_heads)
+    found = judge(observed, look.rule).heads
     undecided = (found["verdict"] == "undecided").to_numpy()
     if study.verdict.decide is None:
         return int(undecided.sum())
-    heads = Selection.parse(study.verdict.decide, "--decide").resolve(grid)
-    return int(sum(undecided[one.layer * grid.heads + one.head] for one in heads))
+    heads = {*Selection.parse(study.verdict.decide, "--decide").resolve(grid)}
+    return sum(bool(open_) for head, open_ in zip(grid, undecided, strict=True) if head in heads)

@@ -22,6 +22,7 @@ from headpatch.core.share import ALONE, Share
 from headpatch.core.store import Store
 from headpatch.core.study.study import Study
 from headpatch.engine.attribution import attribute, gradients
+from headpatch.engine.attribution import refused as no_gradients
 from headpatch.engine.interventions import (
     Direction,
     Intervention,
@@ -185,7 +186,7 @@ def measure(
     are patched with their own z.
     """
     options, base, grid = session.study.verdict, session.base, session.vlm.lm.grid
-    heads, kind, where = grid.layers * grid.heads, resample_kind(session.study), options.positions
+    heads, kind, where = len(grid), resample_kind(session.study), options.positions
     kinds = {"resample": kind, "mean": "mean"}
     asked = [one for name, way in SWEEPS for one in _every_head(grid, kinds[name], way, where)]
     of_heads = task.sets
@@ -199,7 +200,7 @@ def measure(
     vision, unread, off = _vision(session, checks) if task.vision else nowhere
     effects = normalized(session, outcomes[: len(asked)])
     swept, sets = np.split(effects, [len(SWEEPS) * heads])
-    swept = swept.reshape(len(SWEEPS), grid.layers, grid.heads)
+    swept = grid.spread(swept.reshape(len(SWEEPS), -1, grid.heads))
     return PairRecord(
         name=session.pair.name,
         ld_with=base.ld_with,
@@ -208,7 +209,9 @@ def measure(
         floor=max(floor_of(session, outcomes, means, FEW), off),
         nothing=max(session.widened_off, *(abs(one.effect) for one in outcomes[len(asked) :])),
         sets=sets,
-        attribution=_attributed(session) if task.attribution else {},
+        attribution=_attributed(session)
+        if task.attribution and not no_gradients(session.vlm)
+        else {},
         vision=vision,
         unread=unread,
         wrong_place=_otherwise(session, wrong_place(session.pair), checks) if task.nulls else None,
@@ -265,5 +268,5 @@ def _otherwise(session: Session, pair: Pair | None, checks: Checks) -> Other | N
     other = checked(run_both(study, session.vlm, pair, where), checks)
     asked = [one for way in DIRECTIONS for one in _every_head(grid, "resample", way, where)]
     effects = [one.effect for one in intervene(other, asked, answers_only=True)]
-    noising, denoising = np.array(effects).reshape(2, grid.layers, grid.heads)
+    noising, denoising = grid.spread(np.array(effects).reshape(2, -1, grid.heads))
     return Other(other.base.ld_with, other.base.ld_without, differences(other), noising, denoising)

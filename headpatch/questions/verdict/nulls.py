@@ -167,8 +167,9 @@ def _wrong_place(
         return [replace(figure, note=why) for figure in (flips, acting, looks)]
     flipped = sum(other.ld_with * other.ld_without < 0 for other in others)
     effects = _effects(others, [pairs[place].gap for place in places])
-    beyond = np.abs(significant_sign(effects, rule)).max(0)
-    named = ", ".join(str(Head(int(a), int(b))) for a, b in np.argwhere(beyond)[:5])
+    layers = np.flatnonzero(~np.isnan(effects[0, 0, :, 0]))  # those that have heads
+    beyond = np.abs(significant_sign(effects[:, :, layers], rule)).max(0)
+    named = ", ".join(str(Head(int(layers[a]), int(b))) for a, b in np.argwhere(beyond)[:5])
     attended = np.stack([other.attention for other in others])
     leak = _again(attended, attention[places], picked, rule.level)
     return [

@@ -44,7 +44,7 @@ class Task:
     def rows(self, grid: Grid) -> int:
         """Return how many rows it takes; what is no row counts as about as many."""
         sweeps = len(SWEEPS) + self.attribution + 4 * self.nulls + 3 * self.vision
-        return sweeps * grid.layers * grid.heads + len(self.sets) + (self.drawn or (0,))[0]
+        return sweeps * len(grid) + len(self.sets) + (self.drawn or (0,))[0]
 
 
 @dataclass(frozen=True, eq=False)

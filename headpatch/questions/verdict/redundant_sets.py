@@ -44,7 +44,7 @@ Noise = Callable[[Sequence[HeadSet]], Float[np.ndarray, "pairs sets"]]
 def random_members(grid: Grid, count: int, seed: int, place: int) -> Members:
     """Draw the random sets of the pair at a place among those that choose; none is empty."""
     rng = np.random.default_rng([seed % 2**64, 4, place])  # numpy takes no negative seed
-    heads = grid.layers * grid.heads
+    heads = len(grid)
     members = rng.random((count, heads)) < np.resize(SHARES, count)[:, None]
     empty = ~members.any(1)
     members[empty, rng.integers(heads, size=empty.sum())] = True

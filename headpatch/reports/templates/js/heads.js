@@ -1,11 +1,13 @@
 // The two maps, the scatter and the chosen head: one pointer, one choice, for all of them.
 const H = data.heads;
 const state = { look: 0, effect: 0, at: null, chosen: null };
-const total = H ? H.layers * H.heads : 0;
-const nameOf = (flat) => `${Math.floor(flat / H.heads)}.${flat % H.heads}`;
+const depth = H ? H.layers.length : 0; // layers that have heads
+const total = H ? depth * H.heads : 0;
+const layerOf = (flat) => H.layers[Math.floor(flat / H.heads)];
+const nameOf = (flat) => `${layerOf(flat)}.${flat % H.heads}`;
 const flatOf = (name) => {
   const [layer, head] = name.split(".").map(Number);
-  return layer * H.heads + head;
+  return H.layers.indexOf(layer) * H.heads + head;
 };
 const root = (value) => (value === null ? null : Math.sign(value) * Math.sqrt(Math.abs(value)));
 const look = () => H.looks[state.look];
@@ -41,7 +43,13 @@ function ticks(most, shares = [-1, -0.25, -0.0625, 0, 0.0625, 0.25, 1]) {
   return { at, texts: at.map((value) => signed(value, Math.min(digits, 5))) };
 }
 function grid(values) {
-  return Array.from({ length: H.layers }, (_, layer) => values.slice(layer * H.heads, (layer + 1) * H.heads));
+  return Array.from({ length: depth }, (_, layer) => values.slice(layer * H.heads, (layer + 1) * H.heads));
+}
+function layerTicks() {
+  const step = depth > 16 ? 8 : depth > 8 ? 4 : 1;
+  if (H.layers[depth - 1] === depth - 1) return { dtick: step, tick0: 0 };
+  const tickvals = H.layers.map((_, row) => row).filter((row) => row % step === 0);
+  return { tickvals, ticktext: tickvals.map((row) => H.layers[row]) };
 }
 function drawMap(id, values, most, along, shares) {
   const node = $(id);
@@ -54,7 +62,7 @@ function drawMap(id, values, most, along, shares) {
   };
   const layout = layoutOf({
     xaxis: { title: { text: "head" }, range: [-0.5, H.heads - 0.5], showgrid: false, zeroline: false, dtick: H.heads > 16 ? 8 : H.heads > 8 ? 4 : 1, tick0: 0 },
-    yaxis: { title: { text: "layer" }, showgrid: false, zeroline: false, range: [H.layers - 0.5, -0.5], dtick: H.layers > 16 ? 8 : H.layers > 8 ? 4 : 1, tick0: 0 },
+    yaxis: { title: { text: "layer" }, showgrid: false, zeroline: false, range: [depth - 0.5, -0.5], ...layerTicks() },
     shapes: shapes(),
   }, 400);
   Plotly.react(node, [trace], layout, CONFIG);
@@ -196,11 +204,11 @@ function stepOn(flat, key) {
   const head = flat % H.heads, layer = Math.floor(flat / H.heads);
   const to = {
     ArrowLeft: [layer, head - 1], ArrowRight: [layer, head + 1], ArrowUp: [layer - 1, head], ArrowDown: [layer + 1, head],
-    Home: [layer, 0], End: [layer, H.heads - 1], PageUp: [0, head], PageDown: [H.layers - 1, head],
+    Home: [layer, 0], End: [layer, H.heads - 1], PageUp: [0, head], PageDown: [depth - 1, head],
   }[key];
   if (!to) return null;
   const clip = (value, most) => Math.max(0, Math.min(most - 1, value));
-  return clip(to[0], H.layers) * H.heads + clip(to[1], H.heads);
+  return clip(to[0], depth) * H.heads + clip(to[1], H.heads);
 }
 function stepAlong(flat, key) {
   const step = { ArrowLeft: 1, ArrowDown: 1, ArrowRight: -1, ArrowUp: -1 }[key];

@@ -47,7 +47,7 @@ function matches(flat) {
   const only = $("only") ? $("only").value : "";
   const verdict = classOf(flat) || "";
   if (only && verdict !== only) return false;
-  const [layer, head] = [Math.floor(flat / H.heads), flat % H.heads];
+  const [layer, head] = [layerOf(flat), flat % H.heads];
   return $("find").value.toLowerCase().split(/[\s,]+/).filter(Boolean).every((word, index, list) => {
     if (word === "layer" || word === "head") return true;
     if (list[index - 1] === "layer") return String(layer) === word;
