@@ -122,7 +122,7 @@ def test_flags_override_keys_that_the_study_has(verb: str, monkeypatch: pytest.M
 
 def test_common_flags_override_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     same = {"model": "m", "with": "a.png", "without": "b.png", "question": "Q",
-            "question-without": "R", "region": "center", "out": "o", "device": "cpu",
+            "question-without": "R", "system": "S", "region": "center", "out": "o", "device": "cpu",
             "dtype": "float32", "device-map": "auto", "quantize": "4bit"}  # fmt: skip
     words = [word for name, text in same.items() for word in (f"--{name}", text)]
     words += ["--answers", "yes, no", "--pairs", "p.csv", "--limit", "3", "--seed", "7"]

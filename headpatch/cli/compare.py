@@ -16,12 +16,13 @@ from headpatch.text import user_path
 
 _RUNS = typer.Argument(metavar="RUN", help="Folders of results, two or more.")
 _OUT = typer.Option("--out", help="Folder for the results.", metavar="DIR")
-_TOP = typer.Option("--top", parser=whole, help="How many of the first heads (20).", metavar="N")
+_TOP = typer.Option("--top", parser=whole, metavar="N",
+                    help="How many of the first heads; 20 if left out.")  # fmt: skip
 _DEPTH = typer.Option("--depth", help="Compare layers of other numbers by relative depth.")
-_LEVEL = typer.Option("--level", parser=decimal, help="Coverage of intervals (0.95).", metavar="X")
-_SEED = typer.Option("--seed", parser=whole, help="Seed of every random draw.", metavar="N")
-
-
+_LEVEL = typer.Option("--level", parser=decimal, metavar="X",
+                      help="Coverage of intervals; 0.95 if left out.")  # fmt: skip
+_SEED = typer.Option("--seed", parser=whole, metavar="N",
+                     help="Seed of every random draw; 0 if left out.")  # fmt: skip
 _FIGURES = [parameter(name, COMMON[name].annotation) for name in FigureOptions.model_fields]
 
 
@@ -68,5 +69,5 @@ _own = [
     if one.name != "figures"
 ]
 # typer reads a command's flags here
-vars(compare)["__signature__"] = inspect.Signature([*_own[:-2], *_FIGURES, *_own[-2:]])
+vars(compare)["__signature__"] = inspect.Signature([*_own[:-3], *_FIGURES, *_own[-3:]])
 app.command(cls=Command)(compare)

@@ -260,7 +260,16 @@ def _option(name: str, field: FieldInfo) -> Any:
         words += f" One of: {', '.join(names)}."
     if held is bool:
         return flag(bool, typed, words)
+    if "left out" not in words and (default := _told(field.get_default(call_default_factory=True))):
+        words += f" {default} if left out."
     return flag(kind, typed, words, str(extra.get("metavar", metavar)))
+
+
+def _told(default: Any) -> str:
+    """Return an option's default as it is typed; empty if it has none that can be typed."""
+    if isinstance(default, tuple):
+        return ", ".join(map(_told, default))
+    return str(default) if isinstance(default, str | int | float) else ""
 
 
 def _bare(annotation: Any) -> Any:

@@ -101,7 +101,7 @@ _OF_STUDY = (
     ("hold", "pairs.hold", float, "GIB",
      "Memory in which pairs stay open, so that their pictures are not run again. If left out, 4 "
      "GiB and at most a quarter of what is free on a CPU, 16 GiB and at most half on a GPU."),
-    ("out", "out", Path, "DIR", "Folder for the results."),
+    ("out", "out", Path, "DIR", "Folder for the results; attention_data if left out."),
     ("format", "figures.format", Several, "NAMES",
      "Figures as png, pdf, svg, several with commas; csv: their data too."),
     ("width", "figures.width", float, "INCHES", "Width of figures; 7 if left out."),
@@ -114,7 +114,7 @@ _OF_STUDY = (
     ("quantize", "quantize", str, "8bit|4bit", "8bit or 4bit weights (needs bitsandbytes)."),
     ("allow_unused_weights", "allow_unused_weights", bool, None,
      "Load a checkpoint without the weights that the model has no place for."),
-    ("seed", "seed", int, "N", "Seed of every random draw."),
+    ("seed", "seed", int, "N", "Seed of every random draw; 0 if left out."),
     ("force", "force", bool, None,
      "Run even if the answers are not Yes and No; outputs are marked invalid."),
 )  # fmt: skip
