@@ -28,7 +28,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!headpatch).*"),
     (
         r"py:.*",
-        r"headpatch\.(reports|present|engine|models|stats|questions|core|pairs|heads|errors)\..*",
+        r"headpatch\.(reports|present|engine|models|stats|questions|core|pairs|heads|errors|text)\..*",
     ),
     (r"py:.*", r"headpatch\.core\.store\..*"),
 ]
