@@ -11,9 +11,7 @@ import headpatch as hp
 from tests.tiny import tiny_vlm
 
 ROOMS = {f"headpatch.{room.partition(':')[0]}" for room in hp._HOMES.values()}
-DEAR = tuple(
-    f"headpatch.questions.{name}.question.{name}" for name in ("check", "path", "rollout")
-)
+DEAR = tuple(f"headpatch.questions.{name}.question.{name}" for name in ("check", "path", "rollout"))
 """Up to a minute on the bundled model: run on a tiny one."""
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
 import headpatch as hp
 from headpatch.core.ask import ask
@@ -17,6 +19,7 @@ from headpatch.core.output.folder import find
 from headpatch.core.question import Result, Verb, table_of
 from headpatch.kinds import KINDS
 from headpatch.present.parts import Grid, Part, Words
+from headpatch.present.tables import renderables
 from headpatch.reports import derived, how
 from tests import command
 from tests.command import Said, headpatch, table
@@ -133,6 +136,26 @@ def test_call_file_and_page_say_the_same(
     from_file = [text_of(part) for part in question.view(saved, context)]
     from_call = [text_of(part) for part in question.view(result.files(), result.origin.context)]
     assert from_file == from_call
+
+
+@every_question
+@pytest.mark.parametrize("width", [80, 200])
+def test_tables_fit_the_terminal(
+    verb: Verb, many: bool, width: int, place: Path, runs: Any
+) -> None:
+    """No cell is cut, no heading is lost: a wide table is cut into several below each other."""
+    _, out = ran(runs, place, verb, many)
+    run = next(part for part in find(out).parts if part.has(verb.files[0]))
+    parts = verb.question().view(derived.saved(verb, run), derived.context(verb, run))
+    screen = StringIO()
+    console = Console(file=screen, width=width)
+    for one in renderables(parts):
+        console.print(one, crop=False, no_wrap=False)
+    assert max(map(len, screen.getvalue().splitlines())) <= width
+    assert "…" not in screen.getvalue()
+    told = {word for line in screen.getvalue().splitlines() for word in line.split()}
+    shown = [part for part in parts if isinstance(part, Grid) and part.place != "page"]
+    assert {word for part in shown for one in part.headings for word in one.split()} <= told
 
 
 @every_question
