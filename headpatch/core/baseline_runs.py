@@ -62,6 +62,7 @@ class Survey:
     keys: Keys | None = None  # names units of these pairs; None of a survey that was put together
     yardstick: str = ""
     """What heads are compared by, in words; empty if by attention to regions that are named."""
+    divided: bool = False  # whether other processes have opened some of the pairs
 
     @property
     def held(self) -> Mapping[str, Session]:
@@ -302,7 +303,7 @@ def survey(
     more = held, layouts, incomparable, checks, _slow(run, layouts, checks, again), keys
     cautions = cautions_of(study, gated, run, layouts)
     how = tuple(gated), tuple(run), figures, mean, valid, checks.widens, cautions, *more
-    return Survey(*how, seen.yardstick)
+    return Survey(*how, seen.yardstick, divided=not share.alone)
 
 
 def _slow(

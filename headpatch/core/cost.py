@@ -171,7 +171,8 @@ def in_all(rows: float, included: str, beside: "Beside", survey: "Survey | None"
     if survey is not None:  # the first pair's are done
         means *= 0 if survey.reference is not None else len(survey.entries) - 1
         rechecks *= len(survey.entries)
-        again = 2 * sum(entry.name not in survey.held for entry in survey.entries[1:])
+        if not survey.divided:  # else pairs are mostly changed where they are open
+            again = 2 * sum(entry.name not in survey.held for entry in survey.entries[1:])
         donors = beside.donors * sum(entry.name not in survey.held for entry in survey.entries)
     parts = {
         "{:,} over reference pairs for their mean": means,
