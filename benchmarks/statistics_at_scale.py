@@ -125,10 +125,11 @@ class MadeUp:
         import numpy as np
 
         from headpatch.core.baseline_runs import Survey
+        from headpatch.heads import Grid
 
         attention = np.stack([self.attention(place) for place in range(self.count)])
-        masses = {"diff": attention, "diff_raw": attention / 10}
-        return Survey((), tuple(self.entries), masses, reference=None, valid=True, widens=True)
+        masses, grid = {"diff": attention, "diff_raw": attention / 10}, Grid(*self.shape)
+        return Survey((), tuple(self.entries), masses, grid, None, valid=True, widens=True)
 
     def record(self, place: int) -> Any:
         """Return what was measured of a pair, but for what random sets do."""

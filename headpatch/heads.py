@@ -159,10 +159,23 @@ class Grid:
         whole[..., list(self.with_heads), :] = values
         return whole
 
-    def among(self, order: Int[np.ndarray, " all"]) -> Int[np.ndarray, " heads"]:
-        """Renumber an order of the places of all layers, those without heads last, as of `self`."""
-        known = np.array([one.layer * self.heads + one.head for one in self])
-        return np.searchsorted(known, order[: len(self)])
+    @property
+    def flat(self) -> Int[np.ndarray, " ranked"]:
+        """Where each head stands in such an array that is flat."""
+        return (
+            np.arange(self.layers * self.heads).reshape(self.layers, -1)[[*self.with_heads]].ravel()
+        )
+
+    def among(self, order: Int[np.ndarray, " ranked"]) -> Int[np.ndarray, " ranked"]:
+        """Renumber places of a flat array: where each head stands in `list(grid)`."""
+        return np.searchsorted(self.flat, order)
+
+    def need_heads(self, first: int, last: int, argument: str) -> None:
+        """Raise `InputError` if none of these layers, which the tower has, has heads."""
+        if not any(first <= layer <= last for layer in self.with_heads):
+            found = f"layers {first}-{last}: no layer of this model with attention heads"
+            some = f"a layer of {', '.join(map(str, self.with_heads))} among them"
+            raise InputError(argument, found, some)
 
     def check(self, head: Head, argument: str = "--heads") -> Head:
         """Return `head`, or raise `InputError` if the tower has no such head."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 
 from pydantic.fields import FieldInfo
 
-from headpatch.cli.options import COMMON, PICTURES, RESUME, Several, flag, parameter
+from headpatch.cli.options import COMMON, PICTURES, RESUME, Several, flag, parameter, with_default
 from headpatch.cli.verb import Request, command
 from headpatch.core.question import Verb
 from headpatch.errors import InputError
@@ -260,16 +260,7 @@ def _option(name: str, field: FieldInfo) -> Any:
         words += f" One of: {', '.join(names)}."
     if held is bool:
         return flag(bool, typed, words)
-    if "left out" not in words and (default := _told(field.get_default(call_default_factory=True))):
-        words += f" {default} if left out."
-    return flag(kind, typed, words, str(extra.get("metavar", metavar)))
-
-
-def _told(default: Any) -> str:
-    """Return an option's default as it is typed; empty if it has none that can be typed."""
-    if isinstance(default, tuple):
-        return ", ".join(map(_told, default))
-    return str(default) if isinstance(default, str | int | float) else ""
+    return flag(kind, typed, with_default(words, field), str(extra.get("metavar", metavar)))
 
 
 def _bare(annotation: Any) -> Any:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from pydantic.fields import FieldInfo
 from typer.models import OptionInfo
 
+from headpatch.core.study.study import Study
 from headpatch.text import decimal_number, whole_number
 
 
@@ -101,10 +103,10 @@ _OF_STUDY = (
     ("hold", "pairs.hold", float, "GIB",
      "Memory in which pairs stay open, so that their pictures are not run again. If left out, 4 "
      "GiB and at most a quarter of what is free on a CPU, 16 GiB and at most half on a GPU."),
-    ("out", "out", Path, "DIR", "Folder for the results; attention_data if left out."),
+    ("out", "out", Path, "DIR", "Folder for the results."),
     ("format", "figures.format", Several, "NAMES",
      "Figures as png, pdf, svg, several with commas; csv: their data too."),
-    ("width", "figures.width", float, "INCHES", "Width of figures; 7 if left out."),
+    ("width", "figures.width", float, "INCHES", "Width of figures."),
     ("style", "figures.style", Path, "FILE",
      "Style file of matplotlib for figures; its image.cmap colours maps of heads."),
     ("device", "device", str, "NAME", "auto, cpu, cuda, cuda:1, mps."),
@@ -114,7 +116,7 @@ _OF_STUDY = (
     ("quantize", "quantize", str, "8bit|4bit", "8bit or 4bit weights (needs bitsandbytes)."),
     ("allow_unused_weights", "allow_unused_weights", bool, None,
      "Load a checkpoint without the weights that the model has no place for."),
-    ("seed", "seed", int, "N", "Seed of every random draw; 0 if left out."),
+    ("seed", "seed", int, "N", "Seed of every random draw."),
     ("force", "force", bool, None,
      "Run even if the answers are not Yes and No; outputs are marked invalid."),
 )  # fmt: skip
@@ -133,6 +135,35 @@ _CONFIG = (
 )
 
 
+PICTURES = frozenset({"with_image", "without_image", "question", "question_without", "region"})
+
+
+def with_default(words: str, field: FieldInfo) -> str:
+    """Add to the words of a flag what holds where it is left out, if that can be typed."""
+    default = told(field.get_default(call_default_factory=True))
+    if not default or field.annotation is bool or "left out" in words:
+        return words
+    return f"{words} {default} if left out."
+
+
+def told(default: object) -> str:
+    """Return an option's default as it is typed; empty if it has none, or it is a sentence."""
+    if isinstance(default, tuple):
+        return ", ".join(map(told, default))
+    plain = isinstance(default, str | int | float) and " " not in str(default)
+    return f"{default:g}" if isinstance(default, float) else str(default) if plain else ""
+
+
+def _with_default(flag_name: str, words: str, key: str) -> str:
+    if flag_name in PICTURES:  # together they are the bundled study
+        return words
+    *sections, name = key.split(".")
+    fields = Study.model_fields
+    for section in sections:
+        fields = getattr(fields[section].annotation, "model_fields", {})
+    return with_default(words, fields[name]) if name in fields else words
+
+
 def _typed(name: str) -> str:
     return f"--{name.removesuffix('_image').replace('_', '-')}"
 
@@ -140,7 +171,7 @@ def _typed(name: str) -> str:
 COMMON = {
     "config": Common(flag(Path, "--config", _CONFIG, "FILE")),
     **{
-        name: Common(flag(kind, _typed(name), words, metavar), key)
+        name: Common(flag(kind, _typed(name), _with_default(name, words, key), metavar), key)
         for name, key, kind, metavar, words in _OF_STUDY
     },
     "workers": Common(flag(int, "--workers", _WORKERS, "N")),
@@ -150,4 +181,3 @@ COMMON = {
     "debug": Common(Debug, default=False),
 }
 """The flags that verbs share, by parameter, in the order of a help page."""
-PICTURES = frozenset({"with_image", "without_image", "question", "question_without", "region"})

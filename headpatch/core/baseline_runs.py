@@ -25,7 +25,7 @@ from headpatch.core.untouched import FirstWalk, Seen, unmeasured
 from headpatch.engine.patching import Donor, OnProgress
 from headpatch.engine.selfcheck import MOST, Checks
 from headpatch.errors import InputError
-from headpatch.heads import Head
+from headpatch.heads import Grid, Head
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
@@ -47,6 +47,7 @@ class Survey:
     masses: Mapping[str, Float[np.ndarray, "pairs layers heads"]]
     """By name: attention on the region, or on the image (`MASSES`; see `yardstick`), and what the
     study's rankings go by; NaN where heads cannot be compared on it."""
+    grid: Grid  # the heads
     reference: MeanZ | None  # over the run pairs; None if nothing is changed, or there is no mean
     valid: bool  # whether all that are run passed
     widens: bool  # whether language-model heads of every pair are changed by widening passes
@@ -156,17 +157,16 @@ class Survey:
     def order(self, by: str) -> tuple[Head, ...]:
         """Return the heads in the order of a ranking by mean figures; refuses as `compare`."""
         self.compare()
-        heads, known = self.masses["diff"].shape[-1], ~np.isnan(self.masses["diff"]).any(0).ravel()
-        return tuple(Head(*divmod(int(i), heads)) for i in self.ranking(by) if known[i])
+        return tuple(Head(*divmod(int(index), self.grid.heads)) for index in self.ranking(by))
 
     def ranking(self, by: str, places: Sequence[int] | slice = slice(None)) -> Order:
         """Return the order of all heads, by mean figures over the run pairs or some of them."""
         measure, scenes = measure_of(by), self.scenes[places]
         means: Figures = {
-            name: by_scene(self.masses[name][places], scenes).mean(0)
-            for name in {*(key.name for key in measure.keys), *({"with_raw"} & {*self.masses})}
+            key.name: by_scene(self.masses[key.name][places], scenes).mean(0)
+            for key in measure.keys
         }
-        return measure.order(means)
+        return measure.order(means, self.grid)
 
     def knows(self, names: Sequence[str]) -> bool:
         """Whether the pairs were measured for these rankings."""
@@ -302,8 +302,9 @@ def survey(
     again = Opener(study, vlm, positions, vision, held.sessions, checks)
     more = held, layouts, incomparable, checks, _slow(run, layouts, checks, again), keys
     cautions = cautions_of(study, gated, run, layouts)
-    how = tuple(gated), tuple(run), figures, mean, valid, checks.widens, cautions, *more
-    return Survey(*how, seen.yardstick, divided=not share.alone)
+    how = figures, vlm.lm.grid, mean, valid, checks.widens, cautions, *more
+    last = seen.yardstick, not share.alone
+    return Survey(tuple(gated), tuple(run), *how, *last)
 
 
 def _slow(

@@ -136,10 +136,8 @@ class Claim:
         if layers is not None and self.layers[1] >= layers:
             wanted = f"layers 0-{layers - 1} in this model"
             raise InputError(name, f"layer {self.layers[1]} is out of range", wanted)
-        span = range(self.layers[0], self.layers[1] + 1)
-        if self.form in (Form.HOLD, Form.SPAN, Form.READS) and not {*span} & {*grid.with_heads}:
-            wanted = f"a layer of {', '.join(map(str, grid.with_heads))} among them"
-            raise InputError(name, "no layer of this model with attention heads", wanted)
+        if self.form in (Form.HOLD, Form.SPAN, Form.READS):
+            grid.need_heads(*self.layers, name)
 
 
 def check_claims(claims: Iterable[Claim], vlm: "VLM") -> None:

@@ -267,9 +267,7 @@ def check_layers(session: Session, settings: Settings) -> None:
         first, last = layer_span(settings.layers)
         if last >= layers:
             raise InputError("--layers", settings.layers, f"layers 0-{layers - 1} in this model")
-        if not any(first <= layer <= last for layer in grid.with_heads):
-            some = f"a layer of {', '.join(map(str, grid.with_heads))} among them"
-            raise InputError("--layers", f"{settings.layers}: no layer with attention heads", some)
+        grid.need_heads(first, last, "--layers")
     if settings.layers is None and settings.heads is None:
         check_window(settings.window, session.vlm.lm.grid)
 

@@ -75,15 +75,10 @@ class Measure:
         """What picks out its first heads, in a sentence."""
         return "attention" if self.name == "diff" else f"the ranking by {self.ranking}"
 
-    def order(self, means: Figures) -> Order:
-        """Return heads as flat indices, the first first; those without a figure come last.
-
-        The very last are places of layers that have no heads.
-        """
+    def order(self, means: Figures, grid: Grid) -> Order:
+        """Return the heads that are there, the first first; those without a figure come last."""
         keys = [(means[one.name] if one.least_first else -means[one.name]) for one in self.keys]
-        if self.name not in MEASURES and "with_raw" in means:  # a table may leave out heads
-            keys.insert(0, np.isnan(means["with_raw"]))
-        return np.lexsort([one.ravel() for one in reversed(keys)])
+        return grid.flat[np.lexsort([grid.there(one).ravel() for one in reversed(keys)])]
 
 
 def _nothing(_: Attended) -> Figures:
@@ -179,8 +174,8 @@ def words_of(name: str) -> Measure:
 
 
 def places(order: Order, grid: Grid) -> Int[np.ndarray, "layers heads"]:
-    """Return each head's place in an order: 1 is the first."""
-    place = np.empty(len(order), dtype=np.int64)
+    """Return each head's place in an order: 1 is the first; after the last, where none is there."""
+    place = np.full(grid.layers * grid.heads, len(order) + 1)
     place[order] = np.arange(1, len(order) + 1)
     return place.reshape(grid.layers, grid.heads)
 

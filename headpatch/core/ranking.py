@@ -22,18 +22,17 @@ Where the region is no place, both are the image's part of all attention.
 def order(session: Session) -> tuple[Head, ...]:
     """Return the heads in the order of the study's ranking, and nothing else."""
     grid = session.vlm.lm.grid
-    first = _order(session)[: len(grid)]
-    return tuple(Head(*divmod(int(index), grid.heads)) for index in first)
+    return tuple(Head(*divmod(int(index), grid.heads)) for index in _order(session))
 
 
 def ranks(session: Session) -> Int[np.ndarray, "layers heads"]:
-    """Return each head's place in that order; 1 is the first. Those that are not there are last."""
+    """Return each head's place in that order (`headpatch.core.measures.places`)."""
     return places(_order(session), session.vlm.lm.grid)
 
 
 def _order(session: Session) -> Int[np.ndarray, " ranked"]:
     by = session.study.rank.by
-    return measure_of(by).order(masses(session) | ranked_by(session, by))
+    return measure_of(by).order(masses(session) | ranked_by(session, by), session.vlm.lm.grid)
 
 
 def ranked_by(session: Session, *names: str) -> dict[str, Float[np.ndarray, "layers heads"]]:
@@ -102,7 +101,7 @@ def _figures(
 
 def columns_of(figures: Figures, grid: Grid, by: str = "diff") -> dict[str, list[int | float]]:
     """List every head, the first of a ranking first: rank, layer, head and its figures."""
-    order = measure_of(by).order(figures)[: len(grid)]
+    order = measure_of(by).order(figures, grid)
     layer, head = np.divmod(order, grid.heads)
     columns = {"rank": np.arange(1, len(order) + 1), "layer": layer, "head": head}
     columns |= {name: values.ravel()[order] for name, values in figures.items()}

@@ -101,20 +101,19 @@ def encode(
     images: Sequence[Image.Image],
     question: str | Sequence[str],
     answers: tuple[str, str] = ("Yes", "No"),
-    template: str | Framing | None = None,
+    framing: str | Framing | None = None,
     sum_variants: bool = False,
 ) -> Prompt:
     """Ask `question` of each picture, or each picture its own; one run each.
 
     `images` are RGB pictures that give the model the same number of image tokens, at the same
-    places; `answers`, the words for yes and no; `template` overrides the processor's, or is all
-    that stands around the question, pictures before the others too (see
-    `headpatch.models.wording.prompt_text`);
+    places; `answers`, the words for yes and no; `framing` is what stands around the question, or
+    a template in place of the processor's (see `headpatch.models.wording.prompt_text`);
     `sum_variants` adds up the spellings of each answer (see `AnswerTokens`). An `InputError` if the
     prompts differ otherwise than in a question, hold no image token or do not end where the answer
     starts, the question is not in them once, or an answer is not one token.
     """
-    family, framing = vlm.family, Framing.of(template)
+    family, framing = vlm.family, Framing.of(framing)
     questions = [question] * len(images) if isinstance(question, str) else question
     texts, context = [prompt_text(vlm, one, framing) for one in questions], framing.pictures
     whole = [

@@ -47,14 +47,14 @@ def system_turn(processor: Any, name: str, framing: Framing) -> tuple[Turn, ...]
     raise InputError("system", found, "a template that writes its words, once", WRITE_IT)
 
 
-def forms(answer: str) -> tuple[object, object]:
-    """Return an answer as a list of parts, and as a text: many templates take only one of them."""
-    return [{"type": "text", "text": answer}], answer
+def forms(words: str) -> tuple[object, object]:
+    """Return words as a list of parts, and as a text: many templates take only one of them."""
+    return [{"type": "text", "text": words}], words
 
 
-def occurrences(question: str, text: str) -> int:
-    """Count a question in a text; a template may strip or escape it, or join its lines."""
-    plain = " ".join(question.split())
+def occurrences(words: str, text: str) -> int:
+    """Count words in a text; a template may strip or escape them, or join their lines."""
+    plain = " ".join(words.split())
     ways = {plain, html.escape(plain), html.escape(plain, quote=False)}
     ways |= {json.dumps(plain, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
     spaced = (" ".join(one.split()) for one in (text, html.unescape(text)))

@@ -66,7 +66,7 @@ def lds(vlm: VLM, prompt: Prompt) -> Tensor:
 def test_a_system_turn_is_what_the_template_makes_of_it(name: str) -> None:
     vlm, before = built(name)
     before = encode(vlm, PAIR, QUESTION)
-    prompt = encode(vlm, PAIR, QUESTION, template=Framing(system=SYSTEM))
+    prompt = encode(vlm, PAIR, QUESTION, framing=Framing(system=SYSTEM))
     torch.testing.assert_close(
         lds(vlm, prompt), plainly(vlm, prompt, [[one] for one in PAIR], SYSTEM), atol=2e-5, rtol=0
     )
@@ -109,7 +109,7 @@ def test_other_pictures_come_before_the_one_in_question(name: str, tmp_path: Pat
     for one, path in zip(context, paths, strict=True):
         one.save(path)
     alone = encode(vlm, PAIR, QUESTION)
-    prompt = encode(vlm, PAIR, QUESTION, template=Framing(context=tuple(paths)))
+    prompt = encode(vlm, PAIR, QUESTION, framing=Framing(context=tuple(paths)))
     expected = plainly(vlm, prompt, [[*context, one] for one in PAIR])
     torch.testing.assert_close(lds(vlm, prompt), expected, atol=2e-5, rtol=0)
     every = (prompt.inputs["input_ids"][0] == image_token_id(vlm)).nonzero().flatten()

@@ -121,7 +121,7 @@ def test_figures_go_to_the_layers_that_have_heads_and_back() -> None:
     spread = grid.spread(there)
     assert spread.shape == (2, 4, 3) and np.isnan(spread[:, [0, 2]]).all()
     np.testing.assert_array_equal(grid.there(spread), there)
-    order = np.argsort(-spread[0].ravel(), kind="stable")  # NaN last
+    order = np.argsort(-spread[0].ravel(), kind="stable")[: len(grid)]  # NaN last
     heads = [(head.layer, head.head) for head in grid]
     assert [heads[one] for one in grid.among(order)] == [
         (3, 2),

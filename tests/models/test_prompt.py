@@ -71,7 +71,7 @@ def test_repeated_runs_alternate() -> None:
 
 def test_a_template_replaces_the_chat() -> None:
     vlm = tiny_vlm()
-    prompt = encode(vlm, image_pair(), QUESTION, template="<image>\n{question}\n")
+    prompt = encode(vlm, image_pair(), QUESTION, framing="<image>\n{question}\n")
     assert prompt.text == f"<image>\n{QUESTION}\n"
     assert tokens_of(vlm, prompt.input_ids)[-1] == "\n"
     # After a line end the words stand bare, and so do their ids.
@@ -85,7 +85,7 @@ def test_a_question_may_hold_braces() -> None:
 
 def test_a_template_with_the_first_token_does_not_get_it_twice() -> None:
     vlm = tiny_vlm()
-    prompt = encode(vlm, image_pair(), QUESTION, template="<s>USER: <image>\n{question} ASSISTANT:")
+    prompt = encode(vlm, image_pair(), QUESTION, framing="<s>USER: <image>\n{question} ASSISTANT:")
     assert tokens_of(vlm, prompt.input_ids).count("<s>") == 1
 
 
@@ -122,7 +122,7 @@ def test_without_a_chat_template_one_is_asked_for() -> None:
     message = refusal(vlm)
     assert "chat template" in message
     assert "`prompt`" in message
-    prompt = encode(vlm, image_pair(), QUESTION, template="USER: <image>\n{question} ASSISTANT:")
+    prompt = encode(vlm, image_pair(), QUESTION, framing="USER: <image>\n{question} ASSISTANT:")
     assert tokens_of(vlm, torch.tensor([prompt.answers.yes])) == ["▁Yes"]
 
 

@@ -147,7 +147,7 @@ def test_tokens_that_the_tokenizer_appends_are_left_out(ends: tuple[str, ...]) -
     for name, value in expected.inputs.items():
         assert torch.equal(found.inputs[name], value), name
     assert found.spans.answer == expected.spans.answer
-    last = encode(vlm, image_pair(), QUESTION, template="{question} <image>")  # ends in the image
+    last = encode(vlm, image_pair(), QUESTION, framing="{question} <image>")  # ends in the image
     assert last.left_out == ends
     assert last.input_ids[-1] == vlm.model.config.image_token_id
 

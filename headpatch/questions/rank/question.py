@@ -191,7 +191,7 @@ def _one_pair(session: Session) -> Ranking:
     columns = columns_of(figures, grid, by)
     return Ranking(
         _declared(columns, session.pair.region.yardstick),
-        _tensors(_per_head(figures, by, min(session.study.rank.top, len(grid)))),
+        _tensors(_per_head(figures, grid, by, min(session.study.rank.top, len(grid)))),
         _tensors(_where_attention_falls(session, mask)),
         _kept_run(session, WITH, answers[WITH]),
         _kept_run(session, WITHOUT, answers[WITHOUT]),
@@ -225,9 +225,9 @@ def _declared(columns: Columns, yardstick: str) -> Columns:
     return {one.name: columns[one.name] for one in HEADS if one.name in columns}
 
 
-def _per_head(figures: Figures, by: str, top: int) -> Saved:
+def _per_head(figures: Figures, grid: Grid, by: str, top: int) -> Saved:
     """Return every head's masses and rank, and how many of the first `top` each layer has."""
-    order, grid = measure_of(by).order(figures), Grid(*figures["diff"].shape)
+    order = measure_of(by).order(figures, grid)
     counts = np.bincount(order[:top] // grid.heads, minlength=grid.layers)
     return {**figures, "rank": places(order, grid), "layer_counts": counts, "top": top}
 

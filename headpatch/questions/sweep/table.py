@@ -25,7 +25,7 @@ from headpatch.core.study.study import Study
 from headpatch.engine.answers import decode
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnOutcome, OnProgress, Outcome, ZMeans
-from headpatch.heads import Grid, HeadSet
+from headpatch.heads import HeadSet
 from headpatch.kinds import averages
 from headpatch.present.head_columns import with_alpha, with_donor, with_head_columns
 from headpatch.questions.sweep.agreement import Agreed, Estimates, compare, estimate, estimators
@@ -207,8 +207,7 @@ def _ranking(survey: Survey, study: Study, job: Plan) -> Ranking | None:
     """Return heads' places in the study's ranking over the pairs, where heads are compared."""
     if job.tower != "lm" or survey.incomparable is not None:
         return None
-    grid = Grid(*survey.masses["diff"].shape[1:])
-    return places(survey.ranking(study.rank.by), grid)
+    return places(survey.ranking(study.rank.by), survey.grid)
 
 
 def _attention(diff: Map | None, ranking: Ranking | None) -> Saved:
