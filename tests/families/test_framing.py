@@ -89,7 +89,7 @@ def test_a_system_turn_that_the_template_has_not_is_refused_in_one_line() -> Non
     ):  # fmt: skip
         vlm = replace(plain, processor=build("llava").processor)
         vlm.processor.chat_template = chat
-        found = refusal(encode, vlm, PAIR, QUESTION, template=Framing(system=SYSTEM))
+        found = refusal(encode, vlm, PAIR, QUESTION, framing=Framing(system=SYSTEM))
         assert why in found
         assert found.startswith("system: ")
         assert len(found.splitlines()) == 1
