@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 # Set before torch, transformers and matplotlib are imported, here and in child processes.
@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests import checking
+from tests import checking, compared_once
 
 torch.set_num_threads(1)
 
@@ -28,34 +28,11 @@ settings.load_profile("headpatch")
 
 @pytest.fixture(scope="session", autouse=True)
 def _bundled_model_is_compared_once() -> Iterator[None]:
-    """Fast paths are compared with the plain one where a study is opened, which takes 8 s of the
-    bundled model: the same comparison is made once. Of other models it is always made anew.
-    """
     if "headpatch.engine.selfcheck" not in sys.modules:  # nothing that is tested opens a study
         yield
         return
-    from headpatch.engine import selfcheck
-
-    made: dict[Hashable, object] = {}
-
-    def once(compare: Callable[..., object]) -> Callable[..., object]:
-        def compared(vlm, base, *where):
-            if vlm.name != "demo":
-                return compare(vlm, base, *where)
-            config, inputs = vlm.model.config, base.prompt.inputs
-            how = vlm.fingerprint, vlm.dtype, vlm.device, config._attn_implementation, *where
-            tensors = [one.float().numpy(force=True).tobytes() for one in inputs.values()]
-            starts = [(one.tokens, one.start, one.refused) for one in base.trace.prefills]
-            key = compare, how, *inputs, *tensors, *starts
-            if key not in made:
-                made[key] = compare(vlm, base, *where)
-            return made[key]
-
-        return compared
-
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("check", "check_vision"):
-            patch.setattr(selfcheck, name, once(getattr(selfcheck, name)))
+        compared_once.install(patch)
         yield
 
 

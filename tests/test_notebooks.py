@@ -1,7 +1,7 @@
 """Every notebook runs from top to bottom on the bundled model; its outputs are committed.
 
-One process runs them all, so that torch is imported and the bundled model is loaded once; each
-begins without any names.
+One process runs them all, so that torch is imported and the bundled model is loaded and checked
+once; each begins without any names.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,16 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NEEDS = {"5_transformer_lens": "transformer_lens"}
 MOST = 1_000_000  # bytes
-LOAD_ONCE = """\
+ONCE = """\
+import sys
 from functools import cache
+from pathlib import Path
+sys.path.insert(0, str(Path("..").resolve()))
+import pytest
 from headpatch.core import session
+from tests import compared_once
 session.load = cache(session.load)
+compared_once.install(pytest.MonkeyPatch())
 """
 
 
@@ -39,7 +45,7 @@ def kernel() -> Iterator[AsyncKernelManager]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TQDM_DISABLE", "1")  # as notebooks/make.py does
         run_sync(manager.start_kernel)(cwd=str(FOLDER))
-        NotebookClient(notebook_of(LOAD_ONCE), timeout=300, km=manager).execute()
+        NotebookClient(notebook_of(ONCE), timeout=300, km=manager).execute()
     yield manager
     run_sync(manager.shutdown_kernel)(now=True)
 

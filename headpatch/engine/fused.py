@@ -5,6 +5,7 @@ give the same numbers on first use, those do it. Deviations are computed as such
 the difference of two nearly equal numbers: a row that does not deviate gives exactly zero.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import lru_cache, partial
 from importlib.util import find_spec
@@ -80,9 +81,14 @@ def _tried(index: int) -> ModuleType | None:
     try:
         from headpatch.engine import kernels
 
-        return kernels if agree(kernels, torch.device("cuda", index)) else None
-    except Exception:  # no compiler, no driver for it: whatever it is, plain torch does the work
-        return None
+        if agree(kernels, torch.device("cuda", index)):
+            return kernels
+        why = "they do not give what plain torch gives"
+    except Exception as error:  # no compiler, no driver for it: whatever it is
+        why = f"{type(error).__name__}: {error}"
+    words = f"headpatch's kernels are not used on GPU {index}, plain torch is, which is slower"
+    warnings.warn(f"{words} ({why})", stacklevel=2)
+    return None
 
 
 def agree(kernels: ModuleType, device: torch.device) -> bool:

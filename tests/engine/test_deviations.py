@@ -108,3 +108,11 @@ def test_kernels_need_cuda() -> None:
     if torch.cuda.is_available():
         pytest.importorskip("triton")
         assert fused.kernels_on(torch.device("cuda")) is not None
+
+
+def test_kernels_that_cannot_run_are_told_once() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("the kernels run here")
+    fused._tried.cache_clear()
+    with pytest.warns(UserWarning, match="plain torch is, which is slower"):
+        assert fused._tried(0) is None
