@@ -61,7 +61,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "a bit": flipped,
     "a bit of its first line": lambda content: bytes([content[0] ^ 1]) + content[1:],
     "another count": lambda content: content.replace(b" 1 ", b" 2 ", 1),
-    "a larger count than there are digits for": lambda content: b"headpatch unit 3 " + b"9" * 5000,
+    "a larger count than there are digits for": lambda content: b"headpatch unit 4 " + b"9" * 5000,
     "of an older headpatch": lambda content: content.partition(b"\n")[2],
     "no checksum": lambda content: content.replace(content[19:83], b""),
     "pickled code": lambda content: pickle.dumps(print),

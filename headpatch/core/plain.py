@@ -34,7 +34,7 @@ def to_plain(value: Any) -> Any:
             raise TypeError("an array of objects is no plain value")
         return {_IS: "array", "of": torch.from_numpy(value.copy())}
     if isinstance(value, np.generic):
-        return {_IS: "number", "of": torch.from_numpy(np.array(value))}
+        return {_IS: "number", "of": value.item(), "type": value.dtype.str}
     if type(value).__module__.startswith("pandas"):
         return _of_table(value)
     if isinstance(value, Mapping):
@@ -104,13 +104,17 @@ def _of_table(value: "pd.DataFrame") -> dict[str, Any]:
 
 
 def _column(values: "pd.Series[Any]") -> dict[str, Any]:
-    """Return a column: numbers as a tensor, all else one by one, and its type."""
+    """Return a column: numbers as a tensor, all else one by one, its type, what is missing."""
     import pandas as pd
 
-    if isinstance(values.dtype, np.dtype) and values.dtype != object:
-        return {"type": "", "of": torch.from_numpy(values.to_numpy(copy=True))}
-    cells = [None if one is pd.NA else to_plain(one) for one in values]
     missing = [place for place, one in enumerate(values) if one is pd.NA]
+    if isinstance(values.dtype, np.dtype) and values.dtype != object:
+        return {"type": "", "of": torch.from_numpy(values.to_numpy(copy=True)), "missing": []}
+    if (numbers := getattr(values.dtype, "numpy_dtype", None)) is not None:  # Int64, say
+        filled = values.to_numpy(numbers, na_value=numbers.type(0))
+        cells: Any = torch.from_numpy(filled.copy())  # a tensor for each cell is slow to read
+    else:
+        cells = [None if one is pd.NA else to_plain(one) for one in values]
     return {"type": str(values.dtype), "of": cells, "missing": missing}
 
 
@@ -119,13 +123,11 @@ def _table(value: Mapping[str, Any]) -> "pd.DataFrame":
 
     columns = []
     for one in value["of"]:
-        if not one["type"]:
-            columns.append(pd.Series(one["of"].numpy()))
-            continue
-        cells = from_plain(one["of"])
-        for place in one["missing"]:
-            cells[place] = pd.NA
-        columns.append(pd.Series(cells, dtype=one["type"]))
+        numbers = isinstance(one["of"], torch.Tensor)
+        cells = one["of"].numpy() if numbers else from_plain(one["of"])
+        column = pd.Series(cells, dtype=one["type"] or None)
+        column[one["missing"]] = pd.NA
+        columns.append(column)
     table = pd.DataFrame(dict(enumerate(columns)))
     table.columns = pd.Index(value["names"])
     if value["index"] is not None:
@@ -135,7 +137,7 @@ def _table(value: Mapping[str, Any]) -> "pd.DataFrame":
 
 _READ: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
     "array": lambda value: value["of"].numpy(),
-    "number": lambda value: value["of"].numpy()[()],
+    "number": lambda value: np.dtype(value["type"]).type(value["of"]),
     "table": _table,
     "mapping": lambda value: {from_plain(key): from_plain(one) for key, one in value["of"]},
     "tuple": lambda value: tuple(from_plain(value["of"])),

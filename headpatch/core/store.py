@@ -34,7 +34,7 @@ from headpatch.pairs.manifest import Entry, usable
 from headpatch.pairs.pair import Pair
 from headpatch.text import user_path
 
-_FORMAT = "headpatch unit 3"
+_FORMAT = "headpatch unit 4"
 _SUFFIX = ".unit"
 _OLDER = f"{'[0-9a-f]' * 64}*.pt"  # as files were called that did not say what they are
 
