@@ -211,7 +211,9 @@ def _sites(
 
 def _received(vlm: VLM, prompt: Prompt, keep: Keep) -> list[Received]:
     """Make room for what the tokens of each vision layer receive; none if that is not kept."""
-    layers = vlm.vision.attentions if keep.vision_rows and vlm.vision is not None else ()
+    # A tower that is looked at across (Mllama's) holds the class tokens of all tiles in one row.
+    keeps = keep.vision_rows and not vlm.family.crossed
+    layers = vlm.vision.attentions if keeps and vlm.vision is not None else ()
     return [Received(prompt.runs, vlm.family.class_token) for _ in layers]
 
 

@@ -60,7 +60,7 @@ class Received:
     def _mean(self, parts: Sequence[Tensor], queries: int) -> Tensor | None:
         if not parts:
             return None
-        each = torch.cat(list(parts)).unflatten(0, (self.runs, -1)).transpose(1, 2)
+        each: Tensor = torch.cat(list(parts)).unflatten(0, (self.runs, -1)).transpose(1, 2)
         return each / (queries / self.runs)
 
 
@@ -125,7 +125,7 @@ def tower_sites(
     by_patch = "image_grid_thw" in prompt.inputs or (pixels is not None and pixels.ndim == 2)
     flat = vlm.family.one_row and by_patch
     patches = len(pixels) // prompt.runs if flat and pixels is not None else None
-    kept = received or [None] * len(vlm.vision.attentions)
+    kept: Sequence[Received | None] = received or [None] * len(vlm.vision.attentions)
     return {
         module: TowerSite(runs=prompt.runs, patches=patches, received=one)
         for module, one in zip(vlm.vision.attentions, kept, strict=True)

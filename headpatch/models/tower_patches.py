@@ -56,15 +56,15 @@ def tower_patches(vlm: VLM, image: Image.Image, prompt: Prompt) -> TowerPatches:
     """
     if vlm.vision is None:
         why = vlm.family.why_no_vision
-        return _nowhere(why or "its layers are not known")
+        return nowhere(why or "its layers are not known")
     if (unknown := prompt.patches.unknown) is not None:
-        return _nowhere(unknown.found)
+        return nowhere(unknown.found)
     inputs = {name: value.cpu() for name, value in prompt.select(0).inputs.items()}
     seen = seen_by(vlm, image, inputs, prompt.text, len(prompt.spans.image))
     try:
         boxes = within(_LAYOUTS[vlm.family.layout](seen))
     except Placeless as error:
-        return _nowhere(error.found)
+        return nowhere(error.found)
     pixels = inputs["pixel_values"]
 
     def entering(changed: Tensor) -> Tensor:
@@ -72,11 +72,12 @@ def tower_patches(vlm: VLM, image: Image.Image, prompt: Prompt) -> TowerPatches:
 
     behind = patch_behind(pixels, entering, _numbered(pixels, seen.patch))
     if not np.isin(np.flatnonzero(np.isfinite(boxes[:, 0])), behind).all():
-        return _nowhere("its tokens are not of one patch each")
+        return nowhere("its tokens are not of one patch each")
     return TowerPatches(np.where(behind[:, None] >= 0, boxes[behind], np.nan))
 
 
-def _nowhere(why: str) -> TowerPatches:
+def nowhere(why: str) -> TowerPatches:
+    """Say why no token of a tower has a place."""
     return TowerPatches(placeless(0), why)
 
 
