@@ -122,10 +122,13 @@ def told_grid(seen: Seen) -> tuple[int, int]:
     return int(again["rows"][0][0]), int(again["cols"][0][0])
 
 
-def nearest_grid(seen: Seen) -> tuple[int, int]:
-    """(rows, columns) of tiles, as InternVL's processor chooses them; 0 if none."""
-    if len(seen.inputs["pixel_values"]) == 1:
-        return 0, 0
+def internvl_grid(seen: Seen) -> tuple[int, int]:
+    """(rows, columns) of tiles that InternVL's processor shows; 0 if none."""
+    return (0, 0) if len(seen.inputs["pixel_values"]) == 1 else _nearest_grid(seen)
+
+
+def _nearest_grid(seen: Seen) -> tuple[int, int]:
+    """(rows, columns), as InternVL's processor chooses them."""
     width, height = seen.image.size
     tile = seen.processor.size["height"] * seen.processor.size["width"]
     least, most = int(seen.processor.min_patches), int(seen.processor.max_patches)
@@ -275,7 +278,7 @@ LAYOUTS: Mapping[str, Callable[[Seen], Patches]] = {
     "crop": _crop,
     "anyres": _anyres,
     "idefics": lambda seen: _tiles(seen, *told_grid(seen)),
-    "internvl": lambda seen: _tiles(seen, *nearest_grid(seen)),
+    "internvl": lambda seen: _tiles(seen, *internvl_grid(seen)),
     "qwen": _qwen,
     "pixtral": _pixtral,
     "traced": _traced,

@@ -19,7 +19,7 @@ from torch import Tensor
 from headpatch.models.measured import Placeless
 from headpatch.models.patches import (
     best_fitting,
-    nearest_grid,
+    internvl_grid,
     pixtral_view,
     qwen_view,
     tiles_of,
@@ -146,7 +146,7 @@ _LAYOUTS: Mapping[str, Callable[[Seen], Boxes]] = {
     "crop": _whole,
     "anyres": _anyres,
     "idefics": partial(_tiles, grid=told_grid),
-    "internvl": partial(_tiles, grid=nearest_grid),
+    "internvl": partial(_tiles, grid=internvl_grid),
     "qwen": _qwen,
     "pixtral": _pixtral,
     "traced": _traced,
