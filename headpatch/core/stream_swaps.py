@@ -146,7 +146,8 @@ def vision_classes(session: Session, tokens: int) -> dict[str, Tensor]:
     if not places.unknown and len(places.boxes) == tokens:
         inside = torch.zeros(tokens, dtype=torch.bool)
         inside[places.placed] = torch.from_numpy(region_in_tower(session, places))
-        classes |= {"region": classes["all"][inside], "other": classes["all"][~inside]}
+        if inside.any():
+            classes |= {"region": classes["all"][inside], "other": classes["all"][~inside]}
     return {name: positions for name, positions in classes.items() if len(positions)}
 
 

@@ -1,15 +1,22 @@
 """Places of the vision tower's tokens, in every family: a token changes with its box alone."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from headpatch.core.session import open_session
 from headpatch.models.prompt import encode
 from headpatch.models.tower_patches import TowerPatches, tower_patches
 from headpatch.models.vlm import VLM
+from headpatch.pairs.pair import make_pair
+from headpatch.questions.rank.question import rank
+from tests.datasets import tiny_study
 from tests.families.builders import BUILDERS, QUESTION, TALL, UNLISTED, WIDE, build, built
 from tests.tiny import noise_image
 
@@ -73,6 +80,52 @@ def test_views_cover_the_picture_and_padding_has_no_place() -> None:
         area = float((boxes[:, 2:] - boxes[:, :2]).prod(1).sum())
         shown = 0.6 if name == "llava" else views  # LLaVA's processor crops to a square
         assert area == pytest.approx(shown, abs=0.05 * views), name
+
+
+def look_at_bright(vlm: VLM, image: Image.Image, plain: Image.Image) -> VLM:
+    """A copy whose first vision layer looks, in every head, at tokens like those that differ."""
+    made = replace(vlm, model=deepcopy(vlm.model))
+    layer = made.stack("vision").attentions[0]
+    keys: list[torch.Tensor] = []
+    handle = layer.k_proj.register_forward_hook(lambda _, __, key: keys.append(key.flatten(0, -2)))
+    lit = (entering(made, image) - entering(made, plain)).abs().amax(-1) > 1e-6
+    with torch.no_grad():
+        made.model(**encode(made, [image], QUESTION).inputs)
+        handle.remove()
+        key = keys[-1]
+        apart = key[lit].mean(0) - key[~lit].mean(0)
+        layer.q_proj.weight.zero_()
+        bias = 60 * apart / apart.norm()
+        layer.q_proj.bias = torch.nn.Parameter(bias, requires_grad=False)
+    return made
+
+
+@pytest.mark.parametrize(
+    "name", ["llava_next", "llava_onevision", "idefics3", "gemma3", "mistral3"]
+)
+def test_a_planted_look_at_bright_tokens_is_drawn_where_the_picture_is_bright(
+    name: str, tmp_path: Path
+) -> None:
+    """A white corner on dark grey draws the first layer's heads, whose queries are constant."""
+    pixels = np.random.default_rng(0).integers(60, 80, (200, 320, 3), dtype=np.uint8)
+    without = Image.fromarray(pixels)
+    pixels = pixels.copy()
+    pixels[100:, 160:] = 250
+    pair = make_pair(Image.fromarray(pixels), without, QUESTION, "bottom-right")
+    vlm = look_at_bright(vlm_of(name), *pair.images)
+    session = open_session(tiny_study(tmp_path, region="bottom-right"), vlm, pair=pair)
+    ranking = rank(session)
+    present, absent = (ranking.spatial[f"vision_patch_{run}"][0] for run in ("with", "without"))
+    views = session.prompt.select(0).inputs["pixel_values"].shape[:-3].numel()
+    moved = (entering(vlm, pair.with_image) - entering(vlm, pair.without_image)).abs().amax(-1)
+    lit = moved > 0.3 * moved.max()  # less is ringing of the resize, beside the corner
+    most = lit.view(views, -1).any(1).double().mean()  # a dark tile's queries see no bright token
+    assert present > 0.7 * most and present - absent > 0.08
+    rows, boxes = ranking.with_run["vision_patch_rows"], ranking.with_run["vision_boxes"]
+    assert rows.shape[-1] == len(boxes)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = rows[0][:, (centres > 0.5).all(1)].sum(-1) / rows[0].sum(-1)
+    torch.testing.assert_close(inside.mean(), present)
 
 
 def test_merged_tokens_are_the_boxes_around_their_patches() -> None:
