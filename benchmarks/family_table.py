@@ -20,9 +20,11 @@ warnings.filterwarnings("ignore")
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
+from headpatch.models.tower_patches import tower_patches  # noqa: E402
 from headpatch.models.vlm import VLM  # noqa: E402
-from tests.families.builders import BUILDERS, build, prompt_of  # noqa: E402
+from tests.families.builders import BUILDERS, WIDE, build, prompt_of  # noqa: E402
 from tests.families.measure import SCOPES, Measured, measure  # noqa: E402
+from tests.tiny import image_pair  # noqa: E402
 
 TITLES = {
     "llava": "LLaVA", "llava (siglip)": "LLaVA on SigLIP", "llava (pixtral)": "LLaVA on Pixtral ¹",
@@ -42,19 +44,19 @@ Numbers: the largest disagreement with plain transformers. ¹ Its processor need
 ² and num2words. *z edits*: heads of the language model and of the vision tower, every scope,
 zeroed and resampled, both directions. *rows*: the answer position's attention to the prompt;
 Mllama's cross-attention layers have none. *regions*: placeless tokens end lines of patches and
-count for no region. *vision maps*: attention inside the vision tower, recorded where its patches
-are the image tokens one for one. *fast*: the widening pass over every head, and the resumed sweep
-of the vision tower, against plain passes. *none*: Mllama attends to the image across, so its prompt
-has no image tokens to change. A fast path that is not exact for a model is refused, and a forward
-pass for each head gives the numbers (*plain*). Refused, never approximated: Gemma 3's pan and scan,
-cutting edges in towers that see a picture in parts, attention with sinks."""
+count for no region. *vision maps*: the attention that tokens of the vision tower receive, drawn
+where each of them stands for a place. *fast*: the widening pass over every head, and the resumed
+sweep of the vision tower, against plain passes. *none*: Mllama attends to the image across, so its
+prompt has no image tokens to change. A fast path that is not exact for a model is refused, and a
+forward pass for each head gives the numbers (*plain*). Refused, never approximated: Gemma 3's pan
+and scan, cutting edges in towers that see a picture in parts, attention with sinks."""
 
 
 def cell(value: float | None) -> str:
     return "no" if value is None else f"{value:.0e}"
 
 
-def row(name: str, vlm: VLM, measured: Measured, placed: int, image: int) -> str:
+def row(name: str, vlm: VLM, measured: Measured, placed: int, image: int, drawn: bool) -> str:
     rows = cell(measured.rows)
     if measured.without_rows:
         layers = vlm.lm.grid.layers
@@ -69,7 +71,7 @@ def row(name: str, vlm: VLM, measured: Measured, placed: int, image: int) -> str
         found = measured.fast.get(scope)
         fast.append("none" if found is None else cell(found.worst) if found.exact else "plain")
     cells = [TITLES[name], cell(edits), rows, regions, cell(vision.worst if vision else None)]
-    cells += ["yes" if vlm.family.vision_rows else "no", *fast]
+    cells += [cell(measured.tower_rows if drawn else None), *fast]
     cells.append(cell(measured.vision_fast))
     return f"| {' | '.join(cells)} |"
 
@@ -82,8 +84,9 @@ def table() -> str:
     for name in BUILDERS:
         vlm = build(name)
         prompt = prompt_of(vlm)
+        drawn = not tower_patches(vlm, image_pair(WIDE)[0], prompt).unknown
         placed, image = len(prompt.image_positions), len(prompt.spans.image)
-        lines.append(row(name, vlm, measure(vlm, prompt), placed, image))
+        lines.append(row(name, vlm, measure(vlm, prompt), placed, image, drawn))
     return "\n".join([*lines, "", NOTES])
 
 

@@ -305,7 +305,7 @@ def run_both(
         study = study.model_copy(update={"answers": pair.answers})
     asked = study.answers, study.framing, study.sum_variants
     prompt = encode(vlm, pair.images, pair.questions, *asked)
-    keep = Keep(lm_rows=True, vision_rows=not study.context_images)
+    keep = Keep(lm_rows=True)
     if positions is not None or vision:
         towers = towers_of(positions, vision)
         suffix = None if positions is None else suffix_start(prompt.spans, positions)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from headpatch.core.session import Session
 from headpatch.core.study.options import EdgeEnd, edge_ends
+from headpatch.core.tower import places_in_tower, region_in_tower
 from headpatch.engine.comparison import Rounding
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Direction
@@ -138,14 +139,15 @@ def vision_classes(session: Session, tokens: int) -> dict[str, Tensor]:
     """Return the vision tower's `tokens` of one run by class; ``all`` holds every one of them.
 
     ``region`` (its patches) and ``other`` (every other token, a class token included) are known
-    only where the tower sees the picture patch for patch as the language model does.
+    only where the tower's tokens have places.
     """
     classes = {"all": torch.arange(tokens)}
-    prompt = session.prompt
-    if session.vlm.family.vision_rows and len(prompt.patches.boxes):
+    places = places_in_tower(session)
+    if not places.unknown and len(places.boxes) == tokens:
         inside = torch.zeros(tokens, dtype=torch.bool)
-        inside[prompt.placed_in(tokens)] = torch.from_numpy(session.region_tokens)
-        classes |= {"region": classes["all"][inside], "other": classes["all"][~inside]}
+        inside[places.placed] = torch.from_numpy(region_in_tower(session, places))
+        if inside.any():
+            classes |= {"region": classes["all"][inside], "other": classes["all"][~inside]}
     return {name: positions for name, positions in classes.items() if len(positions)}
 
 

@@ -20,7 +20,8 @@ from headpatch.engine.interventions import Cut, ZEdit, edges_by_layer
 from headpatch.engine.precision import answer_logits, is_low, raised, swapped
 from headpatch.engine.prefill import Capture, Prefill
 from headpatch.engine.shared_prefix import prepared
-from headpatch.engine.taps import AnswerRows, Site, at_outputs, tower_sites
+from headpatch.engine.taps import AnswerRows, Site, at_outputs
+from headpatch.engine.tower_taps import Received, tower_sites
 from headpatch.errors import RunError
 from headpatch.heads import Head, Tower
 from headpatch.models.prompt import Prompt
@@ -35,7 +36,8 @@ class Keep:
     """What a pass should keep."""
 
     lm_rows: bool = False  # the answer position's attention rows of every language-model head
-    # of every vision head: the class token's row, and the mean row of the patch queries
+    # Of every vision head: the class token's row, and the mean row of the patch queries; where the
+    # tower takes a picture in tiles, means over the tiles' tokens (`headpatch.engine.taps`).
     vision_rows: bool = False
     z: tuple[Tower, ...] = ()  # towers whose z is kept, at every position
     suffix: int | None = None  # keep what a widening pass needs to change z from this position on
@@ -48,7 +50,8 @@ class Trace:
     logits: Float[Tensor, "batch vocabulary"]  # at the answer position, float32
     # On the model's device; NaN for layers that do not attend to tokens (cross-attention).
     lm_rows: Float[Tensor, "batch layers heads tokens"] | None = None
-    vision_class_rows: VisionRows | None = None  # the class token (if any) is a key
+    # Keys are all of a run's tokens, tile after tile; class tokens (if any) are among them.
+    vision_class_rows: VisionRows | None = None
     vision_patch_rows: VisionRows | None = None
     # by tower and layer: ``[batch, tokens, heads, head_dim]``
     z: dict[Tower, list[Tensor]] = field(default_factory=dict)
@@ -81,7 +84,8 @@ def forward(
         return joined([forward(vlm, one, keep=own, exact=exact)
                        for one, own in zip(prompt.each, keeps, strict=True)])  # fmt: skip
     keep, raise_it = keep or Keep(), exact and is_low(vlm)
-    sites = _sites(vlm, prompt, edits, cuts, keep)
+    received = _received(vlm, prompt, keep)
+    sites = _sites(vlm, prompt, edits, cuts, keep, received)
     rows = prompt.spans.answer, vlm.lm.grid.layers, len(vlm.lm.grid.without)
     recorded = AnswerRows(*rows) if keep.lm_rows else None
     with ExitStack() as stack:
@@ -120,12 +124,11 @@ def forward(
             f"the model's logits are not finite ({vlm.name}, {vlm.dtype}): {way_out} the weights"
         )
     cap = cap_of(vlm, unembedded[0], logits) if unembedded else None
-    vision = _drawn(vlm, keep)
     return Trace(
         _ordinary(logits),
         lm_rows=None if lm_rows is None else _ordinary(lm_rows),
-        vision_class_rows=_stacked([sites[module].class_row for module in vision]),
-        vision_patch_rows=_stacked([sites[module].patch_row for module in vision]),
+        vision_class_rows=_stacked([one.class_row for one in received]),
+        vision_patch_rows=_stacked([one.patch_row for one in received]),
         z={
             tower: _kept(
                 vlm.stack(tower), [sites[one].kept() for one in vlm.stack(tower).attentions]
@@ -183,30 +186,35 @@ def side_by_side(parts: Sequence[Tensor], tokens: int) -> Tensor:
 
 
 def _sites(
-    vlm: VLM, prompt: Prompt, edits: Sequence[ZEdit], cuts: Sequence[Cut], keep: Keep
+    vlm: VLM,
+    prompt: Prompt,
+    edits: Sequence[ZEdit],
+    cuts: Sequence[Cut],
+    keep: Keep,
+    received: Sequence[Received],
 ) -> dict[nn.Module, Site]:
     """Say what is read and edited at which attention module."""
     sites: dict[nn.Module, Site] = defaultdict(Site)
-    if "vision" in keep.z or any(head.tower == "vision" for head in _changed(edits, cuts)):
-        sites.update(tower_sites(vlm, prompt))
+    changed = any(head.tower == "vision" for head in _changed(edits, cuts))
+    if received or "vision" in keep.z or changed:
+        sites.update(tower_sites(vlm, prompt, received))
     for edit in edits:
         sites[vlm.attention(edit.head)].edits.append(edit)
     for cut in cuts:
         for tower, layer, numbers in edges_by_layer(vlm, cut):
             sites[vlm.stack(tower).attentions[layer]].cuts.append((cut, numbers))
-    for module in _drawn(vlm, keep):
-        sites[module].class_and_patches = True
-        sites[module].class_token = vlm.family.class_token
     for tower in keep.z:
         for layer in vlm.stack(tower).grid.with_heads:
             sites[vlm.stack(tower).attentions[layer]].keep_z = True
     return sites
 
 
-def _drawn(vlm: VLM, keep: Keep) -> Sequence[nn.Module]:
-    """Vision layers whose attention rows are kept."""
-    draws = keep.vision_rows and vlm.vision is not None and vlm.family.vision_rows
-    return vlm.vision.attentions if draws and vlm.vision is not None else ()
+def _received(vlm: VLM, prompt: Prompt, keep: Keep) -> list[Received]:
+    """Make room for what the tokens of each vision layer receive; none if that is not kept."""
+    # A tower that is looked at across (Mllama's) holds the class tokens of all tiles in one row.
+    keeps = keep.vision_rows and not vlm.family.crossed
+    layers = vlm.vision.attentions if keeps and vlm.vision is not None else ()
+    return [Received(prompt.runs, vlm.family.class_token) for _ in layers]
 
 
 def _with_rows(

@@ -104,7 +104,7 @@ def whole_picture(vlm: VLM) -> bool:
     names = ("vision_feature_layer", "vision_feature_layers")
     chosen = (getattr(vlm.model.config, name, None) for name in names)
     one = not any(isinstance(layers, list | tuple) and len(layers) > 1 for layers in chosen)
-    return vlm.vision is not None and vlm.family.vision_rows and one
+    return vlm.vision is not None and vlm.family.one_view and one
 
 
 def record_attention(vlm: VLM, prompt: Prompt, target: Target) -> TowerRecords:

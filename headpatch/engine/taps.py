@@ -33,10 +33,7 @@ from headpatch.engine.interventions import Cut, ZEdit
 from headpatch.engine.precision import batched_product
 from headpatch.engine.prefill import Capture
 from headpatch.errors import RunError
-from headpatch.models.prompt import Prompt
-from headpatch.models.vlm import VLM, Stack
-
-_BLOCK = 64  # queries at a time when rows are averaged, so that no N×N map is ever held
+from headpatch.models.vlm import Stack
 
 
 class Way(NamedTuple):
@@ -190,13 +187,9 @@ class Site:
     edits: list[ZEdit] = field(default_factory=list)
     cuts: list[tuple[Cut, list[int]]] = field(default_factory=list)
     answer_rows: "AnswerRows | None" = None
-    class_and_patches: bool = False
-    class_token: bool = False
     keep_z: bool = False
     capture: Capture | None = None
     layer: int = 0
-    class_row: Tensor | None = None
-    patch_row: Tensor | None = None
     z: Tensor | None = None
 
     at_output: bool = False  # whether z is read and changed where it enters the projection
@@ -204,7 +197,7 @@ class Site:
     @property
     def used(self) -> bool:
         """Whether anything is read or changed here."""
-        return bool(self.edits or self.cuts or self.keep_z or self.class_and_patches)
+        return bool(self.edits or self.cuts or self.keep_z)
 
     def __call__(  # noqa: D102
         self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
@@ -220,8 +213,6 @@ class Site:
             z = self._replace(z)
         if self.answer_rows is not None:
             self.answer_rows.record(self.layer, module, query, key, mask, options)
-        if self.class_and_patches:
-            self._average(module, query, key, mask, options)
         return z
 
     def enter(self, heads: int) -> Callable[[Module, tuple[Any, ...]], tuple[Any, ...]]:
@@ -265,56 +256,6 @@ class Site:
         z[:, here] = torch.where(touched[..., None], weigh(rows, value), z[:, here])
         return z
 
-    def _average(
-        self, module: Module, query: Tensor, key: Tensor, mask: Mask, options: dict[str, Any]
-    ) -> None:
-        first = int(self.class_token)
-        total = query.new_zeros(*query.shape[:2], key.shape[2], dtype=torch.float32)
-        for block in torch.arange(first, query.shape[2], device=query.device).split(_BLOCK):
-            total += attention_rows(module, query, key, mask, block, **options).sum(2)
-        self.patch_row = total / (query.shape[2] - first)
-        if self.class_token:
-            chosen = torch.zeros(1, dtype=torch.long, device=query.device)
-            self.class_row = attention_rows(module, query, key, mask, chosen, **options)[:, :, 0]
-
-
-@dataclass(eq=False)
-class TowerSite(Site):
-    """A tap of the vision tower, whose tokens of one run may lie in several rows or calls.
-
-    A run's tokens are counted through: tile after tile, or in the order in which the tower takes
-    them. `patches` are a run's, where the tower takes those of all runs in one row.
-    """
-
-    runs: int = 1
-    patches: int | None = None
-    seen: int = 0
-    parts: list[Tensor] = field(default_factory=list)
-
-    def _take(self, z: Tensor) -> None:
-        self.parts.append(z.flatten(0, 1))
-
-    def kept(self) -> Tensor | None:
-        """Z of all runs, ``[runs, tokens, heads, dim]``."""
-        return torch.cat(self.parts).unflatten(0, (self.runs, -1)) if self.parts else None
-
-    def _replace(self, z: Tensor) -> Tensor:
-        z = z.clone(memory_format=torch.contiguous_format)
-        flat = z.view(-1, *z.shape[2:])
-        each = self.patches or len(flat) // self.runs
-        for edit in self.edits:
-            at = edit.row * each + edit.positions.to(z.device) - self.seen
-            here = (at >= 0) & (at < len(flat))
-            put = 0.0 if edit.value is None else edit.value.to(z.device, z.dtype)[here]
-            flat[at[here], edit.head.head] = put
-        self.seen += len(flat)
-        return z
-
-    def _cut(self, z: Tensor, *taken: Any, **options: Any) -> Tensor:
-        if len(z) != self.runs:
-            raise RunError("edges of this vision tower cannot be cut: it sees a run in parts")
-        return super()._cut(z, *taken, **options)
-
 
 @contextmanager
 def at_outputs(stacks: Sequence[Stack], sites: Mapping[nn.Module, Site]) -> Iterator[None]:
@@ -328,15 +269,3 @@ def at_outputs(stacks: Sequence[Stack], sites: Mapping[nn.Module, Site]) -> Iter
                     handle = output.register_forward_pre_hook(site.enter(stack.grid.heads))
                     hooks.callback(handle.remove)
         yield
-
-
-def tower_sites(vlm: VLM, prompt: Prompt) -> dict[nn.Module, Site]:
-    """Return a site for each attention of the vision tower."""
-    if vlm.vision is None:
-        return {}
-    pixels = prompt.inputs.get("pixel_values")
-    by_patch = "image_grid_thw" in prompt.inputs or (pixels is not None and pixels.ndim == 2)
-    flat = vlm.family.one_row and by_patch
-    patches = len(pixels) // prompt.runs if flat and pixels is not None else None
-    modules = vlm.vision.attentions
-    return {module: TowerSite(runs=prompt.runs, patches=patches) for module in modules}

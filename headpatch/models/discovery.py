@@ -224,7 +224,7 @@ def _tower(
         "vision_at_output": parts[0].at_output,
         "class_token": class_token,
         "one_row": one_row,
-        "vision_rows": whole and not one_row,
+        "one_view": whole and not one_row,
     }
 
 

@@ -49,9 +49,9 @@ class Family:
     # The tower takes the patches of all runs in one row, in one or several calls of the attention
     # function a layer (else one row or more a run).
     one_row: bool = False
-    # The tower sees the picture once, patch for patch as the language model does, so that its
-    # attention can be drawn on the image tokens' places. Else it is not recorded.
-    vision_rows: bool = False
+    # The tower sees the picture once, patch for patch as the language model does, so that weights
+    # can be followed from image tokens back through it.
+    one_view: bool = False
 
     @property
     def crossed(self) -> bool:
@@ -65,8 +65,8 @@ _TV = ("torchvision",)
 _QWEN = Family(layout="qwen", needs=_TV)
 
 FAMILIES: dict[str, Family] = {
-    "llava": Family(vision_rows=True),
-    "vipllava": Family(vision_rows=True),
+    "llava": Family(one_view=True),
+    "vipllava": Family(one_view=True),
     "llava_next": Family(layout="anyres"),
     "llava_onevision": Family(layout="anyres", needs=_TV),
     "qwen2_vl": _QWEN,
@@ -75,7 +75,7 @@ FAMILIES: dict[str, Family] = {
     "idefics3": Family(decoder=_INNER, layout="idefics"),
     "smolvlm": Family(decoder=_INNER, layout="idefics", needs=(*_TV, "num2words")),
     "paligemma": Family(
-        both_ways=True, template="<image>answer en {question}", suffix="\n", vision_rows=True
+        both_ways=True, template="<image>answer en {question}", suffix="\n", one_view=True
     ),
     "gemma3": Family(),  # image tokens are read in both directions among themselves
     "internvl": Family(layout="internvl", needs=_TV),
@@ -93,7 +93,7 @@ TOWERS: Mapping[str, Mapping[str, Any]] = {
         "vision_output": "o_proj",
         "layout": "pixtral",
         "one_row": True,
-        "vision_rows": False,
+        "one_view": False,
     },
     "idefics3_vision": {"vision": ("model.vision_model.encoder.layers",)},
     "smolvlm_vision": {"vision": ("model.vision_model.encoder.layers",)},

@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 from transformers.image_processing_utils import select_best_resolution
 
@@ -68,8 +69,7 @@ def _crop(seen: Seen) -> Patches:
         side *= seen.merged((height // side) * (width // side))
     rows, columns = height // side, width // side
     seen.need(rows * columns + (extra == 1))
-    starts = np.arange(rows) * side, np.arange(columns) * side
-    boxes = seen.view(partial(view_of, index=0)).cells(*starts, side)
+    boxes = tiles_of(seen, 0, 1, 1, side)
     class_token = placeless(1 if extra == 1 else 0)
     return seen.fitted(Patches(np.concatenate([class_token, boxes]), (rows, columns)))
 
@@ -85,10 +85,15 @@ def _whole(seen: Seen, rows: int, columns: int, arrange: Arrange) -> Patches:
 
 
 def _qwen(seen: Seen) -> Patches:
+    return _whole(seen, *qwen_view(seen))
+
+
+def qwen_view(seen: Seen) -> tuple[int, int, Arrange]:
+    """Return rows and columns of patches, and what puts them in their places."""
     _, rows, columns = (int(count) for count in seen.inputs["image_grid_thw"][0])
     merge = int(seen.config.vision_config.spatial_merge_size)
-    unrolled = partial(_unrolled, rows=rows, columns=columns, merge=merge, patch=seen.patch)
-    return _whole(seen, rows, columns, unrolled)
+    arranged = partial(_unrolled, rows=rows, columns=columns, merge=merge, patch=seen.patch)
+    return rows, columns, arranged
 
 
 def _unrolled(pixels: Tensor, rows: int, columns: int, merge: int, patch: int) -> Tensor:
@@ -101,21 +106,25 @@ def _unrolled(pixels: Tensor, rows: int, columns: int, merge: int, patch: int) -
 
 def _pixtral(seen: Seen) -> Patches:
     """What ends the lines of a Pixtral tower are no image tokens."""
+    return _whole(seen, *pixtral_view(seen))
+
+
+def pixtral_view(seen: Seen) -> tuple[int, int, Arrange]:
+    """Return rows and columns of patches, and what cuts off the padding beside them."""
     height, width = (int(side) for side in seen.inputs["image_sizes"][0])
     rows, columns = height // seen.patch, width // seen.patch
-    return _whole(seen, rows, columns, lambda pixels: view_of(pixels, 0)[:, :height, :width])
+    return rows, columns, lambda pixels: view_of(pixels, 0)[:, :height, :width]
 
 
-def _idefics(seen: Seen) -> Patches:
-    """Tiles, in a grid that Idefics3's and SmolVLM's processor tells."""
+def told_grid(seen: Seen) -> tuple[int, int]:
+    """(rows, columns) of tiles, as Idefics3's and SmolVLM's processor tells them; 0 if none."""
     again = seen.processor(seen.image, return_row_col_info=True)
-    return _tiles(seen, int(again["rows"][0][0]), int(again["cols"][0][0]))
+    return int(again["rows"][0][0]), int(again["cols"][0][0])
 
 
-def _internvl(seen: Seen) -> Patches:
-    """Tiles, in the grid nearest to the picture's shape."""
-    alone = len(seen.inputs["pixel_values"]) == 1
-    return _tiles(seen, *((0, 0) if alone else _nearest_grid(seen)))
+def internvl_grid(seen: Seen) -> tuple[int, int]:
+    """(rows, columns) of tiles that InternVL's processor shows; 0 if none."""
+    return (0, 0) if len(seen.inputs["pixel_values"]) == 1 else _nearest_grid(seen)
 
 
 def _nearest_grid(seen: Seen) -> tuple[int, int]:
@@ -143,19 +152,32 @@ def _tiles(seen: Seen, rows: int, columns: int) -> Patches:
     height, width = seen.pixels
     merge = seen.merged((rows * columns + 1) * (height // seen.patch) * (width // seen.patch))
     side = seen.patch * merge
-    down, across = (np.arange(pixels // side) * side for pixels in (height, width))
-    seen.need((rows * columns + 1) * len(down) * len(across))
-    boxes = []
-    if rows:
-        canvas = seen.view(partial(_joined, rows=rows, columns=columns))
-        boxes = [
-            canvas.cells(row * height + down, column * width + across, side)
-            for row in range(rows)
-            for column in range(columns)
-        ]
-    boxes.append(seen.view(partial(view_of, index=-1)).cells(down, across, side))
-    grid = (max(rows, 1) * len(down), max(columns, 1) * len(across))
+    down, across = height // side, width // side
+    seen.need((rows * columns + 1) * down * across)
+    boxes = [tiles_of(seen, *one, side) for one in tiles_then_whole(rows, columns)]
+    grid = (max(rows, 1) * down, max(columns, 1) * across)
     return seen.fitted(Patches(np.concatenate(boxes), grid))
+
+
+def tiles_then_whole(rows: int, columns: int) -> list[tuple[int, int, int]]:
+    """Return what is cut from one picture each: its first tile, rows and columns of tiles."""
+    tiles = [(0, rows, columns)] if rows else []
+    return [*tiles, (rows * columns, 1, 1)]
+
+
+def tiles_of(
+    seen: Seen, first: int, rows: int, columns: int, side: int
+) -> Float[np.ndarray, "cells 4"]:
+    """Return boxes of square cells, tile by tile, of tiles that were cut from one picture."""
+    height, width = seen.pixels
+    down, across = (np.arange(pixels // side) * side for pixels in (height, width))
+    view = seen.view(partial(_joined, rows=rows, columns=columns, first=first))
+    boxes = [
+        view.cells(row * height + down, column * width + across, side)
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    return np.concatenate(boxes)
 
 
 def _anyres(seen: Seen) -> Patches:
@@ -164,8 +186,7 @@ def _anyres(seen: Seen) -> Patches:
     # hold padding alone are dropped, a grid that is too large is shrunk (LLaVA-OneVision), and a
     # token that ends the line follows each row.
     side = seen.pixels[0] // seen.patch
-    starts = np.arange(side) * seen.patch
-    squashed = seen.view(partial(view_of, index=0)).cells(starts, starts, seen.patch)
+    squashed = tiles_of(seen, 0, 1, 1, seen.patch)
     down, across = _unpadded(seen, *_canvas(seen))
     down, across = _shrunk(seen, down, across, side)
     rows, columns = len(down), len(across)
@@ -177,9 +198,7 @@ def _anyres(seen: Seen) -> Patches:
 def _canvas(seen: Seen) -> list[Axis]:
     """Rows and columns of all tiles, which are cut from one canvas with the picture in it."""
     # A tile whose side is no multiple of the patch has a margin at its end that no patch sees.
-    tile, (width, height) = seen.pixels[0], seen.image.size
-    canvas = select_best_resolution((height, width), seen.config.image_grid_pinpoints)
-    rows, columns = (int(whole) // tile for whole in canvas)
+    tile, (rows, columns) = seen.pixels[0], best_fitting(seen)
     seen.shown(rows * columns + 1, f"the whole, and {rows} rows of {columns} tiles")
     view = seen.view(partial(_joined, rows=rows, columns=columns, first=1))
     starts = np.arange(tile // seen.patch) * seen.patch
@@ -187,6 +206,14 @@ def _canvas(seen: Seen) -> list[Axis]:
         line.axis((np.arange(tiles)[:, None] * tile + starts).ravel(), seen.patch)
         for line, tiles in ((view.down, rows), (view.across, columns))
     ]
+
+
+def best_fitting(seen: Seen) -> tuple[int, int]:
+    """Return how many rows and columns of tiles LLaVA-NeXT's processor chooses."""
+    (width, height), tile = seen.image.size, seen.pixels[0]
+    canvas = select_best_resolution((height, width), seen.config.image_grid_pinpoints)
+    rows, columns = (int(whole) // tile for whole in canvas)
+    return rows, columns
 
 
 def _unpadded(seen: Seen, down: Axis, across: Axis) -> list[Axis]:
@@ -250,8 +277,8 @@ def _nowhere(seen: Seen) -> Patches:
 LAYOUTS: Mapping[str, Callable[[Seen], Patches]] = {
     "crop": _crop,
     "anyres": _anyres,
-    "idefics": _idefics,
-    "internvl": _internvl,
+    "idefics": lambda seen: _tiles(seen, *told_grid(seen)),
+    "internvl": lambda seen: _tiles(seen, *internvl_grid(seen)),
     "qwen": _qwen,
     "pixtral": _pixtral,
     "traced": _traced,

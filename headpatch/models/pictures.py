@@ -46,6 +46,14 @@ def located(
     vlm: VLM, image: Image.Image, inputs: dict[str, Tensor], text: str, tokens: int
 ) -> Patches:
     """Find the places in a picture of its so many image tokens."""
+    seen = seen_by(vlm, image, inputs, text, tokens)
+    return locate(vlm.family.layout, seen, vlm.processor)
+
+
+def seen_by(
+    vlm: VLM, image: Image.Image, inputs: dict[str, Tensor], text: str, tokens: int
+) -> Seen:
+    """Return a picture as the model is shown it."""
     processor: Any = vlm.processor
     measured = Measured(lambda one: encode_one(vlm, [one], text)["pixel_values"], image.size)
     image_at = (inputs["input_ids"][0] == image_token_id(vlm)).nonzero().flatten()
@@ -54,5 +62,4 @@ def located(
         return image_tokens(vlm, {**inputs, "pixel_values": pixels}, image_at)
 
     shown = processor.image_processor, vlm.model.config, inputs, tokens, measured, features
-    seen = Seen(image, *shown)
-    return locate(vlm.family.layout, seen, processor)
+    return Seen(image, *shown)

@@ -19,7 +19,7 @@ from transformers.masking_utils import sdpa_mask
 from headpatch.models.vlm import VLM, implemented
 
 Features: TypeAlias = Callable[[Tensor], Float[Tensor, "tokens width"]]
-"""Gives the image tokens that pixel values make, as they enter the language model."""
+"""Gives the tokens that pixel values make, as they enter one of the towers."""
 _ALONE = "headpatch_alone"
 _CHANGED = 1e-3  # of the largest change of a token: less is rounding
 
@@ -44,11 +44,22 @@ class _Entered(Exception):
         self.hidden = hidden
 
 
-@torch.no_grad()
 def image_tokens(
     vlm: VLM, inputs: dict[str, Tensor], image: Int[Tensor, " image"]
 ) -> Float[Tensor, "image width"]:
     """Return what of one run's picture enters the language model's first layer."""
+    entered = _entering(vlm, vlm.lm.layers[0], inputs)
+    return entered[0, image.to(entered.device)].float().cpu()
+
+
+def tower_tokens(vlm: VLM, inputs: dict[str, Tensor]) -> Float[Tensor, "tokens width"]:
+    """Return what of one run's picture enters the vision tower's first layer."""
+    return _entering(vlm, vlm.stack("vision").layers[0], inputs).flatten(0, -2).float().cpu()
+
+
+@torch.no_grad()
+def _entering(vlm: VLM, layer: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """Return the stream that enters a layer; what comes after it does not run."""
 
     def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         raise _Entered(args[0] if args else kwargs["hidden_states"])
@@ -57,15 +68,15 @@ def image_tokens(
         name: (value.to(vlm.dtype) if value.is_floating_point() else value).to(vlm.device)
         for name, value in inputs.items()
     }
-    handle = vlm.lm.layers[0].register_forward_pre_hook(leave, with_kwargs=True)
+    handle = layer.register_forward_pre_hook(leave, with_kwargs=True)
     try:
         with implemented(vlm.parts, _ALONE):
             vlm.model(**given, use_cache=False)
     except _Entered as entered:
-        return entered.hidden[0, image.to(entered.hidden.device)].float().cpu()
+        return entered.hidden
     finally:
         handle.remove()
-    raise AssertionError("the language model did not run")
+    raise AssertionError("the layer did not run")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +95,7 @@ def reach(pixels: Float[Tensor, "*views 3 height width"], features: Features, si
     count = pixels.shape[:-3].numel()
 
     def moved(where: Tensor) -> Bool[np.ndarray, " tokens"]:
-        after = features(torch.where(where, pixels.cpu() + noise, pixels.cpu()))
-        off = (after - before).abs().amax(-1)
-        return np.asarray(off > _CHANGED * off.max()) if off.max() > 0 else np.zeros(len(off), bool)
+        return _moved(before, features(torch.where(where, pixels.cpu() + noise, pixels.cpu())))
 
     each = torch.arange(count).view(*pixels.shape[:-3], 1, 1, 1)
     row, column = (torch.arange(length) // side for length in pixels.shape[-2:])
@@ -95,3 +104,33 @@ def reach(pixels: Float[Tensor, "*views 3 height width"], features: Features, si
         np.stack([moved(row[:, None] == one) for one in range(int(row[-1]) + 1)], -1),
         np.stack([moved(column == one) for one in range(int(column[-1]) + 1)], -1),
     )
+
+
+def patch_behind(
+    pixels: Tensor, features: Features, number: Int[Tensor, "*pixels"]
+) -> Int[np.ndarray, " tokens"]:
+    """Say which one patch changes each token; -1 where none does, or several do.
+
+    `number` says of every pixel (or loose patch of pixels) in which patch it lies, -1 in none. Of
+    each binary digit of the numbers, patches that have it are changed, then those that do not: a
+    token of one patch follows it alone.
+    """
+    draw = torch.Generator().manual_seed(0)
+    plain, noise = (torch.randn(pixels.shape, generator=draw) for _ in range(2))
+    before = features(plain)
+
+    def moved(where: Tensor) -> Bool[np.ndarray, " tokens"]:
+        return _moved(before, features(torch.where(where, plain + 2 * noise, plain)))
+
+    found, alone = np.zeros(len(before), dtype=np.int64), np.ones(len(before), dtype=bool)
+    for digit in range(max(int(number.max()).bit_length(), 1)):
+        has = (number >> digit & 1).bool() & (number >= 0)
+        one, zero = moved(has), moved(~has & (number >= 0))
+        alone &= one != zero
+        found |= one.astype(np.int64) << digit
+    return np.where(alone, found, -1)
+
+
+def _moved(before: Tensor, after: Tensor) -> Bool[np.ndarray, " tokens"]:
+    off = (after - before).abs().amax(-1)
+    return np.asarray(off > _CHANGED * off.max()) if off.max() > 0 else np.zeros(len(off), bool)

@@ -73,9 +73,7 @@ class Seen:
     def fitted(self, patches: Patches) -> Patches:
         """Return `patches`, one a token, within the picture; one of padding alone has no place."""
         self.need(len(patches.boxes))
-        boxes = patches.boxes.clip(0, 1)
-        empty = (boxes[:, 2:] - boxes[:, :2]).min(1) < _SLIVER
-        return Patches(np.where(empty[:, None], np.nan, boxes), patches.grid)
+        return Patches(within(patches.boxes), patches.grid)
 
     def need(self, patches: int) -> None:
         """Refuse a model that is not given as many image tokens as patches: it would fail."""
@@ -83,6 +81,13 @@ class Seen:
             found = f"{self.tokens} image tokens for {patches} patches"
             hint = "Its processor_config.json may lack num_additional_image_tokens."
             raise InputError("--model", found, "one token a patch", hint)
+
+
+def within(boxes: Float[np.ndarray, "tokens 4"]) -> Float[np.ndarray, "tokens 4"]:
+    """Return the boxes' parts within the picture; NaN where nothing is."""
+    clipped = boxes.clip(0, 1)
+    empty = (clipped[:, 2:] - clipped[:, :2]).min(1) < _SLIVER
+    return np.where(empty[:, None], np.nan, clipped)
 
 
 def placeless(*shape: int) -> Float[np.ndarray, "..."]:

@@ -19,6 +19,7 @@ from headpatch.core.ranking import differences, masses
 from headpatch.core.session import Session, open_session
 from headpatch.core.stream_swaps import vision_classes
 from headpatch.core.study.study import Study
+from headpatch.engine.forward import Keep, forward
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.models.prompt import encode
@@ -94,7 +95,8 @@ def test_patches_of_padding_alone_have_no_place_and_no_share(tmp_path: Path) -> 
 
 def test_the_towers_padding_is_left_out_as_the_language_models_is(tmp_path: Path) -> None:
     session = opened(tmp_path, llava(do_pad=True), WIDE, "top-left")
-    ranking, trace = rank(session), session.base.trace
+    ranking = rank(session)
+    trace = forward(session.vlm, session.prompt, keep=Keep(vision_rows=True))
     kept = ranking.with_run["vision_patch_rows"]
     torch.testing.assert_close(kept, trace.vision_patch_rows[0][..., 5:13].float())
     share = kept[..., :2].sum(-1) / kept.sum(-1)

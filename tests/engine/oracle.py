@@ -7,6 +7,7 @@ scores.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -16,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
 
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, ZMeans
@@ -97,6 +100,34 @@ class Oracle:
         tower, pixels = self.model.model.vision_tower, inputs["pixel_values"]
         with torch.no_grad():
             return torch.stack(tower(pixels, output_attentions=True).attentions, 1)
+
+    def tower_maps(self, inputs: Inputs) -> list[Tensor]:
+        """All attention maps of one run's vision tower, by layer: ``[heads, tokens, tokens]``.
+
+        Tiles, or whatever each call of the attention function sees, are blocks of one map; they are
+        what eager attention returns in that call.
+        """
+        found: dict[int, list[Tensor]] = {id(one): [] for one in self.attentions["vision"]}
+
+        def record(module: nn.Module, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+            eager = sys.modules[type(module).__module__].eager_attention_forward
+            z, rows = eager(module, *args, **{"dropout": 0.0, **options})
+            found.get(id(module), []).extend(rows)
+            return z, rows
+
+        AttentionInterface.register("recorded", record)
+        AttentionMaskInterface.register("recorded", eager_mask)
+        before = self.model.config._attn_implementation
+        self.model.set_attn_implementation("recorded")
+        try:
+            with torch.no_grad():
+                self.model(**inputs)
+        finally:
+            self.model.set_attn_implementation(before)
+        return [
+            torch.stack([torch.block_diag(*heads) for heads in zip(*tiles, strict=True)])
+            for tiles in found.values()
+        ]
 
     def z(self, inputs: Inputs, changes: Sequence[Change] = ()) -> dict[str, list[Tensor]]:
         """By tower and layer: ``[batch or tiles, tokens, heads, head_dim]``."""

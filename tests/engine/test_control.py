@@ -15,7 +15,8 @@ from headpatch.engine import control
 from headpatch.engine.control import why_not
 from headpatch.engine.forward import Keep
 from headpatch.engine.patching import run_pair
-from headpatch.engine.taps import Site, TowerSite
+from headpatch.engine.taps import Site
+from headpatch.engine.tower_taps import TowerSite
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Tower
 from headpatch.models.vlm import VLM

@@ -9,7 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from headpatch.engine.forward import Keep
+from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import Baseline, Outcome, patch, run_pair
 from headpatch.engine.selfcheck import check
@@ -54,6 +54,7 @@ class Measured:
     rows: float  # the largest disagreement of the answer position's
     without_rows: list[int]  # layers
     fast: dict[Positions, Fast]  # by scope that the prompt has
+    tower_rows: float | None  # the largest disagreement of what the tower's tokens receive
     vision_fast: float  # the resumed vision sweep against the plain one
 
 
@@ -88,6 +89,7 @@ def measure(vlm: VLM, prompt: Prompt, among: Sequence[Positions] = SCOPES) -> Me
         rows,
         without,
         {scope: compare_fast(vlm, prompt, scope) for scope in scopes},
+        compare_tower_rows(vlm, prompt, oracle),
         compare_vision_fast(vlm, base),
     )
 
@@ -103,6 +105,30 @@ def compare_rows(oracle: Oracle, base: Baseline) -> tuple[float, list[int]]:
             else:
                 worst = max(worst, float((maps[layer][0, :, -1] - found).abs().max()))
     return worst, sorted(set(without))
+
+
+def compare_tower_rows(vlm: VLM, prompt: Prompt, oracle: Oracle) -> float | None:
+    """Mean rows of patch queries and of class tokens, over all tiles of a run; None if not kept."""
+    trace, worst = forward(vlm, prompt, keep=Keep(vision_rows=True)), 0.0
+    if trace.vision_patch_rows is None:
+        return None
+    tower = next(one for name, one in oracle.model.named_modules() if "vision" in name
+                 or name.endswith("visual"))  # fmt: skip
+    names = {name.rpartition(".")[2] for name, _ in tower.named_parameters()}
+    has_class = bool(names & {"class_embedding", "cls_token"})
+    assert (trace.vision_class_rows is not None) is has_class
+    for run in (0, 1):
+        inputs = prompt.select(run).inputs
+        for layer, maps in enumerate(oracle.tower_maps(inputs)):
+            tiles = inputs["pixel_values"].shape[:-3].numel() if has_class else 1
+            first = torch.arange(maps.shape[-1]) % (maps.shape[-1] // tiles) == 0
+            is_class = first & has_class
+            off = maps[:, ~is_class].mean(1) - trace.vision_patch_rows[run, layer]
+            worst = max(worst, float(off.abs().max()))
+            if trace.vision_class_rows is not None:
+                off = maps[:, is_class].mean(1) - trace.vision_class_rows[run, layer]
+                worst = max(worst, float(off.abs().max()))
+    return worst
 
 
 def compare_edits(

@@ -5,6 +5,7 @@ import torch
 from headpatch.core.gate_view import SEEN_ALIKE
 from headpatch.core.invalid_study import seen_alike
 from headpatch.core.session import Session
+from headpatch.core.tower import places_in_tower
 from headpatch.engine.interventions import refused
 from headpatch.models.placement import quantized
 
@@ -32,8 +33,8 @@ def limits(session: Session) -> list[str]:
             f"Vision layers after {vlm.feature_layer} never reach the language model: their effect "
             "is 0 by construction."
         )
-    if vlm.vision is not None and not vlm.family.vision_rows:
-        found.append("Attention inside the vision tower is not recorded in this family.")
+    if vlm.vision is not None and (why := places_in_tower(session).unknown):
+        found.append(f"Attention inside the vision tower is not drawn: {why}.")
     if session.prompt.spans.crossed:
         found.append("The image comes in by cross-attention: heads cannot be ranked by attention.")
     elif (unknown := session.prompt.patches.unknown) is not None:

@@ -302,8 +302,7 @@ def _streams(session: Session, experiments: Experiments, _: Checks) -> Iterator[
     kept = record(session.vlm, session.prompt)
     tokens = vision_classes(session, kept["vision"][0].shape[1]) if "vision" in kept else {}
     if "region" not in tokens:
-        raise RunError("the vision tower does not see the picture patch for patch as the language "
-                       "model does, so the region has no patches there")  # fmt: skip
+        raise RunError("the region has no tokens of its own in the vision tower")
     swaps = [Swap(WITHOUT, "vision", one.layers[0], tokens["region"], WITH) for one in experiments]
     shifts = np.array([one.effect for one in swap(session.vlm, session.base, kept, swaps)])
     for gained in shares(session, shifts, "denoising").tolist():

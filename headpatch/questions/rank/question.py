@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from headpatch.core.ask import ask, origin
 from headpatch.core.dataset import Pairs
@@ -28,6 +27,7 @@ from headpatch.core.ranking import (
 from headpatch.core.session import Session, reopen
 from headpatch.core.study.keywords import RankKeywords
 from headpatch.core.study.study import Study
+from headpatch.core.tower import InTower, in_tower
 from headpatch.engine.answers import generate
 from headpatch.engine.patching import WITH, WITHOUT
 from headpatch.heads import Grid
@@ -183,18 +183,18 @@ def rank(session: Session | Pairs, **options: Unpack[RankKeywords]) -> Ranking:
 
 def _one_pair(session: Session) -> Ranking:
     mask = session.region_tokens if session.pair.region.whole else session.compared_tokens
-    if session.positions is not None:  # rows of the vision tower are not kept then
+    if session.positions is not None:  # run in float32, over weights of low precision too
         session = reopen(session)
     grid, by = session.vlm.lm.grid, session.study.rank.by
     figures = masses(session) | ranked_by(session, by)
     answers = generate(session.vlm, session.prompt)
-    columns = columns_of(figures, grid, by)
+    columns, tower = columns_of(figures, grid, by), in_tower(session)
     return Ranking(
         _declared(columns, session.pair.region.yardstick),
         _tensors(_per_head(figures, grid, by, min(session.study.rank.top, len(grid)))),
-        _tensors(_where_attention_falls(session, mask)),
-        _kept_run(session, WITH, answers[WITH]),
-        _kept_run(session, WITHOUT, answers[WITHOUT]),
+        _tensors(_where_attention_falls(session, mask, tower)),
+        _kept_run(session, WITH, answers[WITH], tower),
+        _kept_run(session, WITHOUT, answers[WITHOUT], tower),
         (answers[WITH], answers[WITHOUT]),
         origin=origin(VERB, session),
     )
@@ -232,7 +232,7 @@ def _per_head(figures: Figures, grid: Grid, by: str, top: int) -> Saved:
     return {**figures, "rank": places(order, grid), "layer_counts": counts, "top": top}
 
 
-def _where_attention_falls(session: Session, mask: Mask) -> Saved:
+def _where_attention_falls(session: Session, mask: Mask, tower: InTower | None) -> Saved:
     """Return quadrants, divergences of both runs, and the region's share in the vision tower."""
     grid, per_head = session.vlm.lm.grid, distribution(image_rows(session))
     by_layer = distribution(per_head.mean(2))  # every head of a layer weighs the same
@@ -248,27 +248,22 @@ def _where_attention_falls(session: Session, mask: Mask) -> Saved:
         "divergence_overall": {name: float(value) for name, value in _divergences(overall).items()},
         "divergence_lm": {name: grid.spread(one[:, None])[:, 0] for name, one in layers},
         **_both_runs("quadrants", quadrants.mean((1, 2))),
-        **_vision(session, mask),
+        **_vision(session, tower),
     }
 
 
-def _vision(session: Session, mask: Mask) -> Saved:
+def _vision(session: Session, tower: InTower | None) -> Saved:
     if session.vlm.vision is None:
         return {}
     saved: Saved = {"feature_layer": session.vlm.feature_layer}
-    for name, kept in _vision_rows(session).items():
-        patches = _patch_keys(session, kept)
-        shares = distribution(patches).mean(2)
-        saved |= _both_runs(name, mass(shares, mask))
-        saved |= _both_runs(name, mass(patches, mask).mean(2), "_raw")
+    if tower is None:
+        return saved
+    for name, rows in tower.rows.items():
+        shares = distribution(rows).mean(2)
+        saved |= _both_runs(name, mass(shares, tower.region))
+        saved |= _both_runs(name, mass(rows, tower.region).mean(2), "_raw")
         saved[f"divergence_{name}"] = _divergences(distribution(shares))
     return saved
-
-
-def _vision_rows(session: Session) -> dict[str, Tensor]:
-    trace = session.base.trace
-    rows = {"vision_cls": trace.vision_class_rows, "vision_patch": trace.vision_patch_rows}
-    return {name: kept for name, kept in rows.items() if kept is not None}
 
 
 def _both_runs(name: str, runs: Float[np.ndarray, "runs *rest"], suffix: str = "") -> Saved:
@@ -291,12 +286,7 @@ def _divergences(runs: Float[np.ndarray, "runs *rest tokens"]) -> Saved:
     return divergences
 
 
-def _patch_keys(session: Session, rows: Tensor) -> Float[np.ndarray, "runs layers heads patches"]:
-    """Attention to the patches: a class token's key and padding's stand for no place."""
-    return rows[..., session.prompt.placed_in(rows.shape[-1])].numpy().astype(np.float64)
-
-
-def _kept_run(session: Session, run: int, answer: str) -> Saved:
+def _kept_run(session: Session, run: int, answer: str, tower: InTower | None) -> Saved:
     """Return what is kept of one run: its attention, answer and picture."""
     pair, prompt, trace = session.pair, session.prompt, session.base.trace
     logits = trace.logits[run]
@@ -322,8 +312,11 @@ def _kept_run(session: Session, run: int, answer: str) -> Saved:
         "image": torch.from_numpy(np.array(small)),
         "valid": session.valid,
     }
-    for name, kept in _vision_rows(session).items():
-        saved[f"{name}_rows"] = torch.from_numpy(_patch_keys(session, kept)[run]).float()
+    if tower is not None:
+        rows = tower.rows.items()
+        saved |= {f"{name}_rows": torch.from_numpy(one[run]).float() for name, one in rows}
+        if not np.array_equal(tower.boxes, prompt.patches.boxes):
+            saved["vision_boxes"] = torch.from_numpy(tower.boxes).float()
     return saved
 
 

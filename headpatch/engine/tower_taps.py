@@ -1,0 +1,132 @@
+"""What passes read and edit in the vision tower, which may take a picture in parts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import Module
+
+from headpatch.engine.attention import Key, Mask, Options, Query, attention_rows
+from headpatch.engine.taps import Site
+from headpatch.errors import RunError
+from headpatch.models.prompt import Prompt
+from headpatch.models.vlm import VLM
+
+_BLOCK = 64  # queries at a time when rows are averaged, so that no N×N map is ever held
+
+
+@dataclass(eq=False)
+class Received:
+    """The attention that a vision layer's tokens receive, tile after tile or call after call.
+
+    Of a run with several tiles the rows of all patch queries (or class tokens) are averaged: a
+    query sees the keys of its own tile alone, so each mean row sums to 1 over all of the run.
+    """
+
+    runs: int
+    class_token: bool  # whether each tile begins with one
+    patches: list[Tensor] = field(default_factory=list)  # ``[tokens, heads]`` of each call
+    classes: list[Tensor] = field(default_factory=list)
+    asked: int = 0  # patch queries of all runs
+    tiles: int = 0  # class tokens of all runs
+
+    def add(self, module: Module, query: Query, key: Key, mask: Mask, options: Options) -> None:
+        """Add a call, whose rows are tiles, or all patches."""
+        first = int(self.class_token)
+        total = query.new_zeros(*query.shape[:2], key.shape[2], dtype=torch.float32)
+        for block in torch.arange(first, query.shape[2], device=query.device).split(_BLOCK):
+            total += attention_rows(module, query, key, mask, block, **options).sum(2)
+        self.patches.append(total.transpose(1, 2).flatten(0, 1))
+        self.asked += len(query) * (query.shape[2] - first)
+        if first:
+            chosen = torch.zeros(1, dtype=torch.long, device=query.device)
+            row = attention_rows(module, query, key, mask, chosen, **options)[:, :, 0]
+            self.classes.append(row.transpose(1, 2).flatten(0, 1))
+            self.tiles += len(query)
+
+    @property
+    def patch_row(self) -> Float[Tensor, "runs heads tokens"] | None:
+        """The mean row of a run's patch queries."""
+        return self._mean(self.patches, self.asked)
+
+    @property
+    def class_row(self) -> Float[Tensor, "runs heads tokens"] | None:
+        """The mean row of a run's class tokens, one a tile; None without any."""
+        return self._mean(self.classes, self.tiles)
+
+    def _mean(self, parts: Sequence[Tensor], queries: int) -> Tensor | None:
+        if not parts:
+            return None
+        each: Tensor = torch.cat(list(parts)).unflatten(0, (self.runs, -1)).transpose(1, 2)
+        return each / (queries / self.runs)
+
+
+@dataclass(eq=False)
+class TowerSite(Site):
+    """A tap of the vision tower, whose tokens of one run may lie in several rows or calls.
+
+    A run's tokens are counted through: tile after tile, or in the order in which the tower takes
+    them. `patches` are a run's, where the tower takes those of all runs in one row.
+    """
+
+    runs: int = 1
+    patches: int | None = None
+    seen: int = 0
+    parts: list[Tensor] = field(default_factory=list)
+    received: "Received | None" = None  # what tokens receive, if that is kept
+
+    @property
+    def used(self) -> bool:
+        """Whether anything is read or changed here."""
+        return super().used or self.received is not None
+
+    def __call__(  # noqa: D102
+        self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
+    ) -> Tensor:
+        if self.received is not None:
+            self.received.add(module, query, key, mask, options)
+        return super().__call__(module, query, key, value, mask, **options)
+
+    def _take(self, z: Tensor) -> None:
+        self.parts.append(z.flatten(0, 1))
+
+    def kept(self) -> Tensor | None:
+        """Z of all runs, ``[runs, tokens, heads, dim]``."""
+        return torch.cat(self.parts).unflatten(0, (self.runs, -1)) if self.parts else None
+
+    def _replace(self, z: Tensor) -> Tensor:
+        z = z.clone(memory_format=torch.contiguous_format)
+        flat = z.view(-1, *z.shape[2:])
+        each = self.patches or len(flat) // self.runs
+        for edit in self.edits:
+            at = edit.row * each + edit.positions.to(z.device) - self.seen
+            here = (at >= 0) & (at < len(flat))
+            put = 0.0 if edit.value is None else edit.value.to(z.device, z.dtype)[here]
+            flat[at[here], edit.head.head] = put
+        self.seen += len(flat)
+        return z
+
+    def _cut(self, z: Tensor, *taken: Any, **options: Any) -> Tensor:
+        if len(z) != self.runs:
+            raise RunError("edges of this vision tower cannot be cut: it sees a run in parts")
+        return super()._cut(z, *taken, **options)
+
+
+def tower_sites(
+    vlm: VLM, prompt: Prompt, received: Sequence[Received] = ()
+) -> dict[nn.Module, Site]:
+    """Return a site for each attention of the vision tower; `received` is filled, one a layer."""
+    if vlm.vision is None:
+        return {}
+    pixels = prompt.inputs.get("pixel_values")
+    by_patch = "image_grid_thw" in prompt.inputs or (pixels is not None and pixels.ndim == 2)
+    flat = vlm.family.one_row and by_patch
+    patches = len(pixels) // prompt.runs if flat and pixels is not None else None
+    kept: Sequence[Received | None] = received or [None] * len(vlm.vision.attentions)
+    return {
+        module: TowerSite(runs=prompt.runs, patches=patches, received=one)
+        for module, one in zip(vlm.vision.attentions, kept, strict=True)
+    }
