@@ -113,7 +113,7 @@ def _changed(session: Session, sets: Sequence[HeadSet], run: int, z: Z) -> Chang
 class _Ear:
     """What heads of some layers hear in both runs, and from whom else they could.
 
-    ``vision_layers`` is 0 where the tower's patches are not the image's tokens.
+    ``vision_layers`` is 0 where no token of the tower is known to be of the region.
     """
 
     def __init__(self, session: Session, layers: Sequence[int]) -> None:
