@@ -7,11 +7,9 @@ compared with hooks in the model's own pass. Inputs are drawn in the form that t
     python benchmarks/census.py [MODEL-TYPE ...]
 """
 
-import inspect
 import os
 import sys
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from transformers.models.auto.modeling_auto import (  # noqa: E402
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as CLASSES,
 )
 
+from benchmarks.drawn import Tokenless, runs_at_all  # noqa: E402
 from benchmarks.shrunk import PATCH, SIDE, shrunk  # noqa: E402
 from headpatch.engine.control import changed, observe, why_not  # noqa: E402
 from headpatch.engine.forward import Keep  # noqa: E402
@@ -48,16 +47,11 @@ from headpatch.models.wording import AnswerTokens  # noqa: E402
 from tests.families.builders import _draw  # noqa: E402
 
 SCOPES = ("answer", "question", "image", "all")
-RUNS, BEFORE, AFTER, MOST = 2, 3, 6, 200_000_000
-Inputs = dict[str, Tensor]
+MOST = 200_000_000
 
 
 class _Settings:
     """Those of an image processor, of which tracing reads none."""
-
-
-class _Tokenless(LookupError):
-    """No token of the prompt stands for the picture."""
 
 
 def model_of(kind: str) -> Any:
@@ -73,183 +67,6 @@ def model_of(kind: str) -> Any:
             one.data = one.data.nan_to_num(0.0).clamp(-3, 3)
         _draw(model)
     return model.eval().requires_grad_(False).float()
-
-
-def _vision(config: Any) -> Any:
-    names = ("vision_config", "vision_model_config", "vq_config", "vision_encoder_config")
-    return next(
-        (getattr(config, one) for one in names if getattr(config, one, None) is not None), config
-    )
-
-
-def forms(model: Any) -> Iterator[Inputs]:
-    """Pictures in the forms that a class may take, of which its signature leaves few."""
-    takes = set(inspect.signature(model.forward).parameters)
-    tower = _vision(model.config)
-    side = getattr(tower, "image_size", None) or SIDE
-    side = side if isinstance(side, int) else side[0]
-    patch = getattr(tower, "patch_size", None) or PATCH
-    patch = patch if isinstance(patch, int) else patch[0]
-    draw = lambda *shape: torch.randn(RUNS * shape[0], *shape[1:])  # noqa: E731
-    rows = side // patch
-    if "image_grid_thw" in takes:
-        grid = torch.tensor([[1, 4, 4]] * RUNS)
-        sizes = {"image_merge_sizes": torch.ones(RUNS, dtype=torch.long)}
-        sizes = sizes if "image_merge_sizes" in takes else {}
-        for frames in (getattr(tower, "temporal_patch_size", 1) or 1, 1, 2):
-            for shape in (
-                (3 * frames * patch * patch,),
-                (3, patch, patch),
-                (3, frames, patch, patch),
-            ):
-                yield {"pixel_values": draw(16, *shape), "image_grid_thw": grid, **sizes}
-    if "image_grid_hw" in takes:
-        yield {
-            "pixel_values": draw(16, 3 * patch * patch),
-            "image_grid_hw": torch.tensor([[4, 4]] * RUNS),
-        }
-    if "spatial_shapes" in takes:
-        yield {
-            "pixel_values": draw(1, 16, 3 * patch * patch),
-            "spatial_shapes": torch.tensor([[4, 4]] * RUNS),
-            "pixel_attention_mask": torch.ones(RUNS, 16, dtype=torch.long),
-        }
-    if "target_sizes" in takes:
-        yield {
-            "pixel_values": draw(1, 3, patch, patch * 16).reshape(1, 3, patch, -1),
-            "target_sizes": torch.tensor([[4, 4]] * RUNS),
-        }
-    if "image_position_ids" in takes:
-        places = torch.stack(
-            torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij"), -1
-        ).reshape(1, 36, 2)
-        yield {
-            "pixel_values": draw(1, 36, 3 * patch * patch),
-            "image_position_ids": places.repeat(RUNS, 1, 1),
-        }
-    if "image_patches" in takes:
-        yield {"pixel_values": draw(1, 16, 3 * patch * patch)}
-    more: Inputs = {}
-    if "image_sizes" in takes:
-        more["image_sizes"] = torch.tensor([[side, side]] * RUNS)
-    if "image_embeds_position_mask" in takes:
-        more["image_embeds_position_mask"] = torch.zeros(RUNS, 0)
-    if "pixel_attention_mask" in takes and "spatial_shapes" not in takes:
-        mask = torch.ones(RUNS, 1, side, side, dtype=torch.bool)
-        yield {"pixel_values": draw(1, 1, 3, side, side), "pixel_attention_mask": mask, **more}
-    if "high_res_pixel_values" in takes:
-        big = model.config.high_res_vision_config.image_size
-        more["high_res_pixel_values"] = draw(1, 3, big, big)
-    if "qformer_input_ids" in takes:
-        more["qformer_input_ids"] = torch.ones(RUNS, 4, dtype=torch.long)
-        more["qformer_attention_mask"] = torch.ones(RUNS, 4, dtype=torch.long)
-    if "num_local_patches" in takes:
-        more["num_local_patches"] = torch.zeros(RUNS, dtype=torch.long)
-    name = "pixel_values_images" if "pixel_values_images" in takes else "pixel_values"
-    yield {name: draw(1, 3, side, side), **more}
-    if "image_sizes" in more:
-        yield {name: draw(1, 3, side, side)}
-    yield {name: draw(1, 1, 3, side, side), **more}
-    yield {name: draw(1, 2, 3, side, side), **more}
-    yield {name: draw(1, 3, 3, side, side), **more}
-    if rows != 4:
-        yield {name: draw(1, 3, 4 * patch, 4 * patch), **more}
-
-
-def count(model: Any, pictures: Inputs) -> list[int]:
-    """How many image tokens a run's picture gives: by the model, else whatever may be."""
-    found: list[int] = []
-    function = getattr(model, "get_image_features", None) or getattr(
-        getattr(model, "model", None), "get_image_features", None
-    )
-    if function is not None:
-        takes = inspect.signature(function).parameters
-        given = {name: value for name, value in pictures.items()}
-        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values()):
-            given = {name: value for name, value in pictures.items() if name in takes}
-        if "pixel_values_images" in given:
-            given["pixel_values"] = given.pop("pixel_values_images")
-        try:
-            with torch.no_grad():
-                output = function(**given)
-        except Exception:  # not in this form
-            return []
-        features = getattr(output, "pooler_output", None)
-        features = output if features is None else features
-        features = getattr(features, "last_hidden_state", features)
-        parts = features if isinstance(features, list | tuple) else [features]
-        parts = [one for one in parts if isinstance(one, Tensor)]
-        if parts:
-            found.append(sum(one.numel() // one.shape[-1] for one in parts) // RUNS)
-    return found + [n for n in (16, 4, 17, 1, 64, 9, 36, 8, 32) if n not in found]
-
-
-def prompt_of(model: Any, image: int, pictures: Inputs) -> Prompt:
-    """A prompt of some words, a run's image tokens, and some words."""
-    config = model.config
-    names = (
-        "image_token_id",
-        "image_token_index",
-        "media_placeholder_token_id",
-        "img_token_id",
-        "im_patch_id",
-        "image_patch_id",
-    )
-    token = next(
-        (getattr(config, one) for one in names if getattr(config, one, None) is not None), None
-    )
-    vocabulary = getattr(config, "vocabulary_map", None) or {}
-    token = vocabulary.get("<image>") if token is None else token
-    masked = "image_embeds_position_mask" in pictures
-    token = 300 if masked else token
-    if token is None:
-        raise _Tokenless("its config names no image token, so no prompt position is the picture's")
-    words = torch.arange(100, 100 + BEFORE + AFTER)
-    extra: Inputs = {}
-    ids = torch.cat([words[:BEFORE], torch.full((image,), int(token)), words[BEFORE:]]).repeat(
-        RUNS, 1
-    )
-    takes = inspect.signature(model.forward).parameters
-    types = (ids == token).long()
-    for name in ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids"):
-        if name in takes:
-            extra[name] = types
-    if masked:
-        pictures = {**pictures, "image_embeds_position_mask": types.bool()}
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **extra, **pictures}
-    spans = Spans(ids.shape[1], torch.arange(BEFORE, BEFORE + image))
-    return Prompt(
-        inputs,
-        RUNS,
-        spans,
-        Patches(np.empty((0, 4)), (0, 0)),
-        torch.empty(0, dtype=torch.long),
-        AnswerTokens(5, 6),
-        "",
-    )
-
-
-def runs_at_all(model: Any) -> Prompt | str:
-    """Return a prompt that the class runs on, and whose picture matters; or why there is none."""
-    said: list[str] = []
-    for pictures in forms(model):
-        for image in count(model, pictures):
-            try:
-                prompt = prompt_of(model, image, pictures)
-                with torch.no_grad():
-                    logits = model(**prompt.inputs, use_cache=False).logits[:, -1]
-            except _Tokenless:
-                raise
-            except Exception as error:
-                said.append(f"{type(error).__name__}: {str(error).strip()[:200]}")
-                continue
-            if not torch.isfinite(logits).all():
-                said.append("logits are not finite")
-            elif torch.equal(logits[0], logits[1]):
-                said.append("the answer does not depend on the picture")
-            else:
-                return prompt
-    return said[0] if said else "no form of pictures"
 
 
 def errors(vlm: VLM, base: Baseline, tower: Tower, scope: Any) -> tuple[float, float]:
@@ -344,7 +161,7 @@ def judged(kind: str) -> Row:
     try:
         model = model_of(kind)
         prompt = "" if model.config.is_encoder_decoder else runs_at_all(model)
-    except _Tokenless as error:
+    except Tokenless as error:
         row.refused = str(error)
         return row
     except Exception as error:  # whatever building raises

@@ -35,6 +35,8 @@ _NUMBERS = {
 }  # fmt: skip
 
 
+_PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
+_SAM = {"sam_config": {"downsample_channels": [WIDTH, WIDTH], "output_channels": WIDTH}}
 CHANGES: dict[str, dict[str, Any]] = {
     "aria": {"projector_patch_to_query_dict": {16: 4}},
     "blip-2": {
@@ -67,6 +69,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "vq_config": {"hidden_size": 128},
         "vocabulary_map": {
             "<image>": 300,
+            "<|extra_200|>": 299,
             **{f"<|visual token {n:06d}|>": 20 + n for n in range(256)},
         },
     },
@@ -81,7 +84,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "llava_next": {"image_grid_pinpoints": [[SIDE, 2 * SIDE]]},
     "llava_next_video": {"image_grid_pinpoints": [[SIDE, 2 * SIDE]]},
     "llava_onevision": {"image_grid_pinpoints": [[SIDE, 2 * SIDE]]},
-    "granite4_vision": {"image_grid_pinpoints": [[SIDE, 2 * SIDE]]},
     "minicpm_ocr": {"image_token_id": 300},
     "minicpmv4_6": {"image_token_id": 300},
     "minicpmv4_7": {"image_token_id": 300},
@@ -98,6 +100,32 @@ CHANGES: dict[str, dict[str, Any]] = {
     "mistral3": {"vision_config": {"head_dim": WIDTH // HEADS}},
     "lighton_ocr": {"vision_config": {"head_dim": WIDTH // HEADS}},
     "mistral_large4": {"vision_config": {"head_dim": WIDTH // HEADS}},
+    "cohere_compass": {"text_config": {"rope_parameters": {"full_attention": _PLAIN}}},
+    "deepseek_ocr2": {
+        "vision_config": _SAM,
+        "text_config": {"mlp_layer_types": ["dense", *["sparse"] * (LAYERS - 1)]},
+    },
+    "unlimited_ocr": {"vision_config": _SAM},
+    "diffusion_gemma": {
+        "text_config": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": INNER}
+    },
+    "dots3_note": {"text_config": {"head_dim": 2 * HEAD}},
+    "granite4_vision": {
+        "image_grid_pinpoints": [[SIDE, 2 * SIDE]],
+        "deepstack_layer_map": [[-2, 1]],
+        "spatial_target_layers": [2],
+    },
+    "hunyuan_vl": {"text_config": {"head_dim": HEAD}},
+    "qwen4_exp": {
+        "text_config": {
+            "indexer_n_heads": 2,
+            "indexer_kv_heads": 1,
+            "indexer_head_dim": HEAD,
+            "indexer_budget": 8,
+            "indexer_compress_ratio": 2,
+        }
+    },
+    "step3p7": {"text_config": {"sliding_window": 8}},
 }
 """What the names of settings do not say."""
 
@@ -162,7 +190,7 @@ def small(config: Mapping[str, Any], tokens: dict[int, int] | None = None) -> di
 def _small_value(name: str, value: Any, many: int, tokens: dict[int, int]) -> Any:
     if isinstance(value, bool):
         return value
-    if isinstance(value, int):
+    if isinstance(value, int) and value:  # 0 is none
         if (
             name.endswith(("_token_id", "_token_index", "_token", "_tok_id"))
             and value >= VOCABULARY
