@@ -1,6 +1,7 @@
 """Two runs of one prompt, with random pictures, in the form that a class of models takes."""
 
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,6 +114,8 @@ def _of_patches(takes: set[str], tower: Any, side: int, patch: int) -> Iterator[
                 "pixel_values": _draw(1, 36, 3 * width * width),
                 "image_position_ids": places.repeat(RUNS, 1, 1),
             }
+    elif "image_grid_thw" not in takes and (frames := _one(tower, "temporal_patch_size", 0)):
+        yield {"pixel_values": _draw(4, frames, patch, patch, 3)}
     if "image_patches" in takes:
         yield {"pixel_values": _draw(1, 16, 3 * patch * patch)}
     if "image_token_pooling" in takes:
@@ -195,7 +198,6 @@ def prompt_of(model: Any, image: int, pictures: Inputs) -> Prompt:
         "img_token_id",
         "im_patch_id",
         "image_patch_id",
-        "video_token_index",
     )
     token = next(
         (getattr(config, one) for one in names if getattr(config, one, None) is not None), None
@@ -235,7 +237,8 @@ def runs_at_all(model: Any) -> Prompt | str:
     """Return a prompt that the class runs on, and whose picture matters; or why there is none."""
     said: list[str] = []
     for pictures in forms(model):
-        for image in count(model, pictures, said):
+        counts = count(model, pictures, said)
+        for image in counts:
             try:
                 prompt = prompt_of(model, image, pictures)
                 with torch.no_grad():
@@ -244,6 +247,9 @@ def runs_at_all(model: Any) -> Prompt | str:
                 raise
             except Exception as error:
                 said.append(f"{type(error).__name__}: {str(error).strip()[:200]}")
+                wanted = re.search(r"features: (\d+)", str(error))  # says how many it has
+                if wanted and (own := int(wanted[1]) // RUNS) not in counts:
+                    counts.append(own)
                 continue
             if not torch.isfinite(logits).all():
                 said.append("logits are not finite")
