@@ -28,7 +28,7 @@ from transformers.models.auto.modeling_auto import (  # noqa: E402
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as CLASSES,
 )
 
-from benchmarks.drawn import Tokenless, runs_at_all  # noqa: E402
+from benchmarks.drawn import Tokenless, runs_at_all, vision_config  # noqa: E402
 from benchmarks.shrunk import PATCH, SIDE, shrunk  # noqa: E402
 from headpatch.engine.control import changed, observe, why_not  # noqa: E402
 from headpatch.engine.forward import Keep  # noqa: E402
@@ -100,7 +100,7 @@ def places(vlm: VLM, prompt: Prompt) -> str:
     pixels = inputs.get("pixel_values")
     if pixels is None:
         return "not tried"
-    side, merge = pixels.shape[-1], getattr(_vision(vlm.model.config), "spatial_merge_size", 1)
+    side, merge = pixels.shape[-1], getattr(vision_config(vlm.model.config), "spatial_merge_size", 1)
 
     def process(picture: Image.Image) -> Tensor:
         whole = pixels.ndim > 3 and "image_grid_thw" not in inputs

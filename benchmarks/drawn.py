@@ -23,7 +23,7 @@ class Tokenless(LookupError):
     """No token of the prompt stands for the picture."""
 
 
-def _vision(config: Any) -> Any:
+def vision_config(config: Any) -> Any:
     names = ("vision_config", "vision_model_config", "vq_config", "vision_encoder_config")
     return next(
         (getattr(config, one) for one in names if getattr(config, one, None) is not None), config
@@ -33,7 +33,7 @@ def _vision(config: Any) -> Any:
 def forms(model: Any) -> Iterator[Inputs]:
     """Pictures in the forms that a class may take, of which its signature leaves few."""
     takes = set(inspect.signature(model.forward).parameters)
-    tower = _vision(model.config)
+    tower = vision_config(model.config)
     side, patch = _one(tower, "image_size", SIDE), _one(tower, "patch_size", PATCH)
     more: Inputs = {}
     for form in (_of_grids, _of_patches, _of_tiles):
