@@ -4,13 +4,20 @@ Each class of transformers' own mapping is built from its default configuration,
 names of its settings (`shrunk`), with random weights. Its parts are discovered in one run and
 compared with hooks in the model's own pass. Inputs are drawn in the form that the class takes.
 
-    python benchmarks/census.py [MODEL-TYPE ...]
+    python benchmarks/census.py [MODEL-TYPE ...] [--save FILE] [--also FILE]
+
+`--save` writes what came out as JSON; `--also` adds what differs in such a file, of another release
+of transformers.
 """
+
+import argparse
+import json
 
 import os
 import sys
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +54,8 @@ from headpatch.models.wording import AnswerTokens  # noqa: E402
 from tests.families.builders import _draw  # noqa: E402
 
 SCOPES = ("answer", "question", "image", "all")
-MOST = 200_000_000
+MOST = 200_000_000  # parameters
+SEEN, CLOSE = 1e-4, 1e-4  # logits; a share of the largest effect
 
 
 class _Settings:
@@ -137,27 +145,53 @@ class Row:
 
     kind: str
     grid: str = ""
-    worst: dict[str, float] = field(default_factory=dict)
+    worst: dict[str, float] = field(default_factory=dict)  # by scope, or "vision"
+    effects: dict[str, float] = field(default_factory=dict)  # the largest, by the same
     vision: str = ""
     places: str = ""
     refused: str = ""
-    not_built: str = ""
+    not_shown: str = ""
+
+    @property
+    def outcome(self) -> str:
+        return "refused" if self.refused else "not shown" if self.not_shown else "exact"
+
+    def judge(self) -> None:
+        """Say that nothing is shown where heads do too little, or otherwise than the hook."""
+        if self.worst and (why := self._too_little("lm")):
+            self.not_shown = why
+        if "vision" in self.worst and (why := self._too_little("vision")):
+            del self.worst["vision"]
+            self.vision = why
+
+    def _too_little(self, tower: str) -> str:
+        scopes = [one for one in self.worst if (one == "vision") == (tower == "vision")]
+        worst, largest = (max(by[one] for one in scopes) for by in (self.worst, self.effects))
+        if largest < SEEN:
+            return f"the largest effect is {largest:.0e}"
+        off = worst > CLOSE * max(1.0, largest)
+        return f"effects of up to {largest:.2g} differ by {worst:.0e}" if off else ""
 
     def cells(self) -> list[str]:
-        """The class, its heads, the answer position, elsewhere, vision, places."""
+        """The class, its heads, the answer position, elsewhere, vision, effects, places."""
         name = f"`{self.kind}`"
-        if why := self.refused or self.not_built:
-            said = "refused" if self.refused else "not built"
-            return [name, "", said, " ".join(why.split())[:200].replace("|", "/"), "", ""]
+        if self.outcome != "exact":
+            why = " ".join((self.refused or self.not_shown).split())[:200].replace("|", "/")
+            return [name, "", self.outcome, why, "", "", ""]
         elsewhere = max(self.worst[one] for one in ("question", "image", "all"))
-        vision = f"{self.worst['vision']:.0e}" if "vision" in self.worst else f"no: {self.vision}"
+        largest = max(self.effects[one] for one in SCOPES)
+        vision, effects = f"no: {self.vision}", f"{largest:.2g}"
+        if "vision" in self.worst:
+            vision = f"{self.worst['vision']:.0e}"
+            effects += f", {self.effects['vision']:.2g}"
         figures = f"{self.worst['answer']:.0e}", f"{elsewhere:.0e}"
-        return [name, self.grid, *figures, vision, self.places]
+        return [name, self.grid, *figures, vision, effects, self.places]
 
 
 def judged(kind: str) -> Row:
     """Build a class, discover its parts, and compare them with hooks."""
     row = Row(kind)
+    torch.manual_seed(0)  # of pictures
     try:
         model = model_of(kind)
         prompt = "" if model.config.is_encoder_decoder else runs_at_all(model)
@@ -165,10 +199,10 @@ def judged(kind: str) -> Row:
         row.refused = str(error)
         return row
     except Exception as error:  # whatever building raises
-        row.not_built = f"{type(error).__name__}: {error}"
+        row.not_shown = f"{type(error).__name__}: {error}"
         return row
     if isinstance(prompt, str) and prompt:
-        row.not_built = f"no inputs were found that it runs on ({prompt})"
+        row.not_shown = f"no inputs were found that it runs on ({prompt})"
         return row
     inputs, image = (prompt.inputs, prompt.spans.image.tolist()) if prompt else ({}, [])
     try:
@@ -186,43 +220,100 @@ def judged(kind: str) -> Row:
     for tower in towers:
         why = why_not(vlm, base, tower)
         if why.startswith("it does not run plainly"):  # drawn inputs that are no run's alone
-            row.not_built = f"the inputs drawn here cannot be told apart by run ({why})"
+            row.not_shown = f"the inputs drawn here cannot be told apart by run ({why})"
             return row
         if why and tower == "lm":
             row.refused = why
             return row
         row.vision = why or row.vision
         for scope in () if why else ("vision",) if tower == "vision" else SCOPES:
-            row.worst[scope] = errors(vlm, base, tower, scope)[0]
+            row.worst[scope], row.effects[scope] = errors(vlm, base, tower, scope)
     row.places = places(vlm, prompt)
+    row.judge()
     return row
 
 
-HEADS = ("class", "layers with heads × heads", "answer", "elsewhere", "vision tower", "places")
-NOTES = """\
+HEADS = (
+    "class",
+    "layers with heads × heads",
+    "answer",
+    "elsewhere",
+    "vision tower",
+    "largest effects",
+    "places",
+)
+NOTES = f"""\
 Every class that transformers loads as an image-text-to-text model, tiny and with random weights.
 Numbers: the largest disagreement, in logits, of a head's effect with a plain hook on its output
-projection. *places*: how many image tokens are found to stand for a part of a picture that is
+projection. *largest effects*: of a head of the language model, and of its vision tower. A class is
+*exact* if no effect disagrees by more than {CLOSE:.0e} of the largest effect, or {CLOSE:.0e} if that
+is less than 1; and *not shown* if it is not, if no effect reaches {SEEN:.0e}, or if the script does
+not build it. *places*: how many image tokens are found to stand for a part of a picture that is
 squashed to the size that the tower takes. Inputs are drawn in the form that a class takes; of
-these classes only those of the tests have been run with their own processors.
-Made by `python benchmarks/census.py > docs/model-census.md`, with"""
+these classes only those of the tests have been run with their own processors. The towers of
+`fast_vlm`, `gemma3n` and `perception_lm` need the packages timm and torchvision.
+Made with transformers {{version}} by `python benchmarks/census.py --also lowest.json >
+docs/model-census.md`; `lowest.json` by the same with `--save` and the lowest release allowed."""
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
+    for cells in lines:
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def count(rows: Collection[Row]) -> str:
+    shares = ("exact", "refused", "not shown")
+    each = ", ".join(f"{sum(row.outcome == one for row in rows)} {one}" for one in shares)
+    return f"{len(rows)} classes: {each}."
+
+
+def compare(rows: Sequence[Row], path: Path) -> None:
+    """Print what differs in a saved run of another release of transformers."""
+    saved = json.loads(path.read_text("utf-8"))
+    others = {one["kind"]: Row(**one) for one in saved["rows"]}
+    mine = {row.kind: row for row in rows}
+    print(f"\n## With transformers {saved['transformers']}\n\n{count(others.values())}")
+    if lacking := [f"`{kind}`" for kind in mine if kind not in others]:
+        print(f"It lacks {', '.join(lacking)}.")
+    if dropped := [f"`{kind}`" for kind in others if kind not in mine]:
+        print(f"It has {', '.join(dropped)}, too.")
+    differing = [
+        (f"`{kind}`", mine[kind].outcome, other.outcome, other.cells()[3])
+        for kind, other in others.items()
+        if kind in mine and other.outcome != mine[kind].outcome
+    ]
+    if differing:
+        print("Other outcomes:\n")
+        table(("class", transformers.__version__, saved["transformers"], "there"), differing)
+    else:
+        print("Every other class comes out alike.")
 
 
 def main() -> None:
     """Print the table, in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("kinds", nargs="*", metavar="MODEL-TYPE")
+    parser.add_argument("--save", type=Path, metavar="FILE")
+    parser.add_argument("--also", type=Path, metavar="FILE")
+    asked = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    title = "# What can be changed in which class"
-    print(f"{title}\n\n{NOTES} transformers {transformers.__version__}.\n")
-    print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}", flush=True)
-    rows = []
-    for kind in sys.argv[1:] or CLASSES:
-        rows.append(judged(kind))
-        print(f"| {' | '.join(rows[-1].cells())} |", flush=True)
-    exact = sum(bool(row.worst) for row in rows)
-    refused = sum(bool(row.refused) for row in rows)
-    rest = len(rows) - exact - refused
-    print(f"\n{len(rows)} classes: {exact} exact, {refused} refused, {rest} not built here.")
+    version, rows = transformers.__version__, list[Row]()
+    print(f"# What can be changed in which class\n\n{NOTES.format(version=version)}\n")
+
+    def lines() -> Iterator[list[str]]:
+        for kind in asked.kinds or CLASSES:
+            rows.append(judged(kind))
+            yield rows[-1].cells()
+
+    table(HEADS, lines())
+    print(f"\n{count(rows)}")
+    if asked.save:
+        saved = {"transformers": version, "rows": [asdict(row) for row in rows]}
+        asked.save.write_text(json.dumps(saved, indent=1), "utf-8")
+    if asked.also:
+        compare(rows, asked.also)
 
 
 if __name__ == "__main__":
