@@ -35,14 +35,15 @@ from transformers.models.auto.modeling_auto import (  # noqa: E402
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as CLASSES,
 )
 
-from benchmarks.drawn import Tokenless, runs_at_all, vision_config  # noqa: E402
-from benchmarks.shrunk import PATCH, SIDE, shrunk  # noqa: E402
+from benchmarks.drawn import Tokenless, runs_at_all, shown  # noqa: E402
+from benchmarks.shrunk import shrunk  # noqa: E402
 from headpatch.engine.control import changed, observe, why_not  # noqa: E402
 from headpatch.engine.forward import Keep  # noqa: E402
 from headpatch.engine.interventions import Intervention  # noqa: E402
 from headpatch.engine.patching import Baseline, patch, run_pair  # noqa: E402
 from headpatch.errors import HeadpatchError  # noqa: E402
 from headpatch.heads import Head, HeadSet, Tower  # noqa: E402
+from headpatch.models.described import another_way  # noqa: E402
 from headpatch.models.discovery import discover  # noqa: E402
 from headpatch.models.measured import Measured  # noqa: E402
 from headpatch.models.patches import Patches, Seen, locate  # noqa: E402
@@ -107,20 +108,10 @@ def places(vlm: VLM, prompt: Prompt) -> str:
     inputs = dict(prompt.select(0).inputs)
     pixels = inputs.get("pixel_values")
     if pixels is None:
-        return "not tried"
-    side, merge = pixels.shape[-1], getattr(vision_config(vlm.model.config), "spatial_merge_size", 1)
+        return "not tried: its pictures have another name"
 
     def process(picture: Image.Image) -> Tensor:
-        whole = pixels.ndim > 3 and "image_grid_thw" not in inputs
-        size = side if whole else 4 * PATCH
-        shown = torch.from_numpy(np.asarray(picture.resize((size, size)), np.float32) / 255)
-        shown = shown.permute(2, 0, 1)
-        if whole:
-            return shown.expand(pixels.shape).clone()
-        blocks = shown.unflatten(2, (4 // merge, merge, -1)).unflatten(1, (4 // merge, merge, -1))
-        patches = blocks.permute(1, 4, 2, 5, 0, 3, 6).reshape(16, 3, 1, PATCH, PATCH)
-        frames = pixels[0].numel() // patches[0].numel()
-        return patches.expand(-1, -1, frames, -1, -1).reshape(pixels.shape)
+        return shown(vlm.model.config, inputs, picture)
 
     def features(changed: Tensor) -> Tensor:
         return image_tokens(vlm, {**inputs, "pixel_values": changed}, prompt.spans.image)
@@ -133,7 +124,7 @@ def places(vlm: VLM, prompt: Prompt) -> str:
         stub = _Settings()
         found = locate("traced", Seen(picture, stub, *given, tokens, measured, features), stub)
     except Exception as error:  # a form that this script does not draw pictures in
-        return f"not tried ({type(error).__name__})"
+        return f"not tried: {type(error).__name__}: {error}"[:100].replace("\n", " ")
     if found.unknown is not None:
         return f"no: {found.unknown.found}"
     return f"{int((~np.isnan(found.boxes[:, 0])).sum())} of {tokens} tokens"
@@ -194,7 +185,8 @@ def judged(kind: str) -> Row:
     torch.manual_seed(0)  # of pictures
     try:
         model = model_of(kind)
-        prompt = "" if model.config.is_encoder_decoder else runs_at_all(model)
+        whole = bool(another_way(model.config.is_encoder_decoder, [CLASSES[kind]]))
+        prompt = "" if whole else runs_at_all(model)
     except Tokenless as error:
         row.refused = str(error)
         return row
@@ -208,7 +200,7 @@ def judged(kind: str) -> Row:
     try:
         found = discover(model, inputs, image, kind)
         vlm = VLM(model, None, kind, "", found=found)  # type: ignore[arg-type]
-        assert not isinstance(prompt, str)  # an encoder-decoder is refused before
+        assert not isinstance(prompt, str)  # what answers another way is refused before
         towers: tuple[Tower, ...] = ("lm", "vision") if found.vision else ("lm",)
         base = run_pair(vlm, prompt, Keep(z=towers))
     except HeadpatchError as error:

@@ -3,13 +3,16 @@
 import inspect
 import re
 from collections.abc import Iterator
+from math import isqrt
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from benchmarks.shrunk import PATCH, SIDE
+from headpatch.models.joined import joined
 from headpatch.models.patches import Patches
 from headpatch.models.prompt import Prompt
 from headpatch.models.spans import Spans
@@ -124,7 +127,7 @@ def _of_patches(takes: set[str], tower: Any, side: int, patch: int) -> Iterator[
         yield {
             "pixel_values": _draw(1, rows * rows, 3 * patch * patch),
             "image_token_pooling": torch.cat(
-                [block.reshape(-1, 4) + run * rows * rows for run in range(RUNS)]
+                [block.reshape(-1, 4)] * RUNS
             ),
             "image_grids": torch.tensor([[rows // 2, rows // 2, 0, 0]] * RUNS),
             "image_num_crops": torch.ones(RUNS, dtype=torch.long),
@@ -167,9 +170,11 @@ def count(model: Any, pictures: Inputs, said: list[str]) -> list[int]:
     )
     if function is not None:
         takes = inspect.signature(function).parameters
-        given = {name: value for name, value in pictures.items()}
+        ids = {"input_ids": torch.empty(RUNS, 0)}
+        given = joined({**pictures, **ids})
+        del given["input_ids"]
         if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values()):
-            given = {name: value for name, value in pictures.items() if name in takes}
+            given = {name: value for name, value in given.items() if name in takes}
         if "pixel_values_images" in given:
             given["pixel_values"] = given.pop("pixel_values_images")
         try:
@@ -242,7 +247,7 @@ def runs_at_all(model: Any) -> Prompt | str:
             try:
                 prompt = prompt_of(model, image, pictures)
                 with torch.no_grad():
-                    logits = model(**prompt.inputs, use_cache=False).logits[:, -1]
+                    logits = model(**joined(prompt.inputs), use_cache=False).logits[:, -1]
             except Tokenless:
                 raise
             except Exception as error:
@@ -258,3 +263,37 @@ def runs_at_all(model: Any) -> Prompt | str:
             else:
                 return prompt
     return said[0] if said else "no form of pictures"
+
+
+def shown(config: Any, inputs: Inputs, picture: Image.Image) -> Tensor:
+    """Return pixel values of one run, of the form that its `inputs` have, that show a picture."""
+    pixels, tower = inputs["pixel_values"], vision_config(config)
+    patch = _one(tower, "patch_size", PATCH)
+
+    def resized(side: int) -> Tensor:
+        squashed = np.asarray(picture.resize((side, side)), np.float32) / 255
+        return torch.from_numpy(squashed).permute(2, 0, 1)
+
+    def cut(rows: int, side: int) -> Tensor:
+        """Cut it in patches: ``[rows, columns, 3, side, side]``."""
+        whole = resized(rows * side).unflatten(2, (rows, side)).unflatten(1, (rows, side))
+        return whole.permute(1, 3, 0, 2, 4)
+
+    if "target_sizes" in inputs:
+        return cut(4, patch).permute(2, 3, 0, 1, 4).reshape(pixels.shape)
+    if "image_position_ids" in inputs:
+        side = isqrt(pixels.shape[-1] // 3)
+        return cut(6, side).permute(0, 1, 3, 4, 2).reshape(pixels.shape)
+    if pixels.ndim > 3 and "image_grid_thw" not in inputs and pixels.shape[-3] == 3:
+        return resized(pixels.shape[-1]).expand(pixels.shape).clone()
+    if "image_grid_thw" not in inputs:
+        rows = isqrt(pixels.numel() // (3 * patch * patch))
+        return cut(rows, patch).reshape(pixels.shape)
+    merge = inputs["image_merge_sizes"] if "image_merge_sizes" in inputs else None
+    names = ("spatial_merge_size", "merge_size", "merge_kernel_size")
+    sizes = (_one(tower, name, 0) for name in names)
+    block = int(merge[0]) if merge is not None else next(filter(None, sizes), 1)
+    patches = cut(4, patch).unflatten(1, (4 // block, block)).unflatten(0, (4 // block, block))
+    patches = patches.transpose(1, 2).reshape(16, 3, 1, patch, patch)
+    frames = pixels[0].numel() // patches[0].numel()
+    return patches.expand(-1, -1, frames, -1, -1).reshape(pixels.shape)

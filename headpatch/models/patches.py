@@ -86,7 +86,8 @@ def _whole(seen: Seen, rows: int, columns: int, arrange: Arrange) -> Patches:
 
 def _qwen(seen: Seen) -> Patches:
     _, rows, columns = (int(count) for count in seen.inputs["image_grid_thw"][0])
-    merge = int(seen.config.vision_config.spatial_merge_size)
+    given = seen.inputs.get("image_merge_sizes")  # VideoLLaMA 3's, of each picture
+    merge = seen.merge if given is None else int(given[0])
     unrolled = partial(_unrolled, rows=rows, columns=columns, merge=merge, patch=seen.patch)
     return _whole(seen, rows, columns, unrolled)
 
@@ -230,10 +231,23 @@ def _positioned(seen: Seen) -> Patches:
     return _whole(seen, rows, columns, arranged)
 
 
+def _strip(seen: Seen) -> Patches:
+    """MiniCPM-V's: patches row by row in one strip."""
+    rows, columns = (int(count) for count in seen.inputs["target_sizes"][0])
+
+    def arranged(pixels: Tensor) -> Tensor:
+        patches = pixels[0].unflatten(-1, (rows, columns, seen.patch))
+        return patches.permute(0, 2, 1, 3, 4).flatten(1, 2).flatten(2)
+
+    return _whole(seen, rows, columns, arranged)
+
+
 def _traced(seen: Seen) -> Patches:
     """What is seen of a model that no table lists; loose patches say by a name how they lie."""
     if "image_position_ids" in seen.inputs:
         return _positioned(seen)
+    if "target_sizes" in seen.inputs:
+        return _strip(seen)
     return _qwen(seen) if "image_grid_thw" in seen.inputs else traced(seen)
 
 
