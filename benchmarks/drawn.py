@@ -126,9 +126,7 @@ def _of_patches(takes: set[str], tower: Any, side: int, patch: int) -> Iterator[
         block = torch.arange(rows * rows).view(rows // 2, 2, rows // 2, 2).transpose(1, 2)
         yield {
             "pixel_values": _draw(1, rows * rows, 3 * patch * patch),
-            "image_token_pooling": torch.cat(
-                [block.reshape(-1, 4)] * RUNS
-            ),
+            "image_token_pooling": torch.cat([block.reshape(-1, 4)] * RUNS),
             "image_grids": torch.tensor([[rows // 2, rows // 2, 0, 0]] * RUNS),
             "image_num_crops": torch.ones(RUNS, dtype=torch.long),
         }

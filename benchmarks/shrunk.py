@@ -169,7 +169,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "text_config": {
             "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2),
             "num_kv_shared_layers": 2,
-        }
+        },
     },
     "step3p7": {"text_config": {"sliding_window": 8}},
 }
