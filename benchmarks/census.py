@@ -12,7 +12,6 @@ of transformers.
 
 import argparse
 import json
-
 import os
 import sys
 import warnings
@@ -46,12 +45,10 @@ from headpatch.heads import Head, HeadSet, Tower  # noqa: E402
 from headpatch.models.described import another_way  # noqa: E402
 from headpatch.models.discovery import discover  # noqa: E402
 from headpatch.models.measured import Measured  # noqa: E402
-from headpatch.models.patches import Patches, Seen, locate  # noqa: E402
+from headpatch.models.patches import Seen, locate  # noqa: E402
 from headpatch.models.prompt import Prompt  # noqa: E402
 from headpatch.models.reach import image_tokens  # noqa: E402
-from headpatch.models.spans import Spans  # noqa: E402
 from headpatch.models.vlm import VLM  # noqa: E402
-from headpatch.models.wording import AnswerTokens  # noqa: E402
 from tests.families.builders import _draw  # noqa: E402
 
 SCOPES = ("answer", "question", "image", "all")
@@ -238,12 +235,13 @@ NOTES = f"""\
 Every class that transformers loads as an image-text-to-text model, tiny and with random weights.
 Numbers: the largest disagreement, in logits, of a head's effect with a plain hook on its output
 projection. *largest effects*: of a head of the language model, and of its vision tower. A class is
-*exact* if no effect disagrees by more than {CLOSE:.0e} of the largest effect, or {CLOSE:.0e} if that
-is less than 1; and *not shown* if it is not, if no effect reaches {SEEN:.0e}, or if the script does
-not build it. *places*: how many image tokens are found to stand for a part of a picture that is
-squashed to the size that the tower takes. Inputs are drawn in the form that a class takes; of
-these classes only those of the tests have been run with their own processors. The towers of
-`fast_vlm`, `gemma3n` and `perception_lm` need the packages timm and torchvision.
+*exact* if no effect disagrees by more than {CLOSE:.0e} of the largest effect, or than {CLOSE:.0e}
+if that is less than 1; and *not shown* if it is not, if no effect reaches {SEEN:.0e}, or if the
+script does not build it. *refused* is headpatch's own answer, or that no token is the picture's.
+*places*: how many image tokens are found to stand for a part of a picture that is squashed to the
+size that the tower takes. Inputs are drawn in the form that a class takes; of these classes only
+those of the tests have been run with their own processors. The towers of `fast_vlm`, `gemma3n` and
+`perception_lm` need the packages timm and torchvision.
 Made with transformers {{version}} by `python benchmarks/census.py --also lowest.json >
 docs/model-census.md`; `lowest.json` by the same with `--save` and the lowest release allowed."""
 

@@ -110,8 +110,8 @@ def _of_grids(takes: set[str], tower: Any, _: int, patch: int) -> Iterator[Input
 def _of_patches(takes: set[str], tower: Any, side: int, patch: int) -> Iterator[Inputs]:
     """Loose patches, and where each is from."""
     if "image_position_ids" in takes:
-        rows = torch.arange(6)
-        places = torch.stack(torch.meshgrid(rows, rows, indexing="xy"), -1).reshape(1, 36, 2)
+        line = torch.arange(6)
+        places = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(1, 36, 2)
         for width in (patch, patch * _one(tower, "pooling_kernel_size", 1)):
             yield {
                 "pixel_values": _draw(1, 36, 3 * width * width),
@@ -131,8 +131,8 @@ def _of_patches(takes: set[str], tower: Any, side: int, patch: int) -> Iterator[
             "image_num_crops": torch.ones(RUNS, dtype=torch.long),
         }
     if "flattened_patches" in takes:
-        rows = torch.arange(4.0)
-        places = torch.stack(torch.meshgrid(rows, rows, indexing="ij"), -1).reshape(1, 16, 2) + 1
+        line = torch.arange(4.0)
+        places = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).reshape(1, 16, 2) + 1
         width = _one(tower, "patch_embed_hidden_size", 3 * patch * patch)
         yield {
             "flattened_patches": torch.cat([places.repeat(RUNS, 1, 1), _draw(1, 16, width)], -1),
@@ -287,7 +287,7 @@ def shown(config: Any, inputs: Inputs, picture: Image.Image) -> Tensor:
     if "image_grid_thw" not in inputs:
         rows = isqrt(pixels.numel() // (3 * patch * patch))
         return cut(rows, patch).reshape(pixels.shape)
-    merge = inputs["image_merge_sizes"] if "image_merge_sizes" in inputs else None
+    merge = inputs.get("image_merge_sizes")
     names = ("spatial_merge_size", "merge_size", "merge_kernel_size")
     sizes = (_one(tower, name, 0) for name in names)
     block = int(merge[0]) if merge is not None else next(filter(None, sizes), 1)

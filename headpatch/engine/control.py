@@ -96,11 +96,11 @@ def _compared(vlm: VLM, base: Baseline, tower: Tower, positions: Positions) -> s
         return f"what it knows as the output projection of layer {off[0]} is another module"
     size = max(1.0, abs(untouched))
     if not abs(untouched - base.ld_without) <= close * size:
-        own = f"its untouched LD is {base.ld_without:+.3f}, that of the model {untouched:+.3f}"
+        said = f"its untouched LD is {base.ld_without:+.3f}, that of the model {untouched:+.3f}"
         together = untouched if base.prompt.each else _ld(vlm, base.prompt, WITHOUT)
         if abs(together - base.ld_without) <= close * size:
-            return f"{own}: the model mixes runs that it is given at once"
-        return own
+            return f"{said}: the model mixes runs that it is given at once"
+        return said
     if wrong:
         return (
             f"what it keeps of layer {wrong[0]} is not what enters that layer's attention output "

@@ -237,7 +237,8 @@ def _strip(seen: Seen) -> Patches:
 
     def arranged(pixels: Tensor) -> Tensor:
         patches = pixels[0].unflatten(-1, (rows, columns, seen.patch))
-        return patches.permute(0, 2, 1, 3, 4).flatten(1, 2).flatten(2)
+        whole: Tensor = patches.permute(0, 2, 1, 3, 4).flatten(1, 2).flatten(2)
+        return whole
 
     return _whole(seen, rows, columns, arranged)
 
