@@ -4,15 +4,19 @@ Each class of transformers' own mapping is built from its default configuration,
 names of its settings (`shrunk`), with random weights. Its parts are discovered in one run and
 compared with hooks in the model's own pass. Inputs are drawn in the form that the class takes.
 
-    python benchmarks/census.py [MODEL-TYPE ...]
+    python benchmarks/census.py [MODEL-TYPE ...] [--save FILE] [--also FILE]
+
+`--save` writes what came out as JSON; `--also` adds what differs in such a file, of another release
+of transformers.
 """
 
-import inspect
+import argparse
+import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +34,30 @@ from transformers.models.auto.modeling_auto import (  # noqa: E402
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as CLASSES,
 )
 
-from benchmarks.shrunk import PATCH, SIDE, shrunk  # noqa: E402
+from benchmarks.drawn import Tokenless, runs_at_all, shown  # noqa: E402
+from benchmarks.shrunk import shrunk  # noqa: E402
 from headpatch.engine.control import changed, observe, why_not  # noqa: E402
 from headpatch.engine.forward import Keep  # noqa: E402
 from headpatch.engine.interventions import Intervention  # noqa: E402
 from headpatch.engine.patching import Baseline, patch, run_pair  # noqa: E402
 from headpatch.errors import HeadpatchError  # noqa: E402
 from headpatch.heads import Head, HeadSet, Tower  # noqa: E402
+from headpatch.models.described import another_way  # noqa: E402
 from headpatch.models.discovery import discover  # noqa: E402
 from headpatch.models.measured import Measured  # noqa: E402
-from headpatch.models.patches import Patches, Seen, locate  # noqa: E402
+from headpatch.models.patches import Seen, locate  # noqa: E402
 from headpatch.models.prompt import Prompt  # noqa: E402
 from headpatch.models.reach import image_tokens  # noqa: E402
-from headpatch.models.spans import Spans  # noqa: E402
 from headpatch.models.vlm import VLM  # noqa: E402
-from headpatch.models.wording import AnswerTokens  # noqa: E402
 from tests.families.builders import _draw  # noqa: E402
 
 SCOPES = ("answer", "question", "image", "all")
-RUNS, BEFORE, AFTER, MOST = 2, 3, 6, 200_000_000
-Inputs = dict[str, Tensor]
+MOST = 200_000_000  # parameters
+SEEN, CLOSE = 1e-4, 1e-4  # logits; a share of the largest effect
 
 
 class _Settings:
     """Those of an image processor, of which tracing reads none."""
-
-
-class _Tokenless(LookupError):
-    """No token of the prompt stands for the picture."""
 
 
 def model_of(kind: str) -> Any:
@@ -73,183 +73,6 @@ def model_of(kind: str) -> Any:
             one.data = one.data.nan_to_num(0.0).clamp(-3, 3)
         _draw(model)
     return model.eval().requires_grad_(False).float()
-
-
-def _vision(config: Any) -> Any:
-    names = ("vision_config", "vision_model_config", "vq_config", "vision_encoder_config")
-    return next(
-        (getattr(config, one) for one in names if getattr(config, one, None) is not None), config
-    )
-
-
-def forms(model: Any) -> Iterator[Inputs]:
-    """Pictures in the forms that a class may take, of which its signature leaves few."""
-    takes = set(inspect.signature(model.forward).parameters)
-    tower = _vision(model.config)
-    side = getattr(tower, "image_size", None) or SIDE
-    side = side if isinstance(side, int) else side[0]
-    patch = getattr(tower, "patch_size", None) or PATCH
-    patch = patch if isinstance(patch, int) else patch[0]
-    draw = lambda *shape: torch.randn(RUNS * shape[0], *shape[1:])  # noqa: E731
-    rows = side // patch
-    if "image_grid_thw" in takes:
-        grid = torch.tensor([[1, 4, 4]] * RUNS)
-        sizes = {"image_merge_sizes": torch.ones(RUNS, dtype=torch.long)}
-        sizes = sizes if "image_merge_sizes" in takes else {}
-        for frames in (getattr(tower, "temporal_patch_size", 1) or 1, 1, 2):
-            for shape in (
-                (3 * frames * patch * patch,),
-                (3, patch, patch),
-                (3, frames, patch, patch),
-            ):
-                yield {"pixel_values": draw(16, *shape), "image_grid_thw": grid, **sizes}
-    if "image_grid_hw" in takes:
-        yield {
-            "pixel_values": draw(16, 3 * patch * patch),
-            "image_grid_hw": torch.tensor([[4, 4]] * RUNS),
-        }
-    if "spatial_shapes" in takes:
-        yield {
-            "pixel_values": draw(1, 16, 3 * patch * patch),
-            "spatial_shapes": torch.tensor([[4, 4]] * RUNS),
-            "pixel_attention_mask": torch.ones(RUNS, 16, dtype=torch.long),
-        }
-    if "target_sizes" in takes:
-        yield {
-            "pixel_values": draw(1, 3, patch, patch * 16).reshape(1, 3, patch, -1),
-            "target_sizes": torch.tensor([[4, 4]] * RUNS),
-        }
-    if "image_position_ids" in takes:
-        places = torch.stack(
-            torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij"), -1
-        ).reshape(1, 36, 2)
-        yield {
-            "pixel_values": draw(1, 36, 3 * patch * patch),
-            "image_position_ids": places.repeat(RUNS, 1, 1),
-        }
-    if "image_patches" in takes:
-        yield {"pixel_values": draw(1, 16, 3 * patch * patch)}
-    more: Inputs = {}
-    if "image_sizes" in takes:
-        more["image_sizes"] = torch.tensor([[side, side]] * RUNS)
-    if "image_embeds_position_mask" in takes:
-        more["image_embeds_position_mask"] = torch.zeros(RUNS, 0)
-    if "pixel_attention_mask" in takes and "spatial_shapes" not in takes:
-        mask = torch.ones(RUNS, 1, side, side, dtype=torch.bool)
-        yield {"pixel_values": draw(1, 1, 3, side, side), "pixel_attention_mask": mask, **more}
-    if "high_res_pixel_values" in takes:
-        big = model.config.high_res_vision_config.image_size
-        more["high_res_pixel_values"] = draw(1, 3, big, big)
-    if "qformer_input_ids" in takes:
-        more["qformer_input_ids"] = torch.ones(RUNS, 4, dtype=torch.long)
-        more["qformer_attention_mask"] = torch.ones(RUNS, 4, dtype=torch.long)
-    if "num_local_patches" in takes:
-        more["num_local_patches"] = torch.zeros(RUNS, dtype=torch.long)
-    name = "pixel_values_images" if "pixel_values_images" in takes else "pixel_values"
-    yield {name: draw(1, 3, side, side), **more}
-    if "image_sizes" in more:
-        yield {name: draw(1, 3, side, side)}
-    yield {name: draw(1, 1, 3, side, side), **more}
-    yield {name: draw(1, 2, 3, side, side), **more}
-    yield {name: draw(1, 3, 3, side, side), **more}
-    if rows != 4:
-        yield {name: draw(1, 3, 4 * patch, 4 * patch), **more}
-
-
-def count(model: Any, pictures: Inputs) -> list[int]:
-    """How many image tokens a run's picture gives: by the model, else whatever may be."""
-    found: list[int] = []
-    function = getattr(model, "get_image_features", None) or getattr(
-        getattr(model, "model", None), "get_image_features", None
-    )
-    if function is not None:
-        takes = inspect.signature(function).parameters
-        given = {name: value for name, value in pictures.items()}
-        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values()):
-            given = {name: value for name, value in pictures.items() if name in takes}
-        if "pixel_values_images" in given:
-            given["pixel_values"] = given.pop("pixel_values_images")
-        try:
-            with torch.no_grad():
-                output = function(**given)
-        except Exception:  # not in this form
-            return []
-        features = getattr(output, "pooler_output", None)
-        features = output if features is None else features
-        features = getattr(features, "last_hidden_state", features)
-        parts = features if isinstance(features, list | tuple) else [features]
-        parts = [one for one in parts if isinstance(one, Tensor)]
-        if parts:
-            found.append(sum(one.numel() // one.shape[-1] for one in parts) // RUNS)
-    return found + [n for n in (16, 4, 17, 1, 64, 9, 36, 8, 32) if n not in found]
-
-
-def prompt_of(model: Any, image: int, pictures: Inputs) -> Prompt:
-    """A prompt of some words, a run's image tokens, and some words."""
-    config = model.config
-    names = (
-        "image_token_id",
-        "image_token_index",
-        "media_placeholder_token_id",
-        "img_token_id",
-        "im_patch_id",
-        "image_patch_id",
-    )
-    token = next(
-        (getattr(config, one) for one in names if getattr(config, one, None) is not None), None
-    )
-    vocabulary = getattr(config, "vocabulary_map", None) or {}
-    token = vocabulary.get("<image>") if token is None else token
-    masked = "image_embeds_position_mask" in pictures
-    token = 300 if masked else token
-    if token is None:
-        raise _Tokenless("its config names no image token, so no prompt position is the picture's")
-    words = torch.arange(100, 100 + BEFORE + AFTER)
-    extra: Inputs = {}
-    ids = torch.cat([words[:BEFORE], torch.full((image,), int(token)), words[BEFORE:]]).repeat(
-        RUNS, 1
-    )
-    takes = inspect.signature(model.forward).parameters
-    types = (ids == token).long()
-    for name in ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids"):
-        if name in takes:
-            extra[name] = types
-    if masked:
-        pictures = {**pictures, "image_embeds_position_mask": types.bool()}
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **extra, **pictures}
-    spans = Spans(ids.shape[1], torch.arange(BEFORE, BEFORE + image))
-    return Prompt(
-        inputs,
-        RUNS,
-        spans,
-        Patches(np.empty((0, 4)), (0, 0)),
-        torch.empty(0, dtype=torch.long),
-        AnswerTokens(5, 6),
-        "",
-    )
-
-
-def runs_at_all(model: Any) -> Prompt | str:
-    """Return a prompt that the class runs on, and whose picture matters; or why there is none."""
-    said: list[str] = []
-    for pictures in forms(model):
-        for image in count(model, pictures):
-            try:
-                prompt = prompt_of(model, image, pictures)
-                with torch.no_grad():
-                    logits = model(**prompt.inputs, use_cache=False).logits[:, -1]
-            except _Tokenless:
-                raise
-            except Exception as error:
-                said.append(f"{type(error).__name__}: {str(error).strip()[:200]}")
-                continue
-            if not torch.isfinite(logits).all():
-                said.append("logits are not finite")
-            elif torch.equal(logits[0], logits[1]):
-                said.append("the answer does not depend on the picture")
-            else:
-                return prompt
-    return said[0] if said else "no form of pictures"
 
 
 def errors(vlm: VLM, base: Baseline, tower: Tower, scope: Any) -> tuple[float, float]:
@@ -282,20 +105,10 @@ def places(vlm: VLM, prompt: Prompt) -> str:
     inputs = dict(prompt.select(0).inputs)
     pixels = inputs.get("pixel_values")
     if pixels is None:
-        return "not tried"
-    side, merge = pixels.shape[-1], getattr(_vision(vlm.model.config), "spatial_merge_size", 1)
+        return "not tried: its pictures have another name"
 
     def process(picture: Image.Image) -> Tensor:
-        whole = pixels.ndim > 3 and "image_grid_thw" not in inputs
-        size = side if whole else 4 * PATCH
-        shown = torch.from_numpy(np.asarray(picture.resize((size, size)), np.float32) / 255)
-        shown = shown.permute(2, 0, 1)
-        if whole:
-            return shown.expand(pixels.shape).clone()
-        blocks = shown.unflatten(2, (4 // merge, merge, -1)).unflatten(1, (4 // merge, merge, -1))
-        patches = blocks.permute(1, 4, 2, 5, 0, 3, 6).reshape(16, 3, 1, PATCH, PATCH)
-        frames = pixels[0].numel() // patches[0].numel()
-        return patches.expand(-1, -1, frames, -1, -1).reshape(pixels.shape)
+        return shown(vlm.model.config, inputs, picture)
 
     def features(changed: Tensor) -> Tensor:
         return image_tokens(vlm, {**inputs, "pixel_values": changed}, prompt.spans.image)
@@ -308,7 +121,7 @@ def places(vlm: VLM, prompt: Prompt) -> str:
         stub = _Settings()
         found = locate("traced", Seen(picture, stub, *given, tokens, measured, features), stub)
     except Exception as error:  # a form that this script does not draw pictures in
-        return f"not tried ({type(error).__name__})"
+        return f"not tried: {type(error).__name__}: {error}"[:100].replace("\n", " ")
     if found.unknown is not None:
         return f"no: {found.unknown.found}"
     return f"{int((~np.isnan(found.boxes[:, 0])).sum())} of {tokens} tokens"
@@ -320,44 +133,71 @@ class Row:
 
     kind: str
     grid: str = ""
-    worst: dict[str, float] = field(default_factory=dict)
+    worst: dict[str, float] = field(default_factory=dict)  # by scope, or "vision"
+    effects: dict[str, float] = field(default_factory=dict)  # the largest, by the same
     vision: str = ""
     places: str = ""
     refused: str = ""
-    not_built: str = ""
+    not_shown: str = ""
+
+    @property
+    def outcome(self) -> str:
+        return "refused" if self.refused else "not shown" if self.not_shown else "exact"
+
+    def judge(self) -> None:
+        """Say that nothing is shown where heads do too little, or otherwise than the hook."""
+        if self.worst and (why := self._too_little("lm")):
+            self.not_shown = why
+        if "vision" in self.worst and (why := self._too_little("vision")):
+            del self.worst["vision"]
+            self.vision = why
+
+    def _too_little(self, tower: str) -> str:
+        scopes = [one for one in self.worst if (one == "vision") == (tower == "vision")]
+        worst, largest = (max(by[one] for one in scopes) for by in (self.worst, self.effects))
+        if largest < SEEN:
+            return f"the largest effect is {largest:.0e}"
+        off = worst > CLOSE * max(1.0, largest)
+        return f"effects of up to {largest:.2g} differ by {worst:.0e}" if off else ""
 
     def cells(self) -> list[str]:
-        """The class, its heads, the answer position, elsewhere, vision, places."""
+        """The class, its heads, the answer position, elsewhere, vision, effects, places."""
         name = f"`{self.kind}`"
-        if why := self.refused or self.not_built:
-            said = "refused" if self.refused else "not built"
-            return [name, "", said, " ".join(why.split())[:200].replace("|", "/"), "", ""]
+        if self.outcome != "exact":
+            why = " ".join((self.refused or self.not_shown).split())[:200].replace("|", "/")
+            return [name, "", self.outcome, why, "", "", ""]
         elsewhere = max(self.worst[one] for one in ("question", "image", "all"))
-        vision = f"{self.worst['vision']:.0e}" if "vision" in self.worst else f"no: {self.vision}"
+        largest = max(self.effects[one] for one in SCOPES)
+        vision, effects = f"no: {self.vision}", f"{largest:.2g}"
+        if "vision" in self.worst:
+            vision = f"{self.worst['vision']:.0e}"
+            effects += f", {self.effects['vision']:.2g}"
         figures = f"{self.worst['answer']:.0e}", f"{elsewhere:.0e}"
-        return [name, self.grid, *figures, vision, self.places]
+        return [name, self.grid, *figures, vision, effects, self.places]
 
 
 def judged(kind: str) -> Row:
     """Build a class, discover its parts, and compare them with hooks."""
     row = Row(kind)
+    torch.manual_seed(0)  # of pictures
     try:
         model = model_of(kind)
-        prompt = "" if model.config.is_encoder_decoder else runs_at_all(model)
-    except _Tokenless as error:
+        whole = bool(another_way(model.config.is_encoder_decoder, [CLASSES[kind]]))
+        prompt = "" if whole else runs_at_all(model)
+    except Tokenless as error:
         row.refused = str(error)
         return row
     except Exception as error:  # whatever building raises
-        row.not_built = f"{type(error).__name__}: {error}"
+        row.not_shown = f"{type(error).__name__}: {error}"
         return row
     if isinstance(prompt, str) and prompt:
-        row.not_built = f"no inputs were found that it runs on ({prompt})"
+        row.not_shown = f"no inputs were found that it runs on ({prompt})"
         return row
     inputs, image = (prompt.inputs, prompt.spans.image.tolist()) if prompt else ({}, [])
     try:
         found = discover(model, inputs, image, kind)
         vlm = VLM(model, None, kind, "", found=found)  # type: ignore[arg-type]
-        assert not isinstance(prompt, str)  # an encoder-decoder is refused before
+        assert not isinstance(prompt, str)  # what answers another way is refused before
         towers: tuple[Tower, ...] = ("lm", "vision") if found.vision else ("lm",)
         base = run_pair(vlm, prompt, Keep(z=towers))
     except HeadpatchError as error:
@@ -369,43 +209,101 @@ def judged(kind: str) -> Row:
     for tower in towers:
         why = why_not(vlm, base, tower)
         if why.startswith("it does not run plainly"):  # drawn inputs that are no run's alone
-            row.not_built = f"the inputs drawn here cannot be told apart by run ({why})"
+            row.not_shown = f"the inputs drawn here cannot be told apart by run ({why})"
             return row
         if why and tower == "lm":
             row.refused = why
             return row
         row.vision = why or row.vision
         for scope in () if why else ("vision",) if tower == "vision" else SCOPES:
-            row.worst[scope] = errors(vlm, base, tower, scope)[0]
+            row.worst[scope], row.effects[scope] = errors(vlm, base, tower, scope)
     row.places = places(vlm, prompt)
+    row.judge()
     return row
 
 
-HEADS = ("class", "layers with heads × heads", "answer", "elsewhere", "vision tower", "places")
-NOTES = """\
+HEADS = (
+    "class",
+    "layers with heads × heads",
+    "answer",
+    "elsewhere",
+    "vision tower",
+    "largest effects",
+    "places",
+)
+NOTES = f"""\
 Every class that transformers loads as an image-text-to-text model, tiny and with random weights.
 Numbers: the largest disagreement, in logits, of a head's effect with a plain hook on its output
-projection. *places*: how many image tokens are found to stand for a part of a picture that is
-squashed to the size that the tower takes. Inputs are drawn in the form that a class takes; of
-these classes only those of the tests have been run with their own processors.
-Made by `python benchmarks/census.py > docs/model-census.md`, with"""
+projection. *largest effects*: of a head of the language model, and of its vision tower. A class is
+*exact* if no effect disagrees by more than {CLOSE:.0e} of the largest effect, or than {CLOSE:.0e}
+if that is less than 1; and *not shown* if it is not, if no effect reaches {SEEN:.0e}, or if the
+script does not build it. *refused* is headpatch's own answer, or that no token is the picture's.
+*places*: how many image tokens are found to stand for a part of a picture that is squashed to the
+size that the tower takes. Inputs are drawn in the form that a class takes; of these classes only
+those of the tests have been run with their own processors. The towers of `fast_vlm`, `gemma3n` and
+`perception_lm` need the packages timm and torchvision.
+Made with transformers {{version}} by `python benchmarks/census.py --also lowest.json >
+docs/model-census.md`; `lowest.json` by the same with `--save` and the lowest release allowed."""
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
+    for cells in lines:
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def count(rows: Collection[Row]) -> str:
+    shares = ("exact", "refused", "not shown")
+    each = ", ".join(f"{sum(row.outcome == one for row in rows)} {one}" for one in shares)
+    return f"{len(rows)} classes: {each}."
+
+
+def compare(rows: Sequence[Row], path: Path) -> None:
+    """Print what differs in a saved run of another release of transformers."""
+    saved = json.loads(path.read_text("utf-8"))
+    others = {one["kind"]: Row(**one) for one in saved["rows"]}
+    mine = {row.kind: row for row in rows}
+    print(f"\n## With transformers {saved['transformers']}\n\n{count(others.values())}")
+    if lacking := [f"`{kind}`" for kind in mine if kind not in others]:
+        print(f"It lacks {', '.join(lacking)}.")
+    if dropped := [f"`{kind}`" for kind in others if kind not in mine]:
+        print(f"It has {', '.join(dropped)}, too.")
+    differing = [
+        (f"`{kind}`", mine[kind].outcome, other.outcome, other.cells()[3])
+        for kind, other in others.items()
+        if kind in mine and other.outcome != mine[kind].outcome
+    ]
+    if differing:
+        print("Other outcomes:\n")
+        table(("class", transformers.__version__, saved["transformers"], "there"), differing)
+    else:
+        print("Every other class comes out alike.")
 
 
 def main() -> None:
     """Print the table, in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("kinds", nargs="*", metavar="MODEL-TYPE")
+    parser.add_argument("--save", type=Path, metavar="FILE")
+    parser.add_argument("--also", type=Path, metavar="FILE")
+    asked = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    title = "# What can be changed in which class"
-    print(f"{title}\n\n{NOTES} transformers {transformers.__version__}.\n")
-    print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}", flush=True)
-    rows = []
-    for kind in sys.argv[1:] or CLASSES:
-        rows.append(judged(kind))
-        print(f"| {' | '.join(rows[-1].cells())} |", flush=True)
-    exact = sum(bool(row.worst) for row in rows)
-    refused = sum(bool(row.refused) for row in rows)
-    rest = len(rows) - exact - refused
-    print(f"\n{len(rows)} classes: {exact} exact, {refused} refused, {rest} not built here.")
+    version, rows = transformers.__version__, list[Row]()
+    print(f"# What can be changed in which class\n\n{NOTES.format(version=version)}\n")
+
+    def lines() -> Iterator[list[str]]:
+        for kind in asked.kinds or CLASSES:
+            rows.append(judged(kind))
+            yield rows[-1].cells()
+
+    table(HEADS, lines())
+    print(f"\n{count(rows)}")
+    if asked.save:
+        saved = {"transformers": version, "rows": [asdict(row) for row in rows]}
+        asked.save.write_text(json.dumps(saved, indent=1), "utf-8")
+    if asked.also:
+        compare(rows, asked.also)
 
 
 if __name__ == "__main__":

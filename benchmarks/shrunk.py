@@ -10,6 +10,7 @@ LAYERS, HEADS, GROUPS, WIDTH, HEAD, INNER, PATCH, SIDE, VOCABULARY = 4, 4, 2, 32
 
 _NUMBERS = {
     "num_hidden_layers": LAYERS, "num_layers": LAYERS, "depth": LAYERS, "n_layer": LAYERS,
+    "n_layers": LAYERS,
     "encoder_layers": 2, "decoder_layers": LAYERS, "layers": LAYERS, "num_global_layers": 1,
     "num_attention_heads": HEADS, "num_heads": HEADS, "n_head": HEADS, "attention_heads": HEADS,
     "decoder_attention_heads": HEADS, "encoder_attention_heads": HEADS,
@@ -18,10 +19,13 @@ _NUMBERS = {
     "hidden_size": WIDTH, "d_model": WIDTH, "embed_dim": WIDTH, "n_embd": WIDTH,
     "out_hidden_size": WIDTH, "projection_dim": WIDTH, "encoder_hidden_size": WIDTH,
     "projector_hidden_size": WIDTH, "text_hidden_size": WIDTH, "hidden_dim": WIDTH,
-    "vision_output_dim": WIDTH, "projection_hidden_size": WIDTH, "intermediate_size": INNER,
+    "vision_output_dim": WIDTH, "projection_hidden_size": WIDTH, "vision_hidden_size": WIDTH,
+    "adapter_in_dim": WIDTH, "adapter_out_dim": WIDTH, "adapter_input_size": WIDTH,
+    "intermediate_size": INNER,
     "ffn_dim": INNER, "moe_intermediate_size": INNER, "shared_expert_intermediate_size": INNER,
     "decoder_ffn_dim": INNER, "encoder_ffn_dim": INNER, "mlp_dim": INNER, "d_ff": INNER,
-    "intermediate_size_mlp": INNER,
+    "intermediate_size_mlp": INNER, "swa_num_attention_heads": HEADS,
+    "swa_num_key_value_heads": GROUPS, "swa_head_dim": HEAD,
     "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
     "moe_num_experts": 4, "moe_topk": 2, "moe_k": 2,
     "n_group": 1, "topk_group": 1, "n_shared_experts": 1,
@@ -35,6 +39,8 @@ _NUMBERS = {
 }  # fmt: skip
 
 
+_PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
+_SAM = {"sam_config": {"downsample_channels": [WIDTH, WIDTH], "output_channels": WIDTH}}
 CHANGES: dict[str, dict[str, Any]] = {
     "aria": {"projector_patch_to_query_dict": {16: 4}},
     "blip-2": {
@@ -46,11 +52,6 @@ CHANGES: dict[str, dict[str, Any]] = {
         "image_token_index": 300,
         "num_query_tokens": 4,
         "text_config": {"word_embed_proj_dim": WIDTH},
-    },
-    "instructblipvideo": {
-        "video_token_index": 300,
-        "image_token_index": 300,
-        "num_query_tokens": 4,
     },
     "gemma3": {"mm_tokens_per_image": 4},
     "shieldgemma2": {"mm_tokens_per_image": 4},
@@ -67,6 +68,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "vq_config": {"hidden_size": 128},
         "vocabulary_map": {
             "<image>": 300,
+            "<|extra_200|>": 299,
             **{f"<|visual token {n:06d}|>": 20 + n for n in range(256)},
         },
     },
@@ -81,7 +83,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "llava_next": {"image_grid_pinpoints": [[SIDE, 2 * SIDE]]},
     "llava_next_video": {"image_grid_pinpoints": [[SIDE, 2 * SIDE]]},
     "llava_onevision": {"image_grid_pinpoints": [[SIDE, 2 * SIDE]]},
-    "granite4_vision": {"image_grid_pinpoints": [[SIDE, 2 * SIDE]]},
     "minicpm_ocr": {"image_token_id": 300},
     "minicpmv4_6": {"image_token_id": 300},
     "minicpmv4_7": {"image_token_id": 300},
@@ -98,6 +99,79 @@ CHANGES: dict[str, dict[str, Any]] = {
     "mistral3": {"vision_config": {"head_dim": WIDTH // HEADS}},
     "lighton_ocr": {"vision_config": {"head_dim": WIDTH // HEADS}},
     "mistral_large4": {"vision_config": {"head_dim": WIDTH // HEADS}},
+    "cohere_compass": {"text_config": {"rope_parameters": {"full_attention": _PLAIN}}},
+    "deepseek_ocr2": {
+        "vision_config": _SAM,
+        "text_config": {
+            "mlp_layer_types": ["dense", *["sparse"] * (LAYERS - 1)],
+            "num_experts_per_tok": 2,
+        },
+    },
+    "unlimited_ocr": {"vision_config": _SAM},
+    "diffusion_gemma": {
+        "text_config": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": INNER}
+    },
+    "dots3_note": {"text_config": {"head_dim": 2 * HEAD}},
+    "granite4_vision": {
+        "image_grid_pinpoints": [[SIDE, 2 * SIDE]],
+        "vision_config": {"hidden_size": 2 * 64},  # its Q-Former's heads are 64 wide
+        "downsample_rate": "2/4",
+        "deepstack_layer_map": [[-2, 1]],
+        "spatial_target_layers": [2],
+    },
+    "hunyuan_vl": {
+        "text_config": {"head_dim": HEAD, "rope_parameters": {"mrope_section": [2, 3, 3]}}
+    },
+    "qwen4_exp": {
+        "text_config": {
+            "indexer_n_heads": 2,
+            "indexer_kv_heads": 1,
+            "indexer_head_dim": HEAD,
+            "indexer_budget": 8,
+            "indexer_compress_ratio": 2,
+        }
+    },
+    "ernie4_5_vl_moe": {"text_config": {"rope_parameters": {"mrope_section": [1, 1, 2]}}},
+    "kosmos-2.5": {"latent_query_num": 16},
+    "mllama": {"vision_config": {"vision_output_dim": 2 * WIDTH}},
+    "molmo2": {"vision_config": {"num_position_embeddings": (SIDE // PATCH) ** 2}},
+    "muse_glimmer": {"out_hidden_size": 4 * WIDTH},
+    "muse_spark": {"out_hidden_size": 4 * WIDTH},
+    "nemotron_h_omni": {"image_token_id": 300},
+    # towers of timm
+    "fast_vlm": {
+        "vision_config": {"architecture": "fastvit_t8", "hidden_size": 768, "image_size": 64}
+    },
+    "perception_lm": {
+        "vision_config": {
+            "architecture": "vit_pe_core_tiny_patch16_384",
+            "image_size": SIDE,
+            "model_args": {
+                "embed_dim": WIDTH,
+                "depth": LAYERS,
+                "num_heads": HEADS,
+                "img_size": SIDE,
+                "patch_size": PATCH,
+                "ref_feat_shape": [4, 4],
+                "global_pool": "",
+                "use_post_transformer_norm": False,
+            },
+        }
+    },
+    "gemma3n": {
+        "vision_soft_tokens_per_image": 4,
+        "vision_config": {
+            "architecture": "resnet10t",
+            "hidden_size": 512,
+            "image_size": 64,
+            "model_args": None,
+        },
+        "text_config": {
+            "layer_types": ["sliding_attention", "full_attention"] * (LAYERS // 2),
+            "num_kv_shared_layers": 2,
+        },
+    },
+    "step3p7": {"text_config": {"sliding_window": 8}},
 }
 """What the names of settings do not say."""
 
@@ -162,9 +236,9 @@ def small(config: Mapping[str, Any], tokens: dict[int, int] | None = None) -> di
 def _small_value(name: str, value: Any, many: int, tokens: dict[int, int]) -> Any:
     if isinstance(value, bool):
         return value
-    if isinstance(value, int):
+    if isinstance(value, int) and value:  # 0 is none
         if (
-            name.endswith(("_token_id", "_token_index", "_token", "_tok_id"))
+            name.endswith(("_token_id", "_token_index", "_token", "_tok_id", "_patch_id"))
             and value >= VOCABULARY
         ):
             return tokens.setdefault(value, VOCABULARY - 1 - len(tokens))

@@ -33,6 +33,11 @@ def decimal_number(text: str) -> float | None:
     return float(text) if _DECIMAL.fullmatch(text) else None
 
 
+def signed(value: float) -> str:
+    """Write a number of three decimals with its sign; without one where it rounds to zero."""
+    return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}"
+
+
 def visible(text: str) -> str:
     """Return a text whose control characters are spelled out, so that none acts on a terminal."""
     return _ACTS.sub(lambda found: repr(found[0])[1:-1], text)

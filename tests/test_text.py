@@ -9,7 +9,7 @@ from headpatch.core.study.options import layer_span
 from headpatch.errors import InputError
 from headpatch.heads import Head, Selection
 from headpatch.pairs.region import Region
-from headpatch.text import decimal_number, user_path, visible, whole_number
+from headpatch.text import decimal_number, signed, user_path, visible, whole_number
 
 FOREIGN = ("２４", "٣", "1_0", "24", "9" * 5000)
 """Full-width, Arabic, underscored, (a good one), and more digits than Python reads."""
@@ -76,3 +76,9 @@ def test_an_error_is_one_line_of_bounded_length() -> None:
     assert str(error).startswith("--pairs a b: xxx")
     assert len(str(InputError("--pairs", "word " * 9_000, "fewer"))) < 1300
     assert str(error).endswith("x; expected one line")
+
+
+def test_rounding_has_no_sign() -> None:
+    """The last bits of two runs of one thing may differ, and so may the sign of a zero."""
+    values = -1e-9, 1e-9, 0.00049, -0.0006, 2.0, float("nan")
+    assert [signed(one) for one in values] == ["0.000"] * 3 + ["-0.001", "+2.000", "+nan"]

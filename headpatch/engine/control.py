@@ -96,7 +96,11 @@ def _compared(vlm: VLM, base: Baseline, tower: Tower, positions: Positions) -> s
         return f"what it knows as the output projection of layer {off[0]} is another module"
     size = max(1.0, abs(untouched))
     if not abs(untouched - base.ld_without) <= close * size:
-        return f"its untouched LD is {base.ld_without:+.3f}, that of the model {untouched:+.3f}"
+        said = f"its untouched LD is {base.ld_without:+.3f}, that of the model {untouched:+.3f}"
+        together = untouched if base.prompt.each else _ld(vlm, base.prompt, WITHOUT)
+        if abs(together - base.ld_without) <= close * size:
+            return f"{said}: the model mixes runs that it is given at once"
+        return said
     if wrong:
         return (
             f"what it keeps of layer {wrong[0]} is not what enters that layer's attention output "
@@ -197,11 +201,11 @@ def changed(
 
 
 @torch.no_grad()
-def _ld(vlm: VLM, prompt: Prompt) -> float:
-    """Return LD of a plain forward pass of one run, in float32."""
+def _ld(vlm: VLM, prompt: Prompt, run: int = 0) -> float:
+    """Return LD of one run in a plain forward pass over all of a prompt's, in float32."""
     dtype = torch.float32 if is_low(vlm) else vlm.dtype
     with implemented(vlm.parts, _own_attention(vlm)), raised(vlm):
-        logits = answer_logits(vlm, prompt, dtype)[0]
+        logits = answer_logits(vlm, prompt, dtype)[run]
     return float(prompt.answers.ld(logits))
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headpatch.engine.devices import brought_to_layers
+from headpatch.models.joined import joined
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
 
@@ -83,7 +84,7 @@ def answer_logits(vlm: VLM, prompt: Prompt, dtype: torch.dtype) -> Float[Tensor,
         for key, value in prompt.inputs.items()
     }
     with brought_to_layers(vlm):
-        output = vlm.model(**inputs, use_cache=False, logits_to_keep=1)
+        output = vlm.model(**joined(inputs), use_cache=False, logits_to_keep=1)
     logits: Tensor = output.logits[:, -1].float()
     return logits
 

@@ -21,6 +21,8 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 ACROSS = "an encoder reads the prompt, and a decoder that writes the answer looks at it across"
 """Why encoder-decoders are refused: the answer's position attends to no token of the prompt."""
 
+DIFFUSES = "it fills in a block of the answer at once, by diffusion, and says no next token"
+
 _LAYERS = ("num_hidden_layers", "num_layers", "num_global_layers", "depth")
 _ORIGINAL = (  # published in LLaVA's own format, and where the same weights are in transformers'
     ("liuhaotian/llava-v1.5-", "llava-hf/llava-1.5-7b-hf"),
@@ -62,8 +64,8 @@ def _judge(config: Mapping[str, Any], name: str) -> None:
         if not isinstance(config.get("vision_config", {}), dict):
             found = f"{name}: its config.json has no `vision_config`"
             raise InputError("--model", found, "a mapping")
-        if config.get("is_encoder_decoder"):
-            raise InputError("--model", f"{name}: {ACROSS}", "a decoder that reads the prompt")
+        if why := another_way(config.get("is_encoder_decoder", False), classes):
+            raise InputError("--model", f"{name}: {why}", "a decoder that reads the prompt")
         return
     of = f" ({classes[0]})" if classes else ""
     what = f"model type {kind!r}{of}" if kind else f"a model without `model_type`{of}"
@@ -86,6 +88,13 @@ def _judge(config: Mapping[str, Any], name: str) -> None:
         expected,
         f"The nearest that it knows is {near}." if near else "",
     )
+
+
+def another_way(encoder_decoder: bool, classes: Collection[str]) -> str:
+    """Say why a model of some classes answers otherwise than by a decoder's next token; or ""."""
+    if encoder_decoder:
+        return ACROSS
+    return DIFFUSES if any(one.endswith("ForBlockDiffusion") for one in classes) else ""
 
 
 def mapped() -> Collection[str]:

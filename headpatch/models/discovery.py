@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from headpatch.errors import InputError
-from headpatch.models.described import ACROSS
+from headpatch.models.described import another_way
 from headpatch.models.families import FAMILIES, Family
 from headpatch.models.observed import Call, Inputs, Run, watch
 from headpatch.models.prompt import picture_inputs
@@ -66,8 +66,9 @@ def discover(model: PreTrainedModel, inputs: Inputs, image: Sequence[int], name:
 
 
 def _discovered(model: PreTrainedModel, inputs: Inputs, image: Sequence[int]) -> Family:
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise _Unlike(ACROSS)
+    across = bool(getattr(model.config, "is_encoder_decoder", False))
+    if why := another_way(across, [type(model).__name__]):
+        raise _Unlike(why)
     root = text_model(model)
     runs, length = inputs["input_ids"].shape
     run = watch(model, _noise(inputs), root, after=max(image, default=-1) + 1)

@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from headpatch.models.joined import joined
 from headpatch.models.vlm import implemented, parts
 
 _NAME = "headpatch_discovery"
@@ -147,7 +148,7 @@ def watch(model: PreTrainedModel, inputs: Inputs, root: nn.Module, after: int) -
                 stack.callback(layer.register_forward_hook(_keep(last)).remove)
         try:
             with implemented(parts(model), _NAME), torch.no_grad():
-                model(**inputs, use_cache=False)
+                model(**joined(inputs), use_cache=False)
         except Exception as error:  # whatever the model raises
             run.failed = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return run

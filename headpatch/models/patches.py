@@ -91,8 +91,8 @@ def _qwen(seen: Seen) -> Patches:
 def qwen_view(seen: Seen) -> tuple[int, int, Arrange]:
     """Return rows and columns of patches, and what puts them in their places."""
     _, rows, columns = (int(count) for count in seen.inputs["image_grid_thw"][0])
-    merge = int(seen.config.vision_config.spatial_merge_size)
-    arranged = partial(_unrolled, rows=rows, columns=columns, merge=merge, patch=seen.patch)
+    merge, patch = seen.merge, seen.patch
+    arranged = partial(_unrolled, rows=rows, columns=columns, merge=merge, patch=patch)
     return rows, columns, arranged
 
 
@@ -257,10 +257,24 @@ def _positioned(seen: Seen) -> Patches:
     return _whole(seen, rows, columns, arranged)
 
 
+def _strip(seen: Seen) -> Patches:
+    """MiniCPM-V's: patches row by row in one strip."""
+    rows, columns = (int(count) for count in seen.inputs["target_sizes"][0])
+
+    def arranged(pixels: Tensor) -> Tensor:
+        patches = pixels[0].unflatten(-1, (rows, columns, seen.patch))
+        whole: Tensor = patches.permute(0, 2, 1, 3, 4).flatten(1, 2).flatten(2)
+        return whole
+
+    return _whole(seen, rows, columns, arranged)
+
+
 def _traced(seen: Seen) -> Patches:
     """What is seen of a model that no table lists; loose patches say by a name how they lie."""
     if "image_position_ids" in seen.inputs:
         return _positioned(seen)
+    if "target_sizes" in seen.inputs:
+        return _strip(seen)
     return _qwen(seen) if "image_grid_thw" in seen.inputs else traced(seen)
 
 

@@ -46,7 +46,26 @@ class Seen:
     @property
     def patch(self) -> int:
         """Side of a patch in the processed picture, in pixels."""
-        side = self.config.vision_config.patch_size
+        return self._side(("patch_size",))
+
+    @property
+    def merge(self) -> int:
+        """How many patches, across and down, are merged to a token, where patches come loose."""
+        if (given := self.inputs.get("image_merge_sizes")) is not None:  # VideoLLaMA 3's, of each
+            return int(given[0])
+        return self._side(("spatial_merge_size", "merge_size", "merge_kernel_size"))
+
+    def _side(self, names: tuple[str, ...]) -> int:
+        tower = getattr(self.config, "vision_config", None)
+        found = (getattr(tower, name, None) for name in names)
+        side = next((one for one in found if one is not None), None)
+        if side is None:
+            raise Placeless(
+                "--model",
+                f"its config does not say a `{names[0]}` of its vision tower",
+                "patches of a known size",
+                "Named heads can be changed (ablate --heads 24.17).",
+            )
         return int(side if isinstance(side, int) else side[0])
 
     @property

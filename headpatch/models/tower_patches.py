@@ -109,7 +109,7 @@ def _tiles(seen: Seen, grid: Callable[[Seen], tuple[int, int]]) -> Boxes:
 def _qwen(seen: Seen) -> Boxes:
     """Loose patches, those that are merged one after another."""
     rows, columns, arranged = qwen_view(seen)
-    merge = int(seen.config.vision_config.spatial_merge_size)
+    merge = seen.merge
     loose = np.arange(rows * columns).reshape(rows // merge, columns // merge, merge, merge)
     down, across = (np.arange(count) * seen.patch for count in (rows, columns))
     boxes = placeless(rows * columns)

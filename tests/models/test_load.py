@@ -340,6 +340,10 @@ def test_an_adapter_is_refused(folder: Path, alone: bool) -> None:
     ("changes", "part"),
     [
         ({"model_type": "florence2", "is_encoder_decoder": True}, "an encoder reads the prompt"),
+        (
+            {"model_type": "diffusion_gemma", "architectures": ["GemmaForBlockDiffusion"]},
+            "by diffusion",
+        ),
         ({"model_type": "idefics4"}, "The nearest that it knows is idefics3"),
         ({"model_type": "qwen2_5_omni"}, "The nearest that it knows is qwen2_5_vl"),
         ({"model_type": None}, "a model without `model_type`"),

@@ -19,6 +19,7 @@ from headpatch.questions.claims.case import Evidence, UnmeasuredError, each_laye
 from headpatch.questions.claims.experiments import Experiment
 from headpatch.questions.claims.outcomes import Outcome, Shown, either, interval
 from headpatch.stats.verdict_labels import CAUSAL, RAW_FLOOR, SMALL, Rule
+from headpatch.text import signed
 
 _ONE = 1 - 1e-12
 _OPEN = "the interval reaches across the bound: more pairs are needed"
@@ -51,7 +52,8 @@ def _shown(judge: Callable[[Claim, Evidence], Shown], claim: Claim, evidence: Ev
 
 def _between(row: Mapping[str, Any], name: str) -> str:
     """Say a table's figure in words, with its interval."""
-    return f"{row[name]:+.3f} ({row[f'{name}_low']:+.3f} to {row[f'{name}_high']:+.3f})"
+    mean, low, high = (signed(row[one]) for one in (name, f"{name}_low", f"{name}_high"))
+    return f"{mean} ({low} to {high})"
 
 
 def _figure(row: Mapping[str, Any], name: str) -> str:

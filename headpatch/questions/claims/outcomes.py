@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from headpatch.stats.intervals import interval_by
 from headpatch.stats.verdict_labels import Rule
+from headpatch.text import signed
 
 Outcome = Literal["supported", "contradicted", "undecided", "not testable"]
 Shown: TypeAlias = tuple[Outcome | None, str]
@@ -33,4 +34,4 @@ class Ends(NamedTuple):
 def interval(values: Float[np.ndarray, " pairs"], rule: Rule) -> Ends:
     """Return the interval of the mean of values, one a scene."""
     mean, low, high = (float(end[0]) for end in interval_by(values[:, None], rule).ends)
-    return Ends(low, high, f"{mean:+.3f} ({low:+.3f} to {high:+.3f})")
+    return Ends(low, high, f"{signed(mean)} ({signed(low)} to {signed(high)})")

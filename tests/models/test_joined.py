@@ -1,0 +1,33 @@
+"""Pictures of several runs as a model takes them that wants all patches as one."""
+
+import torch
+
+from headpatch.models.joined import joined
+
+IDS = torch.zeros(2, 5, dtype=torch.long)
+
+
+def test_strips_of_runs_are_one_strip_run_after_run() -> None:
+    strips = torch.arange(2 * 3 * 2 * 8).view(2, 3, 2, 8)
+    sizes = torch.tensor([[2, 2], [2, 2]])
+    made = joined({"input_ids": IDS, "pixel_values": strips, "target_sizes": sizes})
+    assert made["pixel_values"].shape == (1, 3, 2, 16)
+    assert torch.equal(made["pixel_values"][0, ..., 8:], strips[1])
+    assert torch.equal(made["target_sizes"], sizes)
+
+
+def test_pooled_patches_count_on_from_run_to_run() -> None:
+    pooling = torch.tensor([[0, 1], [2, -1]]).repeat(2, 1)
+    given = {
+        "input_ids": IDS,
+        "pixel_values": torch.zeros(2, 3, 12),
+        "image_token_pooling": pooling,
+    }
+    assert joined(given)["image_token_pooling"].tolist() == [[0, 1], [2, -1], [3, 4], [5, -1]]
+
+
+def test_what_is_batched_along_the_first_dimension_stays() -> None:
+    given = {"input_ids": IDS, "pixel_values": torch.zeros(2, 3, 8, 8)}
+    assert joined(given) == given
+    alone = {"input_ids": IDS[:1], "pixel_values": torch.zeros(1, 3, 2, 8), "target_sizes": IDS[:1]}
+    assert joined(alone) == alone
