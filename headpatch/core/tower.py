@@ -1,5 +1,6 @@
 """Tokens of a session's vision tower: where in the picture they lie, and what looks at them."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -45,14 +46,27 @@ class InTower:
 
 
 def in_tower(session: Session) -> InTower | None:
-    """Run both pictures for it; None where the tower's tokens, or the region's, are not known."""
+    """Run both pictures for it; None, with a warning, where tokens or the region are not known."""
+    found = _in_tower(session)
+    if not isinstance(found, str):
+        return found
+    if session.vlm.vision is not None:
+        words = f"attention inside the vision tower of {session.vlm.name} is not drawn"
+        warnings.warn(f"{words}: {found}", stacklevel=2)
+    return None
+
+
+def _in_tower(session: Session) -> InTower | str:
+    """Return it, or why there is none."""
     places = places_in_tower(session)
-    if places.unknown or not (region := region_in_tower(session, places)).any():
-        return None
+    if places.unknown:
+        return places.unknown
+    if not (region := region_in_tower(session, places)).any():
+        return "the region holds the centre of none of its patches"
     trace = forward(session.vlm, session.prompt, keep=Keep(vision_rows=True))
     kept = {"vision_cls": trace.vision_class_rows, "vision_patch": trace.vision_patch_rows}
     rows = {name: one.double().numpy() for name, one in kept.items() if one is not None}
     if any(one.shape[-1] != len(places.boxes) for one in rows.values()):
-        return None
+        return "it attends to other tokens than its patches"
     at = places.placed
     return InTower({name: one[..., at] for name, one in rows.items()}, places.boxes[at], region)

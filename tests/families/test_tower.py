@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from headpatch.core.session import open_session
+from headpatch.core.tower import in_tower
 from headpatch.models.prompt import encode
 from headpatch.models.tower_patches import TowerPatches, tower_patches
 from headpatch.models.vlm import VLM
@@ -148,3 +149,15 @@ def test_a_tower_that_shows_no_places_says_why() -> None:
     for name, reason in reasons.items():
         found = places(vlm_of(name), noise_image(0, WIDE))
         assert reason in found.unknown and not len(found.boxes)
+
+
+def test_a_region_without_the_centre_of_a_patch_is_told(tmp_path: Path) -> None:
+    """One that holds the centre of an image token, where four patches meet."""
+    vlm, pictures = vlm_of("qwen2_vl"), [noise_image(seed, WIDE) for seed in (0, 1)]
+    left, top, right, bottom = encode(vlm, pictures, QUESTION).patches.boxes[0]
+    across, down = (left + right) / 2, (top + bottom) / 2
+    region = ",".join(map(str, (across - 0.005, down - 0.005, across + 0.005, down + 0.005)))
+    pair = make_pair(*pictures, QUESTION, region)
+    session = open_session(tiny_study(tmp_path, region=region), vlm, pair=pair)
+    with pytest.warns(UserWarning, match="is not drawn: the region holds the centre of none"):
+        assert in_tower(session) is None
