@@ -173,8 +173,11 @@ def count(model: Any, pictures: Inputs, said: list[str]) -> list[int]:
         del given["input_ids"]
         if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values()):
             given = {name: value for name, value in given.items() if name in takes}
-        if "pixel_values_images" in given:
+        if "pixel_values_images" in given and "pixel_values_images" not in takes:
             given["pixel_values"] = given.pop("pixel_values_images")
+        if "vision_feature_select_strategy" in takes:  # older releases want it named
+            strategy = getattr(model.config, "vision_feature_select_strategy", None)
+            given["vision_feature_select_strategy"] = strategy or "default"
         try:
             with torch.no_grad():
                 output = function(**given)
