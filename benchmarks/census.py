@@ -30,6 +30,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
+from transformers import CONFIG_MAPPING  # noqa: E402
 from transformers.models.auto.modeling_auto import (  # noqa: E402
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as CLASSES,
 )
@@ -181,9 +182,12 @@ def judged(kind: str) -> Row:
     row = Row(kind)
     torch.manual_seed(0)  # of pictures
     try:
+        across = bool(getattr(CONFIG_MAPPING[kind], "is_encoder_decoder", False))
+        if why := another_way(across, [CLASSES[kind]]):  # before it is built, which may fail
+            row.refused = why
+            return row
         model = model_of(kind)
-        whole = bool(another_way(model.config.is_encoder_decoder, [CLASSES[kind]]))
-        prompt = "" if whole else runs_at_all(model)
+        prompt = "" if model.config.is_encoder_decoder else runs_at_all(model)
     except Tokenless as error:
         row.refused = str(error)
         return row

@@ -173,11 +173,13 @@ def count(model: Any, pictures: Inputs, said: list[str]) -> list[int]:
         del given["input_ids"]
         if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values()):
             given = {name: value for name, value in given.items() if name in takes}
-        if "pixel_values_images" in given:
+        if "pixel_values_images" in given and "pixel_values_images" not in takes:
             given["pixel_values"] = given.pop("pixel_values_images")
+        name = "vision_feature_select_strategy"  # which older releases want
+        named = {name: getattr(model.config, name, None) or "default"} if name in takes else {}
         try:
             with torch.no_grad():
-                output = function(**given)
+                output = function(**given, **named)
         except Exception as error:  # not in this form
             said.append(f"{type(error).__name__}: {str(error).strip()[:200]}")
             return []

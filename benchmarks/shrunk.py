@@ -135,6 +135,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "kosmos-2.5": {"latent_query_num": 16},
     "mllama": {"vision_config": {"vision_output_dim": 2 * WIDTH}},
     "molmo2": {"vision_config": {"num_position_embeddings": (SIDE // PATCH) ** 2}},
+    "minimax_m3_vl": {"merged_hidden_size": 4 * WIDTH},
     "muse_glimmer": {"out_hidden_size": 4 * WIDTH},
     "muse_spark": {"out_hidden_size": 4 * WIDTH},
     "nemotron_h_omni": {"image_token_id": 300},

@@ -258,8 +258,12 @@ def _positioned(seen: Seen) -> Patches:
 
 
 def _strip(seen: Seen) -> Patches:
-    """MiniCPM-V's: patches row by row in one strip."""
-    rows, columns = (int(count) for count in seen.inputs["target_sizes"][0])
+    """MiniCPM-V's: patches row by row in one strip, of a picture that is not cut into slices."""
+    sizes = seen.inputs["target_sizes"]
+    if len(sizes) != 1:
+        hint = "Named heads can be changed (ablate --heads 24.17)."
+        raise Placeless("--model", f"a picture cut into {len(sizes)} slices", "one slice", hint)
+    rows, columns = (int(count) for count in sizes[0])
 
     def arranged(pixels: Tensor) -> Tensor:
         patches = pixels[0].unflatten(-1, (rows, columns, seen.patch))

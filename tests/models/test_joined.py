@@ -1,10 +1,19 @@
 """Pictures of several runs as a model takes them that wants all patches as one."""
 
+from types import SimpleNamespace
+
 import torch
+from PIL import Image
 
 from headpatch.models.joined import joined
+from headpatch.models.measured import Measured
+from headpatch.models.patches import Seen, locate
 
 IDS = torch.zeros(2, 5, dtype=torch.long)
+
+
+class _Processor:
+    """One whose settings say nothing; what was found is kept by it."""
 
 
 def test_strips_of_runs_are_one_strip_run_after_run() -> None:
@@ -31,3 +40,12 @@ def test_what_is_batched_along_the_first_dimension_stays() -> None:
     assert joined(given) == given
     alone = {"input_ids": IDS[:1], "pixel_values": torch.zeros(1, 3, 2, 8), "target_sizes": IDS[:1]}
     assert joined(alone) == alone
+
+
+def test_a_strip_of_several_slices_has_no_places_but_is_not_refused() -> None:
+    picture, pixels = Image.new("RGB", (96, 96)), torch.zeros(1, 3, 8, 2 * 16 * 8)
+    config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=8))
+    inputs = {"pixel_values": pixels, "target_sizes": torch.tensor([[4, 4], [4, 4]])}
+    measured, processor = Measured(lambda _: pixels, picture.size), _Processor()
+    found = locate("traced", Seen(picture, processor, config, inputs, 8, measured), processor)
+    assert found.unknown is not None and "2 slices" in found.unknown.found
