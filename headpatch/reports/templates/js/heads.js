@@ -179,9 +179,12 @@ function listen(node) {
     const place = { x: event.clientX, y: event.clientY }, now = `${place.x} ${place.y}`;
     if (now === last) return; // the page was scrolled under a pointer that rests, by a key perhaps
     last = now;
+    state.byKey = false;
     point(under(event), place);
   });
-  node.addEventListener("mouseleave", () => point(null));
+  node.addEventListener("mouseleave", () => {
+    if (!state.byKey) point(null); // likewise
+  });
   node.addEventListener("click", (event) => {
     const flat = under(event);
     if (flat !== null) choose(flat);
@@ -195,6 +198,7 @@ function listen(node) {
       choose(from);
     } else if (next !== null) {
       event.preventDefault();
+      state.byKey = true;
       point(next, placeOf(node, next));
       $("spoken").textContent = `Head ${nameOf(next)}: ${words(next).join("; ")}`;
     }
