@@ -107,9 +107,9 @@ def _column(values: "pd.Series[Any]") -> dict[str, Any]:
     """Return a column: numbers as a tensor, all else one by one, its type, what is missing."""
     import pandas as pd
 
-    missing = [place for place, one in enumerate(values) if one is pd.NA]
     if isinstance(values.dtype, np.dtype) and values.dtype != object:
         return {"type": "", "of": torch.from_numpy(values.to_numpy(copy=True)), "missing": []}
+    missing = [place for place, one in enumerate(values) if one is pd.NA]
     if (numbers := getattr(values.dtype, "numpy_dtype", None)) is not None:  # Int64, say
         filled = values.to_numpy(numbers, na_value=numbers.type(0))
         cells: Any = torch.from_numpy(filled.copy())  # a tensor for each cell is slow to read
