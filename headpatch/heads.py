@@ -74,10 +74,11 @@ class HeadSet:
 
     def __post_init__(self) -> None:
         ordered = sorted(self.heads, key=_ORDER)
-        for head, after in pairwise(map(_ORDER, ordered)):
-            if head == after:
-                found = f"{Head(*head)} is named twice in one set"
-                raise InputError("heads", found, "each head of a set once")
+        names = list(map(_ORDER, ordered))
+        if len(set(names)) < len(names):
+            head = next(one for one, after in pairwise(names) if one == after)
+            found = f"{Head(*head)} is named twice in one set"
+            raise InputError("heads", found, "each head of a set once")
         object.__setattr__(self, "heads", tuple(ordered))
 
     def __str__(self) -> str:

@@ -192,21 +192,22 @@ def deviating(points: Points | None) -> Iterator[None]:
         yield
         return
     parts = points.parts
-    with ExitStack() as stack:
-        for linear in parts.linears:
-            stack.enter_context(replaced(linear, _linear(linear, points.low)))
-        known = [points.known.get(module) for module in parts.lifted]
-        gated = {
-            part for one in known if isinstance(one, Gated) for part in (one.gate, one.up, one.down)
-        }
-        for linear in parts.inner:
-            if linear in gated:
-                stack.enter_context(replaced(linear, _linear(linear, points.low)))
-            elif linear in points.inputs:
-                stack.enter_context(replaced(linear, _affine(linear, points)))
-        for module, formula in zip(parts.lifted, known, strict=True):
-            if module in points.inputs:
-                stack.enter_context(swapped(module, _lifted(module, formula, points)))
+    known = [points.known.get(module) for module in parts.lifted]
+    gated = {
+        part for one in known if isinstance(one, Gated) for part in (one.gate, one.up, one.down)
+    }
+    runs = [(linear, _linear(linear, points.low)) for linear in parts.linears]
+    for linear in parts.inner:
+        if linear in gated:
+            runs.append((linear, _linear(linear, points.low)))
+        elif linear in points.inputs:
+            runs.append((linear, _affine(linear, points)))
+    lifted = [
+        (module, _lifted(module, formula, points))
+        for module, formula in zip(parts.lifted, known, strict=True)
+        if module in points.inputs
+    ]
+    with replaced(runs), swapped(lifted):
         yield
 
 

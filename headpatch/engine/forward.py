@@ -106,8 +106,7 @@ def forward(
             stack.enter_context(raised(vlm))
             if points is not None:
                 stack.enter_context(watched(vlm, points))
-        for idle in _idle(vlm, sites):
-            stack.enter_context(swapped(idle, _unchanged))
+        stack.enter_context(swapped([(idle, _unchanged) for idle in _idle(vlm, sites)]))
         stacks = [vlm.lm] if vlm.vision is None else [vlm.lm, vlm.vision]
         stack.enter_context(at_outputs(stacks, sites))
         stack.enter_context(tapped(vlm.parts, _with_rows(vlm, sites, recorded)))

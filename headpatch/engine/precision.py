@@ -12,9 +12,10 @@ run: only what a row has beyond that run is carried and multiplied, so an effect
 error of low-precision products, however small it is beside the logits.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeGuard
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float
@@ -39,14 +40,19 @@ def low_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     return isinstance(module, nn.Linear) and module.weight.dtype in LOW
 
 
+_raised: "WeakSet[nn.Module]" = WeakSet()
+"""Models that compute in float32 now."""
+
+
 @contextmanager
 def raised(vlm: VLM) -> Iterator[None]:
     """Compute in float32 over the weights as they are.
 
-    Nothing changes for a float32 model. On leaving, also after an exception, every weight is the
-    very tensor that it was.
+    Nothing changes for a float32 model, nor inside of another such context: one round many passes
+    saves what entering it costs. On leaving, also after an exception, every weight is the very
+    tensor that it was.
     """
-    if not is_low(vlm):
+    if not is_low(vlm) or vlm.model in _raised:
         yield
         return
 
@@ -68,13 +74,14 @@ def raised(vlm: VLM) -> Iterator[None]:
     embedding = vlm.model.get_input_embeddings()
     looked_up = embedding.forward
     linears = [module for layer in vlm.lm.layers for module in layer.modules()]
-    with ExitStack() as stack:
-        for module in (*linears, vlm.unembedding):
-            if low_linear(module):
-                stack.enter_context(replaced(module, linear(module)))
-        stack.enter_context(replaced(embedding, lambda ids: looked_up(ids).float()))
-        stack.enter_context(_in_float32(vlm))
-        yield
+    runs = [(one, linear(one)) for one in (*linears, vlm.unembedding) if low_linear(one)]
+    with replaced([*runs, (embedding, lambda ids: looked_up(ids).float())]), _in_float32(vlm):
+        _raised.add(vlm.model)
+        try:
+            yield
+        finally:
+            _raised.discard(vlm.model)
+            last.clear()
 
 
 def answer_logits(vlm: VLM, prompt: Prompt, dtype: torch.dtype) -> Float[Tensor, "runs vocabulary"]:
@@ -149,32 +156,42 @@ def weights_there(module: nn.Module) -> Iterator[None]:
         hook.post_forward(module, None)
 
 
-@contextmanager
-def replaced(module: nn.Module, run: Callable[..., Tensor]) -> Iterator[None]:
-    """Let `module` do `run` in place of its own forward."""
+Runs = Sequence[tuple[nn.Module, Callable[..., Any]]]
+"""What modules do in place of their own forward."""
+
+
+def replaced(runs: Runs) -> AbstractContextManager[None]:
+    """Let modules do something else than their own forward; offloaded weights are brought in."""
+    return swapped([(module, _brought(module, run)) for module, run in runs])
+
+
+def _brought(module: nn.Module, run: Callable[..., Any]) -> Callable[..., Any]:
     hook: Any = getattr(module, "_hf_hook", None)
+    if hook is None:
+        return run
 
-    def hooked(x: Tensor) -> Tensor:  # Accelerate's hooks bring offloaded weights in
+    def hooked(x: Tensor) -> Any:  # Accelerate's hooks bring offloaded weights in
         (x,), _ = hook.pre_forward(module, x)
-        y: Tensor = hook.post_forward(module, run(x))
-        return y
+        return hook.post_forward(module, run(x))
 
-    with swapped(module, run if hook is None else hooked):
-        yield
+    return hooked
 
 
 @contextmanager
-def swapped(module: nn.Module, run: Callable[..., Tensor]) -> Iterator[None]:
-    """Let `module` do `run` in place of its own forward and of Accelerate's hooks round it."""
-    before = module.__dict__.get("forward")
-    module.__dict__["forward"] = run
+def swapped(runs: Runs) -> Iterator[None]:
+    """Let modules do something else than their own forward and Accelerate's hooks round it."""
+    # All at once: a context for each of hundreds of modules takes longer than what they compute.
+    before = [(module.__dict__, module.__dict__.get("forward")) for module, _ in runs]
     try:
+        for module, run in runs:
+            module.__dict__["forward"] = run
         yield
     finally:
-        if before is None:
-            del module.__dict__["forward"]
-        else:
-            module.__dict__["forward"] = before
+        for own, forward in reversed(before):
+            if forward is None:
+                own.pop("forward", None)
+            else:
+                own["forward"] = forward
 
 
 @contextmanager

@@ -12,7 +12,7 @@ run left there, and carries only the positions from the first swapped one on.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -183,11 +183,12 @@ def _edited(vlm: VLM, where: dict[tuple[Tower, int], Callable[[Tensor], Tensor]]
 
         return leave
 
-    with ExitStack() as stack:
-        for (tower, layer), change in where.items():
-            module = vlm.stack(tower).layers[layer]
-            wrap = entering if tower == "lm" else leaving
-            stack.enter_context(swapped(module, wrap(module, change)))
+    runs = []
+    for (tower, layer), change in where.items():
+        module = vlm.stack(tower).layers[layer]
+        wrap = entering if tower == "lm" else leaving
+        runs.append((module, wrap(module, change)))
+    with swapped(runs):
         yield
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -236,10 +237,13 @@ class Site:
 
     def _replace(self, z: Tensor) -> Tensor:
         z = z.clone()
-        for edit in self.edits:
-            where = edit.positions.to(z.device)
-            put = 0.0 if edit.value is None else edit.value.to(z.device, z.dtype)
-            z[edit.row, where, edit.head.head] = put
+        for same in together(self.edits):
+            rows, heads = (
+                sent(torch.tensor(numbers), z)[:, None]
+                for numbers in zip(*((one.row, one.head.head) for one in same), strict=True)
+            )
+            where = sent(same[0].positions, z)
+            z[rows, where, heads] = values_of(same, len(where), z)
         return z
 
     def _cut(self, z: Tensor, *taken: Any, **options: Any) -> Tensor:
@@ -255,6 +259,26 @@ class Site:
         z = z.clone()
         z[:, here] = torch.where(touched[..., None], weigh(rows, value), z[:, here])
         return z
+
+
+def together(edits: Sequence[ZEdit], of_one_row: bool = False) -> Iterator[list[ZEdit]]:
+    """Put edits together that are made at once: at the same positions, perhaps of one row.
+
+    Of several of one head the last counts.
+    """
+    for _, same in groupby(edits, key=lambda one: (id(one.positions), of_one_row and one.row)):
+        yield list({(one.row, one.head): one for one in same}.values())
+
+
+def values_of(edits: Sequence[ZEdit], positions: int, z: Tensor) -> Float[Tensor, "edits at dim"]:
+    """Return what edits at as many positions put in the place of `z`."""
+    zero = z.new_zeros(positions, z.shape[-1])
+    return torch.stack([zero if one.value is None else one.value.to(zero) for one in edits])
+
+
+def sent(numbers: Tensor, to: Tensor) -> Tensor:
+    """Return numbers where `to` lies, without waiting for what is launched there."""
+    return numbers.to(to.device, non_blocking=True)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import Module
 
 from headpatch.engine.attention import Key, Mask, Options, Query, attention_rows
-from headpatch.engine.taps import Site
+from headpatch.engine.taps import Site, sent, together, values_of
 from headpatch.errors import RunError
 from headpatch.models.prompt import Prompt
 from headpatch.models.vlm import VLM
@@ -101,11 +101,15 @@ class TowerSite(Site):
         z = z.clone(memory_format=torch.contiguous_format)
         flat = z.view(-1, *z.shape[2:])
         each = self.patches or len(flat) // self.runs
-        for edit in self.edits:
-            at = edit.row * each + edit.positions.to(z.device) - self.seen
-            here = (at >= 0) & (at < len(flat))
-            put = 0.0 if edit.value is None else edit.value.to(z.device, z.dtype)[here]
-            flat[at[here], edit.head.head] = put
+        for same in together(self.edits, of_one_row=True):
+            # Where, is found on the host: a choice on the device would have to be waited for.
+            first, heads = same[0], torch.tensor([one.head.head for one in same])
+            at = first.row * each + first.positions - self.seen
+            here = ((at >= 0) & (at < len(flat))).nonzero()[:, 0]
+            put = values_of(same, len(at), z)
+            if len(here) < len(at):
+                put = put[:, sent(here, z)]
+            flat[sent(at[here], z), sent(heads, z)[:, None]] = put
         self.seen += len(flat)
         return z
 

@@ -31,7 +31,7 @@ from headpatch.engine.patching import (
     in_batches,
     outcomes_of,
 )
-from headpatch.engine.precision import swapped
+from headpatch.engine.precision import raised, swapped
 from headpatch.errors import RunError
 from headpatch.models.prompt import OF_TOKENS, Prompt
 from headpatch.models.vlm import VLM, Stack
@@ -60,13 +60,15 @@ def patch_vision(
         raise ValueError("a set without a vision head goes through `widen` or `patch`")
     if not interventions:
         return []
-    kept = _outputs(vlm, base, tower) if resumed else []
+    kept: list[Any] = []
 
     def passes(asked: list[Intervention]) -> list[Outcome]:
         return _run_chunk(vlm, base, asked, means, kept, read)
 
     told = on_progress, on_outcome, finished
-    return in_batches(base, interventions, _plan(vlm, interventions, batch), passes, *told)
+    with raised(vlm):
+        kept += _outputs(vlm, base, tower) if resumed else []
+        return in_batches(base, interventions, _plan(vlm, interventions, batch), passes, *told)
 
 
 def equivalents(
@@ -191,7 +193,6 @@ def _rows(output: Any, run: int, pair: Prompt, batch: Prompt, at: int) -> Any:
 @contextmanager
 def _resumed(tower: Stack, below: Sequence[Any]) -> Iterator[None]:
     """Let the first layers of a tower hand back `below` instead of running."""
-    with ExitStack() as stack:
-        for layer, output in zip(tower.layers, below, strict=False):
-            stack.enter_context(swapped(layer, lambda *_, output=output, **__: output))
+    layers = zip(tower.layers, below, strict=False)
+    with swapped([(layer, lambda *_, out=out, **__: out) for layer, out in layers]):
         yield
