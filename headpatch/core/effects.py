@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 
 from headpatch.core.session import Session, check_vision
-from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention, never_read
 from headpatch.engine.patching import (
     PLAIN_BATCH,
@@ -19,10 +18,9 @@ from headpatch.engine.patching import (
     Read,
     ZMeans,
     patch,
-    run_pair,
 )
 from headpatch.engine.selfcheck import Checks
-from headpatch.engine.vision import patch_vision
+from headpatch.engine.vision import patch_vision, run_seen
 from headpatch.engine.widen import widen
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet, Selection, Tower
@@ -195,12 +193,12 @@ def noise_vision(
     Returns what it did, and how far resumed passes that were used (`checks` say whether they may
     be) lay from whole ones, in logits.
     """
-    base = run_pair(session.vlm, session.prompt, Keep(z=("vision",)), exact=True)
+    base, known = run_seen(session.vlm, session.prompt)
     asked = [Intervention(one, "resample", "noising") for one in sets]
     fast = checks.vision(session.vlm, base, session.pair.name)
     # A GPU waits for launches: it takes all layers at once in little more time than a few.
     batch = PLAIN_BATCH if session.vlm.device.type == "cpu" else _WIDE_BATCH
-    outcomes = patch_vision(session.vlm, base, asked, batch=batch, resumed=fast.exact)
+    outcomes = patch_vision(session.vlm, base, asked, batch=batch, resumed=fast.exact, known=known)
     return outcomes, fast.worst if fast.exact else 0.0
 
 

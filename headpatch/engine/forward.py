@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headpatch.engine.attention import Tap, tapped
-from headpatch.engine.delta_forward import Points, watched
+from headpatch.engine.delta_forward import Points, quick_norms, watched
 from headpatch.engine.interventions import Cut, ZEdit, edges_by_layer
 from headpatch.engine.precision import answer_logits, is_low, raised, swapped
 from headpatch.engine.prefill import Capture, Prefill
@@ -104,6 +104,8 @@ def forward(
                     sites[module].layer, sites[module].capture = index, capture
         if raise_it:
             stack.enter_context(raised(vlm))
+            if vlm.device.type == "cuda":  # a CPU does not wait for launches
+                stack.enter_context(swapped(quick_norms(vlm)))
             if points is not None:
                 stack.enter_context(watched(vlm, points))
         stack.enter_context(swapped([(idle, _unchanged) for idle in _idle(vlm, sites)]))
@@ -258,12 +260,14 @@ def _prefills(
     if capture is None:
         return ()
     layers, low = capture.layers(len(vlm.lm.layers)), points is not None and bool(points.inputs)
+    if low and points is not None:
+        layers = prepared(layers, points.low)
     found = []
     for index in range(runs):
         kept = tuple(layer.run(index, runs) for layer in layers)
         stood = points.run(index) if low and points is not None else None
         seen = capture.refused, _reading(vlm), cap
-        found.append(prepared(Prefill(capture.start, capture.tokens, kept, stood, *seen)))
+        found.append(Prefill(capture.start, capture.tokens, kept, stood, *seen))
     return tuple(found)
 
 

@@ -25,13 +25,17 @@ class Known:
 
     Its attention, float32, queries ordered by key-value head, then its heads, then positions; the
     scaled `scores` on the prefix; and the prefix's keys and values in low precision: what
-    deviations are multiplied with.
+    deviations are multiplied with. Of a layer of several runs, the runs come first.
     """
 
-    weights: Float[Tensor, "kv_heads queries tokens"]
-    scores: Float[Tensor, "kv_heads queries prefix"]
-    key: Float[Tensor, "kv_heads prefix head_dim"]
-    value: Float[Tensor, "kv_heads prefix dim"]
+    weights: Float[Tensor, "*runs kv_heads queries tokens"]
+    scores: Float[Tensor, "*runs kv_heads queries prefix"]
+    key: Float[Tensor, "*runs kv_heads prefix head_dim"]
+    value: Float[Tensor, "*runs kv_heads prefix dim"]
+
+    def run(self, index: int) -> "Known":
+        """Return that of one run."""
+        return Known(self.weights[index], self.scores[index], self.key[index], self.value[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,7 @@ class LayerState:
         names = ("hidden", "key", "value", "own_key", "own_value", "z", "query")
         parts = {name: getattr(self, name)[one] for name in names}
         parts["added"] = None if self.added is None else self.added[one]
+        parts["known"] = None if self.known is None else self.known.run(index)
         parts["mask"] = mask[one] if mask is not None and len(mask) == runs else mask
         parts["options"] = {
             name: _pick(value, index, runs, _BATCH.get(name))

@@ -3,6 +3,7 @@
 One batched product over the prefix serves all rows; no row has a copy of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -14,7 +15,7 @@ from torch.nn import Module
 from headpatch.engine.attention import Options, plain_attention
 from headpatch.engine.fused import kernels_on
 from headpatch.engine.precision import batched_product
-from headpatch.engine.prefill import Known, LayerState, Prefill
+from headpatch.engine.prefill import Known, LayerState
 
 Queries = Float[Tensor, "rows heads asked head_dim"]
 Weights = Float[Tensor, "kv_heads queries tokens"]
@@ -48,24 +49,28 @@ def attend_own(
     return attend(query, key, value, state, options)
 
 
-def prepared(prefill: Prefill) -> Prefill:
-    """Add to a pass over low-precision weights what all rows have of it, in float32."""
-    if prefill.points is None:
-        return prefill
-    low = prefill.points.low
-    layers = (
+def prepared(layers: Sequence[LayerState], low: torch.dtype) -> tuple[LayerState, ...]:
+    """Add to the layers of a pass over low-precision weights what all rows have, in float32."""
+    return tuple(
         replace(state, known=_known(state, low)) if state.key.shape[2] else state
-        for state in prefill.layers
+        for state in layers
     )
-    return replace(prefill, layers=tuple(layers))
 
 
 def _known(state: LayerState, low: torch.dtype) -> Known:
-    key, value = state.key[0], state.value[0]
-    query = _scaled(state.query, state.scoring)
-    scores = _by_kv_head(query, len(key)) @ key.float().transpose(1, 2)
-    weights = _weights(scores, _own(query, state.own_key), query.shape[2], state, state.scoring)
-    return Known(weights, scores, key.to(low), value.to(low))
+    """Return it of all runs at once, as if their heads were those of one."""
+    runs, kv_heads = state.key.shape[:2]
+    query = _scaled(state.query, state.scoring).flatten(0, 1)[None]
+    queries = _by_kv_head(query, runs * kv_heads)
+    scores = queries @ state.key.flatten(0, 1).float().transpose(1, 2)
+    own = _own(query, state.own_key.flatten(0, 1)[None])
+    mask = state.mask
+    if mask is not None and runs > 1:
+        heads = state.query.shape[1]
+        mask = mask.expand(runs, heads, *mask.shape[2:]).flatten(0, 1)[None]
+    weights = _weights(scores, own, query.shape[2], replace(state, mask=mask), state.scoring)
+    weights, scores = (one.unflatten(0, (runs, kv_heads)) for one in (weights, scores))
+    return Known(weights, scores, state.key.to(low), state.value.to(low))
 
 
 def attend_deviating(query: Queries, key: Tensor, value: Tensor, state: LayerState) -> Z:
@@ -74,8 +79,8 @@ def attend_deviating(query: Queries, key: Tensor, value: Tensor, state: LayerSta
     Of the rows' suffix, `query`, `key` and `value` say how far they deviate. Only deviations are
     multiplied in low precision: of the queries with the keys, and of the weights with the values.
     """
+    assert state.known is not None  # see `prepared`
     untouched, options = state.known, state.scoring
-    assert untouched is not None  # see `prepared`
     low = untouched.key.dtype
     heads, suffix = query.shape[1:3]
     kernels = kernels_on(query.device)

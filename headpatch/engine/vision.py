@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headpatch.engine.forward import forward
+from headpatch.engine.forward import Keep, forward
 from headpatch.engine.interventions import Intervention, never_read, tower_of
 from headpatch.engine.memory import split
 from headpatch.engine.patching import (
@@ -30,6 +30,7 @@ from headpatch.engine.patching import (
     edits_of,
     in_batches,
     outcomes_of,
+    run_pair,
 )
 from headpatch.engine.precision import raised, swapped
 from headpatch.errors import RunError
@@ -48,12 +49,13 @@ def patch_vision(
     resumed: bool = True,
     finished: Mapping[Intervention, Outcome] | None = None,
     read: Read | None = None,
+    known: Sequence[Any] = (),
 ) -> list[Outcome]:
     """Do what `headpatch.engine.patching.patch` does to vision heads, without the layers below.
 
     Each set holds a vision head, and may hold language-model heads as well. With `resumed`, layers
-    below are left out, else every batch is a whole pass. A `RunError` if the tower does not take
-    each picture in rows of its own.
+    below are left out, else every batch is a whole pass. `known` is what layers gave, if `run_seen`
+    has kept it. A `RunError` if the tower does not take each picture in rows of its own.
     """
     tower = tower_of(vlm)
     if not all(any(head.tower == "vision" for head in one.heads) for one in interventions):
@@ -67,7 +69,7 @@ def patch_vision(
 
     told = on_progress, on_outcome, finished
     with raised(vlm):
-        kept += _outputs(vlm, base, tower) if resumed else []
+        kept += (known or _outputs(vlm, base, tower)) if resumed else []
         return in_batches(base, interventions, _plan(vlm, interventions, batch), passes, *told)
 
 
@@ -115,8 +117,28 @@ def _plan(vlm: VLM, interventions: Sequence[Intervention], batch: int) -> list[l
     return [chunk for key in sorted(members) for chunk in split(members[key], batch - 1)]
 
 
-def _outputs(vlm: VLM, base: Baseline, tower: Stack) -> list[Any]:
+def run_seen(vlm: VLM, prompt: Prompt) -> tuple[Baseline, Sequence[Any]]:
+    """Run a pair for changes of vision heads; return what layers of the tower gave as well.
+
+    Nothing where that is more than a layer's one output, as of prompts of several lengths.
+    """
+    with _keeping(tower_of(vlm)) as kept:
+        base = run_pair(vlm, prompt, Keep(z=("vision",)), exact=True)
+    return base, () if prompt.each else _of_each(vlm, base, kept)
+
+
+def _outputs(vlm: VLM, base: Baseline, tower: Stack) -> Sequence[Any]:
     """Run the pair untouched; return what each vision layer gave."""
+    with _keeping(tower) as kept:
+        forward(vlm, _pictures(base), exact=True)
+    if not (outputs := _of_each(vlm, base, kept)):
+        raise RunError(f"{vlm.name}: a vision layer does not run once, picture after picture")
+    return outputs
+
+
+@contextmanager
+def _keeping(tower: Stack) -> Iterator[list[list[Any]]]:
+    """Keep what each layer gives whenever it runs."""
     kept: list[list[Any]] = [[] for _ in tower.layers]
     with ExitStack() as stack:
         for layer, outputs in zip(tower.layers, kept, strict=True):
@@ -124,10 +146,14 @@ def _outputs(vlm: VLM, base: Baseline, tower: Stack) -> list[Any]:
                 lambda _, __, output, outputs=outputs: outputs.append(output)
             )
             stack.callback(handle.remove)
-        forward(vlm, _pictures(base), exact=True)
+        yield kept
+
+
+def _of_each(vlm: VLM, base: Baseline, kept: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    """Return what each layer gave; nothing unless each ran once, picture after picture."""
     at, runs = _dimension(vlm), base.prompt.runs
     if any(len(outputs) != 1 or _hidden(outputs[0]).shape[at] % runs for outputs in kept):
-        raise RunError(f"{vlm.name}: a vision layer does not run once, picture after picture")
+        return []
     return [outputs[0] for outputs in kept]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from headpatch.engine import fused
-from headpatch.engine.delta_forward import Gated, Norm
+from headpatch.engine.delta_forward import Gated, Norm, quick_norms
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Baseline, patch, run_pair
@@ -15,6 +15,7 @@ from headpatch.engine.widen import widen
 from headpatch.heads import HeadSet
 from headpatch.models.vlm import VLM
 from tests.engine.test_attention import state_of
+from tests.families.builders import build, prompt_of
 from tests.tiny import tiny_prompt, tiny_vlm
 
 SIZES = (1e-4, 1.0, 30.0)  # of a deviation beside numbers near 1
@@ -68,6 +69,21 @@ def test_norms_and_gates_are_known_by_what_they_do() -> None:
     assert kinds.count(Norm) == 2 * vlm.lm.grid.layers
     assert kinds.count(Gated) == vlm.lm.grid.layers
     assert state_of(vlm.model) == before
+
+
+@pytest.mark.parametrize("family", ["llava", "gemma3"])
+def test_quick_norms_give_what_the_norms_give(family: str) -> None:
+    vlm = build(family)
+    vlm.model.to(torch.bfloat16)
+    assert quick_norms(vlm) == []  # nothing is known of them yet
+    prompt = prompt_of(vlm)
+    points = run_pair(vlm, prompt, Keep(suffix=prompt.spans.answer), exact=True).trace.prefills[0]
+    assert points.points is not None
+    norms = quick_norms(vlm)
+    assert len(norms) >= 2 * vlm.lm.grid.layers
+    for module, run in norms:
+        x = points.points.inputs[module]
+        assert close(run(x), module(x))
 
 
 class Shifted(nn.Module):
