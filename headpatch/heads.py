@@ -98,6 +98,11 @@ class HeadSet:
         return hash(self.heads)
 
     @cached_property
+    def towers(self) -> frozenset[Tower]:
+        """The towers that have one of them."""
+        return frozenset(one.tower for one in self.heads)
+
+    @cached_property
     def places(self) -> Int[np.ndarray, "heads 2"]:
         """Layer and head of each, in order; the tower is left out."""
         return np.array([(one.layer, one.head) for one in self.heads], dtype=np.int64)

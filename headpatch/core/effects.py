@@ -292,4 +292,4 @@ def _figures(one: Outcome) -> tuple[float, ...]:
 
 def _is_vision(one: Outcome) -> bool:
     """Whether a vision head was among those that were changed: then no pass was widened."""
-    return any(head.tower == "vision" for head in one.intervention.heads)
+    return "vision" in one.intervention.heads.towers

@@ -204,8 +204,10 @@ def quick_norms(vlm: VLM) -> list[tuple[nn.Module, Callable[[Tensor], Tensor]]]:
     """
     found: list[tuple[nn.Module, Callable[[Tensor], Tensor]]] = []
     for module in _parts(vlm).lifted:
-        more, eps = _beyond_weight.get(module), _eps_of(module)
-        if more is not None and eps is not None and "norm" in _computed.get(module, ()):
+        more = _beyond_weight.get(module)
+        if more is None or "norm" not in _computed.get(module, ()):
+            continue
+        if (eps := _eps_of(module)) is not None:
             found.append((module, partial(_normed, module, more, eps)))
     return found
 

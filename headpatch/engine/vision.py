@@ -58,7 +58,7 @@ def patch_vision(
     has kept it. A `RunError` if the tower does not take each picture in rows of its own.
     """
     tower = tower_of(vlm)
-    if not all(any(head.tower == "vision" for head in one.heads) for one in interventions):
+    if not all("vision" in one.heads.towers for one in interventions):
         raise ValueError("a set without a vision head goes through `widen` or `patch`")
     if not interventions:
         return []

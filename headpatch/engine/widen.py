@@ -90,7 +90,7 @@ def _refuse(base: Baseline, interventions: Sequence[Intervention], means: ZMeans
     """Refuse what would give wrong numbers without a word."""
     if means is None and averages([one.kind for one in interventions]):
         raise ValueError("kind 'mean' needs means")
-    if any(head.tower != "lm" for one in interventions for head in one.heads):
+    if any(one.heads.towers != {"lm"} for one in interventions):
         raise ValueError("a widening pass changes language-model heads only")
     if any(one.follows for one in interventions):
         raise ValueError("attention re-weighted in several layers takes plain passes")
