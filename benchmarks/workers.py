@@ -112,8 +112,9 @@ def main() -> None:
     options, more = parser.parse_known_args()  # the rest goes to the command: --model, --dtype
     counts = [*([0] if options.serial else []), *map(int, options.workers.split(","))]
     print(f"{machine()}; {options.pairs} pairs, {options.runs} runs in turn; {' '.join(more)}\n")
-    print("| verb | workers | s | s on pairs | as fast as with the first | on pairs | same |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    heads = "verb", "workers", "s", "s on pairs", "as fast as with the first", "on pairs"
+    print(f"| {' | '.join(heads)} | GB of a GPU, each worker | same |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     with TemporaryDirectory() as place:
         pairs = drawn(Path(place) / "pairs", options.pairs)
         for verb in options.verbs.split(","):
@@ -133,7 +134,8 @@ def main() -> None:
                     f"{statistics.median(one.wall for one in own):.1f} | "
                     f"{statistics.median(one.on_pairs for one in own):.1f} | "
                     f"{statistics.median(walls):.2f} ({min(walls):.2f} to {max(walls):.2f}) | "
-                    f"{statistics.median(works):.2f} | {'yes' if same else 'NO'} |",
+                    f"{statistics.median(works):.2f} | {max(one.peak_gb for one in own):.1f} | "
+                    f"{'yes' if same else 'NO'} |",
                     flush=True,
                 )
 
