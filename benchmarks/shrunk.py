@@ -84,8 +84,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "llava_next_video": {"image_grid_pinpoints": [[SIDE, 2 * SIDE]]},
     "llava_onevision": {"image_grid_pinpoints": [[SIDE, 2 * SIDE]]},
     "minicpm_ocr": {"image_token_id": 300},
-    "minicpmv4_6": {"image_token_id": 300},
-    "minicpmv4_7": {"image_token_id": 300},
+    "minicpmv4_6": {"image_token_id": 300, "insert_layer_id": 1},  # of the tower's 4
+    "minicpmv4_7": {"image_token_id": 300, "insert_layer_id": 1},  # of the tower's 4
     "qwen2_5_omni_thinker": {
         "vision_start_token_id": 310,
         "vision_end_token_id": 309,

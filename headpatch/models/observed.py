@@ -154,6 +154,23 @@ def watch(model: PreTrainedModel, inputs: Inputs, root: nn.Module, after: int) -
     return run
 
 
+def reaches(model: PreTrainedModel, inputs: Inputs, layer: nn.Module) -> bool:
+    """Whether anything of what a layer hands on comes to the logits."""
+
+    def spoil(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (output[0] * torch.nan, *output[1:])
+        return output * torch.nan
+
+    # before transformers' own hook, which keeps hidden states
+    handle = layer.register_forward_hook(spoil, prepend=True)
+    try:
+        with implemented(parts(model), _NAME), torch.no_grad():
+            return bool(model(**joined(inputs), use_cache=False).logits.isnan().any())
+    finally:
+        handle.remove()
+
+
 def _keep(last: dict[str, Tensor]) -> Callable[..., None]:
     def keep(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         last["left"] = output[0] if isinstance(output, tuple) else output

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, Tower
@@ -208,12 +208,8 @@ class VLM:
         """
         if self.vision is None:
             return None
-        names = ("vision_feature_layer", "vision_feature_layers")
-        named = (getattr(self.model.config, name, None) for name in names)
-        chosen = next((one for one in named if one is not None), -1)
-        states = self.vision.grid.layers + 1
-        indices = [chosen] if isinstance(chosen, int) else list(chosen)
-        return max(index % states for index in indices) - 1
+        read = self.family.vision_read
+        return named_layer(self.model.config, self.vision.grid.layers) if read is None else read
 
     def stack(self, tower: Tower) -> Stack:
         """Return the layers of `tower`; an `InputError` if this family's cannot be changed."""
@@ -226,6 +222,18 @@ class VLM:
     def attention(self, head: Head) -> nn.Module:
         """Return the attention module that `head` belongs to."""
         return self.stack(head.tower).attentions[head.layer]
+
+
+def named_layer(config: PretrainedConfig, layers: int) -> int:
+    """Return the last of a tower's layers that a config names to be read; the last of all unless.
+
+    See `VLM.feature_layer`.
+    """
+    names = ("vision_feature_layer", "vision_feature_layers")
+    named = (getattr(config, name, None) for name in names)
+    chosen = next((one for one in named if one is not None), -1)
+    indices = [chosen] if isinstance(chosen, int) else list(chosen)
+    return max(index % (layers + 1) for index in indices) - 1
 
 
 def parts(module: nn.Module) -> Iterator[PreTrainedModel]:
