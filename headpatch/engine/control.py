@@ -26,7 +26,7 @@ from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet, Tower
 from headpatch.models.prompt import Prompt
 from headpatch.models.spans import Positions
-from headpatch.models.vlm import VLM, implemented
+from headpatch.models.vlm import VLM, Stack, implemented
 
 HEADS_OF: dict[Tower, str] = {
     "lm": "heads of the language model",
@@ -87,6 +87,9 @@ def _compared(vlm: VLM, base: Baseline, tower: Tower, positions: Positions) -> s
     prompt = base.prompt.select(WITHOUT)
     untouched, projections = observe(vlm, prompt, compare)
     ran = projections[tower]
+    if tower == "vision":  # of what runs beside its layers (another tower, a pooler), neither
+        beside = _beside(vlm, stack)
+        ran = [one for one in ran if one in beside]
     if stack.grid.without:  # of what runs in layers without heads nothing is claimed
         ran = [one for one in ran if one in outputs]
     ran = ran[: len(layers)]
@@ -123,6 +126,13 @@ def _compared(vlm: VLM, base: Baseline, tower: Tower, positions: Positions) -> s
             f"output projection by {effect:+.3f}"
         )
     return ""
+
+
+def _beside(vlm: VLM, stack: Stack) -> set[nn.Module]:
+    """Return every module of the lists that a stack's layers are in."""
+    layers, model = set(stack.layers), cast("nn.Module", vlm.model)
+    holders = [one for one in model.modules() if not layers.isdisjoint(one.children())]
+    return {part for holder in holders for part in holder.modules()}
 
 
 def _chosen(vlm: VLM, tower: Tower) -> tuple[Head, ...]:

@@ -118,6 +118,9 @@ class ZEdit:
     head: Head
     positions: Int[Tensor, " positions"]
     value: Float[Tensor, "positions head_dim"] | None
+    # Of a run in its layer, in a vision tower whose rows are not runs; None where a run has as
+    # many rows as any other.
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -314,7 +314,9 @@ def z_edits(
         where["vision"] = vision_positions(vlm, base, intervention.vision_positions)
     for head in intervention.heads:
         positions = where[head.tower]
-        yield ZEdit(row, head, positions, _value(intervention, head, positions, base, means))
+        value = _value(intervention, head, positions, base, means)
+        z = base.trace.z["vision"][head.layer] if head.tower == "vision" else None
+        yield ZEdit(row, head, positions, value, None if z is None else z.shape[1])
 
 
 def _value(

@@ -211,11 +211,10 @@ def _tower(
         parts = [_Stack.of(model, path, stacks[path], "its vision tower") for path in joined]
         if any(part != parts[0] for part in parts) or parts[0].without or parts[0].crossing:
             raise _Unlike("its vision tower has layers of several forms")
+        tokens = _tokens_of(stacks[main])
     except _Unlike as error:
         return {"why_no_vision": str(error)}
-    layer = [call for call in stacks[main] if call.place[1] == first.place[1]]
-    tokens = sum(call.rows * call.queries for call in layer)
-    views = sum(call.rows for call in layer)
+    views = sum(call.rows for call in stacks[main] if call.place[1] == first.place[1])
     class_token, one_row = _first_of_each(first), first.rows % runs != 0
     whole = views == runs and tokens // runs - image in (0, int(class_token))
     return {
@@ -229,6 +228,16 @@ def _tower(
         "one_row": one_row,
         "one_view": whole and not one_row,
     }
+
+
+def _tokens_of(calls: Sequence[Call]) -> int:
+    """Return how many tokens of all runs each layer of a tower has; `_Unlike` if they differ."""
+    layers: dict[int, int] = {}
+    for call in calls:
+        layers[call.place[1]] = layers.get(call.place[1], 0) + call.rows * call.queries
+    if len(counts := sorted(set(layers.values()), reverse=True)) > 1:
+        raise _Unlike("its vision tower merges tokens between layers that headpatch would change")
+    return counts[0]
 
 
 def _read_on(model: PreTrainedModel, inputs: Inputs, paths: Sequence[str]) -> int | None:

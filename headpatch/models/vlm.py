@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, Tower
 from headpatch.models.families import DECODERS, FAMILIES, LIKE_LLAMA, TOWERS, Family
+from headpatch.models.joined import numbered_alone
 from headpatch.pairs.framing import Framing
 from headpatch.text import spelling
 
@@ -247,14 +248,19 @@ def parts(module: nn.Module) -> Iterator[PreTrainedModel]:
 
 @contextmanager
 def implemented(parts: Iterable[PreTrainedModel], name: str) -> Iterator[None]:
-    """Run every part of a model with an attention implementation, by transformers' name."""
+    """Run every part of a model with an attention implementation, by transformers' name.
+
+    Each run of a batch is read as if it were alone; see `headpatch.models.joined`.
+    """
+    parts = list(parts)
     before = [(part.config, part.config._attn_implementation) for part in parts]
     try:
         # Set directly: the public setter looks at every module, and would push a parent's choice
         # down to its children.
         for config, _ in before:
             config._attn_implementation_internal = name
-        yield
+        with numbered_alone(parts):
+            yield
     finally:
         for config, implementation in before:
             config._attn_implementation_internal = implementation
