@@ -238,6 +238,8 @@ def _attentions(model: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]
     for module in model.modules():
         name = type(module).__name__.lower()
         if "attention" in name or "attn" in name:
-            linears = [child for child in module.children() if hasattr(child, "in_features")]
+            # Gemma 4's tower has each of them in a module of its own, which clips what enters
+            parts = [one for child in module.children() for one in (child, *child.children())]
+            linears = [part for part in parts if hasattr(part, "in_features")]
             if linears:
                 yield module, linears

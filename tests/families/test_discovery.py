@@ -37,10 +37,6 @@ NOT_SEEN = {
 }
 
 
-NO_TOWER = {"gemma4": "0 attention layers ran, not 3"}
-"""Why heads of a tower are not changed though its layers are found."""
-
-
 @pytest.mark.parametrize("name", [*BUILDERS, *DECODERS])
 def test_what_is_discovered_is_what_the_table_says(name: str) -> None:
     if name in BUILDERS:
@@ -76,10 +72,9 @@ def test_heads_of_unlisted_classes_are_changed_as_hooks_change_them(name: str) -
     vlm = build(name)
     prompt = prompt_of(vlm)
     base = run_pair(vlm, prompt, Keep(z=TOWERS))
-    reasons = {tower: why_not(vlm, base, tower) for tower in TOWERS}
-    assert reasons == {"lm": "", "vision": NO_TOWER.get(name, "")}
+    assert [why_not(vlm, base, tower) for tower in TOWERS] == ["", ""]
     run = prompt.select(WITHOUT)
-    for tower in (one for one in TOWERS if not reasons[one]):
+    for tower in TOWERS:
         stack = vlm.stack(tower)
         for layer in stack.grid.with_heads:
             head = Head(layer, stack.grid.heads - 1, tower)
