@@ -91,9 +91,31 @@ def _qwen(seen: Seen) -> Patches:
 def qwen_view(seen: Seen) -> tuple[int, int, Arrange]:
     """Return rows and columns of patches, and what puts them in their places."""
     _, rows, columns = (int(count) for count in seen.inputs["image_grid_thw"][0])
-    merge, patch = seen.merge, seen.patch
-    arranged = partial(_unrolled, rows=rows, columns=columns, merge=merge, patch=patch)
+    block, patch = block_of(seen), seen.patch
+    arranged = partial(_unrolled, rows=rows, columns=columns, merge=block, patch=patch)
     return rows, columns, arranged
+
+
+def block_of(seen: Seen) -> int:
+    """Return the side of the blocks in which loose patches come: those that are merged, mostly."""
+    return 1 if _in_lines(seen) else seen.merge
+
+
+def _in_lines(seen: Seen) -> bool:
+    """Whether tokens come in lines with an end, between a first and a last one: HunYuan-VL's."""
+    _, rows, columns = (int(count) // seen.merge for count in seen.inputs["image_grid_thw"][0])
+    return seen.tokens == rows * (columns + 1) + 2
+
+
+def _lines(seen: Seen) -> Patches:
+    """Loose patches row by row, merged to lines of tokens; line ends and both ends of all: none."""
+    rows, columns, arranged = qwen_view(seen)
+    rows, columns, side = rows // seen.merge, columns // seen.merge, seen.patch * seen.merge
+    tops, lefts = np.arange(rows) * side, np.arange(columns) * side
+    lines = seen.view(arranged).cells(tops, lefts, side).reshape(rows, columns, 4)
+    lines = np.concatenate([lines, placeless(rows, 1)], 1).reshape(-1, 4)
+    boxes = np.concatenate([placeless(1), lines, placeless(1)])
+    return seen.fitted(Patches(boxes, (rows, columns)))
 
 
 def _unrolled(pixels: Tensor, rows: int, columns: int, merge: int, patch: int) -> Tensor:
@@ -279,7 +301,9 @@ def _traced(seen: Seen) -> Patches:
         return _positioned(seen)
     if "target_sizes" in seen.inputs:
         return _strip(seen)
-    return _qwen(seen) if "image_grid_thw" in seen.inputs else traced(seen)
+    if "image_grid_thw" in seen.inputs:
+        return _lines(seen) if _in_lines(seen) else _qwen(seen)
+    return traced(seen)
 
 
 def _nowhere(seen: Seen) -> Patches:

@@ -19,6 +19,7 @@ from torch import Tensor
 from headpatch.models.measured import Placeless
 from headpatch.models.patches import (
     best_fitting,
+    block_of,
     internvl_grid,
     pixtral_view,
     qwen_view,
@@ -109,7 +110,7 @@ def _tiles(seen: Seen, grid: Callable[[Seen], tuple[int, int]]) -> Boxes:
 def _qwen(seen: Seen) -> Boxes:
     """Loose patches, those that are merged one after another."""
     rows, columns, arranged = qwen_view(seen)
-    merge = seen.merge
+    merge = block_of(seen)
     loose = np.arange(rows * columns).reshape(rows // merge, columns // merge, merge, merge)
     down, across = (np.arange(count) * seen.patch for count in (rows, columns))
     boxes = placeless(rows * columns)
