@@ -49,6 +49,7 @@ from headpatch.models.measured import Measured  # noqa: E402
 from headpatch.models.patches import Seen, locate  # noqa: E402
 from headpatch.models.prompt import Prompt  # noqa: E402
 from headpatch.models.reach import image_tokens  # noqa: E402
+from headpatch.models.seen import pixel_name  # noqa: E402
 from headpatch.models.vlm import VLM  # noqa: E402
 from tests.families.builders import _draw  # noqa: E402
 
@@ -104,21 +105,19 @@ def errors(vlm: VLM, base: Baseline, tower: Tower, scope: Any) -> tuple[float, f
 def places(vlm: VLM, prompt: Prompt) -> str:
     """Say how many image tokens are placed, of a picture that is squashed to what is taken."""
     inputs = dict(prompt.select(0).inputs)
-    pixels = inputs.get("pixel_values")
-    if pixels is None:
-        return "not tried: its pictures have another name"
+    name = pixel_name(inputs)
 
     def process(picture: Image.Image) -> Tensor:
         return shown(vlm.model.config, inputs, picture)
 
     def features(changed: Tensor) -> Tensor:
-        return image_tokens(vlm, {**inputs, "pixel_values": changed}, prompt.spans.image)
+        return image_tokens(vlm, {**inputs, name: changed}, prompt.spans.image)
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8))
     measured = Measured(process, picture.size)
     tokens = len(prompt.spans.image)
     try:
-        given = vlm.model.config, {**inputs, "pixel_values": process(picture)}
+        given = vlm.model.config, {**inputs, name: process(picture)}
         stub = _Settings()
         found = locate("traced", Seen(picture, stub, *given, tokens, measured, features), stub)
     except Exception as error:  # a form that this script does not draw pictures in

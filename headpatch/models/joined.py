@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_NAME = "get_rope_index"
 _COUNTING = "HunYuanVLModel"  # it numbers pictures through all runs, and positions hang on it
 
 
@@ -38,14 +39,14 @@ def numbered_alone(parts: Iterable[nn.Module]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for part in parts:
-            if type(part).__name__ == _COUNTING:
-                part.__dict__["get_rope_index"] = _by_run(part)
-                stack.callback(part.__dict__.pop, "get_rope_index")
+            if type(part).__name__ == _COUNTING and _NAME not in part.__dict__:  # a pass in a pass
+                part.__dict__[_NAME] = _by_run(part)
+                stack.callback(part.__dict__.pop, _NAME)
         yield
 
 
 def _by_run(part: Any) -> Any:
-    whole = type(part).get_rope_index
+    whole = getattr(type(part), _NAME)
 
     def positions(
         input_ids: Tensor,

@@ -7,7 +7,7 @@ processor's doing, and is measured (`headpatch.models.measured`).
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import prod, sqrt
+from math import isqrt, prod, sqrt
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,7 +36,7 @@ def locate(layout: str, seen: Seen, processor: object) -> Patches:
     the whole one, that `seen.processor` belongs to.
     """
     known = _known.setdefault(processor, {})
-    shape = tuple(seen.inputs["pixel_values"].shape)
+    shape = tuple(seen.values.shape)
     settings = layout, id(seen.config), repr(vars(seen.processor))
     key = settings, seen.image.size, shape, seen.tokens
     if key not in known:
@@ -74,10 +74,12 @@ def _crop(seen: Seen) -> Patches:
     return seen.fitted(Patches(np.concatenate([class_token, boxes]), (rows, columns)))
 
 
-def _whole(seen: Seen, rows: int, columns: int, arrange: Arrange) -> Patches:
+def _whole(
+    seen: Seen, rows: int, columns: int, arrange: Arrange, patch: int | None = None
+) -> Patches:
     """The whole picture in its own shape, in as many patches as its size asks for."""
     merge = seen.merged(rows * columns)
-    rows, columns, side = rows // merge, columns // merge, seen.patch * merge
+    rows, columns, side = rows // merge, columns // merge, (patch or seen.patch) * merge
     seen.need(rows * columns)
     view = seen.view(arrange)
     boxes = view.cells(np.arange(rows) * side, np.arange(columns) * side, side)
@@ -146,7 +148,7 @@ def told_grid(seen: Seen) -> tuple[int, int]:
 
 def internvl_grid(seen: Seen) -> tuple[int, int]:
     """(rows, columns) of tiles that InternVL's processor shows; 0 if none."""
-    return (0, 0) if len(seen.inputs["pixel_values"]) == 1 else _nearest_grid(seen)
+    return (0, 0) if len(seen.values) == 1 else _nearest_grid(seen)
 
 
 def _nearest_grid(seen: Seen) -> tuple[int, int]:
@@ -270,13 +272,13 @@ def _fewer(before: Axis, count: int) -> Axis:
 def _positioned(seen: Seen) -> Patches:
     """Gemma 4's: loose patches row by row, each with its column and row; padding has -1."""
     columns, rows = (int(last) + 1 for last in seen.inputs["image_position_ids"][0].amax(0))
-    side = seen.patch
+    side = isqrt(seen.values.shape[-1] // 3)  # Gemma 4 unified has them merged already
 
     def arranged(pixels: Tensor) -> Tensor:
         patches = pixels.flatten(0, -2)[: rows * columns].reshape(rows, columns, side, side, 3)
         return patches.permute(4, 0, 2, 1, 3).reshape(3, rows * side, columns * side)
 
-    return _whole(seen, rows, columns, arranged)
+    return _whole(seen, rows, columns, arranged, side)
 
 
 def _strip(seen: Seen) -> Patches:

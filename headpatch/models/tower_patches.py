@@ -30,7 +30,7 @@ from headpatch.models.patches import (
 from headpatch.models.pictures import seen_by
 from headpatch.models.prompt import Prompt
 from headpatch.models.reach import patch_behind, tower_tokens
-from headpatch.models.seen import Seen, placeless, view_of, within
+from headpatch.models.seen import Seen, pixel_name, placeless, view_of, within
 from headpatch.models.vlm import VLM
 
 Boxes: TypeAlias = Float[np.ndarray, "patches 4"]
@@ -66,10 +66,10 @@ def tower_patches(vlm: VLM, image: Image.Image, prompt: Prompt) -> TowerPatches:
         boxes = within(_LAYOUTS[vlm.family.layout](seen))
     except Placeless as error:
         return nowhere(error.found)
-    pixels = inputs["pixel_values"]
+    name, pixels = pixel_name(inputs), seen.values
 
     def entering(changed: Tensor) -> Tensor:
-        return tower_tokens(vlm, {**inputs, "pixel_values": changed})
+        return tower_tokens(vlm, {**inputs, name: changed})
 
     behind = patch_behind(pixels, entering, _numbered(pixels, seen.patch))
     if not np.isin(np.flatnonzero(np.isfinite(boxes[:, 0])), behind).all():
@@ -131,7 +131,7 @@ def _traced(seen: Seen) -> Boxes:
     """View by view, where no table says how views make up a picture."""
     if "image_grid_thw" in seen.inputs:
         return _qwen(seen)
-    pixels = seen.inputs["pixel_values"]
+    pixels = seen.values
     if pixels.ndim < 4:
         raise Placeless("--model", "its pictures come to the tower as loose patches", "pictures")
     parts = []
