@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,10 @@ from headpatch.errors import HeadpatchError  # noqa: E402
 from headpatch.heads import Head, HeadSet, Tower  # noqa: E402
 from headpatch.models.described import another_way  # noqa: E402
 from headpatch.models.discovery import discover  # noqa: E402
-from headpatch.models.measured import Measured  # noqa: E402
+from headpatch.models.measured import Measured, ramp  # noqa: E402
 from headpatch.models.patches import Seen, locate  # noqa: E402
 from headpatch.models.prompt import Prompt  # noqa: E402
-from headpatch.models.reach import image_tokens  # noqa: E402
+from headpatch.models.reach import image_tokens, patch_behind  # noqa: E402
 from headpatch.models.seen import pixel_name  # noqa: E402
 from headpatch.models.vlm import VLM  # noqa: E402
 from tests.families.builders import _draw  # noqa: E402
@@ -124,7 +124,42 @@ def places(vlm: VLM, prompt: Prompt) -> str:
         return f"not tried: {type(error).__name__}: {error}"[:100].replace("\n", " ")
     if found.unknown is not None:
         return f"no: {found.unknown.found}"
-    return f"{int((~np.isnan(found.boxes[:, 0])).sum())} of {tokens} tokens"
+    unmix(vlm.model)
+    right = confirmed(found.boxes, inputs[name], process, features)
+    return f"{int(right.sum())} of {tokens} tokens"
+
+
+def unmix(model: torch.nn.Module) -> None:
+    """Leave of convolutions from patch to patch (LFM3-VL's) each patch itself, as of attention."""
+    for one in model.modules():
+        if isinstance(one, torch.nn.Conv2d) and one.stride == (1, 1) and one.kernel_size != (1, 1):
+            centre = [size // 2 for size in one.kernel_size]
+            kept = one.weight[..., centre[0], centre[1]].clone()
+            one.weight.zero_()
+            one.weight[..., centre[0], centre[1]] = kept
+
+
+def confirmed(
+    boxes: np.ndarray,
+    pixels: Tensor,
+    process: Callable[[Image.Image], Tensor],
+    features: Callable[[Tensor], Tensor],
+) -> np.ndarray:
+    """Say which tokens have a box, and change with the loose patches that show it alone.
+
+    Tokens of other pictures are found by changing pixels in the first place.
+    """
+    placed = ~np.isnan(boxes[:, 0])
+    if pixels.ndim > 3:
+        return placed
+    light = [process(ramp(axis, (96, 96))).mean(-1, keepdim=True) for axis in ("x", "y")]
+    x, y = ((one * 255 - 40) / 175 for one in light)  # brightness says the place
+    number = torch.full(x.shape, -1)
+    for index in np.flatnonzero(placed):
+        left, top, right, bottom = boxes[index]
+        number[(x > left) & (x < right) & (y > top) & (y < bottom)] = int(index)
+    behind = patch_behind(pixels, features, number)
+    return placed & (behind == np.arange(len(boxes)))
 
 
 @dataclass
@@ -242,7 +277,7 @@ projection. *largest effects*: of a head of the language model, and of its visio
 if that is less than 1; and *not shown* if it is not, if no effect reaches {SEEN:.0e}, or if the
 script does not build it. *refused* is headpatch's own answer, or that no token is the picture's.
 *places*: how many image tokens are found to stand for a part of a picture that is squashed to the
-size that the tower takes. Inputs are drawn in the form that a class takes; of these classes only
+size that the tower takes, and to change with the patches that show it. Inputs are drawn in the form that a class takes; of these classes only
 those of the tests have been run with their own processors. The towers of `fast_vlm`, `gemma3n` and
 `perception_lm` need the packages timm and torchvision.
 Made with transformers {{version}} by `python benchmarks/census.py --also lowest.json >

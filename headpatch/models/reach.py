@@ -53,7 +53,7 @@ def image_tokens(
     """
     for layer in (vlm.lm.layers[0], vlm.lm.layers[-1]):
         entered = _entering(vlm, layer, inputs)
-        found = entered[0, image.to(entered.device)].float().cpu()
+        found = entered[0, image.to(entered.device)].flatten(1).float().cpu()
         if found.any():
             break
     return found
