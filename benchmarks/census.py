@@ -277,9 +277,10 @@ projection. *largest effects*: of a head of the language model, and of its visio
 if that is less than 1; and *not shown* if it is not, if no effect reaches {SEEN:.0e}, or if the
 script does not build it. *refused* is headpatch's own answer, or that no token is the picture's.
 *places*: how many image tokens are found to stand for a part of a picture that is squashed to the
-size that the tower takes, and to change with the patches that show it. Inputs are drawn in the form that a class takes; of these classes only
-those of the tests have been run with their own processors. The towers of `fast_vlm`, `gemma3n` and
-`perception_lm` need the packages timm and torchvision.
+size that the tower takes, and to change with the patches that show it. Inputs are drawn in the form
+that a class takes; of these classes only those of the tests have been run with their own
+processors. The towers of `fast_vlm`, `gemma3n` and `perception_lm` need the packages timm and
+torchvision.
 Made with transformers {{version}} by `python benchmarks/census.py --also lowest.json >
 docs/model-census.md`; `lowest.json` by the same with `--save` and the lowest release allowed."""
 

@@ -289,7 +289,9 @@ def shown(config: Any, inputs: Inputs, picture: Image.Image) -> Tensor:
         side = isqrt(pixels.shape[-1] // 3)
         return cut(6, side).permute(0, 1, 3, 4, 2).reshape(pixels.shape)
     if "image_grid_thw" not in inputs and pixels.shape[-1] == 3:  # frames of patches
-        loose = cut(isqrt(len(pixels)), patch).permute(0, 1, 3, 4, 2).reshape(-1, 1, patch, patch, 3)
+        loose = (
+            cut(isqrt(len(pixels)), patch).permute(0, 1, 3, 4, 2).reshape(-1, 1, patch, patch, 3)
+        )
         return loose.expand(pixels.shape).clone()
     if pixels.ndim > 3 and "image_grid_thw" not in inputs and pixels.shape[-3] == 3:
         return resized(pixels.shape[-1]).expand(pixels.shape).clone()

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import signature
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -234,7 +235,9 @@ class Capture:
     def _before(self, index: int) -> Callable[..., None]:
         def keep(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]
-            kwargs = kwargs | dict(zip(list(signature(layer.forward).parameters)[1:], args[1:]))
+            if args[1:]:  # by place, as Gemma 4 hands them on
+                names = islice(signature(layer.forward).parameters, 1, None)
+                kwargs = kwargs | dict(zip(names, args[1:], strict=False))
             left = self._outputs.get(index - 1)
             if left is not None and left is not hidden:
                 self._compare(index, left[:, self.start :], hidden[:, self.start :])

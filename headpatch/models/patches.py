@@ -115,8 +115,8 @@ def _lines(seen: Seen) -> Patches:
     rows, columns, side = rows // seen.merge, columns // seen.merge, seen.patch * seen.merge
     tops, lefts = np.arange(rows) * side, np.arange(columns) * side
     lines = seen.view(arranged).cells(tops, lefts, side).reshape(rows, columns, 4)
-    lines = np.concatenate([lines, placeless(rows, 1)], 1).reshape(-1, 4)
-    boxes = np.concatenate([placeless(1), lines, placeless(1)])
+    ended = np.concatenate([lines, placeless(rows, 1)], 1).reshape(-1, 4)
+    boxes = np.concatenate([placeless(1), ended, placeless(1)])
     return seen.fitted(Patches(boxes, (rows, columns)))
 
 

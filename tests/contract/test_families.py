@@ -43,10 +43,7 @@ REFUSED = {
         for family in ("idefics2", "granite4_vision")
         for verb in _ASK_PLACES
     },
-    **{
-        (family, "rollout"): "2 of 4 layers of tiny have no attention heads"
-        for family in _HALF
-    },
+    **{(family, "rollout"): "2 of 4 layers of tiny have no attention heads" for family in _HALF},
 }
 """By family and question: why it is not answered."""
 HEADS_OF = dict.fromkeys(_HALF, "1.1,3.1")  # the first layer has none

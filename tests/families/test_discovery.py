@@ -122,9 +122,10 @@ def test_unlisted_classes_widen(name: str) -> None:
     assert check(vlm, run_pair(vlm, prompt, keep), "answer").exact
 
 
-def test_a_run_is_read_alike_in_every_row() -> None:
-    """HunYuan-VL counts pictures through the batch, also where it generates."""
-    vlm = build("hunyuan_vl")
+@pytest.mark.parametrize("name", ["hunyuan_vl", "minicpmv4_6"])
+def test_a_run_is_read_alike_in_every_row(name: str) -> None:
+    """HunYuan-VL counts pictures, MiniCPM-V patches through the batch, also as they generate."""
+    vlm = build(name)
     prompt = prompt_of(vlm)
     both = run_pair(vlm, prompt).trace.logits
     for run in (WITH, WITHOUT):
