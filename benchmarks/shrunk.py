@@ -114,10 +114,26 @@ CHANGES: dict[str, dict[str, Any]] = {
     "dots3_note": {"text_config": {"head_dim": 2 * HEAD}},
     "granite4_vision": {
         "image_grid_pinpoints": [[SIDE, 2 * SIDE]],
-        "vision_config": {"hidden_size": 2 * 64},  # its Q-Former's heads are 64 wide
+        "vision_config": {  # its Q-Former's heads are 64 wide
+            "hidden_size": 2 * 64,
+            "model_type": "clip_vision_model",
+        },
         "downsample_rate": "2/4",
         "deepstack_layer_map": [[-2, 1]],
         "spatial_target_layers": [2],
+        # which older releases' defaults lack
+        "text_config": dict.fromkeys(
+            (
+                *(f"{one}_multiplier" for one in ("attention", "residual", "embedding")),
+                "logits_scaling",
+            ),
+            1.0,
+        ),
+        "qformer_config": {
+            "hidden_size": 128,
+            "num_attention_heads": 2,
+            "encoder_hidden_size": 128,
+        },
     },
     "hunyuan_vl": {
         "text_config": {"head_dim": HEAD, "rope_parameters": {"mrope_section": [2, 3, 3]}}

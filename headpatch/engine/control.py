@@ -238,8 +238,13 @@ def _attentions(model: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]
     for module in model.modules():
         name = type(module).__name__.lower()
         if "attention" in name or "attn" in name:
-            # Gemma 4's tower has each of them in a module of its own, which clips what enters
-            parts = [one for child in module.children() for one in (child, *child.children())]
-            linears = [part for part in parts if hasattr(part, "in_features")]
+            linears = [part for child in module.children() for part in _linear(child)]
             if linears:
                 yield module, linears
+
+
+def _linear(module: nn.Module) -> list[nn.Module]:
+    """Return a module if it is a linear layer, or one that it only clips (Gemma 4's tower)."""
+    inner = list(module.children())
+    found = module if hasattr(module, "in_features") or len(inner) != 1 else inner[0]
+    return [found] if hasattr(found, "in_features") else []

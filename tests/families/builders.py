@@ -514,7 +514,8 @@ def granite4_vision() -> Parts:
         spatial_target_layers=[1],
         qformer_config={
             "model_type": "blip_2_qformer", "num_hidden_layers": 1, "intermediate_size": 48,
-            "cross_attention_frequency": 1, "use_qformer_text_input": False,
+            "cross_attention_frequency": 1, "use_qformer_text_input": False, "hidden_size": 64,
+            "num_attention_heads": 1, "encoder_hidden_size": 64,
         },
     )  # fmt: skip
     return Parts(hf.Granite4VisionForConditionalGeneration, config, processor)
