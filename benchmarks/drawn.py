@@ -20,6 +20,7 @@ from headpatch.models.spans import Spans
 from headpatch.models.wording import AnswerTokens
 
 RUNS, BEFORE, AFTER = 2, 3, 6
+_ROW_BY_ROW = ("hunyuan_vl", "muse_glimmer", "muse_spark")  # what their processors give
 Inputs = dict[str, Tensor]
 
 
@@ -302,7 +303,7 @@ def shown(config: Any, inputs: Inputs, picture: Image.Image) -> Tensor:
     names = ("spatial_merge_size", "merge_size", "merge_kernel_size")
     sizes = (_one(tower, name, 0) for name in names)
     block = int(merge[0]) if merge is not None else next(filter(None, sizes), 1)
-    block = 1 if config.model_type == "hunyuan_vl" else block  # row by row
+    block = 1 if config.model_type in _ROW_BY_ROW else block
     patches = cut(4, patch).unflatten(1, (4 // block, block)).unflatten(0, (4 // block, block))
     patches = patches.transpose(1, 2).reshape(16, 3, 1, patch, patch)
     frames = pixels[0].numel() // patches[0].numel()

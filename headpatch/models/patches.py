@@ -92,20 +92,39 @@ def _qwen(seen: Seen) -> Patches:
 
 def qwen_view(seen: Seen) -> tuple[int, int, Arrange]:
     """Return rows and columns of patches, and what puts them in their places."""
-    _, rows, columns = (int(count) for count in seen.inputs["image_grid_thw"][0])
-    block, patch = block_of(seen), seen.patch
-    arranged = partial(_unrolled, rows=rows, columns=columns, merge=block, patch=patch)
-    return rows, columns, arranged
+    return *_loose(seen), _in_blocks(seen, block_of(seen))
 
 
 def block_of(seen: Seen) -> int:
-    """Return the side of the blocks in which loose patches come: those that are merged, mostly."""
-    return 1 if _in_lines(seen) else seen.merge
+    """Return the side of the blocks in which loose patches come: those that are merged, mostly.
+
+    HunYuan-VL's and Muse's processors give them row by row, which is then what shows a picture.
+    """
+    try:
+        seen.view(_in_blocks(seen, seen.merge))
+    except Placeless:
+        try:
+            seen.view(_in_blocks(seen, 1))
+        except Placeless:
+            return seen.merge  # whose own reason is told
+        return 1
+    return seen.merge
+
+
+def _loose(seen: Seen) -> tuple[int, int]:
+    """(rows, columns) of loose patches."""
+    _, rows, columns = (int(count) for count in seen.inputs["image_grid_thw"][0])
+    return rows, columns
+
+
+def _in_blocks(seen: Seen, block: int) -> Arrange:
+    rows, columns = _loose(seen)
+    return partial(_unrolled, rows=rows, columns=columns, merge=block, patch=seen.patch)
 
 
 def _in_lines(seen: Seen) -> bool:
     """Whether tokens come in lines with an end, between a first and a last one: HunYuan-VL's."""
-    _, rows, columns = (int(count) // seen.merge for count in seen.inputs["image_grid_thw"][0])
+    rows, columns = (count // seen.merge for count in _loose(seen))
     return seen.tokens == rows * (columns + 1) + 2
 
 
