@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,11 @@ from headpatch.errors import HeadpatchError  # noqa: E402
 from headpatch.heads import Head, HeadSet, Tower  # noqa: E402
 from headpatch.models.described import another_way  # noqa: E402
 from headpatch.models.discovery import discover  # noqa: E402
-from headpatch.models.measured import Measured  # noqa: E402
+from headpatch.models.measured import Measured, ramp  # noqa: E402
 from headpatch.models.patches import Seen, locate  # noqa: E402
 from headpatch.models.prompt import Prompt  # noqa: E402
-from headpatch.models.reach import image_tokens  # noqa: E402
+from headpatch.models.reach import image_tokens, patch_behind  # noqa: E402
+from headpatch.models.seen import pixel_name  # noqa: E402
 from headpatch.models.vlm import VLM  # noqa: E402
 from tests.families.builders import _draw  # noqa: E402
 
@@ -104,28 +105,61 @@ def errors(vlm: VLM, base: Baseline, tower: Tower, scope: Any) -> tuple[float, f
 def places(vlm: VLM, prompt: Prompt) -> str:
     """Say how many image tokens are placed, of a picture that is squashed to what is taken."""
     inputs = dict(prompt.select(0).inputs)
-    pixels = inputs.get("pixel_values")
-    if pixels is None:
-        return "not tried: its pictures have another name"
+    name = pixel_name(inputs)
 
     def process(picture: Image.Image) -> Tensor:
         return shown(vlm.model.config, inputs, picture)
 
     def features(changed: Tensor) -> Tensor:
-        return image_tokens(vlm, {**inputs, "pixel_values": changed}, prompt.spans.image)
+        return image_tokens(vlm, {**inputs, name: changed}, prompt.spans.image)
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8))
     measured = Measured(process, picture.size)
     tokens = len(prompt.spans.image)
     try:
-        given = vlm.model.config, {**inputs, "pixel_values": process(picture)}
+        given = vlm.model.config, {**inputs, name: process(picture)}
         stub = _Settings()
         found = locate("traced", Seen(picture, stub, *given, tokens, measured, features), stub)
     except Exception as error:  # a form that this script does not draw pictures in
         return f"not tried: {type(error).__name__}: {error}"[:100].replace("\n", " ")
     if found.unknown is not None:
         return f"no: {found.unknown.found}"
-    return f"{int((~np.isnan(found.boxes[:, 0])).sum())} of {tokens} tokens"
+    unmix(vlm.model)
+    right = confirmed(found.boxes, inputs[name], process, features)
+    return f"{int(right.sum())} of {tokens} tokens"
+
+
+def unmix(model: torch.nn.Module) -> None:
+    """Leave of convolutions from patch to patch (LFM3-VL's) each patch itself, as of attention."""
+    for one in model.modules():
+        if isinstance(one, torch.nn.Conv2d) and one.stride == (1, 1) and one.kernel_size != (1, 1):
+            centre = [size // 2 for size in one.kernel_size]
+            kept = one.weight[..., centre[0], centre[1]].clone()
+            one.weight.zero_()
+            one.weight[..., centre[0], centre[1]] = kept
+
+
+def confirmed(
+    boxes: np.ndarray,
+    pixels: Tensor,
+    process: Callable[[Image.Image], Tensor],
+    features: Callable[[Tensor], Tensor],
+) -> np.ndarray:
+    """Say which tokens have a box, and change with the loose patches that show it alone.
+
+    Tokens of other pictures are found by changing pixels in the first place.
+    """
+    placed = ~np.isnan(boxes[:, 0])
+    if pixels.ndim > 3:
+        return placed
+    light = [process(ramp(axis, (96, 96))).mean(-1, keepdim=True) for axis in ("x", "y")]
+    x, y = ((one * 255 - 40) / 175 for one in light)  # brightness says the place
+    number = torch.full(x.shape, -1)
+    for index in np.flatnonzero(placed):
+        left, top, right, bottom = boxes[index]
+        number[(x > left) & (x < right) & (y > top) & (y < bottom)] = int(index)
+    behind = patch_behind(pixels, features, number)
+    return placed & (behind == np.arange(len(boxes)))
 
 
 @dataclass
@@ -243,9 +277,10 @@ projection. *largest effects*: of a head of the language model, and of its visio
 if that is less than 1; and *not shown* if it is not, if no effect reaches {SEEN:.0e}, or if the
 script does not build it. *refused* is headpatch's own answer, or that no token is the picture's.
 *places*: how many image tokens are found to stand for a part of a picture that is squashed to the
-size that the tower takes. Inputs are drawn in the form that a class takes; of these classes only
-those of the tests have been run with their own processors. The towers of `fast_vlm`, `gemma3n` and
-`perception_lm` need the packages timm and torchvision.
+size that the tower takes, and to change with the patches that show it. Inputs are drawn in the form
+that a class takes; of these classes only those of the tests have been run with their own
+processors. The towers of `fast_vlm`, `gemma3n` and `perception_lm` need the packages timm and
+torchvision.
 Made with transformers {{version}} by `python benchmarks/census.py --also lowest.json >
 docs/model-census.md`; `lowest.json` by the same with `--save` and the lowest release allowed."""
 

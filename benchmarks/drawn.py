@@ -15,10 +15,12 @@ from benchmarks.shrunk import PATCH, SIDE
 from headpatch.models.joined import joined
 from headpatch.models.patches import Patches
 from headpatch.models.prompt import Prompt
+from headpatch.models.seen import pixel_name
 from headpatch.models.spans import Spans
 from headpatch.models.wording import AnswerTokens
 
 RUNS, BEFORE, AFTER = 2, 3, 6
+_ROW_BY_ROW = ("hunyuan_vl", "muse_glimmer", "muse_spark")  # what their processors give
 Inputs = dict[str, Tensor]
 
 
@@ -267,7 +269,7 @@ def runs_at_all(model: Any) -> Prompt | str:
 
 def shown(config: Any, inputs: Inputs, picture: Image.Image) -> Tensor:
     """Return pixel values of one run, of the form that its `inputs` have, that show a picture."""
-    pixels, tower = inputs["pixel_values"], vision_config(config)
+    pixels, tower = inputs[pixel_name(inputs)], vision_config(config)
     patch = _one(tower, "patch_size", PATCH)
 
     def resized(side: int) -> Tensor:
@@ -279,11 +281,19 @@ def shown(config: Any, inputs: Inputs, picture: Image.Image) -> Tensor:
         whole = resized(rows * side).unflatten(2, (rows, side)).unflatten(1, (rows, side))
         return whole.permute(1, 3, 0, 2, 4)
 
+    if "flattened_patches" in inputs:  # each behind its row and column
+        loose = cut(4, isqrt((pixels.shape[-1] - 2) // 3)).permute(0, 1, 3, 4, 2)
+        return torch.cat([pixels[..., :2], loose.reshape(1, 16, -1)], -1)
     if "target_sizes" in inputs:
         return cut(4, patch).permute(2, 3, 0, 1, 4).reshape(pixels.shape)
     if "image_position_ids" in inputs:
         side = isqrt(pixels.shape[-1] // 3)
         return cut(6, side).permute(0, 1, 3, 4, 2).reshape(pixels.shape)
+    if "image_grid_thw" not in inputs and pixels.shape[-1] == 3:  # frames of patches
+        loose = (
+            cut(isqrt(len(pixels)), patch).permute(0, 1, 3, 4, 2).reshape(-1, 1, patch, patch, 3)
+        )
+        return loose.expand(pixels.shape).clone()
     if pixels.ndim > 3 and "image_grid_thw" not in inputs and pixels.shape[-3] == 3:
         return resized(pixels.shape[-1]).expand(pixels.shape).clone()
     if "image_grid_thw" not in inputs:
@@ -293,6 +303,7 @@ def shown(config: Any, inputs: Inputs, picture: Image.Image) -> Tensor:
     names = ("spatial_merge_size", "merge_size", "merge_kernel_size")
     sizes = (_one(tower, name, 0) for name in names)
     block = int(merge[0]) if merge is not None else next(filter(None, sizes), 1)
+    block = 1 if config.model_type in _ROW_BY_ROW else block
     patches = cut(4, patch).unflatten(1, (4 // block, block)).unflatten(0, (4 // block, block))
     patches = patches.transpose(1, 2).reshape(16, 3, 1, patch, patch)
     frames = pixels[0].numel() // patches[0].numel()

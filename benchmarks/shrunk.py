@@ -84,8 +84,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "llava_next_video": {"image_grid_pinpoints": [[SIDE, 2 * SIDE]]},
     "llava_onevision": {"image_grid_pinpoints": [[SIDE, 2 * SIDE]]},
     "minicpm_ocr": {"image_token_id": 300},
-    "minicpmv4_6": {"image_token_id": 300},
-    "minicpmv4_7": {"image_token_id": 300},
+    "minicpmv4_6": {"image_token_id": 300, "insert_layer_id": 1},  # of the tower's 4
+    "minicpmv4_7": {"image_token_id": 300, "insert_layer_id": 1},  # of the tower's 4
     "qwen2_5_omni_thinker": {
         "vision_start_token_id": 310,
         "vision_end_token_id": 309,
@@ -114,10 +114,26 @@ CHANGES: dict[str, dict[str, Any]] = {
     "dots3_note": {"text_config": {"head_dim": 2 * HEAD}},
     "granite4_vision": {
         "image_grid_pinpoints": [[SIDE, 2 * SIDE]],
-        "vision_config": {"hidden_size": 2 * 64},  # its Q-Former's heads are 64 wide
+        "vision_config": {  # its Q-Former's heads are 64 wide
+            "hidden_size": 2 * 64,
+            "model_type": "clip_vision_model",
+        },
         "downsample_rate": "2/4",
         "deepstack_layer_map": [[-2, 1]],
         "spatial_target_layers": [2],
+        # which older releases' defaults lack
+        "text_config": dict.fromkeys(
+            (
+                *(f"{one}_multiplier" for one in ("attention", "residual", "embedding")),
+                "logits_scaling",
+            ),
+            1.0,
+        ),
+        "qformer_config": {
+            "hidden_size": 128,
+            "num_attention_heads": 2,
+            "encoder_hidden_size": 128,
+        },
     },
     "hunyuan_vl": {
         "text_config": {"head_dim": HEAD, "rope_parameters": {"mrope_section": [2, 3, 3]}}

@@ -17,6 +17,7 @@ from transformers import GenerationConfig
 from headpatch.engine.attention import tapped
 from headpatch.engine.forward import Keep
 from headpatch.engine.patching import WITH, WITHOUT, Baseline, Read, run_pair
+from headpatch.models.joined import joined
 from headpatch.models.prompt import Prompt, forced
 from headpatch.models.vlm import VLM
 from headpatch.models.wording import AnswerTokens, text_after, variants_of, with_variants
@@ -149,7 +150,7 @@ def _generate(vlm: VLM, prompt: Prompt, max_new_tokens: int) -> list[list[int]]:
         return [_generate(vlm, one, max_new_tokens)[0] for one in prompt.each]
     with tapped(vlm.parts, {}), greedily(vlm):
         ids = vlm.model.generate(
-            **prompt.inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
+            **joined(prompt.inputs), max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
         )
     return [row[prompt.spans.length :].tolist() for row in ids]
 

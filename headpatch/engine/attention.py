@@ -31,7 +31,8 @@ Mask: TypeAlias = Tensor | None
 NAME = "headpatch"
 _TAP = "_headpatch_tap"
 _BLOCK = 64  # queries at a time where sdpa cannot be used
-_CHANGES = ("s_aux", "softcap", "position_bias", "cache", "output_attentions")
+_SINKS = ("s_aux", "sinks")
+_CHANGES = (*_SINKS, "softcap", "position_bias", "cache", "output_attentions")
 
 
 @runtime_checkable
@@ -54,10 +55,28 @@ def attention(
     module: Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Mask, **options: Any
 ) -> tuple[Tensor, None]:
     """Be transformers' sdpa attention, unless a tap hangs on `module`."""
+    if options.get("position_bias") is not None:  # Inkling's: taps see it as a part of the mask
+        attention_mask = _biased(module, query, key, attention_mask, options)
+        options["position_bias"] = None
     tap: Tap | None = module.__dict__.get(_TAP)
     if tap is None:
         return plain_attention(module, query, key, value, attention_mask, **options), None
     return tap(module, query, key, value, attention_mask, **options), None
+
+
+def _biased(module: Module, query: Query, key: Key, mask: Mask, options: Options) -> Tensor:
+    """Return the additive mask that a bias of scores and a mask come to."""
+    bias: Tensor = options["position_bias"]
+    length, keys = query.shape[2], key.shape[2]
+    if mask is None and is_causal(module, length, options):
+        after = keys - length
+        mask = bias.new_ones(length, keys, dtype=torch.bool).tril(after)
+    if mask is None:
+        return bias
+    mask = mask[..., :keys]
+    if mask.dtype == torch.bool:
+        return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
+    return bias + mask
 
 
 def plain_attention(
@@ -78,7 +97,7 @@ def plain_attention(
             is_causal=is_causal(module, query.shape[2], options),
         )
         return z.transpose(1, 2).contiguous()
-    if options.get("s_aux") is not None:
+    if any(options.get(name) is not None for name in _SINKS):
         raise RunError("the model's attention has sinks (as gpt-oss's), which headpatch cannot run")
     if options.get("softcap") is not None:
         blocks = torch.arange(query.shape[2], device=query.device).split(_BLOCK)

@@ -162,7 +162,9 @@ class Comparison:
             return Check(float("inf"), TOLERANCE, str(error))
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
             said = str(error).strip().partition("\n")[0]
-            return Check(float("inf"), TOLERANCE, f"{type(error).__name__}: {said}".rstrip(": "))
+            words = "its layers do not run on a part of the pass alone"
+            raised = f"{type(error).__name__}: {said}".rstrip(": ")
+            return Check(float("inf"), TOLERANCE, f"{words} ({raised})")
         return Check(_worst(rows), max(excused, *(row.allowed for row in rows)))
 
     def _compare(self, rows: list[Row]) -> float:

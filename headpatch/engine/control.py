@@ -26,7 +26,7 @@ from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet, Tower
 from headpatch.models.prompt import Prompt
 from headpatch.models.spans import Positions
-from headpatch.models.vlm import VLM, implemented
+from headpatch.models.vlm import VLM, Stack, implemented
 
 HEADS_OF: dict[Tower, str] = {
     "lm": "heads of the language model",
@@ -87,6 +87,9 @@ def _compared(vlm: VLM, base: Baseline, tower: Tower, positions: Positions) -> s
     prompt = base.prompt.select(WITHOUT)
     untouched, projections = observe(vlm, prompt, compare)
     ran = projections[tower]
+    if tower == "vision":  # of what runs beside its layers (another tower, a pooler), neither
+        beside = _beside(vlm, stack)
+        ran = [one for one in ran if one in beside]
     if stack.grid.without:  # of what runs in layers without heads nothing is claimed
         ran = [one for one in ran if one in outputs]
     ran = ran[: len(layers)]
@@ -123,6 +126,13 @@ def _compared(vlm: VLM, base: Baseline, tower: Tower, positions: Positions) -> s
             f"output projection by {effect:+.3f}"
         )
     return ""
+
+
+def _beside(vlm: VLM, stack: Stack) -> set[nn.Module]:
+    """Return every module of the lists that a stack's layers are in."""
+    layers, model = set(stack.layers), cast("nn.Module", vlm.model)
+    holders = [one for one in model.modules() if not layers.isdisjoint(one.children())]
+    return {part for holder in holders for part in holder.modules()}
 
 
 def _chosen(vlm: VLM, tower: Tower) -> tuple[Head, ...]:
@@ -228,6 +238,13 @@ def _attentions(model: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]
     for module in model.modules():
         name = type(module).__name__.lower()
         if "attention" in name or "attn" in name:
-            linears = [child for child in module.children() if hasattr(child, "in_features")]
+            linears = [part for child in module.children() for part in _linear(child)]
             if linears:
                 yield module, linears
+
+
+def _linear(module: nn.Module) -> list[nn.Module]:
+    """Return a module if it is a linear layer, or one that it only clips (Gemma 4's tower)."""
+    inner = list(module.children())
+    found = module if hasattr(module, "in_features") or len(inner) != 1 else inner[0]
+    return [found] if hasattr(found, "in_features") else []

@@ -23,6 +23,7 @@ from headpatch.engine.precision import is_low, raised
 from headpatch.errors import RunError
 from headpatch.heads import Head
 from headpatch.kinds import KINDS
+from headpatch.models.joined import joined
 from headpatch.models.vlm import VLM
 
 
@@ -94,7 +95,11 @@ def generate_changed(
         }
         with raised(vlm), tapped(vlm.parts, sites), greedily(vlm):
             ids = vlm.model.generate(
-                **inputs, max_new_tokens=tokens, do_sample=False, num_beams=1, use_cache=True
+                **joined(inputs),
+                max_new_tokens=tokens,
+                do_sample=False,
+                num_beams=1,
+                use_cache=True,
             )
         return up_to_the_end(vlm, ids[:, batch.spans.length :].tolist())
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from headpatch.errors import InputError, RunError
 from headpatch.heads import Head, HeadSet, Tower
 from headpatch.kinds import KINDS, REWEIGHTED
+from headpatch.models.seen import pixel_name
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM, Stack
 
@@ -118,6 +119,9 @@ class ZEdit:
     head: Head
     positions: Int[Tensor, " positions"]
     value: Float[Tensor, "positions head_dim"] | None
+    # Of a run in its layer, in a vision tower whose rows are not runs; None where a run has as
+    # many rows as any other.
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +179,7 @@ def vision_positions(
     if positions == "all" or not vlm.family.class_token:
         return each
     prompt = base.prompt.select(0)
-    tiles = prompt.inputs["pixel_values"].shape[:-3].numel()
+    tiles = prompt.inputs[pixel_name(prompt.inputs)].shape[:-3].numel()
     is_class = each % (tokens // tiles) == 0  # one a tile
     return each[is_class if positions == "class" else ~is_class]
 

@@ -314,13 +314,15 @@ def z_edits(
         where["lm"] = base.prompt.spans.positions(intervention.positions)
     if intervention.vision_positions is not None:
         where["vision"] = vision_positions(vlm, base, intervention.vision_positions)
-    value, layer = None, None
+    values, layer, tokens = None, None, None
     for head in intervention.heads:
         positions = where[head.tower]
         if layer != (head.tower, head.layer):  # heads are in order
             layer = head.tower, head.layer
-            value = _values(intervention, *layer, positions, base, means)
-        yield ZEdit(row, head, positions, None if value is None else value[:, head.head])
+            values = _values(intervention, *layer, positions, base, means)
+            tokens = base.trace.z["vision"][head.layer].shape[1] if "vision" in layer else None
+        value = None if values is None else values[:, head.head]
+        yield ZEdit(row, head, positions, value, tokens)
 
 
 def _values(

@@ -16,6 +16,7 @@ from headpatch.engine.forward import forward
 from headpatch.engine.patching import PLAIN_BATCH, OnProgress
 from headpatch.errors import InputError
 from headpatch.models.prompt import Prompt
+from headpatch.models.seen import pixel_name
 from headpatch.models.vlm import VLM
 
 Picture = Float[Tensor, "1 channels height width"]
@@ -26,7 +27,7 @@ def pictures(vlm: VLM, prompt: Prompt) -> list[Picture]:
 
     An `InputError` if it takes it in parts, or not patch for patch as the language model does.
     """
-    pixels = prompt.inputs.get("pixel_values")
+    pixels = prompt.inputs.get(pixel_name(prompt.inputs))
     rows, columns = prompt.patches.grid
     whole = pixels is not None and pixels.ndim == 4 and len(pixels) == prompt.runs
     if not whole or rows * columns != len(prompt.patches.boxes) or not rows:
@@ -50,7 +51,8 @@ def patch_side(vlm: VLM, prompt: Prompt) -> int:
     config, (rows, _) = vlm.model.config.vision_config, prompt.patches.grid
     size = config.patch_size
     side = int(size if isinstance(size, int) else size[0])
-    return side * (prompt.inputs["pixel_values"].shape[2] // side // rows)  # pooled: several
+    height = prompt.inputs[pixel_name(prompt.inputs)].shape[2]
+    return side * (height // side // rows)  # several, if they are pooled
 
 
 def differing(
@@ -93,7 +95,7 @@ def lds(
     for start in range(0, len(shown), batch):
         pixels = torch.cat([make() for make in shown[start : start + batch]])
         many = prompt.repeat(len(pixels))
-        many = replace(many, inputs={**many.inputs, "pixel_values": pixels})
+        many = replace(many, inputs={**many.inputs, pixel_name(many.inputs): pixels})
         found += forward(vlm, many, exact=True).ld(many).tolist()
         if on_progress:
             on_progress(len(found), len(shown))

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from inspect import signature
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -103,7 +105,12 @@ class Prefill:
 
 
 # Dimensions of the arguments that run over the batch, counted from the end.
-_BATCH = {"position_embeddings": -3, "position_ids": -2, "full_text_row_masked_out_mask": -4}
+_BATCH = {
+    "position_embeddings": -3,
+    "position_ids": -2,
+    "full_text_row_masked_out_mask": -4,
+    "per_layer_input": -3,
+}
 
 
 def _pick(value: Any, run: int, runs: int, dim: int | None) -> Any:
@@ -184,6 +191,8 @@ class Capture:
         if not crossing and key.shape[2] != self.tokens:
             self.refused = f"layer {layer} attends to more than the prompt"
         if mask is not None:
+            if mask.ndim == 4 and mask.shape[1] > 1:
+                self.refused = f"layer {layer} adds to the scores of each head what tokens say"
             if not crossing:
                 self._look_ahead(mask)
             mask = mask[..., self.start :, : key.shape[2]]
@@ -229,12 +238,15 @@ class Capture:
         return keep
 
     def _before(self, index: int) -> Callable[..., None]:
-        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def keep(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]
+            if args[1:]:  # by place, as Gemma 4 hands them on
+                names = islice(signature(layer.forward).parameters, 1, None)
+                kwargs = kwargs | dict(zip(names, args[1:], strict=False))
             left = self._outputs.get(index - 1)
             if left is not None and left is not hidden:
                 self._compare(index, left[:, self.start :], hidden[:, self.start :])
-            self.inputs[index] = (_own(hidden[:, self.start :], self.start), dict(kwargs))
+            self.inputs[index] = (_own(hidden[:, self.start :], self.start), kwargs)
 
         return keep
 
@@ -289,6 +301,7 @@ _TOKENS = {
     "position_ids": -1,
     "cache_position": -1,
     "full_text_row_masked_out_mask": -2,
+    "per_layer_input": -2,  # Gemma 4's
 }
 _CACHES = ("cache", "past_key_values")  # its name, by the release of transformers
 _DROPPED = {"hidden_states", "attention_mask", "use_cache", *_CACHES}

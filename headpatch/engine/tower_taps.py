@@ -69,11 +69,10 @@ class TowerSite(Site):
     """A tap of the vision tower, whose tokens of one run may lie in several rows or calls.
 
     A run's tokens are counted through: tile after tile, or in the order in which the tower takes
-    them. `patches` are a run's, where the tower takes those of all runs in one row.
+    them. Where it takes those of all runs in one row, or each run in a call, edits say how many.
     """
 
     runs: int = 1
-    patches: int | None = None
     seen: int = 0
     parts: list[Tensor] = field(default_factory=list)
     received: "Received | None" = None  # what tokens receive, if that is kept
@@ -100,10 +99,10 @@ class TowerSite(Site):
     def _replace(self, z: Tensor) -> Tensor:
         z = z.clone(memory_format=torch.contiguous_format)
         flat = z.view(-1, *z.shape[2:])
-        each = self.patches or len(flat) // self.runs
         for same in together(self.edits, of_one_row=True):
             # Where, is found on the host: a choice on the device would have to be waited for.
             first, heads = same[0], torch.tensor([one.head.head for one in same])
+            each = first.tokens or len(flat) // self.runs
             at = first.row * each + first.positions - self.seen
             here = ((at >= 0) & (at < len(flat))).nonzero()[:, 0]
             put = values_of(same, len(at), z)
@@ -125,12 +124,8 @@ def tower_sites(
     """Return a site for each attention of the vision tower; `received` is filled, one a layer."""
     if vlm.vision is None:
         return {}
-    pixels = prompt.inputs.get("pixel_values")
-    by_patch = "image_grid_thw" in prompt.inputs or (pixels is not None and pixels.ndim == 2)
-    flat = vlm.family.one_row and by_patch
-    patches = len(pixels) // prompt.runs if flat and pixels is not None else None
     kept: Sequence[Received | None] = received or [None] * len(vlm.vision.attentions)
     return {
-        module: TowerSite(runs=prompt.runs, patches=patches, received=one)
+        module: TowerSite(runs=prompt.runs, received=one)
         for module, one in zip(vlm.vision.attentions, kept, strict=True)
     }

@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 from headpatch.errors import InputError
 from headpatch.models.described import another_way
 from headpatch.models.families import FAMILIES, Family
-from headpatch.models.observed import Call, Inputs, Run, watch
+from headpatch.models.observed import Call, Inputs, Run, reaches, watch
 from headpatch.models.prompt import picture_inputs
 from headpatch.models.spans import find_spans
-from headpatch.models.vlm import VLM
+from headpatch.models.vlm import VLM, named_layer
 from headpatch.models.wording import image_token_id
 
 _THROUGH = "go through transformers' attention function"
@@ -102,7 +102,7 @@ def _discovered(model: PreTrainedModel, inputs: Inputs, image: Sequence[int]) ->
         adds_between_layers=run.added,
         layout="traced",
         both_ways=any(call.ahead for call in calls),
-        **_tower(model, before, runs, len(image)),
+        **_tower(model, inputs, before, len(image)),
     )
 
 
@@ -196,9 +196,10 @@ def _norm(run: Run) -> str:
 
 
 def _tower(
-    model: PreTrainedModel, calls: Sequence[Call], runs: int, image: int
+    model: PreTrainedModel, inputs: Inputs, calls: Sequence[Call], image: int
 ) -> Mapping[str, Any]:
     """Return what a table says of the tower: of the stack with most layers before the text."""
+    runs = len(inputs["input_ids"])
     stacks = {path: own for path, own in _stacks(calls).items() if path}
     if not stacks:
         return {"why_no_vision": f"no attention of its vision tower is seen to {_THROUGH}"}
@@ -210,11 +211,10 @@ def _tower(
         parts = [_Stack.of(model, path, stacks[path], "its vision tower") for path in joined]
         if any(part != parts[0] for part in parts) or parts[0].without or parts[0].crossing:
             raise _Unlike("its vision tower has layers of several forms")
+        tokens = _tokens_of(stacks[main])
     except _Unlike as error:
         return {"why_no_vision": str(error)}
-    layer = [call for call in stacks[main] if call.place[1] == first.place[1]]
-    tokens = sum(call.rows * call.queries for call in layer)
-    views = sum(call.rows for call in layer)
+    views = sum(call.rows for call in stacks[main] if call.place[1] == first.place[1])
     class_token, one_row = _first_of_each(first), first.rows % runs != 0
     whole = views == runs and tokens // runs - image in (0, int(class_token))
     return {
@@ -223,10 +223,31 @@ def _tower(
         "vision_output": parts[0].output,
         "vision_heads": first.heads,
         "vision_at_output": parts[0].at_output,
+        "vision_read": _read_on(model, inputs, joined),
         "class_token": class_token,
         "one_row": one_row,
         "one_view": whole and not one_row,
     }
+
+
+def _tokens_of(calls: Sequence[Call]) -> int:
+    """Return how many tokens of all runs each layer of a tower has; `_Unlike` if they differ."""
+    layers: dict[int, int] = {}
+    for call in calls:
+        layers[call.place[1]] = layers.get(call.place[1], 0) + call.rows * call.queries
+    if len(counts := sorted(set(layers.values()), reverse=True)) > 1:
+        raise _Unlike("its vision tower merges tokens between layers that headpatch would change")
+    return counts[0]
+
+
+def _read_on(model: PreTrainedModel, inputs: Inputs, paths: Sequence[str]) -> int | None:
+    """Return the last layer of a tower that is read, if it is past the one that the config names.
+
+    Granite Vision hands several layers on, and says so in settings of its own.
+    """
+    layers = [layer for path in paths for layer in model.get_submodule(path).children()]
+    past = range(named_layer(model.config, len(layers)) + 1, len(layers))
+    return next((one for one in reversed(past) if reaches(model, inputs, layers[one])), None)
 
 
 def _same_tower(

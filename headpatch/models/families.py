@@ -45,6 +45,9 @@ class Family:
     vision_output: str = "out_proj"
     vision_heads: int = 0
     vision_at_output: bool = False
+    # The last vision layer that is read on, where a run showed a later one than the config's
+    # `vision_feature_layer`.
+    vision_read: int | None = None
     class_token: bool = False  # whether the vision tower's first token is a class token
     # The tower takes the patches of all runs in one row, in one or several calls of the attention
     # function a layer (else one row or more a run).

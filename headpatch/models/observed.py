@@ -24,7 +24,8 @@ from headpatch.models.vlm import implemented, parts
 _NAME = "headpatch_discovery"
 _NOTE = "_headpatch_note"
 _NUMBERED = re.compile(r"(.+)\.(\d+)\.(.+)")
-_CHANGES = ("s_aux", "softcap")  # which sdpa cannot do, and no module's place hangs on
+_SINKS = ("s_aux", "sinks")  # by the class; Inkling 2 computes its own from the stream
+_CHANGES = (*_SINKS, "softcap")  # which sdpa cannot do, and no module's place hangs on
 Inputs: TypeAlias = Mapping[str, Tensor]
 Options: TypeAlias = Mapping[str, Any]
 
@@ -103,7 +104,7 @@ def watch(model: PreTrainedModel, inputs: Inputs, root: nn.Module, after: int) -
         z: Tensor,
         options: Options,
     ) -> None:
-        run.sinks |= options.get("s_aux") is not None
+        run.sinks |= any(options.get(name) is not None for name in _SINKS)
         if waiting and waiting[-1].module is not module:
             waiting.clear()
         ahead = _sees_ahead(module, query, key, mask, after, options)
@@ -152,6 +153,23 @@ def watch(model: PreTrainedModel, inputs: Inputs, root: nn.Module, after: int) -
         except Exception as error:  # whatever the model raises
             run.failed = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return run
+
+
+def reaches(model: PreTrainedModel, inputs: Inputs, layer: nn.Module) -> bool:
+    """Whether anything of what a layer hands on comes to the logits."""
+
+    def spoil(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (output[0] * torch.nan, *output[1:])
+        return output * torch.nan
+
+    # before transformers' own hook, which keeps hidden states
+    handle = layer.register_forward_hook(spoil, prepend=True)
+    try:
+        with implemented(parts(model), _NAME), torch.no_grad():
+            return bool(model(**joined(inputs), use_cache=False).logits.isnan().any())
+    finally:
+        handle.remove()
 
 
 def _keep(last: dict[str, Tensor]) -> Callable[..., None]:

@@ -7,7 +7,7 @@ processor's doing, and is measured (`headpatch.models.measured`).
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import prod, sqrt
+from math import isqrt, prod, sqrt
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -36,7 +36,7 @@ def locate(layout: str, seen: Seen, processor: object) -> Patches:
     the whole one, that `seen.processor` belongs to.
     """
     known = _known.setdefault(processor, {})
-    shape = tuple(seen.inputs["pixel_values"].shape)
+    shape = tuple(seen.values.shape)
     settings = layout, id(seen.config), repr(vars(seen.processor))
     key = settings, seen.image.size, shape, seen.tokens
     if key not in known:
@@ -74,10 +74,12 @@ def _crop(seen: Seen) -> Patches:
     return seen.fitted(Patches(np.concatenate([class_token, boxes]), (rows, columns)))
 
 
-def _whole(seen: Seen, rows: int, columns: int, arrange: Arrange) -> Patches:
+def _whole(
+    seen: Seen, rows: int, columns: int, arrange: Arrange, patch: int | None = None
+) -> Patches:
     """The whole picture in its own shape, in as many patches as its size asks for."""
     merge = seen.merged(rows * columns)
-    rows, columns, side = rows // merge, columns // merge, seen.patch * merge
+    rows, columns, side = rows // merge, columns // merge, (patch or seen.patch) * merge
     seen.need(rows * columns)
     view = seen.view(arrange)
     boxes = view.cells(np.arange(rows) * side, np.arange(columns) * side, side)
@@ -90,10 +92,51 @@ def _qwen(seen: Seen) -> Patches:
 
 def qwen_view(seen: Seen) -> tuple[int, int, Arrange]:
     """Return rows and columns of patches, and what puts them in their places."""
+    return *_loose(seen), _in_blocks(seen, block_of(seen))
+
+
+def block_of(seen: Seen) -> int:
+    """Return the side of the blocks in which loose patches come: those that are merged, mostly.
+
+    HunYuan-VL's and Muse's processors give them row by row, which is then what shows a picture.
+    """
+    try:
+        seen.view(_in_blocks(seen, seen.merge))
+    except Placeless:
+        try:
+            seen.view(_in_blocks(seen, 1))
+        except Placeless:
+            return seen.merge  # whose own reason is told
+        return 1
+    return seen.merge
+
+
+def _loose(seen: Seen) -> tuple[int, int]:
+    """(rows, columns) of loose patches."""
     _, rows, columns = (int(count) for count in seen.inputs["image_grid_thw"][0])
-    merge, patch = seen.merge, seen.patch
-    arranged = partial(_unrolled, rows=rows, columns=columns, merge=merge, patch=patch)
-    return rows, columns, arranged
+    return rows, columns
+
+
+def _in_blocks(seen: Seen, block: int) -> Arrange:
+    rows, columns = _loose(seen)
+    return partial(_unrolled, rows=rows, columns=columns, merge=block, patch=seen.patch)
+
+
+def _in_lines(seen: Seen) -> bool:
+    """Whether tokens come in lines with an end, between a first and a last one: HunYuan-VL's."""
+    rows, columns = (count // seen.merge for count in _loose(seen))
+    return seen.tokens == rows * (columns + 1) + 2
+
+
+def _lines(seen: Seen) -> Patches:
+    """Loose patches row by row, merged to lines of tokens; line ends and both ends of all: none."""
+    rows, columns, arranged = qwen_view(seen)
+    rows, columns, side = rows // seen.merge, columns // seen.merge, seen.patch * seen.merge
+    tops, lefts = np.arange(rows) * side, np.arange(columns) * side
+    lines = seen.view(arranged).cells(tops, lefts, side).reshape(rows, columns, 4)
+    ended = np.concatenate([lines, placeless(rows, 1)], 1).reshape(-1, 4)
+    boxes = np.concatenate([placeless(1), ended, placeless(1)])
+    return seen.fitted(Patches(boxes, (rows, columns)))
 
 
 def _unrolled(pixels: Tensor, rows: int, columns: int, merge: int, patch: int) -> Tensor:
@@ -124,7 +167,7 @@ def told_grid(seen: Seen) -> tuple[int, int]:
 
 def internvl_grid(seen: Seen) -> tuple[int, int]:
     """(rows, columns) of tiles that InternVL's processor shows; 0 if none."""
-    return (0, 0) if len(seen.inputs["pixel_values"]) == 1 else _nearest_grid(seen)
+    return (0, 0) if len(seen.values) == 1 else _nearest_grid(seen)
 
 
 def _nearest_grid(seen: Seen) -> tuple[int, int]:
@@ -248,13 +291,13 @@ def _fewer(before: Axis, count: int) -> Axis:
 def _positioned(seen: Seen) -> Patches:
     """Gemma 4's: loose patches row by row, each with its column and row; padding has -1."""
     columns, rows = (int(last) + 1 for last in seen.inputs["image_position_ids"][0].amax(0))
-    side = seen.patch
+    side = isqrt(seen.values.shape[-1] // 3)  # Gemma 4 unified has them merged already
 
     def arranged(pixels: Tensor) -> Tensor:
         patches = pixels.flatten(0, -2)[: rows * columns].reshape(rows, columns, side, side, 3)
         return patches.permute(4, 0, 2, 1, 3).reshape(3, rows * side, columns * side)
 
-    return _whole(seen, rows, columns, arranged)
+    return _whole(seen, rows, columns, arranged, side)
 
 
 def _strip(seen: Seen) -> Patches:
@@ -279,7 +322,9 @@ def _traced(seen: Seen) -> Patches:
         return _positioned(seen)
     if "target_sizes" in seen.inputs:
         return _strip(seen)
-    return _qwen(seen) if "image_grid_thw" in seen.inputs else traced(seen)
+    if "image_grid_thw" in seen.inputs:
+        return _lines(seen) if _in_lines(seen) else _qwen(seen)
+    return traced(seen)
 
 
 def _nowhere(seen: Seen) -> Patches:

@@ -11,6 +11,7 @@ from headpatch.models.measured import Measured
 from headpatch.models.patches import Patches, Seen, locate
 from headpatch.models.processing import encode_one
 from headpatch.models.reach import image_tokens
+from headpatch.models.seen import pixel_name
 from headpatch.models.spans import Spans
 from headpatch.models.vlm import VLM
 from headpatch.models.wording import image_token_id, prompt_text
@@ -55,11 +56,12 @@ def seen_by(
 ) -> Seen:
     """Return a picture as the model is shown it."""
     processor: Any = vlm.processor
-    measured = Measured(lambda one: encode_one(vlm, [one], text)["pixel_values"], image.size)
+    name = pixel_name(inputs)
+    measured = Measured(lambda one: encode_one(vlm, [one], text)[name], image.size)
     image_at = (inputs["input_ids"][0] == image_token_id(vlm)).nonzero().flatten()
 
     def features(pixels: Tensor) -> Tensor:
-        return image_tokens(vlm, {**inputs, "pixel_values": pixels}, image_at)
+        return image_tokens(vlm, {**inputs, name: pixels}, image_at)
 
     shown = processor.image_processor, vlm.model.config, inputs, tokens, measured, features
     return Seen(image, *shown)

@@ -47,9 +47,16 @@ class _Entered(Exception):
 def image_tokens(
     vlm: VLM, inputs: dict[str, Tensor], image: Int[Tensor, " image"]
 ) -> Float[Tensor, "image width"]:
-    """Return what of one run's picture enters the language model's first layer."""
-    entered = _entering(vlm, vlm.lm.layers[0], inputs)
-    return entered[0, image.to(entered.device)].float().cpu()
+    """Return what of one run's picture enters the language model's first layer.
+
+    Where nothing does, since features are added between layers alone, what enters the last one.
+    """
+    for layer in (vlm.lm.layers[0], vlm.lm.layers[-1]):
+        entered = _entering(vlm, layer, inputs)
+        found = entered[0, image.to(entered.device)].flatten(1).float().cpu()
+        if found.any():
+            break
+    return found
 
 
 def tower_tokens(vlm: VLM, inputs: dict[str, Tensor]) -> Float[Tensor, "tokens width"]:

@@ -14,7 +14,13 @@ from headpatch.errors import InputError
 from headpatch.models.measured import Arrange, Measured, Placeless, View
 from headpatch.models.reach import Features
 
+_PIXELS = ("pixel_values", "pixel_values_images", "flattened_patches")  # by the class
 _SLIVER = 1e-4  # of the picture: less is what measuring errs by
+
+
+def pixel_name(inputs: Mapping[str, Tensor]) -> str:
+    """Return what a model calls the pixels that it takes."""
+    return next((name for name in _PIXELS if name in inputs), _PIXELS[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,18 +75,23 @@ class Seen:
         return int(side if isinstance(side, int) else side[0])
 
     @property
+    def values(self) -> Tensor:
+        """The pixels that the model takes."""
+        return self.inputs[pixel_name(self.inputs)]
+
+    @property
     def pixels(self) -> tuple[int, int]:
         """(height, width) of the pictures that the vision tower takes."""
-        height, width = self.inputs["pixel_values"].shape[-2:]
+        height, width = self.values.shape[-2:]
         return height, width
 
     def view(self, arrange: Arrange) -> View:
         """Measure where one view of the picture looks; see `Measured.view`."""
-        return self.measured.view(arrange, tuple(self.inputs["pixel_values"].shape))
+        return self.measured.view(arrange, tuple(self.values.shape))
 
     def shown(self, views: int, what: str) -> None:
         """Refuse to place a picture that the tower is not shown in so many parts (`Placeless`)."""
-        found = prod(self.inputs["pixel_values"].shape[:-3])
+        found = prod(self.values.shape[:-3])
         if found != views:
             picture = f"a picture of {self.image.width}x{self.image.height}"
             raise Placeless("--model", f"{picture} shown in {found} parts", f"{views} ({what})")

@@ -19,6 +19,7 @@ from torch import Tensor
 from headpatch.models.measured import Placeless
 from headpatch.models.patches import (
     best_fitting,
+    block_of,
     internvl_grid,
     pixtral_view,
     qwen_view,
@@ -29,7 +30,7 @@ from headpatch.models.patches import (
 from headpatch.models.pictures import seen_by
 from headpatch.models.prompt import Prompt
 from headpatch.models.reach import patch_behind, tower_tokens
-from headpatch.models.seen import Seen, placeless, view_of, within
+from headpatch.models.seen import Seen, pixel_name, placeless, view_of, within
 from headpatch.models.vlm import VLM
 
 Boxes: TypeAlias = Float[np.ndarray, "patches 4"]
@@ -65,10 +66,10 @@ def tower_patches(vlm: VLM, image: Image.Image, prompt: Prompt) -> TowerPatches:
         boxes = within(_LAYOUTS[vlm.family.layout](seen))
     except Placeless as error:
         return nowhere(error.found)
-    pixels = inputs["pixel_values"]
+    name, pixels = pixel_name(inputs), seen.values
 
     def entering(changed: Tensor) -> Tensor:
-        return tower_tokens(vlm, {**inputs, "pixel_values": changed})
+        return tower_tokens(vlm, {**inputs, name: changed})
 
     behind = patch_behind(pixels, entering, _numbered(pixels, seen.patch))
     if not np.isin(np.flatnonzero(np.isfinite(boxes[:, 0])), behind).all():
@@ -109,7 +110,7 @@ def _tiles(seen: Seen, grid: Callable[[Seen], tuple[int, int]]) -> Boxes:
 def _qwen(seen: Seen) -> Boxes:
     """Loose patches, those that are merged one after another."""
     rows, columns, arranged = qwen_view(seen)
-    merge = seen.merge
+    merge = block_of(seen)
     loose = np.arange(rows * columns).reshape(rows // merge, columns // merge, merge, merge)
     down, across = (np.arange(count) * seen.patch for count in (rows, columns))
     boxes = placeless(rows * columns)
@@ -130,7 +131,7 @@ def _traced(seen: Seen) -> Boxes:
     """View by view, where no table says how views make up a picture."""
     if "image_grid_thw" in seen.inputs:
         return _qwen(seen)
-    pixels = seen.inputs["pixel_values"]
+    pixels = seen.values
     if pixels.ndim < 4:
         raise Placeless("--model", "its pictures come to the tower as loose patches", "pictures")
     parts = []

@@ -19,7 +19,7 @@ _OVERLAP = 1.5  # times the picture's area that tokens may cover together
 
 def traced(seen: Seen) -> Patches:
     """Find whatever pixels a token depends on, once no patch attends to another."""
-    pixels = seen.inputs["pixel_values"]
+    pixels = seen.values
     if pixels.ndim < 4 or pixels.shape[-3] != 3 or seen.features is None:
         raise _untraced("its pictures come to the model as loose patches")
     side = seen.patch

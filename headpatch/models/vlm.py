@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, Tower
 from headpatch.models.families import DECODERS, FAMILIES, LIKE_LLAMA, TOWERS, Family
+from headpatch.models.joined import numbered_alone
 from headpatch.pairs.framing import Framing
 from headpatch.text import spelling
 
@@ -208,12 +209,8 @@ class VLM:
         """
         if self.vision is None:
             return None
-        names = ("vision_feature_layer", "vision_feature_layers")
-        named = (getattr(self.model.config, name, None) for name in names)
-        chosen = next((one for one in named if one is not None), -1)
-        states = self.vision.grid.layers + 1
-        indices = [chosen] if isinstance(chosen, int) else list(chosen)
-        return max(index % states for index in indices) - 1
+        read = self.family.vision_read
+        return named_layer(self.model.config, self.vision.grid.layers) if read is None else read
 
     def stack(self, tower: Tower) -> Stack:
         """Return the layers of `tower`; an `InputError` if this family's cannot be changed."""
@@ -228,6 +225,18 @@ class VLM:
         return self.stack(head.tower).attentions[head.layer]
 
 
+def named_layer(config: PretrainedConfig, layers: int) -> int:
+    """Return the last of a tower's layers that a config names to be read; the last of all unless.
+
+    See `VLM.feature_layer`.
+    """
+    names = ("vision_feature_layer", "vision_feature_layers")
+    named = (getattr(config, name, None) for name in names)
+    chosen = next((one for one in named if one is not None), -1)
+    indices = [chosen] if isinstance(chosen, int) else list(chosen)
+    return max(index % (layers + 1) for index in indices) - 1
+
+
 def parts(module: nn.Module) -> Iterator[PreTrainedModel]:
     """Yield every model within a model, itself first; layers, which are many, hold none."""
     if isinstance(module, PreTrainedModel):
@@ -239,14 +248,19 @@ def parts(module: nn.Module) -> Iterator[PreTrainedModel]:
 
 @contextmanager
 def implemented(parts: Iterable[PreTrainedModel], name: str) -> Iterator[None]:
-    """Run every part of a model with an attention implementation, by transformers' name."""
+    """Run every part of a model with an attention implementation, by transformers' name.
+
+    Each run of a batch is read as if it were alone; see `headpatch.models.joined`.
+    """
+    parts = list(parts)
     before = [(part.config, part.config._attn_implementation) for part in parts]
     try:
         # Set directly: the public setter looks at every module, and would push a parent's choice
         # down to its children.
         for config, _ in before:
             config._attn_implementation_internal = name
-        yield
+        with numbered_alone(parts):
+            yield
     finally:
         for config, implementation in before:
             config._attn_implementation_internal = implementation

@@ -35,16 +35,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """A question that is missing here fails its contract."""
 _ASK_PLACES = ("rank", "path", "cut", "rollout")
+_HALF = ("qwen3_5", "llava (lfm2)", "minicpmv4_6")  # of their layers have heads
 REFUSED = {
     **{("mllama", verb): "looks at the image by cross-attention" for verb in _ASK_PLACES},
-    **{("idefics2", verb): "image tokens mix parts of the picture" for verb in _ASK_PLACES},
     **{
-        (family, "rollout"): "2 of 4 layers of tiny have no attention heads"
-        for family in ("qwen3_5", "llava (lfm2)")
+        (family, verb): "image tokens mix parts of the picture"
+        for family in ("idefics2", "granite4_vision")
+        for verb in _ASK_PLACES
     },
+    **{(family, "rollout"): "2 of 4 layers of tiny have no attention heads" for family in _HALF},
 }
 """By family and question: why it is not answered."""
-HEADS_OF = dict.fromkeys(("qwen3_5", "llava (lfm2)"), "1.1,3.1")  # the first layer has none
+HEADS_OF = dict.fromkeys(_HALF, "1.1,3.1")  # the first layer has none
 ONE_PAIR_MAY_DO = ("perturbation_mean.csv",)
 """Of two pairs of random pictures only one may have runs that say different tokens, which its
 figures need; and one pair has no mean over pairs."""

@@ -11,6 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from headpatch.engine.attention import (
     NAME,
+    attention,
     attention_rows,
     is_causal,
     plain_attention,
@@ -219,3 +220,26 @@ def test_without_taps_it_is_sdpa_also_with_padding(shape: str) -> None:
     with tapped(vlm.parts, {}):
         ours = vlm.model(**inputs).logits
     assert torch.equal(ours[:, -1], plain[:, -1])
+
+
+@pytest.mark.parametrize("masked", [None, "seen", "added"])
+def test_a_bias_of_scores_is_a_part_of_the_mask(masked: str | None) -> None:
+    """Inkling's: z and rows are those of biased scores, causal or as the mask says."""
+    query, key, value = tensors()
+    bias = torch.randn(BATCH, HEADS, LENGTH, LENGTH, generator=torch.Generator().manual_seed(1))
+    seen = causal()[:, None]
+    added = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+    mask = {None: None, "seen": seen, "added": added}[masked]
+    module, rows = Module(causal=True), list[Tensor]()
+
+    def tap(one: nn.Module, *given: Any, **options: Any) -> Tensor:
+        q, k, v, own = given
+        rows.append(attention_rows(one, q, k, own, torch.arange(LENGTH), **options))
+        return plain_attention(one, q, k, v, own, **options)
+
+    with tapped([], {module: tap}):
+        z, _ = attention(module, query, key, value, mask, position_bias=bias)
+    scores = query @ key.repeat_interleave(2, 1).transpose(2, 3) * DIM**-0.5 + bias
+    expected = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    torch.testing.assert_close(rows[0], expected)
+    torch.testing.assert_close(z, (expected @ value.repeat_interleave(2, 1)).transpose(1, 2))

@@ -56,8 +56,9 @@ def test_what_cannot_run_is_named(
     monkeypatch.setattr("headpatch.engine.widen.walk", failing(error))
     monkeypatch.setattr(vision, "_outputs", failing(error))
     for found in (check(vlm, base, "answer"), check_vision(vlm, base)):
-        assert (found.exact, found.worst, found.reason) == (False, float("inf"), reason)
-        assert found.why == reason
+        said = f"its layers do not run on a part of the pass alone ({reason})"
+        assert (found.exact, found.worst, found.reason) == (False, float("inf"), said)
+        assert found.why == said
 
 
 def test_what_differs_is_said_in_logits() -> None:

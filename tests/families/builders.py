@@ -12,6 +12,7 @@ copied here (`PixtralStandIn`).
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -453,6 +454,73 @@ def gemma4() -> Parts:
     return Parts(hf.Gemma4ForConditionalGeneration, config, processor)
 
 
+def hunyuan_vl() -> Parts:
+    """Rotary positions that hold the number of the picture, counted through a whole batch."""
+    images = hf.HunYuanVLImageProcessorPil(
+        patch_size=14, size={"shortest_edge": 28**2, "longest_edge": 12 * 28**2}
+    )
+    words = tokenizer()
+    for name, mark in (("image_start", "<img>"), ("image_end", "</img>")):
+        setattr(words, f"{name}_token", mark)
+        setattr(words, f"{name}_token_id", words.convert_tokens_to_ids(mark))
+    processor = hf.HunYuanVLProcessor(images, words, chat_template=chat("<img><image></img>"))
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2]}
+    config = hf.HunYuanVLConfig(
+        text_config={**_TEXT, **_WIDER, "rope_parameters": rope},
+        vision_config={
+            **_VISION, "num_key_value_heads": 3, "out_hidden_size": 32, "text_hidden_size": 32,
+            "max_image_size": 56,
+        },
+    )  # fmt: skip
+    return Parts(hf.HunYuanVLForConditionalGeneration, config, processor)
+
+
+def minicpmv4_6() -> Parts:
+    """All patches of a batch in one strip; a tower that merges tokens between its layers."""
+    images = hf.MiniCPMV4_6ImageProcessorPil(
+        patch_size=14, scale_resolution=112, slice_mode=False, use_image_id=False
+    )
+    words = tokenizer()
+    for name in ("slice_start", "slice_end", "image_id_start", "image_id_end", "video"):
+        setattr(words, f"{name}_token", "<video>")
+    words.image_start_token, words.image_end_token = "<img>", "</img>"
+    words.video_token_id = words.convert_tokens_to_ids("<video>")
+    processor = _without_video(hf.MiniCPMV4_6Processor)(
+        images, SimpleNamespace(slice_mode=False, downsample_mode="16x"), words,
+        chat_template=chat("<image>"),
+    )  # fmt: skip
+    config = hf.MiniCPMV4_6Config(
+        text_config=qwen3_5().config.text_config,
+        vision_config={**_VISION, "num_hidden_layers": 4, "image_size": 112},
+        insert_layer_id=1,
+    )
+    return Parts(hf.MiniCPMV4_6ForConditionalGeneration, config, processor)
+
+
+def granite4_vision() -> Parts:
+    """Features of several vision layers, added between the decoder's, named by own settings."""
+    pinpoints = [[56, 112], [112, 56]]
+    images = hf.LlavaNextImageProcessorPil(
+        size={"shortest_edge": 56}, crop_size=_SQUARE, image_grid_pinpoints=pinpoints
+    )
+    processor = hf.Granite4VisionProcessor(
+        images, tokenizer(), patch_size=14, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1, downsample_rate="2/4", chat_template=chat("<image>"),
+    )  # fmt: skip
+    vision = {**_VISION, "hidden_size": 64, "num_attention_heads": 4}  # its Q-Former's heads: 64
+    config = hf.Granite4VisionConfig(
+        vision_config=hf.CLIPVisionConfig(**vision), text_config=dict(_TEXT),
+        image_grid_pinpoints=pinpoints, downsample_rate="2/4", deepstack_layer_map=[[-2, 0]],
+        spatial_target_layers=[1],
+        qformer_config={
+            "model_type": "blip_2_qformer", "num_hidden_layers": 1, "intermediate_size": 48,
+            "cross_attention_frequency": 1, "use_qformer_text_input": False, "hidden_size": 64,
+            "num_attention_heads": 1, "encoder_hidden_size": 64,
+        },
+    )  # fmt: skip
+    return Parts(hf.Granite4VisionForConditionalGeneration, config, processor)
+
+
 def lfm2() -> Parts:
     """Convolutions in two of four layers, as in LFM2-VL, whose processor wants torchvision."""
     kinds = ["conv", "full_attention"] * 2
@@ -465,6 +533,9 @@ UNLISTED: dict[str, Callable[[], Parts]] = {
     "llava (lfm2)": lfm2,
     "aya_vision": aya_vision,
     "idefics2": idefics2,
+    "hunyuan_vl": hunyuan_vl,
+    "minicpmv4_6": minicpmv4_6,
+    "granite4_vision": granite4_vision,
 }
 """Of classes that no table lists: their parts are discovered."""
 

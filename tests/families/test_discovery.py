@@ -8,18 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from headpatch.engine.answers import answer_ids
 from headpatch.engine.control import why_not
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
-from headpatch.engine.patching import WITHOUT, patch, run_pair
+from headpatch.engine.patching import WITH, WITHOUT, patch, run_pair
 from headpatch.engine.selfcheck import check
 from headpatch.engine.widen import suffix_start
 from headpatch.errors import InputError
 from headpatch.heads import Grid, Head, HeadSet, Selection
 from headpatch.models import families
 from headpatch.models.discovery import discover
+from headpatch.models.families import Family
 from headpatch.models.load import load
-from headpatch.models.reach import reach
+from headpatch.models.reach import image_tokens, patch_behind, reach
 from headpatch.models.traced import _refuse_mixed
 from tests.families import builders
 from tests.families.builders import BUILDERS, DECODERS, UNLISTED, build, built, prompt_of
@@ -37,8 +39,9 @@ NOT_SEEN = {
 }
 
 
-NO_TOWER = {"gemma4": "0 attention layers ran, not 3"}
-"""Why heads of a tower are not changed though its layers are found."""
+NO_TOWER = {
+    "minicpmv4_6": "its vision tower merges tokens between layers that headpatch would change"
+}
 
 
 @pytest.mark.parametrize("name", [*BUILDERS, *DECODERS])
@@ -74,12 +77,12 @@ def test_traced_places_are_those_of_the_layouts(name: str) -> None:
 def test_heads_of_unlisted_classes_are_changed_as_hooks_change_them(name: str) -> None:
     """Every layer that has heads, in both towers, against a plain hook on its projection."""
     vlm = build(name)
-    prompt = prompt_of(vlm)
-    base = run_pair(vlm, prompt, Keep(z=TOWERS))
-    reasons = {tower: why_not(vlm, base, tower) for tower in TOWERS}
-    assert reasons == {"lm": "", "vision": NO_TOWER.get(name, "")}
+    assert vlm.family.why_no_vision == NO_TOWER.get(name, "")
+    prompt, towers = prompt_of(vlm), TOWERS if vlm.vision else TOWERS[:1]
+    base = run_pair(vlm, prompt, Keep(z=towers))
+    assert [why_not(vlm, base, tower) for tower in towers] == [""] * len(towers)
     run = prompt.select(WITHOUT)
-    for tower in (one for one in TOWERS if not reasons[one]):
+    for tower in towers:
         stack = vlm.stack(tower)
         for layer in stack.grid.with_heads:
             head = Head(layer, stack.grid.heads - 1, tower)
@@ -108,6 +111,61 @@ def _by_hook(vlm, run, output, grid: Grid, head: Head, where: slice) -> float:  
         return ld() - before
     finally:
         handle.remove()
+
+
+@pytest.mark.parametrize("name", ["gemma4", "hunyuan_vl"])
+def test_unlisted_classes_widen(name: str) -> None:
+    """Gemma 4 hands its layers an input of each token beside the stream."""
+    vlm = build(name)
+    prompt = prompt_of(vlm)
+    keep = Keep(z=("lm",), suffix=suffix_start(prompt.spans, "answer"))
+    assert check(vlm, run_pair(vlm, prompt, keep), "answer").exact
+
+
+@pytest.mark.parametrize("name", ["hunyuan_vl", "minicpmv4_6"])
+def test_a_run_is_read_alike_in_every_row(name: str) -> None:
+    """HunYuan-VL counts pictures, MiniCPM-V patches through the batch, also as they generate."""
+    vlm = build(name)
+    prompt = prompt_of(vlm)
+    both = run_pair(vlm, prompt).trace.logits
+    for run in (WITH, WITHOUT):
+        alone = prompt.select(run)
+        with torch.no_grad():
+            logits = vlm.model(**alone.inputs).logits[0, -1]
+        torch.testing.assert_close(both[run], logits, rtol=0, atol=1e-5)
+        assert answer_ids(vlm, prompt, 6)[run] == answer_ids(vlm, alone, 6)[0]
+    assert "get_rope_index" not in vlm.model.model.__dict__
+
+
+def test_lines_of_tokens_are_where_the_model_has_them() -> None:
+    vlm = build("hunyuan_vl")
+    prompt = prompt_of(vlm)
+    one = prompt.select(0).inputs
+    pixels, (_, rows, columns) = one["pixel_values"], one["image_grid_thw"][0].tolist()
+    row, column = (torch.arange(count) // 2 for count in (rows, columns))
+    number = (row[:, None] * (columns // 2) + column).reshape(-1, 1)  # of the merged patch
+
+    def features(changed: Tensor) -> Tensor:
+        return image_tokens(vlm, {**one, "pixel_values": changed}, prompt.spans.image)
+
+    behind = patch_behind(pixels, features, number)
+    placed = np.flatnonzero(behind >= 0)
+    assert behind[placed].tolist() == list(range(rows * columns // 4))
+    assert prompt.spans.image[placed].equal(prompt.image_positions)
+    assert prompt.patches.grid == (rows // 2, columns // 2)
+
+
+def test_vision_layers_past_the_one_that_the_config_names_are_read() -> None:
+    """Granite Vision names layers in settings of its own; LLaVA's last layer is never read."""
+    vlm = build("granite4_vision")
+    assert vlm.model.config.vision_feature_layer == -2
+    assert vlm.feature_layer == vlm.family.vision_read == 2
+    assert _by_run("llava").vision_read is None
+
+
+def _by_run(name: str) -> Family:
+    vlm, prompt = built(name)
+    return discover(vlm.model, prompt.inputs, prompt.spans.image.tolist(), name)
 
 
 def test_layers_without_heads_have_none() -> None:

@@ -246,8 +246,9 @@ def test_edges_of_a_tower_that_sees_a_run_in_parts_cannot_be_cut() -> None:
     forward(vlm, prompt, cuts=[Cut(0, Head(0, 0, "vision"), at, at)])
 
 
-def test_attention_with_sinks_is_refused() -> None:
+@pytest.mark.parametrize("name", ["s_aux", "sinks"])
+def test_attention_with_sinks_is_refused(name: str) -> None:
     """sdpa would leave them out without a word."""
     x = torch.zeros(1, 2, 3, 4)
     with pytest.raises(RunError, match="sinks"):
-        plain_attention(torch.nn.Identity(), x, x, x, None, s_aux=torch.zeros(2))
+        plain_attention(torch.nn.Identity(), x, x, x, None, **{name: torch.zeros(2)})

@@ -8,6 +8,7 @@ from PIL import Image
 from headpatch.models.joined import joined
 from headpatch.models.measured import Measured
 from headpatch.models.patches import Seen, locate
+from headpatch.models.seen import pixel_name
 
 IDS = torch.zeros(2, 5, dtype=torch.long)
 
@@ -49,3 +50,16 @@ def test_a_strip_of_several_slices_has_no_places_but_is_not_refused() -> None:
     measured, processor = Measured(lambda _: pixels, picture.size), _Processor()
     found = locate("traced", Seen(picture, processor, config, inputs, 8, measured), processor)
     assert found.unknown is not None and "2 slices" in found.unknown.found
+
+
+def test_pixels_are_found_by_the_name_that_a_class_gives_them() -> None:
+    """Kosmos-2.5's come loose; what has another name still was a KeyError."""
+    flat = torch.zeros(1, 16, 2 + 3 * 8 * 8)
+    config = SimpleNamespace(vision_config=SimpleNamespace(patch_size=8))
+    measured, processor = Measured(lambda _: flat, (96, 96)), _Processor()
+    picture = Image.new("RGB", (96, 96))
+    seen = Seen(picture, processor, config, {"flattened_patches": flat}, 4, measured)
+    found = locate("traced", seen, processor)
+    assert found.unknown is not None and "loose patches" in found.unknown.found
+    assert pixel_name({"pixel_values_images": flat}) == "pixel_values_images"
+    assert pixel_name({"pixel_values_images": flat, "pixel_values": flat}) == "pixel_values"

@@ -291,7 +291,8 @@ def _facts(session: Session) -> dict[str, Any]:
 
 def _language_model(vlm: VLM) -> dict[str, Any]:
     config = vlm.model.config.get_text_config()
-    key_heads = int(getattr(config, "num_key_value_heads", None) or vlm.lm.grid.heads)
+    # Of Gemma 4, whose layers differ, most layers' number; it refuses to say one by its attribute.
+    key_heads = int(config.to_dict().get("num_key_value_heads") or vlm.lm.grid.heads)
     return {
         **_stack(vlm.lm),
         "key_value_heads": key_heads,
