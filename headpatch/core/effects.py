@@ -197,12 +197,14 @@ def noise_vision(
     asked = [Intervention(one, "resample", "noising") for one in sets]
     fast = checks.vision(session.vlm, base, session.pair.name)
     # A GPU waits for launches: it takes all layers at once in little more time than a few.
-    batch = PLAIN_BATCH if session.vlm.device.type == "cpu" else _WIDE_BATCH
+    batch = PLAIN_BATCH
+    if session.vlm.device.type != "cpu":
+        batch = max(batch, _AT_ONCE // session.prompt.spans.length)
     outcomes = patch_vision(session.vlm, base, asked, batch=batch, resumed=fast.exact, known=known)
     return outcomes, fast.worst if fast.exact else 0.0
 
 
-_WIDE_BATCH: Final = 32  # rows of a plain pass on a GPU
+_AT_ONCE: Final = 6_000  # tokens of a plain pass on a GPU
 
 MANY: Final = PLAIN_BATCH - 1
 """Effects of a run that are held against float32 arithmetic: a batch, with its untouched row."""
