@@ -157,8 +157,9 @@ class EvaluateKeywords(TypedDict, total=False):
             "inert",
         ]
     ]
-    kinds: Several[Literal["zero", "mean", "scale", "resample"]]
-    alpha: float
+    kinds: Several[Literal["zero", "mean", "scale", "reweight", "resample"]]
+    alpha: Several[float]
+    toward: Literal["image", "region"]
     positions: Literal["answer", "question", "image", "all"]
     controls: int
     generate: int
