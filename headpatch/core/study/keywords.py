@@ -73,6 +73,7 @@ class SweepKeywords(TypedDict, total=False):
     layers: bool
     approx: bool
     ig: int | None
+    edges: int | None
     top: int
     noise: int
     rows: int | None
