@@ -18,7 +18,7 @@ from headpatch.pairs.corrupt import CORRUPTIONS, corrupted
 from headpatch.pairs.manifest import NAME, Manifest
 from headpatch.pairs.pair import Picture, read_image
 from headpatch.pairs.region import Region
-from headpatch.pairs.rows import StoredPictures, place_of, table_of, text_of
+from headpatch.pairs.rows import CONTEXT, StoredPictures, place_of, table_of, text_of
 from headpatch.text import user_path
 
 FACTOR: Final = "corruption"
@@ -144,6 +144,8 @@ def _of_table(pairs: Any, stored: StoredPictures) -> Iterator[_Source]:
         }
         if FACTOR in cells:
             raise InputError(where, f"a column {FACTOR}", "another name: this one is written")
+        if cells.get(CONTEXT):
+            raise InputError(where, f"pictures in {CONTEXT}", "one picture a row")
         cells = {"name": f"{number:04d}"} | cells
         file = stored.file_of(row.cells["with"], base, f"{where}, with")
         yield _Source(file, cells, Region.parse(cells["region"], f"{where}, region"), where)

@@ -108,7 +108,8 @@ def asked_of(
     """Yield the pairs that can be asked, with their prompts."""
     for pair in (pairs,) if isinstance(pairs, Pair) else (entry.pair() for entry in pairs):
         try:
-            how = study.answers, study.framing, study.sum_variants
+            own = study.of_pair(pair)
+            how = own.answers, own.framing, own.sum_variants
             prompt = encode(vlm, pair.images, pair.questions, *how)
         except InputError:  # of a pair that is refused later, with its reason
             continue

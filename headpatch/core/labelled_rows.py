@@ -65,6 +65,7 @@ def open_row(
     `InputError` if the row cannot be asked.
     """
     pair, how = row.pair(), (positions, widens, vision)
+    study = study.of_pair(pair)
     own = _run(study, vlm, row, pair.with_image, *how)
     other = own if row.twin is None else _run(study, vlm, row.twin, pair.without_image, *how)
     base = _joined(own, other)

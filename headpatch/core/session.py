@@ -296,13 +296,12 @@ def run_both(
 ) -> Session:
     """Run both pictures of a pair, whether or not the answers flip; fast paths are not compared.
 
-    The session's study has the pair's own answers.
+    The session's study has the pair's own answers and further pictures.
     """
+    study = study.of_pair(pair)
     if vision:
         check_vision(vlm)
         study.check_one_picture("vision heads")
-    if pair.answers is not None:
-        study = study.model_copy(update={"answers": pair.answers})
     asked = study.answers, study.framing, study.sum_variants
     prompt = encode(vlm, pair.images, pair.questions, *asked)
     keep = Keep(lm_rows=True)

@@ -5,9 +5,9 @@ the likeliest is sought (texts parted by commas, or a JSON list); without them t
 the row's answer is one of these. `name`, `scene` and `group` may be there: rows of one scene count
 as one in every statistic, rows of one group are right together or not. `objects` are what is to be
 seen (parted by commas, or a JSON list), for scores of objects that are named; `region` is a place
-in the picture, to which attention can be turned. Every further column can be asked for by its name.
-POPE's and Hugging Face's own names of columns are known too (`_ALIASES`). Paths are relative to the
-table.
+in the picture, to which attention can be turned; `context_images` are pictures shown before it.
+Every further column can be asked for by its name. POPE's and Hugging Face's own names of columns
+are known too (`_ALIASES`). Paths are relative to the table.
 
 A row that cannot be read is listed with its reason, and the rest are used.
 """
@@ -25,6 +25,7 @@ from headpatch.pairs.manifest import Entry, usable
 from headpatch.pairs.pair import Pair, Picture, read_image
 from headpatch.pairs.region import UNNAMED, Region
 from headpatch.pairs.rows import (
+    CONTEXT,
     MEMORY,
     Row,
     StoredPictures,
@@ -35,7 +36,7 @@ from headpatch.pairs.same_scene import with_scenes
 from headpatch.text import checked_text, spelling
 
 COLUMNS: Final = ("image", "question", "answer", "choices", "name", "scene", "group", "objects",
-                 "region")  # fmt: skip
+                 "region", CONTEXT)  # fmt: skip
 """Columns that say what a row is; every other says what it is like."""
 _ALIASES: Final = {
     "file_name": "image", "text": "question", "label": "answer", "question_id": "name", "id": "name"
@@ -64,6 +65,7 @@ class Labelled:
     factors: Mapping[str, str] = field(default_factory=dict, hash=False)
     twin: "Labelled | None" = None
     region: Region = UNNAMED
+    context: tuple[Path, ...] = ()  # shown before the picture; none: the study's
     measured: Picture | None = field(default=None, compare=False, repr=False)
     """Whose pixels the region's are, if not the row's own picture's."""
     stored: StoredPictures | None = field(default=None, compare=False, repr=False)
@@ -86,7 +88,14 @@ class Labelled:
         if region.pixels:
             sized = shown if self.measured is None else read_image(self.measured, where)
             region = region.within(*sized.size)
-        return Pair(self.name, shown, other_shown, self.question, region)
+        return Pair(
+            self.name,
+            shown,
+            other_shown,
+            self.question,
+            region,
+            context=tuple(map(str, self.context)),
+        )
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,7 @@ def of_entries(entries: Sequence[Entry], answers: tuple[str, str]) -> Listed:
         questions = one.question, one.question_without or one.question
         more = {"line": one.line, "where": one.where, "scene": one.scene or one.name}
         more |= {"factors": one.factors, "stored": one.stored, "choices": ordered(own, answers)}
-        more |= {"region": one.region, "measured": one.with_path}
+        more |= {"region": one.region, "measured": one.with_path, "context": one.context}
         pictures = one.with_path, one.without_path
         found += runs_of(one.name, pictures, questions, (own[0], own[1]), **more)
     return Listed(tuple(found), tuple(refused), of_pairs=tuple(entries))
@@ -232,7 +241,8 @@ def _labelled(
     answers: tuple[str, str],
     stored: StoredPictures,
 ) -> Labelled:
-    cells = {key: one if key == "image" else text_of(one) for key, one in row.cells.items()}
+    pictures = ("image", CONTEXT)
+    cells = {key: one if key in pictures else text_of(one) for key, one in row.cells.items()}
     for column in ("image", "question"):
         if cells.get(column) is None or cells[column] == "":
             raise InputError(where, f"no {column}", "a value there")
@@ -255,6 +265,7 @@ def _labelled(
         name, image, cells["question"], answer, choices, row.line, where,
         scene=cells.get("scene", ""), group=cells.get("group", ""), objects=objects, factors=own,
         stored=stored, region=region,
+        context=stored.files_of(row.cells.get(CONTEXT), base, f"{where}, {CONTEXT}"),
     )  # fmt: skip
 
 
