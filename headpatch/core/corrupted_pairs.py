@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Unpack
 
 from headpatch.core.drawn_pairs import draw_sheet
-from headpatch.core.output.files import write_columns
+from headpatch.core.output.files import write_columns, write_yaml
 from headpatch.core.output.provenance import write_corrupt
 from headpatch.core.output.staging import check_folder, staged
 from headpatch.core.progress import Progress, stages_of
@@ -118,6 +118,10 @@ def corrupt_dataset(
                 on_progress(done, len(sources))
         columns = dict.fromkeys(name for row in rows for name in row)
         write_columns(stage / NAME, {name: [row.get(name, "") for row in rows] for name in columns})
+        if pairs is None:
+            for row in rows:
+                asked = {key: row[key] for key in ("with", "without", "question", "region")}
+                write_yaml(stage / f"{row[FACTOR]}.yaml", asked)
         write_corrupt(stage / CORRUPT, study.seed, how)
         _refuse_another(folder, stage)
         draw_sheet(stage, study)
