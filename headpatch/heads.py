@@ -24,6 +24,7 @@ _TOWERS: Mapping[Tower, str] = {"lm": "language-model", "vision": "vision"}
 _NUMBER = "[0-9]{1,99}"
 _HEAD = re.compile(rf"(v?)({_NUMBER})\.({_NUMBER})")
 _RANGE = re.compile(rf"(v?{_NUMBER}\.{_NUMBER})-(v?{_NUMBER}\.{_NUMBER})")
+_NAMED = 40  # heads of a set that are all named
 _LAYER = re.compile(rf"layer:(v?)({_NUMBER})(?:-({_NUMBER}))?")
 _TOP = re.compile(rf"top:({_NUMBER})")
 _SWAPPED = re.compile(rf"L?({_NUMBER})(?:[-:/ ]H?|H)({_NUMBER})", re.IGNORECASE)
@@ -287,6 +288,20 @@ def _named(part: str, grid: Grid, vision: Grid | None, argument: str) -> Iterabl
             raise InputError(argument, f"{part!r} runs backwards", "the lower head first")
         return [replace(start, head=head) for head in range(start.head, end.head + 1)]
     return [checked(Head.parse(part))]
+
+
+def abridged(names: str) -> str:
+    """Write a set for people: heads joined by `+`, of many the first two and how many they are.
+
+    Examples
+    --------
+    >>> abridged("24.17+23.20")
+    '24.17+23.20'
+    >>> abridged("+".join(f"3.{head}" for head in range(64)))
+    '3.0+3.1+… (64 heads)'
+    """
+    heads = names.split("+")
+    return names if len(heads) <= _NAMED else f"{heads[0]}+{heads[1]}+… ({len(heads)} heads)"
 
 
 def _refuse_repeats(heads: Sequence[Head], argument: str) -> None:

@@ -79,7 +79,8 @@ def _pairs(request: Request, given: Mapping[str, Any]) -> None:
     `--region`) or of a table of them (`--pairs`). The without-picture is the same with its region
     replaced: by noise (gaussian), by a blur of itself, by the mean colour of the rest, or by its
     surroundings grown inwards (inpaint); all else stays. Each way makes a pair of its own, with its
-    name in the column corruption. Look at pairs.png before you believe them.
+    name in the column corruption; of one picture also a study file, such as blur.yaml, by which
+    `--config` runs that pair. Look at pairs.png before you believe them.
 
     Your own pictures serve as well: write such a manifest.csv (with, without, question, region;
     further columns are kept as factors) beside them. Pairs that share pictures count as one; a
@@ -157,6 +158,14 @@ def _corrupt(request: Request, given: Mapping[str, Any], folder: Path) -> None:
     words = "1 pair" if count == 1 else f"{count:,} pairs"
     files = ", ".join(("their pictures", NAME, CORRUPT, *sheets(request.study)))
     Terminal().print(f"Wrote {words} to {folder}: {files}", soft_wrap=True)
+    if given["table"] is None:
+        how = list(given["corrupt"])
+        named = f"one of {', '.join(f'{one}.yaml' for one in how)}" if how[1:] else "it"
+        Terminal().print(
+            f"They are of one picture, over which no interval can be given: run {named} by itself, "
+            f"with --config {folder / how[0]}.yaml",
+            soft_wrap=True,
+        )
 
 
 _KEYS = {name: f"draw.{name}" for name in _FLAGS if name not in (*_TYPED, "corrupt")}

@@ -57,7 +57,9 @@ def ask(
     question.check(study)
     _refuse_ragged(verb, vlm)
     if verb.one_picture:
-        study.check_one_picture(verb.name)
+        every = [one.entry for one in opened.survey.gated] if isinstance(opened, Pairs) else []
+        for one in (study, *map(study.of_pair, every)):
+            one.check_one_picture(verb.name)
     if isinstance(opened, Session):
         question.check_one(study)
     if isinstance(opened, Pairs) and opened.crew is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Unpack
 
 from headpatch.core.drawn_pairs import draw_sheet
-from headpatch.core.output.files import write_columns
+from headpatch.core.output.files import write_columns, write_yaml
 from headpatch.core.output.provenance import write_corrupt
 from headpatch.core.output.staging import check_folder, staged
 from headpatch.core.progress import Progress, stages_of
@@ -18,7 +18,7 @@ from headpatch.pairs.corrupt import CORRUPTIONS, corrupted
 from headpatch.pairs.manifest import NAME, Manifest
 from headpatch.pairs.pair import Picture, read_image
 from headpatch.pairs.region import Region
-from headpatch.pairs.rows import StoredPictures, place_of, table_of, text_of
+from headpatch.pairs.rows import CONTEXT, StoredPictures, place_of, table_of, text_of
 from headpatch.text import user_path
 
 FACTOR: Final = "corruption"
@@ -118,6 +118,10 @@ def corrupt_dataset(
                 on_progress(done, len(sources))
         columns = dict.fromkeys(name for row in rows for name in row)
         write_columns(stage / NAME, {name: [row.get(name, "") for row in rows] for name in columns})
+        if pairs is None:
+            for row in rows:
+                asked = {key: row[key] for key in ("with", "without", "question", "region")}
+                write_yaml(stage / f"{row[FACTOR]}.yaml", asked)
         write_corrupt(stage / CORRUPT, study.seed, how)
         _refuse_another(folder, stage)
         draw_sheet(stage, study)
@@ -144,6 +148,8 @@ def _of_table(pairs: Any, stored: StoredPictures) -> Iterator[_Source]:
         }
         if FACTOR in cells:
             raise InputError(where, f"a column {FACTOR}", "another name: this one is written")
+        if cells.get(CONTEXT):
+            raise InputError(where, f"pictures in {CONTEXT}", "one picture a row")
         cells = {"name": f"{number:04d}"} | cells
         file = stored.file_of(row.cells["with"], base, f"{where}, with")
         yield _Source(file, cells, Region.parse(cells["region"], f"{where}, region"), where)

@@ -12,7 +12,7 @@ from headpatch.core.effects import check_toward, refuse_reweighting
 from headpatch.core.mean_activations import reference_pairs
 from headpatch.core.session import Session, check_vision
 from headpatch.core.study.study import Study
-from headpatch.engine import attribution, vision, widen
+from headpatch.engine import attribution, edges, vision, widen
 from headpatch.engine.interventions import Intervention, check_scope
 from headpatch.engine.patching import PLAIN_BATCH
 from headpatch.engine.selfcheck import Check
@@ -108,7 +108,8 @@ def asked_of(
     """Yield the pairs that can be asked, with their prompts."""
     for pair in (pairs,) if isinstance(pairs, Pair) else (entry.pair() for entry in pairs):
         try:
-            how = study.answers, study.framing, study.sum_variants
+            own = study.of_pair(pair)
+            how = own.answers, own.framing, own.sum_variants
             prompt = encode(vlm, pair.images, pair.questions, *how)
         except InputError:  # of a pair that is refused later, with its reason
             continue
@@ -233,6 +234,8 @@ def plan(session: Session, sets: Sequence[HeadSet] | None = None, tower: Tower =
     options = session.study.sweep
     refuse(session.study, session.vlm)
     check_toward(session, options.kinds, options.toward)
+    if options.edges is not None and (why := edges.refused(session.vlm, session.prompt)):
+        raise InputError("--edges", why, "a model whose heads write into the stream as they do")
     grid = session.vlm.stack(tower).grid
     every = sets is None
     chosen = tuple(dict.fromkeys(map(HeadSet.of, grid) if sets is None else sets))

@@ -75,8 +75,11 @@ def refuse_reweighting(vlm: VLM, kinds: Sequence[str]) -> None:
 
 
 def check_toward(session: Session, kinds: Sequence[str], toward: str) -> None:
-    """Refuse to re-weight attention to a region of which no token is known."""
+    """Refuse to re-weight attention to a region that is none, or of which no token is known."""
     if {*kinds} & {*REWEIGHTED} and toward == "region":
+        if session.pair.region.whole:
+            found, hint = "region, and none is named", "--toward image takes all of the image."
+            raise InputError("--toward", found, "a region of the picture", hint)
         _ = session.region_tokens
 
 

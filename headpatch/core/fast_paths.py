@@ -60,5 +60,5 @@ def refusals(checks: Checks, said: Checks | None = None) -> list[str]:
 def _likeness(study: Study, vlm: VLM, pair: Pair) -> _Likeness:
     """Return what pairs of one shape have in common, without running them."""
     tokenizer: Any = vlm.processor.tokenizer
-    text = prompt_text(vlm, pair.question, study.framing)
+    text = prompt_text(vlm, pair.question, study.of_pair(pair).framing)
     return len(ids_of(tokenizer, text)), pair.with_image.size, pair.without_image.size

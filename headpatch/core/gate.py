@@ -18,6 +18,7 @@ from headpatch.errors import InputError, RowError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
+from headpatch.pairs.rows import CONTEXT
 from headpatch.stats.effects import DOUBTFUL_BELOW
 from headpatch.stats.scenes import shared_words
 
@@ -204,7 +205,7 @@ def run_entry(
 
 def of_the_row(error: InputError, entry: Entry) -> InputError:
     """Say of a pair's row what is wrong with it; what is wrong with the model stays as it is."""
-    own = _OF_THE_PAIR if entry.answers is None else (*_OF_THE_PAIR, *_OWN_ANSWERS)
+    own = [*_OF_THE_PAIR, *_OWN_ANSWERS * bool(entry.answers), *[CONTEXT] * bool(entry.context)]
     return entry.refused(error) if error.argument in own else error.again()
 
 

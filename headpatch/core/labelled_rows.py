@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import ImageOps
 from torch import Tensor
 
-from headpatch.core.session import Session, towers_of
+from headpatch.core.session import Session, region_positions, towers_of
 from headpatch.core.share import ALONE, Share
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import read_answers
@@ -65,9 +65,11 @@ def open_row(
     `InputError` if the row cannot be asked.
     """
     pair, how = row.pair(), (positions, widens, vision)
+    study = study.of_pair(pair)
     own = _run(study, vlm, row, pair.with_image, *how)
     other = own if row.twin is None else _run(study, vlm, row.twin, pair.without_image, *how)
     base = _joined(own, other)
+    base = replace(base, region=region_positions(base.prompt, pair))
 
     def mirrored() -> Baseline:
         return _joined(own, _run(study, vlm, row, ImageOps.mirror(pair.with_image), *how))

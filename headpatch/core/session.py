@@ -296,13 +296,12 @@ def run_both(
 ) -> Session:
     """Run both pictures of a pair, whether or not the answers flip; fast paths are not compared.
 
-    The session's study has the pair's own answers.
+    The session's study has the pair's own answers and further pictures.
     """
+    study = study.of_pair(pair)
     if vision:
         check_vision(vlm)
         study.check_one_picture("vision heads")
-    if pair.answers is not None:
-        study = study.model_copy(update={"answers": pair.answers})
     asked = study.answers, study.framing, study.sum_variants
     prompt = encode(vlm, pair.images, pair.questions, *asked)
     keep = Keep(lm_rows=True)
@@ -318,13 +317,13 @@ def run_both(
         found = f"{vlm.name}: the model refuses what its processor makes ({error})"
         expected = "a processor and a model that belong together"
         raise InputError("--model", found, expected) from error
-    base = replace(base, region=_region_positions(prompt, pair))
+    base = replace(base, region=region_positions(prompt, pair))
     tokenizer: Any = vlm.processor.tokenizer
     readings = read_answers(base.trace.logits, prompt.answers, study.answers, tokenizer)
     return Session(study, vlm, pair, base, readings, positions=positions)
 
 
-def _region_positions(prompt: Prompt, pair: Pair) -> Int[Tensor, " tokens"] | None:
+def region_positions(prompt: Prompt, pair: Pair) -> Int[Tensor, " tokens"] | None:
     """Return the positions of a pair's region; None where they are not known, or there are none."""
     if prompt.patches.unknown is not None or not len(prompt.patches.boxes):
         return None

@@ -50,8 +50,9 @@ def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> st
     kind have measured belong together.
     """
     pictures: Any = vlm.processor
-    other = pair.question_without and prompt_text(vlm, pair.question_without, study.framing)
-    around = study.framing.pictures
+    framing = study.of_pair(pair).framing
+    other = pair.question_without and prompt_text(vlm, pair.question_without, framing)
+    around = framing.pictures
     content = {
         "format": _FORMAT,
         "headpatch": __version__,
@@ -60,7 +61,7 @@ def unit_key(study: Study, vlm: VLM, pair: Pair, asked: Mapping[str, Any]) -> st
         **({"sum_variants": True} if study.sum_variants else {}),
         "name": pair.name,
         "question": pair.question,
-        "prompt": prompt_text(vlm, pair.question, study.framing),
+        "prompt": prompt_text(vlm, pair.question, framing),
         **({"asked without": other} if other else {}),
         **({"own answers": pair.answers} if pair.answers else {}),
         **({"context": [_picture(one) for one in around]} if around else {}),
@@ -103,7 +104,7 @@ def dataset_digest(entries: Iterable[Entry]) -> str:
         own = [str(entry.answers)] * bool(entry.answers) + [entry.question_without or ""]
         for part in (entry.name, entry.question, str(entry.region.box), *own):
             found.update(part.encode())
-        for path in (entry.with_path, entry.without_path):
+        for path in (entry.with_path, entry.without_path, *entry.context):
             found.update(path.read_bytes())
     return found.hexdigest()
 

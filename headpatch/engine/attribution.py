@@ -9,14 +9,14 @@ its agreement with an exact sweep (`headpatch.stats.agreement`), never alone.
 
 Integrated gradients take the mean slope along a line of inputs between the two runs in place of the
 slope at one of them, which a saturated point hides (Hanna, Pezzelle & Belinkov, *Have Faith in
-Faithfulness*, 2024, arXiv:2403.17806, EAP-IG; of nodes here, not of edges).
+Faithfulness*, 2024, arXiv:2403.17806, EAP-IG; of nodes here, of edges in `headpatch.engine.edges`).
 
 Memory: the graph holds about 15 times the layers' inputs of both towers (measured: 119 MiB for the
 bundled model's pair; 3.0 GB a run with LLaVA-1.5-7B's dimensions in bfloat16, 5.3 GB in float32), z
 and its gradient among them; gradients of weights are never formed, and the graph is gone on return.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -128,22 +128,9 @@ def integrated(
     not a whole number is on it, the pictures as the processor gives them, so that the vision tower
     is read from the same passes. An `InputError` if the two runs differ in their tokens.
     """
-    runs = [prompt.select(run) for run in (WITH, WITHOUT)]
-    present, absent = (run.inputs for run in runs)
-    moved = [name for name, value in present.items() if value.is_floating_point()]
-    if not all(torch.equal(present[name], absent[name]) for name in present.keys() - {*moved}):
-        found = "two prompts: there is no line between their tokens"
-        raise InputError("--ig", found, "one question about both pictures")
     total = {tower: [torch.zeros_like(one[0]) for one in ends.slope[tower]] for tower in ends.slope}
-    for first in range(1, steps, prompt.runs):
-        shares = [k / steps for k in range(first, min(first + prompt.runs, steps))]
-        inputs = {
-            name: torch.cat([torch.lerp(absent[name], value, share) for share in shares])
-            if name in moved
-            else torch.cat([value] * len(shares))
-            for name, value in present.items()
-        }
-        between = gradients(vlm, replace(prompt, inputs=inputs, runs=len(shares)), towers)
+    for points in points_between(prompt, steps):
+        between = gradients(vlm, points, towers)
         for tower, layers in between.slope.items():
             for layer, slope in enumerate(layers):
                 total[tower][layer] += slope.sum(0)
@@ -152,6 +139,27 @@ def integrated(
         for tower, layers in ends.slope.items()
     }
     return Gradients(ends.ld, ends.z, mean)
+
+
+def points_between(prompt: Prompt, steps: int) -> Iterator[Prompt]:
+    """Yield the points k / `steps` strictly between both runs, as many to a batch as it has runs.
+
+    An `InputError` if the two runs differ in their tokens.
+    """
+    present, absent = (prompt.select(run).inputs for run in (WITH, WITHOUT))
+    moved = [name for name, value in present.items() if value.is_floating_point()]
+    if not all(torch.equal(present[name], absent[name]) for name in present.keys() - {*moved}):
+        found = "two prompts: there is no line between their tokens"
+        raise InputError("--ig", found, "one question about both pictures")
+    for first in range(1, steps, prompt.runs):
+        shares = [k / steps for k in range(first, min(first + prompt.runs, steps))]
+        inputs = {
+            name: torch.cat([torch.lerp(absent[name], value, share) for share in shares])
+            if name in moved
+            else torch.cat([value] * len(shares))
+            for name, value in present.items()
+        }
+        yield replace(prompt, inputs=inputs, runs=len(shares))
 
 
 def _whole(parts: Sequence[Tensor], runs: int) -> Tensor:

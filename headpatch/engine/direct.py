@@ -125,6 +125,17 @@ def take_apart(vlm: VLM, prompt: Prompt, edits: Sequence[ZEdit] = ()) -> Apart:
     return Apart(parts, logits, z, final, gains, gain, direction)
 
 
+def adds_plainly(vlm: VLM, prompt: Prompt) -> bool:
+    """Whether each layer adds to the stream what its attention and its MLP give, and no more."""
+    with _listening(vlm) as heard:
+        forward(vlm, prompt, exact=True)
+    return all(
+        one.mlp is not None
+        and _alike(one.after.float(), (one.before + one.attention + one.mlp).float(), one.after)
+        for one in heard
+    )
+
+
 @dataclass(frozen=True)
 class DirectEffect:
     """What a change of heads does to LD by what they write alone, everything later left as it was.

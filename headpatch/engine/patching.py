@@ -292,12 +292,16 @@ def edits_of(
 
 def cuts_of(asked: Sequence[Intervention], base: Baseline) -> list[Cut]:
     """Say what attention interventions re-weight, one a row behind an untouched one."""
-    cuts = []
-    for row, one in enumerate(asked, start=1):
-        if (keys := base.keys(one.toward)) is not None and one.positions and one.alpha is not None:
-            queries = base.prompt.spans.positions(one.positions)
-            cuts.append(Cut(row, one.heads, queries, keys, factor=1 + one.alpha))
-    return cuts
+    cuts = (cut_of(row, one, base) for row, one in enumerate(asked, start=1))
+    return [cut for cut in cuts if cut is not None]
+
+
+def cut_of(row: int, one: Intervention, base: Baseline) -> Cut | None:
+    """Say what attention an intervention re-weights in row `row`; None if it changes z."""
+    if (keys := base.keys(one.toward)) is None or one.positions is None or one.alpha is None:
+        return None
+    queries = base.prompt.spans.positions(one.positions)
+    return Cut(row, one.heads, queries, keys, factor=1 + one.alpha)
 
 
 def z_edits(

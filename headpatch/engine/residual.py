@@ -77,7 +77,7 @@ def record(vlm: VLM, prompt: Prompt) -> Streams:
     where = {
         (tower, layer): keep(tower, layer) for tower in found for layer in range(len(found[tower]))
     }
-    with _edited(vlm, where):
+    with edited(vlm, where):
         forward(vlm, prompt, exact=True)
     if any(len(kept) != 1 for layers in found.values() for kept in layers):
         raise RunError(f"{vlm.name}: a layer does not run once a pass, so it cannot be swapped")
@@ -151,12 +151,12 @@ def putting(vlm: VLM, rows: int, puts: Sequence[Put]) -> Iterator[None]:
 
         return change
 
-    with _edited(vlm, {place: put(there) for place, there in places.items()}):
+    with edited(vlm, {place: put(there) for place, there in places.items()}):
         yield
 
 
 @contextmanager
-def _edited(vlm: VLM, where: dict[tuple[Tower, int], Callable[[Tensor], Tensor]]) -> Iterator[None]:
+def edited(vlm: VLM, where: dict[tuple[Tower, int], Callable[[Tensor], Tensor]]) -> Iterator[None]:
     """Change the stream where it enters decoder layers and leaves vision layers."""
     # The layers' forward is replaced, not hooked: transformers records the vision tower's hidden
     # states in a place that hooks come after. On leaving, also after an exception, all is as

@@ -200,6 +200,11 @@ class Site:
         """Whether anything is read or changed here."""
         return bool(self.edits or self.cuts or self.keep_z)
 
+    @property
+    def edited(self) -> bool:
+        """Whether a z is replaced here."""
+        return bool(self.edits)
+
     def __call__(  # noqa: D102
         self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
     ) -> Tensor:
@@ -210,7 +215,7 @@ class Site:
             self._take(z)
         if self.capture is not None:
             self.capture.keep(self.layer, query, key, value, mask, z, options)
-        if self.edits and not self.at_output:
+        if self.edited and not self.at_output:
             z = self._replace(z)
         if self.answer_rows is not None:
             self.answer_rows.record(self.layer, module, query, key, mask, options)
@@ -224,7 +229,7 @@ class Site:
             z = z if z.ndim == 4 else z[None]
             if self.keep_z:
                 self._take(z)
-            return (self._replace(z).reshape(args[0].shape) if self.edits else args[0], *args[1:])
+            return (self._replace(z).reshape(args[0].shape) if self.edited else args[0], *args[1:])
 
         return hook
 

@@ -4,9 +4,10 @@ The columns `image`, `question` and `answer` must be there. `choices` are the an
 the likeliest is sought (texts parted by commas, or a JSON list); without them the study's own, if
 the row's answer is one of these. `name`, `scene` and `group` may be there: rows of one scene count
 as one in every statistic, rows of one group are right together or not. `objects` are what is to be
-seen (parted by commas, or a JSON list), for scores of objects that are named. Every further column
-can be asked for by its name. POPE's and Hugging Face's own names of columns are known too
-(`_ALIASES`). Paths are relative to the table.
+seen (parted by commas, or a JSON list), for scores of objects that are named; `region` is a place
+in the picture, to which attention can be turned; `context_images` are pictures shown before it.
+Every further column can be asked for by its name. POPE's and Hugging Face's own names of columns
+are known too (`_ALIASES`). Paths are relative to the table.
 
 A row that cannot be read is listed with its reason, and the rest are used.
 """
@@ -22,8 +23,9 @@ from typing import Any, Final
 from headpatch.errors import InputError
 from headpatch.pairs.manifest import Entry, usable
 from headpatch.pairs.pair import Pair, Picture, read_image
-from headpatch.pairs.region import Region
+from headpatch.pairs.region import UNNAMED, Region
 from headpatch.pairs.rows import (
+    CONTEXT,
     MEMORY,
     Row,
     StoredPictures,
@@ -33,7 +35,8 @@ from headpatch.pairs.rows import (
 from headpatch.pairs.same_scene import with_scenes
 from headpatch.text import checked_text, spelling
 
-COLUMNS: Final = ("image", "question", "answer", "choices", "name", "scene", "group", "objects")
+COLUMNS: Final = ("image", "question", "answer", "choices", "name", "scene", "group", "objects",
+                 "region", CONTEXT)  # fmt: skip
 """Columns that say what a row is; every other says what it is like."""
 _ALIASES: Final = {
     "file_name": "image", "text": "question", "label": "answer", "question_id": "name", "id": "name"
@@ -61,6 +64,10 @@ class Labelled:
     objects: tuple[str, ...] = ()
     factors: Mapping[str, str] = field(default_factory=dict, hash=False)
     twin: "Labelled | None" = None
+    region: Region = UNNAMED
+    context: tuple[Path, ...] = ()  # shown before the picture; none: the study's
+    measured: Picture | None = field(default=None, compare=False, repr=False)
+    """Whose pixels the region's are, if not the row's own picture's."""
     stored: StoredPictures | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -73,7 +80,22 @@ class Labelled:
         where = f"{self.where}, image" if self.where else "image"
         other = self if self.twin is None else self.twin
         shown, other_shown = (read_image(one.image, where) for one in (self, other))
-        return Pair(self.name, shown, other_shown, self.question, _WHOLE)
+        region = self.region
+        if region == UNNAMED and self.twin is not None:
+            from headpatch.pairs.difference import differing  # loads scipy
+
+            region = differing(shown, other_shown)
+        if region.pixels:
+            sized = shown if self.measured is None else read_image(self.measured, where)
+            region = region.within(*sized.size)
+        return Pair(
+            self.name,
+            shown,
+            other_shown,
+            self.question,
+            region,
+            context=tuple(map(str, self.context)),
+        )
 
 
 @dataclass(frozen=True)
@@ -128,6 +150,7 @@ def of_entries(entries: Sequence[Entry], answers: tuple[str, str]) -> Listed:
         questions = one.question, one.question_without or one.question
         more = {"line": one.line, "where": one.where, "scene": one.scene or one.name}
         more |= {"factors": one.factors, "stored": one.stored, "choices": ordered(own, answers)}
+        more |= {"region": one.region, "measured": one.with_path, "context": one.context}
         pictures = one.with_path, one.without_path
         found += runs_of(one.name, pictures, questions, (own[0], own[1]), **more)
     return Listed(tuple(found), tuple(refused), of_pairs=tuple(entries))
@@ -218,7 +241,8 @@ def _labelled(
     answers: tuple[str, str],
     stored: StoredPictures,
 ) -> Labelled:
-    cells = {key: one if key == "image" else text_of(one) for key, one in row.cells.items()}
+    pictures = ("image", CONTEXT)
+    cells = {key: one if key in pictures else text_of(one) for key, one in row.cells.items()}
     for column in ("image", "question"):
         if cells.get(column) is None or cells[column] == "":
             raise InputError(where, f"no {column}", "a value there")
@@ -236,10 +260,12 @@ def _labelled(
         raise InputError(where, found, f"{expected}, each once, the answer among them")
     image = stored.file_of(row.cells["image"], base, where)
     own = {key: text for key, text in cells.items() if key not in COLUMNS}
+    region = Region.parse(cells.get("region") or UNNAMED.name, f"{where}, region")
     return Labelled(
         name, image, cells["question"], answer, choices, row.line, where,
         scene=cells.get("scene", ""), group=cells.get("group", ""), objects=objects, factors=own,
-        stored=stored,
+        stored=stored, region=region,
+        context=stored.files_of(row.cells.get(CONTEXT), base, f"{where}, {CONTEXT}"),
     )  # fmt: skip
 
 

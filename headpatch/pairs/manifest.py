@@ -3,7 +3,8 @@
 The columns `with` and `question` must be there. `without` is the other picture; it may be left out
 where `question_without` asks the one picture something else. `region` says where the object is (see
 `headpatch.pairs.region`); without one that is where the pictures differ. `answers` are the right
-answers of the two runs, that of `with` first: ``No,Yes``, or a JSON list of two texts. `name` (or
+answers of the two runs, that of `with` first: ``No,Yes``, or a JSON list of two texts.
+`context_images` are further pictures, shown before the one in question in both runs. `name` (or
 `pair`) and `scene` may be there: pairs of one `scene` count as one in every statistic; without that
 column scenes are found by the pictures (`headpatch.pairs.same_scene`). Every further column is a
 factor, by which results can be grouped. Paths are relative to the table. A table is a CSV, JSON
@@ -34,6 +35,7 @@ from headpatch.errors import InputError, RowError
 from headpatch.pairs.pair import Pair, make_pair
 from headpatch.pairs.region import UNNAMED, Region
 from headpatch.pairs.rows import (
+    CONTEXT,
     KNOWN,
     MEMORY,
     Row,
@@ -73,6 +75,7 @@ class Entry:
     """Keeps pictures that were no files; None if both were."""
     question_without: str | None = None  # asked in the run without the object, if something else
     answers: tuple[str, str] | None = None  # right ones, with and without; None: the study's
+    context: tuple[Path, ...] = ()  # shown before either picture; none: the study's
     problem: RowError | None = field(default=None, compare=False, repr=False)
     """What is wrong with the row; None if it can be run, as far as its text says."""
 
@@ -93,7 +96,8 @@ class Entry:
         other = None if self.with_path == self.without_path else self.without_path
         asked = self.question, self.region, self.name, self.question_without, self.answers
         try:
-            return make_pair(self.with_path, other, *asked)
+            pair = make_pair(self.with_path, other, *asked)
+            return replace(pair, context=tuple(map(str, self.context)))
         except InputError as error:
             raise self.refused(error) from None
 
@@ -216,6 +220,7 @@ def digest(entries: Iterable[Entry]) -> str:
         said += [one.scene] * bool(one.scene)
         own: list[Any] = [one.question_without, one.answers]
         said += own * any(own)
+        said += [[_digest_of(path) for path in one.context]] * bool(one.context)
         found.update(json.dumps(said, sort_keys=True).encode())
     return found.hexdigest()
 
@@ -245,7 +250,8 @@ def _entries(table: Table) -> tuple[Entry, ...]:
 def _entry(path: Path, base: Path, row: Row, number: int, stored: StoredPictures) -> Entry:
     """Read a row; what is wrong with it is kept, so that the others can run."""
     where = place_of(path, row.line)
-    cells = {name: _text(name, one) for name, one in row.cells.items() if name not in _PICTURES}
+    cells = {name: _text(name, one) for name, one in row.cells.items()
+             if name not in (*_PICTURES, CONTEXT)}  # fmt: skip
     for text in (part for pair in cells.items() for part in pair):
         checked_text(text, where)
     entry = Entry(
@@ -272,6 +278,7 @@ def _entry(path: Path, base: Path, row: Row, number: int, stored: StoredPictures
             without_path=absent,
             region=Region.parse(cells.get("region") or UNNAMED.name, f"{where}, region"),
             answers=_answers(cells.get("answers", ""), f"{where}, answers"),
+            context=stored.files_of(row.cells.get(CONTEXT), base, f"{counted}, {CONTEXT}"),
         )
     except InputError as error:
         parts = error.argument, error.found, error.expected, error.hint
@@ -328,7 +335,7 @@ def _refuse_repeats(entries: Sequence[Entry]) -> None:
         kind = entry.where.split()[-2]  # line or row
         asked = (
             *(entry.with_path, entry.without_path, entry.question, entry.region),
-            *(entry.question_without, entry.answers, entry.problem and entry.line),
+            *(entry.question_without, entry.answers, entry.problem and entry.line, entry.context),
         )
         if (line := pairs.setdefault(asked, entry.line)) != entry.line:
             found, hint = f"the same pair as {kind} {line}", f"Delete one {kind}."

@@ -39,6 +39,7 @@ class Pair:
     `region` is where the object is, in fractions of either picture; the answer to `question` flips
     between the pictures. The run without the object is asked `question_without`, if there is one.
     `answers` are the right answers of both runs, with the object first; None: the study's.
+    `context` are files of pictures that are shown before either; none: the study's.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Pair:
     region: Region
     question_without: str | None = None
     answers: tuple[str, str] | None = None
+    context: tuple[str, ...] = ()
 
     @property
     def images(self) -> tuple[Image.Image, Image.Image]:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -28,7 +29,9 @@ from headpatch.text import user_path
 
 COLUMNS = ("with", "question")
 """Columns that a table must have; and `without` or `question_without`."""
-KNOWN = (*COLUMNS, "without", "question_without", "region", "answers", "name", "scene")
+CONTEXT = "context_images"
+"""A column of further pictures, shown before the one in question."""
+KNOWN = (*COLUMNS, "without", "question_without", "region", "answers", "name", "scene", CONTEXT)
 """Columns that say what a pair is; every other one is a factor."""
 _EXPECTED = "the columns with, without (or question_without), question"
 MEMORY = "memory:"
@@ -297,6 +300,17 @@ class StoredPictures:
         if not path.exists():
             image.save(path, "PNG", compress_level=1)
         return path
+
+    def files_of(self, cell: object, base: Path, where: str) -> tuple[Path, ...]:
+        """Return the files of a cell of several pictures: a list, or paths parted by commas."""
+        if isinstance(cell, str) and cell.strip().startswith("["):
+            with suppress(ValueError):
+                cell = json.loads(cell)
+        if cell is None or isinstance(cell, str | float):
+            cell = [one for one in text_of(cell).split(",") if one.strip()]
+        if not isinstance(cell, list | tuple | np.ndarray):
+            raise InputError(where, f"a {type(cell).__name__}", "a list of pictures")
+        return tuple(self.file_of(one, base, where) for one in cell)
 
     def _place_of(self, content: bytes) -> Path:
         if self._folder is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from headpatch.heads import abridged
 from headpatch.kinds import ASKED, kind_label
 from headpatch.kinds import KINDS as CHANGES
 from headpatch.present.canvas import ORANGE, check_columns, signed
@@ -28,8 +29,7 @@ COVER: Final = "Bar: {level:.0%} interval over pairs."
 
 ALPHA: Final = Column(
     "alpha",
-    "how far a kind with a factor goes: `scale` multiplies z by it, `reweight` attention by 1 + "
-    "it; there only where such a kind ran",
+    "factor of a kind: `scale` multiplies z by it, `reweight` attention by 1 + it; if either ran",
     form="g",
     key=True,
     optional=True,
@@ -333,7 +333,7 @@ def kind_cell(row: Row) -> str:
 
 def changed_name(row: Row) -> str:
     """Name a row of changed heads in a sentence."""
-    return f"{row['heads']} ({kind_label(row['kind'], row)}, {row['direction']})"
+    return f"{abridged(row['heads'])} ({kind_label(row['kind'], row)}, {row['direction']})"
 
 
 def control_cell(row: Row) -> str:

@@ -62,6 +62,12 @@ def _show(axes: "matplotlib.axes.Axes", pair: "Pair", run: str) -> None:
     axes.set_xlabel(run, fontsize=6, labelpad=1.5)
 
 
+_COLOUR: Final = (
+    "Colour: attention per area, relative to the same attention spread evenly over the image. The "
+    "bar shows the colours over the pictures' median colour. Dashed line: the region."
+)
+
+
 def overlay_chart(
     image_with: "PIL.Image.Image",
     image_without: "PIL.Image.Image",
@@ -81,33 +87,83 @@ def overlay_chart(
     fractions of the image; ``answer`` and ``ld`` (logits) are shown if present.
     """
     runs = (attention_with, attention_without)
-    images = [np.asarray(image.convert("RGB")) for image in (image_with, image_without)]
     rows = [_image_rows(attention, heads) for attention in runs]
-    panels = []
-    for i, (layer, head) in enumerate(heads):
-        maps = [
-            density(row[i], array(attention, "boxes", 2))
-            for row, attention in zip(rows, runs, strict=True)
-        ]
-        peak = max(float(np.nanmax(cells, initial=0.0)) for cells, _, _ in maps) or 1.0
-        for j, attention in enumerate(runs):
-            title = _shares(rows[j][i], attention)
-            if i == 0:
-                title = f"{_run(('With', 'Without')[j], attention)}\n{title}"
-            box = tuple(map(float, array(attention, "region_box", 1)))
-            panels.append(Picture(title, images[j], maps[j], box, peak, f"Head {layer}.{head}"))
+    panels = _panels(
+        (image_with, image_without),
+        runs,
+        rows,
+        "boxes",
+        [f"{layer}.{head}" for layer, head in heads],
+    )
     return Chart(
         "overlays",
         "attention_overlays.png",
         "Attention of the answer position to the image",
         panels,
-        "Colour: attention per area, relative to the same attention spread evenly over the image. "
-        "The bar shows the colours over the pictures' median colour. Dashed line: the region. LD: "
-        "logit(Yes) − logit(No).",
+        f"{_COLOUR} LD: logit(Yes) − logit(No).",
         columns=2,
         colours=Colours("density (× even)", both=False),
         on_page=False,
     )
+
+
+def tower_overlay_chart(
+    image_with: "PIL.Image.Image",
+    image_without: "PIL.Image.Image",
+    attention_with: Mapping[str, Any],
+    attention_without: Mapping[str, Any],
+    count: int,
+) -> Chart:
+    """Lay the attention of vision heads over both pictures, as `overlay_chart` does.
+
+    Of the mean over patch queries (``vision_patch_rows`` ``[layers, heads, tokens]``, at
+    ``vision_boxes`` or else ``boxes``), for the `count` heads whose share on the region rises most
+    with the object.
+    """
+    runs = (attention_with, attention_without)
+    boxes = "vision_boxes" if "vision_boxes" in attention_with else "boxes"
+    rows = [array(attention, "vision_patch_rows", 3) for attention in runs]
+    box = tuple(map(float, array(attention_with, "region_box", 1)))
+    mask = region_mask(array(attention_with, boxes, 2), box)  # type: ignore[arg-type]
+    rise = np.subtract(*(mass(distribution(one), mask) for one in rows))
+    first = np.argsort(-np.nan_to_num(rise, nan=-np.inf), axis=None, kind="stable")[:count]
+    layers, heads = np.unravel_index(first, rise.shape)
+    names = [f"v{layer}.{head}" for layer, head in zip(layers, heads, strict=True)]
+    chosen = [np.asarray(one[layers, heads]) for one in rows]
+    return Chart(
+        "tower overlays",
+        "vision_overlays.png",
+        "Attention inside the vision tower, mean over its patches",
+        _panels((image_with, image_without), runs, chosen, boxes, names),
+        f"The heads whose attention to the region rises most with the object. {_COLOUR}",
+        columns=2,
+        colours=Colours("density (× even)", both=False),
+        on_page=False,
+    )
+
+
+def _panels(
+    pictures: Sequence["PIL.Image.Image"],
+    runs: Sequence[Mapping[str, Any]],
+    rows: Sequence[Float[np.ndarray, "heads tokens"]],
+    boxes: str,
+    names: Sequence[str],
+) -> list[Picture]:
+    """Return a row of pictures a head, both runs on one colour scale."""
+    images, panels = [np.asarray(image.convert("RGB")) for image in pictures], list[Picture]()
+    for i, name in enumerate(names):
+        maps = [
+            density(row[i], array(attention, boxes, 2))
+            for row, attention in zip(rows, runs, strict=True)
+        ]
+        peak = max(float(np.nanmax(cells, initial=0.0)) for cells, _, _ in maps) or 1.0
+        for j, attention in enumerate(runs):
+            title = _shares(rows[j][i], attention, boxes)
+            if i == 0:
+                title = f"{_run(('With', 'Without')[j], attention)}\n{title}"
+            box = tuple(map(float, array(attention, "region_box", 1)))
+            panels.append(Picture(title, images[j], maps[j], box, peak, f"Head {name}"))
+    return panels
 
 
 def density(
@@ -162,9 +218,9 @@ def _image_rows(
     return np.asarray(rows[layers, numbers][:, positions])
 
 
-def _shares(row: Float[np.ndarray, "tokens"], attention: Mapping[str, Any]) -> str:
+def _shares(row: Float[np.ndarray, "tokens"], attention: Mapping[str, Any], boxes: str) -> str:
     left, top, right, bottom = (float(edge) for edge in array(attention, "region_box", 1))
-    mask = region_mask(array(attention, "boxes", 2), (left, top, right, bottom))
+    mask = region_mask(array(attention, boxes, 2), (left, top, right, bottom))
     inside = float(mass(distribution(row), mask))
     return f"region {inside:.1%} of image attention; image {row.sum():.1%} of all"
 

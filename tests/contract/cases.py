@@ -54,7 +54,7 @@ CASES = {
     "trace": Case({"tokens": 1, "directions": ("noising",)}),
     "rollout": Case({"tokens": 1, "draws": 2}),
     "evaluate": Case(
-        {"heads": BOTH, "kinds": ("zero", "scale"), "controls": 2, "each": True},
+        {"heads": BOTH, "kinds": ("zero", "scale", "reweight"), "controls": 2, "each": True},
         {"kinds": ("resample", "mean")},
     ),
 }

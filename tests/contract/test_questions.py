@@ -141,9 +141,10 @@ def test_call_file_and_page_say_the_same(
 @every_question
 @pytest.mark.parametrize("width", [80, 200])
 def test_tables_fit_the_terminal(
-    verb: Verb, many: bool, width: int, place: Path, runs: Any
+    verb: Verb, many: bool, width: int, place: Path, runs: Any, monkeypatch: Any
 ) -> None:
     """No cell is cut, no heading is lost: a wide table is cut into several below each other."""
+    monkeypatch.setenv("COLUMNS", str(width))  # else it is a pipe, where tables stay whole
     _, out = ran(runs, place, verb, many)
     run = next(part for part in find(out).parts if part.has(verb.files[0]))
     parts = verb.question().view(derived.saved(verb, run), derived.context(verb, run))

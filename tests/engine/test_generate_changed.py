@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from headpatch.engine.generation import generate_changed
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Baseline, run_pair
 from headpatch.heads import Head, HeadSet
-from headpatch.models.prompt import encode
+from headpatch.models.prompt import encode, forced
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
+from tests.engine.test_reweighting import _EDITS as EDITS
+from tests.engine.test_reweighting import Twin
 from tests.families import builders
 from tests.tiny import SHAPES, image_pair, tiny_vlm
 
@@ -27,7 +30,10 @@ WAYS: tuple[tuple[str, Positions], ...] = (("zero", "answer"), ("scale", "questi
 
 def opened(name: str) -> tuple[VLM, Baseline]:
     made = {**builders.BUILDERS, **builders.DECODERS}
-    vlm = tiny_vlm(SHAPES[name]) if name in SHAPES else builders.make(made[name]())
+    if name in SHAPES or name in made:
+        vlm = tiny_vlm(SHAPES[name]) if name in SHAPES else builders.make(made[name]())
+    else:
+        vlm = builders.build(name)
     if name == "paligemma (2)":  # before transformers 5.20, sdpa leaves out the cap of its scores
         vlm.model.set_attn_implementation("eager")
     prompt = encode(vlm, image_pair((56, 56)), "Is it red?")
@@ -171,3 +177,84 @@ def test_low_precision_weights_are_computed_with_in_float32(dtype: torch.dtype) 
     firsts = [ids[0] if ids else None for ids in found[1:]]
     assert firsts == [None if token in special else token for token in tokens]
     assert vlm.model.dtype == dtype
+
+
+@torch.no_grad()
+def re_read(vlm: VLM, base: Baseline, one: Intervention) -> list[int]:
+    """What eager attention with edited weights says, every token read anew, without a cache."""
+    twin = Twin(vlm, base)
+    twin.edit(one)
+    first = base.prompt.spans.length
+    later = range(first, first + TOKENS)
+    for module in twin.oracle.attentions["lm"]:
+        edits = module.__dict__[EDITS]
+        module.__dict__[EDITS] = [replace(each, queries=[*each.queries, *later]) for each in edits]
+    given = vlm.model.generation_config
+    special = {*vlm.processor.tokenizer.all_special_ids, given.eos_token_id}
+    prompt, found = base.prompt.select(0), list[int]()
+    while len(found) < TOKENS:
+        likeliest = int(twin.oracle.model(**prompt.inputs, use_cache=False).logits[0, -1].argmax())
+        if likeliest in special:
+            break
+        found.append(likeliest)
+        prompt = forced(vlm, base.prompt.select(0), found)
+    return found
+
+
+REREAD = [name for name in MODELS if name != "mllama"]  # it looks at the image across
+
+
+@pytest.mark.parametrize("name", REREAD)
+def test_attention_is_re_weighted_at_every_token_that_is_said(name: str) -> None:
+    scope: Positions = "question" if REREAD.index(name) % 2 else "answer"
+    vlm, base = opened(name)
+    grid = vlm.lm.grid
+    sets = [HeadSet.of(Head(0, 1)), HeadSet(tuple(grid))]
+    asked = [
+        Intervention(one, "reweight", "noising", scope, alpha=alpha)
+        for one in sets
+        for alpha in (-1.0, 8.0)
+    ]
+    found = generate_changed(vlm, base, asked, TOKENS)
+    assert found[0] == said(vlm, base)
+    for one, ids in zip(asked, found[1:], strict=True):
+        assert ids == re_read(vlm, base, one), (str(one.heads), one.alpha)
+    assert any(ids != found[0] for ids in found[1:])
+
+
+SPEAKS = 1  # a seed whose model says no end at once
+
+
+def test_a_cache_with_a_window_keeps_keys_in_their_places() -> None:
+    """Gemma 3's window, made so short that the cache lets go of the image as words are said."""
+    vlm = builders.make(builders.BUILDERS["gemma3"](), SPEAKS)
+    config = vlm.model.config.get_text_config()
+    prompt = encode(vlm, image_pair((56, 56)), "Is it red?")
+    config.sliding_window = prompt.spans.length - int(prompt.spans.image.min()) - 1
+    for module in vlm.lm.attentions:
+        if getattr(module, "sliding_window", None):
+            module.sliding_window = config.sliding_window
+    base = run_pair(vlm, prompt, Keep(z=("lm",)))
+    every = HeadSet(tuple(vlm.lm.grid))
+    asked = [
+        Intervention(every, "reweight", "noising", "answer", alpha=alpha) for alpha in (-1.0, 8.0)
+    ]
+    found = generate_changed(vlm, base, asked, TOKENS)
+    assert found[1:] == [re_read(vlm, base, one) for one in asked]
+    assert found[1] != found[0] or found[2] != found[0]
+
+
+def test_what_stands_before_the_projection_is_what_is_changed() -> None:
+    """Qwen3.5's gate lies between attention and z, in the prompt and at every token."""
+    vlm, base = opened("qwen3_5")
+    heads = list(vlm.lm.grid)
+    means = {"lm": [3 * z.mean(0) for z in base.trace.z["lm"]]}
+    sets = [HeadSet(tuple(heads)), HeadSet(tuple(heads[:4])), HeadSet(tuple(heads[4:]))]
+    asked = [Intervention(one, "mean", "noising") for one in sets]
+    found = generate_changed(vlm, base, asked, TOKENS, means=means)
+    at, length = torch.tensor([base.prompt.spans.answer]), base.prompt.spans.length
+    for members, ids in zip(sets, found[1:], strict=True):
+        put = lambda head, *_: means["lm"][head.layer][-1, head.head]  # noqa: E731
+        with hooked(vlm, list(members), at, length, put):
+            assert ids == said(vlm, base), str(members)
+    assert any(ids != found[0] for ids in found[1:])

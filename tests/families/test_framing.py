@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
 import headpatch as hp
+from headpatch.core.store import unit_key
+from headpatch.engine.forward import forward
 from headpatch.engine.patching import run_pair
 from headpatch.models.prompt import Prompt, encode
 from headpatch.models.vlm import VLM
@@ -141,3 +144,59 @@ def test_a_study_with_other_pictures_is_asked(tmp_path: Path) -> None:
     missing = study.override({"context_images": [str(tmp_path / "none.png")]})
     with pytest.raises(hp.InputError, match=r"context_images: .*none\.png"):
         hp.open_session(missing, build("llava"), "answer", pair)
+
+
+def test_each_row_may_show_pictures_of_its_own_before_the_one_in_question(tmp_path: Path) -> None:
+    """What a row says is what a study with these pictures says; a row without one is refused."""
+    vlm, study = build("llava"), hp.Study(force=True)
+    for place in range(2):
+        noise_image(5 + place, (84, 56)).save(tmp_path / f"{place}.png")
+    for place, image in enumerate(PAIR):
+        image.save(tmp_path / f"{'with' if place == 0 else 'without'}.png")
+    shown = {"with": "with.png", "without": "without.png", "region": "top-left"}
+    contexts = ["", "0.png", '["0.png", "1.png"]', "none.png"]
+    rows = [
+        shown | {"name": f"r{place}", "scene": f"r{place}", "question": QUESTION,
+                 "context_images": one}
+        for place, one in enumerate(contexts)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "manifest.csv", index=False)
+    pairs = hp.open_pairs(study, tmp_path, vlm=vlm, on_progress=False, resamples=100)
+    asked = {"heads": "1.1", "kinds": ["resample"], "controls": 0, "on_progress": False}
+    table = hp.ablate(pairs, **asked).files()["effects.csv"]
+    pair = hp.make_pair(*PAIR, QUESTION, "top-left")
+    for place, names in enumerate(([], ["0.png"], ["0.png", "1.png"])):
+        own = study.override({"context_images": [str(tmp_path / name) for name in names]})
+        alone = hp.ablate(hp.open_session(own, vlm, "answer", pair), **asked)
+        effects = table.loc[table["pair"] == f"r{place}", "effect"].tolist()
+        expected = alone.files()["effects.csv"]["effect"].tolist()
+        assert effects == pytest.approx(expected, abs=1e-5)
+    assert table["effect"].round(4).nunique() == 7  # six, and 0 of the heads' own z
+    gate = pairs.gate.set_index("pair")
+    assert "context_images: there is no file" in gate.loc["r3", "reason"]
+    assert "context_images" not in gate  # it is no factor
+    with pytest.raises(hp.InputError, match=r"2 pictures in a prompt \(context_images\)"):
+        hp.path(pairs, on_progress=False)
+    keys = [unit_key(study, vlm, one.pair(), {}) for one in pairs.entries]
+    assert len({*keys}) == 3
+
+
+def test_labelled_rows_show_them_too(tmp_path: Path) -> None:
+    vlm = build("llava")
+    for place in range(2):
+        noise_image(5 + place, (84, 56)).save(tmp_path / f"{place}.png")
+    rows = [
+        {"image": PAIR[0], "question": QUESTION, "answer": "Yes", "context_images": one}
+        for one in (
+            [],
+            [str(tmp_path / "0.png")],
+            [str(tmp_path / "0.png"), noise_image(6, (84, 56))],
+        )
+    ]
+    found = hp.evaluate(rows, "1.1", vlm=vlm, controls=0, on_progress=False).rows
+    untouched = found[found["heads"] == ""]
+    for row, names in zip(untouched.itertuples(), ([], ["0.png"], ["0.png", "1.png"]), strict=True):
+        framing = Framing(context=tuple(str(tmp_path / name) for name in names))
+        logits = forward(vlm, encode(vlm, PAIR[:1], QUESTION, framing=framing)).logits[0]
+        assert row.margin == pytest.approx(float(-logits.topk(2).values.diff()), abs=1e-4)
+    assert untouched["margin"].nunique() == 3

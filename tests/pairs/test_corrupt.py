@@ -121,6 +121,12 @@ def test_one_picture_makes_a_pair_for_each_way(tmp_path: Path) -> None:
     assert pair.without_image.tobytes() == corrupted(picture(), pair.region, "inpaint").tobytes()
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"manifest.csv", "corrupt.yaml", "pairs.png"} <= names
+    study = hp.Study.make(tmp_path / "out" / "inpaint.yaml", {})
+    (asked,) = [one for one in made.entries if one.factors["corruption"] == "inpaint"]
+    assert [image.tobytes() for image in study.pair().images] == [
+        image.tobytes() for image in asked.pair().images
+    ]
+    assert (study.question, study.pair().region.box) == (asked.question, asked.region.box)
     hp.corrupt(["mean", "inpaint"], tmp_path / "out", **options)  # the same once more
     with pytest.raises(InputError, match="a folder without a dataset"):
         hp.corrupt("blur", tmp_path / "out", **options)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from headpatch.present.figure import draw as draw_chart
-from headpatch.present.overlays import density, overlay_chart
+from headpatch.present.overlays import density, overlay_chart, tower_overlay_chart
 from tests.report import synthetic
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("draft")]
@@ -93,3 +93,28 @@ def test_heads_that_are_not_there(tmp_path, heads, message):
     with pytest.raises(ValueError, match=message):
         draw(tmp_path / "f.png", heads=heads)
     assert not list(tmp_path.iterdir())
+
+
+def test_vision_heads_that_turn_most_to_the_region_are_drawn_at_their_own_places() -> None:
+    """Of 2 × 2 heads over four quarters; the region is the first. 1.0 rises by 0.6, 0.1 by 0.2."""
+    quarters = np.array([[x, y, x + 0.5, y + 0.5] for y in (0, 0.5) for x in (0, 0.5)])
+    shares = {(0, 0): (0.1, 0.3), (0, 1): (0.5, 0.3), (1, 0): (0.9, 0.3), (1, 1): (0.2, 0.2)}
+    runs = []
+    for run in range(2):
+        rows = np.zeros((2, 2, 4))
+        for (layer, head), both in shares.items():
+            rows[layer, head] = 0.5 * np.array([both[run], *[(1 - both[run]) / 3] * 3])
+        runs.append(
+            {
+                "vision_patch_rows": rows,
+                "vision_boxes": quarters,
+                "boxes": np.array([[0, 0, 1, 1.0]]),
+                "region_box": np.array([0, 0, 0.5, 0.5]),
+            }
+        )
+    picture = Image.new("RGB", (8, 8))
+    chart = tower_overlay_chart(picture, picture, *runs, 2)
+    assert [one.label for one in chart.panels] == ["Head v1.0"] * 2 + ["Head v0.1"] * 2
+    assert "region 90.0% of image attention; image 50.0% of all" in chart.panels[0].title
+    cells, *_ = chart.panels[0].density
+    np.testing.assert_allclose(cells, [[3.6, 0.4 / 3], [0.4 / 3] * 2], atol=1e-6)

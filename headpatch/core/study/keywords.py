@@ -73,6 +73,7 @@ class SweepKeywords(TypedDict, total=False):
     layers: bool
     approx: bool
     ig: int | None
+    edges: int | None
     top: int
     noise: int
     rows: int | None
@@ -157,8 +158,9 @@ class EvaluateKeywords(TypedDict, total=False):
             "inert",
         ]
     ]
-    kinds: Several[Literal["zero", "mean", "scale", "resample"]]
-    alpha: float
+    kinds: Several[Literal["zero", "mean", "scale", "reweight", "resample"]]
+    alpha: Several[float]
+    toward: Literal["image", "region"]
     positions: Literal["answer", "question", "image", "all"]
     controls: int
     generate: int

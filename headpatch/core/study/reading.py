@@ -7,7 +7,7 @@ from textwrap import shorten
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from headpatch.core.study.record import (
     BOOLS,
@@ -282,6 +282,26 @@ def sequence(value: Any) -> Any:
 def words(value: Any) -> Any:
     """Read names as a tuple of them: a list, or a text with commas as on the command line."""
     return tuple(map(str.strip, value.split(","))) if isinstance(value, str) else sequence(value)
+
+
+def _numbers(value: Any) -> Any:
+    """Read several numbers, also from words; one alone stays a number."""
+    if isinstance(value, float | int) or not isinstance(value, list | tuple):
+        return value
+    read = [decimal_number(one) if isinstance(one, str) else one for one in value]
+    if not read or None in read:
+        raise InputError("--alpha", repr(",".join(map(str, value))), "numbers, such as 0,0.5,2")
+    if len({*read}) < len(read):
+        raise InputError("--alpha", "a number twice", "each number once")
+    return tuple(read) if len(read) > 1 else read[0]
+
+
+Alphas = Annotated[
+    float | tuple[float, ...],
+    BeforeValidator(_numbers),
+    Field(json_schema_extra={"metavar": "NUMBERS"}),
+]
+"""How far a kind with a factor goes: one number, or several."""
 
 
 def places(value: Any) -> Any:

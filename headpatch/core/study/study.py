@@ -40,6 +40,7 @@ from headpatch.core.study.reading import (
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.pairs.framing import Framing
+from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair, make_pair
 from headpatch.pairs.region import Region
 from headpatch.questions.ablate import AblateOptions
@@ -198,6 +199,12 @@ class Study(Strict):
         return Framing(
             self.prompt, self.system, tuple(str(picture(one)) for one in self.context_images)
         )
+
+    def of_pair(self, pair: Pair | Entry) -> "Study":
+        """Return the study with the answers and further pictures that a pair has for itself."""
+        own = {"answers": pair.answers, "context_images": tuple(map(str, pair.context))}
+        own = {name: one for name, one in own.items() if one}
+        return self.model_copy(update=own) if own else self
 
     def check_one_picture(self, argument: str) -> None:
         """Refuse several pictures in a prompt where the vision tower is looked into."""

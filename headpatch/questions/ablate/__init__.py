@@ -38,32 +38,20 @@ Examples
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from headpatch.core.question import Flag, Verb
 from headpatch.core.study.options import ChangesOverPairs, Count, refuse_void_scope
+from headpatch.core.study.reading import Alphas
 from headpatch.errors import InputError
 from headpatch.heads import Selection
 from headpatch.kinds import ALPHA, REWEIGHTED
 from headpatch.questions.ablate.columns import DOSES, DOSES_MEAN, EFFECTS, MEANS
-from headpatch.text import decimal_number
 
 if TYPE_CHECKING:
     from headpatch.core.study.study import Study
-
-
-def _numbers(value: Any) -> Any:
-    """Read several numbers, also from words; one alone stays a number."""
-    if isinstance(value, float | int) or not isinstance(value, list | tuple):
-        return value
-    read = [decimal_number(one) if isinstance(one, str) else one for one in value]
-    if not read or None in read:
-        raise InputError("--alpha", repr(",".join(map(str, value))), "numbers, such as 0,0.5,2")
-    if len({*read}) < len(read):
-        raise InputError("--alpha", "a number twice", "each number once")
-    return tuple(read) if len(read) > 1 else read[0]
 
 
 class AblateOptions(ChangesOverPairs):
@@ -76,11 +64,7 @@ class AblateOptions(ChangesOverPairs):
     """Where z of language-model heads is changed: answer, question, image, all."""
     controls: Count = 20
     """Random sets of heads of the same layers to compare with."""
-    alpha: Annotated[
-        float | tuple[float, ...],
-        BeforeValidator(_numbers),
-        Field(json_schema_extra={"metavar": "NUMBERS"}),
-    ] = ALPHA  # type: ignore[assignment]  # one, as elsewhere, or several
+    alpha: Alphas = ALPHA  # type: ignore[assignment]  # one, as elsewhere, or several
     """How far a kind with a factor goes. scale multiplies z by it: 0 takes all away, 1 changes
     nothing; reweight multiplies attention by 1 + it: -1 takes it away, 0 changes nothing. Several,
     as 0,0.25,0.5,1.5,2: the effect of each dose."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from headpatch.core.question import Context
+from headpatch.heads import abridged
 from headpatch.kinds import KINDS
 from headpatch.present.chart import Chart
 from headpatch.present.column import Cell, Schema
@@ -45,7 +46,7 @@ def dose_parts(
     many = context.pairs is not None
     schema: Schema = DOSES_MEAN if many else DOSES
     cells: dict[str, str | Cell] = {
-        "heads": lambda row: str(row["heads"]).replace("+", " + "),
+        "heads": lambda row: abridged(str(row["heads"])).replace("+", " + "),
         "kind": "kind",
         "direction": "direction",
         "slope": "slope",
@@ -65,7 +66,7 @@ def dose_parts(
 
 def _sentence(row: dict[Any, Any], context: Context) -> str:
     """Say of one row how its effect goes with the dose, with its size."""
-    what = f"{row['heads']} ({row['kind']}, {row['direction']})"
+    what = f"{abridged(row['heads'])} ({row['kind']}, {row['direction']})"
     if isnan(row["slope"]):
         return f"{what}: the runs have the same LD, so that no share is defined."
     size = f"{row['slope']:+.1%} of the difference for one unit of alpha"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 
 from headpatch.core.question import Context, Files, table_of
-from headpatch.heads import Selection
+from headpatch.heads import Selection, abridged
 from headpatch.kinds import KINDS, REWEIGHTED, first_of, notes
 from headpatch.present.canvas import GREY, check_columns, signed
 from headpatch.present.chart import Chart
@@ -89,6 +89,7 @@ def _label(value: float) -> str:
     return signed(value, 2)
 
 
+_TABLES: Final = 20  # sets whose tables the terminal shows
 _CHANCE: Final = (
     "random heads: the same, mean ± sd over other heads of the same layers; p: two-sided rank of "
     "the effect among them"
@@ -137,7 +138,7 @@ def summary(named: "pandas.DataFrame", context: Context) -> str:
     parts = "; ".join(_effect(row, floor) for row in last.to_dict("records"))
     heads, positions = (last[name].iloc[0] for name in ("heads", "positions"))
     factor = _factor(last.iloc[0].to_dict()) if KINDS[kind].alpha else ""
-    return f"{KINDS[kind].doing} {heads}{factor} ({positions}): {parts}. {context.caveat}"
+    return f"{KINDS[kind].doing} {abridged(heads)}{factor} ({positions}): {parts}. {context.caveat}"
 
 
 def _factor(row: Mapping[Any, Any]) -> str:
@@ -208,11 +209,15 @@ def _means(named: "pandas.DataFrame", context: Context, floor: float) -> Iterato
         yield Words("These heads were picked by their attention on the same pairs.")
 
 
-def _tables(named: "pandas.DataFrame", cells: Cells, schema: Schema) -> Iterator[Grid]:
-    """Show a table a set."""
+def _tables(named: "pandas.DataFrame", cells: Cells, schema: Schema) -> Iterator[Part]:
+    """Show a table a set: of many sets those with the largest effects, and the last, of all."""
     several = named["positions"].nunique() > 1
-    for heads, rows in named.groupby("heads", sort=False):
-        name = str(heads)
+    largest = named["normalized"].abs().groupby(named["heads"], sort=False).max()
+    shown = {*largest.nlargest(_TABLES - 1).index, named["heads"].iloc[-1]}
+    if (left_out := len(largest) - len(shown)) > 0:
+        yield Words(f"{left_out:,} heads with smaller effects stand in {schema.file}.", "terminal")
+    for heads, rows in named[named["heads"].isin(shown)].groupby("heads", sort=False):
+        name = abridged(str(heads))
         at = f" ({rows['positions'].iloc[0]})" if several else ""
         title = name if len(name) < 60 else name.replace("+", " + ")  # a long set may wrap
         title = f"{'heads' if '+' in name else 'head'} {title}{at}"

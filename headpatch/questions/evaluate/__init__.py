@@ -1,9 +1,10 @@
 """What removing heads does to the model's answers: accuracy, yes-rate, free text.
 
 A dataset of single pictures with a labelled answer (`--rows`: columns image, question, answer, and
-perhaps choices, name, scene, group, objects; CSV, JSON lines or Parquet), or of pairs (`--pairs`:
-both runs of each, wanting the first and the second answer), is answered with nothing changed and
-with heads changed. A row that cannot be asked is listed with its reason, and the rest are.
+perhaps choices, name, scene, group, objects, region; CSV, JSON lines or Parquet), or of pairs
+(`--pairs`: both runs of each, wanting the first and the second answer), is answered with nothing
+changed and with heads changed. A row that cannot be asked is listed with its reason, and the rest
+are.
 
 By default a row's answer is its first token: the likeliest of the whole vocabulary, case and space
 aside (`word`), and the likeliest of the row's choices (`choice`). Accuracy, yes-rate, precision,
@@ -29,6 +30,9 @@ Examples
 (after `headpatch pairs --n 20`)
 
 `headpatch evaluate --heads 21.14,21.16 --generate 6 --controls 2 --out generated`
+
+`headpatch evaluate --heads layer:21,layer:23 --kinds reweight --alpha -0.5,0.5 --controls 2 --out
+reweighted`
 """
 
 from typing import Annotated, Literal, Self
@@ -36,14 +40,14 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from headpatch.core.question import Verb
-from headpatch.core.study.options import Count, Strict, sequence
-from headpatch.core.study.reading import PathText
+from headpatch.core.study.options import Count, Strict, alphas_of, sequence
+from headpatch.core.study.reading import Alphas, PathText
 from headpatch.errors import InputError
 from headpatch.heads import Selection
-from headpatch.kinds import ALPHA, kinds_help
+from headpatch.kinds import ALPHA, REWEIGHTED, kinds_help, refuse_alphas
 from headpatch.questions.evaluate.columns import EVALUATION, REFUSED, ROWS
 
-_KINDS = ("zero", "mean", "scale", "resample")
+_KINDS = ("zero", "mean", "scale", "reweight", "resample")
 _Class = Literal[
     "necessary", "sufficient", "redundant", "inhibitory", "mixed", "watches", "looks away", "inert"
 ]
@@ -58,7 +62,7 @@ class EvaluateOptions(Strict):
 
     rows: Annotated[PathText | None, _file()] = None
     """Table of single pictures: columns image, question, answer, and perhaps choices, name, scene,
-    group, objects (CSV, JSON lines or Parquet)."""
+    group, objects, region (CSV, JSON lines or Parquet)."""
     heads: str = Field("top:3", json_schema_extra={"metavar": "HEADS"})
     """Heads that are changed together: 24.17,23.20 or layer:24 or top:5 (of the attention ranking:
     that of --ranking, or of the pairs); v3.5 is one of the vision tower."""
@@ -74,12 +78,17 @@ class EvaluateOptions(Strict):
     """Classes of --verdict, comma-separated: necessary, sufficient, redundant, inhibitory, mixed,
     watches, looks away, inert."""
     kinds: Annotated[
-        tuple[Literal["zero", "mean", "scale", "resample"], ...],
+        tuple[Literal["zero", "mean", "scale", "reweight", "resample"], ...],
         BeforeValidator(sequence),
         Field(min_length=1, description=kinds_help(_KINDS)),
     ] = ("zero",)
-    alpha: Annotated[float, Field(json_schema_extra={"metavar": "X"})] = ALPHA
-    """What kind scale multiplies z by: 0 takes all away, 1 changes nothing."""
+    alpha: Alphas = ALPHA
+    """How far a kind with a factor goes. scale multiplies z by it: 0 takes all away, 1 changes
+    nothing; reweight multiplies attention by 1 + it: -1 takes it away, 0 changes nothing. Several,
+    as 0,0.5,2: each of them."""
+    toward: Literal["image", "region"] = "image"
+    """To what kind reweight multiplies attention: image (every image token), region (those of the
+    row's region)."""
     positions: Annotated[
         Literal["answer", "question", "image", "all"], Field(json_schema_extra={"metavar": "SCOPE"})
     ] = "answer"
@@ -105,6 +114,11 @@ class EvaluateOptions(Strict):
         if Selection.parse(self.heads).names_vision and self.generate and self.verdict is None:
             found = f"{self.heads}, and --generate"
             raise InputError("--heads", found, "heads of the language model: 24.17,23.20")
+        refuse_alphas(self.kinds, alphas_of(self.alpha))
+        reweights = [kind for kind in self.kinds if kind in REWEIGHTED]
+        if reweights and Selection.parse(self.heads).names_vision and self.verdict is None:
+            found = f"{reweights[0]} of vision heads"
+            raise InputError("--heads, --kinds", found, "heads that attend to the image's tokens")
         if self.score is not None and not self.generate:
             raise InputError("--score", self.score, "--generate as well", "It scores a text.")
         if (self.score == "chair") != (self.synonyms is not None):

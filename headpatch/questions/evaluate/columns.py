@@ -1,7 +1,7 @@
 """What `headpatch evaluate` writes."""
 
 from headpatch.present.column import Column, Schema
-from headpatch.present.effects_view import ALPHA
+from headpatch.present.effects_view import ALPHA, TOWARD
 
 _WHAT = (
     Column(
@@ -14,12 +14,14 @@ _WHAT = (
     Column(
         "kind",
         "what the heads' z becomes: `zero`; `mean` (over the rows of the evaluation); `scale` "
-        "(alpha times itself); `resample` (of the pair's other run)",
+        "(alpha times itself); `reweight` (what attention gives with that to the image or the "
+        "region times 1 + alpha); `resample` (of the pair's other run)",
         "–",
         "text",
         key=True,
     ),
     ALPHA,
+    TOWARD,
 )
 _SCORING = Column(
     "scoring",

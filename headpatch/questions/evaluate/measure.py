@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from headpatch.core.effects import change, has, resolve
+from headpatch.core.effects import change, has, refuse_reweighting, resolve
 from headpatch.core.labelled_rows import Rows, choice_tokens, read_choices, token_text
 from headpatch.core.output.files import read_table
 from headpatch.core.ranking import random_sets
 from headpatch.core.saved_verdict import SavedVerdict
 from headpatch.core.session import Session
+from headpatch.core.study.options import alphas_of
 from headpatch.core.study.study import Study
 from headpatch.engine.answers import decode
 from headpatch.engine.generation import generate_changed
@@ -20,6 +21,7 @@ from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet, Selection
+from headpatch.kinds import KINDS, REWEIGHTED
 from headpatch.models.vlm import VLM
 from headpatch.pairs.labelled import Labelled
 from headpatch.text import user_path
@@ -73,18 +75,20 @@ class Said:
 def plan(study: Study, vlm: VLM, sets: Sequence[Named]) -> Plan:
     """Work out what is changed on every row."""
     options, grids = study.evaluate, [vlm.lm.grid]
+    refuse_reweighting(vlm, options.kinds)
     if any(has("vision", one.heads) for one in sets):
         grids.append(vlm.stack("vision").grid)
-    how = {"positions": options.positions, "alpha": options.alpha}
+    where, neutral = options.positions, (None,)
     asked = []
     for one in sets:
         drawn = random_sets(one.heads, options.controls, study.seed, *grids)
         for kind in options.kinds:
-            changed, *controls = (
-                Intervention(heads, kind, "noising", **how)  # type: ignore[arg-type]
-                for heads in (one.heads, *drawn)
-            )
-            asked.append(Asked(one, changed, tuple(controls)))
+            for alpha in alphas_of(options.alpha) if KINDS[kind].alpha else neutral:
+                changed, *controls = (
+                    Intervention(heads, kind, "noising", where, alpha=alpha, toward=options.toward)
+                    for heads in (one.heads, *drawn)
+                )
+                asked.append(Asked(one, changed, tuple(controls)))
     selves = () if options.generate else tuple(
         Intervention(one.heads, "self", "noising", options.positions) for one in sets
     )  # fmt: skip
@@ -103,6 +107,12 @@ def named_sets(rows: Rows) -> tuple[Named, ...]:
     known = {one.heads for one in sets}
     sets += [Named(str(one), one) for one in dict.fromkeys(alone) if one not in known]
     return tuple(sets)
+
+
+def turned(study: Study) -> bool:
+    """Whether attention is turned to each row's region."""
+    options = study.evaluate
+    return options.toward == "region" and bool({*options.kinds} & {*REWEIGHTED})
 
 
 def names_vision(study: Study) -> bool:

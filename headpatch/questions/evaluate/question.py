@@ -1,6 +1,5 @@
 """Answers with heads changed: every row is asked, and what is said is counted."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,12 +11,12 @@ import pandas as pd
 from headpatch.core.ask import ask
 from headpatch.core.cost import cost, passes
 from headpatch.core.dataset import Pairs
-from headpatch.core.effects import change, floor_of
+from headpatch.core.effects import change, check_toward, floor_of
 from headpatch.core.head_selection import Heads, named
 from headpatch.core.labelled_rows import Rows, counted, open_row
 from headpatch.core.mean_activations import MeanZ
 from headpatch.core.output.provenance import model_facts
-from headpatch.core.pair_units import Keys, each_unit
+from headpatch.core.pair_units import each_unit
 from headpatch.core.progress import Progress
 from headpatch.core.question import Call, Context, Files, Origin, Question, Result
 from headpatch.core.session import Session, model_of
@@ -32,9 +31,23 @@ from headpatch.models.vlm import VLM
 from headpatch.pairs.labelled import Labelled, Listed, Refused, read_rows
 from headpatch.questions.evaluate import VERB
 from headpatch.questions.evaluate.columns import EVALUATION, REFUSED, ROWS
-from headpatch.questions.evaluate.measure import Plan, Said, measure, named_sets, names_vision, plan
+from headpatch.questions.evaluate.measure import (
+    Plan,
+    Said,
+    measure,
+    named_sets,
+    names_vision,
+    plan,
+    turned,
+)
 from headpatch.questions.evaluate.scores import Score
-from headpatch.questions.evaluate.source import as_rows, listed_of, refuse_resample, rows_of
+from headpatch.questions.evaluate.source import (
+    as_rows,
+    keys_of,
+    listed_of,
+    refuse_resample,
+    rows_of,
+)
 from headpatch.questions.evaluate.table import check_scores, evaluation, row_table, scored
 from headpatch.questions.evaluate.view import summary
 
@@ -203,11 +216,13 @@ def evaluate(
 def _opened(rows: Rows, checks: Checks, row: Labelled) -> Open:
     """Open a row, or say why it cannot be asked."""
     study, options = rows.study, rows.study.evaluate
-    if "resample" not in options.kinds:
-        row = replace(row, twin=None)
     try:
+        if "resample" not in options.kinds:  # the other run only says where the two pictures differ
+            place = row.pair() if turned(study) else row
+            row = replace(row, twin=None, region=place.region)
         how = options.positions, checks, not options.generate, names_vision(study)
-        return row, open_row(study, rows.vlm, row, *how)
+        check_toward(found := open_row(study, rows.vlm, row, *how), options.kinds, options.toward)
+        return row, found
     except InputError as error:
         return row, f"{error.argument}: {error.found}; expected {error.expected}"
 
@@ -254,7 +269,7 @@ def _reference(rows: Rows, openly: Callable[[Labelled], Open], call: Call) -> Me
             rows.entries,
             openly,
             "Averaging the rows",
-            lambda: _keys(rows, {"mean of": positions}),
+            lambda: keys_of(rows, {"mean of": positions}),
             sums,
             advance,
             store=call.store if mean.small else None,  # else no file holds it, and all run all
@@ -301,8 +316,8 @@ def _said(
         own = rows.study.evaluate.model_dump(include={"generate", "through", "positions"})
         own |= {"changes": [repr(one) for one in (*asked.changes, *asked.selves)]}
         if reference is not None:
-            own["mean over"] = _keys(rows, {})
-        return _keys(rows, own)
+            own["mean over"] = keys_of(rows, {})
+        return keys_of(rows, own)
 
     with call.stages("Asking the rows") as advance:
         return list(
@@ -317,16 +332,6 @@ def _said(
                 share=rows.share,
             )
         )
-
-
-def _keys(rows: Rows, asked: Mapping[str, Any]) -> list[str]:
-    """Name the rows' units, by what is asked of all of them and by their own choices."""
-    twins = "resample" in rows.study.evaluate.kinds
-    each = [
-        json.dumps([one.choices, one.answer, twins and one.twin and one.twin.question])
-        for one in rows.entries
-    ]
-    return Keys(rows.vlm).of(rows.study, rows.entries, asked, each)
 
 
 def _origin(rows: Rows, floor: float | None, scoring: str) -> Origin:

@@ -1,6 +1,7 @@
 """Where labelled rows come from: a table, the runs of pairs, or what is open already."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from headpatch.core.baseline_runs import survey
 from headpatch.core.dataset import Pairs
 from headpatch.core.labelled_rows import Rows
+from headpatch.core.pair_units import Keys
 from headpatch.core.ranking import order
 from headpatch.core.session import Session, run_both
 from headpatch.core.share import Share
@@ -18,9 +20,10 @@ from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Head
 from headpatch.models.vlm import VLM
-from headpatch.pairs.labelled import Labelled, Listed, of_entries, read_rows, runs_of
+from headpatch.pairs.labelled import Labelled, Listed, of_entries, ordered, read_rows, runs_of
 from headpatch.pairs.manifest import Entry, Manifest
 from headpatch.pairs.same_scene import with_scenes
+from headpatch.questions.evaluate.measure import turned
 
 
 def listed_of(study: Study) -> Listed:
@@ -75,8 +78,9 @@ def _limited(study: Study, listed: Listed) -> Listed:
 
 
 def _runs(study: Study, name: str, pair: Any) -> tuple[Labelled, ...]:
-    pictures, asked = (pair.with_image, pair.without_image), (pair.question, pair.question)
-    return runs_of(name, pictures, asked, study.answers, scene=name, choices=study.answers)
+    own = pair.answers or study.answers
+    more = {"scene": name, "choices": ordered(own, study.answers), "region": pair.region}
+    return runs_of(name, pair.images, pair.questions, own, **more)
 
 
 def as_rows(opened: Session | Pairs | Rows) -> Rows:
@@ -91,3 +95,14 @@ def as_rows(opened: Session | Pairs | Rows) -> Rows:
     listed = of_entries(entries, study.answers)
     ranking = partial(opened.survey.order, study.rank.by)
     return Rows(study, vlm, listed.entries, (), True, ranking, opened.share, opened.keep)
+
+
+def keys_of(rows: Rows, asked: Mapping[str, Any]) -> list[str]:
+    """Name the rows' units, by what is asked of all of them and by their own choices."""
+    twins = "resample" in rows.study.evaluate.kinds
+    each = [
+        json.dumps([one.choices, one.answer, twins and one.twin and one.twin.question,
+                    *[one.region.box] * turned(rows.study)])
+        for one in rows.entries
+    ]  # fmt: skip
+    return Keys(rows.vlm).of(rows.study, rows.entries, asked, each)

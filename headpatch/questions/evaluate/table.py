@@ -11,7 +11,6 @@ from jaxtyping import Bool
 from headpatch.core.labelled_rows import Rows
 from headpatch.engine.interventions import Intervention
 from headpatch.errors import InputError
-from headpatch.kinds import KINDS
 from headpatch.pairs.labelled import Labelled
 from headpatch.questions.evaluate.columns import EVALUATION, ROWS
 from headpatch.questions.evaluate.measure import Asked, Plan, Said
@@ -91,7 +90,7 @@ def evaluation(rows: Rows, asked: Plan, each: Sequence[Scored]) -> pd.DataFrame:
     keys = ["scoring", "subset", "metric"]
     for _, places in table[table["p"].notna()].groupby(keys, sort=False).groups.items():
         table.loc[places, "q"] = adjusted(table.loc[places, "p"].to_numpy(np.float64))
-    return pd.DataFrame(EVALUATION.ordered(_with_alpha(rows, table)))
+    return pd.DataFrame(EVALUATION.ordered(_where_any(table)))
 
 
 def _subsets(rows: Rows) -> Iterator[tuple[str, Bool[np.ndarray, " rows"]]]:
@@ -136,7 +135,9 @@ def _metrics(
 
 
 def _what(each: Asked) -> dict[str, Any]:
-    return {"set": each.named.name, "heads": str(each.named.heads), "kind": each.change.kind}
+    one = each.change
+    what = {"set": each.named.name, "heads": str(each.named.heads), "kind": one.kind}
+    return {**what, "alpha": one.alpha, "toward": one.toward}
 
 
 def _tested(part: Scored, metric: Metric, change: int) -> dict[str, float]:
@@ -163,17 +164,16 @@ def _beside(difference: float, chance: np.ndarray) -> dict[str, float]:
     return {"control_mean": mean, "control_sd": sd, "control_n": len(chance), "control_p": p}
 
 
-def _with_alpha(rows: Rows, table: pd.DataFrame) -> pd.DataFrame:
-    factors = {
-        kind: rows.study.evaluate.alpha for kind in table["kind"] if kind and KINDS[kind].alpha
-    }
-    return table.assign(alpha=table["kind"].map(factors)) if factors else table
+def _where_any(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the columns of kinds that did not run."""
+    table["alpha"] = table["alpha"].astype(float)
+    return table.drop(columns=[one for one in ("alpha", "toward") if table[one].isna().all()])
 
 
 def row_table(rows: Rows, asked: Plan, said: Sequence[Said], first: Scored) -> pd.DataFrame:
     """Return what each row was answered: with nothing changed, then by every named change."""
     place: dict[Intervention, int] = {one: at for at, one in enumerate(asked.changes, start=1)}
-    nothing = {"heads": "", "kind": ""}
+    nothing = {"heads": "", "kind": "", "alpha": np.nan, "toward": None}
     each = [(0, nothing)]
     for one in asked.asked:
         what = _what(one)
@@ -192,4 +192,4 @@ def row_table(rows: Rows, asked: Plan, said: Sequence[Said], first: Scored) -> p
         for change, what in each
         for number, (row, words) in enumerate(zip(rows.entries, said, strict=True))
     ]  # fmt: skip
-    return pd.DataFrame(ROWS.ordered(_with_alpha(rows, pd.DataFrame(found))))
+    return pd.DataFrame(ROWS.ordered(_where_any(pd.DataFrame(found))))

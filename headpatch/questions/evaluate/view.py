@@ -8,7 +8,7 @@ import numpy as np
 
 from headpatch.core.question import Context, Files, table_of
 from headpatch.heads import Selection
-from headpatch.kinds import KINDS, kind_label
+from headpatch.kinds import KINDS, REWEIGHTED, kind_label
 from headpatch.present.chart import Chart
 from headpatch.present.column import Cell, Row
 from headpatch.present.effects_view import ends_of, kind_cell
@@ -99,7 +99,8 @@ def _headlines(table: "pandas.DataFrame") -> "pandas.DataFrame":
 def sentence(row: Rows, context: Context) -> str:
     """Say of one set and metric: size, interval, counts, tests, place among random sets."""
     options, kind = context.options, str(row["kind"])
-    factor = f" by {row['alpha']:g}" if KINDS[kind].alpha else ""
+    toward = f" to the {row['toward']}" if kind in REWEIGHTED else ""
+    factor = f"{toward} by {row['alpha']:g}" if KINDS[kind].alpha else ""
     where = str(options.get("positions", "answer"))
     if options.get("generate") and options.get("through") == "text":
         where += " and every generated token"
@@ -187,8 +188,9 @@ def _share(value: float) -> str:
 def behaviour_chart(table: "pandas.DataFrame", context: Context) -> Chart:
     """Show the difference of the main metrics for each set, beside random heads, by scoring."""
     whole = table[table["subset"].fillna("") == ""]
+    keys = [name for name in ("heads", "kind", "alpha") if name in whole]
     names = [f"{row['set']} ({kind_label(row['kind'], row)})"
-             for row in whole.drop_duplicates(["heads", "kind"]).to_dict("records")]  # fmt: skip
+             for row in whole.drop_duplicates(keys).to_dict("records")]  # fmt: skip
     panels, scale = [], _common_scale(whole)
     for scoring, part in whole.groupby("scoring", sort=False):
         metrics = [name for name in _SHOWN if name in set(part["metric"])]

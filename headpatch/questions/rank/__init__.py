@@ -37,7 +37,7 @@ class RankOptions(Strict):
     top: Positive = 20
     """Heads listed, drawn and counted by layer."""
     overlays: Count = 3
-    """Heads whose attention is drawn over the pictures."""
+    """Heads whose attention is drawn over the pictures, and as many of the vision tower."""
     by: PathText = Field("diff", json_schema_extra={"metavar": "RANKING"})
     """What heads are ranked by, here and wherever heads are picked by attention (top:5): diff (by
     how much the region's share rises with the object), or of the with-run alone raw (attention to
@@ -71,6 +71,7 @@ VERB = Verb(
         "vision_encoder_layers.png",
         "divergence_analysis.png",
         "attention_overlays.png",
+        "vision_overlays.png",
         "model_view.png",
     ),
     hidden=("overlays",),

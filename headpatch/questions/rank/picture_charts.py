@@ -9,7 +9,7 @@ from PIL import Image
 from headpatch.present.canvas import array
 from headpatch.present.chart import Chart
 from headpatch.present.model_view import model_view_chart
-from headpatch.present.overlays import overlay_chart
+from headpatch.present.overlays import overlay_chart, tower_overlay_chart
 from headpatch.questions.rank.charts import RUNS
 
 
@@ -21,6 +21,16 @@ def overlays_chart(
     heads = [divmod(int(index), rank.shape[1]) for index in rank.ravel().argsort()[:count]]
     first, second = (Image.fromarray(np.asarray(run["image"])) for run in (present, absent))
     return overlay_chart(first, second, present, absent, heads)
+
+
+def tower_overlays_chart(
+    present: Mapping[str, Any], absent: Mapping[str, Any], count: int
+) -> Chart | None:
+    """Do likewise for heads of the vision tower; None where no token of it has a place."""
+    if "vision_patch_rows" not in present:
+        return None
+    first, second = (Image.fromarray(np.asarray(run["image"])) for run in (present, absent))
+    return tower_overlay_chart(first, second, present, absent, count)
 
 
 def view_chart(present: Mapping[str, Any], absent: Mapping[str, Any]) -> Chart | None:

@@ -52,7 +52,10 @@ def _heads(files: Files, per_head: Mapping[str, Any], context: Context) -> Itera
     yield charts.heads_chart(per_head, top, context.attended, _by(context))
     overlays = context.options.get("overlays", 0)
     if overlays and WITH_RUN in files and WITHOUT_RUN in files:
-        yield picture_charts.overlays_chart(per_head, files[WITH_RUN], files[WITHOUT_RUN], overlays)
+        runs = files[WITH_RUN], files[WITHOUT_RUN]
+        yield picture_charts.overlays_chart(per_head, *runs, overlays)
+        if (tower := picture_charts.tower_overlays_chart(*runs, overlays)) is not None:
+            yield tower
 
 
 def _attention(files: Files, spatial: Mapping[str, Any], context: Context) -> Iterator[Part]:

@@ -15,7 +15,8 @@ and run.yaml. Effects at or below the noise floor (patching a head with its own 
 for each row: it costs most of a forward pass a row. Layers past the one that the language model
 reads must move nothing at all, and this is said. `--approx` adds a column to effects.csv, approx.pt
 (the estimate for every head and position) and approx.png; the estimates are printed with their
-agreement with the exact effects, since they can be far off.
+agreement with the exact effects, since they can be far off. `--edges 20` estimates every edge
+between two heads as well, and patches the 20 largest and 20 random ones: edges.csv.
 
 With `--pairs`: every head of either tower, and every layer, on every pair of a dataset that passes
 the gate (both answers right). Kind `mean` is then the mean over the dataset. Writes also
@@ -36,6 +37,8 @@ Examples
 
 `headpatch sweep --kinds resample --approx --ig 5`
 
+`headpatch sweep --kinds resample --approx --edges 10`
+
 `headpatch sweep --kinds resample --pairs pairs --limit 5` (after `headpatch pairs --n 20`)
 """
 
@@ -49,7 +52,7 @@ from headpatch.core.study.options import ChangesOverPairs, Positive
 from headpatch.core.study.reading import PathText
 from headpatch.errors import InputError
 from headpatch.kinds import REWEIGHTED
-from headpatch.questions.sweep.columns import EFFECTS, MEANS
+from headpatch.questions.sweep.columns import EDGES, EFFECTS, MEANS
 
 if TYPE_CHECKING:
     from headpatch.core.study.study import Study
@@ -71,6 +74,9 @@ class SweepOptions(ChangesOverPairs):
     ig: Positive | None = None
     """Estimate them by integrated gradients as well, in so many steps between the two pictures;
     of kind resample alone."""
+    edges: Positive | None = None
+    """Estimate every edge between two heads as well, and patch so many of the largest, and as many
+    random ones: of kind resample alone, and of one pair."""
     top: Positive = 10
     """Heads or sets listed for each direction."""
     noise: Positive = 32
@@ -87,6 +93,12 @@ class SweepOptions(ChangesOverPairs):
         if self.ig is not None and {*self.kinds} != {"resample"}:
             found = f"--kinds {','.join(self.kinds)}"
             raise InputError("--ig", found, "--kinds resample: steps lead to the other picture")
+        if self.edges is not None and not (self.approx and self.tower == "lm"):
+            found = "no --approx" if self.tower == "lm" else "the vision tower"
+            raise InputError("--edges", found, "--approx as well, of the language model's heads")
+        if self.edges is not None and {*self.kinds} != {"resample"}:
+            found = f"--kinds {','.join(self.kinds)}"
+            raise InputError("--edges", found, "--kinds resample: heads hear the other picture")
         if self.layers and self.sets is not None:
             raise InputError("--sets, --layers", "both of them", "one of them")
         if self.tower == "vision" and self.budget is not None:
@@ -118,7 +130,7 @@ VERB = Verb(
     "What does every head do to the answer?",
     SweepOptions,
     __doc__ or "",
-    (EFFECTS, MEANS),
+    (EFFECTS, MEANS, EDGES),
     ("sweep.pt", "approx.pt", "sweep.png", "approx.png", "mean_effects.png"),
     flags=(
         Flag(

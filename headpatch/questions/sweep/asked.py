@@ -7,8 +7,10 @@ from headpatch.core.baseline_runs import Survey
 from headpatch.core.cost import Plan, in_all, inexact
 from headpatch.core.question import Call
 from headpatch.core.session import Session
+from headpatch.core.study.study import Study
 from headpatch.errors import InputError
 from headpatch.heads import Grid, HeadSet
+from headpatch.kinds import DONATED, donated
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,20 @@ def _parse(path: Path, number: int, words: str) -> HeadSet:
         raise InputError(where, error.found, error.expected, hint) from None
 
 
+def refuse_options(study: Study) -> None:
+    """Refuse a bad file of sets, and what gradients or edges between heads do not go with."""
+    if study.sweep.sets is not None:
+        Listed.read(Path(study.sweep.sets))
+    if study.sweep.approx and donated(study.sweep.kinds):
+        found = f"both of them, and {' or '.join(DONATED)}"
+        raise InputError("--approx, --kinds", found, "kinds of which gradients give estimates")
+    if study.sweep.approx and study.quantize is not None:
+        hint = "Gradients through quantised weights are not checked."
+        raise InputError("--approx, --quantize", "both of them", "one of them", hint)
+    if study.sweep.edges is not None and study.pairs.manifest is not None:
+        raise InputError("--edges, --pairs", "both of them", "one of them")
+
+
 def announce(session: Session, job: Plan, finished: int, survey: Survey | None, call: Call) -> None:
     """Say what is run, how, and what is still to come of its cost.
 
@@ -92,3 +108,10 @@ def announce(session: Session, job: Plan, finished: int, survey: Survey | None, 
         call.say(f"{pairs:,} pairs x {len(job.asked):,} rows ({asked}): {price}")
     else:
         call.say(f"{asked}: {still:,} rows{' are left' if finished else ''} for {price}")
+    if options.edges is not None:
+        points = 1 + (0 if options.ig is None else max(options.ig, 1))
+        call.say(
+            f"every edge between two heads: about {points} backward passes of the pair and, in "
+            f"each, one of every head's layer; {4 * options.edges:,} or more edges patched, each "
+            "for two forward passes"
+        )

@@ -24,14 +24,14 @@ from headpatch.core.study.study import Study
 from headpatch.engine.patching import OnProgress, ZMeans
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
-from headpatch.kinds import DONATED, averages, donated
+from headpatch.kinds import averages
 from headpatch.models.vlm import VLM
 from headpatch.pairs.manifest import Entry
 from headpatch.pairs.pair import Pair
 from headpatch.questions.sweep import VERB, agreement, table
 from headpatch.questions.sweep.agreement import Agreed, AgreedPairs, Estimates, Gradients
-from headpatch.questions.sweep.asked import Listed, announce
-from headpatch.questions.sweep.columns import EFFECTS, MEANS
+from headpatch.questions.sweep.asked import Listed, announce, refuse_options
+from headpatch.questions.sweep.columns import EDGES, EFFECTS, MEANS
 from headpatch.questions.sweep.finished_rows import FinishedRows, keys_of, whole
 from headpatch.questions.sweep.listing import extremes, named_rows, top, top_means
 from headpatch.questions.sweep.view import correlation
@@ -63,6 +63,8 @@ class Sweep(Result):
     forward_passes, widened, estimates
         Of one pair: what was still to come when it began, whether language-model heads were changed
         by widening passes, and the estimates.
+    edges
+        Of one pair: edges between heads, the columns of ``edges.csv``, if they were asked for.
     """
 
     plan: Plan
@@ -76,6 +78,7 @@ class Sweep(Result):
     forward_passes: float | None = None
     widened: bool | None = None
     estimates: Estimates | None = None
+    edges: pd.DataFrame | None = None
 
     @property
     def level(self) -> float:
@@ -105,7 +108,8 @@ class Sweep(Result):
         """Return tables and tensors."""
         means = {} if self.means is None else {MEANS.file: self.means}
         approx = {} if self.approx is None else {"approx.pt": self.approx}
-        return {EFFECTS.file: self.effects, **means, "sweep.pt": self.saved, **approx}
+        edges = {} if self.edges is None else {EDGES.file: self.edges}
+        return {EFFECTS.file: self.effects, **means, "sweep.pt": self.saved, **approx, **edges}
 
     def json(self) -> Mapping[str, Any]:
         """Return what ``--json`` prints of the sweep."""
@@ -127,6 +131,8 @@ class Sweep(Result):
             facts["unread"] = self.saved["unread"]
         if job.approx:
             facts["approx"] = {way: one.figures() for way, one in self.agreed.items()}
+        if self.edges is not None:
+            facts["edges"] = self.edges
         return facts
 
 
@@ -140,19 +146,8 @@ class EveryHead(Question[Sweep]):
     verb = VERB
 
     def check(self, study: Study) -> None:
-        """Refuse a bad file of sets, and gradients of quantised weights."""
-        if study.sweep.sets is not None:
-            Listed.read(Path(study.sweep.sets))
-        if study.sweep.approx and donated(study.sweep.kinds):
-            found = f"both of them, and {' or '.join(DONATED)}"
-            raise InputError("--approx, --kinds", found, "kinds of which gradients give estimates")
-        if study.sweep.approx and study.quantize is not None:
-            raise InputError(
-                "--approx, --quantize",
-                "both of them",
-                "one of them",
-                "Gradients through quantised weights are not checked.",
-            )
+        """Refuse a bad file of sets, and what gradients or edges do not go with."""
+        refuse_options(study)
 
     def check_one(self, study: Study) -> None:
         """Refuse kinds that take z of another pair."""
@@ -279,10 +274,14 @@ def _of_one(session: Session, sets: Sequence[HeadSet] | None, call: Call) -> Swe
     correlations = {} if diff is None else {
         way: correlation(diff, effects.numpy()) for way, effects in saved["effect"].items()
     }  # fmt: skip
+    edges = swept.edges
+    if approx is not None and edges is not None:
+        approx["edges"] = dict(edges.scores)
     rest = approx, to_come.total, session.widens, estimates
     return Sweep(
-        job, swept.table, None, saved, correlations, swept.unread, swept.agreed, *rest, origin=where
-    )
+        job, swept.table, None, saved, correlations, swept.unread, swept.agreed, *rest,
+        None if edges is None else edges.table, origin=where,
+    )  # fmt: skip
 
 
 def _over_pairs(pairs: Pairs, sets: Sequence[HeadSet] | None, call: Call) -> Sweep:

@@ -30,6 +30,7 @@ from headpatch.kinds import averages
 from headpatch.present.head_columns import with_alpha, with_donor, with_head_columns
 from headpatch.questions.sweep.agreement import Agreed, Estimates, compare, estimate, estimators
 from headpatch.questions.sweep.columns import EFFECTS, MEANS
+from headpatch.questions.sweep.edges import Edges, edges_of
 from headpatch.questions.sweep.listing import named_rows
 from headpatch.stats.effects import normalized_effect
 from headpatch.stats.scenes import by_scene
@@ -49,6 +50,7 @@ class SweptPair:
     unread: Unread | None
     estimates: Estimates | None  # if asked for
     agreed: Mapping[str, Agreed]  # by kind_direction
+    edges: Edges | None = None  # if asked for
 
 
 def measure(
@@ -76,6 +78,7 @@ def measure(
         unread(session, outcomes),
         estimates,
         {} if estimates is None else compare(session, job, estimates, outcomes),
+        edges_of(session) if session.study.sweep.edges is not None else None,
     )
 
 

@@ -27,7 +27,8 @@ from headpatch.present.ratio_words import ratio_words
 from headpatch.present.section import said
 from headpatch.questions.sweep import charts
 from headpatch.questions.sweep.charts import Saved, every_head
-from headpatch.questions.sweep.columns import EFFECTS, IG, MEANS
+from headpatch.questions.sweep.columns import EDGES, EFFECTS, IG, MEANS
+from headpatch.questions.sweep.edges import edges_view
 from headpatch.questions.sweep.listing import extremes, named_rows, top, top_means, unlisted
 from headpatch.stats.rankings import descending
 
@@ -85,6 +86,8 @@ def view(files: Files, context: Context) -> Iterator[Part]:
         yield Words(note)
     if approx is not None:
         yield from _estimates(approx, saved, context)
+    if EDGES.file in files:
+        yield from edges_view(table_of(files[EDGES.file]), context)
     if "unread" in saved:
         yield Words(unread_words(**saved["unread"]))
     yield Words(_counted(saved, context), "page")

@@ -204,7 +204,8 @@ def _tasks(study: Study, both: tuple[Places, Places], entries: Sequence[Entry]) 
             drawn=(options.groups, study.seed, place) if place in choosing else None,
             attribution=choosing.get(place, options.attribution) < options.attribution,
             nulls=options.source == "twin" and judging.get(place, options.nulls) < options.nulls,
-            vision=not study.context_images and judging.get(place, options.vision) < options.vision,
+            vision=not study.of_pair(entries[place]).context_images
+            and judging.get(place, options.vision) < options.vision,
         )
     return tasks
 

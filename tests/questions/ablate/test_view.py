@@ -187,3 +187,17 @@ def test_over_pairs_means_have_intervals() -> None:
     (chart,) = (one for one in parts if isinstance(one, Chart))
     assert chart.name == "mean_effects"
     assert chart.panels[0].series[0].interval is not None
+
+
+def test_many_heads_take_no_page_each() -> None:
+    """The terminal shows those with the largest effects, and all together."""
+    names = [f"{layer}.{head}" for layer in range(5) for head in range(10)]
+    rows = [row(heads=one, normalized=at / 100) for at, one in enumerate(names)]
+    rows.append(row(heads="+".join(names), role="joint", normalized=0.0))
+    context = Context("Is it there?", noise_floor=0.0, options={"heads": "layer:0-4"})
+    parts = list(view({"effects.csv": pd.DataFrame(rows)}, context))
+    tables = [one for one in parts if isinstance(one, Grid) and one.place == "terminal"]
+    titles = [one.title for one in tables]
+    assert titles == [*(f"head {one}" for one in names[31:]), "heads 0.0+0.1+… (50 heads)"]
+    said = [one.text for one in parts if isinstance(one, Words)]
+    assert "31 heads with smaller effects stand in effects.csv." in said

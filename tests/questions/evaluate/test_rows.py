@@ -359,3 +359,51 @@ def test_a_ranking_and_a_verdict_name_heads(place: Path, tmp_path: Path) -> None
                             "--out", tmp_path / "out", "--json"))  # fmt: skip
     assert said.code == 0, said.err
     assert said.json["evaluation"][0]["heads"] == "0.2+1.1"
+
+
+def reweighted_rows(folder: Path) -> Path:
+    rows = planted_rows(folder)
+    for place, row in enumerate(rows):
+        row["region"] = ("top-left", "0.5,0,1,0.5", "0,0,24,24")[place % 3]
+    return write(folder, rows)
+
+
+def test_each_alpha_is_a_change_and_a_region_is_no_factor(tmp_path: Path) -> None:
+    study = hp.Study().override({"pairs.resamples": 100})
+    path, vlm = reweighted_rows(tmp_path), planted().vlm
+    options = {"kinds": ["reweight", "zero"], "alpha": (-1.0, 0.5), "controls": 1}
+    for toward in ("image", "region"):
+        found = hp.evaluate(path, "1.1", study, vlm, toward=toward, on_progress=False, **options)
+        one = found.table[found.table["metric"] == "accuracy"]
+        ran = one[["kind", "alpha", "toward"]].astype(object)
+        ran = ran.where(one[["kind", "alpha", "toward"]].notna(), None).to_numpy().tolist()
+        each = [["reweight", -1.0, toward], ["reweight", 0.5, toward], ["zero", None, None]]
+        assert ran == 2 * each  # by word and by choice
+        assert f"Re-weighting the attention of 1.1 to the {toward} by -1 (answer)" in found.summary
+    assert "region" not in found.rows  # it is no factor
+    with pytest.raises(hp.InputError, match="--factor: region; expected a column of the rows"):
+        hp.evaluate(path, "1.1", study, vlm, factor="region", on_progress=False, **options)
+
+
+def test_a_row_without_a_region_is_refused_where_attention_is_turned_to_it(tmp_path: Path) -> None:
+    rows = planted_rows(tmp_path)
+    for place, row in enumerate(rows):
+        row["region"] = "" if place == 2 else "top-left"
+    found = hp.evaluate(
+        write(tmp_path, rows), "1.1", hp.Study(), planted().vlm, toward="region",
+        kinds=["reweight"], controls=0, on_progress=False,
+    )  # fmt: skip
+    assert found.refused.to_numpy().tolist() == [
+        ["0003", 4, "--toward: region, and none is named; expected a region of the picture"]
+    ]
+
+
+def test_one_pair_that_is_asked_two_questions_wants_the_answer_of_each(tmp_path: Path) -> None:
+    session = hp.open_session(hp.Study().override({"force": True}), planted().vlm, "answer", (
+        hp.make_pair(planted_image(True), None, QUESTION, "top-left",
+                     question_without=f"{QUESTION} {QUESTION}", answers=("No", "Yes"))
+    ))  # fmt: skip
+    found = hp.evaluate(session, "1.1", controls=0, on_progress=False)
+    own = found.rows[found.rows["heads"] == ""]
+    assert own["question"].tolist() == [QUESTION, f"{QUESTION} {QUESTION}"]
+    assert own["answer"].tolist() == ["No", "Yes"]

@@ -1,27 +1,33 @@
 """Estimates from gradients beside the exact sweep of the same run."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload
 
+import headpatch as hp
 from headpatch.core.cost import plan
 from headpatch.core.mean_activations import mean_z
 from headpatch.engine import attribution
 from headpatch.engine.attribution import attribute, gradients, integrated
+from headpatch.engine.edges import Edge, edge_effects
 from headpatch.engine.interventions import vision_positions
 from headpatch.engine.patching import Outcome
 from headpatch.errors import InputError
-from headpatch.heads import HeadSet, Tower
+from headpatch.heads import Head, HeadSet, Tower
+from headpatch.present.parts import Words
 from headpatch.questions.sweep.agreement import TOP
+from headpatch.questions.sweep.edges import edges_view
 from headpatch.questions.sweep.question import Sweep, sweep
 from headpatch.questions.sweep.table import measure
 from headpatch.stats.agreement import agreement
+from tests.datasets import noisy_pairs
 from tests.families import builders
 from tests.questions.sweep.test_vision import opened
-from tests.tiny import SHAPES, tiny_model, tiny_vlm
+from tests.tiny import SHAPES, image_pair, tiny_model, tiny_vlm
 
 both_towers = pytest.mark.parametrize("tower", ["lm", "vision"])
 
@@ -186,3 +192,58 @@ def test_integrated_gradients_stand_beside_the_estimates(tower: Tower) -> None:
         sweep(session, kinds=["resample"], ig=3)
     with pytest.raises(InputError, match="--ig: --kinds zero"):
         sweep(session, kinds=["zero"], approx=True, ig=3)
+
+
+def test_edges_are_estimated_and_the_first_and_random_ones_patched() -> None:
+    session = opened(tiny_vlm(SHAPES["plain"]), "lm")
+    quiet = {"kinds": ["resample"], "approx": True, "ig": 3, "on_progress": False}
+    found = sweep(session, edges=4, **quiet)
+    table = found.edges
+    assert table is not None and found.approx is not None
+    for place, way in enumerate(("noising", "denoising")):
+        rows = table[table["direction"] == way]
+        assert set(rows["role"]) == {"largest", "random"}
+        for by, column in (("", "approx"), ("-ig", "approx_ig")):
+            scores = found.approx["edges"][f"resample{by}_{way}"]
+            largest = rows.loc[rows[column].abs().idxmax()]
+            assert abs(largest[column]) == pytest.approx(float(scores.abs().max()))
+            assert (rows["role"] == "largest").sum() >= 4
+        edges = [
+            Edge(
+                place,
+                Head(*map(int, one.sender.split("."))),
+                Head(*map(int, one.receiver.split("."))),
+            )
+            for one in rows.itertuples()
+        ]
+        exact = edge_effects(session.vlm, session.base, edges)
+        assert rows["effect"].tolist() == pytest.approx(exact, abs=1e-6)
+        gap = session.base.ld_with - session.base.ld_without
+        signed = np.array(exact) * (-1 if way == "noising" else 1) / gap
+        assert rows["normalized"].tolist() == pytest.approx(signed.tolist(), abs=1e-6)
+    again = sweep(session, edges=4, **quiet)
+    assert again.edges is not None
+    assert again.edges.equals(table)
+    (words,) = [
+        part.text for part in edges_view(table, found.origin.context) if isinstance(part, Words)
+    ]
+    assert "Pearson's r with the exact effects: approx, " in words
+
+
+def test_edges_are_refused_where_they_mean_nothing(tmp_path: Path) -> None:
+    for flags, words in (
+        ({"edges": 3}, "no --approx"),
+        ({"edges": 3, "approx": True}, "heads hear the other picture"),
+        ({"edges": 3, "approx": True, "tower": "vision", "kinds": ("resample",)}, "vision tower"),
+    ):
+        with pytest.raises(InputError, match=words):
+            hp.Study().override({f"sweep.{key}": value for key, value in flags.items()})
+    vlm = builders.build("gemma3")
+    pair = hp.make_pair(*image_pair((56, 56)), "Is it red?", "top-left")
+    session = hp.open_session(hp.Study().override({"force": True}), vlm, "answer", pair)
+    with pytest.raises(InputError, match="do not add what heads write as it is"):
+        sweep(session, kinds=["resample"], approx=True, edges=2, on_progress=False)
+    study, folder = hp.Study().override({"force": True}), noisy_pairs(tmp_path, ["Is it red?"] * 2)
+    pairs = hp.open_pairs(study, folder, vlm=tiny_vlm(SHAPES["plain"]), on_progress=False)
+    with pytest.raises(InputError, match="--edges, --pairs: both of them"):
+        sweep(pairs, kinds=["resample"], approx=True, edges=2, on_progress=False)
