@@ -11,8 +11,8 @@ factor, by which results can be grouped. Paths are relative to the table. A tabl
 lines, or Parquet (with pyarrow), which may hold the pictures itself, as Hugging Face stores them. A
 folder stands for its ``manifest.csv``, or for the ``metadata`` file of a dataset in Hugging Face's
 ``imagefolder`` layout, whose columns of paths are called `with_file_name` and
-`without_file_name`; or for the table of its only folder that holds one, as
-``train/metadata.jsonl``.
+`without_file_name`, or its only Parquet file; or for the table of its only folder that holds one,
+as ``train/metadata.jsonl`` and ``data/train-00000-of-00001.parquet`` are.
 
 A row with which something is wrong is kept with its reason: the others run. What is wrong with the
 table as a whole is an error, and so is a table without a row that can be run.
@@ -42,6 +42,7 @@ from headpatch.pairs.rows import (
     StoredPictures,
     Table,
     in_memory,
+    only_parquet,
     place_of,
     table_of,
     text_of,
@@ -53,7 +54,7 @@ NAME = "manifest.csv"
 _PICTURES = ("with", "without")
 _NEVER_EMPTY = ("question", "name", "scene")  # where there is such a column
 _NAMED = 3  # refused rows
-_TABLES = (NAME, "metadata.csv", "metadata.jsonl")
+_TABLES = (NAME, "metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,8 @@ def _table(path: Path) -> Path:
 
 
 def _table_in(folder: Path) -> Path | None:
-    return next((folder / name for name in _TABLES if os.path.isfile(folder / name)), None)
+    named = (folder / name for name in _TABLES if os.path.isfile(folder / name))
+    return next(named, None) or only_parquet(folder)
 
 
 def digest(entries: Iterable[Entry]) -> str:

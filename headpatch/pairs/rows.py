@@ -97,6 +97,12 @@ def rows_of_file(path: Path, needed: Sequence[str] = COLUMNS) -> Iterator[Row]:
     return read(path, text, needed)
 
 
+def only_parquet(folder: Path) -> Path | None:
+    """Return the Parquet file of a folder, if it holds one alone."""
+    found = sorted(folder.glob("*.parquet"))
+    return found[0] if len(found) == 1 else None
+
+
 def _refuse_binary(path: Path, start: bytes) -> None:
     kind = next((kind for mark, kind in _BINARY.items() if start.startswith(mark)), None)
     if kind is not None:

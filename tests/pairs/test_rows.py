@@ -16,6 +16,7 @@ from PIL import Image
 import headpatch as hp
 from headpatch.core.study.study import Study
 from headpatch.errors import InputError
+from headpatch.pairs.labelled import read_rows
 from headpatch.pairs.manifest import Manifest
 from tests.command import refused_early
 from tests.planted import planted, planted_image
@@ -283,3 +284,21 @@ def test_what_is_no_picture_is_refused_in_a_pair() -> None:
     with pytest.raises(InputError, match="in memory and a picture in memory show the same"):
         hp.make_pair(present, present.copy(), QUESTION, REGION)
     assert present.getpixel((0, 0)) == (0, 0, 0)  # it is left open, and as it was
+
+
+def test_a_folder_as_the_hub_has_it_stands_for_its_one_parquet_file(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    rows = rows_of(FORMS["Hugging Face"])
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "train-00000-of-00001.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    found = Manifest.read(tmp_path)
+    assert found.path == path
+    assert len(found.entries) == len(rows)
+    answered = [{"image": one["with"], "question": "Is it red?", "answer": "Yes"} for one in rows]
+    pd.DataFrame(answered).to_parquet(path)
+    assert len(read_rows(str(tmp_path), ("Yes", "No")).entries) == len(rows)
+    path.with_name("train-00001-of-00002.parquet").write_bytes(path.read_bytes())
+    for read in (Manifest.read, lambda one: read_rows(str(one), ("Yes", "No"))):
+        with pytest.raises(InputError, match="holds no table"):
+            read(tmp_path)
