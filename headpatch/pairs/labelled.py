@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from headpatch.errors import InputError
+from headpatch.pairs.columnar import only_table
 from headpatch.pairs.manifest import Entry, usable
 from headpatch.pairs.pair import Pair, Picture, read_image
 from headpatch.pairs.region import UNNAMED, Region
@@ -29,7 +30,6 @@ from headpatch.pairs.rows import (
     MEMORY,
     Row,
     StoredPictures,
-    only_parquet,
     table_of,
     text_of,
 )
@@ -219,8 +219,8 @@ def _table(path: Path, argument: str) -> Path:
     if not path.is_dir():
         return path
     there = [path / name for name in _TABLES if (path / name).is_file()]
-    parquet = (only_parquet(one) for one in (path, path / "data"))
-    there = there or [one for one in parquet if one is not None]
+    stored = (only_table(one) for one in (path, path / "data"))
+    there = there or [one for one in stored if one is not None]
     if len(there) != 1:
         found = f"{path} holds {len(there) or 'no'} table{'s' * (len(there) > 1)}"
         raise InputError(argument, found, f"one of {', '.join(_TABLES)} in it")

@@ -11,8 +11,9 @@ factor, by which results can be grouped. Paths are relative to the table. A tabl
 lines, or Parquet (with pyarrow), which may hold the pictures itself, as Hugging Face stores them. A
 folder stands for its ``manifest.csv``, or for the ``metadata`` file of a dataset in Hugging Face's
 ``imagefolder`` layout, whose columns of paths are called `with_file_name` and
-`without_file_name`, or its only Parquet file; or for the table of its only folder that holds one,
-as ``train/metadata.jsonl`` and ``data/train-00000-of-00001.parquet`` are.
+`without_file_name`, its only Parquet file (all parts of it), or a dataset that was saved to disk;
+or for the table of its only folder that holds one, as ``train/metadata.jsonl`` and
+``data/train-00000-of-00001.parquet`` are.
 
 A row with which something is wrong is kept with its reason: the others run. What is wrong with the
 table as a whole is an error, and so is a table without a row that can be run.
@@ -32,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from headpatch.errors import InputError, RowError
+from headpatch.pairs.columnar import only_table
 from headpatch.pairs.pair import Pair, make_pair
 from headpatch.pairs.region import UNNAMED, Region
 from headpatch.pairs.rows import (
@@ -42,7 +44,6 @@ from headpatch.pairs.rows import (
     StoredPictures,
     Table,
     in_memory,
-    only_parquet,
     place_of,
     table_of,
     text_of,
@@ -210,7 +211,7 @@ def _table(path: Path) -> Path:
 
 def _table_in(folder: Path) -> Path | None:
     named = (folder / name for name in _TABLES if os.path.isfile(folder / name))
-    return next(named, None) or only_parquet(folder)
+    return next(named, None) or only_table(folder)
 
 
 def digest(entries: Iterable[Entry]) -> str:

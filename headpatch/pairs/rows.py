@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from headpatch.errors import InputError
+from headpatch.pairs.columnar import SAVED, by_column, frame_of
 from headpatch.pairs.pair import IS_PICTURE, read_image
 from headpatch.text import user_path
 
@@ -70,7 +71,7 @@ def place_of(table: Path, line: int) -> str:
     """Name a row in messages."""
     if table.name.startswith(MEMORY):
         return f"--pairs, row {line}"
-    return f"--pairs {table}, {'row' if table.suffix == '.parquet' else 'line'} {line}"
+    return f"--pairs {table}, {'row' if by_column(table) else 'line'} {line}"
 
 
 def rows_of_file(path: Path, needed: Sequence[str] = COLUMNS) -> Iterator[Row]:
@@ -82,8 +83,8 @@ def rows_of_file(path: Path, needed: Sequence[str] = COLUMNS) -> Iterator[Row]:
     try:
         with path.open("rb") as stream:
             start = stream.read(16)
-        if start.startswith(_PARQUET):
-            return _parquet_rows(path, needed)
+        if start.startswith(_PARQUET) or path.name == SAVED:
+            return _frame_rows(path, needed)
         _refuse_binary(path, start)
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -95,12 +96,6 @@ def rows_of_file(path: Path, needed: Sequence[str] = COLUMNS) -> Iterator[Row]:
         raise InputError("--pairs", found, "a CSV in UTF-8", "Save it as UTF-8.") from None
     read = _json_rows if path.suffix in (".jsonl", ".json") else _csv_rows
     return read(path, text, needed)
-
-
-def only_parquet(folder: Path) -> Path | None:
-    """Return the Parquet file of a folder, if it holds one alone."""
-    found = sorted(folder.glob("*.parquet"))
-    return found[0] if len(found) == 1 else None
 
 
 def _refuse_binary(path: Path, start: bytes) -> None:
@@ -187,17 +182,8 @@ def _empty(path: Path, needed: Sequence[str]) -> InputError:
     return InputError("--pairs", f"{path} is empty", f"a table with {_expected(needed)}")
 
 
-def _parquet_rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
-    import pandas
-
-    try:
-        table = pandas.read_parquet(path, engine="pyarrow")
-    except ImportError:
-        found, expected = f"{path} is a Parquet file", "pyarrow, which reads it"
-        raise InputError("--pairs", found, expected, "pip install pyarrow") from None
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError("--pairs", f"{path} cannot be read ({said})", "a Parquet file") from None
+def _frame_rows(path: Path, needed: Sequence[str]) -> Iterator[Row]:
+    table = frame_of(path)
     columns = _columns(path, 1, [str(name) for name in table.columns], needed)
     for line, row in enumerate(table.itertuples(index=False, name=None), start=1):
         yield Row(line, dict(zip(columns, row, strict=True)))

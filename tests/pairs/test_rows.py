@@ -298,7 +298,37 @@ def test_a_folder_as_the_hub_has_it_stands_for_its_one_parquet_file(tmp_path: Pa
     answered = [{"image": one["with"], "question": "Is it red?", "answer": "Yes"} for one in rows]
     pd.DataFrame(answered).to_parquet(path)
     assert len(read_rows(str(tmp_path), ("Yes", "No")).entries) == len(rows)
-    path.with_name("train-00001-of-00002.parquet").write_bytes(path.read_bytes())
+    path.with_name("test-00000-of-00001.parquet").write_bytes(path.read_bytes())
     for read in (Manifest.read, lambda one: read_rows(str(one), ("Yes", "No"))):
         with pytest.raises(InputError, match="holds no table"):
             read(tmp_path)
+
+
+def test_the_parts_of_a_parquet_file_are_one_table(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    rows = rows_of(FORMS["Hugging Face"])
+    first, second = (tmp_path / "data" / f"train-0000{n}-of-00002.parquet" for n in range(2))
+    first.parent.mkdir()
+    pd.DataFrame(rows[:1]).to_parquet(first)
+    with pytest.raises(InputError, match="in 2 parts, and train-00001-of-00002.parquet is not there"):
+        Manifest.read(tmp_path)
+    pd.DataFrame(rows[1:]).to_parquet(second)
+    found = Manifest.read(tmp_path)
+    assert [one.name for one in found.entries] == [one.name for one in Manifest.of(rows).entries]
+    assert len(Manifest.read(found.path).entries) == len(rows)  # as its path is kept
+    assert len(Manifest.read(second).entries) == len(rows) - 1
+
+
+def test_a_dataset_that_was_saved_to_disk_is_a_table(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = rows_of(FORMS["Hugging Face"])
+    table = datasets.Dataset.from_list(rows)
+    datasets.DatasetDict(train=table).save_to_disk(tmp_path, num_shards={"train": 2})
+    found = Manifest.read(tmp_path)
+    assert len(found.entries) == len(rows)
+    assert all(one.pair().question for one in found.entries)
+    table.select([1, 0]).save_to_disk(tmp_path / "chosen")
+    if not (tmp_path / "chosen" / "state.json").read_text().count("indices-"):
+        return  # datasets has written the rows in order
+    with pytest.raises(InputError, match="a choice of rows"):
+        Manifest.read(tmp_path / "chosen")
