@@ -283,7 +283,7 @@ def test_force_runs_and_marks_every_output(tmp_path: Path, monkeypatch: pytest.M
     for run_name in ("with", "without"):
         kept = torch.load(tmp_path / f"out/attention_{run_name}_triangle.pt", weights_only=True)
         assert kept["valid"] is False
-    assert len(titles) == 2 * (6 + 1)
+    assert len(titles) == 2 * (7 + 1)
     assert all("INVALID" in title for title in titles)
 
 
