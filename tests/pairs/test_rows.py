@@ -310,9 +310,7 @@ def test_the_parts_of_a_parquet_file_are_one_table(tmp_path: Path) -> None:
     first, second = (tmp_path / "data" / f"train-0000{n}-of-00002.parquet" for n in range(2))
     first.parent.mkdir()
     pd.DataFrame(rows[:1]).to_parquet(first)
-    with pytest.raises(
-        InputError, match="in 2 parts, and train-00001-of-00002.parquet is not there"
-    ):
+    with pytest.raises(InputError, match="in 2 parts, and train-00001-of-00002"):
         Manifest.read(tmp_path)
     pd.DataFrame(rows[1:]).to_parquet(second)
     found = Manifest.read(tmp_path)
