@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import Any, Generic, Protocol, runtime_checkable
 
 import torch
@@ -258,7 +260,7 @@ def outcomes_of(
     `more` is of `beyond`; `untouched`, LD that each row is compared with, if not the first's.
     """
     effects = (ld - (ld[:1] if untouched is None else untouched)).tolist()
-    before = (base.ld_with, base.ld_without)[changes[0].run]
+    before = base.ld_without if changes[0].run else base.ld_with
     return [
         Outcome(one, before + effects[row], effects[row], tokens[row], tokens[0], *more[row:][:1])
         for row, one in enumerate(changes, start=1)
@@ -269,8 +271,7 @@ def shifts_of(
     base: Baseline, changes: Sequence[Change], logits: Float[Tensor, "rows vocabulary"]
 ) -> list[Outcome[Change]]:
     """Do what `outcomes_of` does from rows of logits, subtracted in float64."""
-    logits = logits.cpu()
-    ld = base.prompt.answers.ld(logits).double()
+    ld = base.prompt.answers.ld(logits := logits.cpu()).double()
     return outcomes_of(base, changes, ld, logits.argmax(-1).tolist())
 
 
@@ -286,8 +287,8 @@ def edits_of(
     vlm: VLM, asked: Sequence[Intervention], base: Baseline, means: ZMeans | None
 ) -> list[ZEdit]:
     """Say what interventions put in place of z, one a row behind an untouched one."""
-    rows = enumerate(asked, start=1)
-    return [edit for row, one in rows for edit in z_edits(vlm, row, one, base, means)]
+    each = (z_edits(vlm, row, one, base, means) for row, one in enumerate(asked, start=1))
+    return [*chain.from_iterable(each)]
 
 
 def cuts_of(asked: Sequence[Intervention], base: Baseline) -> list[Cut]:
@@ -300,17 +301,14 @@ def cut_of(row: int, one: Intervention, base: Baseline) -> Cut | None:
     """Say what attention an intervention re-weights in row `row`; None if it changes z."""
     if (keys := base.keys(one.toward)) is None or one.positions is None or one.alpha is None:
         return None
-    queries = base.prompt.spans.positions(one.positions)
-    return Cut(row, one.heads, queries, keys, factor=1 + one.alpha)
+    where = base.prompt.spans.positions(one.positions)
+    return Cut(row, one.heads, where, keys, factor=1 + one.alpha)
 
 
 def z_edits(
     vlm: VLM, row: int, intervention: Intervention, base: Baseline, means: ZMeans | None
 ) -> Iterator[ZEdit]:
-    """Say, head by head, what an intervention puts in place of z in row `row`.
-
-    Nothing where it re-weights attention: that is `cuts_of`.
-    """
+    """Say, head by head, what an intervention that changes z puts in its place in row `row`."""
     if intervention.toward is not None:
         return
     where = dict[Tower, Tensor]()
@@ -318,15 +316,13 @@ def z_edits(
         where["lm"] = base.prompt.spans.positions(intervention.positions)
     if intervention.vision_positions is not None:
         where["vision"] = vision_positions(vlm, base, intervention.vision_positions)
-    values, layer, tokens = None, None, None
-    for head in intervention.heads:
-        positions = where[head.tower]
-        if layer != (head.tower, head.layer):  # heads are in order
-            layer = head.tower, head.layer
-            values = _values(intervention, *layer, positions, base, means)
-            tokens = base.trace.z["vision"][head.layer].shape[1] if "vision" in layer else None
-        value = None if values is None else values[:, head.head]
-        yield ZEdit(row, head, positions, value, tokens)
+    for (tower, layer), heads in groupby(intervention.heads, attrgetter("tower", "layer")):
+        positions = where[tower]
+        values = _values(intervention, tower, layer, positions, base, means)
+        tokens = base.trace.z["vision"][layer].shape[1] if tower == "vision" else None
+        for head in heads:
+            value = None if values is None else values[:, head.head]
+            yield ZEdit(row, head, positions, value, tokens)
 
 
 def _values(
@@ -341,10 +337,8 @@ def _values(
     kind, source, run = intervention.kind, KINDS[intervention.kind].source, intervention.run
     if source == "nothing":
         return None
-    kept: Mapping[Tower, Sequence[Tensor]] | None = means
-    if source != "mean":
-        giver = base.donor if KINDS[kind].donated else base
-        kept = None if giver is None else giver.trace.z
+    giver = base.donor if KINDS[kind].donated else base
+    kept = means if source == "mean" else giver.trace.z if giver is not None else None
     if kept is None:
         raise ValueError(f"kind {kind!r} needs {'means' if source == 'mean' else 'another pair'}")
     z = kept[tower][layer]
