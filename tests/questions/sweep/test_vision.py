@@ -158,7 +158,8 @@ def test_a_tower_that_cannot_be_resumed_is_swept_by_whole_passes(
     monkeypatch.setattr(vision, "_outputs", _broken)
     session = opened(tiny_vlm(SHAPES["deep-vision"]), layers=True)
     assert session.fast_vision is not None and not session.resumes
-    assert session.fast_vision.why == "TypeError: what this layer gives"
+    why = "its layers do not run on a part of the pass alone (TypeError: what this layer gives)"
+    assert session.fast_vision.why == why
     plainly = sweep(session)
     assert_close(plainly, found)
     assert plainly.unread == found.unread  # still exactly 0
