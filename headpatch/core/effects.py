@@ -20,7 +20,7 @@ from headpatch.engine.patching import (
     patch,
 )
 from headpatch.engine.selfcheck import Checks
-from headpatch.engine.vision import patch_vision, run_seen
+from headpatch.engine.vision import batch_of, patch_vision, run_seen
 from headpatch.engine.widen import widen
 from headpatch.errors import InputError
 from headpatch.heads import Head, HeadSet, Selection, Tower
@@ -199,15 +199,10 @@ def noise_vision(
     base, known = run_seen(session.vlm, session.prompt)
     asked = [Intervention(one, "resample", "noising") for one in sets]
     fast = checks.vision(session.vlm, base, session.pair.name)
-    # A GPU waits for launches: it takes all layers at once in little more time than a few.
-    batch = PLAIN_BATCH
-    if session.vlm.device.type != "cpu":
-        batch = max(batch, _AT_ONCE // session.prompt.spans.length)
+    batch = batch_of(session.vlm, session.prompt)
     outcomes = patch_vision(session.vlm, base, asked, batch=batch, resumed=fast.exact, known=known)
     return outcomes, fast.worst if fast.exact else 0.0
 
-
-_AT_ONCE: Final = 6_000  # tokens of a plain pass on a GPU
 
 MANY: Final = PLAIN_BATCH - 1
 """Effects of a run that are held against float32 arithmetic: a batch, with its untouched row."""

@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from headpatch.errors import RunError
+from headpatch.models.observed import SINKS
 from headpatch.models.vlm import implemented
 
 Query = Float[Tensor, "batch heads queries head_dim"]
@@ -31,8 +32,7 @@ Mask: TypeAlias = Tensor | None
 NAME = "headpatch"
 _TAP = "_headpatch_tap"
 _BLOCK = 64  # queries at a time where sdpa cannot be used
-_SINKS = ("s_aux", "sinks")
-_CHANGES = (*_SINKS, "softcap", "position_bias", "cache", "output_attentions")
+_CHANGES = (*SINKS, "softcap", "position_bias", "cache", "output_attentions")
 
 
 @runtime_checkable
@@ -97,7 +97,7 @@ def plain_attention(
             is_causal=is_causal(module, query.shape[2], options),
         )
         return z.transpose(1, 2).contiguous()
-    if any(options.get(name) is not None for name in _SINKS):
+    if any(options.get(name) is not None for name in SINKS):
         raise RunError("the model's attention has sinks (as gpt-oss's), which headpatch cannot run")
     if options.get("softcap") is not None:
         blocks = torch.arange(query.shape[2], device=query.device).split(_BLOCK)

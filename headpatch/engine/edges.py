@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -162,7 +163,7 @@ def edge_effects(vlm: VLM, base: Baseline, edges: Sequence[Edge]) -> list[float]
 
 def _batches(edges: Sequence[Edge]) -> Iterator[tuple[int, int, list[Edge]]]:
     """Yield edges of one run into one layer, as many as are run together."""
-    place = lambda one: (one.run, one.receiver.layer)  # noqa: E731
+    place = attrgetter("run", "receiver.layer")
     for (run, layer), each in groupby(sorted(dict.fromkeys(edges), key=place), place):
         part = list(each)
         for first in range(0, len(part), PLAIN_BATCH - 1):

@@ -37,6 +37,8 @@ from headpatch.errors import RunError
 from headpatch.models.prompt import OF_TOKENS, Prompt
 from headpatch.models.vlm import VLM, Stack
 
+_AT_ONCE = 6_000  # tokens of a plain pass on a GPU
+
 
 def patch_vision(
     vlm: VLM,
@@ -115,6 +117,14 @@ def _plan(vlm: VLM, interventions: Sequence[Intervention], batch: int) -> list[l
         one = interventions[index]
         members.setdefault((one.run, never_read(vlm, one.heads)), []).append(index)
     return [chunk for key in sorted(members) for chunk in split(members[key], batch - 1)]
+
+
+def batch_of(vlm: VLM, prompt: Prompt) -> int:
+    """Return how many rows of a plain pass are run together."""
+    if vlm.device.type == "cpu":
+        return PLAIN_BATCH
+    # A GPU waits for launches: many rows take it little more time than a few.
+    return max(PLAIN_BATCH, _AT_ONCE // prompt.spans.length)
 
 
 def run_seen(vlm: VLM, prompt: Prompt) -> tuple[Baseline, Sequence[Any]]:

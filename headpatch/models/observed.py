@@ -24,8 +24,8 @@ from headpatch.models.vlm import implemented, parts
 _NAME = "headpatch_discovery"
 _NOTE = "_headpatch_note"
 _NUMBERED = re.compile(r"(.+)\.(\d+)\.(.+)")
-_SINKS = ("s_aux", "sinks")  # by the class; Inkling 2 computes its own from the stream
-_CHANGES = (*_SINKS, "softcap")  # which sdpa cannot do, and no module's place hangs on
+SINKS = ("s_aux", "sinks")  # by the class; Inkling 2 computes its own from the stream
+_CHANGES = (*SINKS, "softcap")  # which sdpa cannot do, and no module's place hangs on
 Inputs: TypeAlias = Mapping[str, Tensor]
 Options: TypeAlias = Mapping[str, Any]
 
@@ -104,7 +104,7 @@ def watch(model: PreTrainedModel, inputs: Inputs, root: nn.Module, after: int) -
         z: Tensor,
         options: Options,
     ) -> None:
-        run.sinks |= any(options.get(name) is not None for name in _SINKS)
+        run.sinks |= any(options.get(name) is not None for name in SINKS)
         if waiting and waiting[-1].module is not module:
             waiting.clear()
         ahead = _sees_ahead(module, query, key, mask, after, options)

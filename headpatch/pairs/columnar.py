@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas
 
 SAVED = "state.json"
-_PART = re.compile(r"(.*)-(\d+)-of-(\d+)\.parquet")
+_PART = re.compile(r"(.*)-(\d{1,9})-of-(\d{1,5})\.parquet")  # no number of files is larger
 
 
 def by_column(path: Path) -> bool:
@@ -43,10 +43,10 @@ def parts_of(path: Path) -> list[Path]:
     if part is None or int(part[2]):
         return [path]
     name, first, count = part.groups()
-    every = range(int(count))
+    every = range(max(int(count), 1))
     return [
         path.with_name(f"{name}-{number:0{len(first)}d}-of-{count}.parquet") for number in every
-    ] or [path]
+    ]
 
 
 def frame_of(path: Path) -> "pandas.DataFrame":
