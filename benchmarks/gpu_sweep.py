@@ -31,8 +31,9 @@ from headpatch.engine.fused import kernels_on
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.patching import Baseline, patch, run_pair, z_edits
 from headpatch.engine.prefill import sources
+from headpatch.engine.walk_plan import Chunk, Row, plan
 from headpatch.engine.widen import passes, rows_that_fit, suffix_start, widen
-from headpatch.engine.widening import Chunk, Row, plan, walk
+from headpatch.engine.widening import walk
 from headpatch.heads import HeadSet
 from headpatch.models.patches import Patches
 from headpatch.models.prompt import Prompt
@@ -298,7 +299,7 @@ class Bench:
         means = [z.mean(0) for z in base.trace.z["lm"]]
         source = sources(mine, other, means, [(kind, None, None) for kind in kinds])
         rows = rows_of(self.vlm, kinds)
-        (chunk,) = plan(rows, len(source), len(rows), self.device, carried=mine.points is None)
+        (chunk,) = plan(rows, self.vlm.lm.grid, len(rows), self.device, carried=mine.points is None)
         tokens = torch.tensor([YES, NO], device=self.device)
         return lambda: self.walk(mine, chunk, source, tokens), (mine, chunk, source, None, tokens)
 

@@ -74,6 +74,8 @@ class HeadSet:
     heads: tuple[Head, ...]
 
     def __post_init__(self) -> None:
+        if len(self.heads) == 1:
+            return
         ordered = sorted(self.heads, key=_ORDER)
         names = list(map(_ORDER, ordered))
         if len(set(names)) < len(names):

@@ -109,6 +109,7 @@ def answered(
     from headpatch.core.question import Call
     from headpatch.core.share import ALONE
     from headpatch.core.store import Store
+    from headpatch.engine.replay import recorded
     from headpatch.pairs.labelled import Listed
     from headpatch.pairs.manifest import usable
 
@@ -138,6 +139,8 @@ def answered(
         if keeps and verb.keyed and resume is None:
             Store(kept_in, verb.finished).open(None, verb.name)  # asks before the model loads
         vlm = vlm or loaded(request)
+        if many:
+            stack.enter_context(recorded(vlm))
         question.check_model(study, vlm)
         if keeps and verb.keyed and not isinstance(pairs, Listed):
             units = question.units(study, vlm, pairs, {})
@@ -201,6 +204,7 @@ def _open(
     hold = needs.hold and (positions is not None or vision)
     more = {
         "hold": hold,
+        "lean": needs.lean,
         "means": needs.means,
         "store": store,
         "share": share,

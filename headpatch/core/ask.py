@@ -1,6 +1,7 @@
 """Asking a question of a pair, or of many: the one way; and where an answer comes from."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from headpatch.core.share import ALONE, Share
 from headpatch.core.store import Store, store_in
 from headpatch.core.study.options import refuse_both
 from headpatch.engine.patching import ZMeans
+from headpatch.engine.replay import recorded
 from headpatch.errors import InputError
 from headpatch.models.prompt import need_one_length
 from headpatch.models.vlm import VLM
@@ -72,15 +74,20 @@ def ask(
     if not isinstance(opened, Session):
         keep, share = keep or opened.keep, opened.share
     target: Any = opened  # a question that asks labelled rows takes them, too
-    if not verb.finished or keep is None:
-        return question.answer(ready(target, needs, stages), Call(stages, given=given))
-    keep = user_path(keep, "keep") / verb.kept_in
-    if verb.keyed:
-        entries = [one.entry for one in target.survey.gated] if isinstance(opened, Pairs) else []
-        asked = opened.pair if isinstance(opened, Session) else entries
-        units = question.units(study, vlm, asked, given)
-        keys = units.values()
-    with store_in(keep, verb.finished, verb.name, keys, share.alone) as store:
+    with ExitStack() as stack:
+        if not isinstance(opened, Session):
+            stack.enter_context(recorded(vlm))
+        if not verb.finished or keep is None:
+            return question.answer(ready(target, needs, stages), Call(stages, given=given))
+        keep = user_path(keep, "keep") / verb.kept_in
+        if verb.keyed:
+            entries = (
+                [one.entry for one in target.survey.gated] if isinstance(opened, Pairs) else []
+            )
+            asked = opened.pair if isinstance(opened, Session) else entries
+            units = question.units(study, vlm, asked, given)
+            keys = units.values()
+        store = stack.enter_context(store_in(keep, verb.finished, verb.name, keys, share.alone))
         call = Call(stages, store=store, units=units, given=given)
         return question.answer(ready(target, needs, stages, store), call)
 

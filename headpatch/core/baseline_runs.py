@@ -242,6 +242,7 @@ def survey(
     vision: bool = False,
     hold: bool = False,
     *,
+    lean: bool = False,
     means: bool = True,
     store: Store | None = None,
     share: Share = ALONE,
@@ -249,7 +250,8 @@ def survey(
 ) -> Survey:
     """Run every pair untouched; fewer than `LEAST` scenes that pass the gate are an error.
 
-    With `hold` pairs stay open for the second walk, so that their pictures are not run again.
+    With `hold` pairs stay open for the second walk, so that their pictures are not run again; more
+    of them do if `lean` (`headpatch.core.held.lean`).
     `means`: whether mean z over them is needed, where heads are changed. `store`, `share` and
     `count` are as in `headpatch.core.pair_units.each_unit`.
     """
@@ -259,7 +261,8 @@ def survey(
     reference = MeanZ(positions, vision) if means and towers_of(positions, vision) else None
     if reference is not None and not reference.small:  # every process runs all: no file holds this
         store, share = None, ALONE
-    held, keys, checks = Held(vlm.device, study.pairs.hold), Keys(vlm), Checks()
+    held = Held(vlm.device, study.pairs.hold, lean)
+    keys, checks = Keys(vlm), Checks()
     kept, compared = held if hold else None, checks if share.alone else None
     mixed = any(entry.region.whole for entry in walked)
     walk = FirstWalk(study, vlm, positions, vision, reference, kept, compared, keys, mixed)

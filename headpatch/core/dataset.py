@@ -18,6 +18,7 @@ from headpatch.core.share import ALONE, Shard, Share
 from headpatch.core.store import Scratch, Store
 from headpatch.core.study.keywords import OpenPairsKeywords
 from headpatch.core.study.study import Study
+from headpatch.engine.replay import recorded
 from headpatch.errors import InputError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
@@ -322,7 +323,8 @@ def _survey(
     hold = positions is not None or vision
     with stages("Running the pairs") as advance:
         more = positions, advance, vision, hold
-        found = survey(study, vlm, entries, *more, store=store, share=share)
+        with recorded(vlm):
+            found = survey(study, vlm, entries, *more, store=store, share=share)
     for words in found.slow:
         warnings.warn(words, stacklevel=2)
     return found

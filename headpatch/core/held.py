@@ -4,24 +4,29 @@ import ctypes
 import os
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from headpatch.core.session import Session
 from headpatch.engine.memory import tensors_in
+from headpatch.engine.prefill import LayerState
+from headpatch.heads import Tower
 
 _GIB: Final = 1 << 30
 _SHARE: Final = {"cpu": 0.25, "cuda": 0.5}  # of what is free: the rest is for the work on them
-_MOST: Final = {"cpu": 4 * _GIB, "cuda": 16 * _GIB}
+_MOST: Final = {"cpu": 4 * _GIB, "cuda": 12 * _GIB}
 """Bytes, where a study says nothing; what is free in a machine's memory may belong to others."""
 
 
 class Held:
     """Open pairs by name, the first ones that fit into so many GiB; None: `_room`."""
 
-    def __init__(self, device: torch.device, hold: float | None = None) -> None:
+    def __init__(self, device: torch.device, hold: float | None = None, lean: bool = False) -> None:
         self.sessions: dict[str, Session] = {}
+        self._lean = lean
         self._left = _room(device) if hold is None else int(hold * _GIB)
 
     def offer(self, session: Session, wanted: Collection[str] | None = None) -> None:
@@ -32,6 +37,7 @@ class Held:
         name = session.pair.name
         if name in self.sessions:
             return
+        session = lean(session) if self._lean else session
         size = size_of(session)
         others = [] if wanted is None else [one for one in self.sessions if one not in wanted]
         while size > self._left and others:
@@ -41,6 +47,38 @@ class Held:
             self._left -= size
             if session.vlm.device.type == "cpu":
                 _give_back()
+
+
+def lean(session: Session) -> Session:
+    """Return a pair with what changes of heads by resampling and by the mean read, and no more.
+
+    Over low-precision weights, of prompts of one length: of the keys and values before what is
+    changed, those in low precision, which deviations are multiplied with; of z, what is changed.
+    """
+    base = session.base
+    trace = base.trace
+    if session.vision or base.prompt.each or not trace.prefills or not trace.prefills[0].points:
+        return session
+
+    def of_layer(one: LayerState) -> LayerState:
+        if (known := one.known) is None:
+            return one
+        own = {name: getattr(one, name).clone() for name in ("own_key", "own_value", "z")}
+        return replace(one, key=known.key[None], value=known.value[None], **own)
+
+    ends = session.vlm.final_norm, session.vlm.unembedding
+    prefills = tuple(
+        replace(
+            one,
+            layers=tuple(map(of_layer, one.layers)),
+            points=one.points and one.points.needed(*ends),
+        )
+        for one in trace.prefills
+    )
+    start = trace.prefills[0].start
+    z: dict[Tower, list[Tensor]] = {"lm": [one[:, start:].clone() for one in trace.z["lm"]]}
+    trace = replace(trace, prefills=prefills, z=z, z_from=start)
+    return replace(session, base=replace(base, trace=trace))
 
 
 def _give_back() -> None:

@@ -206,13 +206,14 @@ class MeanZ:
     def of(self, session: Session) -> ZMeans:
         """Return the mean as a pair's interventions take it."""
         own = {tower: session.base.trace.z[tower] for tower in self._sums}
+        before = {"lm": session.base.trace.z_from}  # tokens of which no z is kept
 
         def mean(sums: Tensor) -> Tensor:  # by a tensor: CUDA takes a number's reciprocal, CPUs not
             return sums / sums.new_full((), self.runs)
 
         return {
             tower: [
-                mean(sums).to(z.device).expand(z.shape[1], -1, -1)
+                mean(sums).to(z.device).expand(before.get(tower, 0) + z.shape[1], -1, -1)
                 for sums, z in zip(layers, own[tower], strict=True)
             ]
             for tower, layers in self._sums.items()

@@ -114,6 +114,7 @@ class Needs:
     vision: bool = False  # whether vision heads are
     forced: bool = False  # whether pictures with wrong answers are opened too, as by ``--force``
     hold: bool = True  # whether pairs of a dataset stay open, as many as memory allows
+    lean: bool = False  # whether less of those is enough (`headpatch.core.held.lean`)
     # whether both runs' prompts must be of one length: what is done hangs on places of tokens
     one_length: bool = False
     means: bool = False  # whether mean z over the pairs of a dataset is put in a head's place

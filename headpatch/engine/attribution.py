@@ -27,6 +27,7 @@ from torch import Tensor
 from headpatch.engine.attention import plain_attention, tapped
 from headpatch.engine.forward import layers_of
 from headpatch.engine.interventions import WITH, WITHOUT, Direction, replacement
+from headpatch.engine.memory import release
 from headpatch.engine.patching import ZMeans, base_run
 from headpatch.engine.precision import answer_logits
 from headpatch.errors import InputError, RunError
@@ -93,18 +94,28 @@ def gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower] = get_args(Tower
         z, slope = (layers_of([getattr(one, name) for one in runs]) for name in ("z", "slope"))
         partners = prompt.partners(WITH), prompt.partners(WITHOUT)
         return Gradients(torch.cat([one.ld for one in runs]), z, slope, partners)
+    try:
+        return _gradients(vlm, prompt, towers)
+    except torch.OutOfMemoryError:
+        pass
+    release()  # only here are the failed pass's tensors gone
+    try:
+        return _gradients(vlm, prompt, towers)
+    except torch.OutOfMemoryError as error:
+        raise RunError(f"{vlm.device} has too little memory for a backward pass") from error
+
+
+def _gradients(vlm: VLM, prompt: Prompt, towers: Sequence[Tower]) -> Gradients:
+    """Do what `gradients` does, of runs of one length."""
     chosen = [tower for tower in towers if tower == "lm" or vlm.vision is not None]
     sites = {tower: [_Site() for _ in vlm.stack(tower).attentions] for tower in chosen}
     every = [site for there in sites.values() for site in there]
     modules = [module for tower in chosen for module in vlm.stack(tower).attentions]
-    try:
-        with torch.enable_grad(), tapped(vlm.parts, dict(zip(modules, every, strict=True))):
-            logits = answer_logits(vlm, prompt, vlm.dtype)
-            ld = prompt.answers.ld(logits)
-            leaves = [leaf for site in every for leaf in site.leaves]
-            slopes = iter(torch.autograd.grad(ld.sum(), leaves, materialize_grads=True))
-    except torch.OutOfMemoryError as error:
-        raise RunError(f"{vlm.device} has too little memory for a backward pass") from error
+    with torch.enable_grad(), tapped(vlm.parts, dict(zip(modules, every, strict=True))):
+        logits = answer_logits(vlm, prompt, vlm.dtype)
+        ld = prompt.answers.ld(logits)
+        leaves = [leaf for site in every for leaf in site.leaves]
+        slopes = iter(torch.autograd.grad(ld.sum(), leaves, materialize_grads=True))
     slope = {
         tower: [_whole([next(slopes) for _ in site.leaves], prompt.runs) for site in there]
         for tower, there in sites.items()

@@ -101,6 +101,23 @@ class Points:
             outputs={module: value[one] for module, value in self.outputs.items()},
         )
 
+    def needed(self, *ends: nn.Module) -> "Points":
+        """Return the points without what `deviating` does not look at, and of `ends` the inputs."""
+        gated = [one for one in self.known.values() if isinstance(one, Gated)]
+        within = {part for one in gated for part in (one.gate, one.up, one.down)}
+        inputs = {
+            module: self.inputs[module]
+            for module in (*self.parts.lifted, *self.parts.inner, *ends)
+            if module in self.inputs and module not in within
+        }
+        outputs = {
+            module: inputs[module] if module in self.known else self.outputs[module]
+            for module in inputs
+        }
+        outputs |= {part: self.outputs[part] for one in gated for part in (one.gate, one.up)}
+        inputs |= {module: outputs[one.gate] for module, one in self.known.items() if one in gated}
+        return replace(self, inputs=inputs, outputs=outputs)
+
     def keep(self, module: nn.Module, x: Any, y: Any) -> None:
         """Take what went in and came out, where it runs over the prompt's positions."""
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):

@@ -25,9 +25,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headpatch.engine.forward import cap_of, capped, forward
+from headpatch.engine.forward import forward
 from headpatch.engine.interventions import ZEdit
 from headpatch.engine.precision import raised, weights_there
+from headpatch.engine.softcap import cap_of, capped
 from headpatch.errors import RunError
 from headpatch.heads import Head
 from headpatch.models.prompt import Prompt

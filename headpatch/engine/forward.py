@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -17,9 +18,12 @@ from torch import Tensor, nn
 from headpatch.engine.attention import Tap, tapped
 from headpatch.engine.delta_forward import Points, quick_norms, watched
 from headpatch.engine.interventions import Cut, ZEdit, edges_by_layer
+from headpatch.engine.launched import Kept, launched
 from headpatch.engine.precision import answer_logits, is_low, raised, swapped
 from headpatch.engine.prefill import Capture, Prefill
-from headpatch.engine.shared_prefix import prepared
+from headpatch.engine.replay import is_recorded, replays_of
+from headpatch.engine.shared_prefix import known
+from headpatch.engine.softcap import cap_of
 from headpatch.engine.taps import AnswerRows, Site, at_outputs
 from headpatch.engine.tower_taps import Received, tower_sites
 from headpatch.errors import RunError
@@ -56,6 +60,7 @@ class Trace:
     # by tower and layer: ``[batch, tokens, heads, head_dim]``
     z: dict[Tower, list[Tensor]] = field(default_factory=dict)
     prefills: tuple[Prefill, ...] = ()  # one a row of the batch, if a suffix was kept
+    z_from: int = 0  # the position of the first token whose z of the language model is kept
 
     def ld(self, prompt: Prompt) -> Float[Tensor, " batch"]:
         """Logit(Yes) - logit(No) of each row."""
@@ -91,24 +96,24 @@ def forward(
     with ExitStack() as stack:
         capture = points = None
         unembedded: list[Tensor] = []
+        if raise_it:
+            stack.enter_context(raised(vlm))
+        replays = replays_of(vlm)  # before anything of this pass hangs on the layers
         if keep.suffix is not None:
             keep_last = vlm.unembedding.register_forward_hook(
                 lambda _, __, output: unembedded.append(output[:, -1].float())
             )
             stack.callback(keep_last.remove)
-            capture = Capture(keep.suffix, prompt.spans.length, refused=_why_whole(vlm))
-            if not capture.refused:
-                points = Points(keep.suffix, vlm.dtype, prompt.spans.length)
-                stack.enter_context(capture.hooked(vlm))
-                for index, module in enumerate(vlm.lm.attentions):
-                    sites[module].layer, sites[module].capture = index, capture
-        if raise_it:
-            stack.enter_context(raised(vlm))
-            if vlm.device.type == "cuda":  # a CPU does not wait for launches
-                stack.enter_context(swapped(quick_norms(vlm)))
+            capture, points = _capturing(vlm, prompt, keep.suffix, sites, raise_it)
             if points is not None:
-                stack.enter_context(watched(vlm, points))
-        stack.enter_context(swapped([(idle, _unchanged) for idle in _idle(vlm, sites)]))
+                stack.enter_context(capture.hooked(vlm))
+        # A CPU does not wait for launches.
+        norms = quick_norms(vlm) if raise_it and vlm.device.type == "cuda" else []
+        stack.enter_context(swapped(norms))
+        if raise_it and points is not None:
+            stack.enter_context(watched(vlm, points))
+        idle = set(_idle(vlm, sites))
+        stack.enter_context(swapped([(one, _unchanged) for one in idle]))
         stacks = [vlm.lm] if vlm.vision is None else [vlm.lm, vlm.vision]
         stack.enter_context(at_outputs(stacks, sites))
         stack.enter_context(tapped(vlm.parts, _with_rows(vlm, sites, recorded)))
@@ -116,6 +121,11 @@ def forward(
         # is kept of a layer may meet a backward pass later, which refuses tensors made without it.
         if not keep.z and keep.suffix is None:  # inference_mode(False) would record gradients
             stack.enter_context(torch.inference_mode())
+        for tower in stacks:
+            own = (capture, points, recorded) if tower is vlm.lm else ()
+            run = [one for one in tower.layers if one not in idle]
+            kept = Kept(tower, sites, prompt.runs, *own)
+            stack.enter_context(launched(replays, kept, run, keep, raise_it, len(norms)))
         logits = answer_logits(vlm, prompt, torch.float32 if raise_it else vlm.dtype)
         finite = torch.isfinite(logits).all()
         lm_rows = recorded.stacked(prompt.spans.length) if recorded is not None else None
@@ -138,6 +148,19 @@ def forward(
         },
         prefills=_prefills(vlm, capture, points, len(logits), cap),
     )
+
+
+def _capturing(
+    vlm: VLM, prompt: Prompt, start: int, sites: Mapping[nn.Module, Site], raise_it: bool
+) -> tuple[Capture, Points | None]:
+    """Return what collects a suffix for widening passes; None if passes are never resumed."""
+    prepare = partial(known, low=vlm.dtype) if raise_it else None
+    capture = Capture(start, prompt.spans.length, prepare, refused=_why_whole(vlm))
+    if capture.refused:
+        return capture, None
+    for index, module in enumerate(vlm.lm.attentions):
+        sites[module].layer, sites[module].capture = index, capture
+    return capture, Points(start, vlm.dtype, prompt.spans.length)
 
 
 def suffix_starts(prompt: Prompt, start: int | None) -> list[int | None]:
@@ -201,6 +224,8 @@ def _sites(
         sites.update(tower_sites(vlm, prompt, received))
     for edit in edits:
         sites[vlm.attention(edit.head)].edits.append(edit)
+    if edits and is_recorded(vlm):  # where any head may be changed (`headpatch.engine.launched`)
+        sites.update({one: sites[one] for one in vlm.lm.attentions})
     for cut in cuts:
         for tower, layer, numbers in edges_by_layer(vlm, cut):
             sites[vlm.stack(tower).attentions[layer]].cuts.append((cut, numbers))
@@ -260,8 +285,6 @@ def _prefills(
     if capture is None:
         return ()
     layers, low = capture.layers(len(vlm.lm.layers)), points is not None and bool(points.inputs)
-    if low and points is not None:
-        layers = prepared(layers, points.low)
     found = []
     for index in range(runs):
         kept = tuple(layer.run(index, runs) for layer in layers)
@@ -321,24 +344,3 @@ def _to_host(rows: Tensor) -> Tensor:
     # Into memory that the device can write to by itself: pageable memory takes ten times as long.
     there = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
     return there.copy_(rows)
-
-
-def cap_of(vlm: VLM, unembedded: Tensor, logits: Tensor) -> float | None:
-    """Return the soft cap that a pass put on its logits; None if none.
-
-    A text model's config names a cap, but the vision-language model around it need not apply it
-    (PaliGemma does as of some release of transformers, LLaVA does not). So it is seen from a pass:
-    from what the unembedding gave, and what the model did.
-    """
-    cap = getattr(vlm.model.config.get_text_config(), "final_logit_softcapping", None)
-    if not cap:
-        return None
-    unembedded, cap = unembedded.to(logits), float(cap)
-    either = unembedded, capped(unembedded, cap)
-    off, off_capped = ((one - logits).abs().max() for one in either)
-    return cap if bool(off_capped < off) else None
-
-
-def capped(logits: Tensor, cap: float | None) -> Tensor:
-    """Put a soft cap on logits."""
-    return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -1,6 +1,7 @@
 """Batches that are halved where memory runs out, so that a long run goes on."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -39,9 +40,28 @@ def halving(
             pending = pending[1:]
             yield batch, found
             continue
-        # Only here are the failed pass's tensors gone.
-        torch.cuda.empty_cache()
+        release()  # only here are the failed pass's tensors gone
         pending = [part for one in pending for part in split(one, (len(batch) + 1) // 2)]
+
+
+_releases: list[Callable[[], None]] = []
+
+
+@contextmanager
+def released_if_short(release_more: Callable[[], None]) -> Iterator[None]:
+    """Call `release_more` when memory runs out: it gives back what can be done without."""
+    _releases.append(release_more)
+    try:
+        yield
+    finally:
+        _releases.remove(release_more)
+
+
+def release() -> None:
+    """Give back what a GPU's memory holds and can be done without."""
+    for one in _releases:
+        one()
+    torch.cuda.empty_cache()
 
 
 def too_little(device: torch.device, rows: str, room: str) -> InputError:

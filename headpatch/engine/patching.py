@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, groupby
+from itertools import chain, groupby, repeat
 from operator import attrgetter
 from typing import Any, Generic, Protocol, runtime_checkable
 
@@ -260,10 +260,11 @@ def outcomes_of(
     `more` is of `beyond`; `untouched`, LD that each row is compared with, if not the first's.
     """
     effects = (ld - (ld[:1] if untouched is None else untouched)).tolist()
-    before = base.ld_without if changes[0].run else base.ld_with
+    before, first = base.ld_without if changes[0].run else base.ld_with, tokens[0]
+    rows = zip(changes, effects[1:], tokens[1:], chain(more[1:], repeat(())), strict=False)
     return [
-        Outcome(one, before + effects[row], effects[row], tokens[row], tokens[0], *more[row:][:1])
-        for row, one in enumerate(changes, start=1)
+        Outcome(one, before + effect, effect, token, first, read)
+        for one, effect, token, read in rows
     ]
 
 
@@ -342,7 +343,8 @@ def _values(
     if kept is None:
         raise ValueError(f"kind {kind!r} needs {'means' if source == 'mean' else 'another pair'}")
     z = kept[tower][layer]
-    if source != "mean":
+    if source != "mean" and giver is not None:
         z = z[run if source in ("own", "same of donor") else 1 - run]
+        positions = positions - giver.trace.z_from if tower == "lm" else positions
     value = z[positions.to(z.device, non_blocking=True)]
     return value if intervention.alpha is None else intervention.alpha * value

@@ -15,7 +15,7 @@ error of low-precision products, however small it is beside the logits.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeGuard
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from jaxtyping import Float
@@ -42,6 +42,8 @@ def low_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
 
 _raised: "WeakSet[nn.Module]" = WeakSet()
 """Models that compute in float32 now."""
+_raisings: "WeakKeyDictionary[nn.Module, _Raising]" = WeakKeyDictionary()
+"""What to do for it, of models whose passes are recorded."""
 
 
 @contextmanager
@@ -55,10 +57,62 @@ def raised(vlm: VLM) -> Iterator[None]:
     if not is_low(vlm) or vlm.model in _raised:
         yield
         return
+    raising = _raisings.get(vlm.model) or _Raising(vlm)
+    with swapped(raising.runs), raising.in_float32():
+        _raised.add(vlm.model)
+        try:
+            yield
+        finally:
+            _raised.discard(vlm.model)
+            raising.last.clear()
 
-    last: list[tuple[Tensor, Tensor]] = []  # q, k and v have one input, gate and up another
 
-    def linear(module: nn.Linear) -> Callable[[Tensor], Tensor]:
+@contextmanager
+def kept_raised(vlm: VLM) -> Iterator[None]:
+    """Keep what `raised` makes for later passes, also where it lies; weights stay as they are."""
+    if not is_low(vlm) or vlm.model in _raisings:
+        yield
+        return
+    raising = _raisings[vlm.model] = _Raising(vlm)
+    raising.copies = {}
+    try:
+        yield
+    finally:
+        del _raisings[vlm.model]
+
+
+def raising_runs(vlm: VLM) -> "Runs":
+    """Return what modules do while a model is raised whose passes are recorded."""
+    return _raisings[vlm.model].runs if vlm.model in _raisings else ()
+
+
+class _Raising:
+    """What it takes to compute in float32 over a model's weights."""
+
+    def __init__(self, vlm: VLM) -> None:
+        self.last: list[tuple[Tensor, Tensor]] = []  # q, k, v have one input, gate and up another
+        self.copies: dict[int, Tensor] | None = None  # those in float32, by the weight's `id`
+        embedding = vlm.model.get_input_embeddings()
+        looked_up = embedding.forward
+        linears = [module for layer in vlm.lm.layers for module in layer.modules()]
+        runs = [(one, self._linear(one)) for one in (*linears, vlm.unembedding) if low_linear(one)]
+        runs.append((embedding, lambda ids: looked_up(ids).float()))
+        self.runs = [(module, _brought(module, run)) for module, run in runs]
+        # Everything before the decoder (vision tower, projector) is held in float32: it is small.
+        body = vlm.model.model
+        self._low = [
+            (kept, name, tensor)
+            for part in body.children()
+            if part is not vlm.decoder
+            for module in part.modules()
+            for kept in (module._parameters, module._buffers)
+            for name, tensor in kept.items()
+            if tensor is not None and tensor.dtype in LOW
+        ]
+
+    def _linear(self, module: nn.Linear) -> Callable[[Tensor], Tensor]:
+        last = self.last
+
         def run(x: Tensor) -> Tensor:
             if x.device.type != "cuda":
                 y = split_product(x.float(), module.weight)
@@ -71,17 +125,26 @@ def raised(vlm: VLM) -> Iterator[None]:
 
         return run
 
-    embedding = vlm.model.get_input_embeddings()
-    looked_up = embedding.forward
-    linears = [module for layer in vlm.lm.layers for module in layer.modules()]
-    runs = [(one, linear(one)) for one in (*linears, vlm.unembedding) if low_linear(one)]
-    with replaced([*runs, (embedding, lambda ids: looked_up(ids).float())]), _in_float32(vlm):
-        _raised.add(vlm.model)
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Hold what lies before the decoder in float32."""
+        low = [(kept, name, tensor, tensor.data) for kept, name, tensor in self._low]
         try:
+            for _, _, tensor, data in low:
+                # What Accelerate has offloaded is brought in with the dtype of what stands there
+                tensor.data = self._copy(tensor, data)
             yield
         finally:
-            _raised.discard(vlm.model)
-            last.clear()
+            for kept, name, tensor, data in low:
+                tensor.data = data
+                kept[name] = tensor  # in the place of what Accelerate has put there
+
+    def _copy(self, tensor: Tensor, data: Tensor) -> Tensor:
+        if self.copies is None:
+            return data.float()
+        if (copy := self.copies.get(id(tensor))) is None:
+            copy = self.copies[id(tensor)] = data.float()
+        return copy
 
 
 def answer_logits(vlm: VLM, prompt: Prompt, dtype: torch.dtype) -> Float[Tensor, "runs vocabulary"]:
@@ -192,28 +255,3 @@ def swapped(runs: Runs) -> Iterator[None]:
                 own.pop("forward", None)
             else:
                 own["forward"] = forward
-
-
-@contextmanager
-def _in_float32(vlm: VLM) -> Iterator[None]:
-    """Hold everything before the decoder (vision tower, projector) in float32: it is small."""
-    body = vlm.model.model
-    modules = [
-        module for part in body.children() if part is not vlm.decoder for module in part.modules()
-    ]
-    low = [
-        (kept, name, tensor, tensor.data)
-        for module in modules
-        for kept in (module._parameters, module._buffers)
-        for name, tensor in kept.items()
-        if tensor is not None and tensor.dtype in LOW
-    ]
-    try:
-        for _, _, tensor, data in low:
-            # What Accelerate has offloaded is brought in with the dtype of what stands in its place
-            tensor.data = data.float()
-        yield
-    finally:
-        for kept, name, tensor, data in low:
-            tensor.data = data
-            kept[name] = tensor  # in the place of what Accelerate has put there

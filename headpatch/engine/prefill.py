@@ -167,6 +167,7 @@ class Capture:
 
     start: int
     tokens: int
+    prepare: Callable[..., Known] | None = None  # over low-precision weights
     inputs: dict[int, tuple[Tensor, dict[str, Any]]] = field(default_factory=dict)
     attention: dict[int, dict[str, Any]] = field(default_factory=dict)
     added: dict[int, Tensor] = field(default_factory=dict)
@@ -208,6 +209,8 @@ class Capture:
             "query": _own(query[:, :, self.start :], self.start),
             "scoring": {name: options.get(name) for name in ("scaling", "softcap")},
         }
+        if self.prepare is not None and shared:
+            self.attention[layer]["known"] = self.prepare(**self.attention[layer])
 
     def _look_ahead(self, mask: Tensor) -> None:
         """Refuse a prompt whose earlier positions see those that change."""

@@ -3,9 +3,7 @@
 One batched product over the prefix serves all rows; no row has a copy of it.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -34,7 +32,7 @@ def attend(query: Queries, key: Tensor, value: Tensor, state: LayerState, option
     scores = queries.new_empty(*queries.shape[:2], prefix + own.shape[-1])
     torch.bmm(queries, keys, out=scores[..., :prefix])  # in place: to join them costs as much again
     scores[..., prefix:] = own.transpose(0, 1).flatten(1, 2)
-    weights = _softmax(scores, len(query), query.shape[2], own.shape[-1], state, options)
+    weights = _softmax(scores, len(query), query.shape[2], own.shape[-1], state.mask, options)
     z = weights[..., :prefix] @ state.value[0]
     return _joined(z, weights, value, query)
 
@@ -49,28 +47,30 @@ def attend_own(
     return attend(query, key, value, state, options)
 
 
-def prepared(layers: Sequence[LayerState], low: torch.dtype) -> tuple[LayerState, ...]:
-    """Add to the layers of a pass over low-precision weights what all rows have, in float32."""
-    return tuple(
-        replace(state, known=_known(state, low)) if state.key.shape[2] else state
-        for state in layers
-    )
+def known(
+    query: Float[Tensor, "runs heads suffix head_dim"],
+    key: Float[Tensor, "runs kv_heads prefix head_dim"],
+    value: Float[Tensor, "runs kv_heads prefix dim"],
+    own_key: Float[Tensor, "runs kv_heads own head_dim"],
+    mask: Tensor | None,
+    scoring: Options,
+    low: torch.dtype,
+    **_: Any,
+) -> Known:
+    """Return what all rows have of the runs at one layer, in float32; see `LayerState`.
 
-
-def _known(state: LayerState, low: torch.dtype) -> Known:
-    """Return it of all runs at once, as if their heads were those of one."""
-    runs, kv_heads = state.key.shape[:2]
-    query = _scaled(state.query, state.scoring).flatten(0, 1)[None]
-    queries = _by_kv_head(query, runs * kv_heads)
-    scores = queries @ state.key.flatten(0, 1).float().transpose(1, 2)
-    own = _own(query, state.own_key.flatten(0, 1)[None])
-    mask = state.mask
+    Of all runs at once, as if their heads were those of one.
+    """
+    runs, kv_heads = key.shape[:2]
+    scaled = _scaled(query, scoring).flatten(0, 1)[None]
+    queries = _by_kv_head(scaled, runs * kv_heads)
+    scores = queries @ key.flatten(0, 1).float().transpose(1, 2)
+    own = _own(scaled, own_key.flatten(0, 1)[None])
     if mask is not None and runs > 1:
-        heads = state.query.shape[1]
-        mask = mask.expand(runs, heads, *mask.shape[2:]).flatten(0, 1)[None]
-    weights = _weights(scores, own, query.shape[2], replace(state, mask=mask), state.scoring)
+        mask = mask.expand(runs, query.shape[1], *mask.shape[2:]).flatten(0, 1)[None]
+    weights = _weights(scores, own, query.shape[2], mask, scoring)
     weights, scores = (one.unflatten(0, (runs, kv_heads)) for one in (weights, scores))
-    return Known(weights, scores, state.key.to(low), state.value.to(low))
+    return Known(weights, scores, key.to(low), value.to(low))
 
 
 def attend_deviating(query: Queries, key: Tensor, value: Tensor, state: LayerState) -> Z:
@@ -96,7 +96,7 @@ def attend_deviating(query: Queries, key: Tensor, value: Tensor, state: LayerSta
     scores = batched_product(_by_kv_head(query.to(low), kv_heads), untouched.key.transpose(1, 2))
     scores = scores.view(kv_heads, rows, -1, prefix).add_(untouched.scores[:, None])
     own = _own(after, state.own_key + key)
-    weights = _weights(scores.flatten(1, 2), own, suffix, state, options)
+    weights = _weights(scores.flatten(1, 2), own, suffix, state.mask, options)
     change = weights.view(kv_heads, rows, -1, weights.shape[-1]) - untouched.weights[:, None]
     change = change.flatten(1, 2)
     z = batched_product(change[..., :prefix].to(low), untouched.value)
@@ -128,24 +128,24 @@ def _weights(
     scores: Float[Tensor, "kv_heads queries prefix"],
     own: Float[Tensor, "rows kv_heads group_asked suffix"],
     asked: int,
-    state: LayerState,
+    mask: Tensor | None,
     options: Options,
 ) -> Weights:
     """Softmax over prefix and suffix together, at the last `asked` positions."""
     joined = torch.cat([scores, own.transpose(0, 1).flatten(1, 2)], -1)
-    return _softmax(joined, len(own), asked, own.shape[-1], state, options)
+    return _softmax(joined, len(own), asked, own.shape[-1], mask, options)
 
 
 def _softmax(
-    joined: Weights, rows: int, asked: int, suffix: int, state: LayerState, options: Options
+    joined: Weights, rows: int, asked: int, suffix: int, mask: Tensor | None, options: Options
 ) -> Weights:
     """Softmax of scores on prefix and suffix, side by side, which may be overwritten."""
     kv_heads, tokens = len(joined), joined.shape[-1]
     apart = joined.view(kv_heads, rows, -1, asked, tokens)
     if (softcap := options.get("softcap")) is not None:
         apart = torch.tanh(apart / softcap) * softcap
-    if state.mask is not None:
-        apart = _masked(apart, state.mask[0, :, -asked:], kv_heads)
+    if mask is not None:
+        apart = _masked(apart, mask[0, :, -asked:], kv_heads)
     elif suffix > 1:
         ahead = torch.ones(asked, suffix, dtype=torch.bool, device=joined.device)
         ahead = ahead.triu(1 + suffix - asked)

@@ -8,7 +8,7 @@ the rest is done for all at once.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -127,6 +127,18 @@ class AnswerRows:
         group = self._groups[way] = _Group(scores, slots, row_mask)
         return group
 
+    def taken(self) -> list[tuple[Way, _Group]]:
+        """Hand over the scores of all layers that have run."""
+        groups, self._groups = self._groups, {}
+        return [
+            (way._replace(mask=n), replace(one, slots=[], scores=one.scores[:, : len(one.layers)]))
+            for n, (way, one) in enumerate(groups.items())  # a mask's `id` is of one pass alone
+        ]
+
+    def give(self, taken: list[tuple[Way, _Group]]) -> None:
+        """Take the scores of all layers."""
+        self._groups = dict(taken)
+
     def stacked(self, tokens: int) -> Float[Tensor, "batch layers heads tokens"]:
         """Return the rows of all layers, in their order, on the first one's device.
 
@@ -181,6 +193,21 @@ def allowed_edges(
     return allowed, touched
 
 
+class Put(NamedTuple):
+    """What is put in the place of z at one layer, at the same positions in all rows."""
+
+    heads: Bool[Tensor, "rows heads"]
+    values: Float[Tensor, "rows positions heads dim"]
+    positions: Int[Tensor, " positions"]
+
+    def into(self, z: Tensor) -> Tensor:
+        """Return z, ``[rows, tokens, heads, dim]``, with these heads' replaced."""
+        z = z.clone()
+        before, heads = z[:, self.positions], self.heads[:, None, :, None]
+        z[:, self.positions] = torch.where(heads, self.values.to(z.dtype), before)
+        return z
+
+
 @dataclass(eq=False)
 class Site:
     """A tap that reads and edits one attention module in the plain pass."""
@@ -193,6 +220,7 @@ class Site:
     layer: int = 0
     z: Tensor | None = None
 
+    put: Put | None = None  # in place of `edits`
     at_output: bool = False  # whether z is read and changed where it enters the projection
 
     @property
@@ -203,7 +231,21 @@ class Site:
     @property
     def edited(self) -> bool:
         """Whether a z is replaced here."""
-        return bool(self.edits)
+        return bool(self.edits) or self.put is not None
+
+    @property
+    def particular(self) -> bool:
+        """Whether what is launched here hangs on the pair, beside edits: edges are cut."""
+        return bool(self.cuts)
+
+    def taken(self) -> Any:
+        """Hand over what is kept of z."""
+        z, self.z = self.z, None
+        return z
+
+    def give(self, taken: Any) -> None:
+        """Keep what an equal pass has taken."""
+        self.z = taken
 
     def __call__(  # noqa: D102
         self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
@@ -241,6 +283,8 @@ class Site:
         return self.z
 
     def _replace(self, z: Tensor) -> Tensor:
+        if self.put is not None:
+            return self.put.into(z)
         z = z.clone()
         for same in together(self.edits):
             rows, heads = (

@@ -82,6 +82,20 @@ class TowerSite(Site):
         """Whether anything is read or changed here."""
         return super().used or self.received is not None
 
+    @property
+    def particular(self) -> bool:
+        """Whether what is launched here hangs on the pair: edits are made one by one, too."""
+        return super().particular or bool(self.edits) or self.received is not None
+
+    def taken(self) -> Any:
+        """Hand over what is kept of z."""
+        parts, seen, self.parts, self.seen = self.parts, self.seen, [], 0
+        return parts, seen
+
+    def give(self, taken: Any) -> None:
+        """Keep what an equal pass has taken."""
+        self.parts, self.seen = taken
+
     def __call__(  # noqa: D102
         self, module: Module, query: Tensor, key: Tensor, value: Tensor, mask: Mask, **options: Any
     ) -> Tensor:

@@ -33,6 +33,7 @@ from headpatch.engine.patching import (
     run_pair,
 )
 from headpatch.engine.precision import raised, swapped
+from headpatch.engine.replay import Seen
 from headpatch.errors import RunError
 from headpatch.models.prompt import OF_TOKENS, Prompt
 from headpatch.models.vlm import VLM, Stack
@@ -147,15 +148,12 @@ def _outputs(vlm: VLM, base: Baseline, tower: Stack) -> Sequence[Any]:
 
 
 @contextmanager
-def _keeping(tower: Stack) -> Iterator[list[list[Any]]]:
+def _keeping(tower: Stack) -> Iterator[list[Seen]]:
     """Keep what each layer gives whenever it runs."""
-    kept: list[list[Any]] = [[] for _ in tower.layers]
+    kept = [Seen() for _ in tower.layers]
     with ExitStack() as stack:
         for layer, outputs in zip(tower.layers, kept, strict=True):
-            handle = layer.register_forward_hook(
-                lambda _, __, output, outputs=outputs: outputs.append(output)
-            )
-            stack.callback(handle.remove)
+            stack.callback(layer.register_forward_hook(outputs).remove)
         yield kept
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headpatch.engine.interventions import Intervention, Toward
-from headpatch.engine.memory import too_little
+from headpatch.engine.memory import release, too_little
 from headpatch.engine.patching import (
     Baseline,
     OnOutcome,
@@ -21,7 +21,9 @@ from headpatch.engine.patching import (
     outcomes_of,
 )
 from headpatch.engine.prefill import Prefill, sources
-from headpatch.engine.widening import Row, plan, walk
+from headpatch.engine.replay import is_recorded
+from headpatch.engine.walk_plan import Row, plan
+from headpatch.engine.widening import walk
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.kinds import averages
@@ -33,6 +35,7 @@ _CPU_ROWS = 95  # of a longer suffix, so that the untouched row is a small part 
 _CPU_BYTES = 256 << 20  # if they take no more than this
 _CUDA_BYTES = 4 << 30  # the same rows a chunk, whoever else is on the GPU: the same numbers
 _SHARE = 0.5  # of the free device memory, if that is less
+_FEW = 0.125  # of a walk's rows that may be others in each pair
 
 
 def suffix_start(spans: Spans, positions: Positions) -> int:
@@ -131,18 +134,20 @@ def _widen_run(
     kinds = {way: number for number, way in enumerate(dict.fromkeys(map(_way, asked)))}
     ways = [(kind, alpha, base.keys(toward)) for kind, alpha, toward in kinds]
     source = sources(prefill, other, means["lm"] if means else None, ways, donor)
+    early = _early(vlm, prefill, asked)
     rows_of = {
-        place: Row(one.heads, kinds[_way(one)]) for place, one in zip(left, asked, strict=True)
+        place: Row(one.heads, kinds[_way(one)], index in early)
+        for index, (place, one) in enumerate(zip(left, asked, strict=True))
     }
     wanted = torch.tensor(answers.ids) if answers_only else None
     read_answers = answers if wanted is None else answers.among_ids
     size, carried = rows or rows_that_fit(vlm, prefill), prefill.points is None
     while left:
-        done, asked_rows = set[int](), [rows_of[place] for place in left]
+        done, asked_rows, short = set[int](), [rows_of[place] for place in left], False
         try:
             chunks = [
                 chunk
-                for chunk in plan(asked_rows, len(vlm.lm.layers), size, vlm.device, carried)
+                for chunk in plan(asked_rows, vlm.lm.grid, size, vlm.device, carried)
                 if not all(left[place] in known for place in chunk.order)
             ]
             for chunk, logits in walk(vlm, prefill, chunks, source, positions, wanted):
@@ -156,8 +161,22 @@ def _widen_run(
         except torch.OutOfMemoryError:
             if size == 1:
                 raise too_little(vlm.device, "one row", "one row of a widening pass") from None
-            size = max(size // 2, 1)
+            size, short = max(size // 2, 1), True
+        if short:
+            release()  # only here are the failed walk's tensors gone
         left = [place for place in left if place not in done and place not in known]
+
+
+def _early(vlm: VLM, prefill: Prefill, asked: Sequence[Intervention]) -> frozenset[int]:
+    """Return the places of rows that walk along from the first layer on, so that walks are alike.
+
+    Over many pairs every head is changed alone in each, and beside them a few sets and null changes
+    that are drawn for each pair: these would make each pair's walk another one.
+    """
+    if prefill.points is None or not is_recorded(vlm):
+        return frozenset()
+    few = [place for place, one in enumerate(asked) if len(one.heads) > 1 or one.kind == "self"]
+    return frozenset(few) if len(few) <= _FEW * len(asked) else frozenset()
 
 
 def _within(base: Baseline, prefill: Prefill, scope: Positions) -> Tensor | None:

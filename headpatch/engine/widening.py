@@ -12,10 +12,9 @@ in one batched product, without a copy of it for each row.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -23,76 +22,13 @@ from torch.nn import Module, functional
 
 from headpatch.engine.attention import Mask, tapped
 from headpatch.engine.delta_forward import deviating
-from headpatch.engine.forward import capped
 from headpatch.engine.precision import lowered_difference, split_product, weights_there
 from headpatch.engine.prefill import LayerState, Prefill
+from headpatch.engine.replay import Replays, replays_of
 from headpatch.engine.shared_prefix import attend_deviating, attend_own
-from headpatch.heads import HeadSet
+from headpatch.engine.softcap import capped
+from headpatch.engine.walk_plan import Chunk, Early, Edits
 from headpatch.models.vlm import VLM, device_of
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a widening pass: these heads, with the z that stands there in `sources`."""
-
-    heads: HeadSet
-    source: int
-
-    @property
-    def entry(self) -> int:
-        """The layer at which the row first differs from the untouched run."""
-        return self.heads.heads[0].layer  # they are in order
-
-
-Edits = Int[Tensor, "_ 3"]  # the z of one layer that is replaced: row, head, source
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """Rows that walk together: by layer, how many are `joining`, and what is replaced there.
-
-    `order` is, for each row after the untouched one, its place in the list that was asked for.
-    """
-
-    order: tuple[int, ...]
-    joining: tuple[int, ...]
-    edits: tuple[Edits | None, ...]
-
-    @property
-    def first(self) -> int:
-        """The layer at which the walk begins."""
-        return next(layer for layer, count in enumerate(self.joining) if count)
-
-
-def plan(
-    rows: Sequence[Row], layers: int, size: int, device: torch.device, carried: bool = True
-) -> list[Chunk]:
-    """Cut rows into chunks of at most `size` that start as late as they can.
-
-    `carried`: whether the untouched run walks along as the first row (see `walk`).
-    """
-    by_entry = sorted(range(len(rows)), key=lambda index: rows[index].entry)
-    return [
-        _chunk(by_entry[start : start + size], rows, layers, device, int(carried))
-        for start in range(0, len(by_entry), size)
-    ]
-
-
-def _chunk(
-    order: Sequence[int], rows: Sequence[Row], layers: int, device: torch.device, first: int
-) -> Chunk:
-    asked = [rows[index] for index in order]
-    joining = np.bincount([row.entry for row in asked], minlength=layers)
-    sizes = [len(row.heads) for row in asked]
-    layer, head = np.concatenate([row.heads.places for row in asked]).T
-    place = np.repeat(np.arange(first, first + len(asked)), sizes)
-    source = np.repeat([row.source for row in asked], sizes)
-    by_layer = layer.argsort(kind="stable")
-    edits = np.stack([place, head, source], 1)[by_layer]
-    table = torch.from_numpy(edits).to(device)  # sent to the device at once
-    parts = table.split(np.bincount(layer, minlength=layers).tolist())
-    edited = tuple(part if len(part) else None for part in parts)
-    return Chunk(tuple(order), tuple(joining.tolist()), edited)
 
 
 @dataclass(eq=False)
@@ -110,6 +46,7 @@ class _Site:
     source: Float[Tensor, "sources suffix heads dim"]
     positions: Int[Tensor, " positions"] | None
     edits: Edits | None = None
+    early: Early | None = None
     going: int = 0
     joining: int = 0
     own: Tensor = field(init=False)
@@ -162,6 +99,8 @@ class _Site:
             z = torch.cat([z, self.own.expand(self.joining, -1, -1, -1)])
         if self.edits is not None:
             self._replace(z, self.edits)
+        if self.early is not None:
+            self._replace_early(z, self.early)
         if self.answer_only:
             z = z[:, -1:]
         return (z.flatten(2),)
@@ -174,6 +113,13 @@ class _Site:
             where = self.positions[None, :]
             place = (rows[:, None], where, heads[:, None])
             z[place] = self.source[sources[:, None], where, heads[:, None]].to(z.dtype)
+
+    def _replace_early(self, z: Float[Tensor, "rows suffix heads dim"], early: Early) -> None:
+        first = z[: len(early.source)]  # a view
+        heads, source = early.heads[self.layer].to(z.device), self.source[early.source.to(z.device)]
+        where = slice(None) if self.positions is None else self.positions
+        put = source[:, where].to(z.dtype)
+        first[:, where] = torch.where(heads[:, None, :, None], put, first[:, where])
 
 
 @contextmanager
@@ -228,12 +174,73 @@ def walk(
     `source` is of `headpatch.engine.prefill.sources`; `positions` are those of the suffix that are
     changed, counted from its start, None for all; `tokens`, whose logits are wanted, None for all.
     """
-    sites = [_Site(prefill, layer, source[layer], positions) for layer in range(len(source))]
+    given = Given(prefill, source, positions, tokens)
+    replays = None if prefill.points is None else replays_of(vlm)
+    if replays is not None:
+        yield from _at_once(vlm, given, chunks, replays)
+        return
+    with _entered(vlm, given) as sites:
+        for chunk in chunks:
+            yield chunk, unembed(vlm, _through(vlm, prefill, chunk, sites), prefill, tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a walk reads, beside the model; see `walk`."""
+
+    prefill: Prefill
+    source: Sequence[Tensor]
+    positions: Int[Tensor, " positions"] | None
+    tokens: Int[Tensor, " tokens"] | None
+
+    def slim(self, vlm: VLM) -> "Given":
+        """Return it where the model is, without what rows that are deviations do not read."""
+        prefill, device = self.prefill, vlm.device
+        assert prefill.points is not None
+        where, tokens = (
+            None if one is None else one.to(device) for one in (self.positions, self.tokens)
+        )
+        layers = tuple(
+            one
+            if one.known is None
+            else replace(one, key=one.key[:, :, :0], value=one.value[:, :, :0])
+            for one in prefill.layers
+        )
+        points = prefill.points.needed(vlm.final_norm, vlm.unembedding)
+        return Given(replace(prefill, layers=layers, points=points), self.source, where, tokens)
+
+
+def _at_once(
+    vlm: VLM, given: Given, chunks: Sequence[Chunk], replays: Replays
+) -> Iterator[tuple[Chunk, Float[Tensor, "rows tokens"]]]:
+    """Walk chunks whose launches are recorded, or will be (see `headpatch.engine.replay`)."""
+    given = given.slim(vlm)
+
+    def compute(read: tuple[Given, tuple[Edits | None, ...], Early | None]) -> Tensor:
+        own, edits, early = read
+        like = replace(chunk, edits=edits, early=early)
+        with _entered(vlm, own) as sites:
+            return unembed(vlm, _through(vlm, own.prefill, like, sites), own.prefill, own.tokens)
+
+    for chunk in chunks:
+        read = given, chunk.edits, chunk.early
+        logits, key = replays.played(("walk", chunk.joining), compute, read)
+        if logits is None or not replays.proved(key):
+            own = compute(read)
+            if logits is not None:
+                replays.prove(key, logits, own)
+            logits = own
+        yield chunk, logits
+
+
+@contextmanager
+def _entered(vlm: VLM, given: Given) -> Iterator[list[_Site]]:
+    """Let the model's layers walk; return what stands at each."""
+    prefill, source = given.prefill, given.source
+    sites = [_Site(prefill, layer, one, given.positions) for layer, one in enumerate(source)]
     taps = dict(zip(vlm.lm.attentions, sites, strict=True))
     with tapped(vlm.parts, taps), deviating(prefill.points), _watching(vlm, sites):
-        for chunk in chunks:
-            hidden = _through(vlm, prefill, chunk, sites)
-            yield chunk, unembed(vlm, hidden, prefill, tokens)
+        yield sites
 
 
 def _through(
@@ -246,6 +253,7 @@ def _through(
     for index in range(chunk.first, len(vlm.lm.layers)):
         state, site, joining = prefill.layers[index], sites[index], chunk.joining[index]
         site.going, site.joining, site.edits = rows, joining, chunk.edits[index]
+        site.early = chunk.early
         if joining:
             own = state.hidden if points is None else nothing.to(hidden.device)
             hidden = torch.cat([hidden, own.expand(joining, -1, -1)])

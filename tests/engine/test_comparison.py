@@ -136,9 +136,9 @@ def wrong_head(monkeypatch: pytest.MonkeyPatch, base: Baseline) -> Baseline:
 def wrong_layer(monkeypatch: pytest.MonkeyPatch, base: Baseline) -> Baseline:
     layers, row = len(base.trace.prefills[0].layers), widen.Row
 
-    def other(heads: HeadSet, source: int) -> widening.Row:
+    def other(heads: HeadSet, *more: Any) -> widen.Row:
         moved = (replace(head, layer=(head.layer + 1) % layers) for head in heads)
-        return row(HeadSet(tuple(moved)), source)
+        return row(HeadSet(tuple(moved)), *more)
 
     monkeypatch.setattr(widen, "Row", other)
     return base

@@ -12,8 +12,9 @@ from headpatch.engine.interventions import Direction, Intervention
 from headpatch.engine.patching import Baseline, Outcome, patch
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.selfcheck import check
+from headpatch.engine.walk_plan import Chunk
 from headpatch.engine.widen import passes, widen
-from headpatch.engine.widening import Chunk, walk
+from headpatch.engine.widening import walk
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
 from headpatch.models.spans import Positions

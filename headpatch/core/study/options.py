@@ -236,7 +236,7 @@ class PairsOptions(Strict):
     """Bootstrap draws of an interval."""
     hold: Annotated[float, Field(ge=0)] | None = None
     """GiB of memory in which pairs stay open, so that their pictures are not run again. If left
-    out, 4 and at most a quarter of what is free on a CPU, 16 and at most half on a GPU."""
+    out, 4 and at most a quarter of what is free on a CPU, 12 and at most half on a GPU."""
 
 
 class DrawOptions(Strict):

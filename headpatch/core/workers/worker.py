@@ -28,6 +28,7 @@ from headpatch.core.study.study import Study
 from headpatch.core.workers.handed import Again, Handed
 from headpatch.core.workers.packing import packed, without_weights
 from headpatch.engine.patching import OnProgress
+from headpatch.engine.replay import recorded
 from headpatch.errors import HeadpatchError, InputError, RunError
 from headpatch.models.spans import Positions
 from headpatch.models.vlm import VLM
@@ -149,6 +150,10 @@ class Worker:
 
     def _content(self, opening: Opening, asked: Asked | None, share: Handed) -> bytes:
         vlm = self._loaded(opening.study)
+        with recorded(vlm):
+            return self._found(vlm, opening, asked, share)
+
+    def _found(self, vlm: VLM, opening: Opening, asked: Asked | None, share: Handed) -> bytes:
         if asked is not None:
             _question(asked).check_model(asked.study, vlm)
         if asked is not None and isinstance(opening.found, Listed):

@@ -178,7 +178,8 @@ class Judge(Question[Verdict]):
 
     def needs(self, study: Study) -> Needs:
         """Change heads at the study's positions."""
-        return Needs(study.verdict.positions, means=True)
+        where = study.verdict.positions
+        return Needs(where, means=True, lean=where == "answer")
 
     def price(self, study: Study, vlm: VLM, pairs: Pair | Sequence[Entry]) -> list[Stage]:
         """Count the heads and sets that are changed if all pairs pass the gate."""

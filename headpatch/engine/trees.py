@@ -1,0 +1,98 @@
+"""Trees of tensors: what they are like, and others put in their places.
+
+The tensors stand in dataclasses, mappings, tuples and lists. Whatever else stands there does not
+change from one such tree to the next.
+"""
+
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+Tree: TypeAlias = Any
+_PLAIN = (bool, int, float, str, torch.dtype, torch.device, torch.Size, nn.Module, type(None))
+
+
+class Foreign(Exception):
+    """Something in a tree that could not be told from another of its kind."""
+
+
+def form(tree: Tree, tensors: list[Tensor], places: dict[int, int]) -> Hashable:
+    """Say what a tree is like, but for the numbers in it; add its tensors to a list, each once.
+
+    `places` are theirs in the list, by `id`. A `Foreign` for what is no such tree.
+    """
+    if isinstance(tree, Tensor):
+        place = places.setdefault(id(tree), len(tensors))
+        if place < len(tensors):
+            return place
+        tensors.append(tree)
+        return tree.shape, tree.dtype, tree.device
+    if isinstance(tree, _PLAIN):
+        return tree
+    if isinstance(tree, tuple | list | deque):
+        return type(tree), *[form(one, tensors, places) for one in tree]
+    if isinstance(tree, Mapping):
+        return dict, *[(name, form(one, tensors, places)) for name, one in tree.items()]
+    if is_dataclass(tree):
+        return type(tree), *[form(getattr(tree, name), tensors, places) for name in _names(tree)]
+    raise Foreign
+
+
+def put(tree: Tree, others: Mapping[int, Tensor]) -> Tree:
+    """Return a tree with other tensors, by the `id` of those that are in it."""
+    if isinstance(tree, Tensor):
+        return others[id(tree)]
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*[put(one, others) for one in tree])
+    if isinstance(tree, tuple | list | deque):
+        return type(tree)([put(one, others) for one in tree])
+    if isinstance(tree, Mapping):
+        return {name: put(one, others) for name, one in tree.items()}
+    if is_dataclass(tree):
+        made = object.__new__(type(tree))
+        for name in _names(tree):  # as they are: nothing is made anew from them
+            object.__setattr__(made, name, put(getattr(tree, name), others))
+        return made
+    return tree
+
+
+def changed(tree: Tree, change: Callable[[Tensor], Tensor]) -> Tree:
+    """Return a tree whose tensors are changed, each once."""
+    tensors: list[Tensor] = []
+    form(tree, tensors, {})
+    return put(tree, {id(one): change(one) for one in tensors})
+
+
+def same(one: Tree, other: Tree) -> bool:
+    """Whether two trees hold the very same tensors, in the same places."""
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    return one is other or (isinstance(one, _PLAIN) and one == other)
+
+
+def copy(to: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+    """Copy many tensors in a few launches."""
+    by_kind: dict[tuple[torch.dtype, bool], tuple[list[Tensor], list[Tensor]]] = {}
+    for place, one in zip(to, tensors, strict=True):
+        if one.numel():  # one that is not dense would have all be copied one by one
+            places, ones = by_kind.setdefault((one.dtype, one.is_contiguous()), ([], []))
+            places.append(place)
+            ones.append(one)
+    for places, ones in by_kind.values():
+        torch._foreach_copy_(places, ones)
+
+
+_fields: dict[type, tuple[str, ...]] = {}
+
+
+def _names(tree: Any) -> tuple[str, ...]:
+    kind = type(tree)
+    if kind not in _fields:
+        _fields[kind] = tuple(one.name for one in fields(kind))
+    return _fields[kind]
